@@ -225,11 +225,18 @@ OF_SOFTMAX = {"dropout", "max_train_loss", "min_train_accuracy", "min_test_accur
 OF_SOFTMAX |= {"class_weight", "max_recall_drop", "max_nats_rise"}
 OF_SOFTMAX |= {"side", "channels", "max_rejects"}
 OF_LINEAR = {"loss", "synthetic_w", "synthetic_b", "synthetic_noise", "num_examples", "max_parameter_error"}
-OF_LINEAR |= {"max_loss_rise", "max_error_rise", "max_standardised_error"}
+OF_LINEAR |= {"max_loss_ratio", "max_loss_rise", "max_error_rise", "max_standardised_error"}
 OF_THE_BOOKS_DATA = {"resize", "synthetic_w", "synthetic_b", "synthetic_noise", "num_examples", "max_train_loss"}
 OF_THE_BOOKS_DATA |= {"min_train_accuracy", "min_test_accuracy", "max_parameter_error", "max_loss_rise"}
-OF_THE_BOOKS_DATA |= {"max_accuracy_drop", "max_recall_drop"}
-OF_OWN_DATA = {*OwnData.model_fields, "class_weight", "min_gain", "max_nats_rise", "max_error_rise"}
+OF_THE_BOOKS_DATA |= {"max_loss_ratio", "max_accuracy_drop", "max_recall_drop"}
+OF_OWN_DATA = {
+    *OwnData.model_fields,
+    "min_reference_gain",
+    "class_weight",
+    "min_gain",
+    "max_nats_rise",
+    "max_error_rise",
+}
 OF_IMAGES = {"side", "channels", "max_rejects"}
 OF_TABLES = {
     "target",
@@ -240,7 +247,7 @@ OF_TABLES = {
     "time_column",
     "window",
     "split_column",
-    "max_loss_ratio",
+    "min_reference_gain",
 }
 OWN_IMAGES = {"name": "photos", "data": {"source": "/data/photos"}}
 
@@ -253,7 +260,7 @@ OWN_IMAGES = {"name": "photos", "data": {"source": "/data/photos"}}
         (OWN_TABLE, OF_LINEAR | OF_THE_BOOKS_DATA | OF_IMAGES),
         (OWN_TABLE | {"training": LINEAR | {"patience": 3}}, OF_SOFTMAX | OF_THE_BOOKS_DATA | OF_IMAGES),
         (OWN_IMAGES, OF_LINEAR | OF_THE_BOOKS_DATA | OF_TABLES),
-        ({"name": "softmax-regression"}, OF_LINEAR | OF_OWN_DATA | {"max_loss_ratio"}),
+        ({"name": "softmax-regression"}, OF_LINEAR | OF_OWN_DATA),
         ({"name": "wide", "training": LINEAR}, OF_SOFTMAX | OF_OWN_DATA | {"max_drop_p"}),
     ],
 )

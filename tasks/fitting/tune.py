@@ -41,8 +41,8 @@ from tasks.store.tuned import Trial, Tuned
 FORMAT = "2"  # of the study; until c692a25 it was another
 STUDY, TRIAL = "search", "trial"
 WAVE = 4  # trials that are asked for at once, whatever the number of cores
-LADDER = (0.15, 0.4, 1.0)  # a trial is trained for some of its epochs, then for more, and then for all
-BEST = 25.0  # percent of the complete trials: a trial that is worse than these were after as many epochs is pruned
+SHORT = 0.15  # of its epochs are what a trial is trained for first
+BEST = 5.0  # percent of the earlier trials: as good must a trial be after that to be trained for all its epochs
 LATE = 5  # a fifth of the epochs, whose losses count
 FINALISTS = 2
 SEEDS = 5  # that each finalist is trained with; the search's own, by which it became one, is none of them
@@ -56,14 +56,14 @@ class TrialSpec(NamedTuple):
     settings: Settings
     seed: int
     deadline: float  # in seconds since 1970
-    complete: tuple[FrozenTrial, ...] | None  # of earlier waves; None: it is trained to the end in any case
+    short_losses: tuple[float, ...] | None  # of earlier waves' trials; None: it is trained to the end in any case
 
 
 class TrialResult(NamedTuple):
-    """What came of a trial, and its losses after shorter trainings."""
+    """What came of a trial, and its loss after its short training, if it had one."""
 
     trial: Trial
-    short_losses: tuple[float, ...]
+    short_loss: float | None
 
 
 Submit = Callable[[TrialSpec], "Future[TrialResult | None]"]
@@ -82,15 +82,14 @@ class TrialTraining:
         First for a few of its epochs, in which its learning rate takes its whole course: losses in the middle of a
         course say little, for rates that are best at its end are the worst there.
         """
-        started, short_losses, losses, outcome = time.perf_counter(), list[float](), list[float](), "complete"
+        started, short_loss, losses, outcome = time.perf_counter(), None, list[float](), "complete"
         training, parts = self.apply(spec.settings), read_validation_parts(self.prepared, self.base)
         last = parts.num_epochs(training)
         lengths: list[int | None] = [last]
-        if last is not None and spec.complete is not None:
-            lengths = [*sorted({math.ceil(last * share) for share in LADDER})]
+        if last is not None and spec.short_losses is not None:
+            lengths = [*sorted({math.ceil(SHORT * last), last})]
         for length in lengths:
-            of_length = training.model_copy(update={"num_epochs": length})
-            losses = parts.train(of_length, spec.seed, spec.deadline)
+            losses = parts.train(training.model_copy(update={"num_epochs": length}), spec.seed, spec.deadline)
             if not losses:
                 return None
             loss = average_late(losses, last is None)
@@ -98,8 +97,8 @@ class TrialTraining:
                 outcome = "diverged"
                 break
             if length != last:
-                short_losses.append(loss)
-                if is_behind(short_losses, spec.complete or ()):
+                short_loss = loss
+                if is_behind(loss, spec.short_losses or ()):
                     outcome = "pruned"
                     break
         finite = tuple(filter(math.isfinite, losses))
@@ -114,7 +113,7 @@ class TrialTraining:
                 "outcome": outcome,
             }
         )
-        return TrialResult(trial, tuple(short_losses))
+        return TrialResult(trial, short_loss)
 
     @property
     def num_at_once(self) -> int:
@@ -136,15 +135,13 @@ def average_late(losses: Sequence[float], converges: bool) -> float:
     return losses[-1] if converges else statistics.fmean(losses[-math.ceil(len(losses) / LATE) :])
 
 
-def is_behind(short_losses: Sequence[float], complete: Sequence[FrozenTrial]) -> bool:
-    """Whether Optuna prunes a trial after its last short training, by what ``complete`` trials had after theirs."""
+def is_behind(short_loss: float, earlier: Sequence[float]) -> bool:
+    """Whether Optuna prunes a trial after its short training, by the losses of ``earlier`` trials after theirs."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    pruner = PercentilePruner(BEST, n_startup_trials=WAVE, n_warmup_steps=0)
-    study = optuna.create_study(pruner=pruner)
-    study.add_trials(complete)
+    study = optuna.create_study(pruner=PercentilePruner(BEST, n_startup_trials=WAVE))
+    study.add_trials([create_trial(value=each, intermediate_values={1: each}) for each in earlier])
     trial = study.ask()
-    for step, loss in enumerate(short_losses, 1):
-        trial.report(loss, step)
+    trial.report(short_loss, 1)
     return trial.should_prune()
 
 
@@ -218,11 +215,11 @@ class HyperparameterSearch:
         while (done := len(self._study.trials)) < self.num_wanted and time.time() < deadline:
             first = done - done % WAVE
             earlier = self._study.get_trials(deepcopy=False)[:first]
-            complete = tuple(each for each in earlier if each.state is TrialState.COMPLETE)
+            short_losses = tuple(loss for each in earlier for loss in each.intermediate_values.values())
             asked = self._ask(first, earlier)[done - first :]
             seed = self._training.base.seed_number
             specs = [
-                TrialSpec(done + at, shorten(self._space, params), seed, deadline, complete)
+                TrialSpec(done + at, shorten(self._space, params), seed, deadline, short_losses)
                 for at, params in enumerate(asked)
             ]
             futures = [submit(spec) for spec in specs]
@@ -247,7 +244,7 @@ class HyperparameterSearch:
         return params
 
     def _keep(self, params: Settings, result: TrialResult) -> None:
-        trial, short_losses = result
+        trial, short_loss = result
         is_complete = trial.outcome == "complete"
         self._study.add_trial(
             create_trial(
@@ -257,7 +254,7 @@ class HyperparameterSearch:
                 distributions=self._space,
                 user_attrs={TRIAL: trial.model_dump(mode="json")},
                 # Of one that has diverged there is none: to Optuna it is the worst.
-                intermediate_values={} if trial.outcome == "diverged" else dict(enumerate(short_losses, 1)),
+                intermediate_values={} if short_loss is None or trial.outcome == "diverged" else {1: short_loss},
             )
         )
 

@@ -16,7 +16,7 @@ class Search(Frozen):
     timeout: Annotated[PositiveFloat | None, Option(empty="until all trials are done")] = Field(
         None,
         title="Timeout",
-        description="Begin no epoch after so many seconds. A fifth is for the best few.",
+        description="Begin no epoch after so many seconds. A fifth is for the best two.",
     )
     space: Annotated[tuple[str, ...], Option(empty="what pays, by model and data")] = Field(
         (), title="Space", description="What to search: lr=0.05:1,epochs=10|20,dropout=0."
@@ -26,7 +26,7 @@ class Search(Frozen):
         None, title="Dask scheduler", description="Scheduler of an existing Dask cluster."
     )
     workers: Annotated[PositiveInt | None, Option(empty="all cores of a local cluster")] = Field(
-        None, title="Workers", description="Of Dask: so many batches of trials at a time."
+        None, title="Workers", description="Of Dask: so many trials at a time, at most four."
     )
 
     @model_validator(mode="after")

@@ -70,6 +70,7 @@ def test_equal_models_of_a_time_split_are_refused_in_one_of_twenty_nights_at_mos
     """Without a margin, so that p alone decides."""
     rng, times = np.random.default_rng(2), np.arange(3000.0)
     units = resampling.number_blocks(times)
+    assert units is not None
     refused, naive = 0, 0
     for _ in range(300):
         difference = autocorrelated(rng, 3000) / 3000

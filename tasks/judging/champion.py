@@ -42,9 +42,7 @@ MOST_UNITS = 100_000  # that are compared; where there are more, neighbours are 
 SMALLEST = np.finfo(np.float32).tiny  # a probability that is 0 in float32 has a finite loss
 DRAWS = 9_999  # so that every p is a whole number of ten thousandths
 NORMAL_FROM = 10_000  # units; from there a sum of signs is replaced by a normal variable of its variance
-NO_RISE = (
-    0.4  # of its margin: so little more loss is none; else the best kept version, which had luck, refuses too often
-)
+NO_RISE = 0.4  # of its margin: so little more loss is none; else a version that had luck refuses too many
 CHUNK = 500  # draws at a time: bounds memory
 FIXED = ("rows", "copies", "group")  # rules by which a row stays on its side
 

@@ -13,6 +13,7 @@ from sklearn.linear_model import Ridge
 
 import own_images
 import prepared_tables
+from candidate import plain
 from own_images import digits
 from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting import search_space
@@ -21,7 +22,9 @@ from tasks.machine.processes import by_all_cores
 from tasks.parameters import LinearTraining, Search, SoftmaxTraining, Training
 from tasks.records import PreparedDataset
 from tasks.store import artifact_paths
+from tasks.store.run_folder import RunFolder
 from tasks.store.tuned import Trial, Tuned
+from tasks.train import train
 
 BOWL = (
     "lr=0.001:10",
@@ -190,6 +193,18 @@ def test_of_a_table_each_weight_decay_of_a_grid_is_tried_once_and_no_statistic_s
         assert trial.validation_loss == pytest.approx(loss, rel=1e-6)
     assert len(search(prepared, base, 32, ("loss=squared|huber",), name="both")) == 2 * len(trials)
     assert len(search(prepared, base, 8, ("weight-decay=1e-4:1",), name="range")) == 8
+
+
+def test_training_with_auto_is_training_with_the_weight_decay_that_it_chose() -> None:
+    prepared, _, _ = table()
+    options = {"device": "cpu", "seed": 1, "defaults": "data", "batch_size": 50, "num_epochs": 3}
+    models = []
+    for decay in ("auto", None):
+        chosen = models[0].steps.weight_decay if models else None
+        training = LinearTraining.model_validate(options | {"weight_decay": decay or chosen})
+        models.append(plain(train)(RunFolder.open(f"run-{decay}", {}), prepared, training))
+    assert models[0].steps.weight_decay > 0
+    assert models[0].weights.sha256 == models[1].weights.sha256
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,8 @@ def test_a_drop_that_chance_explains_passes() -> None:
 def test_a_drop_that_passes_by_chance_is_recorded_and_no_verdict_passes_above_its_bound() -> None:
     kept = wrong_on(range(25), range(250, 275), range(500, 525), range(750, 775))
     candidate = wrong_on(range(100, 128), range(350, 378), range(600, 627), range(850, 877))
-    versions = [ModelOutput(1, wrong_on(range(500))), ModelOutput(2, kept)]
+    worse = wrong_on(range(40), range(250, 290), range(500, 540), range(750, 790))
+    versions = [ModelOutput(1, worse), ModelOutput(2, kept)]
     found = champion.compare_labels(ModelOutput(None, candidate), versions, TRUTH, CLASSES, Gates())
     (accuracy, recall), best = found
     assert (accuracy.verdict, accuracy.maximum, best) == ("recorded", None, 2)

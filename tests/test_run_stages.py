@@ -164,7 +164,7 @@ def test_a_refused_candidate_leaves_its_evidence(run: RunFolder, prepared: Prepa
 def test_parity_gate_refuses_a_model_with_one_wrong_weight(candidates: list[Candidate]) -> None:
     candidate = candidates[0]
     from tasks.parameters import Device
-    from tasks.serving.sessions import answers, open_session
+    from tasks.serving.runtime import answers, open_session
 
     weights = safetensors.torch.load_file(candidate.trained.weights.path)
     weights["W"][0] += 1e-4

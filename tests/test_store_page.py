@@ -18,11 +18,8 @@ from candidate import Candidate, seal
 from conftest import REPOSITORY
 from flows.story.model_page import page
 from node_packages import node_modules
-from tasks.data.recipe import Pixels
 from tasks.errors import DataError
-from tasks.serving import graph, weight_pictures
-from tasks.serving.contract import ModelMetadata, Signature
-from tasks.serving.task import TASKS
+from tasks.serving.contract import ModelMetadata
 from tasks.store import artifact_paths, reading
 from tasks.store.model_page import model_page
 
@@ -116,8 +113,7 @@ def test_a_page_that_a_version_lacks_is_made_outside_of_the_store(old_store: Pat
     assert {path: path.stat().st_mtime_ns for path in (old_store / "models").rglob("*")} == before
     elements = Elements(found.read_text())
     assert not [link for link in elements.of("a") if not (link["href"] or "").startswith("#")]
-    weights = [image for image in elements.of("img") if (image["alt"] or "").startswith("Weights of ")]
-    assert len(weights) == 10
+    assert "Weights of each class" not in elements.words, "this version has no picture of them"
     assert page(NAME, 2).is_file()
 
 
@@ -148,27 +144,6 @@ def test_a_page_of_large_pictures_can_be_mailed(candidates: list[Candidate]) -> 
     contents = {"model.onnx": b"", "confusion-matrix.png": large}
     assert len(large) > 2_000_000
     assert len(model_page(manifest, ModelMetadata.read(folder / "metadata.json"), contents)) < 1_500_000
-
-
-@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 3)])
-def test_the_weights_of_a_class_are_red_where_it_wants_light_and_blue_where_another_does(
-    shape: tuple[int, ...],
-) -> None:
-    recipe = Pixels(shape=shape, scale=1 / 255)
-    W = np.zeros((*shape, 2), np.float32)
-    W[0, 1, ..., 0], W[2, 3, ..., 1] = 1, 1
-    if len(shape) == 3:
-        W[0, 1, 1:], W[2, 3, 1:] = 0, 0  # of red light alone
-    signature = Signature(inputs=(recipe.input,), outputs=TASKS["classification"].outputs(2))
-    model = graph.write({"W": W.reshape(-1, 2), "b": np.zeros(2, np.float32)}, recipe, signature, {})
-    first, second = (
-        np.asarray(Image.open(io.BytesIO(png))).astype(int) for png in weight_pictures.of_model(model, shape)
-    )
-    for picture, wanted, other in ((first, (0, 1), (2, 3)), (second, (2, 3), (0, 1))):
-        assert picture.shape[:2] == (3, 4)
-        assert picture[wanted][0] > picture[wanted][2]
-        assert picture[other][0] < picture[other][2]
-        assert len(set(picture[1, 1])) == 1, "no colour where both want the same"
 
 
 # In a browser

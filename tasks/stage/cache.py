@@ -34,11 +34,11 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def key(stage: str, inputs: dict[str, Any]) -> str:
+def make_key(stage: str, inputs: dict[str, Any]) -> str:
     """SHA-256 (hex) of everything that a stage's outcome depends on; ``inputs`` are its arguments by name."""
     depends_on = {
         "stage": stage,
-        "inputs": _content(inputs),
+        "inputs": _simplify(inputs),
         "code": code_digest(),
         "packages": package_versions(),
         "machine": platform.machine(),
@@ -46,7 +46,7 @@ def key(stage: str, inputs: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
 
 
-def _content(value: Any) -> Any:
+def _simplify(value: Any) -> Any:
     """A value as JSON, without fields marked ``NOT_IN_KEY``; a wish for a device is the kind that is really used."""
     if isinstance(value, Device):  # the same numbers are not expected of a CPU and a GPU
         return "cpu" if value is Device.CPU or devices.cuda_fault() is not None else "cuda"
@@ -54,9 +54,9 @@ def _content(value: Any) -> Any:
         fields = type(value).model_fields
         value = {name: each for name, each in value if NOT_IN_KEY not in fields[name].metadata}
     if isinstance(value, dict):
-        return {name: _content(each) for name, each in value.items()}
+        return {name: _simplify(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_content(each) for each in value]
+        return [_simplify(each) for each in value]
     return to_jsonable_python(value)
 
 
@@ -93,7 +93,7 @@ def _digest(key: str, kind: str, content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps([key, kind, content], sort_keys=True).encode()).hexdigest()
 
 
-def keep(key: str, record: Record) -> None:
+def keep_record(key: str, record: Record) -> None:
     """Let later runs find ``record``; a file that cannot be written costs them time, and this run nothing."""
     kind, content = type(record).__name__, record.model_dump(mode="json")
     kept = KeptRecord(key=key, kind=kind, record=content, sha256=_digest(key, kind, content))
@@ -103,7 +103,7 @@ def keep(key: str, record: Record) -> None:
         tell(f"what this stage returned is not kept for later runs: {error}")
 
 
-def find(key: str, kind: type[R]) -> R | None:
+def find_record(key: str, kind: type[R]) -> R | None:
     """The record kept under ``key``, or None where there is none that is whole, down to every file it names.
 
     What is there and not used is said.

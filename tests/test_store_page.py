@@ -126,11 +126,23 @@ def test_nothing_of_users_is_more_than_text_on_a_page(candidates: list[Candidate
     manifest["recipe"] = {"kind": "columns", "columns": [column], "target": {"name": NASTY, "mean": 5.0, "scale": 2.0}}
     manifest["metrics"] |= {"weights": {NASTY: {NASTY: 1.0}}, "bias": 3.5, "r2": 0.5, "rmse": 1.0}
     manifest["gates"][0]["detail"] = NASTY
-    elements = Elements(model_page(manifest, ModelMetadata.read(folder / "metadata.json"), {"model.onnx": b""}))
+    elements = Elements(model_page(manifest, ModelMetadata.read(folder / "metadata.json"), {}))
     assert not elements.of("script")
     assert not elements.of("img")
     assert elements.words.count("<script>alert(1)</script>") >= 4
     assert "\x1b" not in elements.words
+
+
+def test_the_weights_of_each_class_are_shown_and_never_inverted(candidates: list[Candidate]) -> None:
+    candidates[0].publish()
+    folder = artifact_paths.version(NAME, 1)
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"model_sha256": "0" * 64}
+    with io.BytesIO() as stream:
+        Image.new("RGB", (4, 4)).save(stream, "PNG")
+        contents = dict.fromkeys((artifact_paths.CLASS_WEIGHTS, artifact_paths.RELIABILITY), stream.getvalue())
+    elements = Elements(model_page(manifest, ModelMetadata.read(folder / "metadata.json"), contents))
+    assert [image["alt"] for image in elements.of("img")] == ["Calibration", "Weights of each class"]
+    assert [figure.get("class") for figure in elements.of("figure")] == ["plot", None]
 
 
 def test_a_page_of_large_pictures_can_be_mailed(candidates: list[Candidate]) -> None:
@@ -141,7 +153,7 @@ def test_a_page_of_large_pictures_can_be_mailed(candidates: list[Candidate]) -> 
         noise.convert("RGB").save(stream, "PNG")
         large = stream.getvalue()
     manifest = json.loads((folder / "manifest.json").read_text()) | {"model_sha256": "0" * 64}
-    contents = {"model.onnx": b"", "confusion-matrix.png": large}
+    contents = {"confusion-matrix.png": large}
     assert len(large) > 2_000_000
     assert len(model_page(manifest, ModelMetadata.read(folder / "metadata.json"), contents)) < 1_500_000
 

@@ -71,8 +71,7 @@ class Watch:
         picture = figures.learning_curve(curve, self._task.curves, self._path, kept(curve, self._training).epoch)
         if live.in_a_run():
             self._shown.show(self._path)
-            self._trained.update(self._training.steps.num_epochs)
-            self._trained.show()
+            self._trained.show(self._training.steps.num_epochs)
         return picture
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
@@ -87,32 +87,27 @@ class Progress:
     """A progress artifact of this task, updated at most once in 2 seconds and at the end."""
 
     def __init__(self, total: float, description: str, done: float = 0) -> None:
-        self._total, self._done = total, done
+        self._total = total
         self._artifact: UUID | None = None
         self._next = time.monotonic() + UPDATE_SECONDS
         if in_a_run():
             with _ask_briefly(RETRIES):
-                created = create_progress_artifact(self._percent(), description=description)
-                self._artifact = created if isinstance(created, UUID) else None
+                self._artifact = cast("UUID", create_progress_artifact(100 * done / total, description=description))
 
     def update(self, done: float) -> bool:
-        """Note how far the work is; returns whether it was time to show it."""
-        self._done = done
+        """Show how far the work is where it is time to do so; returns whether it was."""
         due = self._artifact is not None and time.monotonic() > self._next
         if due:
-            self.show(retries=0)
+            self.show(done, retries=0)
         return due
 
-    def show(self, retries: int = RETRIES) -> None:
+    def show(self, done: float, retries: int = RETRIES) -> None:
         """Bring the artifact up to date now."""
         self._next = time.monotonic() + PAUSE_SECONDS
         if self._artifact is not None:
             with _ask_briefly(retries):
-                update_progress_artifact(self._artifact, self._percent())
+                update_progress_artifact(self._artifact, 100 * done / self._total)
                 self._next = time.monotonic() + UPDATE_SECONDS
-
-    def _percent(self) -> float:
-        return 100 * self._done / self._total
 
 
 @contextmanager
@@ -129,7 +124,7 @@ def count_progress(
             artifact.update(bar.tasks[0].completed)
 
         yield advance
-    artifact.show()
+    artifact.show(bar.tasks[0].completed)
 
 
 class Picture:
@@ -144,7 +139,7 @@ class Picture:
         with _ask_briefly(retries):
             if self._artifact is None:
                 created = create_markdown_artifact(embed_picture(path), key=self._key, description=self._description)
-                self._artifact = created if isinstance(created, UUID) else None
+                self._artifact = cast("UUID", created)
             else:
                 with get_client(sync_client=True) as client:
                     client.update_artifact(self._artifact, ArtifactUpdate(data=embed_picture(path)))

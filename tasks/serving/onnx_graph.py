@@ -25,7 +25,6 @@ from tasks.serving.contract import (
 )
 from tasks.serving.raw_units import fold_weights, locate_columns
 
-OF_IMAGES = {"Image.ColorSpaceGamma": "SRGB", "Image.NominalPixelRange": "NominalRange_0_255"}
 Weights = Mapping[str, NDArray[np.float32]]
 
 
@@ -44,7 +43,11 @@ def describe_model(prepared: PreparedDataset, training: Training) -> dict[str, s
     }
     texts = {key: json.dumps(value, sort_keys=True) for key, value in facts.items() if value}
     if isinstance(recipe, Pixels):
-        texts |= {"Image.BitmapPixelFormat": "Gray8" if len(recipe.shape) == 2 else "Rgb8"} | OF_IMAGES
+        texts |= {
+            "Image.BitmapPixelFormat": "Gray8" if len(recipe.shape) == 2 else "Rgb8",
+            "Image.ColorSpaceGamma": "SRGB",
+            "Image.NominalPixelRange": "NominalRange_0_255",
+        }
     return {"dataset_digest": prepared.digest} | texts
 
 

@@ -126,9 +126,9 @@ class Coefficient(NamedTuple):
 
 
 def list_coefficients(
-    metrics: Mapping[str, Any], recipe: Columns, class_names: Sequence[str] = (), count: int = SHOWN
+    metrics: Mapping[str, Any], recipe: Columns, class_names: Sequence[str] = ()
 ) -> list[Coefficient]:
-    """The ``count`` coefficients of the largest size, by the metrics' ``weights``.
+    """The ``SHOWN`` coefficients of the largest size, by the metrics' ``weights``.
 
     A class's are against the mean of all classes' scores; of two classes they are the second's against the first's.
     Empty where the metrics have none, as those of very wide models.
@@ -146,7 +146,7 @@ def list_coefficients(
         for prefix, values in outputs.items()
         for key, value in values.items()
     ]
-    return sorted(found, key=lambda each: -abs(each.size))[:count]
+    return sorted(found, key=lambda each: -abs(each.size))[:SHOWN]
 
 
 def _flatten(weights: Mapping[str, Any]) -> dict[tuple[str, ...], float]:

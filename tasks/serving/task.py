@@ -48,10 +48,6 @@ class Task(ABC):
         """Which of those count 0, 1, … up to a number of levels, and to which; all others are measured."""
         return {}
 
-    def num_correct(self, outputs: Outputs, truth: NDArray[Any]) -> int | None:
-        """How many answers are those of ``truth`` ``(n,)``; None where an answer is only nearer to it or less near."""
-        return None
-
     def columns(self, outputs: Outputs, class_names: Sequence[str], has_all: bool = True) -> dict[str, NDArray[Any]]:
         """The columns ``(n,)`` of a table of answers; ``LABEL_NAME`` has numbers that stand for the class names.
 
@@ -90,12 +86,6 @@ class Classification(Task):
     def num_levels(self, outputs: Outputs) -> dict[str, int]:
         """The label, by the number of classes."""
         return {LABEL: len(outputs[PROBABILITIES])}
-
-    def num_correct(self, outputs: Outputs, truth: NDArray[Any]) -> int:
-        """How many labels are the true ones."""
-        import numpy as np
-
-        return int(np.count_nonzero(outputs[LABEL] == truth))
 
     def columns(self, outputs: Outputs, class_names: Sequence[str], has_all: bool = True) -> dict[str, NDArray[Any]]:
         """The label, its name and a probability a class."""

@@ -97,7 +97,7 @@ def test_every_edit_of_our_code_changes_its_digest(tmp_path: Path) -> None:
 
     seen = [cache.code_digest()]
     assert digest() == seen[0], "wherever it lies"
-    for name in ("train.py", "networks/sgd.py", "stage/cache.py", "store/model_card.md.jinja"):
+    for name in ("train.py", "networks/training.py", "stage/cache.py", "store/model_card.md.jinja"):
         touch(tmp_path / "tasks", name, lambda content: content[:-1] + b" ")
         seen.append(digest())
     (tmp_path / "tasks" / "train.py").rename(tmp_path / "tasks" / "trained.py")
@@ -120,7 +120,7 @@ def test_the_same_call_is_another_one_for_edited_code(tmp_path: Path) -> None:
 
     before = asked()
     assert before == [str(tmp_path / "tasks"), cache.make_key("train", {"lr": 0.1})]
-    touch(tmp_path / "tasks", "networks/sgd.py", lambda content: content + b"#")
+    touch(tmp_path / "tasks", "networks/training.py", lambda content: content + b"#")
     assert asked()[1] != before[1]
 
 

@@ -143,8 +143,9 @@ def write_sample(session: Any, recipe: Recipe, rows: "NDArray[Any]") -> bytes:
         first = np.setdiff1d(np.arange(len(chosen)), missing)[: ROWS - len(missing)]
         chosen = rows[np.concatenate([missing, first])]
         chosen[-1, list(recipe.categories)] = recipe.num_levels
+    arrays: dict[str, Any] = {source.name: chosen, **run_model(session, chosen)}
     with io.BytesIO() as stream:
-        np.savez(stream, **{source.name: chosen}, **run_model(session, chosen))
+        np.savez(stream, **arrays)
         return stream.getvalue()
 
 

@@ -8,7 +8,7 @@ from tasks.machine import devices, heap
 from tasks.parameters import PredictParameters
 from tasks.predict import predict as predict_stage
 from tasks.records import Prediction
-from tasks.serving import sessions
+from tasks.serving import runtime
 from tasks.store.run_folder import RunFolder
 
 
@@ -17,7 +17,7 @@ from tasks.store.run_folder import RunFolder
 def predict(parameters: PredictParameters = PredictParameters()) -> Prediction:  # noqa: B008  (frozen)
     """Label every row of the input with the champion (or another version)."""
     devices.require(parameters.device)
-    sessions.introduce(parameters.device)
+    runtime.tell_device(parameters.device)
     heap.keep_imports()
     run = RunFolder.open(run_names.folder(f"predict-{parameters.name}"), parameters.model_dump(mode="json"))
     with overview.rewritten(parameters.name, draws=True):

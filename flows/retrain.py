@@ -14,8 +14,8 @@ from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.predict import predict
 from tasks.preprocess import preprocess
 from tasks.publish import publish
-from tasks.serving import sessions
-from tasks.serving.task import of_model
+from tasks.serving import runtime
+from tasks.serving.task import find_task
 from tasks.store import looks, mirroring, own_data, tuned, unchanged
 from tasks.store.own_data import NOT_KEPT
 from tasks.store.run_folder import RunFolder
@@ -34,7 +34,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     parameters = tuned.told(parameters)
     own_data.require_same_kind(parameters)
     devices.require(parameters.training.device)
-    sessions.introduce(parameters.training.device)
+    runtime.tell_device(parameters.training.device)
     destination = mirroring.destination()
     heap.keep_imports()
     asked, parameters = parameters, run_names.with_seed(parameters)
@@ -45,7 +45,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
         raw = download(run, parameters.dataset, parameters.data)
         made.published = unchanged.by_look(run, asked, raw)
         if made.published is None:
-            task = of_model(parameters.training.model).name
+            task = find_task(parameters.training.model).name
             fixed, champion = own_data.fixed(parameters.name), own_data.of_champion(parameters.name)
             made.validated = validated = validate(run, raw, parameters.data, task, fixed, champion)
             prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)

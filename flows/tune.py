@@ -12,7 +12,7 @@ from tasks.machine import devices, heap
 from tasks.machine.telling import tell
 from tasks.parameters import RetrainParameters, TuneParameters
 from tasks.preprocess import preprocess
-from tasks.serving.task import of_model
+from tasks.serving.task import find_task
 from tasks.store import own_data, tuned
 from tasks.store.own_data import NOT_KEPT
 from tasks.store.run_folder import RunFolder
@@ -36,7 +36,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
     run = RunFolder.open(run_names.folder(f"tune-{parameters.name}"), kept)
     with run.in_use():
         raw = download(run, parameters.dataset, parameters.data)
-        task = of_model(parameters.training.model).name
+        task = find_task(parameters.training.model).name
         fixed, champion = own_data.fixed(parameters.name), own_data.of_champion(parameters.name)
         validated = validate(run, raw, parameters.data, task, fixed, champion)
         prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)

@@ -8,7 +8,7 @@ from tasks.machine.telling import tell
 from tasks.machine.words import readable
 from tasks.parameters import Device, Gates, Training
 from tasks.records import ExportedModel, PreparedDataset, TrainedModel
-from tasks.serving import contract, properties, sample, sessions
+from tasks.serving import contract, runtime
 from tasks.stage import stage
 from tasks.store import atomic, verified
 from tasks.store.artifact_paths import METADATA, ONNX, SAMPLE
@@ -26,20 +26,20 @@ def export(
             process cannot serve the file.
     """
     with parity.start_fresh_process() as stranger:
-        from tasks.serving import graph
+        from tasks.serving import onnx_graph
 
         weights = safetensors.numpy.load(verified.read(trained.weights))
         recipe, signature = prepared.recipe, prepared.signature
-        content = graph.write(weights, recipe, signature, properties.of(prepared, training))
-        session = sessions.open_session(content, Device.CPU)
+        content = onnx_graph.write_model(weights, recipe, signature, onnx_graph.describe_model(prepared, training))
+        session = runtime.open_session(content, Device.CPU)
         of_torch, profile = parity.compare_with_torch(session, weights, prepared, bounds)
         in_float64 = parity.compare_in_float64(session, weights, prepared, bounds)
         model = atomic.write_bytes(run.file(ONNX), content, is_kept=False)
-        described = contract.open_inference_metadata(None, None, signature, properties.columns(recipe))
+        described = contract.open_inference_metadata(None, None, signature, recipe.describe_columns())
         metadata = described.write(run.file(METADATA), is_kept=False)
         first = next(read_batches(prepared.test, prepared)).inputs
-        stored = atomic.write_bytes(run.file(SAMPLE), sample.write(session, recipe, first), is_kept=False)
-        tolerance = sample.tolerance(recipe)
+        stored = atomic.write_bytes(run.file(SAMPLE), runtime.write_sample(session, recipe, first), is_kept=False)
+        tolerance = runtime.find_tolerance(recipe)
         served = parity.judge_servability(model, metadata.path, stored.path, bounds, tolerance, stranger)
     made = ExportedModel(
         onnx=model,

@@ -8,7 +8,7 @@ from tasks.judging.labelled import evaluate_version
 from tasks.machine.telling import Event, tell
 from tasks.machine.words import counted, readable
 from tasks.parameters import EvaluateParameters
-from tasks.stage import events, live, stage
+from tasks.stage import live, stage
 from tasks.store import atomic, reading
 from tasks.store.run_folder import RunFolder
 
@@ -42,8 +42,8 @@ def _tell(run: RunFolder, found: Judged) -> None:
     if live.in_a_run():
         facts = {"version": found.version, "sha256": found.model_sha256, "rows": found.rows}
         figures_of_both = {"metrics": found.metrics, "published": found.published, "worse": found.worse}
-        events.emit(Event.EVALUATED, found.name, facts | figures_of_both)
+        live.emit_model_event(Event.EVALUATED, found.name, facts | figures_of_both)
     if live.in_a_run() and found.has_drifted:
         changes = [each.model_dump(include={"severity", "rule", "column", "found"}) for each in found.changes]
         facts = {"message": "; ".join(each.sentence for each in found.changes), "run": str(run.path)}
-        events.emit(Event.DATA, found.name, facts | {"stopped": False, "findings": changes})
+        live.emit_model_event(Event.DATA, found.name, facts | {"stopped": False, "findings": changes})

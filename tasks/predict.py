@@ -10,7 +10,7 @@ from tasks.machine.telling import Event, tell
 from tasks.machine.words import counted, readable
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
-from tasks.stage import events, gpu, live, runners, shards, stage
+from tasks.stage import gpu_lock, live, shards, stage
 from tasks.store.predictions import Job
 from tasks.store.run_folder import RunFolder
 
@@ -25,8 +25,8 @@ def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
         EnvironmentProblem: no Dask scheduler answers at the address.
         DeviceMissing: CUDA was asked for and is not there.
     """
-    runners.check(parameters.runner, parameters.dask_address)
-    with gpu.turn(parameters.device), open_job(parameters) as (folder, job, file, tables):
+    shards.check_runner(parameters.runner, parameters.dask_address)
+    with gpu_lock.hold(parameters.device), open_job(parameters) as (folder, job, file, tables):
         if job.status == "done":
             job = _reuse(folder, job, parameters)
         else:
@@ -84,4 +84,4 @@ def _tell_of_drift(folder: Path, job: Job) -> None:
 def _emit(event: str, folder: Path, job: Job, facts: dict[str, Any]) -> None:
     if live.in_a_run():
         described = {"version": job.model.version, "sha256": job.model.sha256, "path": str(folder), "job": job.job}
-        events.emit(event, job.model.name, described | facts)
+        live.emit_model_event(event, job.model.name, described | facts)

@@ -14,7 +14,7 @@ from tasks.records import (
     PublishedModel,
     TrainedModel,
 )
-from tasks.stage import events, live, reuse, stage
+from tasks.stage import cache, live, stage
 from tasks.store import artifact_paths, filling, own_data, pointer, publishing, verification
 from tasks.store.history import Cause
 from tasks.store.run_folder import RunFolder
@@ -57,7 +57,7 @@ def publish(
         if not unchanged and may_publish:
             if kept is None:
                 made_of = (parameters, prepared, trained, evaluated, exported, verdicts, best)
-                lineage = filling.lineage(run.path.name, *made_of, reuse.package_versions(), reuse.code_digest())
+                lineage = filling.lineage(run.path.name, *made_of, cache.package_versions(), cache.code_digest())
                 pictures = (trained.picture, *evaluated.pictures, *filter(None, (prepared.sheet,)))
                 fill = partial(filling.fill, of=lineage, exported=exported, pictures=pictures)
                 kept = publishing.publish(lineage, fill, parameters.sign_key)
@@ -79,4 +79,4 @@ def _tell(run: RunFolder, published: PublishedModel, is_signed: bool) -> None:
         tell(f"{version} was published without --sign-key and stays without an attestation")
     if published.outcome == "published" and live.in_a_run():
         model = {"version": published.version, "sha256": published.model.sha256, "path": str(published.model.path)}
-        events.emit(Event.PUBLISHED, published.name, model | {"run": str(run.path)})
+        live.emit_model_event(Event.PUBLISHED, published.name, model | {"run": str(run.path)})

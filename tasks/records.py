@@ -10,7 +10,7 @@ from tasks.data.report import AcceptedFinding, ColumnProfile
 from tasks.parameters import Steps
 from tasks.parameters.own_data import NO_WINDOW
 from tasks.serving.contract import Signature
-from tasks.serving.profile import Drift, Histogram
+from tasks.serving.drift import Drift, Histogram
 from tasks.serving.task import TASKS, TaskName
 from tasks.store.record import NOT_IN_KEY, ChosenPath, FileRef, Lasting, Record, Sha256
 

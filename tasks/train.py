@@ -2,7 +2,7 @@
 
 from tasks.parameters import Training
 from tasks.records import PreparedDataset, TrainedModel
-from tasks.stage import gpu, stage
+from tasks.stage import gpu_lock, stage
 from tasks.store import atomic
 from tasks.store.run_folder import RunFolder
 
@@ -25,7 +25,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
 
     device = devices.resolve(training.device)
     with (
-        gpu.turn(training.device),
+        gpu_lock.hold(training.device),
         devices.one_thread(),
         devices.deterministic(prepared.is_own and device.type == "cuda"),
         devices.seeded(device, training.seed_number) as generator,

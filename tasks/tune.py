@@ -10,7 +10,7 @@ from tasks.machine.telling import tell
 from tasks.machine.words import counted, readable
 from tasks.parameters import Search, Training
 from tasks.records import PreparedDataset
-from tasks.stage import gpu, live, runners, stage
+from tasks.stage import gpu_lock, live, shards, stage
 from tasks.store.run_folder import RunFolder
 from tasks.store.tuned import Searched, Trial, Tuned
 
@@ -30,20 +30,20 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
         EnvironmentProblem: no Dask scheduler answers at the address.
         DeviceMissing: CUDA was asked for and is not there.
     """
-    runners.check(search.runner, search.dask_address)
+    shards.check_runner(search.runner, search.dask_address)
     timeout, started = search.timeout or math.inf, time.time()
     if training.weight_decay == "auto":  # a search of its own
         training = training.model_copy(update={"weight_decay": None})
     work = TrialTraining(prepared, training)
     with (
-        gpu.turn(training.device),
+        gpu_lock.hold(training.device),
         open_search(run.name, work, search, afresh=run.force) as trials,
-        runners.open_workers(search, work, most=work.num_at_once) as submit,
+        shards.open_workers(search, work, most=work.num_at_once) as submit,
     ):
         done = len(trials.trials)
         if done:
             tell(f"{counted(done, 'trial')} {'is' if done == 1 else 'are'} there from before")
-        with live.counted("tune", trials.num_wanted, "trials", done) as advance:
+        with live.count_progress("tune", trials.num_wanted, "trials", done) as advance:
 
             def show(trial: Trial, best: Trial | None) -> None:
                 advance()
@@ -53,7 +53,7 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
         if len(trials.trials) < trials.num_wanted:
             tell(f"the time for trials is over: {len(trials.trials)} of {trials.num_wanted}; the same command goes on")
         tell(f"the best, and the settings of before, are trained with {SEEDS} other seeds each", short=f"{SEEDS} seeds")
-        with live.counted("tune", SEEDS, "seeds", 0) as advance:
+        with live.count_progress("tune", SEEDS, "seeds", 0) as advance:
             tuned = trials.compare(submit, started + timeout, advance, run.path.name)
         losses = _describe_losses(tuned)
         best = f"the best of {counted(tuned.num_trials, 'trial')}: {describe_settings(tuned.settings)}; {losses}"

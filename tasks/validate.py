@@ -7,7 +7,7 @@ from tasks.machine.telling import Event, tell
 from tasks.parameters import Data
 from tasks.records import ChampionData, RawDataset
 from tasks.serving.task import TaskName
-from tasks.stage import events, live, stage
+from tasks.stage import live, stage
 from tasks.store import atomic, verified
 from tasks.store.artifact_paths import CONTACT_SHEET, DATA_PAGE, DATA_REPORT
 from tasks.store.record import FileRef
@@ -20,8 +20,8 @@ def _show(run: RunFolder, report: DataReport, sheet: bytes | None) -> tuple[File
     atomic.write_bytes(run.file(DATA_PAGE), page.encode(), is_kept=False)
     if sheet is not None:
         picture = atomic.write_bytes(run.file(CONTACT_SHEET), sheet, is_kept=False)
-        page = page.replace(f"({CONTACT_SHEET})", f"({live.data_uri(sheet)})")
-    live.page(page, f"{run.name or report.name}-data", "what validation says of the data")
+        page = page.replace(f"({CONTACT_SHEET})", f"({live.make_data_uri(sheet)})")
+    live.show_page(page, f"{run.name or report.name}-data", "what validation says of the data")
     tell(report.summary, short=report.summary.partition("; ")[0])
     for finding in report.findings:
         if finding.severity != "error":  # those are told all together
@@ -30,7 +30,7 @@ def _show(run: RunFolder, report: DataReport, sheet: bytes | None) -> tuple[File
         changes = [each.model_dump(include={"severity", "rule", "column", "found"}) for each in report.changes]
         message = "; ".join(each.sentence for each in report.changes)
         facts = {"message": message, "run": str(run.path), "stopped": bool(report.errors), "findings": changes}
-        events.emit(Event.DATA, report.name, facts)
+        live.emit_model_event(Event.DATA, report.name, facts)
     return report.write(run.file(DATA_REPORT), is_kept=False), picture
 
 

@@ -12,7 +12,7 @@ from tasks.parameters import Data, RetrainParameters
 from tasks.preprocess import preprocess
 from tasks.publish import publish
 from tasks.records import Evaluation, ExportedModel, PreparedDataset, PublishedModel, RawDataset, TrainedModel
-from tasks.serving.profile import Drift
+from tasks.serving.drift import Drift
 from tasks.store import artifact_paths, atomic, predictions
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST
 from tasks.store.predictions import Job, JobInput, JobModel

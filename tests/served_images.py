@@ -9,7 +9,7 @@ import onnxruntime
 
 from own_images import prepare
 from tasks.parameters.training import SoftmaxTraining
-from tasks.serving import graph, properties, sample
+from tasks.serving import onnx_graph, runtime
 from tasks.serving.contract import Signature
 from tasks.serving.task import TASKS
 
@@ -28,11 +28,11 @@ def write(models: Path) -> Path:
     bias = np.eye(1, 10, OF_BLACK, dtype=np.float32)[0]
     weights = {"W": rng.normal(size=(784, 10)).astype(np.float32), "b": bias}
     training = SoftmaxTraining.model_validate({"model": "softmax-regression"})
-    written = graph.write(weights, prepared.recipe, signature, properties.of(prepared, training))
+    written = onnx_graph.write_model(weights, prepared.recipe, signature, onnx_graph.describe_model(prepared, training))
     model = folder / "3" / "model.onnx"
     model.write_bytes(written)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    (folder / "3" / "sample.npz").write_bytes(sample.write(session, prepared.recipe, pictures))
+    (folder / "3" / "sample.npz").write_bytes(runtime.write_sample(session, prepared.recipe, pictures))
     (folder / "3" / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
     pointer = {"version": 3, "model_sha256": hashlib.sha256(written).hexdigest()}
     (folder / "champion.json").write_text(json.dumps(pointer))

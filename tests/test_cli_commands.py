@@ -25,7 +25,7 @@ from prefect_api import eventually, post
 from tasks.data.book_datasets import FILES
 from tasks.judging import gates
 from tasks.records import Prediction
-from tasks.serving.profile import Drift
+from tasks.serving.drift import Drift
 from tasks.store import reading
 
 

@@ -24,7 +24,7 @@ from own_images import prepare as prepared_images
 from prepared_tables import prepare as prepared_table
 from store_state import damage
 from tasks.parameters.training import LinearTraining, SoftmaxTraining
-from tasks.serving import properties
+from tasks.serving import onnx_graph
 from tasks.store import artifact_paths, pointer
 from tasks.store.versions import ChampionPointer
 
@@ -62,11 +62,13 @@ def test_the_keys_of_metadata_props_are_those_of_real_models(two_versions: None)
     kinds = ("number", "category")
     found = {
         frozenset(): numbers,
-        frozenset({"classes", "images"}): properties.of(prepared_images(images, labels, ("a", "b")), softmax),
-        frozenset({"own tables"}): properties.of(
+        frozenset({"classes", "images"}): onnx_graph.describe_model(
+            prepared_images(images, labels, ("a", "b")), softmax
+        ),
+        frozenset({"own tables"}): onnx_graph.describe_model(
             prepared_table(rows, rows[:, 0], is_test, kinds), LinearTraining.model_validate({"model": NAME})
         ),
-        frozenset({"classes", "own tables"}): properties.of(
+        frozenset({"classes", "own tables"}): onnx_graph.describe_model(
             prepared_table(rows, labels, is_test, kinds, ("a", "b")), softmax
         ),
     }

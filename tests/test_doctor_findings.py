@@ -25,7 +25,7 @@ from flows.doctor import services
 from tasks.data.book_datasets import FILES
 from tasks.machine import devices
 from tasks.parameters import FASHION_MNIST, Device
-from tasks.serving import sessions
+from tasks.serving import runtime
 from tasks.store import artifact_paths
 
 GRADMILL = [str(Path(sys.executable).with_name("gradmill"))]
@@ -335,9 +335,9 @@ def test_a_limit_that_the_kernel_enforces_is_reported(prediction: list[str]) -> 
 
 
 def test_the_model_that_tries_a_provider_is_a_valid_relu() -> None:
-    model = onnx.load_from_string(sessions.PROBE)
+    model = onnx.load_from_string(runtime.PROBE)
     onnx.checker.check_model(model, full_check=True)
     given = np.array([-2.0], np.float32)
     (expected,) = ReferenceEvaluator(model).run(None, {"x": given})
-    (found,) = sessions.open_session(sessions.PROBE, Device.CPU).run(None, {"x": given})
+    (found,) = runtime.open_session(runtime.PROBE, Device.CPU).run(None, {"x": given})
     assert expected == found == 0

@@ -109,7 +109,7 @@ def test_judging_a_kept_version_reaches_no_torch_however_late() -> None:
 
 
 def test_inspect_reaches_no_torch_however_late() -> None:
-    for of_inspect, reaches in (("judging/baselines", "serving/folding"), ("data/table_dataset", "data/row_hash")):
+    for of_inspect, reaches in (("judging/baselines", "serving/raw_units"), ("data/table_dataset", "data/row_hash")):
         through = reached(Path(f"tasks/{of_inspect}.py"))
         assert Path(f"tasks/{reaches}.py") in through
         assert not [path for path in through if uses(path, "torch")]
@@ -191,7 +191,7 @@ def test_training_the_books_models_imports_no_compiler_of_torchs_and_no_scipy() 
 
 
 def test_onnxruntime_keeps_no_usage_data_in_the_home_folder(tmp_path: Path) -> None:
-    code = "from tasks.serving import sessions; assert sessions.fault(sessions.CPU) is None"
+    code = "from tasks.serving import runtime; assert runtime.find_fault(runtime.CPU) is None"
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     here = environment | {"HOME": str(tmp_path), "XDG_CACHE_HOME": ""}
     subprocess.run([sys.executable, "-c", code], env=here, check=True, cwd=REPOSITORY)

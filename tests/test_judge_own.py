@@ -20,7 +20,7 @@ from tasks.judging.baselines import Baselines
 from tasks.judging.objective import Objective
 from tasks.parameters import Gates, LinearTraining, SoftmaxTraining, Training
 from tasks.records import Evaluation, PreparedDataset
-from tasks.serving import folding
+from tasks.serving import raw_units
 from tasks.store import atomic
 from tasks.store.run_folder import RunFolder
 
@@ -82,7 +82,7 @@ def test_a_sound_regression_passes_and_is_measured_in_raw_units(run: RunFolder) 
     assert {gate.name: gate.verdict for gate in found.gates} == {"baseline": "passed", "reference": "passed"}
     rows = baselines.read_rows(prepared.test, prepared)
     assert isinstance(prepared.recipe, Columns)
-    predicted = folding.scores(folding.fold(converged(prepared, asked), prepared.recipe, np.float64), *(
+    predicted = raw_units.score_rows(raw_units.fold_weights(converged(prepared, asked), prepared.recipe, np.float64), *(
         prepared.recipe, rows.features
     ))[:, 0]  # fmt: skip
     metrics = found.metrics

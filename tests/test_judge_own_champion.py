@@ -22,7 +22,7 @@ from tasks.parameters import Gates, Loss, RetrainParameters
 from tasks.parameters.training import SoftmaxTraining
 from tasks.publish import publish
 from tasks.records import GateVerdict, PreparedDataset
-from tasks.serving import folding, graph
+from tasks.serving import onnx_graph, raw_units
 from tasks.store.run_folder import RunFolder
 
 Array = np.ndarray[Any, Any]
@@ -172,7 +172,7 @@ def test_probabilities_of_many_classes_become_losses_before_memory_holds_them_al
     prepared = prepare(RNG.normal(size=(len(labels), 1)), labels, names)
     assert isinstance(prepared.recipe, Columns)
     weights = drawn_weights(prepared.recipe, len(names))
-    model = graph.write(weights, prepared.recipe, prepared.signature, {})
+    model = onnx_graph.write_model(weights, prepared.recipe, prepared.signature, {})
     rows = baselines.read_rows(prepared.test, prepared)
     measure = champion.measuring(prepared, SoftmaxTraining(defaults="data"))
     tracemalloc.start()
@@ -181,7 +181,9 @@ def test_probabilities_of_many_classes_become_losses_before_memory_holds_them_al
         assert tracemalloc.get_traced_memory()[1] < 4 * len(rows.truth) * len(names), "the probabilities alone"
     finally:
         tracemalloc.stop()
-    scores = folding.scores(folding.fold(weights, prepared.recipe, np.float64), prepared.recipe, rows.features)
+    scores = raw_units.score_rows(
+        raw_units.fold_weights(weights, prepared.recipe, np.float64), prepared.recipe, rows.features
+    )
     expected = scipy.special.logsumexp(scores, axis=1) - scores[np.arange(len(scores)), rows.truth]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -225,7 +227,9 @@ def test_a_level_that_came_later_is_unknown_to_the_older_version_which_is_measur
     rows, train = baselines.read_rows(new.test, new), baselines.read_rows(old.train, old)
     assert isinstance(old.recipe, Columns)
     weights = baselines.fit_table(train.features, train.truth, old.recipe, 1, Objective(Loss.SQUARED)).weights
-    predicted = folding.scores(folding.fold(weights, old.recipe, np.float64), old.recipe, rows.features)[:, 0]
+    predicted = raw_units.score_rows(
+        raw_units.fold_weights(weights, old.recipe, np.float64), old.recipe, rows.features
+    )[:, 0]
     north = rows.features[:, 1] == 2
     assert np.square(predicted - rows.truth)[north].mean() > 10 * np.square(predicted - rows.truth)[~north].mean()
     told = float(loss.detail.split("against ")[1].split(" of version 1")[0].replace(",", ""))

@@ -11,7 +11,7 @@ from tasks.data.recipe import Columns, Target
 from tasks.judging import baselines
 from tasks.judging.objective import Objective, balancing
 from tasks.parameters import Loss
-from tasks.serving import folding
+from tasks.serving import raw_units
 
 NATS = Objective(Loss.CROSS_ENTROPY)
 
@@ -34,7 +34,7 @@ def one_hot(codes: np.ndarray) -> np.ndarray:
 
 
 def predicted(fit: baselines.ConvergedFit, recipe: Columns, features: np.ndarray) -> np.ndarray:
-    return folding.scores(folding.fold(fit.weights, recipe, np.float64), recipe, features)
+    return raw_units.score_rows(raw_units.fold_weights(fit.weights, recipe, np.float64), recipe, features)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tasks.data.recipe import Column, Columns, Target
 from tasks.judging import figures, table_figures
-from tasks.serving.coefficients import Coefficient, largest
+from tasks.serving.raw_units import SHOWN, Coefficient, list_coefficients
 
 RNG = np.random.default_rng(0)
 RECIPE = Columns(
@@ -30,7 +30,7 @@ def texts(labels: Any) -> list[str]:
 
 
 def test_coefficients_are_ordered_by_what_a_deviation_of_their_column_does() -> None:
-    found = largest({"weights": WEIGHTS}, RECIPE)
+    found = list_coefficients({"weights": WEIGHTS}, RECIPE)
     assert [(each.name, each.value, each.size) for each in found] == [
         ("area", 10.0, 300.0),
         ("garden", 200.0, 200.0),
@@ -38,22 +38,26 @@ def test_coefficients_are_ordered_by_what_a_deviation_of_their_column_does() -> 
         ("district = west", 45.0, 45.0),
         ("district = (missing)", 0.0, 0.0),
     ]
-    assert len(largest({"weights": WEIGHTS}, RECIPE, count=2)) == 2
-    assert largest({}, RECIPE) == []
+    assert list_coefficients({}, RECIPE) == []
+    many = Columns(columns=tuple(Column(name=f"x{at}", scale=1.0 + at) for at in range(SHOWN + 1)))
+    named = [each.name for each in list_coefficients({"weights": dict.fromkeys(many.names, 1.0)}, many)]
+    assert named == list(many.names[:0:-1]), "the largest"
 
 
 def test_coefficients_of_two_classes_are_log_odds_and_of_more_each_class_has_its_own() -> None:
     halved = {"area": -5.0, "district": {"(missing)": 0.0, "east": 25.0, "west": -22.5}, "garden": -100.0}
-    two = largest({"weights": {"no": halved, "yes": WEIGHTS}}, RECIPE, ("no", "yes"))
+    two = list_coefficients({"weights": {"no": halved, "yes": WEIGHTS}}, RECIPE, ("no", "yes"))
     assert [(each.name, each.value) for each in two[:2]] == [("area", 15.0), ("garden", 300.0)]
-    three = largest({"weights": {"a": halved, "b": WEIGHTS, "c": WEIGHTS}}, RECIPE, ("a", "b", "c"), count=3)
-    assert [each.name for each in three] == ["b: area", "c: area", "b: garden"]
+    three = list_coefficients({"weights": {"a": halved, "b": WEIGHTS, "c": WEIGHTS}}, RECIPE, ("a", "b", "c"))
+    assert [each.name for each in three[:3]] == ["b: area", "c: area", "b: garden"]
 
 
 def test_the_bars_are_the_sizes_and_say_the_values_in_the_units_of_the_data(
     drawn: list[Figure], tmp_path: Path
 ) -> None:
-    table_figures.coefficients(largest({"weights": WEIGHTS}, RECIPE), "change of price with", tmp_path / "c.png")
+    table_figures.coefficients(
+        list_coefficients({"weights": WEIGHTS}, RECIPE), "change of price with", tmp_path / "c.png"
+    )
     (axes,) = drawn[0].axes
     assert [bar.get_width() for bar in axes.patches] == [300, 200, -50, 45, 0]  # type: ignore[attr-defined]
     assert texts(axes.texts) == ["10", "200", "-50", "45", "0"]

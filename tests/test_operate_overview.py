@@ -29,7 +29,7 @@ from tasks.errors import GateFailed, TrainingDiverged, UsageError
 from tasks.judging import painter
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.records import GateVerdict, PublishedModel
-from tasks.serving.profile import Drift
+from tasks.serving.drift import Drift
 from tasks.store import artifact_paths, evidence, overview, pointer, reading, trend
 from tasks.store.changed import Change
 from tasks.store.run_folder import RunFolder, RunNotes

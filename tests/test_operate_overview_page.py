@@ -24,7 +24,7 @@ from tasks.data.report import ColumnProfile, DataReport, Finding
 from tasks.errors import DataError
 from tasks.parameters import EvaluateParameters, PredictParameters
 from tasks.records import Prediction
-from tasks.serving.profile import Histogram
+from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths, locks
 from tasks.store.predictions import Job

@@ -17,7 +17,7 @@ from prefect_api import api_client
 from tasks.errors import UsageError
 from tasks.parameters import RetrainParameters
 from tasks.parameters.own_data import NO_WINDOW
-from tasks.stage import events
+from tasks.stage import live
 from tasks.store import artifact_paths, own_data
 
 NAME = "linear-regression"
@@ -164,7 +164,7 @@ def test_a_retrain_that_finds_drift_starts_no_other() -> None:
     assert {"gradmill.drift", "gradmill.data"} <= trigger.expect
 
     def starts(flow: str, name: str = "houses") -> bool:
-        labels = {"prefect.resource.id": events.resource(name), events.FLOW: flow}
+        labels = {"prefect.resource.id": live.model_resource(name), live.FLOW: flow}
         match = trigger.match
         assert isinstance(match, ResourceSpecification)
         return match.matches(Resource(labels))

@@ -35,7 +35,7 @@ from flows.server import connection, ending, service
 from flows.server.guard import Guard
 from prefect_api import eventually
 from tasks.errors import DataError
-from tasks.stage.events import resource
+from tasks.stage.live import model_resource
 from tasks.store import artifact_paths, locks
 
 NAME = "linear-regression"
@@ -337,7 +337,7 @@ def test_a_subscriber_gets_events_with_the_credential_and_none_without(duty: Dut
 
     async def follow() -> str:
         # Those of the last minute come first, and another test may have promoted a model then.
-        about = EventResourceFilter(id=[resource("somebody")])
+        about = EventResourceFilter(id=[model_resource("somebody")])
         wanted = EventFilter(event=EventNameFilter(name=["gradmill.model.promoted"]), resource=about)
         async with get_events_subscriber(filter=wanted) as events:
             await asyncio.to_thread(subprocess.run, announce, env=duty.environment, check=True)

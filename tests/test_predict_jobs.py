@@ -39,8 +39,8 @@ from tasks.data.io import arrays, inputs
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.machine.arrays import Array
 from tasks.records import PublishedModel
-from tasks.serving import sessions
-from tasks.stage import runners, shards
+from tasks.serving import runtime
+from tasks.stage import shards
 from tasks.store import artifact_paths, retention
 from tasks.store.record import FileRef
 
@@ -288,7 +288,7 @@ def test_a_local_cluster_opens_one_session_a_worker_wherever_its_processes_are(
     rows: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The shards are labelled in this process, as by workers of one thread with other settings than the command's."""
-    found, opened, label = list[Any](), sessions.open_session, shard.predict_shard
+    found, opened, label = list[Any](), runtime.open_session, shard.predict_shard
 
     def counted(*arguments: Any) -> Any:
         found.append(opened(*arguments))
@@ -299,7 +299,7 @@ def test_a_local_cluster_opens_one_session_a_worker_wherever_its_processes_are(
         with monkeypatch.context() as patch:
             patch.chdir("/")
             patch.delenv("GRADMILL_ARTIFACTS")
-            patch.setattr(sessions, "open_session", counted)
+            patch.setattr(runtime, "open_session", counted)
             return label(*arguments)
 
     @contextmanager
@@ -308,7 +308,7 @@ def test_a_local_cluster_opens_one_session_a_worker_wherever_its_processes_are(
             yield runner
 
     with monkeypatch.context() as patch:
-        patch.setattr(runners, "opened", one_by_one)
+        patch.setattr(shards, "open_runner", one_by_one)
         patch.setattr(shards, "predict_shard", elsewhere)
         patch.setattr(shards, "_threads_of_dask_worker", lambda: 1)
         done = predict_rows(input=rows, runner="dask", shard_rows=1250, workers=4)
@@ -363,24 +363,24 @@ def test_threads_of_several_jobs_open_the_sessions_of_each_once(
 ) -> None:
     """As shards of two models come to one Dask worker."""
     models = [each.publish().model for each in candidates[1:3]]
-    opened, really = [], sessions.open_session
+    opened, really = [], runtime.open_session
 
     def counted(*arguments: Any) -> Any:
         opened.append(arguments)
         return really(*arguments)
 
     def open_pool(model: FileRef) -> Any:
-        return session_pool.open_pool(model.path, model.sha256, sessions.CPU, 1)
+        return session_pool.open_pool(model.path, model.sha256, runtime.CPU, 1)
 
     session_pool._open_pool.cache_clear()
-    monkeypatch.setattr(sessions, "open_session", counted)
+    monkeypatch.setattr(runtime, "open_session", counted)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(open_pool, models * 4))
     assert len(opened) == len({id(each) for each in found}) == len(models)
 
 
 def test_no_more_threads_work_than_there_are_workers(published: PublishedModel) -> None:
-    opened = session_pool.open_pool(published.model.path, published.model.sha256, sessions.CPU, 2)
+    opened = session_pool.open_pool(published.model.path, published.model.sha256, runtime.CPU, 2)
     now, most, lock, both = [0], [0], threading.Lock(), threading.Barrier(2)
 
     def work(_: int) -> None:

@@ -23,7 +23,7 @@ from tasks.download import download
 from tasks.parameters import RetrainParameters
 from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset
-from tasks.serving import graph, properties
+from tasks.serving import onnx_graph
 from tasks.store import verified
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
@@ -127,8 +127,8 @@ class Nights:
         prepared, training = self.prepare(kept), self.parameters.training
         trained = plain(train)(RunFolder.open("run", {}), prepared, training)
         weights = safetensors.numpy.load(verified.read(trained.weights))
-        facts = properties.of(prepared, training)
-        return Made(prepared, graph.write(weights, prepared.recipe, prepared.signature, facts))
+        facts = onnx_graph.describe_model(prepared, training)
+        return Made(prepared, onnx_graph.write_model(weights, prepared.recipe, prepared.signature, facts))
 
 
 def cut(rows: pd.DataFrame, places: set[int]) -> list[pd.DataFrame]:

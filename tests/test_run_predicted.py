@@ -19,7 +19,7 @@ from tasks.errors import DataError
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.serving import drift
-from tasks.serving.profile import Drift, Histogram
+from tasks.serving.drift import Drift, Histogram
 from tasks.serving.task import TASKS
 from tasks.store.predictions import Job
 
@@ -33,7 +33,7 @@ def job(labels: tuple[int, ...], cities: tuple[int, ...], maximum: float = 0.2) 
     """A job whose answers and cities are counted so."""
     found = {"label": Histogram(edges=(0.5, 1.5), counts=labels)}
     index = {"city": drift.stability_index(PROFILE.counts, cities)}
-    known = {"profile": found, "drift": drift.judge(VERSION.reference, found, maximum)}
+    known = {"profile": found, "drift": drift.judge_drift(VERSION.reference, found, maximum)}
     plain = Job.model_validate_json(json.dumps(job_document("fashion", status="done")))
     return plain.model_copy(update=known | {"column_counts": {"city": cities}, "column_drift": index})
 

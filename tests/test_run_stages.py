@@ -164,13 +164,13 @@ def test_a_refused_candidate_leaves_its_evidence(run: RunFolder, prepared: Prepa
 def test_parity_gate_refuses_a_model_with_one_wrong_weight(candidates: list[Candidate]) -> None:
     candidate = candidates[0]
     from tasks.parameters import Device
-    from tasks.serving.sessions import answers, open_session
+    from tasks.serving.runtime import open_session, run_model
 
     weights = safetensors.torch.load_file(candidate.trained.weights.path)
     weights["W"][0] += 1e-4
     test = splits.load_split(candidate.prepared, "test")
     session = open_session(candidate.exported.onnx.path.read_bytes(), Device.CPU)
-    found, expected = answers(session, test.X.numpy()), splits.scores(weights, test).numpy()
+    found, expected = run_model(session, test.X.numpy()), splits.scores(weights, test).numpy()
     parity = PARITY["regression"]()
     parity.add(found, expected)
     (verdict,) = parity.verdicts("parity", Gates().max_parity_error, float(test.y.std()))

@@ -32,7 +32,7 @@ from tasks.parameters import (
     RetrainParameters,
     TuneParameters,
 )
-from tasks.stage import events
+from tasks.stage import live
 
 PARAMETERS: dict[str, type[BaseModel]] = {
     "retrain": RetrainParameters,
@@ -62,7 +62,7 @@ def tags(api: str, run: str) -> set[str]:
 
 def event(api: str, name: str, model: str) -> dict[str, Any]:
     # By the model, not only by the name: the server shows 50 at once, and other tests publish more than that.
-    wanted = {"filter": {"event": {"name": [name]}, "resource": {"id": [events.resource(model)]}}}
+    wanted = {"filter": {"event": {"name": [name]}, "resource": {"id": [live.model_resource(model)]}}}
     found: dict[str, Any] = wait_for(api, "events/filter", wanted)
     return found
 

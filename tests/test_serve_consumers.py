@@ -27,7 +27,7 @@ from conftest import REPOSITORY, Pipeline
 from node_packages import JAVASCRIPT, node_modules
 from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights
 from tasks.data.recipe import Columns, Pixels
-from tasks.serving import contract, graph, properties
+from tasks.serving import contract, onnx_graph
 from tasks.serving.contract import Signature
 from tasks.serving.task import TASKS, TaskName
 
@@ -75,7 +75,7 @@ def colour_images(folder: Path) -> Exported:
     rows = rng.integers(0, 256, (ROWS, *recipe.shape), np.uint8)
     weights = {"W": rng.normal(size=(189, 5)).astype(np.float32), "b": rng.normal(size=5).astype(np.float32)}
     signature = Signature(inputs=(recipe.input,), outputs=TASKS["classification"].outputs(5))
-    (folder / "model.onnx").write_bytes(graph.write(weights, recipe, signature, {}))
+    (folder / "model.onnx").write_bytes(onnx_graph.write_model(weights, recipe, signature, {}))
     scores = rows.reshape(ROWS, -1) / 255 @ weights["W"].astype(float) + weights["b"]
     probabilities = scipy.special.softmax(scores, axis=1)
     expected = {"probabilities": probabilities, "label": probabilities.argmax(axis=1)}
@@ -105,9 +105,9 @@ class Table(NamedTuple):
 def written(folder: Path, recipe: Columns, task: TaskName, num_classes: int) -> Table:
     """``model.onnx`` and ``metadata.json`` as ``export`` writes them."""
     signature = Signature(inputs=(recipe.input,), outputs=TASKS[task].outputs(num_classes))
-    weights, columns = drawn_weights(recipe, num_classes or 1), properties.columns(recipe)
+    weights, columns = drawn_weights(recipe, num_classes or 1), recipe.describe_columns()
     described = json.dumps([column.model_dump() for column in columns])
-    (folder / "model.onnx").write_bytes(graph.write(weights, recipe, signature, {"columns": described}))
+    (folder / "model.onnx").write_bytes(onnx_graph.write_model(weights, recipe, signature, {"columns": described}))
     contract.open_inference_metadata("table", 1, signature, columns).write(folder / "metadata.json")
     return Table(folder, recipe, weights)
 

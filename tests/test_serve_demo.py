@@ -33,7 +33,7 @@ from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weight
 from tasks.data.io import pictures
 from tasks.data.recipe import Columns
 from tasks.errors import DataError, UsageError
-from tasks.serving import graph
+from tasks.serving import onnx_graph
 from tasks.serving.contract import Signature
 from tasks.serving.task import TASKS, TaskName
 
@@ -58,7 +58,7 @@ def table(recipe: Columns, task: TaskName, num_classes: int) -> tuple[Tried, dic
     with io.BytesIO() as sample:
         np.savez(sample, features=drawn_rows(recipe, 8, odd=0.2))
         described = describe(recipe, [f"class {each}" for each in range(num_classes)], sample.getvalue())
-    return Tried("table", 1, graph.write(weights, recipe, signature, {}), described), weights
+    return Tried("table", 1, onnx_graph.write_model(weights, recipe, signature, {}), described), weights
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from tasks.fitting import served
 from tasks.networks import examples
 from tasks.networks.training import outputs
 from tasks.parameters import Device, Gates, SoftmaxTraining
-from tasks.serving import graph, properties, sample, sessions
+from tasks.serving import onnx_graph, runtime
 from tasks.store.run_folder import RunFolder
 
 ASKED = SoftmaxTraining(defaults="data")
@@ -38,7 +38,9 @@ def test_the_file_says_size_channels_and_classes_and_the_sample_is_of_test_pictu
 ) -> None:
     images = RNG.integers(0, 256, (50, *shape), np.uint8)
     prepared = prepare(images, np.arange(50) % 2, ("cat", "dog"))
-    content = graph.write(drawn(shape, 2), prepared.recipe, prepared.signature, properties.of(prepared, ASKED))
+    content = onnx_graph.write_model(
+        drawn(shape, 2), prepared.recipe, prepared.signature, onnx_graph.describe_model(prepared, ASKED)
+    )
     model = onnx.load_from_string(content)
     described = {each.key: each.value for each in model.metadata_props}
     assert described["Image.BitmapPixelFormat"] == called
@@ -46,22 +48,27 @@ def test_the_file_says_size_channels_and_classes_and_the_sample_is_of_test_pictu
     (source,) = model.graph.input
     dims = [each.dim_param or each.dim_value for each in source.type.tensor_type.shape.dim]
     assert (source.name, dims) == ("images", ["batch", *shape])
-    session, test = sessions.open_session(content, Device.CPU), read_split(prepared.test, prepared)
-    stored = np.load(io.BytesIO(sample.write(session, prepared.recipe, test.inputs)))
+    session, test = runtime.open_session(content, Device.CPU), read_split(prepared.test, prepared)
+    stored = np.load(io.BytesIO(runtime.write_sample(session, prepared.recipe, test.inputs)))
     assert (stored["images"] == test.inputs[:8]).all()
-    assert sample.contradicted(session, prepared.recipe, sample.write(session, prepared.recipe, test.inputs)) is None
+    assert (
+        runtime.find_contradiction(
+            session, prepared.recipe, runtime.write_sample(session, prepared.recipe, test.inputs)
+        )
+        is None
+    )
 
 
 @pytest.mark.parametrize("values", [1, 100, 2**24])
 def test_large_pictures_are_answered_a_few_at_a_time_and_alike(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (sessions, served, examples):
+    for module in (runtime, served, examples):
         monkeypatch.setattr(module, "VALUES", values)
     recipe = Pixels(shape=(6, 5, 3), scale=1 / 255)
     weights, images = drawn(recipe.shape, 3), RNG.integers(0, 256, (40, 6, 5, 3), np.uint8)
     prepared = prepare(images, np.arange(40) % 3, "abc")
-    session = sessions.open_session(graph.write(weights, recipe, prepared.signature, {}), Device.CPU)
+    session = runtime.open_session(onnx_graph.write_model(weights, recipe, prepared.signature, {}), Device.CPU)
     expected = images.reshape(40, -1) / 255 @ weights["W"].astype(float) + weights["b"]
-    answers = sessions.answers(session, images)["probabilities"]
+    answers = runtime.run_model(session, images)["probabilities"]
     np.testing.assert_allclose(answers, scipy.special.softmax(expected, axis=1), atol=1e-5)
     np.testing.assert_allclose(served.scores(weights, recipe, images), expected, atol=1e-4)
     split = examples.Split(torch.from_numpy(images), torch.zeros(40, dtype=torch.int64), 1 / 255)

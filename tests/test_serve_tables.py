@@ -21,9 +21,9 @@ from tasks.parameters import Data, Device, Gates
 from tasks.parameters.training import LinearTraining, SoftmaxTraining
 from tasks.preprocess import preprocess
 from tasks.records import Epoch, ExportedModel, PreparedDataset, TrainedModel
-from tasks.serving import contract, folding, graph, properties, sample
+from tasks.serving import contract, onnx_graph, raw_units, runtime
 from tasks.serving.contract import ModelMetadata, Signature
-from tasks.serving.sessions import open_session
+from tasks.serving.runtime import open_session
 from tasks.store import atomic
 from tasks.store.run_folder import RunFolder
 from tasks.validate import validate
@@ -102,7 +102,7 @@ def test_a_table_is_exported_with_its_columns_and_a_telling_sample(tmp_path: Pat
     assert columns[2] == {"name": "garden", "kind": "boolean", "levels": []}
     assert json.loads(properties.get("labels", "[]")) == ([] if target == "price" else ["flat", "house", "villa"])
     content = exported.sample.path.read_bytes()
-    assert sample.contradicted(session, table.recipe, content) is None
+    assert runtime.find_contradiction(session, table.recipe, content) is None
     rows = np.load(exported.sample.path)["features"]
     assert np.isnan(rows).any(), "a missing value"
     assert rows[-1, 1] == 4, "an unknown code"
@@ -114,7 +114,7 @@ def test_metadata_names_columns_of_tables_alone_and_is_read_strictly(tmp_path: P
     without = contract.open_inference_metadata("houses", 1, signature).write(tmp_path / "metadata.json")
     assert "parameters" not in json.loads(without.path.read_text())
     assert ModelMetadata.read(without.path).parameters is None, "as the book's and those of old"
-    metadata = contract.open_inference_metadata("houses", 1, signature, properties.columns(RECIPE))
+    metadata = contract.open_inference_metadata("houses", 1, signature, RECIPE.describe_columns())
     assert ModelMetadata.read(metadata.write(tmp_path / "metadata.json").path) == metadata
     wrong = metadata.model_dump_json().replace('"boolean"', '"bool"')
     with pytest.raises(DataError, match="kind"):
@@ -151,16 +151,16 @@ def test_verdicts_do_not_depend_on_how_many_rows_memory_holds(tmp_path: Path, mo
 
 def test_a_wrong_effect_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folding that goes wrong deceives torch, which uses it too, but not the recipe in float64."""
-    table, right = Table(houses(tmp_path), "price"), folding.fold
+    table, right = Table(houses(tmp_path), "price"), raw_units.fold_weights
 
-    def wrong(weights: Any, recipe: Columns, dtype: Any = np.float32) -> folding.Folded:
+    def wrong(weights: Any, recipe: Columns, dtype: Any = np.float32) -> raw_units.Folded:
         folded = right(weights, recipe, dtype)
         if np.dtype(dtype) == np.float32:
             folded.effects[3] *= 1.01  # of Ulm
         return folded
 
-    monkeypatch.setattr("tasks.serving.graph.fold", wrong)
-    monkeypatch.setattr(folding, "fold", wrong)
+    monkeypatch.setattr("tasks.serving.onnx_graph.fold_weights", wrong)
+    monkeypatch.setattr(raw_units, "fold_weights", wrong)
     with pytest.raises(GateFailed, match="refused by parity_float64 "):
         table.export()
 
@@ -171,7 +171,7 @@ def test_a_target_that_float32_cannot_tell_apart_is_refused_and_its_offset_is_na
         target = Target(name="price", mean=offset, scale=80_000.0)
         recipe = table.recipe.model_copy(update={"target": target})
         prepared = table.prepared.model_copy(update={"recipe": recipe})
-        session = open_session(graph.write(table.weights, recipe, prepared.signature, {}), Device.CPU)
+        session = open_session(onnx_graph.write_model(table.weights, recipe, prepared.signature, {}), Device.CPU)
         (verdict,) = parity.compare_in_float64(session, table.weights, prepared, Gates())
         assert verdict.passed is passes
     assert "subtract an offset from the target" in verdict.detail
@@ -183,7 +183,9 @@ def test_a_column_that_others_determine_is_refused_with_advice_that_helps(tmp_pa
     for weight, passes in ((1.0, True), (3e4, False)):
         table.weights["W"][:] = rng.normal(size=table.weights["W"].shape)
         table.weights["W"][[table.recipe.columns[at].name == "twin" for at in table.recipe.numbers]] = weight
-        session = open_session(graph.write(table.weights, table.recipe, table.prepared.signature, {}), Device.CPU)
+        session = open_session(
+            onnx_graph.write_model(table.weights, table.recipe, table.prepared.signature, {}), Device.CPU
+        )
         (verdict,) = parity.compare_in_float64(session, table.weights, table.prepared, Gates())
         assert verdict.passed is passes
     said = "column 'twin' loses most in float32, nearly determined by other columns: --ignore one of them, or --weight"

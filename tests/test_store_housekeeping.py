@@ -15,7 +15,7 @@ from flows import story
 from tasks.errors import DataError
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.records import RawDataset
-from tasks.stage import reuse
+from tasks.stage import cache
 from tasks.store import artifact_paths, atomic, housekeeping, locks, retention
 from tasks.store.run_folder import RunFolder
 
@@ -276,9 +276,9 @@ def test_what_stages_returned_goes_when_a_file_of_it_is_gone_or_nobody_has_used_
     kept = {name: f"{number}" * 64 for number, name in enumerate(("used", "forgotten", "without its file"))}
     for name, key in kept.items():
         file = atomic.write_bytes(artifact_paths.runs() / f"{name}.bin", b"weights")
-        reuse.keep(key, RawDataset(name=name, source="generated", files={"train": file}))
+        cache.keep_record(key, RawDataset(name=name, source="generated", files={"train": file}))
         aged(artifact_paths.stage_record(key), days=91)
-    assert reuse.find(kept["used"], RawDataset) is not None
+    assert cache.find_record(kept["used"], RawDataset) is not None
     aged(artifact_paths.stage_record(kept["without its file"]), days=0)
     (artifact_paths.runs() / "without its file.bin").unlink()
     assert housekeeping.prune_runs(1) == []

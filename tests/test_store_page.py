@@ -18,11 +18,8 @@ from candidate import Candidate, seal
 from conftest import REPOSITORY
 from flows.story.model_page import page
 from node_packages import node_modules
-from tasks.data.recipe import Pixels
 from tasks.errors import DataError
-from tasks.serving import graph, weight_pictures
-from tasks.serving.contract import ModelMetadata, Signature
-from tasks.serving.task import TASKS
+from tasks.serving.contract import ModelMetadata
 from tasks.store import artifact_paths, reading
 from tasks.store.model_page import model_page
 
@@ -116,8 +113,7 @@ def test_a_page_that_a_version_lacks_is_made_outside_of_the_store(old_store: Pat
     assert {path: path.stat().st_mtime_ns for path in (old_store / "models").rglob("*")} == before
     elements = Elements(found.read_text())
     assert not [link for link in elements.of("a") if not (link["href"] or "").startswith("#")]
-    weights = [image for image in elements.of("img") if (image["alt"] or "").startswith("Weights of ")]
-    assert len(weights) == 10
+    assert "Weights of each class" not in elements.words, "this version has no picture of them"
     assert page(NAME, 2).is_file()
 
 
@@ -130,11 +126,23 @@ def test_nothing_of_users_is_more_than_text_on_a_page(candidates: list[Candidate
     manifest["recipe"] = {"kind": "columns", "columns": [column], "target": {"name": NASTY, "mean": 5.0, "scale": 2.0}}
     manifest["metrics"] |= {"weights": {NASTY: {NASTY: 1.0}}, "bias": 3.5, "r2": 0.5, "rmse": 1.0}
     manifest["gates"][0]["detail"] = NASTY
-    elements = Elements(model_page(manifest, ModelMetadata.read(folder / "metadata.json"), {"model.onnx": b""}))
+    elements = Elements(model_page(manifest, ModelMetadata.read(folder / "metadata.json"), {}))
     assert not elements.of("script")
     assert not elements.of("img")
     assert elements.words.count("<script>alert(1)</script>") >= 4
     assert "\x1b" not in elements.words
+
+
+def test_the_weights_of_each_class_are_shown_and_never_inverted(candidates: list[Candidate]) -> None:
+    candidates[0].publish()
+    folder = artifact_paths.version(NAME, 1)
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"model_sha256": "0" * 64}
+    with io.BytesIO() as stream:
+        Image.new("RGB", (4, 4)).save(stream, "PNG")
+        contents = dict.fromkeys((artifact_paths.CLASS_WEIGHTS, artifact_paths.RELIABILITY), stream.getvalue())
+    elements = Elements(model_page(manifest, ModelMetadata.read(folder / "metadata.json"), contents))
+    assert [image["alt"] for image in elements.of("img")] == ["Calibration", "Weights of each class"]
+    assert [figure.get("class") for figure in elements.of("figure")] == ["plot", None]
 
 
 def test_a_page_of_large_pictures_can_be_mailed(candidates: list[Candidate]) -> None:
@@ -145,30 +153,9 @@ def test_a_page_of_large_pictures_can_be_mailed(candidates: list[Candidate]) -> 
         noise.convert("RGB").save(stream, "PNG")
         large = stream.getvalue()
     manifest = json.loads((folder / "manifest.json").read_text()) | {"model_sha256": "0" * 64}
-    contents = {"model.onnx": b"", "confusion-matrix.png": large}
+    contents = {"confusion-matrix.png": large}
     assert len(large) > 2_000_000
     assert len(model_page(manifest, ModelMetadata.read(folder / "metadata.json"), contents)) < 1_500_000
-
-
-@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 3)])
-def test_the_weights_of_a_class_are_red_where_it_wants_light_and_blue_where_another_does(
-    shape: tuple[int, ...],
-) -> None:
-    recipe = Pixels(shape=shape, scale=1 / 255)
-    W = np.zeros((*shape, 2), np.float32)
-    W[0, 1, ..., 0], W[2, 3, ..., 1] = 1, 1
-    if len(shape) == 3:
-        W[0, 1, 1:], W[2, 3, 1:] = 0, 0  # of red light alone
-    signature = Signature(inputs=(recipe.input,), outputs=TASKS["classification"].outputs(2))
-    model = graph.write({"W": W.reshape(-1, 2), "b": np.zeros(2, np.float32)}, recipe, signature, {})
-    first, second = (
-        np.asarray(Image.open(io.BytesIO(png))).astype(int) for png in weight_pictures.of_model(model, shape)
-    )
-    for picture, wanted, other in ((first, (0, 1), (2, 3)), (second, (2, 3), (0, 1))):
-        assert picture.shape[:2] == (3, 4)
-        assert picture[wanted][0] > picture[wanted][2]
-        assert picture[other][0] < picture[other][2]
-        assert len(set(picture[1, 1])) == 1, "no colour where both want the same"
 
 
 # In a browser

@@ -13,7 +13,7 @@ from flows.server.retrains import Retrains
 from store_state import age_demotions
 from tasks.errors import DataError
 from tasks.records import RawDataset
-from tasks.stage import reuse
+from tasks.stage import cache
 from tasks.store import artifact_paths, atomic, history, housekeeping, locks, reading, retention, scratch
 from tasks.store.record import FileRef
 from tasks.store.retention import Told
@@ -70,7 +70,7 @@ def test_what_nothing_refers_to_goes_and_what_is_named_by_anything_stays(candida
     aged(run.file("run.json"))
     look = artifact_paths.dataset(OLD) / "look.json"
     look.write_text(json.dumps({"files": [of_look.model_dump(mode="json")]}))
-    reuse.keep("0" * 64, RawDataset(name=OLD, source="", files={"validation": of_record}))
+    cache.keep_record("0" * 64, RawDataset(name=OLD, source="", files={"validation": of_record}))
     artifact_paths.stage_record("1" * 64).symlink_to("gone")  # as one that goes while the others are read
     job = artifact_paths.predictions("0123456789abcdef") / "_job.json"
     job.parent.mkdir(parents=True)
@@ -130,13 +130,13 @@ def test_what_a_run_takes_up_again_while_maintenance_is_at_work_is_there_afterwa
     for number in range(150):
         file = prepared(number)
         key = f"{number:064x}"
-        reuse.keep(key, RawDataset(name=OLD, source="", files={"train": file}))
+        cache.keep_record(key, RawDataset(name=OLD, source="", files={"train": file}))
         aged(artifact_paths.stage_record(key))
         found: list[RawDataset | None] = []
 
         def find(key: str = key, found: list[RawDataset | None] = found, wait: float = number % 15 / 3000) -> None:
             time.sleep(wait)
-            found.append(reuse.find(key, RawDataset))
+            found.append(cache.find_record(key, RawDataset))
 
         run = threading.Thread(target=find)
         run.start()

@@ -21,7 +21,7 @@ from tasks.parameters import RetrainParameters
 from tasks.preprocess import preprocess
 from tasks.publish import publish
 from tasks.records import PublishedModel
-from tasks.stage import reuse
+from tasks.stage import cache
 from tasks.store import (
     artifact_paths,
     atomic,
@@ -90,11 +90,11 @@ class Nights:
     def _stage(self, stage: Any, run: RunFolder, *arguments: Any) -> Any:
         function, name = plain(stage), stage.__name__
         is_reusable = name not in ("download", "publish")
-        key = reuse.key(name, dict(enumerate(arguments))) if is_reusable else ""  # type: ignore[arg-type]
-        kept = reuse.find(key, function.__annotations__["return"]) if is_reusable else None
+        key = cache.make_key(name, dict(enumerate(arguments))) if is_reusable else ""  # type: ignore[arg-type]
+        kept = cache.find_record(key, function.__annotations__["return"]) if is_reusable else None
         record = kept or function(run, *arguments)
         if is_reusable and kept is None:
-            reuse.keep(key, record)
+            cache.keep_record(key, record)
         run.note(stages={name: record.model_dump(mode="json")})
         return record
 

@@ -20,7 +20,7 @@ from tasks.networks.examples import Split
 from tasks.networks.linear_regression import LinearRegressionConcise, LinearRegressionScratch
 from tasks.networks.softmax_regression import SoftmaxRegressionConcise, SoftmaxRegressionScratch
 from tasks.networks.training import SGD, ConciseSGD, Network, decaying, train
-from tasks.serving import sessions
+from tasks.serving import runtime
 
 pytestmark = [
     pytest.mark.gpu,
@@ -32,10 +32,10 @@ def test_sessions_on_cuda_answer_like_those_on_the_cpu(candidates: list[Candidat
     published = candidates[0].publish()
     rows = np.random.default_rng(0).standard_normal((2500, 2)).astype(np.float32)
     found = {}
-    for provider in (sessions.CUDA, sessions.CPU):
+    for provider in (runtime.CUDA, runtime.CPU):
         pool = open_pool(published.model.path, published.model.sha256, provider, 2)
         found[provider] = pool.run(rows, 1000, {})["prediction"]
-    np.testing.assert_allclose(found[sessions.CUDA], found[sessions.CPU], atol=1e-5)
+    np.testing.assert_allclose(found[runtime.CUDA], found[runtime.CPU], atol=1e-5)
 
 
 def build(kind: str) -> tuple[Network, type[SGD], Split]:
@@ -101,4 +101,4 @@ def test_the_driver_tells_what_nvidia_smi_tells() -> None:
     driver = devices.driver()
     assert (driver.gpus[0].name, driver.version) == (name, version)
     assert driver.gpus[0].memory == torch.cuda.get_device_properties(0).total_memory
-    assert sessions.fault(sessions.CUDA) is None
+    assert runtime.find_fault(runtime.CUDA) is None

@@ -33,7 +33,7 @@ from tasks.networks.tabular import LARGEST_NORM, Table, compute_moments, make_pr
 from tasks.networks.training import Measured, outputs
 from tasks.parameters import Device, Gates, LinearTraining, SoftmaxTraining, Steps
 from tasks.records import PreparedDataset, TrainedModel
-from tasks.serving import graph, sessions
+from tasks.serving import onnx_graph, runtime
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
 
@@ -447,7 +447,9 @@ def test_weights_that_noise_alone_makes_too_large_for_float32_are_those_of_minim
         )
         assert rmse < 1.05 * least
         learned_weights = {name: each.numpy() for name, each in learning.learned().items()}
-        session = sessions.open_session(graph.write(learned_weights, recipe, prepared.signature, {}), Device.CPU)
+        session = runtime.open_session(
+            onnx_graph.write_model(learned_weights, recipe, prepared.signature, {}), Device.CPU
+        )
         of_torch, _ = parity.compare_with_torch(session, learned_weights, prepared, Gates())
         for verdict in (*of_torch, *parity.compare_in_float64(session, learned_weights, prepared, Gates())):
             assert verdict.passed, verdict

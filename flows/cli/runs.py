@@ -27,7 +27,7 @@ OF_RETRAIN = (
     "matplotlib.figure",
     "tasks.judging.task",
     "tasks.judging.parity",
-    "tasks.serving.graph",
+    "tasks.serving.onnx_graph",
 )
 OF_PREDICT = ("onnxruntime",)
 

@@ -67,7 +67,7 @@ def _bound(verdict: "GateVerdict") -> str:
 
 def retrained(result: "RetrainReport", owed: bool, artifacts: Path | None) -> None:
     """What was trained, how good it is, where it lies, and what to try next; ``owed``: predictions that failed."""
-    quality = task.of_model(result.model).summary(result.metrics)
+    quality = task.find_task(result.model).summary(result.metrics)
     rows = [
         (
             "trained" if result.was_trained else "kept",

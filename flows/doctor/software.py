@@ -13,8 +13,7 @@ from tasks.errors import DeviceMissing
 from tasks.machine import devices
 from tasks.machine.installing import pip_install
 from tasks.parameters import Device
-from tasks.serving import sessions
-from tasks.serving.sessions import CPU, CUDA
+from tasks.serving.runtime import CPU, CUDA, find_fault, import_onnxruntime
 
 PACKAGE = "gradmill"
 CUDA_TORCH = f"{pip_install('--force-reinstall', 'torch', 'torchvision')} (PyPI's builds for Linux are CUDA builds)"
@@ -101,14 +100,14 @@ def _providers(device: Device, package: str, facts: dict[str, Any]) -> Finding:
     again = pip_install("--force-reinstall", package)
     found = f"{package} {facts['version']}"
     try:
-        _ = sessions.package().InferenceSession  # gone where two shared the folder and one was removed
+        _ = import_onnxruntime().InferenceSession  # gone where two shared the folder and one was removed
     except Exception as error:
         return problem(f"{found} does not load: {first_line(error)}", again, **facts, providers=[])
-    if because := sessions.fault(CPU):
+    if because := find_fault(CPU):
         return problem(f"{found} runs no model: {because}", again, **facts, providers=[])
     if devices.cuda_fault() or device is Device.CPU:
         return ok(f"{found} runs {CPU}", **facts, providers=[CPU])
-    if because := sessions.fault(CUDA):
+    if because := find_fault(CUDA):
         action = "" if package == GPU_BUILD else f"pip uninstall {package}; "
         action += pip_install(f"{GPU_BUILD}[cuda,cudnn]")
         return _without_cuda(device, f"{found} runs {CPU}, not {CUDA}: {because}", action, **facts, providers=[CPU])

@@ -12,8 +12,8 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 
 from flows.server import deployments
 from tasks.machine.telling import Event
-from tasks.stage import events
-from tasks.stage.events import REFUSED_STATE
+from tasks.stage import live
+from tasks.stage.live import REFUSED_STATE
 
 # One heartbeat may be lost, as while the database is away, and the next be late: prefect.yaml asks for one every 30
 # seconds. More would be over the 90 seconds within which a dead run is to be known as one.
@@ -47,7 +47,7 @@ def of_the_book(deployed: dict[str, UUID]) -> Iterator[AutomationCore]:
         if deployment not in deployed:
             print(f"no deployment {deployment}: drift of {name}'s input will start no retrain", file=sys.stderr)
             continue
-        trigger = at_once(expect={Event.DRIFT}, match={"prefect.resource.id": events.resource(name)})
+        trigger = at_once(expect={Event.DRIFT}, match={"prefect.resource.id": live.model_resource(name)})
         run = RunDeployment(source="selected", deployment_id=deployed[deployment])
         about = "Off until you switch it on: retraining helps only if newly labelled data has come, too."
         yield _automation(f"retrain {name} when its input drifts", about, trigger, run, enabled=False)
@@ -55,8 +55,8 @@ def of_the_book(deployed: dict[str, UUID]) -> Iterator[AutomationCore]:
 
 def on_drift(name: str, deployment: UUID) -> AutomationCore:
     """Retrains of a name by a deployment, as ``gradmill schedule --on-drift`` was told."""
-    not_by_a_retrain = {events.FLOW: "!retrain"}  # which finds what has drifted while it retrains
-    matched = {"prefect.resource.id": events.resource(name)} | not_by_a_retrain
+    not_by_a_retrain = {live.FLOW: "!retrain"}  # which finds what has drifted while it retrains
+    matched = {"prefect.resource.id": live.model_resource(name)} | not_by_a_retrain
     trigger = at_once(expect={Event.DRIFT, Event.DATA}, match=matched)
     run = RunDeployment(source="selected", deployment_id=deployment)
     about = "As gradmill schedule --on-drift was told; retraining helps only if newly labelled data has come, too."

@@ -134,13 +134,13 @@ def announce(event: str, name: str, payload: dict[str, Any]) -> None:
         with display.compact(verbose=False, stages=False), service.in_use():
             from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, temporary_settings
 
-            from tasks.stage import events
+            from tasks.stage import live
 
             if not PREFECT_API_URL.value():
                 raise EnvironmentProblem("no Prefect server is running", "one that stays", TO_HAVE_ONE)
             with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: TELLING_SECONDS}):
                 _require_answer()  # to send without would be tried for long, and in silence
-            events.emit(event, name, payload)
+            live.emit_model_event(event, name, payload)
             send_what_is_queued()
             from flows.story import overview  # after the event: it imports more
 

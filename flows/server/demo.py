@@ -85,9 +85,9 @@ class Demo(ThreadingHTTPServer):
 
     @cached_property
     def _session(self) -> Any:
-        from tasks.serving import sessions
+        from tasks.serving import runtime
 
-        return sessions.open_session(self._tried.model, Device.CPU)
+        return runtime.open_session(self._tried.model, Device.CPU)
 
     @cached_property
     def row_bytes(self) -> int:
@@ -106,14 +106,14 @@ class Demo(ThreadingHTTPServer):
         """
         import numpy as np
 
-        from tasks.serving import sessions
+        from tasks.serving import runtime
 
         shape, dtype = self._tried.described["shape"], self._tried.described["dtype"]
         if len(row) != self.row_bytes:
             raise UsageError(f"{len(row)} bytes", f"one row of {dtype} {shape}", "send one row")
         with self._lock:
             session = self._session
-        answers = sessions.answers(session, np.frombuffer(row, dtype).reshape(1, *shape))
+        answers = runtime.run_model(session, np.frombuffer(row, dtype).reshape(1, *shape))
         lists = {name: found.reshape(-1).tolist() for name, found in answers.items()}
         return {name: [each if math.isfinite(each) else json.dumps(each) for each in lists[name]] for name in lists}
 

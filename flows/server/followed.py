@@ -15,7 +15,7 @@ from prefect.utilities.urls import url_for
 from flows.server import api
 from flows.server.status import LATE, QUEUED
 from tasks.errors import EnvironmentProblem, GateFailed, GradmillError, without_credentials
-from tasks.stage.events import REFUSED_STATE
+from tasks.stage.live import REFUSED_STATE
 
 ASK_SECONDS = 2.0
 ERROR = re.compile(r"\b(\w+): ")

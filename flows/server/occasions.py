@@ -16,7 +16,7 @@ from prefect.events.schemas.automations import Automation, AutomationCore, Event
 from flows.server.automations import BAD_ENDS, OUR_RUNS, PREFIX, at_once
 from tasks.machine.settings import Settings
 from tasks.machine.telling import Event
-from tasks.stage import events
+from tasks.stage import live
 
 NOTIFY = f"{PREFIX}notify of "  # begins the name of each
 RUNS = f"{NOTIFY}runs that fail or crash"
@@ -43,7 +43,8 @@ def of(block: UUID, ours: list[DeploymentResponse], known: Iterable[Automation] 
         "{{ flow_run.name }}: {{ flow_run.state.name }}",
         "{{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
     )
-    of_a_model = {"prefect.resource.id": events.resource("*"), events.FLOW: "!retrain"}  # whose own data errors fail it
+    # Of any flow but a retrain, whose own data errors fail it.
+    of_a_model = {"prefect.resource.id": live.model_resource("*"), live.FLOW: "!retrain"}
     yield _alert(
         block,
         f"{NOTIFY}drift",

@@ -16,7 +16,7 @@ from flows.server.registered import digest
 from flows.server.retrains import Retrains
 from flows.server.searches import Searches
 from tasks.errors import UsageError
-from tasks.stage.gpu import LIMIT
+from tasks.stage.gpu_lock import LIMIT
 from tasks.store import artifact_paths
 
 POOL = "gradmill"

@@ -16,7 +16,7 @@ from tasks.judging.judged import Judged
 from tasks.machine.telling import Event, tell
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
-from tasks.stage import events
+from tasks.stage import live
 from tasks.store import artifact_paths, room
 from tasks.store.run_folder import RunFolder
 from tasks.store.tuned import Searched
@@ -109,7 +109,7 @@ def _tell(outcome: Outcome) -> None:
     if result.outcome == "refused":
         refused_by = [gate.name for gate in result.gates if not gate.passed]
         payload = {"version": None, "sha256": None, "path": None, "run": result.run, "refused_by": refused_by}
-        events.emit(Event.REFUSED, result.name, payload)
+        live.emit_model_event(Event.REFUSED, result.name, payload)
     _show(f"{result.name}-verdict", pages.verdict(result), pages.headline(result))
     if result.was_trained:
         _show(f"{result.name}-pictures", pages.pictures(outcome.pictures), "learning curve and test split")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tasks.errors import without_credentials
 from tasks.machine.words import in_markdown, printable
-from tasks.stage.live import data_uri
+from tasks.stage.live import make_data_uri
 
 CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")  # every second part of what it splits
 TEMPLATE = Path(__file__).with_name("overview.html.jinja")
@@ -63,7 +63,7 @@ def markdown(page: Page) -> str:
         if section.rows:
             blocks.append(table(section.head, section.rows))
         if section.picture:
-            blocks.append(f"![{escaped(section.picture.alt)}]({data_uri(section.picture.light)})")
+            blocks.append(f"![{escaped(section.picture.alt)}]({make_data_uri(section.picture.light)})")
     return "\n\n".join(blocks) + "\n"
 
 
@@ -84,7 +84,7 @@ def html(page: Page) -> str:
     import jinja2
 
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True)
-    environment.filters |= {"parts": CODE.split, "uri": data_uri}
+    environment.filters |= {"parts": CODE.split, "uri": make_data_uri}
     text: str = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(page._asdict())
     return text
 

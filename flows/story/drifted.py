@@ -22,7 +22,7 @@ def most(job: Job, version: Version) -> str:
     above = [name for name, value in index.items() if job.drift and value > job.drift.maximum]
     name = LABEL if LABEL in above else max(index, key=lambda each: index[each])
     expected, found = version.reference[name], (job.profile or {})[name].counts
-    at = drift.most_moved(expected.counts, found)
+    at = drift.find_most_moved(expected.counts, found)
     word = said(version.labels[at]) if name == LABEL else f"{name} {_between(expected.edges, at)}"
     here, then = found[at] / sum(found), expected.counts[at] / sum(expected.counts)
     return f"{word} {100 * here:.0f} % of rows, {100 * then:.0f} % at training"
@@ -56,7 +56,7 @@ def columns(job: Job, version: Version) -> str:
     rows = []
     for name, index in _by_index(job)[:COLUMNS]:
         expected, found = profiles[name].counts, job.column_counts[name]
-        at, drifted = drift.most_moved(expected, found), name in names(job)
+        at, drifted = drift.find_most_moved(expected, found), name in names(job)
         shares = f"{found[at] / sum(found):.1%}", f"{expected[at] / sum(expected):.1%}"
         word = Bold(said(name)) if drifted else said(name)
         rows.append((word, f"{index:.3f}", _bin(name, at, version), *shares))

@@ -25,7 +25,7 @@ def _page(name: str, number: int) -> Path:
         return folder / PAGE
     from tasks.store.model_page import PICTURES, model_page
 
-    wanted = {ONNX, METADATA, DATA_REPORT, *PICTURES} & manifest.files.keys()
+    wanted = {METADATA, DATA_REPORT, *PICTURES} & manifest.files.keys()
     contents = {filename: reading.read_file(folder, filename) for filename in wanted}
     report = contents.get(DATA_REPORT)
     text = model_page(

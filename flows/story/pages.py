@@ -14,7 +14,7 @@ from tasks.judging.gates import found
 from tasks.judging.judged import Period
 from tasks.machine.words import readable
 from tasks.records import GateVerdict
-from tasks.stage.live import picture
+from tasks.stage.live import embed_picture
 from tasks.store import artifact_paths, reading
 from tasks.store.record import FileRef
 from tasks.store.versions import Manifest
@@ -132,12 +132,12 @@ def pictures(files: Iterable[FileRef]) -> str:
     """Those of these pictures that are still there, under their titles."""
     paths = {file.path.name: file.path for file in files}
     drawn = {title: paths[name] for name, title in TITLES.items() if name in paths and paths[name].is_file()}
-    return "\n\n".join(f"### {title}\n\n{picture(path)}" for title, path in drawn.items())
+    return "\n\n".join(f"### {title}\n\n{embed_picture(path)}" for title, path in drawn.items())
 
 
 def card(path: Path) -> str:
     """The model card without its front matter, its pictures inside."""
     text = re.split(r"^---$", path.read_text(), maxsplit=2, flags=re.MULTILINE)[-1]
     for image in path.parent.glob("*.png"):
-        text = re.sub(rf"!\[[^]]*\]\({re.escape(image.name)}\)", picture(image), text)
+        text = re.sub(rf"!\[[^]]*\]\({re.escape(image.name)}\)", embed_picture(image), text)
     return text

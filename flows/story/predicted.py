@@ -17,7 +17,7 @@ from tasks.data.recipe import Columns
 from tasks.errors import GradmillError
 from tasks.machine.words import counted
 from tasks.records import Prediction
-from tasks.stage.live import picture
+from tasks.stage.live import embed_picture
 from tasks.store import artifact_paths, evidence, predictions
 from tasks.store.predictions import Job
 
@@ -31,7 +31,7 @@ def page(result: Prediction) -> str:
     if job:
         blocks += [drifted.labels(job, version), drifted.columns(job, version)]
     blocks += [_rejects(result, version), _jobs(result.name)]
-    blocks += [picture(result.picture)] if result.picture else []
+    blocks += [embed_picture(result.picture)] if result.picture else []
     return "\n\n".join(filter(None, blocks))
 
 

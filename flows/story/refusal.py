@@ -8,7 +8,7 @@ from prefect import State
 from prefect.states import Failed
 
 from tasks.errors import GateFailed
-from tasks.stage.events import REFUSED_STATE
+from tasks.stage.live import REFUSED_STATE
 
 P = ParamSpec("P")
 R = TypeVar("R")

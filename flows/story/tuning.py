@@ -9,7 +9,7 @@ from flows.story.periods import between
 from tasks.judging import tuning_figures
 from tasks.judging.tuning_figures import word
 from tasks.machine.words import counted, readable
-from tasks.stage.live import picture
+from tasks.stage.live import embed_picture
 from tasks.store import artifact_paths, atomic
 from tasks.store.run_folder import RunFolder
 from tasks.store.tuned import Searched, Setting, Trial, Tuned, mean_interval
@@ -33,7 +33,7 @@ def told(run: RunFolder, searched: Searched) -> str:
     said = page(run.name, searched)
     beside = [f"### {title}\n\n![{title}]({path.name})" for title, path in drawn.items()]
     atomic.write_bytes(run.file(artifact_paths.TUNING_PAGE), "\n\n".join([said, *beside, ""]).encode())
-    return "\n\n".join([said, *(f"### {title}\n\n{picture(path)}" for title, path in drawn.items())])
+    return "\n\n".join([said, *(f"### {title}\n\n{embed_picture(path)}" for title, path in drawn.items())])
 
 
 def page(name: str, searched: Searched) -> str:

@@ -25,7 +25,7 @@ from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine import cores
 from tasks.machine.words import counted
 from tasks.parameters import PredictParameters
-from tasks.serving import contract, sessions
+from tasks.serving import contract, runtime
 from tasks.serving.contract import ModelMetadata
 from tasks.serving.drift import Profile
 from tasks.serving.task import TASKS, Task
@@ -35,7 +35,7 @@ from tasks.store.predictions import Job, JobInput, JobModel, Shard
 
 FEWEST_ROWS = 2**16  # of a shard: fewer are done before another worker has begun
 ID_CHARACTERS = 16
-USUAL = {sessions.CPU: 1024, sessions.CUDA: 16384}  # stands for the default batch size in the ids of jobs
+USUAL = {runtime.CPU: 1024, runtime.CUDA: 16384}  # stands for the default batch size in the ids of jobs
 ARRAYS = (".npy", ".npz", ".safetensors")  # files whose columns have no names
 
 Files: TypeAlias = tuple[DataFile, ...]
@@ -123,8 +123,8 @@ def _find_job(parameters: PredictParameters, output: Output) -> tuple[Job, Files
     """The job, not yet planned, and its input: a new one, or that which an earlier, killed call of the same began."""
     number, content = reading.load(parameters.name, parameters.version)
     model = JobModel(name=parameters.name, version=number, sha256=hashlib.sha256(content).hexdigest())
-    session = sessions.open_session(content, parameters.device)
-    provider, shape = sessions.provider(session), contract.of_session(session).inputs[0].shape
+    session = runtime.open_session(content, parameters.device)
+    provider, shape = runtime.get_provider(session), contract.read_signature(session).inputs[0].shape
     files = _find_files(parameters, output, model)
     folders = [output.folder] if output.folder else sorted(artifact_paths.all_predictions().glob("*"))
     for folder in folders if not parameters.restart else ():

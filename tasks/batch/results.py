@@ -29,7 +29,7 @@ from tasks.machine.words import counted
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.serving import drift
-from tasks.serving.profile import Histogram
+from tasks.serving.drift import Histogram
 from tasks.serving.task import LABEL_NAME, Outputs, Task
 from tasks.store import artifact_paths, predictions, scratch
 from tasks.store.artifact_paths import PREDICTION_GRID, REJECTS
@@ -58,9 +58,10 @@ class Score(Lasting):
         """The score of one batch; NaN in ``y_true`` ``(n,)`` is no truth."""
         is_known = ~np.isnan(y_true)
         answer, y_true = outputs[task.answer][is_known], y_true[is_known].astype(np.float64)
-        correct = task.num_correct({task.answer: answer}, y_true)
-        if correct is not None or not len(y_true):
-            return cls(rows=len(y_true), correct=correct)
+        if task.is_counted:
+            return cls(rows=len(y_true), correct=int(np.count_nonzero(answer == y_true)))
+        if not len(y_true):
+            return cls(rows=0)
         errors, mean = answer - y_true, float(y_true.mean())
         spread = float(((y_true - mean) ** 2).sum())
         return cls(rows=len(y_true), squared=float(errors @ errors), mean=mean, spread=spread)
@@ -108,7 +109,7 @@ class Counts(Lasting):
         return Counts(
             rows=len(batch.row_ids),
             rejects=len(batch.rejects),
-            profile={name: drift.of(observed[name], each) for name, each in version.reference.items()},
+            profile={name: drift.count_in_bins(observed[name], each.edges) for name, each in version.reference.items()},
             score=None if batch.y_true is None else Score.count(version.task, outputs, batch.y_true),
             notes=+notes,
             columns=_count_columns(batch, version, job_rows),
@@ -178,7 +179,7 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
             "accuracy": metrics.get("accuracy"),
             "metrics": metrics,
             "profile": counts.profile,
-            "drift": drift.judge(version.reference, counts.profile, parameters.max_drift),
+            "drift": drift.judge_drift(version.reference, counts.profile, parameters.max_drift),
             "column_counts": counts.columns,
             "column_drift": _column_drift(counts.columns, version),
             "notes": counts.notes,
@@ -212,7 +213,7 @@ def judge_again(folder: Path, job: Job, max_drift: float) -> Job:
     """A finished job, its drift judged by the bound that is given now; its document follows where it can."""
     if job.drift is None or job.drift.maximum == max_drift:
         return job
-    judged = job.model_copy(update={"drift": drift.judge_again(job.drift, max_drift)})
+    judged = job.model_copy(update={"drift": job.drift.judge_by(max_drift)})
     with contextlib.suppress(OSError):
         output_dir.write_document(folder, judged)
     return judged

@@ -14,7 +14,7 @@ import numpy as np
 from tasks.data.io.batches import Rows
 from tasks.machine.arrays import Array
 from tasks.parameters import Device
-from tasks.serving import contract, sessions
+from tasks.serving import contract, runtime
 from tasks.serving.contract import Tensor
 from tasks.store import verified
 from tasks.store.record import FileRef
@@ -35,7 +35,7 @@ class SessionPool:
     """
 
     def __init__(self, opened: list[Any], workers: int) -> None:
-        self.signature = contract.of_session(opened[0])
+        self.signature = contract.read_signature(opened[0])
         self._cores, self._idle = queue.SimpleQueue[Buffers](), queue.SimpleQueue[Any]()
         for _ in range(workers):
             self._cores.put({})
@@ -86,7 +86,7 @@ def empty_outputs(tensors: Iterable[Tensor], rows: int = 0) -> dict[str, Array]:
 
 def default_batch_size(provider: str, shape: tuple[int, ...]) -> int:
     """How many rows of a ``shape`` are run at a time, unless a number was given."""
-    if provider == sessions.CUDA:
+    if provider == runtime.CUDA:
         return CUDA_BATCH_SIZE
     fewest, most = CPU_BATCH_SIZES
     return max(fewest, min(most, CPU_BATCH_VALUES // math.prod(shape)))
@@ -109,6 +109,6 @@ _OPENING = threading.Lock()
 @functools.lru_cache(maxsize=POOLS)
 def _open_pool(model: Path, sha256: str, provider: str, workers: int) -> SessionPool:
     content = verified.read(FileRef(path=model, sha256=sha256), "restore the version, or --restart the job")
-    is_cuda = provider == sessions.CUDA
+    is_cuda = provider == runtime.CUDA
     device, count = (Device.CUDA, CUDA_SESSIONS) if is_cuda else (Device.CPU, workers)
-    return SessionPool([sessions.open_session(content, device) for _ in range(count)], workers)
+    return SessionPool([runtime.open_session(content, device) for _ in range(count)], workers)

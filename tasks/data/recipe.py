@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.errors import DataError
-from tasks.serving.contract import FEATURES, IMAGES, Tensor
+from tasks.serving.contract import FEATURES, IMAGES, ColumnMetadata, Tensor
 from tasks.store.record import Lasting
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ class Pixels(Lasting):
     def input(self) -> Tensor:
         """The model's input."""
         return Tensor(name=IMAGES, dtype="uint8", shape=self.shape)
+
+    def describe_columns(self) -> tuple[ColumnMetadata, ...]:
+        """None: images have no columns."""
+        return ()
 
     def accepts(self, dtype: Any, shape: tuple[int, ...]) -> bool:
         """Whether rows of this dtype and shape (of one) can be encoded."""
@@ -142,6 +146,11 @@ class Columns(Lasting):
         """The model's input."""
         return Tensor(name=FEATURES, dtype="float32", shape=(len(self.columns),))
 
+    def describe_columns(self) -> tuple[ColumnMetadata, ...]:
+        """What a consumer must know of the columns, in order; the book's numbers, as they are, need no word."""
+        known = () if self.is_plain else self.columns
+        return tuple(ColumnMetadata(name=each.name, kind=each.kind, levels=each.levels) for each in known)
+
     @property
     def names(self) -> tuple[str, ...]:
         """The columns' names, in the model's order."""
@@ -161,6 +170,11 @@ class Columns(Lasting):
     def categories(self) -> tuple[int, ...]:
         """Where categories are: their slots lie one column after the other in ``effects``."""
         return tuple(at for at, column in enumerate(self.columns) if column.kind == "category")
+
+    @property
+    def num_levels(self) -> tuple[int, ...]:
+        """How many levels each category has."""
+        return tuple(len(self.columns[at].levels) for at in self.categories)
 
     def accepts(self, dtype: Any, shape: tuple[int, ...]) -> bool:
         """Whether rows of this dtype and shape (of one) can be encoded."""

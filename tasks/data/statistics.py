@@ -217,7 +217,7 @@ def profile_column(
         commonest = np.argsort(-found, kind="stable")[:COMMONEST]
         facts["levels"] = tuple(commonest[found[commonest] > 0].tolist())
     elif len(there):
-        facts["edges"] = tuple(np.unique(np.quantile(there, np.linspace(0, 1, drift.QUANTILES + 1)[1:-1])).tolist())
+        facts["edges"] = drift.find_quantiles(there)
     if column.kind == "number":
         facts["magnitude"] = median_magnitude(values)
     bins = ColumnProfile(name=column.name, **facts)
@@ -229,7 +229,7 @@ def count_bins(bins: ColumnProfile, values: NDArray[Any]) -> tuple[int, ...]:
     there = values[~np.isnan(values)]
     num_missing = len(values) - len(there)
     if not bins.levels:
-        return (*drift.count(there, bins.edges), num_missing)
+        return (*drift.count_in_bins(there, bins.edges).counts, num_missing)
     found = [int(np.count_nonzero(there == code)) for code in bins.levels]
     return (*found, len(there) - sum(found), num_missing)
 

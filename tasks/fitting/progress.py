@@ -14,7 +14,7 @@ from tasks.machine.words import counted, readable
 from tasks.networks.training import Measured
 from tasks.parameters import Training
 from tasks.records import Epoch
-from tasks.serving.task import of_model
+from tasks.serving.task import find_task
 from tasks.stage import live
 from tasks.store.artifact_paths import LEARNING_CURVE
 from tasks.store.record import FileRef
@@ -27,7 +27,7 @@ class Watch:
     """One training, watched: lines, a bar, and the learning curve, whose picture grows (the book's Animator)."""
 
     def __init__(self, training: Training, run: RunFolder) -> None:
-        self._training, self._task = training, BOOK[of_model(training.model).name]
+        self._training, self._task = training, BOOK[find_task(training.model).name]
         self._path, name = run.file(LEARNING_CURVE), run.name or training.model.value
         self._shown = live.Picture(f"{name}-learning-curve", "loss and accuracy by epoch")
         self._trained = live.Progress(training.steps.num_epochs, "epochs trained")
@@ -71,8 +71,7 @@ class Watch:
         picture = figures.learning_curve(curve, self._task.curves, self._path, kept(curve, self._training).epoch)
         if live.in_a_run():
             self._shown.show(self._path)
-            self._trained.update(self._training.steps.num_epochs)
-            self._trained.show()
+            self._trained.show(self._training.steps.num_epochs)
         return picture
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tasks.data.recipe import Columns, Recipe
 from tasks.fitting.devices import one_thread
-from tasks.serving import folding
+from tasks.serving import raw_units
 
 Weights = Mapping[str, NDArray[np.float32]]
 BATCH_SIZE = 4096
@@ -35,12 +35,12 @@ def _plain(weights: Weights, recipe: Recipe) -> Callable[[Tensor], Tensor]:
 
 def _table(weights: Weights, recipe: Columns) -> Callable[[Tensor], Tensor]:
     """The folded weights, with the graph's own subtraction of the mean: what float32 takes from a mean is its own."""
-    mean, W, effects, b = map(torch.from_numpy, folding.fold(weights, recipe))  # noqa: N806
-    at = list(recipe.numbers)
+    mean, W, effects, b = map(torch.from_numpy, raw_units.fold_weights(weights, recipe))  # noqa: N806
+    at, starts = list(recipe.numbers), raw_units.locate_columns(recipe)
 
     def score(features: Tensor) -> Tensor:
         numbers = torch.nan_to_num(features[:, at] - mean, nan=0.0, posinf=torch.inf, neginf=-torch.inf)
-        codes = torch.from_numpy(folding.codes(features.numpy(), recipe))
+        codes = torch.from_numpy(raw_units.encode_levels(features.numpy(), recipe) + starts)
         return numbers @ W + b + effects[codes].sum(dim=1)
 
     return score

@@ -20,7 +20,7 @@ from tasks.machine.arrays import Array
 from tasks.machine.words import counted, readable
 from tasks.parameters import Gates, Loss
 from tasks.records import GateVerdict, PreparedDataset
-from tasks.serving import folding
+from tasks.serving import raw_units
 from tasks.serving.task import TASKS
 from tasks.store.record import FileRef
 
@@ -131,13 +131,13 @@ class TableInputs:
 
 
 def _indicate_levels(features: Array, recipe: Columns) -> Any:
-    """A sparse 1 in the slot of every category's code; of training rows, all of whose codes are known."""
+    """A sparse 1 in the slot of every category's code that has one."""
     import scipy.sparse  # here, as in the functions below: the book's own data need none of it
 
     rows, slots, start = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
-    for at in recipe.categories:
-        column, values = recipe.columns[at], features[:, at]
-        found = column.slots()[np.where(np.isnan(values), len(column.levels), values).astype(np.int64)]
+    for at, codes in zip(recipe.categories, raw_units.encode_levels(features, recipe).T, strict=True):
+        column = recipe.columns[at]
+        found = column.slots()[codes]
         (known,) = np.nonzero(found >= 0)
         rows.append(known)
         slots.append(found[known] + start)
@@ -435,8 +435,8 @@ def _losses(score: Callable[[Array], Array], rows: KeyedRows, objective: Objecti
 def _scoring(fit: ConvergedFit, recipe: Recipe) -> Callable[[Array], Array]:
     """What makes scores ``(n, outputs)`` of raw rows."""
     if isinstance(recipe, Columns):
-        folded, columns = folding.fold(fit.weights, recipe, np.float64), recipe
-        return lambda rows: folding.scores(folded, columns, rows)
+        folded, columns = raw_units.fold_weights(fit.weights, recipe, np.float64), recipe
+        return lambda rows: raw_units.score_rows(folded, columns, rows)
     weights, scale = np.concatenate([fit.weights["W"], fit.weights["b"][np.newaxis]]), recipe.scale
     return lambda rows: ImageInputs(rows, np.arange(len(rows)), scale).scores(weights)
 

@@ -27,7 +27,7 @@ from tasks.machine.arrays import Array
 from tasks.machine.words import beside, readable
 from tasks.parameters import Device, Gates, Training
 from tasks.records import GateVerdict, PreparedDataset, Splits
-from tasks.serving import contract, sessions
+from tasks.serving import contract, runtime
 from tasks.serving.contract import PROBABILITIES
 from tasks.serving.task import TASKS
 from tasks.store import reading, verification, verified
@@ -83,7 +83,7 @@ def compare_with_published(
         verification.verify_version(name, number)
     number = pointer.version if pointer else numbers[-1]  # without one a kill came before the first
     model = verified.read(candidate)
-    signature = contract.of_session(sessions.open_session(model, Device.CPU))
+    signature = contract.read_signature(runtime.open_session(model, Device.CPU))
     same = _judge_signature(name, number, signature, prepared)
     if not same.passed:
         return Comparison((same,))
@@ -116,14 +116,14 @@ def measuring(prepared: PreparedDataset, training: Training) -> Callable[[bytes,
     """What asks an ONNX file of rows ``(n, …)``: for answers ``(n,)``, of own data for losses ``(n,)``."""
     answer = TASKS[prepared.task].answer
     if not prepared.is_own:
-        return lambda model, rows: sessions.answers(sessions.open_session(model, Device.CPU), rows)[answer]
+        return lambda model, rows: runtime.run_model(runtime.open_session(model, Device.CPU), rows)[answer]
     truth, objective = read_rows(prepared.test, prepared).truth, Objective.of(training, prepared)
     asked = PROBABILITIES if prepared.task == "classification" else answer
 
     def measure(model: bytes, rows: Array) -> Array:
-        session = sessions.open_session(model, Device.CPU)
+        session = runtime.open_session(model, Device.CPU)
         pieces = [slice(start, start + PIECE) for start in range(0, len(truth), PIECE)]
-        answers = (sessions.answers(session, rows[piece])[asked] for piece in pieces)
+        answers = (runtime.run_model(session, rows[piece])[asked] for piece in pieces)
         return np.concatenate(
             [losses(each, truth[piece], objective) for each, piece in zip(answers, pieces, strict=True)]
         )
@@ -151,7 +151,7 @@ def _measure_kept(
     inputs, today = functools.cache(functools.partial(_encode, prepared)), RowsOfToday(prepared)
     for number in numbers:
         content, manifest = reading.model(name, number), reading.manifest(name, number)
-        if contract.of_session(sessions.open_session(content, Device.CPU)) != signature:
+        if contract.read_signature(runtime.open_session(content, Device.CPU)) != signature:
             left_out.append(f"version {number} has other inputs or outputs")
         elif (rows := inputs(manifest.recipe)) is None or schema_differences(
             manifest.recipe, manifest.dataset.class_names, prepared
@@ -188,7 +188,7 @@ def _encode(prepared: PreparedDataset, recipe: Recipe) -> Array | None:
 
 def _judge_signature(name: str, number: int, signature: contract.Signature, prepared: PreparedDataset) -> GateVerdict:
     """Tensors, columns, codes and classes of the candidate and the champion."""
-    champion = contract.of_session(sessions.open_session(reading.model(name, number), Device.CPU))
+    champion = contract.read_signature(runtime.open_session(reading.model(name, number), Device.CPU))
     found = [*(["inputs or outputs differ"] if signature != champion else [])]
     manifest = reading.manifest(name, number)
     found += schema_differences(manifest.recipe, manifest.dataset.class_names, prepared)

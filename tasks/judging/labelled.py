@@ -31,7 +31,7 @@ from tasks.machine.telling import tell
 from tasks.parameters import Device, EvaluateParameters
 from tasks.parameters.own_data import NO_WINDOW, OwnData
 from tasks.records import ChampionData
-from tasks.serving import sessions
+from tasks.serving import runtime
 from tasks.serving.task import TASKS
 from tasks.store.artifact_paths import ONNX
 from tasks.store.versions import Manifest
@@ -95,10 +95,10 @@ def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters
 
 def _answer(model: bytes, labelled: Labelled, class_names: tuple[str, ...]) -> Answers:
     """What the model says of all rows; of its outputs only what is judged stays in memory."""
-    session, parts, start = sessions.open_session(model, Device.CPU), list[Answers](), 0
+    session, parts, start = runtime.open_session(model, Device.CPU), list[Answers](), 0
     for piece in labelled.pieces:
         truth = labelled.truth[start : start + len(piece)]
-        parts.append(Answers.from_outputs(sessions.answers(session, np.ascontiguousarray(piece)), truth, class_names))
+        parts.append(Answers.from_outputs(runtime.run_model(session, np.ascontiguousarray(piece)), truth, class_names))
         start += len(piece)
     return Answers.concatenate(parts)
 

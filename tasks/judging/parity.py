@@ -20,10 +20,10 @@ from tasks.machine.arrays import Array
 from tasks.machine.words import counted, readable
 from tasks.parameters import Gates
 from tasks.records import GateVerdict, PreparedDataset
-from tasks.serving import drift, folding, sessions
+from tasks.serving import drift, raw_units, runtime
 from tasks.serving.contract import LABEL, PREDICTION, PROBABILITIES
-from tasks.serving.profile import Histogram
-from tasks.serving.sample import TOLERANCE
+from tasks.serving.drift import Histogram
+from tasks.serving.runtime import TOLERANCE
 from tasks.serving.task import TASKS, TaskName
 from tasks.store.record import FileRef
 
@@ -140,7 +140,7 @@ def compare_with_torch(
     truth, watched, num_levels = [], [], {}
     size = min(BATCH_ROWS, SCORES // max(1, len(prepared.class_names)))
     for rows in read_batches(prepared.test, prepared, size):
-        answers = sessions.answers(session, rows.inputs)
+        answers = runtime.run_model(session, rows.inputs)
         parity.add(answers, served.scores(weights, prepared.recipe, rows.inputs))
         outputs = {name: values.T for name, values in answers.items()}
         truth.append(rows.y_true)
@@ -148,7 +148,7 @@ def compare_with_torch(
         num_levels = task.num_levels(outputs)
     observed = {name: np.concatenate([each[name] for each in watched]) for name in watched[0]}
     deviation = _deviation(prepared, np.concatenate(truth))
-    return parity.verdicts("parity", bounds.max_parity_error, deviation), drift.reference(observed, num_levels)
+    return parity.verdicts("parity", bounds.max_parity_error, deviation), drift.make_profile(observed, num_levels)
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -162,10 +162,10 @@ def compare_in_float64(
     recipe = prepared.recipe
     if not isinstance(recipe, Columns) or recipe.target is None:
         return ()
-    exact, parity = folding.fold(weights, recipe, np.float64), PARITY[prepared.task]()
+    exact, parity = raw_units.fold_weights(weights, recipe, np.float64), PARITY[prepared.task]()
     for rows in read_batches(prepared.raw_test, prepared):
-        found = sessions.answers(session, recipe.encode(rows.inputs))
-        parity.add(found, folding.scores(exact, recipe, rows.inputs.astype(np.float64, copy=False)))
+        found = runtime.run_model(session, recipe.encode(rows.inputs))
+        parity.add(found, raw_units.score_rows(exact, recipe, rows.inputs.astype(np.float64, copy=False)))
     judged = ("parity_float64", IN_FLOAT64 * bounds.max_parity_error, recipe.target.scale)
     verdicts = parity.verdicts(*judged, detail=", the recipe applied in float64")
     if all(verdict.passed for verdict in verdicts) or not recipe.numbers:
@@ -191,7 +191,7 @@ def _deviation(prepared: PreparedDataset, truth: Array) -> float:
 
 def _find_column_to_blame(weights: Weights, prepared: PreparedDataset, recipe: Columns) -> int:
     """The number, by its place among them, whose term of the largest score float32 changes most."""
-    folded = [folding.fold(weights, recipe, dtype) for dtype in (np.float32, np.float64)]
+    folded = [raw_units.fold_weights(weights, recipe, dtype) for dtype in (np.float32, np.float64)]
     output = np.abs(folded[1].W).argmax(axis=1)
     lost = np.zeros(len(recipe.numbers))
     for rows in read_batches(prepared.raw_test, prepared):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tasks.judging import figures
 from tasks.judging.painter import painted
 from tasks.machine.words import readable
-from tasks.serving.coefficients import Coefficient
+from tasks.serving.raw_units import Coefficient
 from tasks.store.record import FileRef
 
 if TYPE_CHECKING:

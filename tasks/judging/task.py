@@ -22,8 +22,8 @@ from tasks.machine.words import readable
 from tasks.networks import linear_regression, metrics
 from tasks.parameters import Gates, Loss, Training
 from tasks.records import Epoch, GateVerdict, PreparedDataset, TrainedModel
-from tasks.serving import folding
-from tasks.serving.coefficients import largest
+from tasks.serving import raw_units
+from tasks.serving.raw_units import list_coefficients
 from tasks.serving.task import TaskName
 from tasks.store import artifact_paths, verified
 from tasks.store.record import FileRef
@@ -87,7 +87,7 @@ class Candidate:
         objective, test = Objective.of(training, prepared, trained.steps), read_split(prepared.test, prepared)
         score: Callable[[Array], Array] = partial(served.scores, weights, recipe)
         if prepared.is_own and isinstance(recipe, Columns):
-            score = partial(folding.scores, folding.fold(weights, recipe, np.float64), recipe)
+            score = partial(raw_units.score_rows, raw_units.fold_weights(weights, recipe, np.float64), recipe)
         outputs = Outputs.compute(score, test, len(weights["b"]), objective)
         baselines = Baselines.of_dataset(prepared, objective) if prepared.is_own else None
         return cls(prepared, trained, objective, weights, test, outputs, baselines)
@@ -220,11 +220,11 @@ def _measure_own_classes(candidate: Candidate) -> dict[str, Any]:
     if not isinstance(prepared.recipe, Columns):
         measured["brightness"] = measure_brightness(candidate)
     else:
-        folded = folding.fold(candidate.weights, prepared.recipe, np.float64)
+        folded = raw_units.fold_weights(candidate.weights, prepared.recipe, np.float64)
         if folded.W.size + folded.effects.size <= MOST_WEIGHTS:
-            names, learned = prepared.class_names, folding.coefficients(folded, prepared.recipe)
+            names, learned = prepared.class_names, raw_units.name_weights(folded, prepared.recipe)
             measured["weights"] = dict(zip(names, learned, strict=True))
-            measured["bias"] = dict(zip(names, folding.intercepts(folded).tolist(), strict=True))
+            measured["bias"] = dict(zip(names, raw_units.find_intercepts(folded).tolist(), strict=True))
     return measured
 
 
@@ -276,7 +276,7 @@ def _draw_own_classes(candidate: Candidate, measured: dict[str, Any], run: RunFo
         pictures.append(image_figures.class_weights(weights, names, run.file(artifact_paths.CLASS_WEIGHTS)))
         if (candidate.outputs.answer != truth).any():
             pictures.append(_draw_misclassified(candidate, run))
-    elif found := largest(measured, recipe, names):
+    elif found := list_coefficients(measured, recipe, names):
         of_two = f"change of the log odds of {figures.short(names[1])} with"
         unit = of_two if len(names) == 2 else "change of a class's score with"
         pictures.insert(0, table_figures.coefficients(found, unit, run.file(artifact_paths.COEFFICIENTS)))
@@ -352,9 +352,9 @@ def _measure_own_numbers(candidate: Candidate) -> dict[str, Any]:
         **measure_periods(candidate.prepared, answers),
     }
     if isinstance(recipe, Columns):
-        folded = folding.fold(candidate.weights, recipe, np.float64)
-        measured["weights"] = folding.coefficients(folded, recipe)[0]
-        measured["bias"] = float(folding.intercepts(folded)[0])
+        folded = raw_units.fold_weights(candidate.weights, recipe, np.float64)
+        measured["weights"] = raw_units.name_weights(folded, recipe)[0]
+        measured["bias"] = float(raw_units.find_intercepts(folded)[0])
     return measured
 
 
@@ -376,7 +376,7 @@ def _draw_own_numbers(candidate: Candidate, measured: dict[str, Any], run: RunFo
     ]
     if periods := measured.get("periods"):
         pictures.append(table_figures.by_period(periods, "rmse", run.file(artifact_paths.BY_PERIOD)))
-    if isinstance(recipe, Columns) and (found := largest(measured, recipe)):
+    if isinstance(recipe, Columns) and (found := list_coefficients(measured, recipe)):
         unit = f"change of {figures.short(recipe.target.name) if recipe.target else 'the prediction'} with"
         pictures.insert(0, table_figures.coefficients(found, unit, run.file(artifact_paths.COEFFICIENTS)))
     return tuple(pictures)

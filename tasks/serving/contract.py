@@ -36,14 +36,15 @@ class Signature(Record):
     outputs: tuple[Tensor, ...]
 
 
-OPEN_INFERENCE_TYPES = {"uint8": "UINT8", "float32": "FP32", "int64": "INT64"}
+Datatype = Literal["UINT8", "FP32", "INT64"]
+OPEN_INFERENCE_TYPES: dict[str, Datatype] = {"uint8": "UINT8", "float32": "FP32", "int64": "INT64"}
 
 
 class MetadataTensor(Document):
     """An input or output as the Open Inference Protocol describes it; -1 stands for the batch."""
 
     name: str
-    datatype: Literal["UINT8", "FP32", "INT64"]
+    datatype: Datatype
     shape: tuple[int, ...]
 
 
@@ -81,37 +82,38 @@ def open_inference_metadata(
 ) -> ModelMetadata:
     """The metadata of a version, or of a candidate, by its signature and a table's columns."""
 
-    def described(tensor: Tensor) -> MetadataTensor:
-        datatype = OPEN_INFERENCE_TYPES[tensor.dtype]
-        return MetadataTensor.model_validate({"name": tensor.name, "datatype": datatype, "shape": (-1, *tensor.shape)})
+    def describe(tensors: tuple[Tensor, ...]) -> tuple[MetadataTensor, ...]:
+        return tuple(
+            MetadataTensor(name=each.name, datatype=OPEN_INFERENCE_TYPES[each.dtype], shape=(-1, *each.shape))
+            for each in tensors
+        )
 
     return ModelMetadata(
         name=name,
         versions=() if version is None else (str(version),),
         platform="onnx_onnxv1",
-        inputs=tuple(described(tensor) for tensor in signature.inputs),
-        outputs=tuple(described(tensor) for tensor in signature.outputs),
+        inputs=describe(signature.inputs),
+        outputs=describe(signature.outputs),
         parameters=Parameters(columns=columns) if columns else None,
     )
 
 
-ONNXRUNTIME_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "int64": "tensor(int64)"}
+ONNXRUNTIME_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(int64)": "int64"}
 
 
-def of_session(session: Any) -> Signature:
+def read_signature(session: Any) -> Signature:
     """The signature that an onnxruntime session reports of its model."""
-    dtypes = {theirs: ours for ours, theirs in ONNXRUNTIME_TYPES.items()}
-    return Signature(
-        inputs=tuple(_tensor(node, dtypes) for node in session.get_inputs()),
-        outputs=tuple(_tensor(node, dtypes) for node in session.get_outputs()),
+    inputs, outputs = (
+        tuple(
+            Tensor(name=node.name, dtype=ONNXRUNTIME_TYPES.get(node.type, node.type), shape=tuple(node.shape[1:]))
+            for node in nodes
+        )
+        for nodes in (session.get_inputs(), session.get_outputs())
     )
+    return Signature(inputs=inputs, outputs=outputs)
 
 
-def _tensor(node: Any, dtypes: dict[str, str]) -> Tensor:
-    return Tensor(name=node.name, dtype=dtypes.get(node.type, node.type), shape=tuple(node.shape[1:]))
-
-
-def columns_of_session(session: Any) -> tuple[ColumnMetadata, ...]:
+def read_columns(session: Any) -> tuple[ColumnMetadata, ...]:
     """The columns that a table's file names in its ``metadata_props``; none of another file.
 
     Raises:

@@ -1,51 +1,82 @@
 """Has the input changed? A model's answers on new rows against its answers on the test split."""
 
+from __future__ import annotations  # of arrays: whoever reads records need not import them
+
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from tasks.store.record import Lasting
 
-from tasks.serving.profile import Drift, Histogram
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 QUANTILES = 10
 SMALLEST_SHARE = 1e-4  # stands for an empty bin, whose logarithm would be infinite
 FEWEST_ROWS = 1000  # among fewer, chance alone moves the index by more than a hundredth
 
+
+class Histogram(Lasting):
+    """How many values lie in each of the ``len(edges) + 1`` bins; a value on an edge belongs to the bin below it."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+    def __add__(self, other: Histogram) -> Histogram:
+        """The counts of both, which have the same edges."""
+        return Histogram(edges=self.edges, counts=tuple(a + b for a, b in zip(self.counts, other.counts, strict=True)))
+
+
 Profile = dict[str, Histogram]
 
 
-def count(values: NDArray[Any], edges: tuple[float, ...]) -> tuple[int, ...]:
+class Drift(Lasting):
+    """The population stability index of what was watched of a model's answers, and what it means."""
+
+    index: dict[str, float]
+    maximum: float
+    verdict: Literal["stable", "drift", "too few rows", "no reference"]
+
+    def judge_by(self, maximum: float) -> Drift:
+        """The verdict by another bound; what lacked rows or a reference has no index, and is not judged now either."""
+        verdict = self.verdict
+        if self.index:
+            verdict = "drift" if max(self.index.values()) > maximum else "stable"
+        return Drift(index=self.index, maximum=maximum, verdict=verdict)
+
+
+def count_in_bins(values: NDArray[Any], edges: tuple[float, ...]) -> Histogram:
     """How many of ``values`` ``(n,)`` lie in each bin. One comparison an edge: quicker than a search for so few.
 
     Whole numbers are compared with whole ones, which says the same and makes no float64 of them.
     """
-    if values.dtype.kind in "iu":
-        edges = tuple(math.floor(edge) for edge in edges)
-    above = [len(values), *(int(np.count_nonzero(values > edge)) for edge in edges), 0]
-    return tuple(more - fewer for more, fewer in itertools.pairwise(above))
+    import numpy as np
+
+    bounds = tuple(map(math.floor, edges)) if values.dtype.kind in "iu" else edges
+    above = [len(values), *(int(np.count_nonzero(values > bound)) for bound in bounds), 0]
+    return Histogram(edges=edges, counts=tuple(more - fewer for more, fewer in itertools.pairwise(above)))
 
 
-def of(values: NDArray[Any], reference: Histogram) -> Histogram:
-    """The histogram of ``values`` ``(n,)`` over the bins of ``reference``."""
-    return Histogram(edges=reference.edges, counts=count(values, reference.edges))
+def find_quantiles(values: NDArray[Any]) -> tuple[float, ...]:
+    """The edges of bins that have (nearly) equal counts of ``values`` ``(n,)``."""
+    import numpy as np
+
+    edges: list[float] = np.unique(np.quantile(values, np.linspace(0, 1, QUANTILES + 1)[1:-1])).tolist()
+    return tuple(edges)
 
 
-def reference(observed: Mapping[str, NDArray[Any]], num_levels: Mapping[str, int]) -> Profile:
+def make_profile(observed: Mapping[str, NDArray[Any]], num_levels: Mapping[str, int]) -> Profile:
     """The profile of what is watched of the test split: levels one by one, all else in bins of (nearly) equal counts.
 
     ``observed`` and ``num_levels`` are as ``Task`` gives them.
     """
     profile = {}
     for name, values in observed.items():
-        if name in num_levels:
-            edges = np.arange(num_levels[name] - 1) + 0.5
-        else:
-            edges = np.unique(np.quantile(values, np.linspace(0, 1, QUANTILES + 1)[1:-1]))
-        bounds = tuple(edges.tolist())
-        profile[name] = Histogram(edges=bounds, counts=count(values, bounds))
+        levels = num_levels.get(name)
+        edges = find_quantiles(values) if levels is None else tuple(code + 0.5 for code in range(levels - 1))
+        profile[name] = count_in_bins(values, edges)
     return profile
 
 
@@ -54,34 +85,27 @@ def stability_index(expected: Sequence[int], found: Sequence[int]) -> float:
 
     By the usual rule of thumb 0.1 is some drift and 0.25 is much.
     """
-    return float(_of_each_bin(expected, found).sum())
+    return float(_index_bins(expected, found).sum())
 
 
-def most_moved(expected: Sequence[int], found: Sequence[int]) -> int:
+def find_most_moved(expected: Sequence[int], found: Sequence[int]) -> int:
     """The bin that the index comes from more than from any other."""
-    return int(_of_each_bin(expected, found).argmax())
+    return int(_index_bins(expected, found).argmax())
 
 
-def _of_each_bin(expected: Sequence[int], found: Sequence[int]) -> NDArray[np.float64]:
+def _index_bins(expected: Sequence[int], found: Sequence[int]) -> NDArray[np.float64]:
+    import numpy as np
+
     e, f = (np.maximum(np.divide(each, sum(each)), SMALLEST_SHARE) for each in (expected, found))
     terms: NDArray[np.float64] = (f - e) * np.log(f / e)
     return terms
 
 
-def judge(expected: Profile, found: Profile, maximum: float) -> Drift:
+def judge_drift(expected: Profile, found: Profile, maximum: float) -> Drift:
     """Compare two profiles; ``drift`` where any index is above ``maximum``."""
     if not expected or not found:
         return Drift(index={}, maximum=maximum, verdict="no reference")
-    rows = sum(next(iter(found.values())).counts)
-    if rows < FEWEST_ROWS:
+    if sum(next(iter(found.values())).counts) < FEWEST_ROWS:
         return Drift(index={}, maximum=maximum, verdict="too few rows")
     index = {name: stability_index(expected[name].counts, found[name].counts) for name in expected}
-    return judge_again(Drift(index=index, maximum=maximum, verdict="stable"), maximum)
-
-
-def judge_again(known: Drift, maximum: float) -> Drift:
-    """The verdict by another bound; what was not judged for want of rows or of a reference is not judged now."""
-    if not known.index:
-        return known.model_copy(update={"maximum": maximum})
-    verdict = "drift" if max(known.index.values()) > maximum else "stable"
-    return Drift(index=known.index, maximum=maximum, verdict=verdict)
+    return Drift(index=index, maximum=maximum, verdict="stable").judge_by(maximum)

@@ -40,24 +40,20 @@ class Task(ABC):
     def outputs(self, num_classes: int) -> tuple[Tensor, ...]:
         """The outputs of a model of this kind (``num_classes`` is 0 of a regression)."""
 
-    @abstractmethod
     def observed(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
         """What is watched for drift, by name; each ``(n,)``."""
+        return {self.answer: outputs[self.answer]}
 
-    @abstractmethod
     def num_levels(self, outputs: Outputs) -> dict[str, int]:
         """Which of those count 0, 1, … up to a number of levels, and to which; all others are measured."""
+        return {}
 
-    @abstractmethod
-    def num_correct(self, outputs: Outputs, truth: NDArray[Any]) -> int | None:
-        """How many answers are those of ``truth`` ``(n,)``; None where an answer is only nearer to it or less near."""
-
-    @abstractmethod
     def columns(self, outputs: Outputs, class_names: Sequence[str], has_all: bool = True) -> dict[str, NDArray[Any]]:
         """The columns ``(n,)`` of a table of answers; ``LABEL_NAME`` has numbers that stand for the class names.
 
         Probabilities are among them where it ``has_all``.
         """
+        return {self.answer: outputs[self.answer]}
 
     @abstractmethod
     def summary(self, metrics: Mapping[str, Any]) -> str:
@@ -85,27 +81,20 @@ class Classification(Task):
 
     def observed(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
         """Label and confidence."""
-        return {LABEL: outputs[LABEL], "confidence": outputs[PROBABILITIES].max(axis=0)}
+        return super().observed(outputs) | {"confidence": outputs[PROBABILITIES].max(axis=0)}
 
     def num_levels(self, outputs: Outputs) -> dict[str, int]:
         """The label, by the number of classes."""
         return {LABEL: len(outputs[PROBABILITIES])}
 
-    def num_correct(self, outputs: Outputs, truth: NDArray[Any]) -> int:
-        """How many labels are the true ones."""
-        import numpy as np
-
-        return int(np.count_nonzero(outputs[LABEL] == truth))
-
     def columns(self, outputs: Outputs, class_names: Sequence[str], has_all: bool = True) -> dict[str, NDArray[Any]]:
         """The label, its name and a probability a class."""
         import numpy as np
 
-        label = outputs[LABEL]
-        names = label.astype(np.int8 if len(class_names) <= np.iinfo(np.int8).max else np.int32)
+        names = outputs[LABEL].astype(np.int8 if len(class_names) <= np.iinfo(np.int8).max else np.int32)
         probabilities = zip(class_names, outputs[PROBABILITIES], strict=True)
         found = {f"probability_{name}": each for name, each in probabilities if has_all}
-        return {LABEL: label, LABEL_NAME: names} | found
+        return super().columns(outputs, class_names) | {LABEL_NAME: names} | found
 
     def summary(self, metrics: Mapping[str, Any]) -> str:
         """Accuracy."""
@@ -128,21 +117,6 @@ class Regression(Task):
         """The prediction, in raw units of the target."""
         return (Tensor(name=PREDICTION, dtype="float32", shape=()),)
 
-    def observed(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
-        """The prediction."""
-        return {PREDICTION: outputs[PREDICTION]}
-
-    def num_levels(self, outputs: Outputs) -> dict[str, int]:
-        """None: a prediction is measured."""
-        return {}
-
-    def num_correct(self, outputs: Outputs, truth: NDArray[Any]) -> None:
-        """Not asked: hardly any prediction is the truth to the last digit."""
-
-    def columns(self, outputs: Outputs, class_names: Sequence[str], has_all: bool = True) -> dict[str, NDArray[Any]]:
-        """The prediction."""
-        return {PREDICTION: outputs[PREDICTION]}
-
     def summary(self, metrics: Mapping[str, Any]) -> str:
         """Of own data how good it is; of the book's the loss and what was learned."""
         if "r2" in metrics:
@@ -160,12 +134,6 @@ class Regression(Task):
 TASKS: dict[TaskName, Task] = {task.name: task for task in (Classification(), Regression())}
 
 
-def of_model(model: str) -> Task:
+def find_task(model: str) -> Task:
     """The task that one of the book's models does."""
     return next(task for task in TASKS.values() if task.model == model)
-
-
-def of_signature(signature: Signature) -> Task:
-    """The task of a model that is served."""
-    names = {tensor.name for tensor in signature.outputs}
-    return next(task for task in TASKS.values() if task.answer in names)

@@ -12,7 +12,7 @@ from prefect.states import Completed
 
 from tasks.errors import GateFailed
 from tasks.machine.telling import tell, watched
-from tasks.stage import reuse
+from tasks.stage import cache
 from tasks.store.record import Record
 from tasks.store.run_folder import RunFolder
 
@@ -28,8 +28,8 @@ def stage(
 
     The wrapper notes the seconds it took and the record it returned (or, of a refused candidate, the record that
     ``GateFailed`` carries) in ``run.json``. A ``reusable`` stage is not run again while its inputs, the code and the
-    libraries are the same (``reuse.key``) and its record and every file in it are still there, bit for bit; what the
-    run must see of it all the same, ``show`` shows. ``function.__wrapped__`` is the plain function, without Prefect.
+    libraries are the same (``cache.make_key``) and its record and every file in it are still there, bit for bit; what
+    the run must see of it all the same, ``show`` shows. ``function.__wrapped__`` is the plain function.
     """
 
     def decorate(function: StageFunction[P, R]) -> StageFunction[P, R]:
@@ -38,15 +38,15 @@ def stage(
         @functools.wraps(function)
         def reusing(run: RunFolder, /, *args: P.args, **kwargs: P.kwargs) -> R | State[R]:
             _, *inputs = signature.bind(run, *args, **kwargs).arguments.items()
-            key = reuse.key(name, dict(inputs))
-            kept = None if run.force else reuse.find(key, signature.return_annotation)
+            key = cache.make_key(name, dict(inputs))
+            kept = None if run.force else cache.find_record(key, signature.return_annotation)
             if kept is not None:
                 tell("nothing has changed: reused what an earlier run left", short="unchanged: reused")
                 if show:
                     show(run, kept)
                 return Completed(name="Cached", data=kept)
             record = function(run, *args, **kwargs)
-            reuse.keep(key, record)
+            cache.keep_record(key, record)
             return record
 
         # Prefect's own results are not used: what it finds under a key it reads with the serializer that the file names

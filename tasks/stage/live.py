@@ -1,16 +1,22 @@
-"""What the Prefect UI shows of a stage while it works: a progress artifact, and a picture that is drawn anew."""
+"""What the Prefect server hears of a stage: a progress artifact, a picture that is drawn anew, events about models.
+
+Automations, and services that follow a model, wait for its events (docs/on-duty.md, "Events").
+"""
 
 import base64
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.context import SettingsContext, TaskRunContext, get_settings_context
+from prefect.events import emit_event
+from prefect.runtime import flow_run
 from rich.progress import ProgressColumn
 
 from tasks.machine import progress
@@ -19,6 +25,8 @@ from tasks.machine.telling import tell
 UPDATE_SECONDS = 2.0  # an update is a request to the server
 PAUSE_SECONDS = 30.0  # after one that failed
 RETRIES = 2  # some six seconds
+REFUSED_STATE = "Refused"  # the name of the state, of type FAILED, in which a run ends whose candidate was refused
+FLOW = "gradmill.flow"  # a label: the flow that tells of the model, so that a retrain need not start a retrain
 
 
 def in_a_run() -> bool:
@@ -26,25 +34,40 @@ def in_a_run() -> bool:
     return TaskRunContext.get() is not None
 
 
-def picture(path: Path) -> str:
+def model_resource(name: str) -> str:
+    """How Prefect knows the model ``name``: automations match it."""
+    return f"gradmill.model.{name}"
+
+
+def emit_model_event(event: str, name: str, payload: dict[str, Any]) -> None:
+    """Send an event about the model ``name``; its payload names the model too."""
+    resource = {
+        "prefect.resource.id": model_resource(name),
+        "prefect.resource.name": name,
+        FLOW: flow_run.flow_name or "none",
+    }
+    emit_event(event=event, resource=resource, payload={"name": name} | payload)
+
+
+def embed_picture(path: Path) -> str:
     """A PNG inside markdown: the UI can show no local files."""
-    return f"![{path.stem}]({data_uri(path.read_bytes())})"
+    return f"![{path.stem}]({make_data_uri(path.read_bytes())})"
 
 
-def data_uri(png: bytes) -> str:
+def make_data_uri(png: bytes) -> str:
     """A PNG as an address that holds it."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def page(markdown: str, key: str, description: str) -> None:
+def show_page(markdown: str, key: str, description: str) -> None:
     """Show a page of this task's."""
     if in_a_run():
-        with _in_passing(RETRIES):
+        with _ask_briefly(RETRIES):
             create_markdown_artifact(markdown, key=key, description=description)
 
 
 @contextmanager
-def _in_passing(retries: int = 0) -> Iterator[None]:
+def _ask_briefly(retries: int = 0) -> Iterator[None]:
     """Ask the server briefly: a picture of the work must neither hold the work up nor end it.
 
     Only what is asked once or last is asked again (SQLite answers 503 at times while the server writes).
@@ -64,36 +87,33 @@ class Progress:
     """A progress artifact of this task, updated at most once in 2 seconds and at the end."""
 
     def __init__(self, total: float, description: str, done: float = 0) -> None:
-        self._total, self._done = total, done
+        self._total = total
         self._artifact: UUID | None = None
         self._next = time.monotonic() + UPDATE_SECONDS
         if in_a_run():
-            with _in_passing(RETRIES):
-                created = create_progress_artifact(self._percent(), description=description)
-                self._artifact = created if isinstance(created, UUID) else None
+            with _ask_briefly(RETRIES):
+                self._artifact = cast("UUID", create_progress_artifact(100 * done / total, description=description))
 
     def update(self, done: float) -> bool:
-        """Note how far the work is; returns whether it was time to show it."""
-        self._done = done
+        """Show how far the work is where it is time to do so; returns whether it was."""
         due = self._artifact is not None and time.monotonic() > self._next
         if due:
-            self.show(retries=0)
+            self.show(done, retries=0)
         return due
 
-    def show(self, retries: int = RETRIES) -> None:
+    def show(self, done: float, retries: int = RETRIES) -> None:
         """Bring the artifact up to date now."""
         self._next = time.monotonic() + PAUSE_SECONDS
         if self._artifact is not None:
-            with _in_passing(retries):
-                update_progress_artifact(self._artifact, self._percent())
+            with _ask_briefly(retries):
+                update_progress_artifact(self._artifact, 100 * done / self._total)
                 self._next = time.monotonic() + UPDATE_SECONDS
-
-    def _percent(self) -> float:
-        return 100 * self._done / self._total
 
 
 @contextmanager
-def counted(task: str, total: int, what: str, done: int, *columns: ProgressColumn) -> Iterator[Callable[..., None]]:
+def count_progress(
+    task: str, total: int, what: str, done: int, *columns: ProgressColumn
+) -> Iterator[Callable[..., None]]:
     """A bar at the terminal and an artifact in the Prefect UI; yields what counts one more, or so many."""
     artifact = Progress(total, what, done)
     with progress.bar(*columns) as bar:
@@ -104,7 +124,7 @@ def counted(task: str, total: int, what: str, done: int, *columns: ProgressColum
             artifact.update(bar.tasks[0].completed)
 
         yield advance
-    artifact.show()
+    artifact.show(bar.tasks[0].completed)
 
 
 class Picture:
@@ -116,10 +136,10 @@ class Picture:
 
     def show(self, path: Path, retries: int = RETRIES) -> None:
         """Show the PNG at ``path``."""
-        with _in_passing(retries):
+        with _ask_briefly(retries):
             if self._artifact is None:
-                created = create_markdown_artifact(picture(path), key=self._key, description=self._description)
-                self._artifact = created if isinstance(created, UUID) else None
+                created = create_markdown_artifact(embed_picture(path), key=self._key, description=self._description)
+                self._artifact = cast("UUID", created)
             else:
                 with get_client(sync_client=True) as client:
-                    client.update_artifact(self._artifact, ArtifactUpdate(data=picture(path)))
+                    client.update_artifact(self._artifact, ArtifactUpdate(data=embed_picture(path)))

@@ -1,23 +1,101 @@
-"""Shards as Prefect tasks, on threads of this process or on a Dask cluster."""
+"""What is done side by side, by threads or processes of this machine or a Dask cluster: shards, and trials."""
 
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from tasks.batch.output_dir import PartFooter
 from tasks.batch.results import check_rejects
 from tasks.batch.shard import predict_shard
+from tasks.errors import EnvironmentProblem, UsageError
+from tasks.machine import cores
+from tasks.machine.installing import pip_install
+from tasks.machine.processes import by_all_cores
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
-from tasks.parameters import PredictParameters, Runner
-from tasks.stage import live, runners
+from tasks.parameters import PredictParameters, Runner, Search
+from tasks.stage import live
 from tasks.store.predictions import Job, Shard
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def check_runner(runner: Runner, dask_address: str | None) -> None:
+    """Refuse a runner that is not there.
+
+    Raises:
+        UsageError: prefect-dask is not installed.
+        EnvironmentProblem: no Dask scheduler answers at the address.
+    """
+    if runner is Runner.THREADS:
+        return
+    try:
+        import distributed
+        import prefect_dask  # noqa: F401  (is it there?)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "prefect-dask is not installed",
+            "the extra dask, since --runner dask was given",
+            pip_install("prefect-dask>=0.3"),
+        ) from error
+    if dask_address is not None:
+        with _explain_address(dask_address):
+            distributed.Client(dask_address, set_as_default=False).close()
+
+
+@contextmanager
+def open_runner(runner: Runner, dask_address: str | None, workers: int, threads: int) -> Iterator[TaskRunner[Any]]:
+    """A runner of so many ``threads``, or a Dask cluster: without an address, one of ``workers`` processes here."""
+    if runner is Runner.THREADS:
+        with ThreadPoolTaskRunner[Any](max_workers=threads) as pool:
+            yield pool
+        return
+    from prefect_dask.task_runners import DaskTaskRunner
+
+    here = None if dask_address else {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+    with DaskTaskRunner(address=dask_address, cluster_kwargs=here) as dask:
+        if dask_address:
+            with _explain_address(dask_address):
+                _ = dask.client  # connects
+        yield dask
+
+
+@contextmanager
+def open_workers(
+    search: Search, work: Callable[[Item], Result], most: int
+) -> Iterator[Callable[[Item], "Future[Result]"]]:
+    """A function that has ``work`` done to an item by a core of this machine, ``most`` at a time, or by Dask."""
+    if search.runner is Runner.THREADS:
+        with by_all_cores(work, min(most, cores.available()), in_processes=True) as submit:
+            yield submit
+        return
+    with open_runner(search.runner, search.dask_address, search.workers or cores.available(), 1) as dask:
+        executor = dask.client.get_executor(pure=False)  # type: ignore[attr-defined]  # of a Dask runner
+        yield partial(executor.submit, work)
+
+
+@contextmanager
+def _explain_address(address: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise EnvironmentProblem(
+            f"no Dask scheduler at {address}: {error}",
+            "the address of one that runs, such as tcp://host:8786",
+            "check --dask-address and the cluster",
+        ) from error
 
 
 class Labelled(NamedTuple):
@@ -59,9 +137,9 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
         tell(f"there already: {len(kept)} of {counted(len(job.shards), 'part')}")
     labelled: list[Labelled] = []
     seen = sum(footer.rows + footer.rejects for footer in kept)
-    with live.counted("predict", job.rows, "rows predicted", seen, RowsPerSecond()) as advance:
+    with live.count_progress("predict", job.rows, "rows predicted", seen, RowsPerSecond()) as advance:
         check_rejects(folder, job, rejected)
-        with runners.opened(parameters.runner, parameters.dask_address, job.workers, job.workers + 1) as runner:
+        with open_runner(parameters.runner, parameters.dask_address, job.workers, job.workers + 1) as runner:
             common = {
                 "folder": str(folder),
                 "model": str(job.model.path),  # a worker elsewhere need not know this artifacts folder

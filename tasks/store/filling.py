@@ -7,7 +7,7 @@ from pathlib import Path
 from tasks.data.report import DataReport
 from tasks.parameters import RetrainParameters
 from tasks.records import Evaluation, ExportedModel, GateVerdict, PreparedDataset, Splits, TrainedModel
-from tasks.serving import contract, sample
+from tasks.serving import contract, runtime
 from tasks.store import verified
 from tasks.store.artifact_paths import CARD, DATA_PAGE, DATA_REPORT, LABELS, METADATA, PAGE
 from tasks.store.model_card import model_card
@@ -46,7 +46,7 @@ def lineage(
         gates=(*evaluated.gates, *exported.gates, *against_kept),
         best_version=best,
         profile=exported.profile,
-        tolerances=Tolerances(sample=sample.tolerance(prepared.recipe), parity=parameters.gates.max_parity_error),
+        tolerances=Tolerances(sample=runtime.find_tolerance(prepared.recipe), parity=parameters.gates.max_parity_error),
     )
 
 

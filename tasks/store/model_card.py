@@ -9,8 +9,8 @@ from tasks.data.recipe import Columns
 from tasks.data.report import DataReport
 from tasks.machine.words import in_markdown, readable
 from tasks.records import GateVerdict
-from tasks.serving.coefficients import Coefficient, largest
 from tasks.serving.contract import ModelMetadata
+from tasks.serving.raw_units import Coefficient, list_coefficients
 from tasks.serving.task import TASKS
 from tasks.store.gate_questions import QUESTIONS
 from tasks.store.image_card import ImageFacts
@@ -75,7 +75,7 @@ def _standards(metrics: dict[str, Any]) -> list[tuple[str, float]]:
 def _coefficients(manifest: dict[str, Any]) -> list[Coefficient]:
     if not isinstance(manifest["metrics"].get("weights"), dict):
         return []
-    return largest(
+    return list_coefficients(
         manifest["metrics"], Columns.model_validate(manifest["recipe"]), manifest["dataset"].get("class_names", ())
     )
 

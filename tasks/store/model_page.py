@@ -36,6 +36,10 @@ PICTURES = {
         "What each threshold finds, and at the price of how many false alarms.",
     ),
     files.COEFFICIENTS: ("Coefficients", "The largest: what a standard deviation of the column, or a level, changes."),
+    files.CLASS_WEIGHTS: (
+        "Weights of each class",
+        "What the model looks for: each pixel's weight, measured from the mean of all classes.",
+    ),
     files.FIT: ("Fit", "Learned and true parameters, and the differences between target and prediction."),
     files.MISCLASSIFIED: (
         "Worst mistakes",
@@ -46,7 +50,8 @@ PICTURES = {
     files.BY_PERIOD: ("By period", "The figures of the test rows of each period, the oldest first."),
     files.CONTACT_SHEET: ("The data", "Some images of each class."),
 }
-PHOTOS = (files.MISCLASSIFIED, files.CONTACT_SHEET)  # which mean something else where they are inverted
+# Which mean something else where they are inverted.
+PHOTOS = (files.CLASS_WEIGHTS, files.MISCLASSIFIED, files.CONTACT_SHEET)
 
 
 class Picture(NamedTuple):
@@ -77,7 +82,7 @@ def model_page(
     report: DataReport | None = None,
     is_beside: bool = True,
 ) -> str:
-    """The page's text; ``contents`` are model and pictures by file name, ``manifest`` and ``report`` as of the card.
+    """The page's text; ``contents`` are pictures by file name, ``manifest`` and ``report`` as of the card.
 
     It links to the version's files where it ``is_beside`` them.
     """
@@ -92,7 +97,6 @@ def model_page(
         summary=TASKS[manifest["dataset"]["task"]].summary(manifest["metrics"]),
         pictures=list(_pictures(contents)),
         class_rows=list(_class_rows(manifest)),
-        weights=_weights(manifest, contents[files.ONNX]),
         is_beside=is_beside,
     )
     return text
@@ -142,13 +146,3 @@ def _class_rows(manifest: Mapping[str, Any]) -> list[ClassRow]:
         told = metrics["recall"][name], metrics["precision"][name]
         rows.append(ClassRow(label, name, *told, names[-other] if times else "", times))
     return sorted(rows, key=lambda row: row.recall)[:MOST_CLASSES] if len(rows) > MOST_CLASSES else rows
-
-
-def _weights(manifest: Mapping[str, Any], model: bytes) -> list[tuple[str, bytes]]:
-    """Classes of images, each with a picture of its weights."""
-    if manifest["recipe"]["kind"] != "pixels":
-        return []
-    from tasks.serving import weight_pictures
-
-    drawn = weight_pictures.of_model(model, tuple(manifest["recipe"]["shape"]))
-    return list(zip(manifest["dataset"]["class_names"], drawn, strict=False))

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from tasks.errors import DataError
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
-from tasks.serving.profile import Drift, Histogram
+from tasks.serving.drift import Drift, Histogram
 from tasks.store import artifact_paths, atomic, scratch
 from tasks.store.artifact_paths import JOB, ONNX
 from tasks.store.documents import Document

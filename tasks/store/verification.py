@@ -100,13 +100,15 @@ def _verify_config(name: str, champion: int) -> None:
 
 def _verify_by_running(name: str, number: int) -> None:
     from tasks.parameters import Device  # here: no other command of the store needs onnxruntime and numpy
-    from tasks.serving import sample, sessions
+    from tasks.serving import runtime
 
     folder = artifact_paths.version(name, number)
-    session = sessions.open_session(reading.read_file(folder, ONNX), Device.CPU)
-    served = contract.of_session(session), contract.columns_of_session(session)
+    session = runtime.open_session(reading.read_file(folder, ONNX), Device.CPU)
+    served = contract.read_signature(session), contract.read_columns(session)
     if contract.open_inference_metadata(name, number, *served) != reading.manifest(name, number).metadata:
         raise _broken(name, number, f"{folder / METADATA} does not describe {ONNX}")
-    output = sample.contradicted(session, reading.read_manifest(folder).recipe, reading.read_file(folder, SAMPLE))
+    output = runtime.find_contradiction(
+        session, reading.read_manifest(folder).recipe, reading.read_file(folder, SAMPLE)
+    )
     if output is not None:
         raise _broken(name, number, f"{folder / ONNX} does not give the {output} of {SAMPLE}")

@@ -12,9 +12,8 @@ from pydantic import (
 from tasks.data.recipe import Recipe
 from tasks.parameters import Steps
 from tasks.records import GateVerdict, Splits
-from tasks.serving import properties
 from tasks.serving.contract import ModelMetadata, open_inference_metadata
-from tasks.serving.profile import Histogram
+from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
 from tasks.store.artifact_paths import METADATA, ONNX, SAMPLE
 from tasks.store.changed import Extensible, Moment, Number
@@ -135,4 +134,4 @@ class Manifest(Lineage):
     def metadata(self) -> ModelMetadata:
         """What ``metadata.json`` must say, by recipe, task and classes."""
         signature = TASKS[self.dataset.task].signature(self.recipe, self.dataset.class_names)
-        return open_inference_metadata(self.name, self.version, signature, properties.columns(self.recipe))
+        return open_inference_metadata(self.name, self.version, signature, self.recipe.describe_columns())

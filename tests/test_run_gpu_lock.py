@@ -15,12 +15,12 @@ from prefect import flow, task
 from prefect_api import api_client, eventually
 from tasks.machine import devices
 from tasks.parameters import Device
-from tasks.stage import gpu
+from tasks.stage import gpu_lock
 
 
 @pytest.fixture(autouse=True)
 def _own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "lock_file", lambda: tmp_path / "gpu.lock")
+    monkeypatch.setattr(gpu_lock, "lock_file", lambda: tmp_path / "gpu.lock")
 
 
 def in_a_task(work: Callable[[], Any]) -> Any:
@@ -29,8 +29,8 @@ def in_a_task(work: Callable[[], Any]) -> Any:
 
 
 def hold(path: Path, held: Any, release: Any) -> None:
-    gpu.lock_file = lambda: path
-    with gpu.held():
+    gpu_lock.lock_file = lambda: path
+    with gpu_lock.hold(Device.CUDA):
         held.set()
         release.wait(120)
 
@@ -38,13 +38,13 @@ def hold(path: Path, held: Any, release: Any) -> None:
 def test_without_a_limit_a_job_waits_for_the_lock_file_of_another_process() -> None:
     spawn = multiprocessing.get_context("spawn")
     held, release = spawn.Event(), spawn.Event()
-    other = spawn.Process(target=hold, args=(gpu.lock_file(), held, release))
+    other = spawn.Process(target=hold, args=(gpu_lock.lock_file(), held, release))
     other.start()
     assert held.wait(120)
     entered = threading.Event()
 
     def wait_for_a_turn() -> None:
-        with gpu.held():
+        with gpu_lock.hold(Device.CUDA):
             entered.set()
 
     waiting = threading.Thread(target=wait_for_a_turn)
@@ -58,7 +58,7 @@ def test_without_a_limit_a_job_waits_for_the_lock_file_of_another_process() -> N
 
 
 def free() -> bool:
-    lock = FileLock(gpu.lock_file())
+    lock = FileLock(gpu_lock.lock_file())
     try:
         lock.acquire(timeout=0)
     except TimeoutError:
@@ -70,12 +70,12 @@ def free() -> bool:
 def test_a_dead_job_does_not_keep_the_gpu() -> None:
     spawn = multiprocessing.get_context("spawn")
     held, release = spawn.Event(), spawn.Event()
-    other = spawn.Process(target=hold, args=(gpu.lock_file(), held, release))
+    other = spawn.Process(target=hold, args=(gpu_lock.lock_file(), held, release))
     other.start()
     assert held.wait(120)
     other.kill()
     other.join()
-    with gpu.held():
+    with gpu_lock.hold(Device.CUDA):
         assert not free()
 
 
@@ -83,28 +83,28 @@ def test_a_dead_job_does_not_keep_the_gpu() -> None:
 def the_limit(api: str) -> Iterator[tuple[httpx.Client, Callable[[], int]]]:
     """A server that has the limit: a client of it, and how many jobs have their turn there."""
     with api_client(api) as client:
-        client.delete(f"/v2/concurrency_limits/{gpu.LIMIT}")  # which a registration in another test may have left
-        client.post("/v2/concurrency_limits/", json={"name": gpu.LIMIT, "limit": 1}).raise_for_status()
+        client.delete(f"/v2/concurrency_limits/{gpu_lock.LIMIT}")  # which a registration in another test may have left
+        client.post("/v2/concurrency_limits/", json={"name": gpu_lock.LIMIT, "limit": 1}).raise_for_status()
 
         def active() -> int:
-            return int(client.get(f"/v2/concurrency_limits/{gpu.LIMIT}").raise_for_status().json()["active_slots"])
+            return int(client.get(f"/v2/concurrency_limits/{gpu_lock.LIMIT}").raise_for_status().json()["active_slots"])
 
         try:
             yield client, active
             eventually(lambda: active() == 0, 60, "the slot is given back")
         finally:
-            client.delete(f"/v2/concurrency_limits/{gpu.LIMIT}")
+            client.delete(f"/v2/concurrency_limits/{gpu_lock.LIMIT}")
 
 
 def test_with_the_server_s_limit_its_slot_is_taken_too_without_a_word_where_it_is_free(
     prefect_api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr(gpu, "tell", told.append)
+    monkeypatch.setattr(gpu_lock, "tell", told.append)
     with the_limit(prefect_api) as (_, active):
 
         def work() -> tuple[int, bool]:
-            with gpu.held():
+            with gpu_lock.hold(Device.CUDA):
                 return active(), free()
 
         assert in_a_task(work) == (1, False)
@@ -113,7 +113,7 @@ def test_with_the_server_s_limit_its_slot_is_taken_too_without_a_word_where_it_i
 
 def test_without_the_server_s_limit_a_task_takes_the_lock_file(prefect_api: str) -> None:
     def work() -> bool:
-        with gpu.held():
+        with gpu_lock.hold(Device.CUDA):
             return free()
 
     assert in_a_task(work) is False
@@ -124,7 +124,7 @@ def test_whoever_waits_for_the_server_s_limit_says_so_and_goes_on_once_it_is_fre
 ) -> None:
     """The other job gives its place back once it hears that somebody waits."""
     with the_limit(prefect_api) as (client, active):
-        place = {"names": [gpu.LIMIT], "slots": 1, "mode": "concurrency"}
+        place = {"names": [gpu_lock.LIMIT], "slots": 1, "mode": "concurrency"}
         client.post("/v2/concurrency_limits/increment", json=place).raise_for_status()
         told: list[tuple[str, int]] = []
 
@@ -133,10 +133,10 @@ def test_whoever_waits_for_the_server_s_limit_says_so_and_goes_on_once_it_is_fre
             client.post("/v2/concurrency_limits/decrement", json=place).raise_for_status()
 
         def work() -> int:
-            with gpu.held():
+            with gpu_lock.hold(Device.CUDA):
                 return active()
 
-        monkeypatch.setattr(gpu, "tell", hear)
+        monkeypatch.setattr(gpu_lock, "tell", hear)
         assert in_a_task(work) == 1
         assert told == [("another job has its turn on the GPU; waiting for it", 1)]
 
@@ -154,5 +154,5 @@ def test_only_a_job_that_uses_the_gpu_waits_for_it(
     device: Device, fault: str | None, waits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "cuda_fault", lambda: fault)
-    with gpu.turn(device):
+    with gpu_lock.hold(device):
         assert free() is not waits

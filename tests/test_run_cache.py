@@ -1,6 +1,7 @@
 """Unchanged stages are reused by content, and only then."""
 
 import base64
+import hashlib
 import json
 import os
 import pickle
@@ -21,14 +22,14 @@ from prefect_api import eventually, post
 from tasks.machine import devices
 from tasks.parameters import Data, Device, RetrainParameters, SoftmaxTraining
 from tasks.records import Evaluation, GateVerdict, RawDataset
-from tasks.stage import reuse
+from tasks.stage import cache
 from tasks.store import artifact_paths, atomic
 from tasks.store.record import NOT_IN_KEY, FileRef, Record
 from tasks.store.run_folder import RunFolder
 
 
 def key(**inputs: object) -> str:
-    return reuse.key("train", inputs)
+    return cache.make_key("train", inputs)
 
 
 def raw(folder: str, digest: str, source: str = "cache") -> RawDataset:
@@ -39,7 +40,7 @@ def test_the_same_content_elsewhere_is_the_same_and_other_content_is_not() -> No
     assert key(raw=raw("/a", "1"), data=Data()) == key(raw=raw("/b", "1", source="mirror"), data=Data())
     assert key(raw=raw("/a", "1"), data=Data()) != key(raw=raw("/a", "2"), data=Data())
     assert key(raw=raw("/a", "1"), data=Data()) != key(raw=raw("/a", "1"), data=Data(resize=14))
-    assert reuse.key("evaluate", {"data": Data()}) != reuse.key("train", {"data": Data()})
+    assert cache.make_key("evaluate", {"data": Data()}) != cache.make_key("train", {"data": Data()})
 
 
 def test_every_training_parameter_counts() -> None:
@@ -54,10 +55,10 @@ def test_every_training_parameter_counts() -> None:
 def test_library_versions_count(monkeypatch: pytest.MonkeyPatch) -> None:
     before = key(training=SoftmaxTraining())
     with monkeypatch.context() as patch:
-        patch.setattr(reuse, "package_versions", lambda: {"torch": "other"})
+        patch.setattr(cache, "package_versions", lambda: {"torch": "other"})
         assert key(training=SoftmaxTraining()) != before
     assert key(training=SoftmaxTraining()) == before
-    assert {"python", "torch", "numpy", "onnx"} <= set(reuse.package_versions())
+    assert {"python", "torch", "numpy", "onnx"} <= set(cache.package_versions())
 
 
 def test_a_wish_for_a_device_counts_as_the_kind_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,14 +90,14 @@ def touch(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
 
 
 def test_every_edit_of_our_code_changes_its_digest(tmp_path: Path) -> None:
-    shutil.copytree(reuse.CODE, tmp_path / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(cache.CODE, tmp_path / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
 
     def digest() -> str:
-        return reuse.code_digest.__wrapped__(tmp_path / "tasks")
+        return cache.code_digest.__wrapped__(tmp_path / "tasks")
 
-    seen = [reuse.code_digest()]
+    seen = [cache.code_digest()]
     assert digest() == seen[0], "wherever it lies"
-    for name in ("train.py", "networks/sgd.py", "stage/reuse.py", "store/model_card.md.jinja"):
+    for name in ("train.py", "networks/training.py", "stage/cache.py", "store/model_card.md.jinja"):
         touch(tmp_path / "tasks", name, lambda content: content[:-1] + b" ")
         seen.append(digest())
     (tmp_path / "tasks" / "train.py").rename(tmp_path / "tasks" / "trained.py")
@@ -110,16 +111,16 @@ def test_every_edit_of_our_code_changes_its_digest(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_same_call_is_another_one_for_edited_code(tmp_path: Path) -> None:
-    shutil.copytree(reuse.CODE, tmp_path / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
-    code = "from tasks.stage import reuse; print(reuse.CODE, reuse.key('train', {'lr': 0.1}))"
+    shutil.copytree(cache.CODE, tmp_path / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    code = "from tasks.stage import cache; print(cache.CODE, cache.make_key('train', {'lr': 0.1}))"
 
     def asked() -> list[str]:
         here = os.environ | {"PYTHONPATH": str(tmp_path)}
         return subprocess.check_output([sys.executable, "-c", code], text=True, cwd=tmp_path, env=here).split()
 
     before = asked()
-    assert before == [str(tmp_path / "tasks"), reuse.key("train", {"lr": 0.1})]
-    touch(tmp_path / "tasks", "networks/sgd.py", lambda content: content + b"#")
+    assert before == [str(tmp_path / "tasks"), cache.make_key("train", {"lr": 0.1})]
+    touch(tmp_path / "tasks", "networks/training.py", lambda content: content + b"#")
     assert asked()[1] != before[1]
 
 
@@ -138,27 +139,27 @@ def evaluation(picture: Path) -> Evaluation:
 def test_a_record_comes_back_as_it_was_and_so_it_does_where_the_artifacts_folder_has_moved(
     artifacts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert reuse.find(KEY, Evaluation) is None
+    assert cache.find_record(KEY, Evaluation) is None
     record = evaluation(artifact_paths.runs() / "a.png")
-    reuse.keep(KEY, record)
-    assert reuse.find(KEY, Evaluation) == record
+    cache.keep_record(KEY, record)
+    assert cache.find_record(KEY, Evaluation) == record
     elsewhere = artifacts.rename(artifacts.with_name("elsewhere"))
     monkeypatch.setenv("GRADMILL_ARTIFACTS", str(elsewhere))
-    moved = reuse.find(KEY, Evaluation)
+    moved = cache.find_record(KEY, Evaluation)
     assert moved is not None
     assert moved.pictures[0].path == elsewhere / "runs" / "a.png"
 
 
 def test_no_flipped_bit_of_a_record_is_believed(capsys: pytest.CaptureFixture[str]) -> None:
     record = evaluation(artifact_paths.runs() / "a.png")
-    reuse.keep(KEY, record)
+    cache.keep_record(KEY, record)
     path = artifact_paths.stage_record(KEY)
     content = path.read_bytes()
     for position in np.random.default_rng(0).integers(len(content) * 8, size=300).tolist():
         flipped = bytearray(content)
         flipped[position // 8] ^= 1 << position % 8
         path.write_bytes(flipped)
-        assert reuse.find(KEY, Evaluation) in (None, record), "an indent may have become another white space"
+        assert cache.find_record(KEY, Evaluation) in (None, record), "an indent may have become another white space"
     assert f"computed anew: {path}" in capsys.readouterr().out
 
 
@@ -166,7 +167,8 @@ def rewritten(change: Any) -> bytes:
     """The kept document after ``change``, its digest made right again."""
     document = json.loads(artifact_paths.stage_record(KEY).read_text())
     change(document)
-    document["sha256"] = reuse._digest(document["key"], document["kind"], document["record"])
+    sealed = json.dumps([document[name] for name in ("key", "kind", "record")], sort_keys=True)
+    document["sha256"] = hashlib.sha256(sealed.encode()).hexdigest()
     return json.dumps(document).encode()
 
 
@@ -186,27 +188,27 @@ def rewritten(change: Any) -> bytes:
     ],
 )
 def test_a_record_of_another_shape_class_verdict_or_stage_is_none_even_with_a_right_digest(change: Any) -> None:
-    reuse.keep(KEY, evaluation(artifact_paths.runs() / "a.png"))
+    cache.keep_record(KEY, evaluation(artifact_paths.runs() / "a.png"))
     artifact_paths.stage_record(KEY).write_bytes(rewritten(change))
-    assert reuse.find(KEY, Evaluation) is None
+    assert cache.find_record(KEY, Evaluation) is None
 
 
 def test_a_record_whose_file_is_a_folder_a_fifo_or_cannot_be_written_costs_time_only() -> None:
     path, record = artifact_paths.stage_record(KEY), evaluation(artifact_paths.runs() / "a.png")
     path.mkdir(parents=True)
-    assert reuse.find(KEY, Evaluation) is None
-    reuse.keep(KEY, record)
+    assert cache.find_record(KEY, Evaluation) is None
+    cache.keep_record(KEY, record)
     path.rmdir()
     os.mkfifo(path)
-    assert reuse.find(KEY, Evaluation) is None
-    reuse.keep(KEY, record)
-    assert reuse.find(KEY, Evaluation) == record
+    assert cache.find_record(KEY, Evaluation) is None
+    cache.keep_record(KEY, record)
+    assert cache.find_record(KEY, Evaluation) == record
 
 
 def test_a_record_of_a_file_that_is_gone_is_none() -> None:
-    reuse.keep(KEY, evaluation(artifact_paths.runs() / "a.png"))
+    cache.keep_record(KEY, evaluation(artifact_paths.runs() / "a.png"))
     (artifact_paths.runs() / "a.png").unlink()
-    assert reuse.find(KEY, Evaluation) is None
+    assert cache.find_record(KEY, Evaluation) is None
 
 
 def test_an_evaluation_whose_figures_are_not_those_judged_does_not_exist() -> None:

@@ -12,7 +12,7 @@ import json
 import os
 import platform
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
@@ -34,11 +34,11 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def key(stage: str, inputs: dict[str, Any]) -> str:
+def make_key(stage: str, inputs: dict[str, Any]) -> str:
     """SHA-256 (hex) of everything that a stage's outcome depends on; ``inputs`` are its arguments by name."""
     depends_on = {
         "stage": stage,
-        "inputs": _content(inputs),
+        "inputs": _simplify(inputs),
         "code": code_digest(),
         "packages": package_versions(),
         "machine": platform.machine(),
@@ -46,7 +46,7 @@ def key(stage: str, inputs: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
 
 
-def _content(value: Any) -> Any:
+def _simplify(value: Any) -> Any:
     """A value as JSON, without fields marked ``NOT_IN_KEY``; a wish for a device is the kind that is really used."""
     if isinstance(value, Device):  # the same numbers are not expected of a CPU and a GPU
         return "cpu" if value is Device.CPU or devices.cuda_fault() is not None else "cuda"
@@ -54,9 +54,9 @@ def _content(value: Any) -> Any:
         fields = type(value).model_fields
         value = {name: each for name, each in value if NOT_IN_KEY not in fields[name].metadata}
     if isinstance(value, dict):
-        return {name: _content(each) for name, each in value.items()}
+        return {name: _simplify(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_content(each) for each in value]
+        return [_simplify(each) for each in value]
     return to_jsonable_python(value)
 
 
@@ -80,7 +80,7 @@ def package_versions() -> dict[str, str]:
     return installed
 
 
-class KeptRecord(Document):
+class StageRecord(Document):
     """What a stage returned; ``sha256`` is of everything else here."""
 
     key: str
@@ -88,22 +88,23 @@ class KeptRecord(Document):
     record: dict[str, Any]
     sha256: str
 
+    @classmethod
+    def seal(cls, key: str, kind: type[Record], content: dict[str, Any]) -> Self:
+        """The ``content`` of a record of this ``kind`` with its digest."""
+        sealed = json.dumps([key, kind.__name__, content], sort_keys=True).encode()
+        return cls(key=key, kind=kind.__name__, record=content, sha256=hashlib.sha256(sealed).hexdigest())
 
-def _digest(key: str, kind: str, content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps([key, kind, content], sort_keys=True).encode()).hexdigest()
 
-
-def keep(key: str, record: Record) -> None:
+def keep_record(key: str, record: Record) -> None:
     """Let later runs find ``record``; a file that cannot be written costs them time, and this run nothing."""
-    kind, content = type(record).__name__, record.model_dump(mode="json")
-    kept = KeptRecord(key=key, kind=kind, record=content, sha256=_digest(key, kind, content))
+    sealed = StageRecord.seal(key, type(record), record.model_dump(mode="json"))
     try:
-        kept.write(artifact_paths.stage_record(key), is_kept=False)  # one that is damaged is not believed
+        sealed.write(artifact_paths.stage_record(key), is_kept=False)  # one that is damaged is not believed
     except OSError as error:
         tell(f"what this stage returned is not kept for later runs: {error}")
 
 
-def find(key: str, kind: type[R]) -> R | None:
+def find_record(key: str, kind: type[R]) -> R | None:
     """The record kept under ``key``, or None where there is none that is whole, down to every file it names.
 
     What is there and not used is said.
@@ -113,28 +114,27 @@ def find(key: str, kind: type[R]) -> R | None:
         with contextlib.suppress(OSError):
             os.utime(path)  # first: to housekeeping it and its files are in use
         return _read(path, key, kind) if os.path.lexists(path) else None
-    except DataError as fault:
-        tell(f"computed anew: {fault.found}")
-        return None
-    except OSError as error:  # housekeeping was quicker
-        tell(f"computed anew: {error}")
-        return None
+    except DataError as error:
+        fault: object = error.found
+    except (OSError, ValueError) as error:  # housekeeping may have been quicker
+        fault = error
+    tell(f"computed anew: {fault}")
+    return None
 
 
 def _read(path: Path, key: str, kind: type[R]) -> R:
-    kept = KeptRecord.read(path)
-    named = (kept.key, kept.kind, kept.sha256)
-    if named != (key, kind.__name__, _digest(key, kind.__name__, kept.record)):
-        raise DataError(f"{path} is damaged, or the record of another stage", kind.__name__, "compute it anew")
+    kept = StageRecord.read(path)
+    if kept != StageRecord.seal(key, kind, kept.record):
+        raise ValueError(f"{path} is damaged, or the record of another stage")
     try:
         record = kind.model_validate_json(json.dumps(kept.record), strict=True)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        raise DataError(f"{path} is no {kind.__name__}: {first['msg']}", kind.__name__, "compute it anew") from error
+        raise ValueError(f"{path} is no {kind.__name__}: {first['msg']}") from error
     verdicts = getattr(record, "gates", None)  # what a refused candidate has come to is not kept
     if verdicts is not None and not (verdicts and all(each.lets_pass for each in verdicts)):
-        raise DataError(f"{path} has gates that were not passed", "those of a candidate that went on", "judge it anew")
+        raise ValueError(f"{path} has gates that were not passed")
     for file in files_in(kept.record):
         if not (file.path.is_file() and atomic.file_digest(file.path) == file.sha256):
-            raise DataError(f"{file.path} is missing or damaged", "the file as it was written", "compute it anew")
+            raise ValueError(f"{file.path} is missing or damaged")
     return record

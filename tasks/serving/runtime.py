@@ -1,11 +1,13 @@
-"""onnxruntime sessions that run where they say they run."""
+"""onnxruntime sessions that run where they say they run, and ``sample.npz``, by which a consumer checks his own."""
 
 import ctypes
+import io
 import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.data.recipe import Columns, Recipe
 from tasks.machine import devices
 from tasks.machine.telling import tell
 from tasks.parameters import Device
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
+ROWS = 8  # of a sample
+TOLERANCE = 2e-5  # what runtimes may differ by (docs/consumers.md, "Other runtimes")
+DEVIATIONS = 10  # from the target's mean, within which predictions usually lie
 BATCH = 1024  # rows that stay in the cache
 VALUES = 2**24  # of rows of so many pixels that a batch would take gigabytes once they are float32
 # The smallest model that has a kernel in every provider: y = Relu(x), float32 [1], opset 14.
@@ -24,7 +29,7 @@ PROBE = (
 )
 
 
-def package() -> Any:
+def import_onnxruntime() -> Any:
     """The package onnxruntime, told before it loads to report nothing to its makers: it heeds no DO_NOT_TRACK."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
@@ -43,22 +48,22 @@ def open_session(model: bytes, device: Device) -> Any:
     """
     fault = None if device is Device.CPU else devices.cuda_fault()
     if device is Device.CPU or (device is Device.AUTO and fault):
-        return _session(model, CPU)
+        return _start(model, CPU)
     if fault:
         raise devices.missing(fault)
     try:
-        return _session(model, CUDA)
+        return _start(model, CUDA)
     except Exception as error:  # onnxruntime raises its own types, RuntimeError and ValueError here
         reason = f"onnxruntime cannot use the GPU: {_reason(error)}"
         if device is Device.CUDA:
             raise devices.missing(reason) from error
         tell(f"predicting on the CPU, because {reason}")
-        return _session(model, CPU)
+        return _start(model, CPU)
 
 
-def answers(session: Any, rows: "NDArray[Any]") -> "dict[str, NDArray[Any]]":
+def run_model(session: Any, rows: "NDArray[Any]") -> "dict[str, NDArray[Any]]":
     """Every output of the model for all ``rows``, by name: probabilities are ``(n, classes)``, others ``(n,)``."""
-    import numpy as np  # here: doctor looks for onnxruntime where numpy may be broken
+    import numpy as np  # here, as below: doctor looks for onnxruntime where numpy may be broken
 
     (source,) = session.get_inputs()
     names = [node.name for node in session.get_outputs()]
@@ -68,20 +73,20 @@ def answers(session: Any, rows: "NDArray[Any]") -> "dict[str, NDArray[Any]]":
     return {name: np.concatenate(parts) for name, parts in zip(names, outputs, strict=True)}
 
 
-def provider(session: Any) -> str:
+def get_provider(session: Any) -> str:
     """The execution provider that really runs ``session``."""
     first: str = session.get_providers()[0]
     return first
 
 
-def fault(wanted: str) -> str | None:
+def find_fault(wanted: str) -> str | None:
     """Why the provider ``wanted`` does not run a model in this process, in one line; None where it does."""
-    onnxruntime = package()
+    onnxruntime = import_onnxruntime()
     if wanted not in onnxruntime.get_available_providers():
         return "it is not in this build of onnxruntime"
     onnxruntime.set_default_logger_severity(4)  # what keeps a library from loading would go to stderr, in colours
     try:
-        _session(PROBE, wanted)
+        _start(PROBE, wanted)
     except Exception as error:  # onnxruntime raises its own types, RuntimeError and ValueError here
         return _reason(error)
     finally:
@@ -91,7 +96,7 @@ def fault(wanted: str) -> str | None:
 
 def _reason(error: Exception) -> str:
     """The library that the CUDA provider misses, which onnxruntime only logs; else the first line of ``error``."""
-    provider_library = Path(package().__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+    provider_library = Path(import_onnxruntime().__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     try:
         ctypes.CDLL(str(provider_library))
     except OSError as missing:
@@ -100,16 +105,16 @@ def _reason(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
-def introduce(device: Device) -> None:
+def tell_device(device: Device) -> None:
     """Print, at the start of a run that may use the GPU, which one it sees and whether onnxruntime runs on it."""
     if device is Device.CPU or devices.cuda_fault():
         return
-    because = fault(CUDA)
+    because = find_fault(CUDA)
     tell(f"{devices.driver()}; onnxruntime runs {f'{CPU}, not {CUDA}: {because}' if because else CUDA}")
 
 
-def _session(model: bytes, wanted: str) -> Any:
-    onnxruntime = package()
+def _start(model: bytes, wanted: str) -> Any:
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4  # faults reach us as exceptions
@@ -119,6 +124,50 @@ def _session(model: bytes, wanted: str) -> Any:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         providers = [(CUDA, {"use_tf32": "0"})]  # TF32 would cost three digits and the parity gate
     session = onnxruntime.InferenceSession(model, sess_options=options, providers=providers)
-    if provider(session) != wanted:
-        raise RuntimeError(f"asked for {wanted}, got {provider(session)}")
+    if (found := get_provider(session)) != wanted:
+        raise RuntimeError(f"asked for {wanted}, got {found}")
     return session
+
+
+def write_sample(session: Any, recipe: Recipe, rows: "NDArray[Any]") -> bytes:
+    """A few of ``rows``, as ``recipe`` makes them, with what ``session`` answers, as an npz file.
+
+    Of a table one has a missing value, if there is one, and the last has unknown codes.
+    """
+    import numpy as np
+
+    (source,) = session.get_inputs()
+    chosen = rows[:ROWS]
+    if isinstance(recipe, Columns):
+        missing = np.flatnonzero(np.isnan(rows).any(axis=1))[:1]
+        first = np.setdiff1d(np.arange(len(chosen)), missing)[: ROWS - len(missing)]
+        chosen = rows[np.concatenate([missing, first])]
+        chosen[-1, list(recipe.categories)] = recipe.num_levels
+    arrays: dict[str, Any] = {source.name: chosen, **run_model(session, chosen)}
+    with io.BytesIO() as stream:
+        np.savez(stream, **arrays)
+        return stream.getvalue()
+
+
+def find_tolerance(recipe: Recipe) -> float:
+    """What an answer may differ by: of numbers to be predicted, in deviations and two spacings of float32."""
+    import numpy as np
+
+    target = recipe.target if isinstance(recipe, Columns) else None
+    if target is None:
+        return TOLERANCE
+    usual = abs(target.mean) + DEVIATIONS * target.scale
+    return TOLERANCE * target.scale + 2 * float(np.spacing(np.float32(usual)))
+
+
+def find_contradiction(session: Any, recipe: Recipe, sample: bytes) -> str | None:
+    """The first output of which ``session`` does not give what the sample says; None where it gives them all."""
+    import numpy as np
+
+    with np.load(io.BytesIO(sample), allow_pickle=False) as file:
+        arrays = dict(file)
+    (source,) = session.get_inputs()
+    for name, found in run_model(session, arrays[source.name]).items():
+        if not np.allclose(found, arrays[name], rtol=0, atol=find_tolerance(recipe)):
+            return name
+    return None

@@ -1,0 +1,55 @@
+"""One GPU, one job: a stage that computes on the GPU waits until no other does."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from prefect.client.orchestration import get_client
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectNotFound
+
+from tasks.machine import devices
+from tasks.machine.telling import tell
+from tasks.parameters import Device
+from tasks.stage import live
+from tasks.store import locks
+
+LIMIT = "gpu"  # the global concurrency limit that ``gradmill register`` makes
+LEASE_SECONDS = 60.0  # so long does a killed job keep its place
+
+
+@contextmanager
+def hold(device: Device) -> Iterator[None]:
+    """Hold the GPU while the block runs, if ``device`` and this machine mean that it computes there.
+
+    By Prefect's limit where the server has it, and by a lock file, which other servers' jobs see.
+    """
+    with ExitStack() as holding:
+        if device is not Device.CPU and devices.cuda_fault() is None:
+            if live.in_a_run() and _find_limit():
+                # Losing the lease (a server away for minutes) is no reason to end a job that is nearly done.
+                holding.enter_context(
+                    concurrency(LIMIT, strict=True, lease_duration=LEASE_SECONDS, raise_on_lease_renewal_failure=False)
+                )
+            holding.enter_context(locks.locked(lock_file(), "another job is on the GPU; waiting for it"))
+        yield
+
+
+def lock_file() -> Path:
+    """One for each user of this host, since Linux lets none open another's file in /tmp; it may stay, unlocked."""
+    return Path(tempfile.gettempdir()) / f"gradmill-gpu-{os.getuid()}.lock"
+
+
+def _find_limit() -> bool:
+    """Whether the server has the limit; says so where all its slots are taken."""
+    with get_client(sync_client=True) as client:
+        try:
+            limit = client.read_global_concurrency_limit_by_name(LIMIT)
+        except ObjectNotFound:
+            return False
+    if limit.active_slots >= limit.limit:
+        here = f": {locks.holder(lock_file())}" if locks.is_held(lock_file()) else ""
+        tell(f"another job has its turn on the GPU; waiting for it{here}")
+    return True

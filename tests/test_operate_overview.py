@@ -418,7 +418,7 @@ def test_after_each_of_many_real_runs_the_page_on_the_server_is_right(
     assert on_server(prefect_api)["description"].endswith("; last run diverged in train")
     victim = fork(
         run_until,
-        "tasks.fitting.weights:learned",
+        "tasks.fitting.progress:kept",
         ["retrain", NAME, "--name", "walk", "--seed", "9", "--artifacts", str(artifacts)],
     )
     victim.join()

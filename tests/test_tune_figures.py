@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from scipy import stats
 
 from flows.story import tuning
-from tasks.judging import search_facts, tuning_figures
+from tasks.judging import tuning_figures
 from tasks.store.run_folder import RunFolder
-from tasks.store.tuned import Searched, Setting, Trial, Tuned
+from tasks.store.tuned import Searched, Setting, Trial, Tuned, mean_interval
 
 
 def trial(number: int, loss: float | None, settings: dict[str, Setting], outcome: str = "complete") -> Trial:
@@ -47,81 +46,25 @@ def drawn_at_random(count: int) -> list[Trial]:
 SOME = [
     trial(0, 0.5, {"lr": 0.1, "batch_size": 256}), trial(1, None, {"lr": 3.0, "batch_size": 256}, "diverged"),
     trial(2, 0.3, {"lr": 0.2, "batch_size": 512}, "pruned"),
-    trial(3, 0.45, {"lr": 0.3, "batch_size": 512, "dropout": 0.1}),
+    trial(3, 0.45, {"lr": 0.3, "batch_size": 512}),
 ]  # fmt: skip
 
 
 def test_the_interval_of_a_mean_is_students() -> None:
     losses = [0.41, 0.43, 0.42, 0.44, 0.4]
-    found = search_facts.interval(losses)
     expected = stats.ttest_1samp(losses, 0).confidence_interval(0.95)
-    np.testing.assert_allclose(found, (np.mean(losses), expected.low, expected.high))
-    assert search_facts.interval([0.5]) == (0.5, 0.5, 0.5)
+    np.testing.assert_allclose(mean_interval(losses), (np.mean(losses), expected.low, expected.high))
+    assert mean_interval([0.5]) == (0.5, 0.5, 0.5)
 
 
-def test_what_alone_decides_has_nearly_all_the_importance() -> None:
-    trials = drawn_at_random(60)
-    fields = ["lr", "weight_decay", "schedule", "batch_size"]
-    assert search_facts.searched(trials) == fields
-    shares = search_facts.importances(trials, fields)
-    assert sum(shares.values()) == pytest.approx(1)
-    assert next(iter(shares)) == "lr"
-    assert shares["lr"] > 0.7
-    assert search_facts.importances(trials[:9], fields) == {}, "too few to say"
-
-
-def test_a_weight_decay_that_the_ridge_path_has_chosen_has_no_importance() -> None:
-    trials = []
-    for each in drawn_at_random(40):
-        loss = ("squared", "huber")[each.number % 2]
-        decay: dict[str, Setting] = {"weight_decay": 0.25} if loss == "squared" else {}
-        trials.append(each.model_copy(update={"settings": each.settings | {"loss": loss} | decay}))
-    fields = ["lr", "weight_decay", "loss"]
-    assert search_facts.importances(trials, fields).keys() == {"lr", "loss"}
-    free = [each for each in trials if each.settings["loss"] == "huber"]
-    assert search_facts.importances(free, fields[:2]).keys() == {"lr", "weight_decay"}
-
-
-def test_the_best_so_far_is_that_of_trials_that_came_to_their_end(drawn: list[Figure], tmp_path: Path) -> None:
-    tuning_figures.history(SOME, tmp_path / "history.png")
-    (axes,) = drawn[0].axes
-    (line,) = axes.lines
-    np.testing.assert_allclose(np.asarray(line.get_ydata()), [0.5, 0.5, 0.5, 0.45])
-    assert {each.get_label() for each in axes.collections} == {"complete", "pruned", "diverged"}
-    assert [len(np.asarray(each.get_offsets())) for each in axes.collections] == [2, 1, 1]
-    assert axes.get_yscale() == "linear"
-    tuning_figures.history(
-        [trial(number, loss, {}) for number, loss in enumerate((1e-5, 9.0, 2.0))], tmp_path / "decades.png"
-    )
-    assert drawn[1].axes[0].get_yscale() == "log"
-
-
-def test_one_bad_trial_does_not_flatten_the_others(drawn: list[Figure], tmp_path: Path) -> None:
-    trials = [*(trial(number, 0.5 + number / 100, {}) for number in range(20)), trial(20, 1e9, {})]
-    tuning_figures.history(trials, tmp_path / "history.png")
-    assert drawn[0].axes[0].get_ylim()[1] < 1
-
-
-def test_each_setting_has_its_panel_and_its_scale(drawn: list[Figure], tmp_path: Path) -> None:
-    trials = drawn_at_random(12)
-    tuning_figures.slices(trials, search_facts.searched(trials), tmp_path / "slices.png")
-    panels = {axes.get_xlabel(): axes for axes in drawn[0].axes if axes.get_xlabel()}
-    scales = {name: axes.get_xscale() for name, axes in panels.items()}
-    assert scales == {"learning rate": "log", "weight decay": "log", "schedule": "linear", "batch size": "linear"}
-    assert [label.get_text() for label in panels["schedule"].get_xticklabels()] == ["constant", "cosine"]
-    assert [label.get_text() for label in panels["batch size"].get_xticklabels()] == ["256", "512"]
-    np.testing.assert_allclose(
-        np.asarray(panels["learning rate"].collections[0].get_offsets())[:, 0],
-        [float(each.settings["lr"]) for each in trials],
-    )
-
-
-def test_the_best_goes_through_its_own_settings(drawn: list[Figure], tmp_path: Path) -> None:
-    trials = [trial(0, 0.5, {"lr": 0.1, "schedule": "step"}), trial(1, 0.4, {"lr": 1.0, "schedule": "constant"})]
-    trials.append(trial(2, 0.3, {"lr": 0.5, "schedule": "step"}, "pruned"))
-    tuning_figures.parallel(trials, ["lr", "schedule"], tmp_path / "parallel.png")
-    best = drawn[0].axes[0].lines[-1]
-    np.testing.assert_allclose(np.asarray(best.get_ydata())[:2], [1, 0])
+def test_pictures_have_every_trial_and_one_bad_loss_does_not_flatten_the_others() -> None:
+    trials = [*drawn_at_random(20), trial(20, 1e9, drawn_at_random(1)[0].settings), SOME[1]]
+    trials[-1] = trials[-1].model_copy(update={"settings": trials[0].settings})
+    study = tuning_figures.build_study(trials, 3.0)
+    assert [each.value for each in study.trials[:20]] == [each.validation_loss for each in trials[:20]]
+    assert (study.trials[20].value, study.trials[21].state.name) == (3.0, "PRUNED")
+    assert study.trials[0].params["learning rate"] == trials[0].settings["lr"]
+    assert study.trials[0].params.keys() == {"learning rate", "weight decay", "schedule", "batch size"}
 
 
 @pytest.mark.slow  # it draws every picture

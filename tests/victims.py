@@ -10,7 +10,7 @@ from typing import Any
 
 KILLS = int(os.environ.get("GRADMILL_TEST_KILLS", "10"))
 PRELOADED = ["flows.cli.app", "flows.cli.display", "flows.server.connection", "flows.retrain", "flows.predict"]
-PRELOADED += ["tasks.fitting.beginning", "tasks.judging.task"]
+PRELOADED += ["tasks.fitting.trainer", "tasks.judging.task"]
 
 
 def run_silently(arguments: list[str]) -> None:

@@ -21,11 +21,11 @@ from tasks.store import attestation, mirroring, own_data, tuned
 
 # What is imported when it is needed, in that order: a retrain that changes nothing needs only the first.
 OF_RETRAIN = (
-    "tasks.fitting.beginning",
-    "tasks.fitting.watching",
+    "tasks.fitting.trainer",
+    "tasks.fitting.progress",
     "matplotlib.figure",
     "tasks.judging.task",
-    "tasks.judging.exported",
+    "tasks.judging.parity",
     "tasks.serving.graph",
 )
 OF_PREDICT = ("onnxruntime",)

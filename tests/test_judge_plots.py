@@ -102,8 +102,8 @@ def test_of_more_classes_than_can_be_named_the_most_frequent_mistakes_are_told()
     counts = np.diag(np.full(150, 8))
     counts[7, 9], counts[140, 3] = 6, 4
     left, right = plots.draw_confusion_matrix(counts, [f"class {number}" for number in range(150)]).axes
-    assert texts(right.get_yticklabels())[:2] == ["class 7 → class 9", "class 140 → class 3"]
-    assert texts(right.texts)[:2] == ["6 of 14", "4 of 12"]
+    assert texts(right.get_yticklabels()) == ["class 7 → class 9", "class 140 → class 3"]
+    assert texts(right.texts) == ["6 of 14", "4 of 12"]
     assert sum(heights(left)) == 150
 
 
@@ -267,7 +267,7 @@ def test_a_trend_has_a_mark_for_each_run_by_its_outcome_and_versions_where_they_
     ]  # fmt: skip
     trend = Trend("test loss", True, tuple(Point(f"2026-11-0{day}T04:05", *row) for day, row in enumerate(rows, 1)))
     made: list[Figure] = []
-    monkeypatch.setattr(plots, "png", lambda figure: made.append(figure) or b"")
+    monkeypatch.setattr(plots, "png", made.append)
     plots.draw_trend(trend)
     (axes,) = made[0].axes
     found = lines(axes)

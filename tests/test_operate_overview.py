@@ -338,14 +338,17 @@ def test_the_trend_has_a_point_for_each_run_with_the_bound_and_what_was_live() -
     found = trend.of(overview.gather(NAME))
     assert found is not None
     assert (found.figure, found.is_loss) == ("test loss", True)
-    assert [(each.outcome, each.value) for each in found.points] == [
-        ("published", 0.5),
-        ("refused", 2.0),
-        ("published", 0.4),
-        ("failed", None),
-        ("unfinished", None),
-        ("failed", None),
+    assert [(each.outcome, each.value, each.live) for each in found.points] == [
+        ("published", 0.5, 1),
+        ("refused", 2.0, 1),
+        ("published", 0.4, 2),
+        ("failed", None, 2),
+        ("unfinished", None, 2),
+        ("failed", None, 2),
+        ("unchanged", None, 1),
+        ("judged", 0.45, 1),
     ]
+    assert [at for at, each in enumerate(found.points) if each.bound == 1] == [0, 1, 2, 7]
 
 
 @pytest.mark.usefixtures("walk", "prefect_api")

@@ -23,6 +23,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
+from matplotlib.figure import Figure
 from PIL import Image
 from prefect.task_runners import ThreadPoolTaskRunner
 from scipy.stats import entropy
@@ -462,7 +463,12 @@ def test_labels_that_the_model_does_not_know_are_wrong_answers_and_drawn_by_numb
     safetensors.numpy.save_file({"images": images, "labels": labels}, tmp_path / "rows.safetensors")
     drawn: list[Any] = []
     draw = plots.draw_image_grid
-    monkeypatch.setattr(plots, "draw_image_grid", lambda *given: drawn.append(given[2]) or draw(*given))
+
+    def keeping(images: Array, predicted: list[str], true: list[str]) -> Figure:
+        drawn.append(true)
+        return draw(images, predicted, true)
+
+    monkeypatch.setattr(plots, "draw_image_grid", keeping)
     done = predict_rows(name=clothes.name, input=str(tmp_path / "rows.safetensors"), output=str(tmp_path / "out"))
     assert drawn[0][:3] == ["255", "17", pipeline.prepared(clothes).class_names[0]]
     assert done.accuracy == np.mean(table(done)["label"].to_numpy() == labels)

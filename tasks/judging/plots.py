@@ -141,14 +141,14 @@ def _draw_mistakes(table: Array, names: Sequence[str]) -> Figure:
     """Left: how many classes have which recall. Right: the most frequent mistakes, with the rows of the true class."""
     rows, correct = table.sum(axis=1), np.diag(table)
     mistakes = table - np.diag(correct)
-    most = np.argsort(-mistakes, axis=None, kind="stable")[:MOST_MISTAKES]
+    most = np.argsort(-mistakes, axis=None, kind="stable")[: min(MOST_MISTAKES, np.count_nonzero(mistakes))]
     true, predicted = np.unravel_index(most, table.shape)
     figure, (left, right) = _subplots(12, 8, 1, 2, width_ratios=[1, 2])
     left.hist(correct[rows > 0] / rows[rows > 0], bins=20, range=(0, 1))
     left.set(title="Recall", xlabel="recall", ylabel="classes")
-    sizes = mistakes[true, predicted]
+    sizes = mistakes[true, predicted].tolist()
     pairs = [f"{names[one]} → {names[other]}" for one, other in zip(true, predicted, strict=True)]
-    _draw_bars(right, sizes, pairs, [f"{size} of {all_}" for size, all_ in zip(sizes, rows[true], strict=True)], 0.12)
+    _draw_bars(right, sizes, pairs, [f"{size} of {count}" for size, count in zip(sizes, rows[true], strict=True)], 0.12)
     right.set(title="Most frequent mistakes: true → predicted", xlabel="rows")
     return figure
 
@@ -330,7 +330,7 @@ def _draw_mosaic(
     inches, above = INCHES * len(mosaic) / across, 0.4 * bool(heading)
     figure, axes = _subplots(INCHES * columns, inches + above)
     figure.set(layout_engine="none", facecolor="none")
-    figure.suptitle(heading, fontsize=9, color=INK)
+    figure.suptitle(heading, x=0.01, ha="left", fontsize=9, color=INK)
     axes.set(position=(0, 0, 1, inches / (inches + above)))
     axes.axis("off")
     for index, (image, words) in enumerate(zip(images, names, strict=False)):

@@ -20,7 +20,7 @@ def predict(parameters: PredictParameters = PredictParameters()) -> Prediction: 
     runtime.tell_device(parameters.device)
     heap.keep_imports()
     run = RunFolder.open(run_names.folder(f"predict-{parameters.name}"), parameters.model_dump(mode="json"))
-    with overview.rewritten(parameters.name, draws=True):
+    with overview.rewritten(parameters.name):
         with run.in_use(), story.predicting(parameters):
             done = predict_stage(run, parameters)
         story.told_of_prediction(done)  # the overview links to it

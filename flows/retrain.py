@@ -40,8 +40,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     asked, parameters = parameters, run_names.with_seed(parameters)
     run = RunFolder.open(run_names.folder(parameters.name), parameters.model_dump(mode="json", exclude=NOT_KEPT))
     made = Outcome(run, parameters)
-    draws = unchanged.is_none(parameters)
-    with overview.rewritten(parameters.name, draws), run.in_use(), story.told(made):
+    with overview.rewritten(parameters.name), run.in_use(), story.told(made):
         raw = download(run, parameters.dataset, parameters.data)
         made.published = unchanged.by_look(run, asked, raw)
         if made.published is None:

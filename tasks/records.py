@@ -111,7 +111,7 @@ class Epoch(Record):
 
 
 class TrainedModel(Record):
-    """The weights, of tables as ``tasks/serving/folding.py`` has them, else ``W`` ``(inputs, outputs)`` and ``b``."""
+    """The weights, of tables as ``tasks/serving/raw_units.py`` has them, else ``W`` ``(inputs, outputs)`` and ``b``."""
 
     weights: FileRef
     device: str

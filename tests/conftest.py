@@ -18,13 +18,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from prefect.settings import Settings
 
     from candidate import Candidate
@@ -250,19 +249,3 @@ def engine() -> "Iterator[Engine]":
         yield running
     finally:
         running.close()
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> "list[Figure]":
-    """Every figure that is saved, which it is in earnest."""
-    from tasks.judging import figures
-
-    found: list[Figure] = []
-    save = figures.save
-
-    def keeping(figure: "Figure", path: Path) -> Any:
-        found.append(figure)
-        return save(figure, path)
-
-    monkeypatch.setattr(figures, "save", keeping)
-    return found

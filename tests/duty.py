@@ -147,12 +147,8 @@ class Duty:
                     yield process.pid, (command, environment)
 
     def process_of(self, run: str) -> int:
-        """The process that a run is executed in, which may have another that draws for it."""
-        (pid,) = [
-            pid
-            for pid, (command, environment) in self._processes()
-            if environment.get("PREFECT__FLOW_RUN_ID") == run and "tasks.judging.painter" not in command
-        ]
+        """The process that a run is executed in."""
+        (pid,) = [pid for pid, (_, environment) in self._processes() if environment.get("PREFECT__FLOW_RUN_ID") == run]
         return pid
 
     def processes_of(self, words: str) -> list[int]:

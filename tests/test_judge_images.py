@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import scipy.special
 import sklearn.metrics
-from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
 
 import image_folders
@@ -20,7 +19,7 @@ from tasks.data.schema import ImageSchema
 from tasks.errors import GateFailed
 from tasks.evaluate import evaluate
 from tasks.export import export
-from tasks.judging import baselines, figures, image_figures, task
+from tasks.judging import baselines, task
 from tasks.judging.champion import RowsOfToday, compare_with_published
 from tasks.judging.objective import Objective
 from tasks.judging.task import Candidate
@@ -197,68 +196,6 @@ def test_of_folders_versions_are_compared_on_the_images_that_they_were_not_train
 
 
 # Pictures
-
-
-def test_the_weights_of_grey_pictures_are_against_the_mean_of_all_classes_on_one_scale(
-    drawn: list[Figure], tmp_path: Path
-) -> None:
-    weights = np.random.default_rng(0).normal(size=(7, 3, 4))
-    image_figures.class_weights(weights, [*"abcdefg"], tmp_path / "w.png")
-    shown = [axes for axes in drawn[0].axes if axes.images]
-    assert [axes.get_title() for axes in shown] == [*"abcdefg"]
-    for axes, weight in zip(shown, weights, strict=True):
-        np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), weight - weights.mean(axis=0))
-    (limits,) = {axes.images[0].get_clim() for axes in shown}
-    assert limits == pytest.approx((-limits[1], np.abs(weights - weights.mean(axis=0)).max()))
-
-
-def test_the_weights_of_colour_pictures_are_grey_where_they_say_nothing_and_have_the_hue_of_their_class(
-    drawn: list[Figure], tmp_path: Path
-) -> None:
-    red, blue = np.zeros((2, 2, 2, 3))
-    red[0, 0, 0] = blue[0, 0, 2] = 1
-    image_figures.class_weights(np.stack([red, blue]), ("red", "blue"), tmp_path / "w.png")
-    shown = [np.asarray(axes.images[0].get_array()) for axes in drawn[0].axes]
-    assert shown[0][0, 0].tolist() == [1, 0.5, 0]
-    assert shown[1][0, 0].tolist() == [0, 0.5, 1]
-    assert all((each.reshape(4, 3)[1:] == 0.5).all() for each in shown)
-
-
-def test_of_very_many_classes_the_first_are_drawn_and_that_is_said(drawn: list[Figure], tmp_path: Path) -> None:
-    weights = np.random.default_rng(0).normal(size=(300, 2, 2, 3))
-    image_figures.class_weights(weights, [f"class {number}" for number in range(300)], tmp_path / "w.png")
-    assert len(drawn[0].axes) == 40
-    assert "the first 40 of 300 classes" in drawn[0].get_suptitle()
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (4, 40), (40, 4, 3), (8, 8, 3)])
-def test_pictures_of_every_shape_stand_whole_in_a_grid_in_their_colours(
-    shape: tuple[int, ...], drawn: list[Figure], tmp_path: Path
-) -> None:
-    images = np.random.default_rng(0).integers(0, 255, (10, *shape), np.uint8)
-    names = ["a name of very many words", *"abcdefghi"]
-    image_figures.image_grid(images, names, names[::-1], tmp_path / "grid.png")
-    axes = drawn[0].axes[0]
-    mosaic = np.asarray(axes.images[0].get_array())
-    colours = images if len(shape) == 3 else images[..., None].repeat(3, axis=3)
-    for text, image in zip(axes.texts, colours, strict=True):
-        x, y = text.get_position()
-        top, left = int(y) + 1, int(x - shape[1] / 2)
-        np.testing.assert_array_equal(mosaic[top : top + shape[0], left : left + shape[1], :3], image)
-    assert max(len(line) for text in axes.texts for line in text.get_text().split("\n")) <= 16
-    assert np.count_nonzero(mosaic[..., 3]) == 10 * shape[0] * shape[1], "none over another"
-
-
-def test_of_more_classes_than_can_be_named_the_most_frequent_mistakes_are_told(
-    drawn: list[Figure], tmp_path: Path
-) -> None:
-    counts = np.diag(np.full(150, 8))
-    counts[7, 9], counts[140, 3] = 6, 4
-    figures.confusion_matrix(counts, [f"class {number}" for number in range(150)], tmp_path / "m.png")
-    left, right = drawn[0].axes
-    assert [label.get_text() for label in right.get_yticklabels()][:2] == ["class 7 → class 9", "class 140 → class 3"]
-    assert [text.get_text() for text in right.texts[:2]] == ["6 of 14", "4 of 12"]
-    assert sum(bar.get_height() for bar in left.patches) == 150  # type: ignore[attr-defined]
 
 
 def test_every_picture_of_a_model_is_drawn_and_none_of_mistakes_where_there_are_none(run: RunFolder) -> None:

@@ -1,7 +1,6 @@
 """A name's overview: every figure on it is the store's, whatever has happened to the name."""
 
 import json
-import math
 import shutil
 import signal
 import time
@@ -26,7 +25,7 @@ from flows.story.overview import rewritten, write
 from prefect_api import post
 from tasks.data.report import DataReport, Finding
 from tasks.errors import GateFailed, TrainingDiverged, UsageError
-from tasks.judging import painter
+from tasks.judging import plots
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.records import GateVerdict, PublishedModel
 from tasks.serving.drift import Drift
@@ -335,43 +334,32 @@ def test_markdown_and_html_show_a_users_words_as_they_are() -> None:
 
 
 @pytest.mark.usefixtures("walk")
-def test_the_picture_has_a_mark_for_each_run_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks.judging import figures, trend_figures
-
-    made: list[Any] = []
-    png = figures.png
-
-    def keeping(figure: Any) -> bytes:
-        made.append(figure)
-        return png(figure)
-
-    monkeypatch.setattr(figures, "png", keeping)
+def test_the_trend_has_a_point_for_each_run_with_the_bound_and_what_was_live() -> None:
     found = trend.of(overview.gather(NAME))
     assert found is not None
-    assert trend_figures.png(found).startswith(b"\x89PNG")
-    assert trend_figures._dates(["2026-11-03T04:05:00+00:00"] * 2) == ["04:05"] * 2, "days would all be the same"
-    (axes,) = made[0].axes
-    assert axes.get_xticklabels()[0].get_text() == "1 Nov"
-    marks = {line.get_label(): line for line in axes.lines}
-    assert [*marks["refused"].get_xydata()[0]] == [1, 2.0]
-    assert marks["published"].get_xydata().tolist() == [[0, 0.5], [2, 0.4]]
-    assert marks["passed, not published"].get_xydata().tolist() == [[7, 0.45]]
-    assert marks["failed before a verdict"].get_xdata().tolist() == [3, 5]
-    assert marks["killed or interrupted"].get_xdata().tolist() == [4]
-    assert marks["the strictest gate"].get_xydata().tolist() == [[0, 1], [1, 1], [2, 1], [7, 1]]
-    assert axes.get_yscale() == "log"
-    assert not any(math.isnan(value) for value in marks["live version"].get_ydata())
+    assert (found.figure, found.is_loss) == ("test loss", True)
+    assert [(each.outcome, each.value, each.live) for each in found.points] == [
+        ("published", 0.5, 1),
+        ("refused", 2.0, 1),
+        ("published", 0.4, 2),
+        ("failed", None, 2),
+        ("unfinished", None, 2),
+        ("failed", None, 2),
+        ("unchanged", None, 1),
+        ("judged", 0.45, 1),
+    ]
+    assert [at for at, each in enumerate(found.points) if each.bound == 1] == [0, 1, 2, 7]
 
 
 @pytest.mark.usefixtures("walk", "prefect_api")
 def test_a_picture_is_drawn_before_the_seconds_of_the_talk_with_the_server_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    draws, left = painter.drawn, []
+    draws, left = plots.draw_trend, []
 
     def watched(*what: Any) -> Any:
         left.append(signal.getitimer(signal.ITIMER_REAL)[0])
         return draws(*what)
 
-    monkeypatch.setattr(painter, "drawn", watched)
+    monkeypatch.setattr(plots, "draw_trend", watched)
     assert write(NAME) == [], "nothing has failed"
     assert left == [0.0], "no alarm is set"
 

@@ -49,10 +49,6 @@ def forcing(descriptor):
     asked["disk"] += 1
     fsync(descriptor)
 os.fsync = forcing
-def noting(event, arguments):
-    if event == "subprocess.Popen" and "tasks.judging.painter" in arguments[1]:
-        asked["painter before Prefect"] += "prefect.flows" not in sys.modules
-sys.addaudithook(noting)
 code = app.run(sys.argv[2:])
 found = {"code": code, "asked": asked, "modules": [*sys.modules]}
 open(sys.argv[1], "w").write(json.dumps(found))
@@ -77,18 +73,6 @@ def test_a_retrain_that_changes_nothing_asks_little_and_imports_nothing_that_tra
     assert sum(asked.values()) <= 32, asked
     assert asked["POST artifacts"] <= 8, asked
     assert not {"torch", "matplotlib", "onnx", "scipy.stats", "pandas", "fastapi"} & modules
-
-
-@pytest.mark.slow
-def test_where_a_server_stays_a_forced_retrain_leaves_drawing_to_a_process_of_its_own(
-    on_server: None, artifacts: Path, tmp_path: Path
-) -> None:
-    asked, modules = counted(tmp_path, "retrain", "linear-regression", "--force")
-    assert asked["painter before Prefect"] == 1, "it imports what draws while the command waits for its own imports"
-    assert "torch" in modules
-    assert "matplotlib.figure" not in modules
-    (run,) = (artifacts / "runs").iterdir()
-    assert {each.name for each in run.glob("*.png")} == {"learning-curve.png", "regression.png"}
 
 
 def learn(parameters: RetrainParameters) -> None:
@@ -152,35 +136,6 @@ def test_none_starts_ahead_where_another_server_is_named(named: str, artifacts: 
 def test_a_temporary_server_looks_for_no_blocks(server: str) -> None:
     there = {each["slug"] for each in post(server, "block_types/filter", {})}  # some that tests have made
     assert not {"local-file-system", "json", "date-time", "webhook"} & there
-
-
-PAINTED = """
-import sys
-import psutil
-from tasks.judging import painter
-from tasks.store.trend import Point, Trend
-
-trend = Trend("test accuracy", False, (Point("2026-11-03T04:05:00+00:00", "published", 0.8, 0.7, 1, 0.8),))
-def draw():
-    return painter.drawn("tasks.judging.trend_figures", "pair", trend, True)
-with painter.at_hand():
-    (child,) = psutil.Process().children()
-    pictures = [draw()]
-    assert "matplotlib" not in sys.modules
-    painter.MOST_SECONDS = 0.5
-    child.suspend()
-    pictures += [draw(), draw()]
-assert not child.is_running()
-with painter.at_hand():
-    assert not psutil.Process().children(), "this process has imported what draws"
-    pictures.append(draw())
-print(*(picture == pictures[0] for picture in pictures), *(each[:4] for each in pictures[0]))
-"""
-
-
-def test_a_painter_draws_the_very_pictures_and_one_that_hangs_or_has_gone_costs_none(artifacts: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", PAINTED], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["True"] * 4 + [repr(b"\x89PNG")] * 2
 
 
 def test_garbage_is_looked_for_again_when_a_run_begins_and_when_none_does() -> None:

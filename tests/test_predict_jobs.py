@@ -23,6 +23,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
+from matplotlib.figure import Figure
 from PIL import Image
 from prefect.task_runners import ThreadPoolTaskRunner
 from scipy.stats import entropy
@@ -37,6 +38,7 @@ from prefect_api import wait_for
 from tasks.batch import session_pool, shard
 from tasks.data.io import arrays, inputs
 from tasks.errors import DataError, EnvironmentProblem, UsageError
+from tasks.judging import plots
 from tasks.machine.arrays import Array
 from tasks.records import PublishedModel
 from tasks.serving import runtime
@@ -435,7 +437,7 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_job_done(
     def failing(*_: Any) -> None:
         raise RuntimeError("no font")
 
-    monkeypatch.setattr("tasks.judging.image_figures.image_grid", failing)
+    monkeypatch.setattr("tasks.judging.plots.draw_image_grid", failing)
     done = predict_rows(name=clothes.name, input=str(tmp_path / "rows.npy"), output=str(tmp_path / "out"))
     assert (done.rows, done.picture, job(done.path)["status"]) == (20, None, "done")
     assert "no picture of the predictions: no font" in caplog.text
@@ -460,8 +462,13 @@ def test_labels_that_the_model_does_not_know_are_wrong_answers_and_drawn_by_numb
     labels = np.array([255, 17, *range(18)], np.int64)
     safetensors.numpy.save_file({"images": images, "labels": labels}, tmp_path / "rows.safetensors")
     drawn: list[Any] = []
-    grid = "tasks.judging.image_figures.image_grid"
-    monkeypatch.setattr(grid, lambda images, predicted, true, path: drawn.append(true))
+    draw = plots.draw_image_grid
+
+    def keeping(images: Array, predicted: list[str], true: list[str]) -> Figure:
+        drawn.append(true)
+        return draw(images, predicted, true)
+
+    monkeypatch.setattr(plots, "draw_image_grid", keeping)
     done = predict_rows(name=clothes.name, input=str(tmp_path / "rows.safetensors"), output=str(tmp_path / "out"))
     assert drawn[0][:3] == ["255", "17", pipeline.prepared(clothes).class_names[0]]
     assert done.accuracy == np.mean(table(done)["label"].to_numpy() == labels)

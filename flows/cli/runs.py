@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from flows.cli.parameters import taking, validated
 from flows.cli.sources import place, suggested_name, utf8
 from flows.server import connection
 from tasks.errors import UsageError
-from tasks.judging import painter
 from tasks.machine import heap, progress
 from tasks.parameters import Learned, ModelName, PredictParameters, RetrainParameters
 from tasks.store import attestation, mirroring, own_data, tuned
@@ -50,12 +49,12 @@ def retrain(
     if sign_key is not None:
         attestation.require(sign_key)
     mirroring.destination()
-    with on_prefect(verbose, quiet, "flows.retrain", *OF_RETRAIN, beside=_drawing(parameters)):
+    with on_prefect(verbose, quiet, "flows.retrain", *OF_RETRAIN):
         from flows.retrain import retrain as flow
         from tasks.store import unchanged
 
         if unchanged.is_none(parameters):
-            heap.import_beside("torch")
+            heap.import_beside("torch", "matplotlib.figure")
         report, failure = outcome(flow, parameters, "report")
     if as_json:
         answer = report.model_dump(mode="json")
@@ -70,15 +69,6 @@ def retrain(
         print(f"frozen      {summaries.frozen(report)}", file=sys.stderr)
     if failure:
         raise failure
-
-
-@contextmanager
-def _drawing(parameters: RetrainParameters) -> Iterator[None]:
-    """What will draw begins while Prefect is imported, but where a temporary server needs the second core then."""
-    from tasks.store import unchanged
-
-    with nullcontext() if connection.has_begun_one() or not unchanged.is_none(parameters) else painter.at_hand():
-        yield
 
 
 def of_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
@@ -106,17 +96,12 @@ def of_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
 
 
 @contextmanager
-def on_prefect(
-    verbose: bool, quiet: bool, *modules: str, beside: AbstractContextManager[None] | None = None
-) -> Iterator[None]:
-    """A server for the flow, and the terminal for its stages; ``modules`` are imported while the server starts.
-
-    ``beside`` is entered once a server of the run's own, if it will have one, has begun to start.
-    """
+def on_prefect(verbose: bool, quiet: bool, *modules: str) -> Iterator[None]:
+    """A server for the flow, and the terminal for its stages; ``modules`` are imported while the server starts."""
     from flows.cli import board, display
 
     progress.is_watched &= not quiet
-    with heap.importing(), connection.ahead(), display.compact(verbose, stages=not quiet), beside or nullcontext():
+    with heap.importing(), connection.ahead(), display.compact(verbose, stages=not quiet):
         board.wait("waiting for Prefect and its server")
         with connection.prefect_api(*modules):
             board.wait("waiting for the run to begin")
@@ -147,7 +132,7 @@ def predict(
     parameters = validated(PredictParameters, document | places, "predict")
     check_prediction(parameters)
     there = [module for module in OF_PREDICT if find_spec(module)]  # predictions can do without some
-    with painter.at_hand(), on_prefect(verbose, quiet, "flows.predict", *there):
+    with on_prefect(verbose, quiet, "flows.predict", *there):
         from flows.predict import predict as flow
 
         done = connection.encoding(flow)(parameters)

@@ -42,11 +42,6 @@ def ahead() -> Iterator[None]:
         yield
 
 
-def has_begun_one() -> bool:
-    """Whether a temporary server has begun to start ahead."""
-    return _begun.get() is not None
-
-
 def _no_api_is_named() -> bool:
     if os.environ.get("PREFECT_API_URL") or artifact_paths.service().exists():
         return False

@@ -4,7 +4,7 @@ import sys
 import time
 from asyncio import CancelledError
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.runtime import flow_run
@@ -14,7 +14,6 @@ from flows.server import api, artifacts, connection, deployments, service
 from flows.story import blocks, overview_page
 from flows.story.blocks import Page, Pictures
 from tasks.errors import GradmillError, without_credentials
-from tasks.judging import painter
 from tasks.store import artifact_paths, evidence, overview, reading, trend
 from tasks.store.overview import Overview
 
@@ -92,18 +91,14 @@ def _only_said(*names: str) -> Iterator[list[str]]:
 
 
 @contextmanager
-def rewritten(name: str, draws: bool = False) -> Iterator[None]:
-    """Write the page anew when the block has ended, whether it has failed (by its time limit, too) or not.
-
-    A painter is at hand where the page is drawn here, or where the block ``draws``.
-    """
-    with painter.at_hand() if _is_seen() and (draws or not _is_up()) else nullcontext():
-        try:
-            yield
-        except (Exception, CancelledError):
-            publish(name)
-            raise
+def rewritten(name: str) -> Iterator[None]:
+    """Write the page anew when the block has ended, whether it has failed (by its time limit, too) or not."""
+    try:
+        yield
+    except (Exception, CancelledError):
         publish(name)
+        raise
+    publish(name)
 
 
 def _is_seen() -> bool:
@@ -148,9 +143,11 @@ def _picture(facts: Overview, on_dark: bool) -> Pictures | None:
     if drawn is None or not drawn.points:
         return None
     try:
-        light, dark = painter.drawn("tasks.judging.trend_figures", "pair", drawn, on_dark)
-    except ModuleNotFoundError:  # matplotlib is of the extra ``train``
+        from tasks.judging import plots  # matplotlib, of the extra ``train``, takes half a second
+    except ModuleNotFoundError:
         return None
+    light = plots.draw_trend(drawn)
+    dark = plots.draw_trend(drawn, on_dark) if on_dark else light
     return Pictures(light, dark, f"{drawn.figure} of the last runs")
 
 

@@ -22,7 +22,6 @@ from tasks.data.io.batches import Batch
 from tasks.data.io.pictures import SUFFIXES
 from tasks.data.recipe import Pixels
 from tasks.errors import DataError
-from tasks.judging import painter
 from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
@@ -242,6 +241,8 @@ def _draw_grid(folder: Path, job: Job, version: Version) -> None:
     """The first images under their true and predicted label (the book's ``predict_ch3``)."""
     if not isinstance(version.recipe, Pixels):
         return
+    from tasks.judging import plots  # matplotlib takes half a second, which tables have no use for
+
     first = job.shards[0]
     batch = next(inputs.batches(read_inputs(folder, first), 0, min(GRID_IMAGES, first.stop), version.read_spec(job)))
     if not len(batch.row_ids):
@@ -252,7 +253,7 @@ def _draw_grid(folder: Path, job: Job, version: Version) -> None:
     true = [names.get(each, "" if np.isnan(each) else f"{each:g}") for each in labels_known] or None
     with scratch.placing(folder, PREDICTION_GRID) as temporary:
         images, predicted = np.asarray(batch.X), labels[LABEL_NAME].to_pylist()
-        painter.drawn("tasks.judging.image_figures", "image_grid", images, predicted, true, temporary)
+        plots.save(plots.draw_image_grid(images, predicted, true), temporary)
 
 
 # Rejected rows, which are never all in memory: a file for each shard that has some, gathered in _rejects.parquet.

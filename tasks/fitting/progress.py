@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from rich.progress import MofNCompleteColumn
 
 from tasks.errors import TrainingDiverged
-from tasks.judging import figures
+from tasks.judging import plots
 from tasks.judging.task import BOOK, Task
 from tasks.machine import progress
 from tasks.machine.telling import tell
@@ -48,7 +48,7 @@ class Watch:
                     said = _sentence(curve[-1], self._task)
                     tell(f"epoch {len(curve)}/{total}: {said}", short=said.replace("train ", ""))  # the stage's name
                 if self._trained.update(len(curve)):
-                    figures.learning_curve(curve, self._task.curves, self._path)
+                    plots.save(plots.draw_learning_curve(curve, self._task.curves), self._path)
                     self._shown.show(self._path, retries=0)
         self._tell_of_the_end(curve)
         return tuple(curve)
@@ -68,7 +68,8 @@ class Watch:
 
     def picture(self, curve: Sequence[Epoch]) -> FileRef:
         """The whole learning curve, drawn and shown."""
-        picture = figures.learning_curve(curve, self._task.curves, self._path, kept(curve, self._training).epoch)
+        best = kept(curve, self._training)
+        picture = plots.save(plots.draw_learning_curve(curve, self._task.curves, best.epoch), self._path)
         if live.in_a_run():
             self._shown.show(self._path)
             self._trained.show(self._training.steps.num_epochs)

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import safetensors.numpy
 import torch
+from matplotlib.figure import Figure
 
 from tasks.data.prepared_splits import Examples, read_split
 from tasks.data.recipe import Columns
 from tasks.fitting import served
 from tasks.fitting.splits import load_split
-from tasks.judging import figures, gates, image_figures, table_figures
+from tasks.judging import gates, plots
 from tasks.judging.baselines import Baselines, blocks_of_rows, read_rows
 from tasks.judging.metrics import Answers, CalibrationBins, calibration_bins, measure, measure_periods
 from tasks.judging.objective import Objective
@@ -105,15 +106,23 @@ class Candidate:
         return {name: value for name, value in measured.items() if value is not None}
 
 
+Draw = Callable[[Candidate, dict[str, Any]], Figure | None]  # None: it does not apply
+
+
 class Task(NamedTuple):
     """How a model of one kind is watched, measured, judged before export, and drawn."""
 
-    curves: figures.Curves  # what the learning curve shows
+    curves: plots.Curves  # what the learning curve shows
     describe_epoch: Callable[[Epoch], str]  # in the log
     measure: Callable[[Candidate], dict[str, Any]]  # the metrics on the test split
     describe: Callable[[dict[str, Any]], str]  # they, in the log
     judge: Callable[[Candidate, dict[str, Any], Gates], tuple[GateVerdict, ...]]
-    draw: Callable[[Candidate, dict[str, Any], RunFolder], tuple[FileRef, ...]]  # into the run's folder
+    figures: dict[str, Draw]  # by the file in the run's folder
+
+    def draw(self, candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tuple[FileRef, ...]:
+        """Write every figure that applies."""
+        drawn = ((file, draw(candidate, measured)) for file, draw in self.figures.items())
+        return tuple(plots.save(figure, run.file(file)) for file, figure in drawn if figure)
 
 
 def task_of(prepared: PreparedDataset) -> Task:
@@ -186,27 +195,23 @@ def _judge_by_the_book(candidate: Candidate, measured: dict[str, Any], bounds: G
     )
 
 
-def _draw_images(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tuple[FileRef, ...]:
-    """Confusion matrix, reliability diagram, and the images that were misclassified with the most confidence."""
-    return (*_draw_classes(candidate, run), _draw_misclassified(candidate, run))
+def _draw_confusion_matrix(candidate: Candidate, _: dict[str, Any]) -> Figure:
+    return plots.draw_confusion_matrix(_confusion_matrix(candidate), candidate.prepared.class_names)
 
 
-def _draw_classes(candidate: Candidate, run: RunFolder) -> tuple[FileRef, ...]:
-    names, matrix = candidate.prepared.class_names, _confusion_matrix(candidate)
-    return (
-        figures.confusion_matrix(matrix, names, run.file(artifact_paths.CONFUSION_MATRIX)),
-        figures.reliability(_bin(candidate), run.file(artifact_paths.RELIABILITY)),
-    )
+def _draw_reliability(candidate: Candidate, _: dict[str, Any]) -> Figure:
+    return plots.draw_reliability(_bin(candidate))
 
 
-def _draw_misclassified(candidate: Candidate, run: RunFolder) -> FileRef:
-    label, truth, confidence = candidate.outputs.answer, candidate.truth, _confidence(candidate)
+def _draw_misclassified(candidate: Candidate, _: dict[str, Any]) -> Figure | None:
+    """The images that were misclassified with the most confidence."""
+    label, truth, names = candidate.outputs.answer, candidate.truth, candidate.prepared.class_names
     (wrong,) = np.nonzero(label != truth)
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")[:WORST]]
-    names = candidate.prepared.class_names
+    if not len(wrong) or isinstance(candidate.prepared.recipe, Columns):
+        return None
+    worst = wrong[np.argsort(-_confidence(candidate)[wrong], kind="stable")[:WORST]]
     predicted, true = ([names[index] for index in labels[worst]] for labels in (label, truth))
-    path = run.file(artifact_paths.MISCLASSIFIED)
-    return image_figures.image_grid(candidate.test.inputs[worst], predicted, true, path)
+    return plots.draw_image_grid(candidate.test.inputs[worst], predicted, true)
 
 
 def _measure_own_classes(candidate: Candidate) -> dict[str, Any]:
@@ -262,25 +267,32 @@ def _judge_by_baselines(candidate: Candidate, measured: dict[str, Any], bounds: 
     return require_baselines(candidate).judge(candidate.outputs.losses, bounds)
 
 
-def _draw_own_classes(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tuple[FileRef, ...]:
-    """What it has learned, confusion matrix, reliability, and of two classes what every threshold would do."""
-    names, recipe, truth = candidate.prepared.class_names, candidate.prepared.recipe, candidate.truth
-    pictures = list(_draw_classes(candidate, run))
-    if (lead := candidate.outputs.lead) is not None:
-        path = run.file(artifact_paths.THRESHOLDS)
-        pictures.append(table_figures.thresholds(lead, truth == 1, names[1], path))
-    if periods := measured.get("periods"):
-        pictures.append(table_figures.by_period(periods, "accuracy", run.file(artifact_paths.BY_PERIOD)))
-    if not isinstance(recipe, Columns):
-        weights = candidate.weights["W"].T.reshape(-1, *recipe.input.shape)
-        pictures.append(image_figures.class_weights(weights, names, run.file(artifact_paths.CLASS_WEIGHTS)))
-        if (candidate.outputs.answer != truth).any():
-            pictures.append(_draw_misclassified(candidate, run))
-    elif found := list_coefficients(measured, recipe, names):
-        of_two = f"change of the log odds of {figures.short(names[1])} with"
-        unit = of_two if len(names) == 2 else "change of a class's score with"
-        pictures.insert(0, table_figures.coefficients(found, unit, run.file(artifact_paths.COEFFICIENTS)))
-    return tuple(pictures)
+def _draw_thresholds(candidate: Candidate, _: dict[str, Any]) -> Figure | None:
+    """Of two classes: what every threshold would do."""
+    lead, names = candidate.outputs.lead, candidate.prepared.class_names
+    return None if lead is None else plots.draw_thresholds(lead, candidate.truth == 1, names[1])
+
+
+def _draw_class_weights(candidate: Candidate, _: dict[str, Any]) -> Figure | None:
+    recipe = candidate.prepared.recipe
+    if isinstance(recipe, Columns):
+        return None
+    weights = candidate.weights["W"].T.reshape(-1, *recipe.input.shape)
+    return plots.draw_class_weights(weights, candidate.prepared.class_names)
+
+
+def _draw_periods(candidate: Candidate, measured: dict[str, Any]) -> Figure | None:
+    metric = "accuracy" if candidate.objective.is_of_classes else "rmse"
+    return plots.draw_periods(measured["periods"], metric) if measured.get("periods") else None
+
+
+def _draw_coefficients(candidate: Candidate, measured: dict[str, Any]) -> Figure | None:
+    recipe, names = candidate.prepared.recipe, candidate.prepared.class_names
+    if not isinstance(recipe, Columns) or not (found := list_coefficients(measured, recipe, names)):
+        return None
+    target = recipe.target.name if recipe.target else "the prediction"
+    of_classes = f"the log odds of {plots.short(names[1])}" if len(names) == 2 else "a class's score"
+    return plots.draw_coefficients(found, f"change of {of_classes if names else plots.short(target)} with")
 
 
 # Regressions
@@ -331,11 +343,9 @@ def _learned(measured: dict[str, Any]) -> list[float]:
     return [*measured["weights"], measured["bias"]]
 
 
-def _draw_numbers(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tuple[FileRef, ...]:
-    """The learned parameters beside the true ones, and the residuals."""
-    true, sigma = candidate.prepared.true_parameters, measured["noise_estimate"]
-    residuals = candidate.truth - candidate.outputs.answer
-    return (figures.fit(_learned(measured), true, residuals, sigma, run.file(artifact_paths.FIT)),)
+def _draw_fit(candidate: Candidate, measured: dict[str, Any]) -> Figure:
+    true, residuals = candidate.prepared.true_parameters, candidate.truth - candidate.outputs.answer
+    return plots.draw_fit(_learned(measured), true, residuals, measured["noise_estimate"])
 
 
 def _measure_own_numbers(candidate: Candidate) -> dict[str, Any]:
@@ -367,37 +377,52 @@ def _describe_own_numbers(measured: dict[str, Any]) -> str:
     )
 
 
-def _draw_own_numbers(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tuple[FileRef, ...]:
-    """Coefficients, residuals, and predictions by the truth."""
-    predicted, truth, recipe = candidate.outputs.answer, candidate.truth, candidate.prepared.recipe
-    pictures = [
-        table_figures.residuals(predicted, truth, run.file(artifact_paths.RESIDUALS)),
-        table_figures.predicted_and_true(predicted, truth, run.file(artifact_paths.PREDICTED_AND_TRUE)),
-    ]
-    if periods := measured.get("periods"):
-        pictures.append(table_figures.by_period(periods, "rmse", run.file(artifact_paths.BY_PERIOD)))
-    if isinstance(recipe, Columns) and (found := list_coefficients(measured, recipe)):
-        unit = f"change of {figures.short(recipe.target.name) if recipe.target else 'the prediction'} with"
-        pictures.insert(0, table_figures.coefficients(found, unit, run.file(artifact_paths.COEFFICIENTS)))
-    return tuple(pictures)
+def _draw_residuals(candidate: Candidate, _: dict[str, Any]) -> Figure:
+    return plots.draw_residuals(candidate.outputs.answer, candidate.truth)
 
 
-CURVES_OF_CLASSES = figures.Curves(
+def _draw_predictions(candidate: Candidate, _: dict[str, Any]) -> Figure:
+    return plots.draw_predictions(candidate.outputs.answer, candidate.truth)
+
+
+CURVES_OF_CLASSES = plots.Curves(
     ("train_loss", "validation_loss", "train_accuracy", "test_accuracy", "validation_accuracy"),
     ylabel="loss (nats), accuracy",
     yscale="linear",
 )
-CURVES_OF_NUMBERS = figures.Curves(
+CURVES_OF_NUMBERS = plots.Curves(
     ("train_loss", "validation_loss", "test_loss"), ylabel="half mean squared error", yscale="log"
 )
+FIGURES_OF_IMAGES: dict[str, Draw] = {
+    artifact_paths.CONFUSION_MATRIX: _draw_confusion_matrix,
+    artifact_paths.RELIABILITY: _draw_reliability,
+    artifact_paths.MISCLASSIFIED: _draw_misclassified,
+}
+FIGURES_OF_CLASSES: dict[str, Draw] = {
+    artifact_paths.COEFFICIENTS: _draw_coefficients,
+    artifact_paths.CONFUSION_MATRIX: _draw_confusion_matrix,
+    artifact_paths.RELIABILITY: _draw_reliability,
+    artifact_paths.THRESHOLDS: _draw_thresholds,
+    artifact_paths.BY_PERIOD: _draw_periods,
+    artifact_paths.CLASS_WEIGHTS: _draw_class_weights,
+    artifact_paths.MISCLASSIFIED: _draw_misclassified,
+}
+FIGURES_OF_NUMBERS: dict[str, Draw] = {
+    artifact_paths.COEFFICIENTS: _draw_coefficients,
+    artifact_paths.RESIDUALS: _draw_residuals,
+    artifact_paths.PREDICTED_AND_TRUE: _draw_predictions,
+    artifact_paths.BY_PERIOD: _draw_periods,
+}
 _CLASSES, _NUMBERS = (CURVES_OF_CLASSES, _describe_epoch_of_classes), (CURVES_OF_NUMBERS, _describe_epoch_of_numbers)
 BOOK: dict[TaskName, Task] = {
-    "classification": Task(*_CLASSES, _measure_classes, _describe_images, _judge_by_the_book, _draw_images),
-    "regression": Task(*_NUMBERS, _measure_numbers, _describe_numbers, _judge_by_best_fit, _draw_numbers),
+    "classification": Task(*_CLASSES, _measure_classes, _describe_images, _judge_by_the_book, FIGURES_OF_IMAGES),
+    "regression": Task(
+        *_NUMBERS, _measure_numbers, _describe_numbers, _judge_by_best_fit, {artifact_paths.FIT: _draw_fit}
+    ),
 }
 OWN: dict[TaskName, Task] = {
     "classification": Task(
-        *_CLASSES, _measure_own_classes, _describe_own_classes, _judge_by_baselines, _draw_own_classes
+        *_CLASSES, _measure_own_classes, _describe_own_classes, _judge_by_baselines, FIGURES_OF_CLASSES
     ),
-    "regression": Task(*_NUMBERS, _measure_own_numbers, _describe_own_numbers, _judge_by_baselines, _draw_own_numbers),
+    "regression": Task(*_NUMBERS, _measure_own_numbers, _describe_own_numbers, _judge_by_baselines, FIGURES_OF_NUMBERS),
 }

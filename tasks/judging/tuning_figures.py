@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState, create_trial
 from optuna.visualization import matplotlib as plots
 
-from tasks.judging import figures
+from tasks.judging.plots import save
 from tasks.store import artifact_paths, atomic
 from tasks.store.record import FileRef
 from tasks.store.tuned import Setting, Trial, Tuned, mean_interval
@@ -84,7 +84,7 @@ def draw_winner(tuned: Tuned, path: Path) -> FileRef:
     title = f"{len(tuned.validation_losses)} seeds, their mean and its 95 % interval"
     axes.set(ylim=(1.6, -0.5), xlabel="validation loss", title=title)
     axes.grid(alpha=0.3, axis="x")
-    return figures.save(figure, path)
+    return save(figure, path)
 
 
 def _find_domain(values: Sequence[Setting]) -> BaseDistribution:

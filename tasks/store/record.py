@@ -17,7 +17,7 @@ class _NotInKey:
     """Marks a field that changes no result: two calls of a stage that differ in it alone are the same call."""
 
 
-NOT_IN_KEY = _NotInKey()  # as in ``Annotated[str, NOT_IN_KEY]``; read by tasks/stage/reuse.py
+NOT_IN_KEY = _NotInKey()  # as in ``Annotated[str, NOT_IN_KEY]``; read by tasks/stage/cache.py
 
 
 def _chosen(value: Any) -> Any:

@@ -1,0 +1,403 @@
+"""Pictures of a run: each function takes plain numbers and returns a figure, which ``save`` writes as PNG."""
+
+import io
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from tasks.machine import lettering
+from tasks.machine.arrays import Array
+from tasks.machine.words import readable
+from tasks.records import Epoch
+from tasks.serving.raw_units import Coefficient
+from tasks.store import atomic
+from tasks.store.record import FileRef
+from tasks.store.trend import Trend
+
+if TYPE_CHECKING:  # who draws only a trend has no use for what measures
+    from tasks.judging.metrics import CalibrationBins
+
+ZERO: dict[str, Any] = {"color": "black", "linewidth": 0.8}
+IDEAL: dict[str, Any] = {"color": "black", "linewidth": 1, "linestyle": "--"}  # or by chance
+LONGEST = 40  # characters of a name
+
+
+def save(figure: Figure, path: Path) -> FileRef:
+    """Write ``figure`` atomically, as evidence of a run."""
+    return atomic.write_bytes(path, png(figure), is_kept=False)
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as PNG; the same figure gives the same bytes (no software version inside)."""
+    with io.BytesIO() as stream, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a letter that the font lacks
+        figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
+        return stream.getvalue()
+
+
+def short(name: str, longest: int = LONGEST) -> str:
+    """A name as a picture has room for it; ``$`` stands for itself and begins no formula."""
+    name = lettering.spelt(name)
+    kept = name if len(name) <= longest else f"{name[: longest - 1]}…"
+    return kept.replace("$", r"\$")
+
+
+def _subplots(width: float, height: float, *grid: int, **options: Any) -> tuple[Figure, Any]:
+    """A figure of so many inches, and its axes: one, or those of a ``grid`` of rows and columns."""
+    mpl.rcParams["font.family"] = lettering.families()
+    figure = Figure((width, height), layout="constrained")
+    return figure, figure.subplots(*grid, **options)
+
+
+def _draw_bars(axes: Axes, sizes: Sequence[float], names: Sequence[str], labels: Sequence[str], margin: float) -> None:
+    """Horizontal bars, the first on top, each with its name beside it and a label at its end."""
+    axes.bar_label(axes.barh(range(len(sizes)), sizes), labels, padding=3, fontsize=8)
+    axes.set_yticks(range(len(sizes)), names, fontsize=9)
+    axes.invert_yaxis()
+    axes.margins(x=margin)  # for the labels
+
+
+# Of training
+
+
+class Curves(NamedTuple):
+    """Which fields of an epoch the learning curve of a task shows, and on what axis."""
+
+    fields: tuple[str, ...]
+    ylabel: str
+    yscale: str
+
+
+MOST_MARKERS = 40  # on a line
+LINES = {
+    "train_loss": "o-", "validation_loss": "d-", "test_loss": "s:",
+    "train_accuracy": "^--", "test_accuracy": "s-.", "validation_accuracy": "d:",
+}  # fmt: skip
+
+
+def draw_learning_curve(curve: Sequence[Epoch], shown: Curves, kept_epoch: int | None = None) -> Figure:
+    """What was measured by epoch (the book's Animator), so far as it was.
+
+    With ``kept_epoch`` and examples held out to watch, also whose weights were kept.
+    """
+    figure, axes = _subplots(6.4, 4)
+    every = math.ceil(len(curve) / MOST_MARKERS)
+    for name in shown.fields:
+        values = [getattr(point, name) for point in curve]
+        if None not in values:
+            epochs = [point.epoch for point in curve]
+            axes.plot(epochs, values, LINES[name], markersize=3, markevery=every, label=name.replace("_", " "))
+    if kept_epoch is not None and curve[-1].validation_loss is not None:
+        axes.axvline(kept_epoch, **ZERO, linestyle=":", label=f"kept: epoch {kept_epoch}")
+    axes.set(xlabel="epoch", title="Learning curve", ylabel=shown.ylabel, yscale=shown.yscale)
+    axes.locator_params(axis="x", integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center right")  # "best" looks for a place, and warns on a busy machine that this takes long
+    return figure
+
+
+# Of classifiers
+
+MOST_COUNTED = 40  # classes whose matrix has room for counts
+MOST_NAMED = 100  # classes whose names can be read
+MOST_MISTAKES = 30  # that are told one by one
+LONGEST_CLASS = 20
+
+
+def draw_confusion_matrix(counts: ArrayLike, class_names: Sequence[str]) -> Figure:
+    """Counts ``(classes, classes)``: rows are true labels, columns predicted ones, shaded by share of the row.
+
+    Of more classes than can be named, the recall that they have and what is taken for what most often.
+    """
+    table, names = np.asarray(counts), [short(name, LONGEST_CLASS) for name in class_names]
+    if len(names) > MOST_NAMED:
+        return _draw_mistakes(table, names)
+    is_counted = len(names) <= MOST_COUNTED
+    size = 0.55 * len(names) + 2 + 0.07 * max(map(len, names)) if is_counted else 14
+    figure, axes = _subplots(size, size)
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), number in np.ndenumerate(table) if is_counted else ():
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(number), ha="center", va="center", fontsize=7, color=colour, in_layout=False)
+    font = 10 if is_counted else 5
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=font)
+    axes.set_yticks(range(len(names)), names, fontsize=font)
+    axes.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
+    return figure
+
+
+def _draw_mistakes(table: Array, names: Sequence[str]) -> Figure:
+    """Left: how many classes have which recall. Right: the most frequent mistakes, with the rows of the true class."""
+    rows, correct = table.sum(axis=1), np.diag(table)
+    mistakes = table - np.diag(correct)
+    most = np.argsort(-mistakes, axis=None, kind="stable")[: min(MOST_MISTAKES, np.count_nonzero(mistakes))]
+    true, predicted = np.unravel_index(most, table.shape)
+    figure, (left, right) = _subplots(12, 8, 1, 2, width_ratios=[1, 2])
+    left.hist(correct[rows > 0] / rows[rows > 0], bins=20, range=(0, 1))
+    left.set(title="Recall", xlabel="recall", ylabel="classes")
+    sizes = mistakes[true, predicted].tolist()
+    pairs = [f"{names[one]} → {names[other]}" for one, other in zip(true, predicted, strict=True)]
+    _draw_bars(right, sizes, pairs, [f"{size} of {count}" for size, count in zip(sizes, rows[true], strict=True)], 0.12)
+    right.set(title="Most frequent mistakes: true → predicted", xlabel="rows")
+    return figure
+
+
+def draw_reliability(bins: "CalibrationBins") -> Figure:
+    """Accuracy by confidence, beside the diagonal of perfect calibration; bar widths are the bins."""
+    width = 1 / len(bins.counts)
+    bars: dict[str, Any] = {"x": np.arange(len(bins.counts)) * width, "width": width, "align": "edge"}
+    figure, (upper, lower) = _subplots(5, 5, 2, 1, height_ratios=[3, 1], sharex=True)
+    upper.bar(height=bins.accuracy, **bars, edgecolor="white", label="accuracy")
+    upper.plot([0, 1], [0, 1], **IDEAL, label="perfect calibration")
+    upper.set(ylabel="accuracy", title="Reliability diagram", ylim=(0, 1))
+    upper.legend(loc="upper left")
+    lower.bar(height=bins.counts, **bars, edgecolor="white", color="grey")
+    lower.set(xlabel="confidence", ylabel="examples", xlim=(0, 1))
+    return figure
+
+
+def draw_thresholds(score: Array, is_positive: Array, class_name: str) -> Figure:
+    """Of every threshold of a score ``(n,)``: ROC (left) and precision-recall (right), against a model by chance."""
+    recall, false_rate, precision = find_rates(score, is_positive)
+    average = float(np.sum(np.diff(recall) * precision[1:]))
+    figure, (left, right) = _subplots(9, 4.2, 1, 2)
+    left.plot(false_rate, recall, label=f"area {np.trapezoid(recall, false_rate):.3f}")
+    left.plot([0, 1], [0, 1], **IDEAL, label="chance")
+    left.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
+    right.step(recall, precision, where="pre", label=f"average precision {average:.3f}")
+    right.axhline(is_positive.mean(), **IDEAL, label="chance")
+    right.set(title="Precision and recall", xlabel="recall", ylabel="precision", ylim=(0, 1.02))
+    for axes in (left, right):
+        axes.legend(loc="lower center", title=f"positive: {short(class_name)}")
+    return figure
+
+
+def find_rates(score: Array, is_positive: Array) -> tuple[Array, Array, Array]:
+    """Recall, false positive rate and precision at every threshold, from above the largest score down, as shares.
+
+    ``score`` and ``is_positive`` are ``(n,)``; each answer has one value for every distinct score, and one above all.
+    """
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # equal scores pass together
+    hits, passed = np.cumsum(is_positive[order])[ends], ends + 1
+    positives, negatives = max(int(is_positive.sum()), 1), max(int((~is_positive).sum()), 1)
+    recall, false_rate = np.append(0.0, hits / positives), np.append(0.0, (passed - hits) / negatives)
+    return recall, false_rate, np.append(1.0, hits / passed)
+
+
+# Of regressions
+
+MOST_POINTS = 5_000  # in a scatter plot
+INKED = 4_000.0  # the area that all points have together, in square points of type, but for
+SMALLEST, LARGEST = 6.0, 40.0  # areas of one: few are to be seen as well as many
+TICKS = 5  # on an axis of raw units, whose numbers may be long
+
+
+def draw_fit(learned: Sequence[float], true: Sequence[float] | None, residuals: Array, sigma: float) -> Figure:
+    """Left: learned beside true weights and bias. Right: residuals beside the normal density N(0, sigma²)."""
+    figure, (left, right) = _subplots(9, 4, 1, 2)
+    positions = np.arange(len(learned))
+    left.bar(positions - 0.2, learned, width=0.4, label="learned")
+    if true is not None:
+        left.bar(positions + 0.2, true, width=0.4, label="true")
+    left.axhline(0, **ZERO)
+    left.set_xticks(positions, [*(f"w{index}" for index in positions[:-1]), "b"])
+    left.set(title="Parameters")
+    right.hist(residuals, bins=40, density=True, alpha=0.5, label="residuals")
+    x = np.linspace(residuals.min(), residuals.max(), 200, dtype=float)
+    density = np.exp(-((x / sigma) ** 2) / 2) / (sigma * math.sqrt(2 * math.pi))
+    right.plot(x, density, label=f"N(0, {sigma:.3g}²)")
+    right.set(title="Residuals on the test split", xlabel="target - prediction", ylabel="density")
+    for axes in (left, right):
+        axes.legend(loc="upper right")
+    return figure
+
+
+def draw_residuals(predicted: Array, truth: Array) -> Figure:
+    """Left: ``truth`` minus ``predicted`` ``(n,)`` by prediction. Right: how often each residual is."""
+    figure, (left, right) = _subplots(9, 4, 1, 2, width_ratios=[2, 1], sharey=True)
+    _draw_points(left, predicted, truth - predicted)
+    left.axhline(0, **ZERO)
+    left.locator_params(axis="x", nbins=TICKS)
+    left.set(title="Residuals on the test split", xlabel="prediction", ylabel="target - prediction")
+    right.hist(truth - predicted, bins=40, orientation="horizontal")
+    right.set(xlabel="rows")
+    return figure
+
+
+def draw_predictions(predicted: Array, truth: Array) -> Figure:
+    """Predictions ``(n,)`` by the truth, beside the diagonal of perfect ones."""
+    figure, axes = _subplots(5, 5)
+    _draw_points(axes, truth, predicted)
+    axes.axline((truth.mean(), truth.mean()), slope=1, **IDEAL, label="perfect")
+    axes.locator_params(nbins=TICKS)
+    axes.set(title="Predicted against true", xlabel="target", ylabel="prediction")
+    axes.legend(loc="upper left")
+    return figure
+
+
+def _draw_points(axes: Axes, x: Array, y: Array) -> None:
+    """Those of some rows, evenly spread, the larger the fewer there are."""
+    shown = np.linspace(0, len(x) - 1, min(len(x), MOST_POINTS)).astype(np.int64)
+    axes.scatter(x[shown], y[shown], s=np.clip(INKED / len(shown), SMALLEST, LARGEST), alpha=0.7, linewidths=0)
+
+
+# Of tables
+
+LONGEST_COLUMN = 28  # characters beside a bar
+
+
+def draw_coefficients(found: Sequence[Coefficient], unit: str) -> Figure:
+    """Bars of sizes, the largest on top, each with its value in the units of the data at its end."""
+    figure, axes = _subplots(6.4, 1.2 + 0.32 * len(found))
+    names = [short(each.name, LONGEST_COLUMN) for each in found]
+    _draw_bars(axes, [each.size for each in found], names, [readable(each.value) for each in found], 0.35)
+    axes.axvline(0, **ZERO)
+    axes.locator_params(axis="x", nbins=TICKS)
+    figure.suptitle("Largest coefficients (at the bars: a unit's)")  # over the names too, which may be long
+    figure.supxlabel(f"{unit}\na deviation of the column, or a level", fontsize=10)
+    return figure
+
+
+def draw_periods(periods: Sequence[Mapping[str, Any]], metric: str) -> Figure:
+    """A metric of each period of the test split, with its 95 % interval."""
+    figure, axes = _subplots(8, 3)
+    values = np.array([each["metrics"][metric] for each in periods])
+    ends = np.array([each["intervals"][metric] for each in periods]).T
+    axes.errorbar(range(len(periods)), values, np.abs(ends - values), fmt="o", capsize=3)
+    axes.set_xticks(range(len(periods)), [each["period"] for each in periods], rotation=30, ha="right", fontsize=8)
+    axes.set(title=f"{metric} on the test split by period, with 95 % intervals")
+    return figure
+
+
+# Of images
+
+INK, WRONG = "#7d7d7d", "#d64545"  # of words on no ground of their own: to be read on light and dark pages
+MOST_CLASSES = 40
+COLUMNS_OF_WEIGHTS, COLUMNS_OF_IMAGES = 5, 9
+INCHES = 1.25  # a column is wide
+LONGEST_ABOVE = 16  # characters above an image
+
+
+def draw_class_weights(weights: Array, class_names: Sequence[str]) -> Figure:
+    """The weight of each pixel ``(classes, height, width)`` for each class, against the mean of all classes.
+
+    Red speaks for a class where a picture is bright, blue against it; of colour ``(…, 3)`` each channel is as bright as
+    its weight is large, so that grey says nothing and a hue is what the class looks like. All classes have one scale.
+    """
+    shown = weights[:MOST_CLASSES] - weights.mean(axis=0)
+    most = float(np.abs(shown).max()) or 1.0
+    pixels, said = 0.5 + shown / (2 * most), "a hue: for it where there is this colour"
+    if shown.ndim == 3:
+        pixels, said = mpl.colormaps["RdBu_r"](pixels)[..., :3], "red: for it where bright"
+    more = f"the first {len(shown)} of {len(weights)} classes, " if len(shown) < len(weights) else ""
+    columns = min(COLUMNS_OF_WEIGHTS, max(len(shown), 3))  # so that the heading has room
+    heading = f"Weights of each class, to ±{most:.2g}\n({more}{said})"
+    return _draw_mosaic((255 * pixels).astype(np.uint8), [(name,) for name in class_names], columns, heading)
+
+
+def draw_image_grid(images: NDArray[np.uint8], predicted: Sequence[str], true: Sequence[str] | None) -> Figure:
+    """Images ``(n, height, width)`` or in colour ``(…, 3)``, under true and predicted label, errors red.
+
+    As the book's ``predict_ch3``.
+    """
+    return _draw_mosaic(images, [*zip(*([true] if true else []), predicted, strict=True)], COLUMNS_OF_IMAGES)
+
+
+def _draw_mosaic(
+    images: NDArray[np.uint8], names: Sequence[tuple[str, ...]], columns: int, heading: str = ""
+) -> Figure:
+    """Each image under its names, which are red where they differ; what is between the images is transparent.
+
+    On axes of their own 18 images would take 0.3 s longer.
+    """
+    rows = max(1, math.ceil(len(images) / columns))
+    height, width = images.shape[1:3]
+    across = width + max(2, width // 4, 5 * height // 4 - width)  # with the gap between the columns
+    head = max(height // 2, math.ceil(0.3 * across))  # room for two lines of text
+    mosaic = np.zeros((rows * (height + head), columns * across, 4), np.uint8)
+    inches, above = INCHES * len(mosaic) / across, 0.4 * bool(heading)
+    figure, axes = _subplots(INCHES * columns, inches + above)
+    figure.set(layout_engine="none", facecolor="none")
+    figure.suptitle(heading, x=0.01, ha="left", fontsize=9, color=INK)
+    axes.set(position=(0, 0, 1, inches / (inches + above)))
+    axes.axis("off")
+    for index, (image, words) in enumerate(zip(images, names, strict=False)):
+        top = index // columns * (height + head) + head
+        left = index % columns * across + (across - width) // 2
+        place = mosaic[top : top + height, left : left + width]
+        place[..., :3], place[..., 3] = image if image.ndim == 3 else image[..., None], 255
+        title = "\n".join(short(each, LONGEST_ABOVE) for each in words)
+        colour = INK if words[0] == words[-1] else WRONG
+        axes.text(left + width / 2, top - 1, title, fontsize=8, color=colour, ha="center", va="bottom")
+    axes.imshow(mosaic, aspect="auto")
+    return figure
+
+
+# Of a name's overview
+
+DARK_PAPER = dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "#15181c")
+MARKS = {  # of each outcome: colour and mark, and words
+    "published": ("C0o", "published"),
+    "judged": ("C0o", "passed, not published"),  # hollow
+    "refused": ("C3X", "refused"),
+    "unchanged": ("C7|", "unchanged"),
+    "failed": ("C3x", "failed before a verdict"),
+    "unfinished": ("C7x", "killed or interrupted"),
+}
+SPAN = 20  # losses that differ by such a factor are drawn by decades
+DATES, NUMBERS = 6, 12  # that have room: days below the axis, versions above their line
+
+
+def draw_trend(trend: Trend, on_dark: bool = False) -> bytes:
+    """PNG: every run at its figure, by outcome; the version that was live then as a step, and the gate's bound.
+
+    A run that has changed nothing stands beside the live version, one of which nothing was measured below all others.
+    """
+    points, places = trend.points, np.arange(len(trend.points))
+    value, live, bound = known = np.array([(each.value, each.live_value, each.bound) for each in points], float).T
+    low, high = (np.nanmin(known), np.nanmax(known)) if np.isfinite(known).any() else (0.0, 1.0)
+    changes = [at for at in places[~np.isnan(live)] if at == 0 or points[at].live != points[at - 1].live]
+    with style.context(["dark_background", DARK_PAPER] if on_dark else []):  # ticks are coloured in drawing
+        figure, axes = _subplots(5.8, 3.7)
+        axes.set(yscale="log" if trend.is_loss and 0 < low * SPAN < high else "linear", ylabel=trend.figure)
+        if (is_bound := ~np.isnan(bound)).any():
+            axes.plot(places[is_bound], bound[is_bound], "C1--", label="the strictest gate")
+        if changes:
+            axes.step(places, live, "C0", where="mid", alpha=0.7, label="live version")
+        outcomes = np.array([each.outcome for each in points])
+        height = np.where(outcomes == "unchanged", live, value)
+        below = low / 1.5 if axes.get_yscale() == "log" else low - (high - low or abs(low) or 1) / 10
+        height[np.isnan(height)] = below
+        for outcome, (mark, words) in MARKS.items():
+            if (is_of := outcomes == outcome).any():
+                filling = "none" if outcome == "judged" else "full"
+                axes.plot(places[is_of], height[is_of], mark, fillstyle=filling, markersize=7, zorder=3, label=words)
+        for at in changes[:: -math.ceil(len(changes) / NUMBERS) or -1]:  # the newest in any case
+            above: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
+            axes.annotate(f"v{points[at].live}", (at, live[at]), **above, fontsize=7, color="C0")
+        shown = places[:: math.ceil(len(points) / DATES)]
+        axes.set_xticks(shown, tell_dates([points[at].date for at in shown]))
+        axes.set(title=f"The last {len(points)} runs" if len(points) > 1 else "The last run")
+        axes.margins(x=0.04, y=0.15)
+        axes.grid(alpha=0.25)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+        return png(figure)
+
+
+def tell_dates(dates: Sequence[str]) -> list[str]:
+    """Days; or, of a single one, times."""
+    moments = [datetime.fromisoformat(date) for date in dates]
+    is_one = len({moment.date() for moment in moments}) == 1 < len(moments)
+    return [f"{moment:%H:%M}" if is_one else f"{moment:%-d %b}" for moment in moments]

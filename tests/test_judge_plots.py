@@ -15,13 +15,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from PIL import Image
-from tasks.serving.raw_units import Coefficient, list_coefficients
 
 from tasks.data.recipe import Column, Columns, Target
 from tasks.judging import plots, task
 from tasks.judging.metrics import calibration_bins
 from tasks.machine import lettering
 from tasks.records import Epoch
+from tasks.serving.raw_units import Coefficient, list_coefficients
 from tasks.store.trend import Point, Trend
 
 RNG = np.random.default_rng(0)

@@ -24,7 +24,7 @@ from flows.predict import predict
 from flows.retrain import retrain
 from prefect_api import api_client, post, wait_for
 from tasks.errors import GateFailed
-from tasks.judging import figures
+from tasks.judging import plots
 from tasks.parameters import (
     EvaluateParameters,
     MaintainParameters,
@@ -134,13 +134,13 @@ def test_an_unchanged_run_shows_the_pictures_of_the_stages_that_it_reused(prefec
 def test_a_long_training_is_shown_while_it_lasts(prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.stage.live.UPDATE_SECONDS", 0.0)
     points: list[int] = []
-    drawn = figures.learning_curve
+    drawn = plots.draw_learning_curve
 
     def drawing(curve: Any, *how: Any) -> Any:
         points.append(len(curve))
         return drawn(curve, *how)
 
-    monkeypatch.setattr(figures, "learning_curve", drawing)
+    monkeypatch.setattr(plots, "draw_learning_curve", drawing)
     training = {"model": "linear-regression", "num_epochs": 8, "seed": 9}
     retrain(RetrainParameters.model_validate({"name": "patient", "training": training, "force": True}))
     assert len(points) > 2

@@ -16,7 +16,7 @@ from store_state import age_demotions
 from tasks.download import download
 from tasks.evaluate import evaluate
 from tasks.export import export
-from tasks.judging import figures, gates
+from tasks.judging import gates, plots
 from tasks.parameters import RetrainParameters
 from tasks.preprocess import preprocess
 from tasks.publish import publish
@@ -113,7 +113,7 @@ class Nights:
 @pytest.fixture
 def nights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nights:
     """Without what takes long and leaves nothing behind that matters here: pictures, and a process to serve in."""
-    monkeypatch.setattr(figures, "save", lambda figure, path: atomic.write_bytes(path, b"a picture"))
+    monkeypatch.setattr(plots, "save", lambda figure, path: atomic.write_bytes(path, b"a picture"))
     served = gates.judge("servability", 0, maximum=0)
     monkeypatch.setattr(tasks.export, "servability", lambda *arguments: (served,))
     return Nights(tmp_path / "days")

@@ -198,16 +198,9 @@ def test_of_a_table_each_weight_decay_of_a_grid_is_tried_once_and_no_statistic_s
 def test_training_with_auto_is_training_with_the_weight_decay_that_it_chose() -> None:
     prepared, _, _ = table()
     options = {"device": "cpu", "seed": 1, "defaults": "data", "batch_size": 50, "num_epochs": 3}
-<<<<<<< .merge_file_b1Jcur
-    models = list[TrainedModel]()
-    for decay in ("auto", None):
-        chosen = models[0].steps.weight_decay if models else None
-        training = LinearTraining.model_validate(options | {"weight_decay": decay or chosen})
-=======
     models, chosen = list[TrainedModel](), 0.0
     for decay in ("auto", "chosen"):
         training = LinearTraining.model_validate(options | {"weight_decay": chosen or "auto"})
->>>>>>> .merge_file_wwCmhE
         models.append(plain(train)(RunFolder.open(f"run-{decay}", {}), prepared, training))
         assert models[0].steps is not None
         chosen = models[0].steps.weight_decay

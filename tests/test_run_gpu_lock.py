@@ -21,6 +21,7 @@ from tasks.stage import gpu_lock
 @pytest.fixture(autouse=True)
 def _own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_lock, "lock_file", lambda: tmp_path / "gpu.lock")
+    monkeypatch.setattr(devices, "cuda_fault", lambda: None)
 
 
 def in_a_task(work: Callable[[], Any]) -> Any:
@@ -29,7 +30,13 @@ def in_a_task(work: Callable[[], Any]) -> Any:
 
 
 def hold(path: Path, held: Any, release: Any) -> None:
-    gpu_lock.lock_file = lambda: path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_lock, "lock_file", lambda: path)
+        patch.setattr(devices, "cuda_fault", lambda: None)
+        hold_until(held, release)
+
+
+def hold_until(held: Any, release: Any) -> None:
     with gpu_lock.hold(Device.CUDA):
         held.set()
         release.wait(120)

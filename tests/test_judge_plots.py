@@ -191,7 +191,6 @@ def test_coefficients_are_ordered_by_what_a_deviation_of_their_column_does() -> 
         ("district = west", 45.0, 45.0),
         ("district = (missing)", 0.0, 0.0),
     ]
-    assert len(list_coefficients({"weights": WEIGHTS}, RECIPE, count=2)) == 2
     assert list_coefficients({}, RECIPE) == []
 
 
@@ -199,8 +198,8 @@ def test_coefficients_of_two_classes_are_log_odds_and_of_more_each_class_has_its
     halved = {"area": -5.0, "district": {"(missing)": 0.0, "east": 25.0, "west": -22.5}, "garden": -100.0}
     two = list_coefficients({"weights": {"no": halved, "yes": WEIGHTS}}, RECIPE, ("no", "yes"))
     assert [(each.name, each.value) for each in two[:2]] == [("area", 15.0), ("garden", 300.0)]
-    three = list_coefficients({"weights": {"a": halved, "b": WEIGHTS, "c": WEIGHTS}}, RECIPE, ("a", "b", "c"), count=3)
-    assert [each.name for each in three] == ["b: area", "c: area", "b: garden"]
+    three = list_coefficients({"weights": {"a": halved, "b": WEIGHTS, "c": WEIGHTS}}, RECIPE, ("a", "b", "c"))
+    assert [each.name for each in three[:3]] == ["b: area", "c: area", "b: garden"]
 
 
 def test_the_bars_of_coefficients_are_the_sizes_and_say_the_values_in_the_units_of_the_data() -> None:

@@ -72,7 +72,7 @@ def test_a_retrain_that_changes_nothing_asks_little_and_imports_nothing_that_tra
     assert asked.pop("disk") <= 18, "file and folder, for the run's first note and for one of each of eight stages"
     assert sum(asked.values()) <= 32, asked
     assert asked["POST artifacts"] <= 8, asked
-    assert not {"torch", "matplotlib", "onnx", "scipy.stats", "pandas", "fastapi"} & modules
+    assert not {"torch", "onnx", "scipy.stats", "pandas", "fastapi"} & modules
 
 
 def learn(parameters: RetrainParameters) -> None:

@@ -192,6 +192,10 @@ def test_of_a_table_each_weight_decay_of_a_grid_is_tried_once_and_no_statistic_s
         loss = np.mean((y[held_out] - theirs.predict(inputs[held_out])) ** 2) / 2
         assert trial.validation_loss == pytest.approx(loss, rel=1e-6)
     assert len(search(prepared, base, 32, ("loss=squared|huber",), name="both")) == 2 * len(trials)
+    few = search(prepared, base, 6, (), name="grows")
+    more = search(prepared, base, 32, (), name="grows")
+    assert more[:6] == few
+    assert {trial.settings["weight_decay"] for trial in more} == {*decays}, "with more trials none is left out"
     assert len(search(prepared, base, 8, ("weight-decay=1e-4:1",), name="range")) == 8
 
 

@@ -114,7 +114,8 @@ def _parse(training: Training, field: str, name: str, text: str) -> BaseDistribu
         raise UsageError(f"--space {name}={text}", "values by |" + ", or LOW:HIGH" * (field not in OF_WORDS), EXAMPLE)
     low, high = (float(_number(field, name, each)) for each in ends)
     if not low < high:
-        raise UsageError(f"--space {name}={text}", "the lower bound first", f"write {name}={ends[1]}:{ends[0]}")
+        instead = ends[0] if low == high else f"{ends[1]}:{ends[0]}"
+        raise UsageError(f"--space {name}={text}", "the lower bound first", f"write {name}={instead}")
     for end in ends:
         _value(training, field, name, end)
     if field in WHOLE:

@@ -316,7 +316,7 @@ class OwnTrainer(Trainer):
             )
             with devices.seeded(self.device, self.training.seed_number) as generator:
                 *_, losses[decay] = candidate.validation_losses(fitted, validation, generator)
-        return min(losses, key=losses.__getitem__)
+        return min(losses, key=lambda decay: (math.isnan(losses[decay]), losses[decay]))
 
 
 class ImageTrainer(OwnTrainer):

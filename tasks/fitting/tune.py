@@ -199,7 +199,7 @@ class HyperparameterSearch:
         self._study, self._space, self._training = study, space, training
         grid = list_grid(space)
         self._grid = grid if len(grid) <= num_trials else []
-        self.num_wanted = len(self._grid) or num_trials
+        self.num_wanted = len(study.trials) + len(self._list_untried()) if self._grid else num_trials
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -216,7 +216,7 @@ class HyperparameterSearch:
             first = done - done % WAVE
             earlier = self._study.get_trials(deepcopy=False)[:first]
             short_losses = tuple(loss for each in earlier for loss in each.intermediate_values.values())
-            asked = self._ask(first, earlier)[done - first :]
+            asked = self._list_untried()[: WAVE - done % WAVE] or self._ask(first, earlier)[done - first :]
             seed = self._training.base.seed_number
             specs = [
                 TrialSpec(done + at, shorten(self._space, params), seed, deadline, short_losses)
@@ -230,16 +230,24 @@ class HyperparameterSearch:
                 self._keep(params, result)
                 on_trial(result.trial, find_best(self.trials))
 
+    def _list_untried(self) -> list[Settings]:
+        """The settings of the grid that no trial had: an earlier call of fewer trials chose its own."""
+        tried = [each.params for each in self._study.get_trials(deepcopy=False)]
+        return [settings for settings in self._grid if settings not in tried]
+
     def _ask(self, first: int, earlier: list[FrozenTrial]) -> list[Settings]:
-        """The settings of the wave that begins with the trial ``first``; the first trial of all has those of before."""
+        """The settings of the wave that begins with the trial ``first``.
+
+        The first trial of all has those of before, as far as they lie in the space.
+        """
         asking = optuna.create_study()
         asking.add_trials(earlier)
         params = []
         for number in range(first, min(first + WAVE, self.num_wanted)):
             seed = int(np.random.SeedSequence([self._training.base.seed_number, number]).generate_state(1)[0])
             asking.sampler = TPESampler(seed=seed, n_startup_trials=WAVE, constant_liar=True)
-            if self._grid or number == 0:
-                asking.enqueue_trial(self._grid[number] if self._grid else find_given(self._space, self._training.base))
+            if number == 0:
+                asking.enqueue_trial(find_given(self._space, self._training.base))
             params.append(asking.ask(self._space).params)
         return params
 

@@ -23,7 +23,7 @@ from tasks.networks.examples import Examples, Split
 from tasks.networks.softmax_regression import Loss, dropout
 from tasks.networks.training import Measured, Network, Optimizer, joined, mean_figures
 
-# Categories: one-hot inputs pick rows of a weight matrix, so rows are sum_effects and no zero is multiplied.
+# Categories: one-hot inputs pick rows of a weight matrix, so rows are gathered and no zero is multiplied.
 #
 # ``effects`` are ``(slots, outputs)``, stored so that ``effects.T`` is contiguous. A category picks one of them by its
 # code. Columns of few codes are taken in pairs, so that an example asks for half as much: ``pairs`` ``(combinations,
@@ -80,7 +80,7 @@ class Encoding:
 
     The slots of all categorical columns are numbered one column after the other, ``num_slots`` of them; behind them
     every column has one more, that of a code without a weight of its own: a network learns the average effect there.
-    ``pairs`` are those of columns that are taken in pairs, as ``effects`` has them. The other tensors: ``numbers`` and
+    ``pairs`` are those of columns that are taken in pairs, as above. The other tensors: ``numbers`` and
     ``categories`` are positions of columns, int64, of categories the first columns of all pairs, then the second ones,
     then those alone; ``mean`` and ``scale`` ``(numbers, 1)`` of the numbers, in the precision of the network;
     ``last`` ``(categories, 1)`` the number of levels, which is an unknown code, and ``stride`` ``(pairs, 1)`` the codes
@@ -172,11 +172,6 @@ class Table:
         """The same rows on another device."""
         members = None if self.members is None else self.members.to(device)
         return Table(self.rows.to(device), self.truth.to(device), self.encoding.to(device), members)
-
-    def in_precision(self, dtype: torch.dtype) -> "Table":
-        """The same rows for a network of another precision, and the truth too unless it is labels."""
-        truth = self.truth.to(dtype) if self.truth.is_floating_point() else self.truth
-        return replace(self, truth=truth, encoding=self.encoding.to(dtype))
 
     def at(self, index: Tensor) -> "Table":
         """The examples at ``index``, of which only the index is copied."""
@@ -460,7 +455,7 @@ def compute_moments(
 ) -> Moments:
     """The moments of a split, summed piece by piece; no one-hot matrix is ever made.
 
-    Slots from ``num_slots`` on are none, and ``pairs`` are as ``effects`` has them.
+    Slots from ``num_slots`` on are none, and ``pairs`` are as above.
     ``class_weights`` ``(classes,)``; ``first``: how many inputs have a covariance, all of them, the numbers or none.
     The target of a regression is summed as one more number, the first.
     """
@@ -578,9 +573,7 @@ class PreconditionedSGD:
 
 # The order of an epoch: numbers from 0, int32, as parts of one random permutation
 
-AT_ONCE = (
-    2**21
-)  # numbers that are shuffle_in_parts in one: beyond the processor's cache each swap takes ten times as long
+AT_ONCE = 2**21  # numbers that are shuffled in one: beyond the processor's cache each swap takes ten times as long
 PARTS = 8  # of more; a power of two
 SORTED = 2**16  # numbers that are sorted by part at once, in the cache
 

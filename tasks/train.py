@@ -30,10 +30,10 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         devices.deterministic(prepared.is_own and device.type == "cuda"),
         devices.seeded(device, training.seed_number) as generator,
     ):
-        fit = make_trainer(training, prepared, device).fit(generator)
-        watch = Watch(fit.training, run)
-        curve = watch.to_the_end(fit.epochs)
-    tensors = safetensors.torch.save(fit.learned())
+        trained = make_trainer(training, prepared, device).begin_training(generator)
+        watch = Watch(trained.training, run)
+        curve = watch.to_the_end(trained.epochs)
+    tensors = safetensors.torch.save(trained.read_weights())
     reference = atomic.write_bytes(run.file("weights.safetensors"), tensors, is_kept=False)
     atomic.write_json(run.file("learning-curve.json"), [point.model_dump() for point in curve], is_kept=False)
     return TrainedModel(
@@ -42,8 +42,8 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         learning_curve=curve,
         picture=watch.picture(curve),
         kept_epoch=kept(curve, training).epoch,
-        num_examples=fit.num_examples,
-        num_validation=fit.num_validation,
-        steps=fit.training.steps.model_copy(update={"num_epochs": len(curve)}) if prepared.is_own else None,
-        collinear=fit.collinear,
+        num_examples=trained.num_examples,
+        num_validation=trained.num_validation,
+        steps=trained.training.steps.model_copy(update={"num_epochs": len(curve)}) if prepared.is_own else None,
+        collinear=trained.collinear,
     )

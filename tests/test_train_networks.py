@@ -100,8 +100,10 @@ def test_cross_entropy_and_softmax_stay_finite_for_extreme_scores() -> None:
     torch.testing.assert_close(softmax_regression.softmax(o), torch.tensor([[1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]]))
 
 
-def test_cross_entropy_equals_torchs_on_ordinary_scores() -> None:
+def test_cross_entropy_equals_torchs_on_ordinary_scores_and_its_gradient_autograds() -> None:
     o, y = torch.randn(200, 7, generator=generator()), torch.randint(0, 7, (200,), generator=generator(1))
+    (gradient,) = torch.autograd.grad(softmax_regression.cross_entropy(o.requires_grad_(), y).sum(), o)
+    torch.testing.assert_close(softmax_regression.cross_entropy_gradient(o.detach(), y), gradient)
     torch.testing.assert_close(
         softmax_regression.cross_entropy(o, y),
         nn.functional.cross_entropy(o, y, reduction="none"),

@@ -21,7 +21,7 @@ from tasks.fitting.devices import deterministic, one_thread
 from tasks.fitting.trainer import (
     LARGEST_BATCH_SIZE,
     WHITENED_INPUTS,
-    Fit,
+    TrainingRun,
     find_batch_size,
     load_table,
     make_encoding,
@@ -42,17 +42,17 @@ CPU = torch.device("cpu")
 IMPLEMENTATIONS = ["scratch", "concise"]
 
 
-def learn(prepared: PreparedDataset, **options: Any) -> Fit:
+def learn(prepared: PreparedDataset, **options: Any) -> TrainingRun:
     """Train by the rules of tables, to the end."""
     return learned_in(prepared, **options)[0]
 
 
-def learned_in(prepared: PreparedDataset, **options: Any) -> tuple[Fit, int]:
+def learned_in(prepared: PreparedDataset, **options: Any) -> tuple[TrainingRun, int]:
     """The same, and the number of epochs that it took."""
     kind = SoftmaxTraining if prepared.class_names else LinearTraining
     training = kind.model_validate({"defaults": "data", **options})
     with one_thread():
-        learning = make_trainer(training, prepared, CPU).fit(torch.Generator().manual_seed(0))
+        learning = make_trainer(training, prepared, CPU).begin_training(torch.Generator().manual_seed(0))
         return learning, sum(1 for _ in learning.epochs)
 
 
@@ -80,14 +80,14 @@ def one_hot(prepared: PreparedDataset, name: str) -> tuple[Array, Array]:
     return np.hstack(blocks), np.asarray(truth)
 
 
-def weights(learning: Fit) -> tuple[Array, Array]:
+def weights(learning: TrainingRun) -> tuple[Array, Array]:
     """Of all inputs ``(inputs, outputs)``, effects behind the numbers', and the bias; float64."""
     found = {name: each.double().numpy() for name, each in learning.net.weights().items()}
     effects = found.get("effects", np.zeros((0, len(found["b"]))))[: learning.num_slots]
     return np.vstack([found["W"], effects]), found["b"]
 
 
-def predictions(prepared: PreparedDataset, learning: Fit) -> Array:
+def predictions(prepared: PreparedDataset, learning: TrainingRun) -> Array:
     """Of the test rows, in raw units of the target, or scores."""
     inputs, _ = one_hot(prepared, "test")
     W, b = weights(learning)
@@ -446,7 +446,7 @@ def test_weights_that_noise_alone_makes_too_large_for_float32_are_those_of_minim
             for each in (predictions(prepared, learning)[:, 0], fit.predict(others))
         )
         assert rmse < 1.05 * least
-        learned_weights = {name: each.numpy() for name, each in learning.learned().items()}
+        learned_weights = {name: each.numpy() for name, each in learning.read_weights().items()}
         session = runtime.open_session(
             onnx_graph.write_model(learned_weights, recipe, prepared.signature, {}), Device.CPU
         )

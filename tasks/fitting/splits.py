@@ -3,11 +3,9 @@
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from tasks.data.prepared_splits import read_split
 from tasks.networks.examples import Split
-from tasks.networks.training import outputs
 from tasks.records import PreparedDataset
 
 
@@ -20,8 +18,3 @@ def load_split(prepared: PreparedDataset, name: Literal["train", "test", "valida
     rows = read_split(getattr(prepared, name), prepared)
     X, y = map(torch.from_numpy, rows)  # noqa: N806  (the book's letter)
     return Split(X, y if y.is_floating_point() else y.long(), prepared.recipe.scale)
-
-
-def scores(weights: dict[str, Tensor], split: Split) -> Tensor:
-    """``XW + b`` for a whole split, ``(n, outputs)`` float32, by the learned weights alone."""
-    return outputs(lambda inputs: inputs.flatten(1) @ weights["W"] + weights["b"], split)

@@ -107,7 +107,7 @@ SAMPLE = 2**15  # rows whose covariance stands for that of millions: minibatches
 SCORES = 2**17  # of a sample of rows, by which the objective is followed from pass to pass
 PAIR, PAIR_ROWS = 2**10, 16  # combined codes of two columns at most, and rows for each: a step looks at all of them
 RESIDENT = 20_000_000  # values of a split that are encoded once, 160 MB; a larger one is encoded in every pass
-COLLINEAR = "these columns determine one another, as far as can be told; their weights are those of minimum norm"
+DETERMINED = "these columns determine one another, as far as can be told; their weights are those of minimum norm"
 
 
 LINEAR: dict[Implementation, Callable[..., Network]] = {
@@ -128,7 +128,7 @@ class Splits(NamedTuple):
     test: Examples
 
 
-class Fit(NamedTuple):
+class TrainingRun(NamedTuple):
     """A network and the epochs that train it, once they are asked for; ``training`` has every value that was found."""
 
     net: Network
@@ -140,7 +140,7 @@ class Fit(NamedTuple):
     collinear: tuple[str, ...] = ()  # columns that others determine
     note: str = ""  # what was found by rule, for people
 
-    def learned(self) -> dict[str, Tensor]:
+    def read_weights(self) -> dict[str, Tensor]:
         """The weights in float32 on the CPU, without the effects of unknown codes.
 
         Raises:
@@ -186,7 +186,7 @@ class Trainer:
         require_enough(share, len(fitted), len(validation))
         return self, fitted, validation
 
-    def fit(self, generator: torch.Generator) -> Fit:
+    def begin_training(self, generator: torch.Generator) -> TrainingRun:
         """Read the splits and build what learns them.
 
         Raises:
@@ -200,7 +200,7 @@ class Trainer:
             fitted = self.load("train")
         return self.start(Splits(fitted, validation, self.load("test")), generator)
 
-    def start(self, splits: Splits, generator: torch.Generator) -> Fit:
+    def start(self, splits: Splits, generator: torch.Generator) -> TrainingRun:
         """The network at its start, and the epochs that train it on these splits."""
         net, optimizer = self.build(self.training.steps, generator)
         return self.run(self.training, net, optimizer, splits, generator)
@@ -238,7 +238,7 @@ class Trainer:
         generator: torch.Generator,
         run_epoch: Epoch = train_epoch,
         until: Callable[[Iterator[Measured]], Iterator[Measured]] = iter,
-    ) -> Fit:
+    ) -> TrainingRun:
         """The epochs of ``net``, ``until`` or with patience until it is at an end; ``training`` has every value."""
         steps = training.steps
         rates = learning_rates(training.schedule, steps.lr, steps.num_epochs)
@@ -257,7 +257,7 @@ class Trainer:
         )
         if training.patience:
             epochs = stop_early(epochs, net, training.patience)
-        return Fit(net, epochs, training, len(splits.train), len(splits.validation or ()))
+        return TrainingRun(net, epochs, training, len(splits.train), len(splits.validation or ()))
 
     def validation_losses(self, fitted: Examples, validation: Examples, generator: torch.Generator) -> Iterator[float]:
         """Train on ``fitted`` and say after each epoch what the loss on ``validation`` is, without a penalty."""
@@ -291,7 +291,7 @@ class OwnTrainer(Trainer):
         """The training examples without those of validation, and these: the data's own part, or else a ``share``."""
         raise NotImplementedError
 
-    def fit(self, generator: torch.Generator) -> Fit:
+    def begin_training(self, generator: torch.Generator) -> TrainingRun:
         """Read the splits, find what was not given, and build what learns them."""
         fitted, validation = self.split_validation(self.training.validation)
         require_validation(self.training, validation if self.prepared.validation else None)
@@ -300,9 +300,9 @@ class OwnTrainer(Trainer):
             decay = self.choose_weight_decay()
             tell(f"weight decay {decay:.3g} has the smallest validation loss")
             trainer = self.with_training(self.training.model_copy(update={"weight_decay": decay}))
-        fit = trainer.start(Splits(fitted, validation, self.load("test")), generator)
-        tell(fit.note, short="")
-        return fit
+        run = trainer.start(Splits(fitted, validation, self.load("test")), generator)
+        tell(run.note, short="")
+        return run
 
     def choose_weight_decay(self) -> float:
         """The penalty of a short grid with the smallest loss on a validation part; each sees rows in the same order."""
@@ -354,7 +354,7 @@ class ImageTrainer(OwnTrainer):
         """How many epochs so many pictures are trained for."""
         return self.find_steps(num_examples, 0.0).num_epochs
 
-    def start(self, splits: Splits, generator: torch.Generator) -> Fit:
+    def start(self, splits: Splits, generator: torch.Generator) -> TrainingRun:
         """The network at the book's start, and the epochs that train it on these splits."""
         training = self.with_steps(len(splits.train))
         steps = training.steps
@@ -376,9 +376,9 @@ class ImageTrainer(OwnTrainer):
 
     def validation_losses(self, fitted: Examples, validation: Examples, generator: torch.Generator) -> Iterator[float]:
         """Train on ``fitted`` and say after each epoch what the objective on ``validation`` is, without its penalty."""
-        fit, truth = self.start(Splits(fitted, None, validation), generator), validation.y.cpu().numpy()
-        for _ in fit.epochs:
-            yield self.objective.mean(outputs(fit.net, validation).cpu().numpy(), truth)
+        run, truth = self.start(Splits(fitted, None, validation), generator), validation.y.cpu().numpy()
+        for _ in run.epochs:
+            yield self.objective.mean(outputs(run.net, validation).cpu().numpy(), truth)
 
 
 class Plan(NamedTuple):
@@ -463,7 +463,7 @@ class TableTrainer(OwnTrainer):
         """How many times our losses a network's own is: ``nn.MSELoss`` has no half."""
         return 2.0 if self.training.loss is Loss.SQUARED and not self.is_scratch else 1.0
 
-    def start(self, splits: Splits, generator: torch.Generator) -> Fit:
+    def start(self, splits: Splits, generator: torch.Generator) -> TrainingRun:
         """The network at zero, and the epochs that train it on these splits, whose losses are in raw units."""
         plan, encoding = self.plan, self.encoding
         validation = splits.validation and self.encode_once(splits.validation)
@@ -492,11 +492,11 @@ class TableTrainer(OwnTrainer):
             until = partial(self.until_settled, net=net, run_epoch=run_epoch, rows=followed, num_rows=num_rows)
         elif self.training.num_epochs is None:
             until = partial(until_converged, decrement=lambda: float(optimizer.newton_decrement()), tolerance=TOLERANCE)
-        fit = self.run(training, net, optimizer, splits, generator, run_epoch, until)
+        run = self.run(training, net, optimizer, splits, generator, run_epoch, until)
         rows = "all rows a step" if plan.is_full_batch else f"minibatches of {steps.batch_size}"
         note = f"{rows}, learning rate {steps.lr:g}, weight decay {steps.weight_decay:.3g}"
-        return fit._replace(
-            epochs=self.in_raw_units(fit.epochs),
+        return run._replace(
+            epochs=self.in_raw_units(run.epochs),
             num_slots=encoding.num_slots,
             collinear=self.find_collinear(statistics),
             note=f"{note}, at most {steps.num_epochs} epochs",
@@ -586,12 +586,12 @@ class TableTrainer(OwnTrainer):
         collinear = statistics.result().collinear([each.num_slots for each in categories])
         return tuple(dict.fromkeys(owners[at] for at in collinear))
 
-    def fit(self, generator: torch.Generator) -> Fit:
+    def begin_training(self, generator: torch.Generator) -> TrainingRun:
         """Read the splits, find what was not given, and build what learns them."""
-        fit = super().fit(generator)
-        if fit.collinear:
-            tell(f"{', '.join(fit.collinear)}: {COLLINEAR}")
-        return fit
+        run = super().begin_training(generator)
+        if run.collinear:
+            tell(f"{', '.join(run.collinear)}: {DETERMINED}")
+        return run
 
     def in_raw_units(self, epochs: Iterator[Measured]) -> Iterator[Measured]:
         """Losses of a regression in squared units of the target."""
@@ -603,10 +603,10 @@ class TableTrainer(OwnTrainer):
 
         By class weights if there are any; of a regression half the mean squared error, in the target's units.
         """
-        fit, examples = self.start(Splits(fitted, None, validation), generator), self.encode_once(validation)
-        for measured in fit.epochs:
+        run, examples = self.start(Splits(fitted, None, validation), generator), self.encode_once(validation)
+        for measured in run.epochs:
             is_weighted = self.class_weights is not None
-            yield compute_loss(fit.net, examples, self.objective) if is_weighted else measured.test["loss"]
+            yield compute_loss(run.net, examples, self.objective) if is_weighted else measured.test["loss"]
 
 
 def make_trainer(training: Training, prepared: PreparedDataset, device: torch.device) -> Trainer:

@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from tasks.networks import metrics
 from tasks.networks.training import ConciseNetwork, ScratchNetwork
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]  # a loss of outputs and truth, or its gradient by the outputs
 
 
 def softmax(o: Tensor) -> Tensor:
@@ -28,7 +28,8 @@ def softmax(o: Tensor) -> Tensor:
 def cross_entropy(o: Tensor, y: Tensor) -> Tensor:
     """Surprisal of each label in nats ``(n,)`` (section 3.6.4), by log-sum-exp of the scores (section 3.7.2).
 
-    So the logarithm of a probability that has vanished is never taken. Class by class, which on a CPU is faster.
+    So the logarithm of a probability that has vanished is never taken. Class by class, which on a CPU is faster. It is
+    what is reported; ``cross_entropy_gradient``, its derivative, is what training follows.
     """
     o = o.T.contiguous()
     o = o - o.amax(dim=0)

@@ -63,7 +63,7 @@ class Rows(NamedTuple):
         """What the gate is told of rows that are so many from the first."""
         at = np.arange(first, first + len(truth))
         keys = {"rows": at, "group": at // GROUP_SIZE, "time": encode_times(at.astype(float))}[self.rule.rule]
-        return ComparedRows(truth, number_units(keys.astype(np.uint64), self.rule), self.rule.rule == "group")
+        return ComparedRows(truth, number_units(keys.astype(np.uint64), self.rule), self.rule.rule)
 
 
 SPLITS = (

@@ -328,6 +328,19 @@ def test_pruning_keeps_the_best_of_the_last_comparison_so_that_small_losses_cann
     assert "the best in the last comparison" in kept[best]
 
 
+def test_a_damaged_manifest_keeps_nobody_from_pruning(
+    candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "GRACE", -retention.GRACE)  # demoted long ago
+    for candidate in candidates:
+        candidate.publish()
+    manifest = artifact_paths.version("linear-regression", 3) / "manifest.json"
+    pointer.promote("linear-regression", 1)
+    manifest.chmod(0o644)
+    manifest.write_text("{}")
+    assert retention.prune("linear-regression", 1)[0] == [2]
+
+
 # Each kept version by its own recipe
 
 

@@ -73,6 +73,14 @@ def test_they_heed_the_weights_of_classes_and_the_penalty_that_are_asked_for(art
     assert strict > lax
 
 
+def test_a_class_that_only_the_latest_rows_have_ends_nothing_and_has_no_losses(artifacts: Path, tmp_path: Path) -> None:
+    at = np.arange(400)
+    columns = {"x": RNG.normal(size=400), "at": at, "y": np.where(at >= 256, "late", np.where(at % 2, "a", "b"))}
+    found = examined(written(tmp_path / "t.csv", columns), time_column="at")
+    assert found.recipe is not None
+    assert expected(found, tmp_path, class_weight="balanced") == expected(found, tmp_path) == {}
+
+
 def test_of_images_too_they_are_measured_on_a_part_of_the_training_images(artifacts: Path, tmp_path: Path) -> None:
     folder, data = image_folders.write(tmp_path / "pets", {"cat": 50, "dog": 20}), InspectParameters(source="pets")
     _, fixed, kept = image_dataset.inspect_images(image_dataset.find_images(str(folder)), "pets", data, None, tmp_path)

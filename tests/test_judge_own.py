@@ -178,6 +178,15 @@ def test_a_reference_that_did_not_converge_is_not_called_converged(
     assert "of the fit to 500 rows that has not converged" in gate.detail
 
 
+def test_the_reference_learns_from_no_row_that_a_candidate_held_out() -> None:
+    prepared = houses()
+    objective = Objective.of(training("regression"), prepared)
+    fits = [Baselines.of_dataset(prepared, objective, share).fit for share in (0.0, 0.2)]
+    rows = [fit.num_rows for fit in fits if fit]
+    assert rows[0] == prepared.num_train
+    assert rows[1] == pytest.approx(0.8 * rows[0], abs=2)
+
+
 def test_the_rows_of_a_group_count_as_one(run: RunFolder) -> None:
     """100 copies of 15 rows prove no more than the 15 do."""
     gains = np.random.default_rng(0).normal(0.5, 1, 15)
@@ -197,7 +206,7 @@ def test_a_single_test_group_says_nothing_and_is_refused_with_a_verdict_that_is_
     verdict = held.judge(held.fitted, Gates())[0]
     assert not verdict.passed
     assert verdict.value == pytest.approx(held.metrics["baseline_loss"] - held.metrics["reference_loss"])
-    assert "one test group says nothing" in verdict.detail
+    assert "one test row or group says nothing" in verdict.detail
     atomic.write_json(run.file("verdict.json"), verdict.model_dump(mode="json"))
 
 

@@ -68,7 +68,7 @@ def verdict(ours: Array, *kept: Array, truth: Array, groups: Array | None = None
     objective = Objective(Loss.SQUARED)
     losses = [champion.losses(each, truth, objective) for each in (ours, *kept)]
     versions = [ModelOutput(number, each) for number, each in enumerate(losses[1:], start=1)]
-    rows = ComparedRows(truth, groups, groups is not None)
+    rows = ComparedRows(truth, groups, "rows" if groups is None else "group")
     (found,), _ = champion.compare_losses(ModelOutput(None, losses[0]), versions, rows, objective, Gates())
     return found
 
@@ -109,9 +109,29 @@ def test_few_rows_and_few_groups_decide_nothing_and_that_is_said() -> None:
     assert not verdict(ours, kept, truth=TRUTH, groups=np.arange(1000) % 20).passed
 
 
+def test_fewer_than_five_blocks_of_time_decide_nothing_and_that_is_said() -> None:
+    worse, kept, objective = np.square(3 * ERRORS), np.square(ERRORS), Objective(Loss.SQUARED)
+    for days, passes in ((4, True), (5, False)):
+        rows = ComparedRows(TRUTH, np.arange(1000) * days // 1000, "time")
+        (found,), _ = champion.compare_losses(
+            ModelOutput(None, worse), [ModelOutput(1, kept)], rows, objective, Gates()
+        )
+        assert (found.passed, "of 4 blocks, fewer than the 5 that decide" in found.detail) == (passes, passes)
+
+
+def test_the_best_version_is_the_best_on_the_rows_that_all_have() -> None:
+    """The second is worse than the first on every row; its own rows are those on which the candidate is worst."""
+    ours = np.where(np.arange(1000) < 400, 10.0, 1.0)
+    good, worse = ModelOutput(1, ours * 0.5), ModelOutput(2, ours * 0.6, np.arange(1000) < 600)
+    found = champion.compare_losses(
+        ModelOutput(None, ours), [good, worse], ComparedRows(TRUTH, None), Objective(Loss.SQUARED), Gates()
+    )
+    assert found.best == 1
+
+
 def test_each_version_is_compared_on_the_rows_that_it_was_not_trained_on_and_the_others_are_counted() -> None:
     ours, good = np.square(1.2 * ERRORS), np.square(ERRORS)
-    rows, objective = ComparedRows(TRUTH, None, False), Objective(Loss.SQUARED)
+    rows, objective = ComparedRows(TRUTH, None), Objective(Loss.SQUARED)
     half, few = np.arange(1000) < 500, np.arange(1000) < 199
     by_heart = [ModelOutput(1, np.where(known, 0, ours), ~known) for known in (half, ~few)]
     found = [
@@ -154,7 +174,7 @@ def test_log_loss_is_compared_by_probabilities() -> None:
 
     def against_sure(ours: Array) -> GateVerdict:
         ours, kept = (champion.losses(each, labels, objective) for each in (ours, sure))
-        rows = ComparedRows(labels, None, False)
+        rows = ComparedRows(labels, None)
         (found,), _ = champion.compare_losses(ModelOutput(None, ours), [ModelOutput(1, kept)], rows, objective, Gates())
         return found
 

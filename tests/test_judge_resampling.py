@@ -40,10 +40,23 @@ def test_rows_of_one_moment_are_in_one_block_however_many_they_are() -> None:
     units = resampling.number_blocks(days)
     assert units is not None
     assert (units == days).all(), "twenty rows a day are more than ten"
-    few = np.repeat(np.arange(4.0), 250)
-    assert resampling.number_blocks(few) is None, "four days: single rows count"
-    single = resampling.number_blocks(np.zeros(10))
-    assert single is None
+    few = np.repeat(np.arange(2.0), 250)
+    blocks = resampling.number_blocks(few)
+    assert blocks is not None
+    assert (blocks == few).all(), "two days are two blocks, and no 500 rows"
+    assert resampling.number_blocks(np.zeros(10)) is None
+
+
+def test_the_lower_bound_of_a_gain_holds_where_the_rows_of_each_of_few_days_are_alike() -> None:
+    """Without blocks it is above the truth in a third of samples."""
+    rng, days = np.random.default_rng(3), np.repeat(np.arange(3.0), 100)
+    units, above = resampling.number_blocks(days), [0, 0]
+    for _ in range(400):
+        gains = rng.normal(size=3)[days.astype(int)] + rng.normal(size=300)
+        for at, each in enumerate((units, None)):
+            above[at] += resampling.lower_bound(gains, np.ones(300), each) > 0
+    assert above[0] / 400 < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
+    assert above[1] / 400 > 0.2
 
 
 def test_groups_and_copies_are_units_wherever_their_rows_are() -> None:

@@ -152,6 +152,8 @@ def _show(examined: "Examined | ExaminedImages", losses: dict[str, float], comma
         whose = "the best constant", f"a {'' if report.images else 'converged '}fit"
         told = [f"{readable(loss)} by {each}" for loss, each in zip(losses.values(), whose, strict=False)]
         print_line(f"validation loss ({TASKS[examined.recipe.task].loss_unit}): {', '.join(told)}")
+    elif examined.recipe:
+        print_line("validation loss: unknown, since no part of the training rows can stand for the others")
     if not report.errors:
         console.print("\n[bold]train it[/]")
         print_line(printable(command), is_command=True)

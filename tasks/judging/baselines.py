@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 
 from tasks.data import statistics
-from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, Arrays, read_arrays
+from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, Arrays, hold_out, read_arrays
 from tasks.data.recipe import Columns, Pixels, Recipe, SplitRule, Target
 from tasks.data.schema import ImageSchema, Schema
 from tasks.judging import gates
@@ -331,13 +331,18 @@ class Baselines:
     advice: str = ""  # for a refusal by the best constant
 
     @classmethod
-    def of_dataset(cls, prepared: PreparedDataset, objective: Objective) -> Self:
+    def of_dataset(cls, prepared: PreparedDataset, objective: Objective, held_out: float = 0.0) -> Self:
         """Fit both to the training rows, and measure them on the test rows.
+
+        Of few rows of a table a share that a candidate ``held_out`` is left out here, too: it could not learn from it.
 
         Raises:
             DataError: a split is missing or has changed since it was prepared.
         """
         train, test = (read_rows(file, prepared) for file in (prepared.train, prepared.test))
+        is_small = isinstance(prepared.recipe, Columns) and len(train.truth) <= 10 * MAX_ROWS
+        if held_out and is_small and prepared.validation is None:
+            train = KeyedRows(*(array[~hold_out(train.key, held_out)] for array in train))
         return cls.of_rows(train, test, prepared.recipe, prepared.class_counts, objective, prepared.split)
 
     @classmethod
@@ -391,7 +396,11 @@ class Baselines:
         ours, trivial = self.mean(losses), self.mean(self.constant)
         gain = lower_bound(self.constant - losses, self.row_weights, self.units)
         says_something = bool(np.isfinite(gain))
-        value = f"lower {CONFIDENCE:.0%} bound of the gain" if says_something else "gain; one test group says nothing"
+        value = (
+            f"lower {CONFIDENCE:.0%} bound of the gain"
+            if says_something
+            else "gain; one test row or group says nothing"
+        )
         gain = gain if says_something else trivial - ours
         advice = "" if says_something and gain > bounds.min_gain else self.advice
         detail = f"{value}: loss {readable(ours)}, of the best constant {readable(trivial)}{advice}"
@@ -457,7 +466,8 @@ def expected_losses(
 
     They are by the objective that training has; ``weight_decay`` None is the one that training takes by rule, of a
     classifier by the ``num_train`` rows that a retrain would learn from. No test row takes part. Of images that are so
-    many and so large that nothing is fitted to them there is the first loss alone.
+    many and so large that nothing is fitted to them there is the first loss alone; none where they have a class
+    that no training row has.
     """
     recipe: Recipe = (
         schema.recipe
@@ -467,6 +477,8 @@ def expected_losses(
     target = TASKS[schema.task].target
     if schema.class_names:
         counts = tuple(np.bincount(train[target], minlength=len(schema.class_names)).tolist())
+        if not np.isin(validation[target], np.flatnonzero(counts)).all():  # a class that came late: no fit knows it
+            return {}
         decay = 1 / num_train if weight_decay is None else weight_decay
         objective = Objective(Loss.CROSS_ENTROPY, decay, balancing(counts) if class_weight == "balanced" else ())
     else:

@@ -22,9 +22,9 @@ from tasks.data.target import Truth
 from tasks.judging import gates
 from tasks.judging.baselines import read_rows
 from tasks.judging.objective import Objective
-from tasks.judging.resampling import join_units, number_units
+from tasks.judging.resampling import FEWEST_BLOCKS, join_units, number_units
 from tasks.machine.arrays import Array
-from tasks.machine.words import beside, readable
+from tasks.machine.words import beside, counted, readable
 from tasks.parameters import Device, Gates, Training
 from tasks.records import GateVerdict, PreparedDataset, Splits
 from tasks.serving import contract, runtime
@@ -37,7 +37,7 @@ from tasks.store.versions import Manifest
 
 PIECE = 2**13  # rows of own data whose probabilities are in memory at a time
 MIN_ROWS = 200  # fewer, or fewer groups, decide nothing
-MIN_GROUPS = 20
+FEWEST_UNITS = {"group": (20, "group"), "time": (FEWEST_BLOCKS, "block")}  # of each rule of the split
 MOST_UNITS = 100_000  # that are compared; where there are more, neighbours are taken together: their sums vary alike
 SMALLEST = np.finfo(np.float32).tiny  # a probability that is 0 in float32 has a finite loss
 DRAWS = 9_999  # so that every p is a whole number of ten thousandths
@@ -102,7 +102,7 @@ def _compare(
     """By losses on own data, where one version at a time is in memory; else by answers."""
     if prepared.is_own:
         rows, rule = read_rows(prepared.test, prepared), prepared.split
-        compared = ComparedRows(rows.truth, number_units(rows.key, rule), rule is not None and rule.rule == "group")
+        compared = ComparedRows(rows.truth, number_units(rows.key, rule), rule.rule if rule else "rows")
         return compare_losses(ours, kept, compared, Objective.of(training, prepared), bounds)
     truth = read_split(prepared.test, prepared).y_true
     if not (versions := list(kept)):
@@ -232,7 +232,7 @@ class ComparedRows(NamedTuple):
 
     truth: Array
     units: Array | None  # (n,) rows of one number vary together
-    are_groups: bool  # of --split-by
+    rule: str = "rows"  # of the split
 
 
 def compare_losses(
@@ -245,7 +245,14 @@ def compare_losses(
     """
     weights = objective.row_weights(rows.truth)
     units, _ = join_units(rows.units, len(weights), MOST_UNITS)
-    everyone = [_pair(ours.values, each, weights, units, rows.are_groups) for each in kept]
+    if rows.rule == "time" and rows.units is None:
+        units = np.zeros(len(weights), np.int64)
+    everyone, some = [], dict[int | None, tuple[Array, Array]]()  # of each version: losses, and whether rows are new
+    step = -(-len(weights) // MOST_UNITS)
+    for each in kept:
+        everyone.append(_pair(ours.values, each, weights, units, rows.rule))
+        is_new = np.ones(len(weights), bool) if each.is_new is None else each.is_new
+        some[each.version] = each.values[::step], is_new[::step]
     few = [f"{each.said(len(weights))}, {each.too_few}" for each in everyone if each.too_few]
     if not (pairs := [each for each in everyone if not each.too_few]):
         why, mean = "; ".join(few), float(np.average(ours.values, weights=weights))
@@ -259,7 +266,15 @@ def compare_losses(
     pair, margin = pairs[worst], margins[worst]
     detail = "; ".join([f"{pair.said(len(weights))}, {rises.reason(worst, 'rise', margin, bounds.max_drop_p)}", *few])
     verdict = rises.verdict("champion_loss", pair.ours, pair.theirs + margin, worst, bounds.max_drop_p, detail)
-    return Comparison((verdict,), pairs[int(rises.rise.argmax())].version)
+    losses = {pair.version: some[pair.version] for pair in pairs}
+    is_common = np.logical_and.reduce([is_new for _, is_new in losses.values()]) & (weights[::step] > 0)
+    if np.count_nonzero(is_common) < MIN_ROWS:  # then each is beside the candidate on rows of its own
+        return Comparison((verdict,), pairs[int(rises.rise.argmax())].version)
+    means = {
+        version: np.average(each[is_common], weights=weights[::step][is_common])
+        for version, (each, _) in losses.items()
+    }
+    return Comparison((verdict,), min(means, key=lambda version: means[version]))
 
 
 def compare_labels(
@@ -318,13 +333,14 @@ class _Pair(NamedTuple):
         return f"{ours} against {theirs} of version {self.version} on {self.num_rows} test rows{known}"
 
 
-def _pair(ours: Array, version: ModelOutput, weights: Array, units: Array, are_groups: bool) -> _Pair:
+def _pair(ours: Array, version: ModelOutput, weights: Array, units: Array, rule: str) -> _Pair:
     """``units`` ``(n,)`` number what is compared as one each."""
-    counted = weights if version.is_new is None else weights * version.is_new
-    shares, count = counted / (counted.sum() or 1), int(np.count_nonzero(counted))
+    weights = weights if version.is_new is None else weights * version.is_new
+    shares, count = weights / (weights.sum() or 1), int(np.count_nonzero(weights))
     too_few = f"fewer than the {MIN_ROWS} that decide" if count < MIN_ROWS else ""
-    if are_groups and (num_groups := np.count_nonzero(np.bincount(units, weights=counted))) < MIN_GROUPS:
-        too_few = too_few or f"of {num_groups} groups, fewer than the {MIN_GROUPS} that decide"
+    fewest, unit = FEWEST_UNITS.get(rule, (0, ""))
+    if (num_units := int(np.count_nonzero(np.bincount(units, weights=weights)))) < fewest:
+        too_few = too_few or f"of {counted(num_units, unit)}, fewer than the {fewest} that decide"
     rise = np.bincount(units, weights=shares * (ours - version.values))
     return _Pair(version.version, float(shares @ ours), float(shares @ version.values), rise, count, too_few)
 

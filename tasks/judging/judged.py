@@ -8,7 +8,7 @@ from tasks.data.report import Finding
 from tasks.store.record import Lasting, Sha256
 
 SIGNS = {"accuracy": 1, "loss": -1, "rmse": -1}  # of what is better
-FEWEST = 20  # rows, or groups of them, that tell how far chance goes
+FEWEST, FEWEST_BLOCKS = 20, 5  # rows, or groups of them, and blocks of time, that tell how far chance goes
 
 
 class Measured(Lasting):
@@ -42,6 +42,7 @@ class Judged(Measured):
     unlabelled: int  # rows that were left out for want of a label
     broken: int  # images that could not be read
     groups: int | None = None  # of rows that are no independent evidence; None where every row is
+    blocks: int | None = None  # of consecutive rows, where rows go by time
     trained_on: int | None  # rows that the version was trained on; None where that is not known
     unseen: bool  # these were left out
     changes: tuple[Finding, ...] = ()  # from the data that the version was made of
@@ -58,9 +59,10 @@ class Judged(Measured):
         """The figures that are worse than published, by more than the chance of either rows (R² is left out).
 
         R² goes with how much the target varies in the rows. A figure's interval at publication is taken to be as much
-        wider than that of now as its rows were fewer. Of very few rows or groups no interval tells what chance does.
+        wider than that of now as its rows were fewer. Of very few rows, groups or blocks of time no interval tells what
+        chance does.
         """
-        if (self.rows if self.groups is None else self.groups) < FEWEST:
+        if (self.rows if self.groups is None else self.groups) < FEWEST or (self.blocks or FEWEST) < FEWEST_BLOCKS:
             return ()
         of_both = math.sqrt(1 + self.rows / max(1, self.published_rows))
         halves = {name: (high - low) / 2 for name, (low, high) in self.intervals.items()}

@@ -86,6 +86,7 @@ def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters
         unlabelled=labelled.unlabelled,
         broken=labelled.broken,
         groups=None if units is None or in_time else int(units.max()) + 1,
+        blocks=None if not in_time else 1 if units is None else int(units.max()) + 1,
         trained_on=None if labelled.was_trained is None else int(np.count_nonzero(labelled.was_trained)),
         unseen=asked.unseen,
         changes=labelled.changes,

@@ -14,7 +14,7 @@ from tasks.machine.arrays import Array
 CONFIDENCE = 0.95
 RESAMPLES = 2_000
 MOST_DRAWN = 1_000  # units of an interval; where there are more, neighbours are taken together: their sums vary alike
-FEWEST_BLOCKS = 5  # by random signs fewer never have a p below 0.05: of such a test period single rows count
+FEWEST_BLOCKS = 5  # of time that a comparison takes: by random signs fewer never have a p below 0.05
 
 
 def number_units(keys: Array, rule: SplitRule | None) -> Array | None:
@@ -31,7 +31,7 @@ def number_blocks(times: Array) -> Array | None:
     """The block of each row ``(n,)``: consecutive rows by ``times`` ``(n,)``, in order, equal ones in one block.
 
     Rows near each other in time err alike. A block has about ``n ** (1/3)`` rows, and as many as share a time. None
-    where this makes fewer than ``FEWEST_BLOCKS``.
+    where all rows are one block, which says nothing of what another time would bring.
     """
     if not len(times):
         return None
@@ -39,7 +39,7 @@ def number_blocks(times: Array) -> Array | None:
     before = np.cumsum(counts) - counts  # rows that lie before each moment
     blocks = before // int(np.ceil(len(times) ** (1 / 3)))
     numbers = np.concatenate([[0], np.cumsum(blocks[1:] != blocks[:-1])]) if len(moments) > 1 else np.zeros(1, int)
-    return numbers[of_row] if numbers[-1] + 1 >= FEWEST_BLOCKS else None
+    return numbers[of_row] if numbers[-1] else None
 
 
 def join_units(units: Array | None, num_rows: int, most: int) -> tuple[Array, int]:

@@ -90,7 +90,7 @@ class Candidate:
         if prepared.is_own and isinstance(recipe, Columns):
             score = partial(raw_units.score_rows, raw_units.fold_weights(weights, recipe, np.float64), recipe)
         outputs = Outputs.compute(score, test, len(weights["b"]), objective)
-        baselines = Baselines.of_dataset(prepared, objective) if prepared.is_own else None
+        baselines = Baselines.of_dataset(prepared, objective, training.validation) if prepared.is_own else None
         return cls(prepared, trained, objective, weights, test, outputs, baselines)
 
     @property

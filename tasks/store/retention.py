@@ -1,11 +1,12 @@
 """Pruning: old versions go as a whole, and only those that nobody may still need."""
 
+import contextlib
 import itertools
 from datetime import UTC, datetime, timedelta
 
 from pydantic import Field
 
-from tasks.errors import GradmillError, UsageError
+from tasks.errors import DataError, GradmillError, UsageError
 from tasks.store import artifact_paths, folders, history, locks, names, predictions, publishing, reading
 from tasks.store.documents import Document
 
@@ -84,5 +85,8 @@ def protected(name: str) -> dict[int, str]:
 
 def _best_of_last_comparison(name: str) -> int | None:
     """The version that did best beside the newest one that was compared with any."""
-    manifests = (reading.manifest(name, number) for number in reversed(reading.versions(name)))
-    return next((each.best_version for each in manifests if each.best_version is not None), None)
+    for number in reversed(reading.versions(name)):
+        with contextlib.suppress(DataError):  # a damaged manifest keeps nobody from pruning
+            if (best := reading.manifest(name, number).best_version) is not None:
+                return best
+    return None

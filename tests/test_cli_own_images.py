@@ -40,7 +40,7 @@ def test_inspect_says_what_images_are_like_and_how_to_train_on_them(
     code, out, _ = said(capsys, "inspect", "pets")
     assert code == 0
     assert all(each in out for each in ("90 images of 3 classes, as 8 by 8 colour", "dog [b]", "--data"))
-    assert re.search(r"test loss \(.*\): 1\.\d+ by the best constant, 0\.\d+ by a fit$", out, re.MULTILINE)
+    assert re.search(r"validation loss \(.*\): 1\.\d+ by the best constant, 0\.\d+ by a fit$", out, re.MULTILINE)
 
 
 def test_inspect_keeps_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

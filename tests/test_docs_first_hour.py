@@ -20,6 +20,7 @@ PORT = 4200  # of gradmill up, as the page has it
 OF_OTHERS = {
     "artifacts/.restoring": "gradmill restore, until it is done",
     "artifacts/.store.json": "gradmill backup",
+    "artifacts/datasets/<data>/study-<key>.journal": "gradmill tune",
     "artifacts/.prefect/home": "where there is no home folder",
     "artifacts/javascript/": "gradmill demo",
     "artifacts/schedules/deployments/": "what is set for a deployment: gradmill pause, and others",

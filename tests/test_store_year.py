@@ -10,13 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import tasks.export
 from candidate import plain
 from store_state import age_demotions
 from tasks.download import download
 from tasks.evaluate import evaluate
 from tasks.export import export
-from tasks.judging import gates, plots
+from tasks.judging import gates, parity, plots
 from tasks.parameters import RetrainParameters
 from tasks.preprocess import preprocess
 from tasks.publish import publish
@@ -115,7 +114,7 @@ def nights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nights:
     """Without what takes long and leaves nothing behind that matters here: pictures, and a process to serve in."""
     monkeypatch.setattr(plots, "save", lambda figure, path: atomic.write_bytes(path, b"a picture"))
     served = gates.judge("servability", 0, maximum=0)
-    monkeypatch.setattr(tasks.export, "servability", lambda *arguments: (served,))
+    monkeypatch.setattr(parity, "judge_servability", lambda *arguments: (served,))
     return Nights(tmp_path / "days")
 
 

@@ -146,6 +146,7 @@ def answers(server: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return dict(zip(MISTAKES, json.loads(done.stdout), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", MISTAKES)
 def test_a_mistake_is_said_before_prefect_and_torch_are_imported(
     command: str, answers: dict[str, tuple[int, str, float]]

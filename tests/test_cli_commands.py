@@ -125,6 +125,7 @@ def test_an_error_is_json_on_stdout_when_json_is_asked_for() -> None:
     assert error["found"] == "--epochs 0"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(Path("/proc/driver/nvidia/version").exists(), reason="this machine has an NVIDIA driver")
 @pytest.mark.parametrize("command", ["retrain", "predict"])
 def test_a_device_that_is_not_there_is_exit_5(command: str, on_server: None, candidates: list[Candidate]) -> None:
@@ -322,6 +323,7 @@ with display.compact(verbose=False):
 """
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_what_stages_tell_and_neither_what_libraries_print_nor_prefects_own_log(
     on_server: None, server: str
 ) -> None:

@@ -94,6 +94,7 @@ def folder(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_standard_output_is_one_document(command: str, server: str, monkeypatch: pytest.MonkeyPatch) -> None:

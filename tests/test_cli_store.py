@@ -41,6 +41,7 @@ def marks() -> list[tuple[int, bool, bool]]:
     return [(row["version"], row["champion"], row["held"]) for row in listed[NAME]]  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_rollback_holds_and_promote_lifts_the_hold() -> None:
     left = answer("rollback", NAME)
     assert left == {"schema_version": 1, "name": NAME, "champion": 1, "before": 2, "held": 2, "frozen": True}
@@ -287,6 +288,7 @@ def test_behind_a_link_in_place_of_a_models_folder_nothing_is_changed(tmp_path: 
 # Waiting
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["released", "interrupted"])
 def test_a_command_that_waits_for_the_lock_says_so_and_gives_one_document(end: str) -> None:
     with locks.model(NAME):
@@ -317,6 +319,7 @@ def keys(tmp_path: Path) -> tuple[Path, Path]:
     return private, public
 
 
+@pytest.mark.slow
 def test_an_attestation_binds_the_manifest_to_the_key(
     candidates: list[Candidate], keys: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -57,6 +57,7 @@ def test_a_closed_output_is_told_before_any_work(artifacts: Path) -> None:
     assert not artifacts.exists()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_standard_error_and_input(candidates: list[Candidate], server: str) -> None:
     """Nobody sees its progress; that is no reason to fail. The numbers 0 and 2 are not given to other files."""
     candidates[0].publish()
@@ -77,6 +78,7 @@ def test_a_line_is_shown_when_it_ends_not_when_the_command_does(unbuffered: str,
     assert done.stdout == shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variable", "value", "command"),
     [

@@ -259,6 +259,7 @@ def test_gates_say_by_how_much_less_a_share_is_and_by_which_version_a_bound_is(m
     assert shown.endswith("baseline 2 more than 0")
 
 
+@pytest.mark.slow
 def test_a_person_at_a_terminal_sees_at_once_what_is_waited_for_then_stages_and_the_summary(
     on_server: None, candidates: list[Candidate]
 ) -> None:
@@ -354,6 +355,7 @@ def test_a_refusal_shows_the_gates_and_says_first_by_which(on_server: None) -> N
     assert not [line for line in lines if len(line) > 80 and os.sep not in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [

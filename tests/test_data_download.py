@@ -181,6 +181,7 @@ def test_what_is_not_the_published_file_is_exit_4_and_never_kept(
     assert no_scratch_left()
 
 
+@pytest.mark.slow
 @DRIPS
 def test_a_mirror_that_drips_header_or_body_is_left_for_the_next(
     dripping: Mirror, host: Host, monkeypatch: pytest.MonkeyPatch
@@ -278,6 +279,7 @@ def test_the_stage_tries_again_when_nothing_answers_and_only_then(
     assert len(attempts) == 1
 
 
+@pytest.mark.slow
 def test_debians_package_holds_the_real_payloads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(book_datasets, "FILES", REAL_FILES)
     try:

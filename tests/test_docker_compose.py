@@ -68,6 +68,7 @@ def help_of(*command: str) -> str:
     return subprocess.run([sys.executable, "-m", *command, "--help"], capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "words"), [("server", 2), ("worker", 2), ("worker-cuda", 2)])
 def test_prefects_commands_have_the_options_that_they_are_started_with(name: str, words: int) -> None:
     (started,) = (each for each in commands(name) if each[0] == "prefect")

@@ -95,6 +95,7 @@ def test_the_champion_is_loaded_in_python(images: Path) -> None:
     assert done.stdout == f"{[served_images.LABELS[each] for each in expected]}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.consumers
 def test_the_champion_is_loaded_in_node(images: Path) -> None:
     done = subprocess.run(in_node(block("js", "Uint8Array(784)")), capture_output=True, text=True, check=True)
@@ -154,6 +155,7 @@ def following(command: Sequence[str | Path]) -> Iterator[Any]:
             process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.consumers
 @pytest.mark.parametrize("language", ["python", "js"])
 def test_a_consumer_that_polls_takes_over_each_champion_and_never_a_damaged_one(

@@ -40,6 +40,7 @@ def test_every_path_of_this_repository_is_there(page: Path) -> None:
         assert path == "docker/.env" or (REPOSITORY / path).exists(), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_takes_what_it_is_given(page: Path) -> None:
     for block in page.read_text().split("```")[1::2]:

@@ -141,6 +141,7 @@ def test_an_installation_for_prediction_is_ready_and_says_that_training_is_not_i
     assert lines[-1] == "ready"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("installed", "folder"),
     [([], False), (["onnxruntime"], False), (["onnxruntime", "onnxruntime-gpu"], True)],
@@ -286,6 +287,7 @@ def test_a_server_of_another_kind_or_age_is_told_apart(
     assert words in finding.found
 
 
+@pytest.mark.slow
 def test_data_that_no_source_has_is_exit_4_and_a_whole_cache_needs_none(
     fashion_mnist_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

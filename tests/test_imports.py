@@ -179,6 +179,7 @@ def test_pyarrow_finds_pandas_only_where_it_is_asked_for() -> None:
     assert "pandas" in modules_after(f"{spared}\nassert pa.table({{'a': [1]}}).to_pandas().shape == (1, 1)")
 
 
+@pytest.mark.slow
 def test_a_retrain_imports_what_it_computes_with_when_it_computes() -> None:
     heavy = {"torch", "matplotlib", "onnx", "onnxruntime", "scipy", "jinja2", "pandas"}
     assert not heavy & modules_after("import flows.retrain")

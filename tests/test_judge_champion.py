@@ -384,6 +384,7 @@ def test_a_kept_version_of_another_recipe_is_measured_on_its_own_inputs() -> Non
     assert verdict.maximum == pytest.approx(1.05 * losses[0], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("scaled")
 def test_a_kept_version_whose_recipe_cannot_read_the_rows_of_today_is_not_compared_and_that_is_said() -> None:
     """Of yesterday's two columns it would take both; today there are three."""

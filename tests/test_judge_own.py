@@ -110,6 +110,7 @@ def test_a_classifier_of_shuffled_labels_is_refused_by_the_baseline(run: RunFold
     assert refusal(run, prepared, training("classification")) == {"baseline": False, "reference": True}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["regression", "classification"])
 def test_a_model_with_half_of_a_small_attainable_gain_is_refused_by_the_reference(task: str, run: RunFolder) -> None:
     """Of an R² of 0.03, where 1.05 times the converged fit's loss is more than that of the best constant."""
@@ -232,6 +233,7 @@ def test_scores_of_many_classes_become_losses_before_memory_holds_them_all(
     assert measured["test_accuracy"] == pytest.approx(np.mean(candidate.outputs.answer == candidate.truth))
 
 
+@pytest.mark.slow
 def test_the_confusion_matrix_of_very_many_classes_is_a_picture_and_no_metric(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

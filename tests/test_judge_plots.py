@@ -290,6 +290,7 @@ def test_a_trend_of_nothing_measured_is_drawn_for_light_and_for_dark_pages() -> 
     assert corners == [(255, 255, 255), (21, 24, 28)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["price", "a name of many words " * 5, "面積 🏠 $x_1"])
 def test_no_word_is_cut_off_at_an_edge_and_names_in_any_letters_are_drawn_without_a_warning(
     name: str, tmp_path: Path

@@ -111,6 +111,7 @@ def features(frame: pd.DataFrame) -> Array:
 # Baseline and reference
 
 
+@pytest.mark.slow
 def test_the_losses_are_those_of_numpy_and_scikit_learn_on_test_rows_and_of_inspect_on_training_rows(
     store: Store,
 ) -> None:
@@ -143,6 +144,7 @@ def test_the_losses_of_a_classifier_are_those_of_frequencies_and_of_a_converged_
     assert told["baseline_loss"] != pytest.approx(found["baseline_loss"], rel=1e-6), "of no test row"
 
 
+@pytest.mark.slow
 def test_a_sound_model_of_a_rare_class_passes_balanced_or_not(tmp_path: Path) -> None:
     """By accuracy it could not be told from the majority class, and balanced its unweighted log loss is worse.
 
@@ -192,6 +194,7 @@ FAR = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "target"), [("seconds since 1970", "price"), ("tiny", "kind")])
 def test_a_column_that_float32_cannot_tell_apart_is_refused_by_name(
     case: str, target: str, artifacts: Path, tmp_path: Path
@@ -290,6 +293,7 @@ def test_a_worse_candidate_is_refused_and_one_within_the_margin_passes(
     assert json.loads((artifacts / "models/prices/champion.json").read_text())["version"] == 2
 
 
+@pytest.mark.slow
 def test_few_common_rows_decide_nothing_and_that_is_said(kept: Store) -> None:
     _, test = split(sales(ROWS), 0.1)
     worse = ["--weight-decay", "1", "--test", "0.1", "--new-recipe"]
@@ -299,6 +303,7 @@ def test_few_common_rows_decide_nothing_and_that_is_said(kept: Store) -> None:
     assert f"on {len(test)} test rows, fewer than the 200 that decide" in found["detail"]
 
 
+@pytest.mark.slow
 def test_few_groups_decide_nothing_and_that_is_said(grouped: Path, artifacts: Path) -> None:
     shutil.copytree(grouped, artifacts)
     report = answered("retrain", "own", "--weight-decay", "1", "--no-predict")
@@ -318,6 +323,7 @@ def test_a_version_trained_for_another_loss_is_not_compared_and_that_is_said(kep
     assert "champion_loss" not in verdicts(report)
 
 
+@pytest.mark.slow
 def test_a_version_without_row_digests_is_not_compared_and_that_is_said(kept: Store, artifacts: Path) -> None:
     for path in (artifacts / "datasets/prices").glob("*.rows"):
         path.unlink()
@@ -529,6 +535,7 @@ UNFIT: dict[str, tuple[Any, tuple[str, ...], int, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", UNFIT)
 def test_evaluate_says_what_is_wrong_with_rows(case: str, store: Store, tmp_path: Path) -> None:
     change, options, code, words = UNFIT[case]
@@ -537,6 +544,7 @@ def test_evaluate_says_what_is_wrong_with_rows(case: str, store: Store, tmp_path
     assert words in done.stderr
 
 
+@pytest.mark.slow
 def test_evaluate_judges_a_classifier_on_a_handful_of_rows_of_one_class(store: Store, tmp_path: Path) -> None:
     new = sales(200, seed=1)
     new.loc[0, "city"] = "Bonn"

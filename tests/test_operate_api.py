@@ -84,6 +84,7 @@ def fault(url: str, seconds: float = 0.5) -> EnvironmentProblem:
     return told.value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "words"),
     [

@@ -45,6 +45,7 @@ def headline(api: str) -> str:
     return "".join(each["description"] for each in post(api, "artifacts/latest/filter", wanted))
 
 
+@pytest.mark.slow
 def test_a_run_that_somebody_marks_as_crashed_is_on_its_overview(
     begun: tuple[FlowRun, RunFolder], prefect_api: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -237,6 +237,7 @@ def served() -> Iterator[tuple[str, Any, int]]:
     process.stderr.close()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("life")
 def test_who_asks_over_http_gets_the_figures_of_the_moment_and_the_workers_health(served: tuple[str, Any, int]) -> None:
     url, process, worker = served

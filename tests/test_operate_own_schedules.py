@@ -134,6 +134,7 @@ def test_drift_starts_a_retrain_once_it_is_asked_for_and_registering_leaves_it_o
     assert (ours(api), drift(api)) == (None, None)
 
 
+@pytest.mark.slow
 def test_what_ends_without_a_server_is_gone_after_the_next_registration_and_leaves_nothing(api: httpx.Client) -> None:
     Retrains.add(NAME, cron="0 3 * * *", on_drift=True)
     registration.register()

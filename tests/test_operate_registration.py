@@ -18,6 +18,7 @@ from tasks.errors import UsageError
 from tasks.store import artifact_paths
 
 
+@pytest.mark.slow
 def test_what_somebody_set_stays_and_what_is_changed_is_printed(
     ui: Server, prefect_api: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +87,7 @@ def test_of_an_edited_file_only_what_nobody_has_set_is_written(
     ]
 
 
+@pytest.mark.slow
 def test_a_deployment_that_we_did_not_register_keeps_its_settings(ui: Server, home: Path) -> None:
     """As one of ``prefect deploy --all``, or of a Gradmill that kept no note of what it registered."""
     registration.register()
@@ -147,6 +149,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setenv("GRADMILL_ARTIFACTS", str(folder))
 
 
+@pytest.mark.slow
 def test_a_registration_without_the_artifacts_resets_nothing_and_those_that_set_it_still_can(
     ui: Server, home: Path, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +178,7 @@ def test_a_registration_without_the_artifacts_resets_nothing_and_those_that_set_
     assert ui.crons("linear-weekly") == {"30 3 * * 1": True}, "who asks for it may"
 
 
+@pytest.mark.slow
 def test_what_another_folder_has_set_is_changed_by_a_command_and_not_back_by_a_registration(
     ui: Server, home: Path, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -228,6 +228,7 @@ def test_a_websocket_of_a_foreign_page_is_refused_before_it_opens() -> None:
     assert (sent[0]["type"], sent[0]["status"]) == ("websocket.http.response.start", 403)
 
 
+@pytest.mark.slow
 def test_without_a_server_a_promotion_says_that_nobody_was_told_and_status_asks_no_stranger(
     candidates: list[Candidate], artifacts: Path
 ) -> None:

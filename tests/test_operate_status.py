@@ -79,6 +79,7 @@ def weekly(prefect_api: str, capsys: pytest.CaptureFixture[str]) -> Iterator[tup
         yield client, client.get(f"/deployments/name/retrain/{WEEKLY}").raise_for_status().json()
 
 
+@pytest.mark.slow
 def test_the_last_judged_run_is_told_beside_a_newer_one_that_was_not(
     weekly: tuple[httpx.Client, dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:

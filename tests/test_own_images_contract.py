@@ -248,6 +248,7 @@ FORMS: dict[str, Callable[[Path], Path]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_the_same_images_in_any_form_are_the_same_data_which_train_nothing_anew(
     form: str, pets: Path, prefect_api: str, tmp_path: Path
@@ -279,6 +280,7 @@ def odd_pictures(folder: Path) -> None:
     photo(1, 1, seed=9).save(folder / "dot.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", ["grey", "rgb"])
 def test_a_picture_has_the_pixels_in_prediction_that_it_has_in_training(
     channels: str, prefect_api: str, artifacts: Path, tmp_path: Path
@@ -313,6 +315,7 @@ def test_a_picture_has_the_pixels_in_prediction_that_it_has_in_training(
         np.testing.assert_allclose(found[name], probabilities, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_pictures_are_judged_by_the_names_of_their_folders(pets: Path, prefect_api: str, tmp_path: Path) -> None:
     new = write(tmp_path / "new", {"cat": 20, "dog": 30}, first=1000)
     (new / "cat/broken.png").write_bytes(b"no picture")
@@ -357,6 +360,7 @@ def test_later_pictures_fit_the_classes_and_shape_of_version_1_or_say_what_is_wr
     assert (code, words in json.dumps(found, ensure_ascii=False)) == (expected, True)
 
 
+@pytest.mark.slow
 def test_later_pictures_are_brought_to_the_models_shape_and_told_by_the_names_of_folders(
     pets: Path, prefect_api: str, tmp_path: Path
 ) -> None:

@@ -150,6 +150,7 @@ def address(tmp_path: Path) -> Iterator[str]:
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_tables_are_read_by_url_with_nothing_but_public_keys_in_its_query(
     address: str, prefect_api: str, artifacts: Path, tmp_path: Path
 ) -> None:
@@ -446,6 +447,7 @@ MISFITS: dict[str, tuple[Any, str, list[str]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
 @pytest.mark.parametrize("case", MISFITS)
 def test_later_data_fit_what_version_1_took_by_name_or_say_all_that_is_wrong(
@@ -460,6 +462,7 @@ def test_later_data_fit_what_version_1_took_by_name_or_say_all_that_is_wrong(
     assert code == (4 if expected else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("name", ["x", "c", "t", "k"])
 def test_a_column_without_a_value_fits_every_kind_but_not_unnoticed(
@@ -552,6 +555,7 @@ def test_drift_is_a_warning_from_a_thousand_new_rows(store: Path, tmp_path: Path
         assert (code, "drift size" in rules(found, "warning")) == (0, is_said)
 
 
+@pytest.mark.slow
 def test_the_version_keeps_kinds_levels_and_the_training_parts_statistics(
     prefect_api: str, artifacts: Path, tmp_path: Path
 ) -> None:
@@ -616,6 +620,7 @@ def grown(kept: Path, server_settings: "Settings", tmp_path_factory: pytest.Temp
     return Grown(folder / "artifacts", later, json.loads(done.stdout), 150 + 9 + 5)
 
 
+@pytest.mark.slow
 def test_a_new_column_that_was_ignored_once_is_ignored_from_then_on(
     grown: Grown, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -673,6 +678,7 @@ def test_order_files_and_format_change_no_digest_and_no_byte_of_the_model(prefec
     assert made[0] == made[1]
 
 
+@pytest.mark.slow
 def test_whether_a_column_had_missing_values_is_taken_from_every_row(
     prefect_api: str, artifacts: Path, tmp_path: Path
 ) -> None:

@@ -202,6 +202,7 @@ TEXTS: dict[str, tuple[Row, str | None, bool]] = {
 PLAIN = {" 1e2 ": 100.0, "2.0": 2, "TRUE": True, "1": True, "NA": None, "N/A": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.csv", "d.parquet", "f.jsonl"])
 def test_a_row_that_the_model_cannot_take_is_a_reject_with_its_reason_unless_averages_are_asked_for(
     name: str, store: Store, tmp_path: Path
@@ -270,6 +271,7 @@ def test_numbers_that_name_levels_are_found_however_they_are_written(store: Stor
     np.testing.assert_allclose(table(done)["prediction"], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_one_file_has_every_row_of_the_input_its_columns_first(suffix: str, store: Store, tmp_path: Path) -> None:
     rows, path, output = houses(30, seed=8), tmp_path / "rows.csv", tmp_path / f"out{suffix}"
@@ -380,6 +382,7 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str, int, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNFIT)
 def test_an_input_that_does_not_fit_is_named_with_what_was_expected_and_leaves_no_part(
     name: str, store: Store, tmp_path: Path
@@ -461,6 +464,7 @@ BROKEN_ARRAYS: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN_ARRAYS)
 def test_a_broken_array_is_exit_4_and_named(name: str, store: Store, tmp_path: Path) -> None:
     BROKEN_ARRAYS[name](tmp_path / name)
@@ -501,6 +505,7 @@ LIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LIES)
 def test_a_header_that_promises_more_than_there_is_is_exit_4_and_takes_no_memory(
     name: str, store: Store, tmp_path: Path

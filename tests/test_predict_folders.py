@@ -51,6 +51,7 @@ def test_restart_into_the_folder_of_its_own_input_keeps_the_input(folder: Path, 
     assert contents(output) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["part-00077.parquet", "x.partial", ".sources.parquet", ".cache/download.partial"])
 def test_restart_beside_something_that_was_added_is_refused_before_anything_is_touched(
     name: str, folder: Path, tmp_path: Path
@@ -68,6 +69,7 @@ def test_restart_beside_something_that_was_added_is_refused_before_anything_is_t
     assert contents(output) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["", "/*", "/**"])
 def test_output_inside_the_input_can_be_repeated_and_resumed(
     source: str, folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -144,6 +144,7 @@ def test_what_a_failed_plan_unpacked_is_never_taken_for_another_input(
     )
 
 
+@pytest.mark.slow
 def test_input_model_and_parameters_each_make_another_job(rows: str, candidates: list[Candidate]) -> None:
     jobs = [predict_rows(input=rows).job, predict_rows(input=rows, batch_size=7).job]
     os.utime(rows, (1, 1))
@@ -258,6 +259,7 @@ def test_missing_part_is_noticed_by_the_final_check(rows: str, monkeypatch: pyte
     assert predict_rows(input=rows, shard_rows=1250).rows == 2500
 
 
+@pytest.mark.slow
 def test_drift_is_the_population_stability_index_and_reported_as_an_event_too(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, candidates: list[Candidate], prefect_api: str
 ) -> None:
@@ -406,6 +408,7 @@ def clothes(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> RetrainRepor
     return pipeline.report("softmax-regression")
 
 
+@pytest.mark.slow
 def test_images_are_labelled_as_onnxruntime_alone_labels_them_and_accuracy_is_counted(
     clothes: RetrainReport, pipeline: Pipeline, tmp_path: Path
 ) -> None:
@@ -484,6 +487,7 @@ def nothing_good(tmp_path: Path) -> str:
     return str(tmp_path / "bad.npy")
 
 
+@pytest.mark.slow
 def test_reading_stops_soon_after_too_many_rows_were_rejected(
     nothing_good: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

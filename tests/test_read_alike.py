@@ -99,6 +99,7 @@ def houses(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory
     return folder / "artifacts"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_a_value_means_the_same_to_evaluate_and_to_predict(name: str, houses: Path, tmp_path: Path) -> None:
     FILES[name](tmp_path / name)

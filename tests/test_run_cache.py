@@ -268,6 +268,7 @@ def trained_file(run: RunFolder) -> Path:
     return FileRef.model_validate(run.read().stages["train"]["weights"]).path
 
 
+@pytest.mark.slow
 def test_a_retrain_with_nothing_changed_reuses_its_stages_and_force_does_not(prefect_api: str) -> None:
     first = retrain()
     again = retrain()

@@ -42,6 +42,7 @@ def hold_until(held: Any, release: Any) -> None:
         release.wait(120)
 
 
+@pytest.mark.slow
 def test_without_a_limit_a_job_waits_for_the_lock_file_of_another_process() -> None:
     spawn = multiprocessing.get_context("spawn")
     held, release = spawn.Event(), spawn.Event()

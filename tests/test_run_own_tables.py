@@ -136,6 +136,7 @@ def test_a_name_keeps_its_model_and_its_target(table: Path) -> None:
         assert "gradmill retrain houses" in caught.value.action
 
 
+@pytest.mark.slow
 def test_text_to_predict_becomes_classes_by_name(artifacts: Path, prefect_api: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     species = rng.choice(["setosa", "versicolor", "virginica"], 400)

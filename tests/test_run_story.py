@@ -120,6 +120,7 @@ def is_last(line: dict[str, Any]) -> bool:
     return str(line["message"]).startswith("Finished in state")
 
 
+@pytest.mark.slow
 def test_an_unchanged_run_shows_the_pictures_of_the_stages_that_it_reused(prefect_api: str) -> None:
     parameters = RetrainParameters.model_validate({"name": "again", "training": {"model": "linear-regression"}})
     first, second = retrain(parameters), retrain(parameters)
@@ -150,6 +151,7 @@ def test_a_long_training_is_shown_while_it_lasts(prefect_api: str, monkeypatch: 
     assert len(post(prefect_api, "artifacts/filter", history)) == 1, "one picture that is replaced"
 
 
+@pytest.mark.slow
 def test_a_refused_run_tells_which_gate_refused_it_and_ends_in_a_state_of_its_own_that_is_a_failure(
     prefect_api: str,
 ) -> None:

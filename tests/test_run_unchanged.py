@@ -43,6 +43,7 @@ def again(**given: Any) -> RetrainReport:
     return retrain(RetrainParameters.model_validate(own_data.again("houses", {"predict": False, **given})))
 
 
+@pytest.mark.slow
 def test_the_same_rows_are_unchanged_without_training(folder: Path, tmp_path: Path) -> None:
     first = reading.manifest("houses", 1)
     untouched = again()

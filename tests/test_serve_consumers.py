@@ -228,6 +228,7 @@ def page(node_modules: Path, served: Path) -> Iterator[tuple[str, type[Page]]]:
     thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_browser(exported: Exported, page: tuple[str, type[Page]], tmp_path: Path) -> None:
     """Real headless Chromium, onnxruntime-web in WebAssembly, everything served from loopback."""

@@ -153,6 +153,7 @@ print([hashlib.sha256(write(*model)).hexdigest() for model in MODELS], "torch" i
 """
 
 
+@pytest.mark.slow
 def test_two_fresh_processes_write_the_same_bytes_without_torch() -> None:
     printed = set()
     for seed in ("1", "2"):

@@ -167,6 +167,7 @@ FORGED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("on_server")  # it is found once the run has begun, which would start a server each
 @pytest.mark.parametrize("kind", FORGED)
 def test_a_manifest_that_is_not_of_the_model_is_named_though_its_checksums_fit(kind: str) -> None:

@@ -189,6 +189,7 @@ def test_promotion_and_rollback_reach_the_mirror_and_older_versions_stay(s3: S3,
     assert consume(from_s3) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [None, b"", b"half"], ids=["deleted", "empty", "changed"])
 def test_what_is_damaged_or_missing_there_is_repaired_whichever_file_it_is(
     s3: S3, two_versions: None, left: bytes | None
@@ -435,6 +436,7 @@ def test_no_bucket_no_credentials_and_no_writable_share_are_exit_1(
 # Retrain
 
 
+@pytest.mark.slow
 def test_a_retrain_mirrors_its_champion_and_one_with_nothing_new_catches_up_a_failed_copy(
     s3: S3, prefect_api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,7 @@ def test_what_ctrl_c_says_of_these_commands_is_what_their_help_says() -> None:
     assert {"backup", "restore", "trigger"} <= THEN.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -138,6 +139,7 @@ def test_an_unwritable_artifacts_folder_is_exit_1(on_server: None) -> None:
     assert_clear(gradmill("retrain", "--artifacts", "/proc/nowhere"), 1)
 
 
+@pytest.mark.slow
 def test_a_prefect_server_that_does_not_answer_is_exit_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
     assert_clear(gradmill("retrain"), 1)
@@ -198,6 +200,7 @@ def test_predicting_a_file_that_is_no_data_is_exit_4(
     assert_clear(gradmill("predict", str(tmp_path / "notes.txt"), "--name", "linear-regression"), 4)
 
 
+@pytest.mark.slow
 def test_a_refused_retrain_prints_its_document_and_its_gates_and_publishes_nothing(
     on_server: None, artifacts: Path
 ) -> None:
@@ -452,6 +455,7 @@ def interrupted(run: str, double: float) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180, cwd=REPOSITORY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("run", "double", "said"),
     [

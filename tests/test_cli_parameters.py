@@ -64,6 +64,7 @@ def values(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield from values(value) if isinstance(value, dict) else [(name, value)]
 
 
+@pytest.mark.slow
 def test_help_shows_every_default(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Rich takes what stands in brackets for a style, and drops it."""
     monkeypatch.setenv("COLUMNS", "400")

@@ -85,6 +85,7 @@ def test_show_opens_the_page_on_a_desktop_and_tells_its_path_elsewhere(
     assert not (tmp_path / "opened").exists()
 
 
+@pytest.mark.slow
 def test_show_of_what_is_not_there_is_exit_2(candidates: list[Candidate]) -> None:
     candidates[0].publish()
     assert_clear(gradmill("show", "linear-regression", "7"), 2)

@@ -244,6 +244,7 @@ PLANTED = {
 }
 
 
+@pytest.mark.slow
 def test_nothing_outside_the_store_is_touched_through_planted_names(
     candidates: list[Candidate], tmp_path: Path
 ) -> None:

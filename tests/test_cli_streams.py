@@ -31,6 +31,7 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=180)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", ["models", "models --json", "--help", "retrain --help", "--version", "nonsense --json"]
 )
@@ -44,6 +45,7 @@ def test_a_reader_that_has_gone_is_silent(command: str) -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirection", [">&-", "> /dev/full"])
 @pytest.mark.parametrize("command", ["models", "models --json", "--help"])
 def test_output_that_cannot_be_written_is_three_lines_and_exit_1(command: str, redirection: str) -> None:

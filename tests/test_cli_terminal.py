@@ -276,6 +276,7 @@ def test_a_person_at_a_terminal_sees_at_once_what_is_waited_for_then_stages_and_
     assert max(map(len, lines)) <= 80 or any(os.sep in line for line in lines if len(line) > 80)
 
 
+@pytest.mark.slow
 def test_quiet_says_nothing(on_server: None, candidates: list[Candidate]) -> None:
     candidates[0].publish()
     done = gradmill("predict", "--name", "linear-regression", "--quiet")

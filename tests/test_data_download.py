@@ -234,6 +234,7 @@ def test_what_a_killed_download_left_is_swept_and_nothing_else(host: Host, tmp_p
     assert (tmp_path / "theirs").is_dir()
 
 
+@pytest.mark.slow
 def test_torchvisions_mirrors_are_asked_first_for_files_of_its_names() -> None:
     from torchvision.datasets import FashionMNIST
 

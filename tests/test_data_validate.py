@@ -238,6 +238,7 @@ def tables(draw: st.DrawFn) -> pa.Table:
     return pa.table(columns)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, suppress_health_check=list(HealthCheck))
 @given(tables(), st.sampled_from(["regression", "classification", None]), st.sampled_from([".parquet", ".csv"]))
 def test_whatever_the_table_there_is_a_report_and_never_a_traceback(

@@ -79,6 +79,7 @@ WELL = {
 }
 
 
+@pytest.mark.slow
 @needs_promtool
 @pytest.mark.parametrize(
     ("changed", "hours", "alert"),

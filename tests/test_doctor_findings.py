@@ -107,6 +107,7 @@ def compiled(code: str, library: Path) -> str:
     return str(library)
 
 
+@pytest.mark.slow
 def test_a_whole_machine_is_ready_and_its_figures_are_what_the_system_tells(
     server: str, fashion_mnist: Path, artifacts: Path
 ) -> None:
@@ -163,6 +164,7 @@ def test_anything_but_exactly_one_whole_onnxruntime_is_a_problem(
     assert doctor.checks["onnxruntime"]["facts"]["installed"] == installed
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(HAS_GPU, reason="this machine has a GPU")
 def test_cuda_without_a_gpu_is_exit_5_with_the_reason(prediction: list[str]) -> None:
     doctor = Doctor("--device", "cuda", command=prediction)
@@ -170,6 +172,7 @@ def test_cuda_without_a_gpu_is_exit_5_with_the_reason(prediction: list[str]) -> 
     assert "NVIDIA driver" in doctor.checks["gpu"]["found"]
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.skipif(HAS_GPU, reason="this machine has a GPU")
 def test_a_gpu_that_nothing_runs_on_is_named_and_is_a_problem_only_where_cuda_is_asked_for(
@@ -195,6 +198,7 @@ def test_a_run_that_may_use_the_gpu_says_at_its_start_what_it_sees(server: str, 
     assert "Pretend GPU (80.0 GiB), driver 580.65.06, CUDA 13.1; onnxruntime runs " in done.stderr.splitlines()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["/proc/nowhere", "below a file"])
 def test_an_artifacts_folder_that_cannot_be_written_is_a_problem(
     prediction: list[str], place: str, tmp_path: Path
@@ -221,6 +225,7 @@ def test_a_small_disk_is_noted(prediction: list[str], artifacts: Path) -> None:
     assert (check["facts"]["file_system"], check["facts"]["free"]) == ("tmpfs", 90 * 2**20)
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize(("answer", "found"), [("0", "taken by another"), ("errno = ENOLCK, -1", "cannot be locked")])
 def test_locks_that_do_not_hold_are_a_problem(prediction: list[str], answer: str, found: str, tmp_path: Path) -> None:
@@ -231,6 +236,7 @@ def test_locks_that_do_not_hold_are_a_problem(prediction: list[str], answer: str
     assert found in doctor.checks["artifacts"]["found"]
 
 
+@pytest.mark.slow
 def test_an_api_that_does_not_answer_is_a_problem_and_its_password_is_nowhere(prediction: list[str]) -> None:
     doctor = Doctor("--debug", command=prediction, PREFECT_API_URL="http://me:s3c@ret@127.0.0.1:1/api")
     assert doctor.problems == {"prefect_api": 1}
@@ -265,6 +271,7 @@ def other_server() -> Iterator[tuple[str, dict[str, Any]]]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "pools", "version", "verdict", "words"),
     [
@@ -308,6 +315,7 @@ def test_data_that_no_source_has_is_exit_4_and_a_whole_cache_needs_none(
     assert str(tmp_path) in finding["found"]
 
 
+@pytest.mark.slow
 def test_a_check_that_fails_is_reported_and_the_others_go_on(prediction: list[str]) -> None:
     doctor = Doctor(command=prediction, GRADMILL_TIME_LIMIT="perhaps")
     assert doctor.problems == {"artifacts": 1}

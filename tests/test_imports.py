@@ -154,6 +154,7 @@ def test_doctor_imports_nothing_that_it_looks_for() -> None:
     assert not {"numpy", "torch", "onnxruntime"} & modules_after("import flows.doctor")
 
 
+@pytest.mark.slow
 def test_batch_prediction_imports_no_torch() -> None:
     assert "torch" not in modules_after("import flows.predict")
 
@@ -171,6 +172,7 @@ def test_a_prediction_imports_nothing_that_trains_or_serves_tables_of_others(
     assert not {"pandas", "torch", "onnx", "scipy", "sqlalchemy"} & modules
 
 
+@pytest.mark.slow
 def test_pyarrow_finds_pandas_only_where_it_is_asked_for() -> None:
     pytest.importorskip("pandas")
     spared = "import pyarrow as pa\nfrom tasks.machine import heap\nheap.spare_pandas()\npa.array(['a'])"

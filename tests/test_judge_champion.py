@@ -279,6 +279,7 @@ def test_a_drop_of_recall_by_exactly_a_tenth_passes_for_any_counts() -> None:
 # Through the store
 
 
+@pytest.mark.slow
 def test_a_candidate_with_another_number_of_features_is_refused_before_anything_is_compared(
     candidates: list[Candidate],
 ) -> None:
@@ -369,6 +370,7 @@ def by_the_recipe(scale: float, w: tuple[float, ...], of: tuple[Examples, Exampl
     return Candidate(RunFolder.open(f"run-{seed}", {}), prepared, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("scaled")
 def test_a_kept_version_of_another_recipe_is_measured_on_its_own_inputs() -> None:
     """Fed with the candidate's, in which the first column is half as large, it would be wrong by far."""

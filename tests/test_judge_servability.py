@@ -118,6 +118,7 @@ def test_metadata_that_do_not_fit_are_found(files: Files) -> None:
     assert "metadata.json says" in detail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil",
     [

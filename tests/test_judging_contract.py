@@ -173,6 +173,7 @@ def test_a_sound_model_of_a_rare_class_passes_balanced_or_not(tmp_path: Path) ->
     assert "version 1 was trained with class weight none" in gate(balanced, "champion_not_compared")["detail"]
 
 
+@pytest.mark.slow
 def test_a_half_trained_model_passes_the_baseline_and_is_refused_by_the_reference(
     artifacts: Path, tmp_path: Path
 ) -> None:
@@ -232,6 +233,7 @@ def grouped(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactor
     return folder / "artifacts"
 
 
+@pytest.mark.slow
 def test_a_validation_part_has_whole_groups(grouped: Path) -> None:
     manifest = json.loads((grouped / "models/own/1/manifest.json").read_text())
     sizes = [manifest["trained"][name] for name in ("num_examples", "num_validation")]
@@ -240,6 +242,7 @@ def test_a_validation_part_has_whole_groups(grouped: Path) -> None:
     assert sizes[1] == pytest.approx(0.25 * sum(sizes), abs=15)
 
 
+@pytest.mark.slow
 def test_a_validation_part_has_the_latest_rows_of_the_training_part(artifacts: Path, tmp_path: Path) -> None:
     """Of which the model knows nothing: it is that of the rows before."""
     frame = sales(ROWS)
@@ -314,6 +317,7 @@ def test_few_groups_decide_nothing_and_that_is_said(grouped: Path, artifacts: Pa
     assert f"of {groups} groups, fewer than the 20 that decide" in found["detail"]
 
 
+@pytest.mark.slow
 def test_a_version_trained_for_another_loss_is_not_compared_and_that_is_said(kept: Store) -> None:
     report = answered("retrain", "prices", "--loss", "huber", "--no-predict")
     assert report["version"] == 2
@@ -463,6 +467,7 @@ def predictions(path: Path, name: str) -> pd.DataFrame:
     return pq.read_table(answered("predict", path, "--name", name)["path"]).to_pandas()
 
 
+@pytest.mark.slow
 def test_evaluate_judges_a_regression_by_rows_that_have_a_target_and_by_period(store: Store, tmp_path: Path) -> None:
     new = sales(300, seed=1, start="2025-01-01")
     late = sales(20, seed=2, start="2025-01-01").assign(price=np.nan)
@@ -486,6 +491,7 @@ def test_evaluate_judges_a_regression_by_rows_that_have_a_target_and_by_period(s
         assert each["metrics"]["rmse"] == pytest.approx(figure, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_evaluate_counts_what_the_version_was_trained_on_and_leaves_it_out_where_asked(store: Store) -> None:
     train, test = split(sales(ROWS))
     again = answered("evaluate", "prices", store.folder / "old.csv")
@@ -518,6 +524,7 @@ CHANGES: dict[str, tuple[Any, set[str], bool]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CHANGES)
 def test_evaluate_says_what_is_worse_and_what_has_drifted(case: str, store: Store, tmp_path: Path) -> None:
     change, worse, has_drifted = CHANGES[case]

@@ -184,6 +184,7 @@ def sent(monkeypatch: pytest.MonkeyPatch, slug: str) -> str:
     return notify.notify(test=True)[1]
 
 
+@pytest.mark.slow
 def test_a_test_word_is_taken_by_a_webhook_or_said_to_be_refused(
     bare: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +236,7 @@ def test_slack_is_sent_what_its_incoming_webhooks_take(bare: httpx.Client, monke
             notify.notify(test=True)
 
 
+@pytest.mark.slow
 def test_mail_goes_by_sendgrid_or_by_a_mail_server_of_ones_own(
     bare: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,6 +125,7 @@ def test_answers_that_are_not_prefects_are_explained_also_later() -> None:
         client.read_work_pools()
 
 
+@pytest.mark.slow
 def test_no_server_and_no_address_are_explained() -> None:
     with played(hang) as url:
         pass

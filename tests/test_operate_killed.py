@@ -61,6 +61,7 @@ def test_a_run_that_somebody_marks_as_crashed_is_on_its_overview(
     assert "last run was interrupted in train" in headline(prefect_api)
 
 
+@pytest.mark.slow
 def test_a_run_of_a_command_is_crashed_once_nobody_holds_its_folder_and_not_before(
     begun: tuple[FlowRun, RunFolder], prefect_api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

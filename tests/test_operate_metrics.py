@@ -159,6 +159,7 @@ def test_shares_of_labels_are_counted_by_class(
     assert ("last_prediction_label_ratio", NAME, "bag") not in printed(capsys)[0], "each would be a time series"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("life")
 @pytest.mark.parametrize("what", ["manifest", "pointer", "history", "run", "job"])
 def test_a_damaged_document_costs_its_own_figures_only(what: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -251,6 +251,7 @@ def test_why_a_run_has_failed_stays_on_the_page_whatever_came_after_it(
     assert [line for line in section.lines if "at most" in line] == (["test_loss 2: at most 1.0"] if last == 2 else [])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("walk")
 def test_the_report_is_one_file_that_needs_no_other_and_runs_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -268,6 +269,7 @@ def test_the_report_is_one_file_that_needs_no_other_and_runs_nothing(
     assert len(set(page.sources)) == 2
 
 
+@pytest.mark.slow
 def test_of_nothing_known_there_is_no_report_and_of_a_refused_first_run_there_is(
     candidates: list[Candidate], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -351,6 +353,7 @@ def test_the_trend_has_a_point_for_each_run_with_the_bound_and_what_was_live() -
     assert [at for at, each in enumerate(found.points) if each.bound == 1] == [0, 1, 2, 7]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("walk", "prefect_api")
 def test_a_picture_is_drawn_before_the_seconds_of_the_talk_with_the_server_run(monkeypatch: pytest.MonkeyPatch) -> None:
     draws, left = plots.draw_trend, []

@@ -39,6 +39,7 @@ def newest(api: str, kind: str) -> dict[str, Any]:
     return dict(post(api, "artifacts/filter", wanted)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_versions")
 def test_the_overview_links_to_the_page_of_the_last_prediction_and_judgement_and_to_the_deployment(
     prefect_api: str,
@@ -81,6 +82,7 @@ def test_beside_up_a_run_leaves_the_page_to_it_and_never_to_one_that_is_dead(pre
     assert newest(prefect_api, "overview")["updated"] > newer
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_versions")
 def test_a_page_that_cannot_be_written_is_asked_for_still_and_tried_again_later(
     prefect_api: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

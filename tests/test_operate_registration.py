@@ -50,6 +50,7 @@ def test_what_somebody_set_stays_and_what_is_changed_is_printed(
     assert occasions.RUNS in {each["name"] for each in ui.list("automations")}
 
 
+@pytest.mark.slow
 def test_of_an_edited_file_only_what_nobody_has_set_is_written(
     ui: Server, home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,6 +101,7 @@ def test_a_deployment_that_we_did_not_register_keeps_its_settings(ui: Server, ho
     assert ui.deployment("linear-weekly")["tags"] == ["mine", "gradmill"], "our tag is what we find it by"
 
 
+@pytest.mark.slow
 def test_an_automation_that_somebody_has_edited_stays_and_ours_is_brought_up_to_date(
     ui: Server, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +195,7 @@ def test_what_another_folder_has_set_is_changed_by_a_command_and_not_back_by_a_r
     assert ui.deployment("predict-daily")["parameters"]["parameters"] == mine
 
 
+@pytest.mark.slow
 def test_a_schedule_added_on_one_server_is_added_to_one_that_is_there_and_deleted_where_it_was(
     ui: Server, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +278,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
     return printed.err if code else printed.out
 
 
+@pytest.mark.slow
 def test_words_of_a_command_say_whether_it_runs_and_a_name_is_that_of_what_retrains_it(
     home: Path, two_versions: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,6 +318,7 @@ def test_trigger_and_skip_say_at_once_what_cannot_be(ui: Server, home: Path, mon
     assert time.monotonic() - begun < 300
 
 
+@pytest.mark.slow
 def test_what_the_server_plans_while_a_deployment_is_paused_does_not_run(
     ui: Server, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -181,6 +181,7 @@ def test_an_item_is_ours_only_while_it_is_as_we_registered_it() -> None:
     assert writable(wanted, there, None) == ({}, ["ours", "theirs", "deleted", "added"])
 
 
+@pytest.mark.slow
 def test_what_will_not_run_is_said_at_once(ui: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registration.register()
     for name in NAMES[2:]:
@@ -203,6 +204,7 @@ def test_what_will_not_run_is_said_at_once(ui: Server, home: Path, monkeypatch: 
     assert time.monotonic() - begun < 300
 
 
+@pytest.mark.slow
 def test_a_run_that_never_began_gives_its_place_back(ui: Server, home: Path) -> None:
     """As after Ctrl-C while a worker was submitting it; a server that starts anew has forgotten the lease."""
     registration.register()

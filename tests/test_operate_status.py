@@ -145,6 +145,7 @@ def test_addresses_are_told_without_credentials_and_those_of_the_ui_as_its_setti
         assert (followed.page(ended(Completed())) or "").startswith("http://127.0.0.1:9/")
 
 
+@pytest.mark.slow
 def test_a_worker_that_has_been_silent_for_a_day_is_none(
     weekly: tuple[httpx.Client, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +176,7 @@ def test_a_runs_exit_code_is_1_where_it_was_not_an_error_of_ours() -> None:
     assert [followed.exit_code(ended(state)) for state in states] == [1, 1, 1, 0]
 
 
+@pytest.mark.slow
 def test_trigger_prints_the_runs_page_and_waits_for_its_end(
     weekly: tuple[httpx.Client, dict[str, Any]],
     prefect_api: str,
@@ -223,6 +225,7 @@ def test_why_a_run_was_refused_is_told_by_trigger_as_by_the_command_that_retrain
     assert "nightly: crashed: no reason" in _failure(document | {"state": "Crashed", "message": ""}, 1).found
 
 
+@pytest.mark.slow
 def test_every_parameter_that_trigger_lists_is_taken_with_the_value_that_it_shows(
     weekly: tuple[httpx.Client, dict[str, Any]],
 ) -> None:

@@ -27,6 +27,7 @@ def _hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, f"{name}_SECONDS", seconds)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_hanging")
 def test_a_server_that_hangs_is_ended_at_the_deadline(tmp_path: Path) -> None:
     with temporary_settings({PREFECT_HOME: tmp_path}):

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from flows.server import tethered
 from prefect_api import eventually
@@ -12,6 +13,7 @@ from prefect_api import eventually
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
 
 
+@pytest.mark.slow
 def test_what_a_child_has_started_is_killed_when_it_does_not_end_in_time(tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = ["sh", "-c", f'"{sys.executable}" -c "{STUBBORN}" & wait']

@@ -146,6 +146,7 @@ def test_what_is_no_picture_is_left_out_up_to_one_in_a_hundred_and_named(case: s
         assert "broken-images" in {each["rule"] for each in found["findings"] if each["severity"] == "warning"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 def test_more_weights_than_may_be_are_exit_4_and_name_the_side_that_fits(channels: int, tmp_path: Path) -> None:
     classes = 310 if channels == 1 else 120

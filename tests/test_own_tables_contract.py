@@ -519,6 +519,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", BROKEN)
 def test_a_broken_day_in_a_folder_that_grows_is_exit_4_until_it_is_accepted(
     rule: str, store: Path, tmp_path: Path

@@ -251,6 +251,7 @@ def test_numbers_and_truth_stored_as_text_in_typed_files_are_read(store: Store, 
     np.testing.assert_allclose(table(done)["prediction"], expected * count, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_numbers_that_name_levels_are_found_however_they_are_written(store: Store, tmp_path: Path) -> None:
     zones = {
         "a.parquet": pa.array([3.0, 1.0, 2.0]),
@@ -294,6 +295,7 @@ def test_one_file_has_every_row_of_the_input_its_columns_first(suffix: str, stor
     assert {each.name for each in tmp_path.iterdir()} == {path.name, output.name}
 
 
+@pytest.mark.slow
 def test_too_many_rejects_tell_the_first_by_its_ids_and_what_would_help(store: Store, tmp_path: Path) -> None:
     cases = (("city", "Paris", "city is 'Paris'", True), ("area", "big", "area is 'big', not a number", False))
     for column, value, reason, averages in cases:
@@ -304,6 +306,7 @@ def test_too_many_rejects_tell_the_first_by_its_ids_and_what_would_help(store: S
         assert ("--unknown average" in done.stderr) == averages
 
 
+@pytest.mark.slow
 def test_a_target_is_compared_in_float64(store: Store, tmp_path: Path) -> None:
     rows = houses(50, seed=4)
     (tmp_path / "rows.csv").write_bytes(as_csv(rows))
@@ -408,6 +411,7 @@ def test_a_folder_of_something_else_is_refused_and_left_byte_for_byte(store: Sto
         assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_folder_is_read_in_the_order_of_its_names_and_says_what_it_leaves_out(store: Store, tmp_path: Path) -> None:
     rows = houses(12, seed=4)
     for number in (2, 0, 1):
@@ -538,6 +542,7 @@ POINTERS: dict[str, tuple[Callable[[Row], Row] | str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", POINTERS)
 def test_a_pointer_is_read_strictly_but_for_fields_that_are_new_or_not_yet_there(
     case: str, made: Store, artifacts: Path, tmp_path: Path
@@ -556,6 +561,7 @@ def test_a_pointer_is_read_strictly_but_for_fields_that_are_new_or_not_yet_there
     assert word in done.stderr
 
 
+@pytest.mark.slow
 def test_classes_are_told_by_name_with_their_probabilities_and_measured(store: Store, tmp_path: Path) -> None:
     rows = houses(200, seed=3)
     rows[5]["kind"] = ""  # nobody knows it yet

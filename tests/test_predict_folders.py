@@ -41,6 +41,7 @@ def folder(tmp_path: Path) -> Path:
     return data
 
 
+@pytest.mark.slow
 def test_restart_into_the_folder_of_its_own_input_keeps_the_input(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     predict_rows(input=str(folder), output=str(output), shard_rows=500)
@@ -83,6 +84,7 @@ def test_output_inside_the_input_can_be_repeated_and_resumed(
     assert predict_rows(**options, output=first) == whole
 
 
+@pytest.mark.slow
 def test_artifacts_below_the_input_are_no_input_but_can_be_named(folder: Path, tmp_path: Path) -> None:
     assert artifact_paths.root().parent == tmp_path
     first = predict_rows(input=str(tmp_path))
@@ -117,6 +119,7 @@ def test_input_that_is_written_to_while_it_is_counted_or_predicted_is_exit_4(
     assert [json.loads(job.read_text())["status"] for job in jobs] == statuses
 
 
+@pytest.mark.slow
 def test_without_input_an_unfinished_job_keeps_the_test_split_of_its_own_version(
     candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +135,7 @@ def test_without_input_an_unfinished_job_keeps_the_test_split_of_its_own_version
     assert (after.version, after.rows) == (2, 1200), "the next one takes the champion of now"
 
 
+@pytest.mark.slow
 def test_an_unfinished_job_whose_version_is_gone_says_that_there_is_no_such_version(
     folder: Path, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -144,6 +148,7 @@ def test_an_unfinished_job_whose_version_is_gone_says_that_there_is_no_such_vers
     assert done.version == 2
 
 
+@pytest.mark.slow
 def test_pruning_finds_the_version_of_an_unfinished_job_wherever_it_writes(
     folder: Path, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -183,6 +188,7 @@ def test_a_file_where_predictions_should_be_is_no_matter_of_the_output_option(fo
 # Lost and damaged documents
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [Path.unlink, lambda document: os.truncate(document, 200)], ids=["lost", "damaged"])
 def test_a_job_whose_document_is_lost_or_damaged_says_so_and_is_done_anew_by_restart(
     damage: Callable[[Path], object], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -271,6 +277,7 @@ def test_of_arrays_the_file_has_row_and_source(suffix: str, tmp_path: Path) -> N
     assert len([row for row in found if row["prediction"] not in (None, "")]) == done.rows == 2498
 
 
+@pytest.mark.slow
 def test_a_file_appears_when_its_job_is_whole_and_the_same_command_finds_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +297,7 @@ def test_a_file_appears_when_its_job_is_whole_and_the_same_command_finds_it(
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
+@pytest.mark.slow
 def test_a_file_is_replaced_only_as_a_prediction_wrote_it(tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     first, second = (write_csv(tmp_path / f"{count}.csv", count) for count in (10, 20))
@@ -308,6 +316,7 @@ def test_a_file_is_replaced_only_as_a_prediction_wrote_it(tmp_path: Path) -> Non
     assert "edited" in out.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", ["prediction", "rejected"])
 def test_a_column_of_the_input_that_is_called_like_one_of_ours_is_exit_2_before_a_row_is_predicted(
     column: str, tmp_path: Path
@@ -320,6 +329,7 @@ def test_a_column_of_the_input_that_is_called_like_one_of_ours_is_exit_2_before_
     assert predict_rows(input=source, output=str(tmp_path / "out")).rows == 1, "a folder has none of these"
 
 
+@pytest.mark.slow
 def test_a_file_beside_its_input_is_no_input_the_next_time(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

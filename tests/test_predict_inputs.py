@@ -425,6 +425,7 @@ MEGABYTE = 2**20
 LARGE = np.random.default_rng(0).integers(0, 256, (20_000, 4, 5), dtype=np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain-idx3-ubyte", "rows.npy", "rows.safetensors", "pictures.parquet"])
 def test_a_file_that_is_cut_off_while_it_is_read_is_exit_4(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -71,6 +71,7 @@ def footer(path: Path) -> Any:
     return json.loads(pq.read_metadata(path).metadata[b"gradmill"])
 
 
+@pytest.mark.slow
 def test_parts_workers_and_batches_do_not_change_a_single_bit(rows: str, tmp_path: Path) -> None:
     one = table(predict_rows(input=rows, output=str(tmp_path / "one"), workers=1))
     many = table(predict_rows(input=rows, output=str(tmp_path / "many"), shard_rows=123, workers=3))
@@ -95,6 +96,7 @@ def test_every_output_names_its_job_rows_and_model(tmp_path: Path, published: Pu
         assert {path.name for path in done.path.iterdir()} == {"_job.json", "_rejects.parquet", *parts}
 
 
+@pytest.mark.slow
 def test_the_same_job_again_only_judges_drift_by_the_bound_that_is_asked_for_now(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -114,6 +116,7 @@ def test_the_same_job_again_only_judges_drift_by_the_bound_that_is_asked_for_now
     assert {path.name for path in first.path.iterdir()} == {"_job.json", "_rejects.parquet", part.name}
 
 
+@pytest.mark.slow
 def test_a_done_job_that_has_lost_a_part_or_its_rejects_is_finished_anew(tmp_path: Path) -> None:
     bad = FEATURES.copy()
     bad[7] = np.nan
@@ -155,6 +158,7 @@ def test_input_model_and_parameters_each_make_another_job(rows: str, candidates:
     assert len(set(jobs)) == 5
 
 
+@pytest.mark.slow
 def test_only_a_full_digest_sees_a_change_between_the_sampled_blocks(tmp_path: Path) -> None:
     large = np.zeros((500_000, 2), np.float32)
 
@@ -169,6 +173,7 @@ def test_only_a_full_digest_sees_a_change_between_the_sampled_blocks(tmp_path: P
     assert before[1] != after[1]
 
 
+@pytest.mark.slow
 def test_an_unfinished_job_is_finished_with_its_own_version_and_what_is_whole_and_its_own(
     rows: str, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -203,6 +208,7 @@ def test_an_output_folder_of_another_job_is_refused_unless_restarted(rows: str, 
     assert {path.name for path in done.path.iterdir()} == {"_job.json", "_rejects.parquet", "part-00000.parquet"}
 
 
+@pytest.mark.slow
 def test_a_second_process_waits_for_the_first_and_finds_the_job_done(rows: str) -> None:
     contexts = [copy_context() for _ in range(2)]  # Prefect keeps its settings there
     with ThreadPoolExecutor(2) as pool:
@@ -211,6 +217,7 @@ def test_a_second_process_waits_for_the_first_and_finds_the_job_done(rows: str) 
     assert table(done[0]).num_rows == 2500
 
 
+@pytest.mark.slow
 def test_too_many_rejects_stop_the_job_and_a_higher_limit_resumes_it(tmp_path: Path) -> None:
     bad, asked = FEATURES.copy(), {"input": str(tmp_path / "rows.npy"), "workers": 1}
     bad[[700, 1234]] = np.nan
@@ -427,6 +434,7 @@ def test_images_are_labelled_as_onnxruntime_alone_labels_them_and_accuracy_is_co
     assert job(done.path)["profile"]["label"]["counts"] == np.bincount(label, minlength=10).tolist()
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_drawn_leaves_the_job_done(
     clothes: RetrainReport,
     pipeline: Pipeline,
@@ -447,6 +455,7 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_job_done(
     assert not list(done.path.glob(".*"))
 
 
+@pytest.mark.slow
 def test_one_picture_has_no_accuracy_though_its_folder_is_called_like_a_class(
     clothes: RetrainReport, pipeline: Pipeline, tmp_path: Path
 ) -> None:
@@ -458,6 +467,7 @@ def test_one_picture_has_no_accuracy_though_its_folder_is_called_like_a_class(
         assert (done.accuracy is not None, bool(done.metrics)) == (has_truth, has_truth)
 
 
+@pytest.mark.slow
 def test_labels_that_the_model_does_not_know_are_wrong_answers_and_drawn_by_number(
     clothes: RetrainReport, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -521,6 +531,7 @@ def test_a_million_rejected_rows_are_never_all_in_memory(nothing_good: str) -> N
     assert peak < 120 * MEBIBYTE, "as tuples they take over 250"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("address", "found"), [("tcp://127.0.0.1", "missing port"), ("tcp://127.0.0.1:1", "tcp:")])
 def test_a_dask_scheduler_that_is_not_there_is_named(address: str, found: str, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", np.zeros((3, 2), np.float32))

@@ -75,6 +75,7 @@ def free() -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_dead_job_does_not_keep_the_gpu() -> None:
     spawn = multiprocessing.get_context("spawn")
     held, release = spawn.Event(), spawn.Event()
@@ -104,6 +105,7 @@ def the_limit(api: str) -> Iterator[tuple[httpx.Client, Callable[[], int]]]:
             client.delete(f"/v2/concurrency_limits/{gpu_lock.LIMIT}")
 
 
+@pytest.mark.slow
 def test_with_the_server_s_limit_its_slot_is_taken_too_without_a_word_where_it_is_free(
     prefect_api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,7 @@ def answers(report: RetrainReport, frame: pd.DataFrame) -> dict[str, np.ndarray[
     return dict(zip(outputs, session.run(outputs, {"features": features}), strict=True))
 
 
+@pytest.mark.slow
 def test_a_table_becomes_a_model_that_takes_raw_rows(table: Path) -> None:
     report = trained("linear-regression", "houses", table, "price")
     assert (report.outcome, report.version) == ("published", 1)

@@ -50,6 +50,7 @@ def linear(**options: Any) -> LinearTraining:
 # Train
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_and_another_seed_other_bytes(run: RunFolder, prepared: PreparedDataset) -> None:
     digests = [plain(train)(run, prepared, linear(seed=seed)).weights.sha256 for seed in (1, 1, 2)]
     assert digests[0] == digests[1] != digests[2]
@@ -218,6 +219,7 @@ def test_export_in_another_process_gives_the_same_bytes(candidates: list[Candida
 # Publish
 
 
+@pytest.mark.slow
 def test_the_card_and_the_manifest_of_an_early_stopped_run_say_what_was_used(run: RunFolder) -> None:
     """Its name holds what looks like the end of the front matter."""
     prepared = synthetic(run, num_examples=2000)

@@ -189,6 +189,7 @@ def in_node(packages: Path, script: Path, *arguments: str | Path, **options: Any
     return answer
 
 
+@pytest.mark.slow
 def test_node(exported: Exported, node_modules: Path, served: Path) -> None:
     exported.assert_same(in_node(node_modules, JAVASCRIPT / "consume.mjs", served))
 

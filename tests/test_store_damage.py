@@ -105,6 +105,7 @@ def test_no_candidate_is_judged_that_has_changed_since_it_was_exported(
 # The data
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_the_stored_test_split_is_named_and_nothing_is_predicted(
     candidates: list[Candidate], server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

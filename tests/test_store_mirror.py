@@ -374,6 +374,7 @@ def test_the_store_is_no_mirror_of_itself(two_versions: None, tmp_path: Path) ->
 # The command
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_copied_and_answers_in_json(s3: S3, two_versions: None) -> None:
     done = gradmill("mirror", NAME, URL)
     assert done.returncode == 0, done.stderr

@@ -99,6 +99,7 @@ def state_of(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="having the folder where it was written needs root")
 def test_a_job_that_was_done_is_not_done_again(store: Path, on_server: None) -> None:
     """A job's identity has the absolute path of its input in it, so the folder has to be where it was."""
@@ -128,6 +129,7 @@ def predictions_of(model: Path, features: Any) -> Any:
     return found
 
 
+@pytest.mark.slow
 def test_the_same_retrain_gives_the_same_model_and_publishes_it_only_where_its_bytes_are_others(
     store: Path, on_server: None
 ) -> None:
@@ -141,6 +143,7 @@ def test_the_same_retrain_gives_the_same_model_and_publishes_it_only_where_its_b
     )
 
 
+@pytest.mark.slow
 def test_another_seed_is_judged_against_the_champion_of_before_and_the_pointer_moves_to_and_fro(
     store: Path, on_server: None
 ) -> None:

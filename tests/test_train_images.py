@@ -175,6 +175,7 @@ def accuracy(prepared: PreparedDataset, weights: dict[str, Array]) -> float:
     return float(((X @ weights["W"] + weights["b"]).argmax(axis=1) == y).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_train", [500, 1437])
 def test_digits_are_learned_within_two_points_of_scikit_learns_logistic_regression(num_train: int) -> None:
     images, labels = digits()

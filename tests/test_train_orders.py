@@ -26,6 +26,7 @@ def test_every_example_is_seen_once_and_a_seed_says_when(monkeypatch: pytest.Mon
     assert n < 1000 or drawn(n) != drawn(n, seed=1)
 
 
+@pytest.mark.slow
 def test_orders_drawn_part_by_part_are_all_as_likely(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tabular, "AT_ONCE", 0)
     generator = torch.Generator().manual_seed(0)

@@ -339,8 +339,8 @@ class ImageTrainer(OwnTrainer):
 
     def hold_out(self, share: float, generator: torch.Generator) -> tuple[Trainer, Examples, Examples]:
         """The same, of a ``share`` that is not 0; class weights are those of the pictures that are left."""
-        fitted, validation = self.split_validation(share)
-        assert validation is not None  # noqa: S101  (for the type)
+        fitted, held_out = self.split_validation(share)
+        validation = cast("Examples", held_out)  # there is one, of a share
         counts = torch.bincount(fitted.y, minlength=len(self.prepared.class_names)).tolist()
         prepared = self.prepared.model_copy(update={"class_counts": tuple(counts)})
         return ImageTrainer(self.training, prepared, self.device), fitted, validation
@@ -445,8 +445,7 @@ class TableTrainer(OwnTrainer):
             is_fitted = ~hold_out(read_split_keys(self.prepared), share)
             trainer = TableTrainer(self.training, refit_statistics(self.prepared, is_fitted), self.device)
         fitted, validation = trainer.split_validation(share)
-        assert validation is not None  # noqa: S101  (for the type)
-        return trainer, fitted, validation
+        return trainer, fitted, cast("Table", validation)  # there is one, of a share
 
     def find_steps(self, num_examples: int, weight_decay: float) -> Steps:
         """What was given, and what follows from the data where it was not."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -462,3 +463,62 @@ def test_a_retrain_checks_its_mirror_before_any_work(artifacts: Path, monkeypatc
     monkeypatch.setenv("GRADMILL_MIRROR", "ftp://host/folder")
     assert_clear(gradmill("retrain", NAME), 2)
     assert not (artifacts / "runs").exists()
+
+
+# The mirror of a store
+
+
+def attention() -> tuple[list[str], list[bool | None]]:
+    """What ``gradmill status`` says of the mirror, and whether each champion has reached it."""
+    found = json.loads(gradmill("status", "--json").stdout)
+    return [each for each in found["attention"] if "mirror" in each], [each["is_mirrored"] for each in found["models"]]
+
+
+@pytest.mark.slow
+def test_the_mirror_is_kept_with_the_store_and_every_change_from_any_shell_brings_it_along_or_says_that_it_did_not(
+    tmp_path: Path, artifacts: Path, two_versions: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert attention() == ([], [None])
+    share, mirrored = tmp_path / "share", lambda: json.loads((share / NAME / "champion.json").read_text())
+    monkeypatch.setenv("GRADMILL_MIRROR", str(share))
+    assert "mirror: done" in gradmill("promote", NAME, "2").stdout
+    monkeypatch.delenv("GRADMILL_MIRROR")
+    assert "mirror: done" in gradmill("rollback", NAME).stdout, "another shell"
+    assert mirrored()["version"] == 1
+    assert attention() == ([], [True])
+    share.rename(tmp_path / "away")
+    share.write_text("no folder")
+    done = gradmill("unfreeze", NAME)
+    assert_clear(done, 1)
+    assert "has not followed" in done.stderr
+    behind = f"what is said of {NAME} version 1 has changed since: gradmill mirror {NAME} {share}"
+    assert attention() == ([f"the mirror is behind: {behind}"], [False])
+    assert gradmill("status", "--check").returncode == 1
+    assert f'gradmill_mirror_behind{{name="{NAME}"}} 1.0' in gradmill("metrics").stdout
+    share.unlink()
+    (tmp_path / "away").rename(share)
+    assert gradmill("mirror", NAME, str(share)).returncode == 0
+    assert (attention(), mirrored()["frozen"]) == (([], [True]), False)
+    monkeypatch.setenv("GRADMILL_MIRROR", "none")
+    assert "mirror" not in gradmill("promote", NAME, "2").stdout
+    monkeypatch.delenv("GRADMILL_MIRROR")
+    assert attention() == ([], [None])
+
+
+def test_a_copy_of_a_store_never_writes_to_the_mirror_of_the_original(
+    tmp_path: Path, artifacts: Path, two_versions: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share = tmp_path / "share"
+    monkeypatch.setenv("GRADMILL_MIRROR", str(share))
+    gradmill("promote", NAME, "2")
+    monkeypatch.delenv("GRADMILL_MIRROR")
+    before = (share / NAME / "champion.json").read_bytes()
+    shutil.copytree(artifacts, tmp_path / "copy")
+    done = gradmill("rollback", NAME, "--artifacts", str(tmp_path / "copy"))
+    assert done.returncode == 0
+    assert "nothing is mirrored until GRADMILL_MIRROR names a mirror" in done.stderr
+    assert (share / NAME / "champion.json").read_bytes() == before
+    artifacts.rename(tmp_path / "original")
+    shutil.copytree(tmp_path / "original", artifacts)
+    assert "nothing is mirrored" in gradmill("rollback", NAME).stderr, "also where it lies in the place of the original"
+    assert (share / NAME / "champion.json").read_bytes() == before

@@ -12,7 +12,7 @@ import typer
 from flows.cli import board
 from flows.cli.faults import Answer, conclude
 from tasks.errors import EnvironmentProblem, UsageError, without_credentials
-from tasks.store import artifact_paths, locks
+from tasks.store import artifact_paths, locks, mirroring
 
 NO_SERVER = ("a running server", "run gradmill up, name its folder with --artifacts, or set PREFECT_API_URL")
 
@@ -43,6 +43,9 @@ def up(
         artifact_paths.pages_asked().mkdir(exist_ok=True)
         for missed in overview.write(*overview.every()):
             (artifact_paths.pages_asked() / missed).touch()  # it is tried again while up runs
+        if mirroring.destination():
+            for missed in mirroring.catch_up(each.name for each in mirroring.list_behind()):
+                typer.echo(f"mirror      {missed}", err=True)
         pages = artifacts.overviews_of_store()
         document = {
             "ui": ui,

@@ -48,7 +48,7 @@ def retrain(
     tuned.resolved(parameters)  # what is missing is said now; the run takes the newest
     if sign_key is not None:
         attestation.require(sign_key)
-    mirroring.destination()
+    mirroring.destination(is_kept=False)
     with on_prefect(verbose, quiet, "flows.retrain", *OF_RETRAIN):
         from flows.retrain import retrain as flow
         from tasks.store import unchanged

@@ -11,7 +11,7 @@ from typing import get_args
 
 from flows.server.metrics import MOST_CLASSES, Figures
 from tasks.data.report import DataReport
-from tasks.store import artifact_paths, disk, predictions, reading, room, tried
+from tasks.store import artifact_paths, disk, mirroring, predictions, reading, room, tried
 from tasks.store.predictions import Job
 from tasks.store.tried import Tried
 
@@ -35,6 +35,11 @@ def gather() -> Figures:
         _of_runs(figures, name, runs[name])
         with figures.sparing(artifact_paths.all_predictions()):
             _of_jobs(figures, name, jobs[name])
+    with figures.sparing(artifact_paths.mirror()):
+        if mirroring.read():
+            behind = {each.name for each in mirroring.list_behind()}
+            for name in kept:
+                figures.add("mirror_behind", name in behind, name=name)
     for folder in (*artifact_paths.FOLDERS, artifact_paths.prefect_home().name):
         figures.add("folder_bytes", disk.size(artifact_paths.root() / folder), folder=folder)
     left = room.left()

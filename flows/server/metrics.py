@@ -28,6 +28,7 @@ HELP = {
     "champion_metric": "Figures of the champion from its own run, in the units of its target.",
     "frozen": "1 where no retrain may change the champion.",
     "held_versions": "Versions that were rolled back from.",
+    "mirror_behind": "1 where the mirror has not followed the champion; missing of a store that has no mirror.",
     "kept_versions": "Versions that are kept.",
     "versions_published_total": "Versions ever published: numbers are never used twice.",
     "runs": f"Retrains whose folder is kept, by what became of them{KEPT}.",

@@ -18,7 +18,7 @@ from flows.server.automations import SILENT_SECONDS
 from flows.server.registration import POOL
 from flows.server.status_document import Champion, Deployment, Judged, Status, StuckRun, Worker
 from tasks.errors import without_credentials
-from tasks.store import artifact_paths, reading, room
+from tasks.store import artifact_paths, mirroring, reading, room
 
 VERDICT_TAG, DRIFT_TAG = "verdict:", "drift:"
 JUDGED = ("published", "refused", "judged", "worse", "as published")  # not unchanged: no gate has looked at that
@@ -40,8 +40,18 @@ def of_store() -> Status:
     """
     left = room.left()
     full = [f"the disk of artifacts/ is nearly full: {left}"] if left.is_little else []
-    root = str(artifact_paths.root())
-    return Status(artifacts=root, free=left.free, total=left.total, models=_champions(), attention=full)
+    root, mirror = str(artifact_paths.root()), mirroring.read()
+    behind = {each.name: each for each in mirroring.list_behind()}
+    models = [each.model_copy(update={"is_mirrored": mirror and each.name not in behind}) for each in _champions()]
+    late = [f"{each.sentence}: gradmill mirror {each.name} {mirror.url}" for each in behind.values() if mirror]
+    return Status(
+        artifacts=root,
+        free=left.free,
+        total=left.total,
+        models=models,
+        mirror=mirror and mirror.url,
+        attention=[*full, *late],
+    )
 
 
 def status() -> Status:

@@ -16,6 +16,7 @@ class Champion(BaseModel):
     test_accuracy: float | None
     test_loss: float
     overview: str | None = None  # the address of its page
+    is_mirrored: bool | None = None  # whether the mirror has this champion; None of a store that has no mirror
 
 
 class Judged(BaseModel):
@@ -77,6 +78,7 @@ class Status(BaseModel):
     free: int  # bytes
     total: int
     models: list[Champion]
+    mirror: str | None = None  # where champions are copied to
     deployments: list[Deployment] = []
     stuck: list[StuckRun] = []
     queued: list[StuckRun] = []

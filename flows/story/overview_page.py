@@ -72,6 +72,8 @@ def _live(facts: Overview) -> Iterator[tuple[str, str]]:
         yield "trained", f"{words.moment(live.created_at)} by run {live.run}"
     if facts.source:
         yield "source", f"`{said(facts.source)}`"
+    if facts.mirror:
+        yield "mirror", said(facts.mirror)
     if pointer and pointer.previous:
         yield "back to", f"version {pointer.previous}: `gradmill rollback {facts.name}`"
 

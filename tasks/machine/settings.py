@@ -21,7 +21,9 @@ class Settings(BaseSettings):
     )
     notify_after: float | None = Field(None, gt=0, lt=1e5, description="hours without a success of a scheduled retrain")
     time_limit: timedelta | None = Field(None, gt=timedelta(), description="HH:MM:SS that a run may take")
-    mirror: str | None = Field(None, description="fsspec URL of a folder; each retrain copies the champion there")
+    mirror: str | None = Field(
+        None, description="fsspec URL of a folder that champions are copied to, kept with the store; or none"
+    )
 
 
 def current() -> Settings:

@@ -6,26 +6,174 @@ history there that ours does not go on from.
 """
 
 import sys
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, NamedTuple
 
-from tasks.errors import DataError, UsageError
+from pydantic import Field
+
+from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine.settings import Settings
 from tasks.machine.telling import tell
 from tasks.records import MirroredModel
-from tasks.store import artifact_paths, folders, journal, locks, reading, remote, triton, verification, verified
+from tasks.store import artifact_paths, atomic, folders, journal, locks, reading, remote, triton, verification, verified
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
+from tasks.store.documents import Document
+from tasks.store.record import Lasting, Sha256
 from tasks.store.versions import ChampionPointer
 
+NONE = "none"  # of GRADMILL_MIRROR: no mirror any more
 
-def destination() -> str | None:
-    """The URL of ``GRADMILL_MIRROR``, None where retrains mirror nothing.
+
+class Copied(Lasting):
+    """Which champion was copied last."""
+
+    version: int
+    pointer_sha256: Sha256
+    at: str
+
+
+class Mirror(Document):
+    """``mirror.json``: where the champions of this store go, and what has been copied there.
+
+    A store that was copied or restored elsewhere is not this one: its copy of the document is ignored.
+    """
+
+    schema_version: Literal[1] = 1
+    url: str
+    store: str  # the absolute path of artifacts/
+    inode: int  # and of the folder there: another machine has another one
+    champions: dict[str, Copied] = Field(default_factory=dict)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the document has stayed where it was written."""
+        return (self.store, self.inode) == _identify_store()
+
+
+class Behind(NamedTuple):
+    """A name whose champion is not the mirror's."""
+
+    name: str
+    here: int
+    there: int | None  # None: it was never copied
+
+    @property
+    def sentence(self) -> str:
+        """How far it is behind."""
+        if self.there is None:
+            return f"the mirror is behind: it has no version of {self.name}"
+        if self.there == self.here:
+            return f"the mirror is behind: what is said of {self.name} version {self.here} has changed since"
+        return f"the mirror is behind: it has version {self.there} of {self.name}, and {self.here} is the champion"
+
+
+def destination(is_kept: bool = True) -> str | None:
+    """The URL of ``GRADMILL_MIRROR``, which ``is_kept`` with the store; without it the one that is; None of none.
+
+    The word ``none`` ends it.
 
     Raises:
         UsageError: nothing can be mirrored there.
+        DataError: ``mirror.json`` is damaged.
     """
-    url = Settings().mirror
-    if url is not None:
-        remote.check(url)
+    given, path = Settings().mirror, artifact_paths.mirror()
+    if given is None:
+        if (kept := read()) is None and path.exists():
+            found = f"{path} names the mirror of another store, of which this one is a copy"
+            tell(f"{found}: nothing is mirrored until GRADMILL_MIRROR names a mirror", file=sys.stderr)
+        return kept.url if kept else None
+    if given == NONE:
+        path.unlink(missing_ok=True)
+        return None
+    remote.check(given)
+    url = given.rstrip("/") if "://" in given else str(Path(given).expanduser().absolute())
+    if is_kept:
+        store, inode = _identify_store()
+        with _locked():
+            if (kept := read()) is None or kept.url != url:
+                Mirror(url=url, store=store, inode=inode).write(path)
     return url
+
+
+def read() -> Mirror | None:
+    """Where the champions of this store are copied to; None of a store that has no mirror, or is itself a copy.
+
+    Raises:
+        DataError: the document is damaged.
+    """
+    path = artifact_paths.mirror()
+    if not path.exists():
+        return None
+    kept = Mirror.read(path, "name the mirror again with GRADMILL_MIRROR")
+    return kept if kept.is_ours else None
+
+
+def list_behind() -> list[Behind]:
+    """The names whose champion has not reached the mirror, as far as this store knows: nobody asks the mirror.
+
+    Raises:
+        DataError: ``mirror.json`` is damaged.
+    """
+    if (kept := read()) is None:
+        return []
+    found = []
+    for name in reading.names():
+        with suppress(DataError):  # a damaged pointer is told elsewhere
+            pointer, copied = reading.champion(name), kept.champions.get(name)
+            digest = atomic.file_digest(artifact_paths.champion(name)) if pointer else ""
+            if pointer and (copied is None or copied.pointer_sha256 != digest):
+                found.append(Behind(name, pointer.version, copied.version if copied else None))
+    return found
+
+
+def describe(name: str) -> str | None:
+    """What the mirror has of a name, in words; None of a store that has no mirror.
+
+    Raises:
+        DataError: ``mirror.json`` is damaged.
+    """
+    kept = read()
+    late = [each.sentence for each in list_behind() if each.name == name]
+    return (late or [f"{kept.url} has this champion"])[0] if kept else None
+
+
+def catch_up(names: Iterable[str]) -> list[str]:
+    """Copy the champions of these names; return a sentence of each that could not be copied.
+
+    Raises:
+        DataError: ``mirror.json`` is damaged.
+        UsageError: nothing can be mirrored to the kept URL.
+    """
+    url, failed = destination(), []
+    for name in names if url else ():
+        try:
+            mirror(name, str(url))
+        except (GradmillError, OSError) as error:
+            reason = error.found if isinstance(error, GradmillError) else str(error)
+            failed.append(f"{name}: the mirror {url} has not followed: {reason}")
+    return failed
+
+
+def _identify_store() -> tuple[str, int]:
+    root = artifact_paths.make_root()
+    return str(root.absolute()), root.stat().st_ino
+
+
+def _note(name: str, url: str, version: int, pointer: bytes) -> None:
+    """Note what has been copied, if it went to the mirror of this store."""
+    with _locked():
+        kept = read()
+        if kept and kept.url == url.rstrip("/"):
+            copied = Copied(version=version, pointer_sha256=verified.sha256(pointer), at=datetime.now(UTC).isoformat())
+            if (before := kept.champions.get(name)) is None or before.pointer_sha256 != copied.pointer_sha256:
+                kept.model_copy(update={"champions": kept.champions | {name: copied}}).write(artifact_paths.mirror())
+
+
+def _locked() -> AbstractContextManager[None]:
+    return locks.locked(artifact_paths.locks() / "mirror", "another process notes what was mirrored; waiting for it")
 
 
 def mirror(name: str, url: str) -> MirroredModel:
@@ -53,6 +201,7 @@ def mirror(name: str, url: str) -> MirroredModel:
         pointer = artifact_paths.champion(name).name
         current = folder.read(f"{name}/{pointer}") == pieces[pointer]
         written = tuple(path for path, content in pieces.items() if _bring(folder, f"{name}/{path}", content))
+        _note(name, url, number, pieces[pointer])
     return MirroredModel(
         outcome=("repaired" if current else "copied") if written else "unchanged",
         name=name,

@@ -14,7 +14,7 @@ from tasks.data.report import DataReport
 from tasks.errors import DataError, TrainingDiverged
 from tasks.parameters.choices import ModelName
 from tasks.records import GateVerdict
-from tasks.store import artifact_paths, disk, evidence, history, own_data, reading, room, schedules, tried
+from tasks.store import artifact_paths, disk, evidence, history, mirroring, own_data, reading, room, schedules, tried
 from tasks.store.changed import Change
 from tasks.store.evidence import Evidence, OfName
 from tasks.store.predictions import Job
@@ -64,6 +64,7 @@ class Overview:
     changes: tuple[Change, ...]
     source: str | None  # of own data
     scheduled: bool  # a deployment retrains it
+    mirror: str | None  # how far the store's mirror is behind, in words; None of a store that has none
     disk: Disk
     faults: tuple[str, ...]
 
@@ -106,6 +107,7 @@ def gather(name: str, found: Evidence | None = None) -> Overview:
         jobs=tuple(of_name.jobs),
         changes=(read(lambda: history.changes(name)) or ())[::-1],
         source=read(lambda: _source(name)),
+        mirror=read(lambda: mirroring.describe(name)),
         scheduled=name in set(ModelName) or name in (read(schedules.read) or Schedules()).of_flow("retrain"),
         disk=_disk(name, next((each.manifest.dataset.name for each in versions[::-1] if each.manifest), name), of_name),
         faults=tuple(faults),

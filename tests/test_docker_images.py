@@ -127,7 +127,7 @@ def test_the_doctor_sees_the_limits_of_its_container_and_what_an_image_can_do(en
     # Its exit code is 4 where the network is off: no source of the data.
     page = engine.podman("run", *UNPRIVILEGED, image, "sh", "-c", "gradmill doctor --json || test $? -eq 4")
     checks = {check["name"]: check for check in json.loads(page)["checks"]}
-    assert checks["cpu"]["facts"]["quota"] == 1
+    assert checks["cpu"]["facts"]["used"] == 1
     assert checks["memory"]["facts"]["limit"] == 2 * 2**30
     assert checks["onnxruntime"]["status"] == "ok"
     assert (checks["training"]["status"] == "ok") == ("train" in image)

@@ -522,6 +522,7 @@ def test_a_search_is_scheduled_beside_the_retrains_of_its_name(
 
 
 CANNOT = ["nobody --cron C", "houses --cron nonsense", "houses --cron C --timezone Mars", "houses", "houses --cron 31"]
+CANNOT += ["houses --cron EMPTY", "houses --cron C --timezone EMPTY", "houses --cron C --param training.lr=DEEP"]
 CANNOT += ["houses --tune --keep 3", "houses --tune --on-drift", "Houses --cron C", "houses --cron C --param lr=x"]
 
 
@@ -530,9 +531,9 @@ CANNOT += ["houses --tune --keep 3", "houses --tune --on-drift", "Houses --cron 
 def test_what_cannot_be_scheduled_is_exit_2_and_keeps_nothing(
     words: str, houses: str, home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    crons = {"C": "0 3 * * *", "31": "0 0 31 2 *"}
+    texts = {"C": "0 3 * * *", "31": "0 0 31 2 *", "EMPTY": "", "training.lr=DEEP": f"training.lr={'[' * 5000}"}
     with without_server():
-        error = said(capfd, "schedule", *(crons.get(word, word) for word in words.split()), code=2)
+        error = said(capfd, "schedule", *(texts.get(word, word) for word in words.split()), code=2)
     assert len(error.splitlines()) == 3
     assert "Value error" not in error, "a word of the library that looked"
     assert not artifact_paths.schedules().exists()

@@ -135,6 +135,10 @@ def nested(assignments: list[str]) -> dict[str, Any]:
             raise UsageError(f"--param {assignment}", "KEY=VALUE", "see gradmill trigger --help")
         try:
             value = json.loads(text)
+        except RecursionError as error:
+            raise UsageError(
+                f"--param {key}: {text[:20]}… is nested too deep", "a value", "write it flatter"
+            ) from error
         except ValueError:
             value = text
         *parents, last = key.split(".")

@@ -65,6 +65,10 @@ def schedule(
     gradmill register --reset predict-daily takes back what was set.
     """
     given = {"cron": cron, "timezone": timezone, "on_drift": on_drift, "keep": keep}
+    if "" in (cron, timezone):
+        raise UsageError(
+            "--cron or --timezone is empty", "as '0 3 * * *' and Europe/Berlin", "name one, or leave it out"
+        )
     with reach() as client:
         answers = [_schedule(client, find_target(name, tune), given, nested(param or [])) for name in names]
     if len(answers) == 1:

@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 
 from tasks.data.recipe import Recipe, SplitRule
 from tasks.data.report import AcceptedFinding, ColumnProfile
-from tasks.parameters import Steps
-from tasks.parameters.own_data import NO_WINDOW
+from tasks.parameters import Hyperparameters
+from tasks.parameters.data import NO_WINDOW
 from tasks.serving.contract import Signature
 from tasks.serving.drift import Drift, Histogram
 from tasks.serving.task import TASKS, TaskName
@@ -120,7 +120,7 @@ class TrainedModel(Record):
     kept_epoch: int  # whose weights these are: the last one's, but with early stopping the best one's
     num_examples: int  # that the weights were fitted to: of the training split, without those held out to watch
     num_validation: int
-    steps: Steps | None = None  # what became of settings that own data decide
+    steps: Hyperparameters | None = None  # what became of settings that own data decide
     collinear: tuple[str, ...] = ()  # columns that other columns determine: their weights are those of minimum norm
 
     @property

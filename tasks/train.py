@@ -33,6 +33,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         trained = make_trainer(training, prepared, device).begin_training(generator)
         watch = Watch(trained.training, run)
         curve = watch.to_the_end(trained.epochs)
+    used = trained.training.hyperparameters.model_copy(update={"num_epochs": len(curve)})
     tensors = safetensors.torch.save(trained.read_weights())
     reference = atomic.write_bytes(run.file("weights.safetensors"), tensors, is_kept=False)
     atomic.write_json(run.file("learning-curve.json"), [point.model_dump() for point in curve], is_kept=False)
@@ -44,6 +45,6 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         kept_epoch=kept(curve, training).epoch,
         num_examples=trained.num_examples,
         num_validation=trained.num_validation,
-        steps=trained.training.steps.model_copy(update={"num_epochs": len(curve)}) if prepared.is_own else None,
+        steps=used if prepared.is_own else None,
         collinear=trained.collinear,
     )

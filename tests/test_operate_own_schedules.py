@@ -16,7 +16,7 @@ from flows.server.status import status
 from prefect_api import api_client
 from tasks.errors import UsageError
 from tasks.parameters import RetrainParameters
-from tasks.parameters.own_data import NO_WINDOW
+from tasks.parameters.data import NO_WINDOW
 from tasks.stage import live
 from tasks.store import artifact_paths, own_data
 

@@ -26,7 +26,7 @@ from tasks.networks.centring import Centred, mean_and_curvature
 from tasks.networks.examples import Split
 from tasks.networks.softmax_regression import SoftmaxRegressionConcise, SoftmaxRegressionScratch
 from tasks.networks.training import decaying, train_epoch
-from tasks.parameters import Data, Device, Implementation, SoftmaxTraining
+from tasks.parameters import Data, Device, Implementation, Training
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
@@ -35,8 +35,8 @@ CPU = torch.device("cpu")
 TEN = tuple(map(str, range(10)))
 
 
-def training(**options: Any) -> SoftmaxTraining:
-    return SoftmaxTraining.model_validate({"defaults": "data", "device": "cpu", **options})
+def training(**options: Any) -> Training:
+    return Training.model_validate({"defaults": "data", "device": "cpu", **options})
 
 
 def fitted(prepared: PreparedDataset, **options: Any) -> tuple[TrainedModel, dict[str, Array]]:
@@ -123,7 +123,7 @@ def test_without_a_penalty_own_pictures_learn_what_the_books_run_learns_bit_for_
     assert (own.is_own, book.is_own) == (True, False)
     options = {"implementation": implementation, "seed": 3, "num_epochs": 2, "device": "cpu"}
     _, ours = fitted(own, weight_decay=0, **options)
-    theirs = plain(train)(RunFolder.open("book", {}), book, SoftmaxTraining.model_validate(options))
+    theirs = plain(train)(RunFolder.open("book", {}), book, Training.model_validate(options))
     expected = safetensors.numpy.load_file(theirs.weights.path)
     assert {name: each.tobytes() for name, each in ours.items()} == {n: each.tobytes() for n, each in expected.items()}
 
@@ -157,11 +157,11 @@ def test_fashion_mnist_in_folders_of_pictures_learns_the_books_weights_bit_for_b
     own, of_files = (image_folders.prepared(tmp_path / source) for source in ("png", "idx"))
     assert (own.digest, own.train.sha256, own.test) == (of_files.digest, of_files.train.sha256, of_files.test)
     for implementation in Implementation:
-        asked = SoftmaxTraining(implementation=implementation, device=Device.CPU)
+        asked = Training(implementation=implementation, device=Device.CPU)
         trained: TrainedModel = plain(train)(RunFolder.open("book", {}), book, asked)
         theirs = safetensors.numpy.load_file(trained.weights.path)
         learned, ours = fitted(own, weight_decay=0, implementation=implementation.value)
-        assert learned.steps == asked.steps, "nothing was said of epochs, batch and rate"
+        assert learned.steps == asked.hyperparameters, "nothing was said of epochs, batch and rate"
         assert [ours[name].tobytes() for name in "Wb"] == [theirs[name].tobytes() for name in "Wb"]
     with_penalty = fitted(own)[1]
     assert accuracy(own, with_penalty) == pytest.approx(accuracy(own, theirs), abs=0.002)

@@ -31,7 +31,7 @@ from tasks.fitting.trainer import (
 from tasks.judging import parity
 from tasks.networks.tabular import LARGEST_NORM, Table, compute_moments, make_preconditioner, until_settled
 from tasks.networks.training import Measured, outputs
-from tasks.parameters import Device, Gates, LinearTraining, SoftmaxTraining, Steps
+from tasks.parameters import Device, Gates, Hyperparameters, Training
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.serving import onnx_graph, runtime
 from tasks.store.run_folder import RunFolder
@@ -49,8 +49,8 @@ def learn(prepared: PreparedDataset, **options: Any) -> TrainingRun:
 
 def learned_in(prepared: PreparedDataset, **options: Any) -> tuple[TrainingRun, int]:
     """The same, and the number of epochs that it took."""
-    kind = SoftmaxTraining if prepared.class_names else LinearTraining
-    training = kind.model_validate({"defaults": "data", **options})
+    model = "softmax-regression" if prepared.class_names else "linear-regression"
+    training = Training.model_validate({"model": model, "defaults": "data", **options})
     with one_thread():
         learning = make_trainer(training, prepared, CPU).begin_training(torch.Generator().manual_seed(0))
         return learning, sum(1 for _ in learning.epochs)
@@ -191,7 +191,7 @@ def test_scratch_and_concise_learn_equal_weights(classes: int, options: dict[str
     scratch, concise = (learn(prepared, implementation=each, **options) for each in IMPLEMENTATIONS)
     torch.testing.assert_close(scratch.net.weights(), concise.net.weights(), rtol=1e-4, atol=1e-6)
     halved = not classes and options.get("loss") != "huber"
-    assert scratch.training.steps.lr == concise.training.steps.lr * (2 if halved else 1)
+    assert scratch.training.hyperparameters.lr == concise.training.hyperparameters.lr * (2 if halved else 1)
 
 
 def test_effects_written_out_have_the_gradient_of_dense_one_hot_inputs() -> None:
@@ -551,9 +551,9 @@ def test_weight_decay_auto_is_that_of_the_grid_that_is_best_on_the_last_fifth_of
     for decay in (1e-4, 1e-3, 1e-2, 1e-1, 1.0):
         fit = Ridge(alpha=decay * 51).fit(inputs[:51], fitted[:51])
         errors[decay] = float(((fit.predict(inputs[51:]) - fitted[51:]) ** 2).mean())
-    assert learning.training.steps.weight_decay == min(errors, key=lambda decay: errors[decay])
+    assert learning.training.hyperparameters.weight_decay == min(errors, key=lambda decay: errors[decay])
     assert learning.num_examples == 64, "then all training rows are learned"
-    fit = Ridge(alpha=learning.training.steps.weight_decay * 64).fit(inputs, fitted)
+    fit = Ridge(alpha=learning.training.hyperparameters.weight_decay * 64).fit(inputs, fitted)
     np.testing.assert_allclose(weights(learning)[0][:, 0], fit.coef_, atol=1e-6)
 
 
@@ -581,7 +581,7 @@ def test_rows_that_are_named_validation_are_watched_and_train_no_weight() -> Non
     part = np.random.default_rng(1).choice(3, 500, p=[0.6, 0.2, 0.2])
     truth[part == 1] = -5 * truth[part == 1]
     prepared = prepare(features, truth, part == 2, is_validation=part == 1)
-    asked = LinearTraining.model_validate({"defaults": "data", "validation": 0.5})
+    asked = Training.model_validate({"model": "linear-regression", "defaults": "data", "validation": 0.5})
     trained: TrainedModel = plain(train)(RunFolder.open("test-run", {}), prepared, asked)
     fit = LinearRegression().fit(features[part == 0], truth[part == 0])
     assert (trained.num_examples, trained.num_validation) == ((part == 0).sum(), (part == 1).sum()), "and no share"
@@ -589,7 +589,7 @@ def test_rows_that_are_named_validation_are_watched_and_train_no_weight() -> Non
     point = trained.kept
     assert [point.train_loss, point.validation_loss, point.test_loss] == pytest.approx(losses, rel=1e-4)
     learning = learn(prepared, weight_decay="auto")
-    assert learning.training.steps.weight_decay == 1.0, "the most of the grid: the less is learned the better"
+    assert learning.training.hyperparameters.weight_decay == 1.0, "the most of the grid: the less is learned the better"
 
 
 def test_validation_rows_are_enough_to_stop_early_unless_they_are_too_few() -> None:
@@ -605,16 +605,16 @@ def test_validation_rows_are_enough_to_stop_early_unless_they_are_too_few() -> N
 
 
 def test_what_is_given_stands_and_what_is_not_follows_from_the_rows() -> None:
-    nothing = SoftmaxTraining.model_validate({"defaults": "data"})
+    nothing = Training.model_validate({"defaults": "data"})
     few, many = (make_plan(nothing, rows, 20) for rows in (1000, 1_000_000))
     assert (few.is_full_batch, many.is_full_batch) == (True, False)
-    squared = LinearTraining.model_validate({"defaults": "data"})
+    squared = Training.model_validate({"model": "linear-regression", "defaults": "data"})
     assert make_plan(squared, 10**7, 20).is_full_batch, "one step is all that it needs"
     assert not make_plan(nothing, 16_000, 20, num_outputs=1000).is_full_batch, "16 million scores a step"
     features, truth = dependent(0.5)
     prepared = prepare(features, truth, fifth(500))
-    given = learn(prepared, batch_size=32, lr=0.5, num_epochs=7, weight_decay=0.25).training.steps
-    assert given == Steps(num_epochs=7, batch_size=32, lr=0.5, weight_decay=0.25)
+    given = learn(prepared, batch_size=32, lr=0.5, num_epochs=7, weight_decay=0.25).training.hyperparameters
+    assert given == Hyperparameters(num_epochs=7, batch_size=32, lr=0.5, weight_decay=0.25)
 
 
 @pytest.mark.parametrize("num_rows", [57_345, 180_001, 900_141, 1_638_401, 10_000_001, 400_000_001])
@@ -674,7 +674,7 @@ def test_minibatches_of_classes_that_hardly_overlap_are_repeated_until_the_loss_
     labels = (features[:, 0] + features[:, 1] + 0.05 * rng.normal(size=64_000) > 0).astype(int)
     prepared = prepare(features, labels, fifth(64_000), class_names=("no", "yes"))
     learning, passes = learned_in(prepared)
-    assert learning.training.steps.batch_size < prepared.num_train, "minibatches"
+    assert learning.training.hyperparameters.batch_size < prepared.num_train, "minibatches"
     assert passes > 11, "of half a million rows there are more than are seen of an easy table"
     scores, truth = predictions(prepared, learning), one_hot(prepared, "test")[1]
     best = log_loss(truth, converged(prepared)[0].predict_proba(one_hot(prepared, "test")[0]))
@@ -714,7 +714,7 @@ def test_the_stage_keeps_the_effects_of_slots_the_curve_in_raw_units_and_what_wa
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     prepared = mixed()
-    asked = LinearTraining.model_validate({"defaults": "data"})
+    asked = Training.model_validate({"model": "linear-regression", "defaults": "data"})
     trained: TrainedModel = plain(train)(RunFolder.open("test-run", {}), prepared, asked)
     recipe, kept = recipe_of(prepared), safetensors.numpy.load_file(trained.weights.path)
     num_slots = sum(recipe.columns[at].num_slots for at in recipe.categories)
@@ -725,7 +725,7 @@ def test_the_stage_keeps_the_effects_of_slots_the_curve_in_raw_units_and_what_wa
     scores = inputs @ np.vstack([kept["W"], kept["effects"]]).astype(np.float64) + kept["b"]
     errors = target.mean + target.scale * scores[:, 0] - truth
     assert trained.kept.test_loss == pytest.approx((errors**2).mean() / 2, rel=1e-5)
-    assert trained.steps == Steps(
+    assert trained.steps == Hyperparameters(
         num_epochs=len(trained.learning_curve), batch_size=prepared.num_train, lr=0.5, weight_decay=0
     )
     assert trained.num_examples == prepared.num_train
@@ -734,7 +734,7 @@ def test_the_stage_keeps_the_effects_of_slots_the_curve_in_raw_units_and_what_wa
 
 def test_weights_that_float32_cannot_hold_are_a_divergence_though_losses_are_finite() -> None:
     features, truth = dependent(0.5)
-    asked = LinearTraining.model_validate({"defaults": "data", "lr": 5.0, "num_epochs": 60})
+    asked = Training.model_validate({"model": "linear-regression", "defaults": "data", "lr": 5.0, "num_epochs": 60})
     with pytest.raises(TrainingDiverged, match="float32 at lr 5"):
         plain(train)(RunFolder.open("test-run", {}), prepare(features, truth, fifth(500)), asked)
 

@@ -19,7 +19,7 @@ from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting import search_space
 from tasks.fitting.tune import HyperparameterSearch, TrialResult, TrialSpec, TrialTraining, open_search
 from tasks.machine.processes import by_all_cores
-from tasks.parameters import LinearTraining, Search, SoftmaxTraining, Training
+from tasks.parameters import Search, Training
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.store import artifact_paths
 from tasks.store.run_folder import RunFolder
@@ -46,8 +46,8 @@ def book(num_rows: int = 600) -> PreparedDataset:
     return prepared.model_copy(update={"split": None})
 
 
-def softmax(**options: Any) -> SoftmaxTraining:
-    return SoftmaxTraining.model_validate({"device": "cpu", "seed": 1, **options})
+def softmax(**options: Any) -> Training:
+    return Training.model_validate({"device": "cpu", "seed": 1, **options})
 
 
 def here(work: Callable[[TrialSpec], TrialResult | None]) -> Submit:
@@ -179,7 +179,7 @@ def test_of_a_table_each_weight_decay_of_a_grid_is_tried_once_and_no_statistic_s
 
     prepared, rows, y = table()
     prepared.test.path.unlink()
-    base = LinearTraining.model_validate({"device": "cpu", "seed": 1, "defaults": "data"})
+    base = Training.model_validate({"model": "linear-regression", "device": "cpu", "seed": 1, "defaults": "data"})
     trials = search(prepared, base, 32, ())
     decays = [float(trial.settings["weight_decay"]) for trial in trials]
     assert decays == sorted({*decays})
@@ -204,7 +204,7 @@ def test_training_with_auto_is_training_with_the_weight_decay_that_it_chose() ->
     options = {"device": "cpu", "seed": 1, "defaults": "data", "batch_size": 50, "num_epochs": 3}
     models, chosen = list[TrainedModel](), 0.0
     for decay in ("auto", "chosen"):
-        training = LinearTraining.model_validate(options | {"weight_decay": chosen or "auto"})
+        training = Training.model_validate(options | {"model": "linear-regression", "weight_decay": chosen or "auto"})
         models.append(plain(train)(RunFolder.open(f"run-{decay}", {}), prepared, training))
         assert models[0].steps is not None
         chosen = models[0].steps.weight_decay

@@ -14,8 +14,7 @@ from flows.cli.options import require
 from tasks.data.schema import ImageSchema, Request, Schema, require_columns
 from tasks.errors import DataError, UsageError
 from tasks.parameters import EvaluateParameters, Learned, PredictParameters
-from tasks.parameters.form import Frozen
-from tasks.parameters.uses import WORDS
+from tasks.parameters.form import WORDS, Frozen
 from tasks.store import own_data, reading, verification
 
 
@@ -109,7 +108,7 @@ def _check_uses(given: dict[str, Any], parameters: Learned) -> None:
     for part in ("data", "gates"):
         values: Frozen = getattr(parameters, part, parameters)
         for name in given.get(part, {}):
-            if parameters.uses.isdisjoint(of := values.of_field(name)):
+            if not (of := values.use_of(name)) & parameters.uses:
                 flag = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{flag} with {parameters.name}", f"{WORDS[of]}, which it is for", f"leave {flag} out")
 

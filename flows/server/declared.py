@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.server.deployments import FORMS, TAG
 from tasks.errors import UsageError
-from tasks.parameters import Learned, narrowed_form
+from tasks.parameters import Learned, narrow_form
 
 KINDS: dict[str, type[BaseModel]] = {"cron": CronSchedule, "interval": IntervalSchedule, "rrule": RRuleSchedule}
 SCHEDULE = "schedule "  # and its slug: an item
@@ -44,7 +44,7 @@ class Declared(NamedTuple):
         """What only we know where these are its parameters, which somebody may have set: its form is theirs."""
         form = FORMS[self.code["entrypoint"]]
         if issubclass(form, Learned):
-            form = narrowed_form(form, parameters.get("parameters", {}))
+            form = narrow_form(form, parameters.get("parameters", {}))
         return self.code | {"parameter_openapi_schema": schema(form)}
 
 

@@ -28,8 +28,8 @@ from tasks.parameters import (
     PredictParameters,
     RetrainParameters,
     TuneParameters,
-    faults,
 )
+from tasks.parameters.form import expected
 
 TAG = "gradmill"  # prefect.yaml gives it to every deployment, and so to their runs and these runs' events
 UNSCHEDULED = "unscheduled"  # a tag of those that people or automations start
@@ -191,5 +191,5 @@ def accepted(
         where = ".".join(str(part) for part in first["loc"] if part not in list(ModelName))  # the kind
         value = "" if isinstance(first["input"], dict) else f": {first['input']!r}"  # all of them may hold a secret
         found = f"{deployment} refuses {where or 'these parameters'}{value}"
-        raise UsageError(found, faults.expected(error), SEE_THE_FORM.format(deployment)) from error
+        raise UsageError(found, expected(error), SEE_THE_FORM.format(deployment)) from error
     return wanted

@@ -30,7 +30,7 @@ class Watch:
         self._training, self._task = training, BOOK[find_task(training.model).name]
         self._path, name = run.file(LEARNING_CURVE), run.name or training.model.value
         self._shown = live.Picture(f"{name}-learning-curve", "loss and accuracy by epoch")
-        self._trained = live.Progress(training.steps.num_epochs, "epochs trained")
+        self._trained = live.Progress(training.hyperparameters.num_epochs, "epochs trained")
 
     def to_the_end(self, epochs: Iterator[Measured]) -> tuple[Epoch, ...]:
         """Train; return the learning curve.
@@ -38,7 +38,7 @@ class Watch:
         Raises:
             TrainingDiverged: the loss is no longer a finite number.
         """
-        total = self._training.steps.num_epochs
+        total = self._training.hyperparameters.num_epochs
         every = math.ceil(total / LINES_PER_RUN)
         curve: list[Epoch] = []
         with progress.bar(MofNCompleteColumn()) as bar:
@@ -55,7 +55,7 @@ class Watch:
 
     def _tell_of_the_end(self, curve: Sequence[Epoch]) -> None:
         """Say how it ended: with early stopping, when, and whose weights are kept."""
-        total, best = self._training.steps.num_epochs, kept(curve, self._training)
+        total, best = self._training.hyperparameters.num_epochs, kept(curve, self._training)
         end, is_short = counted(len(curve), "epoch"), len(curve) < total
         if self._training.patience:
             end = f"stopped early after {len(curve)} of {counted(total, 'epoch')}" if is_short else end
@@ -72,7 +72,7 @@ class Watch:
         picture = plots.save(plots.draw_learning_curve(curve, self._task.curves, best.epoch), self._path)
         if live.in_a_run():
             self._shown.show(self._path)
-            self._trained.show(self._training.steps.num_epochs)
+            self._trained.show(self._training.hyperparameters.num_epochs)
         return picture
 
 
@@ -87,7 +87,7 @@ def _point(epoch: int, measured: Measured, training: Training) -> Epoch:
     if not all(map(math.isfinite, losses.values())):
         found = ", ".join(f"{name} loss {loss}" for name, loss in losses.items())
         raise TrainingDiverged(
-            f"{found} in epoch {epoch} at lr {training.steps.lr}",
+            f"{found} in epoch {epoch} at lr {training.hyperparameters.lr}",
             "finite losses",
             "use a smaller --lr",
         )

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from tasks.data.recipe import Columns
 from tasks.errors import UsageError
-from tasks.parameters import Loss, Schedule, Training, faults
-from tasks.parameters.uses import WORDS
+from tasks.parameters import Loss, Schedule, Training
+from tasks.parameters.form import WORDS, expected
 from tasks.records import PreparedDataset
 from tasks.store.tuned import Setting
 
@@ -126,13 +126,13 @@ def _parse(training: Training, field: str, name: str, text: str) -> BaseDistribu
 def _value(training: Training, field: str, name: str, text: str) -> Setting:
     """A value that this model can be trained with."""
     value = text.strip() if field in OF_WORDS else _number(field, name, text)
-    if training.possible_uses.isdisjoint(of := training.of_field(field)):
+    if not (of := training.use_of(field)) & training.possible_uses:
         raise UsageError(f"--space {name}", f"{WORDS[of]}, which it is for", "leave it out")
     try:
-        type(training).model_validate(training.model_dump() | {"defaults": training.defaults, field: value})
+        Training.model_validate(training.model_dump() | {"defaults": training.defaults, field: value})
     except ValidationError as error:
         found = f"--space {name}, and {value}"
-        raise UsageError(found, faults.expected(error), f"see gradmill retrain --help on --{name}") from error
+        raise UsageError(found, expected(error), f"see gradmill retrain --help on --{name}") from error
     return value
 
 

@@ -76,7 +76,7 @@ from tasks.networks.training import (
     train,
     train_epoch,
 )
-from tasks.parameters import Implementation, Loss, Steps, Training
+from tasks.parameters import Hyperparameters, Implementation, Loss, Training
 from tasks.records import PreparedDataset
 from tasks.store.record import FileRef
 
@@ -101,7 +101,7 @@ MOMENTUM = 0.9  # the book's: where curvature falls to a hundredth on the way, t
 MINIBATCH_MOMENTUM = 0.5  # of minibatches more lets their noise last: tried on a class of 1 % and one of 24 %
 TOLERANCE = 1e-5  # of the gradient at the start; the objective is then within 1e-6 of its optimum
 # The second derivative of each loss by its output, at most; of cross-entropy it is that of softmax (Böhning, 1992).
-# Steps of one over it go down for certain, and those of a squared loss end at its optimum at once.
+# Hyperparameters of one over it go down for certain, and those of a squared loss end at its optimum at once.
 CURVATURE = {Loss.SQUARED: 1.0, Loss.HUBER: 2.0, Loss.CROSS_ENTROPY: 0.5}
 SAMPLE = 2**15  # rows whose covariance stands for that of millions: minibatches need no better
 SCORES = 2**17  # of a sample of rows, by which the objective is followed from pass to pass
@@ -150,7 +150,7 @@ class TrainingRun(NamedTuple):
         if "effects" in weights:
             weights["effects"] = weights["effects"][: self.num_slots].clone()
         if not all(each.isfinite().all() for each in weights.values()):
-            found = f"weights beyond the range of float32 at lr {self.training.steps.lr}"
+            found = f"weights beyond the range of float32 at lr {self.training.hyperparameters.lr}"
             raise TrainingDiverged(found, "finite weights", "use a smaller --lr")
         return weights
 
@@ -202,11 +202,11 @@ class Trainer:
 
     def start(self, splits: Splits, generator: torch.Generator) -> TrainingRun:
         """The network at its start, and the epochs that train it on these splits."""
-        net, optimizer = self.build(self.training.steps, generator)
+        net, optimizer = self.build(self.training.hyperparameters, generator)
         return self.run(self.training, net, optimizer, splits, generator)
 
     def build(
-        self, steps: Steps, generator: torch.Generator, class_weights: Tensor | None = None
+        self, steps: Hyperparameters, generator: torch.Generator, class_weights: Tensor | None = None
     ) -> tuple[Network, Optimizer]:
         """The network with the book's start, drawn on the CPU so that every device starts alike, and its optimizer."""
         num_inputs = math.prod(self.prepared.recipe.input.shape)
@@ -240,7 +240,7 @@ class Trainer:
         until: Callable[[Iterator[Measured]], Iterator[Measured]] = iter,
     ) -> TrainingRun:
         """The epochs of ``net``, ``until`` or with patience until it is at an end; ``training`` has every value."""
-        steps = training.steps
+        steps = training.hyperparameters
         rates = learning_rates(training.schedule, steps.lr, steps.num_epochs)
         epochs = until(
             train(
@@ -278,7 +278,7 @@ class OwnTrainer(Trainer):
         of_classes = self.objective.class_weights
         self.class_weights = torch.tensor(of_classes, device=device) if of_classes else None
 
-    def find_steps(self, num_examples: int, weight_decay: float) -> Steps:
+    def find_steps(self, num_examples: int, weight_decay: float) -> Hyperparameters:
         """What was given, and what follows from so many examples where it was not."""
         raise NotImplementedError
 
@@ -345,7 +345,7 @@ class ImageTrainer(OwnTrainer):
         prepared = self.prepared.model_copy(update={"class_counts": tuple(counts)})
         return ImageTrainer(self.training, prepared, self.device), fitted, validation
 
-    def find_steps(self, num_examples: int, weight_decay: float) -> Steps:
+    def find_steps(self, num_examples: int, weight_decay: float) -> Hyperparameters:
         """What was given, and what follows from the pictures where it was not."""
         num_inputs = math.prod(self.prepared.recipe.input.shape)
         return find_image_steps(self.training, num_examples, num_inputs, weight_decay)
@@ -357,7 +357,7 @@ class ImageTrainer(OwnTrainer):
     def start(self, splits: Splits, generator: torch.Generator) -> TrainingRun:
         """The network at the book's start, and the epochs that train it on these splits."""
         training = self.with_steps(len(splits.train))
-        steps = training.steps
+        steps = training.hyperparameters
         net, optimizer = self.build(steps, generator, self.class_weights)
         mean = self.find_mean_to_centre(splits.train, steps.lr)
         optimizer = optimizer if mean is None else Centred(optimizer, net, mean)
@@ -447,10 +447,10 @@ class TableTrainer(OwnTrainer):
         fitted, validation = trainer.split_validation(share)
         return trainer, fitted, cast("Table", validation)  # there is one, of a share
 
-    def find_steps(self, num_examples: int, weight_decay: float) -> Steps:
+    def find_steps(self, num_examples: int, weight_decay: float) -> Hyperparameters:
         """What was given, and what follows from the data where it was not."""
         training, is_full_batch = self.training, self.plan.is_full_batch
-        return Steps(
+        return Hyperparameters(
             num_epochs=training.num_epochs or (MOST_EPOCHS if is_full_batch else MOST_PASSES),
             batch_size=training.batch_size or (num_examples if is_full_batch else find_batch_size(num_examples)),
             lr=training.lr or 1 / (CURVATURE[training.loss] * self.loss_factor),
@@ -468,7 +468,7 @@ class TableTrainer(OwnTrainer):
         validation = splits.validation and self.encode_once(splits.validation)
         splits = Splits(self.encode_once(splits.train), validation, self.encode_once(splits.test))
         training = self.with_steps(len(splits.train))
-        steps, num_rows = training.steps, len(splits.train)
+        steps, num_rows = training.hyperparameters, len(splits.train)
         statistics = side_by_side.beside(
             self.compute_moments, splits.train if plan.is_full_batch else sample(splits.train, SAMPLE, generator)
         )
@@ -550,7 +550,7 @@ class TableTrainer(OwnTrainer):
         offsets = encoding.mean / encoding.scale
         return moments.with_effective_rank(torch.cat([offsets.squeeze(1), offsets.new_zeros(encoding.num_slots)]))
 
-    def make_preconditioner(self, statistics: Future[Moments], steps: Steps, num_rows: int) -> Preconditioner:
+    def make_preconditioner(self, statistics: Future[Moments], steps: Hyperparameters, num_rows: int) -> Preconditioner:
         """What makes steps as long as they should be in every direction."""
         moments, encoding = statistics.result(), self.encoding
         ridge = steps.weight_decay / CURVATURE[self.training.loss]
@@ -653,14 +653,14 @@ def make_plan(training: Training, num_rows: int, num_numbers: int, num_slots: in
     return Plan(True, num_whitened, 0.0 if is_one_step else MOMENTUM)
 
 
-def find_image_steps(training: Training, num_examples: int, num_inputs: int, weight_decay: float) -> Steps:
+def find_image_steps(training: Training, num_examples: int, num_inputs: int, weight_decay: float) -> Hyperparameters:
     """What was given; else the book's, for more pixels a smaller rate, and for fewer pictures more epochs.
 
     A step's size by a picture's gradient grows with its inputs, and 10 epochs of 500 pictures would be 20 steps.
     """
     batch_size = training.batch_size or BATCH_SIZE
     num_epochs = max(NUM_EPOCHS, math.ceil(LEAST_STEPS / math.ceil(num_examples / batch_size)))
-    return Steps(
+    return Hyperparameters(
         num_epochs=training.num_epochs or num_epochs,
         batch_size=batch_size,
         lr=training.lr or LR * min(1.0, NUM_INPUTS / num_inputs),

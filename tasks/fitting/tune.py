@@ -123,7 +123,7 @@ class TrialTraining:
     def apply(self, settings: Settings) -> Training:
         """How a trial of these settings is trained; only the search itself prunes it."""
         values = self.base.model_dump() | {"defaults": self.base.defaults, "patience": None} | settings
-        return type(self.base).model_validate(values)
+        return Training.model_validate(values)
 
 
 def average_late(losses: Sequence[float], converges: bool) -> float:

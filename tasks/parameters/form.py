@@ -2,7 +2,7 @@
 
 import re
 from enum import Flag, auto
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -50,16 +50,15 @@ class Option(NamedTuple):
 
     ``flag`` is its option on the command line: without dashes it is an argument, and one of a field that is true
     turns it off, which is what ``help`` then describes. ``empty`` says what is done where no value is given,
-    ``metavar`` what may stand there where that is more than the field's type takes. Where it is not given, a search may
-    have ``found_by`` one, or a rule for own data, whatever its default is.
+    ``metavar`` what may stand there where that is more than the field's type takes.
     """
 
+    applies_to: Use | None = None  # None: what its model says of all its fields
     flag: str = ""
     help: str = ""
     empty: str = ""
     metavar: str = ""
-    applies_to: Use | None = None  # None: what its model says of all its fields
-    found_by: Literal["search", "rule"] | None = None
+    is_searched: bool = False  # a search may find it where it is not given, or a rule for own data
     is_typed: bool = True  # else the run itself notes it, and there is no option
 
     @property
@@ -68,9 +67,9 @@ class Option(NamedTuple):
         return f"Only for {WORDS[self.applies_to]}." if self.applies_to else ""
 
 
-def parameter(default: Any, description: str | None = None, **about: Any) -> Any:
+def parameter(default: Any, description: str | None = None, applies_to: Use | None = None, **about: Any) -> Any:
     """Declare a field: ``about`` has what ``Option`` says of it, and bounds and title as pydantic's ``Field`` does."""
-    option = Option(**{name: about.pop(name) for name in Option._fields if name in about})
+    option = Option(applies_to, **{name: about.pop(name) for name in Option._fields if name in about})
     field = Field(default, description=description, **about)
     field.metadata.append(option)
     return field
@@ -79,10 +78,6 @@ def parameter(default: Any, description: str | None = None, **about: Any) -> Any
 def option_of(field: FieldInfo) -> Option:
     """What the declaration of a field says about its appearance."""
     return next((each for each in field.metadata if isinstance(each, Option)), Option())
-
-
-def _write_title(name: str, _: Any) -> str:
-    return name.replace("_", " ").capitalize()
 
 
 def _suit_form(schema: dict[str, Any], model: "type[Frozen]") -> None:
@@ -105,8 +100,8 @@ def _suit_form(schema: dict[str, Any], model: "type[Frozen]") -> None:
         if len(kinds) == 1:  # what is left empty is not sent, and of alternatives the form names no fault
             del field["anyOf"]
             field |= kinds[0]
-        empty = model.describe_default(name, model.shown_for) if option.found_by else option.empty
-        if option.found_by or isinstance(field.get("default"), dict | None):
+        empty = model.describe_default(name, model.shown_for) if option.is_searched else option.empty
+        if option.is_searched or isinstance(field.get("default"), dict | None):
             field.pop("default", None)  # a part's own fields have it anyway
         limits = "" if option.applies_to and model.shown_for in option.applies_to else option.limits
         if words := list(filter(None, [field.get("description"), limits, empty and f"Empty: {empty}."])):
@@ -118,7 +113,10 @@ class Frozen(BaseModel):
     """Base of all parameters: unknown names are errors, values never change, and what is empty is the default."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", json_schema_extra=_suit_form, field_title_generator=_write_title
+        frozen=True,
+        extra="forbid",
+        json_schema_extra=_suit_form,
+        field_title_generator=lambda name, _: re.sub("^(max|min)_", "", name).replace("_", " ").capitalize(),
     )
     applies_to: ClassVar[Use] = Use.EVERY  # what its fields apply to, save those that say so themselves
     shown_for: ClassVar[Use] = Use.EVERY  # what its form is for

@@ -1,7 +1,7 @@
 """What each flow takes."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -31,7 +31,6 @@ from tasks.parameters.training import (
 )
 
 Ratio = Annotated[float, Field(ge=1, allow_inf_nan=False)]
-L = TypeVar("L", bound="Learned")
 RECORDED = "recorded only"
 SOFTMAX = ModelName.SOFTMAX_REGRESSION.value
 
@@ -39,58 +38,47 @@ SOFTMAX = ModelName.SOFTMAX_REGRESSION.value
 class Gates(Frozen):
     """Bounds that a candidate must keep to be published (the book's assertions by default)."""
 
-    max_train_loss: PositiveFloat = parameter(0.5, title="Train loss below", applies_to=Use.BOOK_SOFTMAX)
-    min_train_accuracy: Share = parameter(0.7, title="Train accuracy above", applies_to=Use.BOOK_SOFTMAX)
-    min_test_accuracy: Share = parameter(0.7, title="Test accuracy above", applies_to=Use.BOOK_SOFTMAX)
+    max_train_loss: PositiveFloat = parameter(0.5, None, Use.BOOK_SOFTMAX, title="Train loss below")
+    min_train_accuracy: Share = parameter(0.7, None, Use.BOOK_SOFTMAX, title="Train accuracy above")
+    min_test_accuracy: Share = parameter(0.7, None, Use.BOOK_SOFTMAX, title="Test accuracy above")
     max_loss_ratio: Ratio = parameter(
         1.05,
         "At most this many times that of the converged fit.",
+        Use.BOOK_LINEAR,
         title="Test loss over the best fit",
-        applies_to=Use.BOOK_LINEAR,
     )
     min_reference_gain: Share = parameter(
         0.95,
         "Of what the converged fit gains in test loss over the best constant, at least this share.",
+        Use.TABLES,
         title="Share of the attainable gain",
-        applies_to=Use.TABLES,
     )
     max_standardised_error: PositiveFloat = parameter(
         1e-3,
         "Added to these bounds: the loss of this error, in target deviations.",
+        Use.LINEAR,
         title="Error allowance",
-        applies_to=Use.LINEAR,
     )
     min_gain: float = parameter(
         0.0,
         "The lower 95 % bound of the gain in test loss is above this.",
+        Use.OWN,
         title="Gain over the best constant",
-        applies_to=Use.OWN,
         allow_inf_nan=False,
     )
-    max_parameter_error: PositiveFloat = parameter(
-        0.02, "Distance from the truth of synthetic data.", title="Parameter error", applies_to=Use.BOOK_LINEAR
-    )
-    max_accuracy_drop: Share = parameter(
-        0.005, "Against any kept version.", title="Accuracy drop", applies_to=Use.BOOK_SOFTMAX
-    )
-    max_recall_drop: Share = parameter(
-        0.10, "Of any class, against any kept version.", title="Recall drop", applies_to=Use.BOOK_SOFTMAX
-    )
+    max_parameter_error: PositiveFloat = parameter(0.02, "Distance from the truth of synthetic data.", Use.BOOK_LINEAR)
+    max_accuracy_drop: Share = parameter(0.005, "Against any kept version.", Use.BOOK_SOFTMAX)
+    max_recall_drop: Share = parameter(0.10, "Of any class, against any kept version.", Use.BOOK_SOFTMAX)
     max_drop_p: Share = parameter(
         0.05,
         "A larger drop is refused if its p, corrected for versions and classes, is smaller than this.",
-        title="Drop p",
-        applies_to=Use.SOFTMAX | Use.OWN,
+        Use.SOFTMAX | Use.OWN,
     )
-    max_loss_rise: Ratio = parameter(
-        1.05, "Test loss over the best kept version's.", title="Loss rise", applies_to=Use.BOOK_LINEAR
-    )
+    max_loss_rise: Ratio = parameter(1.05, "Test loss over the best kept version's.", Use.BOOK_LINEAR)
     max_nats_rise: PositiveFloat = parameter(
-        0.005, "Against any kept version, in nats.", title="Log loss rise", applies_to=Use.OWN_SOFTMAX
+        0.005, "Against any kept version, in nats.", Use.OWN_SOFTMAX, title="Log loss rise"
     )
-    max_error_rise: Ratio = parameter(
-        1.01, "Test loss over any kept version's.", title="Error rise", applies_to=Use.TABLE_LINEAR
-    )
+    max_error_rise: Ratio = parameter(1.01, "Test loss over any kept version's.", Use.TABLE_LINEAR)
     max_latency_ms: PositiveFloat | None = parameter(
         None, "95th percentile for one row, milliseconds.", title="Latency limit", empty=RECORDED
     )
@@ -119,26 +107,23 @@ class Learned(Frozen):
     @property
     def uses(self) -> Use:
         """What is trained from which data."""
-        return OF_MODEL[self.training.model] & (
-            Use.IMAGES if self.data.is_images else Use.TABLES if self.data.is_own else Use.BOOK
-        )
+        return OF_MODEL[self.training.model] & self.data.use
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in(cls, values: Any) -> Any:
-        """The book's model is kept under its own name; own data decide what is not given."""
+    def _let_own_data_decide(cls, values: Any) -> Any:
+        """Own data decide what is not given."""
         if not isinstance(values, dict):
             return values
         training, data = values.get("training") or {}, values.get("data") or {}
-        if not values.get("name"):
-            model = training.model if isinstance(training, Training) else training.get("model")
-            values = values | {"name": str(model or ModelName.SOFTMAX_REGRESSION)}
         if isinstance(data, dict) and data.get("source") and isinstance(training, dict):
-            values = values | {"training": {"defaults": "data"} | training}
+            return values | {"training": {"defaults": "data"} | training}
         return values
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:
+        if not self.name:
+            object.__setattr__(self, "name", self.training.model.value)
         if self.data.is_own != (self.training.defaults == "data"):
             raise ValueError("own data, --data, decide what is not given; the book's data do not")
         if self.data.is_own and self.name in [*ModelName]:
@@ -206,9 +191,8 @@ class Search(Frozen):
 
     @model_validator(mode="after")
     def _fit_runner(self) -> Self:
-        for name in ("dask_address", "workers"):
-            if getattr(self, name) is not None and self.runner is not Runner.DASK:
-                raise ValueError(f"--{name.replace('_', '-')} goes with --runner dask")
+        if self.runner is not Runner.DASK and (self.dask_address or self.workers):
+            raise ValueError("--dask-address and --workers go with --runner dask")
         return self
 
 
@@ -263,9 +247,7 @@ class PredictParameters(Frozen):
         empty="0 of arrays, 1 % of tables and pictures",
         ge=0,
     )
-    max_drift: PositiveFloat = parameter(
-        0.2, "Population stability index above which drift is reported.", title="Drift"
-    )
+    max_drift: PositiveFloat = parameter(0.2, "Population stability index above which drift is reported.")
     full_digest: bool = parameter(False, "Tell inputs apart by all their bytes, not by samples.")
     shard_rows: PositiveInt | None = parameter(None, "Most rows of a part.", empty="a quarter of a second of work")
     workers: int | None = parameter(None, "Rows are predicted on so many cores.", empty="all", ge=1, le=1024)
@@ -317,7 +299,7 @@ class MaintainParameters(Frozen):
     keep: int = parameter(30, "The newest runs and predictions of a model that stay; those of kept versions do.", ge=1)
 
 
-def narrow_form(form: type[L], parameters: dict[str, Any]) -> type[L]:
+def narrow_form(form: type[Learned], parameters: dict[str, Any]) -> type[Learned]:
     """The form of one deployment, whose own ``parameters`` these are: without what can be of no use to its runs.
 
     Own data may still be named where nothing says under which name the model is kept. Of parameters that somebody
@@ -331,8 +313,7 @@ def narrow_form(form: type[L], parameters: dict[str, Any]) -> type[L]:
     parts: dict[str, Any] = {}
     for name in form.model_fields.keys() & {"training", "data", "gates"}:
         kind = type(getattr(asked, name))
-        shown_for = asked.uses if asked.data.is_own or parameters.get("name") else OF_MODEL[model]
-        facts = {"shown_for": shown_for, "__module__": kind.__module__, "__doc__": kind.__doc__}
-        part: type[Frozen] = type(name.capitalize(), (kind,), facts)
+        part: type[Frozen] = create_model(name.capitalize(), __base__=kind, __doc__=kind.__doc__)
+        part.shown_for = asked.uses if asked.data.is_own or parameters.get("name") else OF_MODEL[model]
         parts[name] = (part, part.model_validate({"model": model} if name == "training" else {}))
     return create_model(form.__name__, __base__=form, **parts)

@@ -10,7 +10,6 @@ from pydantic.json_schema import SkipJsonSchema
 from tasks.parameters.form import WORDS, Frozen, Use, option_of, parameter
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
-DEFAULT_SEED = 42
 FASHION_MNIST = "fashion-mnist"
 SYNTHETIC_LINEAR = "synthetic-linear"
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -83,12 +82,12 @@ BOOK: dict[Loss, dict[str, Any]] = {
     # Its gradient is bounded: from the start, far off, it takes longer to the minimum.
     Loss.HUBER: {"num_epochs": 5, "batch_size": 10, "lr": 0.03, "weight_decay": 0.0},
 }  # by what is minimised, what the book trains it with; of own data rules find these
-CLASS_WEIGHT = parameter("none", "balanced: every class counts as much as any other.", applies_to=Use.OWN_SOFTMAX)
+CLASS_WEIGHT = parameter("none", "balanced: every class counts as much as any other.", Use.OWN_SOFTMAX)
 WEIGHT_DECAY = parameter(
-    None, "Pulls the weights (not the bias) towards 0; auto is chosen on a part of own training rows.", found_by="rule"
+    None, "Pulls the weights (not the bias) towards 0; auto is chosen on a part of own training rows.", is_searched=True
 )
 DEVICE = parameter(Device.AUTO, "auto takes the GPU where there is one.")
-WeightDecay = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Annotated[str, Field(pattern="^auto$")] | None
+WeightDecay = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] | None
 ClassWeight = Literal["none", "balanced"]
 
 
@@ -117,27 +116,25 @@ class Training(Frozen):
         "Passes over the training examples. With the loss huber 5 unless given.",
         title="Epochs",
         flag="--epochs",
-        found_by="rule",
+        is_searched=True,
         ge=1,
         le=10_000,
     )
-    batch_size: int | None = parameter(None, found_by="rule", ge=1, le=1_000_000)
-    lr: PositiveFloat | None = parameter(None, title="Learning rate", found_by="rule")
-    loss: Loss = parameter(None, "squared or huber.", applies_to=Use.LINEAR, found_by="search")
+    batch_size: int | None = parameter(None, is_searched=True, ge=1, le=1_000_000)
+    lr: PositiveFloat | None = parameter(None, title="Learning rate", is_searched=True)
+    loss: Loss = parameter(None, "squared or huber.", Use.LINEAR, is_searched=True)
     schedule: Schedule = parameter(
-        Schedule.CONSTANT, "Of the learning rate; cosine falls towards 0, step by tenths.", found_by="search"
+        Schedule.CONSTANT, "Of the learning rate; cosine falls towards 0, step by tenths.", is_searched=True
     )
     weight_decay: WeightDecay = WEIGHT_DECAY
     class_weight: ClassWeight = CLASS_WEIGHT
-    dropout: float = parameter(
-        0.0, "Share of inputs dropped in training.", applies_to=Use.SOFTMAX, found_by="search", ge=0, lt=1
-    )
+    dropout: float = parameter(0.0, "Share of inputs dropped in training.", Use.SOFTMAX, is_searched=True, ge=0, lt=1)
     validation: float = parameter(0.0, "Share of the training examples held out to watch.", ge=0, lt=1)
     patience: PositiveInt | None = parameter(
         None, "Stop after so many epochs without a smaller validation loss.", empty="train all epochs"
     )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | Annotated[str, Field(pattern="^auto$")] = parameter(
-        DEFAULT_SEED, "A whole number, or auto: derived from the run's scheduled date."
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | Literal["auto"] = parameter(
+        42, "A whole number, or auto: derived from the run's scheduled date."
     )
     device: Device = DEVICE
     defaults: SkipJsonSchema[Literal["book", "data"]] = Field("book", exclude=True)  # for what is not given; no option
@@ -186,7 +183,7 @@ class Training(Frozen):
         values = {model: str(list_defaults(model, is_own=False)[name]) for model in models}
         if len(set(values.values())) > 1:
             values = {model: f"{value} {model.partition('-')[0]}" for model, value in values.items()}
-        book, by_rule = f"the book's, {', '.join(dict.fromkeys(values.values()))}", name in FOUND_BY_RULE
+        book, by_rule = f"the book's, {', '.join(dict.fromkeys(values.values()))}", name in Hyperparameters.model_fields
         if not uses & Use.OWN or not by_rule:
             return book
         return f"{book}; on own data found by rule" if uses & Use.BOOK else "found by rule"
@@ -204,20 +201,15 @@ class Training(Frozen):
     @property
     def seed_number(self) -> int:
         """The seed, once ``auto`` has been replaced by a date."""
-        if isinstance(self.seed, str):
-            raise ValueError("the seed is still 'auto'")
-        return self.seed
+        return int(self.seed)
 
     @property
     def hyperparameters(self) -> Hyperparameters:
         """How far training goes, once what was not given has been found."""
-        return Hyperparameters.model_validate({name: getattr(self, name) for name in FOUND_BY_RULE})
+        return Hyperparameters.model_validate({name: getattr(self, name) for name in Hyperparameters.model_fields})
 
 
-FOUND_BY_RULE, SEARCHED = (
-    tuple(name for name, field in Training.model_fields.items() if option_of(field).found_by in ways)
-    for ways in (("rule",), ("rule", "search"))
-)
+SEARCHED = [name for name, field in Training.model_fields.items() if option_of(field).is_searched]
 
 
 def list_defaults(model: str, is_own: bool) -> dict[str, Any]:

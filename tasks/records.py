@@ -122,6 +122,14 @@ class TrainedModel(Record):
     num_validation: int
     steps: Hyperparameters | None = None  # what became of settings that own data decide
     collinear: tuple[str, ...] = ()  # columns that other columns determine: their weights are those of minimum norm
+    recipe: Recipe | None = None  # where own examples were held out: its statistics, and these, are of the others alone
+    class_counts: tuple[int, ...] = ()
+
+    def with_statistics(self, prepared: PreparedDataset) -> PreparedDataset:
+        """The data with the statistics that the weights go with."""
+        if self.recipe is None:
+            return prepared
+        return prepared.model_copy(update={"recipe": self.recipe, "class_counts": self.class_counts})
 
     @property
     def kept(self) -> Epoch:

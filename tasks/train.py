@@ -47,4 +47,6 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         num_validation=trained.num_validation,
         steps=used if prepared.is_own else None,
         collinear=trained.collinear,
+        recipe=None if trained.prepared is prepared else trained.prepared.recipe,
+        class_counts=() if trained.prepared is prepared else trained.prepared.class_counts,
     )

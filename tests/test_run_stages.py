@@ -24,7 +24,7 @@ from tasks.fitting import splits
 from tasks.fitting.progress import Watch
 from tasks.judging import gates
 from tasks.judging.parity import PARITY
-from tasks.networks.training import Measured
+from tasks.networks.training import EpochMetrics
 from tasks.parameters import Data, Gates, Training
 from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset
@@ -64,7 +64,7 @@ def test_divergence_names_epoch_loss_and_lr(run: RunFolder, prepared: PreparedDa
 
 @pytest.mark.parametrize("loss", [np.inf, np.nan])
 def test_a_validation_loss_that_is_no_number_is_divergence_too(run: RunFolder, loss: float) -> None:
-    measured = Measured(train={"loss": 1.0}, test={"loss": 1.0}, validation={"loss": loss})
+    measured = EpochMetrics(train={"loss": 1.0}, test={"loss": 1.0}, validation={"loss": loss})
     with pytest.raises(TrainingDiverged, match=rf"validation loss {loss} in epoch 1"):
         Watch(linear(validation=0.5, patience=3), run).to_the_end(iter([measured]))
 

@@ -28,7 +28,7 @@ import torch
 from tasks.networks.examples import Split
 from tasks.parameters import RetrainParameters
 try:
-    from tasks.fitting.trainer import Splits, Trainer
+    from tasks.fitting.trainer import Trainer
 except ImportError:  # of before
     Trainer = None
     from tasks.fitting.building import build
@@ -51,7 +51,7 @@ for asked in json.loads(sys.argv[1]):
     generator = torch.Generator().manual_seed(42)
     torch.manual_seed(42)
     if Trainer:
-        fit = Trainer(training, facts, cpu).start(Splits(split, None, split), generator)
+        fit = Trainer(training, facts, cpu).start(split, None, split, generator)
         net, each = fit.net, fit.epochs
     else:
         net, optimizer = build(training, facts, generator, cpu)

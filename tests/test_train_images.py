@@ -22,10 +22,10 @@ from tasks.data.book_datasets import FashionMnist
 from tasks.data.prepared_splits import ValidatedDataset
 from tasks.errors import UsageError
 from tasks.fitting.trainer import ImageTrainer, find_image_steps
-from tasks.networks.centring import Centred, mean_and_curvature
+from tasks.networks.centring import CentredSGD, mean_and_curvature
 from tasks.networks.examples import Split
 from tasks.networks.softmax_regression import SoftmaxRegressionConcise, SoftmaxRegressionScratch
-from tasks.networks.training import decaying, train_epoch
+from tasks.networks.training import group_parameters, train_epoch
 from tasks.parameters import Data, Device, Implementation, Training
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.store.run_folder import RunFolder
@@ -206,7 +206,7 @@ def test_colours_that_differ_in_hue_alone_are_learned_in_rgb_and_not_in_grey() -
 def test_equal_pictures_are_on_one_side_of_the_validation_part_and_every_picture_is_on_one() -> None:
     images = np.random.default_rng(0).integers(0, 256, (100, 3, 3), np.uint8).repeat(4, axis=0)
     prepared = prepare(images, np.arange(400) % 2, "ab")
-    train, validation = ImageTrainer(training(), prepared, CPU).split_validation(0.25)
+    _, train, validation = ImageTrainer(training(), prepared, CPU).hold_out(0.25, torch.Generator())
     assert isinstance(train, Split)
     assert isinstance(validation, Split)
     parts = [{picture.tobytes() for picture in part.X.numpy()} for part in (train, validation)]
@@ -268,9 +268,9 @@ def test_centred_steps_are_those_on_inputs_less_their_mean(
     X, y = torch.rand(64, 5, generator=generator) + 3, torch.randint(3, (64,), generator=generator)
     mean = X.mean(dim=0)
     nets = [kind(5, 3, torch.Generator().manual_seed(1)) for _ in range(2)]
-    as_is, less_mean = ((net, torch.optim.SGD(decaying(net.parameters(), 0.1), lr=0.2)) for net in nets)
+    as_is, less_mean = ((net, torch.optim.SGD(group_parameters(net.parameters(), 0.1), lr=0.2)) for net in nets)
     nets[1].weights()["b"].add_(mean @ nets[1].weights()["W"])  # the same network, on inputs less their mean
-    train_epoch(nets[0], Centred(as_is[1], nets[0], mean), Split(X, y), 16, torch.Generator().manual_seed(5))
+    train_epoch(nets[0], CentredSGD(as_is[1], nets[0], mean), Split(X, y), 16, torch.Generator().manual_seed(5))
     train_epoch(nets[1], less_mean[1], Split(X - mean, y), 16, torch.Generator().manual_seed(5))
     torch.testing.assert_close(nets[0].weights()["W"], nets[1].weights()["W"], rtol=0, atol=1e-5)
     torch.testing.assert_close(nets[0](X), nets[1](X - mean), rtol=0, atol=1e-4)

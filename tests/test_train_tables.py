@@ -29,8 +29,17 @@ from tasks.fitting.trainer import (
     make_trainer,
 )
 from tasks.judging import parity
-from tasks.networks.tabular import LARGEST_NORM, Table, compute_moments, make_preconditioner, until_settled
-from tasks.networks.training import Measured, outputs
+from tasks.networks.linear_regression import squared_loss_gradient
+from tasks.networks.tabular import (
+    LARGEST_NORM,
+    AveragedSGD,
+    Table,
+    TabularNetwork,
+    compute_moments,
+    make_preconditioner,
+    multiply,
+)
+from tasks.networks.training import SGD, outputs
 from tasks.parameters import Device, Gates, Hyperparameters, Training
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.serving import onnx_graph, runtime
@@ -89,9 +98,9 @@ def weights(learning: TrainingRun) -> tuple[Array, Array]:
 
 def predictions(prepared: PreparedDataset, learning: TrainingRun) -> Array:
     """Of the test rows, in raw units of the target, or scores."""
-    inputs, _ = one_hot(prepared, "test")
+    inputs, _ = one_hot(learning.prepared, "test")  # whose statistics see no held-out row
     W, b = weights(learning)
-    target = recipe_of(prepared).target
+    target = recipe_of(learning.prepared).target
     assert target is not None
     return target.mean + target.scale * (inputs @ W + b)
 
@@ -227,7 +236,7 @@ def test_categories_in_pairs_and_alone_have_the_outputs_and_gradients_of_dense_o
     inputs, truth = one_hot(prepared, "train")
     table = load(prepared, "train", torch.float32)
     encoding = table.encoding
-    assert (len(encoding.stride), len(encoding.offset)) == (1, 3), "one pair, and two columns alone"
+    assert (encoding.stride.flatten() == 1).tolist() == [False, True, True], "one pair, and two columns alone"
     learning = learn(prepared, implementation=implementation, batch_size=500, num_epochs=2)
     X, y, places = table.minibatch(torch.arange(100))
     W, b = weights(learning)
@@ -248,8 +257,8 @@ def test_minibatches_take_the_steps_of_one_product_that_their_parts_would_take(d
     prepared = of_categories()
     table = load(prepared, "train", torch.float64)
     encoding = table.encoding
-    found = compute_moments(table, 1, encoding.num_slots, None, 1 + encoding.num_slots, encoding.pairs)
-    inverse = found.inverse(0.1 + decay, num_columns=5)
+    found = compute_moments(table, encoding, None, 1 + encoding.num_slots)
+    inverse = found.invert(0.1 + decay, num_columns=5)
     gradient = torch.randn(len(found.mean) + 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = make_preconditioner(found, inverse, encoding.frequencies, torch.float64)(gradient)
     ours = make_preconditioner(found, inverse, encoding.frequencies, torch.float32)(gradient.float())
@@ -271,13 +280,13 @@ def test_moments_are_those_of_dense_one_hot_inputs(balanced: bool) -> None:
     table = load(prepared, "train", torch.float64)
     given = torch.from_numpy(class_weights) if balanced else None
     for first in (len(expected), 3, 0):
-        found = compute_moments(table, 3, table.encoding.num_slots, given, first, table.encoding.pairs)
+        found = compute_moments(table, table.encoding, given, first)
         assert not found.products.any(), "there is no target"
         np.testing.assert_allclose(found.mean, mean, atol=1e-12)
         np.testing.assert_allclose(found.covariance, expected[:first, :first], atol=1e-12)
         np.testing.assert_allclose(found.variances, expected.diagonal()[first:], atol=1e-12)
         assert found.weight == pytest.approx(w.mean())
-        inverse = found.inverse(1e-3, num_columns=5)(torch.eye(len(expected), dtype=torch.float64)).numpy()
+        inverse = multiply(found.invert(1e-3, num_columns=5), torch.eye(len(expected), dtype=torch.float64)).numpy()
         assert np.linalg.eigvals((expected + 1e-3 * np.eye(len(expected))) @ inverse).real.max() < 1 + 1e-9, (
             "no step overshoots"
         )
@@ -288,7 +297,7 @@ def test_moments_have_the_covariance_with_the_target_of_a_regression() -> None:
     inputs, _ = one_hot(prepared, "train")
     table = load(prepared, "train", torch.float64)
     y = table.y.numpy()
-    found = compute_moments(table, 3, table.encoding.num_slots, None, inputs.shape[1], table.encoding.pairs)
+    found = compute_moments(table, table.encoding, None, inputs.shape[1])
     np.testing.assert_allclose(found.covariance, np.cov(inputs.T, bias=True), atol=1e-12)
     np.testing.assert_allclose(found.products, (inputs - inputs.mean(axis=0)).T @ (y - y.mean()) / len(y), atol=1e-12)
     assert found.target_variance == pytest.approx(y.var())
@@ -340,7 +349,7 @@ def test_an_unknown_code_has_the_average_effect_of_the_training_rows(size: int) 
         part = slice(at, at + column.num_slots)
         expected += inputs[:, part].mean(axis=0) @ W[part]
         at += column.num_slots
-    X, places = table.encoding(rows)
+    X, places = table.encoding.encode(rows)
     np.testing.assert_allclose(learning.net(X, places)[0].detach(), expected, atol=1e-9)
 
 
@@ -349,10 +358,9 @@ def test_minibatches_made_together_are_those_made_one_by_one(size: int) -> None:
     prepared = mixed()
     table = load(prepared, "train", torch.float32)
     order = torch.randperm(len(table))[:128]
-    together = table.minibatches_at_once(order, size)
+    together = list(table.minibatches(order, size))
     for (X, y, places), part in zip(together, order.split(size), strict=True):
-        expected_X, expected_places = table.encoding(table.rows[part])
-        assert expected_places is not None
+        expected_X, expected_places = table.encoding.encode(table.rows[part])
         assert torch.equal(X, expected_X)
         assert torch.equal(places, expected_places)
         assert torch.equal(y, table.y[part])
@@ -702,9 +710,15 @@ def test_the_mean_of_many_small_minibatches_is_least_squares(implementation: str
 )
 def test_minibatches_end_where_twice_the_passes_gained_nothing(values: list[float], least: int, passes: int) -> None:
     """The first value is that of half a pass, the others of passes 1, 2, …; the fourth is compared with the second."""
-    measured, later = Measured({}, {}, None), iter(values[1:])
-    epochs = until_settled([measured] * 9, lambda: next(later), lambda: values[0], 5e-4, least)
-    assert sum(1 for _ in epochs) == passes
+    later = iter(values)
+    table = load(mixed(), "train", torch.float32)
+    net = TabularNetwork(table.encoding, 1, squared_loss_gradient)
+    optimizer, averaged = SGD([{"params": net.parameters()}], lr=0.1), AveragedSGD(objective=lambda: next(later))
+    ends = list[bool]()
+    while not any(ends):
+        averaged(net, optimizer, table, 100, torch.Generator().manual_seed(0))
+        ends.append(averaged.has_settled(5e-4, least))
+    assert len(ends) == passes
 
 
 # The stage

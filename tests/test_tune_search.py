@@ -150,7 +150,6 @@ def test_a_trial_is_pruned_early_by_what_earlier_waves_showed() -> None:
 def test_a_trial_is_trained_as_a_retrain_is(dropout: float) -> None:
     """Concise, too, whose trials are trained from scratch: both learn the same."""
     from tasks.fitting import devices
-    from tasks.fitting.trainer import Splits
     from tasks.fitting.tune import read_validation_parts
 
     prepared, base = book(), softmax(num_epochs=3, dropout=dropout)
@@ -158,9 +157,8 @@ def test_a_trial_is_trained_as_a_retrain_is(dropout: float) -> None:
     parts = read_validation_parts(prepared, base)
     training = TrialTraining(prepared, base).apply(trial.settings)
     with devices.one_thread(), devices.seeded(parts.fitted.device, 1) as generator:
-        splits = Splits(parts.fitted, None, parts.validation)
-        epochs = parts.trainer.with_training(training).start(splits, generator).epochs
-        losses = [epoch.test["loss"] for epoch in epochs]
+        epochs = parts.trainer.with_training(training).start(parts.fitted, parts.validation, None, generator).epochs
+        losses = [epoch.validation["loss"] for epoch in epochs]
     np.testing.assert_allclose(trial.losses, losses, rtol=0, atol=1e-6)
 
 

@@ -11,7 +11,7 @@ from tasks.judging.task import BOOK, Task
 from tasks.machine import progress
 from tasks.machine.telling import tell
 from tasks.machine.words import counted, readable
-from tasks.networks.training import Measured
+from tasks.networks.training import EpochMetrics
 from tasks.parameters import Training
 from tasks.records import Epoch
 from tasks.serving.task import find_task
@@ -32,7 +32,7 @@ class Watch:
         self._shown = live.Picture(f"{name}-learning-curve", "loss and accuracy by epoch")
         self._trained = live.Progress(training.hyperparameters.num_epochs, "epochs trained")
 
-    def to_the_end(self, epochs: Iterator[Measured]) -> tuple[Epoch, ...]:
+    def to_the_end(self, epochs: Iterator[EpochMetrics]) -> tuple[Epoch, ...]:
         """Train; return the learning curve.
 
         Raises:
@@ -56,12 +56,12 @@ class Watch:
     def _tell_of_the_end(self, curve: Sequence[Epoch]) -> None:
         """Say how it ended: with early stopping, when, and whose weights are kept."""
         total, best = self._training.hyperparameters.num_epochs, kept(curve, self._training)
-        end, is_short = counted(len(curve), "epoch"), len(curve) < total
-        if self._training.patience:
-            end = f"stopped early after {len(curve)} of {counted(total, 'epoch')}" if is_short else end
-            end += f", the weights of epoch {best.epoch} kept"
-        elif is_short:
+        end, patience = counted(len(curve), "epoch"), self._training.patience
+        if patience and len(curve) < total and len(curve) - best.epoch >= patience:
+            end = f"stopped early after {len(curve)} of {counted(total, 'epoch')}"
+        elif len(curve) < total:
             end = f"converged after {end}"
+        end += f", the weights of epoch {best.epoch} kept" if patience else ""
         on_validation = "" if best.validation_loss is None else f", validation loss {readable(best.validation_loss, 3)}"
         short = f"{end}: train loss {readable(best.train_loss, 3)}{on_validation}"
         tell(f"{end}: {_sentence(best, self._task)}", short=short)
@@ -81,9 +81,9 @@ def kept(curve: Sequence[Epoch], training: Training) -> Epoch:
     return min(curve, key=lambda point: point.validation_loss or 0.0) if training.patience else curve[-1]
 
 
-def _point(epoch: int, measured: Measured, training: Training) -> Epoch:
+def _point(epoch: int, measured: EpochMetrics, training: Training) -> Epoch:
     on_train, on_test, on_validation = measured
-    losses = {name: each["loss"] for name, each in measured._asdict().items() if each is not None}
+    losses = {name: each["loss"] for name, each in measured._asdict().items() if each}
     if not all(map(math.isfinite, losses.values())):
         found = ", ".join(f"{name} loss {loss}" for name, loss in losses.items())
         raise TrainingDiverged(
@@ -97,8 +97,8 @@ def _point(epoch: int, measured: Measured, training: Training) -> Epoch:
         train_accuracy=on_train.get("accuracy"),
         test_loss=on_test["loss"],
         test_accuracy=on_test.get("accuracy"),
-        validation_loss=on_validation and on_validation["loss"],
-        validation_accuracy=on_validation and on_validation.get("accuracy"),
+        validation_loss=on_validation.get("loss"),
+        validation_accuracy=on_validation.get("accuracy"),
     )
 
 

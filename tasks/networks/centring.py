@@ -6,7 +6,6 @@ kind of model, and its inputs stay as they are. Only the gradient of ``W`` diffe
 
 from collections.abc import Iterator
 from functools import reduce
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,31 +20,26 @@ VALUES = 2**18  # of inputs that are float32 at a time: of all of them, large pi
 
 def mean_and_curvature(split: Examples) -> tuple[Tensor, float]:
     """The mean input ``(inputs,)``, and the largest eigenvalue of ``XᵀX/n``."""
-    some = torch.arange(0, len(split), max(1, len(split) // SEEN), device=split.device)
-    parts = some.split(max(1, VALUES // split.num_inputs))
+    some = split.at(torch.arange(0, len(split), max(1, len(split) // SEEN), device=split.device))
 
-    def pieces() -> Iterator[Tensor]:
-        return (split.minibatch(part)[0].flatten(1) for part in parts)
+    def read() -> Iterator[Tensor]:
+        return (X.flatten(1) for X, *_ in some.in_order(max(1, VALUES // split.num_inputs)))
 
-    mean = reduce(torch.add, (X.sum(dim=0) for X in pieces())) / len(some)
+    mean = reduce(torch.add, (X.sum(dim=0) for X in read())) / len(some)
     direction, curvature = torch.ones_like(mean), torch.zeros(())
     for _ in range(ROUNDS):
-        direction = reduce(torch.add, (X.T @ (X @ direction) for X in pieces())) / len(some)
+        direction = reduce(torch.add, (X.T @ (X @ direction) for X in read())) / len(some)
         curvature = direction.norm()
         direction = direction / curvature.clamp(min=torch.finfo(mean.dtype).tiny)
     return mean, float(curvature)
 
 
-class Centred:
+class CentredSGD:
     """An optimizer around another one, of a network that sees inputs whose mean is ``mean`` ``(inputs,)``."""
 
     def __init__(self, optimizer: Optimizer, net: Network, mean: Tensor) -> None:
         self._optimizer, self._net, self._mean = optimizer, net, mean
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Its parameters, and the learning rate that they have now."""
-        return self._optimizer.param_groups
+        self.param_groups, self.zero_grad = optimizer.param_groups, optimizer.zero_grad
 
     @torch.no_grad()
     def step(self) -> None:
@@ -56,7 +50,3 @@ class Centred:
         gradients["W"].sub_(torch.outer(self._mean, gradients["b"]))
         self._optimizer.step()
         weights["b"].add_(before - self._mean @ weights["W"])
-
-    def zero_grad(self) -> None:
-        """Forget the gradients of the last step."""
-        self._optimizer.zero_grad()

@@ -102,9 +102,7 @@ class ConciseNetwork:
 class Optimizer(Protocol):
     """``SGD``, ``ConciseSGD`` and ``torch.optim.SGD``."""
 
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Its parameters, and the learning rate that they have now."""
+    param_groups: list[dict[str, Any]]  # its parameters, and the learning rate that they have now
 
     def step(self) -> object:
         """Move every parameter against its gradient."""
@@ -175,20 +173,20 @@ class ConciseSGD(SGD):
                     self._velocities[id(param)] = velocity
 
 
-def decaying(params: list[Tensor], weight_decay: float) -> list[dict[str, Any]]:
+def group_parameters(params: list[Tensor], weight_decay: float) -> list[dict[str, Any]]:
     """Groups for an optimizer in which the weights decay, but not the bias, which comes last (as in the book)."""
     if not weight_decay:
         return [{"params": params}]
     return [{"params": params[:-1], "weight_decay": weight_decay}, {"params": params[-1:]}]
 
 
-def learning_rates(schedule: str, lr: float, num_epochs: int) -> Iterator[float]:
+def list_learning_rates(schedule: str, lr: float, num_epochs: int) -> Iterator[float]:
     """The rate of every epoch (section 11.11): ``constant``, ``cosine`` (towards 0) or ``step`` (by tenths)."""
     for epoch in range(num_epochs):
         if schedule == "cosine":
             yield lr * (1 + math.cos(math.pi * epoch / num_epochs)) / 2
         elif schedule == "step":
-            yield lr * 0.1 ** (epoch // max(1, num_epochs // 4))
+            yield lr * 0.1 ** (epoch // math.ceil(num_epochs / 4))
         else:
             yield lr
 
@@ -199,10 +197,10 @@ def learning_rates(schedule: str, lr: float, num_epochs: int) -> Iterator[float]
 @torch.no_grad()
 def outputs(net: Callable[..., Tensor], split: Examples, batch_size: int | None = None) -> Tensor:
     """The outputs of ``net`` for a whole split ``(n, …)``, in its order, as many at a time as the cache holds."""
-    return joined([net(*inputs) for inputs in split.in_order(batch_size or max(512, VALUES // split.num_inputs))])
+    return concatenate([net(*inputs) for inputs in split.in_order(batch_size or max(512, VALUES // split.num_inputs))])
 
 
-def joined(outputs: Sequence[Tensor]) -> Tensor:
+def concatenate(outputs: Sequence[Tensor]) -> Tensor:
     """Outputs ``(n, …)`` of minibatches in one, class by class, as they lie and are measured fastest."""
     return torch.cat([o.movedim(-1, 0) for o in outputs], dim=-1).movedim(0, -1)
 
@@ -211,7 +209,7 @@ VALUES = 2**18  # inputs that stay in the processor's cache
 PIECE = 2**16  # examples that are measured at once: all of the book's, and never the outputs of millions
 
 
-def mean_figures(measured: Iterable[tuple[dict[str, Tensor], int]]) -> dict[str, Tensor]:
+def average_metrics(measured: Iterable[tuple[dict[str, Tensor], int]]) -> dict[str, Tensor]:
     """The mean of figures, each with the number of examples that it is the mean of."""
     parts = list(measured)
     total = sum(count for _, count in parts)
@@ -219,7 +217,7 @@ def mean_figures(measured: Iterable[tuple[dict[str, Tensor], int]]) -> dict[str,
     return {name: sum((each[name] * count for each, count in parts), nothing) / total for name in parts[0][0]}
 
 
-def figures(net: Network, split: Examples) -> dict[str, Tensor]:
+def evaluate(net: Network, split: Examples) -> dict[str, Tensor]:
     """What ``net.measure`` says of a whole split."""
     pieces = list(split.pieces(PIECE))
 
@@ -227,7 +225,7 @@ def figures(net: Network, split: Examples) -> dict[str, Tensor]:
         return net.measure(outputs(net, piece), piece.y), len(piece)
 
     with ThreadPoolExecutor(2) as beside:  # of many rows, whose encoding takes as long as the network
-        return mean_figures((beside.map if len(pieces) > 1 else map)(measured, pieces))
+        return average_metrics((beside.map if len(pieces) > 1 else map)(measured, pieces))
 
 
 def train_epoch(
@@ -245,28 +243,28 @@ def train_epoch(
         return net.measure(torch.cat(outputs_seen), split.y.index_select(0, order))
 
 
-Epoch = Callable[[Network, Optimizer, Examples, int, torch.Generator], dict[str, Tensor]]  # such as ``train_epoch``
+RunEpoch = Callable[[Network, Optimizer, Examples, int, torch.Generator], dict[str, Tensor]]  # such as ``train_epoch``
 
 
-class Measured(NamedTuple):
-    """What ``net.measure`` says after one epoch of the training, the test and (where there is one) validation split."""
+class EpochMetrics(NamedTuple):
+    """What ``net.measure`` says after one epoch of each split; nothing of one that there is not."""
 
     train: dict[str, float]
     test: dict[str, float]
-    validation: dict[str, float] | None
+    validation: dict[str, float]
 
 
 def train(
     net: Network,
     optimizer: Optimizer,
     train_split: Examples,
-    test_split: Examples,
+    test_split: Examples | None,
     learning_rates: Iterable[float],
     batch_size: int,
     generator: torch.Generator,
     validation_split: Examples | None = None,
-    run_epoch: Epoch = train_epoch,
-) -> Iterator[Measured]:
+    run_epoch: RunEpoch = train_epoch,
+) -> Iterator[EpochMetrics]:
     """Train one epoch for each of ``learning_rates`` by ``run_epoch`` and yield what was measured.
 
     As in the book, the training figures are averages over the epoch while the weights move. ``generator`` lives on
@@ -276,12 +274,19 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = lr
         on_train = run_epoch(net, optimizer, train_split, batch_size, generator)
-        others = [figures(net, split) for split in (test_split, validation_split) if split is not None]
-        train_figures, test_figures, *validation = metrics.numbers(on_train, *others)
-        yield Measured(train_figures, test_figures, validation[0] if validation else None)
+        others = (evaluate(net, split) if split is not None else {} for split in (test_split, validation_split))
+        yield EpochMetrics(*metrics.numbers(on_train, *others))
 
 
-def stop_early(epochs: Iterable[Measured], net: Network, patience: int) -> Iterator[Measured]:
+def stop_when(epochs: Iterable[EpochMetrics], has_ended: Callable[[], bool]) -> Iterator[EpochMetrics]:
+    """Pass measurements on until it ``has_ended`` after one of them."""
+    for measured in epochs:
+        yield measured
+        if has_ended():
+            return
+
+
+def stop_early(epochs: Iterable[EpochMetrics], net: Network, patience: int) -> Iterator[EpochMetrics]:
     """Pass measurements on until the validation loss has not fallen for ``patience`` epochs.
 
     Whether it stops early or not, the network ends with the weights of the epoch whose validation loss was smallest.
@@ -290,7 +295,7 @@ def stop_early(epochs: Iterable[Measured], net: Network, patience: int) -> Itera
     best = [param.detach().clone() for param in net.parameters()]
     for measured in epochs:
         yield measured
-        if measured.validation is None:
+        if not measured.validation:
             raise ValueError("early stopping watches the validation loss: hold out a validation split")
         if measured.validation["loss"] < smallest:
             smallest, waited = measured.validation["loss"], 0

@@ -233,8 +233,8 @@ def test_a_validation_part_that_the_data_have_is_watched_whole_and_no_share_is_h
 
 
 def test_a_held_out_part_of_next_to_nothing_is_refused() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (60, 3, 3), np.uint8)
-    prepared = prepare(images, np.arange(60) % 2, "ab")
+    images = np.random.default_rng(0).integers(0, 256, (50, 3, 3), np.uint8)
+    prepared = prepare(images, np.arange(50) % 2, "ab")
     with pytest.raises(UsageError, match=r"--validation 0\.1"):
         fitted(prepared, validation=0.1)
     with pytest.raises(UsageError, match="--weight-decay auto"):

@@ -259,9 +259,8 @@ def test_training_figures_are_those_of_the_outputs_that_the_steps_saw() -> None:
     """With one minibatch an epoch, the first epoch's figures are those of the untouched network."""
     net = SoftmaxRegressionScratch(64, 5, generator())
     (before,) = metrics.numbers(metrics.classification(outputs(net, IMAGES), IMAGES.y))
-    on_train = next(
-        train(net, SGD(group_parameters(net.parameters(), 0), 0.1), IMAGES, IMAGES, [0.1], 500, generator())
-    ).train
+    optimizer = SGD(group_parameters(net.parameters(), 0), 0.1)
+    on_train = next(train(net, optimizer, IMAGES, IMAGES, [0.1], 500, generator())).train
     assert on_train == pytest.approx(before, rel=1e-5)
 
 

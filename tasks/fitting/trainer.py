@@ -710,7 +710,7 @@ def require_enough(share: float, num_examples: int, num_validation: int, asked: 
     """Refuse parts that say nothing.
 
     Raises:
-        UsageError: so few examples are left for training, or held out; ``asked`` is the option, if not ``--validation``.
+        UsageError: so few examples are left for training, or held out; ``asked`` may name the option.
     """
     total, least = num_examples + num_validation, 2 * MIN_EXAMPLES
     if min(num_examples, num_validation) >= MIN_EXAMPLES:

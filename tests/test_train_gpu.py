@@ -19,7 +19,7 @@ from tasks.machine import devices
 from tasks.networks.examples import Split
 from tasks.networks.linear_regression import LinearRegressionConcise, LinearRegressionScratch
 from tasks.networks.softmax_regression import SoftmaxRegressionConcise, SoftmaxRegressionScratch
-from tasks.networks.training import SGD, ConciseSGD, Network, group_parameters, train
+from tasks.networks.training import SGD, ConciseSGD, group_parameters, train
 from tasks.serving import runtime
 
 pytestmark = [
@@ -38,7 +38,7 @@ def test_sessions_on_cuda_answer_like_those_on_the_cpu(candidates: list[Candidat
     np.testing.assert_allclose(found[runtime.CUDA], found[runtime.CPU], atol=1e-5)
 
 
-def build(kind: str) -> tuple[Network, type[SGD], Split]:
+def build(kind: str) -> tuple[Any, type[SGD], Split]:
     """A network of the book, its optimizer and a split that it learns."""
     optimizer = SGD if kind.endswith("scratch") else ConciseSGD
     if kind.startswith("softmax"):

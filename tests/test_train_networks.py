@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from small_images import IMAGES, generator
+from small_images import IMAGES, generator, minibatch
 from tasks.data.book_datasets import synthetic_data
 from tasks.networks import linear_regression, metrics, softmax_regression
 from tasks.networks.examples import Split
@@ -67,7 +67,7 @@ def test_linear_regression_learns_the_same_weights_from_scratch_and_concisely(lo
 @pytest.mark.parametrize("network", [SoftmaxRegressionScratch, SoftmaxRegressionConcise])
 def test_gradient_of_cross_entropy_is_softmax_minus_one_hot(network: type) -> None:
     net = network(64, 5, generator())
-    X, y = IMAGES.minibatch(torch.arange(32))
+    X, y = minibatch(IMAGES, torch.arange(32))
     o = net.backward(X, y)
     residual = scipy.special.softmax(o.double().numpy(), axis=1) - np.eye(5)[y.numpy()]
     expected_W = X.flatten(1).double().numpy().T @ residual / 32
@@ -78,7 +78,7 @@ def test_gradient_of_cross_entropy_is_softmax_minus_one_hot(network: type) -> No
 @pytest.mark.parametrize("loss", ["squared", "huber"])
 def test_written_out_gradient_of_linear_regression_equals_autograd(loss: str) -> None:
     net = LinearRegressionScratch(2, loss, generator())
-    X, y = table().minibatch(torch.arange(50))
+    X, y = minibatch(table(), torch.arange(50))
     net.backward(X, y)
     w, b = net.W.clone().requires_grad_(), net.b.clone().requires_grad_()
     y_hat = (X @ w + b).squeeze(1)
@@ -155,7 +155,7 @@ class Reads(TorchDispatchMode):
 
 def test_sum_at_lr_over_batch_size_takes_the_steps_of_mean_at_lr() -> None:
     """The statement of networks/training.py, on torch's own losses."""
-    X, y = table().minibatch(torch.arange(10))
+    X, y = minibatch(table(), torch.arange(10))
     weights = []
     for reduction, lr in (("sum", 0.03 / 10), ("mean", 0.03)):
         linear = nn.Linear(2, 1)
@@ -227,12 +227,12 @@ def test_entropy_of_labels_equals_scipys_in_nats_and_bits() -> None:
 
 def test_outputs_come_in_the_splits_order_whatever_the_batch_size() -> None:
     net = SoftmaxRegressionScratch(64, 5, generator())
-    whole = net(IMAGES.minibatch(torch.arange(500))[0])
+    whole = net(minibatch(IMAGES, torch.arange(500))[0])
     torch.testing.assert_close(outputs(net, IMAGES, batch_size=33), whole)
 
 
 def test_a_minibatch_is_the_scaled_examples_at_its_index() -> None:
-    X, y = IMAGES.minibatch(torch.tensor([7, 3]))
+    ((X, y),) = IMAGES.minibatches(torch.tensor([7, 3]), 2)
     np.testing.assert_allclose(X, IMAGES.X[[7, 3]].numpy() / 255.0, rtol=1e-6)
     assert y.tolist() == IMAGES.y[[7, 3]].tolist()
 
@@ -245,7 +245,7 @@ def test_a_minibatch_is_the_scaled_examples_at_its_index() -> None:
 def test_minibatches_one_after_another_are_those_of_their_indices_to_the_last_bit(split: Split) -> None:
     order = torch.randperm(500, generator=generator())
     seen = [[each.clone() for each in minibatch] for minibatch in split.minibatches(order, 33)]
-    expected = [list(split.minibatch(index)) for index in order.split(33)]
+    expected = [list(minibatch(split, index)) for index in order.split(33)]
     torch.testing.assert_close(seen, expected, rtol=0, atol=0)
 
 
@@ -327,7 +327,7 @@ def test_dropout_keeps_the_expectation_and_spares_evaluation() -> None:
         dropped = softmax_regression.dropout(X, 0.3)
     assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
     assert float(dropped.mean()) == pytest.approx(1, abs=0.01)
-    X, y = IMAGES.minibatch(torch.arange(8))
+    X, y = minibatch(IMAGES, torch.arange(8))
     for net in both(dropout=0.9):
         by_all_inputs = X.flatten(1) @ net.weights()["W"] + net.weights()["b"]
         torch.testing.assert_close(net(X), by_all_inputs)

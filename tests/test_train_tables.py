@@ -208,7 +208,7 @@ def test_effects_written_out_have_the_gradient_of_dense_one_hot_inputs() -> None
     inputs, truth = one_hot(prepared, "train")
     table = load(prepared, "train", torch.float64)
     net = learn(prepared, implementation="scratch", num_epochs=1).net
-    X, y, places = table.minibatch(torch.arange(100))
+    X, y, places = next(table.minibatches(torch.arange(100), 100))
     o = net.backward(X, y, places)
     residual = (o.softmax(dim=1).numpy() - np.eye(3)[truth[:100]]) / 100
     num_slots, gradients = table.encoding.num_slots, net.gradients()
@@ -238,7 +238,7 @@ def test_categories_in_pairs_and_alone_have_the_outputs_and_gradients_of_dense_o
     encoding = table.encoding
     assert (encoding.stride.flatten() == 1).tolist() == [False, True, True], "one pair, and two columns alone"
     learning = learn(prepared, implementation=implementation, batch_size=500, num_epochs=2)
-    X, y, places = table.minibatch(torch.arange(100))
+    X, y, places = next(table.minibatches(torch.arange(100), 100))
     W, b = weights(learning)
     for each in learning.net.parameters():
         each.grad = None

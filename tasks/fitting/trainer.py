@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -151,6 +151,7 @@ class Trainer:
         self.training, self.prepared, self.device = training, prepared, device
         self.is_scratch = training.implementation is Implementation.SCRATCH  # gradients and steps are written out
         self.class_weights: Tensor | None = None  # none: all examples count alike
+        self.is_deterministic = False  # whether any seed gives the same weights
 
     def with_training(self, training: Training) -> Trainer:
         """The same data, trained otherwise."""
@@ -199,7 +200,7 @@ class Trainer:
     def build(self, values: Hyperparameters, generator: torch.Generator) -> tuple[Network, Optimizer]:
         """The network with the book's start, drawn on the CPU so that every device starts alike, and its optimizer."""
         num_inputs = math.prod(self.prepared.recipe.input.shape)
-        net: Network
+        net: Any
         implementation = self.training.implementation
         if self.prepared.task == "regression":
             net = LINEAR[implementation](num_inputs, self.training.loss.value, generator)
@@ -337,7 +338,9 @@ class OwnTrainer(Trainer):
                 self.training.model_copy(update={"weight_decay": decay, "patience": None})
             )
             with devices.seeded(self.device, self.training.seed_number) as generator:
-                *_, losses[decay] = candidate.validation_losses(fitted, cast("Examples", validation), generator)
+                *_, losses[decay] = candidate.validation_losses(
+                    fitted, require_rows_to_choose_by(validation), generator
+                )
         return min(losses, key=lambda decay: (math.isnan(losses[decay]), losses[decay]))
 
     def validation_losses(self, fitted: Examples, validation: Examples, generator: torch.Generator) -> Iterator[float]:
@@ -400,6 +403,7 @@ class TableTrainer(OwnTrainer):
         num_slots = sum(self.recipe.columns[at].num_slots for at in self.recipe.categories)
         numbers, outputs = len(self.recipe.numbers), len(prepared.class_names)
         self.plan = make_plan(training, prepared.num_train, numbers, num_slots, outputs)
+        self.is_deterministic = self.plan.is_full_batch
         self.encoding = make_encoding(self.recipe, self.plan.dtype).to(device)
         self.unit = self.objective.scale**2  # training sees a target in deviations
         self.objective = replace(self.objective, scale=1.0)
@@ -438,7 +442,11 @@ class TableTrainer(OwnTrainer):
     ) -> TrainingRun:
         """The network at zero, and the epochs that train it, whose losses are in raw units."""
         plan, is_open = self.plan, self.training.num_epochs is None
-        fitted, validation, test = (each and self.encode(each) for each in (fitted, validation, test))
+        fitted, validation, test = (
+            self.encode(fitted),
+            validation and self.encode(validation),
+            test and self.encode(test),
+        )
         training = self.with_hyperparameters(len(fitted))
         values = training.hyperparameters
         moments = side_by_side.beside(
@@ -527,7 +535,7 @@ class TableTrainer(OwnTrainer):
         categories = [self.recipe.columns[at] for at in self.recipe.categories]
         owners = [self.recipe.columns[at].name for at in self.recipe.numbers]
         owners += [column.name for column in categories for _ in range(column.num_slots)]
-        collinear = found.result().collinear([each.num_slots for each in categories])
+        collinear = found.result().find_collinear([each.num_slots for each in categories])
         return tuple(dict.fromkeys(owners[at] for at in collinear))
 
     def measure_in_raw_units(self, measured: EpochMetrics) -> EpochMetrics:
@@ -725,15 +733,16 @@ def require_enough(share: float, num_examples: int, num_validation: int, asked: 
     raise UsageError(f"{found} and leaves {num_examples}", f"at least {MIN_EXAMPLES} of each", action)
 
 
-def require_rows_to_choose_by(validation: Sized) -> None:
-    """Refuse to choose by a validation part that says nothing.
+def require_rows_to_choose_by(validation: Examples | None) -> Examples:
+    """Refuse to choose by a validation part that says nothing; give it back.
 
     Raises:
-        UsageError: it has too few rows.
+        UsageError: there is none, or it has too few rows.
     """
-    if len(validation) < MIN_EXAMPLES:
+    if validation is None or len(validation) < MIN_EXAMPLES:
         raise UsageError(
-            f"{len(validation)} validation rows to choose by",
+            f"{len(validation or ())} validation rows to choose by",
             f"at least {MIN_EXAMPLES}",
             "name more, or choose nothing by them: no --patience, and a number as --weight-decay",
         )
+    return validation

@@ -21,7 +21,6 @@ from typing import NamedTuple
 import numpy as np
 import optuna
 import torch
-from optuna.pruners import PercentilePruner
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -136,13 +135,8 @@ def average_late(losses: Sequence[float], converges: bool) -> float:
 
 
 def is_behind(short_loss: float, earlier: Sequence[float]) -> bool:
-    """Whether Optuna prunes a trial after its short training, by the losses of ``earlier`` trials after theirs."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(pruner=PercentilePruner(BEST, n_startup_trials=WAVE))
-    study.add_trials([create_trial(value=each, intermediate_values={1: each}) for each in earlier])
-    trial = study.ask()
-    trial.report(short_loss, 1)
-    return trial.should_prune()
+    """Whether a trial is pruned after its short training, by the losses of ``earlier`` waves' trials after theirs."""
+    return len(earlier) >= WAVE and short_loss > np.percentile(earlier, BEST)
 
 
 class ValidationParts(NamedTuple):
@@ -186,9 +180,8 @@ def read_validation_parts(prepared: PreparedDataset, base: Training) -> Validati
     """
     generator = torch.Generator().manual_seed(base.seed_number)
     trainer = make_trainer(base, prepared, devices.resolve(base.device))
-    parts = ValidationParts(*trainer.hold_out(base.validation or VALIDATION, generator))
-    require_rows_to_choose_by(parts.validation)
-    return parts
+    trainer, fitted, validation = trainer.hold_out(base.validation or VALIDATION, generator)
+    return ValidationParts(trainer, fitted, require_rows_to_choose_by(validation))
 
 
 class HyperparameterSearch:
@@ -285,7 +278,7 @@ class HyperparameterSearch:
                 submit(TrialSpec(place, settings, base.seed_number + 1 + at, deadline, None))
                 for place, settings in enumerate(every)
             ]
-            for at in range(SEEDS)
+            for at in range(self.num_seeds)
         ]
         of_seeds = list[list[float | None]]()
         for of_seed in futures:
@@ -293,8 +286,8 @@ class HyperparameterSearch:
             on_trial()
             if None not in results:
                 of_seeds.append([result.trial.validation_loss for result in results if result])
-        if len(of_seeds) < SEEDS:
-            tell(f"the time is over after {len(of_seeds)} of {SEEDS} seeds")
+        if len(of_seeds) < self.num_seeds:
+            tell(f"the time is over after {len(of_seeds)} of {self.num_seeds} seeds")
         if not of_seeds:
             known = next((trial.validation_loss for trial in self.trials if trial.settings == before), None)
             of_seeds = [[*(trial.validation_loss for trial in finalists), known]]
@@ -315,15 +308,19 @@ class HyperparameterSearch:
             run=run_name,
         )
 
+    @property
+    def num_seeds(self) -> int:
+        """How many seeds finalists are trained with: one where any seed gives the same weights."""
+        parts = read_validation_parts(self._training.prepared, self._training.base)
+        return 1 if parts.trainer.is_deterministic else SEEDS
+
     def _find_finalists(self) -> list[Trial]:
-        """The best trials, each settings once; a single one where training converges, whatever the seed."""
+        """The best trials, each settings once; a single one where any seed gives the same weights."""
         trials = self.trials
         ended = sorted(_find_complete(trials), key=lambda trial: trial.validation_loss or 0.0)
         different = list({json.dumps(trial.settings): trial for trial in reversed(ended)}.values())[::-1]
         if different:
-            parts = read_validation_parts(self._training.prepared, self._training.base)
-            converges = parts.num_epochs(self._training.apply(different[0].settings)) is None
-            return different[: 1 if converges else FINALISTS]
+            return different[: min(FINALISTS, self.num_seeds)]
         if trials:
             raise TrainingDiverged(f"all {len(trials)} trials diverged", "a loss that stays finite", SMALLER)
         found = "the time was over before a trial came to its end"

@@ -4,34 +4,26 @@ With ``m`` the mean, ``o = (X - m)W + b`` is the network ``XW + c`` with ``c = b
 kind of model, and its inputs stay as they are. Only the gradient of ``W`` differs, by ``m`` times that of ``b``.
 """
 
-from collections.abc import Iterator
-from functools import reduce
-
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from tasks.networks.examples import Examples
 from tasks.networks.training import Network, Optimizer
 
-SEEN = 2048  # examples, spread evenly: the mean and the first direction of many more are hardly others
 ROUNDS = 6  # of power iteration; the mean of bright pictures stands out so far that three would do
-VALUES = 2**18  # of inputs that are float32 at a time: of all of them, large pictures would take gigabytes
+VALUES = 2**23  # of inputs, of examples spread evenly: the mean and the first direction of many more are hardly others
 
 
 def mean_and_curvature(split: Examples) -> tuple[Tensor, float]:
     """The mean input ``(inputs,)``, and the largest eigenvalue of ``XᵀX/n``."""
-    some = split.at(torch.arange(0, len(split), max(1, len(split) // SEEN), device=split.device))
-
-    def read() -> Iterator[Tensor]:
-        return (X.flatten(1) for X, *_ in some.in_order(max(1, VALUES // split.num_inputs)))
-
-    mean = reduce(torch.add, (X.sum(dim=0) for X in read())) / len(some)
-    direction, curvature = torch.ones_like(mean), torch.zeros(())
+    step = max(1, len(split) // max(1, VALUES // split.num_inputs))
+    some = split.at(torch.arange(0, len(split), step, device=split.device))
+    X = torch.cat([inputs.flatten(1).clone() for inputs, *_ in some.in_order(len(some))])
+    direction = X.new_ones(split.num_inputs)
     for _ in range(ROUNDS):
-        direction = reduce(torch.add, (X.T @ (X @ direction) for X in read())) / len(some)
-        curvature = direction.norm()
-        direction = direction / curvature.clamp(min=torch.finfo(mean.dtype).tiny)
-    return mean, float(curvature)
+        direction = normalize(X.T @ (X @ direction), dim=0)
+    return X.mean(dim=0), float((X.T @ (X @ direction)).norm()) / len(X)
 
 
 class CentredSGD:

@@ -90,13 +90,8 @@ class Split:
         for start in range(0, len(self), size):
             yield self._each(lambda tensor, start=start: tensor[start : start + size])  # type: ignore[misc]
 
-    def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Inputs and truth of the examples at ``index``, and their extras."""
-        at = self.at(index)
-        return self._inputs(at.X), at.y, *at.extras
-
     def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """The same one after another, in one memory that so stays in the processor's cache.
+        """Inputs, truth and extras one after another, in one memory that so stays in the processor's cache.
 
         Several are gathered at once, of which each is then a view.
         """

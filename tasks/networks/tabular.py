@@ -19,7 +19,14 @@ from torch import Tensor, nn
 from tasks.networks import metrics
 from tasks.networks.examples import Examples, Split
 from tasks.networks.softmax_regression import Loss, dropout
-from tasks.networks.training import Network, Optimizer, average_metrics, concatenate
+from tasks.networks.training import (
+    Network,
+    Optimizer,
+    average_metrics,
+    concatenate,
+    copy_parameters,
+    set_parameters,
+)
 
 # Categories: one-hot inputs pick rows of a weight matrix, so rows are gathered and no zero is multiplied.
 #
@@ -156,17 +163,12 @@ class Table:
         """The examples in order, ``size`` at a time."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
-            if self.members is None:
-                yield replace(self, rows=self.rows[part], truth=self.truth[part])
-            else:
-                yield replace(self, truth=self.truth[part], members=self.members[part])
-
-    def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Inputs, truth and places of the examples at ``index``."""
-        return next(iter(self.minibatches(index, len(index))))
+            rows = self.rows[part] if self.members is None else self.rows
+            members = None if self.members is None else self.members[part]
+            yield Table(rows, self.truth[part], self.encoding, members)
 
     def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """The same of ``order``, ``batch_size`` at a time, encoded by few calls; the last may be a smaller one."""
+        """Inputs, truth and places of one minibatch after another, encoded by few calls; the last may be smaller."""
         at, whole = self.at(order), len(order) // batch_size * batch_size
         for part in at.pieces(whole or len(order)):
             size = min(batch_size, len(part))
@@ -271,43 +273,6 @@ SIGNIFICANT = 4.0  # standard errors that a weight is away from 0
 OFFSET = 50.0  # deviations of an input's mean from 0: from here on it is the offset that loses digits
 
 
-def least_singular_value(
-    spectrum: tuple[Tensor, Tensor], products: Tensor, variance: float, num_rows: int, offsets: Tensor
-) -> float:
-    """The share of the largest singular value, below which singular values count as none.
-
-    It is above ``COLLINEAR`` only where the weights of least squares are too large for float32, and those of the
-    directions left out cannot be told from 0. ``spectrum``: eigenvalues, the largest last, and eigenvectors of the
-    inputs' covariance; ``products`` ``(inputs,)`` their covariance with the target, of which ``variance`` is the own;
-    ``offsets`` ``(inputs,)`` the means in deviations, before they were standardised.
-    """
-    variances, directions = (each.flip(-1) for each in spectrum)
-    rank = int((variances > COLLINEAR**2 * variances[:1]).sum())
-    variances, directions = variances[:rank], directions[:, :rank]
-    along = directions.T @ products / variances
-    weights = (directions * along).cumsum(dim=1) * (offsets.abs() / OFFSET).clamp(min=1).unsqueeze(1)
-    told = int((weights.norm(dim=0) <= LARGEST_NORM).long().cumprod(dim=0).sum())
-    gains = along.square() * variances
-    noise = (variance - float(gains.sum())) / max(1, num_rows - rank - 1)
-    if told in (0, rank) or (gains[told:] > SIGNIFICANT**2 * noise).any():
-        return COLLINEAR
-    return float((variances[told - 1] * variances[told]).sqrt().sqrt() / variances[0].sqrt())
-
-
-def find_determined(spectrum: tuple[Tensor, Tensor], least: float, widths: list[int]) -> Tensor:
-    """The inputs ``(inputs,)`` that others determine: they have a part in a direction whose variance counts as none.
-
-    That the ``widths`` last inputs of a column's indicators sum to one is no news.
-    """
-    variances, directions = spectrum
-    none = directions[:, variances <= least**2 * variances.max()]
-    for stop, width in zip(torch.tensor(widths).flip(0).cumsum(0).neg().tolist(), widths[::-1], strict=True):
-        indicators = slice(len(none) + stop, len(none) + stop + width)
-        none[indicators] -= none[indicators].mean(dim=0)
-    is_determined: Tensor = none.norm(dim=1) > max(1e-3, least)
-    return is_determined
-
-
 # Mean and covariance of the inputs
 
 MOMENT_ROWS = 2**15  # encoded at once
@@ -367,14 +332,37 @@ class Moments:
         return of_first, torch.where(bound > 0, 1 / bound, 0.0)
 
     def with_effective_rank(self, offsets: Tensor) -> "Moments":
-        """The same with the ``least_singular_value`` that float32 and the target tell apart."""
-        least = least_singular_value(self._spectrum, self.products, self.target_variance, self.num_rows, offsets)
-        return self if least == self.least else replace(self, least=least)
+        """The same with the share ``least`` that float32 and the target tell apart.
 
-    def collinear(self, widths: list[int]) -> list[int]:
-        """The inputs that others determine, constants aside; the last are indicators, ``widths`` of each column."""
-        found = find_determined(self._spectrum, self.least, widths)
-        return [int(at) for at in torch.nonzero(found & (self.covariance.diagonal() > 0))]
+        It is above ``COLLINEAR`` only where the weights of least squares are too large for float32, and those of the
+        directions left out cannot be told from 0. ``offsets`` ``(inputs,)`` are the means in deviations, before inputs
+        were standardised.
+        """
+        variances, directions = (each.flip(-1) for each in self._spectrum)
+        rank = int((variances > COLLINEAR**2 * variances[:1]).sum())
+        variances, directions = variances[:rank], directions[:, :rank]
+        along = directions.T @ self.products / variances
+        weights = (directions * along).cumsum(dim=1) * (offsets.abs() / OFFSET).clamp(min=1).unsqueeze(1)
+        told = int((weights.norm(dim=0) <= LARGEST_NORM).long().cumprod(dim=0).sum())
+        gains = along.square() * variances
+        noise = (self.target_variance - float(gains.sum())) / max(1, self.num_rows - rank - 1)
+        if told in (0, rank) or (gains[told:] > SIGNIFICANT**2 * noise).any():
+            return self
+        least = float((variances[told - 1] * variances[told]).sqrt().sqrt() / variances[0].sqrt())
+        return replace(self, least=least)
+
+    def find_collinear(self, widths: list[int]) -> list[int]:
+        """The inputs that others determine: they have a part in a direction whose variance counts as none.
+
+        That the ``widths`` last inputs of a column's indicators sum to one is no news; nor are constants.
+        """
+        variances, directions = self._spectrum
+        none = directions[:, variances <= self.least**2 * variances.max()]
+        for stop, width in zip(torch.tensor(widths).flip(0).cumsum(0).neg().tolist(), widths[::-1], strict=True):
+            indicators = slice(len(none) + stop, len(none) + stop + width)
+            none[indicators] -= none[indicators].mean(dim=0)
+        is_determined = (none.norm(dim=1) > max(1e-3, self.least)) & (self.covariance.diagonal() > 0)
+        return [int(at) for at in is_determined.nonzero()]
 
 
 def multiply(inverse: Inverse, gradient: Tensor) -> Tensor:
@@ -404,7 +392,7 @@ def compute_moments(split: Examples, encoding: Encoding, class_weights: Tensor |
         y = piece.y.double().unsqueeze(1)
         Z = torch.cat([y[:, :ahead], X.double(), torch.ones_like(y)], dim=1)
         w = Z[:, -1] if class_weights is None else class_weights.double()[piece.y]
-        weighted = Z if class_weights is None else Z * w.unsqueeze(1)
+        weighted = Z * w.unsqueeze(1)
         numbers += Z.T @ weighted
         of_groups = (pairs.T.index_select(1, at) for each in places for at in each.T)
         columns = [slots.clamp(max=num_slots) for group in of_groups for slots in group if slots[0] < nobody]
@@ -476,7 +464,7 @@ class PreconditionedSGD:
         self._preconditioner, self._num_slots = preconditioner, num_slots
         self.param_groups, self.zero_grad = optimizer.param_groups, optimizer.zero_grad
         self._first_length: float | None = None  # of the gradient in whitened inputs
-        self._newton_decrement: Callable[[], Tensor] = lambda: torch.zeros(())  # its square: twice what a step gains
+        self._newton_decrement = torch.zeros(())  # its square: about twice what the last step gains
 
     @torch.no_grad()
     def step(self) -> None:
@@ -491,7 +479,7 @@ class PreconditionedSGD:
         # Class by class, as they lie: so their product takes a fifth of the time.
         gradient = torch.cat([W.T, effects.T[:, : self._num_slots], b.unsqueeze(1)], dim=1).T
         step, inputs = self._preconditioner.result()(gradient), len(gradient) - 1
-        self._newton_decrement = lambda: (step[:inputs] * gradient[:inputs]).sum() + (step[-1] * gradient[-1]).sum()
+        self._newton_decrement = (step[:inputs] * gradient[:inputs]).sum() + (step[-1] * gradient[-1]).sum()
         W.copy_(step[: len(W)])
         effects.copy_(step[len(W) : -1])
         b.copy_(step[-1])
@@ -499,7 +487,7 @@ class PreconditionedSGD:
 
     def has_converged(self, tolerance: float) -> bool:
         """Whether the last gradient is ``tolerance`` of what it was when this was asked first."""
-        length = math.sqrt(max(0.0, float(self._newton_decrement())))  # rounding may leave less than nothing of it
+        length = math.sqrt(max(0.0, float(self._newton_decrement)))  # rounding may leave less than nothing of it
         self._first_length = self._first_length or length
         return length <= tolerance * self._first_length
 
@@ -509,9 +497,6 @@ class PreconditionedSGD:
 STEP_ROWS = 2**13  # whose outputs stay in the cache
 MEASURED = 2**16  # examples whose figures are computed at once
 TOGETHER = 2**20  # values of the minibatches made at once: each call that makes them takes Python's lock from the steps
-AVERAGING_POWER = (
-    1  # tried: 2 and 3 leave twice and three times as much of the objective after a pass, 0 more of the start
-)
 
 
 def train_epoch_whole(
@@ -537,7 +522,8 @@ class AveragedSGD:
     """Epochs of one step a minibatch, each of which leaves the mean of the weights of all steps until then.
 
     The noise of minibatches averages out, so that the learning rate need not fall (Polyak and Juditsky, 1992). Step t
-    counts by t to the power ``AVERAGING_POWER``, and so the first ones next to nothing (Shamir and Zhang, 2013).
+    counts by t, and so the first ones next to nothing (Shamir and Zhang, 2013); tried: by its square or third power
+    twice and three times as much of the objective is left after a pass, and all steps alike leave more of the start.
     """
 
     def __init__(
@@ -560,9 +546,9 @@ class AveragedSGD:
         """Take the steps of one epoch, in an order drawn anew."""
         order = torch.randperm(len(split), generator=generator, dtype=torch.int32)
         params = net.parameters()
-        if self._last:
-            _set(params, self._last)
-        self._mean = self._mean or [torch.zeros_like(param) for param in params]
+        if not self._mean:
+            self._mean = self._last = copy_parameters(net)
+        set_parameters(net, self._last)
         measured, seen, rest = [], [], len(split)
         half, full = math.ceil(rest / batch_size) // 2, min(batch_size, rest)
         at_once = batch_size * max(1, TOGETHER // (batch_size * split.num_inputs))
@@ -571,7 +557,7 @@ class AveragedSGD:
         with ThreadPoolExecutor(1) as beside:  # the next steps
             for X, y, *places in itertools.chain.from_iterable(made):
                 if self._steps == half:
-                    self._follow(params)
+                    self._follow(net)
                 if len(y) < full:  # the last: each of its examples counts as much as any
                     for group in optimizer.param_groups:
                         group["lr"] *= len(y) / full
@@ -580,15 +566,15 @@ class AveragedSGD:
                 optimizer.step()
                 self._steps += 1
                 for each, param in zip(self._mean, params, strict=True):
-                    each.lerp_(param.detach(), (AVERAGING_POWER + 1) / (AVERAGING_POWER + self._steps))
+                    each.lerp_(param.detach(), 2 / (1 + self._steps))
                 rest -= len(y)
                 if len(seen) * batch_size >= MEASURED or not rest:
                     o, y = concatenate([each for each, _ in seen]), torch.cat([each for _, each in seen])
                     measured.append((beside.submit(net.measure, o, y), len(y)))
                     seen.clear()
-        self._follow(params)
-        self._last = [param.detach().clone() for param in params]
-        _set(params, self._mean)
+        self._follow(net)
+        self._last = copy_parameters(net)
+        set_parameters(net, self._mean)
         return average_metrics((each.result(), count) for each, count in measured)
 
     def has_settled(self, tolerance: float, least: int) -> bool:
@@ -600,16 +586,10 @@ class AveragedSGD:
         earlier, now = self._values[number // 2], self._values[-1]
         return number >= least and earlier - now <= tolerance * abs(now)
 
-    def _follow(self, params: list[Tensor]) -> None:
+    def _follow(self, net: Network) -> None:
         """Find the objective's value for the mean weights."""
         if self._objective is not None:
-            last = [param.detach().clone() for param in params]
-            _set(params, self._mean)
+            last = copy_parameters(net)
+            set_parameters(net, self._mean)
             self._values.append(self._objective())
-            _set(params, last)
-
-
-@torch.no_grad()
-def _set(params: list[Tensor], values: list[Tensor]) -> None:
-    for param, value in zip(params, values, strict=True):
-        param.copy_(value)
+            set_parameters(net, last)

@@ -8,7 +8,6 @@ meaning. The last minibatch of an epoch may be smaller: its mean counts each of 
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -25,9 +24,6 @@ class Network(Protocol):
     @property
     def measure(self) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
         """What is reported of outputs and truth, on their device."""
-
-    def to(self, device: torch.device) -> Any:
-        """Move the parameters to a device."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """Outputs for the inputs of a minibatch."""
@@ -210,22 +206,16 @@ PIECE = 2**16  # examples that are measured at once: all of the book's, and neve
 
 
 def average_metrics(measured: Iterable[tuple[dict[str, Tensor], int]]) -> dict[str, Tensor]:
-    """The mean of figures, each with the number of examples that it is the mean of."""
-    parts = list(measured)
-    total = sum(count for _, count in parts)
-    nothing = torch.tensor(0.0, dtype=torch.float64)
-    return {name: sum((each[name] * count for each, count in parts), nothing) / total for name in parts[0][0]}
+    """The mean of metrics, each with the number of examples that it is the mean of."""
+    values, counts = zip(*measured, strict=True)
+    shares = torch.tensor(counts, dtype=torch.float64) / sum(counts)
+    stacked = {name: torch.stack([each[name] for each in values]) for name in values[0]}
+    return {name: each @ shares.to(each.device) for name, each in stacked.items()}
 
 
 def evaluate(net: Network, split: Examples) -> dict[str, Tensor]:
     """What ``net.measure`` says of a whole split."""
-    pieces = list(split.pieces(PIECE))
-
-    def measured(piece: Examples) -> tuple[dict[str, Tensor], int]:
-        return net.measure(outputs(net, piece), piece.y), len(piece)
-
-    with ThreadPoolExecutor(2) as beside:  # of many rows, whose encoding takes as long as the network
-        return average_metrics((beside.map if len(pieces) > 1 else map)(measured, pieces))
+    return average_metrics((net.measure(outputs(net, piece), piece.y), len(piece)) for piece in split.pieces(PIECE))
 
 
 def train_epoch(
@@ -291,19 +281,26 @@ def stop_early(epochs: Iterable[EpochMetrics], net: Network, patience: int) -> I
 
     Whether it stops early or not, the network ends with the weights of the epoch whose validation loss was smallest.
     """
-    smallest, waited = math.inf, 0
-    best = [param.detach().clone() for param in net.parameters()]
+    smallest, waited, best = math.inf, 0, copy_parameters(net)
     for measured in epochs:
         yield measured
         if not measured.validation:
             raise ValueError("early stopping watches the validation loss: hold out a validation split")
+        waited += 1
         if measured.validation["loss"] < smallest:
-            smallest, waited = measured.validation["loss"], 0
-            best = [param.detach().clone() for param in net.parameters()]
-        else:
-            waited += 1
+            smallest, waited, best = measured.validation["loss"], 0, copy_parameters(net)
         if waited == patience:
             break
-    with torch.no_grad():
-        for param, value in zip(net.parameters(), best, strict=True):
-            param.copy_(value)
+    set_parameters(net, best)
+
+
+def copy_parameters(net: Network) -> list[Tensor]:
+    """The parameters as they are now."""
+    return [param.detach().clone() for param in net.parameters()]
+
+
+@torch.no_grad()
+def set_parameters(net: Network, values: list[Tensor]) -> None:
+    """Give the parameters these values."""
+    for param, value in zip(net.parameters(), values, strict=True):
+        param.copy_(value)

@@ -313,7 +313,7 @@ def narrow_form(form: type[Learned], parameters: dict[str, Any]) -> type[Learned
     parts: dict[str, Any] = {}
     for name in form.model_fields.keys() & {"training", "data", "gates"}:
         kind = type(getattr(asked, name))
-        part: type[Frozen] = create_model(name.capitalize(), __base__=kind, __doc__=kind.__doc__)
+        part: Any = create_model(name.capitalize(), __base__=kind, __doc__=kind.__doc__)
         part.shown_for = asked.uses if asked.data.is_own or parameters.get("name") else OF_MODEL[model]
         parts[name] = (part, part.model_validate({"model": model} if name == "training" else {}))
     return create_model(form.__name__, __base__=form, **parts)

@@ -332,15 +332,14 @@ class OwnTrainer(Trainer):
         """The penalty of a short grid with the smallest loss on a validation part; each sees rows in the same order."""
         losses = dict[float, float]()
         share = self.training.validation or VALIDATION
-        trainer, fitted, validation = self.hold_out(share, torch.Generator(), "--weight-decay auto")
+        trainer, fitted, held_out = self.hold_out(share, torch.Generator(), "--weight-decay auto")
+        validation = require_rows_to_choose_by(held_out)
         for decay in list_decays(self.training.loss, self.prepared.num_train):
             candidate = trainer.with_training(
                 self.training.model_copy(update={"weight_decay": decay, "patience": None})
             )
             with devices.seeded(self.device, self.training.seed_number) as generator:
-                *_, losses[decay] = candidate.validation_losses(
-                    fitted, require_rows_to_choose_by(validation), generator
-                )
+                *_, losses[decay] = candidate.validation_losses(fitted, validation, generator)
         return min(losses, key=lambda decay: (math.isnan(losses[decay]), losses[decay]))
 
     def validation_losses(self, fitted: Examples, validation: Examples, generator: torch.Generator) -> Iterator[float]:
@@ -442,11 +441,8 @@ class TableTrainer(OwnTrainer):
     ) -> TrainingRun:
         """The network at zero, and the epochs that train it, whose losses are in raw units."""
         plan, is_open = self.plan, self.training.num_epochs is None
-        fitted, validation, test = (
-            self.encode(fitted),
-            validation and self.encode(validation),
-            test and self.encode(test),
-        )
+        fitted, validation = self.encode(fitted), validation and self.encode(validation)
+        test = test and self.encode(test)
         training = self.with_hyperparameters(len(fitted))
         values = training.hyperparameters
         moments = side_by_side.beside(

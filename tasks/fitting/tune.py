@@ -136,7 +136,7 @@ def average_late(losses: Sequence[float], converges: bool) -> float:
 
 def is_behind(short_loss: float, earlier: Sequence[float]) -> bool:
     """Whether a trial is pruned after its short training, by the losses of ``earlier`` waves' trials after theirs."""
-    return len(earlier) >= WAVE and short_loss > np.percentile(earlier, BEST)
+    return len(earlier) >= WAVE and short_loss > float(np.percentile(earlier, BEST))
 
 
 class ValidationParts(NamedTuple):

@@ -1,7 +1,7 @@
 """What each flow takes."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     Field,
@@ -32,7 +32,6 @@ from tasks.parameters.training import (
 
 Ratio = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 RECORDED = "recorded only"
-SOFTMAX = ModelName.SOFTMAX_REGRESSION.value
 
 
 class Gates(Frozen):
@@ -214,7 +213,7 @@ class PredictParameters(Frozen):
         flag="INPUT",
         empty="the test split of the version's dataset",
     )
-    name: str = parameter(SOFTMAX, "Which model.", title="Model name", pattern=NAME_PATTERN)
+    name: str = parameter(ModelName.SOFTMAX_REGRESSION.value, "Which model.", title="Model name", pattern=NAME_PATTERN)
     version: PositiveInt | None = parameter(
         None,
         "The champion is the newest that passed the gates, until somebody promotes or rolls back.",
@@ -274,7 +273,9 @@ class PredictParameters(Frozen):
 class EvaluateParameters(Frozen):
     """Everything that one judgement of a kept version on labelled rows needs to know."""
 
-    name: str = parameter(SOFTMAX, "Which model.", title="Model name", flag="NAME", pattern=NAME_PATTERN)
+    name: str = parameter(
+        ModelName.SOFTMAX_REGRESSION.value, "Which model.", title="Model name", flag="NAME", pattern=NAME_PATTERN
+    )
     data: str | None = parameter(
         None,
         "Labelled rows: a file, folder, glob or URL of a table with the target's column; or images, a folder for each "
@@ -313,7 +314,7 @@ def narrow_form(form: type[Learned], parameters: dict[str, Any]) -> type[Learned
     parts: dict[str, Any] = {}
     for name in form.model_fields.keys() & {"training", "data", "gates"}:
         kind = type(getattr(asked, name))
-        part: Any = create_model(name.capitalize(), __base__=kind, __doc__=kind.__doc__)
+        part = cast("type[Frozen]", create_model(name.capitalize(), __base__=kind, __doc__=kind.__doc__))
         part.shown_for = asked.uses if asked.data.is_own or parameters.get("name") else OF_MODEL[model]
         parts[name] = (part, part.model_validate({"model": model} if name == "training" else {}))
     return create_model(form.__name__, __base__=form, **parts)

@@ -195,7 +195,7 @@ class Trainer:
     ) -> TrainingRun:
         """The network at its start, and the epochs that fit it to examples and measure it on others."""
         net, optimizer = self.build(self.training.hyperparameters, generator)
-        return self.run(self.training, net, optimizer, fitted, validation, test, generator)
+        return self.run(self.training.hyperparameters, net, optimizer, fitted, validation, test, generator)
 
     def build(self, values: Hyperparameters, generator: torch.Generator) -> tuple[Network, Optimizer]:
         """The network with the book's start, drawn on the CPU so that every device starts alike, and its optimizer."""
@@ -221,7 +221,7 @@ class Trainer:
 
     def run(
         self,
-        training: Training,
+        values: Hyperparameters,
         net: Network,
         optimizer: Optimizer,
         fitted: Examples,
@@ -230,9 +230,10 @@ class Trainer:
         generator: torch.Generator,
         run_epoch: RunEpoch = train_epoch,
         has_ended: Callable[[], bool] | None = None,
+        **found: Any,
     ) -> TrainingRun:
-        """The epochs of ``net`` until it ``has_ended``, or with patience; ``training`` has every value."""
-        values = training.hyperparameters
+        """The epochs of ``net`` until it ``has_ended``, or with patience; ``found`` is more of the ``TrainingRun``."""
+        training = self.training.model_copy(update=values.model_dump())
         rates = list_learning_rates(training.schedule, values.lr, values.num_epochs)
         size = values.batch_size
         epochs = train(net, optimizer, fitted, test, rates, size, generator, validation, run_epoch)
@@ -240,7 +241,7 @@ class Trainer:
             epochs = stop_when(epochs, has_ended)
         if training.patience:
             epochs = stop_early(epochs, net, training.patience)
-        return TrainingRun(net, epochs, training, self.prepared, len(fitted), len(validation or ()))
+        return TrainingRun(net, epochs, training, self.prepared, len(fitted), len(validation or ()), **found)
 
     def validation_losses(self, fitted: Examples, validation: Examples, generator: torch.Generator) -> Iterator[float]:
         """Train on ``fitted`` and say after each epoch what the loss on ``validation`` is, without a penalty.
@@ -267,10 +268,6 @@ class OwnTrainer(Trainer):
     def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
         """What was given, and what follows from so many examples where it was not."""
         raise NotImplementedError
-
-    def with_hyperparameters(self, num_examples: int) -> Training:
-        """The training once every value is known."""
-        return self.training.model_copy(update=self.find_hyperparameters(num_examples).model_dump())
 
     def refit(self, is_fitted: NDArray[np.bool_]) -> PreparedDataset:
         """The data with statistics of some training examples ``(n,)`` only: how many each class has.
@@ -370,14 +367,13 @@ class ImageTrainer(OwnTrainer):
         A step at equal probabilities leaves ``1 - lr * curvature / classes`` of the error along the mean: beyond 2 it
         grows. Fashion-MNIST has 1.1; colour pictures on white, with three classes, 17.
         """
-        training = self.with_hyperparameters(len(fitted))
-        values = training.hyperparameters
+        values = self.find_hyperparameters(len(fitted))
         net, optimizer = self.build(values, generator)
         note = describe_values(f"minibatches of {values.batch_size}", values)
         mean, curvature = mean_and_curvature(fitted)
         if values.lr * curvature / len(self.prepared.class_names) > LARGEST_STEP:
             optimizer, note = CentredSGD(optimizer, net, mean), f"{note}, pixels less their mean"
-        return self.run(training, net, optimizer, fitted, validation, test, generator)._replace(note=note)
+        return self.run(values, net, optimizer, fitted, validation, test, generator, note=note)
 
 
 class Plan(NamedTuple):
@@ -443,13 +439,12 @@ class TableTrainer(OwnTrainer):
         plan, is_open = self.plan, self.training.num_epochs is None
         fitted, validation = self.encode(fitted), validation and self.encode(validation)
         test = test and self.encode(test)
-        training = self.with_hyperparameters(len(fitted))
-        values = training.hyperparameters
+        values = self.find_hyperparameters(len(fitted))
         moments = side_by_side.beside(
             self.compute_moments, fitted if plan.is_full_batch else sample(fitted, SAMPLE, generator)
         )
         net = TabularNetwork(
-            self.encoding, max(1, len(self.prepared.class_names)), self.find_loss_gradient(), training.dropout
+            self.encoding, max(1, len(self.prepared.class_names)), self.find_loss_gradient(), self.training.dropout
         )
         optimizer = PreconditionedSGD(
             self.make_optimizer(net, values.lr, 0.0, plan.momentum),
@@ -464,16 +459,22 @@ class TableTrainer(OwnTrainer):
             objective = self.follow(net, fitted, generator) if is_open else None
             run_epoch = averaged = AveragedSGD(side_by_side.ahead, objective)
             has_ended = partial(averaged.has_settled, SETTLED, find_least_passes(len(fitted)))
-        run = self.run(
-            training, net, optimizer, fitted, validation, test, generator, run_epoch, has_ended if is_open else None
-        )
         rows = "all rows a step" if plan.is_full_batch else f"minibatches of {values.batch_size}"
-        return run._replace(
-            epochs=map(self.measure_in_raw_units, run.epochs),
+        run = self.run(
+            values,
+            net,
+            optimizer,
+            fitted,
+            validation,
+            test,
+            generator,
+            run_epoch,
+            has_ended if is_open else None,
             num_slots=self.encoding.num_slots,
             collinear=self.find_collinear(moments),
             note=f"{describe_values(rows, values)}, at most {values.num_epochs} epochs",
         )
+        return run._replace(epochs=map(self.measure_in_raw_units, run.epochs))
 
     def find_loss_gradient(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The derivative of the loss by the outputs: from scratch a formula, concisely autograd's."""

@@ -100,7 +100,7 @@ class OwnData(Frozen):
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:
-        if len([each for each in (self.split_by, self.time_column, self.split_column) if each]) > 1:
+        if sum(map(bool, (self.split_by, self.time_column, self.split_column))) > 1:
             raise ValueError("one of --split-by, --time-column and --split-column")
         if self.window != NO_WINDOW and self.time_column is None:
             raise ValueError(f"--window {self.window} needs --time-column; --window {NO_WINDOW} lifts it")

@@ -158,9 +158,7 @@ class RetrainParameters(Learned):
         flag="--no-publish",
         help="Judge only: do all up to the gates, leave the store alone.",
     )
-    sign_key: Path | None = parameter(
-        None, "Attest the version with this private key (PEM).", title="Signing key", empty="no attestation"
-    )
+    sign_key: Path | None = parameter(None, "Attest the version with this private key (PEM).", empty="no attestation")
     force: bool = parameter(False, "Recompute everything, even what an earlier run left.")
 
     @model_serializer(mode="wrap")

@@ -20,7 +20,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
     import safetensors.torch
 
     from tasks.fitting import devices
-    from tasks.fitting.progress import Watch, kept
+    from tasks.fitting.progress import Watch, find_kept_epoch
     from tasks.fitting.trainer import make_trainer
 
     device = devices.resolve(training.device)
@@ -42,7 +42,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         device=devices.describe(device),
         learning_curve=curve,
         picture=watch.picture(curve),
-        kept_epoch=kept(curve, training).epoch,
+        kept_epoch=find_kept_epoch(curve, training).epoch,
         num_examples=trained.num_examples,
         num_validation=trained.num_validation,
         steps=used if prepared.is_own else None,

@@ -257,6 +257,7 @@ def test_no_statistic_of_a_version_has_seen_the_rows_that_training_was_stopped_b
     report = trained("linear-regression", "houses", tmp_path / "houses.csv", "price", time_column="day", training=asked)
     assert report.outcome == "published", report.gates
     manifest, fitted = reading.manifest("houses", 1), frame[frame.day < 384]
+    assert manifest.trained is not None
     assert (manifest.trained.num_examples, manifest.trained.num_validation) == (384, 96)
     recipe: Any = manifest.recipe
     columns = {column.name: column for column in recipe.columns}

@@ -55,7 +55,7 @@ class Watch:
 
     def _tell_of_the_end(self, curve: Sequence[Epoch]) -> None:
         """Say how it ended: with early stopping, when, and whose weights are kept."""
-        total, best = self._training.hyperparameters.num_epochs, kept(curve, self._training)
+        total, best = self._training.hyperparameters.num_epochs, find_kept_epoch(curve, self._training)
         end, patience = counted(len(curve), "epoch"), self._training.patience
         if patience and len(curve) < total and len(curve) - best.epoch >= patience:
             end = f"stopped early after {len(curve)} of {counted(total, 'epoch')}"
@@ -68,7 +68,7 @@ class Watch:
 
     def picture(self, curve: Sequence[Epoch]) -> FileRef:
         """The whole learning curve, drawn and shown."""
-        best = kept(curve, self._training)
+        best = find_kept_epoch(curve, self._training)
         picture = plots.save(plots.draw_learning_curve(curve, self._task.curves, best.epoch), self._path)
         if live.in_a_run():
             self._shown.show(self._path)
@@ -76,7 +76,7 @@ class Watch:
         return picture
 
 
-def kept(curve: Sequence[Epoch], training: Training) -> Epoch:
+def find_kept_epoch(curve: Sequence[Epoch], training: Training) -> Epoch:
     """The epoch whose weights are kept: the last, but with early stopping the one of the smallest validation loss."""
     return min(curve, key=lambda point: point.validation_loss or 0.0) if training.patience else curve[-1]
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tasks.networks import metrics
 from tasks.networks.examples import Examples, Split
-from tasks.networks.softmax_regression import Loss, dropout
+from tasks.networks.softmax_regression import LossFunction, dropout
 from tasks.networks.training import (
     Network,
     Optimizer,
@@ -206,7 +206,7 @@ class TabularNetwork:
     """
 
     def __init__(
-        self, encoding: Encoding, num_outputs: int, loss_gradient: Loss, dropout_probability: float = 0.0
+        self, encoding: Encoding, num_outputs: int, loss_gradient: LossFunction, dropout_probability: float = 0.0
     ) -> None:
         sizes = len(encoding.numbers), encoding.num_slots + len(encoding.frequencies)
         self.W, self.effects = (encoding.mean.new_zeros(num_outputs, size).T for size in sizes)
@@ -246,7 +246,7 @@ class TabularNetwork:
         return {name: weight.grad for name, weight in self.weights().items()}
 
 
-def differentiate(loss: nn.Module) -> Loss:
+def differentiate(loss: nn.Module) -> LossFunction:
     """The derivative of a loss of torch's, summed over examples, by the outputs: the concise ``loss_gradient``.
 
     Of scores it goes class by class, which of the few classes of a table is five times as fast.

@@ -360,32 +360,29 @@ def open_search(name: str, training: TrialTraining, search: Search, afresh: bool
     with locks.locked(artifact_paths.lock_of_study(path), "the same search is at work; waiting for it"):
         path.parent.mkdir(parents=True, exist_ok=True)
         Path(f"{path}.lock").unlink(missing_ok=True)  # Optuna's own, which a killed search leaves behind
-        study = None if afresh or not path.exists() else _load_study(path, about)
-        yield HyperparameterSearch(study or _create_study(path, about), space, training, search.trials)
+        yield HyperparameterSearch(_open_study(path, about, afresh), space, training, search.trials)
         atomic.sync(path)
 
 
-def _load_study(path: Path, about: dict[str, str]) -> optuna.Study | None:
-    content = path.read_bytes()
-    os.truncate(path, content.rfind(b"\n") + 1)  # a line that a power cut left half written
+def _open_study(path: Path, about: dict[str, str], afresh: bool) -> optuna.Study:
+    """The study in a file, or a new one: where there is none, it cannot be read or is about something else."""
+    if afresh:
+        path.unlink(missing_ok=True)
+    elif path.exists():
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)  # a line that a power cut left half written
     try:
-        study = optuna.load_study(study_name=STUDY, storage=JournalStorage(JournalFileBackend(str(path))))
-        changed = [each for each in about if study.user_attrs.get(each) != about[each]]
+        storage = JournalStorage(JournalFileBackend(str(path)))
+        study = optuna.create_study(study_name=STUDY, storage=storage, load_if_exists=True)
+        changed = [each for each in about if study.user_attrs and study.user_attrs.get(each) != about[each]]
         if not changed:
             _read_trials(study)
     except Exception as error:  # whatever a damaged journal makes Optuna raise
         tell(f"{path} cannot be read ({type(error).__name__}): the search starts afresh")
-        return None
+        return _open_study(path, about, afresh=True)
     if changed:
         tell(f"the {changed[0]} changed since this search was begun: it starts afresh")
-        return None
-    path.touch()  # it is in use
-    return study
-
-
-def _create_study(path: Path, about: dict[str, str]) -> optuna.Study:
-    path.unlink(missing_ok=True)
-    study = optuna.create_study(study_name=STUDY, storage=JournalStorage(JournalFileBackend(str(path))))
-    for name, value in about.items():
+        return _open_study(path, about, afresh=True)
+    for name, value in about.items() if not study.user_attrs else ():
         study.set_user_attr(name, value)
+    path.touch()  # it is in use
     return study

@@ -311,8 +311,9 @@ class HyperparameterSearch:
     @property
     def num_seeds(self) -> int:
         """How many seeds finalists are trained with: one where any seed gives the same weights."""
-        parts = read_validation_parts(self._training.prepared, self._training.base)
-        return 1 if parts.trainer.is_deterministic else SEEDS
+        parts, best = read_validation_parts(self._training.prepared, self._training.base), find_best(self.trials)
+        training = self._training.apply(best.settings if best else {})
+        return 1 if parts.trainer.with_training(training).is_deterministic else SEEDS
 
     def _find_finalists(self) -> list[Trial]:
         """The best trials, each settings once; a single one where any seed gives the same weights."""

@@ -285,6 +285,11 @@ def test_a_schedule_is_that_of_torchs_scheduler(schedule: str, scheduler: Any) -
     assert list(list_learning_rates(schedule, 0.5, 8)) == pytest.approx(expected)
 
 
+def test_steps_of_a_schedule_are_quarters_of_any_number_of_epochs() -> None:
+    assert list(list_learning_rates("step", 1.0, 7)) == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01, 0.001])
+    assert list(list_learning_rates("step", 1.0, 2)) == pytest.approx([1, 0.1])
+
+
 def test_a_schedule_sets_the_length_of_every_epochs_steps() -> None:
     """With one minibatch an epoch and rates r, r/2 the second step is half of r times its gradient."""
     net = SoftmaxRegressionScratch(64, 5, generator())

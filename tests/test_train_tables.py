@@ -788,6 +788,12 @@ def test_next_to_no_penalty_is_none_where_columns_depend_on_each_other(classes: 
     np.testing.assert_allclose(found, none, atol=1e-3)
 
 
+def test_too_few_rows_for_any_validation_part_are_told_how_many_are_needed() -> None:
+    features, truth = dependent(0.5, rows=20)
+    with pytest.raises(UsageError, match="at least 20 training examples are needed"):
+        learn(prepare(features, truth, fifth(20)), validation=0.5)
+
+
 def test_weight_decay_auto_of_few_rows_is_refused_in_its_own_words() -> None:
     features, truth = dependent(0.5, rows=30)
     with pytest.raises(UsageError) as caught:

@@ -197,6 +197,17 @@ def test_of_a_table_each_weight_decay_of_a_grid_is_tried_once_and_no_statistic_s
     assert len(search(prepared, base, 8, ("weight-decay=1e-4:1",), name="range")) == 8
 
 
+@pytest.mark.parametrize(("space", "num_seeds"), [((), 1), (("batch-size=50", "epochs=2"), 5)])
+def test_finals_of_a_table_that_any_seed_trains_alike_are_trained_once(space: tuple[str, ...], num_seeds: int) -> None:
+    prepared, _, _ = table()
+    base = Training.model_validate({"model": "linear-regression", "device": "cpu", "seed": 1, "defaults": "data"})
+    training = TrialTraining(prepared, base)
+    with open_search("mine", training, Search(trials=20, space=space), afresh=True) as found:
+        run(found, here(training))
+        tuned = found.compare(here(training), math.inf, lambda: None, "run")
+    assert (len(tuned.validation_losses), len(tuned.default_losses)) == (num_seeds, num_seeds)
+
+
 def test_training_with_auto_is_training_with_the_weight_decay_that_it_chose() -> None:
     prepared, _, _ = table()
     options = {"device": "cpu", "seed": 1, "defaults": "data", "batch_size": 50, "num_epochs": 3}

@@ -52,6 +52,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
             made.published = unchanged.by_rows(run, asked, prepared)
         if made.published is None:
             made.trained = train(run, prepared, parameters.training)
+            prepared = made.trained.with_statistics(prepared)
             made.evaluated = evaluate(run, prepared, made.trained, parameters.training, parameters.gates)
             made.exported = export(run, prepared, made.trained, parameters.training, parameters.gates)
             kept = asked if asked.data.is_own else parameters  # so that auto stays auto, and is repeated

@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 
 from tasks.data.recipe import Recipe, SplitRule
 from tasks.data.report import AcceptedFinding, ColumnProfile
-from tasks.parameters import Steps
-from tasks.parameters.own_data import NO_WINDOW
+from tasks.parameters import Hyperparameters
+from tasks.parameters.data import NO_WINDOW
 from tasks.serving.contract import Signature
 from tasks.serving.drift import Drift, Histogram
 from tasks.serving.task import TASKS, TaskName
@@ -120,8 +120,16 @@ class TrainedModel(Record):
     kept_epoch: int  # whose weights these are: the last one's, but with early stopping the best one's
     num_examples: int  # that the weights were fitted to: of the training split, without those held out to watch
     num_validation: int
-    steps: Steps | None = None  # what became of settings that own data decide
+    steps: Hyperparameters | None = None  # what became of settings that own data decide
     collinear: tuple[str, ...] = ()  # columns that other columns determine: their weights are those of minimum norm
+    recipe: Recipe | None = None  # where own examples were held out: its statistics, and these, are of the others alone
+    class_counts: tuple[int, ...] = ()
+
+    def with_statistics(self, prepared: PreparedDataset) -> PreparedDataset:
+        """The data with the statistics that the weights go with."""
+        if self.recipe is None:
+            return prepared
+        return prepared.model_copy(update={"recipe": self.recipe, "class_counts": self.class_counts})
 
     @property
     def kept(self) -> Epoch:

@@ -20,7 +20,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
     import safetensors.torch
 
     from tasks.fitting import devices
-    from tasks.fitting.progress import Watch, kept
+    from tasks.fitting.progress import Watch, find_kept_epoch
     from tasks.fitting.trainer import make_trainer
 
     device = devices.resolve(training.device)
@@ -33,6 +33,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         trained = make_trainer(training, prepared, device).begin_training(generator)
         watch = Watch(trained.training, run)
         curve = watch.to_the_end(trained.epochs)
+    used = trained.training.hyperparameters.model_copy(update={"num_epochs": len(curve)})
     tensors = safetensors.torch.save(trained.read_weights())
     reference = atomic.write_bytes(run.file("weights.safetensors"), tensors, is_kept=False)
     atomic.write_json(run.file("learning-curve.json"), [point.model_dump() for point in curve], is_kept=False)
@@ -41,9 +42,11 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         device=devices.describe(device),
         learning_curve=curve,
         picture=watch.picture(curve),
-        kept_epoch=kept(curve, training).epoch,
+        kept_epoch=find_kept_epoch(curve, training).epoch,
         num_examples=trained.num_examples,
         num_validation=trained.num_validation,
-        steps=trained.training.steps.model_copy(update={"num_epochs": len(curve)}) if prepared.is_own else None,
+        steps=used if prepared.is_own else None,
         collinear=trained.collinear,
+        recipe=None if trained.prepared is prepared else trained.prepared.recipe,
+        class_counts=() if trained.prepared is prepared else trained.prepared.class_counts,
     )

@@ -5,7 +5,7 @@ import statistics
 import time
 
 from tasks.fitting.search_space import describe_settings
-from tasks.fitting.tune import SEEDS, TrialTraining, open_search, read_validation_parts
+from tasks.fitting.tune import TrialTraining, open_search, read_validation_parts
 from tasks.machine.telling import tell
 from tasks.machine.words import counted, readable
 from tasks.parameters import Search, Training
@@ -52,8 +52,9 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
             trials.run(submit, started + (1 - FINAL) * timeout, show)
         if len(trials.trials) < trials.num_wanted:
             tell(f"the time for trials is over: {len(trials.trials)} of {trials.num_wanted}; the same command goes on")
-        tell(f"the best, and the settings of before, are trained with {SEEDS} other seeds each", short=f"{SEEDS} seeds")
-        with live.count_progress("tune", SEEDS, "seeds", 0) as advance:
+        seeds = counted(trials.num_seeds, "other seed")
+        tell(f"the best, and the settings of before, are trained with {seeds} each", short=seeds)
+        with live.count_progress("tune", trials.num_seeds, "seeds", 0) as advance:
             tuned = trials.compare(submit, started + timeout, advance, run.path.name)
         losses = _describe_losses(tuned)
         best = f"the best of {counted(tuned.num_trials, 'trial')}: {describe_settings(tuned.settings)}; {losses}"

@@ -8,7 +8,7 @@ import safetensors.numpy
 
 from tasks.data.prepared_splits import write_split
 from tasks.data.recipe import Column, Columns, SplitRule, Target
-from tasks.parameters import Steps
+from tasks.parameters import Hyperparameters
 from tasks.records import Epoch, PreparedDataset, TrainedModel
 from tasks.store import atomic
 from tasks.store.run_folder import RunFolder
@@ -80,7 +80,7 @@ def trained(run: RunFolder, prepared: PreparedDataset, weights: dict[str, Array]
         kept_epoch=1,
         num_examples=prepared.num_train,
         num_validation=0,
-        steps=Steps(
+        steps=Hyperparameters(
             num_epochs=1,
             batch_size=prepared.num_train,
             lr=0.5,

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 
 from own_images import prepare
-from tasks.parameters.training import SoftmaxTraining
+from tasks.parameters.training import Training
 from tasks.serving import onnx_graph, runtime
 from tasks.serving.contract import Signature
 from tasks.serving.task import TASKS
@@ -27,7 +27,7 @@ def write(models: Path) -> Path:
     signature = Signature(inputs=(prepared.recipe.input,), outputs=TASKS["classification"].outputs(10))
     bias = np.eye(1, 10, OF_BLACK, dtype=np.float32)[0]
     weights = {"W": rng.normal(size=(784, 10)).astype(np.float32), "b": bias}
-    training = SoftmaxTraining.model_validate({"model": "softmax-regression"})
+    training = Training.model_validate({"model": "softmax-regression"})
     written = onnx_graph.write_model(weights, prepared.recipe, signature, onnx_graph.describe_model(prepared, training))
     model = folder / "3" / "model.onnx"
     model.write_bytes(written)

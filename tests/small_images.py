@@ -11,5 +11,15 @@ IMAGES = Split(
 )
 
 
+def minibatch(split: Split, index: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Inputs as a network sees them, truth and extras of the examples at ``index``."""
+    X = split.X[index]
+    return (
+        X if X.is_floating_point() else X.float() * split.scale,
+        split.y[index],
+        *(each[index] for each in split.extras),
+    )
+
+
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)

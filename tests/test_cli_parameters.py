@@ -23,7 +23,7 @@ from tasks.parameters import (
     RetrainParameters,
     Search,
     TuneParameters,
-    narrowed_form,
+    narrow_form,
 )
 
 COMMANDS: dict[str, type[BaseModel]] = {
@@ -78,6 +78,8 @@ def test_help_shows_every_default(monkeypatch: pytest.MonkeyPatch, capsys: pytes
             if name in ("retrain", "tune") and field in OF_THE_BOOK:
                 softmax, linear = OF_THE_BOOK[field]
                 assert f"[default: the book's, {softmax} softmax, {linear} linear" in row
+            elif field == "weight_decay":
+                assert "[default: the book's, 0.0;" in row
             elif default is None or field == "name":
                 assert re.search(r"\[default: \w.*\]", row)
             elif not isinstance(default, bool):
@@ -203,7 +205,7 @@ def test_the_form_takes_either_model_and_names_the_field_that_is_at_fault() -> N
         (fault,) = faults({"parameters": {"training": LINEAR | {name: value}}})
         assert list(fault.absolute_path) in (["parameters", "training", name], ["parameters", "training"])
         assert str(value) in fault.message or name in fault.message
-    fields = form["definitions"]["RetrainParameters"]["properties"]["training"]["properties"]
+    fields = form["definitions"]["Training"]["properties"]
     assert [field["position"] for field in fields.values()] == list(range(len(fields)))
     shown = {name: field["default"] for name, field in fields.items() if "default" in field}
     assert shown == {
@@ -266,7 +268,7 @@ OWN_IMAGES = {"name": "photos", "data": {"source": "/data/photos"}}
     ],
 )
 def test_the_form_of_a_deployment_shows_what_its_runs_can_use(parameters: dict[str, Any], absent: set[str]) -> None:
-    form = describe_form(narrowed_form(RetrainParameters, parameters))
+    form = describe_form(narrow_form(RetrainParameters, parameters))
     faults = Draft202012Validator(form).iter_errors
     parts = {name: form["definitions"][name.capitalize()]["properties"] for name in ("training", "data", "gates")}
     everything = {name for name, _ in values(RetrainParameters().model_dump(mode="json"))}
@@ -286,7 +288,7 @@ def test_the_form_of_a_deployment_shows_what_its_runs_can_use(parameters: dict[s
 def test_the_form_of_a_search_shows_what_its_runs_can_use_too() -> None:
     found = {}
     for name in ("linear-regression", "softmax-regression"):
-        definitions = describe_form(narrowed_form(TuneParameters, {"name": name, "training": {"model": name}}))[
+        definitions = describe_form(narrow_form(TuneParameters, {"name": name, "training": {"model": name}}))[
             "definitions"
         ]
         assert "source" not in definitions["Data"]["properties"]
@@ -298,9 +300,9 @@ def test_the_form_of_a_search_shows_what_its_runs_can_use_too() -> None:
 
 def test_a_form_takes_what_a_form_of_before_has_sent_and_nothing_else_that_it_does_not_show() -> None:
     """The server would refuse to register a deployment whose parameters its own form does not take."""
-    faults = Draft202012Validator(describe_form(narrowed_form(RetrainParameters, {"training": LINEAR}))).iter_errors
+    faults = Draft202012Validator(describe_form(narrow_form(RetrainParameters, {"training": LINEAR}))).iter_errors
     everything = RetrainParameters.model_validate({"training": LINEAR}).model_dump(mode="json")
-    form = describe_form(narrowed_form(RetrainParameters, {"training": LINEAR}))
+    form = describe_form(narrow_form(RetrainParameters, {"training": LINEAR}))
     with_nulls = preprocess_schema(form)  # as the server takes a run's
     assert not list(Draft202012Validator(with_nulls).iter_errors({"parameters": everything}))
     for wrong in ({"dropout": 0.5}, {"loss": "cross-entropy"}, {"model": "softmax-regression"}, {"num_epochs": 0}):
@@ -310,7 +312,7 @@ def test_a_form_takes_what_a_form_of_before_has_sent_and_nothing_else_that_it_do
 
 @pytest.mark.parametrize("parameters", [None, {"training": {"model": {"__prefect_kind": "json"}}}, {"nonsense": 1}])
 def test_parameters_that_no_run_takes_have_the_form_of_all(parameters: Any) -> None:
-    assert narrowed_form(RetrainParameters, parameters) is RetrainParameters
+    assert narrow_form(RetrainParameters, parameters) is RetrainParameters
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from tasks.data.io.tabular import Selection, json_batches
 from tasks.data.prepared_splits import create_arrays, open_arrays
 from tasks.errors import DataError, UsageError
 from tasks.parameters.addresses import has_credentials
-from tasks.parameters.own_data import OwnData
+from tasks.parameters.data import OwnData
 from written_tables import examined, recipe, rules, written
 
 

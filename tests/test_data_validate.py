@@ -30,7 +30,7 @@ from tasks.data.target import Truth
 from tasks.download import download
 from tasks.errors import DataError
 from tasks.parameters import Data
-from tasks.parameters.own_data import OwnData
+from tasks.parameters.data import OwnData
 from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset
 from tasks.store.run_folder import RunFolder

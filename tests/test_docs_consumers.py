@@ -23,7 +23,7 @@ from node_packages import node_modules
 from own_images import prepare as prepared_images
 from prepared_tables import prepare as prepared_table
 from store_state import damage
-from tasks.parameters.training import LinearTraining, SoftmaxTraining
+from tasks.parameters import Training
 from tasks.serving import onnx_graph
 from tasks.store import artifact_paths, pointer
 from tasks.store.versions import ChampionPointer
@@ -56,7 +56,7 @@ def test_the_fields_of_champion_json_are_those_of_a_real_one(two_versions: None)
 def test_the_keys_of_metadata_props_are_those_of_real_models(two_versions: None) -> None:
     model = artifact_paths.version(NAME, 2) / "model.onnx"
     numbers = onnxruntime.InferenceSession(model).get_modelmeta().custom_metadata_map
-    softmax = SoftmaxTraining.model_validate({"model": "softmax-regression"})
+    softmax = Training.model_validate({"model": "softmax-regression"})
     images, labels = np.arange(20 * 9, dtype=np.uint8).reshape(20, 3, 3), np.arange(20) % 2
     rows, is_test = np.arange(40.0).reshape(20, 2) % 3, np.arange(20) < 10
     kinds = ("number", "category")
@@ -66,7 +66,7 @@ def test_the_keys_of_metadata_props_are_those_of_real_models(two_versions: None)
             prepared_images(images, labels, ("a", "b")), softmax
         ),
         frozenset({"own tables"}): onnx_graph.describe_model(
-            prepared_table(rows, rows[:, 0], is_test, kinds), LinearTraining.model_validate({"model": NAME})
+            prepared_table(rows, rows[:, 0], is_test, kinds), Training.model_validate({"model": NAME})
         ),
         frozenset({"classes", "own tables"}): onnx_graph.describe_model(
             prepared_table(rows, labels, is_test, kinds, ("a", "b")), softmax

@@ -23,14 +23,14 @@ from tasks.judging import baselines, task
 from tasks.judging.champion import RowsOfToday, compare_with_published
 from tasks.judging.objective import Objective
 from tasks.judging.task import Candidate
-from tasks.parameters import Gates, Loss, RetrainParameters, SoftmaxTraining
+from tasks.parameters import Gates, Loss, RetrainParameters, Training
 from tasks.publish import publish
 from tasks.records import Evaluation, GateVerdict, PreparedDataset
 from tasks.store import artifact_paths
 from tasks.store.run_folder import RunFolder
 
 TEN = tuple(map(str, range(10)))
-ASKED = SoftmaxTraining(defaults="data")
+ASKED = Training(defaults="data")
 PENALISED = Objective(Loss.CROSS_ENTROPY, weight_decay=0.01)
 
 

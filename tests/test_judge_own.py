@@ -18,7 +18,7 @@ from tasks.evaluate import evaluate
 from tasks.judging import baselines, resampling, task
 from tasks.judging.baselines import Baselines
 from tasks.judging.objective import Objective
-from tasks.parameters import Gates, LinearTraining, SoftmaxTraining, Training
+from tasks.parameters import Gates, Training
 from tasks.records import Evaluation, PreparedDataset
 from tasks.serving import raw_units
 from tasks.store import atomic
@@ -32,9 +32,12 @@ def run() -> RunFolder:
     return RunFolder.open("own", {})
 
 
+def find_model(task: str) -> str:
+    return "linear-regression" if task == "regression" else "softmax-regression"
+
+
 def training(task: str, **options: Any) -> Training:
-    kind = LinearTraining if task == "regression" else SoftmaxTraining
-    return kind.model_validate({"defaults": "data", **options})
+    return Training.model_validate({"model": find_model(task), "defaults": "data", **options})
 
 
 def converged(prepared: PreparedDataset, asked: Training) -> dict[str, Array]:

@@ -19,7 +19,7 @@ from tasks.judging import baselines, champion
 from tasks.judging.champion import ComparedRows, ModelOutput
 from tasks.judging.objective import Objective
 from tasks.parameters import Gates, Loss, RetrainParameters
-from tasks.parameters.training import SoftmaxTraining
+from tasks.parameters.training import Training
 from tasks.publish import publish
 from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import onnx_graph, raw_units
@@ -194,7 +194,7 @@ def test_probabilities_of_many_classes_become_losses_before_memory_holds_them_al
     weights = drawn_weights(prepared.recipe, len(names))
     model = onnx_graph.write_model(weights, prepared.recipe, prepared.signature, {})
     rows = baselines.read_rows(prepared.test, prepared)
-    measure = champion.measuring(prepared, SoftmaxTraining(defaults="data"))
+    measure = champion.measuring(prepared, Training(defaults="data"))
     tracemalloc.start()
     try:
         found = measure(model, rows.features)

@@ -412,7 +412,7 @@ def test_after_each_of_many_real_runs_the_page_on_the_server_is_right(
     time.sleep(1)
     victim = fork(
         run_until,
-        "tasks.fitting.progress:kept",
+        "tasks.fitting.progress:find_kept_epoch",
         ["retrain", NAME, "--name", "walk", "--seed", "9", "--artifacts", str(artifacts)],
     )
     victim.join()

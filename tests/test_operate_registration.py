@@ -21,7 +21,7 @@ from flows.server.status import status
 from prefect_ui import NAMES, Server, edit, writable_fields
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.parameters import RetrainParameters, TuneParameters
-from tasks.parameters.own_data import NO_WINDOW
+from tasks.parameters.data import NO_WINDOW
 from tasks.stage import live
 from tasks.store import artifact_paths, own_data, schedules
 

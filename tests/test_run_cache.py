@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from command_line import GRADMILL
 from prefect_api import eventually, post
 from tasks.machine import devices
-from tasks.parameters import Data, Device, RetrainParameters, SoftmaxTraining
+from tasks.parameters import Data, Device, RetrainParameters, Training
 from tasks.records import Evaluation, GateVerdict, RawDataset
 from tasks.stage import cache
 from tasks.store import artifact_paths, atomic
@@ -44,25 +44,24 @@ def test_the_same_content_elsewhere_is_the_same_and_other_content_is_not() -> No
 
 
 def test_every_training_parameter_counts() -> None:
-    base = SoftmaxTraining()
+    base = Training()
     others = [
-        SoftmaxTraining.model_validate(each)
-        for each in ({"lr": 0.2}, {"seed": 1}, {"num_epochs": 9}, {"batch_size": 32})
+        Training.model_validate(each) for each in ({"lr": 0.2}, {"seed": 1}, {"num_epochs": 9}, {"batch_size": 32})
     ]
     assert len({key(training=each) for each in (base, *others)}) == 5
 
 
 def test_library_versions_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = key(training=SoftmaxTraining())
+    before = key(training=Training())
     with monkeypatch.context() as patch:
         patch.setattr(cache, "package_versions", lambda: {"torch": "other"})
-        assert key(training=SoftmaxTraining()) != before
-    assert key(training=SoftmaxTraining()) == before
+        assert key(training=Training()) != before
+    assert key(training=Training()) == before
     assert {"python", "torch", "numpy", "onnx"} <= set(cache.package_versions())
 
 
 def test_a_wish_for_a_device_counts_as_the_kind_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    auto, cpu, cuda = (SoftmaxTraining(device=device) for device in Device)
+    auto, cpu, cuda = (Training(device=device) for device in Device)
     monkeypatch.setattr(devices, "cuda_fault", lambda: "no GPU")
     on_cpu = key(training=cpu)
     assert key(training=auto) == on_cpu

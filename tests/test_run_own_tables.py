@@ -241,3 +241,32 @@ def test_kills_leave_every_version_whole_and_no_half_written_rows(
     report = again("houses", force=True)
     assert (report.outcome, report.version) == ("published", last + 1)
     assert not [path for path in artifact_paths.dataset("houses").iterdir() if path.is_dir()], "nothing is left over"
+
+
+def test_no_statistic_of_a_version_has_seen_the_rows_that_training_was_stopped_by(
+    artifacts: Path, prefect_api: str, tmp_path: Path
+) -> None:
+    """Rows held out by time are a thousand times as large, and have a level and a price that no others have."""
+    frame = houses(600).assign(day=range(600))
+    is_watched = (frame.day >= 384) & (frame.day < 480)  # the latest fifth of the training rows
+    frame.loc[is_watched, "area"] *= 1000
+    frame.loc[is_watched, "price"] *= 1000
+    frame.loc[is_watched, "city"] = "Ulm"
+    frame.to_csv(tmp_path / "houses.csv", index=False)
+    asked = {"validation": 0.2, "patience": 5}
+    report = trained("linear-regression", "houses", tmp_path / "houses.csv", "price", time_column="day", training=asked)
+    assert report.outcome == "published", report.gates
+    manifest, fitted = reading.manifest("houses", 1), frame[frame.day < 384]
+    assert manifest.trained is not None
+    assert (manifest.trained.num_examples, manifest.trained.num_validation) == (384, 96)
+    recipe: Any = manifest.recipe
+    columns = {column.name: column for column in recipe.columns}
+    assert columns["area"].mean == pytest.approx(fitted.area.mean(), rel=1e-6)
+    assert columns["area"].scale == pytest.approx(fitted.area.std(ddof=0), rel=1e-6)
+    assert recipe.target.mean == pytest.approx(fitted.price.mean(), rel=1e-6)
+    assert recipe.target.scale == pytest.approx(fitted.price.std(ddof=0), rel=1e-6)
+    of_cities = {city: int((fitted.city == city).sum()) for city in WORTH}
+    assert dict(zip(columns["city"].levels, columns["city"].counts, strict=True)) == of_cities | {"Ulm": 0}
+    is_test = frame.day >= 480
+    found = answers(report, frame[is_test])["prediction"]
+    assert np.corrcoef(found, frame[is_test].price)[0, 1] > 0.95

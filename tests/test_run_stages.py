@@ -24,8 +24,8 @@ from tasks.fitting import splits
 from tasks.fitting.progress import Watch
 from tasks.judging import gates
 from tasks.judging.parity import PARITY
-from tasks.networks.training import Measured
-from tasks.parameters import Data, Gates, LinearTraining, SoftmaxTraining
+from tasks.networks.training import EpochMetrics
+from tasks.parameters import Data, Gates, Training
 from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset
 from tasks.store import artifact_paths, reading
@@ -43,8 +43,8 @@ def prepared(run: RunFolder) -> PreparedDataset:
     return synthetic(run)
 
 
-def linear(**options: Any) -> LinearTraining:
-    return LinearTraining.model_validate(options)
+def linear(**options: Any) -> Training:
+    return Training.model_validate({"model": "linear-regression"} | options)
 
 
 # Train
@@ -64,7 +64,7 @@ def test_divergence_names_epoch_loss_and_lr(run: RunFolder, prepared: PreparedDa
 
 @pytest.mark.parametrize("loss", [np.inf, np.nan])
 def test_a_validation_loss_that_is_no_number_is_divergence_too(run: RunFolder, loss: float) -> None:
-    measured = Measured(train={"loss": 1.0}, test={"loss": 1.0}, validation={"loss": loss})
+    measured = EpochMetrics(train={"loss": 1.0}, test={"loss": 1.0}, validation={"loss": loss})
     with pytest.raises(TrainingDiverged, match=rf"validation loss {loss} in epoch 1"):
         Watch(linear(validation=0.5, patience=3), run).to_the_end(iter([measured]))
 
@@ -90,8 +90,8 @@ def test_softmax_regression_is_accurate_over_five_other_seeds(
     train_split, test_split = splits.load_split(prepared, "train"), splits.load_split(prepared, "test")
     accuracies, losses = [], []
     for seed in (1, 2, 3, 4, 5):
-        parameters = SoftmaxTraining.model_validate({"implementation": implementation, "seed": seed})
-        generator, steps = torch.Generator().manual_seed(seed), parameters.steps
+        parameters = Training.model_validate({"implementation": implementation, "seed": seed})
+        generator, steps = torch.Generator().manual_seed(seed), parameters.hyperparameters
         net, optimizer = Trainer(parameters, prepared, torch.device("cpu")).build(steps, generator)
         with one_thread():
             *_, last = loop.train(
@@ -107,7 +107,7 @@ def test_softmax_regression_is_accurate_over_five_other_seeds(
 def test_early_stopping_keeps_the_best_epoch_and_the_gates_judge_that_one(run: RunFolder) -> None:
     """From a learning rate at which the loss soon rises again; half the examples are held out."""
     prepared = synthetic(run, synthetic_noise=1.0, num_examples=60)
-    training = LinearTraining.model_validate(
+    training = Training.model_validate(
         {"model": "linear-regression", "num_epochs": 200, "lr": 0.1, "validation": 0.5, "patience": 3}
     )
     trained = plain(train)(run, prepared, training)
@@ -199,7 +199,7 @@ def test_export_in_another_process_gives_the_same_bytes(candidates: list[Candida
         "from tasks.store.run_folder import RunFolder;"
         "from tasks.parameters import *; run, prepared, trained, training = sys.argv[1:];"
         "print(export.__wrapped__(RunFolder(path=run), PreparedDataset.model_validate_json(prepared),"
-        "TrainedModel.model_validate_json(trained), LinearTraining.model_validate_json(training), Gates()).onnx.sha256)"
+        "TrainedModel.model_validate_json(trained), Training.model_validate_json(training), Gates()).onnx.sha256)"
     )
     arguments = [str(tmp_path / "elsewhere")]
     arguments += [

@@ -19,11 +19,11 @@ from tasks.export import export
 from tasks.fitting import served
 from tasks.networks import examples
 from tasks.networks.training import outputs
-from tasks.parameters import Device, Gates, SoftmaxTraining
+from tasks.parameters import Device, Gates, Training
 from tasks.serving import onnx_graph, runtime
 from tasks.store.run_folder import RunFolder
 
-ASKED = SoftmaxTraining(defaults="data")
+ASKED = Training(defaults="data")
 RNG = np.random.default_rng(0)
 
 

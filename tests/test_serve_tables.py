@@ -17,8 +17,7 @@ from tasks.download import download
 from tasks.errors import DataError, GateFailed
 from tasks.export import export
 from tasks.judging import parity
-from tasks.parameters import Data, Device, Gates
-from tasks.parameters.training import LinearTraining, SoftmaxTraining
+from tasks.parameters import Data, Device, Gates, ModelName, Training
 from tasks.preprocess import preprocess
 from tasks.records import Epoch, ExportedModel, PreparedDataset, TrainedModel
 from tasks.serving import contract, onnx_graph, raw_units, runtime
@@ -60,7 +59,8 @@ class Table:
     def __init__(self, path: Path, target: str) -> None:
         other = {"price": "kind", "kind": "price"}[target]
         task = "regression" if target == "price" else "classification"
-        self.training = LinearTraining(defaults="data") if target == "price" else SoftmaxTraining(defaults="data")
+        model = ModelName.LINEAR_REGRESSION if target == "price" else ModelName.SOFTMAX_REGRESSION
+        self.training = Training(model=model, defaults="data")
         data = Data(source=str(path), target=target, ignore=(other,))
         self.run = RunFolder.open("run", {})
         raw = plain(download)(self.run, "houses", data)

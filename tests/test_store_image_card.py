@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tasks.data.io import pictures
-from tasks.parameters import SoftmaxTraining
+from tasks.parameters import Training
 from tasks.serving import contract
 from tasks.serving.contract import Signature, Tensor
 from tasks.serving.task import TASKS
@@ -35,7 +35,7 @@ def card(
     manifest = {
         "name": "pets", "version": 3, "dataset": dataset, "device": "cpu", "gates": [],
         "recipe": {"kind": "pixels", "shape": shape, "scale": 1 / 255}, "metrics": found | metrics,
-        "parameters": {"training": SoftmaxTraining().model_dump(mode="json")},
+        "parameters": {"training": Training().model_dump(mode="json")},
         "trained": {"num_examples": 1234, "num_validation": 0, "num_epochs": 10, "collinear": []},
     }  # fmt: skip
     images = Tensor(name="images", dtype="uint8", shape=shape)

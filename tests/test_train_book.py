@@ -26,9 +26,9 @@ import hashlib, json, sys
 from types import SimpleNamespace as Facts
 import torch
 from tasks.networks.examples import Split
-from tasks.parameters import LinearTraining, SoftmaxTraining
+from tasks.parameters import RetrainParameters
 try:
-    from tasks.fitting.trainer import Splits, Trainer
+    from tasks.fitting.trainer import Trainer
 except ImportError:  # of before
     Trainer = None
     from tasks.fitting.building import build
@@ -40,17 +40,18 @@ for asked in json.loads(sys.argv[1]):
     drawn = torch.Generator().manual_seed(1)
     if asked["model"] == "linear-regression":
         X = torch.randn(1000, 2, generator=drawn)
-        split, classes, kind = Split(X, X @ torch.tensor([2.0, -3.4]) + 4.2), (), LinearTraining
+        split, classes = Split(X, X @ torch.tensor([2.0, -3.4]) + 4.2), ()
     else:
         X = torch.randint(0, 256, (1000, 12, 12), dtype=torch.uint8, generator=drawn)
         split = Split(X, torch.randint(0, 10, (1000,), generator=drawn), 1 / 255)
-        classes, kind = tuple("0123456789"), SoftmaxTraining
+        classes = tuple("0123456789")
     facts = Facts(recipe=Facts(input=Facts(shape=X.shape[1:])), class_names=classes, is_own=False,
                   task="classification" if classes else "regression")
-    training, generator = kind.model_validate(asked), torch.Generator().manual_seed(42)
+    training = RetrainParameters.model_validate({"training": asked}).training
+    generator = torch.Generator().manual_seed(42)
     torch.manual_seed(42)
     if Trainer:
-        fit = Trainer(training, facts, cpu).start(Splits(split, None, split), generator)
+        fit = Trainer(training, facts, cpu).start(split, None, split, generator)
         net, each = fit.net, fit.epochs
     else:
         net, optimizer = build(training, facts, generator, cpu)

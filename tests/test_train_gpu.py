@@ -19,7 +19,7 @@ from tasks.machine import devices
 from tasks.networks.examples import Split
 from tasks.networks.linear_regression import LinearRegressionConcise, LinearRegressionScratch
 from tasks.networks.softmax_regression import SoftmaxRegressionConcise, SoftmaxRegressionScratch
-from tasks.networks.training import SGD, ConciseSGD, Network, decaying, train
+from tasks.networks.training import SGD, ConciseSGD, group_parameters, train
 from tasks.serving import runtime
 
 pytestmark = [
@@ -38,7 +38,7 @@ def test_sessions_on_cuda_answer_like_those_on_the_cpu(candidates: list[Candidat
     np.testing.assert_allclose(found[runtime.CUDA], found[runtime.CPU], atol=1e-5)
 
 
-def build(kind: str) -> tuple[Network, type[SGD], Split]:
+def build(kind: str) -> tuple[Any, type[SGD], Split]:
     """A network of the book, its optimizer and a split that it learns."""
     optimizer = SGD if kind.endswith("scratch") else ConciseSGD
     if kind.startswith("softmax"):
@@ -56,7 +56,7 @@ def test_the_books_networks_learn_on_cuda_what_they_learn_on_the_cpu(kind: str) 
         net, optimizer, split = build(kind)
         net.to(device)
         split = split.to(device)
-        sgd = optimizer(decaying(net.parameters(), 0.01), lr=0.1)
+        sgd = optimizer(group_parameters(net.parameters(), 0.01), lr=0.1)
         curve = list(train(net, sgd, split, split, [0.3, 0.2, 0.1], 32, generator(7)))
         learned[device.type] = {name: each.cpu() for name, each in net.weights().items()}, curve[-1].train["loss"]
     assert learned["cuda"][1] == pytest.approx(learned["cpu"][1], rel=1e-4)

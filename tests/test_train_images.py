@@ -22,11 +22,11 @@ from tasks.data.book_datasets import FashionMnist
 from tasks.data.prepared_splits import ValidatedDataset
 from tasks.errors import UsageError
 from tasks.fitting.trainer import ImageTrainer, find_image_steps
-from tasks.networks.centring import Centred, mean_and_curvature
+from tasks.networks.centring import CentredSGD, mean_and_curvature
 from tasks.networks.examples import Split
 from tasks.networks.softmax_regression import SoftmaxRegressionConcise, SoftmaxRegressionScratch
-from tasks.networks.training import decaying, train_epoch
-from tasks.parameters import Data, Device, Implementation, SoftmaxTraining
+from tasks.networks.training import group_parameters, train_epoch
+from tasks.parameters import Data, Device, Implementation, Training
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
@@ -35,8 +35,8 @@ CPU = torch.device("cpu")
 TEN = tuple(map(str, range(10)))
 
 
-def training(**options: Any) -> SoftmaxTraining:
-    return SoftmaxTraining.model_validate({"defaults": "data", "device": "cpu", **options})
+def training(**options: Any) -> Training:
+    return Training.model_validate({"defaults": "data", "device": "cpu", **options})
 
 
 def fitted(prepared: PreparedDataset, **options: Any) -> tuple[TrainedModel, dict[str, Array]]:
@@ -123,7 +123,7 @@ def test_without_a_penalty_own_pictures_learn_what_the_books_run_learns_bit_for_
     assert (own.is_own, book.is_own) == (True, False)
     options = {"implementation": implementation, "seed": 3, "num_epochs": 2, "device": "cpu"}
     _, ours = fitted(own, weight_decay=0, **options)
-    theirs = plain(train)(RunFolder.open("book", {}), book, SoftmaxTraining.model_validate(options))
+    theirs = plain(train)(RunFolder.open("book", {}), book, Training.model_validate(options))
     expected = safetensors.numpy.load_file(theirs.weights.path)
     assert {name: each.tobytes() for name, each in ours.items()} == {n: each.tobytes() for n, each in expected.items()}
 
@@ -157,11 +157,11 @@ def test_fashion_mnist_in_folders_of_pictures_learns_the_books_weights_bit_for_b
     own, of_files = (image_folders.prepared(tmp_path / source) for source in ("png", "idx"))
     assert (own.digest, own.train.sha256, own.test) == (of_files.digest, of_files.train.sha256, of_files.test)
     for implementation in Implementation:
-        asked = SoftmaxTraining(implementation=implementation, device=Device.CPU)
+        asked = Training(implementation=implementation, device=Device.CPU)
         trained: TrainedModel = plain(train)(RunFolder.open("book", {}), book, asked)
         theirs = safetensors.numpy.load_file(trained.weights.path)
         learned, ours = fitted(own, weight_decay=0, implementation=implementation.value)
-        assert learned.steps == asked.steps, "nothing was said of epochs, batch and rate"
+        assert learned.steps == asked.hyperparameters, "nothing was said of epochs, batch and rate"
         assert [ours[name].tobytes() for name in "Wb"] == [theirs[name].tobytes() for name in "Wb"]
     with_penalty = fitted(own)[1]
     assert accuracy(own, with_penalty) == pytest.approx(accuracy(own, theirs), abs=0.002)
@@ -206,7 +206,7 @@ def test_colours_that_differ_in_hue_alone_are_learned_in_rgb_and_not_in_grey() -
 def test_equal_pictures_are_on_one_side_of_the_validation_part_and_every_picture_is_on_one() -> None:
     images = np.random.default_rng(0).integers(0, 256, (100, 3, 3), np.uint8).repeat(4, axis=0)
     prepared = prepare(images, np.arange(400) % 2, "ab")
-    train, validation = ImageTrainer(training(), prepared, CPU).split_validation(0.25)
+    _, train, validation = ImageTrainer(training(), prepared, CPU).hold_out(0.25, torch.Generator())
     assert isinstance(train, Split)
     assert isinstance(validation, Split)
     parts = [{picture.tobytes() for picture in part.X.numpy()} for part in (train, validation)]
@@ -233,8 +233,8 @@ def test_a_validation_part_that_the_data_have_is_watched_whole_and_no_share_is_h
 
 
 def test_a_held_out_part_of_next_to_nothing_is_refused() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (60, 3, 3), np.uint8)
-    prepared = prepare(images, np.arange(60) % 2, "ab")
+    images = np.random.default_rng(0).integers(0, 256, (50, 3, 3), np.uint8)
+    prepared = prepare(images, np.arange(50) % 2, "ab")
     with pytest.raises(UsageError, match=r"--validation 0\.1"):
         fitted(prepared, validation=0.1)
     with pytest.raises(UsageError, match="--weight-decay auto"):
@@ -268,9 +268,9 @@ def test_centred_steps_are_those_on_inputs_less_their_mean(
     X, y = torch.rand(64, 5, generator=generator) + 3, torch.randint(3, (64,), generator=generator)
     mean = X.mean(dim=0)
     nets = [kind(5, 3, torch.Generator().manual_seed(1)) for _ in range(2)]
-    as_is, less_mean = ((net, torch.optim.SGD(decaying(net.parameters(), 0.1), lr=0.2)) for net in nets)
+    as_is, less_mean = ((net, torch.optim.SGD(group_parameters(net.parameters(), 0.1), lr=0.2)) for net in nets)
     nets[1].weights()["b"].add_(mean @ nets[1].weights()["W"])  # the same network, on inputs less their mean
-    train_epoch(nets[0], Centred(as_is[1], nets[0], mean), Split(X, y), 16, torch.Generator().manual_seed(5))
+    train_epoch(nets[0], CentredSGD(as_is[1], nets[0], mean), Split(X, y), 16, torch.Generator().manual_seed(5))
     train_epoch(nets[1], less_mean[1], Split(X - mean, y), 16, torch.Generator().manual_seed(5))
     torch.testing.assert_close(nets[0].weights()["W"], nets[1].weights()["W"], rtol=0, atol=1e-5)
     torch.testing.assert_close(nets[0](X), nets[1](X - mean), rtol=0, atol=1e-4)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from small_images import IMAGES, generator
+from small_images import IMAGES, generator, minibatch
 from tasks.data.book_datasets import synthetic_data
 from tasks.networks import linear_regression, metrics, softmax_regression
 from tasks.networks.examples import Split
@@ -24,11 +24,11 @@ from tasks.networks.softmax_regression import SoftmaxRegressionConcise, SoftmaxR
 from tasks.networks.training import (
     SGD,
     ConciseSGD,
-    Measured,
+    EpochMetrics,
     Network,
     Optimizer,
-    decaying,
-    learning_rates,
+    group_parameters,
+    list_learning_rates,
     outputs,
     stop_early,
     train,
@@ -50,7 +50,7 @@ def learn(net: Network, optimizer: Optimizer, split: Split, epochs: int, batch_s
 def test_softmax_regression_learns_the_same_weights_from_scratch_and_concisely() -> None:
     scratch, concise = SoftmaxRegressionScratch(64, 5, generator()), SoftmaxRegressionConcise(64, 5, generator())
     torch.testing.assert_close(scratch.weights(), concise.weights(), rtol=0, atol=0)
-    a = learn(scratch, SGD(decaying(scratch.parameters(), 0), 0.1), IMAGES, 5, 32)
+    a = learn(scratch, SGD(group_parameters(scratch.parameters(), 0), 0.1), IMAGES, 5, 32)
     b = learn(concise, torch.optim.SGD(concise.parameters(), lr=0.1), IMAGES, 5, 32)
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
@@ -59,7 +59,7 @@ def test_softmax_regression_learns_the_same_weights_from_scratch_and_concisely()
 def test_linear_regression_learns_the_same_weights_from_scratch_and_concisely(loss: str, concise_lr: float) -> None:
     """nn.MSELoss has no half, so there the concise version gets half the learning rate."""
     scratch, concise = LinearRegressionScratch(2, loss, generator()), LinearRegressionConcise(2, loss, generator())
-    a = learn(scratch, SGD(decaying(scratch.parameters(), 0), 0.03), table(), 3, 10)
+    a = learn(scratch, SGD(group_parameters(scratch.parameters(), 0), 0.03), table(), 3, 10)
     b = learn(concise, torch.optim.SGD(concise.parameters(), lr=concise_lr), table(), 3, 10)
     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
@@ -67,7 +67,7 @@ def test_linear_regression_learns_the_same_weights_from_scratch_and_concisely(lo
 @pytest.mark.parametrize("network", [SoftmaxRegressionScratch, SoftmaxRegressionConcise])
 def test_gradient_of_cross_entropy_is_softmax_minus_one_hot(network: type) -> None:
     net = network(64, 5, generator())
-    X, y = IMAGES.minibatch(torch.arange(32))
+    X, y = minibatch(IMAGES, torch.arange(32))
     o = net.backward(X, y)
     residual = scipy.special.softmax(o.double().numpy(), axis=1) - np.eye(5)[y.numpy()]
     expected_W = X.flatten(1).double().numpy().T @ residual / 32
@@ -78,7 +78,7 @@ def test_gradient_of_cross_entropy_is_softmax_minus_one_hot(network: type) -> No
 @pytest.mark.parametrize("loss", ["squared", "huber"])
 def test_written_out_gradient_of_linear_regression_equals_autograd(loss: str) -> None:
     net = LinearRegressionScratch(2, loss, generator())
-    X, y = table().minibatch(torch.arange(50))
+    X, y = minibatch(table(), torch.arange(50))
     net.backward(X, y)
     w, b = net.W.clone().requires_grad_(), net.b.clone().requires_grad_()
     y_hat = (X @ w + b).squeeze(1)
@@ -130,7 +130,7 @@ def test_sgd_takes_the_steps_of_torchs(kind: type[SGD], momentum: float) -> None
 
 def test_what_an_epoch_is_measured_by_is_read_once() -> None:
     net = SoftmaxRegressionScratch(64, 5, generator())
-    epochs = train(net, SGD(decaying(net.parameters(), 0), 0.1), IMAGES, IMAGES, [0.1], 32, generator(), IMAGES)
+    epochs = train(net, SGD(group_parameters(net.parameters(), 0), 0.1), IMAGES, IMAGES, [0.1], 32, generator(), IMAGES)
     with Reads() as reads:
         (measured,) = epochs
     assert reads.count == 0  # one by one; all at once is no read of a single number
@@ -155,7 +155,7 @@ class Reads(TorchDispatchMode):
 
 def test_sum_at_lr_over_batch_size_takes_the_steps_of_mean_at_lr() -> None:
     """The statement of networks/training.py, on torch's own losses."""
-    X, y = table().minibatch(torch.arange(10))
+    X, y = minibatch(table(), torch.arange(10))
     weights = []
     for reduction, lr in (("sum", 0.03 / 10), ("mean", 0.03)):
         linear = nn.Linear(2, 1)
@@ -177,7 +177,7 @@ def test_accuracy_equals_scikit_learns() -> None:
 def test_linear_regression_approaches_the_closed_form(network: type, kind: type) -> None:
     split = table()
     net = network(2, "squared", generator())
-    weights = learn(net, kind(decaying(net.parameters(), 0), lr=0.03), split, 10, 10)
+    weights = learn(net, kind(group_parameters(net.parameters(), 0), lr=0.03), split, 10, 10)
     fit = sklearn.linear_model.LinearRegression().fit(split.X, split.y)
     np.testing.assert_allclose(weights["W"][:, 0], fit.coef_, atol=2e-3)
     np.testing.assert_allclose(weights["b"], [fit.intercept_], atol=2e-3)
@@ -227,12 +227,12 @@ def test_entropy_of_labels_equals_scipys_in_nats_and_bits() -> None:
 
 def test_outputs_come_in_the_splits_order_whatever_the_batch_size() -> None:
     net = SoftmaxRegressionScratch(64, 5, generator())
-    whole = net(IMAGES.minibatch(torch.arange(500))[0])
+    whole = net(minibatch(IMAGES, torch.arange(500))[0])
     torch.testing.assert_close(outputs(net, IMAGES, batch_size=33), whole)
 
 
 def test_a_minibatch_is_the_scaled_examples_at_its_index() -> None:
-    X, y = IMAGES.minibatch(torch.tensor([7, 3]))
+    ((X, y),) = IMAGES.minibatches(torch.tensor([7, 3]), 2)
     np.testing.assert_allclose(X, IMAGES.X[[7, 3]].numpy() / 255.0, rtol=1e-6)
     assert y.tolist() == IMAGES.y[[7, 3]].tolist()
 
@@ -245,7 +245,7 @@ def test_a_minibatch_is_the_scaled_examples_at_its_index() -> None:
 def test_minibatches_one_after_another_are_those_of_their_indices_to_the_last_bit(split: Split) -> None:
     order = torch.randperm(500, generator=generator())
     seen = [[each.clone() for each in minibatch] for minibatch in split.minibatches(order, 33)]
-    expected = [list(split.minibatch(index)) for index in order.split(33)]
+    expected = [list(minibatch(split, index)) for index in order.split(33)]
     torch.testing.assert_close(seen, expected, rtol=0, atol=0)
 
 
@@ -259,7 +259,8 @@ def test_training_figures_are_those_of_the_outputs_that_the_steps_saw() -> None:
     """With one minibatch an epoch, the first epoch's figures are those of the untouched network."""
     net = SoftmaxRegressionScratch(64, 5, generator())
     (before,) = metrics.numbers(metrics.classification(outputs(net, IMAGES), IMAGES.y))
-    on_train = next(train(net, SGD(decaying(net.parameters(), 0), 0.1), IMAGES, IMAGES, [0.1], 500, generator())).train
+    optimizer = SGD(group_parameters(net.parameters(), 0), 0.1)
+    on_train = next(train(net, optimizer, IMAGES, IMAGES, [0.1], 500, generator())).train
     assert on_train == pytest.approx(before, rel=1e-5)
 
 
@@ -281,7 +282,12 @@ def test_a_schedule_is_that_of_torchs_scheduler(schedule: str, scheduler: Any) -
         expected.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         theirs.step()
-    assert list(learning_rates(schedule, 0.5, 8)) == pytest.approx(expected)
+    assert list(list_learning_rates(schedule, 0.5, 8)) == pytest.approx(expected)
+
+
+def test_steps_of_a_schedule_are_quarters_of_any_number_of_epochs() -> None:
+    assert list(list_learning_rates("step", 1.0, 7)) == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01, 0.001])
+    assert list(list_learning_rates("step", 1.0, 2)) == pytest.approx([1, 0.1])
 
 
 def test_a_schedule_sets_the_length_of_every_epochs_steps() -> None:
@@ -289,7 +295,7 @@ def test_a_schedule_sets_the_length_of_every_epochs_steps() -> None:
     net = SoftmaxRegressionScratch(64, 5, generator())
     moves, gradients = [], []
     before = net.W.clone()
-    for _ in train(net, SGD(decaying(net.parameters(), 0), 1.0), IMAGES, IMAGES, [0.2, 0.1], 500, generator()):
+    for _ in train(net, SGD(group_parameters(net.parameters(), 0), 1.0), IMAGES, IMAGES, [0.2, 0.1], 500, generator()):
         moves.append(net.W - before)
         gradients.append(net.gradients()["W"])
         before = net.W.clone()
@@ -312,10 +318,10 @@ def test_scratch_and_concise_stay_equal_under_dropout_and_weight_decay(dropout: 
     with torch.random.fork_rng():
         for net, kind in ((scratch, SGD), (concise, torch.optim.SGD)):
             torch.manual_seed(3)
-            learned.append(learn(net, kind(decaying(net.parameters(), weight_decay), lr=0.1), IMAGES, 3, 32))
+            learned.append(learn(net, kind(group_parameters(net.parameters(), weight_decay), lr=0.1), IMAGES, 3, 32))
     torch.testing.assert_close(*learned, rtol=1e-4, atol=1e-6)
     plain = SoftmaxRegressionScratch(64, 5, generator())
-    without = learn(plain, SGD(decaying(plain.parameters(), 0), 0.1), IMAGES, 3, 32)
+    without = learn(plain, SGD(group_parameters(plain.parameters(), 0), 0.1), IMAGES, 3, 32)
     assert not torch.allclose(learned[0]["W"], without["W"], atol=1e-4), "the option does something"
 
 
@@ -326,7 +332,7 @@ def test_dropout_keeps_the_expectation_and_spares_evaluation() -> None:
         dropped = softmax_regression.dropout(X, 0.3)
     assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
     assert float(dropped.mean()) == pytest.approx(1, abs=0.01)
-    X, y = IMAGES.minibatch(torch.arange(8))
+    X, y = minibatch(IMAGES, torch.arange(8))
     for net in both(dropout=0.9):
         by_all_inputs = X.flatten(1) @ net.weights()["W"] + net.weights()["b"]
         torch.testing.assert_close(net(X), by_all_inputs)
@@ -347,10 +353,10 @@ def test_early_stopping_waits_for_patience_and_brings_the_best_weights_back() ->
     net = SoftmaxRegressionScratch(64, 5, generator())
     losses = [3.0, 2.0, 2.5, 2.1, 1.0]
 
-    def epochs() -> Iterator[Measured]:
+    def epochs() -> Iterator[EpochMetrics]:
         for number, loss in enumerate(losses):
             net.W.fill_(number)
-            yield Measured({"loss": 0.0}, {"loss": 0.0}, {"loss": loss})
+            yield EpochMetrics({"loss": 0.0}, {"loss": 0.0}, {"loss": loss})
 
     assert len(list(stop_early(epochs(), net, 2))) == 4, "two epochs without a smaller loss end it"
     assert float(net.W[0, 0]) == 1, "the weights of the second epoch"
@@ -366,7 +372,7 @@ def test_early_stopping_waits_for_patience_and_brings_the_best_weights_back() ->
 )
 def test_an_epoch_equals_a_float64_reference(network: type, kind: type) -> None:
     net = network(64, 5, generator())
-    optimizer = kind(decaying(net.parameters(), 0), lr=0.1)
+    optimizer = kind(group_parameters(net.parameters(), 0), lr=0.1)
     W, b = (net.weights()[name].double().numpy().copy() for name in ("W", "b"))
     order = torch.randperm(500, generator=generator(7), dtype=torch.int32)
     for index in order.split(32):
@@ -387,7 +393,7 @@ def test_a_step_takes_no_more_operations_than_it_should(network: type, kind: typ
     Autograd records nothing of a gradient that is written out, and torch's profiler is told of no step.
     """
     net = network(64, 5, generator())
-    optimizer = kind(decaying(net.parameters(), 0), lr=0.1)
+    optimizer = kind(group_parameters(net.parameters(), 0), lr=0.1)
     split, steps = IMAGES.at(torch.arange(320)), 10
     train_epoch(net, optimizer, split, 32, generator())
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:

@@ -29,9 +29,18 @@ from tasks.fitting.trainer import (
     make_trainer,
 )
 from tasks.judging import parity
-from tasks.networks.tabular import LARGEST_NORM, Table, compute_moments, make_preconditioner, until_settled
-from tasks.networks.training import Measured, outputs
-from tasks.parameters import Device, Gates, LinearTraining, SoftmaxTraining, Steps
+from tasks.networks.linear_regression import squared_loss_gradient
+from tasks.networks.tabular import (
+    LARGEST_NORM,
+    AveragedSGD,
+    Table,
+    TabularNetwork,
+    compute_moments,
+    make_preconditioner,
+    multiply,
+)
+from tasks.networks.training import SGD, outputs
+from tasks.parameters import Device, Gates, Hyperparameters, Training
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.serving import onnx_graph, runtime
 from tasks.store.run_folder import RunFolder
@@ -49,8 +58,8 @@ def learn(prepared: PreparedDataset, **options: Any) -> TrainingRun:
 
 def learned_in(prepared: PreparedDataset, **options: Any) -> tuple[TrainingRun, int]:
     """The same, and the number of epochs that it took."""
-    kind = SoftmaxTraining if prepared.class_names else LinearTraining
-    training = kind.model_validate({"defaults": "data", **options})
+    model = "softmax-regression" if prepared.class_names else "linear-regression"
+    training = Training.model_validate({"model": model, "defaults": "data", **options})
     with one_thread():
         learning = make_trainer(training, prepared, CPU).begin_training(torch.Generator().manual_seed(0))
         return learning, sum(1 for _ in learning.epochs)
@@ -89,9 +98,9 @@ def weights(learning: TrainingRun) -> tuple[Array, Array]:
 
 def predictions(prepared: PreparedDataset, learning: TrainingRun) -> Array:
     """Of the test rows, in raw units of the target, or scores."""
-    inputs, _ = one_hot(prepared, "test")
+    inputs, _ = one_hot(learning.prepared, "test")  # whose statistics see no held-out row
     W, b = weights(learning)
-    target = recipe_of(prepared).target
+    target = recipe_of(learning.prepared).target
     assert target is not None
     return target.mean + target.scale * (inputs @ W + b)
 
@@ -191,7 +200,7 @@ def test_scratch_and_concise_learn_equal_weights(classes: int, options: dict[str
     scratch, concise = (learn(prepared, implementation=each, **options) for each in IMPLEMENTATIONS)
     torch.testing.assert_close(scratch.net.weights(), concise.net.weights(), rtol=1e-4, atol=1e-6)
     halved = not classes and options.get("loss") != "huber"
-    assert scratch.training.steps.lr == concise.training.steps.lr * (2 if halved else 1)
+    assert scratch.training.hyperparameters.lr == concise.training.hyperparameters.lr * (2 if halved else 1)
 
 
 def test_effects_written_out_have_the_gradient_of_dense_one_hot_inputs() -> None:
@@ -199,7 +208,7 @@ def test_effects_written_out_have_the_gradient_of_dense_one_hot_inputs() -> None
     inputs, truth = one_hot(prepared, "train")
     table = load(prepared, "train", torch.float64)
     net = learn(prepared, implementation="scratch", num_epochs=1).net
-    X, y, places = table.minibatch(torch.arange(100))
+    X, y, places = next(table.minibatches(torch.arange(100), 100))
     o = net.backward(X, y, places)
     residual = (o.softmax(dim=1).numpy() - np.eye(3)[truth[:100]]) / 100
     num_slots, gradients = table.encoding.num_slots, net.gradients()
@@ -227,9 +236,9 @@ def test_categories_in_pairs_and_alone_have_the_outputs_and_gradients_of_dense_o
     inputs, truth = one_hot(prepared, "train")
     table = load(prepared, "train", torch.float32)
     encoding = table.encoding
-    assert (len(encoding.stride), len(encoding.offset)) == (1, 3), "one pair, and two columns alone"
+    assert (encoding.stride.flatten() == 1).tolist() == [False, True, True], "one pair, and two columns alone"
     learning = learn(prepared, implementation=implementation, batch_size=500, num_epochs=2)
-    X, y, places = table.minibatch(torch.arange(100))
+    X, y, places = next(table.minibatches(torch.arange(100), 100))
     W, b = weights(learning)
     for each in learning.net.parameters():
         each.grad = None
@@ -248,8 +257,8 @@ def test_minibatches_take_the_steps_of_one_product_that_their_parts_would_take(d
     prepared = of_categories()
     table = load(prepared, "train", torch.float64)
     encoding = table.encoding
-    found = compute_moments(table, 1, encoding.num_slots, None, 1 + encoding.num_slots, encoding.pairs)
-    inverse = found.inverse(0.1 + decay, num_columns=5)
+    found = compute_moments(table, encoding, None, 1 + encoding.num_slots)
+    inverse = found.invert(0.1 + decay, num_columns=5)
     gradient = torch.randn(len(found.mean) + 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = make_preconditioner(found, inverse, encoding.frequencies, torch.float64)(gradient)
     ours = make_preconditioner(found, inverse, encoding.frequencies, torch.float32)(gradient.float())
@@ -271,13 +280,13 @@ def test_moments_are_those_of_dense_one_hot_inputs(balanced: bool) -> None:
     table = load(prepared, "train", torch.float64)
     given = torch.from_numpy(class_weights) if balanced else None
     for first in (len(expected), 3, 0):
-        found = compute_moments(table, 3, table.encoding.num_slots, given, first, table.encoding.pairs)
+        found = compute_moments(table, table.encoding, given, first)
         assert not found.products.any(), "there is no target"
         np.testing.assert_allclose(found.mean, mean, atol=1e-12)
         np.testing.assert_allclose(found.covariance, expected[:first, :first], atol=1e-12)
         np.testing.assert_allclose(found.variances, expected.diagonal()[first:], atol=1e-12)
         assert found.weight == pytest.approx(w.mean())
-        inverse = found.inverse(1e-3, num_columns=5)(torch.eye(len(expected), dtype=torch.float64)).numpy()
+        inverse = multiply(found.invert(1e-3, num_columns=5), torch.eye(len(expected), dtype=torch.float64)).numpy()
         assert np.linalg.eigvals((expected + 1e-3 * np.eye(len(expected))) @ inverse).real.max() < 1 + 1e-9, (
             "no step overshoots"
         )
@@ -288,7 +297,7 @@ def test_moments_have_the_covariance_with_the_target_of_a_regression() -> None:
     inputs, _ = one_hot(prepared, "train")
     table = load(prepared, "train", torch.float64)
     y = table.y.numpy()
-    found = compute_moments(table, 3, table.encoding.num_slots, None, inputs.shape[1], table.encoding.pairs)
+    found = compute_moments(table, table.encoding, None, inputs.shape[1])
     np.testing.assert_allclose(found.covariance, np.cov(inputs.T, bias=True), atol=1e-12)
     np.testing.assert_allclose(found.products, (inputs - inputs.mean(axis=0)).T @ (y - y.mean()) / len(y), atol=1e-12)
     assert found.target_variance == pytest.approx(y.var())
@@ -340,7 +349,7 @@ def test_an_unknown_code_has_the_average_effect_of_the_training_rows(size: int) 
         part = slice(at, at + column.num_slots)
         expected += inputs[:, part].mean(axis=0) @ W[part]
         at += column.num_slots
-    X, places = table.encoding(rows)
+    X, places = table.encoding.encode(rows)
     np.testing.assert_allclose(learning.net(X, places)[0].detach(), expected, atol=1e-9)
 
 
@@ -349,10 +358,9 @@ def test_minibatches_made_together_are_those_made_one_by_one(size: int) -> None:
     prepared = mixed()
     table = load(prepared, "train", torch.float32)
     order = torch.randperm(len(table))[:128]
-    together = table.minibatches_at_once(order, size)
+    together = list(table.minibatches(order, size))
     for (X, y, places), part in zip(together, order.split(size), strict=True):
-        expected_X, expected_places = table.encoding(table.rows[part])
-        assert expected_places is not None
+        expected_X, expected_places = table.encoding.encode(table.rows[part])
         assert torch.equal(X, expected_X)
         assert torch.equal(places, expected_places)
         assert torch.equal(y, table.y[part])
@@ -551,9 +559,9 @@ def test_weight_decay_auto_is_that_of_the_grid_that_is_best_on_the_last_fifth_of
     for decay in (1e-4, 1e-3, 1e-2, 1e-1, 1.0):
         fit = Ridge(alpha=decay * 51).fit(inputs[:51], fitted[:51])
         errors[decay] = float(((fit.predict(inputs[51:]) - fitted[51:]) ** 2).mean())
-    assert learning.training.steps.weight_decay == min(errors, key=lambda decay: errors[decay])
+    assert learning.training.hyperparameters.weight_decay == min(errors, key=lambda decay: errors[decay])
     assert learning.num_examples == 64, "then all training rows are learned"
-    fit = Ridge(alpha=learning.training.steps.weight_decay * 64).fit(inputs, fitted)
+    fit = Ridge(alpha=learning.training.hyperparameters.weight_decay * 64).fit(inputs, fitted)
     np.testing.assert_allclose(weights(learning)[0][:, 0], fit.coef_, atol=1e-6)
 
 
@@ -581,7 +589,7 @@ def test_rows_that_are_named_validation_are_watched_and_train_no_weight() -> Non
     part = np.random.default_rng(1).choice(3, 500, p=[0.6, 0.2, 0.2])
     truth[part == 1] = -5 * truth[part == 1]
     prepared = prepare(features, truth, part == 2, is_validation=part == 1)
-    asked = LinearTraining.model_validate({"defaults": "data", "validation": 0.5})
+    asked = Training.model_validate({"model": "linear-regression", "defaults": "data", "validation": 0.5})
     trained: TrainedModel = plain(train)(RunFolder.open("test-run", {}), prepared, asked)
     fit = LinearRegression().fit(features[part == 0], truth[part == 0])
     assert (trained.num_examples, trained.num_validation) == ((part == 0).sum(), (part == 1).sum()), "and no share"
@@ -589,7 +597,7 @@ def test_rows_that_are_named_validation_are_watched_and_train_no_weight() -> Non
     point = trained.kept
     assert [point.train_loss, point.validation_loss, point.test_loss] == pytest.approx(losses, rel=1e-4)
     learning = learn(prepared, weight_decay="auto")
-    assert learning.training.steps.weight_decay == 1.0, "the most of the grid: the less is learned the better"
+    assert learning.training.hyperparameters.weight_decay == 1.0, "the most of the grid: the less is learned the better"
 
 
 def test_validation_rows_are_enough_to_stop_early_unless_they_are_too_few() -> None:
@@ -605,16 +613,16 @@ def test_validation_rows_are_enough_to_stop_early_unless_they_are_too_few() -> N
 
 
 def test_what_is_given_stands_and_what_is_not_follows_from_the_rows() -> None:
-    nothing = SoftmaxTraining.model_validate({"defaults": "data"})
+    nothing = Training.model_validate({"defaults": "data"})
     few, many = (make_plan(nothing, rows, 20) for rows in (1000, 1_000_000))
     assert (few.is_full_batch, many.is_full_batch) == (True, False)
-    squared = LinearTraining.model_validate({"defaults": "data"})
+    squared = Training.model_validate({"model": "linear-regression", "defaults": "data"})
     assert make_plan(squared, 10**7, 20).is_full_batch, "one step is all that it needs"
     assert not make_plan(nothing, 16_000, 20, num_outputs=1000).is_full_batch, "16 million scores a step"
     features, truth = dependent(0.5)
     prepared = prepare(features, truth, fifth(500))
-    given = learn(prepared, batch_size=32, lr=0.5, num_epochs=7, weight_decay=0.25).training.steps
-    assert given == Steps(num_epochs=7, batch_size=32, lr=0.5, weight_decay=0.25)
+    given = learn(prepared, batch_size=32, lr=0.5, num_epochs=7, weight_decay=0.25).training.hyperparameters
+    assert given == Hyperparameters(num_epochs=7, batch_size=32, lr=0.5, weight_decay=0.25)
 
 
 @pytest.mark.parametrize("num_rows", [57_345, 180_001, 900_141, 1_638_401, 10_000_001, 400_000_001])
@@ -674,7 +682,7 @@ def test_minibatches_of_classes_that_hardly_overlap_are_repeated_until_the_loss_
     labels = (features[:, 0] + features[:, 1] + 0.05 * rng.normal(size=64_000) > 0).astype(int)
     prepared = prepare(features, labels, fifth(64_000), class_names=("no", "yes"))
     learning, passes = learned_in(prepared)
-    assert learning.training.steps.batch_size < prepared.num_train, "minibatches"
+    assert learning.training.hyperparameters.batch_size < prepared.num_train, "minibatches"
     assert passes > 11, "of half a million rows there are more than are seen of an easy table"
     scores, truth = predictions(prepared, learning), one_hot(prepared, "test")[1]
     best = log_loss(truth, converged(prepared)[0].predict_proba(one_hot(prepared, "test")[0]))
@@ -702,9 +710,15 @@ def test_the_mean_of_many_small_minibatches_is_least_squares(implementation: str
 )
 def test_minibatches_end_where_twice_the_passes_gained_nothing(values: list[float], least: int, passes: int) -> None:
     """The first value is that of half a pass, the others of passes 1, 2, …; the fourth is compared with the second."""
-    measured, later = Measured({}, {}, None), iter(values[1:])
-    epochs = until_settled([measured] * 9, lambda: next(later), lambda: values[0], 5e-4, least)
-    assert sum(1 for _ in epochs) == passes
+    later = iter(values)
+    table = load(mixed(), "train", torch.float32)
+    net = TabularNetwork(table.encoding, 1, squared_loss_gradient)
+    optimizer, averaged = SGD([{"params": net.parameters()}], lr=0.1), AveragedSGD(objective=lambda: next(later))
+    ends = list[bool]()
+    while not any(ends):
+        averaged(net, optimizer, table, 100, torch.Generator().manual_seed(0))
+        ends.append(averaged.has_settled(5e-4, least))
+    assert len(ends) == passes
 
 
 # The stage
@@ -714,7 +728,7 @@ def test_the_stage_keeps_the_effects_of_slots_the_curve_in_raw_units_and_what_wa
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     prepared = mixed()
-    asked = LinearTraining.model_validate({"defaults": "data"})
+    asked = Training.model_validate({"model": "linear-regression", "defaults": "data"})
     trained: TrainedModel = plain(train)(RunFolder.open("test-run", {}), prepared, asked)
     recipe, kept = recipe_of(prepared), safetensors.numpy.load_file(trained.weights.path)
     num_slots = sum(recipe.columns[at].num_slots for at in recipe.categories)
@@ -725,7 +739,7 @@ def test_the_stage_keeps_the_effects_of_slots_the_curve_in_raw_units_and_what_wa
     scores = inputs @ np.vstack([kept["W"], kept["effects"]]).astype(np.float64) + kept["b"]
     errors = target.mean + target.scale * scores[:, 0] - truth
     assert trained.kept.test_loss == pytest.approx((errors**2).mean() / 2, rel=1e-5)
-    assert trained.steps == Steps(
+    assert trained.steps == Hyperparameters(
         num_epochs=len(trained.learning_curve), batch_size=prepared.num_train, lr=0.5, weight_decay=0
     )
     assert trained.num_examples == prepared.num_train
@@ -734,7 +748,7 @@ def test_the_stage_keeps_the_effects_of_slots_the_curve_in_raw_units_and_what_wa
 
 def test_weights_that_float32_cannot_hold_are_a_divergence_though_losses_are_finite() -> None:
     features, truth = dependent(0.5)
-    asked = LinearTraining.model_validate({"defaults": "data", "lr": 5.0, "num_epochs": 60})
+    asked = Training.model_validate({"model": "linear-regression", "defaults": "data", "lr": 5.0, "num_epochs": 60})
     with pytest.raises(TrainingDiverged, match="float32 at lr 5"):
         plain(train)(RunFolder.open("test-run", {}), prepare(features, truth, fifth(500)), asked)
 
@@ -772,6 +786,12 @@ def test_next_to_no_penalty_is_none_where_columns_depend_on_each_other(classes: 
     prepared = prepare(features, (truth > 1).astype(int) if names else truth, fifth(300), kinds, names)
     found, none = (predictions(prepared, learn(prepared, weight_decay=each)) for each in (weight_decay, 0.0))
     np.testing.assert_allclose(found, none, atol=1e-3)
+
+
+def test_too_few_rows_for_any_validation_part_are_told_how_many_are_needed() -> None:
+    features, truth = dependent(0.5, rows=20)
+    with pytest.raises(UsageError, match="at least 20 training examples are needed"):
+        learn(prepare(features, truth, fifth(20)), validation=0.5)
 
 
 def test_weight_decay_auto_of_few_rows_is_refused_in_its_own_words() -> None:

@@ -19,7 +19,7 @@ from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting import search_space
 from tasks.fitting.tune import HyperparameterSearch, TrialResult, TrialSpec, TrialTraining, open_search
 from tasks.machine.processes import by_all_cores
-from tasks.parameters import LinearTraining, Search, SoftmaxTraining, Training
+from tasks.parameters import Search, Training
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.store import artifact_paths
 from tasks.store.run_folder import RunFolder
@@ -46,8 +46,8 @@ def book(num_rows: int = 600) -> PreparedDataset:
     return prepared.model_copy(update={"split": None})
 
 
-def softmax(**options: Any) -> SoftmaxTraining:
-    return SoftmaxTraining.model_validate({"device": "cpu", "seed": 1, **options})
+def softmax(**options: Any) -> Training:
+    return Training.model_validate({"device": "cpu", "seed": 1, **options})
 
 
 def here(work: Callable[[TrialSpec], TrialResult | None]) -> Submit:
@@ -150,7 +150,6 @@ def test_a_trial_is_pruned_early_by_what_earlier_waves_showed() -> None:
 def test_a_trial_is_trained_as_a_retrain_is(dropout: float) -> None:
     """Concise, too, whose trials are trained from scratch: both learn the same."""
     from tasks.fitting import devices
-    from tasks.fitting.trainer import Splits
     from tasks.fitting.tune import read_validation_parts
 
     prepared, base = book(), softmax(num_epochs=3, dropout=dropout)
@@ -158,9 +157,8 @@ def test_a_trial_is_trained_as_a_retrain_is(dropout: float) -> None:
     parts = read_validation_parts(prepared, base)
     training = TrialTraining(prepared, base).apply(trial.settings)
     with devices.one_thread(), devices.seeded(parts.fitted.device, 1) as generator:
-        splits = Splits(parts.fitted, None, parts.validation)
-        epochs = parts.trainer.with_training(training).start(splits, generator).epochs
-        losses = [epoch.test["loss"] for epoch in epochs]
+        epochs = parts.trainer.with_training(training).start(parts.fitted, parts.validation, None, generator).epochs
+        losses = [epoch.validation["loss"] for epoch in epochs]
     np.testing.assert_allclose(trial.losses, losses, rtol=0, atol=1e-6)
 
 
@@ -179,7 +177,7 @@ def test_of_a_table_each_weight_decay_of_a_grid_is_tried_once_and_no_statistic_s
 
     prepared, rows, y = table()
     prepared.test.path.unlink()
-    base = LinearTraining.model_validate({"device": "cpu", "seed": 1, "defaults": "data"})
+    base = Training.model_validate({"model": "linear-regression", "device": "cpu", "seed": 1, "defaults": "data"})
     trials = search(prepared, base, 32, ())
     decays = [float(trial.settings["weight_decay"]) for trial in trials]
     assert decays == sorted({*decays})
@@ -199,12 +197,23 @@ def test_of_a_table_each_weight_decay_of_a_grid_is_tried_once_and_no_statistic_s
     assert len(search(prepared, base, 8, ("weight-decay=1e-4:1",), name="range")) == 8
 
 
+@pytest.mark.parametrize(("space", "num_seeds"), [((), 1), (("batch-size=50", "epochs=2"), 5)])
+def test_finals_of_a_table_that_any_seed_trains_alike_are_trained_once(space: tuple[str, ...], num_seeds: int) -> None:
+    prepared, _, _ = table()
+    base = Training.model_validate({"model": "linear-regression", "device": "cpu", "seed": 1, "defaults": "data"})
+    training = TrialTraining(prepared, base)
+    with open_search("mine", training, Search(trials=20, space=space), afresh=True) as found:
+        run(found, here(training))
+        tuned = found.compare(here(training), math.inf, lambda: None, "run")
+    assert (len(tuned.validation_losses), len(tuned.default_losses)) == (num_seeds, num_seeds)
+
+
 def test_training_with_auto_is_training_with_the_weight_decay_that_it_chose() -> None:
     prepared, _, _ = table()
     options = {"device": "cpu", "seed": 1, "defaults": "data", "batch_size": 50, "num_epochs": 3}
     models, chosen = list[TrainedModel](), 0.0
     for decay in ("auto", "chosen"):
-        training = LinearTraining.model_validate(options | {"weight_decay": chosen or "auto"})
+        training = Training.model_validate(options | {"model": "linear-regression", "weight_decay": chosen or "auto"})
         models.append(plain(train)(RunFolder.open(f"run-{decay}", {}), prepared, training))
         assert models[0].steps is not None
         chosen = models[0].steps.weight_decay
@@ -320,15 +329,15 @@ def test_a_space_is_narrowed_as_it_is_typed(item: str, values: tuple[Any, ...]) 
         (["momentum=1"], "--space momentum=1", "one of lr, batch-size, epochs"),
         (["lr=1:0.1"], "--space lr=1:0.1", "the lower bound first"),
         (["lr=0.1:0.1"], "--space lr=0.1:0.1", "the lower bound first"),
-        (["lr=nan:1"], "--space lr=nan:1", "the lower bound first"),
+        (["lr=nan:1"], "--space lr, and nan", "a finite number"),
         (["lr=0.1:inf"], "--space lr, and inf", "a finite number"),
-        (["lr=-1:1"], "--space lr, and -1.0", "greater than 0"),
-        (["lr"], "--space lr, and nothing", "a number"),
+        (["lr=-1:1"], "--space lr, and -1", "greater than 0"),
+        (["lr"], "--space lr, and nothing", "a value"),
         (["lr=1:2:3"], "--space lr=1:2:3", "values by |, or LOW:HIGH"),
         (["lr=0.1", "lr=0.2"], "--space names lr twice", "each parameter once"),
         (["epochs=1.5"], "--space epochs, and 1.5", "a whole number"),
         (["epochs=0:4"], "--space epochs, and 0", "greater than or equal to 1"),
-        (["dropout=0.5:1"], "--space dropout, and 1.0", "less than 1"),
+        (["dropout=0.5:1"], "--space dropout, and 1", "less than 1"),
         (["schedule=warm"], "--space schedule, and warm", "'constant', 'cosine' or 'step'"),
         (["schedule=a:b"], "--space schedule=a:b", "values by |"),
         (["loss=huber"], "--space loss", "linear regression"),

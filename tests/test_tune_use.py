@@ -59,7 +59,7 @@ def test_every_field_that_a_search_may_find_is_left_out_of_the_form_which_would_
     )
     found("own", dataset="own", lr=0.5, batch_size=32, num_epochs=4, weight_decay=0.25, loss="huber", schedule="step")
     asked = tuned.resolved(parameters).training
-    assert (asked.steps.lr, asked.steps.batch_size, asked.steps.num_epochs, asked.steps.weight_decay) == (
+    assert (asked.lr, asked.batch_size, asked.num_epochs, asked.weight_decay) == (
         0.5,
         32,
         4,

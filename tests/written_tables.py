@@ -10,7 +10,7 @@ from tasks.data.io.discovery import find_table
 from tasks.data.schema import Request, Schema
 from tasks.data.table_dataset import Examined, examine_table, read_table
 from tasks.data.table_rows import Rows
-from tasks.parameters.own_data import OwnData
+from tasks.parameters.data import OwnData
 from tasks.records import ChampionData
 from tasks.serving.task import TaskName
 

@@ -15,8 +15,7 @@ from tasks.data.io.discovery import DataFile
 from tasks.data.schema import ImageSchema, Request, Schema, require_columns
 from tasks.errors import DataError, UsageError
 from tasks.parameters import EvaluateParameters, Learned, PredictParameters
-from tasks.parameters.form import Frozen
-from tasks.parameters.uses import WORDS
+from tasks.parameters.form import WORDS, Frozen
 from tasks.store import own_data, reading, verification
 
 
@@ -114,7 +113,7 @@ def _check_uses(given: dict[str, Any], parameters: Learned) -> None:
     for part in ("data", "gates"):
         values: Frozen = getattr(parameters, part, parameters)
         for name in given.get(part, {}):
-            if parameters.uses.isdisjoint(of := values.of_field(name)):
+            if not (of := values.use_of(name)) & parameters.uses:
                 flag = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{flag} with {parameters.name}", f"{WORDS[of]}, which it is for", f"leave {flag} out")
 

@@ -58,7 +58,7 @@ def as_gradmill_error(error: BaseException) -> GradmillError:
     if isinstance(error, GradmillError):
         return error
     if isinstance(error, CommandLineFault):
-        from tasks.parameters.faults import in_words
+        from tasks.parameters.form import in_words
 
         found = getattr(error, "format_message", error.__str__)().replace("Value error, ", "")
         found, of_value, expected = found.partition(": Input should be ")

@@ -17,8 +17,7 @@ from flows.cli.tables import add_row, on_output, print_line
 from tasks.data.report import UnfitData
 from tasks.errors import UsageError
 from tasks.machine.words import printable, readable
-from tasks.parameters import InspectParameters
-from tasks.parameters.uses import TABLES
+from tasks.parameters import InspectParameters, Use
 from tasks.serving.task import TASKS, TaskName
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def _examined(parameters: InspectParameters, folder: Path) -> "Examined | Examin
         parameters = parameters.model_copy(update={"target": kept.target})
     champion = own_data.of_champion(parameters.name)
     if kept is None and parameters.target is None and image_dataset.is_images(parameters.source):
-        if found := parameters.given(TABLES):
+        if found := parameters.list_given(Use.TABLES):
             raise UsageError(f"{found} and images", "options of images", "leave them out, or name a table")
         return image_dataset.inspect_images(
             image_dataset.find_images(parameters.source), name, parameters, None, folder

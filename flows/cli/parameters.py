@@ -15,8 +15,8 @@ from pydantic.fields import FieldInfo
 
 from flows.cli.options import COMPLETED, value_name
 from tasks.errors import UsageError
-from tasks.parameters import faults
-from tasks.parameters.form import of_the_book, option
+from tasks.parameters import Use
+from tasks.parameters.form import Frozen, Option, expected, option_of
 
 Parameters = TypeVar("Parameters", bound=BaseModel)
 
@@ -36,15 +36,19 @@ class _Value(NamedTuple):
     name: str
     part: str | None
     panel: str | None
-    fields: dict[str, FieldInfo]  # of each model that may be the part, by the word that tells it apart
+    model: type[BaseModel]  # that has the field
 
     @property
     def field(self) -> FieldInfo:
-        return next(iter(self.fields.values()))
+        return self.model.model_fields[self.name]
+
+    @property
+    def option(self) -> Option:
+        return option_of(self.field)
 
     @property
     def flag(self) -> str:
-        return option(self.field.metadata).flag or f"--{self.name.replace('_', '-')}"
+        return self.option.flag or f"--{self.name.replace('_', '-')}"
 
     @property
     def is_list(self) -> bool:
@@ -53,12 +57,10 @@ class _Value(NamedTuple):
 
     def help(self) -> str:
         """What it is, and what it is where it is left out: Rich would take the plain bracket for a style."""
-        notes = dict.fromkeys(field.description for field in self.fields.values() if field.description)
-        title = str(self.field.title)
-        if not notes or title.lower() != self.flag.lower().strip("-").replace("-", " "):
-            notes = dict.fromkeys([f"{title}:" if notes else f"{title}.", *notes])
-        shown, default = option(self.field.metadata), self.default()
-        words = " ".join(filter(None, [shown.help or " ".join(notes), shown.only]))
+        title, said, default = str(self.field.title), self.field.description, self.default()
+        if not said or title.lower() != self.flag.lower().strip("-").replace("-", " "):
+            said = f"{title}: {said}" if said else f"{title}."
+        words = " ".join(filter(None, [self.option.help or said, self.option.limits]))
         bounds = "; ".join([*[f"default: {default}"] * bool(default), *self.limits(), *["by commas"] * self.is_list])
         return f"{words} \\[{bounds}]" if bounds else words
 
@@ -72,23 +74,22 @@ class _Value(NamedTuple):
 
     def default(self) -> str | None:
         """In words; a flag has none."""
-        shown, value = option(self.field.metadata), self.field.default
-        if shown.empty or isinstance(value, bool):
-            return shown.empty or None
-        defaults = {model: field.default for model, field in self.fields.items()}
-        if len(set(defaults.values())) > 1 and not shown.metavar:
-            return of_the_book(defaults)
+        value = self.field.default
+        if self.option.empty or isinstance(value, bool):
+            return self.option.empty or None
+        if value is None and issubclass(self.model, Frozen):
+            return self.model.describe_default(self.name, Use.BOOK)
         return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
     def parameter(self) -> inspect.Parameter:
         """As typer reads it from a function; None is what was not given."""
-        shown, flag = option(self.field.metadata), self.flag
+        shown, flag = self.option, self.flag
         both: Any = {"help": self.help(), "autocompletion": COMPLETED.get(self.name)}
         kind: Any = str if shown.metavar else _typed(self.field.annotation)
         kind = list[str] if self.is_list and flag.startswith("-") else kind  # given twice, none is lost
         if flag.startswith("-"):
-            kinds = [each.annotation for each in self.fields.values()]
-            info: Any = typer.Option(flag, metavar=value_name(*kinds), rich_help_panel=self.panel, **both)
+            metavar = value_name(self.field.annotation)
+            info: Any = typer.Option(flag, metavar=metavar, rich_help_panel=self.panel, **both)
         else:
             info = typer.Argument(metavar=shown.metavar or (flag if flag.isupper() else None), **both)
         annotation = Annotated[kind | None, info]
@@ -103,8 +104,8 @@ class _Value(NamedTuple):
             try:
                 given = [each for row in csv.reader(filter(None, given), skipinitialspace=True) for each in row]
             except csv.Error as error:
-                expected = "values by commas, one with a line break in double quotes"
-                raise UsageError(f"{self.flag} {', '.join(map(repr, given))}", expected, "quote it") from error
+                form = "values by commas, one with a line break in double quotes"
+                raise UsageError(f"{self.flag} {', '.join(map(repr, given))}", form, "quote it") from error
         (document.setdefault(self.part, {}) if self.part else document)[self.name] = given
 
 
@@ -129,21 +130,13 @@ def _typed(annotation: Any) -> Any:
 def _values(parameters: type[BaseModel]) -> Iterator[_Value]:
     """Those of the command's model in its order, each part with its own."""
     for part, field in parameters.model_fields.items():
-        if option(field.metadata).noted:
-            continue
-        kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if _is_model(kind)]
-        tag = str(field.discriminator)
-        models = {str(kind.model_fields[tag].default) if len(kinds) > 1 else "": kind.model_fields for kind in kinds}
-        if not models:
-            yield _Value(part, None, None, {"": field})
-        for name in dict.fromkeys(name for fields in models.values() for name in fields):
-            having = {model: fields[name] for model, fields in models.items() if name in fields}
-            if not any(each.exclude for each in having.values()):
-                yield _Value(name, part, field.title, having)
-
-
-def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            for name, each in kind.model_fields.items():
+                if not each.exclude:
+                    yield _Value(name, part, field.title, kind)
+        elif option_of(field).is_typed:
+            yield _Value(part, None, None, parameters)
 
 
 def taking(parameters: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -180,9 +173,9 @@ def validated(kind: type[Parameters], document: dict[str, Any], command: str) ->
         first, to_do = error.errors()[0], f"see gradmill {command} --help"
         flags = {value.name: value.flag for value in _values(kind)}
         name = next((part for part in reversed(first["loc"]) if part in flags), None)
-        given = "is missing" if first["input"] in (None, "") else first["input"]
+        given = "is missing" if first["type"] == "missing" or first["input"] == "" else first["input"]
         found = f"{flags[name]} {given}" if name else "options that do not go together"
-        raise UsageError(found, EXPECTED.get(str(name), faults.expected(error)), to_do) from error
+        raise UsageError(found, EXPECTED.get(str(name), expected(error)), to_do) from error
 
 
 def given_options(parameters: BaseModel, leave_out: set[str]) -> list[str]:

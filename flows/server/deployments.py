@@ -50,9 +50,9 @@ from tasks.parameters import (
     PredictParameters,
     RetrainParameters,
     TuneParameters,
-    faults,
-    narrowed_form,
+    narrow_form,
 )
+from tasks.parameters.form import expected
 from tasks.store.schedules import Schedule
 
 TAG = "gradmill"  # prefect.yaml gives it to every deployment, and so to their runs and these runs' events
@@ -98,7 +98,7 @@ class DeploymentSpec(NamedTuple):
         """
         form = FORMS[self.code["entrypoint"]]
         if issubclass(form, Learned):
-            form = narrowed_form(form, parameters.get("parameters", {}))
+            form = narrow_form(form, parameters.get("parameters", {}))
         return self.code | {"parameter_openapi_schema": describe_form(form)}
 
     def for_schedule(self, schedule: Schedule) -> "DeploymentSpec":
@@ -409,7 +409,7 @@ def merge_parameters(
         where = ".".join(str(part) for part in first["loc"] if part not in list(ModelName))  # the kind
         value = "" if isinstance(first["input"], dict) else f": {first['input']!r}"  # all of them may hold a secret
         found = f"{deployment} refuses {where or 'these parameters'}{value}"
-        raise UsageError(found, faults.expected(error), SEE_THE_FORM.format(deployment)) from error
+        raise UsageError(found, expected(error), SEE_THE_FORM.format(deployment)) from error
     return wanted
 
 

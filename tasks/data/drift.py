@@ -23,7 +23,7 @@ from tasks.data.split import TEST, TRAINING, Split
 from tasks.data.table_rows import Rows
 from tasks.machine import side_by_side
 from tasks.machine.words import counted, readable
-from tasks.parameters.own_data import NO_WINDOW
+from tasks.parameters.data import NO_WINDOW
 from tasks.records import ChampionData
 from tasks.serving import drift
 from tasks.store.verified import RESTORE

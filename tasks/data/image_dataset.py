@@ -40,7 +40,7 @@ from tasks.errors import DataError, UsageError
 from tasks.machine import lettering
 from tasks.machine.words import counted
 from tasks.parameters import Data
-from tasks.parameters.own_data import OwnData
+from tasks.parameters.data import OwnData
 from tasks.records import ChampionData, PreparedDataset, RawDataset
 from tasks.serving.contract import IMAGES
 from tasks.serving.task import TASKS, TaskName

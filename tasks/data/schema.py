@@ -14,7 +14,7 @@ from tasks.data.recipe import Column, Columns, Pixels, SplitRule
 from tasks.data.report import Finding, error, note, require_fit, warning
 from tasks.errors import UsageError
 from tasks.machine.words import listed, nearest
-from tasks.parameters.own_data import OwnData
+from tasks.parameters.data import OwnData
 from tasks.records import Splits
 from tasks.serving.task import TaskName
 from tasks.store.record import Lasting

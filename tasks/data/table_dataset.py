@@ -30,7 +30,7 @@ from tasks.errors import DataError
 from tasks.machine import side_by_side
 from tasks.machine.words import counted
 from tasks.parameters import Data
-from tasks.parameters.own_data import NO_WINDOW
+from tasks.parameters.data import NO_WINDOW
 from tasks.records import ChampionData, PreparedDataset, RawDataset
 from tasks.serving.task import TASKS, TaskName
 from tasks.store import artifact_paths, folders, locks, names

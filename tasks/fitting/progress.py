@@ -11,7 +11,7 @@ from tasks.judging.task import BOOK, Task
 from tasks.machine import progress
 from tasks.machine.telling import tell
 from tasks.machine.words import counted, readable
-from tasks.networks.training import Measured
+from tasks.networks.training import EpochMetrics
 from tasks.parameters import Training
 from tasks.records import Epoch
 from tasks.serving.task import find_task
@@ -30,15 +30,15 @@ class Watch:
         self._training, self._task = training, BOOK[find_task(training.model).name]
         self._path, name = run.file(LEARNING_CURVE), run.name or training.model.value
         self._shown = live.Picture(f"{name}-learning-curve", "loss and accuracy by epoch")
-        self._trained = live.Progress(training.steps.num_epochs, "epochs trained")
+        self._trained = live.Progress(training.hyperparameters.num_epochs, "epochs trained")
 
-    def to_the_end(self, epochs: Iterator[Measured]) -> tuple[Epoch, ...]:
+    def to_the_end(self, epochs: Iterator[EpochMetrics]) -> tuple[Epoch, ...]:
         """Train; return the learning curve.
 
         Raises:
             TrainingDiverged: the loss is no longer a finite number.
         """
-        total = self._training.steps.num_epochs
+        total = self._training.hyperparameters.num_epochs
         every = math.ceil(total / LINES_PER_RUN)
         curve: list[Epoch] = []
         with progress.bar(MofNCompleteColumn()) as bar:
@@ -55,39 +55,39 @@ class Watch:
 
     def _tell_of_the_end(self, curve: Sequence[Epoch]) -> None:
         """Say how it ended: with early stopping, when, and whose weights are kept."""
-        total, best = self._training.steps.num_epochs, kept(curve, self._training)
-        end, is_short = counted(len(curve), "epoch"), len(curve) < total
-        if self._training.patience:
-            end = f"stopped early after {len(curve)} of {counted(total, 'epoch')}" if is_short else end
-            end += f", the weights of epoch {best.epoch} kept"
-        elif is_short:
+        total, best = self._training.hyperparameters.num_epochs, find_kept_epoch(curve, self._training)
+        end, patience = counted(len(curve), "epoch"), self._training.patience
+        if patience and len(curve) < total and len(curve) - best.epoch >= patience:
+            end = f"stopped early after {len(curve)} of {counted(total, 'epoch')}"
+        elif len(curve) < total:
             end = f"converged after {end}"
+        end += f", the weights of epoch {best.epoch} kept" if patience else ""
         on_validation = "" if best.validation_loss is None else f", validation loss {readable(best.validation_loss, 3)}"
         short = f"{end}: train loss {readable(best.train_loss, 3)}{on_validation}"
         tell(f"{end}: {_sentence(best, self._task)}", short=short)
 
     def picture(self, curve: Sequence[Epoch]) -> FileRef:
         """The whole learning curve, drawn and shown."""
-        best = kept(curve, self._training)
+        best = find_kept_epoch(curve, self._training)
         picture = plots.save(plots.draw_learning_curve(curve, self._task.curves, best.epoch), self._path)
         if live.in_a_run():
             self._shown.show(self._path)
-            self._trained.show(self._training.steps.num_epochs)
+            self._trained.show(self._training.hyperparameters.num_epochs)
         return picture
 
 
-def kept(curve: Sequence[Epoch], training: Training) -> Epoch:
+def find_kept_epoch(curve: Sequence[Epoch], training: Training) -> Epoch:
     """The epoch whose weights are kept: the last, but with early stopping the one of the smallest validation loss."""
     return min(curve, key=lambda point: point.validation_loss or 0.0) if training.patience else curve[-1]
 
 
-def _point(epoch: int, measured: Measured, training: Training) -> Epoch:
+def _point(epoch: int, measured: EpochMetrics, training: Training) -> Epoch:
     on_train, on_test, on_validation = measured
-    losses = {name: each["loss"] for name, each in measured._asdict().items() if each is not None}
+    losses = {name: each["loss"] for name, each in measured._asdict().items() if each}
     if not all(map(math.isfinite, losses.values())):
         found = ", ".join(f"{name} loss {loss}" for name, loss in losses.items())
         raise TrainingDiverged(
-            f"{found} in epoch {epoch} at lr {training.steps.lr}",
+            f"{found} in epoch {epoch} at lr {training.hyperparameters.lr}",
             "finite losses",
             "use a smaller --lr",
         )
@@ -97,8 +97,8 @@ def _point(epoch: int, measured: Measured, training: Training) -> Epoch:
         train_accuracy=on_train.get("accuracy"),
         test_loss=on_test["loss"],
         test_accuracy=on_test.get("accuracy"),
-        validation_loss=on_validation and on_validation["loss"],
-        validation_accuracy=on_validation and on_validation.get("accuracy"),
+        validation_loss=on_validation.get("loss"),
+        validation_accuracy=on_validation.get("accuracy"),
     )
 
 

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from tasks.data.recipe import Columns
 from tasks.errors import UsageError
-from tasks.parameters import Loss, Schedule, Training, faults
-from tasks.parameters.uses import WORDS
+from tasks.parameters import Loss, Schedule, Training
+from tasks.parameters.form import WORDS, expected
 from tasks.records import PreparedDataset
 from tasks.store.tuned import Setting
 
@@ -21,7 +21,7 @@ OPTIONS = {
     "lr": "lr", "batch-size": "batch_size", "epochs": "num_epochs", "schedule": "schedule", "loss": "loss",
     "weight-decay": "weight_decay", "dropout": "dropout",
 }  # fmt: skip
-WHOLE, OF_WORDS, BY_DECADES = {"num_epochs", "batch_size"}, {"schedule", "loss"}, {"lr", "weight_decay"}
+OF_WORDS, BY_DECADES = {"schedule", "loss"}, {"lr", "weight_decay"}
 EXAMPLE = "write it as in --space lr=0.05:1,epochs=10|20,schedule=cosine"
 # Rates that fall: at a constant one the losses of five seeds lie apart by 0.02, and the luckiest trials win.
 SCHEDULES = CategoricalDistribution((Schedule.COSINE.value, Schedule.STEP.value))
@@ -75,9 +75,19 @@ def find_given(space: Space, training: Training) -> Settings:
     return {field: value for field, value in given.items() if value is not None and _contains(space[field], value)}
 
 
+def _contains(values: BaseDistribution, value: Setting) -> bool:
+    if isinstance(values, FloatDistribution | IntDistribution):
+        return isinstance(value, int | float) and values.low <= value <= values.high
+    return isinstance(values, CategoricalDistribution) and value in values.choices
+
+
 def shorten(space: Space, params: Settings) -> Settings:
     """Numbers with three digits, which a person can type again; more make no other model."""
-    return {field: _shorten(space[field], value) for field, value in params.items()}
+    short = dict(params)
+    for field, values in space.items():
+        if isinstance(values, FloatDistribution):
+            short[field] = min(max(float(f"{params[field]:.3g}"), values.low), values.high)
+    return short
 
 
 def describe_settings(settings: Settings) -> str:
@@ -107,50 +117,31 @@ def narrow_space(training: Training, items: Sequence[str]) -> Space:
 
 def _parse(training: Training, field: str, name: str, text: str) -> BaseDistribution:
     ends = text.split(":")
-    if len(ends) == 1:
-        values = dict.fromkeys(_value(training, field, name, each) for each in text.split("|"))
-        return CategoricalDistribution(tuple(values))
-    if len(ends) > 2 or field in OF_WORDS:
+    if len(ends) > 2 or (len(ends) == 2 and field in OF_WORDS):
         raise UsageError(f"--space {name}={text}", "values by |" + ", or LOW:HIGH" * (field not in OF_WORDS), EXAMPLE)
-    low, high = (float(_number(field, name, each)) for each in ends)
+    values = [_read_value(training, field, name, each) for each in (ends if len(ends) > 1 else text.split("|"))]
+    if len(ends) == 1:
+        return CategoricalDistribution(tuple(dict.fromkeys(values)))
+    low, high = map(float, values)
     if not low < high:
         instead = ends[0] if low == high else f"{ends[1]}:{ends[0]}"
         raise UsageError(f"--space {name}={text}", "the lower bound first", f"write {name}={instead}")
-    for end in ends:
-        _value(training, field, name, end)
-    if field in WHOLE:
+    if field in ("num_epochs", "batch_size"):
         return IntDistribution(int(low), int(high), log=field == "batch_size")
     return FloatDistribution(low, high, log=field in BY_DECADES and low > 0)
 
 
-def _value(training: Training, field: str, name: str, text: str) -> Setting:
+def _read_value(training: Training, field: str, name: str, text: str) -> Setting:
     """A value that this model can be trained with."""
-    value = text.strip() if field in OF_WORDS else _number(field, name, text)
-    if training.possible_uses.isdisjoint(of := training.of_field(field)):
+    value = text.strip()
+    if not (of := training.use_of(field)) & training.possible_uses:
         raise UsageError(f"--space {name}", f"{WORDS[of]}, which it is for", "leave it out")
     try:
-        type(training).model_validate(training.model_dump() | {"defaults": training.defaults, field: value})
+        given = training.model_dump() | {"defaults": training.defaults, field: value}
+        found: Setting = getattr(Training.model_validate(given), field)
     except ValidationError as error:
-        found = f"--space {name}, and {value}"
-        raise UsageError(found, faults.expected(error), f"see gradmill retrain --help on --{name}") from error
-    return value
-
-
-def _number(field: str, name: str, text: str) -> int | float:
-    try:
-        return int(text) if field in WHOLE else float(text)
-    except ValueError as error:
-        kind = "a whole number" if field in WHOLE else "a number"
-        raise UsageError(f"--space {name}, and {text.strip() or 'nothing'}", kind, EXAMPLE) from error
-
-
-def _contains(domain: BaseDistribution, value: Setting) -> bool:
-    if isinstance(domain, FloatDistribution | IntDistribution):
-        return isinstance(value, int | float) and domain.low <= value <= domain.high
-    return isinstance(domain, CategoricalDistribution) and value in domain.choices
-
-
-def _shorten(domain: BaseDistribution, value: Setting) -> Setting:
-    if not isinstance(domain, FloatDistribution) or not isinstance(value, float):
-        return value
-    return min(max(float(f"{value:.3g}"), domain.low), domain.high)
+        said = f"--space {name}, and {value or 'nothing'}"
+        raise UsageError(said, expected(error), f"see gradmill retrain --help on --{name}") from error
+    if found == "auto":
+        raise UsageError(f"--space {name}, and auto", "a number", EXAMPLE)
+    return value if field in OF_WORDS else found

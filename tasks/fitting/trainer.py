@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -29,7 +29,7 @@ from tasks.fitting.splits import load_split
 from tasks.judging.objective import Objective
 from tasks.machine import side_by_side
 from tasks.machine.telling import tell
-from tasks.networks.centring import Centred, mean_and_curvature
+from tasks.networks.centring import CentredSGD, mean_and_curvature
 from tasks.networks.examples import Examples
 from tasks.networks.linear_regression import (
     HUBER_BETA,
@@ -37,7 +37,6 @@ from tasks.networks.linear_regression import (
     LinearRegressionConcise,
     LinearRegressionScratch,
 )
-from tasks.networks.softmax_regression import Loss as LossFunction
 from tasks.networks.softmax_regression import (
     SoftmaxRegressionConcise,
     SoftmaxRegressionScratch,
@@ -46,7 +45,6 @@ from tasks.networks.softmax_regression import (
     weighted_cross_entropy_gradient,
 )
 from tasks.networks.tabular import (
-    NONE,
     AveragedSGD,
     Encoding,
     Moments,
@@ -57,26 +55,24 @@ from tasks.networks.tabular import (
     compute_moments,
     differentiate,
     make_preconditioner,
-    shuffle_in_parts,
     train_epoch_whole,
-    until_converged,
-    until_settled,
 )
 from tasks.networks.training import (
     SGD,
     ConciseSGD,
-    Epoch,
-    Measured,
+    EpochMetrics,
     Network,
     Optimizer,
-    decaying,
-    learning_rates,
+    RunEpoch,
+    group_parameters,
+    list_learning_rates,
     outputs,
     stop_early,
+    stop_when,
     train,
     train_epoch,
 )
-from tasks.parameters import Implementation, Loss, Steps, Training
+from tasks.parameters import Hyperparameters, Implementation, Loss, Training
 from tasks.records import PreparedDataset
 from tasks.store.record import FileRef
 
@@ -101,7 +97,7 @@ MOMENTUM = 0.9  # the book's: where curvature falls to a hundredth on the way, t
 MINIBATCH_MOMENTUM = 0.5  # of minibatches more lets their noise last: tried on a class of 1 % and one of 24 %
 TOLERANCE = 1e-5  # of the gradient at the start; the objective is then within 1e-6 of its optimum
 # The second derivative of each loss by its output, at most; of cross-entropy it is that of softmax (Böhning, 1992).
-# Steps of one over it go down for certain, and those of a squared loss end at its optimum at once.
+# Hyperparameters of one over it go down for certain, and those of a squared loss end at its optimum at once.
 CURVATURE = {Loss.SQUARED: 1.0, Loss.HUBER: 2.0, Loss.CROSS_ENTROPY: 0.5}
 SAMPLE = 2**15  # rows whose covariance stands for that of millions: minibatches need no better
 SCORES = 2**17  # of a sample of rows, by which the objective is followed from pass to pass
@@ -120,21 +116,14 @@ SOFTMAX: dict[Implementation, Callable[..., Network]] = {
 }
 
 
-class Splits(NamedTuple):
-    """What weights are fitted to, what is watched meanwhile, and the test split; all on one device."""
-
-    train: Examples
-    validation: Examples | None
-    test: Examples
-
-
 class TrainingRun(NamedTuple):
     """A network and the epochs that train it, once they are asked for; ``training`` has every value that was found."""
 
     net: Network
-    epochs: Iterator[Measured]
+    epochs: Iterator[EpochMetrics]
     training: Training
-    num_examples: int  # that weights are fitted to
+    prepared: PreparedDataset  # with statistics of the examples that weights are fitted to
+    num_examples: int  # of these
     num_validation: int
     num_slots: int = 0  # whose effects are kept: behind them lie those of unknown codes
     collinear: tuple[str, ...] = ()  # columns that others determine
@@ -150,7 +139,7 @@ class TrainingRun(NamedTuple):
         if "effects" in weights:
             weights["effects"] = weights["effects"][: self.num_slots].clone()
         if not all(each.isfinite().all() for each in weights.values()):
-            found = f"weights beyond the range of float32 at lr {self.training.steps.lr}"
+            found = f"weights beyond the range of float32 at lr {self.training.lr}"
             raise TrainingDiverged(found, "finite weights", "use a smaller --lr")
         return weights
 
@@ -160,8 +149,9 @@ class Trainer:
 
     def __init__(self, training: Training, prepared: PreparedDataset, device: torch.device) -> None:
         self.training, self.prepared, self.device = training, prepared, device
-
         self.is_scratch = training.implementation is Implementation.SCRATCH  # gradients and steps are written out
+        self.class_weights: Tensor | None = None  # none: all examples count alike
+        self.is_deterministic = False  # whether any seed gives the same weights
 
     def with_training(self, training: Training) -> Trainer:
         """The same data, trained otherwise."""
@@ -175,15 +165,19 @@ class Trainer:
         """
         return load_split(self.prepared, name).to(self.device)
 
-    def hold_out(self, share: float, generator: torch.Generator) -> tuple[Trainer, Examples, Examples]:
-        """The training examples without a random ``share``, and these, and who trains on what is left.
+    def hold_out(
+        self, share: float, generator: torch.Generator, asked: str = ""
+    ) -> tuple[Trainer, Examples, Examples | None]:
+        """Who trains, the training examples without a random ``share``, and these; None where it is 0.
 
         Raises:
-            UsageError: so few examples are left for training, or held out, that they say nothing.
+            UsageError: so few examples are left for training, or held out, that they say nothing; ``asked`` is named.
             DataError: a file is missing or has changed since it was prepared.
         """
+        if not share:
+            return self, self.load("train"), None
         fitted, validation = load_split(self.prepared, "train").to(self.device).without(share, generator)
-        require_enough(share, len(fitted), len(validation))
+        require_enough(share, len(fitted), len(validation), asked)
         return self, fitted, validation
 
     def begin_training(self, generator: torch.Generator) -> TrainingRun:
@@ -193,76 +187,69 @@ class Trainer:
             UsageError: so few examples are left for training, or held out, that they say nothing.
             DataError: a file is missing or has changed since it was prepared.
         """
-        share, validation = self.training.validation, None
-        if share:
-            _, fitted, validation = self.hold_out(share, generator)
-        else:
-            fitted = self.load("train")
-        return self.start(Splits(fitted, validation, self.load("test")), generator)
+        trainer, fitted, validation = self.hold_out(self.training.validation, generator)
+        return trainer.start(fitted, validation, trainer.load("test"), generator)
 
-    def start(self, splits: Splits, generator: torch.Generator) -> TrainingRun:
-        """The network at its start, and the epochs that train it on these splits."""
-        net, optimizer = self.build(self.training.steps, generator)
-        return self.run(self.training, net, optimizer, splits, generator)
+    def start(
+        self, fitted: Examples, validation: Examples | None, test: Examples | None, generator: torch.Generator
+    ) -> TrainingRun:
+        """The network at its start, and the epochs that fit it to examples and measure it on others."""
+        net, optimizer = self.build(self.training.hyperparameters, generator)
+        return self.run(self.training.hyperparameters, net, optimizer, fitted, validation, test, generator)
 
-    def build(
-        self, steps: Steps, generator: torch.Generator, class_weights: Tensor | None = None
-    ) -> tuple[Network, Optimizer]:
+    def build(self, values: Hyperparameters, generator: torch.Generator) -> tuple[Network, Optimizer]:
         """The network with the book's start, drawn on the CPU so that every device starts alike, and its optimizer."""
         num_inputs = math.prod(self.prepared.recipe.input.shape)
-        net: Network
+        net: Any
         implementation = self.training.implementation
         if self.prepared.task == "regression":
             net = LINEAR[implementation](num_inputs, self.training.loss.value, generator)
         else:
             options: dict[str, Any] = {"dropout_probability": self.training.dropout}
-            if class_weights is not None and self.is_scratch:
-                options["loss_gradient"] = weighted_cross_entropy_gradient(class_weights)
-            elif class_weights is not None:
-                options["loss"] = weighted_cross_entropy(class_weights)
+            if self.class_weights is not None and self.is_scratch:
+                options["loss_gradient"] = weighted_cross_entropy_gradient(self.class_weights)
+            elif self.class_weights is not None:
+                options["loss"] = weighted_cross_entropy(self.class_weights)
             net = SOFTMAX[implementation](num_inputs, len(self.prepared.class_names), generator, **options)
         net.to(self.device)
-        return net, self.make_optimizer(net, steps.lr, steps.weight_decay)
+        return net, self.make_optimizer(net, values.lr, values.weight_decay)
 
     def make_optimizer(self, net: Network, lr: float, weight_decay: float, momentum: float = 0.0) -> SGD:
         """The implementation's SGD; momentum is Nesterov's."""
         kind = SGD if self.is_scratch else ConciseSGD
-        return kind(decaying(net.parameters(), weight_decay), lr, momentum)
+        return kind(group_parameters(net.parameters(), weight_decay), lr, momentum)
 
     def run(
         self,
-        training: Training,
+        values: Hyperparameters,
         net: Network,
         optimizer: Optimizer,
-        splits: Splits,
+        fitted: Examples,
+        validation: Examples | None,
+        test: Examples | None,
         generator: torch.Generator,
-        run_epoch: Epoch = train_epoch,
-        until: Callable[[Iterator[Measured]], Iterator[Measured]] = iter,
+        run_epoch: RunEpoch = train_epoch,
+        has_ended: Callable[[], bool] | None = None,
+        **found: Any,
     ) -> TrainingRun:
-        """The epochs of ``net``, ``until`` or with patience until it is at an end; ``training`` has every value."""
-        steps = training.steps
-        rates = learning_rates(training.schedule, steps.lr, steps.num_epochs)
-        epochs = until(
-            train(
-                net,
-                optimizer,
-                splits.train,
-                splits.test,
-                rates,
-                steps.batch_size,
-                generator,
-                splits.validation,
-                run_epoch,
-            )
-        )
+        """The epochs of ``net`` until it ``has_ended``, or with patience; ``found`` is more of the ``TrainingRun``."""
+        training = self.training.model_copy(update=values.model_dump())
+        rates = list_learning_rates(training.schedule, values.lr, values.num_epochs)
+        size = values.batch_size
+        epochs = train(net, optimizer, fitted, test, rates, size, generator, validation, run_epoch)
+        if has_ended:
+            epochs = stop_when(epochs, has_ended)
         if training.patience:
             epochs = stop_early(epochs, net, training.patience)
-        return TrainingRun(net, epochs, training, len(splits.train), len(splits.validation or ()))
+        return TrainingRun(net, epochs, training, self.prepared, len(fitted), len(validation or ()), **found)
 
     def validation_losses(self, fitted: Examples, validation: Examples, generator: torch.Generator) -> Iterator[float]:
-        """Train on ``fitted`` and say after each epoch what the loss on ``validation`` is, without a penalty."""
-        for measured in self.start(Splits(fitted, None, validation), generator).epochs:
-            yield measured.test["loss"]
+        """Train on ``fitted`` and say after each epoch what the loss on ``validation`` is, without a penalty.
+
+        By class weights if there are any; of a regression half the mean squared error, in the target's units.
+        """
+        for measured in self.start(fitted, validation, None, generator).epochs:
+            yield measured.validation["loss"]
 
     def find_num_epochs(self, num_examples: int) -> int | None:
         """How many epochs so many examples are trained for; None: as many as it takes to converge."""
@@ -275,41 +262,75 @@ class OwnTrainer(Trainer):
     def __init__(self, training: Training, prepared: PreparedDataset, device: torch.device) -> None:
         super().__init__(training, prepared, device)
         self.objective = Objective.of(training, prepared)
-        of_classes = self.objective.class_weights
-        self.class_weights = torch.tensor(of_classes, device=device) if of_classes else None
+        if weights := self.objective.class_weights:
+            self.class_weights = torch.tensor(weights, device=device)
 
-    def find_steps(self, num_examples: int, weight_decay: float) -> Steps:
+    def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
         """What was given, and what follows from so many examples where it was not."""
         raise NotImplementedError
 
-    def with_steps(self, num_examples: int) -> Training:
-        """The training once every value is known."""
-        steps = self.find_steps(num_examples, self.objective.weight_decay)
-        return self.training.model_copy(update=steps.model_dump())
+    def refit(self, is_fitted: NDArray[np.bool_]) -> PreparedDataset:
+        """The data with statistics of some training examples ``(n,)`` only: how many each class has.
 
-    def split_validation(self, share: float) -> tuple[Examples, Examples | None]:
-        """The training examples without those of validation, and these: the data's own part, or else a ``share``."""
-        raise NotImplementedError
+        Raises:
+            DataError: the file is missing or has changed since it was prepared.
+        """
+        if not self.prepared.class_names:
+            return self.prepared
+        _, truth = read_split(self.prepared.train, self.prepared)
+        counts = count_codes(truth[is_fitted], len(self.prepared.class_names)).tolist()
+        return self.prepared.model_copy(update={"class_counts": tuple(counts)})
+
+    def hold_out(
+        self, share: float, generator: torch.Generator, asked: str = ""
+    ) -> tuple[Trainer, Examples, Examples | None]:
+        """Who trains, the training examples without those of validation, and these: the data's own, or a ``share``.
+
+        A share has the largest split keys, so that equal rows are on one side, and no statistics see it.
+
+        Raises:
+            UsageError: so few examples are left for training, or held out, that they say nothing; ``asked`` is named.
+            DataError: a file is missing or has changed since it was prepared.
+        """
+        if self.prepared.validation:
+            return self, self.load("train"), self.load("validation")
+        if not share:
+            return self, self.load("train"), None
+        is_held_out = hold_out(read_split_keys(self.prepared), share)
+        require_enough(share, int((~is_held_out).sum()), int(is_held_out.sum()), asked)
+        trainer = type(self)(self.training, self.refit(~is_held_out), self.device)
+        train = trainer.load("train")
+        indices = (torch.from_numpy(np.flatnonzero(each)).to(self.device) for each in (~is_held_out, is_held_out))
+        fitted, validation = (train.at(index) for index in indices)
+        return trainer, fitted, validation
 
     def begin_training(self, generator: torch.Generator) -> TrainingRun:
         """Read the splits, find what was not given, and build what learns them."""
-        fitted, validation = self.split_validation(self.training.validation)
-        require_validation(self.training, validation if self.prepared.validation else None)
-        trainer: Trainer = self
-        if self.training.weight_decay == "auto":
+        training = self.training
+        trainer, fitted, validation = self.hold_out(training.validation, generator)
+        if validation is None and training.patience:
+            found = "--patience, and no row is one of validation"
+            raise UsageError(found, "rows to watch", "hold some out: --validation 0.1")
+        if validation is not None and (training.patience or training.weight_decay == "auto"):
+            require_rows_to_choose_by(validation)
+        if validation is not None and self.prepared.validation and training.validation:
+            tell(f"the {len(validation)} rows that are named validation are watched, and no further share is held out")
+        if training.weight_decay == "auto":
             decay = self.choose_weight_decay()
             tell(f"weight decay {decay:.3g} has the smallest validation loss")
-            trainer = self.with_training(self.training.model_copy(update={"weight_decay": decay}))
-        run = trainer.start(Splits(fitted, validation, self.load("test")), generator)
+            trainer = trainer.with_training(training.model_copy(update={"weight_decay": decay}))
+        run = trainer.start(fitted, validation, trainer.load("test"), generator)
         tell(run.note, short="")
+        if run.collinear:
+            tell(f"{', '.join(run.collinear)}: {DETERMINED}")
         return run
 
     def choose_weight_decay(self) -> float:
         """The penalty of a short grid with the smallest loss on a validation part; each sees rows in the same order."""
-        share, losses = self.training.validation or VALIDATION, dict[float, float]()
-        if not self.prepared.validation:
-            require_rows_to_choose(self.prepared.num_train, share)
-        trainer, fitted, validation = self.hold_out(share, torch.Generator())
+        losses = dict[float, float]()
+        share = self.training.validation or VALIDATION
+        trainer, fitted, held_out = self.hold_out(share, torch.Generator(), "--weight-decay auto")
+        validation = require_rows_to_choose_by(held_out)
         for decay in list_decays(self.training.loss, self.prepared.num_train):
             candidate = trainer.with_training(
                 self.training.model_copy(update={"weight_decay": decay, "patience": None})
@@ -318,67 +339,41 @@ class OwnTrainer(Trainer):
                 *_, losses[decay] = candidate.validation_losses(fitted, validation, generator)
         return min(losses, key=lambda decay: (math.isnan(losses[decay]), losses[decay]))
 
+    def validation_losses(self, fitted: Examples, validation: Examples, generator: torch.Generator) -> Iterator[float]:
+        """The same; where class weights count, by the objective."""
+        run = self.start(fitted, validation, None, generator)
+        for measured in run.epochs:
+            is_weighted = self.class_weights is not None
+            yield compute_loss(run.net, validation, self.objective) if is_weighted else measured.validation["loss"]
+
 
 class ImageTrainer(OwnTrainer):
     """Trains on own pictures: the book's network and loop, a small penalty, and steps enough for few pictures."""
 
-    def split_validation(self, share: float) -> tuple[Examples, Examples | None]:
-        """The pictures of the data's validation part, or a ``share`` of the training pictures, if there is one.
-
-        Those have the largest split keys, so that equal pictures are on one side.
-        """
-        train = load_split(self.prepared, "train").to(self.device)
-        if self.prepared.validation:
-            return train, self.load("validation")
-        if not share:
-            return train, None
-        is_held_out = torch.from_numpy(hold_out(read_split_keys(self.prepared), share)).to(self.device)
-        fitted, validation = (train.at(torch.nonzero(each).squeeze(1)) for each in (~is_held_out, is_held_out))
-        require_enough(share, len(fitted), len(validation))
-        return fitted, validation
-
-    def hold_out(self, share: float, generator: torch.Generator) -> tuple[Trainer, Examples, Examples]:
-        """The same, of a ``share`` that is not 0; class weights are those of the pictures that are left."""
-        fitted, held_out = self.split_validation(share)
-        validation = cast("Examples", held_out)  # there is one, of a share
-        counts = torch.bincount(fitted.y, minlength=len(self.prepared.class_names)).tolist()
-        prepared = self.prepared.model_copy(update={"class_counts": tuple(counts)})
-        return ImageTrainer(self.training, prepared, self.device), fitted, validation
-
-    def find_steps(self, num_examples: int, weight_decay: float) -> Steps:
+    def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
         """What was given, and what follows from the pictures where it was not."""
         num_inputs = math.prod(self.prepared.recipe.input.shape)
-        return find_image_steps(self.training, num_examples, num_inputs, weight_decay)
+        return find_image_steps(self.training, num_examples, num_inputs, self.objective.weight_decay)
 
     def find_num_epochs(self, num_examples: int) -> int:
         """How many epochs so many pictures are trained for."""
-        return self.find_steps(num_examples, 0.0).num_epochs
+        return self.find_hyperparameters(num_examples).num_epochs
 
-    def start(self, splits: Splits, generator: torch.Generator) -> TrainingRun:
-        """The network at the book's start, and the epochs that train it on these splits."""
-        training = self.with_steps(len(splits.train))
-        steps = training.steps
-        net, optimizer = self.build(steps, generator, self.class_weights)
-        mean = self.find_mean_to_centre(splits.train, steps.lr)
-        optimizer = optimizer if mean is None else Centred(optimizer, net, mean)
-        note = f"minibatches of {steps.batch_size}, learning rate {steps.lr:g}, weight decay {steps.weight_decay:.3g}"
-        note += "" if mean is None else ", pixels less their mean"
-        return self.run(training, net, optimizer, splits, generator)._replace(note=note)
-
-    def find_mean_to_centre(self, train: Examples, lr: float) -> Tensor | None:
-        """The mean picture ``(inputs,)``, where steps at this rate would not settle on pixels as they are; else None.
+    def start(
+        self, fitted: Examples, validation: Examples | None, test: Examples | None, generator: torch.Generator
+    ) -> TrainingRun:
+        """The network at the book's start, and the epochs that train it, on pixels less their mean where they must be.
 
         A step at equal probabilities leaves ``1 - lr * curvature / classes`` of the error along the mean: beyond 2 it
         grows. Fashion-MNIST has 1.1; colour pictures on white, with three classes, 17.
         """
-        mean, curvature = mean_and_curvature(train)
-        return mean if lr * curvature / len(self.prepared.class_names) > LARGEST_STEP else None
-
-    def validation_losses(self, fitted: Examples, validation: Examples, generator: torch.Generator) -> Iterator[float]:
-        """Train on ``fitted`` and say after each epoch what the objective on ``validation`` is, without its penalty."""
-        run, truth = self.start(Splits(fitted, None, validation), generator), validation.y.cpu().numpy()
-        for _ in run.epochs:
-            yield self.objective.mean(outputs(run.net, validation).cpu().numpy(), truth)
+        values = self.find_hyperparameters(len(fitted))
+        net, optimizer = self.build(values, generator)
+        note = describe_values(f"minibatches of {values.batch_size}", values)
+        mean, curvature = mean_and_curvature(fitted)
+        if values.lr * curvature / len(self.prepared.class_names) > LARGEST_STEP:
+            optimizer, note = CentredSGD(optimizer, net, mean), f"{note}, pixels less their mean"
+        return self.run(values, net, optimizer, fitted, validation, test, generator, note=note)
 
 
 class Plan(NamedTuple):
@@ -403,9 +398,12 @@ class TableTrainer(OwnTrainer):
         num_slots = sum(self.recipe.columns[at].num_slots for at in self.recipe.categories)
         numbers, outputs = len(self.recipe.numbers), len(prepared.class_names)
         self.plan = make_plan(training, prepared.num_train, numbers, num_slots, outputs)
+        self.is_deterministic = self.plan.is_full_batch
         self.encoding = make_encoding(self.recipe, self.plan.dtype).to(device)
-        self.objective = replace(self.objective, scale=1.0)  # training sees a target in deviations
-        self.unit = self.recipe.target.scale**2 if self.recipe.target and prepared.task == "regression" else 1.0
+        self.unit = self.objective.scale**2  # training sees a target in deviations
+        self.objective = replace(self.objective, scale=1.0)
+        # ``nn.MSELoss`` has no half: so many times our losses a network's own is.
+        self.loss_factor = 2.0 if training.loss is Loss.SQUARED and not self.is_scratch else 1.0
 
     def load(self, name: Any) -> Table:
         """A split on the device; a regression's truth is in deviations of the target.
@@ -415,119 +413,83 @@ class TableTrainer(OwnTrainer):
         """
         return load_table(self.prepared, getattr(self.prepared, name), self.encoding).to(self.device)
 
-    def split_validation(self, share: float) -> tuple[Table, Table | None]:
-        """The training rows without those of validation, and these: the data's own part, or else a ``share``."""
-        table = self.load("train")
-        if self.prepared.validation:
-            validation = self.load("validation")
-            if share:
-                named = f"the {len(validation)} rows that are named validation are watched"
-                tell(f"{named}, and no further share is held out")
-            return table, validation
-        if not share:
-            return table, None
-        is_held_out = hold_out(read_split_keys(self.prepared), share)
-        fitted, validation = (
-            table.at(torch.from_numpy(np.flatnonzero(each)).to(self.device)) for each in (~is_held_out, is_held_out)
-        )
-        require_enough(share, len(fitted), len(validation))
-        return fitted, validation
+    def refit(self, is_fitted: NDArray[np.bool_]) -> PreparedDataset:
+        """The same, and the recipe's means, scales and counts; the list of levels stays."""
+        prepared, (features, truth) = super().refit(is_fitted), read_split(self.prepared.train, self.prepared)
+        rows = {"features": features[is_fitted]} | ({} if prepared.class_names else {"target": truth[is_fitted]})
+        has_missing = [column.has_missing for column in self.recipe.columns]
+        name = self.recipe.target.name if self.recipe.target else ""
+        recipe = fit_recipe(self.recipe.columns, name, rows, has_missing)
+        return prepared.model_copy(update={"recipe": recipe})
 
-    def hold_out(self, share: float, generator: torch.Generator) -> tuple[Trainer, Examples, Examples]:
-        """The same; means, scales, rare levels and class counts are those of the training rows alone.
-
-        Raises:
-            UsageError: so few rows are left for training, or held out, that they say nothing.
-            DataError: a file is missing or has changed since it was prepared.
-        """
-        trainer = self
-        if not self.prepared.validation:
-            is_fitted = ~hold_out(read_split_keys(self.prepared), share)
-            trainer = TableTrainer(self.training, refit_statistics(self.prepared, is_fitted), self.device)
-        fitted, validation = trainer.split_validation(share)
-        return trainer, fitted, cast("Table", validation)  # there is one, of a share
-
-    def find_steps(self, num_examples: int, weight_decay: float) -> Steps:
+    def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
         """What was given, and what follows from the data where it was not."""
         training, is_full_batch = self.training, self.plan.is_full_batch
-        return Steps(
+        return Hyperparameters(
             num_epochs=training.num_epochs or (MOST_EPOCHS if is_full_batch else MOST_PASSES),
             batch_size=training.batch_size or (num_examples if is_full_batch else find_batch_size(num_examples)),
             lr=training.lr or 1 / (CURVATURE[training.loss] * self.loss_factor),
-            weight_decay=weight_decay,
+            weight_decay=self.objective.weight_decay,
         )
 
-    @property
-    def loss_factor(self) -> float:
-        """How many times our losses a network's own is: ``nn.MSELoss`` has no half."""
-        return 2.0 if self.training.loss is Loss.SQUARED and not self.is_scratch else 1.0
-
-    def start(self, splits: Splits, generator: torch.Generator) -> TrainingRun:
-        """The network at zero, and the epochs that train it on these splits, whose losses are in raw units."""
-        plan, encoding = self.plan, self.encoding
-        validation = splits.validation and self.encode_once(splits.validation)
-        splits = Splits(self.encode_once(splits.train), validation, self.encode_once(splits.test))
-        training = self.with_steps(len(splits.train))
-        steps, num_rows = training.steps, len(splits.train)
-        statistics = side_by_side.beside(
-            self.compute_moments, splits.train if plan.is_full_batch else sample(splits.train, SAMPLE, generator)
+    def start(
+        self, fitted: Examples, validation: Examples | None, test: Examples | None, generator: torch.Generator
+    ) -> TrainingRun:
+        """The network at zero, and the epochs that train it, whose losses are in raw units."""
+        plan, is_open = self.plan, self.training.num_epochs is None
+        fitted, validation = self.encode(fitted), validation and self.encode(validation)
+        test = test and self.encode(test)
+        values = self.find_hyperparameters(len(fitted))
+        moments = side_by_side.beside(
+            self.compute_moments, fitted if plan.is_full_batch else sample(fitted, SAMPLE, generator)
         )
-        run_epoch: Epoch = train_epoch_whole
-        followed = splits.train
-        if not plan.is_full_batch:
-            if self.training.num_epochs is None:
-                followed = sample(followed, SCORES // max(1, len(self.prepared.class_names)), generator)
-            run_epoch = AveragedSGD(side_by_side.ahead(shuffle_in_parts(num_rows, generator)), side_by_side.ahead)
-        net = self.build_network()
-        optimizer = PreconditionedSGD(
-            self.make_optimizer(net, steps.lr, 0.0, plan.momentum),
-            net,
-            side_by_side.beside(self.make_preconditioner, statistics, steps, num_rows),  # while minibatches are drawn
-            encoding.num_slots,
-            steps.weight_decay * self.loss_factor,
-        )
-        until: Callable[[Iterator[Measured]], Iterator[Measured]] = iter
-        if self.training.num_epochs is None and isinstance(run_epoch, AveragedSGD):
-            until = partial(self.until_settled, net=net, run_epoch=run_epoch, rows=followed, num_rows=num_rows)
-        elif self.training.num_epochs is None:
-            until = partial(until_converged, decrement=lambda: float(optimizer.newton_decrement()), tolerance=TOLERANCE)
-        run = self.run(training, net, optimizer, splits, generator, run_epoch, until)
-        rows = "all rows a step" if plan.is_full_batch else f"minibatches of {steps.batch_size}"
-        note = f"{rows}, learning rate {steps.lr:g}, weight decay {steps.weight_decay:.3g}"
-        return run._replace(
-            epochs=self.in_raw_units(run.epochs),
-            num_slots=encoding.num_slots,
-            collinear=self.find_collinear(statistics),
-            note=f"{note}, at most {steps.num_epochs} epochs",
-        )
-
-    def build_network(self) -> TabularNetwork:
-        """The network; from scratch the gradient of its loss is a formula, concisely it is autograd's.
-
-        Behind the effects of slots there is one more for each category, that of a code without one.
-        """
-        encoding, dtype, loss = self.encoding, self.plan.dtype, self.training.loss.value
-        class_weights = None if self.class_weights is None else self.class_weights.to(dtype)
-        loss_gradient: LossFunction = cross_entropy_gradient
-        if self.prepared.task == "regression":
-            squared, huber = nn.MSELoss(reduction="sum"), nn.SmoothL1Loss(reduction="sum", beta=HUBER_BETA)
-            concise = differentiate(squared if loss == "squared" else huber)
-            loss_gradient = LOSS_GRADIENTS[loss] if self.is_scratch else concise
-        elif not self.is_scratch:
-            loss_gradient = differentiate(nn.CrossEntropyLoss(class_weights, reduction="none"))
-        elif class_weights is not None:
-            loss_gradient = weighted_cross_entropy_gradient(class_weights)
         net = TabularNetwork(
-            len(encoding.numbers),
-            max(1, len(self.prepared.class_names)),
-            encoding.num_slots + len(encoding.categories),
-            encoding.pairs.cpu(),
-            loss_gradient,
-            self.training.dropout,
+            self.encoding, max(1, len(self.prepared.class_names)), self.find_loss_gradient(), self.training.dropout
         )
-        return net.to(self.device).to(dtype)
+        optimizer = PreconditionedSGD(
+            self.make_optimizer(net, values.lr, 0.0, plan.momentum),
+            net,
+            side_by_side.beside(self.make_preconditioner, moments, values, len(fitted)),  # while minibatches are drawn
+            self.encoding.num_slots,
+            values.weight_decay * self.loss_factor,
+        )
+        run_epoch: RunEpoch = train_epoch_whole
+        has_ended = partial(optimizer.has_converged, TOLERANCE)
+        if not plan.is_full_batch:
+            objective = self.follow(net, fitted, generator) if is_open else None
+            run_epoch = averaged = AveragedSGD(side_by_side.ahead, objective)
+            has_ended = partial(averaged.has_settled, SETTLED, find_least_passes(len(fitted)))
+        rows = "all rows a step" if plan.is_full_batch else f"minibatches of {values.batch_size}"
+        run = self.run(
+            values,
+            net,
+            optimizer,
+            fitted,
+            validation,
+            test,
+            generator,
+            run_epoch,
+            has_ended if is_open else None,
+            num_slots=self.encoding.num_slots,
+            collinear=self.find_collinear(moments),
+            note=f"{describe_values(rows, values)}, at most {values.num_epochs} epochs",
+        )
+        return run._replace(epochs=map(self.measure_in_raw_units, run.epochs))
 
-    def encode_once(self, split: Examples) -> Examples:
+    def find_loss_gradient(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The derivative of the loss by the outputs: from scratch a formula, concisely autograd's."""
+        weights = None if self.class_weights is None else self.class_weights.to(self.plan.dtype)
+        if self.is_scratch:
+            of_classes = cross_entropy_gradient if weights is None else weighted_cross_entropy_gradient(weights)
+            return LOSS_GRADIENTS.get(self.training.loss, of_classes)
+        losses: dict[Loss, nn.Module] = {
+            Loss.SQUARED: nn.MSELoss(reduction="sum"),
+            Loss.HUBER: nn.SmoothL1Loss(reduction="sum", beta=HUBER_BETA),
+            Loss.CROSS_ENTROPY: nn.CrossEntropyLoss(weights, reduction="none"),
+        }
+        return differentiate(losses[self.training.loss])
+
+    def encode(self, split: Examples) -> Examples:
         """In the precision of this plan; encoded once where every step sees all rows and memory should hold them."""
         table = replace(cast("Table", split), encoding=self.encoding)
         if table.truth.is_floating_point():
@@ -537,75 +499,45 @@ class TableTrainer(OwnTrainer):
     def compute_moments(self, split: Examples) -> Moments:
         """The moments of the inputs: exact where steps see all rows."""
         encoding = self.encoding
-        moments = compute_moments(
-            split,
-            len(encoding.numbers),
-            encoding.num_slots,
-            self.class_weights,
-            self.plan.num_whitened,
-            encoding.pairs,
-        )
+        moments = compute_moments(split, encoding, self.class_weights, self.plan.num_whitened)
         if not self.plan.is_full_batch or self.objective.is_of_classes or len(moments.variances):
             return moments
         offsets = encoding.mean / encoding.scale
         return moments.with_effective_rank(torch.cat([offsets.squeeze(1), offsets.new_zeros(encoding.num_slots)]))
 
-    def make_preconditioner(self, statistics: Future[Moments], steps: Steps, num_rows: int) -> Preconditioner:
+    def make_preconditioner(self, found: Future[Moments], values: Hyperparameters, num_rows: int) -> Preconditioner:
         """What makes steps as long as they should be in every direction."""
-        moments, encoding = statistics.result(), self.encoding
-        ridge = steps.weight_decay / CURVATURE[self.training.loss]
+        moments, encoding = found.result(), self.encoding
+        ridge = values.weight_decay / CURVATURE[self.training.loss]
         if not self.plan.is_full_batch:
-            ridge += find_damping(moments.spread, steps.batch_size, num_rows)
-        inverse = moments.inverse(ridge, len(encoding.numbers) + len(encoding.categories))
+            ridge += find_damping(moments.spread, values.batch_size, num_rows)
+        inverse = moments.invert(ridge, len(encoding.numbers) + len(encoding.frequencies))
         return make_preconditioner(moments, inverse, encoding.frequencies, self.plan.dtype)
 
-    def until_settled(
-        self, epochs: Iterator[Measured], net: Network, run_epoch: AveragedSGD, rows: Examples, num_rows: int
-    ) -> Iterator[Measured]:
-        """As many passes of minibatches as it takes, by the objective on a sample of the rows."""
-        examples = side_by_side.beside(encode_small, rows)  # while steps are taken
+    def follow(self, net: Network, rows: Examples, generator: torch.Generator) -> Callable[[], float]:
+        """What finds the objective on a sample of the rows, by which minibatches are repeated."""
+        size = SCORES // max(1, len(self.prepared.class_names))
+        examples = side_by_side.beside(encode_small, sample(rows, size, generator))  # while steps are taken
 
-        def value() -> float:
+        def compute_objective() -> float:
             weights = {name: each.detach().cpu().numpy() for name, each in net.weights().items()}
             return compute_loss(net, examples.result(), self.objective) + self.objective.penalty(weights)
 
-        def halfway() -> float:
-            with run_epoch.at_halfway(net):
-                return value()
+        return compute_objective
 
-        return until_settled(epochs, value, halfway, SETTLED, find_least_passes(num_rows))
-
-    def find_collinear(self, statistics: Future[Moments]) -> tuple[str, ...]:
+    def find_collinear(self, found: Future[Moments]) -> tuple[str, ...]:
         """The columns that others determine, which is said aloud."""
-        if not self.plan.is_full_batch or self.objective.weight_decay or len(statistics.result().variances):
+        if not self.plan.is_full_batch or self.objective.weight_decay or len(found.result().variances):
             return ()
         categories = [self.recipe.columns[at] for at in self.recipe.categories]
         owners = [self.recipe.columns[at].name for at in self.recipe.numbers]
         owners += [column.name for column in categories for _ in range(column.num_slots)]
-        collinear = statistics.result().collinear([each.num_slots for each in categories])
+        collinear = found.result().find_collinear([each.num_slots for each in categories])
         return tuple(dict.fromkeys(owners[at] for at in collinear))
 
-    def begin_training(self, generator: torch.Generator) -> TrainingRun:
-        """Read the splits, find what was not given, and build what learns them."""
-        run = super().begin_training(generator)
-        if run.collinear:
-            tell(f"{', '.join(run.collinear)}: {DETERMINED}")
-        return run
-
-    def in_raw_units(self, epochs: Iterator[Measured]) -> Iterator[Measured]:
+    def measure_in_raw_units(self, measured: EpochMetrics) -> EpochMetrics:
         """Losses of a regression in squared units of the target."""
-        for measured in epochs:
-            yield Measured(*(each and each | {"loss": each["loss"] * self.unit} for each in measured))  # type: ignore[arg-type]
-
-    def validation_losses(self, fitted: Examples, validation: Examples, generator: torch.Generator) -> Iterator[float]:
-        """Train on ``fitted`` and say after each epoch what the loss on ``validation`` is, without a penalty.
-
-        By class weights if there are any; of a regression half the mean squared error, in the target's units.
-        """
-        run, examples = self.start(Splits(fitted, None, validation), generator), self.encode_once(validation)
-        for measured in run.epochs:
-            is_weighted = self.class_weights is not None
-            yield compute_loss(run.net, examples, self.objective) if is_weighted else measured.test["loss"]
+        return EpochMetrics(*(each and each | {"loss": each["loss"] * self.unit} for each in measured))
 
 
 def make_trainer(training: Training, prepared: PreparedDataset, device: torch.device) -> Trainer:
@@ -617,6 +549,11 @@ def make_trainer(training: Training, prepared: PreparedDataset, device: torch.de
 
 
 # Rules for what was not given
+
+
+def describe_values(rows: str, values: Hyperparameters) -> str:
+    """What was found, for people; ``rows`` says how many a step sees."""
+    return f"{rows}, learning rate {values.lr:g}, weight decay {values.weight_decay:.3g}"
 
 
 def list_decays(loss: Loss, num_rows: int) -> tuple[float, ...]:
@@ -653,14 +590,14 @@ def make_plan(training: Training, num_rows: int, num_numbers: int, num_slots: in
     return Plan(True, num_whitened, 0.0 if is_one_step else MOMENTUM)
 
 
-def find_image_steps(training: Training, num_examples: int, num_inputs: int, weight_decay: float) -> Steps:
+def find_image_steps(training: Training, num_examples: int, num_inputs: int, weight_decay: float) -> Hyperparameters:
     """What was given; else the book's, for more pixels a smaller rate, and for fewer pictures more epochs.
 
     A step's size by a picture's gradient grows with its inputs, and 10 epochs of 500 pictures would be 20 steps.
     """
     batch_size = training.batch_size or BATCH_SIZE
     num_epochs = max(NUM_EPOCHS, math.ceil(LEAST_STEPS / math.ceil(num_examples / batch_size)))
-    return Steps(
+    return Hyperparameters(
         num_epochs=training.num_epochs or num_epochs,
         batch_size=batch_size,
         lr=training.lr or LR * min(1.0, NUM_INPUTS / num_inputs),
@@ -706,20 +643,6 @@ def load_table(prepared: PreparedDataset, file: FileRef, encoding: Encoding) -> 
     return Table(torch.from_numpy(features), y, encoding)
 
 
-def refit_statistics(prepared: PreparedDataset, is_fitted: NDArray[np.bool_]) -> PreparedDataset:
-    """The same with statistics of some training rows ``(n,)`` only; the list of levels stays."""
-    recipe = cast("Columns", prepared.recipe)
-    features, truth = read_split(prepared.train, prepared)
-    rows, truth = {"features": features[is_fitted]}, truth[is_fitted]
-    counts = count_codes(truth, len(prepared.class_names)).tolist() if prepared.class_names else ()
-    if not prepared.class_names:
-        rows["target"] = truth
-    has_missing = [column.has_missing for column in recipe.columns]
-    name = recipe.target.name if recipe.target else ""
-    refitted = fit_recipe(recipe.columns, name, rows, has_missing)
-    return prepared.model_copy(update={"recipe": refitted, "class_counts": tuple(counts)})
-
-
 def encode_small(table: Examples) -> Examples:
     """Encoded once, where memory should hold it."""
     is_small = len(table) * table.num_inputs <= RESIDENT
@@ -740,11 +663,14 @@ def compute_loss(net: Network, examples: Examples, objective: Objective) -> floa
 
 
 def make_encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
-    """How rows of this recipe become a network's inputs."""
+    """How rows of this recipe become a network's inputs.
+
+    Columns are taken in pairs, largest with smallest, of so few codes together that a step may look at all of them.
+    """
     numbers = [recipe.columns[at] for at in recipe.numbers]
     categories = [recipe.columns[at] for at in recipe.categories]
-    num_slots, start = sum(column.num_slots for column in categories), 0
-    lookup, frequencies = list[torch.Tensor](), torch.zeros(len(categories), num_slots, dtype=torch.float64)
+    num_slots, nobody, start = sum(column.num_slots for column in categories), len(categories), 0
+    lookup, frequencies = list[torch.Tensor](), torch.zeros(nobody, num_slots, dtype=torch.float64)
     for at, column in enumerate(categories):
         slots = torch.from_numpy(np.roll(column.slots()[:-1], 1))  # a missing value comes first
         slots = torch.where(slots < 0, num_slots + at, slots + start)
@@ -753,99 +679,67 @@ def make_encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
         has_slot = slots < num_slots
         frequencies[at].index_add_(0, slots[has_slot], counts[has_slot] / counts.sum())
         start += column.num_slots
-    sizes = [len(each) for each in lookup]
+    sizes = [*map(len, lookup), 1]
+    lookup.append(torch.tensor([num_slots + nobody]))
     num_rows = sum(each.num_missing + sum(each.counts) for each in categories[:1])
-    together, alone = _pair_columns(sizes, min(PAIR, num_rows // PAIR_ROWS))
-    combined = [torch.cartesian_prod(lookup[first], lookup[second]) for first, second in together]
-    pairs, strides = torch.cat([NONE, *combined]), [sizes[second] for _, second in together]
-    order = [*(first for first, _ in together), *(second for _, second in together), *alone]
-    offsets = [start + 1 + stride for start, stride in zip(_starts(map(len, combined)), strides, strict=True)]
-    offsets += [start + 1 for start in _starts(sizes[at] for at in alone)]
+    rest, together, alone = sorted(range(nobody), key=sizes.__getitem__), list[tuple[int, int]](), []
+    while rest:
+        largest = rest.pop()
+        if rest and sizes[largest] * sizes[rest[0]] <= min(PAIR, num_rows // PAIR_ROWS):
+            together.append((largest, rest.pop(0)))
+        else:
+            alone.append((largest, nobody))
+    pairs = [*together, *alone]
+    combined = [torch.cartesian_prod(lookup[first], lookup[second]) for first, second in pairs]
+    strides, starts = [sizes[second] for _, second in pairs], itertools.accumulate(map(len, combined), initial=1)
+    offsets = [start + stride for start, stride in zip(starts, strides, strict=False)]
+    order = [at for each in zip(*pairs, strict=True) for at in each]
+    positions = [*recipe.categories, *recipe.categories[:1]]  # nobody's code is read anywhere
     return Encoding(
         numbers=torch.tensor(recipe.numbers, dtype=torch.int64),
         mean=torch.tensor([column.mean or 0.0 for column in numbers], dtype=dtype).unsqueeze(1),
         scale=torch.tensor([column.scale for column in numbers], dtype=dtype).unsqueeze(1),
-        categories=torch.tensor([recipe.categories[at] for at in order], dtype=torch.int64),
+        categories=torch.tensor([positions[at] for at in order], dtype=torch.int64),
         last=torch.tensor([sizes[at] - 2.0 for at in order]).unsqueeze(1),
         stride=torch.tensor(strides, dtype=torch.float32).unsqueeze(1),
         offset=torch.tensor(offsets, dtype=torch.int64).unsqueeze(1),
-        pairs=pairs,
-        alone=torch.cat([NONE[:, 0], *(len(pairs) + lookup[at] for at in alone)]),
+        pairs=torch.cat([torch.zeros(0, 2, dtype=torch.int64), *combined]),
         frequencies=frequencies,
     )
-
-
-def _starts(lengths: Iterable[int]) -> list[int]:
-    return [0, *itertools.accumulate(lengths)][:-1]
-
-
-def _pair_columns(sizes: list[int], most: int) -> tuple[list[tuple[int, int]], list[int]]:
-    """Columns of so many codes each in pairs, largest with smallest, of at most ``most`` together; and those alone."""
-    rest, together, alone = sorted(range(len(sizes)), key=sizes.__getitem__), list[tuple[int, int]](), list[int]()
-    while rest:
-        largest = rest.pop()
-        if rest and sizes[largest] * sizes[rest[0]] <= most:
-            together.append((largest, rest.pop(0)))
-        else:
-            alone.append(largest)
-    return together, alone
 
 
 # Parts that say nothing are refused
 
 
-def require_enough(share: float, num_examples: int, num_validation: int) -> None:
+def require_enough(share: float, num_examples: int, num_validation: int, asked: str) -> None:
     """Refuse parts that say nothing.
 
     Raises:
-        UsageError: so few examples are left for training, or held out.
+        UsageError: so few examples are left for training, or held out; ``asked`` may name the option.
     """
-    if min(num_examples, num_validation) < MIN_EXAMPLES:
-        total = num_examples + num_validation
-        raise UsageError(
-            f"--validation {share:g} of {total} training examples holds out {num_validation} and leaves {num_examples}",
-            f"at least {MIN_EXAMPLES} of each",
-            f"use a share such as {0.1 if total >= 10 * MIN_EXAMPLES else 0.5}, more data, or no --validation",
-        )
+    total, least = num_examples + num_validation, 2 * MIN_EXAMPLES
+    if min(num_examples, num_validation) >= MIN_EXAMPLES:
+        return
+    found = f"{asked or f'--validation {share:g}'} of {total} training examples holds out {num_validation}"
+    if asked:
+        action = "give a number, such as --weight-decay 0.01, or more data"
+    elif total >= least:
+        action = f"use a share such as {max(0.1, least / 2 / total):.2g}, more data, or no --validation"
+    else:
+        action = f"at least {least} training examples are needed: give more data, or no --validation"
+    raise UsageError(f"{found} and leaves {num_examples}", f"at least {MIN_EXAMPLES} of each", action)
 
 
-def require_validation(training: Training, validation: Sized | None) -> None:
-    """Refuse to choose by a validation part that says nothing; ``validation`` is one that the data themselves have.
+def require_rows_to_choose_by(validation: Examples | None) -> Examples:
+    """Refuse to choose by a validation part that says nothing; give it back.
 
     Raises:
-        UsageError: they have too few such rows, or patience has nothing to watch.
+        UsageError: there is none, or it has too few rows.
     """
-    if validation is None and training.patience and not training.validation:
+    if validation is None or len(validation) < MIN_EXAMPLES:
         raise UsageError(
-            "--patience, and no row is one of validation", "rows to watch", "hold some out: --validation 0.1"
-        )
-    if validation is not None and (training.patience or training.weight_decay == "auto"):
-        require_rows_to_choose_by(validation)
-
-
-def require_rows_to_choose_by(validation: Sized) -> None:
-    """Refuse to choose by a validation part that says nothing.
-
-    Raises:
-        UsageError: it has too few rows.
-    """
-    if len(validation) < MIN_EXAMPLES:
-        raise UsageError(
-            f"{len(validation)} validation rows to choose by",
+            f"{len(validation or ())} validation rows to choose by",
             f"at least {MIN_EXAMPLES}",
             "name more, or choose nothing by them: no --patience, and a number as --weight-decay",
         )
-
-
-def require_rows_to_choose(num_rows: int, share: float) -> None:
-    """Refuse to choose a weight decay on next to no rows.
-
-    Raises:
-        UsageError: ``share`` of them, or the others, are too few.
-    """
-    if num_rows * min(share, 1 - share) < MIN_EXAMPLES:
-        raise UsageError(
-            f"--weight-decay auto, and {num_rows} training rows",
-            f"at least {MIN_EXAMPLES / min(share, 1 - share):.0f}: it is chosen on a part of {share:g} of them",
-            "give a number, such as --weight-decay 0.01, or more data",
-        )
+    return validation

@@ -21,7 +21,6 @@ from typing import NamedTuple
 import numpy as np
 import optuna
 import torch
-from optuna.pruners import PercentilePruner
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -123,7 +122,7 @@ class TrialTraining:
     def apply(self, settings: Settings) -> Training:
         """How a trial of these settings is trained; only the search itself prunes it."""
         values = self.base.model_dump() | {"defaults": self.base.defaults, "patience": None} | settings
-        return type(self.base).model_validate(values)
+        return Training.model_validate(values)
 
 
 def average_late(losses: Sequence[float], converges: bool) -> float:
@@ -136,13 +135,8 @@ def average_late(losses: Sequence[float], converges: bool) -> float:
 
 
 def is_behind(short_loss: float, earlier: Sequence[float]) -> bool:
-    """Whether Optuna prunes a trial after its short training, by the losses of ``earlier`` trials after theirs."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(pruner=PercentilePruner(BEST, n_startup_trials=WAVE))
-    study.add_trials([create_trial(value=each, intermediate_values={1: each}) for each in earlier])
-    trial = study.ask()
-    trial.report(short_loss, 1)
-    return trial.should_prune()
+    """Whether a trial is pruned after its short training, by the losses of ``earlier`` waves' trials after theirs."""
+    return len(earlier) >= WAVE and short_loss > float(np.percentile(earlier, BEST))
 
 
 class ValidationParts(NamedTuple):
@@ -186,9 +180,8 @@ def read_validation_parts(prepared: PreparedDataset, base: Training) -> Validati
     """
     generator = torch.Generator().manual_seed(base.seed_number)
     trainer = make_trainer(base, prepared, devices.resolve(base.device))
-    parts = ValidationParts(*trainer.hold_out(base.validation or VALIDATION, generator))
-    require_rows_to_choose_by(parts.validation)
-    return parts
+    trainer, fitted, validation = trainer.hold_out(base.validation or VALIDATION, generator)
+    return ValidationParts(trainer, fitted, require_rows_to_choose_by(validation))
 
 
 class HyperparameterSearch:
@@ -285,7 +278,7 @@ class HyperparameterSearch:
                 submit(TrialSpec(place, settings, base.seed_number + 1 + at, deadline, None))
                 for place, settings in enumerate(every)
             ]
-            for at in range(SEEDS)
+            for at in range(self.num_seeds)
         ]
         of_seeds = list[list[float | None]]()
         for of_seed in futures:
@@ -293,8 +286,8 @@ class HyperparameterSearch:
             on_trial()
             if None not in results:
                 of_seeds.append([result.trial.validation_loss for result in results if result])
-        if len(of_seeds) < SEEDS:
-            tell(f"the time is over after {len(of_seeds)} of {SEEDS} seeds")
+        if len(of_seeds) < self.num_seeds:
+            tell(f"the time is over after {len(of_seeds)} of {self.num_seeds} seeds")
         if not of_seeds:
             known = next((trial.validation_loss for trial in self.trials if trial.settings == before), None)
             of_seeds = [[*(trial.validation_loss for trial in finalists), known]]
@@ -315,15 +308,20 @@ class HyperparameterSearch:
             run=run_name,
         )
 
+    @property
+    def num_seeds(self) -> int:
+        """How many seeds finalists are trained with: one where any seed gives the same weights."""
+        parts, best = read_validation_parts(self._training.prepared, self._training.base), find_best(self.trials)
+        training = self._training.apply(best.settings if best else {})
+        return 1 if parts.trainer.with_training(training).is_deterministic else SEEDS
+
     def _find_finalists(self) -> list[Trial]:
-        """The best trials, each settings once; a single one where training converges, whatever the seed."""
+        """The best trials, each settings once; a single one where any seed gives the same weights."""
         trials = self.trials
         ended = sorted(_find_complete(trials), key=lambda trial: trial.validation_loss or 0.0)
         different = list({json.dumps(trial.settings): trial for trial in reversed(ended)}.values())[::-1]
         if different:
-            parts = read_validation_parts(self._training.prepared, self._training.base)
-            converges = parts.num_epochs(self._training.apply(different[0].settings)) is None
-            return different[: 1 if converges else FINALISTS]
+            return different[: min(FINALISTS, self.num_seeds)]
         if trials:
             raise TrainingDiverged(f"all {len(trials)} trials diverged", "a loss that stays finite", SMALLER)
         found = "the time was over before a trial came to its end"
@@ -363,32 +361,29 @@ def open_search(name: str, training: TrialTraining, search: Search, afresh: bool
     with locks.locked(artifact_paths.lock_of_study(path), "the same search is at work; waiting for it"):
         path.parent.mkdir(parents=True, exist_ok=True)
         Path(f"{path}.lock").unlink(missing_ok=True)  # Optuna's own, which a killed search leaves behind
-        study = None if afresh or not path.exists() else _load_study(path, about)
-        yield HyperparameterSearch(study or _create_study(path, about), space, training, search.trials)
+        yield HyperparameterSearch(_open_study(path, about, afresh), space, training, search.trials)
         atomic.sync(path)
 
 
-def _load_study(path: Path, about: dict[str, str]) -> optuna.Study | None:
-    content = path.read_bytes()
-    os.truncate(path, content.rfind(b"\n") + 1)  # a line that a power cut left half written
+def _open_study(path: Path, about: dict[str, str], afresh: bool) -> optuna.Study:
+    """The study in a file, or a new one: where there is none, it cannot be read or is about something else."""
+    if afresh:
+        path.unlink(missing_ok=True)
+    elif path.exists():
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)  # a line that a power cut left half written
     try:
-        study = optuna.load_study(study_name=STUDY, storage=JournalStorage(JournalFileBackend(str(path))))
-        changed = [each for each in about if study.user_attrs.get(each) != about[each]]
+        storage = JournalStorage(JournalFileBackend(str(path)))
+        study = optuna.create_study(study_name=STUDY, storage=storage, load_if_exists=True)
+        changed = [each for each in about if study.user_attrs and study.user_attrs.get(each) != about[each]]
         if not changed:
             _read_trials(study)
     except Exception as error:  # whatever a damaged journal makes Optuna raise
         tell(f"{path} cannot be read ({type(error).__name__}): the search starts afresh")
-        return None
+        return _open_study(path, about, afresh=True)
     if changed:
         tell(f"the {changed[0]} changed since this search was begun: it starts afresh")
-        return None
-    path.touch()  # it is in use
-    return study
-
-
-def _create_study(path: Path, about: dict[str, str]) -> optuna.Study:
-    path.unlink(missing_ok=True)
-    study = optuna.create_study(study_name=STUDY, storage=JournalStorage(JournalFileBackend(str(path))))
-    for name, value in about.items():
+        return _open_study(path, about, afresh=True)
+    for name, value in about.items() if not study.user_attrs else ():
         study.set_user_attr(name, value)
+    path.touch()  # it is in use
     return study

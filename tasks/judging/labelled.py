@@ -29,7 +29,7 @@ from tasks.judging.resampling import number_units
 from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
 from tasks.parameters import Device, EvaluateParameters
-from tasks.parameters.own_data import NO_WINDOW, OwnData
+from tasks.parameters.data import NO_WINDOW, OwnData
 from tasks.records import ChampionData
 from tasks.serving import runtime
 from tasks.serving.task import TASKS

@@ -8,7 +8,7 @@ import numpy as np
 
 from tasks.data.recipe import Columns
 from tasks.machine.arrays import Array
-from tasks.parameters import Loss, Steps, Training
+from tasks.parameters import Hyperparameters, Loss, Training
 from tasks.records import PreparedDataset
 
 HUBER_BETA = 0.5  # where the squared loss ends, in deviations of the target; of the book's data in its units
@@ -29,7 +29,7 @@ class Objective:
     scale: float = 1.0
 
     @classmethod
-    def of(cls, training: Training, prepared: PreparedDataset, steps: Steps | None = None) -> Self:
+    def of(cls, training: Training, prepared: PreparedDataset, steps: Hyperparameters | None = None) -> Self:
         """The objective that was asked for; ``steps`` have what training found where that is ``auto``.
 
         Of own data that leave it open: no penalty for a regression, and for a classifier the ridge penalty of C = 1,

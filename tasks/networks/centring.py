@@ -4,48 +4,34 @@ With ``m`` the mean, ``o = (X - m)W + b`` is the network ``XW + c`` with ``c = b
 kind of model, and its inputs stay as they are. Only the gradient of ``W`` differs, by ``m`` times that of ``b``.
 """
 
-from collections.abc import Iterator
-from functools import reduce
-from typing import Any
-
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from tasks.networks.examples import Examples
 from tasks.networks.training import Network, Optimizer
 
-SEEN = 2048  # examples, spread evenly: the mean and the first direction of many more are hardly others
 ROUNDS = 6  # of power iteration; the mean of bright pictures stands out so far that three would do
-VALUES = 2**18  # of inputs that are float32 at a time: of all of them, large pictures would take gigabytes
+VALUES = 2**23  # of inputs, of examples spread evenly: the mean and the first direction of many more are hardly others
 
 
 def mean_and_curvature(split: Examples) -> tuple[Tensor, float]:
     """The mean input ``(inputs,)``, and the largest eigenvalue of ``XᵀX/n``."""
-    some = torch.arange(0, len(split), max(1, len(split) // SEEN), device=split.device)
-    parts = some.split(max(1, VALUES // split.num_inputs))
-
-    def pieces() -> Iterator[Tensor]:
-        return (split.minibatch(part)[0].flatten(1) for part in parts)
-
-    mean = reduce(torch.add, (X.sum(dim=0) for X in pieces())) / len(some)
-    direction, curvature = torch.ones_like(mean), torch.zeros(())
+    step = max(1, len(split) // max(1, VALUES // split.num_inputs))
+    some = split.at(torch.arange(0, len(split), step, device=split.device))
+    X = torch.cat([inputs.flatten(1).clone() for inputs, *_ in some.in_order(len(some))])
+    direction = X.new_ones(split.num_inputs)
     for _ in range(ROUNDS):
-        direction = reduce(torch.add, (X.T @ (X @ direction) for X in pieces())) / len(some)
-        curvature = direction.norm()
-        direction = direction / curvature.clamp(min=torch.finfo(mean.dtype).tiny)
-    return mean, float(curvature)
+        direction = normalize(X.T @ (X @ direction), dim=0)
+    return X.mean(dim=0), float((X.T @ (X @ direction)).norm()) / len(X)
 
 
-class Centred:
+class CentredSGD:
     """An optimizer around another one, of a network that sees inputs whose mean is ``mean`` ``(inputs,)``."""
 
     def __init__(self, optimizer: Optimizer, net: Network, mean: Tensor) -> None:
         self._optimizer, self._net, self._mean = optimizer, net, mean
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Its parameters, and the learning rate that they have now."""
-        return self._optimizer.param_groups
+        self.param_groups, self.zero_grad = optimizer.param_groups, optimizer.zero_grad
 
     @torch.no_grad()
     def step(self) -> None:
@@ -56,7 +42,3 @@ class Centred:
         gradients["W"].sub_(torch.outer(self._mean, gradients["b"]))
         self._optimizer.step()
         weights["b"].add_(before - self._mean @ weights["W"])
-
-    def zero_grad(self) -> None:
-        """Forget the gradients of the last step."""
-        self._optimizer.zero_grad()

@@ -35,14 +35,11 @@ class Examples(Protocol):
     def pieces(self, size: int) -> Iterator["Examples"]:
         """The examples in order, ``size`` at a time."""
 
-    def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Inputs ``(m, …)``, floating point, and truth ``(m,)`` of the examples at ``index``, and their ``extras``."""
-
-    def minibatches_at_once(self, order: Tensor, batch_size: int) -> list[tuple[Tensor, ...]]:
-        """The minibatches of this ``order`` ``(m,)`` int64, made at once; each holds for as long as it is kept."""
-
     def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """One minibatch after another in this ``order`` ``(n,)`` int64; each holds until the next is asked for."""
+        """Inputs ``(m, …)``, floating point, truth ``(m,)`` and ``extras`` of one minibatch after another.
+
+        ``order`` ``(n,)`` int64 is that of their examples. Of a ``Split`` each holds until the next is asked for.
+        """
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
         """The inputs of all examples and their ``extras``, minibatch by minibatch; each holds as long."""
@@ -93,17 +90,8 @@ class Split:
         for start in range(0, len(self), size):
             yield self._each(lambda tensor, start=start: tensor[start : start + size])  # type: ignore[misc]
 
-    def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Inputs and truth of the examples at ``index``, and their extras."""
-        at = self.at(index)
-        return self._inputs(at.X), at.y, *at.extras
-
-    def minibatches_at_once(self, order: Tensor, batch_size: int) -> list[tuple[Tensor, ...]]:
-        """The same of ``order``, ``batch_size`` at a time."""
-        return [self.minibatch(index) for index in order.split(batch_size)]
-
     def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """The same one after another, in one memory that so stays in the processor's cache.
+        """Inputs, truth and extras one after another, in one memory that so stays in the processor's cache.
 
         Several are gathered at once, of which each is then a view.
         """

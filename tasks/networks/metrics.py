@@ -15,11 +15,8 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 def num_correct(o: Tensor, y: Tensor) -> Tensor:
     """How many examples have their largest score at their label, a scalar int64 (the book calls this ``accuracy``).
 
-    ``argmax`` says the same in up to twice the time, and class by class, as scores of tables lie, in ten times that.
-    Of two classes a comparison does, in a ninth of the time; of equal scores the first is the largest either way.
+    Of equal scores the first is the largest. ``argmax`` says the same in up to twice the time.
     """
-    if o.shape[1] == 2:
-        return ((o[:, 1] > o[:, 0]) == y.bool()).sum()
     return (o.max(dim=1).indices == y).sum()
 
 

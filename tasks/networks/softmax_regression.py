@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from tasks.networks import metrics
 from tasks.networks.training import ConciseNetwork, ScratchNetwork
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # a loss of outputs and truth, or its gradient by the outputs
+LossFunction = Callable[[Tensor, Tensor], Tensor]  # a loss of outputs and truth, or its gradient by the outputs
 
 
 def softmax(o: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class SoftmaxRegressionScratch(ScratchNetwork):
         generator: torch.Generator,
         sigma: float = 0.01,
         dropout_probability: float = 0.0,
-        loss_gradient: Loss = cross_entropy_gradient,
+        loss_gradient: LossFunction = cross_entropy_gradient,
     ) -> None:
         self.W = torch.normal(0, sigma, (num_outputs, num_inputs), generator=generator).T
         self.b = torch.zeros(num_outputs)
@@ -98,7 +98,7 @@ class SoftmaxRegressionConcise(ConciseNetwork):
         generator: torch.Generator,
         sigma: float = 0.01,
         dropout_probability: float = 0.0,
-        loss: Loss | None = None,
+        loss: LossFunction | None = None,
     ) -> None:
         super().__init__(nn.Linear(num_inputs, num_outputs), generator, sigma)
         self.net = nn.Sequential(nn.Flatten(), self.linear)
@@ -118,7 +118,7 @@ class SoftmaxRegressionConcise(ConciseNetwork):
         return o.detach()
 
 
-def weighted_cross_entropy(class_weights: Tensor) -> Loss:
+def weighted_cross_entropy(class_weights: Tensor) -> LossFunction:
     """The mean loss of own data whose examples count by ``class_weights`` ``(outputs,)``, for a concise network.
 
     torch's own mean of a weighted loss divides by the weights of the minibatch; this one divides by its size.
@@ -126,6 +126,6 @@ def weighted_cross_entropy(class_weights: Tensor) -> Loss:
     return lambda o, y: F.cross_entropy(o, y, class_weights, reduction="none").mean()
 
 
-def weighted_cross_entropy_gradient(class_weights: Tensor) -> Loss:
+def weighted_cross_entropy_gradient(class_weights: Tensor) -> LossFunction:
     """Derivative of the same by the scores, one row an example, for a network from scratch."""
     return lambda o, y: cross_entropy_gradient(o, y).mul_(class_weights[y].unsqueeze(1))

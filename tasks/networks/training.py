@@ -8,7 +8,6 @@ meaning. The last minibatch of an epoch may be smaller: its mean counts each of 
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -25,9 +24,6 @@ class Network(Protocol):
     @property
     def measure(self) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
         """What is reported of outputs and truth, on their device."""
-
-    def to(self, device: torch.device) -> Any:
-        """Move the parameters to a device."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """Outputs for the inputs of a minibatch."""
@@ -102,9 +98,7 @@ class ConciseNetwork:
 class Optimizer(Protocol):
     """``SGD``, ``ConciseSGD`` and ``torch.optim.SGD``."""
 
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Its parameters, and the learning rate that they have now."""
+    param_groups: list[dict[str, Any]]  # its parameters, and the learning rate that they have now
 
     def step(self) -> object:
         """Move every parameter against its gradient."""
@@ -175,20 +169,20 @@ class ConciseSGD(SGD):
                     self._velocities[id(param)] = velocity
 
 
-def decaying(params: list[Tensor], weight_decay: float) -> list[dict[str, Any]]:
+def group_parameters(params: list[Tensor], weight_decay: float) -> list[dict[str, Any]]:
     """Groups for an optimizer in which the weights decay, but not the bias, which comes last (as in the book)."""
     if not weight_decay:
         return [{"params": params}]
     return [{"params": params[:-1], "weight_decay": weight_decay}, {"params": params[-1:]}]
 
 
-def learning_rates(schedule: str, lr: float, num_epochs: int) -> Iterator[float]:
+def list_learning_rates(schedule: str, lr: float, num_epochs: int) -> Iterator[float]:
     """The rate of every epoch (section 11.11): ``constant``, ``cosine`` (towards 0) or ``step`` (by tenths)."""
     for epoch in range(num_epochs):
         if schedule == "cosine":
             yield lr * (1 + math.cos(math.pi * epoch / num_epochs)) / 2
         elif schedule == "step":
-            yield lr * 0.1 ** (epoch // max(1, num_epochs // 4))
+            yield lr * 0.1 ** (epoch // math.ceil(num_epochs / 4))
         else:
             yield lr
 
@@ -199,10 +193,10 @@ def learning_rates(schedule: str, lr: float, num_epochs: int) -> Iterator[float]
 @torch.no_grad()
 def outputs(net: Callable[..., Tensor], split: Examples, batch_size: int | None = None) -> Tensor:
     """The outputs of ``net`` for a whole split ``(n, …)``, in its order, as many at a time as the cache holds."""
-    return joined([net(*inputs) for inputs in split.in_order(batch_size or max(512, VALUES // split.num_inputs))])
+    return concatenate([net(*inputs) for inputs in split.in_order(batch_size or max(512, VALUES // split.num_inputs))])
 
 
-def joined(outputs: Sequence[Tensor]) -> Tensor:
+def concatenate(outputs: Sequence[Tensor]) -> Tensor:
     """Outputs ``(n, …)`` of minibatches in one, class by class, as they lie and are measured fastest."""
     return torch.cat([o.movedim(-1, 0) for o in outputs], dim=-1).movedim(0, -1)
 
@@ -211,23 +205,17 @@ VALUES = 2**18  # inputs that stay in the processor's cache
 PIECE = 2**16  # examples that are measured at once: all of the book's, and never the outputs of millions
 
 
-def mean_figures(measured: Iterable[tuple[dict[str, Tensor], int]]) -> dict[str, Tensor]:
-    """The mean of figures, each with the number of examples that it is the mean of."""
-    parts = list(measured)
-    total = sum(count for _, count in parts)
-    nothing = torch.tensor(0.0, dtype=torch.float64)
-    return {name: sum((each[name] * count for each, count in parts), nothing) / total for name in parts[0][0]}
+def average_metrics(measured: Iterable[tuple[dict[str, Tensor], int]]) -> dict[str, Tensor]:
+    """The mean of metrics, each with the number of examples that it is the mean of."""
+    values, counts = zip(*measured, strict=True)
+    shares = torch.tensor(counts, dtype=torch.float64) / sum(counts)
+    stacked = {name: torch.stack([each[name] for each in values]) for name in values[0]}
+    return {name: each @ shares.to(each.device) for name, each in stacked.items()}
 
 
-def figures(net: Network, split: Examples) -> dict[str, Tensor]:
+def evaluate(net: Network, split: Examples) -> dict[str, Tensor]:
     """What ``net.measure`` says of a whole split."""
-    pieces = list(split.pieces(PIECE))
-
-    def measured(piece: Examples) -> tuple[dict[str, Tensor], int]:
-        return net.measure(outputs(net, piece), piece.y), len(piece)
-
-    with ThreadPoolExecutor(2) as beside:  # of many rows, whose encoding takes as long as the network
-        return mean_figures((beside.map if len(pieces) > 1 else map)(measured, pieces))
+    return average_metrics((net.measure(outputs(net, piece), piece.y), len(piece)) for piece in split.pieces(PIECE))
 
 
 def train_epoch(
@@ -245,28 +233,28 @@ def train_epoch(
         return net.measure(torch.cat(outputs_seen), split.y.index_select(0, order))
 
 
-Epoch = Callable[[Network, Optimizer, Examples, int, torch.Generator], dict[str, Tensor]]  # such as ``train_epoch``
+RunEpoch = Callable[[Network, Optimizer, Examples, int, torch.Generator], dict[str, Tensor]]  # such as ``train_epoch``
 
 
-class Measured(NamedTuple):
-    """What ``net.measure`` says after one epoch of the training, the test and (where there is one) validation split."""
+class EpochMetrics(NamedTuple):
+    """What ``net.measure`` says after one epoch of each split; nothing of one that there is not."""
 
     train: dict[str, float]
     test: dict[str, float]
-    validation: dict[str, float] | None
+    validation: dict[str, float]
 
 
 def train(
     net: Network,
     optimizer: Optimizer,
     train_split: Examples,
-    test_split: Examples,
+    test_split: Examples | None,
     learning_rates: Iterable[float],
     batch_size: int,
     generator: torch.Generator,
     validation_split: Examples | None = None,
-    run_epoch: Epoch = train_epoch,
-) -> Iterator[Measured]:
+    run_epoch: RunEpoch = train_epoch,
+) -> Iterator[EpochMetrics]:
     """Train one epoch for each of ``learning_rates`` by ``run_epoch`` and yield what was measured.
 
     As in the book, the training figures are averages over the epoch while the weights move. ``generator`` lives on
@@ -276,29 +264,43 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = lr
         on_train = run_epoch(net, optimizer, train_split, batch_size, generator)
-        others = [figures(net, split) for split in (test_split, validation_split) if split is not None]
-        train_figures, test_figures, *validation = metrics.numbers(on_train, *others)
-        yield Measured(train_figures, test_figures, validation[0] if validation else None)
+        others = (evaluate(net, split) if split is not None else {} for split in (test_split, validation_split))
+        yield EpochMetrics(*metrics.numbers(on_train, *others))
 
 
-def stop_early(epochs: Iterable[Measured], net: Network, patience: int) -> Iterator[Measured]:
+def stop_when(epochs: Iterable[EpochMetrics], has_ended: Callable[[], bool]) -> Iterator[EpochMetrics]:
+    """Pass measurements on until it ``has_ended`` after one of them."""
+    for measured in epochs:
+        yield measured
+        if has_ended():
+            return
+
+
+def stop_early(epochs: Iterable[EpochMetrics], net: Network, patience: int) -> Iterator[EpochMetrics]:
     """Pass measurements on until the validation loss has not fallen for ``patience`` epochs.
 
     Whether it stops early or not, the network ends with the weights of the epoch whose validation loss was smallest.
     """
-    smallest, waited = math.inf, 0
-    best = [param.detach().clone() for param in net.parameters()]
+    smallest, waited, best = math.inf, 0, copy_parameters(net)
     for measured in epochs:
         yield measured
-        if measured.validation is None:
+        if not measured.validation:
             raise ValueError("early stopping watches the validation loss: hold out a validation split")
+        waited += 1
         if measured.validation["loss"] < smallest:
-            smallest, waited = measured.validation["loss"], 0
-            best = [param.detach().clone() for param in net.parameters()]
-        else:
-            waited += 1
+            smallest, waited, best = measured.validation["loss"], 0, copy_parameters(net)
         if waited == patience:
             break
-    with torch.no_grad():
-        for param, value in zip(net.parameters(), best, strict=True):
-            param.copy_(value)
+    set_parameters(net, best)
+
+
+def copy_parameters(net: Network) -> list[Tensor]:
+    """The parameters as they are now."""
+    return [param.detach().clone() for param in net.parameters()]
+
+
+@torch.no_grad()
+def set_parameters(net: Network, values: list[Tensor]) -> None:
+    """Give the parameters these values."""
+    for param, value in zip(net.parameters(), values, strict=True):
+        param.copy_(value)

@@ -1,30 +1,58 @@
 """Every knob of a run, declared once: command line, help, Prefect's form, manifest and checks are made from these."""
 
-from tasks.parameters.choices import DEFAULT_SEED as DEFAULT_SEED
-from tasks.parameters.choices import FASHION_MNIST as FASHION_MNIST
-from tasks.parameters.choices import NAME_PATTERN as NAME_PATTERN
-from tasks.parameters.choices import SYNTHETIC_LINEAR as SYNTHETIC_LINEAR
-from tasks.parameters.choices import Device as Device
-from tasks.parameters.choices import Implementation as Implementation
-from tasks.parameters.choices import Loss as Loss
-from tasks.parameters.choices import ModelName as ModelName
-from tasks.parameters.choices import Runner as Runner
-from tasks.parameters.choices import Schedule as Schedule
-from tasks.parameters.choices import is_name as is_name
-from tasks.parameters.data import Data as Data
-from tasks.parameters.evaluation import EvaluateParameters as EvaluateParameters
-from tasks.parameters.gates import Gates as Gates
-from tasks.parameters.narrowed import narrowed_form as narrowed_form
-from tasks.parameters.own_data import InspectParameters as InspectParameters
-from tasks.parameters.own_data import OwnData as OwnData
-from tasks.parameters.runs import Learned as Learned
-from tasks.parameters.runs import MaintainParameters as MaintainParameters
-from tasks.parameters.runs import PredictParameters as PredictParameters
-from tasks.parameters.runs import RetrainParameters as RetrainParameters
-from tasks.parameters.training import Found as Found
-from tasks.parameters.training import LinearTraining as LinearTraining
-from tasks.parameters.training import SoftmaxTraining as SoftmaxTraining
-from tasks.parameters.training import Steps as Steps
-from tasks.parameters.training import Training as Training
-from tasks.parameters.tuning import Search as Search
-from tasks.parameters.tuning import TuneParameters as TuneParameters
+from tasks.parameters.data import NO_WINDOW, Data, InspectParameters, OwnData
+from tasks.parameters.form import Use
+from tasks.parameters.runs import (
+    EvaluateParameters,
+    Found,
+    Gates,
+    Learned,
+    MaintainParameters,
+    PredictParameters,
+    RetrainParameters,
+    Search,
+    TuneParameters,
+    narrow_form,
+)
+from tasks.parameters.training import (
+    FASHION_MNIST,
+    SYNTHETIC_LINEAR,
+    Device,
+    Hyperparameters,
+    Implementation,
+    Loss,
+    ModelName,
+    Runner,
+    Schedule,
+    Training,
+    is_name,
+)
+
+__all__ = [
+    "FASHION_MNIST",
+    "NO_WINDOW",
+    "SYNTHETIC_LINEAR",
+    "Data",
+    "Device",
+    "EvaluateParameters",
+    "Found",
+    "Gates",
+    "Hyperparameters",
+    "Implementation",
+    "InspectParameters",
+    "Learned",
+    "Loss",
+    "MaintainParameters",
+    "ModelName",
+    "OwnData",
+    "PredictParameters",
+    "RetrainParameters",
+    "Runner",
+    "Schedule",
+    "Search",
+    "Training",
+    "TuneParameters",
+    "Use",
+    "is_name",
+    "narrow_form",
+]

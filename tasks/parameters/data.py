@@ -1,45 +1,175 @@
-"""What to train on, as a flow takes it."""
+"""What to learn from: a user's own data, or the book's."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.parameters.form import Option, PositiveFloat
-from tasks.parameters.own_data import OwnData
-from tasks.parameters.uses import BOOK, LINEAR, SOFTMAX, TABLES
+from tasks.parameters.form import Frozen, Use, parameter
+from tasks.parameters.training import (
+    CLASS_WEIGHT,
+    NAME_PATTERN,
+    WEIGHT_DECAY,
+    ClassWeight,
+    PositiveFloat,
+    Share,
+    WeightDecay,
+)
 
-SYNTHETIC = Option(of=LINEAR & BOOK)
+NO_WINDOW = "none"
+Names = tuple[Annotated[str, Field(min_length=1)], ...]
+
+
+class OwnData(Frozen):
+    """A user's own data and what is to be learned from them."""
+
+    applies_to = Use.OWN
+
+    source: str | None = parameter(
+        None,
+        "Own data: a file, folder, glob or URL of CSV, Parquet, Feather or JSON lines; or images, a folder for each "
+        "class.",
+        title="Data",
+        flag="--data",
+        empty="the book's data, or those of the kept name",
+        min_length=1,
+    )
+    target: str | None = parameter(
+        None,
+        "The column to predict.",
+        Use.TABLES,
+        empty="that of the kept name; or the data are images",
+    )
+    features: Names = parameter((), "The columns to predict from.", Use.TABLES, empty="all columns but the target")
+    ignore: Names = parameter((), "Columns that are no features; kept with the name.", Use.TABLES, empty="none")
+    category: Names = parameter((), "Columns whose values are levels.", Use.TABLES, empty="columns of text")
+    split_by: str | None = parameter(
+        None,
+        "Rows of one value of this column stay on one side of the split.",
+        Use.TABLES,
+        empty="every row by itself",
+    )
+    time_column: str | None = parameter(
+        None, "The latest rows are the test split.", Use.TABLES, empty="no order in time"
+    )
+    window: str = parameter(
+        NO_WINDOW,
+        "Train and test on the latest rows only: 90d, 12w or 36h, counted back from the newest.",
+        Use.TABLES,
+        pattern=rf"^({NO_WINDOW}|[1-9]\d{{0,5}}[hdw])$",
+    )
+    split_column: str | None = parameter(
+        None,
+        "A column that says train, test or validation, or true of test rows.",
+        Use.TABLES,
+        empty="by the rows' hashes",
+    )
+    test: float = parameter(0.2, "Of own data's rows.", title="Test share", gt=0, lt=1)
+    side: int | None = parameter(
+        None,
+        "Images are made squares of so many pixels.",
+        Use.IMAGES,
+        empty="as the images, if all are squares of one size; or 28",
+        ge=1,
+        le=256,
+    )
+    channels: Literal["grey", "rgb"] | None = parameter(None, "Of images.", Use.IMAGES, empty="grey if all images are")
+    max_rejects: Share = parameter(
+        0.01,
+        "The share of images that may be broken; they are left out.",
+        Use.IMAGES,
+        title="Rejected images",
+    )
+    min_new_rows: int = parameter(0, "Wait until so many rows are new to the champion; kept with the name.", ge=0)
+    new_recipe: bool = parameter(False, "Fix the split rule and its share anew.")
+    accept_data: bool = parameter(False, "Let data pass that are not like the champion's; done once.")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether own data are named; else the book's are meant."""
+        return self.source is not None
+
+    @property
+    def is_images(self) -> bool:
+        """Whether own data are images: their classes are folders, and there is no column to predict."""
+        return self.is_own and self.target is None
+
+    @property
+    def use(self) -> Use:
+        """Which data these are."""
+        return Use.IMAGES if self.is_images else Use.TABLES if self.is_own else Use.BOOK
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if sum(map(bool, (self.split_by, self.time_column, self.split_column))) > 1:
+            raise ValueError("one of --split-by, --time-column and --split-column")
+        if self.window != NO_WINDOW and self.time_column is None:
+            raise ValueError(f"--window {self.window} needs --time-column; --window {NO_WINDOW} lifts it")
+        if self.target is not None:
+            self._refuse(Use.IMAGES, "for images, which have no --target")
+        return self
+
+    def list_given(self, uses: Use) -> str:
+        """Which options were given that apply to these ``uses`` alone, as they are typed."""
+        given = [name for name in self.model_dump(exclude_defaults=True) if self.use_of(name) in uses]
+        return " and ".join(f"--{name.replace('_', '-')}" for name in given)
+
+    def _refuse(self, uses: Use, reason: str) -> None:
+        if found := self.list_given(uses):
+            raise ValueError(f"{found}: {reason}")
+
+
+class InspectParameters(OwnData):
+    """What to look at before anything is trained."""
+
+    source: str = parameter(
+        ...,
+        "A file, folder, glob or URL of CSV, Parquet, Feather or JSON lines; or a folder of images.",
+        title="Data",
+        flag="DATA",
+        min_length=1,
+    )
+    name: str = parameter(
+        "", "Compare with what this kept name has fixed.", empty="a new name", pattern=r"^$|" + NAME_PATTERN
+    )
+    class_weight: ClassWeight = CLASS_WEIGHT
+    weight_decay: WeightDecay = WEIGHT_DECAY
 
 
 class Data(OwnData):
     """What to train on: the book's data, or own ones."""
 
-    resize: Annotated[int | None, Option(empty="28 as they are", of=SOFTMAX & BOOK)] = Field(
-        None, ge=4, le=256, title="Resize", description="Side of the square images in pixels."
+    resize: int | None = parameter(
+        None,
+        "Side of the square images in pixels.",
+        Use.BOOK_SOFTMAX,
+        empty="28 as they are",
+        ge=4,
+        le=256,
     )
-    synthetic_w: Annotated[
-        tuple[Annotated[float, Field(allow_inf_nan=False)], ...],
-        Option(help="True weights of the synthetic data.", of=LINEAR & BOOK),
-    ] = Field((2.0, -3.4), min_length=1, title="True weights", description="Of the synthetic data.")
-    synthetic_b: Annotated[float, SYNTHETIC] = Field(
-        4.2, allow_inf_nan=False, title="True bias", description="Of the synthetic data."
+    synthetic_w: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = parameter(
+        (2.0, -3.4),
+        "Of the synthetic data.",
+        Use.BOOK_LINEAR,
+        title="True weights",
+        min_length=1,
     )
-    synthetic_noise: Annotated[PositiveFloat, SYNTHETIC] = Field(
-        0.01, title="Noise", description="Standard deviation of the synthetic target's noise."
+    synthetic_b: float = parameter(
+        4.2, "Of the synthetic data.", Use.BOOK_LINEAR, title="True bias", allow_inf_nan=False
     )
-    num_examples: Annotated[int, SYNTHETIC] = Field(
-        1000, ge=10, le=10_000_000, title="Synthetic examples", description="In each split."
+    synthetic_noise: PositiveFloat = parameter(
+        0.01, "Standard deviation of the synthetic target's noise.", Use.BOOK_LINEAR, title="Noise"
+    )
+    num_examples: int = parameter(
+        1000, "In each split.", Use.BOOK_LINEAR, title="Synthetic examples", ge=10, le=10_000_000
     )
 
     @model_validator(mode="after")
-    def _of_one_kind(self) -> Self:
+    def _be_of_one_kind(self) -> Self:
         """Options of own data, or options of the book's."""
-        given = set(self.model_dump(exclude_defaults=True))
-        if self.source is None and (alone := sorted(given & set(OwnData.model_fields))):
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in alone)
-            raise ValueError(f"options of own data ({flags}) go with --data")
-        if self.is_images and (found := self.given(TABLES)):
-            raise ValueError(f"{found}: for tables, which have a --target; images have none")
-        if self.source is not None and (others := given - set(OwnData.model_fields)):
-            raise ValueError(f"{' and '.join(sorted(others))} are for the book's data")
+        if not self.is_own:
+            self._refuse(Use.OWN, "options of own data go with --data")
+            return self
+        if self.is_images:
+            self._refuse(Use.TABLES, "for tables, which have a --target; images have none")
+        self._refuse(Use.BOOK, "for the book's data")
         return self

@@ -1,21 +1,51 @@
-"""What all parameters are made of: frozen pydantic models, and how they appear where people fill them in."""
+"""How a parameter is declared: once, for the command line and its help, documents, checks and Prefect's form."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from enum import Enum
-from typing import Annotated, Any, ClassVar
+import re
+from enum import Flag, auto
+from typing import Any, ClassVar, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
-from pydantic_core import CoreSchema
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
-from tasks.parameters.uses import BOOK, EVERY, OWN, WORDS, Uses
+from tasks.parameters.addresses import has_credentials
 
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
+MEMBER = re.compile(r"<[\w.]+: ('.*?')>")  # pydantic's way of saying an enum's member
+NUMBERS = {"a valid number, unable": "a number", "a valid integer, ": "a whole number"}
 
 
-@dataclass(frozen=True)
-class Option:
+class Use(Flag):
+    """A model of the book and what it learns from: what a parameter applies to."""
+
+    BOOK_SOFTMAX = auto()
+    BOOK_LINEAR = auto()
+    TABLE_SOFTMAX = auto()
+    TABLE_LINEAR = auto()
+    IMAGES = auto()
+    BOOK = BOOK_SOFTMAX | BOOK_LINEAR
+    TABLES = TABLE_SOFTMAX | TABLE_LINEAR
+    OWN = TABLES | IMAGES
+    OWN_SOFTMAX = TABLE_SOFTMAX | IMAGES
+    SOFTMAX = BOOK_SOFTMAX | OWN_SOFTMAX
+    LINEAR = BOOK_LINEAR | TABLE_LINEAR
+    EVERY = BOOK | OWN
+
+
+WORDS = {
+    Use.BOOK: "the book's data",
+    Use.TABLES: "own tables",
+    Use.IMAGES: "own images",
+    Use.OWN: "own data",
+    Use.SOFTMAX: "softmax regression",
+    Use.LINEAR: "linear regression",
+    Use.BOOK_SOFTMAX: "softmax regression on the book's data",
+    Use.BOOK_LINEAR: "linear regression on the book's data",
+    Use.OWN_SOFTMAX: "softmax regression on own data",
+    Use.TABLE_LINEAR: "linear regression on own tables",
+    Use.SOFTMAX | Use.OWN: "softmax regression or own tables",
+}
+
+
+class Option(NamedTuple):
     """How a field appears where its own name and default do not say it.
 
     ``flag`` is its option on the command line: without dashes it is an argument, and one of a field that is true
@@ -23,143 +53,117 @@ class Option:
     ``metavar`` what may stand there where that is more than the field's type takes.
     """
 
+    applies_to: Use | None = None  # None: what its model says of all its fields
     flag: str = ""
     help: str = ""
     empty: str = ""
     metavar: str = ""
-    of: Uses = frozenset()  # what it is for; none: what its model says of all its fields
-    by_rule: bool = False  # own data decide where it is not given, whatever its default is
-    searched: bool = False  # a search may decide where it is not given
-    noted: bool = False  # by the run itself: no option
+    is_searched: bool = False  # a search may find it where it is not given, or a rule for own data
+    is_typed: bool = True  # else the run itself notes it, and there is no option
 
     @property
-    def only(self) -> str:
+    def limits(self) -> str:
         """What it is for, said to whom it may be of no use."""
-        return f"Only for {WORDS[self.of]}." if self.of else ""
+        return f"Only for {WORDS[self.applies_to]}." if self.applies_to else ""
 
 
-def option(metadata: list[Any]) -> Option:
-    """What a field of this metadata says about its appearance."""
-    return next((each for each in metadata if isinstance(each, Option)), Option())
+def parameter(default: Any, description: str | None = None, applies_to: Use | None = None, **about: Any) -> Any:
+    """Declare a field: ``about`` has what ``Option`` says of it, and bounds and title as pydantic's ``Field`` does."""
+    option = Option(applies_to, **{name: about.pop(name) for name in Option._fields if name in about})
+    field = Field(default, description=description, **about)
+    field.metadata.append(option)
+    return field
 
 
-def of_the_book(defaults: Mapping[str, Any]) -> str:
-    """Defaults that differ from model to model: ``the book's, 10 softmax, 3 linear``."""
-    said = {model: str(value.value if isinstance(value, Enum) else value) for model, value in defaults.items()}
-    if len(set(said.values())) == 1:
-        return f"the book's, {next(iter(said.values()))}"
-    words = (f"{value} {model.partition('-')[0]}" for model, value in said.items())
-    return f"the book's, {', '.join(words)}"
+def option_of(field: FieldInfo) -> Option:
+    """What the declaration of a field says about its appearance."""
+    return next((each for each in field.metadata if isinstance(each, Option)), Option())
 
 
-def _as_a_form(schema: dict[str, Any], model: "type[Frozen]") -> None:
+def _suit_form(schema: dict[str, Any], model: "type[Frozen]") -> None:
     """Suit Prefect's form: it sorts fields by name unless each has a position, and sends every default it shows.
 
     What is of no use to what it is ``shown_for`` is not shown, and taken only as it is where nothing is given: a form
-    of before sent that.
+    of before sent that. What depends on model or data is said in words.
     """
     fields = schema.get("properties", {})
-    if useless := [name for name in fields if not model.of_field(name) & model.shown_for]:
-        neutral = {f"^{name}$": {"const": fields.pop(name).get("default")} for name in useless}
-        schema["patternProperties"] = neutral
-    for position, (name, field) in enumerate(fields.items()):
-        _show(field, option(model.model_fields[name].metadata), model.shown_for)
-        field["position"] = position
-
-
-def _show(field: dict[str, Any], shown: Option, uses: Uses) -> None:
-    """What the field itself and its default do not say."""
-    if isinstance(field.get("default"), dict):  # which a part's own fields have anyway
-        del field["default"]
-    if field.get("default", ...) is None and _only_kind(field):  # else there is a switch between it and nothing
-        del field["default"]
-    if shown.only and not uses <= shown.of:
-        _say(field, shown.only)
-    if shown.empty:
-        _say(field, f"Empty: {shown.empty}.")
-    if shown.by_rule and uses != EVERY:
-        _only_kind(field)
-        _leave_default_out(field, {"": field["default"]} if uses & BOOK else {}, bool(uses & OWN))
-    elif shown.searched and uses != EVERY:
-        _only_kind(field)
-        _leave_default_out(field, {"": field["default"]}, False)
-
-
-def _leave_default_out(field: dict[str, Any], defaults: Mapping[str, Any], by_rule: bool) -> None:
-    """Words say one that depends on model or data, for what is shown is sent."""
-    del field["default"]
-    of_book = [of_the_book(defaults)] if defaults else []
-    of_own = ["on own data found by rule" if of_book else "found by rule"] if by_rule else []
-    _say(field, f"Empty: {'; '.join(of_book + of_own)}.")
-
-
-def _say(field: dict[str, Any], words: str) -> None:
-    field["description"] = f"{field.get('description', '')} {words}".lstrip()
+    for name in list(fields):
+        option, field = option_of(model.model_fields[name]), fields[name]
+        if choices := model.list_choices(name):
+            field.pop("$ref", None)
+            title = model.model_fields[name].title
+            field |= {"type": "string", "title": title, "default": choices[0], "enum": choices}
+        if not model.use_of(name) & model.shown_for:
+            schema.setdefault("patternProperties", {})[f"^{name}$"] = {"const": fields.pop(name).get("default")}
+            continue
+        kinds = [kind for kind in field.get("anyOf", []) if kind != {"type": "null"}]
+        if len(kinds) == 1:  # what is left empty is not sent, and of alternatives the form names no fault
+            del field["anyOf"]
+            field |= kinds[0]
+        empty = model.describe_default(name, model.shown_for) if option.is_searched else option.empty
+        if option.is_searched or isinstance(field.get("default"), dict | None):
+            field.pop("default", None)  # a part's own fields have it anyway
+        limits = "" if option.applies_to and model.shown_for in option.applies_to else option.limits
+        if words := list(filter(None, [field.get("description"), limits, empty and f"Empty: {empty}."])):
+            field["description"] = " ".join(words)
+        field["position"] = list(fields).index(name)
 
 
 class Frozen(BaseModel):
-    """Base of all parameters: unknown names are errors, values never change."""
+    """Base of all parameters: unknown names are errors, values never change, and what is empty is the default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_as_a_form)
-    fields_of: ClassVar[Uses] = EVERY  # what its fields are for, save those that say so themselves
-    shown_for: ClassVar[Uses] = EVERY  # what its form is for
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        json_schema_extra=_suit_form,
+        field_title_generator=lambda name, _: re.sub("^(max|min)_", "", name).replace("_", " ").capitalize(),
+    )
+    applies_to: ClassVar[Use] = Use.EVERY  # what its fields apply to, save those that say so themselves
+    shown_for: ClassVar[Use] = Use.EVERY  # what its form is for
 
     @classmethod
-    def of_field(cls, name: str) -> Uses:
-        """What one of its fields is for."""
-        return option(cls.model_fields[name].metadata).of or cls.fields_of
+    def use_of(cls, name: str) -> Use:
+        """What one of its fields applies to."""
+        return option_of(cls.model_fields[name]).applies_to or cls.applies_to
+
+    @classmethod
+    def list_choices(cls, name: str) -> list[str]:
+        """What a field chooses from, where that depends on what the form is for; first the default."""
+        return []
+
+    @classmethod
+    def describe_default(cls, name: str, uses: Use) -> str:
+        """What a field is where it is not given, nor found by a search."""
+        return str(cls.model_fields[name].default)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_empty(cls, values: Any) -> Any:
+        """A form sends nothing as null."""
+        return {name: each for name, each in values.items() if each is not None} if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _keep_no_secret(self) -> Self:
+        for name in ("source", "input", "data"):
+            if isinstance(value := getattr(self, name, None), str) and has_credentials(value):
+                raise ValueError("a URL with credentials would be written down: set them in the environment")
+        return self
 
 
-@dataclass(frozen=True)
-class OneForm:
-    """Shows a union of models that ``discriminator`` tells apart as one form with every field of theirs.
-
-    Prefect's form cannot switch between models by a value in them, and reports no fault of a field inside a union.
-    A default that differs is not shown, for what is shown is sent; words say what it is for which model.
-    """
-
-    title: str
-    discriminator: str
-    by_rule: Collection[str]
-    searched: Collection[str]
-
-    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """The merged schema; called by pydantic."""
-        kinds = [handler.resolve_ref_schema(kind)["properties"] for kind in handler(core_schema)["oneOf"]]
-        tags = [kind[self.discriminator]["const"] for kind in kinds]
-        names = dict.fromkeys(name for kind in kinds for name in kind)
-        properties = {
-            name: _merged(
-                {tag: kind[name] for tag, kind in zip(tags, kinds, strict=True)},
-                name in self.by_rule,
-                name in self.searched,
-            )
-            for name in names
-        }
-        return {"type": "object", "title": self.title, "properties": properties, "additionalProperties": False}
+# What pydantic says of a fault, in words that stand behind ``expected:``
 
 
-def _only_kind(field: dict[str, Any]) -> bool:
-    """Make a field of one kind that: what is left empty is not sent, and of alternatives the form names no fault."""
-    kinds = [kind for kind in field.get("anyOf", []) if kind != {"type": "null"}]
-    if len(kinds) == 1:
-        del field["anyOf"]
-        field |= kinds[0]
-    return len(kinds) == 1
+def expected(error: ValidationError) -> str:
+    """Of the first fault."""
+    first = error.errors()[0]
+    if first["type"] == "extra_forbidden":
+        return "a name that is among its parameters"
+    if first["type"] == "missing" or first["input"] == "":
+        return "a value"
+    return in_words(first["msg"].removeprefix("Value error, "))
 
 
-def _merged(fields: dict[str, dict[str, Any]], by_rule: bool, searched: bool) -> dict[str, Any]:
-    """One field's schema from those of each model."""
-    each = list(fields.values())
-    merged = each[0].copy()
-    _only_kind(merged)
-    if "const" in merged:
-        del merged["const"]
-        merged["enum"] = [word for field in each for word in field.get("enum", [field.get("const")])]
-    if words := list(dict.fromkeys(field["description"] for field in each if "description" in field)):
-        merged["description"] = " ".join(words)
-    defaults = {tag: field.get("default") for tag, field in fields.items()}
-    are_tags = all(tag == default for tag, default in defaults.items())
-    if by_rule or searched or (not are_tags and any(default != merged.get("default") for default in defaults.values())):
-        _leave_default_out(merged, defaults, by_rule)
-    return merged
+def in_words(message: str) -> str:
+    """What pydantic, or typer by it, says of a value, without their words for its type."""
+    said = MEMBER.sub(r"\1", message.removeprefix("Input should be "))
+    return next((words for theirs, words in NUMBERS.items() if said.startswith(theirs)), said)

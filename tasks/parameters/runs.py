@@ -1,57 +1,128 @@
 """What each flow takes."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic.json_schema import SkipJsonSchema
 
-from tasks.parameters.addresses import has_credentials
-from tasks.parameters.choices import NAME_PATTERN, Device, ModelName, Runner
-from tasks.parameters.data import Data
-from tasks.parameters.form import Frozen, Option, PositiveFloat
-from tasks.parameters.gates import Gates
-from tasks.parameters.training import Found, OfItsModel, SoftmaxTraining, Training
-from tasks.parameters.uses import BOOK, IMAGES, OF_MODEL, TABLES, Uses
+from tasks.parameters.data import Data, Names
+from tasks.parameters.form import Frozen, Use, parameter
+from tasks.parameters.training import (
+    BOOK_DATASETS,
+    DEVICE,
+    NAME_PATTERN,
+    OF_MODEL,
+    Device,
+    ModelName,
+    PositiveFloat,
+    PositiveInt,
+    Runner,
+    Share,
+    Training,
+)
 
-PositiveInt = Annotated[int, Field(ge=1)]
+Ratio = Annotated[float, Field(ge=1, allow_inf_nan=False)]
+RECORDED = "recorded only"
+
+
+class Gates(Frozen):
+    """Bounds that a candidate must keep to be published (the book's assertions by default)."""
+
+    max_train_loss: PositiveFloat = parameter(0.5, None, Use.BOOK_SOFTMAX, title="Train loss below")
+    min_train_accuracy: Share = parameter(0.7, None, Use.BOOK_SOFTMAX, title="Train accuracy above")
+    min_test_accuracy: Share = parameter(0.7, None, Use.BOOK_SOFTMAX, title="Test accuracy above")
+    max_loss_ratio: Ratio = parameter(
+        1.05,
+        "At most this many times that of the converged fit.",
+        Use.BOOK_LINEAR,
+        title="Test loss over the best fit",
+    )
+    min_reference_gain: Share = parameter(
+        0.95,
+        "Of what the converged fit gains in test loss over the best constant, at least this share.",
+        Use.TABLES,
+        title="Share of the attainable gain",
+    )
+    max_standardised_error: PositiveFloat = parameter(
+        1e-3,
+        "Added to these bounds: the loss of this error, in target deviations.",
+        Use.LINEAR,
+        title="Error allowance",
+    )
+    min_gain: float = parameter(
+        0.0,
+        "The lower 95 % bound of the gain in test loss is above this.",
+        Use.OWN,
+        title="Gain over the best constant",
+        allow_inf_nan=False,
+    )
+    max_parameter_error: PositiveFloat = parameter(0.02, "Distance from the truth of synthetic data.", Use.BOOK_LINEAR)
+    max_accuracy_drop: Share = parameter(0.005, "Against any kept version.", Use.BOOK_SOFTMAX)
+    max_recall_drop: Share = parameter(0.10, "Of any class, against any kept version.", Use.BOOK_SOFTMAX)
+    max_drop_p: Share = parameter(
+        0.05,
+        "A larger drop is refused if its p, corrected for versions and classes, is smaller than this.",
+        Use.SOFTMAX | Use.OWN,
+    )
+    max_loss_rise: Ratio = parameter(1.05, "Test loss over the best kept version's.", Use.BOOK_LINEAR)
+    max_nats_rise: PositiveFloat = parameter(
+        0.005, "Against any kept version, in nats.", Use.OWN_SOFTMAX, title="Log loss rise"
+    )
+    max_error_rise: Ratio = parameter(1.01, "Test loss over any kept version's.", Use.TABLE_LINEAR)
+    max_latency_ms: PositiveFloat | None = parameter(
+        None, "95th percentile for one row, milliseconds.", title="Latency limit", empty=RECORDED
+    )
+    max_memory_mb: PositiveFloat | None = parameter(
+        None, "Peak of the serving process, MiB.", title="Memory limit", empty=RECORDED
+    )
+    max_parity_error: PositiveFloat = parameter(
+        1e-5, "Largest difference between torch and onnxruntime (docs/gates.md).", title="Parity"
+    )
 
 
 class Learned(Frozen):
     """What is learned from which data, and under which name it is kept."""
 
-    name: Annotated[str, Option(empty="the model's own")] = Field(
-        "", pattern=r"^$|" + NAME_PATTERN, title="Name", description="The model is kept under this name."
+    name: str = parameter(
+        "", "The model is kept under this name.", empty="the model's own", pattern=r"^$|" + NAME_PATTERN
     )
-    training: OfItsModel = Field(SoftmaxTraining(), title="Training")
-    data: Data = Field(Data(), title="Data")
+    training: Training = parameter(Training())
+    data: Data = parameter(Data())
 
     @property
     def dataset(self) -> str:
         """The data set that the model learns from: one of the book's, or that of its own name."""
-        return self.name if self.data.is_own else self.training.dataset
+        return self.name if self.data.is_own else BOOK_DATASETS[self.training.model]
 
     @property
-    def uses(self) -> Uses:
+    def uses(self) -> Use:
         """What is trained from which data."""
-        return OF_MODEL[self.training.model] & (IMAGES if self.data.is_images else TABLES if self.data.is_own else BOOK)
+        return OF_MODEL[self.training.model] & self.data.use
 
     @model_validator(mode="before")
     @classmethod
-    def _names_and_defaults(cls, values: Any) -> Any:
-        """The book's model is kept under its own name; own data decide what is not given."""
+    def _let_own_data_decide(cls, values: Any) -> Any:
+        """Own data decide what is not given."""
         if not isinstance(values, dict):
             return values
         training, data = values.get("training") or {}, values.get("data") or {}
-        if not values.get("name"):
-            model = training.model if isinstance(training, Training) else training.get("model")
-            values = values | {"name": str(model or ModelName.SOFTMAX_REGRESSION)}
         if isinstance(data, dict) and data.get("source") and isinstance(training, dict):
-            values = values | {"training": {"defaults": "data"} | training}
+            return values | {"training": {"defaults": "data"} | training}
         return values
 
     @model_validator(mode="after")
-    def _values_go_together(self) -> Self:
+    def _go_together(self) -> Self:
+        if not self.name:
+            object.__setattr__(self, "name", self.training.model.value)
         if self.data.is_own != (self.training.defaults == "data"):
             raise ValueError("own data, --data, decide what is not given; the book's data do not")
         if self.data.is_own and self.name in [*ModelName]:
@@ -63,110 +134,133 @@ class Learned(Frozen):
         return self
 
 
+class Found(Frozen):
+    """Which settings of a run are those that a search found."""
+
+    run: str  # of the search
+    fields: tuple[str, ...]  # of ``Training``
+
+
 class RetrainParameters(Learned):
     """Everything that one retrain needs to know."""
 
-    tuned: Annotated[bool, Option("--tuned/--no-tuned")] = Field(
-        False, title="Tuned", description="Settings that are not given are those that gradmill tune has found last."
+    tuned: bool = parameter(
+        False, "Settings that are not given are those that gradmill tune has found last.", flag="--tuned/--no-tuned"
     )
-    found: SkipJsonSchema[Annotated[Found | None, Option(noted=True)]] = None  # of a run that has begun
-    gates: Gates = Field(Gates(), title="Gates")
-    predict: Annotated[bool, Option("--no-predict", help="Publish only.")] = Field(
-        True, title="Predict", description="Label the test split with the champion afterwards."
+    found: SkipJsonSchema[Found | None] = parameter(None, is_typed=False)  # of a run that has begun
+    gates: Gates = parameter(Gates())
+    predict: bool = parameter(
+        True, "Label the test split with the champion afterwards.", flag="--no-predict", help="Publish only."
     )
-    publish: Annotated[
-        bool, Option("--no-publish", help="Judge only: do all up to the gates, leave the store alone.")
-    ] = Field(True, title="Publish", description="Publish what passes the gates, unless its name is frozen.")
-    sign_key: Annotated[Path | None, Option(empty="no attestation")] = Field(
-        None, title="Signing key", description="Attest the version with this private key (PEM)."
+    publish: bool = parameter(
+        True,
+        "Publish what passes the gates, unless its name is frozen.",
+        flag="--no-publish",
+        help="Judge only: do all up to the gates, leave the store alone.",
     )
-    force: bool = Field(False, title="Force", description="Recompute everything, even what an earlier run left.")
+    sign_key: Path | None = parameter(None, "Attest the version with this private key (PEM).", empty="no attestation")
+    force: bool = parameter(False, "Recompute everything, even what an earlier run left.")
 
     @model_serializer(mode="wrap")
-    def _as_a_form_sends_it(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _leave_out_found(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What is only noted is left out where it is not."""
         return {name: value for name, value in serialized(self).items() if name != "found" or self.found}
+
+
+DASK_ADDRESS = parameter(None, "Scheduler of an existing Dask cluster.", title="Dask scheduler", empty="a local one")
+
+
+class Search(Frozen):
+    """How far to search, through what, and what runs the trials."""
+
+    trials: int = parameter(32, "Trainings to choose from.", ge=1, le=10_000)
+    timeout: PositiveFloat | None = parameter(
+        None, "Begin no epoch after so many seconds. A fifth is for the best two.", empty="until all trials are done"
+    )
+    space: tuple[str, ...] = parameter(
+        (), "What to search: lr=0.05:1,epochs=10|20,dropout=0.", empty="what pays, by model and data"
+    )
+    runner: Runner = parameter(Runner.THREADS, "What runs the trials.")
+    dask_address: str | None = DASK_ADDRESS
+    workers: PositiveInt | None = parameter(
+        None, "Of Dask: so many trials at a time, at most four.", empty="all cores of a local cluster"
+    )
+
+    @model_validator(mode="after")
+    def _fit_runner(self) -> Self:
+        if self.runner is not Runner.DASK and (self.dask_address or self.workers):
+            raise ValueError("--dask-address and --workers go with --runner dask")
+        return self
+
+
+class TuneParameters(Learned):
+    """Everything that one search needs to know; ``training`` is where it starts from."""
+
+    search: Search = parameter(Search())
+    then_retrain: bool = parameter(False, "Use at once what was found, through the gates.")
+    force: bool = parameter(False, "Start afresh, whatever an earlier search has learned.")
 
 
 class PredictParameters(Frozen):
     """Everything that one batch prediction needs to know."""
 
-    input: Annotated[str | None, Option("INPUT", empty="the test split of the version's dataset")] = Field(
+    input: str | None = parameter(
         None,
-        title="Input",
-        description=(
-            "A file, folder or glob: IDX (.gz too), .npy, .npz, .safetensors, .png, .jpeg; tables as .parquet, .csv, "
-            ".feather, .jsonl."
-        ),
+        "A file, folder or glob: IDX (.gz too), .npy, .npz, .safetensors, .png, .jpeg; tables as .parquet, .csv, "
+        ".feather, .jsonl.",
+        flag="INPUT",
+        empty="the test split of the version's dataset",
     )
-    name: str = Field(
-        ModelName.SOFTMAX_REGRESSION.value, pattern=NAME_PATTERN, title="Model name", description="Which model."
-    )
-    version: Annotated[PositiveInt | None, Option(empty="the champion")] = Field(
+    name: str = parameter(ModelName.SOFTMAX_REGRESSION.value, "Which model.", title="Model name", pattern=NAME_PATTERN)
+    version: PositiveInt | None = parameter(
         None,
-        title="Version",
-        description="The champion is the newest that passed the gates, until somebody promotes or rolls back.",
+        "The champion is the newest that passed the gates, until somebody promotes or rolls back.",
+        empty="the champion",
     )
-    output: Annotated[str | None, Option(empty="artifacts/predictions/JOB")] = Field(
+    output: str | None = parameter(
         None,
-        title="Output",
-        description="A folder for parts; or a file .csv or .parquet: the input's columns, then ours.",
+        "A folder for parts; or a file .csv or .parquet: the input's columns, then ours.",
+        empty="artifacts/predictions/JOB",
     )
-    device: Device = Field(Device.AUTO, title="Device", description="auto takes the GPU where there is one.")
-    batch_size: Annotated[int | None, Option(empty="1024, on a GPU 16384")] = Field(
-        None, ge=1, le=1_000_000, title="Batch size", description="Rows per call of onnxruntime."
+    device: Device = DEVICE
+    batch_size: int | None = parameter(
+        None, "Rows per call of onnxruntime.", empty="1024, on a GPU 16384", ge=1, le=1_000_000
     )
-    columns: Annotated[
-        tuple[str, ...],
-        Option(help="Of a table, in the model's order.", empty="as the version was trained"),
-    ] = Field((), title="Columns", description="Of a table, in the model's order.")
-    id_columns: Annotated[
-        tuple[Annotated[str, Field(min_length=1)], ...], Option("--id-column", empty="row and source only")
-    ] = Field((), title="Id columns", description="Of a table, or of pictures in Parquet: copied as id_COLUMN.")
-    unknown: Literal["reject", "average"] = Field(
-        "reject",
-        title="Unknown",
-        description="Rows with an unknown level or an unseen gap: reject, or take the average.",
+    columns: tuple[str, ...] = parameter((), "Of a table, in the model's order.", empty="as the version was trained")
+    id_columns: Names = parameter(
+        (),
+        "Of a table, or of pictures in Parquet: copied as id_COLUMN.",
+        flag="--id-column",
+        empty="row and source only",
     )
-    write: Literal["all", "label"] = Field(
-        "all", title="Write", description="Of a classification: all probabilities, or the label alone."
+    unknown: Literal["reject", "average"] = parameter(
+        "reject", "Rows with an unknown level or an unseen gap: reject, or take the average."
     )
-    max_rejects: Annotated[int | None, Option(empty="0 of arrays, 1 % of tables and pictures")] = Field(
-        None, ge=0, title="Rejected rows", description="Stop when more rows cannot be read."
+    write: Literal["all", "label"] = parameter("all", "Of a classification: all probabilities, or the label alone.")
+    max_rejects: int | None = parameter(
+        None,
+        "Stop when more rows cannot be read.",
+        title="Rejected rows",
+        empty="0 of arrays, 1 % of tables and pictures",
+        ge=0,
     )
-    max_drift: PositiveFloat = Field(
-        0.2, title="Drift", description="Population stability index above which drift is reported."
-    )
-    full_digest: bool = Field(
-        False, title="Full digest", description="Tell inputs apart by all their bytes, not by samples."
-    )
-    shard_rows: Annotated[PositiveInt | None, Option(empty="a quarter of a second of work")] = Field(
-        None, title="Shard rows", description="Most rows of a part."
-    )
-    workers: Annotated[int | None, Option(empty="all")] = Field(
-        None, ge=1, le=1024, title="Workers", description="Rows are predicted on so many cores."
-    )
-    runner: Runner = Field(Runner.THREADS, title="Runner", description="What runs the shards.")
-    dask_address: Annotated[str | None, Option(empty="a local one")] = Field(
-        None, title="Dask scheduler", description="Scheduler of an existing Dask cluster."
-    )
-    restart: bool = Field(False, title="Restart", description="Replace what a job left in the output folder.")
-
-    @model_validator(mode="after")
-    def _keeps_no_secret(self) -> Self:
-        if self.input is not None and has_credentials(self.input):
-            raise ValueError("a URL with credentials would be written down: set them in the environment")
-        return self
+    max_drift: PositiveFloat = parameter(0.2, "Population stability index above which drift is reported.")
+    full_digest: bool = parameter(False, "Tell inputs apart by all their bytes, not by samples.")
+    shard_rows: PositiveInt | None = parameter(None, "Most rows of a part.", empty="a quarter of a second of work")
+    workers: int | None = parameter(None, "Rows are predicted on so many cores.", empty="all", ge=1, le=1024)
+    runner: Runner = parameter(Runner.THREADS, "What runs the shards.")
+    dask_address: str | None = DASK_ADDRESS
+    restart: bool = parameter(False, "Replace what a job left in the output folder.")
 
     @field_validator("output")
     @classmethod
-    def _writes_here(cls, output: str | None) -> str | None:
+    def _write_here(cls, output: str | None) -> str | None:
         if output is not None and "://" in output:
             raise ValueError("a folder or file of this machine, no address: copy it there afterwards")
         return output
 
     @model_validator(mode="after")
-    def _address_fits_runner(self) -> Self:
+    def _go_together(self) -> Self:
         if self.dask_address is not None and self.runner is not Runner.DASK:
             raise ValueError("a Dask scheduler goes with the runner dask")
         if len(set(self.id_columns)) < len(self.id_columns):
@@ -174,12 +268,51 @@ class PredictParameters(Frozen):
         return self
 
 
+class EvaluateParameters(Frozen):
+    """Everything that one judgement of a kept version on labelled rows needs to know."""
+
+    name: str = parameter(
+        ModelName.SOFTMAX_REGRESSION.value, "Which model.", title="Model name", flag="NAME", pattern=NAME_PATTERN
+    )
+    data: str | None = parameter(
+        None,
+        "Labelled rows: a file, folder, glob or URL of a table with the target's column; or images, a folder for each "
+        "class or files of arrays.",
+        flag="DATA",
+        empty="the version's own test split",
+        min_length=1,
+    )
+    version: PositiveInt | None = parameter(None, empty="the champion")
+    time_column: str | None = parameter(
+        None,
+        "Of a table: figures are told by its periods, too.",
+        empty="that of the version's split, if it has one",
+    )
+    unseen: bool = parameter(False, "Leave out rows that the version was trained on.", title="Unseen rows only")
+    max_rejects: Share = parameter(0.01, "The share of images that may be broken.", title="Rejected images")
+
+
 class MaintainParameters(Frozen):
     """What maintenance leaves."""
 
-    keep: int = Field(
-        30,
-        ge=1,
-        title="Keep",
-        description="The newest runs and predictions of a model that stay; those of kept versions do.",
-    )
+    keep: int = parameter(30, "The newest runs and predictions of a model that stay; those of kept versions do.", ge=1)
+
+
+def narrow_form(form: type[Learned], parameters: dict[str, Any]) -> type[Learned]:
+    """The form of one deployment, whose own ``parameters`` these are: without what can be of no use to its runs.
+
+    Own data may still be named where nothing says under which name the model is kept. Of parameters that somebody
+    has set to what no run takes it is the form of all.
+    """
+    try:
+        asked = form.model_validate(parameters)
+    except ValidationError:
+        return form
+    model = asked.training.model
+    parts: dict[str, Any] = {}
+    for name in form.model_fields.keys() & {"training", "data", "gates"}:
+        kind = type(getattr(asked, name))
+        part = cast("type[Frozen]", create_model(name.capitalize(), __base__=kind, __doc__=kind.__doc__))
+        part.shown_for = asked.uses if asked.data.is_own or parameters.get("name") else OF_MODEL[model]
+        parts[name] = (part, part.model_validate({"model": model} if name == "training" else {}))
+    return create_model(form.__name__, __base__=form, **parts)

@@ -1,48 +1,97 @@
-"""How to train: what both models share, and what each of the book's has of its own."""
+"""How to train: what the book's two models take, on the book's data and on own ones."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+import re
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from tasks.parameters.choices import (
-    DEFAULT_SEED,
-    FASHION_MNIST,
-    SYNTHETIC_LINEAR,
-    WRITTEN_FOR,
-    Device,
-    Implementation,
-    Loss,
-    ModelName,
-    Schedule,
+from tasks.parameters.form import WORDS, Frozen, Use, option_of, parameter
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
+FASHION_MNIST = "fashion-mnist"
+SYNTHETIC_LINEAR = "synthetic-linear"
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def is_name(text: str) -> bool:
+    """Whether ``text`` may name a model; anything else never becomes part of a path."""
+    return re.fullmatch(NAME_PATTERN, text) is not None
+
+
+class ModelName(StrEnum):
+    """The two models of chapter 3."""
+
+    SOFTMAX_REGRESSION = "softmax-regression"
+    LINEAR_REGRESSION = "linear-regression"
+
+
+class Implementation(StrEnum):
+    """The book's two ways of writing each model."""
+
+    SCRATCH = "scratch"
+    CONCISE = "concise"
+
+
+WRITTEN_FOR = dict.fromkeys(Implementation, tuple(ModelName))  # the networks themselves: tasks/fitting/trainer.py
+
+
+class Loss(StrEnum):
+    """What training minimises."""
+
+    CROSS_ENTROPY = "cross-entropy"
+    SQUARED = "squared"
+    HUBER = "huber"
+
+
+class Schedule(StrEnum):
+    """How the learning rate changes from epoch to epoch."""
+
+    CONSTANT = "constant"
+    COSINE = "cosine"
+    STEP = "step"
+
+
+class Runner(StrEnum):
+    """What runs the trials of a search, or the shards of a batch prediction."""
+
+    THREADS = "threads"
+    DASK = "dask"
+
+
+class Device(StrEnum):
+    """Where to compute; ``auto`` takes the GPU where there is one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+BOOK_DATASETS = {ModelName.SOFTMAX_REGRESSION: FASHION_MNIST, ModelName.LINEAR_REGRESSION: SYNTHETIC_LINEAR}
+OF_MODEL = {ModelName.SOFTMAX_REGRESSION: Use.SOFTMAX, ModelName.LINEAR_REGRESSION: Use.LINEAR}
+LOSSES = {
+    ModelName.SOFTMAX_REGRESSION: (Loss.CROSS_ENTROPY,),
+    ModelName.LINEAR_REGRESSION: (Loss.SQUARED, Loss.HUBER),
+}  # of each model, first the default
+BOOK: dict[Loss, dict[str, Any]] = {
+    Loss.CROSS_ENTROPY: {"num_epochs": 10, "batch_size": 256, "lr": 0.1, "weight_decay": 0.0},
+    Loss.SQUARED: {"num_epochs": 3, "batch_size": 10, "lr": 0.03, "weight_decay": 0.0},
+    # Its gradient is bounded: from the start, far off, it takes longer to the minimum.
+    Loss.HUBER: {"num_epochs": 5, "batch_size": 10, "lr": 0.03, "weight_decay": 0.0},
+}  # by what is minimised, what the book trains it with; of own data rules find these
+CLASS_WEIGHT = parameter("none", "balanced: every class counts as much as any other.", Use.OWN_SOFTMAX)
+WEIGHT_DECAY = parameter(
+    None, "Pulls the weights (not the bias) towards 0; auto is chosen on a part of own training rows.", is_searched=True
 )
-from tasks.parameters.form import Frozen, OneForm, Option, PositiveFloat, option
-from tasks.parameters.uses import BOOK, LINEAR, OF_MODEL, OWN, SOFTMAX, WORDS, Uses
-
-WHICH = Field(title="Model", description="What to train.")
-MODEL = Option("model", metavar="MODEL", help="softmax-regression, linear-regression, or a kept name: trained again.")
-BY_RULE_OR_SEARCH = Option(by_rule=True, searched=True)
-Epochs = Annotated[int | None, Field(ge=1, le=10_000, title="Epochs"), Option("--epochs", by_rule=True, searched=True)]
-BatchSize = Annotated[int | None, Field(ge=1, le=1_000_000, title="Batch size"), BY_RULE_OR_SEARCH]
-LearningRate = Annotated[PositiveFloat | None, Field(title="Learning rate"), BY_RULE_OR_SEARCH]
-WeightDecay = Annotated[
-    Annotated[float, Field(ge=0, allow_inf_nan=False)] | Annotated[str, Field(pattern="^auto$")] | None,
-    Field(
-        title="Weight decay",
-        description="Pulls the weights (not the bias) towards 0; auto is chosen on a part of own training rows.",
-    ),
-    BY_RULE_OR_SEARCH,
-]
-ClassWeight = Annotated[
-    Literal["none", "balanced"],
-    Field(title="Class weight", description="balanced: every class counts as much as any other."),
-    Option(of=SOFTMAX & OWN),
-]
-LOSS = Field(title="Loss", description="squared or huber.")
-Seed = Annotated[int, Field(ge=0, lt=2**63)] | Annotated[str, Field(pattern="^auto$")]
+DEVICE = parameter(Device.AUTO, "auto takes the GPU where there is one.")
+WeightDecay = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] | None
+ClassWeight = Literal["none", "balanced"]
 
 
-class Steps(Frozen):
+class Hyperparameters(Frozen):
     """How far training goes, once every value is known."""
 
     num_epochs: int
@@ -52,149 +101,118 @@ class Steps(Frozen):
 
 
 class Training(Frozen):
-    """How to train. Which model it is decides on the class, and so on the defaults of what has none here."""
+    """How to train. What is not given is the book's, or found by rules where own data are learned."""
 
-    dataset: ClassVar[str]
-
-    model: ModelName
-    implementation: Implementation = Field(
-        Implementation.CONCISE, title="Implementation", description="The book's way of writing it."
+    model: ModelName = parameter(
+        ModelName.SOFTMAX_REGRESSION,
+        "What to train.",
+        flag="model",
+        metavar="MODEL",
+        help="softmax-regression, linear-regression, or a kept name: trained again.",
     )
-    num_epochs: Epochs
-    batch_size: BatchSize
-    lr: LearningRate
-    loss: Loss
-    schedule: Annotated[Schedule, Option(searched=True)] = Field(
-        Schedule.CONSTANT, title="Schedule", description="Of the learning rate; cosine falls towards 0, step by tenths."
+    implementation: Implementation = parameter(Implementation.CONCISE, "The book's way of writing it.")
+    num_epochs: int | None = parameter(
+        None,
+        "Passes over the training examples. With the loss huber 5 unless given.",
+        title="Epochs",
+        flag="--epochs",
+        is_searched=True,
+        ge=1,
+        le=10_000,
     )
-    weight_decay: WeightDecay = 0.0
-    class_weight: ClassWeight = "none"
-    dropout: Annotated[float, Option(of=SOFTMAX, searched=True)] = Field(
-        0.0, ge=0, lt=1, title="Dropout", description="Share of inputs dropped in training."
+    batch_size: int | None = parameter(None, is_searched=True, ge=1, le=1_000_000)
+    lr: PositiveFloat | None = parameter(None, title="Learning rate", is_searched=True)
+    loss: Loss = parameter(None, "squared or huber.", Use.LINEAR, is_searched=True)
+    schedule: Schedule = parameter(
+        Schedule.CONSTANT, "Of the learning rate; cosine falls towards 0, step by tenths.", is_searched=True
     )
-    validation: float = Field(
-        0.0, ge=0, lt=1, title="Validation", description="Share of the training examples held out to watch."
+    weight_decay: WeightDecay = WEIGHT_DECAY
+    class_weight: ClassWeight = CLASS_WEIGHT
+    dropout: float = parameter(0.0, "Share of inputs dropped in training.", Use.SOFTMAX, is_searched=True, ge=0, lt=1)
+    validation: float = parameter(0.0, "Share of the training examples held out to watch.", ge=0, lt=1)
+    patience: PositiveInt | None = parameter(
+        None, "Stop after so many epochs without a smaller validation loss.", empty="train all epochs"
     )
-    patience: Annotated[int | None, Option(empty="train all epochs")] = Field(
-        None, ge=1, title="Patience", description="Stop after so many epochs without a smaller validation loss."
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | Literal["auto"] = parameter(
+        42, "A whole number, or auto: derived from the run's scheduled date."
     )
-    seed: Seed = Field(
-        DEFAULT_SEED, title="Seed", description="A whole number, or auto: derived from the run's scheduled date."
-    )
-    device: Device = Field(Device.AUTO, title="Device", description="auto takes the GPU where there is one.")
+    device: Device = DEVICE
     defaults: SkipJsonSchema[Literal["book", "data"]] = Field("book", exclude=True)  # for what is not given; no option
 
-    @model_validator(mode="before")
+    @field_validator("loss")
     @classmethod
-    def _empty_is_left_out(cls, values: Any) -> Any:
-        """A form sends nothing as null, which means the default; that of own data is found when they are read."""
-        if not isinstance(values, dict):
-            return values
-        given = {name: value for name, value in values.items() if value is not None}
-        return dict.fromkeys(BY_RULE) | given if given.get("defaults") == "data" else given
+    def _fit_model(cls, loss: Loss, known: ValidationInfo) -> Loss:
+        if loss not in (losses := LOSSES[known.data.get("model", ModelName.SOFTMAX_REGRESSION)]):
+            raise ValueError(" or ".join(f"'{each}'" for each in losses))
+        return loss
 
     @model_validator(mode="after")
-    def _values_go_together(self) -> Self:
-        for name in self.model_dump(exclude_defaults=True):
-            if self.possible_uses.isdisjoint(of := self.of_field(name)):
+    def _fill_and_compare(self) -> Self:
+        """Fill in the book's values, which stay not ``given``; refuse what does not go together."""
+        usual: dict[str, Any] = {"loss": self.loss or LOSSES[self.model][0]}
+        if self.defaults == "book":
+            usual |= BOOK[usual["loss"]]
+        for name, field in type(self).model_fields.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, usual.get(name))
+            elif not (of := self.use_of(name)) & self.possible_uses and getattr(self, name) not in (
+                field.default,
+                usual.get(name),
+            ):
                 raise ValueError(f"{name} is for {WORDS[of]}")
         if self.model not in (models := WRITTEN_FOR[self.implementation]):
             raise ValueError(f"implementation {self.implementation} is for {', '.join(models)}")
-        if self.weight_decay == "auto" and self.defaults != "data":
+        if self.weight_decay == "auto" and self.defaults == "book":
             raise ValueError("weight decay is chosen for own data only")
         return self
 
+    @classmethod
+    def list_choices(cls, name: str) -> list[str]:
+        """The models that a form is for, and their losses."""
+        models = [model for model, uses in OF_MODEL.items() if uses & cls.shown_for]
+        choices: dict[str, list[ModelName] | list[Loss]] = {
+            "model": models,
+            "loss": [loss for model in models for loss in LOSSES[model]],
+        }
+        return [each.value for each in choices.get(name, [])]
+
+    @classmethod
+    def describe_default(cls, name: str, uses: Use) -> str:
+        """``the book's, 10 softmax, 3 linear; on own data found by rule``, as far as it is one of these ``uses``."""
+        models = [model for model, of in OF_MODEL.items() if of & uses]
+        values = {model: str(list_defaults(model, is_own=False)[name]) for model in models}
+        if len(set(values.values())) > 1:
+            values = {model: f"{value} {model.partition('-')[0]}" for model, value in values.items()}
+        book, by_rule = f"the book's, {', '.join(dict.fromkeys(values.values()))}", name in Hyperparameters.model_fields
+        if not uses & Use.OWN or not by_rule:
+            return book
+        return f"{book}; on own data found by rule" if uses & Use.BOOK else "found by rule"
+
     @property
-    def possible_uses(self) -> Uses:
+    def possible_uses(self) -> Use:
         """What is trained from which data, as far as can be told without these."""
-        return OF_MODEL[self.model] & (OWN if self.defaults == "data" else BOOK)
+        return OF_MODEL[self.model] & (Use.OWN if self.defaults == "data" else Use.BOOK)
 
     @property
     def given(self) -> dict[str, Any]:
         """The values that were named; all others are defaults, or found later."""
-        named = {name: getattr(self, name) for name in self.model_fields_set}
-        return {name: value for name, value in named.items() if value is not None}
+        return {name: getattr(self, name) for name in self.model_fields_set}
 
     @property
     def seed_number(self) -> int:
         """The seed, once ``auto`` has been replaced by a date."""
-        if isinstance(self.seed, str):
-            raise ValueError("the seed is still 'auto'")
-        return self.seed
+        return int(self.seed)
 
     @property
-    def steps(self) -> Steps:
+    def hyperparameters(self) -> Hyperparameters:
         """How far training goes, once what was not given has been found."""
-        values = [getattr(self, name) for name in BY_RULE]
-        if None in values or "auto" in values:
-            raise ValueError(f"not yet found: {dict(zip(BY_RULE, values, strict=True))}")
-        return Steps(**dict(zip(BY_RULE, values, strict=True)))
+        return Hyperparameters.model_validate({name: getattr(self, name) for name in Hyperparameters.model_fields})
 
 
-class SoftmaxTraining(Training):
-    """Softmax regression as the book trains it."""
-
-    dataset = FASHION_MNIST
-
-    model: Annotated[Literal[ModelName.SOFTMAX_REGRESSION], WHICH, MODEL] = ModelName.SOFTMAX_REGRESSION
-    num_epochs: Epochs = Field(10, description="Passes over the training examples.")
-    batch_size: BatchSize = 256
-    lr: LearningRate = 0.1
-    loss: Annotated[Literal[Loss.CROSS_ENTROPY], LOSS, Option(of=LINEAR, searched=True)] = Loss.CROSS_ENTROPY
+SEARCHED = [name for name, field in Training.model_fields.items() if option_of(field).is_searched]
 
 
-class LinearTraining(Training):
-    """Linear regression as the book trains it."""
-
-    dataset = SYNTHETIC_LINEAR
-
-    model: Annotated[Literal[ModelName.LINEAR_REGRESSION], WHICH, MODEL] = ModelName.LINEAR_REGRESSION
-    num_epochs: Epochs = Field(3, description="With the loss huber 5 unless given.")
-    batch_size: BatchSize = 10
-    lr: LearningRate = 0.03
-    loss: Annotated[Literal[Loss.SQUARED, Loss.HUBER], LOSS, Option(of=LINEAR, searched=True)] = Loss.SQUARED
-
-    @model_validator(mode="after")
-    def _huber_takes_longer(self) -> Self:
-        """Huber's gradient is bounded, so that it needs 5 epochs from the start, far off, to the minimum."""
-        if self.loss == Loss.HUBER and self.defaults != "data" and "num_epochs" not in self.model_fields_set:
-            object.__setattr__(self, "num_epochs", 5)  # a default, which stays not ``given``
-        return self
-
-
-BY_RULE = tuple(name for name, field in SoftmaxTraining.model_fields.items() if option(field.metadata).by_rule)
-SEARCHED = tuple(name for name, field in SoftmaxTraining.model_fields.items() if option(field.metadata).searched)
-
-
-def usual(model: str, defaults: Literal["book", "data"]) -> dict[str, Any]:
+def list_defaults(model: str, is_own: bool) -> dict[str, Any]:
     """The values of a model's training, as JSON has them, where none is given."""
-    (kind,) = (each for each in (SoftmaxTraining, LinearTraining) if each.model_fields["model"].default == model)
-    return kind.model_validate({"defaults": defaults}).model_dump(mode="json")
-
-
-class Found(Frozen):
-    """Which settings of a run are those that a search found."""
-
-    run: str  # of the search
-    fields: tuple[str, ...]  # of ``Training``
-
-
-class _Model(BaseModel):
-    model: ModelName = ModelName.SOFTMAX_REGRESSION
-
-
-def _with_its_model(values: Any) -> Any:
-    """A document that names no model is one of softmax regression; a wrong name is a fault of ``model``."""
-    values = {} if values is None else values  # as of every value: what is empty is the default
-    if not isinstance(values, dict):
-        return values
-    named = {"model": values["model"]} if values.get("model") is not None else {}
-    return values | {"model": _Model.model_validate(named).model.value}
-
-
-OfItsModel = Annotated[
-    SoftmaxTraining | LinearTraining,
-    Field(discriminator="model"),
-    OneForm("Training", "model", BY_RULE, SEARCHED),
-    BeforeValidator(_with_its_model),
-]
+    defaults = "data" if is_own else "book"
+    return Training.model_validate({"model": model, "defaults": defaults}).model_dump(mode="json")

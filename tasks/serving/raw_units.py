@@ -16,6 +16,7 @@ from tasks.machine.arrays import Array
 
 MISSING = "(missing)"  # names the effect of a missing value among those of levels
 SHOWN = 20
+NamedWeights = dict[str, float | dict[str, float]]  # by column: a number's, or a category's by level
 
 
 class Folded(NamedTuple):
@@ -94,12 +95,12 @@ def score_rows(folded: Folded, recipe: Columns, features: Array) -> Array:
     return result
 
 
-def name_weights(folded: Folded, recipe: Columns) -> list[dict[str, float | dict[str, float]]]:
+def name_weights(folded: Folded, recipe: Columns) -> list[NamedWeights]:
     """For each output, a number's change a unit by its column's name, and a category's effects by level."""
-    found = list[dict[str, float | dict[str, float]]]()
+    found = list[NamedWeights]()
     for weights, every in zip(folded.W.T.tolist(), folded.effects.T, strict=True):
         numbers, effects = iter(weights), iter(np.split(every, locate_columns(recipe)[1:]))
-        named: dict[str, float | dict[str, float]] = {}
+        named: NamedWeights = {}
         for column in recipe.columns:
             if column.kind == "category":
                 *levels, missing, _ = next(effects).tolist()

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from tasks.data.report import DataReport
 from tasks.errors import DataError, TrainingDiverged
-from tasks.parameters.choices import ModelName
+from tasks.parameters import ModelName
 from tasks.records import GateVerdict
 from tasks.store import artifact_paths, disk, evidence, history, mirroring, own_data, reading, room, schedules, tried
 from tasks.store.changed import Change

@@ -7,8 +7,8 @@ from tasks.data.schema import ImageSchema, Schema
 from tasks.errors import DataError, UsageError
 from tasks.machine.words import nearest
 from tasks.parameters import Data, Learned, ModelName, is_name
-from tasks.parameters.own_data import NO_WINDOW
-from tasks.parameters.training import SEARCHED, usual
+from tasks.parameters.data import NO_WINDOW
+from tasks.parameters.training import SEARCHED, list_defaults
 from tasks.records import ChampionData
 from tasks.store import artifact_paths, locks, reading, tuned
 from tasks.store.documents import Document
@@ -112,7 +112,7 @@ def again(name: str, given: dict[str, Any], with_found: bool = False) -> dict[st
 def _without_found(name: str, champion: Manifest, found: Collection[str]) -> dict[str, Any]:
     """The champion's settings but for what a search decides: what one has ``found``, the newest has, and defaults."""
     training = champion.parameters.training
-    defaults = usual(training.model, "data" if champion.dataset.is_own else "book")
+    defaults = list_defaults(training.model, champion.dataset.is_own)
     searched = {*found, *tuned.read(name).settings}
     return {
         field: value

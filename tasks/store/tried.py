@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from tasks.errors import DataError
-from tasks.parameters.training import usual
+from tasks.parameters.training import list_defaults
 from tasks.records import GateVerdict
 from tasks.store import artifact_paths, locks, verified
 from tasks.store.artifact_paths import RUN
@@ -58,7 +58,7 @@ class Noted(NamedTuple):
 
 def changed(training: dict[str, Any], is_own: bool) -> dict[str, Any]:
     """What of the training's settings, as JSON has them, is given and not the default of the book's or of own data."""
-    defaults = usual(training["model"], "data" if is_own else "book")
+    defaults = list_defaults(training["model"], is_own)
     return {name: value for name, value in training.items() if value is not None and value != defaults.get(name)}
 
 

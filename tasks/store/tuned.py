@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from tasks.errors import DataError, UsageError
 from tasks.machine.telling import tell
 from tasks.machine.words import short
-from tasks.parameters import Found, RetrainParameters
+from tasks.parameters import Found, RetrainParameters, Training
 from tasks.store import artifact_paths
 from tasks.store.documents import Document
 from tasks.store.record import Record
@@ -149,7 +149,7 @@ def resolved(parameters: RetrainParameters) -> RetrainParameters:
         )
     found = Found(run=tuned.run, fields=tuple(sorted(tuned.settings.keys() - training.given.keys())))
     try:
-        training = type(training).model_validate(tuned.settings | training.given)
+        training = Training.model_validate(tuned.settings | training.given)
     except ValidationError as error:
         first = error.errors()[0]
         where = f"{artifact_paths.tuned(name)}: {'.'.join(map(str, first['loc']))}: {first['msg']}"

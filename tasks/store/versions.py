@@ -10,7 +10,7 @@ from pydantic import (
 )
 
 from tasks.data.recipe import Recipe
-from tasks.parameters import Steps
+from tasks.parameters import Hyperparameters
 from tasks.records import GateVerdict, Splits
 from tasks.serving.contract import ModelMetadata, open_inference_metadata
 from tasks.serving.drift import Histogram
@@ -67,7 +67,7 @@ class Trained(Document):
     num_validation: int = 0
     num_epochs: int | None = None  # of training that goes by epochs
     kept_epoch: int | None = None
-    steps: Steps | None = None  # of own data: what became of settings that they decide
+    steps: Hyperparameters | None = None  # of own data: what became of settings that they decide
     collinear: tuple[str, ...] = ()  # columns that others determine
 
 

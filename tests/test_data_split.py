@@ -112,7 +112,7 @@ def test_a_time_column_that_is_no_time_stops_the_run_and_says_where(odd: str, tm
     days[7] = odd
     table = TABLE.set_column(2, "day", [days]).set_column(3, "y", pa.array([None, *TABLE["y"].to_pylist()[1:]]))
     found = examined(written(tmp_path / "t.parquet", table), time_column="day")
-    assert found.recipe is None
+    assert found.schema is None
     said = rules(found, "error")["no-moment day"]
     assert "no date or time" in said
     if odd in ("13/01/2024", "soon"):

@@ -250,14 +250,14 @@ def test_whatever_the_table_there_is_a_report_and_never_a_traceback(
         found = examined(path, task=task)
     if found is None:
         return
-    assert (found.recipe is None) == bool(found.report.errors)
+    assert (found.schema is None) == bool(found.report.errors)
     assert found.report.page()
     DataReport.parse(found.report.model_dump_json().encode(), "report")
-    if found.recipe is not None and found.rows is not None:
+    if found.schema is not None and found.rows is not None:
         order = np.random.default_rng(0).permutation(len(table))
         shuffled = table.take(pa.array(order)).select(table.column_names[::-1])
         again = examined(written(tmp_path / f"again{suffix}", shuffled), task=task)
-        assert again.recipe is not None
+        assert again.schema is not None
         assert again.rows is not None
         for is_training in (True, False):
             np.testing.assert_array_equal(again.rows.digests_of(is_training), found.rows.digests_of(is_training))

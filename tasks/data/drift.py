@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from tasks.data import statistics
 from tasks.data.io.table import Table
+from tasks.data.own_rows import TableRows
 from tasks.data.recipe import SplitRule
 from tasks.data.report import AcceptedFinding, ColumnProfile, Finding, error, warning
 from tasks.data.row_hash import Rows as RowNumbers
 from tasks.data.row_hash import find_new_rows, sample_rows
 from tasks.data.split import TEST, TRAINING, Split
-from tasks.data.table_rows import Rows
 from tasks.machine import side_by_side
 from tasks.machine.words import counted, readable
 from tasks.parameters.own_data import NO_WINDOW
@@ -37,7 +37,7 @@ MEND = "mend the file, or say --accept-data where the world has changed"
 Group = tuple[RowNumbers, RowNumbers, str]  # new rows that are judged together, some of them, and where they are
 
 
-def compare_rows(table: Table, rows: Rows, window: str, champion: ChampionData) -> Iterator[Finding]:
+def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionData) -> Iterator[Finding]:
     """All in which the rows of a table differ from the champion's data.
 
     Raises:
@@ -79,7 +79,7 @@ def compare_rows(table: Table, rows: Rows, window: str, champion: ChampionData) 
     yield from filter(None, side_by_side.each(compare_column, range(len(rows.profiles))))
 
 
-def _group_by_file(table: Table, rows: Rows, new: RowNumbers) -> Iterator[Group]:
+def _group_by_file(table: Table, rows: TableRows, new: RowNumbers) -> Iterator[Group]:
     """The new rows of each file, and those of files that have few of them together, where they are enough."""
     files = np.searchsorted(table.starts, np.flatnonzero(rows.truth.is_known)[new], side="right") - 1
     parts = np.split(new, np.flatnonzero(np.diff(files)) + 1)

@@ -6,9 +6,10 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,33 +20,23 @@ from tasks.data.io import images
 from tasks.data.io.discovery import PICTURE_SUFFIXES, is_table, is_url, local_path, refuse_partial, require_whole
 from tasks.data.io.images import LONGEST, USUAL_SIDE, DecodedImages, LabelledImages
 from tasks.data.levels import sort_levels
-from tasks.data.prepared_splits import (
-    SPLIT_KEY,
-    Arrays,
-    PreviousSchema,
-    ValidatedDataset,
-    Validation,
-    open_arrays,
-    write_arrays,
-)
+from tasks.data.own_rows import SIDES, Examined, OwnDataset, OwnRows, sort_digests
+from tasks.data.prepared_splits import SPLIT_KEY, PreviousSchema, write_arrays
 from tasks.data.recipe import Pixels, SplitRule
 from tasks.data.report import DataReport, Finding, ImageReport, error, note, split_sizes, warning
 from tasks.data.row_hash import Hashes
 from tasks.data.schema import ImageSchema, describe_split
 from tasks.data.split import TEST, TRAINING, VALIDATION, Split, check_min_rows, split_by_hash
-from tasks.data.table_dataset import scratch_folder
-from tasks.data.table_rows import SIDES, place_file, write_digests
 from tasks.data.target import Truth, check_rare_classes
 from tasks.errors import DataError, UsageError
-from tasks.machine import lettering
+from tasks.machine import lettering, side_by_side
 from tasks.machine.words import counted
 from tasks.parameters import Data
 from tasks.parameters.own_data import OwnData
-from tasks.records import ChampionData, PreparedDataset, RawDataset
+from tasks.records import ChampionData, RawDataset
 from tasks.serving.contract import IMAGES
 from tasks.serving.task import TASKS, TaskName
-from tasks.store import artifact_paths, regular_files
-from tasks.store.record import FileRef
+from tasks.store import regular_files
 
 ARCHIVES = (".npz", ".safetensors")
 SPOOL = "pixels"
@@ -122,37 +113,52 @@ def _is_table(path: Path, found: LabelledImages | None) -> bool:
     return is_table(path) or any(is_table(Path(each)) for each in (found.other_files if found else ()))
 
 
-class ImageRows(NamedTuple):
-    """The images that could be decoded, in the order of their source."""
+@dataclass(frozen=True, kw_only=True)
+class ImageRows(OwnRows):
+    """The images that could be decoded; they are split by hashes of the pixels, the keys of their split."""
 
     images: DecodedImages  # all of the source
     numbers: NDArray[np.int64]  # (n,) of each among these
-    truth: Truth
-    split: Split  # by hashes of the pixels, its keys
-    digests: Hashes  # (n,)
-
-    def digests_of(self, is_training: bool) -> Hashes:
-        """Those of training rows, or of all others, sorted."""
-        return np.sort(self.digests[(self.split.split_ids == TRAINING) == is_training])
 
     @property
     def counts(self) -> dict[str, int]:
         """The images of each class."""
         return dict(zip(self.truth.class_names, self.truth.count_classes().tolist(), strict=True))
 
-    @property
-    def brightness(self) -> float:
-        """The mean of all pixels, 0 to 255."""
-        found = self.images.facts["brightness"][self.numbers]
-        return round(float(found.mean()), 3) if len(found) else 0.0
+    def draw_sheet(self) -> bytes:
+        """A contact sheet (PNG): a line for each of the first classes, its name, its number of images, some of them.
 
+        What is between them is transparent.
+        """
+        classes, step = list(self.counts.items())[:MOST_CLASSES], CELL + GAP
+        sheet = Image.new("RGBA", (LABEL + EXAMPLES * step, len(classes) * step + GAP))
+        pen = ImageDraw.Draw(sheet)
+        way = Image.Resampling.NEAREST if max(self.images.shape) < CELL else Image.Resampling.BILINEAR
+        for line, (name, count) in enumerate(classes):
+            top, is_latin = GAP + line * step, max(map(ord, name), default=0) < 256  # what Pillow's own font has
+            spelt = name if is_latin else lettering.spelt(name)
+            font = ImageFont.load_default(FONT) if is_latin else ImageFont.truetype(lettering.font_file(spelt), FONT)
+            pen.text((GAP, top + 10), f"{spelt[:LONGEST_NAME]}\n{count:,}", INK, font)
+            spread = np.linspace(0, count - 1, min(EXAMPLES, count)).astype(int)
+            for column, number in enumerate(self.numbers[self.truth.values == line][spread].tolist()):
+                image = Image.fromarray(self.images.pick(number)[0])
+                sheet.paste(ImageOps.contain(image, (CELL, CELL), way), (LABEL + column * step, top))
+        content = io.BytesIO()
+        sheet.save(content, "PNG", optimize=True)
+        return content.getvalue()
 
-class ExaminedImages(NamedTuple):
-    """What was found. Without errors there is a recipe."""
-
-    report: DataReport
-    recipe: ImageSchema | None
-    rows: ImageRows
+    def write_side(self, path: Path, side: str, schema: PreviousSchema) -> str:
+        """Write one side, and return the digest of the file."""
+        in_split, is_used = self.split.split_ids == SIDES[side], np.zeros(len(self.images.facts), bool)
+        is_used[self.numbers[in_split]] = True
+        small = {TASKS[schema.task].target: self.truth.values[in_split], SPLIT_KEY: self.split.keys[in_split]}
+        specs = {name: (each.dtype, each.shape) for name, each in small.items()}
+        return write_arrays(
+            path,
+            specs | {IMAGES: (np.dtype(np.uint8), (int(is_used.sum()), *self.images.shape))},
+            {IMAGES: (block[is_used[at]] for at, block in self.images.blocks())}
+            | {name: [each] for name, each in small.items()},
+        )
 
 
 def inspect_images(
@@ -162,7 +168,7 @@ def inspect_images(
     previous_schema: ImageSchema | None,
     scratch: Path,
     champion: ChampionData | None = None,
-) -> ExaminedImages:
+) -> Examined[ImageRows]:
     """Read all images that are to be kept under ``name``: their classes, their split, and all that is wrong with them.
 
     Pixels are in a file in ``scratch``.
@@ -188,7 +194,17 @@ def inspect_images(
     rule = SplitRule(rule="rows" if split_ids is None else "folders", test=data.test)
     rule = previous_schema.split if previous_schema and not data.new_recipe else rule
     split = split_by_hash(hashes, rule.test) if split_ids is None else Split(split_ids, hashes)
-    rows = ImageRows(decoded, numbers, truth, split, row_digests(hashes, labels, fixed_names, split_ids))
+    digests = row_digests(hashes, labels, fixed_names, split_ids)
+    rows = ImageRows(
+        images=decoded,
+        numbers=numbers,
+        truth=truth,
+        rule=rule,
+        split=split,
+        digests=digests,
+        ordering=side_by_side.beside(sort_digests, split, digests),
+        brightness=round(float(decoded.facts["brightness"][numbers].mean()), 3) if len(numbers) else 0.0,
+    )
 
     has_parts = split_ids is not None
     findings = [*source.findings, *truth.findings]
@@ -206,10 +222,10 @@ def inspect_images(
     if champion:
         fewer = drift.compare_num_rows(split, rule, data.window, champion)
         findings += drift.accept_findings(fewer, champion, data.accept_data)
-    report = _report(source, rows, rule, name, findings)
+    report = _report(source, rows, name, findings)
     recipe = Pixels(shape=decoded.shape, scale=1 / 255, resize="bilinear")
     schema = ImageSchema(class_names=fixed_names, recipe=recipe, split=rule)
-    return ExaminedImages(report, None if report.errors else schema, rows)
+    return Examined(report, None if report.errors else schema, rows)
 
 
 def row_digests(
@@ -333,7 +349,7 @@ def _check_forms(decoded: DecodedImages) -> Iterator[Finding]:
 # Report
 
 
-def _report(source: LabelledImages, rows: ImageRows, rule: SplitRule, name: str, findings: list[Finding]) -> DataReport:
+def _report(source: LabelledImages, rows: ImageRows, name: str, findings: list[Finding]) -> DataReport:
     decoded, counts, num_rows = rows.images, rows.counts, len(rows.numbers)
     sizes, modes = Counter(decoded.of_readable("width", "height")), Counter(decoded.of_readable("mode"))
     train, validation, test = (rows.split.count(side) for side in (TRAINING, VALIDATION, TEST))
@@ -347,16 +363,16 @@ def _report(source: LabelledImages, rows: ImageRows, rule: SplitRule, name: str,
         modes={mode.decode(): count for mode, count in modes.most_common()},
         broken=len(decoded.unreadable),
         copies=num_rows - len(np.unique(rows.split.keys)),
-        brightness=rows.brightness,
+        brightness=rows.brightness or 0.0,
     )
     return DataReport(
         name=name,
         summary=f"{counted(num_rows, 'image')} of {classes}, as {shape}; "
-        f"{split_sizes(train, validation, test)} ({describe_split(rule)})",
+        f"{split_sizes(train, validation, test)} ({describe_split(rows.rule)})",
         rows=num_rows,
         files=source.num_files,
         classes=counts,
-        split=rule,
+        split=rows.rule,
         num_train=train,
         num_validation=validation,
         num_test=test,
@@ -365,109 +381,17 @@ def _report(source: LabelledImages, rows: ImageRows, rule: SplitRule, name: str,
     )
 
 
-def draw_sheet(rows: ImageRows) -> bytes:
-    """A contact sheet (PNG): a line for each of the first classes, its name, its number of images, some of them.
-
-    What is between them is transparent.
-    """
-    classes, step = list(rows.counts.items())[:MOST_CLASSES], CELL + GAP
-    sheet = Image.new("RGBA", (LABEL + EXAMPLES * step, len(classes) * step + GAP))
-    pen = ImageDraw.Draw(sheet)
-    way = Image.Resampling.NEAREST if max(rows.images.shape) < CELL else Image.Resampling.BILINEAR
-    for line, (name, count) in enumerate(classes):
-        top, is_latin = GAP + line * step, max(map(ord, name), default=0) < 256  # what Pillow's own font has
-        spelt = name if is_latin else lettering.spelt(name)
-        font = ImageFont.load_default(FONT) if is_latin else ImageFont.truetype(lettering.font_file(spelt), FONT)
-        pen.text((GAP, top + 10), f"{spelt[:LONGEST_NAME]}\n{count:,}", INK, font)
-        spread = np.linspace(0, count - 1, min(EXAMPLES, count)).astype(int)
-        for column, number in enumerate(rows.numbers[rows.truth.values == line][spread].tolist()):
-            image = Image.fromarray(rows.images.pick(number)[0])
-            sheet.paste(ImageOps.contain(image, (CELL, CELL), way), (LABEL + column * step, top))
-    content = io.BytesIO()
-    sheet.save(content, "PNG", optimize=True)
-    return content.getvalue()
-
-
-# Prepared splits
-
-
-class ImageDataset:
-    """The images at ``source``; they are called by the name of their model."""
-
-    def __init__(self, name: str, source: str) -> None:
-        self.name = self.title = self.identifier = name
-        self.source = source
+class ImageDataset(OwnDataset):
+    """The images at ``source``."""
 
     def fetch(self) -> RawDataset:
         """Where the images are and how they look; nothing is copied."""
         found = find_images(self.source)
         return RawDataset(name=self.name, source=found.source, files={}, look=found.fingerprint)
 
-    def validate(
-        self, raw: RawDataset, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None
-    ) -> Validation:
+    def examine(
+        self, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None, scratch: Path
+    ) -> Examined[ImageRows]:
         """Read all images, and say which is whose, and what is wrong."""
-        with scratch_folder(self.name) as folder:
-            previous_schema = kept if isinstance(kept, ImageSchema) else None
-            found = find_images(self.source)
-            report, schema, rows = inspect_images(found, self.name, data, previous_schema, folder, champion)
-            if find_images(self.source).fingerprint != raw.look:
-                raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
-            sheet = draw_sheet(rows)
-            if schema is None:
-                return Validation(report, sheet=sheet)
-            prepared = write_splits(self.name, rows, schema, folder)
-            return Validation(report, images=prepared.model_copy(update={"accepted": report.accepted}), sheet=sheet)
-
-    def prepare(self, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
-        """The splits that validation wrote: nothing is fitted to them."""
-        if validated.images is None:
-            raise ValueError("images that were not validated")
-        return validated.images.model_copy(update={"report": validated.report, "sheet": validated.sheet})
-
-
-def write_splits(name: str, rows: ImageRows, schema: ImageSchema, scratch: Path) -> PreparedDataset:
-    """Write all files of images without errors; ``scratch`` is a folder on the same disk."""
-    files: dict[str, FileRef] = {}
-    for split, side in SIDES.items():
-        if side != VALIDATION or rows.split.count(side):
-            sha256 = _write_split(split, rows, schema, scratch)
-            files[split] = place_file(scratch / split, sha256, artifact_paths.split_file(name, split, sha256))
-    digests = {"train": rows.digests_of(True), "other": rows.digests_of(False)}
-    return PreparedDataset(
-        name=name,
-        title=name,
-        identifier=name,
-        digest=schema.digest(tuple(digests.values())),
-        **files,
-        raw_test=files["test"],
-        num_train=rows.split.count(TRAINING),
-        num_test=rows.split.count(TEST),
-        recipe=schema.recipe,
-        task=schema.task,
-        class_names=schema.class_names,
-        split=schema.split,
-        class_counts=tuple(rows.truth.count_classes(rows.split.split_ids == TRAINING).tolist()),
-        rows=write_digests(name, digests, scratch),
-        brightness=rows.brightness,
-    )
-
-
-def map_split(split: str, rows: ImageRows, schema: ImageSchema, scratch: Path) -> Arrays:
-    """One split, mapped to a file in the folder ``scratch``: it may be larger than memory."""
-    _write_split(split, rows, schema, scratch)
-    return open_arrays(scratch / split)
-
-
-def _write_split(split: str, rows: ImageRows, schema: ImageSchema, scratch: Path) -> str:
-    """Write one split, and return the digest of the file."""
-    in_split, is_used = rows.split.split_ids == SIDES[split], np.zeros(len(rows.images.facts), bool)
-    is_used[rows.numbers[in_split]] = True
-    small = {TASKS[schema.task].target: rows.truth.values[in_split], SPLIT_KEY: rows.split.keys[in_split]}
-    specs = {name: (each.dtype, each.shape) for name, each in small.items()}
-    return write_arrays(
-        scratch / split,
-        specs | {IMAGES: (np.dtype(np.uint8), (int(is_used.sum()), *rows.images.shape))},
-        {IMAGES: (block[is_used[at]] for at, block in rows.images.blocks())}
-        | {name: [each] for name, each in small.items()},
-    )
+        previous_schema = kept if isinstance(kept, ImageSchema) else None
+        return inspect_images(find_images(self.source), self.name, data, previous_schema, scratch, champion)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
-from tasks.data.recipe import Column, Columns, Pixels, SplitRule
+from tasks.data.recipe import Column, Columns, Pixels, SplitRule, Target
 from tasks.data.report import Finding, error, note, require_fit, warning
 from tasks.errors import UsageError
 from tasks.machine.words import listed, nearest
@@ -44,6 +44,11 @@ class Schema(Lasting):
         unfitted = (Column(name=each.name, kind=each.kind, levels=each.levels) for each in recipe.columns)
         return cls(**dict(dataset), target=recipe.target.name, columns=tuple(unfitted))
 
+    @property
+    def recipe(self) -> Columns:
+        """The recipe, to which nothing is fitted."""
+        return Columns(columns=self.columns, target=Target(name=self.target))
+
     def digest(self, parts: Sequence[Any]) -> str:
         """SHA-256 (hex) of data of this schema: of the schema, columns by name, and of each part's bytes."""
         facts = self.model_dump(mode="json")
@@ -60,6 +65,8 @@ class ImageSchema(Lasting):
 
     task: ClassVar[TaskName] = "classification"
     target: ClassVar[None] = None
+    ignored: ClassVar[tuple[str, ...]] = ()  # as a table's columns
+    left_out: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def from_manifest(cls, dataset: Splits, recipe: object) -> Self | None:

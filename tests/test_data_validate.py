@@ -160,7 +160,7 @@ def test_the_books_data_are_said_to_be_what_they_should_be_in_one_line(
     run = RunFolder(path=tmp_path)
     raw = candidate.plain(download)(run, name, Data())
     found: ValidatedDataset = candidate.plain(validate)(run, raw, Data(), task, None)
-    assert (found.table, found.raw) == (None, raw)
+    assert (found.prepared, found.raw) == (None, raw)
     summary = json.loads((tmp_path / "data-report.json").read_text())["summary"]
     assert words in summary
     assert "\n" not in summary

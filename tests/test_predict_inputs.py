@@ -557,7 +557,7 @@ def test_wide_rows_of_parquet_are_read_few_at_a_time(tmp_path: Path, monkeypatch
     del rows
     before, most = pa.total_allocated_bytes(), 0
     (source,) = inputs.count_inputs(inputs.find_inputs(str(tmp_path / "wide.parquet")).files, IMAGES, tmp_path)
-    for piece in PICTURES.batches(tmp_path / "wide.parquet", 0, source.rows, IMAGES):
+    for piece in PICTURES.batches(source, 0, source.rows, IMAGES):
         most = max(most, pa.total_allocated_bytes() - before)
         assert {each.reason for each in piece.rejects} == {"it is no picture: none of PNG, JPEG, WEBP, BMP, GIF"}
     assert most < 24 * MEGABYTE

@@ -38,7 +38,7 @@ class Features(NamedTuple):
 
 def infer_features(table: Table, request: Request) -> Features:
     """The features of a table, inferred or as the previous schema has them."""
-    names, ignored, findings = assign_roles(request, [*table.names, *table.ignored])
+    names, ignored, findings = assign_roles(request, table.header)
     columns = list[Column]()
     left_out = dict.fromkeys(request.passed_over.difference(ignored, [request.split.column]), "")
     for name in names:
@@ -86,7 +86,7 @@ def _kind_of_texts(values: pa.Array) -> str:
         return "null"
     if tabular.parse_numbers(values).null_count == 0:
         return "number"
-    if statistics.parse_booleans(values) is not None:
+    if pc.all(pc.is_in(pc.ascii_lower(values), tabular.TRUTH_VALUES)).as_py():
         return "boolean"
     return "text" if statistics.parse_dates(values) is None else "date"
 

@@ -172,7 +172,8 @@ def encode_column(table: Table, column: Column, truth: Truth, into: Array) -> tu
         action = f"mend the value, or leave the column out with --ignore {name}"
         return error("infinite-value", name, found, f"numbers up to {LARGEST:.3g}", action), True
     if not is_exact and np.nanmin(into) == np.nanmax(into):
-        low, high = statistics.min_max(values)
+        exact = statistics.to_numbers(values)
+        low, high = np.nanmin(exact), np.nanmax(exact)
         if low < high:
             found = f"{name} lies between {low:.12g} and {high:.12g}, which are one number in float32"
             action = f"subtract an offset from it, or leave it out with --ignore {name}"

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tasks.data.io import tabular
@@ -30,26 +29,7 @@ def to_numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
 
     NaN is missing. A date is its microseconds since 1970: far from then to the nearest that float64 has.
     """
-    result = np.empty(len(column))
-    row = 0
-    for chunk in column.chunks:
-        result[row : row + len(chunk)] = tabular.to_numbers(chunk)
-        row += len(chunk)
-    return result
-
-
-def min_max(column: pa.ChunkedArray) -> tuple[float, float]:
-    """The smallest and the largest of such numbers; NaN where there is none."""
-    low = high = np.nan
-    for values in map(tabular.to_numbers, column.chunks):
-        low, high = np.fmin.reduce(values, initial=low), np.fmax.reduce(values, initial=high)
-    return float(low), float(high)
-
-
-def parse_booleans(texts: pa.Array) -> pa.Array | None:
-    """1 and 0 for texts that all are ``true`` or ``false`` in any case; None where one is not."""
-    found = pc.index_in(pc.ascii_lower(texts), value_set=pa.array(["false", "true"]))
-    return found.cast(pa.float64()) if found.null_count == texts.null_count else None
+    return np.concatenate([np.empty(0), *map(tabular.to_numbers, column.chunks)])
 
 
 def parse_dates(texts: pa.Array) -> pa.Array | None:

@@ -21,6 +21,7 @@ from tasks.data.io.batches import (
     UNKNOWN,
     Batch,
     Format,
+    InputFile,
     ReadSpec,
     check_fit,
     encode_array,
@@ -37,7 +38,6 @@ from tasks.machine.words import counted
 from tasks.serving.task import Regression
 from tasks.store.regular_files import shown
 
-UNPACKED, TRUTH = ".rows.npy", ".truth.npy"  # what was unpacked, and the truth beside it
 MOST_PICTURES, MOST_PACKED_PICTURES = 2**11, 2**13  # of a shard
 
 
@@ -75,7 +75,7 @@ def classes_of_folders(files: list[Path], base: Path, spec: ReadSpec) -> list[fl
 
 
 def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
-    """The rows of a file, and their truth ``(n,)`` where it brings labels along.
+    """The rows of a user's file, and their truth ``(n,)`` where it brings labels along.
 
     In an archive they are called as the model's input, or as Keras calls test images, or are the only array.
 
@@ -84,7 +84,7 @@ def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
     """
     suffix, is_of_images, labels, names = path.suffix.lower(), isinstance(spec.recipe, Pixels), None, tuple[str, ...]()
     if suffix == ".npy":
-        rows, truth = arrays.open_npy(path), path.with_name(path.name.replace(UNPACKED, TRUTH))
+        rows, is_of_images = arrays.open_npy(path), False
     elif suffix in (".npz", ".safetensors"):
         file, name = arrays.open_arrays(path), spec.recipe.input.name
         pairs = {name: spec.y_name} | (dict(images.label_pairs(("", "test"))) if is_of_images else {})
@@ -104,8 +104,6 @@ def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
     if not rows.shape:
         raise broken(path, "it holds a single number")
     check_fit(path, rows.dtype, rows.shape[1:], spec)
-    if suffix == ".npy":
-        return rows, np.asarray(arrays.open_npy(truth)) if truth != path and truth.exists() else None
     if not spec.y_name or not labels:
         return rows, None
     kinds = "iuf" if spec.y_name == Regression.target else "iuU" if is_of_images else "iu"
@@ -117,31 +115,29 @@ def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
 
 
 def _unpack(file: DataFile, target: Path, spec: ReadSpec) -> None:
-    rows, truth = _open_rows(Path(file.path), spec)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if truth is not None:
-        np.save(target.with_name(target.name.replace(UNPACKED, TRUTH)), truth)
-    arrays.unpack(rows, target)  # last: where it is, all is there
+    arrays.unpack(_open_rows(Path(file.path), spec)[0], target)
 
 
 def _count_rows(path: Path, spec: ReadSpec) -> int:
     return len(_open_rows(path, spec)[0])
 
 
-def _array_batches(path: Path, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
-    array, truth = _open_rows(path, spec)
+def _array_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
+    array, truth = _open_rows(Path(file.path), spec)
+    if file.readable != file.path:
+        array = arrays.open_npy(Path(file.readable))
     step = max(1, min(spec.chunk_rows, CHUNK_BYTES // array.row_bytes))
     is_as_taken = spec.recipe.input.dtype == "uint8" and array.shape[1:] == spec.recipe.input.shape
     for first in range(start, stop, step):
         rows = array[first : min(first + step, stop)]
         y = None if truth is None else truth[first : first + len(rows)]
         if is_as_taken:  # read later, batch by batch, by the model
-            yield make_batch(first, rows, y_true=y)
+            yield make_batch(file, first, rows, y_true=y)
         else:  # of numbers it must be seen which are finite
-            yield encode_array(first, np.asarray(rows), spec, y)
+            yield encode_array(file, first, np.asarray(rows), spec, y)
 
 
-ARRAY = partial(Format, count=_count_rows, batches=_array_batches, unpack=_unpack, unpacked_suffix=UNPACKED)
+ARRAY = partial(Format, count=_count_rows, batches=_array_batches, unpack=_unpack, unpacked_suffix=".npy")
 IDX = ARRAY("idx", (".idx", ".gz"), is_packed=arrays.is_gzip)
 NPY = ARRAY("npy", (".npy",), is_packed=lambda path: arrays.open_npy(path).is_fortran)
 NPZ = ARRAY("npz", (".npz",))
@@ -152,6 +148,7 @@ SAFETENSORS = ARRAY("safetensors", (".safetensors",), is_packed=lambda path: Fal
 
 
 def _decode(
+    file: InputFile,
     first: int,
     items: Sequence[pictures.Item],
     names: list[str],
@@ -162,20 +159,14 @@ def _decode(
     """Pictures, what each is called in a reason, and what is known of each ``(n,)``, as a batch."""
     shape = spec.recipe.input.shape
     pixels, facts, reasons = pictures.decode_pictures(items, shape)
-    valid = np.flatnonzero(facts["is_readable"])
+    notes = tuple(
+        note
+        for _, _, width, height, mode, _, _ in facts[facts["is_readable"]].tolist()
+        for note in pictures.changes((width, height), mode.decode(), shape)
+    )
+    rejects = {at: f"{names[at]} is no picture: {reason}" for at, reason in reasons.items()}
     return make_batch(
-        first,
-        pixels if len(valid) == len(pixels) else pixels[valid],
-        valid,
-        {at: f"{names[at]} is no picture: {reason}" for at, reason in reasons.items()},
-        passthrough,
-        notes=tuple(
-            note
-            for _, _, width, height, mode, _, is_readable in facts.tolist()
-            if is_readable
-            for note in pictures.changes((width, height), mode.decode(), shape)
-        ),
-        y_true=None if y_true is None else y_true[valid],
+        file, first, pixels[facts["is_readable"]] if rejects else pixels, rejects, passthrough, y_true, notes
     )
 
 
@@ -185,8 +176,8 @@ def _count_picture(path: Path, spec: ReadSpec) -> int:
     return 1
 
 
-def _picture(path: Path, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
-    yield _decode(0, [path], ["it"], spec)  # its path is told beside
+def _picture(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
+    yield _decode(file, 0, [file.path], ["it"], spec)  # its path is told beside
 
 
 def _count_packed(path: Path, spec: ReadSpec) -> int:
@@ -207,10 +198,11 @@ def _count_packed(path: Path, spec: ReadSpec) -> int:
     return rows
 
 
-def _packed(path: Path, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
-    with images.open_parquet(path) as file:
-        image = str(images.image_column(file.schema_arrow, spec.columns))
-        label, names = images.class_column(file.schema_arrow)
+def _packed(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
+    path = Path(file.path)
+    with images.open_parquet(path) as parquet:
+        schema = parquet.schema_arrow
+    image, (label, names) = str(images.image_column(schema, spec.columns)), images.class_column(schema)
     labels = [label] if label and spec.y_name and {*names} <= {*spec.class_names} else []
     used = list(dict.fromkeys([image, *spec.ids, *labels]))
     for first, batch in tabular.read_parquet(path, used, start, stop, spec.chunk_rows, CHUNK_BYTES):
@@ -218,6 +210,7 @@ def _packed(path: Path, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch
         ids = {name: pc.cast(batch.column(name), pa.string()) for name in spec.ids}
         known = images.label_values(batch.column(label)) if labels else None
         yield _decode(
+            file,
             first,
             [each.get("bytes") or b"" for each in structs],
             [each.get("path") or "it" for each in structs],

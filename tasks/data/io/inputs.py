@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from tasks.data.io.batches import (
     UNKNOWN,
     Batch,
     Format,
+    InputFile,
     ReadSpec,
     make_batch,
     read_header,
@@ -132,7 +133,7 @@ def tell_of_header(header: Collection[str], spec: ReadSpec) -> None:
         tell("columns stand in another order than at training: they are found by name")
 
 
-def encode(first: int, batch: pa.RecordBatch, spec: ReadSpec) -> Batch:
+def encode(file: InputFile, first: int, batch: pa.RecordBatch, spec: ReadSpec) -> Batch:
     """A batch of a table, whose first row is ``first`` of its file, as the model's input.
 
     Values that do not fit are rejects, with the column and the value.
@@ -152,14 +153,8 @@ def encode(first: int, batch: pa.RecordBatch, spec: ReadSpec) -> Batch:
             name, column = columns[at]
             faults.setdefault(row, f"{name} is {_describe(arrays[at][row].as_py(), values[row, at], column)}")
     ids = {name: pc.cast(_column(batch, name), pa.string()) for name in spec.ids}
-    passthrough, y_true = pa.table(ids) if ids else None, _encode_target(batch, spec)
-    if not faults:
-        return make_batch(first, values, passthrough=passthrough, y_true=y_true)
-    is_valid = np.ones(len(values), bool)
-    is_valid[[*faults]] = False
-    places = np.flatnonzero(is_valid)
-    y_true = None if y_true is None else y_true[places]
-    return make_batch(first, values[places], places, faults, passthrough, y_true=y_true)
+    known = values[np.delete(np.arange(len(values)), [*faults])] if faults else values
+    return make_batch(file, first, known, faults, pa.table(ids) if ids else None, _encode_target(batch, spec))
 
 
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
@@ -220,11 +215,12 @@ def _count_parquet(path: Path, spec: ReadSpec) -> int:
         return int(file.metadata.num_rows)
 
 
-def _parquet_batches(path: Path, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
+def _parquet_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
     categories = [name for name, column in feature_columns(spec).items() if column.kind == "category"]
     names = [*(select_columns(spec).only or ())]  # of which the target need not be there
-    for first, rows in tabular.read_parquet(path, names, start, stop, spec.chunk_rows, CHUNK_BYTES, categories):
-        yield encode(first, rows, spec)
+    how = names, start, stop, spec.chunk_rows, CHUNK_BYTES, categories
+    for first, rows in tabular.read_parquet(Path(file.readable), *how):
+        yield encode(file, first, rows, spec)
 
 
 def spill_table(file: DataFile, target: Path, spec: ReadSpec) -> None:
@@ -253,12 +249,12 @@ def _count_spilled(path: Path, spec: ReadSpec) -> int:
     return sum(batch.num_rows for batch in tabular.map_batches(path))
 
 
-def _spilled_batches(path: Path, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
+def _spilled_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
     first = 0
-    for batch in tabular.map_batches(path):
+    for batch in tabular.map_batches(Path(file.readable)):
         low, high = max(start - first, 0), min(stop - first, batch.num_rows)
         for at in range(low, high, spec.chunk_rows):
-            yield encode(first + at, batch.slice(at, min(spec.chunk_rows, high - at)), spec)
+            yield encode(file, first + at, batch.slice(at, min(spec.chunk_rows, high - at)), spec)
         first += batch.num_rows
 
 
@@ -300,22 +296,6 @@ def find_inputs(source: str, output: Path | None = None, full_digest: bool = Fal
 
 
 # All files of an input
-
-
-class InputFile(NamedTuple):
-    """One file of an input: ``readable`` is the file itself, or what its rows were spilled or unpacked into.
-
-    ``bytes`` and ``mtime_ns`` are the file's own, from before it was read.
-    """
-
-    path: str
-    format: str
-    readable: str
-    first_row: int
-    rows: int
-    bytes: int
-    mtime_ns: int
-    label: float | None = None  # the class of all its rows, where the folder tells
 
 
 def count_inputs(files: Sequence[DataFile], spec: ReadSpec, spill: Path, base: Path | None = None) -> list[InputFile]:
@@ -425,18 +405,17 @@ def tolerated_rejects(inputs: list[InputFile]) -> int:
 
 def batches(inputs: list[InputFile], start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
     """The rows ``start`` to ``stop`` of all files, in order, a bounded number at a time."""
-    waiting: list[tuple[InputFile, Batch]] = []
+    waiting: list[Batch] = []
     size = 0
     for file in inputs:
         first, last = max(start, file.first_row), min(stop, file.first_row + file.rows)
         if first >= last:
             continue
-        kind = FORMATS[file.format]
-        for batch in kind.batches(Path(file.readable), first - file.first_row, last - file.first_row, spec):
+        for batch in FORMATS[file.format].batches(file, first - file.first_row, last - file.first_row, spec):
             size += batch.num_rows
             if size < spec.chunk_rows:  # no file stays open while its rows wait for those of others
                 batch = batch._replace(X=np.asarray(batch.X))
-            waiting.append((file, batch))
+            waiting.append(batch)
             if size >= spec.chunk_rows:
                 yield _join(waiting)
                 waiting, size = [], 0
@@ -444,27 +423,20 @@ def batches(inputs: list[InputFile], start: int, stop: int, spec: ReadSpec) -> I
         yield _join(waiting)
 
 
-def _join(parts: list[tuple[InputFile, Batch]]) -> Batch:
-    """Batches of some files as one, whose rows are counted through all files and are known by the paths of theirs."""
-    places = {path: at for at, path in enumerate(dict.fromkeys(file.path for file, _ in parts))}  # each once
-    sizes = [len(batch.row_ids) for _, batch in parts]
-    truths = [
-        truth
-        for file, batch in parts
-        if (truth := batch.y_true if file.label is None else np.full(len(batch.row_ids), file.label)) is not None
-    ]
-    tables = [batch.passthrough for _, batch in parts]
+def _join(parts: list[Batch]) -> Batch:
+    """Batches of some files as one."""
+    if len(parts) == 1:
+        return parts[0]
+    places = {path: at for at, path in enumerate(dict.fromkeys(path for part in parts for path in part.sources))}
+    truths = [part.y_true for part in parts if part.y_true is not None]
+    tables = [part.passthrough for part in parts]
     return Batch(
-        X=parts[0][1].X if len(parts) == 1 else np.concatenate([batch.X for _, batch in parts]),
-        row_ids=np.concatenate([batch.row_ids + file.first_row for file, batch in parts]),
-        rejects=tuple(
-            each._replace(row=file.first_row + each.source_row, source=file.path)
-            for file, batch in parts
-            for each in batch.rejects
-        ),
+        X=np.concatenate([part.X for part in parts]),
+        row_ids=np.concatenate([part.row_ids for part in parts]),
+        rejects=tuple(reject for part in parts for reject in part.rejects),
         y_true=np.concatenate(truths) if len(truths) == len(parts) else None,
-        notes=tuple(note for _, batch in parts for note in batch.notes),
+        notes=tuple(note for part in parts for note in part.notes),
         passthrough=None if tables[0] is None else pa.concat_tables(tables),
         sources=tuple(places),
-        source_index=np.repeat(np.array([places[file.path] for file, _ in parts], np.int32), sizes),
+        source_index=np.concatenate([part.source_index + places[part.sources[0]] for part in parts]),
     )

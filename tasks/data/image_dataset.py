@@ -23,7 +23,7 @@ from tasks.data.levels import sort_levels
 from tasks.data.own_rows import SIDES, Examined, OwnDataset, OwnRows, sort_digests
 from tasks.data.prepared_splits import SPLIT_KEY, PreviousSchema, write_arrays
 from tasks.data.recipe import Pixels, SplitRule
-from tasks.data.report import DataReport, Finding, ImageReport, error, note, split_sizes, warning
+from tasks.data.report import DataReport, Finding, ImageReport, error, note, warning
 from tasks.data.row_hash import Hashes
 from tasks.data.schema import ImageSchema, describe_split
 from tasks.data.split import TEST, TRAINING, VALIDATION, Split, check_min_rows, split_by_hash
@@ -305,31 +305,31 @@ def _check_balance(counts: dict[str, int]) -> Iterator[Finding]:
 def check_copies(source: LabelledImages, rows: ImageRows) -> Iterator[Finding]:
     """Equal images: in the training and in the test part, and in two classes."""
     sides, labels = rows.split.split_ids, rows.truth.values
-    _, group = np.unique(rows.split.keys, return_inverse=True)
 
-    def find_pairs(by: NDArray[Any], among: NDArray[np.int64]) -> tuple[NDArray[np.int64], Iterator[str]]:
-        """The groups whose images differ in ``by``, and two such images of each."""
-        count = int(by.max(initial=0)) + 1
-        found, counts = np.unique(np.unique(group[among] * count + by[among]) // count, return_counts=True)
-        return found[counts > 1], (name_pair(by, among[group[among] == each]) for each in found[counts > 1])
+    def find_pairs(values: NDArray[Any], among: NDArray[np.int64]) -> tuple[NDArray[np.int64], int, Iterator[str]]:
+        """The rows of equal images that differ in ``values``, how many images that are, and a pair of rows of each."""
+        equal, sizes = row_hash.find_equal_rows(rows.split.keys[among])
+        equal, starts = among[equal], np.cumsum(sizes) - sizes
+        differ = np.minimum.reduceat(values[equal], starts) != np.maximum.reduceat(values[equal], starts)
+        groups = (equal[start : start + size] for start, size in zip(starts[differ], sizes[differ], strict=True))
+        return equal[np.repeat(differ, sizes)], int(differ.sum()), (name_pair(values, group) for group in groups)
 
-    def name_pair(by: NDArray[Any], equal: NDArray[np.int64]) -> str:
-        pair = equal[0], equal[by[equal] != by[equal[0]]][0]
+    def name_pair(values: NDArray[Any], group: NDArray[np.int64]) -> str:
+        pair = group[0], group[values[group] != values[group[0]]][0]
         return " and ".join(source.place(int(rows.numbers[each])) for each in pair)
 
-    across, pairs = find_pairs(sides, np.flatnonzero(sides != VALIDATION))
-    if len(across):
-        num_copies = int(np.isin(group[sides == TEST], across).sum())
+    across, count, pairs = find_pairs(sides, np.flatnonzero(sides != VALIDATION))
+    if count:
+        num_copies = int((sides[across] == TEST).sum())
         found = f"{counted(num_copies, 'test image')} equal to a training image: {'; '.join(islice(pairs, LONGEST))}"
         if num_copies > MOST_COPIES * rows.split.count(TEST):
             expected = f"at most {100 * MOST_COPIES:g} % of the test images"
             yield error("copies-across-parts", None, found, expected, "remove them from one of the parts")
         else:
             yield warning("copies-across-parts", None, found)
-    disagreeing, pairs = find_pairs(labels, np.arange(len(group)))
-    if len(disagreeing):
-        found = f"{counted(len(disagreeing), 'image')} in more than one class: {next(pairs)}"
-        yield warning("equal-images", None, found)
+    _, count, pairs = find_pairs(labels, np.arange(len(labels)))
+    if count:
+        yield warning("equal-images", None, f"{counted(count, 'image')} in more than one class: {next(pairs)}")
 
 
 def _check_forms(decoded: DecodedImages) -> Iterator[Finding]:
@@ -352,7 +352,6 @@ def _check_forms(decoded: DecodedImages) -> Iterator[Finding]:
 def _report(source: LabelledImages, rows: ImageRows, name: str, findings: list[Finding]) -> DataReport:
     decoded, counts, num_rows = rows.images, rows.counts, len(rows.numbers)
     sizes, modes = Counter(decoded.of_readable("width", "height")), Counter(decoded.of_readable("mode"))
-    train, validation, test = (rows.split.count(side) for side in (TRAINING, VALIDATION, TEST))
     height, width, *channels = decoded.shape
     shape = f"{height} by {width} {'colour' if channels else 'grey'}"
     classes = f"{len(counts)} class{'' if len(counts) == 1 else 'es'}"
@@ -367,15 +366,11 @@ def _report(source: LabelledImages, rows: ImageRows, name: str, findings: list[F
     )
     return DataReport(
         name=name,
-        summary=f"{counted(num_rows, 'image')} of {classes}, as {shape}; "
-        f"{split_sizes(train, validation, test)} ({describe_split(rows.rule)})",
+        summary=f"{counted(num_rows, 'image')} of {classes}, as {shape}; {rows.describe_split()}",
         rows=num_rows,
         files=source.num_files,
         classes=counts,
-        split=rows.rule,
-        num_train=train,
-        num_validation=validation,
-        num_test=test,
+        **rows.report_split(),
         images=described_images,
         findings=tuple(findings),
     )

@@ -27,12 +27,14 @@ from tasks.data.prepared_splits import (
 from tasks.data.recipe import Column, SplitRule
 from tasks.data.report import ColumnProfile, DataReport, Finding, error, warning
 from tasks.data.row_hash import PARTS, Hashes
+from tasks.data.schema import describe_split
 from tasks.data.split import TEST, TRAINING, VALIDATION, Split
 from tasks.data.statistics import Encoded
 from tasks.data.target import LARGEST, Truth
 from tasks.errors import DataError
 from tasks.machine import cores, side_by_side
 from tasks.machine.arrays import Array
+from tasks.machine.words import counted
 from tasks.parameters import Data
 from tasks.records import ChampionData, PreparedDataset, RawDataset
 from tasks.serving.contract import FEATURES
@@ -65,6 +67,16 @@ class OwnRows(ABC):
     def has_missing(self) -> tuple[bool, ...]:
         """Whether a row has no value in a column, for each of them."""
         return tuple(each.missing > 0 for each in self.profiles[:-1])
+
+    def report_split(self) -> dict[str, Any]:
+        """What a report says of the split."""
+        return {"split": self.rule} | {f"num_{side}": self.split.count(SIDES[side]) for side in SIDES}
+
+    def describe_split(self) -> str:
+        """How many rows are on each side, in words, and why."""
+        train, test, validation = (self.split.count(split_id) for split_id in SIDES.values())
+        watched = f", {validation:,} validation" if validation else ""
+        return f"{train:,} training{watched} and {counted(test, 'test row')} ({describe_split(self.rule)})"
 
     @abstractmethod
     def write_side(self, path: Path, side: str, schema: PreviousSchema) -> str:

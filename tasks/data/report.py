@@ -195,12 +195,6 @@ class DataReport(Document):
         return column.name, column.role, column.kind, share, column.content
 
 
-def split_sizes(num_train: int, num_validation: int, num_test: int) -> str:
-    """How many rows are on each side, in words."""
-    watched = f", {num_validation:,} validation" if num_validation else ""
-    return f"{num_train:,} training{watched} and {counted(num_test, 'test row')}"
-
-
 class UnfitData(DataError):
     """Data in which validation found errors; each has its own line, so that all can be mended at once."""
 

@@ -18,10 +18,10 @@ from tasks.data.levels import format_values
 from tasks.data.own_rows import Examined, OwnDataset, TableRows, encode_column, sort_digests
 from tasks.data.prepared_splits import PREPARE_ANEW, PreviousSchema, read_arrays
 from tasks.data.recipe import Column, Columns, Target
-from tasks.data.report import MOST_LEVELS_SHOWN, ColumnProfile, ColumnReport, DataReport, Finding, split_sizes
+from tasks.data.report import MOST_LEVELS_SHOWN, ColumnProfile, ColumnReport, DataReport, Finding
 from tasks.data.row_hash import HashInputs
-from tasks.data.schema import Request, Schema, describe_split
-from tasks.data.split import TEST, TRAINING, VALIDATION, check_min_rows, keep_window, split_by_column, split_by_hash
+from tasks.data.schema import Request, Schema
+from tasks.data.split import TRAINING, check_min_rows, keep_window, split_by_column, split_by_hash
 from tasks.data.statistics import Encoded
 from tasks.data.target import Truth, check_rare_classes, read_target
 from tasks.machine import side_by_side
@@ -162,10 +162,9 @@ def _describe(
     rows: TableRows | None,
 ) -> DataReport:
     """All that was found, in one document."""
-    num_rows, num_files, rule = len(table.data), len(table.files.files), rows.rule if rows else None
+    num_rows, num_files = len(table.data), len(table.files.files)
     # Of an unfit target no row is without a label.
     unlabelled = num_rows - truth.outside - int(truth.is_known.sum()) if len(truth.values) else 0
-    train, validation, test = (rows.split.count(side) if rows else 0 for side in (TRAINING, VALIDATION, TEST))
     kinds = Counter[str](column.kind for column in features.columns)
     told = [
         f"{kinds[kind]:,} {kind if kinds[kind] == 1 else plural}" for kind, plural in PLURALS.items() if kinds[kind]
@@ -173,7 +172,7 @@ def _describe(
     summary = [
         f"{counted(num_rows, 'row')} in {counted(num_files, 'file')}",
         f"features: {', '.join(told) or 'none'}",
-        f"{split_sizes(train, validation, test)} ({describe_split(rule)})" if rule else "",
+        rows.describe_split() if rows else "",
         f"{counted(truth.outside, 'row')} outside of the window left out" if truth.outside else "",
         f"{counted(unlabelled, 'row')} without a target left out" if unlabelled else "",
     ]
@@ -186,10 +185,7 @@ def _describe(
         columns=tuple(side_by_side.each(lambda each: _describe_column(table, each, request, features), names)),
         target=request.target,
         classes=dict(zip(truth.class_names, truth.count_classes().tolist(), strict=True)),
-        split=rule,
-        num_train=train,
-        num_validation=validation,
-        num_test=test,
+        **(rows.report_split() if rows else {}),
         unlabelled=unlabelled,
         outside=truth.outside,
         findings=tuple(findings),

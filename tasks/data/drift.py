@@ -18,8 +18,7 @@ from tasks.data.io.table import Table
 from tasks.data.own_rows import TableRows
 from tasks.data.recipe import SplitRule
 from tasks.data.report import AcceptedFinding, ColumnProfile, Finding, error, warning
-from tasks.data.row_hash import Rows as RowNumbers
-from tasks.data.row_hash import find_new_rows, sample_rows
+from tasks.data.row_hash import RowNumbers, find_new_rows, sample_rows
 from tasks.data.split import TEST, TRAINING, Split
 from tasks.machine import side_by_side
 from tasks.machine.words import counted, readable

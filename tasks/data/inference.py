@@ -24,7 +24,9 @@ FORMAT_PATTERNS = {
     ("numbers", "1234.5"): r"^[$€£¥]?\s?-?(\d{1,3}([.,'\x{a0}\x{202f}]\d{3})+|\d+)([.,]\d+)?\s?[%$€£¥]?$",
     ("dates", "2024-12-31"): r"^(\d{1,2}[./-]\d{1,2}[./-](\d{2}|\d{4})|\d{4}/\d{1,2}/\d{1,2})([ T]\d{1,2}:.*)?$",
 }
-Kind = tuple[str, Finding | None]  # number, boolean, category, date, id or unfit; and what there is to say of it
+InferredKind = tuple[
+    str, Finding | None
+]  # number, boolean, category, date, id or unfit; and what there is to say of it
 
 
 class Features(NamedTuple):
@@ -91,7 +93,7 @@ def _kind_of_texts(values: pa.Array) -> str:
     return "text" if statistics.parse_dates(values) is None else "date"
 
 
-def _infer_kind(table: Table, name: str, request: Request) -> Kind:
+def _infer_kind(table: Table, name: str, request: Request) -> InferredKind:
     """The kind of a column: as version 1 fixed it, as the user says, or as its values say."""
     kind, is_category = value_kind(table, name), name in request.options.category
     if known := request.known.get(name):
@@ -118,7 +120,7 @@ def _counts_rows(table: Table, name: str) -> bool:
     return np.array_equal(values, np.floor(values)) and np.bincount((values - low).astype(np.int64)).max() <= 1
 
 
-def _infer_kind_of_text(table: Table, name: str) -> Kind:
+def _infer_kind_of_text(table: Table, name: str) -> InferredKind:
     levels = table.levels(name)
     values, singles = int(levels.counts.sum()), int((levels.counts == 1).sum())
     is_number = tabular.parse_numbers(levels.values).is_valid().to_numpy(zero_copy_only=False)
@@ -160,7 +162,7 @@ def example_of_text(table: Table, name: str) -> str:
     return f"{value[:SHOWN]!r} in {table.named(row)}"
 
 
-def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> Kind:
+def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> InferredKind:
     """The kind that version 1 took a column for, and what is wrong if it is another now; a missing column fits all.
 
     Dates are levels only where the user says so (``is_category``).

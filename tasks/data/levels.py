@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 MOST_LEVELS = 10_000
-FEW = 10  # levels that are faster to count one by one
 COUNTED = 2**20  # rows at once: to be counted, codes become eight times as large
 WHOLE = r"^([+-]?\d+)\.0*$"
 FRACTION = r"( 00:00:00)?\.0*$"  # of a second, or all of midnight
@@ -77,10 +76,8 @@ class Levels:
 
 def count_codes(codes: NDArray[Any], size: int) -> NDArray[np.int64]:
     """How often each of ``size`` codes occurs ``(size,)`` among whole numbers ``(n,)`` from 0."""
-    if size <= FEW:
-        return np.array([np.count_nonzero(codes == code) for code in range(size)], np.int64)
     counts = np.zeros(size, np.int64)
-    for start in range(0, len(codes), COUNTED):
+    for start in range(0, len(codes) if size else 0, COUNTED):  # of a number there are none
         counts += np.bincount(codes[start : start + COUNTED], minlength=size)
     return counts
 

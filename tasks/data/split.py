@@ -26,10 +26,11 @@ from tasks.machine.words import counted
 VALIDATION_SHARE = 0.2
 MIN_TEST, MIN_TRAINING, MIN_GROUPS = 10, 20, 10
 VALIDATION, TRAINING, TEST = 0, 1, 2  # split ids
-SPLIT_IDS = {
-    "train": TRAINING, "training": TRAINING, "test": TEST, "false": TRAINING, "true": TEST,
-    "validation": VALIDATION, "val": VALIDATION, "valid": VALIDATION,
+SPLIT_WORDS = {
+    "train": TRAINING, "training": TRAINING, "test": TEST, "testing": TEST, "t10k": TEST,
+    "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION,
 }  # fmt: skip
+SPLIT_IDS = {**SPLIT_WORDS, "false": TRAINING, "true": TEST}  # that a column may say
 SHOWN = 40  # characters of a value
 SIGN = np.uint64(1 << 63)
 HOUR = 3_600_000_000  # microseconds

@@ -87,24 +87,13 @@ class Encoded(NamedTuple):
             found[is_missing] = np.nan
         return found
 
-    def matrix(self, rows: Any) -> NDArray[np.float32]:
-        """The same of all columns ``(m, columns)``."""
-        return np.stack([self.floats(at, rows) for at in range(len(self.values))], axis=1)
+    def matrix(self, rows: Any, axis: int = 1) -> NDArray[np.float32]:
+        """The same of all columns, which are the ``axis``: ``(m, columns)``, or ``(columns, m)``."""
+        return np.stack([self.floats(at, rows) for at in range(len(self.values))], axis)
 
     def measure(self) -> list[ColumnStats]:
-        """The statistics of each column, without counts of levels: codes are not made floats, which takes long."""
-        numbers = [at for at, code in enumerate(self.missing) if code is None]
-        num_rows = self.num_rows if numbers else 0
-
-        def read_rows(rows: slice) -> Array:
-            return np.stack([self.values[at][rows] for at in numbers])
-
-        stats = dict(zip(numbers, measure_columns([None] * len(numbers), num_rows, read_rows), strict=True))
-        for at, code in enumerate(self.missing):
-            if code is not None:
-                codes = self.values[at]
-                stats[at] = ColumnStats(int(np.count_nonzero(codes == code)), bool(codes.min() == codes.max() != code))
-        return [stats[at] for at in range(len(self.values))]
+        """The statistics of each column."""
+        return measure_columns(self.missing, self.num_rows, lambda rows: self.matrix(rows, axis=0))
 
 
 def missing_codes(columns: Sequence[Column]) -> tuple[int | None, ...]:

@@ -5,12 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tasks.data import row_hash, statistics
-from tasks.data.inference import FORMAT_PATTERNS, MOSTLY, NUMBERS_WITH_TEXT, SHOWN, example_of_text, value_kind
+from tasks.data.inference import NUMBERS_WITH_TEXT, SHOWN, example_of_text, value_kind
 from tasks.data.io.table import Table
-from tasks.data.io.tabular import parse_numbers
 from tasks.data.levels import MOST_LEVELS, count_codes, sort_levels
 from tasks.data.report import Finding, error, note, warning
 from tasks.data.row_hash import Hashes
@@ -175,25 +173,18 @@ def check_constant(target: str, truth: Truth) -> list[Finding]:
 def check_rare_classes(truth: Truth, is_training: Array, target: str | None = None) -> Iterator[Finding]:
     """Classes that have rows and hardly any of the training part; ``is_training`` ``(n,)`` says which rows that is.
 
-    ``target`` is the column of a table that names the classes: many rare ones may be numbers.
+    ``target`` is the column of a table that names the classes.
     """
     rows, in_training = truth.count_classes(), truth.count_classes(is_training)
-    rare = np.flatnonzero((rows > 0) & (in_training < FEWEST)).tolist()
-    names = [truth.class_names[code] for code in rare]
-    action, column = "get more of them, or remove these rows", None
-    told = [
-        f"class {truth.class_names[code]!r} has {counted(int(rows[code]), 'row')}, "
-        f"{in_training[code]} of them in the training part"
-        for code in rare
-    ]
+    rare = [(truth.class_names[code], code) for code in np.flatnonzero((rows > 0) & (in_training < FEWEST)).tolist()]
+    expected, action = f"at least {FEWEST} training rows of each class", "get more of them, or remove these rows"
     if len(rare) > MOST_NAMED:
-        told = [f"{len(rare):,} of {len(rows):,} classes have hardly a row, as {names[0][:SHOWN]!r}"]
-        column = target
-        texts = pa.array(names)
-        looks_like_number = pc.match_substring_regex(texts, FORMAT_PATTERNS["numbers", "1234.5"])
-        if target and not parse_numbers(texts).null_count:
-            action = "take linear-regression, which learns numbers"
-        elif target and pc.mean(looks_like_number).as_py() > MOSTLY:
-            action = f"{target} looks like numbers: write them as 1234.5 and take linear-regression"
-    for found in told:
-        yield error("rare-class", column, found, f"at least {FEWEST} training rows of each class", action)
+        found = f"{len(rare):,} of {len(rows):,} classes have hardly a row, as {rare[0][0][:SHOWN]!r}"
+        action += "; numbers are written as 1234.5 and learned by linear-regression" if target else ""
+        yield error("rare-class", target, found, expected, action)
+        return
+    for name, code in rare:
+        found = (
+            f"class {name!r} has {counted(int(rows[code]), 'row')}, {in_training[code]} of them in the training part"
+        )
+        yield error("rare-class", None, found, expected, action)

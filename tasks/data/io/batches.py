@@ -42,6 +42,7 @@ NO_REJECTS: Mapping[int, str] = MappingProxyType({})
 def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "raise") -> Iterator[pa.RecordBatch]:
     """The rows of a file of a table in order, each of its columns by itself typed as the file has it.
 
+    What folders tell of all its rows are columns, too, in the place of those that the file has of that name.
     The first batch of most formats has no rows and all columns. Rows of CSV that cannot be read ``raise``, or are
     there as nulls with the reason in a last column, ``csv.FAULT``; other formats have none: a file is whole or not.
 
@@ -50,9 +51,14 @@ def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "rai
     """
     with file.open() as stream:
         if file.suffix in READERS:
-            yield from READERS[file.suffix](stream, file.path, selection)
+            batches = READERS[file.suffix](stream, file.path, selection)
         else:
-            yield from csv_batches(stream, file.path, selection, bad_rows)
+            batches = csv_batches(stream, file.path, selection, bad_rows)
+        for batch in batches:
+            for name, value in file.partition.items():
+                others = batch.drop_columns([name]) if name in batch.schema.names else batch
+                batch = others.append_column(name, pa.repeat(value, batch.num_rows))
+            yield batch
 
 
 def read_header(files: Iterable[DataFile], bad_rows: BadRows = "raise") -> list[str]:
@@ -66,7 +72,7 @@ def read_header(files: Iterable[DataFile], bad_rows: BadRows = "raise") -> list[
     names: dict[str, None] = {}
     for file in files:
         header = next(table_batches(file, Selection(only=frozenset()), bad_rows))
-        names |= dict.fromkeys([*header.schema.names, *file.partition])
+        names |= dict.fromkeys(header.schema.names)
     return list(names)
 
 

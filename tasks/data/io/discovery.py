@@ -8,11 +8,9 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from io import RawIOBase
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
@@ -40,7 +38,6 @@ HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 LISTED = 3  # names that a message has
 BLOCK_BYTES = 2**20
 CONNECT_SECONDS, READ_SECONDS = 10.0, 20.0  # in which a host must answer, and go on
-MIN_RATE, GRACE_SECONDS = 2**10, 30.0  # bytes a second that a host must send, and after how long that counts
 MAX_REASON = 300  # characters of a backend's own words, which may be several lines
 STATES = (
     "ETag", "etag", "Last-Modified", "LastModified", "last_modified", "mtime", "modified", "updated", "created",
@@ -398,41 +395,14 @@ def _list_remote(url: str, is_data: Callable[[Path], bool]) -> list[Fingerprint]
         return [_fingerprint(files, each) for each in paths]
 
 
-@contextmanager
-def _open_remote(url: str) -> Iterator[Any]:
+def _open_remote(url: str) -> Any:
     """The bytes of a file, from the first to the last: its host need not know how to send parts.
 
     Raises:
         DataError: the host does not answer, or the file is gone.
     """
     with _reaching(url):
-        stream = _open(*_file_system(url))
-    with stream:
-        yield _Timed(stream)
-
-
-class _Timed(RawIOBase):
-    """A stream that is given up where its host sends next to nothing for long."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream, self._started, self._bytes = stream, time.monotonic(), 0
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Read into a buffer.
-
-        Raises:
-            TimeoutError: bytes come too slowly.
-        """
-        count: int = self._stream.readinto(buffer)
-        self._bytes += count
-        seconds = time.monotonic() - self._started
-        if seconds > GRACE_SECONDS and self._bytes < MIN_RATE * seconds:
-            raise TimeoutError(f"its host sent {self._bytes:,} bytes in {seconds:.0f} s")
-        return count
+        return _open(*_file_system(url))
 
 
 def _open(files: Any, path: str) -> Any:
@@ -463,7 +433,7 @@ def _fingerprint(files: Any, path: str) -> Fingerprint:
         digest = hashlib.sha256(json.dumps(state).encode())
     else:
         with _open(files, path) as stream:
-            digest = hashlib.file_digest(_Timed(stream), "sha256")
+            digest = hashlib.file_digest(stream, "sha256")
     return Fingerprint(files.unstrip_protocol(path), int(facts["size"] or 0), 0, digest.hexdigest())
 
 

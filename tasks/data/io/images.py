@@ -27,17 +27,13 @@ from tasks.data.io.file_errors import reading
 from tasks.data.io.pictures import Item, Shape
 from tasks.data.levels import sort_levels
 from tasks.data.report import Finding, error, note
-from tasks.data.split import TEST, TRAINING, VALIDATION
+from tasks.data.split import SPLIT_WORDS, TEST, TRAINING, VALIDATION
 from tasks.errors import DataError
 from tasks.machine import cores, processes, progress
 from tasks.machine.arrays import Array
 from tasks.store import fingerprints, regular_files
 from tasks.store.regular_files import shown
 
-SPLIT_WORDS = {
-    "train": TRAINING, "training": TRAINING, "test": TEST, "testing": TEST, "t10k": TEST,
-    "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION,
-}  # fmt: skip
 LONGEST = 5  # names that a message has
 LEFT_OUT = {
     "stray-files": "what lies beside the folders of classes or of parts",

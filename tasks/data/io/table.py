@@ -165,7 +165,6 @@ class _TableReader:
     def _convert(self, file: DataFile, batch: pa.RecordBatch) -> dict[str, pa.Array]:
         """The columns of a batch that are read and that a model can take, of text the codes."""
         arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
-        arrays |= {name: pa.repeat(value, batch.num_rows) for name, value in file.partition.items()}
         self.header |= dict.fromkeys(arrays)
         arrays = {name: array for name, array in arrays.items() if self._selection.takes(name)}
         if len(arrays) > MAX_COLUMNS:

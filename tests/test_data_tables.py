@@ -197,13 +197,11 @@ def test_a_partition_that_is_named_itself_is_no_column(tmp_path: Path) -> None:
 
 def test_files_are_read_in_an_order_that_is_not_one_of_their_names(tmp_path: Path) -> None:
     large = b"x\n" + b"11\n" * 600_000
-    almost = large[:66_002] + b"2" + large[66_003:]  # where nobody looks
+    almost = large[:2] + b"2" + large[3:]
     contents, found = [large, almost, b"x\n7\n"], []
     for folder, names in (("a", "123"), ("b", "231"), ("c", "321")):
         for name, content in zip(names, contents, strict=True):
             write(tmp_path / folder / f"{name}.csv", content)
-        files = find_table(str(tmp_path / folder))
-        assert len({file.look for file in files.files}) == 2
         found.append(read(tmp_path / folder, tmp_path).data)
     assert found[0].equals(found[1])
     assert found[0].equals(found[2])

@@ -133,16 +133,14 @@ class ImageRows(OwnRows):
         classes, step = list(self.counts.items())[:MOST_CLASSES], CELL + GAP
         sheet = Image.new("RGBA", (LABEL + EXAMPLES * step, len(classes) * step + GAP))
         pen = ImageDraw.Draw(sheet)
-        way = Image.Resampling.NEAREST if max(self.images.shape) < CELL else Image.Resampling.BILINEAR
         for line, (name, count) in enumerate(classes):
-            top, is_latin = GAP + line * step, max(map(ord, name), default=0) < 256  # what Pillow's own font has
-            spelt = name if is_latin else lettering.spelt(name)
-            font = ImageFont.load_default(FONT) if is_latin else ImageFont.truetype(lettering.font_file(spelt), FONT)
+            top, spelt = GAP + line * step, lettering.spelt(name)
+            font = ImageFont.truetype(lettering.font_file(spelt), FONT)
             pen.text((GAP, top + 10), f"{spelt[:LONGEST_NAME]}\n{count:,}", INK, font)
             spread = np.linspace(0, count - 1, min(EXAMPLES, count)).astype(int)
             for column, number in enumerate(self.numbers[self.truth.values == line][spread].tolist()):
                 image = Image.fromarray(self.images.pick(number)[0])
-                sheet.paste(ImageOps.contain(image, (CELL, CELL), way), (LABEL + column * step, top))
+                sheet.paste(ImageOps.contain(image, (CELL, CELL)), (LABEL + column * step, top))
         content = io.BytesIO()
         sheet.save(content, "PNG", optimize=True)
         return content.getvalue()

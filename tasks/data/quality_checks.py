@@ -48,22 +48,15 @@ def check_num_features(columns: Sequence[Column], num_training: int) -> Iterator
 
 def check_duplicate_columns(columns: Sequence[Column], features: Encoded) -> Iterator[Finding]:
     """Columns that equal an earlier one in every row, and are neither constant nor wholly missing."""
-    alike: dict[tuple[str, bytes], list[int]] = {}  # columns by kind and sampled values
+    first: dict[tuple[str, bytes], int] = {}  # columns by kind and sampled values
     for at, column in enumerate(columns):
         sample = features.floats(at, _sampled(features.num_rows))
         if np.nanmin(sample, initial=np.inf) >= np.nanmax(sample, initial=-np.inf):
             continue
-        earlier = alike.setdefault((column.kind, sample.tobytes()), [])
-        for other in earlier:
-            if np.array_equal(features.floats(at), features.floats(other), equal_nan=True):
-                yield warning(
-                    "duplicate-column",
-                    column.name,
-                    f"{column.name} equals {columns[other].name} in every row",
-                    f"leave one out, as with --ignore {column.name}",
-                )
-                break
-        earlier.append(at)
+        other = first.setdefault((column.kind, sample.tobytes()), at)
+        if other != at and np.array_equal(features.floats(at), features.floats(other), equal_nan=True):
+            found = f"{column.name} equals {columns[other].name} in every row"
+            yield warning("duplicate-column", column.name, found, f"leave one out, as with --ignore {column.name}")
 
 
 def check_leaks(columns: Sequence[Column], features: Encoded, truth: Truth) -> Iterator[Finding]:

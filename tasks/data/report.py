@@ -164,13 +164,14 @@ class DataReport(Document):
     def without_places(self, source: str) -> "DataReport":
         """The same without where own data lie, which stands in no version: files go by their names, save in errors."""
         fixed = re.split(r"[*?\[]", source)[0]  # of a glob
-        folders = [each for each in (f"{source}/", fixed[: fixed.rfind("/") + 1]) if len(each) > 1]
-        places = re.compile("|".join(map(re.escape, folders)))
-        findings = (
-            each if each.is_error else each.model_copy(update={"found": places.sub("", each.found)})
-            for each in self.findings
-        )
-        return self.model_copy(update={"findings": tuple(findings)})
+        folder = fixed[: fixed.rfind("/") + 1]
+
+        def shorten(finding: Finding) -> Finding:
+            found = finding.found.replace(f"{source}/", "")
+            found = found.replace(folder, "") if len(folder) > 1 else found
+            return finding if finding.is_error else finding.model_copy(update={"found": found})
+
+        return self.model_copy(update={"findings": tuple(map(shorten, self.findings))})
 
     def page(self) -> str:
         """The report as Markdown."""

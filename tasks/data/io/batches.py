@@ -103,7 +103,8 @@ class ReadSpec(NamedTuple):
         if isinstance(self.recipe, Columns) and self.recipe.target is not None:
             for at, column in enumerate(self.recipe.columns):
                 if column.kind != "number" and not (column.kind == "category" and self.unknown == "average"):
-                    valid[:, at] &= _is_code(values[:, at], len(column.levels) if column.kind == "category" else 2)
+                    codes, size = values[:, at], len(column.levels) if column.kind == "category" else 2
+                    valid[:, at] &= (codes >= 0) & (codes < size) & (codes == np.floor(codes))
                 if column.has_missing or self.unknown == "average":
                     valid[:, at] |= np.isnan(values[:, at])
         return valid
@@ -112,13 +113,6 @@ class ReadSpec(NamedTuple):
         """The rows in words."""
         shape = ", ".join(map(str, ("rows", *self.recipe.input.shape)))
         return f"{self.recipe.input.dtype} of shape [{shape}], at least one row"
-
-
-def _is_code(values: Array, size: int) -> Array | bool:
-    is_whole: Array = values == np.floor(values)
-    if is_whole.all() and values.min(initial=0) >= 0 and values.max(initial=0) < size:  # as nearly always
-        return True
-    return (values >= 0) & (values < size) & is_whole
 
 
 class InputFile(NamedTuple):

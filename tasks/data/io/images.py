@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -78,54 +79,41 @@ class LabelledImages(NamedTuple):
 # Folders of pictures (torchvision's ``ImageFolder``), maybe below ``train/`` and ``test/``.
 
 
-class _Folder(NamedTuple):
-    """Pictures of one class that lie side by side."""
-
-    path: str
-    label: int
-    split_id: int
-    names: NDArray[np.bytes_]
-
-
 def find_pictures(folder: Path) -> LabelledImages:
     """The pictures below a folder, in the order of their own names, as numbers are where arrays were written out.
 
     Of equal names the first is that of the first class, and in a class that of the deepest folder. A link to the folder
     of a class is followed, unless it leads to what it lies in.
     """
-    parts, found, classes = _split_folders(folder), list[_Folder](), dict[str, int]()
-    left_out: dict[str, list[str]] = {rule: [] for rule in LEFT_OUT}
+    parts, left_out = _split_folders(folder), {rule: list[str]() for rule in LEFT_OUT}
+    found, classes = list[tuple[bytes, str, str, int]](), set[str]()  # name, path, class and split of each picture
     digest = hashlib.sha256()  # of all pictures: there may be millions
-    for path, names, split_id, files in _walk_classes(folder, parts, left_out):
-        names_here = []
+    for path, class_name, split_id, files in reversed([*_walk_classes(folder, parts, left_out)]):
+        classes.add(class_name)
         for name in files:
             file = f"{path}{os.sep}{name}"
             if not name.lower().endswith(pictures.SUFFIXES):
                 left_out["other-files"].append(file)
             elif facts := _stat_file(file):
                 digest.update(os.fsencode(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\0"))
-                names_here.append(os.fsencode(name))
-        label = classes.setdefault(names[0], len(classes))
-        found.append(_Folder(path, label, split_id, np.array(names_here, np.bytes_)))
-    found.reverse()
+                found.append((os.fsencode(name), path, class_name, split_id))
     digest.update(str([parts, sorted(classes)]).encode(errors="surrogateescape"))
-    all_names = np.concatenate([np.array([], np.bytes_), *(each.names for each in found)])
-    order = np.argsort(all_names, kind="stable")  # as strings, the paths would be as large as small images
-    all_names = all_names[order]
-    numbers = np.repeat(np.arange(len(found), dtype=np.int32), [len(each.names) for each in found])[order]
-    step = min(MOST_FILES, max(FEWEST_FILES, math.ceil(len(all_names) / FILE_JOBS)))
+    found.sort(key=itemgetter(0))
+    numbers = {name: number for number, name in enumerate(sorted(classes))}
+    step = min(MOST_FILES, max(FEWEST_FILES, math.ceil(len(found) / FILE_JOBS)))
 
     def path_of(at: int) -> str:
-        return f"{found[numbers[at]].path}{os.sep}{os.fsdecode(all_names[at])}"
+        name, path, *_ = found[at]
+        return f"{path}{os.sep}{os.fsdecode(name)}"
 
     return LabelledImages(
         source=str(folder),
         fingerprint=digest.hexdigest(),
-        class_names=tuple(map(shown, classes)),
-        labels=np.array([each.label for each in found], np.int64)[numbers],
-        split_ids=np.array([each.split_id for each in found], np.uint8)[numbers] if len(parts) > 1 else None,
-        num_files=len(numbers),
-        blocks=lambda: ([*map(path_of, range(len(numbers))[at : at + step])] for at in range(0, len(numbers), step)),
+        class_names=tuple(map(shown, numbers)),
+        labels=np.array([numbers[class_name] for _, _, class_name, _ in found], np.int64),
+        split_ids=np.array([split_id for *_, split_id in found], np.uint8) if len(parts) > 1 else None,
+        num_files=len(found),
+        blocks=lambda: ([*map(path_of, range(len(found))[at : at + step])] for at in range(0, len(found), step)),
         place=lambda at: _in_a_line(path_of(at)),
         findings=tuple(_findings(left_out)),
         other_files=(*left_out["other-files"], *left_out["stray-files"]),
@@ -150,8 +138,8 @@ def _split_folders(folder: Path) -> dict[Path, int]:
 
 def _walk_classes(
     folder: Path, parts: dict[Path, int], left_out: dict[str, list[str]]
-) -> Iterator[tuple[str, tuple[str, ...], int, list[str]]]:
-    """Every folder of a class, its path from the class on, its split and its files; what is none is ``left_out``."""
+) -> Iterator[tuple[str, str, int, list[str]]]:
+    """Every folder of a class, the class, its split and its files; what is none is ``left_out``."""
 
     def note_closed(fault: OSError) -> None:
         left_out["closed-folder"].append(f"{shown(fault.filename)} ({fault.strerror})")
@@ -175,7 +163,7 @@ def _walk_classes(
         left_out["links"] += links
         waiting += sorted(inner - links)
         if of_class:
-            yield path, of_class, parts.get(folder / names[0], TRAINING), files
+            yield path, of_class[0], parts.get(folder / names[0], TRAINING), files
         else:
             left_out["stray-files"] += [f"{path}{os.sep}{name}" for name in files]
 

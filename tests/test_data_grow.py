@@ -58,7 +58,7 @@ def test_a_window_leaves_the_latest_rows_on_both_sides_and_counts_the_others(
     assert moments.tolist() == known[inside].astype("datetime64[us]").astype(float).tolist()
     assert found.report.num_test == pytest.approx(0.2 * inside.sum(), abs=1)
     assert (
-        rows(found).features.floats(0).tolist()
+        rows(found).features[0].tolist()
         == table["x"].to_numpy()[np.isin(table["at"], known[inside])].astype(np.float32).tolist()
     )
 

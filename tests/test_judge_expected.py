@@ -13,7 +13,6 @@ import image_folders
 from tasks.data import image_dataset
 from tasks.data.own_rows import Examined, TableRows
 from tasks.data.split import TRAINING, Split, hold_out_validation
-from tasks.data.statistics import Encoded
 from tasks.data.target import Truth
 from tasks.judging import baselines
 from tasks.parameters import InspectParameters
@@ -100,7 +99,7 @@ def test_splits_that_it_is_computed_of_are_not_held_in_memory(tmp_path: Path) ->
         2**20,
     )
     keys = np.arange(num_rows, dtype=np.uint64)
-    features = Encoded((np.zeros(num_rows, np.float32),), (None,))
+    features = np.zeros((1, num_rows), np.float32)
     truth = Truth(np.zeros(num_rows), np.ones(num_rows, bool), (), ())
     split = Split(np.ones(num_rows, np.uint8), keys)
     many = replace(rows(small), features=features, truth=truth, split=split, digests=keys)

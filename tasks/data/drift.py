@@ -66,7 +66,7 @@ def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionD
         before = known.get(rows.profiles[at].name)
         if before is None:
             return None
-        values = rows.features.floats(at) if at < len(rows.features.values) else rows.truth.values
+        values = rows.features[at] if at < len(rows.features) else rows.truth.values
         share = min(1.0, before.missing / champion.num_rows)
         if broken := [found for group in groups if (found := _find_broken(before, values, group, share))]:
             more = f"; so in {counted(len(broken) - 1, 'more file')}" if len(broken) > 1 else ""

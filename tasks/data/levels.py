@@ -60,18 +60,18 @@ class Levels:
         return result
 
     def encode(
-        self, names: Iterable[str], other: float = np.nan, missing: float = np.nan, into: NDArray[Any] | None = None
-    ) -> NDArray[Any]:
+        self, names: Iterable[str], other: float = np.nan, into: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """The code of each row's value ``(n,)``: its place among ``names``, ``other`` for one that is not among them.
 
-        They are float32, or of the type of ``into``, which they are written to.
+        NaN is missing. They are written to ``into`` if it is given.
         """
         places = {name: place for place, name in enumerate(names)}
         known = self.values.to_pylist()
         if not all(value in places for value in known):  # else each value is its own name
             known = format_values(self.values)
-        codes = [missing if name is None else places.get(name, other) for name in known]
-        return self.take(np.array([*codes, missing], np.float32 if into is None else into.dtype), into)
+        codes = [np.nan if name is None else places.get(name, other) for name in known]
+        return self.take(np.array([*codes, np.nan], np.float32), into)
 
 
 def count_codes(codes: NDArray[Any], size: int) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.data import statistics
 from tasks.data.io import tabular
@@ -29,7 +30,6 @@ from tasks.data.report import ColumnProfile, DataReport, Finding, error, warning
 from tasks.data.row_hash import PARTS, Hashes
 from tasks.data.schema import describe_split
 from tasks.data.split import TEST, TRAINING, VALIDATION, Split
-from tasks.data.statistics import Encoded
 from tasks.data.target import LARGEST, Truth
 from tasks.errors import DataError
 from tasks.machine import cores, side_by_side
@@ -117,7 +117,7 @@ class TableRows(OwnRows):
     """The rows of a table that have a target, encoded."""
 
     table: Table
-    features: Encoded
+    features: NDArray[np.float32]  # (columns, n) as a model takes them: codes of levels, NaN where there is no value
     lossy: tuple[int, ...]  # columns of which float32 has not all digits
 
     def write_side(self, path: Path, side: str, schema: PreviousSchema) -> str:
@@ -139,7 +139,7 @@ class TableRows(OwnRows):
                 yield from np.split(mine[np.argsort(self.digests[mine])], range(BLOCK, len(mine), BLOCK))
 
         values_of: dict[str, Callable[[Any], Array]] = {
-            FEATURES: self._read_exactly if is_raw else self.features.matrix,
+            FEATURES: self._read_exactly if is_raw else self.matrix,
             TASKS[schema.task].target: self.truth.values.__getitem__,
         }
         if not is_raw:
@@ -149,9 +149,13 @@ class TableRows(OwnRows):
         specs = {key: (each.dtype, (count, *each.shape[1:])) for key, each in first.items()}
         return write_arrays(path, specs, {key: map(values, blocks()) for key, values in values_of.items()})
 
+    def matrix(self, numbers: Any) -> Array:
+        """The features ``(m, columns)`` of some rows."""
+        return np.ascontiguousarray(self.features[:, numbers].T)
+
     def _read_exactly(self, numbers: Array) -> Array:
         """The features ``(m, columns)`` of some rows, in order, with all their digits."""
-        matrix = self.features.matrix(numbers).astype(np.float64)
+        matrix = self.matrix(numbers).astype(np.float64)
         places = np.flatnonzero(self.truth.is_known)[numbers]
         for at in self.lossy if len(places) else ():
             values = self.table.data[self.profiles[at].name].slice(places[0], places[-1] + 1 - places[0])
@@ -160,14 +164,13 @@ class TableRows(OwnRows):
 
 
 def encode_column(table: Table, column: Column, truth: Truth, into: Array) -> tuple[Finding | None, bool]:
-    """Write a column's values of the rows that have a target, as ``Encoded`` has them.
+    """Write a column's values of the rows that have a target, as ``TableRows.features`` has them.
 
     Returns what is wrong with them, and whether float32 has all their digits.
     """
     name, values = column.name, truth.of_column(table.data[column.name])
     if column.kind == "category":
-        missing = len(column.levels)
-        find_levels(values).encode(column.levels, missing, missing, into)
+        find_levels(values).encode(column.levels, into=into)
         return None, True
     is_exact, row = True, 0
     for chunk in values.chunks:

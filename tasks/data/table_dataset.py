@@ -16,21 +16,22 @@ from tasks.data.io.table import Table, build_table
 from tasks.data.io.tabular import Selection
 from tasks.data.levels import format_values
 from tasks.data.own_rows import Examined, OwnDataset, TableRows, encode_column, sort_digests
-from tasks.data.prepared_splits import PREPARE_ANEW, PreviousSchema, read_arrays
+from tasks.data.prepared_splits import PREPARE_ANEW, PreviousSchema, create_arrays, read_arrays
 from tasks.data.recipe import Column, Columns, Target
 from tasks.data.report import MOST_LEVELS_SHOWN, ColumnProfile, ColumnReport, DataReport, Finding
 from tasks.data.row_hash import HashInputs
 from tasks.data.schema import Request, Schema
 from tasks.data.split import TRAINING, check_min_rows, keep_window, split_by_column, split_by_hash
-from tasks.data.statistics import Encoded
 from tasks.data.target import Truth, check_rare_classes, read_target
 from tasks.machine import side_by_side
 from tasks.machine.words import counted
 from tasks.parameters import Data
 from tasks.parameters.own_data import NO_WINDOW
 from tasks.records import ChampionData, PreparedDataset, RawDataset
+from tasks.serving.contract import FEATURES
 from tasks.serving.task import TaskName
 
+ENCODED_FILE = "encoded.safetensors"
 PLURALS = {"number": "numbers", "boolean": "booleans", "category": "categories"}
 
 
@@ -95,23 +96,23 @@ def _split_rows(
 ) -> tuple[TableRows, list[Finding]]:
     """Encode, hash, split and check the rows; what needs one core runs beside what needs another."""
     num_rows, target = len(truth.values), str(request.target)
-    encoded = Encoded.create(columns, num_rows, folder)
+    features = create_arrays(folder / ENCODED_FILE, {FEATURES: (np.float32, (len(columns), num_rows))})[FEATURES]
     places = range(len(columns))
-    done = side_by_side.each(lambda at: encode_column(table, columns[at], truth, encoded.values[at]), places)
+    done = side_by_side.each(lambda at: encode_column(table, columns[at], truth, features[at]), places)
     findings = [finding for finding, _ in done if finding]
     lossy = tuple(at for at, (_, is_exact) in enumerate(done) if not is_exact)
 
-    hashing = side_by_side.beside(row_hash.hash_rows, columns, encoded.values)
+    hashing = side_by_side.beside(row_hash.hash_rows, columns, features)
     rule, split, inputs = request.fixed_split, None, list[HashInputs]([truth.words()])
     if rule is None:
-        features = tuple(sorted(column.name for column in columns))
-        rule = request.split_asked.model_copy(update={"features": features})
+        names = tuple(sorted(column.name for column in columns))
+        rule = request.split_asked.model_copy(update={"features": names})
     if rule.column:
         values = truth.of_column(table.data[rule.column])
-        split, names = split_by_column(rule, values, partial(truth.name_row, table), hashing)
-        inputs.append(names)
+        split, of_column = split_by_column(rule, values, partial(truth.name_row, table), hashing)
+        inputs.append(of_column)
     hashes = hashing.result()
-    measuring = side_by_side.beside(encoded.measure)
+    measuring = side_by_side.beside(statistics.measure_columns, columns, num_rows, lambda rows: features[:, rows])
     digests, contents, num_distinct, num_ambiguous = row_hash.digest_rows(hashes, inputs)
     if split is None:
         if not request.fixed_split and num_distinct < num_rows / 2:
@@ -126,20 +127,20 @@ def _split_rows(
         findings += check_rare_classes(truth, split.split_ids == TRAINING, target)
     findings += quality_checks.check_num_features(columns, split.count(TRAINING))
     findings += quality_checks.check_columns(columns, num_rows, stats)
-    findings += quality_checks.check_duplicate_columns(columns, encoded)
-    findings += quality_checks.check_leaks(columns, encoded, truth)
+    findings += quality_checks.check_duplicate_columns(columns, features)
+    findings += quality_checks.check_leaks(columns, features, truth)
     findings += quality_checks.check_conflicts(num_rows, num_ambiguous)
 
     def profile(at: int) -> ColumnProfile:
         of_all = stats[at].num_missing, stats[at].is_constant
-        return statistics.profile_column(columns[at], encoded.floats(at, sample), *of_all)
+        return statistics.profile_column(columns[at], features[at, sample], *of_all)
 
     profiles = side_by_side.each(profile, places)
     of_target = Column(name=target, kind="category" if truth.class_names else "number", levels=truth.class_names)
     profiles.append(statistics.profile_column(of_target, truth.values[sample].astype(np.float32)))
     rows = TableRows(
         table=table,
-        features=encoded,
+        features=features,
         truth=truth,
         rule=rule,
         split=split,

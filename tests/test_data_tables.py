@@ -82,7 +82,7 @@ def test_a_text_of_too_many_levels_is_no_dictionary_and_whole(tmp_path: Path, mo
     found = read(written(tmp_path / "t.csv", rows), tmp_path)
     assert found.data["id"].type == pa.string()
     assert found.data.to_pydict() == rows.to_pydict()
-    assert found.first_no_number("id") == (0, "id 0")
+    assert found.example_of_text("id").startswith("'id 0' in row 0 of ")
 
 
 @pytest.mark.parametrize("levels", [2, 2**15])  # beyond which the text of a block is no dictionary
@@ -130,8 +130,7 @@ def test_text_among_numbers_makes_a_column_text_and_its_place_is_known(
     found = read(path, tmp_path)
     assert found.data["x"].to_pylist() == lines  # zeros in front too
     assert found.number_share("x") == pytest.approx(199 / 200)
-    assert found.first_no_number("x") == (150, "unknown")
-    assert found.named(150) == f"row 150 of {path}"
+    assert found.example_of_text("x") == f"'unknown' in row 150 of {path}"
     assert not found.findings
 
 

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from tasks.data import statistics
 from tasks.data.io import tabular
-from tasks.data.io.table import Table
+from tasks.data.io.table import SHOWN, Table
 from tasks.data.levels import MOST_LEVELS, extend_levels
 from tasks.data.recipe import Column
 from tasks.data.report import Finding, error, note, warning
@@ -18,7 +18,6 @@ from tasks.machine.words import counted, listed
 NUMBERS_WITH_TEXT = 0.9  # share of values that read as numbers, from which the others are faults
 FEW_ROWS = 200
 SINGLE_LEVELS, OF_FEW_ROWS = 0.5, 0.9  # share of rows with a level of their own, above which a column has ids
-SHOWN = 40  # characters of a value
 MOSTLY = 0.5  # share of values that people take for numbers or dates, from which it is said that they are text
 FORMAT_PATTERNS = {
     ("numbers", "1234.5"): r"^[$€£¥]?\s?-?(\d{1,3}([.,'\x{a0}\x{202f}]\d{3})+|\d+)([.,]\d+)?\s?[%$€£¥]?$",
@@ -123,9 +122,8 @@ def _counts_rows(table: Table, name: str) -> bool:
 def _infer_kind_of_text(table: Table, name: str) -> InferredKind:
     levels = table.levels(name)
     values, singles = int(levels.counts.sum()), int((levels.counts == 1).sum())
-    is_number = tabular.parse_numbers(levels.values).is_valid().to_numpy(zero_copy_only=False)
-    if levels.counts[is_number].sum() >= NUMBERS_WITH_TEXT * values:
-        found, expected = f"{name} is {example_of_text(table, name)}", "a number, as in most rows"
+    if table.number_share(name) >= NUMBERS_WITH_TEXT:
+        found, expected = f"{name} is {table.example_of_text(name)}", "a number, as in most rows"
         return "unfit", error(
             "text-among-numbers",
             name,
@@ -150,16 +148,10 @@ def _find_unusual_format(table: Table, name: str, outcome: str) -> Finding | Non
             return warning(
                 "looks-like",
                 name,
-                f"{name} looks like {what} not written as such, as {example_of_text(table, name)}; {outcome}",
+                f"{name} looks like {what} not written as such, as {table.example_of_text(name)}; {outcome}",
                 f"write {what} as {form}, and nothing where one is missing, or say --category or --ignore {name}",
             )
     return None
-
-
-def example_of_text(table: Table, name: str) -> str:
-    """The first value of a text column that reads as no number, and where it is."""
-    row, value = table.first_no_number(name) or (0, "")
-    return f"{value[:SHOWN]!r} in {table.named(row)}"
 
 
 def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> InferredKind:
@@ -172,7 +164,7 @@ def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> I
     if is_level or now in ("null", "unfit", kind):
         return kind, None
     if kind == "number" and now == "text":
-        rule, found = "text-among-numbers", f"{name} is {example_of_text(table, name)}"
+        rule, found = "text-among-numbers", f"{name} is {table.example_of_text(name)}"
     else:
         row = max(0, pc.index(pc.is_valid(table.data[name]), True).as_py())
         value = str(table.data[name][row].as_py())[:SHOWN]

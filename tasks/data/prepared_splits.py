@@ -11,7 +11,6 @@ import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -23,7 +22,6 @@ from tasks.data.recipe import Recipe
 from tasks.data.report import DataReport
 from tasks.data.schema import ImageSchema, Schema
 from tasks.errors import DataError
-from tasks.machine import progress
 from tasks.machine.arrays import Array
 from tasks.records import PreparedDataset, RawDataset
 from tasks.serving.task import TASKS, TaskName
@@ -74,9 +72,7 @@ def write_splits(
     def write(split: str, inputs: Array, y_true: Array) -> FileRef:
         return write_split(name, split, {recipe.input.name: inputs, TASKS[task].target: y_true})
 
-    with progress.bar() as bar:
-        tracked = partial(bar.track, description="encode")
-        encoded = [recipe.encode(each.inputs, tracked) for each in (train, test)]
+    encoded = [recipe.encode(each.inputs) for each in (train, test)]
     files = {"train": write("train", encoded[0], train.y_true), "test": write("test", encoded[1], test.y_true)}
     return PreparedDataset(
         name=name,

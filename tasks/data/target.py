@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.data import row_hash, statistics
-from tasks.data.inference import NUMBERS_WITH_TEXT, SHOWN, example_of_text, value_kind
-from tasks.data.io.table import Table
+from tasks.data.inference import NUMBERS_WITH_TEXT, value_kind
+from tasks.data.io.table import SHOWN, Table
 from tasks.data.levels import MOST_LEVELS, count_codes, sort_levels
 from tasks.data.report import Finding, error, note, warning
 from tasks.data.row_hash import Hashes
@@ -67,7 +67,7 @@ def read_target(table: Table, request: Request, task: TaskName | None) -> Truth:
         what, action = "a date or a time" if kind == "date" else "nothing that can be learned", "take another --target"
         if kind == "text":
             what, action = (
-                f"text, as {example_of_text(table, target)}",
+                f"text, as {table.example_of_text(target)}",
                 "mend them, or take softmax-regression for classes",
             )
         expected = "numbers such as 1234.5" if task == "regression" else "classes"

@@ -18,6 +18,7 @@ from tasks.data.report import Finding, error, note
 from tasks.errors import DataError
 from tasks.machine.words import counted
 
+SHOWN = 40  # characters of a value
 KIND_WORDS: dict[Kind, str] = {"number": "a number", "boolean": "true or false", "text": "text", "date": "a date"}
 
 
@@ -70,12 +71,11 @@ class Table:
         is_number = tabular.parse_numbers(levels.values).is_valid().to_numpy(zero_copy_only=False)
         return float(levels.counts[is_number].sum() / max(1, levels.counts.sum()))
 
-    def first_no_number(self, name: str) -> tuple[int, str] | None:
-        """The first row of a text column whose value does not read as a number, and the value."""
+    def example_of_text(self, name: str) -> str:
+        """The first value of a text column that reads as no number, and where it is."""
         levels = self.levels(name)
-        is_none = levels.take(np.append(tabular.parse_numbers(levels.values).is_null(), False))
-        row = int(is_none.argmax()) if is_none.any() else None
-        return None if row is None else (row, self.data[name][row].as_py())
+        row = int(levels.take(np.append(tabular.parse_numbers(levels.values).is_null(), False)).argmax())
+        return f"{str(self.data[name][row])[:SHOWN]!r} in {self.named(row)}"
 
 
 def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Table:
@@ -114,8 +114,7 @@ def _find_retyped(table: Table, kinds: dict[str, dict[str, set[Kind]]]) -> Itera
         here, there = by_file[paths[0]], by_file[other]
         said = f"{name} is {KIND_WORDS[here]} in {paths[0]}, and {KIND_WORDS[there]} in {other}"
         if {here, there} == {"number", "text"} and table.is_text(name):
-            row, value = table.first_no_number(name) or (0, "")
-            said += f", as {value[:40]!r} in {table.named(row)}"
+            said += f", as {table.example_of_text(name)}"
         remedy = "write it alike in all of them, or leave it out"
         yield _differing("retyped-column", name, said, "one kind of value in all files", remedy)
 

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine.installing import pip_install
 from tasks.machine.telling import tell
-from tasks.machine.words import counted
+from tasks.machine.words import counted, listed
 from tasks.parameters.addresses import require_no_credentials
 from tasks.store import artifact_paths, fingerprints, predictions, regular_files
 from tasks.store.fingerprints import Fingerprint
@@ -295,11 +295,11 @@ def _search(path: Path) -> tuple[dict[Path, bool], dict[str, list[str]]]:
             places |= {at + 1} if at in places and pattern[at] == "**" else set()  # which stands for no folder, too
         try:
             with os.scandir(folder) as entries:
-                listed = list(entries)
+                inside = list(entries)
         except OSError as error:
             left_out["left out folders that cannot be read"].append(f"{shown(folder)}: {error.strerror}")
             continue
-        for entry in listed:
+        for entry in inside:
             each, matched = Path(entry.path), {at for at in places if _matches(entry.name, names[at])}
             if matched and holds(entry.is_dir):
                 if entry.is_symlink():
@@ -360,9 +360,8 @@ def refuse_partial(paths: Iterable[str]) -> None:
     """
     partial = sorted(path for path in paths if path.lower().endswith(PARTIAL_SUFFIXES))
     if partial:
-        more = f" and {len(partial) - LISTED:,} more" if len(partial) > LISTED else ""
         raise DataError(
-            f"half written, by the name: {', '.join(map(shown, partial[:LISTED]))}{more}",
+            f"half written, by the name: {listed([*map(shown, partial)], LISTED)}",
             "files that are whole",
             "run it again once they are, or remove what nobody writes any more",
         )

@@ -32,6 +32,7 @@ from tasks.data.split import SPLIT_WORDS, TEST, TRAINING, VALIDATION
 from tasks.errors import DataError
 from tasks.machine import cores, processes, progress
 from tasks.machine.arrays import Array
+from tasks.machine.words import listed
 from tasks.store import fingerprints, regular_files
 from tasks.store.regular_files import shown
 
@@ -183,8 +184,7 @@ def _in_a_line(path: str) -> str:
 def _findings(left_out: dict[str, list[str]]) -> Iterator[Finding]:
     for rule, paths in left_out.items():
         if paths:
-            more = f" and {len(paths) - LONGEST:,} more" if len(paths) > LONGEST else ""
-            found = f"{LEFT_OUT[rule]} ({len(paths):,}): {', '.join(map(_in_a_line, sorted(paths)[:LONGEST]))}{more}"
+            found = f"{LEFT_OUT[rule]} ({len(paths):,}): {listed([*map(_in_a_line, sorted(paths))], LONGEST)}"
             if rule == "closed-folder":
                 yield error(rule, None, found, "readable ones", "see permissions")
             else:

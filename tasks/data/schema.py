@@ -25,14 +25,26 @@ TAKEN = "the columns that version 1 took"
 SHOWN = 20  # columns
 
 
-class Schema(Lasting):
+class OwnSchema(Lasting):
+    """What is fixed of tables and of images alike."""
+
+    class_names: tuple[str, ...] = ()
+    split: SplitRule
+
+    def digest(self, parts: Sequence[Any]) -> str:
+        """SHA-256 (hex) of data of this schema: of the schema, columns by name, and of each part's row digests."""
+        facts = self.model_dump(mode="json")
+        facts.get("columns", []).sort(key=lambda column: column["name"])
+        of_parts = [hashlib.sha256(part).hexdigest() for part in parts]
+        return hashlib.sha256(json.dumps([facts, of_parts], sort_keys=True).encode()).hexdigest()
+
+
+class Schema(OwnSchema):
     """Names, kinds and order of columns, levels and classes with their codes, the split; nothing that is fitted."""
 
     task: TaskName
     target: str = Field(min_length=1)
     columns: tuple[Column, ...]  # name, kind and levels
-    class_names: tuple[str, ...] = ()
-    split: SplitRule
     ignored: tuple[str, ...] = ()  # by the user's word, sorted
     left_out: tuple[str, ...] = ()  # by themselves: dates and ids, sorted
 
@@ -49,19 +61,11 @@ class Schema(Lasting):
         """The recipe, to which nothing is fitted."""
         return Columns(columns=self.columns, target=Target(name=self.target))
 
-    def digest(self, parts: Sequence[Any]) -> str:
-        """SHA-256 (hex) of data of this schema: of the schema, columns by name, and of each part's bytes."""
-        facts = self.model_dump(mode="json")
-        facts["columns"].sort(key=lambda column: column["name"])
-        return _digest(facts, parts)
 
-
-class ImageSchema(Lasting):
+class ImageSchema(OwnSchema):
     """Classes in order, size and channels, and the split of images."""
 
-    class_names: tuple[str, ...]
     recipe: Pixels
-    split: SplitRule
 
     task: ClassVar[TaskName] = "classification"
     target: ClassVar[None] = None
@@ -75,10 +79,6 @@ class ImageSchema(Lasting):
             return None
         return cls(class_names=dataset.class_names, recipe=recipe, split=dataset.split)
 
-    def digest(self, parts: Sequence[Any]) -> str:
-        """SHA-256 (hex) of data of this schema: of the schema, and of each part's row digests."""
-        return _digest(self.model_dump(mode="json"), parts)
-
     def require(self, data: OwnData) -> None:
         """Let options pass that mean what is fixed.
 
@@ -90,11 +90,6 @@ class ImageSchema(Lasting):
             if (given := getattr(data, name)) not in (None, value):
                 action = "leave the option out, or keep the new images under another --name"
                 raise UsageError(f"--{name} {given}", f"{value}, as version 1 fixed it", action)
-
-
-def _digest(facts: dict[str, Any], parts: Sequence[Any]) -> str:
-    of_parts = [hashlib.sha256(part).hexdigest() for part in parts]
-    return hashlib.sha256(json.dumps([facts, of_parts], sort_keys=True).encode()).hexdigest()
 
 
 def describe_split(rule: SplitRule) -> str:

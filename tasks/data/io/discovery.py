@@ -33,6 +33,8 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 PARTIAL_SUFFIXES = (".tmp", ".part", ".partial", ".filepart", ".crdownload")  # of what somebody is still writing
 GZIP = ".gz"
 MAX_BUFFERED = 128 * 2**20  # bytes of an Arrow file, of which one record batch may be all
+CLOSED_FOLDERS = "left out folders that cannot be read"
+LINKS = "links to folders are not followed, name them to read them"
 UNREADABLE = "unreadable"  # in the place of a digest; why it is so is found when it is read
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 LISTED = 3  # names that a message has
@@ -222,7 +224,7 @@ def _find_files(
         UsageError: nothing is there, or all of it lies in ``output``.
         DataError: no file can be read, or the name of one is not UTF-8.
     """
-    found, left_out = _search(path)
+    found, left_out = search_files(path)
     for reason, names in left_out.items():
         tell(f"{reason}: {len(names)}, first {min(names)}")
     is_ours = _whether_ours(base_folder(path), output)
@@ -271,7 +273,7 @@ def base_folder(path: Path) -> Path:
     return path.parent if path.is_file() else next(each for each in path.parents if not glob.has_magic(str(each)))
 
 
-def _search(path: Path) -> tuple[dict[Path, bool], dict[str, list[str]]]:
+def search_files(path: Path) -> tuple[dict[Path, bool], dict[str, list[str]]]:
     """The files that a path or glob stands for, and whether it names each itself; and what was left out, by reason.
 
     A pattern is one name or ``**`` a level; of a folder that matches it is everything below. Folders wait in a list,
@@ -297,13 +299,13 @@ def _search(path: Path) -> tuple[dict[Path, bool], dict[str, list[str]]]:
             with os.scandir(folder) as entries:
                 inside = list(entries)
         except OSError as error:
-            left_out["left out folders that cannot be read"].append(f"{shown(folder)}: {error.strerror}")
+            left_out[CLOSED_FOLDERS].append(f"{shown(folder)}: {error.strerror}")
             continue
         for entry in inside:
             each, matched = Path(entry.path), {at for at in places if _matches(entry.name, names[at])}
             if matched and holds(entry.is_dir):
                 if entry.is_symlink():
-                    left_out["links to folders are not followed, name them to read them"].append(shown(each))
+                    left_out[LINKS].append(shown(each))
                 else:
                     waiting.append((each, {at if names[at] == "**" else at + 1 for at in matched}))
             elif matched & {last, last + 1}:
@@ -343,9 +345,9 @@ def require_whole(path: Path) -> None:
         DataError: something is, or seems so since it was never ended.
     """
     if glob.has_magic(str(path)) and not path.exists():
-        found = [*_search(path if path.name == "**" else path.with_name(f"{path.name}*"))[0]]
+        found = [*search_files(path if path.name == "**" else path.with_name(f"{path.name}*"))[0]]
     elif path.is_dir():
-        found = [*_search(path)[0]]
+        found = [*search_files(path)[0]]
     else:
         beside = (Path(f"{path}{suffix}") for suffix in ("", *PARTIAL_SUFFIXES))
         found = [each for each in beside if each.exists()]

@@ -22,7 +22,7 @@ from tasks.data.report import MOST_LEVELS_SHOWN, ColumnProfile, ColumnReport, Da
 from tasks.data.row_hash import HashInputs
 from tasks.data.schema import Request, Schema
 from tasks.data.split import TRAINING, check_min_rows, keep_window, split_by_column, split_by_hash
-from tasks.data.target import Truth, check_rare_classes, read_target
+from tasks.data.target import Truth, check_constant, check_rare_classes, read_target
 from tasks.machine import side_by_side
 from tasks.machine.words import counted
 from tasks.parameters import Data
@@ -68,7 +68,7 @@ def examine_table(
     if options.window != NO_WINDOW:
         truth = keep_window(table, truth, request)
     features, rows = inferring.result(), None
-    findings = [*table.findings, *features.findings, *truth.findings]
+    findings = [*table.findings, *features.findings, *truth.findings, *check_constant(request.target, truth)]
     is_whole = not any(each.is_error for each in features.findings)
     if features.columns and len(truth.values) and request.split.column in (None, *table.data.column_names):
         rows, more = _split_rows(table, features.columns, truth, request, folder)

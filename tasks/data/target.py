@@ -94,12 +94,13 @@ def _read_numbers(table: Table, target: str) -> Truth | Finding:
             "mend or remove the row, or change the target's unit",
         )
     truth = Truth(values[is_known], is_known, (), ())
-    findings = check_constant(target, truth) or _check_numbers(target, truth.values)
-    return truth._replace(findings=tuple(findings) if len(truth.values) else ())
+    return truth._replace(findings=tuple(_check_numbers(target, truth.values)))
 
 
 def _check_numbers(target: str, values: Array) -> Iterator[Finding]:
     """Whether float32, in which a model predicts, tells values apart; and whether they may be meant as classes."""
+    if not len(values) or values.min() == values.max():  # which is another fault
+        return
     low, high, deviation = float(values.min()), float(values.max()), float(values.std())
     largest = np.float32(max(abs(low), abs(high)))
     spacing = float(largest - np.nextafter(largest, np.float32(0)))
@@ -136,7 +137,7 @@ def _read_classes(table: Table, target: str, fixed: tuple[str, ...]) -> Truth | 
     is_known = ~np.isnan(codes)
     labels = (codes if is_known.all() else codes[is_known]).astype(np.min_scalar_type(max(len(names) - 1, 0)))
     truth = Truth(labels, is_known, names, ())
-    return truth._replace(findings=(*check_constant(target, truth), *_check_classes(target, current, names)))
+    return truth._replace(findings=tuple(_check_classes(target, current, names)))
 
 
 def _check_classes(target: str, current: tuple[str, ...], names: tuple[str, ...]) -> Iterator[Finding]:
@@ -161,13 +162,12 @@ def _check_classes(target: str, current: tuple[str, ...], names: tuple[str, ...]
         yield warning("class-without-rows", target, f"no row tonight has the class {listed(gone, 10)}")
 
 
-def check_constant(target: str, truth: Truth) -> list[Finding]:
+def check_constant(target: str | None, truth: Truth) -> Iterator[Finding]:
     """Whether there is nothing to learn, for all values are the same."""
     values, names = truth.values, truth.class_names
-    if not len(values) or values.min() != values.max():
-        return []
-    found = f"the target {target} is {names[values[0]] if names else f'{values[0]:g}'} in every row"
-    return [error("constant-target", target, found, "different values", "take another --target")]
+    if len(values) and values.min() == values.max():
+        found = f"the target {target} is {names[values[0]] if names else f'{values[0]:g}'} in every row"
+        yield error("constant-target", target, found, "different values", "take another --target")
 
 
 def check_rare_classes(truth: Truth, is_training: Array, target: str | None = None) -> Iterator[Finding]:

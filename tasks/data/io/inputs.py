@@ -519,7 +519,9 @@ def count_inputs(files: Sequence[DataFile], spec: ReadSpec, spill: Path, base: P
                 kind.unpack(file, readable, spec)
         if number == 0 and kind in TABLES and recipe_of(spec).target is not None:
             tell_of_header(read_header([file], "reject"), spec)
-        rows = _count(path, kind, readable, spec)
+        rows = kind.count(readable, spec)
+        if not 0 <= rows <= MAX_ROWS:
+            raise broken(path, f"it promises {rows} rows")
         label = labels[number] if labels else None
         facts = file.fingerprint
         inputs.append(InputFile(file.path, kind.name, str(readable), first, rows, facts.bytes, facts.mtime_ns, label))
@@ -560,17 +562,6 @@ def check_header(file: DataFile, spec: ReadSpec) -> None:
     if _format_for(file, spec) in TABLES and not file.is_remote and file.suffix not in JSON_SUFFIXES:
         schema = pa.schema([(name, pa.null()) for name in read_header([file], "reject")])
         check_columns(file.path, schema, spec, keeps_types=False)
-
-
-def _count(path: Path, kind: Format, readable: Path, spec: ReadSpec) -> int:
-    try:
-        rows = kind.count(readable, spec)
-    except DataError as error:  # the user knows nothing of what it was unpacked into
-        expected = error.expected.replace(f"whole {readable.suffix}", f"whole {path.suffix}")
-        raise DataError(error.found.replace(str(readable), str(path)), expected, error.action) from error
-    if not 0 <= rows <= MAX_ROWS:
-        raise broken(path, f"it promises {rows} rows")
-    return rows
 
 
 def check_unchanged(files: Iterable[InputFile | Fingerprint]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -139,7 +140,7 @@ class TableRows(OwnRows):
                 yield from np.split(mine[np.argsort(self.digests[mine])], range(BLOCK, len(mine), BLOCK))
 
         values_of: dict[str, Callable[[Any], Array]] = {
-            FEATURES: self._read_exactly if is_raw else self.matrix,
+            FEATURES: partial(self._read_exactly, np.flatnonzero(self.truth.is_known)) if is_raw else self.matrix,
             TASKS[schema.task].target: self.truth.values.__getitem__,
         }
         if not is_raw:
@@ -153,10 +154,9 @@ class TableRows(OwnRows):
         """The features ``(m, columns)`` of some rows."""
         return np.ascontiguousarray(self.features[:, numbers].T)
 
-    def _read_exactly(self, numbers: Array) -> Array:
-        """The features ``(m, columns)`` of some rows, in order, with all their digits."""
-        matrix = self.matrix(numbers).astype(np.float64)
-        places = np.flatnonzero(self.truth.is_known)[numbers]
+    def _read_exactly(self, in_table: Array, numbers: Array) -> Array:
+        """The features ``(m, columns)`` of some rows, in order, with all digits; ``in_table`` says where all are."""
+        matrix, places = self.matrix(numbers).astype(np.float64), in_table[numbers]
         for at in self.lossy if len(places) else ():
             values = self.table.data[self.profiles[at].name].slice(places[0], places[-1] + 1 - places[0])
             matrix[:, at] = statistics.to_numbers(values)[places - places[0]]

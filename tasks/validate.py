@@ -58,8 +58,8 @@ def validate(
         UsageError: options that cannot be meant.
         DataError: the data cannot be read, or are not fit; the report is written all the same.
     """
-    report, table, images, sheet = find_dataset(raw.name, data).validate(raw, data, task, kept, champion)
+    report, prepared, sheet = find_dataset(raw.name, data).validate(raw, data, task, kept, champion)
     report = report.without_places(raw.source) if data.is_own else report
     written, picture = _show(run, report, sheet)
     require_fit(report.findings)
-    return ValidatedDataset(raw=raw, report=written, table=table, images=images, sheet=picture)
+    return ValidatedDataset(raw=raw, report=written, prepared=prepared, sheet=picture)

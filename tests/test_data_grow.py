@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 import pytest
 
 from tasks.data import row_hash
+from tasks.data.own_rows import Examined, TableRows
 from tasks.data.prepared_splits import write_arrays
 from tasks.data.report import AcceptedFinding
 from tasks.data.row_hash import Hashes
 from tasks.data.split import decode_times
-from tasks.data.table_dataset import Examined
 from tasks.errors import DataError
 from tasks.records import ChampionData
 from tasks.store.record import FileRef
@@ -58,7 +58,7 @@ def test_a_window_leaves_the_latest_rows_on_both_sides_and_counts_the_others(
     assert moments.tolist() == known[inside].astype("datetime64[us]").astype(float).tolist()
     assert found.report.num_test == pytest.approx(0.2 * inside.sum(), abs=1)
     assert (
-        rows(found).features.floats(0).tolist()
+        rows(found).features[0].tolist()
         == table["x"].to_numpy()[np.isin(table["at"], known[inside])].astype(np.float32).tolist()
     )
 
@@ -104,7 +104,7 @@ def months(folder: Path) -> Path:
     return folder
 
 
-def championed(found: Examined, folder: Path) -> ChampionData:
+def championed(found: Examined[TableRows | None], folder: Path) -> ChampionData:
     """What a version made of these data keeps of them."""
     folder.mkdir()
     digests = [rows(found).digests_of(is_training) for is_training in (True, False)]
@@ -121,7 +121,7 @@ FAULTS = {
     "turned-missing level": {"level": pa.nulls(DAY, pa.string())},
 }
 
-Month = tuple[Path, Examined, ChampionData]
+Month = tuple[Path, Examined[TableRows | None], ChampionData]
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_a_broken_day_stops_the_run_on_the_two_hundredth_night_too(fault: str, y
     (said,) = broken.report.errors
     assert f"{DAY} new rows of night.parquet" in said.found
     assert "--accept-data" in said.action
-    assert broken.recipe is None
+    assert broken.schema is None
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -159,7 +159,8 @@ def test_copies_are_found_without_a_python_call_for_each() -> None:
         hashes = np.tile(np.arange(1, count + 1, dtype=np.uint64), 2)
         labels, sides = np.arange(2 * count) // count, np.where(np.arange(2 * count) < count, TRAINING, TEST)
         truth = Truth(labels.astype(np.uint8), np.ones(2 * count, bool), ("a", "b"), ())
-        rows = ImageRows(None, np.arange(2 * count), truth, Split(sides.astype(np.uint8), hashes), hashes)  # type: ignore[arg-type]
+        split, facts = Split(sides.astype(np.uint8), hashes), dict.fromkeys(("rule", "images", "ordering"))
+        rows = ImageRows(truth=truth, split=split, digests=hashes, numbers=np.arange(2 * count), **facts)  # type: ignore[arg-type]
         counted: list[str] = []
         gc.disable()  # hypothesis has a callback for each collection
         sys.setprofile(lambda _, event, __, counted=counted: counted.append(event))  # type: ignore[misc]

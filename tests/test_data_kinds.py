@@ -10,6 +10,7 @@ import pytest
 
 from tasks.data import statistics
 from tasks.data.levels import count_codes, find_levels, format_values, sort_levels
+from tasks.data.recipe import Column
 from written_tables import FORMATS, digest, examined, recipe, rows, rules, written
 
 ROWS = 300
@@ -24,7 +25,7 @@ def test_levels_of_all_versions_together_are_bounded(tmp_path: Path) -> None:
     first = examined(written(tmp_path / "t.parquet", {"c": number // 4, **columns}), category=["c"])
     later = written(tmp_path / "later.parquet", {"c": number // 4 + 5000, **columns})
     found = examined(later, category=["c"], kept=recipe(first))
-    assert found.recipe is None
+    assert found.schema is None
     assert "c has 11,000 levels" in rules(found, "error")["too-many-levels c"]
 
 
@@ -65,7 +66,7 @@ def test_levels_that_are_all_numbers_are_ordered_by_value_and_others_by_code_poi
 @pytest.mark.parametrize("offset", [0.0, 1e3, 1e7])
 def test_a_large_mean_costs_the_deviation_no_digits(offset: float) -> None:
     values = np.random.default_rng(0).normal(offset, 1, 200_000)
-    (found,) = statistics.measure_columns([None], len(values), lambda rows: values[None, rows])
+    (found,) = statistics.measure_columns([Column(name="x")], len(values), lambda rows: values[None, rows])
     assert found.mean == pytest.approx(values.mean(), rel=1e-13)
     assert found.deviation == pytest.approx(values.std(), rel=1e-9)
 

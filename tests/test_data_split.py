@@ -48,21 +48,12 @@ def test_words_of_numbers_order_them_and_give_them_back(values: list[float]) -> 
     assert decode_times(np.append(words, np.uint64(0))).tolist()[:-1] == values
 
 
-@pytest.mark.parametrize(
-    ("form", "action"),
-    [
-        ("€{:.2f}", "y looks like numbers: write them as 1234.5 and take linear-regression"),
-        ("{:.2f}", "take linear-regression, which learns numbers"),
-        ("Mr. {:.2f}", "get more of them, or remove these rows"),
-    ],
-)
-def test_many_rare_classes_are_one_finding_which_says_whether_they_are_numbers(
-    form: str, action: str, tmp_path: Path
-) -> None:
-    columns = TABLE.set_column(3, "y", [[form.format(row * 1.37) for row in range(ROWS)]])
+def test_many_rare_classes_are_one_finding_which_says_what_to_do_if_they_are_numbers(tmp_path: Path) -> None:
+    columns = TABLE.set_column(3, "y", [[f"€{row * 1.37:.2f}" for row in range(ROWS)]])
     found = examined(written(tmp_path / "t.csv", columns), task="classification")
     (error,) = found.report.errors
-    assert (error.rule, error.column, error.action) == ("rare-class", "y", action)
+    assert (error.rule, error.column) == ("rare-class", "y")
+    assert "numbers are written as 1234.5 and learned by linear-regression" in error.action
     assert error.found.startswith(f"{ROWS} of {ROWS} classes have hardly a row")
     assert "2 training rows" in error.expected
 
@@ -112,7 +103,7 @@ def test_a_time_column_that_is_no_time_stops_the_run_and_says_where(odd: str, tm
     days[7] = odd
     table = TABLE.set_column(2, "day", [days]).set_column(3, "y", pa.array([None, *TABLE["y"].to_pylist()[1:]]))
     found = examined(written(tmp_path / "t.parquet", table), time_column="day")
-    assert found.recipe is None
+    assert found.schema is None
     said = rules(found, "error")["no-moment day"]
     assert "no date or time" in said
     if odd in ("13/01/2024", "soon"):

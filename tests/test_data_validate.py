@@ -24,7 +24,6 @@ from tasks.data.prepared_splits import ValidatedDataset
 from tasks.data.recipe import Column
 from tasks.data.report import DataReport, UnfitData
 from tasks.data.schema import Request
-from tasks.data.statistics import Encoded
 from tasks.data.table_dataset import examine_table
 from tasks.data.target import Truth
 from tasks.download import download
@@ -160,7 +159,7 @@ def test_the_books_data_are_said_to_be_what_they_should_be_in_one_line(
     run = RunFolder(path=tmp_path)
     raw = candidate.plain(download)(run, name, Data())
     found: ValidatedDataset = candidate.plain(validate)(run, raw, Data(), task, None)
-    assert (found.table, found.raw) == (None, raw)
+    assert (found.prepared, found.raw) == (None, raw)
     summary = json.loads((tmp_path / "data-report.json").read_text())["summary"]
     assert words in summary
     assert "\n" not in summary
@@ -200,7 +199,7 @@ def test_a_number_that_gives_a_class_away_is_named_and_an_honest_one_is_not(tmp_
 def test_many_classes_and_many_levels_take_no_table_of_both() -> None:
     codes = np.arange(20_000) % 9_900
     columns = (Column(name="c", kind="category", levels=("",)),)
-    features = Encoded((codes.astype(np.uint16),), (9_900,))
+    features = codes.astype(np.float32)[None]
     tracemalloc.start()
     names, is_known = tuple(map(str, range(9_900))), np.ones(len(codes), bool)
     truths = [Truth(labels, is_known, names, ()) for labels in (codes, RNG.permutation(codes))]
@@ -250,14 +249,14 @@ def test_whatever_the_table_there_is_a_report_and_never_a_traceback(
         found = examined(path, task=task)
     if found is None:
         return
-    assert (found.recipe is None) == bool(found.report.errors)
+    assert (found.schema is None) == bool(found.report.errors)
     assert found.report.page()
     DataReport.parse(found.report.model_dump_json().encode(), "report")
-    if found.recipe is not None and found.rows is not None:
+    if found.schema is not None and found.rows is not None:
         order = np.random.default_rng(0).permutation(len(table))
         shuffled = table.take(pa.array(order)).select(table.column_names[::-1])
         again = examined(written(tmp_path / f"again{suffix}", shuffled), task=task)
-        assert again.recipe is not None
+        assert again.schema is not None
         assert again.rows is not None
         for is_training in (True, False):
             np.testing.assert_array_equal(again.rows.digests_of(is_training), found.rows.digests_of(is_training))

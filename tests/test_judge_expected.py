@@ -1,6 +1,7 @@
 """How well a table can be learned, told before training: on a part of the training rows, in memory that is bounded."""
 
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,8 @@ from sklearn.linear_model import LinearRegression
 
 import image_folders
 from tasks.data import image_dataset
+from tasks.data.own_rows import Examined, TableRows
 from tasks.data.split import TRAINING, Split, hold_out_validation
-from tasks.data.statistics import Encoded
-from tasks.data.table_dataset import Examined
-from tasks.data.table_rows import map_split
 from tasks.data.target import Truth
 from tasks.judging import baselines
 from tasks.parameters import InspectParameters
@@ -22,14 +21,13 @@ from written_tables import examined, recipe, rows, written
 RNG = np.random.default_rng(0)
 
 
-def expected(found: Examined, scratch: Path, **asked: Any) -> dict[str, float]:
+def expected(found: Examined[TableRows | None], scratch: Path, **asked: Any) -> dict[str, float]:
     """What ``inspect`` shows of a table."""
     made = rows(found)
     split = hold_out_validation(made.split)
     assert split is not None
-    train, validation = (
-        map_split(made._replace(split=split), recipe(found), side, scratch) for side in ("train", "validation")
-    )
+    divided = replace(made, split=split)
+    train, validation = (divided.map_side(side, recipe(found), scratch) for side in ("train", "validation"))
     num_train = made.split.count(TRAINING)
     return baselines.expected_losses(recipe(found), train, validation, num_train, made.has_missing, **asked)
 
@@ -77,7 +75,7 @@ def test_a_class_that_only_the_latest_rows_have_ends_nothing_and_has_no_losses(a
     at = np.arange(400)
     columns = {"x": RNG.normal(size=400), "at": at, "y": np.where(at >= 256, "late", np.where(at % 2, "a", "b"))}
     found = examined(written(tmp_path / "t.csv", columns), time_column="at")
-    assert found.recipe is not None
+    assert found.schema is not None
     assert expected(found, tmp_path, class_weight="balanced") == expected(found, tmp_path) == {}
 
 
@@ -87,8 +85,8 @@ def test_of_images_too_they_are_measured_on_a_part_of_the_training_images(artifa
     split = hold_out_validation(kept.split)
     assert fixed is not None
     assert split is not None
-    images = kept._replace(split=split)
-    train, validation = (image_dataset.map_split(side, images, fixed, tmp_path) for side in ("train", "validation"))
+    divided = replace(kept, split=split)
+    train, validation = (divided.map_side(side, fixed, tmp_path) for side in ("train", "validation"))
     told = baselines.expected_losses(fixed, train, validation, kept.split.count(TRAINING))
     shares = np.bincount(train["labels"]) / len(train["labels"])
     assert told["baseline_loss"] == pytest.approx(-np.log(shares)[validation["labels"]].mean(), rel=1e-6)
@@ -101,14 +99,13 @@ def test_splits_that_it_is_computed_of_are_not_held_in_memory(tmp_path: Path) ->
         2**20,
     )
     keys = np.arange(num_rows, dtype=np.uint64)
-    features = Encoded((np.zeros(num_rows, np.float32),), (None,))
+    features = np.zeros((1, num_rows), np.float32)
     truth = Truth(np.zeros(num_rows), np.ones(num_rows, bool), (), ())
-    many = rows(small)._replace(
-        features=features, truth=truth, split=Split(np.ones(num_rows, np.uint8), keys), digests=keys
-    )
+    split = Split(np.ones(num_rows, np.uint8), keys)
+    many = replace(rows(small), features=features, truth=truth, split=split, digests=keys)
     tracemalloc.start()
     try:
-        made = map_split(many, recipe(small), "train", tmp_path)
+        made = many.map_side("train", recipe(small), tmp_path)
         assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
     finally:
         tracemalloc.stop()

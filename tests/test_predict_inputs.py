@@ -42,8 +42,8 @@ from input_files import (
 )
 from store_state import damage
 from tasks.batch.plan import cut_shards
-from tasks.data.io import arrays, batches, image_formats, inputs, pictures, tabular
-from tasks.data.io.image_formats import PICTURES
+from tasks.data.io import arrays, batches, inputs, pictures, tabular
+from tasks.data.io.inputs import PICTURES
 from tasks.errors import DataError, UsageError
 from tasks.store import verified
 from tasks.store.record import FileRef
@@ -544,7 +544,7 @@ def test_more_rows_than_can_be_planned_are_exit_4(tmp_path: Path, monkeypatch: p
 
 
 def test_wide_rows_of_parquet_are_read_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_formats, "CHUNK_BYTES", 4 * MEGABYTE)
+    monkeypatch.setattr(inputs, "CHUNK_BYTES", 4 * MEGABYTE)
     monkeypatch.setattr(batches, "CHUNK_ROWS", 1000)
     rows = [{"bytes": bytes([number % 256]) * MEGABYTE} for number in range(48)]
     pq.write_table(
@@ -557,7 +557,7 @@ def test_wide_rows_of_parquet_are_read_few_at_a_time(tmp_path: Path, monkeypatch
     del rows
     before, most = pa.total_allocated_bytes(), 0
     (source,) = inputs.count_inputs(inputs.find_inputs(str(tmp_path / "wide.parquet")).files, IMAGES, tmp_path)
-    for piece in PICTURES.batches(tmp_path / "wide.parquet", 0, source.rows, IMAGES):
+    for piece in PICTURES.batches(source, 0, source.rows, IMAGES):
         most = max(most, pa.total_allocated_bytes() - before)
         assert {each.reason for each in piece.rejects} == {"it is no picture: none of PNG, JPEG, WEBP, BMP, GIF"}
     assert most < 24 * MEGABYTE

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from candidate import plain
-from tasks.data import table_rows
+from tasks.data import own_rows
 from tasks.data.prepared_splits import read_arrays
 from tasks.data.recipe import Columns
 from tasks.data.schema import Schema
@@ -169,7 +169,7 @@ def assert_names_are_nothing(folder: Path, data: dict[str, Any], names: Sequence
     for path, name in zip(sorted(nights.folder.iterdir()), names, strict=True):
         shutil.copy(path, others.folder / f"{name}{path.suffix}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table_rows, "ORDERED", 0)
+        patch.setattr(own_rows, "ORDERED", 0)
         expected, found = nights.retrain(), others.retrain()
     assert_same_data(found, expected)
     assert found.prepared.digest == expected.prepared.digest

@@ -2,6 +2,7 @@
 
 import shlex
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,8 @@ from tasks.parameters import InspectParameters, Use
 from tasks.serving.task import TASKS, TaskName
 
 if TYPE_CHECKING:
-    from tasks.data.image_dataset import ExaminedImages
+    from tasks.data.own_rows import Examined, OwnRows
     from tasks.data.report import DataReport, ImageReport
-    from tasks.data.table_dataset import Examined
 
 LEAVE_OUT = {"counts-rows", "duplicate-column"}  # rules of warnings that advise --ignore, whatever else is known
 
@@ -47,7 +47,7 @@ def inspect(document: dict[str, Any], as_json: bool) -> None:
     conclude(report.model_dump(mode="json") | losses | {"command": command}, None, failure, as_json=as_json)
 
 
-def _examined(parameters: InspectParameters, folder: Path) -> "Examined | ExaminedImages":
+def _examined(parameters: InspectParameters, folder: Path) -> "Examined[OwnRows | None]":
     from tasks.data import image_dataset
     from tasks.data.io.discovery import find_table
     from tasks.data.schema import ImageSchema, Request
@@ -70,7 +70,7 @@ def _examined(parameters: InspectParameters, folder: Path) -> "Examined | Examin
         )
     files, request = find_table(parameters.source), Request(parameters, kept)
 
-    def examine(task: TaskName | None, scratch: Path) -> "Examined":
+    def examine(task: TaskName | None, scratch: Path) -> "Examined[OwnRows | None]":
         return examine_table(read_table(files, request, task, scratch), name, request, task, scratch, champion)
 
     examined = examine(kept.task if kept else None, folder)
@@ -85,20 +85,18 @@ def _examined(parameters: InspectParameters, folder: Path) -> "Examined | Examin
 
 
 def _expect_losses(
-    examined: "Examined | ExaminedImages", parameters: InspectParameters, scratch: Path
+    examined: "Examined[OwnRows | None]", parameters: InspectParameters, scratch: Path
 ) -> dict[str, float]:
     """What the best constant and the converged fit come to on a validation part; nothing of data that are not fit.
 
     Both parts are written to the folder ``scratch``, as a retrain would to the store: memory need not hold them.
     """
-    from tasks.data import image_dataset, table_rows
     from tasks.data.split import TRAINING, hold_out_validation
-    from tasks.data.table_dataset import Examined
     from tasks.judging import baselines
 
-    if examined.recipe is None or examined.rows is None:
+    if examined.schema is None or examined.rows is None:
         return {}
-    if parameters.class_weight != "none" and not examined.recipe.class_names:
+    if parameters.class_weight != "none" and not examined.schema.class_names:
         raise UsageError(
             f"--class-weight {parameters.class_weight} and a regression", "classes to balance", "leave it out"
         )
@@ -106,24 +104,19 @@ def _expect_losses(
     asked = parameters.class_weight, given if isinstance(given, float) else None  # auto is chosen in training
     if (split := hold_out_validation(examined.rows.split)) is None:
         return {}
-    sides = ("train", "validation")
-    if isinstance(examined, Examined):
-        recipe, rows = examined.recipe, examined.rows._replace(split=split)
-        train, validation = (table_rows.map_split(rows, recipe, side, scratch) for side in sides)
-        return baselines.expected_losses(recipe, train, validation, num_train, rows.has_missing, *asked)
-    fixed, images = examined.recipe, examined.rows._replace(split=split)
-    train, validation = (image_dataset.map_split(side, images, fixed, scratch) for side in sides)
-    return baselines.expected_losses(fixed, train, validation, num_train, (), *asked)
+    rows = replace(examined.rows, split=split)
+    train, validation = (rows.map_side(side, examined.schema, scratch) for side in ("train", "validation"))
+    return baselines.expected_losses(examined.schema, train, validation, num_train, rows.has_missing, *asked)
 
 
-def _command(parameters: InspectParameters, examined: "Examined | ExaminedImages") -> str:
+def _command(parameters: InspectParameters, examined: "Examined[OwnRows | None]") -> str:
     """The command that trains on this table: with the options that were given, and what the findings advise."""
-    is_known = bool(parameters.name and examined.recipe)  # such a name keeps its model and columns
+    is_known = bool(parameters.name and examined.schema)  # such a name keeps its model and columns
     ignore = (*parameters.ignore, *([] if is_known else _advised_ignores(parameters, examined.report)))
     options = given_options(parameters.model_copy(update={"ignore": ignore}), leave_out={"source", "name"})
     if is_known:
         return shlex.join(["retrain", parameters.name, "--data", parameters.source, *options])
-    model = TASKS[examined.recipe.task].model if examined.recipe else "MODEL"
+    model = TASKS[examined.schema.task].model if examined.schema else "MODEL"
     options += [] if parameters.target or examined.report.images else ["--target", "COLUMN"]
     name = suggested_name(parameters.source)
     return shlex.join(["retrain", model, "--name", name, "--data", parameters.source, *options])
@@ -137,7 +130,7 @@ def _advised_ignores(parameters: InspectParameters, report: "DataReport") -> lis
     return advised if others else []
 
 
-def _show(examined: "Examined | ExaminedImages", losses: dict[str, float], command: str) -> None:
+def _show(examined: "Examined[OwnRows | None]", losses: dict[str, float], command: str) -> None:
     console, report = on_output(), examined.report
     print_line(printable(report.summary))
     if report.images:
@@ -147,11 +140,11 @@ def _show(examined: "Examined | ExaminedImages", losses: dict[str, float], comma
     for finding in report.findings:
         if finding.severity != "error":
             print_line(printable(f"{finding.severity}: {finding.sentence}"))
-    if losses and examined.recipe:
+    if losses and examined.schema:
         whose = "the best constant", f"a {'' if report.images else 'converged '}fit"
         told = [f"{readable(loss)} by {each}" for loss, each in zip(losses.values(), whose, strict=False)]
-        print_line(f"validation loss ({TASKS[examined.recipe.task].loss_unit}): {', '.join(told)}")
-    elif examined.recipe:
+        print_line(f"validation loss ({TASKS[examined.schema.task].loss_unit}): {', '.join(told)}")
+    elif examined.schema:
         print_line("validation loss: unknown, since no part of the training rows can stand for the others")
     if not report.errors:
         console.print("\n[bold]train it[/]")

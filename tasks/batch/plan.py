@@ -16,9 +16,8 @@ from tasks.batch import output_dir, output_file
 from tasks.batch.output_dir import Output
 from tasks.batch.session_pool import default_batch_size, empty_outputs
 from tasks.data.io import inputs
-from tasks.data.io.batches import ReadSpec
+from tasks.data.io.batches import InputFile, ReadSpec
 from tasks.data.io.discovery import DataFile, base_folder, is_url, local_path
-from tasks.data.io.inputs import InputFile
 from tasks.data.recipe import Columns, Recipe
 from tasks.data.report import ColumnProfile
 from tasks.errors import DataError, GradmillError, UsageError

@@ -25,10 +25,11 @@ from rich.progress import DownloadColumn, Progress
 
 from tasks.data.image_dataset import ImageDataset
 from tasks.data.io import arrays
+from tasks.data.own_rows import scratch_folder
 from tasks.data.prepared_splits import Examples, ValidatedDataset, Validation, write_splits
 from tasks.data.recipe import Column, Columns, Pixels
 from tasks.data.report import DataReport
-from tasks.data.table_dataset import TableDataset, scratch_folder
+from tasks.data.table_dataset import TableDataset
 from tasks.errors import DataError
 from tasks.machine import progress
 from tasks.machine.settings import Settings

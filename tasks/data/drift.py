@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from tasks.data import statistics
 from tasks.data.io.table import Table
+from tasks.data.own_rows import TableRows
 from tasks.data.recipe import SplitRule
 from tasks.data.report import AcceptedFinding, ColumnProfile, Finding, error, warning
-from tasks.data.row_hash import Rows as RowNumbers
-from tasks.data.row_hash import find_new_rows, sample_rows
+from tasks.data.row_hash import RowNumbers, find_new_rows, sample_rows
 from tasks.data.split import TEST, TRAINING, Split
-from tasks.data.table_rows import Rows
 from tasks.machine import side_by_side
 from tasks.machine.words import counted, readable
 from tasks.parameters.data import NO_WINDOW
@@ -37,7 +36,7 @@ MEND = "mend the file, or say --accept-data where the world has changed"
 Group = tuple[RowNumbers, RowNumbers, str]  # new rows that are judged together, some of them, and where they are
 
 
-def compare_rows(table: Table, rows: Rows, window: str, champion: ChampionData) -> Iterator[Finding]:
+def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionData) -> Iterator[Finding]:
     """All in which the rows of a table differ from the champion's data.
 
     Raises:
@@ -67,7 +66,7 @@ def compare_rows(table: Table, rows: Rows, window: str, champion: ChampionData) 
         before = known.get(rows.profiles[at].name)
         if before is None:
             return None
-        values = rows.features.floats(at) if at < len(rows.features.values) else rows.truth.values
+        values = rows.features[at] if at < len(rows.features) else rows.truth.values
         share = min(1.0, before.missing / champion.num_rows)
         if broken := [found for group in groups if (found := _find_broken(before, values, group, share))]:
             more = f"; so in {counted(len(broken) - 1, 'more file')}" if len(broken) > 1 else ""
@@ -79,7 +78,7 @@ def compare_rows(table: Table, rows: Rows, window: str, champion: ChampionData) 
     yield from filter(None, side_by_side.each(compare_column, range(len(rows.profiles))))
 
 
-def _group_by_file(table: Table, rows: Rows, new: RowNumbers) -> Iterator[Group]:
+def _group_by_file(table: Table, rows: TableRows, new: RowNumbers) -> Iterator[Group]:
     """The new rows of each file, and those of files that have few of them together, where they are enough."""
     files = np.searchsorted(table.starts, np.flatnonzero(rows.truth.is_known)[new], side="right") - 1
     parts = np.split(new, np.flatnonzero(np.diff(files)) + 1)

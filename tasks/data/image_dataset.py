@@ -6,9 +6,10 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,33 +20,23 @@ from tasks.data.io import images
 from tasks.data.io.discovery import PICTURE_SUFFIXES, is_table, is_url, local_path, refuse_partial, require_whole
 from tasks.data.io.images import LONGEST, USUAL_SIDE, DecodedImages, LabelledImages
 from tasks.data.levels import sort_levels
-from tasks.data.prepared_splits import (
-    SPLIT_KEY,
-    Arrays,
-    PreviousSchema,
-    ValidatedDataset,
-    Validation,
-    open_arrays,
-    write_arrays,
-)
+from tasks.data.own_rows import SIDES, Examined, OwnDataset, OwnRows, sort_digests
+from tasks.data.prepared_splits import SPLIT_KEY, PreviousSchema, write_arrays
 from tasks.data.recipe import Pixels, SplitRule
-from tasks.data.report import DataReport, Finding, ImageReport, error, note, split_sizes, warning
+from tasks.data.report import DataReport, Finding, ImageReport, error, note, warning
 from tasks.data.row_hash import Hashes
 from tasks.data.schema import ImageSchema, describe_split
 from tasks.data.split import TEST, TRAINING, VALIDATION, Split, check_min_rows, split_by_hash
-from tasks.data.table_dataset import scratch_folder
-from tasks.data.table_rows import SIDES, place_file, write_digests
 from tasks.data.target import Truth, check_rare_classes
 from tasks.errors import DataError, UsageError
-from tasks.machine import lettering
+from tasks.machine import lettering, side_by_side
 from tasks.machine.words import counted
 from tasks.parameters import Data
 from tasks.parameters.data import OwnData
-from tasks.records import ChampionData, PreparedDataset, RawDataset
+from tasks.records import ChampionData, RawDataset
 from tasks.serving.contract import IMAGES
 from tasks.serving.task import TASKS, TaskName
-from tasks.store import artifact_paths, regular_files
-from tasks.store.record import FileRef
+from tasks.store import regular_files
 
 ARCHIVES = (".npz", ".safetensors")
 SPOOL = "pixels"
@@ -122,37 +113,50 @@ def _is_table(path: Path, found: LabelledImages | None) -> bool:
     return is_table(path) or any(is_table(Path(each)) for each in (found.other_files if found else ()))
 
 
-class ImageRows(NamedTuple):
-    """The images that could be decoded, in the order of their source."""
+@dataclass(frozen=True, kw_only=True)
+class ImageRows(OwnRows):
+    """The images that could be decoded; they are split by hashes of the pixels, the keys of their split."""
 
     images: DecodedImages  # all of the source
     numbers: NDArray[np.int64]  # (n,) of each among these
-    truth: Truth
-    split: Split  # by hashes of the pixels, its keys
-    digests: Hashes  # (n,)
-
-    def digests_of(self, is_training: bool) -> Hashes:
-        """Those of training rows, or of all others, sorted."""
-        return np.sort(self.digests[(self.split.split_ids == TRAINING) == is_training])
 
     @property
     def counts(self) -> dict[str, int]:
         """The images of each class."""
         return dict(zip(self.truth.class_names, self.truth.count_classes().tolist(), strict=True))
 
-    @property
-    def brightness(self) -> float:
-        """The mean of all pixels, 0 to 255."""
-        found = self.images.facts["brightness"][self.numbers]
-        return round(float(found.mean()), 3) if len(found) else 0.0
+    def draw_sheet(self) -> bytes:
+        """A contact sheet (PNG): a line for each of the first classes, its name, its number of images, some of them.
 
+        What is between them is transparent.
+        """
+        classes, step = list(self.counts.items())[:MOST_CLASSES], CELL + GAP
+        sheet = Image.new("RGBA", (LABEL + EXAMPLES * step, len(classes) * step + GAP))
+        pen = ImageDraw.Draw(sheet)
+        for line, (name, count) in enumerate(classes):
+            top, spelt = GAP + line * step, lettering.spelt(name)
+            font = ImageFont.truetype(lettering.font_file(spelt), FONT)
+            pen.text((GAP, top + 10), f"{spelt[:LONGEST_NAME]}\n{count:,}", INK, font)
+            spread = np.linspace(0, count - 1, min(EXAMPLES, count)).astype(int)
+            for column, number in enumerate(self.numbers[self.truth.values == line][spread].tolist()):
+                image = Image.fromarray(self.images.pick(number)[0])
+                sheet.paste(ImageOps.contain(image, (CELL, CELL)), (LABEL + column * step, top))
+        content = io.BytesIO()
+        sheet.save(content, "PNG", optimize=True)
+        return content.getvalue()
 
-class ExaminedImages(NamedTuple):
-    """What was found. Without errors there is a recipe."""
-
-    report: DataReport
-    recipe: ImageSchema | None
-    rows: ImageRows
+    def write_side(self, path: Path, side: str, schema: PreviousSchema) -> str:
+        """Write one side, and return the digest of the file."""
+        in_split, is_used = self.split.split_ids == SIDES[side], np.zeros(len(self.images.facts), bool)
+        is_used[self.numbers[in_split]] = True
+        small = {TASKS[schema.task].target: self.truth.values[in_split], SPLIT_KEY: self.split.keys[in_split]}
+        specs = {name: (each.dtype, each.shape) for name, each in small.items()}
+        return write_arrays(
+            path,
+            specs | {IMAGES: (np.dtype(np.uint8), (int(is_used.sum()), *self.images.shape))},
+            {IMAGES: (block[is_used[at]] for at, block in self.images.blocks())}
+            | {name: [each] for name, each in small.items()},
+        )
 
 
 def inspect_images(
@@ -162,7 +166,7 @@ def inspect_images(
     previous_schema: ImageSchema | None,
     scratch: Path,
     champion: ChampionData | None = None,
-) -> ExaminedImages:
+) -> Examined[ImageRows]:
     """Read all images that are to be kept under ``name``: their classes, their split, and all that is wrong with them.
 
     Pixels are in a file in ``scratch``.
@@ -188,7 +192,17 @@ def inspect_images(
     rule = SplitRule(rule="rows" if split_ids is None else "folders", test=data.test)
     rule = previous_schema.split if previous_schema and not data.new_recipe else rule
     split = split_by_hash(hashes, rule.test) if split_ids is None else Split(split_ids, hashes)
-    rows = ImageRows(decoded, numbers, truth, split, row_digests(hashes, labels, fixed_names, split_ids))
+    digests = row_digests(hashes, labels, fixed_names, split_ids)
+    rows = ImageRows(
+        images=decoded,
+        numbers=numbers,
+        truth=truth,
+        rule=rule,
+        split=split,
+        digests=digests,
+        ordering=side_by_side.beside(sort_digests, split, digests),
+        brightness=round(float(decoded.facts["brightness"][numbers].mean()), 3) if len(numbers) else 0.0,
+    )
 
     has_parts = split_ids is not None
     findings = [*source.findings, *truth.findings]
@@ -206,10 +220,10 @@ def inspect_images(
     if champion:
         fewer = drift.compare_num_rows(split, rule, data.window, champion)
         findings += drift.accept_findings(fewer, champion, data.accept_data)
-    report = _report(source, rows, rule, name, findings)
+    report = _report(source, rows, name, findings)
     recipe = Pixels(shape=decoded.shape, scale=1 / 255, resize="bilinear")
     schema = ImageSchema(class_names=fixed_names, recipe=recipe, split=rule)
-    return ExaminedImages(report, None if report.errors else schema, rows)
+    return Examined(report, None if report.errors else schema, rows)
 
 
 def row_digests(
@@ -289,31 +303,31 @@ def _check_balance(counts: dict[str, int]) -> Iterator[Finding]:
 def check_copies(source: LabelledImages, rows: ImageRows) -> Iterator[Finding]:
     """Equal images: in the training and in the test part, and in two classes."""
     sides, labels = rows.split.split_ids, rows.truth.values
-    _, group = np.unique(rows.split.keys, return_inverse=True)
 
-    def find_pairs(by: NDArray[Any], among: NDArray[np.int64]) -> tuple[NDArray[np.int64], Iterator[str]]:
-        """The groups whose images differ in ``by``, and two such images of each."""
-        count = int(by.max(initial=0)) + 1
-        found, counts = np.unique(np.unique(group[among] * count + by[among]) // count, return_counts=True)
-        return found[counts > 1], (name_pair(by, among[group[among] == each]) for each in found[counts > 1])
+    def find_pairs(values: NDArray[Any], among: NDArray[np.int64]) -> tuple[NDArray[np.int64], int, Iterator[str]]:
+        """The rows of equal images that differ in ``values``, how many images that are, and a pair of rows of each."""
+        equal, sizes = row_hash.find_equal_rows(rows.split.keys[among])
+        equal, starts = among[equal], np.cumsum(sizes) - sizes
+        differ = np.minimum.reduceat(values[equal], starts) != np.maximum.reduceat(values[equal], starts)
+        groups = (equal[start : start + size] for start, size in zip(starts[differ], sizes[differ], strict=True))
+        return equal[np.repeat(differ, sizes)], int(differ.sum()), (name_pair(values, group) for group in groups)
 
-    def name_pair(by: NDArray[Any], equal: NDArray[np.int64]) -> str:
-        pair = equal[0], equal[by[equal] != by[equal[0]]][0]
+    def name_pair(values: NDArray[Any], group: NDArray[np.int64]) -> str:
+        pair = group[0], group[values[group] != values[group[0]]][0]
         return " and ".join(source.place(int(rows.numbers[each])) for each in pair)
 
-    across, pairs = find_pairs(sides, np.flatnonzero(sides != VALIDATION))
-    if len(across):
-        num_copies = int(np.isin(group[sides == TEST], across).sum())
+    across, count, pairs = find_pairs(sides, np.flatnonzero(sides != VALIDATION))
+    if count:
+        num_copies = int((sides[across] == TEST).sum())
         found = f"{counted(num_copies, 'test image')} equal to a training image: {'; '.join(islice(pairs, LONGEST))}"
         if num_copies > MOST_COPIES * rows.split.count(TEST):
             expected = f"at most {100 * MOST_COPIES:g} % of the test images"
             yield error("copies-across-parts", None, found, expected, "remove them from one of the parts")
         else:
             yield warning("copies-across-parts", None, found)
-    disagreeing, pairs = find_pairs(labels, np.arange(len(group)))
-    if len(disagreeing):
-        found = f"{counted(len(disagreeing), 'image')} in more than one class: {next(pairs)}"
-        yield warning("equal-images", None, found)
+    _, count, pairs = find_pairs(labels, np.arange(len(labels)))
+    if count:
+        yield warning("equal-images", None, f"{counted(count, 'image')} in more than one class: {next(pairs)}")
 
 
 def _check_forms(decoded: DecodedImages) -> Iterator[Finding]:
@@ -333,10 +347,9 @@ def _check_forms(decoded: DecodedImages) -> Iterator[Finding]:
 # Report
 
 
-def _report(source: LabelledImages, rows: ImageRows, rule: SplitRule, name: str, findings: list[Finding]) -> DataReport:
+def _report(source: LabelledImages, rows: ImageRows, name: str, findings: list[Finding]) -> DataReport:
     decoded, counts, num_rows = rows.images, rows.counts, len(rows.numbers)
     sizes, modes = Counter(decoded.of_readable("width", "height")), Counter(decoded.of_readable("mode"))
-    train, validation, test = (rows.split.count(side) for side in (TRAINING, VALIDATION, TEST))
     height, width, *channels = decoded.shape
     shape = f"{height} by {width} {'colour' if channels else 'grey'}"
     classes = f"{len(counts)} class{'' if len(counts) == 1 else 'es'}"
@@ -347,127 +360,31 @@ def _report(source: LabelledImages, rows: ImageRows, rule: SplitRule, name: str,
         modes={mode.decode(): count for mode, count in modes.most_common()},
         broken=len(decoded.unreadable),
         copies=num_rows - len(np.unique(rows.split.keys)),
-        brightness=rows.brightness,
+        brightness=rows.brightness or 0.0,
     )
     return DataReport(
         name=name,
-        summary=f"{counted(num_rows, 'image')} of {classes}, as {shape}; "
-        f"{split_sizes(train, validation, test)} ({describe_split(rule)})",
+        summary=f"{counted(num_rows, 'image')} of {classes}, as {shape}; {rows.describe_split()}",
         rows=num_rows,
         files=source.num_files,
         classes=counts,
-        split=rule,
-        num_train=train,
-        num_validation=validation,
-        num_test=test,
+        **rows.report_split(),
         images=described_images,
         findings=tuple(findings),
     )
 
 
-def draw_sheet(rows: ImageRows) -> bytes:
-    """A contact sheet (PNG): a line for each of the first classes, its name, its number of images, some of them.
-
-    What is between them is transparent.
-    """
-    classes, step = list(rows.counts.items())[:MOST_CLASSES], CELL + GAP
-    sheet = Image.new("RGBA", (LABEL + EXAMPLES * step, len(classes) * step + GAP))
-    pen = ImageDraw.Draw(sheet)
-    way = Image.Resampling.NEAREST if max(rows.images.shape) < CELL else Image.Resampling.BILINEAR
-    for line, (name, count) in enumerate(classes):
-        top, is_latin = GAP + line * step, max(map(ord, name), default=0) < 256  # what Pillow's own font has
-        spelt = name if is_latin else lettering.spelt(name)
-        font = ImageFont.load_default(FONT) if is_latin else ImageFont.truetype(lettering.font_file(spelt), FONT)
-        pen.text((GAP, top + 10), f"{spelt[:LONGEST_NAME]}\n{count:,}", INK, font)
-        spread = np.linspace(0, count - 1, min(EXAMPLES, count)).astype(int)
-        for column, number in enumerate(rows.numbers[rows.truth.values == line][spread].tolist()):
-            image = Image.fromarray(rows.images.pick(number)[0])
-            sheet.paste(ImageOps.contain(image, (CELL, CELL), way), (LABEL + column * step, top))
-    content = io.BytesIO()
-    sheet.save(content, "PNG", optimize=True)
-    return content.getvalue()
-
-
-# Prepared splits
-
-
-class ImageDataset:
-    """The images at ``source``; they are called by the name of their model."""
-
-    def __init__(self, name: str, source: str) -> None:
-        self.name = self.title = self.identifier = name
-        self.source = source
+class ImageDataset(OwnDataset):
+    """The images at ``source``."""
 
     def fetch(self) -> RawDataset:
         """Where the images are and how they look; nothing is copied."""
         found = find_images(self.source)
         return RawDataset(name=self.name, source=found.source, files={}, look=found.fingerprint)
 
-    def validate(
-        self, raw: RawDataset, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None
-    ) -> Validation:
+    def examine(
+        self, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None, scratch: Path
+    ) -> Examined[ImageRows]:
         """Read all images, and say which is whose, and what is wrong."""
-        with scratch_folder(self.name) as folder:
-            previous_schema = kept if isinstance(kept, ImageSchema) else None
-            found = find_images(self.source)
-            report, schema, rows = inspect_images(found, self.name, data, previous_schema, folder, champion)
-            if find_images(self.source).fingerprint != raw.look:
-                raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
-            sheet = draw_sheet(rows)
-            if schema is None:
-                return Validation(report, sheet=sheet)
-            prepared = write_splits(self.name, rows, schema, folder)
-            return Validation(report, images=prepared.model_copy(update={"accepted": report.accepted}), sheet=sheet)
-
-    def prepare(self, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
-        """The splits that validation wrote: nothing is fitted to them."""
-        if validated.images is None:
-            raise ValueError("images that were not validated")
-        return validated.images.model_copy(update={"report": validated.report, "sheet": validated.sheet})
-
-
-def write_splits(name: str, rows: ImageRows, schema: ImageSchema, scratch: Path) -> PreparedDataset:
-    """Write all files of images without errors; ``scratch`` is a folder on the same disk."""
-    files: dict[str, FileRef] = {}
-    for split, side in SIDES.items():
-        if side != VALIDATION or rows.split.count(side):
-            sha256 = _write_split(split, rows, schema, scratch)
-            files[split] = place_file(scratch / split, sha256, artifact_paths.split_file(name, split, sha256))
-    digests = {"train": rows.digests_of(True), "other": rows.digests_of(False)}
-    return PreparedDataset(
-        name=name,
-        title=name,
-        identifier=name,
-        digest=schema.digest(tuple(digests.values())),
-        **files,
-        raw_test=files["test"],
-        num_train=rows.split.count(TRAINING),
-        num_test=rows.split.count(TEST),
-        recipe=schema.recipe,
-        task=schema.task,
-        class_names=schema.class_names,
-        split=schema.split,
-        class_counts=tuple(rows.truth.count_classes(rows.split.split_ids == TRAINING).tolist()),
-        rows=write_digests(name, digests, scratch),
-        brightness=rows.brightness,
-    )
-
-
-def map_split(split: str, rows: ImageRows, schema: ImageSchema, scratch: Path) -> Arrays:
-    """One split, mapped to a file in the folder ``scratch``: it may be larger than memory."""
-    _write_split(split, rows, schema, scratch)
-    return open_arrays(scratch / split)
-
-
-def _write_split(split: str, rows: ImageRows, schema: ImageSchema, scratch: Path) -> str:
-    """Write one split, and return the digest of the file."""
-    in_split, is_used = rows.split.split_ids == SIDES[split], np.zeros(len(rows.images.facts), bool)
-    is_used[rows.numbers[in_split]] = True
-    small = {TASKS[schema.task].target: rows.truth.values[in_split], SPLIT_KEY: rows.split.keys[in_split]}
-    specs = {name: (each.dtype, each.shape) for name, each in small.items()}
-    return write_arrays(
-        scratch / split,
-        specs | {IMAGES: (np.dtype(np.uint8), (int(is_used.sum()), *rows.images.shape))},
-        {IMAGES: (block[is_used[at]] for at, block in rows.images.blocks())}
-        | {name: [each] for name, each in small.items()},
-    )
+        previous_schema = kept if isinstance(kept, ImageSchema) else None
+        return inspect_images(find_images(self.source), self.name, data, previous_schema, scratch, champion)

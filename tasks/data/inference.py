@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from tasks.data import statistics
 from tasks.data.io import tabular
-from tasks.data.io.table import Table
+from tasks.data.io.table import SHOWN, Table
 from tasks.data.levels import MOST_LEVELS, extend_levels
 from tasks.data.recipe import Column
 from tasks.data.report import Finding, error, note, warning
@@ -18,13 +18,14 @@ from tasks.machine.words import counted, listed
 NUMBERS_WITH_TEXT = 0.9  # share of values that read as numbers, from which the others are faults
 FEW_ROWS = 200
 SINGLE_LEVELS, OF_FEW_ROWS = 0.5, 0.9  # share of rows with a level of their own, above which a column has ids
-SHOWN = 40  # characters of a value
 MOSTLY = 0.5  # share of values that people take for numbers or dates, from which it is said that they are text
 FORMAT_PATTERNS = {
     ("numbers", "1234.5"): r"^[$€£¥]?\s?-?(\d{1,3}([.,'\x{a0}\x{202f}]\d{3})+|\d+)([.,]\d+)?\s?[%$€£¥]?$",
     ("dates", "2024-12-31"): r"^(\d{1,2}[./-]\d{1,2}[./-](\d{2}|\d{4})|\d{4}/\d{1,2}/\d{1,2})([ T]\d{1,2}:.*)?$",
 }
-Kind = tuple[str, Finding | None]  # number, boolean, category, date, id or unfit; and what there is to say of it
+InferredKind = tuple[
+    str, Finding | None
+]  # number, boolean, category, date, id or unfit; and what there is to say of it
 
 
 class Features(NamedTuple):
@@ -38,7 +39,7 @@ class Features(NamedTuple):
 
 def infer_features(table: Table, request: Request) -> Features:
     """The features of a table, inferred or as the previous schema has them."""
-    names, ignored, findings = assign_roles(request, [*table.names, *table.ignored])
+    names, ignored, findings = assign_roles(request, table.header)
     columns = list[Column]()
     left_out = dict.fromkeys(request.passed_over.difference(ignored, [request.split.column]), "")
     for name in names:
@@ -86,12 +87,12 @@ def _kind_of_texts(values: pa.Array) -> str:
         return "null"
     if tabular.parse_numbers(values).null_count == 0:
         return "number"
-    if statistics.parse_booleans(values) is not None:
+    if pc.all(pc.is_in(pc.ascii_lower(values), tabular.TRUTH_VALUES)).as_py():
         return "boolean"
     return "text" if statistics.parse_dates(values) is None else "date"
 
 
-def _infer_kind(table: Table, name: str, request: Request) -> Kind:
+def _infer_kind(table: Table, name: str, request: Request) -> InferredKind:
     """The kind of a column: as version 1 fixed it, as the user says, or as its values say."""
     kind, is_category = value_kind(table, name), name in request.options.category
     if known := request.known.get(name):
@@ -118,12 +119,11 @@ def _counts_rows(table: Table, name: str) -> bool:
     return np.array_equal(values, np.floor(values)) and np.bincount((values - low).astype(np.int64)).max() <= 1
 
 
-def _infer_kind_of_text(table: Table, name: str) -> Kind:
+def _infer_kind_of_text(table: Table, name: str) -> InferredKind:
     levels = table.levels(name)
     values, singles = int(levels.counts.sum()), int((levels.counts == 1).sum())
-    is_number = tabular.parse_numbers(levels.values).is_valid().to_numpy(zero_copy_only=False)
-    if levels.counts[is_number].sum() >= NUMBERS_WITH_TEXT * values:
-        found, expected = f"{name} is {example_of_text(table, name)}", "a number, as in most rows"
+    if table.number_share(name) >= NUMBERS_WITH_TEXT:
+        found, expected = f"{name} is {table.example_of_text(name)}", "a number, as in most rows"
         return "unfit", error(
             "text-among-numbers",
             name,
@@ -148,19 +148,13 @@ def _find_unusual_format(table: Table, name: str, outcome: str) -> Finding | Non
             return warning(
                 "looks-like",
                 name,
-                f"{name} looks like {what} not written as such, as {example_of_text(table, name)}; {outcome}",
+                f"{name} looks like {what} not written as such, as {table.example_of_text(name)}; {outcome}",
                 f"write {what} as {form}, and nothing where one is missing, or say --category or --ignore {name}",
             )
     return None
 
 
-def example_of_text(table: Table, name: str) -> str:
-    """The first value of a text column that reads as no number, and where it is."""
-    row, value = table.first_no_number(name) or (0, "")
-    return f"{value[:SHOWN]!r} in {table.named(row)}"
-
-
-def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> Kind:
+def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> InferredKind:
     """The kind that version 1 took a column for, and what is wrong if it is another now; a missing column fits all.
 
     Dates are levels only where the user says so (``is_category``).
@@ -170,7 +164,7 @@ def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> K
     if is_level or now in ("null", "unfit", kind):
         return kind, None
     if kind == "number" and now == "text":
-        rule, found = "text-among-numbers", f"{name} is {example_of_text(table, name)}"
+        rule, found = "text-among-numbers", f"{name} is {table.example_of_text(name)}"
     else:
         row = max(0, pc.index(pc.is_valid(table.data[name]), True).as_py())
         value = str(table.data[name][row].as_py())[:SHOWN]

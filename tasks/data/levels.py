@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 MOST_LEVELS = 10_000
-FEW = 10  # levels that are faster to count one by one
 COUNTED = 2**20  # rows at once: to be counted, codes become eight times as large
 WHOLE = r"^([+-]?\d+)\.0*$"
 FRACTION = r"( 00:00:00)?\.0*$"  # of a second, or all of midnight
@@ -61,26 +60,24 @@ class Levels:
         return result
 
     def encode(
-        self, names: Iterable[str], other: float = np.nan, missing: float = np.nan, into: NDArray[Any] | None = None
-    ) -> NDArray[Any]:
+        self, names: Iterable[str], other: float = np.nan, into: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """The code of each row's value ``(n,)``: its place among ``names``, ``other`` for one that is not among them.
 
-        They are float32, or of the type of ``into``, which they are written to.
+        NaN is missing. They are written to ``into`` if it is given.
         """
         places = {name: place for place, name in enumerate(names)}
         known = self.values.to_pylist()
         if not all(value in places for value in known):  # else each value is its own name
             known = format_values(self.values)
-        codes = [missing if name is None else places.get(name, other) for name in known]
-        return self.take(np.array([*codes, missing], np.float32 if into is None else into.dtype), into)
+        codes = [np.nan if name is None else places.get(name, other) for name in known]
+        return self.take(np.array([*codes, np.nan], np.float32), into)
 
 
 def count_codes(codes: NDArray[Any], size: int) -> NDArray[np.int64]:
     """How often each of ``size`` codes occurs ``(size,)`` among whole numbers ``(n,)`` from 0."""
-    if size <= FEW:
-        return np.array([np.count_nonzero(codes == code) for code in range(size)], np.int64)
     counts = np.zeros(size, np.int64)
-    for start in range(0, len(codes), COUNTED):
+    for start in range(0, len(codes) if size else 0, COUNTED):  # of a number there are none
         counts += np.bincount(codes[start : start + COUNTED], minlength=size)
     return counts
 

@@ -11,7 +11,6 @@ import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -20,15 +19,14 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from tasks.data.recipe import Recipe
-from tasks.data.report import AcceptedFinding, ColumnProfile, DataReport
+from tasks.data.report import DataReport
 from tasks.data.schema import ImageSchema, Schema
 from tasks.errors import DataError
-from tasks.machine import progress
 from tasks.machine.arrays import Array
 from tasks.records import PreparedDataset, RawDataset
 from tasks.serving.task import TASKS, TaskName
 from tasks.store import artifact_paths, atomic, verified
-from tasks.store.record import FileRef, Record, Sha256
+from tasks.store.record import FileRef, Record
 
 PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have changed"
 SPLIT_KEY = "split_key"  # beside inputs and targets: by what a row's split was decided
@@ -46,34 +44,12 @@ class Examples(NamedTuple):
     y_true: Array
 
 
-class ValidatedTable(Record):
-    """An own table whose rows are encoded and in their splits; nothing is fitted to them yet.
-
-    ``rows`` holds the digests of training rows and of the others.
-    """
-
-    recipe: Schema
-    digest: Sha256
-    train: FileRef
-    test: FileRef
-    raw_test: FileRef  # with all digits, where float32 loses some
-    validation: FileRef | None = None  # rows that a column names so: watched, in neither split
-    num_train: int
-    num_test: int
-    rows: FileRef
-    has_missing: tuple[bool, ...]  # of each column, whether any row has no value there
-    has_dates: bool = False  # of a split by time
-    profiles: tuple[ColumnProfile, ...]  # of each column, last of the target
-    accepted: tuple[AcceptedFinding, ...] = ()
-
-
 class ValidatedDataset(Record):
-    """What ``validate`` hands to ``preprocess``: raw files, the report, and of own data what came of their rows."""
+    """What ``validate`` hands to ``preprocess``: raw files, the report, and own data in their splits."""
 
     raw: RawDataset
     report: FileRef | None = None
-    table: ValidatedTable | None = None
-    images: PreparedDataset | None = None  # nothing is fitted to them
+    prepared: PreparedDataset | None = None  # to which nothing is fitted yet
     sheet: FileRef | None = None  # of own images: a picture of some of each class
 
 
@@ -81,8 +57,7 @@ class Validation(NamedTuple):
     """What a data set's validation found, and of own data without errors its rows."""
 
     report: DataReport
-    table: ValidatedTable | None = None
-    images: PreparedDataset | None = None
+    prepared: PreparedDataset | None = None
     sheet: bytes | None = None  # of own images: a picture (PNG) of some of each class
 
 
@@ -97,9 +72,7 @@ def write_splits(
     def write(split: str, inputs: Array, y_true: Array) -> FileRef:
         return write_split(name, split, {recipe.input.name: inputs, TASKS[task].target: y_true})
 
-    with progress.bar() as bar:
-        tracked = partial(bar.track, description="encode")
-        encoded = [recipe.encode(each.inputs, tracked) for each in (train, test)]
+    encoded = [recipe.encode(each.inputs) for each in (train, test)]
     files = {"train": write("train", encoded[0], train.y_true), "test": write("test", encoded[1], test.y_true)}
     return PreparedDataset(
         name=name,

@@ -7,7 +7,7 @@ import numpy as np
 from tasks.data.recipe import Column
 from tasks.data.report import Finding, note, warning
 from tasks.data.row_hash import SAMPLE
-from tasks.data.statistics import ColumnStats, Encoded
+from tasks.data.statistics import ColumnStats
 from tasks.data.target import Truth
 from tasks.machine.arrays import Array
 from tasks.machine.words import counted, readable
@@ -46,32 +46,25 @@ def check_num_features(columns: Sequence[Column], num_training: int) -> Iterator
         )
 
 
-def check_duplicate_columns(columns: Sequence[Column], features: Encoded) -> Iterator[Finding]:
+def check_duplicate_columns(columns: Sequence[Column], features: Array) -> Iterator[Finding]:
     """Columns that equal an earlier one in every row, and are neither constant nor wholly missing."""
-    alike: dict[tuple[str, bytes], list[int]] = {}  # columns by kind and sampled values
+    first: dict[tuple[str, bytes], int] = {}  # columns by kind and sampled values
     for at, column in enumerate(columns):
-        sample = features.floats(at, _sampled(features.num_rows))
+        sample = features[at, _sampled(features.shape[1])]
         if np.nanmin(sample, initial=np.inf) >= np.nanmax(sample, initial=-np.inf):
             continue
-        earlier = alike.setdefault((column.kind, sample.tobytes()), [])
-        for other in earlier:
-            if np.array_equal(features.floats(at), features.floats(other), equal_nan=True):
-                yield warning(
-                    "duplicate-column",
-                    column.name,
-                    f"{column.name} equals {columns[other].name} in every row",
-                    f"leave one out, as with --ignore {column.name}",
-                )
-                break
-        earlier.append(at)
+        other = first.setdefault((column.kind, sample.tobytes()), at)
+        if other != at and np.array_equal(features[at], features[other], equal_nan=True):
+            found = f"{column.name} equals {columns[other].name} in every row"
+            yield warning("duplicate-column", column.name, found, f"leave one out, as with --ignore {column.name}")
 
 
-def check_leaks(columns: Sequence[Column], features: Encoded, truth: Truth) -> Iterator[Finding]:
+def check_leaks(columns: Sequence[Column], features: Array, truth: Truth) -> Iterator[Finding]:
     """Columns that predict the target alone, as what is known only afterwards does; judged on a sample of rows."""
-    rows = _sampled(features.num_rows)
+    rows = _sampled(features.shape[1])
     explains, y = _explains_class if truth.class_names else _explains_number, truth.values[rows]
     for at, column in enumerate(columns):
-        values = features.floats(at, rows).astype(np.float64)
+        values = features[at, rows].astype(np.float64)
         is_there = ~np.isnan(values)
         is_enough = is_there.sum() >= max(MIN_ROWS, 0.9 * len(y))
         if is_enough and explains(values[is_there], y[is_there], column.kind == "category"):

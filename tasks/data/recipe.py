@@ -7,7 +7,6 @@ scale of pixels) it tells export, which folds it into the weights.
 from __future__ import annotations  # of arrays, which commands that only look at the store need not import
 
 import math
-from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -19,8 +18,6 @@ from tasks.store.record import Lasting
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-Tracked = Callable[[range], Iterable[int]]  # such as a progress bar's; ``iter`` shows nothing
 
 
 class Pixels(Lasting):
@@ -52,7 +49,7 @@ class Pixels(Lasting):
         can_be_resized = self.resize is not None and 0 < math.prod(shape[:2]) <= pictures.LARGEST_PIXELS
         return np.dtype(dtype) == np.uint8 and (shape == self.shape or (is_image and can_be_resized))
 
-    def encode(self, images: NDArray[np.uint8], tracked: Tracked = iter) -> NDArray[np.uint8]:
+    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Raw images ``(n, …)`` uint8 to ``(n, *shape)`` uint8; those of that shape are returned as they are.
 
         Raises:
@@ -68,7 +65,7 @@ class Pixels(Lasting):
         if images.shape[1:] == self.shape:
             return images
         encoded = np.empty((len(images), *self.shape), np.uint8)
-        for row in tracked(range(len(images))):
+        for row in range(len(images)):
             encoded[row] = pictures.fit(images[row], self.shape)
         return encoded
 
@@ -182,7 +179,7 @@ class Columns(Lasting):
 
         return np.dtype(dtype).kind in "fiu" and shape == (len(self.columns),)
 
-    def encode(self, rows: NDArray[Any], tracked: Tracked = iter) -> NDArray[np.float32]:
+    def encode(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         """Numbers ``(n, columns)`` in the model's order to float32 (infinite beyond its range), float32 as they are.
 
         Raises:

@@ -164,13 +164,14 @@ class DataReport(Document):
     def without_places(self, source: str) -> "DataReport":
         """The same without where own data lie, which stands in no version: files go by their names, save in errors."""
         fixed = re.split(r"[*?\[]", source)[0]  # of a glob
-        folders = [each for each in (f"{source}/", fixed[: fixed.rfind("/") + 1]) if len(each) > 1]
-        places = re.compile("|".join(map(re.escape, folders)))
-        findings = (
-            each if each.is_error else each.model_copy(update={"found": places.sub("", each.found)})
-            for each in self.findings
-        )
-        return self.model_copy(update={"findings": tuple(findings)})
+        folder = fixed[: fixed.rfind("/") + 1]
+
+        def shorten(finding: Finding) -> Finding:
+            found = finding.found.replace(f"{source}/", "")
+            found = found.replace(folder, "") if len(folder) > 1 else found
+            return finding if finding.is_error else finding.model_copy(update={"found": found})
+
+        return self.model_copy(update={"findings": tuple(map(shorten, self.findings))})
 
     def page(self) -> str:
         """The report as Markdown."""
@@ -193,12 +194,6 @@ class DataReport(Document):
         """A column in words: its name, role and kind, what is missing, and its range or levels."""
         share = f"{100 * column.missing / self.rows:.3g} %" if column.missing else ""
         return column.name, column.role, column.kind, share, column.content
-
-
-def split_sizes(num_train: int, num_validation: int, num_test: int) -> str:
-    """How many rows are on each side, in words."""
-    watched = f", {num_validation:,} validation" if num_validation else ""
-    return f"{num_train:,} training{watched} and {counted(num_test, 'test row')}"
 
 
 class UnfitData(DataError):

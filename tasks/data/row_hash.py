@@ -32,7 +32,7 @@ from tasks.store.record import FileRef
 from tasks.store.verified import RESTORE
 
 Hashes = NDArray[np.uint64]
-Rows = NDArray[np.int64]  # the numbers of rows
+RowNumbers = NDArray[np.int64]  # the numbers of rows
 HashInputs = Hashes | np.uint64 | Callable[[Any], Hashes]  # of each row, of all rows alike, or a function of some rows
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 STEPS = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
@@ -114,7 +114,7 @@ def update_hashes(hashes: Hashes, *inputs: HashInputs) -> Hashes:
     return result
 
 
-def select_inputs(inputs: HashInputs, rows: slice | Rows) -> Hashes:
+def select_inputs(inputs: HashInputs, rows: slice | RowNumbers) -> Hashes:
     """The inputs ``(m,)`` of some rows, or ``()`` where all rows have the same."""
     if callable(inputs):
         return inputs(rows)
@@ -159,8 +159,8 @@ def digest_rows(hashes: Hashes, inputs: Sequence[HashInputs]) -> RowDigests:
     return RowDigests(digests, contents, len(hashes) - len(rows) + len(sizes), int(sizes[is_ambiguous].sum()))
 
 
-def find_equal_rows(hashes: Hashes) -> tuple[Rows, Rows]:
-    """Rows whose hash ``(n,)`` another row has too, equal ones side by side and in order; the size of each group.
+def find_equal_rows(hashes: Hashes) -> tuple[RowNumbers, RowNumbers]:
+    """RowNumbers whose hash ``(n,)`` another row has too, equal ones side by side and in order; the size of each group.
 
     What is sorted are the hashes' highest bits with the rows' numbers in place of the lowest: that is as quick as a
     sort of the hashes, and rows that may be equal lie side by side.
@@ -180,7 +180,7 @@ def find_equal_rows(hashes: Hashes) -> tuple[Rows, Rows]:
     return rows[order[np.repeat(is_repeated, sizes)]], sizes[is_repeated]
 
 
-def _group(hashes: Hashes) -> tuple[Rows, Rows]:
+def _group(hashes: Hashes) -> tuple[RowNumbers, RowNumbers]:
     """An order of hashes ``(n,)`` in which equal ones lie side by side, as they came; the size of each group."""
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
@@ -201,7 +201,7 @@ def threshold(share: float) -> np.uint64:
     return np.uint64(int(share * 2.0**64))
 
 
-def sample_rows(digests: Hashes) -> Rows:
+def sample_rows(digests: Hashes) -> RowNumbers:
     """Some 20,000 rows ``(n,)`` at most: those of the lowest digests, in whatever order rows come."""
     if len(digests) <= SAMPLE:
         return np.arange(len(digests))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
-from tasks.data.recipe import Column, Columns, Pixels, SplitRule
+from tasks.data.recipe import Column, Columns, Pixels, SplitRule, Target
 from tasks.data.report import Finding, error, note, require_fit, warning
 from tasks.errors import UsageError
 from tasks.machine.words import listed, nearest
@@ -25,14 +25,26 @@ TAKEN = "the columns that version 1 took"
 SHOWN = 20  # columns
 
 
-class Schema(Lasting):
+class OwnSchema(Lasting):
+    """What is fixed of tables and of images alike."""
+
+    class_names: tuple[str, ...] = ()
+    split: SplitRule
+
+    def digest(self, parts: Sequence[Any]) -> str:
+        """SHA-256 (hex) of data of this schema: of the schema, columns by name, and of each part's row digests."""
+        facts = self.model_dump(mode="json")
+        facts.get("columns", []).sort(key=lambda column: column["name"])
+        of_parts = [hashlib.sha256(part).hexdigest() for part in parts]
+        return hashlib.sha256(json.dumps([facts, of_parts], sort_keys=True).encode()).hexdigest()
+
+
+class Schema(OwnSchema):
     """Names, kinds and order of columns, levels and classes with their codes, the split; nothing that is fitted."""
 
     task: TaskName
     target: str = Field(min_length=1)
     columns: tuple[Column, ...]  # name, kind and levels
-    class_names: tuple[str, ...] = ()
-    split: SplitRule
     ignored: tuple[str, ...] = ()  # by the user's word, sorted
     left_out: tuple[str, ...] = ()  # by themselves: dates and ids, sorted
 
@@ -44,22 +56,21 @@ class Schema(Lasting):
         unfitted = (Column(name=each.name, kind=each.kind, levels=each.levels) for each in recipe.columns)
         return cls(**dict(dataset), target=recipe.target.name, columns=tuple(unfitted))
 
-    def digest(self, parts: Sequence[Any]) -> str:
-        """SHA-256 (hex) of data of this schema: of the schema, columns by name, and of each part's bytes."""
-        facts = self.model_dump(mode="json")
-        facts["columns"].sort(key=lambda column: column["name"])
-        return _digest(facts, parts)
+    @property
+    def recipe(self) -> Columns:
+        """The recipe, to which nothing is fitted."""
+        return Columns(columns=self.columns, target=Target(name=self.target))
 
 
-class ImageSchema(Lasting):
+class ImageSchema(OwnSchema):
     """Classes in order, size and channels, and the split of images."""
 
-    class_names: tuple[str, ...]
     recipe: Pixels
-    split: SplitRule
 
     task: ClassVar[TaskName] = "classification"
     target: ClassVar[None] = None
+    ignored: ClassVar[tuple[str, ...]] = ()  # as a table's columns
+    left_out: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def from_manifest(cls, dataset: Splits, recipe: object) -> Self | None:
@@ -67,10 +78,6 @@ class ImageSchema(Lasting):
         if dataset.split is None or not isinstance(recipe, Pixels):
             return None
         return cls(class_names=dataset.class_names, recipe=recipe, split=dataset.split)
-
-    def digest(self, parts: Sequence[Any]) -> str:
-        """SHA-256 (hex) of data of this schema: of the schema, and of each part's row digests."""
-        return _digest(self.model_dump(mode="json"), parts)
 
     def require(self, data: OwnData) -> None:
         """Let options pass that mean what is fixed.
@@ -83,11 +90,6 @@ class ImageSchema(Lasting):
             if (given := getattr(data, name)) not in (None, value):
                 action = "leave the option out, or keep the new images under another --name"
                 raise UsageError(f"--{name} {given}", f"{value}, as version 1 fixed it", action)
-
-
-def _digest(facts: dict[str, Any], parts: Sequence[Any]) -> str:
-    of_parts = [hashlib.sha256(part).hexdigest() for part in parts]
-    return hashlib.sha256(json.dumps([facts, of_parts], sort_keys=True).encode()).hexdigest()
 
 
 def describe_split(rule: SplitRule) -> str:

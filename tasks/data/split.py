@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,18 +18,19 @@ from tasks.data.levels import Levels, find_levels, format_values
 from tasks.data.prepared_splits import hold_out
 from tasks.data.recipe import SplitRule
 from tasks.data.report import Finding, error
-from tasks.data.row_hash import Hashes, HashInputs
+from tasks.data.row_hash import Hashes
 from tasks.data.schema import Request
-from tasks.data.target import Truth, check_constant
+from tasks.data.target import Truth
 from tasks.machine.words import counted
 
 VALIDATION_SHARE = 0.2
 MIN_TEST, MIN_TRAINING, MIN_GROUPS = 10, 20, 10
 VALIDATION, TRAINING, TEST = 0, 1, 2  # split ids
-SPLIT_IDS = {
-    "train": TRAINING, "training": TRAINING, "test": TEST, "false": TRAINING, "true": TEST,
-    "validation": VALIDATION, "val": VALIDATION, "valid": VALIDATION,
+SPLIT_WORDS = {
+    "train": TRAINING, "training": TRAINING, "test": TEST, "testing": TEST, "t10k": TEST,
+    "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION,
 }  # fmt: skip
+SPLIT_IDS = {**SPLIT_WORDS, "false": TRAINING, "true": TEST}  # that a column may say
 SHOWN = 40  # characters of a value
 SIGN = np.uint64(1 << 63)
 HOUR = 3_600_000_000  # microseconds
@@ -67,7 +68,7 @@ def split_by_hash(keys: Hashes, share: float) -> Split:
 
 def split_by_column(
     rule: SplitRule, column: pa.ChunkedArray, name_row: Callable[[int], str], hashing: Future[Hashes]
-) -> tuple[Split, HashInputs]:
+) -> tuple[Split, Hashes]:
     """Rows split by the column of a rule, and what this column puts into row digests.
 
     For ``time`` this is the keys of ``encode_times``. For other rules the name of a value is hashed as a level's is, so
@@ -75,7 +76,6 @@ def split_by_column(
     ``hashing`` makes row hashes meanwhile.
     """
     name, findings = str(rule.column), list[Finding | None]()
-    inputs: HashInputs
     if rule.rule == "time":
         times = read_times(column)
         inputs = encode_times(times)
@@ -84,27 +84,23 @@ def split_by_column(
     else:
         levels = find_levels(column)
         inputs = _hash_names(levels)
-        if rule.rule == "group":
-            split = split_by_group(inputs, len(column), rule.test)
-        else:
-            split = split_by_names(levels, hashing.result())
+        split = split_by_group(inputs, rule.test) if rule.rule == "group" else split_by_names(levels, hashing.result())
     if num_missing := pc.sum(pc.is_null(column, nan_is_null=True)).as_py():
         found, action = f"{name} is missing in {counted(num_missing, 'row')}", f"fill it in, or split without {name}"
         findings.append(error("split-missing", None, found, "a value in every row", action))
     return split._replace(findings=tuple(filter(None, (*findings, *split.findings)))), inputs
 
 
-def _hash_names(levels: Levels) -> Callable[[Any], Hashes]:
-    """The inputs of some rows of a column by the names of its values, of which ids have as many as rows."""
+def _hash_names(levels: Levels) -> Hashes:
+    """The input of each row ``(n,)`` of a column by the name of its value, of which ids have as many as rows."""
     values, size = levels.values, row_hash.BLOCK
     pieces = (format_values(values.slice(start, size)) for start in range(0, len(values), size))
-    codes = levels.take(np.arange(len(values) + 1, dtype=np.min_scalar_type(len(values))))
-    return row_hash.hash_inputs(codes, itertools.chain.from_iterable(pieces))
+    return levels.take(row_hash.hash_levels(itertools.chain.from_iterable(pieces)))
 
 
-def split_by_group(groups: HashInputs, num_rows: int, share: float) -> Split:
+def split_by_group(groups: Hashes, share: float) -> Split:
     """All rows of a group are in one split."""
-    split = split_by_hash(row_hash.update_hashes(np.zeros(num_rows, np.uint64), groups), share)
+    split = split_by_hash(row_hash.update_hashes(np.zeros_like(groups), groups), share)
     if (num_groups := len(np.unique(split.keys))) >= MIN_GROUPS:
         return split
     found, expected = counted(num_groups, "group"), f"at least {MIN_GROUPS}"
@@ -225,7 +221,4 @@ def keep_window(table: Table, truth: Truth, request: Request) -> Truth:
     is_inside = ~(times <= np.fmax.reduce(times, initial=-np.inf) - width)
     is_known = truth.is_known.copy()
     is_known[is_known] = is_inside
-    inside = truth._replace(values=truth.values[is_inside], is_known=is_known, outside=int((~is_inside).sum()))
-    is_fit = not any(each.is_error for each in truth.findings)
-    faults = check_constant(str(request.target), inside) if is_fit else []
-    return inside._replace(findings=(*truth.findings, *faults))
+    return truth._replace(values=truth.values[is_inside], is_known=is_known, outside=int((~is_inside).sum()))

@@ -1,24 +1,20 @@
 """Columns of a table as numbers, and what they are like: range, mean, deviation, missing values, histograms."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tasks.data.io import tabular
-from tasks.data.prepared_splits import create_arrays
 from tasks.data.recipe import Column, Columns, Target
 from tasks.data.report import ColumnProfile
 from tasks.machine import side_by_side
 from tasks.machine.arrays import Array
 from tasks.serving import drift
 
-ENCODED_FILE = "encoded.safetensors"
 BLOCK = 2**15  # rows that stay in the processor's cache
 FLAT = 1e-12  # of the mean: a deviation that is the last digits of a float
 COMMONEST = 9  # levels that have a bin of their own
@@ -30,26 +26,7 @@ def to_numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
 
     NaN is missing. A date is its microseconds since 1970: far from then to the nearest that float64 has.
     """
-    result = np.empty(len(column))
-    row = 0
-    for chunk in column.chunks:
-        result[row : row + len(chunk)] = tabular.to_numbers(chunk)
-        row += len(chunk)
-    return result
-
-
-def min_max(column: pa.ChunkedArray) -> tuple[float, float]:
-    """The smallest and the largest of such numbers; NaN where there is none."""
-    low = high = np.nan
-    for values in map(tabular.to_numbers, column.chunks):
-        low, high = np.fmin.reduce(values, initial=low), np.fmax.reduce(values, initial=high)
-    return float(low), float(high)
-
-
-def parse_booleans(texts: pa.Array) -> pa.Array | None:
-    """1 and 0 for texts that all are ``true`` or ``false`` in any case; None where one is not."""
-    found = pc.index_in(pc.ascii_lower(texts), value_set=pa.array(["false", "true"]))
-    return found.cast(pa.float64()) if found.null_count == texts.null_count else None
+    return np.concatenate([np.empty(0), *map(tabular.to_numbers, column.chunks)])
 
 
 def parse_dates(texts: pa.Array) -> pa.Array | None:
@@ -77,72 +54,15 @@ class ColumnStats(NamedTuple):
         return self.deviation if self.deviation > FLAT * abs(self.mean) else 1.0
 
 
-class Encoded(NamedTuple):
-    """The features of ``n`` rows column by column: a category's as codes of the smallest type, others as float32.
-
-    A missing value is NaN, and of a category the code after that of its last level.
-    """
-
-    values: tuple[Array, ...]  # (n,) of each column
-    missing: tuple[int | None, ...]  # that code; None of a number
-
-    @classmethod
-    def create(cls, columns: Sequence[Column], num_rows: int, folder: Path) -> Self:
-        """Rows to be written; they lie in a file in ``folder``, mapped, and are gone with it."""
-        missing = missing_codes(columns)
-        dtypes = [np.dtype(np.float32) if code is None else np.min_scalar_type(code) for code in missing]
-        arrays = create_arrays(folder / ENCODED_FILE, {str(at): (each, (num_rows,)) for at, each in enumerate(dtypes)})
-        return cls(tuple(arrays[str(at)] for at in range(len(columns))), missing)
-
-    @property
-    def num_rows(self) -> int:
-        """How many rows there are."""
-        return len(self.values[0])
-
-    def floats(self, at: int, rows: Any = slice(None)) -> NDArray[np.float32]:
-        """Some rows ``(m,)`` of a column, as a model takes them: NaN is missing."""
-        values, code = self.values[at][rows], self.missing[at]
-        found: NDArray[np.float32] = values.astype(np.float32, copy=False)
-        if code is not None and (is_missing := values == code).any():
-            found[is_missing] = np.nan
-        return found
-
-    def matrix(self, rows: Any) -> NDArray[np.float32]:
-        """The same of all columns ``(m, columns)``."""
-        return np.stack([self.floats(at, rows) for at in range(len(self.values))], axis=1)
-
-    def measure(self) -> list[ColumnStats]:
-        """The statistics of each column, without counts of levels: codes are not made floats, which takes long."""
-        numbers = [at for at, code in enumerate(self.missing) if code is None]
-        num_rows = self.num_rows if numbers else 0
-
-        def read_rows(rows: slice) -> Array:
-            return np.stack([self.values[at][rows] for at in numbers])
-
-        stats = dict(zip(numbers, measure_columns([None] * len(numbers), num_rows, read_rows), strict=True))
-        for at, code in enumerate(self.missing):
-            if code is not None:
-                codes = self.values[at]
-                stats[at] = ColumnStats(int(np.count_nonzero(codes == code)), bool(codes.min() == codes.max() != code))
-        return [stats[at] for at in range(len(self.values))]
-
-
-def missing_codes(columns: Sequence[Column]) -> tuple[int | None, ...]:
-    """The code of a missing value of each category, which is how many levels it has; None of a number."""
-    return tuple(len(column.levels) if column.kind == "category" else None for column in columns)
-
-
 @np.errstate(all="ignore")  # of infinite values, which are found elsewhere
-def measure_columns(
-    missing: Sequence[int | None], num_rows: int, read_rows: Callable[[slice], Array]
-) -> list[ColumnStats]:
-    """The statistics of columns in one pass over their rows.
+def measure_columns(columns: Sequence[Column], num_rows: int, read_rows: Callable[[slice], Array]) -> list[ColumnStats]:
+    """The statistics of encoded columns in one pass over their rows.
 
-    ``missing`` is as ``missing_codes`` has it; ``read_rows`` gives some rows ``(columns, m)``, NaN where there is none.
-    Moments are merged block by block (Chan, Golub and LeVeque, 1979): a large mean costs no digits.
+    ``read_rows`` gives some rows ``(columns, m)``, numbers or codes of levels, NaN where there is none. Moments are
+    merged block by block (Chan, Golub and LeVeque, 1979): a large mean costs no digits.
     """
-    numbers = [at for at, code in enumerate(missing) if code is None]
-    totals = {at: np.zeros(code + 1, np.int64) for at, code in enumerate(missing) if code is not None}
+    numbers = [at for at, column in enumerate(columns) if column.kind != "category"]
+    totals = {at: np.zeros(len(columns[at].levels) + 1, np.int64) for at in {*range(len(columns))} - {*numbers}}
     counting = Lock()
 
     def measure(start: int) -> tuple[Array, Array, Array]:
@@ -166,7 +86,7 @@ def measure_columns(
     for at, total in totals.items():
         *levels, num_missing = total.tolist()
         stats[at] = ColumnStats(num_missing, max(levels, default=0) == num_rows, counts=tuple(levels))
-    return [stats[at] for at in range(len(missing))]
+    return [stats[at] for at in range(len(columns))]
 
 
 @np.errstate(all="ignore")
@@ -190,7 +110,7 @@ def fit_recipe(
     ``has_missing`` says of each column whether any row has no value there, be it of the training part or not.
     """
     rows, y_true, fitted = train["features"], train.get("target"), []
-    stats = measure_columns(missing_codes(columns), len(rows), lambda some: rows[some].T)
+    stats = measure_columns(columns, len(rows), lambda some: rows[some].T)
     for column, each, is_missing in zip(columns, stats, has_missing, strict=True):
         facts: dict[str, Any] = {"num_missing": each.num_missing, "has_missing": is_missing, "counts": each.counts}
         if column.kind != "category":
@@ -198,7 +118,7 @@ def fit_recipe(
         fitted.append(column.model_copy(update=facts))
     if y_true is None:  # but labels
         return Columns(columns=tuple(fitted), target=Target(name=target))
-    (y,) = measure_columns([None], len(y_true), lambda some: y_true[None, some])
+    (y,) = measure_columns([Column(name=target)], len(y_true), lambda some: y_true[None, some])
     return Columns(columns=tuple(fitted), target=Target(name=target, mean=y.mean, scale=y.scale))
 
 

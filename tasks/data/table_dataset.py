@@ -1,12 +1,10 @@
 """A user's own table as a data set: read, its schema inferred, its rows split, checked, written, its recipe fitted."""
 
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.compute as pc
@@ -16,25 +14,24 @@ from tasks.data.inference import Features, infer_features, value_kind
 from tasks.data.io.discovery import DataFiles, find_table
 from tasks.data.io.table import Table, build_table
 from tasks.data.io.tabular import Selection
-from tasks.data.levels import count_codes, format_values
-from tasks.data.prepared_splits import PREPARE_ANEW, PreviousSchema, ValidatedDataset, Validation, read_arrays
-from tasks.data.recipe import Column
-from tasks.data.report import MOST_LEVELS_SHOWN, ColumnProfile, ColumnReport, DataReport, Finding, split_sizes
+from tasks.data.levels import format_values
+from tasks.data.own_rows import Examined, OwnDataset, TableRows, encode_column, sort_digests
+from tasks.data.prepared_splits import PREPARE_ANEW, PreviousSchema, create_arrays, read_arrays
+from tasks.data.recipe import Column, Columns, Target
+from tasks.data.report import MOST_LEVELS_SHOWN, ColumnProfile, ColumnReport, DataReport, Finding
 from tasks.data.row_hash import HashInputs
-from tasks.data.schema import Request, Schema, describe_split
-from tasks.data.split import TEST, TRAINING, VALIDATION, check_min_rows, keep_window, split_by_column, split_by_hash
-from tasks.data.statistics import Encoded
-from tasks.data.table_rows import Rows, encode_column, sort_digests, write_table
-from tasks.data.target import Truth, check_rare_classes, read_target
-from tasks.errors import DataError
+from tasks.data.schema import Request, Schema
+from tasks.data.split import TRAINING, check_min_rows, keep_window, split_by_column, split_by_hash
+from tasks.data.target import Truth, check_constant, check_rare_classes, read_target
 from tasks.machine import side_by_side
 from tasks.machine.words import counted
 from tasks.parameters import Data
 from tasks.parameters.data import NO_WINDOW
 from tasks.records import ChampionData, PreparedDataset, RawDataset
-from tasks.serving.task import TASKS, TaskName
-from tasks.store import artifact_paths, folders, locks, names
+from tasks.serving.contract import FEATURES
+from tasks.serving.task import TaskName
 
+ENCODED_FILE = "encoded.safetensors"
 PLURALS = {"number": "numbers", "boolean": "booleans", "category": "categories"}
 
 
@@ -58,17 +55,9 @@ def read_table(files: DataFiles, request: Request, task: TaskName | None, scratc
     return build_table(files, selection, scratch / "spool.arrow")
 
 
-class Examined(NamedTuple):
-    """What was found. Without errors all is there; with some, as much as could be."""
-
-    report: DataReport
-    recipe: Schema | None = None
-    rows: Rows | None = None
-
-
 def examine_table(
     table: Table, name: str, request: Request, task: TaskName | None, folder: Path, champion: ChampionData | None = None
-) -> Examined:
+) -> Examined[TableRows | None]:
     """Look at a table that is to be kept under ``name``; without a ``task`` the target says which.
 
     Encoded rows lie in a file in ``folder``, mapped, and are gone with it.
@@ -79,7 +68,7 @@ def examine_table(
     if options.window != NO_WINDOW:
         truth = keep_window(table, truth, request)
     features, rows = inferring.result(), None
-    findings = [*table.findings, *features.findings, *truth.findings]
+    findings = [*table.findings, *features.findings, *truth.findings, *check_constant(request.target, truth)]
     is_whole = not any(each.is_error for each in features.findings)
     if features.columns and len(truth.values) and request.split.column in (None, *table.data.column_names):
         rows, more = _split_rows(table, features.columns, truth, request, folder)
@@ -104,26 +93,26 @@ def examine_table(
 
 def _split_rows(
     table: Table, columns: tuple[Column, ...], truth: Truth, request: Request, folder: Path
-) -> tuple[Rows, list[Finding]]:
+) -> tuple[TableRows, list[Finding]]:
     """Encode, hash, split and check the rows; what needs one core runs beside what needs another."""
     num_rows, target = len(truth.values), str(request.target)
-    encoded = Encoded.create(columns, num_rows, folder)
+    features = create_arrays(folder / ENCODED_FILE, {FEATURES: (np.float32, (len(columns), num_rows))})[FEATURES]
     places = range(len(columns))
-    done = side_by_side.each(lambda at: encode_column(table, columns[at], truth, encoded.values[at]), places)
+    done = side_by_side.each(lambda at: encode_column(table, columns[at], truth, features[at]), places)
     findings = [finding for finding, _ in done if finding]
     lossy = tuple(at for at, (_, is_exact) in enumerate(done) if not is_exact)
 
-    hashing = side_by_side.beside(row_hash.hash_rows, columns, encoded.values)
+    hashing = side_by_side.beside(row_hash.hash_rows, columns, features)
     rule, split, inputs = request.fixed_split, None, list[HashInputs]([truth.words()])
     if rule is None:
-        features = tuple(sorted(column.name for column in columns))
-        rule = request.split_asked.model_copy(update={"features": features})
+        names = tuple(sorted(column.name for column in columns))
+        rule = request.split_asked.model_copy(update={"features": names})
     if rule.column:
         values = truth.of_column(table.data[rule.column])
-        split, names = split_by_column(rule, values, partial(truth.name_row, table), hashing)
-        inputs.append(names)
+        split, of_column = split_by_column(rule, values, partial(truth.name_row, table), hashing)
+        inputs.append(of_column)
     hashes = hashing.result()
-    measuring = side_by_side.beside(encoded.measure)
+    measuring = side_by_side.beside(statistics.measure_columns, columns, num_rows, lambda rows: features[:, rows])
     digests, contents, num_distinct, num_ambiguous = row_hash.digest_rows(hashes, inputs)
     if split is None:
         if not request.fixed_split and num_distinct < num_rows / 2:
@@ -138,19 +127,30 @@ def _split_rows(
         findings += check_rare_classes(truth, split.split_ids == TRAINING, target)
     findings += quality_checks.check_num_features(columns, split.count(TRAINING))
     findings += quality_checks.check_columns(columns, num_rows, stats)
-    findings += quality_checks.check_duplicate_columns(columns, encoded)
-    findings += quality_checks.check_leaks(columns, encoded, truth)
+    findings += quality_checks.check_duplicate_columns(columns, features)
+    findings += quality_checks.check_leaks(columns, features, truth)
     findings += quality_checks.check_conflicts(num_rows, num_ambiguous)
 
     def profile(at: int) -> ColumnProfile:
         of_all = stats[at].num_missing, stats[at].is_constant
-        return statistics.profile_column(columns[at], encoded.floats(at, sample), *of_all)
+        return statistics.profile_column(columns[at], features[at, sample], *of_all)
 
     profiles = side_by_side.each(profile, places)
     of_target = Column(name=target, kind="category" if truth.class_names else "number", levels=truth.class_names)
     profiles.append(statistics.profile_column(of_target, truth.values[sample].astype(np.float32)))
-    has_missing = tuple(each.num_missing > 0 for each in stats)
-    return Rows(encoded, truth, rule, split, digests, lossy, has_missing, ordering, tuple(profiles)), findings
+    rows = TableRows(
+        table=table,
+        features=features,
+        truth=truth,
+        rule=rule,
+        split=split,
+        digests=digests,
+        lossy=lossy,
+        ordering=ordering,
+        profiles=tuple(profiles),
+        has_dates=rule.rule == "time" and value_kind(table, str(rule.column)) == "date",
+    )
+    return rows, findings
 
 
 def _describe(
@@ -160,13 +160,12 @@ def _describe(
     features: Features,
     findings: Sequence[Finding],
     truth: Truth,
-    rows: Rows | None,
+    rows: TableRows | None,
 ) -> DataReport:
     """All that was found, in one document."""
-    num_rows, num_files, rule = len(table.data), len(table.files.files), rows.rule if rows else None
+    num_rows, num_files = len(table.data), len(table.files.files)
     # Of an unfit target no row is without a label.
     unlabelled = num_rows - truth.outside - int(truth.is_known.sum()) if len(truth.values) else 0
-    train, validation, test = (rows.split.count(side) if rows else 0 for side in (TRAINING, VALIDATION, TEST))
     kinds = Counter[str](column.kind for column in features.columns)
     told = [
         f"{kinds[kind]:,} {kind if kinds[kind] == 1 else plural}" for kind, plural in PLURALS.items() if kinds[kind]
@@ -174,7 +173,7 @@ def _describe(
     summary = [
         f"{counted(num_rows, 'row')} in {counted(num_files, 'file')}",
         f"features: {', '.join(told) or 'none'}",
-        f"{split_sizes(train, validation, test)} ({describe_split(rule)})" if rule else "",
+        rows.describe_split() if rows else "",
         f"{counted(truth.outside, 'row')} outside of the window left out" if truth.outside else "",
         f"{counted(unlabelled, 'row')} without a target left out" if unlabelled else "",
     ]
@@ -187,10 +186,7 @@ def _describe(
         columns=tuple(side_by_side.each(lambda each: _describe_column(table, each, request, features), names)),
         target=request.target,
         classes=dict(zip(truth.class_names, truth.count_classes().tolist(), strict=True)),
-        split=rule,
-        num_train=train,
-        num_validation=validation,
-        num_test=test,
+        **(rows.report_split() if rows else {}),
         unlabelled=unlabelled,
         outside=truth.outside,
         findings=tuple(findings),
@@ -215,62 +211,24 @@ def _describe_column(table: Table, name: str, request: Request, features: Featur
     return ColumnReport.model_validate(facts)
 
 
-class TableDataset:
-    """The table at ``source``; it is called by the name of its model, for files' names are nobody else's business."""
-
-    def __init__(self, name: str, source: str) -> None:
-        self.name = self.title = self.identifier = name
-        self.source = source
+class TableDataset(OwnDataset):
+    """The table at ``source``."""
 
     def fetch(self) -> RawDataset:
         """Where the files are and how they look; nothing is copied."""
         files = find_table(self.source)
         return RawDataset(name=self.name, source=files.source, files={}, look=files.digest)
 
-    def validate(
-        self, raw: RawDataset, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None
-    ) -> Validation:
+    def examine(
+        self, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None, scratch: Path
+    ) -> Examined[TableRows | None]:
         """Read all rows, and say which column is what, which row is whose, and what is wrong."""
         request = Request(data, kept if isinstance(kept, Schema) else None)
-        with scratch_folder(self.name) as folder:
-            table = read_table(find_table(self.source), request, task, folder)
-            now = side_by_side.beside(find_table, self.source)
-            report, schema, rows = examine_table(table, self.name, request, task, folder, champion)
-            if now.result().digest != raw.look:
-                raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
-            if schema is None or rows is None:
-                return Validation(report)
-            made = write_table(self.name, table, rows, schema, folder)
-            accepted = champion.accepting(*report.accepted) if champion else ()
-            return Validation(report, made.model_copy(update={"accepted": accepted}))
+        table = read_table(find_table(self.source), request, task, scratch)
+        return examine_table(table, self.name, request, task, scratch, champion)
 
-    def prepare(self, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
-        """The splits that validation wrote, and their recipe fitted to the training part."""
-        table = validated.table
-        if table is None:
-            raise ValueError("a table that was not validated")
-        train, schema = read_arrays(table.train, PREPARE_ANEW), table.recipe
-        facts: dict[str, Any] = (
-            dict(schema)
-            | dict(table)
-            | {
-                "name": self.name,
-                "title": self.title,
-                "identifier": self.identifier,
-                "recipe": statistics.fit_recipe(schema.columns, schema.target, train, table.has_missing),
-                "class_counts": tuple(count_codes(train[TASKS[schema.task].target], len(schema.class_names))),
-                "report": validated.report,
-            }
-        )
-        return PreparedDataset(**facts)
-
-
-@contextmanager
-def scratch_folder(name: str) -> Iterator[Path]:
-    """A folder beside the data set's files, whose lock is held; what a killed run left there is removed."""
-    folder = artifact_paths.dataset(name)
-    folder.mkdir(parents=True, exist_ok=True)
-    with locks.locked(artifact_paths.dataset_lock(name), f"another process prepares {folder}; waiting for it"):
-        folders.sweep(names.DOWNLOAD, folder)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=names.DOWNLOAD_PREFIX) as scratch:
-            yield Path(scratch)
+    def fit(self, prepared: PreparedDataset) -> Columns:
+        """The recipe with what the training part says of each column."""
+        unfitted, train = cast("Columns", prepared.recipe), read_arrays(prepared.train, PREPARE_ANEW)
+        has_missing = [each.missing > 0 for each in prepared.profiles[:-1]]
+        return statistics.fit_recipe(unfitted.columns, cast("Target", unfitted.target).name, train, has_missing)

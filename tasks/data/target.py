@@ -5,12 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tasks.data import row_hash, statistics
-from tasks.data.inference import FORMAT_PATTERNS, MOSTLY, NUMBERS_WITH_TEXT, SHOWN, example_of_text, value_kind
-from tasks.data.io.table import Table
-from tasks.data.io.tabular import parse_numbers
+from tasks.data.inference import NUMBERS_WITH_TEXT, value_kind
+from tasks.data.io.table import SHOWN, Table
 from tasks.data.levels import MOST_LEVELS, count_codes, sort_levels
 from tasks.data.report import Finding, error, note, warning
 from tasks.data.row_hash import Hashes
@@ -69,7 +67,7 @@ def read_target(table: Table, request: Request, task: TaskName | None) -> Truth:
         what, action = "a date or a time" if kind == "date" else "nothing that can be learned", "take another --target"
         if kind == "text":
             what, action = (
-                f"text, as {example_of_text(table, target)}",
+                f"text, as {table.example_of_text(target)}",
                 "mend them, or take softmax-regression for classes",
             )
         expected = "numbers such as 1234.5" if task == "regression" else "classes"
@@ -96,12 +94,13 @@ def _read_numbers(table: Table, target: str) -> Truth | Finding:
             "mend or remove the row, or change the target's unit",
         )
     truth = Truth(values[is_known], is_known, (), ())
-    findings = check_constant(target, truth) or _check_numbers(target, truth.values)
-    return truth._replace(findings=tuple(findings) if len(truth.values) else ())
+    return truth._replace(findings=tuple(_check_numbers(target, truth.values)))
 
 
 def _check_numbers(target: str, values: Array) -> Iterator[Finding]:
     """Whether float32, in which a model predicts, tells values apart; and whether they may be meant as classes."""
+    if not len(values) or values.min() == values.max():  # which is another fault
+        return
     low, high, deviation = float(values.min()), float(values.max()), float(values.std())
     largest = np.float32(max(abs(low), abs(high)))
     spacing = float(largest - np.nextafter(largest, np.float32(0)))
@@ -138,7 +137,7 @@ def _read_classes(table: Table, target: str, fixed: tuple[str, ...]) -> Truth | 
     is_known = ~np.isnan(codes)
     labels = (codes if is_known.all() else codes[is_known]).astype(np.min_scalar_type(max(len(names) - 1, 0)))
     truth = Truth(labels, is_known, names, ())
-    return truth._replace(findings=(*check_constant(target, truth), *_check_classes(target, current, names)))
+    return truth._replace(findings=tuple(_check_classes(target, current, names)))
 
 
 def _check_classes(target: str, current: tuple[str, ...], names: tuple[str, ...]) -> Iterator[Finding]:
@@ -163,37 +162,29 @@ def _check_classes(target: str, current: tuple[str, ...], names: tuple[str, ...]
         yield warning("class-without-rows", target, f"no row tonight has the class {listed(gone, 10)}")
 
 
-def check_constant(target: str, truth: Truth) -> list[Finding]:
+def check_constant(target: str | None, truth: Truth) -> Iterator[Finding]:
     """Whether there is nothing to learn, for all values are the same."""
     values, names = truth.values, truth.class_names
-    if not len(values) or values.min() != values.max():
-        return []
-    found = f"the target {target} is {names[values[0]] if names else f'{values[0]:g}'} in every row"
-    return [error("constant-target", target, found, "different values", "take another --target")]
+    if len(values) and values.min() == values.max():
+        found = f"the target {target} is {names[values[0]] if names else f'{values[0]:g}'} in every row"
+        yield error("constant-target", target, found, "different values", "take another --target")
 
 
 def check_rare_classes(truth: Truth, is_training: Array, target: str | None = None) -> Iterator[Finding]:
     """Classes that have rows and hardly any of the training part; ``is_training`` ``(n,)`` says which rows that is.
 
-    ``target`` is the column of a table that names the classes: many rare ones may be numbers.
+    ``target`` is the column of a table that names the classes.
     """
     rows, in_training = truth.count_classes(), truth.count_classes(is_training)
-    rare = np.flatnonzero((rows > 0) & (in_training < FEWEST)).tolist()
-    names = [truth.class_names[code] for code in rare]
-    action, column = "get more of them, or remove these rows", None
-    told = [
-        f"class {truth.class_names[code]!r} has {counted(int(rows[code]), 'row')}, "
-        f"{in_training[code]} of them in the training part"
-        for code in rare
-    ]
+    rare = [(truth.class_names[code], code) for code in np.flatnonzero((rows > 0) & (in_training < FEWEST)).tolist()]
+    expected, action = f"at least {FEWEST} training rows of each class", "get more of them, or remove these rows"
     if len(rare) > MOST_NAMED:
-        told = [f"{len(rare):,} of {len(rows):,} classes have hardly a row, as {names[0][:SHOWN]!r}"]
-        column = target
-        texts = pa.array(names)
-        looks_like_number = pc.match_substring_regex(texts, FORMAT_PATTERNS["numbers", "1234.5"])
-        if target and not parse_numbers(texts).null_count:
-            action = "take linear-regression, which learns numbers"
-        elif target and pc.mean(looks_like_number).as_py() > MOSTLY:
-            action = f"{target} looks like numbers: write them as 1234.5 and take linear-regression"
-    for found in told:
-        yield error("rare-class", column, found, f"at least {FEWEST} training rows of each class", action)
+        found = f"{len(rare):,} of {len(rows):,} classes have hardly a row, as {rare[0][0][:SHOWN]!r}"
+        action += "; numbers are written as 1234.5 and learned by linear-regression" if target else ""
+        yield error("rare-class", target, found, expected, action)
+        return
+    for name, code in rare:
+        found = (
+            f"class {name!r} has {counted(int(rows[code]), 'row')}, {in_training[code]} of them in the training part"
+        )
+        yield error("rare-class", None, found, expected, action)

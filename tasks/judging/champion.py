@@ -13,11 +13,11 @@ import numpy as np
 
 from tasks.data import row_hash
 from tasks.data.image_dataset import SPLIT_NAMES
+from tasks.data.own_rows import CONTENTS
 from tasks.data.prepared_splits import read_arrays, read_split
 from tasks.data.recipe import Column, Columns, Recipe, SplitRule
 from tasks.data.row_hash import Hashes, is_in
 from tasks.data.split import TRAINING
-from tasks.data.table_rows import CONTENTS
 from tasks.data.target import Truth
 from tasks.judging import gates
 from tasks.judging.baselines import read_rows

@@ -198,7 +198,7 @@ def _of_table(manifest: Manifest, kept: Schema, asked: EvaluateParameters, sourc
     if rows is None:
         raise ValueError("a table without faults and without rows")
     return Labelled(
-        pieces=(rows.features.matrix(slice(start, start + PIECE)) for start in range(0, len(rows.digests), PIECE)),
+        pieces=(rows.matrix(slice(start, start + PIECE)) for start in range(0, len(rows.digests), PIECE)),
         truth=rows.truth.values,
         keys=rows.split.keys,
         rule=by.split,

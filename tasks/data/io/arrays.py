@@ -231,11 +231,8 @@ def read_payload(path: Path, limit: int) -> bytes:
     Raises:
         DataError: the file cannot be read, is no regular file, or the gzip stream is damaged.
     """
-    payload = io.BytesIO()
     with (_open_gzip if is_gzip(path) else regular_files.opened)(path) as stream, reading(path):
-        while block := stream.read(min(BLOCK_BYTES, limit - payload.tell())):
-            payload.write(block)
-    return payload.getvalue()
+        return stream.read(limit)
 
 
 def is_gzip(path: Path) -> bool:

@@ -1,9 +1,10 @@
 """One way to read: tables in batches of Arrow columns for everybody, and rows as a recipe takes them for prediction."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -35,11 +36,13 @@ SHARD_ROWS, SHARD_BYTES = 2**22, 2**31
 SINGLE_VALUES = {"text", "number", "boolean", "date", "null"}  # kinds of columns that can be copied or compared
 TOLERATED_PERCENT = 1  # rejects of tables and pictures
 NO_INDEX = np.empty(0, np.int32)
+NO_REJECTS: Mapping[int, str] = MappingProxyType({})
 
 
 def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "raise") -> Iterator[pa.RecordBatch]:
     """The rows of a file of a table in order, each of its columns by itself typed as the file has it.
 
+    What folders tell of all its rows are columns, too, in the place of those that the file has of that name.
     The first batch of most formats has no rows and all columns. Rows of CSV that cannot be read ``raise``, or are
     there as nulls with the reason in a last column, ``csv.FAULT``; other formats have none: a file is whole or not.
 
@@ -48,9 +51,14 @@ def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "rai
     """
     with file.open() as stream:
         if file.suffix in READERS:
-            yield from READERS[file.suffix](stream, file.path, selection)
+            batches = READERS[file.suffix](stream, file.path, selection)
         else:
-            yield from csv_batches(stream, file.path, selection, bad_rows)
+            batches = csv_batches(stream, file.path, selection, bad_rows)
+        for batch in batches:
+            for name, value in file.partition.items():
+                others = batch.drop_columns([name]) if name in batch.schema.names else batch
+                batch = others.append_column(name, pa.repeat(value, batch.num_rows))
+            yield batch
 
 
 def read_header(files: Iterable[DataFile], bad_rows: BadRows = "raise") -> list[str]:
@@ -64,7 +72,7 @@ def read_header(files: Iterable[DataFile], bad_rows: BadRows = "raise") -> list[
     names: dict[str, None] = {}
     for file in files:
         header = next(table_batches(file, Selection(only=frozenset()), bad_rows))
-        names |= dict.fromkeys([*header.schema.names, *file.partition])
+        names |= dict.fromkeys(header.schema.names)
     return list(names)
 
 
@@ -95,7 +103,8 @@ class ReadSpec(NamedTuple):
         if isinstance(self.recipe, Columns) and self.recipe.target is not None:
             for at, column in enumerate(self.recipe.columns):
                 if column.kind != "number" and not (column.kind == "category" and self.unknown == "average"):
-                    valid[:, at] &= _is_code(values[:, at], len(column.levels) if column.kind == "category" else 2)
+                    codes, size = values[:, at], len(column.levels) if column.kind == "category" else 2
+                    valid[:, at] &= (codes >= 0) & (codes < size) & (codes == np.floor(codes))
                 if column.has_missing or self.unknown == "average":
                     valid[:, at] |= np.isnan(values[:, at])
         return valid
@@ -106,11 +115,20 @@ class ReadSpec(NamedTuple):
         return f"{self.recipe.input.dtype} of shape [{shape}], at least one row"
 
 
-def _is_code(values: Array, size: int) -> Array | bool:
-    is_whole: Array = values == np.floor(values)
-    if is_whole.all() and values.min(initial=0) >= 0 and values.max(initial=0) < size:  # as nearly always
-        return True
-    return (values >= 0) & (values < size) & is_whole
+class InputFile(NamedTuple):
+    """One file of an input: ``readable`` is the file itself, or what its rows were spilled or unpacked into.
+
+    ``bytes`` and ``mtime_ns`` are the file's own, from before it was read.
+    """
+
+    path: str
+    format: str
+    readable: str
+    first_row: int
+    rows: int
+    bytes: int
+    mtime_ns: int
+    label: float | None = None  # the class of all its rows, where the folder tells
 
 
 class Reject(NamedTuple):
@@ -124,13 +142,10 @@ class Reject(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Rows as the model takes them, of one file or of several small ones, and those that could not be read.
-
-    A reader counts rows within its file, ``inputs.batches`` within all of them.
-    """
+    """Rows as the model takes them, of one file or of several small ones, and those that could not be read."""
 
     X: Rows  # (n, …) in the dtype and shape of the model's input
-    row_ids: Array  # (n,) int64
+    row_ids: Array  # (n,) int64, counted through all files
     rejects: tuple[Reject, ...] = ()
     y_true: Array | None = None  # (n,) labels, or of a table's target float64, NaN if missing; None: there are none
     notes: tuple[str, ...] = ()
@@ -145,31 +160,33 @@ class Batch(NamedTuple):
 
 
 def make_batch(
+    file: InputFile,
     first: int,
     X: Rows,  # noqa: N803  (the book's letter)
-    valid_indices: Array | None = None,
-    rejects: dict[int, str] | None = None,
+    rejects: Mapping[int, str] = NO_REJECTS,
     passthrough: pa.Table | None = None,
-    **more: Any,
+    y_true: Array | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Batch:
     """Consecutive rows of a file from row ``first`` on.
 
-    ``X`` has those that could be read, at ``valid_indices`` among them (None: all); ``rejects`` are reasons by such an
-    index; ``passthrough`` is of all rows, read or not; ``more`` is what ``Batch`` has besides, of those in ``X``.
+    ``X`` has those that could be read, ``rejects`` why the others could not, by their indices among all of these rows,
+    of which ``passthrough`` and ``y_true`` are.
     """
-    if valid_indices is None:
-        return Batch(X, np.arange(first, first + len(X)), passthrough=passthrough, **more)
-    places = sorted(rejects or {})
-    ids: tuple[tuple[str | None, ...], ...] = ()
-    if passthrough is not None:
-        texts = passthrough.take(pa.array(places, pa.int64()))
-        ids = tuple(zip(*(column.to_pylist() for column in texts.columns), strict=True))
-        passthrough = passthrough.take(pa.array(valid_indices))
-    rejected = tuple(
-        Reject(first + at, "", first + at, (rejects or {})[at], ids[number] if ids else ())
-        for number, at in enumerate(places)
-    )
-    return Batch(X, first + valid_indices, rejected, passthrough=passthrough, **more)
+    row_ids = np.arange(file.first_row + first, file.first_row + first + len(X) + len(rejects))
+    rejected = tuple[Reject, ...]()
+    if file.label is not None:
+        y_true = np.full(len(row_ids), file.label)
+    if rejects:
+        places, valid = sorted(rejects), np.delete(np.arange(len(row_ids)), [*rejects])
+        ids = [{}] * len(places) if passthrough is None else passthrough.take(places).to_pylist()
+        rejected = tuple(
+            Reject(int(row_ids[at]), file.path, first + at, rejects[at], tuple(texts.values()))
+            for at, texts in zip(places, ids, strict=True)
+        )
+        row_ids, y_true = row_ids[valid], None if y_true is None else y_true[valid]
+        passthrough = None if passthrough is None else passthrough.take(valid)
+    return Batch(X, row_ids, rejected, y_true, notes, passthrough, (file.path,), np.zeros(len(X), np.int32))
 
 
 @dataclass(frozen=True)
@@ -183,7 +200,7 @@ class Format:
     name: str
     suffixes: tuple[str, ...]
     count: Callable[[Path, ReadSpec], int]
-    batches: Callable[[Path, int, int, ReadSpec], Iterator[Batch]]
+    batches: Callable[[InputFile, int, int, ReadSpec], Iterator[Batch]]
     tolerated_percent: int = 0  # of its rows may be rejected
     max_shard_rows: int = SHARD_ROWS
     unpack: Callable[[DataFile, Path, ReadSpec], None] | None = None
@@ -195,16 +212,16 @@ class Format:
         return max(1, min(self.max_shard_rows, SHARD_BYTES // spec.row_bytes))
 
 
-def encode_array(first: int, rows: Array, spec: ReadSpec, y_true: Array | None = None) -> Batch:
+def encode_array(file: InputFile, first: int, rows: Array, spec: ReadSpec, y_true: Array | None = None) -> Batch:
     """Raw rows ``(n, …)`` from row ``first`` on as the recipe encodes them; what it does not take is rejected."""
     values = spec.recipe.encode(rows)
     if values.shape != (rows.shape[:-1] if rows.shape[3:] == (1,) else rows.shape):  # one channel is as good as none
         note = pictures.changes((rows.shape[2], rows.shape[1]), pictures.mode_of(rows.shape[1:]), values.shape[1:])
-        return make_batch(first, values, y_true=y_true, notes=note * len(values))
+        return make_batch(file, first, values, y_true=y_true, notes=note * len(values))
     if values.dtype.kind != "f" or (is_valid := spec.is_valid(values).reshape(len(values), -1).all(axis=1)).all():
-        return make_batch(first, values, y_true=y_true)
-    valid, rejects = np.flatnonzero(is_valid), dict.fromkeys(np.flatnonzero(~is_valid).tolist(), "not a finite number")
-    return make_batch(first, values[valid], valid, rejects, y_true=None if y_true is None else y_true[valid])
+        return make_batch(file, first, values, y_true=y_true)
+    rejects = dict.fromkeys(np.flatnonzero(~is_valid).tolist(), "not a finite number")
+    return make_batch(file, first, values[is_valid], rejects, y_true=y_true)
 
 
 def check_fit(path: Path, dtype: Any, shape: tuple[int, ...], spec: ReadSpec) -> None:

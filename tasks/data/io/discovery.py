@@ -8,11 +8,9 @@ import json
 import os
 import shutil
 import tempfile
-import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from io import RawIOBase
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
@@ -20,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine.installing import pip_install
 from tasks.machine.telling import tell
-from tasks.machine.words import counted
+from tasks.machine.words import counted, listed
 from tasks.parameters.addresses import require_no_credentials
 from tasks.store import artifact_paths, fingerprints, predictions, regular_files
 from tasks.store.fingerprints import Fingerprint
@@ -35,12 +33,13 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 PARTIAL_SUFFIXES = (".tmp", ".part", ".partial", ".filepart", ".crdownload")  # of what somebody is still writing
 GZIP = ".gz"
 MAX_BUFFERED = 128 * 2**20  # bytes of an Arrow file, of which one record batch may be all
+CLOSED_FOLDERS = "left out folders that cannot be read"
+LINKS = "links to folders are not followed, name them to read them"
 UNREADABLE = "unreadable"  # in the place of a digest; why it is so is found when it is read
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 LISTED = 3  # names that a message has
 BLOCK_BYTES = 2**20
 CONNECT_SECONDS, READ_SECONDS = 10.0, 20.0  # in which a host must answer, and go on
-MIN_RATE, GRACE_SECONDS = 2**10, 30.0  # bytes a second that a host must send, and after how long that counts
 MAX_REASON = 300  # characters of a backend's own words, which may be several lines
 STATES = (
     "ETag", "etag", "Last-Modified", "LastModified", "last_modified", "mtime", "modified", "updated", "created",
@@ -63,12 +62,6 @@ class DataFile(NamedTuple):
     def is_remote(self) -> bool:
         """Whether it is at a URL."""
         return "://" in self.path
-
-    @property
-    def look(self) -> tuple[str, int, str]:
-        """What it has in it, as far as one can tell: what a host says of a file may be another after each upload."""
-        known = "" if self.is_remote else self.fingerprint.digest
-        return json.dumps(self.partition), self.fingerprint.bytes, known
 
     @property
     def name(self) -> str:
@@ -122,15 +115,14 @@ class DataFiles(NamedTuple):
         return hashlib.sha256(json.dumps(self.files).encode()).hexdigest()
 
     def by_content(self) -> Self:
-        """The same files in an order in which their names have no say; of remote ones only where sizes are equal."""
-        count = Counter(file.look for file in self.files)
+        """The same files in an order in which their names have a say only where all else is equal."""
 
-        def key(file: DataFile) -> tuple[object, ...]:
-            is_alone = count[file.look] == 1 or file.is_remote
-            whole = [] if is_alone else fingerprints.of([Path(file.path)], True, UNREADABLE)
-            return (*file.look, [each.digest for each in whole], file.path)
+        def look(file: DataFile) -> tuple[str, int, str, str]:
+            # what a host says of a file may be another after each upload
+            digest = "" if file.is_remote else file.fingerprint.digest
+            return json.dumps(file.partition), file.fingerprint.bytes, digest, file.path
 
-        return self._replace(files=tuple(sorted(self.files, key=key)))
+        return self._replace(files=tuple(sorted(self.files, key=look)))
 
 
 def is_table(path: Path) -> bool:
@@ -232,7 +224,7 @@ def _find_files(
         UsageError: nothing is there, or all of it lies in ``output``.
         DataError: no file can be read, or the name of one is not UTF-8.
     """
-    found, left_out = _search(path)
+    found, left_out = search_files(path)
     for reason, names in left_out.items():
         tell(f"{reason}: {len(names)}, first {min(names)}")
     is_ours = _whether_ours(base_folder(path), output)
@@ -281,7 +273,7 @@ def base_folder(path: Path) -> Path:
     return path.parent if path.is_file() else next(each for each in path.parents if not glob.has_magic(str(each)))
 
 
-def _search(path: Path) -> tuple[dict[Path, bool], dict[str, list[str]]]:
+def search_files(path: Path) -> tuple[dict[Path, bool], dict[str, list[str]]]:
     """The files that a path or glob stands for, and whether it names each itself; and what was left out, by reason.
 
     A pattern is one name or ``**`` a level; of a folder that matches it is everything below. Folders wait in a list,
@@ -305,15 +297,15 @@ def _search(path: Path) -> tuple[dict[Path, bool], dict[str, list[str]]]:
             places |= {at + 1} if at in places and pattern[at] == "**" else set()  # which stands for no folder, too
         try:
             with os.scandir(folder) as entries:
-                listed = list(entries)
+                inside = list(entries)
         except OSError as error:
-            left_out["left out folders that cannot be read"].append(f"{shown(folder)}: {error.strerror}")
+            left_out[CLOSED_FOLDERS].append(f"{shown(folder)}: {error.strerror}")
             continue
-        for entry in listed:
+        for entry in inside:
             each, matched = Path(entry.path), {at for at in places if _matches(entry.name, names[at])}
             if matched and holds(entry.is_dir):
                 if entry.is_symlink():
-                    left_out["links to folders are not followed, name them to read them"].append(shown(each))
+                    left_out[LINKS].append(shown(each))
                 else:
                     waiting.append((each, {at if names[at] == "**" else at + 1 for at in matched}))
             elif matched & {last, last + 1}:
@@ -353,9 +345,9 @@ def require_whole(path: Path) -> None:
         DataError: something is, or seems so since it was never ended.
     """
     if glob.has_magic(str(path)) and not path.exists():
-        found = [*_search(path if path.name == "**" else path.with_name(f"{path.name}*"))[0]]
+        found = [*search_files(path if path.name == "**" else path.with_name(f"{path.name}*"))[0]]
     elif path.is_dir():
-        found = [*_search(path)[0]]
+        found = [*search_files(path)[0]]
     else:
         beside = (Path(f"{path}{suffix}") for suffix in ("", *PARTIAL_SUFFIXES))
         found = [each for each in beside if each.exists()]
@@ -370,9 +362,8 @@ def refuse_partial(paths: Iterable[str]) -> None:
     """
     partial = sorted(path for path in paths if path.lower().endswith(PARTIAL_SUFFIXES))
     if partial:
-        more = f" and {len(partial) - LISTED:,} more" if len(partial) > LISTED else ""
         raise DataError(
-            f"half written, by the name: {', '.join(map(shown, partial[:LISTED]))}{more}",
+            f"half written, by the name: {listed([*map(shown, partial)], LISTED)}",
             "files that are whole",
             "run it again once they are, or remove what nobody writes any more",
         )
@@ -398,41 +389,14 @@ def _list_remote(url: str, is_data: Callable[[Path], bool]) -> list[Fingerprint]
         return [_fingerprint(files, each) for each in paths]
 
 
-@contextmanager
-def _open_remote(url: str) -> Iterator[Any]:
+def _open_remote(url: str) -> Any:
     """The bytes of a file, from the first to the last: its host need not know how to send parts.
 
     Raises:
         DataError: the host does not answer, or the file is gone.
     """
     with _reaching(url):
-        stream = _open(*_file_system(url))
-    with stream:
-        yield _Timed(stream)
-
-
-class _Timed(RawIOBase):
-    """A stream that is given up where its host sends next to nothing for long."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream, self._started, self._bytes = stream, time.monotonic(), 0
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Read into a buffer.
-
-        Raises:
-            TimeoutError: bytes come too slowly.
-        """
-        count: int = self._stream.readinto(buffer)
-        self._bytes += count
-        seconds = time.monotonic() - self._started
-        if seconds > GRACE_SECONDS and self._bytes < MIN_RATE * seconds:
-            raise TimeoutError(f"its host sent {self._bytes:,} bytes in {seconds:.0f} s")
-        return count
+        return _open(*_file_system(url))
 
 
 def _open(files: Any, path: str) -> Any:
@@ -463,7 +427,7 @@ def _fingerprint(files: Any, path: str) -> Fingerprint:
         digest = hashlib.sha256(json.dumps(state).encode())
     else:
         with _open(files, path) as stream:
-            digest = hashlib.file_digest(_Timed(stream), "sha256")
+            digest = hashlib.file_digest(stream, "sha256")
     return Fingerprint(files.unstrip_protocol(path), int(facts["size"] or 0), 0, digest.hexdigest())
 
 

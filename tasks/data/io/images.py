@@ -9,7 +9,6 @@ import json
 import math
 import os
 import re
-import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -23,21 +22,19 @@ from numpy.typing import NDArray
 
 from tasks.data.io import arrays, pictures, tabular
 from tasks.data.io.arrays import StoredArray
+from tasks.data.io.discovery import CLOSED_FOLDERS, LINKS, search_files
 from tasks.data.io.file_errors import reading
 from tasks.data.io.pictures import Item, Shape
 from tasks.data.levels import sort_levels
 from tasks.data.report import Finding, error, note
-from tasks.data.split import TEST, TRAINING, VALIDATION
+from tasks.data.split import SPLIT_WORDS, TEST, TRAINING, VALIDATION
 from tasks.errors import DataError
 from tasks.machine import cores, processes, progress
 from tasks.machine.arrays import Array
+from tasks.machine.words import listed
 from tasks.store import fingerprints, regular_files
 from tasks.store.regular_files import shown
 
-SPLIT_WORDS = {
-    "train": TRAINING, "training": TRAINING, "test": TEST, "testing": TEST, "t10k": TEST,
-    "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION,
-}  # fmt: skip
 LONGEST = 5  # names that a message has
 LEFT_OUT = {
     "stray-files": "what lies beside the folders of classes or of parts",
@@ -82,55 +79,47 @@ class LabelledImages(NamedTuple):
 # Folders of pictures (torchvision's ``ImageFolder``), maybe below ``train/`` and ``test/``.
 
 
-class _Folder(NamedTuple):
-    """Pictures of one class that lie side by side."""
-
-    path: str
-    label: int
-    split_id: int
-    names: NDArray[np.bytes_]
-
-
 def find_pictures(folder: Path) -> LabelledImages:
     """The pictures below a folder, in the order of their own names, as numbers are where arrays were written out.
 
     Of equal names the first is that of the first class, and in a class that of the deepest folder. A link to the folder
     of a class is followed, unless it leads to what it lies in.
     """
-    parts, found, classes = _split_folders(folder), list[_Folder](), dict[str, int]()
-    left_out: dict[str, list[str]] = {rule: [] for rule in LEFT_OUT}
+    parts, left_out = _split_folders(folder), {rule: list[str]() for rule in LEFT_OUT}
+    found, classes = list[tuple[str, str, int]](), set[str]()  # path, class and split of each picture
     digest = hashlib.sha256()  # of all pictures: there may be millions
-    for path, names, split_id, files in _walk_classes(folder, parts, left_out):
-        names_here = []
-        for name in files:
-            file = f"{path}{os.sep}{name}"
-            if not name.lower().endswith(pictures.SUFFIXES):
-                left_out["other-files"].append(file)
-            elif facts := _stat_file(file):
-                digest.update(os.fsencode(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\0"))
-                names_here.append(os.fsencode(name))
-        label = classes.setdefault(names[0], len(classes))
-        found.append(_Folder(path, label, split_id, np.array(names_here, np.bytes_)))
-    found.reverse()
+    for class_folder, split_id in _list_classes(folder, parts, left_out):
+        classes.add(class_folder.name)
+        files, faults = search_files(class_folder)
+        left_out["links"] += faults[LINKS]
+        left_out["closed-folder"] += faults[CLOSED_FOLDERS]
+        for path in map(str, files):
+            if path.lower().endswith(pictures.SUFFIXES):
+                found.append((path, class_folder.name, split_id))
+            else:
+                left_out["other-files"].append(path)
+
+    def order(picture: tuple[str, str, int]) -> tuple[bytes, bytes]:
+        place, name = os.path.split(os.fsencode(picture[0]))
+        return name, place + b"/\xff"  # after what lies in folders of this one
+
+    found.sort(key=order)
+    for path, *_ in found:
+        with suppress(OSError):
+            facts = os.stat(path)  # noqa: PTH116  (there may be millions)
+            digest.update(os.fsencode(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\0"))
     digest.update(str([parts, sorted(classes)]).encode(errors="surrogateescape"))
-    all_names = np.concatenate([np.array([], np.bytes_), *(each.names for each in found)])
-    order = np.argsort(all_names, kind="stable")  # as strings, the paths would be as large as small images
-    all_names = all_names[order]
-    numbers = np.repeat(np.arange(len(found), dtype=np.int32), [len(each.names) for each in found])[order]
-    step = min(MOST_FILES, max(FEWEST_FILES, math.ceil(len(all_names) / FILE_JOBS)))
-
-    def path_of(at: int) -> str:
-        return f"{found[numbers[at]].path}{os.sep}{os.fsdecode(all_names[at])}"
-
+    numbers = {name: number for number, name in enumerate(sorted(classes))}
+    step = min(MOST_FILES, max(FEWEST_FILES, math.ceil(len(found) / FILE_JOBS)))
     return LabelledImages(
         source=str(folder),
         fingerprint=digest.hexdigest(),
-        class_names=tuple(map(shown, classes)),
-        labels=np.array([each.label for each in found], np.int64)[numbers],
-        split_ids=np.array([each.split_id for each in found], np.uint8)[numbers] if len(parts) > 1 else None,
-        num_files=len(numbers),
-        blocks=lambda: ([*map(path_of, range(len(numbers))[at : at + step])] for at in range(0, len(numbers), step)),
-        place=lambda at: _in_a_line(path_of(at)),
+        class_names=tuple(map(shown, numbers)),
+        labels=np.array([numbers[class_name] for _, class_name, _ in found], np.int64),
+        split_ids=np.array([split_id for *_, split_id in found], np.uint8) if len(parts) > 1 else None,
+        num_files=len(found),
+        blocks=lambda: ([path for path, *_ in found[at : at + step]] for at in range(0, len(found), step)),
+        place=lambda at: _in_a_line(found[at][0]),
         findings=tuple(_findings(left_out)),
         other_files=(*left_out["other-files"], *left_out["stray-files"]),
     )
@@ -152,44 +141,22 @@ def _split_folders(folder: Path) -> dict[Path, int]:
     return dict(zip(found, _with_test([*found.values()]), strict=True))
 
 
-def _walk_classes(
-    folder: Path, parts: dict[Path, int], left_out: dict[str, list[str]]
-) -> Iterator[tuple[str, tuple[str, ...], int, list[str]]]:
-    """Every folder of a class, its path from the class on, its split and its files; what is none is ``left_out``."""
+def _list_classes(folder: Path, parts: dict[Path, int], left_out: dict[str, list[str]]) -> Iterator[tuple[Path, int]]:
+    """The folder of each class, and its split; what lies beside them is ``left_out``."""
 
     def note_closed(fault: OSError) -> None:
-        left_out["closed-folder"].append(f"{shown(fault.filename)} ({fault.strerror})")
+        left_out["closed-folder"].append(f"{shown(fault.filename)}: {fault.strerror}")
 
-    waiting = [str(folder)]
-    while waiting:  # however deep: os.walk calls itself for each level
-        path = waiting.pop()
-        _, folders, files = next(os.walk(path, onerror=note_closed), ("", [], []))
-        names, files = Path(path).relative_to(folder).parts, sorted(name for name in files if name[0] != ".")
-        inner = {f"{path}{os.sep}{name}" for name in folders if not name.startswith((".", "__MACOSX"))}
-        if folder not in parts and not names:  # the parts lie here, and classes in them
-            strays = {each for each in inner if Path(each) not in parts}
-            left_out["stray-files"] += strays
-            inner -= strays
-        of_class = names if folder in parts else names[1:]
-        links = {
-            each
-            for each in filter(os.path.islink, inner)
-            if of_class or Path(path).resolve().is_relative_to(Path(each).resolve())
-        }
-        left_out["links"] += links
-        waiting += sorted(inner - links)
-        if of_class:
-            yield path, of_class, parts.get(folder / names[0], TRAINING), files
-        else:
-            left_out["stray-files"] += [f"{path}{os.sep}{name}" for name in files]
-
-
-def _stat_file(path: str) -> os.stat_result | None:
-    """What the system knows of a regular file; None of all else, such as a link that leads nowhere."""
-    with suppress(OSError):
-        facts = os.stat(path)  # noqa: PTH116  (there may be millions)
-        return facts if stat.S_ISREG(facts.st_mode) else None
-    return None
+    for place in dict.fromkeys([folder, *parts]):
+        _, folders, files = next(os.walk(place, onerror=note_closed), ("", [], []))
+        left_out["stray-files"] += [str(place / name) for name in files if name[0] != "."]
+        for path in sorted(place / name for name in folders if not name.startswith((".", "__MACOSX"))):
+            if path.is_symlink() and place.resolve().is_relative_to(path.resolve()):
+                left_out["links"].append(str(path))
+            elif place in parts:
+                yield path, parts[place]
+            elif path not in parts:  # in which classes lie
+                left_out["stray-files"].append(str(path))
 
 
 def _in_a_line(path: str) -> str:
@@ -199,8 +166,7 @@ def _in_a_line(path: str) -> str:
 def _findings(left_out: dict[str, list[str]]) -> Iterator[Finding]:
     for rule, paths in left_out.items():
         if paths:
-            more = f" and {len(paths) - LONGEST:,} more" if len(paths) > LONGEST else ""
-            found = f"{LEFT_OUT[rule]} ({len(paths):,}): {', '.join(map(_in_a_line, sorted(paths)[:LONGEST]))}{more}"
+            found = f"{LEFT_OUT[rule]} ({len(paths):,}): {listed([*map(_in_a_line, sorted(paths))], LONGEST)}"
             if rule == "closed-folder":
                 yield error(rule, None, found, "readable ones", "see permissions")
             else:

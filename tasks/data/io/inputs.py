@@ -1,16 +1,22 @@
-"""Inputs of a prediction: their files counted, what has no middle to start from spilled, rows read from anywhere on."""
+"""Inputs of a prediction: how each format is counted and read, and the rows of all files from anywhere on.
 
+What has no middle to start from is spilled first. What is in files is read by ``tasks.data.io`` as for training.
+"""
+
+import math
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.data.io import tabular
+from tasks.data.io import arrays, images, pictures, tabular
+from tasks.data.io.arrays import StoredArray
 from tasks.data.io.batches import (
     CHUNK_BYTES,
     SINGLE_VALUES,
@@ -18,7 +24,10 @@ from tasks.data.io.batches import (
     UNKNOWN,
     Batch,
     Format,
+    InputFile,
     ReadSpec,
+    check_fit,
+    encode_array,
     make_batch,
     read_header,
     table_batches,
@@ -35,16 +44,18 @@ from tasks.data.io.discovery import (
     is_picture,
 )
 from tasks.data.io.file_errors import broken, changed
-from tasks.data.io.image_formats import IDX, IMAGE_FORMATS, PICTURES, classes_of_folders
 from tasks.data.io.tabular import MAX_ROWS, Selection, kind_of
 from tasks.data.levels import find_levels
-from tasks.data.recipe import Column, Columns
+from tasks.data.prepared_splits import SPLIT_KEY
+from tasks.data.recipe import Column, Columns, Pixels
 from tasks.errors import DataError, UsageError
 from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
 from tasks.machine.words import counted, listed
+from tasks.serving.task import Regression
 from tasks.store import atomic, regular_files
 from tasks.store.fingerprints import Fingerprint
+from tasks.store.regular_files import shown
 
 VALUE = "single value"  # of what is only copied or compared
 FITS = {
@@ -54,6 +65,7 @@ FITS = {
     VALUE: SINGLE_VALUES,
 }  # a kind of the recipe: what a column of a file that keeps types may be
 SHOWN = 40  # characters of a value
+MOST_PICTURES, MOST_PACKED_PICTURES = 2**11, 2**13  # of a shard
 NESTED = "unsupported"  # the kind of a column of lists and the like
 
 
@@ -132,7 +144,7 @@ def tell_of_header(header: Collection[str], spec: ReadSpec) -> None:
         tell("columns stand in another order than at training: they are found by name")
 
 
-def encode(first: int, batch: pa.RecordBatch, spec: ReadSpec) -> Batch:
+def encode(file: InputFile, first: int, batch: pa.RecordBatch, spec: ReadSpec) -> Batch:
     """A batch of a table, whose first row is ``first`` of its file, as the model's input.
 
     Values that do not fit are rejects, with the column and the value.
@@ -152,14 +164,8 @@ def encode(first: int, batch: pa.RecordBatch, spec: ReadSpec) -> Batch:
             name, column = columns[at]
             faults.setdefault(row, f"{name} is {_describe(arrays[at][row].as_py(), values[row, at], column)}")
     ids = {name: pc.cast(_column(batch, name), pa.string()) for name in spec.ids}
-    passthrough, y_true = pa.table(ids) if ids else None, _encode_target(batch, spec)
-    if not faults:
-        return make_batch(first, values, passthrough=passthrough, y_true=y_true)
-    is_valid = np.ones(len(values), bool)
-    is_valid[[*faults]] = False
-    places = np.flatnonzero(is_valid)
-    y_true = None if y_true is None else y_true[places]
-    return make_batch(first, values[places], places, faults, passthrough, y_true=y_true)
+    known = values[np.delete(np.arange(len(values)), [*faults])] if faults else values
+    return make_batch(file, first, known, faults, pa.table(ids) if ids else None, _encode_target(batch, spec))
 
 
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
@@ -220,11 +226,12 @@ def _count_parquet(path: Path, spec: ReadSpec) -> int:
         return int(file.metadata.num_rows)
 
 
-def _parquet_batches(path: Path, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
+def _parquet_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
     categories = [name for name, column in feature_columns(spec).items() if column.kind == "category"]
     names = [*(select_columns(spec).only or ())]  # of which the target need not be there
-    for first, rows in tabular.read_parquet(path, names, start, stop, spec.chunk_rows, CHUNK_BYTES, categories):
-        yield encode(first, rows, spec)
+    how = names, start, stop, spec.chunk_rows, CHUNK_BYTES, categories
+    for first, rows in tabular.read_parquet(Path(file.readable), *how):
+        yield encode(file, first, rows, spec)
 
 
 def spill_table(file: DataFile, target: Path, spec: ReadSpec) -> None:
@@ -237,9 +244,6 @@ def spill_table(file: DataFile, target: Path, spec: ReadSpec) -> None:
     selection, seen, has_header = select_columns(spec), dict[str, pa.DataType](), file.suffix not in JSON_SUFFIXES
     with atomic.replacing(target) as temporary, pa.OSFile(str(temporary), "wb") as sink:
         for batch in table_batches(file, selection, "reject"):
-            for name, value in file.partition.items():
-                others = batch.drop_columns([name]) if name in batch.schema.names else batch
-                batch = others.append_column(name, pa.repeat(value, batch.num_rows))
             if has_header and not seen:
                 check_columns(file.path, batch.schema, spec, file.suffix in TYPED_SUFFIXES)
             nested = {name for name, type_ in seen.items() if kind_of(type_) == NESTED}
@@ -253,12 +257,12 @@ def _count_spilled(path: Path, spec: ReadSpec) -> int:
     return sum(batch.num_rows for batch in tabular.map_batches(path))
 
 
-def _spilled_batches(path: Path, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
+def _spilled_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
     first = 0
-    for batch in tabular.map_batches(path):
+    for batch in tabular.map_batches(Path(file.readable)):
         low, high = max(start - first, 0), min(stop - first, batch.num_rows)
         for at in range(low, high, spec.chunk_rows):
-            yield encode(first + at, batch.slice(at, min(spec.chunk_rows, high - at)), spec)
+            yield encode(file, first + at, batch.slice(at, min(spec.chunk_rows, high - at)), spec)
         first += batch.num_rows
 
 
@@ -272,8 +276,199 @@ SPILLED = Format(
     unpack=spill_table,
     unpacked_suffix=".arrows",
 )
+
+
+# Images and raw rows, whose truth is in labels beside them
+
+
+def y_true(labels: Array, spec: ReadSpec, names: tuple[str, ...] = ()) -> Array:
+    """The class of each row ``(n,)`` float64 by its label: a name, or a whole number; NaN is none, -1 one of no model.
+
+    Numbers stand for ``names``, in order; without them they are the classes' own names, if those are whole numbers, or
+    else their places.
+    """
+    if labels.dtype.kind in "iu" and not names and not all(map(str.isdecimal, spec.class_names or ("",))):
+        return np.where(labels < 0, math.nan, labels)
+    classes, codes = images.classes_of_labels(labels, names)
+    places = {"": math.nan, "-1": math.nan} | {name: float(place) for place, name in enumerate(spec.class_names)}
+    return np.array([places.get(name, UNKNOWN) for name in classes])[codes]
+
+
+def classes_of_folders(files: list[Path], base: Path, spec: ReadSpec) -> list[float] | None:
+    """The class of each file by the outermost folder below ``base``, or ``base`` itself, that is called like one.
+
+    None where any lies in no such folder, which is said where others do.
+    """
+    places = {name: float(place) for place, name in enumerate(spec.class_names)}
+    names = ((*path.relative_to(base).parent.parts, base.name) for path in files)
+    found = [next((places[name] for name in each if name in places), UNKNOWN) for each in names]
+    if UNKNOWN not in found:
+        return found
+    others = [path for path, place in zip(files, found, strict=True) if place == UNKNOWN]
+    if len(others) < len(files):
+        where = f"{counted(len(others), 'picture')} in no folder of a class, the first is {shown(others[0])}"
+        tell(f"accuracy is not told: {where}")
+    return None
+
+
+# Arrays
+
+
+def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
+    """The rows of a user's file, and their truth ``(n,)`` where it brings labels along.
+
+    In an archive they are called as the model's input, or as Keras calls test images, or are the only array.
+
+    Raises:
+        DataError: the recipe does not take such rows, or labels are none of them.
+    """
+    suffix, is_of_images, labels, names = path.suffix.lower(), isinstance(spec.recipe, Pixels), None, tuple[str, ...]()
+    if suffix == ".npy":
+        rows, is_of_images = arrays.open_npy(path), False
+    elif suffix in (".npz", ".safetensors"):
+        file, name = arrays.open_arrays(path), spec.recipe.input.name
+        pairs = {name: spec.y_name} | (dict(images.label_pairs(("", "test"))) if is_of_images else {})
+        found = next((each for each in (*pairs, *(file if len(file) == 1 else ())) if each in file), None)
+        if found is None:
+            expected = f"one named {name}{' or x_test' if is_of_images else ''}, or only one"
+            raise DataError(f"{path} holds arrays {sorted(file)}", expected, "rename it")
+        rows = file[found]()
+        if (of_rows := pairs.get(found)) in file:
+            labels = path, file[of_rows]()
+        is_of_images = is_of_images and SPLIT_KEY not in file  # in a prepared split are the places of classes
+        names = images.read_class_names(path, file) if is_of_images else ()
+    else:
+        rows, is_of_images, names = arrays.open_idx(path), True, images.read_class_names(path)
+        if beside := arrays.idx_labels_beside(path):
+            labels = beside, arrays.open_idx(beside, 1)
+    if not rows.shape:
+        raise broken(path, "it holds a single number")
+    check_fit(path, rows.dtype, rows.shape[1:], spec)
+    if not spec.y_name or not labels:
+        return rows, None
+    kinds = "iuf" if spec.y_name == Regression.target else "iuU" if is_of_images else "iu"
+    values = images.read_labels(*labels, len(rows), kinds)
+    if not is_of_images:
+        return rows, values
+    known = y_true(values, spec, names)
+    return rows, known if (known >= 0).any() else None
+
+
+def _unpack(file: DataFile, target: Path, spec: ReadSpec) -> None:
+    arrays.unpack(_open_rows(Path(file.path), spec)[0], target)
+
+
+def _count_rows(path: Path, spec: ReadSpec) -> int:
+    return len(_open_rows(path, spec)[0])
+
+
+def _array_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
+    array, truth = _open_rows(Path(file.path), spec)
+    if file.readable != file.path:
+        array = arrays.open_npy(Path(file.readable))
+    step = max(1, min(spec.chunk_rows, CHUNK_BYTES // array.row_bytes))
+    is_as_taken = spec.recipe.input.dtype == "uint8" and array.shape[1:] == spec.recipe.input.shape
+    for first in range(start, stop, step):
+        rows = array[first : min(first + step, stop)]
+        y = None if truth is None else truth[first : first + len(rows)]
+        if is_as_taken:  # read later, batch by batch, by the model
+            yield make_batch(file, first, rows, y_true=y)
+        else:  # of numbers it must be seen which are finite
+            yield encode_array(file, first, np.asarray(rows), spec, y)
+
+
+ARRAY = partial(Format, count=_count_rows, batches=_array_batches, unpack=_unpack, unpacked_suffix=".npy")
+IDX = ARRAY("idx", (".idx", ".gz"), is_packed=arrays.is_gzip)
+NPY = ARRAY("npy", (".npy",), is_packed=lambda path: arrays.open_npy(path).is_fortran)
+NPZ = ARRAY("npz", (".npz",))
+SAFETENSORS = ARRAY("safetensors", (".safetensors",), is_packed=lambda path: False)
+
+
+# Pictures
+
+
+def _decode(
+    file: InputFile,
+    first: int,
+    items: Sequence[pictures.Item],
+    names: list[str],
+    spec: ReadSpec,
+    passthrough: pa.Table | None = None,
+    y_true: Array | None = None,
+) -> Batch:
+    """Pictures, what each is called in a reason, and what is known of each ``(n,)``, as a batch."""
+    shape = spec.recipe.input.shape
+    pixels, facts, reasons = pictures.decode_pictures(items, shape)
+    notes = tuple(
+        note
+        for _, _, width, height, mode, _, _ in facts[facts["is_readable"]].tolist()
+        for note in pictures.changes((width, height), mode.decode(), shape)
+    )
+    rejects = {at: f"{names[at]} is no picture: {reason}" for at, reason in reasons.items()}
+    return make_batch(
+        file, first, pixels[facts["is_readable"]] if rejects else pixels, rejects, passthrough, y_true, notes
+    )
+
+
+def _count_picture(path: Path, spec: ReadSpec) -> int:
+    if not isinstance(spec.recipe, Pixels):
+        raise UsageError(f"{path} is a picture", f"{spec.describe()}", "name a model of images with --name")
+    return 1
+
+
+def _picture(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
+    yield _decode(file, 0, [file.path], ["it"], spec)  # its path is told beside
+
+
+def _count_packed(path: Path, spec: ReadSpec) -> int:
+    with images.open_parquet(path) as file:
+        schema, rows = file.schema_arrow, int(file.metadata.num_rows)
+    expected, action = "", "name another with --id-column"
+    if faults := [
+        name
+        for name in spec.ids
+        if schema.names.count(name) != 1 or tabular.kind_of(schema.field(name).type) not in SINGLE_VALUES
+    ]:
+        expected = f"one column {faults[0]} of single values"
+    if images.image_column(schema, spec.columns) is None:
+        expected = "a column of pictures: structs of bytes and path, as the library datasets writes them"
+        action = "write the images as .npy or as picture files, or name the column with --columns"
+    if expected:
+        raise DataError(f"{path} has columns {tabular.describe_schema(schema)}", expected, action)
+    return rows
+
+
+def _packed(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
+    path = Path(file.path)
+    with images.open_parquet(path) as parquet:
+        schema = parquet.schema_arrow
+    image, (label, names) = str(images.image_column(schema, spec.columns)), images.class_column(schema)
+    labels = [label] if label and spec.y_name and {*names} <= {*spec.class_names} else []
+    used = list(dict.fromkeys([image, *spec.ids, *labels]))
+    for first, batch in tabular.read_parquet(path, used, start, stop, spec.chunk_rows, CHUNK_BYTES):
+        structs = [each or {} for each in batch.column(image).to_pylist()]
+        ids = {name: pc.cast(batch.column(name), pa.string()) for name in spec.ids}
+        known = images.label_values(batch.column(label)) if labels else None
+        yield _decode(
+            file,
+            first,
+            [each.get("bytes") or b"" for each in structs],
+            [each.get("path") or "it" for each in structs],
+            spec,
+            pa.table(ids) if ids else None,
+            None if known is None else y_true(known, spec, names),
+        )
+
+
+PICTURE = Format("picture", pictures.SUFFIXES, _count_picture, _picture, TOLERATED_PERCENT, MOST_PICTURES)
+PICTURES = Format("pictures in parquet", (), _count_packed, _packed, TOLERATED_PERCENT, MOST_PACKED_PICTURES)
+
+
+# All formats
+
+
 TABLES = (PARQUET, SPILLED)
-FORMATS = {each.name: each for each in (*TABLES, *IMAGE_FORMATS)}
+FORMATS = {each.name: each for each in (*TABLES, IDX, NPY, NPZ, SAFETENSORS, PICTURE, PICTURES)}
 BY_SUFFIX = {suffix: each for each in FORMATS.values() for suffix in each.suffixes}
 
 
@@ -302,22 +497,6 @@ def find_inputs(source: str, output: Path | None = None, full_digest: bool = Fal
 # All files of an input
 
 
-class InputFile(NamedTuple):
-    """One file of an input: ``readable`` is the file itself, or what its rows were spilled or unpacked into.
-
-    ``bytes`` and ``mtime_ns`` are the file's own, from before it was read.
-    """
-
-    path: str
-    format: str
-    readable: str
-    first_row: int
-    rows: int
-    bytes: int
-    mtime_ns: int
-    label: float | None = None  # the class of all its rows, where the folder tells
-
-
 def count_inputs(files: Sequence[DataFile], spec: ReadSpec, spill: Path, base: Path | None = None) -> list[InputFile]:
     """Count the rows of every file; spill into the folder ``spill`` what cannot be read from the middle.
 
@@ -340,7 +519,9 @@ def count_inputs(files: Sequence[DataFile], spec: ReadSpec, spill: Path, base: P
                 kind.unpack(file, readable, spec)
         if number == 0 and kind in TABLES and recipe_of(spec).target is not None:
             tell_of_header(read_header([file], "reject"), spec)
-        rows = _count(path, kind, readable, spec)
+        rows = kind.count(readable, spec)
+        if not 0 <= rows <= MAX_ROWS:
+            raise broken(path, f"it promises {rows} rows")
         label = labels[number] if labels else None
         facts = file.fingerprint
         inputs.append(InputFile(file.path, kind.name, str(readable), first, rows, facts.bytes, facts.mtime_ns, label))
@@ -383,17 +564,6 @@ def check_header(file: DataFile, spec: ReadSpec) -> None:
         check_columns(file.path, schema, spec, keeps_types=False)
 
 
-def _count(path: Path, kind: Format, readable: Path, spec: ReadSpec) -> int:
-    try:
-        rows = kind.count(readable, spec)
-    except DataError as error:  # the user knows nothing of what it was unpacked into
-        expected = error.expected.replace(f"whole {readable.suffix}", f"whole {path.suffix}")
-        raise DataError(error.found.replace(str(readable), str(path)), expected, error.action) from error
-    if not 0 <= rows <= MAX_ROWS:
-        raise broken(path, f"it promises {rows} rows")
-    return rows
-
-
 def check_unchanged(files: Iterable[InputFile | Fingerprint]) -> None:
     """Whether files on this machine are still as they were seen.
 
@@ -425,18 +595,17 @@ def tolerated_rejects(inputs: list[InputFile]) -> int:
 
 def batches(inputs: list[InputFile], start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
     """The rows ``start`` to ``stop`` of all files, in order, a bounded number at a time."""
-    waiting: list[tuple[InputFile, Batch]] = []
+    waiting: list[Batch] = []
     size = 0
     for file in inputs:
         first, last = max(start, file.first_row), min(stop, file.first_row + file.rows)
         if first >= last:
             continue
-        kind = FORMATS[file.format]
-        for batch in kind.batches(Path(file.readable), first - file.first_row, last - file.first_row, spec):
+        for batch in FORMATS[file.format].batches(file, first - file.first_row, last - file.first_row, spec):
             size += batch.num_rows
             if size < spec.chunk_rows:  # no file stays open while its rows wait for those of others
                 batch = batch._replace(X=np.asarray(batch.X))
-            waiting.append((file, batch))
+            waiting.append(batch)
             if size >= spec.chunk_rows:
                 yield _join(waiting)
                 waiting, size = [], 0
@@ -444,27 +613,20 @@ def batches(inputs: list[InputFile], start: int, stop: int, spec: ReadSpec) -> I
         yield _join(waiting)
 
 
-def _join(parts: list[tuple[InputFile, Batch]]) -> Batch:
-    """Batches of some files as one, whose rows are counted through all files and are known by the paths of theirs."""
-    places = {path: at for at, path in enumerate(dict.fromkeys(file.path for file, _ in parts))}  # each once
-    sizes = [len(batch.row_ids) for _, batch in parts]
-    truths = [
-        truth
-        for file, batch in parts
-        if (truth := batch.y_true if file.label is None else np.full(len(batch.row_ids), file.label)) is not None
-    ]
-    tables = [batch.passthrough for _, batch in parts]
+def _join(parts: list[Batch]) -> Batch:
+    """Batches of some files as one."""
+    if len(parts) == 1:
+        return parts[0]
+    places = {path: at for at, path in enumerate(dict.fromkeys(path for part in parts for path in part.sources))}
+    truths = [part.y_true for part in parts if part.y_true is not None]
+    tables = [part.passthrough for part in parts]
     return Batch(
-        X=parts[0][1].X if len(parts) == 1 else np.concatenate([batch.X for _, batch in parts]),
-        row_ids=np.concatenate([batch.row_ids + file.first_row for file, batch in parts]),
-        rejects=tuple(
-            each._replace(row=file.first_row + each.source_row, source=file.path)
-            for file, batch in parts
-            for each in batch.rejects
-        ),
+        X=np.concatenate([part.X for part in parts]),
+        row_ids=np.concatenate([part.row_ids for part in parts]),
+        rejects=tuple(reject for part in parts for reject in part.rejects),
         y_true=np.concatenate(truths) if len(truths) == len(parts) else None,
-        notes=tuple(note for _, batch in parts for note in batch.notes),
+        notes=tuple(note for part in parts for note in part.notes),
         passthrough=None if tables[0] is None else pa.concat_tables(tables),
         sources=tuple(places),
-        source_index=np.repeat(np.array([places[file.path] for file, _ in parts], np.int32), sizes),
+        source_index=np.concatenate([part.source_index + places[part.sources[0]] for part in parts]),
     )

@@ -18,6 +18,7 @@ from tasks.data.report import Finding, error, note
 from tasks.errors import DataError
 from tasks.machine.words import counted
 
+SHOWN = 40  # characters of a value
 KIND_WORDS: dict[Kind, str] = {"number": "a number", "boolean": "true or false", "text": "text", "date": "a date"}
 
 
@@ -34,25 +35,14 @@ class Table:
     files: DataFiles
     starts: NDArray[np.int64]  # (files + 1,) first row of each file, and the number of all rows
     findings: tuple[Finding, ...]
-    ignored: frozenset[str] = frozenset()  # columns that are there and were not read, as it was asked
-    others: tuple[str, ...] = ()  # columns that were not read because they were not asked for
+    header: tuple[str, ...] = ()  # all columns that a model can take, be they read or not
     _levels: dict[str, Levels] = field(default_factory=dict)  # of dictionaries, once they were counted
     _limits: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    @property
-    def names(self) -> list[str]:
-        """All columns that are not ignored."""
-        return [*self.data.column_names, *self.others]
-
-    def place(self, row: int) -> tuple[str, int]:
-        """The file of a row, and its number there; both count from 0."""
-        file = int(np.searchsorted(self.starts, row, side="right")) - 1
-        return self.files.files[file].path, row - int(self.starts[file])
-
     def named(self, row: int) -> str:
-        """A row in words."""
-        path, number = self.place(row)
-        return f"row {number:,} of {path}"
+        """A row in words: its number in its file, from 0, and the file."""
+        file = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return f"row {row - self.starts[file]:,} of {self.files.files[file].path}"
 
     def is_text(self, name: str) -> bool:
         """Whether a column is text, a dictionary or not."""
@@ -70,7 +60,9 @@ class Table:
     def limits(self, name: str) -> tuple[float, float]:
         """The smallest and the largest value of a column of numbers or booleans; NaN where there is none."""
         if name not in self._limits:
-            self._limits[name] = statistics.min_max(self.data[name])
+            values = statistics.to_numbers(self.data[name])
+            low, high = np.fmin.reduce(values, initial=np.nan), np.fmax.reduce(values, initial=np.nan)
+            self._limits[name] = float(low), float(high)
         return self._limits[name]
 
     def number_share(self, name: str) -> float:
@@ -79,12 +71,11 @@ class Table:
         is_number = tabular.parse_numbers(levels.values).is_valid().to_numpy(zero_copy_only=False)
         return float(levels.counts[is_number].sum() / max(1, levels.counts.sum()))
 
-    def first_no_number(self, name: str) -> tuple[int, str] | None:
-        """The first row of a text column whose value does not read as a number, and the value."""
+    def example_of_text(self, name: str) -> str:
+        """The first value of a text column that reads as no number, and where it is."""
         levels = self.levels(name)
-        is_none = levels.take(np.append(tabular.parse_numbers(levels.values).is_null(), False))
-        row = int(is_none.argmax()) if is_none.any() else None
-        return None if row is None else (row, self.data[name][row].as_py())
+        row = int(levels.take(np.append(tabular.parse_numbers(levels.values).is_null(), False)).argmax())
+        return f"{str(self.data[name][row])[:SHOWN]!r} in {self.named(row)}"
 
 
 def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Table:
@@ -104,7 +95,8 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
         reader = _TableReader(files, selection._replace(as_text=selection.as_text | mixed))
         reader.read(buffer_file)
     data, starts = reader.build(buffer_file), np.array(reader.starts, np.int64)
-    table = Table(data, files, starts, (), frozenset(reader.ignored), tuple(reader.others))
+    header = [name for name in reader.header if name in data.column_names or not selection.takes(name)]
+    table = Table(data, files, starts, (), tuple(header))
     return replace(table, findings=(*reader.find_faults(), *_find_retyped(table, first.kinds)))
 
 
@@ -122,8 +114,7 @@ def _find_retyped(table: Table, kinds: dict[str, dict[str, set[Kind]]]) -> Itera
         here, there = by_file[paths[0]], by_file[other]
         said = f"{name} is {KIND_WORDS[here]} in {paths[0]}, and {KIND_WORDS[there]} in {other}"
         if {here, there} == {"number", "text"} and table.is_text(name):
-            row, value = table.first_no_number(name) or (0, "")
-            said += f", as {value[:40]!r} in {table.named(row)}"
+            said += f", as {table.example_of_text(name)}"
         remedy = "write it alike in all of them, or leave it out"
         yield _differing("retyped-column", name, said, "one kind of value in all files", remedy)
 
@@ -140,8 +131,7 @@ class _TableReader:
         self._files, self._selection = files, selection
         self.starts = [0]  # the rows up to each file
         self.kinds: dict[str, dict[str, set[Kind]]] = {}  # of each column in each file that has it
-        self.ignored: set[str] = set()
-        self.others: dict[str, None] = {}  # columns that are neither read nor to be ignored
+        self.header: dict[str, None] = {}  # all columns, be they read or not
         self._faults: dict[str, DataError] = {}  # by file
         self._findings: dict[tuple[str, str | None], Finding] = {}  # one for each rule and column
         self._levels: dict[str, LevelCodes] = {}
@@ -174,14 +164,12 @@ class _TableReader:
     def _convert(self, file: DataFile, batch: pa.RecordBatch) -> dict[str, pa.Array]:
         """The columns of a batch that are read and that a model can take, of text the codes."""
         arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
-        arrays |= {name: pa.repeat(value, batch.num_rows) for name, value in file.partition.items()}
-        left_out = {name: None for name in arrays if not self._selection.takes(name)}
-        self.ignored |= left_out.keys() & self._selection.ignore
-        self.others |= dict.fromkeys(name for name in left_out if name not in self.ignored)
-        if len(arrays) - len(left_out) > MAX_COLUMNS:
-            found = f"{file.path} has {len(arrays) - len(left_out):,} columns"
+        self.header |= dict.fromkeys(arrays)
+        arrays = {name: array for name, array in arrays.items() if self._selection.takes(name)}
+        if len(arrays) > MAX_COLUMNS:
+            found = f"{file.path} has {len(arrays):,} columns"
             raise DataError(found, f"at most {MAX_COLUMNS:,}", "leave some out with --ignore")
-        columns = {name: self._convert_column(file.path, name, arrays[name]) for name in arrays if name not in left_out}
+        columns = {name: self._convert_column(file.path, name, array) for name, array in arrays.items()}
         return {name: column for name, column in columns.items() if column is not None}
 
     def _convert_column(self, path: str, name: str, array: pa.Array) -> pa.Array | None:

@@ -32,6 +32,7 @@ Reader = Callable[[Any, str, "Selection"], Iterator[pa.RecordBatch]]
 MISSING = ("", "NA", "N/A", "NaN", "null")  # in text files, quoted or not
 TEXT = pa.dictionary(pa.int32(), pa.string())
 CODE = pa.int16()
+TRUTH_VALUES = pa.array(["false", "true"])  # in any case
 MAX_LEVELS = 2**15  # distinct texts, as many as there are codes, beyond which a column is kept as plain text
 MAX_COLUMNS = 2000
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?[iI]nf(inity)?$|^(?i:nan)$"
@@ -108,14 +109,14 @@ def normalize(array: pa.Array) -> pa.Array:
 
 def to_text(array: pa.Array) -> pa.DictionaryArray:
     """Numbers, booleans, dates or text as text: each value as the level that it is, whole numbers with all digits."""
-    if kind_of(array.type) in ("text", "date"):
-        array = normalize(array)
-        if pa.types.is_dictionary(array.type):
-            return array
-    if pa.types.is_dictionary(array.type):
+    is_text = kind_of(array.type) == "text"
+    if pa.types.is_dictionary(array.type) and not is_text:
         array = array.dictionary_decode()
-    if pa.types.is_floating(array.type) or pa.types.is_decimal(array.type):
-        array = pc.cast(array, pa.float64(), safe=False)
+    if not pa.types.is_integer(array.type):  # of which float64 has not all digits
+        array = normalize(array)
+    if is_text:
+        return array
+    if pa.types.is_floating(array.type):
         array = pc.if_else(pc.is_nan(array), None, array)
     array = array.dictionary_encode()
     return pa.DictionaryArray.from_arrays(array.indices, pa.array(format_values(array.dictionary), pa.string()))
@@ -159,7 +160,7 @@ def to_numbers(array: pa.Array, is_boolean: bool = True, invalid: float = np.nan
         array = parse_numbers(texts)
         if array.null_count:
             if is_boolean:
-                truth = pc.index_in(pc.ascii_lower(texts), pa.array(["false", "true"]))
+                truth = pc.index_in(pc.ascii_lower(texts), TRUTH_VALUES)
                 array = pc.coalesce(array, pc.cast(truth, pa.float64()))
             is_blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(texts), ""), True)
             array = pc.if_else(is_blank, None, pc.fill_null(array, invalid))

@@ -1,0 +1,311 @@
+"""The rows of own data, be they of a table or images, and how they become a data set: examined, split, written."""
+
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.data import statistics
+from tasks.data.io import tabular
+from tasks.data.io.table import Table
+from tasks.data.levels import find_levels
+from tasks.data.prepared_splits import (
+    SPLIT_KEY,
+    Arrays,
+    PreviousSchema,
+    ValidatedDataset,
+    Validation,
+    open_arrays,
+    write_arrays,
+)
+from tasks.data.recipe import Column, SplitRule
+from tasks.data.report import ColumnProfile, DataReport, Finding, error, warning
+from tasks.data.row_hash import PARTS, Hashes
+from tasks.data.schema import describe_split
+from tasks.data.split import TEST, TRAINING, VALIDATION, Split
+from tasks.data.target import LARGEST, Truth
+from tasks.errors import DataError
+from tasks.machine import cores, side_by_side
+from tasks.machine.arrays import Array
+from tasks.machine.words import counted
+from tasks.parameters import Data
+from tasks.records import ChampionData, PreparedDataset, RawDataset
+from tasks.serving.contract import FEATURES
+from tasks.serving.task import TASKS, TaskName
+from tasks.store import artifact_paths, folders, locks, names
+from tasks.store.record import FileRef
+
+CONTENTS = "contents"  # of training rows: features and target hashed, without the column that splits
+BLOCK = 2**15  # rows
+ORDERED = 2**18  # rows that lie by their digests, which takes some hundredths of a second; of millions it takes seconds
+Found = TypeVar("Found", bound="OwnRows | None", covariant=True)
+SIDES = {"train": TRAINING, "test": TEST, "validation": VALIDATION}
+RAW_TEST = "raw_test"  # the test rows before they were rounded
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnRows(ABC):
+    """The ``n`` rows that can be learned from, in the order of their source."""
+
+    truth: Truth
+    rule: SplitRule
+    split: Split
+    digests: Hashes  # (n,)
+    ordering: Future[dict[str, Hashes]]  # what ``sort_digests`` returns: it takes a while, in which files are written
+    profiles: tuple[ColumnProfile, ...] = ()  # of each column of a table, last of the target
+    has_dates: bool = False  # of a split by time
+    brightness: float | None = None  # of images: the mean of all pixels, 0 to 255
+
+    @property
+    def has_missing(self) -> tuple[bool, ...]:
+        """Whether a row has no value in a column, for each of them."""
+        return tuple(each.missing > 0 for each in self.profiles[:-1])
+
+    def report_split(self) -> dict[str, Any]:
+        """What a report says of the split."""
+        return {"split": self.rule} | {f"num_{side}": self.split.count(SIDES[side]) for side in SIDES}
+
+    def describe_split(self) -> str:
+        """How many rows are on each side, in words, and why."""
+        train, test, validation = (self.split.count(split_id) for split_id in SIDES.values())
+        watched = f", {validation:,} validation" if validation else ""
+        return f"{train:,} training{watched} and {counted(test, 'test row')} ({describe_split(self.rule)})"
+
+    @abstractmethod
+    def write_side(self, path: Path, side: str, schema: PreviousSchema) -> str:
+        """Write the rows of a side, or of ``RAW_TEST``, and return the digest of the file."""
+
+    def draw_sheet(self) -> bytes | None:
+        """A picture (PNG) of some images of each class; None of a table."""
+        return None
+
+    def map_side(self, side: str, schema: PreviousSchema, scratch: Path) -> Arrays:
+        """One side, mapped to a file in the folder ``scratch``: it may be larger than memory."""
+        self.write_side(scratch / side, side, schema)
+        return open_arrays(scratch / side)
+
+    def digests_of(self, is_training: bool) -> Hashes:
+        """Those of training rows, or of all others, sorted."""
+        return self.ordering.result()[PARTS[not is_training]]
+
+
+def sort_digests(split: Split, digests: Hashes, contents: Hashes | None = None) -> dict[str, Hashes]:
+    """What a file of row digests holds; ``contents`` ``(n,)`` are there where digests have more: a column that splits.
+
+    They are features and target, hashed; of training rows they are kept.
+    """
+    is_training = split.split_ids == TRAINING
+    parts = {"train": digests[is_training], "other": digests[~is_training]}
+    if contents is not None:
+        parts[CONTENTS] = contents[is_training]
+    side_by_side.each(np.ndarray.sort, tuple(parts.values()))
+    return parts
+
+
+# Rows of tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRows(OwnRows):
+    """The rows of a table that have a target, encoded."""
+
+    table: Table
+    features: NDArray[np.float32]  # (columns, n) as a model takes them: codes of levels, NaN where there is no value
+    lossy: tuple[int, ...]  # columns of which float32 has not all digits
+
+    def write_side(self, path: Path, side: str, schema: PreviousSchema) -> str:
+        """Write one side; the test side with all digits as ``RAW_TEST``.
+
+        Minibatches are drawn by place: few rows lie by their digests, so that in whatever order they came the model's
+        bytes are the same; many lie as they came.
+        """
+        is_raw = side == RAW_TEST
+        is_mine = self.split.split_ids == (TEST if is_raw else SIDES[side])
+
+        def blocks() -> Iterator[Array]:
+            """The numbers of the rows of this side."""
+            if is_raw or len(is_mine) > ORDERED:
+                for start in range(0, len(is_mine), BLOCK):
+                    yield start + np.flatnonzero(is_mine[start : start + BLOCK])
+            else:
+                mine = np.flatnonzero(is_mine)
+                yield from np.split(mine[np.argsort(self.digests[mine])], range(BLOCK, len(mine), BLOCK))
+
+        values_of: dict[str, Callable[[Any], Array]] = {
+            FEATURES: partial(self._read_exactly, np.flatnonzero(self.truth.is_known)) if is_raw else self.matrix,
+            TASKS[schema.task].target: self.truth.values.__getitem__,
+        }
+        if not is_raw:
+            values_of[SPLIT_KEY] = self.split.keys.__getitem__
+        first = {key: values(np.zeros(1, np.int64)) for key, values in values_of.items()}
+        count = int(np.count_nonzero(is_mine))
+        specs = {key: (each.dtype, (count, *each.shape[1:])) for key, each in first.items()}
+        return write_arrays(path, specs, {key: map(values, blocks()) for key, values in values_of.items()})
+
+    def matrix(self, numbers: Any) -> Array:
+        """The features ``(m, columns)`` of some rows."""
+        return np.ascontiguousarray(self.features[:, numbers].T)
+
+    def _read_exactly(self, in_table: Array, numbers: Array) -> Array:
+        """The features ``(m, columns)`` of some rows, in order, with all digits; ``in_table`` says where all are."""
+        matrix, places = self.matrix(numbers).astype(np.float64), in_table[numbers]
+        for at in self.lossy if len(places) else ():
+            values = self.table.data[self.profiles[at].name].slice(places[0], places[-1] + 1 - places[0])
+            matrix[:, at] = statistics.to_numbers(values)[places - places[0]]
+        return matrix
+
+
+def encode_column(table: Table, column: Column, truth: Truth, into: Array) -> tuple[Finding | None, bool]:
+    """Write a column's values of the rows that have a target, as ``TableRows.features`` has them.
+
+    Returns what is wrong with them, and whether float32 has all their digits.
+    """
+    name, values = column.name, truth.of_column(table.data[column.name])
+    if column.kind == "category":
+        find_levels(values).encode(column.levels, into=into)
+        return None, True
+    is_exact, row = True, 0
+    for chunk in values.chunks:
+        exact, part = tabular.to_numbers(chunk), into[row : row + len(chunk)]
+        with np.errstate(over="ignore"):
+            part[:] = exact
+        is_exact &= np.count_nonzero(part != exact) == np.count_nonzero(np.isnan(exact))
+        row += len(chunk)
+    is_infinite = np.isinf(into)
+    if is_infinite.any():
+        row = int(is_infinite.argmax())
+        value = statistics.to_numbers(values.slice(row, 1))[0]
+        found = f"{name} is {value:g} in {truth.name_row(table, row)}"
+        action = f"mend the value, or leave the column out with --ignore {name}"
+        return error("infinite-value", name, found, f"numbers up to {LARGEST:.3g}", action), True
+    if not is_exact and np.nanmin(into) == np.nanmax(into):
+        exact = statistics.to_numbers(values)
+        low, high = np.nanmin(exact), np.nanmax(exact)
+        if low < high:
+            found = f"{name} lies between {low:.12g} and {high:.12g}, which are one number in float32"
+            action = f"subtract an offset from it, or leave it out with --ignore {name}"
+            return warning("offset", name, found, action), is_exact
+    return None, is_exact
+
+
+# Data sets
+
+
+class Examined(NamedTuple, Generic[Found]):
+    """What was found. Without errors all is there; with some, as much as could be."""
+
+    report: DataReport
+    schema: PreviousSchema | None
+    rows: Found
+
+
+class OwnDataset(ABC):
+    """Data at ``source``; they are called by the name of their model, for files' names are nobody else's business."""
+
+    def __init__(self, name: str, source: str) -> None:
+        self.name, self.source = name, source
+
+    @abstractmethod
+    def fetch(self) -> RawDataset:
+        """Where the data are and how they look; nothing is copied."""
+
+    @abstractmethod
+    def examine(
+        self, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None, scratch: Path
+    ) -> Examined[OwnRows | None]:
+        """Read all rows, and say which column is what, which row is whose, and what is wrong."""
+
+    def validate(
+        self, raw: RawDataset, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None
+    ) -> Validation:
+        """Examine the data, and write the splits of those that have no errors."""
+        with scratch_folder(self.name) as scratch:
+            report, schema, rows = self.examine(data, task, kept, champion, scratch)
+            if self.fetch().look != raw.look:
+                raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
+            sheet = rows.draw_sheet() if rows else None
+            if schema is None or rows is None:
+                return Validation(report, sheet=sheet)
+            prepared = write_splits(self.name, rows, schema, scratch)
+            accepted = champion.accepting(*report.accepted) if champion else ()
+            return Validation(report, prepared.model_copy(update={"accepted": accepted}), sheet)
+
+    def prepare(self, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
+        """The splits that validation wrote, and their recipe fitted to the training part."""
+        if validated.prepared is None:
+            raise ValueError("own data that were not validated")
+        facts = {"report": validated.report, "sheet": validated.sheet, "recipe": self.fit(validated.prepared)}
+        return validated.prepared.model_copy(update=facts)
+
+    def fit(self, prepared: PreparedDataset) -> Any:
+        """The recipe, fitted to the training part: that of images has nothing to fit."""
+        return prepared.recipe
+
+
+def write_splits(name: str, rows: OwnRows, schema: PreviousSchema, scratch: Path) -> PreparedDataset:
+    """Write all files of data without errors, side by side; ``scratch`` is a folder on the same disk."""
+
+    def write(side: str) -> FileRef:
+        sha256 = rows.write_side(scratch / side, side, schema)
+        target = artifact_paths.split_file(name, "test" if side == RAW_TEST else side, sha256)
+        return place_file(scratch / side, sha256, target)
+
+    sides = [side for side, split_id in SIDES.items() if rows.split.count(split_id)]
+    sides += [RAW_TEST] if isinstance(rows, TableRows) and rows.lossy else []
+    with ThreadPoolExecutor(cores.available()) as pool:
+        writing = {side: pool.submit(write, side) for side in sides}
+        row_digests = write_digests(name, rows.ordering.result(), scratch)
+        digest = schema.digest([rows.digests_of(True), rows.digests_of(False)])
+    files = {side: each.result() for side, each in writing.items()}
+    return PreparedDataset(
+        **{RAW_TEST: files["test"]} | files,
+        name=name,
+        title=name,
+        identifier=name,
+        digest=digest,
+        num_train=rows.split.count(TRAINING),
+        num_test=rows.split.count(TEST),
+        task=schema.task,
+        class_names=schema.class_names,
+        split=schema.split,
+        class_counts=tuple(rows.truth.count_classes(rows.split.split_ids == TRAINING).tolist()),
+        rows=row_digests,
+        recipe=schema.recipe,
+        ignored=schema.ignored,
+        left_out=schema.left_out,
+        profiles=rows.profiles,
+        has_dates=rows.has_dates,
+        brightness=rows.brightness,
+    )
+
+
+def write_digests(name: str, digests: dict[str, Hashes], scratch: Path) -> FileRef:
+    """Write the row digests of each part, sorted, to a file of their own."""
+    specs = {part: (np.uint64, each.shape) for part, each in digests.items()}
+    sha256 = write_arrays(scratch / "rows", specs, {part: [each] for part, each in digests.items()})
+    return place_file(scratch / "rows", sha256, artifact_paths.row_digests(name, sha256))
+
+
+def place_file(path: Path, sha256: str, target: Path) -> FileRef:
+    """Give a written file the name of its content."""
+    path.replace(target)
+    return FileRef(path=target, sha256=sha256)
+
+
+@contextmanager
+def scratch_folder(name: str) -> Iterator[Path]:
+    """A folder beside the data set's files, whose lock is held; what a killed run left there is removed."""
+    folder = artifact_paths.dataset(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locks.locked(artifact_paths.dataset_lock(name), f"another process prepares {folder}; waiting for it"):
+        folders.sweep(names.DOWNLOAD, folder)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=names.DOWNLOAD_PREFIX) as scratch:
+            yield Path(scratch)

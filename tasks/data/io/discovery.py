@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -64,6 +65,12 @@ class DataFile(NamedTuple):
         return "://" in self.path
 
     @property
+    def look(self) -> tuple[str, int, str]:
+        """What it has in it, as far as one can tell: what a host says of a file may be another after each upload."""
+        known = "" if self.is_remote else self.fingerprint.digest
+        return json.dumps(self.partition), self.fingerprint.bytes, known
+
+    @property
     def name(self) -> str:
         """The path in small letters, of a URL without its query."""
         return (urlsplit(self.path).path if _is_web(self.path) else self.path).lower()
@@ -115,14 +122,15 @@ class DataFiles(NamedTuple):
         return hashlib.sha256(json.dumps(self.files).encode()).hexdigest()
 
     def by_content(self) -> Self:
-        """The same files in an order in which their names have a say only where all else is equal."""
+        """The same files in an order in which their names have no say; of remote ones only where sizes are equal."""
+        count = Counter(file.look for file in self.files)
 
-        def look(file: DataFile) -> tuple[str, int, str, str]:
-            # what a host says of a file may be another after each upload
-            digest = "" if file.is_remote else file.fingerprint.digest
-            return json.dumps(file.partition), file.fingerprint.bytes, digest, file.path
+        def key(file: DataFile) -> tuple[object, ...]:
+            is_alone = count[file.look] == 1 or file.is_remote
+            whole = [] if is_alone else fingerprints.of([Path(file.path)], True, UNREADABLE)
+            return (*file.look, [each.digest for each in whole], file.path)
 
-        return self._replace(files=tuple(sorted(self.files, key=look)))
+        return self._replace(files=tuple(sorted(self.files, key=key)))
 
 
 def is_table(path: Path) -> bool:

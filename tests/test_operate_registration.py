@@ -329,6 +329,7 @@ def test_commands_change_a_declared_deployment_for_good(
         (["schedule", "linear-weekly", "--keep", "3"], 2, "--keep of deployment linear-weekly"),
         (["unschedule", "softmax-nightly"], 2, "prefect.yaml declares softmax-nightly"),
         (["unschedule", "houses"], 2, "no schedule of houses"),
+        (["schedule", "linear-weekly", "nobody", "--cron", "0 1 * * *"], 2, "no model nobody"),
     ],
 )
 def test_what_cannot_be_set_is_exit_2_and_changes_nothing(
@@ -405,8 +406,18 @@ def test_a_schedule_is_a_deployment_that_is_left_as_somebody_sets_it_and_a_new_s
     assert "retrain-flats" not in named(ui)
     said(capfd, "resume", "houses")
     assert not ui.deployment("retrain-houses")["paused"]
+    ui.add_schedule("retrain-houses")
+    ui.set_schedule("retrain-houses", active=False)
+    ui.set("retrain-houses", tags=["gradmill", "mine"], parameters={"parameters": set_there})
+    said(capfd, "schedule", "houses", "--keep", "4", "--param", "training.num_epochs=2")
+    again = {"name": "houses", "training": {"lr": 0.5, "num_epochs": 2}}
+    assert ui.deployment("retrain-houses")["parameters"]["parameters"] == again, "onto what was set there"
+    assert ADDED in ui.crons("retrain-houses")
+    assert [*ui.crons("retrain-houses").values()].count(False) == 1, "one that is off stays so"
+    assert ui.deployment("retrain-houses")["tags"] == ["gradmill", "mine"]
+    assert schedules.read().schedules["retrain-houses"].cron == "1 1 * * *", "not that of a schedule that was added"
     said(capfd, "schedule", "houses", "--param", "training.lr=0.25", "--cron", "0 4 * * *")
-    assert ui.crons("retrain-houses") == {"0 4 * * *": True}
+    assert ui.crons("retrain-houses")["0 4 * * *"]
     assert ui.deployment("retrain-houses")["parameters"]["parameters"]["training"]["lr"] == 0.25
     assert answered(capfd, "unschedule", "houses")["removed_from_server"]
     registration.register()
@@ -427,6 +438,11 @@ def test_what_is_told_without_a_server_the_next_registration_tells_it(
     registration.register()
     assert ui.crons("retrain-houses") == {"0 3 * * *": True}
     assert (ui.crons("retrain-flats"), ui.deployment("retrain-flats")["paused"]) == ({"0 4 * * *": True}, True)
+    ui.set_schedule("retrain-flats", schedule={"cron": "1 1 * * *", "timezone": "UTC"})
+    with without_server():
+        said(capfd, "schedule", "flats", "--keep", "3")
+    registration.register()
+    assert ui.crons("retrain-flats") == {"1 1 * * *": True}, "only what was given is changed"
     with without_server():
         assert "the next gradmill up starts without it" in said(capfd, "unschedule", "houses")
         said(capfd, "unschedule", "flats")
@@ -451,12 +467,16 @@ def test_schedules_that_an_older_gradmill_has_written_are_read_and_its_server_ke
         "parameters": parameters,
     }
     (folder / "houses.json").write_text(json.dumps(old | {"on_drift": True, "keep": 7}))
+    (folder / "schedules.json").write_text(json.dumps(old | {"name": "schedules", "keep": 0}))
+    (folder / "removed").mkdir()
+    (folder / "removed" / "retrain-boats.json").write_text(json.dumps({"schema_version": 1, "name": "boats"}))
     search = {field: parameters[field] for field in ("name", "training", "data")}
     (folder / "searches" / "houses.json").write_text(json.dumps(old | {"parameters": search}))
     registration.register()
     assert {"retrain-houses", "search-houses"} <= named(ui)
     assert on_drift(ui)
-    assert schedules.read().of_flow("retrain")["houses"].keep == 7
+    kept = schedules.read().of_flow("retrain")
+    assert (kept["houses"].keep, kept["schedules"].keep) == (7, 1)
 
 
 @pytest.mark.slow
@@ -475,7 +495,9 @@ def test_drift_starts_a_retrain_once_it_is_asked_for_and_registering_leaves_it_o
     registration.register()
     assert not (on_drift(ui) or {})["enabled"]
     said(capfd, "schedule", "houses", "--cron", "0 3 * * *")
-    assert (ui.crons("retrain-houses"), (on_drift(ui) or {})["enabled"]) == ({"0 3 * * *": True}, True)
+    assert (ui.crons("retrain-houses"), (on_drift(ui) or {})["enabled"]) == ({"0 3 * * *": True}, False), "as it was"
+    said(capfd, "schedule", "houses", "--on-drift")
+    assert (on_drift(ui) or {})["enabled"], "asked for anew"
     said(capfd, "schedule", "houses", "--no-on-drift")
     assert on_drift(ui) is None
     said(capfd, "schedule", "houses", "--on-drift")

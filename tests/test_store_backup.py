@@ -118,7 +118,7 @@ def test_a_name_is_locked_only_while_its_files_are_copied(
     backup.make(str(place))
     assert held["champion.json"]
     assert held["1"]
-    assert not held["schedules.json"]
+    assert not held["_schedules.json"]
 
 
 # What is refused, what is damaged

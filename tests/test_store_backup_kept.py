@@ -68,7 +68,7 @@ def test_a_store_that_has_lost_a_model_replaces_its_backup_only_when_told_to(pla
     artifact_paths.schedules().write_text("{}")
     with pytest.raises(UsageError, match=f"has '{NAME}', of which"):
         backup.make(str(place))
-    assert set(backup.make(str(place), replace=True).backup.files) == {"schedules/schedules.json"}
+    assert set(backup.make(str(place), replace=True).backup.files) == {"schedules/_schedules.json"}
 
 
 def test_a_restored_store_goes_on_with_its_backup_and_one_of_before_stores_had_an_id_is_taken_up(

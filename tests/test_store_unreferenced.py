@@ -164,5 +164,5 @@ def test_maintenance_prunes_scheduled_names_to_what_schedule_was_told_and_no_oth
     assert history.changes(NAME)[-1].reason == "gradmill schedule --keep 1"
     artifact_paths.schedules().write_text("{")
     assert retention.prune_scheduled() == []
-    assert "schedules.json is not JSON" in capsys.readouterr().err
+    assert "_schedules.json is not JSON" in capsys.readouterr().err
     assert housekeeping.prune_runs(1) == []

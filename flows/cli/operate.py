@@ -98,6 +98,12 @@ def register(
     return {"deployments": registered}, f"registered: {', '.join(registered)}"
 
 
+def starting() -> tuple[str, str, str]:
+    """What is told of a ``gradmill up`` that does not answer yet, or no more."""
+    found = f"the gradmill up of {artifact_paths.root()} is starting, or ending"
+    return found, "a running server", "try again once it says where its UI is"
+
+
 @contextmanager
 def on_server() -> Iterator[None]:
     """Talk to the server of PREFECT_API_URL, or to the one that ``gradmill up`` has for these artifacts.
@@ -113,8 +119,7 @@ def on_server() -> Iterator[None]:
     with service.in_use():
         if not PREFECT_API_URL.value():
             if locks.is_held(artifact_paths.up_lock()):
-                found = f"the gradmill up of {artifact_paths.root()} is starting, or ending"
-                raise EnvironmentProblem(found, "a running server", "try again once it says where its UI is")
+                raise EnvironmentProblem(*starting())
             found = f"no gradmill up is at work in {artifact_paths.root()}, and PREFECT_API_URL is not set"
             raise EnvironmentProblem(found, *NO_SERVER)
         try:

@@ -9,10 +9,10 @@ import typer
 
 from flows.cli import board
 from flows.cli.faults import Answer
-from flows.cli.operate import NO_SERVER, nested, on_server
+from flows.cli.operate import NO_SERVER, nested, on_server, starting
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.parameters import TuneParameters, is_name
-from tasks.store import own_data, schedules
+from tasks.store import artifact_paths, locks, own_data, schedules
 from tasks.store.schedules import DEPLOYMENTS, Schedule, Schedules
 
 if TYPE_CHECKING:
@@ -69,11 +69,30 @@ def schedule(
         raise UsageError(
             "--cron or --timezone is empty", "as '0 3 * * *' and Europe/Berlin", "name one, or leave it out"
         )
+    parameters = nested(param or [])
+    targets = [find_target(name, tune) for name in names]
+    change = {option: value for option, value in given.items() if value is not None}
+    for target in targets if len(targets) > 1 else ():  # what is wrong with one is said before another is changed
+        if target.name is not None:
+            ask_for(target, schedules.read().schedules.get(target.deployment), change, parameters)
     with reach() as client:
-        answers = [_schedule(client, find_target(name, tune), given, nested(param or [])) for name in names]
+        answers = [_schedule(client, target, given, parameters) for target in targets]
+        _keep_alerts(client)
+    return _merge(answers)
+
+
+def _merge(answers: list[tuple[dict[str, Any], str]]) -> Answer:
     if len(answers) == 1:
         return answers[0]
     return {"schedules": [document for document, _ in answers]}, "\n".join(text for _, text in answers)
+
+
+def _keep_alerts(client: "SyncPrefectClient | None") -> None:
+    """A schedule has its own time without success, and none while it is paused."""
+    from flows.server import alerts
+
+    if client:
+        alerts.keep(client)
 
 
 def _schedule(
@@ -90,7 +109,8 @@ def _schedule(
     document = kept.model_dump(include={"name", "cron", "timezone"})
     document |= {"deployment": kept.deployment, "registered": client is not None}
     paused = f", which is paused until gradmill resume {kept.deployment}" if kept.paused else ""
-    when = [words([(kept.cron, kept.timezone)])] if kept.cron or not kept.on_drift else []
+    active: list[tuple[str | None, str]] = [(kept.cron, kept.timezone)] if kept.cron and kept.active else []
+    when = [words(active)] if active or not kept.on_drift else []
     when += ["when it drifts"] if kept.on_drift else []
     told = f"{' and '.join(when)} by deployment {kept.deployment}{paused}: {who_knows(client, starts_runs=True)}"
     if target.flow == "retrain":
@@ -126,7 +146,10 @@ def ask_for(target: Target, before: Schedule | None, given: dict[str, Any], para
     own_data.leave_split_open(again["data"])
     form = deployments.FORMS[f"flows.{target.flow}.{target.flow}"]
     facts["parameters"] = deployments.merge_parameters(target.deployment, form, again, facts["given"])
-    asked = Schedule.model_validate(facts | {"name": name, "flow": target.flow, "told_to": ""})
+    pending = {"parameters", *(before.pending if before else ()), *({"on_drift"} & given.keys())}
+    pending |= {"time"} if before is None or {"cron", "timezone"} & given.keys() else set()
+    facts |= {"active": True} if "cron" in given else {}
+    asked = Schedule.model_validate(facts | {"name": name, "flow": target.flow, "pending": sorted(pending)})
     if asked.cron:
         deployments.require_time(asked.cron, asked.timezone)
     elif not asked.on_drift:
@@ -144,12 +167,14 @@ def _change_own(
     with schedules.locked():
         told = schedules.read()
         before = told.schedules.get(target.deployment)
-        if client and before:
-            before = registration.read_schedule(client, before)
+        server = registration.read_server_id(client) if client else None
+        if client and before and before.server == server:
+            there = registration.find(client, registration.specs(told)[target.deployment])
+            before = registration.read_back(before, there) if there else None  # somebody has deleted it
         changed = change(before)
         schedules.write(told.having(changed))
         if client:
-            changed = registration.tell(client, changed, before)
+            changed = registration.tell(client, changed, server or "")
             schedules.write(told.having(changed))
     return changed
 
@@ -180,26 +205,25 @@ def _change_on_server(client: "SyncPrefectClient | None", target: Target, **chan
         EnvironmentProblem: there is no server.
         UsageError: it does not know the deployment, or does not take the change.
     """
-    from flows.server import alerts, deployments
+    from flows.server import deployments, registration
 
     if client is None:
         raise EnvironmentProblem(f"{target.deployment} is set on a server, and none is running", *NO_SERVER)
-    there = deployments.change(client, deployments.named(client, target.deployment), **change)
-    alerts.keep(client)  # a schedule has its own time without success, and none while it is paused
-    return there
+    spec = registration.specs(Schedules())[target.deployment]
+    return deployments.change(client, spec, deployments.named(client, target.deployment), **change)
 
 
 def unschedule(names: Arguments, tune: Tune = False) -> Answer:
     """Stop retraining names by their schedules; their versions, and what their runs have done, stay."""
+    targets = [find_target(name, tune) for name in names]
     with reach() as client:
-        answers = [_unschedule(client, find_target(name, tune), tune) for name in names]
-    if len(answers) == 1:
-        return answers[0]
-    return {"schedules": [document for document, _ in answers]}, "\n".join(text for _, text in answers)
+        answers = [_unschedule(client, target, tune) for target in targets]
+        _keep_alerts(client)
+    return _merge(answers)
 
 
 def _unschedule(client: "SyncPrefectClient | None", target: Target, tune: bool) -> tuple[dict[str, Any], str]:
-    from flows.server import alerts, registration
+    from flows.server import registration
 
     if target.name is None:
         to_do = f"gradmill pause {target.deployment}, or gradmill register --reset {target.deployment} for its defaults"
@@ -218,7 +242,6 @@ def _unschedule(client: "SyncPrefectClient | None", target: Target, tune: bool) 
         schedules.write(told.without(target.deployment, is_told=False))
         if client:
             registration.delete(client, target.deployment, target.flow)
-            alerts.keep(client)
             schedules.write(told.without(target.deployment, is_told=True))
     is_search = target.flow == "tune"
     done = (
@@ -253,15 +276,18 @@ def _set_paused(name: str, is_paused: bool) -> tuple[Target, list[tuple[str | No
     target = find_target(name)
     with reach() as client:
         if target.name is None:
-            return target, times_of(_change_on_server(client, target, paused=is_paused)), who_knows(client)
-        kept = _change_own(client, target, lambda before: _as_paused(target, before, is_paused))
-    return target, [(kept.cron, kept.timezone)] if kept.cron else [], who_knows(client)
+            active = times_of(_change_on_server(client, target, paused=is_paused))
+        else:
+            kept = _change_own(client, target, lambda before: _as_paused(target, before, is_paused))
+            active = [(kept.cron, kept.timezone)] if kept.cron and kept.active else []
+        _keep_alerts(client)
+    return target, active, who_knows(client)
 
 
 def _as_paused(target: Target, before: Schedule | None, is_paused: bool) -> Schedule:
     if before is None:
         raise UsageError(f"no schedule of {target.name}", "a scheduled name", f"gradmill schedule {target.name} --cron")
-    return before.model_copy(update={"paused": is_paused, "told_to": ""})
+    return before.model_copy(update={"paused": is_paused, "pending": tuple({*before.pending, "paused"})})
 
 
 def skip(name: Argument) -> Answer:
@@ -335,6 +361,8 @@ def reach() -> "Iterator[SyncPrefectClient | None]":
 
     with service.in_use():
         if not PREFECT_API_URL.value():
+            if locks.is_held(artifact_paths.up_lock()):
+                raise EnvironmentProblem(*starting())
             yield None
             return
         with api.client() as client:

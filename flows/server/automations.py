@@ -197,9 +197,8 @@ def automate(client: SyncPrefectClient, automation: AutomationCore) -> None:
             print(f"{automation.name}: stays as set", file=sys.stderr)
 
 
-def delete_of(client: SyncPrefectClient, deployment: str) -> None:
-    """Delete the automation that starts a deployment of an own name on drift, if there is one."""
-    name = deployment.removeprefix("retrain-")
+def delete_on_drift(client: SyncPrefectClient, name: str) -> None:
+    """Delete the automation that retrains an own name on drift, if there is one."""
     for each in client.read_automations_by_name(on_drift(name, UUID(int=0)).name):
         client.delete_automation(each.id)
 

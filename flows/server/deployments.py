@@ -10,9 +10,10 @@ import os
 import re
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,6 +60,7 @@ TAG = "gradmill"  # prefect.yaml gives it to every deployment, and so to their r
 UNSCHEDULED = "unscheduled"  # a tag of those that people or automations start
 SKIPPED = "Skipped"  # the name of a state whose type is cancelled
 OURS = {"all_": [TAG]}
+PAGE = 200  # deployments, the most that a server answers with at a time
 SCHEDULER_SECONDS = 30.0
 SAID_AFTER_SECONDS = 3.0
 SEE_THE_FORM = "see gradmill trigger {} --list-params"
@@ -109,12 +111,9 @@ class DeploymentSpec(NamedTuple):
             "parameters": {"parameters": schedule.parameters},
             "paused": schedule.paused,
         }
-        timing = [_cron_schedule(schedule.cron, schedule.timezone)] if schedule.cron else []
+        when = CronSchedule(cron=schedule.cron, timezone=schedule.timezone) if schedule.cron else None
+        timing = [DeploymentScheduleCreate(slug=SLUG, schedule=when, active=schedule.active)] if when else []
         return self._replace(name=schedule.deployment, settings=self.settings | settings, schedules=timing)
-
-
-def _cron_schedule(cron: str, timezone: str) -> DeploymentScheduleCreate:
-    return DeploymentScheduleCreate(slug=SLUG, schedule=CronSchedule(cron=cron, timezone=timezone), active=True)
 
 
 def describe_form(form: type[BaseModel]) -> dict[str, Any]:
@@ -276,36 +275,6 @@ def update_code(client: SyncPrefectClient, spec: DeploymentSpec, deployment: Dep
         print(f"{spec.name}: changed {', '.join(fields)}", file=sys.stderr)
 
 
-def update_settings(
-    client: SyncPrefectClient, spec: DeploymentSpec, deployment: DeploymentResponse, but: Collection[str] = ()
-) -> None:
-    """Set what ``gradmill schedule`` was told: parameters, whether it is paused, and the time of the schedule it made.
-
-    Schedules that were added in the UI stay.
-
-    Args:
-        client: of the server.
-        spec: what is declared.
-        deployment: what is there.
-        but: fields that stay as they are.
-
-    Raises:
-        EnvironmentProblem: the server does not accept it.
-    """
-    names = {"parameters", "paused", "tags"} - {*but}
-    code = spec.code_of((deployment.parameters if "parameters" in but else spec.settings["parameters"]) or {})
-    with _refusals_explained(spec.name):
-        for wanted in spec.schedules:
-            found = [each for each in deployment.schedules if each.slug == wanted.slug]
-            if found:
-                client.update_deployment_schedule(deployment.id, found[0].id, True, wanted.schedule)
-            else:
-                client.create_deployment_schedules(deployment.id, [wanted])
-        fields = code | {name: spec.settings[name] for name in names}
-        client.update_deployment(deployment.id, DeploymentUpdate(**fields))
-    print(f"{spec.name}: changed", file=sys.stderr)
-
-
 def reset(client: SyncPrefectClient, spec: DeploymentSpec, deployment: DeploymentResponse) -> None:
     """Set everything as it is declared; schedules that were added in the UI are gone then.
 
@@ -315,26 +284,40 @@ def reset(client: SyncPrefectClient, spec: DeploymentSpec, deployment: Deploymen
     defaults: dict[str, Any] = {"description": None, "concurrency_limit": None, "parameters": {}, "job_variables": {}}
     fields = defaults | spec.code_of(spec.settings.get("parameters", {})) | spec.settings
     with _refusals_explained(spec.name):
+        for each in spec.schedules:
+            _set_schedule(client, deployment, each)
+        declared = {each.slug for each in spec.schedules}
         for schedule in deployment.schedules:
-            client.delete_deployment_schedule(deployment.id, schedule.id)
-        if spec.schedules:
-            client.create_deployment_schedules(deployment.id, spec.schedules)
+            if schedule.slug not in declared:
+                client.delete_deployment_schedule(deployment.id, schedule.id)
         client.update_deployment(deployment.id, DeploymentUpdate(**fields))
     print(f"{spec.name}: as declared", file=sys.stderr)
 
 
 def change(
     client: SyncPrefectClient,
+    spec: DeploymentSpec,
     deployment: DeploymentResponse,
     *,
     cron: str | None = None,
     timezone: str | None = None,
     parameters: dict[str, Any] | None = None,
+    are_all: bool = False,
     paused: bool | None = None,
 ) -> DeploymentResponse:
-    """Set for good what is given of a deployment, and return it as it is then.
+    """Set for good what is given of a deployment, and return it as it is then; all else is left as it is.
 
-    A time is that of its first schedule, which it switches on, or of a new one.
+    A time is that of the schedule that we declare, or of a new one; a cron switches it on.
+
+    Args:
+        client: of the server.
+        spec: what is declared of it.
+        deployment: what is there.
+        cron: five fields.
+        timezone: whose hours these are.
+        parameters: to be merged onto those that are there, ``{"name": …}``.
+        are_all: take them in the place of those that are there.
+        paused: whether its schedules are to start no run.
 
     Raises:
         UsageError: there is no such time, or its form does not take these parameters.
@@ -342,31 +325,38 @@ def change(
     """
     fields: dict[str, Any] = {} if paused is None else {"paused": paused}
     if parameters:
-        own = (deployment.parameters or {}).get("parameters", {})
-        form = FORMS.get(deployment.entrypoint)
-        fields["parameters"] = {"parameters": merge_parameters(deployment.name, form, own, parameters)}
+        own = {} if are_all else (deployment.parameters or {}).get("parameters", {})
+        merged = merge_parameters(deployment.name, FORMS.get(deployment.entrypoint), own, parameters)
+        fields |= {"parameters": {"parameters": merged}} | spec.code_of({"parameters": merged})
     with _refusals_explained(deployment.name):
         if cron or timezone:
-            _change_time(client, deployment, cron, timezone)
+            slug = spec.schedules[0].slug if spec.schedules else SLUG
+            before = next((each for each in deployment.schedules if each.slug == slug), None)
+            old = before.schedule if before and isinstance(before.schedule, CronSchedule) else None
+            time, zone = cron or (old and old.cron), timezone or (old and old.timezone) or "UTC"
+            if not time:
+                found = f"{deployment.name} has no time of which {timezone} were the zone"
+                raise UsageError(found, "--cron", "give both")
+            require_time(time, zone)
+            is_active = cron is not None or (before is not None and before.active)
+            when = CronSchedule(cron=time, timezone=zone)
+            wanted = DeploymentScheduleCreate(slug=slug, schedule=when, active=is_active)
+            _set_schedule(client, deployment, wanted)
+            fields["tags"] = [each for each in deployment.tags if each != UNSCHEDULED]
         # Also where nothing else is given: the server then plans anew what it may have planned with the old time.
         client.update_deployment(deployment.id, DeploymentUpdate(**fields))
     return client.read_deployment(deployment.id)
 
 
-def _change_time(
-    client: SyncPrefectClient, deployment: DeploymentResponse, cron: str | None, timezone: str | None
-) -> None:
-    first = next(iter(deployment.schedules), None)
-    before = first.schedule if first and isinstance(first.schedule, CronSchedule) else None
-    time, zone = cron or (before and before.cron), timezone or (before and before.timezone) or "UTC"
-    if not time:
-        raise UsageError(f"{deployment.name} has no time of which {timezone} were the zone", "--cron", "give both")
-    require_time(time, zone)
-    when = CronSchedule(cron=time, timezone=zone)
-    if first:
-        client.update_deployment_schedule(deployment.id, first.id, first.active or cron is not None, when)
+def _set_schedule(client: SyncPrefectClient, deployment: DeploymentResponse, wanted: DeploymentScheduleCreate) -> None:
+    """Change the schedule of a slug, or add it; all the others are left alone."""
+    known = {each.slug: each.id for each in deployment.schedules}
+    if wanted.slug in known:
+        client.update_deployment_schedule(
+            deployment.id, known[wanted.slug], wanted.active, wanted.schedule, parameters=wanted.parameters
+        )
     else:
-        client.create_deployment_schedules(deployment.id, [_cron_schedule(time, zone)])
+        client.create_deployment_schedules(deployment.id, [wanted])
 
 
 @contextmanager
@@ -444,7 +434,12 @@ def longest_pause(deployment: DeploymentResponse) -> timedelta | None:
 
 def _dates(schedule: Any, most: int, start: datetime | None = None) -> list[datetime]:
     """When a schedule starts runs, as the server plans them; none where it never does, as on 31 February."""
-    planned = TIMING.validate_python(schedule.model_dump())
+    return _plan_dates(schedule.model_dump_json(), most, start)
+
+
+@lru_cache(maxsize=256)  # since many names have the same
+def _plan_dates(schedule: str, most: int, start: datetime | None) -> list[datetime]:
+    planned = TIMING.validate_json(schedule)
     try:
         return list(asyncio.run(planned.get_dates(most, start, start and start + timedelta(days=5 * 365))))
     except (ValueError, KeyError):
@@ -457,7 +452,14 @@ def _dates(schedule: Any, most: int, start: datetime | None = None) -> list[date
 def ours(client: SyncPrefectClient) -> list[DeploymentResponse]:
     """The deployments of ``prefect.yaml``, by name; a server may have others'."""
     only = DeploymentFilter.model_validate({"tags": OURS})
-    return client.read_deployments(deployment_filter=only, sort=DeploymentSort.NAME_ASC)
+    found: list[DeploymentResponse] = []
+    while page := client.read_deployments(
+        deployment_filter=only, sort=DeploymentSort.NAME_ASC, limit=PAGE, offset=len(found)
+    ):
+        found += page
+        if len(page) < PAGE:
+            break
+    return found
 
 
 def path(deployment: UUID) -> str:

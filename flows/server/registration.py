@@ -18,7 +18,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 import flows
 from flows.server import alerts, api, automations, deployments
-from flows.server.deployments import DeploymentSpec
+from flows.server.deployments import SLUG, DeploymentSpec
 from tasks.errors import UsageError
 from tasks.machine.words import nearest
 from tasks.stage.gpu_lock import LIMIT
@@ -86,28 +86,28 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
         known = read_server_id(client) if deployments.ours(client) else None  # else it is new, or has lost everything
         for name, spec in wanted.items():
             schedule, deployment = told.schedules.get(name), find(client, spec)
-            is_deleted = known is not None and (schedule is None or schedule.told_to == known)
             if deployment is None:
-                if name in reset or not is_deleted:
+                is_deleted = known is not None and (schedule is None or (schedule.server == known))
+                if name in reset or not is_deleted or (schedule and "time" in schedule.pending):
                     deployments.make(client, spec)
             elif name in reset:
                 deployments.reset(client, spec, deployment)
-            elif schedule and not schedule.told_to:
-                deployments.update_settings(client, spec, deployment)
             else:
                 deployments.update_code(client, spec, deployment)
         for name, flow in told.ended.items():
             delete(client, name, flow)
         there = {each.name: each for each in deployments.ours(client)}
         for name in wanted.keys() - there.keys():
-            print(f"{name}: not on this server, gradmill register --reset {name} makes it", file=sys.stderr)
+            again = (
+                f"schedule {told.schedules[name].name} --cron" if name in told.schedules else f"register --reset {name}"
+            )
+            print(f"{name}: not on this server, gradmill {again} makes it", file=sys.stderr)
         for automation in automations.wanted(told, {name: each.id for name, each in there.items()}):
             automations.automate(client, automation)
-        alerts.keep(client, strictly)
         server = _note_registered(client)
-        kept = [_as_set(each, there[name]) for name, each in told.schedules.items() if name in there]
-        left = {each.deployment: each.model_copy(update={"told_to": server}) for each in kept}
-        schedules.write(Schedules(schedules=left))
+        left = [tell(client, each, server) for name, each in told.schedules.items() if name in there]
+        alerts.keep(client, strictly)
+        schedules.write(Schedules(schedules={each.deployment: each for each in left}))
     return sorted(there)
 
 
@@ -120,54 +120,59 @@ def find(client: SyncPrefectClient, spec: DeploymentSpec) -> DeploymentResponse 
 
 def delete(client: SyncPrefectClient, name: str, flow: str) -> None:
     """Delete a deployment that no schedule needs any more, and what else starts it; what its runs have done stays."""
-    automations.delete_of(client, name)
+    if flow == "retrain":
+        automations.delete_on_drift(client, name.removeprefix("retrain-"))
     with suppress(ObjectNotFound):
         client.delete_deployment(client.read_deployment_by_name(f"{flow}/{name}").id)
 
 
-def tell(client: SyncPrefectClient, schedule: Schedule, before: Schedule | None) -> Schedule:
-    """Tell a server of one schedule, and return it as it is kept then; parameters that somebody has set there stay.
+def tell(client: SyncPrefectClient, schedule: Schedule, server: str) -> Schedule:
+    """Tell a server what it has still to be told of a schedule, and return it as it is set there then.
+
+    Parameters that somebody has set there stay, but for what was asked for by ``--param``.
 
     Args:
         client: of the server.
         schedule: what it is to be.
-        before: what it was, if it was told before.
+        server: the id of the server.
 
     Raises:
         EnvironmentProblem: the server does not accept it.
     """
-    told = Schedules().having(schedule)
+    told, sent = Schedules().having(schedule), schedule.sent
     spec = specs(told)[schedule.deployment]
     if (deployment := find(client, spec)) is None:
-        there = deployments.make(client, spec)
+        there, sent = client.read_deployment(deployments.make(client, spec)), schedule.parameters
+    elif schedule.pending:
+        change: dict[str, Any] = {"paused": schedule.paused} if "paused" in schedule.pending else {}
+        if "time" in schedule.pending:
+            change |= {"cron": schedule.cron, "timezone": schedule.timezone}
+        if "parameters" in schedule.pending:
+            is_ours = (deployment.parameters or {}).get("parameters") in (schedule.sent, schedule.parameters)
+            change |= {"parameters": schedule.parameters if is_ours else schedule.given, "are_all": is_ours}
+            sent = schedule.parameters if is_ours else sent
+        there = deployments.change(client, spec, deployment, **change)
     else:
-        there, set_there = deployment.id, (deployment.parameters or {}).get("parameters")
-        are_set = before is not None and set_there != before.parameters
-        deployments.update_settings(client, spec, deployment, ["parameters"] if are_set else [])
-    automations.delete_of(client, schedule.deployment)
-    for automation in automations.of_schedules(told, {schedule.deployment: there}):
-        automations.automate(client, automation)
-    alerts.keep(client)
-    return schedule.model_copy(update={"told_to": read_server_id(client) or ""})
+        there = deployment
+    if "on_drift" in schedule.pending or deployment is None:
+        automations.delete_on_drift(client, schedule.name if schedule.flow == "retrain" else "")
+        for automation in automations.of_schedules(told, {schedule.deployment: there.id}):
+            automations.automate(client, automation)
+    if not schedule.pending and schedule.server not in ("", server):  # another server has the last word
+        return schedule
+    return read_back(schedule, there).model_copy(update={"sent": sent, "server": server, "pending": ()})
 
 
-def read_schedule(client: SyncPrefectClient, told: Schedule) -> Schedule | None:
-    """A schedule as somebody has set it on a server; None where it was deleted there."""
-    try:
-        deployment = client.read_deployment_by_name(f"{told.flow}/{told.deployment}")
-    except ObjectNotFound:
-        return None if told.told_to == read_server_id(client) else told
-    return _as_set(told, deployment)
-
-
-def _as_set(told: Schedule, deployment: DeploymentResponse) -> Schedule:
-    if not told.told_to:  # it was changed since
-        return told
-    timing = next((each.schedule for each in deployment.schedules if each.active), None)
-    facts: dict[str, Any] = {"paused": deployment.paused}
-    if isinstance(timing, CronSchedule):
-        facts |= {"cron": timing.cron, "timezone": timing.timezone or "UTC"}
-    return told.model_copy(update=facts)
+def read_back(schedule: Schedule, there: DeploymentResponse) -> Schedule:
+    """A schedule as somebody has set it on a server, where that has not still to be told of something else."""
+    timing = next((each for each in there.schedules if each.slug == SLUG), None)
+    facts: dict[str, Any] = {} if "paused" in schedule.pending else {"paused": there.paused}
+    if "time" not in schedule.pending and timing is None:
+        facts |= {"cron": None}
+    elif "time" not in schedule.pending and timing and isinstance(timing.schedule, CronSchedule):
+        when = timing.schedule
+        facts |= {"cron": when.cron, "timezone": when.timezone or "UTC", "active": timing.active}
+    return schedule.model_copy(update=facts)
 
 
 def _make_pool_and_limit(client: SyncPrefectClient) -> None:
@@ -181,17 +186,17 @@ def _make_pool_and_limit(client: SyncPrefectClient) -> None:
 
 def read_server_id(client: SyncPrefectClient) -> str | None:
     """The id of a server that all deployments have been made on; None of any other, one that a kill left half done."""
-    variables = {each.name: each.value for each in client.read_variables(200)}
-    is_older = any(name.startswith(OF_BEFORE) for name in variables)
-    return str(variables[REGISTERED]) if REGISTERED in variables else OF_BEFORE if is_older else None
+    if variable := client.read_variable_by_name(REGISTERED):
+        return str(variable.value)
+    return OF_BEFORE if any(each.name.startswith(OF_BEFORE) for each in client.read_variables(200)) else None
 
 
 def _note_registered(client: SyncPrefectClient) -> str:
     """Give a server its id, unless it has one, in place of what older versions of Gradmill have noted there."""
-    server = client.read_variable_by_name(REGISTERED)
-    if server is None:
-        server = client.create_variable(VariableCreate(name=REGISTERED, value=uuid4().hex))
-    for each in client.read_variables(200):
-        if each.name.startswith(OF_BEFORE):
-            client.delete_variable_by_name(each.name)
-    return str(server.value)
+    variable = client.read_variable_by_name(REGISTERED)
+    if variable is None:
+        variable = client.create_variable(VariableCreate(name=REGISTERED, value=uuid4().hex))
+        for each in client.read_variables(200):
+            if each.name.startswith(OF_BEFORE):
+                client.delete_variable_by_name(each.name)
+    return str(variable.value)

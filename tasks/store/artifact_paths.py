@@ -113,7 +113,9 @@ locks = _in(root, ".locks")  # of what must not have a file of ours in it
 backup_lock = _in(locks, "backup")  # held by whoever makes a backup, or restores one
 restoring = _in(root, ".restoring")  # which backup is being restored
 store_id = _in(root, ".store.json")  # by which a backup knows whose it is; a restored store has it, too
-schedules = _in(root, "schedules", "schedules.json")  # when own names are retrained, and settings are searched for them
+schedules = _in(
+    root, "schedules", "_schedules.json"
+)  # when own names are retrained, and settings are searched for them
 mirror = _in(root, "mirror.json")  # where champions are copied to; in no backup
 all_tuned = _in(root, "tuned")  # beside models/: Triton does not start on a model's folder without a version
 tuned = _each_in(all_tuned, ".json")  # the settings that a search found for a name, which may have no version yet

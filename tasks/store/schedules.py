@@ -23,12 +23,15 @@ class Schedule(Lasting):
     name: str
     cron: str | None = None
     timezone: str = "UTC"
+    active: bool = True  # whether the time starts runs
     on_drift: bool = False
     keep: int = Field(30, ge=1)  # how many of the newest versions maintenance leaves in any case
     paused: bool = False
     parameters: dict[str, Any]
     given: dict[str, Any] = Field(default_factory=dict)  # of these what was asked for by --param
-    told_to: str = ""  # the server that was told of it last; none since it was changed without one
+    sent: dict[str, Any] | None = None  # the parameters that a server was told of last
+    server: str = ""  # which server that was
+    pending: tuple[Literal["time", "paused", "parameters", "on_drift"], ...] = ()  # what it has still to be told
 
     @property
     def deployment(self) -> str:
@@ -91,9 +94,15 @@ def _of_before() -> Schedules:
     folder, found = artifact_paths.schedules().parent, Schedules()
     for flow, places in (("retrain", folder), ("tune", folder / "searches")):
         for path in sorted(places.glob("*.json")):
-            schedule = Schedule.model_validate(_Before.read(path).model_dump() | {"flow": flow})
-            found = found.having(schedule.model_copy(update={"told_to": "one that an older version knew"}))
-    return found
+            before = _Before.read(path)
+            facts = before.model_dump() | {"flow": flow, "keep": max(1, before.keep), "sent": before.parameters}
+            found = found.having(Schedule.model_validate(facts))
+    ended: dict[str, Literal["retrain", "tune"]] = {
+        path.stem: "retrain" if path.stem.startswith("retrain-") else "tune"
+        for path in (folder / "removed").glob("*.json")
+        if path.stem not in found.schedules
+    }
+    return Schedules(schedules=found.schedules, ended=ended)
 
 
 class _Before(Document):

@@ -188,7 +188,7 @@ def test_of_folders_versions_are_compared_on_the_images_that_they_were_not_train
     rows, weights = baselines.read_rows(tonight.test, tonight), fitted(before)
     scores = rows.features.reshape(len(rows.truth), -1) / 255 @ weights["W"] + weights["b"]
     losses = scipy.special.logsumexp(scores, axis=1) - scores[np.arange(len(scores)), rows.truth]
-    is_new = RowsOfToday(tonight).not_trained_on(before)
+    is_new = RowsOfToday(tonight).find_new_rows(before)
     assert isinstance(is_new, np.ndarray)
     assert np.count_nonzero(~is_new) == 40
     told = float(loss.detail.split("against ")[1].split(" of version 1")[0])

@@ -12,17 +12,18 @@ import scipy.stats
 from candidate import plain
 from own_splits import prepare, trained
 from own_tables import drawn_weights
-from tasks.data.recipe import Columns
+from tasks.data.recipe import Columns, SplitRule
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.judging import baselines, champion
-from tasks.judging.champion import ComparedRows, ModelOutput
+from tasks.judging.baselines import KeyedRows
+from tasks.judging.champion import Comparison, ModelOutput
 from tasks.judging.objective import Objective
-from tasks.parameters import Gates, Loss, RetrainParameters
+from tasks.parameters import Device, Gates, Loss, RetrainParameters
 from tasks.parameters.training import SoftmaxTraining
 from tasks.publish import publish
 from tasks.records import GateVerdict, PreparedDataset
-from tasks.serving import onnx_graph, raw_units
+from tasks.serving import onnx_graph, raw_units, runtime
 from tasks.store.run_folder import RunFolder
 
 Array = np.ndarray[Any, Any]
@@ -39,7 +40,7 @@ def test_p_of_one_version_is_that_of_scipys_paired_permutation_test() -> None:
     expected = scipy.stats.permutation_test(
         (ours, kept), lambda a, b: (a - b).sum(), permutation_type="samples", alternative="greater", n_resamples=20_000
     ).pvalue
-    found = champion.compare((ours - kept)[None] / 60, np.zeros(1), draws=20_000)
+    found = champion.compare((ours - kept)[:, None] / 60, np.zeros(1), draws=20_000)
     assert found.rise[0] == pytest.approx((ours - kept).mean())
     assert found.p[0] == pytest.approx(expected, abs=0.02)
 
@@ -47,7 +48,7 @@ def test_p_of_one_version_is_that_of_scipys_paired_permutation_test() -> None:
 def test_many_rows_have_the_p_of_students_paired_test() -> None:
     ours = RNG.exponential(size=20_000)
     kept = ours + RNG.normal(-0.02, 1, 20_000)
-    found = champion.compare((ours - kept)[None] / 20_000, np.zeros(1), draws=40_000)
+    found = champion.compare((ours - kept)[:, None] / 20_000, np.zeros(1), draws=40_000)
     expected = scipy.stats.ttest_rel(ours, kept, alternative="greater").pvalue
     assert found.p[0] == pytest.approx(expected, abs=0.01)
 
@@ -56,20 +57,38 @@ def test_equal_models_are_seldom_refused_however_many_versions_are_kept() -> Non
     refused = []
     for _ in range(200):
         losses = RNG.exponential(size=(11, 400)) / 400
-        found = champion.compare(losses[0] - losses[1:], np.full(10, 0.005), draws=400)
-        refused.append((found.beyond & (found.p < 0.05)).any())
+        found = champion.compare((losses[0] - losses[1:]).T, np.full(10, 0.005), draws=400)
+        refused.append((found.is_beyond & (found.p < 0.05)).any())
     assert np.mean(refused) < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 200)
 
 
 # Verdicts
 
 
-def verdict(ours: Array, *kept: Array, truth: Array, groups: Array | None = None) -> GateVerdict:
-    objective = Objective(Loss.SQUARED)
-    losses = [champion.losses(each, truth, objective) for each in (ours, *kept)]
-    versions = [ModelOutput(number, each) for number, each in enumerate(losses[1:], start=1)]
-    rows = ComparedRows(truth, groups, "rows" if groups is None else "group")
-    (found,), _ = champion.compare_losses(ModelOutput(None, losses[0]), versions, rows, objective, Gates())
+BY_HASH = SplitRule(rule="rows", test=0.2)
+
+
+def compare(
+    ours: Array,
+    *versions: ModelOutput,
+    truth: Array,
+    key: Array | None = None,
+    rule: SplitRule = BY_HASH,
+    loss: Loss = Loss.SQUARED,
+) -> Comparison:
+    """By losses of each row; ``key`` is that of the split."""
+    rows = KeyedRows(truth[:, None], truth, (np.arange(len(truth)) if key is None else key).astype(np.uint64))
+    return champion.compare_losses(ModelOutput(None, ours), versions, rows, rule, Objective(loss), Gates())
+
+
+def verdict(
+    ours: Array, *kept: Array, truth: Array, groups: Array | None = None, loss: Loss = Loss.SQUARED
+) -> GateVerdict:
+    """By what models say of the rows."""
+    mine, *theirs = (champion.find_losses(Objective(loss), each, truth) for each in (ours, *kept))
+    versions = [ModelOutput(number, each) for number, each in enumerate(theirs, start=1)]
+    rule = BY_HASH if groups is None else SplitRule(rule="group", test=0.2, column="g")
+    (found,), _ = compare(mine, *versions, truth=truth, key=groups, rule=rule, loss=loss)
     return found
 
 
@@ -110,12 +129,10 @@ def test_few_rows_and_few_groups_decide_nothing_and_that_is_said() -> None:
 
 
 def test_fewer_than_five_blocks_of_time_decide_nothing_and_that_is_said() -> None:
-    worse, kept, objective = np.square(3 * ERRORS), np.square(ERRORS), Objective(Loss.SQUARED)
+    worse, kept = np.square(3 * ERRORS), ModelOutput(1, np.square(ERRORS))
+    rule = SplitRule(rule="time", test=0.2, column="day")
     for days, passes in ((4, True), (5, False)):
-        rows = ComparedRows(TRUTH, np.arange(1000) * days // 1000, "time")
-        (found,), _ = champion.compare_losses(
-            ModelOutput(None, worse), [ModelOutput(1, kept)], rows, objective, Gates()
-        )
+        (found,), _ = compare(worse, kept, truth=TRUTH, key=np.arange(1000) * days // 1000, rule=rule)
         assert (found.passed, "of 4 blocks, fewer than the 5 that decide" in found.detail) == (passes, passes)
 
 
@@ -123,27 +140,19 @@ def test_the_best_version_is_the_best_on_the_rows_that_all_have() -> None:
     """The second is worse than the first on every row; its own rows are those on which the candidate is worst."""
     ours = np.where(np.arange(1000) < 400, 10.0, 1.0)
     good, worse = ModelOutput(1, ours * 0.5), ModelOutput(2, ours * 0.6, np.arange(1000) < 600)
-    found = champion.compare_losses(
-        ModelOutput(None, ours), [good, worse], ComparedRows(TRUTH, None), Objective(Loss.SQUARED), Gates()
-    )
-    assert found.best == 1
+    assert compare(ours, good, worse, truth=TRUTH).best == 1
 
 
 def test_each_version_is_compared_on_the_rows_that_it_was_not_trained_on_and_the_others_are_counted() -> None:
     ours, good = np.square(1.2 * ERRORS), np.square(ERRORS)
-    rows, objective = ComparedRows(TRUTH, None), Objective(Loss.SQUARED)
     half, few = np.arange(1000) < 500, np.arange(1000) < 199
     by_heart = [ModelOutput(1, np.where(known, 0, ours), ~known) for known in (half, ~few)]
-    found = [
-        champion.compare_losses(ModelOutput(None, ours), [each], rows, objective, Gates()).gates[0] for each in by_heart
-    ]
+    found = [compare(ours, each, truth=TRUTH).gates[0] for each in by_heart]
     assert [(each.passed, each.verdict) for each in found] == [(True, "passed"), (True, "recorded")]
     assert found[0].value == pytest.approx(ours[500:].mean())
     assert "on 500 test rows (500 left out: it was trained on them)" in found[0].detail
     assert "on 199 test rows (801 left out: it was trained on them), fewer than the 200" in found[1].detail
-    (worse,), best = champion.compare_losses(
-        ModelOutput(None, ours), [*by_heart, ModelOutput(3, good, half)], rows, objective, Gates()
-    )
+    (worse,), best = compare(ours, *by_heart, ModelOutput(3, good, half), truth=TRUTH)
     assert (worse.passed, best) == (False, 3)
     assert (worse.value, worse.maximum) == pytest.approx((ours[:500].mean(), 1.01 * good[:500].mean() + 1e-3**2 / 2))
     assert "of version 3 on 500 test rows" in worse.detail
@@ -153,8 +162,8 @@ def test_each_version_is_compared_on_the_rows_that_it_was_not_trained_on_and_the
 def test_versions_that_are_equal_and_a_candidate_that_is_one_of_them_cost_nothing() -> None:
     kept = RNG.exponential(size=400) / 400
     ours = kept + RNG.normal(0.0001, 0.0005, 400)
-    alone = champion.compare((ours - kept)[None], np.zeros(1))
-    many = champion.compare(np.stack([ours - kept] * 50 + [ours - ours] * 50), np.zeros(100))
+    alone = champion.compare((ours - kept)[:, None], np.zeros(1))
+    many = champion.compare(np.stack([ours - kept] * 50 + [ours - ours] * 50, axis=1), np.zeros(100))
     assert many.p.tolist() == [alone.p[0]] * 50 + [1.0] * 50
 
 
@@ -170,20 +179,12 @@ def test_rows_of_one_group_are_no_evidence_of_their_own() -> None:
 def test_log_loss_is_compared_by_probabilities() -> None:
     labels = RNG.integers(0, 2, 1000)
     sure, wrong = np.where(np.eye(2)[labels] > 0, 0.9, 0.1), np.where(np.eye(2)[labels] > 0, 0.8, 0.2)
-    objective = Objective(Loss.CROSS_ENTROPY)
-
-    def against_sure(ours: Array) -> GateVerdict:
-        ours, kept = (champion.losses(each, labels, objective) for each in (ours, sure))
-        rows = ComparedRows(labels, None)
-        (found,), _ = champion.compare_losses(ModelOutput(None, ours), [ModelOutput(1, kept)], rows, objective, Gates())
-        return found
-
-    found = against_sure(wrong)
+    found = verdict(wrong, sure, truth=labels, loss=Loss.CROSS_ENTROPY)
     assert not found.passed
     assert found.value == pytest.approx(-np.log(0.8))
     assert found.maximum == pytest.approx(0.005 - np.log(0.9))
     never = np.where(np.eye(2)[labels] > 0, 0.0, 1.0)
-    assert np.isfinite(against_sure(never).value)
+    assert np.isfinite(verdict(never, sure, truth=labels, loss=Loss.CROSS_ENTROPY).value)
 
 
 def test_probabilities_of_many_classes_become_losses_before_memory_holds_them_all(artifacts: Path) -> None:
@@ -194,10 +195,11 @@ def test_probabilities_of_many_classes_become_losses_before_memory_holds_them_al
     weights = drawn_weights(prepared.recipe, len(names))
     model = onnx_graph.write_model(weights, prepared.recipe, prepared.signature, {})
     rows = baselines.read_rows(prepared.test, prepared)
-    measure = champion.measuring(prepared, SoftmaxTraining(defaults="data"))
+    contest = champion.Contest.choose(prepared, SoftmaxTraining(defaults="data"), Gates())
+    session = runtime.open_session(model, Device.CPU)
     tracemalloc.start()
     try:
-        found = measure(model, rows.features)
+        found = contest.measure(session, rows.features, rows.truth)
         assert tracemalloc.get_traced_memory()[1] < 4 * len(rows.truth) * len(names), "the probabilities alone"
     finally:
         tracemalloc.stop()

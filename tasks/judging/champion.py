@@ -369,21 +369,20 @@ def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int
     a sum over the root of its squares. The p of a comparison is the share of draws in which any comparison exceeds its
     margin with a statistic as large.
     """
+    is_normal, parts = len(parts) >= NORMAL_FROM, parts[parts.any(axis=1)]
     net, most, squares = (each.sum(axis=0, dtype=float) for each in (parts, np.abs(parts), np.square(parts)))
     margins, sizes = np.broadcast_to(margins, net.shape), np.broadcast_to(sizes, net.shape)
     rise, is_beyond, p = net / sizes, net / sizes > margins, np.ones(len(net))
     if not is_beyond.any():
         return Rises(rise, is_beyond, p)
-    is_normal, is_possible = len(parts) >= NORMAL_FROM, most / sizes > margins
-    least = NO_RISE * margins
+    is_possible, least = most / sizes > margins, NO_RISE * margins
     if parts.dtype.kind == "i":
         # Sums of signs are two apart. One, half a step, is the candidate's: so equal models are refused less often than
         # the bound says, never more. Another makes the normal tail that of the sum.
         least = np.full(len(net), 2.0 if is_normal else 1.0)
     scale = np.sqrt(np.where(squares > 0, squares, 1))
-    some = parts[:, is_possible]
-    some = some[some.any(axis=1)].astype(float)
-    some = _reduce_rows(some) if is_normal else some
+    some = parts[:, is_possible].astype(float)
+    some = _reduce_rows(some) if is_normal else some[some.any(axis=1)]
     rng, largest = np.random.default_rng(seed), list[Array]()  # of each draw
     for start in range(0, draws, CHUNK):
         shape = min(CHUNK, draws - start), len(some)

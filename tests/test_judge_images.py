@@ -68,7 +68,7 @@ def test_a_sound_model_passes_the_baseline_and_the_reference_is_recorded_only(ru
     frequencies = np.array(prepared.class_counts) / prepared.num_train
     expected = sklearn.metrics.log_loss(truth, np.tile(frequencies, (len(truth), 1)), labels=range(10))
     assert found.metrics["baseline_loss"] == pytest.approx(expected)
-    answers = Candidate.read(prepared, trained(run, prepared, fitted(prepared)), ASKED).outputs.answer
+    answers = Candidate.read(prepared, trained(run, prepared, fitted(prepared)), ASKED).answers.answer
     recall = sklearn.metrics.recall_score(truth, answers, average=None)
     assert list(found.metrics["recall"].values()) == pytest.approx(recall.tolist(), rel=1e-6)
 
@@ -105,18 +105,16 @@ def test_the_fit_is_that_of_scikit_learn_with_the_same_penalty() -> None:
     found = baselines.fit_images(small, labels, np.arange(300), 1 / 255, 3, PENALISED)
     assert found is not None
     expected = LogisticRegression(C=1 / (0.01 * 300), tol=1e-8, max_iter=1000).fit(small.reshape(300, -1) / 255, labels)
-    weights = np.concatenate([found.weights["W"], found.weights["b"][None]])
-    scores = baselines.ImageInputs(small, np.arange(300), 1 / 255).scores(weights)
-    probabilities = scipy.special.softmax(scores, axis=1)
+    probabilities = scipy.special.softmax(found.score(small), axis=1)
     np.testing.assert_allclose(probabilities, expected.predict_proba(small.reshape(300, -1) / 255), atol=1e-3)
 
 
 def test_it_sees_ten_thousand_pictures_at_most_and_converts_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (10_500, 24, 24), np.uint8), rng.integers(0, 2, 10_500)
-    rows = baselines.KeyedRows(images, labels, rng.permutation(10_500).astype(np.uint64))
-    places = rows.places_of_first(baselines.MAX_IMAGES)
-    assert sorted(rows.key[places].tolist()) == list(range(10_000))
+    keys = rng.permutation(10_500).astype(np.uint64)
+    places = baselines.choose_rows(keys, baselines.MAX_IMAGES, in_time=False)
+    assert sorted(keys[places].tolist()) == list(range(10_000))
     monkeypatch.setattr(baselines, "MAX_IMAGE_ITERATIONS", 1)
     tracemalloc.start()
     try:
@@ -218,6 +216,6 @@ def test_border_and_middle_are_as_bright_as_they_are(shape: tuple[int, ...], run
         images[:, :, 0] = 30
     prepared = prepare(images, np.arange(40) % 2, "ab", np.arange(40) < 20)
     candidate = Candidate.read(prepared, trained(run, prepared, fitted(prepared, 1)), ASKED)
-    found = task.measure_brightness(candidate)
+    found = task.measure_brightness(candidate)["brightness"]
     border = 10 if shape[0] <= 2 else (12 * 30 + 32 * 10) / 44
     assert found == {"border": pytest.approx(border), "middle": 10 if shape[0] <= 2 else 200}

@@ -17,6 +17,7 @@ from tasks.errors import GateFailed
 from tasks.evaluate import evaluate
 from tasks.judging import baselines, resampling, task
 from tasks.judging.baselines import Baselines
+from tasks.judging.metrics import Answers, measure
 from tasks.judging.objective import Objective
 from tasks.parameters import Gates, LinearTraining, SoftmaxTraining, Training
 from tasks.records import Evaluation, PreparedDataset
@@ -159,13 +160,10 @@ def test_a_huber_fit_of_a_skewed_target_passes_though_its_squared_error_is_worse
 
 def test_the_reference_takes_the_first_rows_by_their_hash_and_in_time_a_sample_of_all_times() -> None:
     keys = np.random.default_rng(0).permutation(1000).astype(np.uint64)
-    rows = baselines.KeyedRows(np.zeros((1000, 1), np.float32), np.arange(1000.0), keys)
-    first = rows.first(100, in_time=False)
-    assert sorted(first.key.tolist()) == list(range(100))
-    assert (first.truth == np.flatnonzero(keys < 100)).all(), "each with its own row"
-    spread = rows.first(100, in_time=True).truth
+    assert (baselines.choose_rows(keys, 100, in_time=False) == np.flatnonzero(keys < 100)).all()
+    spread = baselines.choose_rows(keys, 100, in_time=True)
     assert (len(np.unique(spread)), spread.min(), spread.max()) == (100, 0, 999)
-    assert rows.first(1000, in_time=False) is rows
+    assert (baselines.choose_rows(keys, 1000, in_time=False) == np.arange(1000)).all()
 
 
 def test_a_reference_that_did_not_converge_is_not_called_converged(
@@ -230,7 +228,7 @@ def test_scores_of_many_classes_become_losses_before_memory_holds_them_all(
         assert tracemalloc.get_traced_memory()[1] < 8 * prepared.num_test * 100 / 2, "half of the scores in float64"
     finally:
         tracemalloc.stop()
-    assert measured["test_accuracy"] == pytest.approx(np.mean(candidate.outputs.answer == candidate.truth))
+    assert measured["test_accuracy"] == pytest.approx(np.mean(candidate.answers.answer == candidate.test.y_true))
 
 
 @pytest.mark.slow
@@ -260,12 +258,11 @@ def test_the_lower_bound_is_students_and_holds_in_19_of_20_samples() -> None:
 def test_the_intervals_are_those_of_scipys_bootstrap() -> None:
     rng = np.random.default_rng(0)
     values = rng.exponential(size=300)
-    sums = np.stack([np.ones(300), values], axis=1)
-    found = resampling.intervals(sums, None, lambda sums: sums[..., 1:] / sums[..., :1])[:, 0]
+
+    def interval(losses: Array) -> tuple[float, float]:
+        labels = np.zeros(len(losses), int)
+        return measure(Answers(labels, labels, losses, np.ones(len(losses)))).intervals["loss"]
+
     expected = scipy.stats.bootstrap((values,), np.mean, method="percentile", rng=1).confidence_interval
-    assert found == pytest.approx([expected.low, expected.high], rel=0.02)
-    many = rng.exponential(size=50_000)
-    found = resampling.intervals(
-        np.stack([np.ones(50_000), many], axis=1), None, lambda sums: sums[..., 1:] / sums[..., :1]
-    )
-    assert found[1, 0] - found[0, 0] == pytest.approx(2 * 1.96 / np.sqrt(50_000), rel=0.1)
+    assert interval(values) == pytest.approx((expected.low, expected.high), rel=0.02)
+    assert np.ptp(interval(rng.exponential(size=50_000))) == pytest.approx(2 * 1.96 / np.sqrt(50_000), rel=0.1)

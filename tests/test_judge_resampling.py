@@ -98,7 +98,7 @@ def test_intervals_of_a_time_split_are_as_wide_as_its_autocorrelation_makes_them
     """The error of a mean of AR(1) with 0.5 is the root of 3 as large as that of independent rows."""
     rng, times = np.random.default_rng(3), np.arange(20_000.0)
     truth, residuals = rng.normal(size=20_000), np.sqrt(np.maximum(6 + autocorrelated(rng, 20_000), 0))
-    answers = Answers(truth, truth - residuals)
+    answers = Answers(truth, truth - residuals, residuals, truth[:0])
     wide, narrow = (
         np.ptp(metrics.measure(answers, units).intervals["loss"]) for units in (resampling.number_blocks(times), None)
     )
@@ -110,7 +110,7 @@ def test_each_period_of_a_time_split_has_blocks_of_its_own() -> None:
     days = np.sort(rng.integers(0, 300, 6000)) * 24 * 3_600_000_000.0
     shared = rng.normal(size=300)[np.unique(days, return_inverse=True)[1]]
     truth = rng.normal(size=6000)
-    answers = Answers(truth, truth + 1 + 0.3 * shared)
+    answers = Answers(truth, truth + 1 + 0.3 * shared, truth, truth[:0])
     by_day, by_row = (
         [np.ptp(each.intervals["rmse"]) for each in metrics.measure_by_period(answers, Moments(days, True), in_time=t)]
         for t in (True, False)

@@ -45,7 +45,7 @@ def png(figure: Figure) -> bytes:
         return stream.getvalue()
 
 
-def short(name: str, longest: int = LONGEST) -> str:
+def shorten(name: str, longest: int = LONGEST) -> str:
     """A name as a picture has room for it; ``$`` stands for itself and begins no formula."""
     name = lettering.spelt(name)
     kept = name if len(name) <= longest else f"{name[: longest - 1]}…"
@@ -55,7 +55,7 @@ def short(name: str, longest: int = LONGEST) -> str:
 def _subplots(width: float, height: float, *grid: int, **options: Any) -> tuple[Figure, Any]:
     """A figure of so many inches, and its axes: one, or those of a ``grid`` of rows and columns."""
     mpl.rcParams["font.family"] = lettering.families()
-    figure = Figure((width, height), layout="constrained")
+    figure = Figure((width, height), layout=None if "gridspec_kw" in options else "constrained")
     return figure, figure.subplots(*grid, **options)
 
 
@@ -108,61 +108,56 @@ def draw_learning_curve(curve: Sequence[Epoch], shown: Curves, kept_epoch: int |
 
 # Of classifiers
 
-MOST_COUNTED = 40  # classes whose matrix has room for counts
-MOST_NAMED = 100  # classes whose names can be read
+MOST_NAMED = 40  # classes whose matrix has room for names and counts
 MOST_MISTAKES = 30  # that are told one by one
 LONGEST_CLASS = 20
 
 
 def draw_confusion_matrix(counts: ArrayLike, class_names: Sequence[str]) -> Figure:
-    """Counts ``(classes, classes)``: rows are true labels, columns predicted ones, shaded by share of the row.
-
-    Of more classes than can be named, the recall that they have and what is taken for what most often.
-    """
-    table, names = np.asarray(counts), [short(name, LONGEST_CLASS) for name in class_names]
-    if len(names) > MOST_NAMED:
-        return _draw_mistakes(table, names)
-    is_counted = len(names) <= MOST_COUNTED
-    size = 0.55 * len(names) + 2 + 0.07 * max(map(len, names)) if is_counted else 14
+    """Counts ``(classes, classes)``: rows are true labels, columns predicted ones, shaded by share of the row."""
+    table, names = np.asarray(counts), [shorten(name, LONGEST_CLASS) for name in class_names]
+    size = 0.55 * len(names) + 2 + 0.07 * max(map(len, names))
     figure, axes = _subplots(size, size)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), number in np.ndenumerate(table) if is_counted else ():
+    for (row, column), number in np.ndenumerate(table):
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(number), ha="center", va="center", fontsize=7, color=colour, in_layout=False)
-    font = 10 if is_counted else 5
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=font)
-    axes.set_yticks(range(len(names)), names, fontsize=font)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
     return figure
 
 
-def _draw_mistakes(table: Array, names: Sequence[str]) -> Figure:
-    """Left: how many classes have which recall. Right: the most frequent mistakes, with the rows of the true class."""
-    rows, correct = table.sum(axis=1), np.diag(table)
-    mistakes = table - np.diag(correct)
-    most = np.argsort(-mistakes, axis=None, kind="stable")[: min(MOST_MISTAKES, np.count_nonzero(mistakes))]
-    true, predicted = np.unravel_index(most, table.shape)
+def draw_mistakes(truth: Array, answer: Array, class_names: Sequence[str]) -> Figure:
+    """Of labels ``(n,)`` of more classes than have room. Left: how many classes have which recall.
+
+    Right: what is taken for what most often, with the rows of the true class.
+    """
+    names, is_right = [shorten(name, LONGEST_CLASS) for name in class_names], truth == answer
+    rows, correct = (np.bincount(each, minlength=len(names)) for each in (truth, truth[is_right]))
+    pairs, sizes = np.unique(truth[~is_right] * len(names) + answer[~is_right], return_counts=True)
+    most = np.argsort(-sizes, kind="stable")[:MOST_MISTAKES]
+    true, predicted = np.divmod(pairs[most], len(names))
     figure, (left, right) = _subplots(12, 8, 1, 2, width_ratios=[1, 2])
     left.hist(correct[rows > 0] / rows[rows > 0], bins=20, range=(0, 1))
     left.set(title="Recall", xlabel="recall", ylabel="classes")
-    sizes = mistakes[true, predicted].tolist()
-    pairs = [f"{names[one]} → {names[other]}" for one, other in zip(true, predicted, strict=True)]
-    _draw_bars(right, sizes, pairs, [f"{size} of {count}" for size, count in zip(sizes, rows[true], strict=True)], 0.12)
+    words = [f"{names[one]} → {names[other]}" for one, other in zip(true, predicted, strict=True)]
+    ends = [f"{size} of {count}" for size, count in zip(sizes[most], rows[true], strict=True)]
+    _draw_bars(right, sizes[most].tolist(), words, ends, 0.12)
     right.set(title="Most frequent mistakes: true → predicted", xlabel="rows")
     return figure
 
 
 def draw_reliability(bins: "CalibrationBins") -> Figure:
     """Accuracy by confidence, beside the diagonal of perfect calibration; bar widths are the bins."""
-    width = 1 / len(bins.counts)
-    bars: dict[str, Any] = {"x": np.arange(len(bins.counts)) * width, "width": width, "align": "edge"}
+    edges, width = np.linspace(0, 1, len(bins.counts), endpoint=False), 1 / len(bins.counts)
     figure, (upper, lower) = _subplots(5, 5, 2, 1, height_ratios=[3, 1], sharex=True)
-    upper.bar(height=bins.accuracy, **bars, edgecolor="white", label="accuracy")
+    upper.bar(edges, bins.accuracy, width, align="edge", edgecolor="white", label="accuracy")
     upper.plot([0, 1], [0, 1], **IDEAL, label="perfect calibration")
     upper.set(ylabel="accuracy", title="Reliability diagram", ylim=(0, 1))
     upper.legend(loc="upper left")
-    lower.bar(height=bins.counts, **bars, edgecolor="white", color="grey")
+    lower.bar(edges, bins.counts, width, align="edge", edgecolor="white", color="grey")
     lower.set(xlabel="confidence", ylabel="examples", xlim=(0, 1))
     return figure
 
@@ -179,7 +174,7 @@ def draw_thresholds(score: Array, is_positive: Array, class_name: str) -> Figure
     right.axhline(is_positive.mean(), **IDEAL, label="chance")
     right.set(title="Precision and recall", xlabel="recall", ylabel="precision", ylim=(0, 1.02))
     for axes in (left, right):
-        axes.legend(loc="lower center", title=f"positive: {short(class_name)}")
+        axes.legend(loc="lower center", title=f"positive: {shorten(class_name)}")
     return figure
 
 
@@ -261,7 +256,7 @@ LONGEST_COLUMN = 28  # characters beside a bar
 def draw_coefficients(found: Sequence[Coefficient], unit: str) -> Figure:
     """Bars of sizes, the largest on top, each with its value in the units of the data at its end."""
     figure, axes = _subplots(6.4, 1.2 + 0.32 * len(found))
-    names = [short(each.name, LONGEST_COLUMN) for each in found]
+    names = [shorten(each.name, LONGEST_COLUMN) for each in found]
     _draw_bars(axes, [each.size for each in found], names, [readable(each.value) for each in found], 0.35)
     axes.axvline(0, **ZERO)
     axes.locator_params(axis="x", nbins=TICKS)
@@ -304,7 +299,7 @@ def draw_class_weights(weights: Array, class_names: Sequence[str]) -> Figure:
     more = f"the first {len(shown)} of {len(weights)} classes, " if len(shown) < len(weights) else ""
     columns = min(COLUMNS_OF_WEIGHTS, max(len(shown), 3))  # so that the heading has room
     heading = f"Weights of each class, to ±{most:.2g}\n({more}{said})"
-    return _draw_mosaic((255 * pixels).astype(np.uint8), [(name,) for name in class_names], columns, heading)
+    return _draw_images((255 * pixels).astype(np.uint8), [(name,) for name in class_names], columns, heading)
 
 
 def draw_image_grid(images: NDArray[np.uint8], predicted: Sequence[str], true: Sequence[str] | None) -> Figure:
@@ -312,36 +307,25 @@ def draw_image_grid(images: NDArray[np.uint8], predicted: Sequence[str], true: S
 
     As the book's ``predict_ch3``.
     """
-    return _draw_mosaic(images, [*zip(*([true] if true else []), predicted, strict=True)], COLUMNS_OF_IMAGES)
+    return _draw_images(images, [*zip(*([true] if true else []), predicted, strict=True)], COLUMNS_OF_IMAGES)
 
 
-def _draw_mosaic(
+def _draw_images(
     images: NDArray[np.uint8], names: Sequence[tuple[str, ...]], columns: int, heading: str = ""
 ) -> Figure:
-    """Each image under its names, which are red where they differ; what is between the images is transparent.
-
-    On axes of their own 18 images would take 0.3 s longer.
-    """
-    rows = max(1, math.ceil(len(images) / columns))
-    height, width = images.shape[1:3]
-    across = width + max(2, width // 4, 5 * height // 4 - width)  # with the gap between the columns
-    head = max(height // 2, math.ceil(0.3 * across))  # room for two lines of text
-    mosaic = np.zeros((rows * (height + head), columns * across, 4), np.uint8)
-    inches, above = INCHES * len(mosaic) / across, 0.4 * bool(heading)
-    figure, axes = _subplots(INCHES * columns, inches + above)
-    figure.set(layout_engine="none", facecolor="none")
+    """Each image under its names, which are red where they differ; what is between the images is transparent."""
+    rows, above = max(1, math.ceil(len(images) / columns)), 0.4 * bool(heading)
+    height = INCHES * (0.4 + min(1.0, images.shape[1] / images.shape[2])) * rows + above
+    place = {"left": 0, "right": 1, "bottom": 0.01, "top": 1 - (above + 0.35) / height, "wspace": 0.2, "hspace": 0.4}
+    figure, grid = _subplots(INCHES * columns, height, rows, columns, squeeze=False, gridspec_kw=place)
+    figure.set_facecolor("none")
     figure.suptitle(heading, x=0.01, ha="left", fontsize=9, color=INK)
-    axes.set(position=(0, 0, 1, inches / (inches + above)))
-    axes.axis("off")
-    for index, (image, words) in enumerate(zip(images, names, strict=False)):
-        top = index // columns * (height + head) + head
-        left = index % columns * across + (across - width) // 2
-        place = mosaic[top : top + height, left : left + width]
-        place[..., :3], place[..., 3] = image if image.ndim == 3 else image[..., None], 255
-        title = "\n".join(short(each, LONGEST_ABOVE) for each in words)
-        colour = INK if words[0] == words[-1] else WRONG
-        axes.text(left + width / 2, top - 1, title, fontsize=8, color=colour, ha="center", va="bottom")
-    axes.imshow(mosaic, aspect="auto")
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, image, words in zip(grid.flat, images, names, strict=False):
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        title = "\n".join(shorten(each, LONGEST_ABOVE) for each in words)
+        axes.set_title(title, fontsize=8, color=INK if words[0] == words[-1] else WRONG, pad=3)
     return figure
 
 

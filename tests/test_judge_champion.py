@@ -13,7 +13,8 @@ from tasks.data.prepared_splits import Examples, read_split, write_splits
 from tasks.data.recipe import Column, Columns
 from tasks.errors import GateFailed
 from tasks.judging import champion
-from tasks.judging.champion import Comparison, ModelOutput, Rises
+from tasks.judging.champion import Comparison, ModelAnswers, Rises
+from tasks.judging.metrics import Answers
 from tasks.parameters import Gates
 from tasks.store import artifact_paths, pointer, reading, retention
 from tasks.store.run_folder import RunFolder
@@ -31,8 +32,9 @@ def wrong_on(*rows: range, base: np.ndarray = TRUTH) -> np.ndarray:
 
 
 def compare(candidate: np.ndarray, *kept: np.ndarray, truth: np.ndarray = TRUTH, names: Any = CLASSES) -> Comparison:
-    versions = [ModelOutput(number, label != truth) for number, label in enumerate(kept, start=1)]
-    return champion.compare_labels(ModelOutput(None, candidate != truth), versions, truth, names, Gates())
+    ours, *versions = (Answers(truth, label, truth, truth) for label in (candidate, *kept))
+    numbered = [ModelAnswers(number, each) for number, each in enumerate(versions, start=1)]
+    return champion.compare_labels(ModelAnswers(None, ours), numbered, names, Gates())
 
 
 def judge(candidate: np.ndarray, *kept: np.ndarray) -> dict[str, bool]:
@@ -240,7 +242,9 @@ def test_a_recall_drop_of_a_tiny_class_that_chance_explains_passes() -> None:
 def test_linear_regression_may_lose_5_percent_to_the_best_kept_version(scale: float, passes: bool) -> None:
     """Errors scaled by 1.02 are a loss 1.0404 times as large, by 1.03 one 1.0609 times."""
     errors = np.random.default_rng(0).normal(0, 0.01, 1000)
-    ours, *kept = (ModelOutput(at, np.square(errors * times)) for at, times in enumerate((scale, 2, 1)))
+    truth = np.zeros(1000)
+    answers = [Answers(truth, errors * times, truth, truth[:0]) for times in (scale, 2, 1)]
+    ours, *kept = (ModelAnswers(at or None, each) for at, each in enumerate(answers))
     (verdict,), best = champion.compare_squared_errors(ours, kept, Gates())
     assert (verdict.passed, best) == (passes, 2)
 

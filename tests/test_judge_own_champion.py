@@ -12,15 +12,15 @@ import scipy.stats
 from candidate import plain
 from own_splits import prepare, trained
 from own_tables import drawn_weights
+from tasks.data.prepared_splits import Examples
 from tasks.data.recipe import Columns, SplitRule
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.judging import baselines, champion
-from tasks.judging.baselines import KeyedRows
-from tasks.judging.champion import Comparison, ModelOutput
+from tasks.judging.champion import ModelAnswers
+from tasks.judging.metrics import Answers
 from tasks.judging.objective import Objective
 from tasks.parameters import Device, Gates, Loss, RetrainParameters
-from tasks.parameters.training import SoftmaxTraining
 from tasks.publish import publish
 from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import onnx_graph, raw_units, runtime
@@ -68,27 +68,27 @@ def test_equal_models_are_seldom_refused_however_many_versions_are_kept() -> Non
 BY_HASH = SplitRule(rule="rows", test=0.2)
 
 
-def compare(
-    ours: Array,
-    *versions: ModelOutput,
-    truth: Array,
-    key: Array | None = None,
-    rule: SplitRule = BY_HASH,
-    loss: Loss = Loss.SQUARED,
-) -> Comparison:
-    """By losses of each row; ``key`` is that of the split."""
-    rows = KeyedRows(truth[:, None], truth, (np.arange(len(truth)) if key is None else key).astype(np.uint64))
-    return champion.compare_losses(ModelOutput(None, ours), versions, rows, rule, Objective(loss), Gates())
+def model(version: int | None, losses: Array, is_new: Array | bool = True) -> ModelAnswers:
+    """A model that loses so much on each row."""
+    return ModelAnswers(version, Answers(TRUTH, TRUTH, losses, TRUTH[:0]), is_new)
 
 
-def verdict(
-    ours: Array, *kept: Array, truth: Array, groups: Array | None = None, loss: Loss = Loss.SQUARED
-) -> GateVerdict:
-    """By what models say of the rows."""
-    mine, *theirs = (champion.find_losses(Objective(loss), each, truth) for each in (ours, *kept))
-    versions = [ModelOutput(number, each) for number, each in enumerate(theirs, start=1)]
+def compare(ours: ModelAnswers, *versions: ModelAnswers, key: Array | None = None, rule: SplitRule = BY_HASH) -> Any:
+    """By squared losses of each row; ``key`` is that of the split."""
+    keys = (np.arange(len(ours.answers.truth)) if key is None else key).astype(np.uint64)
+    return champion.compare_losses(ours, versions, keys, rule, Objective(Loss.SQUARED), Gates())
+
+
+def verdict(*outputs: Array, truth: Array, groups: Array | None = None, loss: Loss = Loss.SQUARED) -> GateVerdict:
+    """By what models, first the candidate, say of the rows."""
+    name, objective = "prediction" if loss is Loss.SQUARED else "probabilities", Objective(loss)
+    ours, *kept = (
+        ModelAnswers(number or None, Answers.from_outputs({name: each}, truth, objective))
+        for number, each in enumerate(outputs)
+    )
     rule = BY_HASH if groups is None else SplitRule(rule="group", test=0.2, column="g")
-    (found,), _ = compare(mine, *versions, truth=truth, key=groups, rule=rule, loss=loss)
+    keys = (np.arange(len(truth)) if groups is None else groups).astype(np.uint64)
+    (found,), _ = champion.compare_losses(ours, kept, keys, rule, objective, Gates())
     return found
 
 
@@ -129,30 +129,30 @@ def test_few_rows_and_few_groups_decide_nothing_and_that_is_said() -> None:
 
 
 def test_fewer_than_five_blocks_of_time_decide_nothing_and_that_is_said() -> None:
-    worse, kept = np.square(3 * ERRORS), ModelOutput(1, np.square(ERRORS))
+    worse, kept = model(None, np.square(3 * ERRORS)), model(1, np.square(ERRORS))
     rule = SplitRule(rule="time", test=0.2, column="day")
     for days, passes in ((4, True), (5, False)):
-        (found,), _ = compare(worse, kept, truth=TRUTH, key=np.arange(1000) * days // 1000, rule=rule)
+        (found,), _ = compare(worse, kept, key=np.arange(1000) * days // 1000, rule=rule)
         assert (found.passed, "of 4 blocks, fewer than the 5 that decide" in found.detail) == (passes, passes)
 
 
 def test_the_best_version_is_the_best_on_the_rows_that_all_have() -> None:
     """The second is worse than the first on every row; its own rows are those on which the candidate is worst."""
     ours = np.where(np.arange(1000) < 400, 10.0, 1.0)
-    good, worse = ModelOutput(1, ours * 0.5), ModelOutput(2, ours * 0.6, np.arange(1000) < 600)
-    assert compare(ours, good, worse, truth=TRUTH).best == 1
+    good, worse = model(1, ours * 0.5), model(2, ours * 0.6, np.arange(1000) < 600)
+    assert compare(model(None, ours), good, worse).best == 1
 
 
 def test_each_version_is_compared_on_the_rows_that_it_was_not_trained_on_and_the_others_are_counted() -> None:
     ours, good = np.square(1.2 * ERRORS), np.square(ERRORS)
     half, few = np.arange(1000) < 500, np.arange(1000) < 199
-    by_heart = [ModelOutput(1, np.where(known, 0, ours), ~known) for known in (half, ~few)]
-    found = [compare(ours, each, truth=TRUTH).gates[0] for each in by_heart]
+    by_heart = [model(1, np.where(known, 0, ours), ~known) for known in (half, ~few)]
+    found = [compare(model(None, ours), each).gates[0] for each in by_heart]
     assert [(each.passed, each.verdict) for each in found] == [(True, "passed"), (True, "recorded")]
     assert found[0].value == pytest.approx(ours[500:].mean())
     assert "on 500 test rows (500 left out: it was trained on them)" in found[0].detail
     assert "on 199 test rows (801 left out: it was trained on them), fewer than the 200" in found[1].detail
-    (worse,), best = compare(ours, *by_heart, ModelOutput(3, good, half), truth=TRUTH)
+    (worse,), best = compare(model(None, ours), *by_heart, model(3, good, half))
     assert (worse.passed, best) == (False, 3)
     assert (worse.value, worse.maximum) == pytest.approx((ours[:500].mean(), 1.01 * good[:500].mean() + 1e-3**2 / 2))
     assert "of version 3 on 500 test rows" in worse.detail
@@ -193,13 +193,13 @@ def test_probabilities_of_many_classes_become_losses_before_memory_holds_them_al
     prepared = prepare(RNG.normal(size=(len(labels), 1)), labels, names)
     assert isinstance(prepared.recipe, Columns)
     weights = drawn_weights(prepared.recipe, len(names))
-    model = onnx_graph.write_model(weights, prepared.recipe, prepared.signature, {})
+    content = onnx_graph.write_model(weights, prepared.recipe, prepared.signature, {})
     rows = baselines.read_rows(prepared.test, prepared)
-    contest = champion.Contest.choose(prepared, SoftmaxTraining(defaults="data"), Gates())
-    session = runtime.open_session(model, Device.CPU)
+    objective, test = Objective(Loss.CROSS_ENTROPY), Examples(rows.features, rows.truth)
+    session = runtime.open_session(content, Device.CPU)
     tracemalloc.start()
     try:
-        found = contest.measure(session, rows.features, rows.truth)
+        found = ModelAnswers.ask(None, session, test, objective).answers.losses
         assert tracemalloc.get_traced_memory()[1] < 4 * len(rows.truth) * len(names), "the probabilities alone"
     finally:
         tracemalloc.stop()

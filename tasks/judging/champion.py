@@ -6,21 +6,22 @@ were rolled back from are held for being bad, whatever their figures say: nothin
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
 from tasks.data import row_hash
 from tasks.data.image_dataset import SPLIT_NAMES
-from tasks.data.prepared_splits import read_arrays, read_split
+from tasks.data.prepared_splits import Examples, read_arrays, read_split
 from tasks.data.recipe import Column, Columns, SplitRule
 from tasks.data.row_hash import Hashes, is_in
 from tasks.data.split import TRAINING
 from tasks.data.table_rows import CONTENTS
 from tasks.data.target import Truth
 from tasks.judging import gates
-from tasks.judging.baselines import KeyedRows, read_rows
+from tasks.judging.baselines import read_rows
+from tasks.judging.metrics import Answers
 from tasks.judging.objective import Objective
 from tasks.judging.resampling import FEWEST_BLOCKS, join_units, number_units
 from tasks.machine.arrays import Array
@@ -28,7 +29,6 @@ from tasks.machine.words import beside, counted, readable
 from tasks.parameters import Device, Gates, Training
 from tasks.records import GateVerdict, PreparedDataset, Splits
 from tasks.serving import contract, runtime
-from tasks.serving.contract import LABEL, PREDICTION, PROBABILITIES
 from tasks.store import reading, verification, verified
 from tasks.store.record import FileRef
 from tasks.store.verified import RESTORE
@@ -38,7 +38,7 @@ PIECE = 2**13  # rows of own data whose probabilities are in memory at a time
 MIN_ROWS = 200  # fewer, or fewer groups, decide nothing
 FEWEST_UNITS = {"group": (20, "group"), "time": (FEWEST_BLOCKS, "block")}  # of each rule of the split
 MOST_UNITS = 100_000  # that are compared; where there are more, neighbours are taken together: their sums vary alike
-SMALLEST = np.finfo(np.float32).tiny  # a probability that is 0 in float32 has a finite loss
+SETTINGS = "loss", "class_weight"  # of training on own data: where they differ, losses say nothing of each other
 DRAWS = 9_999  # so that every p is a whole number of ten thousandths
 NORMAL_FROM = 10_000  # units; from there a sum of signs is replaced by a normal variable of its variance
 NO_RISE = 0.4  # of its margin: so little more loss is none; else a version that had luck refuses too many
@@ -46,16 +46,27 @@ CHUNK = 500  # draws at a time: bounds memory
 FIXED = ("rows", "copies", "group")  # rules by which a row stays on its side
 
 
-class ModelOutput(NamedTuple):
-    """What an exported model loses on each row ``(n,)`` of the test split, as ``Contest`` counts it.
+class ModelAnswers(NamedTuple):
+    """What an exported model says of the test split ``(n,)``.
 
     ``version`` is None for the candidate; ``is_new`` ``(n,)`` says on which rows a version was not trained, where it
     may have been on some.
     """
 
     version: int | None
-    losses: Array
+    answers: Answers
     is_new: Array | bool = True
+
+    @classmethod
+    def ask(
+        cls, version: int | None, session: Any, test: Examples, objective: Objective, is_new: Array | bool = True
+    ) -> Self:
+        """What the model of a session says; of its outputs memory holds those of some rows."""
+        parts = []
+        for start in range(0, len(test.y_true), PIECE):
+            inputs, truth = (each[start : start + PIECE] for each in test)
+            parts.append(Answers.from_outputs(runtime.run_model(session, inputs), truth, objective))
+        return cls(version, Answers.concatenate(parts), is_new)
 
 
 class Comparison(NamedTuple):
@@ -63,49 +74,6 @@ class Comparison(NamedTuple):
 
     gates: tuple[GateVerdict, ...] = ()
     best: int | None = None
-
-
-class Contest(NamedTuple):
-    """How models of one data set are compared."""
-
-    output: str  # of a model, which is asked for
-    find_losses: Callable[[Array, Array], Array]  # of that and of what is true, of each row ``(n,)``
-    compare: Callable[[ModelOutput, Iterable[ModelOutput]], Comparison]
-    settings: tuple[str, ...] = ()  # of training: where they differ, losses say nothing of each other
-
-    @classmethod
-    def choose(cls, prepared: PreparedDataset, training: Training, bounds: Gates) -> "Contest":
-        """Own data are compared by the objective; the book's by wrong labels, or by squared errors."""
-        if prepared.split is not None:
-            objective, rows = Objective.of(training, prepared), read_rows(prepared.test, prepared)
-            compare_all = functools.partial(
-                compare_losses, rows=rows, rule=prepared.split, objective=objective, bounds=bounds
-            )
-            output = PROBABILITIES if objective.is_of_classes else PREDICTION
-            return cls(output, functools.partial(find_losses, objective), compare_all, ("loss", "class_weight"))
-        if prepared.class_names:
-            truth, class_names = read_split(prepared.test, prepared).y_true, prepared.class_names
-            compare_all = functools.partial(compare_labels, truth=truth, class_names=class_names, bounds=bounds)
-            return cls(LABEL, np.not_equal, compare_all)
-        return cls(PREDICTION, find_squared_errors, functools.partial(compare_squared_errors, bounds=bounds))
-
-    def measure(self, session: Any, rows: Array, truth: Array) -> Array:
-        """What the model of a session loses on each row ``(n,)``; of its outputs memory holds those of some rows."""
-        pieces = [slice(start, start + PIECE) for start in range(0, len(truth), PIECE)]
-        found = (runtime.run_model(session, rows[piece])[self.output] for piece in pieces)
-        return np.concatenate([self.find_losses(each, truth[piece]) for each, piece in zip(found, pieces, strict=True)])
-
-
-def find_losses(objective: Objective, output: Array, truth: Array) -> Array:
-    """The loss of each row ``(n,)``, of probabilities ``(n, classes)`` or predictions ``(n,)``."""
-    if objective.is_of_classes:
-        return objective.losses(np.log(np.maximum(output, SMALLEST)), truth)
-    return objective.losses(output[:, None], truth)
-
-
-def find_squared_errors(output: Array, truth: Array) -> Array:
-    """Half the squared error of each row ``(n,)``."""
-    return np.asarray(np.square(output - truth) / 2)
 
 
 def compare_with_published(
@@ -129,24 +97,30 @@ def compare_with_published(
     same = _judge_signature(name, number, signature, prepared)
     if not same.passed:
         return Comparison((same,))
-    contest, left_out = Contest.choose(prepared, training, bounds), list[str]()
-    ours = ModelOutput(None, contest.measure(session, *read_split(prepared.test, prepared)))
-    kept = _measure_versions(name, numbers, signature, prepared, training, contest, left_out)
-    verdicts, best = contest.compare(ours, kept)
+    objective, left_out = Objective.of(training, prepared), list[str]()
+    ours = ModelAnswers.ask(None, session, read_split(prepared.test, prepared), objective)
+    kept = _ask_versions(name, numbers, signature, prepared, training, objective, left_out)
+    if prepared.split is not None:
+        key = read_rows(prepared.test, prepared).key
+        verdicts, best = compare_losses(ours, kept, key, prepared.split, objective, bounds)
+    elif prepared.class_names:
+        verdicts, best = compare_labels(ours, kept, prepared.class_names, bounds)
+    else:
+        verdicts, best = compare_squared_errors(ours, kept, bounds)
     if left_out:
         verdicts = (*verdicts, gates.judge("champion_not_compared", len(left_out), detail="; ".join(left_out)))
     return Comparison((same, *verdicts), best)
 
 
-def _measure_versions(
+def _ask_versions(
     name: str,
     numbers: list[int],
     signature: contract.Signature,
     prepared: PreparedDataset,
     training: Training,
-    contest: Contest,
+    objective: Objective,
     left_out: list[str],
-) -> Iterator[ModelOutput]:
+) -> Iterator[ModelAnswers]:
     """Every version that can be compared, fed by its own recipe; ``left_out`` gets why another cannot."""
     raw, today = read_split(prepared.raw_test, prepared), RowsOfToday(prepared)
     for number in numbers:
@@ -155,7 +129,7 @@ def _measure_versions(
             reading.manifest(name, number),
         )
         recipe, asked = manifest.recipe, manifest.parameters.training.model_dump()
-        others = [each for each in contest.settings if asked.get(each) != getattr(training, each)]
+        others = [each for each in SETTINGS if prepared.is_own and asked.get(each) != getattr(training, each)]
         if contract.read_signature(session) != signature:
             left_out.append(f"version {number} has other inputs or outputs")
         elif not recipe.accepts(raw.inputs.dtype, raw.inputs.shape[1:]) or list_differences(manifest, prepared):
@@ -166,7 +140,8 @@ def _measure_versions(
         elif isinstance(is_new := today.find_new_rows(manifest.dataset), str):
             left_out.append(f"version {number} {is_new}")
         else:
-            yield ModelOutput(number, contest.measure(session, recipe.encode(raw.inputs), raw.y_true), is_new)
+            test = Examples(recipe.encode(raw.inputs), raw.y_true)
+            yield ModelAnswers.ask(number, session, test, objective, is_new)
 
 
 # Whether consumers of a version can take the candidate
@@ -223,19 +198,19 @@ class Figure(NamedTuple):
 
 
 def compare_losses(
-    ours: ModelOutput,
-    kept: Iterable[ModelOutput],
-    rows: KeyedRows,
+    ours: ModelAnswers,
+    kept: Iterable[ModelAnswers],
+    key: Array,
     rule: SplitRule,
     objective: Objective,
     bounds: Gates,
 ) -> Comparison:
-    """The mean loss against that of every kept version, if there is one.
+    """The mean loss against that of every kept version, if there is one; ``key`` ``(n,)`` is that of the split.
 
     A regression's margin has the tolerance of the gate ``reference`` in it: of a target without noise all losses are
     those of rounding.
     """
-    weights, units = objective.row_weights(rows.truth), number_units(rows.key, rule)
+    weights, units = objective.row_weights(ours.answers.truth), number_units(key, rule)
     units = np.zeros(len(weights), np.int64) if units is None else join_units(units, len(weights), MOST_UNITS)[0]
     fewest, unit = FEWEST_UNITS.get(rule.rule, (0, ""))
     step = -(-len(weights) // MOST_UNITS)
@@ -243,7 +218,7 @@ def compare_losses(
     for version in kept:
         counts = weights * version.is_new
         shares, num_rows = counts / (counts.sum() or 1), int(np.count_nonzero(counts))
-        mine, theirs = float(shares @ ours.losses), float(shares @ version.losses)
+        mine, theirs = float(shares @ ours.answers.losses), float(shares @ version.answers.losses)
         num_units = int(np.count_nonzero(np.bincount(units, weights=counts)))
         words = f"{beside(mine, theirs)} against {beside(theirs, mine)} of version {version.version}"
         words += f" on {num_rows} test rows"
@@ -260,10 +235,10 @@ def compare_losses(
             margin = (bounds.max_error_rise - 1) * theirs + objective.loss_of(bounds.max_standardised_error)
         numbers.append(version.version)
         figures.append(Figure(words, mine, theirs + margin, margin))
-        parts.append(np.bincount(units, weights=shares * (ours.losses - version.losses)))
-        sample.append(np.where(counts > 0, version.losses, np.nan)[::step])
+        parts.append(np.bincount(units, weights=shares * (ours.answers.losses - version.answers.losses)))
+        sample.append(np.where(counts > 0, version.answers.losses, np.nan)[::step])
     if not figures:
-        mean = float(np.average(ours.losses, weights=weights))
+        mean = float(np.average(ours.answers.losses, weights=weights))
         return Comparison((gates.judge("champion_loss", mean, detail="; ".join(few)),) if few else ())
     rises = compare(np.stack(parts, axis=1), np.array([each.margin for each in figures]))
     verdict = judge_worst("champion_loss", "rise", figures, rises, bounds.max_drop_p, few)
@@ -275,18 +250,19 @@ def compare_losses(
 
 
 def compare_labels(
-    ours: ModelOutput, kept: Iterable[ModelOutput], truth: Array, class_names: tuple[str, ...], bounds: Gates
+    ours: ModelAnswers, kept: Iterable[ModelAnswers], class_names: tuple[str, ...], bounds: Gates
 ) -> Comparison:
     """Accuracy over all rows and recall of each class, which are losses of 0 and 1, against every kept version."""
     if not (versions := list(kept)):
         return Comparison()
+    truth = ours.answers.truth
     present = np.unique(truth)
     is_in = np.column_stack([np.ones(len(truth), bool), truth[:, None] == present])
     sizes, names = is_in.sum(axis=0), ["", *(f"{class_names[index]} " for index in present)]
     margins = [bounds.max_accuracy_drop, *[bounds.max_recall_drop] * len(present)]
-    wrong = np.stack([each.losses for each in (ours, *versions)], axis=1).astype(np.int8)
-    right = is_in.T @ (1.0 - wrong) / sizes[:, None]
-    parts = is_in[:, :, None] * (wrong[:, :1] - wrong[:, 1:])[:, None]
+    is_right = np.stack([each.answers.is_right for each in (ours, *versions)], axis=1)
+    right = is_in.T @ is_right.astype(float) / sizes[:, None]
+    parts = is_in[:, :, None] * (is_right[:, 1:].astype(np.int8) - is_right[:, :1])[:, None]
     of_each = [np.repeat(each, len(versions)) for each in (margins, sizes)]
     drops = compare(parts.reshape(len(truth), -1), of_each[0], of_each[1])
     figures = [
@@ -305,19 +281,19 @@ def compare_labels(
     return Comparison(tuple(verdicts), versions[int(drops.rise[: len(versions)].argmax())].version)
 
 
-def compare_squared_errors(ours: ModelOutput, kept: Iterable[ModelOutput], bounds: Gates) -> Comparison:
+def compare_squared_errors(ours: ModelAnswers, kept: Iterable[ModelAnswers], bounds: Gates) -> Comparison:
     """Test loss (half the mean squared error) against that of the kept version with the smallest."""
-    losses = {each.version: float(each.losses.mean()) for each in kept}
+    losses = {
+        each.version: float(np.square(each.answers.answer - each.answers.truth).mean()) / 2 for each in (ours, *kept)
+    }
+    mine = losses.pop(None)
     if not losses:
         return Comparison()
     best = min(losses, key=lambda number: losses[number])
-    verdict = gates.judge(
-        "champion_loss",
-        float(ours.losses.mean()),
-        maximum=bounds.max_loss_rise * losses[best],
-        detail=f"{bounds.max_loss_rise:g} times the {readable(losses[best])} of version {best}",
+    detail = f"{bounds.max_loss_rise:g} times the {readable(losses[best])} of version {best}"
+    return Comparison(
+        (gates.judge("champion_loss", mine, maximum=bounds.max_loss_rise * losses[best], detail=detail),), best
     )
-    return Comparison((verdict,), best)
 
 
 # Is a rise real? One p-value for each kept version and each class, corrected for how many are looked at

@@ -26,10 +26,11 @@ from tasks.errors import DataError, UsageError
 from tasks.judging import metrics
 from tasks.judging.judged import Judged, Period
 from tasks.judging.metrics import Answers, Moments
+from tasks.judging.objective import Objective
 from tasks.judging.resampling import number_units
 from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
-from tasks.parameters import Device, EvaluateParameters
+from tasks.parameters import Device, EvaluateParameters, Loss
 from tasks.parameters.own_data import NO_WINDOW, OwnData
 from tasks.records import ChampionData
 from tasks.serving import runtime
@@ -60,12 +61,13 @@ class LabelledRows(NamedTuple):
     broken: int = 0  # images that were
     changes: tuple[Finding, ...] = ()  # from the data that the version was made of
 
-    def answer(self, model: bytes) -> Answers:
+    def ask(self, model: bytes, objective: Objective) -> Answers:
         """What a model says of all rows; of its outputs only what is measured stays in memory."""
         session, parts, start = runtime.open_session(model, Device.CPU), list[Answers](), 0
         for piece in self.pieces:
             truth = self.truth[start : start + len(piece)]
-            parts.append(Answers.from_outputs(runtime.run_model(session, np.ascontiguousarray(piece)), truth))
+            outputs = runtime.run_model(session, np.ascontiguousarray(piece))
+            parts.append(Answers.from_outputs(outputs, truth, objective))
             start += len(piece)
         return Answers.concatenate(parts)
 
@@ -102,7 +104,8 @@ def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters
         labelled = _read_table(manifest, schema, asked.data, asked.time_column, scratch)
     else:
         labelled = _read_images(manifest, asked.data, asked.max_rejects, scratch)
-    answers, known = labelled.answer(model), manifest.metrics.model_dump()
+    objective = Objective(Loss.CROSS_ENTROPY if manifest.dataset.class_names else Loss.SQUARED)
+    answers, known = labelled.ask(model, objective), manifest.metrics.model_dump()
     rows = labelled.select(asked.unseen)
     answers, moments = answers.choose(rows), labelled.moments
     units = None if labelled.keys is None else number_units(labelled.keys[rows], labelled.rule)

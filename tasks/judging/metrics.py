@@ -14,7 +14,7 @@ from tasks.judging.judged import Measured, Period
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
 from tasks.records import PreparedDataset
-from tasks.serving.contract import LABEL, PREDICTION, PROBABILITIES
+from tasks.serving.contract import PREDICTION, PROBABILITIES
 
 MOST_CLASSES = 200  # whose recall is told
 SMALLEST = np.finfo(np.float32).tiny  # a probability that is 0 in float32 has a finite loss
@@ -34,22 +34,20 @@ class Answers(NamedTuple):
 
     @classmethod
     def from_scores(cls, scores: Array, truth: Array, objective: Objective) -> Self:
-        """By the scores ``(n, outputs)`` of a model that is trained, whose losses are those of its objective."""
+        """By scores ``(n, outputs)`` of a model, whose losses are those of its objective."""
+        losses = objective.losses(scores, truth)
         if not objective.is_of_classes:
-            return cls(truth, scores[:, 0], objective.losses(scores, truth), truth[:0])
-        label = scores.argmax(axis=1)
-        confidence = np.exp(-objective.losses(scores, label))
-        return cls(truth.astype(np.int64), label, objective.losses(scores, truth), confidence)
+            return cls(truth, scores[:, 0], losses, truth[:0])
+        rows, label, truth = np.arange(len(truth)), scores.argmax(axis=1), truth.astype(np.int64)
+        confidence = np.exp(scores[rows, label].astype(np.float64) - scores[rows, truth] - losses)
+        return cls(truth, label, losses, confidence)
 
     @classmethod
-    def from_outputs(cls, outputs: dict[str, Array], truth: Array) -> Self:
+    def from_outputs(cls, outputs: dict[str, Array], truth: Array, objective: Objective) -> Self:
         """By the outputs of an exported model, rows first."""
         if PREDICTION in outputs:
-            truth, answer = truth.astype(np.float64), outputs[PREDICTION].astype(np.float64)
-            return cls(truth, answer, np.square(truth - answer) / 2, truth[:0])
-        truth, label, of_row = truth.astype(np.int64), outputs[LABEL], np.arange(len(truth))
-        own, confidence = (outputs[PROBABILITIES][of_row, each].astype(np.float64) for each in (truth, label))
-        return cls(truth, label, -np.log(np.maximum(own, SMALLEST)), confidence)
+            return cls.from_scores(outputs[PREDICTION][:, None], truth, objective)
+        return cls.from_scores(np.log(np.maximum(outputs[PROBABILITIES], SMALLEST)), truth, objective)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
@@ -78,7 +76,8 @@ def measure(answers: Answers, units: Array | None = None, class_names: Sequence[
         names, compute, columns = ("accuracy", "loss"), compute_label_figures, [answers.is_right, answers.losses]
         codes = np.unique(truth).tolist() if 0 < len(class_names) <= MOST_CLASSES else codes
     else:
-        names, compute, centred = ("r2", "rmse", "loss"), compute_number_figures, truth - truth.mean()
+        names, compute, truth = ("r2", "rmse", "loss"), compute_number_figures, truth.astype(np.float64)
+        centred = truth - truth.mean()
         columns = [np.square(truth - answers.answer), centred, np.square(centred)]
     of_classes = (each for code in codes for each in (truth == code, (truth == code) & answers.is_right))
     of_row, count = resampling.join_units(units, len(truth), resampling.MOST_DRAWN)

@@ -32,16 +32,16 @@ IDEAL: dict[str, Any] = {"color": "black", "linewidth": 1, "linestyle": "--"}  #
 LONGEST = 40  # characters of a name
 
 
-def save(figure: Figure, path: Path) -> FileRef:
+def save(figure: Figure, path: Path, **options: Any) -> FileRef:
     """Write ``figure`` atomically, as evidence of a run."""
-    return atomic.write_bytes(path, png(figure), is_kept=False)
+    return atomic.write_bytes(path, png(figure, **options), is_kept=False)
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: Figure, **options: Any) -> bytes:
     """A figure as PNG; the same figure gives the same bytes (no software version inside)."""
     with io.BytesIO() as stream, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a letter that the font lacks
-        figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
+        figure.savefig(stream, format="png", dpi=110, metadata={"Software": None}, **options)
         return stream.getvalue()
 
 
@@ -52,7 +52,7 @@ def shorten(name: str, longest: int = LONGEST) -> str:
     return kept.replace("$", r"\$")
 
 
-def _subplots(width: float, height: float, *grid: int, **options: Any) -> tuple[Figure, Any]:
+def subplots(width: float, height: float, *grid: int, **options: Any) -> tuple[Figure, Any]:
     """A figure of so many inches, and its axes: one, or those of a ``grid`` of rows and columns."""
     mpl.rcParams["font.family"] = lettering.families()
     figure = Figure((width, height), layout=None if "gridspec_kw" in options else "constrained")
@@ -90,7 +90,7 @@ def draw_learning_curve(curve: Sequence[Epoch], shown: Curves, kept_epoch: int |
 
     With ``kept_epoch`` and examples held out to watch, also whose weights were kept.
     """
-    figure, axes = _subplots(6.4, 4)
+    figure, axes = subplots(6.4, 4)
     every = math.ceil(len(curve) / MOST_MARKERS)
     for name in shown.fields:
         values = [getattr(point, name) for point in curve]
@@ -117,7 +117,7 @@ def draw_confusion_matrix(counts: ArrayLike, class_names: Sequence[str]) -> Figu
     """Counts ``(classes, classes)``: rows are true labels, columns predicted ones, shaded by share of the row."""
     table, names = np.asarray(counts), [shorten(name, LONGEST_CLASS) for name in class_names]
     size = 0.55 * len(names) + 2 + 0.07 * max(map(len, names))
-    figure, axes = _subplots(size, size)
+    figure, axes = subplots(size, size)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), number in np.ndenumerate(table):
@@ -139,7 +139,7 @@ def draw_mistakes(truth: Array, answer: Array, class_names: Sequence[str]) -> Fi
     pairs, sizes = np.unique(truth[~is_right] * len(names) + answer[~is_right], return_counts=True)
     most = np.argsort(-sizes, kind="stable")[:MOST_MISTAKES]
     true, predicted = np.divmod(pairs[most], len(names))
-    figure, (left, right) = _subplots(12, 8, 1, 2, width_ratios=[1, 2])
+    figure, (left, right) = subplots(12, 8, 1, 2, width_ratios=[1, 2])
     left.hist(correct[rows > 0] / rows[rows > 0], bins=20, range=(0, 1))
     left.set(title="Recall", xlabel="recall", ylabel="classes")
     words = [f"{names[one]} → {names[other]}" for one, other in zip(true, predicted, strict=True)]
@@ -152,7 +152,7 @@ def draw_mistakes(truth: Array, answer: Array, class_names: Sequence[str]) -> Fi
 def draw_reliability(bins: "CalibrationBins") -> Figure:
     """Accuracy by confidence, beside the diagonal of perfect calibration; bar widths are the bins."""
     edges, width = np.linspace(0, 1, len(bins.counts), endpoint=False), 1 / len(bins.counts)
-    figure, (upper, lower) = _subplots(5, 5, 2, 1, height_ratios=[3, 1], sharex=True)
+    figure, (upper, lower) = subplots(5, 5, 2, 1, height_ratios=[3, 1], sharex=True)
     upper.bar(edges, bins.accuracy, width, align="edge", edgecolor="white", label="accuracy")
     upper.plot([0, 1], [0, 1], **IDEAL, label="perfect calibration")
     upper.set(ylabel="accuracy", title="Reliability diagram", ylim=(0, 1))
@@ -166,7 +166,7 @@ def draw_thresholds(score: Array, is_positive: Array, class_name: str) -> Figure
     """Of every threshold of a score ``(n,)``: ROC (left) and precision-recall (right), against a model by chance."""
     recall, false_rate, precision = find_rates(score, is_positive)
     average = float(np.sum(np.diff(recall) * precision[1:]))
-    figure, (left, right) = _subplots(9, 4.2, 1, 2)
+    figure, (left, right) = subplots(9, 4.2, 1, 2)
     left.plot(false_rate, recall, label=f"area {np.trapezoid(recall, false_rate):.3f}")
     left.plot([0, 1], [0, 1], **IDEAL, label="chance")
     left.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
@@ -201,7 +201,7 @@ TICKS = 5  # on an axis of raw units, whose numbers may be long
 
 def draw_fit(learned: Sequence[float], true: Sequence[float] | None, residuals: Array, sigma: float) -> Figure:
     """Left: learned beside true weights and bias. Right: residuals beside the normal density N(0, sigma²)."""
-    figure, (left, right) = _subplots(9, 4, 1, 2)
+    figure, (left, right) = subplots(9, 4, 1, 2)
     positions = np.arange(len(learned))
     left.bar(positions - 0.2, learned, width=0.4, label="learned")
     if true is not None:
@@ -221,7 +221,7 @@ def draw_fit(learned: Sequence[float], true: Sequence[float] | None, residuals: 
 
 def draw_residuals(predicted: Array, truth: Array) -> Figure:
     """Left: ``truth`` minus ``predicted`` ``(n,)`` by prediction. Right: how often each residual is."""
-    figure, (left, right) = _subplots(9, 4, 1, 2, width_ratios=[2, 1], sharey=True)
+    figure, (left, right) = subplots(9, 4, 1, 2, width_ratios=[2, 1], sharey=True)
     _draw_points(left, predicted, truth - predicted)
     left.axhline(0, **ZERO)
     left.locator_params(axis="x", nbins=TICKS)
@@ -233,7 +233,7 @@ def draw_residuals(predicted: Array, truth: Array) -> Figure:
 
 def draw_predictions(predicted: Array, truth: Array) -> Figure:
     """Predictions ``(n,)`` by the truth, beside the diagonal of perfect ones."""
-    figure, axes = _subplots(5, 5)
+    figure, axes = subplots(5, 5)
     _draw_points(axes, truth, predicted)
     axes.axline((truth.mean(), truth.mean()), slope=1, **IDEAL, label="perfect")
     axes.locator_params(nbins=TICKS)
@@ -255,7 +255,7 @@ LONGEST_COLUMN = 28  # characters beside a bar
 
 def draw_coefficients(found: Sequence[Coefficient], unit: str) -> Figure:
     """Bars of sizes, the largest on top, each with its value in the units of the data at its end."""
-    figure, axes = _subplots(6.4, 1.2 + 0.32 * len(found))
+    figure, axes = subplots(6.4, 1.2 + 0.32 * len(found))
     names = [shorten(each.name, LONGEST_COLUMN) for each in found]
     _draw_bars(axes, [each.size for each in found], names, [readable(each.value) for each in found], 0.35)
     axes.axvline(0, **ZERO)
@@ -267,7 +267,7 @@ def draw_coefficients(found: Sequence[Coefficient], unit: str) -> Figure:
 
 def draw_periods(periods: Sequence[Mapping[str, Any]], metric: str) -> Figure:
     """A metric of each period of the test split, with its 95 % interval."""
-    figure, axes = _subplots(8, 3)
+    figure, axes = subplots(8, 3)
     values = np.array([each["metrics"][metric] for each in periods])
     ends = np.array([each["intervals"][metric] for each in periods]).T
     axes.errorbar(range(len(periods)), values, np.abs(ends - values), fmt="o", capsize=3)
@@ -282,6 +282,7 @@ INK, WRONG = "#7d7d7d", "#d64545"  # of words on no ground of their own: to be r
 MOST_CLASSES = 40
 COLUMNS_OF_WEIGHTS, COLUMNS_OF_IMAGES = 5, 9
 INCHES = 1.25  # a column is wide
+TWO_LINES = 0.36  # inches of names above an image
 LONGEST_ABOVE = 16  # characters above an image
 
 
@@ -315,9 +316,11 @@ def _draw_images(
 ) -> Figure:
     """Each image under its names, which are red where they differ; what is between the images is transparent."""
     rows, above = max(1, math.ceil(len(images) / columns)), 0.4 * bool(heading)
-    height = INCHES * (0.4 + min(1.0, images.shape[1] / images.shape[2])) * rows + above
-    place = {"left": 0, "right": 1, "bottom": 0.01, "top": 1 - (above + 0.35) / height, "wspace": 0.2, "hspace": 0.4}
-    figure, grid = _subplots(INCHES * columns, height, rows, columns, squeeze=False, gridspec_kw=place)
+    tall = min(1.0, images.shape[1] / images.shape[2])  # inches, as an image is wide at most
+    height = (tall + TWO_LINES) * rows + above
+    place = {"left": 0.02, "right": 0.98, "bottom": 0.02, "top": 1 - (TWO_LINES + above) / height, "wspace": 0.25}
+    place["hspace"] = TWO_LINES / tall
+    figure, grid = subplots(INCHES * columns, height, rows, columns, squeeze=False, gridspec_kw=place)
     figure.set_facecolor("none")
     figure.suptitle(heading, x=0.01, ha="left", fontsize=9, color=INK)
     for axes in grid.flat:
@@ -354,7 +357,7 @@ def draw_trend(trend: Trend, on_dark: bool = False) -> bytes:
     low, high = (np.nanmin(known), np.nanmax(known)) if np.isfinite(known).any() else (0.0, 1.0)
     changes = [at for at in places[~np.isnan(live)] if at == 0 or points[at].live != points[at - 1].live]
     with style.context(["dark_background", DARK_PAPER] if on_dark else []):  # ticks are coloured in drawing
-        figure, axes = _subplots(5.8, 3.7)
+        figure, axes = subplots(5.8, 3.7)
         axes.set(yscale="log" if trend.is_loss and 0 < low * SPAN < high else "linear", ylabel=trend.figure)
         if (is_bound := ~np.isnan(bound)).any():
             axes.plot(places[is_bound], bound[is_bound], "C1--", label="the strictest gate")

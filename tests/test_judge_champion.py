@@ -1,6 +1,6 @@
 """The gate against what is published: statistics against scipy and simulation, verdicts by construction."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -13,7 +13,7 @@ from tasks.data.prepared_splits import Examples, read_split, write_splits
 from tasks.data.recipe import Column, Columns
 from tasks.errors import GateFailed
 from tasks.judging import champion
-from tasks.judging.champion import Comparison, ModelAnswers, Rises
+from tasks.judging.champion import Comparison, ModelAnswers
 from tasks.judging.metrics import Answers
 from tasks.parameters import Gates
 from tasks.store import artifact_paths, pointer, reading, retention
@@ -41,15 +41,23 @@ def judge(candidate: np.ndarray, *kept: np.ndarray) -> dict[str, bool]:
     return {verdict.name: verdict.passed for verdict in compare(candidate, *kept).gates}
 
 
+class Drops(NamedTuple):
+    """By test, of accuracy and of the recall of each class, and by version."""
+
+    drop: np.ndarray
+    is_beyond: np.ndarray
+    p: np.ndarray
+
+
 def drops(
     ours: np.ndarray, kept: np.ndarray, classes: list[np.ndarray], margins: tuple[float, float], draws: int = 9_999
-) -> Rises:
-    """Of accuracy and of the recall of each class, by version; ``ours`` and ``kept`` say where each is right."""
+) -> Drops:
+    """``ours`` and ``kept`` say where each is right."""
     is_in = np.column_stack([np.ones(len(ours), bool), *(np.isin(np.arange(len(ours)), rows) for rows in classes)])
     parts = is_in[:, :, None] * (kept.astype(np.int8) - ours).T[:, None]
     of_each = [np.repeat(each, len(kept)) for each in ([margins[0], *[margins[1]] * len(classes)], is_in.sum(axis=0))]
     found = champion.compare(parts.reshape(len(ours), -1), of_each[0], of_each[1], draws)
-    return Rises(*(each.reshape(-1, len(kept)) for each in found))
+    return Drops(*(each.reshape(-1, len(kept)) for each in found))
 
 
 # The statistic

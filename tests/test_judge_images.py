@@ -1,6 +1,5 @@
 """Gates and figures of own pictures: against the best constant and kept versions, and what their pictures show."""
 
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,13 @@ import own_images
 from candidate import plain
 from own_images import Array, digits, grey, hues, prepare
 from own_splits import trained
+from tasks.data.recipe import Pixels, SplitRule
 from tasks.data.schema import ImageSchema
 from tasks.errors import GateFailed
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.judging import baselines, task
+from tasks.judging.baselines import Baselines
 from tasks.judging.champion import RowsOfToday, compare_with_published
 from tasks.judging.objective import Objective
 from tasks.judging.task import Candidate
@@ -102,26 +103,25 @@ def test_a_refusal_of_many_pictures_does_not_put_it_down_to_their_number(
 def test_the_fit_is_that_of_scikit_learn_with_the_same_penalty() -> None:
     images, labels = digits()
     small, labels = images[:300, 2:5, 2:6], labels[:300] % 3
-    found = baselines.fit_images(small, labels, np.arange(300), 1 / 255, 3, PENALISED)
+    found = baselines.fit_images(small, labels, 1 / 255, 3, PENALISED)
     assert found is not None
     expected = LogisticRegression(C=1 / (0.01 * 300), tol=1e-8, max_iter=1000).fit(small.reshape(300, -1) / 255, labels)
     probabilities = scipy.special.softmax(found.score(small), axis=1)
     np.testing.assert_allclose(probabilities, expected.predict_proba(small.reshape(300, -1) / 255), atol=1e-3)
 
 
-def test_it_sees_ten_thousand_pictures_at_most_and_converts_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fit_sees_ten_thousand_pictures_at_most_and_fewer_of_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (10_500, 24, 24), np.uint8), rng.integers(0, 2, 10_500)
-    keys = rng.permutation(10_500).astype(np.uint64)
-    places = baselines.choose_rows(keys, baselines.MAX_IMAGES, in_time=False)
-    assert sorted(keys[places].tolist()) == list(range(10_000))
+    images, labels = rng.integers(0, 256, (10_500, 6, 6), np.uint8), rng.integers(0, 2, 10_500)
+    rows = baselines.KeyedRows(images, labels, rng.permutation(10_500).astype(np.uint64))
     monkeypatch.setattr(baselines, "MAX_IMAGE_ITERATIONS", 1)
-    tracemalloc.start()
-    try:
-        baselines.fit_images(images, labels, places, 1 / 255, 2, PENALISED)
-        assert tracemalloc.get_traced_memory()[1] < 4 * images.size, "all pixels as float32"
-    finally:
-        tracemalloc.stop()
+    recipe, rule, seen = Pixels(shape=(6, 6), scale=1 / 255), SplitRule(rule="rows", test=0.2), []
+    for most in (40_000_000, 36_000):
+        monkeypatch.setattr(baselines, "MAX_VALUES", most)
+        fit = Baselines.of_rows(rows, rows, recipe, (5_000, 5_500), PENALISED, rule).fit
+        assert fit is not None
+        seen.append(fit.num_rows)
+    assert seen == [10_000, 1_000]
 
 
 def test_of_pictures_that_are_many_and_large_there_is_no_reference(

@@ -12,7 +12,6 @@ import scipy.stats
 from candidate import plain
 from own_splits import prepare, trained
 from own_tables import drawn_weights
-from tasks.data.prepared_splits import Examples
 from tasks.data.recipe import Columns, SplitRule
 from tasks.evaluate import evaluate
 from tasks.export import export
@@ -40,25 +39,25 @@ def test_p_of_one_version_is_that_of_scipys_paired_permutation_test() -> None:
     expected = scipy.stats.permutation_test(
         (ours, kept), lambda a, b: (a - b).sum(), permutation_type="samples", alternative="greater", n_resamples=20_000
     ).pvalue
-    found = champion.compare((ours - kept)[:, None] / 60, np.zeros(1), draws=20_000)
-    assert found.rise[0] == pytest.approx((ours - kept).mean())
-    assert found.p[0] == pytest.approx(expected, abs=0.02)
+    (rise,), _, (p,) = champion.compare((ours - kept)[:, None] / 60, np.zeros(1), draws=20_000)
+    assert rise == pytest.approx((ours - kept).mean())
+    assert p == pytest.approx(expected, abs=0.02)
 
 
 def test_many_rows_have_the_p_of_students_paired_test() -> None:
     ours = RNG.exponential(size=20_000)
     kept = ours + RNG.normal(-0.02, 1, 20_000)
-    found = champion.compare((ours - kept)[:, None] / 20_000, np.zeros(1), draws=40_000)
+    _, _, (p,) = champion.compare((ours - kept)[:, None] / 20_000, np.zeros(1), draws=40_000)
     expected = scipy.stats.ttest_rel(ours, kept, alternative="greater").pvalue
-    assert found.p[0] == pytest.approx(expected, abs=0.01)
+    assert p == pytest.approx(expected, abs=0.01)
 
 
 def test_equal_models_are_seldom_refused_however_many_versions_are_kept() -> None:
     refused = []
     for _ in range(200):
         losses = RNG.exponential(size=(11, 400)) / 400
-        found = champion.compare((losses[0] - losses[1:]).T, np.full(10, 0.005), draws=400)
-        refused.append((found.is_beyond & (found.p < 0.05)).any())
+        _, is_beyond, p = champion.compare((losses[0] - losses[1:]).T, np.full(10, 0.005), draws=400)
+        refused.append((is_beyond & (p < 0.05)).any())
     assert np.mean(refused) < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 200)
 
 
@@ -162,9 +161,9 @@ def test_each_version_is_compared_on_the_rows_that_it_was_not_trained_on_and_the
 def test_versions_that_are_equal_and_a_candidate_that_is_one_of_them_cost_nothing() -> None:
     kept = RNG.exponential(size=400) / 400
     ours = kept + RNG.normal(0.0001, 0.0005, 400)
-    alone = champion.compare((ours - kept)[:, None], np.zeros(1))
-    many = champion.compare(np.stack([ours - kept] * 50 + [ours - ours] * 50, axis=1), np.zeros(100))
-    assert many.p.tolist() == [alone.p[0]] * 50 + [1.0] * 50
+    _, _, alone = champion.compare((ours - kept)[:, None], np.zeros(1))
+    _, _, many = champion.compare(np.stack([ours - kept] * 50 + [ours - ours] * 50, axis=1), np.zeros(100))
+    assert many.tolist() == [alone[0]] * 50 + [1.0] * 50
 
 
 def test_rows_of_one_group_are_no_evidence_of_their_own() -> None:
@@ -195,11 +194,11 @@ def test_probabilities_of_many_classes_become_losses_before_memory_holds_them_al
     weights = drawn_weights(prepared.recipe, len(names))
     content = onnx_graph.write_model(weights, prepared.recipe, prepared.signature, {})
     rows = baselines.read_rows(prepared.test, prepared)
-    objective, test = Objective(Loss.CROSS_ENTROPY), Examples(rows.features, rows.truth)
-    session = runtime.open_session(content, Device.CPU)
+    objective, session = Objective(Loss.CROSS_ENTROPY), runtime.open_session(content, Device.CPU)
     tracemalloc.start()
     try:
-        found = ModelAnswers.ask(None, session, test, objective).answers.losses
+        pieces = (rows.features[start : start + champion.PIECE] for start in range(0, len(rows.truth), champion.PIECE))
+        found = Answers.ask(session, pieces, rows.truth, objective).losses
         assert tracemalloc.get_traced_memory()[1] < 4 * len(rows.truth) * len(names), "the probabilities alone"
     finally:
         tracemalloc.stop()

@@ -88,8 +88,8 @@ def test_equal_models_of_a_time_split_are_refused_in_one_of_twenty_nights_at_mos
     for _ in range(300):
         difference = autocorrelated(rng, 3000) / 3000
         parts = np.bincount(units, weights=difference)[:, None]
-        refused += champion.compare(parts, np.zeros(1), draws=999).p[0] < 0.05
-        naive += champion.compare(difference[:, None], np.zeros(1), draws=999).p[0] < 0.05
+        refused += champion.compare(parts, np.zeros(1), draws=999)[2][0] < 0.05
+        naive += champion.compare(difference[:, None], np.zeros(1), draws=999)[2][0] < 0.05
     assert refused / 300 < 0.06 + 2 * np.sqrt(0.05 * 0.95 / 300)
     assert naive / 300 > 0.1
 

@@ -3,6 +3,7 @@
 Nothing here needs a trained model or torch, so that ``inspect`` shows both losses before anything is trained.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,15 +27,14 @@ from tasks.serving.task import TASKS, TaskName
 from tasks.store.record import FileRef
 
 MAX_ROWS = 100_000  # of a table that the fit sees
-MAX_VALUES = 40_000_000  # of their standardised numbers, and of their scores: bounds memory
 MAX_IMAGES = 10_000  # that the fit sees
+MAX_VALUES = 40_000_000  # of their standardised numbers or pixels, and of their scores: bounds memory
 MAX_PRODUCTS = 4e9  # images times inputs times classes; beyond, nothing is fitted
 CLOSED_FORM_WIDTH = 2_500  # weights up to which a Gram matrix is decomposed in seconds
 COLLINEAR = 1e-5  # singular values smaller than this share of the largest count as none
 TOLERANCE = 1e-4  # of the gradient's norm at zero weights
 MAX_ITERATIONS, MAX_IMAGE_ITERATIONS = 2_000, 100
-PIXELS = 2**21  # that are multiplied at a time: 8 MB
-SCORES, ROWS = 2**21, 2**16  # of test rows that are in memory at a time
+VALUES, ROWS = 2**21, 2**16  # of test rows that are in memory at a time
 NATS = 0.002  # that a classifier may lack beside its share of the attainable gain
 FEW_IMAGES = 10_000  # of training: fewer may be learned by heart, which a penalty prevents
 OF_FEW_IMAGES = "; of few pictures it may be for want of a penalty: try --weight-decay auto, or such as 0.1"
@@ -79,14 +79,14 @@ def choose_rows(keys: Array, most: int, in_time: bool, held_out: float = 0.0) ->
 
 
 @dataclass(frozen=True)
-class TableInputs:
-    """Standardised numbers ``(n, numbers)`` and a sparse indicator of each slot of a category."""
+class Inputs:
+    """Standardised numbers ``(n, numbers)``, or pixels, and a sparse indicator of each slot of a category."""
 
     numbers: Array
     indicators: Any  # scipy.sparse.csr_array (n, slots)
 
     @classmethod
-    def encode(cls, features: Array, recipe: Columns) -> Self:
+    def encode_table(cls, features: Array, recipe: Columns) -> Self:
         """Of raw rows ``(n, columns)``; what is missing is the mean, and a code without a slot has no indicator."""
         import scipy.sparse  # here, as below: the book's own data need none of it
 
@@ -129,40 +129,6 @@ class TableInputs:
         return np.concatenate([weights, centre - mean.T @ weights])
 
 
-@dataclass(frozen=True)
-class ImageInputs:
-    """Some images ``images[rows]`` ``(n, …)`` uint8, which are never float32 all at once; as ``TableInputs``."""
-
-    images: Array
-    rows: Array
-    scale: float  # of a pixel
-
-    @property
-    def num_inputs(self) -> int:
-        """Pixels, channels counted."""
-        return int(np.prod(self.images.shape[1:]))
-
-    def scores(self, weights: Array) -> Array:
-        """Of weights with a bias."""
-        scaled = (weights[:-1] * self.scale).astype(np.float32)
-        found = [pixels @ scaled for _, pixels in self._read_pieces()]
-        return np.asarray(np.concatenate(found).astype(np.float64) + weights[-1])
-
-    def transposed(self, rows: Array) -> Array:
-        """The inputs times rows."""
-        total = np.zeros((self.num_inputs + 1, rows.shape[1]))
-        for piece, pixels in self._read_pieces():
-            total[:-1] += pixels.T @ (rows[piece] * self.scale).astype(np.float32)
-        total[-1] = rows.sum(axis=0)
-        return total
-
-    def _read_pieces(self) -> Iterator[tuple[slice, Array]]:
-        size = max(1, PIXELS // self.num_inputs)
-        for start in range(0, len(self.rows), size):
-            chosen = self.rows[start : start + size]
-            yield slice(start, start + size), self.images[chosen].reshape(len(chosen), -1).astype(np.float32)
-
-
 # The fit that no training beats
 
 
@@ -185,7 +151,7 @@ class ConvergedFit(NamedTuple):
 
 def fit_table(features: Array, truth: Array, recipe: Columns, num_outputs: int, objective: Objective) -> ConvergedFit:
     """Minimise ``objective`` over training rows: raw ``(n, columns)``, and labels or a raw target ``(n,)``."""
-    inputs = TableInputs.encode(features, recipe)
+    inputs = Inputs.encode_table(features, recipe)
     if not objective.is_of_classes and recipe.target:
         truth = (truth - recipe.target.mean) / recipe.target.scale
     weights, gradient = _minimise(inputs, truth, num_outputs, replace(objective, scale=1.0), MAX_ITERATIONS)
@@ -196,25 +162,28 @@ def fit_table(features: Array, truth: Array, recipe: Columns, num_outputs: int, 
 
 
 def fit_images(
-    images: Array, truth: Array, rows: Array, scale: float, num_outputs: int, objective: Objective
+    images: Array, truth: Array, scale: float, num_outputs: int, objective: Objective
 ) -> ConvergedFit | None:
-    """The same over ``rows`` of training images; None where it would take minutes.
+    """The same over training images ``(n, …)``; None where it would take minutes.
 
     Iterations are few: images that are fitted to the end are often told worse.
     """
-    inputs = ImageInputs(images, rows, scale)
-    if len(rows) * inputs.num_inputs * num_outputs > MAX_PRODUCTS:
+    import scipy.sparse
+
+    if images.size * num_outputs > MAX_PRODUCTS:
         return None
-    weights, gradient = _minimise(inputs, truth[rows], num_outputs, objective, MAX_IMAGE_ITERATIONS)
+    pixels = images.reshape(len(images), -1) * scale
+    inputs = Inputs(pixels, scipy.sparse.csr_array((len(images), 0)))
+    weights, gradient = _minimise(inputs, truth, num_outputs, objective, MAX_IMAGE_ITERATIONS)
 
     def score(images: Array) -> Array:
-        return ImageInputs(images, np.arange(len(images)), scale).scores(weights)
+        return np.asarray(images.reshape(len(images), -1) * scale @ weights[:-1] + weights[-1])
 
-    return ConvergedFit({"W": weights[:-1], "b": weights[-1]}, score, len(rows), gradient)
+    return ConvergedFit({"W": weights[:-1], "b": weights[-1]}, score, len(truth), gradient)
 
 
 def _minimise(
-    inputs: TableInputs | ImageInputs, truth: Array, num_outputs: int, objective: Objective, max_iterations: int
+    inputs: Inputs, truth: Array, num_outputs: int, objective: Objective, max_iterations: int
 ) -> tuple[Array, float]:
     """Weights ``(inputs + 1, outputs)``, and what is left of the gradient's norm at zero weights.
 
@@ -233,7 +202,7 @@ def _minimise(
 
     start = np.zeros(shape[0] * num_outputs)
     slope = float(np.linalg.norm(evaluate(start)[1]))
-    if objective.loss is Loss.SQUARED and isinstance(inputs, TableInputs) and inputs.num_inputs <= CLOSED_FORM_WIDTH:
+    if objective.loss is Loss.SQUARED and inputs.num_inputs <= CLOSED_FORM_WIDTH:
         found = inputs.solve(truth, objective.weight_decay).ravel()
     else:
         options = {
@@ -305,20 +274,21 @@ class Baselines:
         held_out: float = 0.0,
     ) -> Self:
         """The same of rows in memory; ``class_counts`` are of training rows, none of a regression."""
-        num_outputs, in_time, is_of_images = len(class_counts) or 1, bool(rule and rule.rule == "time"), False
-        fit: ConvergedFit | None
-        target = None
-        if isinstance(recipe, Pixels):
-            places, is_of_images = choose_rows(train.key, MAX_IMAGES, in_time, held_out), True
-            fit = fit_images(train.features, train.truth, places, recipe.scale, num_outputs, objective)
+        num_outputs, in_time, fit = len(class_counts) or 1, bool(rule and rule.rule == "time"), None
+        if is_of_images := isinstance(recipe, Pixels):
+            width, target, most = math.prod(recipe.shape), None, MAX_IMAGES
         else:
-            most, target = min(MAX_ROWS, MAX_VALUES // max(len(recipe.numbers), num_outputs)), recipe.target
-            places = choose_rows(train.key, most, in_time, held_out)
-            fit = fit_table(train.features[places], train.truth[places], recipe, num_outputs, objective)
-        constant = best_constant(train.truth[places], target, class_counts, objective)
+            width, target, most = len(recipe.numbers), recipe.target, MAX_ROWS
+        places = choose_rows(train.key, min(most, MAX_VALUES // max(width, num_outputs)), in_time, held_out)
+        features, truth = train.features[places], train.truth[places]
+        if isinstance(recipe, Pixels):
+            fit = fit_images(features, truth, recipe.scale, num_outputs, objective)
+        else:
+            fit = fit_table(features, truth, recipe, num_outputs, objective)
+        constant = best_constant(truth, target, class_counts, objective)
 
         def find_losses(score: Callable[[Array], Array]) -> Array:
-            blocks = blocks_of_rows(len(test.truth), num_outputs)
+            blocks = blocks_of_rows(len(test.truth), max(width, num_outputs))
             return np.concatenate([objective.losses(score(test.features[each]), test.truth[each]) for each in blocks])
 
         return cls(
@@ -382,9 +352,9 @@ class Baselines:
         return (gates.judge("reference", ours, maximum=trivial - least + tolerance, detail=detail),)
 
 
-def blocks_of_rows(num_rows: int, num_outputs: int) -> Iterator[slice]:
-    """Some rows at a time, so that their scores take little memory however many classes there are."""
-    size = max(1, min(ROWS, SCORES // num_outputs))
+def blocks_of_rows(num_rows: int, width: int) -> Iterator[slice]:
+    """Some rows at a time, so that their inputs and scores, ``width`` a row, take little memory."""
+    size = max(1, min(ROWS, VALUES // width))
     return (slice(start, start + size) for start in range(0, num_rows, size))
 
 

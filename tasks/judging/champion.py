@@ -7,13 +7,13 @@ were rolled back from are held for being bad, whatever their figures say: nothin
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from tasks.data import row_hash
 from tasks.data.image_dataset import SPLIT_NAMES
-from tasks.data.prepared_splits import Examples, read_arrays, read_split
+from tasks.data.prepared_splits import read_arrays, read_split
 from tasks.data.recipe import Column, Columns, SplitRule
 from tasks.data.row_hash import Hashes, is_in
 from tasks.data.split import TRAINING
@@ -57,17 +57,6 @@ class ModelAnswers(NamedTuple):
     answers: Answers
     is_new: Array | bool = True
 
-    @classmethod
-    def ask(
-        cls, version: int | None, session: Any, test: Examples, objective: Objective, is_new: Array | bool = True
-    ) -> Self:
-        """What the model of a session says; of its outputs memory holds those of some rows."""
-        parts = []
-        for start in range(0, len(test.y_true), PIECE):
-            inputs, truth = (each[start : start + PIECE] for each in test)
-            parts.append(Answers.from_outputs(runtime.run_model(session, inputs), truth, objective))
-        return cls(version, Answers.concatenate(parts), is_new)
-
 
 class Comparison(NamedTuple):
     """The verdicts on a candidate, and the version that did best beside it; None where none was compared."""
@@ -98,7 +87,7 @@ def compare_with_published(
     if not same.passed:
         return Comparison((same,))
     objective, left_out = Objective.of(training, prepared), list[str]()
-    ours = ModelAnswers.ask(None, session, read_split(prepared.test, prepared), objective)
+    ours = ModelAnswers(None, _ask(session, *read_split(prepared.test, prepared), objective))
     kept = _ask_versions(name, numbers, signature, prepared, training, objective, left_out)
     if prepared.split is not None:
         key = read_rows(prepared.test, prepared).key
@@ -140,8 +129,13 @@ def _ask_versions(
         elif isinstance(is_new := today.find_new_rows(manifest.dataset), str):
             left_out.append(f"version {number} {is_new}")
         else:
-            test = Examples(recipe.encode(raw.inputs), raw.y_true)
-            yield ModelAnswers.ask(number, session, test, objective, is_new)
+            yield ModelAnswers(number, _ask(session, recipe.encode(raw.inputs), raw.y_true, objective), is_new)
+
+
+def _ask(session: Any, inputs: Array, truth: Array, objective: Objective) -> Answers:
+    """What a model says of the test split; of its outputs memory holds those of some rows."""
+    pieces = (inputs[start : start + PIECE] for start in range(0, len(truth), PIECE))
+    return Answers.ask(session, pieces, truth, objective)
 
 
 # Whether consumers of a version can take the candidate
@@ -188,13 +182,16 @@ def _quote(names: tuple[str, ...], count: int = 5) -> str:
 # Verdicts: a rise of the loss refuses only when it is both large (beyond its margin) and real (``compare``)
 
 
-class Figure(NamedTuple):
-    """A figure of the candidate beside a version's, as a verdict tells it."""
+class Rise(NamedTuple):
+    """How much worse a figure of the candidate is than a version's: the sum of ``parts``, divided by ``size``."""
 
-    words: str  # both of them
-    value: float  # what the gate judges
+    gate: str
+    words: str  # both figures
+    value: float  # that the gate judges
     maximum: float
-    margin: float  # of the rise
+    margin: float  # that a rise may have
+    parts: Array  # (units,)
+    size: float = 1.0
 
 
 def compare_losses(
@@ -213,40 +210,37 @@ def compare_losses(
     weights, units = objective.row_weights(ours.answers.truth), number_units(key, rule)
     units = np.zeros(len(weights), np.int64) if units is None else join_units(units, len(weights), MOST_UNITS)[0]
     fewest, unit = FEWEST_UNITS.get(rule.rule, (0, ""))
-    step = -(-len(weights) // MOST_UNITS)
-    numbers, figures, parts, sample, few = [], list[Figure](), list[Array](), list[Array](), list[str]()
-    for version in kept:
-        counts = weights * version.is_new
+    step, losses = -(-len(weights) // MOST_UNITS), ours.answers.losses
+    numbers, rises, sample, few = [], list[Rise](), list[Array](), list[str]()
+    for version, answers, is_new in kept:
+        counts = weights * is_new
         shares, num_rows = counts / (counts.sum() or 1), int(np.count_nonzero(counts))
-        mine, theirs = float(shares @ ours.answers.losses), float(shares @ version.answers.losses)
+        mine, theirs = float(shares @ losses), float(shares @ answers.losses)
         num_units = int(np.count_nonzero(np.bincount(units, weights=counts)))
-        words = f"{beside(mine, theirs)} against {beside(theirs, mine)} of version {version.version}"
-        words += f" on {num_rows} test rows"
+        words = f"{beside(mine, theirs)} against {beside(theirs, mine)} of version {version} on {num_rows} test rows"
         if num_rows < len(weights):
             words += f" ({len(weights) - num_rows} left out: it was trained on them)"
         if num_rows < MIN_ROWS:
             few.append(f"{words}, fewer than the {MIN_ROWS} that decide")
-            continue
-        if num_units < fewest:
+        elif num_units < fewest:
             few.append(f"{words}, of {counted(num_units, unit)}, fewer than the {fewest} that decide")
-            continue
-        margin = bounds.max_nats_rise
-        if not objective.is_of_classes:
-            margin = (bounds.max_error_rise - 1) * theirs + objective.loss_of(bounds.max_standardised_error)
-        numbers.append(version.version)
-        figures.append(Figure(words, mine, theirs + margin, margin))
-        parts.append(np.bincount(units, weights=shares * (ours.answers.losses - version.answers.losses)))
-        sample.append(np.where(counts > 0, version.answers.losses, np.nan)[::step])
-    if not figures:
-        mean = float(np.average(ours.answers.losses, weights=weights))
+        else:
+            margin = bounds.max_nats_rise
+            if not objective.is_of_classes:
+                margin = (bounds.max_error_rise - 1) * theirs + objective.loss_of(bounds.max_standardised_error)
+            parts = np.bincount(units, weights=shares * (losses - answers.losses))
+            rises.append(Rise("champion_loss", words, mine, theirs + margin, margin, parts))
+            sample.append(np.where(counts > 0, answers.losses, np.nan)[::step])
+            numbers.append(version)
+    if not rises:
+        mean = float(np.average(losses, weights=weights))
         return Comparison((gates.judge("champion_loss", mean, detail="; ".join(few)),) if few else ())
-    rises = compare(np.stack(parts, axis=1), np.array([each.margin for each in figures]))
-    verdict = judge_worst("champion_loss", "rise", figures, rises, bounds.max_drop_p, few)
+    verdicts, best = judge_rises(rises, "rise", bounds.max_drop_p, few)
     is_common = ~np.isnan(sample).any(axis=0)
-    if np.count_nonzero(is_common) < MIN_ROWS:  # then each is beside the candidate on rows of its own
-        return Comparison((verdict,), numbers[int(rises.rise.argmax())])
-    means = np.average(np.stack(sample)[:, is_common], axis=1, weights=weights[::step][is_common])
-    return Comparison((verdict,), numbers[int(means.argmin())])
+    if np.count_nonzero(is_common) >= MIN_ROWS:  # else each is beside the candidate on rows of its own
+        means = np.average(np.stack(sample)[:, is_common], axis=1, weights=weights[::step][is_common])
+        best = int(means.argmin())
+    return Comparison(verdicts, numbers[best])
 
 
 def compare_labels(
@@ -255,30 +249,53 @@ def compare_labels(
     """Accuracy over all rows and recall of each class, which are losses of 0 and 1, against every kept version."""
     if not (versions := list(kept)):
         return Comparison()
-    truth = ours.answers.truth
-    present = np.unique(truth)
-    is_in = np.column_stack([np.ones(len(truth), bool), truth[:, None] == present])
-    sizes, names = is_in.sum(axis=0), ["", *(f"{class_names[index]} " for index in present)]
-    margins = [bounds.max_accuracy_drop, *[bounds.max_recall_drop] * len(present)]
-    is_right = np.stack([each.answers.is_right for each in (ours, *versions)], axis=1)
-    right = is_in.T @ is_right.astype(float) / sizes[:, None]
-    parts = is_in[:, :, None] * (is_right[:, 1:].astype(np.int8) - is_right[:, :1])[:, None]
-    of_each = [np.repeat(each, len(versions)) for each in (margins, sizes)]
-    drops = compare(parts.reshape(len(truth), -1), of_each[0], of_each[1])
-    figures = [
-        Figure(f"{name}{mine:.4f} against {share:.4f} of version {version.version}", 0.0, margin, margin)
-        for name, margin, (mine, *theirs) in zip(names, margins, right, strict=True)
-        for version, share in zip(versions, theirs, strict=True)
-    ]
-    figures = [each._replace(value=float(drop)) for each, drop in zip(figures, drops.rise, strict=True)]
-    verdicts = (
-        judge_worst(gate, "drop", figures[some], Rises(*(each[some] for each in drops)), bounds.max_drop_p)
-        for gate, some in (
-            ("champion_accuracy", slice(len(versions))),
-            ("champion_recall", slice(len(versions), None)),
+    truth, is_right = ours.answers.truth, ours.answers.is_right
+    tests = [("champion_accuracy", "", np.ones(len(truth), bool), bounds.max_accuracy_drop)]
+    of_classes = ((f"{class_names[code]} ", truth == code) for code in np.unique(truth))
+    tests += [("champion_recall", name, rows, bounds.max_recall_drop) for name, rows in of_classes]
+    rises = []
+    for (gate, name, rows, margin), (version, answers, _) in itertools.product(tests, versions):
+        mine, theirs = (np.count_nonzero(each & rows) for each in (is_right, answers.is_right))
+        size, parts = int(np.count_nonzero(rows)), rows * (answers.is_right.astype(np.int8) - is_right)
+        words = f"{name}{mine / size:.4f} against {theirs / size:.4f} of version {version}"
+        rises.append(Rise(gate, words, (theirs - mine) / size, margin, margin, parts, size))
+    verdicts, best = judge_rises(rises, "drop", bounds.max_drop_p)
+    return Comparison(verdicts, versions[best].version)
+
+
+def judge_rises(
+    rises: Sequence[Rise], change: str, max_p: float, notes: Sequence[str] = ()
+) -> tuple[tuple[GateVerdict, ...], int]:
+    """The verdict of each gate, by its largest rise, or if any is refused, by the largest of these.
+
+    One that chance may explain has no bound to keep: it is recorded. ``change`` is what a rise is called. Second is
+    where, of those of the first gate, the largest rise is.
+    """
+    margins, sizes = (np.array([getattr(each, name) for each in rises]) for name in ("margin", "size"))
+    rise, is_beyond, p = compare(np.stack([each.parts for each in rises], axis=1), margins, sizes)
+    is_refused, verdicts = is_beyond & (p < max_p), []
+    for gate in dict.fromkeys(each.gate for each in rises):
+        places = [at for at, each in enumerate(rises) if each.gate == gate]
+        at = max(places, key=lambda at: (is_refused[at], rise[at]))
+        corrected = f"corrected p {readable(p[at])}"
+        reason = f"a {change} of {'more than' if is_beyond[at] else 'at most'} {readable(rises[at].margin)}"
+        if is_refused[at]:
+            reason += f" that chance does not explain ({corrected}, below {max_p:g})"
+        elif is_beyond[at]:
+            reason += f", but one that chance may explain ({corrected}, not below {max_p:g})"
+        else:
+            reason += " is allowed"
+        is_bound, detail = (
+            bool(is_refused[at] or not is_beyond[at]),
+            "; ".join([f"{rises[at].words}, {reason}", *notes]),
         )
-    )
-    return Comparison(tuple(verdicts), versions[int(drops.rise[: len(versions)].argmax())].version)
+        maximum = float(rises[at].maximum) if is_bound else None
+        passed = not is_refused[at]
+        verdicts.append(
+            GateVerdict(name=gate, value=float(rises[at].value), maximum=maximum, passed=passed, detail=detail)
+        )
+    of_first = [each.gate for each in rises].count(rises[0].gate)
+    return tuple(verdicts), int(rise[:of_first].argmax())
 
 
 def compare_squared_errors(ours: ModelAnswers, kept: Iterable[ModelAnswers], bounds: Gates) -> Comparison:
@@ -299,44 +316,14 @@ def compare_squared_errors(ours: ModelAnswers, kept: Iterable[ModelAnswers], bou
 # Is a rise real? One p-value for each kept version and each class, corrected for how many are looked at
 
 
-class Rises(NamedTuple):
-    """What is compared, each ``(comparisons,)``: a candidate's mean loss with a version's, over all rows or a class."""
-
-    rise: Array  # of the mean loss; of counts, so that one as large as its margin is equal to it
-    is_beyond: Array  # it exceeds its margin
-    p: Array  # one-sided, corrected; 1 where the rise is within its margin
-
-
-def judge_worst(
-    gate: str, change: str, figures: Sequence[Figure], rises: Rises, max_p: float, notes: Sequence[str] = ()
-) -> GateVerdict:
-    """By the largest rise, or if any is refused, by the largest of these; ``change`` is what it is: a drop or a rise.
-
-    One that chance may explain has no bound to keep: it is recorded.
-    """
-    is_refused = rises.is_beyond & (rises.p < max_p)
-    at = max(range(len(figures)), key=lambda at: (is_refused[at], rises.rise[at]))
-    worst, is_beyond, corrected = figures[at], rises.is_beyond[at], f"corrected p {readable(rises.p[at])}"
-    reason = f"a {change} of {'more than' if is_beyond else 'at most'} {readable(worst.margin)}"
-    if is_refused[at]:
-        reason += f" that chance does not explain ({corrected}, below {max_p:g})"
-    else:
-        chance = f", but one that chance may explain ({corrected}, not below {max_p:g})"
-        reason += chance if is_beyond else " is allowed"
-    return GateVerdict(
-        name=gate,
-        value=worst.value,
-        maximum=None if is_beyond and not is_refused[at] else worst.maximum,
-        passed=not is_refused[at],
-        detail="; ".join([f"{worst.words}, {reason}", *notes]),
-    )
-
-
-def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int = DRAWS, seed: int = 0) -> Rises:
+def compare(
+    parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int = DRAWS, seed: int = 0
+) -> tuple[Array, Array, Array]:
     """Ask of every rise of a candidate's mean loss over a kept version's whether chance explains it.
 
     ``parts`` ``(units, comparisons)`` are paired differences: the sum of each column, divided by its size, is the rise.
-    Whole numbers are counts of rows that only one of two models has right.
+    Whole numbers are counts of rows that only one of two models has right. Returns, each ``(comparisons,)``, the rise,
+    whether it exceeds its margin, and its p, one-sided and corrected; 1 where it does not.
 
     Among so many comparisons some rise is large by chance, so what is asked is how large the *largest* statistic gets
     when the candidate is as good as the versions (Westfall and Young 1993). A unit's difference is then as likely to
@@ -350,7 +337,7 @@ def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int
     margins, sizes = np.broadcast_to(margins, net.shape), np.broadcast_to(sizes, net.shape)
     rise, is_beyond, p = net / sizes, net / sizes > margins, np.ones(len(net))
     if not is_beyond.any():
-        return Rises(rise, is_beyond, p)
+        return rise, is_beyond, p
     is_possible, least = most / sizes > margins, NO_RISE * margins
     if parts.dtype.kind == "i":
         # Sums of signs are two apart. One, half a step, is the candidate's: so equal models are refused less often than
@@ -369,7 +356,7 @@ def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int
     found = (net - least) / scale - 1e-6  # rounding must not tell equal sums apart
     at_least = draws - np.searchsorted(np.sort(np.concatenate(largest)), found)
     p[is_beyond] = ((1 + at_least) / (1 + draws))[is_beyond]
-    return Rises(rise, is_beyond, p)
+    return rise, is_beyond, p
 
 
 def _reduce_rows(parts: Array) -> Array:

@@ -61,16 +61,6 @@ class LabelledRows(NamedTuple):
     broken: int = 0  # images that were
     changes: tuple[Finding, ...] = ()  # from the data that the version was made of
 
-    def ask(self, model: bytes, objective: Objective) -> Answers:
-        """What a model says of all rows; of its outputs only what is measured stays in memory."""
-        session, parts, start = runtime.open_session(model, Device.CPU), list[Answers](), 0
-        for piece in self.pieces:
-            truth = self.truth[start : start + len(piece)]
-            outputs = runtime.run_model(session, np.ascontiguousarray(piece))
-            parts.append(Answers.from_outputs(outputs, truth, objective))
-            start += len(piece)
-        return Answers.concatenate(parts)
-
     def select(self, only_unseen: bool) -> Array | slice:
         """All rows, or those that the version was not trained on.
 
@@ -105,9 +95,9 @@ def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters
     else:
         labelled = _read_images(manifest, asked.data, asked.max_rejects, scratch)
     objective = Objective(Loss.CROSS_ENTROPY if manifest.dataset.class_names else Loss.SQUARED)
-    answers, known = labelled.ask(model, objective), manifest.metrics.model_dump()
-    rows = labelled.select(asked.unseen)
-    answers, moments = answers.choose(rows), labelled.moments
+    session, rows = runtime.open_session(model, Device.CPU), labelled.select(asked.unseen)
+    answers = Answers.ask(session, labelled.pieces, labelled.truth, objective).choose(rows)
+    known, moments = manifest.metrics.model_dump(), labelled.moments
     units = None if labelled.keys is None else number_units(labelled.keys[rows], labelled.rule)
     num_units = None if units is None else int(units.max()) + 1
     in_time = labelled.rule is not None and labelled.rule.rule == "time"

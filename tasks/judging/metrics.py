@@ -1,7 +1,7 @@
 """How good answers are, with intervals, of all rows and by period: numpy alone, for whoever judges without torch."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -14,6 +14,7 @@ from tasks.judging.judged import Measured, Period
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
 from tasks.records import PreparedDataset
+from tasks.serving import runtime
 from tasks.serving.contract import PREDICTION, PROBABILITIES
 
 MOST_CLASSES = 200  # whose recall is told
@@ -48,6 +49,16 @@ class Answers(NamedTuple):
         if PREDICTION in outputs:
             return cls.from_scores(outputs[PREDICTION][:, None], truth, objective)
         return cls.from_scores(np.log(np.maximum(outputs[PROBABILITIES], SMALLEST)), truth, objective)
+
+    @classmethod
+    def ask(cls, session: Any, pieces: Iterable[Array], truth: Array, objective: Objective) -> Self:
+        """What the model of a session says of rows, piece after piece as it takes them; there is one at least."""
+        parts, start = list[Self](), 0
+        for piece in pieces:
+            outputs = runtime.run_model(session, np.ascontiguousarray(piece))
+            parts.append(cls.from_outputs(outputs, truth[start : start + len(piece)], objective))
+            start += len(piece)
+        return cls.concatenate(parts)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:

@@ -224,7 +224,7 @@ def test_scores_of_many_classes_become_losses_before_memory_holds_them_all(
     tracemalloc.start()
     try:
         candidate = task.Candidate.read(prepared, model, training("classification"))
-        measured = task.task_of(prepared).measure(candidate)
+        measured = task.choose_task(prepared).measure(candidate)
         assert tracemalloc.get_traced_memory()[1] < 8 * prepared.num_test * 100 / 2, "half of the scores in float64"
     finally:
         tracemalloc.stop()

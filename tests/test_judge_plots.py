@@ -265,7 +265,7 @@ def test_a_trend_has_a_mark_for_each_run_by_its_outcome_and_versions_where_they_
     ]  # fmt: skip
     trend = Trend("test loss", True, tuple(Point(f"2026-11-0{day}T04:05", *row) for day, row in enumerate(rows, 1)))
     made: list[Figure] = []
-    monkeypatch.setattr(plots, "png", made.append)
+    monkeypatch.setattr(plots, "render_png", made.append)
     plots.draw_trend(trend)
     (axes,) = made[0].axes
     found = lines(axes)

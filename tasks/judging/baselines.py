@@ -216,7 +216,9 @@ def _minimise(
     return found.reshape(shape), left / slope if slope else 0.0
 
 
-def best_constant(truth: Array, target: Target | None, class_counts: tuple[int, ...], objective: Objective) -> Array:
+def find_best_constant(
+    truth: Array, target: Target | None, class_counts: tuple[int, ...], objective: Objective
+) -> Array:
     """The scores ``(outputs,)`` that are best for every row alike: frequencies, mean, or the Huber loss's middle."""
     if objective.is_of_classes:
         counts = np.array(class_counts, np.float64) * np.array(objective.class_weights or 1.0)
@@ -285,7 +287,7 @@ class Baselines:
             fit = fit_images(features, truth, recipe.scale, num_outputs, objective)
         else:
             fit = fit_table(features, truth, recipe, num_outputs, objective)
-        constant = best_constant(truth, target, class_counts, objective)
+        constant = find_best_constant(truth, target, class_counts, objective)
 
         def find_losses(score: Callable[[Array], Array]) -> Array:
             blocks = blocks_of_rows(len(test.truth), max(width, num_outputs))

@@ -111,7 +111,8 @@ def _ask_versions(
     left_out: list[str],
 ) -> Iterator[ModelAnswers]:
     """Every version that can be compared, fed by its own recipe; ``left_out`` gets why another cannot."""
-    raw, today = read_split(prepared.raw_test, prepared), RowsOfToday(prepared)
+    # Own rows are raw in either file; the one of the test split has them in the candidate's order.
+    raw, today = read_split(prepared.test if prepared.is_own else prepared.raw_test, prepared), RowsOfToday(prepared)
     for number in numbers:
         session, manifest = (
             runtime.open_session(reading.model(name, number), Device.CPU),

@@ -24,7 +24,7 @@ from tasks.data.split import TRAINING, check_times, decode_times, read_times
 from tasks.data.table_dataset import examine_table
 from tasks.errors import DataError, UsageError
 from tasks.judging import metrics
-from tasks.judging.judged import Judged, Period
+from tasks.judging.evaluation_result import EvaluationResult, PeriodMetrics
 from tasks.judging.metrics import Answers, Moments
 from tasks.judging.objective import Objective
 from tasks.judging.resampling import number_units
@@ -80,7 +80,7 @@ class LabelledRows(NamedTuple):
         return rows
 
 
-def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters, scratch: Path) -> Judged:
+def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters, scratch: Path) -> EvaluationResult:
     """Measure a version, of which these are manifest and ONNX file; what is read lies in the folder ``scratch``.
 
     Raises:
@@ -102,10 +102,10 @@ def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters
     num_units = None if units is None else int(units.max()) + 1
     in_time = labelled.rule is not None and labelled.rule.rule == "time"
     measured = metrics.measure(answers, units, manifest.dataset.class_names)
-    periods: Iterable[Period] = ()
+    periods: Iterable[PeriodMetrics] = ()
     if moments:
         periods = metrics.measure_by_period(answers, moments._replace(values=moments.values[rows]), units, in_time)
-    return Judged(
+    return EvaluationResult(
         name=manifest.name,
         version=manifest.version,
         model_sha256=manifest.files[ONNX],

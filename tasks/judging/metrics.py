@@ -10,7 +10,7 @@ import numpy as np
 from tasks.data.split import decode_times
 from tasks.judging import resampling
 from tasks.judging.baselines import read_rows
-from tasks.judging.judged import Measured, Period
+from tasks.judging.evaluation_result import PeriodMetrics, RowMetrics
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
 from tasks.records import PreparedDataset
@@ -75,7 +75,7 @@ class Answers(NamedTuple):
         return np.asarray(self.answer == self.truth)
 
 
-def measure(answers: Answers, units: Array | None = None, class_names: Sequence[str] = ()) -> Measured:
+def measure(answers: Answers, units: Array | None = None, class_names: Sequence[str] = ()) -> RowMetrics:
     """Accuracy, log loss and recalls; or R², root mean squared error and half the mean squared error, in raw units.
 
     ``units`` ``(n,)``: rows of one number are drawn together (``resampling.number_units``). Recall is told of
@@ -96,7 +96,7 @@ def measure(answers: Answers, units: Array | None = None, class_names: Sequence[
     parts = np.stack([np.bincount(of_row, weights=each, minlength=count) for each in every], axis=1)
     found, (low, high) = compute(parts.sum(axis=0)).tolist(), resampling.find_intervals(parts, compute).tolist()
     intervals, present = list(zip(low, high, strict=True)), [class_names[code] for code in codes]
-    return Measured(
+    return RowMetrics(
         rows=len(truth),
         metrics=dict(zip(names, found, strict=False)),
         intervals=dict(zip(names, intervals, strict=False)),
@@ -130,7 +130,7 @@ def compute_label_figures(sums: Array) -> Array:
 
 def measure_by_period(
     answers: Answers, moments: "Moments", units: Array | None = None, in_time: bool = False
-) -> Iterator[Period]:
+) -> Iterator[PeriodMetrics]:
     """The figures of each period that has rows, in order; ``in_time``: each period has blocks of its own as units."""
     names, of_row = cut_periods(moments)
     for number, name in enumerate(names):
@@ -139,7 +139,7 @@ def measure_by_period(
             own_units = resampling.number_blocks(moments.values[rows])
         else:
             own_units = None if units is None else np.unique(units[rows], return_inverse=True)[1]
-        yield Period(period=name, **dict(measure(answers.choose(rows), own_units)))
+        yield PeriodMetrics(period=name, **dict(measure(answers.choose(rows), own_units)))
 
 
 def measure_periods(prepared: PreparedDataset, answers: Answers) -> dict[str, Any]:

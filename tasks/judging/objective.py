@@ -52,7 +52,7 @@ class Objective:
         if not isinstance(weight_decay, float | int):
             weight_decay = 1 / num_train if loss is Loss.CROSS_ENTROPY else 0.0
         target = find_target(recipe)
-        weights = balancing(class_counts) if class_weight == "balanced" else ()
+        weights = balance_classes(class_counts) if class_weight == "balanced" else ()
         return cls(loss, weight_decay, weights, target.scale if target else 1.0)
 
     @property
@@ -122,7 +122,7 @@ def find_target(recipe: Recipe) -> Target | None:
     return recipe.target if isinstance(recipe, Columns) else None
 
 
-def balancing(class_counts: tuple[int, ...]) -> tuple[float, ...]:
+def balance_classes(class_counts: tuple[int, ...]) -> tuple[float, ...]:
     """With these weights every class that has rows counts as much as any other, and all ``n`` rows as ``n``."""
     present = sum(count > 0 for count in class_counts)
     return tuple(sum(class_counts) / (present * count) if count else 0.0 for count in class_counts)

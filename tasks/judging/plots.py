@@ -34,10 +34,10 @@ LONGEST = 40  # characters of a name
 
 def save(figure: Figure, path: Path, **options: Any) -> FileRef:
     """Write ``figure`` atomically, as evidence of a run."""
-    return atomic.write_bytes(path, png(figure, **options), is_kept=False)
+    return atomic.write_bytes(path, render_png(figure, **options), is_kept=False)
 
 
-def png(figure: Figure, **options: Any) -> bytes:
+def render_png(figure: Figure, **options: Any) -> bytes:
     """A figure as PNG; the same figure gives the same bytes (no software version inside)."""
     with io.BytesIO() as stream, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a letter that the font lacks
@@ -380,7 +380,7 @@ def draw_trend(trend: Trend, on_dark: bool = False) -> bytes:
         axes.margins(x=0.04, y=0.15)
         axes.grid(alpha=0.25)
         figure.legend(loc="outside lower center", ncols=3, fontsize=8)
-        return png(figure)
+        return render_png(figure)
 
 
 def tell_dates(dates: Sequence[str]) -> list[str]:

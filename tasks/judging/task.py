@@ -62,7 +62,7 @@ class Candidate:
             DataError: a file is missing or has changed.
         """
         weights, test = safetensors.numpy.load(verified.read(trained.weights)), read_split(prepared.test, prepared)
-        objective, score = Objective.of(training, prepared, trained.steps), task_of(prepared).score
+        objective, score = Objective.of(training, prepared, trained.steps), choose_task(prepared).score
         parts = (
             Answers.from_scores(score(weights, prepared.recipe, test.inputs[rows]), test.y_true[rows], objective)
             for rows in blocks_of_rows(len(test.y_true), len(weights["b"]))
@@ -106,7 +106,7 @@ class Task(NamedTuple):
         return tuple(plots.save(figure, run.file(file)) for file, figure in drawn)
 
 
-def task_of(prepared: PreparedDataset) -> Task:
+def choose_task(prepared: PreparedDataset) -> Task:
     """The one of these data."""
     return OWN[prepared.recipe.kind, prepared.task] if prepared.is_own else BOOK[prepared.task]
 

@@ -30,16 +30,16 @@ DECADE = 10.0  # the greatest value over the least, from which on decades count
 
 def draw(trials: Sequence[Trial], tuned: Tuned, folder: Path) -> list[FileRef]:
     """Every picture that the complete trials are enough for, in a run's folder."""
-    drawn, losses = list[FileRef](), [each.validation_loss or 0.0 for each in trials if each.outcome == "complete"]
+    losses, drawn = [each.validation_loss or 0.0 for each in trials if each.outcome == "complete"], list[FileRef]()
     if losses:
         study = build_study(trials, most := float(np.quantile(losses, SHOWN, method="lower")))
-        name = {"target_name": f"validation loss, at most {most:.3g}" if most < max(losses) else "validation loss"}
-        drawn.append(_draw_study(plots.plot_optimization_history, study, folder / TUNING_HISTORY, **name))
+        name = f"validation loss, at most {most:.3g}" if most < max(losses) else "validation loss"
+        wanted: dict[str, Callable[..., Any]] = {TUNING_HISTORY: plots.plot_optimization_history}
         if study.trials[0].params:
-            drawn.append(_draw_study(plots.plot_slice, study, folder / TUNING_SLICES, **name))
-            drawn.append(_draw_study(plots.plot_parallel_coordinate, study, folder / TUNING_PARALLEL, **name))
+            wanted |= {TUNING_SLICES: plots.plot_slice, TUNING_PARALLEL: plots.plot_parallel_coordinate}
             if len(losses) >= FEWEST and min(losses) < most:
-                drawn.append(_draw_study(plots.plot_param_importances, study, folder / TUNING_IMPORTANCES))
+                wanted[TUNING_IMPORTANCES] = plots.plot_param_importances
+        drawn += [_draw_study(plot, study, name, folder / file) for file, plot in wanted.items()]
     if tuned.validation_losses and tuned.default_losses:
         drawn.append(draw_winner(tuned, folder / TUNING_WINNER))
     return drawn
@@ -92,14 +92,14 @@ def _find_domain(values: Sequence[Setting]) -> BaseDistribution:
     return FloatDistribution(low, high, log=low > 0 and high >= DECADE * low)
 
 
-def _draw_study(plot: Callable[..., Any], study: optuna.Study, path: Path, **options: object) -> FileRef:
+def _draw_study(plot: Callable[..., Any], study: optuna.Study, name: str, path: Path) -> FileRef:
     """Draw with pyplot, which Optuna does, and leave its styles and figures as they were."""
     from matplotlib import pyplot as plt
 
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that these pictures may look otherwise in another version of Optuna
         plt.switch_backend("agg")
-        axes = plot(study, **options)  # several for several settings
+        axes = plot(study, target_name=name)  # several for several settings
         figure = np.asarray(axes, object).flat[0].figure
         plt.close(figure)
         return save(figure, path, bbox_inches="tight")

@@ -103,7 +103,7 @@ def test_a_refusal_of_many_pictures_does_not_put_it_down_to_their_number(
 def test_the_fit_is_that_of_scikit_learn_with_the_same_penalty() -> None:
     images, labels = digits()
     small, labels = images[:300, 2:5, 2:6], labels[:300] % 3
-    found = baselines.fit_images(small, labels, 1 / 255, 3, PENALISED)
+    found = baselines.fit_rows(small, labels, Pixels(shape=(3, 4), scale=1 / 255), 3, PENALISED)
     assert found is not None
     expected = LogisticRegression(C=1 / (0.01 * 300), tol=1e-8, max_iter=1000).fit(small.reshape(300, -1) / 255, labels)
     probabilities = scipy.special.softmax(found.score(small), axis=1)

@@ -16,7 +16,7 @@ from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, Arrays, hold_out
 from tasks.data.recipe import Columns, Pixels, Recipe, SplitRule, Target
 from tasks.data.schema import ImageSchema, Schema
 from tasks.judging import gates
-from tasks.judging.objective import HUBER_BETA, Objective
+from tasks.judging.objective import HUBER_BETA, Objective, find_target
 from tasks.judging.resampling import CONFIDENCE, lower_bound, number_units
 from tasks.machine.arrays import Array
 from tasks.machine.words import counted, readable
@@ -149,8 +149,31 @@ class ConvergedFit(NamedTuple):
         return f"{rows} that has not converged (gradient {self.gradient:.1g} of the first)"
 
 
+def fit_rows(
+    features: Array, truth: Array, recipe: Recipe, num_outputs: int, objective: Objective
+) -> ConvergedFit | None:
+    """Minimise ``objective`` over raw training rows ``(n, …)``, and labels or a raw target ``(n,)``.
+
+    None where images are so many and so large that it would take minutes; to them iterations are few: those that are
+    fitted to the end are often told worse.
+    """
+    if isinstance(recipe, Columns):
+        return fit_table(features, truth, recipe, num_outputs, objective)
+    import scipy.sparse
+
+    if features.size * num_outputs > MAX_PRODUCTS:
+        return None
+    inputs = Inputs(features.reshape(len(features), -1) * recipe.scale, scipy.sparse.csr_array((len(features), 0)))
+    weights, gradient = _minimise(inputs, truth, num_outputs, objective, MAX_IMAGE_ITERATIONS)
+
+    def score(images: Array) -> Array:
+        return np.asarray(images.reshape(len(images), -1) * recipe.scale @ weights[:-1] + weights[-1])
+
+    return ConvergedFit({"W": weights[:-1], "b": weights[-1]}, score, len(truth), gradient)
+
+
 def fit_table(features: Array, truth: Array, recipe: Columns, num_outputs: int, objective: Objective) -> ConvergedFit:
-    """Minimise ``objective`` over training rows: raw ``(n, columns)``, and labels or a raw target ``(n,)``."""
+    """The same of a table's rows ``(n, columns)``."""
     inputs = Inputs.encode_table(features, recipe)
     if not objective.is_of_classes and recipe.target:
         truth = (truth - recipe.target.mean) / recipe.target.scale
@@ -159,27 +182,6 @@ def fit_table(features: Array, truth: Array, recipe: Columns, num_outputs: int, 
     named = {"W": weights[:count], "effects": weights[count:-1], "b": weights[-1]}
     folded = raw_units.fold_weights(named, recipe, np.float64)
     return ConvergedFit(named, partial(raw_units.score_rows, folded, recipe), len(truth), gradient)
-
-
-def fit_images(
-    images: Array, truth: Array, scale: float, num_outputs: int, objective: Objective
-) -> ConvergedFit | None:
-    """The same over training images ``(n, …)``; None where it would take minutes.
-
-    Iterations are few: images that are fitted to the end are often told worse.
-    """
-    import scipy.sparse
-
-    if images.size * num_outputs > MAX_PRODUCTS:
-        return None
-    pixels = images.reshape(len(images), -1) * scale
-    inputs = Inputs(pixels, scipy.sparse.csr_array((len(images), 0)))
-    weights, gradient = _minimise(inputs, truth, num_outputs, objective, MAX_IMAGE_ITERATIONS)
-
-    def score(images: Array) -> Array:
-        return np.asarray(images.reshape(len(images), -1) * scale @ weights[:-1] + weights[-1])
-
-    return ConvergedFit({"W": weights[:-1], "b": weights[-1]}, score, len(truth), gradient)
 
 
 def _minimise(
@@ -276,21 +278,16 @@ class Baselines:
         held_out: float = 0.0,
     ) -> Self:
         """The same of rows in memory; ``class_counts`` are of training rows, none of a regression."""
-        num_outputs, in_time, fit = len(class_counts) or 1, bool(rule and rule.rule == "time"), None
-        if is_of_images := isinstance(recipe, Pixels):
-            width, target, most = math.prod(recipe.shape), None, MAX_IMAGES
-        else:
-            width, target, most = len(recipe.numbers), recipe.target, MAX_ROWS
-        places = choose_rows(train.key, min(most, MAX_VALUES // max(width, num_outputs)), in_time, held_out)
+        num_outputs, in_time = len(class_counts) or 1, bool(rule and rule.rule == "time")
+        is_of_images, width = isinstance(recipe, Pixels), max(math.prod(recipe.input.shape), num_outputs)
+        most = min(MAX_IMAGES if is_of_images else MAX_ROWS, MAX_VALUES // width)
+        places = choose_rows(train.key, most, in_time, held_out)
         features, truth = train.features[places], train.truth[places]
-        if isinstance(recipe, Pixels):
-            fit = fit_images(features, truth, recipe.scale, num_outputs, objective)
-        else:
-            fit = fit_table(features, truth, recipe, num_outputs, objective)
-        constant = find_best_constant(truth, target, class_counts, objective)
+        fit = fit_rows(features, truth, recipe, num_outputs, objective)
+        constant = find_best_constant(truth, find_target(recipe), class_counts, objective)
 
         def find_losses(score: Callable[[Array], Array]) -> Array:
-            blocks = blocks_of_rows(len(test.truth), max(width, num_outputs))
+            blocks = blocks_of_rows(len(test.truth), width)
             return np.concatenate([objective.losses(score(test.features[each]), test.truth[each]) for each in blocks])
 
         return cls(
@@ -338,20 +335,17 @@ class Baselines:
         if self.fitted is None or self.fit is None:
             return ()
         best, trivial = self.mean(self.fitted), self.mean(self.constant)
-        fitted = f"{readable(best)} of the {self.fit.words}"
-        if not self.is_bound:
-            return (gates.judge("reference", ours, detail=fitted),)
-        if not trivial > best:
-            nothing = f"{fitted}, which gains nothing over the {readable(trivial)} of the best constant"
-            return (gates.judge("reference", ours, detail=nothing),)
-        share = bounds.min_reference_gain
-        least, of_error = share * (trivial - best), self.objective.loss_of
-        tolerance = NATS if self.objective.is_of_classes else of_error(bounds.max_standardised_error)
-        detail = (
-            f"{readable(trivial)} of the best constant, less {share:.0%} of what the {fitted} gains, "
-            f"plus {readable(tolerance, 2)}"
-        )
-        return (gates.judge("reference", ours, maximum=trivial - least + tolerance, detail=detail),)
+        maximum, detail = None, f"{readable(best)} of the {self.fit.words}"
+        if self.is_bound and trivial > best:
+            share, tolerance = bounds.min_reference_gain, NATS
+            if not self.objective.is_of_classes:
+                tolerance = self.objective.loss_of(bounds.max_standardised_error)
+            maximum = trivial - share * (trivial - best) + tolerance
+            gain = f"less {share:.0%} of what the {detail} gains, plus {readable(tolerance, 2)}"
+            detail = f"{readable(trivial)} of the best constant, {gain}"
+        elif self.is_bound:
+            detail += f", which gains nothing over the {readable(trivial)} of the best constant"
+        return (gates.judge("reference", ours, maximum=maximum, detail=detail),)
 
 
 def blocks_of_rows(num_rows: int, width: int) -> Iterator[slice]:

@@ -54,7 +54,7 @@ def test_the_lower_bound_of_a_gain_holds_where_the_rows_of_each_of_few_days_are_
     for _ in range(400):
         gains = rng.normal(size=3)[days.astype(int)] + rng.normal(size=300)
         for at, each in enumerate((units, None)):
-            above[at] += resampling.lower_bound(gains, np.ones(300), each) > 0
+            above[at] += resampling.find_lower_bound(gains, np.ones(300), each) > 0
     assert above[0] / 400 < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
     assert above[1] / 400 > 0.2
 
@@ -73,7 +73,7 @@ def test_the_lower_bound_of_a_gain_holds_where_rows_of_a_time_split_are_alike() 
     units, weights = resampling.number_blocks(times), np.ones(2000)
     samples = [autocorrelated(rng, 2000) for _ in range(1000)]
     wrong, naive = (
-        np.mean([resampling.lower_bound(each, weights, known) > 0 for each in samples]) for known in (units, None)
+        np.mean([resampling.find_lower_bound(each, weights, known) > 0 for each in samples]) for known in (units, None)
     )
     assert wrong == pytest.approx(0.06, abs=0.025)
     assert naive > 0.12

@@ -17,7 +17,7 @@ from tasks.data.recipe import Columns, Pixels, Recipe, SplitRule, Target
 from tasks.data.schema import ImageSchema, Schema
 from tasks.judging import gates
 from tasks.judging.objective import HUBER_BETA, Objective, find_target
-from tasks.judging.resampling import CONFIDENCE, lower_bound, number_units
+from tasks.judging.resampling import CONFIDENCE, find_lower_bound, number_units
 from tasks.machine.arrays import Array
 from tasks.machine.words import counted, readable
 from tasks.parameters import Gates, Loss
@@ -287,7 +287,7 @@ class Baselines:
         constant = find_best_constant(truth, find_target(recipe), class_counts, objective)
 
         def find_losses(score: Callable[[Array], Array]) -> Array:
-            blocks = blocks_of_rows(len(test.truth), width)
+            blocks = split_rows(len(test.truth), width)
             return np.concatenate([objective.losses(score(test.features[each]), test.truth[each]) for each in blocks])
 
         return cls(
@@ -317,7 +317,7 @@ class Baselines:
 
     def _against_constant(self, losses: Array, bounds: Gates) -> GateVerdict:
         ours, trivial = self.mean(losses), self.mean(self.constant)
-        gain = lower_bound(self.constant - losses, self.row_weights, self.units)
+        gain = find_lower_bound(self.constant - losses, self.row_weights, self.units)
         says_something = bool(np.isfinite(gain))
         value = (
             f"lower {CONFIDENCE:.0%} bound of the gain"
@@ -348,7 +348,7 @@ class Baselines:
         return (gates.judge("reference", ours, maximum=maximum, detail=detail),)
 
 
-def blocks_of_rows(num_rows: int, width: int) -> Iterator[slice]:
+def split_rows(num_rows: int, width: int) -> Iterator[slice]:
     """Some rows at a time, so that their inputs and scores, ``width`` a row, take little memory."""
     size = max(1, min(ROWS, VALUES // width))
     return (slice(start, start + size) for start in range(0, num_rows, size))

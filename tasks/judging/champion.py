@@ -114,10 +114,8 @@ def _ask_versions(
     # Own rows are raw in either file; the one of the test split has them in the candidate's order.
     raw, today = read_split(prepared.test if prepared.is_own else prepared.raw_test, prepared), RowsOfToday(prepared)
     for number in numbers:
-        session, manifest = (
-            runtime.open_session(reading.model(name, number), Device.CPU),
-            reading.manifest(name, number),
-        )
+        session = runtime.open_session(reading.model(name, number), Device.CPU)
+        manifest = reading.manifest(name, number)
         recipe, asked = manifest.recipe, manifest.parameters.training.model_dump()
         others = [each for each in SETTINGS if prepared.is_own and asked.get(each) != getattr(training, each)]
         if contract.read_signature(session) != signature:
@@ -346,7 +344,11 @@ def compare(
         least = np.full(len(net), 2.0 if is_normal else 1.0)
     scale = np.sqrt(np.where(squares > 0, squares, 1))
     some = parts[:, is_possible].astype(float)
-    some = _reduce_rows(some) if is_normal else some[some.any(axis=1)]
+    if is_normal:  # as many rows as columns with the same covariance; a QR decomposition is slow on busy cores
+        values, vectors = np.linalg.eigh(some.T @ some)
+        some = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
+    else:
+        some = some[some.any(axis=1)]
     rng, largest = np.random.default_rng(seed), list[Array]()  # of each draw
     for start in range(0, draws, CHUNK):
         shape = min(CHUNK, draws - start), len(some)
@@ -358,12 +360,6 @@ def compare(
     at_least = draws - np.searchsorted(np.sort(np.concatenate(largest)), found)
     p[is_beyond] = ((1 + at_least) / (1 + draws))[is_beyond]
     return rise, is_beyond, p
-
-
-def _reduce_rows(parts: Array) -> Array:
-    """As many rows as columns with the same covariance; a QR decomposition is slow where other work has the cores."""
-    values, vectors = np.linalg.eigh(parts.T @ parts)
-    return np.asarray(np.sqrt(np.maximum(values, 0))[:, None] * vectors.T)
 
 
 # Which of today's test rows a version was not trained on, by the row digests that it was kept with (design 4.5)

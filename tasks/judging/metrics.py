@@ -90,10 +90,13 @@ def measure(answers: Answers, units: Array | None = None, class_names: Sequence[
         names, compute, truth = ("r2", "rmse", "loss"), compute_number_figures, truth.astype(np.float64)
         centred = truth - truth.mean()
         columns = [np.square(truth - answers.answer), centred, np.square(centred)]
-    of_classes = (each for code in codes for each in (truth == code, (truth == code) & answers.is_right))
     of_row, count = resampling.join_units(units, len(truth), resampling.MOST_DRAWN)
-    every = itertools.chain([np.ones(len(truth))], columns, of_classes)
-    parts = np.stack([np.bincount(of_row, weights=each, minlength=count) for each in every], axis=1)
+    ones = np.ones(len(truth))
+    parts = np.stack([np.bincount(of_row, weights=each, minlength=count) for each in (ones, *columns)], axis=1)
+    if codes:
+        cells = of_row * len(codes) + np.searchsorted(codes, truth)
+        of_classes = (np.bincount(cells, each, count * len(codes)) for each in (ones, answers.is_right))
+        parts = np.hstack([parts, *(each.reshape(count, -1) for each in of_classes)])
     found, (low, high) = compute(parts.sum(axis=0)).tolist(), resampling.find_intervals(parts, compute).tolist()
     intervals, present = list(zip(low, high, strict=True)), [class_names[code] for code in codes]
     return RowMetrics(
@@ -120,10 +123,10 @@ def compute_number_figures(sums: Array) -> Array:
 def compute_label_figures(sums: Array) -> Array:
     """Accuracy, loss and recalls ``(…, 2 + classes)`` by sums ``(…, 3 + 2 classes)``.
 
-    They are of ones, right labels and losses, and for each class of its rows and of those that are right; recall is NaN
+    They are of ones, right labels and losses, then of each class's rows, then of those that are right; recall is NaN
     where a class has no rows.
     """
-    of_class, right = sums[..., 3::2].astype(float), sums[..., 4::2]
+    of_class, right = np.split(sums[..., 3:], 2, axis=-1)
     recall = np.divide(right, of_class, out=np.full(of_class.shape, np.nan), where=of_class > 0)
     return np.concatenate([sums[..., 1:3] / sums[..., :1], recall], axis=-1)
 

@@ -64,7 +64,7 @@ def find_intervals(parts: Array, figures: Callable[[Array], Array], seed: int = 
     return np.asarray(np.nanquantile(figures(drawn @ parts), [tail, 1 - tail], axis=0))
 
 
-def lower_bound(gains: Array, weights: Array, units: Array | None = None) -> float:
+def find_lower_bound(gains: Array, weights: Array, units: Array | None = None) -> float:
     """The one-sided lower bound of a weighted mean ``(n,)``, by Student's t; rows of one unit count as one.
 
     Of a single row or unit it is minus infinity.

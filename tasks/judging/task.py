@@ -15,7 +15,7 @@ from tasks.data.recipe import Columns, Recipe
 from tasks.fitting import served
 from tasks.fitting.splits import load_split
 from tasks.judging import gates, plots
-from tasks.judging.baselines import Baselines, blocks_of_rows
+from tasks.judging.baselines import Baselines, split_rows
 from tasks.judging.metrics import Answers, bin_by_confidence, measure, measure_periods
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
@@ -65,7 +65,7 @@ class Candidate:
         objective, score = Objective.of(training, prepared, trained.steps), choose_task(prepared).score
         parts = (
             Answers.from_scores(score(weights, prepared.recipe, test.inputs[rows]), test.y_true[rows], objective)
-            for rows in blocks_of_rows(len(test.y_true), len(weights["b"]))
+            for rows in split_rows(len(test.y_true), len(weights["b"]))
         )
         return cls(prepared, trained, training, objective, weights, test, Answers.concatenate(list(parts)))
 

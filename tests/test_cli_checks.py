@@ -59,6 +59,9 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "retrain linear-regression --name new --data t.csv --target prise": (4, "no column prise (--target)"),
     "retrain linear-regression --name new --data no.csv --target price": (4, "no file"),
     "retrain linear-regression --name new --data header.csv --target prise": (4, "no column prise (--target)"),
+    f"retrain {TRAIN.replace('t.csv', 'header.csv')}": (4, "holds no rows"),
+    f"retrain {TRAIN.replace('t.csv', 'deep.jsonl')}": (4, "one array"),
+    f"tune {TRAIN.replace('t.csv', 'null.jsonl')}": (4, "row 0 is null"),
     "retrain linear-regression --name new --data empty.csv --target price": (4, "empty.csv is empty"),
     "retrain linear-regression --name new --data empty --target price": (4, "holds nothing that can be read"),
     "retrain linear-regression --name new --data two --target prise": (4, "no column prise (--target)"),
@@ -83,6 +86,8 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "predict no.csv --name houses": (2, "no file"),
     "predict less.csv --name houses": (4, "kind missing"),
     "predict t.csv --name houses --id-column nmuber": (4, "nmuber missing"),
+    "predict header.csv --name houses": (4, "holds no rows"),
+    "predict deep.jsonl --name houses": (4, "one array"),
     "predict x.npy --name houses --id-column number": (2, "--id-column number"),
     "predict --name houses --id-column number": (2, "--id-column number"),
     "predict t.csv --name houses --columns area,age": (2, "--columns"),
@@ -91,6 +96,8 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "evaluate houses t.csv --version 9": (2, "houses has no version 9"),
     "evaluate houses no.csv": (4, "no file"),
     "evaluate houses less.csv": (4, "column kind is missing"),
+    "evaluate houses header.csv": (4, "holds no rows"),
+    "evaluate houses null.jsonl": (4, "row 0 is null"),
     "evaluate houses unknown.csv": (4, "no column price (--target)"),
     "evaluate houses t.csv --time-column dya": (4, "no column dya (--time-column)"),
     "evaluate houses --time-column day": (2, "--time-column day"),
@@ -129,6 +136,8 @@ def answers(server: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("\n".join([header, *lines, ""]))
     (folder / "empty.csv").touch()
+    (folder / "deep.jsonl").write_text("[" * 10_000)
+    (folder / "null.jsonl").write_text("null\n")
     (folder / "empty").mkdir()
     np.save(folder / "x.npy", np.ones((2, 3), np.float32))
     with pytest.MonkeyPatch.context() as patch:

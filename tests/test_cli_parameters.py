@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 import flows.cli.app
 from flows.cli.parameters import taking
-from flows.server.declared import schema
+from flows.server.deployments import describe_form
 from tasks.parameters import (
     EvaluateParameters,
     MaintainParameters,
@@ -190,7 +190,7 @@ def test_documents_of_before_mean_the_same() -> None:
 
 def test_the_form_takes_either_model_and_names_the_field_that_is_at_fault() -> None:
     """Prefect's server checks by the schema; of a union it would say only that nothing fits."""
-    form = schema(RetrainParameters)
+    form = describe_form(RetrainParameters)
     faults = Draft202012Validator(form).iter_errors
     for training in (
         {},
@@ -216,7 +216,7 @@ def test_the_form_takes_either_model_and_names_the_field_that_is_at_fault() -> N
 def test_what_may_be_left_empty_is_a_plain_field_and_no_choice_between_a_value_and_nothing(
     form: type[BaseModel],
 ) -> None:
-    parts = [part["properties"] for part in schema(form)["definitions"].values() if "properties" in part]
+    parts = [part["properties"] for part in describe_form(form)["definitions"].values() if "properties" in part]
     kinds = {name: field["anyOf"] for part in parts for name, field in part.items() if "anyOf" in field}
     assert not [name for name, each in kinds.items() if {"type": "null"} in each and len(each) == 2]
 
@@ -266,7 +266,7 @@ OWN_IMAGES = {"name": "photos", "data": {"source": "/data/photos"}}
     ],
 )
 def test_the_form_of_a_deployment_shows_what_its_runs_can_use(parameters: dict[str, Any], absent: set[str]) -> None:
-    form = schema(narrowed_form(RetrainParameters, parameters))
+    form = describe_form(narrowed_form(RetrainParameters, parameters))
     faults = Draft202012Validator(form).iter_errors
     parts = {name: form["definitions"][name.capitalize()]["properties"] for name in ("training", "data", "gates")}
     everything = {name for name, _ in values(RetrainParameters().model_dump(mode="json"))}
@@ -286,7 +286,9 @@ def test_the_form_of_a_deployment_shows_what_its_runs_can_use(parameters: dict[s
 def test_the_form_of_a_search_shows_what_its_runs_can_use_too() -> None:
     found = {}
     for name in ("linear-regression", "softmax-regression"):
-        definitions = schema(narrowed_form(TuneParameters, {"name": name, "training": {"model": name}}))["definitions"]
+        definitions = describe_form(narrowed_form(TuneParameters, {"name": name, "training": {"model": name}}))[
+            "definitions"
+        ]
         assert "source" not in definitions["Data"]["properties"]
         assert set(definitions["Search"]["properties"]) == set(Search.model_fields)
         found[name] = set(definitions["Training"]["properties"])
@@ -296,9 +298,9 @@ def test_the_form_of_a_search_shows_what_its_runs_can_use_too() -> None:
 
 def test_a_form_takes_what_a_form_of_before_has_sent_and_nothing_else_that_it_does_not_show() -> None:
     """The server would refuse to register a deployment whose parameters its own form does not take."""
-    faults = Draft202012Validator(schema(narrowed_form(RetrainParameters, {"training": LINEAR}))).iter_errors
+    faults = Draft202012Validator(describe_form(narrowed_form(RetrainParameters, {"training": LINEAR}))).iter_errors
     everything = RetrainParameters.model_validate({"training": LINEAR}).model_dump(mode="json")
-    form = schema(narrowed_form(RetrainParameters, {"training": LINEAR}))
+    form = describe_form(narrowed_form(RetrainParameters, {"training": LINEAR}))
     with_nulls = preprocess_schema(form)  # as the server takes a run's
     assert not list(Draft202012Validator(with_nulls).iter_errors({"parameters": everything}))
     for wrong in ({"dropout": 0.5}, {"loss": "cross-entropy"}, {"model": "softmax-regression"}, {"num_epochs": 0}):

@@ -13,12 +13,14 @@ from apprise.plugins.sendgrid import NotifySendGrid
 from apprise.plugins.slack import NotifySlack
 from prefect.blocks.notifications import CustomWebhookNotificationBlock, SendgridEmail, SlackWebhook
 from prefect.blocks.system import Secret
+from prefect.client.schemas.objects import DeploymentSchedule
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 
 from command_line import assert_clear, gradmill
 from duty import Duty
-from flows.cli import notify, pausing
-from flows.server import alerts, api, changes, deployments, occasions, registration
+from flows.cli import notify, schedule
+from flows.server import alerts, api, automations, deployments, registration
 from flows.server.service import reached
 from notification_stand_ins import endpoint, mail_server
 from prefect_api import api_client, eventually
@@ -60,10 +62,6 @@ def on_server(bare: httpx.Client) -> dict[str, dict[str, Any]]:
     return {each["name"]: each for each in found if "notify" in each["name"]}
 
 
-def named_variables(bare: httpx.Client) -> set[str]:
-    return {each["name"] for each in bare.post("/variables/filter", json={"limit": 200}).raise_for_status().json()}
-
-
 @pytest.mark.slow
 def test_a_registration_without_a_block_leaves_alerts_and_none_removes_them(
     bare: httpx.Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -97,11 +95,8 @@ def test_a_registration_without_a_block_leaves_alerts_and_none_removes_them(
     document, text = notify.notify()[:2]
     assert text.splitlines()[0] == "alerts go to custom-webhook/second"
     assert document["block"] == "custom-webhook/second"
-    variables = {f"gradmill_registered_{each['id']}" for each in on_server(bare).values()}
-    assert variables <= named_variables(bare)
     registered(monkeypatch, "none")
     assert not on_server(bare)
-    assert not variables & named_variables(bare)
     assert notify.notify()[1] == f"no alerts: {alerts.MAKE_ONE}"
     with pytest.raises(UsageError, match="no alerts"):
         notify.notify(test=True)
@@ -131,11 +126,11 @@ def test_a_deployment_is_late_two_hours_after_its_schedules_longest_pause_or_whe
     bare.patch(f"/deployments/{weekly['id']}", json={"paused": True}).raise_for_status()
     registered(monkeypatch)
     assert hours() == {"softmax-nightly": 50}, "nothing is due of one that is paused"
-    pausing.resume("linear-weekly")
+    schedule.resume("linear-weekly")
     assert hours() == {"softmax-nightly": 50, "linear-weekly": 7 * 24 + 2}, "at once, not with the next registration"
-    changes.change(changes.named("softmax-nightly"), True, cron="0 3 * * 6")
+    schedule.schedule(["softmax-nightly"], cron="0 3 * * 6")
     assert hours()["softmax-nightly"] == 7 * 24 + 2
-    pausing.pause("softmax-nightly")
+    schedule.pause("softmax-nightly")
     assert set(hours()) == {"linear-weekly"}
 
 
@@ -151,7 +146,11 @@ def test_a_deployment_is_late_two_hours_after_its_schedules_longest_pause_or_whe
     ],
 )
 def test_a_schedules_longest_pause_is_found_whatever_day_it_is(cron: str, pause: timedelta | None) -> None:
-    assert occasions._pause(CronSchedule(cron=cron)) == pause
+    schedule = DeploymentSchedule(schedule=CronSchedule(cron=cron), active=True)
+    assert (
+        deployments.longest_pause(DeploymentResponse(name="x", flow_id=uuid4(), schedules=[schedule], labels={}))
+        == pause
+    )
 
 
 def test_a_block_that_notifies_nobody_is_refused_and_changes_nothing(
@@ -280,7 +279,7 @@ def test_drift_a_full_disk_and_a_missing_success_are_told_by_the_server(
         monkeypatch.setenv("GRADMILL_NOTIFY", "custom-webhook/told")
         alerts.keep(client)
         block = client.read_block_document_by_name("told", "custom-webhook").id
-        late = occasions._overdue(block, deployments.named(client, "linear-weekly"), 12 / 3600, timedelta())
+        late = automations._overdue(block, deployments.named(client, "linear-weekly"), 12 / 3600, timedelta())
         client.create_automation(late.model_copy(update={"name": "gradmill: late"}))
         found = [
             event("gradmill.drift", "gradmill.model.x", "it has drifted"),

@@ -29,7 +29,7 @@ from tasks.judging import plots
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.records import GateVerdict, PublishedModel
 from tasks.serving.drift import Drift
-from tasks.store import artifact_paths, evidence, overview, pointer, reading, trend
+from tasks.store import artifact_paths, evidence, overview, pointer, reading, schedules, trend
 from tasks.store.changed import Change
 from tasks.store.run_folder import RunFolder, RunNotes
 from victims import fork, run_until
@@ -185,8 +185,9 @@ def test_a_name_that_nothing_retrains_is_told_how_to_schedule_it_and_not_what_it
 
     assert "gradmill schedule houses --cron" in commands()
     assert "gradmill skip" not in commands()
-    artifact_paths.schedule("houses").parent.mkdir(parents=True)
-    artifact_paths.schedule("houses").touch()
+    schedules.write(
+        schedules.Schedules().having(schedules.Schedule(flow="retrain", name="houses", cron="0 3 * * *", parameters={}))
+    )
     assert "gradmill skip houses" in commands()
 
 

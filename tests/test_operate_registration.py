@@ -1,104 +1,128 @@
-"""Registration on a real server: it completes what is missing and leaves what somebody has set."""
+"""Deployments on a real server: made once, brought up to date as to code, and otherwise left as somebody sets them."""
 
+import json
 import shutil
 import time
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.events.schemas.automations import EventTrigger
+from prefect.events.schemas.events import Resource, ResourceSpecification
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.utilities.callables import parameter_schema
 
 import flows.cli.app
-from flows.server import automations, changes, deployments, occasions, registration, skipping
-from flows.server.kept import Kept
-from flows.server.retrains import Retrains
+from flows.server import automations, deployments, registration
+from flows.server.status import status
 from prefect_ui import NAMES, Server, edit, writable_fields
-from tasks.errors import UsageError
-from tasks.store import artifact_paths
+from tasks.errors import EnvironmentProblem, UsageError
+from tasks.parameters import RetrainParameters, TuneParameters
+from tasks.parameters.own_data import NO_WINDOW
+from tasks.stage import live
+from tasks.store import artifact_paths, own_data, schedules
+
+ADDED = "15 12 24 12 *"  # of a schedule that somebody adds in the UI
+
+
+@pytest.fixture
+def houses(two_versions: None, artifacts: Path) -> str:
+    """Own names with two versions each."""
+    for name in ("houses", "flats"):
+        shutil.copytree(artifact_paths.model("linear-regression"), artifact_paths.model(name))
+    return "houses"
+
+
+def said(capfd: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
+    """What a command prints, its errors where it is to fail."""
+    capfd.readouterr()
+    done = flows.cli.app.run(list(words))
+    printed = capfd.readouterr()
+    assert done == code, printed
+    return printed.err if code else printed.out
+
+
+def answered(capfd: pytest.CaptureFixture[str], *words: str) -> Any:
+    return json.loads(said(capfd, *words, "--json"))
+
+
+def without_server() -> Any:
+    return temporary_settings({PREFECT_API_URL: ""})
+
+
+def named(ui: Server) -> set[str]:
+    return {each["name"] for each in ui.list("deployments")}
+
+
+def on_drift(ui: Server, name: str = "houses") -> dict[str, Any] | None:
+    """What starts a retrain of the name when its input drifts."""
+    return next((each for each in ui.list("automations") if each["name"] == f"gradmill: retrain {name} on drift"), None)
+
+
+# Registration
 
 
 @pytest.mark.slow
-def test_what_somebody_set_stays_and_what_is_changed_is_printed(
-    ui: Server, prefect_api: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_code_is_brought_up_to_date_and_what_somebody_set_stays(
+    ui: Server, home: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert flows.cli.app.run(["register"]) == 0
-    stdout, said = capfd.readouterr()
-    assert stdout == f"registered: {', '.join(NAMES)}\n"
-    assert {line.removesuffix(": created") for line in said.splitlines()} >= set(NAMES)
+    assert said(capfd, "register") == f"registered: {', '.join(NAMES)}\n"
+    before = ui.list("deployments")
+    flows.cli.app.run(["register"])
+    assert capfd.readouterr().err == "", "nothing is said"
+    assert ui.list("deployments") == before, "nothing is written where nothing has changed"
     ui.add_schedule("softmax-nightly")
     ui.set_schedule("linear-weekly", active=False)
+    ui.set_schedule("predict-daily", schedule={"cron": "1 1 * * *", "timezone": "Asia/Tokyo"})
+    ui.set_schedule("maintenance-weekly")  # deleted
     mine = {"parameters": {"training": {"model": "softmax-regression", "lr": 0.25}}}
-    ui.set("softmax-nightly", parameters=mine, description="Ours.")
+    ui.set("softmax-nightly", parameters=mine, description="Ours.", tags=["mine"])
     ui.set("linear-weekly", paused=True)
-    heartbeats = next(each for each in ui.list("automations") if "heartbeats" in each["name"])
-    ui.add_automation(heartbeats | {"name": occasions.RUNS})
-
+    ui.api.delete(f"/deployments/{ui.deployment('evaluate')['id']}").raise_for_status()
+    edit(home, "predict-daily", parameters={"parameters": {"batch_size": 9}}, schedules=[])
     monkeypatch.setenv("GRADMILL_HOME", "/srv/gradmill")
-    assert flows.cli.app.run(["register"]) == 0
-    said = capfd.readouterr().err
-    assert "softmax-nightly: changed pull_steps\n" in said
-    assert "softmax-nightly: kept as set: description, parameters\n" in said
-    assert "linear-weekly: kept as set: paused, schedule weekly\n" in said
-    (step,) = ui.deployment("softmax-nightly")["pull_steps"]
-    assert step["prefect.deployments.steps.set_working_directory"]["directory"] == "/srv/gradmill"
-    assert ui.crons("softmax-nightly") == {"0 3 * * *": True, "15 12 24 12 *": True}
-    assert ui.crons("linear-weekly") == {"30 3 * * 1": False}
+    flows.cli.app.run(["register"])
+    told = capfd.readouterr().err
+    assert "softmax-nightly: changed pull_steps, tags\n" in told
+    assert "evaluate: not on this server, gradmill register --reset evaluate makes it\n" in told
+    for name in NAMES[1:]:
+        (step,) = ui.deployment(name)["pull_steps"]
+        assert step["prefect.deployments.steps.set_working_directory"]["directory"] == "/srv/gradmill"
+    assert ui.crons("softmax-nightly") == {"0 3 * * *": True, ADDED: True}
+    assert (ui.crons("linear-weekly"), ui.crons("maintenance-weekly")) == ({"30 3 * * 1": False}, {})
     assert ui.deployment("softmax-nightly")["parameters"] == mine
     assert ui.deployment("softmax-nightly")["description"] == "Ours."
+    assert ui.deployment("softmax-nightly")["tags"] == ["mine", "gradmill"], "our tag is what we find it by"
     assert ui.deployment("linear-weekly")["paused"]
-    assert occasions.RUNS in {each["name"] for each in ui.list("automations")}
-
-
-@pytest.mark.slow
-def test_of_an_edited_file_only_what_nobody_has_set_is_written(
-    ui: Server, home: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert registration.register() == NAMES
-    before = ui.list("deployments")
-    capfd.readouterr()
-    registration.register()
-    assert ui.list("deployments") == before, "nothing is written where nothing has changed"
-    assert capfd.readouterr().err == ""
-
-    ui.add_schedule("softmax-nightly")
-    ui.set_schedule("linear-weekly")  # deleted
-    ui.set_schedule("predict-daily", schedule={"cron": "1 1 * * *", "timezone": "UTC"})
-    ui.set("maintenance-weekly", parameters={"parameters": {"keep": 3}})
-    twice = [{"cron": "0 4 * * *", "slug": "nightly"}, {"cron": "0 16 * * *", "slug": "daily"}]
-    edit(home, "softmax-nightly", parameters={"parameters": {"name": "x"}}, schedules=twice)
-    edit(home, "linear-weekly", description="Another.", tags=["gradmill", "new"])
-    edit(home, "predict-daily", schedules=[{"cron": "0 7 * * *", "slug": "daily"}])
-    edit(home, "maintenance-weekly", parameters={"parameters": {"keep": 9}}, concurrency_limit=2)
-    registration.register()
-    assert ui.crons("softmax-nightly") == {"0 4 * * *": True, "0 16 * * *": True, "15 12 24 12 *": True}
-    assert ui.deployment("softmax-nightly")["parameters"] == {"parameters": {"name": "x"}}
-    assert ui.crons("linear-weekly") == {}
-    assert ui.deployment("linear-weekly")["tags"] == ["gradmill", "new"]
     assert ui.crons("predict-daily") == {"1 1 * * *": True}
-    assert ui.deployment("maintenance-weekly")["parameters"] == {"parameters": {"keep": 3}}
-    assert ui.deployment("maintenance-weekly")["global_concurrency_limit"]["limit"] == 2
-    assert sorted(capfd.readouterr().err.splitlines()) == [
-        "linear-weekly: changed description, tags",
-        "linear-weekly: kept as set: schedule weekly",
-        "maintenance-weekly: changed concurrency_limit",
-        "maintenance-weekly: kept as set: parameters",
-        "predict-daily: kept as set: schedule daily",
-        "softmax-nightly: changed parameter_openapi_schema, parameters, schedule nightly, schedule daily",
-    ]
+    assert ui.deployment("predict-daily")["parameters"]["parameters"] == {"name": "softmax-regression"}
+    reset = [word for name in ("evaluate", "softmax-nightly", "predict-daily") for word in ("--reset", name)]
+    assert said(capfd, "register", *reset) == f"registered: {', '.join(NAMES)}\n"
+    assert ui.crons("softmax-nightly") == {"0 3 * * *": True}
+    assert ui.deployment("softmax-nightly")["parameters"]["parameters"]["training"]["lr"] == 0.5
+    assert ui.deployment("predict-daily")["parameters"]["parameters"] == {"batch_size": 9}
+    assert ui.crons("predict-daily") == {}
+    assert ui.deployment("linear-weekly")["paused"], "of which no reset was asked for"
+    assert "no deployment evalaute is declared" in said(capfd, "register", "--reset", "evalaute", code=2)
 
 
 @pytest.mark.slow
-def test_a_deployment_that_we_did_not_register_keeps_its_settings(ui: Server, home: Path) -> None:
-    """As one of ``prefect deploy --all``, or of a Gradmill that kept no note of what it registered."""
+@pytest.mark.parametrize("variables", [["gradmill_registered_5d0c6fe1"], []])
+def test_a_server_of_an_older_gradmill_or_of_prefect_deploy_keeps_its_settings(
+    variables: list[str], ui: Server, home: Path
+) -> None:
     registration.register()
-    for variable in ui.list("variables"):
-        ui.api.delete(f"/variables/name/{variable['name']}").raise_for_status()
-    ui.set("linear-weekly", tags=["mine"])
-    edit(home, "linear-weekly", parameters={"parameters": {"name": "x"}})
+    ui.api.delete(f"/variables/name/{registration.REGISTERED}").raise_for_status()
+    for name in variables:
+        ui.api.post("/variables/", json={"name": name, "value": {}}).raise_for_status()
+    ui.set("linear-weekly", paused=True)
+    ui.set_schedule("softmax-nightly", active=False)
     registration.register()
-    assert ui.deployment("linear-weekly")["parameters"]["parameters"]["training"]["model"] == "linear-regression"
-    assert ui.deployment("linear-weekly")["tags"] == ["mine", "gradmill"], "our tag is what we find it by"
+    assert ui.deployment("linear-weekly")["paused"]
+    assert ui.crons("softmax-nightly") == {"0 3 * * *": False}
 
 
 @pytest.mark.slow
@@ -112,199 +136,137 @@ def test_an_automation_that_somebody_has_edited_stays_and_ours_is_brought_up_to_
     monkeypatch.setattr(automations, "SILENT_SECONDS", 200)
     registration.register()
     assert zombies()["trigger"]["within"] == 200
-    edited = zombies() | {"description": "Ours.", "enabled": False}
+    ui.api.patch(f"/automations/{zombies()['id']}", json={"enabled": False}).raise_for_status()
+    monkeypatch.setattr(automations, "SILENT_SECONDS", 250)
+    registration.register()
+    assert (zombies()["trigger"]["within"], zombies()["enabled"]) == (250, False)
+    edited = zombies() | {"description": "Ours."}
     ui.api.put(f"/automations/{edited['id']}", json=writable_fields(edited)).raise_for_status()
     monkeypatch.setattr(automations, "SILENT_SECONDS", 300)
     registration.register()
-    assert (zombies()["trigger"]["within"], zombies()["description"], zombies()["enabled"]) == (200, "Ours.", False)
+    assert (zombies()["trigger"]["within"], zombies()["description"]) == (250, "Ours.")
 
 
-@pytest.mark.slow
-def test_what_somebody_set_is_set_on_another_server_too(ui: Server, home: Path) -> None:
-    registration.register()
-    ui.add_schedule("softmax-nightly")
-    ui.set("softmax-nightly", paused=True)
-    mine = {"parameters": {"name": "softmax-regression", "batch_size": 7}}
-    ui.set("predict-daily", parameters=mine)
-    ui.set_schedule("predict-daily", schedule={"cron": "1 1 * * *", "timezone": "Asia/Tokyo"})
-    ui.set_schedule("linear-weekly")  # deleted
-    ui.set_schedule("maintenance-weekly", active=False)
-    registration.register()
-    ui.forget()
-    edit(home, "predict-daily", description="Of tomorrow.", parameters={"parameters": {"batch_size": 9}})
-    registration.register()
-    assert ui.crons("softmax-nightly") == {"0 3 * * *": True, "15 12 24 12 *": True}
-    assert ui.deployment("softmax-nightly")["paused"]
-    assert ui.deployment("predict-daily")["parameters"] == mine
-    assert ui.deployment("predict-daily")["description"] == "Of tomorrow."
-    assert ui.deployment("predict-daily")["schedules"][0]["schedule"]["timezone"] == "Asia/Tokyo"
-    assert ui.crons("predict-daily") == {"1 1 * * *": True}
-    assert ui.crons("linear-weekly") == {}
-    assert ui.crons("maintenance-weekly") == {"0 5 * * 0": False}
-    ui.set("softmax-nightly", paused=False)
-    ui.set_schedule("maintenance-weekly", active=True)
-    registration.register()
-    assert Kept.of("softmax-nightly").items == Kept.of("maintenance-weekly").items == {}, "as declared again"
+class Killed(BaseException):
+    """Where a kill would end the process."""
 
 
-def elsewhere(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(folder))
-
-
-@pytest.mark.slow
-def test_a_registration_without_the_artifacts_resets_nothing_and_those_that_set_it_still_can(
-    ui: Server, home: Path, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow  # a registration for every request of one
+def test_an_end_after_any_request_loses_nothing_and_the_next_registration_completes_it(
+    ui: Server, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registration.register()
-    ui.set_schedule("linear-weekly")  # deleted
-    changes.change(changes.named("predict-daily"), True, parameters={"batch_size": 7}, paused=True)
-    changes.change(changes.named("evaluate"), True, cron="0 9 1 * *")
-    registration.register()
-    before = ui.list("deployments")
-    for _ in range(2):  # in a container that keeps nothing
-        shutil.rmtree(tmp_path / "nothing", ignore_errors=True)
-        elsewhere(monkeypatch, tmp_path / "nothing")
+    request, left = SyncPrefectClient.request, 0
+
+    def until_killed(self: SyncPrefectClient, method: Any, *arguments: Any, **options: Any) -> httpx.Response:
+        nonlocal left
+        answer = request(self, method, *arguments, **options)
+        is_filter = arguments[0].endswith("/filter")
+        left -= method in ("PATCH", "DELETE", "PUT") or (method == "POST" and not is_filter)
+        if left < 0:
+            raise Killed
+        return answer
+
+    monkeypatch.setattr(SyncPrefectClient, "request", until_killed)
+    for requests in range(40):
+        ui.forget()
+        left = requests
+        try:
+            registration.register()
+        except Killed:
+            pass
+        else:
+            break
+        for name in named(ui):
+            ui.set(name, paused=True)
+        begun, left = named(ui), 1000
         registration.register()
-        assert ui.list("deployments") == before
-        assert Kept.of("predict-daily") == Kept(), "it is others' to change"
-    elsewhere(monkeypatch, artifacts)
-    changes.forget(changes.named("predict-daily"), there=False)
-    changes.forget(changes.named("evaluate"), there=True)
-    registration.register()
-    elsewhere(monkeypatch, tmp_path / "nothing")
-    registration.register()
-    assert ui.deployment("predict-daily")["parameters"]["parameters"] == {"name": "softmax-regression"}
-    assert not ui.deployment("predict-daily")["paused"]
-    assert (ui.crons("evaluate"), ui.crons("linear-weekly")) == ({}, {})
-    changes.forget(changes.named("linear-weekly"), there=True)
-    assert ui.crons("linear-weekly") == {"30 3 * * 1": True}, "who asks for it may"
-
-
-@pytest.mark.slow
-def test_what_another_folder_has_set_is_changed_by_a_command_and_not_back_by_a_registration(
-    ui: Server, home: Path, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    registration.register()
-    changes.change(changes.named("predict-daily"), True, parameters={"batch_size": 7})
-    elsewhere(monkeypatch, tmp_path / "others")
-    changes.change(changes.named("predict-daily"), True, parameters={"max_rejects": 3})
-    mine = {"name": "softmax-regression", "batch_size": 7, "max_rejects": 3}
-    assert ui.deployment("predict-daily")["parameters"]["parameters"] == mine
-    elsewhere(monkeypatch, artifacts)
-    registration.register()
-    assert ui.deployment("predict-daily")["parameters"]["parameters"] == mine
-
-
-@pytest.mark.slow
-def test_a_schedule_added_on_one_server_is_added_to_one_that_is_there_and_deleted_where_it_was(
-    ui: Server, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    registration.register()
-    when = {"cron": "15 12 24 12 *", "timezone": "Europe/Lisbon", "day_or": True}
-    content = {"schedule": when, "active": True, "parameters": {}, "slug": None}
-    Kept(added=[content]).keep("softmax-nightly")  # as the registration on another server leaves it
-    registration.register()
-    assert ui.crons("softmax-nightly") == {"0 3 * * *": True, "15 12 24 12 *": True}
-    ui.api.delete(schedule_path(ui, "softmax-nightly", "15 12 24 12 *")).raise_for_status()
-    registration.register()
-    assert ui.crons("softmax-nightly") == {"0 3 * * *": True}
-    assert Kept.of("softmax-nightly").added == []
-
-
-def schedule_path(ui: Server, name: str, cron: str) -> str:
-    found = ui.deployment(name)
-    (schedule,) = [each for each in found["schedules"] if each["schedule"]["cron"] == cron]
-    return f"/deployments/{found['id']}/schedules/{schedule['id']}"
-
-
-@pytest.mark.slow
-def test_a_command_sets_for_good_with_a_server_or_without(ui: Server, home: Path) -> None:
-    def change(name: str, there: bool = True, **asked: Any) -> None:
-        changes.change(changes.named(name), there, **asked)
-
-    change("predict-daily", there=False, parameters={"input": "/data/today"}, timezone="Europe/Berlin")
-    change("evaluate", there=False, cron="0 9 1 * *")
-    change("linear-regression", there=False, paused=True)
-    registration.register()
-    found = ui.deployment("predict-daily")
-    assert found["parameters"]["parameters"] == {"name": "softmax-regression", "input": "/data/today"}
-    assert found["schedules"][0]["schedule"] == {"cron": "0 6 * * *", "timezone": "Europe/Berlin", "day_or": True}
-    assert ui.crons("evaluate") == {"0 9 1 * *": True}
-    assert ui.deployment("linear-weekly")["paused"]
-    change("tune-monthly", cron="0 1 1 * *")
-    assert ui.crons("tune-monthly") == {"0 1 1 * *": True}, "a time switches it on"
-    ui.set("softmax-nightly", parameters={"parameters": {"training": {"model": "softmax-regression", "lr": 0.25}}})
-    change("softmax-nightly", parameters={"training": {"num_epochs": 3}})
-    asked = {"model": "softmax-regression", "lr": 0.25, "num_epochs": 3}
-    assert ui.deployment("softmax-nightly")["parameters"]["parameters"]["training"] == asked, "on what was set there"
-    before = ui.list("deployments")
-    edit(home, "softmax-nightly", parameters={"parameters": {"name": "x"}}, schedules=[])
-    edit(home, "linear-weekly", concurrency_limit=3)
-    registration.register()
-    assert ui.deployment("softmax-nightly") == next(each for each in before if each["name"] == "softmax-nightly")
-    for name in ("predict-daily", "linear-weekly", "evaluate"):
-        changes.forget(changes.named(name), there=True)
-    assert ui.crons("predict-daily") == {"0 6 * * *": True}
-    assert ui.deployment("predict-daily")["parameters"]["parameters"] == {"name": "softmax-regression"}
-    assert not ui.deployment("linear-weekly")["paused"]
+        assert named(ui) == set(NAMES)
+        assert {name for name in NAMES if ui.deployment(name)["paused"]} == begun
+    assert 10 < requests < 39, "it has been ended at every one of its requests"
 
 
 @pytest.mark.parametrize(
-    ("name", "asked", "words"),
+    ("fields", "words"),
     [
-        ("nobody", {"paused": True}, "no deployment nobody"),
-        ("predict-daily", {"cron": "nonsense"}, "nonsense"),
-        ("predict-daily", {"parameters": {"batch_size": 0}}, "predict-daily refuses batch_size"),
-        ("predict-daily", {"parameters": {"input": "today"}}, "input=today"),
-        ("evaluate", {"parameters": {"data": "labelled.csv"}}, "data=labelled.csv"),
-        ("softmax-nightly", {"parameters": {"data": {"source": "x.csv"}}}, "data.source=x.csv"),
-        ("softmax-nightly", {"parameters": {"data": "/x.csv"}}, "refuses data: '/x.csv'"),
-        ("evaluate", {"timezone": "UTC"}, "no time"),
+        ({"schedules": [{"cron": "0 3 * * *"}]}, "slug: Field required"),
+        ({"schedules": [{"cron": "nonsense", "slug": "x"}]}, "nonsense"),
+        ({"build": [{"x": {}}]}, "build: Extra inputs are not permitted"),
+        ({"entrypoint": "flows/retrain.py:retrain"}, "entrypoint flows/retrain.py:retrain is none of"),
+        ({"description": "{{ $NO_SUCH }}"}, "NO_SUCH is not set"),
+        ({"work_pool": None}, "work_pool"),
     ],
 )
-def test_what_cannot_be_set_is_exit_2_and_nothing_is_kept(
-    name: str, asked: dict[str, Any], words: str, home: Path
-) -> None:
+def test_what_register_does_not_take_is_named(fields: dict[str, Any], words: str, home: Path) -> None:
+    edit(home, "softmax-nightly", **fields)
     with pytest.raises(UsageError, match=words):
-        changes.change(changes.named(name), False, **asked)
-    assert not artifact_paths.all_deployment_settings().exists()
+        deployments.read_declared(home)
 
 
-def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
-    """What a command prints."""
-    capsys.readouterr()
-    assert flows.cli.app.run(list(words)) == code
-    printed = capsys.readouterr()
-    return printed.err if code else printed.out
+def test_a_file_that_is_no_yaml_is_named(home: Path) -> None:
+    for text in (b"deployments: {", b"\xff\xfe\x00", b"[]"):
+        (home / "prefect.yaml").write_bytes(text)
+        with pytest.raises(UsageError, match=r"prefect\.yaml is not as gradmill register takes it"):
+            deployments.read_declared(home)
+
+
+def test_what_the_server_does_not_take_is_named(ui: Server, home: Path) -> None:
+    edit(home, "predict-daily", parameters={"parameters": {"batch_size": -1}})
+    with pytest.raises(EnvironmentProblem, match="deployment predict-daily is not accepted"):
+        registration.register()
+    edit(home, "predict-daily", parameters={}, work_pool={"name": "no-such"})
+    with pytest.raises(EnvironmentProblem, match="no-such"):
+        registration.register()
+
+
+def test_forms_are_those_of_the_flows() -> None:
+    from flows.evaluate import evaluate
+    from flows.maintain import maintain
+    from flows.predict import predict
+    from flows.retrain import retrain
+
+    for flow in (retrain, predict, evaluate, maintain):
+        form = deployments.FORMS[f"flows.{flow.name}.{flow.fn.__name__}"]
+        assert deployments.describe_form(form) == parameter_schema(flow).model_dump(exclude_unset=True)
 
 
 @pytest.mark.slow
-def test_words_of_a_command_say_whether_it_runs_and_a_name_is_that_of_what_retrains_it(
-    home: Path, two_versions: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with temporary_settings({PREFECT_API_URL: ""}):
-        assert "is paused until" in said(capsys, "pause", "softmax-nightly")
-        answer = said(capsys, "schedule", "softmax-regression", "--cron", "0 4 * * *")
-        assert answer.startswith("softmax-nightly is paused; after gradmill resume softmax-nightly it runs at '0 4")
-        assert "softmax-nightly runs at '0 4 * * *' (UTC) again" in said(capsys, "resume", "softmax-regression")
-        assert "evaluate runs at no time" in said(capsys, "schedule", "evaluate", "--param", "data=/x.csv")
-        assert "no schedule of it is on" in said(capsys, "resume", "tune-monthly")
-        said(capsys, "schedule", "linear-regression", "--cron", "0 5 * * *")
-        assert Retrains.kept() == [], "kept as it is, prefect.yaml retrains it"
-        assert "--keep of deployment linear-weekly" in said(capsys, "schedule", "linear-weekly", "--keep", "3", code=2)
-        theirs = {"schedule": {"cron": "5 17 * * *", "timezone": "UTC"}, "active": True, "parameters": {}, "slug": None}
-        Kept(added=[theirs]).keep("softmax-nightly")
-        answer = said(capsys, "unschedule", "softmax-regression")
-        assert "softmax-nightly is as declared again" in answer
-        assert "what was added in the UI stays, at '5 17 * * *' (UTC): delete it there" in answer
-        shutil.move(artifact_paths.model("linear-regression"), artifact_paths.model("houses"))
-        monkeypatch.setattr(Retrains, "asked", lambda self: {"name": self.name})
-        said(capsys, "schedule", "houses", "--cron", "0 5 * * *")
-        said(capsys, "pause", "houses")
-        answer = said(capsys, "schedule", "houses", "--keep", "3")
-        assert "at '0 5 * * *' (UTC) by deployment retrain-houses, which is paused until" in answer
-        assert "schedule retrain-houses --param" in said(capsys, "schedule", "houses", "--param", "x=1", code=2)
-        assert "the next gradmill up starts without it" in said(capsys, "unschedule", "houses")
+def test_what_will_not_run_is_said_at_once(ui: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registration.register()
+    for name in NAMES[2:]:
+        ui.set(name, paused=True)
+    ui.set_schedule("linear-weekly", active=False)
+    ui.api.patch("/work_pools/gradmill", json={"is_paused": True}).raise_for_status()
+    monkeypatch.setattr(deployments, "SCHEDULER_SECONDS", 600)  # what it would wait for plans of the server
+    begun = time.monotonic()
+    try:
+        idle = deployments.idle(registration.POOL)
+        assert status().pool_paused
+    finally:
+        ui.api.patch("/work_pools/gradmill", json={"is_paused": False}).raise_for_status()
+    assert idle == [
+        ("work pool gradmill", "paused, so no run begins"),
+        ("linear-weekly", "no active schedule"),
+        *((name, "paused") for name in NAMES[2:]),
+    ]
+    assert deployments.next_runs() == []
+    assert time.monotonic() - begun < 300
+
+
+@pytest.mark.slow
+def test_a_run_that_never_began_gives_its_place_back(ui: Server, home: Path) -> None:
+    """As after Ctrl-C while a worker was submitting it; a server that starts anew has forgotten the lease."""
+    registration.register()
+    weekly = f"/deployments/{ui.deployment('linear-weekly')['id']}/create_flow_run"
+    first, second = (ui.api.post(weekly, json={}).raise_for_status().json()["id"] for _ in range(2))
+
+    def submit(run: str) -> str:
+        answer = ui.api.post(f"/flow_runs/{run}/set_state", json={"state": {"type": "PENDING", "name": "Submitting"}})
+        return str(answer.raise_for_status().json()["state"]["name"])
+
+    assert (submit(first), submit(second)) == ("Submitting", "AwaitingConcurrencySlot")
+    deployments.give_up_what_never_began(registration.POOL)
+    assert ui.api.get(f"/flow_runs/{first}").json()["state_type"] == "CRASHED"
+    assert submit(second) == "Submitting"
 
 
 def test_trigger_and_skip_say_at_once_what_cannot_be(ui: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,8 +276,77 @@ def test_trigger_and_skip_say_at_once_what_cannot_be(ui: Server, home: Path, mon
     monkeypatch.setattr(deployments, "SCHEDULER_SECONDS", 600)
     begun = time.monotonic()
     with pytest.raises(UsageError, match="no run of evaluate is to come: no active schedule"):
-        skipping.skip("evaluate")
+        deployments.skip("evaluate")
     assert time.monotonic() - begun < 300
+
+
+# Declared deployments, changed by commands
+
+
+@pytest.mark.slow
+def test_commands_change_a_declared_deployment_for_good(
+    ui: Server, home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    registration.register()
+    answer = answered(capfd, "schedule", "predict-daily", "--param", "input=/data/today", "--timezone", "Europe/Berlin")
+    asked = {"name": "softmax-regression", "input": "/data/today"}
+    times = [{"cron": "0 6 * * *", "timezone": "Europe/Berlin"}]
+    facts = {"deployment": "predict-daily", "schedules": times, "parameters": asked, "paused": False}
+    assert answer == {"schema_version": 1, "registered": True} | facts
+    assert ui.deployment("predict-daily")["parameters"] == {"parameters": asked}
+    assert said(capfd, "pause", "predict-daily").startswith("predict-daily is paused until gradmill resume")
+    answer = said(capfd, "schedule", "predict-daily", "--cron", "0 7 * * *")
+    assert answer.startswith("predict-daily is paused; after gradmill resume predict-daily it runs at '0 7 * * *'")
+    assert "predict-daily runs at '0 7 * * *' (Europe/Berlin) again" in said(capfd, "resume", "predict-daily")
+    said(capfd, "schedule", "evaluate", "--cron", "0 9 1 * *")
+    assert ui.crons("evaluate") == {"0 9 1 * *": True}
+    said(capfd, "schedule", "tune-monthly", "--cron", "0 1 1 * *")
+    assert ui.crons("tune-monthly") == {"0 1 1 * *": True}, "a time switches it on"
+    ui.set("softmax-nightly", parameters={"parameters": {"training": {"model": "softmax-regression", "lr": 0.25}}})
+    said(capfd, "schedule", "softmax-regression", "--param", "training.num_epochs=3")
+    training = {"model": "softmax-regression", "lr": 0.25, "num_epochs": 3}
+    assert ui.deployment("softmax-nightly")["parameters"]["parameters"]["training"] == training, "on what was set there"
+    said(capfd, "pause", "linear-regression")
+    assert ui.deployment("linear-weekly")["paused"], "a model's name is that of what retrains it"
+    before = ui.list("deployments")
+    registration.register()
+    assert ui.list("deployments") == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "code", "found"),
+    [
+        (["pause", "nobody"], 2, "no schedule of nobody"),
+        (["schedule", "predict-daily", "--cron", "nonsense"], 2, "nonsense"),
+        (["schedule", "predict-daily", "--param", "batch_size=0"], 2, "predict-daily refuses batch_size"),
+        (["schedule", "predict-daily", "--param", "input=today"], 2, "input=today"),
+        (["schedule", "evaluate", "--param", "data=labelled.csv"], 2, "data=labelled.csv"),
+        (["schedule", "softmax-nightly", "--param", "data.source=x.csv"], 2, "data.source=x.csv"),
+        (["schedule", "softmax-nightly", "--param", "data=/x.csv"], 2, "refuses data: '/x.csv'"),
+        (["schedule", "evaluate", "--timezone", "UTC"], 2, "no time"),
+        (["schedule", "evaluate"], 2, "nothing to change of evaluate"),
+        (["schedule", "linear-weekly", "--keep", "3"], 2, "--keep of deployment linear-weekly"),
+        (["unschedule", "softmax-nightly"], 2, "prefect.yaml declares softmax-nightly"),
+        (["unschedule", "houses"], 2, "no schedule of houses"),
+    ],
+)
+def test_what_cannot_be_set_is_exit_2_and_changes_nothing(
+    words: list[str], code: int, found: str, ui: Server, home: Path, artifacts: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    registration.register()
+    before = ui.list("deployments")
+    error = said(capfd, *words, code=code)
+    assert found in error
+    assert len(error.splitlines()) == 3
+    assert ui.list("deployments") == before
+
+
+def test_a_declared_deployment_is_changed_on_a_server_alone(
+    home: Path, artifacts: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with without_server():
+        assert "none is running" in said(capfd, "pause", "softmax-nightly", code=1)
 
 
 @pytest.mark.slow
@@ -328,17 +359,190 @@ def test_what_the_server_plans_while_a_deployment_is_paused_does_not_run(
     def planned() -> int:
         return sum(run["deployment_id"] == deployment and run["auto_scheduled"] for run in ui.list("flow_runs"))
 
-    request = SyncPrefectClient.request
-    late: list[int] = []
+    ui.api.post(f"/deployments/{deployment}/schedule", json={"min_runs": 3}).raise_for_status()
+    assert planned() == 3
+    assert flows.cli.app.run(["pause", "predict-daily"]) == 0
+    assert planned() == 0
 
-    def planning(self: SyncPrefectClient, method: Any, *arguments: Any, **options: Any) -> Any:
-        """As with a scheduler that has read the deployment before it was paused, and puts its runs in afterwards."""
-        answer = request(self, method, *arguments, **options)
-        if method == "PATCH" and not late:
-            ui.api.post(f"/deployments/{deployment}/schedule", json={"min_runs": 3}).raise_for_status()
-            late.append(planned())
-        return answer
 
-    monkeypatch.setattr(SyncPrefectClient, "request", planning)
-    changes.change(changes.named("predict-daily"), True, paused=True)
-    assert (late, planned()) == ([3], 0)
+# Schedules of own names
+
+
+@pytest.mark.slow
+def test_a_schedule_is_a_deployment_that_is_left_as_somebody_sets_it_and_a_new_server_is_told_of_it(
+    houses: str, ui: Server, home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    registration.register()
+    answer = answered(capfd, "schedule", "houses", "flats", "--cron", "0 3 * * *", "--timezone", "Europe/Berlin")
+    facts: dict[str, Any] = {
+        "cron": "0 3 * * *",
+        "timezone": "Europe/Berlin",
+        "registered": True,
+        "on_drift": False,
+        "keep": 30,
+    }
+    assert answer["schedules"] == [
+        facts | {"name": name, "deployment": f"retrain-{name}"} for name in ("houses", "flats")
+    ]
+    found = ui.deployment("retrain-houses")
+    assert found["schedules"][0]["schedule"]["timezone"] == "Europe/Berlin"
+    parameters = RetrainParameters.model_validate(found["parameters"]["parameters"])
+    assert (parameters.name, parameters.training.seed) == ("houses", 1), "the champion's"
+    ui.set_schedule("retrain-houses", schedule={"cron": "1 1 * * *", "timezone": "UTC"})
+    ui.set("retrain-houses", paused=True, parameters={"parameters": {"name": "houses", "training": {"lr": 0.5}}})
+    ui.api.delete(f"/deployments/{ui.deployment('retrain-flats')['id']}").raise_for_status()
+    answer = said(capfd, "schedule", "houses", "--keep", "3")
+    assert "at '1 1 * * *' (UTC) by deployment retrain-houses, which is paused until gradmill resume" in answer
+    registration.register()
+    set_there = {"name": "houses", "training": {"lr": 0.5}}
+    assert ui.deployment("retrain-houses")["parameters"]["parameters"] == set_there, "what somebody has set stays"
+    assert "retrain-flats" not in named(ui), "what somebody deletes stays deleted"
+    assert list(schedules.read().schedules) == ["retrain-houses"]
+    ui.forget()
+    registration.register()
+    assert ui.crons("retrain-houses") == {"1 1 * * *": True}
+    assert ui.deployment("retrain-houses")["paused"]
+    assert "retrain-flats" not in named(ui)
+    said(capfd, "resume", "houses")
+    assert not ui.deployment("retrain-houses")["paused"]
+    said(capfd, "schedule", "houses", "--param", "training.lr=0.25", "--cron", "0 4 * * *")
+    assert ui.crons("retrain-houses") == {"0 4 * * *": True}
+    assert ui.deployment("retrain-houses")["parameters"]["parameters"]["training"]["lr"] == 0.25
+    assert answered(capfd, "unschedule", "houses")["removed_from_server"]
+    registration.register()
+    assert named(ui) == set(NAMES)
+
+
+@pytest.mark.slow
+def test_what_is_told_without_a_server_the_next_registration_tells_it(
+    houses: str, ui: Server, home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    registration.register()
+    said(capfd, "schedule", "flats", "--cron", "0 2 * * *")
+    with without_server():
+        assert "gradmill up will tell its server" in said(capfd, "schedule", "houses", "--cron", "0 3 * * *")
+        assert "gradmill up will tell its server" in said(capfd, "schedule", "flats", "--cron", "0 4 * * *")
+        said(capfd, "pause", "flats")
+    assert "retrain-houses" not in named(ui)
+    registration.register()
+    assert ui.crons("retrain-houses") == {"0 3 * * *": True}
+    assert (ui.crons("retrain-flats"), ui.deployment("retrain-flats")["paused"]) == ({"0 4 * * *": True}, True)
+    with without_server():
+        assert "the next gradmill up starts without it" in said(capfd, "unschedule", "houses")
+        said(capfd, "unschedule", "flats")
+        said(capfd, "schedule", "flats", "--cron", "0 5 * * *")
+    registration.register()
+    assert "retrain-houses" not in named(ui)
+    assert ui.crons("retrain-flats") == {"0 5 * * *": True}, "taken up again"
+    assert schedules.read().ended == {}
+
+
+def test_schedules_that_an_older_gradmill_has_written_are_read_and_its_server_keeps_what_is_set(
+    houses: str, ui: Server, home: Path
+) -> None:
+    folder = artifact_paths.schedules().parent
+    (folder / "searches").mkdir(parents=True)
+    parameters = own_data.again("houses", {})
+    old: dict[str, Any] = {
+        "schema_version": 1,
+        "name": "houses",
+        "cron": "0 3 * * *",
+        "timezone": "UTC",
+        "parameters": parameters,
+    }
+    (folder / "houses.json").write_text(json.dumps(old | {"on_drift": True, "keep": 7}))
+    search = {field: parameters[field] for field in ("name", "training", "data")}
+    (folder / "searches" / "houses.json").write_text(json.dumps(old | {"parameters": search}))
+    registration.register()
+    assert {"retrain-houses", "search-houses"} <= named(ui)
+    assert on_drift(ui)
+    assert schedules.read().of_flow("retrain")["houses"].keep == 7
+
+
+@pytest.mark.slow
+def test_drift_starts_a_retrain_once_it_is_asked_for_and_registering_leaves_it_on_or_off(
+    houses: str, ui: Server, home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    registration.register()
+    said(capfd, "schedule", "houses", "--on-drift")
+    deployment, automation = ui.deployment("retrain-houses"), on_drift(ui)
+    assert automation is not None
+    assert (deployment["schedules"], automation["enabled"]) == ([], True)
+    assert [each["deployment_id"] for each in automation["actions"]] == [deployment["id"]]
+    assert "retrain-houses" not in [name for name, _ in deployments.idle(registration.POOL)]
+    assert [each.name for each in status().deployments if each.on_drift] == ["retrain-houses"]
+    ui.api.patch(f"/automations/{automation['id']}", json={"enabled": False}).raise_for_status()
+    registration.register()
+    assert not (on_drift(ui) or {})["enabled"]
+    said(capfd, "schedule", "houses", "--cron", "0 3 * * *")
+    assert (ui.crons("retrain-houses"), (on_drift(ui) or {})["enabled"]) == ({"0 3 * * *": True}, True)
+    said(capfd, "schedule", "houses", "--no-on-drift")
+    assert on_drift(ui) is None
+    said(capfd, "schedule", "houses", "--on-drift")
+    said(capfd, "unschedule", "houses")
+    assert on_drift(ui) is None
+
+
+def test_a_retrain_that_finds_drift_starts_no_other() -> None:
+    trigger = automations.on_drift("houses", UUID(int=1)).trigger
+    assert isinstance(trigger, EventTrigger)
+    assert {"gradmill.drift", "gradmill.data"} <= trigger.expect
+
+    def starts(flow: str, name: str = "houses") -> bool:
+        labels = {"prefect.resource.id": live.model_resource(name), live.FLOW: flow}
+        match = trigger.match
+        assert isinstance(match, ResourceSpecification)
+        return match.matches(Resource(labels))
+
+    assert starts("predict")
+    assert starts("none"), "told by no flow"
+    assert not starts("retrain")
+    assert not starts("predict", "boats")
+
+
+@pytest.mark.slow
+def test_a_search_is_scheduled_beside_the_retrains_of_its_name(
+    houses: str, ui: Server, home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    registration.register()
+    answer = answered(capfd, "schedule", "houses", "--tune")
+    facts = {"cron": "0 2 1 * *", "timezone": "UTC", "deployment": "search-houses", "registered": True}
+    assert answer == {"schema_version": 1, "name": "houses", "retrains_are_tuned": True} | facts
+    said(capfd, "schedule", "houses", "--cron", "0 3 * * *")
+    answer = said(capfd, "schedule", "houses", "--tune", "--timezone", "Europe/Berlin", "--cron", "0 4 1 * *")
+    assert "take no notice: gradmill retrain" in answer, "its retrains are scheduled without --tuned"
+    assert answered(capfd, "schedule", "houses", "--tune")["cron"] == "0 4 1 * *", "what is not given again stays"
+    asked = TuneParameters.model_validate(ui.deployment("search-houses")["parameters"]["parameters"])
+    assert asked.training.seed == 1, "the champion's"
+    assert "gradmill unschedule houses --tune ends that" in said(capfd, "unschedule", "houses")
+    assert named(ui) == {*NAMES, "search-houses"}, "the search goes on"
+    said(capfd, "unschedule", "search-houses")
+    assert named(ui) == set(NAMES)
+    assert "no schedule that searches" in said(capfd, "unschedule", "houses", "--tune", code=2)
+
+
+CANNOT = ["nobody --cron C", "houses --cron nonsense", "houses --cron C --timezone Mars", "houses", "houses --cron 31"]
+CANNOT += ["houses --tune --keep 3", "houses --tune --on-drift", "Houses --cron C", "houses --cron C --param lr=x"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", CANNOT)
+def test_what_cannot_be_scheduled_is_exit_2_and_keeps_nothing(
+    words: str, houses: str, home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    crons = {"C": "0 3 * * *", "31": "0 0 31 2 *"}
+    with without_server():
+        error = said(capfd, "schedule", *(crons.get(word, word) for word in words.split()), code=2)
+    assert len(error.splitlines()) == 3
+    assert "Value error" not in error, "a word of the library that looked"
+    assert not artifact_paths.schedules().exists()
+
+
+@pytest.mark.parametrize(("window", "split"), [("90d", {"time_column": "day"}), (NO_WINDOW, {})])
+def test_what_is_scheduled_leaves_the_split_to_the_versions_but_for_the_time_column_of_a_window(
+    window: str, split: dict[str, str]
+) -> None:
+    data = {"source": "days", "target": "price", "window": window, "test": 0.3, "time_column": "day"}
+    own_data.leave_split_open(data)
+    assert data == {"source": "days", "target": "price", "window": window, **split}
+    RetrainParameters.model_validate({"name": "houses", "data": data})

@@ -255,7 +255,9 @@ def test_trigger_parameters_are_nested_and_replace_only_what_they_name() -> None
         "predict": False,
     }
     assert merged({"name": "x"}, {"name": {"x": 1}}) == {"name": {"x": 1}}
-    typed = deployments.accepted("tune-monthly", TuneParameters, {}, nested(["search.space=lr=0.1:1,epochs=2|3"]))
+    typed = deployments.merge_parameters(
+        "tune-monthly", TuneParameters, {}, nested(["search.space=lr=0.1:1,epochs=2|3"])
+    )
     assert typed == {"search": {"space": ["lr=0.1:1", "epochs=2|3"]}}
     for wrong in (["x"], ["=1"], ["a..b=1"], ["a=1", "a.b=2"]):
         with pytest.raises(UsageError):

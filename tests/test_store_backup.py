@@ -65,8 +65,8 @@ def some_settings() -> None:
     facts: dict[str, Any] = {"model": NAME, "dataset_digest": "0" * 64, "settings": {"lr": 0.1}, "num_trials": 1}
     facts |= {"validation_losses": (0.1,), "default_settings": {}, "default_losses": (), "num_validation": 1}
     tuned.keep(NAME, Tuned(**facts, seed=0, run="a-search"))
-    artifact_paths.schedules().mkdir(parents=True)
-    artifact_paths.schedule("houses").write_text("{}")
+    artifact_paths.schedules().parent.mkdir(parents=True)
+    artifact_paths.schedules().write_text("{}")
 
 
 def test_a_restored_store_is_the_same_verifies_and_is_unchanged_by_the_same_candidate(
@@ -118,7 +118,7 @@ def test_a_name_is_locked_only_while_its_files_are_copied(
     backup.make(str(place))
     assert held["champion.json"]
     assert held["1"]
-    assert not held["houses.json"]
+    assert not held["schedules.json"]
 
 
 # What is refused, what is damaged

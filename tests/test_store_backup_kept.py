@@ -64,11 +64,11 @@ def test_another_store_replaces_a_backup_only_when_told_to(
 def test_a_store_that_has_lost_a_model_replaces_its_backup_only_when_told_to(place: Path, tmp_path: Path) -> None:
     backup.make(str(place))
     artifact_paths.model(NAME).rename(tmp_path / "away")
-    artifact_paths.schedules().mkdir()
-    artifact_paths.schedule("houses").write_text("{}")
+    artifact_paths.schedules().parent.mkdir(parents=True)
+    artifact_paths.schedules().write_text("{}")
     with pytest.raises(UsageError, match=f"has '{NAME}', of which"):
         backup.make(str(place))
-    assert set(backup.make(str(place), replace=True).backup.files) == {"schedules/houses.json"}
+    assert set(backup.make(str(place), replace=True).backup.files) == {"schedules/schedules.json"}
 
 
 def test_a_restored_store_goes_on_with_its_backup_and_one_of_before_stores_had_an_id_is_taken_up(
@@ -114,8 +114,8 @@ def test_nothing_begins_in_a_store_that_is_half_restored(
         RunFolder.open("a-run", {"name": NAME})
     with pytest.raises(EnvironmentProblem, match="gradmill restore URL again"):
         pointer.promote(NAME, 1)
-    artifact_paths.schedules().mkdir()
-    artifact_paths.schedule("houses").write_text("{}")
+    artifact_paths.schedules().parent.mkdir(parents=True)
+    artifact_paths.schedules().write_text("{}")
     with pytest.raises(UsageError, match="was begun and not finished"):
         backup.make(str(place))
     assert contents(place) == before

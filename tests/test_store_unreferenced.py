@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 
 from candidate import Candidate, job_document
-from flows.server.retrains import Retrains
 from store_state import age_demotions
 from tasks.errors import DataError
 from tasks.records import RawDataset
 from tasks.stage import cache
-from tasks.store import artifact_paths, atomic, history, housekeeping, locks, reading, retention, scratch
+from tasks.store import artifact_paths, atomic, history, housekeeping, locks, reading, retention, schedules, scratch
 from tasks.store.record import FileRef
-from tasks.store.retention import Told
 from tasks.store.run_folder import RunFolder
 from tasks.store.unreferenced import prune_datasets
 
@@ -157,18 +155,14 @@ def test_maintenance_prunes_scheduled_names_to_what_schedule_was_told_and_no_oth
     candidates[2].publish()
     age_demotions()
     assert retention.prune_scheduled() == []
-    artifact_paths.schedules().mkdir()
-    artifact_paths.schedule("damaged").write_text("{")
-    Told(name="never-trained").write(artifact_paths.schedule("never-trained"))
-    Retrains.add(NAME, cron="0 3 * * *", timezone="UTC", keep=1)
+    told = schedules.Schedules()
+    for name in ("never-trained", NAME):
+        told = told.having(schedules.Schedule(flow="retrain", name=name, cron="0 3 * * *", keep=1, parameters={}))
+    schedules.write(told)
     assert retention.prune_scheduled() == [f"{NAME}/1"]
-    assert "damaged.json" in capsys.readouterr().err
     assert reading.versions(NAME) == [2, 3]
     assert history.changes(NAME)[-1].reason == "gradmill schedule --keep 1"
-    document = json.loads(artifact_paths.schedule(NAME).read_text())
-    del document["keep"]
-    artifact_paths.schedule(NAME).write_text(json.dumps(document))
-    artifact_paths.schedule("damaged").unlink()
-    artifact_paths.schedule("never-trained").unlink()
-    assert [each.keep for each in Retrains.kept()] == [30], "as schedules of before have it"
+    artifact_paths.schedules().write_text("{")
+    assert retention.prune_scheduled() == []
+    assert "schedules.json is not JSON" in capsys.readouterr().err
     assert housekeeping.prune_runs(1) == []

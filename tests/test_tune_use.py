@@ -7,7 +7,7 @@ import pytest
 
 import flows.cli.app
 from candidate import Candidate
-from flows.server.retrains import Retrains
+from flows.cli import schedule
 from tasks.errors import DataError, UsageError
 from tasks.parameters import Found, RetrainParameters
 from tasks.store import artifact_paths, housekeeping, own_data, reading, tuned
@@ -145,7 +145,7 @@ def test_a_name_that_was_tuned_goes_on_so_until_told_otherwise(candidate: Candid
     off = repeated("mine", tuned=False)
     assert (off.training.given.get("lr"), off.training.batch_size, off.found) == (None, 16, None)
     assert own_data.again("mine", {"tuned": False}, with_found=True)["training"]["lr"] == 0.5, "a search starts there"
-    asked = Retrains.add("mine", cron="0 3 * * *").parameters
+    asked = schedule.ask_for(schedule.find_target("mine"), None, {"cron": "0 3 * * *"}, {}).parameters
     found("mine", run="third", lr=0.125)
     assert tuned.resolved(RetrainParameters.model_validate(asked)).training.lr == 0.125, "every night the newest"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.cli.options import require
+from tasks.data.io.discovery import DataFile
 from tasks.data.schema import ImageSchema, Request, Schema, require_columns
 from tasks.errors import DataError, UsageError
 from tasks.parameters import EvaluateParameters, Learned, PredictParameters
@@ -64,13 +65,17 @@ def check_prediction(parameters: PredictParameters) -> None:
     if parameters.input is not None:
         from tasks.data.io import inputs
         from tasks.data.io.batches import ReadSpec
+        from tasks.data.io.discovery import is_table
         from tasks.data.recipe import Columns
 
         recipe = reading.manifest(parameters.name, number).recipe
         spec = ReadSpec(recipe, parameters.columns, ids=parameters.id_columns)
         if isinstance(recipe, Columns) or not _is_there(parameters.input):
             with redirect_stdout(None):  # what is left out of a folder is for the run to tell
-                inputs.check_header(inputs.find_inputs(parameters.input).files[0], spec)
+                files = inputs.find_inputs(parameters.input).files
+                inputs.check_header(files[0], spec)
+                if len(files) == 1 and is_table(Path(files[0].name)) and not files[0].is_remote:
+                    _require_rows(files[0])
     elif parameters.id_columns:
         raise UsageError(f"--id-column {parameters.id_columns[0]} without INPUT", "a table to copy it from", "name one")
     require(parameters.device)
@@ -117,7 +122,8 @@ def _check_uses(given: dict[str, Any], parameters: Learned) -> None:
 def _check_header(source: str, check: Callable[[list[str]], None]) -> None:
     """Check the columns of a local table's first file; what all its files together have is left to the run.
 
-    Neither a URL, whose host may take long, nor JSON lines, each of which has names of its own, is looked at.
+    No URL is looked at, since its host may take long. Of JSON lines, each of which has names of its own, only the
+    first ones are read.
     """
     from tasks.data.io.batches import read_header
     from tasks.data.io.discovery import JSON_SUFFIXES, find_table
@@ -126,14 +132,24 @@ def _check_header(source: str, check: Callable[[list[str]], None]) -> None:
         return
     with redirect_stdout(None):  # what is left out of a folder is for the run to tell
         files = find_table(source).files
-    if any(file.suffix in JSON_SUFFIXES for file in files):
-        return
-    try:
-        check(read_header(files[:1]))
-    except DataError:
-        if len(files) == 1:
-            raise
-        check(read_header(files))  # a column that only some of them have is no misspelt one
+    if not any(file.suffix in JSON_SUFFIXES for file in files):
+        try:
+            check(read_header(files[:1]))
+        except DataError:
+            if len(files) == 1:
+                raise
+            check(read_header(files))  # a column that only some of them have is no misspelt one
+    if len(files) == 1:
+        _require_rows(files[0])
+
+
+def _require_rows(file: DataFile) -> None:
+    """Refuse a table of a header alone."""
+    from tasks.data.io.batches import table_batches
+    from tasks.data.io.tabular import Selection
+
+    if not any(batch.num_rows for batch in table_batches(file, Selection(only=frozenset()), "reject")):
+        raise DataError(f"{file.path} holds no rows", "rows below the header", "name data with at least one row")
 
 
 def _is_there(path: str) -> bool:

@@ -12,7 +12,6 @@ from flows.cli import (
     metrics,
     notify,
     operate,
-    pausing,
     reporting,
     runs,
     schedule,
@@ -34,13 +33,13 @@ PANELS: dict[str, tuple[Command, ...]] = {
         champion.freeze, champion.unfreeze, store.prune,
     ),
     "Schedule and watch": (
-        operate.up, status.status, schedule.schedule, schedule.unschedule, trigger.trigger, pausing.skip, pausing.pause,
-        pausing.resume, notify.notify, metrics.metrics, operate.register,
+        operate.up, status.status, schedule.schedule, schedule.unschedule, trigger.trigger, schedule.skip,
+        schedule.pause, schedule.resume, notify.notify, metrics.metrics, operate.register,
     ),
     "Machine, disk and copies": (doctor, store.maintain, store.mirror, backing_up.backup, backing_up.restore),
 }  # fmt: skip
 ON_PREFECT = (
     champion.promote, champion.rollback, champion.freeze, champion.unfreeze, operate.register, operate.up,
     trigger.trigger, status.status, reporting.report, schedule.schedule, schedule.unschedule,
-    notify.notify, pausing.skip, pausing.pause, pausing.resume,
+    notify.notify, schedule.skip, schedule.pause, schedule.resume,
 )  # fmt: skip

@@ -14,6 +14,8 @@ from flows.cli.faults import Answer, conclude
 from tasks.errors import EnvironmentProblem, UsageError, without_credentials
 from tasks.store import artifact_paths, locks
 
+NO_SERVER = ("a running server", "run gradmill up, name its folder with --artifacts, or set PREFECT_API_URL")
+
 
 def up(
     as_json: bool,
@@ -79,12 +81,17 @@ def _how_to_sign_in(api_url: str, new: str | None) -> list[str]:
     ]
 
 
-def register() -> Answer:
+def register(
+    reset: Annotated[
+        list[str] | None,
+        typer.Option("--reset", metavar="DEPLOYMENT", help="Take its defaults; may be given again."),
+    ] = None,
+) -> Answer:
     """Tell gradmill up's server, or that of PREFECT_API_URL, of pool, deployments, GPU limit, automations."""
     with on_server():
         from flows.server import registration
 
-        registered = registration.register(strictly=True)
+        registered = registration.register(strictly=True, reset=reset or ())
     return {"deployments": registered}, f"registered: {', '.join(registered)}"
 
 
@@ -105,11 +112,8 @@ def on_server() -> Iterator[None]:
             if locks.is_held(artifact_paths.up_lock()):
                 found = f"the gradmill up of {artifact_paths.root()} is starting, or ending"
                 raise EnvironmentProblem(found, "a running server", "try again once it says where its UI is")
-            raise EnvironmentProblem(
-                f"no gradmill up is at work in {artifact_paths.root()}, and PREFECT_API_URL is not set",
-                "a running server",
-                "run gradmill up, name its folder with --artifacts, or set PREFECT_API_URL",
-            )
+            found = f"no gradmill up is at work in {artifact_paths.root()}, and PREFECT_API_URL is not set"
+            raise EnvironmentProblem(found, *NO_SERVER)
         try:
             yield
         finally:

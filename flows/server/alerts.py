@@ -19,9 +19,8 @@ from prefect.events.actions import SendNotification
 from prefect.events.schemas.automations import Automation
 from prefect.exceptions import ObjectNotFound
 
-from flows.server import deployments, occasions
-from flows.server.deploying import automate
-from flows.server.registered import Registered
+from flows.server import automations, deployments
+from flows.server.automations import NOTIFY, RUNS, automate
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine.settings import Settings
 
@@ -56,7 +55,7 @@ def keep(client: SyncPrefectClient, strictly: bool = False) -> None:
         block = _block(ours)
     if block is None:
         return
-    wanted = list(occasions.of(block, deployments.ours(client), ours))
+    wanted = list(automations.alerts_to(block, deployments.ours(client), ours))
     _remove(client, [each for each in ours if each.name not in {alert.name for alert in wanted}])
     for alert in wanted:
         automate(client, alert)
@@ -64,8 +63,8 @@ def keep(client: SyncPrefectClient, strictly: bool = False) -> None:
 
 def existing(client: SyncPrefectClient) -> list[Automation]:
     """The alerts on the server, those that are off too, that of failed runs first."""
-    ours = (each for each in client.read_automations() if each.name.startswith(occasions.NOTIFY))
-    return sorted(ours, key=lambda each: (each.name != occasions.RUNS, each.name))
+    ours = (each for each in client.read_automations() if each.name.startswith(NOTIFY))
+    return sorted(ours, key=lambda each: (each.name != RUNS, each.name))
 
 
 def goal(client: SyncPrefectClient) -> BlockDocument:
@@ -169,5 +168,4 @@ def _block(alerts: list[Automation]) -> UUID | None:
 def _remove(client: SyncPrefectClient, alerts: list[Automation]) -> None:
     for each in alerts:
         client.delete_automation(each.id)
-        Registered(client, each.id).forget()
         print(f"{each.name}: removed", file=sys.stderr)

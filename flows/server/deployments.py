@@ -1,35 +1,59 @@
-"""Deployments of the configured Prefect server: when each runs next, and a run of one now."""
+"""Deployments: what ``prefect.yaml`` and ``gradmill schedule`` declare, and what is done to those of a Prefect server.
 
+A deployment is made once from what is declared. Later registrations bring up to date what is code (entrypoint, pull
+steps, form) and leave all else as somebody has set it; ``gradmill register --reset NAME`` takes the defaults.
+"""
+
+import asyncio
+import json
+import os
+import re
 import sys
 import time
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
+import yaml
 from httpx import HTTPStatusError, codes
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter, WorkPoolFilter, WorkPoolFilterName
-from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowRunFilter,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import ConcurrencyOptions, FlowRun, State, StateType
+from prefect.client.schemas.responses import DeploymentResponse, SetStateStatus
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
+from prefect.server.schemas.schedules import SCHEDULE_TYPES
 from prefect.states import Crashed
+from prefect.utilities.callables import parameter_schema
 from prefect.utilities.collections import deep_merge
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from flows.server import api
-from tasks.errors import UsageError
+from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine.words import nearest
 from tasks.parameters import (
     EvaluateParameters,
+    Learned,
     MaintainParameters,
     ModelName,
     PredictParameters,
     RetrainParameters,
     TuneParameters,
     faults,
+    narrowed_form,
 )
+from tasks.store.schedules import Schedule
 
 TAG = "gradmill"  # prefect.yaml gives it to every deployment, and so to their runs and these runs' events
 UNSCHEDULED = "unscheduled"  # a tag of those that people or automations start
@@ -38,6 +62,7 @@ OURS = {"all_": [TAG]}
 SCHEDULER_SECONDS = 30.0
 SAID_AFTER_SECONDS = 3.0
 SEE_THE_FORM = "see gradmill trigger {} --list-params"
+REFUSALS = (codes.BAD_REQUEST, codes.NOT_FOUND, codes.CONFLICT, codes.UNPROCESSABLE_ENTITY)
 FORMS: dict[str | None, type[BaseModel]] = {
     "flows.retrain.retrain": RetrainParameters,
     "flows.predict.predict": PredictParameters,
@@ -45,6 +70,388 @@ FORMS: dict[str | None, type[BaseModel]] = {
     "flows.maintain.maintain": MaintainParameters,
     "flows.tune.tune": TuneParameters,
 }
+ABOUT = {
+    "retrain": "Retrains {0} as gradmill schedule was told; gradmill unschedule {0} ends it.",
+    "tune": "Searches settings for {0}; gradmill unschedule {0} --tune ends it.",
+}
+SLUG = "scheduled"  # of the one schedule that gradmill schedule makes
+FROM = datetime(2026, 1, 1, tzinfo=UTC)  # of the days in which a schedule's longest pause is looked for
+KINDS: dict[str, Any] = {"cron": CronSchedule, "interval": IntervalSchedule, "rrule": RRuleSchedule}
+VARIABLE = re.compile(r"\{\{ *\$(\w+) *\}\}")  # of the environment, as ``prefect deploy`` takes it
+TIMING: TypeAdapter[Any] = TypeAdapter(SCHEDULE_TYPES)
+
+
+class DeploymentSpec(NamedTuple):
+    """A deployment as it is declared; of ``code`` nobody but us knows what is right."""
+
+    flow: str
+    name: str
+    code: dict[str, Any]
+    settings: dict[str, Any]
+    schedules: list[DeploymentScheduleCreate]
+
+    def code_of(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """What only we know where these are its parameters, which somebody may have set: the form is narrowed to them.
+
+        Args:
+            parameters: of the flow: ``{"parameters": {…}}``.
+        """
+        form = FORMS[self.code["entrypoint"]]
+        if issubclass(form, Learned):
+            form = narrowed_form(form, parameters.get("parameters", {}))
+        return self.code | {"parameter_openapi_schema": describe_form(form)}
+
+    def for_schedule(self, schedule: Schedule) -> "DeploymentSpec":
+        """The deployment of an own name, made after this one, which is of the same flow."""
+        settings = {
+            "description": ABOUT[self.flow].format(schedule.name),
+            "tags": [TAG, self.flow, f"model:{schedule.name}", *([] if schedule.cron else [UNSCHEDULED])],
+            "parameters": {"parameters": schedule.parameters},
+            "paused": schedule.paused,
+        }
+        timing = [_cron_schedule(schedule.cron, schedule.timezone)] if schedule.cron else []
+        return self._replace(name=schedule.deployment, settings=self.settings | settings, schedules=timing)
+
+
+def _cron_schedule(cron: str, timezone: str) -> DeploymentScheduleCreate:
+    return DeploymentScheduleCreate(slug=SLUG, schedule=CronSchedule(cron=cron, timezone=timezone), active=True)
+
+
+def describe_form(form: type[BaseModel]) -> dict[str, Any]:
+    """What Prefect's form asks for: that of our flows, which take one ``form``, without importing them (and torch)."""
+
+    def flow(parameters: Any) -> None: ...
+
+    flow.__annotations__["parameters"] = form
+    flow.__defaults__ = (form(),)
+    return parameter_schema(flow).model_dump(exclude_unset=True)
+
+
+# What prefect.yaml declares
+
+
+class _Strict(BaseModel):
+    """What we do not know, as a build step, is refused instead of left out in silence."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Schedule(BaseModel):
+    """Further fields, as ``cron``, are those of one of Prefect's schedules."""
+
+    model_config = ConfigDict(extra="allow")
+    slug: str
+    active: bool = True
+    parameters: dict[str, Any] = {}
+
+    def declared(self) -> DeploymentScheduleCreate:
+        timing = self.model_extra or {}
+        kinds = [kind for key, kind in KINDS.items() if key in timing]
+        if len(kinds) != 1:
+            raise ValueError(f"schedule {self.slug} needs one of {', '.join(KINDS)}")
+        when = kinds[0].model_validate(timing)
+        return DeploymentScheduleCreate(slug=self.slug, active=self.active, parameters=self.parameters, schedule=when)
+
+
+class _Limit(ConcurrencyOptions):
+    limit: int
+
+
+class _Pool(_Strict):
+    name: str
+    work_queue_name: str | None = None
+    job_variables: dict[str, Any] = {}
+
+
+class _Deployment(_Strict):
+    name: str
+    entrypoint: str
+    work_pool: _Pool
+    description: str | None = None
+    tags: list[str] = []
+    parameters: dict[str, Any] = {}
+    enforce_parameter_schema: bool = True
+    schedules: list[_Schedule] = []
+    concurrency_limit: _Limit | int | None = None
+
+    def declared(self, pull_steps: list[dict[str, Any]]) -> DeploymentSpec:
+        if self.entrypoint not in FORMS:
+            raise ValueError(f"{self.name}: entrypoint {self.entrypoint} is none of {', '.join(map(str, FORMS))}")
+        limit = self.concurrency_limit
+        settings = {
+            "description": self.description,
+            "tags": list(dict.fromkeys([*self.tags, TAG])),
+            "parameters": self.parameters,
+            "paused": False,
+            "enforce_parameter_schema": self.enforce_parameter_schema,
+            "work_pool_name": self.work_pool.name,
+            "work_queue_name": self.work_pool.work_queue_name,
+            "job_variables": self.work_pool.job_variables,
+            "concurrency_limit": limit.limit if isinstance(limit, _Limit) else limit,
+            "concurrency_options": limit.model_dump(mode="json", exclude={"limit"}, exclude_none=True)
+            if isinstance(limit, _Limit)
+            else None,
+        }
+        return DeploymentSpec(
+            flow=self.entrypoint.rpartition(".")[2],
+            name=self.name,
+            code={"entrypoint": self.entrypoint, "pull_steps": pull_steps},
+            settings={key: value for key, value in settings.items() if value is not None},
+            schedules=[each.declared() for each in self.schedules],
+        )
+
+
+class _File(_Strict):
+    model_config = ConfigDict(extra="forbid", alias_generator=lambda name: name.replace("_", "-"))
+    name: str | None = None
+    prefect_version: str | None = None
+    definitions: Any = None
+    pull: list[dict[str, Any]]
+    deployments: list[_Deployment]
+
+
+def read_declared(home: Path) -> list[DeploymentSpec]:
+    """The deployments of the ``prefect.yaml`` in ``home``; its pull step names that folder, or GRADMILL_HOME.
+
+    Raises:
+        UsageError: it is not as we or Prefect take it.
+    """
+    path = home / "prefect.yaml"
+    environment = {"GRADMILL_HOME": str(home)} | os.environ
+    try:
+        text = json.dumps(yaml.safe_load(path.read_text(encoding="utf-8")), default=str)
+        if missing := set(VARIABLE.findall(text)) - environment.keys():
+            raise ValueError(f"{', '.join(sorted(missing))} is not set in the environment")
+        file = _File.model_validate_json(VARIABLE.sub(lambda found: json.dumps(environment[found[1]])[1:-1], text))
+        return [each.declared(file.pull) for each in file.deployments]
+    except (yaml.YAMLError, ValueError) as error:  # no YAML, not in UTF-8, or not as we take it
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise UsageError(
+            f"{path} is not as gradmill register takes it: {reason}",
+            "what a prefect.yaml of Gradmill has, with a slug for every schedule",
+            "correct it; prefect deploy registers deployments of other kinds",
+        ) from error
+
+
+# What is done to the deployments of a server
+
+
+def make(client: SyncPrefectClient, spec: DeploymentSpec) -> UUID:
+    """Make a deployment as it is declared, in one request.
+
+    Raises:
+        EnvironmentProblem: the server does not accept it.
+    """
+    with _refusals_explained(spec.name):
+        code = spec.code_of(spec.settings.get("parameters", {}))
+        made = client.create_deployment(
+            flow_id=client.create_flow_from_name(spec.flow),
+            name=spec.name,
+            schedules=spec.schedules,
+            **code | spec.settings,
+        )
+    print(f"{spec.name}: created", file=sys.stderr)
+    return made
+
+
+def update_code(client: SyncPrefectClient, spec: DeploymentSpec, deployment: DeploymentResponse) -> None:
+    """Bring up to date what only we know; a deployment that is up to date is not touched, for that plans its runs anew.
+
+    Raises:
+        EnvironmentProblem: the server does not accept it.
+    """
+    fields = {
+        name: value
+        for name, value in spec.code_of(deployment.parameters or {}).items()
+        if getattr(deployment, name) != value
+    }
+    if TAG not in deployment.tags:  # or none of us would find it
+        fields["tags"] = [*deployment.tags, TAG]
+    if fields:
+        with _refusals_explained(spec.name):
+            client.update_deployment(deployment.id, DeploymentUpdate(**fields))
+        print(f"{spec.name}: changed {', '.join(fields)}", file=sys.stderr)
+
+
+def update_settings(
+    client: SyncPrefectClient, spec: DeploymentSpec, deployment: DeploymentResponse, but: Collection[str] = ()
+) -> None:
+    """Set what ``gradmill schedule`` was told: parameters, whether it is paused, and the time of the schedule it made.
+
+    Schedules that were added in the UI stay.
+
+    Args:
+        client: of the server.
+        spec: what is declared.
+        deployment: what is there.
+        but: fields that stay as they are.
+
+    Raises:
+        EnvironmentProblem: the server does not accept it.
+    """
+    names = {"parameters", "paused", "tags"} - {*but}
+    code = spec.code_of((deployment.parameters if "parameters" in but else spec.settings["parameters"]) or {})
+    with _refusals_explained(spec.name):
+        for wanted in spec.schedules:
+            found = [each for each in deployment.schedules if each.slug == wanted.slug]
+            if found:
+                client.update_deployment_schedule(deployment.id, found[0].id, True, wanted.schedule)
+            else:
+                client.create_deployment_schedules(deployment.id, [wanted])
+        fields = code | {name: spec.settings[name] for name in names}
+        client.update_deployment(deployment.id, DeploymentUpdate(**fields))
+    print(f"{spec.name}: changed", file=sys.stderr)
+
+
+def reset(client: SyncPrefectClient, spec: DeploymentSpec, deployment: DeploymentResponse) -> None:
+    """Set everything as it is declared; schedules that were added in the UI are gone then.
+
+    Raises:
+        EnvironmentProblem: the server does not accept it.
+    """
+    defaults: dict[str, Any] = {"description": None, "concurrency_limit": None, "parameters": {}, "job_variables": {}}
+    fields = defaults | spec.code_of(spec.settings.get("parameters", {})) | spec.settings
+    with _refusals_explained(spec.name):
+        for schedule in deployment.schedules:
+            client.delete_deployment_schedule(deployment.id, schedule.id)
+        if spec.schedules:
+            client.create_deployment_schedules(deployment.id, spec.schedules)
+        client.update_deployment(deployment.id, DeploymentUpdate(**fields))
+    print(f"{spec.name}: as declared", file=sys.stderr)
+
+
+def change(
+    client: SyncPrefectClient,
+    deployment: DeploymentResponse,
+    *,
+    cron: str | None = None,
+    timezone: str | None = None,
+    parameters: dict[str, Any] | None = None,
+    paused: bool | None = None,
+) -> DeploymentResponse:
+    """Set for good what is given of a deployment, and return it as it is then.
+
+    A time is that of its first schedule, which it switches on, or of a new one.
+
+    Raises:
+        UsageError: there is no such time, or its form does not take these parameters.
+        EnvironmentProblem: the server does not accept them.
+    """
+    fields: dict[str, Any] = {} if paused is None else {"paused": paused}
+    if parameters:
+        own = (deployment.parameters or {}).get("parameters", {})
+        form = FORMS.get(deployment.entrypoint)
+        fields["parameters"] = {"parameters": merge_parameters(deployment.name, form, own, parameters)}
+    with _refusals_explained(deployment.name):
+        if cron or timezone:
+            _change_time(client, deployment, cron, timezone)
+        # Also where nothing else is given: the server then plans anew what it may have planned with the old time.
+        client.update_deployment(deployment.id, DeploymentUpdate(**fields))
+    return client.read_deployment(deployment.id)
+
+
+def _change_time(
+    client: SyncPrefectClient, deployment: DeploymentResponse, cron: str | None, timezone: str | None
+) -> None:
+    first = next(iter(deployment.schedules), None)
+    before = first.schedule if first and isinstance(first.schedule, CronSchedule) else None
+    time, zone = cron or (before and before.cron), timezone or (before and before.timezone) or "UTC"
+    if not time:
+        raise UsageError(f"{deployment.name} has no time of which {timezone} were the zone", "--cron", "give both")
+    require_time(time, zone)
+    when = CronSchedule(cron=time, timezone=zone)
+    if first:
+        client.update_deployment_schedule(deployment.id, first.id, first.active or cron is not None, when)
+    else:
+        client.create_deployment_schedules(deployment.id, [_cron_schedule(time, zone)])
+
+
+@contextmanager
+def _refusals_explained(name: str) -> Iterator[None]:
+    try:
+        yield
+    except HTTPStatusError as error:
+        if error.response.status_code not in REFUSALS:
+            raise
+        is_new = "Work pool" in error.response.text  # to a server to which nobody has registered
+        raise EnvironmentProblem(
+            f"deployment {name} is not accepted: {error.response.text[:300]}",
+            "prefect.yaml, and what is set on the server, as the server takes them",
+            "run gradmill register" if is_new else "correct prefect.yaml, or the deployment in the UI",
+        ) from error
+
+
+def merge_parameters(
+    deployment: str, form: type[BaseModel] | None, own: dict[str, Any], given: dict[str, Any]
+) -> dict[str, Any]:
+    """A deployment's ``own`` parameters with those ``given``; refuses what the server's schema would take.
+
+    Raises:
+        UsageError: values that do not go together, or places that a worker would look for in another folder.
+    """
+    data = given.get("data")
+    source = {"data.source": data.get("source")} if isinstance(data, dict) else {"data": data}
+    for name, place in ({each: given.get(each) for each in ("input", "output")} | source).items():
+        if isinstance(place, str) and "://" not in place and not Path(place).is_absolute():
+            raise UsageError(f"{name}={place}", "an absolute path, or a URL", "name it as the worker finds it")
+    search = given.get("search")
+    if isinstance(search, dict) and isinstance(search.get("space"), str):  # as it is typed for gradmill tune
+        given = given | {"search": search | {"space": search["space"].split(",")}}
+    wanted: dict[str, Any] = deep_merge(own, given)
+    try:
+        if form is not None:
+            form.model_validate(wanted)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part not in list(ModelName))  # the kind
+        value = "" if isinstance(first["input"], dict) else f": {first['input']!r}"  # all of them may hold a secret
+        found = f"{deployment} refuses {where or 'these parameters'}{value}"
+        raise UsageError(found, faults.expected(error), SEE_THE_FORM.format(deployment)) from error
+    return wanted
+
+
+# Times
+
+
+def require_time(cron: str, timezone: str) -> None:
+    """Refuse what is no time of a schedule.
+
+    Raises:
+        UsageError: there is no such time.
+    """
+    try:
+        if not _dates(CronSchedule(cron=cron, timezone=timezone), 1):
+            raise ValueError("there is no such day")
+    except ValueError as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        found = f"--cron {cron!r} --timezone {timezone}: {reason.removeprefix('Value error, ')}"
+        raise UsageError(found, "five fields, as '0 3 * * *', and a zone, as Europe/Berlin", "correct it") from error
+
+
+def longest_pause(deployment: DeploymentResponse) -> timedelta | None:
+    """The longest time between two runs of its most frequent schedule; None where none is on.
+
+    It is looked for in the same days whenever we register: weekends and a month's ends are among them.
+    """
+    active = [each.schedule for each in deployment.schedules if each.active and not deployment.paused]
+    dates = (_dates(schedule, 1000, FROM) for schedule in active)
+    pauses = [max(after - before for before, after in pairwise(each)) for each in dates if len(each) > 1]
+    return min(pauses, default=None)
+
+
+def _dates(schedule: Any, most: int, start: datetime | None = None) -> list[datetime]:
+    """When a schedule starts runs, as the server plans them; none where it never does, as on 31 February."""
+    planned = TIMING.validate_python(schedule.model_dump())
+    try:
+        return list(asyncio.run(planned.get_dates(most, start, start and start + timedelta(days=5 * 365))))
+    except (ValueError, KeyError):
+        return []
+
+
+# What a server knows of our deployments and their runs
 
 
 def ours(client: SyncPrefectClient) -> list[DeploymentResponse]:
@@ -139,7 +546,7 @@ def trigger(deployment: str, parameters: dict[str, Any]) -> FlowRun:
     with api.client() as client:
         known = named(client, deployment)
         own = (known.parameters or {}).get("parameters", {})
-        wanted = accepted(deployment, FORMS.get(known.entrypoint), own, parameters)
+        wanted = merge_parameters(deployment, FORMS.get(known.entrypoint), own, parameters)
         try:
             return client.create_flow_run_from_deployment(known.id, parameters={"parameters": wanted})
         except HTTPStatusError as error:
@@ -166,30 +573,31 @@ def named(client: SyncPrefectClient, deployment: str) -> DeploymentResponse:
     return known[deployment]
 
 
-def accepted(
-    deployment: str, form: type[BaseModel] | None, own: dict[str, Any], given: dict[str, Any]
-) -> dict[str, Any]:
-    """A deployment's ``own`` parameters with those ``given``; refuses what the server's schema would take.
+def skip(deployment: str) -> tuple[datetime, datetime | None]:
+    """Cancel the next scheduled run; return when it was to be, and when the next is then (UTC).
 
     Raises:
-        UsageError: values that do not go together, or places that a worker would look for in another folder.
+        UsageError: none is to come.
+        EnvironmentProblem: it has begun just now.
     """
-    data = given.get("data")
-    source = {"data.source": data.get("source")} if isinstance(data, dict) else {"data": data}
-    for name, place in ({each: given.get(each) for each in ("input", "output")} | source).items():
-        if isinstance(place, str) and "://" not in place and not Path(place).is_absolute():
-            raise UsageError(f"{name}={place}", "an absolute path, or a URL", "name it as the worker finds it")
-    search = given.get("search")
-    if isinstance(search, dict) and isinstance(search.get("space"), str):  # as it is typed for gradmill tune
-        given = given | {"search": search | {"space": search["space"].split(",")}}
-    wanted: dict[str, Any] = deep_merge(own, given)
-    try:
-        if form is not None:
-            form.model_validate(wanted)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part not in list(ModelName))  # the kind
-        value = "" if isinstance(first["input"], dict) else f": {first['input']!r}"  # all of them may hold a secret
-        found = f"{deployment} refuses {where or 'these parameters'}{value}"
-        raise UsageError(found, faults.expected(error), SEE_THE_FORM.format(deployment)) from error
-    return wanted
+    with api.client() as client:
+        found = [each for each in ours(client) if each.name == deployment]
+        if not found or found[0].paused or not is_scheduled(found[0]):
+            reason = (why_idle(found[0]) or "no active schedule") if found else "not known to the server"
+            raise UsageError(f"no run of {deployment} is to come: {reason}", "a schedule", "see gradmill status")
+        until = time.monotonic() + SCHEDULER_SECONDS
+        while not (planned := _planned(client, deployment)) and time.monotonic() < until:
+            time.sleep(0.5)  # the server plans anew after a change
+        if not planned:
+            raise UsageError(f"no run of {deployment} is planned", "a schedule", "see gradmill status")
+        (due, run), *later = planned
+        state = State(type=StateType.CANCELLED, name=SKIPPED, message=f"left out by gradmill skip {deployment}")
+        if client.set_flow_run_state(run.id, state).status != SetStateStatus.ACCEPT:
+            raise EnvironmentProblem(f"the run {run.name} has begun", "one that waits", "cancel it in the UI")
+        return due, later[0][0] if later else None
+
+
+def _planned(client: SyncPrefectClient, deployment: str) -> list[tuple[datetime, FlowRun]]:
+    only = DeploymentFilter(name=DeploymentFilterName(any_=[deployment]))
+    due = runs(client, "SCHEDULED", sort=FlowRunSort.EXPECTED_START_TIME_ASC, deployment_filter=only)
+    return [(run.expected_start_time, run) for run in due if run.auto_scheduled and run.expected_start_time]

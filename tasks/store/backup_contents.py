@@ -51,7 +51,7 @@ def shared() -> Iterator[Path]:
     """
     for run in sorted(housekeeping.evidence()):
         yield from _regular(artifact_paths.runs() / run)
-    for folder in (artifact_paths.all_tuned(), artifact_paths.schedules()):
+    for folder in (artifact_paths.all_tuned(), artifact_paths.schedules().parent):
         yield from _regular(folder)
 
 

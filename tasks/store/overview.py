@@ -14,11 +14,12 @@ from tasks.data.report import DataReport
 from tasks.errors import DataError, TrainingDiverged
 from tasks.parameters.choices import ModelName
 from tasks.records import GateVerdict
-from tasks.store import artifact_paths, disk, evidence, history, own_data, reading, room, tried
+from tasks.store import artifact_paths, disk, evidence, history, own_data, reading, room, schedules, tried
 from tasks.store.changed import Change
 from tasks.store.evidence import Evidence, OfName
 from tasks.store.predictions import Job
 from tasks.store.room import Room
+from tasks.store.schedules import Schedules
 from tasks.store.tried import JUDGED, Tried
 from tasks.store.versions import ChampionPointer, Manifest
 
@@ -105,7 +106,7 @@ def gather(name: str, found: Evidence | None = None) -> Overview:
         jobs=tuple(of_name.jobs),
         changes=(read(lambda: history.changes(name)) or ())[::-1],
         source=read(lambda: _source(name)),
-        scheduled=name in set(ModelName) or os.path.lexists(artifact_paths.schedule(name)),
+        scheduled=name in set(ModelName) or name in (read(schedules.read) or Schedules()).of_flow("retrain"),
         disk=_disk(name, next((each.manifest.dataset.name for each in versions[::-1] if each.manifest), name), of_name),
         faults=tuple(faults),
     )

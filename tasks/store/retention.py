@@ -4,36 +4,30 @@ import contextlib
 import itertools
 from datetime import UTC, datetime, timedelta
 
-from pydantic import Field
-
 from tasks.errors import DataError, GradmillError, UsageError
-from tasks.store import artifact_paths, folders, history, locks, names, predictions, publishing, reading
-from tasks.store.documents import Document
+from tasks.store import artifact_paths, folders, history, locks, names, predictions, publishing, reading, schedules
 
 GRACE = timedelta(days=1)  # a consumer that read the pointer may still be loading the version it named
-
-
-class Told(Document):
-    """Of what ``gradmill schedule`` was told of a name: how many of its newest versions stay in any case."""
-
-    name: str
-    keep: int = Field(30, ge=1)
 
 
 def prune_scheduled() -> list[str]:
     """Prune the versions of every name that is retrained by a schedule; return the pruned ones as ``name/number``.
 
-    What cannot be pruned is said, and stops no other.
+    What cannot be pruned, or read, is said, and stops no other.
     """
     pruned = []
-    for path in sorted(artifact_paths.schedules().glob("*.json")):
+    try:
+        told = schedules.read().of_flow("retrain")
+    except (GradmillError, OSError) as error:
+        predictions.left_alone(artifact_paths.schedules(), error)
+        return []
+    for name, schedule in told.items():
         try:
-            told = Told.read(path)
-            if reading.versions(told.name):
-                numbers, _ = prune(told.name, told.keep, f"gradmill schedule --keep {told.keep}")
-                pruned += [f"{told.name}/{number}" for number in numbers]
+            if reading.versions(name):
+                numbers, _ = prune(name, schedule.keep, f"gradmill schedule --keep {schedule.keep}")
+                pruned += [f"{name}/{number}" for number in numbers]
         except (GradmillError, OSError) as error:
-            predictions.left_alone(path, error)
+            predictions.left_alone(artifact_paths.model(name), error)
     return pruned
 
 

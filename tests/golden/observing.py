@@ -197,6 +197,7 @@ class Observer:
         for place, word in self._places.items():
             text = text.replace(place, word)
         text = re.sub(r"\d{8}T\d{6}-[\w-]+?-[0-9a-f]{8}", "RUN", text)
+        text = re.sub(r"\b20\d\d-\d\d-\d\d\b(?=  )", "TODAY", text)  # of a column in a list of versions
         return re.sub(r"(?=\d*[a-f])[0-9a-f]{16,64}", "HEX", text)
 
     def plain(self, value: Any) -> Any:

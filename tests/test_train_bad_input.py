@@ -1,0 +1,74 @@
+"""What no model can be learned from, through ``gradmill retrain``: exit code, three lines, and nothing published."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from command_line import assert_clear, typed
+from table_files import written
+from tasks.store import reading
+
+ROWS = 400
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=ROWS)
+Y = 3 * X + RNG.normal(size=ROWS)
+CLASSES = np.where(X + RNG.normal(size=ROWS) > 0, "a", "b")
+FAST = "--epochs 5 --batch-size 10"
+
+
+def once(values: Any, value: Any, rows: int = 1) -> list[Any]:
+    """The same with one value in the first rows."""
+    return [value] * rows + list(values)[rows:]
+
+
+# Model, columns, options, exit code and what is found; exit code 0: a model is published all the same.
+CASES: dict[str, tuple[str, dict[str, Any], str, int, str]] = {
+    "a learning rate that diverges": ("linear", {"x": X, "y": Y}, f"{FAST} --lr 1e3", 3, "train loss nan"),
+    "one that diverges at once": ("linear", {"x": X, "y": Y}, f"{FAST} --lr 1e30 --implementation scratch", 3, "nan"),
+    "one of classes": ("softmax", {"x": X, "y": CLASSES}, f"{FAST} --lr 1e30", 3, "at lr 1e+30"),
+    "a penalty that leaves no weight": ("softmax", {"x": X, "y": CLASSES}, "--weight-decay 1e30", 3, "refused by"),
+    "missing numbers": ("linear", {"x": once(X, np.nan, 50), "y": Y}, "", 0, ""),
+    "an infinite value": ("linear", {"x": once(X, np.inf), "y": Y}, "", 4, "x is inf in row 0"),
+    "an infinite target": ("linear", {"x": X, "y": once(Y, -np.inf)}, "", 4, "the target y is -inf in row 0"),
+    "one class": ("softmax", {"x": X, "y": ["a"] * ROWS}, "", 4, "the target y is a in every row"),
+    "a constant target": ("linear", {"x": X, "y": [5.0] * ROWS}, "", 4, "the target y is 5 in every row"),
+    "11 rows": ("linear", {"x": X[:11], "y": Y[:11]}, "", 4, "2 test rows and 9 training rows"),
+    "a target of 1e30": ("linear", {"x": X, "y": Y * 1e30}, "", 0, ""),
+    "a target of 1e-30": ("linear", {"x": X, "y": Y * 1e-30}, "", 0, ""),
+    "values of 1e30": ("linear", {"x": X * 1e30, "y": Y}, "", 0, ""),
+    "values of 1e-30": ("linear", {"x": X * 1e-30, "y": Y}, "", 0, ""),
+    "a target beyond float32": ("linear", {"x": X, "y": Y * 1e38}, "", 4, "e+38 in row"),
+    "balanced classes of two rows": (
+        "softmax", {"x": X, "y": once(CLASSES, "rare", 2)}, "--class-weight balanced", 4, "class 'rare' has 2 rows"
+    ),
+    "more columns than rows": (
+        "linear", {"y": Y} | {f"c{at}": RNG.normal(size=ROWS) for at in range(600)}, "", 3, "refused by"
+    ),
+    "too many columns": (
+        "linear", {"y": Y} | {f"c{at}": RNG.normal(size=ROWS) for at in range(2001)}, "", 4, "has 2,002 columns"
+    ),
+    "9,000 levels": (
+        "linear", {"c": [f"level {at % 9000}" for at in range(126_000)], "y": np.arange(126_000) % 9000 % 7}, "", 0, ""
+    ),
+    "too many levels": ("linear", {"c": [f"{at // 4}x" for at in range(44_000)], "y": [1, 2] * 22_000}, "", 4, "11,0"),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_what_cannot_be_learned_is_said_in_three_lines_and_nothing_is_published(
+    case: str, prefect_api: str, artifacts: Path, tmp_path: Path
+) -> None:
+    model, columns, options, code, found = CASES[case]
+    table = written(tmp_path / "t.parquet", columns)
+    done = typed(
+        *("retrain", f"{model}-regression", "--name", "m", "--data", table, "--target", "y"),
+        *("--no-predict", *options.split()),
+    )
+    if code:
+        assert_clear(done, code)
+        assert found in done.stderr
+    assert done.returncode == code, done.stderr
+    assert reading.versions("m") == ([] if code else [1])

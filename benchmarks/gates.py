@@ -24,9 +24,9 @@ from benchmarks.measure import Ratio, Report, Side
 from tasks.data.recipe import Column, Columns, SplitRule, Target
 from tasks.data.split import encode_times
 from tasks.judging.baselines import Baselines, KeyedRows
-from tasks.judging.champion import ComparedRows, ModelOutput, compare_labels, compare_losses
+from tasks.judging.champion import Comparison, ModelAnswers, compare_labels, compare_losses
+from tasks.judging.metrics import Answers
 from tasks.judging.objective import Objective
-from tasks.judging.resampling import number_units
 from tasks.machine import cores, progress
 from tasks.machine.arrays import Array
 from tasks.parameters import Gates, Loss
@@ -59,11 +59,15 @@ class Rows(NamedTuple):
         noise[0] = rng.normal()
         return np.asarray(scipy.signal.lfilter([1], [1, -self.autocorrelation], noise))
 
-    def compared(self, truth: Array, first: int = 0) -> ComparedRows:
-        """What the gate is told of rows that are so many from the first."""
+    def compare(self, ours: Array, kept: dict[int, Array], truth: Array, loss: Loss, first: int = 0) -> Comparison:
+        """What the gate says of losses of rows that are so many from the first."""
         at = np.arange(first, first + len(truth))
         keys = {"rows": at, "group": at // GROUP_SIZE, "time": encode_times(at.astype(float))}[self.rule.rule]
-        return ComparedRows(truth, number_units(keys.astype(np.uint64), self.rule), self.rule.rule)
+        candidate, *versions = (
+            ModelAnswers(number, Answers(truth, truth, losses, truth[:0]))
+            for number, losses in [(None, ours), *kept.items()]
+        )
+        return compare_losses(candidate, versions, keys.astype(np.uint64), self.rule, Objective(loss), Gates())
 
 
 SPLITS = (
@@ -84,10 +88,8 @@ def refuse_nights(rows: Rows, rng: Generator) -> float:
         window = slice(night * ROWS_A_NIGHT, (night + WINDOW) * ROWS_A_NIGHT)
         errors = np.square(SPREAD * rows.draw(rng, count) - truth) / 2
         numbers = sorted({*sorted(kept)[-KEEP:], *({best} if best is not None else ())})
-        versions = [ModelOutput(number, kept[number][window]) for number in numbers]
-        compared = rows.compared(truth[window], window.start)
-        ours = ModelOutput(None, errors[window])
-        verdicts, found = compare_losses(ours, versions, compared, Objective(Loss.SQUARED), Gates())
+        versions = {number: kept[number][window] for number in numbers}
+        verdicts, found = rows.compare(errors[window], versions, truth[window], Loss.SQUARED, window.start)
         if all(verdict.passed for verdict in verdicts):
             kept[night], best = errors, found
         else:
@@ -101,8 +103,7 @@ def refuse_worse(rows: Rows, rng: Generator) -> float:
     truth = (scipy.special.expit(best + IN_COMMON * rows.draw(rng, ROWS)) > rng.random(ROWS)).astype(int)
     scores = (best + deviation * rows.draw(rng, ROWS) for deviation in (ERROR_OF_WORSE, ERROR))
     ours, kept = (np.logaddexp(0, np.where(truth, -each, each)) for each in scores)
-    objective, kept_outputs = Objective(Loss.CROSS_ENTROPY), [ModelOutput(1, kept)]
-    verdicts, _ = compare_losses(ModelOutput(None, ours), kept_outputs, rows.compared(truth), objective, Gates())
+    verdicts, _ = rows.compare(ours, {1: kept}, truth, Loss.CROSS_ENTROPY)
     return float(not verdicts[0].passed)
 
 
@@ -116,8 +117,8 @@ def refuse_labels(worse: float, rng: Generator) -> float:
     for chance in (0.5 - worse * ROWS / (2 * DISCORDANT), 0.5):
         is_wrong = rng.random(2 * DISCORDANT) >= chance
         labels.append(np.concatenate([(truth[moved] + is_wrong) % 10, truth[moved.stop :]]))
-    ours, kept = (ModelOutput(number, each) for number, each in enumerate(labels))
-    verdicts, _ = compare_labels(ours, [kept], truth, tuple(map(str, range(10))), Gates())
+    ours, kept = (ModelAnswers(at or None, Answers(truth, each, truth, truth)) for at, each in enumerate(labels))
+    verdicts, _ = compare_labels(ours, [kept], tuple(map(str, range(10))), Gates())
     return float(not all(verdict.passed for verdict in verdicts))
 
 

@@ -5,7 +5,7 @@ from prefect import flow
 from flows import story
 from flows.story import limit, overview, run_names
 from tasks.judge import judge
-from tasks.judging.judged import Judged
+from tasks.judging.evaluation_result import EvaluationResult
 from tasks.machine import heap
 from tasks.parameters import EvaluateParameters
 from tasks.store.run_folder import RunFolder
@@ -15,7 +15,7 @@ PLACES = {"data"}  # no document keeps where own data are
 
 @flow(flow_run_name=run_names.of(EvaluateParameters), log_prints=True, timeout_seconds=run_names.time_limit())
 @limit.heard
-def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> Judged:  # noqa: B008  (frozen)
+def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> EvaluationResult:  # noqa: B008  (frozen)
     """Judge the champion (or another version) on labelled rows."""
     heap.keep_imports()
     kept = parameters.model_dump(mode="json", exclude=PLACES)

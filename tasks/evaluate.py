@@ -18,9 +18,9 @@ def evaluate(
     Raises:
         GateFailed: at least one gate refused; the evidence is written all the same.
     """
-    from tasks.judging.task import Candidate, task_of
+    from tasks.judging.task import Candidate, choose_task
 
-    candidate, task = Candidate.read(prepared, trained, training), task_of(prepared)
+    candidate, task = Candidate.read(prepared, trained, training), choose_task(prepared)
     measured = candidate.while_training | task.measure(candidate)
     sentence = task.describe(measured)
     tell(sentence, short=sentence.partition("; ")[0])

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from tasks.judging.judged import Judged
+from tasks.judging.evaluation_result import EvaluationResult
 from tasks.judging.labelled import evaluate_version
 from tasks.machine.telling import Event, tell
 from tasks.machine.words import counted, readable
@@ -14,7 +14,7 @@ from tasks.store.run_folder import RunFolder
 
 
 @stage()
-def judge(run: RunFolder, parameters: EvaluateParameters) -> Judged:
+def judge(run: RunFolder, parameters: EvaluateParameters) -> EvaluationResult:
     """Write ``judged.json`` into the run's folder: figures with intervals, by period, beside those at publication.
 
     Raises:
@@ -30,7 +30,7 @@ def judge(run: RunFolder, parameters: EvaluateParameters) -> Judged:
     return found
 
 
-def _tell(run: RunFolder, found: Judged) -> None:
+def _tell(run: RunFolder, found: EvaluationResult) -> None:
     """Say what came out, and by an event to whoever follows the model."""
     figures = ", ".join(f"{name} {readable(value)}" for name, value in found.metrics.items())
     told = f"{counted(found.rows, 'row')} by {found.name} version {found.version}: {figures}"

@@ -20,7 +20,7 @@ from flows.cli import doctor, following, options, summaries
 from flows.cli.board import Board
 from flows.cli.tables import TEST_FIGURES, command_lines, figures_of_test, from_here, print_table, wrapped
 from flows.story.report import RetrainReport
-from tasks.judging.gates import found, judge
+from tasks.judging.gates import format_value, judge
 from tasks.machine import progress, telling
 from tasks.machine.words import beside, duration, readable
 from tasks.parameters import RetrainParameters
@@ -198,7 +198,7 @@ def test_a_figure_has_more_digits_only_where_these_tell_it_from_its_bound() -> N
     assert (beside(0.500001, 0.5), beside(0.5, 0.500001)) == ("0.500001", "0.5")
     assert beside(0.5, 0.5) == "0.5", "as large as its bound"
     verdict = judge("reference", 1.000004, maximum=1.0)
-    assert (found(verdict), verdict.detail) == ("1.000004", "at most 1 required")
+    assert (format_value(verdict), verdict.detail) == ("1.000004", "at most 1 required")
     assert judge("reference", 109_943_210.0, maximum=115_372_345.0).detail == "at most 115,400,000 required"
 
 

@@ -1,5 +1,7 @@
 """The gate against what is published: statistics against scipy and simulation, verdicts by construction."""
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -11,7 +13,8 @@ from tasks.data.prepared_splits import Examples, read_split, write_splits
 from tasks.data.recipe import Column, Columns
 from tasks.errors import GateFailed
 from tasks.judging import champion
-from tasks.judging.champion import ModelOutput, Rises
+from tasks.judging.champion import Comparison, ModelAnswers
+from tasks.judging.metrics import Answers
 from tasks.parameters import Gates
 from tasks.store import artifact_paths, pointer, reading, retention
 from tasks.store.run_folder import RunFolder
@@ -28,18 +31,33 @@ def wrong_on(*rows: range, base: np.ndarray = TRUTH) -> np.ndarray:
     return label
 
 
+def compare(candidate: np.ndarray, *kept: np.ndarray, truth: np.ndarray = TRUTH, names: Any = CLASSES) -> Comparison:
+    ours, *versions = (Answers(truth, label, truth, truth) for label in (candidate, *kept))
+    numbered = [ModelAnswers(number, each) for number, each in enumerate(versions, start=1)]
+    return champion.compare_labels(ModelAnswers(None, ours), numbered, names, Gates())
+
+
 def judge(candidate: np.ndarray, *kept: np.ndarray) -> dict[str, bool]:
-    versions = [ModelOutput(number, label) for number, label in enumerate(kept, start=1)]
-    verdicts = champion.compare_labels(ModelOutput(None, candidate), versions, TRUTH, CLASSES, Gates()).gates
-    return {verdict.name: verdict.passed for verdict in verdicts}
+    return {verdict.name: verdict.passed for verdict in compare(candidate, *kept).gates}
+
+
+class Drops(NamedTuple):
+    """By test, of accuracy and of the recall of each class, and by version."""
+
+    drop: np.ndarray
+    is_beyond: np.ndarray
+    p: np.ndarray
 
 
 def drops(
     ours: np.ndarray, kept: np.ndarray, classes: list[np.ndarray], margins: tuple[float, float], draws: int = 9_999
-) -> Rises:
-    """Of accuracy and of the recall of each class; ``ours`` and ``kept`` say where each is right."""
-    of_tests = np.array([margins[:1], *(margins[1:] for _ in classes)])
-    return champion.compare(kept.astype(np.int8) - ours, of_tests, classes, draws)
+) -> Drops:
+    """``ours`` and ``kept`` say where each is right."""
+    is_in = np.column_stack([np.ones(len(ours), bool), *(np.isin(np.arange(len(ours)), rows) for rows in classes)])
+    parts = is_in[:, :, None] * (kept.astype(np.int8) - ours).T[:, None]
+    of_each = [np.repeat(each, len(kept)) for each in ([margins[0], *[margins[1]] * len(classes)], is_in.sum(axis=0))]
+    found = champion.compare(parts.reshape(len(ours), -1), of_each[0], of_each[1], draws)
+    return Drops(*(each.reshape(-1, len(kept)) for each in found))
 
 
 # The statistic
@@ -109,7 +127,7 @@ MARGINS = (Gates().max_accuracy_drop, Gates().max_recall_drop)
 
 def is_refused(right: np.ndarray, draws: int = 400) -> bool:
     found = drops(right[0], right[1:], CLASS_ROWS, MARGINS, draws)
-    return bool((found.beyond & (found.p < Gates().max_drop_p)).any())
+    return bool((found.is_beyond & (found.p < Gates().max_drop_p)).any())
 
 
 def was_refused(right: np.ndarray) -> bool:
@@ -186,9 +204,7 @@ def test_a_drop_that_passes_by_chance_is_recorded_and_no_verdict_passes_above_it
     kept = wrong_on(range(25), range(250, 275), range(500, 525), range(750, 775))
     candidate = wrong_on(range(100, 128), range(350, 378), range(600, 627), range(850, 877))
     worse = wrong_on(range(40), range(250, 290), range(500, 540), range(750, 790))
-    versions = [ModelOutput(1, worse), ModelOutput(2, kept)]
-    found = champion.compare_labels(ModelOutput(None, candidate), versions, TRUTH, CLASSES, Gates())
-    (accuracy, recall), best = found
+    (accuracy, recall), best = compare(candidate, worse, kept)
     assert (accuracy.verdict, accuracy.maximum, best) == ("recorded", None, 2)
     assert accuracy.value == pytest.approx(0.01)
     assert (recall.verdict, recall.maximum) == ("passed", 0.10)
@@ -196,8 +212,7 @@ def test_a_drop_that_passes_by_chance_is_recorded_and_no_verdict_passes_above_it
 
 def test_the_words_of_a_verdict_are_true_of_it() -> None:
     def details(candidate: np.ndarray) -> str:
-        kept = [ModelOutput(1, wrong_on(range(25), range(250, 275))), ModelOutput(2, wrong_on(range(200)))]
-        (verdict, _), _ = champion.compare_labels(ModelOutput(None, candidate), kept, TRUTH, CLASSES, Gates())
+        (verdict, _), _ = compare(candidate, wrong_on(range(25), range(250, 275)), wrong_on(range(200)))
         assert verdict.passed == ("does not explain" not in verdict.detail)
         return verdict.detail
 
@@ -226,9 +241,7 @@ def test_a_recall_drop_of_a_tiny_class_that_chance_explains_passes() -> None:
     truth = np.array([0] * 990 + [1] * 10)
     kept, candidate = truth.copy(), truth.copy()
     candidate[-3:] = 0  # recall drops by 0.3, on three rows
-    verdicts, _ = champion.compare_labels(
-        ModelOutput(None, candidate), [ModelOutput(1, kept)], truth, ("often", "rare"), Gates()
-    )
+    verdicts, _ = compare(candidate, kept, truth=truth, names=("often", "rare"))
     assert verdicts[1].value == pytest.approx(0.3)
     assert verdicts[1].passed
 
@@ -236,10 +249,11 @@ def test_a_recall_drop_of_a_tiny_class_that_chance_explains_passes() -> None:
 @pytest.mark.parametrize(("scale", "passes"), [(1.0, True), (1.02, True), (1.03, False), (0.5, True)])
 def test_linear_regression_may_lose_5_percent_to_the_best_kept_version(scale: float, passes: bool) -> None:
     """Errors scaled by 1.02 are a loss 1.0404 times as large, by 1.03 one 1.0609 times."""
-    truth = np.zeros(1000, np.float32)
     errors = np.random.default_rng(0).normal(0, 0.01, 1000)
-    kept = [ModelOutput(1, errors * 2), ModelOutput(2, errors)]
-    (verdict,), best = champion.compare_squared_errors(ModelOutput(None, errors * scale), kept, truth, Gates())
+    truth = np.zeros(1000)
+    answers = [Answers(truth, errors * times, truth, truth[:0]) for times in (scale, 2, 1)]
+    ours, *kept = (ModelAnswers(at or None, each) for at, each in enumerate(answers))
+    (verdict,), best = champion.compare_squared_errors(ours, kept, Gates())
     assert (verdict.passed, best) == (passes, 2)
 
 
@@ -247,8 +261,7 @@ def test_linear_regression_may_lose_5_percent_to_the_best_kept_version(scale: fl
 
 
 def passed(kept: np.ndarray, candidate: np.ndarray, truth: np.ndarray, names: tuple[str, ...]) -> list[bool]:
-    verdicts, _ = champion.compare_labels(ModelOutput(None, candidate), [ModelOutput(1, kept)], truth, names, Gates())
-    return [verdict.passed for verdict in verdicts]
+    return [verdict.passed for verdict in compare(candidate, kept, truth=truth, names=names).gates]
 
 
 def right_on(count: int) -> np.ndarray:

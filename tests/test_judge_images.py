@@ -1,6 +1,5 @@
 """Gates and figures of own pictures: against the best constant and kept versions, and what their pictures show."""
 
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,13 @@ import own_images
 from candidate import plain
 from own_images import Array, digits, grey, hues, prepare
 from own_splits import trained
+from tasks.data.recipe import Pixels, SplitRule
 from tasks.data.schema import ImageSchema
 from tasks.errors import GateFailed
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.judging import baselines, task
+from tasks.judging.baselines import Baselines
 from tasks.judging.champion import RowsOfToday, compare_with_published
 from tasks.judging.objective import Objective
 from tasks.judging.task import Candidate
@@ -68,7 +69,7 @@ def test_a_sound_model_passes_the_baseline_and_the_reference_is_recorded_only(ru
     frequencies = np.array(prepared.class_counts) / prepared.num_train
     expected = sklearn.metrics.log_loss(truth, np.tile(frequencies, (len(truth), 1)), labels=range(10))
     assert found.metrics["baseline_loss"] == pytest.approx(expected)
-    answers = Candidate.read(prepared, trained(run, prepared, fitted(prepared)), ASKED).outputs.answer
+    answers = Candidate.read(prepared, trained(run, prepared, fitted(prepared)), ASKED).answers.answer
     recall = sklearn.metrics.recall_score(truth, answers, average=None)
     assert list(found.metrics["recall"].values()) == pytest.approx(recall.tolist(), rel=1e-6)
 
@@ -102,28 +103,25 @@ def test_a_refusal_of_many_pictures_does_not_put_it_down_to_their_number(
 def test_the_fit_is_that_of_scikit_learn_with_the_same_penalty() -> None:
     images, labels = digits()
     small, labels = images[:300, 2:5, 2:6], labels[:300] % 3
-    found = baselines.fit_images(small, labels, np.arange(300), 1 / 255, 3, PENALISED)
+    found = baselines.fit_rows(small, labels, Pixels(shape=(3, 4), scale=1 / 255), 3, PENALISED)
     assert found is not None
     expected = LogisticRegression(C=1 / (0.01 * 300), tol=1e-8, max_iter=1000).fit(small.reshape(300, -1) / 255, labels)
-    weights = np.concatenate([found.weights["W"], found.weights["b"][None]])
-    scores = baselines.ImageInputs(small, np.arange(300), 1 / 255).scores(weights)
-    probabilities = scipy.special.softmax(scores, axis=1)
+    probabilities = scipy.special.softmax(found.score(small), axis=1)
     np.testing.assert_allclose(probabilities, expected.predict_proba(small.reshape(300, -1) / 255), atol=1e-3)
 
 
-def test_it_sees_ten_thousand_pictures_at_most_and_converts_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fit_sees_ten_thousand_pictures_at_most_and_fewer_of_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (10_500, 24, 24), np.uint8), rng.integers(0, 2, 10_500)
+    images, labels = rng.integers(0, 256, (10_500, 6, 6), np.uint8), rng.integers(0, 2, 10_500)
     rows = baselines.KeyedRows(images, labels, rng.permutation(10_500).astype(np.uint64))
-    places = rows.places_of_first(baselines.MAX_IMAGES)
-    assert sorted(rows.key[places].tolist()) == list(range(10_000))
     monkeypatch.setattr(baselines, "MAX_IMAGE_ITERATIONS", 1)
-    tracemalloc.start()
-    try:
-        baselines.fit_images(images, labels, places, 1 / 255, 2, PENALISED)
-        assert tracemalloc.get_traced_memory()[1] < 4 * images.size, "all pixels as float32"
-    finally:
-        tracemalloc.stop()
+    recipe, rule, seen = Pixels(shape=(6, 6), scale=1 / 255), SplitRule(rule="rows", test=0.2), []
+    for most in (40_000_000, 36_000):
+        monkeypatch.setattr(baselines, "MAX_VALUES", most)
+        fit = Baselines.of_rows(rows, rows, recipe, (5_000, 5_500), PENALISED, rule).fit
+        assert fit is not None
+        seen.append(fit.num_rows)
+    assert seen == [10_000, 1_000]
 
 
 def test_of_pictures_that_are_many_and_large_there_is_no_reference(
@@ -188,7 +186,7 @@ def test_of_folders_versions_are_compared_on_the_images_that_they_were_not_train
     rows, weights = baselines.read_rows(tonight.test, tonight), fitted(before)
     scores = rows.features.reshape(len(rows.truth), -1) / 255 @ weights["W"] + weights["b"]
     losses = scipy.special.logsumexp(scores, axis=1) - scores[np.arange(len(scores)), rows.truth]
-    is_new = RowsOfToday(tonight).not_trained_on(before)
+    is_new = RowsOfToday(tonight).find_new_rows(before)
     assert isinstance(is_new, np.ndarray)
     assert np.count_nonzero(~is_new) == 40
     told = float(loss.detail.split("against ")[1].split(" of version 1")[0])
@@ -218,6 +216,6 @@ def test_border_and_middle_are_as_bright_as_they_are(shape: tuple[int, ...], run
         images[:, :, 0] = 30
     prepared = prepare(images, np.arange(40) % 2, "ab", np.arange(40) < 20)
     candidate = Candidate.read(prepared, trained(run, prepared, fitted(prepared, 1)), ASKED)
-    found = task.measure_brightness(candidate)
+    found = task.measure_brightness(candidate)["brightness"]
     border = 10 if shape[0] <= 2 else (12 * 30 + 32 * 10) / 44
     assert found == {"border": pytest.approx(border), "middle": 10 if shape[0] <= 2 else 200}

@@ -21,24 +21,29 @@ from tasks.judging.metrics import Answers, Moments
 )
 def test_periods_are_as_long_as_the_span_asks_for(first: str, last: str, names: list[str]) -> None:
     ends = np.array([first, last], "M8[us]").astype(np.int64).astype(float)
-    cut = metrics.cut_periods(Moments(np.append(ends, np.nan), are_dates=True))
-    assert cut.names == (*names, "no time")
-    assert cut.of.tolist() == [0, 1, 2]
-    within = metrics.cut_periods(Moments(np.linspace(ends[0], ends[1], 5000), are_dates=True))
-    assert len(within.names) <= metrics.MOST_PERIODS
-    assert (np.diff(within.of) >= 0).all()
+    found, of_row = metrics.cut_periods(Moments(np.append(ends, np.nan), are_dates=True))
+    assert found == [*names, "no time"]
+    assert of_row.tolist() == [0, 1, 2]
+    found, of_row = metrics.cut_periods(Moments(np.linspace(ends[0], ends[1], 5000), are_dates=True))
+    assert len(found) <= metrics.MOST_PERIODS
+    assert (np.diff(of_row) >= 0).all()
 
 
 def test_periods_of_numbers_have_round_ends() -> None:
-    assert metrics.cut_periods(Moments(np.array([2015.0, 2018, 2015]), are_dates=False)).names == ("2015", "2018")
-    assert metrics.cut_periods(Moments(np.array([0.0, 99]), are_dates=False)).names == ("0 to 9", "90 to 99")
-    assert metrics.cut_periods(Moments(np.array([0.25, 1]), are_dates=False)).names == ("0.2 to 0.3", "1 to 1.1")
+    for values, names in (
+        ([2015.0, 2018, 2015], ["2015", "2018"]),
+        ([0.0, 99], ["0 to 9", "90 to 99"]),
+        ([0.25, 1], ["0.2 to 0.3", "1 to 1.1"]),
+    ):
+        assert metrics.cut_periods(Moments(np.array(values), are_dates=False))[0] == names
 
 
 def test_intervals_are_as_wide_as_the_chance_of_the_rows() -> None:
     rng, count = np.random.default_rng(0), 10_000
     truth, is_right = rng.integers(0, 3, count), rng.random(count) < 0.8
-    found = metrics.measure(Answers(truth, np.where(is_right, truth, 3), np.zeros(count), ("a", "b", "c")))
+    found = metrics.measure(
+        Answers(truth, np.where(is_right, truth, 3), np.zeros(count), np.ones(count)), None, ("a", "b", "c")
+    )
     for share, size, (low, high) in (
         (is_right.mean(), count, found.intervals["accuracy"]),
         (is_right[truth == 1].mean(), (truth == 1).sum(), found.recall_intervals["b"]),
@@ -46,6 +51,6 @@ def test_intervals_are_as_wide_as_the_chance_of_the_rows() -> None:
         half = 1.96 * np.sqrt(share * (1 - share) / size)
         assert (low, high) == pytest.approx((share - half, share + half), abs=half / 8)
     copies = np.repeat(np.arange(count // 100), 100)
-    same = Answers(truth[copies], np.where(is_right, truth, 3)[copies], np.zeros(count))
+    same = Answers(truth[copies], np.where(is_right, truth, 3)[copies], np.zeros(count), np.ones(count))
     wide, narrow = (np.ptp(metrics.measure(same, each).intervals["accuracy"]) for each in (copies, None))
     assert wide > 5 * narrow, "a hundred copies of a row are one"

@@ -6,7 +6,7 @@ import sklearn.metrics
 import torch
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
-from tasks.judging.objective import Objective, balancing
+from tasks.judging.objective import Objective, balance_classes
 from tasks.parameters import Loss
 
 RNG = np.random.default_rng(0)
@@ -61,8 +61,8 @@ def test_the_gradient_is_that_of_finite_differences(
 def test_balanced_classes_weigh_alike_as_scikit_learn_has_it_and_a_class_without_rows_weighs_nothing() -> None:
     counts = np.bincount(LABELS, minlength=4)
     expected = sklearn.utils.class_weight.compute_class_weight("balanced", classes=np.arange(4), y=LABELS)
-    assert balancing(tuple(counts)) == pytest.approx(expected)
-    assert balancing((10, 0, 30)) == pytest.approx((2.0, 0.0, 2 / 3))
+    assert balance_classes(tuple(counts)) == pytest.approx(expected)
+    assert balance_classes((10, 0, 30)) == pytest.approx((2.0, 0.0, 2 / 3))
 
 
 def test_the_penalty_leaves_the_bias_out() -> None:

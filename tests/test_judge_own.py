@@ -17,6 +17,7 @@ from tasks.errors import GateFailed
 from tasks.evaluate import evaluate
 from tasks.judging import baselines, resampling, task
 from tasks.judging.baselines import Baselines
+from tasks.judging.metrics import Answers, measure
 from tasks.judging.objective import Objective
 from tasks.parameters import Gates, Training
 from tasks.records import Evaluation, PreparedDataset
@@ -162,13 +163,10 @@ def test_a_huber_fit_of_a_skewed_target_passes_though_its_squared_error_is_worse
 
 def test_the_reference_takes_the_first_rows_by_their_hash_and_in_time_a_sample_of_all_times() -> None:
     keys = np.random.default_rng(0).permutation(1000).astype(np.uint64)
-    rows = baselines.KeyedRows(np.zeros((1000, 1), np.float32), np.arange(1000.0), keys)
-    first = rows.first(100, in_time=False)
-    assert sorted(first.key.tolist()) == list(range(100))
-    assert (first.truth == np.flatnonzero(keys < 100)).all(), "each with its own row"
-    spread = rows.first(100, in_time=True).truth
+    assert (baselines.choose_rows(keys, 100, in_time=False) == np.flatnonzero(keys < 100)).all()
+    spread = baselines.choose_rows(keys, 100, in_time=True)
     assert (len(np.unique(spread)), spread.min(), spread.max()) == (100, 0, 999)
-    assert rows.first(1000, in_time=False) is rows
+    assert (baselines.choose_rows(keys, 1000, in_time=False) == np.arange(1000)).all()
 
 
 def test_a_reference_that_did_not_converge_is_not_called_converged(
@@ -194,10 +192,10 @@ def test_the_reference_learns_from_no_row_that_a_candidate_held_out() -> None:
 def test_the_rows_of_a_group_count_as_one(run: RunFolder) -> None:
     """100 copies of 15 rows prove no more than the 15 do."""
     gains = np.random.default_rng(0).normal(0.5, 1, 15)
-    alone = resampling.lower_bound(gains, np.ones(15))
+    alone = resampling.find_lower_bound(gains, np.ones(15))
     copied, groups = np.repeat(gains, 100), np.repeat(np.arange(15), 100)
-    assert resampling.lower_bound(copied, np.ones(1500), groups) == pytest.approx(alone)
-    assert resampling.lower_bound(copied, np.ones(1500)) > alone
+    assert resampling.find_lower_bound(copied, np.ones(1500), groups) == pytest.approx(alone)
+    assert resampling.find_lower_bound(copied, np.ones(1500)) > alone
 
 
 def test_a_single_test_group_says_nothing_and_is_refused_with_a_verdict_that_is_kept(run: RunFolder) -> None:
@@ -229,11 +227,11 @@ def test_scores_of_many_classes_become_losses_before_memory_holds_them_all(
     tracemalloc.start()
     try:
         candidate = task.Candidate.read(prepared, model, training("classification"))
-        measured = task.task_of(prepared).measure(candidate)
+        measured = task.choose_task(prepared).measure(candidate)
         assert tracemalloc.get_traced_memory()[1] < 8 * prepared.num_test * 100 / 2, "half of the scores in float64"
     finally:
         tracemalloc.stop()
-    assert measured["test_accuracy"] == pytest.approx(np.mean(candidate.outputs.answer == candidate.truth))
+    assert measured["test_accuracy"] == pytest.approx(np.mean(candidate.answers.answer == candidate.test.y_true))
 
 
 @pytest.mark.slow
@@ -254,21 +252,20 @@ def test_the_lower_bound_is_students_and_holds_in_19_of_20_samples() -> None:
     rng = np.random.default_rng(0)
     gains = rng.normal(1, 2, 30)
     low = scipy.stats.ttest_1samp(gains, 0, alternative="greater").confidence_interval(0.95).low
-    assert resampling.lower_bound(gains, np.ones(30)) == pytest.approx(low)
+    assert resampling.find_lower_bound(gains, np.ones(30)) == pytest.approx(low)
     weights = rng.integers(1, 10, 200).astype(float)
-    bounds = [resampling.lower_bound(rng.normal(1, 2, 200), weights) for _ in range(1000)]
+    bounds = [resampling.find_lower_bound(rng.normal(1, 2, 200), weights) for _ in range(1000)]
     assert np.mean(np.array(bounds) < 1) == pytest.approx(0.95, abs=0.025)
 
 
 def test_the_intervals_are_those_of_scipys_bootstrap() -> None:
     rng = np.random.default_rng(0)
     values = rng.exponential(size=300)
-    sums = np.stack([np.ones(300), values], axis=1)
-    found = resampling.intervals(sums, None, lambda sums: sums[..., 1:] / sums[..., :1])[:, 0]
+
+    def interval(losses: Array) -> tuple[float, float]:
+        labels = np.zeros(len(losses), int)
+        return measure(Answers(labels, labels, losses, np.ones(len(losses)))).intervals["loss"]
+
     expected = scipy.stats.bootstrap((values,), np.mean, method="percentile", rng=1).confidence_interval
-    assert found == pytest.approx([expected.low, expected.high], rel=0.02)
-    many = rng.exponential(size=50_000)
-    found = resampling.intervals(
-        np.stack([np.ones(50_000), many], axis=1), None, lambda sums: sums[..., 1:] / sums[..., :1]
-    )
-    assert found[1, 0] - found[0, 0] == pytest.approx(2 * 1.96 / np.sqrt(50_000), rel=0.1)
+    assert interval(values) == pytest.approx((expected.low, expected.high), rel=0.02)
+    assert np.ptp(interval(rng.exponential(size=50_000))) == pytest.approx(2 * 1.96 / np.sqrt(50_000), rel=0.1)

@@ -12,17 +12,17 @@ import scipy.stats
 from candidate import plain
 from own_splits import prepare, trained
 from own_tables import drawn_weights
-from tasks.data.recipe import Columns
+from tasks.data.recipe import Columns, SplitRule
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.judging import baselines, champion
-from tasks.judging.champion import ComparedRows, ModelOutput
+from tasks.judging.champion import ModelAnswers
+from tasks.judging.metrics import Answers
 from tasks.judging.objective import Objective
-from tasks.parameters import Gates, Loss, RetrainParameters
-from tasks.parameters.training import Training
+from tasks.parameters import Device, Gates, Loss, RetrainParameters
 from tasks.publish import publish
 from tasks.records import GateVerdict, PreparedDataset
-from tasks.serving import onnx_graph, raw_units
+from tasks.serving import onnx_graph, raw_units, runtime
 from tasks.store.run_folder import RunFolder
 
 Array = np.ndarray[Any, Any]
@@ -39,37 +39,55 @@ def test_p_of_one_version_is_that_of_scipys_paired_permutation_test() -> None:
     expected = scipy.stats.permutation_test(
         (ours, kept), lambda a, b: (a - b).sum(), permutation_type="samples", alternative="greater", n_resamples=20_000
     ).pvalue
-    found = champion.compare((ours - kept)[None] / 60, np.zeros(1), draws=20_000)
-    assert found.rise[0] == pytest.approx((ours - kept).mean())
-    assert found.p[0] == pytest.approx(expected, abs=0.02)
+    (rise,), _, (p,) = champion.compare((ours - kept)[:, None] / 60, np.zeros(1), draws=20_000)
+    assert rise == pytest.approx((ours - kept).mean())
+    assert p == pytest.approx(expected, abs=0.02)
 
 
 def test_many_rows_have_the_p_of_students_paired_test() -> None:
     ours = RNG.exponential(size=20_000)
     kept = ours + RNG.normal(-0.02, 1, 20_000)
-    found = champion.compare((ours - kept)[None] / 20_000, np.zeros(1), draws=40_000)
+    _, _, (p,) = champion.compare((ours - kept)[:, None] / 20_000, np.zeros(1), draws=40_000)
     expected = scipy.stats.ttest_rel(ours, kept, alternative="greater").pvalue
-    assert found.p[0] == pytest.approx(expected, abs=0.01)
+    assert p == pytest.approx(expected, abs=0.01)
 
 
 def test_equal_models_are_seldom_refused_however_many_versions_are_kept() -> None:
     refused = []
     for _ in range(200):
         losses = RNG.exponential(size=(11, 400)) / 400
-        found = champion.compare(losses[0] - losses[1:], np.full(10, 0.005), draws=400)
-        refused.append((found.beyond & (found.p < 0.05)).any())
+        _, is_beyond, p = champion.compare((losses[0] - losses[1:]).T, np.full(10, 0.005), draws=400)
+        refused.append((is_beyond & (p < 0.05)).any())
     assert np.mean(refused) < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 200)
 
 
 # Verdicts
 
 
-def verdict(ours: Array, *kept: Array, truth: Array, groups: Array | None = None) -> GateVerdict:
-    objective = Objective(Loss.SQUARED)
-    losses = [champion.losses(each, truth, objective) for each in (ours, *kept)]
-    versions = [ModelOutput(number, each) for number, each in enumerate(losses[1:], start=1)]
-    rows = ComparedRows(truth, groups, "rows" if groups is None else "group")
-    (found,), _ = champion.compare_losses(ModelOutput(None, losses[0]), versions, rows, objective, Gates())
+BY_HASH = SplitRule(rule="rows", test=0.2)
+
+
+def model(version: int | None, losses: Array, is_new: Array | bool = True) -> ModelAnswers:
+    """A model that loses so much on each row."""
+    return ModelAnswers(version, Answers(TRUTH, TRUTH, losses, TRUTH[:0]), is_new)
+
+
+def compare(ours: ModelAnswers, *versions: ModelAnswers, key: Array | None = None, rule: SplitRule = BY_HASH) -> Any:
+    """By squared losses of each row; ``key`` is that of the split."""
+    keys = (np.arange(len(ours.answers.truth)) if key is None else key).astype(np.uint64)
+    return champion.compare_losses(ours, versions, keys, rule, Objective(Loss.SQUARED), Gates())
+
+
+def verdict(*outputs: Array, truth: Array, groups: Array | None = None, loss: Loss = Loss.SQUARED) -> GateVerdict:
+    """By what models, first the candidate, say of the rows."""
+    name, objective = "prediction" if loss is Loss.SQUARED else "probabilities", Objective(loss)
+    ours, *kept = (
+        ModelAnswers(number or None, Answers.from_outputs({name: each}, truth, objective))
+        for number, each in enumerate(outputs)
+    )
+    rule = BY_HASH if groups is None else SplitRule(rule="group", test=0.2, column="g")
+    keys = (np.arange(len(truth)) if groups is None else groups).astype(np.uint64)
+    (found,), _ = champion.compare_losses(ours, kept, keys, rule, objective, Gates())
     return found
 
 
@@ -110,40 +128,30 @@ def test_few_rows_and_few_groups_decide_nothing_and_that_is_said() -> None:
 
 
 def test_fewer_than_five_blocks_of_time_decide_nothing_and_that_is_said() -> None:
-    worse, kept, objective = np.square(3 * ERRORS), np.square(ERRORS), Objective(Loss.SQUARED)
+    worse, kept = model(None, np.square(3 * ERRORS)), model(1, np.square(ERRORS))
+    rule = SplitRule(rule="time", test=0.2, column="day")
     for days, passes in ((4, True), (5, False)):
-        rows = ComparedRows(TRUTH, np.arange(1000) * days // 1000, "time")
-        (found,), _ = champion.compare_losses(
-            ModelOutput(None, worse), [ModelOutput(1, kept)], rows, objective, Gates()
-        )
+        (found,), _ = compare(worse, kept, key=np.arange(1000) * days // 1000, rule=rule)
         assert (found.passed, "of 4 blocks, fewer than the 5 that decide" in found.detail) == (passes, passes)
 
 
 def test_the_best_version_is_the_best_on_the_rows_that_all_have() -> None:
     """The second is worse than the first on every row; its own rows are those on which the candidate is worst."""
     ours = np.where(np.arange(1000) < 400, 10.0, 1.0)
-    good, worse = ModelOutput(1, ours * 0.5), ModelOutput(2, ours * 0.6, np.arange(1000) < 600)
-    found = champion.compare_losses(
-        ModelOutput(None, ours), [good, worse], ComparedRows(TRUTH, None), Objective(Loss.SQUARED), Gates()
-    )
-    assert found.best == 1
+    good, worse = model(1, ours * 0.5), model(2, ours * 0.6, np.arange(1000) < 600)
+    assert compare(model(None, ours), good, worse).best == 1
 
 
 def test_each_version_is_compared_on_the_rows_that_it_was_not_trained_on_and_the_others_are_counted() -> None:
     ours, good = np.square(1.2 * ERRORS), np.square(ERRORS)
-    rows, objective = ComparedRows(TRUTH, None), Objective(Loss.SQUARED)
     half, few = np.arange(1000) < 500, np.arange(1000) < 199
-    by_heart = [ModelOutput(1, np.where(known, 0, ours), ~known) for known in (half, ~few)]
-    found = [
-        champion.compare_losses(ModelOutput(None, ours), [each], rows, objective, Gates()).gates[0] for each in by_heart
-    ]
+    by_heart = [model(1, np.where(known, 0, ours), ~known) for known in (half, ~few)]
+    found = [compare(model(None, ours), each).gates[0] for each in by_heart]
     assert [(each.passed, each.verdict) for each in found] == [(True, "passed"), (True, "recorded")]
     assert found[0].value == pytest.approx(ours[500:].mean())
     assert "on 500 test rows (500 left out: it was trained on them)" in found[0].detail
     assert "on 199 test rows (801 left out: it was trained on them), fewer than the 200" in found[1].detail
-    (worse,), best = champion.compare_losses(
-        ModelOutput(None, ours), [*by_heart, ModelOutput(3, good, half)], rows, objective, Gates()
-    )
+    (worse,), best = compare(model(None, ours), *by_heart, model(3, good, half))
     assert (worse.passed, best) == (False, 3)
     assert (worse.value, worse.maximum) == pytest.approx((ours[:500].mean(), 1.01 * good[:500].mean() + 1e-3**2 / 2))
     assert "of version 3 on 500 test rows" in worse.detail
@@ -153,9 +161,9 @@ def test_each_version_is_compared_on_the_rows_that_it_was_not_trained_on_and_the
 def test_versions_that_are_equal_and_a_candidate_that_is_one_of_them_cost_nothing() -> None:
     kept = RNG.exponential(size=400) / 400
     ours = kept + RNG.normal(0.0001, 0.0005, 400)
-    alone = champion.compare((ours - kept)[None], np.zeros(1))
-    many = champion.compare(np.stack([ours - kept] * 50 + [ours - ours] * 50), np.zeros(100))
-    assert many.p.tolist() == [alone.p[0]] * 50 + [1.0] * 50
+    _, _, alone = champion.compare((ours - kept)[:, None], np.zeros(1))
+    _, _, many = champion.compare(np.stack([ours - kept] * 50 + [ours - ours] * 50, axis=1), np.zeros(100))
+    assert many.tolist() == [alone[0]] * 50 + [1.0] * 50
 
 
 def test_rows_of_one_group_are_no_evidence_of_their_own() -> None:
@@ -170,20 +178,12 @@ def test_rows_of_one_group_are_no_evidence_of_their_own() -> None:
 def test_log_loss_is_compared_by_probabilities() -> None:
     labels = RNG.integers(0, 2, 1000)
     sure, wrong = np.where(np.eye(2)[labels] > 0, 0.9, 0.1), np.where(np.eye(2)[labels] > 0, 0.8, 0.2)
-    objective = Objective(Loss.CROSS_ENTROPY)
-
-    def against_sure(ours: Array) -> GateVerdict:
-        ours, kept = (champion.losses(each, labels, objective) for each in (ours, sure))
-        rows = ComparedRows(labels, None)
-        (found,), _ = champion.compare_losses(ModelOutput(None, ours), [ModelOutput(1, kept)], rows, objective, Gates())
-        return found
-
-    found = against_sure(wrong)
+    found = verdict(wrong, sure, truth=labels, loss=Loss.CROSS_ENTROPY)
     assert not found.passed
     assert found.value == pytest.approx(-np.log(0.8))
     assert found.maximum == pytest.approx(0.005 - np.log(0.9))
     never = np.where(np.eye(2)[labels] > 0, 0.0, 1.0)
-    assert np.isfinite(against_sure(never).value)
+    assert np.isfinite(verdict(never, sure, truth=labels, loss=Loss.CROSS_ENTROPY).value)
 
 
 def test_probabilities_of_many_classes_become_losses_before_memory_holds_them_all(artifacts: Path) -> None:
@@ -192,12 +192,13 @@ def test_probabilities_of_many_classes_become_losses_before_memory_holds_them_al
     prepared = prepare(RNG.normal(size=(len(labels), 1)), labels, names)
     assert isinstance(prepared.recipe, Columns)
     weights = drawn_weights(prepared.recipe, len(names))
-    model = onnx_graph.write_model(weights, prepared.recipe, prepared.signature, {})
+    content = onnx_graph.write_model(weights, prepared.recipe, prepared.signature, {})
     rows = baselines.read_rows(prepared.test, prepared)
-    measure = champion.measuring(prepared, Training(defaults="data"))
+    objective, session = Objective(Loss.CROSS_ENTROPY), runtime.open_session(content, Device.CPU)
     tracemalloc.start()
     try:
-        found = measure(model, rows.features)
+        pieces = (rows.features[start : start + champion.PIECE] for start in range(0, len(rows.truth), champion.PIECE))
+        found = Answers.ask(session, pieces, rows.truth, objective).losses
         assert tracemalloc.get_traced_memory()[1] < 4 * len(rows.truth) * len(names), "the probabilities alone"
     finally:
         tracemalloc.stop()

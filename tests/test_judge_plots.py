@@ -18,7 +18,7 @@ from PIL import Image
 
 from tasks.data.recipe import Column, Columns, Target
 from tasks.judging import plots, task
-from tasks.judging.metrics import calibration_bins
+from tasks.judging.metrics import Answers, bin_by_confidence
 from tasks.machine import lettering
 from tasks.records import Epoch
 from tasks.serving.raw_units import Coefficient, list_coefficients
@@ -63,7 +63,7 @@ def points(axes: Axes) -> Any:
 @pytest.mark.parametrize(
     ("shown", "accuracy", "names"),
     [
-        (task.CURVES_OF_CLASSES, 0.8, ["train loss", "validation loss", "train accuracy", "test accuracy"]),
+        (task.CURVES_OF_LABELS, 0.8, ["train loss", "validation loss", "train accuracy", "test accuracy"]),
         (task.CURVES_OF_NUMBERS, None, ["train loss", "validation loss", "test loss"]),
     ],
 )
@@ -99,9 +99,9 @@ def test_the_confusion_matrix_has_the_true_classes_in_rows_and_every_count() -> 
 
 
 def test_of_more_classes_than_can_be_named_the_most_frequent_mistakes_are_told() -> None:
-    counts = np.diag(np.full(150, 8))
-    counts[7, 9], counts[140, 3] = 6, 4
-    left, right = plots.draw_confusion_matrix(counts, [f"class {number}" for number in range(150)]).axes
+    truth = np.repeat(np.arange(150), 8)
+    truth, answer = np.append(truth, [7] * 6 + [140] * 4), np.append(truth, [9] * 6 + [3] * 4)
+    left, right = plots.draw_mistakes(truth, answer, [f"class {number}" for number in range(150)]).axes
     assert texts(right.get_yticklabels()) == ["class 7 → class 9", "class 140 → class 3"]
     assert texts(right.texts) == ["6 of 14", "4 of 12"]
     assert sum(heights(left)) == 150
@@ -111,7 +111,8 @@ def test_the_reliability_diagram_has_the_bins_of_the_calibration_error_which_are
     """A confidence that is the edge of two bins is in the lower one."""
     confidence = np.append(RNG.uniform(0.1, 1, 3000), np.repeat([0.2, 0.4, 0.6, 1.0], 10))
     is_right = RNG.random(3040) < confidence**2
-    bins = calibration_bins(confidence, is_right)
+    truth = np.ones(3040, int)
+    bins = bin_by_confidence(Answers(truth, is_right.astype(int), truth, confidence))
     upper, lower = plots.draw_reliability(bins).axes
     accuracy, _ = sklearn.calibration.calibration_curve(is_right, confidence, n_bins=15)
     assert heights(upper) == [0, *map(pytest.approx, accuracy)], "no confidence is below a fifteenth"
@@ -140,19 +141,17 @@ def test_the_fit_has_learned_beside_true_parameters_and_residuals_beside_their_d
 def test_every_image_stands_whole_in_its_colours_under_its_labels_and_errors_are_red(shape: tuple[int, ...]) -> None:
     images = RNG.integers(0, 255, (11, *shape), np.uint8)
     predicted, true = [*"aabaaaaaaa", "a name of very many words"], [*"aaaaaaaaaaa"]
-    (axes,) = plots.draw_image_grid(images, predicted, true).axes
-    assert texts(axes.texts)[:3] == ["a\na", "a\na", "a\nb"]
-    assert [at for at, text in enumerate(axes.texts) if text.get_color() == plots.WRONG] == [2, 10]
-    assert max(len(line) for text in texts(axes.texts) for line in text.split("\n")) <= 16
-    mosaic = np.asarray(axes.images[0].get_array())
-    colours = images if len(shape) == 3 else images[..., None].repeat(3, axis=3)
-    for text, image in zip(axes.texts, colours, strict=True):
-        x, y = text.get_position()
-        top, left = int(y) + 1, int(x - shape[1] / 2)
-        np.testing.assert_array_equal(mosaic[top : top + shape[0], left : left + shape[1], :3], image)
-    assert np.count_nonzero(mosaic[..., 3]) == 11 * shape[0] * shape[1], "none over another, and nothing between"
-    unlabelled = plots.draw_image_grid(images, predicted, None).axes[0].texts
-    assert {(text.get_text(), text.get_color()) for text in unlabelled[:3]} == {("a", plots.INK), ("b", plots.INK)}
+    drawn = [axes for axes in plots.draw_image_grid(images, predicted, true).axes if axes.images]
+    titles = [axes.get_title() for axes in drawn]
+    assert titles[:3] == ["a\na", "a\na", "a\nb"]
+    assert [at for at, axes in enumerate(drawn) if axes.title.get_color() == plots.WRONG] == [2, 10]
+    assert max(len(line) for title in titles for line in title.split("\n")) <= 16
+    for axes, image in zip(drawn, images, strict=True):
+        np.testing.assert_array_equal(np.asarray(axes.images[0].get_array()), image)
+        assert axes.images[0].get_clim() == (0, 255)
+    unlabelled = plots.draw_image_grid(images, predicted, None).axes
+    found = [(axes.get_title(), axes.title.get_color()) for axes in unlabelled[:3]]
+    assert found == [("a", plots.INK), ("a", plots.INK), ("b", plots.INK)]
 
 
 def test_words_between_images_can_be_read_on_a_light_and_on_a_dark_page() -> None:
@@ -172,14 +171,14 @@ def test_weights_of_a_class_are_against_the_mean_of_all_on_one_scale_and_of_colo
     """Grey is what says nothing; of very many classes the first are drawn, and that is said."""
     red, blue = np.zeros((2, 2, 2, 3))
     red[0, 0, 0] = blue[0, 0, 2] = 1
-    (axes,) = plots.draw_class_weights(np.stack([red, blue]), ("red", "blue")).axes
-    mosaic = np.asarray(axes.images[0].get_array())
-    shown = mosaic[mosaic[..., 3] > 0][:, :3].tolist()
-    assert [each for each in shown if each != [127] * 3] == [[255, 127, 0], [0, 127, 255]]
+    drawn = plots.draw_class_weights(np.stack([red, blue]), ("red", "blue")).axes
+    corners = [np.asarray(axes.images[0].get_array())[0, 0].tolist() for axes in drawn[:2]]
+    assert corners == [[255, 127, 0], [0, 127, 255]]
+    assert np.asarray(drawn[0].images[0].get_array())[1, 1].tolist() == [127] * 3
     grey = plots.draw_class_weights(np.array([-1.0, 0, 3, *[0] * 297])[:, None, None] * np.ones((2, 2)), [*"abc"] * 100)
     assert "to ±3" in grey.get_suptitle()
     assert "the first 40 of 300 classes" in grey.get_suptitle()
-    assert texts(grey.axes[0].texts) == ([*"abc"] * 14)[:40]
+    assert [axes.get_title() for axes in grey.axes] == ([*"abc"] * 14)[:40]
 
 
 def test_coefficients_are_ordered_by_what_a_deviation_of_their_column_does() -> None:
@@ -266,7 +265,7 @@ def test_a_trend_has_a_mark_for_each_run_by_its_outcome_and_versions_where_they_
     ]  # fmt: skip
     trend = Trend("test loss", True, tuple(Point(f"2026-11-0{day}T04:05", *row) for day, row in enumerate(rows, 1)))
     made: list[Figure] = []
-    monkeypatch.setattr(plots, "png", made.append)
+    monkeypatch.setattr(plots, "render_png", made.append)
     plots.draw_trend(trend)
     (axes,) = made[0].axes
     found = lines(axes)
@@ -296,7 +295,7 @@ def test_no_word_is_cut_off_at_an_edge_and_names_in_any_letters_are_drawn_withou
     name: str, tmp_path: Path
 ) -> None:
     found = [Coefficient(name, 0.1 * at, at - 3) for at in range(20)]
-    unit = f"change of the log odds of {plots.short(name)} with"
+    unit = f"change of the log odds of {plots.shorten(name)} with"
     for at, figure in enumerate(
         [
             plots.draw_coefficients(found[:1], unit),
@@ -313,9 +312,10 @@ def test_no_word_is_cut_off_at_an_edge_and_names_in_any_letters_are_drawn_withou
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [60, 1000])
-def test_the_confusion_matrix_of_any_number_of_classes_fits_a_screen(tmp_path: Path, count: int) -> None:
+def test_the_mistakes_among_any_number_of_classes_fit_a_screen(tmp_path: Path, count: int) -> None:
     names = tuple(f"$class {number} with a name of {'very ' * 20}many words" for number in range(count))
-    figure = plots.draw_confusion_matrix(np.eye(count, dtype=int), names)
+    labels = np.arange(count)
+    figure = plots.draw_mistakes(labels, labels, names)
     with Image.open(plots.save(figure, tmp_path / "m.png").path) as image:
         assert max(image.size) < 3500
     assert not figure.axes[0].texts
@@ -340,7 +340,7 @@ def forgotten() -> Iterator[None]:
 @pytest.mark.usefixtures("forgotten")
 def test_letters_that_no_font_has_are_escaped_and_all_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lettering, "FAMILIES", ())
-    assert plots.short("City = 上海, São →") == r"City = \u4e0a\u6d77, São →"
+    assert plots.shorten("City = 上海, São →") == r"City = \u4e0a\u6d77, São →"
 
 
 @pytest.mark.usefixtures("forgotten")
@@ -349,7 +349,7 @@ def test_a_letter_is_taken_from_the_first_font_that_has_it(monkeypatch: pytest.M
     letter = chr(min(other.keys() - own.keys()))
     monkeypatch.setattr(lettering, "FAMILIES", ("STIXGeneral", "No Such Font"))
     figure = plots.draw_coefficients([Coefficient(letter, 1.0, 1.0)], letter)
-    assert plots.short(letter) == letter
+    assert plots.shorten(letter) == letter
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of matplotlib, that a glyph is missing
         figure.savefig(io.BytesIO())

@@ -54,7 +54,7 @@ def test_the_lower_bound_of_a_gain_holds_where_the_rows_of_each_of_few_days_are_
     for _ in range(400):
         gains = rng.normal(size=3)[days.astype(int)] + rng.normal(size=300)
         for at, each in enumerate((units, None)):
-            above[at] += resampling.lower_bound(gains, np.ones(300), each) > 0
+            above[at] += resampling.find_lower_bound(gains, np.ones(300), each) > 0
     assert above[0] / 400 < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
     assert above[1] / 400 > 0.2
 
@@ -73,7 +73,7 @@ def test_the_lower_bound_of_a_gain_holds_where_rows_of_a_time_split_are_alike() 
     units, weights = resampling.number_blocks(times), np.ones(2000)
     samples = [autocorrelated(rng, 2000) for _ in range(1000)]
     wrong, naive = (
-        np.mean([resampling.lower_bound(each, weights, known) > 0 for each in samples]) for known in (units, None)
+        np.mean([resampling.find_lower_bound(each, weights, known) > 0 for each in samples]) for known in (units, None)
     )
     assert wrong == pytest.approx(0.06, abs=0.025)
     assert naive > 0.12
@@ -87,9 +87,9 @@ def test_equal_models_of_a_time_split_are_refused_in_one_of_twenty_nights_at_mos
     refused, naive = 0, 0
     for _ in range(300):
         difference = autocorrelated(rng, 3000) / 3000
-        parts = np.bincount(units, weights=difference)[None]
-        refused += champion.compare(parts, np.zeros(1), draws=999).p[0] < 0.05
-        naive += champion.compare(difference[None], np.zeros(1), draws=999).p[0] < 0.05
+        parts = np.bincount(units, weights=difference)[:, None]
+        refused += champion.compare(parts, np.zeros(1), draws=999)[2][0] < 0.05
+        naive += champion.compare(difference[:, None], np.zeros(1), draws=999)[2][0] < 0.05
     assert refused / 300 < 0.06 + 2 * np.sqrt(0.05 * 0.95 / 300)
     assert naive / 300 > 0.1
 
@@ -98,7 +98,7 @@ def test_intervals_of_a_time_split_are_as_wide_as_its_autocorrelation_makes_them
     """The error of a mean of AR(1) with 0.5 is the root of 3 as large as that of independent rows."""
     rng, times = np.random.default_rng(3), np.arange(20_000.0)
     truth, residuals = rng.normal(size=20_000), np.sqrt(np.maximum(6 + autocorrelated(rng, 20_000), 0))
-    answers = Answers(truth, truth - residuals)
+    answers = Answers(truth, truth - residuals, residuals, truth[:0])
     wide, narrow = (
         np.ptp(metrics.measure(answers, units).intervals["loss"]) for units in (resampling.number_blocks(times), None)
     )
@@ -110,7 +110,7 @@ def test_each_period_of_a_time_split_has_blocks_of_its_own() -> None:
     days = np.sort(rng.integers(0, 300, 6000)) * 24 * 3_600_000_000.0
     shared = rng.normal(size=300)[np.unique(days, return_inverse=True)[1]]
     truth = rng.normal(size=6000)
-    answers = Answers(truth, truth + 1 + 0.3 * shared)
+    answers = Answers(truth, truth + 1 + 0.3 * shared, truth, truth[:0])
     by_day, by_row = (
         [np.ptp(each.intervals["rmse"]) for each in metrics.measure_by_period(answers, Moments(days, True), in_time=t)]
         for t in (True, False)

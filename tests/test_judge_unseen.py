@@ -57,9 +57,9 @@ def known(before: PreparedDataset, tonight: PreparedDataset) -> list[bool]:
 
 
 def found(before: PreparedDataset, tonight: PreparedDataset) -> list[bool]:
-    unseen = RowsOfToday(tonight).not_trained_on(before)
+    unseen = RowsOfToday(tonight).find_new_rows(before)
     assert not isinstance(unseen, str), unseen
-    return [False] * tonight.num_test if unseen is None else (~unseen).tolist()
+    return [False] * tonight.num_test if unseen is True else (~unseen).tolist()
 
 
 slow = pytest.mark.slow  # together seconds, and each is much like another
@@ -120,16 +120,16 @@ def test_copies_of_equal_rows_are_told_apart_by_their_number_while_they_are_spli
     keys = [baselines.read_rows(file, before).key for file in (before.train, tonight.test)]
     assert found(before, tonight) == np.isin(keys[1], keys[0]).tolist()
     in_time = prepared(sales(1000, distinct=False), tmp_path, before, **TIME, **NEW)
-    assert "by the number of the copy" in str(RowsOfToday(in_time).not_trained_on(before))
+    assert "by the number of the copy" in str(RowsOfToday(in_time).find_new_rows(before))
 
 
 def test_of_a_version_without_row_digests_nobody_knows(tmp_path: Path) -> None:
     before = prepared(sales(900), tmp_path, **TIME)
     assert before.rows is not None
     tonight = RowsOfToday(prepared(sales(1000), tmp_path, before, **TIME))
-    assert "has no row digests" in str(tonight.not_trained_on(before.model_copy(update={"rows": None})))
+    assert "has no row digests" in str(tonight.find_new_rows(before.model_copy(update={"rows": None})))
     before.rows.path.unlink()
-    assert "has no row digests" in str(tonight.not_trained_on(before))
+    assert "has no row digests" in str(tonight.find_new_rows(before))
 
 
 def test_of_folders_the_test_images_that_a_version_was_trained_on_are_known(tmp_path: Path) -> None:

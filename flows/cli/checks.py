@@ -91,9 +91,9 @@ def check_evaluation(parameters: EvaluateParameters) -> None:
     from tasks.judging import labelled
 
     manifest = reading.manifest(parameters.name, number)
-    recipe = labelled.table_recipe(manifest, parameters)
-    if parameters.data is not None and recipe:
-        _check_header(parameters.data, lambda names: labelled.require_columns(names, recipe, parameters))
+    schema = labelled.table_schema(manifest, parameters)
+    if parameters.data is not None and schema:
+        _check_header(parameters.data, lambda names: labelled.require_columns(names, schema, parameters))
     elif parameters.data is not None:
         labelled.find_images(parameters.data)
 

@@ -15,7 +15,7 @@ from tasks.errors import UsageError
 from tasks.parameters import EvaluateParameters
 
 if TYPE_CHECKING:
-    from tasks.judging.judged import Judged
+    from tasks.judging.evaluation_result import EvaluationResult
 
 
 @taking(EvaluateParameters)
@@ -38,7 +38,7 @@ def evaluate(document: dict[str, Any], as_json: bool, verbose: Verbose = False, 
         _show(judged)
 
 
-def _show(result: "Judged") -> None:
+def _show(result: "EvaluationResult") -> None:
     from flows.story import judgement, periods
 
     console = on_output()

@@ -41,7 +41,7 @@ def gates(verdicts: "Sequence[GateVerdict]") -> None:
     for title, justify in (("", "left"), ("gate", "left"), ("found", "right"), ("bound", "left")):
         table.add_column(title, justify=justify, no_wrap=title in ("gate", "found"))  # type: ignore[arg-type]
     for each in verdicts:
-        found = judged.found(each)
+        found = judged.format_value(each)
         if each.name in DROPS:
             found = f"{readable(abs(each.value))} {'less' if each.value >= 0 else 'more'}"
         table.add_row(marks[each.verdict], each.name, found, escape(printable(_bound(each))))

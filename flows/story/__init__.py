@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 from flows.story import judgement, pages, predicted, run_names
 from flows.story.blocks import escaped
 from flows.story.report import Outcome, reported
-from tasks.judging.judged import Judged
+from tasks.judging.evaluation_result import EvaluationResult
 from tasks.machine.telling import Event, tell
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
@@ -58,7 +58,7 @@ def told_of_prediction(result: Prediction) -> None:
     told_of_disk()
 
 
-def told_of_judgement(result: Judged) -> None:
+def told_of_judgement(result: EvaluationResult) -> None:
     """Tell what a kept version came to on labelled rows."""
     with _never_in_the_way():
         _show(f"{result.name}-judgement", judgement.page(result), "a kept version on labelled rows")

@@ -5,26 +5,26 @@ from collections.abc import Iterator
 from flows.story import periods
 from flows.story.blocks import said, table
 from flows.story.periods import WORDS
-from tasks.judging.judged import Judged
+from tasks.judging.evaluation_result import EvaluationResult
 from tasks.machine.words import counted, readable
 
 WORST = 10  # classes that are told
 Rows = list[tuple[str, ...]]
 
 
-def headline(result: Judged) -> str:
+def headline(result: EvaluationResult) -> str:
     """What was judged by what."""
     return f"{result.name} version {result.version} on {counted(result.rows, 'row')}"
 
 
-def in_words(result: Judged) -> tuple[str, str]:
+def in_words(result: EvaluationResult) -> tuple[str, str]:
     """For the run's name, and for its first tag: whether it is worse, and the figure by which it is known."""
     name, value = next(iter(result.metrics.items()))
     verdict = "worse" if result.worse else "as published"
     return f"{verdict}, {WORDS[name]} {readable(value)}", f"{readable(value)} {verdict}"
 
 
-def facts(result: Judged) -> Iterator[tuple[str, str]]:
+def facts(result: EvaluationResult) -> Iterator[tuple[str, str]]:
     """What was left out, and what must be known of the rows."""
     if result.unlabelled:
         yield "left out", f"{counted(result.unlabelled, 'row')} without a label"
@@ -44,7 +44,7 @@ def facts(result: Judged) -> Iterator[tuple[str, str]]:
         yield "worse", f"than at publication, beyond chance (95 %): {', '.join(WORDS[name] for name in result.worse)}"
 
 
-def figures(result: Judged) -> Rows:
+def figures(result: EvaluationResult) -> Rows:
     """Each figure with its interval, and at publication; of many classes those of the smallest recall."""
     rows: Rows = [
         (
@@ -61,7 +61,7 @@ def figures(result: Judged) -> Rows:
     return rows
 
 
-def page(result: Judged) -> str:
+def page(result: EvaluationResult) -> str:
     """The Markdown page."""
     head = ("", "now", "95 % interval", "at publication")
     of_data = table(("", ""), (tuple(map(said, row)) for row in facts(result)))

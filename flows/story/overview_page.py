@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from flows.story import overview_tables as tables
 from flows.story import overview_words as words
 from flows.story.blocks import Pictures, Section, said
-from tasks.judging.gates import found
+from tasks.judging.gates import format_value
 from tasks.store import overview
 from tasks.store.overview import Overview
 
@@ -116,6 +116,6 @@ def _last_runs(facts: Overview) -> Section:
     if judged and judged is not facts.runs[0]:
         lines.append(f"The last run that was judged, {words.moment(judged.date)}: {words.outcome(judged)}")
     refused = [gate for gate in (judged.gates if judged else ()) if not gate.passed]
-    lines += [f"{gate.name} {found(gate)}: {said(gate.detail)}" for gate in refused]
+    lines += [f"{gate.name} {format_value(gate)}: {said(gate.detail)}" for gate in refused]
     lines += [f"Evidence: `{said(judged.path)}`"] if judged and refused else []
     return Section("Last run", tuple(lines))

@@ -10,8 +10,8 @@ from flows.story import periods
 from flows.story.blocks import Bold, escaped, said, table
 from flows.story.report import RetrainReport
 from tasks.errors import GradmillError
-from tasks.judging.gates import found
-from tasks.judging.judged import Period
+from tasks.judging.evaluation_result import PeriodMetrics
+from tasks.judging.gates import format_value
 from tasks.machine.words import readable
 from tasks.records import GateVerdict
 from tasks.stage.live import embed_picture
@@ -49,7 +49,7 @@ def in_words(result: RetrainReport) -> tuple[str, str]:
     if result.outcome == "refused":
         gate, *others = [gate for gate in result.gates if not gate.passed]
         more = f" and {len(others)} more" if others else ""
-        return f"refused by {gate.name} {found(gate)}{more}", f"{found(gate)} refused"
+        return f"refused by {gate.name} {format_value(gate)}{more}", f"{format_value(gate)} refused"
     version = f" version {result.version}" if result.version else ""
     known = ("test_accuracy", "rmse", "test_loss")
     name, value = next((name, result.metrics[name]) for name in known if result.metrics.get(name) is not None)
@@ -68,7 +68,7 @@ def verdict(result: RetrainReport) -> str:
     word = "the champion before" if result.outcome == "published" else "the champion"
     of_before = [f"version {before.version}, {word}, when published"] if before else []
     gates = [
-        (gate.name, gate.verdict if gate.passed else Bold(gate.verdict), found(gate), *_required(gate))
+        (gate.name, gate.verdict if gate.passed else Bold(gate.verdict), format_value(gate), *_required(gate))
         for gate in result.gates
     ]
     seconds = [(stage, f"{seconds:.2f}") for stage, seconds in result.seconds.items()]
@@ -124,7 +124,7 @@ def _kept_from_the_champion(result: RetrainReport) -> Iterator[str]:
 
 
 def _by_period(documents: list[dict[str, Any]]) -> str:
-    found = [Period.model_validate(each) for each in documents]
+    found = [PeriodMetrics.model_validate(each) for each in documents]
     return "## By period\n\n" + table(periods.head(found[0]), periods.rows(found))
 
 

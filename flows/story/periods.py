@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 
-from tasks.judging.judged import Measured, Period
+from tasks.judging.evaluation_result import PeriodMetrics, RowMetrics
 from tasks.machine.words import readable
 
 WORDS = {"accuracy": "accuracy", "loss": "loss", "rmse": "RMSE", "r2": "R²"}
 
 
-def head(found: Measured) -> tuple[str, ...]:
+def head(found: RowMetrics) -> tuple[str, ...]:
     """The columns of ``rows``."""
     main, other = _told(found)
     return "period", "rows", WORDS[main], "95 % interval", WORDS[other]
 
 
-def rows(found: Sequence[Period]) -> list[tuple[str, ...]]:
+def rows(found: Sequence[PeriodMetrics]) -> list[tuple[str, ...]]:
     """Each period's figures."""
     return [
         (
@@ -34,5 +34,5 @@ def between(interval: tuple[float, float]) -> str:
     return " to ".join(map(readable, interval))
 
 
-def _told(found: Measured) -> tuple[str, str]:
+def _told(found: RowMetrics) -> tuple[str, str]:
     return ("accuracy", "loss") if "accuracy" in found.metrics else ("rmse", "r2")

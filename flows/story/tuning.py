@@ -7,7 +7,7 @@ from statistics import median
 from flows.story.blocks import said, table
 from flows.story.periods import between
 from tasks.judging import tuning_figures
-from tasks.judging.tuning_figures import word
+from tasks.judging.tuning_figures import name_setting
 from tasks.machine.words import counted, readable
 from tasks.stage.live import embed_picture
 from tasks.store import artifact_paths, atomic
@@ -60,7 +60,7 @@ def _use(name: str, tuned: Tuned) -> str:
 def _beside(tuned: Tuned) -> Rows:
     """Each setting, and the loss of both."""
     found, before = tuned.settings, tuned.default_settings
-    rows: Rows = [(word(field), _value(found[field]), _value(before.get(field, "by rule"))) for field in found]
+    rows: Rows = [(name_setting(field), _value(found[field]), _value(before.get(field, "by rule"))) for field in found]
     losses = tuned.validation_losses, tuned.default_losses
     seeds = max(map(len, losses))
     means = [mean_interval(each) if each else None for each in losses]
@@ -101,7 +101,7 @@ def _best(trials: Sequence[Trial], found: int | None) -> str:
         )
         for trial in told[:BEST]
     ]
-    return table(("trial", "validation loss", *map(word, fields), "seconds", ""), rows)
+    return table(("trial", "validation loss", *map(name_setting, fields), "seconds", ""), rows)
 
 
 def _ending(trial: Trial) -> str:

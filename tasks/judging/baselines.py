@@ -3,9 +3,11 @@
 Nothing here needs a trained model or torch, so that ``inspect`` shows both losses before anything is trained.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, Self
+from functools import partial
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -14,26 +16,25 @@ from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, Arrays, hold_out
 from tasks.data.recipe import Columns, Pixels, Recipe, SplitRule, Target
 from tasks.data.schema import ImageSchema, Schema
 from tasks.judging import gates
-from tasks.judging.objective import HUBER_BETA, Objective, balancing
-from tasks.judging.resampling import CONFIDENCE, lower_bound, number_units
+from tasks.judging.objective import HUBER_BETA, Objective, find_target
+from tasks.judging.resampling import CONFIDENCE, find_lower_bound, number_units
 from tasks.machine.arrays import Array
 from tasks.machine.words import counted, readable
 from tasks.parameters import Gates, Loss
 from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import raw_units
-from tasks.serving.task import TASKS
+from tasks.serving.task import TASKS, TaskName
 from tasks.store.record import FileRef
 
 MAX_ROWS = 100_000  # of a table that the fit sees
-MAX_VALUES = 40_000_000  # of their standardised numbers, and of their scores: bounds memory
 MAX_IMAGES = 10_000  # that the fit sees
+MAX_VALUES = 40_000_000  # of their standardised numbers or pixels, and of their scores: bounds memory
 MAX_PRODUCTS = 4e9  # images times inputs times classes; beyond, nothing is fitted
 CLOSED_FORM_WIDTH = 2_500  # weights up to which a Gram matrix is decomposed in seconds
 COLLINEAR = 1e-5  # singular values smaller than this share of the largest count as none
 TOLERANCE = 1e-4  # of the gradient's norm at zero weights
 MAX_ITERATIONS, MAX_IMAGE_ITERATIONS = 2_000, 100
-PIXELS = 2**21  # that are multiplied at a time: 8 MB
-SCORES, ROWS = 2**21, 2**16  # of test rows that are in memory at a time
+VALUES, ROWS = 2**21, 2**16  # of test rows that are in memory at a time
 NATS = 0.002  # that a classifier may lack beside its share of the attainable gain
 FEW_IMAGES = 10_000  # of training: fewer may be learned by heart, which a penalty prevents
 OF_FEW_IMAGES = "; of few pictures it may be for want of a penalty: try --weight-decay auto, or such as 0.1"
@@ -46,20 +47,10 @@ class KeyedRows(NamedTuple):
     truth: Array
     key: Array  # (n,) uint64, of the split: equal for the rows of a group, and for equal rows
 
-    def first(self, count: int, in_time: bool) -> Self:
-        """At most ``count`` rows: the first by their key, or in time, where the oldest are no sample, evenly spread."""
-        if len(self.truth) <= count:
-            return self
-        chosen = self.places_of_first(count)
-        if in_time:
-            chosen = np.linspace(0, len(self.truth) - 1, count).astype(np.int64)
-        return type(self)(*(array[chosen] for array in self))
-
-    def places_of_first(self, count: int) -> Array:
-        """Where at most ``count`` rows are, the first by their key, in order."""
-        if len(self.truth) <= count:
-            return np.arange(len(self.truth))
-        return np.sort(np.argpartition(self.key, count)[:count])
+    @classmethod
+    def of_arrays(cls, arrays: Arrays, recipe: Recipe, task: TaskName) -> Self:
+        """By the names that they have in a file."""
+        return cls(arrays[recipe.input.name], arrays[TASKS[task].target], arrays[SPLIT_KEY])
 
 
 def read_rows(file: FileRef, prepared: PreparedDataset) -> KeyedRows:
@@ -68,236 +59,168 @@ def read_rows(file: FileRef, prepared: PreparedDataset) -> KeyedRows:
     Raises:
         DataError: the file is missing or has changed since it was prepared.
     """
-    return _keyed(read_arrays(file, PREPARE_ANEW), prepared.recipe, TASKS[prepared.task].target)
+    return KeyedRows.of_arrays(read_arrays(file, PREPARE_ANEW), prepared.recipe, prepared.task)
 
 
-def _keyed(arrays: Arrays, recipe: Recipe, target: str) -> KeyedRows:
-    return KeyedRows(arrays[recipe.input.name], arrays[target], arrays[SPLIT_KEY])
+def choose_rows(keys: Array, most: int, in_time: bool, held_out: float = 0.0) -> Array:
+    """Where at most so many rows are, in order, of those that a candidate has not ``held_out``.
+
+    They are the first by their keys, or in time, where the oldest are no sample, evenly spread.
+    """
+    places = np.flatnonzero(~hold_out(keys, held_out)) if held_out else np.arange(len(keys))
+    if len(places) <= most:
+        return places
+    if in_time:
+        return places[np.linspace(0, len(places) - 1, most).astype(np.int64)]
+    return np.sort(places[np.argpartition(keys[places], most)[:most]])
 
 
-# What weights are multiplied with
-
-
-class Inputs(Protocol):
-    """Some training rows ``(n, inputs)``, in whatever form they are kept."""
-
-    @property
-    def num_inputs(self) -> int:
-        """Weights for each output but its bias."""
-
-    def scores(self, weights: Array) -> Array:
-        """Of ``weights`` ``(inputs + 1, outputs)``, of which the last are the bias: ``(n, outputs)`` float64."""
-
-    def transposed(self, rows: Array) -> Array:
-        """The inputs, and a last one of ones, times ``rows`` ``(n, outputs)``: ``(inputs + 1, outputs)`` float64."""
+# What weights are multiplied with: some training rows, with a last input of ones
 
 
 @dataclass(frozen=True)
-class TableInputs:
-    """Standardised numbers ``(n, numbers)`` and a sparse indicator of each slot of a category."""
+class Inputs:
+    """Standardised numbers ``(n, numbers)``, or pixels, and a sparse indicator of each slot of a category."""
 
     numbers: Array
     indicators: Any  # scipy.sparse.csr_array (n, slots)
 
     @classmethod
-    def encode(cls, features: Array, recipe: Columns) -> Self:
+    def encode_table(cls, features: Array, recipe: Columns) -> Self:
         """Of raw rows ``(n, columns)``; what is missing is the mean, and a code without a slot has no indicator."""
+        import scipy.sparse  # here, as below: the book's own data need none of it
+
         columns = [recipe.columns[at] for at in recipe.numbers]
         numbers = features[:, list(recipe.numbers)].astype(np.float64)
         numbers -= np.array([column.mean or 0.0 for column in columns])
         numbers /= np.array([column.scale for column in columns])
-        return cls(np.nan_to_num(numbers, copy=False, nan=0.0), _indicate_levels(features, recipe))
+        blocks = [scipy.sparse.csr_array((len(features), 0))]
+        for at, codes in zip(recipe.categories, raw_units.encode_levels(features, recipe).T, strict=True):
+            column = recipe.columns[at]
+            slots = column.slots()[codes]
+            (known,) = np.nonzero(slots >= 0)
+            places, shape = (known, slots[known]), (len(features), column.num_slots)
+            blocks.append(scipy.sparse.csr_array((np.ones(len(known)), places), shape))
+        return cls(np.nan_to_num(numbers, copy=False, nan=0.0), scipy.sparse.hstack(blocks, format="csr"))
 
     @property
     def num_inputs(self) -> int:
-        """Numbers and slots."""
+        """Weights for each output but its bias: those of numbers and slots."""
         return int(self.numbers.shape[1] + self.indicators.shape[1])
 
     def scores(self, weights: Array) -> Array:
-        """As ``Inputs`` says."""
+        """Of ``weights`` ``(inputs + 1, outputs)``, of which the last are the bias: ``(n, outputs)`` float64."""
         count = self.numbers.shape[1]
         return np.asarray(self.numbers @ weights[:count] + self.indicators @ weights[count:-1] + weights[-1])
 
     def transposed(self, rows: Array) -> Array:
-        """As ``Inputs`` says."""
+        """The inputs times ``rows`` ``(n, outputs)``: ``(inputs + 1, outputs)`` float64."""
         return np.concatenate([self.numbers.T @ rows, self.indicators.T @ rows, rows.sum(axis=0, keepdims=True)])
 
-    def covariance(self) -> tuple[Array, Array]:
-        """The covariance of all inputs ``(inputs, inputs)`` and their mean."""
+    def solve(self, truth: Array, weight_decay: float) -> Array:
+        """The least squares of minimum norm by the covariance's eigenvalues; norm and penalty leave the bias out."""
         mixed, counts = self.indicators.T @ self.numbers, (self.indicators.T @ self.indicators).toarray()
-        products = np.block([[self.numbers.T @ self.numbers, mixed.T], [mixed, counts]])
-        mean = self.transposed(np.ones((len(self.numbers), 1)))[:-1, 0] / len(self.numbers)
-        return products / len(self.numbers) - np.outer(mean, mean), mean
-
-
-def _indicate_levels(features: Array, recipe: Columns) -> Any:
-    """A sparse 1 in the slot of every category's code that has one."""
-    import scipy.sparse  # here, as in the functions below: the book's own data need none of it
-
-    rows, slots, start = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
-    for at, codes in zip(recipe.categories, raw_units.encode_levels(features, recipe).T, strict=True):
-        column = recipe.columns[at]
-        found = column.slots()[codes]
-        (known,) = np.nonzero(found >= 0)
-        rows.append(known)
-        slots.append(found[known] + start)
-        start += column.num_slots
-    places = np.concatenate(rows), np.concatenate(slots)
-    return scipy.sparse.coo_array((np.ones(len(places[0])), places), shape=(len(features), start)).tocsr()
-
-
-@dataclass(frozen=True)
-class ImageInputs:
-    """Some images ``images[rows]`` ``(n, …)`` uint8, which are never float32 all at once."""
-
-    images: Array
-    rows: Array
-    scale: float  # of a pixel
-
-    @property
-    def num_inputs(self) -> int:
-        """Pixels, channels counted."""
-        return int(np.prod(self.images.shape[1:]))
-
-    def scores(self, weights: Array) -> Array:
-        """As ``Inputs`` says."""
-        scaled = (weights[:-1] * self.scale).astype(np.float32)
-        found = [pixels @ scaled for _, pixels in self._pieces()]
-        return np.asarray(np.concatenate(found).astype(np.float64) + weights[-1])
-
-    def transposed(self, rows: Array) -> Array:
-        """As ``Inputs`` says."""
-        total = np.zeros((self.num_inputs + 1, rows.shape[1]))
-        for piece, pixels in self._pieces():
-            total[:-1] += pixels.T @ (rows[piece] * self.scale).astype(np.float32)
-        total[-1] = rows.sum(axis=0)
-        return total
-
-    def _pieces(self) -> Iterator[tuple[slice, Array]]:
-        size = max(1, PIXELS // self.num_inputs)
-        for start in range(0, len(self.rows), size):
-            chosen = self.rows[start : start + size]
-            yield slice(start, start + size), self.images[chosen].reshape(len(chosen), -1).astype(np.float32)
+        products = np.block([[self.numbers.T @ self.numbers, mixed.T], [mixed, counts]]) / len(truth)
+        rows, centre = truth[:, None], truth.mean()
+        mean, gains = (self.transposed(each)[:-1] / len(truth) for each in (np.ones_like(rows), rows - centre))
+        values, vectors = np.linalg.eigh(products - mean @ mean.T)
+        kept = values > COLLINEAR**2 * values.max(initial=0.0)
+        weights = vectors[:, kept] @ (vectors[:, kept].T @ gains / (values[kept] + weight_decay)[:, None])
+        return np.concatenate([weights, centre - mean.T @ weights])
 
 
 # The fit that no training beats
 
 
 class ConvergedFit(NamedTuple):
-    """Weights as ``records.TrainedModel`` has them, in float64."""
+    """Weights as ``records.TrainedModel`` has them, in float64, and the scores ``(n, outputs)`` of raw rows by them."""
 
     weights: dict[str, Array]
+    score: Callable[[Array], Array]
     num_rows: int
     gradient: float  # its norm as a share of that at zero weights
 
     @property
-    def described(self) -> str:
+    def words(self) -> str:
         """What it is, said as it is."""
+        rows = f"fit to {counted(self.num_rows, 'row')}"
         if self.gradient <= TOLERANCE:
-            return f"converged fit to {counted(self.num_rows, 'row')}"
-        return (
-            f"fit to {counted(self.num_rows, 'row')} that has not converged (gradient {self.gradient:.1g} of the first)"
-        )
+            return f"converged {rows}"
+        return f"{rows} that has not converged (gradient {self.gradient:.1g} of the first)"
+
+
+def fit_rows(
+    features: Array, truth: Array, recipe: Recipe, num_outputs: int, objective: Objective
+) -> ConvergedFit | None:
+    """Minimise ``objective`` over raw training rows ``(n, …)``, and labels or a raw target ``(n,)``.
+
+    None where images are so many and so large that it would take minutes; to them iterations are few: those that are
+    fitted to the end are often told worse.
+    """
+    if isinstance(recipe, Columns):
+        return fit_table(features, truth, recipe, num_outputs, objective)
+    import scipy.sparse
+
+    if features.size * num_outputs > MAX_PRODUCTS:
+        return None
+    inputs = Inputs(features.reshape(len(features), -1) * recipe.scale, scipy.sparse.csr_array((len(features), 0)))
+    weights, gradient = _minimise(inputs, truth, num_outputs, objective, MAX_IMAGE_ITERATIONS)
+
+    def score(images: Array) -> Array:
+        return np.asarray(images.reshape(len(images), -1) * recipe.scale @ weights[:-1] + weights[-1])
+
+    return ConvergedFit({"W": weights[:-1], "b": weights[-1]}, score, len(truth), gradient)
 
 
 def fit_table(features: Array, truth: Array, recipe: Columns, num_outputs: int, objective: Objective) -> ConvergedFit:
-    """Minimise ``objective`` over training rows: raw ``(n, columns)``, and labels or a raw target ``(n,)``.
-
-    Of minimum norm where the loss is squared and columns are collinear: in closed form where the matrix is small, else
-    by conjugate gradients. Another loss by L-BFGS.
-    """
-    inputs = TableInputs.encode(features, recipe)
+    """The same of a table's rows ``(n, columns)``."""
+    inputs = Inputs.encode_table(features, recipe)
     if not objective.is_of_classes and recipe.target:
         truth = (truth - recipe.target.mean) / recipe.target.scale
     weights, gradient = _minimise(inputs, truth, num_outputs, replace(objective, scale=1.0), MAX_ITERATIONS)
     count = inputs.numbers.shape[1]
     named = {"W": weights[:count], "effects": weights[count:-1], "b": weights[-1]}
-    return ConvergedFit(named, len(truth), gradient)
-
-
-def fit_images(
-    images: Array, truth: Array, rows: Array, scale: float, num_outputs: int, objective: Objective
-) -> ConvergedFit | None:
-    """The same over ``rows`` of training images; None where it would take minutes.
-
-    Iterations are few: images that are fitted to the end are often told worse.
-    """
-    inputs = ImageInputs(images, rows, scale)
-    if len(rows) * inputs.num_inputs * num_outputs > MAX_PRODUCTS:
-        return None
-    weights, gradient = _minimise(inputs, truth[rows], num_outputs, objective, MAX_IMAGE_ITERATIONS)
-    return ConvergedFit({"W": weights[:-1], "b": weights[-1]}, len(rows), gradient)
+    folded = raw_units.fold_weights(named, recipe, np.float64)
+    return ConvergedFit(named, partial(raw_units.score_rows, folded, recipe), len(truth), gradient)
 
 
 def _minimise(
     inputs: Inputs, truth: Array, num_outputs: int, objective: Objective, max_iterations: int
 ) -> tuple[Array, float]:
-    """Weights ``(inputs + 1, outputs)``, and what is left of the gradient's norm at zero weights."""
-    start = np.zeros((inputs.num_inputs + 1, num_outputs))
-    if objective.loss is Loss.SQUARED and isinstance(inputs, TableInputs):
-        solve = _solve_closed_form if inputs.num_inputs <= CLOSED_FORM_WIDTH else _solve_by_conjugate_gradients
-        weights = solve(inputs, truth, objective)
-    else:
-        weights = _descend(start, inputs, truth, objective, max_iterations)
-    left, slope = (np.linalg.norm(_evaluate(each, inputs, truth, objective)[1]) for each in (weights, start))
-    return weights, float(left / slope) if slope else 0.0
+    """Weights ``(inputs + 1, outputs)``, and what is left of the gradient's norm at zero weights.
 
-
-def _evaluate(weights: Array, inputs: Inputs, truth: Array, objective: Objective) -> tuple[float, Array]:
-    """The objective and its gradient."""
-    loss, slopes = objective.mean_and_gradient(inputs.scores(weights), truth)
-    gradient = inputs.transposed(slopes)
-    gradient[:-1] += objective.weight_decay * weights[:-1]
-    return loss + objective.penalty({"": weights[:-1]}), gradient
-
-
-def _solve_closed_form(inputs: TableInputs, truth: Array, objective: Objective) -> Array:
-    """The least squares, by the covariance's eigenvalues; the bias takes no part in norm and penalty."""
-    covariance, mean = inputs.covariance()
-    values, vectors = np.linalg.eigh(covariance)
-    rows, centre = truth[:, None], truth.mean()
-    products = inputs.transposed(rows - centre)[:-1] / len(rows)
-    kept = values > COLLINEAR**2 * values.max(initial=0.0)
-    weights = vectors[:, kept] @ (vectors[:, kept].T @ products / (values[kept] + objective.weight_decay)[:, None])
-    return np.concatenate([weights, centre - mean @ weights[None]])
-
-
-def _solve_by_conjugate_gradients(inputs: TableInputs, truth: Array, objective: Objective) -> Array:
-    """The least squares by conjugate gradients, whose residual is the objective's gradient; the bias is set apart."""
-    from scipy.sparse.linalg import LinearOperator, cg
-
-    rows, centre = truth[:, None], truth.mean()
-
-    def scores(weights: Array) -> Array:
-        return inputs.scores(np.append(weights, 0.0)[:, None])
-
-    def slopes(weights: Array) -> Array:
-        found = scores(weights)
-        return inputs.transposed(found - found.mean())[:-1, 0] / len(rows) + objective.weight_decay * weights
-
-    products = inputs.transposed(rows - centre)[:-1, 0] / len(rows)
-    operator = LinearOperator((inputs.num_inputs, inputs.num_inputs), matvec=slopes, dtype=np.float64)
-    weights, _ = cg(operator, products, rtol=TOLERANCE / 2, maxiter=MAX_ITERATIONS)
-    return np.append(weights, centre - scores(weights).mean())[:, None]
-
-
-def _descend(start: Array, inputs: Inputs, truth: Array, objective: Objective, max_iterations: int) -> Array:
-    """L-BFGS from ``start`` until the gradient's norm is at most ``TOLERANCE`` of what it is there; shaped like it."""
+    Of a squared loss, and a matrix that is small, in closed form; else by L-BFGS until that is ``TOLERANCE``.
+    """
     import scipy.optimize
 
-    shape, slope = start.shape, float(np.linalg.norm(_evaluate(start, inputs, truth, objective)[1]))
+    shape = inputs.num_inputs + 1, num_outputs
 
-    def value(flat: Array) -> tuple[float, Array]:
-        loss, gradient = _evaluate(flat.reshape(shape), inputs, truth, objective)
-        return loss, gradient.ravel()
+    def evaluate(flat: Array) -> tuple[float, Array]:
+        weights = flat.reshape(shape)
+        loss, slopes = objective.mean_and_gradient(inputs.scores(weights), truth)
+        gradient = inputs.transposed(slopes)
+        gradient[:-1] += objective.weight_decay * weights[:-1]
+        return loss + objective.penalty({"": weights[:-1]}), gradient.ravel()
 
-    gtol = TOLERANCE * slope / np.sqrt(start.size)
-    options = {"gtol": gtol, "ftol": 0.0, "maxiter": max_iterations, "maxcor": 20}
-    found = scipy.optimize.minimize(value, start.ravel(), jac=True, method="L-BFGS-B", options=options)
-    return np.asarray(found.x.reshape(shape))
+    start = np.zeros(shape[0] * num_outputs)
+    slope = float(np.linalg.norm(evaluate(start)[1]))
+    if objective.loss is Loss.SQUARED and inputs.num_inputs <= CLOSED_FORM_WIDTH:
+        found = inputs.solve(truth, objective.weight_decay).ravel()
+    else:
+        options = {
+            "gtol": TOLERANCE * slope / np.sqrt(start.size),
+            "ftol": 0.0,
+            "maxiter": max_iterations,
+            "maxcor": 20,
+        }
+        found = scipy.optimize.minimize(evaluate, start, jac=True, method="L-BFGS-B", options=options).x
+    left = float(np.linalg.norm(evaluate(found)[1]))
+    return found.reshape(shape), left / slope if slope else 0.0
 
 
-def best_constant(truth: Array, target: Target | None, class_counts: tuple[int, ...], objective: Objective) -> Array:
+def find_best_constant(
+    truth: Array, target: Target | None, class_counts: tuple[int, ...], objective: Objective
+) -> Array:
     """The scores ``(outputs,)`` that are best for every row alike: frequencies, mean, or the Huber loss's middle."""
     if objective.is_of_classes:
         counts = np.array(class_counts, np.float64) * np.array(objective.class_weights or 1.0)
@@ -334,16 +257,14 @@ class Baselines:
     def of_dataset(cls, prepared: PreparedDataset, objective: Objective, held_out: float = 0.0) -> Self:
         """Fit both to the training rows, and measure them on the test rows.
 
-        Of few rows of a table a share that a candidate ``held_out`` is left out here, too: it could not learn from it.
+        A share that a candidate ``held_out`` is left out here, too: it could not learn from it.
 
         Raises:
             DataError: a split is missing or has changed since it was prepared.
         """
         train, test = (read_rows(file, prepared) for file in (prepared.train, prepared.test))
-        is_small = isinstance(prepared.recipe, Columns) and len(train.truth) <= 10 * MAX_ROWS
-        if held_out and is_small and prepared.validation is None:
-            train = KeyedRows(*(array[~hold_out(train.key, held_out)] for array in train))
-        return cls.of_rows(train, test, prepared.recipe, prepared.class_counts, objective, prepared.split)
+        held_out = 0.0 if prepared.validation else held_out
+        return cls.of_rows(train, test, prepared.recipe, prepared.class_counts, objective, prepared.split, held_out)
 
     @classmethod
     def of_rows(
@@ -354,25 +275,27 @@ class Baselines:
         class_counts: tuple[int, ...],
         objective: Objective,
         rule: SplitRule | None,
+        held_out: float = 0.0,
     ) -> Self:
         """The same of rows in memory; ``class_counts`` are of training rows, none of a regression."""
-        num_outputs, is_of_images = len(class_counts) or 1, isinstance(recipe, Pixels)
-        fit: ConvergedFit | None
-        target = None
-        if isinstance(recipe, Pixels):
-            some = train.features, train.truth, train.places_of_first(MAX_IMAGES)
-            fit = fit_images(*some, recipe.scale, num_outputs, objective)
-        else:
-            most = min(MAX_ROWS, MAX_VALUES // max(len(recipe.numbers), num_outputs))
-            train, target = train.first(most, rule is not None and rule.rule == "time"), recipe.target
-            fit = fit_table(train.features, train.truth, recipe, num_outputs, objective)
-        constant = best_constant(train.truth, target, class_counts, objective)
+        num_outputs, in_time = len(class_counts) or 1, bool(rule and rule.rule == "time")
+        is_of_images, width = isinstance(recipe, Pixels), max(math.prod(recipe.input.shape), num_outputs)
+        most = min(MAX_IMAGES if is_of_images else MAX_ROWS, MAX_VALUES // width)
+        places = choose_rows(train.key, most, in_time, held_out)
+        features, truth = train.features[places], train.truth[places]
+        fit = fit_rows(features, truth, recipe, num_outputs, objective)
+        constant = find_best_constant(truth, find_target(recipe), class_counts, objective)
+
+        def find_losses(score: Callable[[Array], Array]) -> Array:
+            blocks = split_rows(len(test.truth), width)
+            return np.concatenate([objective.losses(score(test.features[each]), test.truth[each]) for each in blocks])
+
         return cls(
             objective=objective,
             row_weights=objective.row_weights(test.truth),
             units=number_units(test.key, rule),
-            constant=_losses(lambda rows: np.broadcast_to(constant, (len(rows), num_outputs)), test, objective),
-            fitted=None if fit is None else _losses(_scoring(fit, recipe), test, objective),
+            constant=find_losses(lambda rows: np.broadcast_to(constant, (len(rows), num_outputs))),
+            fitted=None if fit is None else find_losses(fit.score),
             fit=fit,
             is_bound=not is_of_images,
             advice=OF_FEW_IMAGES if is_of_images and len(train.truth) < FEW_IMAGES else "",
@@ -394,7 +317,7 @@ class Baselines:
 
     def _against_constant(self, losses: Array, bounds: Gates) -> GateVerdict:
         ours, trivial = self.mean(losses), self.mean(self.constant)
-        gain = lower_bound(self.constant - losses, self.row_weights, self.units)
+        gain = find_lower_bound(self.constant - losses, self.row_weights, self.units)
         says_something = bool(np.isfinite(gain))
         value = (
             f"lower {CONFIDENCE:.0%} bound of the gain"
@@ -412,42 +335,23 @@ class Baselines:
         if self.fitted is None or self.fit is None:
             return ()
         best, trivial = self.mean(self.fitted), self.mean(self.constant)
-        fitted = f"{readable(best)} of the {self.fit.described}"
-        if not self.is_bound:
-            return (gates.judge("reference", ours, detail=fitted),)
-        if not trivial > best:
-            nothing = f"{fitted}, which gains nothing over the {readable(trivial)} of the best constant"
-            return (gates.judge("reference", ours, detail=nothing),)
-        share = bounds.min_reference_gain
-        least, of_error = share * (trivial - best), self.objective.loss_of
-        tolerance = NATS if self.objective.is_of_classes else of_error(bounds.max_standardised_error)
-        detail = (
-            f"{readable(trivial)} of the best constant, less {share:.0%} of what the {fitted} gains, "
-            f"plus {readable(tolerance, 2)}"
-        )
-        return (gates.judge("reference", ours, maximum=trivial - least + tolerance, detail=detail),)
+        maximum, detail = None, f"{readable(best)} of the {self.fit.words}"
+        if self.is_bound and trivial > best:
+            share, tolerance = bounds.min_reference_gain, NATS
+            if not self.objective.is_of_classes:
+                tolerance = self.objective.loss_of(bounds.max_standardised_error)
+            maximum = trivial - share * (trivial - best) + tolerance
+            gain = f"less {share:.0%} of what the {detail} gains, plus {readable(tolerance, 2)}"
+            detail = f"{readable(trivial)} of the best constant, {gain}"
+        elif self.is_bound:
+            detail += f", which gains nothing over the {readable(trivial)} of the best constant"
+        return (gates.judge("reference", ours, maximum=maximum, detail=detail),)
 
 
-def blocks_of_rows(num_rows: int, num_outputs: int) -> Iterator[slice]:
-    """Some rows at a time, so that their scores take little memory however many classes there are."""
-    size = max(1, min(ROWS, SCORES // num_outputs))
+def split_rows(num_rows: int, width: int) -> Iterator[slice]:
+    """Some rows at a time, so that their inputs and scores, ``width`` a row, take little memory."""
+    size = max(1, min(ROWS, VALUES // width))
     return (slice(start, start + size) for start in range(0, num_rows, size))
-
-
-def _losses(score: Callable[[Array], Array], rows: KeyedRows, objective: Objective) -> Array:
-    """The loss of each row ``(n,)``."""
-    num_outputs = score(rows.features[:1]).shape[1]
-    blocks = blocks_of_rows(len(rows.truth), num_outputs)
-    return np.concatenate([objective.losses(score(rows.features[each]), rows.truth[each]) for each in blocks])
-
-
-def _scoring(fit: ConvergedFit, recipe: Recipe) -> Callable[[Array], Array]:
-    """What makes scores ``(n, outputs)`` of raw rows."""
-    if isinstance(recipe, Columns):
-        folded, columns = raw_units.fold_weights(fit.weights, recipe, np.float64), recipe
-        return lambda rows: raw_units.score_rows(folded, columns, rows)
-    weights, scale = np.concatenate([fit.weights["W"], fit.weights["b"][np.newaxis]]), recipe.scale
-    return lambda rows: ImageInputs(rows, np.arange(len(rows)), scale).scores(weights)
 
 
 # Before anything is trained
@@ -469,20 +373,17 @@ def expected_losses(
     many and so large that nothing is fitted to them there is the first loss alone; none where they have a class
     that no training row has.
     """
-    recipe: Recipe = (
-        schema.recipe
-        if isinstance(schema, ImageSchema)
-        else statistics.fit_recipe(schema.columns, schema.target, train, has_missing)
-    )
-    target = TASKS[schema.task].target
-    if schema.class_names:
-        counts = tuple(np.bincount(train[target], minlength=len(schema.class_names)).tolist())
-        if not np.isin(validation[target], np.flatnonzero(counts)).all():  # a class that came late: no fit knows it
-            return {}
-        decay = 1 / num_train if weight_decay is None else weight_decay
-        objective = Objective(Loss.CROSS_ENTROPY, decay, balancing(counts) if class_weight == "balanced" else ())
+    recipe: Recipe
+    if isinstance(schema, ImageSchema):
+        recipe = schema.recipe
     else:
-        counts, known = (), recipe.target if isinstance(recipe, Columns) else None
-        objective = Objective(Loss.SQUARED, weight_decay or 0.0, scale=known.scale if known else 1.0)
-    fitted, measured = (_keyed(each, recipe, target) for each in (train, validation))
+        recipe = statistics.fit_recipe(schema.columns, schema.target, train, has_missing)
+    fitted, measured = (KeyedRows.of_arrays(each, recipe, schema.task) for each in (train, validation))
+    counts: tuple[int, ...] = ()
+    if schema.class_names:
+        counts = tuple(np.bincount(fitted.truth, minlength=len(schema.class_names)).tolist())
+        if not np.isin(measured.truth, np.flatnonzero(counts)).all():  # a class that came late: no fit knows it
+            return {}
+    loss = Loss.CROSS_ENTROPY if counts else Loss.SQUARED
+    objective = Objective.build(loss, weight_decay, num_train, class_weight, counts, recipe)
     return Baselines.of_rows(fitted, measured, recipe, counts, objective, schema.split).metrics

@@ -45,7 +45,7 @@ def judge(
     )
 
 
-def found(verdict: GateVerdict) -> str:
+def format_value(verdict: GateVerdict) -> str:
     """What was found, in words: told from its bounds."""
     return beside(verdict.value, verdict.minimum, verdict.maximum)
 
@@ -61,7 +61,7 @@ def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder, l
     failed = [verdict for verdict in verdicts if not verdict.passed]
     short = f"refused by {', '.join(verdict.name for verdict in failed)}" if failed else ""
     for verdict in verdicts:
-        tell(f"gate {verdict.name} {verdict.verdict}: {found(verdict)}, {verdict.detail}", short=short)
+        tell(f"gate {verdict.name} {verdict.verdict}: {format_value(verdict)}, {verdict.detail}", short=short)
     if not failed:
         return
     known = (REMEDIES[verdict.name] for verdict in failed if verdict.name in REMEDIES)
@@ -69,7 +69,7 @@ def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder, l
     if left_out and any(verdict.name == "baseline" for verdict in failed):
         remedy += f"; left out as dates or ids: {listed(left_out, SHOWN)} (--category takes them under a new --name)"
     refusal = GateFailed(
-        "refused by " + "; ".join(f"{verdict.name} {found(verdict)}" for verdict in failed),
+        "refused by " + "; ".join(f"{verdict.name} {format_value(verdict)}" for verdict in failed),
         "; ".join(f"{verdict.name}: {verdict.detail}" for verdict in failed),
         f"nothing was published; see the evidence in {run.path}, {remedy}",
     )

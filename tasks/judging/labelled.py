@@ -3,32 +3,34 @@
 The rows are a table, images or its test split, as the version takes them; it is known which it was trained on.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from tasks.data import image_dataset, schema
+from tasks.data import image_dataset
 from tasks.data.inference import value_kind
 from tasks.data.io.discovery import find_table
-from tasks.data.io.images import DecodedImages, LabelledImages
-from tasks.data.io.table import Table, build_table
+from tasks.data.io.images import LabelledImages
+from tasks.data.io.table import build_table
 from tasks.data.io.tabular import Selection
 from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, read_arrays
-from tasks.data.recipe import Pixels, SplitRule
+from tasks.data.recipe import Columns, SplitRule
 from tasks.data.report import DataReport, Finding, UnfitData, require_fit
 from tasks.data.schema import ImageSchema, Request, Schema
+from tasks.data.schema import require_columns as require_header
 from tasks.data.split import TRAINING, check_times, decode_times, read_times
 from tasks.data.table_dataset import examine_table
 from tasks.errors import DataError, UsageError
 from tasks.judging import metrics
-from tasks.judging.judged import Judged
+from tasks.judging.evaluation_result import EvaluationResult, PeriodMetrics
 from tasks.judging.metrics import Answers, Moments
+from tasks.judging.objective import Objective
 from tasks.judging.resampling import number_units
 from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
-from tasks.parameters import Device, EvaluateParameters
+from tasks.parameters import Device, EvaluateParameters, Loss
 from tasks.parameters.data import NO_WINDOW, OwnData
 from tasks.records import ChampionData
 from tasks.serving import runtime
@@ -46,7 +48,7 @@ OF_TRAINING = {
 CHANGES = {"drift", "other-scale", "turned-missing"}  # from the data that the version was made of: they are told
 
 
-class Labelled(NamedTuple):
+class LabelledRows(NamedTuple):
     """Rows that have a label."""
 
     pieces: Iterable[Array]  # one after another, each ``(m, …)`` as the model takes them
@@ -59,105 +61,96 @@ class Labelled(NamedTuple):
     broken: int = 0  # images that were
     changes: tuple[Finding, ...] = ()  # from the data that the version was made of
 
+    def select(self, only_unseen: bool) -> Array | slice:
+        """All rows, or those that the version was not trained on.
 
-def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters, scratch: Path) -> Judged:
-    """Judge a version, of which these are manifest and ONNX file; what is read lies in the folder ``scratch``.
+        Raises:
+            DataError: there is none, or nobody knows.
+        """
+        if not only_unseen:
+            return slice(None)
+        if self.was_trained is None:
+            expected = "rows that tell, with the columns of the version's split"
+            raise DataError(
+                "it is not known which of these rows the version was trained on", expected, "leave --unseen out"
+            )
+        rows = np.flatnonzero(~self.was_trained)
+        if not len(rows):
+            raise DataError("the version was trained on every row", "rows that it has not seen", "leave --unseen out")
+        return rows
+
+
+def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters, scratch: Path) -> EvaluationResult:
+    """Measure a version, of which these are manifest and ONNX file; what is read lies in the folder ``scratch``.
 
     Raises:
         UsageError: rows of another kind than the version takes.
-        DataError: they cannot be read, are not fit, or there is none to judge by.
+        DataError: they cannot be read, are not fit, or there is none to judge by; the message has all that is wrong.
     """
-    labelled = read_labelled(manifest, asked, scratch)
-    answers, known = _answer(model, labelled, manifest.dataset.class_names), manifest.metrics.model_dump()
-    rows = _select_unseen(labelled) if asked.unseen else slice(None)
-    answers, moments = answers.of_rows(rows), labelled.moments
-    moments = moments and moments._replace(values=moments.values[rows])
+    schema = table_schema(manifest, asked)
+    if asked.data is None:
+        labelled = _read_split(manifest)
+    elif schema:
+        labelled = _read_table(manifest, schema, asked.data, asked.time_column, scratch)
+    else:
+        labelled = _read_images(manifest, asked.data, asked.max_rejects, scratch)
+    objective = Objective(Loss.CROSS_ENTROPY if manifest.dataset.class_names else Loss.SQUARED)
+    session, rows = runtime.open_session(model, Device.CPU), labelled.select(asked.unseen)
+    answers = Answers.ask(session, labelled.pieces, labelled.truth, objective).choose(rows)
+    known, moments = manifest.metrics.model_dump(), labelled.moments
     units = None if labelled.keys is None else number_units(labelled.keys[rows], labelled.rule)
+    num_units = None if units is None else int(units.max()) + 1
     in_time = labelled.rule is not None and labelled.rule.rule == "time"
-    now = metrics.measure(answers, units)
-    return Judged(
+    measured = metrics.measure(answers, units, manifest.dataset.class_names)
+    periods: Iterable[PeriodMetrics] = ()
+    if moments:
+        periods = metrics.measure_by_period(answers, moments._replace(values=moments.values[rows]), units, in_time)
+    return EvaluationResult(
         name=manifest.name,
         version=manifest.version,
         model_sha256=manifest.files[ONNX],
-        **dict(now),
-        published={name: known[kept] for name, kept in PUBLISHED.items() if kept in known and name in now.metrics},
+        **dict(measured),
+        published={name: known[each] for name, each in PUBLISHED.items() if each in known and name in measured.metrics},
         published_rows=manifest.dataset.num_test,
         published_recall=known.get("recall") or {},
         unlabelled=labelled.unlabelled,
         broken=labelled.broken,
-        groups=None if units is None or in_time else int(units.max()) + 1,
-        blocks=None if not in_time else 1 if units is None else int(units.max()) + 1,
+        groups=None if in_time else num_units,
+        blocks=(num_units or 1) if in_time else None,
         trained_on=None if labelled.was_trained is None else int(np.count_nonzero(labelled.was_trained)),
         unseen=asked.unseen,
         changes=labelled.changes,
-        periods=tuple(metrics.measure_by_period(answers, moments, units, in_time)) if moments else (),
+        periods=tuple(periods),
     )
 
 
-def _answer(model: bytes, labelled: Labelled, class_names: tuple[str, ...]) -> Answers:
-    """What the model says of all rows; of its outputs only what is judged stays in memory."""
-    session, parts, start = runtime.open_session(model, Device.CPU), list[Answers](), 0
-    for piece in labelled.pieces:
-        truth = labelled.truth[start : start + len(piece)]
-        parts.append(Answers.from_outputs(runtime.run_model(session, np.ascontiguousarray(piece)), truth, class_names))
-        start += len(piece)
-    return Answers.concatenate(parts)
+# Checks of a table before a run begins
 
 
-def _select_unseen(labelled: Labelled) -> Array:
-    """The rows that the version was not trained on."""
-    if labelled.was_trained is None:
-        expected = "rows that tell, with the columns of the version's split"
-        raise DataError(
-            "it is not known which of these rows the version was trained on", expected, "leave --unseen out"
-        )
-    rows = np.flatnonzero(~labelled.was_trained)
-    if not len(rows):
-        raise DataError("the version was trained on every row", "rows that it has not seen", "leave --unseen out")
-    return rows
-
-
-def read_labelled(manifest: Manifest, asked: EvaluateParameters, scratch: Path) -> Labelled:
-    """The rows that are asked for; what is read lies in the folder ``scratch``.
-
-    Raises:
-        UsageError: rows of another kind than the version takes.
-        DataError: they cannot be read, or are not fit; the message has all that is wrong.
-    """
-    kept = table_recipe(manifest, asked)
-    if asked.data is None:
-        return _of_split(manifest)
-    if isinstance(manifest.recipe, Pixels):
-        return _of_images(manifest, manifest.recipe, asked, asked.data, scratch)
-    assert kept is not None  # noqa: S101  (what takes no images takes a table)
-    return _of_table(manifest, kept, asked, asked.data, scratch)
-
-
-def table_recipe(manifest: Manifest, asked: EvaluateParameters) -> Schema | None:
+def table_schema(manifest: Manifest, asked: EvaluateParameters) -> Schema | None:
     """What the version fixed of a table's columns; None where it takes images, or its own test split is asked for.
 
     Raises:
         UsageError: rows of another kind than the version takes.
     """
-    is_table = asked.data is not None and not isinstance(manifest.recipe, Pixels)
+    is_table = asked.data is not None and isinstance(manifest.recipe, Columns)
     if asked.time_column and not is_table:
         raise UsageError(f"--time-column {asked.time_column}", "a table that has this column", "leave it out")
-    kept = Schema.from_manifest(manifest.dataset, manifest.recipe) if is_table else None
-    if is_table and kept is None:
+    schema = Schema.from_manifest(manifest.dataset, manifest.recipe) if is_table else None
+    if is_table and schema is None:
         expected = "its own test split: no column of a table is its target"
         raise UsageError(f"{asked.data} for the book's {manifest.name}", expected, "leave DATA out")
-    return kept
+    return schema
 
 
-def require_columns(header: Sequence[str], kept: Schema, asked: EvaluateParameters) -> None:
+def require_columns(header: Sequence[str], schema: Schema, asked: EvaluateParameters) -> None:
     """Check the names of a table's columns alone.
 
     Raises:
         DataError: one that the version or the options need is missing.
     """
-    is_split_known = kept.split.column is None or kept.split.column in header
-    by = kept if is_split_known else kept.model_copy(update={"split": SplitRule(rule="rows", test=kept.split.test)})
-    schema.require_columns(header, Request(OwnData(source=asked.data, target=kept.target), by), OF_TRAINING)
+    by = _adapt_split(schema, header)
+    require_header(header, Request(OwnData(source=asked.data, target=schema.target), by), OF_TRAINING)
     if asked.time_column:
         _require_time_column(asked.time_column, header)
 
@@ -167,7 +160,17 @@ def _require_time_column(name: str, header: Sequence[str]) -> None:
         raise DataError(f"no column {name} (--time-column)", "a column of dates, times or numbers", "name another")
 
 
-def _of_split(manifest: Manifest) -> Labelled:
+def _adapt_split(schema: Schema, header: Sequence[str]) -> Schema:
+    """The same but for the rule of its split where its column is not there: then every row is evidence of its own."""
+    if schema.split.column is None or schema.split.column in header:
+        return schema
+    return schema.model_copy(update={"split": SplitRule(rule="rows", test=schema.split.test)})
+
+
+# Reading
+
+
+def _read_split(manifest: Manifest) -> LabelledRows:
     """The test split that the version was judged on."""
     dataset, recipe = manifest.dataset, manifest.recipe
     arrays = read_arrays(dataset.test, PREPARE_ANEW)
@@ -175,35 +178,40 @@ def _of_split(manifest: Manifest) -> Labelled:
     in_time = dataset.split is not None and dataset.split.rule == "time"
     times = Moments(decode_times(arrays[SPLIT_KEY]), dataset.has_dates) if in_time else None
     pieces = (inputs[start : start + PIECE] for start in range(0, len(truth), PIECE))
-    return Labelled(pieces, truth, arrays.get(SPLIT_KEY), dataset.split, np.zeros(len(truth), bool), times)
+    return LabelledRows(pieces, truth, arrays.get(SPLIT_KEY), dataset.split, np.zeros(len(truth), bool), times)
 
 
-def _of_table(manifest: Manifest, kept: Schema, asked: EvaluateParameters, source: str, scratch: Path) -> Labelled:
+def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | None, scratch: Path) -> LabelledRows:
     """The rows of a table whose target is known, by the names of its columns, read as for training."""
-    names = [column.name for column in kept.columns]
-    only = frozenset(filter(None, (kept.target, kept.split.column, asked.time_column, *names)))
-    data = OwnData(source=source, target=kept.target)
+    data = OwnData(source=source, target=schema.target)
+    names = (schema.target, schema.split.column, time, *(column.name for column in schema.columns))
     selection = Selection(
-        as_text=Request(data, kept).text_columns(kept.task == "classification"),
-        as_boolean=frozenset(column.name for column in kept.columns if column.kind == "boolean"),
-        only=only,
+        as_text=Request(data, schema).text_columns(schema.task == "classification"),
+        as_boolean=frozenset(column.name for column in schema.columns if column.kind == "boolean"),
+        only=frozenset(filter(None, names)),
     )
     table = build_table(find_table(source), selection, scratch / "spool.arrow")
-    is_split_known = kept.split.column is None or kept.split.column in table.data.column_names
-    time = asked.time_column or (kept.split.column if kept.split.rule == "time" and is_split_known else None)
-    by = kept if is_split_known else kept.model_copy(update={"split": SplitRule(rule="rows", test=kept.split.test)})
-    before = ChampionData.of(manifest.dataset, NO_WINDOW) if is_split_known else None
-    report, _, rows = examine_table(table, manifest.name, Request(data, by), kept.task, scratch, before)
+    by = _adapt_split(schema, table.data.column_names)
+    before = ChampionData.of(manifest.dataset, NO_WINDOW) if by is schema else None
+    report, _, rows = examine_table(table, manifest.name, Request(data, by), schema.task, scratch, before)
     _require_fit(report)
     if rows is None:
         raise ValueError("a table without faults and without rows")
-    return Labelled(
+    moments, time = None, time or (by.split.column if by.split.rule == "time" else None)
+    if time is not None:
+        _require_time_column(time, table.data.column_names)
+        column = table.data[time].filter(is_known := rows.truth.is_known)
+        moments = Moments(read_times(column), value_kind(table, time) == "date")
+        places = np.flatnonzero(is_known)
+        if fault := check_times(time, column, moments.values, lambda row: table.named(int(places[row]))):
+            raise UnfitData((fault,))
+    return LabelledRows(
         pieces=(rows.matrix(slice(start, start + PIECE)) for start in range(0, len(rows.digests), PIECE)),
         truth=rows.truth.values,
         keys=rows.split.keys,
         rule=by.split,
-        was_trained=_was_trained(manifest, rows.digests) if is_split_known else None,
-        moments=_moments(table, time, rows.truth.is_known),
+        was_trained=_find_trained(manifest, rows.digests) if by is schema else None,
+        moments=moments,
         unlabelled=report.unlabelled,
         changes=tuple(each for each in report.findings if each.rule in CHANGES),
     )
@@ -217,46 +225,36 @@ def _require_fit(report: DataReport) -> None:
             tell(f"{each.sentence}: the average effect stands for them")
 
 
-def _moments(table: Table, name: str | None, is_known: Array) -> Moments | None:
-    """The time of each row that has a target, by a column of this name."""
-    if name is None:
-        return None
-    _require_time_column(name, table.data.column_names)
-    column = table.data[name].filter(is_known)
-    times = read_times(column)
-    if fault := check_times(name, column, times, lambda row: table.named(int(np.flatnonzero(is_known)[row]))):
-        raise UnfitData((fault,))
-    return Moments(times, value_kind(table, name) == "date")
-
-
-def _was_trained(manifest: Manifest, digests: Array) -> Array | None:
+def _find_trained(manifest: Manifest, digests: Array) -> Array | None:
     """Which rows of these digests are among the version's training rows; None where it is not known which those are."""
     if (rows := manifest.dataset.rows) is None:
         return None
-    found: Array = np.isin(digests, read_arrays(rows, "restore it from a backup")["train"])
-    return found
+    return np.isin(digests, read_arrays(rows, "restore it from a backup")["train"])
 
 
-def _of_images(manifest: Manifest, recipe: Pixels, asked: EvaluateParameters, source: str, scratch: Path) -> Labelled:
+def _read_images(manifest: Manifest, source: str, max_rejects: float, scratch: Path) -> LabelledRows:
     """Images with their classes; the classes may be fewer than the version's."""
-    kept = ImageSchema.from_manifest(manifest.dataset, recipe) or ImageSchema(
-        class_names=manifest.dataset.class_names, recipe=recipe, split=SplitRule(rule="rows", test=0.5)
-    )
-    found = _as_named(find_images(source), kept.class_names)
-    data = OwnData(source=source, max_rejects=asked.max_rejects)
-    report, _, rows = image_dataset.inspect_images(found, manifest.name, data, kept, scratch)
+    rule = manifest.dataset.split or SplitRule(rule="rows", test=0.5)
+    dataset = manifest.dataset.model_copy(update={"split": rule})
+    data = OwnData(source=source, max_rejects=max_rejects)
+    images, schema = find_images(source), ImageSchema.from_manifest(dataset, manifest.recipe)
+    numbers, names = images.class_names, dataset.class_names
+    if not set(numbers) & set(names) and all(each.isdecimal() and int(each) < len(names) for each in numbers):
+        # Labels that are whole numbers stand for the classes in their order where no class is called so.
+        images = images._replace(class_names=tuple(names[int(each)] for each in numbers))
+    report, _, rows = image_dataset.inspect_images(images, manifest.name, data, schema, scratch)
     _require_fit(report)
     digests = rows.digests
-    if kept.split.rule == "folders":  # as they would be in the training folder, each the first of its copies
+    if rule.rule == "folders":  # as they would be in the training folder, each the first of its copies
         first = np.zeros(len(digests), np.uint64)
-        labels, names = rows.truth.values, kept.class_names
-        digests = image_dataset.row_digests(rows.split.keys, labels, names, TRAINING, first)
-    return Labelled(
-        pieces=_whole(rows.images),
+        digests = image_dataset.row_digests(rows.split.keys, rows.truth.values, names, TRAINING, first)
+    is_whole = rows.images.facts["is_readable"]
+    return LabelledRows(
+        pieces=(pixels if is_whole[at].all() else pixels[is_whole[at]] for at, pixels in rows.images.blocks()),
         truth=rows.truth.values,
         keys=rows.split.keys,
-        rule=kept.split,
-        was_trained=_was_trained(manifest, digests),
+        rule=rule,
+        was_trained=_find_trained(manifest, digests),
         broken=len(rows.images.unreadable),
     )
 
@@ -272,16 +270,3 @@ def find_images(source: str) -> LabelledImages:
         return image_dataset.find_images(source)
     except UsageError as error:
         raise UsageError(f"{source} is a table", image_dataset.EXPECTED, "name images, or a model of tables") from error
-
-
-def _whole(images: DecodedImages) -> Iterator[Array]:
-    is_whole = images.facts["is_readable"]
-    return (pixels if is_whole[at].all() else pixels[is_whole[at]] for at, pixels in images.blocks())
-
-
-def _as_named(source: LabelledImages, class_names: tuple[str, ...]) -> LabelledImages:
-    """Labels that are whole numbers stand for the classes in their order where no class is called so."""
-    names = source.class_names
-    if not set(names) & set(class_names) and all(name.isdecimal() and int(name) < len(class_names) for name in names):
-        return source._replace(class_names=tuple(class_names[int(name)] for name in names))
-    return source

@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from tasks.data.recipe import Columns
+from tasks.data.recipe import Columns, Recipe, Target
 from tasks.machine.arrays import Array
 from tasks.parameters import Hyperparameters, Loss, Training
 from tasks.records import PreparedDataset
@@ -30,22 +30,30 @@ class Objective:
 
     @classmethod
     def of(cls, training: Training, prepared: PreparedDataset, steps: Hyperparameters | None = None) -> Self:
-        """The objective that was asked for; ``steps`` have what training found where that is ``auto``.
+        """The objective that was asked for; ``steps`` have what training found where that is ``auto``."""
+        decay, counts = (steps or training).weight_decay, prepared.class_counts
+        return cls.build(training.loss, decay, prepared.num_train, training.class_weight, counts, prepared.recipe)
 
-        Of own data that leave it open: no penalty for a regression, and for a classifier the ridge penalty of C = 1,
-        with which separable classes have a finite answer too (design: 1/(2n) times the squared norm).
+    @classmethod
+    def build(
+        cls,
+        loss: Loss,
+        weight_decay: float | str | None,
+        num_train: int,
+        class_weight: str,
+        class_counts: tuple[int, ...],
+        recipe: Recipe,
+    ) -> Self:
+        """The objective on training rows of so many of each class.
+
+        Where no number is asked for there is no penalty for a regression, and for a classifier the ridge penalty of
+        C = 1, with which separable classes have a finite answer too (design: 1/(2n) times the squared norm).
         """
-        decay = steps.weight_decay if steps else training.weight_decay
-        if not isinstance(decay, float | int):
-            decay = 0.0 if prepared.task == "regression" else 1 / prepared.num_train
-        balanced = training.class_weight == "balanced"
-        target = prepared.recipe.target if isinstance(prepared.recipe, Columns) else None
-        return cls(
-            loss=training.loss,
-            weight_decay=decay,
-            class_weights=balancing(prepared.class_counts) if balanced else (),
-            scale=target.scale if target else 1.0,
-        )
+        if not isinstance(weight_decay, float | int):
+            weight_decay = 1 / num_train if loss is Loss.CROSS_ENTROPY else 0.0
+        target = find_target(recipe)
+        weights = balance_classes(class_counts) if class_weight == "balanced" else ()
+        return cls(loss, weight_decay, weights, target.scale if target else 1.0)
 
     @property
     def is_of_classes(self) -> bool:
@@ -109,7 +117,12 @@ def _surprisals(scores: Array, truth: Array) -> tuple[Array, Array]:
     return np.log(sums) + largest - own, by_class
 
 
-def balancing(class_counts: tuple[int, ...]) -> tuple[float, ...]:
+def find_target(recipe: Recipe) -> Target | None:
+    """What is known of a number to be predicted; the book's data and images have no such column."""
+    return recipe.target if isinstance(recipe, Columns) else None
+
+
+def balance_classes(class_counts: tuple[int, ...]) -> tuple[float, ...]:
     """With these weights every class that has rows counts as much as any other, and all ``n`` rows as ``n``."""
     present = sum(count > 0 for count in class_counts)
     return tuple(sum(class_counts) / (present * count) if count else 0.0 for count in class_counts)

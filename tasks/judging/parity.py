@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -16,6 +15,7 @@ from tasks.data.prepared_splits import BATCH_ROWS, read_batches
 from tasks.data.recipe import Columns
 from tasks.errors import DataError
 from tasks.judging import gates
+from tasks.judging.objective import find_target
 from tasks.machine.arrays import Array
 from tasks.machine.words import counted, readable
 from tasks.parameters import Gates
@@ -24,10 +24,9 @@ from tasks.serving import drift, raw_units, runtime
 from tasks.serving.contract import LABEL, PREDICTION, PROBABILITIES
 from tasks.serving.drift import Histogram
 from tasks.serving.runtime import TOLERANCE
-from tasks.serving.task import TASKS, TaskName
+from tasks.serving.task import TASKS
 from tasks.store.record import FileRef
 
-Answers = Mapping[str, Array]
 Weights = Mapping[str, NDArray[np.float32]]
 SCORES = 2**22  # that are compared at a time, of many classes: 16 MB
 IN_FLOAT64 = 10  # times the error that torch is allowed: float32 rounds raw rows before anything is computed of them
@@ -39,91 +38,55 @@ TIMEOUT_SECONDS = 120
 MOST_COARSE = 1e-3  # deviations of a target, that rounding to float32 may take
 
 
-class Parity(ABC):
-    """Answers of the file beside what they should be, piece by piece."""
+class Parity:
+    """Answers of the file beside what they should be, piece by piece.
+
+    Predictions may differ by ``max_error`` deviations, and by two spacings of float32 at the largest prediction. The
+    spacings leave room for a target that never changes. Of one that does, they may be no more than ``MOST_COARSE``
+    deviations: where float32 tells its values apart no better, the model is of no use.
+
+    Probabilities may differ by ``max_error + 0.1·max_error·max|score|``, and labels must be equal unless the two best
+    probabilities are closer than that.
+    """
 
     def __init__(self) -> None:
         self.error = self.largest = 0.0  # of answers, and among scores
         self.smallest = np.inf
         self.num_rows = 0
+        self.leads: list[Array] = []  # of the best over the second best probability, where labels differ
 
-    def add(self, found: Answers, o: Array) -> None:
+    def add(self, found: Mapping[str, Array], o: Array) -> None:
         """A piece's answers ``(n, …)`` beside its scores ``o`` ``(n, outputs)``."""
-        self.largest = float(
-            np.maximum(self.largest, np.abs(o).max())
-        )  # unlike max() it keeps NaN, which no gate passes
+        if LABEL in found:
+            powers = np.exp(o - o.max(axis=1, keepdims=True))
+            expected, answer = powers / powers.sum(axis=1, keepdims=True), found[PROBABILITIES]
+            second, best = np.partition(expected, -2, axis=1)[:, -2:].T
+            self.leads.append((best - second)[found[LABEL] != expected.argmax(axis=1)])
+        else:
+            expected, answer = o.squeeze(1), found[PREDICTION]
+        # Unlike max(), these keep NaN, which no gate passes.
+        self.error = float(np.maximum(self.error, np.abs(answer - expected).max()))
+        self.largest = float(np.maximum(self.largest, np.abs(o).max()))
         self.smallest = float(np.minimum(self.smallest, np.abs(o).min()))
-        self.error = float(np.maximum(self.error, self._differences(found, o).max()))
         self.num_rows += len(o)
 
-    @abstractmethod
-    def _differences(self, found: Answers, o: Array) -> Array:
-        """How far each answer is from what these scores say."""
-
-    @abstractmethod
-    def verdicts(self, name: str, max_error: float, deviation: float, detail: str = "") -> tuple[GateVerdict, ...]:
-        """The gate ``name``, which allows ``max_error`` (``deviation`` is that of a number to be predicted)."""
-
-
-class OfRegression(Parity):
-    """Predictions may differ by ``max_error`` deviations, and by two spacings of float32 at the largest prediction.
-
-    The spacings leave room for a target that never changes. Of one that does, they may be no more than ``MOST_COARSE``
-    deviations: where float32 tells its values apart no better, the model is of no use.
-    """
-
-    def _differences(self, found: Answers, o: Array) -> Array:
-        difference: Array = np.abs(found[PREDICTION] - o.squeeze(1))
-        return difference
-
-    def verdicts(self, name: str, max_error: float, deviation: float, detail: str = "") -> tuple[GateVerdict, ...]:
-        """One, of predictions."""
+    def judge(self, name: str, max_error: float, deviation: float, detail: str = "") -> tuple[GateVerdict, ...]:
+        """The gate ``name``, and of labels another; ``deviation`` is that of a number to be predicted."""
+        rows = counted(self.num_rows, "row")
+        if self.leads:
+            tolerance = max_error + 0.1 * max_error * self.largest
+            flipped = sum(int((leads > tolerance).sum()) for leads in self.leads)
+            return (
+                gates.judge(name, self.error, maximum=tolerance, detail=f"probabilities of {rows}{detail}"),
+                gates.judge(f"{name}_labels", flipped, maximum=0, detail="labels that differ, near ties aside"),
+            )
         finest, coarsest = (float(np.spacing(np.float32(each))) for each in (self.smallest, self.largest))
         most = MOST_COARSE * deviation if deviation > 1e-12 * self.largest else np.inf  # else it never changes
         tolerance = max_error * deviation + min(2 * coarsest, most)
         if self.error > tolerance and 2 * finest > most:
-            detail = (
-                f"; float32 tells predictions apart by {readable(finest, 3)} only: subtract an offset from the target"
-            )
-        return (
-            gates.judge(
-                name, self.error, maximum=tolerance, detail=f"predictions of {counted(self.num_rows, 'row')}{detail}"
-            ),
-        )
-
-
-class OfClassification(Parity):
-    """Probabilities may differ by ``max_error + 0.1·max_error·max|score|``.
-
-    Labels must be equal unless the two best probabilities are closer than that.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.leads: list[Array] = []  # of the best over the second best probability, where labels differ
-
-    def _differences(self, found: Answers, o: Array) -> Array:
-        powers = np.exp(o - o.max(axis=1, keepdims=True))
-        expected = powers / powers.sum(axis=1, keepdims=True)
-        second, best = np.partition(expected, -2, axis=1)[:, -2:].T
-        self.leads.append((best - second)[found[LABEL] != expected.argmax(axis=1)])
-        difference: Array = np.abs(found[PROBABILITIES] - expected)
-        return difference
-
-    def verdicts(self, name: str, max_error: float, deviation: float, detail: str = "") -> tuple[GateVerdict, ...]:
-        """Two, of probabilities and of labels."""
-        tolerance = max_error + 0.1 * max_error * self.largest
-        flipped = sum(int((leads > tolerance).sum()) for leads in self.leads)
-        differ = "labels that differ, near ties aside"
-        return (
-            gates.judge(
-                name, self.error, maximum=tolerance, detail=f"probabilities of {counted(self.num_rows, 'row')}{detail}"
-            ),
-            gates.judge(f"{name}_labels", flipped, maximum=0, detail=differ),
-        )
-
-
-PARITY: dict[TaskName, type[Parity]] = {"classification": OfClassification, "regression": OfRegression}
+            spacing = readable(finest, 3)
+            detail = f"; float32 tells predictions apart by {spacing} only: subtract an offset from the target"
+        return (gates.judge(name, self.error, maximum=tolerance, detail=f"predictions of {rows}{detail}"),)
 
 
 # The file asked for every row of the test split
@@ -136,7 +99,7 @@ def compare_with_torch(
     """The gate ``parity``: torch on the same float32 rows; and the profile of the answers."""
     from tasks.fitting import served  # torch: whoever imports the rest needs none
 
-    task, parity = TASKS[prepared.task], PARITY[prepared.task]()
+    task, parity = TASKS[prepared.task], Parity()
     truth, watched, num_levels = [], [], {}
     size = min(BATCH_ROWS, SCORES // max(1, len(prepared.class_names)))
     for rows in read_batches(prepared.test, prepared, size):
@@ -147,8 +110,9 @@ def compare_with_torch(
         watched.append(task.observed(outputs))
         num_levels = task.num_levels(outputs)
     observed = {name: np.concatenate([each[name] for each in watched]) for name in watched[0]}
-    deviation = _deviation(prepared, np.concatenate(truth))
-    return parity.verdicts("parity", bounds.max_parity_error, deviation), drift.make_profile(observed, num_levels)
+    target = find_target(prepared.recipe)  # an own table's recipe knows its deviation
+    deviation = target.scale if target else float(np.concatenate(truth).std(ddof=1, dtype=np.float64))
+    return parity.judge("parity", bounds.max_parity_error, deviation), drift.make_profile(observed, num_levels)
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -162,18 +126,20 @@ def compare_in_float64(
     recipe = prepared.recipe
     if not isinstance(recipe, Columns) or recipe.target is None:
         return ()
-    exact, parity = raw_units.fold_weights(weights, recipe, np.float64), PARITY[prepared.task]()
+    exact, parity = raw_units.fold_weights(weights, recipe, np.float64), Parity()
     for rows in read_batches(prepared.raw_test, prepared):
         found = runtime.run_model(session, recipe.encode(rows.inputs))
         parity.add(found, raw_units.score_rows(exact, recipe, rows.inputs.astype(np.float64, copy=False)))
-    judged = ("parity_float64", IN_FLOAT64 * bounds.max_parity_error, recipe.target.scale)
-    verdicts = parity.verdicts(*judged, detail=", the recipe applied in float64")
+    asked, detail = (IN_FLOAT64 * bounds.max_parity_error, recipe.target.scale), ", the recipe applied in float64"
+    verdicts = parity.judge("parity_float64", *asked, detail)
     if all(verdict.passed for verdict in verdicts) or not recipe.numbers:
         return verdicts
-    return parity.verdicts(*judged, detail=_advice(weights, recipe, _find_column_to_blame(weights, prepared, recipe)))
+    return parity.judge(
+        "parity_float64", *asked, _advise(weights, recipe, _find_worst_column(weights, prepared, recipe))
+    )
 
 
-def _advice(weights: Weights, recipe: Columns, at: int) -> str:
+def _advise(weights: Weights, recipe: Columns, at: int) -> str:
     """What to do about the number ``at``: of a column without an offset, a large weight says that others cancel it."""
     column = recipe.columns[recipe.numbers[at]]
     name, found = column.name, f"; column {column.name!r} loses most in float32"
@@ -182,14 +148,7 @@ def _advice(weights: Weights, recipe: Columns, at: int) -> str:
     return f"{found}: subtract an offset, change its unit, or --ignore {name!r}"
 
 
-def _deviation(prepared: PreparedDataset, truth: Array) -> float:
-    """Of the target: an own table's recipe knows it."""
-    if isinstance(prepared.recipe, Columns) and prepared.recipe.target is not None:
-        return prepared.recipe.target.scale
-    return float(truth.std(ddof=1, dtype=np.float64))
-
-
-def _find_column_to_blame(weights: Weights, prepared: PreparedDataset, recipe: Columns) -> int:
+def _find_worst_column(weights: Weights, prepared: PreparedDataset, recipe: Columns) -> int:
     """The number, by its place among them, whose term of the largest score float32 changes most."""
     folded = [raw_units.fold_weights(weights, recipe, dtype) for dtype in (np.float32, np.float64)]
     output = np.abs(folded[1].W).argmax(axis=1)
@@ -238,15 +197,15 @@ def judge_servability(
         try:
             answer, said = process.communicate(asked, timeout=TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
-            return (_faults([f"no answer within {TIMEOUT_SECONDS} s"]),)
+            return (_judge_faults([f"no answer within {TIMEOUT_SECONDS} s"]),)
     if process.returncode:
         last = said.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
-        return (_faults(last),)
+        return (_judge_faults(last),)
     found = json.loads(answer)
     if found["sha256"] != model.sha256:
         raise DataError(f"{model.path} has changed: {found['sha256']}", f"SHA-256 {model.sha256}", "gradmill retrain")
     return (
-        _faults(found["faults"]),
+        _judge_faults(found["faults"]),
         gates.judge(
             "latency_ms", found["latency_ms"], maximum=bounds.max_latency_ms, detail="95th percentile, one row"
         ),
@@ -254,6 +213,6 @@ def judge_servability(
     )
 
 
-def _faults(faults: list[str]) -> GateVerdict:
+def _judge_faults(faults: list[str]) -> GateVerdict:
     checked = "signature, stored sample, batches of 1 and 1,000 in a fresh process"
     return gates.judge("servability", len(faults), maximum=0, detail="; ".join(faults) or checked)

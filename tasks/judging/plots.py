@@ -32,30 +32,30 @@ IDEAL: dict[str, Any] = {"color": "black", "linewidth": 1, "linestyle": "--"}  #
 LONGEST = 40  # characters of a name
 
 
-def save(figure: Figure, path: Path) -> FileRef:
+def save(figure: Figure, path: Path, **options: Any) -> FileRef:
     """Write ``figure`` atomically, as evidence of a run."""
-    return atomic.write_bytes(path, png(figure), is_kept=False)
+    return atomic.write_bytes(path, render_png(figure, **options), is_kept=False)
 
 
-def png(figure: Figure) -> bytes:
+def render_png(figure: Figure, **options: Any) -> bytes:
     """A figure as PNG; the same figure gives the same bytes (no software version inside)."""
     with io.BytesIO() as stream, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a letter that the font lacks
-        figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
+        figure.savefig(stream, format="png", dpi=110, metadata={"Software": None}, **options)
         return stream.getvalue()
 
 
-def short(name: str, longest: int = LONGEST) -> str:
+def shorten(name: str, longest: int = LONGEST) -> str:
     """A name as a picture has room for it; ``$`` stands for itself and begins no formula."""
     name = lettering.spelt(name)
     kept = name if len(name) <= longest else f"{name[: longest - 1]}…"
     return kept.replace("$", r"\$")
 
 
-def _subplots(width: float, height: float, *grid: int, **options: Any) -> tuple[Figure, Any]:
+def subplots(width: float, height: float, *grid: int, **options: Any) -> tuple[Figure, Any]:
     """A figure of so many inches, and its axes: one, or those of a ``grid`` of rows and columns."""
     mpl.rcParams["font.family"] = lettering.families()
-    figure = Figure((width, height), layout="constrained")
+    figure = Figure((width, height), layout=None if "gridspec_kw" in options else "constrained")
     return figure, figure.subplots(*grid, **options)
 
 
@@ -90,7 +90,7 @@ def draw_learning_curve(curve: Sequence[Epoch], shown: Curves, kept_epoch: int |
 
     With ``kept_epoch`` and examples held out to watch, also whose weights were kept.
     """
-    figure, axes = _subplots(6.4, 4)
+    figure, axes = subplots(6.4, 4)
     every = math.ceil(len(curve) / MOST_MARKERS)
     for name in shown.fields:
         values = [getattr(point, name) for point in curve]
@@ -108,61 +108,56 @@ def draw_learning_curve(curve: Sequence[Epoch], shown: Curves, kept_epoch: int |
 
 # Of classifiers
 
-MOST_COUNTED = 40  # classes whose matrix has room for counts
-MOST_NAMED = 100  # classes whose names can be read
+MOST_NAMED = 40  # classes whose matrix has room for names and counts
 MOST_MISTAKES = 30  # that are told one by one
 LONGEST_CLASS = 20
 
 
 def draw_confusion_matrix(counts: ArrayLike, class_names: Sequence[str]) -> Figure:
-    """Counts ``(classes, classes)``: rows are true labels, columns predicted ones, shaded by share of the row.
-
-    Of more classes than can be named, the recall that they have and what is taken for what most often.
-    """
-    table, names = np.asarray(counts), [short(name, LONGEST_CLASS) for name in class_names]
-    if len(names) > MOST_NAMED:
-        return _draw_mistakes(table, names)
-    is_counted = len(names) <= MOST_COUNTED
-    size = 0.55 * len(names) + 2 + 0.07 * max(map(len, names)) if is_counted else 14
-    figure, axes = _subplots(size, size)
+    """Counts ``(classes, classes)``: rows are true labels, columns predicted ones, shaded by share of the row."""
+    table, names = np.asarray(counts), [shorten(name, LONGEST_CLASS) for name in class_names]
+    size = 0.55 * len(names) + 2 + 0.07 * max(map(len, names))
+    figure, axes = subplots(size, size)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), number in np.ndenumerate(table) if is_counted else ():
+    for (row, column), number in np.ndenumerate(table):
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(number), ha="center", va="center", fontsize=7, color=colour, in_layout=False)
-    font = 10 if is_counted else 5
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=font)
-    axes.set_yticks(range(len(names)), names, fontsize=font)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
     return figure
 
 
-def _draw_mistakes(table: Array, names: Sequence[str]) -> Figure:
-    """Left: how many classes have which recall. Right: the most frequent mistakes, with the rows of the true class."""
-    rows, correct = table.sum(axis=1), np.diag(table)
-    mistakes = table - np.diag(correct)
-    most = np.argsort(-mistakes, axis=None, kind="stable")[: min(MOST_MISTAKES, np.count_nonzero(mistakes))]
-    true, predicted = np.unravel_index(most, table.shape)
-    figure, (left, right) = _subplots(12, 8, 1, 2, width_ratios=[1, 2])
+def draw_mistakes(truth: Array, answer: Array, class_names: Sequence[str]) -> Figure:
+    """Of labels ``(n,)`` of more classes than have room. Left: how many classes have which recall.
+
+    Right: what is taken for what most often, with the rows of the true class.
+    """
+    names, is_right = [shorten(name, LONGEST_CLASS) for name in class_names], truth == answer
+    rows, correct = (np.bincount(each, minlength=len(names)) for each in (truth, truth[is_right]))
+    pairs, sizes = np.unique(truth[~is_right] * len(names) + answer[~is_right], return_counts=True)
+    most = np.argsort(-sizes, kind="stable")[:MOST_MISTAKES]
+    true, predicted = np.divmod(pairs[most], len(names))
+    figure, (left, right) = subplots(12, 8, 1, 2, width_ratios=[1, 2])
     left.hist(correct[rows > 0] / rows[rows > 0], bins=20, range=(0, 1))
     left.set(title="Recall", xlabel="recall", ylabel="classes")
-    sizes = mistakes[true, predicted].tolist()
-    pairs = [f"{names[one]} → {names[other]}" for one, other in zip(true, predicted, strict=True)]
-    _draw_bars(right, sizes, pairs, [f"{size} of {count}" for size, count in zip(sizes, rows[true], strict=True)], 0.12)
+    words = [f"{names[one]} → {names[other]}" for one, other in zip(true, predicted, strict=True)]
+    ends = [f"{size} of {count}" for size, count in zip(sizes[most], rows[true], strict=True)]
+    _draw_bars(right, sizes[most].tolist(), words, ends, 0.12)
     right.set(title="Most frequent mistakes: true → predicted", xlabel="rows")
     return figure
 
 
 def draw_reliability(bins: "CalibrationBins") -> Figure:
     """Accuracy by confidence, beside the diagonal of perfect calibration; bar widths are the bins."""
-    width = 1 / len(bins.counts)
-    bars: dict[str, Any] = {"x": np.arange(len(bins.counts)) * width, "width": width, "align": "edge"}
-    figure, (upper, lower) = _subplots(5, 5, 2, 1, height_ratios=[3, 1], sharex=True)
-    upper.bar(height=bins.accuracy, **bars, edgecolor="white", label="accuracy")
+    edges, width = np.linspace(0, 1, len(bins.counts), endpoint=False), 1 / len(bins.counts)
+    figure, (upper, lower) = subplots(5, 5, 2, 1, height_ratios=[3, 1], sharex=True)
+    upper.bar(edges, bins.accuracy, width, align="edge", edgecolor="white", label="accuracy")
     upper.plot([0, 1], [0, 1], **IDEAL, label="perfect calibration")
     upper.set(ylabel="accuracy", title="Reliability diagram", ylim=(0, 1))
     upper.legend(loc="upper left")
-    lower.bar(height=bins.counts, **bars, edgecolor="white", color="grey")
+    lower.bar(edges, bins.counts, width, align="edge", edgecolor="white", color="grey")
     lower.set(xlabel="confidence", ylabel="examples", xlim=(0, 1))
     return figure
 
@@ -171,7 +166,7 @@ def draw_thresholds(score: Array, is_positive: Array, class_name: str) -> Figure
     """Of every threshold of a score ``(n,)``: ROC (left) and precision-recall (right), against a model by chance."""
     recall, false_rate, precision = find_rates(score, is_positive)
     average = float(np.sum(np.diff(recall) * precision[1:]))
-    figure, (left, right) = _subplots(9, 4.2, 1, 2)
+    figure, (left, right) = subplots(9, 4.2, 1, 2)
     left.plot(false_rate, recall, label=f"area {np.trapezoid(recall, false_rate):.3f}")
     left.plot([0, 1], [0, 1], **IDEAL, label="chance")
     left.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
@@ -179,7 +174,7 @@ def draw_thresholds(score: Array, is_positive: Array, class_name: str) -> Figure
     right.axhline(is_positive.mean(), **IDEAL, label="chance")
     right.set(title="Precision and recall", xlabel="recall", ylabel="precision", ylim=(0, 1.02))
     for axes in (left, right):
-        axes.legend(loc="lower center", title=f"positive: {short(class_name)}")
+        axes.legend(loc="lower center", title=f"positive: {shorten(class_name)}")
     return figure
 
 
@@ -206,7 +201,7 @@ TICKS = 5  # on an axis of raw units, whose numbers may be long
 
 def draw_fit(learned: Sequence[float], true: Sequence[float] | None, residuals: Array, sigma: float) -> Figure:
     """Left: learned beside true weights and bias. Right: residuals beside the normal density N(0, sigma²)."""
-    figure, (left, right) = _subplots(9, 4, 1, 2)
+    figure, (left, right) = subplots(9, 4, 1, 2)
     positions = np.arange(len(learned))
     left.bar(positions - 0.2, learned, width=0.4, label="learned")
     if true is not None:
@@ -226,7 +221,7 @@ def draw_fit(learned: Sequence[float], true: Sequence[float] | None, residuals: 
 
 def draw_residuals(predicted: Array, truth: Array) -> Figure:
     """Left: ``truth`` minus ``predicted`` ``(n,)`` by prediction. Right: how often each residual is."""
-    figure, (left, right) = _subplots(9, 4, 1, 2, width_ratios=[2, 1], sharey=True)
+    figure, (left, right) = subplots(9, 4, 1, 2, width_ratios=[2, 1], sharey=True)
     _draw_points(left, predicted, truth - predicted)
     left.axhline(0, **ZERO)
     left.locator_params(axis="x", nbins=TICKS)
@@ -238,7 +233,7 @@ def draw_residuals(predicted: Array, truth: Array) -> Figure:
 
 def draw_predictions(predicted: Array, truth: Array) -> Figure:
     """Predictions ``(n,)`` by the truth, beside the diagonal of perfect ones."""
-    figure, axes = _subplots(5, 5)
+    figure, axes = subplots(5, 5)
     _draw_points(axes, truth, predicted)
     axes.axline((truth.mean(), truth.mean()), slope=1, **IDEAL, label="perfect")
     axes.locator_params(nbins=TICKS)
@@ -260,8 +255,8 @@ LONGEST_COLUMN = 28  # characters beside a bar
 
 def draw_coefficients(found: Sequence[Coefficient], unit: str) -> Figure:
     """Bars of sizes, the largest on top, each with its value in the units of the data at its end."""
-    figure, axes = _subplots(6.4, 1.2 + 0.32 * len(found))
-    names = [short(each.name, LONGEST_COLUMN) for each in found]
+    figure, axes = subplots(6.4, 1.2 + 0.32 * len(found))
+    names = [shorten(each.name, LONGEST_COLUMN) for each in found]
     _draw_bars(axes, [each.size for each in found], names, [readable(each.value) for each in found], 0.35)
     axes.axvline(0, **ZERO)
     axes.locator_params(axis="x", nbins=TICKS)
@@ -272,7 +267,7 @@ def draw_coefficients(found: Sequence[Coefficient], unit: str) -> Figure:
 
 def draw_periods(periods: Sequence[Mapping[str, Any]], metric: str) -> Figure:
     """A metric of each period of the test split, with its 95 % interval."""
-    figure, axes = _subplots(8, 3)
+    figure, axes = subplots(8, 3)
     values = np.array([each["metrics"][metric] for each in periods])
     ends = np.array([each["intervals"][metric] for each in periods]).T
     axes.errorbar(range(len(periods)), values, np.abs(ends - values), fmt="o", capsize=3)
@@ -287,6 +282,7 @@ INK, WRONG = "#7d7d7d", "#d64545"  # of words on no ground of their own: to be r
 MOST_CLASSES = 40
 COLUMNS_OF_WEIGHTS, COLUMNS_OF_IMAGES = 5, 9
 INCHES = 1.25  # a column is wide
+TWO_LINES = 0.36  # inches of names above an image
 LONGEST_ABOVE = 16  # characters above an image
 
 
@@ -304,7 +300,7 @@ def draw_class_weights(weights: Array, class_names: Sequence[str]) -> Figure:
     more = f"the first {len(shown)} of {len(weights)} classes, " if len(shown) < len(weights) else ""
     columns = min(COLUMNS_OF_WEIGHTS, max(len(shown), 3))  # so that the heading has room
     heading = f"Weights of each class, to ±{most:.2g}\n({more}{said})"
-    return _draw_mosaic((255 * pixels).astype(np.uint8), [(name,) for name in class_names], columns, heading)
+    return _draw_images((255 * pixels).astype(np.uint8), [(name,) for name in class_names], columns, heading)
 
 
 def draw_image_grid(images: NDArray[np.uint8], predicted: Sequence[str], true: Sequence[str] | None) -> Figure:
@@ -312,36 +308,27 @@ def draw_image_grid(images: NDArray[np.uint8], predicted: Sequence[str], true: S
 
     As the book's ``predict_ch3``.
     """
-    return _draw_mosaic(images, [*zip(*([true] if true else []), predicted, strict=True)], COLUMNS_OF_IMAGES)
+    return _draw_images(images, [*zip(*([true] if true else []), predicted, strict=True)], COLUMNS_OF_IMAGES)
 
 
-def _draw_mosaic(
+def _draw_images(
     images: NDArray[np.uint8], names: Sequence[tuple[str, ...]], columns: int, heading: str = ""
 ) -> Figure:
-    """Each image under its names, which are red where they differ; what is between the images is transparent.
-
-    On axes of their own 18 images would take 0.3 s longer.
-    """
-    rows = max(1, math.ceil(len(images) / columns))
-    height, width = images.shape[1:3]
-    across = width + max(2, width // 4, 5 * height // 4 - width)  # with the gap between the columns
-    head = max(height // 2, math.ceil(0.3 * across))  # room for two lines of text
-    mosaic = np.zeros((rows * (height + head), columns * across, 4), np.uint8)
-    inches, above = INCHES * len(mosaic) / across, 0.4 * bool(heading)
-    figure, axes = _subplots(INCHES * columns, inches + above)
-    figure.set(layout_engine="none", facecolor="none")
+    """Each image under its names, which are red where they differ; what is between the images is transparent."""
+    rows, above = max(1, math.ceil(len(images) / columns)), 0.4 * bool(heading)
+    tall = min(1.0, images.shape[1] / images.shape[2])  # inches, as an image is wide at most
+    height = (tall + TWO_LINES) * rows + above
+    place = {"left": 0.02, "right": 0.98, "bottom": 0.02, "top": 1 - (TWO_LINES + above) / height, "wspace": 0.25}
+    place["hspace"] = TWO_LINES / tall
+    figure, grid = subplots(INCHES * columns, height, rows, columns, squeeze=False, gridspec_kw=place)
+    figure.set_facecolor("none")
     figure.suptitle(heading, x=0.01, ha="left", fontsize=9, color=INK)
-    axes.set(position=(0, 0, 1, inches / (inches + above)))
-    axes.axis("off")
-    for index, (image, words) in enumerate(zip(images, names, strict=False)):
-        top = index // columns * (height + head) + head
-        left = index % columns * across + (across - width) // 2
-        place = mosaic[top : top + height, left : left + width]
-        place[..., :3], place[..., 3] = image if image.ndim == 3 else image[..., None], 255
-        title = "\n".join(short(each, LONGEST_ABOVE) for each in words)
-        colour = INK if words[0] == words[-1] else WRONG
-        axes.text(left + width / 2, top - 1, title, fontsize=8, color=colour, ha="center", va="bottom")
-    axes.imshow(mosaic, aspect="auto")
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, image, words in zip(grid.flat, images, names, strict=False):
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        title = "\n".join(shorten(each, LONGEST_ABOVE) for each in words)
+        axes.set_title(title, fontsize=8, color=INK if words[0] == words[-1] else WRONG, pad=3)
     return figure
 
 
@@ -370,7 +357,7 @@ def draw_trend(trend: Trend, on_dark: bool = False) -> bytes:
     low, high = (np.nanmin(known), np.nanmax(known)) if np.isfinite(known).any() else (0.0, 1.0)
     changes = [at for at in places[~np.isnan(live)] if at == 0 or points[at].live != points[at - 1].live]
     with style.context(["dark_background", DARK_PAPER] if on_dark else []):  # ticks are coloured in drawing
-        figure, axes = _subplots(5.8, 3.7)
+        figure, axes = subplots(5.8, 3.7)
         axes.set(yscale="log" if trend.is_loss and 0 < low * SPAN < high else "linear", ylabel=trend.figure)
         if (is_bound := ~np.isnan(bound)).any():
             axes.plot(places[is_bound], bound[is_bound], "C1--", label="the strictest gate")
@@ -393,7 +380,7 @@ def draw_trend(trend: Trend, on_dark: bool = False) -> bytes:
         axes.margins(x=0.04, y=0.15)
         axes.grid(alpha=0.25)
         figure.legend(loc="outside lower center", ncols=3, fontsize=8)
-        return png(figure)
+        return render_png(figure)
 
 
 def tell_dates(dates: Sequence[str]) -> list[str]:

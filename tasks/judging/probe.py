@@ -20,7 +20,7 @@ CALLS = 200
 DATATYPES = {"tensor(uint8)": "UINT8", "tensor(float)": "FP32", "tensor(int64)": "INT64"}
 
 
-def described(nodes: Any) -> list[dict[str, Any]]:
+def describe_nodes(nodes: Any) -> list[dict[str, Any]]:
     """Inputs or outputs as the Open Inference Protocol describes them."""
     return [
         {
@@ -42,8 +42,8 @@ def probe(model: bytes, metadata_path: str, sample_path: str, tolerance: float) 
     sample = dict(np.load(sample_path, allow_pickle=False))
     faults = []
     for kind, nodes in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
-        if described(nodes) != metadata[kind]:
-            faults.append(f"{kind} are {described(nodes)}, metadata.json says {metadata[kind]}")
+        if describe_nodes(nodes) != metadata[kind]:
+            faults.append(f"{kind} are {describe_nodes(nodes)}, metadata.json says {metadata[kind]}")
     columns = json.loads(session.get_modelmeta().custom_metadata_map.get("columns", "null"))
     if columns != metadata.get("parameters", {}).get("columns"):
         faults.append("columns of metadata_props are not those of metadata.json")

@@ -54,29 +54,17 @@ def join_units(units: Array | None, num_rows: int, most: int) -> tuple[Array, in
     return (units, count) if count <= most else (units * most // count, most)
 
 
-def intervals(
-    sums: Array, units: Array | None, figures: Callable[[Array], Array], confidence: float = CONFIDENCE, seed: int = 0
-) -> Array:
-    """Percentile intervals of ``figures`` ``(…, k)``, which are functions of sums over rows ``(…, m)``.
+def find_intervals(parts: Array, figures: Callable[[Array], Array], seed: int = 0) -> Array:
+    """Percentile intervals ``(2, k)`` of ``figures`` ``(…, k)``, which are functions of sums ``(…, m)``.
 
-    ``sums`` are ``(n, m)``, one row's each; rows of one unit ``(n,)`` are drawn together. Returns ``(2, k)``.
+    ``parts`` ``(units, m)`` are the sums over each unit's rows; figures that a resample lacks are NaN, and left out.
     """
-    of_row, count = join_units(units, len(sums), MOST_DRAWN)
-    parts = np.stack([np.bincount(of_row, weights=column, minlength=count) for column in sums.T], axis=1)
-    return intervals_of_parts(parts, figures, confidence, seed)
-
-
-def intervals_of_parts(
-    parts: Array, figures: Callable[[Array], Array], confidence: float = CONFIDENCE, seed: int = 0
-) -> Array:
-    """The same of sums over each unit ``(units, m)``; figures that a resample lacks are NaN, and left out."""
-    count = len(parts)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-    tail = (1 - confidence) / 2
+    drawn = np.random.default_rng(seed).multinomial(len(parts), np.full(len(parts), 1 / len(parts)), RESAMPLES)
+    tail = (1 - CONFIDENCE) / 2
     return np.asarray(np.nanquantile(figures(drawn @ parts), [tail, 1 - tail], axis=0))
 
 
-def lower_bound(gains: Array, weights: Array, units: Array | None = None, confidence: float = CONFIDENCE) -> float:
+def find_lower_bound(gains: Array, weights: Array, units: Array | None = None) -> float:
     """The one-sided lower bound of a weighted mean ``(n,)``, by Student's t; rows of one unit count as one.
 
     Of a single row or unit it is minus infinity.
@@ -90,4 +78,4 @@ def lower_bound(gains: Array, weights: Array, units: Array | None = None, confid
     if (count := len(parts)) < 2:
         return -np.inf
     error = np.sqrt(count / (count - 1) * np.square(parts).sum())
-    return float(mean - scipy.special.stdtrit(count - 1, confidence) * error)
+    return float(mean - scipy.special.stdtrit(count - 1, CONFIDENCE) * error)

@@ -1,9 +1,9 @@
 """What is measured of a candidate, which gates it meets before export, and what is drawn: one task for each kind."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple, Self
+from functools import cached_property
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 import safetensors.numpy
@@ -11,12 +11,12 @@ import torch
 from matplotlib.figure import Figure
 
 from tasks.data.prepared_splits import Examples, read_split
-from tasks.data.recipe import Columns
+from tasks.data.recipe import Columns, Recipe
 from tasks.fitting import served
 from tasks.fitting.splits import load_split
 from tasks.judging import gates, plots
-from tasks.judging.baselines import Baselines, blocks_of_rows, read_rows
-from tasks.judging.metrics import Answers, CalibrationBins, calibration_bins, measure, measure_periods
+from tasks.judging.baselines import Baselines, split_rows
+from tasks.judging.metrics import Answers, bin_by_confidence, measure, measure_periods
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
 from tasks.machine.words import readable
@@ -24,7 +24,6 @@ from tasks.networks import linear_regression, metrics
 from tasks.parameters import Gates, Loss, Training
 from tasks.records import Epoch, GateVerdict, PreparedDataset, TrainedModel
 from tasks.serving import raw_units
-from tasks.serving.raw_units import list_coefficients
 from tasks.serving.task import TaskName
 from tasks.store import artifact_paths, verified
 from tasks.store.record import FileRef
@@ -39,30 +38,8 @@ BEST_FITS = {
     Loss.SQUARED: ("least-squares", linear_regression.least_squares_fit),
     Loss.HUBER: ("Huber", linear_regression.huber_fit),
 }
-
-
-class Outputs(NamedTuple):
-    """What a trained model says of the test rows ``(n,)``; of its scores memory holds some rows' at a time."""
-
-    answer: Array  # labels int64, or predictions: of own tables float64 and in raw units
-    losses: Array  # by the objective without its penalty
-    confidence: Array | None = None  # the probability of the label; None of a regression
-    lead: Array | None = None  # of two classes, of the second's score over the first's
-
-    @classmethod
-    def compute(cls, score: Callable[[Array], Array], test: Examples, num_outputs: int, objective: Objective) -> Self:
-        """By what makes scores ``(n, outputs)`` of rows as the model takes them."""
-        parts = []
-        for rows in blocks_of_rows(len(test.y_true), num_outputs):
-            scores, truth = score(test.inputs[rows]), test.y_true[rows]
-            if not objective.is_of_classes:
-                parts.append((scores[:, 0], objective.losses(scores, truth)))
-                continue
-            label = scores.argmax(axis=1)
-            confidence = np.exp(-objective.losses(scores, label))
-            lead = [scores[:, 1] - scores[:, 0]] if num_outputs == 2 else []
-            parts.append((label, objective.losses(scores, truth), confidence, *lead))
-        return cls(*map(np.concatenate, zip(*parts, strict=True)))
+Metrics = dict[str, Any]
+Weights = dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -71,42 +48,41 @@ class Candidate:
 
     prepared: PreparedDataset
     trained: TrainedModel
+    training: Training
     objective: Objective
-    weights: dict[str, Array]
+    weights: Weights
     test: Examples
-    outputs: Outputs
-    baselines: Baselines | None  # of own data
+    answers: Answers
 
     @classmethod
     def read(cls, prepared: PreparedDataset, trained: TrainedModel, training: Training) -> Self:
-        """Read weights and test split, compute the answers, and of own data the losses to hold them against.
+        """Read weights and test split, and compute the answers.
 
         Raises:
             DataError: a file is missing or has changed.
         """
-        weights, recipe = safetensors.numpy.load(verified.read(trained.weights)), prepared.recipe
-        objective, test = Objective.of(training, prepared, trained.steps), read_split(prepared.test, prepared)
-        score: Callable[[Array], Array] = partial(served.scores, weights, recipe)
-        if prepared.is_own and isinstance(recipe, Columns):
-            score = partial(raw_units.score_rows, raw_units.fold_weights(weights, recipe, np.float64), recipe)
-        outputs = Outputs.compute(score, test, len(weights["b"]), objective)
-        baselines = Baselines.of_dataset(prepared, objective, training.validation) if prepared.is_own else None
-        return cls(prepared, trained, objective, weights, test, outputs, baselines)
+        weights, test = safetensors.numpy.load(verified.read(trained.weights)), read_split(prepared.test, prepared)
+        objective, score = Objective.of(training, prepared, trained.steps), choose_task(prepared).score
+        parts = (
+            Answers.from_scores(score(weights, prepared.recipe, test.inputs[rows]), test.y_true[rows], objective)
+            for rows in split_rows(len(test.y_true), len(weights["b"]))
+        )
+        return cls(prepared, trained, training, objective, weights, test, Answers.concatenate(list(parts)))
 
     @property
-    def truth(self) -> Array:
-        """Labels int64 or the target ``(n,)`` of the test split."""
-        return self.test.y_true.astype(np.int64) if self.prepared.class_names else self.test.y_true
-
-    @property
-    def while_training(self) -> dict[str, float]:
+    def while_training(self) -> Metrics:
         """What was measured in the epoch whose weights were kept, but for the test split, which is measured anew."""
         kept = self.trained.kept
         measured = {name: getattr(kept, name) for name in WHILE_TRAINING}
         return {name: value for name, value in measured.items() if value is not None}
 
+    @cached_property
+    def baselines(self) -> Baselines:
+        """What models of own data are held against; it raises as ``Baselines.of_dataset``."""
+        return Baselines.of_dataset(self.prepared, self.objective, self.training.validation)
 
-Draw = Callable[[Candidate, dict[str, Any]], Figure | None]  # None: it does not apply
+
+Drawing = tuple[str, Figure]  # and the file in the run's folder
 
 
 class Task(NamedTuple):
@@ -114,71 +90,72 @@ class Task(NamedTuple):
 
     curves: plots.Curves  # what the learning curve shows
     describe_epoch: Callable[[Epoch], str]  # in the log
-    measure: Callable[[Candidate], dict[str, Any]]  # the metrics on the test split
-    describe: Callable[[dict[str, Any]], str]  # they, in the log
-    judge: Callable[[Candidate, dict[str, Any], Gates], tuple[GateVerdict, ...]]
-    figures: dict[str, Draw]  # by the file in the run's folder
+    score: Callable[[Weights, Recipe, Array], Array]  # rows, as the model takes them: ``(n, outputs)``
+    measures: tuple[Callable[[Candidate], Metrics], ...]  # on the test split
+    describe: Callable[[Metrics], str]  # they, in the log
+    judge: Callable[[Candidate, Metrics, Gates], tuple[GateVerdict, ...]]
+    drawings: tuple[Callable[[Candidate, Metrics], Iterator[Drawing]], ...]
 
-    def draw(self, candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tuple[FileRef, ...]:
-        """Write every figure that applies."""
-        drawn = ((file, draw(candidate, measured)) for file, draw in self.figures.items())
-        return tuple(plots.save(figure, run.file(file)) for file, figure in drawn if figure)
+    def measure(self, candidate: Candidate) -> Metrics:
+        """Everything that is measured on the test split."""
+        return {name: value for each in self.measures for name, value in each(candidate).items()}
+
+    def draw(self, candidate: Candidate, measured: Metrics, run: RunFolder) -> tuple[FileRef, ...]:
+        """Write every picture that applies."""
+        drawn = (drawing for each in self.drawings for drawing in each(candidate, measured))
+        return tuple(plots.save(figure, run.file(file)) for file, figure in drawn)
 
 
-def task_of(prepared: PreparedDataset) -> Task:
+def choose_task(prepared: PreparedDataset) -> Task:
     """The one of these data."""
-    return (OWN if prepared.is_own else BOOK)[prepared.task]
+    return OWN[prepared.recipe.kind, prepared.task] if prepared.is_own else BOOK[prepared.task]
 
 
 # Classifiers
 
 
-def _describe_epoch_of_classes(point: Epoch) -> str:
+def describe_epoch_of_labels(point: Epoch) -> str:
+    """Losses and accuracies."""
     return (
         f"train loss {point.train_loss:.3f}, train accuracy {point.train_accuracy:.3f}, "
         f"test accuracy {point.test_accuracy:.3f}"
     )
 
 
-def _measure_classes(candidate: Candidate) -> dict[str, Any]:
+def measure_labels(candidate: Candidate) -> Metrics:
     """Everything measured on the test split.
 
-    Confusion matrix (rows: true), precision and recall of each class (0 where there is none), and the calibration
-    error, since softmax regression is trained for calibrated probabilities.
+    Precision and recall of each class are 0 where there is none; rows of the confusion matrix are the true classes. The
+    calibration error is there since softmax regression is trained for calibrated probabilities.
     """
-    names, outputs, truth = candidate.prepared.class_names, candidate.outputs, candidate.truth
-    counts = _confusion_matrix(candidate)
-    precision, recall = (counts.diagonal() / counts.sum(axis=other).clip(1) for other in (0, 1))
-    loss = float(outputs.losses.mean())
-    return {
-        "test_accuracy": float(np.mean(outputs.answer == truth)),
+    names, answers = candidate.prepared.class_names, candidate.answers
+    rows, predicted, right = (
+        np.bincount(each, minlength=len(names))
+        for each in (answers.truth, answers.answer, answers.truth[answers.is_right])
+    )
+    loss = float(answers.losses.mean())
+    measured = {
+        "test_accuracy": float(answers.is_right.mean()),
         "test_loss": loss,
         "test_loss_bits": metrics.bits(loss),
-        "label_entropy": metrics.entropy(torch.from_numpy(truth), len(names)),
-        "calibration_error": _bin(candidate).error,
-        "precision": dict(zip(names, precision.tolist(), strict=True)),
-        "recall": dict(zip(names, recall.tolist(), strict=True)),
-        "confusion_matrix": counts.tolist(),
+        "label_entropy": metrics.entropy(torch.from_numpy(answers.truth), len(names)),
+        "calibration_error": bin_by_confidence(answers).error,
+        "precision": dict(zip(names, (right / predicted.clip(1)).tolist(), strict=True)),
+        "recall": dict(zip(names, (right / rows.clip(1)).tolist(), strict=True)),
     }
+    if len(names) <= MOST_CLASSES:
+        measured["confusion_matrix"] = count_confusions(answers, len(names)).tolist()
+    return measured
 
 
-def _confusion_matrix(candidate: Candidate) -> Array:
-    count = len(candidate.prepared.class_names)
-    cells = np.bincount(candidate.truth * count + candidate.outputs.answer, minlength=count * count)
+def count_confusions(answers: Answers, count: int) -> Array:
+    """How many rows of each class (first) are taken for each other."""
+    cells = np.bincount(answers.truth * count + answers.answer, minlength=count * count)
     return cells.reshape(count, count)
 
 
-def _bin(candidate: Candidate) -> CalibrationBins:
-    return calibration_bins(_confidence(candidate), candidate.outputs.answer == candidate.truth)
-
-
-def _confidence(candidate: Candidate) -> Array:
-    if candidate.outputs.confidence is None:
-        raise ValueError("a regression has no probabilities")
-    return candidate.outputs.confidence
-
-
-def _describe_images(measured: dict[str, Any]) -> str:
+def describe_labels(measured: Metrics) -> str:
+    """Of the book's data."""
     return (
         f"test accuracy {measured['test_accuracy']:.4f}; cross-entropy {measured['test_loss']:.3f} nats "
         f"({measured['test_loss_bits']:.3f} bits) a label, {measured['label_entropy']:.3f} nats for a model that knows "
@@ -186,7 +163,16 @@ def _describe_images(measured: dict[str, Any]) -> str:
     )
 
 
-def _judge_by_the_book(candidate: Candidate, measured: dict[str, Any], bounds: Gates) -> tuple[GateVerdict, ...]:
+def describe_own_labels(measured: Metrics) -> str:
+    """Of own data; of images that are many and large without a reference."""
+    fitted = f"of the reference {measured['reference_loss']:.4f}, " if "reference_loss" in measured else ""
+    return (
+        f"test accuracy {measured['test_accuracy']:.4f}; loss {measured['objective_loss']:.4f} nats a label, {fitted}"
+        f"of the best constant {measured['baseline_loss']:.4f}"
+    )
+
+
+def judge_by_the_book(candidate: Candidate, measured: Metrics, bounds: Gates) -> tuple[GateVerdict, ...]:
     """The book's assertions."""
     return (
         gates.judge("train_loss", measured["train_loss"], below=bounds.max_train_loss),
@@ -195,116 +181,41 @@ def _judge_by_the_book(candidate: Candidate, measured: dict[str, Any], bounds: G
     )
 
 
-def _draw_confusion_matrix(candidate: Candidate, _: dict[str, Any]) -> Figure:
-    return plots.draw_confusion_matrix(_confusion_matrix(candidate), candidate.prepared.class_names)
-
-
-def _draw_reliability(candidate: Candidate, _: dict[str, Any]) -> Figure:
-    return plots.draw_reliability(_bin(candidate))
-
-
-def _draw_misclassified(candidate: Candidate, _: dict[str, Any]) -> Figure | None:
-    """The images that were misclassified with the most confidence."""
-    label, truth, names = candidate.outputs.answer, candidate.truth, candidate.prepared.class_names
-    (wrong,) = np.nonzero(label != truth)
-    if not len(wrong) or isinstance(candidate.prepared.recipe, Columns):
-        return None
-    worst = wrong[np.argsort(-_confidence(candidate)[wrong], kind="stable")[:WORST]]
-    predicted, true = ([names[index] for index in labels[worst]] for labels in (label, truth))
-    return plots.draw_image_grid(candidate.test.inputs[worst], predicted, true)
-
-
-def _measure_own_classes(candidate: Candidate) -> dict[str, Any]:
-    """What is measured of every classifier, and its weights and confusion matrix if they are not too many."""
-    baselines, prepared = require_baselines(candidate), candidate.prepared
-    measured = _measure_classes(candidate)
-    if len(prepared.class_names) > MOST_CLASSES:
-        del measured["confusion_matrix"]
-    measured |= {"objective_loss": baselines.mean(candidate.outputs.losses), **baselines.metrics}
-    measured |= measure_periods(prepared, Answers(candidate.truth, candidate.outputs.answer, candidate.outputs.losses))
-    if not isinstance(prepared.recipe, Columns):
-        measured["brightness"] = measure_brightness(candidate)
+def draw_labels(candidate: Candidate, _: Metrics) -> Iterator[Drawing]:
+    """What is taken for what, and how far confidence can be trusted; of two classes, what every threshold would do."""
+    answers, names = candidate.answers, candidate.prepared.class_names
+    if len(names) > plots.MOST_NAMED:
+        matrix = plots.draw_mistakes(answers.truth, answers.answer, names)
     else:
-        folded = raw_units.fold_weights(candidate.weights, prepared.recipe, np.float64)
-        if folded.W.size + folded.effects.size <= MOST_WEIGHTS:
-            names, learned = prepared.class_names, raw_units.name_weights(folded, prepared.recipe)
-            measured["weights"] = dict(zip(names, learned, strict=True))
-            measured["bias"] = dict(zip(names, raw_units.find_intercepts(folded).tolist(), strict=True))
-    return measured
+        matrix = plots.draw_confusion_matrix(count_confusions(answers, len(names)), names)
+    yield artifact_paths.CONFUSION_MATRIX, matrix
+    yield artifact_paths.RELIABILITY, plots.draw_reliability(bin_by_confidence(answers))
+    if len(names) == 2:
+        score = np.where(answers.answer == 1, answers.confidence, 1 - answers.confidence)
+        yield artifact_paths.THRESHOLDS, plots.draw_thresholds(score, answers.truth == 1, names[1])
 
 
-def measure_brightness(candidate: Candidate) -> dict[str, float]:
-    """Mean training pixels, 0…255: of the ``border``, a pixel wide, and of the ``middle``, half of each side.
-
-    Where they differ much, things are light on dark or dark on light.
-    """
-    images = read_rows(candidate.prepared.train, candidate.prepared).features
-    some = images[np.linspace(0, len(images) - 1, min(MOST_IMAGES, len(images))).astype(int)]
-    height, width = some.shape[1:3]
-    inner = np.zeros((height, width), bool)
-    inner[1:-1, 1:-1] = True
-    middle = some[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
-    return {"border": float(some[:, ~inner].mean()), "middle": float(middle.mean())}
-
-
-def _describe_own_classes(measured: dict[str, Any]) -> str:
-    """Of images that are many and large without a reference."""
-    fitted = f"of the reference {measured['reference_loss']:.4f}, " if "reference_loss" in measured else ""
-    return (
-        f"test accuracy {measured['test_accuracy']:.4f}; loss {measured['objective_loss']:.4f} nats a label, {fitted}"
-        f"of the best constant {measured['baseline_loss']:.4f}"
-    )
-
-
-def require_baselines(candidate: Candidate) -> Baselines:
-    """What own data's models are held against."""
-    if candidate.baselines is None:
-        raise ValueError("the book's data have gates of their own")
-    return candidate.baselines
-
-
-def _judge_by_baselines(candidate: Candidate, measured: dict[str, Any], bounds: Gates) -> tuple[GateVerdict, ...]:
-    return require_baselines(candidate).judge(candidate.outputs.losses, bounds)
-
-
-def _draw_thresholds(candidate: Candidate, _: dict[str, Any]) -> Figure | None:
-    """Of two classes: what every threshold would do."""
-    lead, names = candidate.outputs.lead, candidate.prepared.class_names
-    return None if lead is None else plots.draw_thresholds(lead, candidate.truth == 1, names[1])
-
-
-def _draw_class_weights(candidate: Candidate, _: dict[str, Any]) -> Figure | None:
-    recipe = candidate.prepared.recipe
-    if isinstance(recipe, Columns):
-        return None
-    weights = candidate.weights["W"].T.reshape(-1, *recipe.input.shape)
-    return plots.draw_class_weights(weights, candidate.prepared.class_names)
-
-
-def _draw_periods(candidate: Candidate, measured: dict[str, Any]) -> Figure | None:
-    metric = "accuracy" if candidate.objective.is_of_classes else "rmse"
-    return plots.draw_periods(measured["periods"], metric) if measured.get("periods") else None
-
-
-def _draw_coefficients(candidate: Candidate, measured: dict[str, Any]) -> Figure | None:
-    recipe, names = candidate.prepared.recipe, candidate.prepared.class_names
-    if not isinstance(recipe, Columns) or not (found := list_coefficients(measured, recipe, names)):
-        return None
-    target = recipe.target.name if recipe.target else "the prediction"
-    of_classes = f"the log odds of {plots.short(names[1])}" if len(names) == 2 else "a class's score"
-    return plots.draw_coefficients(found, f"change of {of_classes if names else plots.short(target)} with")
+def draw_misclassified(candidate: Candidate, _: Metrics) -> Iterator[Drawing]:
+    """The images that were misclassified with the most confidence."""
+    answers, names = candidate.answers, candidate.prepared.class_names
+    (wrong,) = np.nonzero(~answers.is_right)
+    if len(wrong):
+        worst = wrong[np.argsort(-answers.confidence[wrong], kind="stable")[:WORST]]
+        predicted, true = ([names[index] for index in labels[worst]] for labels in (answers.answer, answers.truth))
+        yield artifact_paths.MISCLASSIFIED, plots.draw_image_grid(candidate.test.inputs[worst], predicted, true)
 
 
 # Regressions
 
 
-def _describe_epoch_of_numbers(point: Epoch) -> str:
+def describe_epoch_of_numbers(point: Epoch) -> str:
+    """Losses."""
     return f"train loss {readable(point.train_loss, 3)}, test loss {readable(point.test_loss, 3)}"
 
 
-def _measure_numbers(candidate: Candidate) -> dict[str, Any]:
-    """What was learned, and everything measured on the test split."""
-    weights, y, y_hat = candidate.weights, *map(torch.from_numpy, (candidate.truth, candidate.outputs.answer))
+def measure_parameters(candidate: Candidate) -> Metrics:
+    """What was learned of the book's data, and the test loss beside its reading as maximum likelihood."""
+    weights, y, y_hat = candidate.weights, *map(torch.from_numpy, candidate.answers[:2])
     sigma = metrics.noise_estimate(y - y_hat)
     return {
         "test_loss": float(metrics.regression(y_hat, y)["loss"]),
@@ -315,12 +226,13 @@ def _measure_numbers(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _describe_numbers(measured: dict[str, Any]) -> str:
+def describe_parameters(measured: Metrics) -> str:
+    """Of the book's data."""
     loss, noise = readable(measured["test_loss"], 3), readable(measured["noise_estimate"])
     return f"test loss {loss}; as maximum likelihood: noise {noise}, {measured['gaussian_nll']:.3f} nats an example"
 
 
-def _judge_by_best_fit(candidate: Candidate, measured: dict[str, Any], bounds: Gates) -> tuple[GateVerdict, ...]:
+def judge_by_best_fit(candidate: Candidate, measured: Metrics, bounds: Gates) -> tuple[GateVerdict, ...]:
     """The test loss against that of the best fit; of synthetic data also the parameters against the true ones."""
     train, test = (load_split(candidate.prepared, name) for name in ("train", "test"))
     kind, fit = BEST_FITS[candidate.objective.loss]
@@ -334,41 +246,29 @@ def _judge_by_best_fit(candidate: Candidate, measured: dict[str, Any], bounds: G
     true = candidate.prepared.true_parameters
     if true is None:
         return (verdict,)
-    error = max(abs(found - truth) for found, truth in zip(_learned(measured), true, strict=True))
+    error = float(np.abs(np.array([*measured["weights"], measured["bias"]]) - true).max())
     return (verdict, gates.judge("parameter_error", error, maximum=bounds.max_parameter_error))
 
 
-def _learned(measured: dict[str, Any]) -> list[float]:
-    """Weights, then the bias."""
-    return [*measured["weights"], measured["bias"]]
+def draw_parameters(candidate: Candidate, measured: Metrics) -> Iterator[Drawing]:
+    """What was learned of the book's data beside the truth, and the residuals."""
+    learned, residuals = [*measured["weights"], measured["bias"]], candidate.answers.truth - candidate.answers.answer
+    true, sigma = candidate.prepared.true_parameters, measured["noise_estimate"]
+    yield artifact_paths.FIT, plots.draw_fit(learned, true, residuals, sigma)
 
 
-def _draw_fit(candidate: Candidate, measured: dict[str, Any]) -> Figure:
-    true, residuals = candidate.prepared.true_parameters, candidate.truth - candidate.outputs.answer
-    return plots.draw_fit(_learned(measured), true, residuals, measured["noise_estimate"])
-
-
-def _measure_own_numbers(candidate: Candidate) -> dict[str, Any]:
-    """R² and root mean squared error with 95 % intervals, coefficients, and the losses it is held against."""
-    baselines, recipe = require_baselines(candidate), candidate.prepared.recipe
-    answers = Answers(candidate.truth, candidate.outputs.answer)
-    found = measure(answers, baselines.units)
-    measured = {
+def measure_numbers(candidate: Candidate) -> Metrics:
+    """R² and root mean squared error with 95 % intervals."""
+    found = measure(candidate.answers, candidate.baselines.units)
+    return {
         "test_loss": found.metrics["loss"],
         **{name: found.metrics[name] for name in ("r2", "rmse")},
         **{f"{name}_interval": list(found.intervals[name]) for name in ("r2", "rmse")},
-        "objective_loss": baselines.mean(candidate.outputs.losses),
-        **baselines.metrics,
-        **measure_periods(candidate.prepared, answers),
     }
-    if isinstance(recipe, Columns):
-        folded = raw_units.fold_weights(candidate.weights, recipe, np.float64)
-        measured["weights"] = raw_units.name_weights(folded, recipe)[0]
-        measured["bias"] = float(raw_units.find_intercepts(folded)[0])
-    return measured
 
 
-def _describe_own_numbers(measured: dict[str, Any]) -> str:
+def describe_numbers(measured: Metrics) -> str:
+    """Of own data."""
     low, high = map(readable, measured["rmse_interval"])
     return (
         f"R² {measured['r2']:.4f}, root mean squared error {readable(measured['rmse'])} ({low} to {high}); "
@@ -377,15 +277,84 @@ def _describe_own_numbers(measured: dict[str, Any]) -> str:
     )
 
 
-def _draw_residuals(candidate: Candidate, _: dict[str, Any]) -> Figure:
-    return plots.draw_residuals(candidate.outputs.answer, candidate.truth)
+def draw_numbers(candidate: Candidate, _: Metrics) -> Iterator[Drawing]:
+    """Predictions beside the truth."""
+    truth, predicted = candidate.answers[:2]
+    yield artifact_paths.RESIDUALS, plots.draw_residuals(predicted, truth)
+    yield artifact_paths.PREDICTED_AND_TRUE, plots.draw_predictions(predicted, truth)
 
 
-def _draw_predictions(candidate: Candidate, _: dict[str, Any]) -> Figure:
-    return plots.draw_predictions(candidate.outputs.answer, candidate.truth)
+# Own data
 
 
-CURVES_OF_CLASSES = plots.Curves(
+def measure_baselines(candidate: Candidate) -> Metrics:
+    """The loss that was minimised, those it is held against, and of a split by time the figures of each period."""
+    objective_loss = candidate.baselines.mean(candidate.answers.losses)
+    periods = measure_periods(candidate.prepared, candidate.answers)
+    return {"objective_loss": objective_loss, **candidate.baselines.metrics, **periods}
+
+
+def judge_by_baselines(candidate: Candidate, measured: Metrics, bounds: Gates) -> tuple[GateVerdict, ...]:
+    """The best constant and the converged fit."""
+    return candidate.baselines.judge(candidate.answers.losses, bounds)
+
+
+def draw_periods(candidate: Candidate, measured: Metrics) -> Iterator[Drawing]:
+    """Where the latest rows are the test split."""
+    metric = "accuracy" if candidate.objective.is_of_classes else "rmse"
+    if measured.get("periods"):
+        yield artifact_paths.BY_PERIOD, plots.draw_periods(measured["periods"], metric)
+
+
+def score_table(weights: Weights, recipe: Recipe, rows: Array) -> Array:
+    """Scores ``(n, outputs)`` float64 of raw rows."""
+    columns = cast("Columns", recipe)
+    return raw_units.score_rows(raw_units.fold_weights(weights, columns, np.float64), columns, rows)
+
+
+def measure_coefficients(candidate: Candidate) -> Metrics:
+    """The weights of a table's columns and levels in raw units; of classes only where they are not too many."""
+    recipe, names = cast("Columns", candidate.prepared.recipe), candidate.prepared.class_names
+    folded = raw_units.fold_weights(candidate.weights, recipe, np.float64)
+    weights, bias = raw_units.name_weights(folded, recipe), raw_units.find_intercepts(folded).tolist()
+    if not names:
+        return {"weights": weights[0], "bias": bias[0]}
+    if folded.W.size + folded.effects.size > MOST_WEIGHTS:
+        return {}
+    return {"weights": dict(zip(names, weights, strict=True)), "bias": dict(zip(names, bias, strict=True))}
+
+
+def draw_coefficients(candidate: Candidate, measured: Metrics) -> Iterator[Drawing]:
+    """The largest of a table's model."""
+    recipe, names = cast("Columns", candidate.prepared.recipe), candidate.prepared.class_names
+    if found := raw_units.list_coefficients(measured, recipe, names):
+        of_what = plots.shorten(recipe.target.name) if recipe.target else "the prediction"
+        if names:
+            of_what = f"the log odds of {plots.shorten(names[1])}" if len(names) == 2 else "a class's score"
+        yield artifact_paths.COEFFICIENTS, plots.draw_coefficients(found, f"change of {of_what} with")
+
+
+def measure_brightness(candidate: Candidate) -> Metrics:
+    """Mean training pixels, 0…255: of the ``border``, a pixel wide, and of the ``middle``, half of each side.
+
+    Where they differ much, things are light on dark or dark on light.
+    """
+    images = read_split(candidate.prepared.train, candidate.prepared).inputs
+    some = images[np.linspace(0, len(images) - 1, min(MOST_IMAGES, len(images))).astype(int)]
+    height, width = some.shape[1:3]
+    inner = np.zeros((height, width), bool)
+    inner[1:-1, 1:-1] = True
+    middle = some[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
+    return {"brightness": {"border": float(some[:, ~inner].mean()), "middle": float(middle.mean())}}
+
+
+def draw_class_weights(candidate: Candidate, _: Metrics) -> Iterator[Drawing]:
+    """The weight of each pixel for each class."""
+    weights = candidate.weights["W"].T.reshape(-1, *candidate.prepared.recipe.input.shape)
+    yield artifact_paths.CLASS_WEIGHTS, plots.draw_class_weights(weights, candidate.prepared.class_names)
+
+
+CURVES_OF_LABELS = plots.Curves(
     ("train_loss", "validation_loss", "train_accuracy", "test_accuracy", "validation_accuracy"),
     ylabel="loss (nats), accuracy",
     yscale="linear",
@@ -393,36 +362,48 @@ CURVES_OF_CLASSES = plots.Curves(
 CURVES_OF_NUMBERS = plots.Curves(
     ("train_loss", "validation_loss", "test_loss"), ylabel="half mean squared error", yscale="log"
 )
-FIGURES_OF_IMAGES: dict[str, Draw] = {
-    artifact_paths.CONFUSION_MATRIX: _draw_confusion_matrix,
-    artifact_paths.RELIABILITY: _draw_reliability,
-    artifact_paths.MISCLASSIFIED: _draw_misclassified,
-}
-FIGURES_OF_CLASSES: dict[str, Draw] = {
-    artifact_paths.COEFFICIENTS: _draw_coefficients,
-    artifact_paths.CONFUSION_MATRIX: _draw_confusion_matrix,
-    artifact_paths.RELIABILITY: _draw_reliability,
-    artifact_paths.THRESHOLDS: _draw_thresholds,
-    artifact_paths.BY_PERIOD: _draw_periods,
-    artifact_paths.CLASS_WEIGHTS: _draw_class_weights,
-    artifact_paths.MISCLASSIFIED: _draw_misclassified,
-}
-FIGURES_OF_NUMBERS: dict[str, Draw] = {
-    artifact_paths.COEFFICIENTS: _draw_coefficients,
-    artifact_paths.RESIDUALS: _draw_residuals,
-    artifact_paths.PREDICTED_AND_TRUE: _draw_predictions,
-    artifact_paths.BY_PERIOD: _draw_periods,
-}
-_CLASSES, _NUMBERS = (CURVES_OF_CLASSES, _describe_epoch_of_classes), (CURVES_OF_NUMBERS, _describe_epoch_of_numbers)
+LABELS, NUMBERS = (CURVES_OF_LABELS, describe_epoch_of_labels), (CURVES_OF_NUMBERS, describe_epoch_of_numbers)
 BOOK: dict[TaskName, Task] = {
-    "classification": Task(*_CLASSES, _measure_classes, _describe_images, _judge_by_the_book, FIGURES_OF_IMAGES),
+    "classification": Task(
+        *LABELS,
+        served.scores,
+        (measure_labels,),
+        describe_labels,
+        judge_by_the_book,
+        (draw_labels, draw_misclassified),
+    ),
     "regression": Task(
-        *_NUMBERS, _measure_numbers, _describe_numbers, _judge_by_best_fit, {artifact_paths.FIT: _draw_fit}
+        *NUMBERS,
+        served.scores,
+        (measure_parameters,),
+        describe_parameters,
+        judge_by_best_fit,
+        (draw_parameters,),
     ),
 }
-OWN: dict[TaskName, Task] = {
-    "classification": Task(
-        *_CLASSES, _measure_own_classes, _describe_own_classes, _judge_by_baselines, FIGURES_OF_CLASSES
+OWN: dict[tuple[str, TaskName], Task] = {  # by the kind of recipe
+    ("columns", "classification"): Task(
+        *LABELS,
+        score_table,
+        (measure_labels, measure_baselines, measure_coefficients),
+        describe_own_labels,
+        judge_by_baselines,
+        (draw_coefficients, draw_labels, draw_periods),
     ),
-    "regression": Task(*_NUMBERS, _measure_own_numbers, _describe_own_numbers, _judge_by_baselines, FIGURES_OF_NUMBERS),
+    ("columns", "regression"): Task(
+        *NUMBERS,
+        score_table,
+        (measure_numbers, measure_baselines, measure_coefficients),
+        describe_numbers,
+        judge_by_baselines,
+        (draw_coefficients, draw_numbers, draw_periods),
+    ),
+    ("pixels", "classification"): Task(
+        *LABELS,
+        served.scores,
+        (measure_labels, measure_baselines, measure_brightness),
+        describe_own_labels,
+        judge_by_baselines,
+        (draw_labels, draw_class_weights, draw_misclassified),
+    ),
 }

@@ -1,6 +1,5 @@
 """Pictures of a search, as PNG: Optuna's, of trials that came to their end, and the winner beside before."""
 
-import io
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,42 +8,41 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import optuna
-from matplotlib.figure import Figure
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 from optuna.visualization import matplotlib as plots
 
-from tasks.judging.plots import save
-from tasks.store import artifact_paths, atomic
+from tasks.judging.plots import save, subplots
+from tasks.store.artifact_paths import (
+    TUNING_HISTORY,
+    TUNING_IMPORTANCES,
+    TUNING_PARALLEL,
+    TUNING_SLICES,
+    TUNING_WINNER,
+)
 from tasks.store.record import FileRef
 from tasks.store.tuned import Setting, Trial, Tuned, mean_interval
 
 SHOWN = 0.75  # of the losses have room; those above are drawn as high as the last of these
 FEWEST = 10  # complete trials that say what mattered
-FEW, DECADE = 5, 10.0  # values that are told one by one; the greatest over the least, from which on decades count
+DECADE = 10.0  # the greatest value over the least, from which on decades count
 
 
 def draw(trials: Sequence[Trial], tuned: Tuned, folder: Path) -> list[FileRef]:
     """Every picture that the complete trials are enough for, in a run's folder."""
-    losses, drawn = list_losses(trials), list[FileRef]()
+    losses, drawn = [each.validation_loss or 0.0 for each in trials if each.outcome == "complete"], list[FileRef]()
     if losses:
         study = build_study(trials, most := float(np.quantile(losses, SHOWN, method="lower")))
-        name = {"target_name": f"validation loss, at most {most:.3g}" if most < max(losses) else "validation loss"}
-        drawn.append(_save(plots.plot_optimization_history, study, folder / artifact_paths.TUNING_HISTORY, **name))
+        name = f"validation loss, at most {most:.3g}" if most < max(losses) else "validation loss"
+        wanted: dict[str, Callable[..., Any]] = {TUNING_HISTORY: plots.plot_optimization_history}
         if study.trials[0].params:
-            drawn.append(_save(plots.plot_slice, study, folder / artifact_paths.TUNING_SLICES, **name))
-            drawn.append(_save(plots.plot_parallel_coordinate, study, folder / artifact_paths.TUNING_PARALLEL, **name))
+            wanted |= {TUNING_SLICES: plots.plot_slice, TUNING_PARALLEL: plots.plot_parallel_coordinate}
             if len(losses) >= FEWEST and min(losses) < most:
-                drawn.append(_save(plots.plot_param_importances, study, folder / artifact_paths.TUNING_IMPORTANCES))
+                wanted[TUNING_IMPORTANCES] = plots.plot_param_importances
+        drawn += [_draw_study(plot, study, name, folder / file) for file, plot in wanted.items()]
     if tuned.validation_losses and tuned.default_losses:
-        drawn.append(draw_winner(tuned, folder / artifact_paths.TUNING_WINNER))
+        drawn.append(draw_winner(tuned, folder / TUNING_WINNER))
     return drawn
-
-
-def list_losses(trials: Sequence[Trial]) -> list[float]:
-    """Those of the trials that came to their end."""
-    found = (trial.validation_loss for trial in trials if trial.outcome == "complete")
-    return [loss for loss in found if loss is not None]
 
 
 def build_study(trials: Sequence[Trial], most: float) -> optuna.Study:
@@ -59,22 +57,21 @@ def build_study(trials: Sequence[Trial], most: float) -> optuna.Study:
             create_trial(
                 state=TrialState.PRUNED if loss is None else TrialState.COMPLETE,
                 value=loss,
-                params={word(field): trial.settings[field] for field in domains},
-                distributions={word(field): domain for field, domain in domains.items()},
+                params={name_setting(field): trial.settings[field] for field in domains},
+                distributions={name_setting(field): domain for field, domain in domains.items()},
             )
         )
     return study
 
 
-def word(field: str) -> str:
+def name_setting(field: str) -> str:
     """A setting in words."""
     return {"num_epochs": "epochs", "lr": "learning rate"}.get(field, field.replace("_", " "))
 
 
 def draw_winner(tuned: Tuned, path: Path) -> FileRef:
     """The winner beside the settings of before: each seed, their mean and its interval."""
-    figure = Figure(figsize=(6.4, 2.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = subplots(6.4, 2.4)
     both = {"found": tuned.validation_losses, "before": tuned.default_losses}
     for at, losses in enumerate(both.values()):
         mean, low, high = mean_interval(losses)
@@ -88,22 +85,21 @@ def draw_winner(tuned: Tuned, path: Path) -> FileRef:
 
 
 def _find_domain(values: Sequence[Setting]) -> BaseDistribution:
-    different = sorted(set(values), key=lambda value: (str(type(value)), value))
-    numbers = [value for value in different if not isinstance(value, str)]
-    if len(numbers) < len(different) or len(different) <= FEW:
-        return CategoricalDistribution(different)
-    return FloatDistribution(numbers[0], numbers[-1], log=numbers[0] > 0 and numbers[-1] >= DECADE * numbers[0])
+    numbers = [value for value in values if not isinstance(value, str)]
+    if len(numbers) < len(values):
+        return CategoricalDistribution(sorted(set(values), key=str))
+    low, high = min(numbers), max(numbers)
+    return FloatDistribution(low, high, log=low > 0 and high >= DECADE * low)
 
 
-def _save(plot: Callable[..., Any], study: optuna.Study, path: Path, **options: object) -> FileRef:
+def _draw_study(plot: Callable[..., Any], study: optuna.Study, name: str, path: Path) -> FileRef:
     """Draw with pyplot, which Optuna does, and leave its styles and figures as they were."""
     from matplotlib import pyplot as plt
 
-    with mpl.rc_context(), warnings.catch_warnings(), io.BytesIO() as stream:
+    with mpl.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that these pictures may look otherwise in another version of Optuna
         plt.switch_backend("agg")
-        axes = plot(study, **options)  # several for several settings
+        axes = plot(study, target_name=name)  # several for several settings
         figure = np.asarray(axes, object).flat[0].figure
-        figure.savefig(stream, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
         plt.close(figure)
-        return atomic.write_bytes(path, stream.getvalue(), is_kept=False)
+        return save(figure, path, bbox_inches="tight")

@@ -11,7 +11,7 @@ SIGNS = {"accuracy": 1, "loss": -1, "rmse": -1}  # of what is better
 FEWEST, FEWEST_BLOCKS = 20, 5  # rows, or groups of them, and blocks of time, that tell how far chance goes
 
 
-class Measured(Lasting):
+class RowMetrics(Lasting):
     """Figures of some rows, and the 95 % interval of each."""
 
     rows: int
@@ -21,13 +21,13 @@ class Measured(Lasting):
     recall_intervals: dict[str, tuple[float, float]] = Field({})
 
 
-class Period(Measured):
+class PeriodMetrics(RowMetrics):
     """The same of the rows of one period."""
 
     period: str
 
 
-class Judged(Measured):
+class EvaluationResult(RowMetrics):
     """How good a version is on labelled rows (README, "Command line"): fields are added, never renamed or removed.
 
     ``published`` is what the manifest says of the version's test split.
@@ -46,7 +46,7 @@ class Judged(Measured):
     trained_on: int | None  # rows that the version was trained on; None where that is not known
     unseen: bool  # these were left out
     changes: tuple[Finding, ...] = ()  # from the data that the version was made of
-    periods: tuple[Period, ...] = ()
+    periods: tuple[PeriodMetrics, ...] = ()
 
     @property
     def has_drifted(self) -> bool:

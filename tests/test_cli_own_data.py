@@ -148,7 +148,7 @@ BAD: dict[str, tuple[bytes, list[str], int, str]] = {
         (HEADER + "".join(f"{n},Rom,€ {n}\n" for n in range(99))).encode(),
         [],
         4,
-        "price looks like numbers",
+        "numbers are written as 1234.5",
     ),
     "a page of the web": (b"<!DOCTYPE html>\n<p>Sign in, please</p>\n", [], 4, "a page of the web"),
     "a workbook": (b"PK\x03\x04" + houses().encode(), [], 4, "Excel"),

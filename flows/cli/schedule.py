@@ -182,9 +182,14 @@ def _change_own(
 def _change_declared(
     client: "SyncPrefectClient | None", target: Target, given: dict[str, Any], parameters: dict[str, Any]
 ) -> tuple[dict[str, Any], str]:
+    from flows.server import deployments, registration
+
     cron, timezone = given["cron"], given["timezone"]
     if not (cron or timezone or parameters):
         raise UsageError(f"nothing to change of {target.deployment}", "--cron, --timezone or --param", "give one")
+    spec = registration.specs(Schedules())[target.deployment]
+    own = spec.settings.get("parameters", {}).get("parameters", {})
+    deployments.merge_parameters(target.deployment, deployments.FORMS[spec.code["entrypoint"]], own, parameters)
     there = _change_on_server(client, target, cron=cron, timezone=timezone, parameters=parameters)
     now = (there.parameters or {}).get("parameters", {})
     document = {

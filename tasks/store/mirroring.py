@@ -154,9 +154,7 @@ def read() -> Mirror | None:
     if not os.path.lexists(path):
         return None
     if not (kept := Mirror.read(path, NAME_ANEW)).is_ours:
-        found = (
-            f"{path} names {kept.url}, the mirror of another store, of which this one is a copy, or was before a move"
-        )
+        found = f"{path} names {kept.url}, the mirror of another store: this one is a copy of it, or has been moved"
         raise OfAnotherStore(found, "the mirror of this store", NAME_ANEW)
     return kept
 

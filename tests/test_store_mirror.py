@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 import onnxruntime
+import psutil
 import pytest
 from botocore.exceptions import ClientError
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -20,11 +21,13 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from candidate import Candidate
 from command_line import GRADMILL, assert_clear, gradmill
+from duty import Duty
 from flows.retrain import retrain
+from prefect_api import eventually, own_database
 from store_state import age_demotions, damage
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.parameters import RetrainParameters
-from tasks.store import artifact_paths, folders, mirroring, pointer, reading, verification
+from tasks.store import artifact_paths, folders, locks, mirroring, pointer, reading, verification
 
 NAME = "linear-regression"
 BUCKET = "consumers"
@@ -443,10 +446,13 @@ def test_a_retrain_mirrors_its_champion_and_one_with_nothing_new_catches_up_a_fa
     s3: S3, prefect_api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parameters = RetrainParameters.model_validate({"training": {"model": NAME}, "predict": False})
+    (artifact_paths.make_root() / "mirror.json").write_text("{")
+    with pytest.raises(DataError, match=r"mirror\.json is not JSON"):
+        retrain(parameters)
+    assert reading.resolve(NAME, None) == 1, "what was published stays published"
     monkeypatch.setenv("GRADMILL_MIRROR", "s3://not-made-yet/models")
     with pytest.raises(EnvironmentProblem, match="bucket does not exist"):
         retrain(parameters)
-    assert reading.resolve(NAME, None) == 1, "what was published stays published"
     monkeypatch.setenv("GRADMILL_MIRROR", URL)
     report = retrain(parameters)
     assert report.outcome == "unchanged"
@@ -505,20 +511,127 @@ def test_the_mirror_is_kept_with_the_store_and_every_change_from_any_shell_bring
     assert attention() == ([], [None])
 
 
-def test_a_copy_of_a_store_never_writes_to_the_mirror_of_the_original(
+def mirrored_store(share: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name the mirror of this store as a user does, with version 2 as its champion."""
+    monkeypatch.setenv("GRADMILL_MIRROR", str(share))
+    assert gradmill("promote", NAME, "2").returncode == 0
+    monkeypatch.delenv("GRADMILL_MIRROR")
+
+
+@pytest.mark.slow
+def test_a_copied_or_moved_store_never_writes_to_the_mirror_that_it_came_with_and_status_says_what_to_do(
     tmp_path: Path, artifacts: Path, two_versions: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    share = tmp_path / "share"
-    monkeypatch.setenv("GRADMILL_MIRROR", str(share))
-    gradmill("promote", NAME, "2")
-    monkeypatch.delenv("GRADMILL_MIRROR")
+    share, original, kept = tmp_path / "share", tmp_path / "original", artifacts / "mirror.json"
+    mirrored_store(share, monkeypatch)
     before = (share / NAME / "champion.json").read_bytes()
-    shutil.copytree(artifacts, tmp_path / "copy")
-    done = gradmill("rollback", NAME, "--artifacts", str(tmp_path / "copy"))
-    assert done.returncode == 0
-    assert "nothing is mirrored until GRADMILL_MIRROR names a mirror" in done.stderr
+    artifacts.rename(original)
+    done = gradmill("rollback", NAME, "--artifacts", str(original))
+    assert (done.returncode, "nothing is mirrored" in done.stderr) == (0, True), "it lies elsewhere"
+    assert gradmill("promote", NAME, "2", "--artifacts", str(original)).returncode == 0
+    shutil.copytree(original, artifacts)
+    # As where the system gives a number anew, or a volume has but one of its root.
+    claim = artifacts / ".store" if (artifacts / ".store").exists() else artifacts
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"inode": claim.stat().st_ino}))
+    assert "nothing is mirrored" in gradmill("rollback", NAME).stderr, "a copy in the place of the original"
     assert (share / NAME / "champion.json").read_bytes() == before
-    artifacts.rename(tmp_path / "original")
-    shutil.copytree(tmp_path / "original", artifacts)
-    assert "nothing is mirrored" in gradmill("rollback", NAME).stderr, "also where it lies in the place of the original"
-    assert (share / NAME / "champion.json").read_bytes() == before
+    ((said,), reached) = attention()
+    assert f"{kept} names {share}, the mirror of another store" in said
+    assert "GRADMILL_MIRROR=URL" in said
+    assert "GRADMILL_MIRROR=none" in said
+    assert reached == [False]
+    monkeypatch.setenv("GRADMILL_MIRROR", "none")
+    gradmill("freeze", NAME)
+    monkeypatch.delenv("GRADMILL_MIRROR")
+    assert attention() == ([], [None])
+    shutil.rmtree(artifacts)
+    original.rename(artifacts)
+    assert "mirror: done" in gradmill("unfreeze", NAME).stdout, "the original is where it was"
+
+
+@pytest.mark.slow
+def test_a_damaged_mirror_json_stops_nothing_and_is_told_until_the_mirror_is_named_anew(
+    tmp_path: Path, artifacts: Path, two_versions: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share, kept = tmp_path / "share", artifacts / "mirror.json"
+    mirrored_store(share, monkeypatch)
+    kept.write_text("{")
+    for command, version in (("rollback",), 1), (("promote", "2"), 2), (("freeze",), 2):
+        done = gradmill(command[0], NAME, *command[1:])
+        assert_clear(done, 1)
+        assert "mirror: NOT DONE" in done.stdout
+        assert f"{kept} is not JSON" in done.stderr
+        assert "GRADMILL_MIRROR=URL" in done.stderr
+        assert pointer.is_frozen(NAME)
+        assert reading.resolve(NAME, None) == version
+    ((said,), reached) = attention()
+    assert (f"{kept} is not JSON" in said, reached) == (True, [False])
+    done = gradmill("metrics")
+    assert "gradmill_damaged_documents 1.0" in done.stdout
+    assert f"{kept} is not JSON" in done.stderr
+    assert gradmill("mirror", NAME, str(share)).returncode == 0
+    mirrored_store(share, monkeypatch)
+    assert attention() == ([], [True])
+    kept.write_text("{")
+    monkeypatch.setenv("GRADMILL_MIRROR", "none")
+    assert gradmill("unfreeze", NAME).returncode == 0
+    assert not kept.exists()
+
+
+def test_a_url_in_another_spelling_is_the_same_mirror_and_keeps_what_is_noted(
+    tmp_path: Path, artifacts: Path, two_versions: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share, kept = tmp_path / "share", artifacts / "mirror.json"
+    mirrored_store(share, monkeypatch)
+    noted = kept.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    for url in ("share", "./share/", f"file://{share}/", f"{share}/../share"):
+        monkeypatch.setenv("GRADMILL_MIRROR", url)
+        assert gradmill("promote", NAME, "2").returncode == 0
+        assert kept.read_bytes() == noted, url
+    monkeypatch.delenv("GRADMILL_MIRROR")
+    pointer.rollback(NAME)
+    assert gradmill("mirror", NAME, "./share").returncode == 0
+    assert attention() == ([], [True])
+
+
+def test_whoever_ends_a_mirror_waits_for_whoever_notes_what_was_mirrored(
+    tmp_path: Path, artifacts: Path, two_versions: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirrored_store(tmp_path / "share", monkeypatch)
+    monkeypatch.setenv("GRADMILL_MIRROR", "none")
+    with locks.locked(artifacts / ".locks" / "mirror", "waiting"):
+        ending = subprocess.Popen([GRADMILL, "freeze", NAME], stderr=subprocess.PIPE, text=True)
+        assert ending.stderr is not None
+        assert "another process notes what was mirrored" in ending.stderr.readline()
+        assert (artifacts / "mirror.json").exists()
+    ending.communicate(timeout=60)
+    assert not (artifacts / "mirror.json").exists()
+
+
+@pytest.mark.slow
+def test_up_waits_for_no_mirror_tells_what_fails_and_its_worker_does_not_name_the_mirror_again(
+    s3: S3, artifacts: Path, two_versions: None
+) -> None:
+    s3.stop_at("2/SHA256SUMS")
+    duty = Duty(artifacts, own_database() | {"GRADMILL_MIRROR": URL})
+    try:
+        assert s3.stopped.wait(60)
+        assert len(s3.puts) == 1, "it is up, and the mirror has not yet answered its first request"
+        children = psutil.Process(duty.process.pid).children(recursive=True)
+        assert not [each for each in children if "GRADMILL_MIRROR" in each.environ()]
+        s3.go_on()
+        eventually(lambda: consume(from_s3) == 2, 60, "the mirror follows")
+    finally:
+        s3.go_on()
+        duty.kill()
+    (artifacts / "mirror.json").write_text("{")
+    del duty.environment["GRADMILL_MIRROR"]
+    duty.up()
+    try:
+        log = artifacts.parent / "up.log"
+        eventually(lambda: "mirror.json is not JSON" in log.read_text(), 30, "it is told")
+        assert duty.process.poll() is None
+    finally:
+        duty.kill()
+        duty.api.close()

@@ -117,7 +117,8 @@ def _mirror(
 ) -> tuple[MirroredModel | None, EnvironmentProblem | None]:
     """What was mirrored, or why it was not, and the command that makes up for it."""
     behind = f"{done}; the mirror {url} has not followed"
-    action = shlex.join(["gradmill", "mirror", name, url, *(["--artifacts", str(artifacts)] if artifacts else [])])
+    again = shlex.join(["gradmill", "mirror", name, url, *(["--artifacts", str(artifacts)] if artifacts else [])])
+    action = mirroring.NAME_ANEW if url == str(artifact_paths.mirror()) else f"{again}, once it can be"
     interrupt.achieved(without_credentials(f"{behind}; to do: {action}"))
     try:
         mirrored = mirroring.mirror(name, url)
@@ -125,4 +126,4 @@ def _mirror(
         return mirrored, None
     except Exception as error:
         reason = as_gradmill_error(error).found
-        return None, EnvironmentProblem(f"{behind}: {reason}", "the same champion there", f"{action}, once it can be")
+        return None, EnvironmentProblem(f"{behind}: {reason}", "the same champion there", action)

@@ -1,8 +1,11 @@
 """``gradmill up`` and ``register``: scheduled operation."""
 
 import json
+import os
 import shlex
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -15,6 +18,8 @@ from tasks.errors import EnvironmentProblem, UsageError, without_credentials
 from tasks.store import artifact_paths, locks, mirroring
 
 NO_SERVER = ("a running server", "run gradmill up, name its folder with --artifacts, or set PREFECT_API_URL")
+
+MIRROR_SECONDS = 300  # between two looks at what the mirror has not got
 
 
 def up(
@@ -34,6 +39,8 @@ def up(
     from flows.server import artifacts, deployments, operation, registration
     from flows.story import killed, overview
 
+    mirroring.destination()
+    os.environ.pop("GRADMILL_MIRROR", None)  # it is kept: the worker's runs must not name it again after another shell
     with operation.operation(port, not no_auth, killed.rewrite) as running:
         idle = deployments.idle(registration.POOL)
         for name, why in idle:
@@ -43,9 +50,6 @@ def up(
         artifact_paths.pages_asked().mkdir(exist_ok=True)
         for missed in overview.write(*overview.every()):
             (artifact_paths.pages_asked() / missed).touch()  # it is tried again while up runs
-        if mirroring.destination():
-            for missed in mirroring.catch_up(each.name for each in mirroring.list_behind()):
-                typer.echo(f"mirror      {missed}", err=True)
         pages = artifacts.overviews_of_store()
         document = {
             "ui": ui,
@@ -68,7 +72,19 @@ def up(
         typer.echo("", err=True)  # what one needs stands apart from what went before
         conclude(document, "\n".join(lines), as_json=as_json)
         sys.stdout.flush()
+        threading.Thread(target=_keep_the_mirror, daemon=True).start()  # however slow, it keeps nobody waiting
         operation.wait_for_the_end(running, overview.Asked().look, killed.Watch().look)
+
+
+def _keep_the_mirror() -> None:
+    """Copy what is behind, now and every few minutes, and tell what could not be copied, once."""
+    told: set[str] = set()
+    while True:
+        missed = set(mirroring.catch_up())
+        for each in sorted(missed - told):
+            print(f"mirror      {each}", file=sys.stderr, flush=True)
+        told = missed
+        time.sleep(MIRROR_SECONDS)
 
 
 def _how_to_sign_in(api_url: str, new: str | None) -> list[str]:

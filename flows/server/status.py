@@ -17,7 +17,7 @@ from flows.server import alerts, api, artifacts, automations, deployments, regis
 from flows.server.automations import SILENT_SECONDS
 from flows.server.registration import POOL
 from flows.server.status_document import Champion, Deployment, Judged, Status, StuckRun, Worker
-from tasks.errors import without_credentials
+from tasks.errors import DataError, without_credentials
 from tasks.store import artifact_paths, mirroring, reading, room
 
 VERDICT_TAG, DRIFT_TAG = "verdict:", "drift:"
@@ -38,19 +38,23 @@ def of_store() -> Status:
     Raises:
         DataError: a version or a pointer is damaged.
     """
-    left = room.left()
-    full = [f"the disk of artifacts/ is nearly full: {left}"] if left.is_little else []
-    root, mirror = str(artifact_paths.root()), mirroring.read()
-    behind = {each.name: each for each in mirroring.list_behind()}
-    models = [each.model_copy(update={"is_mirrored": mirror and each.name not in behind}) for each in _champions()]
-    late = [f"{each.sentence}: gradmill mirror {each.name} {mirror.url}" for each in behind.values() if mirror]
+    left, models, url = room.left(), _champions(), None
+    attention = [f"the disk of artifacts/ is nearly full: {left}"] if left.is_little else []
+    try:
+        if mirror := mirroring.read():
+            url, behind = mirror.url, {each.name: each for each in mirroring.list_behind()}
+            models = [each.model_copy(update={"is_mirrored": each.name not in behind}) for each in models]
+            attention += [f"{each.sentence}: {each.action}" for each in behind.values()]
+    except DataError as error:
+        models = [each.model_copy(update={"is_mirrored": False}) for each in models]
+        attention.append(f"no mirror follows: {error.found}; to do: {error.action}")
     return Status(
-        artifacts=root,
+        artifacts=str(artifact_paths.root()),
         free=left.free,
         total=left.total,
         models=models,
-        mirror=mirror and mirror.url,
-        attention=[*full, *late],
+        mirror=url,
+        attention=attention,
     )
 
 

@@ -16,7 +16,7 @@ class Champion(BaseModel):
     test_accuracy: float | None
     test_loss: float
     overview: str | None = None  # the address of its page
-    is_mirrored: bool | None = None  # whether the mirror has this champion; None of a store that has no mirror
+    is_mirrored: bool | None = None  # whether the mirror is known to have it; None of a store that has no mirror
 
 
 class Judged(BaseModel):

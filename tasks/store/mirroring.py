@@ -5,8 +5,9 @@ Triton's configuration, which is derived from it, and the history. Versions that
 history there that ours does not go on from.
 """
 
+import os
+import shlex
 import sys
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,14 @@ from tasks.store.record import Lasting, Sha256
 from tasks.store.versions import ChampionPointer
 
 NONE = "none"  # of GRADMILL_MIRROR: no mirror any more
+NAME_ANEW = (
+    "give GRADMILL_MIRROR=URL (the mirror of this store) or GRADMILL_MIRROR=none (it has none) to the next "
+    "gradmill promote, freeze or retrain"
+)
+
+
+class OfAnotherStore(DataError):
+    """``mirror.json`` was written elsewhere: this store is a copy of that one, or has been moved."""
 
 
 class Copied(Lasting):
@@ -38,25 +47,32 @@ class Copied(Lasting):
 class Mirror(Document):
     """``mirror.json``: where the champions of this store go, and what has been copied there.
 
-    A store that was copied or restored elsewhere is not this one: its copy of the document is ignored.
+    A store that was copied, restored or moved elsewhere is not this one: its copy of the document is ignored. A folder
+    is known by a file in it that is never written again: to copy, restore or unpack it gives it another time of change,
+    whatever else is kept. A disk that is cloned block by block cannot be told from the original.
     """
 
     schema_version: Literal[1] = 1
     url: str
-    store: str  # the absolute path of artifacts/
-    inode: int  # and of the folder there: another machine has another one
+    store: str  # the path of artifacts/, without links
+    inode: int  # of the file there, and when that was changed last, in nanoseconds
+    ctime_ns: int = 0
     champions: dict[str, Copied] = Field(default_factory=dict)
 
     @property
     def is_ours(self) -> bool:
         """Whether the document has stayed where it was written."""
-        return (self.store, self.inode) == _identify_store()
+        with suppress(OSError):
+            found = os.lstat(_claim())
+            return (self.store, self.inode, self.ctime_ns) == (_place(), found.st_ino, found.st_ctime_ns)
+        return False
 
 
 class Behind(NamedTuple):
     """A name whose champion is not the mirror's."""
 
     name: str
+    url: str
     here: int
     there: int | None  # None: it was never copied
 
@@ -69,53 +85,84 @@ class Behind(NamedTuple):
             return f"the mirror is behind: what is said of {self.name} version {self.here} has changed since"
         return f"the mirror is behind: it has version {self.there} of {self.name}, and {self.here} is the champion"
 
+    @property
+    def action(self) -> str:
+        """The command that makes up for it."""
+        return shlex.join(["gradmill", "mirror", self.name, self.url])
+
 
 def destination(is_kept: bool = True) -> str | None:
     """The URL of ``GRADMILL_MIRROR``, which ``is_kept`` with the store; without it the one that is; None of none.
 
-    The word ``none`` ends it.
+    The word ``none`` ends it. Where ``mirror.json`` is damaged this is its path, of which ``mirror`` says what is wrong
+    with it: nobody waits with a rollback until it is mended.
 
     Raises:
         UsageError: nothing can be mirrored there.
-        DataError: ``mirror.json`` is damaged.
     """
     given, path = Settings().mirror, artifact_paths.mirror()
     if given is None:
-        if (kept := read()) is None and path.exists():
-            found = f"{path} names the mirror of another store, of which this one is a copy"
-            tell(f"{found}: nothing is mirrored until GRADMILL_MIRROR names a mirror", file=sys.stderr)
+        try:
+            kept = read()
+        except OfAnotherStore as error:
+            tell(f"nothing is mirrored: {error.found}; {error.action}", file=sys.stderr)
+            return None
+        except DataError:
+            return str(path)
         return kept.url if kept else None
-    if given == NONE:
-        path.unlink(missing_ok=True)
-        return None
-    remote.check(given)
-    url = given.rstrip("/") if "://" in given else str(Path(given).expanduser().absolute())
-    if is_kept:
-        store, inode = _identify_store()
+    url = None if given == NONE else spell(given)
+    if is_kept and (url or os.path.lexists(path)):
         with _locked():
-            if (kept := read()) is None or kept.url != url:
-                Mirror(url=url, store=store, inode=inode).write(path)
+            _keep(url)
     return url
 
 
-def read() -> Mirror | None:
-    """Where the champions of this store are copied to; None of a store that has no mirror, or is itself a copy.
+def spell(url: str) -> str:
+    """A URL as it is kept and compared: that of a folder is its absolute path.
 
     Raises:
-        DataError: the document is damaged.
+        UsageError: nothing can be mirrored there.
+    """
+    remote.check(url)
+    protocol, _, path = url.rpartition("://")
+    is_folder = protocol in ("", *remote.LOCAL)
+    return os.path.abspath(Path(path).expanduser()) if is_folder else url.rstrip("/")  # noqa: PTH100  (without "..")
+
+
+def _keep(url: str | None) -> None:
+    """Write ``mirror.json``, whatever is there, unless it names this URL for this store already; remove it for None."""
+    path = artifact_paths.mirror()
+    if url is None:
+        path.unlink(missing_ok=True)
+        return
+    with suppress(DataError):
+        if (kept := read()) and kept.url == url:
+            return
+    os.close(os.open(_claim(), os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o444))
+    found = os.lstat(_claim())
+    Mirror(url=url, store=_place(), inode=found.st_ino, ctime_ns=found.st_ctime_ns).write(path)
+
+
+def read() -> Mirror | None:
+    """Where the champions of this store are copied to; None of a store that has no mirror.
+
+    Raises:
+        OfAnotherStore: the document has come here with a copy, or the store was moved.
+        DataError: it is damaged.
     """
     path = artifact_paths.mirror()
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
-    kept = Mirror.read(path, "name the mirror again with GRADMILL_MIRROR")
-    return kept if kept.is_ours else None
+    if not (kept := Mirror.read(path, NAME_ANEW)).is_ours:
+        found = f"{path} names {kept.url}, the mirror of another store: this one is a copy of it, or has been moved"
+        raise OfAnotherStore(found, "the mirror of this store", NAME_ANEW)
+    return kept
 
 
 def list_behind() -> list[Behind]:
     """The names whose champion has not reached the mirror, as far as this store knows: nobody asks the mirror.
 
-    Raises:
-        DataError: ``mirror.json`` is damaged.
+    It raises as ``read`` does.
     """
     if (kept := read()) is None:
         return []
@@ -125,48 +172,46 @@ def list_behind() -> list[Behind]:
             pointer, copied = reading.champion(name), kept.champions.get(name)
             digest = atomic.file_digest(artifact_paths.champion(name)) if pointer else ""
             if pointer and (copied is None or copied.pointer_sha256 != digest):
-                found.append(Behind(name, pointer.version, copied.version if copied else None))
+                found.append(Behind(name, kept.url, pointer.version, copied.version if copied else None))
     return found
 
 
 def describe(name: str) -> str | None:
-    """What the mirror has of a name, in words; None of a store that has no mirror.
-
-    Raises:
-        DataError: ``mirror.json`` is damaged.
-    """
+    """What the mirror has of a name, in words; None of a store that has no mirror. It raises as ``read`` does."""
     kept = read()
     late = [each.sentence for each in list_behind() if each.name == name]
     return (late or [f"{kept.url} has this champion"])[0] if kept else None
 
 
-def catch_up(names: Iterable[str]) -> list[str]:
-    """Copy the champions of these names; return a sentence of each that could not be copied.
-
-    Raises:
-        DataError: ``mirror.json`` is damaged.
-        UsageError: nothing can be mirrored to the kept URL.
-    """
-    url, failed = destination(), []
-    for name in names if url else ():
-        try:
-            mirror(name, str(url))
-        except (GradmillError, OSError) as error:
-            reason = error.found if isinstance(error, GradmillError) else str(error)
-            failed.append(f"{name}: the mirror {url} has not followed: {reason}")
+def catch_up() -> list[str]:
+    """Copy the champions that are behind; return a sentence of each that could not be copied, or why none can be."""
+    failed = []
+    try:
+        for each in list_behind():
+            try:
+                mirror(each.name, each.url)
+            except (GradmillError, OSError) as error:
+                reason = error.found if isinstance(error, GradmillError) else str(error)
+                failed.append(f"{each.name}: the mirror {each.url} has not followed: {reason}; to do: {each.action}")
+    except (DataError, OSError) as error:
+        failed.append(f"{error.found}; to do: {error.action}" if isinstance(error, DataError) else str(error))
     return failed
 
 
-def _identify_store() -> tuple[str, int]:
-    root = artifact_paths.make_root()
-    return str(root.absolute()), root.stat().st_ino
+def _claim() -> Path:
+    """A file that no copy of the store has with the same time of change; it is in no backup."""
+    return artifact_paths.root() / ".store"
+
+
+def _place() -> str:
+    return str(artifact_paths.root().resolve())
 
 
 def _note(name: str, url: str, version: int, pointer: bytes) -> None:
-    """Note what has been copied, if it went to the mirror of this store."""
-    with _locked():
+    """Note what has been copied, if it went to the mirror of this store, of which nothing may be known."""
+    with suppress(DataError), _locked():
         kept = read()
-        if kept and kept.url == url.rstrip("/"):
+        if kept and kept.url == spell(url):
             copied = Copied(version=version, pointer_sha256=verified.sha256(pointer), at=datetime.now(UTC).isoformat())
             if (before := kept.champions.get(name)) is None or before.pointer_sha256 != copied.pointer_sha256:
                 kept.model_copy(update={"champions": kept.champions | {name: copied}}).write(artifact_paths.mirror())
@@ -182,12 +227,16 @@ def mirror(name: str, url: str) -> MirroredModel:
     One mirror of a model runs at a time: a slow one must not put an older pointer over a newer. The store's own lock is
     not needed, since versions never change.
 
+    The path of ``mirror.json``, for a URL, means the mirror that it names.
+
     Raises:
         UsageError: there is no such model, or nothing can be mirrored to this URL.
         DataError: the champion is damaged here, another version has its number there, or the store gives back other
             bytes than it was given.
         EnvironmentProblem: the model's folder is a link, or the remote store does not answer, or refuses.
     """
+    if url == str(artifact_paths.mirror()) and (kept := read()):
+        url = kept.url
     folder = remote.Folder(url)
     if folder.local and (place := folders.holding(folder.local)):
         found = f"{url} is in the artifacts folder itself, in {place}"

@@ -97,7 +97,7 @@ MOMENTUM = 0.9  # the book's: where curvature falls to a hundredth on the way, t
 MINIBATCH_MOMENTUM = 0.5  # of minibatches more lets their noise last: tried on a class of 1 % and one of 24 %
 TOLERANCE = 1e-5  # of the gradient at the start; the objective is then within 1e-6 of its optimum
 # The second derivative of each loss by its output, at most; of cross-entropy it is that of softmax (Böhning, 1992).
-# Hyperparameters of one over it go down for certain, and those of a squared loss end at its optimum at once.
+# Steps of one over it go down for certain, and those of a squared loss end at its optimum at once.
 CURVATURE = {Loss.SQUARED: 1.0, Loss.HUBER: 2.0, Loss.CROSS_ENTROPY: 0.5}
 SAMPLE = 2**15  # rows whose covariance stands for that of millions: minibatches need no better
 SCORES = 2**17  # of a sample of rows, by which the objective is followed from pass to pass

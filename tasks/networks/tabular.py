@@ -448,6 +448,9 @@ def make_preconditioner(moments: Moments, inverse: Inverse, frequencies: Tensor,
     return lambda gradient: (gradient.T @ matrix).T
 
 
+ROUNDING = 1e-12  # of a gradient, in standard deviations of the target: nothing is left to learn
+
+
 class PreconditionedSGD:
     """An optimizer whose gradients are multiplied by the inverse covariance, penalty included."""
 
@@ -486,10 +489,10 @@ class PreconditionedSGD:
         self._optimizer.step()
 
     def has_converged(self, tolerance: float) -> bool:
-        """Whether the last gradient is ``tolerance`` of what it was when this was asked first."""
+        """Whether the last gradient is ``tolerance`` of what it was when this was asked first, or is but rounding."""
         length = math.sqrt(max(0.0, float(self._newton_decrement)))  # rounding may leave less than nothing of it
         self._first_length = self._first_length or length
-        return length <= tolerance * self._first_length
+        return length <= max(ROUNDING, tolerance * self._first_length)
 
 
 # Epochs: one exact step for few rows, and for many rows minibatches whose weights are averaged

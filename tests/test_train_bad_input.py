@@ -53,7 +53,7 @@ CASES: dict[str, tuple[str, dict[str, Any], str, int, str]] = {
         "linear", {"c": [f"level {at % 9000}" for at in range(126_000)], "y": np.arange(126_000) % 9000 % 7}, "", 0, ""
     ),
     "levels that are all rare": (
-        "linear", {"c": [f"level {at % 900}" for at in range(3_600)], "y": np.arange(3_600) % 900 % 7}, "", 3, "refused by"
+        "linear", {"c": [f"{at % 900}x" for at in range(3_600)], "y": np.arange(3_600) % 900 % 7}, "", 3, "refused by"
     ),
     "too many levels": ("linear", {"c": [f"{at // 4}x" for at in range(44_000)], "y": [1, 2] * 22_000}, "", 4, "11,0"),
 }  # fmt: skip

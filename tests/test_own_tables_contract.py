@@ -693,3 +693,39 @@ def test_whether_a_column_had_missing_values_is_taken_from_every_row(
     done = typed("predict", rows, "--name", "own", "--max-rejects", "2", "--json")
     (reject,) = pq.read_table(Path(json.loads(done.stdout)["path"]) / "_rejects.parquet").to_pylist()
     assert (reject["row"], reject["reason"]) == (1, "z is missing")
+
+
+def test_a_column_of_folders_stands_where_the_files_have_it_also_where_they_have_it_twice(tmp_path: Path) -> None:
+    arrays = {"c": ["q"] * ROWS, "x": X, "y": Y}
+    (tmp_path / "c=a").mkdir()
+    written(tmp_path / "c=a" / "p.parquet", arrays)
+    _, found = inspected(tmp_path, "--target", "y")
+    assert [each["name"] for each in found["columns"]] == ["c", "x", "y"]
+    assert column(found, "c")["levels"] == ["a"]
+    table = pa.Table.from_arrays([pa.array(each) for each in (["q"] * ROWS, X, ["r"] * ROWS, Y)], ["c", "x", "c", "y"])
+    pq.write_table(table, tmp_path / "c=a" / "p.parquet")
+    code, found = inspected(tmp_path, "--target", "y", "--ignore", "c")
+    assert code == 0
+
+
+def test_a_column_of_numbers_in_one_file_and_of_their_digits_in_another_is_told_without_an_example(
+    tmp_path: Path,
+) -> None:
+    written(tmp_path / "a.parquet", {"b": once(X, 0, None), "y": Y})
+    written(tmp_path / "b.parquet", {"b": [str(each) for each in N], "y": Y})
+    code, found = inspected(tmp_path, "--target", "y")
+    assert code == 4
+    said = rules(found, "error")["retyped-column b"]
+    assert said.endswith("b.parquet"), "no value reads as no number"
+
+
+def test_a_duplicate_is_found_though_an_earlier_column_differs_from_it_in_rows_that_are_not_sampled(
+    tmp_path: Path,
+) -> None:
+    rows = 60_000
+    a = np.random.default_rng(0).normal(size=rows)
+    b = a.copy()
+    b[1] += 1
+    y = a + np.random.default_rng(1).normal(size=rows)
+    _, found = inspected(written(tmp_path / "t.parquet", {"a": a, "b": b, "c": b, "y": y}), "--target", "y")
+    assert rules(found, "warning")["duplicate-column c"] == "c equals b in every row"

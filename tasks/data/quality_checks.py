@@ -1,5 +1,6 @@
 """What is odd about rows that could be encoded: some of it stops the run, most is said and no more."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -48,13 +49,16 @@ def check_num_features(columns: Sequence[Column], num_training: int) -> Iterator
 
 def check_duplicate_columns(columns: Sequence[Column], features: Array) -> Iterator[Finding]:
     """Columns that equal an earlier one in every row, and are neither constant nor wholly missing."""
-    first: dict[tuple[str, bytes], int] = {}  # columns by kind and sampled values
+    known = defaultdict[tuple[str, bytes], list[int]](list)  # columns by kind and sampled values
     for at, column in enumerate(columns):
         sample = features[at, _sampled(features.shape[1])]
         if np.nanmin(sample, initial=np.inf) >= np.nanmax(sample, initial=-np.inf):
             continue
-        other = first.setdefault((column.kind, sample.tobytes()), at)
-        if other != at and np.array_equal(features[at], features[other], equal_nan=True):
+        alike = known[column.kind, sample.tobytes()]
+        other = next((each for each in alike if np.array_equal(features[at], features[each], equal_nan=True)), None)
+        if other is None:
+            alike.append(at)
+        else:
             found = f"{column.name} equals {columns[other].name} in every row"
             yield warning("duplicate-column", column.name, found, f"leave one out, as with --ignore {column.name}")
 

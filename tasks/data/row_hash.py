@@ -160,7 +160,7 @@ def digest_rows(hashes: Hashes, inputs: Sequence[HashInputs]) -> RowDigests:
 
 
 def find_equal_rows(hashes: Hashes) -> tuple[RowNumbers, RowNumbers]:
-    """RowNumbers whose hash ``(n,)`` another row has too, equal ones side by side and in order; the size of each group.
+    """Rows whose hash ``(n,)`` another row has too, equal ones side by side and in order; the size of each group.
 
     What is sorted are the hashes' highest bits with the rows' numbers in place of the lowest: that is as quick as a
     sort of the hashes, and rows that may be equal lie side by side.

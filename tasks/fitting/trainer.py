@@ -339,12 +339,16 @@ class OwnTrainer(Trainer):
                 *_, losses[decay] = candidate.validation_losses(fitted, validation, generator)
         return min(losses, key=lambda decay: (math.isnan(losses[decay]), losses[decay]))
 
+    def encode(self, split: Examples) -> Examples:
+        """As a network of this plan takes it."""
+        return split
+
     def validation_losses(self, fitted: Examples, validation: Examples, generator: torch.Generator) -> Iterator[float]:
         """The same; where class weights count, by the objective."""
-        run = self.start(fitted, validation, None, generator)
+        run, is_weighted = self.start(fitted, validation, None, generator), self.class_weights is not None
+        weighed = self.encode(validation)
         for measured in run.epochs:
-            is_weighted = self.class_weights is not None
-            yield compute_loss(run.net, validation, self.objective) if is_weighted else measured.validation["loss"]
+            yield compute_loss(run.net, weighed, self.objective) if is_weighted else measured.validation["loss"]
 
 
 class ImageTrainer(OwnTrainer):

@@ -29,7 +29,7 @@ from tasks.store.record import FileRef
 MAX_ROWS = 100_000  # of a table that the fit sees
 MAX_IMAGES = 10_000  # that the fit sees
 MAX_VALUES = 40_000_000  # of their standardised numbers or pixels, and of their scores: bounds memory
-MAX_PRODUCTS = 4e9  # images times inputs times classes; beyond, nothing is fitted
+MAX_PRODUCTS = 4e9  # images times inputs times classes; beyond, it would take minutes, and nothing is fitted
 CLOSED_FORM_WIDTH = 2_500  # weights up to which a Gram matrix is decomposed in seconds
 COLLINEAR = 1e-5  # singular values smaller than this share of the largest count as none
 TOLERANCE = 1e-4  # of the gradient's norm at zero weights
@@ -149,20 +149,15 @@ class ConvergedFit(NamedTuple):
         return f"{rows} that has not converged (gradient {self.gradient:.1g} of the first)"
 
 
-def fit_rows(
-    features: Array, truth: Array, recipe: Recipe, num_outputs: int, objective: Objective
-) -> ConvergedFit | None:
+def fit_rows(features: Array, truth: Array, recipe: Recipe, num_outputs: int, objective: Objective) -> ConvergedFit:
     """Minimise ``objective`` over raw training rows ``(n, …)``, and labels or a raw target ``(n,)``.
 
-    None where images are so many and so large that it would take minutes; to them iterations are few: those that are
-    fitted to the end are often told worse.
+    Images have few iterations: those that are fitted to the end are often told worse.
     """
     if isinstance(recipe, Columns):
         return fit_table(features, truth, recipe, num_outputs, objective)
     import scipy.sparse
 
-    if features.size * num_outputs > MAX_PRODUCTS:
-        return None
     inputs = Inputs(features.reshape(len(features), -1) * recipe.scale, scipy.sparse.csr_array((len(features), 0)))
     weights, gradient = _minimise(inputs, truth, num_outputs, objective, MAX_IMAGE_ITERATIONS)
 
@@ -280,10 +275,11 @@ class Baselines:
         """The same of rows in memory; ``class_counts`` are of training rows, none of a regression."""
         num_outputs, in_time = len(class_counts) or 1, bool(rule and rule.rule == "time")
         is_of_images, width = isinstance(recipe, Pixels), max(math.prod(recipe.input.shape), num_outputs)
-        most = min(MAX_IMAGES if is_of_images else MAX_ROWS, MAX_VALUES // width)
-        places = choose_rows(train.key, most, in_time, held_out)
-        features, truth = train.features[places], train.truth[places]
-        fit = fit_rows(features, truth, recipe, num_outputs, objective)
+        most = min(MAX_IMAGES if is_of_images else MAX_ROWS, len(train.truth))
+        places, fit = choose_rows(train.key, min(most, MAX_VALUES // width), in_time, held_out), None
+        truth = train.truth[places]
+        if not is_of_images or most * math.prod(recipe.input.shape) * num_outputs <= MAX_PRODUCTS:
+            fit = fit_rows(train.features[places], truth, recipe, num_outputs, objective)
         constant = find_best_constant(truth, find_target(recipe), class_counts, objective)
 
         def find_losses(score: Callable[[Array], Array]) -> Array:

@@ -1,5 +1,6 @@
 """What is measured of a candidate, which gates it meets before export, and what is drawn: one task for each kind."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,7 +66,7 @@ class Candidate:
         objective, score = Objective.of(training, prepared, trained.steps), choose_task(prepared).score
         parts = (
             Answers.from_scores(score(weights, prepared.recipe, test.inputs[rows]), test.y_true[rows], objective)
-            for rows in split_rows(len(test.y_true), len(weights["b"]))
+            for rows in split_rows(len(test.y_true), max(len(weights["b"]), math.prod(prepared.recipe.input.shape)))
         )
         return cls(prepared, trained, training, objective, weights, test, Answers.concatenate(list(parts)))
 

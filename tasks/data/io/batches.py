@@ -56,8 +56,10 @@ def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "rai
             batches = csv_batches(stream, file.path, selection, bad_rows)
         for batch in batches:
             for name, value in file.partition.items():
-                others = batch.drop_columns([name]) if name in batch.schema.names else batch
-                batch = others.append_column(name, pa.repeat(value, batch.num_rows))
+                values, places = pa.repeat(value, batch.num_rows), batch.schema.get_all_field_indices(name)
+                for at in places:  # in a file that has two of them, both
+                    batch = batch.set_column(at, name, values)
+                batch = batch if places else batch.append_column(name, values)
             yield batch
 
 

@@ -72,10 +72,11 @@ class Table:
         return float(levels.counts[is_number].sum() / max(1, levels.counts.sum()))
 
     def example_of_text(self, name: str) -> str:
-        """The first value of a text column that reads as no number, and where it is."""
+        """The first value of a text column that reads as no number, and where it is; nothing where all do."""
         levels = self.levels(name)
-        row = int(levels.take(np.append(tabular.parse_numbers(levels.values).is_null(), False)).argmax())
-        return f"{str(self.data[name][row])[:SHOWN]!r} in {self.named(row)}"
+        is_text = levels.take(np.append(tabular.parse_numbers(levels.values).is_null(), False))
+        row = int(is_text.argmax())
+        return f"{str(self.data[name][row])[:SHOWN]!r} in {self.named(row)}" if is_text[row] else ""
 
 
 def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Table:
@@ -113,8 +114,8 @@ def _find_retyped(table: Table, kinds: dict[str, dict[str, set[Kind]]]) -> Itera
             continue
         here, there = by_file[paths[0]], by_file[other]
         said = f"{name} is {KIND_WORDS[here]} in {paths[0]}, and {KIND_WORDS[there]} in {other}"
-        if {here, there} == {"number", "text"} and table.is_text(name):
-            said += f", as {table.example_of_text(name)}"
+        if {here, there} == {"number", "text"} and table.is_text(name) and (example := table.example_of_text(name)):
+            said += f", as {example}"
         remedy = "write it alike in all of them, or leave it out"
         yield _differing("retyped-column", name, said, "one kind of value in all files", remedy)
 

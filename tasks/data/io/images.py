@@ -187,7 +187,7 @@ def _in_a_line(path: str) -> str:
 def _findings(left_out: dict[str, list[str]]) -> Iterator[Finding]:
     for rule, paths in left_out.items():
         if paths:
-            found = f"{LEFT_OUT[rule]} ({len(paths):,}): {listed([*map(_in_a_line, sorted(paths))], LONGEST)}"
+            found = f"{LEFT_OUT[rule]} ({len(paths):,}): {_in_a_line(listed(sorted(paths), LONGEST))}"
             if rule == "closed-folder":
                 yield error(rule, None, found, "readable ones", "see permissions")
             else:

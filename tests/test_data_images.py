@@ -60,6 +60,17 @@ def test_order_and_names_of_files_make_no_difference_and_a_changed_pixel_does(tm
     assert prepared(one).digest != prepared(other).digest
 
 
+def test_of_equal_names_the_first_is_of_the_first_class_and_in_it_of_the_deepest_folder(tmp_path: Path) -> None:
+    order = ["cat/0.png", "cat/a/1.png", "cat/a-b/1.png", "cat/1.png", "cat-big/a/1.png", "cat-big/1.png"]
+    for name in (*order, "cat/__MACOSX/1.png", "cat-big/a/__MACOSX/c/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = images.find_pictures(tmp_path)
+    assert [path for block in found.blocks() for path in block] == [str(tmp_path / name) for name in order]
+    assert [found.class_names[label] for label in found.labels] == [name.split("/")[0] for name in order]
+    assert (found.num_files, found.findings) == (6, ())
+
+
 def test_classes_may_be_called_as_parts_are(tmp_path: Path) -> None:
     made = prepared(write(tmp_path / "vehicles", {"bus": 30, "train": 40, "test": 30}))
     assert made.class_names == ("bus", "test", "train")

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine.installing import pip_install
 from tasks.machine.telling import tell
-from tasks.machine.words import counted, listed
+from tasks.machine.words import counted
 from tasks.parameters.addresses import require_no_credentials
 from tasks.store import artifact_paths, fingerprints, predictions, regular_files
 from tasks.store.fingerprints import Fingerprint
@@ -283,6 +283,20 @@ def base_folder(path: Path) -> Path:
 def search_files(path: Path) -> tuple[dict[Path, bool], dict[str, list[str]]]:
     """The files that a path or glob stands for, and whether it names each itself; and what was left out, by reason.
 
+    Raises:
+        DataError: the path is a FIFO, a socket or a device.
+    """
+    left_out = defaultdict[str, list[str]](list)
+    folders = walk_files(path, left_out)
+    return {Path(folder, name): is_named for folder, files in folders for name, is_named in files.items()}, left_out
+
+
+def walk_files(path: Path, left_out: dict[str, list[str]]) -> Iterator[tuple[str, dict[str, bool]]]:
+    """The folders that a path or glob stands for, and of each the sorted names of files, with whether it names each.
+
+    Of folders side by side the last by name comes first, each before what lies in it. What is ``left_out`` is added
+    there, by reason.
+
     A pattern is one name or ``**`` a level; of a folder that matches it is everything below. Folders wait in a list,
     each with the places in the pattern from which its entries go on, so that neither depth nor stars cost more than the
     folders that are there.
@@ -290,37 +304,39 @@ def search_files(path: Path) -> tuple[dict[Path, bool], dict[str, list[str]]]:
     Raises:
         DataError: the path is a FIFO, a socket or a device.
     """
-    found, left_out, base = dict[Path, bool](), defaultdict[str, list[str]](list), base_folder(path)
     if path.is_file():
-        return {path: True}, left_out
+        yield str(path.parent), {path.name: True}
+        return
     if path.exists() and not path.is_dir():
         raise regular_files.irregular(shown(path))
+    base = base_folder(path)
     pattern = path.relative_to(base).parts
     last, names = len(pattern) - 1, (*pattern, "**")  # the last stands for what is below a folder that matches
-    waiting = [(base, {0})] if path.is_dir() or (glob.has_magic(str(path)) and base.is_dir()) else []
+    waiting = [(str(base), {0})] if path.is_dir() or (glob.has_magic(str(path)) and base.is_dir()) else []
     while waiting:
         folder, places = waiting.pop()
         for at in range(last):
             places |= {at + 1} if at in places and pattern[at] == "**" else set()  # which stands for no folder, too
         try:
             with os.scandir(folder) as entries:
-                inside = list(entries)
+                inside = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             left_out[CLOSED_FOLDERS].append(f"{shown(folder)}: {error.strerror}")
             continue
+        files = dict[str, bool]()
         for entry in inside:
-            each, matched = Path(entry.path), {at for at in places if _matches(entry.name, names[at])}
+            matched = {at for at in places if _matches(entry.name, names[at])}
             if matched and holds(entry.is_dir):
                 if entry.is_symlink():
-                    left_out[LINKS].append(shown(each))
+                    left_out[LINKS].append(shown(entry.path))
                 else:
-                    waiting.append((each, {at if names[at] == "**" else at + 1 for at in matched}))
+                    waiting.append((entry.path, {at if names[at] == "**" else at + 1 for at in matched}))
             elif matched & {last, last + 1}:
                 if holds(entry.is_file):
-                    found[each] = last in matched
+                    files[entry.name] = last in matched
                 else:
-                    left_out["left out what is no regular file"].append(shown(each))
-    return found, left_out
+                    left_out["left out what is no regular file"].append(shown(entry.path))
+        yield folder, files
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -369,8 +385,9 @@ def refuse_partial(paths: Iterable[str]) -> None:
     """
     partial = sorted(path for path in paths if path.lower().endswith(PARTIAL_SUFFIXES))
     if partial:
+        more = f" and {len(partial) - LISTED:,} more" if len(partial) > LISTED else ""
         raise DataError(
-            f"half written, by the name: {listed([*map(shown, partial)], LISTED)}",
+            f"half written, by the name: {', '.join(map(shown, partial[:LISTED]))}{more}",
             "files that are whole",
             "run it again once they are, or remove what nobody writes any more",
         )

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from tasks.data.io import arrays, pictures, tabular
 from tasks.data.io.arrays import StoredArray
-from tasks.data.io.discovery import CLOSED_FOLDERS, LINKS, search_files
+from tasks.data.io.discovery import CLOSED_FOLDERS, LINKS, walk_files
 from tasks.data.io.file_errors import reading
 from tasks.data.io.pictures import Item, Shape
 from tasks.data.levels import sort_levels
@@ -36,6 +37,7 @@ from tasks.store import fingerprints, regular_files
 from tasks.store.regular_files import shown
 
 LONGEST = 5  # names that a message has
+MAC_FOLDER = "__MACOSX"  # that an archive made on a Mac holds
 LEFT_OUT = {
     "stray-files": "what lies beside the folders of classes or of parts",
     "other-files": "files of other kinds",
@@ -79,6 +81,15 @@ class LabelledImages(NamedTuple):
 # Folders of pictures (torchvision's ``ImageFolder``), maybe below ``train/`` and ``test/``.
 
 
+class _Folder(NamedTuple):
+    """Pictures of one class that lie side by side."""
+
+    path: str
+    label: int
+    split_id: int
+    names: NDArray[np.bytes_]  # as strings, the paths would be as large as small images
+
+
 def find_pictures(folder: Path) -> LabelledImages:
     """The pictures below a folder, in the order of their own names, as numbers are where arrays were written out.
 
@@ -86,40 +97,46 @@ def find_pictures(folder: Path) -> LabelledImages:
     of a class is followed, unless it leads to what it lies in.
     """
     parts, left_out = _split_folders(folder), {rule: list[str]() for rule in LEFT_OUT}
-    found, classes = list[tuple[str, str, int]](), set[str]()  # path, class and split of each picture
+    found, classes, faults = list[_Folder](), dict[str, int](), defaultdict[str, list[str]](list)
     digest = hashlib.sha256()  # of all pictures: there may be millions
     for class_folder, split_id in _list_classes(folder, parts, left_out):
-        classes.add(class_folder.name)
-        files, faults = search_files(class_folder)
-        left_out["links"] += faults[LINKS]
-        left_out["closed-folder"] += faults[CLOSED_FOLDERS]
-        for path in map(str, files):
-            if path.lower().endswith(pictures.SUFFIXES):
-                found.append((path, class_folder.name, split_id))
-            else:
-                left_out["other-files"].append(path)
-
-    def order(picture: tuple[str, str, int]) -> tuple[bytes, bytes]:
-        place, name = os.path.split(os.fsencode(picture[0]))
-        return name, place + b"/\xff"  # after what lies in folders of this one
-
-    found.sort(key=order)
-    for path, *_ in found:
-        with suppress(OSError):
-            facts = os.stat(path)  # noqa: PTH116  (there may be millions)
-            digest.update(os.fsencode(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\0"))
+        label = classes.setdefault(class_folder.name, len(classes))
+        for path, files in walk_files(class_folder, faults):
+            if f"{os.sep}{MAC_FOLDER}" in path.removeprefix(str(class_folder)):
+                continue
+            names = []
+            for name in files:
+                file = f"{path}{os.sep}{name}"
+                if not name.lower().endswith(pictures.SUFFIXES):
+                    left_out["other-files"].append(file)
+                    continue
+                with suppress(OSError):
+                    facts = os.stat(file)  # noqa: PTH116  (there may be millions)
+                    digest.update(os.fsencode(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\0"))
+                    names.append(os.fsencode(name))
+            found.append(_Folder(path, label, split_id, np.array(names, np.bytes_)))
+    left_out["links"] += faults[LINKS]
+    left_out["closed-folder"] += faults[CLOSED_FOLDERS]
+    found.reverse()
     digest.update(str([parts, sorted(classes)]).encode(errors="surrogateescape"))
-    numbers = {name: number for number, name in enumerate(sorted(classes))}
-    step = min(MOST_FILES, max(FEWEST_FILES, math.ceil(len(found) / FILE_JOBS)))
+    all_names = np.concatenate([np.array([], np.bytes_), *(each.names for each in found)])
+    order = np.argsort(all_names, kind="stable")
+    all_names = all_names[order]
+    numbers = np.repeat(np.arange(len(found), dtype=np.int32), [len(each.names) for each in found])[order]
+    step = min(MOST_FILES, max(FEWEST_FILES, math.ceil(len(numbers) / FILE_JOBS)))
+
+    def path_of(at: int) -> str:
+        return f"{found[numbers[at]].path}{os.sep}{os.fsdecode(all_names[at])}"
+
     return LabelledImages(
         source=str(folder),
         fingerprint=digest.hexdigest(),
-        class_names=tuple(map(shown, numbers)),
-        labels=np.array([numbers[class_name] for _, class_name, _ in found], np.int64),
-        split_ids=np.array([split_id for *_, split_id in found], np.uint8) if len(parts) > 1 else None,
-        num_files=len(found),
-        blocks=lambda: ([path for path, *_ in found[at : at + step]] for at in range(0, len(found), step)),
-        place=lambda at: _in_a_line(found[at][0]),
+        class_names=tuple(map(shown, classes)),
+        labels=np.array([each.label for each in found], np.int64)[numbers],
+        split_ids=np.array([each.split_id for each in found], np.uint8)[numbers] if len(parts) > 1 else None,
+        num_files=len(numbers),
+        blocks=lambda: ([*map(path_of, range(len(numbers))[at : at + step])] for at in range(0, len(numbers), step)),
+        place=lambda at: _in_a_line(path_of(at)),
         findings=tuple(_findings(left_out)),
         other_files=(*left_out["other-files"], *left_out["stray-files"]),
     )
@@ -142,20 +159,24 @@ def _split_folders(folder: Path) -> dict[Path, int]:
 
 
 def _list_classes(folder: Path, parts: dict[Path, int], left_out: dict[str, list[str]]) -> Iterator[tuple[Path, int]]:
-    """The folder of each class, and its split; what lies beside them is ``left_out``."""
+    """The folder of each class, the last first, and its split; what lies beside them is ``left_out``."""
 
     def note_closed(fault: OSError) -> None:
         left_out["closed-folder"].append(f"{shown(fault.filename)}: {fault.strerror}")
 
-    for place in dict.fromkeys([folder, *parts]):
+    places = [folder]
+    for place in places:
         _, folders, files = next(os.walk(place, onerror=note_closed), ("", [], []))
         left_out["stray-files"] += [str(place / name) for name in files if name[0] != "."]
-        for path in sorted(place / name for name in folders if not name.startswith((".", "__MACOSX"))):
+        inner = (place / name for name in folders if not name.startswith((".", MAC_FOLDER)))
+        for path in sorted(inner, reverse=True):
             if path.is_symlink() and place.resolve().is_relative_to(path.resolve()):
                 left_out["links"].append(str(path))
             elif place in parts:
                 yield path, parts[place]
-            elif path not in parts:  # in which classes lie
+            elif path in parts:
+                places.append(path)
+            else:  # beside the parts, in which classes lie
                 left_out["stray-files"].append(str(path))
 
 
@@ -166,7 +187,7 @@ def _in_a_line(path: str) -> str:
 def _findings(left_out: dict[str, list[str]]) -> Iterator[Finding]:
     for rule, paths in left_out.items():
         if paths:
-            found = f"{LEFT_OUT[rule]} ({len(paths):,}): {listed([*map(_in_a_line, sorted(paths))], LONGEST)}"
+            found = f"{LEFT_OUT[rule]} ({len(paths):,}): {_in_a_line(listed(sorted(paths), LONGEST))}"
             if rule == "closed-folder":
                 yield error(rule, None, found, "readable ones", "see permissions")
             else:

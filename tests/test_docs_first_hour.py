@@ -23,7 +23,8 @@ OF_OTHERS = {
     "artifacts/datasets/<data>/study-<key>.journal": "gradmill tune",
     "artifacts/.prefect/home": "where there is no home folder",
     "artifacts/javascript/": "gradmill demo",
-    "artifacts/schedules/deployments/": "what is set for a deployment: gradmill pause, and others",
+    "artifacts/.store": "GRADMILL_MIRROR",
+    "artifacts/mirror.json": "GRADMILL_MIRROR",
     "artifacts/site": "make docs",
     "artifacts/tuned/<name>.json": "gradmill tune",
 }

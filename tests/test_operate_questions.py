@@ -310,4 +310,4 @@ def test_how_to_run_with_other_settings_for_good(walk: Walk, overview: "Page") -
     walk.says("schedule", RETRAINS, "--param", "training.lr=0.02")
     walk.says("register")
     assert re.search(r"^training\.lr= +0\.02 ", walk.says("trigger", RETRAINS, "--list-params"), re.MULTILINE)
-    walk.says("unschedule", RETRAINS)
+    walk.says("register", "--reset", RETRAINS)

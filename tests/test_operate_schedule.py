@@ -95,7 +95,7 @@ def test_the_next_run_is_left_out_and_no_other(duty: Duty) -> None:
     assert "predict-daily is to come: paused" in duty.gradmill("skip", "predict-daily").stderr
     assert duty.gradmill("resume", "predict-daily").returncode == 0
     assert not duty.deployment("predict-daily")["paused"]
-    assert duty.gradmill("unschedule", "predict-daily").returncode == 0
+    assert duty.gradmill("register", "--reset", "predict-daily").returncode == 0
     assert duty.deployment("predict-daily")["parameters"]["parameters"] == {"name": "softmax-regression"}
 
 

@@ -24,7 +24,7 @@ NOT_HERE = {
     "s3://": "a bucket: tests/test_store_mirror.py and tests/test_store_backup.py have one",
     "--artifacts new": "what was restored from that bucket",
     "gradmill skip": "a server that plans ahead: tests/test_operate_schedule.py",
-    "/data/today": "a folder of yours: tests/test_operate_own_schedules.py",
+    "/data/today": "a folder of yours: tests/test_operate_registration.py",
 }
 # What must have happened before, as the pages say beside the line.
 BEFORE = {

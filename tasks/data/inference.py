@@ -87,7 +87,7 @@ def _kind_of_texts(values: pa.Array) -> str:
         return "null"
     if tabular.parse_numbers(values).null_count == 0:
         return "number"
-    if pc.all(pc.is_in(pc.ascii_lower(values), tabular.TRUTH_VALUES)).as_py():
+    if pc.all(pc.is_in(pc.ascii_lower(values), pa.array(tabular.TRUTH_VALUES))).as_py():
         return "boolean"
     return "text" if statistics.parse_dates(values) is None else "date"
 

@@ -32,7 +32,7 @@ Reader = Callable[[Any, str, "Selection"], Iterator[pa.RecordBatch]]
 MISSING = ("", "NA", "N/A", "NaN", "null")  # in text files, quoted or not
 TEXT = pa.dictionary(pa.int32(), pa.string())
 CODE = pa.int16()
-TRUTH_VALUES = pa.array(["false", "true"])  # in any case
+TRUTH_VALUES = ("false", "true")  # in any case
 MAX_LEVELS = 2**15  # distinct texts, as many as there are codes, beyond which a column is kept as plain text
 MAX_COLUMNS = 2000
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?[iI]nf(inity)?$|^(?i:nan)$"
@@ -160,7 +160,7 @@ def to_numbers(array: pa.Array, is_boolean: bool = True, invalid: float = np.nan
         array = parse_numbers(texts)
         if array.null_count:
             if is_boolean:
-                truth = pc.index_in(pc.ascii_lower(texts), TRUTH_VALUES)
+                truth = pc.index_in(pc.ascii_lower(texts), pa.array(TRUTH_VALUES))
                 array = pc.coalesce(array, pc.cast(truth, pa.float64()))
             is_blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(texts), ""), True)
             array = pc.if_else(is_blank, None, pc.fill_null(array, invalid))

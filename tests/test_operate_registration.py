@@ -404,6 +404,11 @@ def test_a_schedule_is_a_deployment_that_is_left_as_somebody_sets_it_and_a_new_s
     assert ui.crons("retrain-houses") == {"1 1 * * *": True}
     assert ui.deployment("retrain-houses")["paused"]
     assert "retrain-flats" not in named(ui)
+    ui.api.delete(f"/deployments/{ui.deployment('retrain-houses')['id']}").raise_for_status()
+    registration.register()
+    assert "retrain-houses" not in named(ui), "also on a server that was told of it when it was new"
+    said(capfd, "schedule", "houses", "--cron", "1 1 * * *")
+    said(capfd, "pause", "houses")
     said(capfd, "resume", "houses")
     assert not ui.deployment("retrain-houses")["paused"]
     ui.add_schedule("retrain-houses")
@@ -498,8 +503,14 @@ def test_drift_starts_a_retrain_once_it_is_asked_for_and_registering_leaves_it_o
     assert (ui.crons("retrain-houses"), (on_drift(ui) or {})["enabled"]) == ({"0 3 * * *": True}, False), "as it was"
     said(capfd, "schedule", "houses", "--on-drift")
     assert (on_drift(ui) or {})["enabled"], "asked for anew"
+    ui.set_schedule("retrain-houses", active=False)
+    said(capfd, "schedule", "houses", "--timezone", "Europe/Berlin")
+    assert ui.crons("retrain-houses") == {"0 3 * * *": False}, "another zone switches nothing on"
     said(capfd, "schedule", "houses", "--no-on-drift")
     assert on_drift(ui) is None
+    artifact_paths.schedules().unlink()  # as where the artifacts were restored from before
+    said(capfd, "schedule", "houses", "--on-drift")
+    assert on_drift(ui), "a deployment that is there and no time are no contradiction"
     said(capfd, "schedule", "houses", "--on-drift")
     said(capfd, "unschedule", "houses")
     assert on_drift(ui) is None

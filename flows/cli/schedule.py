@@ -88,7 +88,7 @@ def _merge(answers: list[tuple[dict[str, Any], str]]) -> Answer:
 
 
 def _keep_alerts(client: "SyncPrefectClient | None") -> None:
-    """A schedule has its own time without success, and none while it is paused."""
+    """Let alerts follow: how long a schedule may go without success depends on its time; none is due while paused."""
     from flows.server import alerts
 
     if client:

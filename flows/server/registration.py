@@ -90,6 +90,9 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
                 is_deleted = known is not None and (schedule is None or (schedule.server == known))
                 if name in reset or not is_deleted or (schedule and "time" in schedule.pending):
                     deployments.make(client, spec)
+                    if schedule:  # as if no other server had been told: what somebody deletes here stays deleted
+                        facts = {"server": "", "sent": schedule.parameters, "pending": ()}
+                        told = told.having(schedule.model_copy(update=facts))
             elif name in reset:
                 deployments.reset(client, spec, deployment)
             else:
@@ -145,8 +148,8 @@ def tell(client: SyncPrefectClient, schedule: Schedule, server: str) -> Schedule
         there, sent = client.read_deployment(deployments.make(client, spec)), schedule.parameters
     elif schedule.pending:
         change: dict[str, Any] = {"paused": schedule.paused} if "paused" in schedule.pending else {}
-        if "time" in schedule.pending:
-            change |= {"cron": schedule.cron, "timezone": schedule.timezone}
+        if "time" in schedule.pending and schedule.cron:  # one that is off stays so unless a cron was given
+            change |= {"cron": schedule.cron if schedule.active else None, "timezone": schedule.timezone}
         if "parameters" in schedule.pending:
             is_ours = (deployment.parameters or {}).get("parameters") in (schedule.sent, schedule.parameters)
             change |= {"parameters": schedule.parameters if is_ours else schedule.given, "are_all": is_ours}

@@ -20,6 +20,7 @@ from tasks.store.runs import Outcome
 from tasks.store.state import Fault, NameState, StoreState
 
 MOST_CLASSES = 100  # of a model whose labels are counted one by one: each is a time series
+RUNS = 100  # of a name that are counted
 SUCCESSFUL = ("published", "unchanged", "judged")
 LOOK_SECONDS = 5.0
 MEASURE_SECONDS = 300.0  # between two measurements of what lies on the disk
@@ -44,7 +45,7 @@ HELP = {
     "mirror_behind": "1 where the mirror has not followed the champion; missing of a store that has no mirror.",
     "kept_versions": "Versions that are kept.",
     "versions_published_total": "Versions ever published: numbers are never used twice.",
-    "runs": f"The newest {state.NEWEST} retrains of a name at most, by what became of them{REMOVED}.",
+    "runs": f"The newest {RUNS} retrains of a name at most, by what became of them{REMOVED}.",
     "last_run_outcome": "1 at what became of the last retrain that has ended, 0 at all else that could have.",
     "last_run_timestamp_seconds": "When the last retrain that has ended was to start.",
     "last_success_timestamp_seconds": "The same of the last one that published, was judged, or found nothing changed.",
@@ -84,7 +85,7 @@ class StoreCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return the families of samples; what is newly found damaged is said on stderr."""
-        found = self._found or state.read()
+        found = self._found or state.read(newest=RUNS)
         for fault in {*found.faults} - self._faults if self._found is None else ():
             print(f"left out: {fault.found}", file=sys.stderr, flush=True)
         self._faults = {*found.faults}
@@ -199,12 +200,11 @@ def _list_of_jobs(found: NameState) -> Samples:
     for status in ("running", "done"):
         yield "prediction_jobs", found.num_jobs.get(status, 0), {"status": status}
     for last in found.jobs[:1]:
-        yield "last_prediction_rows", last.rows, {}
-        yield "last_prediction_rejected_rows", last.rejects or 0, {}
-        if last.finished_at:
-            yield "last_prediction_timestamp_seconds", _seconds(last.finished_at), {}
-        if last.seconds is not None:
-            yield "last_prediction_duration_seconds", last.seconds, {}
+        facts = {"rows": last.rows, "rejected_rows": last.rejects or 0, "duration_seconds": last.seconds}
+        facts["timestamp_seconds"] = _seconds(last.finished_at) if last.finished_at else None
+        for fact, value in facts.items():
+            if value is not None:
+                yield f"last_prediction_{fact}", value, {}
         if last.drift and last.drift.index:
             yield "last_prediction_drift", last.drift.verdict == "drift", {}
             yield "last_prediction_drift_bound", last.drift.maximum, {}

@@ -72,7 +72,7 @@ def _live(facts: NameState) -> Iterator[tuple[str, str]]:
     if facts.source:
         yield "source", f"`{said(facts.source)}`"
     if facts.mirror:
-        yield "mirror", said(facts.behind.sentence if facts.behind else f"{facts.mirror} has this champion")
+        yield "mirror", said(facts.mirror)
     if pointer and pointer.previous:
         yield "back to", f"version {pointer.previous}: `gradmill rollback {facts.name}`"
 

@@ -36,7 +36,7 @@ VERSIONS = ("version", "published", "figures", "settings", "seed", "rows", "data
 def versions(facts: NameState) -> Iterator[tuple[str, ...]]:
     """The newest versions and those that are marked, below ``VERSIONS``."""
     newest = facts.numbers[-SHOWN:]
-    for number, manifest, _, size in facts.versions[::-1]:
+    for number, _, size, manifest in facts.versions[::-1]:
         mark = _mark(facts, number)
         if number not in newest and not mark:
             continue

@@ -272,4 +272,4 @@ def _read_version(folder: Path, mtime_ns: int) -> Version:
     manifest = reading.read_manifest(folder)
     dataset = manifest.dataset.model_copy(update={"profiles": ()})
     slim = manifest.model_copy(update={"dataset": dataset, "recipe": Columns(columns=())})
-    return Version(int(folder.name), verified.size(folder / ONNX), disk.size(folder), slim)
+    return Version(int(folder.name), verified.size(folder / ONNX, reading.advise(folder)), disk.size(folder), slim)

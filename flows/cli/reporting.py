@@ -14,7 +14,7 @@ from flows.cli.tables import from_here, on_output
 from tasks.errors import GradmillError, UsageError
 from tasks.machine.words import nearest
 from tasks.parameters import is_name
-from tasks.store import artifact_paths, atomic, overview, reading
+from tasks.store import artifact_paths, atomic, reading, state
 
 
 def report(
@@ -24,7 +24,8 @@ def report(
     ] = None,
 ) -> Answer:
     """Write what is live and how it has developed into one HTML file that needs no other and no server."""
-    if not is_name(name) or not overview.is_known(name):
+    facts = state.read_name(name) if is_name(name) else None
+    if facts is None or not facts.is_known:
         known = reading.names()
         to_do = nearest(name, known, "name one of these, or train one: gradmill retrain")
         raise UsageError(f"nothing is known of {name}", f"one of: {', '.join(known) or 'none yet'}", to_do)
@@ -32,17 +33,17 @@ def report(
     from flows.story import overview as story
     from flows.story import overview_page
 
-    path, facts = (output or Path(f"{name}-overview.html")).absolute(), overview.gather(name)
+    path = (output or Path(f"{name}-overview.html")).absolute()
     atomic.write_bytes(path, story.html(facts).encode())
     headline = overview_page.headline(facts)
     shown = from_here(str(path)) if on_output().is_terminal else path
     return {"name": name, "headline": headline, "path": str(path)}, f"{name}: {headline}\n{shown}"
 
 
-def rewrite(name: str) -> None:
-    """Let the page of a name on the server say what a command has just done, if there is a server."""
-    if os.environ.get("PREFECT_API_URL") or artifact_paths.service().exists():
+def rewrite(*names: str) -> None:
+    """Let the pages of names on the server say what a command has just done, if there is a server."""
+    if names and ("PREFECT_API_URL" in os.environ or artifact_paths.service().exists()):
         with suppress(GradmillError), display.compact(verbose=False, stages=False):
             from flows.story import overview as story
 
-            story.publish(name)
+            story.publish(*names)

@@ -14,7 +14,7 @@ from flows.cli.options import ModelArgument, print_json
 from flows.cli.tables import on_output, print_fact
 from tasks.machine.words import readable
 from tasks.serving import task
-from tasks.store import artifact_paths, reading, tried
+from tasks.store import artifact_paths, reading, runs
 
 GRAPHICAL = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")  # else webbrowser takes the terminal for a browser of text
 FIGURES = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "validation_accuracy", "test_accuracy")
@@ -46,7 +46,7 @@ def show(
     standing = ", the champion" if champion and champion.version == number else ""
     quality = task.TASKS[manifest.dataset.task].summary(manifest.metrics.model_dump())
     print_fact("model", f"{name} version {number}{standing}: {quality}")
-    _show_curve(name, number, tried.learning_curve(manifest.run))
+    _show_curve(name, number, runs.read_learning_curve(manifest.run))
     trained = manifest.trained
     if trained and trained.kept_epoch != trained.num_epochs:
         kept = f"the weights of epoch {trained.kept_epoch} of {trained.num_epochs}"

@@ -17,7 +17,7 @@ from tasks.machine.telling import Event, tell
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.stage import live
-from tasks.store import artifact_paths, room
+from tasks.store import artifact_paths, disk
 from tasks.store.run_folder import RunFolder
 from tasks.store.tuned import Searched
 
@@ -80,7 +80,7 @@ def told_of_search(run: RunFolder, searched: Searched) -> None:
 def told_of_disk() -> None:
     """Say that the disk of artifacts/ is nearly full, if it is, in the log and by an event for the alerts."""
     with _never_in_the_way():
-        left, host = room.left(), socket.gethostname()
+        left, host = disk.read_room(), socket.gethostname()
         if left.is_little:
             tell(message := f"the disk of {artifact_paths.root()} on {host} is nearly full: {left}")
             resource = {"prefect.resource.id": f"gradmill.disk.{host}", "prefect.resource.name": host}

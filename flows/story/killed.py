@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from prefect.states import Crashed
 
 from flows.server import api, connection
 from flows.story import overview
-from tasks.errors import EnvironmentProblem, without_credentials
+from tasks.errors import DataError, EnvironmentProblem, without_credentials
 from tasks.machine.words import printable
-from tasks.store import artifact_paths, locks, tried
+from tasks.store import artifact_paths, locks
+from tasks.store.runs import read_folder
 
 EVERY_SECONDS = 15.0
 QUIET = timedelta(minutes=1)  # in which a run that has let go of its folder may still tell its story
@@ -27,9 +29,14 @@ DIED = ("CRASHED", "CANCELLED")  # whoever says so: a worker, the automation for
 
 
 class Watch:
-    """Names runs of the configured server that have ended, and rewrites the overviews of those that died."""
+    """Names runs of the configured server that have ended, and rewrites the overviews of those that died.
 
-    def __init__(self) -> None:
+    Where it ``marks``, runs of commands on this host are marked as crashed whose folder nobody holds any more: locks
+    may not reach from one host to another.
+    """
+
+    def __init__(self, marks: bool = True) -> None:
+        self._marks = marks
         self._next, self._told = 0.0, set[UUID]()  # ids of states: a retry may die, too
         self._begun = datetime.now(UTC)
 
@@ -39,7 +46,7 @@ class Watch:
             return
         self._next = time.monotonic() + EVERY_SECONDS
         try:
-            new = {run.state_id: run for run in _ended() if run.state_id and run.state_id not in self._told}
+            new = {run.state_id: run for run in _ended(self._marks) if run.state_id and run.state_id not in self._told}
             rewrite(run.id for run in new.values() if run.state_type and run.state_type.value in DIED)
             self._told |= new.keys()
             self._name(new.values())
@@ -56,20 +63,24 @@ class Watch:
 
 def rewrite(runs: Iterable[UUID]) -> None:
     """Write the overviews anew of the names that these runs are of; runs of other artifacts are left alone."""
-    folders = (folder for run in runs for folder in _folders(run))
-    overview.publish(*sorted({noted.name for noted in tried.every(folders, lambda *_: None)}))
+    names = set()
+    for folder in (folder for run in runs for folder in _folders(run)):
+        with suppress(DataError, OSError):
+            names.add(read_folder(folder)[0])
+    overview.publish(*sorted(filter(None, names)))
 
 
 def _folders(run: UUID) -> list[Path]:
     return [notes.parent for notes in artifact_paths.runs().glob(f"*-{str(run)[:8]}/{artifact_paths.RUN}")]
 
 
-def _ended() -> list[FlowRun]:
+def _ended(marks: bool) -> list[FlowRun]:
     if not PREFECT_API_URL.value():
         return []
     try:
         with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: connection.TELLING_SECONDS}), api.client() as client:
-            _mark(client)
+            if marks:
+                _mark(client)
             return _runs(client, ["COMPLETED", "FAILED", *DIED], end_time={"after_": datetime.now(UTC) - AGO})
     except EnvironmentProblem:
         return []

@@ -14,8 +14,8 @@ from flows.server import api, artifacts, connection, deployments, service
 from flows.story import blocks, overview_page
 from flows.story.blocks import Page, Pictures
 from tasks.errors import GradmillError, without_credentials
-from tasks.store import artifact_paths, evidence, overview, reading, trend
-from tasks.store.overview import Overview
+from tasks.store import artifact_paths, reading, state, trend
+from tasks.store.state import NameState
 
 AGAIN_SECONDS = 15.0  # until a page that could not be written is tried once more
 WRITING_SECONDS = 20.0  # that a server has for one: on a loaded machine five would never be enough, however often tried
@@ -45,11 +45,12 @@ def write(*names: str) -> list[str]:
     """Write the pages of names anew here and now; return the names of which that has failed."""
     with _only_said(*names) as failed:
         if names and _is_seen():
-            found = evidence.read(names[0] if len(names) == 1 else None)
-            for name in filter(overview.is_known, names):  # one that is misspelt would keep its page for good
-                with _only_said(name) as missed:
-                    _write(overview.gather(name, found))
-                failed += missed
+            found = state.read(names[0] if len(names) == 1 else None).names
+            for name in names:
+                if name in found and found[name].is_known:  # one that is misspelt would keep its page for good
+                    with _only_said(name) as missed:
+                        _write(found[name])
+                    failed += missed
     return failed
 
 
@@ -109,7 +110,7 @@ def _is_up() -> bool:
     return _is_seen() and artifact_paths.pages_asked().is_dir() and service.is_configured()
 
 
-def html(facts: Overview) -> str:
+def html(facts: NameState) -> str:
     """The page as one file, with links where a server answers."""
     links: tuple[tuple[str, str], ...] = ()
     picture = _picture(facts, on_dark=True)
@@ -120,7 +121,7 @@ def html(facts: Overview) -> str:
     return blocks.html(_page(facts, picture, links))
 
 
-def _write(facts: Overview) -> None:
+def _write(facts: NameState) -> None:
     picture = _picture(facts, on_dark=False)  # before the talk, whose seconds are counted
     with _client(WRITING_SECONDS) as client:
         page = _page(facts, picture, tuple(_links(client, facts.name)))
@@ -138,8 +139,8 @@ def _client(seconds: float) -> Iterator[SyncPrefectClient]:
         yield client
 
 
-def _picture(facts: Overview, on_dark: bool) -> Pictures | None:
-    drawn = trend.of(facts)
+def _picture(facts: NameState, on_dark: bool) -> Pictures | None:
+    drawn = trend.find_trend(facts)
     if drawn is None or not drawn.points:
         return None
     try:
@@ -151,7 +152,7 @@ def _picture(facts: Overview, on_dark: bool) -> Pictures | None:
     return Pictures(light, dark, f"{drawn.figure} of the last runs")
 
 
-def _page(facts: Overview, picture: Pictures | None, links: tuple[tuple[str, str], ...]) -> Page:
+def _page(facts: NameState, picture: Pictures | None, links: tuple[tuple[str, str], ...]) -> Page:
     """All of it, before it is Markdown, which has no way to tell dark paper, or HTML."""
     told = overview_page.sections(facts, picture)
     return Page(facts.name, overview_page.headline(facts), told, links)

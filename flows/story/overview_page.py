@@ -1,4 +1,4 @@
-"""The sections of a name's overview, of the facts alone (tasks/store/overview.py)."""
+"""The sections of a name's overview, of the facts alone (tasks/store/state.py)."""
 
 from collections.abc import Iterator
 
@@ -6,14 +6,13 @@ from flows.story import overview_tables as tables
 from flows.story import overview_words as words
 from flows.story.blocks import Pictures, Section, said
 from tasks.judging.gates import format_value
-from tasks.store import overview
-from tasks.store.overview import Overview
+from tasks.store.state import NameState
 
 FEW = 10  # rows of a table
 MORE_TIME = "A longer `GRADMILL_TIME_LIMIT` (HH:MM:SS, a job variable of its deployment) gives it more"
 
 
-def headline(facts: Overview) -> str:
+def headline(facts: NameState) -> str:
     """What is live since when, how good it is, and what the last run came to, in a line."""
     pointer, live = facts.pointer, facts.live
     parts = ["no version is live"]
@@ -24,7 +23,7 @@ def headline(facts: Overview) -> str:
     return "; ".join(filter(None, (", ".join(parts), _last(facts), _drift(facts))))
 
 
-def sections(facts: Overview, picture: Pictures | None) -> tuple[Section, ...]:
+def sections(facts: NameState, picture: Pictures | None) -> tuple[Section, ...]:
     """All that is told, the most urgent first; what there is nothing to say of is left out."""
     told = (
         Section("Live", rows=tuple(_live(facts)), head=("", "")),
@@ -41,17 +40,17 @@ def sections(facts: Overview, picture: Pictures | None) -> tuple[Section, ...]:
     return tuple(each for each in told if each.lines or each.rows or each.picture)
 
 
-def _last(facts: Overview) -> str:
+def _last(facts: NameState) -> str:
     if not facts.runs:
         return "no run yet"
     last, judged = facts.runs[0], facts.last_judged
-    told = f"last run {words.outcome(last)}"
+    told = f"last run {last.in_words}"
     if judged and judged is not last and judged.outcome != "published":
-        told += f", the one judged before, on {words.day(judged.date)}, {words.outcome(judged)}"
+        told += f", the one judged before, on {words.day(judged.date)}, {judged.in_words}"
     return told
 
 
-def _drift(facts: Overview) -> str:
+def _drift(facts: NameState) -> str:
     """Of the last input that somebody gave: each retrain predicts its own test split, too, which hides it otherwise."""
     last = next((job for job in facts.jobs if not words.is_own_test_split(job)), None)
     if last is None or last.drift is None or last.drift.verdict != "drift":
@@ -60,7 +59,7 @@ def _drift(facts: Overview) -> str:
     return f"DRIFT in the {when}"
 
 
-def _live(facts: Overview) -> Iterator[tuple[str, str]]:
+def _live(facts: NameState) -> Iterator[tuple[str, str]]:
     pointer, live = facts.pointer, facts.live
     if pointer:
         yield "version", str(pointer.version)
@@ -78,7 +77,7 @@ def _live(facts: Overview) -> Iterator[tuple[str, str]]:
         yield "back to", f"version {pointer.previous}: `gradmill rollback {facts.name}`"
 
 
-def _holds(facts: Overview) -> Iterator[str]:
+def _holds(facts: NameState) -> Iterator[str]:
     pointer, name = facts.pointer, facts.name
     if pointer and pointer.frozen:
         yield f"Frozen: retrains are judged and none is published, until `gradmill unfreeze {name}`"
@@ -86,16 +85,16 @@ def _holds(facts: Overview) -> Iterator[str]:
         yield f"Version {number} is held: no retrain brings it back, `gradmill promote {name} {number}` does"
 
 
-def _faults(facts: Overview) -> Iterator[str]:
-    yield from map(said, facts.faults[:FEW])
+def _faults(facts: NameState) -> Iterator[str]:
+    yield from (said(fault.found) for fault in facts.faults[:FEW])
     if len(facts.faults) > FEW:
         yield f"and {len(facts.faults) - FEW:,} more"
 
 
-def _commands(facts: Overview) -> Iterator[tuple[str, str]]:
+def _commands(facts: NameState) -> Iterator[tuple[str, str]]:
     """What the person on duty asks that no page has."""
     yield "next and stuck runs, workers, alerts", "`gradmill status`"
-    if facts.scheduled:
+    if facts.is_scheduled:
         yield "leave out the next run", f"`gradmill skip {facts.name}`"
         yield "other settings, once", "`gradmill trigger DEPLOYMENT --param training.lr=0.1`"
         yield "other settings, for good", "`gradmill schedule DEPLOYMENT --param training.lr=0.1`"
@@ -106,15 +105,15 @@ def _commands(facts: Overview) -> Iterator[tuple[str, str]]:
     yield "figures for Prometheus", "`gradmill metrics`"
 
 
-def _last_runs(facts: Overview) -> Section:
+def _last_runs(facts: NameState) -> Section:
     """What the last run came to; of the last judged one why it was refused."""
-    lines = [f"{words.moment(run.date)}: {words.outcome(run)}" for run in facts.runs[:1]]
+    lines = [f"{words.moment(run.date)}: {run.in_words}" for run in facts.runs[:1]]
     if facts.runs:
         lines += [MORE_TIME] * (facts.runs[0].time_limit is not None)
-        lines += [said(each) for each in overview.errors_in_data(facts.runs[0])[:FEW]]
+        lines += [said(each) for each in facts.errors_in_data[:FEW]]
     judged = facts.last_judged
     if judged and judged is not facts.runs[0]:
-        lines.append(f"The last run that was judged, {words.moment(judged.date)}: {words.outcome(judged)}")
+        lines.append(f"The last run that was judged, {words.moment(judged.date)}: {judged.in_words}")
     refused = [gate for gate in (judged.gates if judged else ()) if not gate.passed]
     lines += [f"{gate.name} {format_value(gate)}: {said(gate.detail)}" for gate in refused]
     lines += [f"Evidence: `{said(judged.path)}`"] if judged and refused else []

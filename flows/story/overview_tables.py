@@ -6,9 +6,9 @@ from pathlib import Path
 from flows.story import overview_words as words
 from flows.story.blocks import said
 from tasks.store.changed import Change
-from tasks.store.overview import Overview
 from tasks.store.predictions import Job
-from tasks.store.tried import changed
+from tasks.store.runs import list_changed
+from tasks.store.state import NameState
 
 BY_ITSELF = ("model", "device", "seed", "implementation")  # settings with a place of their own, or that do not matter
 JOBS = ("finished (UTC)", "version", "input", "rows", "rejected", "drift", "index", "against the truth")
@@ -29,16 +29,19 @@ def job(of: Job) -> tuple[str, ...]:
     )
 
 
+SHOWN = 20  # versions, beside those that are marked
 VERSIONS = ("version", "published", "figures", "settings", "seed", "rows", "data", "size", "")
 
 
-def versions(facts: Overview) -> Iterator[tuple[str, ...]]:
+def versions(facts: NameState) -> Iterator[tuple[str, ...]]:
     """The newest versions and those that are marked, below ``VERSIONS``."""
+    newest = facts.numbers[-SHOWN:]
     for number, _, size, manifest in facts.versions[::-1]:
-        if manifest is None:
+        mark = _mark(facts, number)
+        if number not in newest and not mark:
             continue
         training = manifest.parameters.training.model_dump(mode="json")
-        settings = changed(training, manifest.dataset.is_own)
+        settings = list_changed(training, manifest.dataset.is_own)
         told = (f"{key.replace('_', ' ')} {value}" for key, value in settings.items() if key not in BY_ITSELF)
         yield (
             str(number),
@@ -49,11 +52,11 @@ def versions(facts: Overview) -> Iterator[tuple[str, ...]]:
             f"{manifest.dataset.num_train + manifest.dataset.num_test:,}",
             manifest.dataset.digest[:8],
             words.size(size),
-            _mark(facts, number),
+            mark,
         )
 
 
-def _mark(facts: Overview, number: int) -> str:
+def _mark(facts: NameState, number: int) -> str:
     pointer = facts.pointer
     if pointer is None:
         return ""
@@ -71,7 +74,7 @@ def change(made: Change) -> tuple[str, ...]:
     return words.moment(made.at), said(what), champion, said(made.reason), said(made.by), numbers
 
 
-def disk(facts: Overview) -> Iterator[tuple[str, str]]:
+def disk(facts: NameState) -> Iterator[tuple[str, str]]:
     """What the name takes, and what is free."""
     found = facts.disk
     parts = {"versions": found.versions, "data": found.data, "runs": found.runs, "predictions": found.predictions}

@@ -1,34 +1,13 @@
 """How an overview says outcomes, figures, times and sizes."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from tasks.machine.words import counted, readable
 from tasks.records import Prediction
 from tasks.store import artifact_paths
 from tasks.store.predictions import Job
-from tasks.store.tried import Tried
 from tasks.store.versions import Manifest
-
-
-def outcome(run: Tried) -> str:
-    """What a run came to, in a few words."""
-    stage = f" in {run.detail}" if run.detail else ""
-    ended = {
-        None: f"was interrupted{stage}" if stage else "was killed",
-        3: f"diverged{stage}",
-        4: f"was stopped by its data{stage}",
-    }
-    if run.time_limit is not None:
-        return f"reached its time limit of {timedelta(seconds=run.time_limit)}{stage}"
-    words = {
-        "published": f"published version {run.version}",
-        "unchanged": f"unchanged: version {run.version}",
-        "judged": "passed every gate and published nothing",
-        "refused": f"refused by {run.detail}",
-        "running": "is going on",
-    }
-    return words.get(run.outcome) or ended.get(run.exit_code, f"failed{stage} (exit code {run.exit_code})")
 
 
 def figure(manifest: Manifest) -> str:

@@ -18,7 +18,7 @@ from tasks.errors import GradmillError
 from tasks.machine.words import counted
 from tasks.records import Prediction
 from tasks.stage.live import embed_picture
-from tasks.store import artifact_paths, evidence, predictions
+from tasks.store import artifact_paths, predictions
 from tasks.store.predictions import Job
 
 REJECTS = 10  # that are told
@@ -130,6 +130,6 @@ def _why(row: dict[str, Any], names: list[str]) -> tuple[str, str]:
 
 def _jobs(name: str) -> str:
     """The last jobs of a name that are done and lie in artifacts/, the newest first."""
-    jobs = (each.job for each in predictions.below_artifacts() if each.job and each.job.model.name == name)
-    rows = [tables.job(job) for job in evidence.newest(jobs)]
+    jobs = (job for _, job in predictions.list_jobs() if job and job.model.name == name)
+    rows = [tables.job(job) for job in predictions.list_newest(jobs)]
     return "## The last jobs\n\n" + table(tables.JOBS, rows) if rows else ""

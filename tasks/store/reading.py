@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tasks.errors import DataError, UsageError
 from tasks.machine.words import nearest
@@ -81,7 +81,7 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         DataError: it is missing, or has changed since it was published.
     """
-    path, action = folder / MANIFEST, _action(folder)
+    path, action = folder / MANIFEST, advise(folder)
     content, sums = verified.content(path, action), verified.content(folder / CHECKSUMS, action)
     if verified.checksums({MANIFEST: verified.sha256(content)}) not in sums:
         raise DataError(f"{path}, or its line in {CHECKSUMS}, has changed", "both as they were published", action)
@@ -96,13 +96,27 @@ def read_file(folder: Path, filename: str) -> bytes:
     """
     listed = read_manifest(folder).files
     if filename not in listed:
-        raise DataError(f"{folder / MANIFEST} lists no {filename}", "every file of the version", _action(folder))
-    return verified.read(FileRef(path=folder / filename, sha256=listed[filename]), _action(folder))
+        raise DataError(f"{folder / MANIFEST} lists no {filename}", "every file of the version", advise(folder))
+    return verified.read(FileRef(path=folder / filename, sha256=listed[filename]), advise(folder))
 
 
-def _action(folder: Path) -> str:
+def advise(folder: Path) -> str:
+    """What to do about a damaged version."""
     name, number = folder.parts[-2:]
     return f"see gradmill verify {name} {number}; restore the folder from a copy, or promote another version"
+
+
+def require_versions(name: str) -> list[int]:
+    """The numbers of the kept versions of a model, of which there is one at least.
+
+    Raises:
+        UsageError: there is no such model.
+    """
+    if kept := versions(name) if is_name(name) else []:
+        return kept
+    every, found = [*filter(versions, names())], f"no model named {name} in {artifact_paths.models()}"
+    to_do = nearest(name, every, "name one, another --artifacts, or train it: gradmill retrain")
+    raise UsageError(found, f"one of: {', '.join(every)}" if every else "a model; there is none yet", to_do)
 
 
 def resolve(name: str, number: int | None) -> int:
@@ -111,10 +125,7 @@ def resolve(name: str, number: int | None) -> int:
     Raises:
         UsageError: there is no such model or version.
     """
-    if not (kept := versions(name) if is_name(name) else []):
-        every, found = [*filter(versions, names())], f"no model named {name} in {artifact_paths.models()}"
-        to_do = nearest(name, every, "name one, another --artifacts, or train it: gradmill retrain")
-        raise UsageError(found, f"one of: {', '.join(every)}" if every else "a model; there is none yet", to_do)
+    kept = require_versions(name)
     if number is None:
         current = champion(name)
         if current is None:
@@ -170,32 +181,3 @@ def unfit(name: str, path: Path, sha256: str) -> DataError:
     """What is wrong where the pointer has another digest than the champion's file at ``path``."""
     found = f"{artifact_paths.champion(name)} does not fit {path}"
     return DataError(found, f"SHA-256 {sha256}", f"see gradmill verify {name}; gradmill promote {name} VERSION")
-
-
-def table(name: str) -> list[dict[str, Any]]:
-    """One row a version, ascending: its figures, whether it is the champion (and a frozen one), and whether held."""
-    current = champion(name)
-    held = current.held if current else ()
-    marks = {current.version: {"champion": True, "frozen": current.frozen}} if current else {}
-    others = {"champion": False, "frozen": False}
-    return [
-        {"version": each, **marks.get(each, others), "held": each in held, **_figures(name, each)}
-        for each in versions(name)
-    ]
-
-
-def _figures(name: str, number: int) -> dict[str, Any]:
-    document = manifest(name, number)
-    path = artifact_paths.version(name, number) / ONNX
-    return {
-        "test_accuracy": document.metrics.test_accuracy,
-        "test_loss": document.metrics.test_loss,
-        "parity": {gate.name: gate.value for gate in document.gates}.get("parity"),
-        "bytes": verified.size(path, _action(path.parent)),
-        "created_at": document.created_at,
-        "dataset": document.dataset.name,
-        "dataset_digest": document.dataset.digest,
-        "implementation": document.parameters.training.implementation,
-        "model_sha256": document.files[ONNX],
-        "path": str(path),
-    }

@@ -195,17 +195,6 @@ def test_what_was_noted_and_not_done_is_told_as_interrupted(two_versions: None) 
     assert champion() == (2, 1, [])
 
 
-def test_a_store_of_before_is_not_frozen_and_its_history_begins_now(two_versions: None) -> None:
-    artifact_paths.journal(NAME).unlink()
-    for path, newer in ((artifact_paths.champion(NAME), "frozen"), (artifact_paths.history(NAME), "changes")):
-        document = json.loads(path.read_text())
-        del document[newer]
-        path.write_text(json.dumps(document))
-    assert not pointer.is_frozen(NAME)
-    pointer.rollback(NAME)
-    assert told() == [("rolled back", (2,), 1, True, "")]
-
-
 # Kills
 
 

@@ -17,7 +17,6 @@ from tasks.parameters import MaintainParameters
 from tasks.store import (
     artifact_paths,
     attestation,
-    folders,
     housekeeping,
     mirroring,
     names,
@@ -60,8 +59,6 @@ def models(
     if name is not None:
         reading.resolve(name, None)
     listing = {each: reading.table(each) for each in ([name] if name else reading.names())}
-    for each in listing:
-        folders.tell_of_strangers(artifact_paths.model(each))
     place = artifact_paths.models()
     if as_json:
         print_json({"schema_version": 1, "path": str(place), "models": listing})
@@ -99,6 +96,8 @@ def history(as_json: bool, name: OnlyModel = None) -> None:
     if name is not None:
         reading.resolve(name, None)
     told = {each: noted.changes(each) for each in ([name] if name else reading.names())}
+    for each in told:
+        noted.verify(each)  # which says that a last line was never finished
     if as_json:
         documents = {each: [change.model_dump(mode="json") for change in changes] for each, changes in told.items()}
         print_json({"schema_version": 1, "history": documents})

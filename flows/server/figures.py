@@ -11,7 +11,7 @@ from typing import get_args
 
 from flows.server.metrics import MOST_CLASSES, Figures
 from tasks.data.report import DataReport
-from tasks.store import artifact_paths, disk, mirroring, predictions, reading, room, tried
+from tasks.store import artifact_paths, disk, history, mirroring, predictions, reading, room, tried
 from tasks.store.predictions import Job
 from tasks.store.tried import Tried
 
@@ -54,7 +54,7 @@ def _of_store(figures: Figures, name: str) -> None:
     figures.add("model_bytes", disk.size(folder), name=name)
     figures.add("kept_versions", len(reading.versions(name)), name=name)
     with figures.sparing(folder):
-        figures.add("versions_published_total", reading.history(name).highest, name=name)
+        figures.add("versions_published_total", history.highest_number(name), name=name)
     with figures.sparing(folder):
         _of_champion(figures, name)
 

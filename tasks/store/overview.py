@@ -15,8 +15,8 @@ from tasks.errors import DataError, TrainingDiverged
 from tasks.parameters import ModelName
 from tasks.records import GateVerdict
 from tasks.store import artifact_paths, disk, evidence, history, mirroring, own_data, reading, room, schedules, tried
-from tasks.store.changed import Change
 from tasks.store.evidence import Evidence, OfName
+from tasks.store.history import Change
 from tasks.store.predictions import Job
 from tasks.store.room import Room
 from tasks.store.schedules import Schedules

@@ -60,7 +60,7 @@ def protected(name: str) -> dict[int, str]:
     if (best := _best_of_last_comparison(name)) is not None:
         reasons[best] = "the best in the last comparison: without it many small losses could add up"
     oldest = datetime.now(UTC) - GRACE
-    for number, moment in reading.history(name).demoted.items():
+    for number, moment in history.list_demotions(name).items():
         if datetime.fromisoformat(moment) > oldest:
             reasons[number] = "demoted less than a day ago"
     for folder, _, job in itertools.chain(predictions.below_artifacts(), predictions.elsewhere()):

@@ -145,6 +145,7 @@ def test_keep_removes_this_stores_older_snapshots_and_content_that_no_snapshot_n
     two_versions: None, place: Path, elsewhere: Move, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = backup.make(str(place))
+    pointer.freeze(NAME)
     rename_to_an_hour_later(place, backup.make(str(place)).name)
     (place / "content" / ("0" * 64)).write_text("of a backup that was killed")
     (place / "content" / "index.html").write_text("somebody else's")

@@ -26,7 +26,7 @@ def test_a_publication_that_is_cut_off_leaves_nothing_half_done(
 
     def cut_off(candidate: Candidate) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(publishing, "fill", half)
+            patch.setattr("tasks.publish.fill_folder", half)
             with pytest.raises(type(fault)):
                 candidate.publish()
 

@@ -171,7 +171,7 @@ def stale_configuration() -> None:
 
 
 UNFIT: list[tuple[str, object]] = [
-    ("version", 1), ("version", 7), ("version", "x"), ("version", True), ("model_sha256", "0"),
+    ("version", 1), ("version", "x"), ("version", True), ("model_sha256", "0"),
     ("model_sha256", "0" * 64), ("model_sha256", None), ("manifest_sha256", "0" * 64), ("promoted_at", None),
     ("previous", 0), ("previous", -1), ("previous", 2), ("previous", 7), ("previous", "1"), ("previous", False),
     ("held", 3), ("held", "1"), ("held", {}), ("held", ["1"]), ("held", [2]), ("held", [0]), ("held", [10**22]),
@@ -186,18 +186,22 @@ FIELDS = ["version", "model_sha256", "manifest_sha256", "promoted_at", "previous
         (lambda: artifact_paths.triton_config(NAME).unlink(), (2, 1, [])),
         (lambda: artifact_paths.triton_config(NAME).write_bytes(b"\xff"), (2, 1, [])),
         *((edit(**{field: value}), (2, 1, [])) for field, value in UNFIT),
+        (edit(version=7), (2, None, [])),
         *((without(field), (2, 1, [])) for field in FIELDS),
         (edit(manifest_sha256="0" * 64, held=[1]), (2, None, [1])),
         (lambda: artifact_paths.champion(NAME).write_bytes(b"\xffnot JSON"), (2, 1, [])),
         (lambda: artifact_paths.champion(NAME).write_text("[]"), (2, 1, [])),
         (lambda: artifact_paths.champion(NAME).write_text(""), (2, 1, [])),
-        (lambda: artifact_paths.champion(NAME).unlink(), (2, 1, [])),
+        (lambda: artifact_paths.champion(NAME).unlink(), (2, None, [])),
     ],
 )
 def test_promote_of_the_champion_repairs_pointer_and_configuration(
     harm: Callable[[], object], after: tuple[int, int | None, list[int]]
 ) -> None:
-    """What could be read of the pointer is kept; of versions to go back to the history knows."""
+    """What could be read of the pointer is kept; of versions to go back to the history knows.
+
+    But the last change is none where the pointer says so: then nobody knows that it replaced another.
+    """
     harm()
     with pytest.raises(DataError):
         verification.verify(NAME, 2)

@@ -10,7 +10,7 @@ other runs and what stages returned can be made again; locks, credentials and th
 
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -187,7 +187,7 @@ def _read(folder: remote.Folder, name: str) -> Snapshot:
 # What is in a snapshot
 
 
-def _list_files(with_database: bool) -> Iterator[tuple[str, Path]]:
+def _list_files(with_database: bool) -> Generator[tuple[str, Path]]:
     """All that is copied: its path below artifacts/, and the file. A name is locked until the next one is asked for.
 
     Raises:

@@ -84,7 +84,8 @@ def note(name: str, cause: Cause, versions: Iterable[int], after: ChampionPointe
     """
     before = None
     with suppress(DataError):
-        before = (pointer := reading.pointer(name)) and pointer.version
+        pointer = reading.pointer(name)
+        before = pointer.version if pointer else None
     change = Change(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         what=cause.what,

@@ -81,13 +81,12 @@ class Folder:
         """
         with self._reached(f"{self.url}/{path}"):
             try:
-                if self.local:
-                    with self._open(path) as stream:
-                        return stream.read()
-                content: bytes = self._files.cat_file(f"{self._path}/{path}")
+                if self.local is None:
+                    return bytes(self._files.cat_file(f"{self._path}/{path}"))
+                with self._open(path) as stream:
+                    return bytes(stream.read())
             except FileNotFoundError:
                 return None
-        return content
 
     def write(self, path: str, content: bytes) -> None:
         """Replace a file: readers find the old content or the new, whenever this process is killed.

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.data.recipe import Pixels, Recipe
@@ -11,11 +12,11 @@ from tasks.store import reading
 from tasks.store.artifact_paths import ONNX, SAMPLE, version
 
 
-def describe(recipe: Recipe, class_names: Sequence[str], sample: bytes) -> dict[str, Any]:
+def describe(recipe: Recipe, class_names: Sequence[str], sample: bytes, path: Path | str = SAMPLE) -> dict[str, Any]:
     """What a page must know of a model: its input, and rows of ``sample``, which is ``sample.npz``, to begin with."""
     import numpy as np
 
-    rows = runtime.read_sample(sample)[recipe.input.name]
+    rows = runtime.read_sample(sample, path)[recipe.input.name]
     facts: dict[str, Any] = {
         "input": recipe.input.name,
         "dtype": str(rows.dtype),
@@ -47,7 +48,8 @@ class Tried(NamedTuple):
             DataError: the version is damaged.
         """
         found, model = reading.load(name, number)
-        runtime.open_session(model, Device.CPU, version(name, found) / ONNX)
+        folder = version(name, found)
+        runtime.open_session(model, Device.CPU, folder / ONNX)
         recipe, dataset = reading.manifest(name, found).recipe, reading.manifest(name, found).dataset
-        sample = reading.read_file(version(name, found), SAMPLE)
-        return cls(name, found, model, describe(recipe, dataset.class_names, sample))
+        sample = reading.read_file(folder, SAMPLE)
+        return cls(name, found, model, describe(recipe, dataset.class_names, sample, folder / SAMPLE))

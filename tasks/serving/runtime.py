@@ -182,7 +182,7 @@ def read_sample(content: bytes, path: Path | str = SAMPLE) -> "dict[str, NDArray
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             return dict(file)
     except Exception as error:  # numpy and zipfile raise a dozen types here
-        raise DataError(f"{path} cannot be read: {error}", "arrays of a few inputs and outputs", RESTORE) from error
+        raise DataError(f"{path} holds no arrays", "a few inputs and outputs of the model", RESTORE) from error
 
 
 def find_contradiction(session: Any, recipe: Recipe, content: bytes, path: Path | str = SAMPLE) -> str | None:

@@ -49,7 +49,6 @@ PATH = re.compile(
     .replace("VERSION", names.VERSION.pattern)
     .replace("FILE", "[A-Za-z0-9_][A-Za-z0-9._-]*")
 )
-SMALL = 2**20  # bytes; so many are read once, since somebody may replace such a file meanwhile
 WAIT = "another backup or restore is going on; waiting for it"
 
 
@@ -128,23 +127,20 @@ def _copy(folder: remote.Folder, sizes: dict[str, int], file: Path) -> tuple[Con
     compared.
 
     Raises:
-        DataError: it cannot be read, or is not there as it was written.
+        DataError: it is not there as it was written, or was replaced here meanwhile.
     """
-    content = verified.content(file) if verified.size(file) <= SMALL else None
-    sha256 = atomic.file_digest(file) if content is None else verified.sha256(content)
-    there = Content(sha256=sha256, bytes=verified.size(file) if content is None else len(content))
-    name = f"{CONTENT}/{sha256}"
-    if sizes.get(sha256) == there.bytes and (not folder.local or folder.digest(name) == sha256):
-        return there, False
-    if content is None:
-        folder.put(name, file)
-    else:
-        folder.write(name, content)
-    if folder.digest(name) != sha256:
-        found, action = f"{folder.url}/{name} is not what was written there", "see what else writes there"
-        raise DataError(found, f"SHA-256 {sha256}", f"{action}, then make the backup again")
-    sizes[sha256] = there.bytes
-    return there, True
+    content = Content(sha256=atomic.file_digest(file), bytes=file.stat().st_size)
+    name = f"{CONTENT}/{content.sha256}"
+    is_there = sizes.get(content.sha256) == content.bytes
+    if is_there and (not folder.local or folder.digest(name) == content.sha256):
+        return content, False
+    folder.put(name, file)
+    if folder.digest(name) != content.sha256:
+        folder.remove(name)
+        found = f"{folder.url}/{name} is not what was written there, or {file} was replaced meanwhile"
+        raise DataError(found, f"SHA-256 {content.sha256}", "make the backup again")
+    sizes[content.sha256] = content.bytes
+    return content, True
 
 
 def _open(url: str) -> remote.Folder:
@@ -268,11 +264,10 @@ def restore(url: str, name: str | None = None) -> tuple[str, Snapshot]:
     """
     folder = _open(url)
     known = _list(folder)
-    if not known:
-        raise UsageError(f"no snapshot in {url}", "a backup that was finished", f"gradmill backup {url}")
-    name = name or known[-1]
+    name = name or (known[-1] if known else "")
     if name not in known:
-        raise UsageError(f"no snapshot {name} in {url}", f"one of: {', '.join(known[-5:])}", "name one with --snapshot")
+        expected = f"one of: {', '.join(known[-5:]) or 'none is there'}"
+        raise UsageError(f"no snapshot {name} in {url}", expected, "name one with --snapshot, or another place")
     snapshot = _read(folder, name)
     root, marker, begun = artifact_paths.make_root(), artifact_paths.restoring(), name.encode()
     with locks.locked(artifact_paths.backup_lock(), WAIT):

@@ -1,11 +1,7 @@
 """Stage 7: the candidate becomes a version by one rename, then the champion."""
 
-import platform
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
-from tasks.data.report import DataReport
 from tasks.judging import gates
 from tasks.machine.telling import Event, tell
 from tasks.parameters import RetrainParameters
@@ -16,20 +12,12 @@ from tasks.records import (
     GateVerdict,
     PreparedDataset,
     PublishedModel,
-    Splits,
     TrainedModel,
 )
-from tasks.serving import contract, runtime
 from tasks.stage import cache, live, stage
-from tasks.store import artifact_paths, own_data, pointer, publishing, verification, verified
-from tasks.store.artifact_paths import CARD, DATA_PAGE, DATA_REPORT, LABELS, METADATA, PAGE
+from tasks.store import artifact_paths, filling, own_data, pointer, publishing, verification
 from tasks.store.history import Cause
-from tasks.store.model_card import model_card
-from tasks.store.model_page import model_page
-from tasks.store.own_data import NOT_KEPT
-from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
-from tasks.store.versions import Lineage, Metrics, Parameters, Tolerances, Trained
 
 
 @stage()
@@ -69,9 +57,9 @@ def publish(
         if not unchanged and may_publish:
             if kept is None:
                 made_of = (parameters, prepared, trained, evaluated, exported, verdicts, best)
-                lineage = describe_lineage(run.path.name, *made_of, cache.package_versions(), cache.code_digest())
+                lineage = filling.lineage(run.path.name, *made_of, cache.package_versions(), cache.code_digest())
                 pictures = (trained.picture, *evaluated.pictures, *filter(None, (prepared.sheet,)))
-                fill = partial(fill_folder, of=lineage, exported=exported, pictures=pictures)
+                fill = partial(filling.fill, of=lineage, exported=exported, pictures=pictures)
                 kept = publishing.publish(lineage, fill, parameters.sign_key)
             pointer.point_to(name, kept, Cause("published", by=run.path.name))
     published = PublishedModel(outcome="judged", name=name, version=None, model=exported.onnx, gates=verdicts)
@@ -92,62 +80,3 @@ def _tell(run: RunFolder, published: PublishedModel, is_signed: bool) -> None:
     if published.outcome == "published" and live.in_a_run():
         model = {"version": published.version, "sha256": published.model.sha256, "path": str(published.model.path)}
         live.emit_model_event(Event.PUBLISHED, published.name, model | {"run": str(run.path)})
-
-
-def describe_lineage(
-    run: str,
-    parameters: RetrainParameters,
-    prepared: PreparedDataset,
-    trained: TrainedModel,
-    evaluated: Evaluation,
-    exported: ExportedModel,
-    against_kept: tuple[GateVerdict, ...],
-    best: int | None,
-    packages: dict[str, str],
-    code: str,
-) -> Lineage:
-    """What a version was made of by which ``run``, ``packages`` and ``code`` (a digest), and how it was judged."""
-    return Lineage(
-        name=parameters.name,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        run=run,
-        dataset=Splits(**dict(prepared)),
-        recipe=prepared.recipe,
-        parameters=Parameters.model_validate(parameters.model_dump(mode="json", exclude=NOT_KEPT)),
-        device=trained.device,
-        trained=Trained(**dict(trained), num_epochs=len(trained.learning_curve)),
-        platform=platform.platform(),
-        packages=packages,
-        code=code,
-        metrics=Metrics.model_validate(evaluated.metrics),
-        gates=(*evaluated.gates, *exported.gates, *against_kept),
-        best_version=best,
-        profile=exported.profile,
-        tolerances=Tolerances(sample=runtime.find_tolerance(prepared.recipe), parity=parameters.gates.max_parity_error),
-    )
-
-
-def fill_folder(folder: Path, number: int, of: Lineage, exported: ExportedModel, pictures: tuple[FileRef, ...]) -> None:
-    """Put the files of version ``number`` into its staging folder.
-
-    Raises:
-        DataError: a file of the run has changed since it was made.
-    """
-    candidate = contract.ModelMetadata.parse(verified.read(exported.metadata), exported.metadata.path)
-    metadata = candidate.model_copy(update={"name": of.name, "versions": (str(number),)})
-    for file in (exported.onnx, exported.sample, *pictures):
-        (folder / file.path.name).write_bytes(verified.read(file))
-    metadata.write(folder / METADATA)
-    if class_names := of.dataset.class_names:
-        (folder / LABELS).write_text("".join(f"{label}\n" for label in class_names), encoding="utf-8")
-    said = None
-    if report := of.dataset.report:
-        said = DataReport.parse(verified.read(report), report.path)
-        said.write(folder / DATA_REPORT)
-        (folder / DATA_PAGE).write_text(said.page(), encoding="utf-8")
-    facts = of.model_dump(mode="json") | {"version": number}
-    card = model_card(facts, metadata, [file.path.name for file in pictures], said)
-    (folder / CARD).write_text(card, encoding="utf-8")
-    contents = {path.name: path.read_bytes() for path in folder.iterdir()}
-    page = model_page(facts | {"model_sha256": exported.onnx.sha256}, metadata, contents, said)
-    (folder / PAGE).write_text(page, encoding="utf-8")

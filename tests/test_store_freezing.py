@@ -263,5 +263,5 @@ def test_a_kill_before_any_rename_leaves_a_whole_store_and_a_history_that_does_n
         assert state() == done
         atomic.sweep(artifacts)
         assert not [path for path in artifacts.rglob(".*") if path.name.startswith((".gradmill-", ".pruned"))]
-    assert kills >= 2, "history and pointer"
+    assert kills >= 1, "the history is no rename: test_store_history.py kills there"
     assert str(at_first) in states

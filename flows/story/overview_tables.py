@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flows.story import overview_words as words
 from flows.story.blocks import said
-from tasks.store.changed import Change
+from tasks.store.history import Change
 from tasks.store.predictions import Job
 from tasks.store.runs import list_changed
 from tasks.store.state import NameState

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from flows import interrupt
-from flows.cli import board, streams
+from flows.cli import display, streams
 from flows.cli.commands import ON_PREFECT, PANELS
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, conclude, report_fault
-from flows.cli.options import Artifacts, Debug, Json, hide_kinds, style_help, use
+from flows.cli.options import Artifacts, Debug, Json, use
 from flows.server import environment
 from tasks.errors import EnvironmentProblem, UsageError
 
@@ -71,10 +71,12 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
     @functools.wraps(command)
     def complete(**options: Any) -> None:
         use(options["artifacts"])
+        if "quiet" in own and not (options["quiet"] or options["verbose"]):  # it runs a flow
+            display.wait("starting")
         if command in ON_PREFECT:
             environment.require_prefect()
         answer = command(**{name: options[name] for name in own})
-        board.end()
+        display.end()
         if answer:
             conclude(*answer, as_json=options["as_json"])
 
@@ -115,15 +117,12 @@ def run(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
-    hide_kinds(command)
     asks_help = not {"-h", "--help"}.isdisjoint(arguments)
-    if not arguments or asks_help:
-        style_help()
     try:
         with streams.document_alone() if "--json" in arguments and not asks_help else nullcontext():
             code = command.main(arguments, prog_name="gradmill", standalone_mode=False)
     except (Exception, SystemExit) as caught:
-        board.end()
+        display.end()
         error = caught.__context__ if isinstance(caught, SystemExit) else caught  # typer's answer to a broken pipe
         if interrupt.received():
             raise KeyboardInterrupt from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from flows.cli import board
+from flows.cli import display
 from flows.cli.faults import conclude
 from flows.cli.options import as_typed
 from flows.cli.parameters import given_options, taking, validated
@@ -35,11 +35,11 @@ def inspect(document: dict[str, Any], as_json: bool) -> None:
     It ends with the retrain command to copy. Problems that stop a retrain are exit code 4.
     """
     parameters = validated(InspectParameters, document | {"source": place(document.get("source"))}, "inspect")
-    board.wait("reading the data")
+    display.wait("reading the data")
     with tempfile.TemporaryDirectory(prefix="gradmill-") as folder:
         examined = _examined(parameters, Path(folder))
         losses = _expect_losses(examined, parameters, Path(folder))
-    board.end()
+    display.end()
     command, report = as_typed(_command(parameters, examined), None), examined.report
     if not as_json:
         _show(examined, losses, command)

@@ -17,8 +17,7 @@ def notify(
 
         with api.client() as client:
             block, found = alerts.where(client), alerts.existing(client)
-            goal = alerts.goal(client) if test else None
-        sent = alerts.try_it(goal) if goal else None
+            sent = alerts.send_test(client) if test else None
     told = [{"name": each.name, "on": each.enabled} for each in found]
     if sent:
         text = f"{sent} has accepted a test"

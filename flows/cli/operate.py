@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli import board
+from flows.cli import display
 from flows.cli.faults import Answer, conclude
 from tasks.errors import EnvironmentProblem, UsageError, without_credentials
 from tasks.store import artifact_paths, locks, mirroring
@@ -32,11 +32,11 @@ def up(
     ] = False,
 ) -> None:
     """Run server, UI, worker and schedules on this machine until Ctrl-C; joins the server of PREFECT_API_URL if set."""
-    if board.shown():
-        board.wait("starting server and worker (the first time takes a minute)")
-    else:
+    display.wait("starting server and worker (the first time takes a minute)")
+    if not display.is_shown():
         typer.echo("starting (the first time takes a minute)", err=True)
-    from flows.server import artifacts, deployments, operation, registration
+    from flows.server import artifacts, deployments, registration
+    from flows.server import up as operation
     from flows.story import killed, overview
 
     mirroring.destination()
@@ -68,7 +68,7 @@ def up(
             "Ctrl-C ends every child, and a second up goes on with the same history; "
             "gradmill trigger DEPLOYMENT starts a run now"
         )
-        board.end()
+        display.end()
         typer.echo("", err=True)  # what one needs stands apart from what went before
         conclude(document, "\n".join(lines), as_json=as_json)
         sys.stdout.flush()
@@ -127,7 +127,7 @@ def on_server() -> Iterator[None]:
     Raises:
         EnvironmentProblem: there is none, it does not answer, or wants other credentials.
     """
-    board.wait("asking the server")
+    display.wait("asking the server")
     from prefect.settings import PREFECT_API_URL
 
     from flows.server import service

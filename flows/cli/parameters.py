@@ -30,7 +30,7 @@ EXPECTED = {
 LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}  # as ``annotated_types`` names them
 
 
-class _Value(NamedTuple):
+class Value(NamedTuple):
     """What one option sets: a field of the parameters, or of a ``part`` of them."""
 
     name: str
@@ -40,20 +40,28 @@ class _Value(NamedTuple):
 
     @property
     def field(self) -> FieldInfo:
+        """Its declaration."""
         return self.model.model_fields[self.name]
 
     @property
     def option(self) -> Option:
+        """How it appears."""
         return option_of(self.field)
 
     @property
     def flag(self) -> str:
+        """What is typed."""
         return self.option.flag or f"--{self.name.replace('_', '-')}"
 
     @property
     def is_list(self) -> bool:
         """Whether it takes several values, by commas or by giving it more than once."""
         return get_origin(self.field.annotation) is tuple
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether it is of use to what the form is for."""
+        return not issubclass(self.model, Frozen) or bool(self.model.use_of(self.name) & self.model.shown_for)
 
     def help(self) -> str:
         """What it is, and what it is where it is left out: Rich would take the plain bracket for a style."""
@@ -127,34 +135,34 @@ def _typed(annotation: Any) -> Any:
     return str if len(kinds) > 1 else _typed(kinds[0]) if kinds else annotation
 
 
-def _values(parameters: type[BaseModel]) -> Iterator[_Value]:
+def values(parameters: type[BaseModel]) -> Iterator[Value]:
     """Those of the command's model in its order, each part with its own."""
     for part, field in parameters.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             for name, each in kind.model_fields.items():
                 if not each.exclude:
-                    yield _Value(name, part, field.title, kind)
+                    yield Value(name, part, field.title, kind)
         elif option_of(field).is_typed:
-            yield _Value(part, None, None, parameters)
+            yield Value(part, None, None, parameters)
 
 
 def taking(parameters: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a command: it gets an option for every field, and what was given as its first argument, a document."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        values = list(_values(parameters))
+        options_of = list(values(parameters))
 
         @functools.wraps(command)
         def with_options(**options: Any) -> Any:
             document: dict[str, Any] = {}
-            for value in values:
+            for value in options_of:
                 value.put(options.pop(value.name), document)
             return command(document, **options)
 
         own = list(inspect.signature(command).parameters.values())[1:]
         own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
-        signature = inspect.Signature([*(value.parameter() for value in values), *own])
+        signature = inspect.Signature([*(value.parameter() for value in options_of), *own])
         with_options.__signature__ = signature  # type: ignore[attr-defined]
         return with_options
 
@@ -171,7 +179,7 @@ def validated(kind: type[Parameters], document: dict[str, Any], command: str) ->
         return kind.model_validate(document)
     except ValidationError as error:
         first, to_do = error.errors()[0], f"see gradmill {command} --help"
-        flags = {value.name: value.flag for value in _values(kind)}
+        flags = {value.name: value.flag for value in values(kind)}
         name = next((part for part in reversed(first["loc"]) if part in flags), None)
         given = "is missing" if first["type"] == "missing" or first["input"] == "" else first["input"]
         found = f"{flags[name]} {given}" if name else "options that do not go together"
@@ -181,7 +189,7 @@ def validated(kind: type[Parameters], document: dict[str, Any], command: str) ->
 def given_options(parameters: BaseModel, leave_out: set[str]) -> list[str]:
     """Parameters without parts as they are typed: options that have another value than their default."""
     given: list[str] = []
-    for value in _values(type(parameters)):
+    for value in values(type(parameters)):
         setting = getattr(parameters, value.name)
         if value.name in leave_out or setting == value.field.default:
             continue

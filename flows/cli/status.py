@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from flows.cli import board
+from flows.cli import display
 from flows.cli.faults import conclude
 from flows.cli.operate import on_server
 from flows.cli.store import CHAMPION
@@ -33,7 +33,7 @@ def status(
             found = asked.status()
     except EnvironmentProblem as error:
         found, fault = asked.of_store(), error
-    board.end()
+    display.end()
     if not as_json:
         _print(found)
     conclude(found.model_dump(mode="json"), None, fault, as_json=as_json)

@@ -13,8 +13,8 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.actions import RunDeployment
 from prefect.exceptions import ObjectNotFound
 
-from flows.server import alerts, api, artifacts, automations, deployments, registration, service
-from flows.server.automations import SILENT_SECONDS
+from flows.server import alerts, api, artifacts, deployments, registration, service
+from flows.server.alerts import SILENT_SECONDS
 from flows.server.registration import POOL
 from flows.server.status_document import Champion, Deployment, Judged, Status, StuckRun, Worker
 from tasks.errors import DataError, without_credentials
@@ -136,7 +136,7 @@ def _champions() -> list[Champion]:
 
 def _started_by_automations(client: SyncPrefectClient) -> set[UUID | None]:
     """The deployments that automations of ours start which are on."""
-    ours = (each for each in client.read_automations() if each.enabled and each.name.startswith(automations.PREFIX))
+    ours = (each for each in client.read_automations() if each.enabled and each.name.startswith(alerts.PREFIX))
     return {action.deployment_id for each in ours for action in each.actions if isinstance(action, RunDeployment)}
 
 

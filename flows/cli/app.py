@@ -12,13 +12,50 @@ from typing import Annotated, Any
 import typer
 
 from flows import interrupt
-from flows.cli import display, streams
-from flows.cli.commands import ON_PREFECT, PANELS
+from flows.cli import (
+    backing_up,
+    champion,
+    demo,
+    display,
+    evaluating,
+    inspecting,
+    metrics,
+    operate,
+    reporting,
+    runs,
+    schedule,
+    showing,
+    status,
+    store,
+    streams,
+    trigger,
+    tuning,
+)
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, conclude, report_fault
 from flows.cli.options import Artifacts, Debug, Json, use
 from flows.server import environment
 from tasks.errors import EnvironmentProblem, UsageError
+
+# Every command, in the order and under the headings in which ``gradmill --help`` shows them.
+PANELS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "Train": (runs.retrain, inspecting.inspect, tuning.tune),
+    "Predict": (runs.predict, evaluating.evaluate, demo.demo),
+    "Models": (
+        store.models, showing.show, store.verify, store.history, reporting.report, champion.rollback, champion.promote,
+        champion.freeze, champion.unfreeze, store.prune,
+    ),
+    "Schedule and watch": (
+        operate.up, status.status, schedule.schedule, schedule.unschedule, trigger.trigger, schedule.skip,
+        schedule.pause, schedule.resume, operate.notify, metrics.metrics, operate.register,
+    ),
+    "Machine, disk and copies": (doctor, store.maintain, store.mirror, backing_up.backup, backing_up.restore),
+}  # fmt: skip
+ON_PREFECT = (
+    champion.promote, champion.rollback, champion.freeze, champion.unfreeze, operate.register, operate.up,
+    trigger.trigger, status.status, reporting.report, schedule.schedule, schedule.unschedule,
+    operate.notify, schedule.skip, schedule.pause, schedule.resume,
+)  # fmt: skip
 
 app = typer.Typer(
     name="gradmill",
@@ -49,12 +86,6 @@ def _gradmill(
     Exit codes: 0 done · 2 wrong command or parameter · 3 refused by a gate, or diverged · 4 data broken or not to be
     had · 5 no such device · 130 interrupted · 1 anything else.
     """
-
-
-def _flowing(command: Callable[..., Any]) -> str:
-    """The help of ``command``, a line for each paragraph, which the terminal then wraps."""
-    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _every(artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
@@ -90,8 +121,8 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
 for panel, commands in PANELS.items():
     for command in commands:
         taken = command if command is doctor else _complete(command)
-        app.command(help=_flowing(command), rich_help_panel=panel)(taken)
-app.callback(help=_flowing(_gradmill))(_gradmill)
+        app.command(rich_help_panel=panel)(taken)
+app.callback()(_gradmill)
 
 
 def run(arguments: list[str]) -> int:

@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from flows.cli.checks import check_evaluation
+from flows.cli.checks import check_evaluation, place
 from flows.cli.options import Quiet, Verbose, print_json
 from flows.cli.parameters import taking, validated
 from flows.cli.runs import on_prefect
-from flows.cli.sources import place
 from flows.cli.tables import add_row, on_output, print_fact
 from tasks.errors import UsageError
 from tasks.parameters import EvaluateParameters

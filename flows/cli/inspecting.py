@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from flows.cli import display
+from flows.cli.checks import place, suggested_name
 from flows.cli.faults import conclude
 from flows.cli.options import as_typed
 from flows.cli.parameters import given_options, taking, validated
-from flows.cli.sources import place, suggested_name
 from flows.cli.tables import add_row, on_output, print_line
 from tasks.data.report import UnfitData
 from tasks.errors import UsageError
@@ -58,16 +58,12 @@ def _examined(parameters: InspectParameters, folder: Path) -> "Examined[OwnRows 
     if parameters.name and (kept := own_data.fixed(parameters.name)) and parameters.target is None:
         parameters = parameters.model_copy(update={"target": kept.target})
     champion = own_data.of_champion(parameters.name)
-    if kept is None and parameters.target is None and image_dataset.is_images(parameters.source):
-        if found := parameters.list_given(Use.TABLES):
+    of_images = kept if isinstance(kept, ImageSchema) else None
+    if of_images or (kept is None and parameters.target is None and image_dataset.is_images(parameters.source)):
+        if not of_images and (found := parameters.list_given(Use.TABLES)):
             raise UsageError(f"{found} and images", "options of images", "leave them out, or name a table")
-        return image_dataset.inspect_images(
-            image_dataset.find_images(parameters.source), name, parameters, None, folder
-        )
-    if isinstance(kept, ImageSchema):
-        return image_dataset.inspect_images(
-            image_dataset.find_images(parameters.source), name, parameters, kept, folder, champion
-        )
+        images = image_dataset.find_images(parameters.source)
+        return image_dataset.inspect_images(images, name, parameters, of_images, folder, champion)
     files, request = find_table(parameters.source), Request(parameters, kept)
 
     def examine(task: TaskName | None, scratch: Path) -> "Examined[OwnRows | None]":

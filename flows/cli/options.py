@@ -5,10 +5,8 @@ import shlex
 import shutil
 import sys
 import tempfile
-from enum import Enum
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any
 
 import typer
 
@@ -34,25 +32,6 @@ Artifacts = Annotated[
         **LAST,
     ),
 ]
-VALUES = {bool: "", int: "N", float: "X", Path: "PATH"}  # what an option takes, as the documentation writes it
-WIDEST = 20  # columns of --help for it: the words of a longer list stand in the option's help
-
-
-def value_name(*annotations: Any) -> str:
-    """What ``--help`` says an option takes that is one of these: ``N``, ``scratch|concise``; nothing of a flag."""
-    name = "|".join(dict.fromkeys(map(_value_name, annotations)))
-    return name if len(name) <= WIDEST else "WORD"
-
-
-def _value_name(annotation: Any) -> str:
-    if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return "|".join(each.value for each in annotation)
-    if get_origin(annotation) is Literal:
-        return "|".join(map(str, get_args(annotation)))
-    if get_origin(annotation) is tuple:
-        return "A,B"
-    kinds = [each for each in get_args(annotation) if each is not NoneType]
-    return _value_name(kinds[0]) if kinds else VALUES.get(annotation, "TEXT")  # a word like auto is in the help
 
 
 def _names(incomplete: str) -> list[str]:

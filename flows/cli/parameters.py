@@ -6,6 +6,8 @@ import inspect
 import io
 import itertools
 from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
@@ -13,7 +15,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from flows.cli.options import COMPLETED, value_name
+from flows.cli.options import COMPLETED
 from tasks.errors import UsageError
 from tasks.parameters import Use
 from tasks.parameters.form import Frozen, Option, expected, option_of
@@ -27,6 +29,8 @@ EXPECTED = {
     "window": "hours, days or weeks, such as 36h, 90d or 12w, or none",
     "synthetic_w": "finite numbers, by commas",
 }
+VALUES = {bool: "", int: "N", float: "X", Path: "PATH"}  # what an option takes, as the documentation writes it
+WIDEST = 20  # columns of --help for it: the words of a longer list stand in the option's help
 LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}  # as ``annotated_types`` names them
 
 
@@ -93,12 +97,13 @@ class Value(NamedTuple):
         """As typer reads it from a function; None is what was not given."""
         shown, flag = self.option, self.flag
         both: Any = {"help": self.help(), "autocompletion": COMPLETED.get(self.name)}
-        kind: Any = str if shown.metavar else _typed(self.field.annotation)
-        kind = list[str] if self.is_list and flag.startswith("-") else kind  # given twice, none is lost
+        kind, metavar = _typed(self.field.annotation)
         if flag.startswith("-"):
-            metavar = value_name(self.field.annotation)
+            kind = list[str] if self.is_list else kind  # given twice, none is lost
+            metavar = metavar if len(metavar) <= WIDEST else "WORD"
             info: Any = typer.Option(flag, metavar=metavar, rich_help_panel=self.panel, **both)
         else:
+            kind = str if shown.metavar else kind
             info = typer.Argument(metavar=shown.metavar or (flag if flag.isupper() else None), **both)
         annotation = Annotated[kind | None, info]
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
@@ -125,14 +130,21 @@ def _metadata(kind: Any) -> list[Any]:
     return [each for alternative in get_args(kind) for each in _metadata(alternative)]
 
 
-def _typed(annotation: Any) -> Any:
-    """What typer reads: a number, a word of several, a path; text for what has more than one form."""
+def _typed(annotation: Any) -> tuple[Any, str]:
+    """What typer reads, text for what has more than one form, and what ``--help`` says that it is: ``N``, ``a|b``."""
+    choices = [each for each in get_args(annotation) if each is not NoneType]
     if get_origin(annotation) is Annotated:
-        return _typed(get_args(annotation)[0])
+        return _typed(choices[0])
     if get_origin(annotation) is Literal:
-        return type(get_args(annotation)[0])
-    kinds = [each for each in get_args(annotation) if each is not NoneType]
-    return str if len(kinds) > 1 else _typed(kinds[0]) if kinds else annotation
+        return type(choices[0]), "|".join(map(str, choices))
+    if get_origin(annotation) is tuple:
+        return str, "A,B"
+    if choices:
+        kinds = [_typed(each) for each in choices]
+        return (kinds[0][0] if len(kinds) == 1 else str), "|".join(dict.fromkeys(words for _, words in kinds))
+    if issubclass(annotation, Enum):
+        return annotation, "|".join(each.value for each in annotation)
+    return annotation, VALUES.get(annotation, "TEXT")
 
 
 def values(parameters: type[BaseModel]) -> Iterator[Value]:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from flows.cli import display, summaries
-from flows.cli.checks import check_prediction, check_source, check_training
+from flows.cli.checks import check_prediction, check_source, check_training, place, suggested_name, utf8
 from flows.cli.faults import as_gradmill_error, in_json
 from flows.cli.options import Quiet, Verbose, print_json
 from flows.cli.parameters import taking, validated
-from flows.cli.sources import place, suggested_name, utf8
 from flows.server import connection
 from tasks.errors import UsageError
 from tasks.machine import progress

@@ -3,7 +3,6 @@
 import errno
 import io
 import json
-import math
 import os
 import sys
 from collections.abc import Iterator
@@ -96,20 +95,12 @@ def document_alone() -> Iterator[None]:
 
 def print_json(document: Any) -> None:
     """The one document on stdout; JSON has no word for NaN and infinity, which are null."""
+    from pydantic_core import to_jsonable_python
+
     global document_written
     document_written = True
-    print(json.dumps(_finite(document), indent=2, allow_nan=False), file=_output, flush=True)
-
-
-def _finite(document: Any) -> Any:
-    match document:
-        case dict():
-            return {name: _finite(value) for name, value in document.items()}
-        case list() | tuple():
-            return [_finite(value) for value in document]
-        case float() if not math.isfinite(document):
-            return None
-    return document
+    finite = to_jsonable_python(document, inf_nan_mode="null")
+    print(json.dumps(finite, indent=2, allow_nan=False), file=_output, flush=True)
 
 
 def owes_json(arguments: list[str]) -> bool:

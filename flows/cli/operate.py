@@ -36,12 +36,12 @@ def up(
     if not display.is_shown():
         typer.echo("starting (the first time takes a minute)", err=True)
     from flows.server import artifacts, deployments, registration
-    from flows.server import up as operation
+    from flows.server.up import operation, wait_for_the_end
     from flows.story import killed, overview
 
     mirroring.destination()
     os.environ.pop("GRADMILL_MIRROR", None)  # it is kept: the worker's runs must not name it again after another shell
-    with operation.operation(port, not no_auth, killed.rewrite) as running:
+    with operation(port, not no_auth, killed.rewrite) as running:
         idle = deployments.idle(registration.POOL)
         for name, why in idle:
             typer.echo(f"idle        {name}: {why}", err=True)
@@ -73,7 +73,7 @@ def up(
         conclude(document, "\n".join(lines), as_json=as_json)
         sys.stdout.flush()
         threading.Thread(target=_keep_the_mirror, daemon=True).start()  # however slow, it keeps nobody waiting
-        operation.wait_for_the_end(running, overview.Asked().look, killed.Watch().look)
+        wait_for_the_end(running, overview.Asked().look, killed.Watch().look)
 
 
 def _keep_the_mirror() -> None:
@@ -133,18 +133,14 @@ def notify(
     return {"block": block, "accepted": sent is not None if test else None, "alerts": told}, text
 
 
-def starting() -> tuple[str, str, str]:
-    """What is told of a ``gradmill up`` that does not answer yet, or no more."""
-    found = f"the gradmill up of {artifact_paths.root()} is starting, or ending"
-    return found, "a running server", "try again once it says where its UI is"
-
-
 @contextmanager
-def on_server() -> Iterator[None]:
+def on_server(is_needed: bool = True) -> Iterator[bool]:
     """Talk to the server of PREFECT_API_URL, or to the one that ``gradmill up`` has for these artifacts.
 
+    Yields whether there is one: without any that is the user's to correct, unless none ``is_needed``.
+
     Raises:
-        EnvironmentProblem: there is none, it does not answer, or wants other credentials.
+        EnvironmentProblem: there is none, or it is starting.
     """
     display.wait("asking the server")
     from prefect.settings import PREFECT_API_URL
@@ -152,13 +148,15 @@ def on_server() -> Iterator[None]:
     from flows.server import service
 
     with service.in_use():
-        if not PREFECT_API_URL.value():
-            if locks.is_held(artifact_paths.up_lock()):
-                raise EnvironmentProblem(*starting())
+        is_there = bool(PREFECT_API_URL.value())
+        if not is_there and locks.is_held(artifact_paths.up_lock()):
+            found = f"the gradmill up of {artifact_paths.root()} is starting, or ending"
+            raise EnvironmentProblem(found, "a running server", "try again once it says where its UI is")
+        if not is_there and is_needed:
             found = f"no gradmill up is at work in {artifact_paths.root()}, and PREFECT_API_URL is not set"
             raise EnvironmentProblem(found, *NO_SERVER)
         try:
-            yield
+            yield is_there
         finally:
             if "prefect.events.worker" in sys.modules:  # a block, for one, tells of its use
                 from flows.server import connection

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from flows.cli import display
 from flows.cli.faults import Answer
-from flows.cli.operate import NO_SERVER, nested, on_server, starting
+from flows.cli.operate import NO_SERVER, nested, on_server
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.parameters import TuneParameters, is_name
-from tasks.store import artifact_paths, locks, own_data, schedules
+from tasks.store import own_data, schedules
 from tasks.store.schedules import DEPLOYMENTS, Schedule, Schedules
 
 if TYPE_CHECKING:
@@ -311,17 +310,12 @@ def reach() -> "Iterator[SyncPrefectClient | None]":
 
     Alerts follow: how long a schedule may go without success depends on its time, and none is due while it is paused.
     """
-    display.wait("telling the server, if there is one")
-    from prefect.settings import PREFECT_API_URL
-
-    from flows.server import alerts, api, service
-
-    with service.in_use():
-        if not PREFECT_API_URL.value():
-            if locks.is_held(artifact_paths.up_lock()):
-                raise EnvironmentProblem(*starting())
+    with on_server(is_needed=False) as is_there:
+        if not is_there:
             yield None
             return
+        from flows.server import alerts, api
+
         with api.client() as client:
             yield client
             alerts.keep(client)

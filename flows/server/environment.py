@@ -48,25 +48,16 @@ def require() -> None:
 
 
 def _require_artifacts() -> None:
-    variable = "GRADMILL_ARTIFACTS"
-    home = Path(*Settings().artifacts.parts[:1])
     try:
-        if str(home).startswith("~") and not home.expanduser().is_dir():
-            raise RuntimeError("that user's home folder is not there")
         path = str(artifact_paths.root())
+        path.encode()
     except RuntimeError as error:
-        raise _unusable(variable, f"a folder; there is no home folder {home}") from error
+        raise _unusable("GRADMILL_ARTIFACTS", "a folder; there is no such home folder") from error
     except FileNotFoundError as error:
         raise EnvironmentProblem("the working folder is gone", "a folder that is there", "cd to another") from error
-    try:
-        path.encode()
     except UnicodeEncodeError as error:  # every document there names paths, and JSON is UTF-8
-        shown = os.fsencode(path).decode(errors="replace")
-        raise UsageError(
-            f"the artifacts folder {shown} is not UTF-8",
-            "a path in UTF-8",
-            "choose another with --artifacts, or rename it",
-        ) from error
+        found = f"the artifacts folder {os.fsencode(path).decode(errors='replace')} is not UTF-8"
+        raise UsageError(found, "a path in UTF-8", "choose another with --artifacts, or rename it") from error
 
 
 def settle_prefect() -> None:

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from importlib import metadata
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -88,6 +88,12 @@ def _gradmill(
     """
 
 
+def _flowing(command: Callable[..., Any]) -> str:
+    """The help of ``command``, a line for each paragraph, which the terminal then wraps."""
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 def _every(artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
     """What every command takes."""
 
@@ -113,6 +119,11 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
 
     every = inspect.signature(_every).parameters
     parameters = [each for name, each in own.items() if name not in every] + list(every.values())
+    for each in parameters:
+        kind, *infos = get_args(each.annotation) or [None]
+        if kind in (bool, bool | None):
+            for info in infos:
+                info.metavar = ""  # a flag takes no value, and --help would say <bool>
     keywords = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
     complete.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
     return complete
@@ -121,8 +132,8 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
 for panel, commands in PANELS.items():
     for command in commands:
         taken = command if command is doctor else _complete(command)
-        app.command(rich_help_panel=panel)(taken)
-app.callback()(_gradmill)
+        app.command(help=_flowing(command), rich_help_panel=panel)(taken)
+app.callback(help=_flowing(_gradmill))(_gradmill)
 
 
 def run(arguments: list[str]) -> int:

@@ -10,7 +10,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli.tables import from_here
+from flows.cli.tables import fit
 from flows.server import environment
 from tasks.machine import progress, telling
 from tasks.machine.words import duration
@@ -66,7 +66,7 @@ class StageList(telling.Watcher):
             self._said = short
             self._progress.update(self._task, description=short)
         elif short is None and (self._stage or _in_a_run()):  # elsewhere it is on the terminal already
-            self._notes.append(from_here(line))
+            self._notes.append(line)
 
     def begin(self, stage: str) -> None:
         """A stage begins."""
@@ -94,7 +94,7 @@ class StageList(telling.Watcher):
     def _print_notes(self) -> None:
         """Below the line of the stage that told them."""
         for note in self._notes:
-            self._console.print(Text(note), overflow="ignore", crop=False)
+            self._console.print(fit(note, self._console), soft_wrap=True)
         self._notes.clear()
 
 

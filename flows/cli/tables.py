@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import TextWrapper
 
 from rich.console import Console
 from rich.markup import escape
@@ -49,11 +50,16 @@ def print_table(table: Table, least_wanted: Sequence[str] = ()) -> None:
     spared = [str(each.header) for each in table.columns if each.header in SPARE and not any(each.cells)]
     table = _without(spared, table)
     if not console.is_terminal:  # it has no width, and its reader wants whole names
-        console.width = max(80, console.measure(table).maximum)
+        console.width = max(console.width, _width(table, console))
     for header in least_wanted:
-        if console.measure(table).maximum > console.width:
+        if _width(table, console) > console.width:
             table = _without([header], table)
     console.print(table)
+
+
+def _width(table: Table, console: Console) -> int:
+    """Columns that it takes with each row on one line."""
+    return console.measure(table, options=console.options.update(max_width=10_000)).maximum
 
 
 def _without(headers: Sequence[str], table: Table) -> Table:
@@ -69,8 +75,8 @@ def fit(text: str, console: Console, indent: int = 0) -> Text:
     """
     if not console.is_terminal:
         return Text(text)
-    lines = Text(from_here(text)).wrap(console, max(20, console.width - indent), overflow="ignore")
-    return Text(f"\n{'':<{indent}}").join(lines)
+    wrap = TextWrapper(max(20, console.width - indent), break_long_words=False, break_on_hyphens=False).wrap
+    return Text(f"\n{'':<{indent}}".join(line for part in from_here(text).split("\n") for line in wrap(part) or [""]))
 
 
 def from_here(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from flows.cli import streams
-from flows.cli.tables import fit
+from flows.cli.tables import fit, print_line
 from tasks.errors import EnvironmentProblem, GradmillError, UsageError
 from tasks.machine import progress
 from tasks.store import artifact_paths
@@ -127,6 +127,6 @@ def conclude(
     if as_json:
         streams.print_json({"schema_version": 1, **document} | ({"error": in_json(failure)} if failure else {}))
     elif done is not None:
-        typer.echo(done)
+        print_line(done)
     if failure is not None:
         raise typer.Exit(failure.exit_code) if as_json else failure

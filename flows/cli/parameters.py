@@ -97,6 +97,7 @@ class Value(NamedTuple):
         """As typer reads it from a function; None is what was not given."""
         shown, flag = self.option, self.flag
         both: Any = {"help": self.help(), "autocompletion": COMPLETED.get(self.name)}
+        kind: Any
         kind, metavar = _typed(self.field.annotation)
         if flag.startswith("-"):
             kind = list[str] if self.is_list else kind  # given twice, none is lost

@@ -149,8 +149,8 @@ def keep(client: SyncPrefectClient, strictly: bool = False) -> None:
         if automation.name not in {each.name for each in wanted}:
             client.delete_automation(automation.id)
             print(f"{automation.name}: removed", file=sys.stderr)
-    for each in wanted:
-        save(client, each)
+    for alert in wanted:
+        save(client, alert)
 
 
 def alert_of_no_success(block: UUID, name: str, deployment: UUID, hours: float, within: timedelta) -> AutomationCore:
@@ -212,8 +212,8 @@ def _find_block(client: SyncPrefectClient, slug: str, strictly: bool) -> UUID | 
     try:
         document = client.read_block_document_by_name(name, kind, include_secrets=False)
     except ObjectNotFound as error:
-        found = client.read_block_documents(include_secrets=False)
-        others = sorted(_slug(each) for each in found if _notifies(each))
+        blocks = client.read_block_documents(include_secrets=False)
+        others = sorted(_slug(each) for each in blocks if _notifies(each))
         missing, expected = f"GRADMILL_NOTIFY={slug}: no such block", f"one of: {', '.join(others)}; or {NONE}"
         if others and strictly:
             raise UsageError(missing, expected, "name one of these") from error

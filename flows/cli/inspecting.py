@@ -58,12 +58,13 @@ def _examined(parameters: InspectParameters, folder: Path) -> "Examined[OwnRows 
     if parameters.name and (kept := own_data.fixed(parameters.name)) and parameters.target is None:
         parameters = parameters.model_copy(update={"target": kept.target})
     champion = own_data.of_champion(parameters.name)
-    of_images = kept if isinstance(kept, ImageSchema) else None
-    if of_images or (kept is None and parameters.target is None and image_dataset.is_images(parameters.source)):
-        if not of_images and (found := parameters.list_given(Use.TABLES)):
+    may_be_images = kept is None and parameters.target is None
+    if isinstance(kept, ImageSchema) or (may_be_images and image_dataset.is_images(parameters.source)):
+        if kept is None and (found := parameters.list_given(Use.TABLES)):
             raise UsageError(f"{found} and images", "options of images", "leave them out, or name a table")
         images = image_dataset.find_images(parameters.source)
-        return image_dataset.inspect_images(images, name, parameters, of_images, folder, champion)
+        previous = kept if isinstance(kept, ImageSchema) else None
+        return image_dataset.inspect_images(images, name, parameters, previous, folder, champion)
     files, request = find_table(parameters.source), Request(parameters, kept)
 
     def examine(task: TaskName | None, scratch: Path) -> "Examined[OwnRows | None]":

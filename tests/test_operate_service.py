@@ -225,7 +225,10 @@ def test_a_websocket_of_a_foreign_page_is_refused_before_it_opens() -> None:
     async def never(*_: Any) -> Any:
         raise AssertionError("the server was asked")
 
-    asyncio.run(guard(never)(scope, never, send))
+    async def call() -> None:
+        await guard(never)(scope, never, send)
+
+    asyncio.run(call())
     assert (sent[0]["type"], sent[0]["status"]) == ("websocket.http.response.start", 403)
 
 

@@ -120,10 +120,9 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
     every = inspect.signature(_every).parameters
     parameters = [each for name, each in own.items() if name not in every] + list(every.values())
     for each in parameters:
-        kind, *infos = get_args(each.annotation) or [None]
-        if kind in (bool, bool | None):
-            for info in infos:
-                info.metavar = ""  # a flag takes no value, and --help would say <bool>
+        types: tuple[Any, ...] = get_args(each.annotation)
+        for info in types[1:] if types and types[0] in (bool, bool | None) else ():
+            info.metavar = ""  # a flag takes no value, and --help would say <bool>
     keywords = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
     complete.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
     return complete

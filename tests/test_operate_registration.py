@@ -557,6 +557,7 @@ def test_a_search_is_scheduled_beside_the_retrains_of_its_name(
 CANNOT = ["nobody --cron C", "houses --cron nonsense", "houses --cron C --timezone Mars", "houses", "houses --cron 31"]
 CANNOT += ["houses --cron EMPTY", "houses --cron C --timezone EMPTY", "houses --cron C --param training.lr=DEEP"]
 CANNOT += ["houses --tune --keep 3", "houses --tune --on-drift", "Houses --cron C", "houses --cron C --param lr=x"]
+CANNOT += ["houses --cron C --param training=5"]
 
 
 @pytest.mark.slow

@@ -91,13 +91,15 @@ def test_the_composed_servers_own_process_lets_no_foreign_page_or_name_in(tmp_pa
 
             def is_up() -> bool:
                 with suppress(httpx.TransportError):
-                    return httpx.get(f"{url}/api/health").status_code == 200
+                    return httpx.get(f"{url}/api/health", timeout=60).status_code == 200
                 return False
 
             eventually(is_up, 120, "it answers")
 
             def status(method: str, path: str, **headers: str) -> int:
-                return httpx.request(method, f"{url}{path}", headers=headers, auth=known, json={}).status_code
+                return httpx.request(
+                    method, f"{url}{path}", headers=headers, auth=known, json={}, timeout=60
+                ).status_code
 
             version = "/api/admin/version"
             assert status("GET", version) == status("GET", version, Host="server:4200") == 200

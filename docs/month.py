@@ -21,8 +21,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd  # type: ignore[import-untyped]
 
-from flows.cli import streams  # whose lines fit the terminal
-
 NAME, DAYS = "late", 31
 SCRIPT = Path(sys.executable).parent / "gradmill"
 Command = Callable[..., "subprocess.CompletedProcess[str]"]  # of the words after ``gradmill``
@@ -187,7 +185,6 @@ def main() -> None:
     artifacts = Path(os.environ.get("GRADMILL_ARTIFACTS", "artifacts"), "month").absolute()
     shutil.rmtree(artifacts, ignore_errors=True)
     month = Month(artifacts, gradmill)
-    streams.guard()
     os.environ["GRADMILL_ARTIFACTS"] = str(artifacts)
     with running():
         for told in month.nights():

@@ -49,9 +49,6 @@ def main() -> None:
 
         interrupt.watch(_leave)
         streams.guard()
-        from flows.cli import board
-
-        board.begin(sys.argv[1:])
         from flows.cli import app
 
         code = app.run(sys.argv[1:])
@@ -95,9 +92,9 @@ def _interrupted() -> tuple[str, str]:
 
 
 def _say_interrupted() -> None:
-    from flows.cli import board, streams
+    from flows.cli import display, streams
 
-    board.end()
+    display.end()
     found, action = _interrupted()
     if streams.owes_json(sys.argv):
         error = {"exit_code": INTERRUPTED, "found": found, "expected": "no Ctrl-C", "action": action}

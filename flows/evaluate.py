@@ -6,7 +6,7 @@ from flows import story
 from flows.story import limit, overview, run_names
 from tasks.judge import judge
 from tasks.judging.evaluation_result import EvaluationResult
-from tasks.machine import heap
+from tasks.machine import memory
 from tasks.parameters import EvaluateParameters
 from tasks.store.run_folder import RunFolder
 
@@ -17,7 +17,7 @@ PLACES = {"data"}  # no document keeps where own data are
 @limit.heard
 def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> EvaluationResult:  # noqa: B008  (frozen)
     """Judge the champion (or another version) on labelled rows."""
-    heap.keep_imports()
+    memory.keep_imports()
     kept = parameters.model_dump(mode="json", exclude=PLACES)
     run = RunFolder.open(run_names.folder(f"evaluate-{parameters.name}"), kept)
     with overview.rewritten(parameters.name):

@@ -1,5 +1,7 @@
 """Ctrl-C, remembered: a library that is interrupted during its import may raise an error of its own instead.
 
+SIGTERM, by which Prefect ends a flow with an exception, is not lost either.
+
 Remembered too is what stays done then, for the user to be told.
 """
 
@@ -52,15 +54,18 @@ def received() -> bool:
 
 
 def _heard(before: "Callable[[UnraisableHookArgs], object]") -> "Callable[[UnraisableHookArgs], None]":
-    """Interrupt once more where Python drops the exception: in the callback of a weak reference, as imports have."""
+    """Send the signal once more where Python drops its exception: in a finaliser or a weak reference's callback."""
 
     def dropped(what: "UnraisableHookArgs") -> None:
         global _received
-        if not issubclass(what.exc_type, KeyboardInterrupt):
+        if issubclass(what.exc_type, KeyboardInterrupt):
+            _received, number = None, signal.SIGINT
+        elif what.exc_type.__name__ == "TerminationSignal":  # Prefect's, which need not be imported
+            number = signal.SIGTERM
+        else:
             before(what)
             return
-        _received = None
-        again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGINT))
+        again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number))
         again.daemon = True
         again.start()
 

@@ -4,7 +4,7 @@ from prefect import flow
 
 from flows import story
 from flows.story import limit, overview, run_names
-from tasks.machine import devices, heap
+from tasks.machine import devices, memory
 from tasks.parameters import PredictParameters
 from tasks.predict import predict as predict_stage
 from tasks.records import Prediction
@@ -18,7 +18,7 @@ def predict(parameters: PredictParameters = PredictParameters()) -> Prediction: 
     """Label every row of the input with the champion (or another version)."""
     devices.require(parameters.device)
     runtime.tell_device(parameters.device)
-    heap.keep_imports()
+    memory.keep_imports()
     run = RunFolder.open(run_names.folder(f"predict-{parameters.name}"), parameters.model_dump(mode="json"))
     with overview.rewritten(parameters.name):
         with run.in_use(), story.predicting(parameters):

@@ -60,7 +60,7 @@ def servers() -> set[int]:
     found = set()
     for process in psutil.process_iter(["cmdline"]):
         try:
-            is_server = "flows.server.guarded" in (process.info["cmdline"] or [])
+            is_server = "flows.server.prefect_server" in (process.info["cmdline"] or [])
             if is_server and process.environ().get("PREFECT_HOME") == home:
                 found.add(process.pid)
         except (psutil.NoSuchProcess, psutil.AccessDenied):

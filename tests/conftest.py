@@ -87,7 +87,7 @@ def fashion_mnist(fashion_mnist_files: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The address of a real Prefect server, for child processes."""
-    from flows.server.temporary import TemporaryServer
+    from flows.server.connection import TemporaryServer
     from prefect_api import own_database
 
     with pytest.MonkeyPatch.context() as patch:

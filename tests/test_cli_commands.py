@@ -472,3 +472,18 @@ def test_ctrl_c_is_exit_130_and_one_line_whatever_it_strikes(run: str, double: f
     done = interrupted(run, double)
     assert (done.returncode, done.stdout.splitlines()) == (130, said), done.stderr
     assert done.stderr.strip() == "interrupted; the same command again starts afresh"
+
+
+@pytest.mark.slow  # Prefect's import
+def test_sigterm_ends_a_flow_also_where_python_drops_the_exception_by_which_prefect_ends_it() -> None:
+    lines = [
+        "from prefect.utilities.engine import capture_sigterm",
+        "with capture_sigterm():",
+        "    held = set()",
+        "    seen = weakref.ref(held, lambda _: os.kill(os.getpid(), signal.SIGTERM))",
+        "    del held",
+        "    time.sleep(60)",
+        "    print('published', flush=True)",
+    ]
+    done = interrupted("\n".join(lines), 60)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "")

@@ -11,7 +11,7 @@ import pytest
 
 import image_folders
 from command_line import gradmill, plant_strangers
-from flows.cli.commands import PANELS
+from flows.cli.app import PANELS
 
 COMMANDS = [
     "retrain houses --data odd",

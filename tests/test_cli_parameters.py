@@ -106,14 +106,15 @@ def test_help_says_what_an_option_takes_and_nothing_of_a_flag(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "400")
     shown = rows(capsys, "retrain")
-    takes = {"--lr": "X", "--epochs": "N", "--seed": "N", "--schedule": "constant|cosine|step", "--loss": "WORD"}
+    takes = {"--lr": "X", "--epochs": "N", "--seed": "N|auto", "--schedule": "constant|cosine|step", "--loss": "WORD"}
     takes |= {"--target": "TEXT", "--features": "A,B", "--sign-key": "PATH", "--artifacts": "DIR"}
     assert {option: shown[option].split()[1] for option in takes} == takes
     assert shown["--force"].split()[1] == "Recompute"
     assert shown["--json"].split()[1] == "Print"
     for path, _ in commands(typer.main.get_command(flows.cli.app.app)):
         for option, row in rows(capsys, *path).items():
-            assert not re.search(r"<(bool|int|float|str|path|list)", row), (path, option)
+            is_ours = option.startswith("--") and option != "--help"
+            assert not (is_ours and re.search(r"<(bool|int|float|str|path|list)", row)), (path, option)
 
 
 def test_help_has_every_command_under_a_heading_the_first_one_first(capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,9 +92,6 @@ def test_a_line_is_shown_when_it_ends_not_when_the_command_does(unbuffered: str,
         ("PREFECT_API_REQUEST_TIMEOUT", "-1", "status"),
         ("PREFECT_API_REQUEST_TIMEOUT", "inf", "promote linear-regression 1"),
         ("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "perhaps", "promote linear-regression 1"),
-        ("SSL_CERT_FILE", "/no/such/file", "retrain"),
-        ("SSL_CERT_FILE", "/etc/passwd", "predict"),
-        ("ALL_PROXY", "socks://127.0.0.1:1080", "retrain"),
         ("PREFECT_RESULTS_DEFAULT_SERIALIZER", "zzz", "retrain"),
         ("NUMPY_MADVISE_HUGEPAGE", "x", "inspect t.csv"),
         ("SOURCE_DATE_EPOCH", "abc", "inspect t.csv"),
@@ -165,15 +162,19 @@ def test_whose_prefect_folder_is_another_users_keeps_it_in_artifacts(
         ("HTTPS_PROXY", "ftp://127.0.0.1"),
         ("http_proxy", ":::"),
         ("NO_PROXY", "fe80::/10"),
+        ("SSL_CERT_FILE", "/no/such/file"),
+        ("SSL_CERT_FILE", "/etc/passwd"),
     ],
 )
-def test_a_proxy_that_no_client_can_open_is_named(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_or_certificate_that_no_client_can_open_is_named(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "socksio", None)  # whether it is installed or not
     monkeypatch.delenv(variable.lower(), raising=False)
     monkeypatch.setenv(variable, value)
     with pytest.raises(UsageError) as caught:
         require_prefect()
-    assert caught.value.found == f"{variable}={value} cannot be used"
+    assert f"{variable}={value}" in caught.value.found
 
 
 def test_proxies_that_can_be_opened_are_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:

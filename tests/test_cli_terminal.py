@@ -1,11 +1,9 @@
 """What people see: a list of stages that fits the terminal, plain lines for everybody else."""
 
 import io
-import json
 import math
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +14,9 @@ from rich.table import Table
 
 from candidate import Candidate, plain, synthetic
 from command_line import GRADMILL, gradmill
-from flows.cli import doctor, following, options, summaries
-from flows.cli.board import Board
-from flows.cli.tables import TEST_FIGURES, command_lines, figures_of_test, from_here, print_table, wrapped
+from flows.cli import following, options, summaries
+from flows.cli.display import StageList
+from flows.cli.tables import TEST_FIGURES, figures_of_test, from_here, print_table
 from flows.story.report import RetrainReport
 from tasks.judging.gates import format_value, judge
 from tasks.machine import progress, telling
@@ -52,133 +50,81 @@ def refused() -> None:
     raise ValueError("refused")
 
 
-def told(board: Board) -> None:
-    telling.watchers.append(board)
+@pytest.mark.parametrize(
+    ("width", "encoding", "marks"), [(40, "utf-8", "✓✗"), (120, "utf-8", "✓✗"), (80, "ascii", "+x")]
+)
+def test_stages_are_a_list_with_marks_one_figure_and_seconds_that_fits_the_terminal(
+    width: int, encoding: str, marks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    console = drawn(width, encoding)
+    watcher = StageList(console, "starting")
+    telling.watchers.append(watcher)
     try:
         with telling.watched("validate"):
             telling.tell("2,000 rows; and more that is for the log", short="2,000 rows")
-            telling.tell("warning: " + "equal features have different targets " * 3)
+            telling.tell(f"warning: {tmp_path}/t.csv: equal features have different targets [bold]")
             telling.tell("not shown", short="")
         with pytest.raises(ValueError, match="refused"):
             refused()
     finally:
-        telling.watchers.remove(board)
-        board.close()
-
-
-@pytest.mark.parametrize("width", [40, 80, 120])
-def test_stages_are_a_list_with_marks_one_figure_and_seconds_that_fits_the_terminal(width: int) -> None:
-    console = drawn(width)
-    told(Board(console, "starting"))
+        telling.watchers.remove(watcher)
+        watcher.close()
     lines = kept(console)
-    assert re.fullmatch(r"✓ validate   2,000 rows +(\d+|< 1) ms", lines[0])
-    assert re.fullmatch(r"✗ evaluate   refused by x +(\d+|< 1) ms", lines[-1])
-    assert "warning: equal features have" in " ".join(" ".join(lines[1:-1]).split())
-    assert {word for line in lines[1:-1] for word in line.split()} == {
-        "warning:", "equal", "features", "have", "different", "targets",
-    }, "no word is broken"  # fmt: skip
+    assert re.fullmatch(rf"{re.escape(marks[0])} validate   2,000 rows +(\d+|< 1) ms", lines[0])
+    assert re.fullmatch(rf"{re.escape(marks[1])} evaluate   refused by x +(\d+|< 1) ms", lines[-1])
+    assert " ".join(lines[1:-1]).split() == [
+        "warning:",
+        "t.csv:",
+        "equal",
+        "features",
+        "have",
+        "different",
+        "targets",
+        "[bold]",
+    ]
     assert max(map(len, lines)) <= width
 
 
-@pytest.mark.parametrize("width", [1, 20, 80])
-def test_a_word_that_is_wider_than_its_column_is_shown_whole(width: int) -> None:
-    console = drawn(width)
-    board, name = Board(console, "starting"), "n" * 63
-    board.begin("publish")
-    board.line("", name)
-    board.end("publish", is_done=True)
-    board.close()
-    assert any(name in line for line in kept(console))
-
-
-def test_where_the_terminal_has_no_such_marks_the_list_has_ascii_ones() -> None:
-    console = drawn(80, "ascii")
-    told(Board(console, "starting"))
-    lines = kept(console)
-    assert (lines[0][:10], lines[-1][:10]) == ("+ validate", "x evaluate")
-
-
-@pytest.mark.parametrize("room", [1, 20, 70])
-def test_a_command_on_several_lines_is_the_same_to_a_shell(room: int) -> None:
-    command = shlex.join(
-        ["printf", "%s,", "predict", "--name", "my model", "--artifacts", "/a/long/path/of/mine", "é'"]
-    )
-    lines = "\n".join(command_lines(command, room))
-    ran = [subprocess.run(["sh", "-c", each], capture_output=True, check=True).stdout for each in (command, lines)]
-    assert ran[0] == ran[1]
-
-
-def test_words_and_paths_stay_whole_and_wide_letters_count_twice() -> None:
-    path = "/a/path/that/is/longer/than/the/room"
-    assert wrapped(f"see {path} now", 12) == ["see", path, "now"]
-    assert wrapped("模型 模型 模型", 9) == ["模型 模型", "模型"]
-    assert wrapped("", 12) == [""]
-    assert wrapped("frozen until gradmill unfreeze houses", 30) == ["frozen until", "gradmill unfreeze houses"], (
-        "to copy"
-    )
-    two = "see gradmill models orders: gradmill promote takes any; of one alone there is none"
-    assert max(map(len, wrapped(two, 78))) <= 78
-
-
-def test_a_path_that_no_line_has_room_for_is_folded_between_names() -> None:
-    path = "/home/you/projects/houses/artifacts/runs/2026-11-26-houses-concise-470c940d"
-    assert wrapped(path, 68, widest=80) == [path], "one line, if on its own"
-    lines = wrapped(f"evidence    in {path} now", 40, hanging=True, widest=40)
-    assert lines == [
-        "evidence    in",
-        "            /home/you/projects/houses/",
-        "            artifacts/runs/",
-        "      2026-11-26-houses-concise-470c940d",
-        "            now",
-    ]
-    assert wrapped(f"http:/{path}", 20, widest=20) == [f"http:/{path}"], "an address is for one click"
-
-
-def test_what_hangs_below_a_label_and_what_fits_is_left_as_it_is() -> None:
-    assert wrapped("    a   b", 9, hanging=True) == ["    a   b"]
-    assert wrapped("sign in     with what is there", 24, hanging=True) == [
-        "sign in     with what is",
-        "            there",
-    ]
-    assert wrapped("page        the http://a/long/address/of/it", 24, hanging=True)[-1] == "http://a/long/address/of/it"
-    assert wrapped("page        the http://a/long/place", 24, hanging=True)[-1] == "     http://a/long/place"
-    assert wrapped("two words and  more words", 20, hanging=True) == ["two words and  more", "words"]
-
-
-SAID = {"print": "print(text, file=sys.stderr)", "typer": "typer.echo(text)", "rich": "print_fact('a', text)"}
-
-
-@pytest.mark.parametrize("way", SAID)
-def test_no_line_is_broken_inside_a_word_at_a_terminal_and_none_at_all_in_a_pipe(way: str) -> None:
+def test_words_stay_whole_at_a_terminal_and_lines_in_a_pipe() -> None:
     words = [f"{'w' * (1 + number * 7 % 19)}{number}" for number in range(60)]
-    code = (
-        f"import sys, typer; from flows.cli import streams; from flows.cli.tables import print_fact; text = {words!r}"
-    )
-    code += f"; text = ' '.join(text); streams.guard(); {SAID[way]}"
+    code = f"from flows.cli.tables import print_fact; print_fact('label', ' '.join({words!r}))"
     at_terminal = Terminal([sys.executable, "-c", code])
-    assert " ".join(at_terminal.lines).split()[-60:] == words
+    assert " ".join(at_terminal.lines).split() == ["label", *words]
     assert max(map(len, at_terminal.lines)) <= 80
+    assert all(line.startswith(" " * 12) for line in at_terminal.lines[1:] if line), "below the first"
     piped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert len((piped.stdout + piped.stderr).splitlines()) == 1
+    assert piped.stdout == f"label       {' '.join(words)}\n"
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(106, "abcdef"), (105, "abcdf"), (80, "acdf")])
+def test_a_narrow_terminal_leaves_out_the_columns_that_are_wanted_least(columns: int, shown: str) -> None:
+    code = "from rich.table import Table; from flows.cli.tables import print_table; names = 'abcdef'\n"
+    code += "table = Table(*names, box=None, pad_edge=False)\n"
+    code += "table.add_row(*(f'{name * 9} {name * 3} {name * 2}' for name in names)); print_table(table, ('e', 'b'))"
+    lines = Terminal([sys.executable, "-c", code], columns=columns).lines
+    assert lines[0].split() == list(shown)
+    assert max(map(len, lines)) <= columns
 
 
 @pytest.mark.parametrize(
-    ("columns", "kept", "in_blocks"), [(64, "abcdef", False), (63, "abcdf", False), (41, "acdf", True)]
+    ("environment", "watched", "coloured"),
+    [
+        ({}, True, True),
+        ({"NO_COLOR": "1"}, True, False),
+        ({"CI": "true"}, False, False),
+        ({"TERM": "dumb"}, False, False),
+    ],
 )
-def test_a_table_keeps_its_words_on_a_narrow_terminal(columns: int, kept: str, in_blocks: bool) -> None:
-    code = "from rich.table import Table; from flows.cli.tables import print_table; names = 'abcdef'\n"
-    code += "table = Table(*names, box=None, pad_edge=False)\n"
-    code += "table.add_row(*(f'{name * 9} {name * 3} {name * 3}' for name in names)); print_table(table, ('e', 'b'))"
-    lines = Terminal([sys.executable, "-c", code], columns=columns).lines
-    assert max(map(len, lines)) <= columns
-    words = {word for line in lines for word in line.split()}
-    assert {word for word in words if len(word) > 1} == {name * size for name in kept for size in (3, 9)}
-    assert any(line.startswith("  c ") for line in lines) == in_blocks
-
-
-def test_a_document_at_a_terminal_stays_one() -> None:
-    code = "from flows.cli import streams; streams.guard(); streams.print_json({'found': 'word ' * 60})"
-    assert json.loads("".join(Terminal([sys.executable, "-c", code]).lines)) == {"found": "word " * 60}
+def test_a_log_of_ci_and_a_terminal_without_a_cursor_get_lines(
+    environment: dict[str, str], watched: bool, coloured: bool
+) -> None:
+    code = "from flows.cli import display, tables; display.wait('starting')\n"
+    code += "if display.is_shown(): display._shown.end('train', True)\ndisplay.end(); tables.print_fact('kept', 'x')"
+    seen = Terminal([sys.executable, "-c", code], environment=environment)
+    assert (MOVES_OR_COLOURS in seen.stream, "starting" in seen.stream) == (watched, watched)
+    assert bool(re.search(r"\x1b\[3\dm", seen.stream)) == coloured
+    assert seen.lines[-2] == "kept        x"
 
 
 def test_no_duration_is_nothing() -> None:
@@ -214,17 +160,6 @@ def test_losses_of_other_units_stand_in_other_columns(capsys: pytest.CaptureFixt
     print_table(table)
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert rows == [["flowers", "0.8322", "0.4796"], ["houses", "14,820"], ["failed"]]
-
-
-def test_a_stage_tells_paths_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    console = drawn(80)
-    board = Board(console, "starting")
-    board.begin("predict")
-    board.line(f"the first rejected is row 2 of {tmp_path}/rows.csv: area is missing", None)
-    board.end("predict", is_done=True)
-    board.close()
-    assert "row 2 of rows.csv: area is missing" in " ".join(" ".join(kept(console)).split())
 
 
 def test_a_path_that_only_holds_the_name_of_the_current_folder_stays_whole(
@@ -281,30 +216,6 @@ def test_quiet_says_nothing(on_server: None, candidates: list[Candidate]) -> Non
     candidates[0].publish()
     done = gradmill("predict", "--name", "linear-regression", "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-@pytest.mark.parametrize(("environment", "watched"), [({}, True), ({"CI": "true"}, False), ({"TERM": "dumb"}, False)])
-def test_a_log_of_ci_and_a_terminal_without_a_cursor_get_lines(environment: dict[str, str], watched: bool) -> None:
-    code = "from flows.cli import board, tables; board.begin(['retrain']); board.end(); tables.print_fact('kept', 'x')"
-    seen = Terminal([sys.executable, "-c", code], environment=environment)
-    assert (MOVES_OR_COLOURS in seen.stream, "starting" in seen.stream) == (watched, watched)
-    assert seen.lines[-2] == "kept        x"
-
-
-def test_no_color_is_heeded() -> None:
-    code = "from flows.cli import board; board.begin(['retrain']); b = board.shown(); b.end('train', True); board.end()"
-    colours = re.compile(r"\x1b\[3\dm")
-    assert colours.search(Terminal([sys.executable, "-c", code]).stream)
-    assert not colours.search(Terminal([sys.executable, "-c", code], environment={"NO_COLOR": "1"}).stream)
-
-
-def test_help_has_no_colour_that_is_pale_on_white_or_dark_on_black_and_dims_no_text() -> None:
-    seen = Terminal([GRADMILL, "retrain", "--help"])
-    colours = set(re.findall(r"\x1b\[(?:\d;)*([34]\d|9\d)m", seen.stream))
-    assert colours == {"35"}, "magenta: yellow and cyan are pale, blue is dark"
-    first = next(at for at, line in enumerate(seen.stream.splitlines()) if "╭" in line)
-    assert "\x1b[2m" not in "\n".join(seen.stream.splitlines()[:first]), "frames alone are dim"
-    assert not {"yellow", "cyan", "blue"} & {word for style in doctor.STYLES.values() for word in style.split()}
 
 
 class Shorts(telling.Watcher):

@@ -17,7 +17,7 @@ import yaml
 
 from conftest import REPOSITORY
 from flows.cli.app import run
-from flows.server.automations import SILENT_SECONDS
+from flows.server.alerts import SILENT_SECONDS
 from flows.server.registration import POOL
 
 FOLDER = REPOSITORY / "docker"
@@ -69,7 +69,7 @@ def help_of(*command: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "words"), [("server", 2), ("worker", 2), ("worker-cuda", 2)])
+@pytest.mark.parametrize(("name", "words"), [("worker", 2), ("worker-cuda", 2)])
 def test_prefects_commands_have_the_options_that_they_are_started_with(name: str, words: int) -> None:
     (started,) = (each for each in commands(name) if each[0] == "prefect")
     shown = help_of(*started[: words + 1])
@@ -79,8 +79,8 @@ def test_prefects_commands_have_the_options_that_they_are_started_with(name: str
 
 
 def test_clients_workers_and_health_checks_ask_where_the_server_and_the_worker_listen() -> None:
-    (server,) = commands("server")
-    port = option(server, "--port")
+    ((*_, place),) = commands("server")
+    port = place.rpartition(":")[2]
     (published,) = SERVICES["server"]["ports"]
     assert published.rpartition(":")[2] == port
     assert SERVICES["server"]["environment"]["GRADMILL_HEALTH_URL"] == f"http://127.0.0.1:{port}/api/ready"
@@ -106,6 +106,19 @@ def test_links_lead_to_where_browsers_find_the_ui_and_figures_are_served_anew_wh
         assert SERVICES[name]["environment"]["PREFECT_UI_URL"] == f"http://{published.rpartition(':')[0]}"
     for name in ("worker", "worker-cuda"):
         assert re.search(r"while :; do gradmill metrics [^;]+; sleep 5; done &", SERVICES[name]["command"][2])
+
+
+def test_the_server_is_ours_and_answers_to_the_names_by_which_browsers_and_containers_call_it() -> None:
+    """As that of ``gradmill up``: its guard and forged requests are in test_operate_auth.py."""
+    ((program, flag, module, place),) = commands("server")
+    assert (program, flag, place.rpartition(":")[0]) == ("python", "-m", "0.0.0.0")  # noqa: S104
+    assert importlib.util.find_spec(module)
+    server = SERVICES["server"]["environment"]
+    assert server["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"
+    called = {
+        SERVICES["worker"]["environment"][name].removesuffix("/api") for name in ("PREFECT_API_URL", "PREFECT_UI_URL")
+    }
+    assert set(server["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"].split(",")) == called
 
 
 @pytest.mark.parametrize("name", BUILT)

@@ -21,7 +21,7 @@ from packaging.version import Version
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from conftest import REPOSITORY
-from flows.doctor import services
+from flows import doctor as checks
 from tasks.data.book_datasets import FILES
 from tasks.machine import devices
 from tasks.parameters import FASHION_MNIST, Device
@@ -240,7 +240,7 @@ def test_locks_that_do_not_hold_are_a_problem(prediction: list[str], answer: str
 def test_an_api_that_does_not_answer_is_a_problem_and_its_password_is_nowhere(prediction: list[str]) -> None:
     doctor = Doctor("--debug", command=prediction, PREFECT_API_URL="http://me:s3c@ret@127.0.0.1:1/api")
     assert doctor.problems == {"prefect_api": 1}
-    assert "http://127.0.0.1:1/api does not answer" in doctor.checks["prefect_api"]["found"]
+    assert "no Prefect server answers at http://127.0.0.1:1/api" in doctor.checks["prefect_api"]["found"]
     assert not any(secret in doctor.done.stdout + doctor.done.stderr for secret in ("s3c", "ret@", "me:"))
 
 
@@ -275,12 +275,12 @@ def other_server() -> Iterator[tuple[str, dict[str, Any]]]:
 @pytest.mark.parametrize(
     ("status", "pools", "version", "verdict", "words"),
     [
-        (200, b"[]", b'"2.20.9"', "problem", "Prefect 2.20.9"),
+        (200, b"[]", b'"2.20.9"', "problem", "version 2.20.9"),
         (200, b"[]", b'"3.0.0"', "note", "Prefect 3.0.0"),
         (200, b"[]", b'"3.999.0"', "ok", "Prefect 3.999.0"),
         (401, b"{}", b'"3.999.0"', "problem", "HTTP 401"),
         (500, b"{}", b'"3.999.0"', "problem", "HTTP 500"),
-        (200, b"<html>", b'"3.999.0"', "problem", "not like Prefect"),
+        (200, b"<html>", b'"3.999.0"', "problem", "not Prefect's"),
     ],
 )
 def test_a_server_of_another_kind_or_age_is_told_apart(
@@ -289,7 +289,7 @@ def test_a_server_of_another_kind_or_age_is_told_apart(
     url, answers = other_server
     answers |= {"/api/work_pools/filter": (status, pools), "/api/admin/version": (200, version)}
     with temporary_settings({PREFECT_API_URL: url}):
-        finding = services.prefect_api(Device.AUTO)
+        finding = checks.prefect_api(Device.AUTO)
     assert finding.status.value == verdict
     assert words in finding.found
 
@@ -303,12 +303,12 @@ def test_data_that_no_source_has_is_exit_4_and_a_whole_cache_needs_none(
     monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, proxy)
-    assert services.data(Device.AUTO).exit_code == 4
+    assert checks.data(Device.AUTO).exit_code == 4
     for file in FILES:
         cached = artifact_paths.raw_file(FASHION_MNIST, file.name, file.sha256)
         cached.parent.mkdir(parents=True, exist_ok=True)
         cached.symlink_to((fashion_mnist_files / file.name).resolve())
-    assert "in artifacts/ already" in services.data(Device.AUTO).found
+    assert "in artifacts/ already" in checks.data(Device.AUTO).found
     monkeypatch.setenv("GRADMILL_FASHION_MNIST_DIR", str(tmp_path))
     finding = Doctor().checks["data"]
     assert (finding["status"], finding["exit_code"]) == ("problem", 4)

@@ -19,8 +19,8 @@ from prefect.client.schemas.schedules import CronSchedule
 
 from command_line import assert_clear, gradmill
 from duty import Duty
-from flows.cli import notify, schedule
-from flows.server import alerts, api, automations, deployments, registration
+from flows.cli import operate, schedule
+from flows.server import alerts, api, deployments, registration
 from flows.server.service import reached
 from notification_stand_ins import endpoint, mail_server
 from prefect_api import api_client, eventually
@@ -92,14 +92,14 @@ def test_a_registration_without_a_block_leaves_alerts_and_none_removes_them(
     blocks = {each["actions"][0]["block_document_id"] for each in on_server(bare).values()}
     assert len(blocks) == 1
     assert blocks != {first[off]["actions"][0]["block_document_id"]}
-    document, text = notify.notify()[:2]
+    document, text = operate.notify()[:2]
     assert text.splitlines()[0] == "alerts go to custom-webhook/second"
     assert document["block"] == "custom-webhook/second"
     registered(monkeypatch, "none")
     assert not on_server(bare)
-    assert notify.notify()[1] == f"no alerts: {alerts.MAKE_ONE}"
+    assert operate.notify()[1] == f"no alerts: {alerts.MAKE_ONE}"
     with pytest.raises(UsageError, match="no alerts"):
-        notify.notify(test=True)
+        operate.notify(test=True)
 
 
 @pytest.mark.slow
@@ -170,9 +170,9 @@ def test_alerts_that_are_off_go_nowhere_and_no_test_word_says_otherwise(
         sent(monkeypatch, "custom-webhook/on-duty")
         for each in on_server(bare).values():
             bare.patch(f"/automations/{each['id']}", json={"enabled": False}).raise_for_status()
-        assert notify.notify()[0]["block"] is None
+        assert operate.notify()[0]["block"] is None
         with pytest.raises(UsageError, match="no alerts that are on"):
-            notify.notify(test=True)
+            operate.notify(test=True)
         assert len(service.received) == 1
 
 
@@ -180,7 +180,7 @@ def sent(monkeypatch: pytest.MonkeyPatch, slug: str) -> str:
     monkeypatch.setenv("GRADMILL_NOTIFY", slug)
     with api.client() as client:
         alerts.keep(client)
-    return notify.notify(test=True)[1]
+    return operate.notify(test=True)[1]
 
 
 @pytest.mark.slow
@@ -194,7 +194,7 @@ def test_a_test_word_is_taken_by_a_webhook_or_said_to_be_refused(
         assert request.document == {"title": SUBJECT, "text": alerts.BODY}
         service.status[0] = 503
         with pytest.raises(EnvironmentProblem) as refused:
-            notify.notify(test=True)
+            operate.notify(test=True)
         assert refused.value.found == "custom-webhook/on-duty did not take it: HTTP 503", "its address is a secret"
 
 
@@ -232,7 +232,7 @@ def test_slack_is_sent_what_its_incoming_webhooks_take(bare: httpx.Client, monke
         assert (attachment["title"], attachment["text"]) == (SUBJECT, alerts.BODY)
         service.status[0] = 404  # Slack's answer to a webhook that was revoked
         with pytest.raises(EnvironmentProblem, match="slack-webhook/on-duty did not take it"):
-            notify.notify(test=True)
+            operate.notify(test=True)
 
 
 @pytest.mark.slow
@@ -258,7 +258,7 @@ def test_mail_goes_by_sendgrid_or_by_a_mail_server_of_ones_own(
         assert alerts.BODY in message.get_content()
         mail.unknown.add(to)
         with pytest.raises(EnvironmentProblem, match="slack-webhook/by-mail did not take it"):
-            notify.notify(test=True)
+            operate.notify(test=True)
 
 
 @pytest.mark.slow  # a running gradmill up
@@ -279,7 +279,8 @@ def test_drift_a_full_disk_and_a_missing_success_are_told_by_the_server(
         monkeypatch.setenv("GRADMILL_NOTIFY", "custom-webhook/told")
         alerts.keep(client)
         block = client.read_block_document_by_name("told", "custom-webhook").id
-        late = automations._overdue(block, deployments.named(client, "linear-weekly"), 12 / 3600, timedelta())
+        weekly = deployments.named(client, "linear-weekly").id
+        late = alerts.alert_of_no_success(block, "linear-weekly", weekly, 12 / 3600, timedelta(seconds=12))
         client.create_automation(late.model_copy(update={"name": "gradmill: late"}))
         found = [
             event("gradmill.drift", "gradmill.model.x", "it has drifted"),

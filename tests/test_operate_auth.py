@@ -1,15 +1,24 @@
 """A server with basic authentication: everything works with credentials, and nothing without."""
 
 import json
+import os
 import re
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from uuid import UUID
 
 import httpx
 import pytest
+import yaml
 
 from command_line import assert_clear, gradmill
-from flows.server.temporary import TemporaryServer
+from conftest import REPOSITORY
+from flows.server.connection import TemporaryServer
+from prefect_api import eventually
 
 CREDENTIALS = "duty:correct horse"
 OPEN = {"/health", "/ready"}
@@ -57,3 +66,46 @@ def test_commands_say_that_credentials_are_missing_and_work_with_them(
     assert model["name"] == "linear-regression"
     for run in (done.stdout, done.stderr):
         assert CREDENTIALS.partition(":")[2] not in run
+
+
+@pytest.mark.slow  # a server of its own
+def test_the_composed_servers_own_process_lets_no_foreign_page_or_name_in(tmp_path: Path) -> None:
+    """As compose starts it, with the settings that it has there; the database is another."""
+    service = yaml.safe_load((REPOSITORY / "docker" / "compose.yaml").read_text())["services"]["server"]
+    program, *arguments, place = service["command"]
+    assert program == "python"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    settings = {name: value for name, value in service["environment"].items() if name.startswith("PREFECT_")}
+    settings |= {
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{tmp_path}/prefect.db",
+        "PREFECT_SERVER_API_AUTH_STRING": CREDENTIALS,
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(tmp_path / "ui"),
+        "PREFECT_HOME": str(tmp_path),
+    }
+    settings = {name: value.replace("${GRADMILL_PORT:-4200}", port) for name, value in settings.items()}
+    command = [sys.executable, *arguments, place.replace("0.0.0.0", "127.0.0.1").replace("4200", port)]  # noqa: S104
+    with subprocess.Popen(command, env=os.environ | settings) as server:
+        try:
+            url, known = f"http://127.0.0.1:{port}", httpx.BasicAuth(*CREDENTIALS.split(":", 1))
+
+            def is_up() -> bool:
+                with suppress(httpx.TransportError):
+                    return httpx.get(f"{url}/api/health", timeout=60).status_code == 200
+                return False
+
+            eventually(is_up, 120, "it answers")
+
+            def status(method: str, path: str, **headers: str) -> int:
+                return httpx.request(
+                    method, f"{url}{path}", headers=headers, auth=known, json={}, timeout=60
+                ).status_code
+
+            version = "/api/admin/version"
+            assert status("GET", version) == status("GET", version, Host="server:4200") == 200
+            assert status("GET", version, Origin=url) == 200
+            assert status("GET", version, Host="evil.example") == 400
+            assert status("GET", version, Origin="http://evil.example") == 403
+            assert status("POST", "/api/flows/filter") == 403, "no token: a browser adds the credential by itself"
+        finally:
+            server.terminate()

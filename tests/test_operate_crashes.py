@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from duty import Duty
-from flows.server import ending
+from flows.server import up
 from prefect_api import eventually
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ def test_a_killed_run_is_crashed_at_once_and_its_retry_redoes_no_finished_stage(
 
 def test_a_run_outlasts_a_server_that_stands_still_for_20_seconds_and_then_dies(duty: Duty) -> None:
     run, _ = training(duty, 2)
-    server = duty.processes_of("flows.server.guarded")
+    server = duty.processes_of("flows.server.prefect_server")
     for process in server:
         os.kill(process, signal.SIGSTOP)
     time.sleep(20)
@@ -82,7 +82,7 @@ def test_after_ctrl_c_and_after_a_power_cut_another_up_goes_on_and_tells_the_run
     assert f"ended       {name}: Retry in the UI" in said
     duty.up()
     state = duty.run(interrupted)["state"]
-    assert (state["type"], state["message"]) == ("CRASHED", ending.REASON), "before it was up again"
+    assert (state["type"], state["message"]) == ("CRASHED", up.REASON), "before it was up again"
     cut, _ = training(duty, 5)
     for pid in (duty.process.pid, *duty.family()):
         with suppress(ProcessLookupError):

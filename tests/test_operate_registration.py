@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.callables import parameter_schema
 
 import flows.cli.app
-from flows.server import automations, deployments, registration
+from flows.server import alerts, deployments, registration
 from flows.server.status import describe
 from prefect_ui import NAMES, Server, edit, writable_fields
 from tasks.errors import EnvironmentProblem, UsageError
@@ -133,16 +133,16 @@ def test_an_automation_that_somebody_has_edited_stays_and_ours_is_brought_up_to_
         return next(each for each in ui.list("automations") if "heartbeats" in each["name"])
 
     registration.register()
-    monkeypatch.setattr(automations, "SILENT_SECONDS", 200)
+    monkeypatch.setattr(alerts, "SILENT_SECONDS", 200)
     registration.register()
     assert zombies()["trigger"]["within"] == 200
     ui.api.patch(f"/automations/{zombies()['id']}", json={"enabled": False}).raise_for_status()
-    monkeypatch.setattr(automations, "SILENT_SECONDS", 250)
+    monkeypatch.setattr(alerts, "SILENT_SECONDS", 250)
     registration.register()
     assert (zombies()["trigger"]["within"], zombies()["enabled"]) == (250, False)
     edited = zombies() | {"description": "Ours."}
     ui.api.put(f"/automations/{edited['id']}", json=writable_fields(edited)).raise_for_status()
-    monkeypatch.setattr(automations, "SILENT_SECONDS", 300)
+    monkeypatch.setattr(alerts, "SILENT_SECONDS", 300)
     registration.register()
     assert (zombies()["trigger"]["within"], zombies()["description"]) == (250, "Ours.")
 
@@ -517,7 +517,7 @@ def test_drift_starts_a_retrain_once_it_is_asked_for_and_registering_leaves_it_o
 
 
 def test_a_retrain_that_finds_drift_starts_no_other() -> None:
-    trigger = automations.on_drift("houses", UUID(int=1)).trigger
+    trigger = alerts.load("retrain_on_drift", NAME="houses", DEPLOYMENT_ID=UUID(int=1)).trigger
     assert isinstance(trigger, EventTrigger)
     assert {"gradmill.drift", "gradmill.data"} <= trigger.expect
 
@@ -547,7 +547,7 @@ def test_a_search_is_scheduled_beside_the_retrains_of_its_name(
     assert answered(capfd, "schedule", "houses", "--tune")["cron"] == "0 4 1 * *", "what is not given again stays"
     asked = TuneParameters.model_validate(ui.deployment("search-houses")["parameters"]["parameters"])
     assert asked.training.seed == 1, "the champion's"
-    assert "gradmill unschedule houses --tune ends that" in said(capfd, "unschedule", "houses")
+    assert "gradmill unschedule houses --tune ends the search" in said(capfd, "unschedule", "houses")
     assert named(ui) == {*NAMES, "search-houses"}, "the search goes on"
     said(capfd, "unschedule", "search-houses")
     assert named(ui) == set(NAMES)
@@ -557,6 +557,7 @@ def test_a_search_is_scheduled_beside_the_retrains_of_its_name(
 CANNOT = ["nobody --cron C", "houses --cron nonsense", "houses --cron C --timezone Mars", "houses", "houses --cron 31"]
 CANNOT += ["houses --cron EMPTY", "houses --cron C --timezone EMPTY", "houses --cron C --param training.lr=DEEP"]
 CANNOT += ["houses --tune --keep 3", "houses --tune --on-drift", "Houses --cron C", "houses --cron C --param lr=x"]
+CANNOT += ["houses --cron C --param training=5"]
 
 
 @pytest.mark.slow

@@ -27,12 +27,13 @@ from prefect.settings import (
 )
 from prefect.states import Running
 from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp
 
 from candidate import Candidate
 from command_line import assert_clear, gradmill
 from duty import Duty
-from flows.server import connection, ending, service
-from flows.server.guard import Guard
+from flows.server import connection, service, up
+from flows.server.guard import guard
 from prefect_api import eventually
 from tasks.errors import DataError
 from tasks.stage.live import model_resource
@@ -149,21 +150,21 @@ def test_a_server_that_hangs_keeps_no_promotion_waiting(
     assert "gradmill.model.promoted was not sent" in capsys.readouterr().err
 
 
-def answer(guard: Guard, **headers: str) -> httpx.Response:
+def answer(app: ASGIApp, **headers: str) -> httpx.Response:
     async def ask() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url="http://127.0.0.1:4200") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:4200") as client:
             return await client.get("/", headers=headers)
 
     return asyncio.run(ask())
 
 
-def served(guard: Guard, **headers: str) -> int:
-    return answer(guard, **headers).status_code
+def served(app: ASGIApp, **headers: str) -> int:
+    return answer(app, **headers).status_code
 
 
 def test_a_server_that_does_not_answer_keeps_no_child_of_up_from_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     ended = []
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}), ending.told(lambda _: None):
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}), up.crash_runs_on_end(lambda _: None):
         ended.append("worker")
     assert ended == ["worker"]
     assert "marked later: no Prefect server answers" in capsys.readouterr().err
@@ -176,40 +177,40 @@ def test_runs_that_end_with_the_worker_are_crashed_and_their_pages_rewritten_whi
         process = subprocess.Popen(["sleep", "60"], env=os.environ | {"PREFECT__FLOW_RUN_ID": str(run.id)})
         client.update_flow_run(run.id, infrastructure_pid=str(process.pid))
         rewritten: list[UUID] = []
-        with ending.told(rewritten.extend):
+        with up.crash_runs_on_end(rewritten.extend):
             process.kill()
             process.wait()
         assert rewritten == [run.id]
         state = client.read_flow_run(run.id).state
     assert state is not None
-    assert (state.is_crashed(), state.message) == (True, ending.REASON)
+    assert (state.is_crashed(), state.message) == (True, up.REASON)
 
 
 def test_browsers_are_told_that_its_pages_load_nothing_from_elsewhere() -> None:
-    policy = answer(Guard(PlainTextResponse("ok"))).headers["content-security-policy"]
+    policy = answer(guard(PlainTextResponse("ok"))).headers["content-security-policy"]
     assert policy.startswith("default-src 'self' ")
     assert not re.search("http|[*]", policy)
 
 
 def test_a_server_answers_to_its_own_name_and_pages_only() -> None:
-    guard = Guard(PlainTextResponse("ok"), ["http://127.0.0.1:4200"])
-    assert served(guard) == 200
-    assert served(guard, origin="http://127.0.0.1:4200") == 200
+    app = guard(PlainTextResponse("ok"), ["http://127.0.0.1:4200"])
+    assert served(app) == 200
+    assert served(app, origin="http://127.0.0.1:4200") == 200
     for host in ("localhost:4200", "LOCALHOST:1", "127.0.0.1"):
-        assert served(guard, host=host) == 200, "near the end of a tunnel the port is another"
-        assert served(guard, host=host, origin=f"http://{host}") == 200
+        assert served(app, host=host) == 200, "near the end of a tunnel the port is another"
+        assert served(app, host=host, origin=f"http://{host}") == 200
     for host in ("evil.example", "evil.example:4200", "127.0.0.1.evil.example", "127.0.0.1@evil.example", "", "[", ":"):
-        assert served(guard, host=host) == 400
-        assert served(guard, host=host, origin=f"http://{host}") == 400
+        assert served(app, host=host) == 400
+        assert served(app, host=host, origin=f"http://{host}") == 400
     for origin in ("null", "http://evil.example", "http://localhost:3000", "https://127.0.0.1:4200", ""):
-        assert served(guard, origin=origin) == 403
+        assert served(app, origin=origin) == 403
 
 
 def test_a_proxy_that_the_user_names_may_stand_before_it() -> None:
-    guard = Guard(PlainTextResponse("ok"), ["https://models.example"])
-    assert served(guard, host="models.example", origin="https://models.example") == 200
-    assert served(guard, host="evil.example", origin="https://models.example") == 400
-    everybody = Guard(PlainTextResponse("ok"), ["*"])
+    app = guard(PlainTextResponse("ok"), ["https://models.example"])
+    assert served(app, host="models.example", origin="https://models.example") == 200
+    assert served(app, host="evil.example", origin="https://models.example") == 400
+    everybody = guard(PlainTextResponse("ok"), ["*"])
     assert served(everybody, origin="http://evil.example") == 200
     assert served(everybody, host="evil.example") == 400
 
@@ -224,7 +225,10 @@ def test_a_websocket_of_a_foreign_page_is_refused_before_it_opens() -> None:
     async def never(*_: Any) -> Any:
         raise AssertionError("the server was asked")
 
-    asyncio.run(Guard(never)(scope, never, send))
+    async def call() -> None:
+        await guard(never)(scope, never, send)
+
+    asyncio.run(call())
     assert (sent[0]["type"], sent[0]["status"]) == ("websocket.http.response.start", 403)
 
 

@@ -23,7 +23,7 @@ from flows import interrupt
 from flows.cli import status as command
 from flows.cli.operate import nested
 from flows.cli.trigger import _failure, trigger
-from flows.server import artifacts, followed, registration, service, status
+from flows.server import artifacts, registration, runs, service, status
 from prefect_api import api_client, eventually, post
 from tasks.errors import DataError, DeviceMissing, GateFailed, GradmillError, TrainingDiverged, UsageError
 from tasks.parameters import RetrainParameters
@@ -139,10 +139,10 @@ def test_addresses_are_told_without_credentials_and_those_of_the_ui_as_its_setti
     with temporary_settings({PREFECT_API_URL: with_secret}):
         assert (status.describe(state.read()).api_url or "").rstrip("/") == prefect_api
         assert artifacts.ui() == prefect_api.removesuffix("/api")
-        assert "word" not in (followed.page(ended(Completed())) or "")
+        assert "word" not in (runs.find_page(ended(Completed())) or "")
     with temporary_settings({PREFECT_API_URL: "http://server:4200/api", PREFECT_UI_URL: "http://127.0.0.1:9/"}):
         assert artifacts.ui() == "http://127.0.0.1:9"
-        assert (followed.page(ended(Completed())) or "").startswith("http://127.0.0.1:9/")
+        assert (runs.find_page(ended(Completed())) or "").startswith("http://127.0.0.1:9/")
 
 
 @pytest.mark.slow
@@ -167,13 +167,13 @@ def ended(state: State[Any]) -> FlowRun:
 )
 def test_a_runs_exit_code_is_that_of_the_error_that_prefect_has_noted(error: type[GradmillError], code: int) -> None:
     failed = run_coro_as_sync(exception_to_failed_state(error("found UsageError: x", "y", "z")))
-    assert followed.exit_code(ended(failed)) == code
+    assert runs.find_exit_code(ended(failed)) == code
 
 
 def test_a_runs_exit_code_is_1_where_it_was_not_an_error_of_ours() -> None:
     failed = run_coro_as_sync(exception_to_failed_state(ValueError("DataErrors: none")))
     states: list[State[Any]] = [failed, Crashed(), Cancelled(), Completed()]
-    assert [followed.exit_code(ended(state)) for state in states] == [1, 1, 1, 0]
+    assert [runs.find_exit_code(ended(state)) for state in states] == [1, 1, 1, 0]
 
 
 @pytest.mark.slow
@@ -190,8 +190,8 @@ def test_trigger_prints_the_runs_page_and_waits_for_its_end(
     assert run["parameters"]["parameters"]["training"] == {"model": "linear-regression", "seed": "auto", "lr": 0.2}
     page = f"{prefect_api.removesuffix('/api')}/runs/flow-run/{run['id']}"
     assert answer[1].splitlines()[1] == page
-    monkeypatch.setattr(followed, "ASK_SECONDS", 0.1)
-    monkeypatch.setattr(followed, "LATE", timedelta())
+    monkeypatch.setattr(runs, "ASK_SECONDS", 0.1)
+    monkeypatch.setattr(runs, "LATE", timedelta())
     monkeypatch.setattr(interrupt, "done", "")
     of_it = {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}, "id": {"not_any_": [run["id"]]}}}
 

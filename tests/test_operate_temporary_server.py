@@ -10,8 +10,8 @@ import psutil
 import pytest
 from prefect.settings import PREFECT_HOME, temporary_settings
 
-from flows.server import guarded, temporary, tethered
-from flows.server.temporary import TemporaryServer
+from flows.server import connection, prefect_server, supervisor
+from flows.server.connection import TemporaryServer
 from tasks.errors import EnvironmentProblem
 
 
@@ -23,7 +23,11 @@ def _hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr(sys, "executable", str(program))
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
-    for module, name, seconds in ((guarded, "START", 1.0), (tethered, "STOP", 0.2), (temporary, "SAID_AFTER", 0.1)):
+    for module, name, seconds in (
+        (prefect_server, "START", 1.0),
+        (supervisor, "STOP", 0.2),
+        (connection, "SAID_AFTER", 0.1),
+    ):
         monkeypatch.setattr(module, f"{name}_SECONDS", seconds)
 
 

@@ -7,18 +7,55 @@ import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from importlib import metadata
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from flows import interrupt
-from flows.cli import board, streams
-from flows.cli.commands import ON_PREFECT, PANELS
+from flows.cli import (
+    backing_up,
+    champion,
+    demo,
+    display,
+    evaluating,
+    inspecting,
+    metrics,
+    operate,
+    reporting,
+    runs,
+    schedule,
+    showing,
+    status,
+    store,
+    streams,
+    trigger,
+    tuning,
+)
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, conclude, report_fault
-from flows.cli.options import Artifacts, Debug, Json, hide_kinds, style_help, use
+from flows.cli.options import Artifacts, Debug, Json, use
 from flows.server import environment
 from tasks.errors import EnvironmentProblem, UsageError
+
+# Every command, in the order and under the headings in which ``gradmill --help`` shows them.
+PANELS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "Train": (runs.retrain, inspecting.inspect, tuning.tune),
+    "Predict": (runs.predict, evaluating.evaluate, demo.demo),
+    "Models": (
+        store.models, showing.show, store.verify, store.history, reporting.report, champion.rollback, champion.promote,
+        champion.freeze, champion.unfreeze, store.prune,
+    ),
+    "Schedule and watch": (
+        operate.up, status.status, schedule.schedule, schedule.unschedule, trigger.trigger, schedule.skip,
+        schedule.pause, schedule.resume, operate.notify, metrics.metrics, operate.register,
+    ),
+    "Machine, disk and copies": (doctor, store.maintain, store.mirror, backing_up.backup, backing_up.restore),
+}  # fmt: skip
+ON_PREFECT = (
+    champion.promote, champion.rollback, champion.freeze, champion.unfreeze, operate.register, operate.up,
+    trigger.trigger, status.status, reporting.report, schedule.schedule, schedule.unschedule,
+    operate.notify, schedule.skip, schedule.pause, schedule.resume,
+)  # fmt: skip
 
 app = typer.Typer(
     name="gradmill",
@@ -71,15 +108,21 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
     @functools.wraps(command)
     def complete(**options: Any) -> None:
         use(options["artifacts"])
+        if "quiet" in own and not (options["quiet"] or options["verbose"]):  # it runs a flow
+            display.wait("starting")
         if command in ON_PREFECT:
             environment.require_prefect()
         answer = command(**{name: options[name] for name in own})
-        board.end()
+        display.end()
         if answer:
             conclude(*answer, as_json=options["as_json"])
 
     every = inspect.signature(_every).parameters
     parameters = [each for name, each in own.items() if name not in every] + list(every.values())
+    for each in parameters:
+        types: tuple[Any, ...] = get_args(each.annotation)
+        for info in types[1:] if types and types[0] in (bool, bool | None) else ():
+            info.metavar = ""  # a flag takes no value, and --help would say <bool>
     keywords = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
     complete.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
     return complete
@@ -115,15 +158,12 @@ def run(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
-    hide_kinds(command)
     asks_help = not {"-h", "--help"}.isdisjoint(arguments)
-    if not arguments or asks_help:
-        style_help()
     try:
         with streams.document_alone() if "--json" in arguments and not asks_help else nullcontext():
             code = command.main(arguments, prog_name="gradmill", standalone_mode=False)
     except (Exception, SystemExit) as caught:
-        board.end()
+        display.end()
         error = caught.__context__ if isinstance(caught, SystemExit) else caught  # typer's answer to a broken pipe
         if interrupt.received():
             raise KeyboardInterrupt from error

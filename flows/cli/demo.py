@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import board
+from flows.cli import display
 from flows.cli.options import ModelArgument
 from flows.cli.streams import print_json
 from tasks.machine.telling import tell
@@ -35,7 +35,7 @@ def demo(
     except browser_runtime.Missing as missing:
         because = str(missing)
         tell(f"{because}: answers come from this process, by the same file", file=sys.stderr)
-    board.end()
+    display.end()
     with Demo(tried, runtime, because, port or 0) as server:
         if as_json:
             print_json({"schema_version": 1, "name": name, "version": tried.version, "url": server.address})

@@ -1,6 +1,5 @@
 """``gradmill doctor``: one page on this machine."""
 
-import textwrap
 from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -10,11 +9,12 @@ from rich.console import Console
 from rich.text import Text
 
 from flows.cli.options import Artifacts, Debug, DeviceOption, Json, choose, print_json
+from flows.cli.tables import fit
 from flows.server import environment
 from tasks.parameters import Device
 
 if TYPE_CHECKING:
-    from flows.doctor.findings import Finding
+    from flows.doctor import Finding
 
 STYLES = {"ok": "green", "note": "magenta", "problem": "bold red"}
 INDENT = 23
@@ -55,13 +55,9 @@ def doctor(
 
 
 def _show(console: Console, finding: "Finding") -> None:
-    """One line, and one more where there is something to do; wrapped for a terminal only, so that pipes can be read."""
-    texts = [finding.found] + [f"to do: {finding.action}"] * bool(finding.action)
-    if console.is_terminal:
-        width = max(20, console.width - INDENT)
-        texts = [line for text in texts for line in textwrap.wrap(text, width, break_on_hyphens=False)]
+    """A line, and one more where there is something to do."""
     name = f"{finding.name.replace('_', ' '):<14}"
     lead = Text.assemble((f"{finding.status.value:<9}", STYLES[finding.status]), (name, "bold"))
-    for text in texts:
-        console.print(Text.assemble(lead, text), soft_wrap=True)
+    for text in [finding.found] + [f"to do: {finding.action}"] * bool(finding.action):
+        console.print(Text.assemble(lead, fit(text, console, INDENT)), soft_wrap=True)
         lead = Text(" " * INDENT)

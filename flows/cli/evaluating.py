@@ -2,15 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from flows.cli.checks import check_evaluation
+from flows.cli.checks import check_evaluation, place
 from flows.cli.options import Quiet, Verbose, print_json
 from flows.cli.parameters import taking, validated
 from flows.cli.runs import on_prefect
-from flows.cli.sources import place
-from flows.cli.tables import add_row, on_output, print_fact
+from flows.cli.tables import add_row, print_fact, print_line, print_table
 from tasks.errors import UsageError
 from tasks.parameters import EvaluateParameters
 
@@ -41,20 +39,18 @@ def evaluate(document: dict[str, Any], as_json: bool, verbose: Verbose = False, 
 def _show(result: "EvaluationResult") -> None:
     from flows.story import judgement, periods
 
-    console = on_output()
     for label, value in [("judged", judgement.headline(result)), *judgement.facts(result)]:
         print_fact(label, value)
-    _print(("", "now", "95 % interval", "at publication"), judgement.figures(result), console)
+    _print(("", "now", "95 % interval", "at publication"), judgement.figures(result))
     if result.periods:
-        _print(periods.head(result), periods.rows(result.periods), console)
+        _print(periods.head(result), periods.rows(result.periods))
 
 
-def _print(head: tuple[str, ...], rows: list[tuple[str, ...]], console: Console) -> None:
+def _print(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """A table in which names are to the left and numbers to the right."""
-    shown = Table(box=None, pad_edge=False)
-    for number, title in enumerate(head):
-        shown.add_column(title, justify="right" if number else "left")
+    name, *numbers = head
+    shown = Table(name, *(Column(title, justify="right") for title in numbers), box=None, pad_edge=False)
     for row in rows:
         add_row(shown, *row)
-    console.print()
-    console.print(shown)
+    print_line("")
+    print_table(shown)

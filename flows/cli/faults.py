@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from flows.cli import streams
-from flows.cli.tables import from_here, wrapped
+from flows.cli.tables import fit, print_line
 from tasks.errors import EnvironmentProblem, GradmillError, UsageError
 from tasks.machine import progress
 from tasks.store import artifact_paths
@@ -112,10 +112,7 @@ def report_fault(error: GradmillError, as_json: bool) -> int:
         streams.print_json({"error": in_json(error)})
     else:
         for line in f"gradmill: {error}".split("\n"):
-            is_terminal = progress.CONSOLE.is_terminal
-            room = progress.CONSOLE.width - 2
-            shown = wrapped(from_here(line), room, widest=room) if is_terminal else [line]
-            print("\n  ".join(shown), file=sys.stderr)
+            print(fit(line, progress.CONSOLE, indent=2), file=sys.stderr)
     return error.exit_code
 
 
@@ -130,6 +127,6 @@ def conclude(
     if as_json:
         streams.print_json({"schema_version": 1, **document} | ({"error": in_json(failure)} if failure else {}))
     elif done is not None:
-        typer.echo(done)
+        print_line(done)
     if failure is not None:
         raise typer.Exit(failure.exit_code) if as_json else failure

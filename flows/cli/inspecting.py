@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from flows.cli import board
+from flows.cli import display
+from flows.cli.checks import place, suggested_name
 from flows.cli.faults import conclude
 from flows.cli.options import as_typed
 from flows.cli.parameters import given_options, taking, validated
-from flows.cli.sources import place, suggested_name
 from flows.cli.tables import add_row, on_output, print_line
 from tasks.data.report import UnfitData
 from tasks.errors import UsageError
@@ -35,11 +35,11 @@ def inspect(document: dict[str, Any], as_json: bool) -> None:
     It ends with the retrain command to copy. Problems that stop a retrain are exit code 4.
     """
     parameters = validated(InspectParameters, document | {"source": place(document.get("source"))}, "inspect")
-    board.wait("reading the data")
+    display.wait("reading the data")
     with tempfile.TemporaryDirectory(prefix="gradmill-") as folder:
         examined = _examined(parameters, Path(folder))
         losses = _expect_losses(examined, parameters, Path(folder))
-    board.end()
+    display.end()
     command, report = as_typed(_command(parameters, examined), None), examined.report
     if not as_json:
         _show(examined, losses, command)
@@ -58,16 +58,13 @@ def _examined(parameters: InspectParameters, folder: Path) -> "Examined[OwnRows 
     if parameters.name and (kept := own_data.fixed(parameters.name)) and parameters.target is None:
         parameters = parameters.model_copy(update={"target": kept.target})
     champion = own_data.of_champion(parameters.name)
-    if kept is None and parameters.target is None and image_dataset.is_images(parameters.source):
-        if found := parameters.list_given(Use.TABLES):
+    may_be_images = kept is None and parameters.target is None
+    if isinstance(kept, ImageSchema) or (may_be_images and image_dataset.is_images(parameters.source)):
+        if kept is None and (found := parameters.list_given(Use.TABLES)):
             raise UsageError(f"{found} and images", "options of images", "leave them out, or name a table")
-        return image_dataset.inspect_images(
-            image_dataset.find_images(parameters.source), name, parameters, None, folder
-        )
-    if isinstance(kept, ImageSchema):
-        return image_dataset.inspect_images(
-            image_dataset.find_images(parameters.source), name, parameters, kept, folder, champion
-        )
+        images = image_dataset.find_images(parameters.source)
+        previous = kept if isinstance(kept, ImageSchema) else None
+        return image_dataset.inspect_images(images, name, parameters, previous, folder, champion)
     files, request = find_table(parameters.source), Request(parameters, kept)
 
     def examine(task: TaskName | None, scratch: Path) -> "Examined[OwnRows | None]":

@@ -1,4 +1,4 @@
-"""``gradmill up`` and ``register``: scheduled operation."""
+"""``gradmill up``, ``register`` and ``notify``: scheduled operation."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli import board
+from flows.cli import display
 from flows.cli.faults import Answer, conclude
 from tasks.errors import EnvironmentProblem, UsageError, without_credentials
 from tasks.store import artifact_paths, locks, mirroring
@@ -32,16 +32,16 @@ def up(
     ] = False,
 ) -> None:
     """Run server, UI, worker and schedules on this machine until Ctrl-C; joins the server of PREFECT_API_URL if set."""
-    if board.shown():
-        board.wait("starting server and worker (the first time takes a minute)")
-    else:
+    display.wait("starting server and worker (the first time takes a minute)")
+    if not display.is_shown():
         typer.echo("starting (the first time takes a minute)", err=True)
-    from flows.server import artifacts, deployments, operation, registration
+    from flows.server import artifacts, deployments, registration
+    from flows.server.up import operation, wait_for_the_end
     from flows.story import killed, overview
 
     mirroring.destination()
     os.environ.pop("GRADMILL_MIRROR", None)  # it is kept: the worker's runs must not name it again after another shell
-    with operation.operation(port, not no_auth, killed.rewrite) as running:
+    with operation(port, not no_auth, killed.rewrite) as running:
         idle = deployments.idle(registration.POOL)
         for name, why in idle:
             typer.echo(f"idle        {name}: {why}", err=True)
@@ -68,12 +68,12 @@ def up(
             "Ctrl-C ends every child, and a second up goes on with the same history; "
             "gradmill trigger DEPLOYMENT starts a run now"
         )
-        board.end()
+        display.end()
         typer.echo("", err=True)  # what one needs stands apart from what went before
         conclude(document, "\n".join(lines), as_json=as_json)
         sys.stdout.flush()
         threading.Thread(target=_keep_the_mirror, daemon=True).start()  # however slow, it keeps nobody waiting
-        operation.wait_for_the_end(running, overview.Asked().look, killed.Watch().look)
+        wait_for_the_end(running, overview.Asked().look, killed.Watch().look)
 
 
 def _keep_the_mirror() -> None:
@@ -114,32 +114,49 @@ def register(
     return {"deployments": registered}, f"registered: {', '.join(registered)}"
 
 
-def starting() -> tuple[str, str, str]:
-    """What is told of a ``gradmill up`` that does not answer yet, or no more."""
-    found = f"the gradmill up of {artifact_paths.root()} is starting, or ending"
-    return found, "a running server", "try again once it says where its UI is"
+def notify(
+    test: Annotated[bool, typer.Option("--test", help="Send one now, and say whether it was accepted.")] = False,
+) -> Answer:
+    """Say where alerts go and of what; set GRADMILL_NOTIFY=TYPE/NAME and run gradmill register to have some."""
+    with on_server():
+        from flows.server import alerts, api
+
+        with api.client() as client:
+            block, found = alerts.where(client), alerts.existing(client)
+            sent = alerts.send_test(client) if test else None
+    told = [{"name": each.name, "on": each.enabled} for each in found]
+    if sent:
+        text = f"{sent} has accepted a test"
+    else:
+        lines = [f"alerts go to {block}" if block else f"no alerts: {alerts.MAKE_ONE}"]
+        text = "\n".join([*lines, *(f"{'on ' if each['on'] else 'off'} {each['name']}" for each in told)])
+    return {"block": block, "accepted": sent is not None if test else None, "alerts": told}, text
 
 
 @contextmanager
-def on_server() -> Iterator[None]:
+def on_server(is_needed: bool = True) -> Iterator[bool]:
     """Talk to the server of PREFECT_API_URL, or to the one that ``gradmill up`` has for these artifacts.
 
+    Yields whether there is one: without any that is the user's to correct, unless none ``is_needed``.
+
     Raises:
-        EnvironmentProblem: there is none, it does not answer, or wants other credentials.
+        EnvironmentProblem: there is none, or it is starting.
     """
-    board.wait("asking the server")
+    display.wait("asking the server")
     from prefect.settings import PREFECT_API_URL
 
     from flows.server import service
 
     with service.in_use():
-        if not PREFECT_API_URL.value():
-            if locks.is_held(artifact_paths.up_lock()):
-                raise EnvironmentProblem(*starting())
+        is_there = bool(PREFECT_API_URL.value())
+        if not is_there and locks.is_held(artifact_paths.up_lock()):
+            found = f"the gradmill up of {artifact_paths.root()} is starting, or ending"
+            raise EnvironmentProblem(found, "a running server", "try again once it says where its UI is")
+        if not is_there and is_needed:
             found = f"no gradmill up is at work in {artifact_paths.root()}, and PREFECT_API_URL is not set"
             raise EnvironmentProblem(found, *NO_SERVER)
         try:
-            yield
+            yield is_there
         finally:
             if "prefect.events.worker" in sys.modules:  # a block, for one, tells of its use
                 from flows.server import connection

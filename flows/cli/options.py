@@ -5,10 +5,8 @@ import shlex
 import shutil
 import sys
 import tempfile
-from enum import Enum
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any
 
 import typer
 
@@ -34,59 +32,6 @@ Artifacts = Annotated[
         **LAST,
     ),
 ]
-VALUES = {bool: "", int: "N", float: "X", Path: "PATH"}  # what an option takes, as the documentation writes it
-HELP_STYLES = {  # legible on light and on dark, where typer's own have pale yellow and cyan, and dim text
-    "STYLE_COMMANDS_TABLE_FIRST_COLUMN": "bold",
-    "STYLE_OPTION": "bold",
-    "STYLE_NEGATIVE_OPTION": "bold",
-    "STYLE_SWITCH": "bold",
-    "STYLE_NEGATIVE_SWITCH": "bold",
-    "STYLE_HELPTEXT": "",
-    "STYLE_TYPES": "magenta",
-    "STYLE_METAVAR": "magenta",  # its name in older ones
-    "STYLE_USAGE": "bold",
-}
-WIDEST = 20  # columns of --help for it: the words of a longer list stand in the option's help
-
-
-def value_name(*annotations: Any) -> str:
-    """What ``--help`` says an option takes that is one of these: ``N``, ``scratch|concise``; nothing of a flag."""
-    name = "|".join(dict.fromkeys(map(_value_name, annotations)))
-    return name if len(name) <= WIDEST else "WORD"
-
-
-def _value_name(annotation: Any) -> str:
-    if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return "|".join(each.value for each in annotation)
-    if get_origin(annotation) is Literal:
-        return "|".join(map(str, get_args(annotation)))
-    if get_origin(annotation) is tuple:
-        return "A,B"
-    kinds = [each for each in get_args(annotation) if each is not NoneType]
-    return _value_name(kinds[0]) if kinds else VALUES.get(annotation, "TEXT")  # a word like auto is in the help
-
-
-def hide_kinds(command: Any, above: Any = None) -> None:
-    """Let ``--help`` of a command, and of those below it, say nothing behind flags and arguments, such as ``<bool>``.
-
-    A flag takes no value, and an argument's name says what it takes.
-    """
-    context = command.context_class(command, parent=above, **command.context_settings)
-    for each in (*command.params, command.get_help_option(context)):
-        if getattr(each, "is_flag", False) and each.metavar is None:
-            each.metavar = ""
-        elif each.param_type_name == "argument":
-            each.display_type_rich = lambda ctx: None
-    for each in getattr(command, "commands", {}).values():
-        hide_kinds(each, context)
-
-
-def style_help() -> None:
-    """Set the colours of ``--help``."""
-    from typer import rich_utils
-
-    for name, style in HELP_STYLES.items():
-        setattr(rich_utils, name, style)
 
 
 def _names(incomplete: str) -> list[str]:

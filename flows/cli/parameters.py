@@ -6,6 +6,8 @@ import inspect
 import io
 import itertools
 from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
@@ -13,7 +15,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from flows.cli.options import COMPLETED, value_name
+from flows.cli.options import COMPLETED
 from tasks.errors import UsageError
 from tasks.parameters import Use
 from tasks.parameters.form import Frozen, Option, expected, option_of
@@ -27,10 +29,12 @@ EXPECTED = {
     "window": "hours, days or weeks, such as 36h, 90d or 12w, or none",
     "synthetic_w": "finite numbers, by commas",
 }
+VALUES = {bool: "", int: "N", float: "X", Path: "PATH"}  # what an option takes, as the documentation writes it
+WIDEST = 20  # columns of --help for it: the words of a longer list stand in the option's help
 LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}  # as ``annotated_types`` names them
 
 
-class _Value(NamedTuple):
+class Value(NamedTuple):
     """What one option sets: a field of the parameters, or of a ``part`` of them."""
 
     name: str
@@ -40,20 +44,28 @@ class _Value(NamedTuple):
 
     @property
     def field(self) -> FieldInfo:
+        """Its declaration."""
         return self.model.model_fields[self.name]
 
     @property
     def option(self) -> Option:
+        """How it appears."""
         return option_of(self.field)
 
     @property
     def flag(self) -> str:
+        """What is typed."""
         return self.option.flag or f"--{self.name.replace('_', '-')}"
 
     @property
     def is_list(self) -> bool:
         """Whether it takes several values, by commas or by giving it more than once."""
         return get_origin(self.field.annotation) is tuple
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether it is of use to what the form is for."""
+        return not issubclass(self.model, Frozen) or bool(self.model.use_of(self.name) & self.model.shown_for)
 
     def help(self) -> str:
         """What it is, and what it is where it is left out: Rich would take the plain bracket for a style."""
@@ -85,12 +97,14 @@ class _Value(NamedTuple):
         """As typer reads it from a function; None is what was not given."""
         shown, flag = self.option, self.flag
         both: Any = {"help": self.help(), "autocompletion": COMPLETED.get(self.name)}
-        kind: Any = str if shown.metavar else _typed(self.field.annotation)
-        kind = list[str] if self.is_list and flag.startswith("-") else kind  # given twice, none is lost
+        kind: Any
+        kind, metavar = _typed(self.field.annotation)
         if flag.startswith("-"):
-            metavar = value_name(self.field.annotation)
+            kind = list[str] if self.is_list else kind  # given twice, none is lost
+            metavar = metavar if len(metavar) <= WIDEST else "WORD"
             info: Any = typer.Option(flag, metavar=metavar, rich_help_panel=self.panel, **both)
         else:
+            kind = str if shown.metavar else kind
             info = typer.Argument(metavar=shown.metavar or (flag if flag.isupper() else None), **both)
         annotation = Annotated[kind | None, info]
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
@@ -117,44 +131,51 @@ def _metadata(kind: Any) -> list[Any]:
     return [each for alternative in get_args(kind) for each in _metadata(alternative)]
 
 
-def _typed(annotation: Any) -> Any:
-    """What typer reads: a number, a word of several, a path; text for what has more than one form."""
+def _typed(annotation: Any) -> tuple[Any, str]:
+    """What typer reads, text for what has more than one form, and what ``--help`` says that it is: ``N``, ``a|b``."""
+    choices = [each for each in get_args(annotation) if each is not NoneType]
     if get_origin(annotation) is Annotated:
-        return _typed(get_args(annotation)[0])
+        return _typed(choices[0])
     if get_origin(annotation) is Literal:
-        return type(get_args(annotation)[0])
-    kinds = [each for each in get_args(annotation) if each is not NoneType]
-    return str if len(kinds) > 1 else _typed(kinds[0]) if kinds else annotation
+        return type(choices[0]), "|".join(map(str, choices))
+    if get_origin(annotation) is tuple:
+        return str, "A,B"
+    if choices:
+        kinds = [_typed(each) for each in choices]
+        return (kinds[0][0] if len(kinds) == 1 else str), "|".join(dict.fromkeys(words for _, words in kinds))
+    if issubclass(annotation, Enum):
+        return annotation, "|".join(each.value for each in annotation)
+    return annotation, VALUES.get(annotation, "TEXT")
 
 
-def _values(parameters: type[BaseModel]) -> Iterator[_Value]:
+def values(parameters: type[BaseModel]) -> Iterator[Value]:
     """Those of the command's model in its order, each part with its own."""
     for part, field in parameters.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             for name, each in kind.model_fields.items():
                 if not each.exclude:
-                    yield _Value(name, part, field.title, kind)
+                    yield Value(name, part, field.title, kind)
         elif option_of(field).is_typed:
-            yield _Value(part, None, None, parameters)
+            yield Value(part, None, None, parameters)
 
 
 def taking(parameters: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a command: it gets an option for every field, and what was given as its first argument, a document."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        values = list(_values(parameters))
+        options_of = list(values(parameters))
 
         @functools.wraps(command)
         def with_options(**options: Any) -> Any:
             document: dict[str, Any] = {}
-            for value in values:
+            for value in options_of:
                 value.put(options.pop(value.name), document)
             return command(document, **options)
 
         own = list(inspect.signature(command).parameters.values())[1:]
         own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
-        signature = inspect.Signature([*(value.parameter() for value in values), *own])
+        signature = inspect.Signature([*(value.parameter() for value in options_of), *own])
         with_options.__signature__ = signature  # type: ignore[attr-defined]
         return with_options
 
@@ -171,7 +192,7 @@ def validated(kind: type[Parameters], document: dict[str, Any], command: str) ->
         return kind.model_validate(document)
     except ValidationError as error:
         first, to_do = error.errors()[0], f"see gradmill {command} --help"
-        flags = {value.name: value.flag for value in _values(kind)}
+        flags = {value.name: value.flag for value in values(kind)}
         name = next((part for part in reversed(first["loc"]) if part in flags), None)
         given = "is missing" if first["type"] == "missing" or first["input"] == "" else first["input"]
         found = f"{flags[name]} {given}" if name else "options that do not go together"
@@ -181,7 +202,7 @@ def validated(kind: type[Parameters], document: dict[str, Any], command: str) ->
 def given_options(parameters: BaseModel, leave_out: set[str]) -> list[str]:
     """Parameters without parts as they are typed: options that have another value than their default."""
     given: list[str] = []
-    for value in _values(type(parameters)):
+    for value in values(type(parameters)):
         setting = getattr(parameters, value.name)
         if value.name in leave_out or setting == value.field.default:
             continue

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import board, display
+from flows.cli import display
 from flows.cli.faults import Answer
 from flows.cli.options import ModelArgument
 from flows.cli.tables import from_here, on_output
@@ -29,7 +29,7 @@ def report(
         known = reading.names()
         to_do = nearest(name, known, "name one of these, or train one: gradmill retrain")
         raise UsageError(f"nothing is known of {name}", f"one of: {', '.join(known) or 'none yet'}", to_do)
-    board.wait("drawing how it has developed")
+    display.wait("drawing how it has developed")
     from flows.story import overview as story
     from flows.story import overview_page
 

@@ -3,32 +3,19 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from flows.cli import summaries
-from flows.cli.checks import check_prediction, check_source, check_training
+from flows.cli import display, summaries
+from flows.cli.checks import check_prediction, check_source, check_training, place, suggested_name, utf8
 from flows.cli.faults import as_gradmill_error, in_json
 from flows.cli.options import Quiet, Verbose, print_json
 from flows.cli.parameters import taking, validated
-from flows.cli.sources import place, suggested_name, utf8
 from flows.server import connection
 from tasks.errors import UsageError
-from tasks.machine import heap, progress
+from tasks.machine import progress
 from tasks.parameters import Learned, ModelName, PredictParameters, RetrainParameters
 from tasks.store import attestation, mirroring, own_data, tuned
-
-# What is imported when it is needed, in that order: a retrain that changes nothing needs only the first.
-OF_RETRAIN = (
-    "tasks.fitting.trainer",
-    "tasks.fitting.progress",
-    "matplotlib.figure",
-    "tasks.judging.task",
-    "tasks.judging.parity",
-    "tasks.serving.onnx_graph",
-)
-OF_PREDICT = ("onnxruntime",)
 
 
 @taking(RetrainParameters)
@@ -49,12 +36,9 @@ def retrain(
     if sign_key is not None:
         attestation.require(sign_key)
     mirroring.destination(is_kept=False)
-    with on_prefect(verbose, quiet, "flows.retrain", *OF_RETRAIN):
+    with on_prefect(verbose, quiet, "flows.retrain"):
         from flows.retrain import retrain as flow
-        from tasks.store import unchanged
 
-        if unchanged.must_train(parameters):
-            heap.import_beside("torch", "matplotlib.figure")
         report, failure = outcome(flow, parameters, "report")
     if as_json:
         answer = report.model_dump(mode="json")
@@ -96,24 +80,22 @@ def of_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
 
 
 @contextmanager
-def on_prefect(verbose: bool, quiet: bool, *modules: str) -> Iterator[None]:
-    """A server for the flow, and the terminal for its stages; ``modules`` are imported while the server starts."""
-    from flows.cli import board, display
-
-    progress.is_watched &= not quiet
-    with heap.importing(), connection.ahead(), display.compact(verbose, stages=not quiet):
-        board.wait("waiting for Prefect and its server")
-        with connection.prefect_api(*modules):
-            board.wait("waiting for the run to begin")
-            heap.spare_pandas()
-            yield
-            board.wait("ending what was started for the run")
+def on_prefect(verbose: bool, quiet: bool, module: str) -> Iterator[None]:
+    """A server for the flow of a module, which is imported while it starts, and the terminal for its stages."""
+    progress.is_watched &= not (quiet or verbose)
+    with display.compact(verbose, stages=not quiet), connection.prefect_api(module):
+        if connection.is_temporary() and not (quiet or display.is_shown()):
+            reach = f"events     reach nobody from a run's own temporary Prefect server: {connection.TO_HAVE_ONE}"
+            print(reach, file=sys.stderr)
+        display.wait("waiting for the run to begin")
+        yield
+        display.wait("ending what was started for the run")
 
 
 def outcome(flow: Callable[[Any], Any], parameters: Learned, carried: str) -> tuple[Any, Exception | None]:
     """The run's report and, where it has come to something all the same, what it failed of, which ``carried`` it."""
     try:
-        return connection.encoding(flow)(parameters), None
+        return flow(parameters), None
     except Exception as error:
         if (report := getattr(error, carried, None)) is None:
             raise
@@ -131,11 +113,10 @@ def predict(
     places = {"input": place(document.get("input")), "output": utf8(document.get("output"))}
     parameters = validated(PredictParameters, document | places, "predict")
     check_prediction(parameters)
-    there = [module for module in OF_PREDICT if find_spec(module)]  # predictions can do without some
-    with on_prefect(verbose, quiet, "flows.predict", *there):
+    with on_prefect(verbose, quiet, "flows.predict"):
         from flows.predict import predict as flow
 
-        done = connection.encoding(flow)(parameters)
+        done = flow(parameters)
     if as_json:
         paths = {
             "path": str(done.path),

@@ -1,18 +1,17 @@
 """``gradmill schedule``, ``unschedule``, ``pause``, ``resume`` and ``skip``: when deployments run, and with what."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from flows.cli import board
 from flows.cli.faults import Answer
-from flows.cli.operate import NO_SERVER, nested, on_server, starting
+from flows.cli.operate import NO_SERVER, nested, on_server
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.parameters import TuneParameters, is_name
-from tasks.store import artifact_paths, locks, own_data, schedules
+from tasks.store import own_data, schedules
 from tasks.store.schedules import DEPLOYMENTS, Schedule, Schedules
 
 if TYPE_CHECKING:
@@ -65,20 +64,23 @@ def schedule(
     gradmill register --reset predict-daily takes back what was set.
     """
     given = {"cron": cron, "timezone": timezone, "on_drift": on_drift, "keep": keep}
+    change = {option: value for option, value in given.items() if value is not None}
     if "" in (cron, timezone):
-        raise UsageError(
-            "--cron or --timezone is empty", "as '0 3 * * *' and Europe/Berlin", "name one, or leave it out"
-        )
+        found = "--cron or --timezone is empty"
+        raise UsageError(found, "as '0 3 * * *' and Europe/Berlin", "name one, or leave it out")
     parameters = nested(param or [])
     targets = [find_target(name, tune) for name in names]
-    change = {option: value for option, value in given.items() if value is not None}
-    for target in targets if len(targets) > 1 else ():  # what is wrong with one is said before another is changed
-        if target.name is not None:
+    own_only = [f"--{option.replace('_', '-')}" for option in ("on_drift", "keep") if option in change]
+    for target in targets:
+        if own_only and (target.name is None or target.flow != "retrain"):
+            found = f"{own_only[0]} of deployment {target.deployment}"
+            raise UsageError(found, "the retrains of a name", "leave it out")
+        if target.name is None and not (change or parameters):
+            raise UsageError(f"nothing to change of {target.deployment}", "--cron, --timezone or --param", "give one")
+        if target.name is not None and len(targets) > 1:  # what is wrong with one is said before another is changed
             ask_for(target, schedules.read().schedules.get(target.deployment), change, parameters)
     with reach() as client:
-        answers = [_schedule(client, target, given, parameters) for target in targets]
-        _keep_alerts(client)
-    return _merge(answers)
+        return _merge([_describe(client, target, _change(client, target, change, parameters)) for target in targets])
 
 
 def _merge(answers: list[tuple[dict[str, Any], str]]) -> Answer:
@@ -87,40 +89,47 @@ def _merge(answers: list[tuple[dict[str, Any], str]]) -> Answer:
     return {"schedules": [document for document, _ in answers]}, "\n".join(text for _, text in answers)
 
 
-def _keep_alerts(client: "SyncPrefectClient | None") -> None:
-    """Let alerts follow: how long a schedule may go without success depends on its time; none is due while paused."""
-    from flows.server import alerts
+def _change(
+    client: "SyncPrefectClient | None", target: Target, change: dict[str, Any], parameters: dict[str, Any]
+) -> "Schedule | DeploymentResponse":
+    """Change a deployment for good and return it as it is then: on the server, or for its next ``up``.
 
-    if client:
-        alerts.keep(client)
+    A declared one is the server's alone. Of an own name's the document in artifacts/ is changed, after the server, if
+    there is one, has said what somebody has set there.
 
+    Raises:
+        UsageError: there is no such name, deployment, time or parameter.
+        EnvironmentProblem: a declared deployment, and no server; or it does not accept the change.
+    """
+    from flows.server import deployments, registration
 
-def _schedule(
-    client: "SyncPrefectClient | None", target: Target, given: dict[str, Any], parameters: dict[str, Any]
-) -> tuple[dict[str, Any], str]:
-    own_only = [name for name in ("on_drift", "keep") if given[name] is not None]
-    if own_only and (target.name is None or target.flow != "retrain"):
-        flag = f"--{own_only[0].replace('_', '-')}"
-        raise UsageError(f"{flag} of deployment {target.deployment}", "the retrains of a name", "leave it out")
     if target.name is None:
-        return _change_declared(client, target, given, parameters)
-    change = {option: value for option, value in given.items() if value is not None}
-    kept = _change_own(client, target, lambda before: ask_for(target, before, change, parameters))
-    document = kept.model_dump(include={"name", "cron", "timezone"})
-    document |= {"deployment": kept.deployment, "registered": client is not None}
-    paused = f", which is paused until gradmill resume {kept.deployment}" if kept.paused else ""
-    active: list[tuple[str | None, str]] = [(kept.cron, kept.timezone)] if kept.cron and kept.active else []
-    when = [words(active)] if active or not kept.on_drift else []
-    when += ["when it drifts"] if kept.on_drift else []
-    told = f"{' and '.join(when)} by deployment {kept.deployment}{paused}: {who_knows(client, starts_runs=True)}"
-    if target.flow == "retrain":
-        return document | {"on_drift": kept.on_drift, "keep": kept.keep}, f"{kept.name} is retrained {told}"
-    retrains = schedules.read().of_flow("retrain").get(kept.name)
-    is_tuned = retrains is None or bool(retrains.parameters.get("tuned"))
-    document |= {"retrains_are_tuned": is_tuned}
-    again = f"gradmill retrain {kept.name} --tuned, then gradmill schedule {kept.name}"
-    hint = "" if is_tuned else f"\nits scheduled retrains take no notice: {again}"
-    return document, f"settings are searched for {kept.name} {told}{hint}"
+        spec = registration.specs(Schedules())[target.deployment]
+        own = spec.settings.get("parameters", {}).get("parameters", {})
+        deployments.merge_parameters(target.deployment, deployments.FORMS[spec.code["entrypoint"]], own, parameters)
+        if client is None:
+            raise EnvironmentProblem(f"{target.deployment} is set on a server, and none is running", *NO_SERVER)
+        there = deployments.named(client, target.deployment)
+        return deployments.change(client, spec, there, parameters=parameters, **change)
+    with schedules.locked():
+        told = schedules.read()
+        before = told.schedules.get(target.deployment)
+        server = registration.read_server_id(client) if client else None
+        if client and before and before.server == server:
+            found = registration.find(client, registration.specs(told)[target.deployment])
+            before = registration.read_back(before, found) if found else None  # somebody has deleted it
+        if "paused" not in change:
+            changed = ask_for(target, before, change, parameters)
+        elif before is not None:
+            changed = before.model_copy(update=change | {"pending": tuple({*before.pending, "paused"})})
+        else:
+            to_do = f"gradmill schedule {target.name} --cron"
+            raise UsageError(f"no schedule of {target.name}", "a scheduled name", to_do)
+        schedules.write(told.having(changed))
+        if client:
+            changed = registration.tell(client, changed, server or "")
+            schedules.write(told.having(changed))
+    return changed
 
 
 def ask_for(target: Target, before: Schedule | None, given: dict[str, Any], parameters: dict[str, Any]) -> Schedule:
@@ -158,141 +167,80 @@ def ask_for(target: Target, before: Schedule | None, given: dict[str, Any], para
     return asked
 
 
-def _change_own(
-    client: "SyncPrefectClient | None", target: Target, change: Callable[[Schedule | None], Schedule]
-) -> Schedule:
-    """Change what was told of an own name, and tell the server, if there is one, which first says what is set there."""
-    from flows.server import registration
-
-    with schedules.locked():
-        told = schedules.read()
-        before = told.schedules.get(target.deployment)
-        server = registration.read_server_id(client) if client else None
-        if client and before and before.server == server:
-            there = registration.find(client, registration.specs(told)[target.deployment])
-            before = registration.read_back(before, there) if there else None  # somebody has deleted it
-        changed = change(before)
-        schedules.write(told.having(changed))
-        if client:
-            changed = registration.tell(client, changed, server or "")
-            schedules.write(told.having(changed))
-    return changed
-
-
-def _change_declared(
-    client: "SyncPrefectClient | None", target: Target, given: dict[str, Any], parameters: dict[str, Any]
+def _describe(
+    client: "SyncPrefectClient | None", target: Target, changed: "Schedule | DeploymentResponse"
 ) -> tuple[dict[str, Any], str]:
-    from flows.server import deployments, registration
-
-    cron, timezone = given["cron"], given["timezone"]
-    if not (cron or timezone or parameters):
-        raise UsageError(f"nothing to change of {target.deployment}", "--cron, --timezone or --param", "give one")
-    spec = registration.specs(Schedules())[target.deployment]
-    own = spec.settings.get("parameters", {}).get("parameters", {})
-    deployments.merge_parameters(target.deployment, deployments.FORMS[spec.code["entrypoint"]], own, parameters)
-    there = _change_on_server(client, target, cron=cron, timezone=timezone, parameters=parameters)
-    now = (there.parameters or {}).get("parameters", {})
-    document = {
-        "deployment": there.name,
-        "schedules": [_as_document(each) for each in times_of(there)],
-        "parameters": now,
-        "paused": there.paused,
-    }
-    runs = f"is paused; after gradmill resume {there.name} it runs" if there.paused else "runs"
-    told = f"{there.name} {runs} {words(times_of(there))} with {json.dumps(now)}: {who_knows(client)}"
-    return document | {"registered": True}, told
-
-
-def _change_on_server(client: "SyncPrefectClient | None", target: Target, **change: Any) -> "DeploymentResponse":
-    """Change a declared deployment, which is a server's alone.
-
-    Raises:
-        EnvironmentProblem: there is no server.
-        UsageError: it does not know the deployment, or does not take the change.
-    """
-    from flows.server import deployments, registration
-
-    if client is None:
-        raise EnvironmentProblem(f"{target.deployment} is set on a server, and none is running", *NO_SERVER)
-    spec = registration.specs(Schedules())[target.deployment]
-    return deployments.change(client, spec, deployments.named(client, target.deployment), **change)
+    """What ``schedule`` has come to, as a document and in words."""
+    times, document = times_of(changed), {"deployment": target.deployment, "registered": client is not None}
+    if not isinstance(changed, Schedule):
+        now = (changed.parameters or {}).get("parameters", {})
+        document |= {"schedules": times, "parameters": now, "paused": changed.paused}
+        runs = f"is paused; after gradmill resume {target.deployment} it runs" if changed.paused else "runs"
+        return document, f"{target.deployment} {runs} {words(times)} with {json.dumps(now)}: {who_knows(client)}"
+    document |= changed.model_dump(include={"name", "cron", "timezone"})
+    when = [words(times)] if times or not changed.on_drift else []
+    when += ["when it drifts"] if changed.on_drift else []
+    paused = f", which is paused until gradmill resume {target.deployment}" if changed.paused else ""
+    told = f"{' and '.join(when)} by deployment {target.deployment}{paused}: {who_knows(client, starts_runs=True)}"
+    if target.flow == "retrain":
+        return document | changed.model_dump(include={"on_drift", "keep"}), f"{target.name} is retrained {told}"
+    retrains = schedules.read().of_flow("retrain").get(changed.name)
+    is_tuned = retrains is None or bool(retrains.parameters.get("tuned"))
+    again = f"gradmill retrain {target.name} --tuned, then gradmill schedule {target.name}"
+    told += "" if is_tuned else f"\nits scheduled retrains take no notice: {again}"
+    return document | {"retrains_are_tuned": is_tuned}, f"settings are searched for {target.name} {told}"
 
 
 def unschedule(names: Arguments, tune: Tune = False) -> Answer:
     """Stop retraining names by their schedules; their versions, and what their runs have done, stay."""
     targets = [find_target(name, tune) for name in names]
     with reach() as client:
-        answers = [_unschedule(client, target, tune) for target in targets]
-        _keep_alerts(client)
-    return _merge(answers)
+        return _merge([_unschedule(client, target) for target in targets])
 
 
-def _unschedule(client: "SyncPrefectClient | None", target: Target, tune: bool) -> tuple[dict[str, Any], str]:
+def _unschedule(client: "SyncPrefectClient | None", target: Target) -> tuple[dict[str, Any], str]:
     from flows.server import registration
 
     if target.name is None:
         to_do = f"gradmill pause {target.deployment}, or gradmill register --reset {target.deployment} for its defaults"
         raise UsageError(f"prefect.yaml declares {target.deployment}", "a name that gradmill schedule was told", to_do)
+    is_search = target.flow == "tune"
     with schedules.locked():
         told = schedules.read()
-        search = DEPLOYMENTS["tune"].format(target.name)
-        also = f"gradmill unschedule {target.name} --tune" if search in told.schedules and target.flow != "tune" else ""
+        goes_on = not is_search and DEPLOYMENTS["tune"].format(target.name) in told.schedules
+        hint = f"gradmill unschedule {target.name} --tune ends the search for its settings"
         if target.deployment not in told.schedules:
-            if also:
-                found = f"no schedule of {target.name}, but one that searches settings for it"
-                raise UsageError(found, "--tune", also)
             known = ", ".join(sorted(told.of_flow(target.flow))) or "none"
-            what = "that searches settings for" if tune else "of"
-            raise UsageError(f"no schedule {what} {target.name}", f"one of: {known}", "see gradmill status")
+            found = f"no schedule {'that searches settings for' if is_search else 'of'} {target.name}"
+            raise UsageError(found, f"one of: {known}", hint if goes_on else "see gradmill status")
         schedules.write(told.without(target.deployment, is_told=False))
         if client:
             registration.delete(client, target.deployment, target.flow)
             schedules.write(told.without(target.deployment, is_told=True))
-    is_search = target.flow == "tune"
-    done = (
-        f"settings are no longer searched for {target.name}"
-        if is_search
-        else f"{target.name} is no longer retrained by a schedule"
-    )
-    hint = f"\nsettings are searched for it as before: {also} ends that" if also else ""
+    what = "settings are no longer searched for {}" if is_search else "{} is no longer retrained by a schedule"
     knows = "the server knows it" if client else "no server is running, and the next gradmill up starts without it"
-    return {"name": target.name, "removed_from_server": client is not None}, f"{done}: {knows}{hint}"
+    done = f"{what.format(target.name)}: {knows}" + (f"\n{hint}" if goes_on else "")
+    return {"name": target.name, "removed_from_server": client is not None}, done
 
 
 def pause(name: Argument) -> Answer:
     """Start no run of a deployment by its schedule until gradmill resume; trigger still does."""
-    target, _, told = _set_paused(name, is_paused=True)
+    target = find_target(name)
+    with reach() as client:
+        _change(client, target, {"paused": True}, {})
     document = {"deployment": target.deployment, "paused": True}
-    return document, f"{target.deployment} is paused until gradmill resume {target.deployment}: {told}"
+    return document, f"{target.deployment} is paused until gradmill resume {target.deployment}: {who_knows(client)}"
 
 
 def resume(name: Argument) -> Answer:
     """Let the schedule of a paused deployment start runs again."""
-    target, active, told = _set_paused(name, is_paused=False)
-    document = {"deployment": target.deployment, "paused": False, "schedules": [_as_document(each) for each in active]}
-    if not active:
-        hint = f"gradmill schedule {target.deployment} --cron sets one"
-        return document, f"{target.deployment} is paused no longer, but no schedule of it is on: {told}\n{hint}"
-    return document, f"{target.deployment} runs {words(active)} again: {told}"
-
-
-def _set_paused(name: str, is_paused: bool) -> tuple[Target, list[tuple[str | None, str]], str]:
-    """Pause or resume; return what is meant, its times, and who knows of it."""
     target = find_target(name)
     with reach() as client:
-        if target.name is None:
-            active = times_of(_change_on_server(client, target, paused=is_paused))
-        else:
-            kept = _change_own(client, target, lambda before: _as_paused(target, before, is_paused))
-            active = [(kept.cron, kept.timezone)] if kept.cron and kept.active else []
-        _keep_alerts(client)
-    return target, active, who_knows(client)
-
-
-def _as_paused(target: Target, before: Schedule | None, is_paused: bool) -> Schedule:
-    if before is None:
-        raise UsageError(f"no schedule of {target.name}", "a scheduled name", f"gradmill schedule {target.name} --cron")
-    return before.model_copy(update={"paused": is_paused, "pending": tuple({*before.pending, "paused"})})
+        times = times_of(_change(client, target, {"paused": False}, {}))
+    document = {"deployment": target.deployment, "paused": False, "schedules": times}
+    runs = f"runs {words(times)} again" if times else "is paused no longer, but no schedule of it is on"
+    hint = "" if times else f"\ngradmill schedule {target.deployment} --cron sets one"
+    return document, f"{target.deployment} {runs}: {who_knows(client)}{hint}"
 
 
 def skip(name: Argument) -> Answer:
@@ -334,20 +282,20 @@ def find_target(word: str, tune: bool = False) -> Target:
     return Target(found[0].name, found[0].flow, None) if found else Target(deployment, flow, word)
 
 
-def times_of(deployment: "DeploymentResponse") -> list[tuple[str | None, str]]:
+def times_of(changed: "Schedule | DeploymentResponse") -> list[dict[str, str | None]]:
     """When the schedules of a deployment that are on start runs."""
-    active = (each.schedule for each in deployment.schedules if each.active)
-    return [(getattr(each, "cron", str(each)), getattr(each, "timezone", None) or "UTC") for each in active]
+    if isinstance(changed, Schedule):
+        return [{"cron": changed.cron, "timezone": changed.timezone}] if changed.cron and changed.active else []
+    active = (each.schedule for each in changed.schedules if each.active)
+    return [
+        {"cron": getattr(each, "cron", str(each)), "timezone": getattr(each, "timezone", None) or "UTC"}
+        for each in active
+    ]
 
 
-def _as_document(time: tuple[str | None, str]) -> dict[str, str | None]:
-    cron, timezone = time
-    return {"cron": cron, "timezone": timezone}
-
-
-def words(active: list[tuple[str | None, str]]) -> str:
+def words(times: list[dict[str, str | None]]) -> str:
     """The times of schedules."""
-    return ", ".join(f"at {cron!r} ({zone})" for cron, zone in active) or "at no time"
+    return ", ".join(f"at {each['cron']!r} ({each['timezone']})" for each in times) or "at no time"
 
 
 def who_knows(client: "SyncPrefectClient | None", starts_runs: bool = False) -> str:
@@ -358,17 +306,16 @@ def who_knows(client: "SyncPrefectClient | None", starts_runs: bool = False) -> 
 
 @contextmanager
 def reach() -> "Iterator[SyncPrefectClient | None]":
-    """Talk to the server of PREFECT_API_URL or of ``gradmill up``; None where there is neither."""
-    board.wait("telling the server, if there is one")
-    from prefect.settings import PREFECT_API_URL
+    """Talk to the server of PREFECT_API_URL or of ``gradmill up``; None where there is neither.
 
-    from flows.server import api, service
-
-    with service.in_use():
-        if not PREFECT_API_URL.value():
-            if locks.is_held(artifact_paths.up_lock()):
-                raise EnvironmentProblem(*starting())
+    Alerts follow: how long a schedule may go without success depends on its time, and none is due while it is paused.
+    """
+    with on_server(is_needed=False) as is_there:
+        if not is_there:
             yield None
             return
+        from flows.server import alerts, api
+
         with api.client() as client:
             yield client
+            alerts.keep(client)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli import board, pictures
+from flows.cli import display, pictures
 from flows.cli.options import ModelArgument, print_json
 from flows.cli.tables import on_output, print_fact
 from tasks.machine.words import readable
@@ -31,12 +31,12 @@ def show(
     The page is one file that needs no server and no network; its path is told. At a terminal the learning curve is
     shown, as a picture where the terminal takes one (Kitty, iTerm2, WezTerm, Ghostty).
     """
-    board.wait("looking for the page")
+    display.wait("looking for the page")
     from flows.story import model_page
 
     number = reading.resolve(name, version)
     path = model_page.page(name, number)
-    board.end()
+    display.end()
     wants = not no_browser and os.isatty(1) and _has_desktop()
     is_opened = wants and webbrowser.open(path.absolute().as_uri())
     if as_json:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from flows.cli import board
+from flows.cli import display
 from flows.cli.faults import conclude
 from flows.cli.operate import on_server
 from flows.cli.store import CHAMPION, tell_faults
@@ -35,7 +35,7 @@ def status(
             found = server_status.describe(stored)
     except EnvironmentProblem as error:
         found, failure = server_status.describe_store(stored), error
-    board.end()
+    display.end()
     if not as_json:
         _print(found)
     damaged = [fault for fault in stored.faults if fault.kind in ("champion", "version")][:1]  # attention has all

@@ -3,7 +3,6 @@
 import errno
 import io
 import json
-import math
 import os
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
 STDOUT = "standard output"
-ORDERS = {"\x1b", "\r"}  # to a terminal
 
 document_written = False  # by this command
 _closed = False
@@ -37,30 +35,6 @@ class _Courtesy(io.FileIO):
             return super().write(data)
         except OSError:
             return len(data)
-
-
-class _Lines(io.TextIOWrapper):
-    """A stream whose lines a terminal need not break inside a word; what is piped has them as they are.
-
-    What has orders to the terminal in it is Rich's, who has fitted it; a document is for programs.
-    """
-
-    def write(self, text: str, /) -> int:
-        if not document_written and ORDERS.isdisjoint(text) and self.isatty():
-            super().write(_fitted(text, os.get_terminal_size(self.fileno()).columns))
-            return len(text)
-        return super().write(text)
-
-
-def _fitted(text: str, columns: int) -> str:
-    lines = text.split("\n")
-    if not columns or max(map(len, lines)) <= columns // 2:  # a letter may take two
-        return text
-    from flows.cli.tables import wrapped
-
-    commands = "$("  # to copy: whatever else the terminal breaks is put together again by it
-    fitted = ([line] if commands in line else wrapped(line, columns, hanging=True, widest=columns) for line in lines)
-    return "\n".join(each for several in fitted for each in several)
 
 
 def guard() -> None:
@@ -99,7 +73,7 @@ def _text(raw: io.FileIO, before: Any) -> io.TextIOWrapper:
     """
     buffered: Any = io.BufferedWriter(raw)
     unbuffered = raw.fileno() == 2 or getattr(before, "write_through", False)
-    return _Lines(
+    return io.TextIOWrapper(
         buffered,
         encoding=getattr(before, "encoding", None),
         errors="backslashreplace",
@@ -121,20 +95,12 @@ def document_alone() -> Iterator[None]:
 
 def print_json(document: Any) -> None:
     """The one document on stdout; JSON has no word for NaN and infinity, which are null."""
+    from pydantic_core import to_jsonable_python
+
     global document_written
     document_written = True
-    print(json.dumps(_finite(document), indent=2, allow_nan=False), file=_output, flush=True)
-
-
-def _finite(document: Any) -> Any:
-    match document:
-        case dict():
-            return {name: _finite(value) for name, value in document.items()}
-        case list() | tuple():
-            return [_finite(value) for value in document]
-        case float() if not math.isfinite(document):
-            return None
-    return document
+    finite = to_jsonable_python(document, inf_nan_mode="null")
+    print(json.dumps(finite, indent=2, allow_nan=False), file=_output, flush=True)
 
 
 def owes_json(arguments: list[str]) -> bool:

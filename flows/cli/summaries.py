@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli import following
-from flows.cli.tables import print_fact, wrapped
+from flows.cli.tables import print_fact
 from tasks.machine import progress
 from tasks.machine.words import counted, duration, printable, readable
 from tasks.serving import task
@@ -48,9 +48,8 @@ def gates(verdicts: "Sequence[GateVerdict]") -> None:
     console.print()
     console.print(table)
     refused = [each.name for each in verdicts if each.verdict == "refused" and each.name in QUESTIONS]
-    asked = [line for name in refused for line in wrapped(f"{name} asks: {QUESTIONS[name]}", console.width)]
-    if asked:
-        console.print("\n".join(["", *asked]), markup=False)
+    if refused:
+        console.print("\n".join(["", *(f"{name} asks: {QUESTIONS[name]}" for name in refused)]), markup=False)
     console.print()
 
 

@@ -3,16 +3,17 @@
 import functools
 import json
 import sys
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
+from pydantic_core import to_jsonable_python
 from rich.table import Table
 
 from flows import interrupt
-from flows.cli import board
+from flows.cli import display
 from flows.cli.faults import Answer
 from flows.cli.operate import nested, on_server
+from flows.cli.parameters import values
 from flows.cli.tables import add_row, print_table
 from tasks.errors import GradmillError, UsageError
 
@@ -33,23 +34,23 @@ def trigger(
         return _listed(deployment, as_json)
     parameters = nested(param or [])
     with on_server():
-        from flows.server import deployments, followed, status
+        from flows.server import deployments, runs, status
 
         run = deployments.trigger(deployment, parameters)
         document: dict[str, Any] = {
             "deployment": deployment,
             "run": run.name,
             "id": str(run.id),
-            "url": followed.page(run),
+            "url": runs.find_page(run),
         }
         told = f"{deployment}: run {run.name} is on its way\n{document['url'] or ''}".rstrip()
         if not wait:
             return document, told
         print(told, file=sys.stderr)
         interrupt.achieved(f"run {run.name} goes on")
-        board.wait(f"waiting for run {run.name}")
-        run = followed.ended(run.id, functools.partial(_tell_stage, run.name))
-        code, state = followed.exit_code(run), run.state
+        display.wait(f"waiting for run {run.name}")
+        run = runs.wait_for_end(run.id, functools.partial(_tell_stage, run.name))
+        code, state = runs.find_exit_code(run), run.state
     reached = (state and state.name) or ""
     document |= {"run": run.name, "state": reached, "message": status.said(state) or "", "exit_code": code}
     return document, f"{run.name}: {reached.lower()}", _failure(document, code) if code else None
@@ -57,9 +58,8 @@ def trigger(
 
 def _tell_stage(run: str, stage: str) -> None:
     """What the run that is waited for does: at a terminal in the place of what it did before."""
-    if board.shown():
-        board.wait(f"waiting for run {run}: {stage}")
-    else:
+    display.wait(f"waiting for run {run}: {stage}")
+    if not display.is_shown():
         print(f"{run}: {stage}", file=sys.stderr)
 
 
@@ -80,36 +80,18 @@ def _listed(deployment: str, as_json: bool) -> Answer | None:
 
         with api.client() as client:
             found = deployments.named(client, deployment)
-    schema, given = found.parameter_openapi_schema or {}, found.parameters or {}
-    rows = list(_fields(schema, schema.get("properties", {}).get("parameters", {}), given.get("parameters", {})))
+    given, rows = (found.parameters or {}).get("parameters", {}), []
+    form = deployments.find_form(found.entrypoint, given)
+    for each in filter(lambda each: each.is_shown, values(form) if form else ()):
+        part = given.get(each.part) or {} if each.part else given
+        value = part.get(each.name, to_jsonable_python(each.field.default))
+        about = each.field.description or each.field.title or ""
+        rows.append({"name": ".".join(filter(None, (each.part, each.name))), "value": value, "description": about})
     if as_json:
         return {"deployment": deployment, "parameters": rows}, ""
-    board.end()
+    display.end()
     table = Table("--param", "value", "what it is", box=None, pad_edge=False)
     for row in rows:
         add_row(table, f"{row['name']}=", json.dumps(row["value"]), row["description"])
     print_table(table)
     return None
-
-
-def _fields(schema: dict[str, Any], part: dict[str, Any], given: Any, prefix: str = "") -> Iterator[dict[str, Any]]:
-    """The fields of a part of the deployment's form, and of what is in it; ``given`` are its own values."""
-    part = part | _meant(schema, part)
-    for name, field in part.get("properties", {}).items():
-        full, default = f"{prefix}{name}", field.get("default", (part.get("default") or {}).get(name))
-        value = given.get(name, default) if isinstance(given, dict) else default
-        inner = _meant(schema, field)
-        if "properties" in inner:
-            yield from _fields(schema, field, value or {}, f"{full}.")
-        else:
-            about = field.get("description") or field.get("title") or ""
-            yield {"name": full, "value": value, "description": about}
-
-
-def _meant(schema: dict[str, Any], field: dict[str, Any]) -> dict[str, Any]:
-    """What a reference in a schema refers to; of several the first, and no more than what is there without one."""
-    for each in (field, *field.get("allOf", ()), *field.get("oneOf", ()), *field.get("anyOf", ())):
-        if reference := each.get("$ref"):
-            meant: dict[str, Any] = schema.get("definitions", {}).get(reference.rpartition("/")[2], {})
-            return meant
-    return field

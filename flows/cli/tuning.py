@@ -33,7 +33,7 @@ def tune(
     parameters = validated(TuneParameters, {name: document[name] for name in document if name != "tuned"}, "tune")
     check_training(given, parameters)
     narrow_space(parameters.training, parameters.search.space)  # its faults are said now
-    with on_prefect(verbose, quiet, "flows.tune", "optuna", "torch._dynamo"):
+    with on_prefect(verbose, quiet, "flows.tune"):
         from flows.tune import tune as flow
 
         report, failure = outcome(flow, parameters, "searched")

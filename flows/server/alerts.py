@@ -1,29 +1,49 @@
-"""Alerts: the automations that send word to a notification block, and a word to try it.
+"""The automations of a Prefect server: dead runs, retrains on drift, and alerts, which go to a notification block.
 
-GRADMILL_NOTIFY names the block, ``none`` takes the alerts away, and without it they stay where they are: nobody loses
-them by an ``up`` in another shell.
+What they are stands in ``automations.yaml``. Each has a tag with a digest of what we wrote: one that somebody has
+edited since no longer goes with it, and stays. GRADMILL_NOTIFY names the block of the alerts, ``none`` takes them away,
+and without it they stay where they are: nobody loses them by an ``up`` in another shell.
 """
 
 import asyncio
+import hashlib
+import json
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from string import Template
+from typing import Any
 from uuid import UUID
 
+import yaml
 from httpx import HTTPStatusError, TimeoutException
-from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import BlockDocument
 from prefect.events.actions import SendNotification
-from prefect.events.schemas.automations import Automation
+from prefect.events.schemas.automations import Automation, AutomationCore
 from prefect.exceptions import ObjectNotFound
 
-from flows.server import automations, deployments
-from flows.server.automations import NOTIFY, RUNS, automate
+from flows.server import deployments
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine.settings import Settings
+from tasks.store.schedules import Schedules
 
+FILE = Path(__file__).with_name("automations.yaml")
+# One heartbeat may be lost, as while the database is away, and the next be late: prefect.yaml asks for one every 30
+# seconds. More would be over the 90 seconds within which a dead run is to be known as one.
+SILENT_SECONDS = 75
+PREFIX = "gradmill: "  # of their names
+MARK = "as-registered:"  # of a tag
+NOTIFY = f"{PREFIX}notify of "  # begins the name of each alert
+RUNS = f"{NOTIFY}runs that fail or crash"
+GRACE = timedelta(hours=2)  # after the longest pause of a schedule
+HOURS = 26.0  # of GRADMILL_NOTIFY_AFTER, where it was never set
+AFTER = "notify-after:"  # of a tag: how many hours that were, when it was set last
+RETRAINED_BY = {"softmax-regression": "softmax-nightly", "linear-regression": "linear-weekly"}
 NONE = "none"
 TRY_SECONDS = 20.0
 BODY = "This is gradmill notify --test: alerts arrive here."
@@ -32,33 +52,111 @@ MAKE_ONE = (
 )
 
 
+def load(kind: str, within: timedelta | None = None, **words: object) -> AutomationCore:
+    """An automation of ``automations.yaml``, with ``words`` in their places."""
+    text = json.dumps(yaml.safe_load(FILE.read_text(encoding="utf-8"))[kind])
+    as_json = {name: json.dumps(str(each))[1:-1] for name, each in words.items()}
+    document = json.loads(Template(text).substitute(as_json))
+    if within is not None:
+        document["trigger"]["within"] = within.total_seconds()
+    return AutomationCore.model_validate(document)
+
+
+def declared(told: Schedules, deployed: dict[str, UUID]) -> Iterator[AutomationCore]:
+    """All automations but the alerts, for deployments by name."""
+    yield load("crash", timedelta(seconds=SILENT_SECONDS))
+    for name, deployment in RETRAINED_BY.items():
+        if deployment in deployed:
+            yield load("retrain_the_book", NAME=name, DEPLOYMENT_ID=deployed[deployment])
+        else:
+            print(f"no deployment {deployment}: drift of {name}'s input will start no retrain", file=sys.stderr)
+    yield from retrains_on_drift(told, deployed)
+
+
+def retrains_on_drift(told: Schedules, deployed: dict[str, UUID]) -> Iterator[AutomationCore]:
+    """Retrains of own names, as ``gradmill schedule --on-drift`` was told."""
+    for deployment, schedule in told.schedules.items():
+        if schedule.on_drift and deployment in deployed:
+            yield load("retrain_on_drift", NAME=schedule.name, DEPLOYMENT_ID=deployed[deployment])
+
+
+def save(client: SyncPrefectClient, automation: AutomationCore) -> None:
+    """Make an automation, or bring it up to date if nobody has edited it; leave it on or off as it is.
+
+    One that is up to date is not touched: an update makes the server forget what it waits for, such as the next
+    heartbeat of a run that has died with the last ``up``.
+    """
+    marked = automation.model_copy(update={"tags": [*automation.tags, _mark(automation)]})
+    there = client.read_automations_by_name(automation.name)
+    if not there:
+        client.create_automation(marked)
+        print(f"{automation.name}: created", file=sys.stderr)
+    elif _mark(there[0]) != _mark(automation):
+        if _mark(there[0]) in there[0].tags:
+            client.update_automation(there[0].id, marked.model_copy(update={"enabled": there[0].enabled}))
+            print(f"{automation.name}: changed", file=sys.stderr)
+        else:
+            print(f"{automation.name}: stays as set", file=sys.stderr)
+
+
+def delete_on_drift(client: SyncPrefectClient, name: str) -> None:
+    """Delete the automation that retrains an own name on drift, if there is one."""
+    for each in client.read_automations_by_name(load("retrain_on_drift", NAME=name, DEPLOYMENT_ID=UUID(int=0)).name):
+        client.delete_automation(each.id)
+
+
+def _mark(automation: AutomationCore) -> str:
+    """A tag: the digest of what an automation does, on or off."""
+    content = automation.model_dump(mode="json", include={"name", "description", "trigger", "actions"})
+    text = json.dumps(_comparable(content), sort_keys=True)
+    return f"{MARK}{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _comparable(document: Any) -> Any:
+    """``document`` without the ids that each trigger gets anew, and with what was a set in order."""
+    if isinstance(document, dict):
+        return {key: _comparable(value) for key, value in document.items() if key != "id"}
+    if isinstance(document, list):
+        return sorted((_comparable(each) for each in document), key=str)
+    return document
+
+
+# Alerts
+
+
 def keep(client: SyncPrefectClient, strictly: bool = False) -> None:
     """Bring the alerts up to date: sent to what GRADMILL_NOTIFY names, else to where they are sent already.
 
-    A name that no block has, any more or yet, is said: it is no reason not to retrain at night.
+    A name that no block has, any more or yet, is said: it is no reason not to retrain at night. Without
+    GRADMILL_NOTIFY_AFTER the hours without success are those of the alerts that are there.
 
     Raises:
         UsageError: what it names is a block of another kind, or ``strictly`` none while there are others.
     """
-    slug, ours = Settings().notify, existing(client)
-    if slug == NONE:
-        _remove(client, ours)
-        return
-    try:
-        block = _named(client, slug).id if slug else _block(ours)
-    except ObjectNotFound as error:
-        missing, others = f"GRADMILL_NOTIFY={slug}: no such block", _notifying(client)
-        expected = f"one of: {', '.join(others)}; or {NONE}"
-        if others and strictly:
-            raise UsageError(missing, expected, "name one of these") from error
-        print(f"{missing}; {f'expected {expected}' if others else MAKE_ONE}", file=sys.stderr)
-        block = _block(ours)
-    if block is None:
-        return
-    wanted = list(automations.alerts_to(block, deployments.ours(client), ours))
-    _remove(client, [each for each in ours if each.name not in {alert.name for alert in wanted}])
+    slug, there, wanted = Settings().notify, existing(client), list[AutomationCore]()
+    if slug != NONE:
+        block = _find_block(client, slug, strictly) if slug else None
+        if (block := block or _goal(there)) is None:
+            return
+        known = (tag.removeprefix(AFTER) for each in there for tag in each.tags if tag.startswith(AFTER))
+        hours = Settings().notify_after or float(next(known, HOURS))
+        wanted = [load(kind, BLOCK=block) for kind in ("notify_of_runs", "notify_of_drift", "notify_of_disk")]
+        for each in deployments.ours(client):
+            if "retrain" in each.tags and (pause := deployments.longest_pause(each)):
+                within = max(timedelta(hours=hours), pause + GRACE)
+                wanted.append(alert_of_no_success(block, each.name, each.id, hours, within))
+    for automation in there:
+        if automation.name not in {each.name for each in wanted}:
+            client.delete_automation(automation.id)
+            print(f"{automation.name}: removed", file=sys.stderr)
     for alert in wanted:
-        automate(client, alert)
+        save(client, alert)
+
+
+def alert_of_no_success(block: UUID, name: str, deployment: UUID, hours: float, within: timedelta) -> AutomationCore:
+    """The alert of a deployment no run of which has completed ``within`` a time, ``hours`` if its schedule is dense."""
+    words = {"BLOCK": block, "NAME": name, "DEPLOYMENT_ID": deployment, "HOURS": f"{hours:g}"}
+    return load("notify_of_no_success", within, WITHIN=f"{within.total_seconds() / 3600:g}", **words)
 
 
 def existing(client: SyncPrefectClient) -> list[Automation]:
@@ -67,34 +165,35 @@ def existing(client: SyncPrefectClient) -> list[Automation]:
     return sorted(ours, key=lambda each: (each.name != RUNS, each.name))
 
 
-def goal(client: SyncPrefectClient) -> BlockDocument:
-    """The block that alerts go to, with its secrets.
+def where(client: SyncPrefectClient) -> str | None:
+    """Type and name of the block that alerts go to; None without any that is on, or where somebody has removed it."""
+    return _slug(block) if (block := _read_goal(client)) else None
+
+
+def send_test(client: SyncPrefectClient) -> str:
+    """Send a word to where alerts go, which may take its time; return the block's type and name.
 
     Raises:
-        UsageError: there are no alerts that are on.
-    """
-    return _document(client, _block(_on(client)))
-
-
-def try_it(document: BlockDocument) -> str:
-    """Send a word through a block, which may take its time; return the block's type and name.
-
-    Raises:
-        UsageError: it is no notification block.
+        UsageError: there are no alerts that are on, or their block is gone.
         EnvironmentProblem: it was not accepted, or not within ``TRY_SECONDS``.
     """
+    if (document := _read_goal(client)) is None:
+        raise UsageError("no alerts that are on, with a block to send them", "a notification block", MAKE_ONE)
     slug = _slug(document)
-    block = Block._from_block_document(document)
-    if not isinstance(block, NotificationBlock):
-        raise _no_notification(slug)
     try:
-        asyncio.run(asyncio.wait_for(_accepted(block), TRY_SECONDS))
+        asyncio.run(asyncio.wait_for(_send(document.id), TRY_SECONDS))
     except Exception as error:
         found = f"{slug} did not take it: {_reason(error)}"
         raise EnvironmentProblem(
             found, "an answer that says that it is accepted", "correct the block in the UI"
         ) from error
     return slug
+
+
+async def _send(block: UUID) -> None:
+    loaded: Any = await Block.aload_from_ref(block)
+    with loaded.raise_on_failure():
+        await loaded.notify(subject="gradmill: a test", body=BODY)
 
 
 def _reason(error: Exception) -> str:
@@ -107,21 +206,37 @@ def _reason(error: Exception) -> str:
     return re.sub(r"https?://\S+", "its address", told)
 
 
-async def _accepted(block: NotificationBlock) -> None:
-    with block.raise_on_failure():
-        await block.notify(subject="gradmill: a test", body=BODY)
+def _find_block(client: SyncPrefectClient, slug: str, strictly: bool) -> UUID | None:
+    """The block that is named as GRADMILL_NOTIFY has it; None, and said, where there is none."""
+    kind, _, name = slug.partition("/")
+    try:
+        document = client.read_block_document_by_name(name, kind, include_secrets=False)
+    except ObjectNotFound as error:
+        blocks = client.read_block_documents(include_secrets=False)
+        others = sorted(_slug(each) for each in blocks if _notifies(each))
+        missing, expected = f"GRADMILL_NOTIFY={slug}: no such block", f"one of: {', '.join(others)}; or {NONE}"
+        if others and strictly:
+            raise UsageError(missing, expected, "name one of these") from error
+        print(f"{missing}; {f'expected {expected}' if others else MAKE_ONE}", file=sys.stderr)
+        return None
+    if not _notifies(document):
+        found = f"{slug} is a block that notifies nobody"
+        raise UsageError(found, "a notification block, as a Slack webhook", MAKE_ONE)
+    return document.id
 
 
-def where(client: SyncPrefectClient) -> str | None:
-    """Type and name of the block that alerts go to; None without any that is on."""
-    block = _block(_on(client))
-    with suppress(ObjectNotFound):  # somebody has removed it: nothing would arrive
-        return _slug(client.read_block_document(block, include_secrets=False)) if block else None
+def _goal(alerts: list[Automation]) -> UUID | None:
+    """Where the first of them is sent."""
+    actions = (action for each in alerts for action in each.actions if isinstance(action, SendNotification))
+    return next((action.block_document_id for action in actions), None)
+
+
+def _read_goal(client: SyncPrefectClient) -> BlockDocument | None:
+    """The block that the alerts go to that are on."""
+    block = _goal([each for each in existing(client) if each.enabled])
+    with suppress(ObjectNotFound):
+        return client.read_block_document(block, include_secrets=False) if block else None
     return None
-
-
-def _on(client: SyncPrefectClient) -> list[Automation]:
-    return [each for each in existing(client) if each.enabled]
 
 
 def _slug(block: BlockDocument) -> str:
@@ -129,43 +244,5 @@ def _slug(block: BlockDocument) -> str:
     return f"{block.block_type.slug if block.block_type else 'block'}/{block.name}"
 
 
-def _named(client: SyncPrefectClient, slug: str) -> BlockDocument:
-    kind, _, name = slug.partition("/")
-    document = client.read_block_document_by_name(name, kind, include_secrets=False)
-    if not _notifies(document):
-        raise _no_notification(slug)
-    return document
-
-
-def _notifying(client: SyncPrefectClient) -> list[str]:
-    """The blocks that alerts could go to."""
-    return sorted(_slug(each) for each in client.read_block_documents(include_secrets=False) if _notifies(each))
-
-
 def _notifies(document: BlockDocument) -> bool:
     return document.block_schema is not None and "notify" in document.block_schema.capabilities
-
-
-def _no_notification(slug: str) -> UsageError:
-    return UsageError(f"{slug} is a block that notifies nobody", "a notification block, as a Slack webhook", MAKE_ONE)
-
-
-def _document(client: SyncPrefectClient, block: UUID | None) -> BlockDocument:
-    if block is None:
-        raise UsageError("there are no alerts that are on", "a notification block", MAKE_ONE)
-    try:
-        return client.read_block_document(block)
-    except ObjectNotFound as error:
-        raise UsageError("the block that alerts go to is gone", "a notification block", MAKE_ONE) from error
-
-
-def _block(alerts: list[Automation]) -> UUID | None:
-    """Where the first of them is sent."""
-    actions = (action for each in alerts for action in each.actions if isinstance(action, SendNotification))
-    return next((action.block_document_id for action in actions), None)
-
-
-def _remove(client: SyncPrefectClient, alerts: list[Automation]) -> None:
-    for each in alerts:
-        client.delete_automation(each.id)
-        print(f"{each.name}: removed", file=sys.stderr)

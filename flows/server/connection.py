@@ -4,112 +4,156 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any
 
-from pydantic_core import to_jsonable_python
-
-from flows.server import service, temporary
-from flows.server.temporary import TemporaryServer
+from flows.server import environment, prefect_server, service, supervisor
 from tasks.errors import EnvironmentProblem, GradmillError, without_credentials
-from tasks.store import artifact_paths
+from tasks.store import artifact_paths, locks
 
 DRAIN_SECONDS = 5.0
 TELLING_SECONDS = 5.0
+SAID_AFTER_SECONDS = 3.0
 TO_HAVE_ONE = "run gradmill up, or set PREFECT_API_URL"
 ONLY_LISTENERS = "only automations and services that wait for events miss it"
-FlowCall = TypeVar("FlowCall", bound=Callable[[Any], Any])
+TEMPORARY = prefect_server.ENVIRONMENT | {
+    "PREFECT__SERVER_EPHEMERAL": "1",  # without the UI and most services
+    # Runs of ours use no blocks; to see which there are, every collection that is installed would be imported.
+    "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
+    "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
+}
 
 _is_temporary = ContextVar("_is_temporary", default=False)
-_begun: ContextVar[TemporaryServer | None] = ContextVar("_begun", default=None)
 
 
-@contextmanager
-def ahead() -> Iterator[None]:
-    """Let a temporary server start beside the imports of the block, if ``prefect_api`` in it will want one.
+class TemporaryServer:
+    """A Prefect server for one run, for those who have none: ``wait`` until it answers, ``stop`` or ``leave`` it.
 
-    Whether it will is only guessed, since Prefect's own settings take as long to import as half a server.
+    It asks for ``credential``, if given. Prefect starts such a server by itself, but it outlives a run that is killed.
+    This one ends with the run. Nothing of Prefect's is imported, so that it starts beside that import.
+
+    Raises:
+        EnvironmentProblem: another run's server has been starting for too long.
     """
-    with ExitStack() as entered:
-        with suppress(OSError, RuntimeError, EnvironmentProblem):  # prefect_api meets it again, and says so
-            if _no_api_is_named():
-                server = TemporaryServer(service.new_credential(), within=-1)
-                entered.callback(server.leave)
-                entered.callback(_begun.reset, _begun.set(server))
-        yield
 
+    def __init__(self, credential: str | None = None) -> None:
+        self.credential, self.has_answered = credential, False
+        home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+        home.mkdir(parents=True, exist_ok=True)
+        # Servers share the database below PREFECT_HOME, and two that migrate a fresh one at once break each other. By
+        # default so long that the other one has started or is ended.
+        self._starting = ExitStack()
+        lock, said = home / "gradmill-server-start.lock", "waiting for another run's Prefect server to start"
+        within = SAID_AFTER_SECONDS + prefect_server.START_SECONDS + supervisor.STOP_SECONDS
+        try:
+            self._starting.enter_context(locks.locked(lock, said, SAID_AFTER_SECONDS, within))
+        except TimeoutError as error:
+            holder = locks.holder(lock)
+            raise EnvironmentProblem(
+                f"another run has been starting a Prefect server for over {prefect_server.START_SECONDS:.0f} s"
+                + (f": {holder}" if holder else ""),
+                f"that it lets go of {lock}",
+                "end that run, or set PREFECT_API_URL to a running server",
+            ) from error
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the server runs)
+        with prefect_server.listening(0) as listener:
+            self._process = prefect_server.start(listener, credential, TEMPORARY | dict(os.environ), self._log)
+            self.api_url = f"{prefect_server.address(listener)}/api"
+        self._deadline = time.monotonic() + prefect_server.START_SECONDS
 
-def _no_api_is_named() -> bool:
-    if os.environ.get("PREFECT_API_URL") or artifact_paths.service().exists():
-        return False
-    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or temporary.prefect_home() / "profiles.toml")
-    return not profiles.is_file() or "PREFECT_API_URL" not in profiles.read_text(errors="replace")
+    def wait(self) -> str:
+        """Block until the server answers; return the address of its API.
+
+        Raises:
+            EnvironmentProblem: it ended, or did not answer in time.
+        """
+        with self._starting:
+            has_ended = lambda: self._process.poll() is not None  # noqa: E731
+            if prefect_server.wait_for_answer(self.api_url, has_ended, self._deadline):
+                self.has_answered = True
+                return self.api_url
+            self._log.seek(0)
+            lines = self._log.read().decode(errors="replace").strip().splitlines()
+            self.stop()
+        raise EnvironmentProblem(
+            f"Prefect's temporary server did not start: {lines[-1] if lines else 'it said nothing'}",
+            f"an answer within {prefect_server.START_SECONDS:.0f} s",
+            "see that PREFECT_HOME is writable, or set PREFECT_API_URL to a running server",
+        )
+
+    def stop(self) -> None:
+        """Let go of it and wait for its end."""
+        supervisor.stop(self._process)
+        self._log.close()
+        self._starting.close()
+
+    def leave(self) -> None:
+        """Let go of it; wait for its end only where it may be migrating a database, as the next one would, too."""
+        if self.has_answered and self._process.stdin is not None:
+            self._process.stdin.close()
+        elif not self._log.closed:
+            self.stop()
 
 
 @contextmanager
-def prefect_api(*preload: str) -> Iterator[None]:
-    """Make an API available; modules of ``preload`` are imported in their order while a temporary server starts.
+def prefect_api(*meanwhile: str) -> Iterator[None]:
+    """Make an API available; modules of ``meanwhile`` are imported while a temporary server starts.
 
     It is the user's where one is configured, else that of ``gradmill up`` on these artifacts, else a temporary one.
 
     Raises:
         EnvironmentProblem: the API does not answer, or the temporary server does not start.
+        UsageError: a setting of Prefect's cannot be used.
     """
-    from prefect.settings import PREFECT_API_URL
+    is_named = os.environ.get("PREFECT_API_URL") or artifact_paths.service().exists()
+    with ExitStack() as entered:
+        server = None if is_named else TemporaryServer(service.new_credential())  # beside Prefect's own import
+        if server:
+            entered.callback(server.leave)
+        environment.require_prefect()
+        from prefect.settings import PREFECT_API_URL
 
-    with service.in_use() as found, ExitStack() as entered:
+        found = entered.enter_context(service.in_use())
         if PREFECT_API_URL.value():
+            if server:  # for nothing: a profile names another
+                server.leave()
             from flows.server.api import explained
 
-            if begun := _begun.get():  # of no use, after all
-                begun.leave()
             try:
                 _require_answer()
             except EnvironmentProblem as error:
                 if found is None:
                     raise
-                raise EnvironmentProblem(
-                    error.found, "an answer of gradmill up's server", service.WHAT_TO_DO
-                ) from error
+                problem = (error.found, "an answer of gradmill up's server", service.WHAT_TO_DO)
+                raise EnvironmentProblem(*problem) from error
             entered.enter_context(explained())
         else:
-            entered.enter_context(_temporary_api(*preload))
-        try:
-            yield
-        finally:
-            send_what_is_queued()
+            server = server or TemporaryServer(service.new_credential())
+            entered.callback(server.leave)
+            entered.enter_context(_temporary(server, meanwhile))
+        entered.callback(send_what_is_queued)
+        yield
 
 
 @contextmanager
-def _temporary_api(*preload: str) -> Iterator[None]:
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_HOME
+def _temporary(server: TemporaryServer, meanwhile: tuple[str, ...]) -> Iterator[None]:
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
-    from flows.cli import display
-
-    if display.is_in_lines():
-        print(f"events     reach nobody from a run's own temporary Prefect server: {TO_HAVE_ONE}", file=sys.stderr)
-    server = _begun.get() or TemporaryServer(service.new_credential(), home=PREFECT_HOME.value())
     # Joining the heartbeat's thread costs a second at the end, and nobody watches this server for heartbeats.
-    unwatched = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
-    try:
-        with service.reached(server.api_url, server.credential, unwatched):  # a tenth of a second, before the wait
-            for module in preload:
-                if not server.is_up():
-                    importlib.import_module(module)
-            server.wait()
-            mark = _is_temporary.set(True)
-            try:
-                yield
-            finally:
-                _is_temporary.reset(mark)
-    finally:
-        if server.has_answered:
-            server.leave()
-        else:
-            server.stop()  # it may be migrating a database that the next command's server would migrate, too
+    with service.reached(server.api_url, server.credential, {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        for module in meanwhile:
+            importlib.import_module(module)
+        server.wait()
+        mark = _is_temporary.set(True)
+        try:
+            yield
+        finally:
+            _is_temporary.reset(mark)
 
 
 def is_temporary() -> bool:
@@ -123,10 +167,10 @@ def announce(event: str, name: str, payload: dict[str, Any]) -> None:
     Its page there is written anew. An event may get lost: the pointer is the truth, so nothing that goes wrong here is
     a fault of the command.
     """
-    from flows.cli import display
-
     try:
-        with display.compact(verbose=False, stages=False), service.in_use():
+        environment.hush_prefect()
+        environment.require_prefect()
+        with service.in_use():
             from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, temporary_settings
 
             from tasks.stage import live
@@ -146,15 +190,6 @@ def announce(event: str, name: str, payload: dict[str, Any]) -> None:
         print(
             f"note: the change is made, but its event {event} was not sent ({why}): {ONLY_LISTENERS}", file=sys.stderr
         )
-
-
-def encoding(flow: FlowCall) -> FlowCall:
-    """The flow, its parameters told to the API as pydantic encodes them.
-
-    So does Prefect, but through FastAPI, whose import takes 0.15 s and which nothing else in a run needs.
-    """
-    vars(flow)["serialize_parameters"] = to_jsonable_python
-    return flow
 
 
 def send_what_is_queued() -> None:

@@ -98,10 +98,8 @@ class DeploymentSpec(NamedTuple):
         Args:
             parameters: of the flow: ``{"parameters": {…}}``.
         """
-        form = FORMS[self.code["entrypoint"]]
-        if issubclass(form, Learned):
-            form = narrow_form(form, parameters.get("parameters", {}))
-        return self.code | {"parameter_openapi_schema": describe_form(form)}
+        form = find_form(self.code["entrypoint"], parameters.get("parameters", {}))
+        return self.code | {"parameter_openapi_schema": describe_form(form or BaseModel)}
 
     def for_schedule(self, schedule: Schedule) -> "DeploymentSpec":
         """The deployment of an own name, made after this one, which is of the same flow."""
@@ -114,6 +112,12 @@ class DeploymentSpec(NamedTuple):
         when = CronSchedule(cron=schedule.cron, timezone=schedule.timezone) if schedule.cron else None
         timing = [DeploymentScheduleCreate(slug=SLUG, schedule=when, active=schedule.active)] if when else []
         return self._replace(name=schedule.deployment, settings=self.settings | settings, schedules=timing)
+
+
+def find_form(entrypoint: str | None, given: dict[str, Any]) -> type[BaseModel] | None:
+    """What the flow of a deployment takes, narrowed to the model and data that are ``given``; None of others' flows."""
+    form = FORMS.get(entrypoint)
+    return narrow_form(form, given) if form and issubclass(form, Learned) else form
 
 
 def describe_form(form: type[BaseModel]) -> dict[str, Any]:

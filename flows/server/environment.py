@@ -2,7 +2,6 @@
 
 import io
 import os
-import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -11,23 +10,19 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from tasks.errors import EnvironmentProblem, UsageError
+from tasks.errors import EnvironmentProblem, UsageError, without_credentials
 from tasks.machine.settings import Settings
 from tasks.store import artifact_paths
 
-CERTIFICATES = "SSL_CERT_FILE"
 SERIALIZER = "PREFECT_RESULTS_DEFAULT_SERIALIZER"
 TIMEOUT = "PREFECT_API_REQUEST_TIMEOUT"
 MOST_SECONDS = 1e9
+NETWORK = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir"}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NUMPYS: dict[str, tuple[Callable[[str], object], str]] = {  # which numpy makes numbers of when it is imported
     "NUMPY_MADVISE_HUGEPAGE": (int, "0 or 1"),
     "SOURCE_DATE_EPOCH": (lambda text: time.gmtime(int(text)), "seconds since 1970, a whole number"),
 }
-PROXY = (
-    "http://host:port or https://host:port; socks5://host:port where httpx[socks] is installed",
-    "correct it, pip install 'httpx[socks]' for socks5://, or unset it",
-)
 
 
 def require() -> None:
@@ -49,41 +44,20 @@ def require() -> None:
         except (ValueError, OverflowError, OSError) as error:
             raise _unusable(variable, expected) from error
     _require_artifacts()
-    _require_certificates()
     settle_prefect()
 
 
 def _require_artifacts() -> None:
-    variable = "GRADMILL_ARTIFACTS"
-    home = Path(*Settings().artifacts.parts[:1])
     try:
-        if str(home).startswith("~") and not home.expanduser().is_dir():
-            raise RuntimeError("that user's home folder is not there")
         path = str(artifact_paths.root())
+        path.encode()
     except RuntimeError as error:
-        raise _unusable(variable, f"a folder; there is no home folder {home}") from error
+        raise _unusable("GRADMILL_ARTIFACTS", "a folder; there is no such home folder") from error
     except FileNotFoundError as error:
         raise EnvironmentProblem("the working folder is gone", "a folder that is there", "cd to another") from error
-    try:
-        path.encode()
     except UnicodeEncodeError as error:  # every document there names paths, and JSON is UTF-8
-        shown = os.fsencode(path).decode(errors="replace")
-        raise UsageError(
-            f"the artifacts folder {shown} is not UTF-8",
-            "a path in UTF-8",
-            "choose another with --artifacts, or rename it",
-        ) from error
-
-
-def _require_certificates() -> None:
-    """What httpx would trip over at its first connection, without saying over which file."""
-    file = os.environ.get(CERTIFICATES)
-    if not file:
-        return
-    try:
-        ssl.create_default_context(cafile=file)
-    except OSError as error:  # SSLError is one
-        raise _unusable(CERTIFICATES, "a readable file of certificates (PEM)") from error
+        found = f"the artifacts folder {os.fsencode(path).decode(errors='replace')} is not UTF-8"
+        raise UsageError(found, "a path in UTF-8", "choose another with --artifacts, or rename it") from error
 
 
 def settle_prefect() -> None:
@@ -103,8 +77,13 @@ def settle_prefect() -> None:
             place.mkdir(parents=True, exist_ok=True)  # Prefect would make artifacts/ too, for this user alone
 
 
+def hush_prefect() -> None:
+    """Keep Prefect's own log from the terminal; it reads its settings when it is imported."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
 def require_prefect() -> None:
-    """Prefect's settings can be read (it would print each that cannot be, at length, at every import), and the proxies.
+    """Prefect's settings can be read (it would print each that cannot be, at every import), and httpx can be used.
 
     Raises:
         UsageError: a variable (or a profile) has a value that cannot be used; the message names it.
@@ -124,44 +103,23 @@ def require_prefect() -> None:
         raise _unusable(name, first["msg"].removeprefix("Input should be ")) from error
     if not 0 < settings.api.request_timeout < MOST_SECONDS:  # no timer takes it
         raise _unusable(TIMEOUT, "a number of seconds above 0")
-    if (serializer := settings.results.default_serializer) != "pickle":
-        _require_serializer(serializer)
-    _require_proxies()
-    sys.stderr.write(told.getvalue())
+    if (serializer := settings.results.default_serializer) != "pickle":  # looked up when the first flow is imported
+        from prefect.serializers import Serializer
 
-
-def _require_serializer(name: str) -> None:
-    """Prefect looks it up when the first flow is imported."""
-    from prefect.serializers import Serializer
-
-    try:
-        Serializer(type=name)
-    except ValidationError as error:
-        raise _unusable(SERIALIZER, "pickle, json or another serializer of Prefect's") from error
-
-
-def _require_proxies() -> None:
-    """Every client of httpx, Prefect's own too, opens all proxies of the environment, also those that it never uses."""
-    from urllib.request import getproxies
-
+        try:
+            Serializer(type=serializer)
+        except ValidationError as error:
+            raise _unusable(SERIALIZER, "pickle, json or another serializer of Prefect's") from error
     import httpx
 
-    faults = (ValueError, ImportError, httpx.InvalidURL)
     try:
-        httpx.Client(verify=False).close()  # noqa: S501  (connects to nothing)
-        return
-    except faults as error:
-        fault = error
-    given = getproxies()
-    for scheme in [each for each in ("http", "https", "all") if each in given]:
-        proxy = given[scheme] if "://" in given[scheme] else f"http://{given[scheme]}"
-        try:
-            httpx.Client(verify=False, trust_env=False, proxy=proxy).close()  # noqa: S501
-        except faults as error:
-            variable = f"{scheme}_proxy"
-            raise _unusable(variable if variable in os.environ else variable.upper(), *PROXY) from error
-    variable = "no_proxy" if "no_proxy" in os.environ else "NO_PROXY"
-    raise _unusable(variable, "names and addresses of hosts, by commas") from fault
+        httpx.Client().close()  # opens every proxy of the environment, and reads the certificates
+    except (ValueError, ImportError, OSError, httpx.InvalidURL) as error:
+        given = [f"{name}={os.environ[name]}" for name in os.environ if name.lower() in NETWORK]
+        found = f"the network's settings cannot be used: {type(error).__name__}: {error} ({', '.join(given)})"
+        expected = "proxies as http://host:port, hosts in NO_PROXY by commas, a file of certificates (PEM)"
+        raise UsageError(without_credentials(found), expected, "correct the one that is wrong, or unset it") from error
+    sys.stderr.write(told.getvalue())
 
 
 def spare_this_host() -> None:

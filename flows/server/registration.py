@@ -17,7 +17,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 import flows
-from flows.server import alerts, api, automations, deployments
+from flows.server import alerts, api, deployments
 from flows.server.deployments import SLUG, DeploymentSpec
 from tasks.errors import UsageError
 from tasks.machine.words import nearest
@@ -105,8 +105,8 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
                 f"schedule {told.schedules[name].name} --cron" if name in told.schedules else f"register --reset {name}"
             )
             print(f"{name}: not on this server, gradmill {again} makes it", file=sys.stderr)
-        for automation in automations.wanted(told, {name: each.id for name, each in there.items()}):
-            automations.automate(client, automation)
+        for automation in alerts.declared(told, {name: each.id for name, each in there.items()}):
+            alerts.save(client, automation)
         server = _note_registered(client)
         left = [tell(client, each, server) for name, each in told.schedules.items() if name in there]
         alerts.keep(client, strictly)
@@ -124,7 +124,7 @@ def find(client: SyncPrefectClient, spec: DeploymentSpec) -> DeploymentResponse 
 def delete(client: SyncPrefectClient, name: str, flow: str) -> None:
     """Delete a deployment that no schedule needs any more, and what else starts it; what its runs have done stays."""
     if flow == "retrain":
-        automations.delete_on_drift(client, name.removeprefix("retrain-"))
+        alerts.delete_on_drift(client, name.removeprefix("retrain-"))
     with suppress(ObjectNotFound):
         client.delete_deployment(client.read_deployment_by_name(f"{flow}/{name}").id)
 
@@ -158,9 +158,9 @@ def tell(client: SyncPrefectClient, schedule: Schedule, server: str) -> Schedule
     else:
         there = deployment
     if "on_drift" in schedule.pending or deployment is None:
-        automations.delete_on_drift(client, schedule.name if schedule.flow == "retrain" else "")
-        for automation in automations.of_schedules(told, {schedule.deployment: there.id}):
-            automations.automate(client, automation)
+        alerts.delete_on_drift(client, schedule.name if schedule.flow == "retrain" else "")
+        for automation in alerts.retrains_on_drift(told, {schedule.deployment: there.id}):
+            alerts.save(client, automation)
     if not schedule.pending and schedule.server not in ("", server):  # another server has the last word
         return schedule
     return read_back(schedule, there).model_copy(update={"sent": sent, "server": server, "pending": ()})

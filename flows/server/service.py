@@ -166,8 +166,5 @@ def reached(api_url: str, key: str | None, more: dict[Any, Any] | None = None) -
 
     known = {settings.PREFECT_API_URL: api_url, settings.PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: True}
     known[settings.PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED] = False  # we do so ourselves (api.py), and once
-    if urlsplit(api_url).hostname in LOOPBACK:  # to compress what goes through memory takes both ends' time
-        plain = {"Accept-Encoding": "identity"}
-        known[settings.PREFECT_CLIENT_CUSTOM_HEADERS] = settings.PREFECT_CLIENT_CUSTOM_HEADERS.value() | plain
     with settings.temporary_settings(known | ({settings.PREFECT_API_AUTH_STRING: key} if key else {}) | (more or {})):
         yield

@@ -14,8 +14,8 @@ from prefect.events.actions import RunDeployment
 from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel
 
-from flows.server import alerts, api, artifacts, automations, deployments, registration, service
-from flows.server.automations import SILENT_SECONDS
+from flows.server import alerts, api, artifacts, deployments, registration, service
+from flows.server.alerts import SILENT_SECONDS
 from flows.server.registration import POOL
 from tasks.errors import without_credentials
 from tasks.store import artifact_paths, disk
@@ -212,7 +212,7 @@ def _needs_a_person(found: Status) -> Iterator[str]:
 
 def _started_by_automations(client: SyncPrefectClient) -> set[UUID | None]:
     """The deployments that automations of ours start which are on."""
-    ours = (each for each in client.read_automations() if each.enabled and each.name.startswith(automations.PREFIX))
+    ours = (each for each in client.read_automations() if each.enabled and each.name.startswith(alerts.PREFIX))
     return {action.deployment_id for each in ours for action in each.actions if isinstance(action, RunDeployment)}
 
 

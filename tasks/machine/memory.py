@@ -1,9 +1,13 @@
-"""How much memory this process may take."""
+"""How much memory this process may take, what its threads share of it, and what garbage collection looks at."""
 
+import ctypes
+import gc
 import os
 import resource
+from contextlib import suppress
 from pathlib import Path
 
+ARENA_MAX = -8  # of glibc's malloc.h
 CONTROL_GROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -18,3 +22,15 @@ def limit() -> int:
     texts = [file.read_text().strip() for file in CONTROL_GROUP if file.is_file()]
     limits = [*([allowed] if allowed != resource.RLIM_INFINITY else []), *map(int, filter(str.isdigit, texts))]
     return min([machine(), *limits])
+
+
+def keep_imports() -> None:
+    """Settle a process that has imported what it needs: a full collection takes 0.3 s to see that imports stay.
+
+    All threads that are yet to begin allocate from one arena: what one frees the next one has at hand. Else glibc gives
+    each an arena of its own, of fresh pages, which a virtual machine is slow to clear. Elsewhere than on glibc nothing
+    happens.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).mallopt(ARENA_MAX, 1)
+    gc.freeze()

@@ -11,24 +11,12 @@ Result = TypeVar("Result")
 
 
 def each(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """What ``work`` makes of each item, in their order; this thread works along, and no item waits for a future."""
-    done: dict[int, Result] = {}
-    numbers = iter(range(len(items)))
-
-    def some() -> None:
-        for number in numbers:  # shared: of iterators of C each number goes to one thread
-            done[number] = work(items[number])
-
-    others = min(cores.available(), len(items)) - 1
-    if others < 1:
-        some()
-    else:
-        with ThreadPoolExecutor(others) as pool:
-            started = [pool.submit(some) for _ in range(others)]
-            some()
-            for each in started:
-                each.result()
-    return [done[number] for number in range(len(items))]
+    """What ``work`` makes of each item, in their order."""
+    count = min(cores.available(), len(items))
+    if count < 2:
+        return list(map(work, items))
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(work, items))
 
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:

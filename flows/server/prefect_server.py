@@ -1,9 +1,10 @@
-"""A Prefect server of ours: ``python -m flows.server.guarded DESCRIPTOR``, whose socket listens already.
+"""A Prefect server of ours: ``python -m flows.server.prefect_server HOST:PORT``, or the number of a listening socket.
 
 Imports little: commands start a server before they import anything that takes long.
 """
 
 import gc
+import os
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from flows.server import tethered
+from flows.server import supervisor
 from tasks.errors import UsageError
 
 START_SECONDS = 180.0  # a first start migrates the database: over a minute on a slow disk
@@ -36,8 +37,8 @@ def start(
     """A server that ends with this process, on a socket that listens already; it asks for ``key``, if given."""
     own = {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": address(listener)}
     secret = {"PREFECT_SERVER_API_AUTH_STRING": key} if key else {}
-    command = [sys.executable, "-m", "flows.server.guarded", str(listener.fileno())]
-    return tethered.start(command, own | dict(environment) | secret, log, cwd, [listener.fileno()])
+    command = [sys.executable, "-m", "flows.server.prefect_server", str(listener.fileno())]
+    return supervisor.start(command, own | dict(environment) | secret, log, cwd, [listener.fileno()])
 
 
 def listening(port: int) -> socket.socket:
@@ -61,7 +62,7 @@ def address(listener: socket.socket) -> str:
     return "http://{}:{}".format(*listener.getsockname())
 
 
-def answers(api_url: str, ended: Callable[[], bool], until: float) -> bool:
+def wait_for_answer(api_url: str, ended: Callable[[], bool], until: float) -> bool:
     """Whether a server that is starting answers before it has ended, and before the monotonic clock says ``until``."""
     import httpx
 
@@ -73,21 +74,24 @@ def answers(api_url: str, ended: Callable[[], bool], until: float) -> bool:
     return False
 
 
-def main(descriptor: int) -> None:
+def main(where: str) -> None:
     """Serve API, UI and background services until SIGTERM."""
+    host, _, port = where.rpartition(":")
+    listener = socket.create_server((host, int(port))) if host else socket.socket(fileno=int(port))
+    os.environ |= ENVIRONMENT | os.environ
     gc.disable()  # a sixth of the start went by in looks for garbage among what has just been imported
     import uvicorn
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
-    from flows.server.guard import Guard
+    from flows.server.guard import guard
 
     gc.freeze()
     gc.enable()
     gc.set_threshold(50_000)  # new objects, as in commands: the looks took a tenth of each request
     settings = get_current_settings().server
     config = uvicorn.Config(
-        Guard(create_app(final=True), settings.api.cors_allowed_origins.split(",")),
+        guard(create_app(final=True), settings.api.cors_allowed_origins.split(",")),
         log_level=settings.logging_level.lower(),
         lifespan="on",
         timeout_keep_alive=settings.api.keepalive_timeout,
@@ -95,10 +99,10 @@ def main(descriptor: int) -> None:
         ws_ping_timeout=settings.api.websocket_ping_timeout,
     )
     server = uvicorn.Server(config)
-    server.run([socket.socket(fileno=descriptor)])
+    server.run([listener])
     if not server.started:
         sys.exit(1)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(sys.argv[1])

@@ -21,13 +21,13 @@ ASK_SECONDS = 2.0
 ERROR = re.compile(r"\b(\w+): ")
 
 
-def page(run: FlowRun) -> str | None:
+def find_page(run: FlowRun) -> str | None:
     """The address of its page in Prefect's UI."""
     address = url_for("flow-run", obj_id=run.id)
     return address and without_credentials(address)
 
 
-def ended(run: UUID, begun: Callable[[str], None]) -> FlowRun:
+def wait_for_end(run: UUID, begun: Callable[[str], None]) -> FlowRun:
     """The run once it has ended; calls ``begun`` with each stage, and says once where no worker takes it.
 
     Raises:
@@ -57,7 +57,7 @@ def _stages(client: SyncPrefectClient, run: UUID) -> list[str]:
     return [each.name for each in found if each.start_time and " " not in each.name]
 
 
-def exit_code(run: FlowRun) -> int:
+def find_exit_code(run: FlowRun) -> int:
     """By the error that its state names: what the same run as a command would have exited with."""
     state = run.state
     if state is None or state.is_completed():

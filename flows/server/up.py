@@ -3,33 +3,35 @@
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
 from typing import IO, NamedTuple
 from uuid import UUID
 
 from prefect import settings
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Crashed
 
-from flows.server import ending, guarded, service, tethered
-from flows.server.deployments import give_up_what_never_began
+from flows.server import api, deployments, prefect_server, service, supervisor
 from flows.server.registration import POOL, home, register, worker
-from tasks.errors import EnvironmentProblem, UsageError
+from tasks.errors import EnvironmentProblem, UsageError, without_credentials
 from tasks.store import artifact_paths, locks
 
-SERVER_ENVIRONMENT = guarded.ENVIRONMENT | {
+SERVER_ENVIRONMENT = prefect_server.ENVIRONMENT | {
     "PREFECT_SERVER_UI_API_URL": "/api",  # whatever the port
     "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 24 * 3600),  # seconds
 }
-WORKER = "worker"
 Rewrite = Callable[[Iterable[UUID]], None]  # the pages of runs that have died
 LASTING_SECONDS = 20.0  # a child that ends sooner is not started again
+ANSWER_SECONDS = 5.0  # that a server may take to answer while everything ends, which has ten in all
+REASON = "gradmill up was ended; Retry goes on where the run was"
 
 
 class Operation(NamedTuple):
@@ -52,51 +54,39 @@ def operation(port: int, auth: bool, rewrite: Rewrite) -> Iterator[Operation]:
         UsageError: the port is taken, another ``up`` has these artifacts, or ``auth`` is false and a credential is set.
         EnvironmentProblem: the server does not start, or a deployment is not accepted.
     """
-    with _alone():
-        joined = settings.PREFECT_API_URL.value()
-        if joined:
-            with _up(service.at(joined, joined=True), settings.PREFECT_API_AUTH_STRING.value(), rewrite) as running:
-                yield running
-            return
-        given = settings.PREFECT_SERVER_API_AUTH_STRING.value()
-        if given and not auth:
-            raise UsageError("--no-auth, and PREFECT_SERVER_API_AUTH_STRING is set", "one of them", "leave one out")
-        with guarded.listening(port) as listener:
-            made, new = service.credential() if auth and not given else (None, False)
-            here = service.at(f"http://127.0.0.1:{port}/api", own_credential=made is not None)
-            with _up(here, given or made, rewrite, new, listener) as running:
-                yield running
-
-
-@contextmanager
-def _up(
-    here: service.Service, key: str | None, rewrite: Rewrite, new: bool = False, listener: socket.socket | None = None
-) -> Iterator[Operation]:
-    children: list[Child] = []
-    with service.reached(here.api_url, key):
+    made, new, listener = None, False, None
+    with ExitStack() as entered:
+        entered.enter_context(_alone())
+        if joined := settings.PREFECT_API_URL.value():
+            here, key = service.at(joined, joined=True), settings.PREFECT_API_AUTH_STRING.value()
+        else:
+            key = settings.PREFECT_SERVER_API_AUTH_STRING.value()
+            if key and not auth:
+                raise UsageError("--no-auth, and PREFECT_SERVER_API_AUTH_STRING is set", "one of them", "leave one out")
+            listener = entered.enter_context(prefect_server.listening(port))
+            made, new = service.credential() if auth and not key else (None, False)
+            here, key = service.at(f"http://127.0.0.1:{port}/api", own_credential=made is not None), key or made
+        entered.enter_context(service.reached(here.api_url, key))
+        children: list[Child] = []
         try:
             if listener is not None:
-                server = Child("server", lambda log: guarded.start(listener, key, _environment(), log, home()))
+                server = Child("server", lambda log: prefect_server.start(listener, key, _environment(), log, home()))
                 children.append(server)
-                if not guarded.answers(here.api_url, server.ended, time.monotonic() + guarded.START_SECONDS):
+                until = time.monotonic() + prefect_server.START_SECONDS
+                if not prefect_server.wait_for_answer(here.api_url, server.has_ended, until):
                     found = f"no Prefect server answers at {here.api_url}"
                     raise EnvironmentProblem(found, "an answer to /health", f"see {server.log}")
             register()
             if listener is not None:
-                give_up_what_never_began(POOL)
-            children.append(Child(WORKER, _worker))
+                deployments.give_up_what_never_began(POOL)
+            children.append(Child("worker", _start_worker))
             here.write(artifact_paths.service())  # so that the commands on these artifacts find it
-            yield Operation(here, key if here.own_credential else None, new, children)
+            yield Operation(here, made, new, children)
         finally:
             artifact_paths.service().unlink(missing_ok=True)
-            _end(children, rewrite)
-
-
-def _end(children: "list[Child]", rewrite: Rewrite) -> None:
-    """The worker first, while its runs can still be marked."""
-    for child in reversed(children):
-        with ending.told(rewrite) if child.name == WORKER else nullcontext():
-            child.stop()
+            for child in reversed(children):  # the worker first, while its runs can still be marked
+                with crash_runs_on_end(rewrite) if child.name == "worker" else nullcontext():
+                    supervisor.stop(child.process)
 
 
 @contextmanager
@@ -144,11 +134,11 @@ class Child:
 
     def _begin(self) -> None:
         with self.log.open("ab") as log:
-            self._process, self._started = self._start(log), time.monotonic()
+            self.process, self._started = self._start(log), time.monotonic()
 
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether the process has ended by itself."""
-        return self._process.poll() is not None
+        return self.process.poll() is not None
 
     def watch(self) -> None:
         """Start another process if this one has ended.
@@ -156,24 +146,20 @@ class Child:
         Raises:
             EnvironmentProblem: it ended soon after its start, so another would, too.
         """
-        if not self.ended():
+        if not self.has_ended():
             return
-        found = f"the {self.name} has ended with {self._process.returncode}"
+        found = f"the {self.name} has ended with {self.process.returncode}"
         if time.monotonic() - self._started < LASTING_SECONDS:
             raise EnvironmentProblem(found, "that it goes on", f"see {self.log}")
         print(f"{found}; starting another, see {self.log}", file=sys.stderr)
         self._begin()
 
-    def stop(self) -> None:
-        """End the process and all that it has started."""
-        tethered.stop(self._process)
 
-
-def _worker(log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start_worker(log: IO[bytes]) -> subprocess.Popen[bytes]:
     """A worker for our pool, on the configured API."""
     named = ["--pool", POOL, "--type", "process", "--name", worker()]
     command = [sys.executable, "-m", "prefect", "worker", "start", *named]
-    return tethered.start(command, _environment() | {"PREFECT_WORKER_QUERY_SECONDS": "5"}, log, home())
+    return supervisor.start(command, _environment() | {"PREFECT_WORKER_QUERY_SECONDS": "5"}, log, home())
 
 
 def _environment() -> dict[str, str]:
@@ -185,3 +171,49 @@ def _environment() -> dict[str, str]:
         "GRADMILL_HOME": str(home()),
     }
     return SERVER_ENVIRONMENT | dict(os.environ) | profile | ours
+
+
+# The runs that end with the worker
+
+
+@contextmanager
+def crash_runs_on_end(rewrite: Rewrite) -> Iterator[None]:
+    """While the block ends the worker: runs that end with it are marked, and named on stderr; then ``rewrite`` pages.
+
+    A server that does not answer then finds out by itself, by the heartbeats that are missing.
+    """
+    begun: list[FlowRun] = []
+    with settings.temporary_settings({settings.PREFECT_API_REQUEST_TIMEOUT: ANSWER_SECONDS}):
+        with _said_if_it_fails(), api.client() as client:
+            runs = deployments.runs(client, "PENDING", "RUNNING", "CANCELLING")
+            begun = [run for run in runs if _has_process(run)]
+        yield
+        with _said_if_it_fails():
+            ended = [run for run in begun if not _has_process(run)]
+            if ended:
+                with api.client() as client:
+                    for run in ended:
+                        state = client.read_flow_run(run.id).state
+                        if state is None or not state.is_final() or state.is_crashed():  # in words of Prefect's own
+                            client.set_flow_run_state(run.id, Crashed(message=REASON), force=True)
+                            print(f"ended       {run.name}: Retry in the UI goes on where it was", file=sys.stderr)
+            rewrite(run.id for run in ended)
+
+
+@contextmanager
+def _said_if_it_fails() -> Iterator[None]:
+    """Whatever goes wrong is said: children are still to be ended."""
+    try:
+        yield
+    except Exception as error:
+        reason = error.found if isinstance(error, EnvironmentProblem) else f"{type(error).__name__}: {error}"
+        print(f"runs that have ended are marked later: {without_credentials(reason)}", file=sys.stderr)
+
+
+def _has_process(run: FlowRun) -> bool:
+    """Whether a process of this machine executes it: a number alone may be another machine's."""
+    try:
+        environment = Path(f"/proc/{run.infrastructure_pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return str(run.id).encode() in environment

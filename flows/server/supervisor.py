@@ -1,4 +1,4 @@
-"""A child that ends when its parent does: ``python -m flows.server.tethered COMMAND …``, a pipe of its parent as stdin.
+"""A child that ends when its parent does: ``python -m flows.server.supervisor COMMAND …``, its parent's pipe as stdin.
 
 The pipe closes when the parent closes it or dies, however it dies; then the command's whole process group is ended.
 """
@@ -27,7 +27,7 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start ``command`` in a group of its own, with these open; closing the returned process's stdin ends it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.server.tethered", *command],
+        [sys.executable, "-m", "flows.server.supervisor", *command],
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,

@@ -1,0 +1,388 @@
+"""``gradmill doctor``: what this machine offers, and what is wrong with it."""
+
+import fcntl
+import importlib.util
+import io
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from pydantic import ValidationError
+
+from tasks.errors import DataError, DeviceMissing, EnvironmentProblem, GradmillError, without_credentials
+from tasks.machine import cores, devices
+from tasks.machine import memory as process_memory
+from tasks.machine.installing import pip_install
+from tasks.parameters import FASHION_MNIST, Device
+from tasks.serving.runtime import CPU, CUDA, find_fault, import_onnxruntime
+from tasks.store import artifact_paths, atomic
+
+
+class Status(StrEnum):
+    """``note``: works, but somebody may want to know. ``problem``: something that is required does not work."""
+
+    OK = "ok"
+    NOTE = "note"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the page. ``exit_code`` is not 0 for a problem only; ``facts`` are the same in numbers."""
+
+    status: Status
+    found: str
+    action: str = ""
+    exit_code: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
+
+
+Check = Callable[[Device], Finding]
+
+
+def ok(found: str, **facts: Any) -> Finding:
+    """What is asked for is there."""
+    return Finding(Status.OK, found, facts=facts)
+
+
+def note(found: str, action: str = "", **facts: Any) -> Finding:
+    """Nothing that is required is missing."""
+    return Finding(Status.NOTE, found, action, facts=facts)
+
+
+def problem(found: str, action: str, exit_code: int = EnvironmentProblem.exit_code, **facts: Any) -> Finding:
+    """Something that is required does not work; ``exit_code`` is the one a run would end with."""
+    return Finding(Status.PROBLEM, found, action, exit_code, facts)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none; of a wrong setting no value, only why."""
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+# Python and the libraries: installed as declared, and really loading
+
+PACKAGE = "gradmill"
+CUDA_TORCH = f"{pip_install('--force-reinstall', 'torch', 'torchvision')} (PyPI's builds for Linux are CUDA builds)"
+GPU_BUILD = "onnxruntime-gpu"
+
+
+def python(device: Device) -> Finding:
+    """The interpreter, Gradmill itself, and whether what it always needs is installed."""
+    version = metadata.version(PACKAGE)
+    found = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {PACKAGE} {version}"
+    facts: dict[str, Any] = {"version": platform.python_version(), "gradmill": version}
+    if unmet := _unmet(""):
+        return problem(f"{found}; not as required: {_shown(unmet)}", pip_install(*unmet), **facts)
+    return ok(found, **facts)
+
+
+def training_installed() -> bool:
+    """Whether this is more than an installation for prediction."""
+    return importlib.util.find_spec("torch") is not None
+
+
+def training(device: Device) -> Finding:
+    """Torch and what else the extra ``train`` brings; torch really computes, on the GPU where one may be used."""
+    if not training_installed():
+        return note("training is not installed here: this machine can predict", installed=False)
+    if unmet := _unmet("train"):
+        return problem(f"training lacks {_shown(unmet)}", pip_install(*unmet), installed=True)
+    try:
+        import torch
+    except Exception as error:  # a library that torch needs is missing or broken
+        return problem(f"torch does not load: {first_line(error)}", "install torch again", installed=True)
+    facts = {"installed": True, "torch": torch.__version__, "torch_cuda": torch.version.cuda}
+    found = f"torch {torch.__version__}"
+    if device is Device.CPU or devices.cuda_fault():
+        return ok(f"{found}, on the CPU", **facts, cuda=False)
+    if because := _torch_cuda_fault():
+        return _without_cuda(device, f"{found} cannot use the GPU: {because}", CUDA_TORCH, **facts, cuda=False)
+    return ok(f"{found}, on the GPU", **facts, cuda=True)
+
+
+def _torch_cuda_fault() -> str | None:
+    import torch
+
+    try:
+        torch.ones(1, device="cuda").add(1).item()
+    except (RuntimeError, AssertionError) as error:  # the latter of a build for the CPU
+        return first_line(error)
+    return None
+
+
+def runtime(device: Device) -> Finding:
+    """Exactly one onnxruntime, and the providers that run a model."""
+    owners = sorted(_owners("onnxruntime"))
+    if len(owners) == 1:
+        return _providers(device, owners[0], {"installed": owners, "version": metadata.version(owners[0])})
+    found = f"{' and '.join(owners)} share one folder" if owners else "onnxruntime is not installed"
+    action = f"pip uninstall {' '.join(owners)}; " if owners else ""
+    return problem(found, f"{action}{pip_install('onnxruntime')} or, for a GPU, {GPU_BUILD} instead", installed=owners)
+
+
+def _owners(folder: str) -> set[str]:
+    """The installed distributions that put files into an import folder, by their own records.
+
+    Not ``packages_distributions``: from Python 3.12 on it leaves out a record whose files another package took along.
+    """
+    first = f"{folder}/__init__.py,"
+    return {
+        each.name
+        for each in metadata.distributions()
+        if any(line.startswith(first) for line in (each.read_text("RECORD") or "").splitlines())
+    }
+
+
+def _providers(device: Device, package: str, facts: dict[str, Any]) -> Finding:
+    """Which providers run a model, tried one by one; CUDA only where there is a GPU and it may be used."""
+    again = pip_install("--force-reinstall", package)
+    found = f"{package} {facts['version']}"
+    try:
+        _ = import_onnxruntime().InferenceSession  # gone where two shared the folder and one was removed
+    except Exception as error:
+        return problem(f"{found} does not load: {first_line(error)}", again, **facts, providers=[])
+    if because := find_fault(CPU):
+        return problem(f"{found} runs no model: {because}", again, **facts, providers=[])
+    if devices.cuda_fault() or device is Device.CPU:
+        return ok(f"{found} runs {CPU}", **facts, providers=[CPU])
+    if because := find_fault(CUDA):
+        action = "" if package == GPU_BUILD else f"pip uninstall {package}; "
+        action += pip_install(f"{GPU_BUILD}[cuda,cudnn]")
+        return _without_cuda(device, f"{found} runs {CPU}, not {CUDA}: {because}", action, **facts, providers=[CPU])
+    return ok(f"{found} runs {CUDA} and {CPU}", **facts, providers=[CUDA, CPU])
+
+
+def gpu(device: Device) -> Finding:
+    """The GPUs, the driver, and the newest CUDA that the driver runs."""
+    try:
+        driver = devices.driver()
+    except DeviceMissing as error:
+        if device is Device.CUDA:
+            return problem(
+                error.found, "see that nvidia-smi works here, or use --device auto", error.exit_code, gpus=[]
+            )
+        return note(f"{error.found}: runs use the CPU", gpus=[])
+    gpus = [each._asdict() for each in driver.gpus]
+    return ok(str(driver), gpus=gpus, driver=driver.version, cuda=driver.cuda)
+
+
+def _without_cuda(device: Device, found: str, action: str, **facts: Any) -> Finding:
+    """A problem where CUDA is asked for; else runs take the CPU."""
+    if device is Device.CUDA:
+        return problem(found, action, DeviceMissing.exit_code, **facts)
+    return note(f"{found}; runs use the CPU", action, **facts)
+
+
+def _shown(unmet: dict[str, str | None]) -> str:
+    return ", ".join(f"{requirement} ({found or 'missing'})" for requirement, found in unmet.items())
+
+
+def _unmet(extra: str) -> dict[str, str | None]:
+    """What ``extra`` (empty: always) requires and is not installed, or in another version: the version that is."""
+    required = [Requirement(text) for text in metadata.requires(PACKAGE) or []]
+    return {
+        f"{each.name}{each.specifier}": found
+        for each in required
+        if _applies(each, extra)
+        and ((found := _version(each.name)) is None or not each.specifier.contains(found, prereleases=True))
+    }
+
+
+def _applies(requirement: Requirement, extra: str) -> bool:
+    if requirement.marker is None:
+        return not extra
+    return requirement.marker.evaluate({"extra": extra}) and not (extra and requirement.marker.evaluate({"extra": ""}))
+
+
+def _version(name: str) -> str | None:
+    return next((each.version for each in metadata.distributions(name=name)), None)
+
+
+# Cores and memory that this process may use, whatever the host has
+
+
+def cpu(device: Device) -> Finding:
+    """The workers that Gradmill would start, beside the machine's cores and what affinity allows."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    used, machine = cores.available(), os.cpu_count()
+    found = f"{used} of {machine} cores used; affinity {affinity or 'none'}"
+    return ok(found, used=used, machine=machine, affinity=affinity)
+
+
+def memory(device: Device) -> Finding:
+    """What this process may take, beside what the machine has."""
+    machine, limit = process_memory.machine(), process_memory.limit()
+    if limit == machine:
+        return ok(f"no limit but the machine's {machine / 2**30:.1f} GiB", limit=None, machine=machine)
+    found = f"limit {limit / 2**30:.2f} GiB; the machine has {machine / 2**30:.1f} GiB"
+    return ok(found, limit=limit, machine=machine)
+
+
+# Folders that must be writable, with room and with locks that hold
+
+LITTLE_SPACE = 200 * 2**20  # bytes: a first retrain held 125 MB at most and left 106 MB
+# Locks of these may hold on one host only, or not at all ("nfs" is version 2 and 3; version 4 is "nfs4").
+REMOTE = {"nfs", "cifs", "smb3", "9p", "fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.goofys"}
+MOUNTS = Path("/proc/self/mounts")
+LOCK = "import fcntl, sys; fcntl.flock(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+
+
+def artifacts(device: Device) -> Finding:
+    """The artifacts folder."""
+    return _folder(artifact_paths.root(), "choose another folder with --artifacts, or fix permissions")
+
+
+def prefect_home(device: Device) -> Finding:
+    """Prefect's own folder, with the database of temporary servers."""
+    from prefect.settings import PREFECT_HOME
+
+    return _folder(PREFECT_HOME.value(), "set PREFECT_HOME to a folder that can be written, or fix permissions")
+
+
+def _folder(folder: Path, remedy: str) -> Finding:
+    """Write, sync, rename and lock a file there; a folder that is not there yet is tried in the one above."""
+    try:
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        with tempfile.TemporaryDirectory(dir=there, prefix=".doctor-") as scratch:
+            file = Path(scratch) / "probe"
+            file.write_bytes(b"\0" * 4096)
+            atomic.sync(file)
+            lock_fault = _lock_fault(file.rename(file.with_suffix(".renamed")))
+        free, kind = shutil.disk_usage(there).free, _file_system(there)
+    except OSError as error:
+        return problem(f"{folder} cannot be written: {error.strerror or error}", remedy, path=str(folder))
+    facts: dict[str, Any] = {"path": str(folder), "free": free, "file_system": kind, "locks": lock_fault is None}
+    if lock_fault:
+        return problem(f"{folder}: {lock_fault}", "use a local disk or NFSv4", **facts)
+    found = (
+        f"{folder}{'' if there == folder else ' (made when needed)'}: writable, locks hold, {free / 2**30:.1f} GiB free"
+    )
+    if kind in REMOTE:
+        return note(f"{found}, on {kind}: other hosts may not see its locks", "use a local disk or NFSv4", **facts)
+    if free < LITTLE_SPACE:
+        return note(found, "free some space: a first retrain needs 0.2 GB", **facts)
+    return ok(found, **facts)
+
+
+def _lock_fault(file: Path) -> str | None:
+    """What is wrong with ``flock`` on ``file``, tried against another process."""
+    with file.open("r+b") as held:  # NFS wants it open for writing
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return f"cannot be locked ({error.strerror})"
+        if _another_process_locks(file):
+            return "a lock that one process holds can be taken by another"
+    return None if _another_process_locks(file) else "a lock that was let go cannot be taken by another process"
+
+
+def _another_process_locks(file: Path) -> bool:
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", LOCK, file], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def _file_system(folder: Path) -> str | None:
+    """The type of the file system, as ``ext4``; None where the kernel does not tell."""
+    folder = folder.resolve()
+    mount = next(each for each in (folder, *folder.parents) if os.path.ismount(each))
+    place = str(mount).replace(" ", "\\040")
+    lines = MOUNTS.read_text().splitlines() if MOUNTS.exists() else []
+    return next((line.split()[2] for line in reversed(lines) if line.split()[1] == place), None)
+
+
+# What is reached over the network
+
+TIMEOUT_SECONDS = 3.0
+
+
+def prefect_api(device: Device) -> Finding:
+    """Whether the API that a run would use answers, lets us in and can read its database; its version beside ours."""
+    import prefect
+    from packaging.version import Version
+    from prefect import settings
+    from prefect.client.base import ServerType
+
+    from flows.server import api, service
+
+    with ExitStack() as entered:
+        with suppress(GradmillError, OSError, ValueError):  # of a broken artifacts folder another finding tells
+            entered.enter_context(service.in_use())
+        ours, url = prefect.__version__, settings.PREFECT_API_URL.value()
+        facts: dict[str, Any] = {"url": url and without_credentials(url), "client": ours, "server": None}
+        if not url:
+            return ok(
+                f"none configured: every run starts a temporary server (Prefect {ours})", client=ours, server=None
+            )
+        entered.enter_context(settings.temporary_settings({settings.PREFECT_API_REQUEST_TIMEOUT: TIMEOUT_SECONDS}))
+        try:
+            with api.client() as client:
+                client.read_work_pools(limit=1)  # needs credentials and the database, as a run does
+                theirs = None if client.server_type == ServerType.CLOUD else client.api_version()
+        except EnvironmentProblem as error:
+            return problem(error.found, error.action, **facts)
+    found, facts = f"{url} answers: Prefect {theirs or 'Cloud'}, ours is {ours}", facts | {"server": theirs}
+    if theirs and Version(theirs) < Version(ours):
+        return note(found, "a server should not be older than its clients: upgrade the server", **facts)
+    return ok(found, **facts)
+
+
+def data(device: Device) -> Finding:
+    """Whether a retrain would get Fashion-MNIST: from the user's folder, the cache, or over the network."""
+    if not training_installed():
+        return ok("none needed to predict", source=None)
+    from tasks.data.book_datasets import describe_source
+
+    try:
+        source = describe_source()
+    except DataError as error:
+        return problem(error.found, error.action, error.exit_code, source=None)
+    return ok(f"{FASHION_MNIST}: {source}", source=source)
+
+
+CHECKS: dict[str, Check] = {
+    "python": python,
+    "training": training,
+    "onnxruntime": runtime,
+    "gpu": gpu,
+    "cpu": cpu,
+    "memory": memory,
+    "artifacts": artifacts,
+    "prefect_home": prefect_home,
+    "prefect_api": prefect_api,
+    "data": data,
+}
+
+
+def examine(device: Device, debug: bool = False) -> Iterator[Finding]:
+    """Every finding as soon as it is known; never raises."""
+    for name, check in CHECKS.items():
+        dropped = io.StringIO()  # what libraries print and warn of
+        try:
+            with redirect_stdout(dropped), redirect_stderr(dropped), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                finding = check(device)
+        except Exception as error:
+            if debug:
+                print(without_credentials(traceback.format_exc()), file=sys.stderr)
+            found = f"this check itself failed: {type(error).__name__}: {first_line(error)}"
+            setting = isinstance(error, ValidationError)
+            finding = problem(found, "correct this setting in the environment" if setting else "run again with --debug")
+        found, action = without_credentials(finding.found), without_credentials(finding.action)
+        yield replace(finding, name=name, found=found, action=action)

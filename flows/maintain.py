@@ -3,14 +3,13 @@
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows import story
-from flows.story import limit, overview, run_names
+from flows.pages import run_artifacts, run_names
+from flows.server import overviews
 from tasks.parameters import MaintainParameters
 from tasks.store import housekeeping, retention, unreferenced
 
 
 @flow(name="maintain", flow_run_name="maintain", log_prints=True, timeout_seconds=run_names.time_limit())
-@limit.heard
 def maintain(parameters: MaintainParameters = MaintainParameters()) -> dict[str, list[str]]:  # noqa: B008  (frozen)
     """Remove all but the newest run folders and predictions of each model, and what was kept for what is gone.
 
@@ -20,8 +19,8 @@ def maintain(parameters: MaintainParameters = MaintainParameters()) -> dict[str,
     versions = prune_versions()  # first of the others, which stay for what explains a version
     runs = prune_runs(parameters.keep)
     datasets = prune_datasets()
-    story.told_of_disk()
-    overview.publish(*overview.every())
+    run_artifacts.warn_of_full_disk()
+    overviews.publish(*overviews.list_names())
     return {"runs": runs, "predictions": predictions, "versions": versions, "datasets": datasets}
 
 

@@ -19,7 +19,7 @@ from command_line import GRADMILL, gradmill
 from flows.cli import doctor, following, options, summaries
 from flows.cli.board import Board
 from flows.cli.tables import TEST_FIGURES, command_lines, figures_of_test, from_here, print_table, wrapped
-from flows.story.report import RetrainReport
+from flows.pages.report import RetrainReport
 from tasks.judging.gates import format_value, judge
 from tasks.machine import progress, telling
 from tasks.machine.words import beside, duration, readable

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from flows.retrain import retrain
-from flows.story.report import RetrainReport
+from flows.pages.report import RetrainReport
 from prefect_api import wait_for
 from tasks.errors import DataError
 from tasks.parameters import RetrainParameters

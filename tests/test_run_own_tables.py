@@ -13,7 +13,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import pytest
 
 from flows.retrain import retrain
-from flows.story.report import RetrainReport
+from flows.pages.report import RetrainReport
 from prefect_api import eventually
 from tasks.errors import DataError, UsageError
 from tasks.parameters import RetrainParameters

@@ -12,7 +12,7 @@ import pytest
 
 from flows.retrain import retrain
 from flows.story import pages
-from flows.story.report import RetrainReport
+from flows.pages.report import RetrainReport
 from tasks.errors import DataError, UsageError
 from tasks.parameters import RetrainParameters
 from tasks.store import artifact_paths, own_data, pointer, reading

@@ -14,7 +14,7 @@ import pytest
 from candidate import Candidate
 from flows.cli import app, summaries
 from flows.story import pages, run_names
-from flows.story.report import Outcome, RetrainReport
+from flows.pages.report import Outcome, RetrainReport
 from store_state import age_demotions, champion
 from tasks.errors import GateFailed
 from tasks.store import artifact_paths, atomic, history, pointer, reading, retention, verification

@@ -12,10 +12,9 @@ from flows.cli import (
     metrics,
     notify,
     operate,
-    reporting,
+    pages,
     runs,
     schedule,
-    showing,
     status,
     store,
     trigger,
@@ -29,7 +28,7 @@ PANELS: dict[str, tuple[Command, ...]] = {
     "Train": (runs.retrain, inspecting.inspect, tuning.tune),
     "Predict": (runs.predict, evaluating.evaluate, demo.demo),
     "Models": (
-        store.models, showing.show, store.verify, store.history, reporting.report, champion.rollback, champion.promote,
+        store.models, pages.show, store.verify, store.history, pages.report, champion.rollback, champion.promote,
         champion.freeze, champion.unfreeze, store.prune,
     ),
     "Schedule and watch": (
@@ -40,6 +39,6 @@ PANELS: dict[str, tuple[Command, ...]] = {
 }  # fmt: skip
 ON_PREFECT = (
     champion.promote, champion.rollback, champion.freeze, champion.unfreeze, operate.register, operate.up,
-    trigger.trigger, status.status, reporting.report, schedule.schedule, schedule.unschedule,
+    trigger.trigger, status.status, pages.report, schedule.schedule, schedule.unschedule,
     notify.notify, schedule.skip, schedule.pause, schedule.resume,
 )  # fmt: skip

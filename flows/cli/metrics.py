@@ -61,10 +61,10 @@ def metrics(
 
 
 def _beside_a_worker() -> Callable[[], None]:
-    """Rewrites the overviews of runs that die, as ``gradmill up`` does where there is one."""
-    from flows.story import killed
+    """Writes the overviews of runs that die, as ``gradmill up`` does where there is one."""
+    from flows.server.overviews import Watch
 
-    return killed.Watch().look
+    return Watch(marks=False).look
 
 
 def _document(found: "Figures") -> dict[str, Any]:

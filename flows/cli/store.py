@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.cli import reporting, tried
+from flows.cli import pages, tried
 from flows.cli.faults import Answer
 from flows.cli.options import ModelArgument, OnlyModel, print_json
 from flows.cli.parameters import taking, validated
@@ -124,7 +124,7 @@ def prune(
     """Delete old versions, but never one that somebody may still need."""
     pruned, kept = retention.prune(name, keep)
     if pruned:
-        reporting.rewrite(name)
+        pages.update_overview(name)
     done = [f"pruned {', '.join(map(str, pruned)) or 'nothing'}"]
     done += [f"kept {number}, {reason}" for number, reason in kept.items()]
     return {"name": name, "pruned": pruned, "kept": kept}, "\n".join(f"{name}: {each}" for each in done)

@@ -39,6 +39,6 @@ PANELS: dict[str, tuple[Command, ...]] = {
 }  # fmt: skip
 ON_PREFECT = (
     champion.promote, champion.rollback, champion.freeze, champion.unfreeze, operate.register, operate.up,
-    trigger.trigger, status.status, pages.report, schedule.schedule, schedule.unschedule,
+    trigger.trigger, status.status, schedule.schedule, schedule.unschedule,
     notify.notify, schedule.skip, schedule.pause, schedule.resume,
 )  # fmt: skip

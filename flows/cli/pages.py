@@ -55,10 +55,6 @@ def show(
     quality = task.TASKS[manifest.dataset.task].summary(manifest.metrics.model_dump())
     print_fact("model", f"{name} version {number}{standing}: {quality}")
     _print_curve(tried.learning_curve(manifest.run))
-    trained = manifest.trained
-    if trained and trained.kept_epoch != trained.num_epochs:
-        kept = f"the weights of epoch {trained.kept_epoch} of {trained.num_epochs}"
-        print_fact("kept", f"{kept}, whose validation loss was the smallest")
     print_fact("page", str(path))
     if is_opened:
         print_fact("", "opened in the browser")
@@ -76,13 +72,12 @@ def report(
         to_do = nearest(name, known, "name one of these, or train one: gradmill retrain")
         raise UsageError(f"nothing is known of {name}", f"one of: {', '.join(known) or 'none yet'}", to_do)
     board.wait("drawing how it has developed")
-    from flows.pages.overview import headline
-    from flows.server import overviews
+    from flows.pages.overview import draw_overview, headline
+    from tasks.store.page import render_html
 
     path, facts = (output or Path(f"{name}-overview.html")).absolute(), overview.gather(name)
-    atomic.write_bytes(path, overviews.make_html(facts).encode())
-    shown = from_here(str(path)) if on_output().is_terminal else path
-    told = headline(facts)
+    atomic.write_bytes(path, render_html(draw_overview(facts)).encode())
+    shown, told = from_here(str(path)) if on_output().is_terminal else path, headline(facts)
     return {"name": name, "headline": told, "path": str(path)}, f"{name}: {told}\n{shown}"
 
 

@@ -8,12 +8,12 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 
 from flows.cli.options import as_typed
-from flows.cli.tables import print_fact
+from flows.cli.tables import print_fact, wrapped
 from tasks.machine import progress
-from tasks.machine.words import beside, counted, duration, printable, readable
+from tasks.machine.words import counted, duration, printable, readable
 from tasks.serving import task
 from tasks.store import reading
 from tasks.store.artifact_paths import REJECTS
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tasks.records import GateVerdict, Prediction
 
 FEW = 5  # rows whose answers are told
+DROPS = "champion_accuracy", "champion_recall"  # gates that find by how much less a share is
+AGAINST_ONE = " of version "  # in the reason of a bound: it is that version's
 MARKS = {"passed": "[green]✓[/]", "refused": "[red]✗[/]", "recorded": " "}
 ASCII_MARKS = {"passed": "[green]+[/]", "refused": "[red]x[/]", "recorded": " "}
 
@@ -32,19 +34,36 @@ def gates(verdicts: "Sequence[GateVerdict]") -> None:
     """What was judged, by what bound, for who watches; in a log each verdict has its line already."""
     if not verdicts or not progress.is_watched:
         return
+    from tasks.judging import gates as judged
+
     console = progress.CONSOLE
     marks = MARKS if console.encoding.startswith("utf") else ASCII_MARKS
-    name, found = Column("gate", no_wrap=True), Column("found", justify="right", no_wrap=True)
-    table = Table("", name, found, "required", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title, justify in (("", "left"), ("gate", "left"), ("found", "right"), ("bound", "left")):
+        table.add_column(title, justify=justify, no_wrap=title in ("gate", "found"))  # type: ignore[arg-type]
     for each in verdicts:
-        value = beside(each.value, each.minimum, each.maximum)
-        table.add_row(marks[each.verdict], each.name, value, escape(printable(each.detail)))
+        found = judged.format_value(each)
+        if each.name in DROPS:
+            found = f"{readable(abs(each.value))} {'less' if each.value >= 0 else 'more'}"
+        table.add_row(marks[each.verdict], each.name, found, escape(printable(_bound(each))))
     console.print()
     console.print(table)
-    for each in verdicts:
-        if each.verdict == "refused" and each.name in QUESTIONS:
-            console.print(f"\n{each.name} asks: {QUESTIONS[each.name]}", markup=False)
+    refused = [each.name for each in verdicts if each.verdict == "refused" and each.name in QUESTIONS]
+    asked = [line for name in refused for line in wrapped(f"{name} asks: {QUESTIONS[name]}", console.width)]
+    if asked:
+        console.print("\n".join(["", *asked]), markup=False)
     console.print()
+
+
+def _bound(verdict: "GateVerdict") -> str:
+    """What was required; where nothing was, against which version, and why that decides nothing."""
+    if verdict.verdict != "recorded":
+        required, _, why = verdict.detail.partition(" required")
+        return f"{required}{why}" if AGAINST_ONE in why else required
+    if not verdict.name.startswith("champion"):
+        return "recorded"
+    _, opened, why = verdict.detail.partition("no bound (")
+    return f"recorded: {why.removesuffix(')') if opened else verdict.detail}"
 
 
 def retrained(result: "RetrainReport", owed: bool, artifacts: Path | None) -> None:

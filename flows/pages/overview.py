@@ -18,7 +18,7 @@ from tasks.store.versions import Manifest
 BY_ITSELF = ("model", "device", "seed", "implementation")  # settings with a place of their own, or that do not matter
 
 
-def draw_overview(facts: Overview, links: tuple[tuple[str, str], ...] = ()) -> Page:
+def draw_overview(facts: Overview) -> Page:
     """The page with the picture of the trend, where matplotlib is installed (extra ``train``)."""
     drawn, picture = trend.of(facts), None
     if drawn and drawn.points:
@@ -28,7 +28,7 @@ def draw_overview(facts: Overview, links: tuple[tuple[str, str], ...] = ()) -> P
             pass
         else:
             picture = Picture(f"{drawn.figure} of the last runs", plots.draw_trend(drawn), "trend.png")
-    return Page(facts.name, headline(facts), (*list_sections(facts, picture),), links)
+    return Page(facts.name, headline(facts), list_sections(facts, picture))
 
 
 def headline(facts: Overview) -> str:

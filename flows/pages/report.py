@@ -9,11 +9,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from flows import interrupt
-from flows.pages import run_names
 from tasks import records
 from tasks.data.prepared_splits import ValidatedDataset
 from tasks.data.report import DataReport, Finding
 from tasks.errors import EnvironmentProblem, GateFailed, GradmillError
+from tasks.machine.settings import Settings
 from tasks.parameters import RetrainParameters
 from tasks.store import artifact_paths, reading, verified
 from tasks.store.record import FileRef, Record
@@ -239,7 +239,8 @@ def reported(outcome: Outcome) -> Iterator[None]:
         yield
     except CancelledError:  # by its time limit
         with suppress(Exception):
-            outcome.run.failed(EnvironmentProblem.exit_code, run_names.time_limit())
+            limit = Settings().time_limit
+            outcome.run.failed(EnvironmentProblem.exit_code, limit.total_seconds() if limit else None)
         raise
     except Exception as error:
         with suppress(Exception):

@@ -1,5 +1,6 @@
 """What a run leaves in the Prefect UI when it ends: pages, the words in its name and tags, events for automations."""
 
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from tasks.machine.telling import Event, tell
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.stage import live
-from tasks.store import artifact_paths, atomic, room, version_page
+from tasks.store import artifact_paths, atomic, predictions, room, version_page
 from tasks.store.page import Page, Picture, Section, markdown_line, render_markdown
 from tasks.store.run_folder import RunFolder
 from tasks.store.tuned import Searched
@@ -41,7 +42,7 @@ def retrain_shown(outcome: Outcome) -> Iterator[None]:
             if outcome.is_decided:
                 _show_retrain(outcome)
         with _never_in_the_way():
-            if outcome.predicted:
+            if outcome.predicted and not _is_shown(outcome.run, outcome.predicted):
                 _show_prediction(outcome.predicted)
         warn_of_full_disk()
 
@@ -111,6 +112,13 @@ def _show(key: str, page: Page, about: str) -> None:
 def _show_prediction(result: Prediction) -> None:
     about = run_pages.describe_prediction(result)
     _show(f"{result.name}-predictions", run_pages.prediction_page(result), about)
+
+
+def _is_shown(run: RunFolder, result: Prediction) -> bool:
+    """Whether an earlier run has made these predictions, and shown them."""
+    job = predictions.find(result.path)
+    finished = re.sub("[-:]", "", job.finished_at or "") if job else ""
+    return "" < finished[: len("20261124T030000")] < run.path.name
 
 
 @contextmanager

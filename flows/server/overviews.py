@@ -4,7 +4,7 @@ import sys
 import time
 from asyncio import CancelledError
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from tasks.errors import EnvironmentProblem, GradmillError, without_credentials
 from tasks.machine.words import printable
 from tasks.store import artifact_paths, evidence, locks, overview, reading, tried
 from tasks.store.overview import Overview
-from tasks.store.page import markdown_line, render_html, render_markdown
+from tasks.store.page import markdown_line, render_markdown
 
 AGAIN_SECONDS = 15.0  # between two questions to the server, and until a page that could not be written is tried again
 WRITING_SECONDS = 20.0  # that a server has for a page: on a loaded machine five would never be enough
@@ -84,17 +84,6 @@ def write_of_runs(runs: Iterable[UUID]) -> None:
     """Write the pages of the names that these runs are of; runs of other artifacts are left alone."""
     folders = (folder for run in runs for folder in _find_folders(run))
     publish(*sorted({noted.name for noted in tried.every(folders, lambda *_: None)}))
-
-
-def make_html(facts: Overview) -> str:
-    """The page as one file, with links where a server answers."""
-    page = draw_overview(facts)
-    with service.in_use(), suppress(Exception):  # a page without links is one, too
-        if PREFECT_API_URL.value():
-            with _connect(connection.TELLING_SECONDS) as client:
-                links = tuple((words, artifacts.ui() + path) for words, path in _list_links(client, facts.name))
-                page = page._replace(links=links)
-    return render_html(page)
 
 
 class Watch:

@@ -72,18 +72,17 @@ class Page(NamedTuple):
 
 def render_markdown(page: Page, embed: bool = True) -> str:
     """The page as Markdown; without ``embed`` pictures are read from files beside it."""
-    blocks = [f"# {markdown_line(page.title)}", _markdown_paragraph(page.headline)]
-    blocks.append(" · ".join(f"[{markdown_line(words)}]({address})" for words, address in page.links))
+    blocks = [f"# {_markdown_inline(page.title)}", markdown_line(page.headline)]
+    blocks.append(" · ".join(f"[{_markdown_inline(words)}]({address})" for words, address in page.links))
     for section in _shown_sections(page):
-        blocks.append(f"## {markdown_line(section.title)}" if section.title else "")
+        blocks.append(f"## {_markdown_inline(section.title)}" if section.title else "")
         blocks += [_markdown_block(block, embed) for block in section.blocks]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
 def markdown_line(text: Text) -> str:
-    """A line within a line of Markdown."""
-    marked = {"code": _markdown_code, "strong": lambda words: f"**{in_markdown(words.strip())}**", "": in_markdown}
-    return "".join(marked[element](words) for element, words in _parts(text)).strip()
+    """A line of Markdown, such as a description."""
+    return BEGINS_A_BLOCK.sub(r"\1\\\2", _markdown_inline(text))
 
 
 def render_html(page: Page) -> str:
@@ -123,22 +122,24 @@ def _markdown_block(block: Text | Table | Picture | Program | None, embed: bool)
             lines = [first, ("---",) * len(rows[0]), *others]
             return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
         case Picture(title, png, name, caption):
-            shown = f"![{markdown_line(title)}]({make_data_uri(png) if embed else name})"
-            return "\n\n".join(filter(None, (f"### {markdown_line(title)}", shown, _markdown_paragraph(caption))))
+            shown = f"![{_markdown_inline(title)}]({make_data_uri(png) if embed else name})"
+            return "\n\n".join(filter(None, (f"### {_markdown_inline(title)}", shown, markdown_line(caption))))
         case Program():
             return f"```python\n{block}\n```"
         case _:
-            return _markdown_paragraph(block or "")
+            return markdown_line(block or "")
 
 
-def _markdown_paragraph(text: Text) -> str:
-    return BEGINS_A_BLOCK.sub(r"\1\\\2", markdown_line(text))
+def _markdown_inline(text: Text) -> str:
+    """Text within a line."""
+    marked = {"code": _markdown_code, "strong": lambda words: f"**{in_markdown(words.strip())}**", "": in_markdown}
+    return "".join(marked[element](words) for element, words in _parts(text)).strip()
 
 
 def _markdown_cell(text: Text) -> str:
     """A table looks for its bars in code, too."""
     parts = (text,) if isinstance(text, str) else text
-    return markdown_line(
+    return _markdown_inline(
         tuple(Code(re.sub(r"\\*\|", r"\\|", part)) if isinstance(part, Code) else part for part in parts)
     )
 

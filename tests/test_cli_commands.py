@@ -20,7 +20,7 @@ from conftest import REPOSITORY
 from flows.__main__ import THEN
 from flows.cli import options, status, store, summaries
 from flows.pages.report import PredictionSummary, RetrainReport
-from flows.server.status_document import Champion, Deployment, Status
+from flows.server.status import Champion, Deployment, Status
 from prefect_api import eventually, post
 from tasks.data.book_datasets import FILES
 from tasks.judging import gates

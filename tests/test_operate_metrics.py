@@ -17,7 +17,7 @@ import flows.cli.app
 from candidate import job_document, seal
 from command_line import GRADMILL
 from duty import free_port
-from flows.server import figures
+from flows.server import metrics
 from flows.server.metrics import HELP
 from prefect_api import eventually
 from store_state import damage
@@ -155,30 +155,8 @@ def test_shares_of_labels_are_counted_by_class(
     found, _ = printed(capsys)
     assert found["last_prediction_label_ratio", NAME, "bag"] == 0.75
     assert found["last_prediction_expected_label_ratio", NAME, "bag"] == 0.8
-    monkeypatch.setattr(figures, "MOST_CLASSES", 1)
+    monkeypatch.setattr(metrics, "MOST_CLASSES", 1)
     assert ("last_prediction_label_ratio", NAME, "bag") not in printed(capsys)[0], "each would be a time series"
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("life")
-@pytest.mark.parametrize("what", ["manifest", "pointer", "history", "run", "job"])
-def test_a_damaged_document_costs_its_own_figures_only(what: str, capsys: pytest.CaptureFixture[str]) -> None:
-    capsys.readouterr()
-    whole, _ = printed(capsys)
-    run, job = (next(artifact_paths.root().glob(each)) for each in ("runs/20261102*/run.json", "predictions/newer/*"))
-    path, gone = {
-        "manifest": (artifact_paths.version(NAME, 2) / "manifest.json", "champion_rows"),
-        "pointer": (artifact_paths.champion(NAME), "champion_version"),
-        "history": (artifact_paths.history(NAME), "versions_published_total"),
-        "run": (run, "last_run_metric"),
-        "job": (job, "last_prediction_drift"),
-    }[what]
-    damage(path, 0, 0x40)
-    left, said = printed(capsys, code=4)
-    assert [str(path) in line for line in said.splitlines()].count(True) == 1
-    assert {key[0] for key in whole} - {key[0] for key in left} >= {gone}
-    assert left.keys() >= {key for key in whole if key[0] in ("model_bytes", "disk_free_bytes", "runs")}
-    assert left["damaged_documents",] == 1
 
 
 @pytest.mark.usefixtures("life")

@@ -1,7 +1,6 @@
 """A name's overview: every figure on it is the store's, whatever has happened to the name."""
 
 import json
-import shutil
 import signal
 import time
 from contextlib import suppress
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 
 import flows.cli.app
-import nights
 from candidate import Candidate, job_document
 from command_line import gradmill
 from flows.pages import overview as pages
@@ -28,11 +26,11 @@ from tasks.judging import plots
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.records import GateVerdict, PublishedModel
 from tasks.serving.drift import Drift
-from tasks.store import artifact_paths, evidence, overview, pointer, reading, schedules, trend
+from tasks.store import artifact_paths, pointer, reading, schedules, state, trend
 from tasks.store.changed import Change
-from tasks.store.overview import Overview
 from tasks.store.page import Code, Table
 from tasks.store.run_folder import RunFolder, RunNotes
+from tasks.store.state import NameState
 from victims import fork, run_until
 
 NAME = "linear-regression"
@@ -107,7 +105,7 @@ def walk(candidates: list[Candidate], two_versions: None) -> None:
         (folder / "_job.json").write_text(json.dumps(document))
 
 
-def lines_and_rows(facts: Overview) -> dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+def lines_and_rows(facts: NameState) -> dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]]:
     """What the sections of the page say that are not empty, code between backticks."""
     told = {}
     for title, blocks in pages.list_sections(facts, None):
@@ -148,7 +146,7 @@ class Text(HTMLParser):
 
 @pytest.mark.usefixtures("walk")
 def test_the_trend_has_every_run_at_its_figure_beside_the_version_live_then() -> None:
-    found = trend.of(overview.gather(NAME))
+    found = trend.find_trend(state.read_name(NAME))
     assert found is not None
     assert (found.figure, found.is_loss) == ("test loss", True)
     assert [(point.outcome, point.value, point.bound) for point in found.points] == [
@@ -169,7 +167,7 @@ def test_the_bound_on_an_accuracy_is_the_champions_less_the_drop_that_is_allowed
 
 @pytest.mark.usefixtures("walk")
 def test_the_page_tells_what_is_live_what_runs_came_to_and_how_to_go_on() -> None:
-    facts = overview.gather(NAME)
+    facts = state.read_name(NAME)
     told = pages.headline(facts)
     assert told.startswith("version 1 live since ")
     assert f"loss {reading.manifest(NAME, 1).metrics.test_loss:.4g}, frozen; " in told
@@ -188,14 +186,14 @@ def test_the_page_tells_what_is_live_what_runs_came_to_and_how_to_go_on() -> Non
     )  # fmt: skip
     assert facts.disk.versions == bytes_below(artifact_paths.model(NAME))
     assert ("leave out the next run", f"`gradmill skip {NAME}`") in sections["By command"][1]
-    assert status.of_store().models[0].held == [2]
+    assert status.describe_store(state.read()).models[0].held == [2]
 
 
 def test_a_name_that_nothing_retrains_is_told_how_to_schedule_it_and_not_what_its_schedule_would_take(
     artifacts: Path,
 ) -> None:
     def commands() -> str:
-        return " ".join(command for _, command in lines_and_rows(overview.gather("houses"))["By command"][1])
+        return " ".join(command for _, command in lines_and_rows(state.read_name("houses"))["By command"][1])
 
     assert "gradmill schedule houses --cron" in commands()
     assert "gradmill skip" not in commands()
@@ -214,34 +212,8 @@ def test_a_retrains_prediction_of_its_own_test_split_hides_no_drift() -> None:
         "/in/b.csv": "",
     }.items():
         note.write_text(json.dumps(document | {"input": document["input"] | {"path": path}}))
-        told = pages.headline(overview.gather(NAME))
+        told = pages.headline(state.read_name(NAME))
         assert told.endswith(drift or "published nothing")
-
-
-@pytest.mark.slow  # forty pages
-def test_after_each_of_forty_nights_every_figure_on_the_page_is_right(
-    two_published: Path, artifacts: Path, tmp_path: Path
-) -> None:
-    walk = nights.Nights(two_published, artifacts)
-    for night in walk.pass_by():
-        facts = overview.gather(NAME)
-        assert facts.faults == (), night
-        assert pages.headline(facts) == walk.headline(), night
-        told = lines_and_rows(facts)
-        room, disk = told["Disk"][1].pop(), shutil.disk_usage(artifacts)
-        free, total = nights.size(facts.disk.left.free), nights.size(disk.total)
-        assert room == ("free", f"{free} of {total}, {facts.disk.left.free / disk.total:.0%}")
-        assert abs(facts.disk.left.free - disk.free) < 0.1 * disk.total, "others write, too"
-        assert told == walk.sections(), night
-        found = trend.of(facts)
-        assert found is not None
-        assert [tuple(point) for point in found.points] == walk.trend(), night
-    assert night == 40
-    assert flows.cli.app.run(["report", NAME, "--output", str(tmp_path / "page.html")]) == 0
-    page = Text((tmp_path / "page.html").read_text()).text
-    for lines, rows in walk.sections().values():
-        for words in (*lines, *(" ".join(filter(None, row)) for row in rows)):
-            assert words.replace("`", "") in page
 
 
 @pytest.mark.parametrize(
@@ -259,7 +231,7 @@ def test_why_a_run_has_failed_stays_on_the_page_whatever_came_after_it(
 ) -> None:
     for day in range(last + 1, 9):
         (artifact_paths.runs() / f"202611{day:02}T030000-{NAME}-0000000{day}" / "run.json").unlink()
-    facts = overview.gather(NAME)
+    facts = state.read_name(NAME)
     assert headline in pages.headline(facts)
     found, _ = lines_and_rows(facts)["Last run"]
     assert all(words in " ".join(found) for words in lines)
@@ -295,34 +267,19 @@ def test_of_nothing_known_there_is_no_report_and_of_a_refused_first_run_there_is
 
 
 @pytest.mark.usefixtures("walk")
-def test_what_is_damaged_is_said_on_the_page_and_hides_nothing_else() -> None:
-    manifest = artifact_paths.version(NAME, 2) / "manifest.json"
-    manifest.chmod(0o644)
-    manifest.write_text("{}")
-    artifact_paths.history(NAME).write_text("{")
-    facts = overview.gather(NAME)
-    assert [kept.number for kept in facts.versions] == [1]
-    sections = lines_and_rows(facts)
-    assert len(sections["What could not be read"][0]) == 2
-    assert str(manifest) in " ".join(facts.faults)
-    assert sections["Live"][1][0] == ("version", "1")
-
-
-@pytest.mark.usefixtures("walk")
 def test_runs_of_every_kind_count_and_versions_that_are_not_shown_are_not_held(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for kind, name in (("predict", NAME), ("tune", NAME), ("predict", "other"), ("other", NAME)):
         RunFolder.open(f"20261109T030000-{kind}-{name}-00000009", {"name": name if kind != "other" else kind})
-    monkeypatch.setattr(overview, "SHOWN", 1)
-    facts = overview.gather(NAME)
+    monkeypatch.setattr(pages, "SHOWN", 1)
+    facts = state.read_name(NAME)
     others = [*artifact_paths.runs().glob("*-predict-other-*"), *artifact_paths.runs().glob("*-other-linear-*")]
     assert facts.disk.runs == bytes_below(artifact_paths.runs()) - sum(map(bytes_below, others))
-    assert evidence.read().of[NAME] == evidence.read(NAME).of[NAME], "read for all names at once"
-    assert [kept.number for kept in facts.versions if kept.manifest] == [1, 2], "champion and newest"
+    assert state.read().names[NAME] == state.read_name(NAME), "read for all names at once"
+    assert [row[0] for row in pages.tabulate_versions(facts).rows] == ["2", "1"], "champion and newest"
     pointer.promote(NAME, 2)
-    facts = overview.gather(NAME)
-    assert [(kept.number, bool(kept.manifest)) for kept in facts.versions] == [(1, False), (2, True)]
+    facts = state.read_name(NAME)
     assert [row[0] for row in pages.tabulate_versions(facts).rows] == ["2"]
 
 
@@ -332,7 +289,7 @@ def test_of_much_that_cannot_be_read_the_first_and_their_number_are_told() -> No
         folder = artifact_paths.predictions(f"{number:016x}")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "_job.json").write_text("{")
-    lines, _ = lines_and_rows(overview.gather(NAME))["What could not be read"]
+    lines, _ = lines_and_rows(state.read_name(NAME))["What could not be read"]
     assert len(lines) == 11
     assert lines[-1] == "and 3 more"
 
@@ -419,12 +376,12 @@ def test_after_each_of_many_real_runs_the_page_on_the_server_is_right(
     assert [(row[1], row[-1], row[3]) for row in table(data, "Changes")] == [
         ("rolled back", "2", "it drifts"), ("published", "2", ""), ("published", "1", "")
     ]  # fmt: skip
-    found = trend.of(overview.gather("walk"))
+    found = trend.find_trend(state.read_name("walk"))
     assert found is not None
     outcomes = [point.outcome for point in found.points]
     assert outcomes == ["published", "refused", "failed", "unfinished", "published"]
-    killed = overview.gather("walk").runs[1]
-    assert (killed.exit_code, pages.describe_run(killed)) == (None, "was killed")
+    killed = state.read_name("walk").runs[1]
+    assert (killed.exit_code, killed.in_words) == (None, "was killed")
 
 
 def test_a_run_that_has_reached_its_time_limit_says_so_and_a_retry_of_it_no_more() -> None:
@@ -432,9 +389,9 @@ def test_a_run_that_has_reached_its_time_limit_says_so_and_a_retry_of_it_no_more
     folder = RunFolder.open(run, RetrainParameters(name=NAME).model_dump(mode="json"))
     folder.note(seconds={"train": 43_200.0})
     folder.failed(1, 43_200.0)
-    facts = overview.gather(NAME)
+    facts = state.read_name(NAME)
     assert pages.headline(facts).endswith("last run reached its time limit of 12:00:00 in train")
     lines, _ = lines_and_rows(facts)["Last run"]
     assert "GRADMILL_TIME_LIMIT" in lines[1], "what to do"
     RunFolder.open(run, {})
-    assert "time limit" not in pages.headline(overview.gather(NAME))
+    assert "time limit" not in pages.headline(state.read_name(NAME))

@@ -194,7 +194,7 @@ def test_how_the_metric_has_developed_refusals_included(walk: Walk, overview: "P
     eventually(lambda: picture.evaluate("image => image.naturalWidth") > 300, 60, "the picture is drawn")
     keep(overview, "trend-of-the-walk")
     runs = [line for line in walk.says("models", NAME, "--runs").splitlines() if line.startswith(NAME)]
-    outcomes = ["published as 1", "published as 2", "unchanged: 2", "refused by test_loss"]
+    outcomes = ["published version 1", "published version 2", "unchanged: version 2", "refused by test_loss"]
     told = [line for outcome in outcomes for line in runs[::-1] if outcome in line]
     assert len(told) == 4
     assert [walk.rmse[version] in told[version - 1] for version in (1, 2)] == [True, True]

@@ -27,7 +27,7 @@ from flows.server import artifacts, followed, registration, service, status
 from prefect_api import api_client, eventually, post
 from tasks.errors import DataError, DeviceMissing, GateFailed, GradmillError, TrainingDiverged, UsageError
 from tasks.parameters import RetrainParameters
-from tasks.store import artifact_paths, locks
+from tasks.store import artifact_paths, locks, state
 
 WEEKLY = "linear-weekly"
 
@@ -56,15 +56,15 @@ def test_runs_that_nobody_takes_or_that_have_fallen_silent_are_stuck_and_no_othe
     second = run("second", type="SCHEDULED", name="AwaitingConcurrencySlot", state_details=past)
 
     def stuck() -> dict[str, str]:
-        return {each.name: each.reason for each in status.status().stuck if each.id in made}
+        return {each.name: each.reason for each in status.describe(state.read()).stuck if each.id in made}
 
     assert set(stuck()) == {"late"}, "the other has just begun"
-    (queued,) = [each for each in status.status().queued if each.id == second]
+    (queued,) = [each for each in status.describe(state.read()).queued if each.id == second]
     assert queued.reason == "waits for another run of its deployment"
     monkeypatch.setattr(status, "SILENT_SECONDS", 0)
     found = stuck()
     assert set(found) == {"late", "silent"}
-    reasons = {each.id: each.reason for each in status.status().stuck}
+    reasons = {each.id: each.reason for each in status.describe(state.read()).stuck}
     assert all(reasons[each].startswith(reason) for each, reason in made.items() if reason)
 
 
@@ -92,7 +92,7 @@ def test_the_last_judged_run_is_told_beside_a_newer_one_that_was_not(
         client.post(path, json={"state": state, "force": True}).raise_for_status()
 
     def told() -> tuple[Any, list[str]]:
-        found = status.status()
+        found = status.describe(state.read())
         (each,) = [each for each in found.deployments if each.name == WEEKLY]
         return each, [line for line in found.attention if line.startswith(WEEKLY)]
 
@@ -127,17 +127,17 @@ def test_the_worker_of_an_up_that_has_just_begun_is_starting_and_is_a_fault_when
     artifact_paths.prefect_home().mkdir(parents=True)
     with locks.locked(artifact_paths.up_lock(), "a gradmill up"), temporary_settings({PREFECT_API_URL: prefect_api}):
         service.at(prefect_api).write(artifact_paths.service())
-        found = status.status()
+        found = status.describe(state.read())
         assert [(each.name, each.status) for each in found.workers] == [(registration.worker(), "STARTING")]
         assert not any("no worker is online" in each for each in found.attention)
         os.utime(artifact_paths.service(), (0, 0))
-        assert any("no worker is online" in each for each in status.status().attention)
+        assert any("no worker is online" in each for each in status.describe(state.read()).attention)
 
 
 def test_addresses_are_told_without_credentials_and_those_of_the_ui_as_its_setting_has_them(prefect_api: str) -> None:
     with_secret = prefect_api.replace("://", "://me:word@")
     with temporary_settings({PREFECT_API_URL: with_secret}):
-        assert (status.status().api_url or "").rstrip("/") == prefect_api
+        assert (status.describe(state.read()).api_url or "").rstrip("/") == prefect_api
         assert artifacts.ui() == prefect_api.removesuffix("/api")
         assert "word" not in (followed.page(ended(Completed())) or "")
     with temporary_settings({PREFECT_API_URL: "http://server:4200/api", PREFECT_UI_URL: "http://127.0.0.1:9/"}):
@@ -151,9 +151,9 @@ def test_a_worker_that_has_been_silent_for_a_day_is_none(
 ) -> None:
     client, _ = weekly
     client.post("/work_pools/gradmill/workers/heartbeat", json={"name": "ours"}).raise_for_status()
-    assert "ours" in [worker.name for worker in status.status().workers]
+    assert "ours" in [worker.name for worker in status.describe(state.read()).workers]
     monkeypatch.setattr(status, "FORGOTTEN", timedelta())
-    assert status.status().workers == []
+    assert status.describe(state.read()).workers == []
     client.delete("/work_pools/gradmill/workers/ours").raise_for_status()  # other tests use this server
 
 

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from markdown_it import MarkdownIt
+from tasks.store.overview import Disk, Overview
+from tasks.store.room import Room
 
 from candidate import job_document
 from flows.pages import run_pages
@@ -28,10 +30,8 @@ from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths, predictions
 from tasks.store.changed import Change
-from tasks.store.overview import Disk, Overview
 from tasks.store.page import Code, Page, Section, Strong, Table, markdown_line, render_html, render_markdown
 from tasks.store.predictions import Job
-from tasks.store.room import Room
 from tasks.store.tuned import Searched, Trial, Tuned
 from tasks.store.version_page import describe_version, render_card
 
@@ -246,7 +246,9 @@ def test_front_matter_and_descriptions_hold_hostile_names_as_text(kind: str) -> 
 
 
 def test_credentials_are_left_out_and_what_is_endless_is_cut() -> None:
-    page = Page("s3://mia:secret@x.org/a", "", (Section("", (Code("https://mia:secret@x.org/b"), "a" * 10_000, "\udcff")),))
+    page = Page(
+        "s3://mia:secret@x.org/a", "", (Section("", (Code("https://mia:secret@x.org/b"), "a" * 10_000, "\udcff")),)
+    )
     for shown in (render_markdown(page), render_html(page)):
         assert "secret" not in shown
         assert "x.org/b" in shown

@@ -18,7 +18,7 @@ from candidate import Candidate
 from command_line import GRADMILL, gradmill, servers
 from conftest import REPOSITORY
 from prefect_api import eventually
-from tasks.store import artifact_paths, atomic, reading, verification
+from tasks.store import artifact_paths, atomic, reading, state, verification
 from victims import KILLS, fork, run_silently
 
 NAME = "linear-regression"
@@ -62,14 +62,14 @@ def assert_nothing_is_half_there() -> None:
     champion = reading.champion(NAME)
     assert champion is not None
     verification.verify_pointer(NAME, champion)
-    assert [row["version"] for row in reading.table(NAME)] == reading.versions(NAME)
+    assert [row["version"] for row in state.read_name(NAME).rows] == reading.versions(NAME)
 
 
 def assert_all_is_sound(artifacts: Path) -> None:
     """After a complete retrain: every version runs and answers, the configuration fits, nothing is left over."""
     for number in reading.versions(NAME):
         verification.verify(NAME, number)
-    table = reading.table(NAME)
+    table = state.read_name(NAME).rows
     assert [row["version"] for row in table] == reading.versions(NAME)
     assert [row["champion"] for row in table].count(True) == 1
     leftovers = [path for path in artifacts.rglob(".*") if path.name.startswith((".staging", ".pruned", ".scratch"))]

@@ -240,7 +240,7 @@ def test_a_manifest_that_is_none_is_named(kind: str) -> None:
     """Even with checksums that fit."""
     path = file("manifest.json")
     seal(path.parent, MANIFESTS[kind](json.loads(path.read_text())))
-    for action in (lambda: reading.table(NAME), lambda: reading.load(NAME, 2), lambda: read_version(path.parent)):
+    for action in (lambda: reading.manifest(NAME, 2), lambda: reading.load(NAME, 2), lambda: read_version(path.parent)):
         with pytest.raises(DataError) as caught:
             action()
         assert str(path) in caught.value.found
@@ -277,7 +277,7 @@ def test_a_pointer_to_no_version_is_exit_4(number: object) -> None:
     edit_pointer(version=number)
     before = artifact_paths.champion(NAME).read_bytes()
     for action in (
-        lambda: reading.table(NAME),
+        lambda: reading.champion(NAME),
         lambda: reading.load(NAME, None),
         lambda: pointer.rollback(NAME),
     ):

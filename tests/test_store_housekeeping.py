@@ -11,7 +11,6 @@ import pytest
 
 from candidate import Candidate, job_document, seal
 from command_line import gradmill
-from tasks.errors import DataError
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.records import RawDataset
 from tasks.stage import cache
@@ -82,23 +81,6 @@ def test_old_predictions_go_but_unfinished_and_new_ones_stay() -> None:
     stay = [prediction(4, days=0.5), prediction(5, "running"), prediction(6)]
     assert housekeeping.prune_predictions(1) == old
     assert names(artifact_paths.all_predictions()) == set(stay)
-
-
-def test_a_damaged_job_stops_no_maintenance() -> None:
-    old, _ = prediction(1), prediction(2)
-    damaged = artifact_paths.predictions(prediction(3)) / "_job.json"
-    damaged.write_text("{")
-    assert housekeeping.prune_predictions(1) == [old]
-    assert damaged.exists()
-
-
-def test_nothing_is_removed_while_a_kept_version_s_evidence_is_unknown(candidates: list[Candidate]) -> None:
-    candidates[0].publish()
-    stays = {run_folder(1), run_folder(2)}
-    seal(artifact_paths.version(NAME, 1), "{")
-    with pytest.raises(DataError, match=r"manifest\.json is not JSON"):
-        housekeeping.prune_runs(1)
-    assert names(artifact_paths.runs()) == stays
 
 
 def test_a_damaged_manifest_is_exit_4_and_keeps_no_prediction(candidates: list[Candidate]) -> None:

@@ -93,14 +93,6 @@ def test_a_missing_champion_is_named(candidates: list[Candidate]) -> None:
     assert artifact_paths.champion(NAME).read_bytes() == before
 
 
-@pytest.mark.parametrize("kind", [kind for kind in DAMAGES if "manifest" in kind])
-def test_a_listing_names_the_damaged_manifest(kind: str) -> None:
-    path = break_version(1, kind)
-    if kind == "the manifest's files":  # the listing needs them of every version
-        assert_clear(gradmill("models", NAME), 4)
-    assert_names(path, lambda: reading.table(NAME))
-
-
 # Numbers
 
 

@@ -8,7 +8,7 @@ import pytest
 import flows.cli.app
 from candidate import Candidate
 from tasks.records import ChampionGates, GateVerdict, PublishedModel
-from tasks.store import artifact_paths, tried
+from tasks.store import runs, state
 from tasks.store.run_folder import RunFolder
 
 NAME = "linear-regression"
@@ -60,7 +60,13 @@ def test_every_outcome_of_a_run_is_told(candidate: Candidate, capsys: pytest.Cap
         (NAME, "judged", "", None), (NAME, "refused", "champion_loss", None), (NAME, "published", "", 1),
     ]  # fmt: skip
     page = capsys.readouterr().out
-    for words in ("published as 1", "unchanged: 1", "refused by champion_loss", "lr 0.5, seed 0", "unfinished: train"):
+    for words in (
+        "published version 1",
+        "unchanged: version 1",
+        "refused by champion_loss",
+        "lr 0.5, seed 0",
+        "interrupted in train",
+    ):
         assert words in page
     assert "other" not in page
 
@@ -79,22 +85,25 @@ def test_the_best_come_first_and_those_without_the_figure_last(
     assert flows.cli.app.run(["models", "--runs", "--sort", "beauty"]) == 2
 
 
-def test_only_the_newest_retrains_are_read_and_what_is_damaged_is_said(
-    candidate: Candidate, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_of_each_name_the_newest_retrains_are_read_as_far_as_one_that_was_judged(
+    candidate: Candidate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tried, "NEWEST", 4)
-    for day in (1, 2, 3):
+    def days(name: str, newest: int) -> list[str]:
+        return [run.run[6:8] for run in state.read(newest=newest).names[name].runs]
+
+    decided(noted(candidate, 1, name="quiet"), candidate, "published", 1)
+    decided(noted(candidate, 2), candidate, "published", 1)
+    for day in (3, 4, 5):
         noted(candidate, day)
-    RunFolder.open("20261104T030000-predict-linear-regression-00000004", {"name": NAME, "batch_size": 4})
-    for day, text in {5: "{", 6: '{"schema_version": 1}'}.items():
-        path = artifact_paths.runs() / f"202611{day:02}T030000-{NAME}-0000000{day}" / "run.json"
-        path.parent.mkdir()
-        path.write_text(text)
-    assert [run.run[6:8] for run in tried.runs()] == ["03"]
-    assert capsys.readouterr().err.count("left alone: ") == 2
-    monkeypatch.setattr(tried, "LARGEST", 100)
-    assert tried.runs() == []
-    assert "has over 100 bytes" in capsys.readouterr().err
+    RunFolder.open("20261106T030000-predict-linear-regression-00000004", {"name": NAME, "batch_size": 4})
+    assert days("quiet", 1) == ["01"], "however many there are of other names"
+    assert (days(NAME, 1), days(NAME, 9)) == (["05", "04", "03", "02"], ["05", "04", "03", "02"])
+    decided(noted(candidate, 7), candidate, "judged", None)
+    assert days(NAME, 1) == ["07"]
+    monkeypatch.setattr(runs, "LARGEST", 100)
+    found = state.read()
+    assert found.names[NAME].runs == []
+    assert "has over 100 bytes" in found.faults[0].found
 
 
 def test_a_name_without_a_run_is_exit_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,9 +14,9 @@ from tasks.errors import DataError
 from tasks.records import RawDataset
 from tasks.stage import cache
 from tasks.store import artifact_paths, atomic, history, housekeeping, locks, reading, retention, schedules, scratch
+from tasks.store.housekeeping import prune_datasets
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
-from tasks.store.unreferenced import prune_datasets
 
 NAME = "linear-regression"
 OLD = "houses"  # a data set

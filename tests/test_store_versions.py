@@ -17,7 +17,18 @@ from candidate import Candidate, job_document
 from conftest import REPOSITORY
 from store_state import age_demotions, champion, damage
 from tasks.errors import DataError, GateFailed, UsageError
-from tasks.store import artifact_paths, atomic, folders, locks, pointer, reading, retention, scratch, verification
+from tasks.store import (
+    artifact_paths,
+    atomic,
+    folders,
+    locks,
+    pointer,
+    reading,
+    retention,
+    scratch,
+    state,
+    verification,
+)
 
 NAME = "linear-regression"
 
@@ -56,7 +67,7 @@ def test_the_model_card_has_hugging_face_front_matter(two_versions: None) -> Non
     card = yaml.safe_load(front)
     assert {"license", "library_name", "tags", "datasets", "metrics", "model-index"} <= set(card)
     (result,) = card["model-index"][0]["results"]
-    assert result["metrics"][0]["value"] == pytest.approx(2 * reading.table(NAME)[0]["test_loss"])
+    assert result["metrics"][0]["value"] == pytest.approx(2 * state.read_name(NAME).rows[0]["test_loss"])
     for picture in ("learning-curve.png", "regression.png"):
         assert f"]({picture})" in body
         assert (folder / picture).is_file()

@@ -29,7 +29,6 @@ from tasks.store import (
     pointer,
     reading,
     retention,
-    unreferenced,
     verified,
 )
 from tasks.store.record import files_in
@@ -106,7 +105,7 @@ class Nights:
                 os.utime(path, (moment, moment))
         retention.prune(NAME, KEEP)
         housekeeping.prune_runs(KEEP)
-        unreferenced.prune_datasets()
+        housekeeping.prune_datasets()
 
 
 @pytest.fixture

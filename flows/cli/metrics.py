@@ -1,20 +1,16 @@
 """``gradmill metrics``: what a Prometheus server may know."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, get_args
 
 import typer
 
 from flows.cli.faults import Answer
-from tasks.errors import DataError, UsageError
-from tasks.machine.telling import tell
-from tasks.machine.words import counted
-from tasks.store import atomic
-
-if TYPE_CHECKING:
-    from flows.server.metrics import Figures
+from flows.cli.store import tell_faults
+from tasks.errors import UsageError
+from tasks.store import atomic, state
+from tasks.store.state import Kind
 
 
 def metrics(
@@ -45,29 +41,21 @@ def metrics(
         raise UsageError("--output and --port", "one of them", "run a command for each")
     if not port and (host or health):
         raise UsageError("--host or --health without --port", "the port to answer at", "give --port, or leave them out")
+    from prometheus_client import generate_latest
+
+    from flows.server import metrics as figures
+
     if port:
-        from flows.server import scraped
-
-        scraped.serve(host or "127.0.0.1", port, health or "", _beside_a_worker() if health else lambda: None)
+        figures.serve(host or "127.0.0.1", port, health or "", _beside_a_worker() if health else lambda: None)
         return None
-    from flows.server import figures
-
-    found = figures.gather()
-    text = found.text()
+    found = state.read()
+    collector = figures.StoreCollector(found)
+    collector.measure()
+    text = generate_latest(collector).decode()
     if output:
         atomic.write_bytes(output, text.encode())
     told = f"written to {output.absolute()}" if output else text.rstrip("\n")
-    return _document(found), told, _failure(found)
-
-
-def _beside_a_worker() -> Callable[[], None]:
-    """Writes the overviews of runs that die, as ``gradmill up`` does where there is one."""
-    from flows.server.overviews import Watch
-
-    return Watch(marks=False).look
-
-
-def _document(found: "Figures") -> dict[str, Any]:
+    failure = tell_faults(found.faults, *get_args(Kind))
     families = [
         {
             "name": family.samples[0].name,
@@ -75,18 +63,13 @@ def _document(found: "Figures") -> dict[str, Any]:
             "help": family.documentation,
             "samples": [{"labels": sample.labels, "value": sample.value} for sample in family.samples],
         }
-        for family in found.collect()
+        for family in collector.collect()
     ]
-    return {"metrics": families, "damaged": found.damaged}
+    return {"metrics": families, "damaged": [fault.found for fault in found.faults]}, told, failure
 
 
-def _failure(found: "Figures") -> DataError | None:
-    """Each document in a line, then the error."""
-    if not found.damaged:
-        return None
-    for damaged in found.damaged:
-        tell(f"left out: {damaged}", file=sys.stderr)
-    documents = counted(len(found.damaged), "document")
-    return DataError(
-        f"{documents} cannot be read", "documents as they were written", "restore from a copy what is named above"
-    )
+def _beside_a_worker() -> Callable[[], None]:
+    """Rewrites the overviews of runs that die, as ``gradmill up`` does; it marks no run as crashed."""
+    from flows.server.overviews import Watch
+
+    return Watch(marks=False).look

@@ -19,7 +19,7 @@ from tasks.errors import GradmillError, UsageError
 from tasks.machine.words import nearest, readable
 from tasks.parameters import is_name
 from tasks.serving import task
-from tasks.store import artifact_paths, atomic, overview, reading, tried
+from tasks.store import artifact_paths, atomic, reading, runs, state
 
 GRAPHICAL = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")  # else webbrowser takes the terminal for a browser of text
 FIGURES = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "validation_accuracy", "test_accuracy")
@@ -54,7 +54,7 @@ def show(
     standing = ", the champion" if champion and champion.version == number else ""
     quality = task.TASKS[manifest.dataset.task].summary(manifest.metrics.model_dump())
     print_fact("model", f"{name} version {number}{standing}: {quality}")
-    _print_curve(tried.learning_curve(manifest.run))
+    _print_curve(runs.read_learning_curve(manifest.run))
     print_fact("page", str(path))
     if is_opened:
         print_fact("", "opened in the browser")
@@ -67,7 +67,8 @@ def report(
     ] = None,
 ) -> Answer:
     """Write what is live and how it has developed into one HTML file that needs no other and no server."""
-    if not is_name(name) or not overview.is_known(name):
+    facts = state.read_name(name) if is_name(name) else None
+    if facts is None or not facts.is_known:
         known = reading.names()
         to_do = nearest(name, known, "name one of these, or train one: gradmill retrain")
         raise UsageError(f"nothing is known of {name}", f"one of: {', '.join(known) or 'none yet'}", to_do)
@@ -75,19 +76,19 @@ def report(
     from flows.pages.overview import draw_overview, headline
     from tasks.store.page import render_html
 
-    path, facts = (output or Path(f"{name}-overview.html")).absolute(), overview.gather(name)
+    path = (output or Path(f"{name}-overview.html")).absolute()
     atomic.write_bytes(path, render_html(draw_overview(facts)).encode())
     shown, told = from_here(str(path)) if on_output().is_terminal else path, headline(facts)
     return {"name": name, "headline": told, "path": str(path)}, f"{name}: {told}\n{shown}"
 
 
-def update_overview(name: str) -> None:
-    """Let the page of a name on the server say what a command has just done, if there is a server."""
-    if os.environ.get("PREFECT_API_URL") or artifact_paths.service().exists():
+def update_overviews(*names: str) -> None:
+    """Let the pages of names on the server say what a command has just done, if there is a server."""
+    if names and (os.environ.get("PREFECT_API_URL") or artifact_paths.service().exists()):
         with suppress(GradmillError), display.compact(verbose=False, stages=False):
             from flows.server import overviews
 
-            overviews.publish(name)
+            overviews.publish(*names)
 
 
 def draw_bars(values: Sequence[float], is_ascii: bool = False) -> str:

@@ -53,7 +53,7 @@ def retrain(
         from flows.retrain import retrain as flow
         from tasks.store import unchanged
 
-        if unchanged.is_none(parameters):
+        if unchanged.must_train(parameters):
             heap.import_beside("torch", "matplotlib.figure")
         report, failure = outcome(flow, parameters, "report")
     if as_json:

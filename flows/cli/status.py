@@ -9,12 +9,13 @@ from rich.table import Table
 from flows.cli import board
 from flows.cli.faults import conclude
 from flows.cli.operate import on_server
-from flows.cli.store import CHAMPION
+from flows.cli.store import CHAMPION, tell_faults
 from flows.cli.tables import TEST_FIGURES, add_row, figures_of_test, print_fact, print_line, print_table
-from tasks.errors import EnvironmentProblem
+from tasks.errors import EnvironmentProblem, GradmillError
+from tasks.store import state
 
 if TYPE_CHECKING:
-    from flows.server.status_document import Deployment, Status
+    from flows.server.status import Deployment, Status
 
 
 def status(
@@ -25,18 +26,21 @@ def status(
 
     The models are shown without a server, too.
     """
-    from flows.server import status as asked
+    from flows.server import status as server_status
 
-    fault = None
+    stored = state.read()
+    failure: GradmillError | None = None
     try:
         with on_server():
-            found = asked.status()
+            found = server_status.describe(stored)
     except EnvironmentProblem as error:
-        found, fault = asked.of_store(), error
+        found, failure = server_status.describe_store(stored), error
     board.end()
     if not as_json:
         _print(found)
-    conclude(found.model_dump(mode="json"), None, fault, as_json=as_json)
+    damaged = [fault for fault in stored.faults if fault.kind in ("champion", "version")][:1]  # attention has all
+    failure = failure or tell_faults(damaged, "champion", "version")
+    conclude(found.model_dump(mode="json"), None, failure, as_json=as_json)
     if check and found.attention:
         raise typer.Exit(EnvironmentProblem.exit_code)
 

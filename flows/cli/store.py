@@ -1,18 +1,22 @@
 """``gradmill models``, ``history``, ``prune``, ``verify``, ``maintain``, ``mirror``: the store's, without a server."""
 
+import sys
+from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from flows.cli import pages, tried
-from flows.cli.faults import Answer
+from flows.cli import pages
+from flows.cli.faults import Answer, conclude
 from flows.cli.options import ModelArgument, OnlyModel, print_json
 from flows.cli.parameters import taking, validated
 from flows.cli.tables import TEST_FIGURES, add_row, figures_of_test, print_line, print_table
 from tasks.errors import DataError, UsageError
-from tasks.machine.words import counted, readable
+from tasks.machine.telling import tell
+from tasks.machine.words import counted, nearest, readable, short
 from tasks.parameters import MaintainParameters
 from tasks.store import (
     artifact_paths,
@@ -23,12 +27,46 @@ from tasks.store import (
     names,
     reading,
     retention,
-    unreferenced,
+    state,
     verification,
 )
-from tasks.store import history as noted
+from tasks.store.changed import Change
+from tasks.store.runs import RunSummary
+from tasks.store.state import Fault, Kind, NameState
 
 CHAMPION = "the newest that passed the gates, until somebody promotes or rolls back"
+LISTED = 1000  # runs of a name
+
+
+class By(StrEnum):
+    """What comes first in a list of runs."""
+
+    DATE = "date"
+    ACCURACY = "accuracy"
+    LOSS = "loss"
+    VALIDATION = "validation"
+    SECONDS = "seconds"
+
+
+BEST_FIRST: dict[By, Callable[[RunSummary], float | None]] = {
+    By.ACCURACY: lambda run: None if run.test_accuracy is None else -run.test_accuracy,
+    By.LOSS: lambda run: run.test_loss,
+    By.VALIDATION: lambda run: run.validation_loss,
+    By.SECONDS: lambda run: run.seconds,
+}
+SHORT = {"num_epochs": "epochs", "batch_size": "batch"}
+
+
+def tell_faults(faults: Sequence[Fault], *kinds: Kind) -> DataError | None:
+    """Say on stderr which documents cannot be read; the first of these ``kinds`` is returned as an error instead.
+
+    Without such a document something is missing in what was asked for.
+    """
+    first = next((fault for fault in faults if fault.kind in kinds), None)
+    for fault in faults:
+        if fault is not first:
+            tell(f"left out: {fault.found}", file=sys.stderr)
+    return DataError(first.found, "the document as it was written", first.action) if first else None
 
 
 def models(
@@ -38,7 +76,7 @@ def models(
         bool, typer.Option("--runs", help="List the runs that trained, published, refused and unpublished ones.")
     ] = False,
     sort: Annotated[
-        tried.By | None,
+        By | None,
         typer.Option(
             metavar="WORD",
             help="By date, accuracy, loss, validation or seconds, the best of each model first \\[default: date].",
@@ -51,32 +89,37 @@ def models(
     retrain changes until gradmill unfreeze.
     """
     if runs:
-        tried.show(name, sort or tried.By.DATE, as_json)
+        _list_runs(name, sort or By.DATE, as_json)
         return
     if sort:
         raise UsageError(
             "--sort without --runs", "versions in the order of their numbers", "add --runs, or leave it out"
         )
-    if name is not None:
-        reading.resolve(name, None)
-    listing = {each: reading.table(each) for each in ([name] if name else reading.names())}
-    for each in listing:
+    found, of_names = _read(name)
+    for each in of_names:
         folders.tell_of_strangers(artifact_paths.model(each))
-    place = artifact_paths.models()
-    if as_json:
-        print_json({"schema_version": 1, "path": str(place), "models": listing})
-    elif not any(listing.values()):
-        typer.echo(f"no models in {place}; train one: gradmill retrain")
-    else:
-        print_table(_table(listing), ("parity", "KiB", "date", "log loss"))
+    failure = tell_faults(found.faults, "champion", "version")
+    listing, place = {each: of_name.rows for each, of_name in of_names.items()}, artifact_paths.models()
+    if not as_json and any(listing.values()):
+        print_table(_make_table(listing), ("parity", "KiB", "date", "log loss"))
         frozen = [each for each, rows in listing.items() if any(row["frozen"] for row in rows)]
         notes = [f"f frozen: no retrain changes it until gradmill unfreeze {each}" for each in frozen]
         if any(row["held"] for rows in listing.values() for row in rows):
             notes.insert(0, "h held: no retrain publishes it again")
         print_line("; ".join([f"in {place}", f"* the champion: {CHAMPION}", *notes]))
+    nothing = None if any(listing.values()) else f"no models in {place}; train one: gradmill retrain"
+    conclude({"path": str(place), "models": listing}, nothing, failure, as_json=as_json)
 
 
-def _table(listing: dict[str, list[dict[str, Any]]]) -> Table:
+def _read(name: str | None) -> tuple[state.StoreState, dict[str, NameState]]:
+    """The state, and of it the names that have a folder, or the one that is asked for."""
+    if name is not None:
+        reading.require_versions(name)
+    found = state.read(name)
+    return found, {each: found.names[each] for each in ([name] if name else reading.names()) if each in found.names}
+
+
+def _make_table(listing: dict[str, list[dict[str, Any]]]) -> Table:
     table = Table("model", "version", *TEST_FIGURES, "parity", "KiB", "date", "data", box=None, pad_edge=False)
     for name, rows in listing.items():
         for row in rows:
@@ -94,15 +137,59 @@ def _table(listing: dict[str, list[dict[str, Any]]]) -> Table:
     return table
 
 
+def _list_runs(name: str | None, by: By, as_json: bool) -> None:
+    """Print the runs of a name, or of all.
+
+    Raises:
+        UsageError: there is no run of this name.
+    """
+    found, place = state.read(name, LISTED), artifact_paths.runs()
+    runs = sorted((run for each in found.names.values() for run in each.runs), key=lambda run: run.run, reverse=True)
+    if name and not runs:
+        known = [each for each, of_name in state.read().names.items() if of_name.runs]
+        to_do = nearest(name, known, "see gradmill models --runs")
+        raise UsageError(f"no run of {name}", f"one of: {', '.join(known) or 'none yet'}", to_do)
+    if key := BEST_FIRST.get(by):  # else the newest first, as they are
+        among = (lambda run: "") if by is By.SECONDS else (lambda run: run.name)  # losses of other data say nothing
+        runs = sorted(runs, key=lambda run: (among(run), key(run) is None, key(run) or 0.0))
+    tell_faults(found.faults)
+    if as_json:
+        print_json({"schema_version": 1, "path": str(place), "runs": [run.model_dump(mode="json") for run in runs]})
+    elif not runs:
+        typer.echo(f"no runs in {place}; gradmill retrain --no-publish makes one that leaves the store alone")
+    else:
+        _print_runs(runs)
+        print_line(
+            f"in {place}: a run's folder ends with its id; only settings that differ from the default are listed"
+        )
+
+
+def _print_runs(runs: list[RunSummary]) -> None:
+    is_watched = any(run.validation_loss is not None for run in runs)
+    head = ["model", "date", "id", "outcome", *TEST_FIGURES, *(["validation"] * is_watched), "s", "settings"]
+    table = Table(*head, box=None, pad_edge=False)
+    for run in runs:
+        validation = "" if run.validation_loss is None else readable(run.validation_loss)
+        figures = [*figures_of_test(run.test_accuracy, run.test_loss), *([validation] * is_watched)]
+        date, digits = run.date[5:16].replace("T", " "), run.run.rpartition("-")[2]  # of this year, most of them
+        changed = {key: value for key, value in run.changed.items() if key not in ("model", "device")}
+        settings = (f"{SHORT.get(key, key.replace('_', ' '))} {short(value)}" for key, value in changed.items())
+        add_row(table, run.name, date, digits, run.in_words, *figures, f"{run.seconds:.1f}", ", ".join(settings))
+    print_table(table, ("s", "validation", "date", "log loss"))
+
+
 def history(as_json: bool, name: OnlyModel = None) -> None:
     """Tell who has changed what, when and why: versions published, promoted, rolled back, frozen, unfrozen, pruned."""
-    if name is not None:
-        reading.resolve(name, None)
-    told = {each: noted.changes(each) for each in ([name] if name else reading.names())}
-    if as_json:
-        documents = {each: [change.model_dump(mode="json") for change in changes] for each, changes in told.items()}
-        print_json({"schema_version": 1, "history": documents})
-        return
+    found, of_names = _read(name)
+    told = {each: of_name.changes[::-1] for each, of_name in of_names.items()}
+    failure = tell_faults(found.faults, "history")
+    if not as_json:
+        _print_changes(told)
+    documents = {each: [change.model_dump(mode="json") for change in changes] for each, changes in told.items()}
+    conclude({"history": documents}, None, failure, as_json=as_json)
+
+
+def _print_changes(told: dict[str, Sequence[Change]]) -> None:
     table = Table("model", "when", "what", "version", "champion", "by", "why", box=None, pad_edge=False)
     for each, changes in told.items():
         for change in changes:
@@ -124,7 +211,8 @@ def prune(
     """Delete old versions, but never one that somebody may still need."""
     pruned, kept = retention.prune(name, keep)
     if pruned:
-        pages.update_overview(name)
+        pages.update_overviews(name)
+    tell_faults([fault for fault in state.read(name).faults if fault.kind != "job"])  # of which pruning has told
     done = [f"pruned {', '.join(map(str, pruned)) or 'nothing'}"]
     done += [f"kept {number}, {reason}" for number, reason in kept.items()]
     return {"name": name, "pruned": pruned, "kept": kept}, "\n".join(f"{name}: {each}" for each in done)
@@ -136,16 +224,8 @@ def maintain(document: dict[str, Any]) -> Answer:
 
     Unfinished jobs and the evidence of kept versions stay.
     """
-    keep = validated(MaintainParameters, document, "maintain").keep
-    predictions = housekeeping.prune_predictions(keep)  # first: no damaged manifest is in their way
-    removed: dict[str, list[str]] = {"runs": [], "predictions": predictions, "versions": [], "datasets": []}
-    failure = None
-    try:
-        removed["versions"] = retention.prune_scheduled()
-        removed["runs"] = housekeeping.prune_runs(keep)
-        removed["datasets"] = unreferenced.prune_datasets()
-    except DataError as error:
-        failure = error
+    removed, failure = housekeeping.maintain(validated(MaintainParameters, document, "maintain").keep)
+    pages.update_overviews(*{pruned.partition("/")[0] for pruned in removed["versions"]})
     what = {"runs": "run folder", "predictions": "prediction", "versions": "version", "datasets": "prepared file"}
     counts = [counted(len(removed[each]), noun) for each, noun in what.items()]
     return removed, f"removed {', '.join(counts)}", failure

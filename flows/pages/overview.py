@@ -1,26 +1,26 @@
-"""A name's overview: what is live and how it has developed, of the store's facts alone (tasks/store/overview.py)."""
+"""A name's overview: what is live and how it has developed, of the store's facts alone (tasks/store/state.py)."""
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from flows.pages.report import describe_outcome
 from flows.pages.run_pages import FEW, is_own_test_split, tabulate_jobs
 from tasks.judging.gates import format_value
 from tasks.machine.words import counted, readable
-from tasks.store import overview, trend
+from tasks.store import trend
 from tasks.store.changed import Change
-from tasks.store.overview import Overview
 from tasks.store.page import Code, Page, Picture, Section, Table, Text
-from tasks.store.tried import Tried, changed
+from tasks.store.runs import list_changed
+from tasks.store.state import NameState
 from tasks.store.versions import Manifest
 
+SHOWN = 20  # versions, beside those that are marked
 BY_ITSELF = ("model", "device", "seed", "implementation")  # settings with a place of their own, or that do not matter
 
 
-def draw_overview(facts: Overview) -> Page:
+def draw_overview(facts: NameState) -> Page:
     """The page with the picture of the trend, where matplotlib is installed (extra ``train``)."""
-    drawn, picture = trend.of(facts), None
+    drawn, picture = trend.find_trend(facts), None
     if drawn and drawn.points:
         try:
             from tasks.judging import plots  # which takes half a second
@@ -31,7 +31,7 @@ def draw_overview(facts: Overview) -> Page:
     return Page(facts.name, headline(facts), list_sections(facts, picture))
 
 
-def headline(facts: Overview) -> str:
+def headline(facts: NameState) -> str:
     """What is live since when, how good it is, and what the last run came to, in a line."""
     pointer, live = facts.pointer, facts.live
     parts = ["no version is live"]
@@ -42,7 +42,7 @@ def headline(facts: Overview) -> str:
     return "; ".join(filter(None, (", ".join(parts), _describe_last_run(facts), _describe_drift(facts))))
 
 
-def list_sections(facts: Overview, picture: Picture | None) -> tuple[Section, ...]:
+def list_sections(facts: NameState, picture: Picture | None) -> tuple[Section, ...]:
     """All sections, the most urgent first; some may be empty."""
     return (
         Section("Live", (Table(tuple(_list_live_facts(facts))),)),
@@ -56,23 +56,6 @@ def list_sections(facts: Overview, picture: Picture | None) -> tuple[Section, ..
         Section("By command", (Table(tuple(_list_commands(facts))),)),
         Section("What could not be read", tuple(_list_faults(facts))),
     )
-
-
-def describe_run(run: Tried) -> str:
-    """What a run came to, in a few words."""
-    stage = f" in {run.detail}" if run.detail else ""
-    if run.time_limit is not None:
-        return f"reached its time limit of {timedelta(seconds=run.time_limit)}{stage}"
-    if run.outcome == "running":
-        return "is going on"
-    if run.outcome in ("failed", "unfinished"):
-        ended = {
-            None: f"was interrupted{stage}" if stage else "was killed",
-            3: f"diverged{stage}",
-            4: f"was stopped by its data{stage}",
-        }
-        return ended.get(run.exit_code, f"failed{stage} (exit code {run.exit_code})")
-    return describe_outcome(run.outcome, run.version, run.detail)
 
 
 def figure(manifest: Manifest) -> str:
@@ -90,15 +73,16 @@ def list_figures(manifest: Manifest) -> list[str]:
     return [*told, f"loss {readable(found['test_loss'])}"]
 
 
-def tabulate_versions(facts: Overview) -> Table:
+def tabulate_versions(facts: NameState) -> Table:
     """The newest versions and those that are marked, a row each."""
     head = ("version", "published", "figures", "settings", "seed", "rows", "data", "size", "")
-    rows = []
+    rows, newest = [], facts.numbers[-SHOWN:]
     for number, _, size, manifest in facts.versions[::-1]:
-        if manifest is None:
+        mark = _mark(facts, number)
+        if number not in newest and not mark:
             continue
         training = manifest.parameters.training.model_dump(mode="json")
-        settings = changed(training, manifest.dataset.is_own)
+        settings = list_changed(training, manifest.dataset.is_own)
         told = (f"{key.replace('_', ' ')} {value}" for key, value in settings.items() if key not in BY_ITSELF)
         rows.append(
             (
@@ -110,23 +94,23 @@ def tabulate_versions(facts: Overview) -> Table:
                 f"{manifest.dataset.num_train + manifest.dataset.num_test:,}",
                 manifest.dataset.digest[:8],
                 _size(size),
-                _mark(facts, number),
+                mark,
             )
         )
     return Table(tuple(rows), head)
 
 
-def _describe_last_run(facts: Overview) -> str:
+def _describe_last_run(facts: NameState) -> str:
     if not facts.runs:
         return "no run yet"
     last, judged = facts.runs[0], facts.last_judged
-    told = f"last run {describe_run(last)}"
+    told = f"last run {last.in_words}"
     if judged and judged is not last and judged.outcome != "published":
-        told += f", the one judged before, on {_day(judged.date)}, {describe_run(judged)}"
+        told += f", the one judged before, on {_day(judged.date)}, {judged.in_words}"
     return told
 
 
-def _describe_drift(facts: Overview) -> str:
+def _describe_drift(facts: NameState) -> str:
     """Of the last input that somebody gave: each retrain predicts its own test split, too, which hides it otherwise."""
     last = next((job for job in facts.jobs if not is_own_test_split(job)), None)
     if last is None or last.drift is None or last.drift.verdict != "drift":
@@ -135,7 +119,7 @@ def _describe_drift(facts: Overview) -> str:
     return f"DRIFT in the {when}"
 
 
-def _list_live_facts(facts: Overview) -> Iterator[tuple[str, Text]]:
+def _list_live_facts(facts: NameState) -> Iterator[tuple[str, Text]]:
     pointer, live = facts.pointer, facts.live
     if pointer:
         yield "version", str(pointer.version)
@@ -154,7 +138,7 @@ def _list_live_facts(facts: Overview) -> Iterator[tuple[str, Text]]:
         yield "back to", (f"version {pointer.previous}: ", Code(f"gradmill rollback {facts.name}"))
 
 
-def _describe_holds(facts: Overview) -> Iterator[Text]:
+def _describe_holds(facts: NameState) -> Iterator[Text]:
     pointer, name = facts.pointer, facts.name
     if pointer and pointer.frozen:
         yield "Frozen: retrains are judged and none is published, until ", Code(f"gradmill unfreeze {name}")
@@ -166,17 +150,17 @@ def _describe_holds(facts: Overview) -> Iterator[Text]:
         )
 
 
-def _describe_last_runs(facts: Overview) -> Iterator[Text]:
+def _describe_last_runs(facts: NameState) -> Iterator[Text]:
     """What the last run came to; of the last judged one why it was refused."""
     last, judged = facts.runs[0] if facts.runs else None, facts.last_judged
     if last:
-        yield f"{_minute(last.date)}: {describe_run(last)}"
+        yield f"{_minute(last.date)}: {last.in_words}"
         if last.time_limit is not None:
             limit = Code("GRADMILL_TIME_LIMIT")
             yield "A longer ", limit, " (HH:MM:SS, a job variable of its deployment) gives it more"
-        yield from overview.errors_in_data(last)[:FEW]
+        yield from facts.errors_in_data[:FEW]
     if judged and judged is not last:
-        yield f"The last run that was judged, {_minute(judged.date)}: {describe_run(judged)}"
+        yield f"The last run that was judged, {_minute(judged.date)}: {judged.in_words}"
     refused = [gate for gate in (judged.gates if judged else ()) if not gate.passed]
     yield from (f"{gate.name} {format_value(gate)}: {gate.detail}" for gate in refused)
     if judged and refused:
@@ -199,7 +183,7 @@ def _tabulate_changes(changes: Iterable[Change]) -> Table:
     return Table(tuple(rows), head)
 
 
-def _list_disk_facts(facts: Overview) -> Iterator[tuple[str, str]]:
+def _list_disk_facts(facts: NameState) -> Iterator[tuple[str, str]]:
     found, (free, total) = facts.disk, facts.disk.left
     parts = {"versions": found.versions, "data": found.data, "runs": found.runs, "predictions": found.predictions}
     told = ", ".join(f"{part} {_size(number)}" for part, number in parts.items())
@@ -207,10 +191,10 @@ def _list_disk_facts(facts: Overview) -> Iterator[tuple[str, str]]:
     yield "free", f"{_size(free)} of {_size(total)}, {free / total:.0%}"
 
 
-def _list_commands(facts: Overview) -> Iterator[tuple[str, Text]]:
+def _list_commands(facts: NameState) -> Iterator[tuple[str, Text]]:
     """What the engineer on call asks that no page has."""
     yield "next and stuck runs, workers, alerts", Code("gradmill status")
-    if facts.scheduled:
+    if facts.is_scheduled:
         yield "leave out the next run", Code(f"gradmill skip {facts.name}")
         yield "other settings, once", Code("gradmill trigger DEPLOYMENT --param training.lr=0.1")
         yield "other settings, for good", Code("gradmill schedule DEPLOYMENT --param training.lr=0.1")
@@ -221,13 +205,13 @@ def _list_commands(facts: Overview) -> Iterator[tuple[str, Text]]:
     yield "figures for Prometheus", Code("gradmill metrics")
 
 
-def _list_faults(facts: Overview) -> Iterator[str]:
-    yield from facts.faults[:FEW]
+def _list_faults(facts: NameState) -> Iterator[str]:
+    yield from (fault.found for fault in facts.faults[:FEW])
     if len(facts.faults) > FEW:
         yield f"and {len(facts.faults) - FEW:,} more"
 
 
-def _mark(facts: Overview, number: int) -> str:
+def _mark(facts: NameState, number: int) -> str:
     pointer = facts.pointer
     if pointer is None:
         return ""

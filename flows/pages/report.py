@@ -18,6 +18,7 @@ from tasks.parameters import RetrainParameters
 from tasks.store import artifact_paths, reading, verified
 from tasks.store.record import FileRef, Record
 from tasks.store.run_folder import RunFolder
+from tasks.store.runs import describe_outcome
 from tasks.store.tuned import Searched, Setting, Trial
 from tasks.store.versions import ChampionPointer, Manifest
 
@@ -76,16 +77,6 @@ class RetrainReport(BaseModel):
         """What became of the candidate, in a line."""
         words = describe_outcome(self.outcome, self.version, ", ".join(self.refused_by))
         return f"{words}, {self.detail}" if self.detail else words
-
-
-def describe_outcome(outcome: str, version: int | None, refused_by: str) -> str:
-    """What a retrain that came to a verdict came to, in the words of pages and terminal."""
-    return {
-        "published": f"published version {version}",
-        "unchanged": f"unchanged: version {version}",
-        "refused": f"refused by {refused_by}",
-        "judged": "passed every gate and published nothing",
-    }[outcome]
 
 
 class TuneReport(BaseModel):

@@ -17,7 +17,7 @@ from tasks.machine.telling import Event, tell
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.stage import live
-from tasks.store import artifact_paths, atomic, predictions, room, version_page
+from tasks.store import artifact_paths, atomic, disk, predictions, version_page
 from tasks.store.page import Page, Picture, Section, markdown_line, render_markdown
 from tasks.store.run_folder import RunFolder
 from tasks.store.tuned import Searched
@@ -98,7 +98,7 @@ def write_search_page(run: RunFolder, searched: Searched) -> Page:
 def warn_of_full_disk() -> None:
     """Say that the disk of artifacts/ is nearly full, if it is, in the log and by an event for the alerts."""
     with _never_in_the_way():
-        left, host = room.left(), socket.gethostname()
+        left, host = disk.read_room(), socket.gethostname()
         if left.is_little:
             tell(message := f"the disk of {artifact_paths.root()} on {host} is nearly full: {left}")
             resource = {"prefect.resource.id": f"gradmill.disk.{host}", "prefect.resource.name": host}

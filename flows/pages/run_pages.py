@@ -17,7 +17,7 @@ from tasks.machine.words import counted, readable, short
 from tasks.records import Prediction
 from tasks.serving import drift
 from tasks.serving.contract import LABEL
-from tasks.store import artifact_paths, evidence, predictions, reading
+from tasks.store import artifact_paths, predictions, reading
 from tasks.store.page import Code, Page, Picture, Section, Strong, Table, Text
 from tasks.store.predictions import Job
 from tasks.store.tuned import Searched, Trial, Tuned, mean_interval
@@ -211,8 +211,8 @@ def is_own_test_split(job: Job) -> bool:
 
 
 def _list_last_jobs(name: str) -> Section:
-    jobs = (each.job for each in predictions.below_artifacts() if each.job and each.job.model.name == name)
-    return Section("The last jobs", (tabulate_jobs(evidence.newest(jobs)),))
+    jobs = (job for _, job in predictions.list_jobs() if job and job.model.name == name)
+    return Section("The last jobs", (tabulate_jobs(predictions.list_newest(jobs)),))
 
 
 def _list_prediction_facts(result: Prediction, job: Job | None) -> Iterator[tuple[str, Text]]:

@@ -1,25 +1,38 @@
-"""Figures for a Prometheus server: their names, their text, and ``/metrics``."""
+"""The state of the store as figures for a Prometheus server, printed or answered at ``/metrics``."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from importlib import metadata
+from typing import Any, get_args
 
-from prometheus_client import Metric, generate_latest
+from prometheus_client import CollectorRegistry, Metric, make_wsgi_app, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from tasks.errors import GradmillError
+from flows.server import healthcheck
+from tasks.errors import UsageError
+from tasks.store import artifact_paths, disk, reading, state
+from tasks.store.artifact_paths import DIGEST_CHARACTERS
+from tasks.store.runs import Outcome
+from tasks.store.state import Fault, NameState, StoreState
 
 MOST_CLASSES = 100  # of a model whose labels are counted one by one: each is a time series
-KEPT = "; housekeeping removes old ones"
+SUCCESSFUL = ("published", "unchanged", "judged")
+LOOK_SECONDS = 5.0
+MEASURE_SECONDS = 300.0  # between two measurements of what lies on the disk
+MEASURED = "; gradmill metrics --port counts them every five minutes"
+REMOVED = "; housekeeping removes old ones"
 
 HELP = {
     "build_info": "The version of Gradmill that tells these figures.",
     "damaged_documents": "Documents that cannot be read, and whose figures are missing here; stderr names them.",
     "disk_free_bytes": "Free for Gradmill on the file system of the artifacts folder.",
     "disk_size_bytes": "All of that file system.",
-    "folder_bytes": "Files below a folder in the artifacts folder.",
-    "model_bytes": "Files of a name in models/, all kept versions.",
+    "folder_bytes": f"Files below a folder in the artifacts folder{MEASURED}.",
+    "model_bytes": f"Files of a name in models/, all kept versions{MEASURED}.",
     "champion_info": "What the champion of a name is; always 1.",
     "champion_version": "The version that consumers should use.",
     "champion_promoted_timestamp_seconds": "Since when it is the champion.",
@@ -31,14 +44,14 @@ HELP = {
     "mirror_behind": "1 where the mirror has not followed the champion; missing of a store that has no mirror.",
     "kept_versions": "Versions that are kept.",
     "versions_published_total": "Versions ever published: numbers are never used twice.",
-    "runs": f"Retrains whose folder is kept, by what became of them{KEPT}.",
+    "runs": f"The newest {state.NEWEST} retrains of a name at most, by what became of them{REMOVED}.",
     "last_run_outcome": "1 at what became of the last retrain that has ended, 0 at all else that could have.",
     "last_run_timestamp_seconds": "When the last retrain that has ended was to start.",
     "last_success_timestamp_seconds": "The same of the last one that published, was judged, or found nothing changed.",
     "last_run_metric": "Figures of the last retrain that has ended, refused or not.",
     "last_run_stage_duration_seconds": "How long each of its stages took.",
     "last_run_data_findings": "What validation said of its data, by severity and rule: error, warning or note.",
-    "prediction_jobs": f"Prediction jobs in artifacts/predictions/{KEPT}.",
+    "prediction_jobs": f"Prediction jobs in artifacts/predictions/{REMOVED}.",
     "last_prediction_timestamp_seconds": "When the last finished prediction job of a name ended.",
     "last_prediction_duration_seconds": "How long it took.",
     "last_prediction_rows": "Rows that it read.",
@@ -50,38 +63,162 @@ HELP = {
     "last_prediction_expected_label_ratio": "The same on the test split of the version that predicted.",
 }  # fmt: skip
 
+Samples = Iterator[tuple[str, float, dict[str, str]]]  # names in HELP, values, labels
+App = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
-class Figures(Collector):
-    """Families of samples under the names of ``HELP``, and what could not be read."""
 
-    def __init__(self) -> None:
-        self.families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
-        self.damaged: list[str] = []
+class StoreCollector(Collector):
+    """Figures of the state that is given or, without one, of the moment at which somebody asks."""
+
+    def __init__(self, found: StoreState | None = None) -> None:
+        self._found = found
+        self._faults = set[Fault]()
+        self._sizes: dict[tuple[str, str, str], int] = {}
+
+    def measure(self) -> None:
+        """Measure what lies on the disk, which takes long in a large store: questions are answered by the last time."""
+        folders = (*artifact_paths.FOLDERS, artifact_paths.prefect_home().name)
+        sizes = {("folder_bytes", "folder", each): disk.size(artifact_paths.root() / each) for each in folders}
+        of_names = {("model_bytes", "name", each): disk.size(artifact_paths.model(each)) for each in reading.names()}
+        self._sizes = sizes | of_names
 
     def collect(self) -> Iterable[Metric]:
-        """As ``prometheus_client`` asks."""
-        return self.families.values()
+        """Return the families of samples; what is newly found damaged is said on stderr."""
+        found = self._found or state.read()
+        for fault in {*found.faults} - self._faults if self._found is None else ():
+            print(f"left out: {fault.found}", file=sys.stderr, flush=True)
+        self._faults = {*found.faults}
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for name, value, labels in _list_samples(found):
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            if name not in families:
+                families[name] = kind(f"gradmill_{name}", HELP[name], labels=[*labels])
+            families[name].add_metric([*labels.values()], float(value))
+        for (name, label, of), size in self._sizes.items():
+            family = families.setdefault(name, GaugeMetricFamily(f"gradmill_{name}", HELP[name], labels=[label]))
+            family.add_metric([of], float(size))
+        return families.values()
 
-    def text(self) -> str:
-        """The exposition format of Prometheus."""
-        return generate_latest(self).decode()
 
-    def add(self, name: str, value: float, /, **labels: str) -> None:
-        """A sample."""
-        kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-        if name not in self.families:
-            self.families[name] = kind(f"gradmill_{name}", HELP[name], labels=list(labels))
-        self.families[name].add_metric(list(labels.values()), float(value))
+def serve(host: str, port: int, health_url: str, look: Callable[[], None]) -> None:
+    """Answer until Ctrl-C; ``/health`` says what ``health_url`` does or, where that is empty, if artifacts/ is fit.
 
-    def leave(self, path: Path, reason: str | Exception) -> None:
-        """Take note of something that cannot be read, once."""
-        found = reason.found if isinstance(reason, GradmillError) else f"{path} ({reason})"
-        self.damaged += [found] if found not in self.damaged else []
+    ``look`` is called now and then.
 
-    @contextmanager
-    def sparing(self, path: Path) -> Iterator[None]:
-        """Go on after the block if a document in it, below ``path``, cannot be read."""
-        try:
-            yield
-        except (GradmillError, OSError, ValueError) as error:
-            self.leave(path, error)
+    Raises:
+        UsageError: the port is taken, or the address is none of this machine.
+    """
+    registry, collector = CollectorRegistry(), StoreCollector()
+    registry.register(collector)
+    metrics: App = make_wsgi_app(registry)
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["PATH_INFO"] != "/health":
+            return metrics(environ, start_response)
+        fault = healthcheck.fault(health_url, str(artifact_paths.root()))
+        status = "503 Service Unavailable" if fault else "200 OK"
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{fault or 'ok'}\n".encode()]
+
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except OSError as error:
+        found = f"{host}:{port} cannot be listened at: {error.strerror or error}"
+        raise UsageError(found, "a free port of this machine", "choose another --port or --host") from error
+    server.set_app(answer)
+    print(f"figures at http://{host}:{port}/metrics, until Ctrl-C", file=sys.stderr, flush=True)
+    measured = -MEASURE_SECONDS
+    while thread.is_alive():
+        if time.monotonic() - measured >= MEASURE_SECONDS:
+            collector.measure()
+            measured = time.monotonic()
+        thread.join(LOOK_SECONDS)
+        look()
+
+
+def _list_samples(found: StoreState) -> Samples:
+    yield "build_info", 1, {"version": metadata.version("gradmill")}
+    for name, of_name in found.names.items():
+        for list_samples in (_list_of_champion, _list_of_runs, _list_of_jobs):
+            for figure, value, labels in list_samples(of_name):
+                yield figure, value, {"name": name, **labels}
+    left = disk.read_room()
+    yield "disk_size_bytes", left.total, {}
+    yield "disk_free_bytes", left.free, {}
+    yield "damaged_documents", len(found.faults), {}
+
+
+def _list_of_champion(found: NameState) -> Samples:
+    yield "kept_versions", len(found.numbers), {}
+    if found.highest is not None:
+        yield "versions_published_total", found.highest, {}
+    if found.mirror and found.numbers:
+        yield "mirror_behind", found.behind is not None, {}
+    if pointer := found.pointer:
+        yield "champion_version", pointer.version, {}
+        yield "champion_promoted_timestamp_seconds", _seconds(pointer.promoted_at), {}
+        yield "frozen", pointer.frozen, {}
+        yield "held_versions", len(pointer.held), {}
+    if live := found.live:
+        training, data = live.parameters.training, live.dataset
+        about = {"version": str(live.version), "model": training.model, "implementation": training.implementation}
+        about |= {"dataset": data.name, "dataset_digest": data.digest[:DIGEST_CHARACTERS]}
+        yield "champion_info", 1, about
+        yield "champion_data_timestamp_seconds", _seconds(live.created_at), {}
+        yield "champion_rows", data.num_train, {"split": "train"}
+        yield "champion_rows", data.num_test, {"split": "test"}
+        for metric, value in live.metrics.model_dump().items():
+            if isinstance(value, int | float):
+                yield "champion_metric", value, {"metric": metric}
+
+
+def _list_of_runs(found: NameState) -> Samples:
+    for outcome in get_args(Outcome):
+        yield "runs", sum(run.outcome == outcome for run in found.runs), {"outcome": outcome}
+    succeeded = next((run.date for run in found.runs if run.outcome in SUCCESSFUL), None)
+    if succeeded is None and found.versions:  # whose run is not among the newest
+        succeeded = found.versions[-1].manifest.created_at
+    if succeeded:
+        yield "last_success_timestamp_seconds", _seconds(succeeded), {}
+    if (last := found.last_ended) is None:
+        return
+    yield "last_run_timestamp_seconds", _seconds(last.date), {}
+    for outcome in get_args(Outcome):
+        yield "last_run_outcome", last.outcome == outcome, {"outcome": outcome}
+    for metric in ("test_accuracy", "test_loss", "validation_loss"):
+        if (value := getattr(last, metric)) is not None:
+            yield "last_run_metric", value, {"metric": metric}
+    for stage, seconds in last.stage_seconds.items():
+        yield "last_run_stage_duration_seconds", seconds, {"stage": stage}
+    findings = found.report.findings if found.report else ()
+    for (severity, rule), count in Counter((each.severity, each.rule) for each in findings).items():
+        yield "last_run_data_findings", count, {"severity": severity, "rule": rule}
+
+
+def _list_of_jobs(found: NameState) -> Samples:
+    for status in ("running", "done"):
+        yield "prediction_jobs", found.num_jobs.get(status, 0), {"status": status}
+    for last in found.jobs[:1]:
+        yield "last_prediction_rows", last.rows, {}
+        yield "last_prediction_rejected_rows", last.rejects or 0, {}
+        if last.finished_at:
+            yield "last_prediction_timestamp_seconds", _seconds(last.finished_at), {}
+        if last.seconds is not None:
+            yield "last_prediction_duration_seconds", last.seconds, {}
+        if last.drift and last.drift.index:
+            yield "last_prediction_drift", last.drift.verdict == "drift", {}
+            yield "last_prediction_drift_bound", last.drift.maximum, {}
+            for watched, index in last.drift.index.items():
+                yield "last_prediction_drift_index", index, {"watched": watched}
+        for manifest in (each.manifest for each in found.versions if each.number == last.model.version):
+            classes = manifest.dataset.class_names if len(manifest.dataset.class_names) <= MOST_CLASSES else ()
+            given, expected = (last.profile or {}).get("label"), manifest.profile.get("label")
+            for family, histogram in {"label_ratio": given, "expected_label_ratio": expected}.items():
+                if given and expected and histogram:
+                    for label, count in zip(classes, histogram.counts, strict=False):
+                        yield f"last_prediction_{family}", count / max(1, sum(histogram.counts)), {"label": label}
+
+
+def _seconds(moment: str) -> float:
+    """Since 1970, of a time with its zone."""
+    return datetime.fromisoformat(moment).timestamp()

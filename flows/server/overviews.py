@@ -4,7 +4,7 @@ import sys
 import time
 from asyncio import CancelledError
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from prefect.states import Crashed
 
 from flows.pages.overview import draw_overview
 from flows.server import api, artifacts, connection, deployments, service
-from tasks.errors import EnvironmentProblem, GradmillError, without_credentials
+from tasks.errors import DataError, EnvironmentProblem, GradmillError, without_credentials
 from tasks.machine.words import printable
-from tasks.store import artifact_paths, evidence, locks, overview, reading, tried
-from tasks.store.overview import Overview
+from tasks.store import artifact_paths, locks, reading, state
 from tasks.store.page import markdown_line, render_markdown
+from tasks.store.runs import read_folder
+from tasks.store.state import NameState
 
 AGAIN_SECONDS = 15.0  # between two questions to the server, and until a page that could not be written is tried again
 WRITING_SECONDS = 20.0  # that a server has for a page: on a loaded machine five would never be enough
@@ -72,18 +73,22 @@ def write(*names: str) -> list[str]:
     """Write the pages of names anew here and now; return the names of which that has failed."""
     with _report_failures(*names) as failed:
         if names and _is_seen():
-            found = evidence.read(names[0] if len(names) == 1 else None)
-            for name in filter(overview.is_known, names):  # one that is misspelt would keep its page for good
-                with _report_failures(name) as missed:
-                    _write(overview.gather(name, found))
-                failed += missed
+            found = state.read(names[0] if len(names) == 1 else None).names
+            for name in names:
+                if name in found and found[name].is_known:  # one that is misspelt would keep its page for good
+                    with _report_failures(name) as missed:
+                        _write(found[name])
+                    failed += missed
     return failed
 
 
 def write_of_runs(runs: Iterable[UUID]) -> None:
     """Write the pages of the names that these runs are of; runs of other artifacts are left alone."""
-    folders = (folder for run in runs for folder in _find_folders(run))
-    publish(*sorted({noted.name for noted in tried.every(folders, lambda *_: None)}))
+    names = set()
+    for folder in (folder for run in runs for folder in _find_folders(run)):
+        with suppress(DataError, OSError):
+            names.add(read_folder(folder)[0])
+    publish(*sorted(filter(None, names)))
 
 
 class Watch:
@@ -175,7 +180,7 @@ def _report_failures(*names: str) -> Iterator[list[str]]:
         print(f"{pages} could not be written: {without_credentials(reason)}", file=sys.stderr)
 
 
-def _write(facts: Overview) -> None:
+def _write(facts: NameState) -> None:
     page = draw_overview(facts)  # before the talk, whose seconds are counted
     with _connect(WRITING_SECONDS) as client:
         page = page._replace(links=tuple(_list_links(client, facts.name)))

@@ -12,13 +12,14 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.actions import RunDeployment
 from prefect.exceptions import ObjectNotFound
+from pydantic import BaseModel
 
 from flows.server import alerts, api, artifacts, automations, deployments, registration, service
 from flows.server.automations import SILENT_SECONDS
 from flows.server.registration import POOL
-from flows.server.status_document import Champion, Deployment, Judged, Status, StuckRun, Worker
-from tasks.errors import DataError, without_credentials
-from tasks.store import artifact_paths, mirroring, reading, room
+from tasks.errors import without_credentials
+from tasks.store import artifact_paths, disk
+from tasks.store.state import StoreState
 
 VERDICT_TAG, DRIFT_TAG = "verdict:", "drift:"
 JUDGED = ("published", "refused", "judged", "worse", "as published")  # not unchanged: no gate has looked at that
@@ -32,40 +33,127 @@ QUEUED = "AwaitingConcurrencySlot"
 PREFECTS = "Flow run encountered an exception: "  # before what we say of it ourselves
 
 
-def of_store() -> Status:
-    """What is known without a server.
+class Champion(BaseModel):
+    """A champion; no retrain changes one that is ``frozen``, nor brings back the versions that are ``held``."""
 
-    Raises:
-        DataError: a version or a pointer is damaged.
+    name: str
+    version: int
+    frozen: bool
+    held: list[int] = []
+    promoted_at: str
+    test_accuracy: float | None
+    test_loss: float | None  # None of a damaged version
+    overview: str | None = None  # the address of its page
+    is_mirrored: bool | None = None  # whether the mirror is known to have it; None of a store that has no mirror
+
+
+class Judged(BaseModel):
+    """The last run of a deployment in which gates have judged a candidate, or a version was evaluated."""
+
+    run: str
+    start: datetime | None
+    verdict: str
+    message: str | None  # of a refusal
+
+
+class Deployment(BaseModel):
+    """A deployment with its last run that has begun (``verdict`` of a prediction: on drift), and when it runs next.
+
+    ``judged`` may be an earlier run: newer ones were cancelled, crashed or found nothing new. ``on_drift``: an
+    automation starts it when a model's input drifts.
     """
-    left, models, url = room.left(), _champions(), None
+
+    name: str
+    paused: bool
+    last_run: str | None
+    last_start: datetime | None
+    state: str | None
+    verdict: str | None
+    message: str | None
+    next_start: datetime | None
+    on_drift: bool
+    judged: Judged | None = None
+    ended_badly: bool = False  # the last run
+
+
+class StuckRun(BaseModel):
+    """A run that should go on and does not, and why one thinks so; or one that waits for its turn."""
+
+    name: str
+    id: str
+    state: str
+    reason: str
+
+
+class Worker(BaseModel):
+    """A worker of the work pool."""
+
+    name: str
+    status: str
+    last_heartbeat: datetime | None
+
+
+class Status(BaseModel):
+    """The document that ``gradmill status --json`` prints: fields are added, never renamed or removed.
+
+    Without a server there are ``models`` and what the store says alone. ``attention``: what needs a person.
+    """
+
+    schema_version: int = 1
+    api_url: str | None = None
+    artifacts: str
+    timezone: str = "UTC"  # of every moment here
+    free: int  # bytes
+    total: int
+    models: list[Champion]
+    mirror: str | None = None  # where champions are copied to
+    deployments: list[Deployment] = []
+    stuck: list[StuckRun] = []
+    queued: list[StuckRun] = []
+    workers: list[Worker] = []
+    pool_paused: bool = False
+    alerts: str | None = None  # the block that they go to
+    attention: list[str] = []
+
+
+def describe_store(found: StoreState) -> Status:
+    """What is known without a server."""
+    left, broken = disk.read_room(), any(fault.kind == "mirror" for fault in found.faults)
     attention = [f"the disk of artifacts/ is nearly full: {left}"] if left.is_little else []
-    try:
-        if mirror := mirroring.read():
-            url, behind = mirror.url, {each.name: each for each in mirroring.list_behind()}
-            models = [each.model_copy(update={"is_mirrored": each.name not in behind}) for each in models]
-            attention += [f"{each.sentence}: {each.action}" for each in behind.values()]
-    except DataError as error:
-        models = [each.model_copy(update={"is_mirrored": False}) for each in models]
-        attention.append(f"no mirror follows: {error.found}; to do: {error.action}")
+    attention += [f"{each.behind.sentence}: {each.behind.action}" for each in found.names.values() if each.behind]
+    for fault in found.faults:
+        attention.append(f"{'no mirror follows: ' * (fault.kind == 'mirror')}{fault.found}; to do: {fault.action}")
+    models = [
+        Champion(
+            name=each.name,
+            version=pointer.version,
+            frozen=pointer.frozen,
+            held=list(pointer.held),
+            promoted_at=pointer.promoted_at,
+            test_accuracy=each.live and each.live.metrics.test_accuracy,
+            test_loss=each.live and each.live.metrics.test_loss,
+            is_mirrored=not broken and each.behind is None if broken or found.mirror else None,
+        )
+        for each in found.names.values()
+        if (pointer := each.pointer)
+    ]
     return Status(
         artifacts=str(artifact_paths.root()),
         free=left.free,
         total=left.total,
         models=models,
-        mirror=url,
+        mirror=found.mirror,
         attention=attention,
     )
 
 
-def status() -> Status:
-    """Ask the store and the configured Prefect server.
+def describe(found: StoreState) -> Status:
+    """What is known of the store and of the configured Prefect server.
 
     Raises:
         EnvironmentProblem: no such server answers as it should.
-        DataError: a version or a pointer is damaged.
     """
-    stored = of_store()
+    stored = describe_store(found)
     with api.client() as client:
         try:
             paused = client.read_work_pool(POOL).is_paused  # first: the other answers a missing pool with an HTTP error
@@ -90,8 +178,8 @@ def status() -> Status:
             "pool_paused": paused,
             "alerts": alerts.where(client),
         }
-    found = stored.model_copy(update=facts)
-    return found.model_copy(update={"attention": [*stored.attention, *_needs_a_person(found)]})
+    asked = stored.model_copy(update=facts)
+    return asked.model_copy(update={"attention": [*stored.attention, *_needs_a_person(asked)]})
 
 
 def _workers(known: Sequence[Any]) -> list[Worker]:
@@ -125,15 +213,6 @@ def _is_forgotten(seen: datetime | None) -> bool:
     return seen is not None and seen < datetime.now(UTC) - FORGOTTEN
 
 
-def _champions() -> list[Champion]:
-    champions = [(name, row) for name in reading.names() for row in reading.table(name) if row["champion"]]
-    return [
-        Champion.model_validate(row | {"name": name, "promoted_at": pointer.promoted_at, "held": list(pointer.held)})
-        for name, row in champions
-        if (pointer := reading.champion(name))
-    ]
-
-
 def _started_by_automations(client: SyncPrefectClient) -> set[UUID | None]:
     """The deployments that automations of ours start which are on."""
     ours = (each for each in client.read_automations() if each.enabled and each.name.startswith(automations.PREFIX))
@@ -160,13 +239,10 @@ def _deployment(client: SyncPrefectClient, deployment: DeploymentResponse, on_dr
         message=_message(run),
         next_start=due and due.expected_start_time,
         on_drift=on_drift,
-        judged=judged and _judged(judged),
+        judged=judged
+        and Judged(run=judged.name, start=judged.start_time, verdict=_verdict(judged) or "", message=_message(judged)),
         ended_badly=run is not None and run.state_type in ENDED_BADLY,
     )
-
-
-def _judged(run: FlowRun) -> Judged:
-    return Judged(run=run.name, start=run.start_time, verdict=_verdict(run) or "", message=_message(run))
 
 
 def _verdict(run: FlowRun | None) -> str | None:

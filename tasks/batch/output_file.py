@@ -38,7 +38,7 @@ def check(path: Path, tables: tuple[DataFile, ...] | None, added: list[str], res
             f"columns that are not called {', '.join([*added, REJECTED])}",
             "rename it, or name a folder with --output: its parts have none of the input's columns",
         )
-    jobs = (found.job for found in predictions.below_artifacts() if found.job)
+    jobs = (job for _, job in predictions.list_jobs() if job)
     if path.exists() and not restart and atomic.file_digest(path) not in {x for job in jobs for x in job.file_digests}:
         raise UsageError(
             f"{path} is there, and no prediction that is kept has written it as it is",

@@ -1,28 +1,74 @@
 """What old runs and predictions leave behind is removed; what still explains a kept version stays.
 
 Nothing is removed that somebody holds, nothing behind a link, and nothing that cannot be judged: that is said.
+
+Prepared splits and row digests go when no version, no run, no unfinished job and no look at the data names them. Each
+is named by its content, so that a name in a document is enough to keep it. Whoever takes up an old one touches it
+first, or the record of the stage that wrote it: files are moved out of sight, and removed if none of that has happened
+by then.
 """
 
-import itertools
+import contextlib
 import json
 import os
+import re
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from tasks.errors import DataError
+from tasks.machine.telling import tell
 from tasks.parameters import Found
-from tasks.store import artifact_paths, atomic, folders, locks, names, predictions, reading, tuned, verified
-from tasks.store.artifact_paths import RUN
+from tasks.store import (
+    artifact_paths,
+    atomic,
+    folders,
+    locks,
+    names,
+    predictions,
+    reading,
+    retention,
+    runs,
+    state,
+    tuned,
+    verified,
+)
+from tasks.store.artifact_paths import JOB, MANIFEST, RUN
 from tasks.store.predictions import left_alone
-from tasks.store.record import everything_in, files_in
+from tasks.store.record import files_in
 from tasks.store.run_folder import RunNotes
-from tasks.store.versions import Manifest
 
 GRACE = timedelta(days=1)  # a younger run may still be going, and somebody may be reading a younger prediction
 UNUSED = timedelta(days=90)  # so long is kept what a stage returned and nobody has used
+PREPARED = re.compile(names.PREPARED)
+HIDDEN = re.compile(rf"\.pruned-({names.PREPARED})-[0-9a-f]{{8}}")
+
+
+def maintain(keep: int) -> tuple[dict[str, list[str]], DataError | None]:
+    """Remove what old runs, predictions and versions of scheduled names have left; ``keep`` runs and predictions stay.
+
+    Returns the names of what was removed, by its kind, and why something could not be judged: then all of that kind
+    stays, and the others are done.
+    """
+    steps: dict[str, Callable[[], list[str]]] = {
+        "predictions": lambda: prune_predictions(keep),
+        "versions": retention.prune_scheduled,
+        "runs": lambda: prune_runs(keep),  # after the versions that they explain
+        "datasets": prune_datasets,  # after all that names files of them
+    }
+    removed, failure = dict[str, list[str]](), None
+    for kind, prune in steps.items():
+        removed[kind] = []
+        try:
+            removed[kind] = prune()
+        except DataError as error:
+            failure = failure or error
+    for fault in state.read().faults:
+        if fault.kind in ("champion", "history", "run"):  # of others all steps have told
+            tell(f"left alone: {fault.found}", file=sys.stderr)
+    return removed, failure
 
 
 def prune_runs(keep: int) -> list[str]:
@@ -36,13 +82,17 @@ def prune_runs(keep: int) -> list[str]:
     """
     folders.sweep(names.CONDEMNED, artifact_paths.runs())
     atomic.sweep(artifact_paths.root())
-    needed = evidence() | _reused_by_runs_that_go_on()
-    of_model: dict[str, list[Path]] = defaultdict(list)
-    for note in sorted(artifact_paths.runs().glob(f"*/{RUN}")):
-        if is_in_place(note.parent):
-            of_model[note.parent.name.partition("-")[2].rpartition("-")[0]].append(note)  # time-model-id
-    old = [note for notes in of_model.values() for note in notes[:-keep] if note.parent.name not in needed]
-    removed = _remove(old, artifact_paths.lock)
+    needed, old = evidence(), list[Path]()
+    for of_model in runs.list_folders().values():
+        in_place = [folder for folder in of_model if is_in_place(folder)]
+        old += in_place[keep:]
+        for folder in of_model:
+            try:
+                if folder not in in_place or not is_old(folder / RUN) or locks.is_held(artifact_paths.lock(folder)):
+                    needed.update(_list_reused_runs(folder / RUN))  # it may still be going
+            except (OSError, DataError) as error:  # one whose notes are damaged cannot go on
+                left_alone(folder, error)
+    removed = _remove((folder / RUN for folder in sorted(old) if folder.name not in needed), artifact_paths.lock)
     _prune_stage_records()
     return removed
 
@@ -54,9 +104,9 @@ def prune_predictions(keep: int) -> list[str]:
     """
     folders.sweep(names.CONDEMNED, artifact_paths.all_predictions())
     of_model: dict[str, list[tuple[str, Path]]] = defaultdict(list)
-    for folder, document, job in predictions.below_artifacts():
+    for folder, job in predictions.list_jobs():
         if job and job.status == "done" and is_in_place(folder):
-            of_model[job.model.name].append((job.finished_at or "", document))
+            of_model[job.model.name].append((job.finished_at or "", folder / JOB))
     old = [document for jobs in of_model.values() for _, document in sorted(jobs)[:-keep]]
     return _remove(old, locks.of_job)
 
@@ -67,47 +117,19 @@ def evidence() -> set[str]:
     Raises:
         DataError: a manifest or a run's notes cannot be read; what they name must not be guessed.
     """
-    needed: set[str] = set()
-    of_versions = (
-        _runs_of(reading.manifest(name, each)) for name in reading.names() for each in reading.versions(name)
-    )
-    for run in itertools.chain(*of_versions, tuned.runs()):
-        needed.add(run)
-        noted = artifact_paths.runs() / run / RUN
-        if noted.is_file():
-            needed.update(_runs_named_in(RunNotes.read(noted).stages))
-    return needed
+    needed = tuned.runs()
+    for name in reading.names():
+        for number in reading.versions(name):
+            manifest = reading.manifest(name, number)
+            found = (manifest.parameters.model_extra or {}).get("found")  # by a search, whose run has every trial
+            needed |= {manifest.run} | ({Found.model_validate(found).run} if found else set())
+    notes = (artifact_paths.runs() / run / RUN for run in needed)
+    return needed.union(*(_list_reused_runs(path) for path in notes if path.is_file()))
 
 
-def _runs_of(version: Manifest) -> list[str]:
-    """The run that made it, and the search that found settings for that one."""
-    found = (version.parameters.model_extra or {}).get("found")
-    return [version.run] + ([Found.model_validate(found).run] if found else [])
-
-
-def _reused_by_runs_that_go_on() -> set[str]:
-    """The run folders whose files a run uses that is young or held; one whose notes are damaged cannot go on."""
-    needed: set[str] = set()
-    for noted in artifact_paths.runs().glob(f"*/{RUN}"):
-        try:
-            if _goes_on(noted):
-                needed.update(_runs_named_in(RunNotes.read(noted).stages))
-        except (OSError, DataError) as error:
-            left_alone(noted.parent, error)
-    return needed
-
-
-def _goes_on(noted: Path) -> bool:
-    """Whether the run of these notes may still be going; one behind a link is not asked, since its lock lies there."""
-    return noted.parent.is_symlink() or not is_old(noted) or locks.is_held(artifact_paths.lock(noted.parent))
-
-
-def _runs_named_in(document: Any) -> Iterator[str]:
-    """The run folders of every path in a JSON document."""
-    for text in everything_in(document):
-        if isinstance(text, str):
-            parts = itertools.pairwise(Path(text).parts)  # artifacts/ may have had another name then, as in a container
-            yield from (name for folder, name in parts if folder == artifact_paths.runs().name)
+def _list_reused_runs(notes: Path) -> list[str]:
+    """The run folders that lie on any path in a run's notes; artifacts/ may have had another name then."""
+    return re.findall(rf'(?<={artifact_paths.runs().name}/)[^/"\\]+', RunNotes.read(notes).model_dump_json())
 
 
 def is_in_place(folder: Path) -> bool:
@@ -162,3 +184,91 @@ def _prune_stage_records() -> None:
                 path.unlink()
         except (OSError, ValueError, RecursionError, DataError) as error:
             left_alone(path, error)
+
+
+def prune_datasets() -> list[str]:
+    """Remove files of data sets that nothing has named, written or touched for a day; return what they were called.
+
+    A data set that somebody is preparing is left for the next time.
+
+    Raises:
+        DataError: the document of a kept version or of an unfinished job is damaged: it may name any of them.
+    """
+    needed, removed = _list_named_files(), []
+    datasets = artifact_paths.datasets()
+    for folder in sorted(datasets.iterdir()) if datasets.is_dir() else ():
+        try:
+            if folder.is_dir() and is_in_place(folder):
+                with locks.locked_if_free(artifact_paths.lock(folder)) as ours:
+                    removed += _prune_files(folder, needed) if ours else []
+                removed += _prune_studies(folder)
+        except OSError as error:
+            left_alone(folder, error)
+    return removed
+
+
+def _prune_files(folder: Path, needed: set[str]) -> list[str]:
+    """What a kill has left out of sight comes back where it is needed, too."""
+    removed = []
+    for path in _files(folder, PREPARED):
+        if path.name not in needed and is_old(path):
+            path.rename(names.condemned(path))
+    if hidden := _files(folder, HIDDEN):
+        needed = _list_named_files()
+    for path in hidden:
+        target = folder / HIDDEN.sub(r"\1", path.name)
+        if (target.name in needed or not is_old(path)) and not target.exists():
+            path.rename(target)
+        else:
+            path.unlink()
+            removed.append(f"{folder.name}/{target.name}")
+    return removed
+
+
+def _prune_studies(folder: Path) -> list[str]:
+    """What searches have learned goes when none has gone on with it for long."""
+    removed = []
+    for path in sorted(folder.glob(artifact_paths.study(folder.name, "*").name)):
+        if is_old(path, UNUSED):
+            lock = artifact_paths.lock_of_study(path)
+            lock.parent.mkdir(exist_ok=True)
+            with locks.locked_if_free(lock) as ours:
+                if ours and is_old(path, UNUSED):  # meanwhile somebody may have gone on with it
+                    path.unlink()
+                    lock.unlink(missing_ok=True)
+                    removed.append(f"{folder.name}/{path.name}")
+    return removed
+
+
+def _files(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
+    found = sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name))
+    return [path for path in found if path.is_file() and not path.is_symlink()]
+
+
+def _list_named_files() -> set[str]:
+    """Every name of such a file in any document that counts.
+
+    Raises:
+        DataError: the document of a kept version or of an unfinished job is damaged.
+    """
+    documents = [*artifact_paths.runs().glob(f"*/{RUN}")]
+    documents += artifact_paths.datasets().glob(f"*/{artifact_paths.look('').name}")
+    for name in reading.names():
+        for number in reading.versions(name):
+            reading.manifest(name, number)  # what a damaged one names must not be guessed
+            documents.append(artifact_paths.version(name, number) / MANIFEST)
+    for record in artifact_paths.stage_records().glob("*.json"):
+        with contextlib.suppress(FileNotFoundError):  # another process removes them, too
+            documents += [] if is_old(record) else [record]
+    for folder, job in predictions.list_jobs(everywhere=True):
+        if job is None:
+            action = "restore it, or remove the folder"
+            raise DataError(f"nobody can tell what the unfinished job in {folder} reads", "its document", action)
+        documents += [] if job.status == "done" else [folder / JOB]
+    found = set[bytes]()
+    for path in documents:
+        try:
+            found.update(re.findall(names.PREPARED.encode(), verified.content(path)))
+        except DataError as error:  # gone meanwhile, or none of ours
+            left_alone(path, error)
+    return {name.decode() for name in found}

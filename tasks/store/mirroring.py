@@ -176,13 +176,6 @@ def list_behind() -> list[Behind]:
     return found
 
 
-def describe(name: str) -> str | None:
-    """What the mirror has of a name, in words; None of a store that has no mirror. It raises as ``read`` does."""
-    kept = read()
-    late = [each.sentence for each in list_behind() if each.name == name]
-    return (late or [f"{kept.url} has this champion"])[0] if kept else None
-
-
 def catch_up() -> list[str]:
     """Copy the champions that are behind; return a sentence of each that could not be copied, or why none can be."""
     failed = []

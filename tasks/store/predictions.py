@@ -3,9 +3,10 @@
 Whoever predicts reads it here, and so do pruning and housekeeping.
 """
 
+import heapq
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
@@ -20,6 +21,7 @@ from tasks.store import artifact_paths, atomic, scratch
 from tasks.store.artifact_paths import JOB, ONNX
 from tasks.store.documents import Document
 
+NEWEST = 10  # jobs of a name that are told
 RESTART = "replace the job by the same command with --restart, or restore the file from a copy"
 
 
@@ -134,42 +136,34 @@ def now() -> str:
 Left = Callable[[Path, str | Exception], None]  # is told of what is not looked at, and why
 
 
-class Found(NamedTuple):
-    """A job and its folder. The job is None where it is unfinished and its document cannot be read."""
+def list_jobs(leave: Left | None = None, everywhere: bool = False) -> Iterator[tuple[Path, Job | None]]:
+    """The jobs whose folders lie in ``artifacts/predictions/``, be it behind a link, and their folders.
 
-    folder: Path
-    document: Path
-    job: Job | None
-
-
-def below_artifacts(left: Left | None = None) -> Iterator[Found]:
-    """The jobs whose folders lie in ``artifacts/predictions/``, be it behind a link."""
-    folder = artifact_paths.all_predictions()
-    return _read(sorted(folder.iterdir()) if folder.is_dir() else [], left or left_alone)
-
-
-def elsewhere() -> Iterator[Found]:
-    """The unfinished jobs whose folders lie elsewhere, by the notes that they have left."""
-    noted = []
-    for note in sorted(artifact_paths.jobs_elsewhere().glob("*")):
+    With ``everywhere`` also unfinished ones whose folders lie elsewhere, by the notes that they have left. A document
+    that cannot be read stops nobody: ``leave`` is told, by default it is said, and of an unfinished job None is given.
+    """
+    leave, place = leave or left_alone, artifact_paths.all_predictions()
+    folders = sorted(place.iterdir()) if place.is_dir() else []
+    for note in sorted(artifact_paths.jobs_elsewhere().glob("*")) if everywhere else ():
         try:
             if note.is_file():  # a FIFO would be waited for without end
-                noted.append(artifact_paths.root() / note.read_text(encoding="utf-8"))  # relative, or absolute
+                folders.append(artifact_paths.root() / note.read_text(encoding="utf-8"))  # relative, or absolute
         except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
-            left_alone(note, error)
-    return _read(noted, left_alone)
-
-
-def _read(folders: list[Path], left: Left) -> Iterator[Found]:
-    """A document that cannot be read stops nobody: it is said, and the folder is left as it is."""
+            leave(note, error)
     for folder in folders:
         try:
-            if (folder / JOB).exists():
-                yield Found(folder, folder / JOB, Job.read(folder / JOB))
+            if job := find(folder):
+                yield folder, job
         except (DataError, OSError, ValueError) as error:
-            left(folder, error)
+            leave(folder, error)
             if holds_job(folder):
-                yield Found(folder, folder / JOB, None)
+                yield folder, None
+
+
+def list_newest(jobs: Iterable[Job]) -> list[Job]:
+    """The last of those that are done, the newest first."""
+    done = (job for job in jobs if job.status == "done")
+    return heapq.nlargest(NEWEST, done, key=lambda job: job.finished_at or "")
 
 
 def left_alone(path: Path, reason: str | Exception) -> None:

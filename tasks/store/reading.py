@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tasks.errors import DataError, UsageError
 from tasks.machine.words import nearest
@@ -105,16 +105,26 @@ def _action(folder: Path) -> str:
     return f"see gradmill verify {name} {number}; restore the folder from a copy, or promote another version"
 
 
+def require_versions(name: str) -> list[int]:
+    """The numbers of the kept versions of a model, of which there is one at least.
+
+    Raises:
+        UsageError: there is no such model.
+    """
+    if kept := versions(name) if is_name(name) else []:
+        return kept
+    every, found = [*filter(versions, names())], f"no model named {name} in {artifact_paths.models()}"
+    to_do = nearest(name, every, "name one, another --artifacts, or train it: gradmill retrain")
+    raise UsageError(found, f"one of: {', '.join(every)}" if every else "a model; there is none yet", to_do)
+
+
 def resolve(name: str, number: int | None) -> int:
     """The version asked for, or the champion.
 
     Raises:
         UsageError: there is no such model or version.
     """
-    if not (kept := versions(name) if is_name(name) else []):
-        every, found = [*filter(versions, names())], f"no model named {name} in {artifact_paths.models()}"
-        to_do = nearest(name, every, "name one, another --artifacts, or train it: gradmill retrain")
-        raise UsageError(found, f"one of: {', '.join(every)}" if every else "a model; there is none yet", to_do)
+    kept = require_versions(name)
     if number is None:
         current = champion(name)
         if current is None:
@@ -170,32 +180,3 @@ def unfit(name: str, path: Path, sha256: str) -> DataError:
     """What is wrong where the pointer has another digest than the champion's file at ``path``."""
     found = f"{artifact_paths.champion(name)} does not fit {path}"
     return DataError(found, f"SHA-256 {sha256}", f"see gradmill verify {name}; gradmill promote {name} VERSION")
-
-
-def table(name: str) -> list[dict[str, Any]]:
-    """One row a version, ascending: its figures, whether it is the champion (and a frozen one), and whether held."""
-    current = champion(name)
-    held = current.held if current else ()
-    marks = {current.version: {"champion": True, "frozen": current.frozen}} if current else {}
-    others = {"champion": False, "frozen": False}
-    return [
-        {"version": each, **marks.get(each, others), "held": each in held, **_figures(name, each)}
-        for each in versions(name)
-    ]
-
-
-def _figures(name: str, number: int) -> dict[str, Any]:
-    document = manifest(name, number)
-    path = artifact_paths.version(name, number) / ONNX
-    return {
-        "test_accuracy": document.metrics.test_accuracy,
-        "test_loss": document.metrics.test_loss,
-        "parity": {gate.name: gate.value for gate in document.gates}.get("parity"),
-        "bytes": verified.size(path, _action(path.parent)),
-        "created_at": document.created_at,
-        "dataset": document.dataset.name,
-        "dataset_digest": document.dataset.digest,
-        "implementation": document.parameters.training.implementation,
-        "model_sha256": document.files[ONNX],
-        "path": str(path),
-    }

@@ -4,7 +4,6 @@ Documents name files relative to the artifacts folder, so that one that is moved
 working.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,15 +68,9 @@ class FileRef(Lasting):
     sha256: str
 
 
-def everything_in(document: Any) -> Iterator[Any]:
-    """A JSON document, and every value in it, however deep."""
-    yield document
-    inner = document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
-    for value in inner:
-        yield from everything_in(value)
-
-
 def files_in(document: Any) -> list[FileRef]:
     """Every file that a JSON document refers to."""
-    found = (each for each in everything_in(document) if isinstance(each, dict))
-    return [FileRef.model_validate(each) for each in found if {"path", "sha256"} <= each.keys()]
+    if isinstance(document, dict) and {"path", "sha256"} <= document.keys():
+        return [FileRef.model_validate(document)]
+    inner = document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
+    return [file for value in inner for file in files_in(value)]

@@ -1,7 +1,6 @@
 """Pruning: old versions go as a whole, and only those that nobody may still need."""
 
 import contextlib
-import itertools
 from datetime import UTC, datetime, timedelta
 
 from tasks.errors import DataError, GradmillError, UsageError
@@ -63,7 +62,7 @@ def protected(name: str) -> dict[int, str]:
     for number, moment in reading.history(name).demoted.items():
         if datetime.fromisoformat(moment) > oldest:
             reasons[number] = "demoted less than a day ago"
-    for folder, _, job in itertools.chain(predictions.below_artifacts(), predictions.elsewhere()):
+    for folder, job in predictions.list_jobs(everywhere=True):
         if job is None:
             damaged = f"may be that of the unfinished job in {folder}, whose document cannot be read"
             reasons = dict.fromkeys(reading.versions(name), damaged) | reasons

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from tasks.records import GateVerdict
-from tasks.store.overview import Overview
-from tasks.store.tried import Outcome, Tried
+from tasks.store.runs import Outcome, RunSummary
+from tasks.store.state import NameState
 
 RUNS = 30  # that are drawn
 # Of each kind of model the first of these gates that it has: its value is drawn, and its bound.
@@ -34,17 +34,18 @@ class Trend(NamedTuple):
     points: tuple[Point, ...]
 
 
-def of(facts: Overview) -> Trend | None:
+def find_trend(facts: NameState) -> Trend | None:
     """The trend of a name; None where no run and no version has the figure of a gate."""
-    judged = [run.gates for run in facts.runs] + [kept.gates for kept in reversed(facts.versions)]
-    gate = next((each.name for gates in judged for each in gates if each.name in DRAWN), None)
-    if gate is None:
+    judged = [run.gates for run in facts.runs] + [version.manifest.gates for version in reversed(facts.versions)]
+    name = next((gate.name for gates in judged for gate in gates if gate.name in DRAWN), None)
+    if name is None:
         return None
-    values = {run.version: _value(run.gates, gate) for run in facts.runs if run.outcome == "published"}
-    values |= {kept.number: _value(kept.gates, gate) for kept in facts.versions}
+    gates = {run.version: _find_gate(run.gates, name) for run in facts.runs if run.outcome == "published"}
+    gates |= {version.number: _find_gate(version.manifest.gates, name) for version in facts.versions}
     points = []
     for run in facts.runs[:RUNS][::-1]:
-        live, verdict = _live(facts, run), _named(run.gates, gate)
+        live, verdict = _live(facts, run), _find_gate(run.gates, name)
+        gate_of_live = gates.get(live)
         points.append(
             Point(
                 date=run.date,
@@ -52,13 +53,13 @@ def of(facts: Overview) -> Trend | None:
                 value=verdict.value if verdict else None,
                 bound=_bound(run.gates, verdict) if verdict else None,
                 live=live,
-                live_value=values.get(live),
+                live_value=gate_of_live.value if gate_of_live else None,
             )
         )
-    return Trend(DRAWN[gate], gate != "test_accuracy", tuple(points))
+    return Trend(DRAWN[name], name != "test_accuracy", tuple(points))
 
 
-def _live(facts: Overview, run: Tried) -> int | None:
+def _live(facts: NameState, run: RunSummary) -> int | None:
     """The champion when a run ended, by the changes; of a store from before they were noted by the pointer alone."""
     ended = datetime.fromisoformat(run.ended)
     for change in facts.changes:
@@ -69,13 +70,8 @@ def _live(facts: Overview, run: Tried) -> int | None:
     return pointer.version if pointer and is_known else None
 
 
-def _named(gates: Sequence[GateVerdict], name: str) -> GateVerdict | None:
+def _find_gate(gates: Sequence[GateVerdict], name: str) -> GateVerdict | None:
     return next((gate for gate in gates if gate.name == name), None)
-
-
-def _value(gates: Sequence[GateVerdict], name: str) -> float | None:
-    gate = _named(gates, name)
-    return gate.value if gate else None
 
 
 def _bound(gates: Sequence[GateVerdict], drawn: GateVerdict) -> float | None:

@@ -1,90 +1,135 @@
-"""Own data that need no training: a kept version was made of the same rows, or too few rows are new (design 4.2)."""
+"""Own data that need no training: a kept version was made of the same rows, or too few rows are new (design 4.2).
+
+What is in files that look as they did when they were last read stands in ``look.json`` beside the data set's files.
+"""
+
+import hashlib
+import json
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from tasks.data import row_hash
+from tasks.errors import DataError
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.parameters import RetrainParameters
 from tasks.records import PreparedDataset, PublishedModel, RawDataset
-from tasks.store import artifact_paths, locks, looks, own_data, publishing, reading, verification
+from tasks.store import artifact_paths, fingerprints, locks, own_data, publishing, reading, verification
 from tasks.store.artifact_paths import ONNX
-from tasks.store.looks import Look
-from tasks.store.record import FileRef
+from tasks.store.documents import Document
+from tasks.store.record import FileRef, Sha256
 from tasks.store.run_folder import RunFolder
 from tasks.store.versions import Manifest
 
 
-def is_none(parameters: RetrainParameters) -> bool:
+class SourceFingerprint(Document):
+    """How own files looked when they were last read, and by which options; the digest of their data, and the files."""
+
+    schema_version: Literal[1] = 1
+    look: str
+    options: dict[str, Any]
+    digest: Sha256
+    rows: FileRef | None
+    files: tuple[FileRef, ...]
+    prepared: str  # how these look
+
+
+def must_train(parameters: RetrainParameters) -> bool:
     """Whether nothing can be reused, as far as can be told before the data have been looked at."""
     return parameters.force or not reading.versions(parameters.name)
 
 
-def by_look(run: RunFolder, parameters: RetrainParameters, raw: RawDataset) -> PublishedModel | None:
+def remember_files(parameters: RetrainParameters, raw: RawDataset, prepared: PreparedDataset) -> None:
+    """Let later runs know what is in files that still look so; of the book's data nothing is kept."""
+    if prepared.is_own:
+        every = (prepared.train, prepared.test, prepared.raw_test, prepared.validation, prepared.rows)
+        files = tuple(file for file in every if file)
+        facts = {"digest": prepared.digest, "rows": prepared.rows, "files": files, "prepared": _digest_looks(files)}
+        asked = {"look": raw.look, "options": _list_options(parameters)}
+        SourceFingerprint.model_validate(asked | facts).write(artifact_paths.look(raw.name))
+
+
+def find_by_files(run: RunFolder, parameters: RetrainParameters, raw: RawDataset) -> PublishedModel | None:
     """The version that was made of these files, by all that can be told without reading them.
 
     Raises:
         DataError: that version is damaged.
     """
-    last = looks.known(parameters, raw) if _may_be(parameters) and not parameters.data.new_recipe else None
-    return _found(run, parameters, last, "whose data look untouched since they were read") if last else None
+    path = artifact_paths.look(raw.name)
+    if must_train(parameters) or parameters.data.new_recipe or not path.is_file():
+        return None
+    try:
+        last = SourceFingerprint.read(path)
+        is_same = (last.look, last.options) == (raw.look, _list_options(parameters))
+        if not is_same or last.prepared != _digest_looks(last.files):
+            return None
+    except DataError as fault:
+        tell(f"read anew: {fault.found}")
+        return None
+    return _find(run, parameters, last, "whose data look untouched since they were read")
 
 
-def by_rows(run: RunFolder, parameters: RetrainParameters, prepared: PreparedDataset) -> PublishedModel | None:
+def find_by_rows(run: RunFolder, parameters: RetrainParameters, prepared: PreparedDataset) -> PublishedModel | None:
     """The version that was made of these rows, in any order, files and format; or, of too few new ones, the champion.
 
     Raises:
         DataError: that version is damaged.
     """
-    if not _may_be(parameters):
-        return None
-    return _found(run, parameters, prepared, "which was made of these very rows with these options")
+    return _find(run, parameters, prepared, "which was made of these very rows with these options")
 
 
-def _may_be(parameters: RetrainParameters) -> bool:
-    return parameters.data.is_own and not parameters.force and bool(reading.versions(parameters.name))
+def _list_options(parameters: RetrainParameters) -> dict[str, Any]:
+    """What makes another model, and the share of the test rows: where the name has fixed another, reading tells."""
+    return own_data.options(parameters) | {"test": parameters.data.test}
 
 
-def _found(
-    run: RunFolder, parameters: RetrainParameters, data: PreparedDataset | Look, detail: str
+def _digest_looks(files: tuple[FileRef, ...]) -> str:
+    prints = [(each.bytes, each.mtime_ns, each.digest) for each in fingerprints.of([file.path for file in files])]
+    return hashlib.sha256(json.dumps(prints).encode()).hexdigest()
+
+
+def _find(
+    run: RunFolder, parameters: RetrainParameters, data: PreparedDataset | SourceFingerprint, detail: str
 ) -> PublishedModel | None:
     """Say what was found, and keep it as evidence where a stage would have left its record."""
-    found = _made_of(parameters, data.digest, detail) or _waiting(parameters, data.rows)
+    if must_train(parameters) or not parameters.data.is_own:
+        return None
+    with locks.model(parameters.name):
+        found = _find_made_of(parameters, data.digest, detail) or _find_waiting(parameters, data.rows)
     if found:
         tell(f"{found.name} version {found.version}, {found.detail}: unchanged, nothing is trained", short="")
         run.note(stages={"unchanged": found.model_dump(mode="json")})
     return found
 
 
-def _made_of(parameters: RetrainParameters, digest: str, detail: str) -> PublishedModel | None:
+def _find_made_of(parameters: RetrainParameters, digest: str, detail: str) -> PublishedModel | None:
     """The champion if it was made so, else the newest version that was the champion once: it is not brought back."""
     name = parameters.name
-    with locks.model(name):
-        current = reading.champion(name)
-        champion = current.version if current else None
-        for number in sorted(reading.versions(name), key=lambda each: (each == champion, each), reverse=True):
-            kept = reading.manifest(name, number)
-            is_same = kept.dataset.digest == digest and _is_asked_alike(kept, parameters)
-            if is_same and publishing.was_champion(name, number):
-                return _unchanged(kept, detail)
+    current = reading.champion(name)
+    champion = current.version if current else None
+    for number in sorted(reading.versions(name), key=lambda each: (each == champion, each), reverse=True):
+        kept = reading.manifest(name, number)
+        is_same = kept.dataset.digest == digest and _is_asked_alike(kept, parameters)
+        if is_same and publishing.was_champion(name, number):
+            return _leave_unchanged(kept, detail)
     return None
 
 
-def _waiting(parameters: RetrainParameters, rows: FileRef | None) -> PublishedModel | None:
+def _find_waiting(parameters: RetrainParameters, rows: FileRef | None) -> PublishedModel | None:
     """The champion, where fewer rows than ``--min-new-rows`` are not among its own."""
     name, least = parameters.name, parameters.data.min_new_rows
-    with locks.model(name):
-        current = reading.champion(name) if least and not parameters.data.new_recipe else None
-        kept = reading.manifest(name, current.version) if current else None
-        if kept is None or rows is None or not _is_asked_alike(kept, parameters):
-            return None
-        if kept.dataset.rows is None:
-            tell(f"trained though {least:,} new rows may not be there: version {kept.version} keeps no digests of rows")
-            return None
-        fresh = row_hash.count_new_rows(rows, kept.dataset.rows)
-        if fresh >= least:
-            return None
-        return _unchanged(kept, f"to which {counted(fresh, 'new row')} came, fewer than --min-new-rows {least:,}")
+    current = reading.champion(name) if least and not parameters.data.new_recipe else None
+    kept = reading.manifest(name, current.version) if current else None
+    if kept is None or rows is None or not _is_asked_alike(kept, parameters):
+        return None
+    if kept.dataset.rows is None:
+        tell(f"trained though {least:,} new rows may not be there: version {kept.version} keeps no digests of rows")
+        return None
+    fresh = row_hash.count_new_rows(rows, kept.dataset.rows)
+    if fresh >= least:
+        return None
+    return _leave_unchanged(kept, f"to which {counted(fresh, 'new row')} came, fewer than --min-new-rows {least:,}")
 
 
 def _is_asked_alike(kept: Manifest, parameters: RetrainParameters) -> bool:
@@ -108,7 +153,7 @@ def _is_asked_alike(kept: Manifest, parameters: RetrainParameters) -> bool:
         return False
 
 
-def _unchanged(kept: Manifest, detail: str) -> PublishedModel:
+def _leave_unchanged(kept: Manifest, detail: str) -> PublishedModel:
     """A version that is whole; the caller holds the lock."""
     publishing.sweep(kept.name)
     verification.verify_version(kept.name, kept.version)

@@ -1,0 +1,131 @@
+"""One model of the store: whatever document is damaged, every command names it and shows the rest."""
+
+import html
+import json
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client import generate_latest
+
+import flows.cli.app
+from candidate import Candidate, job_document
+from flows.server import metrics
+from flows.server import status as server_status
+from store_state import damage
+from tasks.store import artifact_paths, disk, state
+from tasks.store.run_folder import RunFolder
+
+NAME = "linear-regression"
+COMMANDS = {
+    "status": ("status", "--json"),
+    "models": ("models", "--json"),
+    "history": ("history", "--json"),
+    "report": ("report", NAME, "--output", "page.html"),
+    "metrics": ("metrics",),
+    "prune": ("prune", NAME, "--keep", "1", "--json"),
+    "maintain": ("maintain", "--json"),
+}
+EXIT_4 = {  # where something is missing in what was asked for; metrics say so of every document
+    "champion": {"status", "models", "prune"},
+    "manifest": {"status", "models", "maintain"},
+    "history": {"history", "prune"},
+    "journal": {"history"},  # nothing is pruned here, which would be noted there
+    "job": set[str](),
+    "run": set[str](),
+    "schedules": set[str](),
+}
+
+
+@pytest.fixture
+def documents(two_versions: None, candidates: list[Candidate]) -> dict[str, Path]:
+    """One of each kind, beside others that stay whole."""
+    for day, name in ((1, NAME), (2, NAME), (2, "other")):
+        asked = candidates[0].parameters.model_dump(mode="json") | {"name": name}
+        run = RunFolder.open(f"202611{day:02}T030000-{name}-0000000{day}", asked)
+        run.note(stages={"unchanged": {"outcome": "unchanged", "version": 2}})
+    for number in (1, 2):
+        job = artifact_paths.predictions(f"{number:016x}") / "_job.json"
+        job.parent.mkdir(parents=True)
+        job.write_text(json.dumps(job_document(NAME, 2, "done") | {"finished_at": "2026-11-20T06:00:00+00:00"}))
+    artifact_paths.schedules().parent.mkdir()
+    artifact_paths.schedules().write_text('{"schema_version": 1}')
+    return {
+        "champion": artifact_paths.champion(NAME),
+        "manifest": artifact_paths.version(NAME, 1) / "manifest.json",
+        "history": artifact_paths.history(NAME),
+        "journal": artifact_paths.journal(NAME),
+        "job": job,
+        "run": artifact_paths.runs() / f"20261102T030000-{NAME}-00000002" / "run.json",
+        "schedules": artifact_paths.schedules(),
+    }
+
+
+def shows_the_rest(command: str, document: str, output: str) -> bool:
+    """Whether what other documents tell is there."""
+    if command == "metrics":
+        figures = {"champion": "kept_versions", "history": "champion_version", "journal": "champion_version"}
+        return f"gradmill_{figures.get(document, 'champion_metric')}{{" in output
+    if command == "report":
+        page = html.unescape(Path("page.html").read_text())
+        return "By command" in page and (document == "champion" or "version 2 live since" in page)
+    told = json.loads(output)
+    if command == "status":
+        return [each["name"] for each in told["models"]] == [NAME] * (document != "champion") and bool(told["free"])
+    if command == "models":
+        return [row["version"] for row in told["models"][NAME]] == ([2] if document == "manifest" else [1, 2])
+    if command == "history":
+        return bool(told["history"][NAME]) == (document not in ("history", "journal"))
+    return command == "prune" or {"runs", "predictions", "versions", "datasets"} <= told.keys()
+
+
+@pytest.mark.slow  # a server
+@pytest.mark.usefixtures("prefect_api")
+@pytest.mark.parametrize("document", EXIT_4)
+def test_a_damaged_document_is_named_by_every_command_and_hides_nothing_else(
+    document: str,
+    documents: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    damage(documents[document], 0, 0x40)
+    capsys.readouterr()
+    for command, arguments in COMMANDS.items():
+        code = flows.cli.app.run([*arguments])
+        output, said = capsys.readouterr()
+        assert code == (4 if command in EXIT_4[document] or command == "metrics" else 0), (command, said)
+        page = html.unescape(Path("page.html").read_text()) if command == "report" else ""
+        assert re.search(rf"{documents[document].parent}\b", output + said + page), command
+        assert "Traceback" not in said
+        assert shows_the_rest(command, document, output), command
+    assert flows.cli.app.run(["status", "--check"]) in (1, 4)
+
+
+def test_the_state_of_one_name_is_that_of_all_and_of_none_known_there_is_nothing(documents: dict[str, Path]) -> None:
+    found = state.read()
+    assert found.names[NAME] == state.read_name(NAME)
+    assert not found.faults
+    assert not state.read_name("nobody").is_known
+    models = {each.name: each.version for each in server_status.describe_store(found).models}
+    assert models == {NAME: 2}
+
+
+def test_a_scrape_measures_no_folder_and_a_quiet_name_keeps_its_last_success(
+    documents: dict[str, Path], candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = candidates[0].parameters.model_dump(mode="json")
+    for number in range(state.NEWEST + 1):
+        folder = RunFolder.open(f"20261103T{number:06}-{NAME}-{number:08x}", asked | {"name": NAME})
+        folder.failed(1)
+    collector = metrics.StoreCollector()
+    collector.measure()
+    generate_latest(collector)
+    measured: list[Path] = []
+    monkeypatch.setattr(disk, "size", measured.append)
+    text = generate_latest(collector).decode()
+    assert measured == []
+    assert f'gradmill_model_bytes{{name="{NAME}"}}' in text
+    for name in (NAME, "other"):
+        assert f'gradmill_last_success_timestamp_seconds{{name="{name}"}}' in text

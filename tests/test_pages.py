@@ -246,7 +246,8 @@ def test_front_matter_and_descriptions_hold_hostile_names_as_text(kind: str) -> 
 
 
 def test_credentials_are_left_out_and_what_is_endless_is_cut() -> None:
-    page = Page("s3://mia:secret@x.org/a", "", (Section("", (Code("https://mia:secret@x.org/b"), "a" * 10_000, "\udcff")),))
+    blocks = Code("https://mia:secret@x.org/b"), "a" * 10_000, "\udcff"
+    page = Page("s3://mia:secret@x.org/a", "", (Section("", blocks),))
     for shown in (render_markdown(page), render_html(page)):
         assert "secret" not in shown
         assert "x.org/b" in shown

@@ -10,8 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from markdown_it import MarkdownIt
-from tasks.store.overview import Disk, Overview
-from tasks.store.room import Room
 
 from candidate import job_document
 from flows.pages import run_pages
@@ -32,6 +30,7 @@ from tasks.store import artifact_paths, predictions
 from tasks.store.changed import Change
 from tasks.store.page import Code, Page, Section, Strong, Table, markdown_line, render_html, render_markdown
 from tasks.store.predictions import Job
+from tasks.store.state import Fault, NameState
 from tasks.store.tuned import Searched, Trial, Tuned
 from tasks.store.version_page import describe_version, render_card
 
@@ -154,10 +153,8 @@ def of_a_name(text: str) -> Page:
         {"at": "2026-11-07T12:00:00+00:00", "what": "promoted", "champion": 1, "versions": (1,), "frozen": False,
          "by": text, "reason": text}
     )  # fmt: skip
-    facts = Overview(
-        name="mine", pointer=None, versions=(), runs=(), jobs=(hostile_job(text),), changes=(change,), source=text,
-        scheduled=False, mirror=text, disk=Disk(0, 0, 0, 0, Room(1, 2)), faults=(text,),
-    )  # fmt: skip
+    faults = (Fault("run", "mine", text, text),)
+    facts = NameState("mine", jobs=[hostile_job(text)], changes=(change,), source=text, mirror=text, faults=faults)
     return Page("mine", text, list_sections(facts, None))
 
 
@@ -246,9 +243,8 @@ def test_front_matter_and_descriptions_hold_hostile_names_as_text(kind: str) -> 
 
 
 def test_credentials_are_left_out_and_what_is_endless_is_cut() -> None:
-    page = Page(
-        "s3://mia:secret@x.org/a", "", (Section("", (Code("https://mia:secret@x.org/b"), "a" * 10_000, "\udcff")),)
-    )
+    blocks = Code("https://mia:secret@x.org/b"), "a" * 10_000, "\udcff"
+    page = Page("s3://mia:secret@x.org/a", "", (Section("", blocks),))
     for shown in (render_markdown(page), render_html(page)):
         assert "secret" not in shown
         assert "x.org/b" in shown

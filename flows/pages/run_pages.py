@@ -40,7 +40,8 @@ def retrain_page(result: RetrainReport) -> Page:
     intro += _describe_hold(result)
     if result.model_path:
         intro.append(("Model: ", Code(result.model_path), ", SHA-256 ", Code(result.model_sha256 or "")))
-    if not result.was_trained:
+    is_kept = result.outcome == "unchanged" and not result.was_trained
+    if is_kept:
         intro.append("Nothing was trained: gates and figures are those of the version's own run.")
     changes = tuple((Strong(each.severity), each.sentence) for each in result.data_changes)
     seconds = tuple((stage, f"{seconds:.2f}") for stage, seconds in result.seconds.items())
@@ -52,7 +53,7 @@ def retrain_page(result: RetrainReport) -> Page:
     sections = (
         Section("", tuple(intro)),
         Section("Data", (Table(changes),)),
-        *(of_candidate if result.was_trained else ()),
+        *(() if is_kept else of_candidate),
         Section("Seconds", (Table(seconds, ("stage", "seconds")),)),
     )
     return Page(f"{result.name}: {result.describe()}", "", sections)

@@ -17,13 +17,13 @@ from prefect.utilities.callables import parameter_schema
 
 import flows.cli.app
 from flows.server import automations, deployments, registration
-from flows.server.status import status
+from flows.server.status import describe
 from prefect_ui import NAMES, Server, edit, writable_fields
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.parameters import RetrainParameters, TuneParameters
 from tasks.parameters.data import NO_WINDOW
 from tasks.stage import live
-from tasks.store import artifact_paths, own_data, schedules
+from tasks.store import artifact_paths, own_data, schedules, state
 
 ADDED = "15 12 24 12 *"  # of a schedule that somebody adds in the UI
 
@@ -240,7 +240,7 @@ def test_what_will_not_run_is_said_at_once(ui: Server, home: Path, monkeypatch: 
     begun = time.monotonic()
     try:
         idle = deployments.idle(registration.POOL)
-        assert status().pool_paused
+        assert describe(state.read()).pool_paused
     finally:
         ui.api.patch("/work_pools/gradmill", json={"is_paused": False}).raise_for_status()
     assert idle == [
@@ -495,7 +495,7 @@ def test_drift_starts_a_retrain_once_it_is_asked_for_and_registering_leaves_it_o
     assert (deployment["schedules"], automation["enabled"]) == ([], True)
     assert [each["deployment_id"] for each in automation["actions"]] == [deployment["id"]]
     assert "retrain-houses" not in [name for name, _ in deployments.idle(registration.POOL)]
-    assert [each.name for each in status().deployments if each.on_drift] == ["retrain-houses"]
+    assert [each.name for each in describe(state.read()).deployments if each.on_drift] == ["retrain-houses"]
     ui.api.patch(f"/automations/{automation['id']}", json={"enabled": False}).raise_for_status()
     registration.register()
     assert not (on_drift(ui) or {})["enabled"]

@@ -44,20 +44,6 @@ def test_what_a_user_chose_elsewhere_stays_there(artifacts: Path, tmp_path: Path
     assert Paths.read(paths.write(artifacts / "paths.json").path) == paths
 
 
-@pytest.mark.parametrize(
-    ("path", "tail"),
-    [
-        ("/somewhere/artifacts/datasets/fashion-mnist/test.safetensors", "datasets/fashion-mnist/test.safetensors"),
-        ("/models/of/mine/artifacts/runs/x/weights", "runs/x/weights"),
-        ("/old/models/runs/1/model.onnx", "models/runs/1/model.onnx"),
-    ],
-)
-def test_an_absolute_path_of_old_means_the_file_in_this_folder(artifacts: Path, path: str, tail: str) -> None:
-    (artifacts / tail).parent.mkdir(parents=True)
-    (artifacts / tail).touch()
-    assert Paths.parse(json.dumps({"ours": path}).encode(), "a document").ours == artifacts / tail
-
-
 @pytest.mark.parametrize("path", ["/etc/passwd", "../elsewhere", "datasets/../../elsewhere", 3])
 def test_a_path_out_of_the_folder_is_damage(path: object) -> None:
     with pytest.raises(DataError, match="ours"):

@@ -116,7 +116,7 @@ def test_a_scrape_measures_no_folder_and_a_quiet_name_keeps_its_last_success(
     documents: dict[str, Path], candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = candidates[0].parameters.model_dump(mode="json")
-    for number in range(state.NEWEST + 1):
+    for number in range(metrics.RUNS + 1):
         folder = RunFolder.open(f"20261103T{number:06}-{NAME}-{number:08x}", asked | {"name": NAME})
         folder.failed(1)
     collector = metrics.StoreCollector()

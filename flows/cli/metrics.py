@@ -48,7 +48,7 @@ def metrics(
     if port:
         figures.serve(host or "127.0.0.1", port, health or "", _beside_a_worker() if health else lambda: None)
         return None
-    found = state.read()
+    found = state.read(newest=figures.RUNS)
     collector = figures.StoreCollector(found)
     collector.measure()
     text = generate_latest(collector).decode()

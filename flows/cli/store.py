@@ -1,7 +1,7 @@
 """``gradmill models``, ``history``, ``prune``, ``verify``, ``maintain``, ``mirror``: the store's, without a server."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,12 +48,7 @@ class By(StrEnum):
     SECONDS = "seconds"
 
 
-BEST_FIRST: dict[By, Callable[[RunSummary], float | None]] = {
-    By.ACCURACY: lambda run: None if run.test_accuracy is None else -run.test_accuracy,
-    By.LOSS: lambda run: run.test_loss,
-    By.VALIDATION: lambda run: run.validation_loss,
-    By.SECONDS: lambda run: run.seconds,
-}
+FIGURES = {By.ACCURACY: "test_accuracy", By.LOSS: "test_loss", By.VALIDATION: "validation_loss", By.SECONDS: "seconds"}
 SHORT = {"num_epochs": "epochs", "batch_size": "batch"}
 
 
@@ -149,9 +144,14 @@ def _list_runs(name: str | None, by: By, as_json: bool) -> None:
         known = [each for each, of_name in state.read().names.items() if of_name.runs]
         to_do = nearest(name, known, "see gradmill models --runs")
         raise UsageError(f"no run of {name}", f"one of: {', '.join(known) or 'none yet'}", to_do)
-    if key := BEST_FIRST.get(by):  # else the newest first, as they are
-        among = (lambda run: "") if by is By.SECONDS else (lambda run: run.name)  # losses of other data say nothing
-        runs = sorted(runs, key=lambda run: (among(run), key(run) is None, key(run) or 0.0))
+    if by is not By.DATE:  # else the newest first, as they are
+
+        def rank(run: RunSummary) -> tuple[str, bool, float]:
+            figure = getattr(run, FIGURES[by])
+            best_first = -(figure or 0.0) if by is By.ACCURACY else figure or 0.0
+            return "" if by is By.SECONDS else run.name, figure is None, best_first  # losses of other data say nothing
+
+        runs.sort(key=rank)
     tell_faults(found.faults)
     if as_json:
         print_json({"schema_version": 1, "path": str(place), "runs": [run.model_dump(mode="json") for run in runs]})

@@ -20,6 +20,7 @@ from tasks.store.runs import Outcome
 from tasks.store.state import Fault, NameState, StoreState
 
 MOST_CLASSES = 100  # of a model whose labels are counted one by one: each is a time series
+RUNS = 100  # of a name that are counted
 SUCCESSFUL = ("published", "unchanged", "judged")
 LOOK_SECONDS = 5.0
 MEASURE_SECONDS = 300.0  # between two measurements of what lies on the disk
@@ -44,7 +45,7 @@ HELP = {
     "mirror_behind": "1 where the mirror has not followed the champion; missing of a store that has no mirror.",
     "kept_versions": "Versions that are kept.",
     "versions_published_total": "Versions ever published: numbers are never used twice.",
-    "runs": f"The newest {state.NEWEST} retrains of a name at most, by what became of them{REMOVED}.",
+    "runs": f"The newest {RUNS} retrains of a name at most, by what became of them{REMOVED}.",
     "last_run_outcome": "1 at what became of the last retrain that has ended, 0 at all else that could have.",
     "last_run_timestamp_seconds": "When the last retrain that has ended was to start.",
     "last_success_timestamp_seconds": "The same of the last one that published, was judged, or found nothing changed.",
@@ -63,7 +64,7 @@ HELP = {
     "last_prediction_expected_label_ratio": "The same on the test split of the version that predicted.",
 }  # fmt: skip
 
-Samples = Iterator[tuple[str, float, dict[str, str]]]  # names in HELP, values, labels
+Sample = tuple[str, float, dict[str, str]]  # a name in HELP, the value, labels
 App = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
@@ -73,30 +74,29 @@ class StoreCollector(Collector):
     def __init__(self, found: StoreState | None = None) -> None:
         self._found = found
         self._faults = set[Fault]()
-        self._sizes: dict[tuple[str, str, str], int] = {}
+        self._sizes: list[Sample] = []
 
     def measure(self) -> None:
         """Measure what lies on the disk, which takes long in a large store: questions are answered by the last time."""
         folders = (*artifact_paths.FOLDERS, artifact_paths.prefect_home().name)
-        sizes = {("folder_bytes", "folder", each): disk.size(artifact_paths.root() / each) for each in folders}
-        of_names = {("model_bytes", "name", each): disk.size(artifact_paths.model(each)) for each in reading.names()}
-        self._sizes = sizes | of_names
+        sizes: list[Sample] = [
+            ("folder_bytes", disk.size(artifact_paths.root() / each), {"folder": each}) for each in folders
+        ]
+        sizes += [("model_bytes", disk.size(artifact_paths.model(each)), {"name": each}) for each in reading.names()]
+        self._sizes = sizes
 
     def collect(self) -> Iterable[Metric]:
         """Return the families of samples; what is newly found damaged is said on stderr."""
-        found = self._found or state.read()
+        found = self._found or state.read(newest=RUNS)
         for fault in {*found.faults} - self._faults if self._found is None else ():
             print(f"left out: {fault.found}", file=sys.stderr, flush=True)
         self._faults = {*found.faults}
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
-        for name, value, labels in _list_samples(found):
+        for name, value, labels in (*_list_samples(found), *self._sizes):
             kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
             if name not in families:
                 families[name] = kind(f"gradmill_{name}", HELP[name], labels=[*labels])
             families[name].add_metric([*labels.values()], float(value))
-        for (name, label, of), size in self._sizes.items():
-            family = families.setdefault(name, GaugeMetricFamily(f"gradmill_{name}", HELP[name], labels=[label]))
-            family.add_metric([of], float(size))
         return families.values()
 
 
@@ -136,7 +136,7 @@ def serve(host: str, port: int, health_url: str, look: Callable[[], None]) -> No
         look()
 
 
-def _list_samples(found: StoreState) -> Samples:
+def _list_samples(found: StoreState) -> Iterator[Sample]:
     yield "build_info", 1, {"version": metadata.version("gradmill")}
     for name, of_name in found.names.items():
         for list_samples in (_list_of_champion, _list_of_runs, _list_of_jobs):
@@ -148,7 +148,7 @@ def _list_samples(found: StoreState) -> Samples:
     yield "damaged_documents", len(found.faults), {}
 
 
-def _list_of_champion(found: NameState) -> Samples:
+def _list_of_champion(found: NameState) -> Iterator[Sample]:
     yield "kept_versions", len(found.numbers), {}
     if found.highest is not None:
         yield "versions_published_total", found.highest, {}
@@ -172,7 +172,7 @@ def _list_of_champion(found: NameState) -> Samples:
                 yield "champion_metric", value, {"metric": metric}
 
 
-def _list_of_runs(found: NameState) -> Samples:
+def _list_of_runs(found: NameState) -> Iterator[Sample]:
     for outcome in get_args(Outcome):
         yield "runs", sum(run.outcome == outcome for run in found.runs), {"outcome": outcome}
     succeeded = next((run.date for run in found.runs if run.outcome in SUCCESSFUL), None)
@@ -195,16 +195,15 @@ def _list_of_runs(found: NameState) -> Samples:
         yield "last_run_data_findings", count, {"severity": severity, "rule": rule}
 
 
-def _list_of_jobs(found: NameState) -> Samples:
+def _list_of_jobs(found: NameState) -> Iterator[Sample]:
     for status in ("running", "done"):
         yield "prediction_jobs", found.num_jobs.get(status, 0), {"status": status}
     for last in found.jobs[:1]:
-        yield "last_prediction_rows", last.rows, {}
-        yield "last_prediction_rejected_rows", last.rejects or 0, {}
-        if last.finished_at:
-            yield "last_prediction_timestamp_seconds", _seconds(last.finished_at), {}
-        if last.seconds is not None:
-            yield "last_prediction_duration_seconds", last.seconds, {}
+        facts = {"rows": last.rows, "rejected_rows": last.rejects or 0, "duration_seconds": last.seconds}
+        facts["timestamp_seconds"] = _seconds(last.finished_at) if last.finished_at else None
+        for fact, value in facts.items():
+            if value is not None:
+                yield f"last_prediction_{fact}", value, {}
         if last.drift and last.drift.index:
             yield "last_prediction_drift", last.drift.verdict == "drift", {}
             yield "last_prediction_drift_bound", last.drift.maximum, {}

@@ -184,10 +184,11 @@ def describe(found: StoreState) -> Status:
 
 def _workers(known: Sequence[Any]) -> list[Worker]:
     """Those that the server knows; that of a ``gradmill up`` that has just begun is starting until it is among them."""
+    since = datetime.now(UTC) - FORGOTTEN
     told = [
         Worker(name=each.name, status=each.status.value, last_heartbeat=each.last_heartbeat_time)
         for each in known
-        if each.status is not None and not _is_forgotten(each.last_heartbeat_time)
+        if each.status is not None and (each.last_heartbeat_time or since) >= since
     ]
     if any(each.status == ONLINE for each in told) or not service.is_starting():
         return told
@@ -207,10 +208,6 @@ def _needs_a_person(found: Status) -> Iterator[str]:
         if each.ended_badly:
             more = "; a longer GRADMILL_TIME_LIMIT gives it more" if each.state == TIMED_OUT else ""
             yield f"{each.name}: {each.state}: {(each.message or 'no reason is known').splitlines()[0]}{more}"
-
-
-def _is_forgotten(seen: datetime | None) -> bool:
-    return seen is not None and seen < datetime.now(UTC) - FORGOTTEN
 
 
 def _started_by_automations(client: SyncPrefectClient) -> set[UUID | None]:

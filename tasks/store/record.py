@@ -19,7 +19,7 @@ class _NotInKey:
 NOT_IN_KEY = _NotInKey()  # as in ``Annotated[str, NOT_IN_KEY]``; read by tasks/stage/cache.py
 
 
-def _chosen(value: Any) -> Any:
+def _read_path(value: Any) -> Any:
     """The path in this folder that a document means; what is a ``Path`` already did not come from one."""
     if not isinstance(value, str):
         return value
@@ -28,24 +28,18 @@ def _chosen(value: Any) -> Any:
     return str(artifact_paths.root() / value)  # an absolute one stays as it is
 
 
-def _ours(value: Any) -> Any:
-    """The same for what always lies in artifacts/: documents of old have absolute paths, maybe of another place."""
-    path = _chosen(value)
-    if not isinstance(value, str) or Path(path).is_relative_to(artifact_paths.root()):
-        return path
-    parts = Path(value).parts
-    tails = [
-        artifact_paths.root().joinpath(*parts[at:]) for at, part in enumerate(parts) if part in artifact_paths.FOLDERS
-    ]
-    if not tails:
+def _require_inside(value: Any) -> Any:
+    """The same of what always lies in artifacts/."""
+    path = _read_path(value)
+    if isinstance(value, str) and not Path(path).is_relative_to(artifact_paths.root()):
         raise ValueError(f"the path {value} is not in the artifacts folder")
-    return str(next((tail for tail in tails if tail.exists()), tails[-1]))
+    return path
 
 
 _RELATIVE = PlainSerializer(artifact_paths.relative, return_type=str, when_used="json")
 _LAX = Field(strict=False)  # so that a strict document takes the text in Python as well as in JSON
-ArtifactPath = Annotated[Path, _LAX, BeforeValidator(_ours), _RELATIVE]  # of what always lies in artifacts/
-ChosenPath = Annotated[Path, _LAX, BeforeValidator(_chosen), _RELATIVE]  # of what does unless a user chose a place
+ArtifactPath = Annotated[Path, _LAX, BeforeValidator(_require_inside), _RELATIVE]  # of what always lies in artifacts/
+ChosenPath = Annotated[Path, _LAX, BeforeValidator(_read_path), _RELATIVE]  # of what does unless a user chose a place
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

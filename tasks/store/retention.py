@@ -1,10 +1,20 @@
 """Pruning: old versions go as a whole, and only those that nobody may still need."""
 
-import contextlib
 from datetime import UTC, datetime, timedelta
 
-from tasks.errors import DataError, GradmillError, UsageError
-from tasks.store import artifact_paths, folders, history, locks, names, predictions, publishing, reading, schedules
+from tasks.errors import GradmillError, UsageError
+from tasks.store import (
+    artifact_paths,
+    folders,
+    history,
+    locks,
+    names,
+    predictions,
+    publishing,
+    reading,
+    schedules,
+    state,
+)
 
 GRACE = timedelta(days=1)  # a consumer that read the pointer may still be loading the version it named
 
@@ -56,7 +66,8 @@ def prune(name: str, keep: int, reason: str | None = None) -> tuple[list[int], d
 def protected(name: str) -> dict[int, str]:
     """The versions that pruning must not take, and the reason."""
     reasons: dict[int, str] = {}
-    if (best := _best_of_last_comparison(name)) is not None:
+    versions = state.read(name, newest=0).names[name].versions  # a damaged manifest keeps nobody from pruning
+    if best := next((each.manifest.best_version for each in versions[::-1] if each.manifest.best_version), None):
         reasons[best] = "the best in the last comparison: without it many small losses could add up"
     oldest = datetime.now(UTC) - GRACE
     for number, moment in reading.history(name).demoted.items():
@@ -74,12 +85,3 @@ def protected(name: str) -> dict[int, str]:
             reasons[current.previous] = "the version that a rollback goes to"
         reasons[current.version] = "the champion"
     return reasons
-
-
-def _best_of_last_comparison(name: str) -> int | None:
-    """The version that did best beside the newest one that was compared with any."""
-    for number in reversed(reading.versions(name)):
-        with contextlib.suppress(DataError):  # a damaged manifest keeps nobody from pruning
-            if (best := reading.manifest(name, number).best_version) is not None:
-                return best
-    return None

@@ -148,7 +148,7 @@ def _summarise_retrain(notes: RunNotes, folder: Path) -> RunSummary:
         outcome=outcome,
         detail=detail,
         version=(stages.get("unchanged") or stages.get("publish", {})).get("version"),
-        date=read_date(folder),
+        date=_read_date(folder),
         test_accuracy=metrics.get("test_accuracy"),
         test_loss=metrics.get("test_loss"),
         validation_loss=best.get("validation_loss"),
@@ -161,7 +161,7 @@ def _summarise_retrain(notes: RunNotes, folder: Path) -> RunSummary:
         exit_code=notes.exit_code if outcome == "failed" else None,
         time_limit=notes.time_limit if outcome == "failed" else None,
         gates=gates,
-        ended=notes.noted_at or read_date(folder),
+        ended=notes.noted_at or _read_date(folder),
     )
 
 
@@ -176,7 +176,7 @@ def _find_outcome(notes: RunNotes, gates: tuple[GateVerdict, ...]) -> tuple[Outc
     return ("unfinished" if notes.exit_code is None else "failed"), stage
 
 
-def read_date(folder: Path) -> str:
+def _read_date(folder: Path) -> str:
     """When a run was to start: its folder's name begins with it; else when it was last noted something."""
     try:
         moment = datetime.strptime(folder.name.partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)

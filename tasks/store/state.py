@@ -38,7 +38,7 @@ from tasks.store.verified import RESTORE
 from tasks.store.versions import ChampionPointer, Manifest
 
 REMEMBERED = 1000  # versions, by a process that reads the store again and again
-NEWEST = 100  # runs of a name that are read
+NEWEST = 30  # runs of a name that are read
 MOST = 1000  # that are, where none of the newest was judged
 Kind = Literal["champion", "version", "history", "run", "job", "schedules", "source", "mirror"]
 
@@ -56,9 +56,9 @@ class Version(NamedTuple):
     """A kept version; its manifest is without columns of the recipe and their profiles, which may be many."""
 
     number: int
-    manifest: Manifest
     model_bytes: int
     bytes: int  # of its folder
+    manifest: Manifest
 
 
 class Disk(NamedTuple):
@@ -92,7 +92,7 @@ class NameState:
     num_jobs: Counter[str] = field(default_factory=Counter)  # by status
     source: str | None = None  # of own data
     is_scheduled: bool = False  # a deployment retrains it
-    mirror: str | None = None  # URL; None of a store that has no mirror
+    mirror: str | None = None  # what it has, in words; None of a store that has no mirror
     behind: Behind | None = None  # what the mirror has not got
     run_folders: list[Path] = field(default_factory=list)  # of runs of every kind
     job_folders: list[Path] = field(default_factory=list)
@@ -129,7 +129,7 @@ class NameState:
     def rows(self) -> list[dict[str, Any]]:
         """A row a version, as ``gradmill models --json`` prints it."""
         rows = []
-        for number, manifest, model_bytes, _ in self.versions:
+        for number, model_bytes, _, manifest in self.versions:
             is_champion = self.pointer is not None and self.pointer.version == number
             row = {
                 "version": number,
@@ -213,7 +213,9 @@ def read(name: str | None = None, newest: int = NEWEST) -> StoreState:
             found.mirror, behind = mirror.url, {each.name: each for each in mirroring.list_behind()}
     found.names = dict(sorted(found.names.items()))
     for each, of_name in found.names.items():
-        of_name.is_scheduled, of_name.mirror, of_name.behind = each in scheduled, found.mirror, behind.get(each)
+        of_name.is_scheduled, of_name.behind = each in scheduled, behind.get(each)
+        if found.mirror:
+            of_name.mirror = of_name.behind.sentence if of_name.behind else f"{found.mirror} has this champion"
         _read_documents(found, of_name)
         of_name.faults = [
             fault for fault in found.faults if fault.name in ("", each) or fault.name.endswith(f"-{each}")
@@ -268,4 +270,4 @@ def _read_version(folder: Path, mtime_ns: int) -> Version:
     manifest = reading.read_manifest(folder)
     dataset = manifest.dataset.model_copy(update={"profiles": ()})
     slim = manifest.model_copy(update={"dataset": dataset, "recipe": Columns(columns=())})
-    return Version(int(folder.name), slim, verified.size(folder / ONNX), disk.size(folder))
+    return Version(int(folder.name), verified.size(folder / ONNX), disk.size(folder), slim)

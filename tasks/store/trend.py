@@ -60,14 +60,12 @@ def find_trend(facts: NameState) -> Trend | None:
 
 
 def _live(facts: NameState, run: RunSummary) -> int | None:
-    """The champion when a run ended, by the changes; of a store from before they were noted by the pointer alone."""
+    """The champion when a run ended, by the changes."""
     ended = datetime.fromisoformat(run.ended)
     for change in facts.changes:
         if not change.interrupted and (change.by == run.run or datetime.fromisoformat(change.at) <= ended):
             return change.champion
-    pointer = facts.pointer
-    is_known = pointer and not facts.changes and datetime.fromisoformat(pointer.promoted_at) <= ended
-    return pointer.version if pointer and is_known else None
+    return None
 
 
 def _find_gate(gates: Sequence[GateVerdict], name: str) -> GateVerdict | None:

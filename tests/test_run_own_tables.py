@@ -94,7 +94,7 @@ def test_a_name_is_trained_again_from_where_its_data_are(table: Path) -> None:
     more.sample(frac=1, random_state=0).to_csv(table, index=False)
     report = again("houses")
     assert (report.outcome, report.version) == ("published", 2)
-    (city,) = [column for column in reading.manifest("houses", 2).recipe.columns if column.name == "city"]  # type: ignore[union-attr]
+    (city,) = [column for column in reading.manifest("houses", 2).recipe.columns if column.name == "city"]
     assert city.levels == ("Berlin", "Köln", "München", "Aachen"), "old codes stay, new ones are appended"
 
 

@@ -18,7 +18,7 @@ from tasks.batch.session_pool import default_batch_size, empty_outputs
 from tasks.data.io import inputs
 from tasks.data.io.batches import InputFile, ReadSpec
 from tasks.data.io.discovery import DataFile, base_folder, is_url, local_path
-from tasks.data.recipe import Columns, Recipe
+from tasks.data.recipe import Recipe
 from tasks.data.report import ColumnProfile
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine import cores
@@ -52,7 +52,7 @@ class Version(NamedTuple):
     @property
     def is_own_table(self) -> bool:
         """Whether it was trained on a table that is not the book's."""
-        return isinstance(self.recipe, Columns) and self.recipe.target is not None
+        return self.recipe.target is not None
 
     def read_spec(self, job: Job) -> ReadSpec:
         """The rows that the model takes, for a job."""
@@ -81,7 +81,7 @@ def read_version(folder: Path) -> Version:
             found = f"{folder / name} does not fit recipe, task and classes in {MANIFEST}"
             raise DataError(found, "both as they were published", "restore both from a copy")
     known = {each.name: each for each in manifest.dataset.profiles}
-    taken = manifest.recipe.names if isinstance(manifest.recipe, Columns) else ()
+    taken = manifest.recipe.names
     columns = tuple(known[name] for name in taken) if known.keys() >= {*taken} else ()
     return Version(TASKS[manifest.dataset.task], labels, dict(manifest.profile), manifest.recipe, columns)
 
@@ -104,8 +104,8 @@ def open_job(parameters: PredictParameters) -> Iterator[tuple[Path, Job, Path | 
     folder, tables = output.folder or artifact_paths.predictions(job.job), None
     if output.file:
         version = read_version(job.model.path.parent)
-        is_table = isinstance(version.recipe, Columns) and not any(file.suffix in ARRAYS for file in files)
-        tables = files if is_table else None
+        has_arrays = any(file.suffix in ARRAYS for file in files)
+        tables = files if version.recipe.columns and not has_arrays else None
         output_file.check(output.file, tables, version.output_columns(job), parameters.restart)
     with locks.locked(locks.of_job(folder), f"another process is at work on {folder}; waiting for it"):
         held, leftovers = output_dir.claim(folder, job.job, parameters.restart)

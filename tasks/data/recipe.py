@@ -28,7 +28,10 @@ class Pixels(Lasting):
     scale: float = Field(gt=0)  # of a pixel; folded into the weights at export
     resize: Literal["bilinear"] | None = None  # how an array of another size or colour becomes one; None: it is refused
 
-    names: ClassVar[tuple[str, ...]] = ()  # of columns
+    names: ClassVar[tuple[str, ...]] = ()  # images have no columns, as here and below
+    columns: ClassVar[tuple[Column, ...]] = ()
+    target: ClassVar[None] = None
+    is_plain: ClassVar[bool] = True
 
     @property
     def input(self) -> Tensor:

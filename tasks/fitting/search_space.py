@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import ValidationError
 
-from tasks.data.recipe import Columns
 from tasks.errors import UsageError
 from tasks.parameters import Loss, Schedule, Training
 from tasks.parameters.form import WORDS, expected
@@ -35,7 +34,7 @@ def default_space(training: Training, prepared: PreparedDataset) -> Space:
     is not compared with the champion.
     """
     is_linear, rows = prepared.task == "regression", prepared.num_train
-    if isinstance(prepared.recipe, Columns) and prepared.recipe.target is not None:
+    if prepared.recipe.target is not None:
         powers, unit, zero = (range(-12, 1), 1.0, [0.0]) if is_linear else (range(-2, 7), 1 / rows, [])
         # Half decades: of deviations, or around a classifier's 1 / rows.
         return {"weight_decay": CategoricalDistribution((*zero, *(10 ** (power / 2) * unit for power in powers)))}

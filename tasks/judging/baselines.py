@@ -16,7 +16,7 @@ from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, Arrays, hold_out
 from tasks.data.recipe import Columns, Pixels, Recipe, SplitRule, Target
 from tasks.data.schema import ImageSchema, Schema
 from tasks.judging import gates
-from tasks.judging.objective import HUBER_BETA, Objective, find_target
+from tasks.judging.objective import HUBER_BETA, Objective
 from tasks.judging.resampling import CONFIDENCE, find_lower_bound, number_units
 from tasks.machine.arrays import Array
 from tasks.machine.words import counted, readable
@@ -280,7 +280,7 @@ class Baselines:
         truth = train.truth[places]
         if not is_of_images or most * math.prod(recipe.input.shape) * num_outputs <= MAX_PRODUCTS:
             fit = fit_rows(train.features[places], truth, recipe, num_outputs, objective)
-        constant = find_best_constant(truth, find_target(recipe), class_counts, objective)
+        constant = find_best_constant(truth, recipe.target, class_counts, objective)
 
         def find_losses(score: Callable[[Array], Array]) -> Array:
             blocks = split_rows(len(test.truth), width)

@@ -15,7 +15,7 @@ from tasks.data import row_hash
 from tasks.data.image_dataset import SPLIT_NAMES
 from tasks.data.own_rows import CONTENTS
 from tasks.data.prepared_splits import read_arrays, read_split
-from tasks.data.recipe import Column, Columns, SplitRule
+from tasks.data.recipe import Column, SplitRule
 from tasks.data.row_hash import Hashes, is_in
 from tasks.data.split import TRAINING
 from tasks.data.target import Truth
@@ -155,11 +155,9 @@ def list_differences(manifest: Manifest, prepared: PreparedDataset) -> list[str]
     found = []
     if class_names != prepared.class_names:
         found.append(f"classes are {_quote(prepared.class_names)}, and were {_quote(class_names)}")
-    if isinstance(old, Columns) and isinstance(new, Columns):
-        found += _column_differences(old.columns, new.columns)
-    elif old.kind != new.kind:
-        found.append(f"inputs are {new.kind}, and were {old.kind}")
-    return found
+    if old.kind != new.kind:
+        return [*found, f"inputs are {new.kind}, and were {old.kind}"]
+    return [*found, *_column_differences(old.columns, new.columns)]
 
 
 def _column_differences(old: tuple[Column, ...], new: tuple[Column, ...]) -> Iterator[str]:
@@ -415,7 +413,7 @@ class RowsOfToday:
         rows, recipe = read_rows(self.prepared.test, self.prepared), self.prepared.recipe
         words = rows.key
         if rule != "copies":
-            if isinstance(recipe, Columns):
+            if recipe.columns:
                 words = row_hash.hash_rows(recipe.columns, list(rows.features.T))
             truth = Truth(rows.truth, np.empty(0, bool), self.prepared.class_names, ())
             of_rule = {"folders": [row_hash.hash_levels(SPLIT_NAMES)[TRAINING]], "time": [rows.key]}.get(rule, [])

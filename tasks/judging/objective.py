@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from tasks.data.recipe import Columns, Recipe, Target
+from tasks.data.recipe import Recipe
 from tasks.machine.arrays import Array
 from tasks.parameters import Hyperparameters, Loss, Training
 from tasks.records import PreparedDataset
@@ -51,7 +51,7 @@ class Objective:
         """
         if not isinstance(weight_decay, float | int):
             weight_decay = 1 / num_train if loss is Loss.CROSS_ENTROPY else 0.0
-        target = find_target(recipe)
+        target = recipe.target
         weights = balance_classes(class_counts) if class_weight == "balanced" else ()
         return cls(loss, weight_decay, weights, target.scale if target else 1.0)
 
@@ -115,11 +115,6 @@ def _surprisals(scores: Array, truth: Array) -> tuple[Array, Array]:
     sums = by_class.sum(axis=0)
     by_class /= sums
     return np.log(sums) + largest - own, by_class
-
-
-def find_target(recipe: Recipe) -> Target | None:
-    """What is known of a number to be predicted; the book's data and images have no such column."""
-    return recipe.target if isinstance(recipe, Columns) else None
 
 
 def balance_classes(class_counts: tuple[int, ...]) -> tuple[float, ...]:

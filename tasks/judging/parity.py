@@ -15,7 +15,6 @@ from tasks.data.prepared_splits import BATCH_ROWS, read_batches
 from tasks.data.recipe import Columns
 from tasks.errors import DataError
 from tasks.judging import gates
-from tasks.judging.objective import find_target
 from tasks.machine.arrays import Array
 from tasks.machine.words import counted, readable
 from tasks.parameters import Gates
@@ -110,7 +109,7 @@ def compare_with_torch(
         watched.append(task.observed(outputs))
         num_levels = task.num_levels(outputs)
     observed = {name: np.concatenate([each[name] for each in watched]) for name in watched[0]}
-    target = find_target(prepared.recipe)  # an own table's recipe knows its deviation
+    target = prepared.recipe.target  # an own table's recipe knows its deviation
     deviation = target.scale if target else float(np.concatenate(truth).std(ddof=1, dtype=np.float64))
     return parity.judge("parity", bounds.max_parity_error, deviation), drift.make_profile(observed, num_levels)
 

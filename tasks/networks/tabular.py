@@ -521,6 +521,14 @@ def train_epoch_whole(
     return average_metrics(measured)
 
 
+def _split_by(order: Tensor, sizes: Iterator[int]) -> Iterator[Tensor]:
+    """The order in pieces of these sizes, as long as there is some of it."""
+    while len(order):
+        size = next(sizes)
+        yield order[:size]
+        order = order[size:]
+
+
 class AveragedSGD:
     """Epochs of one step a minibatch, each of which leaves the mean of the weights of all steps until then.
 
@@ -554,8 +562,9 @@ class AveragedSGD:
         set_parameters(net, self._last)
         measured, seen, rest = [], [], len(split)
         half, full = math.ceil(rest / batch_size) // 2, min(batch_size, rest)
-        at_once = batch_size * max(1, TOGETHER // (batch_size * split.num_inputs))
-        indices = (index.to(split.device, torch.int64) for index in order.split(at_once))
+        largest = max(1, TOGETHER // (batch_size * split.num_inputs))
+        sizes = (batch_size * min(2**at, largest) for at in itertools.count())  # the first ones are waited for
+        indices = (index.to(split.device, torch.int64) for index in _split_by(order, sizes))
         made = self._prefetch(list(split.minibatches(index, batch_size)) for index in indices)
         with ThreadPoolExecutor(1) as beside:  # the next steps
             for X, y, *places in itertools.chain.from_iterable(made):

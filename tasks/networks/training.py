@@ -8,6 +8,7 @@ meaning. The last minibatch of an epoch may be smaller: its mean counts each of 
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -215,7 +216,13 @@ def average_metrics(measured: Iterable[tuple[dict[str, Tensor], int]]) -> dict[s
 
 def evaluate(net: Network, split: Examples) -> dict[str, Tensor]:
     """What ``net.measure`` says of a whole split."""
-    return average_metrics((net.measure(outputs(net, piece), piece.y), len(piece)) for piece in split.pieces(PIECE))
+    pieces = list(split.pieces(PIECE))
+
+    def measure(piece: Examples) -> tuple[dict[str, Tensor], int]:
+        return net.measure(outputs(net, piece), piece.y), len(piece)
+
+    with ThreadPoolExecutor(2) as pool:  # of many rows, whose encoding takes as long as the network
+        return average_metrics((pool.map if len(pieces) > 1 else map)(measure, pieces))
 
 
 def train_epoch(

@@ -153,11 +153,10 @@ def find_tolerance(recipe: Recipe) -> float:
     """What an answer may differ by: of numbers to be predicted, in deviations and two spacings of float32."""
     import numpy as np
 
-    target = recipe.target if isinstance(recipe, Columns) else None
-    if target is None:
+    if recipe.target is None:
         return TOLERANCE
-    usual = abs(target.mean) + DEVIATIONS * target.scale
-    return TOLERANCE * target.scale + 2 * float(np.spacing(np.float32(usual)))
+    usual = abs(recipe.target.mean) + DEVIATIONS * recipe.target.scale
+    return TOLERANCE * recipe.target.scale + 2 * float(np.spacing(np.float32(usual)))
 
 
 def find_contradiction(session: Any, recipe: Recipe, sample: bytes) -> str | None:

@@ -14,7 +14,7 @@ from tasks.data.io import pictures, tabular
 from tasks.data.io.csv import csv_batches
 from tasks.data.io.discovery import JSON_SUFFIXES, DataFile
 from tasks.data.io.tabular import BadRows, Reader, Selection
-from tasks.data.recipe import Columns, Recipe
+from tasks.data.recipe import Recipe
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
 
@@ -102,7 +102,7 @@ class ReadSpec(NamedTuple):
     def is_valid(self, values: Array) -> Array:
         """Which of encoded values ``(n, …)`` the model may be fed."""
         valid: Array = np.isfinite(values)
-        if isinstance(self.recipe, Columns) and self.recipe.target is not None:
+        if self.recipe.target is not None:
             for at, column in enumerate(self.recipe.columns):
                 if column.kind != "number" and not (column.kind == "category" and self.unknown == "average"):
                     codes, size = values[:, at], len(column.levels) if column.kind == "category" else 2

@@ -1,7 +1,6 @@
 """A name's overview: every figure on it is the store's, whatever has happened to the name."""
 
 import json
-import shutil
 import signal
 import time
 from contextlib import suppress
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 
 import flows.cli.app
-import nights
 from candidate import Candidate, job_document
 from command_line import gradmill
 from flows.pages import overview as pages
@@ -216,32 +214,6 @@ def test_a_retrains_prediction_of_its_own_test_split_hides_no_drift() -> None:
         note.write_text(json.dumps(document | {"input": document["input"] | {"path": path}}))
         told = pages.headline(overview.gather(NAME))
         assert told.endswith(drift or "published nothing")
-
-
-@pytest.mark.slow  # forty pages
-def test_after_each_of_forty_nights_every_figure_on_the_page_is_right(
-    two_published: Path, artifacts: Path, tmp_path: Path
-) -> None:
-    walk = nights.Nights(two_published, artifacts)
-    for night in walk.pass_by():
-        facts = overview.gather(NAME)
-        assert facts.faults == (), night
-        assert pages.headline(facts) == walk.headline(), night
-        told = lines_and_rows(facts)
-        room, disk = told["Disk"][1].pop(), shutil.disk_usage(artifacts)
-        free, total = nights.size(facts.disk.left.free), nights.size(disk.total)
-        assert room == ("free", f"{free} of {total}, {facts.disk.left.free / disk.total:.0%}")
-        assert abs(facts.disk.left.free - disk.free) < 0.1 * disk.total, "others write, too"
-        assert told == walk.sections(), night
-        found = trend.of(facts)
-        assert found is not None
-        assert [tuple(point) for point in found.points] == walk.trend(), night
-    assert night == 40
-    assert flows.cli.app.run(["report", NAME, "--output", str(tmp_path / "page.html")]) == 0
-    page = Text((tmp_path / "page.html").read_text()).text
-    for lines, rows in walk.sections().values():
-        for words in (*lines, *(" ".join(filter(None, row)) for row in rows)):
-            assert words.replace("`", "") in page
 
 
 @pytest.mark.parametrize(

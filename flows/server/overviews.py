@@ -115,9 +115,11 @@ class Watch:
                 print(f"runs that have ended are not known: {reason}", file=sys.stderr)
         if time.monotonic() >= self._next_page:
             asked = {each.name: each for each in sorted(artifact_paths.pages_asked().glob("*"))}
-            for each in asked.values():
-                each.unlink()  # before it is read how things are: what changes then is asked for anew
-            for name in write(*asked):
+            with _report_failures(*asked) as failed:
+                for each in asked.values():
+                    each.unlink()  # before it is read how things are: what changes then is asked for anew
+                failed += write(*asked)
+            for name in failed:
                 asked[name].touch()
                 self._next_page = time.monotonic() + AGAIN_SECONDS
 

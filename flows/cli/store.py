@@ -102,7 +102,7 @@ def models(
         if any(row["held"] for rows in listing.values() for row in rows):
             notes.insert(0, "h held: no retrain publishes it again")
         print_line("; ".join([f"in {place}", f"* the champion: {CHAMPION}", *notes]))
-    nothing = None if any(listing.values()) else f"no models in {place}; train one: gradmill retrain"
+    nothing = None if any(listing.values()) or failure else f"no models in {place}; train one: gradmill retrain"
     conclude({"path": str(place), "models": listing}, nothing, failure, as_json=as_json)
 
 

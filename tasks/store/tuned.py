@@ -4,7 +4,6 @@ import math
 import os
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pydantic import ValidationError
@@ -113,11 +112,7 @@ def read(name: str) -> Tuned:
         raise UsageError(
             f"no settings were found for {name} yet", f"{path}, which a search writes", f"gradmill tune {name}"
         )
-    return _read(path)
-
-
-def _read(path: Path) -> Tuned:
-    return Tuned.read(path, f"search anew: gradmill tune {path.stem}; or retrain with --no-tuned")
+    return Tuned.read(path, f"search anew: gradmill tune {name}; or retrain with --no-tuned")
 
 
 def runs() -> set[str]:
@@ -126,7 +121,7 @@ def runs() -> set[str]:
     Raises:
         DataError: one of the documents is damaged.
     """
-    return {_read(path).run for path in artifact_paths.all_tuned().glob("*.json")}
+    return {read(path.stem).run for path in artifact_paths.all_tuned().glob("*.json")}
 
 
 def resolved(parameters: RetrainParameters) -> RetrainParameters:

@@ -61,7 +61,7 @@ def tell_faults(faults: Sequence[Fault], *kinds: Kind) -> DataError | None:
     for fault in faults:
         if fault is not first:
             tell(f"left out: {fault.found}", file=sys.stderr)
-    return DataError(first.found, "the document as it was written", first.action) if first else None
+    return DataError(first.found, first.expected, first.action) if first else None
 
 
 def models(

@@ -81,7 +81,7 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         DataError: it is missing, or has changed since it was published.
     """
-    path, action = folder / MANIFEST, _action(folder)
+    path, action = folder / MANIFEST, advise(folder)
     content, sums = verified.content(path, action), verified.content(folder / CHECKSUMS, action)
     if verified.checksums({MANIFEST: verified.sha256(content)}) not in sums:
         raise DataError(f"{path}, or its line in {CHECKSUMS}, has changed", "both as they were published", action)
@@ -96,11 +96,12 @@ def read_file(folder: Path, filename: str) -> bytes:
     """
     listed = read_manifest(folder).files
     if filename not in listed:
-        raise DataError(f"{folder / MANIFEST} lists no {filename}", "every file of the version", _action(folder))
-    return verified.read(FileRef(path=folder / filename, sha256=listed[filename]), _action(folder))
+        raise DataError(f"{folder / MANIFEST} lists no {filename}", "every file of the version", advise(folder))
+    return verified.read(FileRef(path=folder / filename, sha256=listed[filename]), advise(folder))
 
 
-def _action(folder: Path) -> str:
+def advise(folder: Path) -> str:
+    """What to do about a damaged version."""
     name, number = folder.parts[-2:]
     return f"see gradmill verify {name} {number}; restore the folder from a copy, or promote another version"
 

@@ -34,7 +34,7 @@ from tasks.store.disk import Room
 from tasks.store.mirroring import Behind
 from tasks.store.predictions import Job
 from tasks.store.runs import RunSummary
-from tasks.store.verified import RESTORE
+from tasks.store.verified import RESTORE, WRITTEN
 from tasks.store.versions import ChampionPointer, Manifest
 
 REMEMBERED = 1000  # versions, by a process that reads the store again and again
@@ -44,11 +44,12 @@ Kind = Literal["champion", "version", "history", "run", "job", "schedules", "sou
 
 
 class Fault(NamedTuple):
-    """A document that cannot be read, and what to do; ``name`` is empty where it may be of any name."""
+    """A document that cannot be read; ``name`` is empty where it may be of any name."""
 
     kind: Kind
     name: str
     found: str
+    expected: str
     action: str
 
 
@@ -178,8 +179,9 @@ class StoreState:
     def leave(self, kind: Kind, path: Path, error: str | Exception, name: str = "") -> None:
         """Note what cannot be read, unless somebody has removed it meanwhile."""
         if os.path.lexists(path):
-            found, action = (error.found, error.action) if isinstance(error, DataError) else (str(error), RESTORE)
-            self.faults.append(Fault(kind, name, found if str(path) in found else f"{path}: {found}", action))
+            known = error if isinstance(error, DataError) else DataError(str(error), WRITTEN, RESTORE)
+            found = known.found if str(path) in known.found else f"{path}: {known.found}"
+            self.faults.append(Fault(kind, name, found, known.expected, known.action))
 
     @contextmanager
     def sparing(self, kind: Kind, path: Path, name: str = "") -> Iterator[None]:
@@ -270,4 +272,4 @@ def _read_version(folder: Path, mtime_ns: int) -> Version:
     manifest = reading.read_manifest(folder)
     dataset = manifest.dataset.model_copy(update={"profiles": ()})
     slim = manifest.model_copy(update={"dataset": dataset, "recipe": Columns(columns=())})
-    return Version(int(folder.name), verified.size(folder / ONNX), disk.size(folder), slim)
+    return Version(int(folder.name), verified.size(folder / ONNX, reading.advise(folder)), disk.size(folder), slim)

@@ -1,5 +1,6 @@
 """What a model's pointer says, and what harm can come to its files."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,7 +27,12 @@ def damage(path: Path, position: int, bit: int = 1) -> bytes:
 
 def age_demotions(name: str = NAME) -> None:
     """Let every demotion be two days old."""
-    history = reading.history(name)
-    old = (datetime.now(UTC) - timedelta(days=2)).isoformat()
-    aged = history.model_copy(update={"demoted": dict.fromkeys(history.demoted, old)})
-    aged.write(artifact_paths.history(name))
+    path, old = artifact_paths.history(name), (datetime.now(UTC) - timedelta(days=2)).isoformat()
+    aged = [json.dumps(json.loads(line) | {"at": old}) for line in path.read_text().splitlines()]
+    path.write_text("".join(f"{line}\n" for line in aged))
+
+
+def forget_changes(number: int, name: str = NAME) -> None:
+    """Leave only so many lines in the history, as if a kill had come before the next one."""
+    path = artifact_paths.history(name)
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:number]))

@@ -20,11 +20,3 @@ def test_a_candidate_that_is_a_point_less_accurate_and_one_with_half_of_the_gain
     assert np.mean([gates.refuse_worse(gates.SPLITS[0], each) for each in generators]) > 0.7
     assert np.mean([gates.refuse_by_baselines(0.5, each) for each in generators]) > 0.85
     assert np.mean([gates.refuse_by_baselines(1.0, each) for each in generators]) < 0.15
-
-
-@pytest.mark.slow  # minutes of nights
-def test_the_short_simulation_finds_every_share_within_chance_of_what_is_wanted() -> None:
-    report = gates.bench(quick=True)
-    missed = [ratio for ratio in report.ratios if not ratio.reached]
-    assert all(ratio.value < 0.08 for ratio in missed if "drift" in ratio.name)
-    assert not [ratio for ratio in missed if "drift" not in ratio.name]

@@ -207,11 +207,13 @@ def test_the_form_takes_either_model_and_names_the_field_that_is_at_fault() -> N
         assert str(value) in fault.message or name in fault.message
     fields = form["definitions"]["Training"]["properties"]
     assert [field["position"] for field in fields.values()] == list(range(len(fields)))
-    shown = {name: field["default"] for name, field in fields.items() if "default" in field}
-    assert shown == {
-        "model": "softmax-regression", "implementation": "concise", "class_weight": "none", "validation": 0.0,
-        "seed": 42, "device": "auto",
-    }, "what differs from model to model, or own data or a search decide, is not shown: it would be sent"  # fmt: skip
+    shown = [
+        field["default"]
+        for part in form["definitions"].values()
+        for field in part.get("properties", {}).values()
+        if "default" in field
+    ]
+    assert set(shown) <= {True}, "a default that is shown would be sent; a switch cannot be empty"
 
 
 @pytest.mark.parametrize("form", COMMANDS.values(), ids=COMMANDS)
@@ -276,13 +278,7 @@ def test_the_form_of_a_deployment_shows_what_its_runs_can_use(parameters: dict[s
     assert top | {name for fields in parts.values() for name in fields} == everything - absent | set(parts)
     for fields in parts.values():
         assert [field["position"] for field in fields.values()] == list(range(len(fields)))
-    sent = dict(parameters)
-    for part, fields in parts.items():
-        sent[part] = {name: field["default"] for name, field in fields.items() if "default" in field} | sent.get(
-            part, {}
-        )
-    assert not list(faults({"parameters": sent}))
-    assert RetrainParameters.model_validate(sent) == RetrainParameters.model_validate(parameters)
+    assert not list(faults({"parameters": parameters}))
 
 
 def test_the_form_of_a_search_shows_what_its_runs_can_use_too() -> None:

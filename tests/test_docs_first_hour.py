@@ -19,11 +19,10 @@ PORT = 4200  # of gradmill up, as the page has it
 # Places below artifacts/ that nothing of the first hour fills, and what does.
 OF_OTHERS = {
     "artifacts/.restoring": "gradmill restore, until it is done",
-    "artifacts/.store.json": "gradmill backup",
     "artifacts/datasets/<data>/study-<key>.journal": "gradmill tune",
     "artifacts/.prefect/home": "where there is no home folder",
     "artifacts/javascript/": "gradmill demo",
-    "artifacts/.store": "GRADMILL_MIRROR",
+    "artifacts/.store": "gradmill backup, and GRADMILL_MIRROR",
     "artifacts/mirror.json": "GRADMILL_MIRROR",
     "artifacts/site": "make docs",
     "artifacts/tuned/<name>.json": "gradmill tune",

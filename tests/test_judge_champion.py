@@ -156,8 +156,8 @@ def test_equal_models_are_seldom_refused_however_many_versions_are_kept(k: int, 
     assert uncorrected >= before
 
 
-@pytest.mark.slow  # three minutes of simulation
-@pytest.mark.parametrize(("k", "times"), [(1, 5000), (10, 5000), (100, 2000)])
+@pytest.mark.slow  # a minute of simulation
+@pytest.mark.parametrize(("k", "times"), [(1, 5000), (10, 2000)])
 def test_equal_models_are_refused_less_often_than_the_bound_says(k: int, times: int) -> None:
     assert refusals(k, times)[0] < 0.05
 

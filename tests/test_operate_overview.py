@@ -27,7 +27,7 @@ from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.records import GateVerdict, PublishedModel
 from tasks.serving.drift import Drift
 from tasks.store import artifact_paths, pointer, reading, schedules, state, trend
-from tasks.store.changed import Change
+from tasks.store.history import Change
 from tasks.store.page import Code, Table
 from tasks.store.run_folder import RunFolder, RunNotes
 from tasks.store.state import NameState
@@ -93,7 +93,7 @@ def walk(candidates: list[Candidate], two_versions: None) -> None:
         changed(3, "published", 2, by=f"20261103T030000-{NAME}-00000003"),
         changed(7, "rolled back", 1, frozen=True, reason=REASON)
     )  # fmt: skip
-    reading.history(NAME).model_copy(update={"changes": changes}).write(artifact_paths.history(NAME))
+    artifact_paths.history(NAME).write_text("".join(f"{each.model_dump_json()}\n" for each in changes))
     for day, verdict in ((7, "stable"), (8, "drift")):
         drift = Drift(index={"prediction": 0.05 * day}, maximum=0.2, verdict=verdict).model_dump(mode="json")
         of_day = {"finished_at": f"2026-11-{day:02}T06:00:00.000+00:00", "drift": drift, "rejects": day}

@@ -27,7 +27,7 @@ from tasks.serving import contract
 from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths, predictions
-from tasks.store.changed import Change
+from tasks.store.history import Change
 from tasks.store.page import Code, Page, Section, Strong, Table, markdown_line, render_html, render_markdown
 from tasks.store.predictions import Job
 from tasks.store.state import Fault, NameState

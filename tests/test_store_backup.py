@@ -1,4 +1,4 @@
-"""A backup is made while others work, is whole or is the one before, and a restore gives the same store elsewhere."""
+"""A backup is made while others work, adds a snapshot or leaves all as it was, and is restored elsewhere whole."""
 
 import json
 import os
@@ -15,27 +15,29 @@ import pandas as pd  # type: ignore[import-untyped]
 import pytest
 from moto.server import ThreadedMotoServer
 
-from candidate import Candidate
-from command_line import assert_clear, gradmill
+from candidate import Candidate, seal
+from command_line import assert_clear, gradmill, typed
 from flows.cli import app
-from tasks.errors import DataError, UsageError
+from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.store import (
     artifact_paths,
+    atomic,
     backup,
-    backup_place,
-    backup_restore,
     history,
-    locks,
+    mirroring,
     own_data,
     pointer,
     reading,
     tuned,
     verification,
+    verified,
 )
+from tasks.store.run_folder import RunFolder
 from tasks.store.tuned import Tuned
 from victims import fork
 
 NAME = "linear-regression"
+Move = Callable[[str], Path]
 
 
 @pytest.fixture
@@ -44,11 +46,11 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Move:
     """From then on artifacts/ is an empty folder of another machine."""
 
-    def move() -> Path:
-        folder = tmp_path / "elsewhere" / "artifacts"
+    def move(name: str = "elsewhere") -> Path:
+        folder = tmp_path / name / "artifacts"
         monkeypatch.setenv("GRADMILL_ARTIFACTS", str(folder))
         return folder
 
@@ -58,7 +60,11 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], P
 def files(folder: Path) -> dict[str, tuple[bytes, int]]:
     """Every file with its mode, save locks."""
     found = (path for path in folder.rglob("*") if path.is_file() and path.name not in (".lock", "backup"))
-    return {str(path.relative_to(folder)): (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) for path in found}
+    return {str(path.relative_to(folder)): (path.read_bytes(), mode(path)) for path in found}
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def some_settings() -> None:
@@ -70,18 +76,28 @@ def some_settings() -> None:
 
 
 def test_a_restored_store_is_the_same_verifies_and_is_unchanged_by_the_same_candidate(
-    candidates: list[Candidate], two_versions: None, artifacts: Path, place: Path, elsewhere: Callable[[], Path]
+    candidates: list[Candidate],
+    two_versions: None,
+    artifacts: Path,
+    place: Path,
+    elsewhere: Move,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     some_settings()
     pointer.rollback(NAME, "a bad day")
     told = history.changes(NAME)
+    monkeypatch.setenv("GRADMILL_MIRROR", str(tmp_path / "mirror"))
+    assert mirroring.destination()
+    monkeypatch.delenv("GRADMILL_MIRROR")
     backup.make(str(place))
-    assert stat.S_IMODE(place.stat().st_mode) == 0o700
-    there = elsewhere()
-    backup_restore.restore(str(place))
+    assert mode(place) == mode(place / "content") == 0o700
+    there = elsewhere("elsewhere")
+    backup.restore(str(place))
     for folder in ("models", "tuned", "schedules"):
         assert files(there / folder) == files(artifacts / folder)
-    assert stat.S_IMODE((there / "models" / NAME / "1").stat().st_mode) == 0o555
+    assert mode(there / "models" / NAME / "1") == 0o555
+    assert not artifact_paths.mirror().exists(), "a store elsewhere never writes to this one's mirror"
     for number in (1, 2):
         verification.verify(NAME, number)
     assert history.changes(NAME) == told
@@ -89,104 +105,284 @@ def test_a_restored_store_is_the_same_verifies_and_is_unchanged_by_the_same_cand
     assert pointer.is_frozen(NAME)
 
 
-def test_a_second_backup_copies_what_is_new_and_removes_what_nothing_names(two_versions: None, place: Path) -> None:
+# Snapshots
+
+
+def test_a_second_backup_copies_what_is_new_and_replaces_nothing(two_versions: None, place: Path) -> None:
     first = backup.make(str(place))
     assert first.copied
-    assert backup.make(str(place)).copied == []
+    before = files(place)
     pointer.freeze(NAME)
     again = backup.make(f"file://{place}")
-    assert {Path(path).name for path in again.copied} == {"champion.json", ".history.json", "history.jsonl"}
-    assert {path.name for path in (place / "content").iterdir()} == {
-        each.sha256 for each in again.backup.files.values()
-    }
+    assert {Path(path).name for path in again.copied} == {"champion.json", "history.jsonl"}
+    assert files(place).items() >= before.items()
+    assert sorted(path.name for path in (place / "snapshots").iterdir()) == sorted([first.name, again.name])
 
 
-def test_a_name_is_locked_only_while_its_files_are_copied(
-    two_versions: None, place: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_newest_snapshot_is_restored_unless_another_is_named(
+    two_versions: None, place: Path, elsewhere: Move
 ) -> None:
-    held: dict[str, bool] = {}
-    one = backup._Copying.one
+    first = backup.make(str(place))
+    pointer.promote(NAME, 1)
+    rename_to_an_hour_later(place, backup.make(str(place)).name)
+    for name, champion in ((None, 1), (first.name, 2)):
+        elsewhere(f"with {name}")
+        backup.restore(str(place), name)
+        assert reading.resolve(NAME, None) == champion
+    done = typed("restore", str(place), "--snapshot", "2026-01-01T00-00-00Z-01234567.json")
+    assert_clear(done, 2)
+    assert first.name in done.stderr
 
-    def looking(self: Any, file: Path, path: Path) -> None:
-        held[path.parts[-2] if path.parent.name == "1" else path.name] = locks.is_held(
-            artifact_paths.lock(artifact_paths.model(NAME))
-        )
-        one(self, file, path)
 
-    monkeypatch.setattr(backup._Copying, "one", looking)
-    some_settings()
-    backup.make(str(place))
-    assert held["champion.json"]
-    assert held["1"]
-    assert not held["_schedules.json"]
+def rename_to_an_hour_later(place: Path, name: str) -> str:
+    """Backups of the same second are in the order of their digests."""
+    later = f"2999{name[4:]}"
+    (place / "snapshots" / name).rename(place / "snapshots" / later)
+    return later
+
+
+def test_keep_removes_this_stores_older_snapshots_and_content_that_no_snapshot_names(
+    two_versions: None, place: Path, elsewhere: Move, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = backup.make(str(place))
+    pointer.freeze(NAME)
+    rename_to_an_hour_later(place, backup.make(str(place)).name)
+    (place / "content" / ("0" * 64)).write_text("of a backup that was killed")
+    (place / "content" / "index.html").write_text("somebody else's")
+    here = artifact_paths.root()
+    elsewhere("a drill")
+    backup.restore(str(place), first.name)
+    pointer.rollback(NAME)
+    made = [backup.make(str(place), keep=1) for _ in range(3)]
+    assert {path.name for path in (place / "snapshots").iterdir()} >= {first.name, made[-1].name}, "not the original's"
+    assert not (place / "content" / ("0" * 64)).exists()
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(here))
+    kept = backup.make(str(place), keep=1)
+    assert first.name in kept.removed
+    assert (place / "content" / "index.html").exists()
+    for number, name in enumerate([*(path.name for path in (place / "snapshots").iterdir())]):
+        elsewhere(f"of snapshot {number}")
+        backup.restore(str(place), name)
+
+
+def test_a_backup_that_c692a25_made_is_restored_and_its_content_is_kept(
+    two_versions: None, place: Path, elsewhere: Move
+) -> None:
+    """It has one document, ``backup.json``, with the same fields and two more, and the same content."""
+    name = backup.make(str(place)).name
+    document = json.loads((place / "snapshots" / name).read_text()) | {"store": "0" * 32, "champions": {NAME: 2}}
+    (place / "backup.json").write_text(json.dumps(document))
+    (place / "snapshots" / name).unlink()
+    pointer.freeze(NAME)
+    backup.make(str(place), keep=1)
+    for snapshot, frozen in ((None, True), ("backup.json", False)):
+        elsewhere(f"of {snapshot}")
+        backup.restore(str(place), snapshot)
+        assert pointer.is_frozen(NAME) is frozen
 
 
 # What is refused, what is damaged
 
 
-def test_what_cannot_be_backed_up_or_restored_is_said(two_versions: None, place: Path, tmp_path: Path) -> None:
-    assert_clear(gradmill("backup", str(artifact_paths.root() / "backup")), 2)
-    assert_clear(gradmill("restore", str(place), "--artifacts", str(tmp_path / "new")), 2)
-    assert gradmill("backup", str(place)).returncode == 0
-    done = gradmill("restore", str(place))
+def test_what_cannot_be_backed_up_or_restored_is_said(two_versions: None, place: Path, elsewhere: Move) -> None:
+    assert_clear(typed("backup", str(artifact_paths.root() / "backup")), 2)
+    assert_clear(typed("backup", str(place), "--keep", "0"), 2)
+    assert_clear(typed("restore", str(place)), 2)
+    backup.make(str(place))
+    done = typed("restore", str(place))
     assert_clear(done, 2)
     assert "an empty artifacts folder" in done.stderr
     path = artifact_paths.version(NAME, 1) / "model.onnx"
     path.chmod(0o644)
     path.write_bytes(b"other")
     before = files(place)
-    done = gradmill("backup", str(place))
+    done = typed("backup", str(place))
     assert_clear(done, 4)
     assert str(path) in done.stderr
-    assert files(place) == before, "the backup is as it was"
+    there = elsewhere("empty")
+    assert_clear(typed("backup", str(place)), 2)
+    assert files(place) == before, "no snapshot is added"
+    assert not there.exists()
 
 
-def test_an_artifacts_folder_as_a_checkout_brings_it_is_empty(
-    two_versions: None, place: Path, elsewhere: Callable[[], Path]
+def test_only_what_a_restore_would_write_makes_a_folder_occupied(
+    two_versions: None, place: Path, elsewhere: Move
 ) -> None:
     backup.make(str(place))
-    there = elsewhere()
-    (there / ".locks").mkdir(parents=True)
-    for name in ("README.md", ".gitignore", ".locks/backup"):
+    there = elsewhere("a checkout")
+    for name in ("README.md", ".gitignore", ".locks/backup", "notes.json"):
+        (there / name).parent.mkdir(parents=True, exist_ok=True)
         (there / name).touch()
-    backup_restore.restore(str(place))
-    with pytest.raises(UsageError):
-        backup_restore.restore(str(place))
+    atomic.write_bytes(there / "tuned" / "houses.json", b"{}")
+    with pytest.raises(UsageError, match=r"houses\.json is there"):
+        backup.restore(str(place))
+    (there / "tuned" / "houses.json").unlink()
+    backup.restore(str(place))
+    assert reading.versions(NAME) == [1, 2]
 
 
 def test_a_damaged_backup_is_found_out_and_the_same_restore_goes_on_once_it_is_mended(
-    two_versions: None, place: Path, elsewhere: Callable[[], Path], capsys: pytest.CaptureFixture[str]
+    two_versions: None, place: Path, elsewhere: Move
 ) -> None:
-    made = backup.make(str(place)).backup
+    made = backup.make(str(place)).snapshot
     broken = place / "content" / made.files[f"models/{NAME}/2/model.onnx"].sha256
     right = broken.read_bytes()
-    there = elsewhere()
-    for wrong in (right[:-1] + b"x", right[:-1], None):
+    there = elsewhere("elsewhere")
+    for wrong in (right[:-1] + b"x", right[:-1], None, "fifo", "link"):
         broken.unlink()
-        if wrong is not None:
+        if isinstance(wrong, bytes):
             broken.write_bytes(wrong)
-        assert app.run(["restore", str(place)]) == 4
-        assert "2/model.onnx" in capsys.readouterr().err
+        elif wrong == "fifo":
+            os.mkfifo(broken)
+        elif wrong == "link":
+            (place / "right").write_bytes(right)
+            broken.symlink_to(place / "right")
+        done = typed("restore", str(place))
+        assert_clear(done, 4)
+        assert broken.name in done.stderr
         assert not artifact_paths.champion(NAME).exists(), "no pointer to what is not there"
         broken.touch()
+    with pytest.raises(EnvironmentProblem, match="was begun and not finished"):
+        RunFolder.open("a-run", {"name": NAME})
+    with pytest.raises(EnvironmentProblem, match="gradmill restore URL again"):
+        backup.make(str(place))
+    broken.unlink()
     broken.write_bytes(right)
     assert app.run(["restore", str(place)]) == 0
     verification.verify(NAME, 2)
     assert not (there / ".restoring").exists()
+    pointer.promote(NAME, 1)
 
 
-@pytest.mark.parametrize("path", ["../stolen", "/etc/stolen", "models/../../stolen", ".ssh/stolen", "models"])
-def test_a_path_that_leads_out_of_artifacts_is_no_backup(
-    path: str, two_versions: None, place: Path, elsewhere: Callable[[], Path], tmp_path: Path
+HOSTILE = [
+    "../stolen", "/etc/stolen", "models/../../stolen", ".ssh/stolen", "models", "models/houses/1/../stolen",
+    "models/Houses/1/stolen", "models/houses/01/stolen", "models/houses/stolen", "models/houses/1/sub/stolen",
+    "models/houses/1/.stolen", "models/houses/1/sto\0len", "models/houses/1/sto\nlen", "datasets/houses/raw/stolen",
+    ".prefect/credential", "mirror.json", ".store", ".locks/stolen", "tuned/stolen", "predictions/stolen/part",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", HOSTILE)
+def test_a_name_that_no_store_has_is_restored_nowhere(
+    path: str, two_versions: None, place: Path, elsewhere: Move, tmp_path: Path
 ) -> None:
-    backup.make(str(place))
-    document = json.loads((place / "backup.json").read_text())
-    document["files"][path] = next(iter(document["files"].values()))
-    (place / "backup.json").write_text(json.dumps(document))
-    elsewhere()
-    with pytest.raises(DataError, match=r"backup\.json"):
-        backup_restore.restore(str(place))
+    there = forged(place, elsewhere, {path: b"stolen"})
+    done = typed("restore", str(place))
+    assert_clear(done, 4)
+    assert "snapshots" in done.stderr
+    assert not [*there.rglob("*")]
     assert not [*tmp_path.rglob("stolen")]
+
+
+def forged(place: Path, elsewhere: Move, more: dict[str, bytes]) -> Path:
+    """A snapshot to which somebody has added files, with digests that fit."""
+    made = backup.make(str(place))
+    document = json.loads((place / "snapshots" / made.name).read_text())
+    for path, content in more.items():
+        sha256 = atomic.write_bytes(place / "content" / verified.sha256(content), content).sha256
+        document["files"][path] = {"sha256": sha256, "bytes": len(content)}
+    content = json.dumps(document).encode()
+    (place / "snapshots" / made.name).unlink()
+    (place / "snapshots" / f"2999-01-01T00-00-00Z-{verified.sha256(content)[:8]}.json").write_bytes(content)
+    return elsewhere("elsewhere")
+
+
+def test_what_somebody_has_added_is_refused_as_the_store_refuses_it(
+    two_versions: None, place: Path, elsewhere: Move
+) -> None:
+    there = forged(place, elsewhere, {"models/houses/1/model.onnx": b"a model alone"})
+    done = typed("restore", str(place))
+    assert_clear(done, 4)
+    assert str(there / "models/houses/1") in done.stderr
+
+
+def test_a_source_with_a_credential_is_refused_and_not_said(two_versions: None, place: Path, elsewhere: Move) -> None:
+    source = json.dumps({"schema_version": 1, "source": "postgresql://ann:hunter2@db/houses"}).encode()
+    there = forged(place, elsewhere, {"datasets/houses/source.json": source})
+    done = typed("restore", str(place))
+    assert_clear(done, 2)
+    assert "hunter2" not in done.stderr
+    assert not [*there.rglob("source.json")]
+
+
+def test_a_damaged_snapshot_is_named_and_the_ones_beside_it_are_restored(
+    two_versions: None, place: Path, elsewhere: Move
+) -> None:
+    good = backup.make(str(place)).name
+    bad = rename_to_an_hour_later(place, good)
+    (place / "snapshots" / good).write_bytes((place / "snapshots" / bad).read_bytes())
+    (place / "snapshots" / bad).write_bytes((place / "snapshots" / bad).read_bytes()[:-9])
+    os.mkfifo(place / "snapshots" / f"2998{good[4:]}")
+    elsewhere("elsewhere")
+    done = typed("restore", str(place))
+    assert_clear(done, 4)
+    assert f"{bad} has changed" in done.stderr
+    assert "--snapshot" in done.stderr
+    backup.restore(str(place), good)
+    done = typed("backup", str(place), "--keep", "1")
+    assert_clear(done, 4)
+    assert (place / "snapshots" / good).exists(), "what a damaged one names is not known, so nothing is removed"
+
+
+def test_links_in_a_backups_place_are_not_followed(two_versions: None, place: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o755)
+    outside.chmod(0o755)
+    place.mkdir()
+    for name in ("content", "snapshots"):
+        (place / name).symlink_to(outside)
+        for command in ("backup", "restore"):
+            done = typed(command, str(place))
+            assert_clear(done, 2)
+            assert f"{place / name} is a link" in done.stderr
+        (place / name).unlink()
+    assert (mode(outside), [*outside.iterdir()]) == (0o755, [])
+
+
+def test_what_has_rotted_in_a_backup_is_written_anew(two_versions: None, place: Path) -> None:
+    made = backup.make(str(place)).snapshot
+    path = f"models/{NAME}/2/model.onnx"
+    kept = place / "content" / made.files[path].sha256
+    right = kept.read_bytes()
+    kept.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    assert backup.make(str(place)).copied == [path]
+    assert kept.read_bytes() == right
+
+
+@pytest.mark.parametrize("field", ["rows", "test"])
+def test_damaged_row_digests_and_test_rows_stop_a_backup_and_so_do_missing_digests(
+    field: str, two_versions: None, place: Path
+) -> None:
+    folder = artifact_paths.version(NAME, 2)
+    document = json.loads((folder / "manifest.json").read_text())
+    path = artifact_paths.dataset("synthetic-linear") / f"0000.{field}"
+    atomic.write_bytes(path, b"as published")
+    relative = artifact_paths.relative(path)
+    document["dataset"][field] = {"path": relative, "sha256": verified.sha256(b"as published")}
+    seal_all(folder, document)
+    assert relative in backup.make(str(place)).snapshot.files
+    before = files(place)
+    path.write_bytes(b"as damaged..")
+    with pytest.raises(DataError, match=f"{path} has changed"):
+        backup.make(str(place))
+    path.unlink()
+    if field == "rows":
+        with pytest.raises(DataError, match=f"{path}"):
+            backup.make(str(place))
+        assert files(place) == before
+    else:
+        assert relative not in backup.make(str(place)).snapshot.files, "it can be made again from the data"
+
+
+def seal_all(folder: Path, document: dict[str, object]) -> None:
+    """A version with another manifest, whole in itself, to which the pointer points."""
+    seal(folder, document)
+    manifest = (folder / "manifest.json").read_bytes()
+    digests = json.loads(manifest)["files"] | {"manifest.json": verified.sha256(manifest)}
+    (folder / "SHA256SUMS").write_bytes(verified.checksums(digests))
+    path = artifact_paths.champion(NAME)
+    champion = json.loads(path.read_text()) | {"manifest_sha256": verified.sha256(manifest)}
+    path.write_text(json.dumps(champion))
 
 
 # Kills
@@ -208,22 +404,24 @@ def killed_before_a_rename(artifacts: str, command: list[str], number: int) -> N
 
 
 @pytest.mark.slow  # every victim is a process
-def test_a_killed_backup_is_the_one_before_and_a_killed_restore_goes_on(
-    candidates: list[Candidate], two_versions: None, artifacts: Path, place: Path, elsewhere: Callable[[], Path]
+def test_a_killed_backup_leaves_no_snapshot_and_a_killed_restore_goes_on(
+    candidates: list[Candidate], two_versions: None, artifacts: Path, place: Path, elsewhere: Move
 ) -> None:
     for number in (0, 3, 7):
         fork(killed_before_a_rename, str(artifacts), ["backup", str(place)], number).join()
-        assert not (place / "backup.json").exists()
-    backup.make(str(place))
+        assert not [*(place / "snapshots").iterdir()]
+    left = {path.name for path in (place / "content").iterdir()}
+    made = backup.make(str(place))
+    assert left
+    assert not left & {made.snapshot.files[path].sha256 for path in made.copied}, "the next goes on with what is there"
     candidates[2].publish()
     for number in (0, 2, 5):
         fork(killed_before_a_rename, str(artifacts), ["backup", str(place)], number).join()
-    there = elsewhere()
+    there = elsewhere("elsewhere")
     for number in (1, 4, 6):
         fork(killed_before_a_rename, str(there), ["restore", str(place)], number).join()
-        current = reading.champion(NAME)
-        assert current is None
-    backup_restore.restore(str(place))
+        assert reading.champion(NAME) is None
+    backup.restore(str(place))
     verification.verify(NAME, 2)
     assert reading.versions(NAME) == [1, 2]
     assert not [*there.rglob("*.partial"), *there.glob(".restoring")]
@@ -232,8 +430,8 @@ def test_a_killed_backup_is_the_one_before_and_a_killed_restore_goes_on(
 # Prefect's database
 
 
-def test_the_database_is_copied_as_of_one_moment_while_it_is_written(
-    two_versions: None, place: Path, elsewhere: Callable[[], Path]
+def test_the_database_is_copied_as_of_one_moment_while_it_is_written_and_nobody_else_can_read_it(
+    two_versions: None, place: Path, elsewhere: Move
 ) -> None:
     path = artifact_paths.database()
     path.parent.mkdir(parents=True)
@@ -255,44 +453,43 @@ def test_the_database_is_copied_as_of_one_moment_while_it_is_written(
     writing = threading.Thread(target=write)
     writing.start()
     try:
-        made_of = backup.make(str(place)).backup
+        made_of = backup.make(str(place)).snapshot
     finally:
         stop.set()
         writing.join()
     assert not [each for each in made_of.files if "credential" in each]
     assert b"secret-of-this-host" not in b"".join(content for content, _ in files(place).values())
-    elsewhere()
-    backup_restore.restore(str(place))
+    elsewhere("elsewhere")
+    backup.restore(str(place))
     copy = artifact_paths.database()
-    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert mode(copy) == 0o600
     with closing(sqlite3.connect(copy)) as restored:
         assert restored.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         one = restored.execute("SELECT max(n), count(n) FROM one").fetchone()
         assert restored.execute("SELECT max(n), count(n) FROM other").fetchone() == one
-    assert not path.with_name("backup.db").exists()
 
 
-def test_of_a_postgresql_the_command_is_said_and_no_password(
-    two_versions: None, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", "postgresql+asyncpg://duty:secret@db/prefect")
-    assert app.run(["backup", str(place)]) == 0
-    said = capsys.readouterr().out
-    assert "pg_dump --format=custom" in said
-    assert "secret" not in said
+def test_a_database_that_is_none_is_named(two_versions: None, place: Path) -> None:
+    atomic.write_bytes(artifact_paths.database(), b"no database" * 1000)
+    done = typed("backup", str(place))
+    assert_clear(done, 4)
+    assert str(artifact_paths.database()) in done.stderr
+    assert [path.name for path in artifact_paths.prefect_home().iterdir()] == ["prefect.db"]
 
 
-def test_of_a_database_elsewhere_nothing_old_is_backed_up_in_its_place(
-    two_versions: None, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("url", ["postgresql+asyncpg://duty:secret@db/prefect", "sqlite+aiosqlite:////data/prefect.db"])
+def test_of_a_database_elsewhere_the_command_is_said_and_nothing_old_is_backed_up_in_its_place(
+    url: str, two_versions: None, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifact_paths.database().parent.mkdir(parents=True, exist_ok=True)
     sqlite3.connect(artifact_paths.database()).close()
-    monkeypatch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", "sqlite+aiosqlite:////data/prefect.db")
-    assert app.run(["backup", str(place)]) == 0
-    said = capsys.readouterr().out
-    assert "to be backed up there" in said
-    assert "pg_dump" not in said
-    assert not [path for path in backup_place.Backup.read(place / backup_place.MANIFEST).files if path.endswith(".db")]
+    monkeypatch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", url)
+    done = typed("backup", str(place))
+    assert done.returncode == 0
+    assert "to be backed up there" in done.stdout
+    assert ("pg_dump --format=custom" in done.stdout) == url.startswith("postgresql")
+    assert "secret" not in done.stdout
+    assert "prefect.db" not in next((place / "snapshots").iterdir()).read_text()
 
 
 # Object stores, real runs
@@ -300,7 +497,7 @@ def test_of_a_database_elsewhere_nothing_old_is_backed_up_in_its_place(
 
 @pytest.mark.slow  # a server
 def test_a_backup_in_s3_is_incremental_and_restored(
-    two_versions: None, artifacts: Path, elsewhere: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+    two_versions: None, artifacts: Path, elsewhere: Move, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import boto3
 
@@ -319,12 +516,17 @@ def test_a_backup_in_s3_is_incremental_and_restored(
         url = "s3://backups/gradmill"
         assert backup.make(url).copied
         pointer.freeze(NAME)
-        assert len(backup.make(url).copied) == 3
-        keys = client.list_objects_v2(Bucket="backups")["Contents"]
+        made = backup.make(url, keep=2)
+        assert len(made.copied) == 2
+        assert made.removed == []
+        keys = {each["Key"] for each in client.list_objects_v2(Bucket="backups")["Contents"]}
         client.close()
-        assert len(keys) == 1 + len({each.sha256 for each in backup.make(url).backup.files.values()})
-        there = elsewhere()
-        backup_restore.restore(url)
+        assert {f"gradmill/content/{each.sha256}" for each in made.snapshot.files.values()} <= keys
+        assert len(keys) == 2 + len({each.sha256 for each in made.snapshot.files.values()}) + 2
+        pointer.freeze(NAME, frozen=False)  # of the same second and the same store there is one snapshot
+        assert len(backup.make(url, keep=1).removed) == 2
+        there = elsewhere("elsewhere")
+        backup.restore(url)
         assert files(there / "models") == files(artifacts / "models")
     finally:
         server.stop()
@@ -335,11 +537,15 @@ def houses(rows: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame({"area": area, "price": 3000 * area + (area * 31 % 17 - 8) * 500})
 
 
-@pytest.mark.slow  # four runs of the flow
-def test_a_backup_made_during_a_run_is_restored_elsewhere_and_the_next_run_is_the_same(
-    artifacts: Path, tmp_path: Path, place: Path, elsewhere: Callable[[], Path], server: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+def figures_of_houses() -> list[tuple[Any, ...]]:
+    listed = json.loads(gradmill("models", "houses", "--json").stdout)["models"]["houses"]
+    return [(row["version"], row["champion"], row["test_loss"], row["model_sha256"]) for row in listed]
+
+
+@pytest.mark.slow  # six runs of flows
+def test_a_backup_made_during_a_run_is_restored_elsewhere_and_used_as_before(
+    artifacts: Path, tmp_path: Path, place: Path, elsewhere: Move, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PREFECT_API_URL", server)
     days = tmp_path / "days"
     days.mkdir()
@@ -350,16 +556,20 @@ def test_a_backup_made_during_a_run_is_restored_elsewhere_and_the_next_run_is_th
     retraining = threading.Thread(target=gradmill, args=("retrain", "houses"))
     retraining.start()
     while retraining.is_alive():
-        backup.make(str(place))
+        backup.make(str(place), keep=2)
     retraining.join()
     assert reading.versions("houses") == [1, 2]
-    backup.make(str(place))
+    rename_to_an_hour_later(place, backup.make(str(place)).name)
     here = json.loads(gradmill("retrain", "houses", "--json").stdout)
+    listed = figures_of_houses()
     artifacts.rename(tmp_path / "gone")
-    there = elsewhere()
+    there = elsewhere("elsewhere")
     assert gradmill("restore", str(place)).returncode == 0
     for number in ("1", "2"):
         assert gradmill("verify", "houses", number).returncode == 0
+    assert figures_of_houses() == listed
+    predicted = json.loads(gradmill("predict", str(days / "1.csv"), "--name", "houses", "--json").stdout)
+    assert (predicted["rows"], predicted["version"]) == (400, 2)
     done = gradmill("retrain", "houses", "--json")
     document = json.loads(done.stdout)
     assert (document["outcome"], document["version"]) == (here["outcome"], here["version"]) == ("unchanged", 2)

@@ -199,17 +199,6 @@ def test_what_was_noted_and_not_done_is_told_as_interrupted(two_versions: None) 
     assert champion() == (2, 1, [])
 
 
-def test_a_store_of_before_is_not_frozen_and_its_history_begins_now(two_versions: None) -> None:
-    artifact_paths.journal(NAME).unlink()
-    for path, newer in ((artifact_paths.champion(NAME), "frozen"), (artifact_paths.history(NAME), "changes")):
-        document = json.loads(path.read_text())
-        del document[newer]
-        path.write_text(json.dumps(document))
-    assert not pointer.is_frozen(NAME)
-    pointer.rollback(NAME)
-    assert told() == [("rolled back", (2,), 1, True, "")]
-
-
 # Kills
 
 
@@ -278,5 +267,5 @@ def test_a_kill_before_any_rename_leaves_a_whole_store_and_a_history_that_does_n
         assert state() == done
         atomic.sweep(artifacts)
         assert not [path for path in artifacts.rglob(".*") if path.name.startswith((".gradmill-", ".pruned"))]
-    assert kills >= 2, "history and pointer"
+    assert kills >= 1, "the history is no rename: test_store_history.py kills there"
     assert str(at_first) in states

@@ -1,6 +1,5 @@
-"""The history as a file that only grows: what older versions of Gradmill add, what is lost or changed, kills."""
+"""``history.jsonl``: one line a change, appended before the change is made; what is lost, cut or damaged, kills."""
 
-import hashlib
 import json
 import os
 import signal
@@ -11,10 +10,9 @@ from typing import Any
 import pytest
 
 from candidate import Candidate
-from flows.cli import app
+from command_line import assert_clear, typed
 from tasks.errors import DataError
-from tasks.store import artifact_paths, folders, history, journal, pointer, reading, verification
-from tasks.store.changed import Change
+from tasks.store import artifact_paths, folders, history, pointer, reading, verification
 from victims import fork
 
 pytestmark = pytest.mark.usefixtures("two_versions")
@@ -22,152 +20,132 @@ NAME = "linear-regression"
 
 
 def lines() -> list[bytes]:
-    return artifact_paths.journal(NAME).read_bytes().splitlines()
+    return artifact_paths.history(NAME).read_bytes().splitlines()
 
 
-def what() -> list[str]:
+def told() -> list[str]:
     return [each.what + " (interrupted)" * each.interrupted for each in history.changes(NAME)]
 
 
-def test_every_line_says_when_who_what_from_and_to_and_names_the_line_before() -> None:
+def test_every_line_says_when_who_what_from_and_to_and_only_lines_are_added() -> None:
     before = lines()
     pointer.rollback(NAME, "a bad day")
-    assert lines()[:-1] == before, "it only grows"
+    assert lines()[:-1] == before
     last = json.loads(lines()[-1])
-    assert {
-        "what": "rolled back",
-        "before": 2,
-        "champion": 1,
-        "versions": [2],
-        "reason": "a bad day",
-    }.items() <= last.items()
+    expected = {"what": "rolled back", "before": 2, "champion": 1, "versions": [2], "reason": "a bad day"}
+    assert expected.items() <= last.items()
     assert "@" in last["by"]
     assert last["at"].endswith("+00:00")
-    chain = ["", *(hashlib.sha256(line).hexdigest() for line in lines())]
-    assert [json.loads(line)["past"] for line in lines()] == chain[:-1]
-    assert reading.history(NAME).journal == chain[-1]
+    assert "2 → 1 f" in typed("history", NAME).stdout
+    *_, listed = json.loads(typed("history", "--json").stdout)["history"][NAME]
+    assert (listed["before"], listed["champion"]) == (2, 1)
+    assert [path.name for path in artifact_paths.model(NAME).glob("*history*")] == ["history.jsonl"]
 
 
-def test_the_listing_has_the_champion_from_what_to_what(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_replaced_and_the_highest_number_are_derived(candidates: list[Candidate]) -> None:
+    candidates[2].publish()
     pointer.rollback(NAME)
-    assert app.run(["history", NAME]) == 0
-    assert "2 → 1 f" in capsys.readouterr().out
-    assert app.run(["history", "--json"]) == 0
-    *_, last = json.loads(capsys.readouterr().out)["history"][NAME]
-    assert (last["before"], last["champion"]) == (2, 1)
+    pointer.promote(NAME, 1)
+    assert list(history.list_demotions(NAME)) == [1, 3, 2]
+    for number in (2, 3):
+        folders.remove(artifact_paths.version(NAME, number))
+    assert history.highest_number(NAME) == 3
 
 
-def test_what_an_older_version_notes_is_told_and_taken_into_the_file() -> None:
-    """It knows only ``.history.json``, and keeps there what it does not know."""
-    path = artifact_paths.history(NAME)
-    document = json.loads(path.read_text())
-    theirs = {
-        "at": "2026-11-26T12:00:00+00:00", "what": "frozen", "versions": [2], "champion": 2, "frozen": True,
-        "by": "bob", "reason": "", "interrupted": False,
-    }  # fmt: skip
-    path.write_text(json.dumps(document | {"changes": [*document["changes"], theirs]}))
-    edited = json.loads(artifact_paths.champion(NAME).read_text()) | {"frozen": True}
-    artifact_paths.champion(NAME).write_text(json.dumps(edited))
-    assert what() == ["published", "published", "frozen"]
-    assert len(lines()) == 2
-    journal.verify(NAME)
-    pointer.freeze(NAME, frozen=False)
-    assert what() == ["published", "published", "frozen", "unfrozen"]
-    assert [json.loads(line)["by"] for line in lines()][2] == "bob"
-    assert len(lines()) == len(reading.history(NAME).changes) == 4
+@pytest.mark.parametrize("lost", ["history", "pointer", "both"])
+def test_no_number_comes_back_whatever_else_is_lost(candidates: list[Candidate], lost: str) -> None:
+    candidates[2].publish()
+    pointer.rollback(NAME, freeze=False)
+    if lost != "both":  # else the folder alone tells it
+        folders.remove(artifact_paths.version(NAME, 3))
+    if lost != "pointer":
+        artifact_paths.history(NAME).unlink()
+    if lost != "history":
+        artifact_paths.champion(NAME).unlink()
+        pointer.promote(NAME, 2)
+    assert history.highest_number(NAME) == 3
 
 
-def test_a_file_that_is_moved_away_is_begun_anew_with_what_is_known_beside_it() -> None:
-    artifact_paths.journal(NAME).unlink()
-    with pytest.raises(DataError, match="lacks the line"):
-        journal.verify(NAME)
+def test_a_file_that_is_moved_away_is_begun_anew_and_verify_does_not_say_that_it_checked_one() -> None:
+    assert "history" in verification.verify(NAME, 2)
+    artifact_paths.history(NAME).unlink()
+    assert "history" not in verification.verify(NAME, 2)
     pointer.freeze(NAME)
-    assert what() == ["published", "published", "frozen"]
-    assert len(lines()) == 3
-    journal.verify(NAME)
+    assert told() == ["frozen"]
 
 
-@pytest.mark.parametrize(
-    "harm",
-    [
-        lambda there: there[:-1],
-        lambda there: there[1:],
-        lambda there: [there[1], there[0]],
-        lambda there: [there[0].replace(b"published", b"forgotten"), there[1]],
-        lambda there: [there[0], there[1].replace(b"candidate-1", b"candidate-9")],
-        lambda there: [b"{}", *there],
-    ],
-    ids=["no last", "no first", "swapped", "first changed", "last changed", "one more"],
-)
-def test_verify_finds_what_is_lost_or_changed(
-    harm: Callable[[list[bytes]], list[bytes]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert app.run(["verify", NAME]) == 0
-    assert "history" in capsys.readouterr().out
-    path = artifact_paths.journal(NAME)
-    path.write_bytes(b"".join(line + b"\n" for line in harm(lines())))
-    assert app.run(["verify", NAME]) == 4
-    assert str(path) in capsys.readouterr().err
+DAMAGES: dict[str, Callable[[list[bytes]], list[bytes]]] = {
+    "cut in between": lambda there: [there[0][:40], there[1]],
+    "no line of ours": lambda there: [b"{}", *there],
+    "two in one": lambda there: [there[0] + there[1]],
+    "a flipped bit": lambda there: [there[0].replace(b'"what"', b'"wh`t"'), there[1]],
+    "no number": lambda there: [there[0], there[1].replace(b'"champion":2', b'"champion":1e300')],
+    "no number that a version can have": lambda there: [there[0].replace(b"[1]", b"[10000000000000000000000]")],
+}
 
 
-def test_half_a_line_is_not_read_and_the_next_takes_its_place() -> None:
-    path = artifact_paths.journal(NAME)
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damage_is_named_by_file_and_line_and_no_change_is_made(candidates: list[Candidate], kind: str) -> None:
+    path, before = artifact_paths.history(NAME), artifact_paths.champion(NAME).read_bytes()
+    path.write_bytes(b"".join(line + b"\n" for line in DAMAGES[kind](lines())))
+    written = path.read_bytes()
+    for command in (("verify", NAME), ("history", NAME), ("rollback", NAME), ("prune", NAME, "--keep", "1")):
+        done = typed(*command)
+        assert_clear(done, 4)
+        assert f"{path}, line " in done.stderr
+    with pytest.raises(DataError):
+        candidates[2].publish()
+    assert (artifact_paths.champion(NAME).read_bytes(), path.read_bytes()) == (before, written)
+    path.unlink()
+    assert candidates[2].publish().version == 3
+
+
+def test_a_last_line_that_was_never_finished_is_said_and_not_read_and_the_next_takes_its_place() -> None:
+    path = artifact_paths.history(NAME)
     with path.open("ab") as stream:
         stream.write(b'{"at": "2026-11-26T12:0')
-    assert what() == ["published", "published"]
-    verification.verify(NAME, 2)
+    for command in ("history", "verify"):
+        done = typed(command, NAME)
+        assert done.returncode == 0
+        assert f"the last line of {path} was never finished" in done.stderr
     pointer.freeze(NAME)
-    assert what() == ["published", "published", "frozen"]
-    journal.verify(NAME)
+    assert told() == ["published", "published", "frozen"]
+    assert "never finished" not in typed("verify", NAME).stderr
 
 
-def test_a_full_disk_leaves_the_file_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    before, write = lines(), os.pwrite
-    room = iter([10])
-
-    def full(descriptor: int, content: bytes, offset: int) -> int:
-        if (left := next(room, None)) is None:
-            raise OSError(28, "No space left on device")
-        return write(descriptor, content[:left], offset)
-
-    change = Change.model_validate(json.loads(before[-1]) | {"versions": (2,)})
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", full)
-        with pytest.raises(OSError, match="No space"):
-            journal.append(NAME, [change])
-    assert lines() == before
-    journal.verify(NAME)
-
-
-@pytest.mark.parametrize("most", [0, 7])
-def test_a_disk_that_takes_only_a_part_of_a_line_at_a_time_gets_all_of_it_or_nothing(
-    most: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("room", [0, 10])
+def test_a_full_disk_leaves_history_and_pointer_as_they_were_and_names_the_file(
+    room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, write = lines(), os.pwrite
-    monkeypatch.setattr(
-        os, "pwrite", lambda descriptor, content, offset: write(descriptor, content[:most], offset) if most else 0
-    )
-    change = Change.model_validate(json.loads(before[-1]) | {"versions": (2,)})
-    if most:
-        journal.append(NAME, [change])
-        assert len(lines()) == len(before) + 1
-    else:
-        with pytest.raises(OSError, match="No space"):
-            journal.append(NAME, [change])
-        assert lines() == before
-    assert len(journal.read(NAME)) == len(lines())
+    """A disk that is nearly full takes a part, and says only at the next call why."""
+    path, write = artifact_paths.history(NAME), os.write
+    before, left = (path.read_bytes(), artifact_paths.champion(NAME).read_bytes()), iter([room] if room else [])
+
+    def full(descriptor: int, content: bytes) -> int:
+        if str(Path(f"/proc/self/fd/{descriptor}").readlink()) != str(path):
+            return write(descriptor, content)
+        if (some := next(left, None)) is None:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, content[:some])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        done = typed("freeze", NAME)
+    assert done.returncode == 1
+    assert str(path) in done.stderr
+    assert (path.read_bytes(), artifact_paths.champion(NAME).read_bytes()) == before
 
 
 def test_a_pruning_of_which_some_was_done_is_not_told_as_interrupted() -> None:
     history.note(NAME, history.of_user("pruned"), (1, 2), reading.pointer(NAME))
-    assert what()[-1] == "pruned (interrupted)"
+    assert told()[-1] == "pruned (interrupted)"
     folders.remove(artifact_paths.version(NAME, 1))
-    assert what()[-1] == "pruned"
+    assert told()[-1] == "pruned"
 
 
 # Kills
 
-CALLS = ("pwrite", "fsync", "replace")
+CALLS = ("write", "fsync", "replace")
 
 
 def killed_before(artifacts: str, action: str, number: int) -> None:
@@ -202,26 +180,23 @@ def state() -> tuple[object, ...]:
 
 @pytest.mark.slow  # every victim is a process
 @pytest.mark.parametrize("action", ACTIONS)
-def test_a_kill_at_any_moment_leaves_a_history_that_verifies_and_does_not_lie(
-    action: str, candidates: list[Candidate], artifacts: Path
-) -> None:
+def test_a_kill_at_any_moment_leaves_a_history_that_verifies_and_does_not_lie(action: str) -> None:
     kills, seen = 0, set()
     while True:
         pointer.promote(NAME, 2)
         pointer.freeze(NAME, frozen=False)
-        before, length = state(), len(what())
-        victim = fork(killed_before, str(artifacts), action, kills)
+        before, length = state(), len(told())
+        victim = fork(killed_before, str(artifact_paths.root()), action, kills)
         victim.join()
         if victim.exitcode == 0:
             break
         kills += 1
-        journal.verify(NAME)
+        history.verify(NAME)
         *_, last = [each for each in history.changes(NAME) if not each.interrupted]
         assert (last.champion, last.frozen) == state()
-        seen.add((state() != before, len(what()) - length))
-        told = what()
+        seen.add((state() != before, len(told()) - length))
+        now = told()
         if state() == before:
             ACTIONS[action]()
-        assert what()[: len(told)] == told, "what was told stays told"
-        journal.verify(NAME)
+        assert told()[: len(now)] == now, "what was told stays told"
     assert {(False, 0), (False, 1), (True, 1)} <= seen

@@ -16,19 +16,26 @@ from victims import fork
 NAME = "linear-regression"
 
 
-def test_a_first_candidate_that_is_not_published_leaves_no_folder(
-    candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_publication_that_is_cut_off_leaves_nothing_half_done(
+    candidates: list[Candidate], fault: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def half(folder: Path, *_: Any, **__: Any) -> None:
         (folder / "model.onnx").write_bytes(b"half of it")
-        raise OSError(28, "No space left on device")
+        raise fault
 
-    with monkeypatch.context() as patch:
-        patch.setattr(filling, "fill", half)
-        with pytest.raises(OSError, match="No space"):
-            candidates[0].publish()
-    assert not list(artifact_paths.models().iterdir())
+    def cut_off(candidate: Candidate) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(filling, "fill", half)
+            with pytest.raises(type(fault)):
+                candidate.publish()
+
+    cut_off(candidates[0])
+    assert not list(artifact_paths.models().iterdir()), "nor a folder without a version"
     assert candidates[0].publish().version == 1
+    before = {*artifact_paths.model(NAME).iterdir()}
+    cut_off(candidates[1])
+    assert {*artifact_paths.model(NAME).iterdir()} == before
 
 
 def test_whoever_waits_for_the_lock_of_a_folder_that_goes_publishes_into_a_new_one(candidates: list[Candidate]) -> None:
@@ -55,9 +62,10 @@ def test_the_next_run_of_any_name_removes_what_others_have_left(two_versions: No
     victim = fork(killed_in_its_turn, str(artifacts))
     victim.join()
     assert artifact_paths.model("new").is_dir()
-    for name in ("empty", "theirs", "busy", "lost+found"):
+    for name in ("empty", "theirs", "busy", "lost+found", f"{NAME}/.staging-0123456789abcdef"):
         artifact_paths.model(name).mkdir()
     (artifact_paths.model("theirs") / "notes.txt").touch()
     with locks.locked(artifact_paths.lock(artifact_paths.model("busy")), "busy"):
         RunFolder.open("a-run", {})
         assert reading.names() == ["busy", NAME, "lost+found", "theirs"]
+    assert not [*artifact_paths.model(NAME).glob(".staging-*")]

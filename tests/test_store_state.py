@@ -30,7 +30,6 @@ EXIT_4 = {  # where something is missing in what was asked for; metrics say so o
     "champion": {"status", "models", "prune"},
     "manifest": {"status", "models", "maintain"},
     "history": {"history", "prune"},
-    "journal": {"history"},  # nothing is pruned here, which would be noted there
     "job": set[str](),
     "run": set[str](),
     "schedules": set[str](),
@@ -54,7 +53,6 @@ def documents(two_versions: None, candidates: list[Candidate]) -> dict[str, Path
         "champion": artifact_paths.champion(NAME),
         "manifest": artifact_paths.version(NAME, 1) / "manifest.json",
         "history": artifact_paths.history(NAME),
-        "journal": artifact_paths.journal(NAME),
         "job": job,
         "run": artifact_paths.runs() / f"20261102T030000-{NAME}-00000002" / "run.json",
         "schedules": artifact_paths.schedules(),
@@ -64,7 +62,7 @@ def documents(two_versions: None, candidates: list[Candidate]) -> dict[str, Path
 def shows_the_rest(command: str, document: str, output: str) -> bool:
     """Whether what other documents tell is there."""
     if command == "metrics":
-        figures = {"champion": "kept_versions", "history": "champion_version", "journal": "champion_version"}
+        figures = {"champion": "kept_versions", "history": "champion_version"}
         return f"gradmill_{figures.get(document, 'champion_metric')}{{" in output
     if command == "report":
         page = html.unescape(Path("page.html").read_text())
@@ -75,7 +73,7 @@ def shows_the_rest(command: str, document: str, output: str) -> bool:
     if command == "models":
         return [row["version"] for row in told["models"][NAME]] == ([2] if document == "manifest" else [1, 2])
     if command == "history":
-        return bool(told["history"][NAME]) == (document not in ("history", "journal"))
+        return bool(told["history"][NAME]) == (document != "history")
     return command == "prune" or {"runs", "predictions", "versions", "datasets"} <= told.keys()
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from candidate import Candidate, job_document
 from conftest import REPOSITORY
-from store_state import age_demotions, champion, damage
+from store_state import age_demotions, champion, damage, forget_changes
 from tasks.errors import DataError, GateFailed, UsageError
 from tasks.store import (
     artifact_paths,
@@ -110,9 +110,7 @@ def test_a_version_that_a_kill_kept_from_being_champion_is_promoted(
     published = candidates[2].publish()
     champion_file = artifact_paths.champion(NAME)
     document = json.loads(champion_file.read_text())
-    history = reading.history(NAME)
-    del history.demoted[2]
-    history.write(artifact_paths.history(NAME))
+    forget_changes(2)
     folder = artifact_paths.version(NAME, 2)
     digests = {
         "model_sha256": atomic.file_digest(folder / "model.onnx"),

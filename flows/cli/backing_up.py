@@ -7,37 +7,41 @@ import typer
 
 from flows.cli.faults import Answer
 from tasks.machine.words import counted
-from tasks.store import artifact_paths, backup_restore
+from tasks.store import artifact_paths, reading
 from tasks.store import backup as backups
 
 Place = Annotated[str, typer.Argument(metavar="DIR|URL", help="A folder, or s3://BUCKET/FOLDER or the like.")]
-Replace = Annotated[bool, typer.Option("--replace", help="In the place of another store's, or of one with more names.")]
 DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 PG_DUMP = 'pg_dump --format=custom --file=prefect.dump "postgresql://USER@HOST/DATABASE"'
 
 
-def backup(url: Place, replace: Replace = False) -> Answer:
-    """Copy all that cannot be made again: versions, pointers, history, row digests, settings, schedules.
+def backup(
+    url: Place,
+    keep: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Remove this store's snapshots but the newest N.")
+    ] = None,
+) -> Answer:
+    """Add a dated snapshot of all that cannot be made again: versions, pointers, history, row digests, settings.
 
-    With them go the runs that explain kept versions, and the database of gradmill up. Runs may go on meanwhile, and
-    the same command again copies only what is new. What was backed up and is here no more goes there, too.
+    With them go schedules, the runs that explain kept versions, and the database of gradmill up. Runs may go on
+    meanwhile. Content that is there already is not copied again, and nothing there is replaced.
 
     Credentials are not in it, nor the data themselves. The database has what was put into blocks, as the address of a
     webhook: keep the backup where only you can read it. Of a PostgreSQL the command to dump it is said.
-
-    A backup of another store, or one with a model that is here no more, is left as it is unless --replace is given.
     """
     elsewhere = os.environ.get(DATABASE, "")
-    made = backups.make(url, with_database=not elsewhere, replace=replace)
-    files, copied = made.backup.files, made.copied
+    made = backups.make(url, keep, with_database=not elsewhere)
+    files, champions = made.snapshot.files, _champions(made.snapshot)
+    total, new = (sum(files[path].bytes for path in paths) for paths in (files, made.copied))
     has_database = artifact_paths.relative(artifact_paths.database()) in files
     document = {
-        "url": url, "names": made.backup.champions, "files": len(files), "bytes": made.bytes(),
-        "copied": len(copied), "copied_bytes": made.bytes(copied), "database": has_database,
+        "url": url, "snapshot": made.name, "names": champions, "files": len(files), "bytes": total,
+        "copied": len(made.copied), "copied_bytes": new, "database": has_database, "removed": made.removed,
     }  # fmt: skip
-    size, fresh = (f"{count / 1e6:.1f} MB" for count in (made.bytes(), made.bytes(copied)))
-    done = [f"{url}: {counted(len(made.backup.champions), 'model')}, {counted(len(files), 'file')}, {size}"]
-    done += [f"copied {counted(len(copied), 'file')}, {fresh}; the others were there"]
+    done = [f"{url}: {counted(len(champions), 'model')}, {counted(len(files), 'file')}, {total / 1e6:.1f} MB"]
+    done += [f"snapshot {made.name}; copied {counted(len(made.copied), 'file')}, {new / 1e6:.1f} MB"]
+    if made.removed:
+        done += [f"removed {counted(len(made.removed), 'older snapshot')}"]
     if has_database:
         done += ["with the history of gradmill up; its credential is not in it"]
     elif elsewhere and not elsewhere.startswith("postgresql"):
@@ -48,15 +52,28 @@ def backup(url: Place, replace: Replace = False) -> Answer:
     return document, "\n".join(done)
 
 
-def restore(url: Place) -> Answer:
-    """Make an empty artifacts folder what it was when the backup was made; every file is checked.
+def restore(
+    url: Place,
+    snapshot: Annotated[str | None, typer.Option(metavar="NAME", help="\\[default: the newest]")] = None,
+) -> Answer:
+    """Make an empty artifacts folder what it was when a snapshot was made; every file is checked.
 
     Interrupted, the same command goes on; until then no run begins there. A folder that has versions, runs or the like
     is refused.
     """
-    made = backup_restore.restore(url)
-    place = artifact_paths.root()
-    document = {"url": url, "path": str(place), "names": made.champions, "files": len(made.files), "at": made.at}
-    done = [f"{place} is as it was at {made.at[:19].replace('T', ' ')} UTC: {counted(len(made.files), 'file')}, whole"]
-    done += [f"{name}: version {champion or 'none'} is the champion" for name, champion in made.champions.items()]
+    name, restored = backups.restore(url, snapshot)
+    place, champions = artifact_paths.root(), _champions(restored)
+    document = {
+        "url": url, "snapshot": name, "path": str(place), "names": champions, "files": len(restored.files),
+        "at": restored.at,
+    }  # fmt: skip
+    moment = restored.at[:19].replace("T", " ")
+    done = [f"{place} is as it was at {moment} UTC, by {name}: {counted(len(restored.files), 'file')}, whole"]
+    done += [f"{each}: version {champion or 'none'} is the champion" for each, champion in champions.items()]
     return document, "\n".join(done)
+
+
+def _champions(snapshot: backups.Snapshot) -> dict[str, int | None]:
+    """The champion of each name in a snapshot."""
+    names = sorted({path.split("/")[1] for path in snapshot.files if path.startswith("models/")})
+    return {name: pointer.version if (pointer := reading.pointer(name)) else None for name in names}

@@ -21,7 +21,6 @@ from tasks.parameters import MaintainParameters
 from tasks.store import (
     artifact_paths,
     attestation,
-    folders,
     housekeeping,
     mirroring,
     names,
@@ -30,7 +29,8 @@ from tasks.store import (
     state,
     verification,
 )
-from tasks.store.changed import Change
+from tasks.store import history as changes_of_names
+from tasks.store.history import Change
 from tasks.store.runs import RunSummary
 from tasks.store.state import Fault, Kind, NameState
 
@@ -91,8 +91,6 @@ def models(
             "--sort without --runs", "versions in the order of their numbers", "add --runs, or leave it out"
         )
     found, of_names = _read(name)
-    for each in of_names:
-        folders.tell_of_strangers(artifact_paths.model(each))
     failure = tell_faults(found.faults, "champion", "version")
     listing, place = {each: of_name.rows for each, of_name in of_names.items()}, artifact_paths.models()
     if not as_json and any(listing.values()):
@@ -183,6 +181,8 @@ def history(as_json: bool, name: OnlyModel = None) -> None:
     found, of_names = _read(name)
     told = {each: of_name.changes[::-1] for each, of_name in of_names.items()}
     failure = tell_faults(found.faults, "history")
+    for each in of_names.keys() - {fault.name for fault in found.faults if fault.kind == "history"}:
+        changes_of_names.verify(each)  # which says that a last line was never finished
     if not as_json:
         _print_changes(told)
     documents = {each: [change.model_dump(mode="json") for change in changes] for each, changes in told.items()}

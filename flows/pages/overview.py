@@ -8,7 +8,7 @@ from flows.pages.run_pages import FEW, is_own_test_split, tabulate_jobs
 from tasks.judging.gates import format_value
 from tasks.machine.words import counted, readable
 from tasks.store import trend
-from tasks.store.changed import Change
+from tasks.store.history import Change
 from tasks.store.page import Code, Page, Picture, Section, Table, Text
 from tasks.store.runs import list_changed
 from tasks.store.state import NameState

@@ -1,21 +1,22 @@
 """A version as a page tries it: its file, what must be known of its input, and rows to begin with."""
 
 import base64
-import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.data.recipe import Pixels, Recipe
+from tasks.parameters import Device
+from tasks.serving import runtime
 from tasks.store import reading
-from tasks.store.artifact_paths import SAMPLE, version
+from tasks.store.artifact_paths import ONNX, SAMPLE, version
 
 
-def describe(recipe: Recipe, class_names: Sequence[str], sample: bytes) -> dict[str, Any]:
+def describe(recipe: Recipe, class_names: Sequence[str], sample: bytes, path: Path | str = SAMPLE) -> dict[str, Any]:
     """What a page must know of a model: its input, and rows of ``sample``, which is ``sample.npz``, to begin with."""
     import numpy as np
 
-    with np.load(io.BytesIO(sample), allow_pickle=False) as arrays:
-        rows = arrays[recipe.input.name]
+    rows = runtime.read_sample(sample, path)[recipe.input.name]
     facts: dict[str, Any] = {
         "input": recipe.input.name,
         "dtype": str(rows.dtype),
@@ -47,6 +48,8 @@ class Tried(NamedTuple):
             DataError: the version is damaged.
         """
         found, model = reading.load(name, number)
+        folder = version(name, found)
+        runtime.open_session(model, Device.CPU, folder / ONNX)
         recipe, dataset = reading.manifest(name, found).recipe, reading.manifest(name, found).dataset
-        sample = reading.read_file(version(name, found), SAMPLE)
-        return cls(name, found, model, describe(recipe, dataset.class_names, sample))
+        sample = reading.read_file(folder, SAMPLE)
+        return cls(name, found, model, describe(recipe, dataset.class_names, sample, folder / SAMPLE))

@@ -122,7 +122,7 @@ def _find_job(parameters: PredictParameters, output: Output) -> tuple[Job, Files
     """The job, not yet planned, and its input: a new one, or that which an earlier, killed call of the same began."""
     number, content = reading.load(parameters.name, parameters.version)
     model = JobModel(name=parameters.name, version=number, sha256=hashlib.sha256(content).hexdigest())
-    session = runtime.open_session(content, parameters.device)
+    session = runtime.open_session(content, parameters.device, model.path)
     provider, shape = runtime.get_provider(session), contract.read_signature(session).inputs[0].shape
     files = _find_files(parameters, output, model)
     folders = [output.folder] if output.folder else sorted(artifact_paths.all_predictions().glob("*"))

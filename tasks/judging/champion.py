@@ -29,7 +29,7 @@ from tasks.machine.words import beside, counted, readable
 from tasks.parameters import Device, Gates, Training
 from tasks.records import GateVerdict, PreparedDataset, Splits
 from tasks.serving import contract, runtime
-from tasks.store import reading, verification, verified
+from tasks.store import artifact_paths, reading, verification, verified
 from tasks.store.record import FileRef
 from tasks.store.verified import RESTORE
 from tasks.store.versions import Manifest
@@ -80,6 +80,7 @@ def compare_with_published(
         return Comparison()
     for number in numbers:
         verification.verify_version(name, number)
+        verification.verify_rows(name, number)
     number = pointer.version if pointer else numbers[-1]  # without one a kill came before the first
     session = runtime.open_session(verified.read(candidate), Device.CPU)
     signature = contract.read_signature(session)
@@ -114,7 +115,7 @@ def _ask_versions(
     # Own rows are raw in either file; the one of the test split has them in the candidate's order.
     raw, today = read_split(prepared.test if prepared.is_own else prepared.raw_test, prepared), RowsOfToday(prepared)
     for number in numbers:
-        session = runtime.open_session(reading.model(name, number), Device.CPU)
+        session = _open_version(name, number)
         manifest = reading.manifest(name, number)
         recipe, asked = manifest.recipe, manifest.parameters.training.model_dump()
         others = [each for each in SETTINGS if prepared.is_own and asked.get(each) != getattr(training, each)]
@@ -131,6 +132,11 @@ def _ask_versions(
             yield ModelAnswers(number, _ask(session, recipe.encode(raw.inputs), raw.y_true, objective), is_new)
 
 
+def _open_version(name: str, number: int) -> Any:
+    path = artifact_paths.version(name, number) / artifact_paths.ONNX
+    return runtime.open_session(reading.model(name, number), Device.CPU, path)
+
+
 def _ask(session: Any, inputs: Array, truth: Array, objective: Objective) -> Answers:
     """What a model says of the test split; of its outputs memory holds those of some rows."""
     pieces = (inputs[start : start + PIECE] for start in range(0, len(truth), PIECE))
@@ -142,7 +148,7 @@ def _ask(session: Any, inputs: Array, truth: Array, objective: Objective) -> Ans
 
 def _judge_signature(name: str, number: int, signature: contract.Signature, prepared: PreparedDataset) -> GateVerdict:
     """Tensors, columns, codes and classes of the candidate and the champion."""
-    champion = contract.read_signature(runtime.open_session(reading.model(name, number), Device.CPU))
+    champion = contract.read_signature(_open_version(name, number))
     found = [*(["inputs or outputs differ"] if signature != champion else [])]
     found += list_differences(reading.manifest(name, number), prepared)
     advice = "inputs, outputs, columns and classes as the champion's; give another shape of model another --name"

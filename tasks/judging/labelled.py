@@ -35,7 +35,7 @@ from tasks.parameters.data import NO_WINDOW, OwnData
 from tasks.records import ChampionData
 from tasks.serving import runtime
 from tasks.serving.task import TASKS
-from tasks.store.artifact_paths import ONNX
+from tasks.store.artifact_paths import ONNX, version
 from tasks.store.versions import Manifest
 
 PIECE = 2**16  # rows of a table
@@ -95,7 +95,8 @@ def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters
     else:
         labelled = _read_images(manifest, asked.data, asked.max_rejects, scratch)
     objective = Objective(Loss.CROSS_ENTROPY if manifest.dataset.class_names else Loss.SQUARED)
-    session, rows = runtime.open_session(model, Device.CPU), labelled.select(asked.unseen)
+    path, rows = version(manifest.name, manifest.version) / ONNX, labelled.select(asked.unseen)
+    session = runtime.open_session(model, Device.CPU, path)
     answers = Answers.ask(session, labelled.pieces, labelled.truth, objective).choose(rows)
     known, moments = manifest.metrics.model_dump(), labelled.moments
     units = None if labelled.keys is None else number_units(labelled.keys[rows], labelled.rule)

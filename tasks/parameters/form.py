@@ -83,6 +83,8 @@ def option_of(field: FieldInfo) -> Option:
 def _suit_form(schema: dict[str, Any], model: "type[Frozen]") -> None:
     """Suit Prefect's form: it sorts fields by name unless each has a position, and sends every default it shows.
 
+    So no default is in it, but for switches that are on; what an empty field means is said in words.
+
     What is of no use to what it is ``shown_for`` is not shown, and taken only as it is where nothing is given: a form
     of before sent that. What depends on model or data is said in words.
     """
@@ -100,13 +102,23 @@ def _suit_form(schema: dict[str, Any], model: "type[Frozen]") -> None:
         if len(kinds) == 1:  # what is left empty is not sent, and of alternatives the form names no fault
             del field["anyOf"]
             field |= kinds[0]
-        empty = model.describe_default(name, model.shown_for) if option.is_searched else option.empty
-        if option.is_searched or isinstance(field.get("default"), dict | None):
-            field.pop("default", None)  # a part's own fields have it anyway
+        # A default that the form shows is one that it sends, and that the deployment then has for good.
+        default = field.get("default")
+        if default is not True:  # which a switch cannot show otherwise
+            field.pop("default", None)
+        empty = option.empty or _spell(default)
+        if option.is_searched:
+            empty = model.describe_default(name, model.shown_for)
         limits = "" if option.applies_to and model.shown_for in option.applies_to else option.limits
         if words := list(filter(None, [field.get("description"), limits, empty and f"Empty: {empty}."])):
             field["description"] = " ".join(words)
         field["position"] = list(fields).index(name)
+
+
+def _spell(default: Any) -> str:
+    if default is None or isinstance(default, bool | dict):  # a part's own fields say theirs
+        return ""
+    return ", ".join(map(str, default)) if isinstance(default, list) else str(default)
 
 
 class Frozen(BaseModel):

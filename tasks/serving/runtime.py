@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.data.recipe import Columns, Recipe
+from tasks.errors import DataError
 from tasks.machine import devices
 from tasks.machine.telling import tell
 from tasks.parameters import Device
+from tasks.store.artifact_paths import SAMPLE
+from tasks.store.verified import RESTORE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,18 +40,25 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def open_session(model: bytes, device: Device) -> Any:
+def open_session(model: bytes, device: Device, path: Path | str = "the model") -> Any:
     """An ``onnxruntime.InferenceSession`` for a model's bytes: a file is read, and compared, by who knows its digest.
+
+    ``path`` is where it was read from.
 
     One thread: these graphs are too small to share one batch among cores (docs/speed.md). With ``cuda`` the model
     runs on the GPU or not at all; ``auto`` takes the CPU where CUDA cannot be used, and says so.
 
     Raises:
         DeviceMissing: CUDA was asked for and its provider does not load.
+        DataError: these bytes are no model, or none that onnxruntime runs.
     """
     fault = None if device is Device.CPU else devices.cuda_fault()
     if device is Device.CPU or (device is Device.AUTO and fault):
-        return _start(model, CPU)
+        try:
+            return _start(model, CPU)
+        except Exception as error:  # onnxruntime raises its own types, RuntimeError and ValueError here
+            found = f"{path} does not load: {str(error).splitlines()[0]}"
+            raise DataError(found, "a model that onnxruntime runs", RESTORE) from error
     if fault:
         raise devices.missing(fault)
     try:
@@ -58,7 +68,7 @@ def open_session(model: bytes, device: Device) -> Any:
         if device is Device.CUDA:
             raise devices.missing(reason) from error
         tell(f"predicting on the CPU, because {reason}")
-        return _start(model, CPU)
+        return open_session(model, Device.CPU, path)
 
 
 def run_model(session: Any, rows: "NDArray[Any]") -> "dict[str, NDArray[Any]]":
@@ -159,14 +169,35 @@ def find_tolerance(recipe: Recipe) -> float:
     return TOLERANCE * recipe.target.scale + 2 * float(np.spacing(np.float32(usual)))
 
 
-def find_contradiction(session: Any, recipe: Recipe, sample: bytes) -> str | None:
-    """The first output of which ``session`` does not give what the sample says; None where it gives them all."""
+def read_sample(content: bytes, path: Path | str = SAMPLE) -> "dict[str, NDArray[Any]]":
+    """The inputs and outputs in ``sample.npz``, which was read from ``path``.
+
+    Raises:
+        DataError: it is no such file.
+    """
     import numpy as np
 
-    with np.load(io.BytesIO(sample), allow_pickle=False) as file:
-        arrays = dict(file)
-    (source,) = session.get_inputs()
-    for name, found in run_model(session, arrays[source.name]).items():
-        if not np.allclose(found, arrays[name], rtol=0, atol=find_tolerance(recipe)):
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            return dict(file)
+    except Exception as error:  # numpy and zipfile raise a dozen types here
+        raise DataError(f"{path} holds no arrays", "a few inputs and outputs of the model", RESTORE) from error
+
+
+def find_contradiction(session: Any, recipe: Recipe, content: bytes, path: Path | str = SAMPLE) -> str | None:
+    """The first input or output of which ``session`` does not take or give what the sample says, or None.
+
+    It raises as ``read_sample`` does.
+    """
+    import numpy as np
+
+    (source,), sample = session.get_inputs(), read_sample(content, path)
+    try:
+        outputs = run_model(session, sample[source.name])
+    except Exception:  # a KeyError, or onnxruntime's own types for another shape
+        return str(source.name)
+    for name, found in outputs.items():
+        fits = name in sample and found.shape == sample[name].shape
+        if not fits or not np.allclose(found, sample[name], rtol=0, atol=find_tolerance(recipe)):
             return name
     return None

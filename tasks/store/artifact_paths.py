@@ -91,8 +91,7 @@ def version(name: str, number: int) -> Path:
 
 
 champion = _in(model, "champion.json")  # the pointer to the version that consumers should use
-history = _in(model, ".history.json")  # what it cannot tell: demotions, and the highest number ever given
-journal = _in(model, "history.jsonl")  # who changed what, when and why
+history = _in(model, "history.jsonl")  # who changed what, when and why
 triton_config = _in(model, "config.pbtxt")  # Triton's description of a model, derived from the pointer
 mirror_lock = _in(model, ".mirror.lock")  # held while the champion is copied elsewhere
 
@@ -112,7 +111,7 @@ javascript = _in(root, "javascript")  # packages from npm, by name and version
 locks = _in(root, ".locks")  # of what must not have a file of ours in it
 backup_lock = _in(locks, "backup")  # held by whoever makes a backup, or restores one
 restoring = _in(root, ".restoring")  # which backup is being restored
-store_id = _in(root, ".store.json")  # by which a backup knows whose it is; a restored store has it, too
+claim = _in(root, ".store")  # by which a store is told from its copies; in no backup
 schedules = _in(
     root, "schedules", "_schedules.json"
 )  # when own names are retrained, and settings are searched for them

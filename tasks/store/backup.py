@@ -1,134 +1,312 @@
-"""A copy of the store in a folder or an object store, from which ``gradmill restore`` makes it anew elsewhere.
+"""Dated snapshots of the store in a folder or an object store, from which ``gradmill restore`` makes it anew elsewhere.
 
-What files hold lies in ``content/<SHA-256>``; ``backup.json`` names it by paths below artifacts/. It is replaced last:
-whenever a backup is killed, the one before is whole, and the next takes up what is there. What has rotted there is
-written anew: of a folder every file is read for that, of an object store only its size is compared.
+What files hold lies in ``content/<SHA-256>``; ``snapshots/<time>-<digest>.json`` names it by paths below artifacts/ and
+is written last. Neither is ever replaced by anything else: a backup that is killed leaves the snapshots as they are,
+and the next takes up the content that is there. So several stores may share a place.
+
+A snapshot has what cannot be made again from the data, and what explains it. Raw files, training splits, predictions,
+other runs and what stages returned can be made again; locks, credentials and the mirror belong to this host.
 """
 
-import secrets
-from collections.abc import Iterable
+import re
+import sqlite3
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import AfterValidator, Field
 
 from tasks.errors import DataError, UsageError
+from tasks.parameters import addresses
 from tasks.store import (
     artifact_paths,
     atomic,
-    backup_contents,
-    backup_place,
     folders,
+    history,
+    housekeeping,
     locks,
     names,
+    own_data,
     reading,
     remote,
+    verification,
     verified,
 )
-from tasks.store.backup_place import CONTENT, MANIFEST, Backup, Content, StoreId
+from tasks.store.documents import Document
+from tasks.store.record import Sha256
 
-SMALL = 2**20  # bytes; so many are read once, since somebody may replace such a file meanwhile
+CONTENT, SNAPSHOTS = "content", "snapshots"
+UNDATED = "backup.json"  # the one snapshot that c692a25 kept in a place; it has the same fields
+SNAPSHOT = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ-([0-9a-f]{8})\.json")
+# The files that a store has and a backup takes; nothing else is ever restored.
+PATH = re.compile(
+    r"models/NAME/(VERSION/FILE|champion\.json|config\.pbtxt|history\.jsonl|\.history\.json)"
+    r"|datasets/FILE/FILE|runs/FILE(/FILE)+|tuned/NAME\.json|schedules(/FILE)+|\.prefect/prefect\.db".replace(
+        "NAME", "[a-z0-9][a-z0-9-]{0,62}"
+    )
+    .replace("VERSION", names.VERSION.pattern)
+    .replace("FILE", "[A-Za-z0-9_][A-Za-z0-9._-]*")
+)
+WAIT = "another backup or restore is going on; waiting for it"
+
+
+def _of_a_store(path: str) -> str:
+    if not PATH.fullmatch(path):
+        raise ValueError(f"{path!r} is no file that a backup has")
+    return path
+
+
+class Content(Document):
+    """What a file holds."""
+
+    sha256: Sha256
+    bytes: int = Field(ge=0)
+
+
+class Snapshot(Document):
+    """Every file by its path below artifacts/."""
+
+    schema_version: Literal[1] = 1
+    store: str = ""  # what tells the store from its copies
+    at: str
+    files: dict[Annotated[str, AfterValidator(_of_a_store)], Content]
 
 
 class Made(NamedTuple):
-    """What a backup has in it, and what of that was not there yet."""
+    """A backup: its snapshot by name, the files whose content was not there yet, and snapshots that were removed."""
 
-    backup: Backup
-    copied: list[str]  # paths
-
-    def bytes(self, paths: Iterable[str] | None = None) -> int:
-        """How large these files are, or all."""
-        return sum(self.backup.files[path].bytes for path in (self.backup.files if paths is None else paths))
+    name: str
+    snapshot: Snapshot
+    copied: list[str]
+    removed: list[str]
 
 
-def make(url: str, with_database: bool = True, replace: bool = False) -> Made:
-    """Write a backup, or bring one up to date, while runs go on: each name is locked while its files are copied.
+def make(url: str, keep: int | None = None, with_database: bool = True) -> Made:
+    """Add a snapshot while runs go on: each name is locked while its files are copied.
 
-    ``replace`` puts it in the place of one of another store, or with names that are not here.
+    Of the snapshots of this store only the newest ``keep`` stay, and of all content what any snapshot names.
 
     Raises:
-        UsageError: nothing can be written to this URL, other things lie there, the backup there is not of this store,
-            or there is nothing here, or only half a store.
-        DataError: something here is damaged, or the place gives back other bytes; the backup there is as it was.
-        EnvironmentProblem: the place does not answer, or refuses.
+        UsageError: nothing can be written to this URL, or there is nothing here.
+        DataError: something here is damaged, or the place gives back other bytes; no snapshot is added then. Or it was
+            added, and another one there is damaged, so that nothing can be removed.
+        EnvironmentProblem: the place does not answer, or refuses, or there is only half a store here.
     """
-    folder = remote.Folder(url)
+    folder = _open(url)
     if folder.local and (place := folders.holding(folder.local)):
         found = f"{url} is in the artifacts folder itself, in {place}"
         raise UsageError(found, "a folder outside of it", "choose one on another disk or host")
-    if not backup_contents.is_anything():
-        found = f"{artifact_paths.root()} has nothing to back up"
-        raise UsageError(found, "versions, runs or settings", "name another folder with --artifacts")
-    with locks.locked(artifact_paths.backup_lock(), "another backup is being made; waiting for it"):
-        store = backup_place.refuse_another(folder, replace) or secrets.token_hex(16)
-        backup_place.make_ready(folder)
-        copying = _Copying(folder)
-        champions = _copy(copying, with_database)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        StoreId(id=store).write(artifact_paths.store_id())
-        backup = Backup(at=now, store=store, champions=champions, files=copying.files)
-        folder.write(MANIFEST, atomic.as_json(backup.model_dump(mode="json")))
-        needed = {each.sha256 for each in backup.files.values()}
-        for sha256 in filter(names.CONTENT.fullmatch, folder.sizes(CONTENT).keys() - needed):
-            folder.remove(f"{CONTENT}/{sha256}")
-    return Made(backup, copying.copied)
+    locks.refuse_half_restored()
+    if folder.local:
+        for private in (folder.local, folder.local / CONTENT, folder.local / SNAPSHOTS):
+            private.mkdir(mode=0o700, parents=True, exist_ok=True)  # the database has the secrets of a server's blocks
+    with locks.locked(folder.local / ".lock" if folder.local else artifact_paths.backup_lock(), WAIT):
+        folder.sweep("")
+        sizes, files, copied = folder.sizes(CONTENT), {}, []
+        with closing(_list_files(with_database)) as listed:  # which holds a lock where copying fails
+            for path, file in listed:
+                files[path], is_new = _copy(folder, sizes, file)
+                copied += [path] if is_new else []
+        if not files:
+            found = f"{artifact_paths.root()} has nothing to back up"
+            raise UsageError(found, "versions, runs or settings", "name another folder with --artifacts")
+        now, store = datetime.now(UTC), verified.sha256(repr(folders.identify_store(make=True)).encode())[:16]
+        snapshot = Snapshot(store=store, at=now.isoformat(timespec="seconds"), files=files)
+        document = atomic.as_json(snapshot.model_dump(mode="json"))
+        name = f"{now:%Y-%m-%dT%H-%M-%SZ}-{verified.sha256(document)[:8]}.json"
+        folder.write(f"{SNAPSHOTS}/{name}", document)
+        return Made(name, snapshot, copied, _remove_old(folder, name, keep) if keep else [])
 
 
-def _copy(copying: "_Copying", with_database: bool) -> dict[str, int | None]:
-    """Copy all that there is, and return the champions as they are in the copy."""
-    champions = {}
+def _copy(folder: remote.Folder, sizes: dict[str, int], file: Path) -> tuple[Content, bool]:
+    """Copy what a file holds unless it is there, as ``sizes`` say; whether it was not.
+
+    What has rotted there is written anew: of a folder every file is read for that, of an object store only its size is
+    compared.
+
+    Raises:
+        DataError: it is not there as it was written, or was replaced here meanwhile.
+    """
+    content = Content(sha256=atomic.file_digest(file), bytes=file.stat().st_size)
+    name = f"{CONTENT}/{content.sha256}"
+    is_there = sizes.get(content.sha256) == content.bytes
+    if is_there and (not folder.local or folder.digest(name) == content.sha256):
+        return content, False
+    folder.put(name, file)
+    if folder.digest(name) != content.sha256:
+        folder.remove(name)
+        found = f"{folder.url}/{name} is not what was written there, or {file} was replaced meanwhile"
+        raise DataError(found, f"SHA-256 {content.sha256}", "make the backup again")
+    sizes[content.sha256] = content.bytes
+    return content, True
+
+
+def _open(url: str) -> remote.Folder:
+    folder = remote.Folder(url)
+    for name in (CONTENT, SNAPSHOTS):
+        if folder.local and (folder.local / name).is_symlink():
+            raise UsageError(f"{folder.local / name} is a link", "a folder of the backup itself", "move it elsewhere")
+    return folder
+
+
+def _remove_old(folder: remote.Folder, newest: str, keep: int) -> list[str]:
+    snapshots = {name: _read(folder, name) for name in _list(folder)}
+    store = snapshots[newest].store
+    older = [name for name, snapshot in snapshots.items() if snapshot.store == store and name != newest]
+    removed = older[: max(0, len(older) + 1 - keep)]
+    for name in removed:
+        folder.remove(f"{SNAPSHOTS}/{name}")
+    kept = [snapshot for name, snapshot in snapshots.items() if name not in removed]
+    needed = {content.sha256 for snapshot in kept for content in snapshot.files.values()}
+    for sha256 in filter(names.CONTENT.fullmatch, folder.sizes(CONTENT).keys() - needed):
+        folder.remove(f"{CONTENT}/{sha256}")
+    return removed
+
+
+def _list(folder: remote.Folder) -> list[str]:
+    """The names of all snapshots, the oldest first."""
+    undated = [UNDATED] if UNDATED in folder.sizes("") else []
+    return undated + sorted(filter(SNAPSHOT.fullmatch, folder.sizes(SNAPSHOTS)))
+
+
+def _read(folder: remote.Folder, name: str) -> Snapshot:
+    path = UNDATED if name == UNDATED else f"{SNAPSHOTS}/{name}"
+    action = "restore another one with --snapshot, or remove this one: nothing else depends on it"
+    content, dated = folder.read(path) or b"", SNAPSHOT.fullmatch(name)
+    if dated and verified.sha256(content)[:8] != dated[1]:
+        raise DataError(f"{folder.url}/{path} has changed", f"SHA-256 {dated[1]}…", action)
+    return Snapshot.parse(content, f"{folder.url}/{path}", action)
+
+
+# What is in a snapshot
+
+
+def _list_files(with_database: bool) -> Generator[tuple[str, Path]]:
+    """All that is copied: its path below artifacts/, and the file. A name is locked until the next one is asked for.
+
+    Raises:
+        DataError: something is not as it was published, or it cannot be told which runs explain it.
+    """
     for name in filter(reading.versions, reading.names()):
         with locks.model(name):
-            current = reading.champion(name)
-            champions[name] = current.version if current else None
-            copying.all(backup_contents.of_model(name))
-    copying.all(backup_contents.shared())
-    if with_database:
-        with backup_contents.database() as copy:
-            if copy:
-                copying.one(copy, artifact_paths.database())
-    return champions
+            yield from _choose(_list_model(name))
+    places = [artifact_paths.runs() / run for run in sorted(housekeeping.evidence())]
+    for folder in (*places, artifact_paths.all_tuned(), artifact_paths.schedules().parent):
+        yield from _choose(folder.rglob("*"))
+    database = artifact_paths.database()
+    if with_database and database.is_file():
+        with _copy_of_database(database) as copy:
+            yield artifact_paths.relative(database), copy
 
 
-class _Copying:
-    """Files on their way to a folder, where content that is there already is not written again."""
+def _list_model(name: str) -> Iterator[Path]:
+    """The files of a name: every version, verified, with its row digests; pointer and history; the source of its data.
 
-    def __init__(self, folder: remote.Folder) -> None:
-        self._folder, self._there = folder, folder.sizes(CONTENT)
-        self._whole: set[str] = set()  # SHA-256 of what is there as it was written
-        self.files: dict[str, Content] = {}
-        self.copied: list[str] = []
+    The champion's test rows are there too, if they are here, which predict labels unless told otherwise.
 
-    def all(self, paths: Iterable[Path]) -> None:
-        """Copy those that are there."""
-        for path in paths:
-            if path.is_file():
-                self.one(path, path)
+    Raises:
+        DataError: something is not as it was published, or row digests are missing, which nothing can make again.
+    """
+    current = reading.champion(name)
+    for number in reading.versions(name):
+        verification.verify_version(name, number)
+        yield from artifact_paths.version(name, number).iterdir()
+        data = reading.manifest(name, number).dataset
+        is_champion = current is not None and current.version == number
+        for file in (data.rows, data.test if is_champion and data.test.path.exists() else None):
+            if file:
+                verified.check(file, f"restore it from an older snapshot, or gradmill prune {name} if that takes it")
+                yield file.path
+    history.verify(name)
+    for place in (artifact_paths.history, artifact_paths.champion, artifact_paths.triton_config, artifact_paths.source):
+        yield place(name)
+    yield from artifact_paths.dataset(name).glob("*.sources.json")
 
-    def one(self, file: Path, path: Path) -> None:
-        """Copy a file that is to be restored to ``path``.
 
-        Raises:
-            DataError: it cannot be read, or is not there as it was written.
-        """
-        size = verified.size(file)
-        content = verified.content(file) if size <= SMALL else None
-        sha256 = atomic.file_digest(file) if content is None else verified.sha256(content)
-        kept = Content(sha256=sha256, bytes=size if content is None else len(content))
+def _choose(paths: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+    """Those that are there and are the store's own, behind no link."""
+    for path in sorted(paths):
+        relative = artifact_paths.relative(path)
+        if PATH.fullmatch(relative) and path.is_file() and not path.is_symlink():
+            yield relative, path
+
+
+@contextmanager
+def _copy_of_database(path: Path) -> Iterator[Path]:
+    """A consistent copy of the database of ``gradmill up``, which may go on writing."""
+    with atomic.temporary_in(path.parent) as copy:
+        copy.chmod(0o600)  # before anything is in it
+        try:
+            with closing(sqlite3.connect(path)) as live, closing(sqlite3.connect(copy)) as written:
+                written.execute("PRAGMA journal_mode=OFF")
+                live.backup(written)
+        except sqlite3.DatabaseError as error:
+            action = "restore it from an older snapshot, or move it away: gradmill up begins another"
+            raise DataError(f"{path} cannot be read: {error}", "the database of gradmill up", action) from error
+        yield copy
+
+
+# Restoring
+
+
+def restore(url: str, name: str | None = None) -> tuple[str, Snapshot]:
+    """Restore a snapshot, the newest unless named, into an artifacts folder that is empty or half restored from it.
+
+    Every file is compared with its digest before it takes its place; pointers come last.
+
+    Raises:
+        UsageError: there is no such snapshot, the artifacts folder has other files in it, or a source in the snapshot
+            has credentials in it.
+        DataError: the snapshot is damaged; the same restore goes on once that is mended.
+        EnvironmentProblem: the place does not answer, or refuses.
+    """
+    folder = _open(url)
+    known = _list(folder)
+    name = name or (known[-1] if known else "")
+    if name not in known:
+        expected = f"one of: {', '.join(known[-5:]) or 'none is there'}"
+        raise UsageError(f"no snapshot {name} in {url}", expected, "name one with --snapshot, or another place")
+    snapshot = _read(folder, name)
+    root, marker, begun = artifact_paths.make_root(), artifact_paths.restoring(), name.encode()
+    with locks.locked(artifact_paths.backup_lock(), WAIT):
+        if not marker.is_file() or marker.read_bytes() != begun:
+            for path in root.rglob("*"):
+                if PATH.fullmatch(artifact_paths.relative(path)) or (path.parent == root and path.is_symlink()):
+                    action = "name another with --artifacts, or go on with the snapshot that was begun here"
+                    raise UsageError(f"{path} is there", "an empty artifacts folder", action)
+            atomic.write_bytes(marker, begun)
+        for file in sorted(snapshot.files, key=lambda file: (file.endswith(("/champion.json", ".pbtxt")), file)):
+            _bring(folder, root / file, snapshot.files[file].sha256)
+        atomic.sweep(root)  # what the same restore left half-written when it was killed
+        for each in reading.names():
+            for number in reading.versions(each):
+                verification.verify_version(each, number)
+                for path in artifact_paths.version(each, number).iterdir():
+                    path.chmod(0o444)
+                folders.make_read_only(artifact_paths.version(each, number))
+            if pointer := reading.champion(each):
+                verification.verify_pointer(each, pointer)
+        marker.unlink()
+    return name, snapshot
+
+
+def _bring(folder: remote.Folder, path: Path, sha256: str) -> None:
+    """Put a file in its place unless it is there.
+
+    Raises:
+        DataError: the backup has not what it should have.
+        UsageError: it names a source with credentials in it.
+    """
+    if path.is_file() and atomic.file_digest(path) == sha256:
+        return
+    with atomic.replacing(path) as temporary:
+        if path == artifact_paths.database():  # nobody else may read it, half written neither
+            temporary.chmod(0o600)
         name = f"{CONTENT}/{sha256}"
-        if not self._has(kept):
-            if content is None:
-                self._folder.put(name, file)
-            else:
-                self._folder.write(name, content)
-            self.copied.append(artifact_paths.relative(path))
-            if self._folder.digest(name) != sha256:
-                found, action = f"{self._folder.url}/{name} is not what was written there", "see what else writes there"
-                raise DataError(found, f"SHA-256 {sha256}", f"{action}, then make the backup again")
-        self._whole.add(sha256)
-        self.files[artifact_paths.relative(path)] = kept
-
-    def _has(self, kept: Content) -> bool:
-        """Whether it is there; of what has rotted in an object store only another size is seen."""
-        if kept.sha256 in self._whole or self._there.get(kept.sha256) != kept.bytes:
-            return kept.sha256 in self._whole
-        return not self._folder.local or self._folder.digest(f"{CONTENT}/{kept.sha256}") == kept.sha256
+        if not folder.get(name, temporary) or atomic.file_digest(temporary) != sha256:
+            found = f"{folder.url}/{name}, which is to be {path}, is missing or has changed"
+            raise DataError(found, "the backup as it was made", "restore another snapshot or copy of the backup")
+        if path.name == artifact_paths.source("x").name:
+            addresses.require_no_credentials(own_data.Source.parse(temporary.read_bytes(), path).source)

@@ -26,25 +26,16 @@ def named(pattern: re.Pattern[str], parent: Path) -> list[Path]:
     return []
 
 
-def tell_of_strangers(model: Path) -> None:
-    """Say what looks like ours and is ignored."""
-    ours = {*named(names.VERSION, model), *named(names.LEFTOVER, model)}
-    for path in sorted(model.iterdir()) if model.is_dir() else ():
-        if names.LIKE_OURS.fullmatch(path.name) and path not in ours:
-            what = "a link" if path.is_symlink() else "no folder that gradmill has made"
-            tell(f"ignored: {path.name!r} in {model} is {what}", file=sys.stderr)
-
-
 def make_read_only(folder: Path) -> None:
     """Take the write bits off a version folder."""
     if folder.stat().st_mode & WRITABLE:
-        _set_mode(folder, 0o555)
+        set_mode(folder, 0o555)
 
 
 def remove(folder: Path) -> None:
     """Delete a folder that may be read-only; what cannot be deleted is left for the next time, with a word."""
     try:
-        _set_mode(folder, 0o755)
+        set_mode(folder, 0o755)
         shutil.rmtree(folder)  # which follows no link either
     except OSError as error:
         tell(f"left: {folder} cannot be removed: {error}", file=sys.stderr)
@@ -56,13 +47,14 @@ def sweep(pattern: re.Pattern[str], parent: Path) -> None:
         remove(leftover)
 
 
-def remove_hollow(model: Path) -> None:
-    """Remove a model's folder without a version, on which Triton would not start; the caller holds its lock.
+def sweep_model(model: Path) -> None:
+    """Remove what was staged or pruned in a model's folder and not finished; the caller holds its lock.
 
-    One in which others have put something stays. Whoever waits for the lock makes the folder anew.
+    A folder without a version, on which Triton would not start, goes as well, unless others have put something there.
+    Whoever waits for the lock makes it anew.
     """
+    sweep(names.LEFTOVER, model)
     if not named(names.VERSION, model):
-        sweep(names.LEFTOVER, model)
         with contextlib.suppress(OSError):
             if [*model.iterdir()] == [lock := artifact_paths.lock(model)]:
                 lock.unlink()
@@ -70,17 +62,22 @@ def remove_hollow(model: Path) -> None:
 
 
 def sweep_models() -> None:
-    """Remove the folders that killed first publications, or others, have left without a version."""
+    """Remove what killed publications have left in any model's folder, and folders without a version."""
     models = artifact_paths.models()
     for path in sorted(models.iterdir()) if models.is_dir() else ():
         is_ours = is_name(path.name) and path.is_dir() and not path.is_symlink()
-        if is_ours and not named(names.VERSION, path):
+        if is_ours and (named(names.LEFTOVER, path) or not named(names.VERSION, path)):
             with contextlib.suppress(OSError), locks.locked_if_free(artifact_paths.lock(path)) as free:
                 if free:
-                    remove_hollow(path)
+                    sweep_model(path)
 
 
-def _set_mode(folder: Path, mode: int) -> None:
+def set_mode(folder: Path, mode: int) -> None:
+    """Change the mode of a folder, never of what a link leads to.
+
+    Raises:
+        OSError: it is a link or no folder, or somebody else's.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         os.fchmod(descriptor, mode)
@@ -96,3 +93,19 @@ def holding(path: Path) -> Path | None:
     real = path.resolve()
     places = (artifact_paths.root() / name for name in (*artifact_paths.HIDDEN, *artifact_paths.FOLDERS, ""))
     return next((place for place in places if real.is_relative_to(place.resolve())), None)
+
+
+def identify_store(make: bool = False) -> tuple[str, int, int]:
+    """What tells this store from its copies: its path, and of a file there the number and the time of its last change.
+
+    That file is never written again: to copy, restore or unpack it gives it another time, whatever else is kept. A disk
+    that is cloned block by block cannot be told from the original.
+
+    Raises:
+        OSError: there is no such file; ``make`` makes it.
+    """
+    path = artifact_paths.claim()
+    if make:
+        os.close(os.open(path, os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o444))
+    facts = os.lstat(path)
+    return str(path.parent.resolve()), facts.st_ino, facts.st_ctime_ns

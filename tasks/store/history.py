@@ -1,26 +1,29 @@
-"""Who changed what in a model's folder, when and why. It is noted before it is done; the caller holds the lock.
+"""``history.jsonl``: who changed what in a model's folder, when and why, a line each.
 
-It is in ``history.jsonl``, and what an older version of Gradmill has noted since, in ``.history.json``. A change that a
-kill has kept from being made is told as interrupted: the folder shows that it was not.
+A line is synced before the change is made, and never changed again; the caller holds the lock. What a kill has kept
+from being made is told as interrupted: the folder shows that it was not. A last line without its end was never
+acknowledged: it is not read, and the next line takes its place.
 """
 
 import getpass
 import os
 import socket
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 from tasks.errors import DataError, UsageError
-from tasks.store import artifact_paths, journal, reading
-from tasks.store.changed import Change
-from tasks.store.versions import ChampionPointer
+from tasks.machine.telling import tell
+from tasks.store import artifact_paths, atomic, reading, verified
+from tasks.store.documents import Document
+from tasks.store.versions import ChampionPointer, Moment, Number
 
 What = Literal["published", "promoted", "rolled back", "frozen", "unfrozen", "pruned"]
 INTERRUPTED = "interrupted"  # of a line that corrects the one before it
-MOST = 1000  # changes that ``.history.json`` remembers, for older versions of Gradmill
 MOST_CHARACTERS = 500  # of a reason
+ACTION = "restore it from a backup or a mirror, or move it away: then another is begun"
 
 
 class Cause(NamedTuple):
@@ -29,6 +32,29 @@ class Cause(NamedTuple):
     what: What
     by: str
     reason: str = ""
+
+
+class Change(Document):
+    """What somebody, a user or a run, has changed in a model's folder; ``champion`` and ``frozen`` are as of then.
+
+    ``before`` was the champion until then.
+    """
+
+    at: Moment
+    what: str  # of which a newer version may know more
+    versions: tuple[Number, ...]
+    before: Number | None = None
+    champion: Number | None
+    frozen: bool
+    by: str
+    reason: str = ""
+    interrupted: bool = False  # a kill kept it from being made
+
+    @property
+    def step(self) -> str:
+        """The champion, from what to what: ``6 → 5``, or just ``6`` where it stayed."""
+        moved = self.before is not None and self.before != self.champion
+        return f"{self.before} → {self.champion or 'none'}" if moved else f"{self.champion or ''}"
 
 
 def of_user(what: What, reason: str | None = None) -> Cause:
@@ -47,37 +73,35 @@ def of_user(what: What, reason: str | None = None) -> Cause:
     return Cause(what, f"{user}@{socket.gethostname()}", os.fsencode(reason).decode(errors="replace"))
 
 
-def note(
-    name: str, cause: Cause, versions: Iterable[int], after: ChampionPointer | None, demoted: int | None = None
-) -> None:
-    """Note a change of ``versions`` that is about to be made, and the champion that it demotes.
+def note(name: str, cause: Cause, versions: Iterable[int], after: ChampionPointer | None) -> None:
+    """Note a change of ``versions`` that is about to be made.
 
     ``after`` is the pointer as it will be, None of a name without one.
 
     Raises:
         DataError: the history is not as gradmill writes it.
+        OSError: it cannot be written; it is then as it was.
     """
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    before = None
+    with suppress(DataError):
+        pointer = reading.pointer(name)
+        before = pointer.version if pointer else None
     change = Change(
-        at=now,
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
         what=cause.what,
         versions=tuple(versions),
-        before=_champion(name),
+        before=before,
         champion=after.version if after else None,
         frozen=after is not None and after.frozen,
         by=cause.by,
         reason=cause.reason,
     )
-    past, told, logged = reading.history(name), changes(name), _logged(name)
-    corrected = logged and len(told) == len(logged) and told[-1] != logged[-1]
-    was = {"what": INTERRUPTED, "champion": change.before, "reason": ""}
-    correction = [change.model_copy(update=was | {"versions": told[-1].versions})] if corrected else []
-    facts = {
-        "journal": journal.append(name, [*told[len(logged) :], *correction, change]),
-        "changes": (*told, change)[-MOST:],
-        "demoted": past.demoted | ({demoted: now} if demoted else {}),
-    }
-    past.model_copy(update=facts).write(artifact_paths.history(name))
+    added = [change]
+    for last in changes(name)[-1:]:
+        if last.interrupted:
+            correction = {"what": INTERRUPTED, "versions": last.versions, "champion": before, "reason": ""}
+            added.insert(0, change.model_copy(update=correction))
+    _append(name, b"".join(each.model_dump_json().encode() + b"\n" for each in added))
 
 
 def changes(name: str) -> tuple[Change, ...]:
@@ -86,35 +110,80 @@ def changes(name: str) -> tuple[Change, ...]:
     Raises:
         DataError: the history is not as gradmill writes it.
     """
-    logged = _logged(name)
-    known = {_as_made(each) for each in logged}
-    noted = (*logged, *(each for each in reading.history(name).changes if _as_made(each) not in known))
-    if noted and _is_interrupted(name, noted[-1]):
-        return (*noted[:-1], noted[-1].model_copy(update={"interrupted": True}))
-    return noted
-
-
-def _logged(name: str) -> list[Change]:
-    """What the journal has; a line that says so makes the change before it an interrupted one."""
     found: list[Change] = []
-    for line in journal.read(name):
-        if line.what == INTERRUPTED:
+    path = artifact_paths.history(name)
+    for number, line in enumerate(_read(name)[0].split(b"\n")[:-1], 1):
+        change = Change.parse(line, f"{path}, line {number}", ACTION)
+        if change.what == INTERRUPTED:
             found[-1:] = [each.model_copy(update={"interrupted": True}) for each in found[-1:]]
         else:
-            found.append(Change.model_validate(line.model_dump(exclude={"past"})))
+            found.append(change)
+    if found and _is_interrupted(name, found[-1]):
+        found[-1] = found[-1].model_copy(update={"interrupted": True})
+    return tuple(found)
+
+
+def list_demotions(name: str) -> dict[int, str]:
+    """When each version was replaced as the champion, the last one last; it raises as ``changes`` does."""
+    found: dict[int, str] = {}
+    for change in changes(name):
+        if change.before and change.before != change.champion and not change.interrupted:
+            found.pop(change.before, None)
+            found[change.before] = change.at
     return found
 
 
-def _as_made(change: Change) -> str:
-    """By which a change is the same in the journal and beside it, where an older version of Gradmill notes it."""
-    return change.model_dump_json(exclude={"interrupted"})
+def highest_number(name: str) -> int:
+    """The highest that any version had, as folders, pointer and history tell together; it raises as ``changes`` does.
+
+    Each of them knows of versions that are gone, so none comes back where another is lost.
+    """
+    numbers = {0, *reading.versions(name)}
+    for change in changes(name):
+        numbers |= {*change.versions, change.before or 0, change.champion or 0}
+    with suppress(DataError):  # nothing is published beside a damaged pointer
+        numbers |= pointer.named if (pointer := reading.pointer(name)) else set()
+    return max(numbers)
 
 
-def _champion(name: str) -> int | None:
-    with suppress(DataError):
-        found = reading.pointer(name)
-        return found.version if found else None
-    return None
+def verify(name: str) -> bytes:
+    """Check every line and return them all, without one that has no end, which is said.
+
+    Raises:
+        DataError: one is not as gradmill wrote it.
+    """
+    changes(name)
+    lines, torn = _read(name)
+    if torn:
+        path = artifact_paths.history(name)
+        tell(f"ignored: the last line of {path} was never finished; the next change replaces it", file=sys.stderr)
+    return lines
+
+
+def _read(name: str) -> tuple[bytes, bytes]:
+    """The lines, and what stands behind the end of the last one."""
+    path = artifact_paths.history(name)
+    content = verified.content(path, ACTION) if os.path.lexists(path) else b""
+    lines, end, torn = content.rpartition(b"\n")
+    return lines + end, torn
+
+
+def _append(name: str, lines: bytes) -> None:
+    """Put lines in the place of what has no end, and sync them."""
+    path, end = artifact_paths.history(name), len(_read(name)[0])
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+    try:
+        os.ftruncate(descriptor, end)
+        while lines:  # a disk that is nearly full takes a part, and the next call says why
+            lines = lines[os.write(descriptor, lines) :]
+        os.fsync(descriptor)
+    except OSError as error:
+        os.ftruncate(descriptor, end)
+        error.filename = str(path)
+        raise
+    finally:
+        os.close(descriptor)
+    atomic.sync(path.parent)
 
 
 def _is_interrupted(name: str, last: Change) -> bool:

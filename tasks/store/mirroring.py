@@ -19,7 +19,7 @@ from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine.settings import Settings
 from tasks.machine.telling import tell
 from tasks.records import MirroredModel
-from tasks.store import artifact_paths, atomic, folders, journal, locks, reading, remote, triton, verification, verified
+from tasks.store import artifact_paths, atomic, folders, history, locks, reading, remote, triton, verification, verified
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
 from tasks.store.documents import Document
 from tasks.store.record import Lasting, Sha256
@@ -47,9 +47,7 @@ class Copied(Lasting):
 class Mirror(Document):
     """``mirror.json``: where the champions of this store go, and what has been copied there.
 
-    A store that was copied, restored or moved elsewhere is not this one: its copy of the document is ignored. A folder
-    is known by a file in it that is never written again: to copy, restore or unpack it gives it another time of change,
-    whatever else is kept. A disk that is cloned block by block cannot be told from the original.
+    A store that was copied, restored or moved elsewhere is not this one: its copy of the document is ignored.
     """
 
     schema_version: Literal[1] = 1
@@ -63,8 +61,7 @@ class Mirror(Document):
     def is_ours(self) -> bool:
         """Whether the document has stayed where it was written."""
         with suppress(OSError):
-            found = os.lstat(_claim())
-            return (self.store, self.inode, self.ctime_ns) == (_place(), found.st_ino, found.st_ctime_ns)
+            return folders.identify_store() == (self.store, self.inode, self.ctime_ns)
         return False
 
 
@@ -138,9 +135,8 @@ def _keep(url: str | None) -> None:
     with suppress(DataError):
         if (kept := read()) and kept.url == url:
             return
-    os.close(os.open(_claim(), os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o444))
-    found = os.lstat(_claim())
-    Mirror(url=url, store=_place(), inode=found.st_ino, ctime_ns=found.st_ctime_ns).write(path)
+    store, inode, ctime_ns = folders.identify_store(make=True)
+    Mirror(url=url, store=store, inode=inode, ctime_ns=ctime_ns).write(path)
 
 
 def read() -> Mirror | None:
@@ -189,15 +185,6 @@ def catch_up() -> list[str]:
     except (DataError, OSError) as error:
         failed.append(f"{error.found}; to do: {error.action}" if isinstance(error, DataError) else str(error))
     return failed
-
-
-def _claim() -> Path:
-    """A file that no copy of the store has with the same time of change; it is in no backup."""
-    return artifact_paths.root() / ".store"
-
-
-def _place() -> str:
-    return str(artifact_paths.root().resolve())
 
 
 def _note(name: str, url: str, version: int, pointer: bytes) -> None:
@@ -265,8 +252,8 @@ def _read(name: str) -> tuple[int, dict[str, bytes]]:
     pieces = {f"{number}/{filename}": contents[filename] for filename in in_order}
     config = triton.config(name, number).encode()
     pieces |= {path.name: as_it_stands, artifact_paths.triton_config(name).name: config}
-    if lines := journal.verify(name):
-        pieces[artifact_paths.journal(name).name] = lines
+    if lines := history.verify(name):
+        pieces[artifact_paths.history(name).name] = lines
     return number, pieces
 
 
@@ -289,10 +276,10 @@ def _refuse_another_version(folder: remote.Folder, name: str, number: int, piece
 
 def _leave_another_history(folder: remote.Folder, name: str, pieces: dict[str, bytes]) -> None:
     """Take ours out of what is copied unless every line there is in it: one begun anew here is the shorter one."""
-    filename = artifact_paths.journal(name).name
+    filename = artifact_paths.history(name).name
     there = (folder.read(f"{name}/{filename}") or b"").rpartition(b"\n")
     if filename in pieces and not pieces[filename].startswith(b"".join(there[:2])):
-        why = f"it has lines that are not in {artifact_paths.journal(name)}"
+        why = f"it has lines that are not in {artifact_paths.history(name)}"
         tell(f"left: {folder.url}/{name}/{filename}: {why}; move it away there, and ours is copied", file=sys.stderr)
         del pieces[filename]
 

@@ -8,16 +8,15 @@ import secrets
 from pathlib import Path
 
 RUN = re.compile(r"\d{8}T\d{6}-.+-[0-9a-f]{8}")
-VERSION = re.compile(r"[1-9][0-9]*")
+VERSION = re.compile(r"[1-9][0-9]{0,8}")
 TEMPORARY = re.compile(r"\.gradmill-[0-9a-f]{16}\.partial")
 CONTENT = re.compile(r"[0-9a-f]{64}")  # of a backup, by its SHA-256
 STAGE_RECORD = re.compile(r"[0-9a-f]{64}\.json")
 PREPARED = r"(?:train|test|validation)\.[0-9a-f]{16}\.safetensors|[0-9a-f]{16}\.rows"  # files of a data set, by content
 CONDEMNED = re.compile(r"\.pruned-.+-[0-9a-f]{8}")
-LEFTOVER = re.compile(r"\.staging-[0-9a-f]{16}|\.pruned-[1-9][0-9]*-[0-9a-f]{8}")  # in a model's folder
+LEFTOVER = re.compile(r"\.staging-[0-9a-f]{16}|\.pruned-[1-9][0-9]{0,8}-[0-9a-f]{8}")  # in a model's folder
 DOWNLOAD_PREFIX = ".scratch-"  # of a folder in that of a dataset, to download into
 DOWNLOAD = re.compile(r"\.scratch-[a-z0-9_]{8}")  # as ``tempfile`` completes it
-LIKE_OURS = re.compile(r"\.staging-.*|\.pruned-.*|\d+", re.DOTALL)  # in any script's digits
 
 
 def temporary(folder: Path) -> Path:

@@ -1,9 +1,9 @@
 """Which version consumers should use: promotion, rollback, holds, freezing. Commands take the lock themselves.
 
-``.history.json`` is written before the pointer: after a kill between the two, a champion that is also noted as demoted
-is still the champion.
+The history is written before the pointer: after a kill between the two, the change is told as interrupted.
 """
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from tasks.errors import DataError, UsageError
@@ -13,35 +13,40 @@ from tasks.store.history import Cause
 from tasks.store.versions import ChampionPointer
 
 
-def point_to(name: str, number: int, cause: Cause, **changes: tuple[int, ...] | int | None) -> None:
+def point_to(name: str, number: int, cause: Cause, freeze: bool = False) -> None:
     """Replace ``champion.json``, then derive ``config.pbtxt`` from it; the caller holds the lock.
 
-    Unless ``changes`` say otherwise, ``previous`` is the champion before, and ``held`` and ``frozen`` stay the same.
+    The hold of the version is lifted, and one that is rolled back from is held. ``previous`` is the kept version that
+    was replaced last and is not held. Unless ``freeze`` is said the name stays frozen or not, as the history knows too.
     """
-    before = _readable(name)
-    folder = artifact_paths.version(name, number)
-    lost = {"held": (), "frozen": any(each.frozen for each in history.changes(name)[-1:])}
-    kept = dict(before) if before else lost  # with what a newer version of Gradmill has noted there
+    before, folder = _readable(name), artifact_paths.version(name, number)
+    left = [before.version] if before and before.version != number else []
+    is_rollback = cause.what == "rolled back"
+    held = {*(before.held if before else ()), *(left if is_rollback else ())} - {number}
+    others = {*reading.versions(name)} - {number, *held}
+    replaced = [each for each in (*history.list_demotions(name), *left) if each in others]
+    was_frozen = before.frozen if before else any(each.frozen for each in history.changes(name)[-1:])
     facts = {
         "version": number,
         "model_sha256": atomic.file_digest(folder / ONNX),
         "manifest_sha256": atomic.file_digest(folder / MANIFEST),
         "promoted_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "previous": before.version if before else None,
+        "previous": replaced[-1] if replaced else None,
+        "held": tuple(sorted(held)),
+        "frozen": freeze or was_frozen,
     }
-    after = ChampionPointer.model_validate(kept | facts | changes)
-    left = before.version if before and before.version != number else None
-    history.note(name, cause, [left] if left and cause.what == "rolled back" else [number], after, demoted=left)
+    unknown = before.model_extra if before else None  # what a newer version of Gradmill has noted there
+    after = ChampionPointer.model_validate((unknown or {}) | facts)
+    history.note(name, cause, left if is_rollback else [number], after)
     after.write(artifact_paths.champion(name))
     triton.write_config(name, number)
 
 
 def _readable(name: str) -> ChampionPointer | None:
     """The pointer; None where there is none or what is there cannot be read: promotion then writes another."""
-    try:
+    with suppress(DataError):
         return reading.pointer(name)
-    except DataError:
-        return None
+    return None
 
 
 def promote(name: str, number: int, reason: str | None = None) -> bool:
@@ -58,24 +63,14 @@ def promote(name: str, number: int, reason: str | None = None) -> bool:
     with locks.model(name):
         verification.verify_version(name, reading.resolve(name, number))
         pointer = _readable(name)
-        held = tuple(each for each in pointer.held if each != number) if pointer else ()
-        if pointer is None or pointer.version != number:
-            point_to(
-                name, number, cause, held=held, previous=_another(name, number, pointer.version if pointer else None)
-            )
-            return True
-        try:
-            verification.verify_pointer(name, pointer)
-            verification.verify_previous(name, pointer)
-            triton.write_config(name, number)
-        except DataError:
-            point_to(name, number, cause, held=held, previous=_another(name, number, pointer.previous))
-        return False
-
-
-def _another(name: str, champion: int, previous: int | None) -> int | None:
-    """``previous``, if a rollback from the champion can go there: somebody may have deleted its folder."""
-    return previous if previous != champion and previous in reading.versions(name) else None
+        if pointer and pointer.version == number:
+            with suppress(DataError):
+                verification.verify_pointer(name, pointer)
+                verification.verify_previous(name, pointer)
+                triton.write_config(name, number)
+                return False
+        point_to(name, number, cause)
+        return pointer is None or pointer.version != number
 
 
 def rollback(name: str, reason: str | None = None, freeze: bool = True) -> tuple[int, int]:
@@ -99,9 +94,7 @@ def rollback(name: str, reason: str | None = None, freeze: bool = True) -> tuple
             )
         left, target = pointer.version, pointer.previous
         verification.verify_version(name, target)
-        held = tuple(sorted({*pointer.held, left} - {target}))
-        frozen = pointer.frozen or freeze
-        point_to(name, target, cause, held=held, previous=_before(name, target, held), frozen=frozen)
+        point_to(name, target, cause, freeze)
         return left, target
 
 
@@ -115,8 +108,7 @@ def freeze(name: str, reason: str | None = None, frozen: bool = True) -> tuple[i
     cause = history.of_user("frozen" if frozen else "unfrozen", reason)
     reading.resolve(name, None)
     with locks.model(name):
-        number, before = reading.resolve(name, None), reading.champion(name)
-        assert before is not None, "resolve has found it"  # noqa: S101  (narrows the type)
+        number, before = reading.resolve(name, None), ChampionPointer.read(artifact_paths.champion(name))
         if before.frozen != frozen:
             after = before.model_copy(update={"frozen": frozen})
             history.note(name, cause, [number], after)
@@ -128,10 +120,3 @@ def is_frozen(name: str) -> bool:
     """Whether no retrain may change the champion; a name without one is not frozen."""
     pointer = reading.champion(name)
     return pointer is not None and pointer.frozen
-
-
-def _before(name: str, champion: int, held: tuple[int, ...]) -> int | None:
-    """The version that was demoted last among those that a second rollback may go to."""
-    demoted = reading.history(name).demoted
-    kept = [number for number in reading.versions(name) if number in demoted and number not in (champion, *held)]
-    return max(kept, key=lambda number: (demoted[number], number), default=None)

@@ -5,7 +5,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from tasks.store import artifact_paths, atomic, attestation, folders, locks, names, pointer, reading, triton, verified
+from tasks.store import (
+    artifact_paths,
+    atomic,
+    attestation,
+    folders,
+    history,
+    locks,
+    names,
+    pointer,
+    reading,
+    triton,
+    verified,
+)
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
 from tasks.store.versions import Lineage, Manifest
 
@@ -24,14 +36,12 @@ def turn(name: str, to_publish: bool) -> Iterator[bool]:
             yield to_publish and not pointer.is_frozen(name)
         finally:
             if to_publish:
-                folders.remove_hollow(artifact_paths.model(name))
+                folders.sweep_model(artifact_paths.model(name))
 
 
 def sweep(name: str) -> None:
     """Remove what a killed publication or pruning left, and repair ``config.pbtxt``."""
-    folder = artifact_paths.model(name)
-    folders.tell_of_strangers(folder)
-    folders.sweep(names.LEFTOVER, folder)
+    folders.sweep(names.LEFTOVER, artifact_paths.model(name))
     for number in reading.versions(name):  # a kill between the rename and this
         folders.make_read_only(artifact_paths.version(name, number))
     if current := reading.champion(name):
@@ -47,17 +57,12 @@ def find(name: str, onnx_sha256: str) -> int | None:
 def was_champion(name: str, number: int) -> bool:
     """Whether a version is or ever was the champion; the pointer tells it even where the history is lost."""
     current = reading.champion(name)
-    return number in (current.named if current else ()) or number in reading.history(name).demoted
+    return number in (current.named if current else ()) or number in history.list_demotions(name)
 
 
 def next_number(name: str) -> int:
-    """One more than the highest that was ever given: the number of a version that is gone never comes back.
-
-    Where something else has that name, the next one.
-    """
-    pointer = reading.champion(name)
-    named = pointer.named if pointer else set()
-    number = 1 + max(reading.history(name).highest, *named, *reading.versions(name), 0)
+    """One more than the highest that was ever given; where something else has that name, the next one."""
+    number = history.highest_number(name) + 1
     while os.path.lexists(artifact_paths.version(name, number)):
         number += 1
     return number
@@ -90,5 +95,4 @@ def publish(lineage: Lineage, fill: Callable[[Path, int], None], sign_key: Path 
     staging.rename(final)  # before the folder is read-only: macOS refuses to rename a read-only folder
     folders.make_read_only(final)
     atomic.sync(final.parent)
-    reading.history(name).model_copy(update={"highest": number}).write(artifact_paths.history(name))
     return number

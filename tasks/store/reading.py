@@ -10,7 +10,6 @@ from tasks.machine.words import nearest
 from tasks.parameters import is_name
 from tasks.store import artifact_paths, folders, verified
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
-from tasks.store.changed import History
 from tasks.store.names import VERSION
 from tasks.store.record import FileRef
 from tasks.store.versions import ChampionPointer, Manifest
@@ -56,18 +55,6 @@ def champion(name: str) -> ChampionPointer | None:
         f"one of: {', '.join(map(str, versions(name))) or 'none is kept'}",
         f"gradmill promote {name} VERSION, or restore the folder from a copy",
     )
-
-
-def history(name: str) -> History:
-    """What ``champion.json`` cannot tell.
-
-    Raises:
-        DataError: the file is not as gradmill writes it.
-    """
-    path = artifact_paths.history(name)
-    if not os.path.lexists(path):
-        return History(highest=0, demoted={})
-    return History.read(path, "restore it, or delete it: then it is forgotten which versions were replaced, and when")
 
 
 def manifest(name: str, number: int) -> Manifest:

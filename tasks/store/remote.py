@@ -4,13 +4,15 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from tasks.errors import EnvironmentProblem, UsageError
+from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.machine.installing import pip_install
-from tasks.store import atomic
+from tasks.store import atomic, regular_files
 
 LOCAL = ("file", "local")
 # The package that fsspec uses for each. An object is there once its put has succeeded.
@@ -79,10 +81,12 @@ class Folder:
         """
         with self._reached(f"{self.url}/{path}"):
             try:
-                content: bytes = self._files.cat_file(f"{self._path}/{path}")
+                if self.local is None:
+                    return bytes(self._files.cat_file(f"{self._path}/{path}"))
+                with self._open(path) as stream:
+                    return bytes(stream.read())
             except FileNotFoundError:
                 return None
-        return content
 
     def write(self, path: str, content: bytes) -> None:
         """Replace a file: readers find the old content or the new, whenever this process is killed.
@@ -109,14 +113,18 @@ class Folder:
         """Copy what lies there into a file; whether anything does. It raises as ``read`` does."""
         with self._reached(f"{self.url}/{path}"):
             try:
-                self._files.get_file(f"{self._path}/{path}", str(file))
+                if self.local:
+                    with self._open(path) as stream, file.open("wb") as copy:
+                        shutil.copyfileobj(stream, copy)
+                else:
+                    self._files.get_file(f"{self._path}/{path}", str(file))
             except FileNotFoundError:
                 return False
         return True
 
     def digest(self, path: str) -> str:
         """SHA-256 (hex) of a file; it raises as ``read`` does."""
-        with self._reached(f"{self.url}/{path}"), self._files.open(f"{self._path}/{path}", "rb") as stream:
+        with self._reached(f"{self.url}/{path}"), self._open(path) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def sizes(self, path: str) -> dict[str, int]:
@@ -139,11 +147,22 @@ class Folder:
             with self._reached(f"{self.url}/{path}"):
                 atomic.sweep(self.local / path)
 
+    def _open(self, path: str) -> Any:
+        """A file to read; in a folder it must be a regular one, so that no link is followed and no FIFO waited for."""
+        if self.local is None:
+            return self._files.open(f"{self._path}/{path}", "rb")
+        file = self.local / path
+        if not stat.S_ISREG(os.lstat(file).st_mode):
+            raise regular_files.irregular(file)
+        return regular_files.opened(file)
+
     @contextmanager
     def _reached(self, what: str) -> Iterator[None]:
         """Every backend has exceptions of its own; ours say which file, and that nothing is lost."""
         try:
             yield
+        except DataError:
+            raise
         except Exception as error:
             reason = (str(error).splitlines() or [""])[0]
             raise EnvironmentProblem(

@@ -70,7 +70,7 @@ def protected(name: str) -> dict[int, str]:
     if best := next((each.manifest.best_version for each in versions[::-1] if each.manifest.best_version), None):
         reasons[best] = "the best in the last comparison: without it many small losses could add up"
     oldest = datetime.now(UTC) - GRACE
-    for number, moment in reading.history(name).demoted.items():
+    for number, moment in history.list_demotions(name).items():
         if datetime.fromisoformat(moment) > oldest:
             reasons[number] = "demoted less than a day ago"
     for folder, job in predictions.list_jobs(everywhere=True):

@@ -29,8 +29,8 @@ from tasks.store import (
 )
 from tasks.store import runs as run_folders
 from tasks.store.artifact_paths import MANIFEST, ONNX, RUN
-from tasks.store.changed import Change
 from tasks.store.disk import Room
+from tasks.store.history import Change
 from tasks.store.mirroring import Behind
 from tasks.store.predictions import Job
 from tasks.store.runs import RunSummary
@@ -257,7 +257,7 @@ def _read_documents(found: StoreState, of_name: NameState) -> None:
             path = folder / MANIFEST
             of_name.versions.append(_read_version(folder, path.stat().st_mtime_ns if path.exists() else 0))
     with found.sparing("history", artifact_paths.model(name), name):
-        of_name.highest = reading.history(name).highest
+        of_name.highest = history.highest_number(name)
         of_name.changes = history.changes(name)[::-1]
     with found.sparing("source", path := artifact_paths.source(name), name):
         of_name.source = own_data.Source.read(path).source if os.path.lexists(path) else None

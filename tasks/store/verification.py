@@ -2,7 +2,7 @@
 
 from tasks.errors import DataError
 from tasks.serving import contract
-from tasks.store import artifact_paths, atomic, journal, reading, triton, verified
+from tasks.store import artifact_paths, atomic, history, reading, triton, verified
 from tasks.store.artifact_paths import ATTESTATION, CHECKSUMS, MANIFEST, METADATA, ONNX, SAMPLE
 from tasks.store.record import FileRef
 from tasks.store.versions import ChampionPointer
@@ -25,14 +25,27 @@ def verify(name: str, number: int) -> list[str]:
     verify_pointer(name, pointer)
     verify_previous(name, pointer)
     _verify_config(name, pointer.version)
-    journal.verify(name)
+    checked = ["checksums", "manifest", "champion pointer", "config.pbtxt"]
+    if history.verify(name):  # it may have been lost, and be begun anew
+        checked.append("history")
     _verify_by_running(name, number)
-    checked = ["checksums", "manifest", "champion pointer", "config.pbtxt", "history", "signature", "stored sample"]
+    checked += ["signature", "stored sample"]
+    if verify_rows(name, number):
+        checked.append("row digests")
+    return checked
+
+
+def verify_rows(name: str, number: int) -> bool:
+    """Check the digests of the rows that a version was made of; whether there are any.
+
+    Raises:
+        DataError: they have changed.
+    """
     rows = reading.manifest(name, number).dataset.rows
     if rows is None or not rows.path.exists():  # a store that only serves has no data sets beside its models
-        return checked
+        return False
     verified.check(rows, RESTORE_ROWS)
-    return [*checked, "row digests"]
+    return True
 
 
 def verify_version(name: str, number: int) -> dict[str, bytes]:
@@ -103,12 +116,10 @@ def _verify_by_running(name: str, number: int) -> None:
     from tasks.serving import runtime
 
     folder = artifact_paths.version(name, number)
-    session = runtime.open_session(reading.read_file(folder, ONNX), Device.CPU)
+    session = runtime.open_session(reading.read_file(folder, ONNX), Device.CPU, folder / ONNX)
     served = contract.read_signature(session), contract.read_columns(session)
     if contract.open_inference_metadata(name, number, *served) != reading.manifest(name, number).metadata:
         raise _broken(name, number, f"{folder / METADATA} does not describe {ONNX}")
-    output = runtime.find_contradiction(
-        session, reading.read_manifest(folder).recipe, reading.read_file(folder, SAMPLE)
-    )
-    if output is not None:
-        raise _broken(name, number, f"{folder / ONNX} does not give the {output} of {SAMPLE}")
+    recipe, sample = reading.read_manifest(folder).recipe, reading.read_file(folder, SAMPLE)
+    if wrong := runtime.find_contradiction(session, recipe, sample, folder / SAMPLE):
+        raise _broken(name, number, f"{folder / ONNX} does not agree with the {wrong} of {folder / SAMPLE}")

@@ -1,8 +1,11 @@
 """The documents of a model's folder, typed: the pointer, what it cannot tell, and each version's manifest."""
 
+from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
+    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
@@ -16,11 +19,25 @@ from tasks.serving.contract import ModelMetadata, open_inference_metadata
 from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
 from tasks.store.artifact_paths import METADATA, ONNX, SAMPLE
-from tasks.store.changed import Extensible, Moment, Number
 from tasks.store.documents import Document
 from tasks.store.record import Sha256
 
+
+def _with_a_zone(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("a time without its zone")
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_with_a_zone)]
+Number = Annotated[int, Field(ge=1, lt=10**9)]  # of a version; the bound is that of ``names.VERSION``
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+
+
+class Extensible(Document):
+    """A document that keeps what is not declared here: other kinds of model, and newer versions, note more."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 class ChampionPointer(Extensible):

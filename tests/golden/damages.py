@@ -133,8 +133,6 @@ DAMAGES: dict[str, Damage] = {
     "version-before-gone": remove(f"{MODEL}/1"),
     "staging-left": lambda folder: shutil.copytree(folder / MODEL / "2", folder / MODEL / ".staging-3"),
     "triton-other": write(f"{MODEL}/config.pbtxt", b"nothing"),
-    "history-garbage": write(f"{MODEL}/.history.json", b"garbage"),
-    "history-beyond": edit(f"{MODEL}/.history.json", lambda it: it | {"highest": 10**300}),
     "journal-garbage": write(f"{MODEL}/history.jsonl", b"garbage\n{}\n"),
     "rows-flipped": flip("artifacts/datasets/m/*.rows"),
     "rows-gone": remove("artifacts/datasets/m/*.rows"),

@@ -153,7 +153,7 @@ def of_a_name(text: str) -> Page:
         {"at": "2026-11-07T12:00:00+00:00", "what": "promoted", "champion": 1, "versions": (1,), "frozen": False,
          "by": text, "reason": text}
     )  # fmt: skip
-    faults = (Fault("run", "mine", text, text),)
+    faults = (Fault("run", "mine", text, text, text),)
     facts = NameState("mine", jobs=[hostile_job(text)], changes=(change,), source=text, mirror=text, faults=faults)
     return Page("mine", text, list_sections(facts, None))
 

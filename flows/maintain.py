@@ -2,14 +2,13 @@
 
 from prefect import flow
 
-from flows import story
-from flows.story import limit, overview, run_names
+from flows.pages import run_artifacts, run_names
+from flows.server import overviews
 from tasks.parameters import MaintainParameters
 from tasks.store import housekeeping
 
 
 @flow(name="maintain", flow_run_name="maintain", log_prints=True, timeout_seconds=run_names.time_limit())
-@limit.heard
 def maintain(parameters: MaintainParameters = MaintainParameters()) -> dict[str, list[str]]:  # noqa: B008  (frozen)
     """Remove all but the newest run folders and predictions of each model, and what was kept for what is gone.
 
@@ -18,8 +17,8 @@ def maintain(parameters: MaintainParameters = MaintainParameters()) -> dict[str,
     removed, failure = housekeeping.maintain(parameters.keep)
     for kind, gone in removed.items():
         print(f"{kind} removed: {(', '.join(gone) if kind == 'versions' else len(gone)) or 'none'}")
-    story.told_of_disk()
-    overview.publish(*overview.every())
+    run_artifacts.warn_of_full_disk()
+    overviews.publish(*overviews.list_names())
     if failure:
         raise failure
     return removed

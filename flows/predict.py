@@ -2,8 +2,8 @@
 
 from prefect import flow
 
-from flows import story
-from flows.story import limit, overview, run_names
+from flows.pages import run_artifacts, run_names
+from flows.server import overviews
 from tasks.machine import devices, memory
 from tasks.parameters import PredictParameters
 from tasks.predict import predict as predict_stage
@@ -13,15 +13,14 @@ from tasks.store.run_folder import RunFolder
 
 
 @flow(flow_run_name=run_names.of(PredictParameters), log_prints=True, timeout_seconds=run_names.time_limit())
-@limit.heard
 def predict(parameters: PredictParameters = PredictParameters()) -> Prediction:  # noqa: B008  (frozen)
     """Label every row of the input with the champion (or another version)."""
     devices.require(parameters.device)
     runtime.tell_device(parameters.device)
     memory.keep_imports()
     run = RunFolder.open(run_names.folder(f"predict-{parameters.name}"), parameters.model_dump(mode="json"))
-    with overview.rewritten(parameters.name):
-        with run.in_use(), story.predicting(parameters):
+    with overviews.published(parameters.name):
+        with run.in_use(), run_artifacts.failed_prediction_shown(parameters):
             done = predict_stage(run, parameters)
-        story.told_of_prediction(done)  # the overview links to it
+        run_artifacts.show_prediction(done)  # the overview links to it
     return done

@@ -2,9 +2,9 @@
 
 from prefect import flow
 
-from flows import story
-from flows.story import limit, overview, refusal, run_names
-from flows.story.report import Outcome, RetrainReport
+from flows.pages import run_artifacts, run_names
+from flows.pages.report import Outcome, RetrainReport
+from flows.server import overviews
 from tasks.download import download
 from tasks.evaluate import evaluate
 from tasks.export import export
@@ -24,8 +24,7 @@ from tasks.validate import validate
 
 
 @flow(name="retrain", flow_run_name=run_names.retrain, log_prints=True, timeout_seconds=run_names.time_limit())
-@limit.heard
-@refusal.named
+@run_names.end_as_refused
 def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainReport:  # noqa: B008  (frozen)
     """Train a candidate, let the gates judge it, publish it as ONNX and label the test split with the champion.
 
@@ -40,7 +39,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     asked, parameters = parameters, run_names.with_seed(parameters)
     run = RunFolder.open(run_names.folder(parameters.name), parameters.model_dump(mode="json", exclude=NOT_KEPT))
     made = Outcome(run, parameters)
-    with overview.rewritten(parameters.name), run.in_use(), story.told(made):
+    with overviews.published(parameters.name), run.in_use(), run_artifacts.retrain_shown(made):
         raw = download(run, parameters.dataset, parameters.data)
         made.published = unchanged.find_by_files(run, asked, raw)
         if made.published is None:
@@ -64,6 +63,6 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
             made.mirrored = mirror(run, parameters.name, destination)
         if parameters.predict:
             wanted = PredictParameters(name=parameters.name, device=parameters.training.device)
-            with story.predicting(wanted):
+            with run_artifacts.failed_prediction_shown(wanted):
                 made.predicted = predict(run, wanted)
     return made.report()

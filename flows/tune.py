@@ -2,10 +2,9 @@
 
 from prefect import flow
 
-from flows import story
+from flows.pages import run_artifacts, run_names
+from flows.pages.report import TuneReport
 from flows.retrain import retrain
-from flows.story import limit, refusal, run_names
-from flows.story.searched import TuneReport
 from tasks.download import download
 from tasks.fitting.search_space import describe_settings
 from tasks.machine import devices, memory
@@ -21,8 +20,7 @@ from tasks.validate import validate
 
 
 @flow(flow_run_name=run_names.of(TuneParameters), log_prints=True, timeout_seconds=run_names.time_limit())
-@limit.heard
-@refusal.named
+@run_names.end_as_refused
 def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: B008  (frozen)
     """Find settings by the loss of a validation part, and let ``retrain --tuned`` use them, at once if asked to.
 
@@ -43,7 +41,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
         searched = tune_stage(run, prepared, parameters.training, parameters.search)
         if searched.tuned.is_better:
             tuned.keep(parameters.name, searched.tuned)
-        story.told_of_search(run, searched)
+        run_artifacts.show_search(run, searched)
         report = TuneReport.of(run, searched)
         if asked.then_retrain and searched.tuned.is_better:
             tell(f"retrain with what was found: {describe_settings(searched.tuned.settings)}")

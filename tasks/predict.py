@@ -75,8 +75,8 @@ def _tell_of_drift(folder: Path, job: Job) -> None:
     """Say and, by an event, tell that the input has drifted, where it has."""
     if job.drift is None or job.drift.verdict != "drift":
         return
-    index = ", ".join(f"{name} {value:.3f}" for name, value in job.drift.index.items())
-    told = f"the input has drifted from the test split: population stability index {index} (limit {job.drift.maximum})"
+    index, limit = job.drift.describe(), job.drift.maximum
+    told = f"the input has drifted from the test split: population stability index {index} (limit {limit})"
     tell(told)
     _emit(Event.DRIFT, folder, job, {"message": told, "index": job.drift.index, "maximum": job.drift.maximum})
 

@@ -10,18 +10,18 @@ from tasks.serving.task import TaskName
 from tasks.stage import live, stage
 from tasks.store import atomic, verified
 from tasks.store.artifact_paths import CONTACT_SHEET, DATA_PAGE, DATA_REPORT
+from tasks.store.page import render_markdown
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
 
 def _show(run: RunFolder, report: DataReport, sheet: bytes | None) -> tuple[FileRef, FileRef | None]:
     """The report in the run's folder, in the UI and in the log, and beside it the contact sheet of images."""
-    page, picture = report.page(), None
-    atomic.write_bytes(run.file(DATA_PAGE), page.encode(), is_kept=False)
+    page, picture = report.page(sheet or b""), None
+    atomic.write_bytes(run.file(DATA_PAGE), render_markdown(page, embed=False).encode(), is_kept=False)
     if sheet is not None:
         picture = atomic.write_bytes(run.file(CONTACT_SHEET), sheet, is_kept=False)
-        page = page.replace(f"({CONTACT_SHEET})", f"({live.make_data_uri(sheet)})")
-    live.show_page(page, f"{run.name or report.name}-data", "what validation says of the data")
+    live.show_page(render_markdown(page), f"{run.name or report.name}-data", "what validation says of the data")
     tell(report.summary, short=report.summary.partition("; ")[0])
     for finding in report.findings:
         if finding.severity != "error":  # those are told all together

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from candidate import Candidate
     from container_engine import Engine
     from duty import Duty
-    from flows.story.report import RetrainReport
+    from flows.pages.report import RetrainReport
     from prefect_ui import Server
     from tasks.records import PreparedDataset
 

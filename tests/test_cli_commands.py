@@ -19,8 +19,8 @@ from command_line import GRADMILL, assert_clear, gradmill, plant_strangers, serv
 from conftest import REPOSITORY
 from flows.__main__ import THEN
 from flows.cli import options, status, store, summaries
+from flows.pages.report import PredictionSummary, RetrainReport
 from flows.server.status import Champion, Deployment, Status
-from flows.story.report import PredictionSummary, RetrainReport
 from prefect_api import eventually, post
 from tasks.data.book_datasets import FILES
 from tasks.judging import gates

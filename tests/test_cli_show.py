@@ -3,61 +3,31 @@
 import json
 import math
 import os
-import re
 import subprocess
-from base64 import b64decode
 from pathlib import Path
 
 import pytest
 
 from candidate import Candidate
 from command_line import GRADMILL, assert_clear, gradmill
-from flows.cli import pictures
+from flows.cli import pages
 from tasks.store import artifact_paths
 from terminals import Terminal
 
-PNG = b"\x89PNG" + bytes(range(256)) * 40
-
 
 def test_bars_rise_and_fall_as_values_do_and_fit_a_line() -> None:
-    assert pictures.bars([1.0, 2.0, 3.0]) == "▁▅█" or pictures.bars([1.0, 2.0, 3.0]) == "▁▄█"
-    assert pictures.bars([5.0, 5.0]) == "▁▁"
+    assert pages.draw_bars([1.0, 2.0, 3.0]) == "▁▅█" or pages.draw_bars([1.0, 2.0, 3.0]) == "▁▄█"
+    assert pages.draw_bars([5.0, 5.0]) == "▁▁"
     for values in ([math.exp(-step / 9) for step in range(1000)], [1 / (1 + step) for step in range(31)]):
-        drawn = [pictures.BLOCKS.index(letter) for letter in pictures.bars(values)]
+        drawn = [pages.BLOCKS.index(letter) for letter in pages.draw_bars(values)]
         assert drawn == sorted(drawn, reverse=True)
         assert (drawn[0], drawn[-1], len(drawn) <= 31) == (7, 0, True)
-    assert set(pictures.bars([1.0, 2.0], is_ascii=True)) <= set(pictures.ASCII)
+    assert set(pages.draw_bars([1.0, 2.0], is_ascii=True)) <= set(pages.ASCII)
 
 
 def test_powers_of_ten_are_steps_of_one_height() -> None:
-    heights = [pictures.BLOCKS.index(letter) for letter in pictures.bars([10.0**-power for power in range(8)])]
+    heights = [pages.BLOCKS.index(letter) for letter in pages.draw_bars([10.0**-power for power in range(8)])]
     assert heights == [7, 6, 5, 4, 3, 2, 1, 0]
-
-
-@pytest.mark.parametrize(
-    ("environment", "payload"),
-    [
-        ({"TERM": "xterm-kitty"}, r"\x1b_G(?:a=T,f=100,)?m=([01]);([A-Za-z0-9+/=]{1,4096})\x1b\\"),
-        (
-            {"TERM_PROGRAM": "iTerm.app"},
-            r"\x1b\]1337;File=inline=(1);size=\d+;preserveAspectRatio=1:([A-Za-z0-9+/=]+)\a",
-        ),
-    ],
-)
-def test_a_terminal_that_takes_pictures_is_sent_the_very_png(environment: dict[str, str], payload: str) -> None:
-    inline = pictures.protocol(environment)
-    assert inline is not None
-    sent = inline(PNG)
-    pieces = re.findall(payload, sent)
-    assert re.sub(payload, "", sent) == "", "nothing else is sent"
-    assert b64decode("".join(piece for _, piece in pieces)) == PNG
-    if len(pieces) > 1:
-        assert [more for more, _ in pieces] == [*"1" * (len(pieces) - 1), "0"]
-
-
-@pytest.mark.parametrize("environment", [{}, {"TERM": "xterm-256color"}, {"TERM": "xterm-kitty", "TMUX": "socket,1,0"}])
-def test_any_other_terminal_is_sent_none(environment: dict[str, str]) -> None:
-    assert pictures.protocol(environment) is None
 
 
 @pytest.mark.slow

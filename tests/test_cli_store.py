@@ -17,7 +17,7 @@ import flows.cli.app
 from candidate import Candidate
 from command_line import GRADMILL, assert_clear, gradmill, plant_strangers
 from flows import interrupt
-from flows.story.report import Outcome, reported
+from flows.pages.report import Outcome, reported
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.parameters import RetrainParameters
 from tasks.records import PublishedModel

@@ -14,10 +14,10 @@ from rich.table import Table
 
 from candidate import Candidate, plain, synthetic
 from command_line import GRADMILL, gradmill
-from flows.cli import following, options, summaries
+from flows.cli import options, summaries
 from flows.cli.display import StageList
 from flows.cli.tables import TEST_FIGURES, figures_of_test, from_here, print_table
-from flows.story.report import RetrainReport
+from flows.pages.report import RetrainReport
 from tasks.judging.gates import format_value, judge
 from tasks.machine import progress, telling
 from tasks.machine.words import beside, duration, readable
@@ -296,9 +296,9 @@ def test_what_to_try_next_follows_from_what_was_done(monkeypatch: pytest.MonkeyP
         model_path=None, model_sha256=None, metrics={}, gates=[], prediction=None, mirror=None, device="cpu",
         provider=None, parameters={}, seconds={"train": 1.0}, run="/a/runs/x",
     )  # fmt: skip
-    assert following.retrained(report, None) == [options.as_typed("retrain --lr 0.1", None)]
+    assert summaries.list_next_steps(report, None) == [options.as_typed("retrain --lr 0.1", None)]
     kept = report.model_copy(update={"outcome": "published", "version": 2, "champion": 1})
-    assert options.as_typed("promote mine 2", Path("here")) in following.retrained(kept, Path("here"))
-    assert following.retrained(kept.model_copy(update={"champion": None}), None) == []
+    assert options.as_typed("promote mine 2", Path("here")) in summaries.list_next_steps(kept, Path("here"))
+    assert summaries.list_next_steps(kept.model_copy(update={"champion": None}), None) == []
     frozen = kept.model_copy(update={"frozen": True})
-    assert following.retrained(frozen, None)[0] == options.as_typed("unfreeze mine", None)
+    assert summaries.list_next_steps(frozen, None)[0] == options.as_typed("unfreeze mine", None)

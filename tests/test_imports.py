@@ -48,7 +48,7 @@ LAYOUT = {
     | {"__init__", "errors", "parameters", "records"}
     | {"batch", "data", "fitting", "judging", "machine", "networks", "serving", "stage", "store"},
     "flows": {"__init__", "__main__", "evaluate", "interrupt", "maintain", "predict", "retrain", "tune"}
-    | {"cli", "doctor", "server", "story"},
+    | {"cli", "doctor", "pages", "server"},
 }
 LAYERS: list[set[str]] = [  # each may import itself and what stands before it
     {"networks"},

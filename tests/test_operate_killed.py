@@ -1,8 +1,6 @@
 """Runs that cannot tell their own end: whoever is up tells it for them, on the overview of their name."""
 
 import os
-import time
-import weakref
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,8 +10,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Crashed, Running
 
 from candidate import Candidate
-from flows.server import artifacts
-from flows.story import killed, limit
+from flows.server import artifacts, overviews
 from prefect_api import post
 from tasks.store import artifact_paths, locks
 from tasks.store.run_folder import RunFolder
@@ -49,7 +46,7 @@ def headline(api: str) -> str:
 def test_a_run_that_somebody_marks_as_crashed_is_on_its_overview(
     begun: tuple[FlowRun, RunFolder], prefect_api: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    watch, another = killed.Watch(), killed.Watch()
+    watch, another = overviews.Watch(), overviews.Watch()
     watch.look()
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(begun[0].id, Crashed(), force=True)
@@ -68,35 +65,15 @@ def test_a_run_of_a_command_is_crashed_once_nobody_holds_its_folder_and_not_befo
     run, folder = begun
 
     def state(marks: bool = True) -> str:
-        killed.Watch(marks).look()
+        overviews.Watch(marks).look()
         return str(
             post(prefect_api, "flow_runs/filter", {"flow_runs": {"id": {"any_": [str(run.id)]}}})[0]["state_type"]
         )
 
     assert state() == "RUNNING", "it has begun just now"
-    monkeypatch.setattr(killed, "QUIET", timedelta(0))
+    monkeypatch.setattr(overviews, "QUIET", timedelta(0))
     with locks.locked(artifact_paths.lock(folder.path), "held"):
         assert state() == "RUNNING"
     assert state(marks=False) == "RUNNING", "an exporter on another host may not see the lock"
     assert state() == "CRASHED"
     assert "last run was interrupted in train" in headline(prefect_api)
-
-
-@pytest.mark.usefixtures("prefect_api")
-def test_a_time_limit_that_strikes_in_the_callback_of_a_weak_reference_ends_the_run() -> None:
-    class Referred:
-        pass
-
-    late = time.monotonic() + 10
-
-    @flow(timeout_seconds=0.3)
-    @limit.heard
-    def collecting() -> None:
-        referred = Referred()
-        reference = weakref.ref(referred, lambda _: time.sleep(0.6))
-        del referred
-        while reference() is None and time.monotonic() < late:
-            time.sleep(0.01)
-
-    assert collecting(return_state=True).name == "TimedOut"
-    assert time.monotonic() < late

@@ -32,7 +32,7 @@ import flows.__main__
 import flows.cli.app
 from candidate import Candidate, seal
 from conftest import Pipeline
-from flows.story.report import RetrainReport
+from flows.pages.report import RetrainReport
 from prediction_jobs import FEATURES, NAME, expected, interrupt, predict_rows, table
 from prefect_api import wait_for
 from tasks.batch import session_pool, shard

@@ -96,7 +96,7 @@ def test_every_edit_of_our_code_changes_its_digest(tmp_path: Path) -> None:
 
     seen = [cache.code_digest()]
     assert digest() == seen[0], "wherever it lies"
-    for name in ("train.py", "networks/training.py", "stage/cache.py", "store/model_card.md.jinja"):
+    for name in ("train.py", "networks/training.py", "stage/cache.py", "store/page.html.jinja"):
         touch(tmp_path / "tasks", name, lambda content: content[:-1] + b" ")
         seen.append(digest())
     (tmp_path / "tasks" / "train.py").rename(tmp_path / "tasks" / "trained.py")

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from flows.pages.report import RetrainReport
 from flows.retrain import retrain
-from flows.story.report import RetrainReport
 from prefect_api import wait_for
 from tasks.errors import DataError
 from tasks.parameters import RetrainParameters

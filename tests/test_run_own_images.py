@@ -15,8 +15,8 @@ from sklearn.linear_model import LogisticRegression
 
 import own_images
 from command_line import gradmill
+from flows.pages.report import RetrainReport
 from flows.retrain import retrain
-from flows.story.report import RetrainReport
 from image_folders import drawn, write
 from tasks.errors import DataError, UsageError
 from tasks.parameters import RetrainParameters

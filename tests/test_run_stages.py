@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,6 @@ import torch
 
 from candidate import Candidate, plain, synthetic
 from conftest import REPOSITORY
-from flows.story import pages
 from tasks.data.book_datasets import Folder, fetch_files
 from tasks.data.prepared_splits import ValidatedDataset
 from tasks.errors import DeviceMissing, GateFailed, TrainingDiverged, UsageError
@@ -227,8 +227,8 @@ def test_the_card_and_the_manifest_of_an_early_stopped_run_say_what_was_used(run
     folder = candidate.publish().model.path.parent
     trained, losses = candidate.trained, [point.validation_loss or 0.0 for point in candidate.trained.learning_curve]
     assert len(losses) < 200
-    shown = pages.card(folder / "README.md")
-    assert shown.lstrip().startswith("# a---b, version 1")
+    shown = (folder / "README.md").read_text()
+    assert re.search("^# a---b, version 1$", shown, re.MULTILINE)
     for row in (
         "| training examples | 1800, and 200 held out to watch |",
         "| test examples | 2000 |",

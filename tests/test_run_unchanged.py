@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import pytest
 
+from flows.pages.report import RetrainReport
+from flows.pages.run_pages import retrain_page
 from flows.retrain import retrain
-from flows.story import pages
-from flows.story.report import RetrainReport
 from tasks.errors import DataError, UsageError
 from tasks.parameters import RetrainParameters
 from tasks.store import artifact_paths, own_data, pointer, reading
+from tasks.store.page import render_markdown
 
 READ = {"download", "validate", "preprocess"}
 
@@ -50,7 +51,7 @@ def test_the_same_rows_are_unchanged_without_training(folder: Path, tmp_path: Pa
     assert (untouched.outcome, untouched.version, set(untouched.seconds)) == ("unchanged", 1, {"download"})
     assert untouched.metrics == first.metrics.model_dump(mode="json")
     assert tuple(untouched.gates) == first.gates
-    assert "Nothing was trained" in pages.verdict(untouched)
+    assert "Nothing was trained" in render_markdown(retrain_page(untouched))
     assert json.loads(Path(untouched.run, "run.json").read_text())["stages"]["unchanged"]["version"] == 1
     frame = pd.read_csv(folder / "day-1.csv").sample(frac=1, random_state=0)
     frame[["price", "city", "area"]].to_parquet(tmp_path / "rows.parquet", index=False)

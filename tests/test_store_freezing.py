@@ -13,11 +13,13 @@ import pytest
 
 from candidate import Candidate
 from flows.cli import app, summaries
-from flows.story import pages, run_names
-from flows.story.report import Outcome, RetrainReport
+from flows.pages import run_names
+from flows.pages.report import Outcome, RetrainReport
+from flows.pages.run_pages import name_retrain, retrain_page
 from store_state import age_demotions, champion
 from tasks.errors import GateFailed
 from tasks.store import artifact_paths, atomic, history, pointer, reading, retention, verification
+from tasks.store.page import render_markdown
 from victims import fork
 
 NAME = "linear-regression"
@@ -109,11 +111,13 @@ def test_a_verdict_has_the_figures_of_the_champion_before_and_says_what_is_held(
     before = candidates[1].evaluated.metrics["test_loss"]
     found = report(candidates[2])
     mine = found.metrics["test_loss"]
-    assert f"| test loss | {mine:.4g} | {before:.4g} |" in pages.verdict(found)
-    assert "| figure | version 3 | version 2, the champion before, when published |" in pages.verdict(found)
-    assert pages.in_words(found) == (f"published version 3, loss {mine:.4g}", f"{mine:.4g} published")
+    assert f"| test loss | {mine:.4g} | {before:.4g} |" in render_markdown(retrain_page(found))
+    assert "| figure | version 3 | version 2, the champion before, when published |" in render_markdown(
+        retrain_page(found)
+    )
+    assert name_retrain(found) == (f"published version 3, loss {mine:.4g}", f"{mine:.4g} published")
     pointer.rollback(NAME)
-    assert "Held, for they were rolled back from: 3." in pages.verdict(found)
+    assert "Held, for they were rolled back from: 3." in render_markdown(retrain_page(found))
 
 
 def test_a_retry_s_verdict_takes_the_place_of_the_first_one_s() -> None:
@@ -133,7 +137,7 @@ def test_every_summary_says_that_a_name_is_frozen(
         found = report(made)
         assert (found.outcome, found.frozen, found.champion) == (outcome, True, 2)
         assert (found.version, found.model_path is None) == ((None, True) if outcome == "judged" else (2, False))
-        assert f"gradmill unfreeze {NAME}" in pages.verdict(found)
+        assert f"gradmill unfreeze {NAME}" in render_markdown(retrain_page(found))
         summaries.retrained(found, owed=False, artifacts=None)
         told = capsys.readouterr().out
         assert f"\n{outcome}" in told

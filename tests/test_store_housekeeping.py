@@ -11,7 +11,6 @@ import pytest
 
 from candidate import Candidate, job_document, seal
 from command_line import gradmill
-from flows import story
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.records import RawDataset
 from tasks.stage import cache
@@ -147,7 +146,7 @@ def test_a_flow_holds_its_run(module: str, stage: str, parameters: object, monke
         raise InterruptedError
 
     monkeypatch.setattr(flow, stage, look)
-    monkeypatch.setattr(story, "told_of_prediction", print)
+    monkeypatch.setattr("flows.pages.run_artifacts.show_prediction", print)
     with pytest.raises(InterruptedError):
         getattr(flow, module.removeprefix("flows.")).fn(parameters)
     (removed, _, path) = seen[0]

@@ -13,7 +13,7 @@ from tasks.parameters import Training
 from tasks.serving import contract
 from tasks.serving.contract import Signature, Tensor
 from tasks.serving.task import TASKS
-from tasks.store.model_card import model_card
+from tasks.store.version_page import describe_version, render_card
 
 DARK, LIGHT = {"border": 10.0, "middle": 90.0}, {"border": 220.0, "middle": 140.0}
 
@@ -40,7 +40,8 @@ def card(
     }  # fmt: skip
     images = Tensor(name="images", dtype="uint8", shape=shape)
     signature = Signature(inputs=(images,), outputs=TASKS["classification"].outputs(len(names)))
-    return model_card(manifest, contract.open_inference_metadata("pets", 3, signature), ["class-weights.png"])
+    described = contract.open_inference_metadata("pets", 3, signature)
+    return render_card(describe_version(manifest, described, {"class-weights.png": b""}), manifest)
 
 
 def test_it_says_size_channels_split_and_every_class_in_the_order_of_labels() -> None:
@@ -50,10 +51,10 @@ def test_it_says_size_channels_split_and_every_class_in_the_order_of_labels() ->
         "| size | 30 by 20 pixels, height by width |",
         "| channels | grey: 0.299 red + 0.587 green + 0.114 blue |",
         "| split | 1,234 for training, 300 for the test, by a hash of their pixels |",
-        "| 0 | cat | 100 | 0.500 | 1.000 |",
-        r"| 1 | dog\|\$ | 101 | 0.500 | 0.999 |",
+        "| 0 | cat | 100 | 0.500 | 1.000 |  |",
+        r"| 1 | dog\|\$ | 101 | 0.500 | 0.999 |  |",
         "| baseline | 1.5 |",
-        "![class-weights](class-weights.png)",
+        "![Weights of each class](class-weights.png)",
     ):
         assert line in lines, line
     assert "| reference |" not in card()

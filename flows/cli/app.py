@@ -21,10 +21,9 @@ from flows.cli import (
     inspecting,
     metrics,
     operate,
-    reporting,
+    pages,
     runs,
     schedule,
-    showing,
     status,
     store,
     streams,
@@ -42,7 +41,7 @@ PANELS: dict[str, tuple[Callable[..., Any], ...]] = {
     "Train": (runs.retrain, inspecting.inspect, tuning.tune),
     "Predict": (runs.predict, evaluating.evaluate, demo.demo),
     "Models": (
-        store.models, showing.show, store.verify, store.history, reporting.report, champion.rollback, champion.promote,
+        store.models, pages.show, store.verify, store.history, pages.report, champion.rollback, champion.promote,
         champion.freeze, champion.unfreeze, store.prune,
     ),
     "Schedule and watch": (
@@ -53,7 +52,7 @@ PANELS: dict[str, tuple[Callable[..., Any], ...]] = {
 }  # fmt: skip
 ON_PREFECT = (
     champion.promote, champion.rollback, champion.freeze, champion.unfreeze, operate.register, operate.up,
-    trigger.trigger, status.status, reporting.report, schedule.schedule, schedule.unschedule,
+    trigger.trigger, status.status, schedule.schedule, schedule.unschedule,
     operate.notify, schedule.skip, schedule.pause, schedule.resume,
 )  # fmt: skip
 

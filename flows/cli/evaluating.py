@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Column, Table
+from rich.table import Table
 
 from flows.cli.checks import check_evaluation, place
 from flows.cli.options import Quiet, Verbose, print_json
@@ -37,20 +37,21 @@ def evaluate(document: dict[str, Any], as_json: bool, verbose: Verbose = False, 
 
 
 def _show(result: "EvaluationResult") -> None:
-    from flows.story import judgement, periods
+    """The facts and tables of the evaluation's page: names are to the left and numbers to the right."""
+    from flows.pages import run_pages
+    from tasks.store.version_page import tabulate_periods
 
-    for label, value in [("judged", judgement.headline(result)), *judgement.facts(result)]:
+    for label, value in [("judged", run_pages.describe_evaluation(result)), *run_pages.list_evaluation_facts(result)]:
         print_fact(label, value)
-    _print(("", "now", "95 % interval", "at publication"), judgement.figures(result))
-    if result.periods:
-        _print(periods.head(result), periods.rows(result.periods))
-
-
-def _print(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """A table in which names are to the left and numbers to the right."""
-    name, *numbers = head
-    shown = Table(name, *(Column(title, justify="right") for title in numbers), box=None, pad_edge=False)
-    for row in rows:
-        add_row(shown, *row)
-    print_line("")
-    print_table(shown)
+    for table in (
+        run_pages.tabulate_evaluation(result),
+        tabulate_periods([dict(each) for each in result.periods]),
+    ):
+        shown = Table(box=None, pad_edge=False)
+        for number, title in enumerate(table.head):
+            shown.add_column(title, justify="right" if number else "left")
+        for row in table.rows:
+            add_row(shown, *map(str, row))
+        if table.rows:
+            print_line("")
+            print_table(shown)

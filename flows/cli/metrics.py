@@ -70,6 +70,6 @@ def metrics(
 
 def _beside_a_worker() -> Callable[[], None]:
     """Rewrites the overviews of runs that die, as ``gradmill up`` does; it marks no run as crashed."""
-    from flows.story import killed
+    from flows.server.overviews import Watch
 
-    return killed.Watch(marks=False).look
+    return Watch(marks=False).look

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.cli import reporting
+from flows.cli import pages
 from flows.cli.faults import Answer, conclude
 from flows.cli.options import ModelArgument, OnlyModel, print_json
 from flows.cli.parameters import taking, validated
@@ -211,7 +211,7 @@ def prune(
     """Delete old versions, but never one that somebody may still need."""
     pruned, kept = retention.prune(name, keep)
     if pruned:
-        reporting.rewrite(name)
+        pages.update_overviews(name)
     tell_faults([fault for fault in state.read(name).faults if fault.kind != "job"])  # of which pruning has told
     done = [f"pruned {', '.join(map(str, pruned)) or 'nothing'}"]
     done += [f"kept {number}, {reason}" for number, reason in kept.items()]
@@ -225,7 +225,7 @@ def maintain(document: dict[str, Any]) -> Answer:
     Unfinished jobs and the evidence of kept versions stay.
     """
     removed, failure = housekeeping.maintain(validated(MaintainParameters, document, "maintain").keep)
-    reporting.rewrite(*{pruned.partition("/")[0] for pruned in removed["versions"]})
+    pages.update_overviews(*{pruned.partition("/")[0] for pruned in removed["versions"]})
     what = {"runs": "run folder", "predictions": "prediction", "versions": "version", "datasets": "prepared file"}
     counts = [counted(len(removed[each]), noun) for each, noun in what.items()]
     return removed, f"removed {', '.join(counts)}", failure

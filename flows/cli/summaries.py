@@ -1,5 +1,7 @@
 """What a retrain and a batch prediction say when they are done."""
 
+import shlex
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -8,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli import following
+from flows.cli.options import as_typed
 from flows.cli.tables import print_fact
 from tasks.machine import progress
 from tasks.machine.words import counted, duration, printable, readable
@@ -18,8 +20,7 @@ from tasks.store.artifact_paths import REJECTS
 from tasks.store.gate_questions import QUESTIONS
 
 if TYPE_CHECKING:
-    from flows.story.report import RetrainReport
-    from flows.story.searched import TuneReport
+    from flows.pages.report import RetrainReport, TuneReport
     from tasks.records import GateVerdict, Prediction
 
 FEW = 5  # rows whose answers are told
@@ -87,7 +88,7 @@ def retrained(result: "RetrainReport", owed: bool, artifacts: Path | None) -> No
     rows.append(("evidence", result.run))
     if result.was_trained:
         gates(result.gates)
-    _print(rows, following.retrained(result, artifacts))
+    _print(rows, list_next_steps(result, artifacts))
 
 
 def frozen(result: "RetrainReport") -> str:
@@ -98,45 +99,67 @@ def frozen(result: "RetrainReport") -> str:
 def _standing(result: "RetrainReport") -> str:
     """What became of the candidate, and whether it is the champion; one rolled back from, or replaced, is not."""
     if result.version is None:
-        return f"{result.name}: every gate was passed, and nothing is published"
+        return f"{result.name}: it {result.describe()}"
     same = f"{result.detail}, " if result.detail else ""
     version = f"{result.name} version {result.version}, {same}"
     if result.version == result.champion:
-        return f"{version}the champion{_instead(result)}"
+        return f"{version}the champion{_replaced(result)}"
     champion = f"version {result.champion}" if result.champion else "none"
     until = "" if result.outcome == "unchanged" else f" until gradmill promote {result.name} {result.version}"
     return f"{version}not the champion: that is {champion}{until}"
 
 
-def _instead(result: "RetrainReport") -> str:
+def _replaced(result: "RetrainReport") -> str:
     """The champion that this run has replaced, which may be a better one within what the gates allow."""
-    from flows.story import overview_words as words
+    from flows.pages.overview import figure
 
     pointer = reading.pointer(result.name) if result.outcome == "published" else None
     if pointer is None or pointer.version != result.version or pointer.previous is None:
         return ""
-    now, before = (words.figure(reading.manifest(result.name, each)) for each in (pointer.version, pointer.previous))
+    now, before = (figure(reading.manifest(result.name, each)) for each in (pointer.version, pointer.previous))
     return f" in place of version {pointer.previous} ({now}, before {before})"
+
+
+def list_next_steps(result: "RetrainReport", artifacts: Path | None) -> list[str]:
+    """The commands that follow from what a retrain came to, as they are typed: publish, use, look at, promote."""
+    name = result.name
+    if result.frozen:
+        return [as_typed(f"unfreeze {name}", artifacts), as_typed(f"models {name}", artifacts)]
+    if result.outcome == "judged":  # --no-publish: the same, for good
+        return [as_typed(shlex.join(each for each in sys.argv[1:] if each != "--no-publish"), None)]
+    if not result.champion:
+        return []
+    commands = [] if result.prediction else [f"predict --name {name}"]
+    commands.append(f"show {name}")
+    if result.outcome == "published" and result.version != result.champion:  # not a worse one that was made again
+        commands.append(f"promote {name} {result.version}")
+    elif result.outcome == "unchanged" and not result.was_trained:
+        commands.append(f"retrain {name} --force")
+    else:
+        commands.append(f"demo {name}")
+    commands.append(f"models {name}" if result.champion > 1 else f"verify {name}")
+    return [as_typed(command, artifacts) for command in commands]
 
 
 def predicted(result: "Prediction", artifacts: Path | None) -> None:
     """How many rows, how fast, how sure, and where they are."""
-    from flows.story import overview_words as words
+    from flows.pages.run_pages import describe_truth
 
     version, speed = f"{result.name} version {result.version}", f" in {duration(result.seconds)}"
-    drift = ", ".join(f"{name} {value:.3f}" for name, value in result.drift.index.items())
+    drift = result.drift.describe()
     rows = [
         ("predicted", f"{counted(result.rows, 'row')} by {version} ({result.provider}){speed}"),
         ("rejected", counted(result.rejects, "row") + (f": see {result.path}/{REJECTS}" if result.rejects else "")),
         ("drift", f"{result.drift.verdict}{f' (index: {drift})' if drift else ''}"),
         ("output", str(result.file or f"{result.path} ({counted(result.parts, 'part')})")),
     ]
-    if truth := words.truth(result):
+    if truth := describe_truth(result):
         rows.insert(2, ("truth", truth))
     if result.picture:
         rows.append(("picture", str(result.picture)))
     rows += [("" if number else "answers", each) for number, each in enumerate(_answers(result))]
-    _print(rows, following.predicted(result, artifacts))
+    following = "retrain" if result.drift.verdict == "drift" else "show"
+    _print(rows, [as_typed(f"{following} {result.name}", artifacts)])
 
 
 def _answers(result: "Prediction") -> Iterator[str]:

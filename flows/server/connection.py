@@ -181,9 +181,9 @@ def announce(event: str, name: str, payload: dict[str, Any]) -> None:
                 _require_answer()  # to send without would be tried for long, and in silence
             live.emit_model_event(event, name, payload)
             send_what_is_queued()
-            from flows.story import overview  # after the event: it imports more
+            from flows.server import overviews  # after the event: it imports more
 
-            overview.publish(name)
+            overviews.publish(name)
     except Exception as error:
         reason = error.found if isinstance(error, GradmillError) else f"{type(error).__name__}: {error}"
         why = without_credentials(" ".join(reason.split()))

@@ -9,9 +9,10 @@ from pydantic import Field
 
 from tasks.data.recipe import SplitRule
 from tasks.errors import DataError
-from tasks.machine.words import counted, in_markdown, readable
+from tasks.machine.words import counted, readable
 from tasks.store.artifact_paths import CONTACT_SHEET
 from tasks.store.documents import Document
+from tasks.store.page import Page, Picture, Section, Strong, Table
 from tasks.store.record import Lasting
 
 OF_CHAMPION = frozenset(
@@ -173,22 +174,21 @@ class DataReport(Document):
 
         return self.model_copy(update={"findings": tuple(map(shorten, self.findings))})
 
-    def page(self) -> str:
-        """The report as Markdown."""
+    def page(self, sheet: bytes = b"") -> Page:
+        """The report for people; ``sheet`` shows some images of each class, as PNG."""
         images = self.images.facts() if self.images else {}
-        blocks = [
-            f"# Data of {self.name}",
-            in_markdown(self.summary),
-            "\n".join(f"- **{each.severity}** {in_markdown(each.sentence)}" for each in self.findings),
-            _table(
-                "| column | role | kind | missing | range or levels |\n|---|---|---|---|---|",
-                map(self.cells, self.columns),
+        findings = tuple((Strong(each.severity), each.sentence) for each in self.findings)
+        columns = tuple(map(self.cells, self.columns))
+        classes = tuple((name, f"{count:,}") for name, count in self.classes.items())
+        sections = (
+            Section("", (Table(findings), Table(columns, ("column", "role", "kind", "missing", "range or levels")))),
+            Section(
+                "Images",
+                (Table(tuple(images.items())), Picture("Some of each class", sheet, CONTACT_SHEET) if images else None),
             ),
-            _table("| images | |\n|---|---|", images.items()),
-            f"![some of each class]({CONTACT_SHEET})" if images else "",
-            _table("| class | rows |\n|---|---|", ((name, f"{count:,}") for name, count in self.classes.items())),
-        ]
-        return "\n\n".join(filter(None, blocks)) + "\n"
+            Section("Classes", (Table(classes, ("class", "rows")),)),
+        )
+        return Page(f"Data of {self.name}", self.summary, sections)
 
     def cells(self, column: ColumnReport) -> tuple[str, ...]:
         """A column in words: its name, role and kind, what is missing, and its range or levels."""
@@ -222,9 +222,3 @@ def require_fit(findings: Iterable[Finding], tolerated: Collection[str] = ()) ->
 
 def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} ({count:,})" for name, count in counts.items())
-
-
-def _table(head: str, rows: Iterable[Iterable[str]]) -> str:
-    """Rows as a Markdown table below a head; nothing where there is no row."""
-    lines = [" | ".join(in_markdown(" ".join(cell.split())[:200]) for cell in row) for row in rows]
-    return "\n".join([head, *(f"| {line} |" for line in lines)]) if lines else ""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
@@ -334,7 +333,6 @@ def _draw_images(
 
 # Of a name's overview
 
-DARK_PAPER = dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "#15181c")
 MARKS = {  # of each outcome: colour and mark, and words
     "published": ("C0o", "published"),
     "judged": ("C0o", "passed, not published"),  # hollow
@@ -347,7 +345,7 @@ SPAN = 20  # losses that differ by such a factor are drawn by decades
 DATES, NUMBERS = 6, 12  # that have room: days below the axis, versions above their line
 
 
-def draw_trend(trend: Trend, on_dark: bool = False) -> bytes:
+def draw_trend(trend: Trend) -> bytes:
     """PNG: every run at its figure, by outcome; the version that was live then as a step, and the gate's bound.
 
     A run that has changed nothing stands beside the live version, one of which nothing was measured below all others.
@@ -356,31 +354,30 @@ def draw_trend(trend: Trend, on_dark: bool = False) -> bytes:
     value, live, bound = known = np.array([(each.value, each.live_value, each.bound) for each in points], float).T
     low, high = (np.nanmin(known), np.nanmax(known)) if np.isfinite(known).any() else (0.0, 1.0)
     changes = [at for at in places[~np.isnan(live)] if at == 0 or points[at].live != points[at - 1].live]
-    with style.context(["dark_background", DARK_PAPER] if on_dark else []):  # ticks are coloured in drawing
-        figure, axes = subplots(5.8, 3.7)
-        axes.set(yscale="log" if trend.is_loss and 0 < low * SPAN < high else "linear", ylabel=trend.figure)
-        if (is_bound := ~np.isnan(bound)).any():
-            axes.plot(places[is_bound], bound[is_bound], "C1--", label="the strictest gate")
-        if changes:
-            axes.step(places, live, "C0", where="mid", alpha=0.7, label="live version")
-        outcomes = np.array([each.outcome for each in points])
-        height = np.where(outcomes == "unchanged", live, value)
-        below = low / 1.5 if axes.get_yscale() == "log" else low - (high - low or abs(low) or 1) / 10
-        height[np.isnan(height)] = below
-        for outcome, (mark, words) in MARKS.items():
-            if (is_of := outcomes == outcome).any():
-                filling = "none" if outcome == "judged" else "full"
-                axes.plot(places[is_of], height[is_of], mark, fillstyle=filling, markersize=7, zorder=3, label=words)
-        for at in changes[:: -math.ceil(len(changes) / NUMBERS) or -1]:  # the newest in any case
-            above: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
-            axes.annotate(f"v{points[at].live}", (at, live[at]), **above, fontsize=7, color="C0")
-        shown = places[:: math.ceil(len(points) / DATES)]
-        axes.set_xticks(shown, tell_dates([points[at].date for at in shown]))
-        axes.set(title=f"The last {len(points)} runs" if len(points) > 1 else "The last run")
-        axes.margins(x=0.04, y=0.15)
-        axes.grid(alpha=0.25)
-        figure.legend(loc="outside lower center", ncols=3, fontsize=8)
-        return render_png(figure)
+    figure, axes = subplots(5.8, 3.7)
+    axes.set(yscale="log" if trend.is_loss and 0 < low * SPAN < high else "linear", ylabel=trend.figure)
+    if (is_bound := ~np.isnan(bound)).any():
+        axes.plot(places[is_bound], bound[is_bound], "C1--", label="the strictest gate")
+    if changes:
+        axes.step(places, live, "C0", where="mid", alpha=0.7, label="live version")
+    outcomes = np.array([each.outcome for each in points])
+    height = np.where(outcomes == "unchanged", live, value)
+    below = low / 1.5 if axes.get_yscale() == "log" else low - (high - low or abs(low) or 1) / 10
+    height[np.isnan(height)] = below
+    for outcome, (mark, words) in MARKS.items():
+        if (is_of := outcomes == outcome).any():
+            filling = "none" if outcome == "judged" else "full"
+            axes.plot(places[is_of], height[is_of], mark, fillstyle=filling, markersize=7, zorder=3, label=words)
+    for at in changes[:: -math.ceil(len(changes) / NUMBERS) or -1]:  # the newest in any case
+        above: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(f"v{points[at].live}", (at, live[at]), **above, fontsize=7, color="C0")
+    shown = places[:: math.ceil(len(points) / DATES)]
+    axes.set_xticks(shown, tell_dates([points[at].date for at in shown]))
+    axes.set(title=f"The last {len(points)} runs" if len(points) > 1 else "The last run")
+    axes.margins(x=0.04, y=0.15)
+    axes.grid(alpha=0.25)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    return render_png(figure)
 
 
 def tell_dates(dates: Sequence[str]) -> list[str]:

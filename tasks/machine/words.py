@@ -4,7 +4,8 @@ import difflib
 import re
 from collections.abc import Collection, Iterable
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a terminal obeys; lines and tabs are harmless
+# What a terminal obeys, and what turns the order of letters around; lines and tabs are harmless.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 # To Markdown; what is between letters in names, as in test_loss, is not. Addresses would become links by themselves.
 SPECIAL = re.compile(r"[\\`*\[\]<>|#!$~&@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.")

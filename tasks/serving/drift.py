@@ -39,6 +39,10 @@ class Drift(Lasting):
     maximum: float
     verdict: Literal["stable", "drift", "too few rows", "no reference"]
 
+    def describe(self) -> str:
+        """Each index in words, ``label 0.310, confidence 0.100``; empty where none was computed."""
+        return ", ".join(f"{name} {value:.3f}" for name, value in self.index.items())
+
     def judge_by(self, maximum: float) -> Drift:
         """The verdict by another bound; what lacked rows or a reference has no index, and is not judged now either."""
         verdict = self.verdict

@@ -3,7 +3,6 @@
 Automations, and services that follow a model, wait for its events (docs/on-duty.md, "Events").
 """
 
-import base64
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from rich.progress import ProgressColumn
 
 from tasks.machine import progress
 from tasks.machine.telling import tell
+from tasks.store.page import make_data_uri
 
 UPDATE_SECONDS = 2.0  # an update is a request to the server
 PAUSE_SECONDS = 30.0  # after one that failed
@@ -52,11 +52,6 @@ def emit_model_event(event: str, name: str, payload: dict[str, Any]) -> None:
 def embed_picture(path: Path) -> str:
     """A PNG inside markdown: the UI can show no local files."""
     return f"![{path.stem}]({make_data_uri(path.read_bytes())})"
-
-
-def make_data_uri(png: bytes) -> str:
-    """A PNG as an address that holds it."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def show_page(markdown: str, key: str, description: str) -> None:

@@ -8,11 +8,10 @@ from tasks.data.report import DataReport
 from tasks.parameters import RetrainParameters
 from tasks.records import Evaluation, ExportedModel, GateVerdict, PreparedDataset, Splits, TrainedModel
 from tasks.serving import contract, runtime
-from tasks.store import verified
+from tasks.store import verified, version_page
 from tasks.store.artifact_paths import CARD, DATA_PAGE, DATA_REPORT, LABELS, METADATA, PAGE
-from tasks.store.model_card import model_card
-from tasks.store.model_page import model_page
 from tasks.store.own_data import NOT_KEPT
+from tasks.store.page import render_html, render_markdown
 from tasks.store.record import FileRef
 from tasks.store.versions import Lineage, Metrics, Parameters, Tolerances, Trained
 
@@ -67,10 +66,9 @@ def fill(folder: Path, number: int, of: Lineage, exported: ExportedModel, pictur
     if report := of.dataset.report:
         said = DataReport.parse(verified.read(report), report.path)
         said.write(folder / DATA_REPORT)
-        (folder / DATA_PAGE).write_text(said.page(), encoding="utf-8")
-    facts = of.model_dump(mode="json") | {"version": number}
-    card = model_card(facts, metadata, [file.path.name for file in pictures], said)
-    (folder / CARD).write_text(card, encoding="utf-8")
+        (folder / DATA_PAGE).write_text(render_markdown(said.page(), embed=False), encoding="utf-8")
+    facts = of.model_dump(mode="json") | {"version": number, "model_sha256": exported.onnx.sha256}
     contents = {path.name: path.read_bytes() for path in folder.iterdir()}
-    page = model_page(facts | {"model_sha256": exported.onnx.sha256}, metadata, contents, said)
-    (folder / PAGE).write_text(page, encoding="utf-8")
+    page = version_page.describe_version(facts, metadata, contents, said)
+    (folder / CARD).write_text(version_page.render_card(page, facts), encoding="utf-8")
+    (folder / PAGE).write_text(render_html(page), encoding="utf-8")

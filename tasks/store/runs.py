@@ -57,19 +57,25 @@ class RunSummary(Document):
         stage = f" in {self.detail}" if self.detail else ""
         if self.time_limit is not None:
             return f"reached its time limit of {timedelta(seconds=self.time_limit)}{stage}"
-        words = {
-            "published": f"published version {self.version}",
-            "unchanged": f"unchanged: version {self.version}",
-            "judged": "passed every gate and published nothing",
-            "refused": f"refused by {self.detail}",
-            "running": "is going on",
-        }
+        if self.outcome not in ("failed", "unfinished"):
+            return describe_outcome(self.outcome, self.version, self.detail)
         ended = {
             None: f"was interrupted{stage}" if stage else "was killed",
             TrainingDiverged.exit_code: f"diverged{stage}",
             DataError.exit_code: f"was stopped by its data{stage}",
         }
-        return words.get(self.outcome) or ended.get(self.exit_code, f"failed{stage} (exit code {self.exit_code})")
+        return ended.get(self.exit_code, f"failed{stage} (exit code {self.exit_code})")
+
+
+def describe_outcome(outcome: str, version: int | None, refused_by: str) -> str:
+    """What a retrain came to that did not fail, in the words of pages and terminal."""
+    return {
+        "published": f"published version {version}",
+        "unchanged": f"unchanged: version {version}",
+        "refused": f"refused by {refused_by}",
+        "judged": "passed every gate and published nothing",
+        "running": "is going on",
+    }[outcome]
 
 
 def list_changed(training: dict[str, Any], is_own: bool) -> dict[str, Any]:

@@ -1,19 +1,26 @@
-"""What a run is called in the UI and in ``artifacts/runs/``, the date that it stands for, how long it may take."""
+"""What a run is called in the UI and in ``artifacts/runs/``; its date, its time limit, and how a refused one ends."""
 
+import functools
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import ParamSpec, TypeVar, cast
 
+from prefect import State
 from prefect.runtime import flow_run
+from prefect.states import Failed
 
+from tasks.errors import GateFailed
 from tasks.machine.settings import Settings
 from tasks.parameters import EvaluateParameters, Learned, PredictParameters, RetrainParameters, TuneParameters
+from tasks.stage.live import REFUSED_STATE
 
 VERDICT = ": "  # between what a run is called from the beginning, and what it came to
 VERDICTS = "published|unchanged|refused|judged|worse|as published|drift|stable|too few rows|no reference"
 OF_VERDICT = re.compile(rf"verdict:|drift:|(-?\d\S*|-?inf|nan) ({VERDICTS})$")  # tags, such as ``0.844 published``
 AsLearned = TypeVar("AsLearned", bound=Learned)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def scheduled_at() -> datetime:
@@ -60,3 +67,21 @@ def with_seed(parameters: AsLearned) -> AsLearned:
         return parameters
     training = parameters.training.model_copy(update={"seed": int(f"{scheduled_at():%Y%m%d}")})
     return parameters.model_copy(update={"training": training})
+
+
+def end_as_refused(run: Callable[P, R]) -> Callable[P, R]:
+    """Let the flow that ``run`` becomes end as ``Refused``, of type FAILED, where a gate refuses the candidate.
+
+    Whoever calls the flow gets the ``GateFailed`` all the same: Prefect raises what a returned state carries.
+    """
+
+    @functools.wraps(run)
+    def running(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return run(*args, **kwargs)
+        except GateFailed as refusal:
+            state: State[GateFailed] = Failed(name=REFUSED_STATE, message=str(refusal), data=refusal)
+            state.state_details.retriable = False  # as Prefect says of every exception
+            return cast("R", state)
+
+    return running

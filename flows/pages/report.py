@@ -1,4 +1,4 @@
-"""What a retrain came to: the document that ``gradmill retrain --json`` prints."""
+"""What a retrain and a search came to: the documents that ``gradmill retrain --json`` and ``tune --json`` print."""
 
 from asyncio import CancelledError
 from collections.abc import Iterator
@@ -9,15 +9,17 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from flows import interrupt
-from flows.story import run_names
 from tasks import records
 from tasks.data.prepared_splits import ValidatedDataset
 from tasks.data.report import DataReport, Finding
 from tasks.errors import EnvironmentProblem, GateFailed, GradmillError
+from tasks.machine.settings import Settings
 from tasks.parameters import RetrainParameters
-from tasks.store import reading, verified
+from tasks.store import artifact_paths, reading, verified
 from tasks.store.record import FileRef, Record
 from tasks.store.run_folder import RunFolder
+from tasks.store.runs import describe_outcome
+from tasks.store.tuned import Searched, Setting, Trial
 from tasks.store.versions import ChampionPointer, Manifest
 
 
@@ -65,6 +67,56 @@ class RetrainReport(BaseModel):
     def was_trained(self) -> bool:
         """Whether there was a candidate; of data that are unchanged there is none."""
         return "train" in self.seconds
+
+    @property
+    def refused_by(self) -> list[str]:
+        """The names of the gates that refused the candidate."""
+        return [gate.name for gate in self.gates if not gate.passed]
+
+    def describe(self) -> str:
+        """What became of the candidate, in a line."""
+        words = describe_outcome(self.outcome, self.version, ", ".join(self.refused_by))
+        return f"{words}, {self.detail}" if self.detail else words
+
+
+class TuneReport(BaseModel):
+    """A contract (README, "Command line"): fields are added, never renamed or removed."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    schema_version: Literal[1] = 1
+    model: str
+    name: str
+    outcome: Literal["tuned", "no better"] = "tuned"  # than the settings of before
+    settings: dict[str, Setting]
+    validation_losses: tuple[float, ...]  # one a seed
+    default_settings: dict[str, Setting]
+    default_losses: tuple[float, ...]
+    num_validation: int
+    trials: tuple[Trial, ...]
+    path: str | None  # of tuned.json; None: nothing is kept
+    seconds: dict[str, float]
+    run: str
+    retrained: RetrainReport | None = None
+
+    @classmethod
+    def of(cls, run: RunFolder, searched: Searched) -> "TuneReport":
+        """The report of a search that has ended."""
+        found = searched.tuned.model_dump(include=cls.model_fields.keys() - {"run", "schema_version"})
+        if searched.tuned.is_better:
+            found |= {"path": str(artifact_paths.tuned(run.name))}
+        else:
+            found |= {"path": None, "outcome": "no better"}
+        return cls(**found, name=run.name, trials=searched.trials, seconds=run.read().seconds, run=str(run.path))
+
+    @contextmanager
+    def carried(self) -> Iterator[None]:
+        """Let the error of the retrain carry what the search has found all the same."""
+        try:
+            yield
+        except BaseException as error:
+            error.searched = self  # type: ignore[attr-defined]
+            raise
 
 
 @dataclass
@@ -178,7 +230,8 @@ def reported(outcome: Outcome) -> Iterator[None]:
         yield
     except CancelledError:  # by its time limit
         with suppress(Exception):
-            outcome.run.failed(EnvironmentProblem.exit_code, run_names.time_limit())
+            limit = Settings().time_limit
+            outcome.run.failed(EnvironmentProblem.exit_code, limit.total_seconds() if limit else None)
         raise
     except Exception as error:
         with suppress(Exception):

@@ -1,0 +1,1 @@
+"""What runs show: the documents that they report, their pages in the Prefect UI, each name's overview."""

@@ -1,0 +1,236 @@
+"""A name's overview: what is live and how it has developed, of the store's facts alone (tasks/store/state.py)."""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+from flows.pages.run_pages import FEW, is_own_test_split, tabulate_jobs
+from tasks.judging.gates import format_value
+from tasks.machine.words import counted, readable
+from tasks.store import trend
+from tasks.store.history import Change
+from tasks.store.page import Code, Page, Picture, Section, Table, Text
+from tasks.store.runs import list_changed
+from tasks.store.state import NameState
+from tasks.store.versions import Manifest
+
+SHOWN = 20  # versions, beside those that are marked
+BY_ITSELF = ("model", "device", "seed", "implementation")  # settings with a place of their own, or that do not matter
+
+
+def draw_overview(facts: NameState) -> Page:
+    """The page with the picture of the trend, where matplotlib is installed (extra ``train``)."""
+    drawn, picture = trend.find_trend(facts), None
+    if drawn and drawn.points:
+        try:
+            from tasks.judging import plots  # which takes half a second
+        except ModuleNotFoundError:
+            pass
+        else:
+            picture = Picture(f"{drawn.figure} of the last runs", plots.draw_trend(drawn), "trend.png")
+    return Page(facts.name, headline(facts), list_sections(facts, picture))
+
+
+def headline(facts: NameState) -> str:
+    """What is live since when, how good it is, and what the last run came to, in a line."""
+    pointer, live = facts.pointer, facts.live
+    parts = ["no version is live"]
+    if pointer:
+        parts = [f"version {pointer.version} live since {_day(pointer.promoted_at)}"]
+        parts += [figure(live)] if live else []
+        parts += ["frozen"] if pointer.frozen else []
+    return "; ".join(filter(None, (", ".join(parts), _describe_last_run(facts), _describe_drift(facts))))
+
+
+def list_sections(facts: NameState, picture: Picture | None) -> tuple[Section, ...]:
+    """All sections, the most urgent first; some may be empty."""
+    return (
+        Section("Live", (Table(tuple(_list_live_facts(facts))),)),
+        Section("Held and frozen", tuple(_describe_holds(facts))),
+        Section("Last run", tuple(_describe_last_runs(facts))),
+        Section("Trend", (picture,)),
+        Section("Predictions", (tabulate_jobs(facts.jobs),)),
+        Section("Versions", (tabulate_versions(facts),)),
+        Section("Changes", (_tabulate_changes(facts.changes[:FEW]),)),
+        Section("Disk", (Table(tuple(_list_disk_facts(facts))),)),
+        Section("By command", (Table(tuple(_list_commands(facts))),)),
+        Section("What could not be read", tuple(_list_faults(facts))),
+    )
+
+
+def figure(manifest: Manifest) -> str:
+    """The one figure that a headline has room for."""
+    return list_figures(manifest)[0]
+
+
+def list_figures(manifest: Manifest) -> list[str]:
+    """How good a version was on its test split."""
+    found: dict[str, Any] = manifest.metrics.model_dump()
+    told = []
+    if found.get("test_accuracy") is not None:
+        told.append(f"accuracy {found['test_accuracy']:.3f}")
+    told += [f"{word} {readable(found[key])}" for key, word in {"rmse": "RMSE", "r2": "R²"}.items() if key in found]
+    return [*told, f"loss {readable(found['test_loss'])}"]
+
+
+def tabulate_versions(facts: NameState) -> Table:
+    """The newest versions and those that are marked, a row each."""
+    head = ("version", "published", "figures", "settings", "seed", "rows", "data", "size", "")
+    rows, newest = [], facts.numbers[-SHOWN:]
+    for number, _, size, manifest in facts.versions[::-1]:
+        mark = _mark(facts, number)
+        if number not in newest and not mark:
+            continue
+        training = manifest.parameters.training.model_dump(mode="json")
+        settings = list_changed(training, manifest.dataset.is_own)
+        told = (f"{key.replace('_', ' ')} {value}" for key, value in settings.items() if key not in BY_ITSELF)
+        rows.append(
+            (
+                str(number),
+                _minute(manifest.created_at),
+                ", ".join(list_figures(manifest)),
+                ", ".join([manifest.parameters.training.implementation, *told]),
+                str(training.get("seed", "")),
+                f"{manifest.dataset.num_train + manifest.dataset.num_test:,}",
+                manifest.dataset.digest[:8],
+                _size(size),
+                mark,
+            )
+        )
+    return Table(tuple(rows), head)
+
+
+def _describe_last_run(facts: NameState) -> str:
+    if not facts.runs:
+        return "no run yet"
+    last, judged = facts.runs[0], facts.last_judged
+    told = f"last run {last.in_words}"
+    if judged and judged is not last and judged.outcome != "published":
+        told += f", the one judged before, on {_day(judged.date)}, {judged.in_words}"
+    return told
+
+
+def _describe_drift(facts: NameState) -> str:
+    """Of the last input that somebody gave: each retrain predicts its own test split, too, which hides it otherwise."""
+    last = next((job for job in facts.jobs if not is_own_test_split(job)), None)
+    if last is None or last.drift is None or last.drift.verdict != "drift":
+        return ""
+    when = "last prediction" if last is facts.jobs[0] else f"prediction of {_day(last.finished_at or '')}"
+    return f"DRIFT in the {when}"
+
+
+def _list_live_facts(facts: NameState) -> Iterator[tuple[str, Text]]:
+    pointer, live = facts.pointer, facts.live
+    if pointer:
+        yield "version", str(pointer.version)
+        yield "since", f"{_minute(pointer.promoted_at)} UTC, as all times here"
+    if live:
+        data = live.dataset
+        rows = f"{counted(data.num_train, 'training row')} and {counted(data.num_test, 'test row')}"
+        yield "figures", ", ".join(list_figures(live))
+        yield "data", f"{data.title or data.name}, {rows}, digest {data.digest[:8]}"
+        yield "trained", f"{_minute(live.created_at)} by run {live.run}"
+    if facts.source:
+        yield "source", Code(facts.source)
+    if facts.mirror:
+        yield "mirror", facts.mirror
+    if pointer and pointer.previous:
+        yield "back to", (f"version {pointer.previous}: ", Code(f"gradmill rollback {facts.name}"))
+
+
+def _describe_holds(facts: NameState) -> Iterator[Text]:
+    pointer, name = facts.pointer, facts.name
+    if pointer and pointer.frozen:
+        yield "Frozen: retrains are judged and none is published, until ", Code(f"gradmill unfreeze {name}")
+    for number in pointer.held if pointer else ():
+        yield (
+            f"Version {number} is held: no retrain brings it back, ",
+            Code(f"gradmill promote {name} {number}"),
+            " does",
+        )
+
+
+def _describe_last_runs(facts: NameState) -> Iterator[Text]:
+    """What the last run came to; of the last judged one why it was refused."""
+    last, judged = facts.runs[0] if facts.runs else None, facts.last_judged
+    if last:
+        yield f"{_minute(last.date)}: {last.in_words}"
+        if last.time_limit is not None:
+            limit = Code("GRADMILL_TIME_LIMIT")
+            yield "A longer ", limit, " (HH:MM:SS, a job variable of its deployment) gives it more"
+        yield from facts.errors_in_data[:FEW]
+    if judged and judged is not last:
+        yield f"The last run that was judged, {_minute(judged.date)}: {judged.in_words}"
+    refused = [gate for gate in (judged.gates if judged else ()) if not gate.passed]
+    yield from (f"{gate.name} {format_value(gate)}: {gate.detail}" for gate in refused)
+    if judged and refused:
+        yield "Evidence: ", Code(judged.path)
+
+
+def _tabulate_changes(changes: Iterable[Change]) -> Table:
+    rows = (
+        (
+            _minute(made.at),
+            f"{made.what} (interrupted)" if made.interrupted else made.what,
+            f"{made.step}{', frozen' * made.frozen}",
+            made.reason,
+            made.by,
+            ", ".join(map(str, made.versions)),
+        )
+        for made in changes
+    )
+    head = ("when", "what", "champion", "why", "by", "versions")  # Prefect's UI cuts wide tables at the right
+    return Table(tuple(rows), head)
+
+
+def _list_disk_facts(facts: NameState) -> Iterator[tuple[str, str]]:
+    found, (free, total) = facts.disk, facts.disk.left
+    parts = {"versions": found.versions, "data": found.data, "runs": found.runs, "predictions": found.predictions}
+    told = ", ".join(f"{part} {_size(number)}" for part, number in parts.items())
+    yield facts.name, f"{_size(found.of_name)} ({told})"
+    yield "free", f"{_size(free)} of {_size(total)}, {free / total:.0%}"
+
+
+def _list_commands(facts: NameState) -> Iterator[tuple[str, Text]]:
+    """What the engineer on call asks that no page has."""
+    yield "next and stuck runs, workers, alerts", Code("gradmill status")
+    if facts.is_scheduled:
+        yield "leave out the next run", Code(f"gradmill skip {facts.name}")
+        yield "other settings, once", Code("gradmill trigger DEPLOYMENT --param training.lr=0.1")
+        yield "other settings, for good", Code("gradmill schedule DEPLOYMENT --param training.lr=0.1")
+    else:
+        yield "retrain it every night", Code(f"gradmill schedule {facts.name} --cron '0 3 * * *'")
+    yield "does an alert arrive", Code("gradmill notify --test")
+    yield "if this machine dies", (Code("gradmill backup DIR"), " here, ", Code("gradmill restore DIR"), " on another")
+    yield "figures for Prometheus", Code("gradmill metrics")
+
+
+def _list_faults(facts: NameState) -> Iterator[str]:
+    yield from (fault.found for fault in facts.faults[:FEW])
+    if len(facts.faults) > FEW:
+        yield f"and {len(facts.faults) - FEW:,} more"
+
+
+def _mark(facts: NameState, number: int) -> str:
+    pointer = facts.pointer
+    if pointer is None:
+        return ""
+    return "champion" if pointer.version == number else "held" if number in pointer.held else ""
+
+
+def _day(moment: str) -> str:
+    """A day, with its year where it is not this one."""
+    when = datetime.fromisoformat(moment)
+    return f"{when:%-d %b}" if when.year == datetime.now(when.tzinfo).year else f"{when:%-d %b %Y}"
+
+
+def _minute(moment: str) -> str:
+    return f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M}"
+
+
+def _size(number: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"

@@ -1,0 +1,161 @@
+"""What a run leaves in the Prefect UI when it ends: pages, the words in its name and tags, events for automations."""
+
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.events import emit_event
+from prefect.runtime import flow_run
+
+from flows.pages import run_names, run_pages
+from flows.pages.report import Outcome, reported
+from tasks.judging.evaluation_result import EvaluationResult
+from tasks.machine.telling import Event, tell
+from tasks.parameters import PredictParameters
+from tasks.records import Prediction
+from tasks.stage import live
+from tasks.store import artifact_paths, atomic, disk, predictions, version_page
+from tasks.store.page import Page, Picture, Section, markdown_line, render_markdown
+from tasks.store.run_folder import RunFolder
+from tasks.store.tuned import Searched
+
+SEARCH_PICTURES = {
+    artifact_paths.TUNING_WINNER: "What was found, beside the settings of before",
+    artifact_paths.TUNING_HISTORY: "History",
+    artifact_paths.TUNING_IMPORTANCES: "What mattered",
+    artifact_paths.TUNING_SLICES: "Each setting by itself",
+    artifact_paths.TUNING_PARALLEL: "All settings together",
+}
+
+
+@contextmanager
+def retrain_shown(outcome: Outcome) -> Iterator[None]:
+    """Show what a retrain came to when it ends, whatever became of the candidate; other failures show nothing."""
+    try:
+        with reported(outcome):
+            yield
+    finally:
+        with _never_in_the_way():
+            if outcome.is_decided:
+                _show_retrain(outcome)
+        with _never_in_the_way():
+            if outcome.predicted and not _is_shown(outcome.run, outcome.predicted):
+                _show_prediction(outcome.predicted)
+        warn_of_full_disk()
+
+
+@contextmanager
+def failed_prediction_shown(parameters: PredictParameters) -> Iterator[None]:
+    """Show, where the prediction in the block fails, a page that says of what, and what to do."""
+    try:
+        yield
+    except Exception as error:
+        with _never_in_the_way():
+            page = run_pages.failed_prediction_page(parameters.name, error, parameters.input)
+            _show(f"{parameters.name}-predictions", page, "nothing was predicted")
+        raise
+
+
+def show_prediction(result: Prediction) -> None:
+    """Show what a batch prediction came to."""
+    with _never_in_the_way():
+        _show_prediction(result)
+        _mark(run_pages.name_prediction(result), f"model:{result.name}", f"drift:{result.drift.verdict}")
+    warn_of_full_disk()
+
+
+def show_evaluation(result: EvaluationResult) -> None:
+    """Show what a kept version came to on labelled rows."""
+    with _never_in_the_way():
+        _show(f"{result.name}-judgement", run_pages.evaluation_page(result), "a kept version on labelled rows")
+        verdict = "verdict:worse" if result.worse else "verdict:as published"
+        _mark(run_pages.name_evaluation(result), f"model:{result.name}", verdict)
+    warn_of_full_disk()
+
+
+def show_search(run: RunFolder, searched: Searched) -> None:
+    """Draw what a search has found, write its page into the run's folder, and show it."""
+    with _never_in_the_way():
+        _show(f"{run.name}-tuning", write_search_page(run, searched), "a search for settings")
+        _mark(None, f"model:{run.name}")
+    warn_of_full_disk()
+
+
+def write_search_page(run: RunFolder, searched: Searched) -> Page:
+    """Draw the pictures and write the page into the run's folder; return it."""
+    from tasks.judging import tuning_figures
+
+    files = {file.path.name: file.path for file in tuning_figures.draw(searched.trials, searched.tuned, run.path)}
+    pictures = (Picture(SEARCH_PICTURES[name], path.read_bytes(), name) for name, path in files.items())
+    page = run_pages.search_page(run.name, searched, tuple(pictures))
+    atomic.write_bytes(run.file(artifact_paths.TUNING_PAGE), render_markdown(page, embed=False).encode())
+    return page
+
+
+def warn_of_full_disk() -> None:
+    """Say that the disk of artifacts/ is nearly full, if it is, in the log and by an event for the alerts."""
+    with _never_in_the_way():
+        left, host = disk.read_room(), socket.gethostname()
+        if left.is_little:
+            tell(message := f"the disk of {artifact_paths.root()} on {host} is nearly full: {left}")
+            resource = {"prefect.resource.id": f"gradmill.disk.{host}", "prefect.resource.name": host}
+            emit_event(Event.DISK, resource, payload={"message": message, "free": left.free, "total": left.total})
+
+
+def _show(key: str, page: Page, about: str) -> None:
+    create_markdown_artifact(render_markdown(page), key=key, description=markdown_line(about))
+
+
+def _show_prediction(result: Prediction) -> None:
+    about = run_pages.describe_prediction(result)
+    _show(f"{result.name}-predictions", run_pages.prediction_page(result), about)
+
+
+def _is_shown(run: RunFolder, result: Prediction) -> bool:
+    """Whether an earlier run has made these predictions, and shown them."""
+    job = predictions.find(result.path)
+    finished = re.sub("[-:]", "", job.finished_at or "") if job else ""
+    return "" < finished[: len("20261124T030000")] < run.path.name
+
+
+@contextmanager
+def _never_in_the_way() -> Iterator[None]:
+    """What cannot be shown must not turn a published model into a failed run, nor hide why a run has failed."""
+    try:
+        yield
+    except Exception as error:
+        print(f"Prefect could not be shown what the run came to: {type(error).__name__}: {error}")
+
+
+def _show_retrain(outcome: Outcome) -> None:
+    """Pictures and card are those of a candidate: of what is unchanged the server has them already."""
+    result = outcome.report()
+    if result.outcome == "refused":
+        payload = {"version": None, "sha256": None, "path": None, "run": result.run, "refused_by": result.refused_by}
+        live.emit_model_event(Event.REFUSED, result.name, payload)
+    _show(f"{result.name}-verdict", run_pages.retrain_page(result), result.describe())
+    if result.outcome != "unchanged":
+        contents = {file.path.name: file.path.read_bytes() for file in outcome.pictures if file.path.is_file()}
+        pictures = Page(f"{result.name}: pictures", "", (Section("", version_page.find_pictures(contents)),))
+        _show(f"{result.name}-pictures", pictures, "learning curve and test split")
+    if result.outcome == "published" and result.version:
+        card = version_page.read_version(result.name, result.version)
+        _show(f"{result.name}-card", card, f"model card of version {result.version}")
+    _mark(run_pages.name_retrain(result), f"model:{result.name}", f"verdict:{result.outcome}")
+
+
+def _mark(words: tuple[str, str] | None, *tags: str) -> None:
+    """Let this run's name and its first tag say in ``words`` what it came to; other tags are for the UI's filters.
+
+    A retry's verdict takes the place of the first one's.
+    """
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(flow_run.id)
+        known = {tag for tag in run.tags if not run_names.OF_VERDICT.match(tag)}
+        known -= {tag for tag in known if tag.startswith("model:")}  # of the deployment, whose run may be another's
+        name = run_names.with_verdict(run.name, words[0]) if words else run.name
+        first = words[1:] if words else ()
+        client.update_flow_run(flow_run.id, name=name, tags=[*first, *sorted(known | {*tags})])

@@ -1,0 +1,445 @@
+"""The pages of runs: a retrain's verdict, a batch prediction, an evaluation, a search."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from flows.pages.report import RetrainReport
+from tasks.batch.plan import Version, read_version
+from tasks.batch.results import ID
+from tasks.data.recipe import Columns, Recipe
+from tasks.data.report import ColumnProfile
+from tasks.errors import GradmillError
+from tasks.judging.evaluation_result import EvaluationResult
+from tasks.judging.gates import format_value
+from tasks.machine.words import counted, readable, short
+from tasks.records import Prediction
+from tasks.serving import drift
+from tasks.serving.contract import LABEL
+from tasks.store import artifact_paths, predictions, reading
+from tasks.store.page import Code, Page, Picture, Section, Strong, Table, Text
+from tasks.store.predictions import Job
+from tasks.store.tuned import Searched, Trial, Tuned, mean_interval
+from tasks.store.version_page import FIGURES, describe_interval, tabulate_gates, tabulate_periods
+from tasks.store.versions import Manifest
+
+FEW = 10  # rows of a table
+ROUNDING = 1e-6
+
+# A retrain
+
+
+def retrain_page(result: RetrainReport) -> Page:
+    """What became of a candidate, and why; its figures beside those of the champion of before.
+
+    Of a run that trained nothing only that: gates and figures stand on the page of the run that made the version.
+    """
+    made = f"version {result.version}" if result.version else "candidate"
+    intro: list[Text] = [(f"{result.model}, {result.implementation}, on {result.device}. Evidence: ", Code(result.run))]
+    intro += _describe_hold(result)
+    if result.model_path:
+        intro.append(("Model: ", Code(result.model_path), ", SHA-256 ", Code(result.model_sha256 or "")))
+    is_kept = result.outcome == "unchanged" and not result.was_trained
+    if is_kept:
+        intro.append("Nothing was trained: gates and figures are those of the version's own run.")
+    changes = tuple((Strong(each.severity), each.sentence) for each in result.data_changes)
+    seconds = tuple((stage, f"{seconds:.2f}") for stage, seconds in result.seconds.items())
+    of_candidate = (
+        Section("Gates", (tabulate_gates(result.gates),)),
+        Section("Figures", (_compare_with_champion(result, made),)),
+        Section("By period", (tabulate_periods(result.metrics.get("periods") or ()),)),
+    )
+    sections = (
+        Section("", tuple(intro)),
+        Section("Data", (Table(changes),)),
+        *(() if is_kept else of_candidate),
+        Section("Seconds", (Table(seconds, ("stage", "seconds")),)),
+    )
+    return Page(f"{result.name}: {result.describe()}", "", sections)
+
+
+def name_retrain(result: RetrainReport) -> tuple[str, str]:
+    """For the run's name, and for its first tag: what became of the candidate, and the figure by which it is known."""
+    if result.outcome == "refused":
+        gate, *others = [gate for gate in result.gates if not gate.passed]
+        more = f" and {len(others)} more" if others else ""
+        return f"refused by {gate.name} {format_value(gate)}{more}", f"{format_value(gate)} refused"
+    version = f" version {result.version}" if result.version else ""
+    known = ("test_accuracy", "rmse", "test_loss")
+    name, value = next((name, result.metrics[name]) for name in known if result.metrics.get(name) is not None)
+    words = f"{result.outcome}{version}, {name.removeprefix('test_')} {readable(value)}"
+    return words, f"{readable(value)} {result.outcome}"
+
+
+def _describe_hold(result: RetrainReport) -> Iterator[Text]:
+    """What no retrain changes, and the command that ends it."""
+    if result.frozen:
+        yield f"Frozen: version {result.champion} stays until ", Code(f"gradmill unfreeze {result.name}")
+    with suppress(GradmillError):
+        if (pointer := reading.champion(result.name)) and pointer.held:
+            promote = Code(f"gradmill promote {result.name} VERSION")
+            held = ", ".join(map(str, pointer.held))
+            yield f"Held, for they were rolled back from: {held}. ", promote, " ends that"
+
+
+def _compare_with_champion(result: RetrainReport, made: str) -> Table:
+    found = {name: value for name, value in result.metrics.items() if isinstance(value, float)}
+    columns, head = [found], ["figure", made]
+    if before := _champion_before(result):
+        columns.append(before.metrics.model_dump(mode="json"))
+        word = "the champion before" if result.outcome == "published" else "the champion"
+        head.append(f"version {before.version}, {word}, when published")
+    rows = (
+        (
+            name.replace("_", " "),
+            *(readable(each[name]) if isinstance(each.get(name), float) else "" for each in columns),
+        )
+        for name in found
+    )
+    return Table(tuple(rows), tuple(head))
+
+
+def _champion_before(result: RetrainReport) -> Manifest | None:
+    """The champion that the candidate was to replace, if it is kept and is another."""
+    with suppress(GradmillError):
+        if pointer := reading.champion(result.name):
+            was_promoted = result.outcome == "published" and pointer.version == result.version
+            number = pointer.previous if was_promoted else pointer.version
+            return reading.manifest(result.name, number) if number and number != result.version else None
+    return None
+
+
+# A batch prediction
+
+
+def prediction_page(result: Prediction) -> Page:
+    """What a job came to, what has moved since training, what was rejected, and the last jobs."""
+    job, version = predictions.find(result.path), read_version(artifact_paths.version(result.name, result.version))
+    picture = Picture("Answers", result.picture.read_bytes(), result.picture.name) if result.picture else None
+    sections = (
+        Section("", (Table(tuple(_list_prediction_facts(result, job))),)),
+        Section("Labels", (_tabulate_labels(job, version),) if job else ()),
+        Section("Columns", (_tabulate_columns(job, version),) if job else ()),
+        Section("Rejected rows", tuple(_describe_rejects(result))),
+        _list_last_jobs(result.name),
+        Section("", (picture,)),
+    )
+    return Page(describe_prediction(result), "", sections)
+
+
+def failed_prediction_page(name: str, error: Exception, source: str | None) -> Page:
+    """A prediction that has come to nothing: what was found, and what to do."""
+    found, expected, action = f"{type(error).__name__}: {error}", "no such error", "see the log of the run"
+    if isinstance(error, GradmillError):
+        found, expected, action = error.found, error.expected, error.action
+    told: dict[str, Text] = {"Found": found, "Expected": expected, "To do": action, "Input": Code(source or "")}
+    facts = tuple((Strong(word), text) for word, text in told.items() if text)
+    return Page(f"{name}: nothing was predicted", "", (Section("", (Table(facts),)), _list_last_jobs(name)))
+
+
+def describe_prediction(result: Prediction) -> str:
+    """What came out, in a line; of drift that and where."""
+    job = predictions.find(result.path)
+    if job and result.drift.verdict == "drift":
+        version = read_version(artifact_paths.version(result.name, result.version))
+        return f"DRIFT: {describe_most_moved(job, version)}"
+    moved = list_drifted_columns(job) if job else []
+    also = f"; drifted: {', '.join(moved)}" if moved else ""
+    return f"{counted(result.rows, 'row')} predicted{f', {result.rejects:,} rejected' if result.rejects else ''}{also}"
+
+
+def name_prediction(result: Prediction) -> tuple[str, str]:
+    """For the run's name, and for its first tag: what came out."""
+    index = max(result.drift.index.values(), default=0)
+    parts = [f"DRIFT {index:.2f}" if result.drift.verdict == "drift" else counted(result.rows, "row")]
+    parts += [f"{result.rejects:,} rejected"] if result.rejects else []
+    return ", ".join([*parts, *filter(None, [describe_truth(result)])]), f"{index:.2f} {result.drift.verdict}"
+
+
+def describe_most_moved(job: Job, version: Version) -> str:
+    """What has moved most of what the verdict is about: ``bag 68 % of rows, 10 % at training``.
+
+    Of labels and their confidence the label is named, if it is above the limit too.
+    """
+    index = job.drift.index if job.drift else {}
+    above = [name for name, value in index.items() if job.drift and value > job.drift.maximum]
+    name = LABEL if LABEL in above else max(index, key=lambda each: index[each])
+    expected, found = version.reference[name], (job.profile or {})[name]
+    bins = version.labels if name == LABEL else [f"{name} {each}" for each in _name_ranges(expected.edges)]
+    word, here, then = _find_most_moved(bins, expected.counts, found.counts)
+    return f"{word} {100 * here:.0f} % of rows, {100 * then:.0f} % at training"
+
+
+def list_drifted_columns(job: Job) -> list[str]:
+    """The columns above the limit of the job, the most first."""
+    limit = job.drift.maximum if job.drift else 0
+    return [name for name, value in _rank_columns(job) if value > limit]
+
+
+def _rank_columns(job: Job) -> list[tuple[str, float]]:
+    return sorted(job.column_drift.items(), key=lambda each: -each[1])
+
+
+def describe_truth(of: Job | Prediction) -> str:
+    """How good predictions are where their input has the truth; else nothing. Older jobs have no ``metrics``."""
+    measured = of.metrics or ({} if of.accuracy is None else {"accuracy": of.accuracy})
+    return ", ".join(f"{name} {readable(value)}" for name, value in measured.items())
+
+
+def tabulate_jobs(jobs: Iterable[Job]) -> Table:
+    """Batch predictions, a row each."""
+    head = ("finished (UTC)", "version", "input", "rows", "rejected", "drift", "index", "against the truth")
+    rows = (
+        (
+            (job.finished_at or "")[:16].replace("T", " "),
+            str(job.model.version),
+            "its own test split" if is_own_test_split(job) else Path(job.input.path).name,
+            f"{job.rows - (job.rejects or 0):,}",
+            f"{job.rejects or 0:,}",
+            job.drift.verdict if job.drift else "",
+            job.drift.describe() if job.drift else "",
+            describe_truth(job),
+        )
+        for job in jobs
+    )
+    return Table(tuple(rows), head)
+
+
+def is_own_test_split(job: Job) -> bool:
+    """Whether a job predicted what the version was tested on, as each retrain does, and nobody's input."""
+    return artifact_paths.datasets() in (artifact_paths.root() / job.input.path).parents
+
+
+def _list_last_jobs(name: str) -> Section:
+    jobs = (job for _, job in predictions.list_jobs() if job and job.model.name == name)
+    return Section("The last jobs", (tabulate_jobs(predictions.list_newest(jobs)),))
+
+
+def _list_prediction_facts(result: Prediction, job: Job | None) -> Iterator[tuple[str, Text]]:
+    if job:
+        path, files = Path(job.input.path), f", {job.input.files:,} files" if job.input.files > 1 else ""
+        yield "input", (f"{path.name}, ", Code(artifact_paths.root() / path), files)
+    yield "rows", f"{result.rows:,}"
+    yield "rejected rows", f"{result.rejects:,}"
+    yield "rows a second", f"{result.rows / result.seconds:,.0f}" if result.seconds else ""
+    yield "provider", result.provider
+    yield "model", (f"{result.name} version {result.version}, SHA-256 ", Code(result.model_sha256))
+    yield "against the truth", describe_truth(result) or "unknown: it is not in the input"
+    if job and job.notes:
+        yield "noted", "; ".join(job.noted)
+    index, maximum = result.drift.describe(), result.drift.maximum
+    limit = f" (population stability index {index}; limit {maximum:g})" if index else ""
+    yield "drift", f"{result.drift.verdict}{limit}"
+    if result.file:
+        yield "file", Code(result.file)
+    yield "output", (Code(result.path), f", {counted(result.parts, 'part')}")
+
+
+def _describe_rejects(result: Prediction) -> Iterator[Text | Table]:
+    """The first rejected rows: in which file, which row, and why, which names the column."""
+    if not result.rejects:
+        return
+    import pyarrow.parquet as pq
+
+    path = result.path / artifact_paths.REJECTS
+    with pq.ParquetFile(path) as file:
+        batches = (batch.to_pylist() for batch in file.iter_batches(FEW))
+        first = list(itertools.islice(itertools.chain.from_iterable(batches), FEW))
+    ids = [name for name in first[0] if name.startswith(ID)]
+    rows = (
+        (
+            Path(row["source"]).name,
+            f"{row['source_row']:,}",
+            *(str(row[each] or "") for each in ids),
+            str(row["reason"]),
+        )
+        for row in first
+    )
+    yield Table(tuple(rows), ("file", "row, from 0", *(each.removeprefix(ID) for each in ids), "why"))
+    if result.rejects > FEW:
+        yield f"All {result.rejects:,} are in ", Code(path), "."
+
+
+def _tabulate_labels(job: Job, version: Version) -> Table:
+    """The share of each label among the rows and in the model's answers on the test split."""
+    if not job.profile or LABEL not in version.reference:
+        return Table(())
+    found, expected = job.profile[LABEL].counts, version.reference[LABEL].counts
+    rows = (
+        (label, f"{here / max(1, sum(found)):.1%}", f"{there / max(1, sum(expected)):.1%}")
+        for label, here, there in zip(version.labels, found, expected, strict=True)
+    )
+    return Table(tuple(rows), ("label", "these rows", "test split"))
+
+
+def _tabulate_columns(job: Job, version: Version) -> Table:
+    """The columns of an own table that have moved most, and where to."""
+    profiles, drifted = {each.name: each for each in version.columns}, list_drifted_columns(job)
+    rows = []
+    for name, index in _rank_columns(job)[:FEW]:
+        bins = _name_bins(profiles[name], version.recipe)
+        word, *shares = _find_most_moved(bins, profiles[name].counts, job.column_counts[name])
+        shown = Strong(name) if name in drifted else name
+        rows.append((shown, f"{index:.3f}", word, *(f"{share:.1%}" for share in shares)))
+    return Table(tuple(rows), ("column", "index", "moved most", "these rows", "at training"))
+
+
+def _find_most_moved(bins: Sequence[str], expected: Sequence[int], found: Sequence[int]) -> tuple[str, float, float]:
+    """The bin that has moved most, its share of the rows and that at training."""
+    at = drift.find_most_moved(expected, found)
+    return bins[at], found[at] / sum(found), expected[at] / sum(expected)
+
+
+def _name_bins(profile: ColumnProfile, recipe: Recipe) -> list[str]:
+    """A column's bins: a number's ranges or a category's levels, all other levels, missing."""
+    names = _name_ranges(profile.edges)
+    if profile.levels and isinstance(recipe, Columns):
+        column = next(each for each in recipe.columns if each.name == profile.name)
+        names = [column.levels[code] for code in profile.levels]
+    return [*names, *["other levels"] * (len(profile.counts) - len(names) - 1), "missing"]
+
+
+def _name_ranges(edges: Sequence[float]) -> list[str]:
+    ends = [readable(edge, 3) for edge in edges]
+    if not ends:
+        return ["any"]
+    between = (f"{low} to {high}" for low, high in itertools.pairwise(ends))
+    return [f"up to {ends[0]}", *between, f"above {ends[-1]}"]
+
+
+# An evaluation
+
+
+def evaluation_page(result: EvaluationResult) -> Page:
+    """What a kept version came to on labelled rows, beside what it came to when it was published."""
+    about = Section("", (Table(tuple(list_evaluation_facts(result))), tabulate_evaluation(result)))
+    return Page(
+        describe_evaluation(result),
+        "",
+        (about, Section("By period", (tabulate_periods([dict(each) for each in result.periods]),))),
+    )
+
+
+def describe_evaluation(result: EvaluationResult) -> str:
+    """What was judged by what."""
+    return f"{result.name} version {result.version} on {counted(result.rows, 'row')}"
+
+
+def name_evaluation(result: EvaluationResult) -> tuple[str, str]:
+    """For the run's name, and for its first tag: whether it is worse, and the figure by which it is known."""
+    name, value = next(iter(result.metrics.items()))
+    verdict = "worse" if result.worse else "as published"
+    return f"{verdict}, {FIGURES[name]} {readable(value)}", f"{readable(value)} {verdict}"
+
+
+def list_evaluation_facts(result: EvaluationResult) -> Iterator[tuple[str, str]]:
+    """What was left out, and what must be known of the rows."""
+    if result.unlabelled:
+        yield "left out", f"{counted(result.unlabelled, 'row')} without a label"
+    if result.broken:
+        yield "broken", f"{counted(result.broken, 'image')} that cannot be read"
+    if result.trained_on is None:
+        yield "trained on", "not known which of these rows"
+    elif result.unseen:
+        yield "trained on", f"{counted(result.trained_on, 'row')}, which are left out"
+    elif result.trained_on:
+        yield "trained on", f"{result.trained_on:,} of these rows: --unseen leaves them out"
+    else:
+        yield "trained on", "none of these rows"
+    for change in result.changes:
+        yield "data", change.sentence
+    if result.worse:
+        figures = ", ".join(FIGURES[name] for name in result.worse)
+        yield "worse", f"than at publication, beyond chance (95 %): {figures}"
+
+
+def tabulate_evaluation(result: EvaluationResult) -> Table:
+    """Each figure with its interval, and at publication; of many classes those of the smallest recall."""
+    rows = [
+        (FIGURES[name], value, result.intervals[name], result.published.get(name))
+        for name, value in result.metrics.items()
+    ]
+    for name, value in sorted(result.recall.items(), key=lambda each: each[1])[:FEW]:
+        rows.append((f"recall of {name}", value, result.recall_intervals[name], result.published_recall.get(name)))
+    told = (
+        (words, readable(value), describe_interval(interval), "" if before is None else readable(before))
+        for words, value, interval, before in rows
+    )
+    return Table(tuple(told), ("", "now", "95 % interval", "at publication"))
+
+
+# A search
+
+
+def search_page(name: str, searched: Searched, pictures: tuple[Picture, ...]) -> Page:
+    """What was found and how much better it is, and the best trials."""
+    tuned, trials = searched.tuned, searched.trials
+    use: Text = Strong(
+        "No trial is better than the settings of before by more than the seeds' chance: nothing is kept."
+    )
+    if tuned.is_better:
+        use = Code(f"gradmill retrain {name} --tuned"), " uses what was found."
+    examples = counted(tuned.num_validation, "validation example")
+    sections = (
+        Section(
+            "",
+            (
+                f"By the loss of {examples}, on which the settings were chosen: the gates tell how good a model is.",
+                use,
+                Table(tuple(_compare_settings(tuned)), ("", "found", "before")),
+                _describe_gain(tuned),
+            ),
+        ),
+        Section(f"The best {min(FEW, len(trials))} trials", (_tabulate_best(trials, tuned.trial),)),
+        Section("Pictures", pictures),
+    )
+    return Page(f"{name}: the best of {counted(len(trials), 'trial')}", "", sections)
+
+
+def _compare_settings(tuned: Tuned) -> Iterator[tuple[str, ...]]:
+    """Each setting, and the loss of both."""
+    for field, value in tuned.settings.items():
+        yield field.replace("_", " "), short(value), short(tuned.default_settings.get(field, "by rule"))
+    losses = tuned.validation_losses, tuned.default_losses
+    means = [mean_interval(each) if each else None for each in losses]
+    seeds = max(map(len, losses))
+    yield f"validation loss, mean of {seeds} seeds", *(readable(each.mean) if each else "none" for each in means)
+    yield "its 95 % interval", *(describe_interval(each[1:]) if each else "" for each in means)
+
+
+def _describe_gain(tuned: Tuned) -> str:
+    """What the search has gained, where no seed diverged."""
+    gain = tuned.difference
+    if gain is None:
+        return "Not every seed came to its end."
+    if gain.high - gain.low <= ROUNDING * abs(gain.mean):  # training that starts at zero draws nothing
+        return f"The difference is {gain.mean:+.3g} with every seed."
+    beyond = "more" if gain.high < 0 or gain.low > 0 else "no more"
+    between = f"95 %: {gain.low:+.3g} to {gain.high:+.3g}"
+    return f"Seed by seed the difference is {gain.mean:+.3g} ({between}), {beyond} than the seeds' chance."
+
+
+def _tabulate_best(trials: Sequence[Trial], found: int | None) -> Table:
+    """A row for each of the best, the smallest loss first: those that were given up come after all others.
+
+    The number ``found`` is that of the one that was best with other seeds, too.
+    """
+    measured = [trial for trial in trials if trial.validation_loss is not None]
+    measured.sort(key=lambda trial: (trial.outcome != "complete", trial.validation_loss))
+    fields = list(dict.fromkeys(field for trial in trials for field in trial.settings))
+    rows = []
+    for trial in measured[:FEW]:
+        ended = f"{trial.outcome} after {counted(trial.epochs, 'epoch')}"
+        rows.append(
+            (
+                str(trial.number),
+                readable(trial.validation_loss or 0.0),
+                *(short(trial.settings.get(field, "")) for field in fields),
+                f"{trial.seconds:.2f}",
+                "found" * (trial.number == found) if trial.outcome == "complete" else ended,
+            )
+        )
+    return Table(
+        tuple(rows), ("trial", "validation loss", *(field.replace("_", " ") for field in fields), "seconds", "")
+    )

@@ -1,0 +1,148 @@
+"""One model of a page: sections of text, tables and pictures; rendered as Markdown (Prefect, READMEs) or as HTML.
+
+A page holds what users and their data say as it is. It is escaped here and nowhere else: only ``Code``, ``Strong``,
+links and addresses, which are ours, are more than text. Credentials in addresses are left out.
+"""
+
+import base64
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tasks.errors import without_credentials
+from tasks.machine.words import in_markdown, printable
+
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
+LONGEST = 2000  # characters of a text
+BEGINS_A_BLOCK = re.compile(r"^(\d*)([-+=.)])")  # a list or a rule, where a line of Markdown starts with it
+
+
+class Code(str):
+    """Text that is shown as code, such as a command to copy."""
+
+    element = "code"
+
+
+class Strong(str):
+    """Text that should be seen."""
+
+    element = "strong"
+
+
+Text = str | tuple[str, ...]  # a line, or its parts one after another
+
+
+class Table(NamedTuple):
+    """Rows below a head; without a head the first cell of a row names the second."""
+
+    rows: tuple[tuple[Text, ...], ...]
+    head: tuple[str, ...] = ()
+
+
+class Picture(NamedTuple):
+    """A PNG, how it is read, and its file's name. A photo is not inverted on dark paper."""
+
+    title: str
+    png: bytes
+    name: str
+    caption: str = ""
+    is_photo: bool = False
+
+
+class Program(str):
+    """Lines of Python."""
+
+
+class Section(NamedTuple):
+    """Blocks below a title, which may be empty. Renderers leave out what is empty."""
+
+    title: str
+    blocks: tuple[Text | Table | Picture | Program | None, ...]
+
+
+class Page(NamedTuple):
+    """A page; ``links`` are words and an address of ours."""
+
+    title: str
+    headline: Text
+    sections: tuple[Section, ...]
+    links: tuple[tuple[str, str], ...] = ()
+
+
+def render_markdown(page: Page, embed: bool = True) -> str:
+    """The page as Markdown; without ``embed`` pictures are read from files beside it."""
+    blocks = [f"# {_markdown_inline(page.title)}", markdown_line(page.headline)]
+    blocks.append(" · ".join(f"[{_markdown_inline(words)}]({address})" for words, address in page.links))
+    for section in _shown_sections(page):
+        blocks.append(f"## {_markdown_inline(section.title)}" if section.title else "")
+        blocks += [_markdown_block(block, embed) for block in section.blocks]
+    return "\n\n".join(filter(None, blocks)) + "\n"
+
+
+def markdown_line(text: Text) -> str:
+    """A line of Markdown, such as a description."""
+    return BEGINS_A_BLOCK.sub(r"\1\\\2", _markdown_inline(text))
+
+
+def render_html(page: Page) -> str:
+    """The page as one file that needs no other and runs nothing."""
+    import jinja2  # here: a run that has changed nothing renders none
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True)
+    environment.filters |= {"parts": _parts, "kind": lambda block: type(block).__name__, "uri": make_data_uri}
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(page=page, sections=[*_shown_sections(page)])
+
+
+def make_data_uri(png: bytes) -> str:
+    """A PNG as an address that holds it."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _shown_sections(page: Page) -> Iterator[Section]:
+    for title, blocks in page.sections:
+        if shown := tuple(block for block in blocks if block and not (isinstance(block, Table) and not block.rows)):
+            yield Section(title, shown)
+
+
+def _parts(text: Text) -> Iterator[tuple[str, str]]:
+    """Each part with the HTML element that shows it, none of plain text: one line, and nothing that cannot be seen."""
+    for part in (text,) if isinstance(text, str) else text:
+        visible = printable(without_credentials(part)).encode(errors="backslashreplace").decode()
+        line = re.sub(r"\s+", " ", visible)
+        if line.strip() or not hasattr(part, "element"):
+            yield getattr(part, "element", ""), line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+
+
+def _markdown_block(block: Text | Table | Picture | Program | None, embed: bool) -> str:
+    match block:
+        case Table(rows, head):
+            first, *others = (map(_markdown_cell, row) for row in (head or ("",) * len(rows[0]), *rows))
+            lines = [first, ("---",) * len(rows[0]), *others]
+            return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        case Picture(title, png, name, caption):
+            shown = f"![{_markdown_inline(title)}]({make_data_uri(png) if embed else name})"
+            return "\n\n".join(filter(None, (f"### {_markdown_inline(title)}", shown, markdown_line(caption))))
+        case Program():
+            return f"```python\n{block}\n```"
+        case _:
+            return markdown_line(block or "")
+
+
+def _markdown_inline(text: Text) -> str:
+    """Text within a line."""
+    marked = {"code": _markdown_code, "strong": lambda words: f"**{in_markdown(words.strip())}**", "": in_markdown}
+    return "".join(marked[element](words) for element, words in _parts(text)).strip()
+
+
+def _markdown_cell(text: Text) -> str:
+    """A table looks for its bars in code, too."""
+    parts = (text,) if isinstance(text, str) else text
+    return _markdown_inline(
+        tuple(Code(re.sub(r"\\*\|", r"\\|", part)) if isinstance(part, Code) else part for part in parts)
+    )
+
+
+def _markdown_code(words: str) -> str:
+    return f"`{words.strip().replace('`', chr(39))}`"  # in which nothing can be escaped

@@ -1,0 +1,431 @@
+"""The page of a version: its ``README.md``, a model card with Hugging Face front matter, and its ``index.html``.
+
+Front matter: huggingface.co/docs/hub/model-cards.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.data.recipe import Columns
+from tasks.data.report import DataReport
+from tasks.machine.words import beside, listed, readable
+from tasks.records import GateVerdict
+from tasks.serving.contract import ModelMetadata
+from tasks.serving.raw_units import list_coefficients
+from tasks.serving.task import TASKS
+from tasks.store import artifact_paths as files
+from tasks.store import atomic, reading
+from tasks.store.gate_questions import QUESTIONS
+from tasks.store.page import Code, Page, Picture, Program, Section, Strong, Table, Text, render_html, render_markdown
+
+KINDS = {"pixels": "image", "columns": "tabular"}  # how Hugging Face calls what a recipe reads
+BOOK = {"linear-regression": "3.1 to 3.3", "softmax-regression": "3.4 to 3.7"}  # sections
+MOST_CLASSES = 50
+MOST_NAMES = 20
+CONTRAST = 25.5  # of 255 by which the middle is brighter or darker than the border, or things are neither
+SPLITS = {
+    "rows": "a hash of their features",
+    "copies": "a hash of their features, target and number among equal rows",
+    "group": "a hash of the value of ",
+    "time": "time: the latest of ",
+    "column": "the value of ",
+    "folders": "their folders",
+}
+FIGURES = {"accuracy": "accuracy", "loss": "loss", "rmse": "RMSE", "r2": "R²"}
+PHOTOS = (files.CLASS_WEIGHTS, files.MISCLASSIFIED, files.CONTACT_SHEET)  # mean something else where they are inverted
+PICTURES = {
+    files.LEARNING_CURVE: ("Learning curve", "Loss, and accuracy where there is one, after each epoch."),
+    files.CONFUSION_MATRIX: (
+        "Confusion matrix",
+        "Rows: the true classes of the test rows; columns: the model's answers.",
+    ),
+    files.RELIABILITY: (
+        "Calibration",
+        "How often the model is right (bars), by its confidence: on the dashed line the two agree.",
+    ),
+    files.THRESHOLDS: (
+        "ROC and precision-recall",
+        "What each threshold finds, and at the price of how many false alarms.",
+    ),
+    files.COEFFICIENTS: ("Coefficients", "The largest: what a standard deviation of the column, or a level, changes."),
+    files.CLASS_WEIGHTS: (
+        "Weights of each class",
+        "What the model looks for: each pixel's weight, measured from the mean of all classes.",
+    ),
+    files.FIT: ("Fit", "Learned and true parameters, and the differences between target and prediction."),
+    files.MISCLASSIFIED: (
+        "Worst mistakes",
+        "The most confident wrong answers: above each image its class, then the answer.",
+    ),
+    files.RESIDUALS: ("Residuals", "Target less prediction on the test rows: the farther from 0, the worse a mistake."),
+    files.PREDICTED_AND_TRUE: ("Predicted against true", "Test rows; on the dashed line a prediction is the truth."),
+    files.BY_PERIOD: ("By period", "The figures of the test rows of each period, the oldest first."),
+    files.CONTACT_SHEET: ("The data", "Some images of each class."),
+}
+PHOTOGRAPH = """\
+import numpy
+from PIL import Image, ImageOps
+
+photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("{mode}")
+images = numpy.asarray(photo.resize(({width}, {height}), Image.Resampling.BILINEAR))[None]"""
+USE = """\
+import numpy, onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+sample = numpy.load("sample.npz")
+outputs = session.run(None, {{{name!r}: sample[{name!r}]}})"""
+ROW = (
+    "A row has one entry for each column, in the order of `columns` in the file's metadata_props and in metadata.json: "
+    "a number as it is, a boolean as 0 or 1, a category as the position of its level in levels, NaN where the value is "
+    "missing."
+)
+CHAMPION = (
+    "The champion, which ",
+    Code("champion.json"),
+    " in the folder above names, is the newest version that passed every gate, until somebody promotes another or "
+    "rolls back: not necessarily the best one. A gate that is only recorded has no bound to keep.",
+)
+LIMITS = (
+    "A linear model, for teaching and as a baseline: it has learned nothing but what its dataset holds, and says "
+    "nothing useful about other inputs."
+)
+Manifest = Mapping[str, Any]  # a version's, as plain values; also before its files are listed
+
+
+def describe_version(
+    manifest: Manifest,
+    metadata: ModelMetadata,
+    contents: Mapping[str, bytes],
+    report: DataReport | None = None,
+    is_beside: bool = True,
+) -> Page:
+    """The page of a version; ``contents`` are its pictures by file name, ``report`` is that of own data.
+
+    It links to the version's files where it ``is_beside`` them.
+    """
+    dataset, training = manifest["dataset"], manifest["parameters"]["training"]
+    made = f"{training['model']} ({training['implementation']}) of Dive into Deep Learning (sections "
+    made += f"{BOOK[training['model']]} in the edition of d2l 0.17), trained by Gradmill on "
+    of_data = f"{dataset['title'] or dataset['name']} (digest ", Code(dataset["digest"][:16]), ")."
+    is_images = manifest["recipe"]["kind"] == "pixels" and bool(dataset.get("split"))
+    sections = (
+        Section("", ((made, *of_data),)),
+        Section("Data", tuple(_describe_data(manifest, report, is_images))),
+        Section("Your own photographs", tuple(_describe_photograph(manifest)) if is_images else ()),
+        Section("Training", (Table(tuple(_list_training_facts(manifest))),)),
+        Section("Baseline and reference", tuple(_describe_standards(manifest["metrics"], is_images))),
+        Section("Figures by period", (tabulate_periods(manifest["metrics"].get("periods", ())),)),
+        Section("Pictures", find_pictures(contents)),
+        Section("Classes", tuple(_describe_classes(manifest))),
+        Section("Coefficients", tuple(_describe_coefficients(manifest))),
+        Section("Gates", (tabulate_gates(map(GateVerdict.model_validate, manifest["gates"])), CHAMPION)),
+        Section("Lineage", (Table(tuple(_list_lineage(manifest))),)),
+        Section("Use", tuple(_describe_use(manifest, metadata, bool(report) and not is_images))),
+        Section("Limits", (LIMITS,)),
+    )
+    beside_it = (files.ONNX, files.CARD, files.MANIFEST, files.CHECKSUMS) if is_beside else ()
+    summary = TASKS[dataset["task"]].summary(manifest["metrics"])
+    links = tuple((name, name) for name in beside_it)
+    return Page(f"{manifest['name']}, version {manifest['version']}", summary, sections, links)
+
+
+def read_version(name: str, version: int) -> Page:
+    """The page of a version in the store, of its verified files.
+
+    Raises:
+        DataError: the version is damaged.
+    """
+    folder, manifest = files.version(name, version), reading.manifest(name, version)
+    wanted = {files.METADATA, files.DATA_REPORT, *PICTURES} & manifest.files.keys()
+    contents = {filename: reading.read_file(folder, filename) for filename in wanted}
+    report = contents.get(files.DATA_REPORT)
+    return describe_version(
+        manifest.model_dump(mode="json"),
+        ModelMetadata.parse(contents[files.METADATA], folder / files.METADATA),
+        contents,
+        DataReport.parse(report, folder / files.DATA_REPORT) if report else None,
+        is_beside=False,
+    )
+
+
+def find_html(name: str, version: int) -> Path:
+    """A version's ``index.html``; of an older version, which has none, a page that is made outside of the store.
+
+    Raises:
+        DataError: the version is damaged.
+    """
+    folder = files.version(name, version)
+    if files.PAGE in reading.manifest(name, version).files:
+        reading.read_file(folder, files.PAGE)
+        return folder / files.PAGE
+    path = files.page(name, version)
+    atomic.write_bytes(path, render_html(read_version(name, version)).encode())
+    return path
+
+
+def render_card(page: Page, manifest: Manifest) -> str:
+    """The version's ``README.md``: front matter, then the page, whose pictures lie beside it."""
+    import yaml  # of the extra ``train``
+
+    dataset = manifest["dataset"]
+    metric, value = TASKS[dataset["task"]].hub_metric(manifest["metrics"])
+    pipeline = f"{KINDS[manifest['recipe']['kind']]}-{dataset['task']}"
+    result = {
+        "task": {"type": pipeline},
+        "dataset": {"name": dataset["title"], "type": dataset["identifier"], "split": "test"},
+        "metrics": [{"type": metric, "value": value}],
+    }
+    document = {
+        "license": "mit",
+        "library_name": "onnx",
+        "pipeline_tag": pipeline,
+        "tags": ["onnx", "gradmill", manifest["parameters"]["training"]["model"]],
+        "datasets": [dataset["identifier"]],
+        "metrics": [metric],
+        "model-index": [{"name": f"{manifest['name']} version {manifest['version']}", "results": [result]}],
+    }
+    return f"---\n{yaml.safe_dump(document, sort_keys=False)}---\n\n{render_markdown(page, embed=False)}"
+
+
+def find_pictures(contents: Mapping[str, bytes]) -> tuple[Picture, ...]:
+    """The pictures among files, in the order of a page."""
+    return tuple(
+        Picture(title, contents[name], name, caption, name in PHOTOS)
+        for name, (title, caption) in PICTURES.items()
+        if name in contents
+    )
+
+
+def tabulate_periods(periods: Sequence[Mapping[str, Any]]) -> Table:
+    """Figures by period, of ``PeriodMetrics`` as plain values."""
+    if not periods:
+        return Table(())
+    main, other = ("accuracy", "loss") if "accuracy" in periods[0]["metrics"] else ("rmse", "r2")
+    rows = (
+        (
+            each["period"],
+            f"{each['rows']:,}",
+            readable(each["metrics"][main]),
+            describe_interval(each["intervals"][main]),
+            readable(each["metrics"][other]),
+        )
+        for each in periods
+    )
+    return Table(tuple(rows), ("period", "rows", FIGURES[main], "95 % interval", FIGURES[other]))
+
+
+def describe_interval(interval: Sequence[float]) -> str:
+    """An interval in words."""
+    return " to ".join(map(readable, interval))
+
+
+def _describe_data(manifest: Manifest, report: DataReport | None, is_images: bool) -> Iterator[Text | Table]:
+    """Of own data: what is in them, how they are split, what validation found."""
+    facts: list[tuple[Text, ...]] = [*(_list_image_facts(manifest) if is_images else ())]
+    if report and not is_images:
+        facts += _list_table_facts(manifest["dataset"], report)
+    findings = report.findings if report else ()
+    yield Table((*facts, *((Strong(each.severity), each.sentence) for each in findings)))
+    if report and (is_images or report.target):
+        yield "All of it: ", Code(files.DATA_PAGE)
+
+
+def _list_table_facts(dataset: Mapping[str, Any], report: DataReport) -> Iterator[tuple[Text, ...]]:
+    if report.target is None:
+        return
+    yield "target", report.target
+    for kind, words in {"number": "numbers", "boolean": "booleans", "category": "categories"}.items():
+        if named := [each.name for each in report.columns if each.role == "feature" and each.kind == kind]:
+            yield f"{words} ({len(named)})", listed(named, MOST_NAMES)
+    for words, key in {"ignored": "ignored", "left out: dates, ids and the like": "left_out"}.items():
+        if dataset[key]:
+            yield words, listed(dataset[key], MOST_NAMES)
+    without = f", of which {report.unlabelled:,} without a target were left out" if report.unlabelled else ""
+    yield "rows", f"{report.rows:,}{without}"
+    watched = f"{report.num_validation:,} to watch, " if report.num_validation else ""
+    parts = f"{report.num_train:,} for training, {watched}{report.num_test:,} for the test"
+    split = dataset["split"]
+    yield "split", f"{parts}, by {SPLITS[split['rule']]}{split['column'] or ''}"
+    if counts := dataset.get("class_counts"):
+        named = [f"{name}: {count:,}" for name, count in zip(dataset["class_names"], counts, strict=True)]
+        yield "training rows of each class", listed(named, MOST_NAMES)
+
+
+def _list_image_facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    dataset, (height, width, *channels) = manifest["dataset"], manifest["recipe"]["shape"]
+    yield "size", f"{height} by {width} pixels, height by width"
+    yield "channels", "RGB" if channels else "grey: 0.299 red + 0.587 green + 0.114 blue"
+    yield "pixels", f"uint8: 0 is black, 255 {'the full colour' if channels else 'is white'}"
+    words = {"dark": "light on dark", "light": "dark on light", None: "neither light on dark nor dark on light"}
+    told = words[_find_ground(manifest["metrics"])]
+    if measured := manifest["metrics"].get("brightness"):
+        told += f": the border has a mean of {measured['border']:.0f}, the middle of {measured['middle']:.0f}"
+    yield "things are", told
+    rule = "a hash of their pixels" if dataset["split"]["rule"] == "rows" else SPLITS[dataset["split"]["rule"]]
+    yield "split", f"{dataset['num_train']:,} for training, {dataset['num_test']:,} for the test, by {rule}"
+
+
+def _find_ground(metrics: Mapping[str, Any]) -> str | None:
+    """Whether things stand on ``dark`` or ``light`` ground; None where they differ too little from it."""
+    brightness = metrics.get("brightness") or {"border": 0.0, "middle": 0.0}
+    difference = brightness["middle"] - brightness["border"]
+    return None if abs(difference) < CONTRAST else "dark" if difference > 0 else "light"
+
+
+def _describe_photograph(manifest: Manifest) -> Iterator[Text]:
+    height, width, *channels = manifest["recipe"]["shape"]
+    ground = _find_ground(manifest["metrics"])
+    crop = (
+        "A linear model compares pixel by pixel: what it shows must lie where it lies in the training images, as large "
+    )
+    crop += (
+        f"and as bright. So crop the photograph to the thing{f', on a {ground} ground' if ground else ''}; the rest is"
+    )
+    yield crop
+    lines = PHOTOGRAPH.format(mode="RGB" if channels else "L", width=width, height=height)
+    if ground:
+        other = {"dark": "dark on a light", "light": "light on a dark"}[ground]
+        lines += f"\n# What is {other} ground is inverted: images = 255 - images"
+    yield Program(lines)
+    yield Code("gradmill predict photo.jpg"), " does the same, but that it neither crops nor inverts."
+
+
+def _list_training_facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    metrics, trained, dataset = manifest["metrics"], manifest["trained"] or {}, manifest["dataset"]
+    settings = manifest["parameters"]["training"] | (trained.get("steps") or {})  # of own data: what became of them
+    held_out = trained.get("num_validation")
+    watched = f", and {held_out} held out to watch" if held_out else ""
+    yield "training examples", f"{trained.get('num_examples', dataset.get('num_train', ''))}{watched}"
+    yield "test examples", str(dataset["num_test"])
+    if trained.get("num_epochs"):
+        patience = settings.get("patience")
+        early = f" of at most {settings.get('num_epochs')}, with patience {patience}" if patience else ""
+        yield "epochs", f"{trained['num_epochs']}{early}"
+        if patience:
+            yield "weights", f"of epoch {trained['kept_epoch']}, whose validation loss was the smallest"
+    if "validation_loss" in metrics:
+        yield "validation loss", readable(metrics["validation_loss"])
+    losses = f"{readable(metrics['train_loss'])}, {readable(metrics['test_loss'])}"
+    yield "train loss, test loss", f"{losses} ({TASKS[dataset['task']].loss_unit})"
+    if "train_accuracy" in metrics:
+        yield "train accuracy, test accuracy", f"{metrics['train_accuracy']:.4f}, {metrics['test_accuracy']:.4f}"
+    for name, digits in (("r2", 4), ("rmse", 4)):
+        if name in metrics:
+            interval = metrics.get(f"{name}_interval")
+            told = f" (95 % interval {describe_interval(interval)})" if interval else ""
+            yield FIGURES[name], f"{readable(metrics[name], digits)}{told}"
+    named = {"batch_size": "batch size", "lr": "lr", "weight_decay": "weight decay (section 4.5)"}
+    named |= {"dropout": "dropout (section 4.6)", "class_weight": "class weight", "seed": "seed"}
+    for key, words in named.items():
+        if (value := settings.get(key)) not in (None, 0, "none") or key == "seed":
+            schedule = f", {settings['schedule']}" if key == "lr" and "schedule" in settings else ""
+            yield words, f"{value:g}{schedule}" if isinstance(value, float) else f"{value}{schedule}"
+    if trained.get("collinear"):
+        yield (
+            "determined by other columns",
+            f"{', '.join(trained['collinear'])}: their weights are those of minimum norm",
+        )
+    yield "device", manifest.get("device", "")
+
+
+def _describe_standards(metrics: Mapping[str, Any], is_images: bool) -> Iterator[Text | Table]:
+    named = {"this model": "objective_loss", "reference": "reference_loss", "baseline": "baseline_loss"}
+    rows = tuple((words, readable(metrics[name], 5)) for words, name in named.items() if name in metrics)
+    yield Table(rows, ("model", "test loss, as training counts it"))
+    if rows:
+        fitted = "fitted to convergence"
+        if is_images:
+            fitted = (
+                "minimised over 10,000 training images at most by 100 iterations of L-BFGS at most, and only recorded"
+            )
+        yield (
+            "Baseline is the best constant (the training rows' mean, middle or frequencies); reference is the same "
+            f"objective, {fitted}."
+        )
+
+
+def _describe_classes(manifest: Manifest) -> Iterator[Text | Table]:
+    """Every class in the order of the labels; of very many those of the smallest recall."""
+    names, metrics = manifest["dataset"].get("class_names") or (), manifest["metrics"]
+    if not {"recall", "precision"} <= metrics.keys():
+        return
+    counts, confusion = manifest["dataset"].get("class_counts") or (), metrics.get("confusion_matrix")
+    order = sorted(range(len(names)), key=lambda label: metrics["recall"][names[label]])[:MOST_CLASSES]
+    if len(order) < len(names):
+        yield f"The {len(order)} of {len(names)} classes with the smallest recall; ", Code(files.LABELS), " has all."
+    else:
+        order.sort()
+        yield "In the order of their labels, as in ", Code(files.LABELS), "."
+    rows = []
+    for label in order:
+        others = [(count, -at) for at, count in enumerate(confusion[label]) if at != label] if confusion else []
+        times, other = max(others, default=(0, 0))
+        rows.append(
+            (
+                str(label),
+                names[label],
+                f"{counts[label]:,}" if counts else "",
+                f"{metrics['precision'][names[label]]:.3f}",
+                f"{metrics['recall'][names[label]]:.3f}",
+                f"{names[-other]} ({times:,})" if times else "",
+            )
+        )
+    yield Table(tuple(rows), ("label", "class", "training rows", "precision", "recall", "most often taken for"))
+
+
+def _describe_coefficients(manifest: Manifest) -> Iterator[Text | Table]:
+    metrics = manifest["metrics"]
+    if not isinstance(metrics.get("weights"), dict):
+        return
+    recipe = Columns.model_validate(manifest["recipe"])
+    found = list_coefficients(metrics, recipe, manifest["dataset"].get("class_names", ()))
+    is_number = isinstance(metrics["bias"], float | int)
+    changed = "the prediction" if is_number else "a class's score (of two classes: the log odds of the second)"
+    yield (
+        f"The {len(found)} largest. A number's is what a unit more of it changes {changed} by, and what a standard "
+        "deviation more does; a level's is against the average row."
+    )
+    rows = tuple((each.name, readable(each.value, 5), readable(each.size, 5)) for each in found)
+    yield Table(rows, ("column", "a unit, or the level", "a deviation, or the level"))
+
+
+def tabulate_gates(gates: Iterable[GateVerdict]) -> Table:
+    """Every gate: its verdict, what was found, what was required, and the question that it asks."""
+    rows = (
+        (
+            gate.name,
+            gate.verdict if gate.passed else Strong(gate.verdict),
+            beside(gate.value, gate.minimum, gate.maximum),
+            gate.detail,
+            QUESTIONS.get(gate.name, ""),
+        )
+        for gate in gates
+    )
+    return Table(tuple(rows), ("gate", "verdict", "found", "required", "what it asks"))
+
+
+def _list_lineage(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    facts = {
+        "created": f"{manifest['created_at'][:16].replace('T', ' ')} UTC" if "created_at" in manifest else "",
+        "data's digest": manifest["dataset"]["digest"],
+        "model's SHA-256": manifest.get("model_sha256") or manifest.get("files", {}).get(files.ONNX, ""),
+        "run": manifest.get("run", ""),
+        "code's digest": manifest.get("code", ""),
+        "packages": ", ".join(f"{name} {version}" for name, version in manifest.get("packages", {}).items()),
+        "platform": manifest.get("platform", ""),
+    }
+    yield from ((words, value) for words, value in facts.items() if value)
+
+
+def _describe_use(manifest: Manifest, metadata: ModelMetadata, is_table: bool) -> Iterator[Text | Table]:
+    yield "In a browser: ", Code(f"gradmill demo {manifest['name']} {manifest['version']}"), "; in Python:"
+    yield Program(USE.format(name=metadata.inputs[0].name))
+    tensors = [("input", each) for each in metadata.inputs] + [("output", each) for each in metadata.outputs]
+    rows = tuple(
+        (side, Code(each.name), each.datatype, " by ".join(map(str, each.shape)).replace("-1", "rows"))
+        for side, each in tensors
+    )
+    yield Table(rows, ("side", "name", "type", "shape"))
+    yield f"Inputs are raw; scaling is inside the file. {ROW if is_table else ''}"
+    yield Code(files.SAMPLE), " holds real inputs and the outputs that you must get."

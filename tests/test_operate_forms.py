@@ -1,6 +1,7 @@
 """Prefect's forms for a run and for a deployment: both of its UIs submit them, and send only what was set."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -103,3 +104,23 @@ def test_a_small_learning_rate_can_be_typed(ui: str, duty: Duty, page: "Page") -
     address = f"{duty.ui}{UIS[ui]}/deployments/deployment/{duty.deployment('linear-weekly')['id']}"
     sent = submit(page, duty, address, "run", "0.001")
     assert sent["parameters"]["training"]["lr"] == 0.001
+
+
+@pytest.mark.parametrize("ui", UIS)
+def test_the_page_that_asks_for_the_password_advertises_nothing(ui: str, duty: Duty, page: "Page") -> None:
+    assert page.context.browser is not None
+    stranger = page.context.browser.new_context()
+    tab = stranger.new_page()
+
+    def asks() -> bool:
+        tab.goto(f"{duty.ui}{UIS[ui]}/")
+        with suppress(sync_api.TimeoutError):
+            tab.get_by_role("button", name="Login").wait_for(timeout=20_000)
+            return True
+        return False
+
+    sync_api = pytest.importorskip("playwright.sync_api")
+    eventually(asks, 120, "the page asks for the password")
+    tab.wait_for_load_state("networkidle")
+    assert not tab.get_by_text(re.compile("upgrade|cloud", re.IGNORECASE)).count()
+    stranger.close()

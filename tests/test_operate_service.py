@@ -26,7 +26,7 @@ from prefect.settings import (
     temporary_settings,
 )
 from prefect.states import Running
-from starlette.responses import PlainTextResponse
+from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.types import ASGIApp
 
 from candidate import Candidate
@@ -190,6 +190,13 @@ def test_browsers_are_told_that_its_pages_load_nothing_from_elsewhere() -> None:
     policy = answer(guard(PlainTextResponse("ok"))).headers["content-security-policy"]
     assert policy.startswith("default-src 'self' ")
     assert not re.search("http|[*]", policy)
+
+
+def test_a_page_gets_what_keeps_advertisements_away_and_nothing_else_does() -> None:
+    page = answer(guard(HTMLResponse("<p>ok</p>")))
+    assert page.text.startswith("<p>ok</p><script>")
+    assert int(page.headers["content-length"]) == len(page.content)
+    assert answer(guard(PlainTextResponse("<p>ok</p>"))).text == "<p>ok</p>"
 
 
 def test_a_server_answers_to_its_own_name_and_pages_only() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -118,9 +119,12 @@ class Second:
         noted = RunFolder(path=Path(pipeline.report("softmax-regression").run)).read()
         stages, self.run = noted.stages, RunFolder.open("second", {})
         self.parameters = RetrainParameters.model_validate(noted.parameters)
+        copied = artifact_paths.root() / "datasets"
+        if not copied.exists():
+            shutil.copytree(pipeline.artifacts / "datasets", copied, copy_function=os.link)
+        self.prepared = PreparedDataset.model_validate(stages["preprocess"])
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
-            self.prepared = PreparedDataset.model_validate(stages["preprocess"])
             self.evaluated = Evaluation.model_validate(stages["evaluate"])
             trained = TrainedModel.model_validate(stages["train"])
         weights = safetensors.numpy.load_file(trained.weights.path)

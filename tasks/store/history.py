@@ -163,6 +163,8 @@ def verify(name: str) -> bytes:
 def _read(name: str) -> tuple[bytes, bytes]:
     """The lines, and what stands behind the end of the last one."""
     path = artifact_paths.history(name)
+    if path.is_symlink():  # no line is ever added to what it leads to
+        raise DataError(f"{path} is a link", "a file of the store itself", ACTION)
     content = verified.content(path, ACTION) if os.path.lexists(path) else b""
     lines, end, torn = content.rpartition(b"\n")
     return lines + end, torn

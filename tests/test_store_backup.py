@@ -112,10 +112,12 @@ def test_a_second_backup_copies_what_is_new_and_replaces_nothing(two_versions: N
     first = backup.make(str(place))
     assert first.copied
     before = files(place)
+    (place / "content").chmod(0o755)  # as whoever copies a backup leaves it
     pointer.freeze(NAME)
     again = backup.make(f"file://{place}")
     assert {Path(path).name for path in again.copied} == {"champion.json", "history.jsonl"}
     assert files(place).items() >= before.items()
+    assert mode(place / "content") == 0o700
     assert sorted(path.name for path in (place / "snapshots").iterdir()) == sorted([first.name, again.name])
 
 

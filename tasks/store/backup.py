@@ -103,7 +103,11 @@ def make(url: str, keep: int | None = None, with_database: bool = True) -> Made:
     locks.refuse_half_restored()
     if folder.local:
         for private in (folder.local, folder.local / CONTENT, folder.local / SNAPSHOTS):
-            private.mkdir(mode=0o700, parents=True, exist_ok=True)  # the database has the secrets of a server's blocks
+            private.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:  # of one that was there or copied, too: the database has the secrets of a server's blocks
+            folders.set_mode(folder.local / CONTENT, 0o700)
+        except OSError as error:  # as on a share
+            tell(f"others may be able to read {folder.local / CONTENT}: {error}", file=sys.stderr)
     with locks.locked(folder.local / ".lock" if folder.local else artifact_paths.backup_lock(), WAIT):
         folder.sweep("")
         sizes, files, copied = folder.sizes(CONTENT), {}, []

@@ -143,6 +143,17 @@ def test_a_pruning_of_which_some_was_done_is_not_told_as_interrupted() -> None:
     assert told()[-1] == "pruned"
 
 
+def test_a_change_that_was_made_is_not_told_as_interrupted_where_the_lines_after_it_are_lost(
+    candidates: list[Candidate],
+) -> None:
+    candidates[2].publish()
+    artifact_paths.history(NAME).write_bytes(b"".join(line + b"\n" for line in lines()[:-1]))  # as from an older copy
+    assert told() == ["published", "published"]
+    pointer.freeze(NAME)
+    assert told() == ["published", "published", "frozen"]
+    assert list(history.list_demotions(NAME)) == [1]
+
+
 # Kills
 
 CALLS = ("write", "fsync", "replace")

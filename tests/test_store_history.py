@@ -66,6 +66,14 @@ def test_no_number_comes_back_whatever_else_is_lost(candidates: list[Candidate],
     assert history.highest_number(NAME) == 3
 
 
+def test_where_no_number_is_left_the_history_is_named(candidates: list[Candidate]) -> None:
+    path = artifact_paths.history(NAME)
+    path.write_bytes(path.read_bytes().replace(b'"versions":[1]', b'"versions":[999999999]'))
+    with pytest.raises(DataError, match="has a version 999999999"):
+        candidates[2].publish()
+    assert not [*path.parent.glob(".staging-*")]
+
+
 def test_a_file_that_is_moved_away_is_begun_anew_and_verify_does_not_say_that_it_checked_one() -> None:
     assert "history" in verification.verify(NAME, 2)
     artifact_paths.history(NAME).unlink()

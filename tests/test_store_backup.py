@@ -112,10 +112,12 @@ def test_a_second_backup_copies_what_is_new_and_replaces_nothing(two_versions: N
     first = backup.make(str(place))
     assert first.copied
     before = files(place)
+    (place / "content").chmod(0o755)  # as whoever copies a backup leaves it
     pointer.freeze(NAME)
     again = backup.make(f"file://{place}")
     assert {Path(path).name for path in again.copied} == {"champion.json", "history.jsonl"}
     assert files(place).items() >= before.items()
+    assert mode(place / "content") == 0o700
     assert sorted(path.name for path in (place / "snapshots").iterdir()) == sorted([first.name, again.name])
 
 
@@ -163,6 +165,10 @@ def test_keep_removes_this_stores_older_snapshots_and_content_that_no_snapshot_n
     for number, name in enumerate([*(path.name for path in (place / "snapshots").iterdir())]):
         elsewhere(f"of snapshot {number}")
         backup.restore(str(place), name)
+    elsewhere("the newest")
+    done = typed("restore", str(place), "--json")
+    (other,) = {kept.name, made[-1].name} - {json.loads(done.stdout)["snapshot"]}
+    assert f"other stores; the newest of each: {other} ({NAME})" in done.stderr
 
 
 def test_a_backup_that_c692a25_made_is_restored_and_its_content_is_kept(
@@ -322,6 +328,61 @@ def test_a_damaged_snapshot_is_named_and_the_ones_beside_it_are_restored(
     done = typed("backup", str(place), "--keep", "1")
     assert_clear(done, 4)
     assert (place / "snapshots" / good).exists(), "what a damaged one names is not known, so nothing is removed"
+
+
+def test_what_restore_would_refuse_or_miss_stops_a_backup(two_versions: None, place: Path, tmp_path: Path) -> None:
+    model = artifact_paths.model(NAME)
+    model.joinpath("1").chmod(0o755)
+    for path in (model / "champion.json", model / "history.jsonl", model / "1" / "README.md"):
+        path.rename(tmp_path / path.name)
+        path.symlink_to(tmp_path / path.name)
+        done = typed("backup", str(place))
+        assert_clear(done, 4)
+        assert f"{path} is a link" in done.stderr
+        path.unlink()
+        (tmp_path / path.name).rename(path)
+    unfit = reading.pointer(NAME)
+    assert unfit
+    unfit.model_copy(update={"model_sha256": "0" * 64}).write(artifact_paths.champion(NAME))
+    done = typed("backup", str(place))
+    assert_clear(done, 4)
+    assert f"{artifact_paths.champion(NAME)} does not fit" in done.stderr
+    assert not [*(place / "snapshots").iterdir()]
+
+
+def test_nothing_is_restored_behind_a_link(two_versions: None, place: Path, elsewhere: Move, tmp_path: Path) -> None:
+    backup.make(str(place))
+    there, outside = elsewhere("elsewhere"), tmp_path / "outside"
+    outside.mkdir()
+    for link in (there / "models", there / "models" / NAME, there / "models" / NAME / "1"):
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(outside)
+        done = typed("restore", str(place))
+        assert_clear(done, 2)
+        assert f"{link} is a link" in done.stderr
+        link.unlink()
+    assert not [*outside.iterdir(), *there.glob(".restoring")]
+
+
+def test_an_interrupted_restore_goes_on_beside_a_newer_snapshot(
+    two_versions: None, place: Path, elsewhere: Move, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = backup.make(str(place))
+    broken = place / "content" / first.snapshot.files[f"models/{NAME}/champion.json"].sha256
+    right, here, there = broken.read_bytes(), artifact_paths.root(), elsewhere("elsewhere")
+    broken.write_bytes(b"")
+    assert_clear(typed("restore", str(place)), 4)
+    broken.write_bytes(right)
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(here))
+    pointer.promote(NAME, 1)
+    newer = rename_to_an_hour_later(place, backup.make(str(place)).name)
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(there))
+    done = typed("restore", str(place), "--snapshot", newer)
+    assert_clear(done, 2)
+    assert f"--snapshot {first.name}" in done.stderr
+    assert_clear(typed("restore", str(place), "--snapshot", ""), 2)
+    assert typed("restore", str(place)).returncode == 0
+    assert reading.resolve(NAME, None) == 2
 
 
 def test_links_in_a_backups_place_are_not_followed(two_versions: None, place: Path, tmp_path: Path) -> None:

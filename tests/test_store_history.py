@@ -66,6 +66,14 @@ def test_no_number_comes_back_whatever_else_is_lost(candidates: list[Candidate],
     assert history.highest_number(NAME) == 3
 
 
+def test_where_no_number_is_left_the_history_is_named(candidates: list[Candidate]) -> None:
+    path = artifact_paths.history(NAME)
+    path.write_bytes(path.read_bytes().replace(b'"versions":[1]', b'"versions":[999999999]'))
+    with pytest.raises(DataError, match="has a version 999999999"):
+        candidates[2].publish()
+    assert not [*path.parent.glob(".staging-*")]
+
+
 def test_a_file_that_is_moved_away_is_begun_anew_and_verify_does_not_say_that_it_checked_one() -> None:
     assert "history" in verification.verify(NAME, 2)
     artifact_paths.history(NAME).unlink()
@@ -141,6 +149,17 @@ def test_a_pruning_of_which_some_was_done_is_not_told_as_interrupted() -> None:
     assert told()[-1] == "pruned (interrupted)"
     folders.remove(artifact_paths.version(NAME, 1))
     assert told()[-1] == "pruned"
+
+
+def test_a_change_that_was_made_is_not_told_as_interrupted_where_the_lines_after_it_are_lost(
+    candidates: list[Candidate],
+) -> None:
+    candidates[2].publish()
+    artifact_paths.history(NAME).write_bytes(b"".join(line + b"\n" for line in lines()[:-1]))  # as from an older copy
+    assert told() == ["published", "published"]
+    pointer.freeze(NAME)
+    assert told() == ["published", "published", "frozen"]
+    assert list(history.list_demotions(NAME)) == [1]
 
 
 # Kills

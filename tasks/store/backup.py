@@ -10,8 +10,9 @@ other runs and what stages returned can be made again; locks, credentials and th
 
 import re
 import sqlite3
+import sys
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -19,6 +20,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import AfterValidator, Field
 
 from tasks.errors import DataError, UsageError
+from tasks.machine.telling import tell
 from tasks.parameters import addresses
 from tasks.store import (
     artifact_paths,
@@ -101,7 +103,11 @@ def make(url: str, keep: int | None = None, with_database: bool = True) -> Made:
     locks.refuse_half_restored()
     if folder.local:
         for private in (folder.local, folder.local / CONTENT, folder.local / SNAPSHOTS):
-            private.mkdir(mode=0o700, parents=True, exist_ok=True)  # the database has the secrets of a server's blocks
+            private.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:  # of one that was there or copied, too: the database has the secrets of a server's blocks
+            folders.set_mode(folder.local / CONTENT, 0o700)
+        except OSError as error:  # as on a share
+            tell(f"others may be able to read {folder.local / CONTENT}: {error}", file=sys.stderr)
     with locks.locked(folder.local / ".lock" if folder.local else artifact_paths.backup_lock(), WAIT):
         folder.sweep("")
         sizes, files, copied = folder.sizes(CONTENT), {}, []
@@ -191,7 +197,7 @@ def _list_files(with_database: bool) -> Generator[tuple[str, Path]]:
     """
     for name in filter(reading.versions, reading.names()):
         with locks.model(name):
-            yield from _choose(_list_model(name))
+            yield from _choose(_require_no_links(_list_model(name)))
     places = [artifact_paths.runs() / run for run in sorted(housekeeping.evidence())]
     for folder in (*places, artifact_paths.all_tuned(), artifact_paths.schedules().parent):
         yield from _choose(folder.rglob("*"))
@@ -210,6 +216,8 @@ def _list_model(name: str) -> Iterator[Path]:
         DataError: something is not as it was published, or row digests are missing, which nothing can make again.
     """
     current = reading.champion(name)
+    if current:  # restore would refuse one that does not fit
+        verification.verify_pointer(name, current)
     for number in reading.versions(name):
         verification.verify_version(name, number)
         yield from artifact_paths.version(name, number).iterdir()
@@ -233,6 +241,18 @@ def _choose(paths: Iterable[Path]) -> Iterator[tuple[str, Path]]:
             yield relative, path
 
 
+def _require_no_links(paths: Iterable[Path]) -> Iterator[Path]:
+    """These files, none of which may be left out.
+
+    Raises:
+        DataError: one is a link.
+    """
+    for path in paths:
+        if path.is_symlink():
+            raise DataError(f"{path} is a link", "a file of the store itself", "put there what it leads to")
+        yield path
+
+
 @contextmanager
 def _copy_of_database(path: Path) -> Iterator[Path]:
     """A consistent copy of the database of ``gradmill up``, which may go on writing."""
@@ -252,31 +272,42 @@ def _copy_of_database(path: Path) -> Iterator[Path]:
 
 
 def restore(url: str, name: str | None = None) -> tuple[str, Snapshot]:
-    """Restore a snapshot, the newest unless named, into an artifacts folder that is empty or half restored from it.
+    """Restore a snapshot into an artifacts folder that is empty or half restored from it.
 
-    Every file is compared with its digest before it takes its place; pointers come last.
+    Unless one is named it is the one that was begun here, or the newest. Every file is compared with its digest before
+    it takes its place; pointers come last.
 
     Raises:
-        UsageError: there is no such snapshot, the artifacts folder has other files in it, or a source in the snapshot
-            has credentials in it.
+        UsageError: there is no such snapshot, the artifacts folder has other files or links in it, or a source in the
+            snapshot has credentials in it.
         DataError: the snapshot is damaged; the same restore goes on once that is mended.
         EnvironmentProblem: the place does not answer, or refuses.
     """
     folder = _open(url)
-    known = _list(folder)
-    name = name or (known[-1] if known else "")
+    known, marker = _list(folder), artifact_paths.restoring()
+    begun = marker.read_text(errors="replace") if marker.is_file() else ""
+    is_newest = name is None and begun not in known  # than the one that was begun there may be a newer one by now
+    if name is None:
+        name = begun if not is_newest else known[-1] if known else ""
     if name not in known:
         expected = f"one of: {', '.join(known[-5:]) or 'none is there'}"
         raise UsageError(f"no snapshot {name} in {url}", expected, "name one with --snapshot, or another place")
     snapshot = _read(folder, name)
-    root, marker, begun = artifact_paths.make_root(), artifact_paths.restoring(), name.encode()
+    if is_newest:
+        _tell_of_others(folder, known, snapshot.store)
+    root = artifact_paths.make_root()
     with locks.locked(artifact_paths.backup_lock(), WAIT):
-        if not marker.is_file() or marker.read_bytes() != begun:
-            for path in root.rglob("*"):
-                if PATH.fullmatch(artifact_paths.relative(path)) or (path.parent == root and path.is_symlink()):
-                    action = "name another with --artifacts, or go on with the snapshot that was begun here"
-                    raise UsageError(f"{path} is there", "an empty artifacts folder", action)
-            atomic.write_bytes(marker, begun)
+        folders_of_store = {file.partition("/")[0] for file in snapshot.files}
+        for path in root.rglob("*"):
+            relative = artifact_paths.relative(path)
+            is_within = path.parent == root or relative.partition("/")[0] in folders_of_store
+            if path.is_symlink() and is_within:  # nothing is written behind it
+                raise UsageError(f"{path} is a link", "an empty artifacts folder", "name another with --artifacts")
+            if name != begun and PATH.fullmatch(relative):
+                others = f", or go on with --snapshot {begun}" if begun in known else ""
+                action = f"name another with --artifacts{others}"
+                raise UsageError(f"{path} is there", "an empty artifacts folder", action)
+        atomic.write_bytes(marker, name.encode())
         for file in sorted(snapshot.files, key=lambda file: (file.endswith(("/champion.json", ".pbtxt")), file)):
             _bring(folder, root / file, snapshot.files[file].sha256)
         atomic.sweep(root)  # what the same restore left half-written when it was killed
@@ -290,6 +321,19 @@ def restore(url: str, name: str | None = None) -> tuple[str, Snapshot]:
                 verification.verify_pointer(each, pointer)
         marker.unlink()
     return name, snapshot
+
+
+def _tell_of_others(folder: remote.Folder, known: list[str], store: str) -> None:
+    """Say which snapshot is the newest of each other store, and the models in it."""
+    newest = dict[str, str]()
+    for name in known:
+        with suppress(DataError):  # whose a damaged one is, nobody knows
+            other = _read(folder, name)
+            models = sorted({path.split("/")[1] for path in other.files if path.startswith("models/")})
+            newest[other.store] = f"{name} ({', '.join(models) or 'no model'})"
+    if others := [newest[each] for each in newest if each != store]:
+        found = f"{folder.url} has snapshots of other stores; the newest of each: {', '.join(others)}"
+        tell(f"note: {found}; --snapshot NAME takes one of these", file=sys.stderr)
 
 
 def _bring(folder: remote.Folder, path: Path, sha256: str) -> None:

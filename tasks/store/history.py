@@ -163,6 +163,8 @@ def verify(name: str) -> bytes:
 def _read(name: str) -> tuple[bytes, bytes]:
     """The lines, and what stands behind the end of the last one."""
     path = artifact_paths.history(name)
+    if path.is_symlink():  # no line is ever added to what it leads to
+        raise DataError(f"{path} is a link", "a file of the store itself", ACTION)
     content = verified.content(path, ACTION) if os.path.lexists(path) else b""
     lines, end, torn = content.rpartition(b"\n")
     return lines + end, torn
@@ -188,9 +190,12 @@ def _append(name: str, lines: bytes) -> None:
 
 def _is_interrupted(name: str, last: Change) -> bool:
     """Whether the folder shows that the last change was not made; a damaged pointer shows nothing."""
-    if last.what == "pruned" and {*last.versions} <= {*reading.versions(name)}:  # of one that was begun, some are gone
-        return True
+    if last.what == "pruned":  # of one that was begun, some are gone
+        return {*last.versions} <= {*reading.versions(name)}
     with suppress(DataError):
         now = reading.pointer(name)
-        return (last.champion, last.frozen) != ((now.version, now.frozen) if now else (None, False))
+        champion, frozen = (now.version, now.frozen) if now else (None, False)
+        if last.before == last.champion:
+            return champion == last.champion and frozen != last.frozen
+        return champion == last.before  # at any other lines are lost, as of an older copy, and this one was made
     return False

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from tasks.errors import DataError
 from tasks.store import (
     artifact_paths,
     atomic,
@@ -61,10 +62,17 @@ def was_champion(name: str, number: int) -> bool:
 
 
 def next_number(name: str) -> int:
-    """One more than the highest that was ever given; where something else has that name, the next one."""
+    """One more than the highest that was ever given; where something else has that name, the next one.
+
+    Raises:
+        DataError: the history is damaged, or none is left.
+    """
     number = history.highest_number(name) + 1
     while os.path.lexists(artifact_paths.version(name, number)):
         number += 1
+    if not names.VERSION.fullmatch(str(number)):
+        found = f"{artifact_paths.model(name)}, or its history, has a version {number - 1}"
+        raise DataError(found, "numbers of at most nine digits", "restore it from a copy, or take another --name")
     return number
 
 

@@ -13,7 +13,7 @@ from candidate import Candidate, job_document
 from flows.server import metrics
 from flows.server import status as server_status
 from store_state import damage
-from tasks.store import artifact_paths, disk, state
+from tasks.store import artifact_paths, disk, retention, state
 from tasks.store.run_folder import RunFolder
 
 NAME = "linear-regression"
@@ -127,3 +127,41 @@ def test_a_scrape_measures_no_folder_and_a_quiet_name_keeps_its_last_success(
     assert f'gradmill_model_bytes{{name="{NAME}"}}' in text
     for name in (NAME, "other"):
         assert f'gradmill_last_success_timestamp_seconds{{name="{name}"}}' in text
+
+
+def test_what_a_damaged_document_may_protect_stays(documents: dict[str, Path]) -> None:
+    artifact_paths.champion(NAME).unlink()  # which protects both
+    assert [*retention.protected(NAME)] == [1]
+    damage(artifact_paths.version(NAME, 2) / "manifest.json", 0, 0x40)  # the newest tells which was the best
+    assert {*retention.protected(NAME)} == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts"), [("job", {"finished_at": "yesterday"}), ("run", {"exit_code": 1, "time_limit": 1e300})]
+)
+def test_values_that_cannot_be_are_a_fault_of_their_document(
+    kind: str, facts: dict[str, object], documents: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads(documents[kind].read_text()) | facts
+    document |= {"stages": {}} if kind == "run" else {}
+    documents[kind].write_text(json.dumps(document))
+    assert [fault.kind for fault in state.read().faults] == [kind]
+    assert flows.cli.app.run(["metrics"]) == 4
+    assert flows.cli.app.run(["models", "--runs"]) == 0
+    assert "traceback" not in capsys.readouterr().err
+
+
+def test_a_job_that_is_a_link_to_nothing_is_a_fault(documents: dict[str, Path]) -> None:
+    documents["job"].unlink()
+    documents["job"].symlink_to("nothing")
+    assert [fault.kind for fault in state.read().faults] == ["job"]
+
+
+@pytest.mark.usefixtures("documents")
+def test_names_that_are_none_end_no_listing() -> None:
+    (artifact_paths.models() / "\udcff").mkdir()
+    damaged = artifact_paths.runs() / f"20261104T030000-tune-{NAME}-00000009"
+    damaged.mkdir()
+    (damaged / "run.json").write_text("{")
+    assert f'gradmill_champion_version{{name="{NAME}"}}' in generate_latest(metrics.StoreCollector()).decode()
+    assert f"tune-{NAME}" not in state.read().names

@@ -16,6 +16,7 @@ from flows.server import healthcheck
 from tasks.errors import UsageError
 from tasks.store import artifact_paths, disk, reading, state
 from tasks.store.artifact_paths import DIGEST_CHARACTERS
+from tasks.store.regular_files import shown
 from tasks.store.runs import Outcome
 from tasks.store.state import Fault, NameState, StoreState
 
@@ -82,7 +83,9 @@ class StoreCollector(Collector):
         sizes: list[Sample] = [
             ("folder_bytes", disk.size(artifact_paths.root() / each), {"folder": each}) for each in folders
         ]
-        sizes += [("model_bytes", disk.size(artifact_paths.model(each)), {"name": each}) for each in reading.names()]
+        sizes += [
+            ("model_bytes", disk.size(artifact_paths.model(each)), {"name": shown(each)}) for each in reading.names()
+        ]
         self._sizes = sizes
 
     def collect(self) -> Iterable[Metric]:
@@ -141,7 +144,7 @@ def _list_samples(found: StoreState) -> Iterator[Sample]:
     for name, of_name in found.names.items():
         for list_samples in (_list_of_champion, _list_of_runs, _list_of_jobs):
             for figure, value, labels in list_samples(of_name):
-                yield figure, value, {"name": name, **labels}
+                yield figure, value, {"name": shown(name), **labels}
     left = disk.read_room()
     yield "disk_size_bytes", left.total, {}
     yield "disk_free_bytes", left.free, {}

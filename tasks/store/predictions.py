@@ -20,6 +20,7 @@ from tasks.serving.drift import Drift, Histogram
 from tasks.store import artifact_paths, atomic, scratch
 from tasks.store.artifact_paths import JOB, ONNX
 from tasks.store.documents import Document
+from tasks.store.versions import Moment
 
 NEWEST = 10  # jobs of a name that are told
 RESTART = "replace the job by the same command with --restart, or restore the file from a copy"
@@ -75,7 +76,7 @@ class Job(Document):
     shards: tuple[Shard, ...] = ()
     max_rejects: int = 0
     started_at: str
-    finished_at: str | None = None
+    finished_at: Moment | None = None
     rejects: int | None = None
     accuracy: float | None = None
     metrics: dict[str, float] | None = None
@@ -111,7 +112,8 @@ def find(folder: Path) -> Job | None:
     Raises:
         DataError: the document is damaged.
     """
-    return Job.read(folder / JOB, RESTART) if (folder / JOB).exists() else None
+    path = folder / JOB
+    return Job.read(path, RESTART) if path.exists() or path.is_symlink() else None
 
 
 def holds_job(folder: Path) -> bool:

@@ -66,9 +66,15 @@ def prune(name: str, keep: int, reason: str | None = None) -> tuple[list[int], d
 def protected(name: str) -> dict[int, str]:
     """The versions that pruning must not take, and the reason."""
     reasons: dict[int, str] = {}
-    versions = state.read(name, newest=0).names[name].versions  # a damaged manifest keeps nobody from pruning
-    if best := next((each.manifest.best_version for each in versions[::-1] if each.manifest.best_version), None):
-        reasons[best] = "the best in the last comparison: without it many small losses could add up"
+    readable = {each.number: each.manifest for each in state.read(name, newest=0).names[name].versions}
+    for number in reading.versions(name)[::-1]:  # older ones, which may be damaged, say nothing that counts
+        if number not in readable:
+            damaged = f"may be the best in the last comparison, of which version {number} tells, and it is damaged"
+            reasons = dict.fromkeys(reading.versions(name), damaged)
+            break
+        if best := readable[number].best_version:
+            reasons[best] = "the best in the last comparison: without it many small losses could add up"
+            break
     oldest = datetime.now(UTC) - GRACE
     for number, moment in history.list_demotions(name).items():
         if datetime.fromisoformat(moment) > oldest:

@@ -42,7 +42,7 @@ class RunSummary(Document):
     dataset_digest: str | None
     path: str
     exit_code: int | None = None  # of one that has failed; an unfinished one was killed or interrupted
-    time_limit: float | None = None  # seconds, of one that has failed by it
+    time_limit: float | None = Field(None, lt=1e9)  # seconds, of one that has failed by it
     gates: tuple[GateVerdict, ...] = Field((), exclude=True)  # every verdict, for pages
     ended: str = Field("", exclude=True)  # when something was last noted of it; of an older run when it was to start
 

@@ -37,7 +37,7 @@ from tasks.store.runs import RunSummary
 from tasks.store.verified import RESTORE, WRITTEN
 from tasks.store.versions import ChampionPointer, Manifest
 
-REMEMBERED = 1000  # versions, by a process that reads the store again and again
+REMEMBERED = 10_000  # versions, by a process that reads the store again and again
 NEWEST = 30  # runs of a name that are read
 MOST = 1000  # that are, where none of the newest was judged
 Kind = Literal["champion", "version", "history", "run", "job", "schedules", "source", "mirror"]
@@ -233,7 +233,7 @@ def read_name(name: str) -> NameState:
 def _read_runs(found: StoreState, name: str | None, newest: int) -> None:
     """Those of each name by themselves: however many there are of others, none is missing."""
     for subject, folders in run_folders.list_folders(name).items():
-        owner, retrains = subject, list[RunSummary]()
+        owner, retrains = subject if subject in found.names else "", list[RunSummary]()  # it may begin with a flow's
         for at, folder in enumerate(folders[: max(newest, MOST)]):
             if at >= newest and (not retrains or any(run.is_judged for run in retrains)):
                 break

@@ -1,4 +1,4 @@
-"""Retention: what old runs and predictions left behind. Prefect trims its own history (flows/server/operation.py)."""
+"""Retention: what old runs and predictions left behind. Prefect trims its own history (flows/server/up.py)."""
 
 from prefect import flow
 

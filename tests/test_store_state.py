@@ -10,11 +10,14 @@ from prometheus_client import generate_latest
 
 import flows.cli.app
 from candidate import Candidate, job_document
+from flows.cli.tables import print_fact, print_line
+from flows.pages.overview import headline
 from flows.server import metrics
 from flows.server import status as server_status
 from store_state import damage
 from tasks.store import artifact_paths, disk, retention, state
 from tasks.store.run_folder import RunFolder
+from tasks.store.runs import read_learning_curve
 
 NAME = "linear-regression"
 COMMANDS = {
@@ -137,7 +140,13 @@ def test_what_a_damaged_document_may_protect_stays(documents: dict[str, Path]) -
 
 
 @pytest.mark.parametrize(
-    ("kind", "facts"), [("job", {"finished_at": "yesterday"}), ("run", {"exit_code": 1, "time_limit": 1e300})]
+    ("kind", "facts"),
+    [
+        ("job", {"finished_at": "yesterday"}),
+        ("run", {"exit_code": 1, "time_limit": 1e300}),
+        ("run", {"noted_at": "yesterday"}),
+        ("run", {"noted_at": "2026-11-02T03:00:09"}),
+    ],
 )
 def test_values_that_cannot_be_are_a_fault_of_their_document(
     kind: str, facts: dict[str, object], documents: dict[str, Path], capsys: pytest.CaptureFixture[str]
@@ -165,3 +174,55 @@ def test_names_that_are_none_end_no_listing() -> None:
     (damaged / "run.json").write_text("{")
     assert f'gradmill_champion_version{{name="{NAME}"}}' in generate_latest(metrics.StoreCollector()).decode()
     assert f"tune-{NAME}" not in state.read().names
+
+
+def test_a_job_of_the_test_split_hides_no_drift_of_somebodys_input(documents: dict[str, Path]) -> None:
+    drifted = {"index": {"label": 0.5}, "maximum": 0.2, "verdict": "drift"}
+    job = json.loads(documents["job"].read_text()) | {"finished_at": "2026-11-21T06:00:00Z", "drift": drifted}
+    documents["job"].write_text(json.dumps(job))
+    split = job["input"] | {"path": "datasets/synthetic-linear/test.0.safetensors"}
+    for number in range(3, 15):  # more than are listed
+        later = job | {"finished_at": f"2026-11-22T06:00:{number:02}Z", "input": split}
+        later["drift"] = drifted | {"index": {"label": 0.0}, "verdict": "stable"}
+        place = artifact_paths.predictions(f"{number:016x}") / "_job.json"
+        place.parent.mkdir()
+        place.write_text(json.dumps(later))
+    assert f'gradmill_last_prediction_drift{{name="{NAME}"}} 1.0' in generate_latest(metrics.StoreCollector()).decode()
+    assert "DRIFT in the prediction of 21 Nov" in headline(state.read_name(NAME))
+
+
+@pytest.mark.usefixtures("documents")
+def test_runs_and_faults_are_those_of_their_own_name(candidates: list[Candidate]) -> None:
+    asked = candidates[0].parameters.model_dump(mode="json")
+    (searched := RunFolder.open(f"20261101T020000-tune-{NAME}-00000010", {"name": NAME})).failed(1)
+    trained = RunFolder.open(f"20261101T030000-tune-{NAME}-00000011", asked | {"name": f"tune-{NAME}"})
+    trained.note(stages={"unchanged": {"outcome": "unchanged", "version": 1}})
+    (artifact_paths.version("new-other", 1)).mkdir(parents=True)
+    found = state.read().names
+    assert searched.path.name not in {run.run for each in found.values() for run in each.runs}
+    assert [run.run for run in found[f"tune-{NAME}"].runs] == [trained.path.name]
+    assert not found["other"].faults
+    assert [fault.kind for fault in found["new-other"].faults] == ["version"]
+    assert sum(run.name == NAME for run in found[NAME].runs) == len(found[NAME].runs) == 2
+
+
+def test_a_mirror_that_cannot_be_read_is_behind(documents: dict[str, Path]) -> None:
+    assert "gradmill_mirror_behind" not in generate_latest(metrics.StoreCollector()).decode()
+    artifact_paths.mirror().write_text("{")
+    figures = generate_latest(metrics.StoreCollector()).decode()
+    assert f'gradmill_mirror_behind{{name="{NAME}"}} 1.0' in figures
+    assert 'gradmill_mirror_behind{name="other"}' not in figures, "of which there is no champion"
+
+
+def test_a_learning_curve_of_something_else_is_none(documents: dict[str, Path]) -> None:
+    run = json.loads(documents["run"].read_text())
+    for curve in ([3], "text", [{"train_loss": "low", "epoch": 1}]):
+        documents["run"].write_text(json.dumps(run | {"stages": {"train": {"learning_curve": curve}}}))
+        assert all(set(point) <= {"epoch"} for point in read_learning_curve(documents["run"].parent.name))
+
+
+def test_orders_to_a_terminal_are_spelt_out(capsys: pytest.CaptureFixture[str]) -> None:
+    print_line("a\x1b[2Jb\nc")
+    print_fact("fact", "\x1b[2J")
+    assert "\x1b" not in (shown := capsys.readouterr().out)
+    assert shown.startswith("a\\x1b[2Jb\nc\n")

@@ -69,10 +69,11 @@ def _without(headers: Sequence[str], table: Table) -> Table:
 
 
 def fit(text: str, console: Console, indent: int = 0) -> Text:
-    """``text``, at a terminal on as many lines as it needs, below its first by ``indent``.
+    """``text`` without orders to a terminal, on which it has as many lines as it needs, below its first by ``indent``.
 
     A word that is longer than a line, as a path, is left to the terminal, so that it can be copied.
     """
+    text = "\n".join(map(printable, text.split("\n")))
     if not console.is_terminal:
         return Text(text)
     wrap = TextWrapper(max(20, console.width - indent), break_long_words=False, break_on_hyphens=False).wrap

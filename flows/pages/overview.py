@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from flows.pages.run_pages import FEW, is_own_test_split, tabulate_jobs
+from flows.pages.run_pages import FEW, tabulate_jobs
 from tasks.judging.gates import format_value
 from tasks.machine.words import counted, readable
 from tasks.store import trend
@@ -111,8 +111,8 @@ def _describe_last_run(facts: NameState) -> str:
 
 
 def _describe_drift(facts: NameState) -> str:
-    """Of the last input that somebody gave: each retrain predicts its own test split, too, which hides it otherwise."""
-    last = next((job for job in facts.jobs if not is_own_test_split(job)), None)
+    """Of the last input that somebody gave."""
+    last = facts.last_job
     if last is None or last.drift is None or last.drift.verdict != "drift":
         return ""
     when = "last prediction" if last is facts.jobs[0] else f"prediction of {_day(last.finished_at or '')}"

@@ -194,7 +194,7 @@ def tabulate_jobs(jobs: Iterable[Job]) -> Table:
         (
             (job.finished_at or "")[:16].replace("T", " "),
             str(job.model.version),
-            "its own test split" if is_own_test_split(job) else Path(job.input.path).name,
+            "its own test split" if job.is_of_own_test_split else Path(job.input.path).name,
             f"{job.rows - (job.rejects or 0):,}",
             f"{job.rejects or 0:,}",
             job.drift.verdict if job.drift else "",
@@ -204,11 +204,6 @@ def tabulate_jobs(jobs: Iterable[Job]) -> Table:
         for job in jobs
     )
     return Table(tuple(rows), head)
-
-
-def is_own_test_split(job: Job) -> bool:
-    """Whether a job predicted what the version was tested on, as each retrain does, and nobody's input."""
-    return artifact_paths.datasets() in (artifact_paths.root() / job.input.path).parents
 
 
 def _list_last_jobs(name: str) -> Section:

@@ -80,8 +80,10 @@ def retrains_on_drift(told: Schedules, deployed: dict[str, UUID]) -> Iterator[Au
             yield load("retrain_on_drift", NAME=schedule.name, DEPLOYMENT_ID=deployed[deployment])
 
 
-def save(client: SyncPrefectClient, automation: AutomationCore) -> None:
+def save(client: SyncPrefectClient, automation: AutomationCore, is_asked_for: bool = False) -> None:
     """Make an automation, or bring it up to date if nobody has edited it; leave it on or off as it is.
+
+    Of one that a Gradmill of before 2026-11-29 made nobody can tell: it changes where what it says ``is_asked_for``.
 
     One that is up to date is not touched: an update makes the server forget what it waits for, such as the next
     heartbeat of a run that has died with the last ``up``.
@@ -92,7 +94,8 @@ def save(client: SyncPrefectClient, automation: AutomationCore) -> None:
         client.create_automation(marked)
         print(f"{automation.name}: created", file=sys.stderr)
     elif _mark(there[0]) != _mark(automation):
-        if _mark(there[0]) in there[0].tags:
+        is_of_before = not any(tag.startswith(MARK) for tag in there[0].tags)
+        if _mark(there[0]) in there[0].tags or (is_of_before and is_asked_for):
             client.update_automation(there[0].id, marked.model_copy(update={"enabled": there[0].enabled}))
             print(f"{automation.name}: changed", file=sys.stderr)
         else:
@@ -150,7 +153,7 @@ def keep(client: SyncPrefectClient, strictly: bool = False) -> None:
             client.delete_automation(automation.id)
             print(f"{automation.name}: removed", file=sys.stderr)
     for alert in wanted:
-        save(client, alert)
+        save(client, alert, is_asked_for=bool(slug or Settings().notify_after))
 
 
 def alert_of_no_success(block: UUID, name: str, deployment: UUID, hours: float, within: timedelta) -> AutomationCore:

@@ -54,7 +54,7 @@ HELP = {
     "last_run_stage_duration_seconds": "How long each of its stages took.",
     "last_run_data_findings": "What validation said of its data, by severity and rule: error, warning or note.",
     "prediction_jobs": f"Prediction jobs in artifacts/predictions/{REMOVED}.",
-    "last_prediction_timestamp_seconds": "When the last finished prediction job of a name ended.",
+    "last_prediction_timestamp_seconds": "When the last job ended that was of somebody's input, or of the test split.",
     "last_prediction_duration_seconds": "How long it took.",
     "last_prediction_rows": "Rows that it read.",
     "last_prediction_rejected_rows": "Rows of these that could not be predicted.",
@@ -155,8 +155,8 @@ def _list_of_champion(found: NameState) -> Iterator[Sample]:
     yield "kept_versions", len(found.numbers), {}
     if found.highest is not None:
         yield "versions_published_total", found.highest, {}
-    if found.mirror and found.numbers:
-        yield "mirror_behind", found.behind is not None, {}
+    if found.pointer and (found.mirror or any(fault.kind == "mirror" for fault in found.faults)):
+        yield "mirror_behind", found.behind is not None or found.mirror is None, {}
     if pointer := found.pointer:
         yield "champion_version", pointer.version, {}
         yield "champion_promoted_timestamp_seconds", _seconds(pointer.promoted_at), {}
@@ -177,7 +177,7 @@ def _list_of_champion(found: NameState) -> Iterator[Sample]:
 
 def _list_of_runs(found: NameState) -> Iterator[Sample]:
     for outcome in get_args(Outcome):
-        yield "runs", sum(run.outcome == outcome for run in found.runs), {"outcome": outcome}
+        yield "runs", sum(run.outcome == outcome for run in found.runs[:RUNS]), {"outcome": outcome}
     succeeded = next((run.date for run in found.runs if run.outcome in SUCCESSFUL), None)
     if succeeded is None and found.versions:  # whose run is not among the newest
         succeeded = found.versions[-1].manifest.created_at
@@ -201,7 +201,7 @@ def _list_of_runs(found: NameState) -> Iterator[Sample]:
 def _list_of_jobs(found: NameState) -> Iterator[Sample]:
     for status in ("running", "done"):
         yield "prediction_jobs", found.num_jobs.get(status, 0), {"status": status}
-    for last in found.jobs[:1]:
+    for last in [found.last_job] if found.last_job else found.jobs[:1]:
         facts = {"rows": last.rows, "rejected_rows": last.rejects or 0, "duration_seconds": last.seconds}
         facts["timestamp_seconds"] = _seconds(last.finished_at) if last.finished_at else None
         for fact, value in facts.items():

@@ -95,6 +95,11 @@ class Job(Document):
         """What was found of rows that were predicted all the same, a sentence each."""
         return [f"{times:,} of {counted(self.rows, 'row')} {note}" for note, times in (self.notes or {}).items()]
 
+    @property
+    def is_of_own_test_split(self) -> bool:
+        """Whether it predicted what the version was tested on, as each retrain does, and nobody's input."""
+        return artifact_paths.datasets() in (artifact_paths.root() / self.input.path).parents
+
     @model_validator(mode="after")
     def _every_row_in_one_shard(self) -> Self:
         bounds = [0, *(shard.stop for shard in self.shards)]
@@ -145,7 +150,11 @@ def list_jobs(leave: Left | None = None, everywhere: bool = False) -> Iterator[t
     that cannot be read stops nobody: ``leave`` is told, by default it is said, and of an unfinished job None is given.
     """
     leave, place = leave or left_alone, artifact_paths.all_predictions()
-    folders = sorted(place.iterdir()) if place.is_dir() else []
+    folders = list[Path]()
+    try:
+        folders = sorted(place.iterdir()) if place.is_dir() else []
+    except OSError as error:
+        leave(place, error)
     for note in sorted(artifact_paths.jobs_elsewhere().glob("*")) if everywhere else ():
         try:
             if note.is_file():  # a FIFO would be waited for without end
@@ -162,10 +171,10 @@ def list_jobs(leave: Left | None = None, everywhere: bool = False) -> Iterator[t
                 yield folder, None
 
 
-def list_newest(jobs: Iterable[Job]) -> list[Job]:
+def list_newest(jobs: Iterable[Job], most: int = NEWEST) -> list[Job]:
     """The last of those that are done, the newest first."""
     done = (job for job in jobs if job.status == "done")
-    return heapq.nlargest(NEWEST, done, key=lambda job: job.finished_at or "")
+    return heapq.nlargest(most, done, key=lambda job: job.finished_at or "")
 
 
 def left_alone(path: Path, reason: str | Exception) -> None:

@@ -9,6 +9,7 @@ from tasks.store import artifact_paths, atomic, folders, locks
 from tasks.store.artifact_paths import RUN
 from tasks.store.documents import Document
 from tasks.store.record import Record
+from tasks.store.versions import Moment
 
 
 class RunNotes(Document):
@@ -21,7 +22,7 @@ class RunNotes(Document):
     stages: dict[str, dict[str, Any]]
     exit_code: int | None = None  # of one that has failed otherwise than by a kill
     time_limit: float | None = None  # seconds, of one that has ended by it
-    noted_at: str | None = None  # when any of this was noted last: the end of a run that has ended
+    noted_at: Moment | None = None  # when any of this was noted last: the end of a run that has ended
 
 
 class RunFolder(Record):

@@ -115,8 +115,9 @@ def read_folder(folder: Path) -> tuple[str, RunSummary | None]:
 
 def read_learning_curve(run: str) -> list[dict[str, Any]]:
     """What was measured after each epoch of the run of this id; nothing where its notes are gone or say nothing."""
-    with suppress(DataError, OSError, LookupError, TypeError):
-        return list(RunNotes.read(artifact_paths.runs() / run / RUN).stages["train"]["learning_curve"])
+    with suppress(DataError, OSError, LookupError, TypeError, AttributeError):
+        curve = RunNotes.read(artifact_paths.runs() / run / RUN).stages["train"]["learning_curve"]
+        return [{name: each for name, each in point.items() if isinstance(each, int | float)} for point in curve]
     return []
 
 

@@ -90,6 +90,7 @@ class NameState:
     runs: list[RunSummary] = field(default_factory=list)  # that retrained it
     report: DataReport | None = None  # on the data of the last run that has ended
     jobs: list[Job] = field(default_factory=list)  # the last that are done
+    last_job: Job | None = None  # the last of somebody's input: each retrain predicts its own test split, too
     num_jobs: Counter[str] = field(default_factory=Counter)  # by status
     source: str | None = None  # of own data
     is_scheduled: bool = False  # a deployment retrains it
@@ -205,6 +206,9 @@ def read(name: str | None = None, newest: int = NEWEST) -> StoreState:
         if job and is_name(job.model.name) and name in (None, job.model.name):
             of_name = found.add(job.model.name)
             of_name.jobs = predictions.list_newest([*of_name.jobs, job])
+            if not job.is_of_own_test_split:
+                known = [of_name.last_job] if of_name.last_job else []
+                of_name.last_job = next(iter(predictions.list_newest([*known, job], most=1)), None)
             of_name.num_jobs[job.status] += 1
             of_name.job_folders.append(folder)
     scheduled, behind = {*map(str, ModelName)}, dict[str, Behind]()
@@ -216,11 +220,15 @@ def read(name: str | None = None, newest: int = NEWEST) -> StoreState:
     found.names = dict(sorted(found.names.items()))
     for each, of_name in found.names.items():
         of_name.is_scheduled, of_name.behind = each in scheduled, behind.get(each)
-        if found.mirror:
-            of_name.mirror = of_name.behind.sentence if of_name.behind else f"{found.mirror} has this champion"
         _read_documents(found, of_name)
+        if of_name.behind:
+            of_name.mirror = of_name.behind.sentence
+        elif found.mirror and of_name.pointer:
+            of_name.mirror = f"{found.mirror} has this champion"
         of_name.faults = [
-            fault for fault in found.faults if fault.name in ("", each) or fault.name.endswith(f"-{each}")
+            fault
+            for fault in found.faults
+            if fault.name in ("", each) or (fault.kind == "run" and fault.name.endswith(f"-{each}"))
         ]
     return found
 
@@ -240,10 +248,13 @@ def _read_runs(found: StoreState, name: str | None, newest: int) -> None:
             with found.sparing("run", folder / RUN, subject):
                 owner, retrain = run_folders.read_folder(folder)
                 retrains += [retrain] if retrain else []
+        for run in retrains:  # a name may begin as the runs of another flow do
+            if name in (None, run.name):
+                found.add(run.name).runs.append(run)
         if is_name(owner) and name in (None, owner):
-            of_name = found.add(owner)
-            of_name.runs += retrains
-            of_name.run_folders += folders
+            found.add(owner).run_folders += folders
+    for of_name in found.names.values():
+        of_name.runs.sort(key=lambda run: run.run, reverse=True)
 
 
 def _read_documents(found: StoreState, of_name: NameState) -> None:
@@ -251,7 +262,8 @@ def _read_documents(found: StoreState, of_name: NameState) -> None:
     name = of_name.name
     with found.sparing("champion", artifact_paths.champion(name), name):
         of_name.pointer = reading.champion(name)
-    of_name.numbers = reading.versions(name)
+    with found.sparing("version", artifact_paths.model(name), name):
+        of_name.numbers = reading.versions(name)
     for number in of_name.numbers:
         with found.sparing("version", folder := artifact_paths.version(name, number), name):
             path = folder / MANIFEST

@@ -78,6 +78,8 @@ def main(where: str) -> None:
     """Serve API, UI and background services until SIGTERM."""
     host, _, port = where.rpartition(":")
     listener = socket.create_server((host, int(port))) if host else socket.socket(fileno=int(port))
+    if host:
+        print(f"serving on {address(listener)}", flush=True)
     os.environ |= ENVIRONMENT | os.environ
     gc.disable()  # a sixth of the start went by in looks for garbage among what has just been imported
     import uvicorn

@@ -342,7 +342,7 @@ def test_pruning_keeps_the_best_of_the_last_comparison_so_that_small_losses_cann
     assert "the best in the last comparison" in kept[best]
 
 
-def test_a_damaged_manifest_keeps_nobody_from_pruning(
+def test_nothing_is_pruned_while_the_manifest_that_names_the_best_is_damaged(
     candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "GRACE", -retention.GRACE)  # demoted long ago
@@ -351,8 +351,13 @@ def test_a_damaged_manifest_keeps_nobody_from_pruning(
     manifest = artifact_paths.version("linear-regression", 3) / "manifest.json"
     pointer.promote("linear-regression", 1)
     manifest.chmod(0o644)
+    whole = manifest.read_bytes()
     manifest.write_text("{}")
-    assert retention.prune("linear-regression", 1)[0] == [2]
+    pruned, kept = retention.prune("linear-regression", 1)
+    assert pruned == []
+    assert "of which version 3 tells, and it is damaged" in kept[2]
+    manifest.write_bytes(whole)
+    assert retention.prune("linear-regression", 1)[1][2].startswith("the best in the last comparison")
 
 
 # Each kept version by its own recipe

@@ -126,7 +126,7 @@ def test_a_refused_run_says_by_which_gate(duty: Duty, page: "Page") -> None:
     page.locator("td").filter(has_text="refused").first.wait_for()
     keep(page, "verdict")
     page.goto(f"{duty.ui}/artifacts/artifact/{latest(duty, 'hopeless-pictures')}")
-    picture = page.locator("img[alt='learning-curve']")
+    picture = page.locator("img[alt='Learning curve']")
     picture.wait_for()
     eventually(lambda: picture.evaluate("image => image.naturalWidth") > 300, 60, "the picture is drawn")
 

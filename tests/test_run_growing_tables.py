@@ -95,5 +95,5 @@ def test_nights_are_stopped_accepted_and_told_and_a_window_is_repeated(
     ]
     verdicts = {"artifacts": {"key": {"any_": ["trips-verdict"]}}, "sort": "CREATED_DESC"}
     page = wait_for(prefect_api, "artifacts/filter", verdicts, lambda each: "version 2" in each["data"][:40])["data"]
-    assert "- where has new levels: Oslo" in page
+    assert "where has new levels: Oslo" in page
     assert "; accepted" in page

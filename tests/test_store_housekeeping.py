@@ -70,7 +70,7 @@ def prediction(number: int, status: Literal["running", "done"] = "done", days: f
     folder = artifact_paths.predictions(f"{number:016x}")
     folder.mkdir(parents=True)
     (folder / "part-00000.parquet").write_bytes(b"rows")
-    job = job_document(NAME, status=status) | {"finished_at": f"2026-11-{number:02}T06:00:00"}
+    job = job_document(NAME, status=status) | {"finished_at": f"2026-11-{number:02}T06:00:00+00:00"}
     (folder / "_job.json").write_text(json.dumps(job))
     aged(folder / "_job.json", days)
     return folder.name

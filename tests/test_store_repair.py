@@ -178,22 +178,19 @@ FIELDS = ["version", "model_sha256", "manifest_sha256", "promoted_at", "previous
         (lambda: artifact_paths.triton_config(NAME).unlink(), (2, 1, [])),
         (lambda: artifact_paths.triton_config(NAME).write_bytes(b"\xff"), (2, 1, [])),
         *((edit(**{field: value}), (2, 1, [])) for field, value in UNFIT),
-        (edit(version=7), (2, None, [])),
+        (edit(version=7), (2, 1, [])),
         *((without(field), (2, 1, [])) for field in FIELDS),
         (edit(manifest_sha256="0" * 64, held=[1]), (2, None, [1])),
         (lambda: artifact_paths.champion(NAME).write_bytes(b"\xffnot JSON"), (2, 1, [])),
         (lambda: artifact_paths.champion(NAME).write_text("[]"), (2, 1, [])),
         (lambda: artifact_paths.champion(NAME).write_text(""), (2, 1, [])),
-        (lambda: artifact_paths.champion(NAME).unlink(), (2, None, [])),
+        (lambda: artifact_paths.champion(NAME).unlink(), (2, 1, [])),
     ],
 )
 def test_promote_of_the_champion_repairs_pointer_and_configuration(
     harm: Callable[[], object], after: tuple[int, int | None, list[int]]
 ) -> None:
-    """What could be read of the pointer is kept; of versions to go back to the history knows.
-
-    But the last change is none where the pointer says so: then nobody knows that it replaced another.
-    """
+    """What could be read of the pointer is kept; of versions to go back to the history knows."""
     harm()
     with pytest.raises(DataError):
         verification.verify(NAME, 2)

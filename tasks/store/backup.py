@@ -285,7 +285,7 @@ def restore(url: str, name: str | None = None) -> tuple[str, Snapshot]:
     """
     folder = _open(url)
     known, marker = _list(folder), artifact_paths.restoring()
-    begun = marker.read_text(errors="replace") if marker.is_file() else ""
+    begun = marker.read_text(encoding="utf-8", errors="replace") if marker.is_file() else ""
     is_newest = name is None and begun not in known  # than the one that was begun there may be a newer one by now
     if name is None:
         name = begun if not is_newest else known[-1] if known else ""

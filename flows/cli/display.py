@@ -15,6 +15,7 @@ from flows.server import environment
 from tasks.machine import progress, telling
 from tasks.machine.words import duration
 
+SECONDS = 6  # columns that they have, so that no line breaks elsewhere on a faster machine
 WIDEST = 100  # columns: seconds stand at the right, and must not be far
 STAGE = 10
 MARKS = {True: ("✓", "green"), False: ("✗", "red")}
@@ -79,7 +80,7 @@ class StageList(telling.Watcher):
         row.add_column(width=1)
         row.add_column(width=STAGE, style="bold")
         row.add_column(ratio=1, overflow="fold")
-        row.add_column(justify="right", no_wrap=True)
+        row.add_column(justify="right", no_wrap=True, min_width=SECONDS)
         spent = duration(time.monotonic() - self._began)
         row.add_row(Text(*self._marks[is_done]), Text(stage), Text(self._said), spent)
         self._console.print(row, width=min(self._console.width - 1, WIDEST))

@@ -17,6 +17,9 @@ from tasks.machine import progress
 from tasks.parameters import Learned, ModelName, PredictParameters, RetrainParameters
 from tasks.store import attestation, mirroring, own_data, tuned, unchanged
 
+# Torch and matplotlib take seconds to import, which the server's start hides; nobody needs them where all is reused.
+TO_TRAIN = "tasks.fitting.trainer", "tasks.judging.plots"
+
 
 @taking(RetrainParameters)
 def retrain(
@@ -36,8 +39,7 @@ def retrain(
     if sign_key is not None:
         attestation.require(sign_key)
     mirroring.destination(is_kept=False)
-    # Where something may be reused torch may not be needed, and takes seconds to import.
-    modules = ["flows.retrain", "torch"] if unchanged.must_train(parameters) else ["flows.retrain"]
+    modules = ["flows.retrain", *TO_TRAIN] if unchanged.must_train(parameters) else ["flows.retrain"]
     with on_prefect(verbose, quiet, *modules):
         from flows.retrain import retrain as flow
 

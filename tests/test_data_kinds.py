@@ -1,6 +1,5 @@
 """What a column is: inferred over all rows at first, and as version 1 fixed it ever after."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from tasks.data import statistics
-from tasks.data.levels import count_codes, find_levels, format_values, sort_levels
+from tasks.data.levels import find_levels, format_values, sort_levels
 from tasks.data.recipe import Column
 from written_tables import FORMATS, digest, examined, recipe, rows, rules, written
 
@@ -69,14 +68,6 @@ def test_a_large_mean_costs_the_deviation_no_digits(offset: float) -> None:
     (found,) = statistics.measure_columns([Column(name="x")], len(values), lambda rows: values[None, rows])
     assert found.mean == pytest.approx(values.mean(), rel=1e-13)
     assert found.deviation == pytest.approx(values.std(), rel=1e-9)
-
-
-@pytest.mark.parametrize("size", [2, 128, 256, 300])
-@pytest.mark.parametrize("rows", [0, 1, 1001])
-def test_codes_are_counted_as_they_are_one_by_one(size: int, rows: int) -> None:
-    codes = np.random.default_rng(0).integers(0, size, rows).astype(np.min_scalar_type(size - 1))
-    found = Counter(codes.tolist())
-    assert count_codes(codes, size).tolist() == [found[code] for code in range(size)]
 
 
 Night = tuple[dict[str, Any], dict[str, Any], tuple[str, str, str, str]]

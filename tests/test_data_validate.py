@@ -107,12 +107,6 @@ def test_rows_that_a_column_names_validation_are_a_split_of_their_own(tmp_path: 
     )
 
 
-def test_nothing_is_left_beside_the_files_that_are_named(tmp_path: Path, artifacts: Path) -> None:
-    made = prepared(written(tmp_path / "h.csv", houses()))
-    found = {path for path in (artifacts / "datasets" / "houses").iterdir() if path.name != ".lock"}
-    assert found == {file.path for file in (made.train, made.test, made.raw_test, made.rows) if file}
-
-
 def test_the_report_is_there_for_programs_and_people_though_the_data_are_refused(tmp_path: Path) -> None:
     table = houses().append_column("bad", [[str(at) for at in range(ROWS - 1)] + ["x|y"]])
     broken = table.set_column(3, "price", [[1.0] * ROWS])
@@ -168,13 +162,6 @@ def test_the_books_data_are_said_to_be_what_they_should_be_in_one_line(
 
 X = RNG.normal(size=ROWS)
 Y = RNG.normal(size=ROWS)
-
-
-def test_columns_without_any_value_are_not_called_equal(tmp_path: Path) -> None:
-    columns = {"x": X, "a": [None] * ROWS, "b": [None] * ROWS, "y": Y}
-    found = examined(written(tmp_path / "t.parquet", {each: pa.array(columns[each]) for each in columns}))
-    assert {"constant-column a", "constant-column b"} <= set(rules(found, "warning"))
-    assert "duplicate-column b" not in rules(found, "warning")
 
 
 def test_even_one_pair_of_equal_rows_with_different_targets_is_said(tmp_path: Path) -> None:

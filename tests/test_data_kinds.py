@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from tasks.data import statistics
-from tasks.data.levels import find_levels, format_values, sort_levels
+from tasks.data.levels import find_levels, format_values
 from tasks.data.recipe import Column
 from written_tables import FORMATS, digest, examined, recipe, rows, rules, written
 
@@ -55,11 +55,6 @@ def test_dates_are_levels_where_the_user_says_so_tonight_and_later(suffix: str, 
     first = recipe(examined(path, category=["when"]))
     assert first.columns[0].levels == ("1970-01-01", "1970-01-02", "1970-01-03")
     assert not rules(examined(path, kept=first, category=["when"]), "error")
-
-
-def test_levels_that_are_all_numbers_are_ordered_by_value_and_others_by_code_point() -> None:
-    assert sort_levels(["10", "9", "-1", "2.5"]) == ("-1", "2.5", "9", "10")
-    assert sort_levels(["10", "9", "b", "Ä", "a"]) == ("10", "9", "a", "b", "Ä")
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e3, 1e7])

@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 from matplotlib.figure import Figure
-from PIL import Image
 from prefect.task_runners import ThreadPoolTaskRunner
 from scipy.stats import entropy
 
@@ -387,18 +386,6 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_job_done(
     assert (done.rows, done.picture, job(done.path)["status"]) == (20, None, "done")
     assert "no picture of the predictions: no font" in caplog.text
     assert not list(done.path.glob(".*"))
-
-
-@pytest.mark.slow
-def test_one_picture_has_no_accuracy_though_its_folder_is_called_like_a_class(
-    clothes: RetrainReport, pipeline: Pipeline, tmp_path: Path
-) -> None:
-    folder = tmp_path / pipeline.prepared(clothes).class_names[0]
-    folder.mkdir()
-    Image.fromarray(np.zeros((28, 28), np.uint8)).save(folder / "one.png")
-    for source, has_truth in ((folder / "one.png", False), (folder, True)):
-        done = predict_rows(name=clothes.name, input=str(source), output=str(tmp_path / f"out-{has_truth}"))
-        assert (done.accuracy is not None, bool(done.metrics)) == (has_truth, has_truth)
 
 
 @pytest.mark.slow

@@ -19,7 +19,6 @@ from tasks.batch.output_dir import PartFooter
 from tasks.batch.plan import Version, read_inputs, read_version
 from tasks.data.io import inputs
 from tasks.data.io.batches import Batch
-from tasks.data.io.pictures import SUFFIXES
 from tasks.data.recipe import Pixels, Target
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
@@ -225,8 +224,8 @@ def _draw_grid(folder: Path, job: Job, version: Version) -> None:
         return
     labels = pq.read_table(artifact_paths.part(folder, 0), columns=[LABEL_NAME]).slice(0, len(batch.row_ids))
     names = dict(enumerate(version.labels))  # a label that the model does not know has but its number
-    labels_known = [] if batch.y_true is None else batch.y_true.tolist()
-    true = [names.get(each, "" if np.isnan(each) else f"{each:g}") for each in labels_known] or None
+    known = () if batch.y_true is None else batch.y_true.tolist()
+    true = [names.get(each, "" if np.isnan(each) else f"{each:g}") for each in known] or None
     with scratch.placing(folder, PREDICTION_GRID) as temporary:
         images, predicted = np.asarray(batch.X), labels[LABEL_NAME].to_pylist()
         plots.save(plots.draw_image_grid(images, predicted, true), temporary)
@@ -286,6 +285,4 @@ def describe_first_reject(folder: Path) -> str:
     with pq.ParquetFile(folder / REJECTS) as file:
         row: dict[str, Any] = next(file.iter_batches(1)).to_pylist()[0]
     ids = ", ".join(f"{name.removeprefix(ID)} {value}" for name, value in row.items() if name.startswith(ID))
-    number = f"row {row['source_row']}{f' ({ids})' if ids else ''} of "
-    is_picture = row["source"].lower().endswith(SUFFIXES)
-    return f"{'' if is_picture else number}{row['source']}: {row['reason']}"
+    return f"row {row['source_row']}{f' ({ids})' if ids else ''} of {row['source']}: {row['reason']}"

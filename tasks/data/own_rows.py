@@ -89,7 +89,8 @@ class OwnRows(ABC):
         Minibatches are drawn by place: few rows of a table lie by their digests, so that in whatever order they came
         the model's bytes are the same; many lie as they came.
         """
-        is_raw, blocks = side == RAW_TEST, self._number_blocks(side)
+        is_raw = side == RAW_TEST
+        split_id = TEST if is_raw else SIDES[side]
         readers: dict[str, Callable[[Array], Array]] = {
             schema.recipe.input.name: self.read_exactly if is_raw else self.read_inputs,
             TASKS[schema.task].target: self.truth.values.__getitem__,
@@ -97,17 +98,22 @@ class OwnRows(ABC):
         if not is_raw:
             readers[SPLIT_KEY] = self.split.keys.__getitem__
         first = {key: read(np.zeros(1, np.int64)) for key, read in readers.items()}
-        specs = {key: (each.dtype, (sum(map(len, blocks)), *each.shape[1:])) for key, each in first.items()}
-        return write_arrays(path, specs, {key: map(read, blocks) for key, read in readers.items()})
+        count, is_ordered = self.split.count(split_id), not is_raw and len(self.digests) <= self.most_ordered
+        specs = {key: (each.dtype, (count, *each.shape[1:])) for key, each in first.items()}
+        batches = {key: map(read, self._number_blocks(split_id, is_ordered)) for key, read in readers.items()}
+        return write_arrays(path, specs, batches)
 
-    def _number_blocks(self, side: str) -> list[Array]:
+    def _number_blocks(self, split_id: int, is_ordered: bool) -> Iterator[Array]:
         """The numbers of the rows of a side, a block at a time."""
-        is_mine = self.split.split_ids == (TEST if side == RAW_TEST else SIDES[side])
-        if side == RAW_TEST or len(is_mine) > self.most_ordered:
-            starts = range(0, len(is_mine), self.block_rows)
-            return [start + np.flatnonzero(is_mine[start : start + self.block_rows]) for start in starts]
-        mine = np.flatnonzero(is_mine)
-        return np.split(mine[np.argsort(self.digests[mine])], range(self.block_rows, len(mine), self.block_rows))
+        is_mine = self.split.split_ids == split_id
+        if is_ordered:
+            mine = np.flatnonzero(is_mine)
+            yield from np.split(
+                mine[np.argsort(self.digests[mine])], range(self.block_rows, len(mine), self.block_rows)
+            )
+        else:
+            for start in range(0, len(is_mine), self.block_rows):
+                yield start + np.flatnonzero(is_mine[start : start + self.block_rows])
 
     def read_exactly(self, numbers: Array) -> Array:
         """The same with all digits that the source has."""

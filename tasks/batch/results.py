@@ -147,9 +147,13 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
     """
     footers = [Footer.read(folder, job, shard) for shard in job.shards]
     if None in footers:
-        part = artifact_paths.part(folder, footers.index(None))
-        action = "run the command again: it writes the missing parts anew"
-        raise DataError(f"{part} is not that of job {job.job}", "the part as it was written", action)
+        shard = job.shards[footers.index(None)]
+        part = artifact_paths.part(folder, shard.number)
+        found, action = (
+            f"{part} does not hold rows {shard.start} to {shard.stop}",
+            "run the command again: it writes it anew",
+        )
+        raise DataError(f"{found} of job {job.job}", "the part as it was written", action)
     counts = functools.reduce(operator.add, cast("list[Footer]", footers))
     check_rejects(folder, job, counts.rejects)
     rejected = merge_rejects(folder, job)

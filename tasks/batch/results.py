@@ -161,8 +161,7 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
         raise DataError(
             f"{counts.rows} rows written and {rejected} rejected of {job.rows}", "every row", "--restart the job"
         )
-    version = read_version(job.model.path.parent)
-    metrics = measure_score(counts.score or {})
+    version, metrics = read_version(job.model.path.parent), measure_score(counts.score or {})
     done = job.model_copy(
         update={
             "status": "done",

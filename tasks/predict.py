@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tasks.batch import output_file
+from tasks.batch import output_dir
 from tasks.batch.plan import open_job
 from tasks.batch.results import check_rejects, describe_first_reject, finish, judge_again, to_prediction
 from tasks.machine.telling import Event, tell
@@ -39,7 +39,7 @@ def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
             job = finish(folder, job, parameters, shards.label_shards(folder, job, parameters))
             _tell(folder, job)
         if file:
-            job = output_file.write(file, folder, job, tables)
+            job = output_dir.write_file(file, folder, job, tables)
         return to_prediction(folder, job, file)
 
 

@@ -1,10 +1,8 @@
 """Folders of pictures: what is in them is prepared whole, copies are named, and odd ones end nothing."""
 
-import gc
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,7 @@ import safetensors.numpy
 from PIL import Image
 
 from image_folders import drawn, prepared, report_of, write
-from tasks.data import image_dataset
-from tasks.data.image_dataset import ImageRows
 from tasks.data.io import images, pictures
-from tasks.data.io.images import LabelledImages
-from tasks.data.split import TEST, TRAINING, Split
-from tasks.data.target import Truth
 from tasks.errors import DataError, UsageError
 
 COUNTS = {"cat": 40, "dog": 30, "10": 20}
@@ -60,17 +53,6 @@ def test_order_and_names_of_files_make_no_difference_and_a_changed_pixel_does(tm
     assert prepared(one).digest != prepared(other).digest
 
 
-def test_of_equal_names_the_first_is_of_the_first_class_and_in_it_of_the_deepest_folder(tmp_path: Path) -> None:
-    order = ["cat/0.png", "cat/a/1.png", "cat/a-b/1.png", "cat/1.png", "cat-big/a/1.png", "cat-big/1.png"]
-    for name in (*order, "cat/__MACOSX/1.png", "cat-big/a/__MACOSX/c/1.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    found = images.find_pictures(tmp_path)
-    assert [path for block in found.blocks() for path in block] == [str(tmp_path / name) for name in order]
-    assert [found.class_names[label] for label in found.labels] == [name.split("/")[0] for name in order]
-    assert (found.num_files, found.findings) == (6, ())
-
-
 def test_classes_may_be_called_as_parts_are(tmp_path: Path) -> None:
     made = prepared(write(tmp_path / "vehicles", {"bus": 30, "train": 40, "test": 30}))
     assert made.class_names == ("bus", "test", "train")
@@ -97,13 +79,12 @@ def test_copies_in_both_parts_are_named_and_many_stop_the_run(tmp_path: Path) ->
         refused(source, "2 test images equal to a training image", of_class, "at most 1 %")
 
 
-def test_pictures_of_two_classes_and_imbalance_are_warned_of(tmp_path: Path) -> None:
+def test_pictures_of_two_classes_are_warned_of(tmp_path: Path) -> None:
     source = write(tmp_path / "pets", {"cat": 80, "dog": 4})
     shutil.copy(source / "cat" / "0005.png", source / "dog" / "also.png")
     prepared(source)
     found = {each.rule: each.found for each in report_of(source).findings}
     assert "cat/0005.png and" in found["equal-images"]
-    assert "80 images of cat and 5 of dog" in found["imbalance"]
 
 
 def test_odd_folders_and_files_end_nothing(tmp_path: Path) -> None:
@@ -160,30 +141,6 @@ def test_a_picture_that_leads_to_what_waits_for_ever_is_unreadable(tmp_path: Pat
     for path in (tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(DataError, match="is no regular file"):
             pictures.decode(path, (8, 8))
-
-
-def test_copies_are_found_without_a_python_call_for_each() -> None:
-    """Half a million images and their copies are examined while the data set's lock is held."""
-    calls = []
-    for count in (100, 100, 5000):  # numpy imports some of itself at first
-        source = LabelledImages("", "", ("a", "b"), np.zeros(2 * count, np.int64), None, 1, iter, str)  # type: ignore[arg-type]
-        hashes = np.tile(np.arange(1, count + 1, dtype=np.uint64), 2)
-        labels, sides = np.arange(2 * count) // count, np.where(np.arange(2 * count) < count, TRAINING, TEST)
-        truth = Truth(labels.astype(np.uint8), np.ones(2 * count, bool), ("a", "b"), ())
-        split, facts = Split(sides.astype(np.uint8), hashes), dict.fromkeys(("rule", "images", "ordering"))
-        rows = ImageRows(truth=truth, split=split, digests=hashes, numbers=np.arange(2 * count), **facts)  # type: ignore[arg-type]
-        counted: list[str] = []
-        gc.disable()  # hypothesis has a callback for each collection
-        sys.setprofile(lambda _, event, __, counted=counted: counted.append(event))  # type: ignore[misc]
-        try:
-            found = list(image_dataset.check_copies(source, rows))
-        finally:
-            sys.setprofile(None)
-            gc.enable()
-        calls.append(len(counted))
-        assert f"{count:,} test images equal to a training image: 0 and {count}; 1 and {count + 1};" in found[0].found
-        assert f"{count:,} images in more than one class: 0 and {count}" in found[1].found
-    assert calls[1] == calls[2]
 
 
 def test_pictures_that_change_while_they_are_read_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

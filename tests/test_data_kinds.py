@@ -1,6 +1,5 @@
 """What a column is: inferred over all rows at first, and as version 1 fixed it ever after."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from tasks.data import statistics
-from tasks.data.levels import count_codes, find_levels, format_values, sort_levels
+from tasks.data.levels import find_levels, format_values
 from tasks.data.recipe import Column
 from written_tables import FORMATS, digest, examined, recipe, rows, rules, written
 
@@ -58,25 +57,12 @@ def test_dates_are_levels_where_the_user_says_so_tonight_and_later(suffix: str, 
     assert not rules(examined(path, kept=first, category=["when"]), "error")
 
 
-def test_levels_that_are_all_numbers_are_ordered_by_value_and_others_by_code_point() -> None:
-    assert sort_levels(["10", "9", "-1", "2.5"]) == ("-1", "2.5", "9", "10")
-    assert sort_levels(["10", "9", "b", "Ä", "a"]) == ("10", "9", "a", "b", "Ä")
-
-
 @pytest.mark.parametrize("offset", [0.0, 1e3, 1e7])
 def test_a_large_mean_costs_the_deviation_no_digits(offset: float) -> None:
     values = np.random.default_rng(0).normal(offset, 1, 200_000)
     (found,) = statistics.measure_columns([Column(name="x")], len(values), lambda rows: values[None, rows])
     assert found.mean == pytest.approx(values.mean(), rel=1e-13)
     assert found.deviation == pytest.approx(values.std(), rel=1e-9)
-
-
-@pytest.mark.parametrize("size", [2, 128, 256, 300])
-@pytest.mark.parametrize("rows", [0, 1, 1001])
-def test_codes_are_counted_as_they_are_one_by_one(size: int, rows: int) -> None:
-    codes = np.random.default_rng(0).integers(0, size, rows).astype(np.min_scalar_type(size - 1))
-    found = Counter(codes.tolist())
-    assert count_codes(codes, size).tolist() == [found[code] for code in range(size)]
 
 
 Night = tuple[dict[str, Any], dict[str, Any], tuple[str, str, str, str]]

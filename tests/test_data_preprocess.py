@@ -18,7 +18,7 @@ import candidate
 from tasks.data.book_datasets import CLASS_NAMES, FashionMnist, synthetic_data
 from tasks.data.io.arrays import open_idx
 from tasks.data.prepared_splits import Examples, ValidatedDataset, read_split, write_split, write_splits
-from tasks.data.recipe import Column, Columns, Pixels
+from tasks.data.recipe import Pixels
 from tasks.errors import DataError
 from tasks.parameters import Data
 from tasks.preprocess import preprocess
@@ -114,13 +114,6 @@ def test_test_rows_are_kept_as_they_came_for_versions_of_another_recipe() -> Non
     np.testing.assert_array_equal(read_split(prepared.raw_test, prepared).inputs, images)
 
 
-def test_raw_test_rows_that_the_recipe_leaves_alone_are_written_once() -> None:
-    prepared, _ = resized(12)
-    assert prepared.raw_test == prepared.test
-    assert len(list(prepared.test.path.parent.iterdir())) == 2
-    assert synthetic(1).raw_test == synthetic(1).test
-
-
 @pytest.mark.parametrize(
     "rows",
     [np.zeros((2, 5, 5), np.uint8), np.zeros((2, 4, 4)), np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 16), np.uint8)],
@@ -130,15 +123,6 @@ def test_images_that_a_recipe_does_not_describe_are_refused(rows: NDArray[Any]) 
     with pytest.raises(DataError, match=re.escape(str(list(rows.shape[1:])))) as caught:
         Pixels(shape=(4, 4), scale=1.0).encode(rows)
     assert "[4, 4]" in caught.value.expected
-
-
-def test_numbers_beyond_float32_are_infinite_and_text_is_refused() -> None:
-    recipe = Columns(columns=(Column(name="a"), Column(name="b")))
-    assert recipe.encode(np.array([[1e300, 2]])).tolist() == [[np.inf, 2]]
-    assert recipe.encode(np.array([[1, -2]])).dtype == np.float32
-    for rows in (np.array([["a", "b"]]), np.zeros((1, 3))):
-        with pytest.raises(DataError, match="rows of shape"):
-            recipe.encode(rows)
 
 
 @pytest.mark.parametrize("in_its_place", ["FIFO", "link to a FIFO", "empty file", "link to /proc/kmsg"])
@@ -166,11 +150,3 @@ def test_what_lies_in_the_place_of_a_split_is_refused_at_once(in_its_place: str,
     assert str(path) in refused.result(timeout=10)
     assert synthetic(1).train == prepared.train, "and it is written anew"
     assert len(read_split(prepared.train, prepared).y_true) == 1000
-
-
-def test_a_split_that_is_not_contiguous_is_written_value_by_value(artifacts: Path) -> None:
-    values = np.arange(12, dtype=np.float32).reshape(3, 4)
-    written = write_split("synthetic-linear", "train", {"features": values.T, "target": values[:, 1]})
-    arrays = safetensors.numpy.load_file(written.path)
-    np.testing.assert_array_equal(arrays["features"], values.T)
-    np.testing.assert_array_equal(arrays["target"], values[:, 1])

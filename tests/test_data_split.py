@@ -8,9 +8,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
-from tasks.data.split import TEST, TRAINING, decode_times, encode_times, split_by_time
+from tasks.data.split import TEST, TRAINING, decode_times, encode_times
 from written_tables import examined, recipe, rows, rules, written
 
 ROWS = 600
@@ -28,15 +27,6 @@ TABLE = pa.table(
 def sides(found: Any) -> list[int]:
     listed: list[int] = rows(found).split.split_ids.tolist()
     return listed
-
-
-@given(arrays(np.float64, st.integers(1, 50), elements=st.floats(-9, 9)), st.floats(0.05, 0.95))
-def test_a_cut_in_time_is_as_near_to_the_share_as_any(times: Any, share: float) -> None:
-    words = encode_times(times)
-    found = split_by_time(words, share).split_ids == TEST
-    counts = {int((times >= moment).sum()) for moment in times} | {0}
-    assert abs(found.sum() - share * len(times)) == pytest.approx(min(abs(c - share * len(times)) for c in counts))
-    assert not (set(times[found].tolist()) & set(times[~found].tolist()))
 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=2, max_size=20))

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
@@ -34,7 +33,7 @@ from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset
 from tasks.store.run_folder import RunFolder
 from tasks.validate import validate
-from written_tables import examined, rules, written
+from written_tables import examined, written
 
 ROWS = 400
 RNG = np.random.default_rng(0)
@@ -90,29 +89,6 @@ def test_the_prepared_splits_have_every_row_in_raw_units_once(tmp_path: Path) ->
     assert set(exact.tolist()) <= set(table["area"].to_pylist()), "digits that float32 has not"
 
 
-def test_rows_that_a_column_names_validation_are_a_split_of_their_own(tmp_path: Path) -> None:
-    said = np.array(["train", "Validation", "test", "train"])[np.arange(ROWS) % 4]
-    table = houses().append_column("part", [said])
-    made = prepared(written(tmp_path / "h.parquet", table), split_column="part")
-    assert made.validation is not None
-    assert made.rows is not None
-    for file, name in ((made.train, "train"), (made.validation, "Validation"), (made.test, "test")):
-        prices = table.filter(pc.equal(table["part"], name))["price"].to_pylist()
-        assert sorted(safetensors.numpy.load_file(file.path)["target"].tolist()) == sorted(prices)
-    other = safetensors.numpy.load_file(made.rows.path)["other"]
-    assert len(other) == ROWS // 2, "the digests of all rows that train no weight"
-    assert (
-        "200 training, 100 validation and 100 test rows"
-        in DataReport.read(tmp_path / "run" / "data-report.json").summary
-    )
-
-
-def test_nothing_is_left_beside_the_files_that_are_named(tmp_path: Path, artifacts: Path) -> None:
-    made = prepared(written(tmp_path / "h.csv", houses()))
-    found = {path for path in (artifacts / "datasets" / "houses").iterdir() if path.name != ".lock"}
-    assert found == {file.path for file in (made.train, made.test, made.raw_test, made.rows) if file}
-
-
 def test_the_report_is_there_for_programs_and_people_though_the_data_are_refused(tmp_path: Path) -> None:
     table = houses().append_column("bad", [[str(at) for at in range(ROWS - 1)] + ["x|y"]])
     broken = table.set_column(3, "price", [[1.0] * ROWS])
@@ -164,36 +140,6 @@ def test_the_books_data_are_said_to_be_what_they_should_be_in_one_line(
     assert words in summary
     assert "\n" not in summary
     assert words in (tmp_path / "data-report.md").read_text()
-
-
-X = RNG.normal(size=ROWS)
-Y = RNG.normal(size=ROWS)
-
-
-def test_columns_without_any_value_are_not_called_equal(tmp_path: Path) -> None:
-    columns = {"x": X, "a": [None] * ROWS, "b": [None] * ROWS, "y": Y}
-    found = examined(written(tmp_path / "t.parquet", {each: pa.array(columns[each]) for each in columns}))
-    assert {"constant-column a", "constant-column b"} <= set(rules(found, "warning"))
-    assert "duplicate-column b" not in rules(found, "warning")
-
-
-def test_even_one_pair_of_equal_rows_with_different_targets_is_said(tmp_path: Path) -> None:
-    twice = np.append(X[:-1], X[0])
-    found = examined(written(tmp_path / "t.parquet", {"x": twice, "y": Y}))
-    said = "2 of 400 rows (0.5 %; above 2 % a warning) have the features of a row with another target: no model of"
-    assert rules(found, "note")["equal-rows"].startswith(said)
-    assert "equal-rows" not in rules(found, "warning"), "a few are in every table"
-    many = examined(written(tmp_path / "t.parquet", {"x": np.append(X[:-8], X[:8]), "y": Y}))
-    assert "16 of 400 rows (4 %, above 2 %) have the features" in rules(many, "warning")["equal-rows"]
-    sound = examined(written(tmp_path / "t.parquet", {"x": twice, "y": np.append(Y[:-1], Y[0])}))
-    assert "equal-rows" not in rules(sound, "note")
-
-
-def test_a_number_that_gives_a_class_away_is_named_and_an_honest_one_is_not(tmp_path: Path) -> None:
-    classes = np.array(["a", "b", "c"])[RNG.integers(0, 3, ROWS)]
-    given_away = np.array([{"a": 1.0, "b": 9.0, "c": 4.0}[each] for each in classes]) + RNG.normal(0, 0.1, ROWS)
-    found = examined(written(tmp_path / "t.csv", {"x": X, "z": given_away, "y": classes}), task="classification")
-    assert [rule for rule in rules(found, "warning") if "alone" in rule] == ["predicts-alone z"]
 
 
 def test_many_classes_and_many_levels_take_no_table_of_both() -> None:

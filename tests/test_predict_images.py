@@ -54,13 +54,6 @@ def test_arrays_of_another_size_or_colour_become_what_training_makes_of_the_same
         np.testing.assert_array_equal(values(predicted(tmp_path / f"{number}.npy", wanted)), of_files)
 
 
-def test_grey_arrays_with_an_axis_for_their_channel_are_not_converted(tmp_path: Path) -> None:
-    np.save(tmp_path / "grey.npy", np.zeros((4, 8, 8, 1), np.uint8))
-    np.save(tmp_path / "large.npy", np.zeros((4, 9, 8, 1), np.uint8))
-    assert [note for chunk in predicted(tmp_path / "grey.npy") for note in chunk.notes] == []
-    assert [note for chunk in predicted(tmp_path / "large.npy") for note in chunk.notes] == ["resized to 8 by 8"] * 4
-
-
 LAYOUTS = {
     "class folders": ("{0}/{1}.png", "", [0, 0, 0, 1, 1, 2, 2]),
     "below a part": ("test/{0}/{1}.png", "", [0, 0, 0, 1, 1, 2, 2]),

@@ -1,9 +1,7 @@
 """Every kind of input file, whole, broken or hostile: its rows of any range, rejects, or exit 4; and never a wait."""
 
 import gzip
-import hashlib
 import io
-import itertools
 import json
 import os
 import resource
@@ -30,7 +28,6 @@ from input_files import (
     IMAGES,
     PIXELS,
     RESIZED,
-    RNG,
     ROWS,
     Save,
     found_paths,
@@ -40,13 +37,9 @@ from input_files import (
     rejected,
     values,
 )
-from store_state import damage
-from tasks.batch.plan import cut_shards
 from tasks.data.io import arrays, batches, inputs, pictures, tabular
 from tasks.data.io.inputs import PICTURES
 from tasks.errors import DataError, UsageError
-from tasks.store import verified
-from tasks.store.record import FileRef
 
 IMAGE_FILES: dict[str, Save] = {
     "plain-idx3-ubyte": lambda path, pixels: path.write_bytes(idx_bytes(pixels)),
@@ -89,16 +82,6 @@ def test_pictures_are_converted_and_resized_which_is_noted(tmp_path: Path) -> No
     assert sorted(note for chunk in chunks for note in chunk.notes) == ["converted to grey", "resized to 5 by 4"]
 
 
-def test_images_of_another_size_are_resized_only_by_the_versions_recipe(tmp_path: Path) -> None:
-    large = RNG.integers(0, 256, (3, 8, 10), dtype=np.uint8)
-    np.save(tmp_path / "large.npy", large)
-    with pytest.raises(DataError, match=r"rows of shape \[8, 10\]"):
-        read(tmp_path / "large.npy", IMAGES, tmp_path)
-    chunks = read(tmp_path / "large.npy", RESIZED, tmp_path)
-    expected = [np.asarray(Image.fromarray(image).resize((5, 4), Image.Resampling.BILINEAR)) for image in large]
-    np.testing.assert_array_equal(values(chunks), expected)
-
-
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=8), st.data())
 def test_any_range_over_several_files_is_that_range_of_all_their_rows(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], data: st.DataObject
@@ -118,35 +101,6 @@ def test_any_range_over_several_files_is_that_range_of_all_their_rows(
         for row, index in zip(chunk.row_ids, chunk.source_index, strict=True):
             source = chunk.sources[index]
             assert first[source] <= row < first[source] + sizes[int(Path(source).stem)]
-
-
-@given(st.integers(1, 10**12), st.integers(1, 10**12), st.integers(1, 64))
-def test_shards_hold_every_row_once_in_order_and_are_of_one_size(rows: int, at_most: int, workers: int) -> None:
-    at_most = max(at_most, rows // 1000 + 1)  # a thousand shards are enough to check
-    shards = cut_shards(rows, at_most, workers)
-    assert [shard.number for shard in shards] == list(range(len(shards)))
-    assert (shards[0].start, shards[-1].stop) == (0, rows)
-    assert all(left.stop == right.start for left, right in itertools.pairwise(shards))
-    sizes = [shard.stop - shard.start for shard in shards]
-    assert 0 < min(sizes) <= max(sizes) <= min(at_most, min(sizes) + 1)
-    if workers == 1:
-        assert len(shards) == -(-rows // at_most)
-
-
-def test_a_split_is_compared_with_its_digest_in_bounded_memory(tmp_path: Path) -> None:
-    path = tmp_path / "test.safetensors"
-    with path.open("wb") as file:
-        file.truncate(64 * 2**20)
-    digest = hashlib.sha256(bytes(64 * 2**20)).hexdigest()
-    tracemalloc.start()
-    try:
-        verified.check(FileRef(path=path, sha256=digest))
-        assert tracemalloc.get_traced_memory()[1] < 2**21
-    finally:
-        tracemalloc.stop()
-    damage(path, 12_345_678, 1)
-    with pytest.raises(DataError, match=r"test\.safetensors has changed"):
-        verified.check(FileRef(path=path, sha256=digest))
 
 
 Make = Callable[[Path], object]
@@ -328,22 +282,6 @@ def test_rows_keep_their_numbers_whatever_is_wrong_between_them_and_wherever_blo
     assert rejected(chunks) == bad
 
 
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_a_feature_may_have_any_name(suffix: str, tmp_path: Path) -> None:
-    columns = ("gradmill.fault", "x.y,z")
-    (tmp_path / "t.csv").write_text('"x.y,z",gradmill.fault\n1,2\n3,four\n')
-    pq.write_table(pa.table({"x.y,z": [1.0, 3.0], "gradmill.fault": [2.0, None]}), tmp_path / "t.parquet")
-    chunks = read(tmp_path / f"t.{suffix}", FEATURES._replace(columns=columns), tmp_path / "spool")
-    np.testing.assert_array_equal(values(chunks), [[2, 1]])
-    assert "gradmill.fault is" in rejected(chunks)[1]
-
-
-def test_labels_are_of_no_use_to_a_model_that_does_not_classify(tmp_path: Path) -> None:
-    saved(features=np.zeros((3, 2), np.float32), labels=np.zeros(7, np.float32))(tmp_path / "rows.safetensors")
-    (chunk,) = read(tmp_path / "rows.safetensors", FEATURES, tmp_path)
-    assert chunk.y_true is None
-
-
 @pytest.mark.parametrize("columns", [("x1",), ("x1", "x2", "x1"), ("x1", "x1")])
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_columns_that_are_not_one_for_each_feature_are_exit_2(
@@ -387,15 +325,6 @@ def test_a_picture_with_a_broken_exif_tag_is_one_rejected_row(suffix: str, tmp_p
     chunks = read(folder, IMAGES, tmp_path)
     assert set(rejected(chunks)) == {0}
     assert len(values(chunks)) == 1
-
-
-def test_one_percent_of_pictures_is_counted_over_all_of_them(tmp_path: Path) -> None:
-    for number in range(300):
-        (tmp_path / f"{number:03d}.png").touch()
-    np.save(tmp_path / "rows.npy", PIXELS)  # of arrays none may be rejected
-    sources = inputs.count_inputs(inputs.find_inputs(str(tmp_path)).files, IMAGES, tmp_path / "spool")
-    assert inputs.tolerated_rejects(sources) == 3
-    assert inputs.tolerated_rejects(sources[:199]) == 1
 
 
 def test_a_glob_gives_each_file_once_and_those_in_the_folders_that_it_matches(tmp_path: Path) -> None:
@@ -481,16 +410,6 @@ def circle(tmp_path: Path) -> Path:
         (folder / name).symlink_to(target)
     (folder / "nowhere.npy").symlink_to("nowhere.npy")
     return folder
-
-
-@pytest.mark.parametrize("pattern", ["", "/*", "/**", "/**/*", "/**/*.npy", "/**/**/*.np[xy]"])
-def test_links_to_folders_are_not_followed_and_said(
-    pattern: str, circle: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert found_paths(f"{circle}{pattern}") == [circle / "a.npy", circle / "b.npy"]
-    told = capsys.readouterr().out
-    assert ("links to folders are not followed" in told) == ("np" not in pattern or "**" in pattern)
-    assert ("no regular file: 1, first" in told) == ("**" not in pattern or pattern.endswith(("**", "*", "y", "]")))
 
 
 def test_a_link_to_a_folder_that_the_input_names_is_followed(circle: Path) -> None:

@@ -2,14 +2,12 @@
 
 import json
 import os
-import threading
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import dask
@@ -24,7 +22,6 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 from matplotlib.figure import Figure
-from PIL import Image
 from prefect.task_runners import ThreadPoolTaskRunner
 from scipy.stats import entropy
 
@@ -36,7 +33,6 @@ from flows.pages.report import RetrainReport
 from prediction_jobs import FEATURES, NAME, expected, interrupt, predict_rows, table
 from prefect_api import wait_for
 from tasks.batch import session_pool, shard
-from tasks.data.io import arrays, inputs
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.judging import plots
 from tasks.machine.arrays import Array
@@ -44,7 +40,6 @@ from tasks.records import PublishedModel
 from tasks.serving import runtime
 from tasks.stage import shards
 from tasks.store import artifact_paths, retention
-from tasks.store.record import FileRef
 
 
 @pytest.fixture(autouse=True)
@@ -346,68 +341,6 @@ def test_a_pinned_version_with_other_bytes_is_exit_4(rows: str, monkeypatch: pyt
         predict_rows(input=rows, shard_rows=1250, version=1)
 
 
-def test_a_session_is_fed_from_one_memory_whose_rows_lie_there_once(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (1000, 7, 3), np.uint8)
-    np.save(tmp_path / "rows.npy", pixels)
-    places = set()
-
-    class Sums:
-        """A session of a model that adds pixels."""
-
-        def get_inputs(self) -> list[Any]:
-            return [SimpleNamespace(name="pixels", type="tensor(uint8)", shape=["batch", 7, 3])]
-
-        def get_outputs(self) -> list[Any]:
-            return [SimpleNamespace(name="sum", type="tensor(int64)", shape=["batch"])]
-
-        def run(self, _: list[str], feeds: dict[str, Array]) -> list[Array]:
-            places.add(feeds["pixels"].ctypes.data)
-            return [feeds["pixels"].sum(axis=(1, 2), dtype=np.int64)]
-
-    found = session_pool.SessionPool([Sums()], 1).run(arrays.open_npy(tmp_path / "rows.npy"), 64, {})
-    np.testing.assert_array_equal(found["sum"], pixels.sum(axis=(1, 2)))
-    assert len(places) == 1
-
-
-def test_threads_of_several_jobs_open_the_sessions_of_each_once(
-    candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As shards of two models come to one Dask worker."""
-    models = [each.publish().model for each in candidates[1:3]]
-    opened, really = [], runtime.open_session
-
-    def counted(*arguments: Any) -> Any:
-        opened.append(arguments)
-        return really(*arguments)
-
-    def open_pool(model: FileRef) -> Any:
-        return session_pool.open_pool(model.path, model.sha256, runtime.CPU, 1)
-
-    session_pool._open_pool.cache_clear()
-    monkeypatch.setattr(runtime, "open_session", counted)
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(open_pool, models * 4))
-    assert len(opened) == len({id(each) for each in found}) == len(models)
-
-
-def test_no_more_threads_work_than_there_are_workers(published: PublishedModel) -> None:
-    opened = session_pool.open_pool(published.model.path, published.model.sha256, runtime.CPU, 2)
-    now, most, lock, both = [0], [0], threading.Lock(), threading.Barrier(2)
-
-    def work(_: int) -> None:
-        with opened.working():
-            with lock:
-                now[0] += 1
-                most[0] = max(most[0], now[0])
-            both.wait(60)  # two at once, every time
-            with lock:
-                now[0] -= 1
-
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(work, range(12)))
-    assert most[0] == 2
-
-
 @pytest.fixture
 def clothes(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> RetrainReport:
     """The book's classifier, of the artifacts that are in use."""
@@ -456,18 +389,6 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_job_done(
 
 
 @pytest.mark.slow
-def test_one_picture_has_no_accuracy_though_its_folder_is_called_like_a_class(
-    clothes: RetrainReport, pipeline: Pipeline, tmp_path: Path
-) -> None:
-    folder = tmp_path / pipeline.prepared(clothes).class_names[0]
-    folder.mkdir()
-    Image.fromarray(np.zeros((28, 28), np.uint8)).save(folder / "one.png")
-    for source, has_truth in ((folder / "one.png", False), (folder, True)):
-        done = predict_rows(name=clothes.name, input=str(source), output=str(tmp_path / f"out-{has_truth}"))
-        assert (done.accuracy is not None, bool(done.metrics)) == (has_truth, has_truth)
-
-
-@pytest.mark.slow
 def test_labels_that_the_model_does_not_know_are_wrong_answers_and_drawn_by_number(
     clothes: RetrainReport, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -495,26 +416,6 @@ def nothing_good(tmp_path: Path) -> str:
     """A file of a million rows of which none can be predicted."""
     np.save(tmp_path / "bad.npy", np.full((1_000_000, 2), np.nan, np.float32))
     return str(tmp_path / "bad.npy")
-
-
-@pytest.mark.slow
-def test_reading_stops_soon_after_too_many_rows_were_rejected(
-    nothing_good: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read, chunks = [], inputs.batches
-
-    def counted(*arguments: Any) -> Any:
-        for chunk in chunks(*arguments):
-            read.append(len(chunk.rejects))
-            yield chunk
-
-    monkeypatch.setattr(inputs, "batches", counted)
-    with pytest.raises(DataError, match=r"of 1,000,000 rows cannot be read, the first is row 0 of"):
-        predict_rows(input=nothing_good, workers=1, max_rejects=200_000, shard_rows=1_000_000)
-    assert 200_000 < sum(read) <= 200_000 + 2**17
-    (folder,) = (path.parent for path in artifact_paths.all_predictions().glob("*/_job.json"))
-    assert pq.read_metadata(folder / "_rejects.parquet").num_rows == sum(read)
-    assert not list(folder.glob("part-*")), "a part appears whole or not at all"
 
 
 @pytest.mark.slow  # a million rows

@@ -169,7 +169,7 @@ def assert_names_are_nothing(folder: Path, data: dict[str, Any], names: Sequence
     for path, name in zip(sorted(nights.folder.iterdir()), names, strict=True):
         shutil.copy(path, others.folder / f"{name}{path.suffix}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(own_rows, "ORDERED", 0)
+        patch.setattr(own_rows.TableRows, "most_ordered", 0)
         expected, found = nights.retrain(), others.retrain()
     assert_same_data(found, expected)
     assert found.prepared.digest == expected.prepared.digest

@@ -1,16 +1,25 @@
-"""The folder of a job's output: whose it is, which of its parts are whole, and what goes when a job is restarted."""
+"""The output of a job: whose folder it is, which parts are whole, what goes at a restart; and one file of all rows."""
 
 import contextlib
+import itertools
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 
+from tasks.data.io.batches import CHUNK_ROWS, table_batches
+from tasks.data.io.discovery import JSON_SUFFIXES, TYPED_SUFFIXES, DataFile, reading
+from tasks.data.io.inputs import check_unchanged
+from tasks.data.io.tabular import Selection, kind_of
 from tasks.errors import DataError, UsageError
+from tasks.machine.telling import tell
 from tasks.store import artifact_paths, atomic, folders, locks, predictions, scratch
 from tasks.store.artifact_paths import JOB, PREDICTION_GRID, REJECTS
 from tasks.store.predictions import Job, Shard
@@ -20,6 +29,7 @@ FOOTER = b"gradmill"
 PART = re.compile(r"part-(\d{5}|[1-9]\d{5,})\.parquet")
 NAMES = {JOB, REJECTS, PREDICTION_GRID}
 FILE_SUFFIXES = (".csv", ".parquet")  # of an output that is one file
+REJECTED = "rejected"  # its last column: why a row has no prediction
 
 
 class Output(NamedTuple):
@@ -104,18 +114,9 @@ def _num_rows(path: Path) -> int | None:
         return None
 
 
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Read, in the block, what the job itself has written.
-
-    Raises:
-        DataError: it is gone or damaged; pyarrow's own errors name no file.
-    """
-    try:
-        yield
-    except (OSError, pa.ArrowInvalid) as error:
-        action = "run the command again, or with --restart"
-        raise DataError(f"{path} cannot be read: {error}", "the file as it was written", action) from error
+def reading_own(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Read, in the block, what the job itself has written; where that is gone or damaged it is a ``DataError``."""
+    return reading(path, "the file as it was written", "run the command again, or with --restart")
 
 
 def claim(folder: Path, job: str, restart: bool) -> tuple[Job | None, list[Path]]:
@@ -203,3 +204,129 @@ def clean_up(folder: Path) -> None:
 
 def _note(folder: Path) -> Path:
     return artifact_paths.jobs_elsewhere() / locks.of_job(folder).name
+
+
+# One file of a job: every row of the input in order, its own columns first, then what the model adds
+
+
+def check_file(path: Path, tables: tuple[DataFile, ...] | None, added: list[str], restart: bool) -> None:
+    """Whether a job may write the file ``path``, and its columns ``added`` to those of ``tables``.
+
+    Raises:
+        UsageError: no prediction wrote what is there, or two columns would have one name.
+        DataError: a table of the input has no header.
+    """
+    own = ["row", "source"] if tables is None else _unify_schemas(tables).names
+    if clash := sorted({*own} & {*added, REJECTED}):
+        raise UsageError(
+            f"the input has a column {', '.join(clash)}, and so would {path.name} twice",
+            f"columns that are not called {', '.join([*added, REJECTED])}",
+            "rename it, or name a folder with --output: its parts have none of the input's columns",
+        )
+    jobs = (job for _, job in predictions.list_jobs() if job)
+    if path.exists() and not restart and atomic.file_digest(path) not in {x for job in jobs for x in job.file_digests}:
+        raise UsageError(
+            f"{path} is there, and no prediction that is kept has written it as it is",
+            "no such file, or one of a prediction",
+            "choose another --output, or replace it with --restart",
+        )
+
+
+def write_file(path: Path, folder: Path, job: Job, tables: tuple[DataFile, ...] | None) -> Job:
+    """Put the file of a finished job in place when it is whole; the job notes its digest before.
+
+    Raises:
+        DataError: the input or a part is damaged or has changed.
+    """
+    if path.exists() and atomic.file_digest(path) in job.file_digests:
+        tell(f"{path} is there already")
+        return job
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.sweep(path.parent, depth=0)
+    with atomic.replacing(path) as temporary:
+        rows = _join_rows(folder, job, tables)
+        first = next(rows)
+        open_writer = pq.ParquetWriter if path.suffix.lower() == ".parquet" else pyarrow.csv.CSVWriter
+        with open_writer(temporary, first.schema) as writer:
+            for table in itertools.chain([first], rows):
+                writer.write_table(table)
+        check_unchanged(each.fingerprint for each in tables or ())
+        digest = atomic.file_digest(temporary)
+        job = job.model_copy(update={"file_digests": tuple(sorted({*job.file_digests, digest}))})
+        write_document(folder, job)
+    tell(f"every row, with its prediction, in {path}", short=path.name)
+    return job
+
+
+def _join_rows(folder: Path, job: Job, tables: tuple[DataFile, ...] | None) -> Iterator[pa.Table]:
+    """All rows in order, some at a time: own columns, those of the answer, and why a row was rejected."""
+    from pyarrow import dataset  # which imports pandas where that is installed
+
+    parts = [artifact_paths.part(folder, shard.number) for shard in job.shards]
+    with reading_own(folder):
+        answers, rejects, first = dataset.dataset(parts), dataset.dataset(folder / REJECTS), 0
+    starts = range(0, job.rows, CHUNK_ROWS)
+    row_numbers = (pa.table({"row": np.arange(at, min(job.rows, at + CHUNK_ROWS))}) for at in starts)
+    for own in _own_columns(tables) if tables else row_numbers:
+        numbers = pa.array(np.arange(first, first + len(own)))
+        with reading_own(folder):
+            good, bad = _take(answers, numbers), _take(rejects, numbers)
+        if good["row"].null_count + bad["row"].null_count != len(own):
+            break
+        for name in good.column_names[1:]:  # the first is the row's number
+            if name not in bad.column_names:
+                own = own.append_column(name, good[name])
+            elif tables is None:  # the source, and what goes along
+                own = own.append_column(name, pc.coalesce(good[name], bad[name]))
+        yield own.append_column(REJECTED, bad["reason"])
+        first += len(own)
+    if first != job.rows:
+        found = f"from row {first:,} of {job.rows:,} on {folder} does not go with the input"
+        raise DataError(found, "each row once, as when it was predicted", "--restart the job")
+
+
+def _take(rows: Any, numbers: pa.Array) -> pa.Table:
+    """The rows of a data set of such ``numbers``, which are consecutive; wholly null where there are none."""
+    row = pc.field("row")
+    found = rows.to_table(filter=(row >= numbers[0]) & (row <= numbers[-1]))  # by the statistics of ``row``
+    found = found.cast(pa.schema([(field.name, _plain_type(field.type)) for field in found.schema]))
+    return found if len(found) == len(numbers) else found.take(pc.index_in(numbers, found["row"]))
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """A type that every format takes: no dictionary, for these differ from part to part, and no view of text."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.string() if pa.types.is_string_view(kind) else kind
+
+
+def _unify_schemas(tables: tuple[DataFile, ...]) -> pa.Schema:
+    """The columns of all files but lists, objects and bytes; text files give text, as do those that differ in type.
+
+    Raises:
+        DataError: a file is broken.
+    """
+    types: dict[str, pa.DataType] = {}
+    for file in tables:
+        batches = table_batches(file, Selection(), "reject")
+        header = batches if file.suffix in JSON_SUFFIXES else [next(batches)]  # any row of JSON may have more
+        for field in itertools.chain.from_iterable(batch.schema for batch in header):
+            kind = _plain_type(field.type) if file.suffix in TYPED_SUFFIXES else pa.string()
+            if field.name and kind_of(field.type) != "unsupported":
+                known = types.get(field.name, kind)
+                types[field.name] = kind if known in (kind, pa.null()) else known if kind == pa.null() else pa.string()
+    return pa.schema(list(types.items()))
+
+
+def _own_columns(tables: tuple[DataFile, ...]) -> Iterator[pa.Table]:
+    """All rows of the input in order, null where one cannot be read."""
+    schema = _unify_schemas(tables)
+    names = frozenset(schema.names)
+    for file in tables:
+        for batch in table_batches(file, Selection(as_text=names, only=names), "reject"):
+            known = {
+                each.name for each in batch.schema if kind_of(each.type) != "unsupported"
+            }  # JSON has a type a block
+            missing = pa.nulls(batch.num_rows)
+            arrays = [pc.cast(batch[each.name] if each.name in known else missing, each.type) for each in schema]
+            if batch.num_rows:
+                yield pa.table(arrays, schema=schema)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.batch import output_dir, output_file
+from tasks.batch import output_dir
 from tasks.batch.output_dir import Output
 from tasks.batch.session_pool import default_batch_size, empty_outputs
 from tasks.data.io import inputs
@@ -35,7 +35,6 @@ from tasks.store.predictions import Job, JobInput, JobModel, Shard
 FEWEST_ROWS = 2**16  # of a shard: fewer are done before another worker has begun
 ID_CHARACTERS = 16
 USUAL = {runtime.CPU: 1024, runtime.CUDA: 16384}  # stands for the default batch size in the ids of jobs
-ARRAYS = (".npy", ".npz", ".safetensors")  # files whose columns have no names
 
 Files: TypeAlias = tuple[DataFile, ...]
 
@@ -104,9 +103,9 @@ def open_job(parameters: PredictParameters) -> Iterator[tuple[Path, Job, Path | 
     folder, tables = output.folder or artifact_paths.predictions(job.job), None
     if output.file:
         version = read_version(job.model.path.parent)
-        has_arrays = any(file.suffix in ARRAYS for file in files)
+        has_arrays = any(file.suffix in inputs.ARRAY_SUFFIXES for file in files)
         tables = files if version.recipe.columns and not has_arrays else None
-        output_file.check(output.file, tables, version.output_columns(job), parameters.restart)
+        output_dir.check_file(output.file, tables, version.output_columns(job), parameters.restart)
     with locks.locked(locks.of_job(folder), f"another process is at work on {folder}; waiting for it"):
         held, leftovers = output_dir.claim(folder, job.job, parameters.restart)
         if held is None or held.status != "done":
@@ -233,6 +232,6 @@ def read_inputs(folder: Path, shard: Shard) -> list[InputFile]:
         DataError: what the plan wrote of them cannot be read.
     """
     path, first, rows = artifact_paths.sources(folder), pc.field("first_row"), pc.field("rows")
-    with output_dir.reading(path):
+    with output_dir.reading_own(path):
         held = pq.read_table(path, filters=(first < shard.stop) & (first + rows > shard.start))
     return [InputFile(**row) for row in held.to_pylist()]

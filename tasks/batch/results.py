@@ -5,9 +5,9 @@ import functools
 import json
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +19,7 @@ from tasks.batch.output_dir import PartFooter
 from tasks.batch.plan import Version, read_inputs, read_version
 from tasks.data.io import inputs
 from tasks.data.io.batches import Batch
-from tasks.data.io.pictures import SUFFIXES
-from tasks.data.recipe import Pixels
+from tasks.data.recipe import Pixels, Target
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
@@ -41,51 +40,35 @@ PROFILED_ROWS = 20_000  # of a job, about, whose columns are compared with those
 ID = "id_"  # before the name of a column that goes along
 AVERAGED = (" is missing", ", a level that the model has not seen")  # ends of reasons that ``--unknown`` decides on
 GRID_IMAGES = 18
+FLAT = 1e-12  # of squares: what rounding leaves where all are equal
 
 
-class Score(Lasting):
-    """How answers compare with the truth, over ``rows`` that have one: classes are right or wrong, numbers off."""
+Score = dict[str, float]  # sums over the rows that have a truth
 
-    rows: int
-    correct: int | None = None  # of classes
-    squared: float = 0.0  # of numbers: the sum of squared errors
-    mean: float = 0.0  # of the truth
-    spread: float = 0.0  # the sum of squared deviations from it
 
-    @classmethod
-    def count(cls, task: Task, outputs: Outputs, y_true: Array) -> Self:
-        """The score of one batch; NaN in ``y_true`` ``(n,)`` is no truth."""
-        is_known = ~np.isnan(y_true)
-        answer, y_true = outputs[task.answer][is_known], y_true[is_known].astype(np.float64)
-        if task.is_counted:
-            return cls(rows=len(y_true), correct=int(np.count_nonzero(answer == y_true)))
-        if not len(y_true):
-            return cls(rows=0)
-        errors, mean = answer - y_true, float(y_true.mean())
-        spread = float(((y_true - mean) ** 2).sum())
-        return cls(rows=len(y_true), squared=float(errors @ errors), mean=mean, spread=spread)
+def score_answers(task: Task, outputs: Outputs, y_true: Array, target: Target | None) -> Score:
+    """How answers compare with the truth ``(n,)``, NaN where there is none: classes are right or wrong, numbers off.
 
-    def __add__(self, other: "Score") -> "Score":
-        """Of both (Chan, Golub and LeVeque 1979)."""
-        rows = self.rows + other.rows
-        share, apart = other.rows / rows if rows else 0.0, other.mean - self.mean
-        return Score(
-            rows=rows,
-            correct=None if self.correct is None or other.correct is None else self.correct + other.correct,
-            squared=self.squared + other.squared,
-            mean=self.mean + share * apart,
-            spread=self.spread + other.spread + apart**2 * share * self.rows,
-        )
+    Squares of a number are taken around the mean that the ``target`` had at training, so that a large one costs no
+    digits.
+    """
+    is_known = ~np.isnan(y_true)
+    answer, y_true = outputs[task.answer][is_known], y_true[is_known].astype(np.float64)
+    if task.is_counted:
+        return {"rows": len(y_true), "correct": int(np.count_nonzero(answer == y_true))}
+    errors, away = answer - y_true, y_true - (target.mean if target else 0.0)
+    return {"rows": len(y_true), "squared": errors @ errors, "away": away.sum(), "spread": away @ away}
 
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Accuracy; or root mean squared error in raw units, and the share of variance that is explained."""
-        if not self.rows:
-            return {}
-        if self.correct is not None:
-            return {"accuracy": self.correct / self.rows}
-        explained = {"r2": 1 - self.squared / self.spread} if self.spread else {}
-        return {"rmse": (self.squared / self.rows) ** 0.5} | explained
+
+def measure_score(score: Score) -> dict[str, float]:
+    """Accuracy; or root mean squared error in raw units, and the share of variance that is explained."""
+    if not (rows := score.get("rows")):
+        return {}
+    if "correct" in score:
+        return {"accuracy": score["correct"] / rows}
+    spread = score["spread"] - score["away"] ** 2 / rows
+    explained = {"r2": 1 - score["squared"] / spread} if spread > FLAT * score["spread"] else {}
+    return {"rmse": (score["squared"] / rows) ** 0.5} | explained
 
 
 class Counts(Lasting):
@@ -101,15 +84,15 @@ class Counts(Lasting):
     @classmethod
     def count(cls, batch: Batch, outputs: Outputs, version: Version, job_rows: int) -> "Counts":
         """The counts of one batch of a job."""
-        observed, notes = version.task.observed(outputs), Counter(batch.notes)
-        if batch.y_true is not None and version.labels:
-            is_unknown = (batch.y_true < 0) | (batch.y_true >= len(version.labels))
+        observed, notes, y = version.task.observed(outputs), Counter(batch.notes), batch.y_true
+        if y is not None and version.labels:
+            is_unknown = (y < 0) | (y >= len(version.labels))
             notes[UNKNOWN_CLASS] += int(np.count_nonzero(is_unknown))
         return Counts(
             rows=len(batch.row_ids),
             rejects=len(batch.rejects),
             profile={name: drift.count_in_bins(observed[name], each.edges) for name, each in version.reference.items()},
-            score=None if batch.y_true is None else Score.count(version.task, outputs, batch.y_true),
+            score=None if y is None else score_answers(version.task, outputs, y, version.recipe.target),
             notes=+notes,
             columns=_count_columns(batch, version, job_rows),
         )
@@ -120,7 +103,7 @@ class Counts(Lasting):
             rows=self.rows + other.rows,
             rejects=self.rejects + other.rejects,
             profile=_merge(self.profile, other.profile),
-            score=self.score + other.score if self.score and other.score else None,
+            score=_merge(self.score, other.score) if self.score and other.score else None,
             notes=_merge(self.notes, other.notes),
             columns=_merge(self.columns, other.columns, lambda *both: tuple(map(sum, zip(*both, strict=True)))),
         )
@@ -162,15 +145,23 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
     Raises:
         DataError: a part is missing or does not hold what it should; or too many rows were rejected.
     """
-    counts = functools.reduce(operator.add, _read_counts(folder, job))
+    footers = [Footer.read(folder, job, shard) for shard in job.shards]
+    if None in footers:
+        shard = job.shards[footers.index(None)]
+        part = artifact_paths.part(folder, shard.number)
+        found, action = (
+            f"{part} does not hold rows {shard.start} to {shard.stop}",
+            "run the command again: it writes it anew",
+        )
+        raise DataError(f"{found} of job {job.job}", "the part as it was written", action)
+    counts = functools.reduce(operator.add, cast("list[Footer]", footers))
     check_rejects(folder, job, counts.rejects)
     rejected = merge_rejects(folder, job)
     if counts.rows + rejected != job.rows:
         raise DataError(
             f"{counts.rows} rows written and {rejected} rejected of {job.rows}", "every row", "--restart the job"
         )
-    version = read_version(job.model.path.parent)
-    metrics = counts.score.metrics if counts.score else {}
+    version, metrics = read_version(job.model.path.parent), measure_score(counts.score or {})
     done = job.model_copy(
         update={
             "status": "done",
@@ -193,19 +184,6 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
         tell(f"no picture of the predictions: {error}")
     output_dir.clean_up(folder)
     return done
-
-
-def _read_counts(folder: Path, job: Job) -> Iterator[Counts]:
-    for shard in job.shards:
-        footer = Footer.read(folder, job, shard)
-        if footer is None:
-            raise DataError(
-                f"{artifact_paths.part(folder, shard.number)} does not hold rows {shard.start} to {shard.stop} of "
-                f"job {job.job}",
-                "the part as it was written",
-                "run the command again: it writes the missing parts anew",
-            )
-        yield footer
 
 
 def judge_again(folder: Path, job: Job, max_drift: float) -> Job:
@@ -249,8 +227,8 @@ def _draw_grid(folder: Path, job: Job, version: Version) -> None:
         return
     labels = pq.read_table(artifact_paths.part(folder, 0), columns=[LABEL_NAME]).slice(0, len(batch.row_ids))
     names = dict(enumerate(version.labels))  # a label that the model does not know has but its number
-    labels_known = [] if batch.y_true is None else batch.y_true.tolist()
-    true = [names.get(each, "" if np.isnan(each) else f"{each:g}") for each in labels_known] or None
+    known = () if batch.y_true is None else batch.y_true.tolist()
+    true = [names.get(each, "" if np.isnan(each) else f"{each:g}") for each in known] or None
     with scratch.placing(folder, PREDICTION_GRID) as temporary:
         images, predicted = np.asarray(batch.X), labels[LABEL_NAME].to_pylist()
         plots.save(plots.draw_image_grid(images, predicted, true), temporary)
@@ -275,7 +253,7 @@ def merge_rejects(folder: Path, job: Job) -> int:
     total, schema = 0, rejects_schema(job)
     with scratch.placing(folder, REJECTS) as temporary, pq.ParquetWriter(temporary, schema) as merged:
         for path in filter(Path.is_file, (output_dir.rejects_path(folder, shard) for shard in job.shards)):
-            with output_dir.reading(path), pq.ParquetFile(path) as file:
+            with output_dir.reading_own(path), pq.ParquetFile(path) as file:
                 for batch in file.iter_batches():
                     merged.write_batch(batch)
                     total += batch.num_rows
@@ -310,6 +288,4 @@ def describe_first_reject(folder: Path) -> str:
     with pq.ParquetFile(folder / REJECTS) as file:
         row: dict[str, Any] = next(file.iter_batches(1)).to_pylist()[0]
     ids = ", ".join(f"{name.removeprefix(ID)} {value}" for name, value in row.items() if name.startswith(ID))
-    number = f"row {row['source_row']}{f' ({ids})' if ids else ''} of "
-    is_picture = row["source"].lower().endswith(SUFFIXES)
-    return f"{'' if is_picture else number}{row['source']}: {row['reason']}"
+    return f"row {row['source_row']}{f' ({ids})' if ids else ''} of {row['source']}: {row['reason']}"

@@ -1,11 +1,11 @@
-"""onnxruntime sessions side by side: one a core on the CPU, two on a GPU, each used by one thread at a time."""
+"""onnxruntime sessions side by side: one a core on the CPU, two on a GPU, which all threads share."""
 
 import functools
 import math
 import queue
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,31 +26,33 @@ CUDA_SESSIONS = 2  # one copies while the other computes
 POOLS = 8  # that a process keeps open: a Dask worker has shards of several jobs in turns
 
 Buffers: TypeAlias = dict[str, Array]
+Worker: TypeAlias = tuple[Any, Buffers]  # a session, which several may share, and buffers of its own
 
 
 class SessionPool:
-    """What a process predicts with. ``working`` bounds the threads that use a core, ``run`` the sessions.
+    """What a process predicts with: so many threads at a time, each with a session, and buffers for what it answers."""
 
-    Whoever holds a core has the buffers for outputs that go with it, so that none are made for every chunk.
-    """
+    def __init__(self, sessions: list[Any], workers: int) -> None:
+        self.signature = contract.read_signature(sessions[0])
+        self._idle = queue.SimpleQueue[Worker]()
+        for number in range(workers):
+            self._idle.put((sessions[number % len(sessions)], {}))
 
-    def __init__(self, opened: list[Any], workers: int) -> None:
-        self.signature = contract.read_signature(opened[0])
-        self._cores, self._idle = queue.SimpleQueue[Buffers](), queue.SimpleQueue[Any]()
-        for _ in range(workers):
-            self._cores.put({})
-        for session in opened:
-            self._idle.put(session)
+    @contextmanager
+    def working(self) -> Iterator[Worker]:
+        """Hold a core. Whoever waits only for the disk should hold none."""
+        worker = self._idle.get()
+        try:
+            yield worker
+        finally:
+            self._idle.put(worker)
 
-    def working(self) -> AbstractContextManager[Buffers]:
-        """Hold a core, and buffers for ``run``. Whoever waits only for the disk should hold none."""
-        return _taken_from(self._cores)
-
-    def run(self, values: Rows, batch_size: int, buffers: Buffers) -> Buffers:
+    def run(self, values: Rows, batch_size: int, worker: Worker) -> Buffers:
         """Every output by name, with the rows last: ``(n,)`` or ``(classes, n)``, as Parquet wants its columns.
 
-        In ``buffers`` they hold until these are used again.
+        They lie in the worker's buffers, and hold until it runs again.
         """
+        session, buffers = worker
         if not buffers or next(iter(buffers.values())).shape[-1] < len(values):
             buffers.update(empty_outputs(self.signature.outputs, len(values)))
         outputs = {name: buffer[..., : len(values)] for name, buffer in buffers.items()}
@@ -61,22 +63,12 @@ class SessionPool:
             else values.batches(batch_size)
         )
         (source,), start = self.signature.inputs, 0
-        with _taken_from(self._idle) as session:
-            for batch in batches:
-                found = session.run(list(outputs), {source.name: np.ascontiguousarray(batch)})
-                for column, each in zip(outputs.values(), found, strict=True):
-                    column[..., start : start + len(batch)] = each.T
-                start += len(batch)
+        for batch in batches:
+            found = session.run(list(outputs), {source.name: np.ascontiguousarray(batch)})
+            for column, each in zip(outputs.values(), found, strict=True):
+                column[..., start : start + len(batch)] = each.T
+            start += len(batch)
         return outputs
-
-
-@contextmanager
-def _taken_from(waiting: "queue.SimpleQueue[Any]") -> Iterator[Any]:
-    taken = waiting.get()
-    try:
-        yield taken
-    finally:
-        waiting.put(taken)
 
 
 def empty_outputs(tensors: Iterable[Tensor], rows: int = 0) -> dict[str, Array]:

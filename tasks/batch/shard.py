@@ -8,10 +8,10 @@ nothing.
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from functools import reduce
 from operator import add
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,18 +29,20 @@ from tasks.store import artifact_paths, atomic, scratch
 from tasks.store.artifact_paths import JOB
 from tasks.store.predictions import Job, Shard
 
+ENCODINGS: dict[str, Any] = {
+    "compression": "none",
+    "use_dictionary": ["source", LABEL_NAME, LABEL],
+    "column_encoding": {"row": "DELTA_BINARY_PACKED"},
+    "write_statistics": ["row"],
+    "write_batch_size": CHUNK_ROWS,
+}
 BUFFER_BYTES = 2**16  # collects small writes; a column of probabilities goes to the file as it is, uncopied
-
-
-class _TooManyRejects(Exception):
-    """The shard alone holds more rejected rows than the job tolerates: no need to read on."""
 
 
 def predict_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Footer:
     """Predict every row of a shard with the file ``model`` and write its part, which appears whole or not at all.
 
-    ``threads`` do so in this process side by side. A shard with too many rejected rows ends where that shows, and
-    leaves no part; its rejects are then those so far.
+    ``threads`` do so in this process side by side.
 
     Raises:
         DataError: the job's plan, an input or the model is gone or has changed.
@@ -50,18 +52,16 @@ def predict_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Foot
     version, files = read_version(model.parent), read_inputs(folder, shard)
     inputs.check_unchanged(files)
     name = artifact_paths.part(folder, shard.number).name
-    with contextlib.suppress(_TooManyRejects), scratch.placing(folder, name) as temporary:  # syncs when no core is held
+    with scratch.placing(folder, name) as temporary:  # syncs when no core is held
         with (
             atomic.replacing(rejects_path(folder, shard), is_kept=False) as beside,  # the part's footer counts them
             pq.ParquetWriter(beside, rejects_schema(job)) as rejects,
-            pool.working() as buffers,
+            pool.working() as worker,
         ):
             batches = inputs.batches(files, shard.start, shard.stop, version.read_spec(job))
-            predicted = ((batch, pool.run(batch.X, job.batch_size, buffers)) for batch in batches)
+            predicted = ((batch, pool.run(batch.X, job.batch_size, worker)) for batch in batches)
             footer = _write_part(temporary, job, shard, version, predicted, rejects)
         inputs.check_unchanged(files)
-        if footer.rejects > job.max_rejects:
-            raise _TooManyRejects
     return footer
 
 
@@ -73,16 +73,14 @@ def _write_part(
     predicted: Iterator[tuple[Batch, Outputs]],
     rejects: pq.ParquetWriter,
 ) -> Footer:
-    """Write the part at ``path``, and the rejected rows apart; it ends early where these are too many.
-
-    Outputs hold until the next batch.
-    """
+    """Write the part at ``path``, and the rejected rows apart. Outputs hold until the next batch."""
     found: list[Counts] = []
     with contextlib.ExitStack() as opened:
         for batch, outputs in predicted:
             table = to_table(batch, outputs, version, job.written == "all")
             if not found:  # there is always a batch, though it may hold nothing but rejected rows
-                part = opened.enter_context(part_writer(path, table.schema))
+                stream = opened.enter_context(pa.output_stream(path, buffer_size=BUFFER_BYTES))
+                part = opened.enter_context(pq.ParquetWriter(stream, table.schema, **ENCODINGS))
                 written = opened.enter_context(path.open("rb")).fileno()
             if len(table):
                 part.write_table(table)
@@ -92,8 +90,6 @@ def _write_part(
                 rows = [dict(zip(names, (*facts, *ids), strict=True)) for *facts, ids in batch.rejects]
                 rejects.write_table(pa.Table.from_pylist(rows, rejects.schema))
             found.append(Counts.count(batch, outputs, version, job.rows))
-            if sum(each.rejects for each in found) > job.max_rejects:
-                break
         model = job.model.model_dump(mode="json")
         footer = Footer(job=job.job, shard=shard, model=model, provider=job.provider, **dict(reduce(add, found)))
         part.add_key_value_metadata({FOOTER: footer.model_dump_json().encode()})
@@ -116,21 +112,3 @@ def to_table(batch: Batch, outputs: Outputs, version: Version, has_all: bool) ->
 
 def _to_dictionary(index: Array, names: Iterable[str]) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(index), pa.array([*names], pa.string()), safe=False)
-
-
-@contextmanager
-def part_writer(path: Path, columns: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """A writer with the encodings that were measured to be best."""
-    with (
-        pa.output_stream(path, buffer_size=BUFFER_BYTES) as stream,
-        pq.ParquetWriter(
-            stream,
-            columns,
-            compression="none",
-            use_dictionary=["source", LABEL_NAME, LABEL],
-            column_encoding={"row": "DELTA_BINARY_PACKED"},
-            write_statistics=["row"],
-            write_batch_size=CHUNK_ROWS,
-        ) as part,
-    ):
-        yield part

@@ -8,10 +8,8 @@ import math
 from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from pathlib import PurePosixPath
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.data import statistics
 from tasks.data.io.table import Table
@@ -21,6 +19,7 @@ from tasks.data.report import AcceptedFinding, ColumnProfile, Finding, error, wa
 from tasks.data.row_hash import RowNumbers, find_new_rows, sample_rows
 from tasks.data.split import TEST, TRAINING, Split
 from tasks.machine import side_by_side
+from tasks.machine.arrays import Array
 from tasks.machine.words import counted, readable
 from tasks.parameters.data import NO_WINDOW
 from tasks.records import ChampionData
@@ -108,7 +107,7 @@ def compare_num_rows(split: Split, rule: SplitRule, window: str, champion: Champ
         yield error("fewer-rows", None, found, "at least half of them", action)
 
 
-def _find_broken(before: ColumnProfile, values: NDArray[Any], group: Group, share: float) -> Finding | None:
+def _find_broken(before: ColumnProfile, values: Array, group: Group, share: float) -> Finding | None:
     """Whether a column ``(n,)`` of which the champion's data missed a ``share`` is not there, or in another unit."""
     numbers, sampled, place = group
     if np.isnan(values[sampled]).all() and np.isnan(values[numbers]).all():
@@ -127,11 +126,11 @@ def _find_broken(before: ColumnProfile, values: NDArray[Any], group: Group, shar
     return error("other-scale", before.name, found, "the unit of the champion's data", MEND)
 
 
-def _is_constant(values: NDArray[Any]) -> bool:
+def _is_constant(values: Array) -> bool:
     return bool(np.fmin.reduce(values) == np.fmax.reduce(values))
 
 
-def _find_drift(before: ColumnProfile, values: NDArray[Any], which: str) -> Finding | None:
+def _find_drift(before: ColumnProfile, values: Array, which: str) -> Finding | None:
     if len(values) < drift.FEWEST_ROWS or not sum(before.counts):
         return None
     index = drift.stability_index(before.counts, statistics.count_bins(before, values))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,11 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from tasks.data import drift, row_hash
 from tasks.data.io import images
-from tasks.data.io.discovery import PICTURE_SUFFIXES, is_table, is_url, local_path, refuse_partial, require_whole
+from tasks.data.io.discovery import PICTURE_SUFFIXES, is_table, is_url, local_path
 from tasks.data.io.images import LONGEST, USUAL_SIDE, DecodedImages, LabelledImages
 from tasks.data.levels import sort_levels
-from tasks.data.own_rows import SIDES, Examined, OwnDataset, OwnRows, sort_digests
-from tasks.data.prepared_splits import SPLIT_KEY, PreviousSchema, write_arrays
+from tasks.data.own_rows import Examined, OwnDataset, OwnRows, sort_digests
+from tasks.data.prepared_splits import PreviousSchema
 from tasks.data.recipe import Pixels, SplitRule
 from tasks.data.report import DataReport, Finding, ImageReport, error, note, warning
 from tasks.data.row_hash import Hashes
@@ -30,12 +30,12 @@ from tasks.data.split import TEST, TRAINING, VALIDATION, Split, check_min_rows, 
 from tasks.data.target import Truth, check_rare_classes
 from tasks.errors import DataError, UsageError
 from tasks.machine import lettering, side_by_side
+from tasks.machine.arrays import Array
 from tasks.machine.words import counted
 from tasks.parameters import Data
 from tasks.parameters.data import OwnData
 from tasks.records import ChampionData, RawDataset
-from tasks.serving.contract import IMAGES
-from tasks.serving.task import TASKS, TaskName
+from tasks.serving.task import TaskName
 from tasks.store import regular_files
 
 ARCHIVES = (".npz", ".safetensors")
@@ -46,7 +46,6 @@ MOST_SIZES = 8  # that are shown
 REPLACED = "\ufffd"  # what stands for bytes that are not UTF-8
 SPLIT_NAMES = ("validation", "train", "test")  # what the sides of a split are called in row digests
 MOST_WEIGHTS = 20_000_000
-IMBALANCE = 10.0  # times that a class is larger than another
 MOST_COPIES = 0.01  # of the test images that are in the training part too
 EXAMPLES, MOST_CLASSES = 10, 40  # on the contact sheet
 CELL, GAP, LABEL, FONT = 56, 4, 180, 14  # pixels of it
@@ -63,7 +62,8 @@ def find_images(source: str) -> LabelledImages:
     """
     path, shown = None if is_url(source) else local_path(source), regular_files.shown(source)
     found = _find(path) if path and path.exists() else None
-    if not path or (not (found and len(found.labels)) and _is_table(path, found)):
+    beside = [path, *map(Path, found.other_files if found else ())] if path else []
+    if not path or (not (found and len(found.labels)) and any(map(is_table, beside))):
         action = "name it with --target" if path else "name it with --target; of images download the folder first"
         raise UsageError(f"no --target for {shown}", "the column of the table to predict", action)
     if not path.exists():
@@ -95,22 +95,10 @@ def is_images(source: str) -> bool:
 def _find(path: Path) -> LabelledImages | None:
     """What is at a path, if it is anything."""
     if path.is_dir():
-        found = images.find_idx(path) or images.find_parquet(path)
-        if found is None:
-            found = images.find_pictures(path)
-            refuse_partial(found.other_files)
-            return found
-    elif path.suffix.lower() in ARCHIVES:
-        found = images.find_arrays(path)
-    else:
-        found = images.find_parquet(path) if path.suffix.lower() == ".parquet" else None
-    if found:
-        require_whole(path)
-    return found
-
-
-def _is_table(path: Path, found: LabelledImages | None) -> bool:
-    return is_table(path) or any(is_table(Path(each)) for each in (found.other_files if found else ()))
+        return images.find_idx(path) or images.find_parquet(path) or images.find_pictures(path)
+    if path.suffix.lower() in ARCHIVES:
+        return images.find_arrays(path)
+    return images.find_parquet(path) if path.suffix.lower() == ".parquet" else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +107,9 @@ class ImageRows(OwnRows):
 
     images: DecodedImages  # all of the source
     numbers: NDArray[np.int64]  # (n,) of each among these
+
+    block_rows: ClassVar[int] = 2**10
+    most_ordered: ClassVar[int] = 0  # they lie in the order of their names
 
     @property
     def counts(self) -> dict[str, int]:
@@ -139,24 +130,15 @@ class ImageRows(OwnRows):
             pen.text((GAP, top + 10), f"{spelt[:LONGEST_NAME]}\n{count:,}", INK, font)
             spread = np.linspace(0, count - 1, min(EXAMPLES, count)).astype(int)
             for column, number in enumerate(self.numbers[self.truth.values == line][spread].tolist()):
-                image = Image.fromarray(self.images.pick(number)[0])
+                image = Image.fromarray(self.images.read(np.array([number]))[0])
                 sheet.paste(ImageOps.contain(image, (CELL, CELL)), (LABEL + column * step, top))
         content = io.BytesIO()
         sheet.save(content, "PNG", optimize=True)
         return content.getvalue()
 
-    def write_side(self, path: Path, side: str, schema: PreviousSchema) -> str:
-        """Write one side, and return the digest of the file."""
-        in_split, is_used = self.split.split_ids == SIDES[side], np.zeros(len(self.images.facts), bool)
-        is_used[self.numbers[in_split]] = True
-        small = {TASKS[schema.task].target: self.truth.values[in_split], SPLIT_KEY: self.split.keys[in_split]}
-        specs = {name: (each.dtype, each.shape) for name, each in small.items()}
-        return write_arrays(
-            path,
-            specs | {IMAGES: (np.dtype(np.uint8), (int(is_used.sum()), *self.images.shape))},
-            {IMAGES: (block[is_used[at]] for at, block in self.images.blocks())}
-            | {name: [each] for name, each in small.items()},
-        )
+    def read_inputs(self, numbers: Array) -> Array:
+        """The pixels ``(m, …)`` of some images, in order."""
+        return self.images.read(self.numbers[numbers])
 
 
 def inspect_images(
@@ -179,24 +161,54 @@ def inspect_images(
         previous_schema.require(data)
     shape = previous_schema.recipe.shape if previous_schema else None
     decoded = images.read_images(source, scratch / SPOOL, shape, data.side, data.channels)
+    rows = _split_images(source, decoded, data, previous_schema)
+    findings = [*source.findings, *rows.truth.findings]
+    findings += _check_readable(source, decoded.unreadable, data.max_rejects)
+    findings += check_num_weights(decoded.shape, len(rows.truth.class_names))
+    findings += check_min_rows(rows.split)
+    findings += check_rare_classes(rows.truth, rows.split.split_ids == TRAINING)
+    findings += check_copies(source, rows)
+    if empty := [name for name, count in rows.counts.items() if not count]:
+        found = f"no image of the class {', '.join(empty[:LONGEST])}: the model will hardly ever say it"
+        findings.append(warning("class-without-images", None, found))
+    height, width = decoded.shape[:2]
+    if others := sum(size != (width, height) for size in decoded.of_readable("width", "height")):
+        action = "see what another --side does" if (height, width) == (USUAL_SIDE, USUAL_SIDE) else ""
+        findings.append(note("resized", None, f"{counted(others, 'image')} resized to {width} by {height}", action))
+    if champion:
+        fewer = drift.compare_num_rows(rows.split, rows.rule, data.window, champion)
+        findings += drift.accept_findings(fewer, champion, data.accept_data)
+    report = _report(source, rows, name, findings)
+    recipe = Pixels(shape=decoded.shape, scale=1 / 255, resize="bilinear")
+    schema = ImageSchema(class_names=rows.truth.class_names, recipe=recipe, split=rows.rule)
+    return Examined(report, None if report.errors else schema, rows)
+
+
+def _split_images(
+    source: LabelledImages, decoded: DecodedImages, data: OwnData, previous: ImageSchema | None
+) -> ImageRows:
+    """The images that could be read, with classes and split as version 1 fixed them."""
     numbers = np.flatnonzero(decoded.facts["is_readable"])
-    hashes = decoded.facts["hash"][numbers]
-    class_names = sort_levels(source.class_names)
-    fixed_names = previous_schema.class_names if previous_schema else class_names
+    hashes, class_names = decoded.facts["hash"][numbers], sort_levels(source.class_names)
+    fixed_names = previous.class_names if previous else class_names
     codes = {each: code for code, each in enumerate(fixed_names)}
     labels = np.array([codes.get(each, 0) for each in source.class_names], np.int64)[source.labels[numbers]]
     labels = labels.astype(np.min_scalar_type(max(len(fixed_names) - 1, 0)))
-    truth = Truth(labels, np.ones(len(labels), bool), fixed_names, tuple(_check_classes(fixed_names, class_names)))
+    findings = [*_check_classes(fixed_names, class_names)]
 
     split_ids = None if source.split_ids is None else source.split_ids[numbers]
     rule = SplitRule(rule="rows" if split_ids is None else "folders", test=data.test)
-    rule = previous_schema.split if previous_schema and not data.new_recipe else rule
+    rule = previous.split if previous and not data.new_recipe else rule
+    if (split_ids is None) == (rule.rule == "folders"):
+        found = "images without such parts" if split_ids is None else "images in parts for training and testing"
+        expected = f"a split {describe_split(rule)}, as version 1 fixed it"
+        findings.append(error("other-split", None, found, expected, "fix the rule anew with --new-recipe"))
     split = split_by_hash(hashes, rule.test) if split_ids is None else Split(split_ids, hashes)
     digests = row_digests(hashes, labels, fixed_names, split_ids)
-    rows = ImageRows(
+    return ImageRows(
         images=decoded,
         numbers=numbers,
-        truth=truth,
+        truth=Truth(labels, np.ones(len(labels), bool), fixed_names, tuple(findings)),
         rule=rule,
         split=split,
         digests=digests,
@@ -204,31 +216,10 @@ def inspect_images(
         brightness=round(float(decoded.facts["brightness"][numbers].mean()), 3) if len(numbers) else 0.0,
     )
 
-    has_parts = split_ids is not None
-    findings = [*source.findings, *truth.findings]
-    if has_parts != (rule.rule == "folders"):
-        found = "images in parts for training and testing" if has_parts else "images without such parts"
-        expected = f"a split {describe_split(rule)}, as version 1 fixed it"
-        findings.append(error("other-split", None, found, expected, "fix the rule anew with --new-recipe"))
-    findings += _check_readable(source, decoded.unreadable, data.max_rejects)
-    findings += check_num_weights(decoded.shape, len(fixed_names))
-    findings += check_min_rows(split)
-    findings += check_rare_classes(truth, split.split_ids == TRAINING)
-    findings += _check_balance(rows.counts)
-    findings += check_copies(source, rows)
-    findings += _check_forms(decoded)
-    if champion:
-        fewer = drift.compare_num_rows(split, rule, data.window, champion)
-        findings += drift.accept_findings(fewer, champion, data.accept_data)
-    report = _report(source, rows, name, findings)
-    recipe = Pixels(shape=decoded.shape, scale=1 / 255, resize="bilinear")
-    schema = ImageSchema(class_names=fixed_names, recipe=recipe, split=rule)
-    return Examined(report, None if report.errors else schema, rows)
-
 
 def row_digests(
     hashes: Hashes,
-    labels: NDArray[Any],
+    labels: Array,
     class_names: Sequence[str],
     split_ids: NDArray[np.uint8] | int | None,
     copies: Hashes | None = None,
@@ -288,60 +279,32 @@ def check_num_weights(shape: tuple[int, ...], num_classes: int) -> Iterator[Find
         yield error("too-many-weights", None, found, f"at most {MOST_WEIGHTS:,}", action)
 
 
-def _check_balance(counts: dict[str, int]) -> Iterator[Finding]:
-    """Classes without images, and those far smaller than others."""
-    if empty := [name for name, count in counts.items() if not count]:
-        found = f"no image of the class {', '.join(empty[:LONGEST])}: the model will hardly ever say it"
-        yield warning("class-without-images", None, found)
-    there = Counter(counts).most_common()[: len(counts) - len(empty)]
-    if there and there[0][1] > IMBALANCE * there[-1][1]:
-        (most, largest), (least, smallest) = there[0], there[-1]
-        found = f"{counted(largest, 'image')} of {most} and {smallest:,} of {least}"
-        yield warning("imbalance", None, found, "get more of them, or see what --class-weight balanced does")
-
-
 def check_copies(source: LabelledImages, rows: ImageRows) -> Iterator[Finding]:
     """Equal images: in the training and in the test part, and in two classes."""
-    sides, labels = rows.split.split_ids, rows.truth.values
+    keys, sides = rows.split.keys, rows.split.split_ids
 
-    def find_pairs(values: NDArray[Any], among: NDArray[np.int64]) -> tuple[NDArray[np.int64], int, Iterator[str]]:
-        """The rows of equal images that differ in ``values``, how many images that are, and a pair of rows of each."""
-        equal, sizes = row_hash.find_equal_rows(rows.split.keys[among])
-        equal, starts = among[equal], np.cumsum(sizes) - sizes
-        differ = np.minimum.reduceat(values[equal], starts) != np.maximum.reduceat(values[equal], starts)
-        groups = (equal[start : start + size] for start, size in zip(starts[differ], sizes[differ], strict=True))
-        return equal[np.repeat(differ, sizes)], int(differ.sum()), (name_pair(values, group) for group in groups)
+    def find_pairs(values: Array, among: Array) -> list[str]:
+        """The first image of each ``LONGEST`` sets of equal ones that differ in ``values``, and one that does."""
+        order = among[np.argsort(keys[among], kind="stable")]
+        _, starts, sizes = np.unique(keys[order], return_index=True, return_counts=True)
+        first = np.repeat(order[starts], sizes)
+        differs = values[order] != values[first]
+        _, places = np.unique(first[differs], return_index=True)
+        pairs = zip(first[differs][places], order[differs][places], strict=True)
+        return [" and ".join(source.place(int(rows.numbers[each])) for each in pair) for pair in islice(pairs, LONGEST)]
 
-    def name_pair(values: NDArray[Any], group: NDArray[np.int64]) -> str:
-        pair = group[0], group[values[group] != values[group[0]]][0]
-        return " and ".join(source.place(int(rows.numbers[each])) for each in pair)
-
-    across, count, pairs = find_pairs(sides, np.flatnonzero(sides != VALIDATION))
-    if count:
-        num_copies = int((sides[across] == TEST).sum())
-        found = f"{counted(num_copies, 'test image')} equal to a training image: {'; '.join(islice(pairs, LONGEST))}"
+    is_copy = np.isin(keys, keys[sides == TRAINING]) & (sides == TEST)
+    if num_copies := int(is_copy.sum()):
+        pairs = find_pairs(sides, np.flatnonzero(sides != VALIDATION))
+        found = f"{counted(num_copies, 'test image')} equal to a training image: {'; '.join(pairs)}"
         if num_copies > MOST_COPIES * rows.split.count(TEST):
             expected = f"at most {100 * MOST_COPIES:g} % of the test images"
             yield error("copies-across-parts", None, found, expected, "remove them from one of the parts")
         else:
             yield warning("copies-across-parts", None, found)
-    _, count, pairs = find_pairs(labels, np.arange(len(labels)))
-    if count:
-        yield warning("equal-images", None, f"{counted(count, 'image')} in more than one class: {next(pairs)}")
-
-
-def _check_forms(decoded: DecodedImages) -> Iterator[Finding]:
-    """What was done to images to bring them to one form."""
-    height, width = decoded.shape[:2]
-    others = [size for size in decoded.of_readable("width", "height") if size != (width, height)]
-    if others:
-        found = f"{counted(len(others), 'image')} resized to {width} by {height}"
-        if squeezed := sum(across * height != down * width for across, down in others):
-            found += f", {squeezed:,} of them squeezed, for their sides have another ratio"
-        action = "see what another --side does" if (height, width) == (USUAL_SIDE, USUAL_SIDE) else ""
-        yield note("resized", None, found, action)
-    if transparent := sum(mode.lower().endswith(b"a") for mode in decoded.of_readable("mode")):
-        yield note("transparency", None, f"{counted(transparent, 'image')} whose transparency is ignored")
+    labels = rows.truth.values
+    if pairs := find_pairs(labels, np.arange(len(labels))):
+        yield warning("equal-images", None, f"equal images in more than one class: {pairs[0]}")
 
 
 # Report

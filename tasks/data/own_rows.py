@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,14 +38,11 @@ from tasks.machine.arrays import Array
 from tasks.machine.words import counted
 from tasks.parameters import Data
 from tasks.records import ChampionData, PreparedDataset, RawDataset
-from tasks.serving.contract import FEATURES
 from tasks.serving.task import TASKS, TaskName
 from tasks.store import artifact_paths, folders, locks, names
 from tasks.store.record import FileRef
 
 CONTENTS = "contents"  # of training rows: features and target hashed, without the column that splits
-BLOCK = 2**15  # rows
-ORDERED = 2**18  # rows that lie by their digests, which takes some hundredths of a second; of millions it takes seconds
 Found = TypeVar("Found", bound="OwnRows | None", covariant=True)
 SIDES = {"train": TRAINING, "test": TEST, "validation": VALIDATION}
 RAW_TEST = "raw_test"  # the test rows before they were rounded
@@ -64,6 +61,9 @@ class OwnRows(ABC):
     has_dates: bool = False  # of a split by time
     brightness: float | None = None  # of images: the mean of all pixels, 0 to 255
 
+    block_rows: ClassVar[int] = 2**15  # that are read at a time
+    most_ordered: ClassVar[int] = 2**18  # beyond which rows lie as they came: to order so many takes seconds
+
     @property
     def has_missing(self) -> tuple[bool, ...]:
         """Whether a row has no value in a column, for each of them."""
@@ -80,8 +80,44 @@ class OwnRows(ABC):
         return f"{train:,} training{watched} and {counted(test, 'test row')} ({describe_split(self.rule)})"
 
     @abstractmethod
+    def read_inputs(self, numbers: Any) -> Array:
+        """The model's inputs ``(m, …)`` of some rows, in order where they are of images."""
+
     def write_side(self, path: Path, side: str, schema: PreviousSchema) -> str:
-        """Write the rows of a side, or of ``RAW_TEST``, and return the digest of the file."""
+        """Write the rows of a side, or of ``RAW_TEST``, and return the digest of the file.
+
+        Minibatches are drawn by place: few rows of a table lie by their digests, so that in whatever order they came
+        the model's bytes are the same; many lie as they came.
+        """
+        is_raw = side == RAW_TEST
+        split_id = TEST if is_raw else SIDES[side]
+        readers: dict[str, Callable[[Array], Array]] = {
+            schema.recipe.input.name: self.read_exactly if is_raw else self.read_inputs,
+            TASKS[schema.task].target: self.truth.values.__getitem__,
+        }
+        if not is_raw:
+            readers[SPLIT_KEY] = self.split.keys.__getitem__
+        first = {key: read(np.zeros(1, np.int64)) for key, read in readers.items()}
+        count, is_ordered = self.split.count(split_id), not is_raw and len(self.digests) <= self.most_ordered
+        specs = {key: (each.dtype, (count, *each.shape[1:])) for key, each in first.items()}
+        batches = {key: map(read, self._number_blocks(split_id, is_ordered)) for key, read in readers.items()}
+        return write_arrays(path, specs, batches)
+
+    def _number_blocks(self, split_id: int, is_ordered: bool) -> Iterator[Array]:
+        """The numbers of the rows of a side, a block at a time."""
+        is_mine = self.split.split_ids == split_id
+        if is_ordered:
+            mine = np.flatnonzero(is_mine)
+            yield from np.split(
+                mine[np.argsort(self.digests[mine])], range(self.block_rows, len(mine), self.block_rows)
+            )
+        else:
+            for start in range(0, len(is_mine), self.block_rows):
+                yield start + np.flatnonzero(is_mine[start : start + self.block_rows])
+
+    def read_exactly(self, numbers: Array) -> Array:
+        """The same with all digits that the source has."""
+        return self.read_inputs(numbers)
 
     def draw_sheet(self) -> bytes | None:
         """A picture (PNG) of some images of each class; None of a table."""
@@ -121,42 +157,17 @@ class TableRows(OwnRows):
     features: NDArray[np.float32]  # (columns, n) as a model takes them: codes of levels, NaN where there is no value
     lossy: tuple[int, ...]  # columns of which float32 has not all digits
 
-    def write_side(self, path: Path, side: str, schema: PreviousSchema) -> str:
-        """Write one side; the test side with all digits as ``RAW_TEST``.
-
-        Minibatches are drawn by place: few rows lie by their digests, so that in whatever order they came the model's
-        bytes are the same; many lie as they came.
-        """
-        is_raw = side == RAW_TEST
-        is_mine = self.split.split_ids == (TEST if is_raw else SIDES[side])
-
-        def blocks() -> Iterator[Array]:
-            """The numbers of the rows of this side."""
-            if is_raw or len(is_mine) > ORDERED:
-                for start in range(0, len(is_mine), BLOCK):
-                    yield start + np.flatnonzero(is_mine[start : start + BLOCK])
-            else:
-                mine = np.flatnonzero(is_mine)
-                yield from np.split(mine[np.argsort(self.digests[mine])], range(BLOCK, len(mine), BLOCK))
-
-        values_of: dict[str, Callable[[Any], Array]] = {
-            FEATURES: partial(self._read_exactly, np.flatnonzero(self.truth.is_known)) if is_raw else self.matrix,
-            TASKS[schema.task].target: self.truth.values.__getitem__,
-        }
-        if not is_raw:
-            values_of[SPLIT_KEY] = self.split.keys.__getitem__
-        first = {key: values(np.zeros(1, np.int64)) for key, values in values_of.items()}
-        count = int(np.count_nonzero(is_mine))
-        specs = {key: (each.dtype, (count, *each.shape[1:])) for key, each in first.items()}
-        return write_arrays(path, specs, {key: map(values, blocks()) for key, values in values_of.items()})
-
-    def matrix(self, numbers: Any) -> Array:
+    def read_inputs(self, numbers: Any) -> Array:
         """The features ``(m, columns)`` of some rows."""
         return np.ascontiguousarray(self.features[:, numbers].T)
 
-    def _read_exactly(self, in_table: Array, numbers: Array) -> Array:
-        """The features ``(m, columns)`` of some rows, in order, with all digits; ``in_table`` says where all are."""
-        matrix, places = self.matrix(numbers).astype(np.float64), in_table[numbers]
+    @cached_property
+    def _numbers_in_table(self) -> Array:
+        return np.flatnonzero(self.truth.is_known)
+
+    def read_exactly(self, numbers: Array) -> Array:
+        """The features of some rows, in order, with all digits."""
+        matrix, places = self.read_inputs(numbers).astype(np.float64), self._numbers_in_table[numbers]
         for at in self.lossy if len(places) else ():
             values = self.table.data[self.profiles[at].name].slice(places[0], places[-1] + 1 - places[0])
             matrix[:, at] = statistics.to_numbers(values)[places - places[0]]

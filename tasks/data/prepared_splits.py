@@ -16,7 +16,6 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import safetensors.numpy
-from numpy.typing import NDArray
 
 from tasks.data.recipe import Recipe
 from tasks.data.report import DataReport
@@ -32,7 +31,7 @@ PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have chan
 SPLIT_KEY = "split_key"  # beside inputs and targets: by what a row's split was decided
 BATCH_ROWS = 2**16
 
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, Array]
 PreviousSchema = Schema | ImageSchema  # what earlier versions of a name fixed
 ArraySpecs = Mapping[str, tuple[Any, tuple[int, ...]]]  # dtype and shape of each array
 
@@ -132,7 +131,7 @@ def create_arrays(path: Path, specs: ArraySpecs) -> Arrays:
         return _map_arrays(file, mmap.ACCESS_WRITE)
 
 
-def write_arrays(path: Path, specs: ArraySpecs, batches: Mapping[str, Iterable[NDArray[Any]]]) -> str:
+def write_arrays(path: Path, specs: ArraySpecs, batches: Mapping[str, Iterable[Array]]) -> str:
     """Write a new file of arrays, each given batch by batch, and return its SHA-256.
 
     It is not forced to disk, which takes as long as making it: it can be made again, and is compared with its digest

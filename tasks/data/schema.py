@@ -5,7 +5,7 @@ Whoever only reads the store imports this, so it needs no arrays; ``inference.py
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 from pydantic import Field
@@ -137,38 +137,28 @@ class Request:
         Raises:
             UsageError: a column is asked for as two things, or as something else than version 1 took it for.
         """
-        options, known, target, by = self.options, self.known, self.target, self.split.column
+        options, known, target, asked = self.options, self.known, self.target, self.split_asked
+        by = self.split.column
         if options.target not in (None, target):
             raise UsageError(f"the target {options.target}", f"{target}, as version 1 fixed it", OTHER_NAME)
-        asked = self.split_asked
         if asked.column and (asked.rule, asked.column) != (self.split.rule, by):
-            raise UsageError(
-                f"a split by {asked.column}",
-                f"the rule that version 1 fixed: {describe_split(self.split)}",
-                "leave the option out, or fix the rule anew with --new-recipe",
-            )
-        features = set(options.features) - self.passed_over - {target, asked.column}
+            expected = f"the rule that version 1 fixed: {describe_split(self.split)}"
+            action = "leave the option out, or fix the rule anew with --new-recipe"
+            raise UsageError(f"a split by {asked.column}", expected, action)
+        features = {*options.features} - self.passed_over - {target, asked.column}
         if known and options.features and features != known.keys():
-            raise UsageError(
-                f"the features {', '.join(options.features)}",
-                f"those that version 1 fixed: {', '.join(known)}",
-                OTHER_NAME,
-            )
+            expected = f"those that version 1 fixed: {', '.join(known)}"
+            raise UsageError(f"the features {', '.join(options.features)}", expected, OTHER_NAME)
         for name in options.category:
             if name in known and known[name].kind != "category":
                 raise UsageError(f"{name} as a category", f"a {known[name].kind}, as version 1 took it", OTHER_NAME)
         uses = dict.fromkeys(options.features, "a feature") | {by: "to split by", target: "the target"}
-        for name in options.ignore:
-            if name in uses:
-                raise UsageError(
-                    f"{name} is {uses[name]} and is to be ignored", "one of the two", "leave it out of --ignore"
-                )
+        if ignored := next((name for name in options.ignore if name in uses), None):
+            found = f"{ignored} is {uses[ignored]} and is to be ignored"
+            raise UsageError(found, "one of the two", "leave it out of --ignore")
         if by and by == target:
-            raise UsageError(
-                f"{by} is the target and is to split the rows",
-                "another column",
-                "split by a column that is known before the target",
-            )
+            action = "split by a column that is known before the target"
+            raise UsageError(f"{by} is the target and is to split the rows", "another column", action)
 
 
 def assign_roles(request: Request, header: Sequence[str]) -> tuple[list[str], tuple[str, ...], list[Finding]]:
@@ -177,66 +167,44 @@ def assign_roles(request: Request, header: Sequence[str]) -> tuple[list[str], tu
     ``header`` are the columns that are there, be they read or not. Wrong is one that is asked for or known and not
     there, or there and not known.
     """
-    options, previous, unread = request.options, request.previous, request.ignored
+    options, unread = request.options, request.ignored
     names = [name for name in header if name not in unread]
     free = [name for name in names if name not in (request.target, request.split.column)]
     features = list(request.known) or [name for name in free if not options.features or name in options.features]
     others = set(free).difference(features, request.passed_over)
     ignored = tuple(sorted(unread | others if options.features else unread))
 
-    findings, listing = list[Finding](), f"one of {listed(names, SHOWN)}"
+    return features, ignored, [*_check_names(request, header, names, others.difference(ignored))]
+
+
+def _check_names(
+    request: Request, header: Sequence[str], names: Sequence[str], new: Collection[str]
+) -> Iterator[Finding]:
+    """Columns that are asked for or known and not there, and those that are ``new``; ``names`` are those read."""
+    options, previous, fixed = request.options, request.previous, request.fixed_split
+    listing = f"one of {listed(names, SHOWN)}"
     wanted: dict[str | None, str] = {request.target: "--target", request.split.column: "to split by"}
     if previous is None:
         wanted |= dict.fromkeys(options.features, "--features")
         wanted |= dict.fromkeys(options.category, "--category")
     for name, why in wanted.items():
         if name is not None and name not in header:
-            findings.append(
-                error(
-                    "no-such-column",
-                    name,
-                    f"no column {name} ({why})",
-                    listing,
-                    nearest(name, names, "take one of them"),
-                )
-            )
-    for name in request.known:
-        if name not in names:
-            findings.append(
-                error(
-                    "missing-column",
-                    name,
-                    f"column {name} is {'to be ignored' if name in unread else 'missing'}",
-                    TAKEN,
-                    "restore it, or keep the new table under another --name",
-                )
-            )
-    if previous:
-        for name in sorted(others.difference(ignored), key=names.index):
-            findings.append(
-                error(
-                    "new-column",
-                    name,
-                    f"column {name} is new",
-                    TAKEN,
-                    f"leave it out with --ignore {name}, which is kept, or give the new table another --name",
-                )
-            )
-        if (fixed := request.fixed_split) and fixed.test != options.test:
-            findings.append(
-                note(
-                    "test-share",
-                    None,
-                    f"the test share stays {fixed.test:g}, as version 1 fixed it",
-                    f"--new-recipe makes it {options.test:g}",
-                )
-            )
-        for name in sorted(set(options.category).intersection(previous.left_out)):
-            found, action = f"{name} stays left out, as in version 1", "--category takes it under another --name"
-            findings.append(warning("left-out", name, found, action))
-    for name in sorted(set(options.ignore).difference(header, previous.ignored if previous else ())):
-        findings.append(warning("no-such-column", name, f"no column {name} (--ignore)", listing, ""))
-    return features, ignored, findings
+            action = nearest(name, names, "take one of them")
+            yield error("no-such-column", name, f"no column {name} ({why})", listing, action)
+    for name in [each for each in request.known if each not in names]:
+        found = f"column {name} is {'to be ignored' if name in request.ignored else 'missing'}"
+        yield error("missing-column", name, found, TAKEN, "restore it, or keep the new table under another --name")
+    for name in sorted(new, key=names.index) if previous else ():
+        action = f"leave it out with --ignore {name}, which is kept, or give the new table another --name"
+        yield error("new-column", name, f"column {name} is new", TAKEN, action)
+    if fixed and fixed.test != options.test:
+        found = f"the test share stays {fixed.test:g}, as version 1 fixed it"
+        yield note("test-share", None, found, f"--new-recipe makes it {options.test:g}")
+    for name in sorted({*options.category}.intersection(previous.left_out if previous else ())):
+        found, action = f"{name} stays left out, as in version 1", "--category takes it under another --name"
+        yield warning("left-out", name, found, action)
+    for name in sorted({*options.ignore}.difference(header, previous.ignored if previous else ())):
+        yield warning("no-such-column", name, f"no column {name} (--ignore)", listing, "")
 
 
 def require_columns(header: Sequence[str], request: Request, tolerated: Collection[str] = ()) -> None:

@@ -207,7 +207,7 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
         if fault := check_times(time, column, moments.values, lambda row: table.named(int(places[row]))):
             raise UnfitData((fault,))
     return LabelledRows(
-        pieces=(rows.matrix(slice(start, start + PIECE)) for start in range(0, len(rows.digests), PIECE)),
+        pieces=(rows.read_inputs(slice(start, start + PIECE)) for start in range(0, len(rows.digests), PIECE)),
         truth=rows.truth.values,
         keys=rows.split.keys,
         rule=by.split,
@@ -249,9 +249,9 @@ def _read_images(manifest: Manifest, source: str, max_rejects: float, scratch: P
     if rule.rule == "folders":  # as they would be in the training folder, each the first of its copies
         first = np.zeros(len(digests), np.uint64)
         digests = image_dataset.row_digests(rows.split.keys, rows.truth.values, names, TRAINING, first)
-    is_whole = rows.images.facts["is_readable"]
+    starts = range(0, len(digests), rows.block_rows)
     return LabelledRows(
-        pieces=(pixels if is_whole[at].all() else pixels[is_whole[at]] for at, pixels in rows.images.blocks()),
+        pieces=(rows.read_inputs(np.arange(at, min(at + rows.block_rows, len(digests)))) for at in starts),
         truth=rows.truth.values,
         keys=rows.split.keys,
         rule=rule,

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from safetensors import safe_open
 
-from tasks.data.io.file_errors import broken, changed, reading
+from tasks.data.io.discovery import broken, changed, reading
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
 from tasks.store import atomic, regular_files

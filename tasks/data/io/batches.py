@@ -1,21 +1,18 @@
 """One way to read: tables in batches of Arrow columns for everybody, and rows as a recipe takes them for prediction."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-from tasks.data.io import pictures, tabular
+from tasks.data.io import tabular
 from tasks.data.io.csv import csv_batches
 from tasks.data.io.discovery import JSON_SUFFIXES, DataFile
 from tasks.data.io.tabular import BadRows, Reader, Selection
 from tasks.data.recipe import Recipe
-from tasks.errors import DataError
 from tasks.machine.arrays import Array
 
 if TYPE_CHECKING:
@@ -32,9 +29,7 @@ READERS: dict[str, Reader] = {
 UNKNOWN = -1.0  # the code of any level that a recipe has not
 CHUNK_ROWS = 2**17  # one row group of the output: smaller ones cost more, larger ones gain nothing
 CHUNK_BYTES = 64 * 2**20
-SHARD_ROWS, SHARD_BYTES = 2**22, 2**31
 SINGLE_VALUES = {"text", "number", "boolean", "date", "null"}  # kinds of columns that can be copied or compared
-TOLERATED_PERCENT = 1  # rejects of tables and pictures
 NO_INDEX = np.empty(0, np.int32)
 NO_REJECTS: Mapping[int, str] = MappingProxyType({})
 
@@ -189,52 +184,3 @@ def make_batch(
         row_ids, y_true = row_ids[valid], None if y_true is None else y_true[valid]
         passthrough = None if passthrough is None else passthrough.take(valid)
     return Batch(X, row_ids, rejected, y_true, notes, passthrough, (file.path,), np.zeros(len(X), np.int32))
-
-
-@dataclass(frozen=True)
-class Format:
-    """How to read one kind of file for a prediction.
-
-    ``count`` checks that a file as a whole fits the spec and returns its number of rows. ``batches`` reads the rows
-    from ``start`` to ``stop``, at most ``chunk_rows`` at a time. Files that are ``is_packed`` are ``unpack``-ed first.
-    """
-
-    name: str
-    suffixes: tuple[str, ...]
-    count: Callable[[Path, ReadSpec], int]
-    batches: Callable[[InputFile, int, int, ReadSpec], Iterator[Batch]]
-    tolerated_percent: int = 0  # of its rows may be rejected
-    max_shard_rows: int = SHARD_ROWS
-    unpack: Callable[[DataFile, Path, ReadSpec], None] | None = None
-    unpacked_suffix: str = ""
-    is_packed: Callable[[Path], bool] = lambda path: True
-
-    def shard_rows(self, spec: ReadSpec) -> int:
-        """The most rows of a shard."""
-        return max(1, min(self.max_shard_rows, SHARD_BYTES // spec.row_bytes))
-
-
-def encode_array(file: InputFile, first: int, rows: Array, spec: ReadSpec, y_true: Array | None = None) -> Batch:
-    """Raw rows ``(n, …)`` from row ``first`` on as the recipe encodes them; what it does not take is rejected."""
-    values = spec.recipe.encode(rows)
-    if values.shape != (rows.shape[:-1] if rows.shape[3:] == (1,) else rows.shape):  # one channel is as good as none
-        note = pictures.changes((rows.shape[2], rows.shape[1]), pictures.mode_of(rows.shape[1:]), values.shape[1:])
-        return make_batch(file, first, values, y_true=y_true, notes=note * len(values))
-    if values.dtype.kind != "f" or (is_valid := spec.is_valid(values).reshape(len(values), -1).all(axis=1)).all():
-        return make_batch(file, first, values, y_true=y_true)
-    rejects = dict.fromkeys(np.flatnonzero(~is_valid).tolist(), "not a finite number")
-    return make_batch(file, first, values[is_valid], rejects, y_true=y_true)
-
-
-def check_fit(path: Path, dtype: Any, shape: tuple[int, ...], spec: ReadSpec) -> None:
-    """Whether the recipe takes an array of this dtype and row ``shape``.
-
-    Raises:
-        DataError: it does not.
-    """
-    if not spec.recipe.accepts(dtype, shape):
-        raise DataError(
-            f"{path} holds {np.dtype(dtype)} rows of shape {list(shape)}",
-            spec.describe(),
-            "convert the file, or name the model that it is for with --name",
-        )

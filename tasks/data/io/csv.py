@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from tasks.data.io.file_errors import broken, reading
+from tasks.data.io.discovery import broken, reading
 from tasks.data.io.tabular import (
     BOM,
     MAX_LEVELS,

@@ -1,4 +1,4 @@
-"""Which files a path, a folder, a glob or a URL stands for. What is half written, or ours, is none of them."""
+"""Which files a path, a folder, a glob or a URL stands for. What is ours is none of them."""
 
 import fnmatch
 import functools
@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -30,14 +30,17 @@ TEXT_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES)  # read from the first byte to 
 TYPED_SUFFIXES = (".parquet", ".feather", ".arrow", ".ipc")  # of files that keep the types of columns
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, *TYPED_SUFFIXES)  # .txt is about data
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
-PARTIAL_SUFFIXES = (".tmp", ".part", ".partial", ".filepart", ".crdownload")  # of what somebody is still writing
 GZIP = ".gz"
 MAX_BUFFERED = 128 * 2**20  # bytes of an Arrow file, of which one record batch may be all
-CLOSED_FOLDERS = "left out folders that cannot be read"
-LINKS = "links to folders are not followed, name them to read them"
+CLOSED_FOLDERS, LINKS, IRREGULAR = "closed-folder", "links", "irregular"
+WORDS = {
+    CLOSED_FOLDERS: "left out folders that cannot be read",
+    LINKS: "links to folders are not followed, name them to read them",
+    IRREGULAR: "left out what is no regular file",
+}
+LeftOut = defaultdict[str, list[str]]  # what is left out, by reason
 UNREADABLE = "unreadable"  # in the place of a digest; why it is so is found when it is read
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-LISTED = 3  # names that a message has
 BLOCK_BYTES = 2**20
 CONNECT_SECONDS, READ_SECONDS = 10.0, 20.0  # in which a host must answer, and go on
 MAX_REASON = 300  # characters of a backend's own words, which may be several lines
@@ -97,16 +100,15 @@ class DataFile(NamedTuple):
                     raise empty(Path(self.path))
             is_large_batch = self.suffix != ".parquet" and self.fingerprint.bytes > MAX_BUFFERED
             if self.name.endswith(GZIP):
-                yield pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "gzip")
-            elif self.suffix not in TYPED_SUFFIXES:
-                yield raw
-            elif self.is_remote or is_large_batch:  # many a server sends no parts, and others may cut a file short
+                yield pa.CompressedInputStream(raw, "gzip")
+            elif self.suffix in TYPED_SUFFIXES and (self.is_remote or is_large_batch):
+                # many a server sends no parts, and others may cut a file short
                 copy = stack.enter_context(tempfile.TemporaryFile())
                 shutil.copyfileobj(raw, copy, BLOCK_BYTES)
                 copy.flush()
                 yield stack.enter_context(pa.memory_map(f"/proc/self/fd/{copy.fileno()}"))
             else:
-                yield pa.PythonFile(raw, mode="r")
+                yield raw
 
 
 class DataFiles(NamedTuple):
@@ -122,14 +124,7 @@ class DataFiles(NamedTuple):
 
     def by_content(self) -> Self:
         """The same files in an order in which their names have no say; of remote ones only where sizes are equal."""
-        count = Counter(file.look for file in self.files)
-
-        def key(file: DataFile) -> tuple[object, ...]:
-            is_alone = count[file.look] == 1 or file.is_remote
-            whole = [] if is_alone else fingerprints.of([Path(file.path)], True, UNREADABLE)
-            return (*file.look, [each.digest for each in whole], file.path)
-
-        return self._replace(files=tuple(sorted(self.files, key=key)))
+        return self._replace(files=tuple(sorted(self.files, key=lambda file: (*file.look, file.path))))
 
 
 def is_table(path: Path) -> bool:
@@ -148,10 +143,8 @@ def find_table(source: str) -> DataFiles:
 
     Raises:
         UsageError: a URL has credentials in it.
-        DataError: nothing is there, a file is half written, a host does not answer, or a URL's package is missing.
+        DataError: nothing is there, a host does not answer, or a URL's package is missing.
     """
-    if not is_url(source):
-        require_whole(local_path(source))
     try:
         return find_data(source, is_table, (*TABLE_SUFFIXES, GZIP), unreadable=UNREADABLE)
     except UsageError as error:
@@ -231,9 +224,11 @@ def _find_files(
         UsageError: nothing is there, or all of it lies in ``output``.
         DataError: no file can be read, or the name of one is not UTF-8.
     """
-    found, left_out = search_files(path)
+    left_out = LeftOut(list)
+    folders = walk_files(path, left_out)
+    found = {Path(folder, name): is_named for folder, files in folders for name, is_named in files.items()}
     for reason, names in left_out.items():
-        tell(f"{reason}: {len(names)}, first {min(names)}")
+        tell(f"{WORDS[reason]}: {len(names)}, first {min(names)}")
     is_ours = _whether_ours(base_folder(path), output)
     others = [each for each in sorted(found) if not is_ours(each.parent)]
     files = [each for each in others if found[each] or is_data(each)]
@@ -280,18 +275,7 @@ def base_folder(path: Path) -> Path:
     return path.parent if path.is_file() else next(each for each in path.parents if not glob.has_magic(str(each)))
 
 
-def search_files(path: Path) -> tuple[dict[Path, bool], dict[str, list[str]]]:
-    """The files that a path or glob stands for, and whether it names each itself; and what was left out, by reason.
-
-    Raises:
-        DataError: the path is a FIFO, a socket or a device.
-    """
-    left_out = defaultdict[str, list[str]](list)
-    folders = walk_files(path, left_out)
-    return {Path(folder, name): is_named for folder, files in folders for name, is_named in files.items()}, left_out
-
-
-def walk_files(path: Path, left_out: dict[str, list[str]]) -> Iterator[tuple[str, dict[str, bool]]]:
+def walk_files(path: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[str, bool]]]:
     """The folders that a path or glob stands for, and of each the sorted names of files, with whether it names each.
 
     Of folders side by side the last by name comes first, each before what lies in it. What is ``left_out`` is added
@@ -311,12 +295,9 @@ def walk_files(path: Path, left_out: dict[str, list[str]]) -> Iterator[tuple[str
         raise regular_files.irregular(shown(path))
     base = base_folder(path)
     pattern = path.relative_to(base).parts
-    last, names = len(pattern) - 1, (*pattern, "**")  # the last stands for what is below a folder that matches
     waiting = [(str(base), {0})] if path.is_dir() or (glob.has_magic(str(path)) and base.is_dir()) else []
     while waiting:
         folder, places = waiting.pop()
-        for at in range(last):
-            places |= {at + 1} if at in places and pattern[at] == "**" else set()  # which stands for no folder, too
         try:
             with os.scandir(folder) as entries:
                 inside = sorted(entries, key=lambda entry: entry.name)
@@ -325,25 +306,33 @@ def walk_files(path: Path, left_out: dict[str, list[str]]) -> Iterator[tuple[str
             continue
         files = dict[str, bool]()
         for entry in inside:
-            matched = {at for at in places if _matches(entry.name, names[at])}
-            if matched and holds(entry.is_dir):
+            below, is_found, is_named = _match_entry(entry.name, pattern, places)
+            if below and holds(entry.is_dir):
                 if entry.is_symlink():
                     left_out[LINKS].append(shown(entry.path))
                 else:
-                    waiting.append((entry.path, {at if names[at] == "**" else at + 1 for at in matched}))
-            elif matched & {last, last + 1}:
-                if holds(entry.is_file):
-                    files[entry.name] = last in matched
-                else:
-                    left_out["left out what is no regular file"].append(shown(entry.path))
+                    waiting.append((entry.path, below))
+            elif is_found and holds(entry.is_file):
+                files[entry.name] = is_named
+            elif is_found:
+                left_out[IRREGULAR].append(shown(entry.path))
         yield folder, files
 
 
-def _matches(name: str, pattern: str) -> bool:
-    """Whether an entry of a folder is meant; what is hidden only by a pattern that says so."""
-    if name.startswith(".") and not pattern.startswith("."):
-        return False
-    return pattern == "**" or fnmatch.fnmatchcase(name, pattern)
+def _match_entry(name: str, pattern: tuple[str, ...], places: set[int]) -> tuple[set[int], bool, bool]:
+    """From which places in a pattern what lies below an entry goes on; whether it is found; whether it is named.
+
+    What is hidden is meant only by a pattern that says so.
+    """
+    last, names = len(pattern) - 1, (*pattern, "**")  # the last stands for what is below a folder that matches
+    for at in range(last):
+        places = (
+            places | {at + 1} if at in places and pattern[at] == "**" else places
+        )  # which stands for no folder, too
+    meant = {at for at in places if not name.startswith(".") or names[at].startswith(".")}
+    matched = {at for at in meant if names[at] == "**" or fnmatch.fnmatchcase(name, names[at])}
+    below = {at if names[at] == "**" else at + 1 for at in matched}
+    return below, bool(matched & {last, last + 1}), last in matched
 
 
 def _whether_ours(base: Path, output: Path | None) -> Callable[[Path], bool]:
@@ -359,38 +348,6 @@ def _whether_ours(base: Path, output: Path | None) -> Callable[[Path], bool]:
         return folder != base and predictions.holds_job(folder)
 
     return is_ours
-
-
-def require_whole(path: Path) -> None:
-    """Let a folder pass in which nothing is half written, and a file or a glob beside which none of its own is.
-
-    Raises:
-        DataError: something is, or seems so since it was never ended.
-    """
-    if glob.has_magic(str(path)) and not path.exists():
-        found = [*search_files(path if path.name == "**" else path.with_name(f"{path.name}*"))[0]]
-    elif path.is_dir():
-        found = [*search_files(path)[0]]
-    else:
-        beside = (Path(f"{path}{suffix}") for suffix in ("", *PARTIAL_SUFFIXES))
-        found = [each for each in beside if each.exists()]
-    refuse_partial(map(str, found))
-
-
-def refuse_partial(paths: Iterable[str]) -> None:
-    """Let files pass none of which is half written by its name.
-
-    Raises:
-        DataError: one is.
-    """
-    partial = sorted(path for path in paths if path.lower().endswith(PARTIAL_SUFFIXES))
-    if partial:
-        more = f" and {len(partial) - LISTED:,} more" if len(partial) > LISTED else ""
-        raise DataError(
-            f"half written, by the name: {', '.join(map(shown, partial[:LISTED]))}{more}",
-            "files that are whole",
-            "run it again once they are, or remove what nobody writes any more",
-        )
 
 
 # At a URL
@@ -477,3 +434,37 @@ def _reaching(url: str) -> Iterator[None]:
             "a host that answers, a file that is there, and credentials in the environment where it needs some",
             "check the URL and the network, or download the file and give its path",
         ) from error
+
+
+# The errors of a file that is damaged, is not what its name says, or changes while it is read
+
+
+@contextmanager
+def reading(path: object, expected: str = "", action: str = "") -> Iterator[None]:
+    """Take whatever is raised for the file's fault: what parsers and decompressors raise has no end of kinds.
+
+    Raises:
+        DataError: something was raised.
+    """
+    try:
+        yield
+    except GradmillError:
+        raise
+    except Exception as error:
+        raise broken(path, next(iter(str(error).splitlines()), type(error).__name__), expected, action) from error
+
+
+def broken(path: object, reason: object, expected: str = "", action: str = "") -> DataError:
+    """The error of a file, by path or URL, that is not what was ``expected``, or else what its name says."""
+    action = action or ("mend it, or leave it out" if expected else "write it again")
+    expected = expected or f"a whole {Path(str(path)).suffix or 'IDX'} file"
+    return DataError(f"{path} cannot be read: {reason}", expected, action)
+
+
+def changed(path: str) -> DataError:
+    """The error of an input file that is no longer what the job was planned for."""
+    return DataError(
+        f"{path} is gone or was written to while the job was running",
+        "an input that stays as it is until the job is done",
+        "run the command again: it makes a new job (into the same --output: with --restart)",
+    )

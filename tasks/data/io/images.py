@@ -10,10 +10,10 @@ import math
 import os
 import re
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 
 from tasks.data.io import arrays, pictures, tabular
 from tasks.data.io.arrays import StoredArray
-from tasks.data.io.discovery import CLOSED_FOLDERS, LINKS, walk_files
-from tasks.data.io.file_errors import reading
+from tasks.data.io.discovery import CLOSED_FOLDERS, LINKS, LeftOut, reading, walk_files
 from tasks.data.io.pictures import Item, Shape
 from tasks.data.levels import sort_levels
 from tasks.data.report import Finding, error, note
@@ -41,8 +40,8 @@ MAC_FOLDER = "__MACOSX"  # that an archive made on a Mac holds
 LEFT_OUT = {
     "stray-files": "what lies beside the folders of classes or of parts",
     "other-files": "files of other kinds",
-    "links": "links to folders",
-    "closed-folder": "folders that cannot be read",
+    LINKS: "links to folders",
+    CLOSED_FOLDERS: "folders that cannot be read",
 }
 CLASS_NAMES = "labels.txt"  # beside the files: a class a line
 # What arrays of images and labels are called, before or after the word of their part.
@@ -51,7 +50,6 @@ ARRAY_PARTS = ("", "train", "test", "val", "validation", "valid")
 METADATA = b"huggingface"
 LABEL_COLUMNS = ("label", "labels", "class")
 MOST_ROWS = 10**8  # of a Parquet file: a footer may promise any number
-BLOCK_IMAGES = 2**10
 JOB_IMAGES, JOB_BYTES = 256, 2**22  # images that are read together from a file of many
 FILE_JOBS = 32  # of all picture files: the cores are to end at one time
 FEWEST_FILES, MOST_FILES = 16, 1024  # of a job: a process waits for the interpreter's lock of its parent before each
@@ -81,31 +79,21 @@ class LabelledImages(NamedTuple):
 # Folders of pictures (torchvision's ``ImageFolder``), maybe below ``train/`` and ``test/``.
 
 
-class _Folder(NamedTuple):
-    """Pictures of one class that lie side by side."""
-
-    path: str
-    label: int
-    split_id: int
-    names: NDArray[np.bytes_]  # as strings, the paths would be as large as small images
-
-
 def find_pictures(folder: Path) -> LabelledImages:
     """The pictures below a folder, in the order of their own names, as numbers are where arrays were written out.
 
     Of equal names the first is that of the first class, and in a class that of the deepest folder. A link to the folder
     of a class is followed, unless it leads to what it lies in.
     """
-    parts, left_out = _split_folders(folder), {rule: list[str]() for rule in LEFT_OUT}
-    found, classes, faults = list[_Folder](), dict[str, int](), defaultdict[str, list[str]](list)
-    digest = hashlib.sha256()  # of all pictures: there may be millions
-    for class_folder, split_id in _list_classes(folder, parts, left_out):
-        label = classes.setdefault(class_folder.name, len(classes))
-        for path, files in walk_files(class_folder, faults):
-            if f"{os.sep}{MAC_FOLDER}" in path.removeprefix(str(class_folder)):
-                continue
-            names = []
-            for name in files:
+    left_out = LeftOut(list)
+    folders, has_parts = _find_classes(folder, left_out)
+    classes = {name: label for label, name in enumerate(dict.fromkeys(path.name for path, _ in folders))}
+    digest = hashlib.sha256(str(folders).encode(errors="surrogateescape"))  # of all pictures: there may be millions
+    found: list[list[tuple[str, str, int, int]]] = []
+    for class_folder, split_id in folders:
+        for path, names in walk_files(class_folder, left_out):
+            found.append([])
+            for name in names if f"{os.sep}{MAC_FOLDER}" not in path.removeprefix(str(class_folder)) else ():
                 file = f"{path}{os.sep}{name}"
                 if not name.lower().endswith(pictures.SUFFIXES):
                     left_out["other-files"].append(file)
@@ -113,82 +101,60 @@ def find_pictures(folder: Path) -> LabelledImages:
                 with suppress(OSError):
                     facts = os.stat(file)  # noqa: PTH116  (there may be millions)
                     digest.update(os.fsencode(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\0"))
-                    names.append(os.fsencode(name))
-            found.append(_Folder(path, label, split_id, np.array(names, np.bytes_)))
-    left_out["links"] += faults[LINKS]
-    left_out["closed-folder"] += faults[CLOSED_FOLDERS]
-    found.reverse()
-    digest.update(str([parts, sorted(classes)]).encode(errors="surrogateescape"))
-    all_names = np.concatenate([np.array([], np.bytes_), *(each.names for each in found)])
-    order = np.argsort(all_names, kind="stable")
-    all_names = all_names[order]
-    numbers = np.repeat(np.arange(len(found), dtype=np.int32), [len(each.names) for each in found])[order]
-    step = min(MOST_FILES, max(FEWEST_FILES, math.ceil(len(numbers) / FILE_JOBS)))
-
-    def path_of(at: int) -> str:
-        return f"{found[numbers[at]].path}{os.sep}{os.fsdecode(all_names[at])}"
-
+                    found[-1].append((name, file, classes[class_folder.name], split_id))
+    images = sorted(itertools.chain.from_iterable(reversed(found)), key=itemgetter(0))
+    paths = [file for _, file, _, _ in images]
+    step = min(MOST_FILES, max(FEWEST_FILES, math.ceil(len(paths) / FILE_JOBS)))
     return LabelledImages(
         source=str(folder),
         fingerprint=digest.hexdigest(),
         class_names=tuple(map(shown, classes)),
-        labels=np.array([each.label for each in found], np.int64)[numbers],
-        split_ids=np.array([each.split_id for each in found], np.uint8)[numbers] if len(parts) > 1 else None,
-        num_files=len(numbers),
-        blocks=lambda: ([*map(path_of, range(len(numbers))[at : at + step])] for at in range(0, len(numbers), step)),
-        place=lambda at: _in_a_line(path_of(at)),
+        labels=np.array([label for _, _, label, _ in images], np.int64),
+        split_ids=np.array([split_id for _, _, _, split_id in images], np.uint8) if has_parts else None,
+        num_files=len(paths),
+        blocks=lambda: (paths[at : at + step] for at in range(0, len(paths), step)),
+        place=lambda at: _in_a_line(paths[at]),
         findings=tuple(_findings(left_out)),
         other_files=(*left_out["other-files"], *left_out["stray-files"]),
     )
 
 
-def _split_folders(folder: Path) -> dict[Path, int]:
-    """The folders of the splits; the folder itself where it has none, or ``train/`` alone.
+def _find_classes(folder: Path, left_out: LeftOut) -> tuple[list[tuple[Path, int]], bool]:
+    """The folder of each class, the last first, with its split, and whether there are parts of a split above them.
 
-    One without folders is none of a split: a class may be called ``train``.
+    There are none without ``train/`` and folders in it: a class may be called ``train``.
     """
 
-    def folders_in(path: Path) -> list[str]:
-        return sorted(next(os.walk(path), ("", [], []))[1])
-
-    named = [folder / name for name in folders_in(folder) if name.lower() in SPLIT_WORDS]
-    found = {path: SPLIT_WORDS[path.name.lower()] for path in named if folders_in(path)}
-    if TRAINING not in found.values():
-        return {folder: TRAINING}
-    return dict(zip(found, _with_test([*found.values()]), strict=True))
-
-
-def _list_classes(folder: Path, parts: dict[Path, int], left_out: dict[str, list[str]]) -> Iterator[tuple[Path, int]]:
-    """The folder of each class, the last first, and its split; what lies beside them is ``left_out``."""
-
     def note_closed(fault: OSError) -> None:
-        left_out["closed-folder"].append(f"{shown(fault.filename)}: {fault.strerror}")
+        left_out[CLOSED_FOLDERS].append(f"{shown(fault.filename)}: {fault.strerror}")
 
-    places = [folder]
-    for place in places:
-        _, folders, files = next(os.walk(place, onerror=note_closed), ("", [], []))
+    def list_folders(place: Path) -> list[Path]:
+        _, names, files = next(os.walk(place, onerror=note_closed), ("", [], []))
         left_out["stray-files"] += [str(place / name) for name in files if name[0] != "."]
-        inner = (place / name for name in folders if not name.startswith((".", MAC_FOLDER)))
-        for path in sorted(inner, reverse=True):
-            if path.is_symlink() and place.resolve().is_relative_to(path.resolve()):
-                left_out["links"].append(str(path))
-            elif place in parts:
-                yield path, parts[place]
-            elif path in parts:
-                places.append(path)
-            else:  # beside the parts, in which classes lie
-                left_out["stray-files"].append(str(path))
+        found = [place / name for name in sorted(names, reverse=True) if not name.startswith((".", MAC_FOLDER))]
+        circles = {path for path in found if path.is_symlink() and place.resolve().is_relative_to(path.resolve())}
+        left_out[LINKS] += map(str, circles)
+        return [path for path in found if path not in circles]
+
+    inside = list_folders(folder)
+    named = [path for path in inside if path.name.lower() in SPLIT_WORDS and next(os.walk(path), ("", []))[1]]
+    split_ids = _with_test([SPLIT_WORDS[path.name.lower()] for path in named])
+    if TRAINING not in split_ids:
+        return [(path, TRAINING) for path in inside], False
+    left_out["stray-files"] += [str(path) for path in inside if path not in named]
+    both = zip(named, split_ids, strict=True)
+    return [(path, split_id) for part, split_id in both for path in list_folders(part)], len(named) > 1
 
 
 def _in_a_line(path: str) -> str:
     return " ".join(shown(path).split())
 
 
-def _findings(left_out: dict[str, list[str]]) -> Iterator[Finding]:
-    for rule, paths in left_out.items():
-        if paths:
-            found = f"{LEFT_OUT[rule]} ({len(paths):,}): {_in_a_line(listed(sorted(paths), LONGEST))}"
-            if rule == "closed-folder":
+def _findings(left_out: LeftOut) -> Iterator[Finding]:
+    for rule, what in LEFT_OUT.items():
+        if paths := left_out[rule]:
+            found = f"{what} ({len(paths):,}): {_in_a_line(listed(sorted(paths), LONGEST))}"
+            if rule == CLOSED_FOLDERS:
                 yield error(rule, None, found, "readable ones", "see permissions")
             else:
                 yield note(rule, None, f"left out {found}")
@@ -453,16 +419,13 @@ class DecodedImages(NamedTuple):
         found: list[Any] = self.facts[self.facts["is_readable"]][names[0] if len(names) == 1 else [*names]].tolist()
         return found
 
-    def blocks(self) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
-        """The pixels ``(n, …)``, 1024 at a time, read and not mapped: a map would count as memory."""
-        for start in range(0, len(self.facts), BLOCK_IMAGES):
-            at = slice(start, min(start + BLOCK_IMAGES, len(self.facts)))
-            yield at, self.pick(start, at.stop - start)
-
-    def pick(self, number: int, count: int = 1) -> NDArray[np.uint8]:
-        """The pixels ``(count, …)`` of images one after another."""
-        size = math.prod(self.shape)
-        return np.fromfile(self.spool, np.uint8, count * size, offset=number * size).reshape(count, *self.shape)
+    def read(self, numbers: Array) -> Array:
+        """The pixels ``(m, …)`` of some images, in order and near each other: read, for a map would count as memory."""
+        size, first = math.prod(self.shape), int(numbers[0]) if len(numbers) else 0
+        count = int(numbers[-1]) + 1 - first if len(numbers) else 0
+        pixels: Array = np.fromfile(self.spool, np.uint8, count * size, offset=first * size)
+        found: Array = pixels.reshape(count, *self.shape)[numbers - first]
+        return found
 
 
 def read_images(

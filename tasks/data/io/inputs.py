@@ -6,10 +6,9 @@ What has no middle to start from is spilled first. What is in files is read by `
 import math
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -20,30 +19,28 @@ from tasks.data.io.arrays import StoredArray
 from tasks.data.io.batches import (
     CHUNK_BYTES,
     SINGLE_VALUES,
-    TOLERATED_PERCENT,
     UNKNOWN,
     Batch,
-    Format,
     InputFile,
     ReadSpec,
-    check_fit,
-    encode_array,
     make_batch,
     read_header,
     table_batches,
 )
 from tasks.data.io.csv import FAULT
 from tasks.data.io.discovery import (
+    GZIP,
     JSON_SUFFIXES,
     TABLE_SUFFIXES,
     TYPED_SUFFIXES,
     DataFile,
     DataFiles,
+    broken,
+    changed,
     describes_labels,
     find_data,
     is_picture,
 )
-from tasks.data.io.file_errors import broken, changed
 from tasks.data.io.tabular import MAX_ROWS, Selection, kind_of
 from tasks.data.levels import find_levels
 from tasks.data.prepared_splits import SPLIT_KEY
@@ -65,16 +62,32 @@ FITS = {
     VALUE: SINGLE_VALUES,
 }  # a kind of the recipe: what a column of a file that keeps types may be
 SHOWN = 40  # characters of a value
+ARRAY_SUFFIXES = (".npy", ".npz", ".safetensors")  # of files whose columns have no names
+TOLERATED_PERCENT = 1  # rejects of tables and pictures
+SHARD_BYTES = 2**31
 MOST_PICTURES, MOST_PACKED_PICTURES = 2**11, 2**13  # of a shard
 NESTED = "unsupported"  # the kind of a column of lists and the like
 
 
+Prepared: TypeAlias = tuple[Path, int]  # what rows are read from, the file or what it was spilled to, and their number
+
+
+class Format(NamedTuple):
+    """How to read one kind of file for a prediction.
+
+    ``prepare`` checks that a file as a whole fits the spec, and spills what cannot be read from the middle to a path.
+    ``batches`` reads the rows from ``start`` to ``stop``, at most ``chunk_rows`` at a time.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    prepare: Callable[[DataFile, Path, ReadSpec], Prepared]
+    batches: Callable[[InputFile, int, int, ReadSpec], Iterator[Batch]]
+    tolerated_percent: int = 0  # of its rows may be rejected
+    max_shard_rows: int = 2**22
+
+
 # Columns of a table as a recipe takes them
-
-
-def recipe_of(spec: ReadSpec) -> Columns:
-    """The recipe of columns that rows are read for."""
-    return cast("Columns", spec.recipe)
 
 
 def feature_columns(spec: ReadSpec) -> dict[str, Column]:
@@ -83,7 +96,7 @@ def feature_columns(spec: ReadSpec) -> dict[str, Column]:
     Raises:
         UsageError: those of own data were to be others, or of the book's not as many as the model has features.
     """
-    recipe = recipe_of(spec)
+    recipe = spec.recipe
     if recipe.target is not None and spec.columns:
         known = ", ".join(recipe.names)
         raise UsageError("--columns", f"the columns that the model was trained on, by name: {known}", "leave it out")
@@ -96,7 +109,7 @@ def feature_columns(spec: ReadSpec) -> dict[str, Column]:
 
 def select_columns(spec: ReadSpec) -> Selection:
     """What a file is read for: features, columns to copy, and the target, which need not be there."""
-    columns, target = feature_columns(spec), recipe_of(spec).target
+    columns, target = feature_columns(spec), spec.recipe.target
     targets = {target.name} if target else set[str]()
     categories = {name for name, column in columns.items() if column.kind == "category"}
     text = categories.union(spec.ids, targets if spec.class_names else ())
@@ -113,7 +126,7 @@ def check_columns(path: str, schema: pa.Schema, spec: ReadSpec, keeps_types: boo
     kinds = {name: columns[name].kind if name in columns else VALUE for name in (*columns, *spec.ids)}
     types = {each.name: each.type for each in schema}
     found, action = "", "add, rename or convert them"
-    if recipe_of(spec).target is None:
+    if spec.recipe.target is None:
         action = "rename the columns, or name them in the model's order with --columns"
     if missing := [name for name in kinds if name not in types]:
         found = f"columns {listed(names, SHOWN)}: {', '.join(missing)} missing"
@@ -133,15 +146,6 @@ def check_columns(path: str, schema: pa.Schema, spec: ReadSpec, keeps_types: boo
     if found:
         expected = [f"{name} ({kind if name in columns else '--id-column'})" for name, kind in kinds.items()]
         raise DataError(f"{path} has {found}", f"columns {', '.join(expected)}", action)
-
-
-def tell_of_header(header: Collection[str], spec: ReadSpec) -> None:
-    """Say what of a header is not used, and that the order of columns is of no account."""
-    asked, selection = feature_columns(spec), select_columns(spec)
-    if extra := [name for name in header if not selection.takes(name)]:
-        tell(f"{counted(len(extra), 'column')} that the model does not take: {', '.join(extra[:SHOWN])}")
-    if [name for name in header if name in asked] != [name for name in asked if name in header]:
-        tell("columns stand in another order than at training: they are found by name")
 
 
 def encode(file: InputFile, first: int, batch: pa.RecordBatch, spec: ReadSpec) -> Batch:
@@ -194,7 +198,7 @@ def _encode_column(array: pa.Array, column: Column) -> Array:
 
 def _encode_target(batch: pa.RecordBatch, spec: ReadSpec) -> Array | None:
     """The target's column ``(n,)`` float64: numbers, or codes of classes; NaN is missing. None where there is none."""
-    target = recipe_of(spec).target
+    target = spec.recipe.target
     if target is None or target.name not in batch.schema.names:
         return None
     array = batch.column(target.name)
@@ -220,10 +224,10 @@ def _describe(value: Any, code: float, column: Column) -> str:
 # Parquet is read by row groups; the columns of all other tables are spilled, once and in order
 
 
-def _count_parquet(path: Path, spec: ReadSpec) -> int:
-    with tabular.open_parquet(path) as file:
-        check_columns(str(path), file.schema_arrow, spec, keeps_types=True)
-        return int(file.metadata.num_rows)
+def _prepare_parquet(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
+    with tabular.open_parquet(path := Path(file.path)) as parquet:
+        check_columns(file.path, parquet.schema_arrow, spec, keeps_types=True)
+        return path, int(parquet.metadata.num_rows)
 
 
 def _parquet_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
@@ -234,27 +238,25 @@ def _parquet_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> 
         yield encode(file, first, rows, spec)
 
 
-def spill_table(file: DataFile, target: Path, spec: ReadSpec) -> None:
+def _spill_table(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
     """Write the columns of a table that are read, and what is wrong with rows, to be read from anywhere on.
 
     Raises:
         DataError: the file is broken, or lacks a column.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    selection, seen, has_header = select_columns(spec), dict[str, pa.DataType](), file.suffix not in JSON_SUFFIXES
-    with atomic.replacing(target) as temporary, pa.OSFile(str(temporary), "wb") as sink:
-        for batch in table_batches(file, selection, "reject"):
-            if has_header and not seen:
-                check_columns(file.path, batch.schema, spec, file.suffix in TYPED_SUFFIXES)
-            nested = {name for name, type_ in seen.items() if kind_of(type_) == NESTED}
-            seen |= {each.name: each.type for each in batch.schema if each.name not in nested}
-            tabular.write_batch(sink, batch.select([n for n in batch.schema.names if selection.takes(n) or n == FAULT]))
-        if not has_header:  # of JSON it shows only at its end
-            check_columns(file.path, pa.schema(list(seen.items())), spec, keeps_types=False)
-
-
-def _count_spilled(path: Path, spec: ReadSpec) -> int:
-    return sum(batch.num_rows for batch in tabular.map_batches(path))
+    if not spilled.is_file():
+        selection, seen, has_header = select_columns(spec), dict[str, pa.DataType](), file.suffix not in JSON_SUFFIXES
+        with atomic.replacing(spilled) as temporary, pa.OSFile(str(temporary), "wb") as sink:
+            for batch in table_batches(file, selection, "reject"):
+                if has_header and not seen:
+                    check_columns(file.path, batch.schema, spec, file.suffix in TYPED_SUFFIXES)
+                nested = {name for name, type_ in seen.items() if kind_of(type_) == NESTED}
+                seen |= {each.name: each.type for each in batch.schema if each.name not in nested}
+                names = [name for name in batch.schema.names if selection.takes(name) or name == FAULT]
+                tabular.write_batch(sink, batch.select(names))
+            if not has_header:  # of JSON it shows only at its end
+                check_columns(file.path, pa.schema(list(seen.items())), spec, keeps_types=False)
+    return spilled, sum(batch.num_rows for batch in tabular.map_batches(spilled))
 
 
 def _spilled_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
@@ -266,16 +268,9 @@ def _spilled_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> 
         first += batch.num_rows
 
 
-PARQUET = Format("parquet", (".parquet",), _count_parquet, _parquet_batches, TOLERATED_PERCENT)
-SPILLED = Format(
-    "table",
-    tuple(f"{each}{packed}" for each in TABLE_SUFFIXES if each != ".parquet" for packed in ("", ".gz")),
-    _count_spilled,
-    _spilled_batches,
-    TOLERATED_PERCENT,
-    unpack=spill_table,
-    unpacked_suffix=".arrows",
-)
+TEXTS = tuple(f"{each}{packed}" for each in TABLE_SUFFIXES if each != ".parquet" for packed in ("", GZIP))
+PARQUET = Format("parquet", (".parquet",), _prepare_parquet, _parquet_batches, TOLERATED_PERCENT)
+SPILLED = Format("table", TEXTS, _spill_table, _spilled_batches, TOLERATED_PERCENT)
 
 
 # Images and raw rows, whose truth is in labels beside them
@@ -322,10 +317,11 @@ def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
     Raises:
         DataError: the recipe does not take such rows, or labels are none of them.
     """
-    suffix, is_of_images, labels, names = path.suffix.lower(), isinstance(spec.recipe, Pixels), None, tuple[str, ...]()
-    if suffix == ".npy":
-        rows, is_of_images = arrays.open_npy(path), False
-    elif suffix in (".npz", ".safetensors"):
+    is_of_images, names = isinstance(spec.recipe, Pixels), tuple[str, ...]()
+    labels: tuple[Path, StoredArray] | None = None
+    if path.suffix.lower() == ".npy":
+        rows = arrays.open_npy(path)
+    elif path.suffix.lower() in ARRAY_SUFFIXES:
         file, name = arrays.open_arrays(path), spec.recipe.input.name
         pairs = {name: spec.y_name} | (dict(images.label_pairs(("", "test"))) if is_of_images else {})
         found = next((each for each in (*pairs, *(file if len(file) == 1 else ())) if each in file), None)
@@ -338,12 +334,13 @@ def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
         is_of_images = is_of_images and SPLIT_KEY not in file  # in a prepared split are the places of classes
         names = images.read_class_names(path, file) if is_of_images else ()
     else:
-        rows, is_of_images, names = arrays.open_idx(path), True, images.read_class_names(path)
-        if beside := arrays.idx_labels_beside(path):
-            labels = beside, arrays.open_idx(beside, 1)
+        rows, names, beside = arrays.open_idx(path), images.read_class_names(path), arrays.idx_labels_beside(path)
+        labels = (beside, arrays.open_idx(beside, 1)) if beside else None
     if not rows.shape:
         raise broken(path, "it holds a single number")
-    check_fit(path, rows.dtype, rows.shape[1:], spec)
+    if not spec.recipe.accepts(rows.dtype, rows.shape[1:]):
+        found = f"{path} holds {rows.dtype} rows of shape {list(rows.shape[1:])}"
+        raise DataError(found, spec.describe(), "convert the file, or name the model that it is for with --name")
     if not spec.y_name or not labels:
         return rows, None
     kinds = "iuf" if spec.y_name == Regression.target else "iuU" if is_of_images else "iu"
@@ -354,34 +351,38 @@ def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
     return rows, known if (known >= 0).any() else None
 
 
-def _unpack(file: DataFile, target: Path, spec: ReadSpec) -> None:
-    arrays.unpack(_open_rows(Path(file.path), spec)[0], target)
-
-
-def _count_rows(path: Path, spec: ReadSpec) -> int:
-    return len(_open_rows(path, spec)[0])
+def _unpack_rows(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
+    rows, _ = _open_rows(path := Path(file.path), spec)
+    if not (rows.is_packed or rows.is_fortran):
+        return path, len(rows)
+    if not spilled.is_file():
+        arrays.unpack(rows, spilled)
+    return spilled, len(rows)
 
 
 def _array_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
     array, truth = _open_rows(Path(file.path), spec)
     if file.readable != file.path:
         array = arrays.open_npy(Path(file.readable))
-    step = max(1, min(spec.chunk_rows, CHUNK_BYTES // array.row_bytes))
-    is_as_taken = spec.recipe.input.dtype == "uint8" and array.shape[1:] == spec.recipe.input.shape
+    step, taken = max(1, min(spec.chunk_rows, CHUNK_BYTES // array.row_bytes)), spec.recipe.input
     for first in range(start, stop, step):
         rows = array[first : min(first + step, stop)]
         y = None if truth is None else truth[first : first + len(rows)]
-        if is_as_taken:  # read later, batch by batch, by the model
+        if taken.dtype == "uint8" and array.shape[1:] == taken.shape:  # read later, batch by batch, by the model
             yield make_batch(file, first, rows, y_true=y)
-        else:  # of numbers it must be seen which are finite
-            yield encode_array(file, first, np.asarray(rows), spec, y)
+            continue
+        values, notes, rejects = spec.recipe.encode(np.asarray(rows)), tuple[str, ...](), dict[int, str]()
+        if taken.dtype != "uint8":
+            is_valid = spec.is_valid(values).reshape(len(values), -1).all(axis=1)
+            rejects = dict.fromkeys(np.flatnonzero(~is_valid).tolist(), "not a finite number")
+            values = values[is_valid] if rejects else values
+        elif rows.shape[1:3] != taken.shape[:2] or rows.shape[3:] not in (taken.shape[2:], (1,)):
+            size, mode = (rows.shape[2], rows.shape[1]), pictures.mode_of(rows.shape[1:])
+            notes = pictures.changes(size, mode, taken.shape) * len(values)
+        yield make_batch(file, first, values, rejects, y_true=y, notes=notes)
 
 
-ARRAY = partial(Format, count=_count_rows, batches=_array_batches, unpack=_unpack, unpacked_suffix=".npy")
-IDX = ARRAY("idx", (".idx", ".gz"), is_packed=arrays.is_gzip)
-NPY = ARRAY("npy", (".npy",), is_packed=lambda path: arrays.open_npy(path).is_fortran)
-NPZ = ARRAY("npz", (".npz",))
-SAFETENSORS = ARRAY("safetensors", (".safetensors",), is_packed=lambda path: False)
+ARRAY = Format("array", (*ARRAY_SUFFIXES, ".idx", GZIP), _unpack_rows, _array_batches)  # what has no suffix is IDX
 
 
 # Pictures
@@ -410,19 +411,19 @@ def _decode(
     )
 
 
-def _count_picture(path: Path, spec: ReadSpec) -> int:
+def _find_picture(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
     if not isinstance(spec.recipe, Pixels):
-        raise UsageError(f"{path} is a picture", f"{spec.describe()}", "name a model of images with --name")
-    return 1
+        raise UsageError(f"{file.path} is a picture", f"{spec.describe()}", "name a model of images with --name")
+    return Path(file.path), 1
 
 
 def _picture(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
     yield _decode(file, 0, [file.path], ["it"], spec)  # its path is told beside
 
 
-def _count_packed(path: Path, spec: ReadSpec) -> int:
-    with images.open_parquet(path) as file:
-        schema, rows = file.schema_arrow, int(file.metadata.num_rows)
+def _find_packed(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
+    with images.open_parquet(path := Path(file.path)) as parquet:
+        schema, rows = parquet.schema_arrow, int(parquet.metadata.num_rows)
     expected, action = "", "name another with --id-column"
     if faults := [
         name
@@ -435,7 +436,7 @@ def _count_packed(path: Path, spec: ReadSpec) -> int:
         action = "write the images as .npy or as picture files, or name the column with --columns"
     if expected:
         raise DataError(f"{path} has columns {tabular.describe_schema(schema)}", expected, action)
-    return rows
+    return path, rows
 
 
 def _packed(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
@@ -460,22 +461,16 @@ def _packed(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[
         )
 
 
-PICTURE = Format("picture", pictures.SUFFIXES, _count_picture, _picture, TOLERATED_PERCENT, MOST_PICTURES)
-PICTURES = Format("pictures in parquet", (), _count_packed, _packed, TOLERATED_PERCENT, MOST_PACKED_PICTURES)
+PICTURE = Format("picture", pictures.SUFFIXES, _find_picture, _picture, TOLERATED_PERCENT, MOST_PICTURES)
+PICTURES = Format("pictures in parquet", (), _find_packed, _packed, TOLERATED_PERCENT, MOST_PACKED_PICTURES)
 
 
 # All formats
 
 
 TABLES = (PARQUET, SPILLED)
-FORMATS = {each.name: each for each in (*TABLES, IDX, NPY, NPZ, SAFETENSORS, PICTURE, PICTURES)}
+FORMATS = {each.name: each for each in (*TABLES, ARRAY, PICTURE, PICTURES)}
 BY_SUFFIX = {suffix: each for each in FORMATS.values() for suffix in each.suffixes}
-
-
-def format_of(name: str) -> Format:
-    """How to read a file, by the longest suffix of its ``name`` that is known; without one it is IDX."""
-    known = [suffix for suffix in BY_SUFFIX if name.lower().endswith(suffix)]
-    return BY_SUFFIX[max(known, key=len)] if known else IDX
 
 
 def is_input(path: Path) -> bool:
@@ -505,25 +500,16 @@ def count_inputs(files: Sequence[DataFile], spec: ReadSpec, spill: Path, base: P
     Raises:
         DataError: a file is broken, does not fit the spec, or there is not a single row.
     """
-    inputs: list[InputFile] = []
-    first = 0
-    paths = [Path(file.path) for file in files]
+    inputs, first, paths = list[InputFile](), 0, [Path(file.path) for file in files]
+    spill.mkdir(parents=True, exist_ok=True)
     labels = classes_of_folders(paths, base, spec) if base and all(map(is_picture, paths)) else None
     for number, file in enumerate(files):
-        path, kind = Path(file.path), _format_for(file, spec)
-        check_unchanged([file.fingerprint])
-        readable = path
-        if kind.unpack is not None and kind.is_packed(path):
-            readable = spill / f"{number:05d}{kind.unpacked_suffix}"
-            if not readable.is_file():
-                kind.unpack(file, readable, spec)
-        if number == 0 and kind in TABLES and recipe_of(spec).target is not None:
-            tell_of_header(read_header([file], "reject"), spec)
-        rows = kind.count(readable, spec)
-        if not 0 <= rows <= MAX_ROWS:
-            raise broken(path, f"it promises {rows} rows")
+        kind, facts = _format_for(file, spec), file.fingerprint
+        check_unchanged([facts])
+        readable, rows = kind.prepare(file, spill / f"{number:05d}", spec)
+        if rows > MAX_ROWS:
+            raise broken(file.path, f"it promises {rows} rows")
         label = labels[number] if labels else None
-        facts = file.fingerprint
         inputs.append(InputFile(file.path, kind.name, str(readable), first, rows, facts.bytes, facts.mtime_ns, label))
         first += rows
     if not first:
@@ -532,14 +518,15 @@ def count_inputs(files: Sequence[DataFile], spec: ReadSpec, spill: Path, base: P
 
 
 def _format_for(file: DataFile, spec: ReadSpec) -> Format:
-    """The format of a file by its name, and by what is asked of it.
+    """The format of a file by the longest suffix of its name that is known, and by what is asked of it.
 
     Raises:
         UsageError: columns are to be copied of what is no table.
         DataError: it is a table, and the model takes images.
     """
-    kind, is_of_columns = format_of(file.name), isinstance(spec.recipe, Columns)
-    if kind is IDX and is_of_columns and recipe_of(spec).target is not None:
+    is_of_columns = isinstance(spec.recipe, Columns)
+    kind = BY_SUFFIX[max(filter(file.name.endswith, BY_SUFFIX), key=len, default=".idx")]
+    if kind is ARRAY and file.suffix not in ARRAY_SUFFIXES and spec.recipe.target is not None:
         kind = SPILLED  # CSV as in training, whatever its name
     elif kind is PARQUET:
         kind = PICTURES if not is_of_columns else SPILLED if file.is_remote or file.partition else PARQUET
@@ -585,7 +572,8 @@ def check_unchanged(files: Iterable[InputFile | Fingerprint]) -> None:
 
 def max_shard_rows(inputs: list[InputFile], spec: ReadSpec) -> int:
     """The most rows of a shard: enough work to be worth a Prefect task, not so much that a kill would hurt."""
-    return min(FORMATS[name].shard_rows(spec) for name in {file.format for file in inputs})
+    at_most = min(FORMATS[name].max_shard_rows for name in {file.format for file in inputs})
+    return max(1, min(at_most, SHARD_BYTES // spec.row_bytes))
 
 
 def tolerated_rejects(inputs: list[InputFile]) -> int:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from tasks.data.io import tabular
 from tasks.data.io.batches import table_batches
-from tasks.data.io.discovery import DataFile, DataFiles
+from tasks.data.io.discovery import DataFiles
 from tasks.data.io.tabular import CODE, MAX_COLUMNS, Kind, LevelCodes, Selection, kind_of
 from tasks.data.levels import Levels, find_levels
-from tasks.data.report import Finding, error, note
+from tasks.data.report import Finding, error
 from tasks.errors import DataError
 from tasks.machine.words import counted
 
@@ -89,15 +89,13 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
         DataError: not a row can be read. What else is wrong is in ``findings``, all of it.
     """
     files = files.by_content()
-    first = reader = _TableReader(files, selection)
-    reader.read(buffer_file)
+    first = reader = _TableReader(files, selection, buffer_file)
     mixed = {name for name, by_file in reader.kinds.items() if len(set[Kind]().union(*by_file.values())) > 1}
     if mixed - selection.as_text:
-        reader = _TableReader(files, selection._replace(as_text=selection.as_text | mixed))
-        reader.read(buffer_file)
-    data, starts = reader.build(buffer_file), np.array(reader.starts, np.int64)
+        reader = _TableReader(files, selection._replace(as_text=selection.as_text | mixed), buffer_file)
+    data = reader.map_columns(buffer_file)
     header = [name for name in reader.header if name in data.column_names or not selection.takes(name)]
-    table = Table(data, files, starts, (), tuple(header))
+    table = Table(data, files, np.array(reader.starts, np.int64), (), tuple(header))
     return replace(table, findings=(*reader.find_faults(), *_find_retyped(table, first.kinds)))
 
 
@@ -105,93 +103,82 @@ def _find_retyped(table: Table, kinds: dict[str, dict[str, set[Kind]]]) -> Itera
     """Columns that are of another kind in some file than in the first that has values in them."""
     for name, files in kinds.items():
         # a column of several kinds within a file is text there
-        by_file: dict[str, Kind] = {
-            path: min(each) if len(each) == 1 else "text" for path, each in files.items() if each
-        }
-        paths = sorted(by_file)
-        other = next((path for path in paths if by_file[path] != by_file[paths[0]]), None)
+        by_file = {path: min(each) if len(each) == 1 else "text" for path, each in sorted(files.items()) if each}
+        first = next(iter(by_file), "")
+        other = next((path for path in by_file if by_file[path] != by_file[first]), None)
         if other is None:
             continue
-        here, there = by_file[paths[0]], by_file[other]
-        said = f"{name} is {KIND_WORDS[here]} in {paths[0]}, and {KIND_WORDS[there]} in {other}"
-        if {here, there} == {"number", "text"} and table.is_text(name) and (example := table.example_of_text(name)):
-            said += f", as {example}"
-        remedy = "write it alike in all of them, or leave it out"
-        yield _differing("retyped-column", name, said, "one kind of value in all files", remedy)
+        said = f"{name} is {KIND_WORDS[by_file[first]]} in {first}, and {KIND_WORDS[by_file[other]]} in {other}"
+        if {by_file[first], by_file[other]} == {"number", "text"} and table.is_text(name):
+            said += f", as {example}" if (example := table.example_of_text(name)) else ""
+        yield _differ("retyped-column", name, said, "one kind of value in all files", "write it alike in all of them")
 
 
-def _differing(rule: str, name: str, found: str, expected: str, remedy: str) -> Finding:
-    action = f"{remedy} with --ignore {name} (and another --name if a version takes it)"
+def _differ(rule: str, name: str, found: str, expected: str, remedy: str) -> Finding:
+    action = f"{remedy}, or leave it out with --ignore {name} (and another --name if a version takes it)"
     return error(rule, name, found, expected, action)
 
 
 class _TableReader:
-    """Files on their way to a table: each column as one type; what is wrong with them is collected on the way."""
+    """Files that were read to a file of batches: each column as one type, and all that is wrong with them."""
 
-    def __init__(self, files: DataFiles, selection: Selection) -> None:
-        self._files, self._selection = files, selection
-        self.starts = [0]  # the rows up to each file
-        self.kinds: dict[str, dict[str, set[Kind]]] = {}  # of each column in each file that has it
-        self.header: dict[str, None] = {}  # all columns, be they read or not
-        self._faults: dict[str, DataError] = {}  # by file
-        self._findings: dict[tuple[str, str | None], Finding] = {}  # one for each rule and column
-        self._levels: dict[str, LevelCodes] = {}
-
-    def read(self, path: Path) -> None:
-        """Write all rows of all files to a file of batches; the fault of one is kept for later.
+    def __init__(self, files: DataFiles, selection: Selection, path: Path) -> None:
+        """Write all rows of all files to ``path``; the fault of one is kept for later.
 
         Raises:
             DataError: there is no row, or no file is whole.
         """
+        self._selection = selection
+        self.starts = [0]  # the rows up to each file
+        self.kinds: dict[str, dict[str, set[Kind]]] = {}  # of each column in each file that has it
+        self.header: dict[str, None] = {}  # all columns, be they read or not
+        self._faults: dict[str, DataError | None] = {}  # by file
+        self._findings: dict[tuple[str, str | None], Finding] = {}  # one for each rule and column
+        self._levels: dict[str, LevelCodes] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         with pa.OSFile(str(path), "wb") as sink:
-            for file in self._files.files:
+            for file in files.files:
                 self.starts.append(self.starts[-1])
+                self._faults[file.path] = None
                 try:
-                    for batch in table_batches(file, self._selection):
-                        columns = self._convert(file, batch)
+                    for batch in table_batches(file, selection):
+                        columns = self._convert(file.path, batch) or {"": pa.nulls(batch.num_rows)}
                         if batch.num_rows:
-                            columns = columns or {"": pa.nulls(batch.num_rows)}
                             tabular.write_batch(sink, pa.RecordBatch.from_pydict(columns))
                             self.starts[-1] += batch.num_rows
                 except DataError as fault:
                     self._faults[file.path] = fault
-        if self._faults and (len(self._faults) == len(self._files.files) or not self.starts[-1]):
-            raise self._faults[min(self._faults)]
+        faults = [fault for _, fault in sorted(self._faults.items()) if fault]
+        if faults and (len(faults) == len(files.files) or not self.starts[-1]):
+            raise faults[0]
         if not self.starts[-1]:
-            found, action = f"{self._files.source} holds no rows", "name data with at least one row"
+            found, action = f"{files.source} holds no rows", "name data with at least one row"
             raise DataError(found, "rows below the header", action)
 
-    def _convert(self, file: DataFile, batch: pa.RecordBatch) -> dict[str, pa.Array]:
+    def _convert(self, path: str, batch: pa.RecordBatch) -> dict[str, pa.Array]:
         """The columns of a batch that are read and that a model can take, of text the codes."""
-        arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
-        self.header |= dict.fromkeys(arrays)
-        arrays = {name: array for name, array in arrays.items() if self._selection.takes(name)}
-        if len(arrays) > MAX_COLUMNS:
-            found = f"{file.path} has {len(arrays):,} columns"
+        self.header |= dict.fromkeys(batch.schema.names)
+        names = [name for name in dict.fromkeys(batch.schema.names) if self._selection.takes(name)]
+        if len(names) > MAX_COLUMNS:
+            found = f"{path} has {len(names):,} columns"
             raise DataError(found, f"at most {MAX_COLUMNS:,}", "leave some out with --ignore")
-        columns = {name: self._convert_column(file.path, name, array) for name, array in arrays.items()}
+        places = {name: place for place, name in enumerate(batch.schema.names)}  # of two of one name the last
+        columns = {name: self._convert_column(path, name, batch.column(places[name])) for name in names}
         return {name: column for name, column in columns.items() if column is not None}
 
     def _convert_column(self, path: str, name: str, array: pa.Array) -> pa.Array | None:
-        kind = kind_of(array.type)
-        if name in self._selection.as_text and kind in ("number", "boolean"):
-            array = tabular.to_text(array)
-        elif name in self._selection.as_boolean - self._selection.as_text and kind in ("number", "text"):
-            array = tabular.to_booleans(array)
-        kind = kind_of(array.type)
-        kinds, finding = self.kinds.setdefault(name, {}).setdefault(path, set()), None
+        selection, kind = self._selection, kind_of(array.type)
+        kinds = self.kinds.setdefault(name, {}).setdefault(path, set())
         if kind == "unsupported":
             said, action = f"{name} holds {array.type}", f"leave it out with --ignore {name}"
             finding = error("nested-column", name, said, "numbers, text, booleans or dates", action)
-        elif tabular.has_inexact(array):
-            finding = note("large-integers", name, f"{name} has whole numbers beyond 2^53, which are rounded")
-        elif pa.types.is_decimal(array.type):
-            finding = note("decimals", name, f"{name} holds {array.type}, read as float64")
-        if finding:
             self._findings.setdefault((finding.rule, name), finding)
-        if kind == "unsupported":
             return None
+        if name in selection.as_text and kind in ("number", "boolean"):
+            array = tabular.to_text(array)
+        elif name in selection.as_boolean - selection.as_text and kind in ("number", "text"):
+            array = tabular.to_booleans(array)
+        kind = kind_of(array.type)
         if len(array) > array.null_count:
             kinds.add(kind)
         array = tabular.normalize(array)
@@ -200,17 +187,18 @@ class _TableReader:
     def find_faults(self) -> Iterator[Finding]:
         """What was collected."""
         for _, fault in sorted(self._faults.items()):
-            yield error("unreadable-file", None, fault.found, fault.expected, fault.action)
+            if fault:
+                yield error("unreadable-file", None, fault.found, fault.expected, fault.action)
         yield from self._findings.values()
-        whole = {file.path for file in self._files.files} - self._faults.keys()
+        whole = [path for path, fault in sorted(self._faults.items()) if not fault]
         for name, by_file in self.kinds.items():
-            if without := sorted(whole - by_file.keys()):
+            if without := [path for path in whole if path not in by_file]:
                 said = f"{counted(len(without), 'file')} without column {name}, the first is {without[0]}"
-                remedy = "add it, leave the files out, or leave it out everywhere"
-                yield _differing("missing-column", name, said, "the same columns in all files", remedy)
+                expected, remedy = "the same columns in all files", "add it, leave the files out"
+                yield _differ("missing-column", name, said, expected, remedy)
 
-    def build(self, path: Path) -> pa.Table:
-        """All rows of all columns, mapped from the file that ``read`` has written; its name is gone."""
+    def map_columns(self, path: Path) -> pa.Table:
+        """All rows of all columns, mapped from the file that was written; its name is gone."""
         names = [name for name in self.kinds if ("nested-column", name) not in self._findings]
         chunks: dict[str, list[pa.Array]] = {name: [] for name in names}
         for batch in tabular.map_batches(path):
@@ -222,10 +210,11 @@ class _TableReader:
 
     def _join(self, name: str, chunks: list[pa.Array]) -> pa.ChunkedArray:
         """One column of one type: where its files do not agree, of text, and null where it is none."""
-        text = {CODE, pa.string()}
         types = {each.type for each in chunks} - {pa.null()}
-        is_text = bool(types & text)
-        type_ = CODE if is_text else types.pop() if len(types) == 1 else pa.null()
-        kept = text if is_text else {type_}
-        arrays = [each if each.type in kept else pa.nulls(len(each), type_) for each in chunks]
-        return pa.chunked_array([self._levels[name].decode(each) for each in arrays] if is_text else arrays)
+        if text := types & {CODE, pa.string()}:
+            decode = self._levels[name].decode
+            return pa.chunked_array(
+                [decode(each if each.type in text else pa.nulls(len(each), CODE)) for each in chunks]
+            )
+        type_ = types.pop() if len(types) == 1 else pa.null()
+        return pa.chunked_array([each if each.type == type_ else pa.nulls(len(each), type_) for each in chunks])

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from tasks.data.io.file_errors import broken, reading
+from tasks.data.io.discovery import broken, reading
 from tasks.data.levels import format_values
 from tasks.errors import DataError
 from tasks.machine import cores
@@ -168,17 +168,6 @@ def to_numbers(array: pa.Array, is_boolean: bool = True, invalid: float = np.nan
         array = array.cast(pa.int64())
     floats = array.cast(pa.float64(), safe=False)
     return np.asarray((floats.fill_null(np.nan) if floats.null_count else floats).to_numpy(zero_copy_only=False))
-
-
-def has_inexact(array: pa.Array) -> bool:
-    """Whether whole numbers are so large that float64 has not all of them."""
-    if not pa.types.is_integer(array.type):
-        return False
-    try:
-        array.cast(pa.float64())
-    except pa.ArrowInvalid:
-        return True
-    return False
 
 
 class LevelCodes:
@@ -357,7 +346,7 @@ def json_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.Re
         DataError: it is no such file.
     """
     rows = 0
-    for block in read_blocks(stream, name, _check_json_head):
+    for block in read_blocks(stream, name):
         _check_json_block(block, name, rows)
         try:
             table = _parse_json(block)
@@ -395,12 +384,6 @@ def check_text(head: bytes, name: str) -> None:
         raise broken(name, "it holds NUL bytes", "UTF-8 text", "it may be a binary file: name it by what it is")
 
 
-def _check_json_head(head: bytes, name: str) -> None:
-    check_text(head, name)
-    if head.lstrip(BOM + b" \t\r\n").startswith(b"["):
-        raise broken(name, "it is one array", "one JSON object a line", "write it as JSON lines")
-
-
 def _check_json_block(block: memoryview, name: str, rows: int) -> None:
     """Refuse what ends Arrow's parser by a segmentation fault, or comes out of it as no text."""
     text = bytes(block)
@@ -431,7 +414,7 @@ def find_invalid_utf_8(block: memoryview) -> UnicodeDecodeError | None:
     return None
 
 
-def read_blocks(stream: Any, name: str, check: Callable[[bytes, str], None] = check_text) -> Iterator[memoryview]:
+def read_blocks(stream: Any, name: str) -> Iterator[memoryview]:
     """Whole rows, a bounded number of bytes at a time; a block holds until the next is asked for.
 
     Raises:
@@ -446,7 +429,7 @@ def read_blocks(stream: Any, name: str, check: Callable[[bytes, str], None] = ch
         except Exception as error:  # of a decompressor or a network, which have no end of kinds
             raise broken(name, error, "a whole file") from error
         if is_first:
-            check(bytes(buffer[: min(filled, HEAD_BYTES)]), name)
+            check_text(bytes(buffer[: min(filled, HEAD_BYTES)]), name)
         if buffer.find(b"\0", start, filled) >= 0:
             raise broken(name, "it holds NUL bytes", "UTF-8 text")
         is_last = filled < len(buffer)

@@ -51,6 +51,7 @@ class Version(NamedTuple):
 
     def read_spec(self, job: Job) -> ReadSpec:
         """The rows that the model takes, for a job."""
+        # The book's regression knows no column that would be the truth.
         y_name = self.task.target if self.task.is_counted or self.recipe.target else None
         return ReadSpec(self.recipe, job.columns, y_name, tuple(self.labels), job.id_columns, job.unknown)
 

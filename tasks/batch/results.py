@@ -295,6 +295,7 @@ def check_rejects(folder: Path, job: Job, count: int) -> None:
     if job.status == "running":
         merge_rejects(folder, job)
     first, recipe = describe_first_reject(folder), read_version(job.model.path.parent).recipe
+    # A recipe of the book has seen no gap whose average it could take.
     averages = recipe.target and job.unknown == "reject" and first.endswith(AVERAGED)
     average = " take the average for what the model has not seen with --unknown average," if averages else ""
     raise DataError(

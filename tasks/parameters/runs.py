@@ -101,6 +101,7 @@ class Learned(Frozen):
     @property
     def dataset(self) -> str:
         """The data set that the model learns from: one of the book's, or that of its own name."""
+        # The book's data are shared by all names, own data belong to one.
         return self.name if self.data.is_own else BOOK_DATASETS[self.training.model]
 
     @property

@@ -154,7 +154,7 @@ def find_tolerance(recipe: Recipe) -> float:
     """What an answer may differ by: of numbers to be predicted, in deviations and two spacings of float32."""
     import numpy as np
 
-    if recipe.target is None:
+    if recipe.target is None:  # only own tables know how their target varies
         return TOLERANCE
     usual = abs(recipe.target.mean) + DEVIATIONS * recipe.target.scale
     return TOLERANCE * recipe.target.scale + 2 * float(np.spacing(np.float32(usual)))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.data.recipe import Recipe
+from tasks.data.recipe import Pixels, Recipe
 from tasks.parameters import Device
 from tasks.serving import runtime
 from tasks.store import reading
@@ -24,7 +24,7 @@ def describe(recipe: Recipe, class_names: Sequence[str], sample: bytes, path: Pa
         "class_names": class_names,
         "samples": base64.b64encode(rows.tobytes()).decode(),
     }
-    if rows.ndim > 2:
+    if isinstance(recipe, Pixels):
         border = [rows[:, 0], rows[:, -1], rows[:, :, 0], rows[:, :, -1]]
         return facts | {"is_dark": bool(np.concatenate([each.reshape(-1) for each in border]).mean() < 128)}
     columns = [{"name": each.name, "kind": each.kind, "levels": each.levels} for each in recipe.columns]

@@ -5,7 +5,7 @@ Whoever only reads the store imports this, so it needs no arrays; ``inference.py
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, Self
 
 from pydantic import Field
@@ -61,7 +61,7 @@ class Schema(OwnSchema):
         """The recipe, to which nothing is fitted."""
         return Columns(columns=self.columns, target=Target(name=self.target))
 
-    def fit_recipe(self, train: Mapping[str, Any], has_missing: Sequence[bool]) -> Columns:
+    def fit_recipe(self, train: dict[str, Any], has_missing: Sequence[bool]) -> Columns:
         """The recipe with the statistics of training rows: arrays of a prepared split."""
         from tasks.data.statistics import fit_recipe
 
@@ -85,7 +85,7 @@ class ImageSchema(OwnSchema):
             return None
         return cls(class_names=dataset.class_names, recipe=recipe, split=dataset.split)
 
-    def fit_recipe(self, train: Mapping[str, Any], has_missing: Sequence[bool]) -> Pixels:
+    def fit_recipe(self, train: dict[str, Any], has_missing: Sequence[bool]) -> Pixels:
         """The recipe as it is: pixels have no statistics."""
         return self.recipe
 

@@ -75,14 +75,16 @@ def compare_with_published(
         DataError: a version to compare it with is damaged; nothing is measured against it.
     """
     pointer = reading.champion(name)
-    numbers = [number for number in reading.versions(name) if not pointer or number not in pointer.held]
+    held = pointer.held if pointer else ()
+    numbers = [number for number in reading.versions(name) if number not in held]
     if not numbers:
         return Comparison()
     for number in numbers:
         verification.verify_version(name, number)
         verification.verify_rows(name, number)
+    number = pointer.version if pointer else numbers[-1]  # without one a kill came before the first
     session = runtime.open_session(verified.read(candidate), Device.CPU)
-    signature, number = contract.read_signature(session), pointer.version if pointer else numbers[-1]
+    signature = contract.read_signature(session)
     found = list(list_differences(reading.manifest(name, number), prepared))
     if signature != contract.read_signature(_open_version(name, number)):
         found.insert(0, "inputs or outputs differ")

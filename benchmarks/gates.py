@@ -21,9 +21,10 @@ from numpy.random import Generator
 
 from benchmarks import measure
 from benchmarks.measure import Ratio, Report, Side
+from tasks.data.prepared_splits import Examples
 from tasks.data.recipe import Column, Columns, SplitRule, Target
 from tasks.data.split import encode_times
-from tasks.judging.baselines import Baselines, KeyedRows
+from tasks.judging.baselines import Baselines
 from tasks.judging.champion import Comparison, ModelAnswers, compare_labels, compare_losses
 from tasks.judging.metrics import Answers
 from tasks.judging.objective import Objective
@@ -127,15 +128,15 @@ def refuse_by_baselines(share: float, rng: Generator) -> float:
     x = rng.normal(size=(5 * FEW_ROWS, 1)).astype(np.float32)
     y = np.sqrt(R2) * x[:, 0] + rng.normal(0, np.sqrt(1 - R2), len(x))
     keys = rng.integers(0, 2**63, len(x)).astype(np.uint64)
-    test, train = (KeyedRows(x[part], y[part], keys[part]) for part in (slice(FEW_ROWS), slice(FEW_ROWS, None)))
-    column = Column(name="x", mean=float(train.features.mean()), scale=float(train.features.std()))
-    target = Target(name="y", mean=float(train.truth.mean()), scale=float(train.truth.std()))
+    test, train = (Examples(x[part], y[part], keys[part]) for part in (slice(FEW_ROWS), slice(FEW_ROWS, None)))
+    column = Column(name="x", mean=float(train.inputs.mean()), scale=float(train.inputs.std()))
+    target = Target(name="y", mean=float(train.y_true.mean()), scale=float(train.y_true.std()))
     recipe, objective = Columns(columns=(column,), target=target), Objective(Loss.SQUARED, scale=target.scale)
     baselines = Baselines.of_rows(train, test, recipe, (), objective, SPLITS[0].rule)
     assert baselines.fit is not None  # noqa: S101  (of a table there always is)
     weight = (1 - np.sqrt(1 - share)) * baselines.fit.weights["W"][0, 0]  # the gain of a part a is 1 - (1 - a)²
-    scores = target.mean + target.scale * weight * (test.features - column.mean) / column.scale
-    verdicts = baselines.judge(objective.losses(scores.astype(np.float64), test.truth), Gates())
+    scores = target.mean + target.scale * weight * (test.inputs - column.mean) / column.scale
+    verdicts = baselines.judge(objective.losses(scores.astype(np.float64), test.y_true), Gates())
     return float(not all(verdict.passed for verdict in verdicts))
 
 

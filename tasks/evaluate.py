@@ -21,12 +21,12 @@ def evaluate(
     from tasks.judging.task import Candidate, choose_task
 
     candidate, task = Candidate.read(prepared, trained, training), choose_task(prepared)
-    measured = candidate.while_training | task.measure(candidate)
+    measured = task.measure(candidate)
     sentence = task.describe(measured)
     tell(sentence, short=sentence.partition("; ")[0])
     evaluation = Evaluation(
         metrics=measured,
-        gates=task.judge(candidate, measured, bounds),
+        gates=tuple(task.judge(candidate, measured, bounds)),
         pictures=task.draw(candidate, measured, run),
     )
     atomic.write_json(run.file("evaluation.json"), evaluation.model_dump(mode="json"), is_kept=False)

@@ -253,7 +253,7 @@ def test_linear_regression_may_lose_5_percent_to_the_best_kept_version(scale: fl
     truth = np.zeros(1000)
     answers = [Answers(truth, errors * times, truth, truth[:0]) for times in (scale, 2, 1)]
     ours, *kept = (ModelAnswers(at or None, each) for at, each in enumerate(answers))
-    (verdict,), best = champion.compare_squared_errors(ours, kept, Gates())
+    (verdict,), best = champion.compare_squared_errors(ours, kept, (), Gates())
     assert (verdict.passed, best) == (passes, 2)
 
 
@@ -394,7 +394,7 @@ def test_a_kept_version_of_another_recipe_is_measured_on_its_own_inputs() -> Non
     """Fed with the candidate's, in which the first column is half as large, it would be wrong by far."""
     kept = by_the_recipe(2, (1.0, -3.4), examples(), 0).publish()
     verdict = by_the_recipe(1, (2.0, -3.4), examples(), 1).publish().gates[-1]
-    session, (inputs, truth) = onnxruntime.InferenceSession(kept.model.path), examples()[1]
+    session, (inputs, truth, _) = onnxruntime.InferenceSession(kept.model.path), examples()[1]
     losses = [
         float(np.square(session.run(None, {"features": rows})[0] - truth).mean()) / 2
         for rows in (inputs * np.array([2, 1], np.float32), inputs)

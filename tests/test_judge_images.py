@@ -14,6 +14,7 @@ import own_images
 from candidate import plain
 from own_images import Array, digits, grey, hues, prepare
 from own_splits import trained
+from tasks.data.prepared_splits import Examples, read_split
 from tasks.data.recipe import Pixels, SplitRule
 from tasks.data.schema import ImageSchema
 from tasks.errors import GateFailed
@@ -42,8 +43,8 @@ def run() -> RunFolder:
 
 def fitted(prepared: PreparedDataset, steps: int = 100) -> dict[str, Array]:
     """Weights after some iterations of scikit-learn's logistic regression."""
-    rows = baselines.read_rows(prepared.train, prepared)
-    found = LogisticRegression(C=0.3, max_iter=steps).fit(rows.features.reshape(len(rows.truth), -1) / 255, rows.truth)
+    rows = read_split(prepared.train, prepared)
+    found = LogisticRegression(C=0.3, max_iter=steps).fit(rows.inputs.reshape(len(rows.y_true), -1) / 255, rows.y_true)
     coefficients, intercept = found.coef_, found.intercept_
     if len(prepared.class_names) == 2:
         coefficients, intercept = np.concatenate([-found.coef_, found.coef_]) / 2, np.array([-1, 1]) * intercept / 2
@@ -65,7 +66,7 @@ def test_a_sound_model_passes_the_baseline_and_the_reference_is_recorded_only(ru
     found = judged(run, prepared)
     assert {gate.name: gate.verdict for gate in found.gates} == {"baseline": "passed", "reference": "recorded"}
     assert found.metrics["test_accuracy"] > 0.9
-    truth = baselines.read_rows(prepared.test, prepared).truth
+    truth = read_split(prepared.test, prepared).y_true
     frequencies = np.array(prepared.class_counts) / prepared.num_train
     expected = sklearn.metrics.log_loss(truth, np.tile(frequencies, (len(truth), 1)), labels=range(10))
     assert found.metrics["baseline_loss"] == pytest.approx(expected)
@@ -103,7 +104,7 @@ def test_a_refusal_of_many_pictures_does_not_put_it_down_to_their_number(
 def test_the_fit_is_that_of_scikit_learn_with_the_same_penalty() -> None:
     images, labels = digits()
     small, labels = images[:300, 2:5, 2:6], labels[:300] % 3
-    found = baselines.fit_rows(small, labels, Pixels(shape=(3, 4), scale=1 / 255), 3, PENALISED)
+    found = baselines.fit_images(small, labels, Pixels(shape=(3, 4), scale=1 / 255), 3, PENALISED)
     assert found is not None
     expected = LogisticRegression(C=1 / (0.01 * 300), tol=1e-8, max_iter=1000).fit(small.reshape(300, -1) / 255, labels)
     probabilities = scipy.special.softmax(found.score(small), axis=1)
@@ -113,21 +114,23 @@ def test_the_fit_is_that_of_scikit_learn_with_the_same_penalty() -> None:
 def test_the_fit_sees_ten_thousand_pictures_at_most_and_fewer_of_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (10_500, 6, 6), np.uint8), rng.integers(0, 2, 10_500)
-    rows = baselines.KeyedRows(images, labels, rng.permutation(10_500).astype(np.uint64))
+    rows = Examples(images, labels, rng.permutation(10_500).astype(np.uint64))
     monkeypatch.setattr(baselines, "MAX_IMAGE_ITERATIONS", 1)
     recipe, rule, seen = Pixels(shape=(6, 6), scale=1 / 255), SplitRule(rule="rows", test=0.2), []
     for most in (40_000_000, 36_000):
         monkeypatch.setattr(baselines, "MAX_VALUES", most)
         fit = Baselines.of_rows(rows, rows, recipe, (5_000, 5_500), PENALISED, rule).fit
         assert fit is not None
-        seen.append(fit.num_rows)
-    assert seen == [10_000, 1_000]
+        seen.append(fit.words.partition(" rows")[0].split()[-1])
+    assert seen == ["10,000", "1,000"]
 
 
 def test_of_pictures_that_are_many_and_large_there_is_no_reference(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(baselines, "MAX_PRODUCTS", 400 * 48 * 3 - 1)
+    monkeypatch.setitem(
+        baselines.FIT_RULES, "pixels", baselines.FIT_RULES["pixels"]._replace(max_products=400 * 48 * 3 - 1)
+    )
     images, labels = hues(600, side=4)
     found = judged(run, prepare(images, labels, tuple(own_images.HUES), np.arange(600) >= 400))
     assert [gate.name for gate in found.gates] == ["baseline"]
@@ -183,9 +186,9 @@ def test_of_folders_versions_are_compared_on_the_images_that_they_were_not_train
     model = exported(run, tonight, fitted(tonight))["exported"]
     same, loss = compare_with_published("pets", model.onnx, tonight, Gates(), ASKED).gates
     assert (same.passed, loss.name, loss.passed) == (True, "champion_loss", True)
-    rows, weights = baselines.read_rows(tonight.test, tonight), fitted(before)
-    scores = rows.features.reshape(len(rows.truth), -1) / 255 @ weights["W"] + weights["b"]
-    losses = scipy.special.logsumexp(scores, axis=1) - scores[np.arange(len(scores)), rows.truth]
+    rows, weights = read_split(tonight.test, tonight), fitted(before)
+    scores = rows.inputs.reshape(len(rows.y_true), -1) / 255 @ weights["W"] + weights["b"]
+    losses = scipy.special.logsumexp(scores, axis=1) - scores[np.arange(len(scores)), rows.y_true]
     is_new = RowsOfToday(tonight).find_new_rows(before)
     assert isinstance(is_new, np.ndarray)
     assert np.count_nonzero(~is_new) == 40

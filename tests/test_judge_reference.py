@@ -48,7 +48,7 @@ def test_squared_loss_has_scikit_learns_coefficients(decay: float) -> None:
     model = Ridge(decay * len(truth), tol=1e-12) if decay else LinearRegression()
     model.fit(standardised(features, recipe), of_deviations)
     np.testing.assert_allclose(fit.weights["W"][:, 0], model.coef_, atol=1e-6)
-    assert fit.gradient < 1e-9
+    assert fit.words.startswith("converged")
     mse = np.square(predicted(fit, recipe, features)[:, 0] - truth).mean()
     expected = np.square(model.predict(standardised(features, recipe)) - of_deviations).mean() * truth.var()
     assert mse == pytest.approx(expected, rel=1e-6)
@@ -67,7 +67,7 @@ def test_cross_entropy_has_scikit_learns_loss_and_coefficients(load: str) -> Non
     np.testing.assert_allclose(fit.weights["W"], coefficients, atol=5e-3 * abs(coefficients).max())
     expected = NATS.mean(model.predict_log_proba(standardised(features, recipe)), truth)
     assert NATS.mean(predicted(fit, recipe, features), truth) == pytest.approx(expected, rel=1e-3)
-    assert fit.gradient <= 1e-4
+    assert fit.words.startswith("converged")
 
 
 def test_levels_missing_values_and_class_weights_are_those_of_scikit_learn() -> None:
@@ -119,7 +119,7 @@ def test_a_wide_squared_fit_descends_to_the_same_minimum(decay: float, monkeypat
     descended = baselines.fit_table(features, truth, recipe, 1, Objective(Loss.SQUARED, decay))
     losses = [Objective(Loss.SQUARED).mean(predicted(fit, recipe, features), truth) for fit in (closed, descended)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    assert 0 < descended.gradient <= 1e-4
+    assert descended.words.startswith("converged")
 
 
 def test_the_huber_fit_and_constant_are_those_of_a_general_minimiser() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 import image_folders
 from candidate import plain
+from tasks.data.prepared_splits import read_split
 from tasks.data.schema import ImageSchema, Schema
 from tasks.download import download
-from tasks.judging import baselines
 from tasks.judging.champion import RowsOfToday
 from tasks.parameters import Data
 from tasks.preprocess import preprocess
@@ -51,8 +51,8 @@ def prepared(table: pa.Table, path: Path, before: PreparedDataset | None = None,
 
 def known(before: PreparedDataset, tonight: PreparedDataset) -> list[bool]:
     """Which test rows are among those of a training part, value by value."""
-    values = [baselines.read_rows(file, before) for file in (before.train, tonight.test)]
-    old, new = ([(*row.tolist(), y) for row, y in zip(each.features, each.truth, strict=True)] for each in values)
+    values = [read_split(file, before) for file in (before.train, tonight.test)]
+    old, new = ([(*row.tolist(), y) for row, y in zip(each.inputs, each.y_true, strict=True)] for each in values)
     return [row in set(old) for row in new]
 
 
@@ -117,7 +117,7 @@ def test_copies_of_equal_rows_are_told_apart_by_their_number_while_they_are_spli
     assert before.split is not None
     assert before.split.rule == "copies"
     tonight = prepared(sales(1000, distinct=False), tmp_path, before, test=0.5, **NEW)
-    keys = [baselines.read_rows(file, before).key for file in (before.train, tonight.test)]
+    keys = [read_split(file, before).key for file in (before.train, tonight.test)]
     assert found(before, tonight) == np.isin(keys[1], keys[0]).tolist()
     in_time = prepared(sales(1000, distinct=False), tmp_path, before, **TIME, **NEW)
     assert "by the number of the copy" in str(RowsOfToday(in_time).find_new_rows(before))
@@ -144,6 +144,6 @@ def test_of_folders_the_test_images_that_a_version_was_trained_on_are_known(tmp_
     image_folders.write(source / "test", {"cat": 3, "dog": 5}, first=200)
     tonight = image_folders.prepared(source, ImageSchema.from_manifest(before, before.recipe))
     assert (tonight.num_test, sum(found(before, tonight))) == (40 + 7 + 8, 7)
-    trained_on = {each.tobytes() for each in baselines.read_rows(before.train, before).features}
-    rows = baselines.read_rows(tonight.test, tonight).features
+    trained_on = {each.tobytes() for each in read_split(before.train, before).inputs}
+    rows = read_split(tonight.test, tonight).inputs
     assert [each.tobytes() in trained_on for each in rows] == found(before, tonight)

@@ -23,7 +23,7 @@ from tasks.evaluate import evaluate
 from tasks.fitting import splits
 from tasks.fitting.progress import Watch
 from tasks.judging import gates
-from tasks.judging.parity import Parity
+from tasks.judging.parity import judge_parity
 from tasks.networks.training import EpochMetrics
 from tasks.parameters import Data, Gates, Training
 from tasks.preprocess import preprocess
@@ -172,9 +172,7 @@ def test_parity_gate_refuses_a_model_with_one_wrong_weight(candidates: list[Cand
     test = splits.load_split(candidate.prepared, "test")
     session = open_session(candidate.exported.onnx.path.read_bytes(), Device.CPU)
     found, expected = run_model(session, test.X.numpy()), (test.X @ weights["W"] + weights["b"]).numpy()
-    parity = Parity()
-    parity.add(found, expected)
-    (verdict,) = parity.judge("parity", Gates().max_parity_error, float(test.y.std()))
+    (verdict,) = judge_parity("parity", [(found, expected)], Gates().max_parity_error, float(test.y.std()))
     assert not verdict.passed
 
 
@@ -182,9 +180,9 @@ def test_parity_gate_refuses_a_model_with_one_wrong_weight(candidates: list[Cand
 def test_parity_of_a_target_that_never_changes_allows_for_rounding(error: float, passes: bool) -> None:
     truth = np.full(20, 4.2, np.float32)
     found = {"prediction": np.full(20, 4.2 + error, np.float32)}
-    parity = Parity()
-    parity.add(found, truth[:, None])
-    (verdict,) = parity.judge("parity", Gates().max_parity_error, float(truth.std(dtype=np.float64)))
+    (verdict,) = judge_parity(
+        "parity", [(found, truth[:, None])], Gates().max_parity_error, float(truth.std(dtype=np.float64))
+    )
     assert verdict.passed is passes
 
 

@@ -28,7 +28,7 @@ import torch
 from tasks.networks.examples import Split
 from tasks.parameters import RetrainParameters
 try:
-    from tasks.fitting.trainer import Trainer
+    from tasks.fitting.trainer import Parts, Trainer
 except ImportError:  # of before
     Trainer = None
     from tasks.fitting.building import build
@@ -45,13 +45,14 @@ for asked in json.loads(sys.argv[1]):
         X = torch.randint(0, 256, (1000, 12, 12), dtype=torch.uint8, generator=drawn)
         split = Split(X, torch.randint(0, 10, (1000,), generator=drawn), 1 / 255)
         classes = tuple("0123456789")
-    facts = Facts(recipe=Facts(input=Facts(shape=X.shape[1:])), class_names=classes, is_own=False,
+    recipe = Facts(input=Facts(shape=X.shape[1:]), target_scaling=Facts(scale=1.0))
+    facts = Facts(recipe=recipe, class_names=classes, class_counts=(), num_train=1000, is_own=False,
                   task="classification" if classes else "regression")
     training = RetrainParameters.model_validate({"training": asked}).training
     generator = torch.Generator().manual_seed(42)
     torch.manual_seed(42)
     if Trainer:
-        fit = Trainer(training, facts, cpu).start(split, None, split, generator)
+        fit = Trainer(training, facts, cpu).start(Parts(split, None, split), generator)
         net, each = fit.net, fit.epochs
     else:
         net, optimizer = build(training, facts, generator, cpu)

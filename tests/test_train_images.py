@@ -206,7 +206,7 @@ def test_colours_that_differ_in_hue_alone_are_learned_in_rgb_and_not_in_grey() -
 def test_equal_pictures_are_on_one_side_of_the_validation_part_and_every_picture_is_on_one() -> None:
     images = np.random.default_rng(0).integers(0, 256, (100, 3, 3), np.uint8).repeat(4, axis=0)
     prepared = prepare(images, np.arange(400) % 2, "ab")
-    _, train, validation = ImageTrainer(training(), prepared, CPU).hold_out(0.25, torch.Generator())
+    _, (train, validation, _) = ImageTrainer(training(), prepared, CPU).hold_out(0.25, torch.Generator())
     assert isinstance(train, Split)
     assert isinstance(validation, Split)
     parts = [{picture.tobytes() for picture in part.X.numpy()} for part in (train, validation)]

@@ -77,7 +77,7 @@ def recipe_of(prepared: PreparedDataset) -> Columns:
 def one_hot(prepared: PreparedDataset, name: str) -> tuple[Array, Array]:
     """Standardised numbers and one-hot slots ``(n, inputs)`` float64, as the design's words say, and the truth."""
     recipe = recipe_of(prepared)
-    rows, truth = read_split(prepared.train if name == "train" else prepared.test, prepared)
+    rows, truth, _ = read_split(prepared.train if name == "train" else prepared.test, prepared)
     blocks: list[Array] = []
     for at in (*recipe.numbers, *recipe.categories):
         column, values = recipe.columns[at], rows[:, at].astype(np.float64)

@@ -154,10 +154,10 @@ def test_a_trial_is_trained_as_a_retrain_is(dropout: float) -> None:
 
     prepared, base = book(), softmax(num_epochs=3, dropout=dropout)
     (trial,) = search(prepared, base, 1, ("lr=0.2", "schedule=step", "epochs=3", "batch-size=64", "weight-decay=0.01"))
-    parts = read_validation_parts(prepared, base)
+    trainer, parts = read_validation_parts(prepared, base)
     training = TrialTraining(prepared, base).apply(trial.settings)
     with devices.one_thread(), devices.seeded(parts.fitted.device, 1) as generator:
-        epochs = parts.trainer.with_training(training).start(parts.fitted, parts.validation, None, generator).epochs
+        epochs = trainer.with_training(training).start(parts, generator).epochs
         losses = [epoch.validation["loss"] for epoch in epochs]
     np.testing.assert_allclose(trial.losses, losses, rtol=0, atol=1e-6)
 
@@ -172,8 +172,7 @@ def table(seed: int = 0) -> tuple[PreparedDataset, Any, Any]:
 
 
 def test_of_a_table_each_weight_decay_of_a_grid_is_tried_once_and_no_statistic_sees_validation_rows() -> None:
-    from tasks.data.prepared_splits import hold_out
-    from tasks.fitting.trainer import read_split_keys
+    from tasks.data.prepared_splits import hold_out, read_split
 
     prepared, rows, y = table()
     prepared.test.path.unlink()
@@ -182,7 +181,7 @@ def test_of_a_table_each_weight_decay_of_a_grid_is_tried_once_and_no_statistic_s
     decays = [float(trial.settings["weight_decay"]) for trial in trials]
     assert decays == sorted({*decays})
     assert decays[0] == 0.0
-    held_out = hold_out(read_split_keys(prepared), 0.2)
+    held_out = hold_out(read_split(prepared.train, prepared).key, 0.2)
     fitted, mean, scale = ~held_out, rows[~held_out].mean(axis=0), rows[~held_out].std(axis=0)
     inputs = (rows - mean) / scale
     for trial, decay in zip(trials, decays, strict=True):

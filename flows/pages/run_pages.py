@@ -8,7 +8,7 @@ from pathlib import Path
 from flows.pages.report import RetrainReport
 from tasks.batch.plan import Version, read_version
 from tasks.batch.results import ID
-from tasks.data.recipe import Columns, Recipe
+from tasks.data.recipe import Recipe
 from tasks.data.report import ColumnProfile
 from tasks.errors import GradmillError
 from tasks.judging.evaluation_result import EvaluationResult
@@ -289,7 +289,7 @@ def _find_most_moved(bins: Sequence[str], expected: Sequence[int], found: Sequen
 def _name_bins(profile: ColumnProfile, recipe: Recipe) -> list[str]:
     """A column's bins: a number's ranges or a category's levels, all other levels, missing."""
     names = _name_ranges(profile.edges)
-    if profile.levels and isinstance(recipe, Columns):
+    if profile.levels:
         column = next(each for each in recipe.columns if each.name == profile.name)
         names = [column.levels[code] for code in profile.levels]
     return [*names, *["other levels"] * (len(profile.counts) - len(names) - 1), "missing"]

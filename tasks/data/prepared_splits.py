@@ -30,6 +30,7 @@ from tasks.store.record import FileRef, Record
 PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have changed"
 SPLIT_KEY = "split_key"  # beside inputs and targets: by what a row's split was decided
 BATCH_ROWS = 2**16
+NO_KEYS = np.empty(0, np.uint64)
 
 Arrays = dict[str, Array]
 PreviousSchema = Schema | ImageSchema  # what earlier versions of a name fixed
@@ -37,10 +38,19 @@ ArraySpecs = Mapping[str, tuple[Any, tuple[int, ...]]]  # dtype and shape of eac
 
 
 class Examples(NamedTuple):
-    """Rows to learn from or to be judged by: inputs ``(n, …)`` and what is true of them ``(n,)``."""
+    """Rows to learn from or to be judged by: inputs ``(n, …)`` and what is true of them ``(n,)``.
+
+    Of own data ``key`` ``(n,)`` uint64 has what decided each row's side: equal rows and those of a group have one key.
+    """
 
     inputs: Array
     y_true: Array
+    key: Array = NO_KEYS
+
+    @classmethod
+    def from_arrays(cls, arrays: "Arrays", recipe: Recipe, task: TaskName) -> "Examples":
+        """By the names that they have in a file."""
+        return cls(arrays[recipe.input.name], arrays[TASKS[task].target], arrays.get(SPLIT_KEY, NO_KEYS))
 
 
 class ValidatedDataset(Record):
@@ -77,7 +87,7 @@ def write_splits(
         name=name,
         digest=verified.sha256((files["train"].sha256 + files["test"].sha256).encode()),
         **files,
-        raw_test=files["test"] if encoded[1] is test.inputs else write("test", *test),
+        raw_test=files["test"] if encoded[1] is test.inputs else write("test", test.inputs, test.y_true),
         num_train=len(train.y_true),
         num_test=len(test.y_true),
         recipe=recipe,
@@ -104,8 +114,7 @@ def read_split(file: FileRef, prepared: PreparedDataset) -> Examples:
     Raises:
         DataError: the file is missing or has changed since it was prepared.
     """
-    arrays = read_arrays(file, PREPARE_ANEW)
-    return Examples(arrays[prepared.recipe.input.name], arrays[TASKS[prepared.task].target])
+    return Examples.from_arrays(read_arrays(file, PREPARE_ANEW), prepared.recipe, prepared.task)
 
 
 def read_batches(file: FileRef, prepared: PreparedDataset, size: int = BATCH_ROWS) -> Iterator[Examples]:
@@ -114,7 +123,7 @@ def read_batches(file: FileRef, prepared: PreparedDataset, size: int = BATCH_ROW
     Raises:
         DataError: as ``read_split``, before the first batch.
     """
-    inputs, y_true = read_split(file, prepared)
+    inputs, y_true, _ = read_split(file, prepared)
     for start in range(0, len(y_true), size):
         yield Examples(inputs[start : start + size], y_true[start : start + size])
 

@@ -30,6 +30,9 @@ class Pixels(Lasting):
 
     names: ClassVar[tuple[str, ...]] = ()  # images have no columns, as here and below
     columns: ClassVar[tuple[Column, ...]] = ()
+    numbers: ClassVar[tuple[int, ...]] = ()
+    categories: ClassVar[tuple[int, ...]] = ()
+    num_levels: ClassVar[tuple[int, ...]] = ()
     target: ClassVar[None] = None
     is_plain: ClassVar[bool] = True
 
@@ -38,9 +41,27 @@ class Pixels(Lasting):
         """The model's input."""
         return Tensor(name=IMAGES, dtype="uint8", shape=self.shape)
 
+    @property
+    def target_scaling(self) -> Target:
+        """A target that is as it is."""
+        return UNSCALED
+
     def describe_columns(self) -> tuple[ColumnMetadata, ...]:
         """None: images have no columns."""
         return ()
+
+    @property
+    def metadata_props(self) -> dict[str, str]:
+        """What the ONNX standard has for images (docs/MetadataProps.md)."""
+        return {
+            "Image.BitmapPixelFormat": "Gray8" if len(self.shape) == 2 else "Rgb8",
+            "Image.ColorSpaceGamma": "SRGB",
+            "Image.NominalPixelRange": "NominalRange_0_255",
+        }
+
+    def choose_sample(self, rows: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+        """The first images."""
+        return rows[:size]
 
     def accepts(self, dtype: Any, shape: tuple[int, ...]) -> bool:
         """Whether rows of this dtype and shape (of one) can be encoded."""
@@ -125,6 +146,9 @@ class Target(Lasting):
     scale: float = Field(1.0, gt=0)
 
 
+UNSCALED = Target(name="target")
+
+
 class Columns(Lasting):
     """The columns of a table, in the model's order and raw units; a category as its code, NaN where it is missing."""
 
@@ -134,6 +158,7 @@ class Columns(Lasting):
 
     scale: ClassVar[float] = 1.0  # of raw rows; each column has its own
     resize: ClassVar[None] = None
+    metadata_props: ClassVar[dict[str, str]] = {}
 
     @model_validator(mode="after")
     def _whose_names_differ(self) -> Self:
@@ -150,6 +175,11 @@ class Columns(Lasting):
         """What a consumer must know of the columns, in order; the book's numbers, as they are, need no word."""
         known = () if self.is_plain else self.columns
         return tuple(ColumnMetadata(name=each.name, kind=each.kind, levels=each.levels) for each in known)
+
+    @property
+    def target_scaling(self) -> Target:
+        """The mean and deviation by which the target is standardised: 0 and 1 of the book's."""
+        return self.target or UNSCALED
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -175,6 +205,16 @@ class Columns(Lasting):
     def num_levels(self) -> tuple[int, ...]:
         """How many levels each category has."""
         return tuple(len(self.columns[at].levels) for at in self.categories)
+
+    def choose_sample(self, rows: NDArray[Any], size: int) -> NDArray[Any]:
+        """The first rows, of which one has a missing value, if any has, and the last has unknown codes."""
+        import numpy as np
+
+        missing = np.flatnonzero(np.isnan(rows).any(axis=1))[:1]
+        first = np.setdiff1d(np.arange(min(size, len(rows))), missing)[: size - len(missing)]
+        chosen: NDArray[Any] = rows[np.concatenate([missing, first])]
+        chosen[-1, list(self.categories)] = self.num_levels
+        return chosen
 
     def accepts(self, dtype: Any, shape: tuple[int, ...]) -> bool:
         """Whether rows of this dtype and shape (of one) can be encoded."""
@@ -206,6 +246,11 @@ class SplitRule(Lasting):
     column: str | None = None
     test: float = Field(gt=0, lt=1)  # share
     features: tuple[str, ...] = ()  # whose values are hashed, sorted by name
+
+    @property
+    def is_by_time(self) -> bool:
+        """Whether the latest rows are the test split."""
+        return self.rule == "time"
 
 
 def _require(recipe: Pixels | Columns, rows: NDArray[Any]) -> None:

@@ -7,14 +7,12 @@ from rich.progress import MofNCompleteColumn
 
 from tasks.errors import TrainingDiverged
 from tasks.judging import plots
-from tasks.judging.task import BOOK, Task
 from tasks.machine import progress
 from tasks.machine.telling import tell
 from tasks.machine.words import counted, readable
 from tasks.networks.training import EpochMetrics
 from tasks.parameters import Training
 from tasks.records import Epoch
-from tasks.serving.task import find_task
 from tasks.stage import live
 from tasks.store.artifact_paths import LEARNING_CURVE
 from tasks.store.record import FileRef
@@ -27,7 +25,7 @@ class Watch:
     """One training, watched: lines, a bar, and the learning curve, whose picture grows (the book's Animator)."""
 
     def __init__(self, training: Training, run: RunFolder) -> None:
-        self._training, self._task = training, BOOK[find_task(training.model).name]
+        self._training = training
         self._path, name = run.file(LEARNING_CURVE), run.name or training.model.value
         self._shown = live.Picture(f"{name}-learning-curve", "loss and accuracy by epoch")
         self._trained = live.Progress(training.hyperparameters.num_epochs, "epochs trained")
@@ -45,10 +43,10 @@ class Watch:
             for measured in bar.track(epochs, total=total, description="train"):
                 curve.append(_point(len(curve) + 1, measured, self._training))
                 if len(curve) % every == 0 and len(curve) < total:
-                    said = _sentence(curve[-1], self._task)
+                    said = _sentence(curve[-1])
                     tell(f"epoch {len(curve)}/{total}: {said}", short=said.replace("train ", ""))  # the stage's name
                 if self._trained.update(len(curve)):
-                    plots.save(plots.draw_learning_curve(curve, self._task.curves), self._path)
+                    plots.save(plots.draw_learning_curve(curve), self._path)
                     self._shown.show(self._path, retries=0)
         self._tell_of_the_end(curve)
         return tuple(curve)
@@ -64,12 +62,12 @@ class Watch:
         end += f", the weights of epoch {best.epoch} kept" if patience else ""
         on_validation = "" if best.validation_loss is None else f", validation loss {readable(best.validation_loss, 3)}"
         short = f"{end}: train loss {readable(best.train_loss, 3)}{on_validation}"
-        tell(f"{end}: {_sentence(best, self._task)}", short=short)
+        tell(f"{end}: {_sentence(best)}", short=short)
 
     def picture(self, curve: Sequence[Epoch]) -> FileRef:
         """The whole learning curve, drawn and shown."""
         best = find_kept_epoch(curve, self._training)
-        picture = plots.save(plots.draw_learning_curve(curve, self._task.curves, best.epoch), self._path)
+        picture = plots.save(plots.draw_learning_curve(curve, best.epoch), self._path)
         if live.in_a_run():
             self._shown.show(self._path)
             self._trained.show(self._training.hyperparameters.num_epochs)
@@ -102,6 +100,10 @@ def _point(epoch: int, measured: EpochMetrics, training: Training) -> Epoch:
     )
 
 
-def _sentence(point: Epoch, task: Task) -> str:
+def _sentence(point: Epoch) -> str:
+    """Losses and accuracies."""
     watched = "" if point.validation_loss is None else f", validation loss {readable(point.validation_loss, 3)}"
-    return task.describe_epoch(point) + watched
+    if point.train_accuracy is None:
+        return f"train loss {readable(point.train_loss, 3)}, test loss {readable(point.test_loss, 3)}{watched}"
+    accuracies = f"train accuracy {point.train_accuracy:.3f}, test accuracy {point.test_accuracy:.3f}"
+    return f"train loss {point.train_loss:.3f}, {accuracies}{watched}"

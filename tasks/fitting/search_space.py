@@ -26,19 +26,13 @@ EXAMPLE = "write it as in --space lr=0.05:1,epochs=10|20,schedule=cosine"
 SCHEDULES = CategoricalDistribution((Schedule.COSINE.value, Schedule.STEP.value))
 
 
-def default_space(training: Training, prepared: PreparedDataset) -> Space:
-    """What pays to be searched, of this model and these data.
+def list_book_space(prepared: PreparedDataset) -> Space:
+    """What pays to be searched of the book's models, around the book's values.
 
-    Not dropout, for which there is ``--space``: its masks take six times as long as the rest of a step, and to a linear
-    model it is one more penalty on the weights. A table's loss only by ``--space`` as well: a version of another loss
-    is not compared with the champion.
+    Not dropout, for which there is ``--space``, here as of own data: its masks take six times as long as the rest of a
+    step, and to a linear model it is one more penalty on the weights.
     """
-    is_linear, rows = prepared.task == "regression", prepared.num_train
-    if prepared.recipe.target is not None:
-        powers, unit, zero = (range(-12, 1), 1.0, [0.0]) if is_linear else (range(-2, 7), 1 / rows, [])
-        # Half decades: of deviations, or around a classifier's 1 / rows.
-        return {"weight_decay": CategoricalDistribution((*zero, *(10 ** (power / 2) * unit for power in powers)))}
-    if is_linear:  # around the book's rate 0.03, batch 10 and 3 epochs
+    if prepared.task == "regression":  # around the rate 0.03, batch 10 and 3 epochs
         return {
             "lr": FloatDistribution(0.003, 0.3, log=True),
             "batch_size": CategoricalDistribution((5, 10, 20, 50)),
@@ -47,16 +41,37 @@ def default_space(training: Training, prepared: PreparedDataset) -> Space:
             "loss": CategoricalDistribution((Loss.SQUARED.value, Loss.HUBER.value)),
             "weight_decay": FloatDistribution(1e-6, 1.0, log=True),
         }
-    # Around the book's 0.1: steps grow with the inputs, and above 1 the loss only leaps.
-    most = min(1.0, 784 / math.prod(prepared.recipe.input.shape))
-    space: Space = {"lr": FloatDistribution(0.02 * most, most, log=True), "schedule": SCHEDULES}
-    if prepared.is_own:
-        return space | {"weight_decay": FloatDistribution(0.1 / rows, 1000 / rows, log=True)}
-    return space | {
+    return _list_rates(prepared) | {
         "batch_size": CategoricalDistribution((128, 256)),  # the book's, and its half for twice the steps
         "num_epochs": IntDistribution(10, 20),  # the book's 10, and where the loss still falls
         "weight_decay": FloatDistribution(1e-6, 1e-2, log=True),  # from nothing to where weights stay small
     }
+
+
+def list_image_space(prepared: PreparedDataset) -> Space:
+    """The same of own images: penalties around what a classifier has by rule."""
+    rows = prepared.num_train
+    return _list_rates(prepared) | {"weight_decay": FloatDistribution(0.1 / rows, 1000 / rows, log=True)}
+
+
+def list_table_space(prepared: PreparedDataset) -> Space:
+    """The same of own tables: half decades of penalties, of deviations, or around a classifier's 1 / rows.
+
+    Not the loss: a version of another one is not compared with the champion.
+    """
+    if prepared.class_names:
+        return {"weight_decay": _list_decades(range(-2, 7), 1 / prepared.num_train)}
+    return {"weight_decay": _list_decades(range(-12, 1), 1.0, 0.0)}
+
+
+def _list_decades(powers: range, unit: float, *others: float) -> CategoricalDistribution:
+    return CategoricalDistribution((*others, *(10 ** (power / 2) * unit for power in powers)))
+
+
+def _list_rates(prepared: PreparedDataset) -> Space:
+    """Around the book's 0.1: steps grow with the inputs, and above 1 the loss only leaps."""
+    most = min(1.0, 784 / math.prod(prepared.recipe.input.shape))
+    return {"lr": FloatDistribution(0.02 * most, most, log=True), "schedule": SCHEDULES}
 
 
 def list_grid(space: Space) -> list[Settings]:

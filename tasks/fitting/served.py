@@ -1,7 +1,7 @@
 """What an exported file must say, computed by torch from the trained weights: the other side of the parity gate."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,18 +9,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.data.recipe import Columns, Recipe
+from tasks.data.recipe import Recipe
 from tasks.fitting.devices import one_thread
 from tasks.serving import raw_units
+from tasks.serving.raw_units import Weights
 
-Weights = Mapping[str, NDArray[np.float32]]
 BATCH_SIZE = 4096
 VALUES = 2**24  # of rows of so many pixels that a batch would take gigabytes
 
 
 def scores(weights: Weights, recipe: Recipe, rows: NDArray[Any]) -> NDArray[np.float32]:
     """Scores ``(n, outputs)`` float32 of raw rows as the model takes them; of a regression, raw units."""
-    score = _table(weights, recipe) if isinstance(recipe, Columns) and not recipe.is_plain else _plain(weights, recipe)
+    score = (_plain if recipe.is_plain else _table)(weights, recipe)
     size = max(1, min(BATCH_SIZE, VALUES // max(1, math.prod(rows.shape[1:]))))
     with one_thread():
         batches = [score(batch) for batch in torch.from_numpy(rows).split(size)]
@@ -33,7 +33,7 @@ def _plain(weights: Weights, recipe: Recipe) -> Callable[[Tensor], Tensor]:
     return lambda inputs: (inputs.flatten(1).to(torch.float32) * recipe.scale) @ W + b
 
 
-def _table(weights: Weights, recipe: Columns) -> Callable[[Tensor], Tensor]:
+def _table(weights: Weights, recipe: Recipe) -> Callable[[Tensor], Tensor]:
     """The folded weights, with the graph's own subtraction of the mean: what float32 takes from a mean is its own."""
     mean, W, effects, b = map(torch.from_numpy, raw_units.fold_weights(weights, recipe))  # noqa: N806
     at, starts = list(recipe.numbers), raw_units.locate_columns(recipe)

@@ -20,23 +20,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tasks.data.levels import count_codes
-from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, hold_out, read_arrays, read_split
+from tasks.data.prepared_splits import hold_out, read_split
 from tasks.data.recipe import Columns
 from tasks.data.statistics import fit_recipe
 from tasks.errors import TrainingDiverged, UsageError
-from tasks.fitting import devices
+from tasks.fitting import devices, search_space
 from tasks.fitting.splits import load_split
 from tasks.judging.objective import Objective
 from tasks.machine import side_by_side
 from tasks.machine.telling import tell
+from tasks.networks import HUBER_BETA
 from tasks.networks.centring import CentredSGD, mean_and_curvature
 from tasks.networks.examples import Examples
-from tasks.networks.linear_regression import (
-    HUBER_BETA,
-    LOSS_GRADIENTS,
-    LinearRegressionConcise,
-    LinearRegressionScratch,
-)
+from tasks.networks.linear_regression import LOSS_GRADIENTS, LinearRegressionConcise, LinearRegressionScratch
 from tasks.networks.softmax_regression import (
     SoftmaxRegressionConcise,
     SoftmaxRegressionScratch,
@@ -144,13 +140,25 @@ class TrainingRun(NamedTuple):
         return weights
 
 
+class Parts(NamedTuple):
+    """The examples that weights are fitted to, and those that they are measured on, as far as there are any."""
+
+    fitted: Examples
+    validation: Examples | None = None
+    test: Examples | None = None
+
+
 class Trainer:
     """Trains one of the book's four systems; own data have trainers of their own."""
+
+    list_space = staticmethod(search_space.list_book_space)  # what a search looks through
 
     def __init__(self, training: Training, prepared: PreparedDataset, device: torch.device) -> None:
         self.training, self.prepared, self.device = training, prepared, device
         self.is_scratch = training.implementation is Implementation.SCRATCH  # gradients and steps are written out
-        self.class_weights: Tensor | None = None  # none: all examples count alike
+        self.objective = Objective.of(training, prepared)
+        weights = self.objective.class_weights
+        self.class_weights = torch.tensor(weights, device=device) if weights else None  # none: all count alike
         self.is_deterministic = False  # whether any seed gives the same weights
 
     def with_training(self, training: Training) -> Trainer:
@@ -165,20 +173,18 @@ class Trainer:
         """
         return load_split(self.prepared, name).to(self.device)
 
-    def hold_out(
-        self, share: float, generator: torch.Generator, asked: str = ""
-    ) -> tuple[Trainer, Examples, Examples | None]:
-        """Who trains, the training examples without a random ``share``, and these; None where it is 0.
+    def hold_out(self, share: float, generator: torch.Generator, asked: str = "") -> tuple[Trainer, Parts]:
+        """Who trains, and the training examples without a random ``share``, and these; none where it is 0.
 
         Raises:
             UsageError: so few examples are left for training, or held out, that they say nothing; ``asked`` is named.
             DataError: a file is missing or has changed since it was prepared.
         """
         if not share:
-            return self, self.load("train"), None
+            return self, Parts(self.load("train"))
         fitted, validation = load_split(self.prepared, "train").to(self.device).without(share, generator)
         require_enough(share, len(fitted), len(validation), asked)
-        return self, fitted, validation
+        return self, Parts(fitted, validation)
 
     def begin_training(self, generator: torch.Generator) -> TrainingRun:
         """Read the splits and build what learns them.
@@ -187,15 +193,13 @@ class Trainer:
             UsageError: so few examples are left for training, or held out, that they say nothing.
             DataError: a file is missing or has changed since it was prepared.
         """
-        trainer, fitted, validation = self.hold_out(self.training.validation, generator)
-        return trainer.start(fitted, validation, trainer.load("test"), generator)
+        trainer, parts = self.hold_out(self.training.validation, generator)
+        return trainer.start(parts._replace(test=trainer.load("test")), generator)
 
-    def start(
-        self, fitted: Examples, validation: Examples | None, test: Examples | None, generator: torch.Generator
-    ) -> TrainingRun:
+    def start(self, parts: Parts, generator: torch.Generator) -> TrainingRun:
         """The network at its start, and the epochs that fit it to examples and measure it on others."""
         net, optimizer = self.build(self.training.hyperparameters, generator)
-        return self.run(self.training.hyperparameters, net, optimizer, fitted, validation, test, generator)
+        return self.run(self.training.hyperparameters, net, optimizer, parts, generator)
 
     def build(self, values: Hyperparameters, generator: torch.Generator) -> tuple[Network, Optimizer]:
         """The network with the book's start, drawn on the CPU so that every device starts alike, and its optimizer."""
@@ -224,9 +228,7 @@ class Trainer:
         values: Hyperparameters,
         net: Network,
         optimizer: Optimizer,
-        fitted: Examples,
-        validation: Examples | None,
-        test: Examples | None,
+        parts: Parts,
         generator: torch.Generator,
         run_epoch: RunEpoch = train_epoch,
         has_ended: Callable[[], bool] | None = None,
@@ -235,21 +237,27 @@ class Trainer:
         """The epochs of ``net`` until it ``has_ended``, or with patience; ``found`` is more of the ``TrainingRun``."""
         training = self.training.model_copy(update=values.model_dump())
         rates = list_learning_rates(training.schedule, values.lr, values.num_epochs)
-        size = values.batch_size
-        epochs = train(net, optimizer, fitted, test, rates, size, generator, validation, run_epoch)
+        fitted, validation, test = parts
+        epochs = train(net, optimizer, fitted, test, rates, values.batch_size, generator, validation, run_epoch)
         if has_ended:
             epochs = stop_when(epochs, has_ended)
         if training.patience:
             epochs = stop_early(epochs, net, training.patience)
         return TrainingRun(net, epochs, training, self.prepared, len(fitted), len(validation or ()), **found)
 
-    def validation_losses(self, fitted: Examples, validation: Examples, generator: torch.Generator) -> Iterator[float]:
-        """Train on ``fitted`` and say after each epoch what the loss on ``validation`` is, without a penalty.
+    def validation_losses(self, parts: Parts, generator: torch.Generator) -> Iterator[float]:
+        """Train, and say after each epoch what the loss on the validation part is, without a penalty.
 
         By class weights if there are any; of a regression half the mean squared error, in the target's units.
         """
-        for measured in self.start(fitted, validation, None, generator).epochs:
-            yield measured.validation["loss"]
+        run, weighed = self.start(parts, generator), self.encode(require_rows_to_choose_by(parts.validation))
+        for measured in run.epochs:
+            is_weighted = self.class_weights is not None
+            yield compute_loss(run.net, weighed, self.objective) if is_weighted else measured.validation["loss"]
+
+    def encode(self, split: Examples) -> Examples:
+        """As the network takes it."""
+        return split
 
     def find_num_epochs(self, num_examples: int) -> int | None:
         """How many epochs so many examples are trained for; None: as many as it takes to converge."""
@@ -258,12 +266,6 @@ class Trainer:
 
 class OwnTrainer(Trainer):
     """Trains on a user's own data: a penalty by rule, and a validation part by the rule of the split."""
-
-    def __init__(self, training: Training, prepared: PreparedDataset, device: torch.device) -> None:
-        super().__init__(training, prepared, device)
-        self.objective = Objective.of(training, prepared)
-        if weights := self.objective.class_weights:
-            self.class_weights = torch.tensor(weights, device=device)
 
     def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
         """What was given, and what follows from so many examples where it was not."""
@@ -277,14 +279,12 @@ class OwnTrainer(Trainer):
         """
         if not self.prepared.class_names:
             return self.prepared
-        _, truth = read_split(self.prepared.train, self.prepared)
+        truth = read_split(self.prepared.train, self.prepared).y_true
         counts = count_codes(truth[is_fitted], len(self.prepared.class_names)).tolist()
         return self.prepared.model_copy(update={"class_counts": tuple(counts)})
 
-    def hold_out(
-        self, share: float, generator: torch.Generator, asked: str = ""
-    ) -> tuple[Trainer, Examples, Examples | None]:
-        """Who trains, the training examples without those of validation, and these: the data's own, or a ``share``.
+    def hold_out(self, share: float, generator: torch.Generator, asked: str = "") -> tuple[Trainer, Parts]:
+        """Who trains, and the training examples without those of validation, and these: the data's own, or a ``share``.
 
         A share has the largest split keys, so that equal rows are on one side, and no statistics see it.
 
@@ -293,21 +293,21 @@ class OwnTrainer(Trainer):
             DataError: a file is missing or has changed since it was prepared.
         """
         if self.prepared.validation:
-            return self, self.load("train"), self.load("validation")
+            return self, Parts(self.load("train"), self.load("validation"))
         if not share:
-            return self, self.load("train"), None
-        is_held_out = hold_out(read_split_keys(self.prepared), share)
+            return self, Parts(self.load("train"))
+        is_held_out = hold_out(read_split(self.prepared.train, self.prepared).key, share)
         require_enough(share, int((~is_held_out).sum()), int(is_held_out.sum()), asked)
         trainer = type(self)(self.training, self.refit(~is_held_out), self.device)
         train = trainer.load("train")
         indices = (torch.from_numpy(np.flatnonzero(each)).to(self.device) for each in (~is_held_out, is_held_out))
-        fitted, validation = (train.at(index) for index in indices)
-        return trainer, fitted, validation
+        return trainer, Parts(*(train.at(index) for index in indices))
 
     def begin_training(self, generator: torch.Generator) -> TrainingRun:
         """Read the splits, find what was not given, and build what learns them."""
         training = self.training
-        trainer, fitted, validation = self.hold_out(training.validation, generator)
+        trainer, parts = self.hold_out(training.validation, generator)
+        validation = parts.validation
         if validation is None and training.patience:
             found = "--patience, and no row is one of validation"
             raise UsageError(found, "rows to watch", "hold some out: --validation 0.1")
@@ -319,7 +319,7 @@ class OwnTrainer(Trainer):
             decay = self.choose_weight_decay()
             tell(f"weight decay {decay:.3g} has the smallest validation loss")
             trainer = trainer.with_training(training.model_copy(update={"weight_decay": decay}))
-        run = trainer.start(fitted, validation, trainer.load("test"), generator)
+        run = trainer.start(parts._replace(test=trainer.load("test")), generator)
         tell(run.note, short="")
         if run.collinear:
             tell(f"{', '.join(run.collinear)}: {DETERMINED}")
@@ -329,30 +329,20 @@ class OwnTrainer(Trainer):
         """The penalty of a short grid with the smallest loss on a validation part; each sees rows in the same order."""
         losses = dict[float, float]()
         share = self.training.validation or VALIDATION
-        trainer, fitted, held_out = self.hold_out(share, torch.Generator(), "--weight-decay auto")
-        validation = require_rows_to_choose_by(held_out)
+        trainer, parts = self.hold_out(share, torch.Generator(), "--weight-decay auto")
         for decay in list_decays(self.training.loss, self.prepared.num_train):
             candidate = trainer.with_training(
                 self.training.model_copy(update={"weight_decay": decay, "patience": None})
             )
             with devices.seeded(self.device, self.training.seed_number) as generator:
-                *_, losses[decay] = candidate.validation_losses(fitted, validation, generator)
+                *_, losses[decay] = candidate.validation_losses(parts, generator)
         return min(losses, key=lambda decay: (math.isnan(losses[decay]), losses[decay]))
-
-    def encode(self, split: Examples) -> Examples:
-        """As a network of this plan takes it."""
-        return split
-
-    def validation_losses(self, fitted: Examples, validation: Examples, generator: torch.Generator) -> Iterator[float]:
-        """The same; where class weights count, by the objective."""
-        run, is_weighted = self.start(fitted, validation, None, generator), self.class_weights is not None
-        weighed = self.encode(validation)
-        for measured in run.epochs:
-            yield compute_loss(run.net, weighed, self.objective) if is_weighted else measured.validation["loss"]
 
 
 class ImageTrainer(OwnTrainer):
     """Trains on own pictures: the book's network and loop, a small penalty, and steps enough for few pictures."""
+
+    list_space = staticmethod(search_space.list_image_space)
 
     def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
         """What was given, and what follows from the pictures where it was not."""
@@ -363,21 +353,19 @@ class ImageTrainer(OwnTrainer):
         """How many epochs so many pictures are trained for."""
         return self.find_hyperparameters(num_examples).num_epochs
 
-    def start(
-        self, fitted: Examples, validation: Examples | None, test: Examples | None, generator: torch.Generator
-    ) -> TrainingRun:
+    def start(self, parts: Parts, generator: torch.Generator) -> TrainingRun:
         """The network at the book's start, and the epochs that train it, on pixels less their mean where they must be.
 
         A step at equal probabilities leaves ``1 - lr * curvature / classes`` of the error along the mean: beyond 2 it
         grows. Fashion-MNIST has 1.1; colour pictures on white, with three classes, 17.
         """
-        values = self.find_hyperparameters(len(fitted))
+        values = self.find_hyperparameters(len(parts.fitted))
         net, optimizer = self.build(values, generator)
         note = describe_values(f"minibatches of {values.batch_size}", values)
-        mean, curvature = mean_and_curvature(fitted)
+        mean, curvature = mean_and_curvature(parts.fitted)
         if values.lr * curvature / len(self.prepared.class_names) > LARGEST_STEP:
             optimizer, note = CentredSGD(optimizer, net, mean), f"{note}, pixels less their mean"
-        return self.run(values, net, optimizer, fitted, validation, test, generator, note=note)
+        return self.run(values, net, optimizer, parts, generator, note=note)
 
 
 class Plan(NamedTuple):
@@ -395,6 +383,8 @@ class Plan(NamedTuple):
 
 class TableTrainer(OwnTrainer):
     """Trains on a user's own table."""
+
+    list_space = staticmethod(search_space.list_table_space)
 
     def __init__(self, training: Training, prepared: PreparedDataset, device: torch.device) -> None:
         super().__init__(training, prepared, device)
@@ -419,11 +409,10 @@ class TableTrainer(OwnTrainer):
 
     def refit(self, is_fitted: NDArray[np.bool_]) -> PreparedDataset:
         """The same, and the recipe's means, scales and counts; the list of levels stays."""
-        prepared, (features, truth) = super().refit(is_fitted), read_split(self.prepared.train, self.prepared)
+        prepared, (features, truth, _) = super().refit(is_fitted), read_split(self.prepared.train, self.prepared)
         rows = {"features": features[is_fitted]} | ({} if prepared.class_names else {"target": truth[is_fitted]})
         has_missing = [column.has_missing for column in self.recipe.columns]
-        name = self.recipe.target.name if self.recipe.target else ""
-        recipe = fit_recipe(self.recipe.columns, name, rows, has_missing)
+        recipe = fit_recipe(self.recipe.columns, self.recipe.target_scaling.name, rows, has_missing)
         return prepared.model_copy(update={"recipe": recipe})
 
     def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
@@ -436,13 +425,12 @@ class TableTrainer(OwnTrainer):
             weight_decay=self.objective.weight_decay,
         )
 
-    def start(
-        self, fitted: Examples, validation: Examples | None, test: Examples | None, generator: torch.Generator
-    ) -> TrainingRun:
+    def start(self, parts: Parts, generator: torch.Generator) -> TrainingRun:
         """The network at zero, and the epochs that train it, whose losses are in raw units."""
         plan, is_open = self.plan, self.training.num_epochs is None
-        fitted, validation = self.encode(fitted), validation and self.encode(validation)
-        test = test and self.encode(test)
+        fitted, *others = parts
+        fitted = self.encode(fitted)
+        parts = Parts(fitted, *(each and self.encode(each) for each in others))
         values = self.find_hyperparameters(len(fitted))
         moments = side_by_side.beside(
             self.compute_moments, fitted if plan.is_full_batch else sample(fitted, SAMPLE, generator)
@@ -468,9 +456,7 @@ class TableTrainer(OwnTrainer):
             values,
             net,
             optimizer,
-            fitted,
-            validation,
-            test,
+            parts,
             generator,
             run_epoch,
             has_ended if is_open else None,
@@ -544,12 +530,14 @@ class TableTrainer(OwnTrainer):
         return EpochMetrics(*(each and each | {"loss": each["loss"] * self.unit} for each in measured))
 
 
+OWN: dict[str, type[Trainer]] = {"columns": TableTrainer, "pixels": ImageTrainer}
+
+
 def make_trainer(training: Training, prepared: PreparedDataset, device: torch.device) -> Trainer:
-    """What trains a data set: of three kinds, which nothing else in training asks for."""
-    if not prepared.is_own:
-        return Trainer(training, prepared, device)
-    kind = TableTrainer if isinstance(prepared.recipe, Columns) else ImageTrainer
-    return kind(training, prepared, device)
+    """What trains a data set."""
+    # Of three kinds, which nothing else in training asks for.
+    trainer = OWN[prepared.recipe.kind] if prepared.is_own else Trainer
+    return trainer(training, prepared, device)
 
 
 # Rules for what was not given
@@ -565,16 +553,6 @@ def list_decays(loss: Loss, num_rows: int) -> tuple[float, ...]:
     if loss is Loss.CROSS_ENTROPY:
         return tuple(10.0**power / num_rows for power in range(-1, 4))
     return (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-
-
-def read_split_keys(prepared: PreparedDataset) -> NDArray[np.uint64]:
-    """By what a validation part is cut off the training split: the hash of a row or group, or its time ``(n,)``.
-
-    Raises:
-        DataError: the file is missing or has changed since it was prepared.
-    """
-    keys: NDArray[np.uint64] = read_arrays(prepared.train, PREPARE_ANEW)[SPLIT_KEY]
-    return keys
 
 
 def make_plan(training: Training, num_rows: int, num_numbers: int, num_slots: int = 0, num_outputs: int = 1) -> Plan:
@@ -638,9 +616,9 @@ def load_table(prepared: PreparedDataset, file: FileRef, encoding: Encoding) -> 
     Raises:
         DataError: the file is missing or has changed since it was prepared.
     """
-    target = cast("Columns", prepared.recipe).target
-    features, truth = read_split(file, prepared)
-    if prepared.task == "regression" and target is not None:
+    target = prepared.recipe.target_scaling
+    features, truth, _ = read_split(file, prepared)
+    if prepared.task == "regression":
         y = torch.from_numpy((truth - target.mean) / target.scale).to(encoding.mean.dtype)
     else:
         y = torch.from_numpy(truth if truth.dtype == np.uint8 else truth.astype(np.int64))

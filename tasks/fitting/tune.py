@@ -28,10 +28,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting import devices
-from tasks.fitting.search_space import Settings, Space, default_space, find_given, list_grid, narrow_space, shorten
-from tasks.fitting.trainer import VALIDATION, Trainer, make_trainer, require_rows_to_choose_by
+from tasks.fitting.search_space import Settings, Space, find_given, list_grid, narrow_space, shorten
+from tasks.fitting.trainer import VALIDATION, Parts, Trainer, make_trainer, require_rows_to_choose_by
 from tasks.machine.telling import tell
-from tasks.networks.examples import Examples
 from tasks.parameters import Implementation, Search, Training
 from tasks.records import PreparedDataset
 from tasks.store import artifact_paths, atomic, locks
@@ -82,13 +81,14 @@ class TrialTraining:
         course say little, for rates that are best at its end are the worst there.
         """
         started, short_loss, losses, outcome = time.perf_counter(), None, list[float](), "complete"
-        training, parts = self.apply(spec.settings), read_validation_parts(self.prepared, self.base)
-        last = parts.num_epochs(training)
+        (trainer, parts), training = read_validation_parts(self.prepared, self.base), self.apply(spec.settings)
+        last = trainer.with_training(training).find_num_epochs(len(parts.fitted))
         lengths: list[int | None] = [last]
         if last is not None and spec.short_losses is not None:
             lengths = [*sorted({math.ceil(SHORT * last), last})]
         for length in lengths:
-            losses = parts.train(training.model_copy(update={"num_epochs": length}), spec.seed, spec.deadline)
+            this = trainer.with_training(training.model_copy(update={"num_epochs": length}))
+            losses = list_validation_losses(this, parts, spec.seed, spec.deadline)
             if not losses:
                 return None
             loss = average_late(losses, last is None)
@@ -139,40 +139,13 @@ def is_behind(short_loss: float, earlier: Sequence[float]) -> bool:
     return len(earlier) >= WAVE and short_loss > float(np.percentile(earlier, BEST))
 
 
-class ValidationParts(NamedTuple):
-    """What trials are fitted to and measured on; the test split is not read, and no statistics see validation rows."""
-
-    trainer: Trainer
-    fitted: Examples
-    validation: Examples
-
-    def num_epochs(self, training: Training) -> int | None:
-        """How many epochs a training takes; None: as many as it takes to converge."""
-        return self.trainer.with_training(training).find_num_epochs(len(self.fitted))
-
-    def train(self, training: Training, seed: int, deadline: float = math.inf) -> list[float]:
-        """The validation loss after each epoch, up to one that is not finite; none where the deadline passed."""
-        found = list[float]()
-        # Without dropout, whose masks differ, both learn the same weights, and this one in less time.
-        if self.trainer.prepared.task == "classification" and not training.dropout:
-            training = training.model_copy(update={"implementation": Implementation.SCRATCH})
-        trainer = self.trainer.with_training(training)
-        with devices.one_thread(), devices.seeded(trainer.device, seed) as generator:
-            for loss in trainer.validation_losses(self.fitted, self.validation, generator):
-                if time.time() > deadline:
-                    return []
-                found.append(loss)
-                if not math.isfinite(loss):
-                    break
-        return found
-
-
 @lru_cache(maxsize=1)
-def read_validation_parts(prepared: PreparedDataset, base: Training) -> ValidationParts:
-    """The training rows without a share of ``base.validation``, or else a fifth, and these.
+def read_validation_parts(prepared: PreparedDataset, base: Training) -> tuple[Trainer, Parts]:
+    """Who trains, and the training rows without a share of ``base.validation``, or else a fifth, and these.
 
     Of the book's data they are random rows, by the seed; of own data those by the rule of the split, or the part that
-    the data have themselves. A process reads them once.
+    the data have themselves. The test split is not read, and no statistics see validation rows. A process reads them
+    once.
 
     Raises:
         UsageError: so few rows are left for training, or held out, that they say nothing.
@@ -180,8 +153,25 @@ def read_validation_parts(prepared: PreparedDataset, base: Training) -> Validati
     """
     generator = torch.Generator().manual_seed(base.seed_number)
     trainer = make_trainer(base, prepared, devices.resolve(base.device))
-    trainer, fitted, validation = trainer.hold_out(base.validation or VALIDATION, generator)
-    return ValidationParts(trainer, fitted, require_rows_to_choose_by(validation))
+    trainer, parts = trainer.hold_out(base.validation or VALIDATION, generator)
+    require_rows_to_choose_by(parts.validation)
+    return trainer, parts
+
+
+def list_validation_losses(trainer: Trainer, parts: Parts, seed: int, deadline: float = math.inf) -> list[float]:
+    """The validation loss after each epoch, up to one that is not finite; none where the deadline passed."""
+    found, training = list[float](), trainer.training
+    # Without dropout, whose masks differ, both learn the same weights, and this one in less time.
+    if trainer.prepared.task == "classification" and not training.dropout:
+        trainer = trainer.with_training(training.model_copy(update={"implementation": Implementation.SCRATCH}))
+    with devices.one_thread(), devices.seeded(trainer.device, seed) as generator:
+        for loss in trainer.validation_losses(parts, generator):
+            if time.time() > deadline:
+                return []
+            found.append(loss)
+            if not math.isfinite(loss):
+                break
+    return found
 
 
 class HyperparameterSearch:
@@ -303,7 +293,7 @@ class HyperparameterSearch:
             default_settings=before,
             default_losses=losses[-1],
             num_trials=len(self.trials),
-            num_validation=len(read_validation_parts(prepared, base).validation),
+            num_validation=len(read_validation_parts(prepared, base)[1].validation or ()),
             seed=base.seed_number,
             run=run_name,
         )
@@ -311,9 +301,10 @@ class HyperparameterSearch:
     @property
     def num_seeds(self) -> int:
         """How many seeds finalists are trained with: one where any seed gives the same weights."""
-        parts, best = read_validation_parts(self._training.prepared, self._training.base), find_best(self.trials)
+        trainer, _ = read_validation_parts(self._training.prepared, self._training.base)
+        best = find_best(self.trials)
         training = self._training.apply(best.settings if best else {})
-        return 1 if parts.trainer.with_training(training).is_deterministic else SEEDS
+        return 1 if trainer.with_training(training).is_deterministic else SEEDS
 
     def _find_finalists(self) -> list[Trial]:
         """The best trials, each settings once; a single one where any seed gives the same weights."""
@@ -351,7 +342,8 @@ def open_search(name: str, training: TrialTraining, search: Search, afresh: bool
         UsageError: the search space names what is no parameter, or values that it cannot have.
     """
     prepared, base = training.prepared, training.base
-    space = default_space(base, prepared) | narrow_space(base, search.space)
+    trainer = make_trainer(base, prepared, devices.resolve(base.device))
+    space = trainer.list_space(prepared) | narrow_space(base, search.space)
     about = {"way of searching": FORMAT, "data": prepared.digest, "search space": repr(space)}
     options = [name, sorted(search.space), base.model_dump(mode="json", exclude={"device", "patience"})]
     path = artifact_paths.study(

@@ -11,20 +11,18 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from tasks.data import statistics
-from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, Arrays, hold_out, read_arrays
+from tasks.data.prepared_splits import Arrays, Examples, hold_out, read_split
 from tasks.data.recipe import Columns, Pixels, Recipe, SplitRule, Target
 from tasks.data.schema import ImageSchema, Schema
 from tasks.judging import gates
-from tasks.judging.objective import HUBER_BETA, Objective
+from tasks.judging.objective import Objective
 from tasks.judging.resampling import CONFIDENCE, find_lower_bound, number_units
 from tasks.machine.arrays import Array
 from tasks.machine.words import counted, readable
+from tasks.networks import HUBER_BETA
 from tasks.parameters import Gates, Loss
 from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import raw_units
-from tasks.serving.task import TASKS, TaskName
-from tasks.store.record import FileRef
 
 MAX_ROWS = 100_000  # of a table that the fit sees
 MAX_IMAGES = 10_000  # that the fit sees
@@ -38,28 +36,6 @@ VALUES, ROWS = 2**21, 2**16  # of test rows that are in memory at a time
 NATS = 0.002  # that a classifier may lack beside its share of the attainable gain
 FEW_IMAGES = 10_000  # of training: fewer may be learned by heart, which a penalty prevents
 OF_FEW_IMAGES = "; of few pictures it may be for want of a penalty: try --weight-decay auto, or such as 0.1"
-
-
-class KeyedRows(NamedTuple):
-    """One split of own data, as it is prepared."""
-
-    features: Array  # (n, columns) float32, raw; images (n, …) uint8
-    truth: Array
-    key: Array  # (n,) uint64, of the split: equal for the rows of a group, and for equal rows
-
-    @classmethod
-    def of_arrays(cls, arrays: Arrays, recipe: Recipe, task: TaskName) -> Self:
-        """By the names that they have in a file."""
-        return cls(arrays[recipe.input.name], arrays[TASKS[task].target], arrays[SPLIT_KEY])
-
-
-def read_rows(file: FileRef, prepared: PreparedDataset) -> KeyedRows:
-    """The rows of a split of own data.
-
-    Raises:
-        DataError: the file is missing or has changed since it was prepared.
-    """
-    return KeyedRows.of_arrays(read_arrays(file, PREPARE_ANEW), prepared.recipe, prepared.task)
 
 
 def choose_rows(keys: Array, most: int, in_time: bool, held_out: float = 0.0) -> Array:
@@ -103,11 +79,6 @@ class Inputs:
             blocks.append(scipy.sparse.csr_array((np.ones(len(known)), places), shape))
         return cls(np.nan_to_num(numbers, copy=False, nan=0.0), scipy.sparse.hstack(blocks, format="csr"))
 
-    @property
-    def num_inputs(self) -> int:
-        """Weights for each output but its bias: those of numbers and slots."""
-        return int(self.numbers.shape[1] + self.indicators.shape[1])
-
     def scores(self, weights: Array) -> Array:
         """Of ``weights`` ``(inputs + 1, outputs)``, of which the last are the bias: ``(n, outputs)`` float64."""
         count = self.numbers.shape[1]
@@ -137,58 +108,62 @@ class ConvergedFit(NamedTuple):
 
     weights: dict[str, Array]
     score: Callable[[Array], Array]
-    num_rows: int
-    gradient: float  # its norm as a share of that at zero weights
-
-    @property
-    def words(self) -> str:
-        """What it is, said as it is."""
-        rows = f"fit to {counted(self.num_rows, 'row')}"
-        if self.gradient <= TOLERANCE:
-            return f"converged {rows}"
-        return f"{rows} that has not converged (gradient {self.gradient:.1g} of the first)"
+    words: str  # what it is, said as it is
 
 
-def fit_rows(features: Array, truth: Array, recipe: Recipe, num_outputs: int, objective: Objective) -> ConvergedFit:
-    """Minimise ``objective`` over raw training rows ``(n, …)``, and labels or a raw target ``(n,)``.
+def fit_table(features: Array, truth: Array, recipe: Columns, num_outputs: int, objective: Objective) -> ConvergedFit:
+    """Minimise ``objective`` over a table's raw training rows ``(n, columns)``, and labels or a raw target ``(n,)``."""
+    inputs = Inputs.encode_table(features, recipe)
+    if not objective.is_of_classes:
+        truth = (truth - recipe.target_scaling.mean) / recipe.target_scaling.scale
+    weights, words = _minimise(inputs, truth, num_outputs, replace(objective, scale=1.0), MAX_ITERATIONS)
+    count = inputs.numbers.shape[1]
+    named = {"W": weights[:count], "effects": weights[count:-1], "b": weights[-1]}
+    folded = raw_units.fold_weights(named, recipe, np.float64)
+    return ConvergedFit(named, partial(raw_units.score_rows, folded, recipe), words)
 
-    Images have few iterations: those that are fitted to the end are often told worse.
-    """
-    if isinstance(recipe, Columns):
-        return fit_table(features, truth, recipe, num_outputs, objective)
+
+def fit_images(images: Array, truth: Array, recipe: Pixels, num_outputs: int, objective: Objective) -> ConvergedFit:
+    """The same of images ``(n, …)``, in few iterations: those that are fitted to the end are often told worse."""
     import scipy.sparse
 
-    inputs = Inputs(features.reshape(len(features), -1) * recipe.scale, scipy.sparse.csr_array((len(features), 0)))
-    weights, gradient = _minimise(inputs, truth, num_outputs, objective, MAX_IMAGE_ITERATIONS)
+    inputs = Inputs(images.reshape(len(images), -1) * recipe.scale, scipy.sparse.csr_array((len(images), 0)))
+    weights, words = _minimise(inputs, truth, num_outputs, objective, MAX_IMAGE_ITERATIONS)
 
     def score(images: Array) -> Array:
         return np.asarray(images.reshape(len(images), -1) * recipe.scale @ weights[:-1] + weights[-1])
 
-    return ConvergedFit({"W": weights[:-1], "b": weights[-1]}, score, len(truth), gradient)
+    return ConvergedFit({"W": weights[:-1], "b": weights[-1]}, score, words)
 
 
-def fit_table(features: Array, truth: Array, recipe: Columns, num_outputs: int, objective: Objective) -> ConvergedFit:
-    """The same of a table's rows ``(n, columns)``."""
-    inputs = Inputs.encode_table(features, recipe)
-    if not objective.is_of_classes and recipe.target:
-        truth = (truth - recipe.target.mean) / recipe.target.scale
-    weights, gradient = _minimise(inputs, truth, num_outputs, replace(objective, scale=1.0), MAX_ITERATIONS)
-    count = inputs.numbers.shape[1]
-    named = {"W": weights[:count], "effects": weights[count:-1], "b": weights[-1]}
-    folded = raw_units.fold_weights(named, recipe, np.float64)
-    return ConvergedFit(named, partial(raw_units.score_rows, folded, recipe), len(truth), gradient)
+class FitRules(NamedTuple):
+    """What the converged fit is to data of one kind."""
+
+    fit: Callable[[Array, Array, Any, int, Objective], ConvergedFit]
+    most: int  # rows that it sees
+    max_products: float  # rows times inputs times outputs, beyond which nothing is fitted
+    is_bound: bool  # whether a model may not be much worse
+    advice: str  # for a refusal by the best constant, where training rows are few
+
+
+FIT_RULES = {  # by the kind of recipe
+    "columns": FitRules(fit_table, MAX_ROWS, math.inf, is_bound=True, advice=""),
+    "pixels": FitRules(fit_images, MAX_IMAGES, MAX_PRODUCTS, is_bound=False, advice=OF_FEW_IMAGES),
+}
 
 
 def _minimise(
     inputs: Inputs, truth: Array, num_outputs: int, objective: Objective, max_iterations: int
-) -> tuple[Array, float]:
-    """Weights ``(inputs + 1, outputs)``, and what is left of the gradient's norm at zero weights.
+) -> tuple[Array, str]:
+    """Weights ``(inputs + 1, outputs)``, and what fit this is.
 
-    Of a squared loss, and a matrix that is small, in closed form; else by L-BFGS until that is ``TOLERANCE``.
+    Of a squared loss, and a matrix that is small, in closed form; else by L-BFGS until the gradient's norm is
+    ``TOLERANCE`` of that at zero weights.
     """
     import scipy.optimize
 
-    shape = inputs.num_inputs + 1, num_outputs
+    num_inputs = inputs.numbers.shape[1] + inputs.indicators.shape[1]
+    shape = num_inputs + 1, num_outputs
 
     def evaluate(flat: Array) -> tuple[float, Array]:
         weights = flat.reshape(shape)
@@ -197,20 +172,21 @@ def _minimise(
         gradient[:-1] += objective.weight_decay * weights[:-1]
         return loss + objective.penalty({"": weights[:-1]}), gradient.ravel()
 
-    start = np.zeros(shape[0] * num_outputs)
+    start = np.zeros(math.prod(shape))
     slope = float(np.linalg.norm(evaluate(start)[1]))
-    if objective.loss is Loss.SQUARED and inputs.num_inputs <= CLOSED_FORM_WIDTH:
+    if objective.loss is Loss.SQUARED and num_inputs <= CLOSED_FORM_WIDTH:
         found = inputs.solve(truth, objective.weight_decay).ravel()
     else:
-        options = {
-            "gtol": TOLERANCE * slope / np.sqrt(start.size),
-            "ftol": 0.0,
-            "maxiter": max_iterations,
-            "maxcor": 20,
-        }
+        gtol = TOLERANCE * slope / np.sqrt(start.size)
+        options = {"gtol": gtol, "ftol": 0.0, "maxiter": max_iterations, "maxcor": 20}
         found = scipy.optimize.minimize(evaluate, start, jac=True, method="L-BFGS-B", options=options).x
-    left = float(np.linalg.norm(evaluate(found)[1]))
-    return found.reshape(shape), left / slope if slope else 0.0
+    left = float(np.linalg.norm(evaluate(found)[1])) / (slope or math.inf)
+    words = f"fit to {counted(len(truth), 'row')}"
+    is_converged = left <= TOLERANCE
+    words = (
+        f"converged {words}" if is_converged else f"{words} that has not converged (gradient {left:.1g} of the first)"
+    )
+    return found.reshape(shape), words
 
 
 def find_best_constant(
@@ -245,8 +221,8 @@ class Baselines:
     constant: Array
     fitted: Array | None  # None: images so many and so large that nothing is fitted to them
     fit: ConvergedFit | None
-    is_bound: bool = True  # whether a model may not be much worse than the fit: not so of images
-    advice: str = ""  # for a refusal by the best constant
+    is_bound: bool  # whether a model may not be much worse than the fit
+    advice: str  # for a refusal by the best constant
 
     @classmethod
     def of_dataset(cls, prepared: PreparedDataset, objective: Objective, held_out: float = 0.0) -> Self:
@@ -257,15 +233,15 @@ class Baselines:
         Raises:
             DataError: a split is missing or has changed since it was prepared.
         """
-        train, test = (read_rows(file, prepared) for file in (prepared.train, prepared.test))
+        train, test = (read_split(file, prepared) for file in (prepared.train, prepared.test))
         held_out = 0.0 if prepared.validation else held_out
         return cls.of_rows(train, test, prepared.recipe, prepared.class_counts, objective, prepared.split, held_out)
 
     @classmethod
     def of_rows(
         cls,
-        train: KeyedRows,
-        test: KeyedRows,
+        train: Examples,
+        test: Examples,
         recipe: Recipe,
         class_counts: tuple[int, ...],
         objective: Objective,
@@ -273,28 +249,28 @@ class Baselines:
         held_out: float = 0.0,
     ) -> Self:
         """The same of rows in memory; ``class_counts`` are of training rows, none of a regression."""
-        num_outputs, in_time = len(class_counts) or 1, bool(rule and rule.rule == "time")
-        is_of_images, width = isinstance(recipe, Pixels), max(math.prod(recipe.input.shape), num_outputs)
-        most = min(MAX_IMAGES if is_of_images else MAX_ROWS, len(train.truth))
+        rules, num_outputs, num_inputs = FIT_RULES[recipe.kind], len(class_counts) or 1, math.prod(recipe.input.shape)
+        most, width = min(rules.most, len(train.y_true)), max(num_inputs, num_outputs)
+        in_time = bool(rule and rule.is_by_time)
         places, fit = choose_rows(train.key, min(most, MAX_VALUES // width), in_time, held_out), None
-        truth = train.truth[places]
-        if not is_of_images or most * math.prod(recipe.input.shape) * num_outputs <= MAX_PRODUCTS:
-            fit = fit_rows(train.features[places], truth, recipe, num_outputs, objective)
+        truth = train.y_true[places]
+        if most * num_inputs * num_outputs <= rules.max_products:
+            fit = rules.fit(train.inputs[places], truth, recipe, num_outputs, objective)
         constant = find_best_constant(truth, recipe.target, class_counts, objective)
 
         def find_losses(score: Callable[[Array], Array]) -> Array:
-            blocks = split_rows(len(test.truth), width)
-            return np.concatenate([objective.losses(score(test.features[each]), test.truth[each]) for each in blocks])
+            blocks = split_rows(len(test.y_true), width)
+            return np.concatenate([objective.losses(score(test.inputs[each]), test.y_true[each]) for each in blocks])
 
         return cls(
             objective=objective,
-            row_weights=objective.row_weights(test.truth),
+            row_weights=objective.row_weights(test.y_true),
             units=number_units(test.key, rule),
             constant=find_losses(lambda rows: np.broadcast_to(constant, (len(rows), num_outputs))),
-            fitted=None if fit is None else find_losses(fit.score),
+            fitted=fit and find_losses(fit.score),
             fit=fit,
-            is_bound=not is_of_images,
-            advice=OF_FEW_IMAGES if is_of_images and len(train.truth) < FEW_IMAGES else "",
+            is_bound=rules.is_bound,
+            advice=rules.advice if len(train.y_true) < FEW_IMAGES else "",
         )
 
     def mean(self, losses: Array) -> float:
@@ -307,41 +283,36 @@ class Baselines:
         known = {"baseline_loss": self.constant, "reference_loss": self.fitted}
         return {name: self.mean(losses) for name, losses in known.items() if losses is not None}
 
-    def judge(self, losses: Array, bounds: Gates) -> tuple[GateVerdict, ...]:
-        """The gates ``baseline`` and ``reference``, on a model's loss of each test row."""
-        return (self._against_constant(losses, bounds), *self._against_fit(self.mean(losses), bounds))
+    def judge(self, losses: Array, bounds: Gates) -> Iterator[GateVerdict]:
+        """The gates ``baseline`` and ``reference``, on a model's loss of each test row.
 
-    def _against_constant(self, losses: Array, bounds: Gates) -> GateVerdict:
+        The second is on the share that the model has of what the fit gains over the best constant.
+        """
         ours, trivial = self.mean(losses), self.mean(self.constant)
-        gain = find_lower_bound(self.constant - losses, self.row_weights, self.units)
-        says_something = bool(np.isfinite(gain))
-        value = (
-            f"lower {CONFIDENCE:.0%} bound of the gain"
-            if says_something
-            else "gain; one test row or group says nothing"
+        gain, said = (
+            find_lower_bound(self.constant - losses, self.row_weights, self.units),
+            f"lower {CONFIDENCE:.0%} bound of the gain",
         )
-        gain = gain if says_something else trivial - ours
+        if not (says_something := math.isfinite(gain)):
+            gain, said = trivial - ours, "gain; one test row or group says nothing"
         advice = "" if says_something and gain > bounds.min_gain else self.advice
-        detail = f"{value}: loss {readable(ours)}, of the best constant {readable(trivial)}{advice}"
+        detail = f"{said}: loss {readable(ours)}, of the best constant {readable(trivial)}{advice}"
         verdict = gates.judge("baseline", gain, above=bounds.min_gain, detail=detail)
-        return verdict.model_copy(update={"passed": verdict.passed and says_something})
-
-    def _against_fit(self, ours: float, bounds: Gates) -> tuple[GateVerdict, ...]:
-        """The share that a model has of what the fit gains over the best constant."""
+        yield verdict.model_copy(update={"passed": verdict.passed and says_something})
         if self.fitted is None or self.fit is None:
-            return ()
-        best, trivial = self.mean(self.fitted), self.mean(self.constant)
+            return
+        best = self.mean(self.fitted)
         maximum, detail = None, f"{readable(best)} of the {self.fit.words}"
         if self.is_bound and trivial > best:
             share, tolerance = bounds.min_reference_gain, NATS
             if not self.objective.is_of_classes:
                 tolerance = self.objective.loss_of(bounds.max_standardised_error)
             maximum = trivial - share * (trivial - best) + tolerance
-            gain = f"less {share:.0%} of what the {detail} gains, plus {readable(tolerance, 2)}"
-            detail = f"{readable(trivial)} of the best constant, {gain}"
+            gained = f"less {share:.0%} of what the {detail} gains, plus {readable(tolerance, 2)}"
+            detail = f"{readable(trivial)} of the best constant, {gained}"
         elif self.is_bound:
             detail += f", which gains nothing over the {readable(trivial)} of the best constant"
-        return (gates.judge("reference", ours, maximum=maximum, detail=detail),)
+        yield gates.judge("reference", ours, maximum=maximum, detail=detail)
 
 
 def split_rows(num_rows: int, width: int) -> Iterator[slice]:
@@ -369,16 +340,12 @@ def expected_losses(
     many and so large that nothing is fitted to them there is the first loss alone; none where they have a class
     that no training row has.
     """
-    recipe: Recipe
-    if isinstance(schema, ImageSchema):
-        recipe = schema.recipe
-    else:
-        recipe = statistics.fit_recipe(schema.columns, schema.target, train, has_missing)
-    fitted, measured = (KeyedRows.of_arrays(each, recipe, schema.task) for each in (train, validation))
+    recipe = schema.fit_recipe(train, has_missing)
+    fitted, measured = (Examples.from_arrays(each, recipe, schema.task) for each in (train, validation))
     counts: tuple[int, ...] = ()
     if schema.class_names:
-        counts = tuple(np.bincount(fitted.truth, minlength=len(schema.class_names)).tolist())
-        if not np.isin(measured.truth, np.flatnonzero(counts)).all():  # a class that came late: no fit knows it
+        counts = tuple(np.bincount(fitted.y_true, minlength=len(schema.class_names)).tolist())
+        if not np.isin(measured.y_true, np.flatnonzero(counts)).all():  # a class that came late: no fit knows it
             return {}
     loss = Loss.CROSS_ENTROPY if counts else Loss.SQUARED
     objective = Objective.build(loss, weight_decay, num_train, class_weight, counts, recipe)

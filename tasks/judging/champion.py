@@ -14,14 +14,13 @@ import numpy as np
 from tasks.data import row_hash
 from tasks.data.image_dataset import SPLIT_NAMES
 from tasks.data.own_rows import CONTENTS
-from tasks.data.prepared_splits import read_arrays, read_split
-from tasks.data.recipe import Column, SplitRule
+from tasks.data.prepared_splits import Examples, read_arrays, read_split
+from tasks.data.recipe import SplitRule
 from tasks.data.row_hash import Hashes, is_in
 from tasks.data.split import TRAINING
 from tasks.data.target import Truth
 from tasks.judging import gates
-from tasks.judging.baselines import read_rows
-from tasks.judging.metrics import Answers
+from tasks.judging.metrics import Answers, score_by_session
 from tasks.judging.objective import Objective
 from tasks.judging.resampling import FEWEST_BLOCKS, join_units, number_units
 from tasks.machine.arrays import Array
@@ -38,6 +37,8 @@ PIECE = 2**13  # rows of own data whose probabilities are in memory at a time
 MIN_ROWS = 200  # fewer, or fewer groups, decide nothing
 FEWEST_UNITS = {"group": (20, "group"), "time": (FEWEST_BLOCKS, "block")}  # of each rule of the split
 MOST_UNITS = 100_000  # that are compared; where there are more, neighbours are taken together: their sums vary alike
+OF_SIGNATURE = "inputs, outputs, columns and classes as the champion's; give another shape of model another --name"
+SHOWN = 5  # levels or classes
 SETTINGS = "loss", "class_weight"  # of training on own data: where they differ, losses say nothing of each other
 DRAWS = 9_999  # so that every p is a whole number of ten thousandths
 NORMAL_FROM = 10_000  # units; from there a sum of signs is replaced by a normal variable of its variance
@@ -84,19 +85,24 @@ def compare_with_published(
     number = pointer.version if pointer else numbers[-1]  # without one a kill came before the first
     session = runtime.open_session(verified.read(candidate), Device.CPU)
     signature = contract.read_signature(session)
-    same = _judge_signature(name, number, signature, prepared)
+    found = list(list_differences(reading.manifest(name, number), prepared))
+    if signature != contract.read_signature(_open_version(name, number)):
+        found.insert(0, "inputs or outputs differ")
+    same = gates.judge("champion_signature", len(found), maximum=0, detail="; ".join([*found, OF_SIGNATURE]))
     if not same.passed:
         return Comparison((same,))
     objective, left_out = Objective.of(training, prepared), list[str]()
-    ours = ModelAnswers(None, _ask(session, *read_split(prepared.test, prepared), objective))
-    kept = _ask_versions(name, numbers, signature, prepared, training, objective, left_out)
-    if prepared.split is not None:
-        key = read_rows(prepared.test, prepared).key
-        verdicts, best = compare_losses(ours, kept, key, prepared.split, objective, bounds)
-    elif prepared.class_names:
-        verdicts, best = compare_labels(ours, kept, prepared.class_names, bounds)
+    test = read_split(prepared.test, prepared)
+    ours = ModelAnswers(None, _ask(session, test.inputs, test.y_true, objective))
+    ask_versions = functools.partial(_ask_versions, name, numbers, signature, prepared, training, objective, left_out)
+    # Own rows are raw in either file; the one of the test split has them in the candidate's order. The book's versions
+    # are compared by the book's measures, whatever they were trained for.
+    if prepared.split is None:
+        compare_answers = compare_labels if prepared.class_names else compare_squared_errors
+        kept = ask_versions(read_split(prepared.raw_test, prepared), ())
+        verdicts, best = compare_answers(ours, kept, prepared.class_names, bounds)
     else:
-        verdicts, best = compare_squared_errors(ours, kept, bounds)
+        verdicts, best = compare_losses(ours, ask_versions(test, SETTINGS), test.key, prepared.split, objective, bounds)
     if left_out:
         verdicts = (*verdicts, gates.judge("champion_not_compared", len(left_out), detail="; ".join(left_out)))
     return Comparison((same, *verdicts), best)
@@ -110,22 +116,28 @@ def _ask_versions(
     training: Training,
     objective: Objective,
     left_out: list[str],
+    raw: Examples,
+    settings: Sequence[str],
 ) -> Iterator[ModelAnswers]:
-    """Every version that can be compared, fed by its own recipe; ``left_out`` gets why another cannot."""
-    # Own rows are raw in either file; the one of the test split has them in the candidate's order.
-    raw, today = read_split(prepared.test if prepared.is_own else prepared.raw_test, prepared), RowsOfToday(prepared)
+    """Every version that can be compared, fed by its own recipe; ``left_out`` gets why another cannot.
+
+    One cannot that differs in the ``settings`` of its training.
+    """
+    today = RowsOfToday(prepared)
     for number in numbers:
-        session = _open_version(name, number)
-        manifest = reading.manifest(name, number)
+        session, manifest = _open_version(name, number), reading.manifest(name, number)
         recipe, asked = manifest.recipe, manifest.parameters.training.model_dump()
-        others = [each for each in SETTINGS if prepared.is_own and asked.get(each) != getattr(training, each)]
+        others = [
+            f"{each.replace('_', ' ')} {asked.get(each)}"
+            for each in settings
+            if asked.get(each) != getattr(training, each)
+        ]
         if contract.read_signature(session) != signature:
             left_out.append(f"version {number} has other inputs or outputs")
-        elif not recipe.accepts(raw.inputs.dtype, raw.inputs.shape[1:]) or list_differences(manifest, prepared):
+        elif not recipe.accepts(raw.inputs.dtype, raw.inputs.shape[1:]) or any(list_differences(manifest, prepared)):
             left_out.append(f"the recipe of version {number} cannot read the rows of today")
         elif others:
-            why = " and ".join(f"{each.replace('_', ' ')} {asked.get(each)}" for each in others)
-            left_out.append(f"version {number} was trained with {why}")
+            left_out.append(f"version {number} was trained with {' and '.join(others)}")
         elif isinstance(is_new := today.find_new_rows(manifest.dataset), str):
             left_out.append(f"version {number} {is_new}")
         else:
@@ -140,34 +152,16 @@ def _open_version(name: str, number: int) -> Any:
 def _ask(session: Any, inputs: Array, truth: Array, objective: Objective) -> Answers:
     """What a model says of the test split; of its outputs memory holds those of some rows."""
     pieces = (inputs[start : start + PIECE] for start in range(0, len(truth), PIECE))
-    return Answers.ask(session, pieces, truth, objective)
+    return Answers.ask(functools.partial(score_by_session, session), pieces, truth, objective)
 
 
-# Whether consumers of a version can take the candidate
-
-
-def _judge_signature(name: str, number: int, signature: contract.Signature, prepared: PreparedDataset) -> GateVerdict:
-    """Tensors, columns, codes and classes of the candidate and the champion."""
-    champion = contract.read_signature(_open_version(name, number))
-    found = [*(["inputs or outputs differ"] if signature != champion else [])]
-    found += list_differences(reading.manifest(name, number), prepared)
-    advice = "inputs, outputs, columns and classes as the champion's; give another shape of model another --name"
-    return gates.judge("champion_signature", len(found), maximum=0, detail="; ".join([*found, advice]))
-
-
-def list_differences(manifest: Manifest, prepared: PreparedDataset) -> list[str]:
+def list_differences(manifest: Manifest, prepared: PreparedDataset) -> Iterator[str]:
     """What of columns, codes and classes is not as a version had it; new levels may stand behind the old ones."""
-    class_names, old, new = manifest.dataset.class_names, manifest.recipe, prepared.recipe
-    found = []
-    if class_names != prepared.class_names:
-        found.append(f"classes are {_quote(prepared.class_names)}, and were {_quote(class_names)}")
-    if old.kind != new.kind:
-        return [*found, f"inputs are {new.kind}, and were {old.kind}"]
-    return [*found, *_column_differences(old.columns, new.columns)]
-
-
-def _column_differences(old: tuple[Column, ...], new: tuple[Column, ...]) -> Iterator[str]:
-    for at, (was, now) in enumerate(itertools.zip_longest(old, new), start=1):
+    classes, of_today = manifest.dataset.class_names, prepared.class_names
+    if classes != of_today:
+        yield f"classes are {_quote(of_today)}, and were {_quote(classes)}"
+    both = itertools.zip_longest(manifest.recipe.columns, prepared.recipe.columns)
+    for at, (was, now) in enumerate(both, start=1):
         if was is None or now is None or was.name != now.name:
             names = ("no column" if each is None else repr(each.name) for each in (now, was))
             yield "column {} is {}, and was {}".format(at, *names)
@@ -178,8 +172,8 @@ def _column_differences(old: tuple[Column, ...], new: tuple[Column, ...]) -> Ite
             yield f"levels of {now.name!r} are {_quote(now.levels)}, and were {_quote(was.levels)}"
 
 
-def _quote(names: tuple[str, ...], count: int = 5) -> str:
-    return ", ".join(map(repr, names[:count])) + (f", … ({len(names)})" if len(names) > count else "") or "none"
+def _quote(names: tuple[str, ...]) -> str:
+    return ", ".join(map(repr, names[:SHOWN])) + (f", … ({len(names)})" if len(names) > SHOWN else "") or "none"
 
 
 # Verdicts: a rise of the loss refuses only when it is both large (beyond its margin) and real (``compare``)
@@ -219,14 +213,14 @@ def compare_losses(
         counts = weights * is_new
         shares, num_rows = counts / (counts.sum() or 1), int(np.count_nonzero(counts))
         mine, theirs = float(shares @ losses), float(shares @ answers.losses)
-        num_units = int(np.count_nonzero(np.bincount(units, weights=counts)))
+        num_units = np.count_nonzero(np.bincount(units, weights=counts))
         words = f"{beside(mine, theirs)} against {beside(theirs, mine)} of version {version} on {num_rows} test rows"
         if num_rows < len(weights):
             words += f" ({len(weights) - num_rows} left out: it was trained on them)"
         if num_rows < MIN_ROWS:
             few.append(f"{words}, fewer than the {MIN_ROWS} that decide")
         elif num_units < fewest:
-            few.append(f"{words}, of {counted(num_units, unit)}, fewer than the {fewest} that decide")
+            few.append(f"{words}, of {counted(int(num_units), unit)}, fewer than the {fewest} that decide")
         else:
             margin = bounds.max_nats_rise
             if not objective.is_of_classes:
@@ -236,8 +230,8 @@ def compare_losses(
             sample.append(np.where(counts > 0, answers.losses, np.nan)[::step])
             numbers.append(version)
     if not rises:
-        mean = float(np.average(losses, weights=weights))
-        return Comparison((gates.judge("champion_loss", mean, detail="; ".join(few)),) if few else ())
+        mean, detail = float(np.average(losses, weights=weights)), "; ".join(few)
+        return Comparison((gates.judge("champion_loss", mean, detail=detail),) if few else ())
     verdicts, best = judge_rises(rises, "rise", bounds.max_drop_p, few)
     is_common = ~np.isnan(sample).any(axis=0)
     if np.count_nonzero(is_common) >= MIN_ROWS:  # else each is beside the candidate on rows of its own
@@ -277,51 +271,48 @@ def judge_rises(
     margins, sizes = (np.array([getattr(each, name) for each in rises]) for name in ("margin", "size"))
     rise, is_beyond, p = compare(np.stack([each.parts for each in rises], axis=1), margins, sizes)
     is_refused, verdicts = is_beyond & (p < max_p), []
-    for gate in dict.fromkeys(each.gate for each in rises):
-        places = [at for at, each in enumerate(rises) if each.gate == gate]
+    by_gate = [list(each) for _, each in itertools.groupby(range(len(rises)), lambda at: rises[at].gate)]
+    for places in by_gate:
         at = max(places, key=lambda at: (is_refused[at], rise[at]))
-        corrected = f"corrected p {readable(p[at])}"
-        reason = f"a {change} of {'more than' if is_beyond[at] else 'at most'} {readable(rises[at].margin)}"
-        if is_refused[at]:
-            reason += f" that chance does not explain ({corrected}, below {max_p:g})"
-        elif is_beyond[at]:
-            reason += f", but one that chance may explain ({corrected}, not below {max_p:g})"
-        else:
-            reason += " is allowed"
-        is_bound, detail = (
-            bool(is_refused[at] or not is_beyond[at]),
-            "; ".join([f"{rises[at].words}, {reason}", *notes]),
-        )
-        maximum = float(rises[at].maximum) if is_bound else None
-        passed = not is_refused[at]
+        reason = f"a {change} of at most {readable(rises[at].margin)} is allowed"
+        if is_beyond[at]:
+            reason, p_value = f"a {change} of more than {readable(rises[at].margin)}", f"corrected p {readable(p[at])}"
+            if is_refused[at]:
+                reason += f" that chance does not explain ({p_value}, below {max_p:g})"
+            else:
+                reason += f", but one that chance may explain ({p_value}, not below {max_p:g})"
         verdicts.append(
-            GateVerdict(name=gate, value=float(rises[at].value), maximum=maximum, passed=passed, detail=detail)
+            GateVerdict(
+                name=rises[at].gate,
+                value=float(rises[at].value),
+                maximum=float(rises[at].maximum) if is_refused[at] or not is_beyond[at] else None,
+                passed=not is_refused[at],
+                detail="; ".join([f"{rises[at].words}, {reason}", *notes]),
+            )
         )
-    of_first = [each.gate for each in rises].count(rises[0].gate)
-    return tuple(verdicts), int(rise[:of_first].argmax())
+    return tuple(verdicts), int(rise[by_gate[0]].argmax())
 
 
-def compare_squared_errors(ours: ModelAnswers, kept: Iterable[ModelAnswers], bounds: Gates) -> Comparison:
+def compare_squared_errors(
+    ours: ModelAnswers, kept: Iterable[ModelAnswers], _: tuple[str, ...], bounds: Gates
+) -> Comparison:
     """Test loss (half the mean squared error) against that of the kept version with the smallest."""
-    losses = {
-        each.version: float(np.square(each.answers.answer - each.answers.truth).mean()) / 2 for each in (ours, *kept)
-    }
-    mine = losses.pop(None)
+    mine, *losses = (
+        (float(np.square(answers.answer - answers.truth).mean()) / 2, number) for number, answers, _ in (ours, *kept)
+    )
     if not losses:
         return Comparison()
-    best = min(losses, key=lambda number: losses[number])
-    detail = f"{bounds.max_loss_rise:g} times the {readable(losses[best])} of version {best}"
+    smallest, best = min(losses)
+    detail = f"{bounds.max_loss_rise:g} times the {readable(smallest)} of version {best}"
     return Comparison(
-        (gates.judge("champion_loss", mine, maximum=bounds.max_loss_rise * losses[best], detail=detail),), best
+        (gates.judge("champion_loss", mine[0], maximum=bounds.max_loss_rise * smallest, detail=detail),), best
     )
 
 
 # Is a rise real? One p-value for each kept version and each class, corrected for how many are looked at
 
 
-def compare(
-    parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int = DRAWS, seed: int = 0
-) -> tuple[Array, Array, Array]:
+def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int = DRAWS) -> tuple[Array, Array, Array]:
     """Ask of every rise of a candidate's mean loss over a kept version's whether chance explains it.
 
     ``parts`` ``(units, comparisons)`` are paired differences: the sum of each column, divided by its size, is the rise.
@@ -353,7 +344,7 @@ def compare(
         some = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
     else:
         some = some[some.any(axis=1)]
-    rng, largest = np.random.default_rng(seed), list[Array]()  # of each draw
+    rng, largest = np.random.default_rng(0), list[Array]()  # of each draw
     for start in range(0, draws, CHUNK):
         shape = min(CHUNK, draws - start), len(some)
         signs = rng.standard_normal(shape) if is_normal else rng.choice([-1.0, 1.0], shape)
@@ -396,7 +387,7 @@ class RowsOfToday:
         kept = read_arrays(old.rows, RESTORE)
         if then.rule == "copies" and now.rule != "copies":
             return "was split by the number of the copy among equal rows, which the test rows of today do not have"
-        if then.column is None or (then.rule == "time" and (then.rule, then.column) == (now.rule, now.column)):
+        if then.column is None or (then.is_by_time and now.is_by_time and then.column == now.column):
             known, (digests, of_row) = kept["train"], self._find_digests(then.rule)
         elif CONTENTS in kept:
             known, (digests, of_row) = _find_gone(kept[CONTENTS], self._in_training), self._find_digests("")
@@ -416,12 +407,12 @@ class RowsOfToday:
 
         Without a rule they are those of features and target alone.
         """
-        rows, recipe = read_rows(self.prepared.test, self.prepared), self.prepared.recipe
+        rows, recipe = read_split(self.prepared.test, self.prepared), self.prepared.recipe
         words = rows.key
         if rule != "copies":
             if recipe.columns:
-                words = row_hash.hash_rows(recipe.columns, list(rows.features.T))
-            truth = Truth(rows.truth, np.empty(0, bool), self.prepared.class_names, ())
+                words = row_hash.hash_rows(recipe.columns, list(rows.inputs.T))
+            truth = Truth(rows.y_true, np.empty(0, bool), self.prepared.class_names, ())
             of_rule = {"folders": [row_hash.hash_levels(SPLIT_NAMES)[TRAINING]], "time": [rows.key]}.get(rule, [])
             words = row_hash.update_hashes(words, truth.words(), *of_rule, *([row_hash.FIRST_COPY] if rule else []))
         digests, of_row = np.unique(words, return_inverse=True)

@@ -4,6 +4,7 @@ The rows are a table, images or its test split, as the version takes them; it is
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +16,8 @@ from tasks.data.io.discovery import find_table
 from tasks.data.io.images import LabelledImages
 from tasks.data.io.table import build_table
 from tasks.data.io.tabular import Selection
-from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, read_arrays
-from tasks.data.recipe import Columns, SplitRule
+from tasks.data.prepared_splits import PREPARE_ANEW, Examples, read_arrays
+from tasks.data.recipe import SplitRule
 from tasks.data.report import DataReport, Finding, UnfitData, require_fit
 from tasks.data.schema import ImageSchema, Request, Schema
 from tasks.data.schema import require_columns as require_header
@@ -34,7 +35,6 @@ from tasks.parameters import Device, EvaluateParameters, Loss
 from tasks.parameters.data import NO_WINDOW, OwnData
 from tasks.records import ChampionData
 from tasks.serving import runtime
-from tasks.serving.task import TASKS
 from tasks.store.artifact_paths import ONNX, version
 from tasks.store.versions import Manifest
 
@@ -97,11 +97,12 @@ def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters
     objective = Objective(Loss.CROSS_ENTROPY if manifest.dataset.class_names else Loss.SQUARED)
     path, rows = version(manifest.name, manifest.version) / ONNX, labelled.select(asked.unseen)
     session = runtime.open_session(model, Device.CPU, path)
-    answers = Answers.ask(session, labelled.pieces, labelled.truth, objective).choose(rows)
+    score = partial(metrics.score_by_session, session)
+    answers = Answers.ask(score, labelled.pieces, labelled.truth, objective).choose(rows)
     known, moments = manifest.metrics.model_dump(), labelled.moments
     units = None if labelled.keys is None else number_units(labelled.keys[rows], labelled.rule)
     num_units = None if units is None else int(units.max()) + 1
-    in_time = labelled.rule is not None and labelled.rule.rule == "time"
+    in_time = bool(labelled.rule and labelled.rule.is_by_time)
     measured = metrics.measure(answers, units, manifest.dataset.class_names)
     periods: Iterable[PeriodMetrics] = ()
     if moments:
@@ -134,11 +135,13 @@ def table_schema(manifest: Manifest, asked: EvaluateParameters) -> Schema | None
     Raises:
         UsageError: rows of another kind than the version takes.
     """
-    is_table = asked.data is not None and isinstance(manifest.recipe, Columns)
-    if asked.time_column and not is_table:
+    # Only here it is asked whether a version takes tables: those of the book have no target among their columns.
+    takes_columns = bool(asked.data and manifest.recipe.columns)
+    if asked.time_column and not takes_columns:
         raise UsageError(f"--time-column {asked.time_column}", "a table that has this column", "leave it out")
-    schema = Schema.from_manifest(manifest.dataset, manifest.recipe) if is_table else None
-    if is_table and schema is None:
+    if not takes_columns:
+        return None
+    if (schema := Schema.from_manifest(manifest.dataset, manifest.recipe)) is None:
         expected = "its own test split: no column of a table is its target"
         raise UsageError(f"{asked.data} for the book's {manifest.name}", expected, "leave DATA out")
     return schema
@@ -173,13 +176,12 @@ def _adapt_split(schema: Schema, header: Sequence[str]) -> Schema:
 
 def _read_split(manifest: Manifest) -> LabelledRows:
     """The test split that the version was judged on."""
-    dataset, recipe = manifest.dataset, manifest.recipe
-    arrays = read_arrays(dataset.test, PREPARE_ANEW)
-    inputs, truth = arrays[recipe.input.name], arrays[TASKS[dataset.task].target]
-    in_time = dataset.split is not None and dataset.split.rule == "time"
-    times = Moments(decode_times(arrays[SPLIT_KEY]), dataset.has_dates) if in_time else None
+    dataset = manifest.dataset
+    inputs, truth, key = Examples.from_arrays(read_arrays(dataset.test, PREPARE_ANEW), manifest.recipe, dataset.task)
+    in_time = dataset.split and dataset.split.is_by_time
+    times = Moments(decode_times(key), dataset.has_dates) if in_time else None
     pieces = (inputs[start : start + PIECE] for start in range(0, len(truth), PIECE))
-    return LabelledRows(pieces, truth, arrays.get(SPLIT_KEY), dataset.split, np.zeros(len(truth), bool), times)
+    return LabelledRows(pieces, truth, key if len(key) else None, dataset.split, np.zeros(len(truth), bool), times)
 
 
 def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | None, scratch: Path) -> LabelledRows:
@@ -198,7 +200,7 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
     _require_fit(report)
     if rows is None:
         raise ValueError("a table without faults and without rows")
-    moments, time = None, time or (by.split.column if by.split.rule == "time" else None)
+    moments, time = None, time or (by.split.column if by.split.is_by_time else None)
     if time is not None:
         _require_time_column(time, table.data.column_names)
         column = table.data[time].filter(is_known := rows.truth.is_known)

@@ -3,13 +3,13 @@
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from tasks.data.prepared_splits import read_split
 from tasks.data.split import decode_times
 from tasks.judging import resampling
-from tasks.judging.baselines import read_rows
 from tasks.judging.evaluation_result import PeriodMetrics, RowMetrics
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
@@ -34,35 +34,22 @@ class Answers(NamedTuple):
     confidence: Array  # the probability of the label; nothing of a regression
 
     @classmethod
-    def from_scores(cls, scores: Array, truth: Array, objective: Objective) -> Self:
-        """By scores ``(n, outputs)`` of a model, whose losses are those of its objective."""
-        losses = objective.losses(scores, truth)
-        if not objective.is_of_classes:
-            return cls(truth, scores[:, 0], losses, truth[:0])
-        rows, label, truth = np.arange(len(truth)), scores.argmax(axis=1), truth.astype(np.int64)
-        confidence = np.exp(scores[rows, label].astype(np.float64) - scores[rows, truth] - losses)
-        return cls(truth, label, losses, confidence)
+    def ask(
+        cls, score: Callable[[Array], Array], pieces: Iterable[Array], truth: Array, objective: Objective
+    ) -> "Answers":
+        """What a model says of rows, piece after piece, of which there is one at least.
 
-    @classmethod
-    def from_outputs(cls, outputs: dict[str, Array], truth: Array, objective: Objective) -> Self:
-        """By the outputs of an exported model, rows first."""
-        if PREDICTION in outputs:
-            return cls.from_scores(outputs[PREDICTION][:, None], truth, objective)
-        return cls.from_scores(np.log(np.maximum(outputs[PROBABILITIES], SMALLEST)), truth, objective)
-
-    @classmethod
-    def ask(cls, session: Any, pieces: Iterable[Array], truth: Array, objective: Objective) -> Self:
-        """What the model of a session says of rows, piece after piece as it takes them; there is one at least."""
-        parts, start = list[Self](), 0
+        ``score`` gives its scores ``(m, outputs)`` of a piece ``(m, …)``; losses are those of the objective.
+        """
+        parts, start = [], 0
         for piece in pieces:
-            outputs = runtime.run_model(session, np.ascontiguousarray(piece))
-            parts.append(cls.from_outputs(outputs, truth[start : start + len(piece)], objective))
+            scores, known = score(piece), truth[start : start + len(piece)]
+            answer, losses, confidence = scores[:, 0], objective.losses(scores, known), known[:0]
+            if objective.is_of_classes:
+                rows, answer, known = np.arange(len(known)), scores.argmax(axis=1), known.astype(np.int64)
+                confidence = np.exp(scores[rows, answer].astype(np.float64) - scores[rows, known] - losses)
+            parts.append((known, answer, losses, confidence))
             start += len(piece)
-        return cls.concatenate(parts)
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Of all rows, part after part, of which there is one at least."""
         return cls(*map(np.concatenate, zip(*parts, strict=True)))
 
     def choose(self, rows: Array | slice) -> "Answers":
@@ -73,6 +60,14 @@ class Answers(NamedTuple):
     def is_right(self) -> Array:
         """Where a label is the true one ``(n,)``."""
         return np.asarray(self.answer == self.truth)
+
+
+def score_by_session(session: Any, rows: Array) -> Array:
+    """Scores ``(n, outputs)`` that an exported model's outputs come from; of a class they are log probabilities."""
+    outputs = runtime.run_model(session, np.ascontiguousarray(rows))
+    if PREDICTION in outputs:
+        return outputs[PREDICTION][:, None]
+    return np.asarray(np.log(np.maximum(outputs[PROBABILITIES], SMALLEST)))
 
 
 def measure(answers: Answers, units: Array | None = None, class_names: Sequence[str] = ()) -> RowMetrics:
@@ -147,9 +142,9 @@ def measure_by_period(
 
 def measure_periods(prepared: PreparedDataset, answers: Answers) -> dict[str, Any]:
     """``periods`` of the test split, as a version's metrics have them, where the latest rows are the test split."""
-    if prepared.split is None or prepared.split.rule != "time":
+    if not (prepared.split and prepared.split.is_by_time):
         return {}
-    times = Moments(decode_times(read_rows(prepared.test, prepared).key), prepared.has_dates)
+    times = Moments(decode_times(read_split(prepared.test, prepared).key), prepared.has_dates)
     of_all, periods = {"recall", "recall_intervals"}, measure_by_period(answers, times, in_time=True)
     return {"periods": [each.model_dump(mode="json", exclude=of_all) for each in periods]}
 

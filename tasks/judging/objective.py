@@ -8,10 +8,9 @@ import numpy as np
 
 from tasks.data.recipe import Recipe
 from tasks.machine.arrays import Array
+from tasks.networks import HUBER_BETA
 from tasks.parameters import Hyperparameters, Loss, Training
 from tasks.records import PreparedDataset
-
-HUBER_BETA = 0.5  # where the squared loss ends, in deviations of the target; of the book's data in its units
 
 
 @dataclass(frozen=True)
@@ -51,9 +50,8 @@ class Objective:
         """
         if not isinstance(weight_decay, float | int):
             weight_decay = 1 / num_train if loss is Loss.CROSS_ENTROPY else 0.0
-        target = recipe.target
         weights = balance_classes(class_counts) if class_weight == "balanced" else ()
-        return cls(loss, weight_decay, weights, target.scale if target else 1.0)
+        return cls(loss, weight_decay, weights, recipe.target_scaling.scale)
 
     @property
     def is_of_classes(self) -> bool:
@@ -62,13 +60,25 @@ class Objective:
 
     def losses(self, scores: Array, truth: Array) -> Array:
         """The loss of each row ``(n,)`` float64: in nats, or in squared units of the target."""
+        return self._losses_and_slopes(scores, truth)[0]
+
+    def _losses_and_slopes(self, scores: Array, truth: Array) -> tuple[Array, Array]:
+        """The losses, and their derivatives by each score ``(outputs, n)``: sums over a short last axis are slow."""
         if self.is_of_classes:
-            return _surprisals(scores, truth)[0]
-        size = np.abs(self._deviations(scores, truth))
-        if self.loss is Loss.SQUARED:
-            return np.asarray(size**2 / 2 * self.scale**2)
-        beta = HUBER_BETA
-        return np.asarray(np.where(size < beta, size**2 / (2 * beta), size - beta / 2) * self.scale**2)
+            rows, slopes = np.arange(len(truth)), np.array(scores.T, np.float64, order="C")
+            largest, own = slopes.max(axis=0), slopes[truth, rows]
+            slopes -= largest
+            np.exp(slopes, out=slopes)
+            slopes /= (sums := slopes.sum(axis=0))
+            slopes[truth, rows] -= 1
+            return np.log(sums) + largest - own, slopes
+        off = (scores[:, 0].astype(np.float64) - truth) / self.scale
+        size, slopes = np.abs(off), off
+        losses = size**2 / 2
+        if self.loss is Loss.HUBER:
+            losses = np.where(size < HUBER_BETA, size**2 / (2 * HUBER_BETA), size - HUBER_BETA / 2)
+            slopes = np.clip(off / HUBER_BETA, -1, 1)
+        return losses * self.scale**2, slopes[None] * self.scale
 
     def loss_of(self, deviations: float) -> float:
         """Of a regression: the loss of a row whose prediction is so many target deviations off."""
@@ -90,31 +100,11 @@ class Objective:
 
     def mean_and_gradient(self, scores: Array, truth: Array) -> tuple[float, Array]:
         """The mean loss, and its derivative with respect to each score ``(n, outputs)``."""
-        weights = self.row_weights(truth) / self.row_weights(truth).sum()
-        if self.is_of_classes:
-            losses, slopes = _surprisals(scores, truth)
-            slopes[truth, np.arange(len(truth))] -= 1
-        else:
-            losses, slopes = self.losses(scores, truth), self._deviations(scores, truth)[None]
-            if self.loss is Loss.HUBER:
-                slopes = np.clip(slopes / HUBER_BETA, -1, 1)
-            slopes *= self.scale
+        weights = self.row_weights(truth)
+        weights /= weights.sum()
+        losses, slopes = self._losses_and_slopes(scores, truth)
         slopes *= weights
         return float(losses @ weights), slopes.T
-
-    def _deviations(self, scores: Array, truth: Array) -> Array:
-        return np.asarray((scores[:, 0].astype(np.float64) - truth) / self.scale)
-
-
-def _surprisals(scores: Array, truth: Array) -> tuple[Array, Array]:
-    """Of the labels, in nats ``(n,)``, and the probabilities ``(classes, n)``: sums over a short last axis are slow."""
-    by_class = np.array(scores.T, np.float64, order="C")
-    largest, own = by_class.max(axis=0), by_class[truth, np.arange(len(truth))]
-    by_class -= largest
-    np.exp(by_class, out=by_class)
-    sums = by_class.sum(axis=0)
-    by_class /= sums
-    return np.log(sums) + largest - own, by_class
 
 
 def balance_classes(class_counts: tuple[int, ...]) -> tuple[float, ...]:

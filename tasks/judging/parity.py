@@ -1,18 +1,18 @@
 """Whether the exported file is right: it answers as the trained weights do, and a fresh process can serve it."""
 
 import json
+import math
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tasks.data.prepared_splits import BATCH_ROWS, read_batches
-from tasks.data.recipe import Columns
+from tasks.data.prepared_splits import BATCH_ROWS, read_batches, read_split
+from tasks.data.recipe import Recipe
 from tasks.errors import DataError
 from tasks.judging import gates
 from tasks.machine.arrays import Array
@@ -26,7 +26,6 @@ from tasks.serving.runtime import TOLERANCE
 from tasks.serving.task import TASKS
 from tasks.store.record import FileRef
 
-Weights = Mapping[str, NDArray[np.float32]]
 SCORES = 2**22  # that are compared at a time, of many classes: 16 MB
 IN_FLOAT64 = 10  # times the error that torch is allowed: float32 rounds raw rows before anything is computed of them
 SMALL_OFFSET = 10  # deviations of a column, which cost float32 one digit
@@ -37,55 +36,52 @@ TIMEOUT_SECONDS = 120
 MOST_COARSE = 1e-3  # deviations of a target, that rounding to float32 may take
 
 
-class Parity:
-    """Answers of the file beside what they should be, piece by piece.
+def judge_parity(
+    name: str,
+    pieces: Iterable[tuple[Mapping[str, Array], Array]],
+    max_error: float,
+    deviation: float,
+    detail: str = "",
+    blame: str = "",
+) -> tuple[GateVerdict, ...]:
+    """The gate ``name``, and of labels another, on pieces of answers ``(n, …)`` beside their scores ``(n, outputs)``.
 
-    Predictions may differ by ``max_error`` deviations, and by two spacings of float32 at the largest prediction. The
-    spacings leave room for a target that never changes. Of one that does, they may be no more than ``MOST_COARSE``
-    deviations: where float32 tells its values apart no better, the model is of no use.
+    Predictions may differ by ``max_error`` times ``deviation``, that of the target, and by two spacings of float32 at
+    the largest prediction. The spacings leave room for a target that never changes. Of one that does, they may be no
+    more than ``MOST_COARSE`` deviations: where float32 tells its values apart no better, the model is of no use.
 
     Probabilities may differ by ``max_error + 0.1·max_error·max|score|``, and labels must be equal unless the two best
-    probabilities are closer than that.
+    probabilities are closer than that. ``detail`` is said of what passes, ``blame`` of what does not.
     """
-
-    def __init__(self) -> None:
-        self.error = self.largest = 0.0  # of answers, and among scores
-        self.smallest = np.inf
-        self.num_rows = 0
-        self.leads: list[Array] = []  # of the best over the second best probability, where labels differ
-
-    def add(self, found: Mapping[str, Array], o: Array) -> None:
-        """A piece's answers ``(n, …)`` beside its scores ``o`` ``(n, outputs)``."""
+    error, largest, smallest, num_rows = 0.0, 0.0, math.inf, 0
+    leads = list[Array]()  # of the best over the second best probability, where labels differ
+    for found, o in pieces:
         if LABEL in found:
             powers = np.exp(o - o.max(axis=1, keepdims=True))
             expected, answer = powers / powers.sum(axis=1, keepdims=True), found[PROBABILITIES]
             second, best = np.partition(expected, -2, axis=1)[:, -2:].T
-            self.leads.append((best - second)[found[LABEL] != expected.argmax(axis=1)])
+            leads.append((best - second)[found[LABEL] != expected.argmax(axis=1)])
         else:
             expected, answer = o.squeeze(1), found[PREDICTION]
         # Unlike max(), these keep NaN, which no gate passes.
-        self.error = float(np.maximum(self.error, np.abs(answer - expected).max()))
-        self.largest = float(np.maximum(self.largest, np.abs(o).max()))
-        self.smallest = float(np.minimum(self.smallest, np.abs(o).min()))
-        self.num_rows += len(o)
-
-    def judge(self, name: str, max_error: float, deviation: float, detail: str = "") -> tuple[GateVerdict, ...]:
-        """The gate ``name``, and of labels another; ``deviation`` is that of a number to be predicted."""
-        rows = counted(self.num_rows, "row")
-        if self.leads:
-            tolerance = max_error + 0.1 * max_error * self.largest
-            flipped = sum(int((leads > tolerance).sum()) for leads in self.leads)
-            return (
-                gates.judge(name, self.error, maximum=tolerance, detail=f"probabilities of {rows}{detail}"),
-                gates.judge(f"{name}_labels", flipped, maximum=0, detail="labels that differ, near ties aside"),
-            )
-        finest, coarsest = (float(np.spacing(np.float32(each))) for each in (self.smallest, self.largest))
-        most = MOST_COARSE * deviation if deviation > 1e-12 * self.largest else np.inf  # else it never changes
-        tolerance = max_error * deviation + min(2 * coarsest, most)
-        if self.error > tolerance and 2 * finest > most:
+        error = float(np.maximum(error, np.abs(answer - expected).max()))
+        largest, smallest = float(np.maximum(largest, np.abs(o).max())), float(np.minimum(smallest, np.abs(o).min()))
+        num_rows += len(o)
+    what, tolerance, further = "probabilities", max_error + 0.1 * max_error * largest, list[GateVerdict]()
+    if leads:
+        flipped = sum(int((each > tolerance).sum()) for each in leads)
+        said = "labels that differ, near ties aside"
+        further = [gates.judge(f"{name}_labels", flipped, maximum=0, detail=said)]
+    else:
+        finest, coarsest = (float(np.spacing(np.float32(each))) for each in (smallest, largest))
+        most = MOST_COARSE * deviation if deviation > 1e-12 * largest else math.inf  # else it never changes
+        what, tolerance = "predictions", max_error * deviation + min(2 * coarsest, most)
+        if 2 * finest > most:
             spacing = readable(finest, 3)
-            detail = f"; float32 tells predictions apart by {spacing} only: subtract an offset from the target"
-        return (gates.judge(name, self.error, maximum=tolerance, detail=f"predictions of {rows}{detail}"),)
+            blame = f"; float32 tells predictions apart by {spacing} only: subtract an offset from the target"
+    said = detail if error <= tolerance or not blame else blame
+    said = f"{what} of {counted(num_rows, 'row')}{said}"
+    return (gates.judge(name, error, maximum=tolerance, detail=said), *further)
 
 
 # The file asked for every row of the test split
@@ -93,72 +89,63 @@ class Parity:
 
 @np.errstate(over="ignore", invalid="ignore")  # NaN and infinity pass no gate
 def compare_with_torch(
-    session: Any, weights: Weights, prepared: PreparedDataset, bounds: Gates
+    session: Any, weights: raw_units.Weights, prepared: PreparedDataset, bounds: Gates
 ) -> tuple[tuple[GateVerdict, ...], dict[str, Histogram]]:
     """The gate ``parity``: torch on the same float32 rows; and the profile of the answers."""
     from tasks.fitting import served  # torch: whoever imports the rest needs none
 
-    task, parity = TASKS[prepared.task], Parity()
-    truth, watched, num_levels = [], [], {}
-    size = min(BATCH_ROWS, SCORES // max(1, len(prepared.class_names)))
-    for rows in read_batches(prepared.test, prepared, size):
-        answers = runtime.run_model(session, rows.inputs)
-        parity.add(answers, served.scores(weights, prepared.recipe, rows.inputs))
-        outputs = {name: values.T for name, values in answers.items()}
-        truth.append(rows.y_true)
-        watched.append(task.observed(outputs))
-        num_levels = task.num_levels(outputs)
-    observed = {name: np.concatenate([each[name] for each in watched]) for name in watched[0]}
-    target = prepared.recipe.target  # an own table's recipe knows its deviation
-    deviation = target.scale if target else float(np.concatenate(truth).std(ddof=1, dtype=np.float64))
-    return parity.judge("parity", bounds.max_parity_error, deviation), drift.make_profile(observed, num_levels)
+    task, recipe, observed = TASKS[prepared.task], prepared.recipe, list[tuple[dict[str, Array], dict[str, int]]]()
+
+    def ask() -> Iterator[tuple[dict[str, Array], Array]]:
+        size = min(BATCH_ROWS, SCORES // max(1, len(prepared.class_names)))
+        for rows in read_batches(prepared.test, prepared, size):
+            answers = runtime.run_model(session, rows.inputs)
+            outputs = {name: values.T for name, values in answers.items()}
+            observed.append((task.observed(outputs), task.num_levels(outputs)))
+            yield answers, served.scores(weights, recipe, rows.inputs)
+
+    # An own table's recipe knows its target's deviation.
+    truth = read_split(prepared.test, prepared).y_true
+    deviation = recipe.target.scale if recipe.target else float(truth.std(ddof=1, dtype=np.float64))
+    verdicts = judge_parity("parity", ask(), bounds.max_parity_error, deviation)
+    profile = {name: np.concatenate([each[name] for each, _ in observed]) for name in observed[0][0]}
+    return verdicts, drift.make_profile(profile, observed[0][1])
 
 
 @np.errstate(over="ignore", invalid="ignore")
 def compare_in_float64(
-    session: Any, weights: Weights, prepared: PreparedDataset, bounds: Gates
+    session: Any, weights: raw_units.Weights, prepared: PreparedDataset, bounds: Gates
 ) -> tuple[GateVerdict, ...]:
     """The gate ``parity_float64`` of tables: their recipe and weights in float64 on the raw rows, before any rounding.
 
     Where it refuses, it names the column that loses most.
     """
     recipe = prepared.recipe
-    if not isinstance(recipe, Columns) or recipe.target is None:
+    if recipe.is_plain:  # rows go into the model as they are: nothing is rounded
         return ()
-    exact, parity = raw_units.fold_weights(weights, recipe, np.float64), Parity()
-    for rows in read_batches(prepared.raw_test, prepared):
-        found = runtime.run_model(session, recipe.encode(rows.inputs))
-        parity.add(found, raw_units.score_rows(exact, recipe, rows.inputs.astype(np.float64, copy=False)))
-    asked, detail = (IN_FLOAT64 * bounds.max_parity_error, recipe.target.scale), ", the recipe applied in float64"
-    verdicts = parity.judge("parity_float64", *asked, detail)
-    if all(verdict.passed for verdict in verdicts) or not recipe.numbers:
-        return verdicts
-    return parity.judge(
-        "parity_float64", *asked, _advise(weights, recipe, _find_worst_column(weights, prepared, recipe))
+    exact = raw_units.fold_weights(weights, recipe, np.float64)
+    pieces = (
+        (runtime.run_model(session, recipe.encode(rows)), raw_units.score_rows(exact, recipe, rows.astype(np.float64)))
+        for rows, *_ in read_batches(prepared.raw_test, prepared)
     )
+    blame = _blame_column(weights, recipe, exact) if recipe.numbers else ""
+    said, max_error = ", the recipe applied in float64", IN_FLOAT64 * bounds.max_parity_error
+    return judge_parity("parity_float64", pieces, max_error, recipe.target_scaling.scale, said, blame)
 
 
-def _advise(weights: Weights, recipe: Columns, at: int) -> str:
-    """What to do about the number ``at``: of a column without an offset, a large weight says that others cancel it."""
-    column = recipe.columns[recipe.numbers[at]]
-    name, found = column.name, f"; column {column.name!r} loses most in float32"
-    if abs(column.mean or 0.0) < SMALL_OFFSET * column.scale and np.abs(weights["W"][at]).max() > LARGE_WEIGHT:
+def _blame_column(weights: raw_units.Weights, recipe: Recipe, exact: raw_units.Folded) -> str:
+    """Which column float32 takes most from, by its largest values and its weight, and what to do about it.
+
+    Of one without an offset, a large weight says that others cancel it.
+    """
+    numbers = [recipe.columns[at] for at in recipe.numbers]
+    largest = [abs(column.mean or 0.0) + SMALL_OFFSET * column.scale for column in numbers]
+    at = int((np.spacing(np.array(largest, np.float32)) * np.abs(exact.W).max(axis=1)).argmax())
+    name, found = numbers[at].name, f"; column {numbers[at].name!r} loses most in float32"
+    has_offset = abs(numbers[at].mean or 0.0) >= SMALL_OFFSET * numbers[at].scale
+    if not has_offset and np.abs(weights["W"][at]).max() > LARGE_WEIGHT:
         return f"{found}, nearly determined by other columns: --ignore one of them, or --weight-decay"
     return f"{found}: subtract an offset, change its unit, or --ignore {name!r}"
-
-
-def _find_worst_column(weights: Weights, prepared: PreparedDataset, recipe: Columns) -> int:
-    """The number, by its place among them, whose term of the largest score float32 changes most."""
-    folded = [raw_units.fold_weights(weights, recipe, dtype) for dtype in (np.float32, np.float64)]
-    output = np.abs(folded[1].W).argmax(axis=1)
-    lost = np.zeros(len(recipe.numbers))
-    for rows in read_batches(prepared.raw_test, prepared):
-        raw = rows.inputs[:, list(recipe.numbers)]
-        rough, exact = (
-            (raw.astype(each.mean.dtype) - each.mean) * each.W[np.arange(len(output)), output] for each in folded
-        )
-        lost = np.maximum(lost, np.nan_to_num(np.abs(rough - exact), nan=0.0).max(axis=0))
-    return int(lost.argmax())
 
 
 # A fresh process without anything of ours

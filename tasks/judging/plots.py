@@ -6,13 +6,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from tasks.machine import lettering
 from tasks.machine.arrays import Array
@@ -69,14 +69,6 @@ def _draw_bars(axes: Axes, sizes: Sequence[float], names: Sequence[str], labels:
 # Of training
 
 
-class Curves(NamedTuple):
-    """Which fields of an epoch the learning curve of a task shows, and on what axis."""
-
-    fields: tuple[str, ...]
-    ylabel: str
-    yscale: str
-
-
 MOST_MARKERS = 40  # on a line
 LINES = {
     "train_loss": "o-", "validation_loss": "d-", "test_loss": "s:",
@@ -84,21 +76,22 @@ LINES = {
 }  # fmt: skip
 
 
-def draw_learning_curve(curve: Sequence[Epoch], shown: Curves, kept_epoch: int | None = None) -> Figure:
-    """What was measured by epoch (the book's Animator), so far as it was.
+def draw_learning_curve(curve: Sequence[Epoch], kept_epoch: int | None = None) -> Figure:
+    """What was measured by epoch (the book's Animator), so far as it was; where labels are learned, no test loss.
 
     With ``kept_epoch`` and examples held out to watch, also whose weights were kept.
     """
     figure, axes = subplots(6.4, 4)
-    every = math.ceil(len(curve) / MOST_MARKERS)
-    for name in shown.fields:
+    every, has_labels = math.ceil(len(curve) / MOST_MARKERS), curve[0].train_accuracy is not None
+    for name, line in LINES.items():
         values = [getattr(point, name) for point in curve]
-        if None not in values:
+        if None not in values and not (has_labels and name == "test_loss"):
             epochs = [point.epoch for point in curve]
-            axes.plot(epochs, values, LINES[name], markersize=3, markevery=every, label=name.replace("_", " "))
+            axes.plot(epochs, values, line, markersize=3, markevery=every, label=name.replace("_", " "))
     if kept_epoch is not None and curve[-1].validation_loss is not None:
         axes.axvline(kept_epoch, **ZERO, linestyle=":", label=f"kept: epoch {kept_epoch}")
-    axes.set(xlabel="epoch", title="Learning curve", ylabel=shown.ylabel, yscale=shown.yscale)
+    ylabel, yscale = ("loss (nats), accuracy", "linear") if has_labels else ("half mean squared error", "log")
+    axes.set(xlabel="epoch", title="Learning curve", ylabel=ylabel, yscale=yscale)
     axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
     axes.legend(loc="center right")  # "best" looks for a place, and warns on a busy machine that this takes long
@@ -107,14 +100,25 @@ def draw_learning_curve(curve: Sequence[Epoch], shown: Curves, kept_epoch: int |
 
 # Of classifiers
 
-MOST_NAMED = 40  # classes whose matrix has room for names and counts
-MOST_MISTAKES = 30  # that are told one by one
+MOST_NAMED = 40  # classes that a matrix has room for
 LONGEST_CLASS = 20
 
 
-def draw_confusion_matrix(counts: ArrayLike, class_names: Sequence[str]) -> Figure:
-    """Counts ``(classes, classes)``: rows are true labels, columns predicted ones, shaded by share of the row."""
-    table, names = np.asarray(counts), [shorten(name, LONGEST_CLASS) for name in class_names]
+def draw_confusion_matrix(truth: Array, answer: Array, class_names: Sequence[str]) -> Figure:
+    """How often labels ``(n,)`` are which: rows are true ones, columns predicted ones, shaded by share of the row.
+
+    Of classes that are too many, those among which most labels are wrong.
+    """
+    count, is_wrong, title = len(class_names), truth != answer, "Confusion matrix"
+    mistakes = sum(np.bincount(each[is_wrong], minlength=count) for each in (truth, answer))
+    shown = np.sort(np.argsort(-mistakes, kind="stable")[:MOST_NAMED])
+    if len(shown) < count:
+        title += f" of the {len(shown)} of {count} classes that are mistaken most"
+    names, places = [shorten(class_names[at], LONGEST_CLASS) for at in shown], np.full(count, -1)
+    places[shown] = range(len(shown))
+    cells = np.stack([places[truth], places[answer]])
+    table = np.zeros((len(shown), len(shown)), np.int64)
+    np.add.at(table, tuple(cells[:, cells.min(axis=0) >= 0]), 1)
     size = 0.55 * len(names) + 2 + 0.07 * max(map(len, names))
     figure, axes = subplots(size, size)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
@@ -124,27 +128,7 @@ def draw_confusion_matrix(counts: ArrayLike, class_names: Sequence[str]) -> Figu
         axes.text(column, row, str(number), ha="center", va="center", fontsize=7, color=colour, in_layout=False)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
-    return figure
-
-
-def draw_mistakes(truth: Array, answer: Array, class_names: Sequence[str]) -> Figure:
-    """Of labels ``(n,)`` of more classes than have room. Left: how many classes have which recall.
-
-    Right: what is taken for what most often, with the rows of the true class.
-    """
-    names, is_right = [shorten(name, LONGEST_CLASS) for name in class_names], truth == answer
-    rows, correct = (np.bincount(each, minlength=len(names)) for each in (truth, truth[is_right]))
-    pairs, sizes = np.unique(truth[~is_right] * len(names) + answer[~is_right], return_counts=True)
-    most = np.argsort(-sizes, kind="stable")[:MOST_MISTAKES]
-    true, predicted = np.divmod(pairs[most], len(names))
-    figure, (left, right) = subplots(12, 8, 1, 2, width_ratios=[1, 2])
-    left.hist(correct[rows > 0] / rows[rows > 0], bins=20, range=(0, 1))
-    left.set(title="Recall", xlabel="recall", ylabel="classes")
-    words = [f"{names[one]} → {names[other]}" for one, other in zip(true, predicted, strict=True)]
-    ends = [f"{size} of {count}" for size, count in zip(sizes[most], rows[true], strict=True)]
-    _draw_bars(right, sizes[most].tolist(), words, ends, 0.12)
-    right.set(title="Most frequent mistakes: true → predicted", xlabel="rows")
+    axes.set(xlabel="predicted", ylabel="true", title=title)
     return figure
 
 

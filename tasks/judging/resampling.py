@@ -23,8 +23,7 @@ def number_units(keys: Array, rule: SplitRule | None) -> Array | None:
     ``keys`` ``(n,)`` uint64 are those of the split: of a split by time that of each row's time, else of its group, or
     of what it says, which copies have in common. None: every row is a unit.
     """
-    is_in_time = rule is not None and rule.rule == "time"
-    return number_blocks(keys) if is_in_time else np.unique(keys, return_inverse=True)[1]
+    return number_blocks(keys) if rule and rule.is_by_time else np.unique(keys, return_inverse=True)[1]
 
 
 def number_blocks(times: Array) -> Array | None:

@@ -1,10 +1,10 @@
 """What is measured of a candidate, which gates it meets before export, and what is drawn: one task for each kind."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple, Self, cast
+from functools import cached_property, partial
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import safetensors.numpy
@@ -12,20 +12,17 @@ import torch
 from matplotlib.figure import Figure
 
 from tasks.data.prepared_splits import Examples, read_split
-from tasks.data.recipe import Columns, Recipe
 from tasks.fitting import served
 from tasks.fitting.splits import load_split
 from tasks.judging import gates, plots
 from tasks.judging.baselines import Baselines, split_rows
 from tasks.judging.metrics import Answers, bin_by_confidence, measure, measure_periods
 from tasks.judging.objective import Objective
-from tasks.machine.arrays import Array
 from tasks.machine.words import readable
 from tasks.networks import linear_regression, metrics
 from tasks.parameters import Gates, Loss, Training
-from tasks.records import Epoch, GateVerdict, PreparedDataset, TrainedModel
+from tasks.records import GateVerdict, PreparedDataset, TrainedModel
 from tasks.serving import raw_units
-from tasks.serving.task import TaskName
 from tasks.store import artifact_paths, verified
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
@@ -40,7 +37,7 @@ BEST_FITS = {
     Loss.HUBER: ("Huber", linear_regression.huber_fit),
 }
 Metrics = dict[str, Any]
-Weights = dict[str, Array]
+Drawing = tuple[str, Figure]  # and the file in the run's folder
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Candidate:
     trained: TrainedModel
     training: Training
     objective: Objective
-    weights: Weights
+    weights: raw_units.Weights
     test: Examples
     answers: Answers
 
@@ -63,19 +60,12 @@ class Candidate:
             DataError: a file is missing or has changed.
         """
         weights, test = safetensors.numpy.load(verified.read(trained.weights)), read_split(prepared.test, prepared)
-        objective, score = Objective.of(training, prepared, trained.steps), choose_task(prepared).score
-        parts = (
-            Answers.from_scores(score(weights, prepared.recipe, test.inputs[rows]), test.y_true[rows], objective)
-            for rows in split_rows(len(test.y_true), max(len(weights["b"]), math.prod(prepared.recipe.input.shape)))
-        )
-        return cls(prepared, trained, training, objective, weights, test, Answers.concatenate(list(parts)))
-
-    @property
-    def while_training(self) -> Metrics:
-        """What was measured in the epoch whose weights were kept, but for the test split, which is measured anew."""
-        kept = self.trained.kept
-        measured = {name: getattr(kept, name) for name in WHILE_TRAINING}
-        return {name: value for name, value in measured.items() if value is not None}
+        recipe, objective = prepared.recipe, Objective.of(training, prepared, trained.steps)
+        score = partial(served.scores if recipe.is_plain else raw_units.score_in_float64, weights, recipe)
+        width = max(len(weights["b"]), math.prod(recipe.input.shape))
+        pieces = (test.inputs[rows] for rows in split_rows(len(test.y_true), width))
+        answers = Answers.ask(score, pieces, test.y_true, objective)
+        return cls(prepared, trained, training, objective, weights, test, answers)
 
     @cached_property
     def baselines(self) -> Baselines:
@@ -83,23 +73,21 @@ class Candidate:
         return Baselines.of_dataset(self.prepared, self.objective, self.training.validation)
 
 
-Drawing = tuple[str, Figure]  # and the file in the run's folder
-
-
 class Task(NamedTuple):
-    """How a model of one kind is watched, measured, judged before export, and drawn."""
+    """How a model of one kind is measured, judged before export, and drawn."""
 
-    curves: plots.Curves  # what the learning curve shows
-    describe_epoch: Callable[[Epoch], str]  # in the log
-    score: Callable[[Weights, Recipe, Array], Array]  # rows, as the model takes them: ``(n, outputs)``
     measures: tuple[Callable[[Candidate], Metrics], ...]  # on the test split
     describe: Callable[[Metrics], str]  # they, in the log
-    judge: Callable[[Candidate, Metrics, Gates], tuple[GateVerdict, ...]]
+    judge: Callable[[Candidate, Metrics, Gates], Iterable[GateVerdict]]
     drawings: tuple[Callable[[Candidate, Metrics], Iterator[Drawing]], ...]
 
     def measure(self, candidate: Candidate) -> Metrics:
-        """Everything that is measured on the test split."""
-        return {name: value for each in self.measures for name, value in each(candidate).items()}
+        """Everything that is measured on the test split, and in the epoch whose weights were kept on the others."""
+        kept = {name: getattr(candidate.trained.kept, name) for name in WHILE_TRAINING}
+        measured = {name: value for name, value in kept.items() if value is not None}
+        for measure_part in self.measures:
+            measured |= measure_part(candidate)
+        return measured
 
     def draw(self, candidate: Candidate, measured: Metrics, run: RunFolder) -> tuple[FileRef, ...]:
         """Write every picture that applies."""
@@ -107,20 +95,7 @@ class Task(NamedTuple):
         return tuple(plots.save(figure, run.file(file)) for file, figure in drawn)
 
 
-def choose_task(prepared: PreparedDataset) -> Task:
-    """The one of these data."""
-    return OWN[prepared.recipe.kind, prepared.task] if prepared.is_own else BOOK[prepared.task]
-
-
 # Classifiers
-
-
-def describe_epoch_of_labels(point: Epoch) -> str:
-    """Losses and accuracies."""
-    return (
-        f"train loss {point.train_loss:.3f}, train accuracy {point.train_accuracy:.3f}, "
-        f"test accuracy {point.test_accuracy:.3f}"
-    )
 
 
 def measure_labels(candidate: Candidate) -> Metrics:
@@ -129,33 +104,25 @@ def measure_labels(candidate: Candidate) -> Metrics:
     Precision and recall of each class are 0 where there is none; rows of the confusion matrix are the true classes. The
     calibration error is there since softmax regression is trained for calibrated probabilities.
     """
-    names, answers = candidate.prepared.class_names, candidate.answers
-    rows, predicted, right = (
-        np.bincount(each, minlength=len(names))
-        for each in (answers.truth, answers.answer, answers.truth[answers.is_right])
-    )
-    loss = float(answers.losses.mean())
+    names, (truth, answer, losses, _) = candidate.prepared.class_names, candidate.answers
+    count, is_right, loss = len(names), candidate.answers.is_right, float(losses.mean())
+    rows, predicted, right = (np.bincount(each, minlength=count) for each in (truth, answer, truth[is_right]))
     measured = {
-        "test_accuracy": float(answers.is_right.mean()),
+        "test_accuracy": float(is_right.mean()),
         "test_loss": loss,
         "test_loss_bits": metrics.bits(loss),
-        "label_entropy": metrics.entropy(torch.from_numpy(answers.truth), len(names)),
-        "calibration_error": bin_by_confidence(answers).error,
+        "label_entropy": metrics.entropy(torch.from_numpy(truth), count),
+        "calibration_error": bin_by_confidence(candidate.answers).error,
         "precision": dict(zip(names, (right / predicted.clip(1)).tolist(), strict=True)),
         "recall": dict(zip(names, (right / rows.clip(1)).tolist(), strict=True)),
     }
-    if len(names) <= MOST_CLASSES:
-        measured["confusion_matrix"] = count_confusions(answers, len(names)).tolist()
+    if count <= MOST_CLASSES:
+        cells = np.bincount(truth * count + answer, minlength=count * count)
+        measured["confusion_matrix"] = cells.reshape(count, count).tolist()
     return measured
 
 
-def count_confusions(answers: Answers, count: int) -> Array:
-    """How many rows of each class (first) are taken for each other."""
-    cells = np.bincount(answers.truth * count + answers.answer, minlength=count * count)
-    return cells.reshape(count, count)
-
-
-def describe_labels(measured: Metrics) -> str:
+def describe_book_labels(measured: Metrics) -> str:
     """Of the book's data."""
     return (
         f"test accuracy {measured['test_accuracy']:.4f}; cross-entropy {measured['test_loss']:.3f} nats "
@@ -164,7 +131,7 @@ def describe_labels(measured: Metrics) -> str:
     )
 
 
-def describe_own_labels(measured: Metrics) -> str:
+def describe_labels(measured: Metrics) -> str:
     """Of own data; of images that are many and large without a reference."""
     fitted = f"of the reference {measured['reference_loss']:.4f}, " if "reference_loss" in measured else ""
     return (
@@ -173,23 +140,18 @@ def describe_own_labels(measured: Metrics) -> str:
     )
 
 
-def judge_by_the_book(candidate: Candidate, measured: Metrics, bounds: Gates) -> tuple[GateVerdict, ...]:
+def judge_by_the_book(_: Candidate, measured: Metrics, bounds: Gates) -> Iterator[GateVerdict]:
     """The book's assertions."""
-    return (
-        gates.judge("train_loss", measured["train_loss"], below=bounds.max_train_loss),
-        gates.judge("train_accuracy", measured["train_accuracy"], above=bounds.min_train_accuracy, maximum=1.0),
-        gates.judge("test_accuracy", measured["test_accuracy"], above=bounds.min_test_accuracy, maximum=1.0),
-    )
+    yield gates.judge("train_loss", measured["train_loss"], below=bounds.max_train_loss)
+    least = {"train_accuracy": bounds.min_train_accuracy, "test_accuracy": bounds.min_test_accuracy}
+    for name, bound in least.items():
+        yield gates.judge(name, measured[name], above=bound, maximum=1.0)
 
 
 def draw_labels(candidate: Candidate, _: Metrics) -> Iterator[Drawing]:
     """What is taken for what, and how far confidence can be trusted; of two classes, what every threshold would do."""
     answers, names = candidate.answers, candidate.prepared.class_names
-    if len(names) > plots.MOST_NAMED:
-        matrix = plots.draw_mistakes(answers.truth, answers.answer, names)
-    else:
-        matrix = plots.draw_confusion_matrix(count_confusions(answers, len(names)), names)
-    yield artifact_paths.CONFUSION_MATRIX, matrix
+    yield artifact_paths.CONFUSION_MATRIX, plots.draw_confusion_matrix(answers.truth, answers.answer, names)
     yield artifact_paths.RELIABILITY, plots.draw_reliability(bin_by_confidence(answers))
     if len(names) == 2:
         score = np.where(answers.answer == 1, answers.confidence, 1 - answers.confidence)
@@ -207,11 +169,6 @@ def draw_misclassified(candidate: Candidate, _: Metrics) -> Iterator[Drawing]:
 
 
 # Regressions
-
-
-def describe_epoch_of_numbers(point: Epoch) -> str:
-    """Losses."""
-    return f"train loss {readable(point.train_loss, 3)}, test loss {readable(point.test_loss, 3)}"
 
 
 def measure_parameters(candidate: Candidate) -> Metrics:
@@ -233,22 +190,19 @@ def describe_parameters(measured: Metrics) -> str:
     return f"test loss {loss}; as maximum likelihood: noise {noise}, {measured['gaussian_nll']:.3f} nats an example"
 
 
-def judge_by_best_fit(candidate: Candidate, measured: Metrics, bounds: Gates) -> tuple[GateVerdict, ...]:
+def judge_by_best_fit(candidate: Candidate, measured: Metrics, bounds: Gates) -> Iterator[GateVerdict]:
     """The test loss against that of the best fit; of synthetic data also the parameters against the true ones."""
     train, test = (load_split(candidate.prepared, name) for name in ("train", "test"))
     kind, fit = BEST_FITS[candidate.objective.loss]
-    best = float(
-        metrics.regression(linear_regression.with_ones(test.X) @ fit(train.X, train.y), test.y.double())["loss"]
-    )
+    predicted = linear_regression.with_ones(test.X) @ fit(train.X, train.y)
+    best = float(metrics.regression(predicted, test.y.double())["loss"])
     allowance = (bounds.max_standardised_error * float(train.y.std())) ** 2 / 2
     ratio, plus = bounds.max_loss_ratio, readable(allowance, 2)
     detail = f"{ratio} times the {readable(best)} of the converged {kind} fit, plus {plus}"
-    verdict = gates.judge("test_loss", measured["test_loss"], maximum=ratio * best + allowance, detail=detail)
-    true = candidate.prepared.true_parameters
-    if true is None:
-        return (verdict,)
-    error = float(np.abs(np.array([*measured["weights"], measured["bias"]]) - true).max())
-    return (verdict, gates.judge("parameter_error", error, maximum=bounds.max_parameter_error))
+    yield gates.judge("test_loss", measured["test_loss"], maximum=ratio * best + allowance, detail=detail)
+    if (true := candidate.prepared.true_parameters) is not None:
+        error = float(np.abs(np.array([*measured["weights"], measured["bias"]]) - true).max())
+        yield gates.judge("parameter_error", error, maximum=bounds.max_parameter_error)
 
 
 def draw_parameters(candidate: Candidate, measured: Metrics) -> Iterator[Drawing]:
@@ -261,11 +215,8 @@ def draw_parameters(candidate: Candidate, measured: Metrics) -> Iterator[Drawing
 def measure_numbers(candidate: Candidate) -> Metrics:
     """R² and root mean squared error with 95 % intervals."""
     found = measure(candidate.answers, candidate.baselines.units)
-    return {
-        "test_loss": found.metrics["loss"],
-        **{name: found.metrics[name] for name in ("r2", "rmse")},
-        **{f"{name}_interval": list(found.intervals[name]) for name in ("r2", "rmse")},
-    }
+    intervals = {f"{name}_interval": list(found.intervals[name]) for name in ("r2", "rmse")}
+    return {"test_loss": found.metrics["loss"], "r2": found.metrics["r2"], "rmse": found.metrics["rmse"], **intervals}
 
 
 def describe_numbers(measured: Metrics) -> str:
@@ -295,41 +246,34 @@ def measure_baselines(candidate: Candidate) -> Metrics:
     return {"objective_loss": objective_loss, **candidate.baselines.metrics, **periods}
 
 
-def judge_by_baselines(candidate: Candidate, measured: Metrics, bounds: Gates) -> tuple[GateVerdict, ...]:
+def judge_by_baselines(candidate: Candidate, measured: Metrics, bounds: Gates) -> Iterator[GateVerdict]:
     """The best constant and the converged fit."""
     return candidate.baselines.judge(candidate.answers.losses, bounds)
 
 
 def draw_periods(candidate: Candidate, measured: Metrics) -> Iterator[Drawing]:
     """Where the latest rows are the test split."""
-    metric = "accuracy" if candidate.objective.is_of_classes else "rmse"
-    if measured.get("periods"):
-        yield artifact_paths.BY_PERIOD, plots.draw_periods(measured["periods"], metric)
-
-
-def score_table(weights: Weights, recipe: Recipe, rows: Array) -> Array:
-    """Scores ``(n, outputs)`` float64 of raw rows."""
-    columns = cast("Columns", recipe)
-    return raw_units.score_rows(raw_units.fold_weights(weights, columns, np.float64), columns, rows)
+    if periods := measured.get("periods"):
+        metric = "accuracy" if candidate.objective.is_of_classes else "rmse"
+        yield artifact_paths.BY_PERIOD, plots.draw_periods(periods, metric)
 
 
 def measure_coefficients(candidate: Candidate) -> Metrics:
     """The weights of a table's columns and levels in raw units; of classes only where they are not too many."""
-    recipe, names = cast("Columns", candidate.prepared.recipe), candidate.prepared.class_names
+    recipe, names = candidate.prepared.recipe, candidate.prepared.class_names
     folded = raw_units.fold_weights(candidate.weights, recipe, np.float64)
-    weights, bias = raw_units.name_weights(folded, recipe), raw_units.find_intercepts(folded).tolist()
-    if not names:
-        return {"weights": weights[0], "bias": bias[0]}
-    if folded.W.size + folded.effects.size > MOST_WEIGHTS:
+    if names and folded.W.size + folded.effects.size > MOST_WEIGHTS:
         return {}
-    return {"weights": dict(zip(names, weights, strict=True)), "bias": dict(zip(names, bias, strict=True))}
+    weights, bias = raw_units.name_weights(folded, recipe), raw_units.find_intercepts(folded).tolist()
+    found = {"weights": weights, "bias": bias}
+    return {key: dict(zip(names, each, strict=True)) if names else each[0] for key, each in found.items()}
 
 
 def draw_coefficients(candidate: Candidate, measured: Metrics) -> Iterator[Drawing]:
     """The largest of a table's model."""
-    recipe, names = cast("Columns", candidate.prepared.recipe), candidate.prepared.class_names
+    recipe, names = candidate.prepared.recipe, candidate.prepared.class_names
     if found := raw_units.list_coefficients(measured, recipe, names):
-        of_what = plots.shorten(recipe.target.name) if recipe.target else "the prediction"
+        of_what = plots.shorten(recipe.target_scaling.name)
         if names:
             of_what = f"the log odds of {plots.shorten(names[1])}" if len(names) == 2 else "a class's score"
         yield artifact_paths.COEFFICIENTS, plots.draw_coefficients(found, f"change of {of_what} with")
@@ -343,10 +287,10 @@ def measure_brightness(candidate: Candidate) -> Metrics:
     images = read_split(candidate.prepared.train, candidate.prepared).inputs
     some = images[np.linspace(0, len(images) - 1, min(MOST_IMAGES, len(images))).astype(int)]
     height, width = some.shape[1:3]
-    inner = np.zeros((height, width), bool)
-    inner[1:-1, 1:-1] = True
+    is_border = np.ones((height, width), bool)
+    is_border[1:-1, 1:-1] = False
     middle = some[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
-    return {"brightness": {"border": float(some[:, ~inner].mean()), "middle": float(middle.mean())}}
+    return {"brightness": {"border": float(some[:, is_border].mean()), "middle": float(middle.mean())}}
 
 
 def draw_class_weights(candidate: Candidate, _: Metrics) -> Iterator[Drawing]:
@@ -355,56 +299,33 @@ def draw_class_weights(candidate: Candidate, _: Metrics) -> Iterator[Drawing]:
     yield artifact_paths.CLASS_WEIGHTS, plots.draw_class_weights(weights, candidate.prepared.class_names)
 
 
-CURVES_OF_LABELS = plots.Curves(
-    ("train_loss", "validation_loss", "train_accuracy", "test_accuracy", "validation_accuracy"),
-    ylabel="loss (nats), accuracy",
-    yscale="linear",
-)
-CURVES_OF_NUMBERS = plots.Curves(
-    ("train_loss", "validation_loss", "test_loss"), ylabel="half mean squared error", yscale="log"
-)
-LABELS, NUMBERS = (CURVES_OF_LABELS, describe_epoch_of_labels), (CURVES_OF_NUMBERS, describe_epoch_of_numbers)
-BOOK: dict[TaskName, Task] = {
+OF_TABLE = measure_baselines, measure_coefficients
+BOOK = {
     "classification": Task(
-        *LABELS,
-        served.scores,
-        (measure_labels,),
-        describe_labels,
-        judge_by_the_book,
-        (draw_labels, draw_misclassified),
+        (measure_labels,), describe_book_labels, judge_by_the_book, (draw_labels, draw_misclassified)
     ),
-    "regression": Task(
-        *NUMBERS,
-        served.scores,
-        (measure_parameters,),
-        describe_parameters,
-        judge_by_best_fit,
-        (draw_parameters,),
-    ),
+    "regression": Task((measure_parameters,), describe_parameters, judge_by_best_fit, (draw_parameters,)),
 }
-OWN: dict[tuple[str, TaskName], Task] = {  # by the kind of recipe
+OWN = {  # by the kind of recipe
     ("columns", "classification"): Task(
-        *LABELS,
-        score_table,
-        (measure_labels, measure_baselines, measure_coefficients),
-        describe_own_labels,
-        judge_by_baselines,
-        (draw_coefficients, draw_labels, draw_periods),
+        (measure_labels, *OF_TABLE), describe_labels, judge_by_baselines, (draw_coefficients, draw_labels, draw_periods)
     ),
     ("columns", "regression"): Task(
-        *NUMBERS,
-        score_table,
-        (measure_numbers, measure_baselines, measure_coefficients),
+        (measure_numbers, *OF_TABLE),
         describe_numbers,
         judge_by_baselines,
         (draw_coefficients, draw_numbers, draw_periods),
     ),
     ("pixels", "classification"): Task(
-        *LABELS,
-        served.scores,
         (measure_labels, measure_baselines, measure_brightness),
-        describe_own_labels,
+        describe_labels,
         judge_by_baselines,
         (draw_labels, draw_class_weights, draw_misclassified),
     ),
 }
+
+
+def choose_task(prepared: PreparedDataset) -> Task:
+    """The one of these data."""
+    # Which kind of data a model is of decides here alone what is measured, judged and drawn.
+    return OWN[prepared.recipe.kind, prepared.task] if prepared.is_own else BOOK[prepared.task]

@@ -25,6 +25,7 @@ from tasks.store.tuned import Setting, Trial, Tuned, mean_interval
 
 SHOWN = 0.75  # of the losses have room; those above are drawn as high as the last of these
 FEWEST = 10  # complete trials that say what mattered
+WORDS = {"num_epochs": "epochs", "lr": "learning rate"}  # for settings whose names are none
 DECADE = 10.0  # the greatest value over the least, from which on decades count
 
 
@@ -48,25 +49,23 @@ def draw(trials: Sequence[Trial], tuned: Tuned, folder: Path) -> list[FileRef]:
 def build_study(trials: Sequence[Trial], most: float) -> optuna.Study:
     """The trials by the words of the settings that are not the same in all; a loss above ``most`` counts as that."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    values = {field: [trial.settings[field] for trial in trials] for field in trials[0].settings}
-    domains = {field: _find_domain(each) for field, each in values.items() if len(set(each)) > 1}
+    study, fields = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)), dict[str, str]()
+    domains = dict[str, BaseDistribution]()
+    for field in trials[0].settings:
+        values, name = [trial.settings[field] for trial in trials], WORDS.get(field, field.replace("_", " "))
+        if len(set(values)) > 1:
+            fields[name], domains[name] = field, _find_domain(values)
     for trial in trials:
-        loss = min(trial.validation_loss or 0.0, most) if trial.outcome == "complete" else None
+        is_complete = trial.outcome == "complete"
         study.add_trial(
             create_trial(
-                state=TrialState.PRUNED if loss is None else TrialState.COMPLETE,
-                value=loss,
-                params={name_setting(field): trial.settings[field] for field in domains},
-                distributions={name_setting(field): domain for field, domain in domains.items()},
+                state=TrialState.COMPLETE if is_complete else TrialState.PRUNED,
+                value=min(trial.validation_loss or 0.0, most) if is_complete else None,
+                params={name: trial.settings[field] for name, field in fields.items()},
+                distributions=domains,
             )
         )
     return study
-
-
-def name_setting(field: str) -> str:
-    """A setting in words."""
-    return {"num_epochs": "epochs", "lr": "learning rate"}.get(field, field.replace("_", " "))
 
 
 def draw_winner(tuned: Tuned, path: Path) -> FileRef:

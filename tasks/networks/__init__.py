@@ -2,3 +2,5 @@
 
 Sections are numbered as in the edition of d2l 0.17 (the Chinese second edition); today's d2l.ai numbers them otherwise.
 """
+
+HUBER_BETA = 0.5  # where the squared loss ends, in deviations of the target; of the book's data in its units

@@ -37,7 +37,6 @@ class CentredSGD:
     def step(self) -> None:
         """Move ``W`` by its gradient on centred inputs, and ``b`` so that it stays that of the network as it is."""
         weights, gradients = self._net.weights(), self._net.gradients()
-        assert gradients["W"] is not None and gradients["b"] is not None  # noqa: S101, PT018  (after a backward pass)
         before = self._mean @ weights["W"]
         gradients["W"].sub_(torch.outer(self._mean, gradients["b"]))
         self._optimizer.step()

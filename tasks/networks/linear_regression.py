@@ -6,10 +6,8 @@
 import torch
 from torch import Tensor, nn
 
-from tasks.networks import metrics
+from tasks.networks import HUBER_BETA, metrics
 from tasks.networks.training import ConciseNetwork, ScratchNetwork
-
-HUBER_BETA = 0.5
 
 
 def squared_loss(y_hat: Tensor, y: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class Network(Protocol):
     def weights(self) -> dict[str, Tensor]:
         """``W`` ``(inputs, outputs)`` and ``b`` ``(outputs,)``, of tables ``effects`` too, in every implementation."""
 
-    def gradients(self) -> dict[str, Tensor | None]:
+    def gradients(self) -> dict[str, Any]:
         """The gradients of the last step, shaped like ``weights()``; None before the first."""
 
 
@@ -60,7 +60,7 @@ class ScratchNetwork:
         """``W`` and ``b``."""
         return {"W": self.W, "b": self.b}
 
-    def gradients(self) -> dict[str, Tensor | None]:
+    def gradients(self) -> dict[str, Any]:
         """The gradients of the last step, shaped like ``weights()``; None before the first."""
         return {"W": self.W.grad, "b": self.b.grad}
 
@@ -87,7 +87,7 @@ class ConciseNetwork:
         """``W`` ``(inputs, outputs)`` and ``b`` ``(outputs,)``."""
         return {"W": self.linear.weight.detach().T, "b": self.linear.bias.detach()}
 
-    def gradients(self) -> dict[str, Tensor | None]:
+    def gradients(self) -> dict[str, Any]:
         """The gradients of the last step, shaped like ``weights()``; None before the first."""
         gradient = self.linear.weight.grad
         return {"W": None if gradient is None else gradient.T, "b": self.linear.bias.grad}

@@ -16,6 +16,15 @@ from tasks.parameters.training import (
 )
 
 NO_WINDOW = "none"
+REFUSED = {  # of each kind of data: which options, and why
+    Use.BOOK: {Use.OWN: "options of own data go with --data"},
+    Use.TABLES: {Use.IMAGES: "for images, which have no --target", Use.BOOK: "for the book's data"},
+    Use.IMAGES: {
+        Use.TABLES: "for tables, which have a --target; images have none",
+        Use.BOOK: "for the book's data",
+    },
+    Use.OWN: {},
+}
 Names = tuple[Annotated[str, Field(min_length=1)], ...]
 
 
@@ -86,17 +95,19 @@ class OwnData(Frozen):
     @property
     def is_own(self) -> bool:
         """Whether own data are named; else the book's are meant."""
-        return self.source is not None
+        return self.use is not Use.BOOK
 
     @property
     def is_images(self) -> bool:
         """Whether own data are images: their classes are folders, and there is no column to predict."""
-        return self.is_own and self.target is None
+        return self.use is Use.IMAGES
 
     @property
     def use(self) -> Use:
-        """Which data these are."""
-        return Use.IMAGES if self.is_images else Use.TABLES if self.is_own else Use.BOOK
+        """Which data these are, by what is named."""
+        if self.source is None:
+            return Use.BOOK
+        return Use.IMAGES if self.target is None else Use.TABLES
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:
@@ -104,18 +115,15 @@ class OwnData(Frozen):
             raise ValueError("one of --split-by, --time-column and --split-column")
         if self.window != NO_WINDOW and self.time_column is None:
             raise ValueError(f"--window {self.window} needs --time-column; --window {NO_WINDOW} lifts it")
-        if self.target is not None:
-            self._refuse(Use.IMAGES, "for images, which have no --target")
+        for uses, reason in REFUSED[self.use].items():
+            if found := self.list_given(uses):
+                raise ValueError(f"{found}: {reason}")
         return self
 
     def list_given(self, uses: Use) -> str:
         """Which options were given that apply to these ``uses`` alone, as they are typed."""
         given = [name for name in self.model_dump(exclude_defaults=True) if self.use_of(name) in uses]
         return " and ".join(f"--{name.replace('_', '-')}" for name in given)
-
-    def _refuse(self, uses: Use, reason: str) -> None:
-        if found := self.list_given(uses):
-            raise ValueError(f"{found}: {reason}")
 
 
 class InspectParameters(OwnData):
@@ -133,6 +141,11 @@ class InspectParameters(OwnData):
     )
     class_weight: ClassWeight = CLASS_WEIGHT
     weight_decay: WeightDecay = WEIGHT_DECAY
+
+    @property
+    def use(self) -> Use:
+        """Tables where a target is named; else nobody knows before the data are seen: a kept name may have one."""
+        return Use.TABLES if self.target else Use.OWN
 
 
 class Data(OwnData):
@@ -162,14 +175,3 @@ class Data(OwnData):
     num_examples: int = parameter(
         1000, "In each split.", Use.BOOK_LINEAR, title="Synthetic examples", ge=10, le=10_000_000
     )
-
-    @model_validator(mode="after")
-    def _be_of_one_kind(self) -> Self:
-        """Options of own data, or options of the book's."""
-        if not self.is_own:
-            self._refuse(Use.OWN, "options of own data go with --data")
-            return self
-        if self.is_images:
-            self._refuse(Use.TABLES, "for tables, which have a --target; images have none")
-        self._refuse(Use.BOOK, "for the book's data")
-        return self

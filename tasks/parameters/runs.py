@@ -101,6 +101,7 @@ class Learned(Frozen):
     @property
     def dataset(self) -> str:
         """The data set that the model learns from: one of the book's, or that of its own name."""
+        # The book's data are shared by all names, own data belong to one.
         return self.name if self.data.is_own else BOOK_DATASETS[self.training.model]
 
     @property
@@ -123,14 +124,16 @@ class Learned(Frozen):
     def _go_together(self) -> Self:
         if not self.name:
             object.__setattr__(self, "name", self.training.model.value)
-        if self.data.is_own != (self.training.defaults == "data"):
-            raise ValueError("own data, --data, decide what is not given; the book's data do not")
-        if self.data.is_own and self.name in [*ModelName]:
-            raise ValueError("own data are kept under a --name of their own")
-        if self.training.patience and not self.training.validation and not self.data.is_own:  # which may name such rows
-            raise ValueError("early stopping needs a validation split, such as 0.1")
-        if self.data.is_images and self.training.model is not ModelName.SOFTMAX_REGRESSION:
-            raise ValueError("--target, the column to predict; or images, which softmax-regression learns")
+        training, is_own = self.training, self.data.is_own
+        follows_data, needs_rows = training.defaults == "data", training.patience and not training.validation
+        faults = {
+            "own data, --data, decide what is not given; the book's data do not": follows_data != is_own,
+            "own data are kept under a --name of their own": is_own and self.name in [*ModelName],
+            "early stopping needs a validation split, such as 0.1": needs_rows and not is_own,  # which may name rows
+            "--target, the column to predict; or images, which softmax-regression learns": not self.uses,
+        }
+        if found := [message for message, is_wrong in faults.items() if is_wrong]:
+            raise ValueError(found[0])
         return self
 
 

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from tasks.data.recipe import Columns, Pixels, Recipe
+from tasks.data.recipe import Recipe
 from tasks.parameters import Training
 from tasks.records import PreparedDataset
 from tasks.serving.contract import (
@@ -23,15 +23,13 @@ from tasks.serving.contract import (
     Signature,
     Tensor,
 )
-from tasks.serving.raw_units import fold_weights, locate_columns
-
-Weights = Mapping[str, NDArray[np.float32]]
+from tasks.serving.raw_units import Weights, fold_weights, locate_columns
 
 
 def describe_model(prepared: PreparedDataset, training: Training) -> dict[str, str]:
     """``metadata_props``: what a consumer may want to know, and nothing that changes from day to day.
 
-    All but the digest and the image keys (docs/MetadataProps.md of the ONNX standard) are JSON.
+    All but the digest and the image keys of the ONNX standard are JSON.
     """
     unused = set() if prepared.is_own else {"class_weight"}  # so that the book's models keep the bytes they had before
     recipe = prepared.recipe
@@ -42,13 +40,7 @@ def describe_model(prepared: PreparedDataset, training: Training) -> dict[str, s
         "labels": prepared.class_names,
     }
     texts = {key: json.dumps(value, sort_keys=True) for key, value in facts.items() if value}
-    if isinstance(recipe, Pixels):
-        texts |= {
-            "Image.BitmapPixelFormat": "Gray8" if len(recipe.shape) == 2 else "Rgb8",
-            "Image.ColorSpaceGamma": "SRGB",
-            "Image.NominalPixelRange": "NominalRange_0_255",
-        }
-    return {"dataset_digest": prepared.digest} | texts
+    return {"dataset_digest": prepared.digest} | texts | recipe.metadata_props
 
 
 def write_model(weights: Weights, recipe: Recipe, signature: Signature, metadata_props: Mapping[str, str]) -> bytes:
@@ -102,9 +94,9 @@ class Graph:
 
         The scale of pixels is folded into ``W``: a division of every pixel costs a third of the speed.
         """
-        if isinstance(recipe, Columns) and not recipe.is_plain:
+        if not recipe.is_plain:
             return self.add_table_scores(rows, weights, recipe)
-        if isinstance(recipe, Pixels):
+        if recipe.input.dtype != "float32":
             rows = self.add("Cast", "X", self.add("Flatten", "flat", rows, axis=1), to=TensorProto.FLOAT)
             weights = {"W": weights["W"] * np.float32(recipe.scale), "b": weights["b"]}
         return self.add_product(rows, weights["W"], weights["b"])
@@ -113,7 +105,7 @@ class Graph:
         """``XW + b``."""
         return self.add("Gemm", "o", X, self.keep("W", W), self.keep("b", b), **attributes)
 
-    def add_table_scores(self, features: str, weights: Weights, recipe: Columns) -> str:
+    def add_table_scores(self, features: str, weights: Weights, recipe: Recipe) -> str:
         """Scores of a table's rows.
 
         They are turned, so that what differs between columns is the same along memory, and effects are gathered, not
@@ -132,7 +124,7 @@ class Graph:
         scores = self.add_product(self.add("Where", "X", missing, zero, centred), W, b, transA=1)
         return self.add("Add", "scores", total, scores) if total else scores
 
-    def add_effects(self, by_column: str, effects: NDArray[Any], recipe: Columns) -> str:
+    def add_effects(self, by_column: str, effects: NDArray[Any], recipe: Recipe) -> str:
         """The sum ``(batch, outputs)`` of the effects of a row's categories, as ``raw_units.encode_levels`` says it.
 
         No value fails, nor infinity: by comparison, since a cast of what is no level's code could be any number.

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from tasks.data.recipe import Columns, Target
+from tasks.data.recipe import Recipe
 from tasks.machine.arrays import Array
 
+Weights = Mapping[str, Array]
 MISSING = "(missing)"  # names the effect of a missing value among those of levels
 SHOWN = 20
 NamedWeights = dict[str, float | dict[str, float]]  # by column: a number's, or a category's by level
@@ -34,13 +35,13 @@ class Folded(NamedTuple):
 
 
 @np.errstate(over="ignore")  # a weight beyond float32 is infinite, and no gate passes what comes of it
-def fold_weights(weights: Mapping[str, Array], recipe: Columns, dtype: DTypeLike = np.float32) -> Folded:
+def fold_weights(weights: Weights, recipe: Recipe, dtype: DTypeLike = np.float32) -> Folded:
     """Fold trained ``weights`` into raw units; computed in float64, kept as ``dtype``.
 
     What rounding takes from a mean goes into ``b``.
     """
     W, b = (weights[name].astype(np.float64) for name in ("W", "b"))  # noqa: N806  (the book's letters)
-    target = recipe.target or Target(name="target")
+    target = recipe.target_scaling
     columns = [recipe.columns[at] for at in recipe.numbers]
     mean = np.array([column.mean or 0.0 for column in columns], np.float64)
     scale = np.array([column.scale for column in columns], np.float64)
@@ -51,7 +52,7 @@ def fold_weights(weights: Mapping[str, Array], recipe: Columns, dtype: DTypeLike
     return Folded(rounded, *(array.astype(dtype) for array in (W, target.scale * effects, b)))
 
 
-def _centre_effects(weights: Mapping[str, Array], recipe: Columns) -> tuple[Array, Array]:
+def _centre_effects(weights: Weights, recipe: Recipe) -> tuple[Array, Array]:
     """The effects of all codes, centred ``(codes, outputs)``, and what was taken from them in sum ``(outputs,)``."""
     none = np.zeros((1, len(weights["b"])))
     centred, total, start = [none[:0]], none[0], 0
@@ -66,7 +67,7 @@ def _centre_effects(weights: Mapping[str, Array], recipe: Columns) -> tuple[Arra
     return np.concatenate(centred), total
 
 
-def encode_levels(features: Array, recipe: Columns) -> NDArray[np.int64]:
+def encode_levels(features: Array, recipe: Recipe) -> NDArray[np.int64]:
     """The codes ``(n, categories)`` of raw rows ``(n, columns)``, column by column.
 
     A level's is a whole number from 0 below the number of levels; NaN is missing and has the next code, and any other
@@ -80,12 +81,12 @@ def encode_levels(features: Array, recipe: Columns) -> NDArray[np.int64]:
     return code
 
 
-def locate_columns(recipe: Columns) -> NDArray[np.int64]:
+def locate_columns(recipe: Recipe) -> NDArray[np.int64]:
     """Where in ``Folded.effects`` each categorical column starts, ``(categories,)``."""
     return np.cumsum([0, *(count + 2 for count in recipe.num_levels)], dtype=np.int64)[:-1]
 
 
-def score_rows(folded: Folded, recipe: Columns, features: Array) -> Array:
+def score_rows(folded: Folded, recipe: Recipe, features: Array) -> Array:
     """Scores ``(n, outputs)`` of raw rows ``(n, columns)``, in the precision of ``folded``."""
     numbers = features[:, list(recipe.numbers)].astype(folded.mean.dtype, copy=False) - folded.mean
     numbers = np.where(np.isnan(numbers), folded.mean.dtype.type(0), numbers)
@@ -95,7 +96,12 @@ def score_rows(folded: Folded, recipe: Columns, features: Array) -> Array:
     return result
 
 
-def name_weights(folded: Folded, recipe: Columns) -> list[NamedWeights]:
+def score_in_float64(weights: Weights, recipe: Recipe, features: Array) -> Array:
+    """The same of trained ``weights``, nothing of which is rounded."""
+    return score_rows(fold_weights(weights, recipe, np.float64), recipe, features)
+
+
+def name_weights(folded: Folded, recipe: Recipe) -> list[NamedWeights]:
     """For each output, a number's change a unit by its column's name, and a category's effects by level."""
     found = list[NamedWeights]()
     for weights, every in zip(folded.W.T.tolist(), folded.effects.T, strict=True):
@@ -126,9 +132,7 @@ class Coefficient(NamedTuple):
     size: float  # with a standard deviation of the column, or at the level: what makes columns comparable
 
 
-def list_coefficients(
-    metrics: Mapping[str, Any], recipe: Columns, class_names: Sequence[str] = ()
-) -> list[Coefficient]:
+def list_coefficients(metrics: Mapping[str, Any], recipe: Recipe, class_names: Sequence[str] = ()) -> list[Coefficient]:
     """The ``SHOWN`` coefficients of the largest size, by the metrics' ``weights``.
 
     A class's are against the mean of all classes' scores; of two classes they are the second's against the first's.

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.data.recipe import Columns, Recipe
+from tasks.data.recipe import Recipe
 from tasks.errors import DataError
 from tasks.machine import devices
 from tasks.machine.telling import tell
@@ -140,19 +140,10 @@ def _start(model: bytes, wanted: str) -> Any:
 
 
 def write_sample(session: Any, recipe: Recipe, rows: "NDArray[Any]") -> bytes:
-    """A few of ``rows``, as ``recipe`` makes them, with what ``session`` answers, as an npz file.
-
-    Of a table one has a missing value, if there is one, and the last has unknown codes.
-    """
+    """A few of ``rows``, as ``recipe`` makes them, with what ``session`` answers, as an npz file."""
     import numpy as np
 
-    (source,) = session.get_inputs()
-    chosen = rows[:ROWS]
-    if isinstance(recipe, Columns):
-        missing = np.flatnonzero(np.isnan(rows).any(axis=1))[:1]
-        first = np.setdiff1d(np.arange(len(chosen)), missing)[: ROWS - len(missing)]
-        chosen = rows[np.concatenate([missing, first])]
-        chosen[-1, list(recipe.categories)] = recipe.num_levels
+    (source,), chosen = session.get_inputs(), recipe.choose_sample(rows, ROWS)
     arrays: dict[str, Any] = {source.name: chosen, **run_model(session, chosen)}
     with io.BytesIO() as stream:
         np.savez(stream, **arrays)
@@ -163,7 +154,7 @@ def find_tolerance(recipe: Recipe) -> float:
     """What an answer may differ by: of numbers to be predicted, in deviations and two spacings of float32."""
     import numpy as np
 
-    if recipe.target is None:
+    if recipe.target is None:  # only own tables know how their target varies
         return TOLERANCE
     usual = abs(recipe.target.mean) + DEVIATIONS * recipe.target.scale
     return TOLERANCE * recipe.target.scale + 2 * float(np.spacing(np.float32(usual)))

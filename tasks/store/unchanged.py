@@ -42,7 +42,7 @@ def must_train(parameters: RetrainParameters) -> bool:
 
 def remember_files(parameters: RetrainParameters, raw: RawDataset, prepared: PreparedDataset) -> None:
     """Let later runs know what is in files that still look so; of the book's data nothing is kept."""
-    if prepared.is_own:
+    if raw.look:
         every = (prepared.train, prepared.test, prepared.raw_test, prepared.validation, prepared.rows)
         files = tuple(file for file in every if file)
         facts = {"digest": prepared.digest, "rows": prepared.rows, "files": files, "prepared": _digest_looks(files)}
@@ -93,7 +93,7 @@ def _find(
     run: RunFolder, parameters: RetrainParameters, data: PreparedDataset | SourceFingerprint, detail: str
 ) -> PublishedModel | None:
     """Say what was found, and keep it as evidence where a stage would have left its record."""
-    if must_train(parameters) or not parameters.data.is_own:
+    if must_train(parameters) or data.rows is None:  # as of the book's, of which nothing is kept
         return None
     with locks.model(parameters.name):
         found = _find_made_of(parameters, data.digest, detail) or _find_waiting(parameters, data.rows)

@@ -15,7 +15,10 @@ from flows.server import connection
 from tasks.errors import UsageError
 from tasks.machine import progress
 from tasks.parameters import Learned, ModelName, PredictParameters, RetrainParameters
-from tasks.store import mirroring, own_data, tuned, verification
+from tasks.store import mirroring, own_data, tuned, unchanged, verification
+
+# Torch and matplotlib take seconds to import, which the server's start hides; nobody needs them where all is reused.
+TO_TRAIN = "tasks.fitting.trainer", "tasks.judging.plots"
 
 
 @taking(RetrainParameters)
@@ -36,7 +39,8 @@ def retrain(
     if sign_key is not None:
         verification.require_attestation(sign_key)
     mirroring.destination(is_kept=False)
-    with on_prefect(verbose, quiet, "flows.retrain"):
+    modules = ["flows.retrain", *TO_TRAIN] if unchanged.must_train(parameters) else ["flows.retrain"]
+    with on_prefect(verbose, quiet, *modules):
         from flows.retrain import retrain as flow
 
         report, failure = outcome(flow, parameters, "report")
@@ -80,10 +84,10 @@ def of_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
 
 
 @contextmanager
-def on_prefect(verbose: bool, quiet: bool, module: str) -> Iterator[None]:
-    """A server for the flow of a module, which is imported while it starts, and the terminal for its stages."""
+def on_prefect(verbose: bool, quiet: bool, *modules: str) -> Iterator[None]:
+    """A server for a flow, whose modules are imported while it starts, and the terminal for its stages."""
     progress.is_watched &= not (quiet or verbose)
-    with display.compact(verbose, stages=not quiet), connection.prefect_api(module):
+    with display.compact(verbose, stages=not quiet), connection.prefect_api(*modules):
         if connection.is_temporary() and not (quiet or display.is_shown()):
             reach = f"events     reach nobody from a run's own temporary Prefect server: {connection.TO_HAVE_ONE}"
             print(reach, file=sys.stderr)

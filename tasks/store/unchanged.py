@@ -35,6 +35,11 @@ class SourceFingerprint(Document):
     prepared: str  # how these look
 
 
+def must_train(parameters: RetrainParameters) -> bool:
+    """Whether nothing can be reused, as far as can be told before the data have been looked at."""
+    return parameters.force or not reading.versions(parameters.name)
+
+
 def remember_files(parameters: RetrainParameters, raw: RawDataset, prepared: PreparedDataset) -> None:
     """Let later runs know what is in files that still look so; of the book's data nothing is kept."""
     if prepared.is_own:
@@ -93,7 +98,7 @@ def _find(
     run: RunFolder, parameters: RetrainParameters, data: PreparedDataset | SourceFingerprint, detail: str
 ) -> PublishedModel | None:
     """Say what was found, and keep it as evidence where a stage would have left its record."""
-    if parameters.force or not parameters.data.is_own or not reading.versions(parameters.name):
+    if must_train(parameters) or not parameters.data.is_own:
         return None
     with locks.model(parameters.name):
         found = _find_made_of(parameters, data.digest, detail) or _find_waiting(parameters, data.rows)

@@ -45,7 +45,7 @@ def status(
         raise typer.Exit(EnvironmentProblem.exit_code)
 
 
-def _print(found: "Status", is_damaged: bool) -> None:
+def _print(found: "Status", is_damaged: bool = False) -> None:
     """A table for each thing, and what to do where something is wrong."""
     if found.models:
         _print_models(found)

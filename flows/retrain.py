@@ -6,6 +6,7 @@ from flows.pages import run_artifacts, run_names
 from flows.pages.report import Outcome, RetrainReport
 from flows.server import overviews
 from tasks.download import download
+from tasks.errors import DataError
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.machine import devices, memory
@@ -30,7 +31,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
 
     The champion is the newest version that passed the gates, until somebody promotes or rolls back.
     """
-    parameters = tuned.told(parameters)
+    parameters = tuned.take_found(parameters, is_told=True)
     own_data.require_same_kind(parameters)
     devices.require(parameters.training.device)
     runtime.tell_device(parameters.training.device)
@@ -59,6 +60,8 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
         if not parameters.publish:
             return made.report()
         own_data.remember(parameters.name, parameters.data)
+        if isinstance(destination, DataError):
+            raise destination
         if destination:
             made.mirrored = mirror(run, parameters.name, destination)
         if parameters.predict:

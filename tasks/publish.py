@@ -15,7 +15,7 @@ from tasks.records import (
     TrainedModel,
 )
 from tasks.stage import cache, live, stage
-from tasks.store import artifact_paths, filling, own_data, pointer, publishing, verification
+from tasks.store import artifact_paths, own_data, pointer, publishing, verification
 from tasks.store.history import Cause
 from tasks.store.run_folder import RunFolder
 
@@ -47,7 +47,7 @@ def publish(
         own_data.require_same_kind(parameters)  # another first run may have been quicker
         if (kept := publishing.find(name, exported.onnx.sha256)) is not None:
             verification.verify_version(name, kept)
-        unchanged = kept is not None and publishing.was_champion(name, kept)
+        unchanged = kept is not None and pointer.was_champion(name, kept)
         if not unchanged:
             from tasks.judging.champion import compare_with_published
 
@@ -57,9 +57,11 @@ def publish(
         if not unchanged and may_publish:
             if kept is None:
                 made_of = (parameters, prepared, trained, evaluated, exported, verdicts, best)
-                lineage = filling.lineage(run.path.name, *made_of, cache.package_versions(), cache.code_digest())
+                lineage = publishing.describe_lineage(
+                    run.path.name, *made_of, cache.package_versions(), cache.code_digest()
+                )
                 pictures = (trained.picture, *evaluated.pictures, *filter(None, (prepared.sheet,)))
-                fill = partial(filling.fill, of=lineage, exported=exported, pictures=pictures)
+                fill = partial(publishing.fill, of=lineage, exported=exported, pictures=pictures)
                 kept = publishing.publish(lineage, fill, parameters.sign_key)
             pointer.point_to(name, kept, Cause("published", by=run.path.name))
     published = PublishedModel(outcome="judged", name=name, version=None, model=exported.onnx, gates=verdicts)

@@ -421,4 +421,4 @@ def test_a_source_is_remembered_and_read_strictly(artifacts: Path) -> None:
     assert written == {"schema_version": 1, "source": "/data/*.csv", "min_new_rows": 7}
     artifact_paths.source("houses").write_text('{"source": 7}')
     with pytest.raises(DataError, match=r"source\.json"):
-        own_data._of_source("houses", {})
+        own_data.Source.read(artifact_paths.source("houses"))

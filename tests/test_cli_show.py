@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from candidate import Candidate
+import flows.cli.app
+from candidate import Candidate, seal
 from command_line import GRADMILL, assert_clear, gradmill
 from flows.cli import pages
 from tasks.store import artifact_paths
@@ -53,6 +54,18 @@ def test_show_opens_the_page_on_a_desktop_and_tells_its_path_elsewhere(
     seen = Terminal([GRADMILL, "show", "linear-regression"], environment=no_desktop)
     assert str(page) in "".join(map(str.strip, seen.lines))
     assert not (tmp_path / "opened").exists()
+
+
+def test_show_tells_which_epoch_left_the_weights(
+    candidates: list[Candidate], capsys: pytest.CaptureFixture[str]
+) -> None:
+    candidates[0].publish()
+    folder = artifact_paths.version("linear-regression", 1)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for kept, is_told in ((2, True), (4, False)):
+        seal(folder, manifest | {"trained": manifest["trained"] | {"kept_epoch": kept, "num_epochs": 4}})
+        assert flows.cli.app.run(["show", "linear-regression", "--no-browser"]) == 0
+        assert ("the weights of epoch 2 of 4" in capsys.readouterr().out) == is_told
 
 
 @pytest.mark.slow

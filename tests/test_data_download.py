@@ -25,7 +25,7 @@ from tasks.data.book_datasets import (
 )
 from tasks.errors import DataError
 from tasks.parameters import Data
-from tasks.store import artifact_paths, names
+from tasks.store import artifact_paths
 
 CONTENT = {f"file-{number}": bytes([number]) * (1000 + number) for number in range(3)}
 REAL_FILES = book_datasets.FILES
@@ -214,12 +214,12 @@ def test_a_users_folder_without_the_files_is_exit_4_and_not_waited_for(
 
 def test_what_a_killed_download_left_is_swept_and_nothing_else(host: Host, tmp_path: Path) -> None:
     folder = artifact_paths.dataset("fashion-mnist")
-    (folder / f"{names.DOWNLOAD_PREFIX}deadbeef").mkdir(parents=True)
+    (folder / f"{artifact_paths.DOWNLOAD_PREFIX}deadbeef").mkdir(parents=True)
     (tmp_path / "theirs").mkdir()
-    (folder / f"{names.DOWNLOAD_PREFIX}link").symlink_to(tmp_path / "theirs")
-    (folder / f"{names.DOWNLOAD_PREFIX}file").touch()
+    (folder / f"{artifact_paths.DOWNLOAD_PREFIX}link").symlink_to(tmp_path / "theirs")
+    (folder / f"{artifact_paths.DOWNLOAD_PREFIX}file").touch()
     fetch_files([host.mirror])
-    assert not (folder / f"{names.DOWNLOAD_PREFIX}deadbeef").exists()
+    assert not (folder / f"{artifact_paths.DOWNLOAD_PREFIX}deadbeef").exists()
     assert (tmp_path / "theirs").is_dir()
 
 

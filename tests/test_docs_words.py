@@ -12,7 +12,7 @@ import typer
 from conftest import REPOSITORY
 from fenced_blocks import in_millions
 from flows.cli.app import app
-from tasks.store.gate_questions import QUESTIONS
+from tasks.records import QUESTIONS
 
 PAGES = [*sorted(REPOSITORY.glob("README*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
 COMMAND = re.compile(r"(?m)^(?:[A-Z_]+=\S+ )*gradmill (.*?)(?: {2,}.*| #.*)?$")

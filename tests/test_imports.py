@@ -146,7 +146,7 @@ def test_the_command_line_starts_without_torch_and_prefect() -> None:
 
 
 def test_whoever_looks_at_the_store_imports_no_arrays() -> None:
-    modules = ("reading", "verification", "retention", "mirroring", "housekeeping", "pointer")
+    modules = ("reading", "verification", "mirroring", "housekeeping", "pointer")
     assert not {"numpy", "PIL"} & modules_after(f"from tasks.store import {', '.join(modules)}")
 
 

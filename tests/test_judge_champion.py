@@ -16,7 +16,7 @@ from tasks.judging import champion
 from tasks.judging.champion import Comparison, ModelAnswers
 from tasks.judging.metrics import Answers
 from tasks.parameters import Gates
-from tasks.store import artifact_paths, pointer, reading, retention
+from tasks.store import artifact_paths, housekeeping, pointer, reading
 from tasks.store.run_folder import RunFolder
 
 CLASSES = tuple("abcd")
@@ -325,7 +325,7 @@ def test_pruning_keeps_the_best_of_the_last_comparison_so_that_small_losses_cann
     candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The manifest of the newest version names it."""
-    monkeypatch.setattr(retention, "GRACE", -retention.GRACE)  # demoted long ago
+    monkeypatch.setattr(housekeeping, "GRACE", -housekeeping.GRACE)  # demoted long ago
     for candidate in candidates:
         candidate.publish()
     name, losses = "linear-regression", {}
@@ -337,7 +337,7 @@ def test_pruning_keeps_the_best_of_the_last_comparison_so_that_small_losses_cann
     assert [reading.manifest(name, number).best_version for number in (1, 2, 3)] == [None, 1, best]
     pointer.promote(name, 3 - best)
     pointer.promote(name, 3)  # whose previous version is now the worse one
-    pruned, kept = retention.prune(name, 1)
+    pruned, kept = housekeeping.prune(name, 1)
     assert (pruned, best in kept, best in reading.versions(name)) == ([], True, True)
     assert "the best in the last comparison" in kept[best]
 
@@ -345,7 +345,7 @@ def test_pruning_keeps_the_best_of_the_last_comparison_so_that_small_losses_cann
 def test_nothing_is_pruned_while_the_manifest_that_names_the_best_is_damaged(
     candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "GRACE", -retention.GRACE)  # demoted long ago
+    monkeypatch.setattr(housekeeping, "GRACE", -housekeeping.GRACE)  # demoted long ago
     for candidate in candidates:
         candidate.publish()
     manifest = artifact_paths.version("linear-regression", 3) / "manifest.json"
@@ -353,11 +353,11 @@ def test_nothing_is_pruned_while_the_manifest_that_names_the_best_is_damaged(
     manifest.chmod(0o644)
     whole = manifest.read_bytes()
     manifest.write_text("{}")
-    pruned, kept = retention.prune("linear-regression", 1)
+    pruned, kept = housekeeping.prune("linear-regression", 1)
     assert pruned == []
     assert "of which version 3 tells, and it is damaged" in kept[2]
     manifest.write_bytes(whole)
-    assert retention.prune("linear-regression", 1)[1][2].startswith("the best in the last comparison")
+    assert housekeeping.prune("linear-regression", 1)[1][2].startswith("the best in the last comparison")
 
 
 # Each kept version by its own recipe

@@ -22,7 +22,7 @@ from tasks.judging.metrics import Answers, bin_by_confidence
 from tasks.machine import lettering
 from tasks.records import Epoch
 from tasks.serving.raw_units import Coefficient, list_coefficients
-from tasks.store.trend import Point, Trend
+from tasks.store.state import Point, Trend
 
 RNG = np.random.default_rng(0)
 RECIPE = Columns(

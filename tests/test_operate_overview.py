@@ -26,9 +26,9 @@ from tasks.judging import plots
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.records import GateVerdict, PublishedModel
 from tasks.serving.drift import Drift
-from tasks.store import artifact_paths, pointer, reading, schedules, state, trend
+from tasks.store import artifact_paths, pointer, reading, schedules, state
 from tasks.store.history import Change
-from tasks.store.page import Code, Table
+from tasks.store.page import Code, PageTable
 from tasks.store.run_folder import RunFolder, RunNotes
 from tasks.store.state import NameState
 from victims import fork, run_until
@@ -109,8 +109,8 @@ def lines_and_rows(facts: NameState) -> dict[str, tuple[tuple[str, ...], list[tu
     """What the sections of the page say that are not empty, code between backticks."""
     told = {}
     for title, blocks in pages.list_sections(facts, None):
-        lines = tuple(spelt(block) for block in blocks if block and not isinstance(block, Table))
-        rows = [tuple(map(spelt, row)) for block in blocks if isinstance(block, Table) for row in block.rows]
+        lines = tuple(spelt(block) for block in blocks if block and not isinstance(block, PageTable))
+        rows = [tuple(map(spelt, row)) for block in blocks if isinstance(block, PageTable) for row in block.rows]
         if lines or rows:
             told[title] = lines, rows
     return told
@@ -146,7 +146,7 @@ class Text(HTMLParser):
 
 @pytest.mark.usefixtures("walk")
 def test_the_trend_has_every_run_at_its_figure_beside_the_version_live_then() -> None:
-    found = trend.find_trend(state.read_name(NAME))
+    found = state.find_trend(state.read_name(NAME))
     assert found is not None
     assert (found.figure, found.is_loss) == ("test loss", True)
     assert [(point.outcome, point.value, point.bound) for point in found.points] == [
@@ -162,7 +162,9 @@ def test_the_bound_on_an_accuracy_is_the_champions_less_the_drop_that_is_allowed
     least = GateVerdict(name="test_accuracy", value=0.8405, minimum=0.7, passed=True, detail="")
     for drop, bound in ((0.8441 - 0.8405, 0.8441 - 0.005), (0.6 - 0.8405, 0.7)):
         against = GateVerdict(name="champion_accuracy", value=drop, maximum=0.005, passed=True, detail="")
-        assert trend._bound((least, against), least) == pytest.approx(bound)
+        assert state._find_bound(
+            {"test_accuracy": least, "champion_accuracy": against}, "test_accuracy"
+        ) == pytest.approx(bound)
 
 
 @pytest.mark.usefixtures("walk")
@@ -184,7 +186,7 @@ def test_the_page_tells_what_is_live_what_runs_came_to_and_how_to_go_on() -> Non
     assert sections["Changes"][1][0] == (
         "2026-11-07 12:00", "rolled back", "1, frozen", REASON, "mia", "1"
     )  # fmt: skip
-    assert facts.disk.versions == bytes_below(artifact_paths.model(NAME))
+    assert facts.disk["versions"] == bytes_below(artifact_paths.model(NAME))
     assert ("leave out the next run", f"`gradmill skip {NAME}`") in sections["By command"][1]
     assert status.describe_store(state.read()).models[0].held == [2]
 
@@ -275,7 +277,7 @@ def test_runs_of_every_kind_count_and_versions_that_are_not_shown_are_not_held(
     monkeypatch.setattr(pages, "SHOWN", 1)
     facts = state.read_name(NAME)
     others = [*artifact_paths.runs().glob("*-predict-other-*"), *artifact_paths.runs().glob("*-other-linear-*")]
-    assert facts.disk.runs == bytes_below(artifact_paths.runs()) - sum(map(bytes_below, others))
+    assert facts.disk["runs"] == bytes_below(artifact_paths.runs()) - sum(map(bytes_below, others))
     assert state.read().names[NAME] == state.read_name(NAME), "read for all names at once"
     assert [row[0] for row in pages.tabulate_versions(facts).rows] == ["2", "1"], "champion and newest"
     pointer.promote(NAME, 2)
@@ -376,7 +378,7 @@ def test_after_each_of_many_real_runs_the_page_on_the_server_is_right(
     assert [(row[1], row[-1], row[3]) for row in table(data, "Changes")] == [
         ("rolled back", "2", "it drifts"), ("published", "2", ""), ("published", "1", "")
     ]  # fmt: skip
-    found = trend.find_trend(state.read_name("walk"))
+    found = state.find_trend(state.read_name("walk"))
     assert found is not None
     outcomes = [point.outcome for point in found.points]
     assert outcomes == ["published", "refused", "failed", "unfinished", "published"]

@@ -28,7 +28,7 @@ from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths, predictions
 from tasks.store.history import Change
-from tasks.store.page import Code, Page, Section, Strong, Table, markdown_line, render_html, render_markdown
+from tasks.store.page import Code, Page, PageTable, Section, Strong, markdown_line, render_html, render_markdown
 from tasks.store.predictions import Job
 from tasks.store.state import Fault, NameState
 from tasks.store.tuned import Searched, Trial, Tuned
@@ -161,7 +161,7 @@ def of_a_name(text: str) -> Page:
 def of_anything(text: str) -> Page:
     """Each place that a page has for text."""
     parts = text, Code(text), " ", Strong(text)
-    table = Table(((text, Code(text)), (parts, "")), (text, "head"))
+    table = PageTable(((text, Code(text)), (parts, "")), (text, "head"))
     return Page(text, text, (Section("Title", (text, parts, Strong(text), Code(text), table)),), ((text, "/here"),))
 
 
@@ -234,6 +234,13 @@ def test_a_hostile_name_makes_nothing_that_a_plain_one_does_not(
         assert "\u202e" not in as_markdown + as_html.words
 
 
+@pytest.mark.parametrize("text", ["a`b", "`", "``a` b`` |"])
+def test_code_holds_its_backticks(text: str) -> None:
+    (page,) = (render_markdown(Page("Title", Code(text), ())),)
+    inline = [token for block in MarkdownIt("commonmark").parse(page) for token in block.children or ()]
+    assert [token.content.strip() for token in inline if token.type == "code_inline"] == [text]
+
+
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_front_matter_and_descriptions_hold_hostile_names_as_text(kind: str) -> None:
     page, manifest = of_a_version(HOSTILE[kind], is_images=False)
@@ -253,7 +260,7 @@ def test_credentials_are_left_out_and_what_is_endless_is_cut() -> None:
 
 
 def test_what_is_empty_is_left_out() -> None:
-    page = Page("a", "", (Section("B", ("", None, Table(()))), Section("C", ("d",))))
+    page = Page("a", "", (Section("B", ("", None, PageTable(()))), Section("C", ("d",))))
     assert render_markdown(page) == "# a\n\n## C\n\nd\n"
     assert "<h2" in render_html(page)
     assert ">B<" not in render_html(page)

@@ -21,7 +21,7 @@ from prediction_jobs import FEATURES, NAME, contents, expected, interrupt, predi
 from tasks.batch import output_dir, plan, results
 from tasks.errors import DataError, UsageError
 from tasks.records import PublishedModel
-from tasks.store import artifact_paths, retention, scratch
+from tasks.store import artifact_paths, housekeeping, predictions
 from tasks.store.predictions import Job, Shard
 from tasks.store.run_folder import RunFolder
 
@@ -157,21 +157,21 @@ def test_pruning_finds_the_version_of_an_unfinished_job_wherever_it_writes(
         interrupt(monkeypatch, 2, input=str(folder), output=str(output), shard_rows=250)
     for number in (1, 2):
         candidates[number].publish()
-    monkeypatch.setattr(retention, "GRACE", -retention.GRACE)  # demoted long ago
-    assert "unfinished job" in retention.protected(NAME)[1]
+    monkeypatch.setattr(housekeeping, "GRACE", -housekeeping.GRACE)  # demoted long ago
+    assert "unfinished job" in housekeeping.protected(NAME)[1]
     assert {artifact_paths.root() / note.read_text() for note in artifact_paths.jobs_elsewhere().iterdir()} == set(
         outputs
     )
     assert predict_rows(input=str(folder), output=str(outputs[0]), shard_rows=250).version == 1
-    assert "unfinished job" in retention.protected(NAME)[1], "the other one needs it still"
+    assert "unfinished job" in housekeeping.protected(NAME)[1], "the other one needs it still"
     predict_rows(input=str(folder), output=str(outputs[1]), shard_rows=250, restart=True)
-    assert "unfinished job" not in retention.protected(NAME).get(1, "")
+    assert "unfinished job" not in housekeeping.protected(NAME).get(1, "")
     assert not list(artifact_paths.jobs_elsewhere().iterdir())
 
 
 def test_a_done_job_sweeps_what_a_kill_right_after_its_end_has_left(folder: Path) -> None:
     done = predict_rows(input=str(folder))
-    scratch.make(done.path)
+    predictions.make_scratch(done.path)
     artifact_paths.spool(done.path).mkdir()
     (artifact_paths.spool(done.path) / "00000.npy").touch()
     assert predict_rows(input=str(folder)) == done

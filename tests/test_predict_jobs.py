@@ -39,7 +39,7 @@ from tasks.machine.arrays import Array
 from tasks.records import PublishedModel
 from tasks.serving import runtime
 from tasks.stage import shards
-from tasks.store import artifact_paths, retention
+from tasks.store import artifact_paths, housekeeping
 
 
 @pytest.fixture(autouse=True)
@@ -184,7 +184,7 @@ def test_an_unfinished_job_is_finished_with_its_own_version_and_what_is_whole_an
     of_other_job.write_bytes((other.path / of_other_job.name).read_bytes())
     assert job(tmp_path / "out")["status"] == "running"
     candidates[1].publish()
-    assert 1 in retention.protected(NAME)
+    assert 1 in housekeeping.protected(NAME)
     done = predict_rows(**asked)
     assert (done.path, done.version, done.parts) == (tmp_path / "out", 1, 10)
     assert {path for path in kept if path.stat().st_mtime_ns == kept[path]} == {*kept} - {torn}

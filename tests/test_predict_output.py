@@ -13,16 +13,16 @@ from prediction_jobs import contents, predict_rows
 from tasks.batch import output_dir
 from tasks.batch.output_dir import Output
 from tasks.errors import DataError, UsageError
-from tasks.store import artifact_paths, scratch
+from tasks.store import artifact_paths, predictions
 
 
 def test_a_scratch_that_is_a_link_is_never_followed(tmp_path: Path) -> None:
-    scratch.make(tmp_path / "theirs")
+    predictions.make_scratch(tmp_path / "theirs")
     (tmp_path / "out").mkdir()
     artifact_paths.scratch(tmp_path / "out").symlink_to(artifact_paths.scratch(tmp_path / "theirs"))
     with pytest.raises(UsageError, match="holds something else"):
         output_dir.claim(tmp_path / "out", "0" * 16, restart=True)
-    assert scratch.is_ours(tmp_path / "theirs")
+    assert predictions.has_scratch(tmp_path / "theirs")
 
 
 INSIDE, OF_A_MODEL = "inside the artifacts folder", "in the folder of a model"
@@ -83,7 +83,7 @@ def test_a_folder_without_a_sound_document_or_the_scratch_is_somebody_elses(docu
         with pytest.raises(UsageError, match="holds something else"):
             output_dir.claim(tmp_path, "0" * 16, restart)
     assert contents(tmp_path) == before
-    scratch.make(tmp_path)  # as a job does before anything else
+    predictions.make_scratch(tmp_path)  # as a job does before anything else
     with pytest.raises(DataError, match=r"_job\.json is not"):
         output_dir.claim(tmp_path, "0" * 16, restart=False)
     assert output_dir.claim(tmp_path, "0" * 16, restart=True) == (None, sorted(before))

@@ -255,7 +255,7 @@ def fill(folder, number):
 with locks.model(name):
     if sys.argv[2] == "publish":
         publishing.publish(reading.manifest(name, 1), fill)
-    publishing.sweep(name)
+    pointer.sweep(name)
 verification.verify_version(name, 1)
 """
 

@@ -57,6 +57,8 @@ def test_the_same_rows_are_unchanged_without_training(folder: Path, tmp_path: Pa
     frame[["price", "city", "area"]].to_parquet(tmp_path / "rows.parquet", index=False)
     same = again(data={"source": str(tmp_path / "rows.parquet")})
     assert (same.outcome, same.version, set(same.seconds)) == ("unchanged", 1, READ)
+    files = own_data.list_files("houses", first.dataset.digest)
+    assert files == (str(folder / "day-1.csv"),), "of which it was made, and not the copy"
 
 
 @pytest.mark.slow  # five runs of the flow, one of which trains

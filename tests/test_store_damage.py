@@ -20,8 +20,8 @@ from tasks.judging.champion import compare_with_published
 from tasks.judging.parity import judge_servability
 from tasks.parameters import Gates
 from tasks.store import artifact_paths, pointer, reading, verification
+from tasks.store.reading import Tolerances, Trained
 from tasks.store.record import FileRef
-from tasks.store.versions import Tolerances, Trained
 
 pytestmark = pytest.mark.usefixtures("two_versions")
 NAME = "linear-regression"

@@ -18,7 +18,7 @@ from flows.pages.report import Outcome, RetrainReport
 from flows.pages.run_pages import name_retrain, retrain_page
 from store_state import age_demotions, champion
 from tasks.errors import GateFailed
-from tasks.store import artifact_paths, atomic, history, pointer, reading, retention, verification
+from tasks.store import artifact_paths, atomic, history, housekeeping, pointer, reading, verification
 from tasks.store.page import render_markdown
 from victims import fork
 
@@ -206,7 +206,7 @@ ACTIONS: dict[str, Callable[[], Any]] = {
     "promote": lambda: pointer.promote(NAME, 1),
     "rollback": lambda: pointer.rollback(NAME),
     "freeze": lambda: pointer.freeze(NAME),
-    "prune": lambda: retention.prune(NAME, 1),
+    "prune": lambda: housekeeping.prune(NAME, 1),
 }
 
 

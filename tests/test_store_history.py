@@ -49,7 +49,7 @@ def test_what_was_replaced_and_the_highest_number_are_derived(candidates: list[C
     assert list(history.list_demotions(NAME)) == [1, 3, 2]
     for number in (2, 3):
         folders.remove(artifact_paths.version(NAME, number))
-    assert history.highest_number(NAME) == 3
+    assert history.highest_number(NAME, history.changes(NAME)) == 3
 
 
 @pytest.mark.parametrize("lost", ["history", "pointer", "both"])
@@ -63,7 +63,7 @@ def test_no_number_comes_back_whatever_else_is_lost(candidates: list[Candidate],
     if lost != "history":
         artifact_paths.champion(NAME).unlink()
         pointer.promote(NAME, 2)
-    assert history.highest_number(NAME) == 3
+    assert history.highest_number(NAME, history.changes(NAME)) == 3
 
 
 def test_where_no_number_is_left_the_history_is_named(candidates: list[Candidate]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from candidate import Candidate
-from tasks.store import artifact_paths, filling, locks, publishing, reading
+from tasks.store import artifact_paths, locks, publishing, reading
 from tasks.store.run_folder import RunFolder
 from victims import fork
 
@@ -26,7 +26,7 @@ def test_a_publication_that_is_cut_off_leaves_nothing_half_done(
 
     def cut_off(candidate: Candidate) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(filling, "fill", half)
+            patch.setattr(publishing, "fill", half)
             with pytest.raises(type(fault)):
                 candidate.publish()
 

@@ -14,7 +14,7 @@ from command_line import gradmill
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.records import RawDataset
 from tasks.stage import cache
-from tasks.store import artifact_paths, atomic, housekeeping, locks, retention
+from tasks.store import artifact_paths, atomic, housekeeping, locks
 from tasks.store.run_folder import RunFolder
 
 DAY = 24 * 3600
@@ -203,7 +203,7 @@ def test_damaged_and_foreign_documents_stop_neither_maintenance_nor_pruning(
     assert housekeeping.prune_predictions(1) == [old]
     told = capsys.readouterr().err
     assert all(f"foreign-{number} (" in told for number in range(len(DAMAGED)))
-    retention.prune(NAME, 1)
+    housekeeping.prune(NAME, 1)
     assert "fifo (" in capsys.readouterr().err
     assert len(names(artifact_paths.all_predictions())) == len(DAMAGED) + 2
 
@@ -212,11 +212,11 @@ def test_an_unfinished_job_protects_its_version_where_the_history_is_lost(candid
     for candidate in candidates[:2]:
         candidate.publish()
     running = artifact_paths.predictions(prediction(3, "running"))
-    assert retention.protected(NAME)[1] == "the version that a rollback goes to"
+    assert housekeeping.protected(NAME)[1] == "the version that a rollback goes to"
     artifact_paths.history(NAME).unlink()
     pointer = json.loads(artifact_paths.champion(NAME).read_text())
     artifact_paths.champion(NAME).write_text(json.dumps(pointer | {"previous": None}))
-    assert retention.protected(NAME)[1] == f"named by the unfinished job in {running}"
+    assert housekeeping.protected(NAME)[1] == f"named by the unfinished job in {running}"
 
 
 def test_what_lies_behind_a_link_on_another_disk_stays_and_stops_nobody(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The model card of own images: classes, size, light or dark, and how a photograph becomes an input."""
+"""The model card of own images: classes, size, and how a photograph becomes an input."""
 
 import re
 from pathlib import Path
@@ -15,13 +15,10 @@ from tasks.serving.contract import Signature, Tensor
 from tasks.serving.task import TASKS
 from tasks.store.version_page import describe_version, render_card
 
-DARK, LIGHT = {"border": 10.0, "middle": 90.0}, {"border": 220.0, "middle": 140.0}
-
 
 def card(
     names: tuple[str, ...] = ("cat", "dog|$"),
     shape: tuple[int, ...] = (30, 20),
-    brightness: dict[str, float] = DARK,
     **metrics: Any,
 ) -> str:
     dataset = {
@@ -30,7 +27,7 @@ def card(
         "num_train": 1234, "num_test": 300, "split": {"rule": "rows", "test": 0.2},
     }  # fmt: skip
     recall = {name: 1 - at / 1000 for at, name in enumerate(names)}
-    found = {"train_loss": 0.5, "test_loss": 0.6, "test_accuracy": 0.9, "brightness": brightness}
+    found: dict[str, Any] = {"train_loss": 0.5, "test_loss": 0.6, "test_accuracy": 0.9}
     found |= {"objective_loss": 0.6, "baseline_loss": 1.5, "precision": dict.fromkeys(names, 0.5), "recall": recall}
     manifest = {
         "name": "pets", "version": 3, "dataset": dataset, "device": "cpu", "gates": [],
@@ -66,23 +63,6 @@ def test_of_very_many_classes_those_with_the_smallest_recall_are_told() -> None:
     told = re.findall(r"^\| (\d+) \| class", card(names), re.MULTILINE)
     assert told == [str(number) for number in range(999, 949, -1)]
     assert "The 50 of 1000 classes with the smallest recall; `labels.txt` has all" in card(names)
-
-
-@pytest.mark.parametrize(
-    ("brightness", "said", "inverted"),
-    [
-        (DARK, "light on dark: the border has a mean of 10, the middle of 90", "dark on a light ground is inverted"),
-        (LIGHT, "dark on light: the border has a mean of 220, the middle of 140", "light on a dark ground is inverted"),
-        ({"border": 120.0, "middle": 130.0}, "neither light on dark nor dark on light: the border", ""),
-    ],
-)
-def test_it_says_whether_things_are_light_or_dark_and_what_must_be_inverted(
-    brightness: dict[str, float], said: str, inverted: str
-) -> None:
-    text = card(brightness=brightness)
-    assert f"| things are | {said}" in text
-    assert inverted in text
-    assert ("255 - images" in text) == bool(inverted)
 
 
 @pytest.mark.parametrize("shape", [(30, 20), (30, 20, 3)])

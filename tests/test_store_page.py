@@ -1,4 +1,4 @@
-"""A version's ``index.html``: one file with everything inside, of new versions and of old ones, for everybody."""
+"""A version's ``index.html``: one file with everything inside, for everybody."""
 
 import base64
 import io
@@ -13,14 +13,14 @@ import pytest
 from PIL import Image
 
 from browsing import CHROMIUM, MARKS, keep
-from candidate import Candidate, seal
+from candidate import Candidate
 from conftest import REPOSITORY
 from node_packages import node_modules
 from tasks.errors import DataError
 from tasks.serving.contract import ModelMetadata
 from tasks.store import artifact_paths, reading
 from tasks.store.page import render_html
-from tasks.store.version_page import describe_version, find_html
+from tasks.store.version_page import describe_version, find_html, read_version
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -46,18 +46,6 @@ class Elements(HTMLParser):
 
     def of(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.found if name == tag]
-
-
-@pytest.fixture
-def old_store(artifacts: Path) -> Path:
-    """A store whose versions have no page, so that this code makes them."""
-    shutil.copytree(REPOSITORY / "tests" / "store_of_c692a25", artifacts)
-    for found in artifacts.glob("models/*/*/index.html"):
-        found.unlink()
-        manifest = json.loads(found.with_name("manifest.json").read_text())
-        del manifest["files"]["index.html"]
-        seal(found.parent, manifest)
-    return artifacts
 
 
 @pytest.mark.usefixtures("two_versions")
@@ -104,17 +92,6 @@ def test_a_damaged_page_is_not_shown() -> None:
         find_html(NAME, 1)
 
 
-def test_a_page_that_a_version_lacks_is_made_outside_of_the_store(old_store: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (old_store / "models").rglob("*")}
-    found = find_html(SOFTMAX, 1)
-    assert found == old_store / "pages" / f"{SOFTMAX}-1.html"
-    assert {path: path.stat().st_mtime_ns for path in (old_store / "models").rglob("*")} == before
-    elements = Elements(found.read_text())
-    assert not [link for link in elements.of("a") if not (link["href"] or "").startswith("#")]
-    assert "Weights of each class" not in elements.words, "this version has no picture of them"
-    assert find_html(NAME, 2).is_file()
-
-
 def test_the_weights_of_each_class_are_shown_and_never_inverted(candidates: list[Candidate]) -> None:
     candidates[0].publish()
     folder = artifact_paths.version(NAME, 1)
@@ -141,13 +118,15 @@ def chromium() -> Any:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", [NAME, SOFTMAX])
-def test_a_page_is_for_everybody(old_store: Path, chromium: "Browser", name: str, scheme: Any) -> None:
+def test_a_page_is_for_everybody(artifacts: Path, chromium: "Browser", name: str, scheme: Any, tmp_path: Path) -> None:
     """axe-core has nothing to say; a phone's width is enough; the browser asks for nothing but the file."""
+    shutil.copytree(REPOSITORY / "tests" / "store_of_c692a25", artifacts)
+    (page := tmp_path / "page.html").write_text(render_html(read_version(name, 1)))
     asked: list[str] = []
     context = chromium.new_context(color_scheme=scheme, viewport={"width": 390, "height": 800}, bypass_csp=True)
     shown = context.new_page()
     shown.on("request", lambda request: asked.append(request.url.split(":")[0]))
-    shown.goto(find_html(name, 1).as_uri())
+    shown.goto(page.as_uri())
     assert shown.evaluate("document.documentElement.scrollWidth") <= 390
     keep(shown, f"page-{name}-{scheme}")
     assert all(shown.evaluate("[...document.images].map(image => image.naturalWidth)"))

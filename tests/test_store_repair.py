@@ -10,7 +10,7 @@ from candidate import Candidate
 from command_line import assert_clear, gradmill
 from store_state import champion, damage, forget_changes
 from tasks.errors import DataError
-from tasks.store import artifact_paths, folders, pointer, publishing, reading, verification
+from tasks.store import artifact_paths, folders, pointer, reading, verification
 
 pytestmark = pytest.mark.usefixtures("two_versions")
 NAME = "linear-regression"
@@ -236,5 +236,5 @@ def test_a_stale_triton_configuration_is_found_and_repaired_by_the_sweep() -> No
     stale_configuration()
     with pytest.raises(DataError, match=r"config\.pbtxt"):
         verification.verify(NAME, 2)
-    publishing.sweep(NAME)
+    pointer.sweep(NAME)
     assert artifact_paths.triton_config(NAME).read_text() == good

@@ -8,7 +8,7 @@ import pytest
 import flows.cli.app
 from candidate import Candidate
 from tasks.records import ChampionGates, GateVerdict, PublishedModel
-from tasks.store import runs, state
+from tasks.store import run_folder, state
 from tasks.store.run_folder import RunFolder
 
 NAME = "linear-regression"
@@ -100,7 +100,7 @@ def test_of_each_name_the_newest_retrains_are_read_as_far_as_one_that_was_judged
     assert (days(NAME, 1), days(NAME, 9)) == (["05", "04", "03", "02"], ["05", "04", "03", "02"])
     decided(noted(candidate, 7), candidate, "judged", None)
     assert days(NAME, 1) == ["07"]
-    monkeypatch.setattr(runs, "LARGEST", 100)
+    monkeypatch.setattr(run_folder, "LARGEST", 100)
     found = state.read()
     assert not [run for each in found.names.values() for run in each.runs]
     assert "has over 100 bytes" in found.faults[0].found

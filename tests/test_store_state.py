@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import re
 from pathlib import Path
 
@@ -9,15 +10,15 @@ import pytest
 from prometheus_client import generate_latest
 
 import flows.cli.app
-from candidate import Candidate, job_document
+from candidate import Candidate, job_document, seal
 from flows.cli.tables import print_fact, print_line
-from flows.pages.overview import headline
+from flows.pages.overview import headline, list_sections
 from flows.server import metrics
 from flows.server import status as server_status
 from store_state import damage
-from tasks.store import artifact_paths, disk, retention, state
-from tasks.store.run_folder import RunFolder
-from tasks.store.runs import read_learning_curve
+from tasks.store import artifact_paths, folders, housekeeping, own_data, state, tuned
+from tasks.store.run_folder import RunFolder, read_learning_curve
+from tasks.store.tuned import Tuned
 
 NAME = "linear-regression"
 COMMANDS = {
@@ -36,6 +37,7 @@ EXIT_4 = {  # where something is missing in what was asked for; metrics say so o
     "job": set[str](),
     "run": set[str](),
     "schedules": set[str](),
+    "tuned": {"maintain"},
 }
 
 
@@ -50,6 +52,13 @@ def documents(two_versions: None, candidates: list[Candidate]) -> dict[str, Path
         job = artifact_paths.predictions(f"{number:016x}") / "_job.json"
         job.parent.mkdir(parents=True)
         job.write_text(json.dumps(job_document(NAME, 2, "done") | {"finished_at": "2026-11-20T06:00:00+00:00"}))
+    tuned.keep(
+        NAME,
+        Tuned(
+            model=NAME, dataset_digest="0" * 64, settings={"lr": 0.1}, validation_losses=(0.4,), default_settings={},
+            default_losses=(0.5,), num_trials=1, num_validation=10, seed=0, run="20261101T030000-tune-x-00000000",
+        ),
+    )  # fmt: skip
     artifact_paths.schedules().parent.mkdir()
     artifact_paths.schedules().write_text('{"schema_version": 1}')
     return {
@@ -59,7 +68,12 @@ def documents(two_versions: None, candidates: list[Candidate]) -> dict[str, Path
         "job": job,
         "run": artifact_paths.runs() / f"20261102T030000-{NAME}-00000002" / "run.json",
         "schedules": artifact_paths.schedules(),
+        "tuned": artifact_paths.tuned(NAME),
     }
+
+
+def page_of(command: str) -> str:
+    return html.unescape(Path("page.html").read_text()) if command == "report" else ""
 
 
 def shows_the_rest(command: str, document: str, output: str) -> bool:
@@ -96,9 +110,9 @@ def test_a_damaged_document_is_named_by_every_command_and_hides_nothing_else(
     for command, arguments in COMMANDS.items():
         code = flows.cli.app.run([*arguments])
         output, said = capsys.readouterr()
+        if command == document or command != "history":  # which reads no other document
+            assert re.search(rf"{documents[document].parent}\b", output + said + page_of(command)), command
         assert code == (4 if command in EXIT_4[document] or command == "metrics" else 0), (command, said)
-        page = html.unescape(Path("page.html").read_text()) if command == "report" else ""
-        assert re.search(rf"{documents[document].parent}\b", output + said + page), command
         assert "Traceback" not in said
         assert shows_the_rest(command, document, output), command
     assert flows.cli.app.run(["status", "--check"]) in (1, 4)
@@ -124,7 +138,7 @@ def test_a_scrape_measures_no_folder_and_a_quiet_name_keeps_its_last_success(
     collector.measure()
     generate_latest(collector)
     measured: list[Path] = []
-    monkeypatch.setattr(disk, "size", measured.append)
+    monkeypatch.setattr(folders, "size", measured.append)
     text = generate_latest(collector).decode()
     assert measured == []
     assert f'gradmill_model_bytes{{name="{NAME}"}}' in text
@@ -134,9 +148,9 @@ def test_a_scrape_measures_no_folder_and_a_quiet_name_keeps_its_last_success(
 
 def test_what_a_damaged_document_may_protect_stays(documents: dict[str, Path]) -> None:
     artifact_paths.champion(NAME).unlink()  # which protects both
-    assert [*retention.protected(NAME)] == [1]
+    assert [*housekeeping.protected(NAME)] == [1]
     damage(artifact_paths.version(NAME, 2) / "manifest.json", 0, 0x40)  # the newest tells which was the best
-    assert {*retention.protected(NAME)} == {1, 2}
+    assert {*housekeeping.protected(NAME)} == {1, 2}
 
 
 @pytest.mark.parametrize(
@@ -160,10 +174,92 @@ def test_values_that_cannot_be_are_a_fault_of_their_document(
     assert "traceback" not in capsys.readouterr().err
 
 
-def test_a_job_that_is_a_link_to_nothing_is_a_fault(documents: dict[str, Path]) -> None:
-    documents["job"].unlink()
-    documents["job"].symlink_to("nothing")
-    assert [fault.kind for fault in state.read().faults] == ["job"]
+@pytest.mark.parametrize("kind", ["job", "run", "tuned"])
+def test_what_is_a_link_to_nothing_is_a_fault(kind: str, documents: dict[str, Path]) -> None:
+    documents[kind].unlink()
+    documents[kind].symlink_to("nothing")
+    (fault,) = state.read().faults
+    assert fault.kind == kind
+    assert str(documents[kind]) in fault.found
+
+
+def test_where_every_run_is_damaged_the_damage_is_what_is_said(
+    documents: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in artifact_paths.runs().glob(f"*-{NAME}-*/run.json"):
+        path.write_text("{")
+    assert flows.cli.app.run(["models", NAME, "--runs"]) == 4
+    assert str(documents["run"]) in capsys.readouterr().err
+
+
+@pytest.mark.slow  # it looks for a server
+def test_a_damaged_pointer_is_no_missing_champion(
+    documents: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    documents["champion"].write_text("{")
+    assert flows.cli.app.run(["status"]) != 0
+    said = capsys.readouterr()
+    assert str(documents["champion"]) in said.out + said.err
+    assert "no champion yet" not in said.out
+
+
+def test_history_reads_no_manifest_run_or_job(documents: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in ("manifest", "run", "job"):
+        documents[kind].write_text("{")
+    assert flows.cli.app.run(["history"]) == 0
+    assert "left out" not in capsys.readouterr().err
+
+
+def test_a_version_that_was_written_again_at_the_same_moment_is_read_again(documents: dict[str, Path]) -> None:
+    path = documents["manifest"]
+    assert not state.read().faults
+    noted = path.stat()
+    damage(path, 0, 0x40)
+    os.utime(path, ns=(noted.st_atime_ns, noted.st_mtime_ns))
+    assert [fault.kind for fault in state.read().faults] == ["version"]
+
+
+def test_a_kind_of_model_that_is_not_known_yet_ends_no_report(
+    documents: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = json.loads(documents["manifest"].read_text())
+    manifest["parameters"]["training"]["model"] = "decision-tree"
+    seal(documents["manifest"].parent, manifest)
+    assert flows.cli.app.run(["report", NAME, "--output", str(tmp_path / "page.html")]) == 0
+    assert "traceback" not in capsys.readouterr().err
+
+
+def test_files_that_a_version_was_trained_on_are_told(
+    documents: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = artifact_paths.trained_files(NAME, json.loads(documents["manifest"].read_text())["dataset"]["digest"])
+    note.parent.mkdir(parents=True, exist_ok=True)
+    own_data.TrainedFiles(files=tuple(f"/data/{number}.csv" for number in range(12))).write(note)
+    assert flows.cli.app.run(["history", NAME]) == 0
+    assert "version 1 was trained on /data/0.csv, " in (told := capsys.readouterr().out)
+    assert "and 7 more" in told
+    assert flows.cli.app.run(["history", NAME, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"][NAME]["1"][11] == "/data/11.csv"
+    (files,) = (section for section in list_sections(state.read_name(NAME), None) if section.title == "Files")
+    assert "/data/0.csv" in str(files)
+    note.write_text("{")
+    assert [fault.kind for fault in state.read().faults] == ["source"]
+    assert str(note) in state.read().faults[0].found
+
+
+def test_a_store_that_is_half_restored_says_so(documents: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    documents["champion"].unlink()
+    artifact_paths.restoring().write_text("a snapshot")
+    for command in (["rollback", NAME], ["promote", NAME, "9"], ["models", "new"]):
+        assert flows.cli.app.run(command) == 1
+        assert "was begun and not finished" in capsys.readouterr().err, command
+
+
+@pytest.mark.usefixtures("documents")
+def test_a_folder_of_somebody_else_among_the_models_stops_no_backup(tmp_path: Path) -> None:
+    (artifact_paths.models() / "Not Ours" / "1").mkdir(parents=True)
+    assert flows.cli.app.run(["backup", str(tmp_path / "backup")]) == 0
+    assert list(state.read().names) == [NAME, "other"]
 
 
 @pytest.mark.usefixtures("documents")

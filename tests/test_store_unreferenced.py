@@ -13,7 +13,7 @@ from store_state import age_demotions
 from tasks.errors import DataError
 from tasks.records import RawDataset
 from tasks.stage import cache
-from tasks.store import artifact_paths, atomic, history, housekeeping, locks, reading, retention, schedules, scratch
+from tasks.store import artifact_paths, atomic, history, housekeeping, locks, predictions, reading, schedules
 from tasks.store.housekeeping import prune_datasets
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
@@ -91,11 +91,11 @@ def test_what_nothing_refers_to_goes_and_what_is_named_by_anything_stays(candida
 
 def test_nothing_goes_while_an_unfinished_job_or_a_version_cannot_be_read(candidates: list[Candidate]) -> None:
     file, folder = prepared(1), artifact_paths.predictions("0123456789abcdef")
-    scratch.make(folder)
+    predictions.make_scratch(folder)
     (folder / "_job.json").write_text("{")
     with pytest.raises(DataError, match="unfinished job"):
         prune_datasets()
-    scratch.remove(folder)
+    predictions.remove_scratch(folder)
     candidates[0].publish()
     manifest = artifact_paths.version(NAME, 1) / "manifest.json"
     manifest.chmod(0o644)
@@ -154,15 +154,15 @@ def test_maintenance_prunes_scheduled_names_to_what_schedule_was_told_and_no_oth
 ) -> None:
     candidates[2].publish()
     age_demotions()
-    assert retention.prune_scheduled() == []
+    assert housekeeping.prune_scheduled() == []
     told = schedules.Schedules()
     for name in ("never-trained", NAME):
         told = told.having(schedules.Schedule(flow="retrain", name=name, cron="0 3 * * *", keep=1, parameters={}))
     schedules.write(told)
-    assert retention.prune_scheduled() == [f"{NAME}/1"]
+    assert housekeeping.prune_scheduled() == [f"{NAME}/1"]
     assert reading.versions(NAME) == [2, 3]
     assert history.changes(NAME)[-1].reason == "gradmill schedule --keep 1"
     artifact_paths.schedules().write_text("{")
-    assert retention.prune_scheduled() == []
+    assert housekeeping.prune_scheduled() == []
     assert "_schedules.json is not JSON" in capsys.readouterr().err
     assert housekeeping.prune_runs(1) == []

@@ -21,11 +21,11 @@ from tasks.store import (
     artifact_paths,
     atomic,
     folders,
+    housekeeping,
     locks,
     pointer,
+    predictions,
     reading,
-    retention,
-    scratch,
     state,
     verification,
 )
@@ -169,16 +169,16 @@ def test_prune_keeps_champion_previous_recent_and_needed_versions(
     candidates: list[Candidate], two_versions: None
 ) -> None:
     candidates[2].publish()
-    pruned, kept = retention.prune(NAME, keep=1)
+    pruned, kept = housekeeping.prune(NAME, keep=1)
     assert pruned == []
     assert kept == {1: "demoted less than a day ago", 2: "the version that a rollback goes to"}
     age_demotions()
     job = artifact_paths.predictions("0123456789abcdef") / "_job.json"
     job.parent.mkdir(parents=True)
     job.write_text(json.dumps(job_document(NAME)))
-    assert retention.prune(NAME, keep=1)[0] == []
+    assert housekeeping.prune(NAME, keep=1)[0] == []
     job.write_text(json.dumps(job_document(NAME, status="done")))
-    assert retention.prune(NAME, keep=1)[0] == [1]
+    assert housekeeping.prune(NAME, keep=1)[0] == [1]
     assert reading.versions(NAME) == [2, 3]
     assert not [path for path in artifact_paths.model(NAME).iterdir() if path.name.startswith(".pruned")]
 
@@ -190,7 +190,7 @@ def test_a_pruned_number_never_comes_back(candidates: list[Candidate], two_versi
     age_demotions()
     document = json.loads(artifact_paths.champion(NAME).read_text())
     artifact_paths.champion(NAME).write_text(json.dumps(document | {"previous": None}))
-    assert retention.prune(NAME, keep=1) == ([], {1: "the champion"})
+    assert housekeeping.prune(NAME, keep=1) == ([], {1: "the champion"})
     folders.remove(artifact_paths.version(NAME, 2))
     assert candidates[2].publish().version == 3
 
@@ -210,10 +210,10 @@ def test_prune_spares_what_an_unfinished_job_elsewhere_names(
     (notes / "gone").symlink_to(tmp_path / "nowhere")
     job = folder / "_job.json"
     job.write_text(json.dumps(job_document(NAME)))
-    assert retention.prune(NAME, keep=1)[0] == []
-    assert str(folder) in retention.protected(NAME)[1]
+    assert housekeeping.prune(NAME, keep=1)[0] == []
+    assert str(folder) in housekeeping.protected(NAME)[1]
     job.write_text(json.dumps(job_document(NAME, status="done")))
-    assert retention.prune(NAME, keep=1)[0] == [1]
+    assert housekeeping.prune(NAME, keep=1)[0] == [1]
 
 
 def test_prune_ignores_job_files_that_are_none_of_ours(candidates: list[Candidate], two_versions: None) -> None:
@@ -227,7 +227,7 @@ def test_prune_ignores_job_files_that_are_none_of_ours(candidates: list[Candidat
         path.parent.mkdir(parents=True)
         path.write_text(content)
     path.write_bytes(b"\xff")
-    assert retention.prune(NAME, keep=1)[0] == [1]
+    assert housekeeping.prune(NAME, keep=1)[0] == [1]
 
 
 def test_prune_spares_every_version_while_the_document_of_an_unfinished_job_is_damaged(
@@ -237,22 +237,22 @@ def test_prune_spares_every_version_while_the_document_of_an_unfinished_job_is_d
     candidates[2].publish()
     age_demotions()
     folder = artifact_paths.predictions("0123456789abcdef")
-    scratch.make(folder)
+    predictions.make_scratch(folder)
     content = json.dumps(job_document(NAME))
     (folder / "_job.json").write_text(content[: len(content) // 2])
-    pruned, kept = retention.prune(NAME, keep=1)
+    pruned, kept = housekeeping.prune(NAME, keep=1)
     assert (pruned, list(kept)) == ([], [1, 2])
     assert str(folder) in kept[1]
     (folder / "_job.json").write_text(content)
-    assert retention.protected(NAME)[1] == f"named by the unfinished job in {folder}"
-    scratch.remove(folder)
+    assert housekeeping.protected(NAME)[1] == f"named by the unfinished job in {folder}"
+    predictions.remove_scratch(folder)
     (folder / "_job.json").write_text("{")
-    assert retention.prune(NAME, keep=1)[0] == [1], "a job without its scratch was done"
+    assert housekeeping.prune(NAME, keep=1)[0] == [1], "a job without its scratch was done"
 
 
 def test_prune_needs_a_positive_number(two_versions: None) -> None:
     with pytest.raises(UsageError):
-        retention.prune(NAME, keep=0)
+        housekeeping.prune(NAME, keep=0)
 
 
 # Readers and writers at once

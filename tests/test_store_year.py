@@ -28,7 +28,6 @@ from tasks.store import (
     own_data,
     pointer,
     reading,
-    retention,
     verified,
 )
 from tasks.store.record import files_in
@@ -103,7 +102,7 @@ class Nights:
             for path in artifact_paths.root().glob(pattern):
                 moment = path.stat().st_mtime - DAY - 1
                 os.utime(path, (moment, moment))
-        retention.prune(NAME, KEEP)
+        housekeeping.prune(NAME, KEEP)
         housekeeping.prune_runs(KEEP)
         housekeeping.prune_datasets()
 

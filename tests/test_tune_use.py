@@ -30,7 +30,7 @@ def found(name: str = NAME, model: str = NAME, run: str = "a-search", dataset: s
 
 
 def resolved(training: dict[str, Any], **more: Any) -> RetrainParameters:
-    return tuned.resolved(RetrainParameters.model_validate({"training": LINEAR | training, "tuned": True, **more}))
+    return tuned.take_found(RetrainParameters.model_validate({"training": LINEAR | training, "tuned": True, **more}))
 
 
 def test_given_settings_win_over_found_ones_and_these_over_defaults() -> None:
@@ -50,7 +50,7 @@ def test_the_epochs_that_huber_takes_by_default_are_not_given() -> None:
 def test_without_being_asked_for_nothing_found_is_taken() -> None:
     found(lr=0.5)
     parameters = RetrainParameters.model_validate({"training": LINEAR})
-    assert tuned.resolved(parameters) is parameters
+    assert tuned.take_found(parameters) is parameters
 
 
 def test_every_field_that_a_search_may_find_is_left_out_of_the_form_which_would_send_it() -> None:
@@ -58,7 +58,7 @@ def test_every_field_that_a_search_may_find_is_left_out_of_the_form_which_would_
         {"name": "own", "data": {"source": "/a.csv", "target": "price"}, "training": LINEAR, "tuned": True}
     )
     found("own", dataset="own", lr=0.5, batch_size=32, num_epochs=4, weight_decay=0.25, loss="huber", schedule="step")
-    asked = tuned.resolved(parameters).training
+    asked = tuned.take_found(parameters).training
     assert (asked.lr, asked.batch_size, asked.num_epochs, asked.weight_decay) == (
         0.5,
         32,
@@ -103,14 +103,14 @@ def kept(candidate: Candidate, name: str, tuned_too: bool = False, **training: A
     """A version under a name of its own whose run was asked so."""
     asked = candidate.parameters.training.given | training
     document = {"name": name, "training": asked, "tuned": tuned_too}
-    candidate.parameters = tuned.resolved(RetrainParameters.model_validate(document))
+    candidate.parameters = tuned.take_found(RetrainParameters.model_validate(document))
     candidate.publish()
 
 
 def repeated(name: str, **given: Any) -> RetrainParameters:
     """What ``gradmill retrain NAME`` asks for, as the run takes it."""
     document = json.loads(json.dumps(own_data.again(name, given)))  # as a deployment keeps it
-    return tuned.resolved(RetrainParameters.model_validate(document))
+    return tuned.take_found(RetrainParameters.model_validate(document))
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_a_name_that_was_tuned_goes_on_so_until_told_otherwise(candidate: Candid
     assert own_data.again("mine", {"tuned": False}, with_found=True)["training"]["lr"] == 0.5, "a search starts there"
     asked = schedule.ask_for(schedule.find_target("mine"), None, {"cron": "0 3 * * *"}, {}).parameters
     found("mine", run="third", lr=0.125)
-    assert tuned.resolved(RetrainParameters.model_validate(asked)).training.lr == 0.125, "every night the newest"
+    assert tuned.take_found(RetrainParameters.model_validate(asked)).training.lr == 0.125, "every night the newest"
 
 
 def test_a_penalty_of_none_that_was_given_for_own_data_is_no_default() -> None:

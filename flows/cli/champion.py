@@ -10,7 +10,7 @@ import typer
 from flows import interrupt
 from flows.cli.faults import as_gradmill_error, conclude
 from flows.cli.options import ModelArgument
-from tasks.errors import EnvironmentProblem, GradmillError, without_credentials
+from tasks.errors import DataError, EnvironmentProblem, GradmillError, without_credentials
 from tasks.machine.telling import Event
 from tasks.records import MirroredModel
 from tasks.store import artifact_paths, mirroring, pointer, reading
@@ -80,7 +80,12 @@ def _champion(name: str) -> int | None:
 
 
 def _finish(
-    done: str, document: dict[str, Any], event: Event | None, url: str | None, artifacts: Path | None, as_json: bool
+    done: str,
+    document: dict[str, Any],
+    event: Event | None,
+    url: str | DataError | None,
+    artifacts: Path | None,
+    as_json: bool,
 ) -> None:
     """Mirror the champion where retrains do, and say what was done, the mirror's part and whether retrains may undo it.
 
@@ -113,12 +118,14 @@ def _finish(
 
 
 def _mirror(
-    done: str, name: str, url: str, artifacts: Path | None
+    done: str, name: str, url: str | DataError, artifacts: Path | None
 ) -> tuple[MirroredModel | None, EnvironmentProblem | None]:
     """What was mirrored, or why it was not, and the command that makes up for it."""
+    if isinstance(url, DataError):
+        return None, EnvironmentProblem(f"{done}; no mirror has followed: {url.found}", url.expected, url.action)
     behind = f"{done}; the mirror {url} has not followed"
     again = shlex.join(["gradmill", "mirror", name, url, *(["--artifacts", str(artifacts)] if artifacts else [])])
-    action = mirroring.NAME_ANEW if url == str(artifact_paths.mirror()) else f"{again}, once it can be"
+    action = f"{again}, once it can be"
     interrupt.achieved(without_credentials(f"{behind}; to do: {action}"))
     try:
         mirrored = mirroring.mirror(name, url)

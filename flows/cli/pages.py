@@ -19,7 +19,7 @@ from tasks.errors import GradmillError, UsageError
 from tasks.machine.words import nearest, readable
 from tasks.parameters import is_name
 from tasks.serving import task
-from tasks.store import artifact_paths, atomic, reading, runs, state
+from tasks.store import artifact_paths, atomic, reading, run_folder, state
 
 GRAPHICAL = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")  # else webbrowser takes the terminal for a browser of text
 FIGURES = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "validation_accuracy", "test_accuracy")
@@ -54,7 +54,10 @@ def show(
     standing = ", the champion" if champion and champion.version == number else ""
     quality = task.TASKS[manifest.dataset.task].summary(manifest.metrics.model_dump())
     print_fact("model", f"{name} version {number}{standing}: {quality}")
-    _print_curve(runs.read_learning_curve(manifest.run))
+    _print_curve(run_folder.read_learning_curve(manifest.run))
+    if (trained := manifest.trained) and trained.kept_epoch != trained.num_epochs:
+        kept = f"the weights of epoch {trained.kept_epoch} of {trained.num_epochs}"
+        print_fact("kept", f"{kept}, whose validation loss was the smallest")
     print_fact("page", str(path))
     if is_opened:
         print_fact("", "opened in the browser")

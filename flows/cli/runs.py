@@ -15,7 +15,7 @@ from flows.server import connection
 from tasks.errors import UsageError
 from tasks.machine import progress
 from tasks.parameters import Learned, ModelName, PredictParameters, RetrainParameters
-from tasks.store import attestation, mirroring, own_data, tuned, unchanged
+from tasks.store import mirroring, own_data, tuned, unchanged, verification
 
 # Torch and matplotlib take seconds to import, which the server's start hides; nobody needs them where all is reused.
 TO_TRAIN = "tasks.fitting.trainer", "tasks.judging.plots"
@@ -35,9 +35,9 @@ def retrain(
     document = of_kept_name(given, "retrain") | {"sign_key": sign_key and sign_key.absolute()}
     parameters = validated(RetrainParameters, document, "retrain")
     check_training(given, parameters)
-    tuned.resolved(parameters)  # what is missing is said now; the run takes the newest
+    tuned.take_found(parameters)  # what is missing is said now; the run takes the newest
     if sign_key is not None:
-        attestation.require(sign_key)
+        verification.require_attestation(sign_key)
     mirroring.destination(is_kept=False)
     modules = ["flows.retrain", *TO_TRAIN] if unchanged.must_train(parameters) else ["flows.retrain"]
     with on_prefect(verbose, quiet, *modules):

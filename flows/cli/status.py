@@ -37,7 +37,7 @@ def status(
         found, failure = server_status.describe_store(stored), error
     display.end()
     if not as_json:
-        _print(found)
+        _print(found, any(fault.kind == "champion" for fault in stored.faults))
     damaged = [fault for fault in stored.faults if fault.kind in ("champion", "version")][:1]  # attention has all
     failure = failure or tell_faults(damaged, "champion", "version")
     conclude(found.model_dump(mode="json"), None, failure, as_json=as_json)
@@ -45,9 +45,12 @@ def status(
         raise typer.Exit(EnvironmentProblem.exit_code)
 
 
-def _print(found: "Status") -> None:
+def _print(found: "Status", is_damaged: bool = False) -> None:
     """A table for each thing, and what to do where something is wrong."""
-    _print_models(found)
+    if found.models:
+        _print_models(found)
+    elif not is_damaged:  # else there is a champion of which nothing can be told
+        print_line("no champion yet: run gradmill retrain\n")
     print_fact("artifacts", f"{found.artifacts}, {found.free / 2**30:.1f} GiB free ({found.free / found.total:.0%})")
     if found.api_url is not None:
         _print_server(found)
@@ -56,9 +59,6 @@ def _print(found: "Status") -> None:
 
 
 def _print_models(found: "Status") -> None:
-    if not found.models:
-        print_line("no champion yet: run gradmill retrain\n")
-        return
     champions = Table("champion of", "version", *TEST_FIGURES, "since", box=None, pad_edge=False)
     for model in found.models:
         figures = figures_of_test(model.test_accuracy, model.test_loss)

@@ -1,7 +1,7 @@
 """``gradmill models``, ``history``, ``prune``, ``verify``, ``maintain``, ``mirror``: the store's, without a server."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,22 +20,20 @@ from tasks.machine.words import counted, nearest, readable, short
 from tasks.parameters import MaintainParameters
 from tasks.store import (
     artifact_paths,
-    attestation,
     housekeeping,
     mirroring,
-    names,
     reading,
-    retention,
     state,
     verification,
 )
 from tasks.store import history as changes_of_names
 from tasks.store.history import Change
-from tasks.store.runs import RunSummary
+from tasks.store.run_folder import RunSummary
 from tasks.store.state import Fault, Kind, NameState
 
 CHAMPION = "the newest that passed the gates, until somebody promotes or rolls back"
 LISTED = 1000  # runs of a name
+FEW = 5  # files of a version
 
 
 class By(StrEnum):
@@ -104,11 +102,11 @@ def models(
     conclude({"path": str(place), "models": listing}, nothing, failure, as_json=as_json)
 
 
-def _read(name: str | None) -> tuple[state.StoreState, dict[str, NameState]]:
+def _read(name: str | None, only: Collection[Kind] = state.KINDS) -> tuple[state.StoreState, dict[str, NameState]]:
     """The state, and of it the names that have a folder, or the one that is asked for."""
     if name is not None:
         reading.require_versions(name)
-    found = state.read(name)
+    found = state.read(name, only=only)
     return found, {each: found.names[each] for each in ([name] if name else reading.names()) if each in found.names}
 
 
@@ -139,6 +137,8 @@ def _list_runs(name: str | None, by: By, as_json: bool) -> None:
     found, place = state.read(name, LISTED), artifact_paths.runs()
     runs = sorted((run for each in found.names.values() for run in each.runs), key=lambda run: run.run, reverse=True)
     if name and not runs:
+        if failure := tell_faults(found.faults, "run"):
+            raise failure
         known = [each for each, of_name in state.read().names.items() if of_name.runs]
         to_do = nearest(name, known, "see gradmill models --runs")
         raise UsageError(f"no run of {name}", f"one of: {', '.join(known) or 'none yet'}", to_do)
@@ -177,16 +177,25 @@ def _print_runs(runs: list[RunSummary]) -> None:
 
 
 def history(as_json: bool, name: OnlyModel = None) -> None:
-    """Tell who has changed what, when and why: versions published, promoted, rolled back, frozen, unfrozen, pruned."""
-    found, of_names = _read(name)
+    """Tell who has changed what, when and why: versions published, promoted, rolled back, frozen, unfrozen, pruned.
+
+    Of one model, also which files each version was trained on, if it is of own data.
+    """
+    only: tuple[Kind, ...] = ("history", "version", "source") if name else ("history",)
+    found, of_names = _read(name, only)
     told = {each: of_name.changes[::-1] for each, of_name in of_names.items()}
     failure = tell_faults(found.faults, "history")
     for each in of_names.keys() - {fault.name for fault in found.faults if fault.kind == "history"}:
         changes_of_names.verify(each)  # which says that a last line was never finished
     if not as_json:
         _print_changes(told)
+    files = {each: {str(number): [*paths] for number, paths in of_names[each].files.items()} for each in of_names}
+    if not as_json:
+        for number, paths in files[name].items() if name else ():
+            more = f" and {len(paths) - FEW:,} more" if len(paths) > FEW else ""
+            print_line(f"version {number} was trained on {', '.join(paths[:FEW])}{more}")
     documents = {each: [change.model_dump(mode="json") for change in changes] for each, changes in told.items()}
-    conclude({"history": documents}, None, failure, as_json=as_json)
+    conclude({"history": documents} | ({"files": files} if name else {}), None, failure, as_json=as_json)
 
 
 def _print_changes(told: dict[str, Sequence[Change]]) -> None:
@@ -196,7 +205,9 @@ def _print_changes(told: dict[str, Sequence[Change]]) -> None:
             what = f"{change.what} (interrupted)" if change.interrupted else change.what
             champion = f"{change.step}{' f' * change.frozen}"
             numbers = ", ".join(map(str, change.versions))
-            by = change.by.rpartition("-")[2] if names.RUN.fullmatch(change.by) else change.by  # as in models --runs
+            by = (
+                change.by.rpartition("-")[2] if artifact_paths.RUN_NAME.fullmatch(change.by) else change.by
+            )  # as in models --runs
             cells = (each, change.at[:19].replace("T", " "), what, numbers, champion, by, change.reason)
             add_row(table, *cells)
     print_table(table)
@@ -209,7 +220,7 @@ def prune(
     keep: Annotated[int, typer.Option("--keep", metavar="N", help="How many of the newest versions stay in any case.")],
 ) -> Answer:
     """Delete old versions, but never one that somebody may still need."""
-    pruned, kept = retention.prune(name, keep)
+    pruned, kept = housekeeping.prune(name, keep)
     if pruned:
         pages.update_overviews(name)
     tell_faults([fault for fault in state.read(name).faults if fault.kind != "job"])  # of which pruning has told
@@ -242,8 +253,8 @@ def verify(
     number = reading.resolve(name, version)
     checked = verification.verify(name, number)
     if public_key is not None:
-        attestation.require(public_key)
-        attestation.verify(artifact_paths.version(name, number), public_key)
+        verification.require_attestation(public_key)
+        verification.verify_attestation(artifact_paths.version(name, number), public_key)
         checked.append("attestation")
     document = {"name": name, "version": number, "checked": checked}
     return document, f"{name} version {number} is whole: {', '.join(checked)}"

@@ -14,10 +14,10 @@ from flows.cli.options import as_typed
 from flows.cli.tables import print_fact
 from tasks.machine import progress
 from tasks.machine.words import counted, duration, printable, readable
+from tasks.records import QUESTIONS
 from tasks.serving import task
 from tasks.store import reading
 from tasks.store.artifact_paths import REJECTS
-from tasks.store.gate_questions import QUESTIONS
 
 if TYPE_CHECKING:
     from flows.pages.report import RetrainReport, TuneReport

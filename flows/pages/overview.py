@@ -7,12 +7,12 @@ from typing import Any
 from flows.pages.run_pages import FEW, tabulate_jobs
 from tasks.judging.gates import format_value
 from tasks.machine.words import counted, readable
-from tasks.store import trend
+from tasks.store import folders, state
 from tasks.store.history import Change
-from tasks.store.page import Code, Page, Picture, Section, Table, Text
-from tasks.store.runs import list_changed
+from tasks.store.page import Code, Page, PagePicture, PageTable, Section, Text
+from tasks.store.reading import Manifest
+from tasks.store.run_folder import list_changed
 from tasks.store.state import NameState
-from tasks.store.versions import Manifest
 
 SHOWN = 20  # versions, beside those that are marked
 BY_ITSELF = ("model", "device", "seed", "implementation")  # settings with a place of their own, or that do not matter
@@ -20,14 +20,14 @@ BY_ITSELF = ("model", "device", "seed", "implementation")  # settings with a pla
 
 def draw_overview(facts: NameState) -> Page:
     """The page with the picture of the trend, where matplotlib is installed (extra ``train``)."""
-    drawn, picture = trend.find_trend(facts), None
+    drawn, picture = state.find_trend(facts), None
     if drawn and drawn.points:
         try:
             from tasks.judging import plots  # which takes half a second
         except ModuleNotFoundError:
             pass
         else:
-            picture = Picture(f"{drawn.figure} of the last runs", plots.draw_trend(drawn), "trend.png")
+            picture = PagePicture(f"{drawn.figure} of the last runs", plots.draw_trend(drawn), "trend.png")
     return Page(facts.name, headline(facts), list_sections(facts, picture))
 
 
@@ -42,18 +42,19 @@ def headline(facts: NameState) -> str:
     return "; ".join(filter(None, (", ".join(parts), _describe_last_run(facts), _describe_drift(facts))))
 
 
-def list_sections(facts: NameState, picture: Picture | None) -> tuple[Section, ...]:
+def list_sections(facts: NameState, picture: PagePicture | None) -> tuple[Section, ...]:
     """All sections, the most urgent first; some may be empty."""
     return (
-        Section("Live", (Table(tuple(_list_live_facts(facts))),)),
+        Section("Live", (PageTable(tuple(_list_live_facts(facts))),)),
         Section("Held and frozen", tuple(_describe_holds(facts))),
         Section("Last run", tuple(_describe_last_runs(facts))),
         Section("Trend", (picture,)),
         Section("Predictions", (tabulate_jobs(facts.jobs),)),
         Section("Versions", (tabulate_versions(facts),)),
+        Section("Files", (_tabulate_files(facts),)),
         Section("Changes", (_tabulate_changes(facts.changes[:FEW]),)),
-        Section("Disk", (Table(tuple(_list_disk_facts(facts))),)),
-        Section("By command", (Table(tuple(_list_commands(facts))),)),
+        Section("Disk", (PageTable(tuple(_list_disk_facts(facts))),)),
+        Section("By command", (PageTable(tuple(_list_commands(facts))),)),
         Section("What could not be read", tuple(_list_faults(facts))),
     )
 
@@ -73,7 +74,7 @@ def list_figures(manifest: Manifest) -> list[str]:
     return [*told, f"loss {readable(found['test_loss'])}"]
 
 
-def tabulate_versions(facts: NameState) -> Table:
+def tabulate_versions(facts: NameState) -> PageTable:
     """The newest versions and those that are marked, a row each."""
     head = ("version", "published", "figures", "settings", "seed", "rows", "data", "size", "")
     rows, newest = [], facts.numbers[-SHOWN:]
@@ -97,7 +98,7 @@ def tabulate_versions(facts: NameState) -> Table:
                 mark,
             )
         )
-    return Table(tuple(rows), head)
+    return PageTable(tuple(rows), head)
 
 
 def _describe_last_run(facts: NameState) -> str:
@@ -167,7 +168,7 @@ def _describe_last_runs(facts: NameState) -> Iterator[Text]:
         yield "Evidence: ", Code(judged.path)
 
 
-def _tabulate_changes(changes: Iterable[Change]) -> Table:
+def _tabulate_changes(changes: Iterable[Change]) -> PageTable:
     rows = (
         (
             _minute(made.at),
@@ -180,14 +181,24 @@ def _tabulate_changes(changes: Iterable[Change]) -> Table:
         for made in changes
     )
     head = ("when", "what", "champion", "why", "by", "versions")  # Prefect's UI cuts wide tables at the right
-    return Table(tuple(rows), head)
+    return PageTable(tuple(rows), head)
+
+
+def _tabulate_files(facts: NameState) -> PageTable:
+    """Which files the newest versions of own data were trained on."""
+    newest = [number for number in facts.numbers[::-1] if number in facts.files][:FEW]
+    rows = []
+    for number in newest:
+        paths = facts.files[number]
+        more = f"and {len(paths) - FEW:,} more" if len(paths) > FEW else ""
+        rows.append((str(number), ", ".join(filter(None, (*paths[:FEW], more)))))
+    return PageTable(tuple(rows), ("version", "trained on"))
 
 
 def _list_disk_facts(facts: NameState) -> Iterator[tuple[str, str]]:
-    found, (free, total) = facts.disk, facts.disk.left
-    parts = {"versions": found.versions, "data": found.data, "runs": found.runs, "predictions": found.predictions}
-    told = ", ".join(f"{part} {_size(number)}" for part, number in parts.items())
-    yield facts.name, f"{_size(found.of_name)} ({told})"
+    free, total = folders.read_room()
+    told = ", ".join(f"{part} {_size(number)}" for part, number in facts.disk.items())
+    yield facts.name, f"{_size(sum(facts.disk.values()))} ({told})"
     yield "free", f"{_size(free)} of {_size(total)}, {free / total:.0%}"
 
 

@@ -16,11 +16,10 @@ from tasks.errors import EnvironmentProblem, GateFailed, GradmillError
 from tasks.machine.settings import Settings
 from tasks.parameters import RetrainParameters
 from tasks.store import artifact_paths, reading, verified
+from tasks.store.reading import ChampionPointer, Manifest
 from tasks.store.record import FileRef, Record
-from tasks.store.run_folder import RunFolder
-from tasks.store.runs import describe_outcome
+from tasks.store.run_folder import RunFolder, describe_outcome
 from tasks.store.tuned import Searched, Setting, Trial
-from tasks.store.versions import ChampionPointer, Manifest
 
 
 class PredictionSummary(BaseModel):

@@ -17,8 +17,8 @@ from tasks.machine.telling import Event, tell
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.stage import live
-from tasks.store import artifact_paths, atomic, disk, predictions, version_page
-from tasks.store.page import Page, Picture, Section, markdown_line, render_markdown
+from tasks.store import artifact_paths, atomic, folders, predictions, version_page
+from tasks.store.page import Page, PagePicture, Section, markdown_line, render_markdown
 from tasks.store.run_folder import RunFolder
 from tasks.store.tuned import Searched
 
@@ -89,7 +89,7 @@ def write_search_page(run: RunFolder, searched: Searched) -> Page:
     from tasks.judging import tuning_figures
 
     files = {file.path.name: file.path for file in tuning_figures.draw(searched.trials, searched.tuned, run.path)}
-    pictures = (Picture(SEARCH_PICTURES[name], path.read_bytes(), name) for name, path in files.items())
+    pictures = (PagePicture(SEARCH_PICTURES[name], path.read_bytes(), name) for name, path in files.items())
     page = run_pages.search_page(run.name, searched, tuple(pictures))
     atomic.write_bytes(run.file(artifact_paths.TUNING_PAGE), render_markdown(page, embed=False).encode())
     return page
@@ -98,7 +98,7 @@ def write_search_page(run: RunFolder, searched: Searched) -> Page:
 def warn_of_full_disk() -> None:
     """Say that the disk of artifacts/ is nearly full, if it is, in the log and by an event for the alerts."""
     with _never_in_the_way():
-        left, host = disk.read_room(), socket.gethostname()
+        left, host = folders.read_room(), socket.gethostname()
         if left.is_little:
             tell(message := f"the disk of {artifact_paths.root()} on {host} is nearly full: {left}")
             resource = {"prefect.resource.id": f"gradmill.disk.{host}", "prefect.resource.name": host}

@@ -18,11 +18,11 @@ from tasks.records import Prediction
 from tasks.serving import drift
 from tasks.serving.contract import LABEL
 from tasks.store import artifact_paths, predictions, reading
-from tasks.store.page import Code, Page, Picture, Section, Strong, Table, Text
+from tasks.store.page import Code, Page, PagePicture, PageTable, Section, Strong, Text
 from tasks.store.predictions import Job
+from tasks.store.reading import Manifest
 from tasks.store.tuned import Searched, Trial, Tuned, mean_interval
 from tasks.store.version_page import FIGURES, describe_interval, tabulate_gates, tabulate_periods
-from tasks.store.versions import Manifest
 
 FEW = 10  # rows of a table
 ROUNDING = 1e-6
@@ -52,9 +52,9 @@ def retrain_page(result: RetrainReport) -> Page:
     )
     sections = (
         Section("", tuple(intro)),
-        Section("Data", (Table(changes),)),
+        Section("Data", (PageTable(changes),)),
         *(() if is_kept else of_candidate),
-        Section("Seconds", (Table(seconds, ("stage", "seconds")),)),
+        Section("Seconds", (PageTable(seconds, ("stage", "seconds")),)),
     )
     return Page(f"{result.name}: {result.describe()}", "", sections)
 
@@ -83,7 +83,7 @@ def _describe_hold(result: RetrainReport) -> Iterator[Text]:
             yield f"Held, for they were rolled back from: {held}. ", promote, " ends that"
 
 
-def _compare_with_champion(result: RetrainReport, made: str) -> Table:
+def _compare_with_champion(result: RetrainReport, made: str) -> PageTable:
     found = {name: value for name, value in result.metrics.items() if isinstance(value, float)}
     columns, head = [found], ["figure", made]
     if before := _champion_before(result):
@@ -97,7 +97,7 @@ def _compare_with_champion(result: RetrainReport, made: str) -> Table:
         )
         for name in found
     )
-    return Table(tuple(rows), tuple(head))
+    return PageTable(tuple(rows), tuple(head))
 
 
 def _champion_before(result: RetrainReport) -> Manifest | None:
@@ -116,9 +116,9 @@ def _champion_before(result: RetrainReport) -> Manifest | None:
 def prediction_page(result: Prediction) -> Page:
     """What a job came to, what has moved since training, what was rejected, and the last jobs."""
     job, version = predictions.find(result.path), read_version(artifact_paths.version(result.name, result.version))
-    picture = Picture("Answers", result.picture.read_bytes(), result.picture.name) if result.picture else None
+    picture = PagePicture("Answers", result.picture.read_bytes(), result.picture.name) if result.picture else None
     sections = (
-        Section("", (Table(tuple(_list_prediction_facts(result, job))),)),
+        Section("", (PageTable(tuple(_list_prediction_facts(result, job))),)),
         Section("Labels", (_tabulate_labels(job, version),) if job else ()),
         Section("Columns", (_tabulate_columns(job, version),) if job else ()),
         Section("Rejected rows", tuple(_describe_rejects(result))),
@@ -135,7 +135,7 @@ def failed_prediction_page(name: str, error: Exception, source: str | None) -> P
         found, expected, action = error.found, error.expected, error.action
     told: dict[str, Text] = {"Found": found, "Expected": expected, "To do": action, "Input": Code(source or "")}
     facts = tuple((Strong(word), text) for word, text in told.items() if text)
-    return Page(f"{name}: nothing was predicted", "", (Section("", (Table(facts),)), _list_last_jobs(name)))
+    return Page(f"{name}: nothing was predicted", "", (Section("", (PageTable(facts),)), _list_last_jobs(name)))
 
 
 def describe_prediction(result: Prediction) -> str:
@@ -187,7 +187,7 @@ def describe_truth(of: Job | Prediction) -> str:
     return ", ".join(f"{name} {readable(value)}" for name, value in measured.items())
 
 
-def tabulate_jobs(jobs: Iterable[Job]) -> Table:
+def tabulate_jobs(jobs: Iterable[Job]) -> PageTable:
     """Batch predictions, a row each."""
     head = ("finished (UTC)", "version", "input", "rows", "rejected", "drift", "index", "against the truth")
     rows = (
@@ -203,7 +203,7 @@ def tabulate_jobs(jobs: Iterable[Job]) -> Table:
         )
         for job in jobs
     )
-    return Table(tuple(rows), head)
+    return PageTable(tuple(rows), head)
 
 
 def _list_last_jobs(name: str) -> Section:
@@ -231,7 +231,7 @@ def _list_prediction_facts(result: Prediction, job: Job | None) -> Iterator[tupl
     yield "output", (Code(result.path), f", {counted(result.parts, 'part')}")
 
 
-def _describe_rejects(result: Prediction) -> Iterator[Text | Table]:
+def _describe_rejects(result: Prediction) -> Iterator[Text | PageTable]:
     """The first rejected rows: in which file, which row, and why, which names the column."""
     if not result.rejects:
         return
@@ -251,24 +251,24 @@ def _describe_rejects(result: Prediction) -> Iterator[Text | Table]:
         )
         for row in first
     )
-    yield Table(tuple(rows), ("file", "row, from 0", *(each.removeprefix(ID) for each in ids), "why"))
+    yield PageTable(tuple(rows), ("file", "row, from 0", *(each.removeprefix(ID) for each in ids), "why"))
     if result.rejects > FEW:
         yield f"All {result.rejects:,} are in ", Code(path), "."
 
 
-def _tabulate_labels(job: Job, version: Version) -> Table:
+def _tabulate_labels(job: Job, version: Version) -> PageTable:
     """The share of each label among the rows and in the model's answers on the test split."""
     if not job.profile or LABEL not in version.reference:
-        return Table(())
+        return PageTable(())
     found, expected = job.profile[LABEL].counts, version.reference[LABEL].counts
     rows = (
         (label, f"{here / max(1, sum(found)):.1%}", f"{there / max(1, sum(expected)):.1%}")
         for label, here, there in zip(version.labels, found, expected, strict=True)
     )
-    return Table(tuple(rows), ("label", "these rows", "test split"))
+    return PageTable(tuple(rows), ("label", "these rows", "test split"))
 
 
-def _tabulate_columns(job: Job, version: Version) -> Table:
+def _tabulate_columns(job: Job, version: Version) -> PageTable:
     """The columns of an own table that have moved most, and where to."""
     profiles, drifted = {each.name: each for each in version.columns}, list_drifted_columns(job)
     rows = []
@@ -277,7 +277,7 @@ def _tabulate_columns(job: Job, version: Version) -> Table:
         word, *shares = _find_most_moved(bins, profiles[name].counts, job.column_counts[name])
         shown = Strong(name) if name in drifted else name
         rows.append((shown, f"{index:.3f}", word, *(f"{share:.1%}" for share in shares)))
-    return Table(tuple(rows), ("column", "index", "moved most", "these rows", "at training"))
+    return PageTable(tuple(rows), ("column", "index", "moved most", "these rows", "at training"))
 
 
 def _find_most_moved(bins: Sequence[str], expected: Sequence[int], found: Sequence[int]) -> tuple[str, float, float]:
@@ -308,7 +308,7 @@ def _name_ranges(edges: Sequence[float]) -> list[str]:
 
 def evaluation_page(result: EvaluationResult) -> Page:
     """What a kept version came to on labelled rows, beside what it came to when it was published."""
-    about = Section("", (Table(tuple(list_evaluation_facts(result))), tabulate_evaluation(result)))
+    about = Section("", (PageTable(tuple(list_evaluation_facts(result))), tabulate_evaluation(result)))
     return Page(
         describe_evaluation(result),
         "",
@@ -349,7 +349,7 @@ def list_evaluation_facts(result: EvaluationResult) -> Iterator[tuple[str, str]]
         yield "worse", f"than at publication, beyond chance (95 %): {figures}"
 
 
-def tabulate_evaluation(result: EvaluationResult) -> Table:
+def tabulate_evaluation(result: EvaluationResult) -> PageTable:
     """Each figure with its interval, and at publication; of many classes those of the smallest recall."""
     rows = [
         (FIGURES[name], value, result.intervals[name], result.published.get(name))
@@ -361,13 +361,13 @@ def tabulate_evaluation(result: EvaluationResult) -> Table:
         (words, readable(value), describe_interval(interval), "" if before is None else readable(before))
         for words, value, interval, before in rows
     )
-    return Table(tuple(told), ("", "now", "95 % interval", "at publication"))
+    return PageTable(tuple(told), ("", "now", "95 % interval", "at publication"))
 
 
 # A search
 
 
-def search_page(name: str, searched: Searched, pictures: tuple[Picture, ...]) -> Page:
+def search_page(name: str, searched: Searched, pictures: tuple[PagePicture, ...]) -> Page:
     """What was found and how much better it is, and the best trials."""
     tuned, trials = searched.tuned, searched.trials
     use: Text = Strong(
@@ -382,7 +382,7 @@ def search_page(name: str, searched: Searched, pictures: tuple[Picture, ...]) ->
             (
                 f"By the loss of {examples}, on which the settings were chosen: the gates tell how good a model is.",
                 use,
-                Table(tuple(_compare_settings(tuned)), ("", "found", "before")),
+                PageTable(tuple(_compare_settings(tuned)), ("", "found", "before")),
                 _describe_gain(tuned),
             ),
         ),
@@ -415,7 +415,7 @@ def _describe_gain(tuned: Tuned) -> str:
     return f"Seed by seed the difference is {gain.mean:+.3g} ({between}), {beyond} than the seeds' chance."
 
 
-def _tabulate_best(trials: Sequence[Trial], found: int | None) -> Table:
+def _tabulate_best(trials: Sequence[Trial], found: int | None) -> PageTable:
     """A row for each of the best, the smallest loss first: those that were given up come after all others.
 
     The number ``found`` is that of the one that was best with other seeds, too.
@@ -435,6 +435,6 @@ def _tabulate_best(trials: Sequence[Trial], found: int | None) -> Table:
                 "found" * (trial.number == found) if trial.outcome == "complete" else ended,
             )
         )
-    return Table(
+    return PageTable(
         tuple(rows), ("trial", "validation loss", *(field.replace("_", " ") for field in fields), "seconds", "")
     )

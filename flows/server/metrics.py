@@ -14,10 +14,10 @@ from prometheus_client.registry import Collector
 
 from flows.server import healthcheck
 from tasks.errors import UsageError
-from tasks.store import artifact_paths, disk, reading, state
+from tasks.store import artifact_paths, folders, reading, state
 from tasks.store.artifact_paths import DIGEST_CHARACTERS
 from tasks.store.regular_files import shown
-from tasks.store.runs import Outcome
+from tasks.store.run_folder import Outcome
 from tasks.store.state import Fault, NameState, StoreState
 
 MOST_CLASSES = 100  # of a model whose labels are counted one by one: each is a time series
@@ -79,12 +79,12 @@ class StoreCollector(Collector):
 
     def measure(self) -> None:
         """Measure what lies on the disk, which takes long in a large store: questions are answered by the last time."""
-        folders = (*artifact_paths.FOLDERS, artifact_paths.prefect_home().name)
+        places = (*artifact_paths.FOLDERS, artifact_paths.prefect_home().name)
         sizes: list[Sample] = [
-            ("folder_bytes", disk.size(artifact_paths.root() / each), {"folder": each}) for each in folders
+            ("folder_bytes", folders.size(artifact_paths.root() / each), {"folder": each}) for each in places
         ]
         sizes += [
-            ("model_bytes", disk.size(artifact_paths.model(each)), {"name": shown(each)}) for each in reading.names()
+            ("model_bytes", folders.size(artifact_paths.model(each)), {"name": shown(each)}) for each in reading.names()
         ]
         self._sizes = sizes
 
@@ -145,7 +145,7 @@ def _list_samples(found: StoreState) -> Iterator[Sample]:
         for list_samples in (_list_of_champion, _list_of_runs, _list_of_jobs):
             for figure, value, labels in list_samples(of_name):
                 yield figure, value, {"name": shown(name), **labels}
-    left = disk.read_room()
+    left = folders.read_room()
     yield "disk_size_bytes", left.total, {}
     yield "disk_free_bytes", left.free, {}
     yield "damaged_documents", len(found.faults), {}

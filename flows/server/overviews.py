@@ -23,7 +23,7 @@ from tasks.errors import DataError, EnvironmentProblem, GradmillError, without_c
 from tasks.machine.words import printable
 from tasks.store import artifact_paths, locks, reading, state
 from tasks.store.page import markdown_line, render_markdown
-from tasks.store.runs import read_folder
+from tasks.store.run_folder import read_folder
 from tasks.store.state import NameState
 
 AGAIN_SECONDS = 15.0  # between two questions to the server, and until a page that could not be written is tried again

@@ -18,7 +18,7 @@ from flows.server import alerts, api, artifacts, deployments, registration, serv
 from flows.server.alerts import SILENT_SECONDS
 from flows.server.registration import POOL
 from tasks.errors import without_credentials
-from tasks.store import artifact_paths, disk
+from tasks.store import artifact_paths, folders
 from tasks.store.state import StoreState
 
 VERDICT_TAG, DRIFT_TAG = "verdict:", "drift:"
@@ -118,9 +118,9 @@ class Status(BaseModel):
 
 def describe_store(found: StoreState) -> Status:
     """What is known without a server."""
-    left, broken = disk.read_room(), any(fault.kind == "mirror" for fault in found.faults)
+    left, broken = folders.read_room(), any(fault.kind == "mirror" for fault in found.faults)
     attention = [f"the disk of artifacts/ is nearly full: {left}"] if left.is_little else []
-    attention += [f"{each.behind.sentence}: {each.behind.action}" for each in found.names.values() if each.behind]
+    attention += [each.behind for each in found.names.values() if each.behind]
     for fault in found.faults:
         attention.append(f"{'no mirror follows: ' * (fault.kind == 'mirror')}{fault.found}; to do: {fault.action}")
     models = [

@@ -20,7 +20,7 @@ from tasks.data.io.inputs import check_unchanged
 from tasks.data.io.tabular import Selection, kind_of
 from tasks.errors import DataError, UsageError
 from tasks.machine.telling import tell
-from tasks.store import artifact_paths, atomic, folders, locks, predictions, scratch
+from tasks.store import artifact_paths, atomic, folders, locks, predictions
 from tasks.store.artifact_paths import JOB, PREDICTION_GRID, REJECTS
 from tasks.store.predictions import Job, Shard
 from tasks.store.record import Lasting
@@ -134,7 +134,7 @@ def claim(folder: Path, job: str, restart: bool) -> tuple[Job | None, list[Path]
     if held and held.job == job and not restart and _is_whole(folder, held):
         clean_up(folder)  # of a kill right after its end
         return held, []
-    has_scratch, ours = scratch.is_ours(folder), artifact_paths.scratch(folder)
+    has_scratch, ours = predictions.has_scratch(folder), artifact_paths.scratch(folder)
     found = sorted(folder.iterdir()) if folder.is_dir() else []
     entries = [path for path in found if not has_scratch or path != ours]
     for path in entries:
@@ -169,14 +169,14 @@ def begun(folder: Path, is_new: bool) -> Iterator[None]:
         OSError: something else has the name of a folder.
     """
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    scratch.make(folder)
+    predictions.make_scratch(folder)
     if is_new:
-        scratch.empty(folder)  # what a plan that was killed has unpacked may be of another input
+        predictions.empty_scratch(folder)  # what a plan that was killed has unpacked may be of another input
     try:
         yield
     except BaseException:
         if not (folder / JOB).exists():
-            scratch.remove(folder)
+            predictions.remove_scratch(folder)
             with contextlib.suppress(OSError):  # others have begun to use it
                 for each in missing:
                     each.rmdir()
@@ -188,7 +188,7 @@ def write_document(folder: Path, job: Job) -> None:
 
     While it runs, a note tells where it is if pruning would not find it and might take its version.
     """
-    scratch.make(folder)
+    predictions.make_scratch(folder)
     if job.status == "running" and folder.parent != artifact_paths.all_predictions():
         atomic.write_bytes(_note(folder), artifact_paths.relative(folder).encode())
     predictions.write(folder, job)
@@ -198,7 +198,7 @@ def write_document(folder: Path, job: Job) -> None:
 
 def clean_up(folder: Path) -> None:
     """Remove what is of use only while a job runs."""
-    scratch.remove(folder)
+    predictions.remove_scratch(folder)
     _note(folder).unlink(missing_ok=True)
 
 

@@ -28,7 +28,7 @@ from tasks.serving import contract, runtime
 from tasks.serving.contract import ModelMetadata
 from tasks.serving.drift import Profile
 from tasks.serving.task import TASKS, Task
-from tasks.store import artifact_paths, atomic, fingerprints, locks, predictions, reading, verified
+from tasks.store import artifact_paths, atomic, locks, predictions, reading, verified
 from tasks.store.artifact_paths import LABELS, MANIFEST, METADATA
 from tasks.store.predictions import Job, JobInput, JobModel, Shard
 
@@ -163,7 +163,7 @@ def _find_files(parameters: PredictParameters, output: Output, model: JobModel) 
     if source is None:
         split = reading.manifest(model.name, model.version).dataset.test
         verified.check(split, "gradmill retrain, which prepares it anew, or name an input")
-        return tuple(map(DataFile, fingerprints.of([split.path], parameters.full_digest)))
+        return tuple(map(DataFile, verified.fingerprint_files([split.path], parameters.full_digest)))
     found = inputs.find_inputs(source, output.folder, parameters.full_digest).files
     files = tuple(each for each in found if file is None or Path(each.path).resolve() != file.resolve())
     if not files:

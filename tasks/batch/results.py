@@ -29,7 +29,7 @@ from tasks.records import Prediction
 from tasks.serving import drift
 from tasks.serving.drift import Histogram
 from tasks.serving.task import LABEL_NAME, Outputs, Task
-from tasks.store import artifact_paths, predictions, scratch
+from tasks.store import artifact_paths, predictions
 from tasks.store.artifact_paths import PREDICTION_GRID, REJECTS
 from tasks.store.predictions import Job
 from tasks.store.record import Lasting
@@ -229,7 +229,7 @@ def _draw_grid(folder: Path, job: Job, version: Version) -> None:
     names = dict(enumerate(version.labels))  # a label that the model does not know has but its number
     known = () if batch.y_true is None else batch.y_true.tolist()
     true = [names.get(each, "" if np.isnan(each) else f"{each:g}") for each in known] or None
-    with scratch.placing(folder, PREDICTION_GRID) as temporary:
+    with predictions.placing(folder, PREDICTION_GRID) as temporary:
         images, predicted = np.asarray(batch.X), labels[LABEL_NAME].to_pylist()
         plots.save(plots.draw_image_grid(images, predicted, true), temporary)
 
@@ -251,7 +251,7 @@ def merge_rejects(folder: Path, job: Job) -> int:
         DataError: those of a shard are damaged.
     """
     total, schema = 0, rejects_schema(job)
-    with scratch.placing(folder, REJECTS) as temporary, pq.ParquetWriter(temporary, schema) as merged:
+    with predictions.placing(folder, REJECTS) as temporary, pq.ParquetWriter(temporary, schema) as merged:
         for path in filter(Path.is_file, (output_dir.rejects_path(folder, shard) for shard in job.shards)):
             with output_dir.reading_own(path), pq.ParquetFile(path) as file:
                 for batch in file.iter_batches():

@@ -25,7 +25,7 @@ from tasks.data.io.batches import CHUNK_ROWS, Batch
 from tasks.machine.arrays import Array
 from tasks.serving.contract import LABEL
 from tasks.serving.task import LABEL_NAME, Outputs
-from tasks.store import artifact_paths, atomic, scratch
+from tasks.store import artifact_paths, atomic, predictions
 from tasks.store.artifact_paths import JOB
 from tasks.store.predictions import Job, Shard
 
@@ -52,7 +52,7 @@ def predict_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Foot
     version, files = read_version(model.parent), read_inputs(folder, shard)
     inputs.check_unchanged(files)
     name = artifact_paths.part(folder, shard.number).name
-    with scratch.placing(folder, name) as temporary:  # syncs when no core is held
+    with predictions.placing(folder, name) as temporary:  # syncs when no core is held
         with (
             atomic.replacing(rejects_path(folder, shard), is_kept=False) as beside,  # the part's footer counts them
             pq.ParquetWriter(beside, rejects_schema(job)) as rejects,

@@ -39,7 +39,7 @@ from tasks.machine.words import counted
 from tasks.parameters import Data
 from tasks.records import ChampionData, PreparedDataset, RawDataset
 from tasks.serving.task import TASKS, TaskName
-from tasks.store import artifact_paths, folders, locks, names
+from tasks.store import artifact_paths, folders, locks
 from tasks.store.record import FileRef
 
 CONTENTS = "contents"  # of training rows: features and target hashed, without the column that splits
@@ -317,6 +317,6 @@ def scratch_folder(name: str) -> Iterator[Path]:
     folder = artifact_paths.dataset(name)
     folder.mkdir(parents=True, exist_ok=True)
     with locks.locked(artifact_paths.dataset_lock(name), f"another process prepares {folder}; waiting for it"):
-        folders.sweep(names.DOWNLOAD, folder)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=names.DOWNLOAD_PREFIX) as scratch:
+        folders.sweep(artifact_paths.DOWNLOAD, folder)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=artifact_paths.DOWNLOAD_PREFIX) as scratch:
             yield Path(scratch)

@@ -12,7 +12,7 @@ from tasks.errors import DataError
 from tasks.machine.words import counted, readable
 from tasks.store.artifact_paths import CONTACT_SHEET
 from tasks.store.documents import Document
-from tasks.store.page import Page, Picture, Section, Strong, Table
+from tasks.store.page import Page, PagePicture, PageTable, Section, Strong
 from tasks.store.record import Lasting
 
 OF_CHAMPION = frozenset(
@@ -181,12 +181,17 @@ class DataReport(Document):
         columns = tuple(map(self.cells, self.columns))
         classes = tuple((name, f"{count:,}") for name, count in self.classes.items())
         sections = (
-            Section("", (Table(findings), Table(columns, ("column", "role", "kind", "missing", "range or levels")))),
+            Section(
+                "", (PageTable(findings), PageTable(columns, ("column", "role", "kind", "missing", "range or levels")))
+            ),
             Section(
                 "Images",
-                (Table(tuple(images.items())), Picture("Some of each class", sheet, CONTACT_SHEET) if images else None),
+                (
+                    PageTable(tuple(images.items())),
+                    PagePicture("Some of each class", sheet, CONTACT_SHEET) if images else None,
+                ),
             ),
-            Section("Classes", (Table(classes, ("class", "rows")),)),
+            Section("Classes", (PageTable(classes, ("class", "rows")),)),
         )
         return Page(f"Data of {self.name}", self.summary, sections)
 

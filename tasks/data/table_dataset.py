@@ -217,7 +217,8 @@ class TableDataset(OwnDataset):
     def fetch(self) -> RawDataset:
         """Where the files are and how they look; nothing is copied."""
         files = find_table(self.source)
-        return RawDataset(name=self.name, source=files.source, files={}, look=files.digest)
+        paths = tuple(str(each.path) for each in files.files)
+        return RawDataset(name=self.name, source=files.source, files={}, paths=paths, look=files.digest)
 
     def examine(
         self, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None, scratch: Path

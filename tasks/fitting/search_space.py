@@ -8,7 +8,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from pydantic import ValidationError
 
 from tasks.errors import UsageError
-from tasks.parameters import Loss, Schedule, Training
+from tasks.parameters import LearningRateSchedule, Loss, Training
 from tasks.parameters.form import WORDS, expected
 from tasks.records import PreparedDataset
 from tasks.store.tuned import Setting
@@ -23,7 +23,7 @@ OPTIONS = {
 OF_WORDS, BY_DECADES = {"schedule", "loss"}, {"lr", "weight_decay"}
 EXAMPLE = "write it as in --space lr=0.05:1,epochs=10|20,schedule=cosine"
 # Rates that fall: at a constant one the losses of five seeds lie apart by 0.02, and the luckiest trials win.
-SCHEDULES = CategoricalDistribution((Schedule.COSINE.value, Schedule.STEP.value))
+SCHEDULES = CategoricalDistribution((LearningRateSchedule.COSINE.value, LearningRateSchedule.STEP.value))
 
 
 def list_book_space(prepared: PreparedDataset) -> Space:

@@ -29,9 +29,9 @@ from tasks.parameters import Device, Gates, Training
 from tasks.records import GateVerdict, PreparedDataset, Splits
 from tasks.serving import contract, runtime
 from tasks.store import artifact_paths, reading, verification, verified
+from tasks.store.reading import Manifest
 from tasks.store.record import FileRef
 from tasks.store.verified import RESTORE
-from tasks.store.versions import Manifest
 
 PIECE = 2**13  # rows of own data whose probabilities are in memory at a time
 MIN_ROWS = 200  # fewer, or fewer groups, decide nothing

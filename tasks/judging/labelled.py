@@ -36,7 +36,7 @@ from tasks.parameters.data import NO_WINDOW, OwnData
 from tasks.records import ChampionData
 from tasks.serving import runtime
 from tasks.store.artifact_paths import ONNX, version
-from tasks.store.versions import Manifest
+from tasks.store.reading import Manifest
 
 PIECE = 2**16  # rows of a table
 PUBLISHED = {"accuracy": "test_accuracy", "loss": "test_loss", "rmse": "rmse", "r2": "r2"}  # in a manifest

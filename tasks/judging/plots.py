@@ -21,7 +21,7 @@ from tasks.records import Epoch
 from tasks.serving.raw_units import Coefficient
 from tasks.store import atomic
 from tasks.store.record import FileRef
-from tasks.store.trend import Trend
+from tasks.store.state import Trend
 
 if TYPE_CHECKING:  # who draws only a trend has no use for what measures
     from tasks.judging.metrics import CalibrationBins

@@ -47,7 +47,7 @@ class Loss(StrEnum):
     HUBER = "huber"
 
 
-class Schedule(StrEnum):
+class LearningRateSchedule(StrEnum):
     """How the learning rate changes from epoch to epoch."""
 
     CONSTANT = "constant"
@@ -123,8 +123,8 @@ class Training(Frozen):
     batch_size: int | None = parameter(None, is_searched=True, ge=1, le=1_000_000)
     lr: PositiveFloat | None = parameter(None, title="Learning rate", is_searched=True)
     loss: Loss = parameter(None, "squared or huber.", Use.LINEAR, is_searched=True)
-    schedule: Schedule = parameter(
-        Schedule.CONSTANT, "Of the learning rate; cosine falls towards 0, step by tenths.", is_searched=True
+    schedule: LearningRateSchedule = parameter(
+        LearningRateSchedule.CONSTANT, "Of the learning rate; cosine falls towards 0, step by tenths.", is_searched=True
     )
     weight_decay: WeightDecay = WEIGHT_DECAY
     class_weight: ClassWeight = CLASS_WEIGHT

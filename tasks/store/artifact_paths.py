@@ -1,5 +1,7 @@
 """The only file that knows the places in ``artifacts/``. In memory, on stdout and in events paths are absolute."""
 
+import re
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec
@@ -67,6 +69,11 @@ def row_digests(dataset_name: str, sha256: str) -> Path:
     return dataset(dataset_name) / f"{sha256[:DIGEST_CHARACTERS]}.rows"
 
 
+def trained_files(dataset_name: str, digest: str) -> Path:
+    """Which files own data of a digest were read from."""
+    return dataset(dataset_name) / f"{digest[:DIGEST_CHARACTERS]}.sources.json"
+
+
 def study(dataset_name: str, key: str) -> Path:
     """What a search has learned so far."""
     return dataset(dataset_name) / f"study-{key}.journal"
@@ -99,11 +106,6 @@ all_predictions = _in(root, "predictions")
 predictions = _each_in(all_predictions)  # the output of one batch prediction
 # A note for each unfinished batch prediction whose folder is not right below that one: where it is.
 jobs_elsewhere = _in(all_predictions, ".elsewhere")
-
-
-def page(name: str, number: int) -> Path:
-    """The page of a version that has none in its folder, for versions never change."""
-    return root() / "pages" / f"{name}-{number}.html"
 
 
 javascript = _in(root, "javascript")  # packages from npm, by name and version
@@ -173,3 +175,33 @@ def scratch(job_folder: Path) -> Path:
 shard_rejects = _in(scratch, "rejects")  # the rejected rows of each shard
 sources = _in(scratch, "sources.parquet")  # the files of the input with their rows
 spool = _in(scratch, "spool")  # where input that cannot be read from the middle is unpacked
+
+
+# Names that gradmill alone gives; what is named otherwise is somebody else's
+
+
+RUN_NAME = re.compile(r"\d{8}T\d{6}-.+-[0-9a-f]{8}")
+VERSION = re.compile(r"[1-9][0-9]{0,8}")
+TEMPORARY = re.compile(r"\.gradmill-[0-9a-f]{16}\.partial")
+BACKUP_CONTENT = re.compile(r"[0-9a-f]{64}")  # of a backup, by its SHA-256
+STAGE_RECORD = re.compile(r"[0-9a-f]{64}\.json")
+PREPARED = r"(?:train|test|validation)\.[0-9a-f]{16}\.safetensors|[0-9a-f]{16}\.(?:rows|sources\.json)"
+CONDEMNED = re.compile(r"\.pruned-.+-[0-9a-f]{8}")
+LEFTOVER = re.compile(r"\.staging-[0-9a-f]{16}|\.pruned-[1-9][0-9]{0,8}-[0-9a-f]{8}")  # in a model's folder
+DOWNLOAD_PREFIX = ".scratch-"  # of a folder in that of a dataset, to download into
+DOWNLOAD = re.compile(r"\.scratch-[a-z0-9_]{8}")  # as ``tempfile`` completes it
+
+
+def temporary(folder: Path) -> Path:
+    """Where a file is written before it takes its place in a folder."""
+    return folder / f".gradmill-{secrets.token_hex(8)}.partial"
+
+
+def staging(model: Path) -> Path:
+    """Where a version is put together, before it gets its number."""
+    return model / f".staging-{secrets.token_hex(8)}"
+
+
+def condemned(folder: Path) -> Path:
+    """Where a folder goes before it is deleted, so that nobody sees half of it."""
+    return folder.with_name(f".pruned-{folder.name}-{secrets.token_hex(4)}")

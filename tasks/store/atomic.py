@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tasks.store import locks, names
+from tasks.store import artifact_paths, locks
 from tasks.store.record import FileRef
 
 
@@ -55,7 +55,7 @@ def _temporary(folder: Path) -> tuple[Path, int]:
     A sweep between creation and lock may have taken or removed the file; then another one is made.
     """
     while True:
-        temporary = names.temporary(folder)
+        temporary = artifact_paths.temporary(folder)
         held = locks.take(temporary, os.O_CREAT | os.O_EXCL)
         if held is not None:
             return temporary, held
@@ -71,7 +71,7 @@ def sweep(folder: Path, depth: int = 3) -> None:
             if entry.is_dir(follow_symlinks=False):
                 if depth:
                     sweep(Path(entry.path), depth - 1)
-            elif names.TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            elif artifact_paths.TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                 with contextlib.suppress(OSError), locks.locked_if_free(Path(entry.path), flags=0) as dead:
                     if dead:
                         Path(entry.path).unlink()

@@ -29,7 +29,6 @@ from tasks.store import (
     history,
     housekeeping,
     locks,
-    names,
     own_data,
     reading,
     remote,
@@ -48,7 +47,7 @@ PATH = re.compile(
     r"|datasets/FILE/FILE|runs/FILE(/FILE)+|tuned/NAME\.json|schedules(/FILE)+|\.prefect/prefect\.db".replace(
         "NAME", "[a-z0-9][a-z0-9-]{0,62}"
     )
-    .replace("VERSION", names.VERSION.pattern)
+    .replace("VERSION", artifact_paths.VERSION.pattern)
     .replace("FILE", "[A-Za-z0-9_][A-Za-z0-9._-]*")
 )
 WAIT = "another backup or restore is going on; waiting for it"
@@ -126,7 +125,7 @@ def make(url: str, keep: int | None = None, with_database: bool = True) -> Made:
         return Made(name, snapshot, copied, _remove_old(folder, name, keep) if keep else [])
 
 
-def _copy(folder: remote.Folder, sizes: dict[str, int], file: Path) -> tuple[Content, bool]:
+def _copy(folder: remote.RemoteFolder, sizes: dict[str, int], file: Path) -> tuple[Content, bool]:
     """Copy what a file holds unless it is there, as ``sizes`` say; whether it was not.
 
     What has rotted there is written anew: of a folder every file is read for that, of an object store only its size is
@@ -149,15 +148,15 @@ def _copy(folder: remote.Folder, sizes: dict[str, int], file: Path) -> tuple[Con
     return content, True
 
 
-def _open(url: str) -> remote.Folder:
-    folder = remote.Folder(url)
+def _open(url: str) -> remote.RemoteFolder:
+    folder = remote.RemoteFolder(url)
     for name in (CONTENT, SNAPSHOTS):
         if folder.local and (folder.local / name).is_symlink():
             raise UsageError(f"{folder.local / name} is a link", "a folder of the backup itself", "move it elsewhere")
     return folder
 
 
-def _remove_old(folder: remote.Folder, newest: str, keep: int) -> list[str]:
+def _remove_old(folder: remote.RemoteFolder, newest: str, keep: int) -> list[str]:
     snapshots = {name: _read(folder, name) for name in _list(folder)}
     store = snapshots[newest].store
     older = [name for name, snapshot in snapshots.items() if snapshot.store == store and name != newest]
@@ -166,18 +165,18 @@ def _remove_old(folder: remote.Folder, newest: str, keep: int) -> list[str]:
         folder.remove(f"{SNAPSHOTS}/{name}")
     kept = [snapshot for name, snapshot in snapshots.items() if name not in removed]
     needed = {content.sha256 for snapshot in kept for content in snapshot.files.values()}
-    for sha256 in filter(names.CONTENT.fullmatch, folder.sizes(CONTENT).keys() - needed):
+    for sha256 in filter(artifact_paths.BACKUP_CONTENT.fullmatch, folder.sizes(CONTENT).keys() - needed):
         folder.remove(f"{CONTENT}/{sha256}")
     return removed
 
 
-def _list(folder: remote.Folder) -> list[str]:
+def _list(folder: remote.RemoteFolder) -> list[str]:
     """The names of all snapshots, the oldest first."""
     undated = [UNDATED] if UNDATED in folder.sizes("") else []
     return undated + sorted(filter(SNAPSHOT.fullmatch, folder.sizes(SNAPSHOTS)))
 
 
-def _read(folder: remote.Folder, name: str) -> Snapshot:
+def _read(folder: remote.RemoteFolder, name: str) -> Snapshot:
     path = UNDATED if name == UNDATED else f"{SNAPSHOTS}/{name}"
     action = "restore another one with --snapshot, or remove this one: nothing else depends on it"
     content, dated = folder.read(path) or b"", SNAPSHOT.fullmatch(name)
@@ -197,7 +196,7 @@ def _list_files(with_database: bool) -> Generator[tuple[str, Path]]:
     """
     for name in filter(reading.versions, reading.names()):
         with locks.model(name):
-            yield from _choose(_require_no_links(_list_model(name)))
+            yield from _choose(_list_model(name), may_be_links=False)
     places = [artifact_paths.runs() / run for run in sorted(housekeeping.evidence())]
     for folder in (*places, artifact_paths.all_tuned(), artifact_paths.schedules().parent):
         yield from _choose(folder.rglob("*"))
@@ -233,24 +232,18 @@ def _list_model(name: str) -> Iterator[Path]:
     yield from artifact_paths.dataset(name).glob("*.sources.json")
 
 
-def _choose(paths: Iterable[Path]) -> Iterator[tuple[str, Path]]:
-    """Those that are there and are the store's own, behind no link."""
-    for path in sorted(paths):
-        relative = artifact_paths.relative(path)
-        if PATH.fullmatch(relative) and path.is_file() and not path.is_symlink():
-            yield relative, path
-
-
-def _require_no_links(paths: Iterable[Path]) -> Iterator[Path]:
-    """These files, none of which may be left out.
+def _choose(paths: Iterable[Path], may_be_links: bool = True) -> Iterator[tuple[str, Path]]:
+    """Those that are there and are the store's own; what lies behind a link is left out, or is an error.
 
     Raises:
-        DataError: one is a link.
+        DataError: one is a link, and none ``may_be_links``.
     """
-    for path in paths:
-        if path.is_symlink():
+    for path in sorted(paths):
+        relative = artifact_paths.relative(path)
+        if path.is_symlink() and not may_be_links:
             raise DataError(f"{path} is a link", "a file of the store itself", "put there what it leads to")
-        yield path
+        if PATH.fullmatch(relative) and path.is_file() and not path.is_symlink():
+            yield relative, path
 
 
 @contextmanager
@@ -323,7 +316,7 @@ def restore(url: str, name: str | None = None) -> tuple[str, Snapshot]:
     return name, snapshot
 
 
-def _tell_of_others(folder: remote.Folder, known: list[str], store: str) -> None:
+def _tell_of_others(folder: remote.RemoteFolder, known: list[str], store: str) -> None:
     """Say which snapshot is the newest of each other store, and the models in it."""
     newest = dict[str, str]()
     for name in known:
@@ -336,7 +329,7 @@ def _tell_of_others(folder: remote.Folder, known: list[str], store: str) -> None
         tell(f"note: {found}; --snapshot NAME takes one of these", file=sys.stderr)
 
 
-def _bring(folder: remote.Folder, path: Path, sha256: str) -> None:
+def _bring(folder: remote.RemoteFolder, path: Path, sha256: str) -> None:
     """Put a file in its place unless it is there.
 
     Raises:

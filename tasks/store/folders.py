@@ -9,11 +9,13 @@ import re
 import shutil
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from tasks.machine.telling import tell
 from tasks.parameters import is_name
-from tasks.store import artifact_paths, locks, names
+from tasks.store import artifact_paths, locks
 
 WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
@@ -53,8 +55,8 @@ def sweep_model(model: Path) -> None:
     A folder without a version, on which Triton would not start, goes as well, unless others have put something there.
     Whoever waits for the lock makes it anew.
     """
-    sweep(names.LEFTOVER, model)
-    if not named(names.VERSION, model):
+    sweep(artifact_paths.LEFTOVER, model)
+    if not named(artifact_paths.VERSION, model):
         with contextlib.suppress(OSError):
             if [*model.iterdir()] == [lock := artifact_paths.lock(model)]:
                 lock.unlink()
@@ -66,7 +68,7 @@ def sweep_models() -> None:
     models = artifact_paths.models()
     for path in sorted(models.iterdir()) if models.is_dir() else ():
         is_ours = is_name(path.name) and path.is_dir() and not path.is_symlink()
-        if is_ours and (named(names.LEFTOVER, path) or not named(names.VERSION, path)):
+        if is_ours and (named(artifact_paths.LEFTOVER, path) or not named(artifact_paths.VERSION, path)):
             with contextlib.suppress(OSError), locks.locked_if_free(artifact_paths.lock(path)) as free:
                 if free:
                     sweep_model(path)
@@ -109,3 +111,46 @@ def identify_store(make: bool = False) -> tuple[str, int, int]:
         os.close(os.open(path, os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o444))
     facts = os.lstat(path)
     return str(path.parent.resolve()), facts.st_ino, facts.st_ctime_ns
+
+
+# What lies on the disk, in bytes
+
+
+LITTLE = 0.1  # of the whole: then somebody should know
+
+
+class Room(NamedTuple):
+    """Bytes that are free, and all there are, on the disk that artifacts/ are on."""
+
+    free: int
+    total: int
+
+    @property
+    def is_little(self) -> bool:
+        """Whether under a tenth is free."""
+        return self.free < LITTLE * self.total
+
+    def __str__(self) -> str:
+        return f"{self.free / 2**30:.1f} of {self.total / 2**30:.1f} GiB free ({self.free / self.total:.0%})"
+
+
+def read_room() -> Room:
+    """What is left, where the folder is or will be.
+
+    Raises:
+        OSError: the folder cannot be looked at.
+    """
+    root = artifact_paths.root()
+    usage = shutil.disk_usage(next(each for each in (root, *root.parents) if each.exists()))
+    return Room(usage.free, usage.total)
+
+
+def size(folder: Path) -> int:
+    """The bytes of all files below a folder, which may be missing; links are not followed."""
+    total = 0
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                is_folder = entry.is_dir(follow_symlinks=False)
+                total += size(Path(entry.path)) if is_folder else entry.stat(follow_symlinks=False).st_size
+    return total

@@ -18,7 +18,7 @@ from tasks.errors import DataError, UsageError
 from tasks.machine.telling import tell
 from tasks.store import artifact_paths, atomic, reading, verified
 from tasks.store.documents import Document
-from tasks.store.versions import ChampionPointer, Moment, Number
+from tasks.store.reading import ChampionPointer, Moment, Number
 
 What = Literal["published", "promoted", "rolled back", "frozen", "unfrozen", "pruned"]
 INTERRUPTED = "interrupted"  # of a line that corrects the one before it
@@ -133,13 +133,13 @@ def list_demotions(name: str) -> dict[int, str]:
     return found
 
 
-def highest_number(name: str) -> int:
-    """The highest that any version had, as folders, pointer and history tell together; it raises as ``changes`` does.
+def highest_number(name: str, noted: Iterable[Change]) -> int:
+    """The highest that any version had, as folders, pointer and the changes that are ``noted`` tell together.
 
     Each of them knows of versions that are gone, so none comes back where another is lost.
     """
     numbers = {0, *reading.versions(name)}
-    for change in changes(name):
+    for change in noted:
         numbers |= {*change.versions, change.before or 0, change.champion or 0}
     with suppress(DataError):  # nothing is published beside a damaged pointer
         numbers |= pointer.named if (pointer := reading.pointer(name)) else set()

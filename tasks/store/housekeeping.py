@@ -1,4 +1,4 @@
-"""What old runs and predictions leave behind is removed; what still explains a kept version stays.
+"""What old versions, runs and predictions leave behind is removed; what somebody may still need stays.
 
 Nothing is removed that somebody holds, nothing behind a link, and nothing that cannot be judged: that is said.
 
@@ -14,36 +14,41 @@ import os
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tasks.errors import DataError
+from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine.telling import tell
 from tasks.parameters import Found
 from tasks.store import (
     artifact_paths,
     atomic,
     folders,
+    history,
     locks,
-    names,
+    pointer,
     predictions,
     reading,
-    retention,
-    runs,
+    run_folder,
+    schedules,
     state,
     tuned,
     verified,
 )
 from tasks.store.artifact_paths import JOB, MANIFEST, RUN
 from tasks.store.predictions import left_alone
+from tasks.store.reading import Manifest
 from tasks.store.record import files_in
 from tasks.store.run_folder import RunNotes
+from tasks.store.schedules import Schedules
 
-GRACE = timedelta(days=1)  # a younger run may still be going, and somebody may be reading a younger prediction
-UNUSED = timedelta(days=90)  # so long is kept what a stage returned and nobody has used
-PREPARED = re.compile(names.PREPARED)
-HIDDEN = re.compile(rf"\.pruned-({names.PREPARED})-[0-9a-f]{{8}}")
+# A younger run may still be going, and somebody may be reading a younger prediction, or loading a version that was the
+# champion until a moment ago.
+GRACE = timedelta(days=1)
+UNUSED = timedelta(days=90)  # so long is kept what a stage or a search has learned and nobody has used
+PREPARED = re.compile(artifact_paths.PREPARED)
+HIDDEN = re.compile(rf"\.pruned-({artifact_paths.PREPARED})-[0-9a-f]{{8}}")
 
 
 def maintain(keep: int) -> tuple[dict[str, list[str]], DataError | None]:
@@ -54,21 +59,99 @@ def maintain(keep: int) -> tuple[dict[str, list[str]], DataError | None]:
     """
     steps: dict[str, Callable[[], list[str]]] = {
         "predictions": lambda: prune_predictions(keep),
-        "versions": retention.prune_scheduled,
+        "versions": prune_scheduled,
         "runs": lambda: prune_runs(keep),  # after the versions that they explain
         "datasets": prune_datasets,  # after all that names files of them
     }
     removed, failure = dict[str, list[str]](), None
-    for kind, prune in steps.items():
+    for kind, step in steps.items():
         removed[kind] = []
         try:
-            removed[kind] = prune()
+            removed[kind] = step()
         except DataError as error:
             failure = failure or error
-    for fault in state.read().faults:
-        if fault.kind in ("champion", "history", "run"):  # of others all steps have told
-            tell(f"left alone: {fault.found}", file=sys.stderr)
+    for fault in state.read(only=("champion", "history", "run")).faults:  # of others all steps have told
+        tell(f"left alone: {fault.found}", file=sys.stderr)
     return removed, failure
+
+
+# Versions
+
+
+def prune_scheduled() -> list[str]:
+    """Prune the versions of every name that is retrained by a schedule; return the pruned ones as ``name/number``.
+
+    What cannot be pruned, or read, is said, and stops no other.
+    """
+    pruned, known = [], Schedules()
+    try:
+        known = schedules.read()
+    except (GradmillError, OSError) as error:
+        left_alone(artifact_paths.schedules(), error)
+    for name, schedule in known.of_flow("retrain").items():
+        try:
+            if reading.versions(name):
+                numbers, _ = prune(name, schedule.keep, f"gradmill schedule --keep {schedule.keep}")
+                pruned += [f"{name}/{number}" for number in numbers]
+        except (GradmillError, OSError) as error:
+            left_alone(artifact_paths.model(name), error)
+    return pruned
+
+
+def prune(name: str, keep: int, reason: str | None = None) -> tuple[list[int], dict[int, str]]:
+    """Delete all but the newest ``keep`` versions; return the pruned ones, and why older ones were kept.
+
+    Raises:
+        UsageError: there is no such model, or ``keep`` is below 1.
+    """
+    if keep < 1:
+        raise UsageError(f"--keep {keep}", "at least 1", "see gradmill prune --help")
+    cause = history.of_user("pruned", reason)
+    reading.resolve(name, None)
+    with locks.model(name):
+        pointer.sweep(name)
+        kept = reading.versions(name)
+        needed = protected(name)
+        pruned = [number for number in kept[:-keep] if number not in needed]
+        if pruned:
+            history.note(name, cause, pruned, reading.pointer(name))
+        for number in pruned:
+            version = artifact_paths.version(name, number)
+            folders.remove(version.rename(artifact_paths.condemned(version)))
+        return pruned, {number: needed[number] for number in kept[:-keep] if number in needed}
+
+
+def protected(name: str) -> dict[int, str]:
+    """The versions that pruning must not take, and the reason."""
+    reasons, kept = dict[int, str](), reading.versions(name)
+    for number in kept[::-1]:  # older ones than that which tells, which may be damaged, say nothing that counts
+        try:
+            best = reading.manifest(name, number).best_version
+        except DataError:
+            damaged = f"may be the best in the last comparison, of which version {number} tells, and it is damaged"
+            reasons = dict.fromkeys(kept, damaged)
+            break
+        if best:
+            reasons[best] = "the best in the last comparison: without it many small losses could add up"
+            break
+    oldest = datetime.now(UTC) - GRACE
+    for number, moment in history.list_demotions(name).items():
+        if datetime.fromisoformat(moment) > oldest:
+            reasons[number] = "demoted less than a day ago"
+    for folder, job in predictions.list_jobs(everywhere=True):
+        if job is None:
+            damaged = f"may be that of the unfinished job in {folder}, whose document cannot be read"
+            reasons = dict.fromkeys(kept, damaged) | reasons
+        elif job.status != "done" and job.model.name == name:
+            reasons[job.model.version] = f"named by the unfinished job in {folder}"
+    if current := reading.champion(name):
+        if current.previous is not None:
+            reasons[current.previous] = "the version that a rollback goes to"
+        reasons[current.version] = "the champion"
+    return reasons
+
+
+# Runs, predictions and what stages returned
 
 
 def prune_runs(keep: int) -> list[str]:
@@ -80,10 +163,10 @@ def prune_runs(keep: int) -> list[str]:
     Raises:
         DataError: it cannot be told which runs kept versions name.
     """
-    folders.sweep(names.CONDEMNED, artifact_paths.runs())
+    folders.sweep(artifact_paths.CONDEMNED, artifact_paths.runs())
     atomic.sweep(artifact_paths.root())
     needed, old = evidence(), list[Path]()
-    for of_model in runs.list_folders().values():
+    for of_model in run_folder.list_folders().values():
         in_place = [folder for folder in of_model if is_in_place(folder)]
         old += in_place[keep:]
         for folder in of_model:
@@ -93,7 +176,15 @@ def prune_runs(keep: int) -> list[str]:
             except (OSError, DataError) as error:  # one whose notes are damaged cannot go on
                 left_alone(folder, error)
     removed = _remove((folder / RUN for folder in sorted(old) if folder.name not in needed), artifact_paths.lock)
-    _prune_stage_records()
+    records = artifact_paths.stage_records()
+    for path in sorted(records.glob("*")) if is_in_place(records) else ():
+        try:
+            if artifact_paths.STAGE_RECORD.fullmatch(path.name):
+                files = files_in(json.loads(verified.content(path)))
+                if is_old(path, UNUSED) or not all(file.path.exists() for file in files):
+                    path.unlink()
+        except (OSError, ValueError, RecursionError, DataError) as error:
+            left_alone(path, error)
     return removed
 
 
@@ -102,7 +193,7 @@ def prune_predictions(keep: int) -> list[str]:
 
     Unfinished jobs stay: the same command resumes them. Returns the names of the removed folders.
     """
-    folders.sweep(names.CONDEMNED, artifact_paths.all_predictions())
+    folders.sweep(artifact_paths.CONDEMNED, artifact_paths.all_predictions())
     of_model: dict[str, list[tuple[str, Path]]] = defaultdict(list)
     for folder, job in predictions.list_jobs():
         if job and job.status == "done" and is_in_place(folder):
@@ -118,13 +209,18 @@ def evidence() -> set[str]:
         DataError: a manifest or a run's notes cannot be read; what they name must not be guessed.
     """
     needed = tuned.runs()
-    for name in reading.names():
-        for number in reading.versions(name):
-            manifest = reading.manifest(name, number)
-            found = (manifest.parameters.model_extra or {}).get("found")  # by a search, whose run has every trial
-            needed |= {manifest.run} | ({Found.model_validate(found).run} if found else set())
+    for _, manifest in _list_manifests():
+        found = (manifest.parameters.model_extra or {}).get("found")  # by a search, whose run has every trial
+        needed |= {manifest.run} | ({Found.model_validate(found).run} if found else set())
     notes = (artifact_paths.runs() / run / RUN for run in needed)
     return needed.union(*(_list_reused_runs(path) for path in notes if path.is_file()))
+
+
+def _list_manifests() -> Iterator[tuple[Path, Manifest]]:
+    """Those of all kept versions and where they are; it raises a DataError where one cannot be read."""
+    for name in reading.names():
+        for number in reading.versions(name):
+            yield artifact_paths.version(name, number) / MANIFEST, reading.manifest(name, number)
 
 
 def _list_reused_runs(notes: Path) -> list[str]:
@@ -162,7 +258,7 @@ def _remove(notes: Iterable[Path], lock_of: Callable[[Path], Path]) -> list[str]
             with locks.locked_if_free(lock) as ours:
                 if not ours or not is_old(note):  # meanwhile it may have been taken up again
                     continue
-                condemned = folder.rename(names.condemned(folder))
+                condemned = folder.rename(artifact_paths.condemned(folder))
                 removed.append(folder.name)
                 folders.remove(condemned)
                 lock.unlink(missing_ok=True)  # if it lies elsewhere; whoever waits for it takes another
@@ -171,37 +267,35 @@ def _remove(notes: Iterable[Path], lock_of: Callable[[Path], Path]) -> list[str]
     return removed
 
 
-def _prune_stage_records() -> None:
-    """Remove what stages returned and nobody has used for long, or can use, since a file of it is gone."""
-    if not is_in_place(artifact_paths.stage_records()):
-        return
-    for path in sorted(artifact_paths.stage_records().glob("*")):
-        if not names.STAGE_RECORD.fullmatch(path.name):
-            continue
-        try:
-            files = files_in(json.loads(verified.content(path)))
-            if is_old(path, UNUSED) or not all(file.path.exists() for file in files):
-                path.unlink()
-        except (OSError, ValueError, RecursionError, DataError) as error:
-            left_alone(path, error)
+# Files of data sets
 
 
 def prune_datasets() -> list[str]:
     """Remove files of data sets that nothing has named, written or touched for a day; return what they were called.
 
-    A data set that somebody is preparing is left for the next time.
+    What searches have learned goes when none has gone on with it for long. A data set that somebody is preparing is
+    left for the next time.
 
     Raises:
         DataError: the document of a kept version or of an unfinished job is damaged: it may name any of them.
     """
-    needed, removed = _list_named_files(), []
+    needed, removed = _list_named_files(), list[str]()
     datasets = artifact_paths.datasets()
     for folder in sorted(datasets.iterdir()) if datasets.is_dir() else ():
         try:
             if folder.is_dir() and is_in_place(folder):
                 with locks.locked_if_free(artifact_paths.lock(folder)) as ours:
                     removed += _prune_files(folder, needed) if ours else []
-                removed += _prune_studies(folder)
+                for study in sorted(folder.glob(artifact_paths.study(folder.name, "*").name)):
+                    if not is_old(study, UNUSED):
+                        continue
+                    lock = artifact_paths.lock_of_study(study)
+                    lock.parent.mkdir(exist_ok=True)
+                    with locks.locked_if_free(lock) as ours:
+                        if ours and is_old(study, UNUSED):  # meanwhile somebody may have gone on with it
+                            study.unlink()
+                            lock.unlink(missing_ok=True)
+                            removed.append(f"{folder.name}/{study.name}")
         except OSError as error:
             left_alone(folder, error)
     return removed
@@ -209,12 +303,13 @@ def prune_datasets() -> list[str]:
 
 def _prune_files(folder: Path, needed: set[str]) -> list[str]:
     """What a kill has left out of sight comes back where it is needed, too."""
-    removed = []
-    for path in _files(folder, PREPARED):
-        if path.name not in needed and is_old(path):
-            path.rename(names.condemned(path))
-    if hidden := _files(folder, HIDDEN):
-        needed = _list_named_files()
+    removed, files = [], [path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink()]
+    hidden = [path for path in files if HIDDEN.fullmatch(path.name)]
+    prepared = [path for path in files if PREPARED.fullmatch(path.name)]
+    hidden += [
+        path.rename(artifact_paths.condemned(path)) for path in prepared if path.name not in needed and is_old(path)
+    ]
+    needed = _list_named_files() if hidden else needed
     for path in hidden:
         target = folder / HIDDEN.sub(r"\1", path.name)
         if (target.name in needed or not is_old(path)) and not target.exists():
@@ -225,26 +320,6 @@ def _prune_files(folder: Path, needed: set[str]) -> list[str]:
     return removed
 
 
-def _prune_studies(folder: Path) -> list[str]:
-    """What searches have learned goes when none has gone on with it for long."""
-    removed = []
-    for path in sorted(folder.glob(artifact_paths.study(folder.name, "*").name)):
-        if is_old(path, UNUSED):
-            lock = artifact_paths.lock_of_study(path)
-            lock.parent.mkdir(exist_ok=True)
-            with locks.locked_if_free(lock) as ours:
-                if ours and is_old(path, UNUSED):  # meanwhile somebody may have gone on with it
-                    path.unlink()
-                    lock.unlink(missing_ok=True)
-                    removed.append(f"{folder.name}/{path.name}")
-    return removed
-
-
-def _files(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
-    found = sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name))
-    return [path for path in found if path.is_file() and not path.is_symlink()]
-
-
 def _list_named_files() -> set[str]:
     """Every name of such a file in any document that counts.
 
@@ -253,10 +328,10 @@ def _list_named_files() -> set[str]:
     """
     documents = [*artifact_paths.runs().glob(f"*/{RUN}")]
     documents += artifact_paths.datasets().glob(f"*/{artifact_paths.look('').name}")
-    for name in reading.names():
-        for number in reading.versions(name):
-            reading.manifest(name, number)  # what a damaged one names must not be guessed
-            documents.append(artifact_paths.version(name, number) / MANIFEST)
+    found = set[str]()
+    for path, manifest in _list_manifests():
+        found.add(artifact_paths.trained_files(manifest.dataset.name, manifest.dataset.digest).name)
+        documents.append(path)
     for record in artifact_paths.stage_records().glob("*.json"):
         with contextlib.suppress(FileNotFoundError):  # another process removes them, too
             documents += [] if is_old(record) else [record]
@@ -265,10 +340,9 @@ def _list_named_files() -> set[str]:
             action = "restore it, or remove the folder"
             raise DataError(f"nobody can tell what the unfinished job in {folder} reads", "its document", action)
         documents += [] if job.status == "done" else [folder / JOB]
-    found = set[bytes]()
     for path in documents:
         try:
-            found.update(re.findall(names.PREPARED.encode(), verified.content(path)))
+            found |= {each.decode() for each in re.findall(artifact_paths.PREPARED.encode(), verified.content(path))}
         except DataError as error:  # gone meanwhile, or none of ours
             left_alone(path, error)
-    return {name.decode() for name in found}
+    return found

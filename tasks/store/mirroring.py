@@ -11,7 +11,7 @@ import sys
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from pydantic import Field
 
@@ -19,11 +19,11 @@ from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine.settings import Settings
 from tasks.machine.telling import tell
 from tasks.records import MirroredModel
-from tasks.store import artifact_paths, atomic, folders, history, locks, reading, remote, triton, verification, verified
+from tasks.store import artifact_paths, atomic, folders, history, locks, reading, remote, verification, verified
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
 from tasks.store.documents import Document
+from tasks.store.reading import ChampionPointer
 from tasks.store.record import Lasting, Sha256
-from tasks.store.versions import ChampionPointer
 
 NONE = "none"  # of GRADMILL_MIRROR: no mirror any more
 NAME_ANEW = (
@@ -44,7 +44,7 @@ class Copied(Lasting):
     at: str
 
 
-class Mirror(Document):
+class MirrorState(Document):
     """``mirror.json``: where the champions of this store go, and what has been copied there.
 
     A store that was copied, restored or moved elsewhere is not this one: its copy of the document is ignored.
@@ -65,52 +65,36 @@ class Mirror(Document):
         return False
 
 
-class Behind(NamedTuple):
-    """A name whose champion is not the mirror's."""
-
-    name: str
-    url: str
-    here: int
-    there: int | None  # None: it was never copied
-
-    @property
-    def sentence(self) -> str:
-        """How far it is behind."""
-        if self.there is None:
-            return f"the mirror is behind: it has no version of {self.name}"
-        if self.there == self.here:
-            return f"the mirror is behind: what is said of {self.name} version {self.here} has changed since"
-        return f"the mirror is behind: it has version {self.there} of {self.name}, and {self.here} is the champion"
-
-    @property
-    def action(self) -> str:
-        """The command that makes up for it."""
-        return shlex.join(["gradmill", "mirror", self.name, self.url])
-
-
-def destination(is_kept: bool = True) -> str | None:
+def destination(is_kept: bool = True) -> str | DataError | None:
     """The URL of ``GRADMILL_MIRROR``, which ``is_kept`` with the store; without it the one that is; None of none.
 
-    The word ``none`` ends it. Where ``mirror.json`` is damaged this is its path, of which ``mirror`` says what is wrong
-    with it: nobody waits with a rollback until it is mended.
+    The word ``none`` ends it. Where ``mirror.json`` is damaged it is the error that says so, to be raised when the rest
+    is done: nobody waits with a rollback until it is mended.
 
     Raises:
         UsageError: nothing can be mirrored there.
     """
     given, path = Settings().mirror, artifact_paths.mirror()
-    if given is None:
-        try:
-            kept = read()
-        except OfAnotherStore as error:
+    try:
+        known = read()
+    except OfAnotherStore as error:
+        known = None
+        if given is None:
             tell(f"nothing is mirrored: {error.found}; {error.action}", file=sys.stderr)
-            return None
-        except DataError:
-            return str(path)
-        return kept.url if kept else None
+    except DataError as error:
+        if given is None:
+            return error
+        known = None
+    if given is None:
+        return known.url if known else None
     url = None if given == NONE else spell(given)
     if is_kept and (url or os.path.lexists(path)):
         with _locked():
-            _keep(url)
+            if url is None:
+                path.unlink(missing_ok=True)
+            elif not (known and known.url == url):
+                store, inode, ctime_ns = folders.identify_store(make=True)
+                MirrorState(url=url, store=store, inode=inode, ctime_ns=ctime_ns).write(path)
     return url
 
 
@@ -126,20 +110,7 @@ def spell(url: str) -> str:
     return os.path.abspath(Path(path).expanduser()) if is_folder else url.rstrip("/")  # noqa: PTH100  (without "..")
 
 
-def _keep(url: str | None) -> None:
-    """Write ``mirror.json``, whatever is there, unless it names this URL for this store already; remove it for None."""
-    path = artifact_paths.mirror()
-    if url is None:
-        path.unlink(missing_ok=True)
-        return
-    with suppress(DataError):
-        if (kept := read()) and kept.url == url:
-            return
-    store, inode, ctime_ns = folders.identify_store(make=True)
-    Mirror(url=url, store=store, inode=inode, ctime_ns=ctime_ns).write(path)
-
-
-def read() -> Mirror | None:
+def read() -> MirrorState | None:
     """Where the champions of this store are copied to; None of a store that has no mirror.
 
     Raises:
@@ -149,26 +120,32 @@ def read() -> Mirror | None:
     path = artifact_paths.mirror()
     if not os.path.lexists(path):
         return None
-    if not (kept := Mirror.read(path, NAME_ANEW)).is_ours:
+    if not (kept := MirrorState.read(path, NAME_ANEW)).is_ours:
         found = f"{path} names {kept.url}, the mirror of another store: this one is a copy of it, or has been moved"
         raise OfAnotherStore(found, "the mirror of this store", NAME_ANEW)
     return kept
 
 
-def list_behind() -> list[Behind]:
-    """The names whose champion has not reached the mirror, as far as this store knows: nobody asks the mirror.
+def list_behind() -> dict[str, str]:
+    """How the mirror is behind of each name whose champion it has not, with the command that makes up for it.
 
-    It raises as ``read`` does.
+    That is as far as this store knows: nobody asks the mirror. It raises as ``read`` does.
     """
-    if (kept := read()) is None:
-        return []
-    found = []
-    for name in reading.names():
+    found, state = dict[str, str](), read()
+    for name in reading.names() if state else ():
         with suppress(DataError):  # a damaged pointer is told elsewhere
-            pointer, copied = reading.champion(name), kept.champions.get(name)
-            digest = atomic.file_digest(artifact_paths.champion(name)) if pointer else ""
-            if pointer and (copied is None or copied.pointer_sha256 != digest):
-                found.append(Behind(name, kept.url, pointer.version, copied.version if copied else None))
+            pointer, copied = reading.champion(name), state.champions.get(name) if state else None
+            if state is None or pointer is None:
+                continue
+            if copied is None:
+                told = f"it has no version of {name}"
+            elif copied.version != pointer.version:
+                told = f"it has version {copied.version} of {name}, and {pointer.version} is the champion"
+            elif copied.pointer_sha256 != atomic.file_digest(artifact_paths.champion(name)):
+                told = f"what is said of {name} version {pointer.version} has changed since"
+            else:
+                continue
+            found[name] = f"the mirror is behind: {told}: {_spell_command(name, state.url)}"
     return found
 
 
@@ -176,25 +153,21 @@ def catch_up() -> list[str]:
     """Copy the champions that are behind; return a sentence of each that could not be copied, or why none can be."""
     failed = []
     try:
-        for each in list_behind():
+        state = read()
+        for name in list_behind() if state else ():
             try:
-                mirror(each.name, each.url)
+                mirror(name, url := state.url if state else "")
             except (GradmillError, OSError) as error:
                 reason = error.found if isinstance(error, GradmillError) else str(error)
-                failed.append(f"{each.name}: the mirror {each.url} has not followed: {reason}; to do: {each.action}")
+                to_do = _spell_command(name, url)
+                failed.append(f"{name}: the mirror {url} has not followed: {reason}; to do: {to_do}")
     except (DataError, OSError) as error:
         failed.append(f"{error.found}; to do: {error.action}" if isinstance(error, DataError) else str(error))
     return failed
 
 
-def _note(name: str, url: str, version: int, pointer: bytes) -> None:
-    """Note what has been copied, if it went to the mirror of this store, of which nothing may be known."""
-    with suppress(DataError), _locked():
-        kept = read()
-        if kept and kept.url == spell(url):
-            copied = Copied(version=version, pointer_sha256=verified.sha256(pointer), at=datetime.now(UTC).isoformat())
-            if (before := kept.champions.get(name)) is None or before.pointer_sha256 != copied.pointer_sha256:
-                kept.model_copy(update={"champions": kept.champions | {name: copied}}).write(artifact_paths.mirror())
+def _spell_command(name: str, url: str) -> str:
+    return shlex.join(["gradmill", "mirror", name, url])
 
 
 def _locked() -> AbstractContextManager[None]:
@@ -207,32 +180,47 @@ def mirror(name: str, url: str) -> MirroredModel:
     One mirror of a model runs at a time: a slow one must not put an older pointer over a newer. The store's own lock is
     not needed, since versions never change.
 
-    The path of ``mirror.json``, for a URL, means the mirror that it names.
-
     Raises:
         UsageError: there is no such model, or nothing can be mirrored to this URL.
         DataError: the champion is damaged here, another version has its number there, or the store gives back other
             bytes than it was given.
         EnvironmentProblem: the model's folder is a link, or the remote store does not answer, or refuses.
     """
-    if url == str(artifact_paths.mirror()) and (kept := read()):
-        url = kept.url
-    folder = remote.Folder(url)
+    folder = remote.RemoteFolder(url)
     if folder.local and (place := folders.holding(folder.local)):
         found = f"{url} is in the artifacts folder itself, in {place}"
         raise UsageError(found, "a folder outside of it", "choose one that other hosts read")
     reading.resolve(name, None)
     with locks.model(name, mirroring=True):
-        number, pieces = reading.with_version(name, None, lambda _: _read(name))
+        number, pieces = reading.with_version(name, None, lambda _: _list_pieces(name))
         folder.sweep(name)
-        _refuse_another_version(folder, name, number, pieces)
-        _leave_another_history(folder, name, pieces)
-        pointer = artifact_paths.champion(name).name
-        current = folder.read(f"{name}/{pointer}") == pieces[pointer]
-        written = tuple(path for path, content in pieces.items() if _bring(folder, f"{name}/{path}", content))
-        _note(name, url, number, pieces[pointer])
+        there = {path: folder.read(f"{name}/{path}") for path in pieces}
+        _refuse_another_version(f"{folder.url}/{name}", name, number, pieces, there)
+        filename, pointer = artifact_paths.history(name).name, artifact_paths.champion(name).name
+        lines = (there.get(filename) or b"").rpartition(b"\n")
+        if filename in pieces and not pieces[filename].startswith(b"".join(lines[:2])):  # ours was begun anew
+            why = f"it has lines that are not in {artifact_paths.history(name)}"
+            where = f"{folder.url}/{name}/{filename}: {why}"
+            tell(f"left: {where}; move it away there, and ours is copied", file=sys.stderr)
+            del pieces[filename]
+        written = tuple(path for path, content in pieces.items() if there[path] != content)
+        for path in written:
+            folder.write(f"{name}/{path}", pieces[path])
+            if folder.read(f"{name}/{path}") != pieces[path]:
+                raise DataError(
+                    f"{folder.url}/{name}/{path} is not what was written there",
+                    f"SHA-256 {verified.sha256(pieces[path])}",
+                    "see what else writes there, then gradmill mirror again; a new pointer was not written",
+                )
+        with suppress(DataError), _locked():  # a mirror of this store, of which nothing may be known
+            state, digest = read(), verified.sha256(pieces[pointer])
+            known = state.champions.get(name) if state else None
+            if state and state.url == spell(url) and (known is None or known.pointer_sha256 != digest):
+                copied = Copied(version=number, pointer_sha256=digest, at=datetime.now(UTC).isoformat())
+                update = {"champions": state.champions | {name: copied}}
+                state.model_copy(update=update).write(artifact_paths.mirror())
     return MirroredModel(
-        outcome=("repaired" if current else "copied") if written else "unchanged",
+        outcome=("repaired" if there[pointer] == pieces[pointer] else "copied") if written else "unchanged",
         name=name,
         version=number,
         url=folder.url,
@@ -240,7 +228,7 @@ def mirror(name: str, url: str) -> MirroredModel:
     )
 
 
-def _read(name: str) -> tuple[int, dict[str, bytes]]:
+def _list_pieces(name: str) -> tuple[int, dict[str, bytes]]:
     """The champion, verified: its number, and what to copy by paths below the model's folder, in that order."""
     path, action = artifact_paths.champion(name), f"gradmill promote {name} VERSION"
     as_it_stands = verified.content(path, action)
@@ -250,49 +238,25 @@ def _read(name: str) -> tuple[int, dict[str, bytes]]:
     verification.verify_pointer(name, pointer)
     in_order = sorted(contents, key=lambda filename: (filename not in (CHECKSUMS, MANIFEST), filename))
     pieces = {f"{number}/{filename}": contents[filename] for filename in in_order}
-    config = triton.config(name, number).encode()
+    config = reading.manifest(name, number).triton_config.encode()
     pieces |= {path.name: as_it_stands, artifact_paths.triton_config(name).name: config}
     if lines := history.verify(name):
         pieces[artifact_paths.history(name).name] = lines
     return number, pieces
 
 
-def _refuse_another_version(folder: remote.Folder, name: str, number: int, pieces: dict[str, bytes]) -> None:
+def _refuse_another_version(
+    place: str, name: str, number: int, here: dict[str, bytes], there: dict[str, bytes | None]
+) -> None:
     """A version's number belongs to whoever came first: ours is known by its list of checksums or its manifest.
 
     Both come first in the order of copying, and one of them is enough to repair the other.
     """
     sums, manifest, model = (f"{number}/{filename}" for filename in (CHECKSUMS, MANIFEST, ONNX))
-    if any(folder.read(f"{name}/{path}") == pieces[path] for path in (sums, manifest)):
-        return
-    for path in (sums, manifest, model):
-        if folder.read(f"{name}/{path}") not in (None, pieces[path]):
-            raise DataError(
-                f"{folder.url}/{name}/{path} is not of {name} version {number} as it is here",
-                "no other model under the same name and number; nothing there was changed",
-                "mirror to another URL, or remove that folder if no consumer needs it",
-            )
-
-
-def _leave_another_history(folder: remote.Folder, name: str, pieces: dict[str, bytes]) -> None:
-    """Take ours out of what is copied unless every line there is in it: one begun anew here is the shorter one."""
-    filename = artifact_paths.history(name).name
-    there = (folder.read(f"{name}/{filename}") or b"").rpartition(b"\n")
-    if filename in pieces and not pieces[filename].startswith(b"".join(there[:2])):
-        why = f"it has lines that are not in {artifact_paths.history(name)}"
-        tell(f"left: {folder.url}/{name}/{filename}: {why}; move it away there, and ours is copied", file=sys.stderr)
-        del pieces[filename]
-
-
-def _bring(folder: remote.Folder, path: str, content: bytes) -> bool:
-    """Write a file unless it is there already, and check what the store gives back; whether it was written."""
-    if folder.read(path) == content:
-        return False
-    folder.write(path, content)
-    if folder.read(path) != content:
+    others = [path for path in (sums, manifest, model) if there[path] not in (None, here[path])]
+    if others and not any(there[path] == here[path] for path in (sums, manifest)):
         raise DataError(
-            f"{folder.url}/{path} is not what was written there",
-            f"SHA-256 {verified.sha256(content)}",
-            "see what else writes there, then gradmill mirror again; a new pointer was not written",
+            f"{place}/{others[0]} is not of {name} version {number} as it is here",
+            "no other model under the same name and number; nothing there was changed",
+            "mirror to another URL, or remove that folder if no consumer needs it",
         )
-    return True

@@ -1,5 +1,6 @@
 """Names that were trained before: what their versions fixed, how to train them again, and where own data are."""
 
+import os
 from collections.abc import Collection
 from typing import Any, Literal
 
@@ -12,10 +13,11 @@ from tasks.parameters.training import SEARCHED, list_defaults
 from tasks.records import ChampionData
 from tasks.store import artifact_paths, locks, reading, tuned
 from tasks.store.documents import Document
-from tasks.store.versions import Manifest
+from tasks.store.reading import Manifest
 
 # Of a run's parameters what no document keeps: places, and what is done once.
 NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe", "accept_data"}}
+NAME_SOURCE = "name the data with --data"
 SPLITS = {"group": "split_by", "time": "time_column", "column": "split_column"}  # the option of each rule
 # Of the options those that make no other model: where it is trained and data are, how long to wait for more, what is
 # done once; and the split, whose rule the name keeps, so that the data's digest has it.
@@ -34,6 +36,23 @@ class Source(Document):
     schema_version: Literal[1] = 1
     source: str
     min_new_rows: int | None = None
+
+
+class TrainedFiles(Document):
+    """``<digest>.sources.json``: the files that data were read from, or where they are that are in no files."""
+
+    schema_version: Literal[1] = 1
+    files: tuple[str, ...]
+
+
+def list_files(name: str, digest: str) -> tuple[str, ...]:
+    """The files that a version was trained on, by the digest of its data; none where that was not noted.
+
+    Raises:
+        DataError: the note is damaged.
+    """
+    path = artifact_paths.trained_files(name, digest)
+    return TrainedFiles.read(path).files if os.path.lexists(path) else ()
 
 
 def remember(name: str, data: Data) -> None:
@@ -94,7 +113,13 @@ def again(name: str, given: dict[str, Any], with_found: bool = False) -> dict[st
     asked = champion.parameters.model_dump(mode="json")
     data = asked.get("data", {})
     if champion.dataset.is_own:
-        data |= _of_source(name, given.get("data", {})) | _split(name, given.get("data", {}))
+        now, path, known = given.get("data", {}), artifact_paths.source(name), {}
+        if path.is_file():
+            known = Source.read(path, NAME_SOURCE).model_dump(exclude={"schema_version"}, exclude_none=True)
+        elif not now.get("source"):
+            what = f"nothing says where the data of {name} are: no {path}"
+            raise DataError(what, "the place of its data", NAME_SOURCE)
+        data |= known | {"source": now.get("source") or known["source"]} | _split(name, now)
     training = asked["training"]
     is_tuned, found = given.get("tuned", asked.get("tuned", False)), (asked.get("found") or {}).get("fields", ())
     if is_tuned:
@@ -143,18 +168,6 @@ def leave_split_open(data: dict[str, Any]) -> None:
         data.pop(option, None)
 
 
-def _of_source(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Where its data are, and for how many new rows it waits."""
-    path, action = artifact_paths.source(name), "name the data with --data"
-    if path.is_file():
-        known = Source.read(path, action).model_dump(exclude={"schema_version"}, exclude_none=True)
-    elif given.get("source"):
-        known = {}
-    else:
-        raise DataError(f"nothing says where the data of {name} are: no {path}", "the place of its data", action)
-    return known | {"source": given.get("source") or known["source"]}
-
-
 def require_same_kind(parameters: Learned) -> None:
     """A name keeps its model, its kind of data and its target.
 
@@ -165,8 +178,13 @@ def require_same_kind(parameters: Learned) -> None:
     if kept is None:
         return
     target, data = getattr(kept.recipe, "target", None), parameters.data
-    then = kept.parameters.training.model, _kind(kept.dataset.is_own, not target), target and target.name
-    now = parameters.training.model.value, _kind(data.is_own, data.is_images), data.target
+    kinds = {(True, True): "own images", (True, False): "own data"}  # else the book's
+    then_kind, now_kind = (
+        kinds.get(each, "the book's data")
+        for each in ((kept.dataset.is_own, not target), (data.is_own, data.is_images))
+    )
+    then = kept.parameters.training.model, then_kind, target and target.name
+    now = parameters.training.model.value, now_kind, data.target
     if now != then:
         meant = f"gradmill retrain {parameters.name}" if parameters.name not in [*ModelName] else "gradmill retrain"
         found, expected = (", ".join(filter(None, each)) for each in (now, then))
@@ -175,7 +193,3 @@ def require_same_kind(parameters: Learned) -> None:
             f"{expected}, as its version {kept.version} was trained",
             f"type {meant}, or give the model another --name",
         )
-
-
-def _kind(is_own: bool, is_images: bool) -> str:
-    return "the book's data" if not is_own else "own images" if is_images else "own data"

@@ -33,14 +33,14 @@ class Strong(str):
 Text = str | tuple[str, ...]  # a line, or its parts one after another
 
 
-class Table(NamedTuple):
+class PageTable(NamedTuple):
     """Rows below a head; without a head the first cell of a row names the second."""
 
     rows: tuple[tuple[Text, ...], ...]
     head: tuple[str, ...] = ()
 
 
-class Picture(NamedTuple):
+class PagePicture(NamedTuple):
     """A PNG, how it is read, and its file's name. A photo is not inverted on dark paper."""
 
     title: str
@@ -58,7 +58,7 @@ class Section(NamedTuple):
     """Blocks below a title, which may be empty. Renderers leave out what is empty."""
 
     title: str
-    blocks: tuple[Text | Table | Picture | Program | None, ...]
+    blocks: tuple[Text | PageTable | PagePicture | Program | None, ...]
 
 
 class Page(NamedTuple):
@@ -102,7 +102,7 @@ def make_data_uri(png: bytes) -> str:
 
 def _shown_sections(page: Page) -> Iterator[Section]:
     for title, blocks in page.sections:
-        if shown := tuple(block for block in blocks if block and not (isinstance(block, Table) and not block.rows)):
+        if shown := tuple(block for block in blocks if block and not (isinstance(block, PageTable) and not block.rows)):
             yield Section(title, shown)
 
 
@@ -115,13 +115,13 @@ def _parts(text: Text) -> Iterator[tuple[str, str]]:
             yield getattr(part, "element", ""), line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
 
-def _markdown_block(block: Text | Table | Picture | Program | None, embed: bool) -> str:
+def _markdown_block(block: Text | PageTable | PagePicture | Program | None, embed: bool) -> str:
     match block:
-        case Table(rows, head):
+        case PageTable(rows, head):
             first, *others = (map(_markdown_cell, row) for row in (head or ("",) * len(rows[0]), *rows))
             lines = [first, ("---",) * len(rows[0]), *others]
             return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-        case Picture(title, png, name, caption):
+        case PagePicture(title, png, name, caption):
             shown = f"![{_markdown_inline(title)}]({make_data_uri(png) if embed else name})"
             return "\n\n".join(filter(None, (f"### {_markdown_inline(title)}", shown, markdown_line(caption))))
         case Program():
@@ -145,4 +145,6 @@ def _markdown_cell(text: Text) -> str:
 
 
 def _markdown_code(words: str) -> str:
-    return f"`{words.strip().replace('`', chr(39))}`"  # in which nothing can be escaped
+    """In which nothing can be escaped: backticks in it want longer ones around it."""
+    words, longest = words.strip(), max(map(len, re.findall("`+", words)), default=0)
+    return f"{'`' * (longest + 1)} {words} {'`' * (longest + 1)}" if longest else f"`{words}`"

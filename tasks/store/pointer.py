@@ -7,10 +7,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from tasks.errors import DataError, UsageError
-from tasks.store import artifact_paths, atomic, history, locks, reading, triton, verification
+from tasks.store import artifact_paths, atomic, folders, history, locks, reading, verification
 from tasks.store.artifact_paths import MANIFEST, ONNX
 from tasks.store.history import Cause
-from tasks.store.versions import ChampionPointer
+from tasks.store.reading import ChampionPointer
 
 
 def point_to(name: str, number: int, cause: Cause, freeze: bool = False) -> None:
@@ -39,7 +39,28 @@ def point_to(name: str, number: int, cause: Cause, freeze: bool = False) -> None
     after = ChampionPointer.model_validate((unknown or {}) | facts)
     history.note(name, cause, left if is_rollback else [number], after)
     after.write(artifact_paths.champion(name))
-    triton.write_config(name, number)
+    _write_config(name, number)
+
+
+def _write_config(name: str, champion: int) -> None:
+    """Write ``config.pbtxt`` if it is not what the champion makes it."""
+    if not verification.holds_config(name, config := reading.manifest(name, champion).triton_config):
+        atomic.write_bytes(artifact_paths.triton_config(name), config.encode())
+
+
+def sweep(name: str) -> None:
+    """Remove what a killed publication or pruning left, and repair ``config.pbtxt``; the caller holds the lock."""
+    folders.sweep(artifact_paths.LEFTOVER, artifact_paths.model(name))
+    for number in reading.versions(name):  # a kill between the rename and this
+        folders.make_read_only(artifact_paths.version(name, number))
+    if current := reading.champion(name):
+        _write_config(name, current.version)
+
+
+def was_champion(name: str, number: int) -> bool:
+    """Whether a version is or ever was the champion; the pointer tells it even where the history is lost."""
+    current = reading.champion(name)
+    return number in (current.named if current else ()) or number in history.list_demotions(name)
 
 
 def _readable(name: str) -> ChampionPointer | None:
@@ -67,7 +88,7 @@ def promote(name: str, number: int, reason: str | None = None) -> bool:
             with suppress(DataError):
                 verification.verify_pointer(name, pointer)
                 verification.verify_previous(name, pointer)
-                triton.write_config(name, number)
+                _write_config(name, number)
                 return False
         point_to(name, number, cause)
         return pointer is None or pointer.version != number

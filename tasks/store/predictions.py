@@ -5,22 +5,25 @@ Whoever predicts reads it here, and so do pruning and housekeeping.
 
 import heapq
 import itertools
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from tasks.errors import DataError
+from tasks.errors import DataError, UsageError
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.serving.drift import Drift, Histogram
-from tasks.store import artifact_paths, atomic, scratch
+from tasks.store import artifact_paths, atomic
 from tasks.store.artifact_paths import JOB, ONNX
 from tasks.store.documents import Document
-from tasks.store.versions import Moment
+from tasks.store.reading import Moment
 
 NEWEST = 10  # jobs of a name that are told
 RESTART = "replace the job by the same command with --restart, or restore the file from a copy"
@@ -124,14 +127,14 @@ def find(folder: Path) -> Job | None:
 def holds_job(folder: Path) -> bool:
     """Whether a folder is that of a job: its document can be read, or its scratch is there."""
     try:
-        return scratch.is_ours(folder) or find(folder) is not None
+        return has_scratch(folder) or find(folder) is not None
     except (DataError, OSError):
         return False
 
 
 def write(folder: Path, job: Job) -> None:
     """Replace the document of a folder atomically."""
-    with scratch.placing(folder, JOB) as temporary:
+    with placing(folder, JOB) as temporary:
         temporary.write_bytes(atomic.as_json(job.model_dump(mode="json")))
 
 
@@ -180,3 +183,64 @@ def list_newest(jobs: Iterable[Job], most: int = NEWEST) -> list[Job]:
 def left_alone(path: Path, reason: str | Exception) -> None:
     """Say that something was not looked at or not removed, and why."""
     tell(f"left alone: {path} ({reason.found if isinstance(reason, DataError) else reason})", file=sys.stderr)
+
+
+# A job's scratch: one folder in its output, known by a mark, where everything begins that is not whole yet
+
+
+MARK = "made-by-gradmill"
+
+
+def make_scratch(folder: Path) -> None:
+    """Make a job's folder with its scratch, which is known as ours from its first moment on.
+
+    Raises:
+        UsageError: something of that name is there, and it is not ours.
+        FileExistsError, NotADirectoryError: so it is with the folder.
+    """
+    scratch = artifact_paths.scratch(folder)
+    if os.path.lexists(scratch) and not has_scratch(folder):
+        raise UsageError(f"{scratch} is not of a job", "none, or one of a job", "move it elsewhere")
+    scratch.mkdir(parents=True, exist_ok=True)
+    (scratch / MARK).touch()
+
+
+def has_scratch(folder: Path) -> bool:
+    """Whether a folder's scratch is one that ``make_scratch`` made; a link, or what holds other things, never is."""
+    scratch = artifact_paths.scratch(folder)
+    if scratch.is_symlink() or not scratch.is_dir():
+        return False
+    entries = list(os.scandir(scratch))  # empty_scratch: killed before the mark was there
+    marked = any(entry.name == MARK and entry.is_file(follow_symlinks=False) for entry in entries)
+    return not entries or (marked and not any(entry.is_symlink() for entry in entries))
+
+
+@contextmanager
+def placing(folder: Path, name: str) -> Iterator[Path]:
+    """Yield a temporary path in the scratch; when the block succeeds it becomes ``name`` in the folder.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable; the file is then as it was.
+    """
+    whole = artifact_paths.scratch(folder) / name
+    with atomic.replacing(whole) as temporary:
+        yield temporary
+    whole.replace(folder / name)
+    atomic.sync(folder)
+
+
+def empty_scratch(folder: Path) -> None:
+    """Remove everything from a job's scratch but its mark."""
+    for entry in list(os.scandir(artifact_paths.scratch(folder))):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        elif entry.name != MARK:
+            Path(entry.path).unlink(missing_ok=True)
+
+
+def remove_scratch(folder: Path) -> None:
+    """Remove a job's scratch, if it is there and one of ours; the mark goes last."""
+    if has_scratch(folder):
+        empty_scratch(folder)
+        (artifact_paths.scratch(folder) / MARK).unlink(missing_ok=True)
+        artifact_paths.scratch(folder).rmdir()

@@ -1,26 +1,38 @@
-"""A version folder appears by one rename, whole, and never changes. The caller holds the lock."""
+"""A candidate becomes a version: its folder appears by one rename, whole, and never changes. The caller holds the lock.
+
+A version may have an attestation, proof of who published it: OpenSSF model signing with a key of one's own. It covers
+every file of the folder, ``manifest.json`` among them: gates, metrics and lineage are bound to the model's bytes.
+"""
 
 import os
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.errors import DataError
-from tasks.store import (
-    artifact_paths,
-    atomic,
-    attestation,
-    folders,
-    history,
-    locks,
-    names,
-    pointer,
-    reading,
-    triton,
-    verified,
+from tasks.data.report import DataReport
+from tasks.errors import DataError, UsageError
+from tasks.parameters import RetrainParameters
+from tasks.records import Evaluation, ExportedModel, GateVerdict, PreparedDataset, Splits, TrainedModel
+from tasks.serving import contract, runtime
+from tasks.store import artifact_paths, atomic, folders, history, locks, pointer, reading, verified, version_page
+from tasks.store.artifact_paths import (
+    ATTESTATION,
+    CARD,
+    CHECKSUMS,
+    DATA_PAGE,
+    DATA_REPORT,
+    LABELS,
+    MANIFEST,
+    METADATA,
+    ONNX,
+    PAGE,
 )
-from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
-from tasks.store.versions import Lineage, Manifest
+from tasks.store.own_data import NOT_KEPT
+from tasks.store.page import render_html, render_markdown
+from tasks.store.reading import Lineage, Manifest, Metrics, RunParameters, Tolerances, Trained
+from tasks.store.record import FileRef
 
 
 @contextmanager
@@ -33,20 +45,11 @@ def turn(name: str, to_publish: bool) -> Iterator[bool]:
     with locks.model(name) if to_publish or reading.versions(name) else nullcontext():
         try:
             if to_publish:
-                sweep(name)
+                pointer.sweep(name)
             yield to_publish and not pointer.is_frozen(name)
         finally:
             if to_publish:
                 folders.sweep_model(artifact_paths.model(name))
-
-
-def sweep(name: str) -> None:
-    """Remove what a killed publication or pruning left, and repair ``config.pbtxt``."""
-    folders.sweep(names.LEFTOVER, artifact_paths.model(name))
-    for number in reading.versions(name):  # a kill between the rename and this
-        folders.make_read_only(artifact_paths.version(name, number))
-    if current := reading.champion(name):
-        triton.write_config(name, current.version)
 
 
 def find(name: str, onnx_sha256: str) -> int | None:
@@ -55,25 +58,78 @@ def find(name: str, onnx_sha256: str) -> int | None:
     return next((each for each in kept if reading.manifest(name, each).files[ONNX] == onnx_sha256), None)
 
 
-def was_champion(name: str, number: int) -> bool:
-    """Whether a version is or ever was the champion; the pointer tells it even where the history is lost."""
-    current = reading.champion(name)
-    return number in (current.named if current else ()) or number in history.list_demotions(name)
-
-
 def next_number(name: str) -> int:
     """One more than the highest that was ever given; where something else has that name, the next one.
 
     Raises:
         DataError: the history is damaged, or none is left.
     """
-    number = history.highest_number(name) + 1
+    number = history.highest_number(name, history.changes(name)) + 1
     while os.path.lexists(artifact_paths.version(name, number)):
         number += 1
-    if not names.VERSION.fullmatch(str(number)):
+    if not artifact_paths.VERSION.fullmatch(str(number)):
         found = f"{artifact_paths.model(name)}, or its history, has a version {number - 1}"
         raise DataError(found, "numbers of at most nine digits", "restore it from a copy, or take another --name")
     return number
+
+
+def describe_lineage(
+    run: str,
+    parameters: RetrainParameters,
+    prepared: PreparedDataset,
+    trained: TrainedModel,
+    evaluated: Evaluation,
+    exported: ExportedModel,
+    against_kept: tuple[GateVerdict, ...],
+    best: int | None,
+    packages: dict[str, str],
+    code: str,
+) -> Lineage:
+    """What a version was made of by which ``run``, ``packages`` and ``code`` (a digest), and how it was judged."""
+    return Lineage(
+        name=parameters.name,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        run=run,
+        dataset=Splits(**dict(prepared)),
+        recipe=prepared.recipe,
+        parameters=RunParameters.model_validate(parameters.model_dump(mode="json", exclude=NOT_KEPT)),
+        device=trained.device,
+        trained=Trained(**dict(trained), num_epochs=len(trained.learning_curve)),
+        platform=platform.platform(),
+        packages=packages,
+        code=code,
+        metrics=Metrics.model_validate(evaluated.metrics),
+        gates=(*evaluated.gates, *exported.gates, *against_kept),
+        best_version=best,
+        profile=exported.profile,
+        tolerances=Tolerances(sample=runtime.find_tolerance(prepared.recipe), parity=parameters.gates.max_parity_error),
+    )
+
+
+def fill(folder: Path, number: int, of: Lineage, exported: ExportedModel, pictures: tuple[FileRef, ...]) -> None:
+    """Put the files of version ``number`` into its staging folder, but for the manifest and the checksums.
+
+    Raises:
+        DataError: a file of the run has changed since it was made.
+    """
+    candidate = contract.ModelMetadata.parse(verified.read(exported.metadata), exported.metadata.path)
+    metadata = candidate.model_copy(update={"name": of.name, "versions": (str(number),)})
+    for file in (exported.onnx, exported.sample, *pictures):
+        (folder / file.path.name).write_bytes(verified.read(file))
+    metadata.write(folder / METADATA)
+    texts = {LABELS: "".join(f"{label}\n" for label in of.dataset.class_names)}
+    report = None
+    if of.dataset.report:
+        report = DataReport.parse(verified.read(of.dataset.report), of.dataset.report.path)
+        report.write(folder / DATA_REPORT)
+        texts[DATA_PAGE] = render_markdown(report.page(), embed=False)
+    facts = of.model_dump(mode="json") | {"version": number, "model_sha256": exported.onnx.sha256}
+    contents = {path.name: path.read_bytes() for path in folder.iterdir()}
+    page = version_page.describe_version(facts, metadata, contents, report)
+    texts |= {CARD: version_page.render_card(page, facts), PAGE: render_html(page)}
+    for filename, text in texts.items():
+        if text:
+            (folder / filename).write_text(text, encoding="utf-8")
 
 
 def publish(lineage: Lineage, fill: Callable[[Path, int], None], sign_key: Path | None = None) -> int:
@@ -84,14 +140,14 @@ def publish(lineage: Lineage, fill: Callable[[Path, int], None], sign_key: Path 
     """
     name = lineage.name
     number = next_number(name)
-    staging = names.staging(artifact_paths.model(name))
+    staging = artifact_paths.staging(artifact_paths.model(name))
     staging.mkdir()
     fill(staging, number)
     files = {path.name: atomic.file_digest(path) for path in sorted(staging.iterdir())}
     manifest = Manifest(**dict(lineage), version=number, files=files).write(staging / MANIFEST)
     atomic.write_bytes(staging / CHECKSUMS, verified.checksums(files | {MANIFEST: manifest.sha256}))
     if sign_key is not None:
-        attestation.sign(staging, sign_key)
+        _sign(staging, sign_key)
     for path in staging.iterdir():
         path.chmod(0o444)
         atomic.sync(path)
@@ -104,3 +160,15 @@ def publish(lineage: Lineage, fill: Callable[[Path, int], None], sign_key: Path 
     folders.make_read_only(final)
     atomic.sync(final.parent)
     return number
+
+
+def _sign(folder: Path, private_key: Path) -> None:
+    from model_signing import hashing, signing
+
+    ignored = hashing.Config().set_ignored_paths(paths=[folder / ATTESTATION])
+    try:
+        config = signing.Config().use_elliptic_key_signer(private_key=private_key).set_hashing_config(ignored)
+        config.sign(folder, folder / ATTESTATION)
+    except (ValueError, TypeError) as error:
+        expected = "an elliptic-curve private key in PEM"
+        raise UsageError(f"{private_key}: {error}", expected, "use another key") from error

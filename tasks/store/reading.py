@@ -1,26 +1,194 @@
-"""What the store holds. Readers take no lock: versions never change and the pointer is replaced atomically."""
+"""The documents of a model's folder, typed, and what the store holds.
+
+Readers take no lock: versions never change and the pointer is replaced atomically.
+"""
 
 import os
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from tasks.data.recipe import Recipe
 from tasks.errors import DataError, UsageError
 from tasks.machine.words import nearest
-from tasks.parameters import is_name
-from tasks.store import artifact_paths, folders, verified
-from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
-from tasks.store.names import VERSION
-from tasks.store.record import FileRef
-from tasks.store.versions import ChampionPointer, Manifest
+from tasks.parameters import Hyperparameters, is_name
+from tasks.records import GateVerdict, Splits
+from tasks.serving.contract import ModelMetadata, open_inference_metadata
+from tasks.serving.drift import Histogram
+from tasks.serving.task import TASKS
+from tasks.store import artifact_paths, folders, locks, verified
+from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, METADATA, ONNX, SAMPLE, VERSION
+from tasks.store.documents import Document
+from tasks.store.record import FileRef, Sha256
+
+
+def _with_a_zone(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("a time without its zone")
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_with_a_zone)]
+Number = Annotated[int, Field(ge=1, lt=10**9)]  # of a version; the bound is that of ``artifact_paths.VERSION``
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+
+
+TRITON_TYPES = {"UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32", "INT64": "TYPE_INT64"}
+
+
+class Extensible(Document):
+    """A document that keeps what is not declared here: other kinds of model, and newer versions, note more."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class ChampionPointer(Extensible):
+    """``champion.json``: the version that consumers should use, and those that it should not go to by itself."""
+
+    schema_version: Literal[1] = 1
+    version: Number
+    model_sha256: Sha256
+    manifest_sha256: Sha256
+    promoted_at: Moment
+    previous: Number | None
+    held: tuple[Number, ...]
+    frozen: bool = False
+
+    @model_validator(mode="after")
+    def _goes_back_to_another(self) -> Self:
+        if self.previous == self.version:  # a rollback would hold the champion
+            raise ValueError("previous is the champion itself")
+        return self
+
+    @property
+    def named(self) -> set[int]:
+        """Every version that it names: each of them was the champion once."""
+        return {self.version, *self.held} | ({self.previous} if self.previous else set())
+
+
+class RunTraining(Extensible):
+    """Which of the book's systems made a version, and with which settings."""
+
+    model: str
+    implementation: str
+
+
+class RunParameters(Extensible):
+    """What the run was asked for."""
+
+    training: RunTraining
+
+
+class Trained(Document):
+    """What training really did: examples, those held out to watch, and the epoch whose weights were kept."""
+
+    num_examples: int
+    num_validation: int = 0
+    num_epochs: int | None = None  # of training that goes by epochs
+    kept_epoch: int | None = None
+    steps: Hyperparameters | None = None  # of own data: what became of settings that they decide
+    collinear: tuple[str, ...] = ()  # columns that others determine
+
+
+class Metrics(Extensible):
+    """The figures: those of every listing, and more that differ from task to task."""
+
+    test_loss: float
+    test_accuracy: float | None = None
+
+    @model_serializer(mode="wrap")
+    def _only_what_was_measured(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialized(self).items() if name in self.model_fields_set}
+
+
+class Tolerances(Document):
+    """What another runtime may differ by from the stored sample, and ONNX from torch."""
+
+    sample: float | None = None
+    parity: float | None = None
+
+
+class Lineage(Document):
+    """What a version was made of, by what, and how it was judged. What has a default was not noted at first."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    created_at: Moment
+    run: FileName
+    dataset: Splits
+    recipe: Recipe
+    parameters: RunParameters
+    device: str = ""
+    trained: Trained | None = None
+    platform: str = ""
+    packages: dict[str, str] = Field(default_factory=dict)
+    code: str = ""
+    metrics: Metrics
+    gates: tuple[GateVerdict, ...]
+    best_version: Number | None = None  # that did best beside this one when it was compared with all that were kept
+    profile: dict[str, Histogram] = Field(default_factory=dict)
+    tolerances: Tolerances | None = None
+
+    @model_validator(mode="after")
+    def _whose_classes_differ(self) -> Self:
+        if len(set(self.dataset.class_names)) != len(self.dataset.class_names):
+            raise ValueError("dataset.class_names: two of them are equal")
+        return self
+
+
+class Manifest(Lineage):
+    """``manifest.json``: a version's lineage and its files. A published manifest never changes."""
+
+    version: Number
+    files: dict[FileName, Sha256]
+
+    @model_validator(mode="after")
+    def _of_a_whole_version(self) -> Self:
+        for filename in (ONNX, METADATA, SAMPLE):
+            if filename not in self.files:
+                raise ValueError(f"files: {filename} is not listed")
+        return self
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """What ``metadata.json`` must say, by recipe, task and classes."""
+        signature = TASKS[self.dataset.task].signature(self.recipe, self.dataset.class_names)
+        return open_inference_metadata(self.name, self.version, signature, self.recipe.describe_columns())
+
+    @property
+    def triton_config(self) -> str:
+        """The text of ``config.pbtxt`` with which Triton serves this version alone, in the folder as it stands.
+
+        The first dimension is part of the shapes (``max_batch_size: 0``), as in the ONNX file.
+        """
+        lines = [f'name: "{self.name}"', 'platform: "onnxruntime_onnx"', "max_batch_size: 0"]
+        for kind, tensors in (("input", self.metadata.inputs), ("output", self.metadata.outputs)):
+            for tensor in tensors:
+                facts = f"data_type: {TRITON_TYPES[tensor.datatype]} dims: [ {', '.join(map(str, tensor.shape))} ]"
+                lines.append(f'{kind} {{ name: "{tensor.name}" {facts} }}')
+        return "\n".join([*lines, f"version_policy {{ specific {{ versions: [ {self.version} ] }} }}"]) + "\n"
+
+
+# What the store holds
 
 R = TypeVar("R")
 
 
 def names() -> list[str]:
-    """Every model that has a folder."""
+    """Every model that has a folder; a folder that no model can be called so is somebody else's."""
     folder = artifact_paths.models()
-    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path.name for path in found if is_name(path.name) and path.is_dir())
 
 
 def versions(name: str) -> list[int]:
@@ -98,9 +266,11 @@ def require_versions(name: str) -> list[int]:
 
     Raises:
         UsageError: there is no such model.
+        EnvironmentProblem: a restore was begun here and not finished, which may bring it.
     """
     if kept := versions(name) if is_name(name) else []:
         return kept
+    locks.refuse_half_restored()
     every, found = [*filter(versions, names())], f"no model named {name} in {artifact_paths.models()}"
     to_do = nearest(name, every, "name one, another --artifacts, or train it: gradmill retrain")
     raise UsageError(found, f"one of: {', '.join(every)}" if every else "a model; there is none yet", to_do)
@@ -111,14 +281,17 @@ def resolve(name: str, number: int | None) -> int:
 
     Raises:
         UsageError: there is no such model or version.
+        EnvironmentProblem: there is none yet, since a restore was begun here and not finished.
     """
     kept = require_versions(name)
     if number is None:
         current = champion(name)
         if current is None:
+            locks.refuse_half_restored()
             raise UsageError(f"{name} has no champion", "a published version", f"run gradmill retrain --name {name}")
         return current.version
     if number not in kept:
+        locks.refuse_half_restored()
         known = ", ".join(map(str, kept))
         raise UsageError(f"{name} has no version {number}", f"one of: {known}", f"see gradmill models {name}")
     return number

@@ -6,7 +6,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def check(url: str) -> None:
         ) from error
 
 
-class Folder:
+class RemoteFolder:
     """A folder by URL; where it is local or on a mounted share, files are written as in ``artifacts/``."""
 
     def __init__(self, url: str) -> None:
@@ -79,14 +79,9 @@ class Folder:
         Raises:
             EnvironmentProblem: the store does not answer, or refuses.
         """
-        with self._reached(f"{self.url}/{path}"):
-            try:
-                if self.local is None:
-                    return bytes(self._files.cat_file(f"{self._path}/{path}"))
-                with self._open(path) as stream:
-                    return bytes(stream.read())
-            except FileNotFoundError:
-                return None
+        with self._reached(f"{self.url}/{path}"), suppress(FileNotFoundError), self._open(path) as stream:
+            return bytes(stream.read())
+        return None
 
     def write(self, path: str, content: bytes) -> None:
         """Replace a file: readers find the old content or the new, whenever this process is killed.
@@ -111,16 +106,11 @@ class Folder:
 
     def get(self, path: str, file: Path) -> bool:
         """Copy what lies there into a file; whether anything does. It raises as ``read`` does."""
-        with self._reached(f"{self.url}/{path}"):
-            try:
-                if self.local:
-                    with self._open(path) as stream, file.open("wb") as copy:
-                        shutil.copyfileobj(stream, copy)
-                else:
-                    self._files.get_file(f"{self._path}/{path}", str(file))
-            except FileNotFoundError:
-                return False
-        return True
+        with self._reached(f"{self.url}/{path}"), suppress(FileNotFoundError), self._open(path) as stream:
+            with file.open("wb") as copy:
+                shutil.copyfileobj(stream, copy)
+            return True
+        return False
 
     def digest(self, path: str) -> str:
         """SHA-256 (hex) of a file; it raises as ``read`` does."""

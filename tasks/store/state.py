@@ -3,44 +3,46 @@
 A document that cannot be read is a ``Fault`` among them, which hides nothing else.
 """
 
+import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from tasks.data.recipe import Columns
 from tasks.data.report import DataReport
 from tasks.errors import DataError
 from tasks.parameters import ModelName, is_name
+from tasks.records import GateVerdict
 from tasks.store import (
     artifact_paths,
-    disk,
+    folders,
     history,
     mirroring,
     own_data,
     predictions,
     reading,
+    run_folder,
     schedules,
-    verified,
+    tuned,
 )
-from tasks.store import runs as run_folders
-from tasks.store.artifact_paths import MANIFEST, ONNX, RUN
-from tasks.store.disk import Room
+from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX, RUN
 from tasks.store.history import Change
-from tasks.store.mirroring import Behind
 from tasks.store.predictions import Job
-from tasks.store.runs import RunSummary
+from tasks.store.reading import ChampionPointer, Manifest
+from tasks.store.run_folder import Outcome, RunSummary
 from tasks.store.verified import RESTORE, WRITTEN
-from tasks.store.versions import ChampionPointer, Manifest
 
 REMEMBERED = 10_000  # versions, by a process that reads the store again and again
 NEWEST = 30  # runs of a name that are read
 MOST = 1000  # that are, where none of the newest was judged
-Kind = Literal["champion", "version", "history", "run", "job", "schedules", "source", "mirror"]
+Kind = Literal["champion", "version", "history", "run", "job", "schedules", "source", "mirror", "tuned"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Fault(NamedTuple):
@@ -53,28 +55,13 @@ class Fault(NamedTuple):
     action: str
 
 
-class Version(NamedTuple):
+class KeptVersion(NamedTuple):
     """A kept version; its manifest is without columns of the recipe and their profiles, which may be many."""
 
     number: int
     model_bytes: int
     bytes: int  # of its folder
     manifest: Manifest
-
-
-class Disk(NamedTuple):
-    """Bytes that a name takes, and the room that is left."""
-
-    versions: int
-    data: int
-    runs: int
-    predictions: int
-    left: Room
-
-    @property
-    def of_name(self) -> int:
-        """All that the name takes."""
-        return self.versions + self.data + self.runs + self.predictions
 
 
 @dataclass
@@ -84,7 +71,7 @@ class NameState:
     name: str
     pointer: ChampionPointer | None = None
     numbers: Sequence[int] = ()  # of all kept versions
-    versions: list[Version] = field(default_factory=list)  # those whose manifest can be read
+    versions: list[KeptVersion] = field(default_factory=list)  # those whose manifest can be read
     highest: int | None = None  # number ever given; None: it cannot be read
     changes: Sequence[Change] = ()
     runs: list[RunSummary] = field(default_factory=list)  # that retrained it
@@ -93,9 +80,10 @@ class NameState:
     last_job: Job | None = None  # the last of somebody's input: each retrain predicts its own test split, too
     num_jobs: Counter[str] = field(default_factory=Counter)  # by status
     source: str | None = None  # of own data
+    files: dict[int, Sequence[str]] = field(default_factory=dict)  # of own data, that each version was trained on
     is_scheduled: bool = False  # a deployment retrains it
     mirror: str | None = None  # what it has, in words; None of a store that has no mirror
-    behind: Behind | None = None  # what the mirror has not got
+    behind: str | None = None  # what the mirror has not got, in words
     run_folders: list[Path] = field(default_factory=list)  # of runs of every kind
     job_folders: list[Path] = field(default_factory=list)
     faults: Sequence[Fault] = ()
@@ -130,14 +118,13 @@ class NameState:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """A row a version, as ``gradmill models --json`` prints it."""
-        rows = []
-        for number, model_bytes, _, manifest in self.versions:
-            is_champion = self.pointer is not None and self.pointer.version == number
-            row = {
+        current, held = (self.pointer.version, self.pointer.held) if self.pointer else (None, ())
+        return [
+            {
                 "version": number,
-                "champion": is_champion,
-                "frozen": is_champion and self.pointer is not None and self.pointer.frozen,
-                "held": self.pointer is not None and number in self.pointer.held,
+                "champion": number == current,
+                "frozen": number == current and self.pointer is not None and self.pointer.frozen,
+                "held": number in held,
                 "test_accuracy": manifest.metrics.test_accuracy,
                 "test_loss": manifest.metrics.test_loss,
                 "parity": next((gate.value for gate in manifest.gates if gate.name == "parity"), None),
@@ -149,20 +136,19 @@ class NameState:
                 "model_sha256": manifest.files[ONNX],
                 "path": str(artifact_paths.version(self.name, number) / ONNX),
             }
-            rows.append(row)
-        return rows
+            for number, model_bytes, _, manifest in self.versions
+        ]
 
     @cached_property
-    def disk(self) -> Disk:
-        """What the name takes, measured when it is asked for."""
+    def disk(self) -> dict[str, int]:
+        """The bytes that the name takes, by what, measured when they are asked for."""
         dataset = self.versions[-1].manifest.dataset.name if self.versions else self.name
-        return Disk(
-            versions=disk.size(artifact_paths.model(self.name)),
-            data=disk.size(artifact_paths.dataset(dataset)),
-            runs=sum(map(disk.size, self.run_folders)),
-            predictions=sum(map(disk.size, self.job_folders)),
-            left=disk.read_room(),
-        )
+        return {
+            "versions": folders.size(artifact_paths.model(self.name)),
+            "data": folders.size(artifact_paths.dataset(dataset)),
+            "runs": sum(map(folders.size, self.run_folders)),
+            "predictions": sum(map(folders.size, self.job_folders)),
+        }
 
 
 @dataclass
@@ -193,38 +179,40 @@ class StoreState:
             self.leave(kind, path, error, name)
 
 
-def read(name: str | None = None, newest: int = NEWEST) -> StoreState:
+def read(name: str | None = None, newest: int = NEWEST, only: Collection[Kind] = KINDS) -> StoreState:
     """The state of all names or, faster, of one, which is there whether anything is known of it or not.
 
-    Of each name's runs the ``newest`` are read, and older ones where none of these was judged. No lock is taken.
+    Of each name's runs the ``newest`` are read, and older ones where none of these was judged; of documents those of
+    the kinds that are asked for. No lock is taken.
     """
     found = StoreState()
     for each in [name] if name else reading.names():
         found.add(each)
-    _read_runs(found, name, newest)
-    for folder, job in predictions.list_jobs(lambda path, error: found.leave("job", path, error)):
-        if job and is_name(job.model.name) and name in (None, job.model.name):
-            of_name = found.add(job.model.name)
-            of_name.jobs = predictions.list_newest([*of_name.jobs, job])
-            if not job.is_of_own_test_split:
-                known = [of_name.last_job] if of_name.last_job else []
-                of_name.last_job = next(iter(predictions.list_newest([*known, job], most=1)), None)
-            of_name.num_jobs[job.status] += 1
-            of_name.job_folders.append(folder)
-    scheduled, behind = {*map(str, ModelName)}, dict[str, Behind]()
-    with found.sparing("schedules", artifact_paths.schedules().parent):
-        scheduled |= schedules.read().of_flow("retrain").keys()
-    with found.sparing("mirror", artifact_paths.mirror()):
-        if mirror := mirroring.read():
-            found.mirror, behind = mirror.url, {each.name: each for each in mirroring.list_behind()}
+    if "run" in only:
+        _read_runs(found, name, newest)
+    if "job" in only:
+        _read_jobs(found, name)
+    if "tuned" in only:
+        for path in sorted(artifact_paths.all_tuned().glob(f"{name or '*'}.json")):
+            with found.sparing("tuned", path, path.stem):
+                tuned.read(path.stem)
+    scheduled = {*map(str, ModelName)}
+    if "schedules" in only:
+        with found.sparing("schedules", artifact_paths.schedules().parent):
+            scheduled |= schedules.read().of_flow("retrain").keys()
+    if "mirror" in only:
+        with found.sparing("mirror", artifact_paths.mirror()):
+            if mirror := mirroring.read():
+                found.mirror = mirror.url
+                for each, behind in mirroring.list_behind().items():
+                    if each in found.names:
+                        found.names[each].behind = behind
     found.names = dict(sorted(found.names.items()))
     for each, of_name in found.names.items():
-        of_name.is_scheduled, of_name.behind = each in scheduled, behind.get(each)
-        _read_documents(found, of_name)
-        if of_name.behind:
-            of_name.mirror = of_name.behind.sentence
-        elif found.mirror and of_name.pointer:
-            of_name.mirror = f"{found.mirror} has this champion"
+        _read_documents(found, of_name, only)
+        of_name.is_scheduled = each in scheduled
+        if found.mirror and of_name.pointer:
+            of_name.mirror = of_name.behind or f"{found.mirror} has this champion"
         of_name.faults = [
             fault
             for fault in found.faults
@@ -240,48 +228,138 @@ def read_name(name: str) -> NameState:
 
 def _read_runs(found: StoreState, name: str | None, newest: int) -> None:
     """Those of each name by themselves: however many there are of others, none is missing."""
-    for subject, folders in run_folders.list_folders(name).items():
+    for subject, of_subject in run_folder.list_folders(name).items():
         owner, retrains = subject if subject in found.names else "", list[RunSummary]()  # it may begin with a flow's
-        for at, folder in enumerate(folders[: max(newest, MOST)]):
+        for at, folder in enumerate(of_subject[: max(newest, MOST)]):
             if at >= newest and (not retrains or any(run.is_judged for run in retrains)):
                 break
             with found.sparing("run", folder / RUN, subject):
-                owner, retrain = run_folders.read_folder(folder)
+                owner, retrain = run_folder.read_folder(folder)
                 retrains += [retrain] if retrain else []
         for run in retrains:  # a name may begin as the runs of another flow do
             if name in (None, run.name):
                 found.add(run.name).runs.append(run)
         if is_name(owner) and name in (None, owner):
-            found.add(owner).run_folders += folders
+            found.add(owner).run_folders += of_subject
     for of_name in found.names.values():
         of_name.runs.sort(key=lambda run: run.run, reverse=True)
+        if (last := of_name.last_ended) and (path := Path(last.path) / artifact_paths.DATA_REPORT).exists():
+            with found.sparing("run", path, of_name.name):
+                of_name.report = DataReport.read(path)
 
 
-def _read_documents(found: StoreState, of_name: NameState) -> None:
+def _read_jobs(found: StoreState, name: str | None) -> None:
+    for folder, job in predictions.list_jobs(lambda path, error: found.leave("job", path, error)):
+        if job and is_name(job.model.name) and name in (None, job.model.name):
+            of_name = found.add(job.model.name)
+            of_name.jobs = predictions.list_newest([*of_name.jobs, job])
+            if not job.is_of_own_test_split:
+                known = [of_name.last_job] if of_name.last_job else []
+                of_name.last_job = next(iter(predictions.list_newest([*known, job], most=1)), None)
+            of_name.num_jobs[job.status] += 1
+            of_name.job_folders.append(folder)
+
+
+def _read_documents(found: StoreState, of_name: NameState, only: Collection[Kind]) -> None:
     """Those that are of one name alone."""
-    name = of_name.name
-    with found.sparing("champion", artifact_paths.champion(name), name):
-        of_name.pointer = reading.champion(name)
-    with found.sparing("version", artifact_paths.model(name), name):
+    name, model = of_name.name, artifact_paths.model(of_name.name)
+    with found.sparing("version", model, name):
         of_name.numbers = reading.versions(name)
-    for number in of_name.numbers:
+    if "champion" in only:
+        with found.sparing("champion", artifact_paths.champion(name), name):
+            of_name.pointer = reading.champion(name)
+    for number in of_name.numbers if "version" in only else ():
         with found.sparing("version", folder := artifact_paths.version(name, number), name):
-            path = folder / MANIFEST
-            of_name.versions.append(_read_version(folder, path.stat().st_mtime_ns if path.exists() else 0))
-    with found.sparing("history", artifact_paths.model(name), name):
-        of_name.highest = history.highest_number(name)
-        of_name.changes = history.changes(name)[::-1]
-    with found.sparing("source", path := artifact_paths.source(name), name):
-        of_name.source = own_data.Source.read(path).source if os.path.lexists(path) else None
-    if (last := of_name.last_ended) and (path := Path(last.path) / artifact_paths.DATA_REPORT).exists():
-        with found.sparing("run", path, name):
-            of_name.report = DataReport.read(path)
+            of_name.versions.append(_read_version(folder, *map(_look_at, (MANIFEST, CHECKSUMS, ONNX), (folder,) * 3)))
+    if "history" in only:
+        with found.sparing("history", model, name):
+            changes = history.changes(name)
+            of_name.highest, of_name.changes = history.highest_number(name, changes), changes[::-1]
+    if "source" in only:
+        with found.sparing("source", path := artifact_paths.source(name), name):
+            of_name.source = own_data.Source.read(path).source if os.path.lexists(path) else None
+        digests = {version.number: version.manifest.dataset.digest for version in of_name.versions}
+        for digest in {*digests.values()}:
+            with found.sparing("source", artifact_paths.trained_files(name, digest), name):
+                if files := own_data.list_files(name, digest):
+                    of_name.files |= {number: files for number in digests if digests[number] == digest}
+
+
+def _look_at(filename: str, folder: Path) -> tuple[int, ...] | None:
+    """What changes where a file is written anew or replaced; None where there is none."""
+    with suppress(OSError):
+        facts = (folder / filename).stat()
+        return facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+    return None
 
 
 @lru_cache(REMEMBERED)
-def _read_version(folder: Path, mtime_ns: int) -> Version:
-    """A version never changes; one whose manifest is of another time is read anew."""
+def _read_version(folder: Path, *_looks: tuple[int, ...] | None) -> KeptVersion:
+    """A version never changes; one whose files look otherwise than they did is read anew."""
     manifest = reading.read_manifest(folder)
     dataset = manifest.dataset.model_copy(update={"profiles": ()})
     slim = manifest.model_copy(update={"dataset": dataset, "recipe": Columns(columns=())})
-    return Version(int(folder.name), verified.size(folder / ONNX, reading.advise(folder)), disk.size(folder), slim)
+    return KeptVersion(int(folder.name), (folder / ONNX).stat().st_size, folders.size(folder), slim)
+
+
+# How the figure that a gate judges has developed
+
+DRAWN_RUNS = 30
+# Of each kind of model the first of these gates that it has: its value is drawn, and its bound.
+DRAWN = {"test_accuracy": "test accuracy", "test_loss": "test loss", "reference": "test loss, as trained for"}
+AGAINST_CHAMPION = {"test_accuracy": "champion_accuracy", "test_loss": "champion_loss", "reference": "champion_loss"}
+
+
+class Point(NamedTuple):
+    """One run: what was judged of it (None: it did not come so far), by which bound, and what was live after it."""
+
+    date: str
+    outcome: Outcome
+    value: float | None
+    bound: float | None
+    live: int | None
+    live_value: float | None
+
+
+class Trend(NamedTuple):
+    """The newest runs, the oldest first; ``figure`` is in words, ``is_loss``: less is better."""
+
+    figure: str
+    is_loss: bool
+    points: tuple[Point, ...]
+
+
+def find_trend(facts: NameState) -> Trend | None:
+    """The trend of a name, beside the version that was live then; None where no run and no version has such a gate."""
+    of_versions = {version.number: version.manifest.gates for version in facts.versions[::-1]}
+    judged = [*(run.gates for run in facts.runs), *of_versions.values()]
+    name = next((gate.name for gates in judged for gate in gates if gate.name in DRAWN), None)
+    if name is None:
+        return None
+    of_versions = {
+        run.version: run.gates for run in facts.runs if run.outcome == "published" and run.version
+    } | of_versions
+    points = []
+    for run in facts.runs[:DRAWN_RUNS][::-1]:
+        own, ended, live = {gate.name: gate for gate in run.gates}, datetime.fromisoformat(run.ended), None
+        for change in facts.changes:
+            if not change.interrupted and (change.by == run.run or datetime.fromisoformat(change.at) <= ended):
+                live = change.champion
+                break
+        value, bound = own[name].value if name in own else None, _find_bound(own, name)
+        live_value = next((gate.value for gate in of_versions.get(live or 0, ()) if gate.name == name), None)
+        points.append(Point(run.date, run.outcome, value, bound, live, live_value))
+    return Trend(DRAWN[name], name != "test_accuracy", tuple(points))
+
+
+def _find_bound(gates: dict[str, GateVerdict], name: str) -> float | None:
+    """The strictest on the very figure that is drawn: of accuracy the least that may be, of a loss the most."""
+    drawn, against = gates.get(name), gates.get(AGAINST_CHAMPION[name])
+    if drawn is None:
+        return None
+    if against is None or against.maximum is None:
+        return drawn.maximum if drawn.minimum is None else drawn.minimum
+    if drawn.minimum is not None:  # of an accuracy the drop below the best of the kept versions is judged
+        return max(drawn.minimum, drawn.value + against.value - against.maximum)
+    bounds = [drawn.maximum, against.maximum if math.isclose(against.value, drawn.value) else None]
+    return min((bound for bound in bounds if bound is not None), default=None)

@@ -124,8 +124,10 @@ def runs() -> set[str]:
     return {read(path.stem).run for path in artifact_paths.all_tuned().glob("*.json")}
 
 
-def resolved(parameters: RetrainParameters) -> RetrainParameters:
+def take_found(parameters: RetrainParameters, is_told: bool = False) -> RetrainParameters:
     """The parameters with what the newest search has found where no value is given, if they ask for it.
+
+    Which values that has given is said where it ``is_told``.
 
     Raises:
         UsageError: nothing was found for this name yet, or it was found for another model or for other data.
@@ -149,13 +151,7 @@ def resolved(parameters: RetrainParameters) -> RetrainParameters:
         first = error.errors()[0]
         where = f"{artifact_paths.tuned(name)}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise DataError(where, "settings that training takes", f"search anew: gradmill tune {name}") from error
+    if is_told:
+        values = (f"{field.replace('_', ' ')} {short(getattr(training, field))}" for field in found.fields)
+        tell(f"tuned: {', '.join(values) or 'nothing, every setting is given'} (found by {found.run})")
     return parameters.model_copy(update={"training": training, "found": found})
-
-
-def told(parameters: RetrainParameters) -> RetrainParameters:
-    """The parameters as they are ``resolved``; which values that has given is said."""
-    asked = resolved(parameters)
-    if asked.found:
-        values = (f"{field.replace('_', ' ')} {short(getattr(asked.training, field))}" for field in asked.found.fields)
-        tell(f"tuned: {', '.join(values) or 'nothing, every setting is given'} (found by {asked.found.run})")
-    return asked

@@ -15,12 +15,12 @@ from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.parameters import RetrainParameters
 from tasks.records import PreparedDataset, PublishedModel, RawDataset
-from tasks.store import artifact_paths, fingerprints, locks, own_data, publishing, reading, verification
+from tasks.store import artifact_paths, locks, own_data, pointer, reading, verification, verified
 from tasks.store.artifact_paths import ONNX
 from tasks.store.documents import Document
+from tasks.store.reading import Manifest
 from tasks.store.record import FileRef, Sha256
 from tasks.store.run_folder import RunFolder
-from tasks.store.versions import Manifest
 
 
 class SourceFingerprint(Document):
@@ -48,6 +48,9 @@ def remember_files(parameters: RetrainParameters, raw: RawDataset, prepared: Pre
         facts = {"digest": prepared.digest, "rows": prepared.rows, "files": files, "prepared": _digest_looks(files)}
         asked = {"look": raw.look, "options": _list_options(parameters)}
         SourceFingerprint.model_validate(asked | facts).write(artifact_paths.look(raw.name))
+        trained = artifact_paths.trained_files(raw.name, prepared.digest)
+        if not trained.exists():  # a version of these rows was trained on the files that had them first
+            own_data.TrainedFiles(files=raw.paths or (raw.source,)).write(trained)
 
 
 def find_by_files(run: RunFolder, parameters: RetrainParameters, raw: RawDataset) -> PublishedModel | None:
@@ -57,7 +60,7 @@ def find_by_files(run: RunFolder, parameters: RetrainParameters, raw: RawDataset
         DataError: that version is damaged.
     """
     path = artifact_paths.look(raw.name)
-    if must_train(parameters) or parameters.data.new_recipe or not path.is_file():
+    if parameters.data.new_recipe or not path.is_file():
         return None
     try:
         last = SourceFingerprint.read(path)
@@ -85,7 +88,9 @@ def _list_options(parameters: RetrainParameters) -> dict[str, Any]:
 
 
 def _digest_looks(files: tuple[FileRef, ...]) -> str:
-    prints = [(each.bytes, each.mtime_ns, each.digest) for each in fingerprints.of([file.path for file in files])]
+    prints = [
+        (each.bytes, each.mtime_ns, each.digest) for each in verified.fingerprint_files([file.path for file in files])
+    ]
     return hashlib.sha256(json.dumps(prints).encode()).hexdigest()
 
 
@@ -111,7 +116,7 @@ def _find_made_of(parameters: RetrainParameters, digest: str, detail: str) -> Pu
     for number in sorted(reading.versions(name), key=lambda each: (each == champion, each), reverse=True):
         kept = reading.manifest(name, number)
         is_same = kept.dataset.digest == digest and _is_asked_alike(kept, parameters)
-        if is_same and publishing.was_champion(name, number):
+        if is_same and pointer.was_champion(name, number):
             return _leave_unchanged(kept, detail)
     return None
 
@@ -155,7 +160,7 @@ def _is_asked_alike(kept: Manifest, parameters: RetrainParameters) -> bool:
 
 def _leave_unchanged(kept: Manifest, detail: str) -> PublishedModel:
     """A version that is whole; the caller holds the lock."""
-    publishing.sweep(kept.name)
+    pointer.sweep(kept.name)
     verification.verify_version(kept.name, kept.version)
     model = FileRef(path=artifact_paths.version(kept.name, kept.version) / ONNX, sha256=kept.files[ONNX])
     return PublishedModel(outcome="unchanged", name=kept.name, version=kept.version, model=model, detail=detail)

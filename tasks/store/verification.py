@@ -1,11 +1,15 @@
 """Proof that a stored version is what was published: every checksum, the signature, the stored sample."""
 
-from tasks.errors import DataError
+import importlib.util
+from pathlib import Path
+
+from tasks.errors import DataError, UsageError
+from tasks.machine.installing import pip_install
 from tasks.serving import contract
-from tasks.store import artifact_paths, atomic, history, reading, triton, verified
+from tasks.store import artifact_paths, atomic, history, reading, verified
 from tasks.store.artifact_paths import ATTESTATION, CHECKSUMS, MANIFEST, METADATA, ONNX, SAMPLE
+from tasks.store.reading import ChampionPointer
 from tasks.store.record import FileRef
-from tasks.store.versions import ChampionPointer
 
 RESTORE_ROWS = "restore it from a copy, or remove it: which rows are new at the next retrain is then not known"
 RESTORE = "restore the folder from a copy, or promote another version and delete this one"
@@ -24,7 +28,10 @@ def verify(name: str, number: int) -> list[str]:
         raise DataError(found, "a pointer to a version", f"gradmill promote {name} VERSION")
     verify_pointer(name, pointer)
     verify_previous(name, pointer)
-    _verify_config(name, pointer.version)
+    config = reading.manifest(name, pointer.version).triton_config
+    if not holds_config(name, config):
+        found = f"{artifact_paths.triton_config(name)} is not the champion's"
+        raise DataError(found, config.splitlines()[-1], f"gradmill promote {name} VERSION")
     checked = ["checksums", "manifest", "champion pointer", "config.pbtxt"]
     if history.verify(name):  # it may have been lost, and be begun anew
         checked.append("history")
@@ -105,10 +112,10 @@ def verify_previous(name: str, pointer: ChampionPointer) -> None:
         raise DataError(found, "another kept version, and a champion not held", f"gradmill promote {name} {number}")
 
 
-def _verify_config(name: str, champion: int) -> None:
-    if not triton.is_derived(name, champion):
-        found = f"{artifact_paths.triton_config(name)} is not the champion's"
-        raise DataError(found, triton.config(name, champion).splitlines()[-1], f"gradmill promote {name} VERSION")
+def holds_config(name: str, config: str) -> bool:
+    """Whether ``config.pbtxt`` is what the champion makes it."""
+    path = artifact_paths.triton_config(name)
+    return path.is_file() and path.read_bytes() == config.encode()
 
 
 def _verify_by_running(name: str, number: int) -> None:
@@ -123,3 +130,36 @@ def _verify_by_running(name: str, number: int) -> None:
     recipe, sample = reading.read_manifest(folder).recipe, reading.read_file(folder, SAMPLE)
     if wrong := runtime.find_contradiction(session, recipe, sample, folder / SAMPLE):
         raise _broken(name, number, f"{folder / ONNX} does not agree with the {wrong} of {folder / SAMPLE}")
+
+
+def require_attestation(key: Path) -> None:
+    """Fail before any work when signing or verifying cannot succeed.
+
+    Raises:
+        UsageError: the key file or the package ``model-signing`` is missing.
+    """
+    if not key.is_file():
+        raise UsageError(f"no key file {key}", "an elliptic-curve key in PEM", "see docs/models.md, Attestation")
+    if importlib.util.find_spec("model_signing") is None:
+        to_do = pip_install("model-signing>=1.1", "pyOpenSSL>=24")
+        raise UsageError("model-signing is not installed", "the extra attestation", to_do)
+
+
+def verify_attestation(folder: Path, public_key: Path) -> None:
+    """Check that a version was signed with the key that belongs to this one.
+
+    Raises:
+        DataError: there is no attestation, it was made with another key, or a file has changed since.
+    """
+    from model_signing import hashing, verifying
+
+    action = "verify with the key that belongs to it; only versions published with --sign-key have one"
+    if not (folder / ATTESTATION).is_file():
+        raise DataError(f"{folder} has no attestation", f"a file {ATTESTATION}", action)
+    ignored = hashing.Config().set_ignored_paths(paths=[folder / ATTESTATION])
+    try:
+        config = verifying.Config().use_elliptic_key_verifier(public_key=public_key).set_hashing_config(ignored)
+        config.verify(folder, folder / ATTESTATION)
+    except Exception as error:  # the package raises ValueError, KeyError and cryptography's own types
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{folder / ATTESTATION}: {reason}", f"a signature by {public_key}", action) from error

@@ -1,14 +1,16 @@
 """A file is read whole and compared with its digest before it is believed: the bytes checked are the bytes used."""
 
 import hashlib
-import os
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
+from typing import NamedTuple
 
 from tasks.errors import DataError
-from tasks.store import regular_files
+from tasks.store import atomic, regular_files
 from tasks.store.record import FileRef
 
 RESTORE = "restore it from a copy"
@@ -35,12 +37,6 @@ def content(path: Path, action: str = RESTORE) -> bytes:
     """What a regular file holds; it raises as ``opened`` does."""
     with opened(path, action) as stream:
         return stream.read()
-
-
-def size(path: Path, action: str = RESTORE) -> int:
-    """How many bytes that is; it raises as ``opened`` does."""
-    with opened(path, action) as stream:
-        return os.fstat(stream.fileno()).st_size
 
 
 def read(file: FileRef, action: str = RESTORE) -> bytes:
@@ -71,3 +67,56 @@ def sha256(content: bytes) -> str:
 def checksums(digests: Mapping[str, str]) -> bytes:
     """``SHA256SUMS`` of files by their names, as ``sha256sum`` writes it, sorted by name."""
     return "".join(f"{digest}  {filename}\n" for filename, digest in sorted(digests.items())).encode()
+
+
+# What tells one state of a file from another
+
+
+SAMPLED_BLOCKS = 16
+BLOCK_BYTES = 64 * 1024
+
+
+class Fingerprint(NamedTuple):
+    """Where a file is and what it was like when it was looked at."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+    digest: str
+
+
+def fingerprint_files(files: list[Path], full_digest: bool = False, unreadable: str = "") -> list[Fingerprint]:
+    """Fingerprint every file, large ones by sampled blocks unless ``full_digest``.
+
+    Raises:
+        DataError: a file cannot be read, and there is no word for ``unreadable`` ones in the place of a digest.
+    """
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda file: _fingerprint(file, full_digest, unreadable), files))
+
+
+def _fingerprint(path: Path, full_digest: bool, unreadable: str) -> Fingerprint:
+    try:
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise regular_files.irregular(path)
+        if not facts.st_size:  # or a file of /proc, which may wait for ever
+            digest = hashlib.sha256().hexdigest()
+        elif full_digest or facts.st_size <= SAMPLED_BLOCKS * BLOCK_BYTES:
+            digest = atomic.file_digest(path)
+        else:
+            with path.open("rb") as stream:
+                digest = sampled(facts.st_size, lambda start: (stream.seek(start), stream.read(BLOCK_BYTES))[1])
+    except OSError as error:
+        if unreadable:
+            return Fingerprint(str(path), 0, 0, unreadable)
+        raise DataError(f"{path} cannot be read: {error.strerror}", "a readable file", "see its permissions") from error
+    return Fingerprint(str(path), facts.st_size, facts.st_mtime_ns, digest)
+
+
+def sampled(size: int, block: Callable[[int], bytes]) -> str:
+    """The SHA-256 of blocks that lie evenly in ``size`` bytes; ``block`` gives the one that starts at a byte."""
+    digest = hashlib.sha256()
+    for index in range(SAMPLED_BLOCKS):
+        digest.update(block(max(0, size - BLOCK_BYTES) * index // (SAMPLED_BLOCKS - 1)))
+    return digest.hexdigest()

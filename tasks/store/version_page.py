@@ -10,20 +10,18 @@ from typing import Any
 from tasks.data.recipe import Columns
 from tasks.data.report import DataReport
 from tasks.machine.words import beside, listed, readable
-from tasks.records import GateVerdict
+from tasks.records import QUESTIONS, GateVerdict
 from tasks.serving.contract import ModelMetadata
 from tasks.serving.raw_units import list_coefficients
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths as files
-from tasks.store import atomic, reading
-from tasks.store.gate_questions import QUESTIONS
-from tasks.store.page import Code, Page, Picture, Program, Section, Strong, Table, Text, render_html, render_markdown
+from tasks.store import reading
+from tasks.store.page import Code, Page, PagePicture, PageTable, Program, Section, Strong, Text, render_markdown
 
 KINDS = {"pixels": "image", "columns": "tabular"}  # how Hugging Face calls what a recipe reads
 BOOK = {"linear-regression": "3.1 to 3.3", "softmax-regression": "3.4 to 3.7"}  # sections
 MOST_CLASSES = 50
 MOST_NAMES = 20
-CONTRAST = 25.5  # of 255 by which the middle is brighter or darker than the border, or things are neither
 SPLITS = {
     "rows": "a hash of their features",
     "copies": "a hash of their features, target and number among equal rows",
@@ -106,21 +104,21 @@ def describe_version(
     """
     dataset, training = manifest["dataset"], manifest["parameters"]["training"]
     made = f"{training['model']} ({training['implementation']}) of Dive into Deep Learning (sections "
-    made += f"{BOOK[training['model']]} in the edition of d2l 0.17), trained by Gradmill on "
+    made += f"{BOOK.get(training['model'], '?')} in the edition of d2l 0.17), trained by Gradmill on "
     of_data = f"{dataset['title'] or dataset['name']} (digest ", Code(dataset["digest"][:16]), ")."
     is_images = manifest["recipe"]["kind"] == "pixels" and bool(dataset.get("split"))
     sections = (
         Section("", ((made, *of_data),)),
         Section("Data", tuple(_describe_data(manifest, report, is_images))),
         Section("Your own photographs", tuple(_describe_photograph(manifest)) if is_images else ()),
-        Section("Training", (Table(tuple(_list_training_facts(manifest))),)),
+        Section("Training", (PageTable(tuple(_list_training_facts(manifest))),)),
         Section("Baseline and reference", tuple(_describe_standards(manifest["metrics"], is_images))),
         Section("Figures by period", (tabulate_periods(manifest["metrics"].get("periods", ())),)),
         Section("Pictures", find_pictures(contents)),
         Section("Classes", tuple(_describe_classes(manifest))),
         Section("Coefficients", tuple(_describe_coefficients(manifest))),
         Section("Gates", (tabulate_gates(map(GateVerdict.model_validate, manifest["gates"])), CHAMPION)),
-        Section("Lineage", (Table(tuple(_list_lineage(manifest))),)),
+        Section("Lineage", (PageTable(tuple(_list_lineage(manifest))),)),
         Section("Use", tuple(_describe_use(manifest, metadata, bool(report) and not is_images))),
         Section("Limits", (LIMITS,)),
     )
@@ -150,18 +148,14 @@ def read_version(name: str, version: int) -> Page:
 
 
 def find_html(name: str, version: int) -> Path:
-    """A version's ``index.html``; of an older version, which has none, a page that is made outside of the store.
+    """A version's ``index.html``.
 
     Raises:
         DataError: the version is damaged.
     """
     folder = files.version(name, version)
-    if files.PAGE in reading.manifest(name, version).files:
-        reading.read_file(folder, files.PAGE)
-        return folder / files.PAGE
-    path = files.page(name, version)
-    atomic.write_bytes(path, render_html(read_version(name, version)).encode())
-    return path
+    reading.read_file(folder, files.PAGE)
+    return folder / files.PAGE
 
 
 def render_card(page: Page, manifest: Manifest) -> str:
@@ -188,19 +182,19 @@ def render_card(page: Page, manifest: Manifest) -> str:
     return f"---\n{yaml.safe_dump(document, sort_keys=False)}---\n\n{render_markdown(page, embed=False)}"
 
 
-def find_pictures(contents: Mapping[str, bytes]) -> tuple[Picture, ...]:
+def find_pictures(contents: Mapping[str, bytes]) -> tuple[PagePicture, ...]:
     """The pictures among files, in the order of a page."""
     return tuple(
-        Picture(title, contents[name], name, caption, name in PHOTOS)
+        PagePicture(title, contents[name], name, caption, name in PHOTOS)
         for name, (title, caption) in PICTURES.items()
         if name in contents
     )
 
 
-def tabulate_periods(periods: Sequence[Mapping[str, Any]]) -> Table:
+def tabulate_periods(periods: Sequence[Mapping[str, Any]]) -> PageTable:
     """Figures by period, of ``PeriodMetrics`` as plain values."""
     if not periods:
-        return Table(())
+        return PageTable(())
     main, other = ("accuracy", "loss") if "accuracy" in periods[0]["metrics"] else ("rmse", "r2")
     rows = (
         (
@@ -212,7 +206,7 @@ def tabulate_periods(periods: Sequence[Mapping[str, Any]]) -> Table:
         )
         for each in periods
     )
-    return Table(tuple(rows), ("period", "rows", FIGURES[main], "95 % interval", FIGURES[other]))
+    return PageTable(tuple(rows), ("period", "rows", FIGURES[main], "95 % interval", FIGURES[other]))
 
 
 def describe_interval(interval: Sequence[float]) -> str:
@@ -220,13 +214,13 @@ def describe_interval(interval: Sequence[float]) -> str:
     return " to ".join(map(readable, interval))
 
 
-def _describe_data(manifest: Manifest, report: DataReport | None, is_images: bool) -> Iterator[Text | Table]:
+def _describe_data(manifest: Manifest, report: DataReport | None, is_images: bool) -> Iterator[Text | PageTable]:
     """Of own data: what is in them, how they are split, what validation found."""
     facts: list[tuple[Text, ...]] = [*(_list_image_facts(manifest) if is_images else ())]
     if report and not is_images:
         facts += _list_table_facts(manifest["dataset"], report)
     findings = report.findings if report else ()
-    yield Table((*facts, *((Strong(each.severity), each.sentence) for each in findings)))
+    yield PageTable((*facts, *((Strong(each.severity), each.sentence) for each in findings)))
     if report and (is_images or report.target):
         yield "All of it: ", Code(files.DATA_PAGE)
 
@@ -257,38 +251,18 @@ def _list_image_facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "size", f"{height} by {width} pixels, height by width"
     yield "channels", "RGB" if channels else "grey: 0.299 red + 0.587 green + 0.114 blue"
     yield "pixels", f"uint8: 0 is black, 255 {'the full colour' if channels else 'is white'}"
-    words = {"dark": "light on dark", "light": "dark on light", None: "neither light on dark nor dark on light"}
-    told = words[_find_ground(manifest["metrics"])]
-    if measured := manifest["metrics"].get("brightness"):
-        told += f": the border has a mean of {measured['border']:.0f}, the middle of {measured['middle']:.0f}"
-    yield "things are", told
     rule = "a hash of their pixels" if dataset["split"]["rule"] == "rows" else SPLITS[dataset["split"]["rule"]]
     yield "split", f"{dataset['num_train']:,} for training, {dataset['num_test']:,} for the test, by {rule}"
 
 
-def _find_ground(metrics: Mapping[str, Any]) -> str | None:
-    """Whether things stand on ``dark`` or ``light`` ground; None where they differ too little from it."""
-    brightness = metrics.get("brightness") or {"border": 0.0, "middle": 0.0}
-    difference = brightness["middle"] - brightness["border"]
-    return None if abs(difference) < CONTRAST else "dark" if difference > 0 else "light"
-
-
 def _describe_photograph(manifest: Manifest) -> Iterator[Text]:
     height, width, *channels = manifest["recipe"]["shape"]
-    ground = _find_ground(manifest["metrics"])
-    crop = (
-        "A linear model compares pixel by pixel: what it shows must lie where it lies in the training images, as large "
+    yield (
+        "A linear model compares pixel by pixel: what it shows must lie where it lies in the training images, as "
+        "large, as bright and on as dark or light a ground. So crop the photograph to the thing; the rest is"
     )
-    crop += (
-        f"and as bright. So crop the photograph to the thing{f', on a {ground} ground' if ground else ''}; the rest is"
-    )
-    yield crop
-    lines = PHOTOGRAPH.format(mode="RGB" if channels else "L", width=width, height=height)
-    if ground:
-        other = {"dark": "dark on a light", "light": "light on a dark"}[ground]
-        lines += f"\n# What is {other} ground is inverted: images = 255 - images"
-    yield Program(lines)
-    yield Code("gradmill predict photo.jpg"), " does the same, but that it neither crops nor inverts."
+    yield Program(PHOTOGRAPH.format(mode="RGB" if channels else "L", width=width, height=height))
+    yield Code("gradmill predict photo.jpg"), " does the same, but that it does not crop."
 
 
 def _list_training_facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -329,10 +303,10 @@ def _list_training_facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "device", manifest.get("device", "")
 
 
-def _describe_standards(metrics: Mapping[str, Any], is_images: bool) -> Iterator[Text | Table]:
+def _describe_standards(metrics: Mapping[str, Any], is_images: bool) -> Iterator[Text | PageTable]:
     named = {"this model": "objective_loss", "reference": "reference_loss", "baseline": "baseline_loss"}
     rows = tuple((words, readable(metrics[name], 5)) for words, name in named.items() if name in metrics)
-    yield Table(rows, ("model", "test loss, as training counts it"))
+    yield PageTable(rows, ("model", "test loss, as training counts it"))
     if rows:
         fitted = "fitted to convergence"
         if is_images:
@@ -345,7 +319,7 @@ def _describe_standards(metrics: Mapping[str, Any], is_images: bool) -> Iterator
         )
 
 
-def _describe_classes(manifest: Manifest) -> Iterator[Text | Table]:
+def _describe_classes(manifest: Manifest) -> Iterator[Text | PageTable]:
     """Every class in the order of the labels; of very many those of the smallest recall."""
     names, metrics = manifest["dataset"].get("class_names") or (), manifest["metrics"]
     if not {"recall", "precision"} <= metrics.keys():
@@ -371,10 +345,10 @@ def _describe_classes(manifest: Manifest) -> Iterator[Text | Table]:
                 f"{names[-other]} ({times:,})" if times else "",
             )
         )
-    yield Table(tuple(rows), ("label", "class", "training rows", "precision", "recall", "most often taken for"))
+    yield PageTable(tuple(rows), ("label", "class", "training rows", "precision", "recall", "most often taken for"))
 
 
-def _describe_coefficients(manifest: Manifest) -> Iterator[Text | Table]:
+def _describe_coefficients(manifest: Manifest) -> Iterator[Text | PageTable]:
     metrics = manifest["metrics"]
     if not isinstance(metrics.get("weights"), dict):
         return
@@ -387,10 +361,10 @@ def _describe_coefficients(manifest: Manifest) -> Iterator[Text | Table]:
         "deviation more does; a level's is against the average row."
     )
     rows = tuple((each.name, readable(each.value, 5), readable(each.size, 5)) for each in found)
-    yield Table(rows, ("column", "a unit, or the level", "a deviation, or the level"))
+    yield PageTable(rows, ("column", "a unit, or the level", "a deviation, or the level"))
 
 
-def tabulate_gates(gates: Iterable[GateVerdict]) -> Table:
+def tabulate_gates(gates: Iterable[GateVerdict]) -> PageTable:
     """Every gate: its verdict, what was found, what was required, and the question that it asks."""
     rows = (
         (
@@ -402,7 +376,7 @@ def tabulate_gates(gates: Iterable[GateVerdict]) -> Table:
         )
         for gate in gates
     )
-    return Table(tuple(rows), ("gate", "verdict", "found", "required", "what it asks"))
+    return PageTable(tuple(rows), ("gate", "verdict", "found", "required", "what it asks"))
 
 
 def _list_lineage(manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -418,7 +392,7 @@ def _list_lineage(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield from ((words, value) for words, value in facts.items() if value)
 
 
-def _describe_use(manifest: Manifest, metadata: ModelMetadata, is_table: bool) -> Iterator[Text | Table]:
+def _describe_use(manifest: Manifest, metadata: ModelMetadata, is_table: bool) -> Iterator[Text | PageTable]:
     yield "In a browser: ", Code(f"gradmill demo {manifest['name']} {manifest['version']}"), "; in Python:"
     yield Program(USE.format(name=metadata.inputs[0].name))
     tensors = [("input", each) for each in metadata.inputs] + [("output", each) for each in metadata.outputs]
@@ -426,6 +400,6 @@ def _describe_use(manifest: Manifest, metadata: ModelMetadata, is_table: bool) -
         (side, Code(each.name), each.datatype, " by ".join(map(str, each.shape)).replace("-1", "rows"))
         for side, each in tensors
     )
-    yield Table(rows, ("side", "name", "type", "shape"))
+    yield PageTable(rows, ("side", "name", "type", "shape"))
     yield f"Inputs are raw; scaling is inside the file. {ROW if is_table else ''}"
     yield Code(files.SAMPLE), " holds real inputs and the outputs that you must get."

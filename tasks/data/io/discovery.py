@@ -20,10 +20,10 @@ from tasks.machine.installing import pip_install
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.parameters.addresses import require_no_credentials
-from tasks.store import artifact_paths, fingerprints, predictions, regular_files
-from tasks.store.fingerprints import Fingerprint
+from tasks.store import artifact_paths, predictions, regular_files, verified
 from tasks.store.regular_files import holds, shown
 from tasks.store.remote import OBJECT_STORES
+from tasks.store.verified import Fingerprint
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 TEXT_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES)  # read from the first byte to the last
@@ -183,7 +183,7 @@ def find_data(
         for each in paths:
             if not unreadable and not is_picture(each) and not each.stat().st_size:
                 raise empty(each)
-        prints = fingerprints.of(paths, full_digest, unreadable)
+        prints = verified.fingerprint_files(paths, full_digest, unreadable)
     return DataFiles(source, tuple(DataFile(each, _partition(source, each.path)) for each in prints))
 
 

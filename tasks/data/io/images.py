@@ -32,7 +32,7 @@ from tasks.errors import DataError
 from tasks.machine import cores, processes, progress
 from tasks.machine.arrays import Array
 from tasks.machine.words import listed
-from tasks.store import fingerprints, regular_files
+from tasks.store import regular_files, verified
 from tasks.store.regular_files import shown
 
 LONGEST = 5  # names that a message has
@@ -391,7 +391,7 @@ def _labelled(path: Path, files: list[Path], parts: list[ImageArray], names: tup
 
     return LabelledImages(
         source=str(path),
-        fingerprint=hashlib.sha256(json.dumps(fingerprints.of(files)).encode()).hexdigest(),
+        fingerprint=hashlib.sha256(json.dumps(verified.fingerprint_files(files)).encode()).hexdigest(),
         class_names=class_names,
         labels=np.concatenate(
             [np.array([numbers[name] for name in classes], np.int64)[codes] for classes, codes in found]

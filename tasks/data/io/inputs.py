@@ -51,8 +51,8 @@ from tasks.machine.telling import tell
 from tasks.machine.words import counted, listed
 from tasks.serving.task import Regression
 from tasks.store import atomic, regular_files
-from tasks.store.fingerprints import Fingerprint
 from tasks.store.regular_files import shown
+from tasks.store.verified import Fingerprint
 
 VALUE = "single value"  # of what is only copied or compared
 FITS = {

@@ -122,6 +122,11 @@ def test_a_deployment_is_late_two_hours_after_its_schedules_longest_pause_or_whe
     monkeypatch.delenv("GRADMILL_NOTIFY_AFTER")
     registered(monkeypatch)
     assert hours() == {"softmax-nightly": 50, "linear-weekly": 7 * 24 + 2}, "also from another shell"
+    for each in on_server(bare).values():  # as c692a25 left them
+        bare.put(f"/automations/{each['id']}", json=each | {"tags": []}).raise_for_status()
+    bare.delete(f"/automations/{on_server(bare)['gradmill: notify of softmax-nightly without success']['id']}")
+    registered(monkeypatch)
+    assert hours() == {"softmax-nightly": 50, "linear-weekly": 7 * 24 + 2}, "read once from a description"
     (weekly,) = bare.post("/deployments/filter", json={"deployments": {"name": {"any_": ["linear-weekly"]}}}).json()
     bare.patch(f"/deployments/{weekly['id']}", json={"paused": True}).raise_for_status()
     registered(monkeypatch)

@@ -32,8 +32,8 @@ from starlette.types import ASGIApp
 from candidate import Candidate
 from command_line import assert_clear, gradmill
 from duty import Duty
-from flows.server import connection, service, up
-from flows.server.guard import guard
+from flows.server import connection, overviews, service, up
+from flows.server.prefect_server import guard
 from prefect_api import eventually
 from tasks.errors import DataError
 from tasks.stage.live import model_resource
@@ -164,20 +164,23 @@ def served(app: ASGIApp, **headers: str) -> int:
 
 def test_a_server_that_does_not_answer_keeps_no_child_of_up_from_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     ended = []
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}), up.crash_runs_on_end(lambda _: None):
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}), up.crash_runs_on_end():
         ended.append("worker")
     assert ended == ["worker"]
     assert "marked later: no Prefect server answers" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("prefect_api")
-def test_runs_that_end_with_the_worker_are_crashed_and_their_pages_rewritten_while_the_server_is_there() -> None:
+def test_runs_that_end_with_the_worker_are_crashed_and_their_pages_rewritten_while_the_server_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with get_client(sync_client=True) as client:
         run = client.create_flow_run(Flow(lambda: None, name="retrain"), tags=["gradmill"], state=Running())
         process = subprocess.Popen(["sleep", "60"], env=os.environ | {"PREFECT__FLOW_RUN_ID": str(run.id)})
         client.update_flow_run(run.id, infrastructure_pid=str(process.pid))
         rewritten: list[UUID] = []
-        with up.crash_runs_on_end(rewritten.extend):
+        monkeypatch.setattr(overviews, "write_of_runs", rewritten.extend)
+        with up.crash_runs_on_end():
             process.kill()
             process.wait()
         assert rewritten == [run.id]

@@ -110,7 +110,7 @@ def _change(
         if client is None:
             raise EnvironmentProblem(f"{target.deployment} is set on a server, and none is running", *NO_SERVER)
         there = deployments.named(client, target.deployment)
-        return deployments.change(client, spec, there, parameters=parameters, **change)
+        return registration.change(client, spec, there, parameters=parameters, **change)
     with schedules.locked():
         told = schedules.read()
         before = told.schedules.get(target.deployment)
@@ -261,6 +261,7 @@ def find_target(word: str, tune: bool = False) -> Target:
     Raises:
         UsageError: it is no name, or more than one deployment retrains that model.
     """
+    from flows.pages.run_names import MODEL_TAG
     from flows.server import registration
 
     if not is_name(word):
@@ -274,7 +275,7 @@ def find_target(word: str, tune: bool = False) -> Target:
     if tune or deployment in told.schedules:
         return Target(deployment, flow, word)
     declared = registration.specs(Schedules()).values()
-    retraining = [each for each in declared if each.flow == flow and f"model:{word}" in each.settings["tags"]]
+    retraining = [each for each in declared if each.flow == flow and MODEL_TAG + word in each.settings["tags"]]
     found = [each for each in declared if each.name == word] or retraining
     if len(found) > 1:
         names = ", ".join(each.name for each in found)

@@ -30,7 +30,6 @@ from prefect.exceptions import ObjectNotFound
 from flows.server import deployments
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine.settings import Settings
-from tasks.store.schedules import Schedules
 
 FILE = Path(__file__).with_name("automations.yaml")
 # One heartbeat may be lost, as while the database is away, and the next be late: prefect.yaml asks for one every 30
@@ -42,7 +41,8 @@ NOTIFY = f"{PREFIX}notify of "  # begins the name of each alert
 RUNS = f"{NOTIFY}runs that fail or crash"
 GRACE = timedelta(hours=2)  # after the longest pause of a schedule
 HOURS = 26.0  # of GRADMILL_NOTIFY_AFTER, where it was never set
-AFTER = "notify-after:"  # of a tag: how many hours that were, when it was set last
+# How many hours that were when it was set last: a tag, or how descriptions began until 2026-11-28.
+AFTER = re.compile(r"(?:notify-after:|Of )([\d.e+]+)(?:$| hours \(GRADMILL_NOTIFY_AFTER\))")
 RETRAINED_BY = {"softmax-regression": "softmax-nightly", "linear-regression": "linear-weekly"}
 NONE = "none"
 TRY_SECONDS = 20.0
@@ -62,22 +62,14 @@ def load(kind: str, within: timedelta | None = None, **words: object) -> Automat
     return AutomationCore.model_validate(document)
 
 
-def declared(told: Schedules, deployed: dict[str, UUID]) -> Iterator[AutomationCore]:
-    """All automations but the alerts, for deployments by name."""
+def declared(deployed: dict[str, UUID]) -> Iterator[AutomationCore]:
+    """All automations but the alerts and those of own names, for deployments by name."""
     yield load("crash", timedelta(seconds=SILENT_SECONDS))
     for name, deployment in RETRAINED_BY.items():
         if deployment in deployed:
             yield load("retrain_the_book", NAME=name, DEPLOYMENT_ID=deployed[deployment])
         else:
             print(f"no deployment {deployment}: drift of {name}'s input will start no retrain", file=sys.stderr)
-    yield from retrains_on_drift(told, deployed)
-
-
-def retrains_on_drift(told: Schedules, deployed: dict[str, UUID]) -> Iterator[AutomationCore]:
-    """Retrains of own names, as ``gradmill schedule --on-drift`` was told."""
-    for deployment, schedule in told.schedules.items():
-        if schedule.on_drift and deployment in deployed:
-            yield load("retrain_on_drift", NAME=schedule.name, DEPLOYMENT_ID=deployed[deployment])
 
 
 def save(client: SyncPrefectClient, automation: AutomationCore, is_asked_for: bool = False) -> None:
@@ -141,8 +133,8 @@ def keep(client: SyncPrefectClient, strictly: bool = False) -> None:
         block = _find_block(client, slug, strictly) if slug else None
         if (block := block or _goal(there)) is None:
             return
-        known = (tag.removeprefix(AFTER) for each in there for tag in each.tags if tag.startswith(AFTER))
-        hours = Settings().notify_after or float(next(known, HOURS))
+        known = (AFTER.match(text) for each in there for text in (*each.tags, each.description))
+        hours = Settings().notify_after or next((float(text[1]) for text in known if text), HOURS)
         wanted = [load(kind, BLOCK=block) for kind in ("notify_of_runs", "notify_of_drift", "notify_of_disk")]
         for each in deployments.ours(client):
             if "retrain" in each.tags and (pause := deployments.longest_pause(each)):

@@ -6,11 +6,11 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from flows.server import environment, prefect_server, service, supervisor
 from tasks.errors import EnvironmentProblem, GradmillError, without_credentials
@@ -31,27 +31,27 @@ TEMPORARY = prefect_server.ENVIRONMENT | {
 _is_temporary = ContextVar("_is_temporary", default=False)
 
 
-class TemporaryServer:
-    """A Prefect server for one run, for those who have none: ``wait`` until it answers, ``stop`` or ``leave`` it.
+@contextmanager
+def temporary_server(credential: str | None = None) -> Iterator[Callable[[], str]]:
+    """A Prefect server for one run, for those who have none; yields what waits for its answer and returns its address.
 
     It asks for ``credential``, if given. Prefect starts such a server by itself, but it outlives a run that is killed.
-    This one ends with the run. Nothing of Prefect's is imported, so that it starts beside that import.
+    This one ends with the run. Nothing of Prefect's is imported, so that it starts beside that import. At the end it is
+    waited for only where it may be migrating a database, as the next one would, too.
 
     Raises:
-        EnvironmentProblem: another run's server has been starting for too long.
+        EnvironmentProblem: another run's server has been starting for too long; or, of what is yielded, this one ended,
+            or did not answer in time.
     """
-
-    def __init__(self, credential: str | None = None) -> None:
-        self.credential, self.has_answered = credential, False
-        home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
-        home.mkdir(parents=True, exist_ok=True)
+    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    home.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as starting, tempfile.TemporaryFile() as log:
         # Servers share the database below PREFECT_HOME, and two that migrate a fresh one at once break each other. By
         # default so long that the other one has started or is ended.
-        self._starting = ExitStack()
         lock, said = home / "gradmill-server-start.lock", "waiting for another run's Prefect server to start"
         within = SAID_AFTER_SECONDS + prefect_server.START_SECONDS + supervisor.STOP_SECONDS
         try:
-            self._starting.enter_context(locks.locked(lock, said, SAID_AFTER_SECONDS, within))
+            starting.enter_context(locks.locked(lock, said, SAID_AFTER_SECONDS, within))
         except TimeoutError as error:
             holder = locks.holder(lock)
             raise EnvironmentProblem(
@@ -60,44 +60,29 @@ class TemporaryServer:
                 f"that it lets go of {lock}",
                 "end that run, or set PREFECT_API_URL to a running server",
             ) from error
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the server runs)
         with prefect_server.listening(0) as listener:
-            self._process = prefect_server.start(listener, credential, TEMPORARY | dict(os.environ), self._log)
-            self.api_url = f"{prefect_server.address(listener)}/api"
-        self._deadline = time.monotonic() + prefect_server.START_SECONDS
+            process = prefect_server.start(listener, credential, TEMPORARY | dict(os.environ), log)
+            api_url = f"{prefect_server.address(listener)}/api"
+        until, has_answered = time.monotonic() + prefect_server.START_SECONDS, False
 
-    def wait(self) -> str:
-        """Block until the server answers; return the address of its API.
+        def wait() -> str:
+            nonlocal has_answered
+            has_answered = prefect_server.wait_for_answer(api_url, lambda: process.poll() is not None, until)
+            if has_answered:
+                starting.close()
+                return api_url
+            log.seek(0)
+            lines = log.read().decode(errors="replace").strip().splitlines()
+            raise EnvironmentProblem(
+                f"Prefect's temporary server did not start: {lines[-1] if lines else 'it said nothing'}",
+                f"an answer within {prefect_server.START_SECONDS:.0f} s",
+                "see that PREFECT_HOME is writable, or set PREFECT_API_URL to a running server",
+            )
 
-        Raises:
-            EnvironmentProblem: it ended, or did not answer in time.
-        """
-        with self._starting:
-            has_ended = lambda: self._process.poll() is not None  # noqa: E731
-            if prefect_server.wait_for_answer(self.api_url, has_ended, self._deadline):
-                self.has_answered = True
-                return self.api_url
-            self._log.seek(0)
-            lines = self._log.read().decode(errors="replace").strip().splitlines()
-            self.stop()
-        raise EnvironmentProblem(
-            f"Prefect's temporary server did not start: {lines[-1] if lines else 'it said nothing'}",
-            f"an answer within {prefect_server.START_SECONDS:.0f} s",
-            "see that PREFECT_HOME is writable, or set PREFECT_API_URL to a running server",
-        )
-
-    def stop(self) -> None:
-        """Let go of it and wait for its end."""
-        supervisor.stop(self._process)
-        self._log.close()
-        self._starting.close()
-
-    def leave(self) -> None:
-        """Let go of it; wait for its end only where it may be migrating a database, as the next one would, too."""
-        if self.has_answered and self._process.stdin is not None:
-            self._process.stdin.close()
-        elif not self._log.closed:
-            self.stop()
+        try:
+            yield wait
+        finally:
+            supervisor.stop(process, wait=not has_answered)
 
 
 @contextmanager
@@ -110,20 +95,18 @@ def prefect_api(*meanwhile: str) -> Iterator[None]:
         EnvironmentProblem: the API does not answer, or the temporary server does not start.
         UsageError: a setting of Prefect's cannot be used.
     """
-    is_named = os.environ.get("PREFECT_API_URL") or artifact_paths.service().exists()
     with ExitStack() as entered:
-        server = None if is_named else TemporaryServer(service.new_credential())  # beside Prefect's own import
-        if server:
-            entered.callback(server.leave)
+        key, wait, ahead = service.new_credential(), None, entered.enter_context(ExitStack())
+        if not os.environ.get("PREFECT_API_URL") and not artifact_paths.service().exists():
+            wait = ahead.enter_context(temporary_server(key))  # beside Prefect's own import
         environment.require_prefect()
-        from prefect.settings import PREFECT_API_URL
+        from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
         found = entered.enter_context(service.in_use())
         if PREFECT_API_URL.value():
-            if server:  # for nothing: a profile names another
-                server.leave()
             from flows.server.api import explained
 
+            ahead.close()  # if it was for nothing: a profile names another
             try:
                 _require_answer()
             except EnvironmentProblem as error:
@@ -133,27 +116,14 @@ def prefect_api(*meanwhile: str) -> Iterator[None]:
                 raise EnvironmentProblem(*problem) from error
             entered.enter_context(explained())
         else:
-            server = server or TemporaryServer(service.new_credential())
-            entered.callback(server.leave)
-            entered.enter_context(_temporary(server, meanwhile))
+            wait = wait or entered.enter_context(temporary_server(key))
+            for module in meanwhile:
+                importlib.import_module(module)
+            # Joining the heartbeat's thread costs a second at the end, and nobody watches this server for heartbeats.
+            entered.enter_context(service.reached(wait(), key, {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}))
+            entered.callback(_is_temporary.reset, _is_temporary.set(True))
         entered.callback(send_what_is_queued)
         yield
-
-
-@contextmanager
-def _temporary(server: TemporaryServer, meanwhile: tuple[str, ...]) -> Iterator[None]:
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
-
-    # Joining the heartbeat's thread costs a second at the end, and nobody watches this server for heartbeats.
-    with service.reached(server.api_url, server.credential, {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        for module in meanwhile:
-            importlib.import_module(module)
-        server.wait()
-        mark = _is_temporary.set(True)
-        try:
-            yield
-        finally:
-            _is_temporary.reset(mark)
 
 
 def is_temporary() -> bool:

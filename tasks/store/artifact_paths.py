@@ -106,7 +106,6 @@ def page(name: str, number: int) -> Path:
     return root() / "pages" / f"{name}-{number}.html"
 
 
-javascript = _in(root, "javascript")  # packages from npm, by name and version
 
 locks = _in(root, ".locks")  # of what must not have a file of ours in it
 backup_lock = _in(locks, "backup")  # held by whoever makes a backup, or restores one

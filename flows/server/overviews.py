@@ -67,9 +67,14 @@ def write_asked() -> list[str]:
     return failed
 
 
+def list_names() -> Iterator[str]:
+    """The names that have a page."""
+    return filter(reading.versions, reading.names())
+
+
 def write_all() -> None:
     """Write the pages of all names; what fails is asked for, and so tried again."""
-    ask_for(*write(*filter(reading.versions, reading.names())))
+    ask_for(*write(*list_names()))
 
 
 def write(*names: str) -> list[str]:

@@ -153,9 +153,6 @@ def main(where: str) -> None:
         guard(create_app(final=True), settings.api.cors_allowed_origins.split(",")),
         log_level=settings.logging_level.lower(),
         lifespan="on",
-        timeout_keep_alive=settings.api.keepalive_timeout,
-        ws_ping_interval=settings.api.websocket_ping_interval,
-        ws_ping_timeout=settings.api.websocket_ping_timeout,
     )
     server = uvicorn.Server(config)
     server.run([listener])

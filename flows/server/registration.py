@@ -141,7 +141,8 @@ class _Declared(DeploymentCreate):
 
     flow_id: UUID = UUID(int=0)  # not known yet
     work_pool_name: str
-    schedules: list[_Timing] = Field([])
+    entrypoint: str
+    schedules: list[_Timing] = Field([])  # type: ignore[assignment]  (which are such)
 
     @model_validator(mode="before")
     @classmethod
@@ -249,7 +250,8 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
         except ObjectNotFound:
             client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
         known = read_server_id(client) if ours(client) else None  # else it is new, or has lost everything
-        server, left = known if known and known != OF_BEFORE else uuid4().hex, Schedules()
+        variable, left = client.read_variable_by_name(REGISTERED), Schedules()
+        server = str(variable.value) if variable else uuid4().hex
         for name, spec in wanted.items():
             schedule, there = told.schedules.get(name), find(client, spec)
             is_asked_for = name in reset or (schedule is not None and "time" in schedule.pending)
@@ -271,7 +273,7 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
         deployed = {each.name: each.id for each in ours(client)}
         for automation in alerts.declared(deployed):
             alerts.save(client, automation)
-        if known != server:
+        if variable is None:
             client.create_variable(VariableCreate(name=REGISTERED, value=server))
         alerts.keep(client, strictly)
         schedules.write(left)

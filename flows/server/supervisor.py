@@ -43,6 +43,7 @@ def stop(process: subprocess.Popen[bytes], wait: bool = True) -> None:
     if process.stdin is not None:
         process.stdin.close()
     if not wait:
+        threading.Thread(target=process.wait, daemon=True).start()  # whose number is free then
         return
     try:
         process.wait(STOP_SECONDS)

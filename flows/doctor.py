@@ -323,7 +323,7 @@ def prefect_api(device: Device) -> Finding:
 
     with ExitStack() as entered:
         with suppress(GradmillError, OSError, ValueError):  # of a broken artifacts folder another finding tells
-            entered.enter_context(service.in_use())
+            entered.enter_context(service.use_service())
         ours, url = prefect.__version__, settings.PREFECT_API_URL.value()
         facts: dict[str, Any] = {"url": url and without_credentials(url), "client": ours, "server": None}
         if not url:

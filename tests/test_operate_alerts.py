@@ -21,7 +21,7 @@ from command_line import assert_clear, gradmill
 from duty import Duty
 from flows.cli import operate, schedule
 from flows.server import alerts, api, deployments, registration
-from flows.server.service import reached
+from flows.server.service import use_api
 from notification_stand_ins import endpoint, mail_server
 from prefect_api import api_client, eventually
 from tasks.errors import EnvironmentProblem, UsageError
@@ -184,7 +184,7 @@ def test_alerts_that_are_off_go_nowhere_and_no_test_word_says_otherwise(
 def sent(monkeypatch: pytest.MonkeyPatch, slug: str) -> str:
     monkeypatch.setenv("GRADMILL_NOTIFY", slug)
     with api.client() as client:
-        alerts.keep(client)
+        alerts.update_alerts(client)
     return operate.notify(test=True)[1]
 
 
@@ -279,12 +279,12 @@ def test_drift_a_full_disk_and_a_missing_success_are_told_by_the_server(
         }
         return {"event": name, "resource": resource, **facts}
 
-    with endpoint() as service, reached(f"{duty.ui}/api", duty.credential), api.client() as client:
+    with endpoint() as service, use_api(f"{duty.ui}/api", duty.credential), api.client() as client:
         webhook(service.url, "told")
         monkeypatch.setenv("GRADMILL_NOTIFY", "custom-webhook/told")
-        alerts.keep(client)
+        alerts.update_alerts(client)
         block = client.read_block_document_by_name("told", "custom-webhook").id
-        weekly = deployments.named(client, "linear-weekly").id
+        weekly = deployments.find_deployment(client, "linear-weekly").id
         late = alerts.alert_of_no_success(block, "linear-weekly", weekly, 12 / 3600, timedelta(seconds=12))
         client.create_automation(late.model_copy(update={"name": "gradmill: late"}))
         found = [
@@ -306,4 +306,4 @@ def test_drift_a_full_disk_and_a_missing_success_are_told_by_the_server(
         assert told() == {"it has drifted", of_the_disk[0].document["text"], late_one}
         client.delete_automation(client.read_automations_by_name("gradmill: late")[0].id)
         monkeypatch.setenv("GRADMILL_NOTIFY", "none")
-        alerts.keep(client)
+        alerts.update_alerts(client)

@@ -237,7 +237,7 @@ def test_what_will_not_run_is_said_at_once(ui: Server, home: Path) -> None:
     ui.set_schedule("linear-weekly", active=False)
     ui.api.patch("/work_pools/gradmill", json={"is_paused": True}).raise_for_status()
     try:
-        idle = deployments.idle(registration.POOL)
+        idle = deployments.list_idle(registration.POOL)
         assert describe(state.read()).pool_paused
     finally:
         ui.api.patch("/work_pools/gradmill", json={"is_paused": False}).raise_for_status()
@@ -492,7 +492,7 @@ def test_drift_starts_a_retrain_once_it_is_asked_for_and_registering_leaves_it_o
     assert automation is not None
     assert (deployment["schedules"], automation["enabled"]) == ([], True)
     assert [each["deployment_id"] for each in automation["actions"]] == [deployment["id"]]
-    assert "retrain-houses" not in [name for name, _ in deployments.idle(registration.POOL)]
+    assert "retrain-houses" not in [name for name, _ in deployments.list_idle(registration.POOL)]
     assert [each.name for each in describe(state.read()).deployments if each.on_drift] == ["retrain-houses"]
     ui.api.patch(f"/automations/{automation['id']}", json={"enabled": False}).raise_for_status()
     registration.register()

@@ -55,18 +55,18 @@ def alive(artifacts: Path) -> Iterator[Callable[[service.Service], object]]:
 def test_commands_use_the_service_with_its_credential(alive: Any) -> None:
     credential, new = service.credential()
     assert new
-    alive(service.at(API, own_credential=True))
-    with service.in_use():
+    alive(service.make_service(API, own_credential=True))
+    with service.use_service():
         assert (PREFECT_API_URL.value(), PREFECT_API_AUTH_STRING.value()) == (API, credential)
         assert PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value() is None, "a run would wait for the end of their thread"
-    with temporary_settings({PREFECT_API_URL: API}), service.in_use():
+    with temporary_settings({PREFECT_API_URL: API}), service.use_service():
         assert PREFECT_API_AUTH_STRING.value() == credential, "it is the same one"
-    with temporary_settings({PREFECT_API_URL: "http://prefect.example/api"}), service.in_use() as found:
+    with temporary_settings({PREFECT_API_URL: "http://prefect.example/api"}), service.use_service() as found:
         assert found is None
         assert PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value(), "somebody may look for them there"
         assert PREFECT_API_URL.value() == "http://prefect.example/api"
         assert not PREFECT_API_AUTH_STRING.value(), "a credential is shown to nobody else"
-    with temporary_settings({PREFECT_API_URL: API, PREFECT_API_AUTH_STRING: "my:own"}), service.in_use():
+    with temporary_settings({PREFECT_API_URL: API, PREFECT_API_AUTH_STRING: "my:own"}), service.use_service():
         assert PREFECT_API_AUTH_STRING.value() == "my:own"
 
 
@@ -75,22 +75,22 @@ def test_an_address_without_a_living_up_is_ignored_with_a_word_said_once(
 ) -> None:
     artifact_paths.prefect_home().mkdir(parents=True)
     artifact_paths.up_lock().touch()
-    service.at(API).write(artifact_paths.service())
-    assert service.running() is None
+    service.make_service(API).write(artifact_paths.service())
+    assert service.find_service() is None
     assert "of a gradmill up that was killed" in capsys.readouterr().err
-    assert service.running() is None
+    assert service.find_service() is None
     assert capsys.readouterr().err == ""
 
 
 def test_an_address_of_another_machine_is_ignored_and_one_that_all_can_reach_is_not(
     alive: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    alive(service.at(API).model_copy(update={"host": "elsewhere"}))
-    assert service.running() is None
+    alive(service.make_service(API).model_copy(update={"host": "elsewhere"}))
+    assert service.find_service() is None
     assert "at work on elsewhere" in capsys.readouterr().err
-    remote = service.at("https://prefect.example/api/", joined=True)
+    remote = service.make_service("https://prefect.example/api/", joined=True)
     alive(remote)
-    assert service.running() == remote
+    assert service.find_service() == remote
     assert remote.api_url == "https://prefect.example/api"
 
 
@@ -102,8 +102,8 @@ def test_whoever_names_an_api_of_another_place_is_told_nothing_of_a_foreign_or_d
     with artifact_paths.up_lock().open("w") as lock:
         if host:
             fcntl.flock(lock, fcntl.LOCK_EX)
-        service.at(API).model_copy(update={"host": host}).write(artifact_paths.service())
-        with temporary_settings({PREFECT_API_URL: "http://prefect.example/api"}), service.in_use() as found:
+        service.make_service(API).model_copy(update={"host": host}).write(artifact_paths.service())
+        with temporary_settings({PREFECT_API_URL: "http://prefect.example/api"}), service.use_service() as found:
             assert found is None
             assert PREFECT_API_URL.value() == "http://prefect.example/api"
     assert capsys.readouterr().err == ""
@@ -112,10 +112,10 @@ def test_whoever_names_an_api_of_another_place_is_told_nothing_of_a_foreign_or_d
 def test_a_damaged_address_is_named_but_hinders_no_promotion(alive: Any, capsys: pytest.CaptureFixture[str]) -> None:
     artifact_paths.service().write_text('{"api_url": 3}')
     with pytest.raises(DataError, match=r"service\.json"):
-        service.running()
+        service.find_service()
     connection.announce("gradmill.model.promoted", "x", {})
     assert "gradmill.model.promoted was not sent" in capsys.readouterr().err
-    alive(service.at(API, own_credential=True))
+    alive(service.make_service(API, own_credential=True))
     connection.announce("gradmill.model.promoted", "x", {})
     assert "the credential of gradmill up cannot be read" in capsys.readouterr().err
 
@@ -145,7 +145,7 @@ def test_a_server_that_hangs_keeps_no_promotion_waiting(
 ) -> None:
     monkeypatch.setattr(connection, "TELLING_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        alive(service.at(f"http://127.0.0.1:{silent.getsockname()[1]}/api"))
+        alive(service.make_service(f"http://127.0.0.1:{silent.getsockname()[1]}/api"))
         connection.announce("gradmill.model.promoted", "x", {})
     assert "gradmill.model.promoted was not sent" in capsys.readouterr().err
 
@@ -253,7 +253,7 @@ def test_without_a_server_a_promotion_says_that_nobody_was_told_and_status_asks_
     artifact_paths.up_lock().touch()
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         stranger.setblocking(False)
-        service.at(f"http://127.0.0.1:{stranger.getsockname()[1]}/api", own_credential=True).write(
+        service.make_service(f"http://127.0.0.1:{stranger.getsockname()[1]}/api", own_credential=True).write(
             artifact_paths.service()
         )
         done = gradmill("promote", NAME, "1")

@@ -119,9 +119,9 @@ def test_the_worker_of_an_up_that_has_just_begun_is_starting_and_is_a_fault_when
 ) -> None:
     artifact_paths.prefect_home().mkdir(parents=True)
     with locks.locked(artifact_paths.up_lock(), "a gradmill up"), temporary_settings({PREFECT_API_URL: prefect_api}):
-        service.at(prefect_api).write(artifact_paths.service())
+        service.make_service(prefect_api).write(artifact_paths.service())
         found = status.describe(state.read())
-        assert [(each.name, each.status) for each in found.workers] == [(registration.worker(), "STARTING")]
+        assert [(each.name, each.status) for each in found.workers] == [(registration.worker_name(), "STARTING")]
         assert not any("no worker is online" in each for each in found.attention)
         os.utime(artifact_paths.service(), (0, 0))
         assert any("no worker is online" in each for each in status.describe(state.read()).attention)

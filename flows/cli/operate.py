@@ -41,7 +41,7 @@ def up(
     mirroring.destination()
     os.environ.pop("GRADMILL_MIRROR", None)  # it is kept: the worker's runs must not name it again after another shell
     with operation(port, not no_auth) as running:
-        idle = deployments.idle(registration.POOL)
+        idle = deployments.list_idle(registration.POOL)
         for name, why in idle:
             typer.echo(f"idle        {name}: {why}", err=True)
         ui, upcoming = without_credentials(running.service.api_url).removesuffix("/api"), deployments.next_runs()
@@ -120,7 +120,7 @@ def notify(
         from flows.server import alerts, api
 
         with api.client() as client:
-            block, found = alerts.where(client), alerts.existing(client)
+            block, found = alerts.find_receiver(client), alerts.list_alerts(client)
             sent = alerts.send_test(client) if test else None
     told = [{"name": each.name, "on": each.enabled} for each in found]
     if sent:
@@ -145,7 +145,7 @@ def on_server(is_needed: bool = True) -> Iterator[bool]:
 
     from flows.server import service
 
-    with service.in_use():
+    with service.use_service():
         is_there = bool(PREFECT_API_URL.value())
         if not is_there and locks.is_held(artifact_paths.up_lock()):
             found = f"the gradmill up of {artifact_paths.root()} is starting, or ending"

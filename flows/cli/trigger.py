@@ -52,7 +52,7 @@ def trigger(
         run = deployments.wait_for_end(run.id, functools.partial(_tell_stage, run.name))
         code, state = deployments.find_exit_code(run), run.state
     reached = (state and state.name) or ""
-    document |= {"run": run.name, "state": reached, "message": status.said(state) or "", "exit_code": code}
+    document |= {"run": run.name, "state": reached, "message": status.explain_state(state) or "", "exit_code": code}
     return document, f"{run.name}: {reached.lower()}", _failure(document, code) if code else None
 
 
@@ -79,7 +79,7 @@ def _listed(deployment: str, as_json: bool) -> Answer | None:
         from flows.server import api, deployments
 
         with api.client() as client:
-            found = deployments.named(client, deployment)
+            found = deployments.find_deployment(client, deployment)
     given, rows = (found.parameters or {}).get("parameters", {}), []
     form = deployments.find_form(found.entrypoint, given)
     for each in filter(lambda each: each.is_shown, values(form) if form else ()):

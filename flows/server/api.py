@@ -43,7 +43,7 @@ def client() -> Iterator[SyncPrefectClient]:
             )
 
     hooks = {"request": [refuse_late], "response": [lambda answer: statuses.append(answer.status_code)]}
-    with explained(others=True), get_client(httpx_settings={"event_hooks": hooks}, sync_client=True) as talking:
+    with explain_faults(others=True), get_client(httpx_settings={"event_hooks": hooks}, sync_client=True) as talking:
         if talking.server_type != ServerType.CLOUD:  # which is always compatible
             _require_our_version(talking)
         try:
@@ -53,7 +53,7 @@ def client() -> Iterator[SyncPrefectClient]:
 
 
 @contextmanager
-def explained(others: bool = False) -> Iterator[None]:
+def explain_faults(others: bool = False) -> Iterator[None]:
     """What a fault of the configured API means for the person who called; faults of ``others`` only if told so.
 
     Raises:

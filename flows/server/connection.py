@@ -102,9 +102,9 @@ def prefect_api(*meanwhile: str) -> Iterator[None]:
         environment.require_prefect()
         from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
-        found = entered.enter_context(service.in_use())
+        found = entered.enter_context(service.use_service())
         if PREFECT_API_URL.value():
-            from flows.server.api import explained
+            from flows.server.api import explain_faults
 
             ahead.close()  # if it was for nothing: a profile names another
             try:
@@ -114,13 +114,13 @@ def prefect_api(*meanwhile: str) -> Iterator[None]:
                     raise
                 problem = (error.found, "an answer of gradmill up's server", service.WHAT_TO_DO)
                 raise EnvironmentProblem(*problem) from error
-            entered.enter_context(explained())
+            entered.enter_context(explain_faults())
         else:
             wait = wait or entered.enter_context(temporary_server(key))
             for module in meanwhile:
                 importlib.import_module(module)
             # Joining the heartbeat's thread costs a second at the end, and nobody watches this server for heartbeats.
-            entered.enter_context(service.reached(wait(), key, {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}))
+            entered.enter_context(service.use_api(wait(), key, {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}))
             entered.callback(_is_temporary.reset, _is_temporary.set(True))
         entered.callback(send_what_is_queued)
         yield
@@ -140,7 +140,7 @@ def announce(event: str, name: str, payload: dict[str, Any]) -> None:
     try:
         environment.hush_prefect()
         environment.require_prefect()
-        with service.in_use():
+        with service.use_service():
             from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, temporary_settings
 
             from tasks.stage import live

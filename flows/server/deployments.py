@@ -160,10 +160,10 @@ def why_idle(deployment: DeploymentResponse) -> str | None:
     return None if _list_active(deployment) or UNSCHEDULED in deployment.tags else "no active schedule"
 
 
-def idle(pool: str) -> list[tuple[str, str]]:
+def list_idle(pool: str) -> list[tuple[str, str]]:
     """What will start no run by itself, and why: deployments, or all of them where their work pool is paused."""
     with api.client() as client:
-        found = [(each.name, why) for each in ours(client) if (why := why_idle(each))]
+        found = [(each.name, why) for each in list_deployments(client) if (why := why_idle(each))]
         if client.read_work_pool(pool).is_paused:
             found.insert(0, (f"work pool {pool}", "paused, so no run begins"))
     return found
@@ -173,9 +173,9 @@ def next_runs() -> list[tuple[datetime, str]]:
     """When each deployment runs next (UTC), soonest first: as planned or, by a server that is new, as it will plan."""
     found = []
     with api.client() as client:
-        for each in ours(client):
+        for each in list_deployments(client):
             if (active := _list_active(each)) and not each.paused:
-                run = find_first(client, each.id, "SCHEDULED", sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+                run = find_first_run(client, each.id, "SCHEDULED", sort=FlowRunSort.EXPECTED_START_TIME_ASC)
                 dates = [date for one in active for date in _plan_dates(one, 1, datetime.now(UTC))]
                 dates = [run.expected_start_time] if run and run.expected_start_time else dates
                 found += [(min(dates), each.name)] if dates else []
@@ -185,7 +185,7 @@ def next_runs() -> list[tuple[datetime, str]]:
 # Asked of a server
 
 
-def ours(client: SyncPrefectClient) -> list[DeploymentResponse]:
+def list_deployments(client: SyncPrefectClient) -> list[DeploymentResponse]:
     """The deployments of ``prefect.yaml``, by name; a server may have others'."""
     only = DeploymentFilter.model_validate({"tags": OURS})
     found: list[DeploymentResponse] = []
@@ -198,13 +198,13 @@ def ours(client: SyncPrefectClient) -> list[DeploymentResponse]:
             return found
 
 
-def named(client: SyncPrefectClient, deployment: str) -> DeploymentResponse:
+def find_deployment(client: SyncPrefectClient, deployment: str) -> DeploymentResponse:
     """The deployment of this name.
 
     Raises:
         UsageError: there is none of ours.
     """
-    known = {each.name: each for each in ours(client)}
+    known = {each.name: each for each in list_deployments(client)}
     if deployment not in known:
         names = ", ".join(sorted(known)) or "none yet"
         to_do = nearest(deployment, known, "name one of these" if known else "run gradmill up")
@@ -212,7 +212,7 @@ def named(client: SyncPrefectClient, deployment: str) -> DeploymentResponse:
     return known[deployment]
 
 
-def runs(
+def list_runs(
     client: SyncPrefectClient,
     *states: str,
     deployment: UUID | None = None,
@@ -232,9 +232,9 @@ def runs(
     return client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(wanted), sort=sort, limit=limit)
 
 
-def find_first(client: SyncPrefectClient, deployment: UUID, *states: str, **more: Any) -> FlowRun | None:
+def find_first_run(client: SyncPrefectClient, deployment: UUID, *states: str, **more: Any) -> FlowRun | None:
     """The first of these runs of a deployment, if there is one."""
-    return next(iter(runs(client, *states, deployment=deployment, limit=1, **more)), None)
+    return next(iter(list_runs(client, *states, deployment=deployment, limit=1, **more)), None)
 
 
 def trigger(deployment: str, parameters: dict[str, Any]) -> FlowRun:
@@ -244,7 +244,7 @@ def trigger(deployment: str, parameters: dict[str, Any]) -> FlowRun:
         UsageError: there is no such deployment, or it does not take these parameters.
     """
     with api.client() as client:
-        known = named(client, deployment)
+        known = find_deployment(client, deployment)
         own = (known.parameters or {}).get("parameters", {})
         wanted = merge_parameters(deployment, FORMS.get(known.entrypoint), own, parameters)
         try:
@@ -267,14 +267,14 @@ def skip(deployment: str) -> tuple[datetime, datetime | None]:
         EnvironmentProblem: it has begun just now.
     """
     with api.client() as client:
-        known = next((each for each in ours(client) if each.name == deployment), None)
+        known = next((each for each in list_deployments(client) if each.name == deployment), None)
         if known is None or known.paused or not _list_active(known):
             reason = (why_idle(known) or "no active schedule") if known else "not known to the server"
             raise UsageError(f"no run of {deployment} is to come: {reason}", "a schedule", "see gradmill status")
         until, order = time.monotonic() + SCHEDULER_SECONDS, FlowRunSort.EXPECTED_START_TIME_ASC
         planned: list[FlowRun] = []
         while not planned and time.monotonic() < until:
-            waiting = runs(client, "SCHEDULED", deployment=known.id, sort=order)
+            waiting = list_runs(client, "SCHEDULED", deployment=known.id, sort=order)
             planned = [run for run in waiting if run.auto_scheduled]
             time.sleep(0 if planned else 0.5)  # the server plans anew after a change
         if not planned:

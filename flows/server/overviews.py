@@ -30,7 +30,7 @@ def publish(*names: str) -> None:
     Beside ``gradmill up`` that writes them: nobody waits for a picture, and no newer page is replaced by an older one.
     Nothing that goes wrong is a fault of whoever calls: it is said.
     """
-    with _report_failures(*names), service.in_use():
+    with _report_failures(*names), service.use_service():
         if _is_seen() and artifact_paths.pages_asked().is_dir() and service.is_configured():
             ask_for(*names)
         else:
@@ -38,7 +38,7 @@ def publish(*names: str) -> None:
 
 
 @contextmanager
-def published(name: str) -> Iterator[None]:
+def publish_at_end(name: str) -> Iterator[None]:
     """Write the page anew when the block has ended, whether it has failed (by its time limit, too) or not."""
     try:
         yield
@@ -151,6 +151,6 @@ def _list_links(client: SyncPrefectClient, name: str) -> Iterator[tuple[str, str
     """
     for key, artifact in api.newest_artifacts(client, [f"{name}-{kind}" for kind in LINKED]).items():
         yield key.removeprefix(f"{name}-"), f"/artifacts/artifact/{artifact}"
-    for each in deployments.ours(client):
+    for each in deployments.list_deployments(client):
         if MODEL_TAG + name in each.tags:
             yield f"deployment {each.name}", f"/deployments/deployment/{each.id}"

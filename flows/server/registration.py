@@ -84,7 +84,7 @@ def home() -> Path:
     raise UsageError("no prefect.yaml here", "a checkout of Gradmill, or its image", "install it from a checkout")
 
 
-def worker() -> str:
+def worker_name() -> str:
     """What the worker is called of the ``gradmill up`` of these artifacts; the next one takes its place."""
     return f"{socket.gethostname()} {hashlib.sha256(str(artifact_paths.root()).encode()).hexdigest()[:6]}"
 
@@ -206,7 +206,7 @@ def read_declared(home: Path) -> list[DeploymentSpec]:
         ) from error
 
 
-def specs(told: Schedules) -> dict[str, DeploymentSpec]:
+def list_specs(told: Schedules) -> dict[str, DeploymentSpec]:
     """The deployments of ``prefect.yaml``, and those that ``gradmill schedule`` was told of, by name.
 
     Raises:
@@ -238,7 +238,7 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
     """
     with schedules.locked(), api.client() as client:
         told = schedules.read()
-        wanted = specs(told)
+        wanted = list_specs(told)
         for name in reset:
             if name not in wanted:
                 to_do = nearest(name, wanted, "name one of these")
@@ -271,11 +271,11 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
         for name, flow in told.ended.items():
             delete(client, name, flow)
         deployed = {each.name: each.id for each in ours(client)}
-        for automation in alerts.declared(deployed):
+        for automation in alerts.list_automations(deployed):
             alerts.save(client, automation)
         if variable is None:
             client.create_variable(VariableCreate(name=REGISTERED, value=server))
-        alerts.keep(client, strictly)
+        alerts.update_alerts(client, strictly)
         schedules.write(left)
     return sorted(deployed)
 
@@ -419,7 +419,7 @@ def tell(client: SyncPrefectClient, schedule: Schedule, server: str) -> Schedule
     Raises:
         EnvironmentProblem: the server does not accept it.
     """
-    spec, sent = specs(Schedules().having(schedule))[schedule.deployment], schedule.sent
+    spec, sent = list_specs(Schedules().having(schedule))[schedule.deployment], schedule.sent
     there = find(client, spec)
     is_new = there is None
     if there is None:

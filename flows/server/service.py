@@ -35,7 +35,7 @@ class Service(Document):
     own_credential: bool = False  # the server asks for the one in ``artifact_paths.credential()``
 
 
-def at(api_url: str, **more: bool) -> Service:
+def make_service(api_url: str, **more: bool) -> Service:
     """The service that answers at ``api_url``, as seen from this machine."""
     host = socket.gethostname() if urlsplit(api_url).hostname in LOOPBACK else None
     return Service(api_url=api_url.rstrip("/"), host=host, **more)
@@ -62,7 +62,7 @@ def new_credential() -> str:
     return f"{USER}:{secrets.token_hex(24)}"
 
 
-def running(quietly: bool = False) -> Service | None:
+def find_service(quietly: bool = False) -> Service | None:
     """The service that is at work in these artifacts; says why an address that stands there is not one.
 
     That is no news, so ``quietly``, where somebody has named an API of their own.
@@ -106,7 +106,7 @@ def is_configured() -> bool:
     from prefect.settings import PREFECT_API_URL
 
     with suppress(DataError):
-        found = running(quietly=True)
+        found = find_service(quietly=True)
         return found is not None and found.api_url == (PREFECT_API_URL.value() or "").rstrip("/")
     return False
 
@@ -119,7 +119,7 @@ def is_starting() -> bool:
 
 
 @contextmanager
-def in_use() -> Iterator[Service | None]:
+def use_service() -> Iterator[Service | None]:
     """Point Prefect's settings at the service of these artifacts, if one is at work and nobody has named another API.
 
     Raises:
@@ -128,13 +128,13 @@ def in_use() -> Iterator[Service | None]:
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
     configured = (PREFECT_API_URL.value() or "").rstrip("/")
-    found = None if configured and PREFECT_API_AUTH_STRING.value() else running(quietly=bool(configured))
+    found = None if configured and PREFECT_API_AUTH_STRING.value() else find_service(quietly=bool(configured))
     if found is None or configured not in ("", found.api_url):
         yield None
         return
     # A run waits up to a second for the thread of its heartbeats to end. Of a command's run ``up`` looks at the lock on
     # its folder instead; runs of the worker have settings of their own.
-    with reached(found.api_url, _key(found), {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with use_api(found.api_url, _key(found), {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield found
 
 
@@ -157,7 +157,7 @@ def _key(service: Service) -> str | None:
 
 
 @contextmanager
-def reached(api_url: str, key: str | None, more: dict[Any, Any] | None = None) -> Iterator[None]:
+def use_api(api_url: str, key: str | None, more: dict[Any, Any] | None = None) -> Iterator[None]:
     """Point Prefect's settings at an API, with the credential that it asks for if there is one, and ``more`` settings.
 
     They are all made anew, which takes a tenth of a second.

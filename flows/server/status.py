@@ -160,21 +160,25 @@ def describe(found: StoreState) -> Status:
             workers, paused = [], False
         drifting = _started_by_automations(client)
         until = datetime.now(UTC) - LATE
-        late = deployments.runs(client, "SCHEDULED", "PENDING", until=until, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+        late = deployments.list_runs(
+            client, "SCHEDULED", "PENDING", until=until, sort=FlowRunSort.EXPECTED_START_TIME_ASC
+        )
         pages = api.find_overviews(client, [model.name for model in stored.models])
         online = any(each.status == ONLINE for each in _workers(workers))
-        is_busy = online and bool(late and deployments.runs(client, "RUNNING", limit=1))  # else it would take them
+        is_busy = online and bool(late and deployments.list_runs(client, "RUNNING", limit=1))  # else it would take them
         waits = {run.id: "waits for another run of its deployment" for run in late if run.state_name == QUEUED}
         waits = {run.id: "waits until the worker has a core for it" for run in late if is_busy} | waits
         facts = {
             "api_url": without_credentials(str(client.api_url)),
             "models": [model.model_copy(update={"overview": pages.get(model.name)}) for model in stored.models],
-            "deployments": [_deployment(client, each, each.id in drifting) for each in deployments.ours(client)],
+            "deployments": [
+                _deployment(client, each, each.id in drifting) for each in deployments.list_deployments(client)
+            ],
             "stuck": [_stuck(run, "no worker has taken it") for run in late if run.id not in waits],
             "queued": [_stuck(run, waits[run.id]) for run in late if run.id in waits],
             "workers": _workers(workers),
             "pool_paused": paused,
-            "alerts": alerts.where(client),
+            "alerts": alerts.find_receiver(client),
         }
     asked = stored.model_copy(update=facts)
     return asked.model_copy(update={"attention": [*stored.attention, *_needs_a_person(asked)]})
@@ -190,7 +194,7 @@ def _workers(known: Sequence[Any]) -> list[Worker]:
     ]
     if any(each.status == ONLINE for each in told) or not service.is_starting():
         return told
-    ours = Worker(name=registration.worker(), status=STARTING, last_heartbeat=None)
+    ours = Worker(name=registration.worker_name(), status=STARTING, last_heartbeat=None)
     return [*(each for each in told if each.name != ours.name), ours]
 
 
@@ -216,10 +220,10 @@ def _started_by_automations(client: SyncPrefectClient) -> set[UUID | None]:
 
 def _deployment(client: SyncPrefectClient, deployment: DeploymentResponse, on_drift: bool) -> Deployment:
     newest = FlowRunSort.START_TIME_DESC
-    run = judged = deployments.find_first(client, deployment.id, *BEGUN, sort=newest)
+    run = judged = deployments.find_first_run(client, deployment.id, *BEGUN, sort=newest)
     if run and not {*run.tags} & {*JUDGED}:
-        judged = deployments.find_first(client, deployment.id, *BEGUN, tagged=JUDGED, sort=newest)
-    due = deployments.find_first(client, deployment.id, "SCHEDULED", sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+        judged = deployments.find_first_run(client, deployment.id, *BEGUN, tagged=JUDGED, sort=newest)
+    due = deployments.find_first_run(client, deployment.id, "SCHEDULED", sort=FlowRunSort.EXPECTED_START_TIME_ASC)
     return Deployment(
         name=deployment.name,
         paused=deployment.paused,
@@ -242,10 +246,10 @@ def _verdict(run: FlowRun) -> str | None:
 
 
 def _message(run: FlowRun) -> str | None:
-    return None if run.state is None or run.state.is_completed() else said(run.state)
+    return None if run.state is None or run.state.is_completed() else explain_state(run.state)
 
 
-def said(state: State[Any] | None) -> str | None:
+def explain_state(state: State[Any] | None) -> str | None:
     """What a state says, without Prefect's words before ours."""
     return state.message.removeprefix(PREFECTS) if state and state.message else None
 

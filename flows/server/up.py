@@ -30,7 +30,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Crashed
 
 from flows.server import api, deployments, overviews, prefect_server, service, supervisor
-from flows.server.registration import POOL, home, register, worker
+from flows.server.registration import POOL, home, register, worker_name
 from tasks.errors import EnvironmentProblem, UsageError, without_credentials
 from tasks.machine import cores
 from tasks.machine.words import printable
@@ -77,15 +77,18 @@ def operation(port: int, auth: bool) -> Iterator[Operation]:
     with ExitStack() as entered:
         entered.enter_context(_alone())
         if joined := settings.PREFECT_API_URL.value():
-            here, key = service.at(joined, joined=True), settings.PREFECT_API_AUTH_STRING.value()
+            here, key = service.make_service(joined, joined=True), settings.PREFECT_API_AUTH_STRING.value()
         else:
             key = settings.PREFECT_SERVER_API_AUTH_STRING.value()
             if key and not auth:
                 raise UsageError("--no-auth, and PREFECT_SERVER_API_AUTH_STRING is set", "one of them", "leave one out")
             listener = entered.enter_context(prefect_server.listening(port))
             made, new = service.credential() if auth and not key else (None, False)
-            here, key = service.at(f"http://127.0.0.1:{port}/api", own_credential=made is not None), key or made
-        entered.enter_context(service.reached(here.api_url, key))
+            here, key = (
+                service.make_service(f"http://127.0.0.1:{port}/api", own_credential=made is not None),
+                key or made,
+            )
+        entered.enter_context(service.use_api(here.api_url, key))
         children: list[Child] = []
         try:
             if listener is not None:
@@ -179,7 +182,7 @@ def _start_worker(log: IO[bytes]) -> subprocess.Popen[bytes]:
 
     Two at least: a search that takes a night holds up no retrain.
     """
-    named = ["--pool", POOL, "--type", "process", "--name", worker(), "--limit", str(max(2, cores.available()))]
+    named = ["--pool", POOL, "--type", "process", "--name", worker_name(), "--limit", str(max(2, cores.available()))]
     command = [sys.executable, "-m", "prefect", "worker", "start", *named]
     return supervisor.start(command, _environment() | {"PREFECT_WORKER_QUERY_SECONDS": "5"}, log, home())
 
@@ -200,7 +203,7 @@ def _environment() -> dict[str, str]:
 
 def list_begun(client: SyncPrefectClient) -> list[FlowRun]:
     """Runs of our deployments that a worker has taken and that have not ended."""
-    return deployments.runs(client, "PENDING", "RUNNING", "CANCELLING")
+    return deployments.list_runs(client, "PENDING", "RUNNING", "CANCELLING")
 
 
 def crash_dead_runs(client: SyncPrefectClient, suspects: Iterable[FlowRun], reason: str) -> list[FlowRun]:
@@ -289,7 +292,7 @@ class Watch:
 
 def leave_out_superseded(client: SyncPrefectClient) -> None:
     """Of several runs of a deployment that are due by its schedule only the newest is to run; the others are named."""
-    due = deployments.runs(client, "SCHEDULED", until=datetime.now(UTC), sort=FlowRunSort.EXPECTED_START_TIME_DESC)
+    due = deployments.list_runs(client, "SCHEDULED", until=datetime.now(UTC), sort=FlowRunSort.EXPECTED_START_TIME_DESC)
     newest = set[UUID | None]()
     for run in due:
         if run.auto_scheduled and run.deployment_id in newest and deployments.leave_out(client, run, SUPERSEDED):

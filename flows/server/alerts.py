@@ -68,8 +68,6 @@ def list_automations(deployed: dict[str, UUID]) -> Iterator[AutomationCore]:
     for name, deployment in RETRAINED_BY.items():
         if deployment in deployed:
             yield load("retrain_the_book", NAME=name, DEPLOYMENT_ID=deployed[deployment])
-        else:
-            print(f"no deployment {deployment}: drift of {name}'s input will start no retrain", file=sys.stderr)
 
 
 def save(client: SyncPrefectClient, automation: AutomationCore, is_asked_for: bool = False) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from httpx import HTTPStatusError, codes
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
@@ -247,16 +246,7 @@ def trigger(deployment: str, parameters: dict[str, Any]) -> FlowRun:
         known = find_deployment(client, deployment)
         own = (known.parameters or {}).get("parameters", {})
         wanted = merge_parameters(deployment, FORMS.get(known.entrypoint), own, parameters)
-        try:
-            return client.create_flow_run_from_deployment(known.id, parameters={"parameters": wanted})
-        except HTTPStatusError as error:
-            if error.response.status_code not in (codes.CONFLICT, codes.UNPROCESSABLE_ENTITY):
-                raise
-            raise UsageError(
-                f"the server refuses these parameters: {error.response.json().get('detail', error)}",
-                "values that the form of the deployment would take",
-                SEE_THE_FORM.format(deployment),
-            ) from error
+        return client.create_flow_run_from_deployment(known.id, parameters={"parameters": wanted})
 
 
 def skip(deployment: str) -> tuple[datetime, datetime | None]:
@@ -268,17 +258,17 @@ def skip(deployment: str) -> tuple[datetime, datetime | None]:
     """
     with api.client() as client:
         known = next((each for each in list_deployments(client) if each.name == deployment), None)
-        if known is None or known.paused or not _list_active(known):
-            reason = (why_idle(known) or "no active schedule") if known else "not known to the server"
-            raise UsageError(f"no run of {deployment} is to come: {reason}", "a schedule", "see gradmill status")
-        until, order = time.monotonic() + SCHEDULER_SECONDS, FlowRunSort.EXPECTED_START_TIME_ASC
         planned: list[FlowRun] = []
-        while not planned and time.monotonic() < until:
-            waiting = list_runs(client, "SCHEDULED", deployment=known.id, sort=order)
+        until, reason = time.monotonic() + SCHEDULER_SECONDS, "not known to the server"
+        if known:
+            reason = why_idle(known) or "no active schedule"
+        while known and not known.paused and _list_active(known) and not planned and time.monotonic() < until:
+            waiting = list_runs(client, "SCHEDULED", deployment=known.id, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
             planned = [run for run in waiting if run.auto_scheduled]
+            reason = "none is planned"
             time.sleep(0 if planned else 0.5)  # the server plans anew after a change
         if not planned:
-            raise UsageError(f"no run of {deployment} is planned", "a schedule", "see gradmill status")
+            raise UsageError(f"no run of {deployment} is to come: {reason}", "a schedule", "see gradmill status")
         if not leave_out(client, planned[0], f"left out by gradmill skip {deployment}"):
             raise EnvironmentProblem(f"the run {planned[0].name} has begun", "one that waits", "cancel it in the UI")
         moments = [run.expected_start_time for run in planned if run.expected_start_time]

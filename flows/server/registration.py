@@ -41,8 +41,8 @@ from flows.server.deployments import (
     UNSCHEDULED,
     describe_form,
     find_form,
+    list_deployments,
     merge_parameters,
-    ours,
     require_time,
 )
 from tasks.errors import EnvironmentProblem, UsageError
@@ -249,7 +249,7 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
             client.read_global_concurrency_limit_by_name(LIMIT)
         except ObjectNotFound:
             client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
-        known = read_server_id(client) if ours(client) else None  # else it is new, or has lost everything
+        known = read_server_id(client) if list_deployments(client) else None  # else it is new, or has lost everything
         variable, left = client.read_variable_by_name(REGISTERED), Schedules()
         server = str(variable.value) if variable else uuid4().hex
         for name, spec in wanted.items():
@@ -270,7 +270,7 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
                 left = left.having(tell(client, schedule, server))
         for name, flow in told.ended.items():
             delete(client, name, flow)
-        deployed = {each.name: each.id for each in ours(client)}
+        deployed = {each.name: each.id for each in list_deployments(client)}
         for automation in alerts.list_automations(deployed):
             alerts.save(client, automation)
         if variable is None:

@@ -91,7 +91,7 @@ def test_of_the_due_runs_of_a_deployment_the_newest_stays_and_the_others_are_nam
         "end_time": (now + timedelta(minutes=2)).isoformat(),
     }
     with get_client(sync_client=True) as client:
-        client.request("POST", f"/deployments/{deployment}/schedule", json=span | {"min_runs": 5})
+        post(prefect_api, f"deployments/{deployment}/schedule", span | {"min_runs": 5})
         up.leave_out_superseded(client)
         found = post(prefect_api, "flow_runs/filter", {"flow_runs": {"deployment_id": {"any_": [deployment]}}})
         client.delete_deployment(deployment)

@@ -188,7 +188,7 @@ def test_an_end_after_any_request_loses_nothing_and_the_next_registration_comple
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"schedules": [{"cron": "0 3 * * *"}]}, "slug: Field required"),
+        ({"schedules": [{"cron": "0 3 * * *"}]}, "a schedule has no slug"),
         ({"schedules": [{"cron": "nonsense", "slug": "x"}]}, "nonsense"),
         ({"build": [{"x": {}}]}, "build: Extra inputs are not permitted"),
         ({"entrypoint": "flows/retrain.py:retrain"}, "entrypoint flows/retrain.py:retrain is none of"),

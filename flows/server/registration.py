@@ -126,29 +126,19 @@ class DeploymentSpec(NamedTuple):
         return self._replace(name=schedule.deployment, settings=self.settings | settings, schedules=timing)
 
 
-class _Timing(DeploymentScheduleCreate):
-    slug: str  # by which we know it again
-
-    @model_validator(mode="before")
-    @classmethod
-    def _nest_time(cls, given: dict[str, Any]) -> dict[str, Any]:
-        own = cls.model_fields.keys() & given.keys()
-        return {key: given[key] for key in own} | {"schedule": {key: given[key] for key in given.keys() - own}}
-
-
 class _Declared(DeploymentCreate):
     """What Prefect's own record takes, and no more, written as ``prefect deploy`` takes it."""
 
     flow_id: UUID = UUID(int=0)  # not known yet
     work_pool_name: str
     entrypoint: str
-    schedules: list[_Timing] = Field([])  # type: ignore[assignment]  (which are such)
 
     @model_validator(mode="before")
     @classmethod
     def _flatten(cls, given: dict[str, Any]) -> dict[str, Any]:
         pool, limit = given.get("work_pool") or {}, given.get("concurrency_limit")
         flat = {key: value for key, value in given.items() if key != "work_pool"}
+        flat["schedules"] = [_nest_time(each) for each in given.get("schedules") or ()]
         flat |= {{"name": "work_pool_name"}.get(key, key): value for key, value in pool.items()}
         if isinstance(limit, dict):
             options = {key: value for key, value in limit.items() if key != "limit"}
@@ -167,6 +157,13 @@ class _Declared(DeploymentCreate):
             settings=settings | {"tags": list(dict.fromkeys([*self.tags, TAG]))},
             schedules=[*self.schedules],
         )
+
+
+def _nest_time(given: dict[str, Any]) -> dict[str, Any]:
+    if "slug" not in given:
+        raise ValueError("a schedule has no slug, by which we know it again")
+    own = {"slug", "active", "parameters"} & given.keys()
+    return {key: given[key] for key in own} | {"schedule": {key: given[key] for key in given.keys() - own}}
 
 
 class _File(BaseModel, extra="forbid"):

@@ -32,7 +32,17 @@ def bench(minutes: float, num_names: int) -> None:
         table = Path(folder, "table.csv")
         table.write_text(_write_rows())
         for name in names:
-            ask("retrain", "--data", str(table), "--target", "price", "--name", name, "--no-predict")
+            ask(
+                "retrain",
+                "linear-regression",
+                "--data",
+                str(table),
+                "--target",
+                "price",
+                "--name",
+                name,
+                "--no-predict",
+            )
         with up(Path(folder)) as client:
             idle = measure_questions(names[0], 5)
             database = Path(folder, "artifacts", ".prefect", "prefect.db")
@@ -60,7 +70,9 @@ def bench(minutes: float, num_names: int) -> None:
 def ask(*arguments: str) -> float:
     """The seconds that a command takes."""
     begun = time.monotonic()
-    subprocess.run([*GRADMILL, *arguments], check=True, capture_output=True)
+    done = subprocess.run([*GRADMILL, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"gradmill {' '.join(arguments)}: {done.stderr}")
     return time.monotonic() - begun
 
 

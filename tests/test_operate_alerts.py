@@ -21,7 +21,7 @@ from command_line import assert_clear, gradmill
 from duty import Duty
 from flows.cli import operate, schedule
 from flows.server import alerts, api, deployments, registration
-from flows.server.service import use_api
+from flows.server.connection import use_api
 from notification_stand_ins import endpoint, mail_server
 from prefect_api import api_client, eventually
 from tasks.errors import EnvironmentProblem, UsageError

@@ -8,7 +8,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.evaluate import evaluate
 from flows.predict import predict
-from flows.server import service, up
+from flows.server import connection, up
 from prefect_api import post
 from tasks.parameters import EvaluateParameters, PredictParameters
 from tasks.store import artifact_paths, locks
@@ -53,7 +53,7 @@ def test_beside_up_a_run_leaves_the_page_to_it_and_never_to_one_that_is_dead(pre
     predict(PredictParameters(name=NAME))
     before = newest(prefect_api, "overview")["updated"]
     with locks.locked(artifact_paths.up_lock(), "up"):
-        service.make_service(prefect_api).write(artifact_paths.service())
+        connection.make_service(prefect_api).write(artifact_paths.service())
         predict(PredictParameters(name=NAME))
         assert newest(prefect_api, "overview")["updated"] == before
         asked.look()

@@ -23,7 +23,7 @@ from flows import interrupt
 from flows.cli import status as command
 from flows.cli.operate import nested
 from flows.cli.trigger import _failure, trigger
-from flows.server import api, deployments, registration, service, status
+from flows.server import api, connection, deployments, registration, status
 from prefect_api import api_client, eventually, post
 from tasks.errors import DataError, DeviceMissing, GateFailed, GradmillError, TrainingDiverged, UsageError
 from tasks.parameters import RetrainParameters
@@ -119,7 +119,7 @@ def test_the_worker_of_an_up_that_has_just_begun_is_starting_and_is_a_fault_when
 ) -> None:
     artifact_paths.prefect_home().mkdir(parents=True)
     with locks.locked(artifact_paths.up_lock(), "a gradmill up"), temporary_settings({PREFECT_API_URL: prefect_api}):
-        service.make_service(prefect_api).write(artifact_paths.service())
+        connection.make_service(prefect_api).write(artifact_paths.service())
         found = status.describe(state.read())
         assert [(each.name, each.status) for each in found.workers] == [(registration.worker_name(), "STARTING")]
         assert not any("no worker is online" in each for each in found.attention)

@@ -143,9 +143,9 @@ def on_server(is_needed: bool = True) -> Iterator[bool]:
     display.wait("asking the server")
     from prefect.settings import PREFECT_API_URL
 
-    from flows.server import service
+    from flows.server import connection
 
-    with service.use_service():
+    with connection.use_service():
         is_there = bool(PREFECT_API_URL.value())
         if not is_there and locks.is_held(artifact_paths.up_lock()):
             found = f"the gradmill up of {artifact_paths.root()} is starting, or ending"

@@ -14,7 +14,7 @@ from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, tempo
 
 from flows.pages.overview import draw_overview
 from flows.pages.run_names import MODEL_TAG
-from flows.server import api, connection, deployments, service
+from flows.server import api, connection, deployments
 from tasks.errors import DataError, GradmillError, without_credentials
 from tasks.store import artifact_paths, reading, state
 from tasks.store.page import Page, markdown_line, render_markdown
@@ -30,8 +30,8 @@ def publish(*names: str) -> None:
     Beside ``gradmill up`` that writes them: nobody waits for a picture, and no newer page is replaced by an older one.
     Nothing that goes wrong is a fault of whoever calls: it is said.
     """
-    with _report_failures(*names), service.use_service():
-        if _is_seen() and artifact_paths.pages_asked().is_dir() and service.is_configured():
+    with _report_failures(*names), connection.use_service():
+        if _is_seen() and artifact_paths.pages_asked().is_dir() and connection.is_configured():
             ask_for(*names)
         else:
             write(*names)

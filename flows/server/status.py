@@ -14,7 +14,7 @@ from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel
 
 from flows.pages.run_names import DRIFT_TAG, VERDICT_TAG
-from flows.server import alerts, api, deployments, registration, service
+from flows.server import alerts, api, connection, deployments, registration
 from flows.server.deployments import LATE, QUEUED
 from flows.server.registration import POOL
 from tasks.errors import without_credentials
@@ -192,7 +192,7 @@ def _workers(known: Sequence[Any]) -> list[Worker]:
         for each in known
         if each.status is not None and (each.last_heartbeat_time or since) >= since
     ]
-    if any(each.status == ONLINE for each in told) or not service.is_starting():
+    if any(each.status == ONLINE for each in told) or not connection.is_starting():
         return told
     ours = Worker(name=registration.worker_name(), status=STARTING, last_heartbeat=None)
     return [*(each for each in told if each.name != ours.name), ours]

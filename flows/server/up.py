@@ -29,7 +29,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Crashed
 
-from flows.server import api, deployments, overviews, prefect_server, service, supervisor
+from flows.server import api, connection, deployments, overviews, prefect_server, supervisor
 from flows.server.registration import POOL, home, register, worker_name
 from tasks.errors import EnvironmentProblem, UsageError, without_credentials
 from tasks.machine import cores
@@ -57,7 +57,7 @@ SUPERSEDED = "left out: a newer run of its deployment is due"
 class Operation(NamedTuple):
     """What is up: where it answers, the credential if it is of our making and whether it is new, children to watch."""
 
-    service: service.Service
+    service: connection.Service
     credential: str | None
     new: bool
     children: "list[Child]"
@@ -77,18 +77,18 @@ def operation(port: int, auth: bool) -> Iterator[Operation]:
     with ExitStack() as entered:
         entered.enter_context(_alone())
         if joined := settings.PREFECT_API_URL.value():
-            here, key = service.make_service(joined, joined=True), settings.PREFECT_API_AUTH_STRING.value()
+            here, key = connection.make_service(joined, joined=True), settings.PREFECT_API_AUTH_STRING.value()
         else:
             key = settings.PREFECT_SERVER_API_AUTH_STRING.value()
             if key and not auth:
                 raise UsageError("--no-auth, and PREFECT_SERVER_API_AUTH_STRING is set", "one of them", "leave one out")
             listener = entered.enter_context(prefect_server.listening(port))
-            made, new = service.credential() if auth and not key else (None, False)
+            made, new = connection.credential() if auth and not key else (None, False)
             here, key = (
-                service.make_service(f"http://127.0.0.1:{port}/api", own_credential=made is not None),
+                connection.make_service(f"http://127.0.0.1:{port}/api", own_credential=made is not None),
                 key or made,
             )
-        entered.enter_context(service.use_api(here.api_url, key))
+        entered.enter_context(connection.use_api(here.api_url, key))
         children: list[Child] = []
         try:
             if listener is not None:

@@ -327,7 +327,8 @@ def _set(
         EnvironmentProblem: the server does not accept it.
     """
     wanted = spec.code_of(fields.get("parameters", there.parameters or {})) | fields
-    changed = {name: value for name, value in wanted.items() if getattr(there, name) != value}
+    before = there.model_dump()
+    changed = {name: value for name, value in wanted.items() if before[name] != value}
     if not changed and not timing:
         return there
     known = {each.slug: each.id for each in there.schedules}

@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks import measure
 
 NAMES = ("train", "tables", "predict", "images", "tune", "start", "gates")
+ABOUT = f"{', '.join(NAMES)}, or all of them; or load, which has the machine alone"
 
 
 def main() -> None:
@@ -17,11 +18,16 @@ def main() -> None:
     artifacts/benchmarks/.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="+", choices=[*NAMES, "all"], metavar="NAME", help=f"{', '.join(NAMES)}, or all")
+    parser.add_argument("names", nargs="+", choices=[*NAMES, "all", "load"], metavar="NAME", help=ABOUT)
     parser.add_argument("--quick", action="store_true", help="a short look: less data, one round")
     parser.add_argument("--rounds", type=int, metavar="N", help="how often every side takes its turn")
     parser.add_argument("--beside", type=Path, metavar="PATH", help="another checkout, which is measured in turns")
+    parser.add_argument("--minutes", type=float, metavar="N", default=30, help="of load")
+    parser.add_argument("--names", type=int, metavar="N", dest="num_names", default=20, help="that load retrains")
     asked = parser.parse_args()
+    if asked.names == ["load"]:
+        importlib.import_module("benchmarks.load").bench(asked.minutes, asked.num_names)
+        return
     is_whole = not (asked.quick or asked.rounds or asked.beside)
     folder = measure.HERE / "docs" / "benchmarks" if is_whole else measure.ARTIFACTS / "benchmarks"
     folder.mkdir(parents=True, exist_ok=True)

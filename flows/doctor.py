@@ -319,11 +319,11 @@ def prefect_api(device: Device) -> Finding:
     from prefect import settings
     from prefect.client.base import ServerType
 
-    from flows.server import api, service
+    from flows.server import api, connection
 
     with ExitStack() as entered:
         with suppress(GradmillError, OSError, ValueError):  # of a broken artifacts folder another finding tells
-            entered.enter_context(service.in_use())
+            entered.enter_context(connection.use_service())
         ours, url = prefect.__version__, settings.PREFECT_API_URL.value()
         facts: dict[str, Any] = {"url": url and without_credentials(url), "client": ours, "server": None}
         if not url:

@@ -19,7 +19,7 @@ def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> Evaluatio
     memory.keep_imports()
     kept = parameters.model_dump(mode="json", exclude=PLACES)
     run = RunFolder.open(run_names.folder(f"evaluate-{parameters.name}"), kept)
-    with overviews.published(parameters.name):
+    with overviews.publish_at_end(parameters.name):
         with run.in_use():
             judged = judge(run, parameters)
         run_artifacts.show_evaluation(judged)  # the overview links to it

@@ -19,7 +19,7 @@ def predict(parameters: PredictParameters = PredictParameters()) -> Prediction: 
     runtime.tell_device(parameters.device)
     memory.keep_imports()
     run = RunFolder.open(run_names.folder(f"predict-{parameters.name}"), parameters.model_dump(mode="json"))
-    with overviews.published(parameters.name):
+    with overviews.publish_at_end(parameters.name):
         with run.in_use(), run_artifacts.failed_prediction_shown(parameters):
             done = predict_stage(run, parameters)
         run_artifacts.show_prediction(done)  # the overview links to it

@@ -40,7 +40,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     asked, parameters = parameters, run_names.with_seed(parameters)
     run = RunFolder.open(run_names.folder(parameters.name), parameters.model_dump(mode="json", exclude=NOT_KEPT))
     made = Outcome(run, parameters)
-    with overviews.published(parameters.name), run.in_use(), run_artifacts.retrain_shown(made):
+    with overviews.publish_at_end(parameters.name), run.in_use(), run_artifacts.retrain_shown(made):
         raw = download(run, parameters.dataset, parameters.data)
         made.published = unchanged.find_by_files(run, asked, raw)
         if made.published is None:

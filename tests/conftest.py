@@ -17,6 +17,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,17 +88,17 @@ def fashion_mnist(fashion_mnist_files: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The address of a real Prefect server, for child processes."""
-    from flows.server.connection import TemporaryServer
+    from flows.server.connection import temporary_server
     from prefect_api import own_database
 
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in own_database().items():
-            patch.setenv(name, value)
-        running = TemporaryServer()
-    yield running.wait()
-    if worker := sys.modules.get("prefect.logging.handlers"):
-        worker.APILogWorker.drain_all(timeout=30)  # at exit it would try for a minute to reach the server that is gone
-    running.stop()
+    with ExitStack() as running:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in own_database().items():
+                patch.setenv(name, value)
+            wait = running.enter_context(temporary_server())
+        yield wait()
+        if worker := sys.modules.get("prefect.logging.handlers"):
+            worker.APILogWorker.drain_all(timeout=30)  # at exit it would try to reach the server that is gone
 
 
 @pytest.fixture

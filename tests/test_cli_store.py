@@ -157,7 +157,7 @@ def test_the_result_is_told_before_the_announcement_which_fails_no_command(
         raise RuntimeError("an event\nthat nobody takes")
         yield
 
-    monkeypatch.setattr("flows.server.service.in_use", failing)
+    monkeypatch.setattr("flows.server.connection.use_service", failing)
     monkeypatch.setenv("GRADMILL_MIRROR", str(tmp_path / "share"))
     assert flows.cli.app.run(["rollback", NAME]) == 0
     assert told[0].startswith(f"{NAME}: 2 → 1, version 2 is held, mirror: done, frozen\n")
@@ -175,7 +175,10 @@ def test_the_result_is_told_before_the_announcement_which_fails_no_command(
 
 @pytest.mark.parametrize(
     ("at", "words"),
-    [("flows.server.service.in_use", "is held"), ("tasks.store.mirroring.mirror", "has not followed; to do: gradmill")],
+    [
+        ("flows.server.connection.use_service", "is held"),
+        ("tasks.store.mirroring.mirror", "has not followed; to do: gradmill"),
+    ],
 )
 def test_ctrl_c_after_the_pointer_moved_tells_so(
     at: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path

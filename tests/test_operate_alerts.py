@@ -21,7 +21,7 @@ from command_line import assert_clear, gradmill
 from duty import Duty
 from flows.cli import operate, schedule
 from flows.server import alerts, api, deployments, registration
-from flows.server.service import reached
+from flows.server.connection import use_api
 from notification_stand_ins import endpoint, mail_server
 from prefect_api import api_client, eventually
 from tasks.errors import EnvironmentProblem, UsageError
@@ -122,6 +122,11 @@ def test_a_deployment_is_late_two_hours_after_its_schedules_longest_pause_or_whe
     monkeypatch.delenv("GRADMILL_NOTIFY_AFTER")
     registered(monkeypatch)
     assert hours() == {"softmax-nightly": 50, "linear-weekly": 7 * 24 + 2}, "also from another shell"
+    for each in on_server(bare).values():  # as c692a25 left them
+        bare.put(f"/automations/{each['id']}", json=each | {"tags": []}).raise_for_status()
+    bare.delete(f"/automations/{on_server(bare)['gradmill: notify of softmax-nightly without success']['id']}")
+    registered(monkeypatch)
+    assert hours() == {"softmax-nightly": 50, "linear-weekly": 7 * 24 + 2}, "read once from a description"
     (weekly,) = bare.post("/deployments/filter", json={"deployments": {"name": {"any_": ["linear-weekly"]}}}).json()
     bare.patch(f"/deployments/{weekly['id']}", json={"paused": True}).raise_for_status()
     registered(monkeypatch)
@@ -179,7 +184,7 @@ def test_alerts_that_are_off_go_nowhere_and_no_test_word_says_otherwise(
 def sent(monkeypatch: pytest.MonkeyPatch, slug: str) -> str:
     monkeypatch.setenv("GRADMILL_NOTIFY", slug)
     with api.client() as client:
-        alerts.keep(client)
+        alerts.update_alerts(client)
     return operate.notify(test=True)[1]
 
 
@@ -274,12 +279,12 @@ def test_drift_a_full_disk_and_a_missing_success_are_told_by_the_server(
         }
         return {"event": name, "resource": resource, **facts}
 
-    with endpoint() as service, reached(f"{duty.ui}/api", duty.credential), api.client() as client:
+    with endpoint() as service, use_api(f"{duty.ui}/api", duty.credential), api.client() as client:
         webhook(service.url, "told")
         monkeypatch.setenv("GRADMILL_NOTIFY", "custom-webhook/told")
-        alerts.keep(client)
+        alerts.update_alerts(client)
         block = client.read_block_document_by_name("told", "custom-webhook").id
-        weekly = deployments.named(client, "linear-weekly").id
+        weekly = deployments.find_deployment(client, "linear-weekly").id
         late = alerts.alert_of_no_success(block, "linear-weekly", weekly, 12 / 3600, timedelta(seconds=12))
         client.create_automation(late.model_copy(update={"name": "gradmill: late"}))
         found = [
@@ -301,4 +306,4 @@ def test_drift_a_full_disk_and_a_missing_success_are_told_by_the_server(
         assert told() == {"it has drifted", of_the_disk[0].document["text"], late_one}
         client.delete_automation(client.read_automations_by_name("gradmill: late")[0].id)
         monkeypatch.setenv("GRADMILL_NOTIFY", "none")
-        alerts.keep(client)
+        alerts.update_alerts(client)

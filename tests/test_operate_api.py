@@ -126,7 +126,7 @@ def test_no_server_and_no_address_are_explained() -> None:
 
 def test_faults_of_other_servers_are_not_the_apis() -> None:
     another = temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"})
-    with another, pytest.raises(httpx.ConnectError), api.explained():
+    with another, pytest.raises(httpx.ConnectError), api.explain_faults():
         httpx.get("http://127.0.0.1:1/data")
 
 

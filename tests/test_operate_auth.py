@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -17,7 +17,7 @@ import yaml
 
 from command_line import assert_clear, gradmill
 from conftest import REPOSITORY
-from flows.server.connection import TemporaryServer
+from flows.server.connection import temporary_server
 from prefect_api import eventually
 
 CREDENTIALS = "duty:correct horse"
@@ -27,12 +27,12 @@ OPEN = {"/health", "/ready"}
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     database = tmp_path_factory.mktemp("guarded") / "prefect.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_SERVER_API_AUTH_STRING", CREDENTIALS)
-        patch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", f"sqlite+aiosqlite:///{database}")
-        server = TemporaryServer()
-    yield server.wait()
-    server.stop()
+    with ExitStack() as running:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PREFECT_SERVER_API_AUTH_STRING", CREDENTIALS)
+            patch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", f"sqlite+aiosqlite:///{database}")
+            wait = running.enter_context(temporary_server())
+        yield wait()
 
 
 @pytest.mark.slow  # a server of its own, and a request to each of its routes

@@ -18,7 +18,7 @@ from flows.pages import overview as pages
 from flows.predict import predict
 from flows.retrain import retrain
 from flows.server import status
-from flows.server.overviews import published, write
+from flows.server.overviews import publish_at_end, write
 from prefect_api import post
 from tasks.data.report import DataReport, Finding
 from tasks.errors import GateFailed, TrainingDiverged, UsageError
@@ -311,7 +311,7 @@ def test_a_picture_is_drawn_before_the_seconds_of_the_talk_with_the_server_run(m
 
 
 def test_a_misspelt_name_gets_no_page(prefect_api: str, artifacts: Path) -> None:
-    with suppress(UsageError), published("linear-regresion"):
+    with suppress(UsageError), publish_at_end("linear-regresion"):
         raise UsageError("no such model", "one that is kept", "correct it")
     wanted = {"artifacts": {"key": {"any_": ["linear-regresion-overview"]}}}
     assert post(prefect_api, "artifacts/filter", wanted) == []

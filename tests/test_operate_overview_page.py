@@ -8,7 +8,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.evaluate import evaluate
 from flows.predict import predict
-from flows.server import overviews, service
+from flows.server import connection, up
 from prefect_api import post
 from tasks.parameters import EvaluateParameters, PredictParameters
 from tasks.store import artifact_paths, locks
@@ -49,11 +49,11 @@ def test_the_overview_links_to_the_page_of_the_last_prediction_and_judgement_and
 def test_beside_up_a_run_leaves_the_page_to_it_and_never_to_one_that_is_dead(prefect_api: str) -> None:
     artifact_paths.prefect_home().mkdir(exist_ok=True)
     artifact_paths.pages_asked().mkdir()
-    asked = overviews.Watch()
+    asked = up.Watch()
     predict(PredictParameters(name=NAME))
     before = newest(prefect_api, "overview")["updated"]
     with locks.locked(artifact_paths.up_lock(), "up"):
-        service.at(prefect_api).write(artifact_paths.service())
+        connection.make_service(prefect_api).write(artifact_paths.service())
         predict(PredictParameters(name=NAME))
         assert newest(prefect_api, "overview")["updated"] == before
         asked.look()
@@ -68,17 +68,16 @@ def test_beside_up_a_run_leaves_the_page_to_it_and_never_to_one_that_is_dead(pre
 @pytest.mark.slow
 @pytest.mark.usefixtures("two_versions")
 def test_a_page_that_cannot_be_written_is_asked_for_still_and_tried_again_later(
-    prefect_api: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    prefect_api: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     artifact_paths.pages_asked().mkdir(parents=True)
     (artifact_paths.pages_asked() / NAME).touch()
-    asked = overviews.Watch()
+    asked = up.Watch()
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         asked.look()
     assert f"{NAME}-overview could not be written" in capsys.readouterr().err
     asked.look()
     assert (artifact_paths.pages_asked() / NAME).exists(), "it is not tried twice a second"
-    monkeypatch.setattr(overviews, "AGAIN_SECONDS", 0.0)
-    overviews.Watch().look()
+    up.Watch().look()
     assert not [*artifact_paths.pages_asked().iterdir()]
     assert "live since" in newest(prefect_api, "overview")["description"]

@@ -32,8 +32,8 @@ from starlette.types import ASGIApp
 from candidate import Candidate
 from command_line import assert_clear, gradmill
 from duty import Duty
-from flows.server import connection, service, up
-from flows.server.guard import guard
+from flows.server import connection, overviews, up
+from flows.server.prefect_server import guard
 from prefect_api import eventually
 from tasks.errors import DataError
 from tasks.stage.live import model_resource
@@ -44,7 +44,7 @@ API = "http://127.0.0.1:24680/api"
 
 
 @pytest.fixture
-def alive(artifacts: Path) -> Iterator[Callable[[service.Service], object]]:
+def alive(artifacts: Path) -> Iterator[Callable[[connection.Service], object]]:
     """Makes it look as if a ``gradmill up`` were at work in these artifacts."""
     artifact_paths.prefect_home().mkdir(parents=True, mode=0o700)
     with artifact_paths.up_lock().open("w") as lock:
@@ -53,20 +53,20 @@ def alive(artifacts: Path) -> Iterator[Callable[[service.Service], object]]:
 
 
 def test_commands_use_the_service_with_its_credential(alive: Any) -> None:
-    credential, new = service.credential()
+    credential, new = connection.credential()
     assert new
-    alive(service.at(API, own_credential=True))
-    with service.in_use():
+    alive(connection.make_service(API, own_credential=True))
+    with connection.use_service():
         assert (PREFECT_API_URL.value(), PREFECT_API_AUTH_STRING.value()) == (API, credential)
         assert PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value() is None, "a run would wait for the end of their thread"
-    with temporary_settings({PREFECT_API_URL: API}), service.in_use():
+    with temporary_settings({PREFECT_API_URL: API}), connection.use_service():
         assert PREFECT_API_AUTH_STRING.value() == credential, "it is the same one"
-    with temporary_settings({PREFECT_API_URL: "http://prefect.example/api"}), service.in_use() as found:
+    with temporary_settings({PREFECT_API_URL: "http://prefect.example/api"}), connection.use_service() as found:
         assert found is None
         assert PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value(), "somebody may look for them there"
         assert PREFECT_API_URL.value() == "http://prefect.example/api"
         assert not PREFECT_API_AUTH_STRING.value(), "a credential is shown to nobody else"
-    with temporary_settings({PREFECT_API_URL: API, PREFECT_API_AUTH_STRING: "my:own"}), service.in_use():
+    with temporary_settings({PREFECT_API_URL: API, PREFECT_API_AUTH_STRING: "my:own"}), connection.use_service():
         assert PREFECT_API_AUTH_STRING.value() == "my:own"
 
 
@@ -75,22 +75,22 @@ def test_an_address_without_a_living_up_is_ignored_with_a_word_said_once(
 ) -> None:
     artifact_paths.prefect_home().mkdir(parents=True)
     artifact_paths.up_lock().touch()
-    service.at(API).write(artifact_paths.service())
-    assert service.running() is None
+    connection.make_service(API).write(artifact_paths.service())
+    assert connection.find_service() is None
     assert "of a gradmill up that was killed" in capsys.readouterr().err
-    assert service.running() is None
+    assert connection.find_service() is None
     assert capsys.readouterr().err == ""
 
 
 def test_an_address_of_another_machine_is_ignored_and_one_that_all_can_reach_is_not(
     alive: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    alive(service.at(API).model_copy(update={"host": "elsewhere"}))
-    assert service.running() is None
+    alive(connection.make_service(API).model_copy(update={"host": "elsewhere"}))
+    assert connection.find_service() is None
     assert "at work on elsewhere" in capsys.readouterr().err
-    remote = service.at("https://prefect.example/api/", joined=True)
+    remote = connection.make_service("https://prefect.example/api/", joined=True)
     alive(remote)
-    assert service.running() == remote
+    assert connection.find_service() == remote
     assert remote.api_url == "https://prefect.example/api"
 
 
@@ -102,8 +102,8 @@ def test_whoever_names_an_api_of_another_place_is_told_nothing_of_a_foreign_or_d
     with artifact_paths.up_lock().open("w") as lock:
         if host:
             fcntl.flock(lock, fcntl.LOCK_EX)
-        service.at(API).model_copy(update={"host": host}).write(artifact_paths.service())
-        with temporary_settings({PREFECT_API_URL: "http://prefect.example/api"}), service.in_use() as found:
+        connection.make_service(API).model_copy(update={"host": host}).write(artifact_paths.service())
+        with temporary_settings({PREFECT_API_URL: "http://prefect.example/api"}), connection.use_service() as found:
             assert found is None
             assert PREFECT_API_URL.value() == "http://prefect.example/api"
     assert capsys.readouterr().err == ""
@@ -112,10 +112,10 @@ def test_whoever_names_an_api_of_another_place_is_told_nothing_of_a_foreign_or_d
 def test_a_damaged_address_is_named_but_hinders_no_promotion(alive: Any, capsys: pytest.CaptureFixture[str]) -> None:
     artifact_paths.service().write_text('{"api_url": 3}')
     with pytest.raises(DataError, match=r"service\.json"):
-        service.running()
+        connection.find_service()
     connection.announce("gradmill.model.promoted", "x", {})
     assert "gradmill.model.promoted was not sent" in capsys.readouterr().err
-    alive(service.at(API, own_credential=True))
+    alive(connection.make_service(API, own_credential=True))
     connection.announce("gradmill.model.promoted", "x", {})
     assert "the credential of gradmill up cannot be read" in capsys.readouterr().err
 
@@ -124,20 +124,20 @@ def test_a_credential_is_for_its_owner_alone_and_stays(artifacts: Path) -> None:
     artifact_paths.prefect_home().mkdir(parents=True)
     before = os.umask(0)
     try:
-        made, new = service.credential()
+        made, new = connection.credential()
     finally:
         os.umask(before)
     kept = artifact_paths.credential()
     assert new
     assert kept.stat().st_mode & 0o777 == 0o600
-    assert service.credential() == (made, False)
+    assert connection.credential() == (made, False)
     kept.chmod(0o640)
-    another, new = service.credential()
+    another, new = connection.credential()
     assert new, "others could have read it"
     assert another != made
     assert kept.stat().st_mode & 0o777 == 0o600
     kept.write_text("")
-    assert service.credential()[1], "an empty one is none"
+    assert connection.credential()[1], "an empty one is none"
 
 
 def test_a_server_that_hangs_keeps_no_promotion_waiting(
@@ -145,7 +145,7 @@ def test_a_server_that_hangs_keeps_no_promotion_waiting(
 ) -> None:
     monkeypatch.setattr(connection, "TELLING_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        alive(service.at(f"http://127.0.0.1:{silent.getsockname()[1]}/api"))
+        alive(connection.make_service(f"http://127.0.0.1:{silent.getsockname()[1]}/api"))
         connection.announce("gradmill.model.promoted", "x", {})
     assert "gradmill.model.promoted was not sent" in capsys.readouterr().err
 
@@ -164,20 +164,23 @@ def served(app: ASGIApp, **headers: str) -> int:
 
 def test_a_server_that_does_not_answer_keeps_no_child_of_up_from_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     ended = []
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}), up.crash_runs_on_end(lambda _: None):
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}), up.crash_runs_on_end():
         ended.append("worker")
     assert ended == ["worker"]
     assert "marked later: no Prefect server answers" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("prefect_api")
-def test_runs_that_end_with_the_worker_are_crashed_and_their_pages_rewritten_while_the_server_is_there() -> None:
+def test_runs_that_end_with_the_worker_are_crashed_and_their_pages_rewritten_while_the_server_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with get_client(sync_client=True) as client:
         run = client.create_flow_run(Flow(lambda: None, name="retrain"), tags=["gradmill"], state=Running())
         process = subprocess.Popen(["sleep", "60"], env=os.environ | {"PREFECT__FLOW_RUN_ID": str(run.id)})
         client.update_flow_run(run.id, infrastructure_pid=str(process.pid))
         rewritten: list[UUID] = []
-        with up.crash_runs_on_end(rewritten.extend):
+        monkeypatch.setattr(overviews, "write_of_runs", rewritten.extend)
+        with up.crash_runs_on_end():
             process.kill()
             process.wait()
         assert rewritten == [run.id]
@@ -250,7 +253,7 @@ def test_without_a_server_a_promotion_says_that_nobody_was_told_and_status_asks_
     artifact_paths.up_lock().touch()
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         stranger.setblocking(False)
-        service.at(f"http://127.0.0.1:{stranger.getsockname()[1]}/api", own_credential=True).write(
+        connection.make_service(f"http://127.0.0.1:{stranger.getsockname()[1]}/api", own_credential=True).write(
             artifact_paths.service()
         )
         done = gradmill("promote", NAME, "1")

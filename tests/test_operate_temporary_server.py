@@ -11,7 +11,7 @@ import pytest
 from prefect.settings import PREFECT_HOME, temporary_settings
 
 from flows.server import connection, prefect_server, supervisor
-from flows.server.connection import TemporaryServer
+from flows.server.connection import temporary_server
 from tasks.errors import EnvironmentProblem
 
 
@@ -37,22 +37,18 @@ def test_a_server_that_hangs_is_ended_at_the_deadline(tmp_path: Path) -> None:
     with temporary_settings({PREFECT_HOME: tmp_path}):
         begun = time.monotonic()
         for _ in range(2):  # the second finds the lock free
-            with pytest.raises(EnvironmentProblem, match="did not start"):
-                TemporaryServer().wait()
+            with pytest.raises(EnvironmentProblem, match="did not start"), temporary_server() as wait:
+                wait()
         assert time.monotonic() - begun < 60, "it sleeps for 600 s"
     assert not [each for each in psutil.Process().children() if each.name() == "sleep"]
 
 
 @pytest.mark.usefixtures("_hanging")
 def test_others_wait_for_it_no_longer_than_that_and_say_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with temporary_settings({PREFECT_HOME: tmp_path}):
-        first = TemporaryServer()
-        try:
-            begun = time.monotonic()
-            holder = f"process {os.getpid()} on "
-            with pytest.raises(EnvironmentProblem, match=f"another run has been starting .*: {holder}"):
-                TemporaryServer()
-            assert time.monotonic() - begun < 60, "it sleeps for 600 s"
-            assert f"waiting for another run's Prefect server to start: {holder}" in capfd.readouterr().err
-        finally:
-            first.stop()
+    with temporary_settings({PREFECT_HOME: tmp_path}), temporary_server():
+        begun = time.monotonic()
+        holder = f"process {os.getpid()} on "
+        with pytest.raises(EnvironmentProblem, match=f"another run has been starting .*: {holder}"), temporary_server():
+            pass
+        assert time.monotonic() - begun < 60, "it sleeps for 600 s"
+        assert f"waiting for another run's Prefect server to start: {holder}" in capfd.readouterr().err

@@ -8,7 +8,6 @@ import typer
 from flows.cli import display
 from flows.cli.options import ModelArgument
 from flows.cli.streams import print_json
-from tasks.machine.telling import tell
 
 
 def demo(
@@ -21,25 +20,18 @@ def demo(
 ) -> None:
     """Try a model in the browser: draw or drop a picture, or fill in a form, and see its answers change.
 
-    The page is served to this machine alone, until Ctrl-C. The browser computes by the published model.onnx, with
-    onnxruntime-web, which npm downloads once (33 MB); without npm this process runs it.
+    The page is served to this machine alone, until Ctrl-C; this process answers by the published model.onnx.
     """
-    from flows.server import browser_runtime
-    from flows.server.demo import Demo
-    from flows.server.demo_model import Tried
+    from flows.server import prefect_server
+    from flows.server.demo import load, make_server
 
-    tried = Tried.load(name, version)
-    runtime, because = {}, ""
-    try:
-        runtime = browser_runtime.files()
-    except browser_runtime.Missing as missing:
-        because = str(missing)
-        tell(f"{because}: answers come from this process, by the same file", file=sys.stderr)
-    display.end()
-    with Demo(tried, runtime, because, port or 0) as server:
+    model, described = load(name, version)
+    with prefect_server.listening(port or 0) as listener:
+        address = f"{prefect_server.address(listener)}/"
+        display.end()
         if as_json:
-            print_json({"schema_version": 1, "name": name, "version": tried.version, "url": server.address})
+            print_json({"schema_version": 1, "name": name, "version": described["version"], "url": address})
         else:
-            typer.echo(f"{name} version {tried.version} at {server.address} until Ctrl-C")
+            typer.echo(f"{name} version {described['version']} at {address} until Ctrl-C")
         sys.stdout.flush()
-        server.serve_forever()
+        make_server(model, described).run([listener])

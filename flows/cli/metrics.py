@@ -70,6 +70,6 @@ def metrics(
 
 def _beside_a_worker() -> Callable[[], None]:
     """Rewrites the overviews of runs that die, as ``gradmill up`` does; it marks no run as crashed."""
-    from flows.server.overviews import Watch
+    from flows.server.up import Watch
 
-    return Watch(marks=False).look
+    return Watch(is_up=False).look

@@ -15,7 +15,7 @@ import typer
 from flows.cli import display
 from flows.cli.faults import Answer, conclude
 from tasks.errors import EnvironmentProblem, UsageError, without_credentials
-from tasks.store import artifact_paths, locks, mirroring
+from tasks.store import artifact_paths, locks, mirroring, reading
 
 NO_SERVER = ("a running server", "run gradmill up, name its folder with --artifacts, or set PREFECT_API_URL")
 
@@ -35,21 +35,20 @@ def up(
     display.wait("starting server and worker (the first time takes a minute)")
     if not display.is_shown():
         typer.echo("starting (the first time takes a minute)", err=True)
-    from flows.server import artifacts, deployments, overviews, registration
+    from flows.server import api, deployments, overviews, registration
     from flows.server.up import operation, wait_for_the_end
 
     mirroring.destination()
     os.environ.pop("GRADMILL_MIRROR", None)  # it is kept: the worker's runs must not name it again after another shell
-    with operation(port, not no_auth, overviews.write_of_runs) as running:
-        idle = deployments.idle(registration.POOL)
+    with operation(port, not no_auth) as running:
+        idle = deployments.list_idle(registration.POOL)
         for name, why in idle:
             typer.echo(f"idle        {name}: {why}", err=True)
         ui, upcoming = without_credentials(running.service.api_url).removesuffix("/api"), deployments.next_runs()
         joined = running.service.joined
-        artifact_paths.pages_asked().mkdir(exist_ok=True)
-        for missed in overviews.write(*overviews.list_names()):
-            (artifact_paths.pages_asked() / missed).touch()  # it is tried again while up runs
-        pages = artifacts.overviews_of_store()
+        overviews.write_all()
+        with api.client() as client:
+            pages = api.find_overviews(client, reading.names())
         document = {
             "ui": ui,
             "joined": joined,
@@ -72,7 +71,7 @@ def up(
         conclude(document, "\n".join(lines), as_json=as_json)
         sys.stdout.flush()
         threading.Thread(target=_keep_the_mirror, daemon=True).start()  # however slow, it keeps nobody waiting
-        wait_for_the_end(running, overviews.Watch().look)
+        wait_for_the_end(running)
 
 
 def _keep_the_mirror() -> None:
@@ -121,7 +120,7 @@ def notify(
         from flows.server import alerts, api
 
         with api.client() as client:
-            block, found = alerts.where(client), alerts.existing(client)
+            block, found = alerts.find_receiver(client), alerts.list_alerts(client)
             sent = alerts.send_test(client) if test else None
     told = [{"name": each.name, "on": each.enabled} for each in found]
     if sent:
@@ -144,9 +143,9 @@ def on_server(is_needed: bool = True) -> Iterator[bool]:
     display.wait("asking the server")
     from prefect.settings import PREFECT_API_URL
 
-    from flows.server import service
+    from flows.server import connection
 
-    with service.in_use():
+    with connection.use_service():
         is_there = bool(PREFECT_API_URL.value())
         if not is_there and locks.is_held(artifact_paths.up_lock()):
             found = f"the gradmill up of {artifact_paths.root()} is starting, or ending"

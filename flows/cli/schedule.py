@@ -104,19 +104,19 @@ def _change(
     from flows.server import deployments, registration
 
     if target.name is None:
-        spec = registration.specs(Schedules())[target.deployment]
+        spec = registration.list_specs(Schedules())[target.deployment]
         own = spec.settings.get("parameters", {}).get("parameters", {})
         deployments.merge_parameters(target.deployment, deployments.FORMS[spec.code["entrypoint"]], own, parameters)
         if client is None:
             raise EnvironmentProblem(f"{target.deployment} is set on a server, and none is running", *NO_SERVER)
-        there = deployments.named(client, target.deployment)
-        return deployments.change(client, spec, there, parameters=parameters, **change)
+        there = deployments.find_deployment(client, target.deployment)
+        return registration.change(client, spec, there, parameters=parameters, **change)
     with schedules.locked():
         told = schedules.read()
         before = told.schedules.get(target.deployment)
         server = registration.read_server_id(client) if client else None
         if client and before and before.server == server:
-            found = registration.find(client, registration.specs(told)[target.deployment])
+            found = registration.find(client, registration.list_specs(told)[target.deployment])
             before = registration.read_back(before, found) if found else None  # somebody has deleted it
         if "paused" not in change:
             changed = ask_for(target, before, change, parameters)
@@ -261,6 +261,7 @@ def find_target(word: str, tune: bool = False) -> Target:
     Raises:
         UsageError: it is no name, or more than one deployment retrains that model.
     """
+    from flows.pages.run_names import MODEL_TAG
     from flows.server import registration
 
     if not is_name(word):
@@ -273,8 +274,8 @@ def find_target(word: str, tune: bool = False) -> Target:
     deployment = DEPLOYMENTS[flow].format(word)
     if tune or deployment in told.schedules:
         return Target(deployment, flow, word)
-    declared = registration.specs(Schedules()).values()
-    retraining = [each for each in declared if each.flow == flow and f"model:{word}" in each.settings["tags"]]
+    declared = registration.list_specs(Schedules()).values()
+    retraining = [each for each in declared if each.flow == flow and MODEL_TAG + word in each.settings["tags"]]
     found = [each for each in declared if each.name == word] or retraining
     if len(found) > 1:
         names = ", ".join(each.name for each in found)
@@ -318,4 +319,4 @@ def reach() -> "Iterator[SyncPrefectClient | None]":
 
         with api.client() as client:
             yield client
-            alerts.keep(client)
+            alerts.update_alerts(client)

@@ -34,14 +34,14 @@ def trigger(
         return _listed(deployment, as_json)
     parameters = nested(param or [])
     with on_server():
-        from flows.server import deployments, runs, status
+        from flows.server import deployments, status
 
         run = deployments.trigger(deployment, parameters)
         document: dict[str, Any] = {
             "deployment": deployment,
             "run": run.name,
             "id": str(run.id),
-            "url": runs.find_page(run),
+            "url": deployments.find_page(run),
         }
         told = f"{deployment}: run {run.name} is on its way\n{document['url'] or ''}".rstrip()
         if not wait:
@@ -49,10 +49,10 @@ def trigger(
         print(told, file=sys.stderr)
         interrupt.achieved(f"run {run.name} goes on")
         display.wait(f"waiting for run {run.name}")
-        run = runs.wait_for_end(run.id, functools.partial(_tell_stage, run.name))
-        code, state = runs.find_exit_code(run), run.state
+        run = deployments.wait_for_end(run.id, functools.partial(_tell_stage, run.name))
+        code, state = deployments.find_exit_code(run), run.state
     reached = (state and state.name) or ""
-    document |= {"run": run.name, "state": reached, "message": status.said(state) or "", "exit_code": code}
+    document |= {"run": run.name, "state": reached, "message": status.explain_state(state) or "", "exit_code": code}
     return document, f"{run.name}: {reached.lower()}", _failure(document, code) if code else None
 
 
@@ -79,7 +79,7 @@ def _listed(deployment: str, as_json: bool) -> Answer | None:
         from flows.server import api, deployments
 
         with api.client() as client:
-            found = deployments.named(client, deployment)
+            found = deployments.find_deployment(client, deployment)
     given, rows = (found.parameters or {}).get("parameters", {}), []
     form = deployments.find_form(found.entrypoint, given)
     for each in filter(lambda each: each.is_shown, values(form) if form else ()):

@@ -1,17 +1,19 @@
 """What a run leaves in the Prefect UI when it ends: pages, the words in its name and tags, events for automations."""
 
-import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
 from prefect.events import emit_event
 from prefect.runtime import flow_run
 
 from flows.pages import run_names, run_pages
 from flows.pages.report import Outcome, reported
+from flows.pages.run_names import DRIFT_TAG, MODEL_TAG, VERDICT_TAG
 from tasks.judging.evaluation_result import EvaluationResult
 from tasks.machine.telling import Event, tell
 from tasks.parameters import PredictParameters
@@ -42,7 +44,7 @@ def retrain_shown(outcome: Outcome) -> Iterator[None]:
             if outcome.is_decided:
                 _show_retrain(outcome)
         with _never_in_the_way():
-            if outcome.predicted and not _is_shown(outcome.run, outcome.predicted):
+            if outcome.predicted and not _is_shown(outcome.predicted):
                 _show_prediction(outcome.predicted)
         warn_of_full_disk()
 
@@ -63,7 +65,7 @@ def show_prediction(result: Prediction) -> None:
     """Show what a batch prediction came to."""
     with _never_in_the_way():
         _show_prediction(result)
-        _mark(run_pages.name_prediction(result), f"model:{result.name}", f"drift:{result.drift.verdict}")
+        _mark(run_pages.name_prediction(result), MODEL_TAG + result.name, DRIFT_TAG + result.drift.verdict)
     warn_of_full_disk()
 
 
@@ -71,8 +73,8 @@ def show_evaluation(result: EvaluationResult) -> None:
     """Show what a kept version came to on labelled rows."""
     with _never_in_the_way():
         _show(f"{result.name}-judgement", run_pages.evaluation_page(result), "a kept version on labelled rows")
-        verdict = "verdict:worse" if result.worse else "verdict:as published"
-        _mark(run_pages.name_evaluation(result), f"model:{result.name}", verdict)
+        verdict = VERDICT_TAG + ("worse" if result.worse else "as published")
+        _mark(run_pages.name_evaluation(result), MODEL_TAG + result.name, verdict)
     warn_of_full_disk()
 
 
@@ -80,7 +82,7 @@ def show_search(run: RunFolder, searched: Searched) -> None:
     """Draw what a search has found, write its page into the run's folder, and show it."""
     with _never_in_the_way():
         _show(f"{run.name}-tuning", write_search_page(run, searched), "a search for settings")
-        _mark(None, f"model:{run.name}")
+        _mark(None, MODEL_TAG + run.name)
     warn_of_full_disk()
 
 
@@ -114,11 +116,10 @@ def _show_prediction(result: Prediction) -> None:
     _show(f"{result.name}-predictions", run_pages.prediction_page(result), about)
 
 
-def _is_shown(run: RunFolder, result: Prediction) -> bool:
-    """Whether an earlier run has made these predictions, and shown them."""
-    job = predictions.find(result.path)
-    finished = re.sub("[-:]", "", job.finished_at or "") if job else ""
-    return "" < finished[: len("20261124T030000")] < run.path.name
+def _is_shown(result: Prediction) -> bool:
+    """Whether an earlier run has made these predictions, and shown them: they were there when this one began."""
+    job, context = predictions.find(result.path), FlowRunContext.get()
+    return bool(job and job.finished_at and context and datetime.fromisoformat(job.finished_at) < context.start_time)
 
 
 @contextmanager
@@ -144,7 +145,7 @@ def _show_retrain(outcome: Outcome) -> None:
     if result.outcome == "published" and result.version:
         card = version_page.read_version(result.name, result.version)
         _show(f"{result.name}-card", card, f"model card of version {result.version}")
-    _mark(run_pages.name_retrain(result), f"model:{result.name}", f"verdict:{result.outcome}")
+    _mark(run_pages.name_retrain(result), MODEL_TAG + result.name, VERDICT_TAG + result.outcome)
 
 
 def _mark(words: tuple[str, str] | None, *tags: str) -> None:
@@ -155,7 +156,7 @@ def _mark(words: tuple[str, str] | None, *tags: str) -> None:
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(flow_run.id)
         known = {tag for tag in run.tags if not run_names.OF_VERDICT.match(tag)}
-        known -= {tag for tag in known if tag.startswith("model:")}  # of the deployment, whose run may be another's
+        known -= {tag for tag in known if tag.startswith(MODEL_TAG)}  # of the deployment, whose run may be another's
         name = run_names.with_verdict(run.name, words[0]) if words else run.name
         first = words[1:] if words else ()
         client.update_flow_run(flow_run.id, name=name, tags=[*first, *sorted(known | {*tags})])

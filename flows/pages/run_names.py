@@ -15,9 +15,10 @@ from tasks.machine.settings import Settings
 from tasks.parameters import EvaluateParameters, Learned, PredictParameters, RetrainParameters, TuneParameters
 from tasks.stage.live import REFUSED_STATE
 
+MODEL_TAG, VERDICT_TAG, DRIFT_TAG = "model:", "verdict:", "drift:"  # begin the tags of runs and deployments
 VERDICT = ": "  # between what a run is called from the beginning, and what it came to
 VERDICTS = "published|unchanged|refused|judged|worse|as published|drift|stable|too few rows|no reference"
-OF_VERDICT = re.compile(rf"verdict:|drift:|(-?\d\S*|-?inf|nan) ({VERDICTS})$")  # tags, such as ``0.844 published``
+OF_VERDICT = re.compile(rf"{VERDICT_TAG}|{DRIFT_TAG}|(-?\d\S*|-?inf|nan) ({VERDICTS})$")  # as ``0.844 published``
 AsLearned = TypeVar("AsLearned", bound=Learned)
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -30,7 +30,6 @@ from prefect.exceptions import ObjectNotFound
 from flows.server import deployments
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine.settings import Settings
-from tasks.store.schedules import Schedules
 
 FILE = Path(__file__).with_name("automations.yaml")
 # One heartbeat may be lost, as while the database is away, and the next be late: prefect.yaml asks for one every 30
@@ -42,7 +41,8 @@ NOTIFY = f"{PREFIX}notify of "  # begins the name of each alert
 RUNS = f"{NOTIFY}runs that fail or crash"
 GRACE = timedelta(hours=2)  # after the longest pause of a schedule
 HOURS = 26.0  # of GRADMILL_NOTIFY_AFTER, where it was never set
-AFTER = "notify-after:"  # of a tag: how many hours that were, when it was set last
+# How many hours that were when it was set last: a tag, or how descriptions began until 2026-11-28.
+AFTER = re.compile(r"(?:notify-after:|Of )([\d.e+]+)(?:$| hours \(GRADMILL_NOTIFY_AFTER\))")
 RETRAINED_BY = {"softmax-regression": "softmax-nightly", "linear-regression": "linear-weekly"}
 NONE = "none"
 TRY_SECONDS = 20.0
@@ -62,22 +62,12 @@ def load(kind: str, within: timedelta | None = None, **words: object) -> Automat
     return AutomationCore.model_validate(document)
 
 
-def declared(told: Schedules, deployed: dict[str, UUID]) -> Iterator[AutomationCore]:
-    """All automations but the alerts, for deployments by name."""
+def list_automations(deployed: dict[str, UUID]) -> Iterator[AutomationCore]:
+    """All automations but the alerts and those of own names, for deployments by name."""
     yield load("crash", timedelta(seconds=SILENT_SECONDS))
     for name, deployment in RETRAINED_BY.items():
         if deployment in deployed:
             yield load("retrain_the_book", NAME=name, DEPLOYMENT_ID=deployed[deployment])
-        else:
-            print(f"no deployment {deployment}: drift of {name}'s input will start no retrain", file=sys.stderr)
-    yield from retrains_on_drift(told, deployed)
-
-
-def retrains_on_drift(told: Schedules, deployed: dict[str, UUID]) -> Iterator[AutomationCore]:
-    """Retrains of own names, as ``gradmill schedule --on-drift`` was told."""
-    for deployment, schedule in told.schedules.items():
-        if schedule.on_drift and deployment in deployed:
-            yield load("retrain_on_drift", NAME=schedule.name, DEPLOYMENT_ID=deployed[deployment])
 
 
 def save(client: SyncPrefectClient, automation: AutomationCore, is_asked_for: bool = False) -> None:
@@ -127,7 +117,7 @@ def _comparable(document: Any) -> Any:
 # Alerts
 
 
-def keep(client: SyncPrefectClient, strictly: bool = False) -> None:
+def update_alerts(client: SyncPrefectClient, strictly: bool = False) -> None:
     """Bring the alerts up to date: sent to what GRADMILL_NOTIFY names, else to where they are sent already.
 
     A name that no block has, any more or yet, is said: it is no reason not to retrain at night. Without
@@ -136,15 +126,15 @@ def keep(client: SyncPrefectClient, strictly: bool = False) -> None:
     Raises:
         UsageError: what it names is a block of another kind, or ``strictly`` none while there are others.
     """
-    slug, there, wanted = Settings().notify, existing(client), list[AutomationCore]()
+    slug, there, wanted = Settings().notify, list_alerts(client), list[AutomationCore]()
     if slug != NONE:
         block = _find_block(client, slug, strictly) if slug else None
         if (block := block or _goal(there)) is None:
             return
-        known = (tag.removeprefix(AFTER) for each in there for tag in each.tags if tag.startswith(AFTER))
-        hours = Settings().notify_after or float(next(known, HOURS))
+        known = (AFTER.match(text) for each in there for text in (*each.tags, each.description))
+        hours = Settings().notify_after or next((float(text[1]) for text in known if text), HOURS)
         wanted = [load(kind, BLOCK=block) for kind in ("notify_of_runs", "notify_of_drift", "notify_of_disk")]
-        for each in deployments.ours(client):
+        for each in deployments.list_deployments(client):
             if "retrain" in each.tags and (pause := deployments.longest_pause(each)):
                 within = max(timedelta(hours=hours), pause + GRACE)
                 wanted.append(alert_of_no_success(block, each.name, each.id, hours, within))
@@ -162,13 +152,13 @@ def alert_of_no_success(block: UUID, name: str, deployment: UUID, hours: float, 
     return load("notify_of_no_success", within, WITHIN=f"{within.total_seconds() / 3600:g}", **words)
 
 
-def existing(client: SyncPrefectClient) -> list[Automation]:
+def list_alerts(client: SyncPrefectClient) -> list[Automation]:
     """The alerts on the server, those that are off too, that of failed runs first."""
     ours = (each for each in client.read_automations() if each.name.startswith(NOTIFY))
     return sorted(ours, key=lambda each: (each.name != RUNS, each.name))
 
 
-def where(client: SyncPrefectClient) -> str | None:
+def find_receiver(client: SyncPrefectClient) -> str | None:
     """Type and name of the block that alerts go to; None without any that is on, or where somebody has removed it."""
     return _slug(block) if (block := _read_goal(client)) else None
 
@@ -236,7 +226,7 @@ def _goal(alerts: list[Automation]) -> UUID | None:
 
 def _read_goal(client: SyncPrefectClient) -> BlockDocument | None:
     """The block that the alerts go to that are on."""
-    block = _goal([each for each in existing(client) if each.enabled])
+    block = _goal([each for each in list_alerts(client) if each.enabled])
     with suppress(ObjectNotFound):
         return client.read_block_document(block, include_secrets=False) if block else None
     return None

@@ -2,17 +2,19 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from uuid import UUID
 
 import httpx
 from prefect import __version__
 from prefect.client.base import ServerType
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL
+from prefect.client.schemas.filters import ArtifactCollectionFilter
+from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, PREFECT_UI_URL
 from pydantic import ValidationError
 
-from tasks.errors import EnvironmentProblem
+from tasks.errors import EnvironmentProblem, without_credentials
 
 MEANT = "the address of a Prefect server, ending in /api, in PREFECT_API_URL"
 SEE_ITS_LOG = "see that server's log, or set PREFECT_API_URL to another server"
@@ -41,7 +43,7 @@ def client() -> Iterator[SyncPrefectClient]:
             )
 
     hooks = {"request": [refuse_late], "response": [lambda answer: statuses.append(answer.status_code)]}
-    with explained(others=True), get_client(httpx_settings={"event_hooks": hooks}, sync_client=True) as talking:
+    with explain_faults(others=True), get_client(httpx_settings={"event_hooks": hooks}, sync_client=True) as talking:
         if talking.server_type != ServerType.CLOUD:  # which is always compatible
             _require_our_version(talking)
         try:
@@ -51,7 +53,7 @@ def client() -> Iterator[SyncPrefectClient]:
 
 
 @contextmanager
-def explained(others: bool = False) -> Iterator[None]:
+def explain_faults(others: bool = False) -> Iterator[None]:
     """What a fault of the configured API means for the person who called; faults of ``others`` only if told so.
 
     Raises:
@@ -119,3 +121,34 @@ def _require_our_version(talking: SyncPrefectClient) -> None:
             f"the major version of this installation's {__version__}",
             "bring both to the same version, or set PREFECT_API_URL to another server",
         )
+
+
+# Its pages
+
+
+def ui() -> str:
+    """Where browsers find the UI: Prefect derives it from PREFECT_API_URL where PREFECT_UI_URL is not set."""
+    return without_credentials(PREFECT_UI_URL.value() or "").rstrip("/")
+
+
+def newest_artifacts(client: SyncPrefectClient, keys: Iterable[str]) -> dict[str, UUID]:
+    """The newest artifact of each key that has one, in the order of the keys.
+
+    The UI shows it at ``/artifacts/artifact/ID``: a key's own page is a list of all that it ever had.
+    """
+    wanted = [*keys]
+    of_these = ArtifactCollectionFilter.model_validate({"key": {"any_": wanted}})
+    found = {each.key: each.latest_id for each in client.read_latest_artifacts(artifact_filter=of_these)}
+    return {key: found[key] for key in wanted if key in found}
+
+
+def overview_key(name: str) -> str:
+    """What the UI finds a name's overview under."""
+    return f"{name}-overview"
+
+
+def find_overviews(client: SyncPrefectClient, names: Iterable[str]) -> dict[str, str]:
+    """The address of each name's overview, of those that have one on the server that Prefect's settings name."""
+    keys = {overview_key(name): name for name in names}
+    found = newest_artifacts(client, keys)
+    return {keys[key]: f"{ui()}/artifacts/artifact/{there}" for key, there in found.items()}

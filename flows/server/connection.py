@@ -1,21 +1,30 @@
 """The connection to a Prefect API: the user's, that of gradmill up, or a temporary server's; and what is told to it."""
 
+import fcntl
 import importlib
 import logging
 import os
+import secrets
+import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+from urllib.parse import urlsplit
 
-from flows.server import environment, prefect_server, service, supervisor
-from tasks.errors import EnvironmentProblem, GradmillError, without_credentials
+from flows.server import environment, prefect_server, supervisor
+from flows.server.environment import LOOPBACK
+from tasks.errors import DataError, EnvironmentProblem, GradmillError, without_credentials
 from tasks.store import artifact_paths, locks
+from tasks.store.documents import Document
 
+USER = "gradmill"
+STARTING_SECONDS = 60.0  # a worker takes a few, and on a loaded machine many
+WHAT_TO_DO = "see server.log in artifacts/.prefect/, and whether PREFECT_API_AUTH_STRING is as gradmill up has it"
 DRAIN_SECONDS = 5.0
 TELLING_SECONDS = 5.0
 SAID_AFTER_SECONDS = 3.0
@@ -31,27 +40,181 @@ TEMPORARY = prefect_server.ENVIRONMENT | {
 _is_temporary = ContextVar("_is_temporary", default=False)
 
 
-class TemporaryServer:
-    """A Prefect server for one run, for those who have none: ``wait`` until it answers, ``stop`` or ``leave`` it.
+# The service of an artifacts folder: where its ``gradmill up`` answers, and the credential that it asks for
 
-    It asks for ``credential``, if given. Prefect starts such a server by itself, but it outlives a run that is killed.
-    This one ends with the run. Nothing of Prefect's is imported, so that it starts beside that import.
 
-    Raises:
-        EnvironmentProblem: another run's server has been starting for too long.
+class Service(Document):
+    """What ``gradmill up`` writes for the commands beside it, and removes at its end; a lock tells whether it lives.
+
+    Nobody else can answer at a server of its own: ``up`` itself holds the socket, also while it starts another server.
     """
 
-    def __init__(self, credential: str | None = None) -> None:
-        self.credential, self.has_answered = credential, False
-        home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
-        home.mkdir(parents=True, exist_ok=True)
+    schema_version: int = 1
+    api_url: str
+    host: str | None = None  # of an address that means another machine elsewhere
+    joined: bool = False  # the server is not of ``up``'s own
+    own_credential: bool = False  # the server asks for the one in ``artifact_paths.credential()``
+
+
+def make_service(api_url: str, **more: bool) -> Service:
+    """The service that answers at ``api_url``, as seen from this machine."""
+    host = socket.gethostname() if urlsplit(api_url).hostname in LOOPBACK else None
+    return Service(api_url=api_url.rstrip("/"), host=host, **more)
+
+
+def credential() -> tuple[str, bool]:
+    """The credential of these artifacts' server, as ``user:password``, and whether it has just been made.
+
+    It stays the same from one ``up`` to the next, so that browsers stay signed in; one that others could have read is
+    made anew.
+    """
+    path = artifact_paths.credential()
+    if path.is_file() and not path.stat().st_mode & 0o077 and ":" in (known := path.read_text().strip()):
+        return known, False
+    made = new_credential()
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:  # of mode 0600 from the beginning
+        file.write(made + "\n")
+    Path(file.name).replace(path)
+    return made, True
+
+
+def new_credential() -> str:
+    """As ``user:password``, which nobody can guess."""
+    return f"{USER}:{secrets.token_hex(24)}"
+
+
+def find_service(quietly: bool = False) -> Service | None:
+    """The service that is at work in these artifacts; says why an address that stands there is not one.
+
+    That is no news, so ``quietly``, where somebody has named an API of their own.
+
+    Raises:
+        DataError: the address cannot be read.
+    """
+    path = artifact_paths.service()
+    try:
+        content = path.read_bytes()
+        if not _is_of_the_dead():
+            found = Service.parse(content, path, "start gradmill up again")
+            if found.host in (None, socket.gethostname()):
+                return found
+            reason = f"gradmill up is at work on {found.host}, not on this machine"
+        else:
+            reason = f"the address in {path} is of a gradmill up that was killed"
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError as error:
+        reason = f"{error.filename} is another user's"
+    if not quietly:
+        print(f"{reason}; going on without it", file=sys.stderr)
+    return None
+
+
+def _is_of_the_dead() -> bool:
+    """Whether nobody has the lock; the address is then removed, which nobody can have written anew in the meantime."""
+    with artifact_paths.up_lock().open("rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two who ask do not meet
+        except BlockingIOError:
+            return False
+        with suppress(OSError):
+            artifact_paths.service().unlink()
+    return True
+
+
+def is_configured() -> bool:
+    """Whether Prefect's settings point at the service of these artifacts, and it is at work."""
+    from prefect.settings import PREFECT_API_URL
+
+    with suppress(DataError):
+        found = find_service(quietly=True)
+        return found is not None and found.api_url == (PREFECT_API_URL.value() or "").rstrip("/")
+    return False
+
+
+def is_starting() -> bool:
+    """Whether the service began so lately that its worker may not have told the server of itself yet."""
+    with suppress(OSError):
+        return is_configured() and time.time() - artifact_paths.service().stat().st_mtime < STARTING_SECONDS
+    return False
+
+
+@contextmanager
+def use_service() -> Iterator[Service | None]:
+    """Point Prefect's settings at the service of these artifacts, if one is at work and nobody has named another API.
+
+    Raises:
+        DataError: the address of the service, or its credential, cannot be read.
+    """
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY
+
+    configured = (PREFECT_API_URL.value() or "").rstrip("/")
+    found = None if configured and PREFECT_API_AUTH_STRING.value() else find_service(quietly=bool(configured))
+    if found is None or configured not in ("", found.api_url):
+        yield None
+        return
+    # A run waits up to a second for the thread of its heartbeats to end. Of a command's run ``up`` looks at the lock on
+    # its folder instead; runs of the worker have settings of their own.
+    with use_api(found.api_url, _key(found), {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield found
+
+
+def _key(service: Service) -> str | None:
+    """The credential to send: of ``up``'s own making, or as the user has set it.
+
+    Raises:
+        DataError: somebody has removed the former.
+    """
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_SERVER_API_AUTH_STRING
+
+    if service.own_credential:
+        try:
+            return artifact_paths.credential().read_text().strip()
+        except OSError as error:
+            found = f"the credential of gradmill up cannot be read: {error}"
+            raise DataError(found, "the file that it has made", "start gradmill up again") from error
+    given_to_up: str | None = None if service.joined else PREFECT_SERVER_API_AUTH_STRING.value()
+    return given_to_up or PREFECT_API_AUTH_STRING.value() or None
+
+
+@contextmanager
+def use_api(api_url: str, key: str | None, more: dict[Any, Any] | None = None) -> Iterator[None]:
+    """Point Prefect's settings at an API, with the credential that it asks for if there is one, and ``more`` settings.
+
+    They are all made anew, which takes a tenth of a second.
+    """
+    from prefect import settings
+
+    known = {settings.PREFECT_API_URL: api_url, settings.PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: True}
+    known[settings.PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED] = False  # we do so ourselves (api.py), and once
+    with settings.temporary_settings(known | ({settings.PREFECT_API_AUTH_STRING: key} if key else {}) | (more or {})):
+        yield
+
+
+# What a run or a command uses
+
+
+@contextmanager
+def temporary_server(credential: str | None = None) -> Iterator[Callable[[], str]]:
+    """A Prefect server for one run, for those who have none; yields what waits for its answer and returns its address.
+
+    It asks for ``credential``, if given. Prefect starts such a server by itself, but it outlives a run that is killed.
+    This one ends with the run. Nothing of Prefect's is imported, so that it starts beside that import. At the end it is
+    waited for only where it may be migrating a database, as the next one would, too.
+
+    Raises:
+        EnvironmentProblem: another run's server has been starting for too long; or, of what is yielded, this one ended,
+            or did not answer in time.
+    """
+    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    home.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as starting, tempfile.TemporaryFile() as log:
         # Servers share the database below PREFECT_HOME, and two that migrate a fresh one at once break each other. By
         # default so long that the other one has started or is ended.
-        self._starting = ExitStack()
         lock, said = home / "gradmill-server-start.lock", "waiting for another run's Prefect server to start"
         within = SAID_AFTER_SECONDS + prefect_server.START_SECONDS + supervisor.STOP_SECONDS
         try:
-            self._starting.enter_context(locks.locked(lock, said, SAID_AFTER_SECONDS, within))
+            starting.enter_context(locks.locked(lock, said, SAID_AFTER_SECONDS, within))
         except TimeoutError as error:
             holder = locks.holder(lock)
             raise EnvironmentProblem(
@@ -60,44 +223,29 @@ class TemporaryServer:
                 f"that it lets go of {lock}",
                 "end that run, or set PREFECT_API_URL to a running server",
             ) from error
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the server runs)
         with prefect_server.listening(0) as listener:
-            self._process = prefect_server.start(listener, credential, TEMPORARY | dict(os.environ), self._log)
-            self.api_url = f"{prefect_server.address(listener)}/api"
-        self._deadline = time.monotonic() + prefect_server.START_SECONDS
+            process = prefect_server.start(listener, credential, TEMPORARY | dict(os.environ), log)
+            api_url = f"{prefect_server.address(listener)}/api"
+        until, has_answered = time.monotonic() + prefect_server.START_SECONDS, False
 
-    def wait(self) -> str:
-        """Block until the server answers; return the address of its API.
+        def wait() -> str:
+            nonlocal has_answered
+            has_answered = prefect_server.wait_for_answer(api_url, lambda: process.poll() is not None, until)
+            if has_answered:
+                starting.close()
+                return api_url
+            log.seek(0)
+            lines = log.read().decode(errors="replace").strip().splitlines()
+            raise EnvironmentProblem(
+                f"Prefect's temporary server did not start: {lines[-1] if lines else 'it said nothing'}",
+                f"an answer within {prefect_server.START_SECONDS:.0f} s",
+                "see that PREFECT_HOME is writable, or set PREFECT_API_URL to a running server",
+            )
 
-        Raises:
-            EnvironmentProblem: it ended, or did not answer in time.
-        """
-        with self._starting:
-            has_ended = lambda: self._process.poll() is not None  # noqa: E731
-            if prefect_server.wait_for_answer(self.api_url, has_ended, self._deadline):
-                self.has_answered = True
-                return self.api_url
-            self._log.seek(0)
-            lines = self._log.read().decode(errors="replace").strip().splitlines()
-            self.stop()
-        raise EnvironmentProblem(
-            f"Prefect's temporary server did not start: {lines[-1] if lines else 'it said nothing'}",
-            f"an answer within {prefect_server.START_SECONDS:.0f} s",
-            "see that PREFECT_HOME is writable, or set PREFECT_API_URL to a running server",
-        )
-
-    def stop(self) -> None:
-        """Let go of it and wait for its end."""
-        supervisor.stop(self._process)
-        self._log.close()
-        self._starting.close()
-
-    def leave(self) -> None:
-        """Let go of it; wait for its end only where it may be migrating a database, as the next one would, too."""
-        if self.has_answered and self._process.stdin is not None:
-            self._process.stdin.close()
-        elif not self._log.closed:
-            self.stop()
+        try:
+            yield wait
+        finally:
+            supervisor.stop(process, wait=not has_answered)
 
 
 @contextmanager
@@ -110,50 +258,35 @@ def prefect_api(*meanwhile: str) -> Iterator[None]:
         EnvironmentProblem: the API does not answer, or the temporary server does not start.
         UsageError: a setting of Prefect's cannot be used.
     """
-    is_named = os.environ.get("PREFECT_API_URL") or artifact_paths.service().exists()
     with ExitStack() as entered:
-        server = None if is_named else TemporaryServer(service.new_credential())  # beside Prefect's own import
-        if server:
-            entered.callback(server.leave)
+        key, wait, ahead = new_credential(), None, entered.enter_context(ExitStack())
+        if not os.environ.get("PREFECT_API_URL") and not artifact_paths.service().exists():
+            wait = ahead.enter_context(temporary_server(key))  # beside Prefect's own import
         environment.require_prefect()
-        from prefect.settings import PREFECT_API_URL
+        from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
-        found = entered.enter_context(service.in_use())
+        found = entered.enter_context(use_service())
         if PREFECT_API_URL.value():
-            if server:  # for nothing: a profile names another
-                server.leave()
-            from flows.server.api import explained
+            from flows.server.api import explain_faults
 
+            ahead.close()  # if it was for nothing: a profile names another
             try:
                 _require_answer()
             except EnvironmentProblem as error:
                 if found is None:
                     raise
-                problem = (error.found, "an answer of gradmill up's server", service.WHAT_TO_DO)
+                problem = (error.found, "an answer of gradmill up's server", WHAT_TO_DO)
                 raise EnvironmentProblem(*problem) from error
-            entered.enter_context(explained())
+            entered.enter_context(explain_faults())
         else:
-            server = server or TemporaryServer(service.new_credential())
-            entered.callback(server.leave)
-            entered.enter_context(_temporary(server, meanwhile))
+            wait = wait or entered.enter_context(temporary_server(key))
+            for module in meanwhile:
+                importlib.import_module(module)
+            # Joining the heartbeat's thread costs a second at the end, and nobody watches this server for heartbeats.
+            entered.enter_context(use_api(wait(), key, {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}))
+            entered.callback(_is_temporary.reset, _is_temporary.set(True))
         entered.callback(send_what_is_queued)
         yield
-
-
-@contextmanager
-def _temporary(server: TemporaryServer, meanwhile: tuple[str, ...]) -> Iterator[None]:
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
-
-    # Joining the heartbeat's thread costs a second at the end, and nobody watches this server for heartbeats.
-    with service.reached(server.api_url, server.credential, {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        for module in meanwhile:
-            importlib.import_module(module)
-        server.wait()
-        mark = _is_temporary.set(True)
-        try:
-            yield
-        finally:
-            _is_temporary.reset(mark)
 
 
 def is_temporary() -> bool:
@@ -170,7 +303,7 @@ def announce(event: str, name: str, payload: dict[str, Any]) -> None:
     try:
         environment.hush_prefect()
         environment.require_prefect()
-        with service.in_use():
+        with use_service():
             from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, temporary_settings
 
             from tasks.stage import live

@@ -9,13 +9,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from flows.server import supervisor
 from tasks.errors import UsageError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 START_SECONDS = 180.0  # a first start migrates the database: over a minute on a slow disk
 ENVIRONMENT = {
@@ -29,6 +33,14 @@ ENVIRONMENT = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "50",
 }
+
+
+# Pages load from this server alone: those of V2 ask their analytics' host for settings, whatever analytics are set to.
+OURS_ALONE = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
+# The page of V1 that asks for the password advertises Prefect Cloud unless the browser remembers that it should not:
+# what the server is set to, PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT, it asks only for those who have signed in.
+NO_ADVERTISEMENT = b"<script>localStorage.setItem('prefect-show-promotional-content', 'false')</script>"
+OUR_NAMES = ("127.0.0.1", "localhost")
 
 
 def start(
@@ -74,6 +86,56 @@ def wait_for_answer(api_url: str, ended: Callable[[], bool], until: float) -> bo
     return False
 
 
+def guard(
+    app: "ASGIApp", origins: Collection[str] = (), policy: str = OURS_ALONE, script: bytes = NO_ADVERTISEMENT
+) -> "ASGIApp":
+    """Let only those in that call the server by its own name (else 400), and of web pages only its own (else 403).
+
+    Prefect's own ``server start`` answers whatever name it is called by (a foreign one that resolves to this machine is
+    how a web page gets past a browser's rules), and opens its websockets to every page.
+
+    The port is not looked at: it may be another one at the near end of a tunnel. Pages of HTML get a script that keeps
+    advertisements away.
+
+    Args:
+        app: the server.
+        origins: further pages, as ``https://models.example``, whose hosts are names of the server, too; ``*`` are all.
+        policy: what its pages may load.
+        script: what is added to pages of HTML.
+    """
+    from starlette.datastructures import Headers, MutableHeaders
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.responses import PlainTextResponse
+
+    async def own_pages(scope: "Scope", receive: "Receive", send: "Send") -> None:
+        headers = Headers(scope=scope) if scope["type"] in ("http", "websocket") else {}
+        allowed = {None, f"http://{headers.get('host')}", *origins}
+        is_foreign = headers.get("origin") not in allowed and "*" not in origins
+        answer = PlainTextResponse("pages of other origins are not let in", 403) if is_foreign else app
+
+        is_page = False
+        if "text/html" in headers.get("accept", ""):  # a page is sent as it is, so that something can be added
+            scope = {**scope, "headers": [each for each in scope["headers"] if each[0] != b"accept-encoding"]}
+
+        async def send_ours(message: "Message") -> None:
+            nonlocal is_page
+            if message["type"] == "http.response.start":
+                sent = MutableHeaders(scope=message)
+                sent["content-security-policy"] = policy
+                is_html = sent.get("content-type", "").startswith("text/html") and "content-encoding" not in sent
+                is_page = is_html and message["status"] == 200 and scope["method"] == "GET"
+                if is_page and "content-length" in sent:
+                    sent["content-length"] = str(int(sent["content-length"]) + len(script))
+            elif is_page and not message.get("more_body"):
+                message["body"] = message.get("body", b"") + script
+            await send(message)
+
+        await answer(scope, receive, send_ours)
+
+    names = [*OUR_NAMES, *(name for origin in origins if (name := urlsplit(origin).hostname))]
+    return TrustedHostMiddleware(own_pages, names, www_redirect=False)
+
+
 def main(where: str) -> None:
     """Serve API, UI and background services until SIGTERM."""
     host, _, port = where.rpartition(":")
@@ -81,24 +143,16 @@ def main(where: str) -> None:
     if host:
         print(f"serving on {address(listener)}", flush=True)
     os.environ |= ENVIRONMENT | os.environ
-    gc.disable()  # a sixth of the start went by in looks for garbage among what has just been imported
     import uvicorn
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
-    from flows.server.guard import guard
-
-    gc.freeze()
-    gc.enable()
     gc.set_threshold(50_000)  # new objects, as in commands: the looks took a tenth of each request
     settings = get_current_settings().server
     config = uvicorn.Config(
         guard(create_app(final=True), settings.api.cors_allowed_origins.split(",")),
         log_level=settings.logging_level.lower(),
         lifespan="on",
-        timeout_keep_alive=settings.api.keepalive_timeout,
-        ws_ping_interval=settings.api.websocket_ping_interval,
-        ws_ping_timeout=settings.api.websocket_ping_timeout,
     )
     server = uvicorn.Server(config)
     server.run([listener])

@@ -1,25 +1,51 @@
-"""What a Prefect server must know before scheduled runs: pool, GPU limit, deployments, automations. All idempotent."""
+"""What a Prefect server must know before scheduled runs: pool, GPU limit, deployments, automations. All idempotent.
+
+A deployment is made once from what is declared, in ``prefect.yaml`` or by ``gradmill schedule``. Later registrations
+bring up to date what is code (entrypoint, pull steps, form) and leave all else as somebody has set it; ``gradmill
+register --reset NAME`` takes the defaults.
+"""
 
 import hashlib
+import json
 import os
+import re
 import socket
 import sys
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
 
+import yaml
+from httpx import HTTPStatusError, codes
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import VariableCreate, WorkPoolCreate
+from prefect.client.schemas.actions import (
+    DeploymentCreate,
+    DeploymentScheduleCreate,
+    DeploymentUpdate,
+    VariableCreate,
+    WorkPoolCreate,
+)
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 import flows
-from flows.server import alerts, api, deployments
-from flows.server.deployments import SLUG, DeploymentSpec
-from tasks.errors import UsageError
+from flows.pages.run_names import MODEL_TAG
+from flows.server import alerts, api
+from flows.server.deployments import (
+    FORMS,
+    TAG,
+    UNSCHEDULED,
+    describe_form,
+    find_form,
+    list_deployments,
+    merge_parameters,
+    require_time,
+)
+from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine.words import nearest
 from tasks.stage.gpu_lock import LIMIT
 from tasks.store import artifact_paths, schedules
@@ -28,6 +54,21 @@ from tasks.store.schedules import Schedule, Schedules
 POOL = "gradmill"
 REGISTERED = "gradmill_registered"  # a variable of a server that all deployments have been made on
 OF_BEFORE = "gradmill_registered_"  # begins the names of variables that older versions have left there
+REFUSALS = (codes.BAD_REQUEST, codes.NOT_FOUND, codes.CONFLICT, codes.UNPROCESSABLE_ENTITY)
+ABOUT = {
+    "retrain": "Retrains {0} as gradmill schedule was told; gradmill unschedule {0} ends it.",
+    "tune": "Searches settings for {0}; gradmill unschedule {0} --tune ends it.",
+}
+SLUG = "scheduled"  # of the one schedule that gradmill schedule makes
+DEFAULTS: dict[str, Any] = {
+    "description": None,
+    "concurrency_limit": None,
+    "parameters": {},
+    "job_variables": {},
+    "enforce_parameter_schema": True,
+    "paused": False,
+}
+VARIABLE = re.compile(r"\{\{ *\$(\w+) *\}\}")  # of the environment, as ``prefect deploy`` takes it
 
 
 def home() -> Path:
@@ -43,21 +84,138 @@ def home() -> Path:
     raise UsageError("no prefect.yaml here", "a checkout of Gradmill, or its image", "install it from a checkout")
 
 
-def worker() -> str:
+def worker_name() -> str:
     """What the worker is called of the ``gradmill up`` of these artifacts; the next one takes its place."""
     return f"{socket.gethostname()} {hashlib.sha256(str(artifact_paths.root()).encode()).hexdigest()[:6]}"
 
 
-def specs(told: Schedules) -> dict[str, DeploymentSpec]:
+# What is declared
+
+
+class DeploymentSpec(NamedTuple):
+    """A deployment as it is declared; of ``code`` nobody but us knows what is right."""
+
+    flow: str
+    name: str
+    code: dict[str, Any]
+    settings: dict[str, Any]
+    schedules: list[DeploymentScheduleCreate]
+
+    def code_of(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """What only we know where these are its parameters, which somebody may have set: the form is narrowed to them.
+
+        Args:
+            parameters: of the flow: ``{"parameters": {…}}``.
+        """
+        form = find_form(self.code["entrypoint"], parameters.get("parameters", {}))
+        return self.code | {"parameter_openapi_schema": describe_form(form or BaseModel)}
+
+    def for_schedule(self, schedule: Schedule) -> "DeploymentSpec":
+        """The deployment of an own name, made after this one, which is of the same flow."""
+        tags = [TAG, self.flow, MODEL_TAG + schedule.name, *([] if schedule.cron else [UNSCHEDULED])]
+        settings = {
+            "description": ABOUT[self.flow].format(schedule.name),
+            "tags": tags,
+            "parameters": {"parameters": schedule.parameters},
+            "paused": schedule.paused,
+        }
+        timing = []
+        if schedule.cron:
+            when = CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
+            timing = [DeploymentScheduleCreate(slug=SLUG, schedule=when, active=schedule.active)]
+        return self._replace(name=schedule.deployment, settings=self.settings | settings, schedules=timing)
+
+
+class _Declared(DeploymentCreate):
+    """What Prefect's own record takes, and no more, written as ``prefect deploy`` takes it."""
+
+    flow_id: UUID = UUID(int=0)  # not known yet
+    work_pool_name: str
+    entrypoint: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flatten(cls, given: dict[str, Any]) -> dict[str, Any]:
+        pool, limit = given.get("work_pool") or {}, given.get("concurrency_limit")
+        flat = {key: value for key, value in given.items() if key != "work_pool"}
+        flat["schedules"] = [_nest_time(each) for each in given.get("schedules") or ()]
+        flat |= {{"name": "work_pool_name"}.get(key, key): value for key, value in pool.items()}
+        if isinstance(limit, dict):
+            options = {key: value for key, value in limit.items() if key != "limit"}
+            flat |= {"concurrency_limit": limit.get("limit"), "concurrency_options": options or None}
+        return flat
+
+    def to_spec(self, pull_steps: list[dict[str, Any]]) -> DeploymentSpec:
+        if self.entrypoint not in FORMS:
+            raise ValueError(f"{self.name}: entrypoint {self.entrypoint} is none of {', '.join(map(str, FORMS))}")
+        known = {"name", "flow_id", "entrypoint", "schedules"}
+        settings = DEFAULTS | self.model_dump(mode="json", exclude_unset=True, exclude=known)
+        return DeploymentSpec(
+            flow=self.entrypoint.rpartition(".")[2],
+            name=self.name,
+            code={"entrypoint": self.entrypoint, "pull_steps": pull_steps},
+            settings=settings | {"tags": list(dict.fromkeys([*self.tags, TAG]))},
+            schedules=[*self.schedules],
+        )
+
+
+def _nest_time(given: dict[str, Any]) -> dict[str, Any]:
+    if "slug" not in given:
+        raise ValueError("a schedule has no slug, by which we know it again")
+    own = {"slug", "active", "parameters"} & given.keys()
+    return {key: given[key] for key in own} | {"schedule": {key: given[key] for key in given.keys() - own}}
+
+
+class _File(BaseModel, extra="forbid"):
+    """What we do not know, as a build step, is refused instead of left out in silence."""
+
+    name: Any = None
+    version: Any = Field(None, alias="prefect-version")
+    definitions: Any = None
+    pull: list[dict[str, Any]]
+    deployments: list[_Declared]
+
+
+def read_declared(home: Path) -> list[DeploymentSpec]:
+    """The deployments of the ``prefect.yaml`` in ``home``; its pull step names that folder, or GRADMILL_HOME.
+
+    Raises:
+        UsageError: it is not as we or Prefect take it.
+    """
+    path = home / "prefect.yaml"
+    environment = {"GRADMILL_HOME": str(home)} | os.environ
+    try:
+        text = json.dumps(yaml.safe_load(path.read_text(encoding="utf-8")), default=str)
+        if missing := set(VARIABLE.findall(text)) - environment.keys():
+            raise ValueError(f"{', '.join(sorted(missing))} is not set in the environment")
+        file = _File.model_validate_json(VARIABLE.sub(lambda found: json.dumps(environment[found[1]])[1:-1], text))
+        return [each.to_spec(file.pull) for each in file.deployments]
+    except (yaml.YAMLError, ValueError) as error:  # no YAML, not in UTF-8, or not as we take it
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            wrong = error.errors()
+            first = min(wrong, key=lambda each: each["type"] != "value_error")  # not what other kinds of times miss
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise UsageError(
+            f"{path} is not as gradmill register takes it: {reason}",
+            "what a prefect.yaml of Gradmill has, with a slug for every schedule",
+            "correct it; prefect deploy registers deployments of other kinds",
+        ) from error
+
+
+def list_specs(told: Schedules) -> dict[str, DeploymentSpec]:
     """The deployments of ``prefect.yaml``, and those that ``gradmill schedule`` was told of, by name.
 
     Raises:
         UsageError: there is no ``prefect.yaml``, or it is not as it should be.
     """
-    declared = deployments.read_declared(home())
+    declared = read_declared(home())
     first = {each.flow: each for each in reversed(declared)}
     own = [first[each.flow].for_schedule(each) for each in told.schedules.values() if each.flow in first]
     return {each.name: each for each in [*declared, *own]}
+
+
+# What a server is told
 
 
 def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
@@ -77,41 +235,53 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
     """
     with schedules.locked(), api.client() as client:
         told = schedules.read()
-        wanted = specs(told)
+        wanted = list_specs(told)
         for name in reset:
             if name not in wanted:
                 to_do = nearest(name, wanted, "name one of these")
                 raise UsageError(f"no deployment {name} is declared", f"one of: {', '.join(wanted)}", to_do)
-        _make_pool_and_limit(client)
-        known = read_server_id(client) if deployments.ours(client) else None  # else it is new, or has lost everything
+        with suppress(ObjectAlreadyExists):
+            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        try:
+            client.read_global_concurrency_limit_by_name(LIMIT)
+        except ObjectNotFound:
+            client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
+        known = read_server_id(client) if list_deployments(client) else None  # else it is new, or has lost everything
+        variable, left = client.read_variable_by_name(REGISTERED), Schedules()
+        server = str(variable.value) if variable else uuid4().hex
         for name, spec in wanted.items():
-            schedule, deployment = told.schedules.get(name), find(client, spec)
-            if deployment is None:
-                is_deleted = known is not None and (schedule is None or (schedule.server == known))
-                if name in reset or not is_deleted or (schedule and "time" in schedule.pending):
-                    deployments.make(client, spec)
-                    if schedule:  # as if no other server had been told: what somebody deletes here stays deleted
-                        facts = {"server": "", "sent": schedule.parameters, "pending": ()}
-                        told = told.having(schedule.model_copy(update=facts))
-            elif name in reset:
-                deployments.reset(client, spec, deployment)
-            else:
-                deployments.update_code(client, spec, deployment)
+            schedule, there = told.schedules.get(name), find(client, spec)
+            is_asked_for = name in reset or (schedule is not None and "time" in schedule.pending)
+            if not there and not is_asked_for and known and (schedule is None or schedule.server == known):
+                again = f"schedule {schedule.name} --cron" if schedule else f"register --reset {name}"
+                print(f"{name}: not on this server, gradmill {again} makes it", file=sys.stderr)
+                continue
+            if there and name in reset:
+                _reset(client, spec, there)
+            elif there:
+                tags = {} if TAG in there.tags else {"tags": [*there.tags, TAG]}  # or none of us would find it
+                _set(client, spec, there, tags)
+            elif schedule is None:
+                _make(client, spec)
+            if schedule:
+                left = left.having(tell(client, schedule, server))
         for name, flow in told.ended.items():
             delete(client, name, flow)
-        there = {each.name: each for each in deployments.ours(client)}
-        for name in wanted.keys() - there.keys():
-            again = (
-                f"schedule {told.schedules[name].name} --cron" if name in told.schedules else f"register --reset {name}"
-            )
-            print(f"{name}: not on this server, gradmill {again} makes it", file=sys.stderr)
-        for automation in alerts.declared(told, {name: each.id for name, each in there.items()}):
+        deployed = {each.name: each.id for each in list_deployments(client)}
+        for automation in alerts.list_automations(deployed):
             alerts.save(client, automation)
-        server = _note_registered(client)
-        left = [tell(client, each, server) for name, each in told.schedules.items() if name in there]
-        alerts.keep(client, strictly)
-        schedules.write(Schedules(schedules={each.deployment: each for each in left}))
-    return sorted(there)
+        if variable is None:
+            client.create_variable(VariableCreate(name=REGISTERED, value=server))
+        alerts.update_alerts(client, strictly)
+        schedules.write(left)
+    return sorted(deployed)
+
+
+def read_server_id(client: SyncPrefectClient) -> str | None:
+    """The id of a server that all deployments have been made on; None of any other, one that a kill left half done."""
+    if variable := client.read_variable_by_name(REGISTERED):
+        return str(variable.value)
+    return OF_BEFORE if any(each.name.startswith(OF_BEFORE) for each in client.read_variables(200)) else None
 
 
 def find(client: SyncPrefectClient, spec: DeploymentSpec) -> DeploymentResponse | None:
@@ -129,6 +299,111 @@ def delete(client: SyncPrefectClient, name: str, flow: str) -> None:
         client.delete_deployment(client.read_deployment_by_name(f"{flow}/{name}").id)
 
 
+def _make(client: SyncPrefectClient, spec: DeploymentSpec) -> UUID:
+    with _refusals_explained(spec.name):
+        made = client.create_deployment(
+            client.create_flow_from_name(spec.flow),
+            spec.name,
+            schedules=spec.schedules,
+            **spec.code_of(spec.settings["parameters"]) | spec.settings,
+        )
+    print(f"{spec.name}: created", file=sys.stderr)
+    return made
+
+
+def _set(
+    client: SyncPrefectClient,
+    spec: DeploymentSpec,
+    there: DeploymentResponse,
+    fields: dict[str, Any],
+    timing: Sequence[DeploymentScheduleCreate] = (),
+) -> DeploymentResponse:
+    """Bring up to date what only we know of a deployment, and set what is given; all else stays as it is.
+
+    One that is up to date is not touched, for that plans its runs anew. After another time that is wanted: the server
+    may have planned with the old one.
+
+    Raises:
+        EnvironmentProblem: the server does not accept it.
+    """
+    wanted = spec.code_of(fields.get("parameters", there.parameters or {})) | fields
+    before = there.model_dump()
+    changed = {name: value for name, value in wanted.items() if before[name] != value}
+    if not changed and not timing:
+        return there
+    known = {each.slug: each.id for each in there.schedules}
+    with _refusals_explained(there.name):
+        for each in timing:
+            if each.slug in known:
+                client.update_deployment_schedule(
+                    there.id, known[each.slug], each.active, each.schedule, parameters=each.parameters
+                )
+            else:
+                client.create_deployment_schedules(there.id, [each])
+        client.update_deployment(there.id, DeploymentUpdate(**changed))
+    print(f"{there.name}: changed {', '.join([*changed, *(['schedule'] if timing else [])])}", file=sys.stderr)
+    return client.read_deployment(there.id)
+
+
+def _reset(client: SyncPrefectClient, spec: DeploymentSpec, there: DeploymentResponse) -> None:
+    """Set everything as it is declared; schedules that were added in the UI are gone then."""
+    _set(client, spec, there, spec.settings, spec.schedules)
+    for schedule in there.schedules:
+        if schedule.slug not in {each.slug for each in spec.schedules}:
+            client.delete_deployment_schedule(there.id, schedule.id)
+
+
+def change(
+    client: SyncPrefectClient,
+    spec: DeploymentSpec,
+    deployment: DeploymentResponse,
+    *,
+    cron: str | None = None,
+    timezone: str | None = None,
+    parameters: dict[str, Any] | None = None,
+    are_all: bool = False,
+    paused: bool | None = None,
+) -> DeploymentResponse:
+    """Set for good what is given of a deployment, and return it as it is then; all else is left as it is.
+
+    A time is that of the schedule that we declare, or of a new one; a cron switches it on.
+
+    Args:
+        client: of the server.
+        spec: what is declared of it.
+        deployment: what is there.
+        cron: five fields.
+        timezone: whose hours these are.
+        parameters: to be merged onto those that are there, ``{"name": …}``.
+        are_all: take them in the place of those that are there.
+        paused: whether its schedules are to start no run.
+
+    Raises:
+        UsageError: there is no such time, or its form does not take these parameters.
+        EnvironmentProblem: the server does not accept them.
+    """
+    fields: dict[str, Any] = {} if paused is None else {"paused": paused}
+    timing: list[DeploymentScheduleCreate] = []
+    if parameters:
+        own = {} if are_all else (deployment.parameters or {}).get("parameters", {})
+        merged = merge_parameters(deployment.name, FORMS.get(deployment.entrypoint), own, parameters)
+        fields["parameters"] = {"parameters": merged}
+    if cron or timezone:
+        slug = spec.schedules[0].slug if spec.schedules else SLUG
+        before = next((each for each in deployment.schedules if each.slug == slug), None)
+        old = before.schedule if before and isinstance(before.schedule, CronSchedule) else None
+        time, zone = cron or (old and old.cron), timezone or (old and old.timezone) or "UTC"
+        if not time:
+            found = f"{deployment.name} has no time of which {timezone} were the zone"
+            raise UsageError(found, "--cron", "give both")
+        require_time(time, zone)
+        is_active = cron is not None or (before is not None and before.active)
+        when = CronSchedule(cron=time, timezone=zone)
+        timing = [DeploymentScheduleCreate(slug=slug, schedule=when, active=is_active)]
+        fields["tags"] = [each for each in deployment.tags if each != UNSCHEDULED]
+    return _set(client, spec, deployment, fields, timing)
+
+
 def tell(client: SyncPrefectClient, schedule: Schedule, server: str) -> Schedule:
     """Tell a server what it has still to be told of a schedule, and return it as it is set there then.
 
@@ -142,26 +417,25 @@ def tell(client: SyncPrefectClient, schedule: Schedule, server: str) -> Schedule
     Raises:
         EnvironmentProblem: the server does not accept it.
     """
-    told, sent = Schedules().having(schedule), schedule.sent
-    spec = specs(told)[schedule.deployment]
-    if (deployment := find(client, spec)) is None:
-        there, sent = client.read_deployment(deployments.make(client, spec)), schedule.parameters
+    spec, sent = list_specs(Schedules().having(schedule))[schedule.deployment], schedule.sent
+    there = find(client, spec)
+    is_new = there is None
+    if there is None:
+        there, sent = client.read_deployment(_make(client, spec)), schedule.parameters
     elif schedule.pending:
-        change: dict[str, Any] = {"paused": schedule.paused} if "paused" in schedule.pending else {}
+        wanted: dict[str, Any] = {"paused": schedule.paused} if "paused" in schedule.pending else {}
         if "time" in schedule.pending and schedule.cron:  # one that is off stays so unless a cron was given
-            change |= {"cron": schedule.cron if schedule.active else None, "timezone": schedule.timezone}
+            wanted |= {"cron": schedule.cron if schedule.active else None, "timezone": schedule.timezone}
         if "parameters" in schedule.pending:
-            is_ours = (deployment.parameters or {}).get("parameters") in (schedule.sent, schedule.parameters)
-            change |= {"parameters": schedule.parameters if is_ours else schedule.given, "are_all": is_ours}
+            is_ours = (there.parameters or {}).get("parameters") in (schedule.sent, schedule.parameters)
+            wanted |= {"parameters": schedule.parameters if is_ours else schedule.given, "are_all": is_ours}
             sent = schedule.parameters if is_ours else sent
-        there = deployments.change(client, spec, deployment, **change)
-    else:
-        there = deployment
-    if "on_drift" in schedule.pending or deployment is None:
-        alerts.delete_on_drift(client, schedule.name if schedule.flow == "retrain" else "")
-        for automation in alerts.retrains_on_drift(told, {schedule.deployment: there.id}):
-            alerts.save(client, automation)
-    if not schedule.pending and schedule.server not in ("", server):  # another server has the last word
+        there = change(client, spec, there, **wanted)
+    if schedule.flow == "retrain" and (is_new or "on_drift" in schedule.pending):
+        alerts.delete_on_drift(client, schedule.name)
+    if schedule.on_drift:
+        alerts.save(client, alerts.load("retrain_on_drift", NAME=schedule.name, DEPLOYMENT_ID=there.id))
+    if not is_new and not schedule.pending and schedule.server not in ("", server):  # another has the last word
         return schedule
     return read_back(schedule, there).model_copy(update={"sent": sent, "server": server, "pending": ()})
 
@@ -178,28 +452,16 @@ def read_back(schedule: Schedule, there: DeploymentResponse) -> Schedule:
     return schedule.model_copy(update=facts)
 
 
-def _make_pool_and_limit(client: SyncPrefectClient) -> None:
-    with suppress(ObjectAlreadyExists):
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+@contextmanager
+def _refusals_explained(name: str) -> Iterator[None]:
     try:
-        client.read_global_concurrency_limit_by_name(LIMIT)
-    except ObjectNotFound:
-        client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
-
-
-def read_server_id(client: SyncPrefectClient) -> str | None:
-    """The id of a server that all deployments have been made on; None of any other, one that a kill left half done."""
-    if variable := client.read_variable_by_name(REGISTERED):
-        return str(variable.value)
-    return OF_BEFORE if any(each.name.startswith(OF_BEFORE) for each in client.read_variables(200)) else None
-
-
-def _note_registered(client: SyncPrefectClient) -> str:
-    """Give a server its id, unless it has one, in place of what older versions of Gradmill have noted there."""
-    variable = client.read_variable_by_name(REGISTERED)
-    if variable is None:
-        variable = client.create_variable(VariableCreate(name=REGISTERED, value=uuid4().hex))
-        for each in client.read_variables(200):
-            if each.name.startswith(OF_BEFORE):
-                client.delete_variable_by_name(each.name)
-    return str(variable.value)
+        yield
+    except HTTPStatusError as error:
+        if error.response.status_code not in REFUSALS:
+            raise
+        is_new = "Work pool" in error.response.text  # to a server to which nobody has registered
+        raise EnvironmentProblem(
+            f"deployment {name} is not accepted: {error.response.text[:300]}",
+            "prefect.yaml, and what is set on the server, as the server takes them",
+            "run gradmill register" if is_new else "correct prefect.yaml, or the deployment in the UI",
+        ) from error

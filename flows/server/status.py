@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
@@ -14,22 +13,21 @@ from prefect.events.actions import RunDeployment
 from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel
 
-from flows.server import alerts, api, artifacts, deployments, registration, service
-from flows.server.alerts import SILENT_SECONDS
+from flows.pages.run_names import DRIFT_TAG, VERDICT_TAG
+from flows.server import alerts, api, connection, deployments, registration
+from flows.server.deployments import LATE, QUEUED
 from flows.server.registration import POOL
 from tasks.errors import without_credentials
 from tasks.store import artifact_paths, folders
 from tasks.store.state import StoreState
 
-VERDICT_TAG, DRIFT_TAG = "verdict:", "drift:"
-JUDGED = ("published", "refused", "judged", "worse", "as published")  # not unchanged: no gate has looked at that
+# Not unchanged: no gate has looked at that.
+JUDGED = [VERDICT_TAG + verdict for verdict in ("published", "refused", "judged", "worse", "as published")]
 BEGUN = ("RUNNING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED", "CANCELLING", "PAUSED")
 TIMED_OUT = "TimedOut"  # the name of the state
 ENDED_BADLY = ("FAILED", "CRASHED")
-LATE = timedelta(minutes=1)  # a worker looks for runs every few seconds
 FORGOTTEN = timedelta(days=1)  # a worker that has been silent for longer is none
 ONLINE, STARTING = "ONLINE", "STARTING"  # of workers; the latter in our words
-QUEUED = "AwaitingConcurrencySlot"
 PREFECTS = "Flow run encountered an exception: "  # before what we say of it ourselves
 
 
@@ -77,7 +75,7 @@ class Deployment(BaseModel):
 
 
 class StuckRun(BaseModel):
-    """A run that should go on and does not, and why one thinks so; or one that waits for its turn."""
+    """A run that should have begun and has not, and why one thinks so; or one that waits for its turn."""
 
     name: str
     id: str
@@ -161,22 +159,26 @@ def describe(found: StoreState) -> Status:
         except ObjectNotFound:  # no ``gradmill register`` yet
             workers, paused = [], False
         drifting = _started_by_automations(client)
-        late = _late(client)
-        pages = artifacts.overviews(client, [model.name for model in stored.models])
+        until = datetime.now(UTC) - LATE
+        late = deployments.list_runs(
+            client, "SCHEDULED", "PENDING", until=until, sort=FlowRunSort.EXPECTED_START_TIME_ASC
+        )
+        pages = api.find_overviews(client, [model.name for model in stored.models])
+        online = any(each.status == ONLINE for each in _workers(workers))
+        is_busy = online and bool(late and deployments.list_runs(client, "RUNNING", limit=1))  # else it would take them
+        waits = {run.id: "waits for another run of its deployment" for run in late if run.state_name == QUEUED}
+        waits = {run.id: "waits until the worker has a core for it" for run in late if is_busy} | waits
         facts = {
             "api_url": without_credentials(str(client.api_url)),
             "models": [model.model_copy(update={"overview": pages.get(model.name)}) for model in stored.models],
-            "deployments": [_deployment(client, each, each.id in drifting) for each in deployments.ours(client)],
-            "stuck": [
-                *(_stuck(run, "no worker has taken it") for run in late if run.state_name != QUEUED),
-                *_silent(client),
+            "deployments": [
+                _deployment(client, each, each.id in drifting) for each in deployments.list_deployments(client)
             ],
-            "queued": [
-                _stuck(run, "waits for another run of its deployment") for run in late if run.state_name == QUEUED
-            ],
+            "stuck": [_stuck(run, "no worker has taken it") for run in late if run.id not in waits],
+            "queued": [_stuck(run, waits[run.id]) for run in late if run.id in waits],
             "workers": _workers(workers),
             "pool_paused": paused,
-            "alerts": alerts.where(client),
+            "alerts": alerts.find_receiver(client),
         }
     asked = stored.model_copy(update=facts)
     return asked.model_copy(update={"attention": [*stored.attention, *_needs_a_person(asked)]})
@@ -190,9 +192,9 @@ def _workers(known: Sequence[Any]) -> list[Worker]:
         for each in known
         if each.status is not None and (each.last_heartbeat_time or since) >= since
     ]
-    if any(each.status == ONLINE for each in told) or not service.is_starting():
+    if any(each.status == ONLINE for each in told) or not connection.is_starting():
         return told
-    ours = Worker(name=registration.worker(), status=STARTING, last_heartbeat=None)
+    ours = Worker(name=registration.worker_name(), status=STARTING, last_heartbeat=None)
     return [*(each for each in told if each.name != ours.name), ours]
 
 
@@ -217,23 +219,19 @@ def _started_by_automations(client: SyncPrefectClient) -> set[UUID | None]:
 
 
 def _deployment(client: SyncPrefectClient, deployment: DeploymentResponse, on_drift: bool) -> Deployment:
-    def first(
-        *states: str, tagged: Sequence[str] = (), sort: FlowRunSort = FlowRunSort.START_TIME_DESC
-    ) -> FlowRun | None:
-        only = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
-        found = deployments.runs(client, *states, tagged=tagged, sort=sort, deployment_filter=only, limit=1)
-        return found[0] if found else None
-
-    run, judged = first(*BEGUN), first(*BEGUN, tagged=[VERDICT_TAG + verdict for verdict in JUDGED])
-    due = first("SCHEDULED", sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+    newest = FlowRunSort.START_TIME_DESC
+    run = judged = deployments.find_first_run(client, deployment.id, *BEGUN, sort=newest)
+    if run and not {*run.tags} & {*JUDGED}:
+        judged = deployments.find_first_run(client, deployment.id, *BEGUN, tagged=JUDGED, sort=newest)
+    due = deployments.find_first_run(client, deployment.id, "SCHEDULED", sort=FlowRunSort.EXPECTED_START_TIME_ASC)
     return Deployment(
         name=deployment.name,
         paused=deployment.paused,
         last_run=run and run.name,
         last_start=run and run.start_time,
         state=run and run.state_name,
-        verdict=_verdict(run),
-        message=_message(run),
+        verdict=run and _verdict(run),
+        message=run and _message(run),
         next_start=due and due.expected_start_time,
         on_drift=on_drift,
         judged=judged
@@ -242,43 +240,18 @@ def _deployment(client: SyncPrefectClient, deployment: DeploymentResponse, on_dr
     )
 
 
-def _verdict(run: FlowRun | None) -> str | None:
-    tags = run.tags if run else []
-    found = (tag.removeprefix(kind) for kind in (VERDICT_TAG, DRIFT_TAG) for tag in tags if tag.startswith(kind))
+def _verdict(run: FlowRun) -> str | None:
+    found = (tag.removeprefix(kind) for kind in (VERDICT_TAG, DRIFT_TAG) for tag in run.tags if tag.startswith(kind))
     return next(found, None)
 
 
-def _message(run: FlowRun | None) -> str | None:
-    return said(run.state) if run and run.state and not run.state.is_completed() else None
+def _message(run: FlowRun) -> str | None:
+    return None if run.state is None or run.state.is_completed() else explain_state(run.state)
 
 
-def said(state: State[Any] | None) -> str | None:
+def explain_state(state: State[Any] | None) -> str | None:
     """What a state says, without Prefect's words before ours."""
     return state.message.removeprefix(PREFECTS) if state and state.message else None
-
-
-def _late(client: SyncPrefectClient) -> list[FlowRun]:
-    """Runs that no worker has taken in time, or that wait for another."""
-    due = deployments.runs(client, "SCHEDULED", "PENDING", sort=FlowRunSort.EXPECTED_START_TIME_ASC)
-    until = datetime.now(UTC) - LATE
-    return [run for run in due if run.expected_start_time and run.expected_start_time < until]
-
-
-def _silent(client: SyncPrefectClient) -> list[StuckRun]:
-    """Running runs of our deployments without a recent heartbeat."""
-    limit = datetime.now(UTC) - timedelta(seconds=SILENT_SECONDS)
-    found = []
-    for run in deployments.runs(client, "RUNNING", sort=FlowRunSort.START_TIME_DESC):
-        if not run.start_time or run.start_time > limit:
-            continue
-        wanted = {
-            "event": {"name": ["prefect.flow-run.heartbeat"]},
-            "resource": {"id": [f"prefect.flow-run.{run.id}"]},
-            "occurred": {"since": limit.isoformat()},
-        }
-        if not client.request("POST", "/events/filter", json={"filter": wanted}).json()["events"]:
-            found.append(_stuck(run, f"no heartbeat for {SILENT_SECONDS} seconds"))
-    return found
 
 
 def _stuck(run: FlowRun, reason: str) -> StuckRun:

@@ -38,10 +38,13 @@ def start(
     )
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Let go of a child and wait for its end."""
+def stop(process: subprocess.Popen[bytes], wait: bool = True) -> None:
+    """Let go of a child, and ``wait`` for its end."""
     if process.stdin is not None:
         process.stdin.close()
+    if not wait:
+        threading.Thread(target=process.wait, daemon=True).start()  # whose number is free then
+        return
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:

@@ -1,4 +1,12 @@
-"""Scheduled operation on one machine: server, work pool, deployments, automations and a worker, ended together."""
+"""Scheduled operation on one machine: server, work pool, deployments, automations and a worker, ended together.
+
+What no process can say of itself any more, ``up`` says for it. A run is dead when its process is gone, and is marked as
+crashed. Prefect's worker sees that of its own runs within a second. Where the worker ends, too, there is one mechanism
+on every server, the automation that waits for heartbeats (automations.yaml), and it takes 75 seconds. ``up`` knows it
+earlier and of more (``crash_dead_runs``): when it ends, of the runs that end with its worker; when it starts a server
+of its own, of all that an earlier one has left, also those that have never begun and so send no heartbeats; and
+while it runs, of runs of commands, which send none either.
+"""
 
 import math
 import os
@@ -8,47 +16,58 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 from uuid import UUID
 
 from prefect import settings
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Crashed
 
-from flows.server import api, deployments, prefect_server, service, supervisor
-from flows.server.registration import POOL, home, register, worker
+from flows.server import api, connection, deployments, overviews, prefect_server, supervisor
+from flows.server.registration import POOL, home, register, worker_name
 from tasks.errors import EnvironmentProblem, UsageError, without_credentials
+from tasks.machine import cores
+from tasks.machine.words import printable
 from tasks.store import artifact_paths, locks
 
 SERVER_ENVIRONMENT = prefect_server.ENVIRONMENT | {
     "PREFECT_SERVER_UI_API_URL": "/api",  # whatever the port
     "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
-    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",  # the latter with their logs and artifacts
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 24 * 3600),  # seconds
+    # SQLite answers 503 while it writes: a run that is due asks again for minutes, instead of crashing after one.
+    "PREFECT_CLIENT_MAX_RETRIES": "10",
 }
-Rewrite = Callable[[Iterable[UUID]], None]  # the pages of runs that have died
 LASTING_SECONDS = 20.0  # a child that ends sooner is not started again
 ANSWER_SECONDS = 5.0  # that a server may take to answer while everything ends, which has ten in all
+LOOK_SECONDS = 15.0  # between two questions to the server
+QUIET = timedelta(minutes=1)  # in which a run that has let go of its folder may still write its pages
+AGO = timedelta(minutes=10)  # the clocks of server and runs differ
+DIED = ("CRASHED", "CANCELLED")  # whoever says so: a worker, the automation for lost heartbeats, a person
 REASON = "gradmill up was ended; Retry goes on where the run was"
+SUPERSEDED = "left out: a newer run of its deployment is due"
 
 
 class Operation(NamedTuple):
     """What is up: where it answers, the credential if it is of our making and whether it is new, children to watch."""
 
-    service: service.Service
+    service: connection.Service
     credential: str | None
     new: bool
     children: "list[Child]"
 
 
 @contextmanager
-def operation(port: int, auth: bool, rewrite: Rewrite) -> Iterator[Operation]:
+def operation(port: int, auth: bool) -> Iterator[Operation]:
     """Bring everything up, or join the server that PREFECT_API_URL names; take our own children down at the end.
 
     A server of our own asks for a credential: the user's, or one of our making; with ``auth`` false for none.
-    ``rewrite`` is called with the runs that end with it.
 
     Raises:
         UsageError: the port is taken, another ``up`` has these artifacts, or ``auth`` is false and a credential is set.
@@ -58,15 +77,18 @@ def operation(port: int, auth: bool, rewrite: Rewrite) -> Iterator[Operation]:
     with ExitStack() as entered:
         entered.enter_context(_alone())
         if joined := settings.PREFECT_API_URL.value():
-            here, key = service.at(joined, joined=True), settings.PREFECT_API_AUTH_STRING.value()
+            here, key = connection.make_service(joined, joined=True), settings.PREFECT_API_AUTH_STRING.value()
         else:
             key = settings.PREFECT_SERVER_API_AUTH_STRING.value()
             if key and not auth:
                 raise UsageError("--no-auth, and PREFECT_SERVER_API_AUTH_STRING is set", "one of them", "leave one out")
             listener = entered.enter_context(prefect_server.listening(port))
-            made, new = service.credential() if auth and not key else (None, False)
-            here, key = service.at(f"http://127.0.0.1:{port}/api", own_credential=made is not None), key or made
-        entered.enter_context(service.reached(here.api_url, key))
+            made, new = connection.credential() if auth and not key else (None, False)
+            here, key = (
+                connection.make_service(f"http://127.0.0.1:{port}/api", own_credential=made is not None),
+                key or made,
+            )
+        entered.enter_context(connection.use_api(here.api_url, key))
         children: list[Child] = []
         try:
             if listener is not None:
@@ -78,14 +100,15 @@ def operation(port: int, auth: bool, rewrite: Rewrite) -> Iterator[Operation]:
                     raise EnvironmentProblem(found, "an answer to /health", f"see {server.log}")
             register()
             if listener is not None:
-                deployments.give_up_what_never_began(POOL)
+                with api.client() as client:
+                    crash_dead_runs(client, list_begun(client), REASON)
             children.append(Child("worker", _start_worker))
             here.write(artifact_paths.service())  # so that the commands on these artifacts find it
             yield Operation(here, made, new, children)
         finally:
             artifact_paths.service().unlink(missing_ok=True)
             for child in reversed(children):  # the worker first, while its runs can still be marked
-                with crash_runs_on_end(rewrite) if child.name == "worker" else nullcontext():
+                with crash_runs_on_end() if child.name == "worker" else nullcontext():
                     supervisor.stop(child.process)
 
 
@@ -106,20 +129,19 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def wait_for_the_end(running: Operation, *looks: Callable[[], None]) -> None:
+def wait_for_the_end(running: Operation) -> None:
     """Return at SIGTERM; until then, start children anew that have ended, and look around now and then.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
         EnvironmentProblem: a child does not last.
     """
-    ended = threading.Event()
+    ended, watch = threading.Event(), Watch()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     while not ended.wait(0.5):
         for child in running.children:
             child.watch()
-        for look in looks:
-            look()
+        watch.look()
 
 
 # The children, each with its log below artifacts/.prefect/
@@ -156,8 +178,11 @@ class Child:
 
 
 def _start_worker(log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """A worker for our pool, on the configured API."""
-    named = ["--pool", POOL, "--type", "process", "--name", worker()]
+    """A worker for our pool, on the configured API, that runs as much at once as there are cores.
+
+    Two at least: a search that takes a night holds up no retrain.
+    """
+    named = ["--pool", POOL, "--type", "process", "--name", worker_name(), "--limit", str(max(2, cores.available()))]
     command = [sys.executable, "-m", "prefect", "worker", "start", *named]
     return supervisor.start(command, _environment() | {"PREFECT_WORKER_QUERY_SECONDS": "5"}, log, home())
 
@@ -173,47 +198,115 @@ def _environment() -> dict[str, str]:
     return SERVER_ENVIRONMENT | dict(os.environ) | profile | ours
 
 
-# The runs that end with the worker
+# Runs whose processes are gone, as the module says
+
+
+def list_begun(client: SyncPrefectClient) -> list[FlowRun]:
+    """Runs of our deployments that a worker has taken and that have not ended."""
+    return deployments.list_runs(client, "PENDING", "RUNNING", "CANCELLING")
+
+
+def crash_dead_runs(client: SyncPrefectClient, suspects: Iterable[FlowRun], reason: str) -> list[FlowRun]:
+    """Mark those of the runs as crashed that no process of this machine executes; say which can go on, return all."""
+    dead = [run for run in suspects if not _has_process(run)]
+    for run in dead:
+        state = client.read_flow_run(run.id).state
+        if state is None or not state.is_final() or state.is_crashed():  # in words of Prefect's own
+            client.set_flow_run_state(run.id, Crashed(message=reason), force=True)
+            if run.deployment_id:
+                print(f"ended       {run.name}: Retry in the UI goes on where it was", file=sys.stderr)
+    return dead
+
+
+def _has_process(run: FlowRun) -> bool:
+    """Whether a process of this machine executes it: its worker's, whose number alone may be another machine's."""
+    with suppress(OSError):
+        return str(run.id).encode() in Path(f"/proc/{run.infrastructure_pid}/environ").read_bytes()
+    return any(locks.is_held(artifact_paths.lock(folder)) for folder in overviews.find_folders(run.id))
 
 
 @contextmanager
-def crash_runs_on_end(rewrite: Rewrite) -> Iterator[None]:
-    """While the block ends the worker: runs that end with it are marked, and named on stderr; then ``rewrite`` pages.
+def crash_runs_on_end() -> Iterator[None]:
+    """While the block ends the worker: what ends with it is marked.
 
-    A server that does not answer then finds out by itself, by the heartbeats that are missing.
+    A server that does not answer then finds out by itself. Whatever goes wrong is said: children are still to be ended.
     """
     begun: list[FlowRun] = []
     with settings.temporary_settings({settings.PREFECT_API_REQUEST_TIMEOUT: ANSWER_SECONDS}):
-        with _said_if_it_fails(), api.client() as client:
-            runs = deployments.runs(client, "PENDING", "RUNNING", "CANCELLING")
-            begun = [run for run in runs if _has_process(run)]
+        with _said_if_it_fails("runs that have ended are marked later"), api.client() as client:
+            begun = [run for run in list_begun(client) if _has_process(run)]
         yield
-        with _said_if_it_fails():
-            ended = [run for run in begun if not _has_process(run)]
-            if ended:
+        with _said_if_it_fails("runs that have ended are marked later"):
+            ended = []
+            if begun:
                 with api.client() as client:
-                    for run in ended:
-                        state = client.read_flow_run(run.id).state
-                        if state is None or not state.is_final() or state.is_crashed():  # in words of Prefect's own
-                            client.set_flow_run_state(run.id, Crashed(message=REASON), force=True)
-                            print(f"ended       {run.name}: Retry in the UI goes on where it was", file=sys.stderr)
-            rewrite(run.id for run in ended)
+                    ended = crash_dead_runs(client, begun, REASON)
+            overviews.write_of_runs(run.id for run in ended)
 
 
 @contextmanager
-def _said_if_it_fails() -> Iterator[None]:
-    """Whatever goes wrong is said: children are still to be ended."""
+def _said_if_it_fails(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
         reason = error.found if isinstance(error, EnvironmentProblem) else f"{type(error).__name__}: {error}"
-        print(f"runs that have ended are marked later: {without_credentials(reason)}", file=sys.stderr)
+        print(f"{what}: {without_credentials(reason)}", file=sys.stderr)
 
 
-def _has_process(run: FlowRun) -> bool:
-    """Whether a process of this machine executes it: a number alone may be another machine's."""
-    try:
-        environment = Path(f"/proc/{run.infrastructure_pid}/environ").read_bytes()
-    except OSError:
-        return False
-    return str(run.id).encode() in environment
+class Watch:
+    """What is looked at now and then: pages that are asked for, runs that have ended or died, and runs that are due.
+
+    Marking runs, and leaving some out, is for ``gradmill up`` alone: elsewhere not ``is_up``.
+    """
+
+    def __init__(self, is_up: bool = True) -> None:
+        self._is_up, self._begun, self._next, self._next_pages = is_up, datetime.now(UTC), 0.0, 0.0
+        self._known = set[UUID]()  # ids of states: a retry may die, too
+
+    def look(self) -> None:
+        """Do what it is time for; whatever goes wrong is said, and tried again later."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + LOOK_SECONDS
+            if settings.PREFECT_API_URL.value():
+                with _said_if_it_fails("runs that have ended are not known"), suppress(EnvironmentProblem):
+                    self._look_at_runs()
+        if time.monotonic() >= self._next_pages and overviews.write_asked():
+            self._next_pages = time.monotonic() + LOOK_SECONDS
+
+    def _look_at_runs(self) -> None:
+        brief = {settings.PREFECT_API_REQUEST_TIMEOUT: ANSWER_SECONDS}
+        with settings.temporary_settings(brief), api.client() as client:
+            if self._is_up:
+                commands = _read_runs(client, ["RUNNING"], deployment_id={"is_null_": True})
+                crash_dead_runs(client, filter(_is_left, commands), "the run's process is gone")
+                leave_out_superseded(client)
+            since = {"after_": datetime.now(UTC) - AGO}
+            ended = _read_runs(client, ["COMPLETED", "FAILED", *DIED], end_time=since)
+        new = {run.state_id: run for run in ended if run.state_id and run.state_id not in self._known}
+        overviews.write_of_runs(run.id for run in new.values() if run.state_type and run.state_type.value in DIED)
+        self._known |= new.keys()
+        for run in new.values():
+            if run.end_time and run.end_time > self._begun and not run.parent_task_run_id:
+                print(printable(f"ended       {run.name}: {(run.state_name or 'unknown').lower()}"), file=sys.stderr)
+
+
+def leave_out_superseded(client: SyncPrefectClient) -> None:
+    """Of several runs of a deployment that are due by its schedule only the newest is to run; the others are named."""
+    due = deployments.list_runs(client, "SCHEDULED", until=datetime.now(UTC), sort=FlowRunSort.EXPECTED_START_TIME_DESC)
+    newest = set[UUID | None]()
+    for run in due:
+        if run.auto_scheduled and run.deployment_id in newest and deployments.leave_out(client, run, SUPERSEDED):
+            print(f"skipped     {run.name} of {run.expected_start_time:%H:%M} UTC: {SUPERSEDED}", file=sys.stderr)
+        newest.add(run.deployment_id)
+
+
+def _is_left(run: FlowRun) -> bool:
+    """Whether a run of a command has a folder here, and has noted nothing for so long that it must have been killed."""
+    notes = [(folder / artifact_paths.RUN).stat().st_mtime for folder in overviews.find_folders(run.id)]
+    limit = datetime.now(UTC) - QUIET
+    return bool(notes and run.state and run.state.timestamp < limit and max(notes) < limit.timestamp())
+
+
+def _read_runs(client: SyncPrefectClient, states: list[str], **more: Any) -> list[FlowRun]:
+    wanted = FlowRunFilter.model_validate({"state": {"type": {"any_": states}}, **more})
+    return client.read_flow_runs(flow_run_filter=wanted)

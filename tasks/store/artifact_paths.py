@@ -108,8 +108,6 @@ predictions = _each_in(all_predictions)  # the output of one batch prediction
 jobs_elsewhere = _in(all_predictions, ".elsewhere")
 
 
-javascript = _in(root, "javascript")  # packages from npm, by name and version
-
 locks = _in(root, ".locks")  # of what must not have a file of ours in it
 backup_lock = _in(locks, "backup")  # held by whoever makes a backup, or restores one
 restoring = _in(root, ".restoring")  # which backup is being restored

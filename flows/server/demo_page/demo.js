@@ -5,31 +5,11 @@ import { showDrawing } from "./drawing.js";
 const SHOWN = 20; // classes; of more the most probable
 const at = (id) => document.getElementById(id);
 
-async function inBrowser(model) {
-  const ort = await import("./ort.wasm.min.mjs");
-  ort.env.wasm.wasmPaths = new URL("./", location.href).href;
-  ort.env.wasm.numThreads = 1;
-  const session = await ort.InferenceSession.create("model.onnx", { executionProviders: ["wasm"] });
-  return async (row) => {
-    const outputs = await session.run({ [model.input]: new ort.Tensor(model.dtype, row, [1, ...model.shape]) });
-    return Object.fromEntries(Object.entries(outputs).map(([name, { data }]) => [name, Array.from(data, Number)]));
-  };
-}
-
-async function byServer(row) {
+async function predict(row) {
   const answer = await fetch("predict", { method: "POST", body: row });
   if (!answer.ok) throw new Error(await answer.text());
   const outputs = Object.entries(await answer.json());
   return Object.fromEntries(outputs.map(([name, data]) => [name, data.map(Number)])); // "NaN" is none of JSON's
-}
-
-async function computing(model) {
-  if (model.server_because) return [byServer, `Computed by the local server: ${model.server_because}.`];
-  try {
-    return [await inBrowser(model), "Computed in this browser by the published model.onnx; nothing leaves this machine."];
-  } catch (error) {
-    return [byServer, `Computed by the local server: this browser cannot (${error.message}).`];
-  }
 }
 
 function told(model, { prediction, probabilities }) {
@@ -58,19 +38,19 @@ function show([answer, rows]) {
   );
 }
 
-// One question at a time: of those that come meanwhile only the last is asked. Of nothing, there is nothing to say.
-function asking(model, compute) {
+// One at a time: of what comes meanwhile only the last is done.
+function lastOnly(work) {
   let waiting = null;
   let busy = false;
-  return async (row) => {
-    waiting = { row };
+  return async (given) => {
+    waiting = { given };
     if (busy) return;
     busy = true;
     while (waiting) {
-      const asked = waiting.row;
+      const { given: next } = waiting;
       waiting = null;
       try {
-        show(asked ? told(model, await compute(asked)) : ["Draw something, or choose a picture.", []]);
+        await work(next);
       } catch (error) {
         show([`no answer: ${error.message}`, []]);
       }
@@ -79,13 +59,16 @@ function asking(model, compute) {
   };
 }
 
+// Of nothing, there is nothing to say.
+const ask = lastOnly(async (row) =>
+  show(row ? told(model, await predict(row)) : ["Draw something, or choose a picture.", []]),
+);
 const model = await (await fetch("model.json")).json();
 document.title = at("title").textContent = `Try ${model.name}, version ${model.version}`;
-const [compute, where] = await computing(model);
-at("where").textContent = where;
+at("where").textContent = "Computed on this machine by the published model.onnx.";
 const bytes = Uint8Array.from(atob(model.samples), (letter) => letter.charCodeAt(0));
 const values = model.dtype === "uint8" ? bytes : new Float32Array(bytes.buffer);
 const size = model.shape.reduce((one, other) => one * other, 1);
 const samples = Array.from({ length: values.length / size }, (_, row) => values.slice(row * size, (row + 1) * size));
-(model.columns ? showForm : showDrawing)(model, samples, asking(model, compute));
+(model.columns ? showForm : showDrawing)(model, samples, ask, lastOnly);
 document.body.dataset.ready = "yes";

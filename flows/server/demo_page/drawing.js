@@ -1,8 +1,5 @@
 // Paper to draw on, or a picture from a file, as the pixels that the model takes.
-import { fitted, grey, inverted } from "./pixels.js";
-
 const LONGER_SIDE = 320; // of the paper
-const LARGEST = 64_000_000; // pixels of a file, as for batch predictions
 const at = (id) => document.getElementById(id);
 
 function paint(canvas, pixels, [height, width, channels = 1]) {
@@ -17,22 +14,9 @@ function paint(canvas, pixels, [height, width, channels = 1]) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-async function pixelsOf(file) {
-  const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
-  if (bitmap.width * bitmap.height > LARGEST) throw new Error("the picture is too large");
-  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
-  canvas.getContext("2d").drawImage(bitmap, 0, 0);
-  return canvas.getContext("2d").getImageData(0, 0, bitmap.width, bitmap.height);
-}
-
-function isTransparent({ data }) {
-  for (let at = 3; at < data.length; at += 4) if (data[at] < 255) return true;
-  return false;
-}
-
-// Transparency is ignored, as by `gradmill predict`: a canvas has forgotten the colours below it, a server has not.
-async function readByServer(file) {
-  const answer = await fetch("pixels", { method: "POST", body: file });
+// As `gradmill predict` reads a picture, in the shape that the model takes.
+async function read(picture) {
+  const answer = await fetch("pixels", { method: "POST", body: picture });
   if (!answer.ok) throw new Error(await answer.text());
   return new Uint8Array(await answer.arrayBuffer());
 }
@@ -51,7 +35,7 @@ function drawnOn(paper, changed) {
     last = place(event);
     pen.lineTo(...last);
     pen.stroke();
-    changed(pen.getImageData(0, 0, paper.width, paper.height));
+    changed();
   };
   paper.addEventListener("pointerdown", (event) => {
     paper.setPointerCapture(event.pointerId);
@@ -62,43 +46,46 @@ function drawnOn(paper, changed) {
   for (const name of ["pointerup", "pointercancel"]) paper.addEventListener(name, () => (last = null));
 }
 
-export function showDrawing(model, samples, ask) {
+export function showDrawing(model, samples, ask, lastOnly) {
   const [height, width, channels] = model.shape;
   const [paper, ground] = [at("paper"), model.is_dark ? "#000000" : "#ffffff"];
   const empty = new Uint8Array(height * width * (channels ?? 1)).fill(model.is_dark ? 0 : 255);
   let shown = null; // pixels of the model's shape, before they are inverted; null while the paper is empty
   const see = () => {
-    const row = at("invert").checked ? inverted(shown ?? empty) : (shown ?? empty);
+    const row = at("invert").checked ? (shown ?? empty).map((value) => 255 - value) : (shown ?? empty);
     paint(at("seen"), row, model.shape);
     ask(shown && row);
   };
-  const take = ({ data, width: wide, height: high }) => {
-    shown = fitted(channels ? data.filter((_, index) => index % 4 < 3) : grey(data), high, wide, model.shape);
-    see();
-  };
-  const onPaper = (source) => paper.getContext("2d").drawImage(source, 0, 0, paper.width, paper.height);
+  let isDrawn = false; // by hand, since the paper was empty or had a picture: whose pixels may come later than that
   const put = (row) => {
     const picture = document.createElement("canvas");
     paint(picture, row, model.shape);
-    onPaper(picture);
+    paper.getContext("2d").drawImage(picture, 0, 0, paper.width, paper.height);
+    isDrawn = false;
     shown = row;
     see();
   };
+  const readPaper = lastOnly(async () => {
+    const row = await read(await new Promise((done) => paper.toBlob(done)));
+    if (isDrawn) {
+      shown = row;
+      see();
+    }
+  });
+  const draw = () => {
+    isDrawn = true;
+    readPaper();
+  };
   const takeFile = async (file) => {
     try {
-      const image = await pixelsOf(file);
-      if (isTransparent(image)) {
-        put(await readByServer(file));
-      } else {
-        onPaper(await createImageBitmap(image));
-        take(image);
-      }
+      put(await read(file));
     } catch (error) {
-      at("answer").textContent = `${file.name} is no picture that this browser can read: ${error.message}`;
+      at("answer").textContent = `${file.name} is no picture that can be read: ${error.message}`;
     }
   };
   const clear = () => {
     Object.assign(paper.getContext("2d"), { fillStyle: ground }).fillRect(0, 0, paper.width, paper.height);
+    isDrawn = false;
     shown = null;
     see();
   };
@@ -108,7 +95,7 @@ export function showDrawing(model, samples, ask) {
   at("brush").value = 24;
   at("ink").value = model.is_dark ? "#ffffff" : "#000000";
   at("ink-label").hidden = !channels;
-  drawnOn(paper, take);
+  drawnOn(paper, draw);
   at("clear").onclick = clear;
   at("invert").onchange = see;
   at("file").onchange = ({ target }) => target.files[0] && takeFile(target.files[0]);

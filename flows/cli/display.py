@@ -5,13 +5,12 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import TextWrapper
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -50,13 +49,17 @@ def format_test_figures(accuracy: float | None, loss: float | None) -> tuple[str
 
 
 def print_table(
-    head: Sequence[str], rows: Iterable[Sequence[str]], least_wanted: Iterable[str] = (), right: Iterable[str] = ()
+    head: Sequence[str],
+    rows: Iterable[Sequence[str | Text]],
+    least_wanted: Iterable[str] = (),
+    right: Collection[str] = (),
+    console: Console | None = None,
 ) -> None:
-    """Print cells of text whole, also where the output is no terminal; Rich and the terminal show and do not obey them.
+    """Print cells whole, also where the output is no terminal; what is text from data Rich shows and does not obey.
 
     A narrow terminal shows no columns ``least_wanted``. Numbers are to the ``right``.
     """
-    console, rows = open_stdout(), [*rows]
+    console, rows = console or open_stdout(), [*rows]
     shown = [at for at, title in enumerate(head) if title not in SPARE or any(row[at] for row in rows)]
     for left_out in ("", *least_wanted):
         shown = [at for at in shown if not left_out or head[at] != left_out]
@@ -64,7 +67,8 @@ def print_table(
         for at in shown:
             table.add_column(head[at], justify="right" if head[at] in right else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(escape(printable(row[at])) for at in shown))
+            cells = (row[at] for at in shown)
+            table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in cells))
         width = console.measure(table, options=console.options.update(max_width=10_000)).maximum  # rows on one line
         if not console.is_terminal:  # it has no width, and its reader wants whole names
             console.width = max(console.width, width)
@@ -95,17 +99,16 @@ def from_here(text: str) -> str:
     return text if here == os.sep else re.sub(rf"(?<![\w./~+@%-]){re.escape(here)}{os.sep}", "", text)
 
 
-def print_line(text: str, is_command: bool = False) -> None:
+def print_line(text: str, is_command: bool = False, lead: str = "") -> None:
     """Print a line; a command stays on one, to be copied."""
     console = open_stdout()
-    console.print(Text(text) if is_command else fit(text, console), soft_wrap=True)
+    shown = Text(text) if is_command else fit(text, console, len(lead))
+    console.print(Text(lead, "bold") + shown, soft_wrap=True)
 
 
 def print_fact(label: str, value: str, is_command: bool = False) -> None:
-    """Print a fact behind its label; a command stays on one line, to be copied."""
-    console = open_stdout()
-    shown = Text(value) if is_command else fit(value, console, LABEL)
-    console.print(Text.assemble((f"{label:<{LABEL}}", "bold"), shown), soft_wrap=True)
+    """Print a fact behind its label, as ``print_line`` does."""
+    print_line(value, is_command, f"{label:<{LABEL}}")
 
 
 def print_facts(facts: Iterable[tuple[str, str]], commands: Iterable[str] = ()) -> None:

@@ -171,7 +171,7 @@ def _print_runs(listed: list[RunSummary]) -> None:
 
 
 def history(name: OnlyModel = None) -> Answer:
-    """Tell who changed what, when and why: versions published, promoted, rolled back, frozen, unfrozen, pruned."""
+    """Tell who has changed what, when and why: versions published, promoted, rolled back, frozen, unfrozen, pruned."""
     found, of_names = _read_names(name)
     failure = report_faults(found.faults, "history")
     for each in of_names.keys() - {fault.name for fault in found.faults if fault.kind == "history"}:
@@ -241,11 +241,8 @@ def report(
     ] = None,
 ) -> Answer:
     """Write what is live and how it has developed into one HTML file that needs no other and no server."""
-    facts = state.read_name(name) if is_name(name) else None
-    if facts is None or not facts.is_known:
-        known = reading.names()
-        to_do = nearest(name, known, "name one of these, or train one: gradmill retrain")
-        raise UsageError(f"nothing is known of {name}", f"one of: {', '.join(known) or 'none yet'}", to_do)
+    if not is_name(name) or not (facts := state.read_name(name)).is_known:  # there may be runs, and no version
+        reading.require_versions(name)
     display.wait("drawing how it has developed")
     from flows.pages.overview import draw_overview, headline
     from tasks.store.page import render_html

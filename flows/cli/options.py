@@ -277,8 +277,8 @@ def given_options(parameters: BaseModel, leave_out: set[str]) -> list[str]:
         if isinstance(setting, tuple):
             text = io.StringIO()
             has_space = any(str(each)[:1] == " " for each in setting)
-            writer = functools.partial(csv.writer, quoting=csv.QUOTE_ALL) if has_space else csv.writer
-            writer(text, lineterminator="").writerow(setting)
+            quoting: Literal[0, 1] = csv.QUOTE_ALL if has_space else csv.QUOTE_MINIMAL
+            csv.writer(text, lineterminator="", quoting=quoting).writerow(setting)
             given.append(text.getvalue())
         elif not isinstance(setting, bool):
             given.append(str(setting))

@@ -9,12 +9,11 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from flows.cli import display
 from flows.cli.data import check_header, is_there, place, suggest_name
-from flows.cli.display import ASCII_MARKS, MARKS, print_facts
+from flows.cli.display import ASCII_MARKS, MARKS, print_facts, print_table
 from flows.cli.errors import Answer
 from flows.cli.options import Quiet, Verbose, as_typed, given_options, require, taking, validated
 from flows.server import connection
@@ -22,7 +21,7 @@ from tasks.data.io.discovery import find_table
 from tasks.data.schema import ImageSchema, Request, Schema, require_columns
 from tasks.errors import DataError, UsageError
 from tasks.machine import progress
-from tasks.machine.words import counted, printable, readable
+from tasks.machine.words import counted, readable
 from tasks.parameters import Learned, ModelName, RetrainParameters, TuneParameters
 from tasks.parameters.form import WORDS, Frozen
 from tasks.records import GateVerdict
@@ -212,21 +211,15 @@ def show_gates(verdicts: Sequence[GateVerdict]) -> None:
         return
     from tasks.judging.gates import format_value
 
-    console = progress.CONSOLE
+    console, rows = progress.CONSOLE, []
     marks = MARKS if console.encoding.startswith("utf") else ASCII_MARKS
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("", no_wrap=True)
-    table.add_column("gate", no_wrap=True)
-    table.add_column("found", no_wrap=True, justify="right")
-    table.add_column("bound")
     for each in verdicts:
-        mark, colour = (" ", "none") if each.verdict == "recorded" else marks[each.passed]
-        found = format_value(each)
+        mark, found = Text(*marks[each.passed]) if each.verdict != "recorded" else "", format_value(each)
         if each.name in DROPS:
             found = f"{readable(abs(each.value))} {'less' if each.value >= 0 else 'more'}"
-        table.add_row(f"[{colour}]{mark}[/]", each.name, found, escape(printable(_describe_bound(each))))
+        rows.append((mark, each.name, found, _describe_bound(each)))
     console.print()
-    console.print(table)
+    print_table(("", "gate", "found", "bound"), rows, right=("found",), console=console)
     refused = [each.name for each in verdicts if each.verdict == "refused" and each.name in QUESTIONS]
     if refused:
         console.print("\n".join(["", *(f"{name} asks: {QUESTIONS[name]}" for name in refused)]), markup=False)

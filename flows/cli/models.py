@@ -57,6 +57,9 @@ GRAPHICAL = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")  # else webbrowser takes t
 CURVES = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "validation_accuracy", "test_accuracy")
 
 
+Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why: gradmill history tells it.")]
+
+
 class By(StrEnum):
     """What comes first in a list of runs."""
 
@@ -351,9 +354,6 @@ def _print_comparison(document: dict[str, Any]) -> None:
         print_table((f"{b} beside {a}", "verdict", "found", "required"), rows)
     else:
         print_line(f"{b} is not judged beside {a}: {document['not_judged']}")
-
-
-Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why: gradmill history tells it.")]
 
 
 def promote(

@@ -42,6 +42,10 @@ HOW_IT_ENDS = (
 )
 
 
+STYLES = {"ok": "green", "note": "magenta", "problem": "bold red"}
+INDENT = 23  # of what doctor has found
+
+
 def up(
     as_json: bool,
     port: Annotated[int, typer.Option(**PORT, help="Of the Prefect server, on 127.0.0.1.")] = 4200,
@@ -250,10 +254,6 @@ def on_server(is_needed: bool = True) -> Iterator[bool]:
                 from flows.server import connection
 
                 connection.send_what_is_queued()
-
-
-STYLES = {"ok": "green", "note": "magenta", "problem": "bold red"}
-INDENT = 23  # of what doctor has found
 
 
 def status(

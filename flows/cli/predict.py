@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from tasks.judging.evaluation_result import EvaluationResult
 
 
+FEW = 5  # rows whose answers are told
+
+
 @taking(PredictParameters)
 def predict(document: dict[str, Any], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
     """Label every row of files, however large, with the champion; the same command again resumes a killed job.
@@ -139,9 +142,6 @@ def demo(
         conclude(document, told, as_json=as_json)
         sys.stdout.flush()
         server.serve_forever()
-
-
-FEW = 5  # rows whose answers are told
 
 
 def show_prediction(result: Prediction) -> None:

@@ -3,7 +3,7 @@
 import importlib
 import shlex
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -26,11 +26,17 @@ from tasks.parameters import Learned, ModelName, RetrainParameters, TuneParamete
 from tasks.parameters.form import WORDS, Frozen
 from tasks.records import GateVerdict
 from tasks.serving import task
-from tasks.store import attestation, mirroring, own_data, reading, tuned, verification
+from tasks.store import attestation, mirroring, own_data, reading, tuned, unchanged, verification
 from tasks.store.gate_questions import QUESTIONS
 
 if TYPE_CHECKING:
     from flows.pages.report import RetrainReport, TuneReport
+
+
+# Torch and matplotlib take seconds to import, which the server's start hides; nobody needs them where all is reused.
+TO_TRAIN = "tasks.fitting.trainer", "tasks.judging.plots"
+DROPS = "champion_accuracy", "champion_recall"  # gates that find by how much less a share is
+AGAINST_ONE = " of version "  # in the reason of a bound: it is that version's
 
 
 @taking(RetrainParameters)
@@ -48,7 +54,8 @@ def retrain(given: dict[str, Any], verbose: Verbose = False, quiet: Quiet = Fals
     if sign_key is not None:
         attestation.require(sign_key)
     mirroring.destination(is_kept=False)
-    report, failure = run_flow("retrain", parameters, verbose, quiet)
+    modules = TO_TRAIN if unchanged.must_train(parameters) else ()
+    report, failure = run_flow("retrain", parameters, verbose, quiet, modules=modules)
     if report.outcome == "refused":
         if report.frozen:
             print(f"frozen      {describe_freeze(report)}", file=sys.stderr)
@@ -177,14 +184,19 @@ def _fix_given_options(given: dict[str, Any]) -> list[str]:
 
 
 def run_flow(
-    name: str, parameters: BaseModel, verbose: bool, quiet: bool, carried: str = "report"
+    name: str,
+    parameters: BaseModel,
+    verbose: bool,
+    quiet: bool,
+    carried: str = "report",
+    modules: Iterable[str] = (),
 ) -> tuple[Any, Exception | None]:
-    """Run a flow, which is imported while its server starts, and show its stages.
+    """Run a flow, which is imported while its server starts, as other ``modules`` are, and show its stages.
 
     Returns what it has come to and, where its error ``carried`` that all the same, the error.
     """
     progress.is_watched &= not (quiet or verbose)
-    with display.compact(verbose, stages=not quiet), connection.prefect_api(f"flows.{name}"):
+    with display.compact(verbose, stages=not quiet), connection.prefect_api(f"flows.{name}", *modules):
         if connection.is_temporary() and not (quiet or display.is_shown()):
             reach = f"events     reach nobody from a run's own temporary Prefect server: {connection.TO_HAVE_ONE}"
             print(reach, file=sys.stderr)
@@ -199,10 +211,6 @@ def run_flow(
             failure = error
         display.wait("ending what was started for the run")
     return report, failure
-
-
-DROPS = "champion_accuracy", "champion_recall"  # gates that find by how much less a share is
-AGAINST_ONE = " of version "  # in the reason of a bound: it is that version's
 
 
 def show_gates(verdicts: Sequence[GateVerdict]) -> None:

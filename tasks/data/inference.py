@@ -13,6 +13,7 @@ from tasks.data.levels import MOST_LEVELS, extend_levels
 from tasks.data.recipe import Column
 from tasks.data.report import Finding, error, note, warning
 from tasks.data.schema import Request, assign_roles
+from tasks.machine import side_by_side
 from tasks.machine.words import counted, listed
 
 NUMBERS_WITH_TEXT = 0.9  # share of values that read as numbers, from which the others are faults
@@ -42,10 +43,9 @@ def infer_features(table: Table, request: Request) -> Features:
     names, ignored, findings = assign_roles(request, table.header)
     columns = list[Column]()
     left_out = dict.fromkeys(request.passed_over.difference(ignored, [request.split.column]), "")
-    for name in names:
-        if name not in table.data.column_names:
-            continue
-        kind, finding = _infer_kind(table, name, request)
+    names = [name for name in names if name in table.data.column_names]
+    kinds = side_by_side.each(lambda name: _infer_kind(table, name, request), names)
+    for name, (kind, finding) in zip(names, kinds, strict=True):
         findings += filter(None, [finding])
         if kind == "category":
             column, finding = _find_category(table, name, request.known.get(name))

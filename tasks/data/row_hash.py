@@ -165,16 +165,12 @@ def find_equal_rows(hashes: Hashes) -> tuple[RowNumbers, RowNumbers]:
     What is sorted are the hashes' highest bits with the rows' numbers in place of the lowest: that is as quick as a
     sort of the hashes, and rows that may be equal lie side by side.
     """
-    bits = np.uint64(len(hashes).bit_length())
-    keys = hashes >> bits
-    keys <<= bits
+    lowest = np.uint64(2 ** len(hashes).bit_length() - 1)
+    keys = hashes & ~lowest
     keys |= np.arange(len(hashes), dtype=np.uint64)
     keys.sort()
-    is_like_next = (keys[1:] ^ keys[:-1]) >> bits == 0
-    is_near = np.zeros(len(hashes), bool)
-    is_near[1:] = is_like_next
-    is_near[:-1] |= is_like_next
-    rows = (keys[is_near] & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
+    alike = np.flatnonzero(keys[1:] ^ keys[:-1] <= lowest)
+    rows = (keys[np.union1d(alike, alike + 1)] & lowest).astype(np.int64)
     order, sizes = _group(hashes[rows])
     is_repeated = sizes > 1
     return rows[order[np.repeat(is_repeated, sizes)]], sizes[is_repeated]

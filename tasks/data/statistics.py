@@ -66,13 +66,13 @@ def measure_columns(columns: Sequence[Column], num_rows: int, read_rows: Callabl
     counting = Lock()
 
     def measure(start: int) -> tuple[Array, Array, Array]:
-        block = np.ascontiguousarray(read_rows(slice(start, start + BLOCK)))
+        block = read_rows(slice(start, start + BLOCK))
         for at, total in totals.items():
             codes = np.fmin(block[at], np.float32(len(total) - 1)).astype(np.int64)  # NaN takes the last
             counts = np.bincount(codes, minlength=len(total))
             with counting:
                 np.add(total, counts, out=total)
-        return _find_moments(block[numbers])
+        return _find_moments(block[numbers].astype(np.float64, order="C"))
 
     there, means, squares = np.zeros(len(numbers), np.int64), np.zeros(len(numbers)), np.zeros(len(numbers))
     for counts, of_block, squares_of_block in side_by_side.each(measure, range(0, num_rows, BLOCK)):
@@ -90,15 +90,21 @@ def measure_columns(columns: Sequence[Column], num_rows: int, read_rows: Callabl
 
 
 @np.errstate(all="ignore")
-def _find_moments(block: Array) -> tuple[Array, Array, Array]:
-    """Of columns ``(columns, m)``: how many values there are, their means, sums of squared distances from these."""
-    values = block.astype(np.float64)
-    is_missing = np.isnan(values)
-    np.copyto(values, 0, where=is_missing)
-    counts = values.shape[1] - is_missing.sum(axis=1)
-    means = values.sum(axis=1) / np.maximum(counts, 1)
+def _find_moments(values: NDArray[np.float64]) -> tuple[Array, Array, Array]:
+    """Of columns ``(columns, m)``: how many values there are, their means, sums of squared distances from these.
+
+    The values are used up.
+    """
+    counts, sums = np.full(len(values), values.shape[1]), values.sum(axis=1)
+    has_missing = np.isnan(sums).any()  # most blocks have none, and masks take longer than sums
+    if has_missing:
+        is_missing = np.isnan(values)
+        values[is_missing] = 0
+        counts, sums = counts - is_missing.sum(axis=1), values.sum(axis=1)
+    means = sums / np.maximum(counts, 1)
     values -= means[:, None]
-    np.copyto(values, 0, where=is_missing)
+    if has_missing:
+        values[is_missing] = 0
     return counts, means, np.einsum("cr,cr->c", values, values)
 
 

@@ -22,7 +22,7 @@ from tasks.machine import progress
 from tasks.machine.telling import tell
 from tasks.store.page import make_data_uri
 
-UPDATE_SECONDS = 2.0  # an update is a request to the server
+UPDATE_SECONDS = 5.0  # an update is a request to the server, and often a picture to be drawn: 0.3 s
 PAUSE_SECONDS = 30.0  # after one that failed
 RETRIES = 2  # some six seconds
 REFUSED_STATE = "Refused"  # the name of the state, of type FAILED, in which a run ends whose candidate was refused
@@ -79,7 +79,7 @@ def _ask_briefly(retries: int = 0) -> Iterator[None]:
 
 
 class Progress:
-    """A progress artifact of this task, updated at most once in 2 seconds and at the end."""
+    """A progress artifact of this task, updated at most once in 5 seconds and at the end."""
 
     def __init__(self, total: float, description: str, done: float = 0) -> None:
         self._total = total

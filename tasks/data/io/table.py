@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tasks.data import statistics
 from tasks.data.io import tabular
 from tasks.data.io.batches import table_batches
 from tasks.data.io.discovery import DataFile, DataFiles
@@ -60,8 +59,9 @@ class Table:
     def limits(self, name: str) -> tuple[float, float]:
         """The smallest and the largest value of a column of numbers or booleans; NaN where there is none."""
         if name not in self._limits:
-            values = statistics.to_numbers(self.data[name])
-            low, high = np.fmin.reduce(values, initial=np.nan), np.fmax.reduce(values, initial=np.nan)
+            chunks = map(tabular.to_numbers, self.data[name].chunks)
+            found = [(np.fmin.reduce(each), np.fmax.reduce(each)) for each in chunks if len(each)] or [(np.nan, np.nan)]
+            low, high = np.fmin.reduce(found)[0], np.fmax.reduce(found)[1]
             self._limits[name] = float(low), float(high)
         return self._limits[name]
 

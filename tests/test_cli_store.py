@@ -94,6 +94,9 @@ def test_compare_puts_two_versions_side_by_side_and_judges_the_second(capsys: py
     assert gates["champion_loss"]["value"] == pytest.approx(losses[1], rel=1e-5)
     assert "of version 1" in gates["champion_loss"]["detail"]
     assert told["not_judged"] is None
+    before, after = (each.metrics.model_dump()["weights"] for each in both)
+    moved = {each["name"]: each["value"] for each in told["weights"]}  # type: ignore[attr-defined]
+    assert moved == {f"x{at + 1}": after[at] - before[at] for at in range(2)}
     assert flows.cli.app.run(["compare", NAME, "2", "1"]) == 0
     assert re.search(r"(?m)^champion_loss +passed .* of version 2", capsys.readouterr().out)
     both[1].dataset.test.path.unlink()

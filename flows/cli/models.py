@@ -290,7 +290,7 @@ def compare(
     first, second = both = [reading.manifest(name, reading.resolve(name, number)) for number in (a, b)]
     metrics = [each.metrics.model_dump() for each in both]
     settings = _pair([each.parameters.training.model_dump(mode="json") for each in both])
-    change = _subtract(*(each.get("weights") for each in metrics))
+    change = _subtract(*(_find_weights(each) for each in both))
     moved = []
     if isinstance(second.recipe, Columns):
         moved = list_coefficients({"weights": change}, second.recipe, first.dataset.class_names)
@@ -322,6 +322,12 @@ def _describe_data(manifest: Manifest) -> dict[str, Any]:
     data, title = manifest.dataset, manifest.dataset.title or manifest.dataset.name
     rows = {"training_rows": data.num_train, "test_rows": data.num_test}
     return {"created_at": manifest.created_at[:16], "run": manifest.run, "data": f"{title} {data.digest[:8]}"} | rows
+
+
+def _find_weights(manifest: Manifest) -> Any:
+    """Weights by column, and class or level; those of the book's regression are noted in the order of its columns."""
+    weights = manifest.metrics.model_dump().get("weights")
+    return dict(zip(manifest.recipe.names, weights, strict=True)) if isinstance(weights, list) else weights
 
 
 def _subtract(before: Any, after: Any) -> Any:

@@ -18,7 +18,7 @@ from candidate import Candidate
 from command_line import GRADMILL, assert_clear, gradmill, plant_strangers, servers
 from conftest import REPOSITORY
 from flows.__main__ import THEN
-from flows.cli import options, status, store, summaries
+from flows.cli import models, operate, options, predict, train
 from flows.pages.report import PredictionSummary, RetrainReport
 from flows.server.status import Champion, Deployment, Status
 from prefect_api import eventually, post
@@ -40,13 +40,13 @@ def test_status_names_the_champions_and_says_what_one_is(capsys: pytest.CaptureF
     row = Champion(
         name="x", version=3, frozen=True, test_accuracy=None, test_loss=0.5, promoted_at="2026-01-02T03:04:05"
     )
-    status._print(Status(artifacts="/a", free=1, total=2, models=[row]))
+    operate.print_status(Status(artifacts="/a", free=1, total=2, models=[row]))
     output = capsys.readouterr().out
     assert output.startswith("champion of  version")
-    assert f"a champion is {store.CHAMPION}" in output
+    assert f"a champion is {models.CHAMPION}" in output
     assert "until gradmill unfreeze x" in output
     assert "/a, 0.0 GiB free (50%)" in output
-    status._print(Status(artifacts="/a", free=1, total=2, models=[]))
+    operate.print_status(Status(artifacts="/a", free=1, total=2, models=[]))
     assert capsys.readouterr().out.startswith("no champion yet")
 
 
@@ -57,7 +57,9 @@ def test_status_tells_names_whole(capsys: pytest.CaptureFixture[str]) -> None:
         verdict="as published", message=None, next_start=datetime(2026, 1, 3, tzinfo=UTC), on_drift=True, judged=None,
         ended_badly=False,
     )  # fmt: skip
-    status._print(Status(artifacts="/a", free=1, total=2, models=[], api_url="http://x/api", deployments=[of_it]))
+    operate.print_status(
+        Status(artifacts="/a", free=1, total=2, models=[], api_url="http://x/api", deployments=[of_it])
+    )
     assert f"{name}  01-02 00:00  Completed  as published  01-03 00:00, on drift" in capsys.readouterr().out
 
 
@@ -248,7 +250,7 @@ def test_the_summary_says_which_version_predicted_and_which_is_the_champion(caps
         prediction=made, mirror=None, device="cpu", provider="CPUExecutionProvider", parameters={}, seconds={},
         run="/a/runs/x",
     )  # fmt: skip
-    summaries.retrained(report, owed=False, artifacts=None)
+    train.show_retrain(report, owes_predictions=False)
     shown = capsys.readouterr().out
     assert "version 2, which has these very bytes, not the champion: that is version 1\n" in shown
     assert "/a/predictions/job (1 row by version 1, the champion, CPUExecutionProvider)" in shown
@@ -261,7 +263,7 @@ def test_the_summary_names_the_champion_that_was_replaced_and_its_figure(capsys:
         champion=2, model_path="/a/x", model_sha256="00", metrics={"test_loss": 1.0}, gates=[], prediction=None,
         mirror=None, device="cpu", provider="CPUExecutionProvider", parameters={}, seconds={}, run="/a/runs/x",
     )  # fmt: skip
-    summaries.retrained(report, owed=False, artifacts=None)
+    train.show_retrain(report, owes_predictions=False)
     now, before = (reading.manifest("linear-regression", each).metrics.test_loss for each in (2, 1))
     shown = f"version 2, the champion in place of version 1 (loss {now:.4g}, before loss {before:.4g})\n"
     assert shown in capsys.readouterr().out
@@ -277,7 +279,7 @@ def test_the_answers_of_a_few_rows_are_told(num_rows: int, tmp_path: Path, capsy
         path=tmp_path, job="j", rows=num_rows, rejects=0, parts=1, name="pets", version=1, model_sha256="00",
         provider="CPUExecutionProvider", drift=Drift(verdict="stable", maximum=0.25, index={}), seconds=1.0,
     )  # fmt: skip
-    summaries.predicted(done, None)
+    predict.show_prediction(done)
     shown = capsys.readouterr().out
     told = "answers     cat.png: cat (75.0%)\n            dog.png: cat (75.0%)\n"
     assert (told in shown) == (num_rows == 2) == ("\nanswers " in shown)
@@ -286,13 +288,15 @@ def test_the_answers_of_a_few_rows_are_told(num_rows: int, tmp_path: Path, capsy
 def test_what_to_try_next_works_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [".venv/bin/gradmill", "retrain"])
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert options.as_typed("models x", None) == ".venv/bin/gradmill models x"
-    assert options.as_typed("models x", Path("my data")) == ".venv/bin/gradmill models x --artifacts 'my data'"
+    assert options.as_typed("models x") == ".venv/bin/gradmill models x"
+    monkeypatch.setattr(options, "typed_artifacts", Path("my data"))
+    assert options.as_typed("models x") == ".venv/bin/gradmill models x --artifacts 'my data'"
+    monkeypatch.setattr(options, "typed_artifacts", None)
     monkeypatch.setenv("PATH", str(Path(GRADMILL).parent))
     monkeypatch.setattr(sys, "argv", [GRADMILL, "retrain"])
-    assert options.as_typed("models x", None) == "gradmill models x"
+    assert options.as_typed("models x") == "gradmill models x"
     monkeypatch.setattr(sys, "argv", ["/checkout/flows/__main__.py"])
-    assert options.as_typed("models x", None) == f"{sys.executable} -m flows models x"
+    assert options.as_typed("models x") == f"{sys.executable} -m flows models x"
 
 
 def test_a_gate_without_a_bound_is_recorded() -> None:

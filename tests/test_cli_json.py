@@ -28,6 +28,7 @@ COMMANDS = [
     "models",
     "show houses",
     "verify houses",
+    "compare houses 1 1",
     "history",
     "report houses --output report.html",
     "promote houses 1",

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 import flows.cli.app
-from flows.cli.parameters import given_options
+from flows.cli.options import given_options
 from tasks.data.io.batches import table_batches
 from tasks.data.io.discovery import find_table
 from tasks.data.io.tabular import Selection

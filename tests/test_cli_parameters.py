@@ -13,7 +13,7 @@ from prefect.utilities.schema_tools.validation import preprocess_schema
 from pydantic import BaseModel
 
 import flows.cli.app
-from flows.cli.parameters import taking
+from flows.cli.options import taking
 from flows.server.deployments import describe_form
 from tasks.parameters import (
     EvaluateParameters,

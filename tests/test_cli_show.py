@@ -1,34 +1,18 @@
 """The page of a version, opened where there is a desktop, and the learning curve at the terminal."""
 
 import json
-import math
 import os
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import flows.cli.app
 from candidate import Candidate, seal
 from command_line import GRADMILL, assert_clear, gradmill
-from flows.cli import pages
-from tasks.store import artifact_paths
+from tasks.store import artifact_paths, reading
 from terminals import Terminal
-
-
-def test_bars_rise_and_fall_as_values_do_and_fit_a_line() -> None:
-    assert pages.draw_bars([1.0, 2.0, 3.0]) == "▁▅█" or pages.draw_bars([1.0, 2.0, 3.0]) == "▁▄█"
-    assert pages.draw_bars([5.0, 5.0]) == "▁▁"
-    for values in ([math.exp(-step / 9) for step in range(1000)], [1 / (1 + step) for step in range(31)]):
-        drawn = [pages.BLOCKS.index(letter) for letter in pages.draw_bars(values)]
-        assert drawn == sorted(drawn, reverse=True)
-        assert (drawn[0], drawn[-1], len(drawn) <= 31) == (7, 0, True)
-    assert set(pages.draw_bars([1.0, 2.0], is_ascii=True)) <= set(pages.ASCII)
-
-
-def test_powers_of_ten_are_steps_of_one_height() -> None:
-    heights = [pages.BLOCKS.index(letter) for letter in pages.draw_bars([10.0**-power for power in range(8)])]
-    assert heights == [7, 6, 5, 4, 3, 2, 1, 0]
 
 
 @pytest.mark.slow
@@ -81,3 +65,33 @@ def test_completion_knows_kept_names(candidates: list[Candidate]) -> None:
     asked = {"_GRADMILL_COMPLETE": "complete_bash", "COMP_WORDS": "gradmill show lin", "COMP_CWORD": "2"}
     done = subprocess.run([GRADMILL], env=os.environ | asked, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.split()) == (0, ["linear-regression"])
+
+
+@pytest.mark.slow  # two retrains
+@pytest.mark.usefixtures("on_server")
+def test_compare_names_the_weights_that_moved_most_and_judges_on_rows_new_to_both(tmp_path: Path) -> None:
+    rng, table = np.random.default_rng(0), tmp_path / "houses.csv"
+    area, rooms = rng.uniform(40, 200, 3000), rng.integers(1, 6, 3000)
+
+    def retrain(num_rows: int, slope: float, *options: str) -> None:
+        price = np.where(np.arange(3000) < 1500, 3, slope) * area + 9 * rooms + noise
+        rows = zip(area[:num_rows], rooms[:num_rows], price[:num_rows], strict=True)
+        table.write_text("area,rooms,price\n" + "".join(f"{a},{r},{p}\n" for a, r, p in rows))
+        done = gradmill("retrain", *options, "--no-predict", "--max-error-rise", "100", "--accept-data")
+        assert done.returncode == 0, done.stderr
+
+    noise = rng.normal(0, 5, 3000)
+    retrain(1500, 3, "linear-regression", "--name", "houses", "--data", str(table), "--target", "price")
+    retrain(3000, 3.5, "houses")
+    done = gradmill("compare", "houses", "1", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    before, after = (reading.manifest("houses", number).metrics.model_dump()["weights"] for number in (1, 2))
+    moved = {each["name"]: each["value"] for each in told["weights"]}
+    assert moved == {name: pytest.approx(after[name] - before[name]) for name in ("area", "rooms")}
+    assert told["weights"][0]["name"] == "area"
+    (loss,) = [gate for gate in told["gates"] if gate["name"] == "champion_loss"]
+    assert loss["value"] == pytest.approx(told["figures"]["test_loss"][1], rel=0.05)
+    shown = gradmill("compare", "houses", "1", "2").stdout
+    assert "weight that moved most" in shown
+    assert "of version 1 on" in shown

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -80,6 +81,30 @@ def test_verify_says_what_it_checked_and_a_damaged_version_is_exit_4() -> None:
     done = gradmill("verify", NAME)
     assert_clear(done, 4)
     assert "manifest.json" in done.stderr
+
+
+def test_compare_puts_two_versions_side_by_side_and_judges_the_second(capsys: pytest.CaptureFixture[str]) -> None:
+    both = [reading.manifest(NAME, number) for number in (1, 2)]
+    losses = [each.metrics.test_loss for each in both]
+    told = answer("compare", NAME, "1", "2")
+    assert told["versions"] == [1, 2]
+    assert told["figures"]["test_loss"] == losses  # type: ignore[index]
+    assert told["data"]["test_rows"] == [each.dataset.num_test for each in both]  # type: ignore[index]
+    gates = {gate["name"]: gate for gate in told["gates"]}  # type: ignore[attr-defined]
+    assert gates["champion_loss"]["value"] == pytest.approx(losses[1], rel=1e-5)
+    assert "of version 1" in gates["champion_loss"]["detail"]
+    assert told["not_judged"] is None
+    before, after = (each.metrics.model_dump()["weights"] for each in both)
+    moved = {each["name"]: each["value"] for each in told["weights"]}  # type: ignore[attr-defined]
+    assert moved == {f"x{at + 1}": after[at] - before[at] for at in range(2)}
+    assert flows.cli.app.run(["compare", NAME, "2", "1"]) == 0
+    assert re.search(r"(?m)^champion_loss +passed .* of version 2", capsys.readouterr().out)
+    both[1].dataset.test.path.unlink()
+    assert flows.cli.app.run(["compare", NAME, "1", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "version 2 is not judged beside version 1: " in shown
+    assert str(both[1].dataset.test.path) in shown
+    assert flows.cli.app.run(["compare", NAME, "1", "3"]) == 2
 
 
 def test_prune_tells_what_it_kept_and_why() -> None:

@@ -19,7 +19,7 @@ import flows.cli.app
 from candidate import Candidate
 from command_line import GRADMILL, assert_clear, gradmill
 from flows.cli import streams
-from flows.cli.faults import as_gradmill_error
+from flows.cli.errors import as_gradmill_error
 from flows.server.environment import require_prefect, settle_prefect
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.store import atomic

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from rich.table import Table
 
 from candidate import Candidate, plain, synthetic
 from command_line import GRADMILL, gradmill
-from flows.cli import options, summaries
-from flows.cli.display import StageList
-from flows.cli.tables import TEST_FIGURES, figures_of_test, from_here, print_table
+from flows.cli import options
+from flows.cli import train as command
+from flows.cli.display import TEST_FIGURES, StageList, format_test_figures, from_here, print_table
 from flows.pages.report import RetrainReport
 from tasks.judging.gates import format_value, judge
 from tasks.machine import progress, telling
@@ -88,7 +87,7 @@ def test_stages_are_a_list_with_marks_one_figure_and_seconds_that_fits_the_termi
 
 def test_words_stay_whole_at_a_terminal_and_lines_in_a_pipe() -> None:
     words = [f"{'w' * (1 + number * 7 % 19)}{number}" for number in range(60)]
-    code = f"from flows.cli.tables import print_fact; print_fact('label', ' '.join({words!r}))"
+    code = f"from flows.cli.display import print_fact; print_fact('label', ' '.join({words!r}))"
     at_terminal = Terminal([sys.executable, "-c", code])
     assert " ".join(at_terminal.lines).split() == ["label", *words]
     assert max(map(len, at_terminal.lines)) <= 80
@@ -99,9 +98,8 @@ def test_words_stay_whole_at_a_terminal_and_lines_in_a_pipe() -> None:
 
 @pytest.mark.parametrize(("columns", "shown"), [(106, "abcdef"), (105, "abcdf"), (80, "acdf")])
 def test_a_narrow_terminal_leaves_out_the_columns_that_are_wanted_least(columns: int, shown: str) -> None:
-    code = "from rich.table import Table; from flows.cli.tables import print_table; names = 'abcdef'\n"
-    code += "table = Table(*names, box=None, pad_edge=False)\n"
-    code += "table.add_row(*(f'{name * 9} {name * 3} {name * 2}' for name in names)); print_table(table, ('e', 'b'))"
+    code = "from flows.cli.display import print_table; names = 'abcdef'\n"
+    code += "print_table(names, [[f'{name * 9} {name * 3} {name * 2}' for name in names]], least_wanted=('e', 'b'))"
     lines = Terminal([sys.executable, "-c", code], columns=columns).lines
     assert lines[0].split() == list(shown)
     assert max(map(len, lines)) <= columns
@@ -119,8 +117,8 @@ def test_a_narrow_terminal_leaves_out_the_columns_that_are_wanted_least(columns:
 def test_a_log_of_ci_and_a_terminal_without_a_cursor_get_lines(
     environment: dict[str, str], watched: bool, coloured: bool
 ) -> None:
-    code = "from flows.cli import display, tables; display.wait('starting')\n"
-    code += "if display.is_shown(): display._shown.end('train', True)\ndisplay.end(); tables.print_fact('kept', 'x')"
+    code = "from flows.cli import display; display.wait('starting')\n"
+    code += "if display.is_shown(): display._shown.end('train', True)\ndisplay.end(); display.print_fact('kept', 'x')"
     seen = Terminal([sys.executable, "-c", code], environment=environment)
     assert (MOVES_OR_COLOURS in seen.stream, "starting" in seen.stream) == (watched, watched)
     assert bool(re.search(r"\x1b\[3\dm", seen.stream)) == coloured
@@ -149,15 +147,11 @@ def test_a_figure_has_more_digits_only_where_these_tell_it_from_its_bound() -> N
 
 
 def test_losses_of_other_units_stand_in_other_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    table = Table("name", *TEST_FIGURES, box=None, pad_edge=False)
-    table.add_row("flowers", *figures_of_test(0.83219, 0.4796))
-    print_table(table)
+    flowers = ("flowers", *format_test_figures(0.83219, 0.4796))
+    print_table(("name", *TEST_FIGURES), [flowers])
     assert "RMSE" not in capsys.readouterr().out, "no row has one"
-    table = Table("name", *TEST_FIGURES, box=None, pad_edge=False)
-    table.add_row("flowers", *figures_of_test(0.83219, 0.4796))
-    table.add_row("houses", *figures_of_test(None, 14_820**2 / 2))
-    table.add_row("failed", *figures_of_test(None, None))
-    print_table(table)
+    houses, failed = format_test_figures(None, 14_820**2 / 2), format_test_figures(None, None)
+    print_table(("name", *TEST_FIGURES), [flowers, ("houses", *houses), ("failed", *failed)])
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert rows == [["flowers", "0.8322", "0.4796"], ["houses", "14,820"], ["failed"]]
 
@@ -173,7 +167,7 @@ def test_a_path_that_only_holds_the_name_of_the_current_folder_stays_whole(
 
 
 def test_a_path_below_the_current_folder_is_told_from_there_to_a_person_and_whole_to_a_program() -> None:
-    code = "from pathlib import Path; from flows.cli.tables import print_fact"
+    code = "from pathlib import Path; from flows.cli.display import print_fact"
     code += "; print_fact('model', f'{Path.cwd()}/artifacts/x.onnx')"
     assert Terminal([sys.executable, "-c", code]).lines[0] == "model       artifacts/x.onnx"
     piped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -186,7 +180,9 @@ def test_gates_say_by_how_much_less_a_share_is_and_by_which_version_a_bound_is(m
     monkeypatch.setattr(progress, "CONSOLE", console)
     drop = judge("champion_accuracy", 0.002, maximum=0.005, detail="0.83 against 0.832 of version 1")
     rise = judge("champion_loss", 0.5, maximum=0.525, detail="1.05 times the 0.5 of version 1")
-    summaries.gates([drop, drop.model_copy(update={"value": -0.01}), rise, judge("baseline", 2, above=0, detail="x")])
+    command.show_gates(
+        [drop, drop.model_copy(update={"value": -0.01}), rise, judge("baseline", 2, above=0, detail="x")]
+    )
     shown = " ".join(" ".join(kept(console)).split())
     assert "champion_accuracy 0.002 less at most 0.005 (0.83 against 0.832 of version 1)" in shown
     assert "champion_accuracy 0.01 more" in shown
@@ -233,7 +229,7 @@ def test_what_decides_nothing_says_against_which_version_and_why(monkeypatch: py
     monkeypatch.setattr(progress, "is_watched", True)
     monkeypatch.setattr(progress, "CONSOLE", console)
     why = "0.41 against 0.4 of version 1 on 63 test rows, fewer than the 200 that decide"
-    summaries.gates([judge("champion_loss", 0.41, detail=why), judge("latency_ms", 0.02, detail="one row")])
+    command.show_gates([judge("champion_loss", 0.41, detail=why), judge("latency_ms", 0.02, detail="one row")])
     lines = kept(console)
     assert max(map(len, lines)) <= 80
     assert f"champion_loss 0.41 recorded: {why} latency_ms 0.02 recorded" in " ".join(" ".join(lines).split())
@@ -296,9 +292,11 @@ def test_what_to_try_next_follows_from_what_was_done(monkeypatch: pytest.MonkeyP
         model_path=None, model_sha256=None, metrics={}, gates=[], prediction=None, mirror=None, device="cpu",
         provider=None, parameters={}, seconds={"train": 1.0}, run="/a/runs/x",
     )  # fmt: skip
-    assert summaries.list_next_steps(report, None) == [options.as_typed("retrain --lr 0.1", None)]
+    assert command.list_next_steps(report) == [options.as_typed("retrain --lr 0.1")]
     kept = report.model_copy(update={"outcome": "published", "version": 2, "champion": 1})
-    assert options.as_typed("promote mine 2", Path("here")) in summaries.list_next_steps(kept, Path("here"))
-    assert summaries.list_next_steps(kept.model_copy(update={"champion": None}), None) == []
+    assert command.list_next_steps(kept.model_copy(update={"champion": None})) == []
     frozen = kept.model_copy(update={"frozen": True})
-    assert summaries.list_next_steps(frozen, None)[0] == options.as_typed("unfreeze mine", None)
+    assert command.list_next_steps(frozen)[0] == options.as_typed("unfreeze mine")
+    monkeypatch.setattr(options, "typed_artifacts", Path("here"))
+    (promote,) = [each for each in command.list_next_steps(kept) if "promote" in each]
+    assert promote.endswith("promote mine 2 --artifacts here")

@@ -185,7 +185,7 @@ def sent(monkeypatch: pytest.MonkeyPatch, slug: str) -> str:
     monkeypatch.setenv("GRADMILL_NOTIFY", slug)
     with api.client() as client:
         alerts.update_alerts(client)
-    return operate.notify(test=True)[1]
+    return str(operate.notify(test=True)[1])
 
 
 @pytest.mark.slow

@@ -262,7 +262,7 @@ def test_of_nothing_known_there_is_no_report_and_of_a_refused_first_run_there_is
     candidates: list[Candidate], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert flows.cli.app.run(["report", NAME]) == 2
-    assert "nothing is known of linear-regression" in capsys.readouterr().err
+    assert "no model named linear-regression" in capsys.readouterr().err
     run(candidates[0], 2, 2.0)
     assert flows.cli.app.run(["report", NAME, "--output", str(tmp_path / "page.html")]) == 0
     assert "no version is live; last run refused by test_loss" in Text((tmp_path / "page.html").read_text()).text

@@ -15,7 +15,7 @@ from prefect.utilities.collections import deep_merge
 
 from command_line import assert_clear
 from duty import Duty
-from flows.cli.operate import nested
+from flows.cli.options import nest_assignments
 from flows.server import deployments
 from prefect_api import eventually
 from tasks.errors import UsageError
@@ -120,7 +120,7 @@ def test_trigger_takes_what_the_form_takes_and_refuses_the_rest_before_anything_
         done = duty.gradmill("trigger", "linear-weekly", "--param", wrong)
         assert_clear(done, 2)
         assert f"linear-weekly refuses {wrong.partition('=')[0]}: " in done.stderr
-        body = {"parameters": {"parameters": nested([wrong])}}
+        body = {"parameters": {"parameters": nest_assignments([wrong])}}
         assert duty.api.post(create, json=body).status_code in (409, 422), "so does the server itself"
     together = duty.gradmill("trigger", "linear-weekly", "--param", "training.dropout=0.1")
     assert_clear(together, 2)
@@ -246,7 +246,7 @@ def test_maintenance_runs_as_a_deployment(duty: Duty) -> None:
 
 
 def test_trigger_parameters_are_nested_and_replace_only_what_they_name() -> None:
-    parameters = nested(["training.lr=0.3", "training.seed=auto", "predict=false"])
+    parameters = nest_assignments(["training.lr=0.3", "training.seed=auto", "predict=false"])
     assert parameters == {"training": {"lr": 0.3, "seed": "auto"}, "predict": False}
     merged: Any = deep_merge  # what trigger does with them
     base = {"training": {"lr": 0.5, "schedule": "cosine"}, "name": "x"}
@@ -257,9 +257,9 @@ def test_trigger_parameters_are_nested_and_replace_only_what_they_name() -> None
     }
     assert merged({"name": "x"}, {"name": {"x": 1}}) == {"name": {"x": 1}}
     typed = deployments.merge_parameters(
-        "tune-monthly", TuneParameters, {}, nested(["search.space=lr=0.1:1,epochs=2|3"])
+        "tune-monthly", TuneParameters, {}, nest_assignments(["search.space=lr=0.1:1,epochs=2|3"])
     )
     assert typed == {"search": {"space": ["lr=0.1:1", "epochs=2|3"]}}
     for wrong in (["x"], ["=1"], ["a..b=1"], ["a=1", "a.b=2"]):
         with pytest.raises(UsageError):
-            nested(wrong)
+            nest_assignments(wrong)

@@ -12,7 +12,6 @@ from uuid import uuid4
 
 import httpx
 import pytest
-import typer
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Crashed, exception_to_failed_state
@@ -20,9 +19,9 @@ from prefect.utilities.asyncutils import run_coro_as_sync
 
 from command_line import GRADMILL, assert_clear
 from flows import interrupt
-from flows.cli import status as command
-from flows.cli.operate import nested
-from flows.cli.trigger import _failure, trigger
+from flows.cli import operate as command
+from flows.cli.operate import read_failure, trigger
+from flows.cli.options import nest_assignments
 from flows.server import api, connection, deployments, registration, status
 from prefect_api import api_client, eventually, post
 from tasks.errors import DataError, DeviceMissing, GateFailed, GradmillError, TrainingDiverged, UsageError
@@ -102,16 +101,15 @@ def test_the_last_judged_run_is_told_beside_a_newer_one_that_was_not(
     run("fourth", "drift:drift", type="COMPLETED")
     assert (told()[0].verdict, told()[0].judged.run) == ("drift", "first")
     run("fifth", type="CANCELLED")
-    command.status(as_json=False)
+    document, tell, failure = command.status(check=True)
+    tell()
     output = capsys.readouterr().out
     assert f"refused {datetime.now(UTC):%m-%d}" in output
     assert f"{WEEKLY}: refused: {reason}" in output
     assert max(map(len, output.splitlines())) < 160
-    with pytest.raises(typer.Exit) as exit_code:
-        command.status(as_json=True, check=True)
-    assert exit_code.value.exit_code == 1
-    attention = json.loads(capsys.readouterr().out)["attention"]  # of a disk that is nearly full, too
-    assert any("no worker is online" in each for each in attention)
+    assert failure.exit_code == 1
+    # Attention has a disk that is nearly full, too.
+    assert any("no worker is online" in each for each in document["attention"])
 
 
 def test_the_worker_of_an_up_that_has_just_begun_is_starting_and_is_a_fault_when_it_stays_away(
@@ -177,8 +175,7 @@ def test_trigger_prints_the_runs_page_and_waits_for_its_end(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     client, deployment = weekly
-    answer = trigger(False, WEEKLY, ["training.lr=0.2"])
-    assert answer
+    answer = trigger(WEEKLY, ["training.lr=0.2"])
     run = client.get(f"/flow_runs/{answer[0]['id']}").json()
     assert run["parameters"]["parameters"]["training"] == {"model": "linear-regression", "seed": "auto", "lr": 0.2}
     page = f"{prefect_api.removesuffix('/api')}/runs/flow-run/{run['id']}"
@@ -201,7 +198,7 @@ def test_trigger_prints_the_runs_page_and_waits_for_its_end(
 
     ending = threading.Thread(target=end)
     ending.start()
-    document, _, failure = trigger(False, WEEKLY, wait=True) or ({}, "", None)  # type: ignore[misc]
+    document, _, failure = trigger(WEEKLY, wait=True)
     ending.join()
     assert (document["exit_code"], document["state"]) == (4, "Failed")
     assert capsys.readouterr().err.count("no worker has taken it yet") == 1
@@ -213,25 +210,22 @@ def test_trigger_prints_the_runs_page_and_waits_for_its_end(
 
 def test_why_a_run_was_refused_is_told_by_trigger_as_by_the_command_that_retrains() -> None:
     error = GateFailed("refused by train_loss 1.6", "train_loss: less than 0.5 required", "train longer")
-    document = {"run": "nightly", "state": "Refused", "message": str(error)}
-    assert str(_failure(document, 3)) == str(error)
-    assert "nightly: crashed: no reason" in _failure(document | {"state": "Crashed", "message": ""}, 1).found
+    assert str(read_failure(str(error), 3, "nightly: refused")) == str(error)
+    assert "nightly: crashed: no reason" in read_failure("", 1, "nightly: crashed").found
 
 
 @pytest.mark.slow
 def test_every_parameter_that_trigger_lists_is_taken_with_the_value_that_it_shows(
     weekly: tuple[httpx.Client, dict[str, Any]],
 ) -> None:
-    answer = trigger(True, "softmax-nightly", list_params=True)
-    assert answer
-    rows = answer[0]["parameters"]
+    rows = trigger("softmax-nightly", list_params=True)[0]["parameters"]
     shown = {row["name"]: row["value"] for row in rows}
     assert (shown["training.lr"], shown["training.num_epochs"], shown["predict"]) == (0.5, 20, True)
     assert {"name", "training.seed", "gates.min_test_accuracy", "data.source"} <= shown.keys()
     assert all(row["description"] for row in rows)
     assert shown["name"] == "", "the model's own"
     given = [f"{name}={json.dumps(value)}" for name, value in shown.items() if value is not None]
-    parameters = RetrainParameters.model_validate(nested(given))
+    parameters = RetrainParameters.model_validate(nest_assignments(given))
     assert (parameters.training.lr, parameters.training.num_epochs) == (0.5, 20)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import flows.cli.app
 from candidate import Candidate, job_document
 from flows.pages import run_pages
 from flows.predict import predict
@@ -69,7 +70,7 @@ def rows(path: Path, moved: float = 0, broken: int = 0) -> str:
 
 
 def test_a_page_names_input_rejects_and_the_last_jobs(
-    prefect_api: str, candidates: list[Candidate], tmp_path: Path
+    prefect_api: str, candidates: list[Candidate], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     candidates[0].publish()
     predict_rows(input=rows(tmp_path / "monday.csv"))
@@ -80,6 +81,10 @@ def test_a_page_names_input_rejects_and_the_last_jobs(
     assert shares, head
     assert int(shares[2]) > 90
     assert int(shares[3]) == 10, "a tenth of the test split lies above the last decile"
+    for command in ("status", "metrics"):
+        capsys.readouterr()
+        assert flows.cli.app.run([command]) == 0
+        assert head.removeprefix("# ") in " ".join(capsys.readouterr().out.split()), f"{command} says the same"
     assert f"`{tmp_path}/tuesday\\|.csv`" in page
     rejects = page.partition("## Rejected rows")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| tuesday\\\|.csv \| (\d+) \| (.*) \|$", rejects, re.MULTILINE)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from candidate import Candidate
-from flows.cli import app, summaries
+from flows.cli import app, train
 from flows.pages import run_names
 from flows.pages.report import Outcome, RetrainReport
 from flows.pages.run_pages import name_retrain, retrain_page
@@ -138,7 +138,7 @@ def test_every_summary_says_that_a_name_is_frozen(
         assert (found.outcome, found.frozen, found.champion) == (outcome, True, 2)
         assert (found.version, found.model_path is None) == ((None, True) if outcome == "judged" else (2, False))
         assert f"gradmill unfreeze {NAME}" in render_markdown(retrain_page(found))
-        summaries.retrained(found, owed=False, artifacts=None)
+        train.show_retrain(found, owes_predictions=False)
         told = capsys.readouterr().out
         assert f"\n{outcome}" in told
         assert f"\nfrozen      version 2 stays the champion of {NAME} until gradmill unfreeze {NAME}\n" in told

@@ -11,7 +11,7 @@ from prometheus_client import generate_latest
 
 import flows.cli.app
 from candidate import Candidate, job_document, seal
-from flows.cli.tables import print_fact, print_line
+from flows.cli.display import print_fact, print_line
 from flows.pages.overview import headline, list_sections
 from flows.server import metrics
 from flows.server import status as server_status

@@ -12,49 +12,28 @@ from typing import Annotated, Any, get_args
 import typer
 
 from flows import interrupt
-from flows.cli import (
-    backing_up,
-    champion,
-    demo,
-    display,
-    evaluating,
-    inspecting,
-    metrics,
-    operate,
-    pages,
-    runs,
-    schedule,
-    status,
-    store,
-    streams,
-    trigger,
-    tuning,
-)
-from flows.cli.doctor import doctor
-from flows.cli.faults import CommandLineFault, as_gradmill_error, conclude, report_fault
-from flows.cli.options import Artifacts, Debug, Json, use
+from flows.cli import copies, data, display, models, operate, predict, schedule, streams, train
+from flows.cli.errors import CommandLineFault, as_gradmill_error, conclude, report_error
+from flows.cli.options import Artifacts, Debug, Json, choose
 from flows.server import environment
 from tasks.errors import EnvironmentProblem, UsageError
 
 # Every command, in the order and under the headings in which ``gradmill --help`` shows them.
 PANELS: dict[str, tuple[Callable[..., Any], ...]] = {
-    "Train": (runs.retrain, inspecting.inspect, tuning.tune),
-    "Predict": (runs.predict, evaluating.evaluate, demo.demo),
+    "Train": (train.retrain, data.inspect, train.tune),
+    "Predict": (predict.predict, predict.evaluate, predict.demo),
     "Models": (
-        store.models, pages.show, store.verify, store.history, pages.report, champion.rollback, champion.promote,
-        champion.freeze, champion.unfreeze, store.prune,
+        models.models, models.show, models.compare, models.verify, models.history, models.report, models.rollback,
+        models.promote, models.freeze, models.unfreeze, copies.prune,
     ),
     "Schedule and watch": (
-        operate.up, status.status, schedule.schedule, schedule.unschedule, trigger.trigger, schedule.skip,
-        schedule.pause, schedule.resume, operate.notify, metrics.metrics, operate.register,
+        operate.up, operate.status, schedule.schedule, schedule.unschedule, operate.trigger, schedule.skip,
+        schedule.pause, schedule.resume, operate.notify, operate.metrics, operate.register,
     ),
-    "Machine, disk and copies": (doctor, store.maintain, store.mirror, backing_up.backup, backing_up.restore),
+    "Machine, disk and copies": (operate.doctor, copies.maintain, copies.mirror, copies.backup, copies.restore),
 }  # fmt: skip
-ON_PREFECT = (
-    champion.promote, champion.rollback, champion.freeze, champion.unfreeze, operate.register, operate.up,
-    trigger.trigger, status.status, schedule.schedule, schedule.unschedule,
-    operate.notify, schedule.skip, schedule.pause, schedule.resume,
-)  # fmt: skip
+ON_CHAMPIONS = {models.promote, models.rollback, models.freeze, models.unfreeze}
+ON_PREFECT = ({*PANELS["Schedule and watch"]} - {operate.metrics}) | ON_CHAMPIONS
 
 app = typer.Typer(
     name="gradmill",
@@ -87,7 +66,7 @@ def _gradmill(
     """
 
 
-def _flowing(command: Callable[..., Any]) -> str:
+def _unwrap_help(command: Callable[..., Any]) -> str:
     """The help of ``command``, a line for each paragraph, which the terminal then wraps."""
     paragraphs = (inspect.getdoc(command) or "").split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
@@ -102,11 +81,13 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
 
     What it returns, as ``conclude`` takes it, is told; one that is to tell itself takes ``as_json``.
     """
-    own = inspect.signature(command).parameters
+    own, every = inspect.signature(command).parameters, inspect.signature(_every).parameters
 
     @functools.wraps(command)
     def complete(**options: Any) -> None:
-        use(options["artifacts"])
+        choose(options["artifacts"])
+        if command is not operate.doctor:  # which finds what is wrong with it
+            environment.require()
         if "quiet" in own and not (options["quiet"] or options["verbose"]):  # it runs a flow
             display.wait("starting")
         if command in ON_PREFECT:
@@ -114,10 +95,9 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
         answer = command(**{name: options[name] for name in own})
         display.end()
         if answer:
-            conclude(*answer, as_json=options["as_json"])
+            conclude(*answer, as_json=options["as_json"], quiet=options.get("quiet", False))
 
-    every = inspect.signature(_every).parameters
-    parameters = [each for name, each in own.items() if name not in every] + list(every.values())
+    parameters = [each for name, each in own.items() if name not in every] + [*every.values()]
     for each in parameters:
         types: tuple[Any, ...] = get_args(each.annotation)
         for info in types[1:] if types and types[0] in (bool, bool | None) else ():
@@ -129,9 +109,8 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
 
 for panel, commands in PANELS.items():
     for command in commands:
-        taken = command if command is doctor else _complete(command)
-        app.command(help=_flowing(command), rich_help_panel=panel)(taken)
-app.callback(help=_flowing(_gradmill))(_gradmill)
+        app.command(help=_unwrap_help(command), rich_help_panel=panel)(_complete(command))
+app.callback(help=_unwrap_help(_gradmill))(_gradmill)
 
 
 def run(arguments: list[str]) -> int:
@@ -151,7 +130,7 @@ def run(arguments: list[str]) -> int:
         streams.drop_output()
         if isinstance(error, BrokenPipeError):
             return EnvironmentProblem.exit_code
-        return report_fault(as_gradmill_error(error), as_json=False)
+        return report_error(as_gradmill_error(error), as_json=False)
     return code
 
 
@@ -172,5 +151,5 @@ def _run(arguments: list[str]) -> int:
             return UsageError.exit_code
         if "--debug" in arguments:
             traceback.print_exception(error)
-        return report_fault(as_gradmill_error(error), as_json=streams.owes_json(arguments))
+        return report_error(as_gradmill_error(error), as_json=streams.owes_json(arguments))
     return code if isinstance(code, int) else 0

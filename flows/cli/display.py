@@ -1,25 +1,125 @@
-"""What a person sees of a command that takes long: at a terminal a list of stages, else one line per fact."""
+"""What a person sees: facts and tables, and of a command that takes long its stages, as a list or in lines."""
 
+import math
+import os
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from textwrap import TextWrapper
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli.tables import fit
 from flows.server import environment
 from tasks.machine import progress, telling
-from tasks.machine.words import duration
+from tasks.machine.words import duration, printable, readable
 
-SECONDS = 6  # columns that they have, so that no line breaks elsewhere on a faster machine
+LABEL = 12  # columns of a fact's label
+STAGE = 10  # of a stage's name
+SECONDS = 6  # of a stage's seconds, so that no line breaks elsewhere on a faster machine
 WIDEST = 100  # columns: seconds stand at the right, and must not be far
-STAGE = 10
 MARKS = {True: ("✓", "green"), False: ("✗", "red")}
 ASCII_MARKS = {True: ("+", "green"), False: ("x", "red")}
+TEST_FIGURES = "accuracy", "log loss", "RMSE"  # on the test split
+SPARE = *TEST_FIGURES, "validation", "settings"  # columns that are left out where no row has them
+
+# Facts and tables
+
+
+def open_stdout() -> Console:
+    """Standard output; plain in CI, whose log is read like a file."""
+    return Console(highlight=False, force_terminal=False if "CI" in os.environ else None)
+
+
+def format_test_figures(accuracy: float | None, loss: float | None) -> tuple[str, str, str]:
+    """Those of ``TEST_FIGURES``: the loss of a regression, which has no accuracy, is half its mean squared error.
+
+    They stand in columns of their own, for nobody is to compare nats with squares of euros.
+    """
+    if loss is None:
+        return "", "", ""
+    if accuracy is None:
+        return "", "", readable(math.sqrt(2 * loss))
+    return f"{accuracy:.4f}", readable(loss), ""
+
+
+def print_table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str | Text]],
+    least_wanted: Iterable[str] = (),
+    right: Collection[str] = (),
+    console: Console | None = None,
+) -> None:
+    """Print cells whole, also where the output is no terminal; what is text from data Rich shows and does not obey.
+
+    A narrow terminal shows no columns ``least_wanted``. Numbers are to the ``right``.
+    """
+    console, rows = console or open_stdout(), [*rows]
+    shown = [at for at, title in enumerate(head) if title not in SPARE or any(row[at] for row in rows)]
+    for left_out in ("", *least_wanted):
+        shown = [at for at in shown if not left_out or head[at] != left_out]
+        table = Table(box=None, pad_edge=False)
+        for at in shown:
+            table.add_column(head[at], justify="right" if head[at] in right else "left", overflow="fold")
+        for row in rows:
+            cells = (row[at] for at in shown)
+            table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in cells))
+        width = console.measure(table, options=console.options.update(max_width=10_000)).maximum  # rows on one line
+        if not console.is_terminal:  # it has no width, and its reader wants whole names
+            console.width = max(console.width, width)
+        if width <= console.width:
+            break
+    console.print(table)
+
+
+def fit(text: str, console: Console, indent: int = 0) -> Text:
+    """``text`` without orders to a terminal, on which it has as many lines as it needs, below its first by ``indent``.
+
+    A word that is longer than a line, as a path, is left to the terminal, so that it can be copied.
+    """
+    text = "\n".join(map(printable, text.split("\n")))
+    if not console.is_terminal:
+        return Text(text)
+    wrap = TextWrapper(max(20, console.width - indent), break_long_words=False, break_on_hyphens=False).wrap
+    return Text(f"\n{'':<{indent}}".join(line for part in from_here(text).split("\n") for line in wrap(part) or [""]))
+
+
+def from_here(text: str) -> str:
+    """``text`` with paths as a person at a terminal types them; who reads a pipe may be in another folder."""
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError:  # the folder has gone
+        return text
+    # Not within another path, such as /backup/data/x seen from /data.
+    return text if here == os.sep else re.sub(rf"(?<![\w./~+@%-]){re.escape(here)}{os.sep}", "", text)
+
+
+def print_line(text: str, is_command: bool = False, lead: str = "") -> None:
+    """Print a line; a command stays on one, to be copied."""
+    console = open_stdout()
+    shown = Text(text) if is_command else fit(text, console, len(lead))
+    console.print(Text(lead, "bold") + shown, soft_wrap=True)
+
+
+def print_fact(label: str, value: str, is_command: bool = False) -> None:
+    """Print a fact behind its label, as ``print_line`` does."""
+    print_line(value, is_command, f"{label:<{LABEL}}")
+
+
+def print_facts(facts: Iterable[tuple[str, str]], commands: Iterable[str] = ()) -> None:
+    """Print facts, each behind its label, and commands to try next."""
+    for label, value in facts:
+        print_fact(label, value)
+    for number, command in enumerate(commands):
+        print_fact("" if number else "try next", command, is_command=True)
+
+
+# What goes on
 
 
 class StageLines(telling.Watcher):

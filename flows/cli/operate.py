@@ -1,32 +1,54 @@
-"""``gradmill up``, ``register`` and ``notify``: scheduled operation."""
+"""``gradmill up``, ``register``, ``notify``, ``trigger``, and what ``status``, ``metrics`` and ``doctor`` tell."""
 
+import functools
 import json
 import os
 import shlex
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+from pydantic_core import to_jsonable_python
+from rich.text import Text
 
+from flows import interrupt
 from flows.cli import display
-from flows.cli.faults import Answer, conclude
-from tasks.errors import EnvironmentProblem, UsageError, without_credentials
-from tasks.store import artifact_paths, locks, mirroring, reading
+from flows.cli.display import TEST_FIGURES, fit, format_test_figures, open_stdout, print_fact, print_line, print_table
+from flows.cli.errors import Answer, conclude, report_faults
+from flows.cli.models import CHAMPION
+from flows.cli.options import PORT, DeviceOption, Param, nest_assignments, values
+from flows.server import environment
+from tasks.errors import EnvironmentProblem, GradmillError, UsageError, without_credentials
+from tasks.parameters import Device
+from tasks.store import artifact_paths, atomic, locks, mirroring, reading, state
+from tasks.store.state import Kind
+
+if TYPE_CHECKING:
+    from flows.doctor import Finding
+    from flows.server.status import Deployment, Status
+    from flows.server.up import Operation
 
 NO_SERVER = ("a running server", "run gradmill up, name its folder with --artifacts, or set PREFECT_API_URL")
-
 MIRROR_SECONDS = 300  # between two looks at what the mirror has not got
+HOW_IT_ENDS = (
+    "Ctrl-C ends every child, and a second up goes on with the same history; "
+    "gradmill trigger DEPLOYMENT starts a run now"
+)
+
+
+STYLES = {"ok": "green", "note": "magenta", "problem": "bold red"}
+INDENT = 23  # of what doctor has found
 
 
 def up(
     as_json: bool,
-    port: Annotated[
-        int, typer.Option(metavar="N", min=1, max=65535, help="Of the Prefect server, on 127.0.0.1.")
-    ] = 4200,
+    port: Annotated[int, typer.Option(**PORT, help="Of the Prefect server, on 127.0.0.1.")] = 4200,
     no_auth: Annotated[
         bool, typer.Option("--no-auth", help="Let every user of this machine start runs as you.")
     ] = False,
@@ -35,43 +57,55 @@ def up(
     display.wait("starting server and worker (the first time takes a minute)")
     if not display.is_shown():
         typer.echo("starting (the first time takes a minute)", err=True)
-    from flows.server import api, deployments, overviews, registration
     from flows.server.up import operation, wait_for_the_end
 
     mirroring.destination()
     os.environ.pop("GRADMILL_MIRROR", None)  # it is kept: the worker's runs must not name it again after another shell
     with operation(port, not no_auth) as running:
-        idle = deployments.list_idle(registration.POOL)
-        for name, why in idle:
-            typer.echo(f"idle        {name}: {why}", err=True)
-        ui, upcoming = without_credentials(running.service.api_url).removesuffix("/api"), deployments.next_runs()
-        joined = running.service.joined
-        overviews.write_all()
-        with api.client() as client:
-            pages = api.find_overviews(client, reading.names())
-        document = {
-            "ui": ui,
-            "joined": joined,
-            "credential": str(artifact_paths.credential()) if running.credential else None,
-            "overviews": pages,
-            "next": [{"deployment": name, "at": moment.isoformat()} for moment, name in upcoming],
-            "idle": [{"deployment": name, "reason": why} for name, why in idle],
-        }
-        lines = [f"Prefect UI  {ui}{' (joined)' if joined else ''}"]
-        if running.credential:
-            lines += [*_how_to_sign_in(running.service.api_url, running.credential if running.new else None), ""]
-        lines += [f"overview    {name}: {page}" for name, page in pages.items()]
-        lines += [f"next        {name} at {moment:%Y-%m-%d %H:%M} UTC" for moment, name in upcoming]
-        lines.append(
-            "Ctrl-C ends every child, and a second up goes on with the same history; "
-            "gradmill trigger DEPLOYMENT starts a run now"
-        )
+        document, text = _describe_operation(running)
         display.end()
         typer.echo("", err=True)  # what one needs stands apart from what went before
-        conclude(document, "\n".join(lines), as_json=as_json)
+        conclude(document, text, as_json=as_json)
         sys.stdout.flush()
         threading.Thread(target=_keep_the_mirror, daemon=True).start()  # however slow, it keeps nobody waiting
         wait_for_the_end(running)
+
+
+def _describe_operation(running: "Operation") -> tuple[dict[str, Any], str]:
+    """Where things are, how to sign in, and what runs next; pages are written before, which are named."""
+    from flows.server import api, deployments, overviews, registration
+
+    idle, upcoming = deployments.list_idle(registration.POOL), deployments.next_runs()
+    for name, why in idle:
+        typer.echo(f"idle        {name}: {why}", err=True)
+    overviews.write_all()
+    with api.client() as client:
+        pages = api.find_overviews(client, reading.names())
+    service, kept = running.service, artifact_paths.credential()
+    ui = without_credentials(service.api_url).removesuffix("/api")
+    lines = [f"Prefect UI  {ui}{' (joined)' if service.joined else ''}"]
+    if running.credential and running.new:  # it is shown when it is made, and named from then on
+        what = "all of it in the page's one field; shown this once, kept in"
+        lines += [
+            f"sign in     {running.credential}  ({what} {kept} for you alone)",
+            "prefect     gradmill's commands sign in by themselves; for those of Prefect:",
+            f"            export PREFECT_API_URL={service.api_url}",
+            f'            export PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(kept))})"',
+            "",
+        ]
+    elif running.credential:
+        lines += [f"sign in     with what stands in {kept}: all of it in the page's one field", ""]
+    lines += [f"overview    {name}: {page}" for name, page in pages.items()]
+    lines += [f"next        {name} at {moment:%Y-%m-%d %H:%M} UTC" for moment, name in upcoming]
+    document = {
+        "ui": ui,
+        "joined": service.joined,
+        "credential": str(kept) if running.credential else None,
+        "overviews": pages,
+        "next": [{"deployment": name, "at": moment.isoformat()} for moment, name in upcoming],
+        "idle": [{"deployment": name, "reason": why} for name, why in idle],
+    }
+    return document, "\n".join([*lines, HOW_IT_ENDS])
 
 
 def _keep_the_mirror() -> None:
@@ -83,19 +117,6 @@ def _keep_the_mirror() -> None:
             print(f"mirror      {each}", file=sys.stderr, flush=True)
         told = missed
         time.sleep(MIRROR_SECONDS)
-
-
-def _how_to_sign_in(api_url: str, new: str | None) -> list[str]:
-    """A credential is shown when it is made, and named from then on."""
-    kept = artifact_paths.credential()
-    if new is None:
-        return [f"sign in     with what stands in {kept}: all of it in the page's one field"]
-    return [
-        f"sign in     {new}  (all of it in the page's one field; shown this once, kept in {kept} for you alone)",
-        "prefect     gradmill's commands sign in by themselves; for those of Prefect:",
-        f"            export PREFECT_API_URL={api_url}",
-        f'            export PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(kept))})"',
-    ]
 
 
 def register(
@@ -122,13 +143,85 @@ def notify(
         with api.client() as client:
             block, found = alerts.find_receiver(client), alerts.list_alerts(client)
             sent = alerts.send_test(client) if test else None
-    told = [{"name": each.name, "on": each.enabled} for each in found]
-    if sent:
-        text = f"{sent} has accepted a test"
-    else:
-        lines = [f"alerts go to {block}" if block else f"no alerts: {alerts.MAKE_ONE}"]
-        text = "\n".join([*lines, *(f"{'on ' if each['on'] else 'off'} {each['name']}" for each in told)])
-    return {"block": block, "accepted": sent is not None if test else None, "alerts": told}, text
+    listed = [{"name": each.name, "on": each.enabled} for each in found]
+    lines = [f"alerts go to {block}" if block else f"no alerts: {alerts.MAKE_ONE}"]
+    lines += [f"{'on ' if each.enabled else 'off'} {each.name}" for each in found]
+    text = f"{sent} has accepted a test" if sent else "\n".join(lines)
+    return {"block": block, "accepted": sent is not None if test else None, "alerts": listed}, text
+
+
+def trigger(
+    deployment: Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="softmax-nightly, for example.")],
+    param: Param = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end, and exit with its exit code.")] = False,
+    list_params: Annotated[bool, typer.Option("--list-params", help="Only show what --param takes.")] = False,
+) -> Answer:
+    """Start a run of a deployment now, on the server of gradmill up or of PREFECT_API_URL."""
+    if list_params:
+        if wait or param:
+            raise UsageError("--list-params with --wait or --param", "one or the other", "run a command for each")
+        rows = _list_parameters(deployment)
+        cells = [(f"{row['name']}=", json.dumps(row["value"]), row["description"]) for row in rows]
+        listing = {"deployment": deployment, "parameters": rows}
+        return listing, lambda: print_table(("--param", "value", "what it is"), cells)
+    parameters = nest_assignments(param or [])
+    with on_server():
+        from flows.server import deployments, status
+
+        run = deployments.trigger(deployment, parameters)
+        document: dict[str, Any] = {
+            "deployment": deployment,
+            "run": run.name,
+            "id": str(run.id),
+            "url": deployments.find_page(run),
+        }
+        told = f"{deployment}: run {run.name} is on its way\n{document['url'] or ''}".rstrip()
+        if not wait:
+            return document, told
+        print(told, file=sys.stderr)
+        interrupt.achieved(f"run {run.name} goes on")
+        display.wait(f"waiting for run {run.name}")
+        run = deployments.wait_for_end(run.id, functools.partial(_report_stage, run.name))
+        code, message = deployments.find_exit_code(run), status.explain_state(run.state) or ""
+    reached = (run.state and run.state.name) or ""
+    document |= {"run": run.name, "state": reached, "message": message, "exit_code": code}
+    failure = read_failure(message, code, f"{run.name}: {reached.lower()}") if code else None
+    return document, f"{run.name}: {reached.lower()}", failure
+
+
+def _list_parameters(deployment: str) -> list[dict[str, Any]]:
+    """Every parameter with the value that a run has if nothing is given."""
+    with on_server():
+        from flows.server import api, deployments
+
+        with api.client() as client:
+            found = deployments.find_deployment(client, deployment)
+    given, rows = (found.parameters or {}).get("parameters", {}), []
+    form = deployments.find_form(found.entrypoint, given)
+    for each in values(form) if form else ():
+        if each.is_shown:
+            part = given.get(each.part) or {} if each.part else given
+            value = part.get(each.name, to_jsonable_python(each.field.default))
+            about = each.field.description or each.field.title or ""
+            rows.append({"name": ".".join(filter(None, (each.part, each.name))), "value": value, "description": about})
+    return rows
+
+
+def _report_stage(run: str, stage: str) -> None:
+    """What the run that is waited for does: at a terminal in the place of what it did before."""
+    display.wait(f"waiting for run {run}: {stage}")
+    if not display.is_shown():
+        print(f"{run}: {stage}", file=sys.stderr)
+
+
+def read_failure(message: str, code: int, state: str) -> GradmillError:
+    """What a run has ended with, as an error of this command: its state's message is a ``GradmillError`` as text."""
+    found, _, rest = message.partition("\nexpected: ")
+    expected, _, action = rest.partition("\nto do: ")
+    found = found or f"{state}: no reason is known"
+    failure = GradmillError(found, expected or "a run that completes", action or "see its page")
+    failure.exit_code = code
+    return failure
 
 
 @contextmanager
@@ -162,28 +255,190 @@ def on_server(is_needed: bool = True) -> Iterator[bool]:
                 connection.send_what_is_queued()
 
 
-def nested(assignments: list[str]) -> dict[str, Any]:
-    """``training.lr=0.3`` to ``{"training": {"lr": 0.3}}``; values are JSON, or text where they are not."""
-    nested: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals or not all(key.split(".")):
-            raise UsageError(f"--param {assignment}", "KEY=VALUE", "see gradmill trigger --help")
-        try:
-            value = json.loads(text)
-        except RecursionError as error:
-            raise UsageError(
-                f"--param {key}: {text[:20]}… is nested too deep", "a value", "write it flatter"
-            ) from error
-        except ValueError:
-            value = text
-        *parents, last = key.split(".")
-        inner = nested
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-            if not isinstance(inner, dict):
-                raise UsageError(
-                    f"--param {assignment}", f"{parent} as a value or with parts, not both", "leave one out"
-                )
-        inner[last] = value
-    return nested
+def status(
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 when something needs a person.")] = False,
+) -> Answer:
+    """Live models, last run of each deployment with its verdict, next runs, stuck runs, workers, alerts, disk.
+
+    The models are shown without a server, too.
+    """
+    from flows.server import status as server_status
+
+    stored = state.read()
+    failure: Exception | None = None
+    try:
+        with on_server():
+            found = server_status.describe(stored)
+    except EnvironmentProblem as error:
+        found, failure = server_status.describe_store(stored), error
+    display.end()
+    is_damaged = any(fault.kind == "champion" for fault in stored.faults)
+    damaged = [fault for fault in stored.faults if fault.kind in ("champion", "version")][:1]  # attention has all
+    failure = failure or report_faults(damaged, "champion", "version")
+    if check and found.attention:
+        failure = failure or typer.Exit(EnvironmentProblem.exit_code)
+    return found.model_dump(mode="json"), lambda: print_status(found, is_damaged), failure
+
+
+def print_status(found: "Status", is_damaged: bool = False) -> None:
+    """A table for each thing, and what to do where something is wrong."""
+    if found.models:
+        _print_models(found)
+    elif not is_damaged:  # else there is a champion of which nothing can be told
+        print_line("no champion yet: run gradmill retrain\n")
+    print_fact("artifacts", f"{found.artifacts}, {found.free / 2**30:.1f} GiB free ({found.free / found.total:.0%})")
+    if found.api_url is not None:
+        _print_server(found)
+    for each in found.attention:
+        print_line(f"! {each}")
+
+
+def _print_models(found: "Status") -> None:
+    rows = [
+        (each.name, str(each.version), *format_test_figures(each.test_accuracy, each.test_loss), each.promoted_at[:16])
+        for each in found.models
+    ]
+    print_table(("champion of", "version", *TEST_FIGURES, "since"), rows, least_wanted=("log loss",))
+    print_line(f"a champion is {CHAMPION}")
+    for model in found.models:
+        if model.drift:
+            print_line(f"{model.name}: {model.drift}")
+        if model.frozen:
+            print_line(f"{model.name} is frozen: no retrain changes it until gradmill unfreeze {model.name}")
+        for number in model.held:
+            print_line(f"{model.name} version {number} is held until gradmill promote {model.name} {number}")
+    print_line("")
+
+
+def _print_server(found: "Status") -> None:
+    print_fact("server", f"{found.api_url}; every time here is {found.timezone}")
+    print_fact("alerts", found.alerts or "none: see gradmill notify")
+    for worker in found.workers:
+        seen = f", last seen {worker.last_heartbeat:%Y-%m-%d %H:%M}" if worker.last_heartbeat else ""
+        print_fact("worker", f"{worker.name}: {worker.status.lower()}{seen}")
+    for model in found.models:
+        if model.overview:
+            print_fact("overview", f"{model.name}: {model.overview}")
+    print_line("")
+    if found.deployments:
+        print_table(
+            ("deployment", "last run", "state", "last verdict", "next run"), map(_list_cells, found.deployments)
+        )
+    else:
+        print_line("no deployments yet: run gradmill up or gradmill register")
+    print_line("")
+    for each in found.deployments:
+        if each.ended_badly:
+            continue
+        if each.judged and each.judged.message:
+            print_line(f"{each.name}: {each.judged.verdict}: {each.judged.message.splitlines()[0]}")
+        elif each.message:
+            print_line(f"{each.name}: {each.message.splitlines()[0]}")
+    for run in found.queued:
+        print_line(f"queued: {run.name}: {run.reason}")
+
+
+def _list_cells(of: "Deployment") -> tuple[str, ...]:
+    """A row of the table, in 80 characters: no moment has a year, which nobody needs to be told."""
+    start, due = (f"{moment:%m-%d %H:%M}" if moment else "" for moment in (of.last_start, of.next_start))
+    verdict = of.verdict or ""
+    if not verdict and of.judged:  # the last run has none, as one that crashed: that of the one before, with its day
+        verdict = f"{of.judged.verdict} {of.judged.start:%m-%d}" if of.judged.start else of.judged.verdict
+    starts = "paused" if of.paused else ", ".join(filter(None, (due, "on drift" * of.on_drift)))
+    return of.name, start, of.state or "", verdict, starts
+
+
+def metrics(
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="Write them to this file, as *.prom for the node exporter's textfile collector."
+        ),
+    ] = None,
+    port: Annotated[int | None, typer.Option(**PORT, help="Answer at /metrics on this port until Ctrl-C.")] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="With --port: the address to listen at \\[default: 127.0.0.1]."),
+    ] = None,
+    health: Annotated[
+        str | None, typer.Option(metavar="URL", help="With --port: what /health asks in turn, as a worker's own.")
+    ] = None,
+) -> Answer | None:
+    """Print figures for Prometheus: champions, runs, predictions, drift, disk, read from the artifacts folder alone.
+
+    A document that cannot be read is named on stderr, the rest is printed, and the exit code is 4.
+    """
+    if output and not output.absolute().parent.is_dir():
+        raise UsageError(f"--output {output}: no such folder", "a folder that is there", "make it, or name another")
+    if output and port:
+        raise UsageError("--output and --port", "one of them", "run a command for each")
+    if not port and (host or health):
+        raise UsageError("--host or --health without --port", "the port to answer at", "give --port, or leave them out")
+    if port:
+        from flows.server import metrics as exporter
+
+        look: Callable[[], None] | None = None
+        if health:  # a worker's: the overviews of runs that die are rewritten, and no run is marked as crashed
+            from flows.server.up import Watch
+
+            look = Watch(is_up=False).look
+        exporter.serve(host or "127.0.0.1", port, health or "", look or (lambda: None))
+        return None
+    return _collect_metrics(output)
+
+
+def _collect_metrics(output: Path | None) -> Answer:
+    from prometheus_client import generate_latest
+
+    from flows.server.metrics import RUNS, StoreCollector
+
+    found = state.read(newest=RUNS)
+    collector = StoreCollector(found)
+    collector.measure()
+    text = generate_latest(collector).decode()
+    if output:
+        atomic.write_bytes(output, text.encode())
+    families = [
+        {
+            "name": family.samples[0].name,
+            "type": family.type,
+            "help": family.documentation,
+            "samples": [{"labels": sample.labels, "value": sample.value} for sample in family.samples],
+        }
+        for family in collector.collect()
+    ]
+    document = {"metrics": families, "damaged": [fault.found for fault in found.faults]}
+    text = f"written to {output.absolute()}" if output else text.rstrip("\n")
+    return document, text, report_faults(found.faults, *get_args(Kind))
+
+
+def doctor(as_json: bool, debug: bool, device: DeviceOption = Device.AUTO) -> Answer:
+    """Tell what this machine offers, what is wrong with it and what to do.
+
+    Exit code 0: ready; 5: --device cuda and no GPU that works; 4: no source of the data; 1: anything else that is
+    required does not work. Of several the highest.
+    """
+    with suppress(ValueError, RuntimeError, OSError):  # a variable that cannot be used is a finding here
+        environment.settle_prefect()
+    from flows.doctor import examine
+
+    findings = []
+    for finding in examine(device, debug):
+        findings.append(finding)
+        if not as_json:
+            _print_finding(finding)
+    exit_code = max(finding.exit_code for finding in findings)
+    problems = ", ".join(finding.name for finding in findings if finding.exit_code)
+    text = Text(f"\nnot ready: {problems} (exit code {exit_code})" if problems else "\nready", "bold")
+    checks = [{"name": each.name, **asdict(each)} for each in findings]
+    document = {"ready": not exit_code, "exit_code": exit_code, "checks": checks}
+    return document, lambda: open_stdout().print(text, soft_wrap=True), typer.Exit(exit_code) if exit_code else None
+
+
+def _print_finding(finding: "Finding") -> None:
+    """A line, and one more where there is something to do."""
+    console, name = open_stdout(), f"{finding.name.replace('_', ' '):<14}"
+    lead = Text.assemble((f"{finding.status.value:<9}", STYLES[finding.status]), (name, "bold"))
+    for text in [finding.found] + [f"to do: {finding.action}"] * bool(finding.action):
+        console.print(Text.assemble(lead, fit(text, console, INDENT)), soft_wrap=True)
+        lead = Text(" " * INDENT)

@@ -1,23 +1,49 @@
-"""Options that several commands share, and what they do before any work starts."""
+"""Options: those that several commands share, and those of a command made from the parameters that it takes.
 
+Names, types, help and defaults are the parameters'.
+"""
+
+import csv
+import functools
+import inspect
+import io
+import json
 import os
 import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from types import NoneType
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 import typer
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
-from flows.cli import streams
-from flows.server import environment
+from tasks.errors import UsageError
 from tasks.machine import devices
-from tasks.parameters import Device, ModelName
-from tasks.store import artifact_paths
+from tasks.machine.words import short
+from tasks.parameters import Device, ModelName, Use
+from tasks.parameters.form import Frozen, Option, expected, option_of
+from tasks.store import artifact_paths, reading
 
-print_json = streams.print_json
+Parameters = TypeVar("Parameters", bound=BaseModel)
 
+# What a field takes, where pydantic's own words would not help.
+EXPECTED = {
+    "name": "1 to 63 lower-case letters a to z, digits and hyphens, no hyphen first",
+    "seed": "a whole number from 0 to 2**63 - 1, or auto",
+    "window": "hours, days or weeks, such as 36h, 90d or 12w, or none",
+    "synthetic_w": "finite numbers, by commas",
+}
+VALUES = {bool: "", int: "N", float: "X", Path: "PATH"}  # what an option takes, as the documentation writes it
+WIDEST = 20  # columns of --help for it: the words of a longer list stand in the option's help
+LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}  # as ``annotated_types`` names them
+
+PORT: Any = {"metavar": "N", "min": 1, "max": 65535}
 LAST: Any = {"rich_help_panel": "General"}  # what most commands take stands below what is their own
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, all else on stderr.", **LAST)]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's own log.", **LAST)]
@@ -36,8 +62,6 @@ Artifacts = Annotated[
 
 def _names(incomplete: str) -> list[str]:
     """Kept names, for the completion of shells."""
-    from tasks.store import reading
-
     return [name for name in reading.names() if name.startswith(incomplete)]
 
 
@@ -46,27 +70,25 @@ def _models(incomplete: str) -> list[str]:
     return sorted({*_names(incomplete), *(name for name in ModelName if name.startswith(incomplete))})
 
 
+Param = Annotated[
+    list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="As training.lr=0.3; may be given again.")
+]
 COMPLETED = {"name": _names, "model": _models}  # by the field that an option or argument sets
 ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="Which model.", autocompletion=_names)]
+Version = Annotated[int | None, typer.Argument(metavar="VERSION", help="\\[default: the champion]")]
 OnlyModel = Annotated[str | None, typer.Argument(metavar="NAME", help="Only this model.", autocompletion=_names)]
 DeviceOption = Annotated[
     Device, typer.Option("--device", metavar="auto|cpu|cuda", help="auto takes the GPU where there is one.")
 ]
 
 
-def use(artifacts: Path | None) -> None:
-    """Make ``--artifacts`` the setting of this process and its children, and see that the environment can be used.
-
-    Raises:
-        UsageError: a variable has a value that cannot be used.
-        EnvironmentProblem: there is no working folder.
-    """
-    choose(artifacts)
-    environment.require()
+typed_artifacts: Path | None = None  # --artifacts of this command
 
 
 def choose(artifacts: Path | None) -> None:
     """Make ``--artifacts`` the setting of this process and its children."""
+    global typed_artifacts
+    typed_artifacts = artifacts
     if artifacts is not None:
         os.environ["GRADMILL_ARTIFACTS"] = str(artifacts)
 
@@ -78,7 +100,7 @@ def require(device: Device) -> None:
         pass
 
 
-def as_typed(command: str, artifacts: Path | None) -> str:
+def as_typed(command: str) -> str:
     """``command`` of this very program as it works when it is typed here, on the same ``--artifacts``."""
     typed, found = sys.argv[0], shutil.which("gradmill")
     program = f"{shlex.quote(sys.executable)} -m flows"
@@ -86,4 +108,206 @@ def as_typed(command: str, artifacts: Path | None) -> str:
         program = "gradmill"
     elif Path(typed).name == "gradmill":
         program = shlex.quote(typed)
-    return f"{program} {command}" + (f" --artifacts {shlex.quote(str(artifacts))}" if artifacts else "")
+    return add_artifacts(f"{program} {command}")
+
+
+def add_artifacts(command: str) -> str:
+    """``command`` with the ``--artifacts`` of this one, unless it names some."""
+    is_said = typed_artifacts is None or "--artifacts" in command
+    return command if is_said else f"{command} --artifacts {shlex.quote(str(typed_artifacts))}"
+
+
+# The options of a model of parameters
+
+
+class Value(NamedTuple):
+    """What one option sets: a field of the parameters, or of a ``part`` of them."""
+
+    name: str
+    part: str | None
+    panel: str | None
+    model: type[BaseModel]  # that has the field
+    field: FieldInfo  # its declaration
+    option: Option  # how it appears
+
+    @property
+    def flag(self) -> str:
+        """What is typed."""
+        return self.option.flag or f"--{self.name.replace('_', '-')}"
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it takes several values, by commas or by giving it more than once."""
+        return get_origin(self.field.annotation) is tuple
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether it is of use to what the form is for."""
+        return not issubclass(self.model, Frozen) or bool(self.model.use_of(self.name) & self.model.shown_for)
+
+    def help(self) -> str:
+        """What it is, its default, in words, and its limits: Rich would take the plain bracket for a style."""
+        title, said, default = str(self.field.title), self.field.description, self.field.default
+        if not said or title.lower() != self.flag.lower().strip("-").replace("-", " "):
+            said = f"{title}: {said}" if said else f"{title}."
+        words = " ".join(filter(None, [self.option.help or said, self.option.limits]))
+        if self.option.empty or isinstance(default, bool):  # a flag has none
+            default = self.option.empty
+        elif default is None and issubclass(self.model, Frozen):
+            default = self.model.describe_default(self.name, Use.BOOK)
+        elif self.is_list:
+            default = ",".join(map(str, default))
+        about = (*self.field.metadata, *_walk_annotation(self.field.annotation))
+        limits = [
+            f"{LIMITS[name]} {short(getattr(each, name))}" for each in about for name in LIMITS if hasattr(each, name)
+        ]
+        bounds = [*[f"default: {default}"] * (default != ""), *limits, *["by commas"] * self.is_list]
+        return f"{words} \\[{'; '.join(bounds)}]" if bounds else words
+
+    def parameter(self) -> inspect.Parameter:
+        """As typer reads it from a function; None is what was not given."""
+        kind: Any
+        kind, metavar = _describe_kind(self.field.annotation)
+        about: Any = {"help": self.help(), "autocompletion": COMPLETED.get(self.name)}
+        if self.flag.startswith("-"):
+            metavar = metavar if len(metavar) <= WIDEST else "WORD"
+            info: Any = typer.Option(self.flag, metavar=metavar, rich_help_panel=self.panel, **about)
+        else:
+            kind = str if self.option.metavar else kind
+            info = typer.Argument(metavar=self.option.metavar or (self.flag if self.flag.isupper() else None), **about)
+        annotation = Annotated[kind | None, info]
+        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+    def put(self, given: Any, document: dict[str, Any]) -> None:
+        """Set it in the document, where it was given."""
+        if given is None:
+            return
+        given = not given if self.field.default is True else given  # its flag turns it off
+        if self.is_list:
+            try:
+                given = [each for row in csv.reader(filter(None, given), skipinitialspace=True) for each in row]
+            except csv.Error as error:
+                form = "values by commas, one with a line break in double quotes"
+                raise UsageError(f"{self.flag} {', '.join(map(repr, given))}", form, "quote it") from error
+        (document.setdefault(self.part, {}) if self.part else document)[self.name] = given
+
+
+def _walk_annotation(annotation: Any) -> Iterator[Any]:
+    """All that is said in an annotation of the kinds of value that a field takes."""
+    for each in get_args(annotation):
+        yield from (each, *getattr(each, "metadata", ()), *_walk_annotation(each))
+
+
+def _describe_kind(annotation: Any) -> tuple[Any, str]:
+    """What typer reads, text for what has more than one form, and what ``--help`` says that it is: ``N``, ``a|b``."""
+    choices = [each for each in get_args(annotation) if each is not NoneType]
+    if get_origin(annotation) is Annotated:
+        return _describe_kind(choices[0])
+    if get_origin(annotation) is Literal:
+        return type(choices[0]), "|".join(map(str, choices))
+    if get_origin(annotation) is tuple:
+        return list[str], "A,B"  # given twice, none is lost
+    if choices:
+        kinds = [_describe_kind(each) for each in choices]
+        return (kinds[0][0] if len(kinds) == 1 else str), "|".join(dict.fromkeys(words for _, words in kinds))
+    if issubclass(annotation, Enum):
+        return annotation, "|".join(annotation)
+    return annotation, VALUES.get(annotation, "TEXT")
+
+
+def values(parameters: type[BaseModel]) -> Iterator[Value]:
+    """Those of the command's model in its order, each part with its own."""
+    for part, field in parameters.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            for name, each in kind.model_fields.items():
+                if not each.exclude:
+                    yield Value(name, part, field.title, kind, each, option_of(each))
+        elif option_of(field).is_typed:
+            yield Value(part, None, None, parameters, field, option_of(field))
+
+
+def taking(parameters: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a command: it gets an option for every field, and what was given as its first argument, a document."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        options_of = list(values(parameters))
+
+        @functools.wraps(command)
+        def with_options(**options: Any) -> Any:
+            document: dict[str, Any] = {}
+            for value in options_of:
+                value.put(options.pop(value.name), document)
+            return command(document, **options)
+
+        own = list(inspect.signature(command).parameters.values())[1:]
+        own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
+        signature = inspect.Signature([*(value.parameter() for value in options_of), *own])
+        with_options.__signature__ = signature  # type: ignore[attr-defined]
+        return with_options
+
+    return decorate
+
+
+def validated(kind: type[Parameters], document: dict[str, Any], command: str) -> Parameters:
+    """The parameters, or the first fault in them in the words of the command line.
+
+    Raises:
+        UsageError: a value is out of its bounds, or does not go with another.
+    """
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        first, to_do = error.errors()[0], f"see gradmill {command} --help"
+        flags = {value.name: value.flag for value in values(kind)}
+        name = next((part for part in reversed(first["loc"]) if part in flags), None)
+        given = "is missing" if first["type"] == "missing" or first["input"] == "" else first["input"]
+        found = f"{flags[name]} {given}" if name else "options that do not go together"
+        raise UsageError(found, EXPECTED.get(str(name), expected(error)), to_do) from error
+
+
+def given_options(parameters: BaseModel, leave_out: set[str]) -> list[str]:
+    """Parameters without parts as they are typed: options that have another value than their default."""
+    given: list[str] = []
+    for value in values(type(parameters)):
+        setting = getattr(parameters, value.name)
+        if value.name in leave_out or setting == value.field.default:
+            continue
+        given.append(value.flag)
+        if isinstance(setting, tuple):
+            text = io.StringIO()
+            has_space = any(str(each)[:1] == " " for each in setting)
+            quoting: Literal[0, 1] = csv.QUOTE_ALL if has_space else csv.QUOTE_MINIMAL
+            csv.writer(text, lineterminator="", quoting=quoting).writerow(setting)
+            given.append(text.getvalue())
+        elif not isinstance(setting, bool):
+            given.append(str(setting))
+    return given
+
+
+def nest_assignments(assignments: list[str]) -> dict[str, Any]:
+    """``training.lr=0.3`` to ``{"training": {"lr": 0.3}}``; values are JSON, or text where they are not.
+
+    Raises:
+        UsageError: one is no assignment, or does not go with another.
+    """
+    nested: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        *parents, last = key.split(".")
+        if not equals or not all((*parents, last)):
+            raise UsageError(f"--param {assignment}", "KEY=VALUE", "see gradmill trigger --help")
+        inner = nested
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                expected = f"{parent} as a value or with parts, not both"
+                raise UsageError(f"--param {assignment}", expected, "leave one out")
+        try:
+            inner[last] = json.loads(text)
+        except RecursionError as error:
+            found = f"--param {key}: {text[:20]}… is nested too deep"
+            raise UsageError(found, "a value", "write it flatter") from error
+        except ValueError:
+            inner[last] = text
+    return nested

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from flows.cli.faults import Answer
-from flows.cli.operate import NO_SERVER, nested, on_server
+from flows.cli.errors import Answer
+from flows.cli.operate import NO_SERVER, on_server
+from flows.cli.options import Param, nest_assignments
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.parameters import TuneParameters, is_name
 from tasks.store import own_data, schedules
@@ -49,10 +50,7 @@ def schedule(
         typer.Option("--keep", metavar="N", min=1, help="How many of the newest versions stay \\[default: 30]."),
     ] = None,
     tune: Tune = False,
-    param: Annotated[
-        list[str] | None,
-        typer.Option("--param", metavar="KEY=VALUE", help="As training.lr=0.3; may be given again."),
-    ] = None,
+    param: Param = None,
 ) -> Answer:
     """Retrain kept names by a schedule, on drift, or both, with their champions' models, data and options.
 
@@ -63,27 +61,32 @@ def schedule(
     Or change a deployment's time and parameters for good: gradmill schedule predict-daily --param input=/data/today.
     gradmill register --reset predict-daily takes back what was set.
     """
-    given = {"cron": cron, "timezone": timezone, "on_drift": on_drift, "keep": keep}
-    change = {option: value for option, value in given.items() if value is not None}
+    options = {"cron": cron, "timezone": timezone, "on_drift": on_drift, "keep": keep}
+    change = {option: value for option, value in options.items() if value is not None}
     if "" in (cron, timezone):
         found = "--cron or --timezone is empty"
         raise UsageError(found, "as '0 3 * * *' and Europe/Berlin", "name one, or leave it out")
-    parameters = nested(param or [])
+    parameters = nest_assignments(param or [])
     targets = [find_target(name, tune) for name in names]
-    own_only = [f"--{option.replace('_', '-')}" for option in ("on_drift", "keep") if option in change]
     for target in targets:
-        if own_only and (target.name is None or target.flow != "retrain"):
-            found = f"{own_only[0]} of deployment {target.deployment}"
-            raise UsageError(found, "the retrains of a name", "leave it out")
-        if target.name is None and not (change or parameters):
-            raise UsageError(f"nothing to change of {target.deployment}", "--cron, --timezone or --param", "give one")
-        if target.name is not None and len(targets) > 1:  # what is wrong with one is said before another is changed
-            ask_for(target, schedules.read().schedules.get(target.deployment), change, parameters)
-    with reach() as client:
+        _check_change(target, change, parameters)
+    with _reach() as client:
         return _merge([_describe(client, target, _change(client, target, change, parameters)) for target in targets])
 
 
-def _merge(answers: list[tuple[dict[str, Any], str]]) -> Answer:
+def _check_change(target: Target, change: dict[str, Any], parameters: dict[str, Any]) -> None:
+    """Say what is wrong with one target before another is changed."""
+    own_only = [f"--{option.replace('_', '-')}" for option in ("on_drift", "keep") if option in change]
+    if own_only and (target.name is None or target.flow != "retrain"):
+        found = f"{own_only[0]} of deployment {target.deployment}"
+        raise UsageError(found, "the retrains of a name", "leave it out")
+    if target.name is None and not (change or parameters):
+        raise UsageError(f"nothing to change of {target.deployment}", "--cron, --timezone or --param", "give one")
+    if target.name is not None:
+        ask_for(target, schedules.read().schedules.get(target.deployment), change, parameters)
+
+
+def _merge(answers: list[Answer]) -> Answer:
     if len(answers) == 1:
         return answers[0]
     return {"schedules": [document for document, _ in answers]}, "\n".join(text for _, text in answers)
@@ -143,20 +146,20 @@ def ask_for(target: Target, before: Schedule | None, given: dict[str, Any], para
 
     from flows.server import deployments
 
-    name, old = str(target.name), before.model_dump() if before else {}
-    facts = old | ({"cron": MONTHLY} if target.flow == "tune" and not before else {}) | given
-    facts["given"] = deep_merge(old.get("given", {}), parameters)
-    if target.flow == "tune":
-        again = own_data.again(name, {"tuned": False}, with_found=True)
+    name, is_search = str(target.name), target.flow == "tune"
+    facts: dict[str, Any] = before.model_dump() if before else {"given": {}, "pending": ["time"]}
+    if is_search and not before:
+        facts["cron"] = MONTHLY
+    facts |= given | {"given": deep_merge(facts["given"], parameters)}
+    again = own_data.again(name, {"tuned": False} if is_search else {}, with_found=is_search)
+    if is_search:
         again = {field: again[field] for field in ("name", "training", "data")}
         TuneParameters.model_validate(again)
-    else:
-        again = own_data.again(name, {})
     own_data.leave_split_open(again["data"])
     form = deployments.FORMS[f"flows.{target.flow}.{target.flow}"]
     facts["parameters"] = deployments.merge_parameters(target.deployment, form, again, facts["given"])
-    pending = {"parameters", *(before.pending if before else ()), *({"on_drift"} & given.keys())}
-    pending |= {"time"} if before is None or {"cron", "timezone"} & given.keys() else set()
+    pending = {*facts["pending"], "parameters", *({"on_drift"} & given.keys())}
+    pending |= {"time"} if {"cron", "timezone"} & given.keys() else set()
     facts |= {"active": True} if "cron" in given else {}
     asked = Schedule.model_validate(facts | {"name": name, "flow": target.flow, "pending": sorted(pending)})
     if asked.cron:
@@ -167,80 +170,83 @@ def ask_for(target: Target, before: Schedule | None, given: dict[str, Any], para
     return asked
 
 
-def _describe(
-    client: "SyncPrefectClient | None", target: Target, changed: "Schedule | DeploymentResponse"
-) -> tuple[dict[str, Any], str]:
+def _describe(client: "SyncPrefectClient | None", target: Target, changed: "Schedule | DeploymentResponse") -> Answer:
     """What ``schedule`` has come to, as a document and in words."""
-    times, document = times_of(changed), {"deployment": target.deployment, "registered": client is not None}
+    times, document = _list_times(changed), {"deployment": target.deployment, "registered": client is not None}
+    resume_it = f"gradmill resume {target.deployment}"
     if not isinstance(changed, Schedule):
         now = (changed.parameters or {}).get("parameters", {})
-        document |= {"schedules": times, "parameters": now, "paused": changed.paused}
-        runs = f"is paused; after gradmill resume {target.deployment} it runs" if changed.paused else "runs"
-        return document, f"{target.deployment} {runs} {words(times)} with {json.dumps(now)}: {who_knows(client)}"
+        runs = f"is paused; after {resume_it} it runs" if changed.paused else "runs"
+        text = f"{target.deployment} {runs} {_describe_times(times)} with {json.dumps(now)}: {_who_knows(client)}"
+        return document | {"schedules": times, "parameters": now, "paused": changed.paused}, text
     document |= changed.model_dump(include={"name", "cron", "timezone"})
-    when = [words(times)] if times or not changed.on_drift else []
+    when = [_describe_times(times)] if times or not changed.on_drift else []
     when += ["when it drifts"] if changed.on_drift else []
-    paused = f", which is paused until gradmill resume {target.deployment}" if changed.paused else ""
-    told = f"{' and '.join(when)} by deployment {target.deployment}{paused}: {who_knows(client, starts_runs=True)}"
+    paused = f", which is paused until {resume_it}" if changed.paused else ""
+    knows = _who_knows(client) if client else f"{_who_knows(client)}, which starts its runs: none begins before"
+    told = f"{' and '.join(when)} by deployment {target.deployment}{paused}: {knows}"
     if target.flow == "retrain":
         return document | changed.model_dump(include={"on_drift", "keep"}), f"{target.name} is retrained {told}"
     retrains = schedules.read().of_flow("retrain").get(changed.name)
     is_tuned = retrains is None or bool(retrains.parameters.get("tuned"))
-    again = f"gradmill retrain {target.name} --tuned, then gradmill schedule {target.name}"
-    told += "" if is_tuned else f"\nits scheduled retrains take no notice: {again}"
+    if not is_tuned:
+        again = f"gradmill retrain {target.name} --tuned, then gradmill schedule {target.name}"
+        told += f"\nits scheduled retrains take no notice: {again}"
     return document | {"retrains_are_tuned": is_tuned}, f"settings are searched for {target.name} {told}"
 
 
 def unschedule(names: Arguments, tune: Tune = False) -> Answer:
     """Stop retraining names by their schedules; their versions, and what their runs have done, stay."""
     targets = [find_target(name, tune) for name in names]
-    with reach() as client:
+    with _reach() as client:
         return _merge([_unschedule(client, target) for target in targets])
 
 
-def _unschedule(client: "SyncPrefectClient | None", target: Target) -> tuple[dict[str, Any], str]:
+def _unschedule(client: "SyncPrefectClient | None", target: Target) -> Answer:
     from flows.server import registration
 
-    if target.name is None:
-        to_do = f"gradmill pause {target.deployment}, or gradmill register --reset {target.deployment} for its defaults"
-        raise UsageError(f"prefect.yaml declares {target.deployment}", "a name that gradmill schedule was told", to_do)
-    is_search = target.flow == "tune"
+    name, deployment, is_search = target.name, target.deployment, target.flow == "tune"
+    if name is None:
+        to_do = f"gradmill pause {deployment}, or gradmill register --reset {deployment} for its defaults"
+        raise UsageError(f"prefect.yaml declares {deployment}", "a name that gradmill schedule was told", to_do)
     with schedules.locked():
         told = schedules.read()
-        goes_on = not is_search and DEPLOYMENTS["tune"].format(target.name) in told.schedules
-        hint = f"gradmill unschedule {target.name} --tune ends the search for its settings"
-        if target.deployment not in told.schedules:
+        goes_on = not is_search and DEPLOYMENTS["tune"].format(name) in told.schedules
+        hint = f"gradmill unschedule {name} --tune ends the search for its settings"
+        if deployment not in told.schedules:
             known = ", ".join(sorted(told.of_flow(target.flow))) or "none"
-            found = f"no schedule {'that searches settings for' if is_search else 'of'} {target.name}"
+            found = f"no schedule {'that searches settings for' if is_search else 'of'} {name}"
             raise UsageError(found, f"one of: {known}", hint if goes_on else "see gradmill status")
-        schedules.write(told.without(target.deployment, is_told=False))
+        schedules.write(told.without(deployment, is_told=False))
         if client:
-            registration.delete(client, target.deployment, target.flow)
-            schedules.write(told.without(target.deployment, is_told=True))
-    what = "settings are no longer searched for {}" if is_search else "{} is no longer retrained by a schedule"
+            registration.delete(client, deployment, target.flow)
+            schedules.write(told.without(deployment, is_told=True))
+    done = (
+        f"settings are no longer searched for {name}" if is_search else f"{name} is no longer retrained by a schedule"
+    )
     knows = "the server knows it" if client else "no server is running, and the next gradmill up starts without it"
-    done = f"{what.format(target.name)}: {knows}" + (f"\n{hint}" if goes_on else "")
-    return {"name": target.name, "removed_from_server": client is not None}, done
+    document = {"name": name, "removed_from_server": client is not None}
+    return document, f"{done}: {knows}" + (f"\n{hint}" if goes_on else "")
 
 
 def pause(name: Argument) -> Answer:
     """Start no run of a deployment by its schedule until gradmill resume; trigger still does."""
     target = find_target(name)
-    with reach() as client:
+    with _reach() as client:
         _change(client, target, {"paused": True}, {})
     document = {"deployment": target.deployment, "paused": True}
-    return document, f"{target.deployment} is paused until gradmill resume {target.deployment}: {who_knows(client)}"
+    return document, f"{target.deployment} is paused until gradmill resume {target.deployment}: {_who_knows(client)}"
 
 
 def resume(name: Argument) -> Answer:
     """Let the schedule of a paused deployment start runs again."""
     target = find_target(name)
-    with reach() as client:
-        times = times_of(_change(client, target, {"paused": False}, {}))
+    with _reach() as client:
+        times = _list_times(_change(client, target, {"paused": False}, {}))
     document = {"deployment": target.deployment, "paused": False, "schedules": times}
-    runs = f"runs {words(times)} again" if times else "is paused no longer, but no schedule of it is on"
+    runs = f"runs {_describe_times(times)} again" if times else "is paused no longer, but no schedule of it is on"
     hint = "" if times else f"\ngradmill schedule {target.deployment} --cron sets one"
-    return document, f"{target.deployment} {runs}: {who_knows(client)}{hint}"
+    return document, f"{target.deployment} {runs}: {_who_knows(client)}{hint}"
 
 
 def skip(name: Argument) -> Answer:
@@ -283,7 +289,7 @@ def find_target(word: str, tune: bool = False) -> Target:
     return Target(found[0].name, found[0].flow, None) if found else Target(deployment, flow, word)
 
 
-def times_of(changed: "Schedule | DeploymentResponse") -> list[dict[str, str | None]]:
+def _list_times(changed: "Schedule | DeploymentResponse") -> list[dict[str, str]]:
     """When the schedules of a deployment that are on start runs."""
     if isinstance(changed, Schedule):
         return [{"cron": changed.cron, "timezone": changed.timezone}] if changed.cron and changed.active else []
@@ -294,19 +300,17 @@ def times_of(changed: "Schedule | DeploymentResponse") -> list[dict[str, str | N
     ]
 
 
-def words(times: list[dict[str, str | None]]) -> str:
-    """The times of schedules."""
+def _describe_times(times: list[dict[str, str]]) -> str:
     return ", ".join(f"at {each['cron']!r} ({each['timezone']})" for each in times) or "at no time"
 
 
-def who_knows(client: "SyncPrefectClient | None", starts_runs: bool = False) -> str:
-    """Of what is kept in artifacts/, in words; of what ``starts_runs`` also that none begins without a server."""
-    alone = "gradmill up will tell its server" + ", which starts its runs: none begins before" * starts_runs
-    return "the server knows it" if client else alone
+def _who_knows(client: "SyncPrefectClient | None") -> str:
+    """Of what is kept in artifacts/, in words."""
+    return "the server knows it" if client else "gradmill up will tell its server"
 
 
 @contextmanager
-def reach() -> "Iterator[SyncPrefectClient | None]":
+def _reach() -> "Iterator[SyncPrefectClient | None]":
     """Talk to the server of PREFECT_API_URL or of ``gradmill up``; None where there is neither.
 
     Alerts follow: how long a schedule may go without success depends on its time, and none is due while it is paused.

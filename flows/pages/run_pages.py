@@ -21,6 +21,7 @@ from tasks.store import artifact_paths, predictions, reading
 from tasks.store.page import Code, Page, PagePicture, PageTable, Section, Strong, Text
 from tasks.store.predictions import Job
 from tasks.store.reading import Manifest
+from tasks.store.state import NameState
 from tasks.store.tuned import Searched, Trial, Tuned, mean_interval
 from tasks.store.version_page import FIGURES, describe_interval, tabulate_gates, tabulate_periods
 
@@ -141,12 +142,27 @@ def failed_prediction_page(name: str, error: Exception, source: str | None) -> P
 def describe_prediction(result: Prediction) -> str:
     """What came out, in a line; of drift that and where."""
     job = predictions.find(result.path)
-    if job and result.drift.verdict == "drift":
-        version = read_version(artifact_paths.version(result.name, result.version))
+    drift = describe_drift(job) if job else ""
+    if result.drift.verdict == "drift" and drift:
+        return drift
+    rejects = f", {result.rejects:,} rejected" if result.rejects else ""
+    return f"{counted(result.rows, 'row')} predicted{rejects}{f'; {drift}' if drift else ''}"
+
+
+def describe_drift(job: Job) -> str:
+    """Of a job that has drifted what has moved most, else which columns have drifted; empty where none has."""
+    if job.drift and job.drift.verdict == "drift":
+        version = read_version(artifact_paths.version(job.model.name, job.model.version))
         return f"DRIFT: {describe_most_moved(job, version)}"
-    moved = list_drifted_columns(job) if job else []
-    also = f"; drifted: {', '.join(moved)}" if moved else ""
-    return f"{counted(result.rows, 'row')} predicted{f', {result.rejects:,} rejected' if result.rejects else ''}{also}"
+    moved = list_drifted_columns(job)
+    return f"drifted: {', '.join(moved)}" if moved else ""
+
+
+def describe_last_drift(facts: NameState) -> str:
+    """The same of the last input that somebody gave; empty where its version or its profile is gone, too."""
+    with suppress(GradmillError, OSError, LookupError):
+        return describe_drift(facts.last_job) if facts.last_job else ""
+    return ""
 
 
 def name_prediction(result: Prediction) -> tuple[str, str]:

@@ -61,6 +61,7 @@ HELP = {
     "last_prediction_drift": "1 where a drift index was above its bound, 0 where none was; missing if not judged.",
     "last_prediction_drift_index": "Population stability index of its answers against those on the test split.",
     "last_prediction_drift_bound": "The index above which it is called drift.",
+    "last_prediction_moved_info": "What has moved most in it where that has drifted, in words; always 1.",
     "last_prediction_label_ratio": f"Share of each label; of models of up to {MOST_CLASSES} classes.",
     "last_prediction_expected_label_ratio": "The same on the test split of the version that predicted.",
 }  # fmt: skip
@@ -199,6 +200,8 @@ def _list_of_runs(found: NameState) -> Iterator[Sample]:
 
 
 def _list_of_jobs(found: NameState) -> Iterator[Sample]:
+    from flows.pages.run_pages import describe_last_drift  # which reads tables
+
     for status in ("running", "done"):
         yield "prediction_jobs", found.num_jobs.get(status, 0), {"status": status}
     for last in [found.last_job] if found.last_job else found.jobs[:1]:
@@ -212,6 +215,8 @@ def _list_of_jobs(found: NameState) -> Iterator[Sample]:
             yield "last_prediction_drift_bound", last.drift.maximum, {}
             for watched, index in last.drift.index.items():
                 yield "last_prediction_drift_index", index, {"watched": watched}
+        if words := describe_last_drift(found):
+            yield "last_prediction_moved_info", 1, {"moved": words}
         for manifest in (each.manifest for each in found.versions if each.number == last.model.version):
             classes = manifest.dataset.class_names if len(manifest.dataset.class_names) <= MOST_CLASSES else ()
             given, expected = (last.profile or {}).get("label"), manifest.profile.get("label")

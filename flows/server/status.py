@@ -13,6 +13,7 @@ from prefect.events.actions import RunDeployment
 from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel
 
+from flows.pages import run_pages
 from flows.pages.run_names import DRIFT_TAG, VERDICT_TAG
 from flows.server import alerts, api, connection, deployments, registration
 from flows.server.deployments import LATE, QUEUED
@@ -42,6 +43,7 @@ class Champion(BaseModel):
     test_accuracy: float | None
     test_loss: float | None  # None of a damaged version
     overview: str | None = None  # the address of its page
+    drift: str | None = None  # of the last input that somebody gave what has moved, as the page of its run says it
     is_mirrored: bool | None = None  # whether the mirror is known to have it; None of a store that has no mirror
 
 
@@ -130,6 +132,7 @@ def describe_store(found: StoreState) -> Status:
             promoted_at=pointer.promoted_at,
             test_accuracy=each.live and each.live.metrics.test_accuracy,
             test_loss=each.live and each.live.metrics.test_loss,
+            drift=run_pages.describe_last_drift(each) or None,
             is_mirrored=not broken and each.behind is None if broken or found.mirror else None,
         )
         for each in found.names.values()

@@ -67,22 +67,29 @@ class Comparison(NamedTuple):
 
 
 def compare_with_published(
-    name: str, candidate: FileRef, prepared: PreparedDataset, bounds: Gates, training: Training
+    name: str,
+    candidate: FileRef,
+    prepared: PreparedDataset,
+    bounds: Gates,
+    training: Training,
+    only: int | None = None,
 ) -> Comparison:
-    """Judge a candidate by all kept versions; the first version of a model has no verdicts. The caller holds the lock.
+    """Judge a candidate by all kept versions, or by ``only`` one; the first version of a model has no verdicts.
+
+    The caller holds the lock.
 
     Raises:
         DataError: a version to compare it with is damaged; nothing is measured against it.
     """
     pointer = reading.champion(name)
     held = pointer.held if pointer else ()
-    numbers = [number for number in reading.versions(name) if number not in held]
+    numbers = [only] if only else [number for number in reading.versions(name) if number not in held]
     if not numbers:
         return Comparison()
     for number in numbers:
         verification.verify_version(name, number)
         verification.verify_rows(name, number)
-    number = pointer.version if pointer else numbers[-1]  # without one a kill came before the first
+    number = pointer.version if pointer and not only else numbers[-1]  # without one a kill came before the first
     session = runtime.open_session(verified.read(candidate), Device.CPU)
     signature = contract.read_signature(session)
     found = list(list_differences(reading.manifest(name, number), prepared))
@@ -106,6 +113,20 @@ def compare_with_published(
     if left_out:
         verdicts = (*verdicts, gates.judge("champion_not_compared", len(left_out), detail="; ".join(left_out)))
     return Comparison((same, *verdicts), best)
+
+
+def judge_beside(first: Manifest, second: Manifest) -> tuple[GateVerdict, ...]:
+    """The second of two kept versions as if it were a candidate beside the first, on its test rows new to both.
+
+    Raises:
+        DataError: a version is damaged, or the second's prepared test rows are gone.
+    """
+    path = artifact_paths.version(second.name, second.version) / artifact_paths.ONNX
+    asked = second.parameters.model_dump(exclude_none=True)
+    prepared = PreparedDataset(**dict(second.dataset), recipe=second.recipe, raw_test=second.dataset.test)
+    model = FileRef(path=path, sha256=second.files[artifact_paths.ONNX])
+    bounds, training = Gates.model_validate(asked.get("gates", {})), Training.model_validate(asked["training"])
+    return compare_with_published(second.name, model, prepared, bounds, training, first.version).gates
 
 
 def _ask_versions(

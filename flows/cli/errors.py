@@ -6,18 +6,22 @@ import socket
 import ssl
 import sys
 import urllib.error
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
 
 from flows.cli import streams
-from flows.cli.tables import fit, print_line
-from tasks.errors import EnvironmentProblem, GradmillError, UsageError
+from flows.cli.display import fit, print_line
+from tasks.errors import DataError, EnvironmentProblem, GradmillError, UsageError
 from tasks.machine import progress
+from tasks.machine.telling import tell
 from tasks.store import artifact_paths
+from tasks.store.state import Fault, Kind
 
-# A command's document, what a person reads in its place, and what failed all the same: as ``conclude`` takes them.
-Answer = tuple[dict[str, Any], str] | tuple[dict[str, Any], str, GradmillError | None]
+# What a command returns, as ``conclude`` takes it: its document, what a person reads in its place, what failed all the
+# same, and what is done when all this has been told.
+Answer = tuple[Any, ...]
 CommandLineFault: type[Exception] = typer.BadParameter.__bases__[0]  # every fault in what was typed, old typer or new
 
 WHERE = "run again with --debug, which shows where it happened"
@@ -106,7 +110,7 @@ def in_json(error: GradmillError) -> dict[str, Any]:
     return {"exit_code": error.exit_code, "found": error.found, "expected": error.expected, "action": error.action}
 
 
-def report_fault(error: GradmillError, as_json: bool) -> int:
+def report_error(error: GradmillError, as_json: bool) -> int:
     """Print an error where the user looks for it; return its exit code."""
     if as_json:
         streams.print_json({"error": in_json(error)})
@@ -117,16 +121,42 @@ def report_fault(error: GradmillError, as_json: bool) -> int:
 
 
 def conclude(
-    document: dict[str, Any], done: str | None, failure: GradmillError | None = None, *, as_json: bool
+    document: dict[str, Any],
+    text: str | Callable[[], object] | None = None,
+    failure: Exception | None = None,
+    then: Callable[[], object] | None = None,
+    *,
+    as_json: bool,
+    quiet: bool = False,
 ) -> None:
-    """Say what was done, then what failed: in one document, or as text and an error.
+    """Say what a command has done, as one document or, unless ``quiet``, as text; do what comes ``then``.
 
-    Raises:
-        GradmillError: ``failure``, unless it was said in the document.
+    What failed all the same is raised. A refusal is the outcome that its document tells, and so no error in it.
     """
-    if as_json:
-        streams.print_json({"schema_version": 1, **document} | ({"error": in_json(failure)} if failure else {}))
-    elif done is not None:
-        print_line(done)
-    if failure is not None:
-        raise typer.Exit(failure.exit_code) if as_json else failure
+    try:
+        if as_json:
+            document = {"schema_version": 1, **document}
+            if failure and not isinstance(failure, typer.Exit) and document.get("outcome") != "refused":
+                document["error"] = in_json(as_gradmill_error(failure))
+            streams.print_json(document)
+        elif isinstance(text, str):
+            print_line(text)
+        elif text and not quiet:
+            text()
+    finally:
+        if then:
+            then()
+    if failure:
+        raise failure
+
+
+def report_faults(faults: Sequence[Fault], *kinds: Kind) -> DataError | None:
+    """Say on stderr which documents cannot be read; the first of these ``kinds`` is returned as an error instead.
+
+    Without such a document something is missing in what was asked for.
+    """
+    first = next((fault for fault in faults if fault.kind in kinds), None)
+    for fault in faults:
+        if fault is not first:
+            tell(f"left out: {fault.found}", file=sys.stderr)
+    return DataError(first.found, first.expected, first.action) if first else None

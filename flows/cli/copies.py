@@ -1,0 +1,133 @@
+"""``gradmill prune``, ``maintain``, ``mirror``, ``backup``, ``restore``: what is removed, and what is elsewhere."""
+
+import os
+from contextlib import suppress
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli import display
+from flows.cli.errors import Answer, report_faults
+from flows.cli.options import ModelArgument, taking, validated
+from tasks.errors import GradmillError
+from tasks.machine.words import counted
+from tasks.parameters import MaintainParameters
+from tasks.store import artifact_paths, housekeeping, mirroring, reading, state
+from tasks.store import backup as backups
+
+Place = Annotated[str, typer.Argument(metavar="DIR|URL", help="A folder, or s3://BUCKET/FOLDER or the like.")]
+DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+PG_DUMP = 'pg_dump --format=custom --file=prefect.dump "postgresql://USER@HOST/DATABASE"'
+
+
+def prune(
+    name: ModelArgument,
+    keep: Annotated[int, typer.Option("--keep", metavar="N", help="How many of the newest versions stay in any case.")],
+) -> Answer:
+    """Delete old versions, but never one that somebody may still need."""
+    pruned, kept = housekeeping.prune(name, keep)
+    if pruned:
+        _update_overviews(name)
+    report_faults([fault for fault in state.read(name).faults if fault.kind != "job"])  # of which pruning has told
+    done = [f"pruned {', '.join(map(str, pruned)) or 'nothing'}"]
+    done += [f"kept {number}, {reason}" for number, reason in kept.items()]
+    return {"name": name, "pruned": pruned, "kept": kept}, "\n".join(f"{name}: {each}" for each in done)
+
+
+@taking(MaintainParameters)
+def maintain(document: dict[str, Any]) -> Answer:
+    """Remove old run folders and predictions, old versions of scheduled names, and splits that nothing refers to.
+
+    Unfinished jobs and the evidence of kept versions stay.
+    """
+    removed, failure = housekeeping.maintain(validated(MaintainParameters, document, "maintain").keep)
+    _update_overviews(*{pruned.partition("/")[0] for pruned in removed["versions"]})
+    what = {"runs": "run folder", "predictions": "prediction", "versions": "version", "datasets": "prepared file"}
+    counts = [counted(len(removed[each]), noun) for each, noun in what.items()]
+    return removed, f"removed {', '.join(counts)}", failure
+
+
+def _update_overviews(*names: str) -> None:
+    """Let the pages of names on the server say what a command has just done, if there is a server."""
+    if names and (os.environ.get("PREFECT_API_URL") or artifact_paths.service().exists()):
+        with suppress(GradmillError), display.compact(verbose=False, stages=False):
+            from flows.server import overviews
+
+            overviews.publish(*names)
+
+
+def mirror(
+    name: ModelArgument,
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="s3://BUCKET/FOLDER or the like, or a path on a mounted share.")
+    ],
+) -> Answer:
+    """Copy the champion to an object store or share: its files, each read back, then the pointer to them.
+
+    The same command again writes only what is missing or damaged there. Credentials come from the environment.
+    """
+    mirrored = mirroring.mirror(name, url)
+    written = ", ".join(mirrored.written) or "nothing, all is there as it should be"
+    done = f"{name} version {mirrored.version} is the champion at {mirrored.url}; copied: {written}"
+    return mirrored.model_dump(mode="json"), done
+
+
+def backup(
+    url: Place,
+    keep: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Remove this store's snapshots but the newest N.")
+    ] = None,
+) -> Answer:
+    """Add a dated snapshot of all that cannot be made again: versions, pointers, history, row digests, settings.
+
+    With them go schedules, the runs that explain kept versions, and the database of gradmill up. Runs may go on
+    meanwhile. Content that is there already is not copied again, and nothing there is replaced.
+
+    Credentials are not in it, nor the data themselves. The database has what was put into blocks, as the address of a
+    webhook: keep the backup where only you can read it. Of a PostgreSQL the command to dump it is said.
+    """
+    elsewhere = os.environ.get(DATABASE, "")
+    made = backups.make(url, keep, with_database=not elsewhere)
+    files, champions = made.snapshot.files, _list_champions(made.snapshot)
+    total, new = (sum(files[path].bytes for path in paths) for paths in (files, made.copied))
+    has_database = artifact_paths.relative(artifact_paths.database()) in files
+    document = {
+        "url": url, "snapshot": made.name, "names": champions, "files": len(files), "bytes": total,
+        "copied": len(made.copied), "copied_bytes": new, "database": has_database, "removed": made.removed,
+    }  # fmt: skip
+    done = [f"{url}: {counted(len(champions), 'model')}, {counted(len(files), 'file')}, {total / 1e6:.1f} MB"]
+    done += [f"snapshot {made.name}; copied {counted(len(made.copied), 'file')}, {new / 1e6:.1f} MB"]
+    if made.removed:
+        done += [f"removed {counted(len(made.removed), 'older snapshot')}"]
+    if has_database:
+        done += ["with the history of gradmill up; its credential is not in it"]
+    elif elsewhere and not elsewhere.startswith("postgresql"):
+        done += [f"the history of runs is in the database of {DATABASE}, to be backed up there"]
+    elif elsewhere or os.environ.get("PREFECT_API_URL"):
+        by = "" if elsewhere else "of PostgreSQL by "
+        done += [f"the history of runs is in the server's database, to be backed up there: {by}{PG_DUMP}"]
+    return document, "\n".join(done)
+
+
+def restore(
+    url: Place,
+    snapshot: Annotated[str | None, typer.Option(metavar="NAME", help="\\[default: the newest]")] = None,
+) -> Answer:
+    """Make an empty artifacts folder what it was when a snapshot was made; every file is checked.
+
+    Interrupted, the same command goes on; until then no run begins there. A folder that has versions, runs or the like
+    is refused.
+    """
+    name, restored = backups.restore(url, snapshot)
+    place, champions, num_files = artifact_paths.root(), _list_champions(restored), len(restored.files)
+    document = {"url": url, "snapshot": name, "path": str(place), "names": champions, "files": num_files}
+    moment = restored.at[:19].replace("T", " ")
+    done = [f"{place} is as it was at {moment} UTC, by {name}: {counted(num_files, 'file')}, whole"]
+    done += [f"{each}: version {champion or 'none'} is the champion" for each, champion in champions.items()]
+    return document | {"at": restored.at}, "\n".join(done)
+
+
+def _list_champions(snapshot: backups.Snapshot) -> dict[str, int | None]:
+    """The champion of each name in a snapshot."""
+    names = sorted({path.split("/")[1] for path in snapshot.files if path.startswith("models/")})
+    return {name: pointer.version if (pointer := reading.pointer(name)) else None for name in names}

@@ -1,0 +1,232 @@
+"""``gradmill inspect``, and what paths and headers show to be wrong before a server starts.
+
+Neither Prefect nor torch is imported. A run looks at everything again: a schedule has no command line.
+"""
+
+import glob
+import os
+import re
+import shlex
+import tempfile
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.cli import display
+from flows.cli.display import print_line, print_table
+from flows.cli.errors import Answer
+from flows.cli.options import as_typed, given_options, taking, validated
+from tasks.data.io.discovery import JSON_SUFFIXES, DataFile, find_table
+from tasks.data.report import DataReport, UnfitData
+from tasks.data.schema import ImageSchema, Request
+from tasks.errors import DataError, UsageError
+from tasks.machine.words import printable, readable
+from tasks.parameters import InspectParameters, ModelName, Use, addresses, is_name
+from tasks.serving.task import TASKS, TaskName
+from tasks.store import own_data, regular_files
+
+if TYPE_CHECKING:
+    from tasks.data.own_rows import Examined, OwnRows
+
+LEAVE_OUT = {"counts-rows", "duplicate-column"}  # rules of warnings that advise --ignore, whatever else is known
+
+
+@taking(InspectParameters)
+def inspect(document: dict[str, Any]) -> Answer:
+    """Show columns or images, their problems, their split and how well they can be learned; nothing is trained.
+
+    It ends with the retrain command to copy. Problems that stop a retrain are exit code 4.
+    """
+    parameters = validated(InspectParameters, document | {"source": place(document.get("source"))}, "inspect")
+    display.wait("reading the data")
+    with tempfile.TemporaryDirectory(prefix="gradmill-") as folder:
+        examined = _examine(parameters, Path(folder))
+        losses = _expect_losses(examined, parameters, Path(folder))
+    command, report = as_typed(_advise_command(parameters, examined)), examined.report
+    failure = UnfitData(report.errors) if report.errors else None
+    document = report.model_dump(mode="json") | losses | {"command": command}
+    return document, lambda: _show(examined, losses, command), failure
+
+
+def _examine(parameters: InspectParameters, folder: Path) -> "Examined[OwnRows | None]":
+    from tasks.data import image_dataset
+    from tasks.data.table_dataset import examine_table, read_table
+
+    kept, name = None, parameters.name or Path(parameters.source).stem
+    if parameters.name and (kept := own_data.fixed(parameters.name)) and parameters.target is None:
+        parameters = parameters.model_copy(update={"target": kept.target})
+    champion = own_data.of_champion(parameters.name)
+    may_be_images = kept is None and parameters.target is None
+    if isinstance(kept, ImageSchema) or (may_be_images and image_dataset.is_images(parameters.source)):
+        if kept is None and (found := parameters.list_given(Use.TABLES)):
+            raise UsageError(f"{found} and images", "options of images", "leave them out, or name a table")
+        images = image_dataset.find_images(parameters.source)
+        previous = kept if isinstance(kept, ImageSchema) else None
+        return image_dataset.inspect_images(images, name, parameters, previous, folder, champion)
+    files, request = find_table(parameters.source), Request(parameters, kept)
+
+    def examine(task: TaskName | None, scratch: Path) -> "Examined[OwnRows | None]":
+        return examine_table(read_table(files, request, task, scratch), name, request, task, scratch, champion)
+
+    examined = examine(kept.task if kept else None, folder)
+    few_values = tuple(each for each in examined.report.findings if each.rule == "few-values")
+    if kept is None and few_values:  # which are classes, if each has rows enough to be one
+        (scratch := folder / "classes").mkdir()
+        of_classes = examine("classification", scratch)
+        if not of_classes.report.errors:
+            report = of_classes.report.model_copy(update={"findings": (*of_classes.report.findings, *few_values)})
+            examined = of_classes._replace(report=report)
+    return examined
+
+
+def _expect_losses(
+    examined: "Examined[OwnRows | None]", parameters: InspectParameters, scratch: Path
+) -> dict[str, float]:
+    """What the best constant and the converged fit come to on a validation part; nothing of data that are not fit.
+
+    Both parts are written to the folder ``scratch``, as a retrain would to the store: memory need not hold them.
+    """
+    from tasks.data.split import TRAINING, hold_out_validation
+    from tasks.judging import baselines
+
+    if examined.schema is None or examined.rows is None:
+        return {}
+    if parameters.class_weight != "none" and not examined.schema.class_names:
+        found = f"--class-weight {parameters.class_weight} and a regression"
+        raise UsageError(found, "classes to balance", "leave it out")
+    if (split := hold_out_validation(examined.rows.split)) is None:
+        return {}
+    rows, num_train = replace(examined.rows, split=split), examined.rows.split.count(TRAINING)
+    train, validation = (rows.map_side(side, examined.schema, scratch) for side in ("train", "validation"))
+    decay = parameters.weight_decay if isinstance(parameters.weight_decay, float) else None  # auto: chosen in training
+    return baselines.expected_losses(
+        examined.schema, train, validation, num_train, rows.has_missing, parameters.class_weight, decay
+    )
+
+
+def _advise_command(parameters: InspectParameters, examined: "Examined[OwnRows | None]") -> str:
+    """The command that trains on this table: with the options that were given, and what the findings advise."""
+    report, schema = examined.report, examined.schema
+    is_known = bool(parameters.name and schema)  # such a name keeps its model and columns
+    ignore = parameters.ignore
+    if not is_known:
+        asked_for = {*parameters.features, *parameters.category}
+        advised = [each.column for each in report.findings if each.rule in LEAVE_OUT and each.column]
+        advised = [name for name in dict.fromkeys(advised) if name not in asked_for]
+        if {each.name for each in report.columns if each.role == "feature"} - {*advised}:  # others are left
+            ignore = (*ignore, *advised)
+    options = given_options(parameters.model_copy(update={"ignore": ignore}), leave_out={"source", "name"})
+    if is_known:
+        return shlex.join(["retrain", parameters.name, "--data", parameters.source, *options])
+    model = TASKS[schema.task].model if schema else "MODEL"
+    options += [] if parameters.target or report.images else ["--target", "COLUMN"]
+    name = suggest_name(parameters.source)
+    return shlex.join(["retrain", model, "--name", name, "--data", parameters.source, *options])
+
+
+def _show(examined: "Examined[OwnRows | None]", losses: dict[str, float], command: str) -> None:
+    report = examined.report
+    print_line(printable(report.summary))
+    if report.images:
+        for name, value in report.images.facts().items():
+            print_line(f"{name}: {value}")
+        print_table(("class", "images"), [(name, f"{count:,}") for name, count in report.classes.items()])
+    else:
+        print_table(("column", "role", "kind", "missing", "range or levels"), _list_columns(report))
+    for finding in report.findings:
+        if finding.severity != "error":
+            print_line(printable(f"{finding.severity}: {finding.sentence}"))
+    if losses and examined.schema:
+        whose = "the best constant", f"a {'' if report.images else 'converged '}fit"
+        told = [f"{readable(loss)} by {each}" for loss, each in zip(losses.values(), whose, strict=False)]
+        print_line(f"validation loss ({TASKS[examined.schema.task].loss_unit}): {', '.join(told)}")
+    elif examined.schema:
+        print_line("validation loss: unknown, since no part of the training rows can stand for the others")
+    if not report.errors:
+        display.open_stdout().print("\n[bold]train it[/]")
+        print_line(printable(command), is_command=True)
+
+
+def _list_columns(report: DataReport) -> list[tuple[str, ...]]:
+    return [
+        (
+            each.name,
+            each.role,
+            each.kind,
+            f"{100 * each.missing / report.rows:.3g} %" * bool(each.missing),
+            each.content,
+        )
+        for each in report.columns
+    ]
+
+
+# What commands that read own data check
+
+
+def require_utf8(path: str | None) -> str | None:
+    """The path, which goes through JSON to Prefect and to _job.json.
+
+    Raises:
+        UsageError: it is not UTF-8.
+    """
+    if path is not None and path != (shown := os.fsencode(path).decode(errors="replace")):
+        raise UsageError(f"the path {shown} is not UTF-8", "a path in UTF-8", "rename the file")
+    return path
+
+
+def place(source: str | None) -> str | None:
+    """Where own data or an input are: a URL as it is, a path absolute.
+
+    Raises:
+        UsageError: a path is not UTF-8, or a URL may have a credential in it.
+    """
+    source = require_utf8(source)
+    addresses.require_no_credentials(source or "")
+    return str(regular_files.absolute(source)) if source and "://" not in source else source
+
+
+def suggest_name(source: str) -> str:
+    """A name for the model of own data, made of their file's; NAME where that cannot be one."""
+    stem = re.sub("[^a-z0-9]+", "-", Path(source).stem.lower()).strip("-")
+    return stem if is_name(stem) and stem not in [*ModelName] else "NAME"
+
+
+def is_there(path: str) -> bool:
+    """Whether a path, or a glob, names anything."""
+    return os.path.exists(path) or next(glob.iglob(path, recursive=True), None) is not None  # noqa: PTH110, PTH207
+
+
+def check_header(source: str, check: Callable[[list[str]], None]) -> None:
+    """Check the columns of a local table's first file; what all its files together have is left to the run.
+
+    No URL is looked at, since its host may take long. Of JSON lines, each of which has names of its own, only the
+    first ones are read.
+    """
+    from tasks.data.io.batches import read_header
+
+    if "://" in source.removeprefix("file://"):
+        return
+    with redirect_stdout(None):  # what is left out of a folder is for the run to tell
+        files = find_table(source).files
+    if not any(file.suffix in JSON_SUFFIXES for file in files):
+        try:
+            check(read_header(files[:1]))
+        except DataError:
+            check(read_header(files))  # a column that only some of them have is no misspelt one
+    if len(files) == 1:
+        require_rows(files[0])
+
+
+def require_rows(file: DataFile) -> None:
+    """Refuse a table of a header alone.
+
+    Raises:
+        DataError: there is no row.
+    """
+    from tasks.data.io.batches import table_batches
+    from tasks.data.io.tabular import Selection
+
+    if not any(batch.num_rows for batch in table_batches(file, Selection(only=frozenset()), "reject")):
+        raise DataError(f"{file.path} holds no rows", "rows below the header", "name data with at least one row")

@@ -1,0 +1,477 @@
+"""What is kept of a name: versions, runs, history, pages; which version is the champion, and a frozen one."""
+
+import os
+import shlex
+import sys
+import webbrowser
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows import interrupt
+from flows.cli import display
+from flows.cli.display import (
+    TEST_FIGURES,
+    format_test_figures,
+    from_here,
+    open_stdout,
+    print_fact,
+    print_line,
+    print_table,
+)
+from flows.cli.errors import Answer, as_gradmill_error, report_faults
+from flows.cli.options import ModelArgument, OnlyModel, Version, add_artifacts
+from tasks.data.recipe import Columns
+from tasks.errors import DataError, EnvironmentProblem, GradmillError, UsageError, without_credentials
+from tasks.machine.telling import Event
+from tasks.machine.words import nearest, readable, short
+from tasks.parameters import is_name
+from tasks.records import GateVerdict, MirroredModel
+from tasks.serving.task import TASKS
+from tasks.store import (
+    artifact_paths,
+    atomic,
+    mirroring,
+    pointer,
+    reading,
+    run_folder,
+    state,
+    verification,
+)
+from tasks.store import history as changes_of_names
+from tasks.store.atomic import file_digest
+from tasks.store.reading import Manifest
+from tasks.store.run_folder import RunSummary
+from tasks.store.state import Kind, NameState
+
+CHAMPION = "the newest that passed the gates, until somebody promotes or rolls back"
+LISTED = 1000  # runs of a name
+FEW = 5  # files of a version
+SHORT = {"num_epochs": "epochs", "batch_size": "batch"}
+GRAPHICAL = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")  # else webbrowser takes the terminal for a browser of text
+CURVES = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "validation_accuracy", "test_accuracy")
+
+
+Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why: gradmill history tells it.")]
+
+
+class By(StrEnum):
+    """What comes first in a list of runs."""
+
+    DATE = "date"
+    ACCURACY = "accuracy"
+    LOSS = "loss"
+    VALIDATION = "validation"
+    SECONDS = "seconds"
+
+
+FIGURES = {By.ACCURACY: "test_accuracy", By.LOSS: "test_loss", By.VALIDATION: "validation_loss", By.SECONDS: "seconds"}
+
+
+def models(
+    name: OnlyModel = None,
+    is_of_runs: Annotated[
+        bool, typer.Option("--runs", help="List the runs that trained, published, refused and unpublished ones.")
+    ] = False,
+    sort: Annotated[
+        By | None,
+        typer.Option(
+            metavar="WORD",
+            help="By date, accuracy, loss, validation or seconds, the best of each model first \\[default: date].",
+        ),
+    ] = None,
+) -> Answer:
+    """List every version with its figures; * marks the champion, f a frozen one, h a held version.
+
+    The champion is the newest version that passed the gates, until somebody promotes or rolls back. A frozen one no
+    retrain changes until gradmill unfreeze.
+    """
+    if is_of_runs:
+        return _list_runs(name, sort or By.DATE)
+    if sort:
+        expected = "versions in the order of their numbers"
+        raise UsageError("--sort without --runs", expected, "add --runs, or leave it out")
+    found, of_names = _read_names(name)
+    failure = report_faults(found.faults, "champion", "version")
+    listing, place = {each: of_name.rows for each, of_name in of_names.items()}, artifact_paths.models()
+    text = None if failure else f"no models in {place}; train one: gradmill retrain"
+    document = {"path": str(place), "models": listing}
+    return document, (lambda: _print_versions(listing)) if any(listing.values()) else text, failure
+
+
+def _read_names(
+    name: str | None, only: Collection[Kind] = state.KINDS
+) -> tuple[state.StoreState, dict[str, NameState]]:
+    """The state, and of it the names that have a folder, or the one that is asked for."""
+    if name is not None:
+        reading.require_versions(name)
+    found = state.read(name, only=only)
+    return found, {each: found.names[each] for each in ([name] if name else reading.names()) if each in found.names}
+
+
+def _print_versions(listing: dict[str, list[dict[str, Any]]]) -> None:
+    cells, notes = [], {}
+    for name, rows in listing.items():
+        for row in rows:
+            if row["held"]:
+                notes[""] = "h held: no retrain publishes it again"
+            if row["frozen"]:
+                notes[name] = f"f frozen: no retrain changes it until gradmill unfreeze {name}"
+            marks = " *" * row["champion"] + " f" * row["frozen"] + " h" * row["held"]
+            figures = format_test_figures(row["test_accuracy"], row["test_loss"])
+            parity, size = readable(row["parity"], 2), f"{row['bytes'] / 1024:.1f}"
+            data = f"{row['dataset']} {row['dataset_digest'][:8]}"
+            cells.append((name, f"{row['version']}{marks}", *figures, parity, size, row["created_at"][:10], data))
+    head = ("model", "version", *TEST_FIGURES, "parity", "KiB", "date", "data")
+    print_table(head, cells, least_wanted=("parity", "KiB", "date", "log loss"))
+    told = (note for _, note in sorted(notes.items()))
+    print_line("; ".join([f"in {artifact_paths.models()}", f"* the champion: {CHAMPION}", *told]))
+
+
+def _list_runs(name: str | None, by: By) -> Answer:
+    """The runs of a name, or of all.
+
+    Raises:
+        UsageError: there is no run of this name.
+    """
+    found, place = state.read(name, LISTED), artifact_paths.runs()
+    listed = sorted((run for each in found.names.values() for run in each.runs), key=lambda run: run.run, reverse=True)
+    if name and not listed:
+        if failure := report_faults(found.faults, "run"):
+            raise failure
+        known = [each for each, of_name in state.read().names.items() if of_name.runs]
+        to_do = nearest(name, known, "see gradmill models --runs")
+        raise UsageError(f"no run of {name}", f"one of: {', '.join(known) or 'none yet'}", to_do)
+
+    def rank(run: RunSummary) -> tuple[str, bool, float]:
+        figure = getattr(run, FIGURES[by])
+        best_first = (figure or 0.0) * (-1 if by is By.ACCURACY else 1)
+        return "" if by is By.SECONDS else run.name, figure is None, best_first  # losses of other data say nothing
+
+    if by is not By.DATE:  # else the newest first, as they are
+        listed.sort(key=rank)
+    report_faults(found.faults)
+    nothing = f"no runs in {place}; gradmill retrain --no-publish makes one that leaves the store alone"
+    document = {"path": str(place), "runs": [run.model_dump(mode="json") for run in listed]}
+    return document, (lambda: _print_runs(listed)) if listed else nothing
+
+
+def _print_runs(listed: list[RunSummary]) -> None:
+    rows = []
+    for run in listed:
+        validation = "" if run.validation_loss is None else readable(run.validation_loss)
+        figures = format_test_figures(run.test_accuracy, run.test_loss)
+        date, digits = run.date[5:16].replace("T", " "), run.run.rpartition("-")[2]  # of this year, most of them
+        changed = {key: value for key, value in run.changed.items() if key not in ("model", "device")}
+        settings = ", ".join(
+            f"{SHORT.get(key, key.replace('_', ' '))} {short(value)}" for key, value in changed.items()
+        )
+        rows.append((run.name, date, digits, run.in_words, *figures, validation, f"{run.seconds:.1f}", settings))
+    print_table(("model", "date", "id", "outcome", *TEST_FIGURES, "validation", "s", "settings"), rows)
+    place = artifact_paths.runs()
+    print_line(f"in {place}: a run's folder ends with its id; only settings that differ from the default are listed")
+
+
+def history(name: OnlyModel = None) -> Answer:
+    """Tell who has changed what, when and why: versions published, promoted, rolled back, frozen, unfrozen, pruned.
+
+    Of one model, also which files each version was trained on, if it is of own data.
+    """
+    only: tuple[Kind, ...] = ("history", "version", "source") if name else ("history",)
+    found, of_names = _read_names(name, only)
+    failure = report_faults(found.faults, "history")
+    for each in of_names.keys() - {fault.name for fault in found.faults if fault.kind == "history"}:
+        changes_of_names.verify(each)  # which says that a last line was never finished
+    changes = {each: of_name.changes[::-1] for each, of_name in of_names.items()}
+    document = {each: [change.model_dump(mode="json") for change in made] for each, made in changes.items()}
+    if name is None:
+        return {"history": document}, lambda: _print_changes(changes), failure
+    files = {number: [*paths] for number, paths in of_names[name].files.items()}
+    return {"history": document, "files": {name: files}}, lambda: _print_changes(changes, files), failure
+
+
+def _print_changes(
+    changes: dict[str, Sequence[changes_of_names.Change]], files: Mapping[int, Sequence[str]] | None = None
+) -> None:
+    rows = []
+    for name, made in changes.items():
+        for change in made:
+            what = f"{change.what} (interrupted)" if change.interrupted else change.what
+            numbers = ", ".join(map(str, change.versions))
+            by = (
+                change.by.rpartition("-")[2] if artifact_paths.RUN_NAME.fullmatch(change.by) else change.by
+            )  # as in models --runs
+            when, champion = change.at[:19].replace("T", " "), f"{change.step}{' f' * change.frozen}"
+            rows.append((name, when, what, numbers, champion, by, change.reason))
+    print_table(("model", "when", "what", "version", "champion", "by", "why"), rows)
+    typer.echo("champion: as of then; f frozen; by: a person, or the run that ends with its id")
+    for number, paths in (files or {}).items():
+        more = f" and {len(paths) - FEW:,} more" if len(paths) > FEW else ""
+        print_line(f"version {number} was trained on {', '.join(paths[:FEW])}{more}")
+    typer.echo("changes from before Gradmill kept a history are not listed")
+
+
+def show(
+    name: ModelArgument,
+    version: Version = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Tell the page's path, and open nothing.")] = False,
+) -> Answer:
+    """Open the page of the champion, or of a version: its curves, classes, weights, mistakes, gates and lineage.
+
+    The page is one file that needs no server and no network; its path and the learning curve are shown here.
+    """
+    display.wait("looking for the page")
+    from tasks.store import version_page
+
+    number = reading.resolve(name, version)
+    path = version_page.find_html(name, number)
+    display.end()
+    has_desktop = sys.platform == "darwin" or any(map(os.environ.get, GRAPHICAL))
+    wants = not no_browser and os.isatty(1) and has_desktop
+    is_opened = wants and webbrowser.open(path.absolute().as_uri())
+
+    document = {"name": name, "version": number, "path": str(path), "opened": is_opened}
+    return document, lambda: _print_version(name, number, path, is_opened)
+
+
+def _print_version(name: str, number: int, path: Path, is_opened: bool) -> None:
+    manifest, champion = reading.manifest(name, number), reading.champion(name)
+    standing = ", the champion" if champion and champion.version == number else ""
+    quality = TASKS[manifest.dataset.task].summary(manifest.metrics.model_dump())
+    print_fact("model", f"{name} version {number}{standing}: {quality}")
+    curve, label = run_folder.read_learning_curve(manifest.run), "learned"
+    for figure in CURVES if len(curve) > 1 else ():
+        first, last = curve[0].get(figure), curve[-1].get(figure)
+        if first is not None and last is not None:
+            print_fact(label, f"{figure.replace('_', ' '):<20}{readable(first, 3)} to {readable(last, 3)}")
+            label = ""
+    if (trained := manifest.trained) and trained.kept_epoch != trained.num_epochs:
+        kept = f"the weights of epoch {trained.kept_epoch} of {trained.num_epochs}"
+        print_fact("kept", f"{kept}, whose validation loss was the smallest")
+    print_fact("page", str(path))
+    if is_opened:
+        print_fact("", "opened in the browser")
+
+
+def report(
+    name: ModelArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="PATH", help="The file \\[default: NAME-overview.html].")
+    ] = None,
+) -> Answer:
+    """Write what is live and how it has developed into one HTML file that needs no other and no server."""
+    if not is_name(name) or not (facts := state.read_name(name)).is_known:  # there may be runs, and no version
+        reading.require_versions(name)
+    display.wait("drawing how it has developed")
+    from flows.pages.overview import draw_overview, headline
+    from tasks.store.page import render_html
+
+    path = (output or Path(f"{name}-overview.html")).absolute()
+    atomic.write_bytes(path, render_html(draw_overview(facts)).encode())
+    shown, told = from_here(str(path)) if open_stdout().is_terminal else path, headline(facts)
+    return {"name": name, "headline": told, "path": str(path)}, f"{name}: {told}\n{shown}"
+
+
+def verify(
+    name: ModelArgument,
+    version: Version = None,
+    public_key: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Check the attestation too, by this key (PEM).")
+    ] = None,
+) -> Answer:
+    """Check every checksum, the pointer, the signature and the stored sample through onnxruntime."""
+    number = reading.resolve(name, version)
+    checked = verification.verify(name, number)
+    if public_key is not None:
+        verification.require_attestation(public_key)
+        verification.verify_attestation(artifact_paths.version(name, number), public_key)
+        checked.append("attestation")
+    document = {"name": name, "version": number, "checked": checked}
+    return document, f"{name} version {number} is whole: {', '.join(checked)}"
+
+
+def compare(
+    name: ModelArgument,
+    a: Annotated[int, typer.Argument(metavar="A", help="A version.")],
+    b: Annotated[int, typer.Argument(metavar="B", help="Another, which is judged beside it.")],
+) -> Answer:
+    """Put two versions side by side: figures, data, settings that differ, the weights that moved most, and gates.
+
+    The gates judge B as if it were a candidate beside A, on test rows of B that A was not trained on either.
+    """
+    display.wait("judging one beside the other")
+    from tasks.judging.champion import judge_beside
+    from tasks.serving.raw_units import list_coefficients
+
+    first, second = both = [reading.manifest(name, reading.resolve(name, number)) for number in (a, b)]
+    metrics = [each.metrics.model_dump() for each in both]
+    settings = _pair([each.parameters.training.model_dump(mode="json") for each in both])
+    change = _subtract(*(_find_weights(each) for each in both))
+    moved = []
+    if isinstance(second.recipe, Columns):
+        moved = list_coefficients({"weights": change}, second.recipe, first.dataset.class_names)
+    gates: tuple[GateVerdict, ...] = ()
+    why_none = "no gate compares them"
+    try:
+        gates = judge_beside(first, second)
+    except (GradmillError, OSError) as error:
+        why_none = error.found if isinstance(error, GradmillError) else str(error)
+    document = {
+        "name": name,
+        "versions": (a, b),
+        "figures": _pair([{key: each[key] for key in each if isinstance(each[key], float)} for each in metrics]),
+        "data": _pair([_describe_data(each) for each in both]),
+        "settings": {field: values for field, values in settings.items() if values[0] != values[1]},
+        "weights": [each._asdict() for each in moved],
+        "gates": gates,
+        "not_judged": None if gates else why_none,
+    }
+    return document, lambda: _print_comparison(document)
+
+
+def _pair(facts: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
+    """Each fact of one version beside that of the other; None where one has none."""
+    return {key: tuple(each.get(key) for each in facts) for key in {**facts[0], **facts[1]}}
+
+
+def _describe_data(manifest: Manifest) -> dict[str, Any]:
+    data, title = manifest.dataset, manifest.dataset.title or manifest.dataset.name
+    rows = {"training_rows": data.num_train, "test_rows": data.num_test}
+    return {"created_at": manifest.created_at[:16], "run": manifest.run, "data": f"{title} {data.digest[:8]}"} | rows
+
+
+def _find_weights(manifest: Manifest) -> Any:
+    """Weights by column, and class or level; those of the book's regression are noted in the order of its columns."""
+    weights = manifest.metrics.model_dump().get("weights")
+    return dict(zip(manifest.recipe.names, weights, strict=True)) if isinstance(weights, list) else weights
+
+
+def _subtract(before: Any, after: Any) -> Any:
+    """How much weights have changed, by column, class or level, of those that both versions have; None of no names."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        return {key: _subtract(before[key], after[key]) for key in before if key in after}
+    return after - before if isinstance(before, float) and isinstance(after, float) else None
+
+
+def _print_comparison(document: dict[str, Any]) -> None:
+    a, b = (f"version {number}" for number in document["versions"])
+    facts = document["figures"] | document["data"] | document["settings"]
+    rows = [
+        (
+            field.replace("_", " "),
+            *(readable(each) if isinstance(each, float) else "" if each is None else str(each) for each in pair),
+        )
+        for field, pair in facts.items()
+    ]
+    print_table(("", a, b), rows)
+    print_line("")
+    if moved := document["weights"]:
+        head = ("weight that moved most", "by a unit, or the level", "by a deviation, or the level")
+        print_table(head, [(each["name"], f"{each['value']:+.4g}", f"{each['size']:+.4g}") for each in moved])
+    else:
+        print_line(f"weights have no names here: the pages of gradmill show {document['name']} VERSION draw them")
+    print_line("")
+    if gates := document["gates"]:
+        rows = [(each.name, each.verdict, readable(each.value), each.detail) for each in gates]
+        print_table((f"{b} beside {a}", "verdict", "found", "required"), rows)
+    else:
+        print_line(f"{b} is not judged beside {a}: {document['not_judged']}")
+
+
+def promote(
+    name: ModelArgument,
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="The version to use from now on.")],
+    reason: Reason = None,
+) -> Answer:
+    """Make a version the champion, and lift its hold; a frozen name stays frozen."""
+    url, before = mirroring.destination(), None
+    with suppress(GradmillError):  # there is none that can be told
+        before = reading.resolve(name, None)
+    changed = pointer.promote(name, version, reason)
+    done = f"{before or 'none'} → {version}" if changed else f"version {version} is the champion already"
+    document = {"name": name, "champion": version, "before": before, "changed": changed}
+    return _finish(f"{name}: {done}", document, Event.PROMOTED if changed else None, url)
+
+
+def rollback(
+    name: ModelArgument,
+    reason: Reason = None,
+    no_freeze: Annotated[bool, typer.Option("--no-freeze", help="Let the next retrain publish again.")] = False,
+) -> Answer:
+    """Go back to the champion before, hold the version left, and freeze the name.
+
+    No retrain brings the version left back, only promote does. And none publishes until gradmill unfreeze: when data
+    grow, tonight's model differs in bytes, and what was wrong with the data would come back in it.
+    """
+    url = mirroring.destination()
+    left, champion = pointer.rollback(name, reason, freeze=not no_freeze)
+    done = f"{name}: {left} → {champion}, version {left} is held"
+    document = {"name": name, "champion": champion, "before": left, "held": left, "frozen": pointer.is_frozen(name)}
+    return _finish(done, document, Event.ROLLED_BACK, url)
+
+
+def freeze(name: ModelArgument, reason: Reason = None) -> Answer:
+    """Let no retrain change the champion: candidates are trained and judged, and none is published."""
+    return _freeze(name, True, reason)
+
+
+def unfreeze(name: ModelArgument, reason: Reason = None) -> Answer:
+    """Let retrains publish again."""
+    return _freeze(name, False, reason)
+
+
+def _freeze(name: str, frozen: bool, reason: str | None) -> Answer:
+    url = mirroring.destination()
+    champion, changed = pointer.freeze(name, reason, frozen)
+    done = f"{name}: version {champion} {'stays' if changed else 'is'} the champion"
+    document = {"name": name, "champion": champion, "frozen": frozen, "changed": changed}
+    event = Event.FROZEN if frozen else Event.UNFROZEN
+    return _finish(done, document, event if changed else None, url)
+
+
+def _finish(done: str, document: dict[str, Any], event: Event | None, url: str | DataError | None) -> Answer:
+    """Mirror the champion where retrains do; say what was done, the mirror's part and whether retrains may undo it.
+
+    Only then is the ``event`` sent, for which a server may keep us waiting.
+    """
+    name = document["name"]
+    interrupt.achieved(done)
+    mirrored, failure = _mirror(done, name, url) if url is not None else (None, None)
+    if mirrored is not None:
+        document["mirror"] = mirrored.model_dump(mode="json")
+    mirror = f", mirror: {'done' if mirrored else 'NOT DONE'}" if url is not None else ""
+    is_frozen = pointer.is_frozen(name)
+    text = f"{done}{mirror}, {'' if is_frozen else 'not '}frozen"
+    if held := document.get("held"):
+        text += f"\nheld: no retrain publishes version {held} again, only gradmill promote {name} {held} does"
+    if is_frozen:
+        text += f"\nfrozen: candidates are judged, and nothing is published until gradmill unfreeze {name}"
+
+    def announce(event: Event) -> None:
+        from flows.server import connection  # which imports Prefect: now that the rest is done
+
+        path = artifact_paths.version(name, document["champion"]) / artifact_paths.ONNX
+        payload = {"version": document["champion"], "sha256": file_digest(path), "path": str(path)}
+        connection.announce(event, name, payload)
+
+    return document, text, failure, (lambda: announce(event)) if event else None
+
+
+def _mirror(done: str, name: str, url: str | DataError) -> tuple[MirroredModel | None, EnvironmentProblem | None]:
+    """What was mirrored, or why it was not, and the command that makes up for it."""
+    if isinstance(url, DataError):
+        return None, EnvironmentProblem(f"{done}; no mirror has followed: {url.found}", url.expected, url.action)
+    behind, again = f"{done}; the mirror {url} has not followed", shlex.join(["gradmill", "mirror", name, url])
+    action = f"{add_artifacts(again)}, once it can be"
+    interrupt.achieved(without_credentials(f"{behind}; to do: {action}"))
+    try:
+        mirrored = mirroring.mirror(name, url)
+    except Exception as error:
+        reason = as_gradmill_error(error).found
+        return None, EnvironmentProblem(f"{behind}: {reason}", "the same champion there", action)
+    interrupt.achieved(done)
+    return mirrored, None

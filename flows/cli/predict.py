@@ -1,0 +1,173 @@
+"""``gradmill predict``, ``evaluate`` and ``demo``: what a kept version says of rows."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli import display
+from flows.cli.data import check_header, is_there, place, require_rows, require_utf8
+from flows.cli.display import print_fact, print_facts, print_line, print_table
+from flows.cli.errors import Answer, conclude
+from flows.cli.options import PORT, ModelArgument, Quiet, Verbose, Version, as_typed, require, taking, validated
+from flows.cli.train import run_flow
+from tasks.errors import UsageError
+from tasks.machine.words import counted, duration, printable, readable
+from tasks.parameters import EvaluateParameters, PredictParameters
+from tasks.records import Prediction
+from tasks.store import reading
+from tasks.store.artifact_paths import REJECTS
+
+if TYPE_CHECKING:
+    from tasks.judging.evaluation_result import EvaluationResult
+
+
+FEW = 5  # rows whose answers are told
+
+
+@taking(PredictParameters)
+def predict(document: dict[str, Any], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
+    """Label every row of files, however large, with the champion; the same command again resumes a killed job.
+
+    The champion is the newest version that passed the gates, until somebody promotes or rolls back.
+    """
+    places = {"input": place(document.get("input")), "output": require_utf8(document.get("output"))}
+    parameters = validated(PredictParameters, document | places, "predict")
+    _check_prediction(parameters)
+    done, _ = run_flow("predict", parameters, verbose, quiet)
+    paths = {"path": str(done.path), "file": done.file and str(done.file)}
+    paths |= {"picture": done.picture and str(done.picture)}
+    return done.model_dump(mode="json") | paths, lambda: show_prediction(done)
+
+
+def _check_prediction(parameters: PredictParameters) -> None:
+    """Check version, input, columns and output.
+
+    Raises:
+        UsageError: there is no such model, version or input, or an option that this input or output has no use for.
+        DataError: the version is damaged, or the first file of a table lacks columns.
+        DeviceMissing: the device is not there.
+    """
+    number, _ = reading.load(parameters.name, parameters.version)
+    if parameters.output:
+        from tasks.batch.output_dir import Output
+
+        Output.locate(parameters.output)
+    if parameters.input is not None:
+        from tasks.data.io import inputs
+        from tasks.data.io.batches import ReadSpec
+        from tasks.data.io.discovery import is_table
+        from tasks.data.recipe import Columns
+
+        recipe = reading.manifest(parameters.name, number).recipe
+        spec = ReadSpec(recipe, parameters.columns, ids=parameters.id_columns)
+        if isinstance(recipe, Columns) or not is_there(parameters.input):
+            with redirect_stdout(None):  # what is left out of a folder is for the run to tell
+                files = inputs.find_inputs(parameters.input).files
+                inputs.check_header(files[0], spec)
+                if len(files) == 1 and is_table(Path(files[0].name)) and not files[0].is_remote:
+                    require_rows(files[0])
+    elif parameters.id_columns:
+        raise UsageError(f"--id-column {parameters.id_columns[0]} without INPUT", "a table to copy it from", "name one")
+    require(parameters.device)
+
+
+@taking(EvaluateParameters)
+def evaluate(document: dict[str, Any], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
+    """Judge the champion, or another version, on rows whose labels are known now; trains nothing.
+
+    Figures come with 95 % intervals, by period where there is a time column, beside those at publication.
+    """
+    if "name" not in document:
+        raise UsageError("no model", "gradmill evaluate NAME DATA", "see gradmill models")
+    parameters = validated(EvaluateParameters, document | {"data": place(document.get("data"))}, "evaluate")
+    number, _ = reading.load(parameters.name, parameters.version)
+    from tasks.judging import labelled
+
+    schema = labelled.table_schema(reading.manifest(parameters.name, number), parameters)
+    if parameters.data is not None and schema:
+        check_header(parameters.data, lambda names: labelled.require_columns(names, schema, parameters))
+    elif parameters.data is not None:
+        labelled.find_images(parameters.data)
+    judged, _ = run_flow("evaluate", parameters, verbose, quiet)
+    return judged.model_dump(mode="json"), lambda: _show_evaluation(judged)
+
+
+def _show_evaluation(result: "EvaluationResult") -> None:
+    """The facts and tables of the evaluation's page: names are to the left and numbers to the right."""
+    from flows.pages import run_pages
+    from tasks.store.version_page import tabulate_periods
+
+    for label, value in [("judged", run_pages.describe_evaluation(result)), *run_pages.list_evaluation_facts(result)]:
+        print_fact(label, value)
+    for rows, head in (
+        run_pages.tabulate_evaluation(result),
+        tabulate_periods([dict(each) for each in result.periods]),
+    ):
+        if rows:
+            print_line("")
+            print_table(head, [[*map(str, row)] for row in rows], right=head[1:])
+
+
+def demo(
+    as_json: bool,
+    name: ModelArgument,
+    version: Version = None,
+    port: Annotated[int | None, typer.Option(**PORT, help="Serve there \\[default: a free port].")] = None,
+) -> None:
+    """Try a model in the browser: draw or drop a picture, or fill in a form, and see its answers change.
+
+    The page is served to this machine alone, until Ctrl-C; this process answers by the published model.onnx.
+    """
+    from flows.server import prefect_server
+    from flows.server.demo import load, make_server
+
+    model, described = load(name, version)
+    with prefect_server.listening(port or 0) as listener:
+        address = f"{prefect_server.address(listener)}/"
+        display.end()
+        document = {"name": name, "version": described["version"], "url": address}
+        told = f"{name} version {described['version']} at {address} until Ctrl-C"
+        conclude(document, told, as_json=as_json)
+        sys.stdout.flush()
+        make_server(model, described).run([listener])
+
+
+def show_prediction(result: Prediction) -> None:
+    """How many rows, how fast, how sure, and where they are."""
+    from flows.pages.run_pages import describe_truth
+
+    version, speed = f"{result.name} version {result.version}", f" in {duration(result.seconds)}"
+    drift = result.drift.describe()
+    rows = [("predicted", f"{counted(result.rows, 'row')} by {version} ({result.provider}){speed}")]
+    rows.append(("rejected", counted(result.rejects, "row") + f": see {result.path}/{REJECTS}" * bool(result.rejects)))
+    if truth := describe_truth(result):
+        rows.append(("truth", truth))
+    rows.append(("drift", f"{result.drift.verdict}{f' (index: {drift})' if drift else ''}"))
+    rows.append(("output", str(result.file or f"{result.path} ({counted(result.parts, 'part')})")))
+    if result.picture:
+        rows.append(("picture", str(result.picture)))
+    rows += [("" if number else "answers", each) for number, each in enumerate(_list_answers(result))]
+    following = "retrain" if result.drift.verdict == "drift" else "show"
+    print_facts(rows, [as_typed(f"{following} {result.name}")])
+
+
+def _list_answers(result: Prediction) -> Iterator[str]:
+    """What was said of each row, where they are few."""
+    if not 0 < result.rows <= FEW:
+        return
+    import pyarrow.parquet as pq
+
+    from tasks.batch.results import ID
+
+    found = [row for part in sorted(result.path.glob("part-*.parquet")) for row in pq.read_table(part).to_pylist()]
+    are_files = len({row["source"] for row in found}) == len(found) > 1 or result.picture is not None
+    for row in found:
+        ids = ", ".join(f"{name.removeprefix(ID)} {value}" for name, value in row.items() if name.startswith(ID))
+        which = Path(row["source"]).name if are_files else ids or f"row {row['row']}"
+        sure = max((value for name, value in row.items() if name.startswith("probability_")), default=None)
+        answer = readable(row["prediction"]) if "prediction" in row else printable(row["label_name"])
+        yield f"{printable(which)}: {answer}{'' if sure is None else f' ({sure:.1%})'}"

@@ -1,0 +1,334 @@
+"""``gradmill retrain`` and ``tune``, and what they say when they are done."""
+
+import importlib
+import shlex
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+from rich.text import Text
+
+from flows.cli import display
+from flows.cli.data import check_header, is_there, place, suggest_name
+from flows.cli.display import ASCII_MARKS, MARKS, print_facts, print_table
+from flows.cli.errors import Answer
+from flows.cli.options import Quiet, Verbose, as_typed, given_options, require, taking, validated
+from flows.server import connection
+from tasks.data.io.discovery import find_table
+from tasks.data.schema import ImageSchema, Request, Schema, require_columns
+from tasks.errors import DataError, UsageError
+from tasks.machine import progress
+from tasks.machine.words import counted, readable
+from tasks.parameters import Learned, ModelName, RetrainParameters, TuneParameters
+from tasks.parameters.form import WORDS, Frozen
+from tasks.records import QUESTIONS, GateVerdict
+from tasks.serving import task
+from tasks.store import mirroring, own_data, reading, tuned, unchanged, verification
+
+if TYPE_CHECKING:
+    from flows.pages.report import RetrainReport, TuneReport
+
+
+# Torch and matplotlib take seconds to import, which the server's start hides; nobody needs them where all is reused.
+TO_TRAIN = "tasks.fitting.trainer", "tasks.judging.plots"
+DROPS = "champion_accuracy", "champion_recall"  # gates that find by how much less a share is
+AGAINST_ONE = " of version "  # in the reason of a bound: it is that version's
+
+
+@taking(RetrainParameters)
+def retrain(given: dict[str, Any], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
+    """Download, preprocess, train, evaluate, export, publish and predict.
+
+    A model that passes the gates becomes the champion, the version that consumers should use: the newest that passed
+    them, until somebody promotes or rolls back. The test split is then labelled by the champion.
+    """
+    sign_key: Path | None = given.get("sign_key")
+    document = _complete_kept_name(given, "retrain") | {"sign_key": sign_key and sign_key.absolute()}
+    parameters = validated(RetrainParameters, document, "retrain")
+    _check_training(given, parameters)
+    tuned.take_found(parameters)  # what is missing is said now; the run takes the newest
+    if sign_key is not None:
+        verification.require_attestation(sign_key)
+    mirroring.destination(is_kept=False)
+    modules = TO_TRAIN if unchanged.must_train(parameters) else ()
+    report, failure = run_flow("retrain", parameters, verbose, quiet, modules=modules)
+    if report.outcome == "refused":
+        if report.frozen:
+            print(f"frozen      {describe_freeze(report)}", file=sys.stderr)
+        return report.model_dump(mode="json"), lambda: show_gates(report.gates), failure
+    owes_predictions = failure is not None and parameters.predict
+    return report.model_dump(mode="json"), lambda: show_retrain(report, owes_predictions), failure
+
+
+@taking(TuneParameters)
+def tune(given: dict[str, Any], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
+    """Search for better settings by the loss of a validation part; the test split is not looked at.
+
+    Nothing is published: gradmill retrain --tuned uses what was found, through the gates. The same command again goes
+    on from where it was interrupted; options of training that are given stay as they are.
+    """
+    from tasks.fitting.search_space import narrow_space
+
+    document = _complete_kept_name(given | {"tuned": False}, "tune")
+    document.pop("tuned", None)
+    document["search"] = document.get("search", {}) | {"space": _fix_given_options(given)}
+    parameters = validated(TuneParameters, document, "tune")
+    _check_training(given, parameters)
+    narrow_space(parameters.training, parameters.search.space)  # its faults are said now
+    report, failure = run_flow("tune", parameters, verbose, quiet, carried="searched")
+    if failure:  # of the retrain, which may have come to something, too
+        report = report.model_copy(update={"retrained": getattr(failure, "report", None)})
+    use = as_typed(_command_with(parameters, report.settings))
+    return report.model_dump(mode="json"), lambda: show_search(report, use), failure
+
+
+def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
+    """The document, with what stands for a name in the place of a model; paths of data absolute.
+
+    Raises:
+        UsageError: an option is missing, or does not go with the name.
+        DataError: there are no such data.
+    """
+    data, named = given.get("data", {}), given.get("training", {}).get("model")
+    if "source" in data:
+        source = place(data["source"]) or ""
+        given = given | {"data": data | {"source": source}}
+        if "://" not in source and not is_there(source):  # before what else is wrong with the command
+            find_table(source)
+        if named == ModelName.LINEAR_REGRESSION and "target" not in data:
+            wanted = "the column to predict; or images, which softmax-regression learns"
+            to_do = f"name it with --target; gradmill inspect {data['source']} shows the columns"
+            raise UsageError(f"no --target for {data['source']}", wanted, to_do)
+        if named in (None, *ModelName) and "name" not in given:
+            to_do = f"add --name {suggest_name(data['source'])}"
+            raise UsageError(f"no --name for {data['source']}", "a name under which its model is kept", to_do)
+    if named in (None, *ModelName):
+        return given
+    if given.get("name", named) != named:
+        found = f"{command} {named} --name {given['name']}"
+        raise UsageError(found, "one name", f"gradmill {command} {named} trains {named} again")
+    training = {option: value for option, value in given["training"].items() if option != "model"}
+    return own_data.again(named, given | {"training": training}, with_found=command == "tune")
+
+
+def _check_training(given: dict[str, Any], parameters: Learned) -> None:
+    """Check options, name, device, and columns or images.
+
+    Raises:
+        UsageError: options that change nothing, contradict each other, or are not those that the name keeps.
+        DataError: there are no such data, or their first file lacks columns.
+        DeviceMissing: the device is not there.
+    """
+    for part in ("data", "gates"):
+        values: Frozen = getattr(parameters, part, parameters)
+        for name in given.get(part, {}):
+            if not (use := values.use_of(name)) & parameters.uses:  # such as a gate of the other model
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(
+                    f"{flag} with {parameters.name}", f"{WORDS[use]}, which it is for", f"leave {flag} out"
+                )
+    own_data.require_same_kind(parameters)
+    data, previous = parameters.data, own_data.fixed(parameters.name)
+    if data.source and data.is_images:
+        from tasks.data.image_dataset import find_images
+
+        find_images(data.source)
+        if isinstance(previous, ImageSchema):
+            previous.require(data)
+    elif data.source:
+        request = Request(data, previous if isinstance(previous, Schema) else None)
+        request.require_sound()
+        try:
+            check_header(data.source, lambda names: require_columns(names, request))
+        except DataError:
+            for number in reading.versions(parameters.name)[-1:] if previous else ():
+                verification.verify_version(parameters.name, number)  # what is damaged fixes other columns
+            raise
+    require(parameters.training.device)
+
+
+def _command_with(parameters: TuneParameters, settings: Collection[str]) -> str:
+    """The command that trains with what was found, on the same data."""
+    if reading.versions(parameters.name):
+        return shlex.join(["retrain", parameters.name, "--tuned"])
+    training = parameters.training
+    said = training.given.keys() - {"model", "defaults", *settings}
+    options = given_options(parameters.data, set()) + given_options(training, set(type(training).model_fields) - said)
+    return shlex.join(["retrain", training.model, "--name", parameters.name, *options, "--tuned"])
+
+
+def _fix_given_options(given: dict[str, Any]) -> list[str]:
+    """``--space``, and the options of training that are given: these are not searched.
+
+    Raises:
+        UsageError: one is given in both places.
+    """
+    from tasks.fitting.search_space import OPTIONS
+
+    items = list(given.get("search", {}).get("space", []))
+    named = {item.partition("=")[0].strip() for item in items}
+    for option, field in OPTIONS.items():
+        value = given.get("training", {}).get(field)
+        if value is not None and value != "auto":  # which is a search, too
+            if option in named:
+                raise UsageError(f"--{option} {value}, and {option} in --space", "one of the two", "leave one out")
+            items.append(f"{option}={value}")
+    return items
+
+
+# A flow and its server
+
+
+def run_flow(
+    name: str,
+    parameters: BaseModel,
+    verbose: bool,
+    quiet: bool,
+    carried: str = "report",
+    modules: Iterable[str] = (),
+) -> tuple[Any, Exception | None]:
+    """Run a flow, which is imported while its server starts, as other ``modules`` are, and show its stages.
+
+    Returns what it has come to and, where its error ``carried`` that all the same, the error.
+    """
+    progress.is_watched &= not (quiet or verbose)
+    with display.compact(verbose, stages=not quiet), connection.prefect_api(f"flows.{name}", *modules):
+        if connection.is_temporary() and not (quiet or display.is_shown()):
+            reach = f"events     reach nobody from a run's own temporary Prefect server: {connection.TO_HAVE_ONE}"
+            print(reach, file=sys.stderr)
+        display.wait("waiting for the run to begin")
+        flow = getattr(importlib.import_module(f"flows.{name}"), name)
+        report, failure = None, None
+        try:
+            report = flow(parameters)
+        except Exception as error:
+            if (report := getattr(error, carried, None)) is None:
+                raise
+            failure = error
+        display.wait("ending what was started for the run")
+    return report, failure
+
+
+def show_gates(verdicts: Sequence[GateVerdict]) -> None:
+    """What was judged, by what bound, for who watches; in a log each verdict has its line already."""
+    if not verdicts or not progress.is_watched:
+        return
+    from tasks.judging.gates import format_value
+
+    console, rows = progress.CONSOLE, []
+    marks = MARKS if console.encoding.startswith("utf") else ASCII_MARKS
+    for each in verdicts:
+        mark, found = Text(*marks[each.passed]) if each.verdict != "recorded" else "", format_value(each)
+        if each.name in DROPS:
+            found = f"{readable(abs(each.value))} {'less' if each.value >= 0 else 'more'}"
+        rows.append((mark, each.name, found, _describe_bound(each)))
+    console.print()
+    print_table(("", "gate", "found", "bound"), rows, right=("found",), console=console)
+    refused = [each.name for each in verdicts if each.verdict == "refused" and each.name in QUESTIONS]
+    if refused:
+        console.print("\n".join(["", *(f"{name} asks: {QUESTIONS[name]}" for name in refused)]), markup=False)
+    console.print()
+
+
+def _describe_bound(verdict: GateVerdict) -> str:
+    """What was required; where nothing was, against which version, and why that decides nothing."""
+    if verdict.verdict != "recorded":
+        required, _, why = verdict.detail.partition(" required")
+        return f"{required}{why}" if AGAINST_ONE in why else required
+    if not verdict.name.startswith("champion"):
+        return "recorded"
+    _, opened, why = verdict.detail.partition("no bound (")
+    return f"recorded: {why.removesuffix(')') if opened else verdict.detail}"
+
+
+def show_retrain(result: "RetrainReport", owes_predictions: bool) -> None:
+    """What was trained, how good it is, where it lies, and what to try next."""
+    quality = task.find_task(result.model).summary(result.metrics)
+    made = f"{result.model} ({result.implementation}) on {result.device}: {quality}"
+    rows = [("trained" if result.was_trained else "kept", made), (result.outcome, _describe_standing(result))]
+    if result.model_path:
+        rows.append(("model", result.model_path))
+    if result.frozen:
+        rows.append(("frozen", describe_freeze(result)))
+    if result.mirror:
+        rows.append(("mirrored", f"{result.mirror.url}: version {result.mirror.version} ({result.mirror.outcome})"))
+    if predicted := result.prediction:
+        by = f"version {predicted.version}{', the champion' * (predicted.version == result.champion)}"
+        told = f"{predicted.path} ({counted(predicted.rows, 'row')} by {by}, {result.provider})"
+        rows.append(("predictions", told))
+    elif owes_predictions:
+        rows.append(("predictions", "none: the run failed before they were made"))
+    rows.append(("evidence", result.run))
+    if result.was_trained:
+        show_gates(result.gates)
+    print_facts(rows, list_next_steps(result))
+
+
+def describe_freeze(result: "RetrainReport") -> str:
+    """That no retrain changes the champion, and what to do about it."""
+    return f"version {result.champion} stays the champion of {result.name} until gradmill unfreeze {result.name}"
+
+
+def _describe_standing(result: "RetrainReport") -> str:
+    """What became of the candidate, and whether it is the champion; one rolled back from, or replaced, is not."""
+    if result.version is None:
+        return f"{result.name}: it {result.describe()}"
+    version = f"{result.name} version {result.version}, {f'{result.detail}, ' if result.detail else ''}"
+    if result.version != result.champion:
+        champion = f"version {result.champion}" if result.champion else "none"
+        until = "" if result.outcome == "unchanged" else f" until gradmill promote {result.name} {result.version}"
+        return f"{version}not the champion: that is {champion}{until}"
+    from flows.pages.overview import figure
+
+    pointer = reading.pointer(result.name) if result.outcome == "published" else None
+    if pointer is None or pointer.version != result.version or pointer.previous is None:
+        return f"{version}the champion"
+    # The one that it has replaced may be a better one within what the gates allow.
+    now, before = (figure(reading.manifest(result.name, each)) for each in (pointer.version, pointer.previous))
+    return f"{version}the champion in place of version {pointer.previous} ({now}, before {before})"
+
+
+def list_next_steps(result: "RetrainReport") -> list[str]:
+    """The commands that follow from what a retrain came to, as they are typed: publish, use, look at, promote."""
+    name = result.name
+    if result.frozen:
+        commands = [f"unfreeze {name}", f"models {name}"]
+    elif result.outcome == "judged":  # --no-publish: the same, for good
+        commands = [shlex.join(each for each in sys.argv[1:] if each != "--no-publish")]
+    elif not result.champion:
+        commands = []
+    else:
+        commands = [*([] if result.prediction else [f"predict --name {name}"]), f"show {name}"]
+        if result.outcome == "published" and result.version != result.champion:  # not a worse one that was made again
+            commands.append(f"promote {name} {result.version}")
+        elif result.outcome == "unchanged" and not result.was_trained:
+            commands.append(f"retrain {name} --force")
+        else:
+            commands.append(f"demo {name}")
+        commands.append(f"models {name}" if result.champion > 1 else f"verify {name}")
+    return [as_typed(command) for command in commands]
+
+
+def show_search(result: "TuneReport", use: str) -> None:
+    """What was found, how much better it is than the settings of before, and the command to ``use`` it."""
+    from tasks.fitting.search_space import describe_settings
+
+    found, before = (
+        (readable(fmean(each)) if each else "none") + (f" ± {stdev(each):.1g}" if len({*each}) > 1 else "")
+        for each in (result.validation_losses, result.default_losses)
+    )
+    rows = [
+        (result.outcome, f"{result.name}: the best of {counted(len(result.trials), 'trial')}"),
+        ("settings", describe_settings(result.settings)),
+        ("loss", f"{found} on {counted(result.num_validation, 'validation example')}; without the search {before}"),
+        ("kept", result.path or "nothing: the settings of before are as good, or better"),
+        ("evidence", result.run),
+    ]
+    print_facts(rows, [] if result.retrained or not result.path else [use])
+    if result.retrained and result.retrained.outcome == "refused":
+        show_gates(result.retrained.gates)
+    elif result.retrained:
+        show_retrain(result.retrained, owes_predictions=False)

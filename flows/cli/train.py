@@ -26,7 +26,7 @@ from tasks.parameters import Learned, ModelName, RetrainParameters, TuneParamete
 from tasks.parameters.form import WORDS, Frozen
 from tasks.records import QUESTIONS, GateVerdict
 from tasks.serving import task
-from tasks.store import mirroring, own_data, reading, tuned, unchanged, verification
+from tasks.store import mirroring, own_data, reading, tuned, verification
 
 if TYPE_CHECKING:
     from flows.pages.report import RetrainReport, TuneReport
@@ -53,6 +53,8 @@ def retrain(given: dict[str, Any], verbose: Verbose = False, quiet: Quiet = Fals
     if sign_key is not None:
         verification.require_attestation(sign_key)
     mirroring.destination(is_kept=False)
+    from tasks.store import unchanged  # which imports numpy
+
     modules = TO_TRAIN if unchanged.must_train(parameters) else ()
     report, failure = run_flow("retrain", parameters, verbose, quiet, modules=modules)
     if report.outcome == "refused":

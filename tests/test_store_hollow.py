@@ -67,5 +67,6 @@ def test_the_next_run_of_any_name_removes_what_others_have_left(two_versions: No
     (artifact_paths.model("theirs") / "notes.txt").touch()
     with locks.locked(artifact_paths.lock(artifact_paths.model("busy")), "busy"):
         RunFolder.open("a-run", {})
-        assert reading.names() == ["busy", NAME, "lost+found", "theirs"]
+        assert {path.name for path in artifact_paths.models().iterdir()} == {"busy", NAME, "lost+found", "theirs"}
+        assert reading.names() == ["busy", NAME, "theirs"], "a model cannot have the other one's name"
     assert not [*artifact_paths.model(NAME).glob(".staging-*")]

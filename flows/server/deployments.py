@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from httpx import HTTPStatusError, codes
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
@@ -246,7 +247,16 @@ def trigger(deployment: str, parameters: dict[str, Any]) -> FlowRun:
         known = find_deployment(client, deployment)
         own = (known.parameters or {}).get("parameters", {})
         wanted = merge_parameters(deployment, FORMS.get(known.entrypoint), own, parameters)
-        return client.create_flow_run_from_deployment(known.id, parameters={"parameters": wanted})
+        try:
+            return client.create_flow_run_from_deployment(known.id, parameters={"parameters": wanted})
+        except HTTPStatusError as error:
+            if error.response.status_code not in (codes.CONFLICT, codes.UNPROCESSABLE_ENTITY):
+                raise
+            raise UsageError(
+                f"the server refuses these parameters: {error.response.json().get('detail', error)}",
+                "values that the form of the deployment would take",
+                SEE_THE_FORM.format(deployment),
+            ) from error
 
 
 def skip(deployment: str) -> tuple[datetime, datetime | None]:

@@ -20,6 +20,7 @@ from tasks.data.book_datasets import (
     Mirror,
     RawFile,
     SourceUnreachable,
+    describe_source,
     fetch_files,
     find_sources,
 )
@@ -190,6 +191,16 @@ def test_a_mirror_that_drips_header_or_body_is_left_for_the_next(
         fetch_files([dripping])
     assert fetch_files([dripping, host.mirror]).source == host.mirror.name
     assert cached() == CONTENT
+
+
+@pytest.mark.parametrize("dripping", [b"HTTP/1.1 200 OK\r\nX: "], indirect=True)
+def test_whoever_asks_where_the_files_would_come_from_waits_for_no_mirror_that_drips(
+    dripping: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(book_datasets, "PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(book_datasets, "find_sources", lambda: iter([dripping]))
+    with pytest.raises(SourceUnreachable, match=r"no source could be reached: http.*no end in time"):
+        describe_source()
 
 
 def test_a_users_folder_is_verified_and_wins_over_the_cache(tmp_path: Path) -> None:

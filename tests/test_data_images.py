@@ -79,12 +79,13 @@ def test_copies_in_both_parts_are_named_and_many_stop_the_run(tmp_path: Path) ->
         refused(source, "2 test images equal to a training image", of_class, "at most 1 %")
 
 
-def test_pictures_of_two_classes_are_warned_of(tmp_path: Path) -> None:
+def test_pictures_of_two_classes_and_imbalance_are_warned_of(tmp_path: Path) -> None:
     source = write(tmp_path / "pets", {"cat": 80, "dog": 4})
     shutil.copy(source / "cat" / "0005.png", source / "dog" / "also.png")
     prepared(source)
     found = {each.rule: each.found for each in report_of(source).findings}
     assert "cat/0005.png and" in found["equal-images"]
+    assert "80 images of cat and 5 of dog" in found["imbalance"]
 
 
 def test_odd_folders_and_files_end_nothing(tmp_path: Path) -> None:

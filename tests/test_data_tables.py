@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from tasks.data.io import discovery, tabular
 from tasks.data.io import table as table_reader
@@ -29,7 +30,9 @@ from tasks.data.io.discovery import find_table
 from tasks.data.io.table import Table, build_table
 from tasks.data.io.tabular import Selection
 from tasks.data.prepared_splits import create_arrays
-from tasks.errors import DataError
+from tasks.errors import DataError, UsageError
+from tasks.parameters.addresses import has_credentials
+from tasks.parameters.data import OwnData
 from written_tables import examined, recipe, rules, written
 
 
@@ -360,3 +363,81 @@ def test_one_large_batch_is_read_in_small_parts(tmp_path: Path, monkeypatch: pyt
     assert sum(found) == np.asarray(rows["x"]).sum()
     same = read(written(tmp_path / "t.parquet", rows), tmp_path).data
     assert read(tmp_path / "t.arrow", tmp_path).data.equals(same)
+
+
+SECRET = [
+    "https://me:secret@host/t.csv",
+    "https://me:sec/secret@host/t.csv",
+    "https://secret@host/t.csv",
+    "https://host/t.csv?X-Amz-Signature=secret",
+    "https://host/t.csv?a=1&X-Amz-Credential=secret",
+    "https://host/t.csv?access_token=secret",
+    "HTTPS://host/t.csv?apiKey=secret",
+    "https://host/t.csv?AWSAccessKeyId=secret",
+    "abfs://c@account/t.csv?sig=secret",
+    "s3://k:secret@b/t",
+    "simplecache::https://host/t.csv?token=secret",
+    "zip://t.csv::simplecache::https://me:secret@host/t.zip",
+    "https://host/t.csv?hmm=secret",
+    "https://host/t.csv?secret",
+    "https://host/t.csv?raw=1%26sas=secret",
+    "https://host/t.csv?download=http://u:secret@h/",
+    "https://host/t.csv;token=secret?raw=1",
+    "https://host?jwt=secret",
+]
+HONEST = [
+    "abfs://container@account.dfs.core.windows.net/t.csv",
+    "hf://datasets/user/repo@main/t.csv",
+    "https://cdn.jsdelivr.net/npm/vega-datasets@2/data/cars.csv",
+    "sftp://bob@host/t.csv",
+    "https://host/t.csv?raw=true&format=csv&version=2.1&rev=refs/heads/main&download",
+    "http://[::1]:8000/t.csv",
+    "simplecache::https://host/t.csv?dl=1",
+    "/data/t@2?token=1.csv",
+]
+
+
+@pytest.mark.parametrize("url", SECRET)
+def test_a_url_with_credentials_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(UsageError, match="credentials") as refused:
+        find_table(url)
+    assert "secret" not in str(refused.value)
+    with pytest.raises(ValidationError, match="credentials"):
+        OwnData(source=url)
+
+
+@pytest.mark.parametrize("url", HONEST)
+def test_a_url_without_credentials_is_taken(url: str) -> None:
+    assert OwnData(source=url).source == url
+    assert not has_credentials(url)
+
+
+@pytest.mark.parametrize("suffix", [".tmp", ".part", ".partial", ".filepart", ".crdownload"])
+@pytest.mark.parametrize("source", ["data", "data/1.csv", "data/*.csv", "data/*", "data/**/*.csv"])
+def test_a_file_that_is_half_written_by_its_name_is_refused_until_it_is_there(
+    tmp_path: Path, source: str, suffix: str
+) -> None:
+    write(tmp_path / "data/1.csv", "x\n1\n")
+    write(tmp_path / "data/.hidden.csv.tmp", "x")
+    half = write(tmp_path / f"data/1.csv{suffix}", "x\n")
+    with pytest.raises(DataError, match=half.name):
+        find_table(str(tmp_path / source))
+    half.rename(tmp_path / "data/2.csv")
+    assert find_table(str(tmp_path / source)).files[0].path == str(tmp_path / "data/1.csv")
+
+
+ROWS_OF_TWO = {"a": np.arange(200.0), "b": np.arange(200) % 7, "y": np.arange(200.0) % 13}
+
+
+FIRST = {"boolean": np.arange(200) % 2 == 0, "category": [f"{number % 5}" for number in range(200)]}
+# What a column that was kept has in a later file, and whether it fits.
+LATER: dict[str, tuple[str, str, Any, bool]] = {
+    "0 and 1": ("boolean", "2.csv", [0, 1] * 100, True),
+    "with a decimal point": ("boolean", "2.csv", [1.0, 0.0] * 100, True),
+    "or missing": ("boolean", "2.csv", [None, 1] * 100, True),
+    "true and false": ("boolean", "2.csv", [True, False] * 100, True),
+    "in capitals": ("boolean", "2.csv", ["0", "TRUE"] * 100, True),
+    "it counts": ("boolean", "2.csv", [0, 1] * 99 + [2, 3], False),
+    "a word": ("boolean", "2.csv", ["0", "true"] * 99 + ["no", "1"], False),
+    "numbers": ("category", "2.parquet", np.arange(200) % 5, True),
+}

@@ -295,10 +295,15 @@ def test_a_server_of_another_kind_or_age_is_told_apart(
 
 
 @pytest.mark.slow
-def test_where_the_books_images_come_from_is_said_and_a_folder_without_them_is_exit_4(
+def test_data_that_no_source_has_is_exit_4_and_a_whole_cache_needs_none(
     fashion_mnist_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "not fetched yet" in checks.data(Device.AUTO).found
+    proxy = "http://127.0.0.1:1"
+    (tmp_path / "apt.conf").write_text(f'Acquire::http::Proxy "{proxy}"; Acquire::https::Proxy "{proxy}";\n')
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    assert checks.data(Device.AUTO).exit_code == 4
     for file in FILES:
         cached = artifact_paths.raw_file(FASHION_MNIST, file.name, file.sha256)
         cached.parent.mkdir(parents=True, exist_ok=True)

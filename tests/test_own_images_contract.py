@@ -131,6 +131,10 @@ FAULTS: dict[str, tuple[Change, str, str]] = {
     ),
     "sixteen bits": (lambda folder: every_other(folder, sixteen_bits), "", "more than 8 bits"),
     "a class of one": (lambda folder: write(folder, {"newt": 1}), "", "class 'newt' has 1 row"),
+    "half written": (lambda folder: (folder / "cat/9.png.part").touch(), "", "9.png.part"),
+    "ten half written": (
+        lambda folder: [(folder / f"cat/{n}.png.part").write_bytes(b"") for n in range(10)], "", "2.png.part and 7 more"
+    ),
 }  # fmt: skip
 
 

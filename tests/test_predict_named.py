@@ -56,6 +56,21 @@ def ids(chunks: list[Batch]) -> list[str | None]:
     return [name for chunk in chunks if chunk.passthrough is not None for name in chunk.passthrough["id"].to_pylist()]
 
 
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_gives_the_same_rows_truth_and_ids(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    WRITERS[name](pa.table(GOOD), tmp_path / name)
+    chunks = read(tmp_path / name, WANTED, tmp_path / "spool")
+    np.testing.assert_array_equal(values(chunks), np.array(ENCODED, np.float32))
+    assert not rejected(chunks)
+    np.testing.assert_array_equal(truths(chunks), [1e5, 2.5e5, np.nan])
+    assert ids(chunks) == GOOD["id"]
+    said = capsys.readouterr().out
+    assert "1 column that the model does not take: note" in said
+    assert "another order" in said
+
+
 @pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("s"), pa.timestamp("ns", "UTC")])
 def test_dates_that_were_taken_as_levels_are_levels_again(tmp_path: Path, kind: pa.DataType) -> None:
     days = pa.array([datetime(2024, 12, 31), datetime(2025, 1, 1), None], pa.timestamp("us")).cast(kind)

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from tasks.data import drift, row_hash
 from tasks.data.io import images
-from tasks.data.io.discovery import PICTURE_SUFFIXES, is_table, is_url, local_path
+from tasks.data.io.discovery import PICTURE_SUFFIXES, is_table, is_url, local_path, refuse_partial
 from tasks.data.io.images import LONGEST, USUAL_SIDE, DecodedImages, LabelledImages
 from tasks.data.levels import sort_levels
 from tasks.data.own_rows import Examined, OwnDataset, OwnRows, sort_digests
@@ -50,6 +50,7 @@ MOST_COPIES = 0.01  # of the test images that are in the training part too
 EXAMPLES, MOST_CLASSES = 10, 40  # on the contact sheet
 CELL, GAP, LABEL, FONT = 56, 4, 180, 14  # pixels of it
 INK = "#7d7d7d"  # on no ground of its own: to be read on light and dark pages
+IMBALANCE = 10.0  # times that a class is larger than another
 LONGEST_NAME = 22  # characters of a class's name
 
 
@@ -62,6 +63,8 @@ def find_images(source: str) -> LabelledImages:
     """
     path, shown = None if is_url(source) else local_path(source), regular_files.shown(source)
     found = _find(path) if path and path.exists() else None
+    if path and found:
+        refuse_partial(path)
     beside = [path, *map(Path, found.other_files if found else ())] if path else []
     if not path or (not (found and len(found.labels)) and any(map(is_table, beside))):
         action = "name it with --target" if path else "name it with --target; of images download the folder first"
@@ -171,6 +174,11 @@ def inspect_images(
     if empty := [name for name, count in rows.counts.items() if not count]:
         found = f"no image of the class {', '.join(empty[:LONGEST])}: the model will hardly ever say it"
         findings.append(warning("class-without-images", None, found))
+    sizes = [(name, count) for name, count in Counter(rows.counts).most_common() if count]
+    if sizes and sizes[0][1] > IMBALANCE * sizes[-1][1]:
+        (most, largest), (least, smallest) = sizes[0], sizes[-1]
+        found = f"{counted(largest, 'image')} of {most} and {smallest:,} of {least}"
+        findings.append(warning("imbalance", None, found, "get more of them, or see what --class-weight balanced does"))
     height, width = decoded.shape[:2]
     if others := sum(size != (width, height) for size in decoded.of_readable("width", "height")):
         action = "see what another --side does" if (height, width) == (USUAL_SIDE, USUAL_SIDE) else ""

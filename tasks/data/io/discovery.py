@@ -1,4 +1,4 @@
-"""Which files a path, a folder, a glob or a URL stands for. What is ours is none of them."""
+"""Which files a path, a folder, a glob or a URL stands for. What is half written, or ours, is none of them."""
 
 import fnmatch
 import functools
@@ -32,6 +32,8 @@ TABLE_SUFFIXES = (*TEXT_SUFFIXES, *TYPED_SUFFIXES)  # .txt is about data
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 GZIP = ".gz"
 MAX_BUFFERED = 128 * 2**20  # bytes of an Arrow file, of which one record batch may be all
+PARTIAL_SUFFIXES = (".tmp", ".part", ".partial", ".filepart", ".crdownload")  # of what somebody is still writing
+LISTED = 3  # names that a message has
 CLOSED_FOLDERS, LINKS, IRREGULAR = "closed-folder", "links", "irregular"
 WORDS = {
     CLOSED_FOLDERS: "left out folders that cannot be read",
@@ -168,7 +170,7 @@ def find_data(
 
     Raises:
         UsageError: nothing is there, all of it lies in ``output``, or a URL has credentials in it.
-        DataError: no file can be read, the name of one is not UTF-8, or a host does not answer.
+        DataError: no file can be read, one is half written, its name is not UTF-8, or a host does not answer.
     """
     if is_url(source):
         prints = _list_remote(source, is_data)
@@ -179,6 +181,7 @@ def find_data(
             expected, action = "a file, a folder or a glob", "name one; leave it out for the test split"
             raise UsageError("an empty input", expected, action)
         path = local_path(source)
+        refuse_partial(path)
         paths, source = _find_files(path, is_data, suffixes, output), str(path)
         for each in paths:
             if not unreadable and not is_picture(each) and not each.stat().st_size:
@@ -211,6 +214,37 @@ def _partition(source: str, path: str) -> dict[str, str | None]:
 # On this machine
 
 
+def refuse_partial(path: Path) -> None:
+    """Let a folder or glob pass in which nothing is half written by its name, and a file beside which it is not itself.
+
+    Raises:
+        DataError: something is, or seems so since it was never ended.
+    """
+    if glob.has_magic(str(path)) and not path.exists():
+        found = [*search_files(path if path.name == "**" else path.with_name(f"{path.name}*"))[0]]
+    elif path.is_dir():
+        found = [*search_files(path)[0]]
+    else:
+        beside = (Path(f"{path}{suffix}") for suffix in ("", *PARTIAL_SUFFIXES))
+        found = [each for each in beside if each.exists()]
+    if partial := sorted(str(each) for each in found if each.suffix.lower() in PARTIAL_SUFFIXES):
+        more = f" and {len(partial) - LISTED:,} more" if len(partial) > LISTED else ""
+        listing = f"half written, by the name: {', '.join(map(shown, partial[:LISTED]))}{more}"
+        to_do = "run it again once they are, or remove what nobody writes any more"
+        raise DataError(listing, "files that are whole", to_do)
+
+
+def search_files(path: Path) -> tuple[dict[Path, bool], LeftOut]:
+    """The files that a path or glob stands for, and whether it names each itself; and what was left out.
+
+    Raises:
+        DataError: the path is a FIFO, a socket or a device.
+    """
+    left_out = LeftOut(list)
+    folders = walk_files(path, left_out)
+    return {Path(folder, name): is_named for folder, files in folders for name, is_named in files.items()}, left_out
+
+
 def _find_files(
     path: Path, is_data: Callable[[Path], bool], suffixes: Iterable[str], output: Path | None
 ) -> list[Path]:
@@ -224,9 +258,7 @@ def _find_files(
         UsageError: nothing is there, or all of it lies in ``output``.
         DataError: no file can be read, or the name of one is not UTF-8.
     """
-    left_out = LeftOut(list)
-    folders = walk_files(path, left_out)
-    found = {Path(folder, name): is_named for folder, files in folders for name, is_named in files.items()}
+    found, left_out = search_files(path)
     for reason, names in left_out.items():
         tell(f"{WORDS[reason]}: {len(names)}, first {min(names)}")
     is_ours = _whether_ours(base_folder(path), output)

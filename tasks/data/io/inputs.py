@@ -6,7 +6,7 @@ What has no middle to start from is spilled first. What is in files is read by `
 import math
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -507,6 +507,8 @@ def count_inputs(files: Sequence[DataFile], spec: ReadSpec, spill: Path, base: P
         kind, facts = _format_for(file, spec), file.fingerprint
         check_unchanged([facts])
         readable, rows = kind.prepare(file, spill / f"{number:05d}", spec)
+        if not number and kind in TABLES and spec.recipe.target:
+            _tell_of_header(read_header([file], "reject"), spec)
         if rows > MAX_ROWS:
             raise broken(file.path, f"it promises {rows} rows")
         label = labels[number] if labels else None
@@ -515,6 +517,15 @@ def count_inputs(files: Sequence[DataFile], spec: ReadSpec, spill: Path, base: P
     if not first:
         raise DataError(f"{files[0].path} holds no rows", "at least one row", "name an input with rows")
     return inputs
+
+
+def _tell_of_header(header: Collection[str], spec: ReadSpec) -> None:
+    """Say what of a header is not used, and that the order of columns is of no account."""
+    asked, selection = feature_columns(spec), select_columns(spec)
+    if extra := [name for name in header if not selection.takes(name)]:
+        tell(f"{counted(len(extra), 'column')} that the model does not take: {', '.join(extra[:SHOWN])}")
+    if [name for name in header if name in asked] != [name for name in asked if name in header]:
+        tell("columns stand in another order than at training: they are found by name")
 
 
 def _format_for(file: DataFile, spec: ReadSpec) -> Format:

@@ -431,13 +431,3 @@ ROWS_OF_TWO = {"a": np.arange(200.0), "b": np.arange(200) % 7, "y": np.arange(20
 
 FIRST = {"boolean": np.arange(200) % 2 == 0, "category": [f"{number % 5}" for number in range(200)]}
 # What a column that was kept has in a later file, and whether it fits.
-LATER: dict[str, tuple[str, str, Any, bool]] = {
-    "0 and 1": ("boolean", "2.csv", [0, 1] * 100, True),
-    "with a decimal point": ("boolean", "2.csv", [1.0, 0.0] * 100, True),
-    "or missing": ("boolean", "2.csv", [None, 1] * 100, True),
-    "true and false": ("boolean", "2.csv", [True, False] * 100, True),
-    "in capitals": ("boolean", "2.csv", ["0", "TRUE"] * 100, True),
-    "it counts": ("boolean", "2.csv", [0, 1] * 99 + [2, 3], False),
-    "a word": ("boolean", "2.csv", ["0", "true"] * 99 + ["no", "1"], False),
-    "numbers": ("category", "2.parquet", np.arange(200) % 5, True),
-}

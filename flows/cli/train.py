@@ -17,7 +17,7 @@ from flows.cli.display import ASCII_MARKS, MARKS, print_facts, print_table
 from flows.cli.errors import Answer
 from flows.cli.options import Quiet, Verbose, as_typed, given_options, require, taking, validated
 from flows.server import connection
-from tasks.data.io.discovery import find_table
+from tasks.data.io.discovery import find_table, is_table
 from tasks.data.schema import ImageSchema, Request, Schema, require_columns
 from tasks.errors import DataError, UsageError
 from tasks.machine import progress
@@ -98,8 +98,11 @@ def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
     if "source" in data:
         source = place(data["source"]) or ""
         given = given | {"data": data | {"source": source}}
-        if "://" not in source and not is_there(source):  # before what else is wrong with the command
-            find_table(source)
+        if source and "://" not in source and not is_there(source):  # before what else is wrong with the command
+            from tasks.data.image_dataset import find_images
+
+            is_of_table = "target" in data or named not in (None, ModelName.SOFTMAX_REGRESSION)
+            find_table(source) if is_of_table or is_table(Path(source)) else find_images(source)
         if named == ModelName.LINEAR_REGRESSION and "target" not in data:
             wanted = "the column to predict; or images, which softmax-regression learns"
             to_do = f"name it with --target; gradmill inspect {data['source']} shows the columns"

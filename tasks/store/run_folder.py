@@ -223,10 +223,12 @@ def _summarise(folder: Path, *_look: int) -> tuple[str, RunSummary | None]:
     last_stage = next((stage for stage in notes.seconds if stage not in stages), "")
     outcome: Outcome = "unfinished" if notes.exit_code is None else "failed"
     detail = last_stage
-    if refused_by := [gate.name for gate in gates if not gate.passed]:
+    if unchanged:
+        outcome, detail = "unchanged", unchanged.get("detail", "")
+    elif refused_by := [gate.name for gate in gates if not gate.passed]:
         outcome, detail = "refused", ", ".join(refused_by)
-    elif ended := unchanged or decided:
-        outcome, detail = ended["outcome"], ended.get("detail", "")
+    elif decided:
+        outcome, detail = decided["outcome"], decided.get("detail", "")
     best = trained["learning_curve"][trained["kept_epoch"] - 1] if trained else {}  # whose weights were kept
     try:  # its folder's name begins with when it was to start
         date = datetime.strptime(folder.name.partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)

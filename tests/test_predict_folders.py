@@ -207,6 +207,15 @@ def test_a_job_whose_document_is_lost_or_damaged_says_so_and_is_done_anew_by_res
     assert {path.name for path in done.path.iterdir()} == ours
 
 
+def test_a_damaged_document_of_a_job_that_is_done_is_named_and_restart_replaces_it(folder: Path) -> None:
+    done = predict_rows(input=str(folder))
+    os.truncate(done.path / "_job.json", 60)
+    with pytest.raises(DataError, match=r"job\.json") as caught:
+        predict_rows(input=str(folder))
+    assert "--restart" in caught.value.action
+    assert predict_rows(input=str(folder), restart=True).rows == done.rows
+
+
 def test_rejects_and_sources_of_a_job_that_are_damaged_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt(monkeypatch, 2, input=str(folder), shard_rows=250)
     (job,) = (path.parent for path in artifact_paths.all_predictions().glob("*/_job.json"))

@@ -135,12 +135,13 @@ def claim(folder: Path, job: str, restart: bool) -> tuple[Job | None, list[Path]
         clean_up(folder)  # of a kill right after its end
         return held, []
     has_scratch, ours = predictions.has_scratch(folder), artifact_paths.scratch(folder)
+    is_job = held or has_scratch or folder.parent == artifact_paths.all_predictions()
     found = sorted(folder.iterdir()) if folder.is_dir() else []
     entries = [path for path in found if not has_scratch or path != ours]
     for path in entries:
         part = PART.fullmatch(path.name)
         is_named = path.name in NAMES or (part and (held is None or int(part[1]) < len(held.shards)))
-        if not ((held or has_scratch) and is_named and path.is_file() and not path.is_symlink()):
+        if not (is_job and is_named and path.is_file() and not path.is_symlink()):
             raise UsageError(
                 f"{folder} holds something else ({path.name})",
                 "an empty folder, or one of a prediction",

@@ -151,3 +151,10 @@ def test_a_column_to_ignore_that_is_nowhere_is_a_warning(suffix: str, tmp_path: 
     assert [rule for rule in rules(found, "warning") if "no-such-column" in rule] == ["no-such-column Typo"]
     assert recipe(found).ignored == ("Typo", "c", "day")
     assert "no-such-column Typo" not in rules(examined(tmp_path, kept=recipe(found), ignore=["Typo"]), "warning")
+
+
+def test_a_column_of_intervals_is_no_date_and_can_be_left_out(tmp_path: Path) -> None:
+    spans = pa.array([pa.MonthDayNano([1, 2, 3])] * ROWS)
+    path = written(tmp_path / "t.feather", {"span": spans, "x": X, "y": Y})
+    assert "month_day_nano_interval" in str(rules(examined(path), "error"))
+    assert [each.name for each in recipe(examined(path, ignore=["span"])).columns] == ["x"]

@@ -272,6 +272,17 @@ def test_a_file_of_json_lines_has_the_columns_that_any_row_has(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_the_users_text_stands_as_it_was_also_where_the_model_takes_it_for_missing(suffix: str, tmp_path: Path) -> None:
+    words, out = ["NA", "null", "", "NaN", "N/A", " x "], tmp_path / f"out.{suffix}"
+    lines = ["x1,country,x2", *(f"{at},{word},1.50" for at, word in enumerate(words))]
+    (tmp_path / "in.csv").write_text("\n".join(lines) + "\n")
+    predict_rows(input=str(tmp_path / "in.csv"), output=str(out))
+    found = pq.read_table(out).to_pylist() if suffix == "parquet" else read_csv(out)
+    assert [row["country"] or "" for row in found] == words
+    assert {row["x2"] for row in found} == {"1.50"}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_of_arrays_the_file_has_row_and_source(suffix: str, tmp_path: Path) -> None:
     bad = FEATURES.copy()
     bad[[0, 1234]] = np.nan

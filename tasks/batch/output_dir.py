@@ -322,8 +322,9 @@ def _own_columns(tables: tuple[DataFile, ...]) -> Iterator[pa.Table]:
     """All rows of the input in order, null where one cannot be read."""
     schema = _unify_schemas(tables)
     names = frozenset(schema.names)
+    selection = Selection(as_text=names, only=names, missing=("",))  # NA may be a country
     for file in tables:
-        for batch in table_batches(file, Selection(as_text=names, only=names), "reject"):
+        for batch in table_batches(file, selection, "reject"):
             known = {
                 each.name for each in batch.schema if kind_of(each.type) != "unsupported"
             }  # JSON has a type a block

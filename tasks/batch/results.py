@@ -19,6 +19,7 @@ from tasks.batch.output_dir import PartFooter
 from tasks.batch.plan import Version, read_inputs, read_version
 from tasks.data.io import inputs
 from tasks.data.io.batches import Batch
+from tasks.data.io.discovery import is_picture
 from tasks.data.recipe import Pixels, Target
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
@@ -288,4 +289,5 @@ def describe_first_reject(folder: Path) -> str:
     with pq.ParquetFile(folder / REJECTS) as file:
         row: dict[str, Any] = next(file.iter_batches(1)).to_pylist()[0]
     ids = ", ".join(f"{name.removeprefix(ID)} {value}" for name, value in row.items() if name.startswith(ID))
-    return f"row {row['source_row']}{f' ({ids})' if ids else ''} of {row['source']}: {row['reason']}"
+    at = "" if is_picture(Path(row["source"])) else f"row {row['source_row']}{f' ({ids})' if ids else ''} of "
+    return f"{at}{row['source']}: {row['reason']}"

@@ -17,7 +17,6 @@ from tasks.data.io.discovery import broken, reading
 from tasks.data.io.tabular import (
     BOM,
     MAX_LEVELS,
-    MISSING,
     PARSED_BYTES,
     TEXT,
     BadRows,
@@ -79,6 +78,7 @@ class _CsvFile:
         if not self._included and selection.only is None:
             raise DataError(f"{name}: every column is ignored", "a column to learn from", "leave out fewer by --ignore")
         self._types = {each: TEXT for each in self._included if each in selection.as_text}
+        self._missing = selection.missing
         self._header_rows = 1  # of the next block
         self._rows = 0  # before it
 
@@ -154,7 +154,7 @@ class _CsvFile:
             pyarrow.csv.ConvertOptions(
                 column_types=self._types,
                 include_columns=self._included,
-                null_values=MISSING,
+                null_values=self._missing,
                 strings_can_be_null=True,
                 auto_dict_encode=True,
                 auto_dict_max_cardinality=MAX_LEVELS,

@@ -48,7 +48,7 @@ KINDS: tuple[tuple[Kind, Callable[[pa.DataType], bool]], ...] = (
     ("text", pa.types.is_string),
     ("text", pa.types.is_large_string),
     ("text", pa.types.is_string_view),
-    ("date", pa.types.is_temporal),
+    ("date", lambda type_: pa.types.is_temporal(type_) and not pa.types.is_interval(type_)),  # which nothing casts
 )
 BATCH_ROWS = 2**17
 BUFFER_BYTES = 2**20
@@ -73,6 +73,7 @@ class Selection(NamedTuple):
     as_boolean: frozenset[str] = frozenset()  # where all their values are 0 or 1
     ignore: frozenset[str] = frozenset()
     only: frozenset[str] | None = None  # all that are not to be ignored
+    missing: tuple[str, ...] = MISSING  # in CSV
 
     def takes(self, name: str) -> bool:
         """Whether a column is read."""

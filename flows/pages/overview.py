@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from flows.pages.run_pages import FEW, tabulate_jobs
+from flows.pages.run_pages import FEW, describe_last_drift, tabulate_jobs
 from tasks.judging.gates import format_value
 from tasks.machine.words import counted, readable
 from tasks.store import folders, state
@@ -117,7 +117,8 @@ def _describe_drift(facts: NameState) -> str:
     if last is None or last.drift is None or last.drift.verdict != "drift":
         return ""
     when = "last prediction" if last is facts.jobs[0] else f"prediction of {_day(last.finished_at or '')}"
-    return f"DRIFT in the {when}"
+    moved = describe_last_drift(facts).removeprefix("DRIFT: ")
+    return f"DRIFT in the {when}{f': {moved}' if moved else ''}"
 
 
 def _list_live_facts(facts: NameState) -> Iterator[tuple[str, Text]]:

@@ -30,6 +30,7 @@ from tasks.store import (
     run_folder,
     schedules,
     tuned,
+    verified,
 )
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX, RUN
 from tasks.store.history import Change
@@ -299,7 +300,8 @@ def _read_version(folder: Path, *_looks: tuple[int, ...] | None) -> KeptVersion:
     manifest = reading.read_manifest(folder)
     dataset = manifest.dataset.model_copy(update={"profiles": ()})
     slim = manifest.model_copy(update={"dataset": dataset, "recipe": Columns(columns=())})
-    return KeptVersion(int(folder.name), (folder / ONNX).stat().st_size, folders.size(folder), slim)
+    with verified.opened(folder / ONNX, reading.advise(folder)) as model:
+        return KeptVersion(int(folder.name), os.fstat(model.fileno()).st_size, folders.size(folder), slim)
 
 
 # How the figure that a gate judges has developed

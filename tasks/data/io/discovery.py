@@ -145,9 +145,11 @@ def find_table(source: str) -> DataFiles:
 
     Raises:
         UsageError: a URL has credentials in it.
-        DataError: nothing is there, a host does not answer, or a URL's package is missing.
+        DataError: nothing is there, a file is half written, a host does not answer, or a URL's package is missing.
     """
     try:
+        if not is_url(source):
+            refuse_partial(local_path(source))
         return find_data(source, is_table, (*TABLE_SUFFIXES, GZIP), unreadable=UNREADABLE)
     except UsageError as error:
         if is_url(source):
@@ -170,7 +172,7 @@ def find_data(
 
     Raises:
         UsageError: nothing is there, all of it lies in ``output``, or a URL has credentials in it.
-        DataError: no file can be read, one is half written, its name is not UTF-8, or a host does not answer.
+        DataError: no file can be read, the name of one is not UTF-8, or a host does not answer.
     """
     if is_url(source):
         prints = _list_remote(source, is_data)
@@ -181,7 +183,6 @@ def find_data(
             expected, action = "a file, a folder or a glob", "name one; leave it out for the test split"
             raise UsageError("an empty input", expected, action)
         path = local_path(source)
-        refuse_partial(path)
         paths, source = _find_files(path, is_data, suffixes, output), str(path)
         for each in paths:
             if not unreadable and not is_picture(each) and not each.stat().st_size:

@@ -62,7 +62,7 @@ class Table:
             chunks = map(tabular.to_numbers, self.data[name].chunks)
             found = [(np.fmin.reduce(each), np.fmax.reduce(each)) for each in chunks if len(each)] or [(np.nan, np.nan)]
             low, high = np.fmin.reduce(found)[0], np.fmax.reduce(found)[1]
-            self._limits[name] = float(low), float(high)
+            self._limits[name] = float(low) + 0.0, float(high) + 0.0  # -0 is 0
         return self._limits[name]
 
     def number_share(self, name: str) -> float:

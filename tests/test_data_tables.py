@@ -28,7 +28,7 @@ from tasks.data.io import table as table_reader
 from tasks.data.io.csv import csv_batches
 from tasks.data.io.discovery import find_table
 from tasks.data.io.table import Table, build_table
-from tasks.data.io.tabular import Selection
+from tasks.data.io.tabular import Selection, json_batches
 from tasks.data.prepared_splits import create_arrays
 from tasks.errors import DataError, UsageError
 from tasks.parameters.addresses import has_credentials
@@ -257,12 +257,18 @@ def test_room_for_arrays_is_taken_before_they_are_written(tmp_path: Path) -> Non
     assert arrays["labels"].shape == (5,)
 
 
-def test_a_file_without_ends_of_lines_is_not_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "head", "words"), [("t.csv", b"a,b ", "a row of more"), ("t.json", b"\n [1 ", "array")]
+)
+def test_a_file_without_ends_of_lines_is_not_read_whole(
+    monkeypatch: pytest.MonkeyPatch, name: str, head: bytes, words: str
+) -> None:
     monkeypatch.setattr(tabular, "BLOCK_BYTES", 2**10)
     monkeypatch.setattr(tabular, "MAX_ROW_BYTES", 2**12)
-    stream = io.BytesIO(b"a,b " + b"x" * 2**20)
-    with pytest.raises(DataError, match="a row of more"):
-        list(csv_batches(stream, "t.csv", Selection()))
+    stream = io.BytesIO(head + b"x" * 2**20)
+    read_some = json_batches if name == "t.json" else csv_batches
+    with pytest.raises(DataError, match=words):
+        list(read_some(stream, name, Selection()))
     assert stream.tell() <= 2**12
 
 

@@ -347,7 +347,7 @@ def json_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.Re
         DataError: it is no such file.
     """
     rows = 0
-    for block in read_blocks(stream, name):
+    for block in read_blocks(stream, name, _check_json_head):
         _check_json_block(block, name, rows)
         try:
             table = _parse_json(block)
@@ -385,6 +385,12 @@ def check_text(head: bytes, name: str) -> None:
         raise broken(name, "it holds NUL bytes", "UTF-8 text", "it may be a binary file: name it by what it is")
 
 
+def _check_json_head(head: bytes, name: str) -> None:
+    check_text(head, name)
+    if head.lstrip(BOM + b" \t\r\n").startswith(b"["):
+        raise broken(name, "it is one array", "one JSON object a line", "write it as JSON lines")
+
+
 def _check_json_block(block: memoryview, name: str, rows: int) -> None:
     """Refuse what ends Arrow's parser by a segmentation fault, or comes out of it as no text."""
     text = bytes(block)
@@ -415,7 +421,7 @@ def find_invalid_utf_8(block: memoryview) -> UnicodeDecodeError | None:
     return None
 
 
-def read_blocks(stream: Any, name: str) -> Iterator[memoryview]:
+def read_blocks(stream: Any, name: str, check: Callable[[bytes, str], None] = check_text) -> Iterator[memoryview]:
     """Whole rows, a bounded number of bytes at a time; a block holds until the next is asked for.
 
     Raises:
@@ -430,7 +436,7 @@ def read_blocks(stream: Any, name: str) -> Iterator[memoryview]:
         except Exception as error:  # of a decompressor or a network, which have no end of kinds
             raise broken(name, error, "a whole file") from error
         if is_first:
-            check_text(bytes(buffer[: min(filled, HEAD_BYTES)]), name)
+            check(bytes(buffer[: min(filled, HEAD_BYTES)]), name)
         if buffer.find(b"\0", start, filled) >= 0:
             raise broken(name, "it holds NUL bytes", "UTF-8 text")
         is_last = filled < len(buffer)

@@ -33,6 +33,7 @@ from flows.pages.report import RetrainReport
 from prediction_jobs import FEATURES, NAME, expected, interrupt, predict_rows, table
 from prefect_api import wait_for
 from tasks.batch import session_pool, shard
+from tasks.data.io import inputs
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.judging import plots
 from tasks.machine.arrays import Array
@@ -495,3 +496,23 @@ def test_arrow_pandas_duckdb_and_polars_read_the_same_rows(tmp_path: Path) -> No
         assert frame["prediction"].tolist() == expected["prediction"].to_pylist(), reader
         assert frame["source"].astype(str).tolist() == expected["source"].to_pylist(), reader
     assert pd.read_parquet(folder / "_rejects.parquet")["row"].tolist() == rejects
+
+
+@pytest.mark.slow
+def test_reading_stops_soon_after_too_many_rows_were_rejected(
+    nothing_good: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, chunks = [], inputs.batches
+
+    def counted(*arguments: Any) -> Any:
+        for chunk in chunks(*arguments):
+            read.append(len(chunk.rejects))
+            yield chunk
+
+    monkeypatch.setattr(inputs, "batches", counted)
+    with pytest.raises(DataError, match=r"of 1,000,000 rows cannot be read, the first is row 0 of"):
+        predict_rows(input=nothing_good, workers=1, max_rejects=200_000, shard_rows=1_000_000)
+    assert 200_000 < sum(read) <= 200_000 + 2**17
+    (folder,) = (path.parent for path in artifact_paths.all_predictions().glob("*/_job.json"))
+    assert pq.read_metadata(folder / "_rejects.parquet").num_rows == sum(read)
+    assert not list(folder.glob("part-*")), "a part appears whole or not at all"

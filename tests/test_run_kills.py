@@ -239,7 +239,7 @@ AS_NOBODY = """
 import os, shutil, sys, time
 from pathlib import Path
 from tasks.store import locks, reading
-from tasks.store import publishing, verification
+from tasks.store import pointer, publishing, verification
 
 os.setgid(65534)
 os.setuid(65534)

@@ -39,10 +39,15 @@ ENCODINGS: dict[str, Any] = {
 BUFFER_BYTES = 2**16  # collects small writes; a column of probabilities goes to the file as it is, uncopied
 
 
+class _TooManyRejects(Exception):
+    """The shard alone holds more rejected rows than the job tolerates: no need to read on."""
+
+
 def predict_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Footer:
     """Predict every row of a shard with the file ``model`` and write its part, which appears whole or not at all.
 
-    ``threads`` do so in this process side by side.
+    ``threads`` do so in this process side by side. A shard with too many rejected rows ends where that shows, and
+    leaves no part; its rejects are then those so far.
 
     Raises:
         DataError: the job's plan, an input or the model is gone or has changed.
@@ -52,7 +57,7 @@ def predict_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Foot
     version, files = read_version(model.parent), read_inputs(folder, shard)
     inputs.check_unchanged(files)
     name = artifact_paths.part(folder, shard.number).name
-    with predictions.placing(folder, name) as temporary:  # syncs when no core is held
+    with contextlib.suppress(_TooManyRejects), predictions.placing(folder, name) as temporary:  # syncs, no core held
         with (
             atomic.replacing(rejects_path(folder, shard), is_kept=False) as beside,  # the part's footer counts them
             pq.ParquetWriter(beside, rejects_schema(job)) as rejects,
@@ -62,6 +67,8 @@ def predict_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Foot
             predicted = ((batch, pool.run(batch.X, job.batch_size, worker)) for batch in batches)
             footer = _write_part(temporary, job, shard, version, predicted, rejects)
         inputs.check_unchanged(files)
+        if footer.rejects > job.max_rejects:
+            raise _TooManyRejects
     return footer
 
 
@@ -73,7 +80,10 @@ def _write_part(
     predicted: Iterator[tuple[Batch, Outputs]],
     rejects: pq.ParquetWriter,
 ) -> Footer:
-    """Write the part at ``path``, and the rejected rows apart. Outputs hold until the next batch."""
+    """Write the part at ``path``, and the rejected rows apart; it ends early where these are too many.
+
+    Outputs hold until the next batch.
+    """
     found: list[Counts] = []
     with contextlib.ExitStack() as opened:
         for batch, outputs in predicted:
@@ -90,6 +100,8 @@ def _write_part(
                 rows = [dict(zip(names, (*facts, *ids), strict=True)) for *facts, ids in batch.rejects]
                 rejects.write_table(pa.Table.from_pylist(rows, rejects.schema))
             found.append(Counts.count(batch, outputs, version, job.rows))
+            if sum(each.rejects for each in found) > job.max_rejects:
+                break
         model = job.model.model_dump(mode="json")
         footer = Footer(job=job.job, shard=shard, model=model, provider=job.provider, **dict(reduce(add, found)))
         part.add_key_value_metadata({FOOTER: footer.model_dump_json().encode()})

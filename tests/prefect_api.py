@@ -80,7 +80,8 @@ def api_client(api: str, credential: str | None = None) -> httpx.Client:
     """A plain HTTP client, with the given credential or that of this test run if it has any."""
     known = credential or os.environ.get("PREFECT_API_AUTH_STRING")
     auth = httpx.BasicAuth(*known.split(":", 1)) if known else None
-    return Patient(base_url=api, auth=auth, timeout=60)
+    fresh = httpx.Limits(max_keepalive_connections=0)  # else the server ends an idle one just as it is used again
+    return Patient(base_url=api, auth=auth, timeout=60, limits=fresh)
 
 
 def wait_for(api: str, path: str, document: dict[str, Any], wanted: Callable[[Any], bool] = lambda _: True) -> Any:

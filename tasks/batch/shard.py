@@ -57,7 +57,8 @@ def predict_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Foot
     version, files = read_version(model.parent), read_inputs(folder, shard)
     inputs.check_unchanged(files)
     name = artifact_paths.part(folder, shard.number).name
-    with contextlib.suppress(_TooManyRejects), predictions.placing(folder, name) as temporary:  # syncs, no core held
+    # The part is synchronised with the disk as the outer block ends, when this thread holds no core any more.
+    with contextlib.suppress(_TooManyRejects), predictions.placing(folder, name) as temporary:
         with (
             atomic.replacing(rejects_path(folder, shard), is_kept=False) as beside,  # the part's footer counts them
             pq.ParquetWriter(beside, rejects_schema(job)) as rejects,

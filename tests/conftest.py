@@ -95,8 +95,9 @@ def server() -> Iterator[str]:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in own_database().items():
                 patch.setenv(name, value)
-            wait = running.enter_context(temporary_server())
-        yield wait()
+            api_url, wait = running.enter_context(temporary_server())
+        wait()
+        yield api_url
         if worker := sys.modules.get("prefect.logging.handlers"):
             worker.APILogWorker.drain_all(timeout=30)  # at exit it would try to reach the server that is gone
 

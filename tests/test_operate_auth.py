@@ -31,8 +31,9 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PREFECT_SERVER_API_AUTH_STRING", CREDENTIALS)
             patch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", f"sqlite+aiosqlite:///{database}")
-            wait = running.enter_context(temporary_server())
-        yield wait()
+            api_url, wait = running.enter_context(temporary_server())
+        wait()
+        yield api_url
 
 
 @pytest.mark.slow  # a server of its own, and a request to each of its routes

@@ -3,7 +3,7 @@
 import importlib
 import shlex
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from flows.pages.report import RetrainReport, TuneReport
 
 
-# Torch and matplotlib take seconds to import, which the server's start hides; nobody needs them where all is reused.
-TO_TRAIN = "tasks.fitting.trainer", "tasks.judging.plots"
+# What takes seconds to import in all, which the server's start hides; nobody needs it where all is reused.
+TO_TRAIN = "tasks.fitting.trainer", "tasks.judging.plots", "tasks.serving.onnx_graph"
+TO_RUN = "prefect.flow_engine", "prefect.task_engine", "fastapi.encoders"  # the last for its run's parameters
 DROPS = "champion_accuracy", "champion_recall"  # gates that find by how much less a share is
 AGAINST_ONE = " of version "  # in the reason of a bound: it is that version's
 
@@ -53,10 +54,14 @@ def retrain(given: dict[str, Any], verbose: Verbose = False, quiet: Quiet = Fals
     if sign_key is not None:
         verification.require_attestation(sign_key)
     mirroring.destination(is_kept=False)
-    from tasks.store import unchanged  # which imports numpy
 
-    modules = TO_TRAIN if unchanged.must_train(parameters) else ()
-    report, failure = run_flow("retrain", parameters, verbose, quiet, modules=modules)
+    def list_modules() -> Iterable[str]:
+        from tasks.store import unchanged  # which imports numpy
+
+        to_judge = ("scipy.optimize",) if parameters.data.source else ()
+        return TO_TRAIN + to_judge if unchanged.must_train(parameters) else ()
+
+    report, failure = run_flow("retrain", parameters, verbose, quiet, list_modules=list_modules)
     if report.outcome == "refused":
         if report.frozen:
             print(f"frozen      {describe_freeze(report)}", file=sys.stderr)
@@ -193,14 +198,15 @@ def run_flow(
     verbose: bool,
     quiet: bool,
     carried: str = "report",
-    modules: Iterable[str] = (),
+    list_modules: Callable[[], Iterable[str]] = tuple,
 ) -> tuple[Any, Exception | None]:
-    """Run a flow, which is imported while its server starts, as other ``modules`` are, and show its stages.
+    """Run a flow, which is imported while its server starts, as the modules listed are, and show its stages.
 
     Returns what it has come to and, where its error ``carried`` that all the same, the error.
     """
     progress.is_watched &= not (quiet or verbose)
-    with display.compact(verbose, stages=not quiet), connection.prefect_api(f"flows.{name}", *modules):
+    server = connection.prefect_api(lambda: (f"flows.{name}", *TO_RUN, *list_modules()))
+    with display.compact(verbose, stages=not quiet), server:
         if connection.is_temporary() and not (quiet or display.is_shown()):
             reach = f"events     reach nobody from a run's own temporary Prefect server: {connection.TO_HAVE_ONE}"
             print(reach, file=sys.stderr)

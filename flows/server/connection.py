@@ -1,6 +1,7 @@
 """The connection to a Prefect API: the user's, that of gradmill up, or a temporary server's; and what is told to it."""
 
 import fcntl
+import gc
 import importlib
 import logging
 import os
@@ -9,7 +10,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -195,8 +196,8 @@ def use_api(api_url: str, key: str | None, more: dict[Any, Any] | None = None) -
 
 
 @contextmanager
-def temporary_server(credential: str | None = None) -> Iterator[Callable[[], str]]:
-    """A Prefect server for one run, for those who have none; yields what waits for its answer and returns its address.
+def temporary_server(credential: str | None = None) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A Prefect server for one run, for those who have none; yields its API's address and what waits for an answer.
 
     It asks for ``credential``, if given. Prefect starts such a server by itself, but it outlives a run that is killed.
     This one ends with the run. Nothing of Prefect's is imported, so that it starts beside that import. At the end it is
@@ -228,12 +229,12 @@ def temporary_server(credential: str | None = None) -> Iterator[Callable[[], str
             api_url = f"{prefect_server.address(listener)}/api"
         until, has_answered = time.monotonic() + prefect_server.START_SECONDS, False
 
-        def wait() -> str:
+        def wait() -> None:
             nonlocal has_answered
             has_answered = prefect_server.wait_for_answer(api_url, lambda: process.poll() is not None, until)
             if has_answered:
                 starting.close()
-                return api_url
+                return
             log.seek(0)
             lines = log.read().decode(errors="replace").strip().splitlines()
             raise EnvironmentProblem(
@@ -243,14 +244,14 @@ def temporary_server(credential: str | None = None) -> Iterator[Callable[[], str
             )
 
         try:
-            yield wait
+            yield api_url, wait
         finally:
             supervisor.stop(process, wait=not has_answered)
 
 
 @contextmanager
-def prefect_api(*meanwhile: str) -> Iterator[None]:
-    """Make an API available; modules of ``meanwhile`` are imported while a temporary server starts.
+def prefect_api(meanwhile: Callable[[], Iterable[str]] = tuple) -> Iterator[None]:
+    """Make an API available; modules that ``meanwhile`` lists are imported while a temporary server starts.
 
     It is the user's where one is configured, else that of ``gradmill up`` on these artifacts, else a temporary one.
 
@@ -259,9 +260,11 @@ def prefect_api(*meanwhile: str) -> Iterator[None]:
         UsageError: a setting of Prefect's cannot be used.
     """
     with ExitStack() as entered:
-        key, wait, ahead = new_credential(), None, entered.enter_context(ExitStack())
+        gc.disable()  # what is imported stays: to look through it time and again takes longer than to let it be
+        entered.callback(gc.enable)
+        key, server, ahead = new_credential(), None, entered.enter_context(ExitStack())
         if not os.environ.get("PREFECT_API_URL") and not artifact_paths.service().exists():
-            wait = ahead.enter_context(temporary_server(key))  # beside Prefect's own import
+            server = ahead.enter_context(temporary_server(key))  # beside Prefect's own import
         environment.require_prefect()
         from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
@@ -279,13 +282,15 @@ def prefect_api(*meanwhile: str) -> Iterator[None]:
                 raise EnvironmentProblem(*problem) from error
             entered.enter_context(explain_faults())
         else:
-            wait = wait or entered.enter_context(temporary_server(key))
-            for module in meanwhile:
-                importlib.import_module(module)
+            api_url, wait = server or entered.enter_context(temporary_server(key))
             # Joining the heartbeat's thread costs a second at the end, and nobody watches this server for heartbeats.
-            entered.enter_context(use_api(wait(), key, {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}))
+            entered.enter_context(use_api(api_url, key, {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}))
+            for module in meanwhile():
+                importlib.import_module(module)
+            wait()
             entered.callback(_is_temporary.reset, _is_temporary.set(True))
         entered.callback(send_what_is_queued)
+        gc.enable()
         yield
 
 

@@ -143,17 +143,20 @@ def main(where: str) -> None:
     if host:
         print(f"serving on {address(listener)}", flush=True)
     os.environ |= ENVIRONMENT | os.environ
+    gc.disable()  # what is imported stays: to look through it time and again took a fifth of the start
     import uvicorn
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
-    gc.set_threshold(50_000)  # new objects, as in commands: the looks took a tenth of each request
     settings = get_current_settings().server
     config = uvicorn.Config(
         guard(create_app(final=True), settings.api.cors_allowed_origins.split(",")),
         log_level=settings.logging_level.lower(),
         lifespan="on",
     )
+    gc.freeze()
+    gc.set_threshold(50_000)  # new objects, as in commands: the looks took a tenth of each request
+    gc.enable()
     server = uvicorn.Server(config)
     server.run([listener])
     if not server.started:

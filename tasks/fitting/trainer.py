@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from tasks.data.prepared_splits import hold_out, read_split
 from tasks.data.recipe import Columns
 from tasks.data.statistics import fit_recipe
 from tasks.errors import TrainingDiverged, UsageError
-from tasks.fitting import devices, search_space
+from tasks.fitting import devices
 from tasks.fitting.splits import load_split
 from tasks.judging.objective import Objective
 from tasks.machine import side_by_side
@@ -71,6 +71,9 @@ from tasks.networks.training import (
 from tasks.parameters import Hyperparameters, Implementation, Loss, Training
 from tasks.records import PreparedDataset
 from tasks.store.record import FileRef
+
+if TYPE_CHECKING:
+    from tasks.fitting.search_space import Space
 
 MIN_EXAMPLES = 10  # a validation loss of fewer is noise, and so are weights
 VALIDATION = 0.2  # share of the training rows on which a weight decay is chosen
@@ -151,7 +154,12 @@ class Parts(NamedTuple):
 class Trainer:
     """Trains one of the book's four systems; own data have trainers of their own."""
 
-    list_space = staticmethod(search_space.list_book_space)  # what a search looks through
+    @staticmethod
+    def list_space(prepared: PreparedDataset) -> Space:
+        """What a search looks through."""
+        from tasks.fitting.search_space import list_book_space  # Optuna takes 0.2 s to import
+
+        return list_book_space(prepared)
 
     def __init__(self, training: Training, prepared: PreparedDataset, device: torch.device) -> None:
         self.training, self.prepared, self.device = training, prepared, device
@@ -342,7 +350,12 @@ class OwnTrainer(Trainer):
 class ImageTrainer(OwnTrainer):
     """Trains on own pictures: the book's network and loop, a small penalty, and steps enough for few pictures."""
 
-    list_space = staticmethod(search_space.list_image_space)
+    @staticmethod
+    def list_space(prepared: PreparedDataset) -> Space:
+        """What a search looks through, of own pictures."""
+        from tasks.fitting.search_space import list_image_space
+
+        return list_image_space(prepared)
 
     def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
         """What was given, and what follows from the pictures where it was not."""
@@ -384,7 +397,12 @@ class Plan(NamedTuple):
 class TableTrainer(OwnTrainer):
     """Trains on a user's own table."""
 
-    list_space = staticmethod(search_space.list_table_space)
+    @staticmethod
+    def list_space(prepared: PreparedDataset) -> Space:
+        """What a search looks through, of own tables."""
+        from tasks.fitting.search_space import list_table_space
+
+        return list_table_space(prepared)
 
     def __init__(self, training: Training, prepared: PreparedDataset, device: torch.device) -> None:
         super().__init__(training, prepared, device)

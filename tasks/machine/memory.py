@@ -4,8 +4,12 @@ import ctypes
 import gc
 import os
 import resource
+import sys
+from collections.abc import Sequence
 from contextlib import suppress
+from importlib.abc import MetaPathFinder
 from pathlib import Path
+from typing import Any
 
 ARENA_MAX = -8  # of glibc's malloc.h
 CONTROL_GROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -30,7 +34,24 @@ def keep_imports() -> None:
     All threads that are yet to begin allocate from one arena: what one frees the next one has at hand. Else glibc gives
     each an arena of its own, of fresh pages, which a virtual machine is slow to clear. Elsewhere than on glibc nothing
     happens.
+
+    pyarrow's first array imports pandas where that is installed: 0.3 s and 24 MiB for what no command uses. It finds
+    none here; ``to_pandas`` would look again, arrays of a series would not.
     """
+    import pyarrow as pa
+
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).mallopt(ARENA_MAX, 1)
+    if "pandas" not in sys.modules:
+        sys.meta_path.insert(0, _NoPandas())
+        pa.array([])
+        del sys.meta_path[0]
     gc.freeze()
+
+
+class _NoPandas(MetaPathFinder):
+    """Finds none."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: Any = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError("not looked for", name=fullname)

@@ -547,6 +547,7 @@ class AveragedSGD:
         """
         self._prefetch, self._objective = prefetch, objective
         self._values: list[float] = []
+        self._order: Tensor | None = None  # of the next epoch
         self._steps = 0
         self._mean: list[Tensor] = []
         self._last: list[Tensor] = []  # the weights from which the next step is taken
@@ -554,8 +555,12 @@ class AveragedSGD:
     def __call__(
         self, net: Network, optimizer: Optimizer, split: Examples, batch_size: int, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Take the steps of one epoch, in an order drawn anew."""
-        order = torch.randperm(len(split), generator=generator, dtype=torch.int32)
+        """Take the steps of one epoch, in an order drawn anew; that of the next epoch is drawn meanwhile."""
+
+        def draw() -> Tensor:
+            return torch.randperm(len(split), generator=generator, dtype=torch.int32)
+
+        order = draw() if self._order is None else self._order
         params = net.parameters()
         if not self._mean:
             self._mean = self._last = copy_parameters(net)
@@ -567,6 +572,7 @@ class AveragedSGD:
         indices = (index.to(split.device, torch.int64) for index in _split_by(order, sizes))
         made = self._prefetch(list(split.minibatches(index, batch_size)) for index in indices)
         with ThreadPoolExecutor(1) as beside:  # the next steps
+            following = beside.submit(draw)
             for X, y, *places in itertools.chain.from_iterable(made):
                 if self._steps == half:
                     self._follow(net)
@@ -584,6 +590,7 @@ class AveragedSGD:
                     o, y = concatenate([each for each, _ in seen]), torch.cat([each for _, each in seen])
                     measured.append((beside.submit(net.measure, o, y), len(y)))
                     seen.clear()
+        self._order = following.result()
         self._follow(net)
         self._last = copy_parameters(net)
         set_parameters(net, self._mean)

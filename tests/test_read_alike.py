@@ -2,11 +2,14 @@
 
 import gzip
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import openpyxl  # type: ignore[import-untyped]
+import pandas as pd  # type: ignore[import-untyped]
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
@@ -76,6 +79,10 @@ FILES: dict[str, Callable[[Path], object]] = {
         TABLE.set_column(3, "price", pa.array(np.array([16777217, 0.1, 1, 2]))), path
     ),
     "lines.jsonl": text('{"area": 80, "city": "Ulm", "garden": true, "price": 210}\n{"garden": false, "price": 1}\n'),
+    "a workbook.xlsx": lambda path: pd.DataFrame(TABLE.to_pydict()).to_excel(path, index=False),
+    "a workbook with row names and dates.xlsx": lambda path: (
+        pd.DataFrame(TABLE.to_pydict()).assign(day=pd.Timestamp("2024-02-29"), n=7).to_excel(path)
+    ),
     "folders": by_city,
 }
 
@@ -125,6 +132,26 @@ def half(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
 
 
+def with_name_twice(path: Path) -> None:
+    frame = pd.DataFrame(TABLE.to_pydict())
+    pd.concat([frame, frame], axis=1).to_excel(path, index=False)
+
+
+def bomb(path: Path) -> None:
+    """A workbook of some MB that unpacks to 1.1 GB."""
+    pd.DataFrame(TABLE.to_pydict()).to_excel(path, index=False)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as packed, packed.open("zeros", "w") as zeros:
+        for _ in range(1100):
+            zeros.write(bytes(10**6))
+
+
+def with_far_cell(path: Path) -> None:
+    """Of which the package that reads it would make a table of 17 billion cells."""
+    book = openpyxl.Workbook()
+    book.active["A1"], book.active["XFD1048576"] = "area", 1
+    book.save(path)
+
+
 DEEP = "[" * 10_000 + "]" * 10_000
 MANY = ROWS * 60
 # What each file is, and how many rows of it a prediction rejects; None: it is not read there either (exit 4).
@@ -155,6 +182,13 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], int | None]] = {
     "one array.json": (text('[{"area": 1}]'), None),
     "a number.jsonl": (text("3\n"), None),
     "a table in Avro.avro": (text("Obj\1"), None),
+    "text.xlsx": (text(HEAD + MANY), None),
+    "empty.xlsx": (lambda path: pd.DataFrame().to_excel(path, index=False), None),
+    "header alone.xlsx": (lambda path: pd.DataFrame(columns=TABLE.column_names).to_excel(path, index=False), None),
+    "a name twice.xlsx": (with_name_twice, None),
+    "a bomb.xlsx": (bomb, None),
+    "a cell far away.xlsx": (with_far_cell, None),
+    "of Excel 97, or encrypted.xlsx": (text(b"\xd0\xcf\x11\xe0" + bytes(2000)), None),
     "a pickle.pkl": (text(HEAD + MANY), None),
 }
 

@@ -27,7 +27,7 @@ from tasks.store.verified import Fingerprint
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 TEXT_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES)  # read from the first byte to the last
-TYPED_SUFFIXES = (".parquet", ".feather", ".arrow", ".ipc")  # of files that keep the types of columns
+TYPED_SUFFIXES = (".parquet", ".feather", ".arrow", ".ipc", ".xlsx")  # of files that keep the types of columns
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, *TYPED_SUFFIXES)  # .txt is about data
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 GZIP = ".gz"

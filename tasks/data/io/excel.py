@@ -1,0 +1,105 @@
+"""Excel's workbooks (.xlsx): the first sheet, each column typed by its cells (extra ``[excel]``)."""
+
+import functools
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from datetime import date, datetime, time, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from tasks.data.io.discovery import broken, reading
+from tasks.data.io.tabular import BATCH_ROWS, Selection, check_names, without_rows
+from tasks.data.levels import format_values
+from tasks.data.recipe import UNNAMED_INDEX
+from tasks.machine.installing import pip_install
+
+OLE = b"\xd0\xcf\x11\xe0"  # what files of old and encrypted ones begin with
+CELL = re.compile(rb"""<(?:\w+:)?c\b[^>]*?\br=["']([A-Z]{1,3})([0-9]{1,10})""")
+MAX_CELLS = 2 * 10**7  # some GB of them
+MAX_PACKED = 2**28
+MAX_UNPACKED = 2**29  # bytes of XML: a full sheet of a million rows and eight columns has half of that
+
+
+def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.RecordBatch]:
+    """The rows of the first sheet, after a batch without rows that has all its columns.
+
+    A column is float64, bool, timestamp or text as all its cells that are not empty are; of several kinds it is text.
+
+    Raises:
+        DataError: it is no such file, or too large, or the package that reads it is not there.
+    """
+    try:
+        from python_calamine import CalamineError, CalamineWorkbook
+    except ImportError as error:
+        to_do = f"install the extra [excel], or {pip_install('python-calamine')}; or save the sheet as CSV"
+        raise broken(name, "it is a workbook", "the package python-calamine", to_do) from error
+    content = io.BytesIO(stream.read(MAX_PACKED + 1))
+    if content.getbuffer().nbytes > MAX_PACKED:
+        limit = f"at most {MAX_PACKED >> 20:,} MiB"
+        raise broken(name, "it is too large a workbook", limit, "save the sheet as Parquet or CSV")
+    if content.getvalue().startswith(OLE):
+        raise broken(name, "it wants a password, or is of Excel before 2007", "a workbook (.xlsx)", "save it as that")
+    with reading(name, "a workbook of Excel"):
+        try:
+            with zipfile.ZipFile(content) as packed:
+                unpacked = sum(each.file_size for each in packed.infolist())
+                if unpacked > MAX_UNPACKED:
+                    found, limit = f"it unpacks to {unpacked >> 20:,} MiB", f"at most {MAX_UNPACKED >> 20:,} MiB"
+                    raise broken(name, found, limit, "save the sheet as Parquet or CSV")
+                if damaged := packed.testzip():  # or larger than it says
+                    raise broken(name, f"its part {damaged} is damaged", "a workbook (.xlsx)", "write it again")
+                for part in packed.namelist():
+                    if (cells := _count_cells(packed.read(part))) > MAX_CELLS:
+                        found, limit = (
+                            f"{part} reaches over {cells:,} cells, empty ones included",
+                            f"at most {MAX_CELLS:,}",
+                        )
+                        raise broken(name, found, limit, "delete what stands far from the table, or save it as CSV")
+            content.seek(0)
+            rows = CalamineWorkbook.from_filelike(content).get_sheet_by_index(0).to_python(skip_empty_area=True)
+        except (CalamineError, zipfile.BadZipFile, zlib.error) as error:
+            raise broken(name, str(error), "a workbook (.xlsx)", "save the sheet as CSV") from error
+    if not rows:
+        raise broken(name, "its first sheet is empty", "a header and rows", "put the table into the first sheet")
+    header = [_format_cell(cell) for cell in rows[0]]
+    header[0] = header[0] or (UNNAMED_INDEX if len(header) > 1 else "")
+    check_names(header, name)
+    columns = {
+        each: _make_column([row[at] for row in rows[1:]]) for at, each in enumerate(header) if selection.takes(each)
+    }
+    yield without_rows(pa.schema([(each, columns[each].type if each in columns else pa.null()) for each in header]))
+    table = pa.table(columns) if columns else pa.table({"": pa.nulls(len(rows) - 1)})
+    yield from table.to_batches(BATCH_ROWS)
+
+
+def _count_cells(sheet: bytes) -> int:
+    """The cells of a sheet from the first column and row to the last: the package that reads it makes room for all."""
+    places = CELL.findall(sheet)
+    columns = {letters for letters, _ in places}
+    last = max((len(each), each) for each in columns)[1] if columns else b""
+    number = functools.reduce(lambda total, letter: 26 * total + letter - ord("A") + 1, last, 0)
+    return number * max((int(row) for _, row in places), default=0)
+
+
+def _make_column(cells: list[Any]) -> pa.Array:
+    """The cells as one type; empty ones are null."""
+    values = [None if cell == "" else cell for cell in cells]
+    kinds = {float if isinstance(cell, int | float) and not isinstance(cell, bool) else type(cell) for cell in values}
+    kinds.discard(type(None))
+    if kinds == {float}:
+        return pa.array(values, pa.float64())
+    if kinds and kinds <= {date, datetime}:
+        midnight = time()
+        return pa.array([datetime.combine(each, midnight) if type(each) is date else each for each in values])
+    if len(kinds) < 2:
+        return pa.array(values)
+    return pa.array([None if value is None else _format_cell(value) for value in values], pa.string())
+
+
+def _format_cell(cell: Any) -> str:
+    """A cell as the name of a level, or of a column."""
+    return str(cell) if isinstance(cell, str | time | timedelta) else format_values(pa.array([cell]))[0]

@@ -1,11 +1,9 @@
 """Raw files to splits: nothing lost, nothing changed, the same content under the same name."""
 
 import os
-import re
 import threading
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -112,17 +110,6 @@ def test_test_rows_are_kept_as_they_came_for_versions_of_another_recipe() -> Non
     prepared, images = resized(6)
     assert read_split(prepared.test, prepared).inputs.shape == (3, 6, 6)
     np.testing.assert_array_equal(read_split(prepared.raw_test, prepared).inputs, images)
-
-
-@pytest.mark.parametrize(
-    "rows",
-    [np.zeros((2, 5, 5), np.uint8), np.zeros((2, 4, 4)), np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 16), np.uint8)],
-    ids=["another size", "not bytes", "colour", "flat"],
-)
-def test_images_that_a_recipe_does_not_describe_are_refused(rows: NDArray[Any]) -> None:
-    with pytest.raises(DataError, match=re.escape(str(list(rows.shape[1:])))) as caught:
-        Pixels(shape=(4, 4), scale=1.0).encode(rows)
-    assert "[4, 4]" in caught.value.expected
 
 
 @pytest.mark.parametrize("in_its_place", ["FIFO", "link to a FIFO", "empty file", "link to /proc/kmsg"])

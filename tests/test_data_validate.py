@@ -1,7 +1,6 @@
 """The stage between download and preprocess: all that is wrong at once, in words, and files for what is right."""
 
 import contextlib
-import json
 import os
 import re
 import tracemalloc
@@ -120,26 +119,6 @@ def test_more_rows_than_memory_takes_are_refused_before_it_is_taken() -> None:
     most = int(re.search(r"at most ([\d,]+) rows", caught.value.expected)[1].replace(",", ""))  # type: ignore[index]
     assert 10**6 < most < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 50
     assert peak < 10**6
-
-
-@pytest.mark.parametrize(
-    ("name", "task", "words"),
-    [
-        ("synthetic-linear", "regression", "1,000 training and as many test examples"),
-        ("fashion-mnist", "classification", "60,000 and 10,000 images"),
-    ],
-)
-def test_the_books_data_are_said_to_be_what_they_should_be_in_one_line(
-    name: str, task: str, words: str, fashion_mnist: Path, tmp_path: Path
-) -> None:
-    run = RunFolder(path=tmp_path)
-    raw = candidate.plain(download)(run, name, Data())
-    found: ValidatedDataset = candidate.plain(validate)(run, raw, Data(), task, None)
-    assert (found.prepared, found.raw) == (None, raw)
-    summary = json.loads((tmp_path / "data-report.json").read_text())["summary"]
-    assert words in summary
-    assert "\n" not in summary
-    assert words in (tmp_path / "data-report.md").read_text()
 
 
 def test_many_classes_and_many_levels_take_no_table_of_both() -> None:

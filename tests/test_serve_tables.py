@@ -1,29 +1,36 @@
 """An own table from its CSV to ``export``: what the file, its description and its sample say, and what refuses it."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-import safetensors.numpy
+import scipy.special
+import torch
 
 from candidate import plain
-from own_tables import RECIPE, Array, by_hand, drawn_weights
+from own_images import prepare
+from own_tables import RECIPE, Array, drawn_weights
+from prepared_tables import trained
 from tasks.data.prepared_splits import read_batches, read_split
-from tasks.data.recipe import Columns, Target
+from tasks.data.recipe import Columns, Pixels, Target
 from tasks.download import download
 from tasks.errors import DataError, GateFailed
 from tasks.export import export
+from tasks.fitting import served
 from tasks.judging import parity
+from tasks.networks import examples
+from tasks.networks.training import outputs
 from tasks.parameters import Data, Device, Gates, ModelName, Training
 from tasks.preprocess import preprocess
-from tasks.records import Epoch, ExportedModel, PreparedDataset, TrainedModel
+from tasks.records import ExportedModel, PreparedDataset
 from tasks.serving import contract, onnx_graph, raw_units, runtime
 from tasks.serving.contract import ModelMetadata, Signature
 from tasks.serving.runtime import open_session
-from tasks.store import atomic
 from tasks.store.run_folder import RunFolder
 from tasks.validate import validate
 
@@ -71,18 +78,8 @@ class Table:
         self.weights = drawn_weights(self.recipe, len(self.prepared.class_names) or 1)
 
     def export(self) -> ExportedModel:
-        content = safetensors.numpy.save(self.weights)
-        file = atomic.write_bytes(self.run.file("weights.safetensors"), content)
-        trained = TrainedModel(
-            weights=file,
-            device="cpu",
-            learning_curve=(Epoch(epoch=1, train_loss=1.0, test_loss=1.0),),
-            picture=file,
-            kept_epoch=1,
-            num_examples=self.prepared.num_train,
-            num_validation=0,
-        )
-        made: ExportedModel = plain(export)(self.run, self.prepared, trained, self.training, Gates())
+        model = trained(self.run, self.prepared, self.weights)
+        made: ExportedModel = plain(export)(self.run, self.prepared, model, self.training, Gates())
         return made
 
 
@@ -119,22 +116,6 @@ def test_metadata_names_columns_of_tables_alone_and_is_read_strictly(tmp_path: P
     wrong = metadata.model_dump_json().replace('"boolean"', '"bool"')
     with pytest.raises(DataError, match="kind"):
         ModelMetadata.parse(wrong.encode(), "metadata.json")
-
-
-@pytest.mark.parametrize("target", ["price", "kind"])
-def test_raw_rows_in_float64_by_hand_are_what_the_file_says(tmp_path: Path, target: str) -> None:
-    table = Table(houses(tmp_path), target)
-    session = open_session(table.export().onnx.path.read_bytes(), Device.CPU)
-    raw = read_split(table.prepared.raw_test, table.prepared).inputs
-    assert raw.dtype == np.float64
-    found = session.run(None, {"features": raw.astype(np.float32)})[0]
-    expected = by_hand(table.weights, table.recipe, np.asarray(raw))
-    if target == "kind":
-        powers = np.exp(expected - expected.max(axis=1, keepdims=True))
-        np.testing.assert_allclose(found, powers / powers.sum(axis=1, keepdims=True), rtol=0, atol=1e-4)
-    else:
-        assert table.recipe.target is not None
-        np.testing.assert_allclose(found, expected[:, 0], rtol=0, atol=1e-4 * table.recipe.target.scale)
 
 
 def test_verdicts_do_not_depend_on_how_many_rows_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,3 +172,65 @@ def test_a_column_that_others_determine_is_refused_with_advice_that_helps(tmp_pa
     said = "column 'twin' loses most in float32, nearly determined by other columns: --ignore one of them, or --weight"
     assert said in verdict.detail
     assert "subtract an offset" not in verdict.detail
+
+
+# The file of a model of own pictures: what it says of them, and what it answers however large they are
+
+
+ASKED = Training(defaults="data")
+RNG = np.random.default_rng(0)
+
+
+def draw_weights(shape: tuple[int, ...], outputs: int) -> dict[str, Array]:
+    size = int(np.prod(shape))
+    return {"W": RNG.normal(size=(size, outputs)).astype(np.float32), "b": RNG.normal(size=outputs).astype(np.float32)}
+
+
+@pytest.mark.parametrize(("shape", "called"), [((5, 4), "Gray8"), ((5, 4, 3), "Rgb8")])
+def test_the_file_says_size_channels_and_classes_and_the_sample_is_of_test_pictures(
+    shape: tuple[int, ...], called: str
+) -> None:
+    images = RNG.integers(0, 256, (50, *shape), np.uint8)
+    prepared = prepare(images, np.arange(50) % 2, ("cat", "dog"))
+    content = onnx_graph.write_model(
+        draw_weights(shape, 2), prepared.recipe, prepared.signature, onnx_graph.describe_model(prepared, ASKED)
+    )
+    model = onnx.load_from_string(content)
+    described = {each.key: each.value for each in model.metadata_props}
+    assert described["Image.BitmapPixelFormat"] == called
+    assert json.loads(described["labels"]) == ["cat", "dog"]
+    (source,) = model.graph.input
+    dims = [each.dim_param or each.dim_value for each in source.type.tensor_type.shape.dim]
+    assert (source.name, dims) == ("images", ["batch", *shape])
+    session, test = runtime.open_session(content, Device.CPU), read_split(prepared.test, prepared)
+    stored = np.load(io.BytesIO(runtime.write_sample(session, prepared.recipe, test.inputs)))
+    assert (stored["images"] == test.inputs[:8]).all()
+    assert (
+        runtime.find_contradiction(
+            session, prepared.recipe, runtime.write_sample(session, prepared.recipe, test.inputs)
+        )
+        is None
+    )
+
+
+@pytest.mark.parametrize("values", [1, 100, 2**24])
+def test_large_pictures_are_answered_a_few_at_a_time_and_alike(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (runtime, served, examples):
+        monkeypatch.setattr(module, "VALUES", values)
+    recipe = Pixels(shape=(6, 5, 3), scale=1 / 255)
+    weights, images = draw_weights(recipe.shape, 3), RNG.integers(0, 256, (40, 6, 5, 3), np.uint8)
+    prepared = prepare(images, np.arange(40) % 3, "abc")
+    session = runtime.open_session(onnx_graph.write_model(weights, recipe, prepared.signature, {}), Device.CPU)
+    expected = images.reshape(40, -1) / 255 @ weights["W"].astype(float) + weights["b"]
+    answers = runtime.run_model(session, images)["probabilities"]
+    np.testing.assert_allclose(answers, scipy.special.softmax(expected, axis=1), atol=1e-5)
+    np.testing.assert_allclose(served.scores(weights, recipe, images), expected, atol=1e-4)
+    split = examples.Split(torch.from_numpy(images), torch.zeros(40, dtype=torch.int64), 1 / 255)
+    sizes: list[int] = []
+
+    def net(X: torch.Tensor) -> torch.Tensor:  # noqa: N803  (the book's letter)
+        sizes.append(len(X))
+        return X.flatten(1) @ torch.from_numpy(weights["W"]) + torch.from_numpy(weights["b"])
+
+    np.testing.assert_allclose(outputs(net, split).numpy(), expected, atol=1e-4)
+    assert max(sizes) == min(40, max(1, values // 90))

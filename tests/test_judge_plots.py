@@ -1,7 +1,5 @@
 """Pictures, by what matplotlib was told to draw: one claim a picture, against the numbers that went in."""
 
-import io
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ import sklearn.calibration
 import sklearn.metrics
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
 from PIL import Image
 
 from tasks.data.recipe import Column, Columns, Target
@@ -301,15 +298,3 @@ def forgotten() -> Iterator[None]:
 def test_letters_that_no_font_has_are_escaped_and_all_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lettering, "FAMILIES", ())
     assert plots.shorten("City = 上海, São →") == r"City = \u4e0a\u6d77, São →"
-
-
-@pytest.mark.usefixtures("forgotten")
-def test_a_letter_is_taken_from_the_first_font_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    own, other = (get_font(findfont(family)).get_charmap() for family in ("DejaVu Sans", "STIXGeneral"))
-    letter = chr(min(other.keys() - own.keys()))
-    monkeypatch.setattr(lettering, "FAMILIES", ("STIXGeneral", "No Such Font"))
-    figure = plots.draw_coefficients([Coefficient(letter, 1.0, 1.0)], letter)
-    assert plots.shorten(letter) == letter
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # of matplotlib, that a glyph is missing
-        figure.savefig(io.BytesIO())

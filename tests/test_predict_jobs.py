@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +27,7 @@ from scipy.stats import entropy
 import flows.__main__
 import flows.cli.app
 from candidate import Candidate, seal
-from conftest import Pipeline
-from flows.pages.report import RetrainReport
+from conftest import REPOSITORY
 from prediction_jobs import FEATURES, NAME, expected, interrupt, predict_rows, table
 from prefect_api import wait_for
 from tasks.batch import session_pool, shard
@@ -329,29 +329,19 @@ def test_a_pinned_version_with_other_bytes_is_exit_4(rows: str, monkeypatch: pyt
         predict_rows(input=rows, shard_rows=1250, version=1)
 
 
-@pytest.fixture
-def clothes(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> RetrainReport:
-    """The book's classifier, of the artifacts that are in use."""
-    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
-    return pipeline.report("softmax-regression")
-
-
 @pytest.mark.slow
 def test_a_picture_that_cannot_be_drawn_leaves_the_job_done(
-    clothes: RetrainReport,
-    pipeline: Pipeline,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    artifacts: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    images = safetensors.numpy.load_file(pipeline.prepared(clothes).test.path)["images"][:20]
-    np.save(tmp_path / "rows.npy", images)
+    name = "softmax-regression"
+    shutil.copytree(REPOSITORY / "tests" / "store_of_c692a25" / "models" / name, artifacts / "models" / name)
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8))
 
     def failing(*_: Any) -> None:
         raise RuntimeError("no font")
 
     monkeypatch.setattr("tasks.judging.plots.draw_image_grid", failing)
-    done = predict_rows(name=clothes.name, input=str(tmp_path / "rows.npy"), output=str(tmp_path / "out"))
+    done = predict_rows(name=name, input=str(tmp_path / "rows.npy"), output=str(tmp_path / "out"))
     assert (done.rows, done.picture, job(done.path)["status"]) == (20, None, "done")
     assert "no picture of the predictions: no font" in caplog.text
     assert not list(done.path.glob(".*"))

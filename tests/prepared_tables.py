@@ -1,5 +1,6 @@
-"""Tables made with numpy, prepared by hand as a run prepares own data: recipe, prepared splits, split keys."""
+"""Tables made with numpy, prepared by hand as a run prepares own data: recipe, prepared splits, split keys, weights."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,24 +8,25 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from tasks.data.prepared_splits import write_split
 from tasks.data.recipe import Column, Columns, SplitRule, Target
-from tasks.records import PreparedDataset
+from tasks.parameters import Hyperparameters
+from tasks.records import Epoch, PreparedDataset, TrainedModel
 from tasks.serving.contract import FEATURES
 from tasks.serving.task import TASKS, TaskName
-from tasks.store import artifact_paths, atomic
-from tasks.store.record import FileRef
+from tasks.store import atomic
+from tasks.store.run_folder import RunFolder
 
 Array = NDArray[Any]
 
 
-def column(name: str, values: Array, kind: Any = "number", num_levels: int = 0) -> Column:
-    """What is fitted of the training rows of one column: ``values`` float32 with NaN where missing."""
+def column(name: str, values: Array, levels: Sequence[str] = (), kind: Any = "number") -> Column:
+    """What is fitted of the training rows of one column, codes where it has levels; NaN is missing."""
     known = values[~np.isnan(values)].astype(np.float64)
     missing = {"num_missing": len(values) - len(known), "has_missing": len(known) < len(values)}
-    if kind == "category":
-        counts = np.bincount(known.astype(int), minlength=num_levels)
-        levels = tuple(f"level {code}" for code in range(num_levels))
-        return Column(name=name, kind=kind, levels=levels, counts=tuple(map(int, counts)), **missing)
+    if levels:
+        counts = np.bincount(known.astype(int), minlength=len(levels))
+        return Column(name=name, kind="category", levels=levels, counts=tuple(counts.tolist()), **missing)
     scale = float(known.std()) if kind == "number" else 1.0
     return Column(name=name, kind=kind, mean=float(known.mean()), scale=scale or 1.0, **missing)
 
@@ -32,27 +34,33 @@ def column(name: str, values: Array, kind: Any = "number", num_levels: int = 0) 
 def prepare(
     features: Array,
     truth: Array,
-    is_test: NDArray[np.bool_],
+    is_test: NDArray[np.bool_] | None = None,
     kinds: Sequence[str] = (),
     class_names: Sequence[str] = (),
     names: Sequence[str] = (),
     split_key: Array | None = None,
     is_validation: NDArray[np.bool_] | None = None,
+    levels: Mapping[int, tuple[str, ...]] | None = None,
 ) -> PreparedDataset:
-    """Write the splits of a table; columns are numbers unless ``kinds`` says otherwise, codes have all levels."""
+    """Write the splits of a table; a fifth of the rows, by a random key, are tests unless ``is_test`` says otherwise.
+
+    Columns are numbers unless ``kinds`` or ``levels`` say otherwise; codes without named levels have all to the last.
+    """
     features = features.astype(np.float32)
+    keys = np.random.default_rng(0).integers(0, 2**63, len(truth)) if split_key is None else split_key
+    is_test = keys > np.quantile(keys, 0.8) if is_test is None else is_test
     watched = {} if is_validation is None else {"validation": is_validation}
     train = ~np.logical_or.reduce([is_test, *watched.values()])
     columns = []
     for at in range(features.shape[1]):
-        kind = kinds[at] if kinds else "number"
-        num_levels = int(np.nanmax(features[:, at])) + 1 if kind == "category" else 0
-        columns.append(column(names[at] if names else f"x{at}", features[train, at], kind, num_levels))
+        kind, of_column = kinds[at] if kinds else "number", (levels or {}).get(at, ())
+        if kind == "category":
+            of_column = tuple(f"level {code}" for code in range(int(np.nanmax(features[:, at])) + 1))
+        columns.append(column(names[at] if names else f"x{at}", features[train, at], of_column, kind))
     task: TaskName = "classification" if class_names else "regression"
     target, fitted = Target(name="y"), truth[train].astype(np.float64)
     if not class_names:
         target = Target(name="y", mean=float(fitted.mean()), scale=float(fitted.std()))
-    keys = np.random.default_rng(0).integers(0, 2**63, len(truth)) if split_key is None else split_key
     files = {}
     for split, part in {"train": train, "test": is_test, **watched}.items():
         arrays = {
@@ -60,10 +68,12 @@ def prepare(
             TASKS[task].target: truth[part].astype(np.uint8 if class_names else np.float64),
             "split_key": keys[part].astype(np.uint64),
         }
-        files[split] = _written(split, arrays)
+        files[split] = write_split("own", split, arrays)
     return PreparedDataset(
         name="own",
-        digest="0" * 64,
+        title="Own",
+        identifier="own",
+        digest=hashlib.sha256((files["train"].sha256 + files["test"].sha256).encode()).hexdigest(),
         **files,
         raw_test=files["test"],
         num_train=int(train.sum()),
@@ -72,12 +82,27 @@ def prepare(
         task=task,
         class_names=tuple(class_names),
         class_counts=tuple(map(int, np.bincount(truth[train], minlength=len(class_names)))) if class_names else (),
-        split=SplitRule(rule="rows", test=0.2),
+        split=SplitRule(rule="rows", test=0.2, features=tuple(sorted(each.name for each in columns))),
     )
 
 
-def _written(split: str, arrays: Mapping[str, Array]) -> FileRef:
-    path = artifact_paths.split_file("own", split, "0" * 64)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.numpy.save_file({name: np.ascontiguousarray(each) for name, each in arrays.items()}, path)
-    return FileRef(path=path, sha256=atomic.file_digest(path))
+def trained(run: RunFolder, prepared: PreparedDataset, weights: dict[str, Array]) -> TrainedModel:
+    """What the stage ``train`` would return of these weights."""
+    content = safetensors.numpy.save({name: each.astype(np.float32) for name, each in weights.items()})
+    file = atomic.write_bytes(run.file("weights.safetensors"), content)
+    accuracy = {"train_accuracy": 0.5, "test_accuracy": 0.5} if prepared.class_names else {}
+    return TrainedModel(
+        weights=file,
+        device="cpu",
+        learning_curve=(Epoch(epoch=1, train_loss=1.0, test_loss=1.0, **accuracy),),
+        picture=file,
+        kept_epoch=1,
+        num_examples=prepared.num_train,
+        num_validation=0,
+        steps=Hyperparameters(
+            num_epochs=1,
+            batch_size=prepared.num_train,
+            lr=0.5,
+            weight_decay=1 / prepared.num_train if prepared.class_names else 0.0,
+        ),
+    )

@@ -95,11 +95,6 @@ def dripping(request: pytest.FixtureRequest) -> Iterator[Mirror]:
     listener.close()
 
 
-DRIPS = pytest.mark.parametrize(
-    "dripping", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"], indirect=True
-)
-
-
 def refused() -> Mirror:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -182,7 +177,9 @@ def test_what_is_not_the_published_file_is_exit_4_and_never_kept(
 
 
 @pytest.mark.slow
-@DRIPS
+@pytest.mark.parametrize(
+    "dripping", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"], indirect=True
+)
 def test_a_mirror_that_drips_header_or_body_is_left_for_the_next(
     dripping: Mirror, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:

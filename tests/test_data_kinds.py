@@ -10,7 +10,7 @@ import pytest
 from tasks.data import statistics
 from tasks.data.levels import find_levels, format_values
 from tasks.data.recipe import Column
-from written_tables import FORMATS, digest, examined, recipe, rows, rules, written
+from written_tables import digest, examined, recipe, rows, rules, written
 
 ROWS = 300
 RNG = np.random.default_rng(0)
@@ -142,15 +142,6 @@ def test_a_group_is_called_as_its_file_has_it(tmp_path: Path) -> None:
     first = examined(text, split_by="g")
     later = examined(written(tmp_path / "t.csv", {"x": X, "g": pa.array(groups), "y": Y}), kept=recipe(first))
     assert rows(later).digests.tolist() == rows(first).digests.tolist()
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_a_column_to_ignore_that_is_nowhere_is_a_warning(suffix: str, tmp_path: Path) -> None:
-    written(tmp_path / "day=3" / f"t{suffix}", {"x": X, "c": X[::-1], "y": Y})
-    found = examined(tmp_path, ignore=["Typo", "c", "day"])
-    assert [rule for rule in rules(found, "warning") if "no-such-column" in rule] == ["no-such-column Typo"]
-    assert recipe(found).ignored == ("Typo", "c", "day")
-    assert "no-such-column Typo" not in rules(examined(tmp_path, kept=recipe(found), ignore=["Typo"]), "warning")
 
 
 def test_a_column_of_intervals_is_no_date_and_can_be_left_out(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Gates and figures of own pictures: against the best constant and kept versions, and what their pictures show."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,20 +8,18 @@ import scipy.special
 import sklearn.metrics
 from sklearn.linear_model import LogisticRegression
 
-import image_folders
 import own_images
 from candidate import plain
 from own_images import Array, digits, grey, hues, prepare
-from own_splits import trained
+from prepared_tables import trained
 from tasks.data.prepared_splits import Examples, read_split
 from tasks.data.recipe import Pixels, SplitRule
-from tasks.data.schema import ImageSchema
 from tasks.errors import GateFailed
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.judging import baselines, task
 from tasks.judging.baselines import Baselines
-from tasks.judging.champion import RowsOfToday, compare_with_published
+from tasks.judging.champion import compare_with_published
 from tasks.judging.objective import Objective
 from tasks.judging.task import Candidate
 from tasks.parameters import Gates, Loss, RetrainParameters, Training
@@ -86,16 +83,6 @@ def test_grey_pictures_of_what_differs_in_hue_are_refused_by_the_baseline_and_a_
         judged(run, prepare(grey(images), labels, names, is_test))
     assert caught.value.record.gates[0].verdict == "refused"
     assert all(gate.passed for gate in caught.value.record.gates[1:])
-
-
-def test_a_refusal_of_many_pictures_does_not_put_it_down_to_their_number(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(baselines, "FEW_IMAGES", 100)
-    images = np.random.default_rng(0).integers(0, 256, (300, 4, 4), np.uint8)
-    with pytest.raises(GateFailed, match="baseline") as caught:
-        judged(run, prepare(images, np.arange(300) % 2, "ab"))
-    assert "--weight-decay" not in str(caught.value)
 
 
 # Beside a fit
@@ -166,34 +153,6 @@ def test_a_version_is_not_followed_by_a_worse_one_nor_by_one_of_other_classes(ru
     (refused,) = compared(prepare(images, labels, names[::-1]), 0.99)
     assert not refused.passed
     assert "classes are 'sky', 'leafy', 'rosy', and were 'rosy', 'leafy', 'sky'" in refused.detail
-
-
-@pytest.mark.slow  # two exports
-def test_of_folders_versions_are_compared_on_the_images_that_they_were_not_trained_on(
-    run: RunFolder, artifacts: Path
-) -> None:
-    source = artifacts / "runs" / "pets"
-    for part, count, first in (("train", 200, 0), ("test", 150, 500)):
-        image_folders.write(source / part, {"cat": count, "dog": count}, first=first)
-    before = image_folders.prepared(source)
-    asked = RetrainParameters.model_validate(
-        {"name": "pets", "training": {"defaults": "data"}, "data": {"source": str(source)}}
-    )
-    plain(publish)(run, asked, **exported(run, before, fitted(before)))
-    for number in range(40):
-        (source / "train" / "cat" / f"{number:04d}.png").rename(source / "test" / "cat" / f"moved-{number}.png")
-    tonight = image_folders.prepared(source, ImageSchema.from_manifest(before, before.recipe))
-    model = exported(run, tonight, fitted(tonight))["exported"]
-    same, loss = compare_with_published("pets", model.onnx, tonight, Gates(), ASKED).gates
-    assert (same.passed, loss.name, loss.passed) == (True, "champion_loss", True)
-    rows, weights = read_split(tonight.test, tonight), fitted(before)
-    scores = rows.inputs.reshape(len(rows.y_true), -1) / 255 @ weights["W"] + weights["b"]
-    losses = scipy.special.logsumexp(scores, axis=1) - scores[np.arange(len(scores)), rows.y_true]
-    is_new = RowsOfToday(tonight).find_new_rows(before)
-    assert isinstance(is_new, np.ndarray)
-    assert np.count_nonzero(~is_new) == 40
-    told = float(loss.detail.split("against ")[1].split(" of version 1")[0])
-    assert told == pytest.approx(losses[is_new].mean(), rel=1e-3)
 
 
 # Pictures

@@ -6,26 +6,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import scipy.special
 import scipy.stats
 
+import image_folders
 from candidate import plain
-from own_splits import prepare, trained
 from own_tables import drawn_weights
+from prepared_tables import prepare, trained
 from tasks.data.prepared_splits import read_split
 from tasks.data.recipe import Columns, SplitRule
+from tasks.data.schema import ImageSchema, Schema
+from tasks.download import download
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.judging import baselines, champion
-from tasks.judging.champion import ModelAnswers
+from tasks.judging.champion import ModelAnswers, RowsOfToday
 from tasks.judging.metrics import Answers, score_by_session
 from tasks.judging.objective import Objective
-from tasks.parameters import Device, Gates, Loss, RetrainParameters
+from tasks.parameters import Data, Device, Gates, Loss, RetrainParameters
+from tasks.preprocess import preprocess
 from tasks.publish import publish
 from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import onnx_graph, raw_units, runtime
 from tasks.store.run_folder import RunFolder
+from tasks.validate import validate
+from written_tables import written
 
 Array = np.ndarray[Any, Any]
 RNG = np.random.default_rng(0)
@@ -121,15 +128,6 @@ def test_a_rise_that_chance_explains_passes_and_the_best_of_all_versions_counts(
     assert "of version 2" in found.detail
 
 
-def test_few_rows_and_few_groups_decide_nothing_and_that_is_said() -> None:
-    ours, kept = TRUTH + 3 * ERRORS, TRUTH + ERRORS
-    few = verdict(ours[:199], kept[:199], truth=TRUTH[:199])
-    assert (few.passed, few.verdict) == (True, "recorded")
-    assert "on 199 test rows, fewer than the 200 that decide" in few.detail
-    assert "19 groups" in verdict(ours, kept, truth=TRUTH, groups=np.arange(1000) % 19).detail
-    assert not verdict(ours, kept, truth=TRUTH, groups=np.arange(1000) % 20).passed
-
-
 def test_fewer_than_five_blocks_of_time_decide_nothing_and_that_is_said() -> None:
     worse, kept = model(None, np.square(3 * ERRORS)), model(1, np.square(ERRORS))
     rule = SplitRule(rule="time", test=0.2, column="day")
@@ -190,7 +188,7 @@ def test_log_loss_is_compared_by_probabilities() -> None:
 def test_probabilities_of_many_classes_become_losses_before_memory_holds_them_all(artifacts: Path) -> None:
     names = tuple(map(str, range(20)))
     labels = np.arange(800_000) % len(names)
-    prepared = prepare(RNG.normal(size=(len(labels), 1)), labels, names)
+    prepared = prepare(RNG.normal(size=(len(labels), 1)), labels, class_names=names)
     assert isinstance(prepared.recipe, Columns)
     weights = drawn_weights(prepared.recipe, len(names))
     content = onnx_graph.write_model(weights, prepared.recipe, prepared.signature, {})
@@ -256,3 +254,102 @@ def test_a_level_that_came_later_is_unknown_to_the_older_version_which_is_measur
     assert np.square(predicted - rows.y_true)[north].mean() > 10 * np.square(predicted - rows.y_true)[~north].mean()
     told = float(loss.detail.split("against ")[1].split(" of version 1")[0].replace(",", ""))
     assert told == pytest.approx(np.square(predicted - rows.y_true).mean() / 2, rel=1e-3)
+
+
+# Which test rows of tonight a kept version was trained on: by row digests, against the rows of its training part
+
+
+SHARE: dict[str, Any] = {"test": 0.2}
+NEW: dict[str, Any] = {"new_recipe": True}
+TIME: dict[str, Any] = {"time_column": "day"}
+GROUP: dict[str, Any] = {"split_by": "shop"}
+COLUMN: dict[str, Any] = {"split_column": "part"}
+
+
+def sales(rows: int, first: int = 0, distinct: bool = True) -> pa.Table:
+    """Rows by the day, oldest first, of which a fifth is for the test; few are ``distinct`` but for the day."""
+    at = np.arange(first, first + rows)
+    rng = np.random.default_rng(0)
+    size = rng.normal(size=10_000)[at] if distinct else at % 4
+    part = np.where(at % 5 == 0, "test", "Train")
+    price = np.round(3 * size + rng.normal(size=10_000)[at] * distinct)
+    columns = {"size": size, "kind": [f"kind {n % 3}" for n in at], "day": at // 10, "shop": at % 40, "part": part}
+    return pa.table({**columns, "price": price})
+
+
+def prepared(table: pa.Table, path: Path, before: PreparedDataset | None = None, **options: Any) -> PreparedDataset:
+    run, ignored = RunFolder(path=path / "run", name="sales"), {"day", "shop", "part"} - set(options.values())
+    asked = {"source": str(written(path / "sales.parquet", table)), "target": "price", "ignore": sorted(ignored)}
+    data = Data.model_validate(asked | options)
+    kept = Schema.from_manifest(before, before.recipe) if before else None
+    validated = plain(validate)(run, plain(download)(run, "sales", data), data, "regression", kept)
+    made: PreparedDataset = plain(preprocess)(run, validated, data, 0)
+    return made
+
+
+def known(before: PreparedDataset, tonight: PreparedDataset) -> list[bool]:
+    """Which test rows are among those of a training part, value by value."""
+    values = [read_split(file, before) for file in (before.train, tonight.test)]
+    old, new = ([(*row.tolist(), y) for row, y in zip(each.inputs, each.y_true, strict=True)] for each in values)
+    return [row in set(old) for row in new]
+
+
+def find_known(before: PreparedDataset, tonight: PreparedDataset) -> list[bool]:
+    unseen = RowsOfToday(tonight).find_new_rows(before)
+    assert not isinstance(unseen, str), unseen
+    return [False] * tonight.num_test if unseen is True else (~unseen).tolist()
+
+
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [
+        (SHARE, {"test": 0.5, **NEW}),
+        (GROUP, {"test": 0.5, **GROUP, **NEW}),
+        (SHARE, TIME | NEW),
+        (TIME, GROUP | NEW),
+        (GROUP, COLUMN | NEW),
+    ],
+)
+def test_rows_are_known_that_were_in_the_training_part_whatever_rule_split_them_then_and_now(
+    then: dict[str, Any], now: dict[str, Any], tmp_path: Path
+) -> None:
+    before = prepared(sales(900), tmp_path, **then)
+    tonight = prepared(sales(1000), tmp_path, before, **now)
+    assert find_known(before, tonight) == known(before, tonight)
+    assert any(find_known(before, tonight))
+
+
+@pytest.mark.parametrize("rule", [TIME, COLUMN, SHARE, GROUP])
+def test_of_a_table_that_grows_no_test_row_is_known(rule: dict[str, Any], tmp_path: Path) -> None:
+    before = prepared(sales(900, distinct=False), tmp_path, **rule)
+    tonight = prepared(sales(1000, distinct=False), tmp_path, before, **rule)
+    assert not any(find_known(before, tonight))
+    assert any(known(before, tonight)), "others are equal to rows for training, day or copy apart"
+
+
+def test_copies_of_equal_rows_are_told_apart_by_their_number_while_they_are_split_by_it(tmp_path: Path) -> None:
+    before = prepared(sales(900, distinct=False), tmp_path, **SHARE)
+    assert before.split is not None
+    assert before.split.rule == "copies"
+    tonight = prepared(sales(1000, distinct=False), tmp_path, before, test=0.5, **NEW)
+    keys = [read_split(file, before).key for file in (before.train, tonight.test)]
+    assert find_known(before, tonight) == np.isin(keys[1], keys[0]).tolist()
+    in_time = prepared(sales(1000, distinct=False), tmp_path, before, **TIME, **NEW)
+    assert "by the number of the copy" in str(RowsOfToday(in_time).find_new_rows(before))
+
+
+def test_of_folders_the_test_images_that_a_version_was_trained_on_are_known(tmp_path: Path) -> None:
+    source = tmp_path / "pets"
+    for part, count, first in (("train", 30, 0), ("test", 20, 100)):
+        image_folders.write(source / part, {"cat": count, "dog": count}, first=first)
+    before = image_folders.prepared(source)
+    assert not any(find_known(before, before))
+    moved = {source / "test" / "cat" / f"moved-{number}.png" for number in range(7)}
+    for number, path in enumerate(sorted(moved)):
+        (source / "train" / "cat" / f"{number:04d}.png").rename(path)
+    image_folders.write(source / "test", {"cat": 3, "dog": 5}, first=200)
+    tonight = image_folders.prepared(source, ImageSchema.from_manifest(before, before.recipe))
+    assert (tonight.num_test, sum(find_known(before, tonight))) == (40 + 7 + 8, 7)
+    trained_on = {each.tobytes() for each in read_split(before.train, before).inputs}
+    rows = read_split(tonight.test, tonight).inputs
+    assert [each.tobytes() in trained_on for each in rows] == find_known(before, tonight)

@@ -1,7 +1,5 @@
 """Pictures, by what matplotlib was told to draw: one claim a picture, against the numbers that went in."""
 
-import io
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,7 @@ import pytest
 import sklearn.calibration
 import sklearn.metrics
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
 from PIL import Image
 
 from tasks.data.recipe import Column, Columns, Target
@@ -156,19 +152,6 @@ def test_every_image_stands_whole_in_its_colours_under_its_labels_and_errors_are
     assert found == [("a", plots.INK), ("a", plots.INK), ("b", plots.INK)]
 
 
-def test_words_between_images_can_be_read_on_a_light_and_on_a_dark_page() -> None:
-    for colour in (plots.INK, plots.WRONG):
-        for ground in ("#ffffff", "#15181c"):
-            darker, lighter = sorted(luminance(*to_rgb(each)) for each in (colour, ground))
-            assert (lighter + 0.05) / (darker + 0.05) > 3.9, f"{colour} on {ground}"
-
-
-def luminance(red: float, green: float, blue: float) -> float:
-    """Relative, of a colour of sRGB, as WCAG defines it."""
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in (red, green, blue)]
-    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
-
-
 def test_weights_of_a_class_are_against_the_mean_of_all_on_one_scale_and_of_colour_have_its_hue() -> None:
     """Grey is what says nothing; of very many classes the first are drawn, and that is said."""
     red, blue = np.zeros((2, 2, 2, 3))
@@ -219,14 +202,6 @@ def test_residuals_and_predictions_lie_where_they_should() -> None:
     assert sum(bar.get_width() for bar in right.patches) == 300  # type: ignore[attr-defined]
     (axes,) = plots.draw_predictions(predicted, truth).axes
     np.testing.assert_allclose(points(axes), np.stack([truth, predicted], axis=1))
-
-
-def test_of_millions_of_rows_a_few_thousand_are_drawn_and_the_fewer_the_larger() -> None:
-    drawn = [plots.draw_predictions(*[np.arange(count, dtype=float)] * 2).axes[0] for count in (63, 300, 1_000_000)]
-    areas = [float(axes.collections[0].get_sizes()[0]) for axes in drawn]  # type: ignore[attr-defined]
-    assert areas == [40, pytest.approx(13.3, abs=0.1), 6]
-    shown = points(drawn[-1])[:, 0]
-    assert (len(shown), shown[0], shown[-1]) == (plots.MOST_POINTS, 0, 999_999)
 
 
 def test_thresholds_show_scikit_learns_curves_with_their_areas_and_chance() -> None:
@@ -282,12 +257,6 @@ def test_a_trend_has_a_mark_for_each_run_by_its_outcome_and_versions_where_they_
     assert plots.tell_dates(["2026-11-03T04:05:00+00:00"] * 2) == ["04:05"] * 2, "days would all be the same"
 
 
-def test_a_trend_of_nothing_measured_is_drawn() -> None:
-    trend = Trend("test accuracy", False, (Point("2026-11-03T04:05", "failed", None, None, None, None),))
-    with Image.open(io.BytesIO(plots.draw_trend(trend))) as image:
-        assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["price", "a name of many words " * 5, "面積 🏠 $x_1"])
 def test_no_word_is_cut_off_at_an_edge_and_names_in_any_letters_are_drawn_without_a_warning(
@@ -307,16 +276,6 @@ def test_no_word_is_cut_off_at_an_edge_and_names_in_any_letters_are_drawn_withou
         with Image.open(file.path, formats=["PNG"]) as image:
             grey = np.asarray(image.convert("L"))
         assert {int(edge.min()) for edge in (grey[0], grey[-1], grey[:, 0], grey[:, -1])} == {255}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [60, 1000])
-def test_the_mistakes_among_any_number_of_classes_fit_a_screen(tmp_path: Path, count: int) -> None:
-    names = tuple(f"$class {number} with a name of {'very ' * 20}many words" for number in range(count))
-    labels = np.arange(count)
-    figure = plots.draw_confusion_matrix(labels, labels, names)
-    with Image.open(plots.save(figure, tmp_path / "m.png").path) as image:
-        assert max(image.size) < 3500
 
 
 def test_the_same_figure_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -339,15 +298,3 @@ def forgotten() -> Iterator[None]:
 def test_letters_that_no_font_has_are_escaped_and_all_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lettering, "FAMILIES", ())
     assert plots.shorten("City = 上海, São →") == r"City = \u4e0a\u6d77, São →"
-
-
-@pytest.mark.usefixtures("forgotten")
-def test_a_letter_is_taken_from_the_first_font_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    own, other = (get_font(findfont(family)).get_charmap() for family in ("DejaVu Sans", "STIXGeneral"))
-    letter = chr(min(other.keys() - own.keys()))
-    monkeypatch.setattr(lettering, "FAMILIES", ("STIXGeneral", "No Such Font"))
-    figure = plots.draw_coefficients([Coefficient(letter, 1.0, 1.0)], letter)
-    assert plots.shorten(letter) == letter
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # of matplotlib, that a glyph is missing
-        figure.savefig(io.BytesIO())

@@ -1,17 +1,29 @@
 """The converged fit and the best constant, against scikit-learn and scipy."""
 
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.optimize
 import sklearn.datasets
+import sklearn.metrics
+import torch
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
-from own_splits import column
+from prepared_tables import column
+from tasks.data.own_rows import Examined, TableRows
 from tasks.data.recipe import Columns, Target
+from tasks.data.split import TRAINING, Split, hold_out_validation
+from tasks.data.target import Truth
 from tasks.judging import baselines
 from tasks.judging.objective import Objective, balance_classes
 from tasks.parameters import Loss
 from tasks.serving import raw_units
+from written_tables import examined, recipe, rows, written
 
 NATS = Objective(Loss.CROSS_ENTROPY)
 
@@ -168,3 +180,123 @@ def test_a_class_without_rows_has_a_finite_score_in_the_best_constant_balanced_o
             np.empty(0), None, counts, Objective(Loss.CROSS_ENTROPY, class_weights=weights)
         )
         assert found == pytest.approx(np.log([500, 0.5, 500]))
+
+
+# The objective against scikit-learn, torch and finite differences
+
+
+RNG = np.random.default_rng(0)
+SCORES, LABELS = RNG.normal(0, 3, (200, 4)), RNG.integers(0, 4, 200).astype(np.uint8)
+TARGET = RNG.normal(50, 20, 200)
+PREDICTED = (TARGET + RNG.standard_t(2, 200) * 10)[:, None]
+
+
+def test_cross_entropy_is_scikit_learns_log_loss_with_and_without_weights() -> None:
+    probabilities = torch.tensor(SCORES).softmax(dim=1).numpy()
+    expected = sklearn.metrics.log_loss(LABELS, probabilities)
+    assert Objective(Loss.CROSS_ENTROPY).mean(SCORES, LABELS) == pytest.approx(expected)
+    weighted = Objective(Loss.CROSS_ENTROPY, class_weights=(1.0, 0.0, 5.0, 2.0))
+    expected = sklearn.metrics.log_loss(LABELS, probabilities, sample_weight=np.array([1, 0, 5, 2])[LABELS])
+    assert weighted.mean(SCORES, LABELS) == pytest.approx(expected)
+
+
+def test_cross_entropy_of_scores_beyond_the_exponentials_range_is_finite() -> None:
+    scores = np.array([[2000.0, 0.0], [0.0, -2000.0]], np.float32)
+    assert Objective(Loss.CROSS_ENTROPY).losses(scores, np.array([1, 0])).tolist() == [2000, 0]
+
+
+def test_the_huber_loss_is_torchs_in_deviations_of_the_target_and_the_squared_loss_half_the_square() -> None:
+    residuals = torch.tensor(PREDICTED[:, 0] - TARGET)
+    expected = 20**2 * float(F.smooth_l1_loss(residuals / 20, torch.zeros(200, dtype=torch.float64), beta=0.5))
+    assert Objective(Loss.HUBER, scale=20.0).mean(PREDICTED, TARGET) == pytest.approx(expected)
+    assert Objective(Loss.SQUARED, scale=20.0).mean(PREDICTED, TARGET) == pytest.approx(
+        float((residuals**2).mean()) / 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("objective", "scores", "truth"),
+    [
+        (Objective(Loss.CROSS_ENTROPY, class_weights=(1.0, 0.5, 5.0, 2.0)), SCORES, LABELS),
+        (Objective(Loss.SQUARED, scale=20.0), PREDICTED, TARGET),
+        (Objective(Loss.HUBER, scale=20.0), PREDICTED, TARGET),
+    ],
+)
+def test_the_gradient_is_that_of_finite_differences(
+    objective: Objective, scores: np.ndarray, truth: np.ndarray
+) -> None:
+    value, found = objective.mean_and_gradient(scores, truth)
+    assert value == pytest.approx(objective.mean(scores, truth))
+    for at in [(0, 0), (7, scores.shape[1] - 1), (199, 0)]:
+        step = np.zeros_like(scores)
+        step[at] = 1e-4
+        slope = (objective.mean(scores + step, truth) - objective.mean(scores - step, truth)) / 2e-4
+        assert found[at] == pytest.approx(slope, rel=1e-4, abs=1e-9)
+
+
+def test_balanced_classes_weigh_alike_as_scikit_learn_has_it_and_a_class_without_rows_weighs_nothing() -> None:
+    counts = np.bincount(LABELS, minlength=4)
+    expected = sklearn.utils.class_weight.compute_class_weight("balanced", classes=np.arange(4), y=LABELS)
+    assert balance_classes(tuple(counts)) == pytest.approx(expected)
+    assert balance_classes((10, 0, 30)) == pytest.approx((2.0, 0.0, 2 / 3))
+
+
+def test_the_penalty_leaves_the_bias_out() -> None:
+    weights = {"W": np.array([[1.0, 2.0]]), "effects": np.array([[3.0], [4.0]]), "b": np.array([100.0])}
+    assert Objective(Loss.CROSS_ENTROPY, weight_decay=0.1).penalty(weights) == pytest.approx(0.05 * (1 + 4 + 9 + 16))
+
+
+# How well a table can be learned, told before training: on a part of the training rows, in memory that is bounded
+
+
+def expected(found: Examined[TableRows | None], scratch: Path, **asked: Any) -> dict[str, float]:
+    """What ``inspect`` shows of a table."""
+    made = rows(found)
+    split = hold_out_validation(made.split)
+    assert split is not None
+    divided = replace(made, split=split)
+    train, validation = (divided.map_side(side, recipe(found), scratch) for side in ("train", "validation"))
+    num_train = made.split.count(TRAINING)
+    return baselines.expected_losses(recipe(found), train, validation, num_train, made.has_missing, **asked)
+
+
+def test_no_test_row_takes_part_and_every_training_row_does(artifacts: Path, tmp_path: Path) -> None:
+    """Whoever chooses columns by these figures has chosen none by the rows that judge the model."""
+    x = RNG.normal(size=1000)
+    columns = {"x": x, "y": x + RNG.normal(size=1000), "part": np.where(np.arange(1000) % 4, "train", "test")}
+    told = []
+    for name in ("one", "other"):
+        path = written(tmp_path / f"{name}.csv", columns)
+        told.append(expected(examined(path, split_column="part"), tmp_path))
+        columns["y"] = np.where(columns["part"] == "test", 1e6, columns["y"])
+    assert told[0] == told[1]
+    columns["y"] = np.where(np.arange(1000) % 4 == 1, 1e3, columns["y"])
+    again = expected(examined(written(tmp_path / "third.csv", columns), split_column="part"), tmp_path)
+    assert again["baseline_loss"] > 100 * told[0]["baseline_loss"]
+
+
+def test_a_class_that_only_the_latest_rows_have_ends_nothing_and_has_no_losses(artifacts: Path, tmp_path: Path) -> None:
+    at = np.arange(400)
+    columns = {"x": RNG.normal(size=400), "at": at, "y": np.where(at >= 256, "late", np.where(at % 2, "a", "b"))}
+    found = examined(written(tmp_path / "t.csv", columns), time_column="at")
+    assert found.schema is not None
+    assert expected(found, tmp_path, class_weight="balanced") == expected(found, tmp_path) == {}
+
+
+def test_splits_that_it_is_computed_of_are_not_held_in_memory(tmp_path: Path) -> None:
+    small, num_rows = (
+        examined(written(tmp_path / "t.csv", {"x": RNG.normal(size=300), "y": RNG.normal(size=300)})),
+        2**20,
+    )
+    keys = np.arange(num_rows, dtype=np.uint64)
+    features = np.zeros((1, num_rows), np.float32)
+    truth = Truth(np.zeros(num_rows), np.ones(num_rows, bool), (), ())
+    split = Split(np.ones(num_rows, np.uint8), keys)
+    many = replace(rows(small), features=features, truth=truth, split=split, digests=keys)
+    tracemalloc.start()
+    try:
+        made = many.map_side("train", recipe(small), tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert made["target"].nbytes == 8 * 2**20

@@ -59,14 +59,6 @@ def test_the_lower_bound_of_a_gain_holds_where_the_rows_of_each_of_few_days_are_
     assert above[1] / 400 > 0.2
 
 
-def test_groups_and_copies_are_units_wherever_their_rows_are() -> None:
-    keys = np.random.default_rng(0).integers(0, 2**63, 40).astype(np.uint64)[np.arange(400) % 40]
-    for rule in ("group", "rows"):
-        units = resampling.number_units(keys, SplitRule(rule=rule, test=0.2, column="g" if rule == "group" else None))
-        assert units is not None
-        assert [len(np.unique(keys[units == unit])) for unit in range(40)] == [1] * 40
-
-
 def test_the_lower_bound_of_a_gain_holds_where_rows_of_a_time_split_are_alike() -> None:
     """By rows as if they were independent it is above the truth in 17 % of samples, and not in 5 %."""
     rng, times = np.random.default_rng(1), np.arange(2000.0)

@@ -13,7 +13,6 @@ import numpy as np
 import onnxruntime
 import pyarrow.parquet as pq
 import pytest
-import safetensors.numpy
 from PIL import Image
 
 from command_line import assert_clear, typed
@@ -211,22 +210,10 @@ PIXELS = np.stack([drawn(label, seed) for label, count in enumerate(COUNTS.value
 LABELS = np.repeat(np.arange(3, dtype=np.uint8), list(COUNTS.values()))
 
 
-def as_idx(folder: Path, end: str = "") -> Path:
-    write_idx(folder / f"images-idx3-ubyte{end}", PIXELS, LABELS)
+def as_idx(folder: Path) -> Path:
+    write_idx(folder / "images-idx3-ubyte.gz", PIXELS, LABELS)
     (folder / "labels.txt").write_text("".join(f"{name}\n" for name in COUNTS))
     return folder
-
-
-def as_npz(folder: Path) -> Path:
-    np.savez_compressed(folder.with_suffix(".npz"), images=PIXELS, labels=np.array(list(COUNTS))[LABELS])
-    return folder.with_suffix(".npz")
-
-
-def as_safetensors(folder: Path) -> Path:
-    folder.mkdir()
-    safetensors.numpy.save_file({"images": PIXELS, "labels": LABELS}, folder / "data.safetensors")
-    (folder / "labels.txt").write_text("\n".join(COUNTS))
-    return folder / "data.safetensors"
 
 
 def as_hugging_face(folder: Path) -> Path:
@@ -243,10 +230,7 @@ def as_other_formats(folder: Path) -> Path:
 
 
 FORMS: dict[str, Callable[[Path], Path]] = {
-    "MNIST": as_idx,
-    "MNIST, packed": lambda folder: as_idx(folder, ".gz"),
-    "numpy": as_npz,
-    "safetensors": as_safetensors,
+    "MNIST, packed": as_idx,
     "Hugging Face": as_hugging_face,
     "BMP, GIF and WebP": as_other_formats,
 }

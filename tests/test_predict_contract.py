@@ -406,9 +406,10 @@ def test_a_folder_of_something_else_is_refused_and_left_byte_for_byte(store: Sto
         (tmp_path / "home" / name).write_text("mine")
     for folder in (tmp_path / "home", store.artifacts / "models/houses/1"):
         before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        done = typed("predict", tmp_path / "rows.csv", "--name", "houses", "--output", folder)
-        assert_clear(done, 2)
-        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+        for options in ([], ["--restart"]):
+            done = typed("predict", tmp_path / "rows.csv", "--name", "houses", "--output", folder, *options)
+            assert_clear(done, 2)
+            assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from prediction_jobs import FEATURES, NAME, contents, expected, interrupt, predi
 from tasks.batch import output_dir, plan, results
 from tasks.errors import DataError, UsageError
 from tasks.records import PublishedModel
-from tasks.store import artifact_paths, housekeeping, predictions
+from tasks.store import artifact_paths, housekeeping
 from tasks.store.predictions import Job, Shard
 from tasks.store.run_folder import RunFolder
 
@@ -169,22 +169,6 @@ def test_pruning_finds_the_version_of_an_unfinished_job_wherever_it_writes(
     assert not list(artifact_paths.jobs_elsewhere().iterdir())
 
 
-def test_a_done_job_sweeps_what_a_kill_right_after_its_end_has_left(folder: Path) -> None:
-    done = predict_rows(input=str(folder))
-    predictions.make_scratch(done.path)
-    artifact_paths.spool(done.path).mkdir()
-    (artifact_paths.spool(done.path) / "00000.npy").touch()
-    assert predict_rows(input=str(folder)) == done
-    assert not list(done.path.glob(".*"))
-
-
-def test_a_file_where_predictions_should_be_is_no_matter_of_the_output_option(folder: Path) -> None:
-    artifact_paths.all_predictions().touch()
-    with pytest.raises(NotADirectoryError, match="predictions/") as caught:
-        predict_rows(input=str(folder))
-    assert "--output" not in str(caught.value)
-
-
 # Lost and damaged documents
 
 
@@ -205,15 +189,6 @@ def test_a_job_whose_document_is_lost_or_damaged_says_so_and_is_done_anew_by_res
     np.testing.assert_array_equal(table(done)["row"], np.arange(len(FEATURES)))
     ours = {"_job.json", "_rejects.parquet", *(f"part-{number:05d}.parquet" for number in range(10))}
     assert {path.name for path in done.path.iterdir()} == ours
-
-
-def test_a_damaged_document_of_a_job_that_is_done_is_named_and_restart_replaces_it(folder: Path) -> None:
-    done = predict_rows(input=str(folder))
-    os.truncate(done.path / "_job.json", 60)
-    with pytest.raises(DataError, match=r"job\.json") as caught:
-        predict_rows(input=str(folder))
-    assert "--restart" in caught.value.action
-    assert predict_rows(input=str(folder), restart=True).rows == done.rows
 
 
 def test_rejects_and_sources_of_a_job_that_are_damaged_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,19 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 from PIL import Image
 
 from image_folders import drawn, write, write_idx, write_parquet
-from input_files import idx_bytes, read, rejected, values
+from input_files import idx_bytes, rejected, values
 from tasks.data.io import inputs
 from tasks.data.io.batches import Batch, ReadSpec
 from tasks.data.io.discovery import base_folder
 from tasks.data.recipe import Pixels
-from tasks.errors import DataError, UsageError
+from tasks.errors import DataError
 
 CLASSES = ("cat", "dog", "owl")
 GREY, RGB = (
@@ -177,13 +175,3 @@ def test_labels_of_parquet_may_be_words_or_missing_or_of_other_classes(tmp_path:
     assert np.isnan(truth(predicted(hidden))).all()  # type: ignore[arg-type]
     others = hugging_face(tmp_path / "others.parquet", LABELS, ["car", "bus", "van"])
     assert truth(predicted(others)) is None
-
-
-def test_raw_pixels_in_parquet_and_ids_of_arrays_are_refused(tmp_path: Path) -> None:
-    raw = pa.array([image.tobytes() for image in IMAGES])
-    pq.write_table(pa.table({"pixels": raw, "key": pa.array(range(12))}), tmp_path / "raw.parquet")
-    with pytest.raises(DataError, match=r"raw.parquet has columns pixels \(binary\).*\n.*a column of pictures"):
-        read(tmp_path / "raw.parquet", GREY._replace(ids=("key",)), tmp_path)
-    np.save(tmp_path / "rows.npy", IMAGES)
-    with pytest.raises(UsageError, match="--id-column key"):
-        read(tmp_path / "rows.npy", GREY._replace(ids=("key",)), tmp_path)

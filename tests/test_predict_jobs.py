@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,29 +15,24 @@ import dask
 import distributed  # noqa: F401  (its settings, before one of them is changed)
 import duckdb
 import numpy as np
-import onnxruntime
 import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
-from matplotlib.figure import Figure
 from prefect.task_runners import ThreadPoolTaskRunner
 from scipy.stats import entropy
 
 import flows.__main__
 import flows.cli.app
 from candidate import Candidate, seal
-from conftest import Pipeline
-from flows.pages.report import RetrainReport
+from conftest import REPOSITORY
 from prediction_jobs import FEATURES, NAME, expected, interrupt, predict_rows, table
 from prefect_api import wait_for
 from tasks.batch import session_pool, shard
 from tasks.data.io import inputs
 from tasks.errors import DataError, EnvironmentProblem, UsageError
-from tasks.judging import plots
-from tasks.machine.arrays import Array
 from tasks.records import PublishedModel
 from tasks.serving import runtime
 from tasks.stage import shards
@@ -195,15 +191,6 @@ def test_an_unfinished_job_is_finished_with_its_own_version_and_what_is_whole_an
     assert predict_rows(input=rows, shard_rows=250).version == 2, "the next one takes the champion of now"
 
 
-def test_an_output_folder_of_another_job_is_refused_unless_restarted(rows: str, tmp_path: Path) -> None:
-    output = str(tmp_path / "out")
-    predict_rows(input=rows, output=output, shard_rows=500)
-    with pytest.raises(UsageError, match="holds job"):
-        predict_rows(input=rows, output=output, batch_size=7)
-    done = predict_rows(input=rows, output=output, batch_size=7, restart=True)
-    assert {path.name for path in done.path.iterdir()} == {"_job.json", "_rejects.parquet", "part-00000.parquet"}
-
-
 @pytest.mark.slow
 def test_a_second_process_waits_for_the_first_and_finds_the_job_done(rows: str) -> None:
     contexts = [copy_context() for _ in range(2)]  # Prefect keeps its settings there
@@ -342,71 +329,22 @@ def test_a_pinned_version_with_other_bytes_is_exit_4(rows: str, monkeypatch: pyt
         predict_rows(input=rows, shard_rows=1250, version=1)
 
 
-@pytest.fixture
-def clothes(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> RetrainReport:
-    """The book's classifier, of the artifacts that are in use."""
-    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
-    return pipeline.report("softmax-regression")
-
-
-@pytest.mark.slow
-def test_images_are_labelled_as_onnxruntime_alone_labels_them_and_accuracy_is_counted(
-    clothes: RetrainReport, pipeline: Pipeline, tmp_path: Path
-) -> None:
-    done = predict_rows(name=clothes.name, output=str(tmp_path / "out"), shard_rows=3000, batch_size=100)
-    test = safetensors.numpy.load_file(pipeline.prepared(clothes).test.path)
-    session = onnxruntime.InferenceSession(clothes.model_path, providers=["CPUExecutionProvider"])
-    probabilities, label = session.run(None, {"images": test["images"]})
-    found = table(done)
-    assert found["label"].to_pylist() == label.tolist()
-    stored = np.stack([found[f"probability_{each}"] for each in pipeline.prepared(clothes).class_names], axis=1)
-    np.testing.assert_allclose(stored, probabilities, atol=1e-6)
-    assert done.accuracy == pytest.approx((label == test["labels"]).mean())
-    assert done.drift.verdict == "stable"
-    assert max(done.drift.index.values()) < 1e-6, "the test split has not drifted from itself"
-    assert done.picture is not None
-    assert job(done.path)["profile"]["label"]["counts"] == np.bincount(label, minlength=10).tolist()
-
-
 @pytest.mark.slow
 def test_a_picture_that_cannot_be_drawn_leaves_the_job_done(
-    clothes: RetrainReport,
-    pipeline: Pipeline,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    artifacts: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    images = safetensors.numpy.load_file(pipeline.prepared(clothes).test.path)["images"][:20]
-    np.save(tmp_path / "rows.npy", images)
+    name = "softmax-regression"
+    shutil.copytree(REPOSITORY / "tests" / "store_of_c692a25" / "models" / name, artifacts / "models" / name)
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8))
 
     def failing(*_: Any) -> None:
         raise RuntimeError("no font")
 
     monkeypatch.setattr("tasks.judging.plots.draw_image_grid", failing)
-    done = predict_rows(name=clothes.name, input=str(tmp_path / "rows.npy"), output=str(tmp_path / "out"))
+    done = predict_rows(name=name, input=str(tmp_path / "rows.npy"), output=str(tmp_path / "out"))
     assert (done.rows, done.picture, job(done.path)["status"]) == (20, None, "done")
     assert "no picture of the predictions: no font" in caplog.text
     assert not list(done.path.glob(".*"))
-
-
-@pytest.mark.slow
-def test_labels_that_the_model_does_not_know_are_wrong_answers_and_drawn_by_number(
-    clothes: RetrainReport, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    images = safetensors.numpy.load_file(pipeline.prepared(clothes).test.path)["images"][:20]
-    labels = np.array([255, 17, *range(18)], np.int64)
-    safetensors.numpy.save_file({"images": images, "labels": labels}, tmp_path / "rows.safetensors")
-    drawn: list[Any] = []
-    draw = plots.draw_image_grid
-
-    def keeping(images: Array, predicted: list[str], true: list[str]) -> Figure:
-        drawn.append(true)
-        return draw(images, predicted, true)
-
-    monkeypatch.setattr(plots, "draw_image_grid", keeping)
-    done = predict_rows(name=clothes.name, input=str(tmp_path / "rows.safetensors"), output=str(tmp_path / "out"))
-    assert drawn[0][:3] == ["255", "17", pipeline.prepared(clothes).class_names[0]]
-    assert done.accuracy == np.mean(table(done)["label"].to_numpy() == labels)
 
 
 MEBIBYTE = 2**20
@@ -459,22 +397,6 @@ NOT_UTF_8 = os.fsdecode(b"caf\xe9.npy")
 def test_what_can_be_no_path_is_exit_2(arguments: list[str], found: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert flows.cli.app.run(["predict", *arguments, "--name", NAME]) == UsageError.exit_code
     assert found in capsys.readouterr().err
-
-
-def test_ctrl_c_tells_that_the_same_command_goes_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupted(arguments: list[str]) -> int:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(flows.cli.app, "run", interrupted)
-    monkeypatch.setattr("flows.interrupt.watch", lambda leave: None)
-    monkeypatch.setattr("flows.cli.streams.guard", lambda: None)
-    monkeypatch.setattr("sys.argv", ["gradmill", "predict"])
-    monkeypatch.setattr(os, "_exit", lambda code: None)
-    with pytest.raises(SystemExit):
-        flows.__main__.main()
-    assert "goes on from here" in capsys.readouterr().err
 
 
 def test_arrow_pandas_duckdb_and_polars_read_the_same_rows(tmp_path: Path) -> None:

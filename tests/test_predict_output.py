@@ -10,7 +10,7 @@ import pytest
 
 from candidate import Candidate, job_document
 from prediction_jobs import contents, predict_rows
-from tasks.batch import output_dir, results
+from tasks.batch import output_dir
 from tasks.batch.output_dir import Output
 from tasks.errors import DataError, UsageError
 from tasks.store import artifact_paths, predictions
@@ -59,20 +59,6 @@ def test_output_is_a_folder_or_file_in_no_models_folder_and_in_artifacts_only_be
 
 
 @pytest.mark.parametrize(
-    "name", [".cache", ".spool", ".rejects", ".sources.parquet", "x.partial", ".gradmill-scratch", ""]
-)
-def test_a_folder_of_something_else_is_refused_and_left_as_it_is(name: str, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    (home / name).mkdir(parents=True)
-    (home / name / "part-00000.parquet").write_bytes(b"theirs")
-    before = contents(home)
-    for restart in (False, True):
-        with pytest.raises(UsageError, match="holds something else"):
-            output_dir.claim(home, "0" * 16, restart)
-    assert contents(home) == before
-
-
-@pytest.mark.parametrize(
     "document", ["", "{", '{"job": "nightly", "request": "x"}', '{"status": "done", "shards": []}']
 )
 def test_a_folder_without_a_sound_document_or_the_scratch_is_somebody_elses(document: str, tmp_path: Path) -> None:
@@ -109,10 +95,3 @@ def test_an_output_folder_is_gone_again_where_no_job_came_of_it(
             predict_rows(input=str(tmp_path / "broken.csv"), output=str(tmp_path / out))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["artifacts", "broken.csv", "empty"]
     assert not any((tmp_path / "empty").iterdir())
-
-
-@pytest.mark.parametrize(("source", "said"), [("x.PNG", "x.PNG: bad"), ("t.csv", "row 3 of t.csv: bad")])
-def test_the_first_reject_is_a_picture_or_a_row_of_its_file(source: str, said: str, tmp_path: Path) -> None:
-    reject = {"row": 5, "source": source, "source_row": 3, "reason": "bad"}
-    pq.write_table(pa.Table.from_pylist([reject]), tmp_path / artifact_paths.REJECTS)
-    assert results.describe_first_reject(tmp_path) == said

@@ -31,23 +31,15 @@ CASES: dict[str, tuple[str, dict[str, Any], str, int, str]] = {
     "a penalty that leaves no weight": ("softmax", {"x": X, "y": CLASSES}, "--weight-decay 1e30", 3, "refused by"),
     "missing numbers": ("linear", {"x": once(X, np.nan, 50), "y": Y}, "", 0, ""),
     "an infinite value": ("linear", {"x": once(X, np.inf), "y": Y}, "", 4, "x is inf in row 0"),
-    "an infinite target": ("linear", {"x": X, "y": once(Y, -np.inf)}, "", 4, "the target y is -inf in row 0"),
-    "one class": ("softmax", {"x": X, "y": ["a"] * ROWS}, "", 4, "the target y is a in every row"),
-    "a constant target": ("linear", {"x": X, "y": [5.0] * ROWS}, "", 4, "the target y is 5 in every row"),
-    "11 rows": ("linear", {"x": X[:11], "y": Y[:11]}, "", 4, "2 test rows and 9 training rows"),
     "a target of 1e30": ("linear", {"x": X, "y": Y * 1e30}, "", 0, ""),
     "a target of 1e-30": ("linear", {"x": X, "y": Y * 1e-30}, "", 0, ""),
     "values of 1e30": ("linear", {"x": X * 1e30, "y": Y}, "", 0, ""),
     "values of 1e-30": ("linear", {"x": X * 1e-30, "y": Y}, "", 0, ""),
-    "a target beyond float32": ("linear", {"x": X, "y": Y * 1e38}, "", 4, "e+38 in row"),
     "balanced classes of two rows": (
         "softmax", {"x": X, "y": once(CLASSES, "rare", 2)}, "--class-weight balanced", 4, "class 'rare' has 2 rows"
     ),
     "more columns than rows": (
         "linear", {"y": Y} | {f"c{at}": RNG.normal(size=ROWS) for at in range(600)}, "", 3, "refused by"
-    ),
-    "too many columns": (
-        "linear", {"y": Y} | {f"c{at}": RNG.normal(size=ROWS) for at in range(2001)}, "", 4, "has 2,002 columns"
     ),
     "9,000 levels": (
         "linear", {"c": [f"level {at % 9000}" for at in range(126_000)], "y": np.arange(126_000) % 9000 % 7}, "", 0, ""
@@ -55,7 +47,6 @@ CASES: dict[str, tuple[str, dict[str, Any], str, int, str]] = {
     "levels that are all rare": (
         "linear", {"c": [f"{at % 900}x" for at in range(3_600)], "y": np.arange(3_600) % 900 % 7}, "", 3, "refused by"
     ),
-    "too many levels": ("linear", {"c": [f"{at // 4}x" for at in range(44_000)], "y": [1, 2] * 22_000}, "", 4, "11,0"),
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from command_line import typed
 from small_images import IMAGES, generator
 from table_files import written
 from tasks.batch.session_pool import open_pool
+from tasks.fitting.devices import deterministic
 from tasks.machine import devices
 from tasks.networks.examples import Split
 from tasks.networks.linear_regression import LinearRegressionConcise, LinearRegressionScratch
@@ -103,3 +104,22 @@ def test_the_driver_tells_what_nvidia_smi_tells() -> None:
     assert (driver.gpus[0].name, driver.version) == (name, version)
     assert driver.gpus[0].memory == torch.cuda.get_device_properties(0).total_memory
     assert runtime.find_fault(runtime.CUDA) is None
+
+
+def test_deterministic_algorithms_are_asked_for_while_a_table_is_trained_on_a_gpu_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    during = []
+
+    @deterministic(wanted=True)
+    def diverge() -> None:
+        during.append(torch.are_deterministic_algorithms_enabled())
+        raise FloatingPointError
+
+    with pytest.raises(FloatingPointError):
+        diverge()
+    assert during == [True]
+    assert not torch.are_deterministic_algorithms_enabled()
+    with deterministic(wanted=False):
+        assert not torch.are_deterministic_algorithms_enabled()

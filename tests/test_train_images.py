@@ -9,24 +9,18 @@ import pytest
 import safetensors.numpy
 import scipy.special
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
-from sklearn.linear_model import LogisticRegression
 
 import image_folders
-import own_images
 from candidate import plain
-from own_images import Array, digits, grey, hues, prepare
-from tasks.data.book_datasets import FashionMnist
-from tasks.data.prepared_splits import ValidatedDataset
+from own_images import Array, prepare
 from tasks.errors import UsageError
 from tasks.fitting.trainer import ImageTrainer, find_image_steps
 from tasks.networks.centring import CentredSGD, mean_and_curvature
 from tasks.networks.examples import Split
 from tasks.networks.softmax_regression import SoftmaxRegressionConcise, SoftmaxRegressionScratch
 from tasks.networks.training import group_parameters, train_epoch
-from tasks.parameters import Data, Device, Implementation, Training
+from tasks.parameters import Training
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
@@ -70,12 +64,6 @@ def test_epochs_and_rate_are_the_books_and_fewer_pictures_have_more_and_more_pix
     found = find_image_steps(training(), num_examples, num_inputs, 0.5)
     assert found.lr == pytest.approx(expected[1])
     assert (found.num_epochs, found.batch_size, found.weight_decay) == (expected[0], 256, 0.5)
-
-
-@given(st.integers(10, 10**6), st.integers(1, 10**5))
-def test_there_are_never_fewer_steps_than_the_book_takes(num_examples: int, batch_size: int) -> None:
-    found = find_image_steps(training(batch_size=batch_size), num_examples, 784, 0.0)
-    assert found.num_epochs * math.ceil(num_examples / batch_size) >= 10 * math.ceil(60_000 / 256)
 
 
 def test_what_is_given_is_taken() -> None:
@@ -142,62 +130,7 @@ def test_pictures_in_folders_that_are_named_by_number_learn_what_the_same_array_
     assert (found[0]["W"] == found[1]["W"]).all()
 
 
-@pytest.mark.slow  # 70,000 pictures are written and read, and 60,000 are learned five times
-def test_fashion_mnist_in_folders_of_pictures_learns_the_books_weights_bit_for_bit(
-    fashion_mnist: Path, tmp_path: Path
-) -> None:
-    book = FashionMnist().prepare(ValidatedDataset(raw=FashionMnist().fetch()), Data(), 0)
-    for part in ("train", "test"):
-        found = safetensors.numpy.load_file(getattr(book, part).path)
-        for label in TEN:
-            (tmp_path / "png" / part / label).mkdir(parents=True)
-        for number, (image, label) in enumerate(zip(found["images"], found["labels"], strict=True)):
-            Image.fromarray(image).save(tmp_path / "png" / part / str(label) / f"{number:05d}.png", compress_level=0)
-    (tmp_path / "idx").symlink_to(fashion_mnist)
-    own, of_files = (image_folders.prepared(tmp_path / source) for source in ("png", "idx"))
-    assert (own.digest, own.train.sha256, own.test) == (of_files.digest, of_files.train.sha256, of_files.test)
-    for implementation in Implementation:
-        asked = Training(implementation=implementation, device=Device.CPU)
-        trained: TrainedModel = plain(train)(RunFolder.open("book", {}), book, asked)
-        theirs = safetensors.numpy.load_file(trained.weights.path)
-        learned, ours = fitted(own, weight_decay=0, implementation=implementation.value)
-        assert learned.steps == asked.hyperparameters, "nothing was said of epochs, batch and rate"
-        assert [ours[name].tobytes() for name in "Wb"] == [theirs[name].tobytes() for name in "Wb"]
-    with_penalty = fitted(own)[1]
-    assert accuracy(own, with_penalty) == pytest.approx(accuracy(own, theirs), abs=0.002)
-
-
 # As well as
-
-
-def accuracy(prepared: PreparedDataset, weights: dict[str, Array]) -> float:
-    X, y = arrays(prepared, "test")
-    return float(((X @ weights["W"] + weights["b"]).argmax(axis=1) == y).mean())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("num_train", [500, 1437])
-def test_digits_are_learned_within_two_points_of_scikit_learns_logistic_regression(num_train: int) -> None:
-    images, labels = digits()
-    key = own_images.hashes(images)
-    prepared = prepare(images, labels, TEN, is_test=key >= np.sort(key)[num_train])
-    assert prepared.num_train == num_train
-    _, weights = fitted(prepared, implementation="scratch")
-    X, y = arrays(prepared, "train")
-    converged = LogisticRegression(max_iter=2000).fit(X, y)
-    assert accuracy(prepared, weights) > converged.score(*arrays(prepared, "test")) - 0.02
-
-
-def test_colours_that_differ_in_hue_alone_are_learned_in_rgb_and_not_in_grey() -> None:
-    images, labels = hues(600, side=4)
-    is_test = np.arange(len(images)) >= 400
-    found = {}
-    for channels, pictures in (("rgb", images), ("grey", grey(images))):
-        prepared = prepare(pictures, labels, list(own_images.HUES), is_test)
-        found[channels] = accuracy(prepared, fitted(prepared, implementation="scratch", num_epochs=300)[1])
-    assert found["rgb"] > 0.95
-    largest = np.bincount(labels[is_test]).max() / 200
-    assert found["grey"] < largest + 3 * math.sqrt(largest * (1 - largest) / 200), "chance"
 
 
 # Parts that are held out

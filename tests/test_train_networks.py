@@ -1,7 +1,12 @@
 """The four systems of the book against each other, autograd and closed forms."""
 
+import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +18,8 @@ import sklearn.metrics
 import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from conftest import REPOSITORY
 from small_images import IMAGES, generator, minibatch
 from tasks.data.book_datasets import synthetic_data
 from tasks.networks import linear_regression, metrics, softmax_regression
@@ -47,14 +52,6 @@ def learn(net: Network, optimizer: Optimizer, split: Split, epochs: int, batch_s
     return net.weights()
 
 
-def test_softmax_regression_learns_the_same_weights_from_scratch_and_concisely() -> None:
-    scratch, concise = SoftmaxRegressionScratch(64, 5, generator()), SoftmaxRegressionConcise(64, 5, generator())
-    torch.testing.assert_close(scratch.weights(), concise.weights(), rtol=0, atol=0)
-    a = learn(scratch, SGD(group_parameters(scratch.parameters(), 0), 0.1), IMAGES, 5, 32)
-    b = learn(concise, torch.optim.SGD(concise.parameters(), lr=0.1), IMAGES, 5, 32)
-    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
-
-
 @pytest.mark.parametrize(("loss", "concise_lr"), [("squared", 0.015), ("huber", 0.03)])
 def test_linear_regression_learns_the_same_weights_from_scratch_and_concisely(loss: str, concise_lr: float) -> None:
     """nn.MSELoss has no half, so there the concise version gets half the learning rate."""
@@ -84,14 +81,6 @@ def test_written_out_gradient_of_linear_regression_equals_autograd(loss: str) ->
     y_hat = (X @ w + b).squeeze(1)
     value = nn.MSELoss()(y_hat, y) / 2 if loss == "squared" else nn.SmoothL1Loss(beta=0.5)(y_hat, y)
     torch.testing.assert_close(list(net.gradients().values()), list(torch.autograd.grad(value, [w, b])))
-
-
-def test_gradients_are_accessible_only_after_a_step() -> None:
-    for net in (SoftmaxRegressionScratch(64, 5, generator()), SoftmaxRegressionConcise(64, 5, generator())):
-        assert net.gradients() == {"W": None, "b": None}
-        train_epoch(net, torch.optim.SGD(net.parameters(), lr=0.1), IMAGES, 500, generator())
-        shapes = {name: gradient.shape for name, gradient in net.gradients().items() if gradient is not None}
-        assert shapes == {"W": (64, 5), "b": (5,)}
 
 
 def test_cross_entropy_and_softmax_stay_finite_for_extreme_scores() -> None:
@@ -126,61 +115,6 @@ def test_sgd_takes_the_steps_of_torchs(kind: type[SGD], momentum: float) -> None
         optimizer.zero_grad()
         assert parameter.grad is None
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
-
-
-def test_what_an_epoch_is_measured_by_is_read_once() -> None:
-    net = SoftmaxRegressionScratch(64, 5, generator())
-    epochs = train(net, SGD(group_parameters(net.parameters(), 0), 0.1), IMAGES, IMAGES, [0.1], 32, generator(), IMAGES)
-    with Reads() as reads:
-        (measured,) = epochs
-    assert reads.count == 0  # one by one; all at once is no read of a single number
-    o = outputs(net, IMAGES)
-    assert measured.validation is not None
-    assert (
-        measured.test["loss"]
-        == measured.validation["loss"]
-        == pytest.approx(sklearn.metrics.log_loss(IMAGES.y, o.double().softmax(dim=1)), rel=1e-5)
-    )
-
-
-class Reads(TorchDispatchMode):
-    """Counts the numbers that are read of tensors one by one: on a GPU each is a wait."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func is torch.ops.aten._local_scalar_dense.default
-        return func(*args, **(kwargs or {}))
-
-
-def test_sum_at_lr_over_batch_size_takes_the_steps_of_mean_at_lr() -> None:
-    """The statement of networks/training.py, on torch's own losses."""
-    X, y = minibatch(table(), torch.arange(10))
-    weights = []
-    for reduction, lr in (("sum", 0.03 / 10), ("mean", 0.03)):
-        linear = nn.Linear(2, 1)
-        nn.init.zeros_(linear.weight)
-        nn.init.zeros_(linear.bias)
-        nn.MSELoss(reduction=reduction)(linear(X).squeeze(1), y).backward()
-        torch.optim.SGD(linear.parameters(), lr=lr).step()
-        weights.append(linear.weight.detach())
-    torch.testing.assert_close(*weights)
-
-
-def test_accuracy_equals_scikit_learns() -> None:
-    o, y = torch.randn(300, 4, generator=generator()), torch.randint(0, 4, (300,), generator=generator(1))
-    assert float(metrics.accuracy(o, y)) == pytest.approx(sklearn.metrics.accuracy_score(y, o.argmax(dim=1)))
-    assert int(metrics.num_correct(o, y)) == round(float(metrics.accuracy(o, y)) * 300)
-
-
-@pytest.mark.parametrize(("network", "kind"), [(LinearRegressionScratch, SGD), (LinearRegressionConcise, ConciseSGD)])
-def test_linear_regression_approaches_the_closed_form(network: type, kind: type) -> None:
-    split = table()
-    net = network(2, "squared", generator())
-    weights = learn(net, kind(group_parameters(net.parameters(), 0), lr=0.03), split, 10, 10)
-    fit = sklearn.linear_model.LinearRegression().fit(split.X, split.y)
-    np.testing.assert_allclose(weights["W"][:, 0], fit.coef_, atol=2e-3)
-    np.testing.assert_allclose(weights["b"], [fit.intercept_], atol=2e-3)
 
 
 def test_least_squares_fit_equals_scikit_learns() -> None:
@@ -223,36 +157,6 @@ def test_entropy_of_labels_equals_scipys_in_nats_and_bits() -> None:
     counts = [3, 2, 0, 1]
     assert metrics.entropy(y, 4) == pytest.approx(scipy.stats.entropy(counts))
     assert metrics.bits(metrics.entropy(y, 4)) == pytest.approx(scipy.stats.entropy(counts, base=2))
-
-
-def test_outputs_come_in_the_splits_order_whatever_the_batch_size() -> None:
-    net = SoftmaxRegressionScratch(64, 5, generator())
-    whole = net(minibatch(IMAGES, torch.arange(500))[0])
-    torch.testing.assert_close(outputs(net, IMAGES, batch_size=33), whole)
-
-
-def test_a_minibatch_is_the_scaled_examples_at_its_index() -> None:
-    ((X, y),) = IMAGES.minibatches(torch.tensor([7, 3]), 2)
-    np.testing.assert_allclose(X, IMAGES.X[[7, 3]].numpy() / 255.0, rtol=1e-6)
-    assert y.tolist() == IMAGES.y[[7, 3]].tolist()
-
-
-@pytest.mark.parametrize(
-    "split",
-    [IMAGES, table(500), Split(torch.randn(500, 3), IMAGES.y, extras=(torch.randint(0, 9, (500, 2)),))],
-    ids=["bytes", "floats", "extras"],
-)
-def test_minibatches_one_after_another_are_those_of_their_indices_to_the_last_bit(split: Split) -> None:
-    order = torch.randperm(500, generator=generator())
-    seen = [[each.clone() for each in minibatch] for minibatch in split.minibatches(order, 33)]
-    expected = [list(minibatch(split, index)) for index in order.split(33)]
-    torch.testing.assert_close(seen, expected, rtol=0, atol=0)
-
-
-def test_minibatches_of_bytes_lie_in_one_memory_and_leave_the_split_as_it_is() -> None:
-    before = IMAGES.X.clone()
-    assert len({X.data_ptr() for X, _ in IMAGES.minibatches(torch.arange(500), 33)}) == 1
-    assert torch.equal(IMAGES.X, before)
 
 
 def test_training_figures_are_those_of_the_outputs_that_the_steps_saw() -> None:
@@ -418,3 +322,83 @@ def test_the_label_has_the_largest_score_the_first_where_several_are_equal(num_c
     expected = int((scores.argmax(axis=1) == labels).sum())
     for o in (torch.from_numpy(scores), torch.from_numpy(scores.T.copy()).T):
         assert int(metrics.num_correct(o, torch.from_numpy(labels))) == expected
+
+
+# The book's four systems learn what they learned at c692a25, bit for bit, on the same machine and torch
+
+
+BEFORE = "c692a25"
+BOOKS = [
+    {"model": "linear-regression", "implementation": "scratch"},
+    {"model": "linear-regression", "implementation": "concise"},
+    {"model": "linear-regression", "implementation": "scratch", "loss": "huber", "weight_decay": 0.01},
+    {"model": "linear-regression", "implementation": "concise", "loss": "huber", "weight_decay": 0.01},
+    {"model": "softmax-regression", "implementation": "scratch"},
+    {"model": "softmax-regression", "implementation": "concise"},
+    {"model": "softmax-regression", "implementation": "scratch", "dropout": 0.2, "weight_decay": 0.01},
+    {"model": "softmax-regression", "implementation": "concise", "dropout": 0.2, "weight_decay": 0.01},
+]
+LEARN = """
+import hashlib, json, sys
+from types import SimpleNamespace as Facts
+import torch
+from tasks.networks.examples import Split
+from tasks.parameters import RetrainParameters
+try:
+    from tasks.fitting.trainer import Parts, Trainer
+except ImportError:  # of before
+    Trainer = None
+    from tasks.fitting.building import build
+    from tasks.fitting.learning import Parts, epochs
+
+torch.set_num_threads(1)
+cpu, digests = torch.device("cpu"), []
+for asked in json.loads(sys.argv[1]):
+    drawn = torch.Generator().manual_seed(1)
+    if asked["model"] == "linear-regression":
+        X = torch.randn(1000, 2, generator=drawn)
+        split, classes = Split(X, X @ torch.tensor([2.0, -3.4]) + 4.2), ()
+    else:
+        X = torch.randint(0, 256, (1000, 12, 12), dtype=torch.uint8, generator=drawn)
+        split = Split(X, torch.randint(0, 10, (1000,), generator=drawn), 1 / 255)
+        classes = tuple("0123456789")
+    recipe = Facts(input=Facts(shape=X.shape[1:]), target_scaling=Facts(scale=1.0))
+    facts = Facts(recipe=recipe, class_names=classes, class_counts=(), num_train=1000, is_own=False,
+                  task="classification" if classes else "regression")
+    training = RetrainParameters.model_validate({"training": asked}).training
+    generator = torch.Generator().manual_seed(42)
+    torch.manual_seed(42)
+    if Trainer:
+        fit = Trainer(training, facts, cpu).start(Parts(split, None, split), generator)
+        net, each = fit.net, fit.epochs
+    else:
+        net, optimizer = build(training, facts, generator, cpu)
+        each = epochs(net, optimizer, Parts(split, None, split), training, generator)
+    for _ in each:
+        pass
+    weights = net.weights()
+    learned = b"".join(weights[name].contiguous().numpy().tobytes() for name in ("W", "b"))
+    digests.append(hashlib.sha256(learned).hexdigest())
+print(json.dumps(digests))
+"""
+
+
+def learn_by(tree: Path) -> list[str]:
+    """The digest of the weights of each case, by the code in a folder."""
+    here = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", LEARN, json.dumps(BOOKS)]
+    done = subprocess.run(command, env=here, cwd=tree, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    digests: list[str] = json.loads(done.stdout)
+    return digests
+
+
+@pytest.mark.slow
+def test_the_weights_of_the_books_systems_are_those_of_c692a25_to_the_last_bit(tmp_path: Path) -> None:
+    packed = subprocess.run(["git", "archive", BEFORE, "tasks"], cwd=REPOSITORY, capture_output=True)
+    if packed.returncode:
+        pytest.skip(f"commit {BEFORE} is not in this clone: {packed.stderr.decode().strip()}")
+    subprocess.run(["tar", "x", "-C", str(tmp_path)], input=packed.stdout, check=True)
+    digests = learn_by(REPOSITORY)
+    assert digests == learn_by(tmp_path)
+    assert len(set(digests)) >= len(BOOKS) - 1, "of Huber's loss scratch and concise are equal, too"

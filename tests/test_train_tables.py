@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.numpy
 import sklearn.datasets
 import torch
 from numpy.typing import NDArray
@@ -13,11 +12,11 @@ from sklearn.metrics import log_loss
 
 from candidate import plain
 from prepared_tables import prepare
-from tasks.data.prepared_splits import hold_out, read_split
+from tasks.data.prepared_splits import read_split
 from tasks.data.recipe import Columns
 from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting import trainer
-from tasks.fitting.devices import deterministic, one_thread
+from tasks.fitting.devices import one_thread
 from tasks.fitting.trainer import (
     LARGEST_BATCH_SIZE,
     WHITENED_INPUTS,
@@ -29,17 +28,11 @@ from tasks.fitting.trainer import (
     make_trainer,
 )
 from tasks.judging import parity
-from tasks.networks.linear_regression import squared_loss_gradient
 from tasks.networks.tabular import (
     LARGEST_NORM,
-    AveragedSGD,
     Table,
-    TabularNetwork,
-    compute_moments,
-    make_preconditioner,
-    multiply,
 )
-from tasks.networks.training import SGD, outputs
+from tasks.networks.training import outputs
 from tasks.parameters import Device, Gates, Hyperparameters, Training
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.serving import onnx_graph, runtime
@@ -203,21 +196,6 @@ def test_scratch_and_concise_learn_equal_weights(classes: int, options: dict[str
     assert scratch.training.hyperparameters.lr == concise.training.hyperparameters.lr * (2 if halved else 1)
 
 
-def test_effects_written_out_have_the_gradient_of_dense_one_hot_inputs() -> None:
-    prepared = mixed(classes=3)
-    inputs, truth = one_hot(prepared, "train")
-    table = load(prepared, "train", torch.float64)
-    net = learn(prepared, implementation="scratch", num_epochs=1).net
-    X, y, places = next(table.minibatches(torch.arange(100), 100))
-    o = net.backward(X, y, places)
-    residual = (o.softmax(dim=1).numpy() - np.eye(3)[truth[:100]]) / 100
-    num_slots, gradients = table.encoding.num_slots, net.gradients()
-    assert gradients["W"] is not None
-    assert gradients["effects"] is not None
-    found = np.vstack([gradients["W"], gradients["effects"][:num_slots]])
-    np.testing.assert_allclose(found, inputs[:100].T @ residual, atol=1e-12)
-
-
 def of_categories(rows: int = 5000, classes: int = 3) -> PreparedDataset:
     """Categories of so many levels that some are taken in pairs and others alone, one of them missing at times."""
     rng = np.random.default_rng(0)
@@ -252,57 +230,6 @@ def test_categories_in_pairs_and_alone_have_the_outputs_and_gradients_of_dense_o
     np.testing.assert_allclose(found, inputs[:100].T @ residual, atol=1e-6)
 
 
-@pytest.mark.parametrize("decay", [0.0, 1e-3])
-def test_minibatches_take_the_steps_of_one_product_that_their_parts_would_take(decay: float) -> None:
-    prepared = of_categories()
-    table = load(prepared, "train", torch.float64)
-    encoding = table.encoding
-    found = compute_moments(table, encoding, None, 1 + encoding.num_slots)
-    inverse = found.invert(0.1 + decay, num_columns=5)
-    gradient = torch.randn(len(found.mean) + 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    expected = make_preconditioner(found, inverse, encoding.frequencies, torch.float64)(gradient)
-    ours = make_preconditioner(found, inverse, encoding.frequencies, torch.float32)(gradient.float())
-    np.testing.assert_allclose(ours, expected, atol=1e-4)
-    dense = found.covariance.numpy() + (0.1 + decay) * np.eye(len(found.mean))
-    of_inputs = np.linalg.solve(dense, (gradient[:-1] - found.mean.unsqueeze(1) * gradient[-1:]).numpy())
-    np.testing.assert_allclose(expected[: len(found.mean)], of_inputs, atol=1e-9)
-    np.testing.assert_allclose(expected[-1], gradient[-1].numpy() - found.mean.numpy() @ of_inputs, atol=1e-9)
-
-
-@pytest.mark.parametrize("balanced", [False, True])
-def test_moments_are_those_of_dense_one_hot_inputs(balanced: bool) -> None:
-    prepared = mixed(classes=2, share=0.1)
-    inputs, truth = one_hot(prepared, "train")
-    class_weights = np.array([0.5, 5.0]) if balanced else np.ones(2)
-    w = class_weights[truth]
-    mean = np.average(inputs, axis=0, weights=w)
-    expected = ((inputs - mean) * w[:, None]).T @ (inputs - mean) / len(inputs)
-    table = load(prepared, "train", torch.float64)
-    given = torch.from_numpy(class_weights) if balanced else None
-    for first in (len(expected), 3, 0):
-        found = compute_moments(table, table.encoding, given, first)
-        assert not found.products.any(), "there is no target"
-        np.testing.assert_allclose(found.mean, mean, atol=1e-12)
-        np.testing.assert_allclose(found.covariance, expected[:first, :first], atol=1e-12)
-        np.testing.assert_allclose(found.variances, expected.diagonal()[first:], atol=1e-12)
-        assert found.weight == pytest.approx(w.mean())
-        inverse = multiply(found.invert(1e-3, num_columns=5), torch.eye(len(expected), dtype=torch.float64)).numpy()
-        assert np.linalg.eigvals((expected + 1e-3 * np.eye(len(expected))) @ inverse).real.max() < 1 + 1e-9, (
-            "no step overshoots"
-        )
-
-
-def test_moments_have_the_covariance_with_the_target_of_a_regression() -> None:
-    prepared = mixed()
-    inputs, _ = one_hot(prepared, "train")
-    table = load(prepared, "train", torch.float64)
-    y = table.y.numpy()
-    found = compute_moments(table, table.encoding, None, inputs.shape[1])
-    np.testing.assert_allclose(found.covariance, np.cov(inputs.T, bias=True), atol=1e-12)
-    np.testing.assert_allclose(found.products, (inputs - inputs.mean(axis=0)).T @ (y - y.mean()) / len(y), atol=1e-12)
-    assert found.target_variance == pytest.approx(y.var())
-
-
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("class_weight", ["none", "balanced"])
 def test_categories_are_learned_as_scikit_learn_learns_one_hot_inputs(classes: int, class_weight: str) -> None:
@@ -335,37 +262,6 @@ def test_no_penalty_is_minimum_norm_where_indicators_sum_to_one_and_nothing_is_s
     assert learning.collinear == ()
 
 
-@pytest.mark.parametrize("size", [600, 3000])  # whose categories are taken alone, and as a pair
-def test_an_unknown_code_has_the_average_effect_of_the_training_rows(size: int) -> None:
-    prepared = mixed(size, classes=3)
-    learning = learn(prepared)
-    recipe, (inputs, _) = recipe_of(prepared), one_hot(prepared, "train")
-    table = load(prepared, "train", torch.float64)
-    rows = torch.full((1, 5), float("nan"))
-    rows[0, [1, 3]] = torch.tensor([4.0, 17.0])  # neither is a level
-    W, b = weights(learning)
-    at, expected = len(recipe.numbers), b.copy()
-    for column in (recipe.columns[position] for position in recipe.categories):
-        part = slice(at, at + column.num_slots)
-        expected += inputs[:, part].mean(axis=0) @ W[part]
-        at += column.num_slots
-    X, places = table.encoding.encode(rows)
-    np.testing.assert_allclose(learning.net(X, places)[0].detach(), expected, atol=1e-9)
-
-
-@pytest.mark.parametrize("size", [7, 32, 200])  # of minibatches that leave a smaller one, leave none, or are one
-def test_minibatches_made_together_are_those_made_one_by_one(size: int) -> None:
-    prepared = mixed()
-    table = load(prepared, "train", torch.float32)
-    order = torch.randperm(len(table))[:128]
-    together = list(table.minibatches(order, size))
-    for (X, y, places), part in zip(together, order.split(size), strict=True):
-        expected_X, expected_places = table.encoding.encode(table.rows[part])
-        assert torch.equal(X, expected_X)
-        assert torch.equal(places, expected_places)
-        assert torch.equal(y, table.y[part])
-
-
 # Columns that depend on each other
 
 
@@ -375,20 +271,6 @@ def dependent(offset: float, rows: int = 500) -> tuple[Array, Array]:
     first, difference, third = rng.normal(size=(3, rows))
     features = np.column_stack([first, first + offset * difference, third]).astype(np.float32)
     return features, first + difference + third + 0.1 * rng.normal(size=rows)
-
-
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_a_condition_number_of_1e4_changes_no_prediction(implementation: str) -> None:
-    features, truth = dependent(2e-4)
-    prepared = prepare(features, truth, fifth(len(truth)))
-    learning = learn(prepared, implementation=implementation)
-    inputs, fitted = one_hot(prepared, "train")
-    assert 0.5e4 < np.linalg.cond(inputs) < 2e4
-    fit = LinearRegression().fit(inputs, fitted)
-    np.testing.assert_allclose(
-        predictions(prepared, learning)[:, 0], fit.predict(one_hot(prepared, "test")[0]), atol=1e-3
-    )
-    assert learning.collinear == ()
 
 
 def test_at_a_condition_number_of_1e6_the_prediction_is_of_minimum_norm_and_columns_are_named(
@@ -524,22 +406,6 @@ def test_huber_on_a_skewed_target_is_the_converged_fit() -> None:
     assert abs(slopes.mean()) < 1e-4
 
 
-@pytest.mark.parametrize("class_weight", ["none", "balanced"])
-def test_a_class_of_three_percent_is_learned_better_than_its_frequency_tells(class_weight: str) -> None:
-    prepared = mixed(rows=3000, classes=2, share=0.03)
-    learning = learn(prepared, class_weight=class_weight)
-    _, truth = one_hot(prepared, "test")
-    scores = torch.from_numpy(predictions(prepared, learning))
-    counts = np.array(prepared.class_counts)
-    balancing = counts.sum() / (2 * counts) if class_weight == "balanced" else np.ones(2)
-    shares = counts * balancing / (counts * balancing).sum()
-    losses = -scores.log_softmax(dim=1).numpy()[np.arange(len(truth)), truth]
-    gain = -np.log(shares)[truth] - losses
-    assert np.average(gain, weights=balancing[truth]) > 0.05
-    recall = (scores.argmax(dim=1).numpy() == truth)[truth == 1].mean()
-    assert recall > 0.6 or class_weight == "none"
-
-
 # What is not given
 
 
@@ -563,24 +429,6 @@ def test_weight_decay_auto_is_that_of_the_grid_that_is_best_on_the_last_fifth_of
     assert learning.num_examples == 64, "then all training rows are learned"
     fit = Ridge(alpha=learning.training.hyperparameters.weight_decay * 64).fit(inputs, fitted)
     np.testing.assert_allclose(weights(learning)[0][:, 0], fit.coef_, atol=1e-6)
-
-
-def test_a_validation_part_is_of_the_largest_keys_and_divides_no_group() -> None:
-    keys = np.repeat(np.arange(20, dtype=np.uint64), [5, 9] * 10)
-    held_out = hold_out(np.random.default_rng(0).permutation(keys), 0.2)
-    sizes = [int((keys >= cut).sum()) for cut in range(20)]
-    assert int(held_out.sum()) == min(sizes, key=lambda size: abs(size - 0.2 * len(keys)))
-    features, truth = dependent(0.5)
-    times = np.random.default_rng(1).permutation(500)
-    prepared = prepare(features, truth, np.zeros(500, bool) | (times >= 400), split_key=times)
-    learning = learn(prepared, validation=0.25, patience=3)
-    assert (learning.num_examples, learning.num_validation) == (300, 100)
-    inputs, fitted = one_hot(prepared, "train")
-    early = times[times < 400] < 300
-    fit = LinearRegression().fit(inputs[early], fitted[early])
-    np.testing.assert_allclose(
-        predictions(prepared, learning)[:, 0], fit.predict(one_hot(prepared, "test")[0]), atol=1e-4
-    )
 
 
 def test_rows_that_are_named_validation_are_watched_and_train_no_weight() -> None:
@@ -690,60 +538,20 @@ def test_minibatches_of_classes_that_hardly_overlap_are_repeated_until_the_loss_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch_size", [32, 128])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_the_mean_of_many_small_minibatches_is_least_squares(implementation: str, batch_size: int) -> None:
+def test_the_mean_of_many_small_minibatches_is_least_squares(implementation: str) -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(450, 10))
     truth = features @ rng.normal(size=10) + rng.normal(size=450)
     prepared = prepare(features, truth, fifth(450))
-    learning = learn(prepared, implementation=implementation, batch_size=batch_size)
+    learning = learn(prepared, implementation=implementation, batch_size=32)
     inputs, fitted = one_hot(prepared, "train")
     expected = LinearRegression().fit(inputs, fitted).predict(one_hot(prepared, "test")[0])
     difference = predictions(prepared, learning)[:, 0] - expected
     assert np.square(difference).mean() < 5e-3, "beside the 0.03 by which the fit itself is off, in a variance of 1"
 
 
-@pytest.mark.parametrize(
-    ("values", "least", "passes"),
-    [([0.5, 0.4999], 1, 1), ([0.5, 0.4999, 0.4999, 0.4999], 3, 3), ([0.9, 0.7, 0.5, 0.4999, 0.49985], 1, 4)],
-)
-def test_minibatches_end_where_twice_the_passes_gained_nothing(values: list[float], least: int, passes: int) -> None:
-    """The first value is that of half a pass, the others of passes 1, 2, …; the fourth is compared with the second."""
-    later = iter(values)
-    table = load(mixed(), "train", torch.float32)
-    net = TabularNetwork(table.encoding, 1, squared_loss_gradient)
-    optimizer, averaged = SGD([{"params": net.parameters()}], lr=0.1), AveragedSGD(objective=lambda: next(later))
-    ends = list[bool]()
-    while not any(ends):
-        averaged(net, optimizer, table, 100, torch.Generator().manual_seed(0))
-        ends.append(averaged.has_settled(5e-4, least))
-    assert len(ends) == passes
-
-
 # The stage
-
-
-def test_the_stage_keeps_the_effects_of_slots_the_curve_in_raw_units_and_what_was_found(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    prepared = mixed()
-    asked = Training.model_validate({"model": "linear-regression", "defaults": "data"})
-    trained: TrainedModel = plain(train)(RunFolder.open("test-run", {}), prepared, asked)
-    recipe, kept = recipe_of(prepared), safetensors.numpy.load_file(trained.weights.path)
-    num_slots = sum(recipe.columns[at].num_slots for at in recipe.categories)
-    shapes = {name: (each.dtype.name, *each.shape) for name, each in kept.items()}
-    assert shapes == {"W": ("float32", 3, 1), "effects": ("float32", num_slots, 1), "b": ("float32", 1)}
-    (inputs, truth), target = one_hot(prepared, "test"), recipe.target
-    assert target is not None
-    scores = inputs @ np.vstack([kept["W"], kept["effects"]]).astype(np.float64) + kept["b"]
-    errors = target.mean + target.scale * scores[:, 0] - truth
-    assert trained.kept.test_loss == pytest.approx((errors**2).mean() / 2, rel=1e-5)
-    assert trained.steps == Hyperparameters(
-        num_epochs=len(trained.learning_curve), batch_size=prepared.num_train, lr=0.5, weight_decay=0
-    )
-    assert trained.num_examples == prepared.num_train
-    assert "all rows a step, learning rate 0.5, weight decay 0" in capsys.readouterr().out
 
 
 def test_weights_that_float32_cannot_hold_are_a_divergence_though_losses_are_finite() -> None:
@@ -753,29 +561,10 @@ def test_weights_that_float32_cannot_hold_are_a_divergence_though_losses_are_fin
         plain(train)(RunFolder.open("test-run", {}), prepare(features, truth, fifth(500)), asked)
 
 
-def test_deterministic_algorithms_are_asked_for_while_a_table_is_trained_on_a_gpu_and_no_longer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-    during = []
-
-    @deterministic(wanted=True)
-    def diverge() -> None:
-        during.append(torch.are_deterministic_algorithms_enabled())
-        raise FloatingPointError
-
-    with pytest.raises(FloatingPointError):
-        diverge()
-    assert during == [True]
-    assert not torch.are_deterministic_algorithms_enabled()
-    with deterministic(wanted=False):
-        assert not torch.are_deterministic_algorithms_enabled()
-
-
 # At the edges
 
 
-@pytest.mark.parametrize("weight_decay", [1e-13, 1e-15, 1e-17, 1e-20])
+@pytest.mark.parametrize("weight_decay", [1e-13, 1e-20])
 @pytest.mark.parametrize("classes", [0, 2])
 def test_next_to_no_penalty_is_none_where_columns_depend_on_each_other(classes: int, weight_decay: float) -> None:
     rng = np.random.default_rng(0)
@@ -788,18 +577,17 @@ def test_next_to_no_penalty_is_none_where_columns_depend_on_each_other(classes: 
     np.testing.assert_allclose(found, none, atol=1e-3)
 
 
-def test_too_few_rows_for_any_validation_part_are_told_how_many_are_needed() -> None:
-    features, truth = dependent(0.5, rows=20)
-    with pytest.raises(UsageError, match="at least 20 training examples are needed"):
-        learn(prepare(features, truth, fifth(20)), validation=0.5)
-
-
-def test_weight_decay_auto_of_few_rows_is_refused_in_its_own_words() -> None:
-    features, truth = dependent(0.5, rows=30)
-    with pytest.raises(UsageError) as caught:
-        learn(prepare(features, truth, fifth(30)), weight_decay="auto")
-    assert "--weight-decay auto" in str(caught.value)
-    assert "--validation" not in str(caught.value)
+@pytest.mark.parametrize(
+    ("rows", "option", "words"),
+    [
+        (20, {"validation": 0.5}, "at least 20 training examples are needed"),
+        (30, {"weight_decay": "auto"}, "--weight-decay auto"),
+    ],
+)
+def test_too_few_rows_for_a_validation_part_are_refused(rows: int, option: dict[str, Any], words: str) -> None:
+    features, truth = dependent(0.5, rows)
+    with pytest.raises(UsageError, match=words):
+        learn(prepare(features, truth, fifth(rows)), **option)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

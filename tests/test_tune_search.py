@@ -1,6 +1,8 @@
 """A search by itself: what is asked for and when, what is pruned, what goes on after an end, and what wins."""
 
+import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -9,22 +11,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.linear_model import Ridge
 
+import flows.cli.app
 import own_images
 import prepared_tables
-from candidate import plain
+from candidate import Candidate
+from flows.cli import schedule
+from flows.pages import run_artifacts
+from flows.pages.run_pages import search_page
 from own_images import digits
-from tasks.errors import TrainingDiverged, UsageError
+from tasks.errors import DataError, UsageError
 from tasks.fitting import search_space
 from tasks.fitting.tune import HyperparameterSearch, TrialResult, TrialSpec, TrialTraining, open_search
 from tasks.machine.processes import by_all_cores
-from tasks.parameters import Search, Training
-from tasks.records import PreparedDataset, TrainedModel
-from tasks.store import artifact_paths
+from tasks.parameters import Found, RetrainParameters, Search, Training
+from tasks.records import PreparedDataset
+from tasks.store import artifact_paths, housekeeping, own_data, reading, tuned
+from tasks.store.page import render_markdown
 from tasks.store.run_folder import RunFolder
-from tasks.store.tuned import Trial, Tuned
-from tasks.train import train
+from tasks.store.tuned import Searched, Setting, Trial, Tuned, mean_interval
 
 BOWL = (
     "lr=0.001:10",
@@ -207,19 +214,6 @@ def test_finals_of_a_table_that_any_seed_trains_alike_are_trained_once(space: tu
     assert (len(tuned.validation_losses), len(tuned.default_losses)) == (num_seeds, num_seeds)
 
 
-def test_training_with_auto_is_training_with_the_weight_decay_that_it_chose() -> None:
-    prepared, _, _ = table()
-    options = {"device": "cpu", "seed": 1, "defaults": "data", "batch_size": 50, "num_epochs": 3}
-    models, chosen = list[TrainedModel](), 0.0
-    for decay in ("auto", "chosen"):
-        training = Training.model_validate(options | {"model": "linear-regression", "weight_decay": chosen or "auto"})
-        models.append(plain(train)(RunFolder.open(f"run-{decay}", {}), prepared, training))
-        assert models[0].steps is not None
-        chosen = models[0].steps.weight_decay
-    assert chosen > 0
-    assert models[0].weights.sha256 == models[1].weights.sha256
-
-
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -292,16 +286,6 @@ def test_a_winner_is_better_only_by_more_than_the_seeds_chance() -> None:
     assert not compare(lambda *_: 0.5).is_better, "equal losses"
 
 
-def test_trials_that_all_diverge_and_a_time_too_short_are_said() -> None:
-    with pytest.raises(TrainingDiverged, match="all 4 trials diverged"):
-        compare(lambda *_: None)
-    training = TrialTraining(book(), softmax())
-    with open_search("short", training, Search(), afresh=True) as found:
-        found.run(here(training), 0.0, lambda *_: None)
-        with pytest.raises(UsageError, match="before a trial came to its end"):
-            found.compare(here(training), 0.0, lambda: None, "run")
-
-
 @pytest.mark.parametrize(
     ("item", "values"),
     [
@@ -325,8 +309,6 @@ def test_a_space_is_narrowed_as_it_is_typed(item: str, values: tuple[Any, ...]) 
 @pytest.mark.parametrize(
     ("items", "found", "expected"),
     [
-        (["momentum=1"], "--space momentum=1", "one of lr, batch-size, epochs"),
-        (["lr=1:0.1"], "--space lr=1:0.1", "the lower bound first"),
         (["lr=0.1:0.1"], "--space lr=0.1:0.1", "the lower bound first"),
         (["lr=nan:1"], "--space lr, and nan", "a finite number"),
         (["lr=0.1:inf"], "--space lr, and inf", "a finite number"),
@@ -339,7 +321,6 @@ def test_a_space_is_narrowed_as_it_is_typed(item: str, values: tuple[Any, ...]) 
         (["dropout=0.5:1"], "--space dropout, and 1", "less than 1"),
         (["schedule=warm"], "--space schedule, and warm", "'constant', 'cosine' or 'step'"),
         (["schedule=a:b"], "--space schedule=a:b", "values by |"),
-        (["loss=huber"], "--space loss", "linear regression"),
         ([""], "--space", "one of"),
     ],
 )
@@ -348,3 +329,213 @@ def test_what_cannot_be_searched_is_said(items: list[str], found: str, expected:
         search_space.narrow_space(softmax(), items)
     assert found in refused.value.found
     assert expected in refused.value.expected
+
+
+# Pictures and page of a search: what they show is what the trials were
+
+
+def made_trial(number: int, loss: float | None, settings: dict[str, Setting], outcome: str = "complete") -> Trial:
+    return Trial.model_validate(
+        {
+            "number": number, "settings": settings, "validation_loss": loss, "epochs": 3, "seconds": 1.5,
+            "outcome": outcome,
+        }
+    )  # fmt: skip
+
+
+def made_tuned(found: tuple[float, ...] = (0.4, 0.5, 0.6), before: tuple[float, ...] = (0.7, 0.8, 0.9)) -> Tuned:
+    return Tuned(
+        model="softmax-regression", dataset_digest="0" * 64, settings={"lr": 0.25, "schedule": "cosine"},
+        validation_losses=found, default_settings={"lr": 0.1, "schedule": "constant"}, default_losses=before,
+        num_trials=4, num_validation=200, seed=42, run="run",
+    )  # fmt: skip
+
+
+SOME = [
+    made_trial(0, 0.5, {"lr": 0.1, "batch_size": 256}), made_trial(1, None, {"lr": 3.0, "batch_size": 256}, "diverged"),
+    made_trial(2, 0.3, {"lr": 0.2, "batch_size": 512}, "pruned"),
+    made_trial(3, 0.45, {"lr": 0.3, "batch_size": 512}),
+]  # fmt: skip
+
+
+def test_the_interval_of_a_mean_is_students() -> None:
+    losses = [0.41, 0.43, 0.42, 0.44, 0.4]
+    expected = stats.ttest_1samp(losses, 0).confidence_interval(0.95)
+    np.testing.assert_allclose(mean_interval(losses), (np.mean(losses), expected.low, expected.high))
+    assert mean_interval([0.5]) == (0.5, 0.5, 0.5)
+
+
+def test_the_page_tells_the_best_trials_and_what_the_winner_is_worth() -> None:
+    said = render_markdown(search_page("mine", Searched(trials=tuple(SOME), tuned=made_tuned()), ()))
+    rows = [line.split("|")[1].strip() for line in said.split("## The best")[1].splitlines() if line.startswith("| ")]
+    assert rows[2:5] == ["3", "0", "2"], "a trial that was given up has been measured after fewer epochs"
+    assert "| lr | 0.25 | 0.1 |" in said
+    assert "is -0.3 with every seed." in said, "no seeds' chance, as where training starts at zero"
+    for before, words in (
+        ((0.5, 0.59, 0.7), "), more than the seeds' chance"),
+        ((0.39, 0.52, 0.6), "), no more than the seeds' chance"),
+        ((), "Not every seed came to its end."),
+    ):
+        found = Searched(trials=tuple(SOME), tuned=made_tuned(before=before))
+        assert words in render_markdown(search_page("mine", found, ()))
+
+
+@pytest.mark.slow  # it draws
+def test_the_run_keeps_the_page_with_its_pictures_beside_it() -> None:
+    run = RunFolder.open("20261126T000000-tune-mine-00000000", {"name": "mine"})
+    shown = render_markdown(run_artifacts.write_search_page(run, Searched(trials=tuple(SOME), tuned=made_tuned())))
+    said = run.file("tuning.md").read_text()
+    beside = re.findall(r"\]\((.*)\)", said)
+    assert len(beside) == shown.count("](data:image/png;base64,") == 4
+    assert all(run.file(name).is_file() for name in beside)
+
+
+# What a search found is used by ``retrain --tuned``: newest, over a champion's settings, under what is given now
+
+
+NAME = "linear-regression"
+LINEAR = {"model": NAME}
+
+
+def keep_found(name: str = NAME, model: str = NAME, run: str = "a-search", dataset: str = "", **settings: Any) -> Tuned:
+    """Keep such settings as those that a search has found."""
+    result = Tuned(
+        model=model, dataset=dataset, dataset_digest="0" * 64, settings=settings, validation_losses=(0.1,),
+        default_settings={}, default_losses=(0.2,), num_trials=1, num_validation=100, seed=42, run=run,
+    )  # fmt: skip
+    artifact_paths.tuned(name).parent.mkdir(parents=True, exist_ok=True)
+    result.write(artifact_paths.tuned(name))
+    return result
+
+
+def resolved(training: dict[str, Any], **more: Any) -> RetrainParameters:
+    return tuned.take_found(RetrainParameters.model_validate({"training": LINEAR | training, "tuned": True, **more}))
+
+
+def test_given_settings_win_over_found_ones_and_these_over_defaults() -> None:
+    keep_found(lr=0.5, batch_size=32, schedule="cosine")
+    parameters = resolved({"lr": 0.02, "schedule": None, "batch_size": None})  # a form sends nothing as null
+    asked = parameters.training
+    assert (asked.lr, asked.batch_size, asked.schedule, asked.num_epochs) == (0.02, 32, "cosine", 3)
+    assert parameters.found == Found(run="a-search", fields=("batch_size", "schedule"))
+
+
+def test_the_epochs_that_huber_takes_by_default_are_not_given() -> None:
+    keep_found(num_epochs=15)
+    assert resolved({"loss": "huber"}).training.num_epochs == 15
+    assert resolved({"loss": "huber", "num_epochs": 5}).training.num_epochs == 5
+
+
+@pytest.mark.parametrize(
+    ("written", "code", "said"),
+    [
+        (None, 2, "no settings were found for linear-regression yet"),
+        ({"model": "softmax-regression"}, 2, "settings found for softmax-regression on synthetic-linear"),
+        ({"dataset": "houses"}, 2, "settings found for linear-regression on houses"),
+        ({"lr": -1.0}, 4, "lr: Input should be greater than 0"),
+        ({"dropout": 0.5}, 4, "dropout is for softmax regression"),
+        ({"nonsense": 1}, 4, "nonsense: Extra inputs are not permitted"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_said_before_a_server_starts(
+    written: dict[str, Any] | None, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if written is not None:
+        keep_found(**written)
+    assert flows.cli.app.run(["retrain", NAME, "--tuned"]) == code
+    message = capsys.readouterr().err.splitlines()
+    assert len(message) == 3
+    assert said in message[0]
+    assert f"gradmill tune {NAME}" in message[2]
+
+
+def test_a_damaged_document_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    keep_found(lr=0.5)
+    path = artifact_paths.tuned(NAME)
+    path.write_text(path.read_text().replace("0.5", "NaN"))
+    assert flows.cli.app.run(["retrain", NAME, "--tuned"]) == 4
+    assert str(path) in capsys.readouterr().err
+
+
+def kept(candidate: Candidate, name: str, tuned_too: bool = False, **training: Any) -> None:
+    """A version under a name of its own whose run was asked so."""
+    asked = candidate.parameters.training.given | training
+    document = {"name": name, "training": asked, "tuned": tuned_too}
+    candidate.parameters = tuned.take_found(RetrainParameters.model_validate(document))
+    candidate.publish()
+
+
+def repeated(name: str, **given: Any) -> RetrainParameters:
+    """What ``gradmill retrain NAME`` asks for, as the run takes it."""
+    document = json.loads(json.dumps(own_data.again(name, given)))  # as a deployment keeps it
+    return tuned.take_found(RetrainParameters.model_validate(document))
+
+
+@pytest.fixture
+def candidate(candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch) -> Candidate:
+    """One that is left as it was."""
+    monkeypatch.setattr(candidates[0], "parameters", candidates[0].parameters)
+    return candidates[0]
+
+
+def test_a_kept_name_takes_found_settings_over_its_champions_and_goes_on_with_the_newest(candidate: Candidate) -> None:
+    kept(candidate, "mine", lr=0.02, batch_size=16)
+    with pytest.raises(UsageError, match="no settings were found for mine"):
+        repeated("mine", tuned=True)
+    keep_found("mine", lr=0.5)
+    first = repeated("mine", tuned=True)
+    assert (first.training.lr, first.training.batch_size) == (0.5, 16)
+    assert repeated("mine").training.lr == 0.02, "unless asked for, the champion's settings are repeated"
+
+
+def test_a_name_that_was_tuned_goes_on_so_until_told_otherwise(candidate: Candidate) -> None:
+    keep_found("mine", run="first", lr=0.5, num_epochs=4)
+    kept(candidate, "mine", tuned_too=True, batch_size=16, num_epochs=3)
+    version = reading.manifest("mine", 1).parameters.model_dump()
+    assert (version["tuned"], version["training"]["lr"]) == (True, 0.5), "what it was trained with"
+    assert version["found"] == {"run": "first", "fields": ["lr"]}
+    keep_found("mine", run="second", lr=0.25, num_epochs=4, schedule="cosine")
+    again = repeated("mine")
+    assert again.training.lr == 0.25
+    assert again.training.schedule == "cosine", "a default of the champion was not given"
+    assert again.training.batch_size == 16
+    assert repeated("mine", training={"lr": 0.1}).training.lr == 0.1
+    off = repeated("mine", tuned=False)
+    assert (off.training.given.get("lr"), off.training.batch_size, off.found) == (None, 16, None)
+    assert own_data.again("mine", {"tuned": False}, with_found=True)["training"]["lr"] == 0.5, "a search starts there"
+    asked = schedule.ask_for(schedule.find_target("mine"), None, {"cron": "0 3 * * *"}, {}).parameters
+    keep_found("mine", run="third", lr=0.125)
+    assert tuned.take_found(RetrainParameters.model_validate(asked)).training.lr == 0.125, "every night the newest"
+
+
+def test_a_penalty_of_none_that_was_given_for_own_data_is_no_default() -> None:
+    """Own data decide where nothing is given."""
+    asked = RetrainParameters.model_validate(
+        {"name": "own", "data": {"source": "/a.csv", "target": "price"}, "training": LINEAR | {"weight_decay": 0.0}}
+    )
+    assert asked.training.given["weight_decay"] == 0.0
+    assert "lr" not in asked.training.given
+
+
+def test_a_name_with_found_settings_and_no_version_is_in_nobodys_way(capsys: pytest.CaptureFixture[str]) -> None:
+    keep_found("mine", lr=0.5)
+    for command, code in {
+        ("models",): 0, ("models", "mine"): 2, ("history",): 0, ("verify", "mine"): 2, ("maintain",): 0,
+        ("retrain", "mine"): 2, ("retrain", "mine", "--tuned"): 2, ("mirror", "mine", "elsewhere"): 2,
+    }.items():  # fmt: skip
+        assert flows.cli.app.run([*command]) == code
+        assert "Traceback" not in capsys.readouterr().err
+    assert not artifact_paths.models().exists(), "Triton does not start on a model's folder without a version"
+
+
+def test_searches_that_names_or_kept_versions_stand_on_are_evidence(candidate: Candidate) -> None:
+    for run in ("first", "second", "third"):
+        RunFolder.open(run, {})
+    keep_found("mine", run="first", lr=0.5)
+    kept(candidate, "mine", tuned_too=True)
+    keep_found("mine", run="second", lr=0.25)
+    assert {"first", "second"} <= housekeeping.evidence()
+    assert "third" not in housekeeping.evidence()
+    artifact_paths.tuned("mine").write_text("{}")
+    with pytest.raises(DataError, match=r"mine\.json"):
+        housekeeping.evidence()

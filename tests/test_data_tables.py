@@ -155,6 +155,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "a short row at the end": ("t.csv", b"a,b\n1,2\n3\n", "the first is row 1, with 1"),
     "UTF-16 without a mark": ("t.csv", "a,b\n1,2\n".encode("utf-16-le"), "UTF-16"),
     "no text far down": ("t.csv", b"a,b\n" + b"1,e\n" * 70_000 + b"1,\x81\n", "neither UTF-8 nor Windows-1252"),
+    "Chinese in GBK": ("t.csv", "城市,a\n北京,1\n上海,2\n".encode("gbk"), "neither UTF-8 nor Windows-1252"),
     "a header in UTF-8 and in Latin-1": ("t.csv", "a,é".encode() + b"\xe9\n1,2\n", "neither UTF-8 nor Windows-1252"),
     "a header with a quote left open": ("t.csv", b'a,"b\n1,2\n3,4\n', "header"),
     "a header of one endless name": ("t.csv", b"a" * 140_000 + b",b\n1,2\n", "header"),

@@ -123,7 +123,8 @@ class _CsvFile:
             self._may_be_windows &= np.frombuffer(block, np.uint8).max(initial=0) < 128
             return block
         text = bytes(block).decode(errors="replace")
-        self._may_be_windows &= text.replace(REPLACEMENT, "").isascii()  # what is UTF-8 in part is that, damaged
+        # what is UTF-8 in part is that, damaged
+        self._may_be_windows &= text.replace(REPLACEMENT, "").isascii() and not _has_words_of_high_bytes(block)
         if self._may_be_windows:
             with contextlib.suppress(UnicodeDecodeError):
                 windows = bytes(block).decode("cp1252").encode()
@@ -226,6 +227,14 @@ def _insert_rejected(table: pa.Table, rejects: dict[int, Any]) -> pa.Table:
         table = table.take(pa.array(np.cumsum(~is_rejected) - 1, pa.int64(), mask=is_rejected))
         faults = pc.replace_with_mask(faults, pa.array(is_rejected), pa.array(reasons))
     return table.append_column(FAULT, faults)
+
+
+def _has_words_of_high_bytes(block: memoryview) -> bool:
+    """Whether most bytes beyond ASCII stand side by side, as in Chinese, Japanese, Russian or Greek, not as in Köln."""
+    high = np.frombuffer(block, np.uint8) >= 128
+    pairs = high[1:] & high[:-1]
+    beside = np.append(pairs, False) | np.append(False, pairs)
+    return bool(2 * np.count_nonzero(beside) > np.count_nonzero(high))
 
 
 def _has_quotes(block: memoryview) -> bool:

@@ -171,8 +171,11 @@ def test_commands_end_in_time_whatever_the_api_does(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(("version", "verdict"), [("3.0.0", "note"), ("3.999.0", "ok")])
 def test_doctor_notes_a_server_that_is_older(version: str, verdict: str) -> None:
+    bodies = {"version": json.dumps(version).encode(), "filter": b"[]"}
+
     def answer(handler: BaseHTTPRequestHandler) -> None:
-        answered(200, json.dumps(version).encode() if handler.path.endswith("version") else b"[]")(handler)
+        body = bodies.get(handler.path.rpartition("/")[2])
+        answered(200 if body else 404, body or b"{}")(handler)
 
     with played(answer) as url, temporary_settings({PREFECT_API_URL: url}):
         found = doctor.prefect_api(Device.AUTO)

@@ -9,7 +9,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Crashed, Running
+from prefect.states import Running
 
 from candidate import Candidate
 from flows.evaluate import evaluate
@@ -45,22 +45,6 @@ def begun(candidates: list[Candidate], prefect_api: str, two_versions: None) -> 
 def headline(address: str) -> str:
     wanted = {"artifacts": {"key": {"any_": [api.overview_key(NAME)]}}}
     return "".join(each["description"] for each in post(address, "artifacts/latest/filter", wanted))
-
-
-@pytest.mark.slow
-def test_a_run_that_somebody_marks_as_crashed_is_on_its_overview(
-    begun: tuple[FlowRun, RunFolder], prefect_api: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    watch, another = up.Watch(), up.Watch()
-    watch.look()
-    with get_client(sync_client=True) as client:
-        client.set_flow_run_state(begun[0].id, Crashed(), force=True)
-    watch.look()
-    assert "interrupted in train" not in headline(prefect_api), "it is not asked again at once"
-    assert "ended" not in capsys.readouterr().err
-    another.look()
-    assert f"ended       {begun[0].name}: crashed\n" in capsys.readouterr().err
-    assert "last run was interrupted in train" in headline(prefect_api)
 
 
 @pytest.mark.slow

@@ -118,20 +118,6 @@ def evaluation(picture: Path) -> Evaluation:
     return Evaluation(metrics={"test_accuracy": 0.8447}, gates=(verdict,), pictures=(file,))
 
 
-def test_a_record_comes_back_as_it_was_and_so_it_does_where_the_artifacts_folder_has_moved(
-    artifacts: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert cache.find_record(KEY, Evaluation) is None
-    record = evaluation(artifact_paths.runs() / "a.png")
-    cache.keep_record(KEY, record)
-    assert cache.find_record(KEY, Evaluation) == record
-    elsewhere = artifacts.rename(artifacts.with_name("elsewhere"))
-    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(elsewhere))
-    moved = cache.find_record(KEY, Evaluation)
-    assert moved is not None
-    assert moved.pictures[0].path == elsewhere / "runs" / "a.png"
-
-
 def test_no_flipped_bit_of_a_record_is_believed(capsys: pytest.CaptureFixture[str]) -> None:
     record = evaluation(artifact_paths.runs() / "a.png")
     cache.keep_record(KEY, record)

@@ -73,23 +73,6 @@ def answers(report: RetrainReport, frame: pd.DataFrame) -> dict[str, np.ndarray[
 
 
 @pytest.mark.slow
-def test_a_table_becomes_a_model_that_takes_raw_rows(table: Path) -> None:
-    report = trained("linear-regression", "houses", table, "price")
-    assert (report.outcome, report.version) == ("published", 1)
-    frame = pd.read_csv(table)
-    known = frame.dropna()
-    weights, bias = report.metrics["weights"], report.metrics["bias"]
-    by_hand = bias + weights["area"] * known.area + weights["garden"] * known.garden + known.city.map(weights["city"])
-    found = answers(report, known)["prediction"]
-    np.testing.assert_allclose(found, by_hand, atol=1e-4 * frame.price.std())
-    assert weights["area"] == pytest.approx(3000, rel=0.02)
-    assert weights["city"]["München"] - weights["city"]["Berlin"] == pytest.approx(90_000, rel=0.1)
-    assert report.metrics["r2"] > 0.9
-    assert {gate.name for gate in report.gates} >= {"baseline", "reference", "parity", "servability"}
-    verification.verify("houses", 1)
-
-
-@pytest.mark.slow
 def test_a_name_is_trained_again_from_where_its_data_are(table: Path) -> None:
     trained("linear-regression", "houses", table, "price")
     more = pd.concat([pd.read_csv(table), houses(200, seed=1, worth=WORTH | {"Aachen": 40_000.0})])

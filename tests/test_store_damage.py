@@ -438,7 +438,7 @@ def stale_configuration() -> None:
     path.write_text(path.read_text().replace("versions: [ 2 ]", "versions: [ 1 ]"))
 
 
-UNFIT: list[tuple[str, object]] = [
+UNFIT: list[tuple[str, Any]] = [
     ("version", 1), ("version", 7), ("version", 0), ("version", -1), ("version", 1.0), ("version", "2"),
     ("version", "../x"), ("version", True), ("model_sha256", "0"),
     ("model_sha256", "0" * 64), ("model_sha256", None), ("manifest_sha256", "0" * 64), ("promoted_at", None),

@@ -1,4 +1,4 @@
-"""A store written by the version before this one is read, verified, predicted from, retrained and maintained.
+"""A store written by the version before this one is read, verified, predicted from and retrained.
 
 ``store_of_c692a25/`` is what that commit left in ``/srv/gradmill/artifacts``: two retrains of linear regression (the
 second with ``--seed 5 --no-predict``), ``rollback --no-freeze``, and ``retrain softmax-regression --no-predict``. The
@@ -6,7 +6,6 @@ images, training splits, the run of softmax regression, pictures of runs and loc
 """
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -25,7 +24,6 @@ from conftest import REPOSITORY
 WRITTEN = REPOSITORY / "tests" / "store_of_c692a25"
 NAME = "linear-regression"
 SOFTMAX = "softmax-regression"
-JOB = "c5ed5d25f87a6052"
 
 
 @pytest.fixture(autouse=True)
@@ -137,17 +135,3 @@ def old_loss_on(store: Path, done: Any) -> float:
     test = safetensors.numpy.load_file(store / manifest["dataset"]["test"]["path"])
     residuals = predictions_of(store / "models" / NAME / "1" / "model.onnx", test["features"]) - test["target"]
     return float(np.mean(residuals.astype(np.float64) ** 2) / 2)
-
-
-def test_maintenance_keeps_the_evidence_of_kept_versions_and_removes_an_old_run_and_an_old_job(store: Path) -> None:
-    (evidence, second) = sorted(path.name for path in (store / "runs").iterdir())
-    shutil.copytree(store / "runs" / evidence, store / "runs" / "20261101T000000-linear-regression-00000000")
-    shutil.copytree(store / "predictions" / JOB, store / "predictions" / ("f" * 16))
-    newest = store / "predictions" / ("f" * 16) / "_job.json"
-    newest.write_text(newest.read_text().replace('"finished_at": "2026-11-28', '"finished_at": "2026-11-29'))
-    for path in (*store.glob("runs/*/run.json"), *store.glob("predictions/*/_job.json")):
-        os.utime(path, (0, 0))
-    done = json.loads(gradmill("maintain", "--keep", "1", "--json").stdout)
-    assert done["runs"] == ["20261101T000000-linear-regression-00000000"]
-    assert done["predictions"] == [JOB]
-    assert sorted(path.name for path in (store / "runs").iterdir()) == [evidence, second]

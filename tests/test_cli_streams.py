@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-import flows.cli.app
 from candidate import Candidate
 from command_line import GRADMILL, assert_clear, gradmill
 from flows.cli import streams
@@ -113,12 +112,6 @@ def test_an_artifacts_folder_that_is_not_utf_8_is_exit_2(tmp_path: Path) -> None
 def test_a_working_folder_that_is_gone_is_exit_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("GRADMILL_ARTIFACTS")
     assert_clear(shell(f"mkdir {tmp_path}/x && cd {tmp_path}/x && rmdir {tmp_path}/x && gradmill models"), 1)
-
-
-@pytest.mark.parametrize("seed", ["--5", "9" * 5000, "-", "1e3", "-1"])
-def test_a_seed_that_is_no_number_is_exit_2(seed: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert flows.cli.app.run(["retrain", f"--seed={seed}"]) == 2
-    assert "a whole number from 0 to 2**63 - 1, or auto" in capsys.readouterr().err
 
 
 def test_who_has_no_home_keeps_prefect_in_artifacts(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,6 @@ NAMES = ["evaluate", "linear-weekly", "maintenance-weekly", "predict-daily", "so
 DECEMBER = {"schedule": {"cron": "15 12 24 12 *", "timezone": "Europe/Lisbon"}, "active": True}
 
 
-def writable_fields(automation: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in automation.items() if name not in ("id", "created", "updated")}
-
-
 class Server:
     """What somebody sees and sets in Prefect's UI."""
 
@@ -42,9 +38,6 @@ class Server:
         found = self.deployment(name)
         path = f"/deployments/{found['id']}/schedules/{found['schedules'][0]['id']}"
         (self.api.patch(path, json=fields) if fields else self.api.delete(path)).raise_for_status()
-
-    def add_automation(self, automation: dict[str, Any]) -> None:
-        self.api.post("/automations/", json=writable_fields(automation)).raise_for_status()
 
     def crons(self, name: str) -> dict[str, bool]:
         """Each schedule's times, and whether it is active."""

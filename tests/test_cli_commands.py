@@ -1,4 +1,4 @@
-"""The command line from outside: exit codes, messages, JSON, Ctrl-C. Every command is a child process of its own."""
+"""The command line from outside: exit codes, messages, JSON, Ctrl-C."""
 
 import json
 import os
@@ -6,27 +6,17 @@ import shutil
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from candidate import Candidate
-from command_line import GRADMILL, assert_clear, gradmill, plant_strangers, servers
+from command_line import GRADMILL, assert_clear, gradmill, plant_strangers, servers, typed
 from conftest import REPOSITORY
-from flows.__main__ import THEN
-from flows.cli import models, operate, options, predict, train
-from flows.pages.report import PredictionSummary, RetrainReport
-from flows.server.status import Champion, Deployment, Status
 from prefect_api import eventually, post
 from tasks.data.book_datasets import FILES
 from tasks.judging import gates
-from tasks.records import Prediction
-from tasks.serving.drift import Drift
-from tasks.store import reading
 
 
 @pytest.mark.slow
@@ -36,38 +26,6 @@ def test_status_on_a_server_without_our_work_pool_says_what_to_do(on_server: Non
     assert "no worker is online: run gradmill up" in done.stdout
 
 
-def test_status_names_the_champions_and_says_what_one_is(capsys: pytest.CaptureFixture[str]) -> None:
-    row = Champion(
-        name="x", version=3, frozen=True, test_accuracy=None, test_loss=0.5, promoted_at="2026-01-02T03:04:05"
-    )
-    operate.print_status(Status(artifacts="/a", free=1, total=2, models=[row]))
-    output = capsys.readouterr().out
-    assert output.startswith("champion of  version")
-    assert f"a champion is {models.CHAMPION}" in output
-    assert "until gradmill unfreeze x" in output
-    assert "/a, 0.0 GiB free (50%)" in output
-    operate.print_status(Status(artifacts="/a", free=1, total=2, models=[]))
-    assert capsys.readouterr().out.startswith("no champion yet")
-
-
-def test_status_tells_names_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    name = "retrain-customer-churn-by-region-and-month-of-the-year"
-    of_it = Deployment(
-        name=name, paused=False, last_run="x", last_start=datetime(2026, 1, 2, tzinfo=UTC), state="Completed",
-        verdict="as published", message=None, next_start=datetime(2026, 1, 3, tzinfo=UTC), on_drift=True, judged=None,
-        ended_badly=False,
-    )  # fmt: skip
-    operate.print_status(
-        Status(artifacts="/a", free=1, total=2, models=[], api_url="http://x/api", deployments=[of_it])
-    )
-    assert f"{name}  01-02 00:00  Completed  as published  01-03 00:00, on drift" in capsys.readouterr().out
-
-
-def test_what_ctrl_c_says_of_these_commands_is_what_their_help_says() -> None:
-    assert {"backup", "restore", "trigger"} <= THEN.keys()
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -88,6 +46,9 @@ def test_what_ctrl_c_says_of_these_commands_is_what_their_help_says() -> None:
         "retrain --lr 0",
         "retrain --batch-size 0",
         "retrain --seed x",
+        "retrain --seed=--5",
+        "retrain --seed=-1",
+        f"retrain --seed={'9' * 5000}",
         "retrain --loss huber",
         "retrain --schedule magic",
         "retrain --weight-decay -1",
@@ -110,11 +71,15 @@ def test_what_ctrl_c_says_of_these_commands_is_what_their_help_says() -> None:
         "trigger softmax-nightly --list-params --wait",
         "schedule predict-daily --param input=https://host/x.csv?token=secret",
         "models no-such-model",
+        "maintain --keep 0",
+        "retrain --target y",
+        "retrain --class-weight balanced",
+        "retrain --weight-decay auto",
         "nonsense",
     ],
 )
 def test_a_wrong_command_is_exit_2_and_leaves_nothing(arguments: str, artifacts: Path) -> None:
-    done = gradmill(*arguments.split())
+    done = typed(*arguments.split())
     assert_clear(done, 2)
     assert "secret" not in done.stderr
     assert not artifacts.exists()
@@ -194,14 +159,6 @@ def test_a_flipped_bit_in_a_file_of_the_users_is_exit_4(
     assert "t10k-labels-idx1-ubyte" in done.stderr
 
 
-def test_predicting_a_file_that_is_no_data_is_exit_4(
-    on_server: None, candidates: list[Candidate], tmp_path: Path
-) -> None:
-    candidates[0].publish()
-    (tmp_path / "notes.txt").write_text("not images")
-    assert_clear(gradmill("predict", str(tmp_path / "notes.txt"), "--name", "linear-regression"), 4)
-
-
 @pytest.mark.slow
 def test_a_refused_retrain_prints_its_document_and_its_gates_and_publishes_nothing(
     on_server: None, artifacts: Path
@@ -238,65 +195,6 @@ def test_a_run_that_fails_after_its_model_was_published_reports_both(
     assert summary["unchanged"] == "linear-regression version 1, which has these very bytes, the champion"
     assert summary["predictions"] == "none: the run failed before they were made"
     assert summary["try next"] == f"{GRADMILL} predict --name linear-regression"
-
-
-def test_the_summary_says_which_version_predicted_and_which_is_the_champion(capsys: pytest.CaptureFixture[str]) -> None:
-    """A version that was rolled back from was made anew: the predictions are the champion's, not its own."""
-    made = PredictionSummary(path="/a/predictions/job", rows=1, version=1)
-    report = RetrainReport(
-        model="linear-regression", implementation="concise", name="nightly", outcome="unchanged", version=2, champion=1,
-        detail="which has these very bytes",
-        model_path="/a/models/nightly/2/model.onnx", model_sha256="00", metrics={"test_loss": 1.0}, gates=[],
-        prediction=made, mirror=None, device="cpu", provider="CPUExecutionProvider", parameters={}, seconds={},
-        run="/a/runs/x",
-    )  # fmt: skip
-    train.show_retrain(report, owes_predictions=False)
-    shown = capsys.readouterr().out
-    assert "version 2, which has these very bytes, not the champion: that is version 1\n" in shown
-    assert "/a/predictions/job (1 row by version 1, the champion, CPUExecutionProvider)" in shown
-
-
-@pytest.mark.usefixtures("two_versions")
-def test_the_summary_names_the_champion_that_was_replaced_and_its_figure(capsys: pytest.CaptureFixture[str]) -> None:
-    report = RetrainReport(
-        model="linear-regression", implementation="concise", name="linear-regression", outcome="published", version=2,
-        champion=2, model_path="/a/x", model_sha256="00", metrics={"test_loss": 1.0}, gates=[], prediction=None,
-        mirror=None, device="cpu", provider="CPUExecutionProvider", parameters={}, seconds={}, run="/a/runs/x",
-    )  # fmt: skip
-    train.show_retrain(report, owes_predictions=False)
-    now, before = (reading.manifest("linear-regression", each).metrics.test_loss for each in (2, 1))
-    shown = f"version 2, the champion in place of version 1 (loss {now:.4g}, before loss {before:.4g})\n"
-    assert shown in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("num_rows", [2, 6])
-def test_the_answers_of_a_few_rows_are_told(num_rows: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    names = ["cat.png", "dog.png"] if num_rows == 2 else ["many.npy"] * num_rows
-    rows = {"row": range(num_rows), "source": names, "label": [0] * num_rows, "label_name": ["cat"] * num_rows}
-    sure = {"probability_cat": [0.75] * num_rows, "probability_dog": [0.25] * num_rows}
-    pq.write_table(pa.table({name: [*each] for name, each in (rows | sure).items()}), tmp_path / "part-00000.parquet")
-    done = Prediction(
-        path=tmp_path, job="j", rows=num_rows, rejects=0, parts=1, name="pets", version=1, model_sha256="00",
-        provider="CPUExecutionProvider", drift=Drift(verdict="stable", maximum=0.25, index={}), seconds=1.0,
-    )  # fmt: skip
-    predict.show_prediction(done)
-    shown = capsys.readouterr().out
-    told = "answers     cat.png: cat (75.0%)\n            dog.png: cat (75.0%)\n"
-    assert (told in shown) == (num_rows == 2) == ("\nanswers " in shown)
-
-
-def test_what_to_try_next_works_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", [".venv/bin/gradmill", "retrain"])
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert options.as_typed("models x") == ".venv/bin/gradmill models x"
-    monkeypatch.setattr(options, "typed_artifacts", Path("my data"))
-    assert options.as_typed("models x") == ".venv/bin/gradmill models x --artifacts 'my data'"
-    monkeypatch.setattr(options, "typed_artifacts", None)
-    monkeypatch.setenv("PATH", str(Path(GRADMILL).parent))
-    monkeypatch.setattr(sys, "argv", [GRADMILL, "retrain"])
-    assert options.as_typed("models x") == "gradmill models x"
-    monkeypatch.setattr(sys, "argv", ["/checkout/flows/__main__.py"])
-    assert options.as_typed("models x") == f"{sys.executable} -m flows models x"
 
 
 def test_a_gate_without_a_bound_is_recorded() -> None:

@@ -1,24 +1,18 @@
-"""Own data at the command line: what is said of good and bad tables before anything is trained."""
+"""Own data at the command line: what is said of good and bad tables and images before anything is trained."""
 
-import gzip
 import io
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
-import pyarrow as pa
 import pytest
 
 import flows.cli.app
-from flows.cli.options import given_options
-from tasks.data.io.batches import table_batches
-from tasks.data.io.discovery import find_table
-from tasks.data.io.tabular import Selection
-from tasks.errors import DataError, UsageError
-from tasks.parameters import Data, InspectParameters, RetrainParameters
-from tasks.store import artifact_paths, own_data, regular_files
+from image_folders import write
 
 HEADER = "area,city,price\n"
 
@@ -76,8 +70,10 @@ def test_inspect_says_how_rows_are_split_and_how_many_have_no_target(
 
 def test_inspect_trains_and_keeps_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "houses.csv").write_text(houses())
+    write(folder / "pets", COUNTS)
     before = {path for path in folder.rglob("*") if path.is_file()}
     assert inspected(capsys, "houses.csv", "--target", "price")[0] == 0
+    assert inspected(capsys, "pets")[0] == 0
     assert {path for path in folder.rglob("*") if path.is_file()} == before
 
 
@@ -98,12 +94,6 @@ def test_a_terminal_obeys_nothing_that_stands_in_data(
     _, out, err = inspected(capsys, "t.csv", "--target", target, "--category", "\x1b]0;name\x07area")
     assert "\\x1b]0;name\\x07area" in out
     assert not set("\x07\x1b\x9b") & set(out + err)
-
-
-def test_text_to_predict_means_classes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "houses.csv").write_text(houses())
-    _, out, _ = inspected(capsys, "houses.csv", "--target", "city", "--ignore", "price", "--json")
-    assert "retrain softmax-regression --name houses" in json.loads(out)["command"]
 
 
 @pytest.mark.parametrize(
@@ -232,20 +222,6 @@ def test_numbers_and_dates_that_are_not_written_as_such_are_named(
     assert f"as '{values[0]}' in row 0" in found["found"]
 
 
-def test_more_numbers_than_rows_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = np.random.default_rng(0).normal(size=(60, 70))
-    np.savetxt(folder / "t.csv", table, delimiter=",", header=",".join(f"x{n}" for n in range(70)), comments="")
-    code, out, _ = inspected(capsys, "t.csv", "--target", "x0")
-    assert code == 0
-    assert "69 numbers and " in out
-    assert "--weight-decay auto" in out
-
-
-def test_inspect_needs_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = inspected(capsys)
-    assert (code, "DATA is missing" in err) == (2, True)
-
-
 @pytest.mark.parametrize("model", ["linear-regression", "softmax-regression"])
 @pytest.mark.parametrize("command", ["retrain", "tune"])
 def test_whoever_forgets_the_target_is_told_of_it_before_any_work(
@@ -258,66 +234,11 @@ def test_whoever_forgets_the_target_is_told_of_it_before_any_work(
     assert not list(artifacts.glob("models/*"))
 
 
-@pytest.mark.parametrize(("step", "is_said"), [(1, True), (-1, True), (3, False), (0.5, False)])
-def test_numbers_that_count_the_rows_may_be_ids(
-    step: float, is_said: bool, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    header, *rows = houses(rows=200).splitlines()
-    numbered = "".join(f"{9000 + step * n:g},{row}\n" for n, row in enumerate(rows))
-    (folder / "houses.csv").write_text(f"id,{header}\n{numbered}")
-    _, out, _ = inspected(capsys, "houses.csv", "--target", "price")
-    assert ("--ignore id if it is one" in out) == is_said
-
-
-def test_a_target_of_few_numbers_may_be_meant_as_classes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "t.csv").write_text("area,sold\n" + "".join(f"{n % 31},{int(n % 3 == 0)}\n" for n in range(99)))
-    _, out, _ = inspected(capsys, "t.csv", "--target", "sold")
-    assert "softmax-regression learns them as classes" in out
-    assert "validation loss (cross-entropy in nats)" in out, "of the model that is offered"
-    assert "retrain softmax-regression" in out
-    _, out, _ = inspected(capsys, "t.csv", "--target", "sold", "--category", "sold")
-    assert "squared error" not in out
-    assert "retrain softmax-regression" in out
-
-
-@pytest.mark.parametrize("option", ["--split-column", "--time-column"])
-def test_a_column_that_splits_nothing_is_the_only_fault(
-    option: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (folder / "houses.csv").write_text(houses())
-    code, out, _ = inspected(capsys, "houses.csv", "--target", "price", option, "city", "--json")
-    found = json.loads(out)
-    (fault,) = [each for each in found["findings"] if each["severity"] == "error"]
-    assert code == found["error"]["exit_code"] == 4
-    assert fault["found"] == found["error"]["found"]
-    assert "erlin" in fault["found"]
-
-
 def test_all_that_is_wrong_is_said_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "houses.csv").write_text(houses(rows=99) + "big,Berlin,1e400\n")
     code, _, err = inspected(capsys, "houses.csv", "--target", "price", "--features", "area,size")
     assert code == 4
     assert all(word in err for word in ("'big'", "inf", "size"))
-
-
-def test_formats_and_dialects_are_one_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = houses()
-    (folder / "plain.csv").write_text(text)
-    (folder / "bom.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
-    (folder / "semicolon.csv").write_text(text.replace(",", ";"))
-    (folder / "excels.csv").write_bytes(b"\xef\xbb\xbfsep=;\r\n" + text.replace(",", ";").encode())
-    (folder / "packed.csv.gz").write_bytes(gzip.compress(text.encode()))
-    names = text.splitlines()[0].split(",")
-    rows = [dict(zip(names, line.split(","), strict=True)) for line in text.splitlines()[1:]]
-    typed = [{"area": float(row["area"]), "city": row["city"], "price": int(row["price"])} for row in rows]
-    (folder / "lines.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in typed))
-    seen = []
-    for name in ("plain.csv", "bom.csv", "semicolon.csv", "excels.csv", "packed.csv.gz", "lines.jsonl"):
-        code, out, err = inspected(capsys, name, "--target", "price", "--json")
-        assert code == 0, err
-        found = json.loads(out)
-        seen.append((found["columns"], found["num_train"], found["num_test"]))
-    assert seen[1:] == seen[:-1]
 
 
 @pytest.mark.parametrize(
@@ -331,17 +252,6 @@ def test_no_name_of_a_list_is_lost(options: list[str], folder: Path, capsys: pyt
     assert code == 0
     assert {each["name"] for each in found["columns"]} == {"rooms", "price"}
     assert found["command"].endswith("--ignore area,garden")
-
-
-def test_the_line_that_excel_writes_above_a_header_is_none_of_the_rows_to_predict(tmp_path: Path) -> None:
-    text, tables = houses(rows=9).replace(",", ";"), []
-    for name, above in {"plain.csv": "", "excels.csv": "sep=;\n"}.items():
-        (tmp_path / name).write_text(above + text)
-        (file,) = find_table(str(tmp_path / name)).files
-        _, *batches = table_batches(file, Selection(), "reject")
-        tables.append(pa.Table.from_batches(batches))
-    assert tables[0].num_rows == 9
-    assert tables[0].equals(tables[1])
 
 
 @pytest.mark.parametrize(
@@ -386,23 +296,6 @@ def test_a_mistyped_name_is_answered_with_the_nearest(
         assert f"to do: {answer}" in capsys.readouterr().err
 
 
-def test_a_path_from_the_folder_above_is_written_without_the_way_there(folder: Path) -> None:
-    (folder / "link").symlink_to("/usr/bin")
-    assert regular_files.absolute("../shop/new.csv") == folder.parent / "shop/new.csv"
-    assert regular_files.absolute("..") == folder.parent
-    assert regular_files.absolute("link/../x") == folder / "link/../x", "which is /usr/x"
-
-
-def test_options_are_typed_again_as_they_were_given(folder: Path) -> None:
-    given = InspectParameters(source="x.csv", target="price", ignore=("a,b", 'c"d'), test=0.3)
-    assert given_options(given, {"source", "name"}) == [
-        "--target", "price", "--ignore", '"a,b","c""d"', "--test", "0.3"
-    ]  # fmt: skip
-    assert given_options(given.model_copy(update={"ignore": (" a", "b")}), {"source", "name", "target", "test"}) == [
-        "--ignore", '" a","b"'
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize("option", ["--ignore", "--features", "--category"])
 def test_a_line_break_in_a_list_of_columns_needs_quotes(
     option: str, folder: Path, capsys: pytest.CaptureFixture[str]
@@ -417,45 +310,75 @@ def test_a_line_break_in_a_list_of_columns_needs_quotes(
     assert inspected(capsys, "t.csv", "--target", "price", option, '"ci\nty"')[0] == 0
 
 
-FAULTS = [
-    ({"data": {"source": "x.csv", "target": "y"}}, "a --name of their own"),
-    ({"name": "a", "data": {"source": "x", "features": ["b"]}}, "for tables"),
-    ({"name": "a", "data": {"source": "x", "target": "y", "side": 8, "channels": "rgb"}}, "--side and --channels"),
-    ({"name": "a", "data": {"source": "x"}, "training": {"model": "linear-regression"}}, "softmax-regression learns"),
-    ({"name": "a", "data": {"target": "y"}}, "go with --data"),
-    ({"name": "a", "data": {"source": "x.csv", "target": "y", "resize": 8}}, "resize"),
-    ({"name": "a", "data": {"source": "https://me:key@host/x.csv", "target": "y"}}, "credentials"),
-    ({"name": "a", "data": {"source": "x.csv", "target": "y", "window": "90d"}}, "needs --time-column"),
-    ({"name": "a", "data": {"source": "x.csv", "target": "y", "time_column": "t", "window": "90"}}, "pattern"),
-    ({"training": {"class_weight": "balanced"}}, "on own data"),
-    ({"training": {"weight_decay": "auto"}}, "for own data"),
-]
+# Images
 
 
-@pytest.mark.parametrize(("document", "words"), FAULTS)
-def test_options_that_do_not_go_together_are_refused(document: dict[str, object], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        RetrainParameters.model_validate(document)
+COUNTS = {"cat": 40, "dog [b]": 30, "owl": 20}
 
 
-def test_own_data_decide_what_is_not_given() -> None:
-    document = {"name": "a", "training": {"lr": 0.5}, "data": {"source": "x.csv", "target": "y"}}
-    parameters = RetrainParameters.model_validate(document)
-    assert (parameters.training.lr, parameters.training.num_epochs, parameters.dataset) == (0.5, None, "a")
-    assert RetrainParameters.model_validate_json(parameters.model_dump_json()) == parameters
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = flows.cli.app.run([*arguments])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return code, out, err
 
 
-def test_a_name_that_is_not_kept_says_which_are(artifacts: Path) -> None:
-    with pytest.raises(UsageError) as caught:
-        own_data.again("houses", {})
-    assert "linear-regression" in caught.value.expected
-    assert "--name" in caught.value.action
+def test_inspect_says_what_images_are_like_and_how_to_train_on_them(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder / "pets", COUNTS, channels=3)
+    code, out, _ = said(capsys, "inspect", "pets", "--side", "5", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["classes"] == {"cat": 40, "dog [b]": 30, "owl": 20}
+    assert found["images"]["shape"] == [5, 5, 3]
+    assert found["num_train"] + found["num_test"] == 90
+    assert found["command"].endswith(f"retrain softmax-regression --name pets --data {folder}/pets --side 5")
+    code, out, _ = said(capsys, "inspect", "pets")
+    assert code == 0
+    assert all(each in out for each in ("90 images of 3 classes, as 8 by 8 colour", "dog [b]", "--data"))
+    assert re.search(r"validation loss \(.*\): 1\.\d+ by the best constant, 0\.\d+ by a fit$", out, re.MULTILINE)
 
 
-def test_a_source_is_remembered_and_read_strictly(artifacts: Path) -> None:
-    own_data.remember("houses", Data(source="/data/*.csv", target="y", min_new_rows=7))
-    written = json.loads(artifact_paths.source("houses").read_text())
-    assert written == {"schema_version": 1, "source": "/data/*.csv", "min_new_rows": 7}
-    artifact_paths.source("houses").write_text('{"source": 7}')
-    with pytest.raises(DataError, match=r"source\.json"):
-        own_data.Source.read(artifact_paths.source("houses"))
+def test_faults_are_shown_together_and_are_exit_code_4(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder / "pets", COUNTS | {"a\nb": 1})
+    (folder / "pets" / "cat" / "0001.png").write_text("no picture")
+    code, _, err = said(capsys, "inspect", "pets")
+    assert code == 4
+    assert all(each in err for each in ("cat/0001.png: none of PNG", "names of one line", "3 faults"))
+
+
+RETRAIN = ("retrain", "softmax-regression", "--name", "pets", "--data")
+MISUSED = {
+    "a column of images": ([*RETRAIN, "pets", "--ignore", "x"], 2, "for tables"),
+    "a column of images to inspect": (["inspect", "pets", "--split-by", "x"], 2, "--split-by and images"),
+    "a side of a table": ([*RETRAIN, "houses.csv", "--target", "y", "--side", "8"], 2, "for images"),
+    "a table to predict nothing of": ([*RETRAIN, "houses.csv"], 2, "name it with --target"),
+    "a folder of tables": ([*RETRAIN, "tables"], 2, "name it with --target"),
+    "a URL": ([*RETRAIN, "https://example.org/pets"], 2, "--target"),
+    "nothing": ([*RETRAIN, "nowhere"], 4, "no folder"),
+    "no name": ([*RETRAIN, ""], 2, "--data"),
+    "a glob": ([*RETRAIN, "pets/*"], 4, "no glob"),
+    "a glob to inspect": (["inspect", "p*s"], 4, "no glob"),
+    "an empty folder to inspect": (["inspect", "empty"], 4, "no classes of images"),
+    "a picture to inspect": (["inspect", "pets/cat/0000.png"], 4, "no classes of images"),
+    "one folder too low": (["inspect", "pets/cat"], 4, "no classes of images"),
+    "an empty folder": ([*RETRAIN, "empty"], 4, "no classes"),
+    "numbers": (["retrain", "linear-regression", "--name", "pets", "--data", "pets"], 2, "softmax-regression learns"),
+    "a side beyond all": ([*RETRAIN, "pets", "--side", "257"], 2, "256"),
+    "odd channels": ([*RETRAIN, "pets", "--channels", "cmyk"], 2, "grey"),
+}
+
+
+@pytest.mark.parametrize("case", MISUSED)
+def test_what_cannot_be_meant_is_said_before_a_server_starts(
+    case: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder / "pets", {"cat": 2, "dog": 2})
+    (folder / "houses.csv").write_text("x,y\n1,2\n")
+    (folder / "tables").mkdir()
+    shutil.copy(folder / "houses.csv", folder / "tables" / "a.csv")
+    (folder / "empty").mkdir()
+    arguments, expected, words = MISUSED[case]
+    code, _, err = said(capsys, *arguments)
+    assert (code, words in err) == (expected, True), err

@@ -1,9 +1,7 @@
 """A parameter is declared once: what the command line, its help, documents and Prefect's form make of that."""
 
-import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,6 @@ from prefect.utilities.schema_tools.validation import preprocess_schema
 from pydantic import BaseModel
 
 import flows.cli.app
-from flows.cli.options import taking
 from flows.server.deployments import describe_form
 from tasks.parameters import (
     EvaluateParameters,
@@ -101,22 +98,6 @@ def test_help_shows_the_limits_of_a_value(monkeypatch: pytest.MonkeyPatch, capsy
     assert "above 0]" in shown["--lr"]
 
 
-def test_help_says_what_an_option_takes_and_nothing_of_a_flag(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
-    shown = rows(capsys, "retrain")
-    takes = {"--lr": "X", "--epochs": "N", "--seed": "N|auto", "--schedule": "constant|cosine|step", "--loss": "WORD"}
-    takes |= {"--target": "TEXT", "--features": "A,B", "--sign-key": "PATH", "--artifacts": "DIR"}
-    assert {option: shown[option].split()[1] for option in takes} == takes
-    assert shown["--force"].split()[1] == "Recompute"
-    assert shown["--json"].split()[1] == "Print"
-    for path, _ in commands(typer.main.get_command(flows.cli.app.app)):
-        for option, row in rows(capsys, *path).items():
-            is_ours = option.startswith("--") and option != "--help"
-            assert not (is_ours and re.search(r"<(bool|int|float|str|path|list)", row)), (path, option)
-
-
 def test_help_has_every_command_under_a_heading_the_first_one_first(capsys: pytest.CaptureFixture[str]) -> None:
     assert flows.cli.app.run(["--help"]) == 0
     shown = capsys.readouterr().out
@@ -126,54 +107,6 @@ def test_help_has_every_command_under_a_heading_the_first_one_first(capsys: pyte
     assert listed[0] == "retrain"
     command: Any = typer.main.get_command(flows.cli.app.app)
     assert sorted(listed) == sorted(command.commands)
-
-
-def test_options_become_the_document_of_the_parameters(tmp_path: Any) -> None:
-    app, taken = typer.Typer(), []
-    app.command()(taking(RetrainParameters)(lambda document: taken.append(document)))
-    given = (
-        "linear-regression --epochs 7 --seed auto --no-predict --force --synthetic-w 1,2.5 --max-drop-p 0.01 --name x"
-    )
-    for arguments in (given.split(), []):
-        typer.main.get_command(app).main(arguments, standalone_mode=False)
-    assert taken == [
-        {
-            "name": "x",
-            "training": {"model": "linear-regression", "num_epochs": 7, "seed": "auto"},
-            "data": {"synthetic_w": ["1", "2.5"]},
-            "gates": {"max_drop_p": 0.01},
-            "predict": False,
-            "force": True,
-        },
-        {},
-    ]
-    parameters = RetrainParameters.model_validate(taken[0])
-    assert (parameters.data.synthetic_w, parameters.gates.max_drop_p) == ((1.0, 2.5), 0.01)
-
-
-def test_a_fault_in_a_part_of_the_parameters_is_named_by_its_option(capsys: pytest.CaptureFixture[str]) -> None:
-    for option, value in (("--max-drop-p", "2.0"), ("--num-examples", "1"), ("--epochs", "0")):
-        assert flows.cli.app.run(["retrain", option, value]) == 2
-        assert f"gradmill: {option} {value}\nexpected: " in capsys.readouterr().err
-
-
-def test_each_model_has_the_books_values() -> None:
-    for position, model in enumerate(("softmax-regression", "linear-regression")):
-        training = RetrainParameters.model_validate({"training": {"model": model}}).training.model_dump(mode="json")
-        assert {name: training[name] for name in OF_THE_BOOK} == {
-            name: both[position] for name, both in OF_THE_BOOK.items()
-        }
-    huber = LINEAR | {"loss": "huber"}
-    for given, epochs in (({}, 5), ({"num_epochs": None}, 5), ({"num_epochs": 3}, 3)):
-        assert RetrainParameters.model_validate({"training": huber | given}).training.num_epochs == epochs
-    documents: list[dict[str, Any]] = [
-        {},
-        {"training": {}},
-        {"training": None},
-        {"training": {"model": None, "lr": 0.2}},
-    ]
-    for document in documents:
-        assert RetrainParameters.model_validate(document).name == "softmax-regression"
 
 
 def test_documents_of_before_mean_the_same() -> None:
@@ -305,23 +238,3 @@ def test_a_form_takes_what_a_form_of_before_has_sent_and_nothing_else_that_it_do
     for wrong in ({"dropout": 0.5}, {"loss": "cross-entropy"}, {"model": "softmax-regression"}, {"num_epochs": 0}):
         (fault,) = faults({"parameters": {"training": wrong}})
         assert list(fault.absolute_path) == ["parameters", "training", *wrong]
-
-
-@pytest.mark.parametrize("parameters", [None, {"training": {"model": {"__prefect_kind": "json"}}}, {"nonsense": 1}])
-def test_parameters_that_no_run_takes_have_the_form_of_all(parameters: Any) -> None:
-    assert narrow_form(RetrainParameters, parameters) is RetrainParameters
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [("--lr x", "a number"), ("--weight-decay x", "a number"), ("--batch-size 1.5", "a whole number")],
-)
-def test_what_is_no_number_is_answered_in_plain_words(
-    options: str, expected: str, artifacts: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    capsys.readouterr()
-    assert flows.cli.app.run(["retrain", *options.split(), "--json"]) == 2
-    error = json.loads(capsys.readouterr().out)["error"]
-    assert error["expected"] == expected
-    assert options.split()[0] in error["found"]
-    assert "unable" not in error["found"]

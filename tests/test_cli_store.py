@@ -1,6 +1,5 @@
 """The store's commands from outside: what they print, how they exit, and that they need neither torch nor a server."""
 
-import hashlib
 import json
 import os
 import re
@@ -18,13 +17,8 @@ import flows.cli.app
 from candidate import Candidate
 from command_line import GRADMILL, assert_clear, gradmill, plant_strangers
 from flows import interrupt
-from flows.pages.report import Outcome, reported
-from tasks.errors import EnvironmentProblem, UsageError
-from tasks.parameters import RetrainParameters
-from tasks.records import PublishedModel
+from tasks.errors import EnvironmentProblem
 from tasks.store import artifact_paths, locks, mirroring, pointer, reading, verification
-from tasks.store.record import FileRef
-from tasks.store.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("two_versions")
 NAME = "linear-regression"
@@ -59,11 +53,6 @@ def test_rollback_holds_and_promote_lifts_the_hold() -> None:
     }
     assert marks() == [(1, False, False), (2, True, False)]
     assert "champion already" in gradmill("promote", NAME, "2").stdout
-
-
-def test_a_second_rollback_with_nothing_before_is_exit_2() -> None:
-    answer("rollback", NAME)
-    assert_clear(gradmill("rollback", NAME), 2)
 
 
 @pytest.mark.parametrize(
@@ -111,64 +100,7 @@ def test_prune_tells_what_it_kept_and_why() -> None:
     assert answer("prune", NAME, "--keep", "1")["kept"] == {"1": "the version that a rollback goes to"}
 
 
-def test_models_says_where_it_looked_and_what_a_champion_is(artifacts: Path, tmp_path: Path) -> None:
-    listed = gradmill("models").stdout
-    assert f"in {artifacts / 'models'}; * the champion: the newest that passed the gates, until somebody" in listed
-    assert answer("models")["path"] == str(artifacts / "models")
-    empty = gradmill("models", "--artifacts", str(tmp_path / "empty")).stdout
-    assert empty == f"no models in {tmp_path / 'empty' / 'models'}; train one: gradmill retrain\n"
-
-
-def test_a_data_set_whose_name_is_markup_is_shown_as_it_is() -> None:
-    """A document may say so whose checksums fit, too."""
-    folder = artifact_paths.version(NAME, 1)
-    path, sums = folder / "manifest.json", folder / "SHA256SUMS"
-    content = path.read_bytes()
-    document = json.loads(content)
-    document["dataset"]["name"] = "[/]"
-    path.write_text(json.dumps(document))
-    before, after = (hashlib.sha256(each).hexdigest() for each in (content, path.read_bytes()))
-    sums.write_text(sums.read_text().replace(before, after))
-    done = gradmill("models")
-    assert (done.returncode, "[/] " in done.stdout) == (0, True), done.stderr
-
-
 # A mirror
-
-
-def champion_of(share: Path) -> int:
-    return int(json.loads((share / NAME / "champion.json").read_text())["version"])
-
-
-@pytest.mark.slow  # eight runs of the command line
-def test_rollback_and_promote_write_the_mirror_or_say_that_it_has_not_followed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    share = tmp_path / "share"
-    assert gradmill("mirror", NAME, str(share)).returncode == 0
-    monkeypatch.setenv("GRADMILL_MIRROR", str(share))
-    assert answer("promote", NAME, "1")["mirror"]["version"] == 1  # type: ignore[index]
-    assert champion_of(share) == 1
-
-    share.rename(tmp_path / "away")
-    share.write_text("no folder")
-    done = gradmill("rollback", NAME, "--json")
-    document = json.loads(done.stdout)
-    assert done.returncode == document["error"]["exit_code"] == 1
-    assert (document["champion"], document["held"]) == (2, 1)
-    assert f"the mirror {share} has not followed" in document["error"]["found"]
-    assert f"gradmill mirror {NAME} {share}" in document["error"]["action"]
-    done = gradmill("promote", NAME, "2")
-    assert_clear(done, 1)
-    assert done.stdout == (
-        f"{NAME}: version 2 is the champion already, mirror: NOT DONE, frozen\n"
-        f"frozen: candidates are judged, and nothing is published until gradmill unfreeze {NAME}\n"
-    )
-
-    share.unlink()
-    (tmp_path / "away").rename(share)
-    assert "mirror: done" in gradmill("promote", NAME, "2").stdout, "the same command catches up"
-    assert champion_of(share) == 2
 
 
 def test_the_result_is_told_before_the_announcement_which_fails_no_command(
@@ -224,32 +156,6 @@ def test_ctrl_c_after_the_pointer_moved_tells_so(
     assert f"interrupted; {NAME}: 2 → 1, version 2 is held" in said
     assert words in said
     assert "another rollback would go one further back" in said
-
-
-@pytest.mark.parametrize(("version", "told"), [(2, f"{NAME} version 2 is the champion already"), (1, ""), (None, "")])
-def test_ctrl_c_after_a_publication_tells_the_champion(
-    version: int | None, told: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(interrupt, "done", "")
-    outcome = Outcome(RunFolder.open("interrupted", {}), RetrainParameters(name=NAME))
-    if version:
-        file = FileRef(path=artifact_paths.version(NAME, version) / "model.onnx", sha256="0")
-        outcome.published = PublishedModel(outcome="published", name=NAME, version=version, model=file)
-    with pytest.raises(KeyboardInterrupt), reported(outcome):
-        raise KeyboardInterrupt
-    assert interrupt.done == told
-
-
-def test_a_mirror_without_a_name_is_exit_2_and_not_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    before = set(tmp_path.iterdir())
-    assert_clear(gradmill("mirror", NAME, ""), 2)
-    for url in (" ", "file://"):
-        with pytest.raises(UsageError):
-            mirroring.mirror(NAME, url)
-    assert set(tmp_path.iterdir()) == before
 
 
 def test_a_fifo_a_folder_and_a_socket_named_as_temporary_files_stop_no_mirror(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What people see: a list of stages that fits the terminal, plain lines for everybody else."""
 
 import io
+import json
 import math
 import os
 import re
@@ -11,20 +12,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from candidate import Candidate, plain, synthetic
+from candidate import Candidate
 from command_line import GRADMILL, gradmill
-from flows.cli import options
-from flows.cli import train as command
-from flows.cli.display import TEST_FIGURES, StageList, format_test_figures, from_here, print_table
-from flows.pages.report import RetrainReport
+from flows.cli.display import StageList
 from tasks.judging.gates import format_value, judge
-from tasks.machine import progress, telling
+from tasks.machine import telling
 from tasks.machine.words import beside, duration, readable
-from tasks.parameters import RetrainParameters
-from tasks.records import TrainedModel
 from tasks.store import artifact_paths
-from tasks.store.run_folder import RunFolder
-from tasks.train import train
 from terminals import Terminal, shown_of
 
 MOVES_OR_COLOURS = "\x1b"
@@ -146,48 +140,12 @@ def test_a_figure_has_more_digits_only_where_these_tell_it_from_its_bound() -> N
     assert judge("reference", 109_943_210.0, maximum=115_372_345.0).detail == "at most 115,400,000 required"
 
 
-def test_losses_of_other_units_stand_in_other_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    flowers = ("flowers", *format_test_figures(0.83219, 0.4796))
-    print_table(("name", *TEST_FIGURES), [flowers])
-    assert "RMSE" not in capsys.readouterr().out, "no row has one"
-    houses, failed = format_test_figures(None, 14_820**2 / 2), format_test_figures(None, None)
-    print_table(("name", *TEST_FIGURES), [flowers, ("houses", *houses), ("failed", *failed)])
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    assert rows == [["flowers", "0.8322", "0.4796"], ["houses", "14,820"], ["failed"]]
-
-
-def test_a_path_that_only_holds_the_name_of_the_current_folder_stays_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    elsewhere = f"/backup{tmp_path}/x"
-    assert from_here(f"{tmp_path}/x and {elsewhere}, file://{tmp_path}/x") == f"x and {elsewhere}, file://{tmp_path}/x"
-    monkeypatch.chdir("/")
-    assert from_here("http://127.0.0.1/api") == "http://127.0.0.1/api"
-
-
 def test_a_path_below_the_current_folder_is_told_from_there_to_a_person_and_whole_to_a_program() -> None:
     code = "from pathlib import Path; from flows.cli.display import print_fact"
     code += "; print_fact('model', f'{Path.cwd()}/artifacts/x.onnx')"
     assert Terminal([sys.executable, "-c", code]).lines[0] == "model       artifacts/x.onnx"
     piped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert piped.stdout == f"model       {Path.cwd()}/artifacts/x.onnx\n"
-
-
-def test_gates_say_by_how_much_less_a_share_is_and_by_which_version_a_bound_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    console = drawn(80)
-    monkeypatch.setattr(progress, "is_watched", True)
-    monkeypatch.setattr(progress, "CONSOLE", console)
-    drop = judge("champion_accuracy", 0.002, maximum=0.005, detail="0.83 against 0.832 of version 1")
-    rise = judge("champion_loss", 0.5, maximum=0.525, detail="1.05 times the 0.5 of version 1")
-    command.show_gates(
-        [drop, drop.model_copy(update={"value": -0.01}), rise, judge("baseline", 2, above=0, detail="x")]
-    )
-    shown = " ".join(" ".join(kept(console)).split())
-    assert "champion_accuracy 0.002 less at most 0.005 (0.83 against 0.832 of version 1)" in shown
-    assert "champion_accuracy 0.01 more" in shown
-    assert "champion_loss 0.5 at most 0.525 (1.05 times the 0.5 of version 1)" in shown
-    assert shown.endswith("baseline 2 more than 0")
 
 
 @pytest.mark.slow
@@ -212,44 +170,6 @@ def test_quiet_says_nothing(on_server: None, candidates: list[Candidate]) -> Non
     candidates[0].publish()
     done = gradmill("predict", "--name", "linear-regression", "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-class Shorts(telling.Watcher):
-    """What a list would say."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def line(self, line: str, short: str | None) -> None:
-        self.said += [short] if short else []
-
-
-def test_what_decides_nothing_says_against_which_version_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    console = drawn(80)
-    monkeypatch.setattr(progress, "is_watched", True)
-    monkeypatch.setattr(progress, "CONSOLE", console)
-    why = "0.41 against 0.4 of version 1 on 63 test rows, fewer than the 200 that decide"
-    command.show_gates([judge("champion_loss", 0.41, detail=why), judge("latency_ms", 0.02, detail="one row")])
-    lines = kept(console)
-    assert max(map(len, lines)) <= 80
-    assert f"champion_loss 0.41 recorded: {why} latency_ms 0.02 recorded" in " ".join(" ".join(lines).split())
-
-
-def test_early_stopping_is_told_with_the_epoch_that_is_kept_and_its_loss(artifacts: Path) -> None:
-    run, shorts = RunFolder.open("early", {}), Shorts()
-    document = {"model": "linear-regression", "seed": 0, "validation": 0.2, "patience": 2, "num_epochs": 90}
-    asked = RetrainParameters.model_validate({"training": document}).training
-    telling.watchers.append(shorts)
-    try:
-        trained: TrainedModel = plain(train)(run, synthetic(run), asked)
-    finally:
-        telling.watchers.remove(shorts)
-    ended, loss = len(trained.learning_curve), trained.kept.validation_loss
-    assert ended == trained.kept_epoch + 2
-    assert shorts.said[-1].startswith(
-        f"stopped early after {ended} of 90 epochs, the weights of epoch {ended - 2} kept: "
-    )
-    assert shorts.said[-1].endswith(f"validation loss {loss:.3g}")
 
 
 @pytest.mark.slow  # a whole retrain
@@ -285,18 +205,26 @@ def test_completion_of_a_shell_knows_commands_models_and_kept_names(
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, offered, "")
 
 
-def test_what_to_try_next_follows_from_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", [GRADMILL, "retrain", "--no-publish", "--lr", "0.1"])
-    report = RetrainReport(
-        model="linear-regression", implementation="concise", name="mine", outcome="judged", version=None, champion=None,
-        model_path=None, model_sha256=None, metrics={}, gates=[], prediction=None, mirror=None, device="cpu",
-        provider=None, parameters={}, seconds={"train": 1.0}, run="/a/runs/x",
-    )  # fmt: skip
-    assert command.list_next_steps(report) == [options.as_typed("retrain --lr 0.1")]
-    kept = report.model_copy(update={"outcome": "published", "version": 2, "champion": 1})
-    assert command.list_next_steps(kept.model_copy(update={"champion": None})) == []
-    frozen = kept.model_copy(update={"frozen": True})
-    assert command.list_next_steps(frozen)[0] == options.as_typed("unfreeze mine")
-    monkeypatch.setattr(options, "typed_artifacts", Path("here"))
-    (promote,) = [each for each in command.list_next_steps(kept) if "promote" in each]
-    assert promote.endswith("promote mine 2 --artifacts here")
+@pytest.mark.slow
+def test_show_opens_the_page_on_a_desktop_and_tells_its_path_elsewhere(
+    candidates: list[Candidate], tmp_path: Path
+) -> None:
+    candidates[0].publish()
+    document = json.loads(gradmill("show", "linear-regression", "--json").stdout)
+    assert (document["name"], document["version"], document["opened"]) == ("linear-regression", 1, False)
+    page = Path(document["path"])
+    assert "linear-regression" in page.read_text()
+
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o755)
+    seen = Terminal([GRADMILL, "show", "linear-regression", "1"], environment={"BROWSER": f"{browser} %s"})
+    assert seen.returncode == 0
+    assert (tmp_path / "opened").read_text().strip() == page.as_uri()
+    assert seen.lines[0].startswith("model       linear-regression version 1, the champion: test loss ")
+
+    (tmp_path / "opened").unlink()
+    no_desktop = {"BROWSER": "", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
+    seen = Terminal([GRADMILL, "show", "linear-regression"], environment=no_desktop)
+    assert str(page) in "".join(map(str.strip, seen.lines))
+    assert not (tmp_path / "opened").exists()

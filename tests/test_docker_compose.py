@@ -7,8 +7,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
-from functools import cache
 from typing import Any
 
 import prefect.settings
@@ -39,43 +37,11 @@ def option(arguments: list[str], name: str) -> str:
     return arguments[arguments.index(name) + 1]
 
 
-def of_image(variable: str) -> str:
-    """What the images set a variable to."""
-    (value,) = re.findall(rf"(?m)^(?:ENV| +){{1}} *{variable}=(\S+)", DOCKERFILE)
-    return str(value)
-
-
-@pytest.mark.parametrize("name", BUILT)
-def test_what_a_service_builds_is_a_target_of_the_dockerfile_tagged_by_its_name(name: str) -> None:
-    built = SERVICES[name]["build"]
-    folder = REPOSITORY / "docker" / built["context"]
-    dockerfile = (folder / built["dockerfile"]).read_text()
-    assert folder.resolve() == REPOSITORY
-    assert re.search(rf"(?m)^FROM \S+ AS {built['target']}$", dockerfile)
-    assert SERVICES[name]["image"] == f"gradmill:{built['target']}"
-    assert all(re.search(rf"(?m)^ARG {argument}\b", dockerfile) for argument in built.get("args", {}))
-
-
 @pytest.mark.parametrize("name", BUILT)
 def test_every_command_of_ours_that_a_service_starts_is_one_that_we_have(name: str) -> None:
     for program, *arguments in commands(name):
         if program == "gradmill":
             assert run([*arguments, "--help"]) == 0, "an unknown option is an error even so"
-
-
-@cache
-def help_of(*command: str) -> str:
-    return subprocess.run([sys.executable, "-m", *command, "--help"], capture_output=True, text=True, check=True).stdout
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "words"), [("worker", 2), ("worker-cuda", 2)])
-def test_prefects_commands_have_the_options_that_they_are_started_with(name: str, words: int) -> None:
-    (started,) = (each for each in commands(name) if each[0] == "prefect")
-    shown = help_of(*started[: words + 1])
-    options = [word for word in started if word.startswith("--")]
-    assert options
-    assert all(re.search(rf"{each}\b", shown) for each in options), shown
 
 
 def test_clients_workers_and_health_checks_ask_where_the_server_and_the_worker_listen() -> None:
@@ -100,27 +66,6 @@ def test_clients_workers_and_health_checks_ask_where_the_server_and_the_worker_l
     assert importlib.util.find_spec(module), "the images' health check"
 
 
-def test_links_lead_to_where_browsers_find_the_ui_and_figures_are_served_anew_when_their_process_dies() -> None:
-    (published,) = SERVICES["server"]["ports"]
-    for name in BUILT:
-        assert SERVICES[name]["environment"]["PREFECT_UI_URL"] == f"http://{published.rpartition(':')[0]}"
-    for name in ("worker", "worker-cuda"):
-        assert re.search(r"while :; do gradmill metrics [^;]+; sleep 5; done &", SERVICES[name]["command"][2])
-
-
-def test_the_server_is_ours_and_answers_to_the_names_by_which_browsers_and_containers_call_it() -> None:
-    """As that of ``gradmill up``: its guard and forged requests are in test_operate_auth.py."""
-    ((program, flag, module, place),) = commands("server")
-    assert (program, flag, place.rpartition(":")[0]) == ("python", "-m", "0.0.0.0")  # noqa: S104
-    assert importlib.util.find_spec(module)
-    server = SERVICES["server"]["environment"]
-    assert server["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"
-    called = {
-        SERVICES["worker"]["environment"][name].removesuffix("/api") for name in ("PREFECT_API_URL", "PREFECT_UI_URL")
-    }
-    assert set(server["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"].split(",")) == called
-
-
 @pytest.mark.parametrize("name", BUILT)
 def test_every_variable_that_a_service_sets_is_read_by_somebody(name: str) -> None:
     """A setting with a wrong name is silently without effect."""
@@ -132,25 +77,6 @@ def test_every_variable_that_a_service_sets_is_read_by_somebody(name: str) -> No
             assert hasattr(prefect.settings, variable)
         elif variable.startswith("GRADMILL_"):
             assert variable.lower() in ours
-
-
-@pytest.mark.parametrize("name", BUILT)
-def test_a_read_only_service_has_somewhere_to_write(name: str) -> None:
-    service = SERVICES[name]
-    volumes = [re.sub(r"\$\{\w+:-(\w+)\}", r"\1", volume) for volume in service.get("volumes", [])]
-    places = {volume.split(":")[1] for volume in volumes}
-    places |= {mounted.split(":")[0] for mounted in service["tmpfs"]}
-    wanted = {"/tmp", of_image("PREFECT_HOME")}  # noqa: S108  (inside the container)
-    if any(program == "gradmill" for program, *_ in commands(name)):
-        wanted.add(of_image("GRADMILL_ARTIFACTS"))
-    assert wanted <= places
-    named = {volume.split(":")[0] for volume in volumes}
-    assert named <= COMPOSE["volumes"].keys(), "nothing of the host is mounted unless somebody asks for it"
-
-
-def test_registration_sees_what_somebody_has_set_and_scheduled() -> None:
-    of_workers = [each for each in SERVICES["worker"]["volumes"] if each.endswith(of_image("GRADMILL_ARTIFACTS"))]
-    assert set(of_workers) == {"artifacts:/artifacts"} <= set(SERVICES["register"]["volumes"])
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))

@@ -1,31 +1,24 @@
 """``gradmill doctor`` against what the system's own tools say, on real environments that lack or break something."""
 
-import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-import onnx
 import pytest
-from onnx.reference import ReferenceEvaluator
 from packaging.version import Version
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from conftest import REPOSITORY
 from flows import doctor as checks
 from tasks.data.book_datasets import FILES
 from tasks.machine import devices
 from tasks.parameters import FASHION_MNIST, Device
-from tasks.serving import runtime
 from tasks.store import artifact_paths
 
 GRADMILL = [str(Path(sys.executable).with_name("gradmill"))]
@@ -189,16 +182,6 @@ def test_a_gpu_that_nothing_runs_on_is_named_and_is_a_problem_only_where_cuda_is
 
 
 @pytest.mark.slow
-@needs_compiler
-@pytest.mark.skipif(HAS_GPU, reason="this machine has a GPU")
-def test_a_run_that_may_use_the_gpu_says_at_its_start_what_it_sees(server: str, driver: str) -> None:
-    environment = os.environ | {"LD_LIBRARY_PATH": driver, "PREFECT_API_URL": server}
-    command = [*GRADMILL, "retrain", "linear-regression", "--epochs", "1", "--lr", "0.001"]  # refused, hence short
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
-    assert "Pretend GPU (80.0 GiB), driver 580.65.06, CUDA 13.1; onnxruntime runs " in done.stderr.splitlines()[0]
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("place", ["/proc/nowhere", "below a file"])
 def test_an_artifacts_folder_that_cannot_be_written_is_a_problem(
     prediction: list[str], place: str, tmp_path: Path
@@ -244,56 +227,6 @@ def test_an_api_that_does_not_answer_is_a_problem_and_its_password_is_nowhere(pr
     assert not any(secret in doctor.done.stdout + doctor.done.stderr for secret in ("s3c", "ret@", "me:"))
 
 
-@pytest.fixture
-def other_server() -> Iterator[tuple[str, dict[str, Any]]]:
-    """A server on loopback that gives each path the status and the body that the test sets."""
-    answers: dict[str, Any] = {}
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, body = answers.get(self.path, (404, b"{}"))
-            self.rfile.read(int(self.headers.get("content-length", 0)))
-            self.send_response(status)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_POST = do_GET  # noqa: N815  (the standard library's name)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{listening.server_port}/api", answers
-        listening.shutdown()
-        thread.join()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("status", "pools", "version", "verdict", "words"),
-    [
-        (200, b"[]", b'"2.20.9"', "problem", "version 2.20.9"),
-        (200, b"[]", b'"3.0.0"', "note", "Prefect 3.0.0"),
-        (200, b"[]", b'"3.999.0"', "ok", "Prefect 3.999.0"),
-        (401, b"{}", b'"3.999.0"', "problem", "HTTP 401"),
-        (500, b"{}", b'"3.999.0"', "problem", "HTTP 500"),
-        (200, b"<html>", b'"3.999.0"', "problem", "not Prefect's"),
-    ],
-)
-def test_a_server_of_another_kind_or_age_is_told_apart(
-    other_server: tuple[str, dict[str, Any]], status: int, pools: bytes, version: bytes, verdict: str, words: str
-) -> None:
-    url, answers = other_server
-    answers |= {"/api/work_pools/filter": (status, pools), "/api/admin/version": (200, version)}
-    with temporary_settings({PREFECT_API_URL: url}):
-        finding = checks.prefect_api(Device.AUTO)
-    assert finding.status.value == verdict
-    assert words in finding.found
-
-
 @pytest.mark.slow
 def test_data_that_no_source_has_is_exit_4_and_a_whole_cache_needs_none(
     fashion_mnist_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -327,12 +260,3 @@ def test_a_limit_of_memory_is_reported(prediction: list[str]) -> None:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2048  # half of the memory, in KiB
     doctor = Doctor(command=["sh", "-c", f'ulimit -v {pages} && exec "$@"', "sh", *prediction])
     assert doctor.checks["memory"]["facts"]["limit"] == pages * 1024
-
-
-def test_the_model_that_tries_a_provider_is_a_valid_relu() -> None:
-    model = onnx.load_from_string(runtime.PROBE)
-    onnx.checker.check_model(model, full_check=True)
-    given = np.array([-2.0], np.float32)
-    (expected,) = ReferenceEvaluator(model).run(None, {"x": given})
-    (found,) = runtime.open_session(runtime.PROBE, Device.CPU).run(None, {"x": given})
-    assert expected == found == 0

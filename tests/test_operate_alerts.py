@@ -13,9 +13,6 @@ from apprise.plugins.sendgrid import NotifySendGrid
 from apprise.plugins.slack import NotifySlack
 from prefect.blocks.notifications import CustomWebhookNotificationBlock, SendgridEmail, SlackWebhook
 from prefect.blocks.system import Secret
-from prefect.client.schemas.objects import DeploymentSchedule
-from prefect.client.schemas.responses import DeploymentResponse
-from prefect.client.schemas.schedules import CronSchedule
 
 from command_line import assert_clear, gradmill
 from duty import Duty
@@ -138,25 +135,6 @@ def test_a_deployment_is_late_two_hours_after_its_schedules_longest_pause_or_whe
     assert hours()["softmax-nightly"] == 7 * 24 + 2
     schedule.pause("softmax-nightly")
     assert set(hours()) == {"linear-weekly"}
-
-
-@pytest.mark.parametrize(
-    ("cron", "pause"),
-    [
-        ("0 3 * * *", timedelta(days=1)),
-        ("0 * * * 1-5", timedelta(days=2, hours=1)),
-        ("0 * 1-7 * *", timedelta(days=24, hours=1)),
-        ("0 0 1 * *", timedelta(days=31)),
-        ("0 0 31 * *", timedelta(days=61)),
-        ("0 0 31 2 *", None),
-    ],
-)
-def test_a_schedules_longest_pause_is_found_whatever_day_it_is(cron: str, pause: timedelta | None) -> None:
-    schedule = DeploymentSchedule(schedule=CronSchedule(cron=cron), active=True)
-    assert (
-        deployments.longest_pause(DeploymentResponse(name="x", flow_id=uuid4(), schedules=[schedule], labels={}))
-        == pause
-    )
 
 
 def test_a_block_that_notifies_nobody_is_refused_and_changes_nothing(

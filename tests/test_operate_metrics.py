@@ -125,23 +125,6 @@ def test_figures_are_what_the_documents_say(capsys: pytest.CaptureFixture[str]) 
     }
 
 
-@pytest.mark.usefixtures("life")
-def test_sizes_are_those_that_du_finds(capsys: pytest.CaptureFixture[str]) -> None:
-    capsys.readouterr()
-    found, _ = printed(capsys)
-    folder = artifact_paths.model(NAME)
-    files = subprocess.run(
-        ["find", folder, "-type", "f", "-printf", "%s\n"], capture_output=True, text=True, check=True
-    )
-    assert found["model_bytes", NAME] == sum(map(int, files.stdout.split()))
-    assert found["folder_bytes", "models"] == found["model_bytes", NAME]
-    total = subprocess.run(
-        ["df", "--block-size=1", "--output=size", folder], capture_output=True, text=True, check=True
-    )
-    assert found["disk_size_bytes",] == int(total.stdout.split()[-1])
-    assert 0 < found["disk_free_bytes",] < found["disk_size_bytes",]
-
-
 @pytest.mark.usefixtures("two_versions")
 def test_shares_of_labels_are_counted_by_class(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,10 +17,9 @@ from prefect.utilities.callables import parameter_schema
 import flows.cli.app
 from flows.server import alerts, api, deployments, registration, up
 from flows.server.status import describe
-from prefect_ui import NAMES, Server, edit, writable_fields
+from prefect_ui import NAMES, Server, edit
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.parameters import RetrainParameters, TuneParameters
-from tasks.parameters.data import NO_WINDOW
 from tasks.stage import live
 from tasks.store import artifact_paths, own_data, schedules, state
 
@@ -82,6 +80,8 @@ def test_code_is_brought_up_to_date_and_what_somebody_set_stays(
     ui.set("softmax-nightly", parameters=mine, description="Ours.", tags=["mine"])
     ui.set("linear-weekly", paused=True)
     ui.api.delete(f"/deployments/{ui.deployment('evaluate')['id']}").raise_for_status()
+    ui.api.patch("/work_pools/gradmill", json={"concurrency_limit": 3}).raise_for_status()
+    ui.api.patch("/v2/concurrency_limits/gpu", json={"limit": 2}).raise_for_status()
     edit(home, "predict-daily", parameters={"parameters": {"batch_size": 9}}, schedules=[])
     monkeypatch.setenv("GRADMILL_HOME", "/srv/gradmill")
     flows.cli.app.run(["register"])
@@ -97,6 +97,8 @@ def test_code_is_brought_up_to_date_and_what_somebody_set_stays(
     assert ui.deployment("softmax-nightly")["description"] == "Ours."
     assert ui.deployment("softmax-nightly")["tags"] == ["mine", "gradmill"], "our tag is what we find it by"
     assert ui.deployment("linear-weekly")["paused"]
+    assert ui.api.get("/work_pools/gradmill").json()["concurrency_limit"] == 3
+    assert ui.api.get("/v2/concurrency_limits/gpu").json()["limit"] == 2
     assert ui.crons("predict-daily") == {"1 1 * * *": True}
     assert ui.deployment("predict-daily")["parameters"]["parameters"] == {"name": "softmax-regression"}
     reset = [word for name in ("evaluate", "softmax-nightly", "predict-daily") for word in ("--reset", name)]
@@ -110,41 +112,15 @@ def test_code_is_brought_up_to_date_and_what_somebody_set_stays(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variables", [["gradmill_registered_5d0c6fe1"], []])
-def test_a_server_of_an_older_gradmill_or_of_prefect_deploy_keeps_its_settings(
-    variables: list[str], ui: Server, home: Path
-) -> None:
+def test_a_server_that_knows_of_no_registration_keeps_its_settings(ui: Server, home: Path) -> None:
+    """As one of an older Gradmill, or one to which ``prefect deploy`` has told them."""
     registration.register()
     ui.api.delete(f"/variables/name/{registration.REGISTERED}").raise_for_status()
-    for name in variables:
-        ui.api.post("/variables/", json={"name": name, "value": {}}).raise_for_status()
     ui.set("linear-weekly", paused=True)
     ui.set_schedule("softmax-nightly", active=False)
     registration.register()
     assert ui.deployment("linear-weekly")["paused"]
     assert ui.crons("softmax-nightly") == {"0 3 * * *": False}
-
-
-@pytest.mark.slow
-def test_an_automation_that_somebody_has_edited_stays_and_ours_is_brought_up_to_date(
-    ui: Server, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def zombies() -> dict[str, Any]:
-        return next(each for each in ui.list("automations") if "heartbeats" in each["name"])
-
-    registration.register()
-    monkeypatch.setattr(alerts, "SILENT_SECONDS", 200)
-    registration.register()
-    assert zombies()["trigger"]["within"] == 200
-    ui.api.patch(f"/automations/{zombies()['id']}", json={"enabled": False}).raise_for_status()
-    monkeypatch.setattr(alerts, "SILENT_SECONDS", 250)
-    registration.register()
-    assert (zombies()["trigger"]["within"], zombies()["enabled"]) == (250, False)
-    edited = zombies() | {"description": "Ours."}
-    ui.api.put(f"/automations/{edited['id']}", json=writable_fields(edited)).raise_for_status()
-    monkeypatch.setattr(alerts, "SILENT_SECONDS", 300)
-    registration.register()
-    assert (zombies()["trigger"]["within"], zombies()["description"]) == (250, "Ours.")
 
 
 class Killed(BaseException):
@@ -267,17 +243,6 @@ def test_a_run_that_never_began_gives_its_place_back(ui: Server, home: Path) -> 
     assert submit(second) == "Submitting"
 
 
-def test_trigger_and_skip_say_at_once_what_cannot_be(ui: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    registration.register()
-    with pytest.raises(UsageError, match=r"data=labelled\.csv"):
-        deployments.trigger("evaluate", {"data": "labelled.csv"})
-    monkeypatch.setattr(deployments, "SCHEDULER_SECONDS", 600)
-    begun = time.monotonic()
-    with pytest.raises(UsageError, match="no run of evaluate is to come: no active schedule"):
-        deployments.skip("evaluate")
-    assert time.monotonic() - begun < 300
-
-
 # Declared deployments, changed by commands
 
 
@@ -311,33 +276,33 @@ def test_commands_change_a_declared_deployment_for_good(
     assert ui.list("deployments") == before
 
 
+CANNOT_BE_SET = [
+    (["pause", "nobody"], "no schedule of nobody"),
+    (["schedule", "predict-daily", "--cron", "nonsense"], "nonsense"),
+    (["schedule", "predict-daily", "--param", "batch_size=0"], "predict-daily refuses batch_size"),
+    (["schedule", "predict-daily", "--param", "input=today"], "input=today"),
+    (["schedule", "evaluate", "--param", "data=labelled.csv"], "data=labelled.csv"),
+    (["schedule", "softmax-nightly", "--param", "data.source=x.csv"], "data.source=x.csv"),
+    (["schedule", "softmax-nightly", "--param", "data=/x.csv"], "refuses data: '/x.csv'"),
+    (["schedule", "evaluate", "--timezone", "UTC"], "no time"),
+    (["schedule", "evaluate"], "nothing to change of evaluate"),
+    (["schedule", "linear-weekly", "--keep", "3"], "--keep of deployment linear-weekly"),
+    (["unschedule", "softmax-nightly"], "prefect.yaml declares softmax-nightly"),
+    (["unschedule", "houses"], "no schedule of houses"),
+    (["schedule", "linear-weekly", "nobody", "--cron", "0 1 * * *"], "no model nobody"),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "code", "found"),
-    [
-        (["pause", "nobody"], 2, "no schedule of nobody"),
-        (["schedule", "predict-daily", "--cron", "nonsense"], 2, "nonsense"),
-        (["schedule", "predict-daily", "--param", "batch_size=0"], 2, "predict-daily refuses batch_size"),
-        (["schedule", "predict-daily", "--param", "input=today"], 2, "input=today"),
-        (["schedule", "evaluate", "--param", "data=labelled.csv"], 2, "data=labelled.csv"),
-        (["schedule", "softmax-nightly", "--param", "data.source=x.csv"], 2, "data.source=x.csv"),
-        (["schedule", "softmax-nightly", "--param", "data=/x.csv"], 2, "refuses data: '/x.csv'"),
-        (["schedule", "evaluate", "--timezone", "UTC"], 2, "no time"),
-        (["schedule", "evaluate"], 2, "nothing to change of evaluate"),
-        (["schedule", "linear-weekly", "--keep", "3"], 2, "--keep of deployment linear-weekly"),
-        (["unschedule", "softmax-nightly"], 2, "prefect.yaml declares softmax-nightly"),
-        (["unschedule", "houses"], 2, "no schedule of houses"),
-        (["schedule", "linear-weekly", "nobody", "--cron", "0 1 * * *"], 2, "no model nobody"),
-    ],
-)
 def test_what_cannot_be_set_is_exit_2_and_changes_nothing(
-    words: list[str], code: int, found: str, ui: Server, home: Path, artifacts: Path, capfd: pytest.CaptureFixture[str]
+    ui: Server, home: Path, artifacts: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     registration.register()
     before = ui.list("deployments")
-    error = said(capfd, *words, code=code)
-    assert found in error
-    assert len(error.splitlines()) == 3
+    for words, found in CANNOT_BE_SET:
+        error = said(capfd, *words, code=2)
+        assert found in error
+        assert len(error.splitlines()) == 3
     assert ui.list("deployments") == before
 
 
@@ -346,22 +311,6 @@ def test_a_declared_deployment_is_changed_on_a_server_alone(
 ) -> None:
     with without_server():
         assert "none is running" in said(capfd, "pause", "softmax-nightly", code=1)
-
-
-@pytest.mark.slow
-def test_what_the_server_plans_while_a_deployment_is_paused_does_not_run(
-    ui: Server, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    registration.register()
-    deployment = ui.deployment("predict-daily")["id"]
-
-    def planned() -> int:
-        return sum(run["deployment_id"] == deployment and run["auto_scheduled"] for run in ui.list("flow_runs"))
-
-    ui.api.post(f"/deployments/{deployment}/schedule", json={"min_runs": 3}).raise_for_status()
-    assert planned() == 3
-    assert flows.cli.app.run(["pause", "predict-daily"]) == 0
-    assert planned() == 0
 
 
 # Schedules of own names
@@ -569,13 +518,3 @@ def test_what_cannot_be_scheduled_is_exit_2_and_keeps_nothing(
     assert len(error.splitlines()) == 3
     assert "Value error" not in error, "a word of the library that looked"
     assert not artifact_paths.schedules().exists()
-
-
-@pytest.mark.parametrize(("window", "split"), [("90d", {"time_column": "day"}), (NO_WINDOW, {})])
-def test_what_is_scheduled_leaves_the_split_to_the_versions_but_for_the_time_column_of_a_window(
-    window: str, split: dict[str, str]
-) -> None:
-    data = {"source": "days", "target": "price", "window": window, "test": 0.3, "time_column": "day"}
-    own_data.leave_split_open(data)
-    assert data == {"source": "days", "target": "price", "window": window, **split}
-    RetrainParameters.model_validate({"name": "houses", "data": data})

@@ -2,29 +2,23 @@
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from prefect.utilities.collections import deep_merge
 
 from command_line import assert_clear
 from duty import Duty
 from flows.cli.options import nest_assignments
-from flows.server import deployments
+from notification_stand_ins import Endpoint, endpoint
 from prefect_api import eventually
-from tasks.errors import UsageError
-from tasks.parameters import TuneParameters
 
 pytestmark = pytest.mark.slow
 NAME = "linear-regression"
 DEPLOYMENTS = {"softmax-nightly", "linear-weekly", "predict-daily", "evaluate", "maintenance-weekly", "tune-monthly"}
-OFF = {"evaluate", "tune-monthly"}
 
 
 def started(run: dict[str, Any]) -> datetime:
@@ -134,32 +128,15 @@ def test_trigger_takes_what_the_form_takes_and_refuses_the_rest_before_anything_
     duty.ended(run["id"])
 
 
-class Mailbox(BaseHTTPRequestHandler):
-    """What a webhook has been sent."""
-
-    received: list[dict[str, Any]] = []  # noqa: RUF012  (emptied by the fixture)
-
-    def do_POST(self) -> None:
-        self.received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
-def mailbox() -> Iterator[str]:
-    """The address of a webhook on this machine."""
-    Mailbox.received.clear()
-    with HTTPServer(("127.0.0.1", 0), Mailbox) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+def webhook() -> Iterator[Endpoint]:
+    """A webhook on this machine."""
+    with endpoint() as service:
+        yield service
 
 
-def test_a_refusal_is_notified_with_its_reason_and_status_shows_it(duty: Duty, mailbox: str) -> None:
-    duty.save_webhook("on-duty", mailbox)
+def test_a_refusal_is_notified_with_its_reason_and_status_shows_it(duty: Duty, webhook: Endpoint) -> None:
+    duty.save_webhook("on-duty", webhook.url)
     unknown = duty.gradmill("register", GRADMILL_NOTIFY="custom-webhook/nobody")
     assert unknown.returncode == 2
     assert "custom-webhook/nobody: no such block" in unknown.stderr
@@ -169,10 +146,12 @@ def test_a_refusal_is_notified_with_its_reason_and_status_shows_it(duty: Duty, m
     run = duty.ended(duty.trigger("linear-weekly", name="hopeless", training={"model": NAME, "num_epochs": 1}))
     assert run["state_type"] == "FAILED"
     subject = f"{run['name']}: Refused"  # a disk that is nearly full is told, too
-    (sent,) = eventually(
-        lambda: [each for each in Mailbox.received if each["subject"] == subject], 60, "it is notified"
-    )
-    assert "test_loss" in sent["body"]
+
+    def sent() -> list[str]:
+        return [each.document["body"] for each in webhook.received if each.document["subject"] == subject]
+
+    (body,) = eventually(sent, 60, "it is notified")
+    assert "test_loss" in body
     status = json.loads(duty.gradmill("status", "--json").stdout)
     (weekly,) = [each for each in status["deployments"] if each["name"] == "linear-weekly"]
     assert (weekly["last_run"], weekly["state"], weekly["verdict"]) == (run["name"], "Refused", "refused")
@@ -212,54 +191,7 @@ def test_drift_retrains_once_its_automation_is_switched_on(duty: Duty, tmp_path:
     assert duty.ended(run["id"])["state_type"] == "COMPLETED"
 
 
-def test_registering_again_changes_nothing_that_somebody_has_set(duty: Duty) -> None:
-    weekly = duty.deployment("linear-weekly")["id"]
-    nightly = duty.deployment("softmax-nightly")
-    (schedule,) = nightly["schedules"]
-    schedules = f"/deployments/{nightly['id']}/schedules"
-    duty.api.patch(f"{schedules}/{schedule['id']}", json={"active": False}).raise_for_status()
-    another = {"schedule": {"cron": "15 12 1 1 *", "timezone": "Europe/Lisbon"}, "parameters": {"parameters": {}}}
-    duty.api.post(schedules, json=[another | {"active": True}]).raise_for_status()
-    duty.api.patch(f"/deployments/{weekly}", json={"paused": True}).raise_for_status()
-    duty.api.patch("/work_pools/gradmill", json={"concurrency_limit": 3}).raise_for_status()
-    duty.api.patch("/v2/concurrency_limits/gpu", json={"limit": 2}).raise_for_status()
-    registered = duty.gradmill("register", GRADMILL_HOME="/srv/where/the/worker/is")
-    assert registered.returncode == 0, registered.stderr
-    assert duty.deployment("linear-weekly")["paused"]
-    (step,) = duty.deployment("linear-weekly")["pull_steps"]
-    assert step["prefect.deployments.steps.set_working_directory"]["directory"] == "/srv/where/the/worker/is"
-    times = {each["schedule"]["cron"]: each for each in duty.deployment("softmax-nightly")["schedules"]}
-    assert {cron: each["active"] for cron, each in times.items()} == {"0 3 * * *": False, "15 12 1 1 *": True}
-    assert times["15 12 1 1 *"]["schedule"]["timezone"] == "Europe/Lisbon"
-    duty.api.patch(f"{schedules}/{times['0 3 * * *']['id']}", json={"active": True}).raise_for_status()
-    duty.api.delete(f"{schedules}/{times['15 12 1 1 *']['id']}").raise_for_status()
-    assert duty.api.get("/work_pools/gradmill").json()["concurrency_limit"] == 3
-    assert duty.api.get("/v2/concurrency_limits/gpu").json()["limit"] == 2
-    duty.api.patch(f"/deployments/{weekly}", json={"paused": False}).raise_for_status()
-    assert duty.gradmill("register").returncode == 0
-
-
 def test_maintenance_runs_as_a_deployment(duty: Duty) -> None:
     duty.published(NAME)
     assert duty.ended(duty.trigger("maintenance-weekly", keep=1))["state_type"] == "COMPLETED"
     assert duty.gradmill("verify", NAME).returncode == 0
-
-
-def test_trigger_parameters_are_nested_and_replace_only_what_they_name() -> None:
-    parameters = nest_assignments(["training.lr=0.3", "training.seed=auto", "predict=false"])
-    assert parameters == {"training": {"lr": 0.3, "seed": "auto"}, "predict": False}
-    merged: Any = deep_merge  # what trigger does with them
-    base = {"training": {"lr": 0.5, "schedule": "cosine"}, "name": "x"}
-    assert merged(base, parameters) == {
-        "training": {"lr": 0.3, "seed": "auto", "schedule": "cosine"},
-        "name": "x",
-        "predict": False,
-    }
-    assert merged({"name": "x"}, {"name": {"x": 1}}) == {"name": {"x": 1}}
-    typed = deployments.merge_parameters(
-        "tune-monthly", TuneParameters, {}, nest_assignments(["search.space=lr=0.1:1,epochs=2|3"])
-    )
-    assert typed == {"search": {"space": ["lr=0.1:1", "epochs=2|3"]}}
-    for wrong in (["x"], ["=1"], ["a..b=1"], ["a=1", "a.b=2"]):
-        with pytest.raises(UsageError):
-            nest_assignments(wrong)

@@ -1,4 +1,4 @@
-"""A temporary server that hangs costs its own run its deadline, and everybody else no more than that."""
+"""A temporary server that hangs costs its run its deadline and others no more; children end with their parent."""
 
 import os
 import stat
@@ -12,6 +12,7 @@ from prefect.settings import PREFECT_HOME, temporary_settings
 
 from flows.server import connection, prefect_server, supervisor
 from flows.server.connection import temporary_server
+from prefect_api import eventually
 from tasks.errors import EnvironmentProblem
 
 
@@ -52,3 +53,21 @@ def test_others_wait_for_it_no_longer_than_that_and_say_so(tmp_path: Path, capfd
             pass
         assert time.monotonic() - begun < 60, "it sleeps for 600 s"
         assert f"waiting for another run's Prefect server to start: {holder}" in capfd.readouterr().err
+
+
+STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+
+
+@pytest.mark.slow
+def test_what_a_child_has_started_is_killed_when_it_does_not_end_in_time(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = ["sh", "-c", f'"{sys.executable}" -c "{STUBBORN}" & wait']
+    with log.open("wb") as output:
+        child = supervisor.start(command, {"PATH": "/usr/bin:/bin"}, output)
+    eventually(lambda: "up" in log.read_text(), 30, "the grandchild ignores SIGTERM")
+    family = psutil.Process(child.pid).children(recursive=True)
+    assert len(family) == 2
+    started = time.monotonic()
+    supervisor.stop(child)
+    assert time.monotonic() - started < supervisor.GRACE_SECONDS + 60, "it sleeps for 600 s"
+    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]

@@ -7,7 +7,6 @@ import os
 import pickle
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from command_line import GRADMILL
 from prefect_api import eventually, post
@@ -108,21 +106,6 @@ def test_every_edit_of_our_code_changes_its_digest(tmp_path: Path) -> None:
     assert digest() == seen[-1]
 
 
-@pytest.mark.slow
-def test_the_same_call_is_another_one_for_edited_code(tmp_path: Path) -> None:
-    shutil.copytree(cache.CODE, tmp_path / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
-    code = "from tasks.stage import cache; print(cache.CODE, cache.make_key('train', {'lr': 0.1}))"
-
-    def asked() -> list[str]:
-        here = os.environ | {"PYTHONPATH": str(tmp_path)}
-        return subprocess.check_output([sys.executable, "-c", code], text=True, cwd=tmp_path, env=here).split()
-
-    before = asked()
-    assert before == [str(tmp_path / "tasks"), cache.make_key("train", {"lr": 0.1})]
-    touch(tmp_path / "tasks", "networks/training.py", lambda content: content + b"#")
-    assert asked()[1] != before[1]
-
-
 # Records, kept and found
 
 
@@ -133,20 +116,6 @@ def evaluation(picture: Path) -> Evaluation:
     verdict = GateVerdict(name="test_accuracy", value=0.8447, minimum=0.7, passed=True, detail="more than 0.7 required")
     file = atomic.write_bytes(picture, b"a picture")
     return Evaluation(metrics={"test_accuracy": 0.8447}, gates=(verdict,), pictures=(file,))
-
-
-def test_a_record_comes_back_as_it_was_and_so_it_does_where_the_artifacts_folder_has_moved(
-    artifacts: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert cache.find_record(KEY, Evaluation) is None
-    record = evaluation(artifact_paths.runs() / "a.png")
-    cache.keep_record(KEY, record)
-    assert cache.find_record(KEY, Evaluation) == record
-    elsewhere = artifacts.rename(artifacts.with_name("elsewhere"))
-    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(elsewhere))
-    moved = cache.find_record(KEY, Evaluation)
-    assert moved is not None
-    assert moved.pictures[0].path == elsewhere / "runs" / "a.png"
 
 
 def test_no_flipped_bit_of_a_record_is_believed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,18 +171,6 @@ def test_a_record_whose_file_is_a_folder_a_fifo_or_cannot_be_written_costs_time_
     assert cache.find_record(KEY, Evaluation) is None
     cache.keep_record(KEY, record)
     assert cache.find_record(KEY, Evaluation) == record
-
-
-def test_a_record_of_a_file_that_is_gone_is_none() -> None:
-    cache.keep_record(KEY, evaluation(artifact_paths.runs() / "a.png"))
-    (artifact_paths.runs() / "a.png").unlink()
-    assert cache.find_record(KEY, Evaluation) is None
-
-
-def test_an_evaluation_whose_figures_are_not_those_judged_does_not_exist() -> None:
-    verdict = GateVerdict(name="test_accuracy", value=0.8447, passed=True, detail="")
-    with pytest.raises(ValidationError, match="and its gate judged"):
-        Evaluation(metrics={"test_accuracy": 0.9447}, gates=(verdict,), pictures=())
 
 
 class Planted:

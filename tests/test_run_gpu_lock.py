@@ -105,30 +105,6 @@ def the_limit(api: str) -> Iterator[tuple[httpx.Client, Callable[[], int]]]:
             client.delete(f"/v2/concurrency_limits/{gpu_lock.LIMIT}")
 
 
-@pytest.mark.slow
-def test_with_the_server_s_limit_its_slot_is_taken_too_without_a_word_where_it_is_free(
-    prefect_api: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(gpu_lock, "tell", told.append)
-    with the_limit(prefect_api) as (_, active):
-
-        def work() -> tuple[int, bool]:
-            with gpu_lock.hold(Device.CUDA):
-                return active(), free()
-
-        assert in_a_task(work) == (1, False)
-    assert told == []
-
-
-def test_without_the_server_s_limit_a_task_takes_the_lock_file(prefect_api: str) -> None:
-    def work() -> bool:
-        with gpu_lock.hold(Device.CUDA):
-            return free()
-
-    assert in_a_task(work) is False
-
-
 def test_whoever_waits_for_the_server_s_limit_says_so_and_goes_on_once_it_is_free(
     prefect_api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,22 +2,18 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import sysconfig
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from candidate import Candidate
-from command_line import GRADMILL, gradmill, servers
+from command_line import gradmill
 from conftest import REPOSITORY
-from prefect_api import eventually
 from tasks.store import artifact_paths, atomic, reading, state, verification
 from victims import KILLS, fork, run_silently
 
@@ -116,19 +112,6 @@ def test_killed_retrains_harm_nothing(
         assert gradmill("verify", NAME, str(number)).returncode == 0
 
 
-@pytest.mark.slow
-def test_a_killed_retrain_takes_its_temporary_server_with_it() -> None:
-    before = servers()
-    process = subprocess.Popen(
-        [GRADMILL, *ARGUMENTS, "--epochs", "10000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    eventually(lambda: list(artifact_paths.runs().glob("*/run.json")), 60, "the run has begun")
-    assert servers() - before, "the run has a server of its own"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    eventually(lambda: servers() <= before, 60, "its server has ended too")
-
-
 # A non-root user's folder
 
 NOBODY = 65534
@@ -144,95 +127,6 @@ def give_to_nobody(*folders: Path) -> None:
         for parent in folder.parents:
             if not parent.stat().st_mode & 0o001:
                 parent.chmod(parent.stat().st_mode | 0o011)
-
-
-def environment(folder: Path, base: Path) -> Path:
-    """A virtual environment around ``base`` with this one's packages and the checkout: nobody may not read ours."""
-    major, minor = sys.version_info[:2]
-    packages = folder / f"lib/python{major}.{minor}/site-packages"
-    packages.mkdir(parents=True)
-    (folder / "pyvenv.cfg").write_text(f"home = {base.parent}\n")
-    (packages / "ours.pth").write_text(f"{sysconfig.get_path('purelib')}\n{REPOSITORY}\n")
-    python = folder / "bin" / "python"
-    python.parent.mkdir()
-    python.symlink_to(base)
-    return python
-
-
-class Nobody:
-    """The command line as the user nobody, to whom read-only folders refuse changes, as they do not to root."""
-
-    def __init__(self, artifacts: Path, home: Path) -> None:
-        name = "python{}.{}".format(*sys.version_info[:2])
-        bases = (Path(sys.base_prefix) / "bin" / name, Path("/usr/bin") / name)
-        pythons = [environment(home / f"venv-{number}", base) for number, base in enumerate(bases)]
-        give_to_nobody(artifacts, home)
-        self.options: dict[str, Any] = {
-            "user": NOBODY,
-            "group": NOBODY,
-            "extra_groups": [],
-            "cwd": home,
-            "env": os.environ | {"HOME": str(home), "PREFECT_HOME": str(home / "prefect"), "TMPDIR": str(home)},
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.PIPE,
-            "text": True,
-        }
-        usable = [python for python in pythons if self._can_run(python)]
-        if not usable:
-            pytest.skip(f"nobody cannot run any of {bases} with the packages of this environment and the checkout")
-        self.python = usable[0]
-
-    def _can_run(self, python: Path) -> bool:
-        try:
-            command = [str(python), "-I", "-c", "import flows.cli.app, onnxruntime, torch"]
-            return subprocess.run(command, check=False, **self.options).returncode == 0
-        except OSError:
-            return False
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen([self.python, "-m", "flows", *arguments], **self.options)
-
-    def gradmill(self, *arguments: str) -> Any:
-        """The JSON document of a command that succeeds."""
-        with self.start(*arguments, "--json") as process:
-            output, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors + output
-        return json.loads(output)
-
-
-@AS_ROOT
-@pytest.mark.slow
-@pytest.mark.parametrize("moment", [".staging-*/model.onnx", "2/SHA256SUMS"])
-def test_a_retrain_of_a_non_root_user_killed_in_its_publication_harms_nothing(
-    moment: str,
-    candidates: list[Candidate],
-    server: str,
-    artifacts: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Killed as soon as the staging folder gets its first file, and as soon as version 2 is there."""
-    monkeypatch.setenv("PREFECT_API_URL", server)
-    candidates[0].publish()
-    nobody, before = Nobody(artifacts, tmp_path / "home"), digests()
-    with nobody.start(*ARGUMENTS, "--seed", "100") as victim:
-        deadline = time.monotonic() + 180
-        while not list(artifact_paths.model(NAME).glob(moment)):
-            assert victim.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.0005)
-        victim.kill()
-    assert before.items() <= digests().items()
-    assert_nothing_is_half_there()
-    listed = nobody.gradmill("models", NAME)["models"][NAME]
-    assert [row["version"] for row in listed] == reading.versions(NAME)
-    assert nobody.gradmill("verify", NAME, "1")["checked"]
-    report = nobody.gradmill("retrain", NAME, "--seed", "100")
-    assert report["version"] == 2
-    assert nobody.gradmill("verify", NAME)["version"] == 2
-    assert before.items() <= digests().items()
-    assert_all_is_sound(artifacts)
-    assert all(path.stat().st_uid == NOBODY for path in artifact_paths.models().rglob("*"))
 
 
 AS_NOBODY = """

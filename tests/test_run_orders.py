@@ -31,7 +31,6 @@ from tasks.validate import validate
 
 PARTS = 6
 MODELS = {"price": "linear-regression", "kind": "softmax-regression"}
-FEATURES = ["area", "city", "heating", "garden"]
 
 
 def part(number: int, rows: int = 60) -> pd.DataFrame:
@@ -157,10 +156,6 @@ def assert_order_is_nothing(folder: Path, data: dict[str, Any], frames: list[pd.
     assert found.model == expected.model
 
 
-def test_minibatches_are_the_same_in_whatever_order_files_come(tmp_path: Path) -> None:
-    assert_order_is_nothing(tmp_path, {"target": "price"}, ROWS[::-1], batch_size=50, num_epochs=2)
-
-
 def assert_names_are_nothing(folder: Path, data: dict[str, Any], names: Sequence[int]) -> None:
     """Files of more rows than are sorted make the very same model, whatever they are called."""
     nights, others = (Nights(folder / name, data, batch_size=50, num_epochs=2) for name in ("named", "other"))
@@ -178,15 +173,6 @@ def assert_names_are_nothing(folder: Path, data: dict[str, Any], names: Sequence
 
 def test_many_rows_make_the_same_model_whatever_their_files_are_called(tmp_path: Path) -> None:
     assert_names_are_nothing(tmp_path, {"target": "price"}, range(PARTS, 0, -1))
-
-
-@pytest.mark.slow  # a dozen models are trained
-@FEW
-@given(datas, st.permutations(range(PARTS)))
-def test_many_rows_make_the_same_model_by_any_names_of_their_files(
-    tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any], names: list[int]
-) -> None:
-    assert_names_are_nothing(tmp_path_factory.mktemp("names"), data, names)
 
 
 @pytest.mark.slow  # a dozen models are trained

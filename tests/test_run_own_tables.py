@@ -1,6 +1,5 @@
-"""Own tables from their file to a version that is published, trained again, and refused where it should be."""
+"""Own data from their file to a version that is published, trained again, and refused where it should be."""
 
-import functools
 import importlib.util
 import json
 import zipfile
@@ -11,14 +10,17 @@ import numpy as np
 import onnxruntime
 import pandas as pd  # type: ignore[import-untyped]
 import pytest
+import safetensors.numpy
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
 
+import own_images
+from command_line import gradmill
 from flows.pages.report import RetrainReport
 from flows.retrain import retrain
-from prefect_api import eventually
-from tasks.errors import DataError, UsageError
+from tasks.errors import DataError
 from tasks.parameters import RetrainParameters
-from tasks.store import artifact_paths, own_data, reading, verification, verified
-from victims import fork, run_silently
+from tasks.store import artifact_paths, own_data, reading, verification
 
 WORTH = {"Berlin": 0.0, "Köln": 10_000.0, "München": 90_000.0}
 
@@ -71,23 +73,6 @@ def answers(report: RetrainReport, frame: pd.DataFrame) -> dict[str, np.ndarray[
 
 
 @pytest.mark.slow
-def test_a_table_becomes_a_model_that_takes_raw_rows(table: Path) -> None:
-    report = trained("linear-regression", "houses", table, "price")
-    assert (report.outcome, report.version) == ("published", 1)
-    frame = pd.read_csv(table)
-    known = frame.dropna()
-    weights, bias = report.metrics["weights"], report.metrics["bias"]
-    by_hand = bias + weights["area"] * known.area + weights["garden"] * known.garden + known.city.map(weights["city"])
-    found = answers(report, known)["prediction"]
-    np.testing.assert_allclose(found, by_hand, atol=1e-4 * frame.price.std())
-    assert weights["area"] == pytest.approx(3000, rel=0.02)
-    assert weights["city"]["München"] - weights["city"]["Berlin"] == pytest.approx(90_000, rel=0.1)
-    assert report.metrics["r2"] > 0.9
-    assert {gate.name for gate in report.gates} >= {"baseline", "reference", "parity", "servability"}
-    verification.verify("houses", 1)
-
-
-@pytest.mark.slow
 def test_a_name_is_trained_again_from_where_its_data_are(table: Path) -> None:
     trained("linear-regression", "houses", table, "price")
     more = pd.concat([pd.read_csv(table), houses(200, seed=1, worth=WORTH | {"Aachen": 40_000.0})])
@@ -110,12 +95,9 @@ def test_row_names_that_pandas_writes_or_does_not_change_nothing(table: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_rows", [600, 2000])  # of fewer than 1000 no night is compared row by row
-def test_damaged_row_digests_are_found_by_verify_and_no_version_is_published_over_them(
-    num_rows: int, table: Path
-) -> None:
+def test_damaged_row_digests_are_found_by_verify_and_no_version_is_published_over_them(table: Path) -> None:
     """Without them a day in other units would look like days before."""
-    houses(num_rows).to_csv(table, index=False)
+    houses(2000).to_csv(table, index=False)
     trained("linear-regression", "houses", table, "price")
     assert "row digests" in verification.verify("houses", 1)
     (path,) = artifact_paths.dataset("houses").glob("*.rows")
@@ -123,7 +105,7 @@ def test_damaged_row_digests_are_found_by_verify_and_no_version_is_published_ove
     path.chmod(0o644)
     for wrong in (right[:-1] + bytes([right[-1] ^ 1]), right[:-8], right[:-16] + right[-8:] + right[-16:-8], b""):
         path.write_bytes(wrong)
-        houses(num_rows + 50).to_csv(table, index=False)
+        houses(2050).to_csv(table, index=False)
         for damaged in (lambda: verification.verify("houses", 1), lambda: again("houses")):
             with pytest.raises(DataError, match=f"{path.name} has changed"):
                 damaged()
@@ -133,66 +115,12 @@ def test_damaged_row_digests_are_found_by_verify_and_no_version_is_published_ove
 
 
 @pytest.mark.slow
-def test_later_data_that_do_not_fit_stop_the_run_with_all_that_is_wrong(table: Path) -> None:
-    trained("linear-regression", "houses", table, "price")
-    later = houses(600, seed=2).drop(columns="garden").assign(pool=1)
-    later.to_csv(table, index=False)
-    with pytest.raises(DataError) as caught:
-        again("houses")
-    assert all(name in str(caught.value) for name in ("garden", "pool"))
-    assert reading.versions("houses") == [1]
-
-
-@pytest.mark.slow
-def test_a_name_keeps_its_model_and_its_target(table: Path) -> None:
-    trained("linear-regression", "houses", table, "price")
-    for model, target in (("softmax-regression", "city"), ("linear-regression", "area")):
-        with pytest.raises(UsageError) as caught:
-            trained(model, "houses", table, target)
-        assert "gradmill retrain houses" in caught.value.action
-
-
-@pytest.mark.slow
-def test_text_to_predict_becomes_classes_by_name(artifacts: Path, prefect_api: str, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    species = rng.choice(["setosa", "versicolor", "virginica"], 400)
-    size = pd.Series(species).map({"setosa": 1.0, "versicolor": 4.0, "virginica": 6.0})
-    frame = pd.DataFrame({"petal": size + rng.normal(0, 0.4, 400), "sepal": rng.normal(5, 1, 400), "species": species})
-    frame.to_parquet(tmp_path / "iris.parquet", index=False)
-    report = trained("softmax-regression", "flowers", tmp_path / "iris.parquet", "species")
-    assert report.outcome == "published"
-    assert (artifact_paths.version("flowers", 1) / "labels.txt").read_text().split() == sorted(set(species))
-    found = answers(report, frame)
-    assert (np.array(sorted(set(species)))[found["label"]] == species).mean() > 0.95
-    assert report.prediction is not None
-
-
-@pytest.mark.slow
 def test_a_split_by_groups_stays_until_another_is_asked_for(table: Path) -> None:
     pd.read_csv(table).assign(customer=np.arange(600) % 30).to_csv(table, index=False)
     trained("linear-regression", "houses", table, "price", split_by="customer")
     assert own_data.again("houses", {})["data"]["split_by"] == "customer"
     rule = RetrainParameters.model_validate(own_data.again("houses", {"data": {"time_column": "area"}})).data
     assert (rule.split_by, rule.time_column) == (None, "area")
-
-
-@pytest.mark.slow
-def test_a_target_that_follows_from_nothing_is_refused(artifacts: Path, prefect_api: str, tmp_path: Path) -> None:
-    days = pd.date_range("2024-01-01", periods=600).strftime("%Y-%m-%d")
-    frame = houses(600).assign(price=np.random.default_rng(3).normal(size=600), day=days)
-    frame.to_csv(tmp_path / "noise.csv", index=False)
-    with pytest.raises(Exception, match=r"baseline[\s\S]*left out as dates or ids: day"):
-        trained("linear-regression", "noise", tmp_path / "noise.csv", "price")
-    assert reading.versions("noise") == []
-
-
-@pytest.mark.slow
-def test_where_the_data_are_stands_in_no_version(table: Path) -> None:
-    report = trained("linear-regression", "houses", table, "price")
-    assert report.model_path is not None
-    for file in Path(report.model_path).parent.iterdir():
-        assert str(table.parent).encode() not in file.read_bytes(), file.name
-    assert json.loads(artifact_paths.source("houses").read_text())["source"] == str(table)
 
 
 def flights() -> pd.DataFrame:
@@ -228,36 +156,6 @@ def test_flights_of_a_year_are_learned_by_minutes_and_by_late_or_not(
     assert report.metrics["test_loss"] < 0.95 * entropy
 
 
-def after_stage(stage: str, artifacts: Path, before: set[Path]) -> bool:
-    new = set((artifacts / "runs").glob("*/run.json")) - before
-    return any(stage in json.loads(path.read_text())["seconds"] for path in new)
-
-
-@pytest.mark.slow
-def test_kills_leave_every_version_whole_and_no_half_written_rows(
-    table: Path, server: str, artifacts: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", server)
-    trained("linear-regression", "houses", table, "price")
-    command = ["retrain", "houses", "--force", "--no-predict", "--artifacts", str(artifacts)]
-    for seed, stage in enumerate(("download", "validate", "preprocess", "train", "export")):
-        houses(600, seed=seed + 10).to_csv(table, index=False)
-        before = set((artifacts / "runs").glob("*/run.json"))
-        victim = fork(run_silently, command)
-        eventually(functools.partial(after_stage, stage, artifacts, before), 120, stage)
-        victim.kill()
-        victim.join()
-        for number in reading.versions("houses"):
-            verification.verify_version("houses", number)
-        for path in artifact_paths.dataset("houses").glob("*.safetensors"):
-            assert verified.sha256(path.read_bytes()).startswith(path.name.split(".")[1])
-    last = reading.versions("houses")[-1]
-    houses(600, seed=99).to_csv(table, index=False)  # the last one may have published before it was killed
-    report = again("houses", force=True)
-    assert (report.outcome, report.version) == ("published", last + 1)
-    assert not [path for path in artifact_paths.dataset("houses").iterdir() if path.is_dir()], "nothing is left over"
-
-
 def test_no_statistic_of_a_version_has_seen_the_rows_that_training_was_stopped_by(
     artifacts: Path, prefect_api: str, tmp_path: Path
 ) -> None:
@@ -285,3 +183,31 @@ def test_no_statistic_of_a_version_has_seen_the_rows_that_training_was_stopped_b
     is_test = frame.day >= 480
     found = answers(report, frame[is_test])["prediction"]
     assert np.corrcoef(found, frame[is_test].price)[0, 1] > 0.95
+
+
+# Images
+
+
+@pytest.mark.slow  # three commands that train
+def test_digits_and_hues_are_learned_on_the_command_line_and_grey_tells_no_hues_apart(
+    artifacts: Path, on_server: None, tmp_path: Path
+) -> None:
+    def learned(name: str, source: Path, *options: str) -> Any:
+        done = gradmill("retrain", "softmax-regression", "--name", name, "--data", str(source), "--json", *options)
+        return json.loads(done.stdout) | {"exit_code": done.returncode}
+
+    sources = {"digits": own_images.digits(), "hues": own_images.hues(600)}
+    for name, (images, labels) in sources.items():
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            (tmp_path / name / f"class-{label}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(tmp_path / name / f"class-{label}" / f"{number}.png")
+    found = learned("digits", tmp_path / "digits")
+    dataset = reading.manifest("digits", 1).dataset
+    train, test = (safetensors.numpy.load_file(each.path) for each in (dataset.train, dataset.test))
+    X, T = (each["images"].reshape(-1, 64) / 255 for each in (train, test))
+    converged = LogisticRegression(max_iter=2000).fit(X, train["labels"])
+    assert found["metrics"]["test_accuracy"] > converged.score(T, test["labels"]) - 0.02
+    assert learned("rgb", tmp_path / "hues", "--channels", "rgb")["metrics"]["test_accuracy"] > 0.95
+    refused = learned("grey", tmp_path / "hues", "--channels", "grey")
+    assert (refused["outcome"], refused["exit_code"]) == ("refused", 3)
+    assert refused["metrics"]["test_accuracy"] < 0.5, "of three classes, chance"

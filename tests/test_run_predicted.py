@@ -1,65 +1,19 @@
 """The page of a batch prediction: what has drifted and where to, the first rejected rows, and the last jobs."""
 
-import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import flows.cli.app
-from candidate import Candidate, job_document
+from candidate import Candidate
 from flows.pages import run_pages
 from flows.predict import predict
 from prediction_jobs import FEATURES, NAME, predict_rows
 from prefect_api import post
-from tasks.batch.plan import Version
-from tasks.data.recipe import Column, Columns
-from tasks.data.report import ColumnProfile
 from tasks.errors import DataError
 from tasks.parameters import PredictParameters
-from tasks.records import Prediction
-from tasks.serving import drift
-from tasks.serving.drift import Drift, Histogram
-from tasks.serving.task import TASKS
-from tasks.store.page import Strong, render_markdown
-from tasks.store.predictions import Job
-
-CLASSES = ["shirt", "bag", "boot"]
-RECIPE = Columns(columns=(Column(name="city", kind="category", levels=("Ulm", "Köln"), counts=(50, 50)),))
-PROFILE = ColumnProfile(name="city", levels=(1, 0), counts=(500, 500, 0, 0))  # bins: Köln, Ulm, other levels, missing
-VERSION = Version(TASKS["classification"], CLASSES, {"label": Histogram(edges=(0.5, 1.5), counts=(450, 100, 450))}, RECIPE, (PROFILE,))  # fmt: skip  # noqa: E501
-
-
-def job(labels: tuple[int, ...], cities: tuple[int, ...], maximum: float = 0.2) -> Job:
-    """A job whose answers and cities are counted so."""
-    found = {"label": Histogram(edges=(0.5, 1.5), counts=labels)}
-    index = {"city": drift.stability_index(PROFILE.counts, cities)}
-    known = {"profile": found, "drift": drift.judge_drift(VERSION.reference, found, maximum)}
-    plain = Job.model_validate_json(json.dumps(job_document("fashion", status="done")))
-    return plain.model_copy(update=known | {"column_counts": {"city": cities}, "column_drift": index})
-
-
-def test_drift_is_told_by_the_class_that_has_moved_most_with_its_shares() -> None:
-    assert (
-        run_pages.describe_most_moved(job((200, 680, 120), (500, 500, 0, 0)), VERSION)
-        == "bag 68 % of rows, 10 % at training"
-    )
-    assert (
-        run_pages.describe_most_moved(job((550, 100, 350), (500, 500, 0, 0)), VERSION)
-        == "boot 35 % of rows, 45 % at training"
-    )
-
-
-def test_columns_that_have_drifted_are_told_with_the_level_that_has_moved_most() -> None:
-    same, moved = job((450, 100, 450), (500, 500, 0, 0)), job((450, 100, 450), (900, 100, 0, 0))
-    assert (run_pages.list_drifted_columns(same), run_pages.list_drifted_columns(moved)) == ([], ["city"])
-    ((name, *cells),) = run_pages._tabulate_columns(moved, VERSION).rows
-    index = 0.4 * np.log(0.9 / 0.5) - 0.4 * np.log(0.1 / 0.5)
-    assert isinstance(name, Strong)
-    assert (name, cells) == ("city", [f"{index:.3f}", "Ulm", "10.0%", "50.0%"])
-    gone = job((450, 100, 450), (250, 250, 0, 500))
-    assert run_pages._tabulate_columns(gone, VERSION).rows[0][2:] == ("missing", "50.0%", "0.0%")
+from tasks.store.page import render_markdown
 
 
 def rows(path: Path, moved: float = 0, broken: int = 0) -> str:
@@ -111,12 +65,3 @@ def test_a_prediction_that_fails_has_a_page_that_says_what_to_do(
     assert re.search(r"^\| \*\*Found\*\* \| .* of 2,500 rows cannot be read", page, re.MULTILINE)
     assert re.search(r"^\| \*\*To do\*\* \| .*--max-rejects", page, re.MULTILINE)
     assert f"| **Input** | `{source}` |" in page
-
-
-def test_a_run_s_name_says_drift_or_rows() -> None:
-    index = Drift(index={"label": 0.31, "confidence": 0.1}, maximum=0.2, verdict="drift")
-    facts = {"path": Path("p"), "job": "j", "rows": 10_000, "rejects": 3, "parts": 1, "name": "fashion", "version": 1}
-    made = Prediction(**facts, model_sha256="0" * 64, provider="CPU", accuracy=0.8441, drift=index, seconds=1)
-    assert run_pages.name_prediction(made) == ("DRIFT 0.31, 3 rejected, accuracy 0.8441", "0.31 drift")
-    stable = made.model_copy(update={"drift": index.model_copy(update={"verdict": "stable"}), "rejects": 0})
-    assert run_pages.name_prediction(stable) == ("10,000 rows, accuracy 0.8441", "0.31 stable")

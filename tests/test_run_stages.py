@@ -1,32 +1,24 @@
 """Single stages at their edges, without Prefect."""
 
 import json
-import os
 import re
 import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
 import safetensors.torch
-import torch
 
 from candidate import Candidate, plain, synthetic
-from conftest import REPOSITORY
-from tasks.data.book_datasets import Folder, fetch_files
-from tasks.data.prepared_splits import ValidatedDataset
-from tasks.errors import DeviceMissing, GateFailed, TrainingDiverged, UsageError
+from tasks.errors import GateFailed, TrainingDiverged, UsageError
 from tasks.evaluate import evaluate
 from tasks.fitting import splits
 from tasks.fitting.progress import Watch
 from tasks.judging import gates
 from tasks.judging.parity import judge_parity
 from tasks.networks.training import EpochMetrics
-from tasks.parameters import Data, Gates, Training
-from tasks.preprocess import preprocess
+from tasks.parameters import Gates, Training
 from tasks.records import PreparedDataset
 from tasks.store import artifact_paths, reading
 from tasks.store.run_folder import RunFolder
@@ -50,58 +42,11 @@ def linear(**options: Any) -> Training:
 # Train
 
 
-@pytest.mark.slow
-def test_same_seed_same_bytes_and_another_seed_other_bytes(run: RunFolder, prepared: PreparedDataset) -> None:
-    digests = [plain(train)(run, prepared, linear(seed=seed)).weights.sha256 for seed in (1, 1, 2)]
-    assert digests[0] == digests[1] != digests[2]
-
-
-def test_divergence_names_epoch_loss_and_lr(run: RunFolder, prepared: PreparedDataset) -> None:
-    with pytest.raises(TrainingDiverged, match=r"(inf|nan) in epoch 1 at lr 100") as caught:
-        plain(train)(run, prepared, linear(lr=100))
-    assert caught.value.exit_code == 3
-
-
 @pytest.mark.parametrize("loss", [np.inf, np.nan])
 def test_a_validation_loss_that_is_no_number_is_divergence_too(run: RunFolder, loss: float) -> None:
     measured = EpochMetrics(train={"loss": 1.0}, test={"loss": 1.0}, validation={"loss": loss})
     with pytest.raises(TrainingDiverged, match=rf"validation loss {loss} in epoch 1"):
         Watch(linear(validation=0.5, patience=3), run).to_the_end(iter([measured]))
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_cuda_asked_for_and_absent_is_exit_5(run: RunFolder, prepared: PreparedDataset) -> None:
-    with pytest.raises(DeviceMissing) as caught:
-        plain(train)(run, prepared, linear(device="cuda"))
-    assert caught.value.exit_code == 5
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("implementation", ["scratch", "concise"])
-def test_softmax_regression_is_accurate_over_five_other_seeds(
-    fashion_mnist: Path, run: RunFolder, implementation: str
-) -> None:
-    """Through the plain loop on the prepared splits; the default seed is tested end to end."""
-    from tasks.fitting.devices import one_thread
-    from tasks.fitting.trainer import Trainer
-    from tasks.networks import training as loop
-
-    prepared = plain(preprocess)(run, ValidatedDataset(raw=fetch_files([Folder(str(fashion_mnist))])), Data(), 0)
-    train_split, test_split = splits.load_split(prepared, "train"), splits.load_split(prepared, "test")
-    accuracies, losses = [], []
-    for seed in (1, 2, 3, 4, 5):
-        parameters = Training.model_validate({"implementation": implementation, "seed": seed})
-        generator, steps = torch.Generator().manual_seed(seed), parameters.hyperparameters
-        net, optimizer = Trainer(parameters, prepared, torch.device("cpu")).build(steps, generator)
-        with one_thread():
-            *_, last = loop.train(
-                net, optimizer, train_split, test_split, [0.1] * steps.num_epochs, steps.batch_size, generator
-            )
-        accuracies.append(last.test["accuracy"])
-        losses.append(last.train["loss"])
-    assert min(accuracies) >= 0.80
-    assert np.median(accuracies) >= 0.825
-    assert losses == pytest.approx([0.447] * 5, abs=0.003)
 
 
 def test_early_stopping_keeps_the_best_epoch_and_the_gates_judge_that_one(run: RunFolder) -> None:
@@ -189,31 +134,6 @@ def test_parity_of_a_target_that_never_changes_allows_for_rounding(error: float,
 # Export
 
 
-@pytest.mark.slow  # its imports; test_another_folder_and_another_day_give_the_same_bytes is of the whole run
-def test_export_in_another_process_gives_the_same_bytes(candidates: list[Candidate], tmp_path: Path) -> None:
-    candidate = candidates[0]
-    code = (
-        "import sys; from tasks.export import export; from tasks.records import *;"
-        "from tasks.store.run_folder import RunFolder;"
-        "from tasks.parameters import *; run, prepared, trained, training = sys.argv[1:];"
-        "print(export.__wrapped__(RunFolder(path=run), PreparedDataset.model_validate_json(prepared),"
-        "TrainedModel.model_validate_json(trained), Training.model_validate_json(training), Gates()).onnx.sha256)"
-    )
-    arguments = [str(tmp_path / "elsewhere")]
-    arguments += [
-        record.model_dump_json() for record in (candidate.prepared, candidate.trained, candidate.parameters.training)
-    ]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=REPOSITORY,
-        env=os.environ | {"GRADMILL_ARTIFACTS": str(candidate.run.path.parents[1])},
-    )
-    assert done.stdout.split()[-1] == candidate.exported.onnx.sha256
-
-
 # Publish
 
 
@@ -241,23 +161,6 @@ def test_the_card_and_the_manifest_of_an_early_stopped_run_say_what_was_used(run
     assert manifest["metrics"]["validation_loss"] == min(losses)
     used = {"num_examples": 1800, "num_validation": 200, "num_epochs": len(losses), "kept_epoch": trained.kept_epoch}
     assert manifest["trained"] == used | {"steps": None, "collinear": []}  # which only own data have
-
-
-def test_versions_count_up_and_the_champion_follows(candidates: list[Candidate]) -> None:
-    for number, seed in ((1, 0), (2, 1)):
-        published = candidates[seed].publish()
-        assert (published.version, published.outcome) == (number, "published")
-        pointer = reading.champion("linear-regression")
-        assert pointer is not None
-        assert (pointer.version, pointer.previous) == (number, number - 1 or None)
-        assert pointer.model_sha256 == published.model.sha256
-    assert reading.versions("linear-regression") == [1, 2]
-
-
-def test_a_byte_identical_candidate_publishes_nothing(candidates: list[Candidate]) -> None:
-    first, again = candidates[0].publish(), candidates[0].publish()
-    assert (again.outcome, again.version, again.model) == ("unchanged", first.version, first.model)
-    assert reading.versions("linear-regression") == [1]
 
 
 def test_a_whole_version_that_a_kill_kept_from_becoming_champion_is_promoted(candidates: list[Candidate]) -> None:

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -24,7 +23,6 @@ from flows.predict import predict
 from flows.retrain import retrain
 from prefect_api import api_client, post, wait_for
 from tasks.errors import GateFailed
-from tasks.judging import plots
 from tasks.parameters import (
     EvaluateParameters,
     MaintainParameters,
@@ -121,38 +119,6 @@ def is_last(line: dict[str, Any]) -> bool:
 
 
 @pytest.mark.slow
-def test_an_unchanged_run_stores_neither_pictures_nor_card_again(prefect_api: str) -> None:
-    parameters = RetrainParameters.model_validate({"name": "again", "training": {"model": "linear-regression"}})
-    first, second = retrain(parameters), retrain(parameters)
-    assert (first.outcome, second.outcome) == ("published", "unchanged")
-    stored = {
-        kind: post(prefect_api, "artifacts/filter", {"artifacts": {"key": {"any_": [f"again-{kind}"]}}})
-        for kind in ("verdict", "pictures", "card")
-    }
-    assert {kind: len(found) for kind, found in stored.items()} == {"verdict": 2, "pictures": 1, "card": 1}
-
-
-@pytest.mark.slow
-def test_a_long_training_is_shown_while_it_lasts(prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.stage.live.UPDATE_SECONDS", 0.0)
-    points: list[int] = []
-    drawn = plots.draw_learning_curve
-
-    def drawing(curve: Any, *how: Any) -> Any:
-        points.append(len(curve))
-        return drawn(curve, *how)
-
-    monkeypatch.setattr(plots, "draw_learning_curve", drawing)
-    training = {"model": "linear-regression", "num_epochs": 8, "seed": 9}
-    retrain(RetrainParameters.model_validate({"name": "patient", "training": training, "force": True}))
-    assert len(points) > 2
-    assert points == sorted(points)
-    assert points[0] < 8 == points[-1]
-    history = {"artifacts": {"key": {"any_": ["patient-learning-curve"]}}}
-    assert len(post(prefect_api, "artifacts/filter", history)) == 1, "one picture that is replaced"
-
-
-@pytest.mark.slow
 def test_a_refused_run_tells_which_gate_refused_it_and_ends_in_a_state_of_its_own_that_is_a_failure(
     prefect_api: str,
 ) -> None:
@@ -174,20 +140,6 @@ def test_a_refused_run_tells_which_gate_refused_it_and_ends_in_a_state_of_its_ow
     }
     told = wait_for(prefect_api, "events/filter", ended)["resource"]
     assert told["prefect.state-type"] == "FAILED"
-
-
-def test_a_run_that_fails_for_another_reason_is_not_told_as_refused(
-    prefect_api: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr("flows.retrain.export", full)
-    parameters = RetrainParameters.model_validate({"name": "unlucky", "training": {"model": "linear-regression"}})
-    with pytest.raises(OSError, match="No space"):
-        retrain(parameters)
-    wanted = {"artifacts": {"key": {"any_": ["unlucky-verdict"]}}}
-    assert post(prefect_api, "artifacts/filter", wanted) == []
 
 
 def test_a_judgement_tells_its_figures_beside_those_at_publication(prefect_api: str, two_versions: None) -> None:
@@ -219,20 +171,6 @@ def test_a_prediction_tells_its_rows_model_and_drift(prefect_api: str, candidate
     wait_for(prefect_api, "events/filter", written, lambda each: each["payload"]["path"] == str(marker.path))
     told = post(prefect_api, "events/filter", written)["events"]
     assert [each["payload"]["path"] for each in told].count(str(done.path)) == 1
-
-
-def test_a_retrain_tells_of_its_predictions_too_with_their_labels(pipeline: Pipeline) -> None:
-    report = pipeline.report("softmax-regression")
-    run = artifact(pipeline.server, f"{report.name}-verdict")["flow_run_id"]  # others may predict with its model
-    summary = artifact(pipeline.server, f"{report.name}-predictions", run)["data"]
-    shares = dict(re.findall(r"^\| ([a-z /-]+) \| ([0-9.]+)% \| [0-9.]+% \|$", summary, re.MULTILINE))
-    assert report.prediction is not None
-    parts = sorted(Path(report.prediction.path).glob("part-*"))
-    labels = pq.read_table(parts, columns=["label"])["label"].to_pylist()
-    assert report.model_path is not None
-    names = Path(report.model_path).with_name("labels.txt").read_text().splitlines()
-    found = {name: 100 * labels.count(index) / len(labels) for index, name in enumerate(names)}
-    assert {name: float(share) for name, share in shares.items()} == pytest.approx(found, abs=0.051)
 
 
 @pytest.mark.slow

@@ -10,13 +10,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 
 import flows.cli.app
 from command_line import GRADMILL, assert_clear, gradmill
-from table_files import written
 
 COMMAND = ("tune", "linear-regression", "--trials", "14", "--space", "epochs=20:40,loss=squared,batch-size=50")
 
@@ -170,16 +168,3 @@ def test_dask_finds_what_processes_find_though_a_worker_is_killed(prefect_api: s
         assert of_threads.settings == of_dask.settings
         assert of_threads.losses == pytest.approx(of_dask.losses, abs=1e-6)
     assert threads.settings == dask.settings
-
-
-@pytest.mark.slow  # a search
-@pytest.mark.usefixtures("on_server")
-def test_a_search_of_minibatches_weighs_classes_as_one_of_whole_tables_does(artifacts: Path, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=400)
-    classes = np.where(x + rng.normal(size=400) > 1, "rare", "common")
-    table = written(tmp_path / "t.parquet", {"x": x, "y": classes})
-    asked = ("--name", "m", "--data", str(table), "--target", "y", "--class-weight", "balanced", "--trials", "4")
-    done = gradmill("tune", "softmax-regression", *asked, "--space", "batch-size=32|400,epochs=3|4", "--json")
-    assert done.returncode == 0, done.stderr
-    assert {each["outcome"] for each in json.loads(done.stdout)["trials"]} <= {"complete", "pruned"}

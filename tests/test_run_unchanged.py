@@ -15,7 +15,7 @@ from flows.pages.run_pages import retrain_page
 from flows.retrain import retrain
 from tasks.errors import DataError, UsageError
 from tasks.parameters import RetrainParameters
-from tasks.store import artifact_paths, own_data, pointer, reading
+from tasks.store import artifact_paths, own_data, reading
 from tasks.store.page import render_markdown
 
 READ = {"download", "validate", "preprocess"}
@@ -86,18 +86,6 @@ def test_a_row_more_another_option_or_force_is_trained_on(folder: Path) -> None:
         again(data={"split_by": "customer"})
     for given in ({"gates": {"min_gain": 0.1}}, {"training": {"device": "cpu"}}, {"data": {"min_new_rows": 5}}):
         assert "train" not in again(**given).seconds, given
-
-
-@pytest.mark.slow  # five runs of the flow, two of which train
-def test_the_data_of_a_version_that_is_held_are_unchanged_and_it_stays_held(folder: Path) -> None:
-    houses(30, seed=1).to_csv(folder / "day-2.csv", index=False)
-    assert again().version == 2
-    pointer.rollback("houses")
-    held = again()
-    assert (held.outcome, held.version, held.champion, set(held.seconds)) == ("unchanged", 2, 1, {"download"})
-    (folder / "day-2.csv").unlink()
-    back = again()
-    assert (back.outcome, back.version, back.champion) == ("unchanged", 1, 1)
 
 
 @pytest.mark.slow  # five runs of the flow, two of which train

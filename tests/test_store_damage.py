@@ -1,8 +1,9 @@
-"""What readers believe of a damaged store: nothing. Exit 4, the file's name, and what to do."""
+"""A store that somebody or something has damaged: nobody believes it, what is damaged is named, promote repairs."""
 
 import hashlib
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from onnx import load_model_from_string, numpy_helper
 
 from candidate import Candidate, seal
 from command_line import assert_clear, gradmill
+from store_state import champion, damage, forget_changes
 from tasks.batch.plan import read_version
 from tasks.errors import DataError
-from tasks.fitting import splits
 from tasks.judging.champion import compare_with_published
 from tasks.judging.parity import judge_servability
 from tasks.parameters import Gates
-from tasks.store import artifact_paths, pointer, reading, verification
+from tasks.store import artifact_paths, folders, pointer, reading, verification
+from tasks.store.documents import Document
 from tasks.store.reading import Tolerances, Trained
 from tasks.store.record import FileRef
 
@@ -101,15 +103,12 @@ def test_what_does_not_load_though_every_digest_fits_is_exit_4(filename: str, ca
         f"{key}_sha256": hashlib.sha256((path.parent / name).read_bytes()).hexdigest()
         for key, name in (("model", "model.onnx"), ("manifest", "manifest.json"))
     }
-    edit_pointer(**digests)
-    commands: list[tuple[str, ...]] = [("verify", NAME), ("demo", NAME)]
-    if filename == "model.onnx":
-        commands += [("predict", "--name", NAME), ("evaluate", NAME), ("retrain", NAME, "--seed", "7", "--no-predict")]
+    edit(**digests)()
+    commands = ["verify", "demo"] + ["predict --name", "evaluate"] * (filename == "model.onnx")
     for command in commands:
-        done = gradmill(*command)
+        done = gradmill(*command.split(), NAME)
         assert_clear(done, 4)
         assert str(path) in done.stderr
-    assert reading.versions(NAME) == [1, 2]
 
 
 def test_no_candidate_is_judged_that_has_changed_since_it_was_exported(
@@ -125,24 +124,6 @@ def test_no_candidate_is_judged_that_has_changed_since_it_was_exported(
 
 
 # The data
-
-
-@pytest.mark.slow
-def test_a_flipped_bit_in_the_stored_test_split_is_named_and_nothing_is_predicted(
-    candidates: list[Candidate], server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", server)
-    path = next(artifact_paths.dataset("synthetic-linear").glob("test.*"))
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 0x80
-    path.write_bytes(content)
-    done = gradmill("predict", "--name", NAME)
-    assert_clear(done, 4)
-    assert str(path) in done.stderr
-    prepared = candidates[0].prepared
-    damaged = prepared.model_copy(update={"test": FileRef(path=path, sha256=prepared.test.sha256)})
-    with pytest.raises(DataError, match=str(path)):
-        splits.load_split(damaged, "test")
 
 
 # Labels, as a classifier has them
@@ -187,11 +168,13 @@ FORGED: dict[str, dict[str, Any]] = {
     "pixels": {"recipe": {"kind": "pixels", "shape": [28, 28], "scale": 1 / 255}},
     "another task": {"dataset": {"task": "classification", "class_names": ["cat", "dog"]}},
     "another version": {"version": 1},
+    "a column twice": {"recipe": {"kind": "columns", "columns": [{"name": "x1"}, {"name": "x1"}]}},
+    "a column without a name": {"recipe": {"kind": "columns", "columns": [{"name": "x1"}, {"name": ""}]}},
+    "no pixels": {"recipe": {"kind": "pixels", "shape": [28, 0], "scale": 1.0}},
+    "pixels of no scale": {"recipe": {"kind": "pixels", "shape": [28, 28], "scale": 0.0}},
 }
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("on_server")  # it is found once the run has begun, which would start a server each
 @pytest.mark.parametrize("kind", FORGED)
 def test_a_manifest_that_is_not_of_the_model_is_named_though_its_checksums_fit(kind: str) -> None:
     """A recipe that makes other inputs, or a task of other outputs, than the model's own signature has."""
@@ -205,26 +188,6 @@ def test_a_manifest_that_is_not_of_the_model_is_named_though_its_checksums_fit(k
     for action in (lambda: verification.verify_version(NAME, 2), lambda: read_version(folder)):
         with pytest.raises(DataError, match=rf"{folder}/(metadata|manifest)\.json"):
             action()
-    done = gradmill("predict", "--name", NAME)
-    assert_clear(done, 4)
-    assert str(folder) in done.stderr
-
-
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        {"kind": "columns", "columns": [{"name": "x1"}, {"name": "x1"}]},
-        {"kind": "columns", "columns": [{"name": "x1"}, {"name": ""}]},
-        {"kind": "pixels", "shape": [28, 0], "scale": 1.0},
-        {"kind": "pixels", "shape": [28, -28], "scale": 1.0},
-        {"kind": "pixels", "shape": [28, 28], "scale": 0.0},
-    ],
-)
-def test_a_recipe_that_cannot_be_is_named(recipe: dict[str, Any]) -> None:
-    folder = file("manifest.json").parent
-    seal_all(folder, recipe=recipe)
-    with pytest.raises(DataError, match=rf"{folder}/manifest\.json is not as gradmill writes it: recipe"):
-        reading.manifest(NAME, 2)
 
 
 # Documents
@@ -251,9 +214,6 @@ MANIFESTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "a negative number": lambda manifest: json.dumps(manifest | {"version": -2}),
     "a path for a number": lambda manifest: json.dumps(manifest | {"version": "../x"}),
     "a run out of the folder": lambda manifest: json.dumps(manifest | {"run": "../../x"}),
-    "deeply nested": lambda manifest: json.dumps(manifest)[:-1] + ',"x":' + "[" * 100_000 + "]" * 100_000 + "}",
-    "a key twice": lambda manifest: json.dumps(manifest)[:-1] + ',"version":2}',
-    "a list": lambda manifest: json.dumps([manifest]),
 }
 
 
@@ -266,8 +226,6 @@ def test_a_manifest_that_is_none_is_named(kind: str) -> None:
         with pytest.raises(DataError) as caught:
             action()
         assert str(path) in caught.value.found
-    if kind in ("no metrics", "deeply nested"):
-        assert_clear(gradmill("models"), 4)
 
 
 def test_nested_facts_that_another_version_of_gradmill_does_not_note_are_none() -> None:
@@ -289,32 +247,8 @@ def test_a_manifest_keeps_every_parameter_and_figure_that_it_was_given(candidate
     assert manifest.metrics.model_dump(mode="json") == candidates[1].evaluated.metrics
 
 
-def edit_pointer(**change: object) -> None:
-    path = artifact_paths.champion(NAME)
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-
-
-@pytest.mark.parametrize("number", [-1, 0, 99, 1.0, True, "2", "../x"])
-def test_a_pointer_to_no_version_is_exit_4(number: object) -> None:
-    edit_pointer(version=number)
-    before = artifact_paths.champion(NAME).read_bytes()
-    for action in (
-        lambda: reading.champion(NAME),
-        lambda: reading.load(NAME, None),
-        lambda: pointer.rollback(NAME),
-    ):
-        with pytest.raises(DataError, match=r"champion\.json") as caught:
-            action()
-        assert caught.value.exit_code == 4
-    for command in ("models", "rollback", "verify") if number == 99 else ("models",):
-        assert_clear(gradmill(command, NAME), 4)
-    assert artifact_paths.champion(NAME).read_bytes() == before
-    assert pointer.promote(NAME, 2)
-    assert reading.load(NAME, None)[0] == 2
-
-
 def test_what_a_newer_version_has_noted_in_pointer_and_history_is_kept() -> None:
-    edit_pointer(frozen=True, note={"by": "a newer version"})
+    edit(frozen=True, note={"by": "a newer version"})()
     path = artifact_paths.history(NAME)
     newer = json.dumps(json.loads(path.read_text().splitlines()[-1]) | {"what": "blessed", "frozen": True, "x": 1})
     path.write_text(f"{path.read_text()}{newer}\n")
@@ -323,3 +257,311 @@ def test_what_a_newer_version_has_noted_in_pointer_and_history_is_kept() -> None
     written = json.loads(artifact_paths.champion(NAME).read_text())
     assert (written["version"], written["frozen"], written["note"]) == (2, True, {"by": "a newer version"})
     assert newer in path.read_text().splitlines()
+
+
+# gradmill verify
+
+
+def test_a_flipped_bit_anywhere_is_found_and_its_file_named() -> None:
+    rng = np.random.default_rng(0)
+    folder = artifact_paths.version(NAME, 2)
+    for path in sorted(folder.iterdir()):
+        for _ in range(12):
+            before = damage(path, int(rng.integers(path.stat().st_size)), 1 << int(rng.integers(8)))
+            with pytest.raises(DataError) as caught:
+                verification.verify(NAME, 2)
+            assert path.name in caught.value.found, caught.value.found
+            assert caught.value.exit_code == 4
+            path.write_bytes(before)
+    verification.verify(NAME, 2)
+
+
+def test_upper_case_digests_surplus_and_missing_files_are_found() -> None:
+    folder = artifact_paths.version(NAME, 2)
+    folder.chmod(0o755)
+    sums = folder / "SHA256SUMS"
+    text = sums.read_text()
+    sums.chmod(0o644)
+    sums.write_text(text.replace(text[:64], text[:64].upper()))
+    subprocess.run(["sha256sum", "--check", "--status", "SHA256SUMS"], cwd=folder, check=True)
+    with pytest.raises(DataError, match="SHA256SUMS"):
+        verification.verify(NAME, 2)
+    sums.write_text(text)
+    (folder / "extra").touch()
+    with pytest.raises(DataError, match="extra is not listed"):
+        verification.verify(NAME, 2)
+    (folder / "extra").unlink()
+    (folder / "extra").mkdir()
+    with pytest.raises(DataError, match="extra is not listed"):
+        verification.verify(NAME, 2)
+    (folder / "extra").rmdir()
+    for filename in ("sample.npz", "manifest.json", "SHA256SUMS"):
+        content = (folder / filename).read_bytes()
+        (folder / filename).unlink()
+        with pytest.raises(DataError, match=rf"{filename} is missing"):
+            verification.verify(NAME, 2)
+        (folder / filename).write_bytes(content)
+    verification.verify(NAME, 2)
+
+
+def test_a_version_under_the_name_of_another_is_found() -> None:
+    """Every file of it is whole."""
+    artifact_paths.version(NAME, 1).rename(artifact_paths.version(NAME, 3))
+    with pytest.raises(DataError, match=r"manifest\.json is of linear-regression 1"):
+        verification.verify(NAME, 3)
+
+
+def test_tritons_own_schema_parses_the_configuration() -> None:
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    config = text_format.Parse(artifact_paths.triton_config(NAME).read_text(), model_config_pb2.ModelConfig())
+    assert (config.name, config.platform, config.max_batch_size) == (NAME, "onnxruntime_onnx", 0)
+    assert [(each.name, list(each.dims)) for each in (*config.input, *config.output)] == [
+        ("features", [-1, 2]), ("prediction", [-1]),
+    ]  # fmt: skip
+    assert config.input[0].data_type == model_config_pb2.DataType.TYPE_FP32
+    assert list(config.version_policy.specific.versions) == [2]
+
+
+# Damaged versions
+
+DAMAGED: dict[str, tuple[str, bytes, bytes]] = {
+    "weights": ("model.onnx", b"", b""),
+    "sample": ("sample.npz", b"", b""),
+    "card": ("README.md", b"", b""),
+    "checksums": ("SHA256SUMS", b"", b""),
+    "the metadata's names": ("metadata.json", b'"inputs"', b'"iNputs"'),
+    "the metadata's types": ("metadata.json", b'"FP32"', b'"FP33"'),
+    "the metadata's tensors": ("metadata.json", b'"features"', b'"fEatures"'),
+    "no metadata": ("metadata.json", b"{", b"["),
+    "the manifest's files": ("manifest.json", b'"files"', b'"fIles"'),
+    "the manifest's model": ("manifest.json", b'"model.onnx"', b'"model.onny"'),
+    "the manifest's metrics": ("manifest.json", b'"metrics"', b'"mEtrics"'),
+    "no manifest": ("manifest.json", b"{", b"["),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+@pytest.mark.parametrize(("number", "made"), [(1, 2), (2, 2), (2, 1), (1, 0)])
+def test_a_candidate_is_judged_beside_no_damaged_version_nor_published_in_its_place(
+    candidates: list[Candidate], number: int, made: int, kind: str
+) -> None:
+    """A new one, one that is the champion, and one whose version a kill seems to have kept from being champion."""
+    if made == 0:
+        forget_changes(0)
+        edit(previous=None)()
+    filename, old, new = DAMAGED[kind]
+    path = artifact_paths.version(NAME, number) / filename
+    content = damage(path, 100)
+    if old:
+        assert old in content
+        path.write_bytes(content.replace(old, new, 1))
+    files = (artifact_paths.champion(NAME), artifact_paths.triton_config(NAME))
+    before = [each.read_bytes() for each in files]
+    with pytest.raises(DataError) as caught:
+        candidates[made].publish()
+    assert str(path) in caught.value.found, caught.value.found
+    assert caught.value.exit_code == 4
+    assert [each.read_bytes() for each in files] == before
+    assert reading.versions(NAME) == [1, 2]
+
+
+def test_a_missing_champion_is_named(candidates: list[Candidate]) -> None:
+    folders.remove(artifact_paths.version(NAME, 2))
+    before = artifact_paths.champion(NAME).read_bytes()
+    for candidate in candidates:
+        with pytest.raises(DataError, match=str(artifact_paths.version(NAME, 2))):
+            candidate.publish()
+    assert artifact_paths.champion(NAME).read_bytes() == before
+
+
+# Numbers
+
+
+def test_the_number_of_a_version_whose_folder_was_deleted_never_comes_back(candidates: list[Candidate]) -> None:
+    candidates[2].publish()
+    pointer.promote(NAME, 2)
+    folders.remove(artifact_paths.version(NAME, 3))
+    assert candidates[2].publish().version == 4
+
+
+def test_the_number_of_a_deleted_champion_never_comes_back_once_another_is_promoted(
+    candidates: list[Candidate],
+) -> None:
+    folders.remove(artifact_paths.version(NAME, 2))
+    assert pointer.promote(NAME, 1)
+    assert champion() == (1, None, [])
+    verification.verify(NAME, 1)
+    assert candidates[1].publish().version == 3
+
+
+# The lost history, the lost pointer
+
+
+def test_a_held_version_stays_unchanged_though_the_history_is_lost(candidates: list[Candidate]) -> None:
+    pointer.rollback(NAME)
+    artifact_paths.history(NAME).unlink()
+    assert candidates[1].publish().outcome == "unchanged"
+    assert champion() == (1, None, [2])
+
+
+def test_without_a_pointer_a_candidate_is_gated_against_the_kept_version(
+    candidates: list[Candidate], artifacts: Path
+) -> None:
+    """As if the very first publication had died between the rename and the pointer."""
+    folders.remove(artifact_paths.version(NAME, 2))
+    for path in (artifact_paths.champion(NAME), artifact_paths.history(NAME), artifact_paths.triton_config(NAME)):
+        path.unlink()
+    published = candidates[1].publish()
+    assert (published.outcome, published.version) == ("published", 2)
+    assert [gate.name for gate in published.gates] == ["champion_signature", "champion_loss"]
+    assert "of version 1" in published.gates[1].detail
+    verification.verify(NAME, 2)
+
+
+# What promote repairs
+
+
+def edit(without: str = "", **change: object) -> Callable[[], object]:
+    def apply() -> None:
+        path = artifact_paths.champion(NAME)
+        document = json.loads(path.read_text()) | change
+        document.pop(without, None)
+        path.write_text(json.dumps(document))
+
+    return apply
+
+
+def stale_configuration() -> None:
+    path = artifact_paths.triton_config(NAME)
+    path.write_text(path.read_text().replace("versions: [ 2 ]", "versions: [ 1 ]"))
+
+
+UNFIT: list[tuple[str, Any]] = [
+    ("version", 1), ("version", 7), ("version", 0), ("version", -1), ("version", 1.0), ("version", "2"),
+    ("version", "../x"), ("version", True), ("model_sha256", "0"),
+    ("model_sha256", "0" * 64), ("model_sha256", None), ("manifest_sha256", "0" * 64), ("promoted_at", None),
+    ("previous", 0), ("previous", -1), ("previous", 2), ("previous", 7), ("previous", "1"), ("previous", False),
+    ("held", 3), ("held", "1"), ("held", {}), ("held", ["1"]), ("held", [2]), ("held", [0]), ("held", [10**22]),
+]  # fmt: skip
+FIELDS = ["version", "model_sha256", "manifest_sha256", "promoted_at", "previous", "held"]
+
+
+@pytest.mark.parametrize(
+    ("harm", "after"),
+    [
+        (stale_configuration, (2, 1, [])),
+        (lambda: artifact_paths.triton_config(NAME).unlink(), (2, 1, [])),
+        (lambda: artifact_paths.triton_config(NAME).write_bytes(b"\xff"), (2, 1, [])),
+        *((edit(**{field: value}), (2, 1, [])) for field, value in UNFIT),
+        *((edit(without=field), (2, 1, [])) for field in FIELDS),
+        (edit(manifest_sha256="0" * 64, held=[1]), (2, None, [1])),
+        (lambda: artifact_paths.champion(NAME).write_bytes(b"\xffnot JSON"), (2, 1, [])),
+        (lambda: artifact_paths.champion(NAME).write_text("[]"), (2, 1, [])),
+        (lambda: artifact_paths.champion(NAME).write_text(""), (2, 1, [])),
+        (lambda: artifact_paths.champion(NAME).unlink(), (2, 1, [])),
+    ],
+)
+def test_promote_of_the_champion_repairs_pointer_and_configuration(
+    harm: Callable[[], object], after: tuple[int, int | None, list[int]]
+) -> None:
+    """What could be read of the pointer is kept; of versions to go back to the history knows."""
+    harm()
+    with pytest.raises(DataError):
+        verification.verify(NAME, 2)
+    pointer.promote(NAME, 2)
+    verification.verify(NAME, 2)
+    assert champion() == after
+
+
+def test_promote_of_another_version_repairs_a_pointer_that_cannot_be_read() -> None:
+    artifact_paths.champion(NAME).write_text("{")
+    assert pointer.promote(NAME, 1)
+    verification.verify(NAME, 1)
+    assert champion() == (1, None, [])
+
+
+@pytest.mark.parametrize("harm", [lambda: artifact_paths.champion(NAME).write_bytes(b"\xff{"), edit(without="held")])
+def test_every_command_on_a_broken_pointer_is_exit_4_until_promote(harm: Callable[[], object]) -> None:
+    harm()
+    for command in (("models", NAME), ("models",), ("verify", NAME), ("verify", NAME, "1"), ("rollback", NAME)):
+        done = gradmill(*command)
+        assert_clear(done, 4)
+        assert str(artifact_paths.champion(NAME)) in done.stderr
+        assert f"gradmill promote {NAME}" in done.stderr
+    assert gradmill("promote", NAME, "2").returncode == 0
+    assert gradmill("verify", NAME).returncode == 0
+
+
+def test_a_stale_triton_configuration_is_found_and_repaired_by_the_sweep() -> None:
+    good = artifact_paths.triton_config(NAME).read_text()
+    stale_configuration()
+    with pytest.raises(DataError, match=r"config\.pbtxt"):
+        verification.verify(NAME, 2)
+    pointer.sweep(NAME)
+    assert artifact_paths.triton_config(NAME).read_text() == good
+
+
+# Documents of any kind
+
+
+class Pointer(Document):
+    """A small document."""
+
+    version: int
+    held: tuple[int, ...] = ()
+    loss: float | None = None
+
+
+def test_a_document_reads_what_it_wrote(tmp_path: Path) -> None:
+    pointer = Pointer(version=3, held=(1, 2), loss=0.5)
+    pointer.write(tmp_path / "pointer.json")
+    assert Pointer.read(tmp_path / "pointer.json") == pointer
+
+
+def test_unknown_fields_are_ignored_and_missing_newer_ones_have_their_default() -> None:
+    assert Pointer.parse(b'{"version": 1, "from the future": {"a": [1]}}', "x") == Pointer(version=1)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"version": "1"}',
+        b'{"version": 1.0}',
+        b'{"version": true}',
+        b'{"version": 1, "version": 2}',
+        b'{"version": 1, "x": {"a": 1, "a": 1}}',
+        b'{"version": 1, "loss": NaN}',
+        b'{"version": 1, "loss": 1e999}',
+        b'{"version": 1, "loss": 1' + 400 * b"0" + b"}",
+        b'{"version": 1, "held": [1, null]}',
+        b'{"version": 1, "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"version": 1, "x": ' + b"[" * 500 + b"]" * 500 + b"}",
+        b'{"version": 1',
+        b'\xff\xfe{"version": 1}',
+    ],
+    ids=lambda content: repr(content[:24]),
+)
+def test_what_is_not_such_a_document_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "pointer.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"pointer\.json"):
+        Pointer.read(path)
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "fifo", "dangling link"])
+def test_what_is_no_regular_file_is_named_and_never_waited_for(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "pointer.json"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "dangling link":
+        path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"pointer\.json"):
+        Pointer.read(path)

@@ -23,27 +23,6 @@ class Paths(Document):
     chosen: ChosenPath | None = None
 
 
-def test_a_document_names_a_file_relative_to_the_folder_and_is_read_as_absolute(artifacts: Path) -> None:
-    paths = Paths(ours=artifacts / "runs" / "x", chosen=artifacts / "predictions" / "y")
-    written = paths.write(artifacts / "paths.json").path
-    assert json.loads(written.read_text()) == {"ours": "runs/x", "chosen": "predictions/y"}
-    assert Paths.read(written) == paths
-    assert paths.model_dump()["ours"] == artifacts / "runs" / "x", "only JSON is relative"
-
-
-def test_the_folder_that_reads_counts_and_not_the_one_that_wrote(
-    artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = Paths(ours=artifacts / "runs" / "x").model_dump_json().encode()
-    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(tmp_path / "moved"))
-    assert Paths.parse(content, "a document").ours == tmp_path / "moved" / "runs" / "x"
-
-
-def test_what_a_user_chose_elsewhere_stays_there(artifacts: Path, tmp_path: Path) -> None:
-    paths = Paths(ours=artifacts / "runs" / "x", chosen=tmp_path / "predictions" / "mine")
-    assert Paths.read(paths.write(artifacts / "paths.json").path) == paths
-
-
 @pytest.mark.parametrize("path", ["/etc/passwd", "../elsewhere", "datasets/../../elsewhere", 3])
 def test_a_path_out_of_the_folder_is_damage(path: object) -> None:
     with pytest.raises(DataError, match="ours"):

@@ -61,7 +61,7 @@ HELP = {
     "last_prediction_drift": "1 where a drift index was above its bound, 0 where none was; missing if not judged.",
     "last_prediction_drift_index": "Population stability index of its answers against those on the test split.",
     "last_prediction_drift_bound": "The index above which it is called drift.",
-    "last_prediction_moved_info": "What has moved most in it where that has drifted, in words; always 1.",
+    "last_prediction_moved_info": "What has moved most in it, or is worse than at publication, in words; always 1.",
     "last_prediction_label_ratio": f"Share of each label; of models of up to {MOST_CLASSES} classes.",
     "last_prediction_expected_label_ratio": "The same on the test split of the version that predicted.",
 }  # fmt: skip

@@ -192,7 +192,7 @@ def _describe_worse(job: Job, metrics: dict[str, float], rows: int) -> str | Non
     """Which figure of the rows whose truth is known is worse than on the version's test rows, beyond chance."""
     manifest = reading.read_manifest(job.model.path.parent)
     published, split = {"rmse": (2 * manifest.metrics.test_loss) ** 0.5}, manifest.dataset.split
-    if manifest.metrics.test_accuracy is not None and (split is None or split.column is None):  # else rows may depend
+    if manifest.metrics.test_accuracy is not None and (split is None or split.rule not in ("group", "time")):
         published["accuracy"] = manifest.metrics.test_accuracy
     for name in drift.find_worse(metrics, rows, published, manifest.dataset.num_test):
         before = f"{readable(published[name])} on the test rows of version {job.model.version}"

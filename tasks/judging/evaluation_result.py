@@ -63,10 +63,11 @@ class EvaluationResult(RowMetrics):
         wider than that of now as its rows were fewer. Of very few rows, groups or blocks of time no interval tells what
         chance does, and only what is much worse counts (``drift.find_worse``).
         """
-        if (self.rows if self.groups is None else self.groups) < FEWEST or (self.blocks or FEWEST) < FEWEST_BLOCKS:
-            is_independent = self.groups in (None, self.rows) and self.blocks is None
-            metrics = {name: value for name, value in self.metrics.items() if is_independent or name != "accuracy"}
-            return find_worse(metrics, self.rows, self.published, self.published_rows)
+        units, metrics = self.groups or self.rows, dict(self.metrics)
+        if units < FEWEST or (self.blocks or FEWEST) < FEWEST_BLOCKS:
+            if "accuracy" in metrics:  # as if of each group one row counted, a right one if any; time says nothing
+                metrics["accuracy"] = 1.0 if self.blocks else min(1.0, metrics["accuracy"] * self.rows / units)
+            return find_worse(metrics, units, self.published, self.published_rows)
         of_both = math.sqrt(1 + self.rows / max(1, self.published_rows))
         halves = {name: (high - low) / 2 for name, (low, high) in self.intervals.items()}
         rises = {name: (self.metrics[name] - value) * SIGNS.get(name, 0) for name, value in self.published.items()}

@@ -585,7 +585,9 @@ def test_few_labelled_rows_that_are_much_worse_than_published_are_told_and_some_
         assert ("worse than at publication" in done.stdout + done.stderr) == (wrong == 10)
         told = {each["name"]: each["drift"] for each in answered("status")["models"]}["kinds"]
         assert str(told).startswith("WORSE: accuracy 0.1667 on 12 rows, ") == (wrong == 10), told
-    assert 'moved="WORSE: accuracy 0.1667 on 12 rows' in typed("metrics").stdout
+    figures = typed("metrics").stdout
+    assert 'moved="WORSE: accuracy 0.1667 on 12 rows' in figures
+    assert 'gradmill_last_prediction_worse{name="kinds"} 1.0' in figures
     copies = pd.concat([pd.read_csv(path)[:1]] * 12)
     assert answered("evaluate", "kinds", written(tmp_path / "copies.csv", copies))["worse"] == [], "they are one row"
     in_pence = sales(12, seed=7, start="2025-01-01").assign(price=lambda frame: 100 * frame.price)

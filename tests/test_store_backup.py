@@ -669,11 +669,11 @@ def test_a_restored_store_is_operated_elsewhere_and_the_mirror_of_the_original_s
         assert [(each["name"], each["version"], each["is_mirrored"]) for each in found["models"]] == [
             ("houses", 1, None)
         ]
-        (own,) = (each for each in found["deployments"] if each["name"] == "houses")
+        (own,) = (each for each in found["deployments"] if each["name"] == "retrain-houses")
         assert not own["paused"]
         houses(600, 1).to_csv(tmp_path / "houses.csv", index=False)
         assert (
-            other.ended(json.loads(other.gradmill("trigger", "houses", "--json").stdout)["id"])["state_type"]
+            other.ended(json.loads(other.gradmill("trigger", "retrain-houses", "--json").stdout)["id"])["state_type"]
             == "COMPLETED"
         )
         assert json.loads(other.gradmill("status", "--json").stdout)["models"][0]["version"] == 2

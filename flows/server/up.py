@@ -276,9 +276,10 @@ class Watch:
         if time.monotonic() >= self._next_pages and overviews.write_asked():
             self._next_pages = time.monotonic() + LOOK_SECONDS
         if self._is_up and time.monotonic() >= self._next_code:
-            self._next_code, before, self._code = time.monotonic() + CODE_SECONDS, self._code, connection.digest_code()
-            if self._code != before and (told := connection.describe_code(self._first_code)):
+            self._next_code, code = time.monotonic() + CODE_SECONDS, connection.digest_code()
+            if code != self._code and (told := connection.describe_code(self._first_code)):
                 print(f"code        {told}", file=sys.stderr)
+            self._code = code
 
     def _look_at_runs(self) -> None:
         brief = {settings.PREFECT_API_REQUEST_TIMEOUT: ANSWER_SECONDS}

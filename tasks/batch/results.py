@@ -194,10 +194,12 @@ def _describe_worse(job: Job, metrics: dict[str, float], rows: int) -> str | Non
     published, split = {"rmse": (2 * manifest.metrics.test_loss) ** 0.5}, manifest.dataset.split
     if manifest.metrics.test_accuracy is not None and (split is None or split.rule not in ("group", "time")):
         published["accuracy"] = manifest.metrics.test_accuracy
-    for name in drift.find_worse(metrics, rows, published, manifest.dataset.num_test):
-        before = f"{readable(published[name])} on the test rows of version {job.model.version}"
-        return f"{name} {readable(metrics[name])} on {counted(rows, 'row')}, {before}"
-    return None
+    figures = (
+        f"{name} {readable(metrics[name])} on {counted(rows, 'row')}, {readable(published[name])} on the test rows of "
+        f"version {job.model.version}"
+        for name in drift.find_worse(metrics, rows, published, manifest.dataset.num_test)
+    )
+    return "; ".join(figures) or None
 
 
 def judge_again(folder: Path, job: Job, max_drift: float) -> Job:

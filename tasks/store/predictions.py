@@ -139,7 +139,7 @@ def write(folder: Path, job: Job) -> None:
     Of a finished job that no listing of ``artifacts/predictions/`` finds, the store keeps the figures, without paths,
     unless it has those of a newer one.
     """
-    if job.status == "done" and folder.resolve().parent != artifact_paths.all_predictions().resolve():
+    if job.status == "done" and folder.parent.resolve() != artifact_paths.all_predictions().resolve():
         is_split, last = job.is_of_own_test_split, None
         path = artifact_paths.done_elsewhere() / f"{job.model.name}.{'test' if is_split else 'input'}.json"
         with suppress(DataError):

@@ -154,6 +154,8 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], int | None]] = {
     "two kinds.jsonl": (text('{"area": 1, "city": "Ulm"}\n{"area": "wide", "city": "Ulm"}\n'), None),
     "one array.json": (text('[{"area": 1}]'), None),
     "a number.jsonl": (text("3\n"), None),
+    "a table in Avro.avro": (text("Obj\1"), None),
+    "a pickle.pkl": (text(HEAD + MANY), None),
 }
 
 

@@ -72,13 +72,18 @@ def _tell(folder: Path, job: Job) -> None:
 
 
 def _tell_of_drift(folder: Path, job: Job) -> None:
-    """Say and, by an event, tell that the input has drifted, where it has."""
-    if job.drift is None or job.drift.verdict != "drift":
+    """Say and, by an event, tell that the input has drifted or the answers are worse, where it is so."""
+    if job.drift is None or (job.drift.verdict != "drift" and not job.worse):
         return
     index, limit = job.drift.describe(), job.drift.maximum
-    told = f"the input has drifted from the test split: population stability index {index} (limit {limit})"
-    tell(told)
-    _emit(Event.DRIFT, folder, job, {"message": told, "index": job.drift.index, "maximum": job.drift.maximum})
+    told = [f"worse than at publication, beyond chance: {job.worse}"] if job.worse else []
+    if job.drift.verdict == "drift":
+        found = f"the input has drifted from the test split: population stability index {index} (limit {limit})"
+        told.insert(0, found)
+    for sentence in told:
+        tell(sentence)
+    message = "; ".join(told)
+    _emit(Event.DRIFT, folder, job, {"message": message, "index": job.drift.index, "maximum": job.drift.maximum})
 
 
 def _emit(event: str, folder: Path, job: Job, facts: dict[str, Any]) -> None:

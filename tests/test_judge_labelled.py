@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.stats import hypergeom
 
 from tasks.judging import metrics
 from tasks.judging.metrics import Answers, Moments
+from tasks.serving.drift import find_worse
 
 
 @pytest.mark.parametrize(
@@ -54,3 +56,15 @@ def test_intervals_are_as_wide_as_the_chance_of_the_rows() -> None:
     same = Answers(truth[copies], np.where(is_right, truth, 3)[copies], np.zeros(count), np.ones(count))
     wide, narrow = (np.ptp(metrics.measure(same, each).intervals["accuracy"]) for each in (copies, None))
     assert wide > 5 * narrow, "a hundred copies of a row are one"
+
+
+def test_few_wrong_answers_have_the_chance_of_fishers_exact_test() -> None:
+    for rows, before, wrong_before in ((12, 1000, 50), (12, 20, 1), (5, 50, 0), (300, 10_000, 1600), (1, 10**7, 5)):
+        for wrong in range(rows + 1):
+            chance = hypergeom.sf(wrong - 1, rows + before, wrong + wrong_before, rows)
+            told = find_worse({"accuracy": 1 - wrong / rows}, rows, {"accuracy": 1 - wrong_before / before}, before)
+            assert told == ("accuracy",) * int(chance < 0.001), (rows, wrong, chance)
+    for right, worse in ((2, ("accuracy",)), (9, ())):
+        assert find_worse({"accuracy": right / 12}, 12, {"accuracy": 0.95}, 1000) == worse
+    for rmse, figures in ((31, ()), (32, ("rmse", "loss"))):
+        assert find_worse({"rmse": rmse, "loss": rmse**2 / 2}, 1, {"rmse": 1, "loss": 0.5}, 100) == figures

@@ -569,3 +569,29 @@ def test_evaluate_judges_a_classifier_on_a_handful_of_rows_of_one_class(store: S
     assert set(answered("evaluate", "kinds", written(tmp_path / "dear.csv", dear))["recall"]) == {"dear"}
     free = written(tmp_path / "free.csv", dear.assign(kind="free"))
     assert_clear(typed("evaluate", "kinds", free), 4)
+
+
+@pytest.mark.slow
+def test_few_labelled_rows_that_are_much_worse_than_published_are_told_and_some_that_chance_makes_are_not(
+    store: Store, tmp_path: Path
+) -> None:
+    new = sales(12, seed=7)
+    labels = predictions(written(tmp_path / "new.csv", new), "kinds").label_name.to_numpy()
+    others = np.where(labels == "dear", "cheap", "dear")
+    for wrong in (3, 10):
+        path = written(tmp_path / f"{wrong}.csv", new.assign(kind=np.where(np.arange(12) < wrong, others, labels)))
+        assert answered("evaluate", "kinds", path)["worse"] == ["accuracy"] * (wrong == 10)
+        done = typed("predict", path, "--name", "kinds")
+        assert ("worse than at publication" in done.stdout + done.stderr) == (wrong == 10)
+        told = {each["name"]: each["drift"] for each in answered("status")["models"]}["kinds"]
+        assert str(told).startswith("WORSE: accuracy 0.1667 on 12 rows, ") == (wrong == 10), told
+    figures = typed("metrics").stdout
+    assert 'moved="WORSE: accuracy 0.1667 on 12 rows' in figures
+    assert 'gradmill_last_prediction_worse{name="kinds"} 1.0' in figures
+    copies = pd.concat([pd.read_csv(path)[:1]] * 12)
+    assert answered("evaluate", "kinds", written(tmp_path / "copies.csv", copies))["worse"] == [], "they are one row"
+    in_pence = sales(12, seed=7, start="2025-01-01").assign(price=lambda frame: 100 * frame.price)
+    path = written(tmp_path / "pence.csv", in_pence)
+    assert set(answered("evaluate", "prices", path)["worse"]) == {"rmse", "loss"}
+    typed("predict", path, "--name", "prices")
+    assert {each["name"]: each["drift"] for each in answered("status")["models"]}["prices"].startswith("WORSE: rmse ")

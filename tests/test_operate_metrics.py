@@ -122,6 +122,7 @@ def test_figures_are_what_the_documents_say(capsys: pytest.CaptureFixture[str]) 
         "last_prediction_drift": 1,
         "last_prediction_drift_bound": 0.2,
         "last_prediction_drift_index": 0.5,
+        "last_prediction_worse": 0,
     }
 
 

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -34,7 +35,7 @@ from command_line import assert_clear, gradmill
 from duty import Duty
 from flows.server import connection, overviews, up
 from flows.server.prefect_server import guard
-from prefect_api import eventually
+from prefect_api import eventually, own_database
 from tasks.errors import DataError
 from tasks.stage.live import model_resource
 from tasks.store import artifact_paths, locks
@@ -376,3 +377,32 @@ def test_a_command_elsewhere_does_not_take_up_for_its_own(duty: Duty, tmp_path: 
     refused = duty.gradmill("status", PREFECT_API_URL=f"{duty.ui}/api", PREFECT_API_AUTH_STRING="me:wrong")
     assert_clear(refused, 1)
     assert "wants credentials" in refused.stderr
+
+
+@pytest.mark.slow
+def test_up_says_that_its_code_has_changed_and_a_run_what_is_wrong_with_its_syntax(tmp_path: Path) -> None:
+    here = Path(up.__file__).parents[2]
+    for folder in ("flows", "tasks"):
+        shutil.copytree(here / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(here / "prefect.yaml", tmp_path)
+    duty = Duty(tmp_path / "artifacts", own_database() | {"PYTHONPATH": str(tmp_path)})
+
+    def attention() -> str:
+        return "\n".join(json.loads(duty.gradmill("status", "--json").stdout)["attention"])
+
+    try:
+        assert "code" not in attention()
+        changed = tmp_path / "flows" / "predict.py"
+        changed.write_text(f"{changed.read_text()}# nothing\n")
+        assert "the code has changed since gradmill up started" in attention()
+        eventually(lambda: "code        the code has changed" in (tmp_path / "up.log").read_text(), 120, "it says so")
+        changed.write_text("def (\n")
+        assert f"no run can start: {changed}, line 1" in attention()
+        ended = duty.ended(duty.trigger("predict-daily"))
+        assert ended["state_type"] in ("FAILED", "CRASHED")
+        said = ended["state"]["message"] + "".join(each["message"] for each in duty.logs(ended["id"]))
+        assert f'File "{changed}", line 1' in said
+        assert "SyntaxError" in said
+    finally:
+        duty.kill()
+        duty.api.close()

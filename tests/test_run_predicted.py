@@ -1,5 +1,6 @@
 """The page of a batch prediction: what has drifted and where to, the first rejected rows, and the last jobs."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,12 +8,15 @@ import pytest
 
 import flows.cli.app
 from candidate import Candidate
+from command_line import typed
 from flows.pages import run_pages
+from flows.pages.overview import headline
 from flows.predict import predict
 from prediction_jobs import FEATURES, NAME, predict_rows
 from prefect_api import post
 from tasks.errors import DataError
 from tasks.parameters import PredictParameters
+from tasks.store import artifact_paths, state
 from tasks.store.page import render_markdown
 
 
@@ -50,6 +54,44 @@ def test_a_page_names_input_rejects_and_the_last_jobs(
         ["1", "tuesday\\|.csv", "2,488", "12"],
         ["1", "monday.csv", "2,500", "0"],
     ]
+
+
+def test_a_job_counts_wherever_it_writes_and_its_figures_are_kept_without_its_paths(
+    prefect_api: str, candidates: list[Candidate], tmp_path: Path
+) -> None:
+    candidates[0].publish()
+    moved, second = rows(tmp_path / "moved.csv", moved=9), rows(tmp_path / "second.csv")
+    for words in ([second], [moved], [second]):  # the last is done already, and older
+        assert typed("predict", *words, "--name", NAME, "--output", tmp_path / Path(words[0]).stem).returncode == 0
+    assert typed("predict", second, "--name", NAME, "--output", tmp_path / "second", "--max-drift", "9").returncode == 0
+    for options in ((), ("--output", tmp_path / "split")):
+        assert typed("predict", "--name", NAME, *options).returncode == 0, "of the test split, as each retrain does"
+
+    def told() -> tuple[str, list[str]]:
+        found = json.loads(typed("status", "--json").stdout)
+        return str(found["models"][0]["drift"]), [each for each in found["attention"] if "done-elsewhere" in each]
+
+    assert re.fullmatch(r"DRIFT: prediction above \S+ \d+ % of rows, 10 % at training", told()[0])
+    assert told()[1] == []
+    figures = typed("metrics").stdout
+    assert f'gradmill_last_prediction_drift{{name="{NAME}"}} 1.0' in figures
+    assert f'gradmill_prediction_jobs{{name="{NAME}",status="done"}} 3.0' in figures
+    assert headline(state.read_name(NAME)).partition("; DRIFT in the prediction of ")[2]
+    kept = {path.name: path for path in (artifact_paths.all_predictions() / ".done-elsewhere").iterdir()}
+    assert kept.keys() == {f"{NAME}.input.json", f"{NAME}.test.json"}
+    assert not any(str(tmp_path) in path.read_text() for path in kept.values())
+    assert typed("maintain", "--keep", "1").returncode == 0
+    assert told()[0].startswith("DRIFT")
+    damaged = kept[f"{NAME}.input.json"]
+    damaged.write_text("{")
+    assert told() == ("None", [each for each in told()[1] if str(damaged) in each])
+    assert typed("metrics").returncode == 4
+    stable = typed("predict", second, "--name", NAME, "--output", tmp_path / "third")
+    assert stable.returncode == 0
+    assert told() == ("None", []), "the next job has written it anew"
+    one = typed("predict", moved, "--name", NAME, "--output", tmp_path / "one.csv")
+    assert one.returncode == 0
+    assert told()[0].startswith("DRIFT")
 
 
 def test_a_prediction_that_fails_has_a_page_that_says_what_to_do(

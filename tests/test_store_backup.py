@@ -17,7 +17,9 @@ from moto.server import ThreadedMotoServer
 
 from candidate import Candidate, seal
 from command_line import assert_clear, gradmill, typed
+from duty import Duty
 from flows.cli import app
+from prefect_api import own_database
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.store import (
     artifact_paths,
@@ -641,3 +643,42 @@ def test_a_backup_made_during_a_run_is_restored_elsewhere_and_used_as_before(
     grown = json.loads(gradmill("retrain", "houses", "--json").stdout)
     assert (grown["outcome"], grown["version"]) == ("published", 3)
     assert {"champion_loss"} <= {gate["name"] for gate in grown["gates"]}, "compared on rows that neither has seen"
+
+
+@pytest.mark.slow
+def test_a_restored_store_is_operated_elsewhere_and_the_mirror_of_the_original_stays_as_it_is(
+    artifacts: Path, tmp_path: Path, place: Path
+) -> None:
+    mirror, there = tmp_path / "mirror", tmp_path / "there" / "artifacts"
+    there.parent.mkdir()
+    houses(400, 0).to_csv(tmp_path / "houses.csv", index=False)
+    one = Duty(artifacts, own_database() | {"GRADMILL_MIRROR": str(mirror)})
+    try:
+        asked = ["linear-regression", "--name", "houses", "--data", str(tmp_path / "houses.csv"), "--target", "price"]
+        assert one.gradmill("retrain", *asked, "--no-predict").returncode == 0
+        assert one.gradmill("schedule", "houses", "--cron", "0 3 * * *").returncode == 0
+        assert one.gradmill("backup", str(place)).returncode == 0
+    finally:
+        one.kill()
+        one.api.close()
+    assert gradmill("restore", str(place), "--artifacts", str(there)).returncode == 0
+    before = files(mirror)
+    other = Duty(there, own_database())
+    try:
+        found = json.loads(other.gradmill("status", "--json").stdout)
+        assert [(each["name"], each["version"], each["is_mirrored"]) for each in found["models"]] == [
+            ("houses", 1, None)
+        ]
+        (own,) = (each for each in found["deployments"] if each["name"] == "retrain-houses")
+        assert not own["paused"]
+        houses(600, 1).to_csv(tmp_path / "houses.csv", index=False)
+        assert (
+            other.ended(json.loads(other.gradmill("trigger", "retrain-houses", "--json").stdout)["id"])["state_type"]
+            == "COMPLETED"
+        )
+        assert json.loads(other.gradmill("status", "--json").stdout)["models"][0]["version"] == 2
+    finally:
+        other.kill()
+        other.api.close()
+    assert before
+    assert files(mirror) == before

@@ -114,11 +114,13 @@ def _describe_last_run(facts: NameState) -> str:
 def _describe_drift(facts: NameState) -> str:
     """Of the last input that somebody gave."""
     last = facts.last_job
-    if last is None or last.drift is None or last.drift.verdict != "drift":
+    has_drifted = last is not None and last.drift is not None and last.drift.verdict == "drift"
+    if last is None or not (has_drifted or last.worse):
         return ""
     when = "last prediction" if last is facts.jobs[0] else f"prediction of {_day(last.finished_at or '')}"
-    moved = describe_last_drift(facts).removeprefix("DRIFT: ")
-    return f"DRIFT in the {when}{f': {moved}' if moved else ''}"
+    word = "DRIFT" if has_drifted else "WORSE"
+    moved = describe_last_drift(facts).removeprefix(f"{word}: ")
+    return f"{word} in the {when}{f': {moved}' if moved else ''}"
 
 
 def _list_live_facts(facts: NameState) -> Iterator[tuple[str, Text]]:

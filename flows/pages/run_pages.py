@@ -17,7 +17,7 @@ from tasks.machine.words import counted, readable, short
 from tasks.records import Prediction
 from tasks.serving import drift
 from tasks.serving.contract import LABEL
-from tasks.store import artifact_paths, predictions, reading
+from tasks.store import artifact_paths, predictions, reading, state
 from tasks.store.page import Code, Page, PagePicture, PageTable, Section, Strong, Text
 from tasks.store.predictions import Job
 from tasks.store.reading import Manifest
@@ -143,19 +143,21 @@ def describe_prediction(result: Prediction) -> str:
     """What came out, in a line; of drift that and where."""
     job = predictions.find(result.path)
     drift = describe_drift(job) if job else ""
-    if result.drift.verdict == "drift" and drift:
+    if drift.startswith(("DRIFT", "WORSE")):
         return drift
     rejects = f", {result.rejects:,} rejected" if result.rejects else ""
     return f"{counted(result.rows, 'row')} predicted{rejects}{f'; {drift}' if drift else ''}"
 
 
 def describe_drift(job: Job) -> str:
-    """Of a job that has drifted what has moved most, else which columns have drifted; empty where none has."""
+    """Of a job what has moved most and what is worse than at publication; else which columns have drifted, if any."""
+    told = [f"WORSE: {job.worse}"] if job.worse else []
     if job.drift and job.drift.verdict == "drift":
         version = read_version(artifact_paths.version(job.model.name, job.model.version))
-        return f"DRIFT: {describe_most_moved(job, version)}"
-    moved = list_drifted_columns(job)
-    return f"drifted: {', '.join(moved)}" if moved else ""
+        told.insert(0, f"DRIFT: {describe_most_moved(job, version)}")
+    elif moved := list_drifted_columns(job):
+        told.append(f"drifted: {', '.join(moved)}")
+    return "; ".join(told)
 
 
 def describe_last_drift(facts: NameState) -> str:
@@ -223,8 +225,7 @@ def tabulate_jobs(jobs: Iterable[Job]) -> PageTable:
 
 
 def _list_last_jobs(name: str) -> Section:
-    jobs = (job for _, job in predictions.list_jobs() if job and job.model.name == name)
-    return Section("The last jobs", (tabulate_jobs(predictions.list_newest(jobs)),))
+    return Section("The last jobs", (tabulate_jobs(state.read(name, only=["job"]).names[name].jobs),))
 
 
 def _list_prediction_facts(result: Prediction, job: Job | None) -> Iterator[tuple[str, Text]]:

@@ -1,7 +1,9 @@
 """The connection to a Prefect API: the user's, that of gradmill up, or a temporary server's; and what is told to it."""
 
+import ast
 import fcntl
 import gc
+import hashlib
 import importlib
 import logging
 import os
@@ -55,12 +57,38 @@ class Service(Document):
     host: str | None = None  # of an address that means another machine elsewhere
     joined: bool = False  # the server is not of ``up``'s own
     own_credential: bool = False  # the server asks for the one in ``artifact_paths.credential()``
+    code: str | None = None  # the digest of our own Python files at its start
 
 
 def make_service(api_url: str, **more: bool) -> Service:
     """The service that answers at ``api_url``, as seen from this machine."""
     host = socket.gethostname() if urlsplit(api_url).hostname in LOOPBACK else None
-    return Service(api_url=api_url.rstrip("/"), host=host, **more)
+    return Service(api_url=api_url.rstrip("/"), host=host, code=digest_code(), **more)
+
+
+def digest_code() -> str:
+    """SHA-256 of our own Python files, as runs import them that start now."""
+    return hashlib.sha256(b"".join(content for _, content in _read_code())).hexdigest()
+
+
+def describe_code(before: str | None) -> str | None:
+    """What is to be said where the code is not that of this digest any more, with the first error in its syntax."""
+    if before in (None, digest_code()):
+        return None
+    for path, content in _read_code():
+        try:
+            ast.parse(content)
+        except (SyntaxError, ValueError) as error:
+            line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+            return f"no run can start: {path}{line}: {error.args[0]}"
+    return "the code has changed since gradmill up started: runs take the new one, up itself when it is started again"
+
+
+def _read_code() -> Iterator[tuple[Path, bytes]]:
+    root = Path(__file__).parents[2]
+    for path in sorted(each for package in ("flows", "tasks") for each in (root / package).rglob("*.py")):
+        with suppress(OSError):  # an editor is replacing it
+            yield path, path.read_bytes()
 
 
 def credential() -> tuple[str, bool]:

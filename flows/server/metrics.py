@@ -61,7 +61,8 @@ HELP = {
     "last_prediction_drift": "1 where a drift index was above its bound, 0 where none was; missing if not judged.",
     "last_prediction_drift_index": "Population stability index of its answers against those on the test split.",
     "last_prediction_drift_bound": "The index above which it is called drift.",
-    "last_prediction_moved_info": "What has moved most in it where that has drifted, in words; always 1.",
+    "last_prediction_worse": "1 where its answers were worse than at publication, by the truth in its input, else 0.",
+    "last_prediction_moved_info": "What has moved most in it, or is worse than at publication, in words; always 1.",
     "last_prediction_label_ratio": f"Share of each label; of models of up to {MOST_CLASSES} classes.",
     "last_prediction_expected_label_ratio": "The same on the test split of the version that predicted.",
 }  # fmt: skip
@@ -215,6 +216,7 @@ def _list_of_jobs(found: NameState) -> Iterator[Sample]:
             yield "last_prediction_drift_bound", last.drift.maximum, {}
             for watched, index in last.drift.index.items():
                 yield "last_prediction_drift_index", index, {"watched": watched}
+        yield "last_prediction_worse", last.worse is not None, {}
         if words := describe_last_drift(found):
             yield "last_prediction_moved_info", 1, {"moved": words}
         for manifest in (each.manifest for each in found.versions if each.number == last.model.version):

@@ -1,6 +1,7 @@
 """What the person on duty wants to know first: champions, last and next runs, stuck runs, workers, alerts, room."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,7 +19,7 @@ from flows.pages.run_names import DRIFT_TAG, VERDICT_TAG
 from flows.server import alerts, api, connection, deployments, registration
 from flows.server.deployments import LATE, QUEUED
 from flows.server.registration import POOL
-from tasks.errors import without_credentials
+from tasks.errors import DataError, without_credentials
 from tasks.store import artifact_paths, folders
 from tasks.store.state import StoreState
 
@@ -207,6 +208,10 @@ def _needs_a_person(found: Status) -> Iterator[str]:
         yield f"the work pool {POOL} is paused: no run begins until somebody resumes it"
     if not any(worker.status in (ONLINE, STARTING) for worker in found.workers):
         yield f"no worker is online: run gradmill up, or prefect worker start --pool {POOL}"
+    with suppress(DataError):
+        service = connection.find_service(quietly=True)
+        if service and (changed := connection.describe_code(service.code)):
+            yield changed
     for run in found.stuck:
         yield f"stuck: {run.name} ({run.state}): {run.reason}"
     for each in found.deployments:

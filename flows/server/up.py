@@ -47,6 +47,7 @@ SERVER_ENVIRONMENT = prefect_server.ENVIRONMENT | {
 LASTING_SECONDS = 20.0  # a child that ends sooner is not started again
 ANSWER_SECONDS = 5.0  # that a server may take to answer while everything ends, which has ten in all
 LOOK_SECONDS = 15.0  # between two questions to the server
+CODE_SECONDS = 60.0  # between two looks at the code
 QUIET = timedelta(minutes=1)  # in which a run that has let go of its folder may still write its pages
 AGO = timedelta(minutes=10)  # the clocks of server and runs differ
 DIED = ("CRASHED", "CANCELLED")  # whoever says so: a worker, the automation for lost heartbeats, a person
@@ -254,13 +255,15 @@ def _said_if_it_fails(what: str) -> Iterator[None]:
 
 
 class Watch:
-    """What is looked at now and then: pages that are asked for, runs that have ended or died, and runs that are due.
+    """What is looked at now and then: pages asked for, runs that have ended or died, runs that are due, and the code.
 
-    Marking runs, and leaving some out, is for ``gradmill up`` alone: elsewhere not ``is_up``.
+    The code, marking runs, and leaving some out are for ``gradmill up`` alone: elsewhere not ``is_up``.
     """
 
     def __init__(self, is_up: bool = True) -> None:
         self._is_up, self._begun, self._next, self._next_pages = is_up, datetime.now(UTC), 0.0, 0.0
+        self._code = self._first_code = connection.digest_code()
+        self._next_code = time.monotonic() + CODE_SECONDS
         self._known = set[UUID]()  # ids of states: a retry may die, too
 
     def look(self) -> None:
@@ -272,6 +275,11 @@ class Watch:
                     self._look_at_runs()
         if time.monotonic() >= self._next_pages and overviews.write_asked():
             self._next_pages = time.monotonic() + LOOK_SECONDS
+        if self._is_up and time.monotonic() >= self._next_code:
+            self._next_code, code = time.monotonic() + CODE_SECONDS, connection.digest_code()
+            if code != self._code and (told := connection.describe_code(self._first_code)):
+                print(f"code        {told}", file=sys.stderr)
+            self._code = code
 
     def _look_at_runs(self) -> None:
         brief = {settings.PREFECT_API_REQUEST_TIMEOUT: ANSWER_SECONDS}

@@ -24,13 +24,13 @@ from tasks.data.recipe import Pixels, Target
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
-from tasks.machine.words import counted
+from tasks.machine.words import counted, readable
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.serving import drift
 from tasks.serving.drift import Histogram
 from tasks.serving.task import LABEL_NAME, Outputs, Task
-from tasks.store import artifact_paths, predictions
+from tasks.store import artifact_paths, predictions, reading
 from tasks.store.artifact_paths import PREDICTION_GRID, REJECTS
 from tasks.store.predictions import Job
 from tasks.store.record import Lasting
@@ -169,6 +169,7 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
             "rejects": counts.rejects,
             "accuracy": metrics.get("accuracy"),
             "metrics": metrics,
+            "worse": _describe_worse(job, metrics, int((counts.score or {}).get("rows", 0))),
             "profile": counts.profile,
             "drift": drift.judge_drift(version.reference, counts.profile, parameters.max_drift),
             "column_counts": counts.columns,
@@ -185,6 +186,20 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
         tell(f"no picture of the predictions: {error}")
     output_dir.clean_up(folder)
     return done
+
+
+def _describe_worse(job: Job, metrics: dict[str, float], rows: int) -> str | None:
+    """Which figure of the rows whose truth is known is worse than on the version's test rows, beyond chance."""
+    manifest = reading.read_manifest(job.model.path.parent)
+    published, split = {"rmse": (2 * manifest.metrics.test_loss) ** 0.5}, manifest.dataset.split
+    if manifest.metrics.test_accuracy is not None and (split is None or split.rule not in ("group", "time")):
+        published["accuracy"] = manifest.metrics.test_accuracy
+    figures = (
+        f"{name} {readable(metrics[name])} on {counted(rows, 'row')}, {readable(published[name])} on the test rows of "
+        f"version {job.model.version}"
+        for name in drift.find_worse(metrics, rows, published, manifest.dataset.num_test)
+    )
+    return "; ".join(figures) or None
 
 
 def judge_again(folder: Path, job: Job, max_drift: float) -> Job:

@@ -5,6 +5,7 @@ import math
 from pydantic import Field, computed_field
 
 from tasks.data.report import Finding
+from tasks.serving.drift import find_worse
 from tasks.store.record import Lasting, Sha256
 
 SIGNS = {"accuracy": 1, "loss": -1, "rmse": -1}  # of what is better
@@ -60,10 +61,13 @@ class EvaluationResult(RowMetrics):
 
         R² goes with how much the target varies in the rows. A figure's interval at publication is taken to be as much
         wider than that of now as its rows were fewer. Of very few rows, groups or blocks of time no interval tells what
-        chance does.
+        chance does, and only what is much worse counts (``drift.find_worse``).
         """
-        if (self.rows if self.groups is None else self.groups) < FEWEST or (self.blocks or FEWEST) < FEWEST_BLOCKS:
-            return ()
+        units, metrics = self.groups or self.rows, dict(self.metrics)
+        if units < FEWEST or (self.blocks or FEWEST) < FEWEST_BLOCKS:
+            if "accuracy" in metrics:  # as if of each group one row counted, a right one if any; time says nothing
+                metrics["accuracy"] = 1.0 if self.blocks else min(1.0, metrics["accuracy"] * self.rows / units)
+            return find_worse(metrics, units, self.published, self.published_rows)
         of_both = math.sqrt(1 + self.rows / max(1, self.published_rows))
         halves = {name: (high - low) / 2 for name, (low, high) in self.intervals.items()}
         rises = {name: (self.metrics[name] - value) * SIGNS.get(name, 0) for name, value in self.published.items()}

@@ -1,4 +1,7 @@
-"""Has the input changed? A model's answers on new rows against its answers on the test split."""
+"""Has the input changed? A model's answers on new rows against its answers on the test split.
+
+And are answers on rows whose truth is known worse than there, however few they are?
+"""
 
 from __future__ import annotations  # of arrays: whoever reads records need not import them
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
 QUANTILES = 10
 SMALLEST_SHARE = 1e-4  # stands for an empty bin, whose logarithm would be infinite
+SMALLEST_CHANCE = 1e-3  # of a figure that is called worse than at publication, be its rows ever so few
 FEWEST_ROWS = 1000  # among fewer, chance alone moves the index by more than a hundredth
 
 
@@ -113,3 +117,43 @@ def judge_drift(expected: Profile, found: Profile, maximum: float) -> Drift:
         return Drift(index={}, maximum=maximum, verdict="too few rows")
     index = {name: stability_index(expected[name].counts, found[name].counts) for name in expected}
     return Drift(index=index, maximum=maximum, verdict="stable").judge_by(maximum)
+
+
+# Rows whose truth is known
+
+
+def find_worse(
+    found: Mapping[str, float], rows: int, published: Mapping[str, float], published_rows: int
+) -> tuple[str, ...]:
+    """The figures that chance makes so much worse than published in less than one of 1000 cases.
+
+    ``accuracy`` by Fisher's exact test of both samples, whose rows are to be independent; ``loss`` and ``rmse`` by
+    Markov's inequality, whatever depends on what: with the published mean, a mean of numbers that are not negative is
+    ``k`` times as large at most once in ``k`` times.
+    """
+    chances = dict[str, float]()
+    for name, value in found.items():
+        before = published.get(name)
+        if name == "accuracy" and before is not None:
+            wrong, wrong_before = round((1 - value) * rows), round((1 - before) * published_rows)
+            chances[name] = _chance_of_errors(wrong, rows, wrong + wrong_before, rows + published_rows)
+        elif name in ("loss", "rmse") and before and value > before:
+            chances[name] = (before / value) ** (2 if name == "rmse" else 1)
+    return tuple(name for name, chance in chances.items() if chance < SMALLEST_CHANCE)
+
+
+def _chance_of_errors(wrong: int, rows: int, all_wrong: int, all_rows: int) -> float:
+    """Of ``rows`` that are drawn from all, as many wrong ones or more: the tail of the hypergeometric distribution."""
+    if wrong * all_rows <= all_wrong * rows:
+        return 1.0
+    chance = total = math.exp(
+        _log_choose(all_wrong, wrong) + _log_choose(all_rows - all_wrong, rows - wrong) - _log_choose(all_rows, rows)
+    )
+    for k in range(wrong, min(all_wrong, rows)):
+        chance *= (all_wrong - k) * (rows - k) / ((k + 1) * (all_rows - all_wrong - rows + k + 1))
+        total += chance
+    return total
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)

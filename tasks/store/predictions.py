@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
@@ -89,6 +89,7 @@ class Job(Document):
         {}
     )  # of own tables, of a sample of rows, by the bins of its profile
     column_drift: dict[str, float] = Field({})  # the population stability index of each of these
+    worse: str | None = None  # than at publication, beyond chance: which figure, in words
     notes: dict[str, int] | None = None
     file_digests: tuple[str, ...] = ()  # SHA-256 of the single files that were written of it
     seconds: float | None = None
@@ -133,7 +134,19 @@ def holds_job(folder: Path) -> bool:
 
 
 def write(folder: Path, job: Job) -> None:
-    """Replace the document of a folder atomically."""
+    """Replace the document of a folder atomically.
+
+    Of a finished job that no listing of ``artifacts/predictions/`` finds, the store keeps the figures, without paths,
+    unless it has those of a newer one.
+    """
+    if job.status == "done" and folder.parent.resolve() != artifact_paths.all_predictions().resolve():
+        is_split, last = job.is_of_own_test_split, None
+        path = artifact_paths.done_elsewhere() / f"{job.model.name}.{'test' if is_split else 'input'}.json"
+        with suppress(DataError):
+            last = Job.read(path)
+        if last is None or (last.finished_at or "") <= (job.finished_at or ""):
+            source = artifact_paths.relative(artifact_paths.root() / job.input.path) if is_split else ""
+            job.model_copy(update={"input": job.input.model_copy(update={"path": source})}).write(path)
     with placing(folder, JOB) as temporary:
         temporary.write_bytes(atomic.as_json(job.model_dump(mode="json")))
 

@@ -250,7 +250,11 @@ def _read_runs(found: StoreState, name: str | None, newest: int) -> None:
 
 
 def _read_jobs(found: StoreState, name: str | None) -> None:
-    for folder, job in predictions.list_jobs(lambda path, error: found.leave("job", path, error)):
+    jobs = list(predictions.list_jobs(lambda path, error: found.leave("job", path, error)))
+    for path in sorted(artifact_paths.done_elsewhere().glob(f"{name or '*'}.*.json")):
+        with found.sparing("job", path, path.name.partition(".")[0]):
+            jobs.append((path, Job.read(path, "remove it: the next job writes it anew")))
+    for folder, job in jobs:
         if job and is_name(job.model.name) and name in (None, job.model.name):
             of_name = found.add(job.model.name)
             of_name.jobs = predictions.list_newest([*of_name.jobs, job])

@@ -1,5 +1,7 @@
 """Stage 4: learn the weights, with the whole split resident on the device."""
 
+from contextlib import ExitStack
+
 from tasks.parameters import Training
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.stage import gpu_lock, stage
@@ -25,12 +27,14 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
 
     device = devices.resolve(training.device)
     with (
+        ExitStack() as stack,
         gpu_lock.hold(training.device),
         devices.one_thread(),
-        devices.deterministic(prepared.is_own and device.type == "cuda"),
         devices.seeded(device, training.seed_number) as generator,
     ):
-        trained = make_trainer(training, prepared, device).begin_training(generator)
+        trainer = make_trainer(training, prepared, device)
+        stack.enter_context(devices.deterministic(trainer.repeats_bytes and device.type == "cuda"))
+        trained = trainer.begin_training(generator)
         watch = Watch(trained.training, run)
         curve = watch.to_the_end(trained.epochs)
     used = trained.training.hyperparameters.model_copy(update={"num_epochs": len(curve)})
@@ -45,7 +49,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         kept_epoch=find_kept_epoch(curve, training).epoch,
         num_examples=trained.num_examples,
         num_validation=trained.num_validation,
-        steps=used if prepared.is_own else None,
+        steps=used if trainer.finds_settings else None,
         collinear=trained.collinear,
         recipe=None if trained.prepared is prepared else trained.prepared.recipe,
         class_counts=() if trained.prepared is prepared else trained.prepared.class_counts,

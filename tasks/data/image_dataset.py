@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -357,5 +357,5 @@ class ImageDataset(OwnDataset):
         self, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None, scratch: Path
     ) -> Examined[ImageRows]:
         """Read all images, and say which is whose, and what is wrong."""
-        previous_schema = kept if isinstance(kept, ImageSchema) else None
+        previous_schema = cast("ImageSchema | None", kept)
         return inspect_images(find_images(self.source), self.name, data, previous_schema, scratch, champion)

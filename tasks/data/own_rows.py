@@ -239,7 +239,8 @@ class OwnDataset(ABC):
     ) -> Validation:
         """Examine the data, and write the splits of those that have no errors."""
         with scratch_folder(self.name) as scratch:
-            report, schema, rows = self.examine(data, task, kept, champion, scratch)
+            found, schema, rows = self.examine(data, task, kept, champion, scratch)
+            report = found.without_places(raw.source)
             if self.fetch().look != raw.look:
                 raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
             sheet = rows.draw_sheet() if rows else None

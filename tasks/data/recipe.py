@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.errors import DataError
+from tasks.parameters.form import Use
 from tasks.serving.contract import FEATURES, IMAGES, ColumnMetadata, Tensor
 from tasks.store.record import Lasting
 
@@ -24,6 +25,7 @@ class Pixels(Lasting):
     """Raw pixels 0…255 of images: grey ``(height, width)``, or with channels last."""
 
     kind: Literal["pixels"] = "pixels"
+    use: ClassVar[Use] = Use.IMAGES  # of own data that have this recipe
     shape: tuple[Annotated[int, Field(gt=0)], ...]  # of one image
     scale: float = Field(gt=0)  # of a pixel; folded into the weights at export
     resize: Literal["bilinear"] | None = None  # how an array of another size or colour becomes one; None: it is refused
@@ -153,6 +155,7 @@ class Columns(Lasting):
     """The columns of a table, in the model's order and raw units; a category as its code, NaN where it is missing."""
 
     kind: Literal["columns"] = "columns"
+    use: ClassVar[Use] = Use.TABLES
     columns: tuple[Column, ...]
     target: Target | None = None  # None: the book's data, whose target is as it is
 

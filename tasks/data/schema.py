@@ -10,11 +10,12 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
-from tasks.data.recipe import Column, Columns, Pixels, SplitRule, Target
+from tasks.data.recipe import Column, Columns, Pixels, Recipe, SplitRule, Target
 from tasks.data.report import Finding, error, note, require_fit, warning
 from tasks.errors import UsageError
 from tasks.machine.words import listed, nearest
 from tasks.parameters.data import OwnData
+from tasks.parameters.form import Use
 from tasks.records import Splits
 from tasks.serving.task import TaskName
 from tasks.store.record import Lasting
@@ -49,10 +50,8 @@ class Schema(OwnSchema):
     left_out: tuple[str, ...] = ()  # by themselves: dates and ids, sorted
 
     @classmethod
-    def from_manifest(cls, dataset: Splits, recipe: object) -> Self | None:
-        """The schema of a kept version, by ``dataset`` and ``recipe`` of its manifest; None of the book's data."""
-        if dataset.split is None or not isinstance(recipe, Columns) or recipe.target is None:
-            return None
+    def from_manifest(cls, dataset: Splits, recipe: Any) -> Self:
+        """The schema of a kept version of an own table, by ``dataset`` and ``recipe`` of its manifest."""
         unfitted = (Column(name=each.name, kind=each.kind, levels=each.levels) for each in recipe.columns)
         return cls(**dict(dataset), target=recipe.target.name, columns=tuple(unfitted))
 
@@ -79,11 +78,9 @@ class ImageSchema(OwnSchema):
     left_out: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
-    def from_manifest(cls, dataset: Splits, recipe: object) -> Self | None:
-        """The schema of a kept version, by ``dataset`` and ``recipe`` of its manifest; None of all but own images."""
-        if dataset.split is None or not isinstance(recipe, Pixels):
-            return None
-        return cls(class_names=dataset.class_names, recipe=recipe, split=dataset.split)
+    def from_manifest(cls, dataset: Splits, recipe: Any) -> Self:
+        """The same of images."""
+        return cls.model_validate(dict(dataset) | {"recipe": recipe})
 
     def fit_recipe(self, train: dict[str, Any], has_missing: Sequence[bool]) -> Pixels:
         """The recipe as it is: pixels have no statistics."""
@@ -100,6 +97,15 @@ class ImageSchema(OwnSchema):
             if (given := getattr(data, name)) not in (None, value):
                 action = "leave the option out, or keep the new images under another --name"
                 raise UsageError(f"--{name} {given}", f"{value}, as version 1 fixed it", action)
+
+
+SCHEMAS: dict[Use, type[Schema | ImageSchema]] = {Use.TABLES: Schema, Use.IMAGES: ImageSchema}
+
+
+def find_schema(dataset: Splits, recipe: Recipe) -> Any:
+    """The schema of a kept version, by ``dataset`` and ``recipe`` of its manifest; None of the book's data."""
+    kind = SCHEMAS.get(dataset.find_use(recipe))
+    return kind and kind.from_manifest(dataset, recipe)
 
 
 def describe_split(rule: SplitRule) -> str:

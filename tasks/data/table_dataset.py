@@ -224,7 +224,7 @@ class TableDataset(OwnDataset):
         self, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None, scratch: Path
     ) -> Examined[TableRows | None]:
         """Read all rows, and say which column is what, which row is whose, and what is wrong."""
-        request = Request(data, kept if isinstance(kept, Schema) else None)
+        request = Request(data, cast("Schema | None", kept))
         table = read_table(find_table(self.source), request, task, scratch)
         return examine_table(table, self.name, request, task, scratch, champion)
 

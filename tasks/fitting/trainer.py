@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ from tasks.networks.training import (
     train,
     train_epoch,
 )
-from tasks.parameters import Hyperparameters, Implementation, Loss, Training
+from tasks.parameters import Hyperparameters, Implementation, Loss, Training, Use
 from tasks.records import PreparedDataset
 from tasks.store.record import FileRef
 
@@ -153,6 +153,9 @@ class Parts(NamedTuple):
 
 class Trainer:
     """Trains one of the book's four systems; own data have trainers of their own."""
+
+    finds_settings: ClassVar[bool] = False  # by rules, what was not given
+    repeats_bytes: ClassVar[bool] = False  # on a GPU, too, where that takes longer
 
     @staticmethod
     def list_space(prepared: PreparedDataset) -> Space:
@@ -274,6 +277,8 @@ class Trainer:
 
 class OwnTrainer(Trainer):
     """Trains on a user's own data: a penalty by rule, and a validation part by the rule of the split."""
+
+    finds_settings = repeats_bytes = True
 
     def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
         """What was given, and what follows from so many examples where it was not."""
@@ -548,14 +553,13 @@ class TableTrainer(OwnTrainer):
         return EpochMetrics(*(each and each | {"loss": each["loss"] * self.unit} for each in measured))
 
 
-OWN: dict[str, type[Trainer]] = {"columns": TableTrainer, "pixels": ImageTrainer}
+TRAINERS: dict[Use, type[Trainer]] = {Use.BOOK: Trainer, Use.TABLES: TableTrainer, Use.IMAGES: ImageTrainer}
 
 
 def make_trainer(training: Training, prepared: PreparedDataset, device: torch.device) -> Trainer:
     """What trains a data set."""
     # Of three kinds, which nothing else in training asks for.
-    trainer = OWN[prepared.recipe.kind] if prepared.is_own else Trainer
-    return trainer(training, prepared, device)
+    return TRAINERS[prepared.find_use(prepared.recipe)](training, prepared, device)
 
 
 # Rules for what was not given

@@ -20,9 +20,10 @@ from tasks.judging.metrics import Answers, bin_by_confidence, measure, measure_p
 from tasks.judging.objective import Objective
 from tasks.machine.words import readable
 from tasks.networks import linear_regression, metrics
-from tasks.parameters import Gates, Loss, Training
+from tasks.parameters import Gates, Loss, Training, Use
 from tasks.records import GateVerdict, PreparedDataset, TrainedModel
 from tasks.serving import raw_units
+from tasks.serving.task import TaskName
 from tasks.store import artifact_paths, verified
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
@@ -300,23 +301,21 @@ def draw_class_weights(candidate: Candidate, _: Metrics) -> Iterator[Drawing]:
 
 
 OF_TABLE = measure_baselines, measure_coefficients
-BOOK = {
-    "classification": Task(
+TASKS_OF: dict[tuple[Use, TaskName], Task] = {
+    (Use.BOOK, "classification"): Task(
         (measure_labels,), describe_book_labels, judge_by_the_book, (draw_labels, draw_misclassified)
     ),
-    "regression": Task((measure_parameters,), describe_parameters, judge_by_best_fit, (draw_parameters,)),
-}
-OWN = {  # by the kind of recipe
-    ("columns", "classification"): Task(
+    (Use.BOOK, "regression"): Task((measure_parameters,), describe_parameters, judge_by_best_fit, (draw_parameters,)),
+    (Use.TABLES, "classification"): Task(
         (measure_labels, *OF_TABLE), describe_labels, judge_by_baselines, (draw_coefficients, draw_labels, draw_periods)
     ),
-    ("columns", "regression"): Task(
+    (Use.TABLES, "regression"): Task(
         (measure_numbers, *OF_TABLE),
         describe_numbers,
         judge_by_baselines,
         (draw_coefficients, draw_numbers, draw_periods),
     ),
-    ("pixels", "classification"): Task(
+    (Use.IMAGES, "classification"): Task(
         (measure_labels, measure_baselines, measure_brightness),
         describe_labels,
         judge_by_baselines,
@@ -328,4 +327,4 @@ OWN = {  # by the kind of recipe
 def choose_task(prepared: PreparedDataset) -> Task:
     """The one of these data."""
     # Which kind of data a model is of decides here alone what is measured, judged and drawn.
-    return OWN[prepared.recipe.kind, prepared.task] if prepared.is_own else BOOK[prepared.task]
+    return TASKS_OF[prepared.find_use(prepared.recipe), prepared.task]

@@ -98,11 +98,6 @@ class OwnData(Frozen):
         return self.use is not Use.BOOK
 
     @property
-    def is_images(self) -> bool:
-        """Whether own data are images: their classes are folders, and there is no column to predict."""
-        return self.use is Use.IMAGES
-
-    @property
     def use(self) -> Use:
         """Which data these are, by what is named."""
         if self.source is None:

@@ -158,13 +158,13 @@ def describe_outcome(outcome: str, version: int | None, refused_by: str) -> str:
     }[outcome]
 
 
-def list_changed(training: dict[str, Any], is_own: bool) -> dict[str, Any]:
-    """What of the training's settings, as JSON has them, is given and not the default of the book's or of own data.
+def list_changed(training: dict[str, Any], defaults: str) -> dict[str, Any]:
+    """What of the training's settings, as JSON has them, is given and not a default of the ``book``, or of ``data``.
 
     Of a kind of model that only a newer version of Gradmill knows every setting is.
     """
-    defaults = list_defaults(training["model"], is_own) if training["model"] in [*ModelName] else {}
-    return {name: value for name, value in training.items() if value is not None and value != defaults.get(name)}
+    usual = list_defaults(training["model"], defaults) if training["model"] in [*ModelName] else {}
+    return {name: value for name, value in training.items() if value is not None and value != usual.get(name)}
 
 
 def list_folders(name: str | None = None) -> dict[str, list[Path]]:

@@ -37,6 +37,7 @@ class Pixels(Lasting):
     num_levels: ClassVar[tuple[int, ...]] = ()
     target: ClassVar[None] = None
     is_plain: ClassVar[bool] = True
+    is_by_name: ClassVar[bool] = False
 
     @property
     def input(self) -> Tensor:
@@ -60,6 +61,12 @@ class Pixels(Lasting):
             "Image.ColorSpaceGamma": "SRGB",
             "Image.NominalPixelRange": "NominalRange_0_255",
         }
+
+    def name_label_arrays(self) -> dict[str, str | None]:
+        """What arrays of labels may be called in a file, by those of images."""
+        from tasks.data.io import images
+
+        return dict(images.label_pairs(("", "test")))
 
     def choose_sample(self, rows: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         """The first images."""
@@ -135,9 +142,17 @@ class Column(Lasting):
         return slots
 
     @property
+    def is_plain(self) -> bool:
+        """Whether its values go into the model as they are: none may be missing, none is coded."""
+        return self.kind == "number" and self.mean is None
+
+    @property
     def num_slots(self) -> int:
         """How many weights its levels have."""
         return int(self.slots().max()) + 1 if self.kind == "category" else 0
+
+
+DEVIATIONS = 10  # from the target's mean, within which predictions usually lie
 
 
 class Target(Lasting):
@@ -147,8 +162,27 @@ class Target(Lasting):
     mean: float = 0.0
     scale: float = Field(1.0, gt=0)
 
+    def find_deviation(self, truth: NDArray[Any]) -> float:
+        """What a usual value differs by from the mean."""
+        return self.scale
 
-UNSCALED = Target(name="target")
+    @property
+    def usual(self) -> float:
+        """The largest size that a prediction usually has, in whose spacing answers may differ."""
+        return abs(self.mean) + DEVIATIONS * self.scale
+
+
+class Unscaled(Target):
+    """The truth of the book's data and of images, which is as it is: nothing is known of it."""
+
+    usual: ClassVar[float] = 0.0
+
+    def find_deviation(self, truth: NDArray[Any]) -> float:
+        """That of the truth ``(n,)`` itself."""
+        return float(truth.std(ddof=1, dtype="float64"))
+
+
+UNSCALED = Unscaled(name="target")
 
 
 class Columns(Lasting):
@@ -190,9 +224,14 @@ class Columns(Lasting):
         return tuple(column.name for column in self.columns)
 
     @property
+    def is_by_name(self) -> bool:
+        """Whether a file's columns, and its target, are found by their names; of the book's any may be named."""
+        return self.target is not None
+
+    @property
     def is_plain(self) -> bool:
         """Whether rows go into the model as they are."""
-        return all(column.kind == "number" and column.mean is None for column in self.columns)
+        return all(column.is_plain for column in self.columns)
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -208,6 +247,10 @@ class Columns(Lasting):
     def num_levels(self) -> tuple[int, ...]:
         """How many levels each category has."""
         return tuple(len(self.columns[at].levels) for at in self.categories)
+
+    def name_label_arrays(self) -> dict[str, str | None]:
+        """None: the model's input alone says what a file's arrays are called."""
+        return {}
 
     def choose_sample(self, rows: NDArray[Any], size: int) -> NDArray[Any]:
         """The first rows, of which one has a missing value, if any has, and the last has unknown codes."""

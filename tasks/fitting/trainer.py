@@ -530,7 +530,9 @@ class TableTrainer(OwnTrainer):
     def follow(self, net: Network, rows: Examples, generator: torch.Generator) -> Callable[[], float]:
         """What finds the objective on a sample of the rows, by which minibatches are repeated."""
         size = SCORES // max(1, len(self.prepared.class_names))
-        examples = side_by_side.beside(encode_small, sample(rows, size, generator))  # while steps are taken
+        examples = side_by_side.beside(
+            encode_small, cast("Table", sample(rows, size, generator))
+        )  # while steps are taken
 
         def compute_objective() -> float:
             weights = {name: each.detach().cpu().numpy() for name, each in net.weights().items()}
@@ -647,10 +649,9 @@ def load_table(prepared: PreparedDataset, file: FileRef, encoding: Encoding) -> 
     return Table(torch.from_numpy(features), y, encoding)
 
 
-def encode_small(table: Examples) -> Examples:
+def encode_small(table: Table) -> Examples:
     """Encoded once, where memory should hold it."""
-    is_small = len(table) * table.num_inputs <= RESIDENT
-    return table.resident() if is_small and isinstance(table, Table) else table
+    return table.resident() if len(table) * table.num_inputs <= RESIDENT else table
 
 
 def sample(split: Examples, size: int, generator: torch.Generator) -> Examples:

@@ -20,7 +20,7 @@ from tasks.batch.plan import Version, read_inputs, read_version
 from tasks.data.io import inputs
 from tasks.data.io.batches import Batch
 from tasks.data.io.discovery import is_picture
-from tasks.data.recipe import Pixels, Target
+from tasks.data.recipe import Target
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
@@ -218,7 +218,7 @@ def to_prediction(folder: Path, job: Job, file: Path | None = None) -> Predictio
 
 def _draw_grid(folder: Path, job: Job, version: Version) -> None:
     """The first images under their true and predicted label (the book's ``predict_ch3``)."""
-    if not isinstance(version.recipe, Pixels):
+    if version.recipe.columns:
         return
     from tasks.judging import plots  # matplotlib takes half a second, which tables have no use for
 

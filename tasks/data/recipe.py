@@ -62,6 +62,13 @@ class Pixels(Lasting):
             "Image.NominalPixelRange": "NominalRange_0_255",
         }
 
+    def describe_rows(self, rows: NDArray[np.uint8]) -> dict[str, Any]:
+        """What a page asks for pictures by: whether things are on a dark ground in these ``(n, …)``."""
+        import numpy as np
+
+        border = [rows[:, 0], rows[:, -1], rows[:, :, 0], rows[:, :, -1]]
+        return {"is_dark": bool(np.concatenate([each.reshape(-1) for each in border]).mean() < 128)}
+
     def name_label_arrays(self) -> dict[str, str | None]:
         """What arrays of labels may be called in a file, by those of images."""
         from tasks.data.io import images
@@ -247,6 +254,11 @@ class Columns(Lasting):
     def num_levels(self) -> tuple[int, ...]:
         """How many levels each category has."""
         return tuple(len(self.columns[at].levels) for at in self.categories)
+
+    def describe_rows(self, rows: NDArray[Any]) -> dict[str, Any]:
+        """What a page asks for a row by: its columns, and the target."""
+        columns = [each.model_dump(include={"name", "kind", "levels"}) for each in self.columns]
+        return {"columns": columns, "target": self.target.name if self.target else "prediction"}
 
     def name_label_arrays(self) -> dict[str, str | None]:
         """None: the model's input alone says what a file's arrays are called."""

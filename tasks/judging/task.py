@@ -62,7 +62,7 @@ class Candidate:
         """
         weights, test = safetensors.numpy.load(verified.read(trained.weights)), read_split(prepared.test, prepared)
         recipe, objective = prepared.recipe, Objective.of(training, prepared, trained.steps)
-        score = partial(served.scores if recipe.is_plain else raw_units.score_in_float64, weights, recipe)
+        score = partial(choose_task(prepared).score, weights, recipe)
         width = max(len(weights["b"]), math.prod(recipe.input.shape))
         pieces = (test.inputs[rows] for rows in split_rows(len(test.y_true), width))
         answers = Answers.ask(score, pieces, test.y_true, objective)
@@ -81,6 +81,7 @@ class Task(NamedTuple):
     describe: Callable[[Metrics], str]  # they, in the log
     judge: Callable[[Candidate, Metrics, Gates], Iterable[GateVerdict]]
     drawings: tuple[Callable[[Candidate, Metrics], Iterator[Drawing]], ...]
+    score: Callable[..., Any] = served.scores  # by trained weights, raw rows
 
     def measure(self, candidate: Candidate) -> Metrics:
         """Everything that is measured on the test split, and in the epoch whose weights were kept on the others."""
@@ -307,13 +308,18 @@ TASKS_OF: dict[tuple[Use, TaskName], Task] = {
     ),
     (Use.BOOK, "regression"): Task((measure_parameters,), describe_parameters, judge_by_best_fit, (draw_parameters,)),
     (Use.TABLES, "classification"): Task(
-        (measure_labels, *OF_TABLE), describe_labels, judge_by_baselines, (draw_coefficients, draw_labels, draw_periods)
+        (measure_labels, *OF_TABLE),
+        describe_labels,
+        judge_by_baselines,
+        (draw_coefficients, draw_labels, draw_periods),
+        raw_units.score_in_float64,
     ),
     (Use.TABLES, "regression"): Task(
         (measure_numbers, *OF_TABLE),
         describe_numbers,
         judge_by_baselines,
         (draw_coefficients, draw_numbers, draw_periods),
+        raw_units.score_in_float64,
     ),
     (Use.IMAGES, "classification"): Task(
         (measure_labels, measure_baselines, measure_brightness),

@@ -1,7 +1,5 @@
 """Stage 4: learn the weights, with the whole split resident on the device."""
 
-from contextlib import ExitStack
-
 from tasks.parameters import Training
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.stage import gpu_lock, stage
@@ -27,16 +25,15 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
 
     device = devices.resolve(training.device)
     with (
-        ExitStack() as stack,
         gpu_lock.hold(training.device),
         devices.one_thread(),
         devices.seeded(device, training.seed_number) as generator,
     ):
         trainer = make_trainer(training, prepared, device)
-        stack.enter_context(devices.deterministic(trainer.repeats_bytes and device.type == "cuda"))
-        trained = trainer.begin_training(generator)
-        watch = Watch(trained.training, run)
-        curve = watch.to_the_end(trained.epochs)
+        with devices.deterministic(trainer.repeats_bytes and device.type == "cuda"):
+            trained = trainer.begin_training(generator)
+            watch = Watch(trained.training, run)
+            curve = watch.to_the_end(trained.epochs)
     used = trained.training.hyperparameters.model_copy(update={"num_epochs": len(curve)})
     tensors = safetensors.torch.save(trained.read_weights())
     reference = atomic.write_bytes(run.file("weights.safetensors"), tensors, is_kept=False)

@@ -158,12 +158,10 @@ BookDataset = FashionMnist | SyntheticLinear
 Dataset = BookDataset | OwnDataset  # they fetch, validate and prepare with the same three methods
 BOOK_DATASETS: dict[str, BookDataset] = {dataset.name: dataset for dataset in (FashionMnist(), SyntheticLinear())}
 
-OWN_DATASETS: dict[Use, type[OwnDataset]] = {Use.IMAGES: ImageDataset, Use.TABLES: TableDataset}
-
 
 def find_dataset(name: str, data: Data) -> Dataset:
     """The data set of this name: own data are kept under their model's."""
-    own = OWN_DATASETS.get(data.use)
+    own = {Use.IMAGES: ImageDataset, Use.TABLES: TableDataset}.get(data.use)
     return own(name, str(data.source)) if own else BOOK_DATASETS[name]
 
 

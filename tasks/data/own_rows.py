@@ -230,9 +230,12 @@ class OwnDataset(ABC):
 
     @abstractmethod
     def examine(
-        self, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None, scratch: Path
+        self, data: Data, task: TaskName, kept: Any, champion: ChampionData | None, scratch: Path
     ) -> Examined[OwnRows | None]:
-        """Read all rows, and say which column is what, which row is whose, and what is wrong."""
+        """Read all rows, and say which column is what, which row is whose, and what is wrong.
+
+        ``kept`` is the previous schema of such data, or None.
+        """
 
     def validate(
         self, raw: RawDataset, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None

@@ -38,6 +38,7 @@ class Pixels(Lasting):
     target: ClassVar[None] = None
     is_plain: ClassVar[bool] = True
     is_by_name: ClassVar[bool] = False
+    has_class_names: ClassVar[bool] = True  # in files of arrays, whose labels these are
 
     @property
     def input(self) -> Tensor:
@@ -68,12 +69,6 @@ class Pixels(Lasting):
 
         border = [rows[:, 0], rows[:, -1], rows[:, :, 0], rows[:, :, -1]]
         return {"is_dark": bool(np.concatenate([each.reshape(-1) for each in border]).mean() < 128)}
-
-    def name_label_arrays(self) -> dict[str, str | None]:
-        """What arrays of labels may be called in a file, by those of images."""
-        from tasks.data.io import images
-
-        return dict(images.label_pairs(("", "test")))
 
     def choose_sample(self, rows: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         """The first images."""
@@ -202,6 +197,7 @@ class Columns(Lasting):
 
     scale: ClassVar[float] = 1.0  # of raw rows; each column has its own
     resize: ClassVar[None] = None
+    has_class_names: ClassVar[bool] = False
     metadata_props: ClassVar[dict[str, str]] = {}
 
     @model_validator(mode="after")
@@ -259,10 +255,6 @@ class Columns(Lasting):
         """What a page asks for a row by: its columns, and the target."""
         columns = [each.model_dump(include={"name", "kind", "levels"}) for each in self.columns]
         return {"columns": columns, "target": self.target.name if self.target else "prediction"}
-
-    def name_label_arrays(self) -> dict[str, str | None]:
-        """None: the model's input alone says what a file's arrays are called."""
-        return {}
 
     def choose_sample(self, rows: NDArray[Any], size: int) -> NDArray[Any]:
         """The first rows, of which one has a missing value, if any has, and the last has unknown codes."""

@@ -99,12 +99,10 @@ class ImageSchema(OwnSchema):
                 raise UsageError(f"--{name} {given}", f"{value}, as version 1 fixed it", action)
 
 
-SCHEMAS: dict[Use, type[Schema | ImageSchema]] = {Use.TABLES: Schema, Use.IMAGES: ImageSchema}
-
-
 def find_schema(dataset: Splits, recipe: Recipe) -> Any:
     """The schema of a kept version, by ``dataset`` and ``recipe`` of its manifest; None of the book's data."""
-    kind = SCHEMAS.get(dataset.find_use(recipe))
+    kinds: dict[Use, Any] = {Use.TABLES: Schema, Use.IMAGES: ImageSchema}
+    kind = kinds.get(dataset.find_use(recipe))
     return kind and kind.from_manifest(dataset, recipe)
 
 

@@ -317,14 +317,13 @@ def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
     Raises:
         DataError: the recipe does not take such rows, or labels are none of them.
     """
-    pairs, names = spec.recipe.name_label_arrays(), tuple[str, ...]()
-    has_names = bool(pairs)  # of classes; else labels are numbers, or classes' places
+    has_names, names = spec.recipe.has_class_names, tuple[str, ...]()
     labels: tuple[Path, StoredArray] | None = None
     if path.suffix.lower() == ".npy":
         rows = arrays.open_npy(path)
     elif path.suffix.lower() in ARRAY_SUFFIXES:
         file, name = arrays.open_arrays(path), spec.recipe.input.name
-        pairs = {name: spec.y_name} | pairs
+        pairs = {name: spec.y_name} | (dict(images.label_pairs(("", "test"))) if has_names else {})
         found = next((each for each in (*pairs, *(file if len(file) == 1 else ())) if each in file), None)
         if found is None:
             expected = f"one named {name}{' or x_test' if has_names else ''}, or only one"
@@ -412,10 +411,6 @@ def _decode(
     )
 
 
-def _find_picture(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
-    return Path(file.path), 1
-
-
 def _picture(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
     yield _decode(file, 0, [file.path], ["it"], spec)  # its path is told beside
 
@@ -460,7 +455,9 @@ def _packed(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[
         )
 
 
-PICTURE = Format("picture", pictures.SUFFIXES, _find_picture, _picture, TOLERATED_PERCENT, MOST_PICTURES)
+PICTURE = Format(
+    "picture", pictures.SUFFIXES, lambda file, *_: (Path(file.path), 1), _picture, TOLERATED_PERCENT, MOST_PICTURES
+)
 PICTURES = Format("pictures in parquet", (), _find_packed, _packed, TOLERATED_PERCENT, MOST_PACKED_PICTURES)
 
 

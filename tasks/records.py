@@ -56,11 +56,11 @@ class Splits(Lasting):
     def defaults(self) -> Literal["book", "data"]:
         """What gives the settings that are not named: the book, or a user's own data."""
         # The one place that tells kept data of the book from own ones: only these are split by a rule.
-        return "book" if self.split is None else "data"
+        return "data" if self.split else "book"
 
     def find_use(self, recipe: Recipe) -> Use:
         """Which data these are, by the recipe of their rows: the book's, own tables, or own images."""
-        return {"book": Use.BOOK, "data": recipe.use}[self.defaults]
+        return recipe.use if self.split else Use.BOOK
 
 
 class ChampionData(Record):

@@ -30,7 +30,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         devices.seeded(device, training.seed_number) as generator,
     ):
         trainer = make_trainer(training, prepared, device)
-        with devices.deterministic(trainer.repeats_bytes and device.type == "cuda"):
+        with devices.deterministic(trainer.is_by_rule and device.type == "cuda"):
             trained = trainer.begin_training(generator)
             watch = Watch(trained.training, run)
             curve = watch.to_the_end(trained.epochs)
@@ -46,7 +46,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         kept_epoch=find_kept_epoch(curve, training).epoch,
         num_examples=trained.num_examples,
         num_validation=trained.num_validation,
-        steps=used if trainer.finds_settings else None,
+        steps=used if trainer.is_by_rule else None,
         collinear=trained.collinear,
         recipe=None if trained.prepared is prepared else trained.prepared.recipe,
         class_counts=() if trained.prepared is prepared else trained.prepared.class_counts,

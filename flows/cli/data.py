@@ -61,8 +61,9 @@ def _examine(parameters: InspectParameters, folder: Path) -> "Examined[OwnRows |
     if (kept or parameters).target is None and (kept or image_dataset.is_images(parameters.source)):
         if kept is None and (found := parameters.list_given(Use.TABLES)):
             raise UsageError(f"{found} and images", "options of images", "leave them out, or name a table")
-        images = image_dataset.find_images(parameters.source)
-        return image_dataset.inspect_images(images, name, parameters, kept, folder, champion)
+        return image_dataset.inspect_images(
+            image_dataset.find_images(parameters.source), name, parameters, kept, folder, champion
+        )
     files, request = find_table(parameters.source), Request(parameters, kept)
 
     def examine(task: TaskName | None, scratch: Path) -> "Examined[OwnRows | None]":

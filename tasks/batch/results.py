@@ -274,8 +274,10 @@ def check_rejects(folder: Path, job: Job, count: int) -> None:
         return
     if job.status == "running":
         merge_rejects(folder, job)
-    first, recipe = describe_first_reject(folder), read_version(job.model.path.parent).recipe
-    averages = recipe.is_by_name and job.unknown == "reject" and first.endswith(AVERAGED)
+    first = describe_first_reject(folder)
+    averages = (
+        read_version(job.model.path.parent).recipe.is_by_name and job.unknown == "reject" and first.endswith(AVERAGED)
+    )
     average = " take the average for what the model has not seen with --unknown average," if averages else ""
     raise DataError(
         f"at least {count:,} of {counted(job.rows, 'row')} cannot be read, the first is {first}",

@@ -32,6 +32,13 @@ class OwnSchema(Lasting):
     class_names: tuple[str, ...] = ()
     split: SplitRule
 
+    @classmethod
+    def from_manifest(cls, dataset: Splits, recipe: Recipe) -> Self:
+        """The schema of a kept version of own data, by ``dataset`` and ``recipe`` of its manifest."""
+        columns = [Column(name=each.name, kind=each.kind, levels=each.levels) for each in recipe.columns]
+        target = recipe.target and recipe.target.name
+        return cls.model_validate(dict(dataset) | {"recipe": recipe, "columns": columns, "target": target})
+
     def digest(self, parts: Sequence[Any]) -> str:
         """SHA-256 (hex) of data of this schema: of the schema, columns by name, and of each part's row digests."""
         facts = self.model_dump(mode="json")
@@ -48,12 +55,6 @@ class Schema(OwnSchema):
     columns: tuple[Column, ...]  # name, kind and levels
     ignored: tuple[str, ...] = ()  # by the user's word, sorted
     left_out: tuple[str, ...] = ()  # by themselves: dates and ids, sorted
-
-    @classmethod
-    def from_manifest(cls, dataset: Splits, recipe: Any) -> Self:
-        """The schema of a kept version of an own table, by ``dataset`` and ``recipe`` of its manifest."""
-        unfitted = (Column(name=each.name, kind=each.kind, levels=each.levels) for each in recipe.columns)
-        return cls(**dict(dataset), target=recipe.target.name, columns=tuple(unfitted))
 
     @property
     def recipe(self) -> Columns:
@@ -76,11 +77,6 @@ class ImageSchema(OwnSchema):
     target: ClassVar[None] = None
     ignored: ClassVar[tuple[str, ...]] = ()  # as a table's columns
     left_out: ClassVar[tuple[str, ...]] = ()
-
-    @classmethod
-    def from_manifest(cls, dataset: Splits, recipe: Any) -> Self:
-        """The same of images."""
-        return cls.model_validate(dict(dataset) | {"recipe": recipe})
 
     def fit_recipe(self, train: dict[str, Any], has_missing: Sequence[bool]) -> Pixels:
         """The recipe as it is: pixels have no statistics."""

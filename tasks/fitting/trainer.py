@@ -154,8 +154,7 @@ class Parts(NamedTuple):
 class Trainer:
     """Trains one of the book's four systems; own data have trainers of their own."""
 
-    finds_settings: ClassVar[bool] = False  # by rules, what was not given
-    repeats_bytes: ClassVar[bool] = False  # on a GPU, too, where that takes longer
+    is_by_rule: ClassVar[bool] = False  # own data decide what was not given, and give the same bytes on a GPU, too
 
     @staticmethod
     def list_space(prepared: PreparedDataset) -> Space:
@@ -278,7 +277,7 @@ class Trainer:
 class OwnTrainer(Trainer):
     """Trains on a user's own data: a penalty by rule, and a validation part by the rule of the split."""
 
-    finds_settings = repeats_bytes = True
+    is_by_rule = True
 
     def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
         """What was given, and what follows from so many examples where it was not."""

@@ -136,10 +136,9 @@ def table_schema(manifest: Manifest, asked: EvaluateParameters) -> Schema | None
         UsageError: rows of another kind than the version takes.
     """
     # Only here it is asked whether a version takes tables: those of the book have no target among their columns.
-    takes_columns = bool(asked.data and manifest.recipe.columns)
-    if asked.time_column and not takes_columns:
-        raise UsageError(f"--time-column {asked.time_column}", "a table that has this column", "leave it out")
-    if not takes_columns:
+    if not (asked.data and manifest.recipe.columns):
+        if asked.time_column:
+            raise UsageError(f"--time-column {asked.time_column}", "a table that has this column", "leave it out")
         return None
     schema: Schema | None = find_schema(manifest.dataset, manifest.recipe)
     if schema is None:

@@ -124,7 +124,7 @@ class Learned(Frozen):
     def _go_together(self) -> Self:
         if not self.name:
             object.__setattr__(self, "name", self.training.model.value)
-        training, is_own = self.training, self.data.is_own
+        training, is_own = self.training, self.data.source is not None
         follows_data, needs_rows = training.defaults == "data", training.patience and not training.validation
         faults = {
             "own data, --data, decide what is not given; the book's data do not": follows_data != is_own,

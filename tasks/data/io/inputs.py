@@ -331,7 +331,7 @@ def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
         rows = file[found]()
         if (of_rows := pairs.get(found)) in file:
             labels = path, file[of_rows]()
-        has_names = has_names and SPLIT_KEY not in file  # in a prepared split are the places of classes
+        has_names &= SPLIT_KEY not in file  # in a prepared split are the places of classes
         names = images.read_class_names(path, file) if has_names else ()
     else:
         rows, names, beside = arrays.open_idx(path), images.read_class_names(path), arrays.idx_labels_beside(path)

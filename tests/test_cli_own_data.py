@@ -1,11 +1,13 @@
 """Own data at the command line: what is said of good and bad tables before anything is trained."""
 
 import gzip
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import pyarrow as pa
 import pytest
 
@@ -153,7 +155,6 @@ BAD: dict[str, tuple[bytes, list[str], int, str]] = {
     "a page of the web": (b"<!DOCTYPE html>\n<p>Sign in, please</p>\n", [], 4, "a page of the web"),
     "a workbook": (b"PK\x03\x04" + houses().encode(), [], 4, "Excel"),
     "a title above the header": (b"Houses of 2024\n" + houses().encode(), [], 4, "remove what stands above"),
-    "an index without a name": (b",area,price\n0,1,2\n", [], 4, "pandas: index=False"),
     "text in a number column": ((houses() + "big,Berlin,7\n").encode(), [], 4, "'big'"),
     "ragged rows": ((houses() + "1,2\n").encode(), [], 4, "row 200, with 2"),
     "duplicate columns": (b"area,area,price\n1,2,3\n", [], 4, "'area'"),
@@ -181,6 +182,42 @@ def test_a_table_that_is_not_fit_says_why(case: str, folder: Path, capsys: pytes
     assert (code, words in err) == (expected, True), err
     assert "expected: " in err
     assert "to do: " in err
+
+
+def _write_row_names(folder: Path, form: str) -> str:
+    """The table of houses with names of its rows, as pandas and R write them; returns the file's name."""
+    frame = pd.read_csv(io.StringIO(houses()))
+    if form.endswith("names"):
+        frame.index = pd.Index([f"house {n}" for n in frame.index])
+    if form.startswith("parquet"):
+        frame.to_parquet(folder / "rows.parquet", index=True)
+        return "rows.parquet"
+    text = frame.to_csv()
+    (folder / "rows.csv").write_text(text[1:] if form == "R names" else text)  # R's header is one name shorter
+    return "rows.csv"
+
+
+@pytest.mark.parametrize("form", ["csv numbers", "csv names", "R names", "parquet numbers", "parquet names"])
+def test_row_names_of_pandas_and_r_are_left_out_and_said_aloud(
+    form: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = inspected(capsys, _write_row_names(folder, form), "--target", "price", "--json")
+    document = json.loads(out)
+    assert code == 0
+    roles = {each["name"]: each["role"] for each in document["columns"]}
+    (index,) = {*roles} - {"area", "city", "price"}
+    assert (roles.pop(index), roles) == ("left out", {"area": "feature", "city": "feature", "price": "target"})
+    assert [each["column"] for each in document["findings"] if each["rule"] == "index"] == [index]
+
+
+def test_a_first_column_without_a_name_that_names_no_rows_is_a_column(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (f"{n % 7},{line}" for n, line in enumerate(houses().splitlines()[1:]))
+    (folder / "t.csv").write_text("\n".join([",area,city,price", *lines]))
+    code, out, _ = inspected(capsys, "t.csv", "--target", "price", "--json")
+    assert code == 0
+    assert ("Unnamed: 0", "feature") in [(each["name"], each["role"]) for each in json.loads(out)["columns"]]
 
 
 @pytest.mark.parametrize("values", [("0,5", "1,25"), ("€ 3", "€ 1,250.50"), ("12.5%", "8%"), ("1/2/2024", "31.12.24")])

@@ -237,6 +237,11 @@ ROWS_OF: dict[str, tuple[bytes | Make, dict[int, Any], dict[int, str]]] = {
     "bytes that are not UTF-8.csv": (
         b"x1,note,x2\n1,a,2\n\xff,a,3\n4,\xff,5\n6\xe9,a,7\n 8 ,a,9\n",
         {0: [1, 2], 2: [4, 5], 4: [8, 9]},
+        {1: "x1 is 'ÿ', not a number", 3: "x1 is '6é', not a number"},  # Windows-1252
+    ),
+    "bytes that are not text.csv": (
+        b"x1,note,x2\n1,a,2\n\x81,a,3\n4,\xff,5\n6\xe9,a,7\n 8 ,a,9\n",
+        {0: [1, 2], 2: [4, 5], 4: [8, 9]},
         {1: BYTES.format(""), 3: BYTES.format("6")},
     ),
     "such bytes in short rows.csv": (

@@ -137,7 +137,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], int | None]] = {
     "a name twice.csv": (text("area,city,city,garden,price\n80,Ulm,Ulm,true,1\n"), None),
     "NUL bytes.csv": (text(HEAD + "80,U\0lm,true,1\n"), None),
     "UTF-16.csv": (text((HEAD + MANY).encode("utf-16")), None),
-    "not UTF-8.csv": (text((HEAD + MANY).encode() + b"80,K\xf6ln,true,1\n"), 1),
+    "no text.csv": (text((HEAD + MANY).encode() + b"80,K\x81ln,true,1\n"), 1),
     "ragged.csv": (text(HEAD + MANY + "80,Ulm,true\n80,Ulm,true,1,2\n"), 2),
     "a quote that is never closed.csv": (text(HEAD + MANY + '"80,Ulm,true,1\n' + MANY), None),
     "a page.csv": (text("<!doctype html><html></html>"), None),
@@ -154,6 +154,8 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], int | None]] = {
     "two kinds.jsonl": (text('{"area": 1, "city": "Ulm"}\n{"area": "wide", "city": "Ulm"}\n'), None),
     "one array.json": (text('[{"area": 1}]'), None),
     "a number.jsonl": (text("3\n"), None),
+    "a table in Avro.avro": (text("Obj\1"), None),
+    "a pickle.pkl": (text(HEAD + MANY), None),
 }
 
 

@@ -99,6 +99,17 @@ def test_a_name_is_trained_again_from_where_its_data_are(table: Path) -> None:
 
 
 @pytest.mark.slow
+def test_row_names_that_pandas_writes_or_does_not_change_nothing(table: Path) -> None:
+    for had_names in (True, False):
+        houses(600).to_csv(table, index=had_names)
+        name = f"names-{had_names}".lower()
+        report = trained("linear-regression", name, table, "price")
+        assert (report.outcome, set(report.metrics["weights"])) == ("published", {"area", "city", "garden"})
+        houses(600).to_csv(table, index=not had_names)
+        assert again(name).outcome == "unchanged"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("num_rows", [600, 2000])  # of fewer than 1000 no night is compared row by row
 def test_damaged_row_digests_are_found_by_verify_and_no_version_is_published_over_them(
     num_rows: int, table: Path

@@ -1,5 +1,6 @@
 """What the columns of a table are, inferred over all rows, and which become features (design 4.5)."""
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from tasks.data import statistics
 from tasks.data.io import tabular
 from tasks.data.io.table import SHOWN, Table
 from tasks.data.levels import MOST_LEVELS, extend_levels
-from tasks.data.recipe import Column
+from tasks.data.recipe import INDEX_NAMES, Column
 from tasks.data.report import Finding, error, note, warning
 from tasks.data.schema import Request, assign_roles
 from tasks.machine import side_by_side
@@ -99,6 +100,9 @@ def _infer_kind(table: Table, name: str, request: Request) -> InferredKind:
         return _compare_kind(table, known, kind, is_category)
     if is_category and kind != "unfit":
         return "category", None
+    if name in INDEX_NAMES and name not in request.options.features and _names_rows(table, name, kind):
+        found = f"{name} is an index: another {'text' if kind == 'text' else 'whole number'} in every row"
+        return "index", note("index", name, f"{found}; left out", "a feature where --features names it")
     if kind == "text":
         return _infer_kind_of_text(table, name)
     if kind == "date":
@@ -108,6 +112,17 @@ def _infer_kind(table: Table, name: str, request: Request) -> InferredKind:
         found = f"{name} has another whole number in every row, as an id has"
         finding = warning("counts-rows", name, found, f"leave it out with --ignore {name} if it is one")
     return "number" if kind == "null" else kind, finding
+
+
+def _names_rows(table: Table, name: str, kind: str) -> bool:
+    """Whether a column has another whole number, or another text, in every row of each file."""
+    if kind not in ("number", "text"):
+        return False
+    column = table.data[name]
+    files = [column.slice(first, last - first) for first, last in itertools.pairwise(table.starts)]
+    values = np.zeros(1) if kind == "text" else statistics.to_numbers(column)
+    are_whole = np.array_equal(values, np.floor(values))  # of which no missing one equals itself
+    return are_whole and all(each.null_count == 0 and len(each.unique()) == len(each) for each in files)
 
 
 def _counts_rows(table: Table, name: str) -> bool:

@@ -105,6 +105,9 @@ class Pixels(Lasting):
         return encoded
 
 
+# What pandas calls an index that has no name, in CSV, as our reader does, and in Parquet.
+UNNAMED_INDEX = "Unnamed: 0"
+INDEX_NAMES = UNNAMED_INDEX, "__index_level_0__"
 RARE = 10  # training rows below which a level shares its weight with the other rare ones
 
 

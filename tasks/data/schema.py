@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
-from tasks.data.recipe import Column, Columns, Pixels, Recipe, SplitRule, Target
+from tasks.data.recipe import INDEX_NAMES, Column, Columns, Pixels, Recipe, SplitRule, Target
 from tasks.data.report import Finding, error, note, require_fit, warning
 from tasks.errors import UsageError
 from tasks.machine.words import listed, nearest
@@ -184,7 +184,8 @@ def assign_roles(request: Request, header: Sequence[str]) -> tuple[list[str], tu
     others = set(free).difference(features, request.passed_over)
     ignored = tuple(sorted(unread | others if options.features else unread))
 
-    return features, ignored, [*_check_names(request, header, names, others.difference(ignored))]
+    new = others.difference(ignored, INDEX_NAMES)  # row names are left out, from whatever day on they are there
+    return features, ignored, [*_check_names(request, header, names, new)]
 
 
 def _check_names(

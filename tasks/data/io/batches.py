@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from tasks.data.io import tabular
 from tasks.data.io.csv import csv_batches
-from tasks.data.io.discovery import JSON_SUFFIXES, DataFile
+from tasks.data.io.discovery import JSON_SUFFIXES, DataFile, broken
 from tasks.data.io.tabular import BadRows, Reader, Selection
 from tasks.data.recipe import Recipe
 from tasks.machine.arrays import Array
@@ -24,7 +24,17 @@ READERS: dict[str, Reader] = {
     ".parquet": tabular.parquet_batches,
     **dict.fromkeys((".feather", ".arrow", ".ipc"), tabular.arrow_batches),
     **dict.fromkeys(JSON_SUFFIXES, tabular.json_batches),
-}  # whatever else is named is CSV
+}  # whatever else is named is CSV, but for these
+OTHER_FORMATS = {
+    ".avro": "Avro",
+    ".orc": "ORC",
+    **dict.fromkeys((".pkl", ".pickle", ".joblib"), "a pickle, which runs code when it is read"),
+    **dict.fromkeys((".db", ".sqlite", ".sqlite3", ".duckdb", ".mdb", ".accdb"), "a database"),
+    **dict.fromkeys((".xlsx", ".xls", ".xlsb", ".xlsm", ".ods"), "a workbook"),
+    **dict.fromkeys((".h5", ".hdf5", ".nc", ".mat"), "a file of arrays"),
+    **dict.fromkeys((".dta", ".sav", ".sas7bdat", ".rds", ".rdata", ".rda"), "a statistics program's file"),
+    **dict.fromkeys((".zip", ".tar", ".7z", ".bz2", ".xz", ".zst"), "an archive"),
+}
 
 UNKNOWN = -1.0  # the code of any level that a recipe has not
 CHUNK_ROWS = 2**17  # one row group of the output: smaller ones cost more, larger ones gain nothing
@@ -47,6 +57,9 @@ def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "rai
     with file.open() as stream:
         if file.suffix in READERS:
             batches = READERS[file.suffix](stream, file.path, selection)
+        elif file.suffix in OTHER_FORMATS:
+            kinds = "CSV (also .gz), Parquet, Feather, Arrow or JSON lines"
+            raise broken(file.path, f"it is {OTHER_FORMATS[file.suffix]}", kinds, "save the table as one of these")
         else:
             batches = csv_batches(stream, file.path, selection, bad_rows)
         for batch in batches:

@@ -26,14 +26,17 @@ from tasks.data.io.tabular import (
     read_blocks,
     without_rows,
 )
+from tasks.data.recipe import UNNAMED_INDEX
 from tasks.errors import DataError
 from tasks.machine import side_by_side
+from tasks.machine.telling import tell
 from tasks.machine.words import counted
 
 DELIMITERS = (",", ";", "\t", "|")
 SNIFFED_BYTES, SNIFFED_ROWS = 2**18, 100
 EXCEL_SEP_PREFIX = re.compile(rb"(\xef\xbb\xbf)?[\r\n]*sep=.\r?\n", re.IGNORECASE)  # tells Excel the delimiter
 END = "gradmill.end"  # of a block
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # of what is no UTF-8
 FAULT = "\0fault"  # a name that no CSV has: the column of reasons why rows could not be read
 
 
@@ -64,12 +67,13 @@ class _CsvFile:
 
     def __init__(self, name: str, block: memoryview, selection: Selection, bad_rows: BadRows) -> None:
         self._name, self._is_strict = name, bad_rows == "raise"
+        self._is_windows, self._may_be_windows = False, True  # Windows-1252; nothing of UTF-8 alone so far
         head = bytes(self._require_utf_8(block)[:SNIFFED_BYTES])
         text = (head.rpartition(b"\n")[0] or head).decode(errors="replace")
         self._delimiter = find_delimiter(text)
         try:
-            rows = csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter, strict=True)
-            self.names = next(filter(None, rows))
+            rows = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter, strict=True))
+            self.names = _name_index(next(rows), rows)
         except csv.Error as error:
             raise broken(name, f"its header has {error}", "CSV with a header", "see its first line") from error
         # a comma at the end of each line is no reason not to predict
@@ -84,7 +88,10 @@ class _CsvFile:
 
     def parse(self, block: memoryview) -> pa.Table:
         """The rows of a block ``(n, columns)``."""
+        was_said = self._is_windows and self._rows > 0
         block = self._require_utf_8(block)
+        if self._is_windows and not was_said:
+            tell(f"{self._name} is no UTF-8 and is read as Windows-1252")
         if _has_quotes(block) and bytes(block).count(b'"') % 2:
             self._require_closed_quotes(block)
         rejects = list[Any]()
@@ -106,14 +113,27 @@ class _CsvFile:
         return table if self._is_strict else _insert_rejected(table, dict(zip(numbers, rejects, strict=True)))
 
     def _require_utf_8(self, block: memoryview) -> memoryview:
-        """The block, where rows are rejected one by one with replacements for what is not UTF-8.
+        """The block in UTF-8: it is that, or all of the file is Windows-1252.
 
-        Arrow would look, too, but not at what it hands to Python of rows that it cannot read.
+        Of neither, it has replacements where rows are rejected one by one. Arrow would look, too, but not at what it
+        hands to Python of rows that it cannot read.
         """
         error = find_invalid_utf_8(block)
-        if error and self._is_strict:
-            raise broken(self._name, "it is not UTF-8", "UTF-8", "save it as CSV in UTF-8") from error
-        return memoryview(bytes(block).decode(errors="replace").encode()) if error else block
+        if error is None and not self._is_windows:
+            self._may_be_windows &= np.frombuffer(block, np.uint8).max(initial=0) < 128
+            return block
+        text = bytes(block).decode(errors="replace")
+        self._may_be_windows &= text.replace(REPLACEMENT, "").isascii()  # what is UTF-8 in part is that, damaged
+        if self._may_be_windows:
+            with contextlib.suppress(UnicodeDecodeError):
+                windows = bytes(block).decode("cp1252").encode()
+                self._is_windows = True
+                return memoryview(windows)
+        self._may_be_windows = False
+        if self._is_strict:
+            found, expected = "it is neither UTF-8 nor Windows-1252", "text in one of them"
+            raise broken(self._name, found, expected, "save it as CSV in UTF-8") from error
+        return memoryview(text.encode())
 
     def _require_closed_quotes(self, block: memoryview) -> None:
         """Refuse a quote that opens a field and is never closed: all rows that follow would be one.
@@ -176,6 +196,22 @@ class _CsvFile:
             if len(rejects) == rows
             else "quote fields that contain the delimiter, and write the file again",
         )
+
+
+def _name_index(header: list[str], rows: Iterator[list[str]]) -> list[str]:
+    """The header, with a name for a first column that has none: pandas and R write row names so.
+
+    R's ``write.table`` gives it no field either: all rows then have one more than the header, not an empty last one.
+    """
+    if UNNAMED_INDEX in header:
+        return header
+    if header[0] == "" and len(header) > 1:
+        return [UNNAMED_INDEX, *header[1:]]
+    first = list[list[str]]()
+    with contextlib.suppress(csv.Error):  # which is said when the row is read
+        first.extend(itertools.islice(rows, SNIFFED_ROWS))
+    has_names = bool(first) and all(len(row) == len(header) + 1 for row in first) and any(row[-1] for row in first)
+    return [UNNAMED_INDEX, *header] if has_names else header
 
 
 def _insert_rejected(table: pa.Table, rejects: dict[int, Any]) -> pa.Table:

@@ -333,7 +333,7 @@ def check_names(names: list[str], file: str) -> None:
         raise DataError(
             f"{file}: {'; '.join(faults[:10])}",
             "a header with one name for each column",
-            "rename or remove them" + (" (pandas: index=False)" if names[0] == "" else ""),
+            "rename or remove them",
         )
 
 

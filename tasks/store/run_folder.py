@@ -220,6 +220,7 @@ def _summarise(folder: Path, *_look: int) -> tuple[str, RunSummary | None]:
     verdicts = (gate for stage in JUDGING for gate in stages.get(stage, {}).get("gates", ()))
     gates = tuple(map(GateVerdict.model_validate, verdicts))
     unchanged, decided = stages.get("unchanged"), stages.get("publish")
+    is_own = stages.get("download", {}).get("name") == name  # the book's data have names of their own
     last_stage = next((stage for stage in notes.seconds if stage not in stages), "")
     outcome: Outcome = "unfinished" if notes.exit_code is None else "failed"
     detail = last_stage
@@ -248,7 +249,7 @@ def _summarise(folder: Path, *_look: int) -> tuple[str, RunSummary | None]:
         seconds=round(sum(notes.seconds.values()), 3),
         stage_seconds=notes.seconds,
         settings=parameters["training"] | (trained.get("steps") or {}),
-        changed=list_changed(parameters["training"], stages.get("download", {}).get("name") == parameters["name"]),
+        changed=list_changed(parameters["training"], "data" if is_own else "book"),
         dataset_digest=stages.get("preprocess", {}).get("digest"),
         path=str(folder),
         exit_code=notes.exit_code if has_failed else None,

@@ -55,7 +55,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
             prepared = made.trained.with_statistics(prepared)
             made.evaluated = evaluate(run, prepared, made.trained, parameters.training, parameters.gates)
             made.exported = export(run, prepared, made.trained, parameters.training, parameters.gates)
-            kept = asked if asked.data.is_own else parameters  # so that auto stays auto, and is repeated
+            kept = asked if asked.data.source else parameters  # so that auto stays auto, and is repeated
             made.published = publish(run, kept, prepared, made.trained, made.evaluated, made.exported)
         if not parameters.publish:
             return made.report()

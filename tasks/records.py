@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from tasks.data.recipe import Recipe, SplitRule
 from tasks.data.report import AcceptedFinding, ColumnProfile
-from tasks.parameters import Hyperparameters
+from tasks.parameters import Hyperparameters, Use
 from tasks.parameters.data import NO_WINDOW
 from tasks.serving.contract import Signature
 from tasks.serving.drift import Drift, Histogram
@@ -53,9 +53,14 @@ class Splits(Lasting):
     accepted: tuple[AcceptedFinding, ...] = ()  # what validation found and the user let through, in earlier data too
 
     @property
-    def is_own(self) -> bool:
-        """Whether these are a user's own data and not the book's."""
-        return self.split is not None
+    def defaults(self) -> Literal["book", "data"]:
+        """What gives the settings that are not named: the book, or a user's own data."""
+        # The one place that tells kept data of the book from own ones: only these are split by a rule.
+        return "data" if self.split else "book"
+
+    def find_use(self, recipe: Recipe) -> Use:
+        """Which data these are, by the recipe of their rows: the book's, own tables, or own images."""
+        return recipe.use if self.split else Use.BOOK
 
 
 class ChampionData(Record):

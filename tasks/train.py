@@ -27,12 +27,13 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
     with (
         gpu_lock.hold(training.device),
         devices.one_thread(),
-        devices.deterministic(prepared.is_own and device.type == "cuda"),
         devices.seeded(device, training.seed_number) as generator,
     ):
-        trained = make_trainer(training, prepared, device).begin_training(generator)
-        watch = Watch(trained.training, run)
-        curve = watch.to_the_end(trained.epochs)
+        trainer = make_trainer(training, prepared, device)
+        with devices.deterministic(trainer.is_by_rule and device.type == "cuda"):
+            trained = trainer.begin_training(generator)
+            watch = Watch(trained.training, run)
+            curve = watch.to_the_end(trained.epochs)
     used = trained.training.hyperparameters.model_copy(update={"num_epochs": len(curve)})
     tensors = safetensors.torch.save(trained.read_weights())
     reference = atomic.write_bytes(run.file("weights.safetensors"), tensors, is_kept=False)
@@ -45,7 +46,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         kept_epoch=find_kept_epoch(curve, training).epoch,
         num_examples=trained.num_examples,
         num_validation=trained.num_validation,
-        steps=used if prepared.is_own else None,
+        steps=used if trainer.is_by_rule else None,
         collinear=trained.collinear,
         recipe=None if trained.prepared is prepared else trained.prepared.recipe,
         class_counts=() if trained.prepared is prepared else trained.prepared.class_counts,

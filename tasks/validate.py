@@ -59,7 +59,6 @@ def validate(
         DataError: the data cannot be read, or are not fit; the report is written all the same.
     """
     report, prepared, sheet = find_dataset(raw.name, data).validate(raw, data, task, kept, champion)
-    report = report.without_places(raw.source) if data.is_own else report
     written, picture = _show(run, report, sheet)
     require_fit(report.findings)
     return ValidatedDataset(raw=raw, report=written, prepared=prepared, sheet=picture)

@@ -108,7 +108,7 @@ def test_without_a_penalty_own_pictures_learn_what_the_books_run_learns_bit_for_
     images = np.random.default_rng(0).integers(0, 200, (3000, 28, 28), np.uint8)  # as dark as the book's
     own = prepare(images, images[:, 0, 0] // 20, TEN)
     book = own.model_copy(update={"split": None})
-    assert (own.is_own, book.is_own) == (True, False)
+    assert (own.defaults, book.defaults) == ("data", "book")
     options = {"implementation": implementation, "seed": 3, "num_epochs": 2, "device": "cpu"}
     _, ours = fitted(own, weight_decay=0, **options)
     theirs = plain(train)(RunFolder.open("book", {}), book, Training.model_validate(options))

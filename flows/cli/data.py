@@ -20,7 +20,7 @@ from flows.cli.errors import Answer
 from flows.cli.options import as_typed, given_options, taking, validated
 from tasks.data.io.discovery import JSON_SUFFIXES, DataFile, find_table
 from tasks.data.report import DataReport, UnfitData
-from tasks.data.schema import ImageSchema, Request
+from tasks.data.schema import Request
 from tasks.errors import DataError, UsageError
 from tasks.machine.words import printable, readable
 from tasks.parameters import InspectParameters, ModelName, Use, addresses, is_name
@@ -58,13 +58,12 @@ def _examine(parameters: InspectParameters, folder: Path) -> "Examined[OwnRows |
     if parameters.name and (kept := own_data.fixed(parameters.name)) and parameters.target is None:
         parameters = parameters.model_copy(update={"target": kept.target})
     champion = own_data.of_champion(parameters.name)
-    may_be_images = kept is None and parameters.target is None
-    if isinstance(kept, ImageSchema) or (may_be_images and image_dataset.is_images(parameters.source)):
+    if (kept or parameters).target is None and (kept or image_dataset.is_images(parameters.source)):
         if kept is None and (found := parameters.list_given(Use.TABLES)):
             raise UsageError(f"{found} and images", "options of images", "leave them out, or name a table")
-        images = image_dataset.find_images(parameters.source)
-        previous = kept if isinstance(kept, ImageSchema) else None
-        return image_dataset.inspect_images(images, name, parameters, previous, folder, champion)
+        return image_dataset.inspect_images(
+            image_dataset.find_images(parameters.source), name, parameters, kept, folder, champion
+        )
     files, request = find_table(parameters.source), Request(parameters, kept)
 
     def examine(task: TaskName | None, scratch: Path) -> "Examined[OwnRows | None]":

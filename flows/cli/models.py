@@ -25,7 +25,6 @@ from flows.cli.display import (
 )
 from flows.cli.errors import Answer, as_gradmill_error, report_faults
 from flows.cli.options import ModelArgument, OnlyModel, Version, add_artifacts
-from tasks.data.recipe import Columns
 from tasks.errors import DataError, EnvironmentProblem, GradmillError, UsageError, without_credentials
 from tasks.machine.telling import Event
 from tasks.machine.words import nearest, readable, short
@@ -311,9 +310,7 @@ def compare(
     metrics = [each.metrics.model_dump() for each in both]
     settings = _pair([each.parameters.training.model_dump(mode="json") for each in both])
     change = _subtract(*(_find_weights(each) for each in both))
-    moved = []
-    if isinstance(second.recipe, Columns):
-        moved = list_coefficients({"weights": change}, second.recipe, first.dataset.class_names)
+    moved = list_coefficients({"weights": change}, second.recipe, first.dataset.class_names)
     gates: tuple[GateVerdict, ...] = ()
     why_none = "no gate compares them"
     try:

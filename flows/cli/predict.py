@@ -60,11 +60,10 @@ def _check_prediction(parameters: PredictParameters) -> None:
         from tasks.data.io import inputs
         from tasks.data.io.batches import ReadSpec
         from tasks.data.io.discovery import is_table
-        from tasks.data.recipe import Columns
 
         recipe = reading.manifest(parameters.name, number).recipe
         spec = ReadSpec(recipe, parameters.columns, ids=parameters.id_columns)
-        if isinstance(recipe, Columns) or not is_there(parameters.input):
+        if recipe.columns or not is_there(parameters.input):
             with redirect_stdout(None):  # what is left out of a folder is for the run to tell
                 files = inputs.find_inputs(parameters.input).files
                 inputs.check_header(files[0], spec)

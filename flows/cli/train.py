@@ -18,11 +18,11 @@ from flows.cli.errors import Answer
 from flows.cli.options import Quiet, Verbose, as_typed, given_options, require, taking, validated
 from flows.server import connection
 from tasks.data.io.discovery import find_table, is_table
-from tasks.data.schema import ImageSchema, Request, Schema, require_columns
+from tasks.data.schema import Request, require_columns
 from tasks.errors import DataError, UsageError
 from tasks.machine import progress
 from tasks.machine.words import counted, readable
-from tasks.parameters import Learned, ModelName, RetrainParameters, TuneParameters
+from tasks.parameters import Learned, ModelName, RetrainParameters, TuneParameters, Use
 from tasks.parameters.form import WORDS, Frozen
 from tasks.records import QUESTIONS, GateVerdict
 from tasks.serving import task
@@ -142,14 +142,14 @@ def _check_training(given: dict[str, Any], parameters: Learned) -> None:
                 )
     own_data.require_same_kind(parameters)
     data, previous = parameters.data, own_data.fixed(parameters.name)
-    if data.source and data.is_images:
+    if data.source and data.use is Use.IMAGES:
         from tasks.data.image_dataset import find_images
 
         find_images(data.source)
-        if isinstance(previous, ImageSchema):
+        if previous:
             previous.require(data)
     elif data.source:
-        request = Request(data, previous if isinstance(previous, Schema) else None)
+        request = Request(data, previous)
         request.require_sound()
         try:
             check_header(data.source, lambda names: require_columns(names, request))

@@ -83,7 +83,7 @@ def tabulate_versions(facts: NameState) -> PageTable:
         if number not in newest and not mark:
             continue
         training = manifest.parameters.training.model_dump(mode="json")
-        settings = list_changed(training, manifest.dataset.is_own)
+        settings = list_changed(training, manifest.dataset.defaults)
         told = (f"{key.replace('_', ' ')} {value}" for key, value in settings.items() if key not in BY_ITSELF)
         rows.append(
             (

@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 
 from flows.server import prefect_server
 from tasks.data.io import pictures
-from tasks.data.recipe import Pixels, Recipe
+from tasks.data.recipe import Recipe
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.parameters import Device
 from tasks.serving import runtime
@@ -44,11 +44,7 @@ def describe(recipe: Recipe, class_names: Sequence[str], sample: bytes, path: Pa
         "class_names": class_names,
         "samples": base64.b64encode(rows.tobytes()).decode(),
     }
-    if isinstance(recipe, Pixels):
-        border = [rows[:, 0], rows[:, -1], rows[:, :, 0], rows[:, :, -1]]
-        return facts | {"is_dark": bool(np.concatenate([each.reshape(-1) for each in border]).mean() < 128)}
-    columns = [{"name": each.name, "kind": each.kind, "levels": each.levels} for each in recipe.columns]
-    return facts | {"columns": columns, "target": recipe.target.name if recipe.target else "prediction"}
+    return facts | recipe.describe_rows(rows)
 
 
 def load(name: str, number: int | None) -> tuple[bytes, dict[str, Any]]:

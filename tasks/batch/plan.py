@@ -48,14 +48,9 @@ class Version(NamedTuple):
     recipe: Recipe
     columns: tuple[ColumnProfile, ...] = ()
 
-    @property
-    def is_own_table(self) -> bool:
-        """Whether it was trained on a table that is not the book's."""
-        return self.recipe.target is not None
-
     def read_spec(self, job: Job) -> ReadSpec:
         """The rows that the model takes, for a job."""
-        y_name = self.task.target if self.task.is_counted or self.is_own_table else None
+        y_name = self.task.target if self.task.is_counted or self.recipe.is_by_name else None
         return ReadSpec(self.recipe, job.columns, y_name, tuple(self.labels), job.id_columns, job.unknown)
 
     def output_columns(self, job: Job) -> list[str]:

@@ -20,7 +20,7 @@ from tasks.batch.plan import Version, read_inputs, read_version
 from tasks.data.io import inputs
 from tasks.data.io.batches import Batch
 from tasks.data.io.discovery import is_picture
-from tasks.data.recipe import Pixels, Target
+from tasks.data.recipe import Target
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
@@ -233,7 +233,7 @@ def to_prediction(folder: Path, job: Job, file: Path | None = None) -> Predictio
 
 def _draw_grid(folder: Path, job: Job, version: Version) -> None:
     """The first images under their true and predicted label (the book's ``predict_ch3``)."""
-    if not isinstance(version.recipe, Pixels):
+    if version.recipe.columns:
         return
     from tasks.judging import plots  # matplotlib takes half a second, which tables have no use for
 
@@ -289,8 +289,10 @@ def check_rejects(folder: Path, job: Job, count: int) -> None:
         return
     if job.status == "running":
         merge_rejects(folder, job)
-    first, is_own = describe_first_reject(folder), read_version(job.model.path.parent).is_own_table
-    averages = is_own and job.unknown == "reject" and first.endswith(AVERAGED)
+    first = describe_first_reject(folder)
+    averages = (
+        read_version(job.model.path.parent).recipe.is_by_name and job.unknown == "reject" and first.endswith(AVERAGED)
+    )
     average = " take the average for what the model has not seen with --unknown average," if averages else ""
     raise DataError(
         f"at least {count:,} of {counted(job.rows, 'row')} cannot be read, the first is {first}",

@@ -25,7 +25,7 @@ from rich.progress import DownloadColumn, Progress
 
 from tasks.data.image_dataset import ImageDataset
 from tasks.data.io import arrays
-from tasks.data.own_rows import scratch_folder
+from tasks.data.own_rows import OwnDataset, scratch_folder
 from tasks.data.prepared_splits import Examples, ValidatedDataset, Validation, write_splits
 from tasks.data.recipe import Column, Columns, Pixels
 from tasks.data.report import DataReport
@@ -35,7 +35,7 @@ from tasks.machine import progress
 from tasks.machine.settings import Settings
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
-from tasks.parameters import FASHION_MNIST, SYNTHETIC_LINEAR, Data
+from tasks.parameters import FASHION_MNIST, SYNTHETIC_LINEAR, Data, Use
 from tasks.records import PreparedDataset, RawDataset
 from tasks.store import artifact_paths, atomic, verified
 from tasks.store.record import FileRef
@@ -155,15 +155,14 @@ def synthetic_data(
 
 
 BookDataset = FashionMnist | SyntheticLinear
-Dataset = BookDataset | TableDataset | ImageDataset  # they fetch, validate and prepare with the same three methods
+Dataset = BookDataset | OwnDataset  # they fetch, validate and prepare with the same three methods
 BOOK_DATASETS: dict[str, BookDataset] = {dataset.name: dataset for dataset in (FashionMnist(), SyntheticLinear())}
 
 
 def find_dataset(name: str, data: Data) -> Dataset:
     """The data set of this name: own data are kept under their model's."""
-    if data.source is None:
-        return BOOK_DATASETS[name]
-    return (ImageDataset if data.is_images else TableDataset)(name, data.source)
+    own = {Use.IMAGES: ImageDataset, Use.TABLES: TableDataset}.get(data.use)
+    return own(name, str(data.source)) if own else BOOK_DATASETS[name]
 
 
 class Folder(NamedTuple):

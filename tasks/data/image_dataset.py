@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from tasks.data.io.discovery import PICTURE_SUFFIXES, is_table, is_url, local_pa
 from tasks.data.io.images import LONGEST, USUAL_SIDE, DecodedImages, LabelledImages
 from tasks.data.levels import sort_levels
 from tasks.data.own_rows import Examined, OwnDataset, OwnRows, sort_digests
-from tasks.data.prepared_splits import PreviousSchema
 from tasks.data.recipe import Pixels, SplitRule
 from tasks.data.report import DataReport, Finding, ImageReport, error, note, warning
 from tasks.data.row_hash import Hashes
@@ -354,8 +353,7 @@ class ImageDataset(OwnDataset):
         return RawDataset(name=self.name, source=found.source, files={}, look=found.fingerprint)
 
     def examine(
-        self, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None, scratch: Path
+        self, data: Data, task: TaskName, kept: Any, champion: ChampionData | None, scratch: Path
     ) -> Examined[ImageRows]:
         """Read all images, and say which is whose, and what is wrong."""
-        previous_schema = kept if isinstance(kept, ImageSchema) else None
-        return inspect_images(find_images(self.source), self.name, data, previous_schema, scratch, champion)
+        return inspect_images(find_images(self.source), self.name, data, kept, scratch, champion)

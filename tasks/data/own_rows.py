@@ -58,6 +58,7 @@ class OwnRows(ABC):
     digests: Hashes  # (n,)
     ordering: Future[dict[str, Hashes]]  # what ``sort_digests`` returns: it takes a while, in which files are written
     profiles: tuple[ColumnProfile, ...] = ()  # of each column of a table, last of the target
+    lossy: tuple[int, ...] = ()  # columns of a table of which float32 has not all digits
     has_dates: bool = False  # of a split by time
     brightness: float | None = None  # of images: the mean of all pixels, 0 to 255
 
@@ -155,7 +156,6 @@ class TableRows(OwnRows):
 
     table: Table
     features: NDArray[np.float32]  # (columns, n) as a model takes them: codes of levels, NaN where there is no value
-    lossy: tuple[int, ...]  # columns of which float32 has not all digits
 
     def read_inputs(self, numbers: Any) -> Array:
         """The features ``(m, columns)`` of some rows."""
@@ -230,16 +230,20 @@ class OwnDataset(ABC):
 
     @abstractmethod
     def examine(
-        self, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None, scratch: Path
+        self, data: Data, task: TaskName, kept: Any, champion: ChampionData | None, scratch: Path
     ) -> Examined[OwnRows | None]:
-        """Read all rows, and say which column is what, which row is whose, and what is wrong."""
+        """Read all rows, and say which column is what, which row is whose, and what is wrong.
+
+        ``kept`` is the previous schema of such data, or None.
+        """
 
     def validate(
         self, raw: RawDataset, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None
     ) -> Validation:
         """Examine the data, and write the splits of those that have no errors."""
         with scratch_folder(self.name) as scratch:
-            report, schema, rows = self.examine(data, task, kept, champion, scratch)
+            found, schema, rows = self.examine(data, task, kept, champion, scratch)
+            report = found.without_places(raw.source)
             if self.fetch().look != raw.look:
                 raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
             sheet = rows.draw_sheet() if rows else None
@@ -270,7 +274,7 @@ def write_splits(name: str, rows: OwnRows, schema: PreviousSchema, scratch: Path
         return place_file(scratch / side, sha256, target)
 
     sides = [side for side, split_id in SIDES.items() if rows.split.count(split_id)]
-    sides += [RAW_TEST] if isinstance(rows, TableRows) and rows.lossy else []
+    sides += [RAW_TEST] if rows.lossy else []
     with ThreadPoolExecutor(cores.available()) as pool:
         writing = {side: pool.submit(write, side) for side in sides}
         row_digests = write_digests(name, rows.ordering.result(), scratch)

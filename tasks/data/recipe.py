@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.errors import DataError
+from tasks.parameters.form import Use
 from tasks.serving.contract import FEATURES, IMAGES, ColumnMetadata, Tensor
 from tasks.store.record import Lasting
 
@@ -24,6 +25,7 @@ class Pixels(Lasting):
     """Raw pixels 0…255 of images: grey ``(height, width)``, or with channels last."""
 
     kind: Literal["pixels"] = "pixels"
+    use: ClassVar[Use] = Use.IMAGES  # of own data that have this recipe
     shape: tuple[Annotated[int, Field(gt=0)], ...]  # of one image
     scale: float = Field(gt=0)  # of a pixel; folded into the weights at export
     resize: Literal["bilinear"] | None = None  # how an array of another size or colour becomes one; None: it is refused
@@ -35,6 +37,8 @@ class Pixels(Lasting):
     num_levels: ClassVar[tuple[int, ...]] = ()
     target: ClassVar[None] = None
     is_plain: ClassVar[bool] = True
+    is_by_name: ClassVar[bool] = False
+    has_class_names: ClassVar[bool] = True  # in files of arrays, whose labels these are
 
     @property
     def input(self) -> Tensor:
@@ -58,6 +62,13 @@ class Pixels(Lasting):
             "Image.ColorSpaceGamma": "SRGB",
             "Image.NominalPixelRange": "NominalRange_0_255",
         }
+
+    def describe_rows(self, rows: NDArray[np.uint8]) -> dict[str, Any]:
+        """What a page asks for pictures by: whether things are on a dark ground in these ``(n, …)``."""
+        import numpy as np
+
+        border = [rows[:, 0], rows[:, -1], rows[:, :, 0], rows[:, :, -1]]
+        return {"is_dark": bool(np.concatenate([each.reshape(-1) for each in border]).mean() < 128)}
 
     def choose_sample(self, rows: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         """The first images."""
@@ -136,9 +147,17 @@ class Column(Lasting):
         return slots
 
     @property
+    def is_plain(self) -> bool:
+        """Whether its values go into the model as they are: none may be missing, none is coded."""
+        return self.kind == "number" and self.mean is None
+
+    @property
     def num_slots(self) -> int:
         """How many weights its levels have."""
         return int(self.slots().max()) + 1 if self.kind == "category" else 0
+
+
+DEVIATIONS = 10  # from the target's mean, within which predictions usually lie
 
 
 class Target(Lasting):
@@ -148,19 +167,40 @@ class Target(Lasting):
     mean: float = 0.0
     scale: float = Field(1.0, gt=0)
 
+    def find_deviation(self, truth: NDArray[Any]) -> float:
+        """What a usual value differs by from the mean."""
+        return self.scale
 
-UNSCALED = Target(name="target")
+    @property
+    def usual(self) -> float:
+        """The largest size that a prediction usually has, in whose spacing answers may differ."""
+        return abs(self.mean) + DEVIATIONS * self.scale
+
+
+class Unscaled(Target):
+    """The truth of the book's data and of images, which is as it is: nothing is known of it."""
+
+    usual: ClassVar[float] = 0.0
+
+    def find_deviation(self, truth: NDArray[Any]) -> float:
+        """That of the truth ``(n,)`` itself."""
+        return float(truth.std(ddof=1, dtype="float64"))
+
+
+UNSCALED = Unscaled(name="target")
 
 
 class Columns(Lasting):
     """The columns of a table, in the model's order and raw units; a category as its code, NaN where it is missing."""
 
     kind: Literal["columns"] = "columns"
+    use: ClassVar[Use] = Use.TABLES
     columns: tuple[Column, ...]
     target: Target | None = None  # None: the book's data, whose target is as it is
 
     scale: ClassVar[float] = 1.0  # of raw rows; each column has its own
     resize: ClassVar[None] = None
+    has_class_names: ClassVar[bool] = False
     metadata_props: ClassVar[dict[str, str]] = {}
 
     @model_validator(mode="after")
@@ -190,9 +230,14 @@ class Columns(Lasting):
         return tuple(column.name for column in self.columns)
 
     @property
+    def is_by_name(self) -> bool:
+        """Whether a file's columns, and its target, are found by their names; of the book's any may be named."""
+        return self.target is not None
+
+    @property
     def is_plain(self) -> bool:
         """Whether rows go into the model as they are."""
-        return all(column.kind == "number" and column.mean is None for column in self.columns)
+        return all(column.is_plain for column in self.columns)
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -208,6 +253,11 @@ class Columns(Lasting):
     def num_levels(self) -> tuple[int, ...]:
         """How many levels each category has."""
         return tuple(len(self.columns[at].levels) for at in self.categories)
+
+    def describe_rows(self, rows: NDArray[Any]) -> dict[str, Any]:
+        """What a page asks for a row by: its columns, and the target."""
+        columns = [each.model_dump(include={"name", "kind", "levels"}) for each in self.columns]
+        return {"columns": columns, "target": self.target.name if self.target else "prediction"}
 
     def choose_sample(self, rows: NDArray[Any], size: int) -> NDArray[Any]:
         """The first rows, of which one has a missing value, if any has, and the last has unknown codes."""

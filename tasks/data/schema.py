@@ -10,11 +10,12 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
-from tasks.data.recipe import INDEX_NAMES, Column, Columns, Pixels, SplitRule, Target
+from tasks.data.recipe import INDEX_NAMES, Column, Columns, Pixels, Recipe, SplitRule, Target
 from tasks.data.report import Finding, error, note, require_fit, warning
 from tasks.errors import UsageError
 from tasks.machine.words import listed, nearest
 from tasks.parameters.data import OwnData
+from tasks.parameters.form import Use
 from tasks.records import Splits
 from tasks.serving.task import TaskName
 from tasks.store.record import Lasting
@@ -30,6 +31,13 @@ class OwnSchema(Lasting):
 
     class_names: tuple[str, ...] = ()
     split: SplitRule
+
+    @classmethod
+    def from_manifest(cls, dataset: Splits, recipe: Recipe) -> Self:
+        """The schema of a kept version of own data, by ``dataset`` and ``recipe`` of its manifest."""
+        columns = [Column(name=each.name, kind=each.kind, levels=each.levels) for each in recipe.columns]
+        target = recipe.target and recipe.target.name
+        return cls.model_validate(dict(dataset) | {"recipe": recipe, "columns": columns, "target": target})
 
     def digest(self, parts: Sequence[Any]) -> str:
         """SHA-256 (hex) of data of this schema: of the schema, columns by name, and of each part's row digests."""
@@ -47,14 +55,6 @@ class Schema(OwnSchema):
     columns: tuple[Column, ...]  # name, kind and levels
     ignored: tuple[str, ...] = ()  # by the user's word, sorted
     left_out: tuple[str, ...] = ()  # by themselves: dates and ids, sorted
-
-    @classmethod
-    def from_manifest(cls, dataset: Splits, recipe: object) -> Self | None:
-        """The schema of a kept version, by ``dataset`` and ``recipe`` of its manifest; None of the book's data."""
-        if dataset.split is None or not isinstance(recipe, Columns) or recipe.target is None:
-            return None
-        unfitted = (Column(name=each.name, kind=each.kind, levels=each.levels) for each in recipe.columns)
-        return cls(**dict(dataset), target=recipe.target.name, columns=tuple(unfitted))
 
     @property
     def recipe(self) -> Columns:
@@ -78,13 +78,6 @@ class ImageSchema(OwnSchema):
     ignored: ClassVar[tuple[str, ...]] = ()  # as a table's columns
     left_out: ClassVar[tuple[str, ...]] = ()
 
-    @classmethod
-    def from_manifest(cls, dataset: Splits, recipe: object) -> Self | None:
-        """The schema of a kept version, by ``dataset`` and ``recipe`` of its manifest; None of all but own images."""
-        if dataset.split is None or not isinstance(recipe, Pixels):
-            return None
-        return cls(class_names=dataset.class_names, recipe=recipe, split=dataset.split)
-
     def fit_recipe(self, train: dict[str, Any], has_missing: Sequence[bool]) -> Pixels:
         """The recipe as it is: pixels have no statistics."""
         return self.recipe
@@ -100,6 +93,13 @@ class ImageSchema(OwnSchema):
             if (given := getattr(data, name)) not in (None, value):
                 action = "leave the option out, or keep the new images under another --name"
                 raise UsageError(f"--{name} {given}", f"{value}, as version 1 fixed it", action)
+
+
+def find_schema(dataset: Splits, recipe: Recipe) -> Any:
+    """The schema of a kept version, by ``dataset`` and ``recipe`` of its manifest; None of the book's data."""
+    kinds: dict[Use, Any] = {Use.TABLES: Schema, Use.IMAGES: ImageSchema}
+    kind = kinds.get(dataset.find_use(recipe))
+    return kind and kind.from_manifest(dataset, recipe)
 
 
 def describe_split(rule: SplitRule) -> str:

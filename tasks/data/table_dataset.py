@@ -16,7 +16,7 @@ from tasks.data.io.table import Table, build_table
 from tasks.data.io.tabular import Selection
 from tasks.data.levels import format_values
 from tasks.data.own_rows import Examined, OwnDataset, TableRows, encode_column, sort_digests
-from tasks.data.prepared_splits import PREPARE_ANEW, PreviousSchema, create_arrays, read_arrays
+from tasks.data.prepared_splits import PREPARE_ANEW, create_arrays, read_arrays
 from tasks.data.recipe import Column, Columns, Target
 from tasks.data.report import MOST_LEVELS_SHOWN, ColumnProfile, ColumnReport, DataReport, Finding
 from tasks.data.row_hash import HashInputs
@@ -221,10 +221,10 @@ class TableDataset(OwnDataset):
         return RawDataset(name=self.name, source=files.source, files={}, paths=paths, look=files.digest)
 
     def examine(
-        self, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None, scratch: Path
+        self, data: Data, task: TaskName, kept: Any, champion: ChampionData | None, scratch: Path
     ) -> Examined[TableRows | None]:
         """Read all rows, and say which column is what, which row is whose, and what is wrong."""
-        request = Request(data, kept if isinstance(kept, Schema) else None)
+        request = Request(data, kept)
         table = read_table(find_table(self.source), request, task, scratch)
         return examine_table(table, self.name, request, task, scratch, champion)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ from tasks.networks.training import (
     train,
     train_epoch,
 )
-from tasks.parameters import Hyperparameters, Implementation, Loss, Training
+from tasks.parameters import Hyperparameters, Implementation, Loss, Training, Use
 from tasks.records import PreparedDataset
 from tasks.store.record import FileRef
 
@@ -153,6 +153,8 @@ class Parts(NamedTuple):
 
 class Trainer:
     """Trains one of the book's four systems; own data have trainers of their own."""
+
+    is_by_rule: ClassVar[bool] = False  # own data decide what was not given, and give the same bytes on a GPU, too
 
     @staticmethod
     def list_space(prepared: PreparedDataset) -> Space:
@@ -274,6 +276,8 @@ class Trainer:
 
 class OwnTrainer(Trainer):
     """Trains on a user's own data: a penalty by rule, and a validation part by the rule of the split."""
+
+    is_by_rule = True
 
     def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
         """What was given, and what follows from so many examples where it was not."""
@@ -525,7 +529,9 @@ class TableTrainer(OwnTrainer):
     def follow(self, net: Network, rows: Examples, generator: torch.Generator) -> Callable[[], float]:
         """What finds the objective on a sample of the rows, by which minibatches are repeated."""
         size = SCORES // max(1, len(self.prepared.class_names))
-        examples = side_by_side.beside(encode_small, sample(rows, size, generator))  # while steps are taken
+        examples = side_by_side.beside(
+            encode_small, cast("Table", sample(rows, size, generator))
+        )  # while steps are taken
 
         def compute_objective() -> float:
             weights = {name: each.detach().cpu().numpy() for name, each in net.weights().items()}
@@ -548,14 +554,13 @@ class TableTrainer(OwnTrainer):
         return EpochMetrics(*(each and each | {"loss": each["loss"] * self.unit} for each in measured))
 
 
-OWN: dict[str, type[Trainer]] = {"columns": TableTrainer, "pixels": ImageTrainer}
+TRAINERS: dict[Use, type[Trainer]] = {Use.BOOK: Trainer, Use.TABLES: TableTrainer, Use.IMAGES: ImageTrainer}
 
 
 def make_trainer(training: Training, prepared: PreparedDataset, device: torch.device) -> Trainer:
     """What trains a data set."""
     # Of three kinds, which nothing else in training asks for.
-    trainer = OWN[prepared.recipe.kind] if prepared.is_own else Trainer
-    return trainer(training, prepared, device)
+    return TRAINERS[prepared.find_use(prepared.recipe)](training, prepared, device)
 
 
 # Rules for what was not given
@@ -643,10 +648,9 @@ def load_table(prepared: PreparedDataset, file: FileRef, encoding: Encoding) -> 
     return Table(torch.from_numpy(features), y, encoding)
 
 
-def encode_small(table: Examples) -> Examples:
+def encode_small(table: Table) -> Examples:
     """Encoded once, where memory should hold it."""
-    is_small = len(table) * table.num_inputs <= RESIDENT
-    return table.resident() if is_small and isinstance(table, Table) else table
+    return table.resident() if len(table) * table.num_inputs <= RESIDENT else table
 
 
 def sample(split: Examples, size: int, generator: torch.Generator) -> Examples:

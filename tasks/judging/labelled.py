@@ -19,7 +19,7 @@ from tasks.data.io.tabular import Selection
 from tasks.data.prepared_splits import PREPARE_ANEW, Examples, read_arrays
 from tasks.data.recipe import SplitRule
 from tasks.data.report import DataReport, Finding, UnfitData, require_fit
-from tasks.data.schema import ImageSchema, Request, Schema
+from tasks.data.schema import ImageSchema, Request, Schema, find_schema
 from tasks.data.schema import require_columns as require_header
 from tasks.data.split import TRAINING, check_times, decode_times, read_times
 from tasks.data.table_dataset import examine_table
@@ -136,12 +136,12 @@ def table_schema(manifest: Manifest, asked: EvaluateParameters) -> Schema | None
         UsageError: rows of another kind than the version takes.
     """
     # Only here it is asked whether a version takes tables: those of the book have no target among their columns.
-    takes_columns = bool(asked.data and manifest.recipe.columns)
-    if asked.time_column and not takes_columns:
-        raise UsageError(f"--time-column {asked.time_column}", "a table that has this column", "leave it out")
-    if not takes_columns:
+    if not (asked.data and manifest.recipe.columns):
+        if asked.time_column:
+            raise UsageError(f"--time-column {asked.time_column}", "a table that has this column", "leave it out")
         return None
-    if (schema := Schema.from_manifest(manifest.dataset, manifest.recipe)) is None:
+    schema: Schema | None = find_schema(manifest.dataset, manifest.recipe)
+    if schema is None:
         expected = "its own test split: no column of a table is its target"
         raise UsageError(f"{asked.data} for the book's {manifest.name}", expected, "leave DATA out")
     return schema

@@ -104,9 +104,7 @@ def compare_with_torch(
             observed.append((task.observed(outputs), task.num_levels(outputs)))
             yield answers, served.scores(weights, recipe, rows.inputs)
 
-    # An own table's recipe knows its target's deviation.
-    truth = read_split(prepared.test, prepared).y_true
-    deviation = recipe.target.scale if recipe.target else float(truth.std(ddof=1, dtype=np.float64))
+    deviation = recipe.target_scaling.find_deviation(read_split(prepared.test, prepared).y_true)
     verdicts = judge_parity("parity", ask(), bounds.max_parity_error, deviation)
     profile = {name: np.concatenate([each[name] for each, _ in observed]) for name in observed[0][0]}
     return verdicts, drift.make_profile(profile, observed[0][1])

@@ -20,9 +20,10 @@ from tasks.judging.metrics import Answers, bin_by_confidence, measure, measure_p
 from tasks.judging.objective import Objective
 from tasks.machine.words import readable
 from tasks.networks import linear_regression, metrics
-from tasks.parameters import Gates, Loss, Training
+from tasks.parameters import Gates, Loss, Training, Use
 from tasks.records import GateVerdict, PreparedDataset, TrainedModel
 from tasks.serving import raw_units
+from tasks.serving.task import TaskName
 from tasks.store import artifact_paths, verified
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
@@ -61,7 +62,7 @@ class Candidate:
         """
         weights, test = safetensors.numpy.load(verified.read(trained.weights)), read_split(prepared.test, prepared)
         recipe, objective = prepared.recipe, Objective.of(training, prepared, trained.steps)
-        score = partial(served.scores if recipe.is_plain else raw_units.score_in_float64, weights, recipe)
+        score = partial(choose_task(prepared).score, weights, recipe)
         width = max(len(weights["b"]), math.prod(recipe.input.shape))
         pieces = (test.inputs[rows] for rows in split_rows(len(test.y_true), width))
         answers = Answers.ask(score, pieces, test.y_true, objective)
@@ -80,6 +81,7 @@ class Task(NamedTuple):
     describe: Callable[[Metrics], str]  # they, in the log
     judge: Callable[[Candidate, Metrics, Gates], Iterable[GateVerdict]]
     drawings: tuple[Callable[[Candidate, Metrics], Iterator[Drawing]], ...]
+    score: Callable[..., Any] = served.scores  # by trained weights, raw rows
 
     def measure(self, candidate: Candidate) -> Metrics:
         """Everything that is measured on the test split, and in the epoch whose weights were kept on the others."""
@@ -300,23 +302,26 @@ def draw_class_weights(candidate: Candidate, _: Metrics) -> Iterator[Drawing]:
 
 
 OF_TABLE = measure_baselines, measure_coefficients
-BOOK = {
-    "classification": Task(
+TASKS_OF: dict[tuple[Use, TaskName], Task] = {
+    (Use.BOOK, "classification"): Task(
         (measure_labels,), describe_book_labels, judge_by_the_book, (draw_labels, draw_misclassified)
     ),
-    "regression": Task((measure_parameters,), describe_parameters, judge_by_best_fit, (draw_parameters,)),
-}
-OWN = {  # by the kind of recipe
-    ("columns", "classification"): Task(
-        (measure_labels, *OF_TABLE), describe_labels, judge_by_baselines, (draw_coefficients, draw_labels, draw_periods)
+    (Use.BOOK, "regression"): Task((measure_parameters,), describe_parameters, judge_by_best_fit, (draw_parameters,)),
+    (Use.TABLES, "classification"): Task(
+        (measure_labels, *OF_TABLE),
+        describe_labels,
+        judge_by_baselines,
+        (draw_coefficients, draw_labels, draw_periods),
+        raw_units.score_in_float64,
     ),
-    ("columns", "regression"): Task(
+    (Use.TABLES, "regression"): Task(
         (measure_numbers, *OF_TABLE),
         describe_numbers,
         judge_by_baselines,
         (draw_coefficients, draw_numbers, draw_periods),
+        raw_units.score_in_float64,
     ),
-    ("pixels", "classification"): Task(
+    (Use.IMAGES, "classification"): Task(
         (measure_labels, measure_baselines, measure_brightness),
         describe_labels,
         judge_by_baselines,
@@ -328,4 +333,4 @@ OWN = {  # by the kind of recipe
 def choose_task(prepared: PreparedDataset) -> Task:
     """The one of these data."""
     # Which kind of data a model is of decides here alone what is measured, judged and drawn.
-    return OWN[prepared.recipe.kind, prepared.task] if prepared.is_own else BOOK[prepared.task]
+    return TASKS_OF[prepared.find_use(prepared.recipe), prepared.task]

@@ -93,16 +93,6 @@ class OwnData(Frozen):
     accept_data: bool = parameter(False, "Let data pass that are not like the champion's; done once.")
 
     @property
-    def is_own(self) -> bool:
-        """Whether own data are named; else the book's are meant."""
-        return self.use is not Use.BOOK
-
-    @property
-    def is_images(self) -> bool:
-        """Whether own data are images: their classes are folders, and there is no column to predict."""
-        return self.use is Use.IMAGES
-
-    @property
     def use(self) -> Use:
         """Which data these are, by what is named."""
         if self.source is None:

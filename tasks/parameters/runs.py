@@ -102,7 +102,7 @@ class Learned(Frozen):
     def dataset(self) -> str:
         """The data set that the model learns from: one of the book's, or that of its own name."""
         # The book's data are shared by all names, own data belong to one.
-        return self.name if self.data.is_own else BOOK_DATASETS[self.training.model]
+        return BOOK_DATASETS.get(self.uses, self.name)
 
     @property
     def uses(self) -> Use:
@@ -124,7 +124,7 @@ class Learned(Frozen):
     def _go_together(self) -> Self:
         if not self.name:
             object.__setattr__(self, "name", self.training.model.value)
-        training, is_own = self.training, self.data.is_own
+        training, is_own = self.training, self.data.source is not None
         follows_data, needs_rows = training.defaults == "data", training.patience and not training.validation
         faults = {
             "own data, --data, decide what is not given; the book's data do not": follows_data != is_own,
@@ -316,6 +316,6 @@ def narrow_form(form: type[Learned], parameters: dict[str, Any]) -> type[Learned
     for name in form.model_fields.keys() & {"training", "data", "gates"}:
         kind = type(getattr(asked, name))
         part = cast("type[Frozen]", create_model(name.capitalize(), __base__=kind, __doc__=kind.__doc__))
-        part.shown_for = asked.uses if asked.data.is_own or parameters.get("name") else OF_MODEL[model]
+        part.shown_for = asked.uses if parameters.get("name") else OF_MODEL[model]
         parts[name] = (part, part.model_validate({"model": model} if name == "training" else {}))
     return create_model(form.__name__, __base__=form, **parts)

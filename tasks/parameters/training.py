@@ -70,7 +70,7 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
-BOOK_DATASETS = {ModelName.SOFTMAX_REGRESSION: FASHION_MNIST, ModelName.LINEAR_REGRESSION: SYNTHETIC_LINEAR}
+BOOK_DATASETS = {Use.BOOK_SOFTMAX: FASHION_MNIST, Use.BOOK_LINEAR: SYNTHETIC_LINEAR}
 OF_MODEL = {ModelName.SOFTMAX_REGRESSION: Use.SOFTMAX, ModelName.LINEAR_REGRESSION: Use.LINEAR}
 LOSSES = {
     ModelName.SOFTMAX_REGRESSION: (Loss.CROSS_ENTROPY,),
@@ -180,7 +180,7 @@ class Training(Frozen):
     def describe_default(cls, name: str, uses: Use) -> str:
         """``the book's, 10 softmax, 3 linear; on own data found by rule``, as far as it is one of these ``uses``."""
         models = [model for model, of in OF_MODEL.items() if of & uses]
-        values = {model: str(list_defaults(model, is_own=False)[name]) for model in models}
+        values = {model: str(list_defaults(model, "book")[name]) for model in models}
         if len(set(values.values())) > 1:
             values = {model: f"{value} {model.partition('-')[0]}" for model, value in values.items()}
         book, by_rule = f"the book's, {', '.join(dict.fromkeys(values.values()))}", name in Hyperparameters.model_fields
@@ -212,7 +212,6 @@ class Training(Frozen):
 SEARCHED = [name for name, field in Training.model_fields.items() if option_of(field).is_searched]
 
 
-def list_defaults(model: str, is_own: bool) -> dict[str, Any]:
-    """The values of a model's training, as JSON has them, where none is given."""
-    defaults = "data" if is_own else "book"
+def list_defaults(model: str, defaults: str) -> dict[str, Any]:
+    """The values of a model's training, as JSON has them, where none is given; ``defaults`` is ``book`` or ``data``."""
     return Training.model_validate({"model": model, "defaults": defaults}).model_dump(mode="json")

@@ -31,7 +31,7 @@ def describe_model(prepared: PreparedDataset, training: Training) -> dict[str, s
 
     All but the digest and the image keys of the ONNX standard are JSON.
     """
-    unused = set() if prepared.is_own else {"class_weight"}  # so that the book's models keep the bytes they had before
+    unused = {"book": {"class_weight"}}.get(prepared.defaults, set())  # so the book's models keep the bytes they had
     recipe = prepared.recipe
     facts: dict[str, Any] = {
         "signature": prepared.signature.model_dump(mode="json"),

@@ -22,7 +22,6 @@ CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 ROWS = 8  # of a sample
 TOLERANCE = 2e-5  # what runtimes may differ by (docs/consumers.md, "Other runtimes")
-DEVIATIONS = 10  # from the target's mean, within which predictions usually lie
 BATCH = 1024  # rows that stay in the cache
 VALUES = 2**24  # of rows of so many pixels that a batch would take gigabytes once they are float32
 # The smallest model that has a kernel in every provider: y = Relu(x), float32 [1], opset 14.
@@ -154,10 +153,8 @@ def find_tolerance(recipe: Recipe) -> float:
     """What an answer may differ by: of numbers to be predicted, in deviations and two spacings of float32."""
     import numpy as np
 
-    if recipe.target is None:  # only own tables know how their target varies
-        return TOLERANCE
-    usual = abs(recipe.target.mean) + DEVIATIONS * recipe.target.scale
-    return TOLERANCE * recipe.target.scale + 2 * float(np.spacing(np.float32(usual)))
+    target = recipe.target_scaling
+    return TOLERANCE * target.scale + 2 * float(np.spacing(np.float32(target.usual)))
 
 
 def read_sample(content: bytes, path: Path | str = SAMPLE) -> "dict[str, NDArray[Any]]":

@@ -4,11 +4,12 @@ import os
 from collections.abc import Collection
 from typing import Any, Literal
 
-from tasks.data.schema import ImageSchema, Schema
+from tasks.data.schema import find_schema
 from tasks.errors import DataError, UsageError
 from tasks.machine.words import nearest
-from tasks.parameters import Data, Learned, ModelName, is_name
+from tasks.parameters import Data, Learned, ModelName, Use, is_name
 from tasks.parameters.data import NO_WINDOW
+from tasks.parameters.form import WORDS
 from tasks.parameters.training import SEARCHED, list_defaults
 from tasks.records import ChampionData
 from tasks.store import artifact_paths, locks, reading, tuned
@@ -19,6 +20,7 @@ from tasks.store.reading import Manifest
 NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe", "accept_data"}}
 NAME_SOURCE = "name the data with --data"
 SPLITS = {"group": "split_by", "time": "time_column", "column": "split_column"}  # the option of each rule
+KINDS = WORDS | {Use.TABLES: "own data"}
 # Of the options those that make no other model: where it is trained and data are, how long to wait for more, what is
 # done once; and the split, whose rule the name keeps, so that the data's digest has it.
 OTHERS: dict[str, Any] = {
@@ -74,12 +76,10 @@ def newest(name: str) -> Manifest | None:
     return reading.manifest(name, kept[-1]) if kept else None
 
 
-def fixed(name: str) -> Schema | ImageSchema | None:
+def fixed(name: str) -> Any:
     """What the versions of a name fixed of its own data; None before the first, and of the book's data."""
     kept = newest(name)
-    if kept is None:
-        return None
-    return Schema.from_manifest(kept.dataset, kept.recipe) or ImageSchema.from_manifest(kept.dataset, kept.recipe)
+    return kept and find_schema(kept.dataset, kept.recipe)
 
 
 def of_champion(name: str) -> ChampionData | None:
@@ -112,7 +112,7 @@ def again(name: str, given: dict[str, Any], with_found: bool = False) -> dict[st
     champion = reading.manifest(name, reading.resolve(name, None))
     asked = champion.parameters.model_dump(mode="json")
     data = asked.get("data", {})
-    if champion.dataset.is_own:
+    if champion.dataset.split:
         now, path, known = given.get("data", {}), artifact_paths.source(name), {}
         if path.is_file():
             known = Source.read(path, NAME_SOURCE).model_dump(exclude={"schema_version"}, exclude_none=True)
@@ -137,7 +137,7 @@ def again(name: str, given: dict[str, Any], with_found: bool = False) -> dict[st
 def _without_found(name: str, champion: Manifest, found: Collection[str]) -> dict[str, Any]:
     """The champion's settings but for what a search decides: what one has ``found``, the newest has, and defaults."""
     training = champion.parameters.training
-    defaults = list_defaults(training.model, champion.dataset.is_own)
+    defaults = list_defaults(training.model, champion.dataset.defaults)
     searched = {*found, *tuned.read(name).settings}
     return {
         field: value
@@ -177,14 +177,9 @@ def require_same_kind(parameters: Learned) -> None:
     kept = newest(parameters.name)
     if kept is None:
         return
-    target, data = getattr(kept.recipe, "target", None), parameters.data
-    kinds = {(True, True): "own images", (True, False): "own data"}  # else the book's
-    then_kind, now_kind = (
-        kinds.get(each, "the book's data")
-        for each in ((kept.dataset.is_own, not target), (data.is_own, data.is_images))
-    )
-    then = kept.parameters.training.model, then_kind, target and target.name
-    now = parameters.training.model.value, now_kind, data.target
+    target, data, trained = kept.recipe.target, parameters.data, kept.parameters.training
+    then = trained.model, KINDS[kept.dataset.find_use(kept.recipe)], target.name if target else None
+    now = parameters.training.model.value, KINDS[data.use], data.target
     if now != then:
         meant = f"gradmill retrain {parameters.name}" if parameters.name not in [*ModelName] else "gradmill retrain"
         found, expected = (", ".join(filter(None, each)) for each in (now, then))

@@ -158,13 +158,13 @@ def describe_outcome(outcome: str, version: int | None, refused_by: str) -> str:
     }[outcome]
 
 
-def list_changed(training: dict[str, Any], is_own: bool) -> dict[str, Any]:
-    """What of the training's settings, as JSON has them, is given and not the default of the book's or of own data.
+def list_changed(training: dict[str, Any], defaults: str) -> dict[str, Any]:
+    """What of the training's settings, as JSON has them, is given and not a default of the ``book``, or of ``data``.
 
     Of a kind of model that only a newer version of Gradmill knows every setting is.
     """
-    defaults = list_defaults(training["model"], is_own) if training["model"] in [*ModelName] else {}
-    return {name: value for name, value in training.items() if value is not None and value != defaults.get(name)}
+    usual = list_defaults(training["model"], defaults) if training["model"] in [*ModelName] else {}
+    return {name: value for name, value in training.items() if value is not None and value != usual.get(name)}
 
 
 def list_folders(name: str | None = None) -> dict[str, list[Path]]:
@@ -220,6 +220,7 @@ def _summarise(folder: Path, *_look: int) -> tuple[str, RunSummary | None]:
     verdicts = (gate for stage in JUDGING for gate in stages.get(stage, {}).get("gates", ()))
     gates = tuple(map(GateVerdict.model_validate, verdicts))
     unchanged, decided = stages.get("unchanged"), stages.get("publish")
+    is_own = stages.get("download", {}).get("name") == name  # the book's data have names of their own
     last_stage = next((stage for stage in notes.seconds if stage not in stages), "")
     outcome: Outcome = "unfinished" if notes.exit_code is None else "failed"
     detail = last_stage
@@ -248,7 +249,7 @@ def _summarise(folder: Path, *_look: int) -> tuple[str, RunSummary | None]:
         seconds=round(sum(notes.seconds.values()), 3),
         stage_seconds=notes.seconds,
         settings=parameters["training"] | (trained.get("steps") or {}),
-        changed=list_changed(parameters["training"], stages.get("download", {}).get("name") == parameters["name"]),
+        changed=list_changed(parameters["training"], "data" if is_own else "book"),
         dataset_digest=stages.get("preprocess", {}).get("digest"),
         path=str(folder),
         exit_code=notes.exit_code if has_failed else None,

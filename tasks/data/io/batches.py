@@ -112,13 +112,12 @@ class ReadSpec(NamedTuple):
     def is_valid(self, values: Array) -> Array:
         """Which of encoded values ``(n, …)`` the model may be fed."""
         valid: Array = np.isfinite(values)
-        if self.recipe.target is not None:
-            for at, column in enumerate(self.recipe.columns):
-                if column.kind != "number" and not (column.kind == "category" and self.unknown == "average"):
-                    codes, size = values[:, at], len(column.levels) if column.kind == "category" else 2
-                    valid[:, at] &= (codes >= 0) & (codes < size) & (codes == np.floor(codes))
-                if column.has_missing or self.unknown == "average":
-                    valid[:, at] |= np.isnan(values[:, at])
+        for at, column in enumerate(self.recipe.columns):
+            if column.kind != "number" and not (column.kind == "category" and self.unknown == "average"):
+                codes, size = values[:, at], len(column.levels) if column.kind == "category" else 2
+                valid[:, at] &= (codes >= 0) & (codes < size) & (codes == np.floor(codes))
+            if column.has_missing or (self.unknown == "average" and not column.is_plain):
+                valid[:, at] |= np.isnan(values[:, at])
         return valid
 
     def describe(self) -> str:

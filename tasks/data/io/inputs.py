@@ -44,7 +44,7 @@ from tasks.data.io.discovery import (
 from tasks.data.io.tabular import MAX_ROWS, Selection, kind_of
 from tasks.data.levels import find_levels
 from tasks.data.prepared_splits import SPLIT_KEY
-from tasks.data.recipe import Column, Columns, Pixels
+from tasks.data.recipe import Column
 from tasks.errors import DataError, UsageError
 from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
@@ -97,7 +97,7 @@ def feature_columns(spec: ReadSpec) -> dict[str, Column]:
         UsageError: those of own data were to be others, or of the book's not as many as the model has features.
     """
     recipe = spec.recipe
-    if recipe.target is not None and spec.columns:
+    if recipe.is_by_name and spec.columns:
         known = ", ".join(recipe.names)
         raise UsageError("--columns", f"the columns that the model was trained on, by name: {known}", "leave it out")
     names = spec.columns or recipe.names
@@ -126,7 +126,7 @@ def check_columns(path: str, schema: pa.Schema, spec: ReadSpec, keeps_types: boo
     kinds = {name: columns[name].kind if name in columns else VALUE for name in (*columns, *spec.ids)}
     types = {each.name: each.type for each in schema}
     found, action = "", "add, rename or convert them"
-    if spec.recipe.target is None:
+    if not spec.recipe.is_by_name:
         action = "rename the columns, or name them in the model's order with --columns"
     if missing := [name for name in kinds if name not in types]:
         found = f"columns {listed(names, SHOWN)}: {', '.join(missing)} missing"
@@ -317,22 +317,22 @@ def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
     Raises:
         DataError: the recipe does not take such rows, or labels are none of them.
     """
-    is_of_images, names = isinstance(spec.recipe, Pixels), tuple[str, ...]()
+    has_names, names = spec.recipe.has_class_names, tuple[str, ...]()
     labels: tuple[Path, StoredArray] | None = None
     if path.suffix.lower() == ".npy":
         rows = arrays.open_npy(path)
     elif path.suffix.lower() in ARRAY_SUFFIXES:
         file, name = arrays.open_arrays(path), spec.recipe.input.name
-        pairs = {name: spec.y_name} | (dict(images.label_pairs(("", "test"))) if is_of_images else {})
+        pairs = {name: spec.y_name} | (dict(images.label_pairs(("", "test"))) if has_names else {})
         found = next((each for each in (*pairs, *(file if len(file) == 1 else ())) if each in file), None)
         if found is None:
-            expected = f"one named {name}{' or x_test' if is_of_images else ''}, or only one"
+            expected = f"one named {name}{' or x_test' if has_names else ''}, or only one"
             raise DataError(f"{path} holds arrays {sorted(file)}", expected, "rename it")
         rows = file[found]()
         if (of_rows := pairs.get(found)) in file:
             labels = path, file[of_rows]()
-        is_of_images = is_of_images and SPLIT_KEY not in file  # in a prepared split are the places of classes
-        names = images.read_class_names(path, file) if is_of_images else ()
+        has_names &= SPLIT_KEY not in file  # in a prepared split are the places of classes
+        names = images.read_class_names(path, file) if has_names else ()
     else:
         rows, names, beside = arrays.open_idx(path), images.read_class_names(path), arrays.idx_labels_beside(path)
         labels = (beside, arrays.open_idx(beside, 1)) if beside else None
@@ -343,9 +343,9 @@ def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
         raise DataError(found, spec.describe(), "convert the file, or name the model that it is for with --name")
     if not spec.y_name or not labels:
         return rows, None
-    kinds = "iuf" if spec.y_name == Regression.target else "iuU" if is_of_images else "iu"
+    kinds = "iuf" if spec.y_name == Regression.target else "iuU" if has_names else "iu"
     values = images.read_labels(*labels, len(rows), kinds)
-    if not is_of_images:
+    if not has_names:
         return rows, values
     known = y_true(values, spec, names)
     return rows, known if (known >= 0).any() else None
@@ -411,12 +411,6 @@ def _decode(
     )
 
 
-def _find_picture(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
-    if not isinstance(spec.recipe, Pixels):
-        raise UsageError(f"{file.path} is a picture", f"{spec.describe()}", "name a model of images with --name")
-    return Path(file.path), 1
-
-
 def _picture(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
     yield _decode(file, 0, [file.path], ["it"], spec)  # its path is told beside
 
@@ -461,7 +455,9 @@ def _packed(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[
         )
 
 
-PICTURE = Format("picture", pictures.SUFFIXES, _find_picture, _picture, TOLERATED_PERCENT, MOST_PICTURES)
+PICTURE = Format(
+    "picture", pictures.SUFFIXES, lambda file, *_: (Path(file.path), 1), _picture, TOLERATED_PERCENT, MOST_PICTURES
+)
 PICTURES = Format("pictures in parquet", (), _find_packed, _packed, TOLERATED_PERCENT, MOST_PACKED_PICTURES)
 
 
@@ -507,7 +503,7 @@ def count_inputs(files: Sequence[DataFile], spec: ReadSpec, spill: Path, base: P
         kind, facts = _format_for(file, spec), file.fingerprint
         check_unchanged([facts])
         readable, rows = kind.prepare(file, spill / f"{number:05d}", spec)
-        if not number and kind in TABLES and spec.recipe.target:
+        if not number and kind in TABLES and spec.recipe.is_by_name:
             _tell_of_header(read_header([file], "reject"), spec)
         if rows > MAX_ROWS:
             raise broken(file.path, f"it promises {rows} rows")
@@ -532,12 +528,13 @@ def _format_for(file: DataFile, spec: ReadSpec) -> Format:
     """The format of a file by the longest suffix of its name that is known, and by what is asked of it.
 
     Raises:
-        UsageError: columns are to be copied of what is no table.
+        UsageError: columns are to be copied of what is no table, or it is a picture, and the model takes none.
         DataError: it is a table, and the model takes images.
     """
-    is_of_columns = isinstance(spec.recipe, Columns)
+    # The one place that tells which formats are read for which models; what reads them asks no more.
+    is_of_columns = bool(spec.recipe.columns)
     kind = BY_SUFFIX[max(filter(file.name.endswith, BY_SUFFIX), key=len, default=".idx")]
-    if kind is ARRAY and file.suffix not in ARRAY_SUFFIXES and spec.recipe.target is not None:
+    if kind is ARRAY and file.suffix not in ARRAY_SUFFIXES and spec.recipe.is_by_name:
         kind = SPILLED  # CSV as in training, whatever its name
     elif kind is PARQUET:
         kind = PICTURES if not is_of_columns else SPILLED if file.is_remote or file.partition else PARQUET
@@ -547,6 +544,8 @@ def _format_for(file: DataFile, spec: ReadSpec) -> Format:
         raise DataError(found, "images (IDX, .npy, Parquet, PNG …)", action)
     if spec.ids and kind not in (*TABLES, PICTURES):
         raise UsageError(f"--id-column {spec.ids[0]} and {file.path}", "the rows of a table", "leave it out")
+    if kind is PICTURE and is_of_columns:
+        raise UsageError(f"{file.path} is a picture", f"{spec.describe()}", "name a model of images with --name")
     return kind
 
 

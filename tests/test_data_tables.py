@@ -150,6 +150,7 @@ def no_such_level(code: int) -> bytes:
 
 
 BAD: dict[str, tuple[str, bytes, str]] = {
+    "a comma in every number": ("t.csv", b"a,b\n8,1,234\n9,1,240\n8,2,117\n", "3 rows of 3 .*, with 3"),
     "a row that is cut": ("t.csv", b"a,b\n1,2\n3", r"it ends inside row 1 \(from 0\), after 1 field"),
     "a short row in the middle": ("t.csv", b"a,b\n1\n3,4", "the first is row 0, with 1"),
     "a short row at the end": ("t.csv", b"a,b\n1,2\n3\n", "the first is row 1, with 1"),

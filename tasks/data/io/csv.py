@@ -203,6 +203,7 @@ def _name_index(header: list[str], rows: Iterator[list[str]]) -> list[str]:
     """The header, with a name for a first column that has none: pandas and R write row names so.
 
     R's ``write.table`` gives it no field either: all rows then have one more than the header, not an empty last one.
+    Where first fields repeat they name no rows: a comma that no quotes enclose, as in 1,234, is what is wrong.
     """
     if UNNAMED_INDEX in header:
         return header
@@ -212,6 +213,7 @@ def _name_index(header: list[str], rows: Iterator[list[str]]) -> list[str]:
     with contextlib.suppress(csv.Error):  # which is said when the row is read
         first.extend(itertools.islice(rows, SNIFFED_ROWS))
     has_names = bool(first) and all(len(row) == len(header) + 1 for row in first) and any(row[-1] for row in first)
+    has_names &= len({row[0] for row in first}) == len(first)
     return [UNNAMED_INDEX, *header] if has_names else header
 
 

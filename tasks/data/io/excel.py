@@ -32,6 +32,22 @@ def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
     Raises:
         DataError: it is no such file, or too large, or the package that reads it is not there.
     """
+    rows = _read_rows(stream, name)
+    if not rows:
+        raise broken(name, "its first sheet is empty", "a header and rows", "put the table into the first sheet")
+    header = [_format_cell(cell) for cell in rows[0]]
+    header[0] = header[0] or (UNNAMED_INDEX if len(header) > 1 else "")
+    check_names(header, name)
+    columns = {
+        each: _make_column([row[at] for row in rows[1:]]) for at, each in enumerate(header) if selection.takes(each)
+    }
+    yield without_rows(pa.schema([(each, columns[each].type if each in columns else pa.null()) for each in header]))
+    table = pa.table(columns) if columns else pa.table({"": pa.nulls(len(rows) - 1)})
+    yield from table.to_batches(BATCH_ROWS)
+
+
+def _read_rows(stream: Any, name: str) -> list[list[Any]]:
+    """The cells of the first sheet, row by row, of a file that does not unpack to more than there is room for."""
     try:
         from python_calamine import CalamineError, CalamineWorkbook
     except ImportError as error:
@@ -54,26 +70,14 @@ def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
                     raise broken(name, f"its part {damaged} is damaged", "a workbook (.xlsx)", "write it again")
                 for part in packed.namelist():
                     if (cells := _count_cells(packed.read(part))) > MAX_CELLS:
-                        found, limit = (
-                            f"{part} reaches over {cells:,} cells, empty ones included",
-                            f"at most {MAX_CELLS:,}",
-                        )
-                        raise broken(name, found, limit, "delete what stands far from the table, or save it as CSV")
+                        found = f"{part} reaches over {cells:,} cells, empty ones included"
+                        to_do = "delete what stands far from the table, or save it as CSV"
+                        raise broken(name, found, f"at most {MAX_CELLS:,}", to_do)
             content.seek(0)
-            rows = CalamineWorkbook.from_filelike(content).get_sheet_by_index(0).to_python(skip_empty_area=True)
-        except (CalamineError, zipfile.BadZipFile, zlib.error) as error:
+            sheet = CalamineWorkbook.from_filelike(content).get_sheet_by_index(0)
+            return list(sheet.to_python(skip_empty_area=True))
+        except (CalamineError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # the last of encrypted parts
             raise broken(name, str(error), "a workbook (.xlsx)", "save the sheet as CSV") from error
-    if not rows:
-        raise broken(name, "its first sheet is empty", "a header and rows", "put the table into the first sheet")
-    header = [_format_cell(cell) for cell in rows[0]]
-    header[0] = header[0] or (UNNAMED_INDEX if len(header) > 1 else "")
-    check_names(header, name)
-    columns = {
-        each: _make_column([row[at] for row in rows[1:]]) for at, each in enumerate(header) if selection.takes(each)
-    }
-    yield without_rows(pa.schema([(each, columns[each].type if each in columns else pa.null()) for each in header]))
-    table = pa.table(columns) if columns else pa.table({"": pa.nulls(len(rows) - 1)})
-    yield from table.to_batches(BATCH_ROWS)
 
 
 def _count_cells(sheet: bytes) -> int:

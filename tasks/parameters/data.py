@@ -1,6 +1,6 @@
 """What to learn from: a user's own data, or the book's."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -32,6 +32,7 @@ class OwnData(Frozen):
     """A user's own data and what is to be learned from them."""
 
     applies_to = Use.OWN
+    use_without_target: ClassVar[Use] = Use.IMAGES
 
     source: str | None = parameter(
         None,
@@ -94,10 +95,10 @@ class OwnData(Frozen):
 
     @property
     def use(self) -> Use:
-        """Which data these are, by what is named."""
+        """Which data these are, by what is named: the one place that tells them apart before they are seen."""
         if self.source is None:
             return Use.BOOK
-        return Use.IMAGES if self.target is None else Use.TABLES
+        return self.use_without_target if self.target is None else Use.TABLES
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:
@@ -119,6 +120,8 @@ class OwnData(Frozen):
 class InspectParameters(OwnData):
     """What to look at before anything is trained."""
 
+    use_without_target = Use.OWN  # nobody knows before the data are seen: a kept name may have one
+
     source: str = parameter(
         ...,
         "A file, folder, glob or URL of CSV, Parquet, Feather or JSON lines; or a folder of images.",
@@ -131,11 +134,6 @@ class InspectParameters(OwnData):
     )
     class_weight: ClassWeight = CLASS_WEIGHT
     weight_decay: WeightDecay = WEIGHT_DECAY
-
-    @property
-    def use(self) -> Use:
-        """Tables where a target is named; else nobody knows before the data are seen: a kept name may have one."""
-        return Use.TABLES if self.target else Use.OWN
 
 
 class Data(OwnData):

@@ -111,29 +111,28 @@ class Learned(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _let_own_data_decide(cls, values: Any) -> Any:
-        """Own data decide what is not given."""
+    def _let_data_decide(cls, values: Any) -> Any:
+        """The data decide what is not given of training."""
         if not isinstance(values, dict):
             return values
         training, data = values.get("training") or {}, values.get("data") or {}
-        if isinstance(data, dict) and data.get("source") and isinstance(training, dict):
-            return values | {"training": {"defaults": "data"} | training}
-        return values
+        training = training.given if isinstance(training, Training) else training
+        source = data.get("source") if isinstance(data, dict) else getattr(data, "source", None)
+        if not isinstance(training, dict):
+            return values
+        return values | {"training": training | {"defaults": "data" if source else "book"}}
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:
         if not self.name:
             object.__setattr__(self, "name", self.training.model.value)
-        training, is_own = self.training, self.data.source is not None
-        follows_data, needs_rows = training.defaults == "data", training.patience and not training.validation
-        faults = {
-            "own data, --data, decide what is not given; the book's data do not": follows_data != is_own,
-            "own data are kept under a --name of their own": is_own and self.name in [*ModelName],
-            "early stopping needs a validation split, such as 0.1": needs_rows and not is_own,  # which may name rows
-            "--target, the column to predict; or images, which softmax-regression learns": not self.uses,
-        }
-        if found := [message for message, is_wrong in faults.items() if is_wrong]:
-            raise ValueError(found[0])
+        if not self.uses:
+            raise ValueError("--target, the column to predict; or images, which softmax-regression learns")
+        is_own = self.uses in Use.OWN
+        if is_own and self.name in [*ModelName]:
+            raise ValueError("own data are kept under a --name of their own")
+        if self.training.patience and not self.training.validation and not is_own:  # own data may name these rows
+            raise ValueError("early stopping needs a validation split, such as 0.1")
         return self
 
 

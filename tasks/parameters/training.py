@@ -2,7 +2,7 @@
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
@@ -76,12 +76,32 @@ LOSSES = {
     ModelName.SOFTMAX_REGRESSION: (Loss.CROSS_ENTROPY,),
     ModelName.LINEAR_REGRESSION: (Loss.SQUARED, Loss.HUBER),
 }  # of each model, first the default
-BOOK: dict[Loss, dict[str, Any]] = {
-    Loss.CROSS_ENTROPY: {"num_epochs": 10, "batch_size": 256, "lr": 0.1, "weight_decay": 0.0},
-    Loss.SQUARED: {"num_epochs": 3, "batch_size": 10, "lr": 0.03, "weight_decay": 0.0},
-    # Its gradient is bounded: from the start, far off, it takes longer to the minimum.
-    Loss.HUBER: {"num_epochs": 5, "batch_size": 10, "lr": 0.03, "weight_decay": 0.0},
-}  # by what is minimised, what the book trains it with; of own data rules find these
+
+
+class Defaults(NamedTuple):
+    """What a kind of data decides of training where nothing is given: ``values`` by what is minimised."""
+
+    uses: Use
+    values: dict[Loss, dict[str, Any]]
+    refused: tuple[tuple[str, str, str], ...] = ()  # options, values that they may not have, and why
+    not_exported: frozenset[str] = frozenset()  # options that its ONNX files do not name
+
+
+# The one place that says what the book gives. Of own data nothing stands here: rules find it, which see the data.
+DEFAULTS = {
+    "book": Defaults(
+        Use.BOOK,
+        {
+            Loss.CROSS_ENTROPY: {"num_epochs": 10, "batch_size": 256, "lr": 0.1, "weight_decay": 0.0},
+            Loss.SQUARED: {"num_epochs": 3, "batch_size": 10, "lr": 0.03, "weight_decay": 0.0},
+            # Its gradient is bounded: from the start, far off, it takes longer to the minimum.
+            Loss.HUBER: {"num_epochs": 5, "batch_size": 10, "lr": 0.03, "weight_decay": 0.0},
+        },
+        (("weight_decay", "auto", "weight decay is chosen for own data only"),),
+        frozenset({"class_weight"}),  # so that the book's models keep the bytes that they had before it
+    ),
+    "data": Defaults(Use.OWN, {}),
+}
 CLASS_WEIGHT = parameter("none", "balanced: every class counts as much as any other.", Use.OWN_SOFTMAX)
 WEIGHT_DECAY = parameter(
     None, "Pulls the weights (not the bias) towards 0; auto is chosen on a part of own training rows.", is_searched=True
@@ -149,9 +169,9 @@ class Training(Frozen):
     @model_validator(mode="after")
     def _fill_and_compare(self) -> Self:
         """Fill in the book's values, which stay not ``given``; refuse what does not go together."""
-        usual: dict[str, Any] = {"loss": self.loss or LOSSES[self.model][0]}
-        if self.defaults == "book":
-            usual |= BOOK[usual["loss"]]
+        loss = self.loss or LOSSES[self.model][0]
+        of_data = DEFAULTS[self.defaults]
+        usual = {"loss": loss} | of_data.values.get(loss, {})
         for name, field in type(self).model_fields.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, usual.get(name))
@@ -162,8 +182,9 @@ class Training(Frozen):
                 raise ValueError(f"{name} is for {WORDS[of]}")
         if self.model not in (models := WRITTEN_FOR[self.implementation]):
             raise ValueError(f"implementation {self.implementation} is for {', '.join(models)}")
-        if self.weight_decay == "auto" and self.defaults == "book":
-            raise ValueError("weight decay is chosen for own data only")
+        for name, value, reason in of_data.refused:
+            if getattr(self, name) == value:
+                raise ValueError(reason)
         return self
 
     @classmethod
@@ -184,19 +205,24 @@ class Training(Frozen):
         if len(set(values.values())) > 1:
             values = {model: f"{value} {model.partition('-')[0]}" for model, value in values.items()}
         book, by_rule = f"the book's, {', '.join(dict.fromkeys(values.values()))}", name in Hyperparameters.model_fields
-        if not uses & Use.OWN or not by_rule:
-            return book
-        return f"{book}; on own data found by rule" if uses & Use.BOOK else "found by rule"
+        texts = [book, "found by rule" if by_rule else book]
+        found = dict.fromkeys(text for text, each in zip(texts, DEFAULTS.values(), strict=True) if each.uses & uses)
+        return "; on own data ".join(found)
 
     @property
     def possible_uses(self) -> Use:
         """What is trained from which data, as far as can be told without these."""
-        return OF_MODEL[self.model] & (Use.OWN if self.defaults == "data" else Use.BOOK)
+        return OF_MODEL[self.model] & DEFAULTS[self.defaults].uses
 
     @property
     def given(self) -> dict[str, Any]:
         """The values that were named; all others are defaults, or found later."""
         return {name: getattr(self, name) for name in self.model_fields_set}
+
+    @property
+    def exported(self) -> dict[str, Any]:
+        """The options, as JSON has them, that an ONNX file names: what makes it another one."""
+        return self.model_dump(mode="json", exclude={"device", *DEFAULTS[self.defaults].not_exported})
 
     @property
     def seed_number(self) -> int:

@@ -31,11 +31,10 @@ def describe_model(prepared: PreparedDataset, training: Training) -> dict[str, s
 
     All but the digest and the image keys of the ONNX standard are JSON.
     """
-    unused = {"book": {"class_weight"}}.get(prepared.defaults, set())  # so the book's models keep the bytes they had
     recipe = prepared.recipe
     facts: dict[str, Any] = {
         "signature": prepared.signature.model_dump(mode="json"),
-        "training": training.model_dump(mode="json", exclude={"device", *unused}),
+        "training": training.exported,
         COLUMNS: [column.model_dump(mode="json") for column in recipe.describe_columns()],
         "labels": prepared.class_names,
     }

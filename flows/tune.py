@@ -35,6 +35,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
     with run.in_use():
         raw = download(run, parameters.dataset, parameters.data)
         task = find_task(parameters.training.model).name
+        own_data.require_same_kind(parameters)  # another first run of the name may have been quicker
         fixed, champion = own_data.fixed(parameters.name), own_data.of_champion(parameters.name)
         validated = validate(run, raw, parameters.data, task, fixed, champion)
         prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)

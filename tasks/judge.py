@@ -39,11 +39,7 @@ def _tell(run: RunFolder, found: EvaluationResult) -> None:
         tell(f"worse than at publication, beyond chance (95 %): {', '.join(found.worse)}")
     for change in found.changes:
         tell(f"warning: {change.sentence}")
-    if live.in_a_run():
-        facts = {"version": found.version, "sha256": found.model_sha256, "rows": found.rows}
-        figures_of_both = {"metrics": found.metrics, "published": found.published, "worse": found.worse}
-        live.emit_model_event(Event.EVALUATED, found.name, facts | figures_of_both)
-    if live.in_a_run() and found.has_drifted:
-        changes = [each.model_dump(include={"severity", "rule", "column", "found"}) for each in found.changes]
-        facts = {"message": "; ".join(each.sentence for each in found.changes), "run": str(run.path)}
-        live.emit_model_event(Event.DATA, found.name, facts | {"stopped": False, "findings": changes})
+    facts = found.model_dump(include={"version", "rows", "metrics", "published", "worse"})
+    live.emit_from_task(Event.EVALUATED, found.name, facts | {"sha256": found.model_sha256})
+    if found.has_drifted:
+        live.emit_changed_data(found.name, run.path, found.changes, is_stopped=False)

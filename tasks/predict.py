@@ -87,6 +87,5 @@ def _tell_of_drift(folder: Path, job: Job) -> None:
 
 
 def _emit(event: str, folder: Path, job: Job, facts: dict[str, Any]) -> None:
-    if live.in_a_run():
-        described = {"version": job.model.version, "sha256": job.model.sha256, "path": str(folder), "job": job.job}
-        live.emit_model_event(event, job.model.name, described | facts)
+    described = {"version": job.model.version, "sha256": job.model.sha256, "path": str(folder), "job": job.job}
+    live.emit_from_task(event, job.model.name, described | facts)

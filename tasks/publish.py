@@ -79,6 +79,6 @@ def _tell(run: RunFolder, published: PublishedModel, is_signed: bool) -> None:
     tell(outcome := f"{version}: {published.outcome}", short=outcome)
     if is_signed and published.version and not published.model.path.with_name(artifact_paths.ATTESTATION).is_file():
         tell(f"{version} was published without --sign-key and stays without an attestation")
-    if published.outcome == "published" and live.in_a_run():
+    if published.outcome == "published":
         model = {"version": published.version, "sha256": published.model.sha256, "path": str(published.model.path)}
-        live.emit_model_event(Event.PUBLISHED, published.name, model | {"run": str(run.path)})
+        live.emit_from_task(Event.PUBLISHED, published.name, model | {"run": str(run.path)})

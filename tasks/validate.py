@@ -3,7 +3,7 @@
 from tasks.data.book_datasets import find_dataset
 from tasks.data.prepared_splits import PreviousSchema, ValidatedDataset
 from tasks.data.report import DataReport, require_fit
-from tasks.machine.telling import Event, tell
+from tasks.machine.telling import tell
 from tasks.parameters import Data
 from tasks.records import ChampionData, RawDataset
 from tasks.serving.task import TaskName
@@ -26,11 +26,7 @@ def _show(run: RunFolder, report: DataReport, sheet: bytes | None) -> tuple[File
     for finding in report.findings:
         if finding.severity != "error":  # those are told all together
             tell(f"{finding.severity}: {finding.sentence}")
-    if report.changes and live.in_a_run():
-        changes = [each.model_dump(include={"severity", "rule", "column", "found"}) for each in report.changes]
-        message = "; ".join(each.sentence for each in report.changes)
-        facts = {"message": message, "run": str(run.path), "stopped": bool(report.errors), "findings": changes}
-        live.emit_model_event(Event.DATA, report.name, facts)
+    live.emit_changed_data(report.name, run.path, report.changes, bool(report.errors))
     return report.write(run.file(DATA_REPORT), is_kept=False), picture
 
 

@@ -4,7 +4,7 @@ Automations, and services that follow a model, wait for its events (docs/on-duty
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -18,8 +18,9 @@ from prefect.events import emit_event
 from prefect.runtime import flow_run
 from rich.progress import ProgressColumn
 
+from tasks.data.report import Finding
 from tasks.machine import progress
-from tasks.machine.telling import tell
+from tasks.machine.telling import Event, tell
 from tasks.store.page import make_data_uri
 
 UPDATE_SECONDS = 5.0  # an update is a request to the server, and often a picture to be drawn: 0.3 s
@@ -47,6 +48,21 @@ def emit_model_event(event: str, name: str, payload: dict[str, Any]) -> None:
         FLOW: flow_run.flow_name or "none",
     }
     emit_event(event=event, resource=resource, payload={"name": name} | payload)
+
+
+def emit_from_task(event: str, name: str, payload: dict[str, Any]) -> None:
+    """Send an event about the model ``name``, unless a stage's function was called plainly."""
+    if in_a_run():
+        emit_model_event(event, name, payload)
+
+
+def emit_changed_data(name: str, run: Path, changes: Sequence[Finding], is_stopped: bool) -> None:
+    """Send that data are not like the champion's, if there are such findings; whether the run stops by them."""
+    if changes:
+        findings = [each.model_dump(include={"severity", "rule", "column", "found"}) for each in changes]
+        message = "; ".join(each.sentence for each in changes)
+        facts = {"message": message, "run": str(run), "stopped": is_stopped, "findings": findings}
+        emit_from_task(Event.DATA, name, facts)
 
 
 def embed_picture(path: Path) -> str:

@@ -18,12 +18,14 @@ from tasks.data.io import tabular
 from tasks.data.io.table import Table
 from tasks.data.levels import find_levels
 from tasks.data.prepared_splits import (
+    PREPARE_ANEW,
     SPLIT_KEY,
     Arrays,
     PreviousSchema,
     ValidatedDataset,
     Validation,
     open_arrays,
+    read_arrays,
     write_arrays,
 )
 from tasks.data.recipe import Column, SplitRule
@@ -64,11 +66,6 @@ class OwnRows(ABC):
 
     block_rows: ClassVar[int] = 2**15  # that are read at a time
     most_ordered: ClassVar[int] = 2**18  # beyond which rows lie as they came: to order so many takes seconds
-
-    @property
-    def has_missing(self) -> tuple[bool, ...]:
-        """Whether a row has no value in a column, for each of them."""
-        return tuple(each.missing > 0 for each in self.profiles[:-1])
 
     def report_split(self) -> dict[str, Any]:
         """What a report says of the split."""
@@ -255,14 +252,15 @@ class OwnDataset(ABC):
 
     def prepare(self, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
         """The splits that validation wrote, and their recipe fitted to the training part."""
-        if validated.prepared is None:
+        if (prepared := validated.prepared) is None:
             raise ValueError("own data that were not validated")
-        facts = {"report": validated.report, "sheet": validated.sheet, "recipe": self.fit(validated.prepared)}
-        return validated.prepared.model_copy(update=facts)
-
-    def fit(self, prepared: PreparedDataset) -> Any:
-        """The recipe, fitted to the training part: that of images has nothing to fit."""
-        return prepared.recipe
+        facts: dict[str, Any] = {"report": validated.report, "sheet": validated.sheet}
+        if columns := prepared.recipe.columns:
+            both = zip(columns, prepared.profiles, strict=False)  # the last profile is the target's
+            named = tuple(each.model_copy(update={"has_missing": profile.missing > 0}) for each, profile in both)
+            recipe = prepared.recipe.model_copy(update={"columns": named})
+            facts["recipe"] = statistics.fit_recipe(recipe, read_arrays(prepared.train, PREPARE_ANEW))
+        return prepared.model_copy(update=facts)
 
 
 def write_splits(name: str, rows: OwnRows, schema: PreviousSchema, scratch: Path) -> PreparedDataset:

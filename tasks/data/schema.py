@@ -61,12 +61,6 @@ class Schema(OwnSchema):
         """The recipe, to which nothing is fitted."""
         return Columns(columns=self.columns, target=Target(name=self.target))
 
-    def fit_recipe(self, train: dict[str, Any], has_missing: Sequence[bool]) -> Columns:
-        """The recipe with the statistics of training rows: arrays of a prepared split."""
-        from tasks.data.statistics import fit_recipe
-
-        return fit_recipe(self.columns, self.target, train, has_missing)
-
 
 class ImageSchema(OwnSchema):
     """Classes in order, size and channels, and the split of images."""
@@ -77,10 +71,6 @@ class ImageSchema(OwnSchema):
     target: ClassVar[None] = None
     ignored: ClassVar[tuple[str, ...]] = ()  # as a table's columns
     left_out: ClassVar[tuple[str, ...]] = ()
-
-    def fit_recipe(self, train: dict[str, Any], has_missing: Sequence[bool]) -> Pixels:
-        """The recipe as it is: pixels have no statistics."""
-        return self.recipe
 
     def require(self, data: OwnData) -> None:
         """Let options pass that mean what is fixed.

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tasks.data.io import tabular
-from tasks.data.recipe import Column, Columns, Target
+from tasks.data.recipe import Column, Columns, Recipe, Target
 from tasks.data.report import ColumnProfile
 from tasks.machine import side_by_side
 from tasks.machine.arrays import Array
@@ -71,7 +71,7 @@ def measure_columns(columns: Sequence[Column], num_rows: int, read_rows: Callabl
             codes = np.fmin(block[at], np.float32(len(total) - 1)).astype(np.int64)  # NaN takes the last
             counts = np.bincount(codes, minlength=len(total))
             with counting:
-                np.add(total, counts, out=total)
+                total[:] += counts
         return _find_moments(block[numbers].astype(np.float64, order="C"))
 
     there, means, squares = np.zeros(len(numbers), np.int64), np.zeros(len(numbers)), np.zeros(len(numbers))
@@ -108,24 +108,21 @@ def _find_moments(values: NDArray[np.float64]) -> tuple[Array, Array, Array]:
     return counts, means, np.einsum("cr,cr->c", values, values)
 
 
-def fit_recipe(
-    columns: Sequence[Column], target: str, train: Mapping[str, Array], has_missing: Sequence[bool]
-) -> Columns:
-    """The recipe with means, scales and counts of the training split (arrays of a prepared split).
-
-    ``has_missing`` says of each column whether any row has no value there, be it of the training part or not.
-    """
-    rows, y_true, fitted = train["features"], train.get("target"), []
-    stats = measure_columns(columns, len(rows), lambda some: rows[some].T)
-    for column, each, is_missing in zip(columns, stats, has_missing, strict=True):
-        facts: dict[str, Any] = {"num_missing": each.num_missing, "has_missing": is_missing, "counts": each.counts}
+def fit_recipe(recipe: Recipe, train: Mapping[str, Array]) -> Recipe:
+    """The recipe with means, scales and counts of the training split (arrays of a prepared split); pixels have none."""
+    if not recipe.columns:
+        return recipe
+    rows, y_true, target, columns = train["features"], train.get("target"), recipe.target, []
+    stats = measure_columns(recipe.columns, len(rows), lambda some: rows[some].T)
+    for column, each in zip(recipe.columns, stats, strict=True):
+        facts: dict[str, Any] = {"num_missing": each.num_missing, "counts": each.counts}
         if column.kind != "category":
             facts |= {"mean": each.mean, "scale": 1.0 if column.kind == "boolean" else each.scale}
-        fitted.append(column.model_copy(update=facts))
-    if y_true is None:  # but labels
-        return Columns(columns=tuple(fitted), target=Target(name=target))
-    (y,) = measure_columns([Column(name=target)], len(y_true), lambda some: y_true[None, some])
-    return Columns(columns=tuple(fitted), target=Target(name=target, mean=y.mean, scale=y.scale))
+        columns.append(column.model_copy(update=facts))
+    if target and y_true is not None:  # else they are labels
+        (y,) = measure_columns([Column(name=target.name)], len(y_true), lambda some: y_true[None, some])
+        target = Target(name=target.name, mean=y.mean, scale=y.scale)
+    return Columns(columns=tuple(columns), target=target)
 
 
 @np.errstate(all="ignore")  # of infinite values, which are found elsewhere

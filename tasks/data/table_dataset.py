@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -16,8 +16,8 @@ from tasks.data.io.table import Table, build_table
 from tasks.data.io.tabular import Selection
 from tasks.data.levels import format_values
 from tasks.data.own_rows import Examined, OwnDataset, TableRows, encode_column, sort_digests
-from tasks.data.prepared_splits import PREPARE_ANEW, create_arrays, read_arrays
-from tasks.data.recipe import Column, Columns, Target
+from tasks.data.prepared_splits import create_arrays
+from tasks.data.recipe import Column
 from tasks.data.report import MOST_LEVELS_SHOWN, ColumnProfile, ColumnReport, DataReport, Finding
 from tasks.data.row_hash import HashInputs
 from tasks.data.schema import Request, Schema
@@ -27,7 +27,7 @@ from tasks.machine import side_by_side
 from tasks.machine.words import counted
 from tasks.parameters import Data
 from tasks.parameters.data import NO_WINDOW
-from tasks.records import ChampionData, PreparedDataset, RawDataset
+from tasks.records import ChampionData, RawDataset
 from tasks.serving.contract import FEATURES
 from tasks.serving.task import TaskName
 
@@ -227,9 +227,3 @@ class TableDataset(OwnDataset):
         request = Request(data, kept)
         table = read_table(find_table(self.source), request, task, scratch)
         return examine_table(table, self.name, request, task, scratch, champion)
-
-    def fit(self, prepared: PreparedDataset) -> Columns:
-        """The recipe with what the training part says of each column."""
-        unfitted, train = cast("Columns", prepared.recipe), read_arrays(prepared.train, PREPARE_ANEW)
-        has_missing = [each.missing > 0 for each in prepared.profiles[:-1]]
-        return statistics.fit_recipe(unfitted.columns, cast("Target", unfitted.target).name, train, has_missing)

@@ -18,7 +18,7 @@ counted from 0 among rows that are equal so far. Tests have vectors of both.
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,19 +134,12 @@ def _mix(hashes: Hashes, inputs: Hashes) -> None:
     hashes ^= shifted
 
 
-class RowDigests(NamedTuple):
-    """What is known of the content of ``n`` rows."""
-
-    digests: Hashes  # (n,)
-    contents: Hashes  # (n,) hashes of features and target
-    num_distinct: int  # different features
-    num_ambiguous: int  # rows whose features a row with another target has too
-
-
-def digest_rows(hashes: Hashes, inputs: Sequence[HashInputs]) -> RowDigests:
+def digest_rows(hashes: Hashes, inputs: Sequence[HashInputs]) -> tuple[Hashes, Hashes, int, int]:
     """The digests of rows of these hashes ``(n,)``; ``inputs`` are those of the target and of a column that splits.
 
-    Most rows are the only ones of their hash, so that copies are counted among the others alone.
+    Most rows are the only ones of their hash, so that copies are counted among the others alone. Beside the digests
+    ``(n,)`` these are hashes ``(n,)`` of features and target, the number of different features, and the number of rows
+    whose features a row with another target has too.
     """
     finding = side_by_side.beside(find_equal_rows, hashes)
     contents = update_hashes(hashes, inputs[0])
@@ -156,7 +149,7 @@ def digest_rows(hashes: Hashes, inputs: Sequence[HashInputs]) -> RowDigests:
     is_ambiguous = np.minimum.reduceat(equal, starts) != np.maximum.reduceat(equal, starts)
     equal = update_hashes(equal, *(select_inputs(each, rows) for each in inputs[1:]))
     digests[rows] = update_hashes(equal, duplicate_index(equal))
-    return RowDigests(digests, contents, len(hashes) - len(rows) + len(sizes), int(sizes[is_ambiguous].sum()))
+    return digests, contents, len(hashes) - len(rows) + len(sizes), int(sizes[is_ambiguous].sum())
 
 
 def find_equal_rows(hashes: Hashes) -> tuple[RowNumbers, RowNumbers]:

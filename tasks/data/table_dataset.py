@@ -18,7 +18,7 @@ from tasks.data.levels import format_values
 from tasks.data.own_rows import Examined, OwnDataset, TableRows, encode_column, sort_digests
 from tasks.data.prepared_splits import create_arrays
 from tasks.data.recipe import Column
-from tasks.data.report import MOST_LEVELS_SHOWN, ColumnProfile, ColumnReport, DataReport, Finding
+from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Finding
 from tasks.data.row_hash import HashInputs
 from tasks.data.schema import Request, Schema
 from tasks.data.split import TRAINING, check_min_rows, keep_window, split_by_column, split_by_hash
@@ -100,13 +100,11 @@ def _split_rows(
     places = range(len(columns))
     done = side_by_side.each(lambda at: encode_column(table, columns[at], truth, features[at]), places)
     findings = [finding for finding, _ in done if finding]
-    lossy = tuple(at for at, (_, is_exact) in enumerate(done) if not is_exact)
 
     hashing = side_by_side.beside(row_hash.hash_rows, columns, features)
-    rule, split, inputs = request.fixed_split, None, list[HashInputs]([truth.words()])
-    if rule is None:
-        names = tuple(sorted(column.name for column in columns))
-        rule = request.split_asked.model_copy(update={"features": names})
+    split, inputs = None, list[HashInputs]([truth.words()])
+    names = tuple(sorted(column.name for column in columns))
+    rule = request.fixed_split or request.split_asked.model_copy(update={"features": names})
     if rule.column:
         values = truth.of_column(table.data[rule.column])
         split, of_column = split_by_column(rule, values, partial(truth.name_row, table), hashing)
@@ -127,15 +125,13 @@ def _split_rows(
         findings += check_rare_classes(truth, split.split_ids == TRAINING, target)
     findings += quality_checks.check_num_features(columns, split.count(TRAINING))
     findings += quality_checks.check_columns(columns, num_rows, stats)
-    findings += quality_checks.check_duplicate_columns(columns, features)
-    findings += quality_checks.check_leaks(columns, features, truth)
+    findings += quality_checks.check_duplicate_columns(columns, features, sample)
+    findings += quality_checks.check_leaks(columns, features, truth, sample)
     findings += quality_checks.check_conflicts(num_rows, num_ambiguous)
 
-    def profile(at: int) -> ColumnProfile:
-        of_all = stats[at].num_missing, stats[at].is_constant
-        return statistics.profile_column(columns[at], features[at, sample], *of_all)
-
-    profiles = side_by_side.each(profile, places)
+    profiles = side_by_side.each(
+        lambda at: statistics.profile_column(columns[at], features[at, sample], stats[at]), places
+    )
     of_target = Column(name=target, kind="category" if truth.class_names else "number", levels=truth.class_names)
     profiles.append(statistics.profile_column(of_target, truth.values[sample].astype(np.float32)))
     rows = TableRows(
@@ -145,7 +141,7 @@ def _split_rows(
         rule=rule,
         split=split,
         digests=digests,
-        lossy=lossy,
+        lossy=tuple(at for at, (_, is_exact) in enumerate(done) if not is_exact),
         ordering=ordering,
         profiles=tuple(profiles),
         has_dates=rule.rule == "time" and value_kind(table, str(rule.column)) == "date",

@@ -92,10 +92,9 @@ class FashionMnist:
 
     def fetch(self) -> RawDataset:
         """From the folder that the user named, or from wherever it can be had; it raises as ``fetch_files`` does."""
-        user_dir = Settings().fashion_mnist_dir
-        return (
-            fetch_files(find_sources()) if user_dir is None else fetch_files([Folder(str(user_dir))], use_cache=False)
-        )
+        if (user_dir := Settings().fashion_mnist_dir) is None:
+            return fetch_files(find_sources())
+        return fetch_files([Folder(str(user_dir))], use_cache=False)
 
     def validate(self, raw: RawDataset, data: Data, *_: object) -> Validation:
         """A report of one line: these files were compared with their published digests when they were fetched."""
@@ -154,15 +153,11 @@ def synthetic_data(
     return X.astype(np.float32), y.astype(np.float32)
 
 
-BookDataset = FashionMnist | SyntheticLinear
-Dataset = BookDataset | OwnDataset  # they fetch, validate and prepare with the same three methods
-BOOK_DATASETS: dict[str, BookDataset] = {dataset.name: dataset for dataset in (FashionMnist(), SyntheticLinear())}
-
-
-def find_dataset(name: str, data: Data) -> Dataset:
-    """The data set of this name: own data are kept under their model's."""
-    own = {Use.IMAGES: ImageDataset, Use.TABLES: TableDataset}.get(data.use)
-    return own(name, str(data.source)) if own else BOOK_DATASETS[name]
+def find_dataset(name: str, data: Data) -> FashionMnist | SyntheticLinear | OwnDataset:
+    """The data set of this name: own data are kept under their model's. All have the same three methods."""
+    if own := {Use.IMAGES: ImageDataset, Use.TABLES: TableDataset}.get(data.use):
+        return own(name, str(data.source))
+    return FashionMnist() if name == FASHION_MNIST else SyntheticLinear()
 
 
 class Folder(NamedTuple):
@@ -183,11 +178,9 @@ class Folder(NamedTuple):
                     return path
             except OSError as error:  # a folder that is closed to us, or a name longer than the system takes
                 found = f"{path}: {error.strerror}"
-        raise DataError(
-            found,
-            "a folder with " + ", ".join(each.name for each in FILES) + ", plain or .gz",
-            "set GRADMILL_FASHION_MNIST_DIR to that folder, or unset it to download the files",
-        )
+        expected = f"a folder with {', '.join(each.name for each in FILES)}, plain or .gz"
+        action = "set GRADMILL_FASHION_MNIST_DIR to that folder, or unset it to download the files"
+        raise DataError(found, expected, action)
 
 
 class Mirror(NamedTuple):
@@ -271,10 +264,9 @@ class DebianPackage:
 
 def _run(*command: str, cwd: Path | None = None, seconds: float = 600) -> str:
     """What a command prints; it raises as ``subprocess.run`` does."""
-    done = subprocess.run(
-        command, check=True, cwd=cwd, capture_output=True, text=True, errors="replace", timeout=seconds
+    return subprocess.check_output(
+        command, cwd=cwd, stderr=subprocess.PIPE, text=True, errors="replace", timeout=seconds
     )
-    return done.stdout
 
 
 Source = Folder | Mirror | DebianPackage

@@ -74,8 +74,8 @@ def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionD
         # A day is constant in the file of a day.
         if index <= MAX_DRIFT or all(_is_constant(values[sampled]) for _, sampled, _ in groups):
             return None
-        found = f"{before.name} has drifted: the stability index of {which} against the champion's is {index:.2g}"
-        return warning("drift", before.name, f"{found}, above {MAX_DRIFT:g}")
+        text = f"{before.name} has drifted: the stability index of {which} against the champion's is {index:.2g}"
+        return warning("drift", before.name, f"{text}, above {MAX_DRIFT:g}")
 
     yield from filter(None, side_by_side.each(compare_column, both))
 

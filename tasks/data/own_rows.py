@@ -3,7 +3,7 @@
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +34,7 @@ from tasks.data.schema import describe_split
 from tasks.data.split import TEST, TRAINING, VALIDATION, Split
 from tasks.data.target import LARGEST, Truth
 from tasks.errors import DataError
-from tasks.machine import cores, side_by_side
+from tasks.machine import side_by_side
 from tasks.machine.arrays import Array
 from tasks.machine.words import counted
 from tasks.parameters import Data
@@ -113,10 +113,6 @@ class OwnRows(ABC):
         """One side, mapped to a file in the folder ``scratch``: it may be larger than memory."""
         written = FileRef(path=scratch / side, sha256=self.write_side(scratch / side, side, schema))
         return read_arrays(written, PREPARE_ANEW)
-
-    def digests_of(self, is_training: bool) -> Hashes:
-        """Those of training rows, or of all others, sorted."""
-        return self.ordering.result()[PARTS[not is_training]]
 
 
 def sort_digests(split: Split, digests: Hashes, contents: Hashes | None = None) -> dict[str, Hashes]:
@@ -260,11 +256,10 @@ def write_splits(name: str, rows: OwnRows, schema: PreviousSchema, scratch: Path
 
     sides = [side for side, split_id in SIDES.items() if rows.split.count(split_id)]
     sides += [RAW_TEST] if rows.lossy else []
-    with ThreadPoolExecutor(cores.available()) as pool:
-        writing = {side: pool.submit(write, side) for side in sides}
-        row_digests = write_digests(name, rows.ordering.result(), scratch)
-        digest = schema.digest([rows.digests_of(True), rows.digests_of(False)])
-    files = {side: each.result() for side, each in writing.items()}
+    writing = side_by_side.beside(side_by_side.each, write, sides)
+    digests = rows.ordering.result()
+    row_digests, digest = write_digests(name, digests, scratch), schema.digest([digests[part] for part in PARTS])
+    files = dict(zip(sides, writing.result(), strict=True))
     return PreparedDataset(
         **{RAW_TEST: files["test"]} | files,
         name=name,

@@ -177,20 +177,14 @@ class DataReport(Document):
     def page(self, sheet: bytes = b"") -> Page:
         """The report for people; ``sheet`` shows some images of each class, as PNG."""
         images = self.images.facts() if self.images else {}
-        findings = tuple((Strong(each.severity), each.sentence) for each in self.findings)
-        columns = tuple(map(self.cells, self.columns))
+        findings = PageTable(tuple((Strong(each.severity), each.sentence) for each in self.findings))
+        header = "column", "role", "kind", "missing", "range or levels"
+        columns = PageTable(tuple(map(self.cells, self.columns)), header)
+        picture = PagePicture("Some of each class", sheet, CONTACT_SHEET) if images else None
         classes = tuple((name, f"{count:,}") for name, count in self.classes.items())
         sections = (
-            Section(
-                "", (PageTable(findings), PageTable(columns, ("column", "role", "kind", "missing", "range or levels")))
-            ),
-            Section(
-                "Images",
-                (
-                    PageTable(tuple(images.items())),
-                    PagePicture("Some of each class", sheet, CONTACT_SHEET) if images else None,
-                ),
-            ),
+            Section("", (findings, columns)),
+            Section("Images", (PageTable(tuple(images.items())), picture)),
             Section("Classes", (PageTable(classes, ("class", "rows")),)),
         )
         return Page(f"Data of {self.name}", self.summary, sections)
@@ -209,7 +203,7 @@ class UnfitData(DataError):
         super().__init__(first.found, first.expected, first.action)
         if len(errors) > 1:
             head = f"{counted(len(errors), 'fault')} in the data:"
-            self.found = "\n".join([head, *(f"- {each.sentence}" for each in errors)])
+            self.found = "\n- ".join([head, *(each.sentence for each in errors)])
             self.expected = "data without these faults"
             others = ", or leave columns out with --ignore" if any(each.column for each in errors) else ""
             self.action = f"mend them{others}"

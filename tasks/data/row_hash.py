@@ -69,20 +69,20 @@ def hash_levels(levels: Iterable[str]) -> Hashes:
     return np.fromiter(itertools.chain(map(hash_text, levels), [int(MISSING)]), np.uint64)
 
 
-def hash_inputs(values: Array, levels: Iterable[str] | None = None) -> Callable[[Any], Hashes]:
+def hash_inputs(values: Array, levels: Sequence[str]) -> Callable[[Any], Hashes]:
     """A function that makes the inputs of some rows of values ``(n,)``: of all rows they need not be held at once.
 
-    They are of the values' float32 bits, or of the ``levels`` whose codes they are, whole numbers or float32.
+    They are of the values' float32 bits, or of the ``levels`` whose codes they are, whole numbers or float32; without
+    levels all are missing, and so no codes.
     """
-    hashes = None if levels is None else hash_levels(levels)
+    hashes = hash_levels(levels)
 
     def hash_some(rows: Any) -> Hashes:
         found = values[rows]
-        if hashes is not None:
+        if levels:
             if found.dtype.kind == "f":
-                found = np.fmin(found, np.float32(len(hashes) - 1)).astype(np.int64)  # NaN takes the last
-            inputs: Hashes = np.take(hashes, found)
-            return inputs
+                found = np.fmin(found, np.float32(len(levels))).astype(np.int64)  # NaN takes the last
+            return hashes.take(found)
         with np.errstate(over="ignore"):
             numbers = found.astype(np.float32, copy=False) + np.float32(0)  # -0 + 0 is 0
         bits: Hashes = numbers.view(np.uint32).astype(np.uint64)
@@ -95,7 +95,7 @@ def hash_inputs(values: Array, levels: Iterable[str] | None = None) -> Callable[
 def hash_rows(columns: Sequence[Column], encoded: Sequence[Array]) -> Hashes:
     """The hash of each row ``(n,)`` of encoded columns, ``(n,)`` each; codes of a category may be float32 too."""
     by_name = sorted(zip(columns, encoded, strict=True), key=lambda each: each[0].name)
-    inputs = (hash_inputs(values, each.levels if each.kind == "category" else None) for each, values in by_name)
+    inputs = (hash_inputs(values, column.levels) for column, values in by_name)
     return update_hashes(np.broadcast_to(np.uint64(0), len(encoded[0])), *inputs)
 
 

@@ -20,7 +20,7 @@ from tasks.records import Splits
 from tasks.serving.task import TaskName
 from tasks.store.record import Lasting
 
-BY_COLUMN = {"split_by": "group", "time_column": "time", "split_column": "column"}
+BY_COLUMN: dict[str, Any] = {"split_by": "group", "time_column": "time", "split_column": "column"}
 OTHER_NAME = "leave the option out, or keep the new table under another --name"
 TAKEN = "the columns that version 1 took"
 SHOWN = 20  # columns
@@ -35,7 +35,7 @@ class OwnSchema(Lasting):
     @classmethod
     def from_manifest(cls, dataset: Splits, recipe: Recipe) -> Self:
         """The schema of a kept version of own data, by ``dataset`` and ``recipe`` of its manifest."""
-        columns = [Column(name=each.name, kind=each.kind, levels=each.levels) for each in recipe.columns]
+        columns = [each.model_dump(include={"name", "kind", "levels"}) for each in recipe.columns]
         target = recipe.target and recipe.target.name
         return cls.model_validate(dict(dataset) | {"recipe": recipe, "columns": columns, "target": target})
 
@@ -87,8 +87,7 @@ class ImageSchema(OwnSchema):
 
 def find_schema(dataset: Splits, recipe: Recipe) -> Any:
     """The schema of a kept version, by ``dataset`` and ``recipe`` of its manifest; None of the book's data."""
-    kinds: dict[Use, Any] = {Use.TABLES: Schema, Use.IMAGES: ImageSchema}
-    kind = kinds.get(dataset.find_use(recipe))
+    kind: Any = {Use.TABLES: Schema, Use.IMAGES: ImageSchema}.get(dataset.find_use(recipe))
     return kind and kind.from_manifest(dataset, recipe)
 
 
@@ -115,8 +114,7 @@ class Request:
 
         given = ((rule, getattr(options, option)) for option, rule in BY_COLUMN.items())
         rule, column = next((each for each in given if each[1] is not None), ("rows", None))
-        asked = {"rule": rule, "column": column, "test": options.test}  # features are known later
-        self.split_asked = SplitRule.model_validate(asked)
+        self.split_asked = SplitRule(rule=rule, column=column, test=options.test)  # features are known later
         self.fixed_split = previous.split if previous and not options.new_recipe else None
         self.split = self.fixed_split or self.split_asked
 

@@ -35,7 +35,7 @@ class Truth(NamedTuple):
 
     def words(self) -> Callable[[Any], Hashes]:
         """A function that makes the words of some rows, for hashing."""
-        return row_hash.hash_inputs(self.values, self.class_names or None)
+        return row_hash.hash_inputs(self.values, self.class_names)
 
     def of_column(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
         """The values of a table's column in these rows."""

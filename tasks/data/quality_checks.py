@@ -84,7 +84,7 @@ def _explains_number(values: Array, y: Array, is_category: bool) -> bool:
     """By the share of the variance; of levels in units that do not favour many of them."""
     around = y - y.mean()
     total = float(around @ around)
-    if not np.isfinite(total) or not total:
+    if not 0 < total < np.inf:
         return False
     if not is_category:
         with np.errstate(all="ignore"):

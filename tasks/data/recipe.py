@@ -52,15 +52,9 @@ class Column(Lasting):
 
         counts = np.array(self.counts, np.int64)
         common = counts >= RARE
-        slots = np.full(len(self.levels) + 2, -1, np.int64)
-        slots[:-2][common] = np.arange(common.sum())
-        number = int(common.sum())
-        if counts[~common].sum():
-            slots[:-2][~common] = number
-            number += 1
-        if self.num_missing:
-            slots[-2] = number
-        return slots
+        shared, has_rare = common.sum(), counts[~common].any()
+        of_levels = np.where(common, np.cumsum(common) - 1, shared if has_rare else -1)
+        return np.append(of_levels, [shared + has_rare if self.num_missing else -1, -1])
 
     @property
     def is_plain(self) -> bool:
@@ -263,8 +257,8 @@ class Columns(RowRecipe):
         import numpy as np
 
         missing = np.flatnonzero(np.isnan(rows).any(axis=1))[:1]
-        first = np.setdiff1d(np.arange(min(size, len(rows))), missing)[: size - len(missing)]
-        chosen: NDArray[Any] = rows[np.concatenate([missing, first])]
+        places = dict.fromkeys([*missing.tolist(), *range(min(size, len(rows)))])
+        chosen: NDArray[Any] = rows[[*places][:size]]
         chosen[-1, list(self.categories)] = self.num_levels
         return chosen
 

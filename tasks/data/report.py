@@ -177,14 +177,20 @@ class DataReport(Document):
     def page(self, sheet: bytes = b"") -> Page:
         """The report for people; ``sheet`` shows some images of each class, as PNG."""
         images = self.images.facts() if self.images else {}
-        findings = PageTable(tuple((Strong(each.severity), each.sentence) for each in self.findings))
-        header = "column", "role", "kind", "missing", "range or levels"
-        columns = PageTable(tuple(map(self.cells, self.columns)), header)
-        picture = PagePicture("Some of each class", sheet, CONTACT_SHEET) if images else None
+        findings = tuple((Strong(each.severity), each.sentence) for each in self.findings)
+        columns = tuple(map(self.cells, self.columns))
         classes = tuple((name, f"{count:,}") for name, count in self.classes.items())
         sections = (
-            Section("", (findings, columns)),
-            Section("Images", (PageTable(tuple(images.items())), picture)),
+            Section(
+                "", (PageTable(findings), PageTable(columns, ("column", "role", "kind", "missing", "range or levels")))
+            ),
+            Section(
+                "Images",
+                (
+                    PageTable(tuple(images.items())),
+                    PagePicture("Some of each class", sheet, CONTACT_SHEET) if images else None,
+                ),
+            ),
             Section("Classes", (PageTable(classes, ("class", "rows")),)),
         )
         return Page(f"Data of {self.name}", self.summary, sections)

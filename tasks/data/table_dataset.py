@@ -28,10 +28,9 @@ from tasks.machine.words import counted
 from tasks.parameters import Data
 from tasks.parameters.data import NO_WINDOW
 from tasks.records import ChampionData, RawDataset
-from tasks.serving.contract import FEATURES
 from tasks.serving.task import TaskName
 
-ENCODED_FILE = "encoded.safetensors"
+ENCODED = "encoded"  # a file, and the features in it
 PLURALS = {"number": "numbers", "boolean": "booleans", "category": "categories"}
 
 
@@ -77,11 +76,11 @@ def examine_table(
             changes = drift.compare_rows(table, rows, options.window, champion)
             findings += drift.accept_findings(changes, champion, options.accept_data)
     report = _describe(name, table, request, features, findings, truth, rows)
-    if report.errors or rows is None or request.target is None:
+    if report.errors or rows is None:
         return Examined(report, None, rows)
     schema = Schema(
         task=task or ("classification" if truth.class_names else "regression"),
-        target=request.target,
+        target=str(request.target),
         columns=features.columns,
         class_names=truth.class_names,
         split=rows.rule,
@@ -96,13 +95,13 @@ def _split_rows(
 ) -> tuple[TableRows, list[Finding]]:
     """Encode, hash, split and check the rows; what needs one core runs beside what needs another."""
     num_rows, target = len(truth.values), str(request.target)
-    features = create_arrays(folder / ENCODED_FILE, {FEATURES: (np.float32, (len(columns), num_rows))})[FEATURES]
+    features = create_arrays(folder / ENCODED, {ENCODED: (np.float32, (len(columns), num_rows))})[ENCODED]
     places = range(len(columns))
     done = side_by_side.each(lambda at: encode_column(table, columns[at], truth, features[at]), places)
     findings = [finding for finding, _ in done if finding]
 
     hashing = side_by_side.beside(row_hash.hash_rows, columns, features)
-    split, inputs = None, list[HashInputs]([truth.words()])
+    split, inputs = None, list[HashInputs]([row_hash.hash_inputs(truth.values, truth.class_names)])
     names = tuple(sorted(column.name for column in columns))
     rule = request.fixed_split or request.split_asked.model_copy(update={"features": names})
     if rule.column:

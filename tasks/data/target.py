@@ -1,17 +1,16 @@
 """The column to predict: numbers for regression, classes for classification."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from tasks.data import row_hash, statistics
+from tasks.data import statistics
 from tasks.data.inference import NUMBERS_WITH_TEXT, value_kind
 from tasks.data.io.table import SHOWN, Table
 from tasks.data.levels import MOST_LEVELS, count_codes, sort_levels
 from tasks.data.report import Finding, error, note, warning
-from tasks.data.row_hash import Hashes
 from tasks.data.schema import Request
 from tasks.machine.arrays import Array
 from tasks.machine.words import counted, listed
@@ -32,10 +31,6 @@ class Truth(NamedTuple):
     class_names: tuple[str, ...]
     findings: tuple[Finding, ...]
     outside: int = 0  # rows that have a target and are left out: they are outside of the window
-
-    def words(self) -> Callable[[Any], Hashes]:
-        """A function that makes the words of some rows, for hashing."""
-        return row_hash.hash_inputs(self.values, self.class_names)
 
     def of_column(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
         """The values of a table's column in these rows."""

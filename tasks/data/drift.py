@@ -138,6 +138,6 @@ def accept_findings(findings: Iterable[Finding], champion: ChampionData, accept:
         is_known = AcceptedFinding(rule=each.rule, column=each.column) in champion.accepted
         if each.is_error and (accept or (each.column and is_known)):
             severity, word = ("note", "accepted before") if is_known else ("warning", "accepted")
-            facts = {"severity": severity, "found": f"{each.found}; {word}", "expected": "", "action": ""}
-            each = each.model_copy(update=facts | {"accepted": True})
+            facts = {"found": f"{each.found}; {word}", "expected": "", "action": "", "accepted": True}
+            each = each.model_copy(update=facts | {"severity": severity})
         yield each

@@ -21,8 +21,17 @@ MIN_ROWS = 20  # to say so of
 FEW_CONFLICTS = 0.02  # of the rows: some pairs of equal rows are in every table, and no reason to warn
 
 
-def check_columns(columns: Sequence[Column], num_rows: int, stats: Sequence[ColumnStats]) -> Iterator[Finding]:
-    """What is odd about each column by itself."""
+def check_columns(
+    columns: Sequence[Column], num_rows: int, num_training: int, stats: Sequence[ColumnStats]
+) -> Iterator[Finding]:
+    """What is odd about each column by itself, and whether there are more numbers than rows to learn from.
+
+    Such fit the training part whatever is in it.
+    """
+    numbers = sum(column.kind != "category" for column in columns)
+    if numbers >= num_training > 0:
+        found = f"{counted(numbers, 'number')} and {counted(num_training, 'training row')}: any target can be fitted so"
+        yield warning("few-rows", None, found, "get more rows, name --features, or try --weight-decay auto")
     for column, each in zip(columns, stats, strict=True):
         name, missing = column.name, each.num_missing
         if each.is_constant or missing == num_rows:
@@ -34,18 +43,6 @@ def check_columns(columns: Sequence[Column], num_rows: int, stats: Sequence[Colu
             found = f"{name} is {readable(each.mean, 6)} on average, varying by {readable(each.deviation)}"
             action = f"subtract an offset from it, or leave it out with --ignore {name}"
             yield warning("offset", name, f"{found}: too little for float32", action)
-
-
-def check_num_features(columns: Sequence[Column], num_training: int) -> Iterator[Finding]:
-    """Whether there are more numbers than rows to learn from: they fit the training part whatever is in it."""
-    numbers = sum(column.kind != "category" for column in columns)
-    if numbers >= num_training > 0:
-        yield warning(
-            "few-rows",
-            None,
-            f"{counted(numbers, 'number')} and {counted(num_training, 'training row')}: any target can be fitted so",
-            "get more rows, name --features, or try --weight-decay auto",
-        )
 
 
 def check_duplicate_columns(columns: Sequence[Column], features: Array, sample: RowNumbers) -> Iterator[Finding]:

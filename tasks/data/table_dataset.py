@@ -122,8 +122,7 @@ def _split_rows(
     if not any(each.is_error for each in split.findings):  # or the sides tell nothing
         findings += check_min_rows(split)
         findings += check_rare_classes(truth, split.split_ids == TRAINING, target)
-    findings += quality_checks.check_num_features(columns, split.count(TRAINING))
-    findings += quality_checks.check_columns(columns, num_rows, stats)
+    findings += quality_checks.check_columns(columns, num_rows, split.count(TRAINING), stats)
     findings += quality_checks.check_duplicate_columns(columns, features, sample)
     findings += quality_checks.check_leaks(columns, features, truth, sample)
     findings += quality_checks.check_conflicts(num_rows, num_ambiguous)

@@ -126,7 +126,7 @@ class Request:
     def text_columns(self, is_classification: bool) -> frozenset[str]:
         """The columns of names: a class or a group ``01`` is no number, whatever all the others look like."""
         levels = [name for name, column in self.known.items() if column.kind == "category"]
-        others = self.target if is_classification else None, self.split.column if self.split.rule != "time" else None
+        others = self.target if is_classification else None, None if self.split.is_by_time else self.split.column
         return frozenset(filter(None, (*self.options.category, *levels, *others))) - self.ignored
 
     def require_sound(self) -> None:

@@ -76,7 +76,7 @@ def split_by_column(
     ``hashing`` makes row hashes meanwhile.
     """
     name, fault, missing = str(rule.column), None, None
-    if rule.rule == "time":
+    if rule.is_by_time:
         times = read_times(column)
         inputs = encode_times(times)
         split, fault = split_by_time(inputs, rule.test), check_times(name, column, times, name_row)
@@ -111,12 +111,8 @@ def split_by_time(times: Hashes, share: float) -> Split:
 
     Rows of one time are in one split.
     """
-    ordered, wanted = np.sort(times), len(times) * (1 - share)
-    time = ordered[min(len(times) - 1, int(wanted))]
-    cuts = [int(np.searchsorted(ordered, time, side)) for side in ("left", "right")]
-    cut = min(cuts, key=lambda each: abs(each - wanted))
-    first = ordered[cut] if cut < len(ordered) else np.uint64(2**64 - 1)
-    return Split(np.where(times >= first, np.uint8(TEST), np.uint8(TRAINING)), times)
+    is_training = hold_out(~times, 1 - share)  # the earliest, whose complements are the largest
+    return Split(np.where(is_training, np.uint8(TRAINING), np.uint8(TEST)), times)
 
 
 def split_by_names(levels: Levels, keys: Hashes) -> Split:

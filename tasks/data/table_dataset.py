@@ -142,7 +142,7 @@ def _split_rows(
         lossy=tuple(at for at, (_, is_exact) in enumerate(done) if not is_exact),
         ordering=ordering,
         profiles=tuple(profiles),
-        has_dates=rule.rule == "time" and value_kind(table, str(rule.column)) == "date",
+        has_dates=rule.is_by_time and value_kind(table, str(rule.column)) == "date",
     )
     return rows, findings
 

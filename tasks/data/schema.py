@@ -190,10 +190,11 @@ def _check_names(
         if name is not None and name not in header:
             action = nearest(name, names, "take one of them")
             yield error("no-such-column", name, f"no column {name} ({why})", listing, action)
-    for name in [each for each in request.known if each not in names]:
-        found = f"column {name} is {'to be ignored' if name in request.ignored else 'missing'}"
-        yield error("missing-column", name, found, TAKEN, "restore it, or keep the new table under another --name")
-    for name in sorted(new, key=names.index) if previous else ():
+    for name in request.known:
+        if name not in names:
+            found = f"column {name} is {'to be ignored' if name in request.ignored else 'missing'}"
+            yield error("missing-column", name, found, TAKEN, "restore it, or keep the new table under another --name")
+    for name in sorted(new, key=names.index):
         action = f"leave it out with --ignore {name}, which is kept, or give the new table another --name"
         yield error("new-column", name, f"column {name} is new", TAKEN, action)
     if fixed and fixed.test != options.test:

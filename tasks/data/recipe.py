@@ -198,7 +198,7 @@ class Pixels(RowRecipe):
 
         from tasks.data.io import pictures
 
-        is_image = len(shape) in (2, 3) and shape[2:] in ((), (1,), (3,))
+        is_image = len(shape) > 1 and shape[2:] in ((), (1,), (3,))
         can_be_resized = self.resize is not None and 0 < math.prod(shape[:2]) <= pictures.LARGEST_PIXELS
         return np.dtype(dtype) == np.uint8 and (shape == self.shape or (is_image and can_be_resized))
 
@@ -266,7 +266,7 @@ class Columns(RowRecipe):
         """Whether rows of this dtype and shape (of one) can be encoded."""
         import numpy as np
 
-        return np.dtype(dtype).kind in "fiu" and shape == (len(self.columns),)
+        return np.dtype(dtype).kind in "fiu" and shape == self.input.shape
 
     def encode(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         """Numbers ``(n, columns)`` in the model's order to float32 (infinite beyond its range), float32 as they are.

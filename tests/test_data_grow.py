@@ -88,7 +88,7 @@ def months(folder: Path) -> Path:
 def championed(found: Examined[TableRows | None], folder: Path) -> ChampionData:
     """What a version made of these data keeps of them."""
     folder.mkdir()
-    digests = [rows(found).digests_of(is_training) for is_training in (True, False)]
+    digests = [rows(found).ordering.result()[part] for part in ("train", "other")]
     num_rows = found.report.num_train + found.report.num_test
     rows_before = kept(folder / "rows", *digests)
     return ChampionData(num_rows=num_rows, rows=rows_before, profiles=rows(found).profiles, split=recipe(found).split)

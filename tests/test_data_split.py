@@ -210,8 +210,8 @@ def test_row_digests_are_the_hash_the_target_the_group_and_the_number_of_the_cop
         expected.append(absorbed([copies[base]], base))
         copies[base] += 1
     assert found.digests.tolist() == expected
-    both = np.concatenate([found.digests_of(True), found.digests_of(False)])
+    both = np.concatenate([found.ordering.result()["train"], found.ordering.result()["other"]])
     assert sorted(both.tolist()) == sorted(expected)
-    assert (np.diff(found.digests_of(True).astype(object)) >= 0).all()
+    assert (np.diff(found.ordering.result()["train"].astype(object)) >= 0).all()
     if kind is not None:
         assert found.split.keys.tolist() == [absorbed([word(str(at % 40))]) for at in range(121)]

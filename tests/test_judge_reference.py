@@ -257,7 +257,7 @@ def expected(found: Examined[TableRows | None], scratch: Path, **asked: Any) -> 
     divided = replace(made, split=split)
     train, validation = (divided.map_side(side, recipe(found), scratch) for side in ("train", "validation"))
     num_train = made.split.count(TRAINING)
-    return baselines.expected_losses(recipe(found), train, validation, num_train, made.has_missing, **asked)
+    return baselines.expected_losses(recipe(found), train, validation, num_train, **asked)
 
 
 def test_no_test_row_takes_part_and_every_training_row_does(artifacts: Path, tmp_path: Path) -> None:

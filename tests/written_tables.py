@@ -33,7 +33,7 @@ def examined(
 
 def digest(found: Examined[TableRows | None]) -> str:
     """The digest of data without errors."""
-    return recipe(found).digest(tuple(rows(found).digests_of(training).tobytes() for training in (True, False)))
+    return recipe(found).digest(tuple(rows(found).ordering.result()[part].tobytes() for part in ("train", "other")))
 
 
 def recipe(found: Examined[TableRows | None]) -> Schema:

@@ -100,9 +100,7 @@ def _expect_losses(
     rows, num_train = replace(examined.rows, split=split), examined.rows.split.count(TRAINING)
     train, validation = (rows.map_side(side, examined.schema, scratch) for side in ("train", "validation"))
     decay = parameters.weight_decay if isinstance(parameters.weight_decay, float) else None  # auto: chosen in training
-    return baselines.expected_losses(
-        examined.schema, train, validation, num_train, rows.has_missing, parameters.class_weight, decay
-    )
+    return baselines.expected_losses(examined.schema, train, validation, num_train, parameters.class_weight, decay)
 
 
 def _advise_command(parameters: InspectParameters, examined: "Examined[OwnRows | None]") -> str:

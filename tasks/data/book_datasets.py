@@ -5,10 +5,7 @@ artifacts/, from torchvision's mirrors, or from Debian's package. Archives diffe
 these are kept, and compared with their published digests.
 """
 
-import errno
-import os
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -40,7 +37,6 @@ from tasks.records import PreparedDataset, RawDataset
 from tasks.store import artifact_paths, atomic, verified
 from tasks.store.record import FileRef
 
-SPACE_NEEDED = 200 * 2**20  # bytes: the archives (31 MB), the same unpacked, the payloads (55 MB) and apt's lists
 LARGEST_ARCHIVE = 64 * 2**20  # the largest is 26 MB; a server that sends on and on is cut off here
 SLOWEST = 2**15  # bytes of payload a second
 PATIENCE_SECONDS = 20.0  # with a mirror beyond the time that it takes at this rate
@@ -92,10 +88,9 @@ class FashionMnist:
 
     def fetch(self) -> RawDataset:
         """From the folder that the user named, or from wherever it can be had; it raises as ``fetch_files`` does."""
-        user_dir = Settings().fashion_mnist_dir
-        return (
-            fetch_files(find_sources()) if user_dir is None else fetch_files([Folder(str(user_dir))], use_cache=False)
-        )
+        if (user_dir := Settings().fashion_mnist_dir) is None:
+            return fetch_files(find_sources())
+        return fetch_files([Folder(str(user_dir))], use_cache=False)
 
     def validate(self, raw: RawDataset, data: Data, *_: object) -> Validation:
         """A report of one line: these files were compared with their published digests when they were fetched."""
@@ -114,8 +109,16 @@ class FashionMnist:
         test = Examples(test_images[16:].reshape(-1, 28, 28), test_labels[8:])
         side = data.resize or 28
         recipe = Pixels(shape=(side, side), scale=1 / 255, resize="bilinear" if data.resize else None)
-        facts = {"title": self.title, "identifier": self.identifier, "class_names": CLASS_NAMES}
-        return write_splits(self.name, train, test, recipe, "classification", **facts)
+        return write_splits(
+            self.name,
+            train,
+            test,
+            recipe,
+            "classification",
+            title=self.title,
+            identifier=self.identifier,
+            class_names=CLASS_NAMES,
+        )
 
 
 class SyntheticLinear:
@@ -141,8 +144,16 @@ class SyntheticLinear:
         w, b, noise = np.asarray(data.synthetic_w), data.synthetic_b, data.synthetic_noise
         train, test = (Examples(*synthetic_data(w, b, data.num_examples, rng, noise)) for _ in range(2))
         recipe = Columns(columns=tuple(Column(name=f"x{number}") for number in range(1, len(w) + 1)))
-        facts = {"title": self.title, "identifier": self.identifier, "true_parameters": (*data.synthetic_w, b)}
-        return write_splits(self.name, train, test, recipe, "regression", **facts)
+        return write_splits(
+            self.name,
+            train,
+            test,
+            recipe,
+            "regression",
+            title=self.title,
+            identifier=self.identifier,
+            true_parameters=(*data.synthetic_w, b),
+        )
 
 
 def synthetic_data(
@@ -154,15 +165,11 @@ def synthetic_data(
     return X.astype(np.float32), y.astype(np.float32)
 
 
-BookDataset = FashionMnist | SyntheticLinear
-Dataset = BookDataset | OwnDataset  # they fetch, validate and prepare with the same three methods
-BOOK_DATASETS: dict[str, BookDataset] = {dataset.name: dataset for dataset in (FashionMnist(), SyntheticLinear())}
-
-
-def find_dataset(name: str, data: Data) -> Dataset:
-    """The data set of this name: own data are kept under their model's."""
-    own = {Use.IMAGES: ImageDataset, Use.TABLES: TableDataset}.get(data.use)
-    return own(name, str(data.source)) if own else BOOK_DATASETS[name]
+def find_dataset(name: str, data: Data) -> FashionMnist | SyntheticLinear | OwnDataset:
+    """The data set of this name: own data are kept under their model's. All have the same three methods."""
+    if own := {Use.IMAGES: ImageDataset, Use.TABLES: TableDataset}.get(data.use):
+        return own(name, str(data.source))
+    return FashionMnist() if name == FASHION_MNIST else SyntheticLinear()
 
 
 class Folder(NamedTuple):
@@ -183,11 +190,9 @@ class Folder(NamedTuple):
                     return path
             except OSError as error:  # a folder that is closed to us, or a name longer than the system takes
                 found = f"{path}: {error.strerror}"
-        raise DataError(
-            found,
-            "a folder with " + ", ".join(each.name for each in FILES) + ", plain or .gz",
-            "set GRADMILL_FASHION_MNIST_DIR to that folder, or unset it to download the files",
-        )
+        expected = f"a folder with {', '.join(each.name for each in FILES)}, plain or .gz"
+        action = "set GRADMILL_FASHION_MNIST_DIR to that folder, or unset it to download the files"
+        raise DataError(found, expected, action)
 
 
 class Mirror(NamedTuple):
@@ -271,10 +276,9 @@ class DebianPackage:
 
 def _run(*command: str, cwd: Path | None = None, seconds: float = 600) -> str:
     """What a command prints; it raises as ``subprocess.run`` does."""
-    done = subprocess.run(
-        command, check=True, cwd=cwd, capture_output=True, text=True, errors="replace", timeout=seconds
+    return subprocess.check_output(
+        command, cwd=cwd, stderr=subprocess.PIPE, text=True, errors="replace", timeout=seconds
     )
-    return done.stdout
 
 
 Source = Folder | Mirror | DebianPackage
@@ -296,14 +300,11 @@ def fetch_files(sources: Iterable[Source], use_cache: bool = True) -> RawDataset
     Raises:
         SourceUnreachable: no source answers.
         DataError: what a source has fails its checksum, or a user's folder lacks a file.
-        OSError: the disk is too full.
+        OSError: the disk is full.
     """
     with scratch_folder(FASHION_MNIST) as scratch:
         # The smallest first: of a mirror that drips it shows within seconds.
         missing = sorted((file for file in FILES if not (use_cache and file.is_cached())), key=lambda file: file.size)
-        # Found out first, since apt would report it as a fault of the network.
-        if missing and shutil.disk_usage(scratch).free < SPACE_NEEDED:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch.parent))
         sources = list(sources) if missing else ()
         used = dict.fromkeys(_ask_each(sources, partial(_fetch_file, file, scratch)) for file in missing)
     source = ", ".join(used) or "cache"

@@ -6,7 +6,6 @@ So a day in other units is found on the second night as on the two hundredth, an
 
 import math
 from collections.abc import Iterable, Iterator
-from operator import itemgetter
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -42,10 +41,12 @@ def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionD
         DataError: the digests of the champion's rows are not those that its manifest names.
     """
     yield from compare_num_rows(rows.split, rows.rule, window, champion)
-    known = {each.name: each for each in champion.profiles}
-    both = [(known[each.name], each) for each in rows.profiles if each.name in known]
+    known, columns = {each.name: each for each in champion.profiles}, (*rows.features, rows.truth.values)
+    both = [
+        (known[now.name], now, values) for now, values in zip(rows.profiles, columns, strict=True) if now.name in known
+    ]
     if window == champion.window == NO_WINDOW:  # else a column of the calendar turns constant in time
-        for before, now in both:
+        for before, now, _ in both:
             if now.is_constant and not before.is_constant:
                 found = f"{now.name} has one value in all rows, and had several"
                 yield error("turned-constant", now.name, found, "values that differ, as in the champion's data", MEND)
@@ -61,33 +62,34 @@ def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionD
     if len(new) >= drift.FEWEST_ROWS:
         which, watched = "the new rows", new[sample_rows(rows.digests[new])]
 
-    def compare_column(at: int) -> Finding | None:
-        before = known.get(rows.profiles[at].name)
-        if before is None:
-            return None
-        values = rows.features[at] if at < len(rows.features) else rows.truth.values
+    def compare_column(column: tuple[ColumnProfile, ColumnProfile, Array]) -> Finding | None:
+        before, _, values = column
         share = min(1.0, before.missing / champion.num_rows)
         if broken := [found for group in groups if (found := _find_broken(before, values, group, share))]:
             more = f"; so in {counted(len(broken) - 1, 'more file')}" if len(broken) > 1 else ""
             return broken[0].model_copy(update={"found": broken[0].found + more})
-        if all(_is_constant(values[sampled]) for _, sampled, _ in groups):  # as a day is in the file of a day
+        if len(watched) < drift.FEWEST_ROWS or not sum(before.counts):
             return None
-        return _find_drift(before, values[watched], which)
+        index = drift.stability_index(before.counts, statistics.count_bins(before, values[watched]))
+        # A day is constant in the file of a day.
+        if index <= MAX_DRIFT or all(_is_constant(values[sampled]) for _, sampled, _ in groups):
+            return None
+        text = f"{before.name} has drifted: the stability index of {which} against the champion's is {index:.2g}"
+        return warning("drift", before.name, f"{text}, above {MAX_DRIFT:g}")
 
-    yield from filter(None, side_by_side.each(compare_column, range(len(rows.profiles))))
+    yield from filter(None, side_by_side.each(compare_column, both))
 
 
 def _group_by_file(table: Table, rows: TableRows, new: RowNumbers) -> Iterator[Group]:
     """The new rows of each file, and those of files that have few of them together, where they are enough."""
     files = np.searchsorted(table.starts, np.flatnonzero(rows.truth.is_known)[new], side="right") - 1
-    parts = np.split(new, np.flatnonzero(np.diff(files)) + 1)
-    paths = [table.files.files[file].path for file in np.unique(files)]
-    by_path = sorted(zip(paths, parts, strict=False), key=itemgetter(0))  # without new rows there is an empty part
-    few = [each for each in by_path if len(each[1]) < MIN_NEW]
-    for group in [*([each] for each in by_path if len(each[1]) >= MIN_NEW), few]:
-        numbers = np.concatenate([new[:0], *(part for _, part in group)])
+    numbers, firsts = np.unique(files, return_index=True)
+    parts = {table.files.files[file].path: part for file, part in zip(numbers, np.split(new, firsts[1:]), strict=False)}
+    few = [path for path in sorted(parts) if len(parts[path]) < MIN_NEW]
+    for paths in [*([path] for path in sorted({*parts}.difference(few))), few]:
+        numbers = np.concatenate([new[:0], *map(parts.__getitem__, paths)])
         if len(numbers) >= MIN_NEW:
-            places = " to ".join(dict.fromkeys(_name_file(path) for path, _ in (group[0], group[-1])))
+            places = " to ".join(dict.fromkeys(map(_name_file, (paths[0], paths[-1]))))
             sampled = numbers[sample_rows(rows.digests[numbers])]
             yield numbers, sampled, f"{counted(len(numbers), 'new row')} of {places}"
 
@@ -115,14 +117,14 @@ def _find_broken(before: ColumnProfile, values: Array, group: Group, share: floa
             return None
         found = f"{before.name} is missing in all of {place}; in the champion's data it was in {100 * share:.3g} %"
         return error("turned-missing", before.name, found, "values, as in the champion's data", MEND)
-    now = before.magnitude and statistics.median_magnitude(values[sampled])
-    if not now or not before.magnitude or _is_constant(values[sampled]):
+    now, then = statistics.median_magnitude(values[sampled]), before.magnitude
+    if not now or not then or _is_constant(values[sampled]):
         return None
-    power = round(math.log10(now / before.magnitude))
-    if not power or abs(now / before.magnitude / 10.0**power - 1) > TOLERANCE:
+    power = round(math.log10(now / then))
+    if not power or abs(now / then / 10.0**power - 1) > TOLERANCE:
         return None
-    found = f"{before.name} is {10.0**power:g} times what it was: its median magnitude is {readable(now)} in "
-    found += f"{place}, and was {readable(before.magnitude)}"
+    medians = f"its median magnitude is {readable(now)} in {place}, and was {readable(then)}"
+    found = f"{before.name} is {10.0**power:g} times what it was: {medians}"
     return error("other-scale", before.name, found, "the unit of the champion's data", MEND)
 
 
@@ -130,23 +132,12 @@ def _is_constant(values: Array) -> bool:
     return bool(np.fmin.reduce(values) == np.fmax.reduce(values))
 
 
-def _find_drift(before: ColumnProfile, values: Array, which: str) -> Finding | None:
-    if len(values) < drift.FEWEST_ROWS or not sum(before.counts):
-        return None
-    index = drift.stability_index(before.counts, statistics.count_bins(before, values))
-    if index <= MAX_DRIFT:
-        return None
-    found = f"{before.name} has drifted: the stability index of {which} against the champion's is {index:.2g}"
-    return warning("drift", before.name, f"{found}, above {MAX_DRIFT:g}")
-
-
 def accept_findings(findings: Iterable[Finding], champion: ChampionData, accept: bool) -> Iterator[Finding]:
     """The findings, of which those stop nothing that the user lets through now, or did before in the same column."""
     for each in findings:
-        known = AcceptedFinding(rule=each.rule, column=each.column)
-        if each.severity != "error" or not (accept or (each.column and known in champion.accepted)):
-            yield each
-        else:
-            severity, word = ("warning", "accepted") if known not in champion.accepted else ("note", "accepted before")
-            facts = {"severity": severity, "found": f"{each.found}; {word}", "expected": "", "action": ""}
-            yield each.model_copy(update=facts | {"accepted": True})
+        is_known = AcceptedFinding(rule=each.rule, column=each.column) in champion.accepted
+        if each.is_error and (accept or (each.column and is_known)):
+            severity, word = ("note", "accepted before") if is_known else ("warning", "accepted")
+            facts = {"found": f"{each.found}; {word}", "expected": "", "action": "", "accepted": True}
+            each = each.model_copy(update=facts | {"severity": severity})
+        yield each

@@ -25,9 +25,7 @@ FORMAT_PATTERNS = {
     ("numbers", "1234.5"): r"^[$€£¥]?\s?-?(\d{1,3}([.,'\x{a0}\x{202f}]\d{3})+|\d+)([.,]\d+)?\s?[%$€£¥]?$",
     ("dates", "2024-12-31"): r"^(\d{1,2}[./-]\d{1,2}[./-](\d{2}|\d{4})|\d{4}/\d{1,2}/\d{1,2})([ T]\d{1,2}:.*)?$",
 }
-InferredKind = tuple[
-    str, Finding | None
-]  # number, boolean, category, date, id or unfit; and what there is to say of it
+InferredKind = tuple[str, *tuple[Finding, ...]]  # number, boolean, category, date, id or unfit; what to say of it
 
 
 class Features(NamedTuple):
@@ -46,12 +44,12 @@ def infer_features(table: Table, request: Request) -> Features:
     left_out = dict.fromkeys(request.passed_over.difference(ignored, [request.split.column]), "")
     names = [name for name in names if name in table.data.column_names]
     kinds = side_by_side.each(lambda name: _infer_kind(table, name, request), names)
-    for name, (kind, finding) in zip(names, kinds, strict=True):
-        findings += filter(None, [finding])
+    for name, (kind, *found) in zip(names, kinds, strict=True):
+        findings += found
         if kind == "category":
-            column, finding = _find_category(table, name, request.known.get(name))
-            findings += filter(None, [finding])
-            columns += filter(None, [column])
+            of_name, *found = _find_category(table, name, request.known.get(name))
+            columns += of_name
+            findings += found
         elif kind in ("number", "boolean"):
             columns.append(request.known.get(name) or Column.model_validate({"name": name, "kind": kind}))
         elif kind != "unfit":
@@ -99,7 +97,7 @@ def _infer_kind(table: Table, name: str, request: Request) -> InferredKind:
     if known := request.known.get(name):
         return _compare_kind(table, known, kind, is_category)
     if is_category and kind != "unfit":
-        return "category", None
+        return ("category",)
     if name in INDEX_NAMES and name not in request.options.features and _names_rows(table, name, kind):
         found = f"{name} is an index: another {'text' if kind == 'text' else 'whole number'} in every row"
         return "index", note("index", name, f"{found}; left out", "a feature where --features names it")
@@ -107,11 +105,10 @@ def _infer_kind(table: Table, name: str, request: Request) -> InferredKind:
         return _infer_kind_of_text(table, name)
     if kind == "date":
         return kind, note("date", name, f"{name} holds dates or times and is no feature; left out")
-    finding = None
     if kind == "number" and _counts_rows(table, name):
         found = f"{name} has another whole number in every row, as an id has"
-        finding = warning("counts-rows", name, found, f"leave it out with --ignore {name} if it is one")
-    return "number" if kind == "null" else kind, finding
+        return kind, warning("counts-rows", name, found, f"leave it out with --ignore {name} if it is one")
+    return ("number" if kind == "null" else kind,)
 
 
 def _names_rows(table: Table, name: str, kind: str) -> bool:
@@ -147,26 +144,17 @@ def _infer_kind_of_text(table: Table, name: str) -> InferredKind:
             f"mend the value, or take the column with --category {name} or not at all with --ignore {name}",
         )
     is_id = singles > values * (OF_FEW_ROWS if values < FEW_ROWS else SINGLE_LEVELS)
-    finding = _find_unusual_format(table, name, "left out as an id" if is_id else "taken as a category")
-    if is_id and finding is None:
-        found = f"{name} looks like an id: {singles:,} of {counted(values, 'row')} hold a value that no other has"
-        finding = note("id", name, f"{found}; left out", f"--category {name} takes it as a feature all the same")
-    return "id" if is_id else "category", finding
-
-
-def _find_unusual_format(table: Table, name: str, outcome: str) -> Finding | None:
-    """That most of a text column's values look like numbers or dates, and are not written as such."""
-    levels = table.levels(name)
-    for (what, form), pattern in FORMAT_PATTERNS.items():
+    kind, outcome = ("id", "left out as an id") if is_id else ("category", "taken as a category")
+    for (what, form), pattern in FORMAT_PATTERNS.items():  # that most values look like, and are not written as such
         matches = pc.match_substring_regex(levels.values, pattern).fill_null(False).to_numpy(zero_copy_only=False)
-        if levels.counts[matches].sum() > MOSTLY * levels.counts.sum():
-            return warning(
-                "looks-like",
-                name,
-                f"{name} looks like {what} not written as such, as {table.example_of_text(name)}; {outcome}",
-                f"write {what} as {form}, and nothing where one is missing, or say --category or --ignore {name}",
-            )
-    return None
+        if levels.counts[matches].sum() > MOSTLY * values:
+            found = f"{name} looks like {what} not written as such, as {table.example_of_text(name)}; {outcome}"
+            action = f"write {what} as {form}, and nothing where one is missing, or say --category or --ignore {name}"
+            return kind, warning("looks-like", name, found, action)
+    if not is_id:
+        return (kind,)
+    found = f"{name} looks like an id: {singles:,} of {counted(values, 'row')} hold a value that no other has"
+    return kind, note("id", name, f"{found}; left out", f"--category {name} takes it as a feature all the same")
 
 
 def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> InferredKind:
@@ -177,7 +165,7 @@ def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> I
     name, kind = known.name, known.kind
     is_level = kind == "category" and (now != "date" or table.is_text(name) or is_category)
     if is_level or now in ("null", "unfit", kind):
-        return kind, None
+        return (kind,)
     if kind == "number" and now == "text":
         rule, found = "text-among-numbers", f"{name} is {table.example_of_text(name)}"
     else:
@@ -193,14 +181,15 @@ def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> I
     )
 
 
-def _find_category(table: Table, name: str, known: Column | None) -> tuple[Column | None, Finding | None]:
+def _find_category(table: Table, name: str, known: Column | None) -> tuple[list[Column], *tuple[Finding, ...]]:
     """The column with its levels, unless these are too many; and that, or which of them are new."""
     old, levels = known.levels if known else (), table.levels(name)
     now = extend_levels(old, levels.names()) if levels.num_used <= MOST_LEVELS else ()
     if (number := max(len(now), levels.num_used)) > MOST_LEVELS:
         action = f"group its values, or leave it out with --ignore {name} (and another --name if a version takes it)"
         found, expected = f"{name} has {number:,} levels", f"at most {MOST_LEVELS:,}"
-        return None, error("too-many-levels", name, found, expected, action)
-    new = now[len(old) :] if known else ()
-    finding = warning("new-levels", name, f"{name} has new levels: {listed(new, 10)}") if new else None
-    return Column(name=name, kind="category", levels=now), finding
+        return [], error("too-many-levels", name, found, expected, action)
+    columns = [Column(name=name, kind="category", levels=now)]
+    if known and (new := now[len(old) :]):
+        return columns, warning("new-levels", name, f"{name} has new levels: {listed(new, 10)}")
+    return (columns,)

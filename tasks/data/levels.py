@@ -44,7 +44,7 @@ class Levels:
 
     def names(self) -> list[str]:
         """The names of the values that occur; two may have one name."""
-        return format_values(self.values.filter(pa.array(self.counts > 0)))
+        return format_values(self.used.drop_null())
 
     def take(self, words: NDArray[Any], into: NDArray[Any] | None = None) -> NDArray[Any]:
         """For each row ``(n,)`` the word of its value; ``words`` ``(values + 1,)`` ends with that of a missing one.
@@ -67,9 +67,7 @@ class Levels:
         NaN is missing. They are written to ``into`` if it is given.
         """
         places = {name: place for place, name in enumerate(names)}
-        known = self.values.to_pylist()
-        if not all(value in places for value in known):  # else each value is its own name
-            known = format_values(self.values)
+        known = format_values(self.values)
         codes = [np.nan if name is None else places.get(name, other) for name in known]
         return self.take(np.array([*codes, np.nan], np.float32), into)
 

@@ -3,7 +3,7 @@
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,12 +18,13 @@ from tasks.data.io import tabular
 from tasks.data.io.table import Table
 from tasks.data.levels import find_levels
 from tasks.data.prepared_splits import (
+    PREPARE_ANEW,
     SPLIT_KEY,
     Arrays,
     PreviousSchema,
     ValidatedDataset,
     Validation,
-    open_arrays,
+    read_arrays,
     write_arrays,
 )
 from tasks.data.recipe import Column, SplitRule
@@ -33,7 +34,7 @@ from tasks.data.schema import describe_split
 from tasks.data.split import TEST, TRAINING, VALIDATION, Split
 from tasks.data.target import LARGEST, Truth
 from tasks.errors import DataError
-from tasks.machine import cores, side_by_side
+from tasks.machine import side_by_side
 from tasks.machine.arrays import Array
 from tasks.machine.words import counted
 from tasks.parameters import Data
@@ -65,11 +66,6 @@ class OwnRows(ABC):
     block_rows: ClassVar[int] = 2**15  # that are read at a time
     most_ordered: ClassVar[int] = 2**18  # beyond which rows lie as they came: to order so many takes seconds
 
-    @property
-    def has_missing(self) -> tuple[bool, ...]:
-        """Whether a row has no value in a column, for each of them."""
-        return tuple(each.missing > 0 for each in self.profiles[:-1])
-
     def report_split(self) -> dict[str, Any]:
         """What a report says of the split."""
         return {"split": self.rule} | {f"num_{side}": self.split.count(SIDES[side]) for side in SIDES}
@@ -91,7 +87,9 @@ class OwnRows(ABC):
         the model's bytes are the same; many lie as they came.
         """
         is_raw = side == RAW_TEST
-        split_id = TEST if is_raw else SIDES[side]
+        mine = np.flatnonzero(self.split.split_ids == (TEST if is_raw else SIDES[side]))
+        if not is_raw and len(self.digests) <= self.most_ordered:
+            mine = mine[np.argsort(self.digests[mine])]
         readers: dict[str, Callable[[Array], Array]] = {
             schema.recipe.input.name: self.read_exactly if is_raw else self.read_inputs,
             TASKS[schema.task].target: self.truth.values.__getitem__,
@@ -99,22 +97,9 @@ class OwnRows(ABC):
         if not is_raw:
             readers[SPLIT_KEY] = self.split.keys.__getitem__
         first = {key: read(np.zeros(1, np.int64)) for key, read in readers.items()}
-        count, is_ordered = self.split.count(split_id), not is_raw and len(self.digests) <= self.most_ordered
-        specs = {key: (each.dtype, (count, *each.shape[1:])) for key, each in first.items()}
-        batches = {key: map(read, self._number_blocks(split_id, is_ordered)) for key, read in readers.items()}
-        return write_arrays(path, specs, batches)
-
-    def _number_blocks(self, split_id: int, is_ordered: bool) -> Iterator[Array]:
-        """The numbers of the rows of a side, a block at a time."""
-        is_mine = self.split.split_ids == split_id
-        if is_ordered:
-            mine = np.flatnonzero(is_mine)
-            yield from np.split(
-                mine[np.argsort(self.digests[mine])], range(self.block_rows, len(mine), self.block_rows)
-            )
-        else:
-            for start in range(0, len(is_mine), self.block_rows):
-                yield start + np.flatnonzero(is_mine[start : start + self.block_rows])
+        specs = {key: (each.dtype, (len(mine), *each.shape[1:])) for key, each in first.items()}
+        blocks = np.split(mine, range(self.block_rows, len(mine), self.block_rows))
+        return write_arrays(path, specs, {key: map(read, blocks) for key, read in readers.items()})
 
     def read_exactly(self, numbers: Array) -> Array:
         """The same with all digits that the source has."""
@@ -126,12 +111,8 @@ class OwnRows(ABC):
 
     def map_side(self, side: str, schema: PreviousSchema, scratch: Path) -> Arrays:
         """One side, mapped to a file in the folder ``scratch``: it may be larger than memory."""
-        self.write_side(scratch / side, side, schema)
-        return open_arrays(scratch / side)
-
-    def digests_of(self, is_training: bool) -> Hashes:
-        """Those of training rows, or of all others, sorted."""
-        return self.ordering.result()[PARTS[not is_training]]
+        written = FileRef(path=scratch / side, sha256=self.write_side(scratch / side, side, schema))
+        return read_arrays(written, PREPARE_ANEW)
 
 
 def sort_digests(split: Split, digests: Hashes, contents: Hashes | None = None) -> dict[str, Hashes]:
@@ -168,7 +149,7 @@ class TableRows(OwnRows):
     def read_exactly(self, numbers: Array) -> Array:
         """The features of some rows, in order, with all digits."""
         matrix, places = self.read_inputs(numbers).astype(np.float64), self._numbers_in_table[numbers]
-        for at in self.lossy if len(places) else ():
+        for at in self.lossy:
             values = self.table.data[self.profiles[at].name].slice(places[0], places[-1] + 1 - places[0])
             matrix[:, at] = statistics.to_numbers(values)[places - places[0]]
         return matrix
@@ -193,14 +174,12 @@ def encode_column(table: Table, column: Column, truth: Truth, into: Array) -> tu
     is_infinite = np.isinf(into)
     if is_infinite.any():
         row = int(is_infinite.argmax())
-        value = statistics.to_numbers(values.slice(row, 1))[0]
-        found = f"{name} is {value:g} in {truth.name_row(table, row)}"
+        found = f"{name} is {statistics.to_numbers(values.slice(row, 1))[0]:g} in {truth.name_row(table, row)}"
         action = f"mend the value, or leave the column out with --ignore {name}"
         return error("infinite-value", name, found, f"numbers up to {LARGEST:.3g}", action), True
     if not is_exact and np.nanmin(into) == np.nanmax(into):
         exact = statistics.to_numbers(values)
-        low, high = np.nanmin(exact), np.nanmax(exact)
-        if low < high:
+        if (low := np.nanmin(exact)) < (high := np.nanmax(exact)):
             found = f"{name} lies between {low:.12g} and {high:.12g}, which are one number in float32"
             action = f"subtract an offset from it, or leave it out with --ignore {name}"
             return warning("offset", name, found, action), is_exact
@@ -218,11 +197,12 @@ class Examined(NamedTuple, Generic[Found]):
     rows: Found
 
 
+@dataclass(frozen=True)
 class OwnDataset(ABC):
     """Data at ``source``; they are called by the name of their model, for files' names are nobody else's business."""
 
-    def __init__(self, name: str, source: str) -> None:
-        self.name, self.source = name, source
+    name: str
+    source: str
 
     @abstractmethod
     def fetch(self) -> RawDataset:
@@ -246,23 +226,24 @@ class OwnDataset(ABC):
             report = found.without_places(raw.source)
             if self.fetch().look != raw.look:
                 raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
-            sheet = rows.draw_sheet() if rows else None
-            if schema is None or rows is None:
-                return Validation(report, sheet=sheet)
-            prepared = write_splits(self.name, rows, schema, scratch)
-            accepted = champion.accepting(*report.accepted) if champion else ()
-            return Validation(report, prepared.model_copy(update={"accepted": accepted}), sheet)
+            prepared, sheet = None, rows.draw_sheet() if rows else None
+            if schema and rows:
+                prepared = write_splits(self.name, rows, schema, scratch)
+                accepted = champion.accepting(*report.accepted) if champion else ()
+                prepared = prepared.model_copy(update={"accepted": accepted})
+            return Validation(report, prepared, sheet)
 
     def prepare(self, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
         """The splits that validation wrote, and their recipe fitted to the training part."""
-        if validated.prepared is None:
+        if (prepared := validated.prepared) is None:
             raise ValueError("own data that were not validated")
-        facts = {"report": validated.report, "sheet": validated.sheet, "recipe": self.fit(validated.prepared)}
-        return validated.prepared.model_copy(update=facts)
-
-    def fit(self, prepared: PreparedDataset) -> Any:
-        """The recipe, fitted to the training part: that of images has nothing to fit."""
-        return prepared.recipe
+        facts: dict[str, Any] = {"report": validated.report, "sheet": validated.sheet}
+        if columns := prepared.recipe.columns:
+            both = zip(columns, prepared.profiles, strict=False)  # the last profile is the target's
+            named = tuple(each.model_copy(update={"has_missing": profile.missing > 0}) for each, profile in both)
+            recipe = prepared.recipe.model_copy(update={"columns": named})
+            facts["recipe"] = statistics.fit_recipe(recipe, read_arrays(prepared.train, PREPARE_ANEW))
+        return prepared.model_copy(update=facts)
 
 
 def write_splits(name: str, rows: OwnRows, schema: PreviousSchema, scratch: Path) -> PreparedDataset:
@@ -275,11 +256,10 @@ def write_splits(name: str, rows: OwnRows, schema: PreviousSchema, scratch: Path
 
     sides = [side for side, split_id in SIDES.items() if rows.split.count(split_id)]
     sides += [RAW_TEST] if rows.lossy else []
-    with ThreadPoolExecutor(cores.available()) as pool:
-        writing = {side: pool.submit(write, side) for side in sides}
-        row_digests = write_digests(name, rows.ordering.result(), scratch)
-        digest = schema.digest([rows.digests_of(True), rows.digests_of(False)])
-    files = {side: each.result() for side, each in writing.items()}
+    writing = side_by_side.beside(side_by_side.each, write, sides)
+    digests = rows.ordering.result()
+    row_digests, digest = write_digests(name, digests, scratch), schema.digest([digests[part] for part in PARTS])
+    files = dict(zip(sides, writing.result(), strict=True))
     return PreparedDataset(
         **{RAW_TEST: files["test"]} | files,
         name=name,

@@ -81,13 +81,15 @@ def write_splits(
     def write(split: str, inputs: Array, y_true: Array) -> FileRef:
         return write_split(name, split, {recipe.input.name: inputs, TASKS[task].target: y_true})
 
-    encoded = [recipe.encode(each.inputs) for each in (train, test)]
-    files = {"train": write("train", encoded[0], train.y_true), "test": write("test", encoded[1], test.y_true)}
+    train_file, test_file = (
+        write(split, recipe.encode(each.inputs), each.y_true) for split, each in (("train", train), ("test", test))
+    )
     return PreparedDataset(
         name=name,
-        digest=verified.sha256((files["train"].sha256 + files["test"].sha256).encode()),
-        **files,
-        raw_test=files["test"] if encoded[1] is test.inputs else write("test", test.inputs, test.y_true),
+        digest=verified.sha256((train_file.sha256 + test_file.sha256).encode()),
+        train=train_file,
+        test=test_file,
+        raw_test=write("test", test.inputs, test.y_true),
         num_train=len(train.y_true),
         num_test=len(test.y_true),
         recipe=recipe,
@@ -198,12 +200,6 @@ def _identity(file: BinaryIO) -> tuple[int, ...]:
     """Of a file, what no other has, and what changes when it is written to."""
     state = os.fstat(file.fileno())
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
-
-
-def open_arrays(path: Path) -> Arrays:
-    """The arrays of a file that this process has just written."""
-    with path.open("rb") as file:
-        return _map_arrays(file, mmap.ACCESS_COPY)
 
 
 def _map_arrays(file: BinaryIO, access: int) -> Arrays:

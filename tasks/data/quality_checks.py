@@ -2,12 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from tasks.data.recipe import Column
 from tasks.data.report import Finding, note, warning
-from tasks.data.row_hash import SAMPLE
+from tasks.data.row_hash import RowNumbers
 from tasks.data.statistics import ColumnStats
 from tasks.data.target import Truth
 from tasks.machine.arrays import Array
@@ -20,8 +21,17 @@ MIN_ROWS = 20  # to say so of
 FEW_CONFLICTS = 0.02  # of the rows: some pairs of equal rows are in every table, and no reason to warn
 
 
-def check_columns(columns: Sequence[Column], num_rows: int, stats: Sequence[ColumnStats]) -> Iterator[Finding]:
-    """What is odd about each column by itself."""
+def check_columns(
+    columns: Sequence[Column], num_rows: int, num_training: int, stats: Sequence[ColumnStats]
+) -> Iterator[Finding]:
+    """What is odd about each column by itself, and whether there are more numbers than rows to learn from.
+
+    Such fit the training part whatever is in it.
+    """
+    numbers = sum(column.kind != "category" for column in columns)
+    if numbers >= num_training > 0:
+        found = f"{counted(numbers, 'number')} and {counted(num_training, 'training row')}: any target can be fitted so"
+        yield warning("few-rows", None, found, "get more rows, name --features, or try --weight-decay auto")
     for column, each in zip(columns, stats, strict=True):
         name, missing = column.name, each.num_missing
         if each.is_constant or missing == num_rows:
@@ -35,56 +45,43 @@ def check_columns(columns: Sequence[Column], num_rows: int, stats: Sequence[Colu
             yield warning("offset", name, f"{found}: too little for float32", action)
 
 
-def check_num_features(columns: Sequence[Column], num_training: int) -> Iterator[Finding]:
-    """Whether there are more numbers than rows to learn from: they fit the training part whatever is in it."""
-    numbers = sum(column.kind != "category" for column in columns)
-    if numbers >= num_training > 0:
-        yield warning(
-            "few-rows",
-            None,
-            f"{counted(numbers, 'number')} and {counted(num_training, 'training row')}: any target can be fitted so",
-            "get more rows, name --features, or try --weight-decay auto",
-        )
-
-
-def check_duplicate_columns(columns: Sequence[Column], features: Array) -> Iterator[Finding]:
+def check_duplicate_columns(columns: Sequence[Column], features: Array, sample: RowNumbers) -> Iterator[Finding]:
     """Columns that equal an earlier one in every row, and are neither constant nor wholly missing."""
     known = defaultdict[tuple[str, bytes], list[int]](list)  # columns by kind and sampled values
     for at, column in enumerate(columns):
-        sample = features[at, _sampled(features.shape[1])]
-        if np.nanmin(sample, initial=np.inf) >= np.nanmax(sample, initial=-np.inf):
+        values = features[at, sample]
+        if np.nanmin(values, initial=np.inf) >= np.nanmax(values, initial=-np.inf):
             continue
-        alike = known[column.kind, sample.tobytes()]
-        other = next((each for each in alike if np.array_equal(features[at], features[each], equal_nan=True)), None)
-        if other is None:
-            alike.append(at)
+        alike = known[column.kind, values.tobytes()]
+        for other in alike:
+            if np.array_equal(features[at], features[other], equal_nan=True):
+                found = f"{column.name} equals {columns[other].name} in every row"
+                yield warning("duplicate-column", column.name, found, f"leave one out, as with --ignore {column.name}")
+                break
         else:
-            found = f"{column.name} equals {columns[other].name} in every row"
-            yield warning("duplicate-column", column.name, found, f"leave one out, as with --ignore {column.name}")
+            alike.append(at)
 
 
-def check_leaks(columns: Sequence[Column], features: Array, truth: Truth) -> Iterator[Finding]:
-    """Columns that predict the target alone, as what is known only afterwards does; judged on a sample of rows."""
-    rows = _sampled(features.shape[1])
-    explains, y = _explains_class if truth.class_names else _explains_number, truth.values[rows]
+def check_leaks(
+    columns: Sequence[Column], features: Array, truth: Truth, sample: Any = slice(None)
+) -> Iterator[Finding]:
+    """Columns that predict the target alone, as what is known only afterwards does; judged on a ``sample`` of rows."""
+    explains, y = _explains_class if truth.class_names else _explains_number, truth.values[sample]
     for at, column in enumerate(columns):
-        values = features[at, rows].astype(np.float64)
+        values = features[at, sample].astype(np.float64)
         is_there = ~np.isnan(values)
         is_enough = is_there.sum() >= max(MIN_ROWS, 0.9 * len(y))
         if is_enough and explains(values[is_there], y[is_there], column.kind == "category"):
-            yield warning(
-                "predicts-alone",
-                column.name,
-                f"{column.name} predicts the target alone",
-                f"where it is not known when you predict, --ignore {column.name}",
-            )
+            found = f"{column.name} predicts the target alone"
+            action = f"where it is not known when you predict, --ignore {column.name}"
+            yield warning("predicts-alone", column.name, found, action)
 
 
 def _explains_number(values: Array, y: Array, is_category: bool) -> bool:
     """By the share of the variance; of levels in units that do not favour many of them."""
     around = y - y.mean()
     total = float(around @ around)
-    if not np.isfinite(total) or not total:
+    if not 0 < total < np.inf:
         return False
     if not is_category:
         with np.errstate(all="ignore"):
@@ -121,8 +118,3 @@ def check_conflicts(num_rows: int, num_ambiguous: int) -> Iterator[Finding]:
         found = f"{num_ambiguous:,} of {counted(num_rows, 'row')} ({of}) have the features of a row with another target"
         found += ": no model of these columns tells such rows apart, be the target noisy or a column missing"
         yield (warning if are_many else note)("equal-rows", None, found)
-
-
-def _sampled(num_rows: int) -> slice:
-    """Some 20,000 rows at most, evenly spaced."""
-    return slice(None, None, -(-num_rows // SAMPLE))

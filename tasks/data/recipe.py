@@ -21,90 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Pixels(Lasting):
-    """Raw pixels 0…255 of images: grey ``(height, width)``, or with channels last."""
-
-    kind: Literal["pixels"] = "pixels"
-    use: ClassVar[Use] = Use.IMAGES  # of own data that have this recipe
-    shape: tuple[Annotated[int, Field(gt=0)], ...]  # of one image
-    scale: float = Field(gt=0)  # of a pixel; folded into the weights at export
-    resize: Literal["bilinear"] | None = None  # how an array of another size or colour becomes one; None: it is refused
-
-    names: ClassVar[tuple[str, ...]] = ()  # images have no columns, as here and below
-    columns: ClassVar[tuple[Column, ...]] = ()
-    numbers: ClassVar[tuple[int, ...]] = ()
-    categories: ClassVar[tuple[int, ...]] = ()
-    num_levels: ClassVar[tuple[int, ...]] = ()
-    target: ClassVar[None] = None
-    is_plain: ClassVar[bool] = True
-    is_by_name: ClassVar[bool] = False
-    has_class_names: ClassVar[bool] = True  # in files of arrays, whose labels these are
-
-    @property
-    def input(self) -> Tensor:
-        """The model's input."""
-        return Tensor(name=IMAGES, dtype="uint8", shape=self.shape)
-
-    @property
-    def target_scaling(self) -> Target:
-        """A target that is as it is."""
-        return UNSCALED
-
-    def describe_columns(self) -> tuple[ColumnMetadata, ...]:
-        """None: images have no columns."""
-        return ()
-
-    @property
-    def metadata_props(self) -> dict[str, str]:
-        """What the ONNX standard has for images (docs/MetadataProps.md)."""
-        return {
-            "Image.BitmapPixelFormat": "Gray8" if len(self.shape) == 2 else "Rgb8",
-            "Image.ColorSpaceGamma": "SRGB",
-            "Image.NominalPixelRange": "NominalRange_0_255",
-        }
-
-    def describe_rows(self, rows: NDArray[np.uint8]) -> dict[str, Any]:
-        """What a page asks for pictures by: whether things are on a dark ground in these ``(n, …)``."""
-        import numpy as np
-
-        border = [rows[:, 0], rows[:, -1], rows[:, :, 0], rows[:, :, -1]]
-        return {"is_dark": bool(np.concatenate([each.reshape(-1) for each in border]).mean() < 128)}
-
-    def choose_sample(self, rows: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-        """The first images."""
-        return rows[:size]
-
-    def accepts(self, dtype: Any, shape: tuple[int, ...]) -> bool:
-        """Whether rows of this dtype and shape (of one) can be encoded."""
-        import numpy as np
-
-        from tasks.data.io import pictures
-
-        is_image = len(shape) in (2, 3) and shape[2:] in ((), (1,), (3,))
-        can_be_resized = self.resize is not None and 0 < math.prod(shape[:2]) <= pictures.LARGEST_PIXELS
-        return np.dtype(dtype) == np.uint8 and (shape == self.shape or (is_image and can_be_resized))
-
-    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Raw images ``(n, …)`` uint8 to ``(n, *shape)`` uint8; those of that shape are returned as they are.
-
-        Raises:
-            DataError: they are no such images, or of another size or colour, which this recipe refuses.
-        """
-        import numpy as np
-
-        from tasks.data.io import pictures
-
-        _require(self, images)
-        if images.shape[3:] == (1,):
-            images = images[..., 0]
-        if images.shape[1:] == self.shape:
-            return images
-        encoded = np.empty((len(images), *self.shape), np.uint8)
-        for row in range(len(images)):
-            encoded[row] = pictures.fit(images[row], self.shape)
-        return encoded
-
-
 # What pandas calls an index that has no name, in CSV, as our reader does, and in Parquet.
 UNNAMED_INDEX = "Unnamed: 0"
 INDEX_NAMES = UNNAMED_INDEX, "__index_level_0__"
@@ -136,15 +52,9 @@ class Column(Lasting):
 
         counts = np.array(self.counts, np.int64)
         common = counts >= RARE
-        slots = np.full(len(self.levels) + 2, -1, np.int64)
-        slots[:-2][common] = np.arange(common.sum())
-        number = int(common.sum())
-        if counts[~common].sum():
-            slots[:-2][~common] = number
-            number += 1
-        if self.num_missing:
-            slots[-2] = number
-        return slots
+        shared, has_rare = common.sum(), counts[~common].any()
+        of_levels = np.where(common, np.cumsum(common) - 1, shared if has_rare else -1)
+        return np.append(of_levels, [shared + has_rare if self.num_missing else -1, -1])
 
     @property
     def is_plain(self) -> bool:
@@ -190,29 +100,18 @@ class Unscaled(Target):
 UNSCALED = Unscaled(name="target")
 
 
-class Columns(Lasting):
-    """The columns of a table, in the model's order and raw units; a category as its code, NaN where it is missing."""
+class RowRecipe(Lasting):
+    """What is asked of the recipe of any rows; images have no columns, and no target among them."""
 
-    kind: Literal["columns"] = "columns"
-    use: ClassVar[Use] = Use.TABLES
-    columns: tuple[Column, ...]
-    target: Target | None = None  # None: the book's data, whose target is as it is
+    if TYPE_CHECKING:  # else pydantic took them for fields of images
 
-    scale: ClassVar[float] = 1.0  # of raw rows; each column has its own
-    resize: ClassVar[None] = None
-    has_class_names: ClassVar[bool] = False
-    metadata_props: ClassVar[dict[str, str]] = {}
+        @property
+        def columns(self) -> tuple[Column, ...]:
+            """Those of a table, in the model's order."""
 
-    @model_validator(mode="after")
-    def _whose_names_differ(self) -> Self:
-        if len(set(self.names)) != len(self.names):
-            raise ValueError("columns: two of them have one name")
-        return self
-
-    @property
-    def input(self) -> Tensor:
-        """The model's input."""
-        return Tensor(name=FEATURES, dtype="float32", shape=(len(self.columns),))
+        @property
+        def target(self) -> Target | None:
+            """The column to predict; None of images and of the book's data."""
 
     def describe_columns(self) -> tuple[ColumnMetadata, ...]:
         """What a consumer must know of the columns, in order; the book's numbers, as they are, need no word."""
@@ -221,7 +120,7 @@ class Columns(Lasting):
 
     @property
     def target_scaling(self) -> Target:
-        """The mean and deviation by which the target is standardised: 0 and 1 of the book's."""
+        """The mean and deviation by which the target is standardised: 0 and 1 of the book's, and of images."""
         return self.target or UNSCALED
 
     @property
@@ -254,6 +153,100 @@ class Columns(Lasting):
         """How many levels each category has."""
         return tuple(len(self.columns[at].levels) for at in self.categories)
 
+
+class Pixels(RowRecipe):
+    """Raw pixels 0…255 of images: grey ``(height, width)``, or with channels last."""
+
+    kind: Literal["pixels"] = "pixels"
+    use: ClassVar[Use] = Use.IMAGES  # of own data that have this recipe
+    shape: tuple[Annotated[int, Field(gt=0)], ...]  # of one image
+    scale: float = Field(gt=0)  # of a pixel; folded into the weights at export
+    resize: Literal["bilinear"] | None = None  # how an array of another size or colour becomes one; None: it is refused
+
+    columns: ClassVar[tuple[Column, ...]] = ()
+    target: ClassVar[None] = None
+    has_class_names: ClassVar[bool] = True  # in files of arrays, whose labels these are
+
+    @property
+    def input(self) -> Tensor:
+        """The model's input."""
+        return Tensor(name=IMAGES, dtype="uint8", shape=self.shape)
+
+    @property
+    def metadata_props(self) -> dict[str, str]:
+        """What the ONNX standard has for images (docs/MetadataProps.md)."""
+        return {
+            "Image.BitmapPixelFormat": "Gray8" if len(self.shape) == 2 else "Rgb8",
+            "Image.ColorSpaceGamma": "SRGB",
+            "Image.NominalPixelRange": "NominalRange_0_255",
+        }
+
+    def describe_rows(self, rows: NDArray[np.uint8]) -> dict[str, Any]:
+        """What a page asks for pictures by: whether things are on a dark ground in these ``(n, …)``."""
+        import numpy as np
+
+        border = [rows[:, 0], rows[:, -1], rows[:, :, 0], rows[:, :, -1]]
+        return {"is_dark": bool(np.concatenate([each.reshape(-1) for each in border]).mean() < 128)}
+
+    def choose_sample(self, rows: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+        """The first images."""
+        return rows[:size]
+
+    def accepts(self, dtype: Any, shape: tuple[int, ...]) -> bool:
+        """Whether rows of this dtype and shape (of one) can be encoded."""
+        import numpy as np
+
+        from tasks.data.io import pictures
+
+        is_image = len(shape) > 1 and shape[2:] in ((), (1,), (3,))
+        can_be_resized = self.resize is not None and 0 < math.prod(shape[:2]) <= pictures.LARGEST_PIXELS
+        return np.dtype(dtype) == np.uint8 and (shape == self.shape or (is_image and can_be_resized))
+
+    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Raw images ``(n, …)`` uint8 to ``(n, *shape)`` uint8; those of that shape are returned as they are.
+
+        Raises:
+            DataError: they are no such images, or of another size or colour, which this recipe refuses.
+        """
+        import numpy as np
+
+        from tasks.data.io import pictures
+
+        _require(self, images)
+        if images.shape[3:] == (1,):
+            images = images[..., 0]
+        if images.shape[1:] == self.shape:
+            return images
+        encoded = np.empty((len(images), *self.shape), np.uint8)
+        for row in range(len(images)):
+            encoded[row] = pictures.fit(images[row], self.shape)
+        return encoded
+
+
+class Columns(RowRecipe):
+    """The columns of a table, in the model's order and raw units; a category as its code, NaN where it is missing."""
+
+    kind: Literal["columns"] = "columns"
+    use: ClassVar[Use] = Use.TABLES
+    columns: tuple[Column, ...]
+    target: Target | None = None  # None: the book's data, whose target is as it is
+
+    scale: ClassVar[float] = 1.0  # of raw rows; each column has its own
+    resize: ClassVar[None] = None
+    has_class_names: ClassVar[bool] = False
+    metadata_props: ClassVar[dict[str, str]] = {}
+
+    @model_validator(mode="after")
+    def _whose_names_differ(self) -> Self:
+        if len(set(self.names)) != len(self.names):
+            raise ValueError("columns: two of them have one name")
+        return self
+
+    @property
+    def input(self) -> Tensor:
+        """The model's input."""
+        return Tensor(name=FEATURES, dtype="float32", shape=(len(self.columns),))
+
     def describe_rows(self, rows: NDArray[Any]) -> dict[str, Any]:
         """What a page asks for a row by: its columns, and the target."""
         columns = [each.model_dump(include={"name", "kind", "levels"}) for each in self.columns]
@@ -264,8 +257,8 @@ class Columns(Lasting):
         import numpy as np
 
         missing = np.flatnonzero(np.isnan(rows).any(axis=1))[:1]
-        first = np.setdiff1d(np.arange(min(size, len(rows))), missing)[: size - len(missing)]
-        chosen: NDArray[Any] = rows[np.concatenate([missing, first])]
+        places = dict.fromkeys([*missing.tolist(), *range(min(size, len(rows)))])
+        chosen: NDArray[Any] = rows[[*places][:size]]
         chosen[-1, list(self.categories)] = self.num_levels
         return chosen
 
@@ -273,7 +266,7 @@ class Columns(Lasting):
         """Whether rows of this dtype and shape (of one) can be encoded."""
         import numpy as np
 
-        return np.dtype(dtype).kind in "fiu" and shape == (len(self.columns),)
+        return np.dtype(dtype).kind in "fiu" and shape == self.input.shape
 
     def encode(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         """Numbers ``(n, columns)`` in the model's order to float32 (infinite beyond its range), float32 as they are.

@@ -209,7 +209,7 @@ class UnfitData(DataError):
         super().__init__(first.found, first.expected, first.action)
         if len(errors) > 1:
             head = f"{counted(len(errors), 'fault')} in the data:"
-            self.found = "\n".join([head, *(f"- {each.sentence}" for each in errors)])
+            self.found = "\n- ".join([head, *(each.sentence for each in errors)])
             self.expected = "data without these faults"
             others = ", or leave columns out with --ignore" if any(each.column for each in errors) else ""
             self.action = f"mend them{others}"

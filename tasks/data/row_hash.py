@@ -18,7 +18,7 @@ counted from 0 among rows that are equal so far. Tests have vectors of both.
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,29 +59,27 @@ def check_memory(num_rows: int) -> None:
         raise DataError(f"{num_rows:,} rows", expected, action)
 
 
-def hash_text(text: str) -> int:
-    """The input of a level or a class."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
 def hash_levels(levels: Iterable[str]) -> Hashes:
-    """The input of each code ``(levels + 1,)``, and last that of a missing value."""
-    return np.fromiter(itertools.chain(map(hash_text, levels), [int(MISSING)]), np.uint64)
+    """The input of each code ``(levels + 1,)`` of a category or a class, and last that of a missing value."""
+    digests = (hashlib.blake2b(level.encode(), digest_size=8).digest() for level in levels)
+    inputs = (int.from_bytes(each, "little") for each in itertools.chain(digests, [MISSING.tobytes()]))
+    return np.fromiter(inputs, np.uint64)
 
 
-def hash_inputs(values: Array, levels: Iterable[str] | None = None) -> Callable[[Any], Hashes]:
+def hash_inputs(values: Array, levels: Sequence[str]) -> Callable[[Any], Hashes]:
     """A function that makes the inputs of some rows of values ``(n,)``: of all rows they need not be held at once.
 
-    They are of the values' float32 bits, or of the ``levels`` whose codes they are, whole numbers or float32.
+    They are of the values' float32 bits, or of the ``levels`` whose codes they are, whole numbers or float32; without
+    levels all are missing, and so no codes.
     """
-    hashes = None if levels is None else hash_levels(levels)
+    hashes = hash_levels(levels)
 
     def hash_some(rows: Any) -> Hashes:
         found = values[rows]
-        if hashes is not None:
+        if levels:
             if found.dtype.kind == "f":
-                found = np.fmin(found, np.float32(len(hashes) - 1)).astype(np.int64)  # NaN takes the last
-            inputs: Hashes = np.take(hashes, found)
+                found = np.fmin(found, np.float32(len(levels))).astype(np.int64)  # NaN takes the last
+            inputs: Hashes = hashes.take(found)
             return inputs
         with np.errstate(over="ignore"):
             numbers = found.astype(np.float32, copy=False) + np.float32(0)  # -0 + 0 is 0
@@ -95,7 +93,7 @@ def hash_inputs(values: Array, levels: Iterable[str] | None = None) -> Callable[
 def hash_rows(columns: Sequence[Column], encoded: Sequence[Array]) -> Hashes:
     """The hash of each row ``(n,)`` of encoded columns, ``(n,)`` each; codes of a category may be float32 too."""
     by_name = sorted(zip(columns, encoded, strict=True), key=lambda each: each[0].name)
-    inputs = (hash_inputs(values, each.levels if each.kind == "category" else None) for each, values in by_name)
+    inputs = (hash_inputs(values, column.levels) for column, values in by_name)
     return update_hashes(np.broadcast_to(np.uint64(0), len(encoded[0])), *inputs)
 
 
@@ -134,19 +132,12 @@ def _mix(hashes: Hashes, inputs: Hashes) -> None:
     hashes ^= shifted
 
 
-class RowDigests(NamedTuple):
-    """What is known of the content of ``n`` rows."""
-
-    digests: Hashes  # (n,)
-    contents: Hashes  # (n,) hashes of features and target
-    num_distinct: int  # different features
-    num_ambiguous: int  # rows whose features a row with another target has too
-
-
-def digest_rows(hashes: Hashes, inputs: Sequence[HashInputs]) -> RowDigests:
+def digest_rows(hashes: Hashes, inputs: Sequence[HashInputs]) -> tuple[Hashes, Hashes, int, int]:
     """The digests of rows of these hashes ``(n,)``; ``inputs`` are those of the target and of a column that splits.
 
-    Most rows are the only ones of their hash, so that copies are counted among the others alone.
+    Most rows are the only ones of their hash, so that copies are counted among the others alone. Beside the digests
+    ``(n,)`` these are hashes ``(n,)`` of features and target, the number of different features, and the number of rows
+    whose features a row with another target has too.
     """
     finding = side_by_side.beside(find_equal_rows, hashes)
     contents = update_hashes(hashes, inputs[0])
@@ -156,7 +147,7 @@ def digest_rows(hashes: Hashes, inputs: Sequence[HashInputs]) -> RowDigests:
     is_ambiguous = np.minimum.reduceat(equal, starts) != np.maximum.reduceat(equal, starts)
     equal = update_hashes(equal, *(select_inputs(each, rows) for each in inputs[1:]))
     digests[rows] = update_hashes(equal, duplicate_index(equal))
-    return RowDigests(digests, contents, len(hashes) - len(rows) + len(sizes), int(sizes[is_ambiguous].sum()))
+    return digests, contents, len(hashes) - len(rows) + len(sizes), int(sizes[is_ambiguous].sum())
 
 
 def find_equal_rows(hashes: Hashes) -> tuple[RowNumbers, RowNumbers]:
@@ -219,19 +210,15 @@ def count_new_rows(rows: FileRef, known: FileRef) -> int:
     Raises:
         DataError: a file is missing or damaged.
     """
-    return 0 if rows.sha256 == known.sha256 else sum(len(_remove_known(part, known)) for part in _read_parts(rows))
-
-
-def _read_parts(rows: FileRef) -> list[Hashes]:
-    """The digests of training rows and of others, each sorted."""
-    found = read_arrays(rows, RESTORE)
-    return [found[part] for part in PARTS]
+    parts = read_arrays(rows, RESTORE)
+    return sum(len(_remove_known(parts[part], known)) for part in PARTS)
 
 
 def _remove_known(digests: Hashes, known: FileRef) -> Hashes:
     """Those of sorted digests that are not known, in order: sorted ones are found fifteen times as fast as any."""
-    for part in _read_parts(known):
-        digests = digests[~is_in(part, digests)]
+    parts = read_arrays(known, RESTORE)
+    for part in PARTS:
+        digests = digests[~is_in(parts[part], digests)]
     return digests
 
 

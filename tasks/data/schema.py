@@ -20,7 +20,7 @@ from tasks.records import Splits
 from tasks.serving.task import TaskName
 from tasks.store.record import Lasting
 
-BY_COLUMN = {"split_by": "group", "time_column": "time", "split_column": "column"}
+BY_COLUMN: dict[str, Any] = {"split_by": "group", "time_column": "time", "split_column": "column"}
 OTHER_NAME = "leave the option out, or keep the new table under another --name"
 TAKEN = "the columns that version 1 took"
 SHOWN = 20  # columns
@@ -35,7 +35,7 @@ class OwnSchema(Lasting):
     @classmethod
     def from_manifest(cls, dataset: Splits, recipe: Recipe) -> Self:
         """The schema of a kept version of own data, by ``dataset`` and ``recipe`` of its manifest."""
-        columns = [Column(name=each.name, kind=each.kind, levels=each.levels) for each in recipe.columns]
+        columns = [each.model_dump(include={"name", "kind", "levels"}) for each in recipe.columns]
         target = recipe.target and recipe.target.name
         return cls.model_validate(dict(dataset) | {"recipe": recipe, "columns": columns, "target": target})
 
@@ -61,12 +61,6 @@ class Schema(OwnSchema):
         """The recipe, to which nothing is fitted."""
         return Columns(columns=self.columns, target=Target(name=self.target))
 
-    def fit_recipe(self, train: dict[str, Any], has_missing: Sequence[bool]) -> Columns:
-        """The recipe with the statistics of training rows: arrays of a prepared split."""
-        from tasks.data.statistics import fit_recipe
-
-        return fit_recipe(self.columns, self.target, train, has_missing)
-
 
 class ImageSchema(OwnSchema):
     """Classes in order, size and channels, and the split of images."""
@@ -77,10 +71,6 @@ class ImageSchema(OwnSchema):
     target: ClassVar[None] = None
     ignored: ClassVar[tuple[str, ...]] = ()  # as a table's columns
     left_out: ClassVar[tuple[str, ...]] = ()
-
-    def fit_recipe(self, train: dict[str, Any], has_missing: Sequence[bool]) -> Pixels:
-        """The recipe as it is: pixels have no statistics."""
-        return self.recipe
 
     def require(self, data: OwnData) -> None:
         """Let options pass that mean what is fixed.
@@ -97,8 +87,7 @@ class ImageSchema(OwnSchema):
 
 def find_schema(dataset: Splits, recipe: Recipe) -> Any:
     """The schema of a kept version, by ``dataset`` and ``recipe`` of its manifest; None of the book's data."""
-    kinds: dict[Use, Any] = {Use.TABLES: Schema, Use.IMAGES: ImageSchema}
-    kind = kinds.get(dataset.find_use(recipe))
+    kind: Any = {Use.TABLES: Schema, Use.IMAGES: ImageSchema}.get(dataset.find_use(recipe))
     return kind and kind.from_manifest(dataset, recipe)
 
 
@@ -125,8 +114,7 @@ class Request:
 
         given = ((rule, getattr(options, option)) for option, rule in BY_COLUMN.items())
         rule, column = next((each for each in given if each[1] is not None), ("rows", None))
-        asked = {"rule": rule, "column": column, "test": options.test}  # features are known later
-        self.split_asked = SplitRule.model_validate(asked)
+        self.split_asked = SplitRule(rule=rule, column=column, test=options.test)  # features are known later
         self.fixed_split = previous.split if previous and not options.new_recipe else None
         self.split = self.fixed_split or self.split_asked
 
@@ -138,7 +126,7 @@ class Request:
     def text_columns(self, is_classification: bool) -> frozenset[str]:
         """The columns of names: a class or a group ``01`` is no number, whatever all the others look like."""
         levels = [name for name, column in self.known.items() if column.kind == "category"]
-        others = self.target if is_classification else None, self.split.column if self.split.rule != "time" else None
+        others = self.target if is_classification else None, None if self.split.is_by_time else self.split.column
         return frozenset(filter(None, (*self.options.category, *levels, *others))) - self.ignored
 
     def require_sound(self) -> None:
@@ -202,10 +190,11 @@ def _check_names(
         if name is not None and name not in header:
             action = nearest(name, names, "take one of them")
             yield error("no-such-column", name, f"no column {name} ({why})", listing, action)
-    for name in [each for each in request.known if each not in names]:
-        found = f"column {name} is {'to be ignored' if name in request.ignored else 'missing'}"
-        yield error("missing-column", name, found, TAKEN, "restore it, or keep the new table under another --name")
-    for name in sorted(new, key=names.index) if previous else ():
+    for name in request.known:
+        if name not in names:
+            found = f"column {name} is {'to be ignored' if name in request.ignored else 'missing'}"
+            yield error("missing-column", name, found, TAKEN, "restore it, or keep the new table under another --name")
+    for name in sorted(new, key=names.index):
         action = f"leave it out with --ignore {name}, which is kept, or give the new table another --name"
         yield error("new-column", name, f"column {name} is new", TAKEN, action)
     if fixed and fixed.test != options.test:

@@ -1,7 +1,7 @@
 """Which rows are the test split: by a rule that version 1 of a name fixes, and never by a seed (design 4.5)."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import NamedTuple
 
@@ -75,20 +75,19 @@ def split_by_column(
     that 7 is one group whether a file has it as a whole number, a float or text. ``name_row`` says where a row is;
     ``hashing`` makes row hashes meanwhile.
     """
-    name, findings = str(rule.column), list[Finding | None]()
-    if rule.rule == "time":
+    name, fault, missing = str(rule.column), None, None
+    if rule.is_by_time:
         times = read_times(column)
         inputs = encode_times(times)
-        split = split_by_time(inputs, rule.test)
-        findings.append(check_times(name, column, times, name_row))
+        split, fault = split_by_time(inputs, rule.test), check_times(name, column, times, name_row)
     else:
         levels = find_levels(column)
         inputs = _hash_names(levels)
         split = split_by_group(inputs, rule.test) if rule.rule == "group" else split_by_names(levels, hashing.result())
     if num_missing := pc.sum(pc.is_null(column, nan_is_null=True)).as_py():
         found, action = f"{name} is missing in {counted(num_missing, 'row')}", f"fill it in, or split without {name}"
-        findings.append(error("split-missing", None, found, "a value in every row", action))
-    return split._replace(findings=tuple(filter(None, (*findings, *split.findings)))), inputs
+        missing = error("split-missing", None, found, "a value in every row", action)
+    return split._replace(findings=(*filter(None, (fault, missing)), *split.findings)), inputs
 
 
 def _hash_names(levels: Levels) -> Hashes:
@@ -103,8 +102,8 @@ def split_by_group(groups: Hashes, share: float) -> Split:
     split = split_by_hash(row_hash.update_hashes(np.zeros_like(groups), groups), share)
     if (num_groups := len(np.unique(split.keys))) >= MIN_GROUPS:
         return split
-    found, expected = counted(num_groups, "group"), f"at least {MIN_GROUPS}"
-    return split._replace(findings=(error("too-few-rows", None, found, expected, "more groups, or no --split-by"),))
+    found, action = counted(num_groups, "group"), "more groups, or no --split-by"
+    return split._replace(findings=(error("too-few-rows", None, found, f"at least {MIN_GROUPS}", action),))
 
 
 def split_by_time(times: Hashes, share: float) -> Split:
@@ -112,13 +111,8 @@ def split_by_time(times: Hashes, share: float) -> Split:
 
     Rows of one time are in one split.
     """
-    ordered = np.sort(times)
-    wanted = len(times) * (1 - share)
-    time = ordered[min(len(times) - 1, int(wanted))]
-    cuts = [int(np.searchsorted(ordered, time, side)) for side in ("left", "right")]
-    cut = min(cuts, key=lambda each: abs(each - wanted))
-    first = ordered[cut] if cut < len(ordered) else np.uint64(2**64 - 1)
-    return Split(np.where(times >= first, np.uint8(TEST), np.uint8(TRAINING)), times)
+    is_training = hold_out(~times, 1 - share)  # the earliest, whose complements are the largest
+    return Split(np.where(is_training, np.uint8(TRAINING), np.uint8(TEST)), times)
 
 
 def split_by_names(levels: Levels, keys: Hashes) -> Split:
@@ -193,15 +187,13 @@ def check_times(
     return error("no-moment", name, found, expected, f"rewrite them, or split without --time-column {name}")
 
 
-def check_min_rows(split: Split) -> tuple[Finding, ...]:
+def check_min_rows(split: Split) -> Iterator[Finding]:
     """What is missing for a model and a verdict on it."""
     test, training = split.count(TEST), split.count(TRAINING)
-    if test >= MIN_TEST and training >= MIN_TRAINING:
-        return ()
-    found = f"{counted(test, 'test row')} and {counted(training, 'training row')}"
-    expected = f"at least {MIN_TEST} and {MIN_TRAINING}"
-    action = "get more rows, or split them otherwise, as by another --test share"
-    return (error("too-few-rows", None, found, expected, action),)
+    if test < MIN_TEST or training < MIN_TRAINING:
+        found = f"{counted(test, 'test row')} and {counted(training, 'training row')}"
+        action = "get more rows, or split them otherwise, as by another --test share"
+        yield error("too-few-rows", None, found, f"at least {MIN_TEST} and {MIN_TRAINING}", action)
 
 
 def keep_window(table: Table, truth: Truth, request: Request) -> Truth:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tasks.data.io import tabular
-from tasks.data.recipe import Column, Columns, Target
+from tasks.data.recipe import Column, Columns, Recipe, Target
 from tasks.data.report import ColumnProfile
 from tasks.machine import side_by_side
 from tasks.machine.arrays import Array
@@ -54,6 +54,9 @@ class ColumnStats(NamedTuple):
         return self.deviation if self.deviation > FLAT * abs(self.mean) else 1.0
 
 
+UNMEASURED = ColumnStats(0, is_constant=False)  # of a target: whoever reads its profile asks for its bins alone
+
+
 @np.errstate(all="ignore")  # of infinite values, which are found elsewhere
 def measure_columns(columns: Sequence[Column], num_rows: int, read_rows: Callable[[slice], Array]) -> list[ColumnStats]:
     """The statistics of encoded columns in one pass over their rows.
@@ -61,8 +64,10 @@ def measure_columns(columns: Sequence[Column], num_rows: int, read_rows: Callabl
     ``read_rows`` gives some rows ``(columns, m)``, numbers or codes of levels, NaN where there is none. Moments are
     merged block by block (Chan, Golub and LeVeque, 1979): a large mean costs no digits.
     """
-    numbers = [at for at, column in enumerate(columns) if column.kind != "category"]
-    totals = {at: np.zeros(len(columns[at].levels) + 1, np.int64) for at in {*range(len(columns))} - {*numbers}}
+    totals = {
+        at: np.zeros(len(column.levels) + 1, np.int64) for at, column in enumerate(columns) if column.kind == "category"
+    }
+    numbers = [at for at in range(len(columns)) if at not in totals]
     counting = Lock()
 
     def measure(start: int) -> tuple[Array, Array, Array]:
@@ -71,22 +76,25 @@ def measure_columns(columns: Sequence[Column], num_rows: int, read_rows: Callabl
             codes = np.fmin(block[at], np.float32(len(total) - 1)).astype(np.int64)  # NaN takes the last
             counts = np.bincount(codes, minlength=len(total))
             with counting:
-                np.add(total, counts, out=total)
+                total[:] += counts
         return _find_moments(block[numbers].astype(np.float64, order="C"))
 
-    there, means, squares = np.zeros(len(numbers), np.int64), np.zeros(len(numbers)), np.zeros(len(numbers))
+    there, means, squares = np.zeros((3, len(numbers)))
     for counts, of_block, squares_of_block in side_by_side.each(measure, range(0, num_rows, BLOCK)):
         both, distance = np.maximum(there + counts, 1), of_block - means
         squares += squares_of_block + distance**2 * there * counts / both
         means += distance * counts / both
         there += counts
-    deviations, stats = np.sqrt(squares / np.maximum(there, 1)), dict[int, ColumnStats]()
-    for at, count, mean, deviation in zip(numbers, there.tolist(), means.tolist(), deviations.tolist(), strict=True):
-        stats[at] = ColumnStats(num_rows - count, count > 0 and deviation <= FLAT * abs(mean), mean, deviation)
-    for at, total in totals.items():
-        *levels, num_missing = total.tolist()
-        stats[at] = ColumnStats(num_missing, max(levels, default=0) == num_rows, counts=tuple(levels))
-    return [stats[at] for at in range(len(columns))]
+    stats, moments = [], np.stack([there, means, np.sqrt(squares / np.maximum(there, 1))], axis=1).tolist()
+    for at in range(len(columns)):
+        if at in totals:
+            *levels, num_missing = totals[at].tolist()
+            stats.append(ColumnStats(num_missing, max(levels, default=0) == num_rows, counts=tuple(levels)))
+        else:
+            count, mean, deviation = moments.pop(0)
+            is_constant = count > 0 and deviation <= FLAT * abs(mean)
+            stats.append(ColumnStats(num_rows - int(count), is_constant, mean, deviation))
+    return stats
 
 
 @np.errstate(all="ignore")
@@ -108,36 +116,31 @@ def _find_moments(values: NDArray[np.float64]) -> tuple[Array, Array, Array]:
     return counts, means, np.einsum("cr,cr->c", values, values)
 
 
-def fit_recipe(
-    columns: Sequence[Column], target: str, train: Mapping[str, Array], has_missing: Sequence[bool]
-) -> Columns:
-    """The recipe with means, scales and counts of the training split (arrays of a prepared split).
-
-    ``has_missing`` says of each column whether any row has no value there, be it of the training part or not.
-    """
-    rows, y_true, fitted = train["features"], train.get("target"), []
-    stats = measure_columns(columns, len(rows), lambda some: rows[some].T)
-    for column, each, is_missing in zip(columns, stats, has_missing, strict=True):
-        facts: dict[str, Any] = {"num_missing": each.num_missing, "has_missing": is_missing, "counts": each.counts}
+def fit_recipe(recipe: Recipe, train: Mapping[str, Array]) -> Recipe:
+    """The recipe with means, scales and counts of the training split (arrays of a prepared split); pixels have none."""
+    if not recipe.columns:
+        return recipe
+    rows, y_true, target, columns = train["features"], train.get("target"), recipe.target, []
+    stats = measure_columns(recipe.columns, len(rows), lambda some: rows[some].T)
+    for column, each in zip(recipe.columns, stats, strict=True):
+        facts: dict[str, Any] = {"num_missing": each.num_missing, "counts": each.counts}
         if column.kind != "category":
             facts |= {"mean": each.mean, "scale": 1.0 if column.kind == "boolean" else each.scale}
-        fitted.append(column.model_copy(update=facts))
-    if y_true is None:  # but labels
-        return Columns(columns=tuple(fitted), target=Target(name=target))
-    (y,) = measure_columns([Column(name=target)], len(y_true), lambda some: y_true[None, some])
-    return Columns(columns=tuple(fitted), target=Target(name=target, mean=y.mean, scale=y.scale))
+        columns.append(column.model_copy(update=facts))
+    if target and y_true is not None:  # else they are labels
+        (y,) = measure_columns([Column(name=target.name)], len(y_true), lambda some: y_true[None, some])
+        target = Target(name=target.name, mean=y.mean, scale=y.scale)
+    return Columns(columns=tuple(columns), target=target)
 
 
 @np.errstate(all="ignore")  # of infinite values, which are found elsewhere
-def profile_column(
-    column: Column, values: NDArray[np.float32], missing: int = 0, is_constant: bool = False
-) -> ColumnProfile:
-    """What a column is like, by sampled values ``(m,)``; ``missing`` and ``is_constant`` are of all rows.
+def profile_column(column: Column, values: Array, stats: ColumnStats = UNMEASURED) -> ColumnProfile:
+    """What a column is like, by sampled values ``(m,)`` float32; ``stats`` are of all rows.
 
     Bins are those of its commonest levels, or of equally many numbers.
     """
     there = values[~np.isnan(values)]
-    facts: dict[str, Any] = {"missing": missing, "is_constant": is_constant}
+    facts: dict[str, Any] = {"missing": stats.num_missing, "is_constant": stats.is_constant}
     if column.kind == "category":
         found = np.bincount(there.astype(np.int64), minlength=len(column.levels))
         commonest = np.argsort(-found, kind="stable")[:COMMONEST]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -16,9 +16,9 @@ from tasks.data.io.table import Table, build_table
 from tasks.data.io.tabular import Selection
 from tasks.data.levels import format_values
 from tasks.data.own_rows import Examined, OwnDataset, TableRows, encode_column, sort_digests
-from tasks.data.prepared_splits import PREPARE_ANEW, create_arrays, read_arrays
-from tasks.data.recipe import Column, Columns, Target
-from tasks.data.report import MOST_LEVELS_SHOWN, ColumnProfile, ColumnReport, DataReport, Finding
+from tasks.data.prepared_splits import create_arrays
+from tasks.data.recipe import Column
+from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Finding
 from tasks.data.row_hash import HashInputs
 from tasks.data.schema import Request, Schema
 from tasks.data.split import TRAINING, check_min_rows, keep_window, split_by_column, split_by_hash
@@ -27,11 +27,10 @@ from tasks.machine import side_by_side
 from tasks.machine.words import counted
 from tasks.parameters import Data
 from tasks.parameters.data import NO_WINDOW
-from tasks.records import ChampionData, PreparedDataset, RawDataset
-from tasks.serving.contract import FEATURES
+from tasks.records import ChampionData, RawDataset
 from tasks.serving.task import TaskName
 
-ENCODED_FILE = "encoded.safetensors"
+ENCODED = "encoded"  # a file, and the features in it
 PLURALS = {"number": "numbers", "boolean": "booleans", "category": "categories"}
 
 
@@ -77,11 +76,11 @@ def examine_table(
             changes = drift.compare_rows(table, rows, options.window, champion)
             findings += drift.accept_findings(changes, champion, options.accept_data)
     report = _describe(name, table, request, features, findings, truth, rows)
-    if report.errors or rows is None or request.target is None:
+    if report.errors or rows is None:
         return Examined(report, None, rows)
     schema = Schema(
         task=task or ("classification" if truth.class_names else "regression"),
-        target=request.target,
+        target=str(request.target),
         columns=features.columns,
         class_names=truth.class_names,
         split=rows.rule,
@@ -96,17 +95,15 @@ def _split_rows(
 ) -> tuple[TableRows, list[Finding]]:
     """Encode, hash, split and check the rows; what needs one core runs beside what needs another."""
     num_rows, target = len(truth.values), str(request.target)
-    features = create_arrays(folder / ENCODED_FILE, {FEATURES: (np.float32, (len(columns), num_rows))})[FEATURES]
+    features = create_arrays(folder / ENCODED, {ENCODED: (np.float32, (len(columns), num_rows))})[ENCODED]
     places = range(len(columns))
     done = side_by_side.each(lambda at: encode_column(table, columns[at], truth, features[at]), places)
     findings = [finding for finding, _ in done if finding]
-    lossy = tuple(at for at, (_, is_exact) in enumerate(done) if not is_exact)
 
     hashing = side_by_side.beside(row_hash.hash_rows, columns, features)
-    rule, split, inputs = request.fixed_split, None, list[HashInputs]([truth.words()])
-    if rule is None:
-        names = tuple(sorted(column.name for column in columns))
-        rule = request.split_asked.model_copy(update={"features": names})
+    split, inputs = None, list[HashInputs]([row_hash.hash_inputs(truth.values, truth.class_names)])
+    names = tuple(sorted(column.name for column in columns))
+    rule = request.fixed_split or request.split_asked.model_copy(update={"features": names})
     if rule.column:
         values = truth.of_column(table.data[rule.column])
         split, of_column = split_by_column(rule, values, partial(truth.name_row, table), hashing)
@@ -125,17 +122,14 @@ def _split_rows(
     if not any(each.is_error for each in split.findings):  # or the sides tell nothing
         findings += check_min_rows(split)
         findings += check_rare_classes(truth, split.split_ids == TRAINING, target)
-    findings += quality_checks.check_num_features(columns, split.count(TRAINING))
-    findings += quality_checks.check_columns(columns, num_rows, stats)
-    findings += quality_checks.check_duplicate_columns(columns, features)
-    findings += quality_checks.check_leaks(columns, features, truth)
+    findings += quality_checks.check_columns(columns, num_rows, split.count(TRAINING), stats)
+    findings += quality_checks.check_duplicate_columns(columns, features, sample)
+    findings += quality_checks.check_leaks(columns, features, truth, sample)
     findings += quality_checks.check_conflicts(num_rows, num_ambiguous)
 
-    def profile(at: int) -> ColumnProfile:
-        of_all = stats[at].num_missing, stats[at].is_constant
-        return statistics.profile_column(columns[at], features[at, sample], *of_all)
-
-    profiles = side_by_side.each(profile, places)
+    profiles = side_by_side.each(
+        lambda at: statistics.profile_column(columns[at], features[at, sample], stats[at]), places
+    )
     of_target = Column(name=target, kind="category" if truth.class_names else "number", levels=truth.class_names)
     profiles.append(statistics.profile_column(of_target, truth.values[sample].astype(np.float32)))
     rows = TableRows(
@@ -145,10 +139,10 @@ def _split_rows(
         rule=rule,
         split=split,
         digests=digests,
-        lossy=lossy,
+        lossy=tuple(at for at, (_, is_exact) in enumerate(done) if not is_exact),
         ordering=ordering,
         profiles=tuple(profiles),
-        has_dates=rule.rule == "time" and value_kind(table, str(rule.column)) == "date",
+        has_dates=rule.is_by_time and value_kind(table, str(rule.column)) == "date",
     )
     return rows, findings
 
@@ -227,9 +221,3 @@ class TableDataset(OwnDataset):
         request = Request(data, kept)
         table = read_table(find_table(self.source), request, task, scratch)
         return examine_table(table, self.name, request, task, scratch, champion)
-
-    def fit(self, prepared: PreparedDataset) -> Columns:
-        """The recipe with what the training part says of each column."""
-        unfitted, train = cast("Columns", prepared.recipe), read_arrays(prepared.train, PREPARE_ANEW)
-        has_missing = [each.missing > 0 for each in prepared.profiles[:-1]]
-        return statistics.fit_recipe(unfitted.columns, cast("Target", unfitted.target).name, train, has_missing)

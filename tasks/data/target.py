@@ -1,17 +1,16 @@
 """The column to predict: numbers for regression, classes for classification."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from tasks.data import row_hash, statistics
+from tasks.data import statistics
 from tasks.data.inference import NUMBERS_WITH_TEXT, value_kind
 from tasks.data.io.table import SHOWN, Table
 from tasks.data.levels import MOST_LEVELS, count_codes, sort_levels
 from tasks.data.report import Finding, error, note, warning
-from tasks.data.row_hash import Hashes
 from tasks.data.schema import Request
 from tasks.machine.arrays import Array
 from tasks.machine.words import counted, listed
@@ -33,10 +32,6 @@ class Truth(NamedTuple):
     findings: tuple[Finding, ...]
     outside: int = 0  # rows that have a target and are left out: they are outside of the window
 
-    def words(self) -> Callable[[Any], Hashes]:
-        """A function that makes the words of some rows, for hashing."""
-        return row_hash.hash_inputs(self.values, self.class_names or None)
-
     def of_column(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
         """The values of a table's column in these rows."""
         return column if self.is_known.all() else column.filter(self.is_known)
@@ -55,55 +50,60 @@ def read_target(table: Table, request: Request, task: TaskName | None) -> Truth:
 
     Without a ``task`` numbers, a few of them perhaps spoilt, are for regression, and all else for classification.
     """
-    nothing, target = Truth(np.zeros(0), np.zeros(len(table.data), bool), (), ()), request.target
+    target = request.target
     if target is None or target not in table.data.column_names:
-        return nothing
+        return _read_nothing(table)
     kind = value_kind(table, target)
     if task is None:
         is_number = kind == "number" or (kind == "text" and table.number_share(target) >= NUMBERS_WITH_TEXT)
         task = "regression" if is_number and target not in request.options.category else "classification"
-    found: Truth | Finding
-    if kind in ("unfit", "date") or (kind == "text" and task == "regression"):
+    is_text = kind == "text" and task == "regression"
+    if is_text or kind in ("unfit", "date"):
         what, action = "a date or a time" if kind == "date" else "nothing that can be learned", "take another --target"
-        if kind == "text":
-            what, action = (
-                f"text, as {table.example_of_text(target)}",
-                "mend them, or take softmax-regression for classes",
-            )
+        if is_text:
+            action = "mend them, or take softmax-regression for classes"
+            what = f"text, as {table.example_of_text(target)}"
         expected = "numbers such as 1234.5" if task == "regression" else "classes"
-        found = error("target-kind", target, f"the target {target} is {what}", expected, action)
-    elif task == "regression":
-        found = _read_numbers(table, target)
+        return _read_nothing(table, error("target-kind", target, f"the target {target} is {what}", expected, action))
+    if task == "regression":
+        truth = _read_numbers(table, target)
     else:
-        found = _read_classes(table, target, request.previous.class_names if request.previous else ())
-    if isinstance(found, Truth) and not (len(found.values) or any(each.is_error for each in found.findings)):
-        found = error("no-target", target, f"no row has a {target}", "a target to learn", "take another --target")
-    return found if isinstance(found, Truth) else nothing._replace(findings=(found,))
+        truth = _read_classes(table, target, request.previous.class_names if request.previous else ())
+    if len(truth.values) or any(each.is_error for each in truth.findings):
+        return truth
+    found = f"no row has a {target}"
+    return _read_nothing(table, error("no-target", target, found, "a target to learn", "take another --target"))
 
 
-def _read_numbers(table: Table, target: str) -> Truth | Finding:
+def _read_nothing(table: Table, *findings: Finding) -> Truth:
+    return Truth(np.zeros(0), np.zeros(len(table.data), bool), (), findings)
+
+
+def _read_numbers(table: Table, target: str) -> Truth:
     values = statistics.to_numbers(table.data[target])
     is_known, is_infinite = ~np.isnan(values), np.abs(values) > LARGEST
-    if is_infinite.any():
-        row = int(is_infinite.argmax())
-        return error(
+    if not is_infinite.any():
+        known = values[is_known]
+        return Truth(known, is_known, (), tuple(_check_numbers(target, known)))
+    row = int(is_infinite.argmax())
+    return _read_nothing(
+        table,
+        error(
             "infinite-target",
             target,
             f"the target {target} is {values[row]} in {table.named(row)}",
             f"finite numbers of at most {LARGEST:.2g}",
             "mend or remove the row, or change the target's unit",
-        )
-    truth = Truth(values[is_known], is_known, (), ())
-    return truth._replace(findings=tuple(_check_numbers(target, truth.values)))
+        ),
+    )
 
 
 def _check_numbers(target: str, values: Array) -> Iterator[Finding]:
     """Whether float32, in which a model predicts, tells values apart; and whether they may be meant as classes."""
-    if not len(values) or values.min() == values.max():  # which is another fault
+    if not len(values) or (low := values.min()) == (high := values.max()):  # which is another fault
         return
-    low, high, deviation = float(values.min()), float(values.max()), float(values.std())
-    largest = np.float32(max(abs(low), abs(high)))
-    spacing = float(largest - np.nextafter(largest, np.float32(0)))
+    deviation = values.std()
+    spacing = np.spacing(np.nextafter(np.float32(max(-low, high)), np.float32(0)))
     if spacing > MOST_COARSE * deviation:
         yield error(
             "offset",
@@ -121,23 +121,25 @@ def _check_numbers(target: str, values: Array) -> Iterator[Finding]:
         )
 
 
-def _read_classes(table: Table, target: str, fixed: tuple[str, ...]) -> Truth | Finding:
+def _read_classes(table: Table, target: str, fixed: tuple[str, ...]) -> Truth:
     levels = table.levels(target)
     if levels.num_used > MOST_LEVELS:
-        return error(
-            "too-many-classes",
-            target,
-            f"the target {target} has {levels.num_used:,} different values",
-            f"at most {MOST_LEVELS:,} classes",
-            "take linear-regression for numbers, or another --target",
+        return _read_nothing(
+            table,
+            error(
+                "too-many-classes",
+                target,
+                f"the target {target} has {levels.num_used:,} different values",
+                f"at most {MOST_LEVELS:,} classes",
+                "take linear-regression for numbers, or another --target",
+            ),
         )
     current = sort_levels(levels.names())
     names = fixed or current
     codes = levels.encode(names)
     is_known = ~np.isnan(codes)
     labels = (codes if is_known.all() else codes[is_known]).astype(np.min_scalar_type(max(len(names) - 1, 0)))
-    truth = Truth(labels, is_known, names, ())
-    return truth._replace(findings=tuple(_check_classes(target, current, names)))
+    return Truth(labels, is_known, names, tuple(_check_classes(target, current, names)))
 
 
 def _check_classes(target: str, current: tuple[str, ...], names: tuple[str, ...]) -> Iterator[Finding]:
@@ -176,15 +178,14 @@ def check_rare_classes(truth: Truth, is_training: Array, target: str | None = No
     ``target`` is the column of a table that names the classes.
     """
     rows, in_training = truth.count_classes(), truth.count_classes(is_training)
-    rare = [(truth.class_names[code], code) for code in np.flatnonzero((rows > 0) & (in_training < FEWEST)).tolist()]
+    rare = np.flatnonzero((rows > 0) & (in_training < FEWEST)).tolist()
     expected, action = f"at least {FEWEST} training rows of each class", "get more of them, or remove these rows"
     if len(rare) > MOST_NAMED:
-        found = f"{len(rare):,} of {len(rows):,} classes have hardly a row, as {rare[0][0][:SHOWN]!r}"
+        found = f"{len(rare):,} of {len(rows):,} classes have hardly a row, as {truth.class_names[rare[0]][:SHOWN]!r}"
         action += "; numbers are written as 1234.5 and learned by linear-regression" if target else ""
         yield error("rare-class", target, found, expected, action)
         return
-    for name, code in rare:
-        found = (
-            f"class {name!r} has {counted(int(rows[code]), 'row')}, {in_training[code]} of them in the training part"
-        )
+    for code in rare:
+        of_class = f"class {truth.class_names[code]!r} has {counted(int(rows[code]), 'row')}"
+        found = f"{of_class}, {in_training[code]} of them in the training part"
         yield error("rare-class", None, found, expected, action)

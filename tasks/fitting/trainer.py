@@ -433,9 +433,7 @@ class TableTrainer(OwnTrainer):
         """The same, and the recipe's means, scales and counts; the list of levels stays."""
         prepared, (features, truth, _) = super().refit(is_fitted), read_split(self.prepared.train, self.prepared)
         rows = {"features": features[is_fitted]} | ({} if prepared.class_names else {"target": truth[is_fitted]})
-        has_missing = [column.has_missing for column in self.recipe.columns]
-        recipe = fit_recipe(self.recipe.columns, self.recipe.target_scaling.name, rows, has_missing)
-        return prepared.model_copy(update={"recipe": recipe})
+        return prepared.model_copy(update={"recipe": fit_recipe(self.recipe, rows)})
 
     def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
         """What was given, and what follows from the data where it was not."""

@@ -14,6 +14,7 @@ import numpy as np
 from tasks.data.prepared_splits import Arrays, Examples, hold_out, read_split
 from tasks.data.recipe import Columns, Pixels, Recipe, SplitRule, Target
 from tasks.data.schema import ImageSchema, Schema
+from tasks.data.statistics import fit_recipe
 from tasks.judging import gates
 from tasks.judging.objective import Objective
 from tasks.judging.resampling import CONFIDENCE, find_lower_bound, number_units
@@ -329,7 +330,6 @@ def expected_losses(
     train: Arrays,
     validation: Arrays,
     num_train: int,
-    has_missing: tuple[bool, ...] = (),
     class_weight: str = "none",
     weight_decay: float | None = None,
 ) -> dict[str, float]:
@@ -340,7 +340,7 @@ def expected_losses(
     many and so large that nothing is fitted to them there is the first loss alone; none where they have a class
     that no training row has.
     """
-    recipe = schema.fit_recipe(train, has_missing)
+    recipe = fit_recipe(schema.recipe, train)
     fitted, measured = (Examples.from_arrays(each, recipe, schema.task) for each in (train, validation))
     counts: tuple[int, ...] = ()
     if schema.class_names:

@@ -18,7 +18,6 @@ from tasks.data.prepared_splits import Examples, read_arrays, read_split
 from tasks.data.recipe import SplitRule
 from tasks.data.row_hash import Hashes, is_in
 from tasks.data.split import TRAINING
-from tasks.data.target import Truth
 from tasks.judging import gates
 from tasks.judging.metrics import Answers, score_by_session
 from tasks.judging.objective import Objective
@@ -433,9 +432,9 @@ class RowsOfToday:
         if rule != "copies":
             if recipe.columns:
                 words = row_hash.hash_rows(recipe.columns, list(rows.inputs.T))
-            truth = Truth(rows.y_true, np.empty(0, bool), self.prepared.class_names, ())
+            of_truth = row_hash.hash_inputs(rows.y_true, self.prepared.class_names)
             of_rule = {"folders": [row_hash.hash_levels(SPLIT_NAMES)[TRAINING]], "time": [rows.key]}.get(rule, [])
-            words = row_hash.update_hashes(words, truth.words(), *of_rule, *([row_hash.FIRST_COPY] if rule else []))
+            words = row_hash.update_hashes(words, of_truth, *of_rule, *([row_hash.FIRST_COPY] if rule else []))
         digests, of_row = np.unique(words, return_inverse=True)
         return digests, of_row
 

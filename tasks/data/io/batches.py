@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -173,7 +173,7 @@ class Batch(NamedTuple):
 def make_batch(
     file: InputFile,
     first: int,
-    X: Rows,  # noqa: N803  (the book's letter)
+    rows: Any,
     rejects: Mapping[int, str] = NO_REJECTS,
     passthrough: pa.Table | None = None,
     y_true: Array | None = None,
@@ -181,20 +181,19 @@ def make_batch(
 ) -> Batch:
     """Consecutive rows of a file from row ``first`` on.
 
-    ``X`` has those that could be read, ``rejects`` why the others could not, by their indices among all of these rows,
-    of which ``passthrough`` and ``y_true`` are.
+    ``rejects`` has the reasons why some cannot be predicted, by their indices among these rows; the others are left.
     """
-    row_ids = np.arange(file.first_row + first, file.first_row + first + len(X) + len(rejects))
+    row_ids = np.arange(file.first_row + first, file.first_row + first + len(rows))
     rejected = tuple[Reject, ...]()
     if file.label is not None:
-        y_true = np.full(len(row_ids), file.label)
+        y_true = np.full(len(rows), file.label)
     if rejects:
-        places, valid = sorted(rejects), np.delete(np.arange(len(row_ids)), [*rejects])
+        places, valid = sorted(rejects), np.delete(np.arange(len(rows)), [*rejects])
         ids = [{}] * len(places) if passthrough is None else passthrough.take(places).to_pylist()
         rejected = tuple(
             Reject(int(row_ids[at]), file.path, first + at, rejects[at], tuple(texts.values()))
             for at, texts in zip(places, ids, strict=True)
         )
-        row_ids, y_true = row_ids[valid], None if y_true is None else y_true[valid]
+        rows, row_ids, y_true = rows[valid], row_ids[valid], None if y_true is None else y_true[valid]
         passthrough = None if passthrough is None else passthrough.take(valid)
-    return Batch(X, row_ids, rejected, y_true, notes, passthrough, (file.path,), np.zeros(len(X), np.int32))
+    return Batch(rows, row_ids, rejected, y_true, notes, passthrough, (file.path,), np.zeros(len(rows), np.int32))

@@ -19,7 +19,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tasks.errors import DataError
 from tasks.store import regular_files
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 # Whatever a file is named: for others Pillow may start a program, such as Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 LARGEST_PIXELS = 64_000_000  # what a picture may unpack to
@@ -95,7 +94,7 @@ def read_picture(item: Item, shape: Shape, looks_for_colour: bool = False) -> Pi
         Exception: of any kind; it cannot be decoded, is too large, or has more than 8 bits a channel.
     """
     if isinstance(item, np.ndarray):
-        is_grey = item.ndim == 2 or bool((item == item[..., :1]).all())
+        is_grey = item.ndim == 2 or (looks_for_colour and bool((item == item[..., :1]).all()))
         return Picture(fit(item, shape), (item.shape[1], item.shape[0]), mode_of(item.shape), is_grey)
     content = item if isinstance(item, bytes) else _read_file(item)
     with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
@@ -127,7 +126,9 @@ def _read_file(path: Path | str) -> bytes:
 
 
 def fit(image: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
-    """Such an image as one of ``shape``, ``(h, w)`` or ``(h, w, 3)``: bilinear with antialiasing (as torchvision)."""
+    """Such an image, or ``(h, w, 1)``, as one of ``shape``: bilinear with antialiasing (as torchvision)."""
+    if image.shape[2:] == (1,):
+        image = image[..., 0]
     if image.shape == shape:
         return image
     return _convert(Image.fromarray(image), mode_of(shape), (shape[1], shape[0]))

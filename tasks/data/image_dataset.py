@@ -292,9 +292,9 @@ def check_copies(source: LabelledImages, rows: ImageRows) -> Iterator[Finding]:
 
     def find_pairs(values: Array, among: Array) -> list[str]:
         """The first image of each ``LONGEST`` sets of equal ones that differ in ``values``, and one that does."""
-        order = among[np.argsort(keys[among], kind="stable")]
-        _, starts, sizes = np.unique(keys[order], return_index=True, return_counts=True)
-        first = np.repeat(order[starts], sizes)
+        rows_alike, sizes = row_hash.find_equal_rows(keys[among])
+        order = among[rows_alike]
+        first = np.repeat(order[np.cumsum(sizes) - sizes], sizes)
         differs = values[order] != values[first]
         _, places = np.unique(first[differs], return_index=True)
         pairs = zip(first[differs][places], order[differs][places], strict=True)

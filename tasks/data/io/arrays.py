@@ -110,7 +110,6 @@ def unpack(array: StoredArray, target: Path) -> None:
     Raises:
         DataError: the disk has no room for it, or it is damaged.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     if array.num_bytes > (free := shutil.disk_usage(target.parent).free):
         raise broken(array.path, f"it unpacks to {array.num_bytes} bytes, and {target.parent} has room for {free}")
     with atomic.replacing(target) as temporary:

@@ -43,7 +43,6 @@ WORDS = {
 LeftOut = defaultdict[str, list[str]]  # what is left out, by reason
 UNREADABLE = "unreadable"  # in the place of a digest; why it is so is found when it is read
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-BLOCK_BYTES = 2**20
 CONNECT_SECONDS, READ_SECONDS = 10.0, 20.0  # in which a host must answer, and go on
 MAX_REASON = 300  # characters of a backend's own words, which may be several lines
 STATES = (
@@ -67,12 +66,6 @@ class DataFile(NamedTuple):
     def is_remote(self) -> bool:
         """Whether it is at a URL."""
         return "://" in self.path
-
-    @property
-    def look(self) -> tuple[str, int, str]:
-        """What it has in it, as far as one can tell: what a host says of a file may be another after each upload."""
-        known = "" if self.is_remote else self.fingerprint.digest
-        return json.dumps(self.partition), self.fingerprint.bytes, known
 
     @property
     def name(self) -> str:
@@ -106,7 +99,7 @@ class DataFile(NamedTuple):
             elif self.suffix in TYPED_SUFFIXES and (self.is_remote or is_large_batch):
                 # many a server sends no parts, and others may cut a file short
                 copy = stack.enter_context(tempfile.TemporaryFile())
-                shutil.copyfileobj(raw, copy, BLOCK_BYTES)
+                shutil.copyfileobj(raw, copy)
                 copy.flush()
                 yield stack.enter_context(pa.memory_map(f"/proc/self/fd/{copy.fileno()}"))
             else:
@@ -125,8 +118,16 @@ class DataFiles(NamedTuple):
         return hashlib.sha256(json.dumps(self.files).encode()).hexdigest()
 
     def by_content(self) -> Self:
-        """The same files in an order in which their names have no say; of remote ones only where sizes are equal."""
-        return self._replace(files=tuple(sorted(self.files, key=lambda file: (*file.look, file.path))))
+        """The same files in an order in which their names have no say; of remote ones only where sizes are equal.
+
+        What a host says of the state of a file may be another after each upload.
+        """
+
+        def sort_key(file: DataFile) -> tuple[str, int, str, str]:
+            _, size, _, digest = file.fingerprint
+            return json.dumps(file.partition), size, "" if file.is_remote else digest, file.path
+
+        return self._replace(files=tuple(sorted(self.files, key=sort_key)))
 
 
 def is_table(path: Path) -> bool:
@@ -221,10 +222,8 @@ def refuse_partial(path: Path) -> None:
     Raises:
         DataError: something is, or seems so since it was never ended.
     """
-    if glob.has_magic(str(path)) and not path.exists():
-        found = [*search_files(path if path.name == "**" else path.with_name(f"{path.name}*"))[0]]
-    elif path.is_dir():
-        found = [*search_files(path)[0]]
+    if path.is_dir() or (glob.has_magic(str(path)) and not path.exists()):
+        found = [*search_files(path if path.is_dir() or path.name == "**" else path.with_name(f"{path.name}*"))[0]]
     else:
         beside = (Path(f"{path}{suffix}") for suffix in ("", *PARTIAL_SUFFIXES))
         found = [each for each in beside if each.exists()]
@@ -328,7 +327,7 @@ def walk_files(path: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[str, b
         raise regular_files.irregular(shown(path))
     base = base_folder(path)
     pattern = path.relative_to(base).parts
-    waiting = [(str(base), {0})] if path.is_dir() or (glob.has_magic(str(path)) and base.is_dir()) else []
+    waiting = [(str(base), {0})] if base.is_dir() else []
     while waiting:
         folder, places = waiting.pop()
         try:
@@ -410,11 +409,8 @@ def _open_remote(url: str) -> Any:
         DataError: the host does not answer, or the file is gone.
     """
     with _reaching(url):
-        return _open(*_file_system(url))
-
-
-def _open(files: Any, path: str) -> Any:
-    return files.open(path, "rb", **({"block_size": 0} if "http" in files.protocol else {}))
+        files, path = _file_system(url)
+        return files.open(path, "rb")
 
 
 def _is_web(url: str) -> bool:
@@ -424,12 +420,12 @@ def _is_web(url: str) -> bool:
 def _file_system(url: str) -> tuple[Any, str]:
     import fsspec
 
-    options = {}
+    options = dict[str, Any]()
     if _is_web(url):
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
-        options = {"client_kwargs": {"timeout": timeout}}
+        options = {"client_kwargs": {"timeout": timeout}, "block_size": 0}  # a stream: no parts are asked for
     files, path = fsspec.core.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)
     return files, path
 
@@ -440,7 +436,7 @@ def _fingerprint(files: Any, path: str) -> Fingerprint:
     if state := {name: str(facts[name]) for name in STATES if facts.get(name)}:
         digest = hashlib.sha256(json.dumps(state).encode())
     else:
-        with _open(files, path) as stream:
+        with files.open(path, "rb") as stream:
             digest = hashlib.file_digest(stream, "sha256")
     return Fingerprint(files.unstrip_protocol(path), int(facts["size"] or 0), 0, digest.hexdigest())
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,28 +88,25 @@ def find_pictures(folder: Path) -> LabelledImages:
     folders, has_parts = _find_classes(folder, left_out)
     classes = {name: label for label, name in enumerate(dict.fromkeys(path.name for path, _ in folders))}
     digest = hashlib.sha256(str(folders).encode(errors="surrogateescape"))  # of all pictures: there may be millions
-    found: list[list[tuple[str, str, int, int]]] = []
-    for class_folder, split_id in folders:
-        for path, names in walk_files(class_folder, left_out):
-            found.append([])
-            for name in names:
-                file = f"{path}{os.sep}{name}"
-                if not name.lower().endswith(PICTURE_SUFFIXES):
-                    left_out["other-files"].append(file)
-                    continue
-                with suppress(OSError):
-                    facts = os.stat(file)  # noqa: PTH116  (there may be millions)
-                    digest.update(os.fsencode(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\0"))
-                    found[-1].append((name, file, classes[class_folder.name], split_id))
-    images = sorted(itertools.chain.from_iterable(reversed(found)), key=itemgetter(0))
-    paths = [file for _, file, _, _ in images]
+    found, walked = list[Any](), ((each, inside) for each in folders for inside in walk_files(each[0], left_out))
+    for number, ((class_folder, split_id), (path, names)) in enumerate(walked):
+        for name in names:
+            file = f"{path}{os.sep}{name}"
+            if not name.lower().endswith(PICTURE_SUFFIXES):
+                left_out["other-files"].append(file)
+                continue
+            with suppress(OSError):
+                facts = os.stat(file)  # noqa: PTH116  (there may be millions)
+                digest.update(os.fsencode(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\0"))
+                found.append((name, -number, file, classes[class_folder.name], split_id))
+    _, _, paths, labels, split_ids = [*zip(*sorted(found), strict=True)] or [()] * 5
     step = min(MOST_FILES, max(FEWEST_FILES, math.ceil(len(paths) / FILE_JOBS)))
     return LabelledImages(
         source=str(folder),
         fingerprint=digest.hexdigest(),
         class_names=tuple(map(shown, classes)),
-        labels=np.array([label for _, _, label, _ in images], np.int64),
-        split_ids=np.array([split_id for _, _, _, split_id in images], np.uint8) if has_parts else None,
+        labels=np.array(labels, np.int64),
+        split_ids=np.array(split_ids, np.uint8) if has_parts else None,
         num_files=len(paths),
         blocks=lambda: (paths[at : at + step] for at in range(0, len(paths), step)),
         place=lambda at: _in_a_line(paths[at]),
@@ -254,7 +250,7 @@ def find_parquet(path: Path) -> LabelledImages | None:
     files = [path] if path.is_file() else sorted([*path.glob("*.parquet"), *path.glob("data/*.parquet")])
     if not files:
         return None
-    with open_parquet(files[0]) as file:
+    with tabular.open_parquet(files[0], MOST_ROWS) as file:
         schema = file.schema_arrow
     image, label, names = find_columns(schema)
     if image is None:
@@ -266,7 +262,7 @@ def find_parquet(path: Path) -> LabelledImages | None:
 
 
 def _packed_images(path: Path, image: str, label: str) -> ImageArray:
-    with open_parquet(path) as file, reading(path):
+    with tabular.open_parquet(path, MOST_ROWS) as file, reading(path):
         column, rows = file.read(columns=[label]).column(label).combine_chunks(), file.metadata.num_rows
     labels = label_values(column)
     if labels is None or column.null_count:
@@ -278,9 +274,6 @@ def _packed_images(path: Path, image: str, label: str) -> ImageArray:
             yield [each or b"" for each in batch.column(0).field("bytes").to_pylist()]
 
     return ImageArray(str(path), _split_named(path.name), blocks, labels)
-
-
-open_parquet = partial(tabular.open_parquet, max_rows=MOST_ROWS)
 
 
 def find_columns(schema: pa.Schema, among: tuple[str, ...] = ()) -> tuple[str | None, str | None, tuple[str, ...]]:

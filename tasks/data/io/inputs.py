@@ -5,7 +5,6 @@ What has no middle to start from is spilled first. What is in files is read by `
 
 import math
 import os
-import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -50,7 +49,7 @@ from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
 from tasks.machine.words import counted, listed
 from tasks.serving.task import Regression
-from tasks.store import atomic, regular_files
+from tasks.store import atomic
 from tasks.store.regular_files import shown
 from tasks.store.verified import Fingerprint
 
@@ -151,11 +150,12 @@ def encode(file: InputFile, first: int, batch: pa.RecordBatch, spec: ReadSpec) -
     Values that do not fit are rejects, with the column and the value.
     """
     columns = [*feature_columns(spec).items()]
-    arrays = [_as_written(_column(batch, name), column) for name, column in columns]
-    values = np.empty((batch.num_rows, len(columns)), np.float32)
-    for at, (array, (_, column)) in enumerate(zip(arrays, columns, strict=True)):
+    arrays, values = list[pa.Array](), np.empty((batch.num_rows, len(columns)), np.float32)
+    for at, (name, column) in enumerate(columns):
+        array = _column(batch, name)  # as text where truth values or dates stand among numbers, for neither is one
+        arrays.append(array if kind_of(array.type) in FITS[column.kind] else tabular.to_text(array))
         with np.errstate(over="ignore"):
-            values[:, at] = _encode_column(array, column)
+            values[:, at] = _encode_column(arrays[at], column)
     told = _column(batch, FAULT)
     faults = dict(zip(pc.indices_nonzero(told.is_valid()).to_pylist(), told.drop_null().to_pylist(), strict=True))
     valid = spec.is_valid(values)
@@ -177,22 +177,11 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     return batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows)
 
 
-def _as_written(array: pa.Array, column: Column) -> pa.Array:
-    """A column; as text where truth values or dates stand in one of numbers, for neither is a number."""
-    kind = kind_of(array.type)
-    is_other = (kind == "date" and column.kind != "category") or (kind == "boolean" and column.kind == "number")
-    return tabular.to_text(array) if is_other else array
-
-
 def _encode_column(array: pa.Array, column: Column) -> Array:
     """float64 ``(n,)``: NaN is missing, ``UNKNOWN`` a level that the recipe has not, infinite no number."""
     if column.kind != "category":
         return tabular.to_numbers(array, column.kind == "boolean", invalid=np.inf)
-    if kind_of(array.type) in ("date", "text"):
-        array = tabular.normalize(array)
-    elif pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    codes: Array = find_levels(pa.chunked_array([array])).encode(column.levels, UNKNOWN)
+    codes: Array = find_levels(pa.chunked_array([tabular.to_text(array)])).encode(column.levels, UNKNOWN)
     return codes
 
 
@@ -269,9 +258,9 @@ def _spilled_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> 
         first += batch.num_rows
 
 
-TEXTS = tuple(f"{each}{packed}" for each in TABLE_SUFFIXES if each != ".parquet" for packed in ("", GZIP))
 PARQUET = Format("parquet", (".parquet",), _count_parquet, _parquet_batches, TOLERATED_PERCENT)
-SPILLED = Format("table", TEXTS, _spill_table, _spilled_batches, TOLERATED_PERCENT)
+SPILLED_SUFFIXES = tuple(each for each in TABLE_SUFFIXES if each not in PARQUET.suffixes)
+SPILLED = Format("table", SPILLED_SUFFIXES, _spill_table, _spilled_batches, TOLERATED_PERCENT)
 
 
 # Images and raw rows, whose truth is in labels beside them
@@ -368,7 +357,7 @@ def _array_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> It
             yield _decode(file, first, [*np.asarray(rows)], [], spec, y_true=y)
 
 
-ARRAY = Format("array", (*ARRAY_SUFFIXES, ".idx", GZIP), _unpack_rows, _array_batches)  # what has no suffix is IDX
+ARRAY = Format("array", (*ARRAY_SUFFIXES, ".idx"), _unpack_rows, _array_batches)  # what has no suffix is IDX
 
 
 # Pictures
@@ -384,13 +373,7 @@ def _decode(
     y_true: Array | None = None,
 ) -> Batch:
     """Pictures, what each is called in a reason, and what is known of each ``(n,)``, as a batch."""
-    shape = spec.recipe.input.shape
-    pixels, facts, reasons = pictures.decode_pictures(items, shape)
-    notes = tuple(
-        note
-        for _, _, width, height, mode, _, _ in facts[facts["is_readable"]].tolist()
-        for note in pictures.changes((width, height), mode.decode(), shape)
-    )
+    pixels, _, reasons, notes = pictures.decode_pictures(items, spec.recipe.input.shape)
     rejects = {at: f"{names[at]} is no picture: {reason}" for at, reason in reasons.items()}
     return make_batch(file, first, pixels, rejects, passthrough, y_true, notes)
 
@@ -452,7 +435,7 @@ BY_SUFFIX = {suffix: each for each in FORMATS.values() for suffix in each.suffix
 
 def is_input(path: Path) -> bool:
     """Whether a file found in a folder is an input, by its name."""
-    is_known = path.name.lower().endswith(tuple(BY_SUFFIX)) or "idx3" in path.name
+    is_known = path.name.lower().endswith((*BY_SUFFIX, GZIP)) or "idx3" in path.name
     return is_known and not describes_labels(path)
 
 
@@ -463,7 +446,7 @@ def find_inputs(source: str, output: Path | None = None, full_digest: bool = Fal
         UsageError: nothing is there, all of it lies in ``output``, or a URL has credentials in it.
         DataError: no file can be read, or a host does not answer.
     """
-    return find_data(source, is_input, BY_SUFFIX, output, full_digest)
+    return find_data(source, is_input, (*BY_SUFFIX, GZIP), output, full_digest)
 
 
 # All files of an input
@@ -506,7 +489,7 @@ def _tell_of_header(header: Collection[str], spec: ReadSpec) -> None:
 
 
 def _format_for(file: DataFile, spec: ReadSpec) -> Format:
-    """The format of a file by the longest suffix of its name that is known, and by what is asked of it.
+    """The format of a file by its suffix, and by what is asked of it.
 
     Raises:
         UsageError: columns are to be copied of what is no table, or it is a picture, and the model takes none.
@@ -514,7 +497,7 @@ def _format_for(file: DataFile, spec: ReadSpec) -> Format:
     """
     # The one place that tells which formats are read for which models; what reads them asks no more.
     is_of_columns = bool(spec.recipe.columns)
-    kind = BY_SUFFIX[max(filter(file.name.endswith, BY_SUFFIX), key=len, default=".idx")]
+    kind = BY_SUFFIX.get(file.suffix, ARRAY)
     if kind is ARRAY and file.suffix not in ARRAY_SUFFIXES and spec.recipe.is_by_name:
         kind = SPILLED  # CSV as in training, whatever its name
     elif kind is PARQUET:
@@ -555,8 +538,6 @@ def check_unchanged(files: Iterable[InputFile | Fingerprint]) -> None:
             facts = os.stat(file.path)  # noqa: PTH116  (a folder of pictures has very many)
         except OSError as error:
             raise changed(file.path) from error
-        if not stat.S_ISREG(facts.st_mode):
-            raise regular_files.irregular(file.path)
         if (facts.st_size, facts.st_mtime_ns) != (file.bytes, file.mtime_ns):
             raise changed(file.path)
 

@@ -8,7 +8,7 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -61,15 +61,14 @@ def decode(file: Item, shape: Shape, name: str = "") -> tuple[NDArray[np.uint8],
     Raises:
         DataError: it cannot be decoded, is too large, or has more than 8 bits a channel.
     """
-    try:
-        picture = read_picture(file, shape)
-    except Exception as error:  # Pillow's are of any kind: struct.error of a broken Exif tag
-        found = f"{name or file!s} is no picture: {reason(error)}"
-        raise DataError(found, "an 8-bit PNG, JPEG, WebP, BMP or GIF", "repair or remove it") from error
-    return picture.pixels, changes(picture.size, picture.mode, shape)
+    pixels, _, reasons, notes = decode_pictures([file], shape)
+    if reasons:
+        found = f"{name or file!s} is no picture: {reasons[0]}"
+        raise DataError(found, "an 8-bit PNG, JPEG, WebP, BMP or GIF", "repair or remove it")
+    return pixels[0], notes
 
 
-def reason(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """Why a picture could not be read, in a line and without its name."""
     if isinstance(error, UnidentifiedImageError):
         return f"none of {', '.join(FORMATS)}"
@@ -78,11 +77,12 @@ def reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def changes(size: tuple[int, int], mode: str, shape: Shape) -> tuple[str, ...]:
-    """What makes a picture of ``size`` (width, height) and Pillow's ``mode`` one of ``shape``, in words."""
-    notes = [f"converted to {'grey' if len(shape) == 2 else 'RGB'}"] if mode != mode_of(shape) else []
-    notes += [f"resized to {shape[1]} by {shape[0]}"] if size != (shape[1], shape[0]) else []
-    return tuple(notes)
+def _list_changes(picture: Picture, shape: Shape) -> Iterator[str]:
+    """What makes a picture one of ``shape``, in words."""
+    if picture.mode != _mode_of(shape):
+        yield f"converted to {'grey' if len(shape) == 2 else 'RGB'}"
+    if picture.size != (shape[1], shape[0]):
+        yield f"resized to {shape[1]} by {shape[0]}"
 
 
 def read_picture(item: Item, shape: Shape, looks_for_colour: bool = False) -> Picture:
@@ -95,7 +95,7 @@ def read_picture(item: Item, shape: Shape, looks_for_colour: bool = False) -> Pi
     """
     if isinstance(item, np.ndarray):
         is_grey = item.ndim == 2 or (looks_for_colour and bool((item == item[..., :1]).all()))
-        return Picture(fit(item, shape), (item.shape[1], item.shape[0]), mode_of(item.shape), is_grey)
+        return Picture(fit(item, shape), (item.shape[1], item.shape[0]), _mode_of(item.shape), is_grey)
     content = item if isinstance(item, bytes) else _read_file(item)
     with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
         mode = picture.mode
@@ -106,7 +106,7 @@ def read_picture(item: Item, shape: Shape, looks_for_colour: bool = False) -> Pi
             ImageOps.exif_transpose(picture, in_place=True)
         is_grey = mode in GREY_MODES
         size = (shape[1], shape[0])
-        pixels = _convert(picture, mode_of(shape), size)
+        pixels = _convert(picture, _mode_of(shape), size)
         if looks_for_colour and not is_grey:
             coloured = _convert(picture, "RGB", size)
             is_grey = bool((coloured == coloured[..., :1]).all())
@@ -131,10 +131,10 @@ def fit(image: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
         image = image[..., 0]
     if image.shape == shape:
         return image
-    return _convert(Image.fromarray(image), mode_of(shape), (shape[1], shape[0]))
+    return _convert(Image.fromarray(image), _mode_of(shape), (shape[1], shape[0]))
 
 
-def mode_of(shape: Shape) -> str:
+def _mode_of(shape: Shape) -> str:
     """What Pillow calls images of ``shape``; a last axis of one channel is grey, too."""
     return "RGB" if shape[2:] == (3,) else "L"
 
@@ -151,18 +151,23 @@ def _convert(picture: Image.Image, mode: str, size: tuple[int, int]) -> NDArray[
 
 def decode_pictures(
     items: Sequence[Item], shape: Shape, looks_for_colour: bool = False
-) -> tuple[NDArray[np.uint8], NDArray[np.void], dict[int, str]]:
-    """Some pictures of ``shape``, black where unreadable, ``FACTS`` of each but hash and brightness, and why not."""
-    pixels, facts, reasons = np.zeros((len(items), *shape), np.uint8), np.zeros(len(items), FACTS), dict[int, str]()
+) -> tuple[NDArray[np.uint8], NDArray[np.void], dict[int, str], tuple[str, ...]]:
+    """Some pictures of ``shape``, black where unreadable, and why; ``FACTS`` of each but hash and brightness.
+
+    Last comes what was done to some, a note each.
+    """
+    pixels, facts = np.zeros((len(items), *shape), np.uint8), np.zeros(len(items), FACTS)
+    reasons, notes = dict[int, str](), list[str]()
     for at, item in enumerate(items):
         try:
             picture = read_picture(item, shape, looks_for_colour)
-        except Exception as error:  # Pillow's are of any kind
-            reasons[at] = reason(error)
+        except Exception as error:  # Pillow's are of any kind: struct.error of a broken Exif tag
+            reasons[at] = _describe_error(error)
         else:
             pixels[at] = picture.pixels
             facts[at] = (0, 0, *picture.size, picture.mode, picture.is_grey, True)
-    return pixels, facts, reasons
+            notes += _list_changes(picture, shape)
+    return pixels, facts, reasons, tuple(notes)
 
 
 def decode_job(
@@ -179,7 +184,7 @@ def decode_job(
     with spool.open("r+b") as file:
         file.seek(first * size)
         for start in range(0, len(items), rows):
-            pixels, found, unreadable = decode_pictures(items[start : start + rows], shape, looks_for_colour)
+            pixels, found, unreadable, _ = decode_pictures(items[start : start + rows], shape, looks_for_colour)
             flat = pixels.reshape(len(pixels), size)
             digests = b"".join(hashlib.blake2b(each.data, digest_size=8).digest() for each in flat)
             found["hash"] = np.frombuffer(digests, "<u8")

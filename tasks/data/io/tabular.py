@@ -167,8 +167,7 @@ def to_numbers(array: pa.Array, is_boolean: bool = True, invalid: float = np.nan
             array = pc.if_else(is_blank, None, pc.fill_null(array, invalid))
     elif kind == "date":
         array = array.cast(pa.int64())
-    floats = array.cast(pa.float64(), safe=False)
-    return np.asarray((floats.fill_null(np.nan) if floats.null_count else floats).to_numpy(zero_copy_only=False))
+    return np.asarray(array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))  # null becomes NaN
 
 
 class LevelCodes:

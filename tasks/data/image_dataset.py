@@ -88,7 +88,7 @@ def is_images(source: str) -> bool:
         return False
     except DataError:
         path = local_path(source)
-        matches = glob.glob(str(path)) if glob.has_magic(str(path)) else [path]  # noqa: PTH207  (it may be absolute)
+        matches = glob.glob(str(path))  # noqa: PTH207  (it may be absolute)
         is_folders = bool(matches) and all(map(os.path.isdir, matches))
         return is_folders or path.suffix.lower() in (*ARCHIVES, ".parquet", *PICTURE_SUFFIXES)
     return True

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -42,8 +41,6 @@ UNKNOWN = -1.0  # the code of any level that a recipe has not
 CHUNK_ROWS = 2**17  # one row group of the output: smaller ones cost more, larger ones gain nothing
 CHUNK_BYTES = 64 * 2**20
 SINGLE_VALUES = {"text", "number", "boolean", "date", "null"}  # kinds of columns that can be copied or compared
-NO_INDEX = np.empty(0, np.int32)
-NO_REJECTS: Mapping[int, str] = MappingProxyType({})
 
 
 def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "raise") -> Iterator[pa.RecordBatch]:
@@ -66,10 +63,8 @@ def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "rai
             batches = csv_batches(stream, file.path, selection, bad_rows)
         for batch in batches:
             for name, value in file.partition.items():
-                values, places = pa.repeat(value, batch.num_rows), batch.schema.get_all_field_indices(name)
-                for at in places:  # in a file that has two of them, both
-                    batch = batch.set_column(at, name, values)
-                batch = batch if places else batch.append_column(name, values)
+                at, values = batch.schema.get_field_index(name), pa.repeat(value, batch.num_rows)
+                batch = batch.append_column(name, values) if at < 0 else batch.set_column(at, name, values)
             yield batch
 
 
@@ -81,11 +76,8 @@ def read_header(files: Iterable[DataFile], bad_rows: BadRows = "raise") -> list[
     Raises:
         DataError: a file is broken.
     """
-    names: dict[str, None] = {}
-    for file in files:
-        header = next(table_batches(file, Selection(only=frozenset()), bad_rows))
-        names |= dict.fromkeys(header.schema.names)
-    return list(names)
+    headers = (next(table_batches(file, Selection(only=frozenset()), bad_rows)) for file in files)
+    return [*dict.fromkeys(name for header in headers for name in header.schema.names)]
 
 
 class ReadSpec(NamedTuple):
@@ -149,7 +141,7 @@ class Reject(NamedTuple):
     source: str
     source_row: int
     reason: str
-    ids: tuple[str | None, ...] = ()  # its values of the columns that go along
+    ids: tuple[str | None, ...]  # its values of the columns that go along
 
 
 class Batch(NamedTuple):
@@ -157,12 +149,12 @@ class Batch(NamedTuple):
 
     X: Rows  # (n, …) in the dtype and shape of the model's input
     row_ids: Array  # (n,) int64, counted through all files
-    rejects: tuple[Reject, ...] = ()
-    y_true: Array | None = None  # (n,) labels, or of a table's target float64, NaN if missing; None: there are none
-    notes: tuple[str, ...] = ()
-    passthrough: pa.Table | None = None  # (n,) columns of text that go to the output as they are
-    sources: tuple[str, ...] = ()  # each file once
-    source_index: Array = NO_INDEX  # (n,) int32 into ``sources``
+    rejects: tuple[Reject, ...]
+    y_true: Array | None  # (n,) labels, or of a table's target float64, NaN if missing; None: there are none
+    notes: tuple[str, ...]
+    passthrough: pa.Table | None  # (n,) columns of text that go to the output as they are
+    sources: tuple[str, ...]  # each file once
+    source_index: Array  # (n,) int32 into ``sources``
 
     @property
     def num_rows(self) -> int:
@@ -174,7 +166,7 @@ def make_batch(
     file: InputFile,
     first: int,
     rows: Any,
-    rejects: Mapping[int, str] = NO_REJECTS,
+    rejects: Mapping[int, str] | None = None,
     passthrough: pa.Table | None = None,
     y_true: Array | None = None,
     notes: tuple[str, ...] = (),

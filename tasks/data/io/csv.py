@@ -70,11 +70,9 @@ class _CsvFile:
         head = bytes(self._require_utf_8(block)[:SNIFFED_BYTES])
         text = (head.rpartition(b"\n")[0] or head).decode(errors="replace")
         self._delimiter = find_delimiter(text)
-        try:
+        with reading(name, "CSV with a header", "see its first line"):
             rows = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter, strict=True))
             self.names = _name_index(next(rows), rows)
-        except csv.Error as error:
-            raise broken(name, f"its header has {error}", "CSV with a header", "see its first line") from error
         # a comma at the end of each line is no reason not to predict
         check_names([each for each in self.names if self._is_strict or each.strip()], name)
         self._included = [each for each in self.names if selection.takes(each)]

@@ -41,6 +41,7 @@ WORDS = {
     IRREGULAR: "left out what is no regular file",
 }
 LeftOut = defaultdict[str, list[str]]  # what is left out, by reason
+Patterns = set[tuple[str, ...]]  # what is still to match, a level each; nothing: all that lies below a match
 UNREADABLE = "unreadable"  # in the place of a digest; why it is so is found when it is read
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 CONNECT_SECONDS, READ_SECONDS = 10.0, 20.0  # in which a host must answer, and go on
@@ -314,8 +315,7 @@ def walk_files(path: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[str, b
     there, by reason.
 
     A pattern is one name or ``**`` a level; of a folder that matches it is everything below. Folders wait in a list,
-    each with the places in the pattern from which its entries go on, so that neither depth nor stars cost more than the
-    folders that are there.
+    each with the patterns of its entries, so that neither depth nor stars cost more than the folders that are there.
 
     Raises:
         DataError: the path is a FIFO, a socket or a device.
@@ -326,10 +326,9 @@ def walk_files(path: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[str, b
     if path.exists() and not path.is_dir():
         raise regular_files.irregular(shown(path))
     base = base_folder(path)
-    pattern = path.relative_to(base).parts
-    waiting = [(str(base), {0})] if base.is_dir() else []
+    waiting = [(str(base), {path.relative_to(base).parts})] if base.is_dir() else []
     while waiting:
-        folder, places = waiting.pop()
+        folder, patterns = waiting.pop()
         try:
             with os.scandir(folder) as entries:
                 inside = sorted(entries, key=lambda entry: entry.name)
@@ -338,7 +337,7 @@ def walk_files(path: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[str, b
             continue
         files = dict[str, bool]()
         for entry in inside:
-            below, is_found, is_named = _match_entry(entry.name, pattern, places)
+            below, is_found, is_named = _match_entry(entry.name, patterns)
             if below and holds(entry.is_dir):
                 if entry.is_symlink():
                     left_out[LINKS].append(shown(entry.path))
@@ -351,20 +350,22 @@ def walk_files(path: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[str, b
         yield folder, files
 
 
-def _match_entry(name: str, pattern: tuple[str, ...], places: set[int]) -> tuple[set[int], bool, bool]:
-    """From which places in a pattern what lies below an entry goes on; whether it is found; whether it is named.
+def _match_entry(name: str, patterns: Patterns) -> tuple[Patterns, bool, bool]:
+    """With which patterns what lies below an entry goes on; whether it is found; whether it is named.
 
     What is hidden is meant only by a pattern that says so.
     """
-    last, names = len(pattern) - 1, (*pattern, "**")  # the last stands for what is below a folder that matches
-    for at in range(last):
-        places = (
-            places | {at + 1} if at in places and pattern[at] == "**" else places
-        )  # which stands for no folder, too
-    meant = {at for at in places if not name.startswith(".") or names[at].startswith(".")}
-    matched = {at for at in meant if names[at] == "**" or fnmatch.fnmatchcase(name, names[at])}
-    below = {at if names[at] == "**" else at + 1 for at in matched}
-    return below, bool(matched & {last, last + 1}), last in matched
+    below, is_found, is_named, waiting = Patterns(), False, False, [*patterns]
+    while waiting:
+        pattern = waiting.pop()
+        first = pattern[0] if pattern else "**"
+        if first == "**" and len(pattern) > 1:  # which stands for no folder, too
+            waiting.append(pattern[1:])
+        if fnmatch.fnmatchcase(name, first) and (name[0] != "." or first[0] == "."):
+            below.add(pattern if first == "**" else pattern[1:])
+            is_found |= len(pattern) < 2
+            is_named |= len(pattern) == 1
+    return below, is_found, is_named
 
 
 def _whether_ours(base: Path, output: Path | None) -> Callable[[Path], bool]:

@@ -577,7 +577,7 @@ def _join(parts: list[Batch]) -> Batch:
     """Batches of some files as one."""
     if len(parts) == 1:
         return parts[0]
-    places = {path: at for at, path in enumerate(dict.fromkeys(path for part in parts for path in part.sources))}
+    places = {path: at for at, path in enumerate(dict.fromkeys(part.sources[0] for part in parts))}
     truths = [part.y_true for part in parts if part.y_true is not None]
     tables = [part.passthrough for part in parts]
     return Batch(

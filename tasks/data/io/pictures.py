@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,15 +46,6 @@ FACTS = np.dtype(
 )
 
 
-class Picture(NamedTuple):
-    """One picture as a model takes it, ``(height, width)`` or ``(height, width, 3)`` uint8, and what it was."""
-
-    pixels: NDArray[np.uint8]
-    size: tuple[int, int]  # width and height, upright
-    mode: str  # as Pillow calls it: L, RGB, P, …
-    is_grey: bool  # in what it shows, whatever its mode
-
-
 def decode(file: Item, shape: Shape, name: str = "") -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """One picture, called ``name`` where it has no path, as an array of ``shape``, upright, and what was done to it.
 
@@ -77,25 +68,28 @@ def _describe_error(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _list_changes(picture: Picture, shape: Shape) -> Iterator[str]:
-    """What makes a picture one of ``shape``, in words."""
-    if picture.mode != _mode_of(shape):
+def _list_changes(size: tuple[int, int], mode: str, shape: Shape) -> Iterator[str]:
+    """What makes a picture of ``size`` (width, height) and Pillow's ``mode`` one of ``shape``, in words."""
+    if mode != _mode_of(shape):
         yield f"converted to {'grey' if len(shape) == 2 else 'RGB'}"
-    if picture.size != (shape[1], shape[0]):
+    if size != (shape[1], shape[0]):
         yield f"resized to {shape[1]} by {shape[0]}"
 
 
-def read_picture(item: Item, shape: Shape, looks_for_colour: bool = False) -> Picture:
-    """One picture of ``shape``, upright; of several in a file the first; pixels are ``(h, w)`` or ``(h, w, 3)``.
+def read_picture(
+    item: Item, shape: Shape, looks_for_colour: bool
+) -> tuple[NDArray[np.uint8], tuple[int, int], str, bool]:
+    """One picture of ``shape``, ``(h, w)`` or ``(h, w, 3)``, upright; of several in a file the first.
 
-    Transparency is ignored. Without ``looks_for_colour`` whether a file is grey is told by its mode alone.
+    Behind it stand its size (width and height) and mode as they were, and whether what it shows is grey: without
+    ``looks_for_colour`` its mode alone tells. Transparency is ignored.
 
     Raises:
         Exception: of any kind; it cannot be decoded, is too large, or has more than 8 bits a channel.
     """
     if isinstance(item, np.ndarray):
         is_grey = item.ndim == 2 or (looks_for_colour and bool((item == item[..., :1]).all()))
-        return Picture(fit(item, shape), (item.shape[1], item.shape[0]), _mode_of(item.shape), is_grey)
+        return fit(item, shape), (item.shape[1], item.shape[0]), _mode_of(item.shape), is_grey
     content = item if isinstance(item, bytes) else _read_file(item)
     with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
         mode = picture.mode
@@ -105,12 +99,10 @@ def read_picture(item: Item, shape: Shape, looks_for_colour: bool = False) -> Pi
         if not ORIENTATION_KEYS.isdisjoint(picture.info):
             ImageOps.exif_transpose(picture, in_place=True)
         is_grey = mode in GREY_MODES
-        size = (shape[1], shape[0])
-        pixels = _convert(picture, _mode_of(shape), size)
         if looks_for_colour and not is_grey:
-            coloured = _convert(picture, "RGB", size)
+            coloured = _convert(picture, (*shape[:2], 3))
             is_grey = bool((coloured == coloured[..., :1]).all())
-        return Picture(pixels, picture.size, mode, is_grey)
+        return _convert(picture, shape), picture.size, mode, is_grey
 
 
 def _read_file(path: Path | str) -> bytes:
@@ -131,7 +123,7 @@ def fit(image: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
         image = image[..., 0]
     if image.shape == shape:
         return image
-    return _convert(Image.fromarray(image), _mode_of(shape), (shape[1], shape[0]))
+    return _convert(Image.fromarray(image), shape)
 
 
 def _mode_of(shape: Shape) -> str:
@@ -139,14 +131,14 @@ def _mode_of(shape: Shape) -> str:
     return "RGB" if shape[2:] == (3,) else "L"
 
 
-def _convert(picture: Image.Image, mode: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _convert(picture: Image.Image, shape: Shape) -> NDArray[np.uint8]:
     if picture.mode == "P" and "transparency" in picture.info:  # of which Pillow warns otherwise
         picture = picture.convert("RGBA")
-    if picture.mode != mode:
-        picture = picture.convert(mode)
-    if picture.size != size:
-        picture = picture.resize(size, Image.Resampling.BILINEAR)
-    return np.frombuffer(picture.tobytes(), np.uint8).reshape(*size[::-1], *([3] if mode == "RGB" else []))
+    if picture.mode != _mode_of(shape):
+        picture = picture.convert(_mode_of(shape))
+    if picture.size != (shape[1], shape[0]):
+        picture = picture.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+    return np.frombuffer(picture.tobytes(), np.uint8).reshape(shape)
 
 
 def decode_pictures(
@@ -160,13 +152,12 @@ def decode_pictures(
     reasons, notes = dict[int, str](), list[str]()
     for at, item in enumerate(items):
         try:
-            picture = read_picture(item, shape, looks_for_colour)
+            pixels[at], size, mode, is_grey = read_picture(item, shape, looks_for_colour)
         except Exception as error:  # Pillow's are of any kind: struct.error of a broken Exif tag
             reasons[at] = _describe_error(error)
         else:
-            pixels[at] = picture.pixels
-            facts[at] = (0, 0, *picture.size, picture.mode, picture.is_grey, True)
-            notes += _list_changes(picture, shape)
+            facts[at] = (0, 0, *size, mode, is_grey, True)
+            notes += _list_changes(size, mode, shape)
     return pixels, facts, reasons, tuple(notes)
 
 

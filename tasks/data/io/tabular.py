@@ -430,11 +430,9 @@ def read_blocks(stream: Any, name: str, check: Callable[[bytes, str], None] = ch
     buffer, filled, is_first = bytearray(min(BLOCK_BYTES, PARSED_BYTES * max(2, cores.available()))), 0, True
     while True:
         start = filled
-        try:
+        with reading(name, "a whole file"):
             while filled < len(buffer) and (count := stream.readinto(memoryview(buffer)[filled:])):
                 filled += count
-        except Exception as error:  # of a decompressor or a network, which have no end of kinds
-            raise broken(name, error, "a whole file") from error
         if is_first:
             check(bytes(buffer[: min(filled, HEAD_BYTES)]), name)
         if buffer.find(b"\0", start, filled) >= 0:

@@ -69,8 +69,9 @@ def find_images(source: str) -> LabelledImages:
         action = "name it with --target" if path else "name it with --target; of images download the folder first"
         raise UsageError(f"no --target for {shown}", "the column of the table to predict", action)
     if not path.exists():
-        is_glob = glob.has_magic(source)
-        action = "name the folder of images itself, no glob" if is_glob else f"give --data another, or {TABLE_ACTION}"
+        action = f"give --data another, or {TABLE_ACTION}"
+        if glob.has_magic(source):
+            action = "name the folder of images itself, no glob"
         raise DataError(f"no folder {shown}", EXPECTED, action)
     if found is None or not found.class_names:
         raise DataError(f"{shown} holds no classes of images", EXPECTED, TABLE_ACTION)

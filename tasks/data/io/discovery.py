@@ -89,7 +89,9 @@ class DataFile(NamedTuple):
 
         with ExitStack() as stack:
             if self.is_remote:
-                raw = stack.enter_context(_open_remote(self.path))
+                with _reaching(self.path):  # from the first byte to the last: its host need not know how to send parts
+                    files, path = _file_system(self.path)
+                    raw = stack.enter_context(files.open(path, "rb"))
             else:
                 raw = stack.enter_context(regular_files.opened(Path(self.path)))
                 if not os.fstat(raw.fileno()).st_size:  # of /proc, some of which wait for ever, too
@@ -266,7 +268,8 @@ def _find_files(
     others = [each for each in sorted(found) if not is_ours(each.parent)]
     files = [each for each in others if found[each] or is_data(each)]
     if any(map(is_picture, files)):  # what describes pictures lies among them
-        files = [each for each in files if found[each] or not _is_text(each)]
+        texts = {each for each in files if each.name.lower().removesuffix(GZIP).endswith(TEXT_SUFFIXES)}
+        files = [each for each in files if found[each] or each not in texts]
     if ours := len(found) - len(others):
         tell(f"left out {counted(ours, 'file')} of artifacts/ and of predictions")
     if ignored := sorted(each for each in {*others} - {*files} if not describes_labels(each)):
@@ -281,10 +284,6 @@ def _find_files(
         if shown(each) != str(each):
             raise DataError(f"the name of {shown(each)} is not UTF-8", "names in UTF-8", "rename it")
     return files
-
-
-def _is_text(path: Path) -> bool:
-    return path.name.lower().removesuffix(GZIP).endswith(TEXT_SUFFIXES)
 
 
 def describes_labels(path: Path) -> bool:
@@ -401,17 +400,6 @@ def _list_remote(url: str, is_data: Callable[[Path], bool]) -> list[Fingerprint]
         else:
             paths = sorted(files.glob(path)) if any(sign in path for sign in "*[") else [path]
         return [_fingerprint(files, each) for each in paths]
-
-
-def _open_remote(url: str) -> Any:
-    """The bytes of a file, from the first to the last: its host need not know how to send parts.
-
-    Raises:
-        DataError: the host does not answer, or the file is gone.
-    """
-    with _reaching(url):
-        files, path = _file_system(url)
-        return files.open(path, "rb")
 
 
 def _is_web(url: str) -> bool:

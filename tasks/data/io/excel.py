@@ -24,7 +24,7 @@ MAX_UNPACKED = 2**29  # bytes of XML: a full sheet of a million rows and eight c
 
 
 def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.RecordBatch]:
-    """The rows of the first sheet, after a batch without rows that has all its columns.
+    """The rows of the first sheet in all its columns, after a batch without rows.
 
     A column is float64, bool, timestamp or text as all its cells that are not empty are; of several kinds it is text.
 
@@ -37,11 +37,8 @@ def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
     header = [_format_cell(cell) for cell in rows[0]]
     header[0] = header[0] or (UNNAMED_INDEX if len(header) > 1 else "")
     check_names(header, name)
-    columns = {
-        each: _make_column([row[at] for row in rows[1:]]) for at, each in enumerate(header) if selection.takes(each)
-    }
-    yield without_rows(pa.schema([(each, columns[each].type if each in columns else pa.null()) for each in header]))
-    table = pa.table(columns) if columns else pa.table({"": pa.nulls(len(rows) - 1)})
+    table = pa.table({each: _make_column([row[at] for row in rows[1:]]) for at, each in enumerate(header)})
+    yield without_rows(table.schema)
     yield from table.to_batches(BATCH_ROWS)
 
 

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -284,12 +284,11 @@ def classes_of_folders(files: list[Path], base: Path, spec: ReadSpec) -> list[fl
 
     None where any lies in no such folder, which is said where others do.
     """
-    places = {name: float(place) for place, name in enumerate(spec.class_names)}
-    names = ((*path.relative_to(base).parent.parts, base.name) for path in files)
-    found = [next((places[name] for name in each if name in places), UNKNOWN) for each in names]
-    if UNKNOWN not in found:
-        return found
-    others = [path for path, place in zip(files, found, strict=True) if place == UNKNOWN]
+    folders = ((*path.relative_to(base).parent.parts, base.name) for path in files)
+    names = [next(filter(spec.class_names.__contains__, each), "") for each in folders]
+    others = [path for path, name in zip(files, names, strict=True) if not name]
+    if not others:
+        return cast("list[float]", y_true(np.array(names), spec).tolist())
     if len(others) < len(files):
         where = f"{counted(len(others), 'picture')} in no folder of a class, the first is {shown(others[0])}"
         tell(f"accuracy is not told: {where}")

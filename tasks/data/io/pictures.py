@@ -8,7 +8,7 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -66,14 +66,6 @@ def _describe_error(error: Exception) -> str:
     if isinstance(error, DataError):
         return error.found
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _list_changes(size: tuple[int, int], mode: str, shape: Shape) -> Iterator[str]:
-    """What makes a picture of ``size`` (width, height) and Pillow's ``mode`` one of ``shape``, in words."""
-    if mode != _mode_of(shape):
-        yield f"converted to {'grey' if len(shape) == 2 else 'RGB'}"
-    if size != (shape[1], shape[0]):
-        yield f"resized to {shape[1]} by {shape[0]}"
 
 
 def read_picture(
@@ -157,7 +149,10 @@ def decode_pictures(
             reasons[at] = _describe_error(error)
         else:
             facts[at] = (0, 0, *size, mode, is_grey, True)
-            notes += _list_changes(size, mode, shape)
+            if mode != _mode_of(shape):
+                notes.append(f"converted to {'grey' if len(shape) == 2 else 'RGB'}")
+            if size != (shape[1], shape[0]):
+                notes.append(f"resized to {shape[1]} by {shape[0]}")
     return pixels, facts, reasons, tuple(notes)
 
 

@@ -364,7 +364,9 @@ def _labelled(path: Path, files: list[Path], parts: list[ImageArray], names: tup
         if names and (others := {*classes} - {*names}):
             row = int(np.argmax(codes == classes.index(min(others))))
             other = f"label {part.labels[row]} at row {row} of {part.place}"
-            raise DataError(other, f"labels from 0 to {len(names) - 1}, or names", f"mend it, or {CLASS_NAMES}")
+            are_words = part.labels.dtype.kind == "U"
+            expected = f"one of {listed(names, LONGEST)}" if are_words else f"labels from 0 to {len(names) - 1}"
+            raise DataError(other, expected, f"mend it, or {CLASS_NAMES}")
     class_names = names or sort_levels(itertools.chain.from_iterable(classes for classes, _ in found))
     numbers = {name: number for number, name in enumerate(class_names)}
     sizes, of_images = [len(part.labels) for part in parts], None

@@ -277,6 +277,10 @@ def refuses(path: Path, words: str) -> None:
 @pytest.mark.parametrize(("arrays", "words"), [
     ({"images": TRAIN[0], "labels": TRAIN[1], "class_names": np.array(["a", "a", "b"])}, "names a class twice"),
     ({"images": TRAIN[0], "labels": TRAIN[1] + 1, "class_names": np.array(["a", "b", "c"])}, "label 3 at row 2"),
+    (
+        {"images": TRAIN[0], "labels": np.array(THREE)[TRAIN[1]], "class_names": np.array(THREE[:2])},
+        "label owl at row 2 ",
+    ),
     ({"images": TRAIN[0][:0], "labels": TRAIN[1][:0]}, "no images"),
     ({"images": TRAIN[0], "labels": TRAIN[1], "class_names": np.array(THREE[:2])}, "label 2 at row 2 .*from 0 to 1"),
     ({"pictures": TRAIN[0], "labels": TRAIN[1]}, "images and labels, or x_train"),

@@ -29,6 +29,10 @@ def truth(chunks: list[Batch]) -> list[float] | None:
     return None if any(each is None for each in found) else np.concatenate([*found]).tolist()
 
 
+def notes(chunks: list[Batch]) -> list[str]:
+    return sorted(note for chunk in chunks for note in chunk.notes)
+
+
 def predicted(path: Path, wanted: ReadSpec = GREY) -> list[Batch]:
     """As ``input_files.read`` has it, with the folder that tells of classes."""
     spool = path.parent / f"spool-{path.name}"
@@ -48,8 +52,9 @@ def test_arrays_of_another_size_or_colour_become_what_training_makes_of_the_same
         for row, image in enumerate(images):
             picture = Image.fromarray(image[..., 0] if shape[3:] == (1,) else image)
             picture.save(tmp_path / str(number) / "cat" / f"{row}.png")
-        of_files = values(predicted(tmp_path / str(number), wanted))
-        np.testing.assert_array_equal(values(predicted(tmp_path / f"{number}.npy", wanted)), of_files)
+        of_files, of_array = (predicted(tmp_path / name, wanted) for name in (str(number), f"{number}.npy"))
+        np.testing.assert_array_equal(values(of_array), values(of_files))
+        assert notes(of_array) == notes(of_files), "what was done to them is said alike"
 
 
 LAYOUTS = {

@@ -69,8 +69,9 @@ def find_images(source: str) -> LabelledImages:
         action = "name it with --target" if path else "name it with --target; of images download the folder first"
         raise UsageError(f"no --target for {shown}", "the column of the table to predict", action)
     if not path.exists():
-        is_glob = glob.has_magic(source)
-        action = "name the folder of images itself, no glob" if is_glob else f"give --data another, or {TABLE_ACTION}"
+        action = f"give --data another, or {TABLE_ACTION}"
+        if glob.has_magic(source):
+            action = "name the folder of images itself, no glob"
         raise DataError(f"no folder {shown}", EXPECTED, action)
     if found is None or not found.class_names:
         raise DataError(f"{shown} holds no classes of images", EXPECTED, TABLE_ACTION)
@@ -88,7 +89,7 @@ def is_images(source: str) -> bool:
         return False
     except DataError:
         path = local_path(source)
-        matches = glob.glob(str(path)) if glob.has_magic(str(path)) else [path]  # noqa: PTH207  (it may be absolute)
+        matches = glob.glob(str(path))  # noqa: PTH207  (it may be absolute)
         is_folders = bool(matches) and all(map(os.path.isdir, matches))
         return is_folders or path.suffix.lower() in (*ARCHIVES, ".parquet", *PICTURE_SUFFIXES)
     return True
@@ -292,9 +293,9 @@ def check_copies(source: LabelledImages, rows: ImageRows) -> Iterator[Finding]:
 
     def find_pairs(values: Array, among: Array) -> list[str]:
         """The first image of each ``LONGEST`` sets of equal ones that differ in ``values``, and one that does."""
-        order = among[np.argsort(keys[among], kind="stable")]
-        _, starts, sizes = np.unique(keys[order], return_index=True, return_counts=True)
-        first = np.repeat(order[starts], sizes)
+        rows_alike, sizes = row_hash.find_equal_rows(keys[among])
+        order = among[rows_alike]
+        first = np.repeat(order[np.cumsum(sizes) - sizes], sizes)
         differs = values[order] != values[first]
         _, places = np.unique(first[differs], return_index=True)
         pairs = zip(first[differs][places], order[differs][places], strict=True)

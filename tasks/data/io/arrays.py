@@ -110,7 +110,6 @@ def unpack(array: StoredArray, target: Path) -> None:
     Raises:
         DataError: the disk has no room for it, or it is damaged.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     if array.num_bytes > (free := shutil.disk_usage(target.parent).free):
         raise broken(array.path, f"it unpacks to {array.num_bytes} bytes, and {target.parent} has room for {free}")
     with atomic.replacing(target) as temporary:
@@ -127,10 +126,22 @@ def unpack(array: StoredArray, target: Path) -> None:
 def open_arrays(path: Path) -> ArrayFile:
     """The arrays of a file by name; each is looked at when its function is called.
 
+    What is no archive is IDX: ``images``, and ``labels`` if there is a file of them beside.
+
     Raises:
-        DataError: it is neither an ``.npz`` nor a safetensors file, or is not whole.
+        DataError: it is not what its name says, or is not whole.
     """
-    return _open_safetensors(path) if path.suffix.lower() == ".safetensors" else _open_npz(path)
+    match path.suffix.lower():
+        case ".npy":
+            return {"arr_0": partial(open_npy, path)}  # as numpy calls what has no name
+        case ".npz":
+            return _open_npz(path)
+        case ".safetensors":
+            return _open_safetensors(path)
+    file: ArrayFile = {"images": partial(open_idx, path)}
+    if beside := _find_idx_labels(path):
+        file["labels"] = partial(open_idx, beside, 1)
+    return file
 
 
 def _open_npz(path: Path) -> ArrayFile:
@@ -198,7 +209,7 @@ def open_idx(path: Path, num_dimensions: int = 3) -> StoredArray:
     """
     what = "images" if num_dimensions == 3 else "labels"
     offset, magic = 4 + 4 * num_dimensions, bytes([0, 0, UNSIGNED_BYTE, num_dimensions])
-    opener = _open_gzip if is_gzip(path) else regular_files.opened
+    opener = _choose_opener(path)
     with opener(path) as stream, reading(path):
         header = stream.read(offset)
     if header[:4] != magic or len(header) < offset:
@@ -216,7 +227,7 @@ def open_idx(path: Path, num_dimensions: int = 3) -> StoredArray:
     return array
 
 
-def idx_labels_beside(images: Path) -> Path | None:
+def _find_idx_labels(images: Path) -> Path | None:
     """The file of labels beside one of images, by MNIST's naming, be it gzip or not; None where there is none."""
     name = images.name.removesuffix(PACKED).replace("images", "labels").replace("idx3", "idx1")
     both = images.with_name(name), images.with_name(name + PACKED)
@@ -231,14 +242,14 @@ def read_payload(path: Path, limit: int) -> bytes:
     Raises:
         DataError: the file cannot be read, is no regular file, or the gzip stream is damaged.
     """
-    with (_open_gzip if is_gzip(path) else regular_files.opened)(path) as stream, reading(path):
+    with _choose_opener(path)(path) as stream, reading(path):
         return stream.read(limit)
 
 
-def is_gzip(path: Path) -> bool:
-    """Whether a file starts like one."""
+def _choose_opener(path: Path) -> Opener:
+    """What opens a file, be it gzip or not."""
     with regular_files.opened(path) as stream:
-        return stream.read(2) == b"\x1f\x8b"
+        return _open_gzip if stream.read(2) == b"\x1f\x8b" else regular_files.opened
 
 
 @contextmanager

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -42,8 +41,6 @@ UNKNOWN = -1.0  # the code of any level that a recipe has not
 CHUNK_ROWS = 2**17  # one row group of the output: smaller ones cost more, larger ones gain nothing
 CHUNK_BYTES = 64 * 2**20
 SINGLE_VALUES = {"text", "number", "boolean", "date", "null"}  # kinds of columns that can be copied or compared
-NO_INDEX = np.empty(0, np.int32)
-NO_REJECTS: Mapping[int, str] = MappingProxyType({})
 
 
 def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "raise") -> Iterator[pa.RecordBatch]:
@@ -66,10 +63,8 @@ def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "rai
             batches = csv_batches(stream, file.path, selection, bad_rows)
         for batch in batches:
             for name, value in file.partition.items():
-                values, places = pa.repeat(value, batch.num_rows), batch.schema.get_all_field_indices(name)
-                for at in places:  # in a file that has two of them, both
-                    batch = batch.set_column(at, name, values)
-                batch = batch if places else batch.append_column(name, values)
+                at, values = batch.schema.get_field_index(name), pa.repeat(value, batch.num_rows)
+                batch = batch.append_column(name, values) if at < 0 else batch.set_column(at, name, values)
             yield batch
 
 
@@ -81,11 +76,8 @@ def read_header(files: Iterable[DataFile], bad_rows: BadRows = "raise") -> list[
     Raises:
         DataError: a file is broken.
     """
-    names: dict[str, None] = {}
-    for file in files:
-        header = next(table_batches(file, Selection(only=frozenset()), bad_rows))
-        names |= dict.fromkeys(header.schema.names)
-    return list(names)
+    headers = (next(table_batches(file, Selection(only=frozenset()), bad_rows)) for file in files)
+    return [*dict.fromkeys(name for header in headers for name in header.schema.names)]
 
 
 class ReadSpec(NamedTuple):
@@ -149,7 +141,7 @@ class Reject(NamedTuple):
     source: str
     source_row: int
     reason: str
-    ids: tuple[str | None, ...] = ()  # its values of the columns that go along
+    ids: tuple[str | None, ...]  # its values of the columns that go along
 
 
 class Batch(NamedTuple):
@@ -157,12 +149,12 @@ class Batch(NamedTuple):
 
     X: Rows  # (n, …) in the dtype and shape of the model's input
     row_ids: Array  # (n,) int64, counted through all files
-    rejects: tuple[Reject, ...] = ()
-    y_true: Array | None = None  # (n,) labels, or of a table's target float64, NaN if missing; None: there are none
-    notes: tuple[str, ...] = ()
-    passthrough: pa.Table | None = None  # (n,) columns of text that go to the output as they are
-    sources: tuple[str, ...] = ()  # each file once
-    source_index: Array = NO_INDEX  # (n,) int32 into ``sources``
+    rejects: tuple[Reject, ...]
+    y_true: Array | None  # (n,) labels, or of a table's target float64, NaN if missing; None: there are none
+    notes: tuple[str, ...]
+    passthrough: pa.Table | None  # (n,) columns of text that go to the output as they are
+    sources: tuple[str, ...]  # each file once
+    source_index: Array  # (n,) int32 into ``sources``
 
     @property
     def num_rows(self) -> int:
@@ -173,28 +165,27 @@ class Batch(NamedTuple):
 def make_batch(
     file: InputFile,
     first: int,
-    X: Rows,  # noqa: N803  (the book's letter)
-    rejects: Mapping[int, str] = NO_REJECTS,
+    rows: Any,
+    rejects: Mapping[int, str] | None = None,
     passthrough: pa.Table | None = None,
     y_true: Array | None = None,
     notes: tuple[str, ...] = (),
 ) -> Batch:
     """Consecutive rows of a file from row ``first`` on.
 
-    ``X`` has those that could be read, ``rejects`` why the others could not, by their indices among all of these rows,
-    of which ``passthrough`` and ``y_true`` are.
+    ``rejects`` has the reasons why some cannot be predicted, by their indices among these rows; the others are left.
     """
-    row_ids = np.arange(file.first_row + first, file.first_row + first + len(X) + len(rejects))
+    row_ids = np.arange(file.first_row + first, file.first_row + first + len(rows))
     rejected = tuple[Reject, ...]()
     if file.label is not None:
-        y_true = np.full(len(row_ids), file.label)
+        y_true = np.full(len(rows), file.label)
     if rejects:
-        places, valid = sorted(rejects), np.delete(np.arange(len(row_ids)), [*rejects])
+        places, valid = sorted(rejects), np.delete(np.arange(len(rows)), [*rejects])
         ids = [{}] * len(places) if passthrough is None else passthrough.take(places).to_pylist()
         rejected = tuple(
             Reject(int(row_ids[at]), file.path, first + at, rejects[at], tuple(texts.values()))
             for at, texts in zip(places, ids, strict=True)
         )
-        row_ids, y_true = row_ids[valid], None if y_true is None else y_true[valid]
+        rows, row_ids, y_true = rows[valid], row_ids[valid], None if y_true is None else y_true[valid]
         passthrough = None if passthrough is None else passthrough.take(valid)
-    return Batch(X, row_ids, rejected, y_true, notes, passthrough, (file.path,), np.zeros(len(X), np.int32))
+    return Batch(rows, row_ids, rejected, y_true, notes, passthrough, (file.path,), np.zeros(len(rows), np.int32))

@@ -15,7 +15,6 @@ import pyarrow.csv
 
 from tasks.data.io.discovery import broken, reading
 from tasks.data.io.tabular import (
-    BOM,
     MAX_LEVELS,
     PARSED_BYTES,
     TEXT,
@@ -34,7 +33,8 @@ from tasks.machine.words import counted
 
 DELIMITERS = (",", ";", "\t", "|")
 SNIFFED_BYTES, SNIFFED_ROWS = 2**18, 100
-EXCEL_SEP_PREFIX = re.compile(rb"(\xef\xbb\xbf)?[\r\n]*sep=.\r?\n", re.IGNORECASE)  # tells Excel the delimiter
+# The mark of UTF-8, what tells Excel the delimiter, and blank lines.
+BEFORE_HEADER = re.compile(rb"(\xef\xbb\xbf)?[\r\n]*(sep=.\r?\n)?[\r\n]*", re.IGNORECASE)
 END = "gradmill.end"  # of a block
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # of what is no UTF-8
 FAULT = "\0fault"  # a name that no CSV has: the column of reasons why rows could not be read
@@ -51,9 +51,8 @@ def csv_batches(stream: Any, name: str, selection: Selection, bad_rows: BadRows 
     """
     blocks = read_blocks(stream, name)
     first = next(blocks)
-    prefix = EXCEL_SEP_PREFIX.match(first)
-    first = first[prefix.end() if prefix else len(BOM) if first[: len(BOM)] == BOM else 0 :]
-    first = first[len(first) - len(bytes(first).lstrip(b"\r\n")) :]
+    if prefix := BEFORE_HEADER.match(first):
+        first = first[prefix.end() :]
     if re.search(rb"[\r\n]", first) is None:
         raise broken(name, "it ends inside its header", "a header and rows")
     file = _CsvFile(name, first, selection, bad_rows)
@@ -71,11 +70,9 @@ class _CsvFile:
         head = bytes(self._require_utf_8(block)[:SNIFFED_BYTES])
         text = (head.rpartition(b"\n")[0] or head).decode(errors="replace")
         self._delimiter = find_delimiter(text)
-        try:
+        with reading(name, "CSV with a header", "see its first line"):
             rows = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter, strict=True))
             self.names = _name_index(next(rows), rows)
-        except csv.Error as error:
-            raise broken(name, f"its header has {error}", "CSV with a header", "see its first line") from error
         # a comma at the end of each line is no reason not to predict
         check_names([each for each in self.names if self._is_strict or each.strip()], name)
         self._included = [each for each in self.names if selection.takes(each)]

@@ -41,9 +41,9 @@ WORDS = {
     IRREGULAR: "left out what is no regular file",
 }
 LeftOut = defaultdict[str, list[str]]  # what is left out, by reason
+Patterns = set[tuple[str, ...]]  # what is still to match, a level each; nothing: all that lies below a match
 UNREADABLE = "unreadable"  # in the place of a digest; why it is so is found when it is read
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-BLOCK_BYTES = 2**20
 CONNECT_SECONDS, READ_SECONDS = 10.0, 20.0  # in which a host must answer, and go on
 MAX_REASON = 300  # characters of a backend's own words, which may be several lines
 STATES = (
@@ -69,12 +69,6 @@ class DataFile(NamedTuple):
         return "://" in self.path
 
     @property
-    def look(self) -> tuple[str, int, str]:
-        """What it has in it, as far as one can tell: what a host says of a file may be another after each upload."""
-        known = "" if self.is_remote else self.fingerprint.digest
-        return json.dumps(self.partition), self.fingerprint.bytes, known
-
-    @property
     def name(self) -> str:
         """The path in small letters, of a URL without its query."""
         return (urlsplit(self.path).path if _is_web(self.path) else self.path).lower()
@@ -95,7 +89,9 @@ class DataFile(NamedTuple):
 
         with ExitStack() as stack:
             if self.is_remote:
-                raw = stack.enter_context(_open_remote(self.path))
+                with _reaching(self.path):  # from the first byte to the last: its host need not know how to send parts
+                    files, path = _file_system(self.path)
+                    raw = stack.enter_context(files.open(path, "rb"))
             else:
                 raw = stack.enter_context(regular_files.opened(Path(self.path)))
                 if not os.fstat(raw.fileno()).st_size:  # of /proc, some of which wait for ever, too
@@ -106,7 +102,7 @@ class DataFile(NamedTuple):
             elif self.suffix in TYPED_SUFFIXES and (self.is_remote or is_large_batch):
                 # many a server sends no parts, and others may cut a file short
                 copy = stack.enter_context(tempfile.TemporaryFile())
-                shutil.copyfileobj(raw, copy, BLOCK_BYTES)
+                shutil.copyfileobj(raw, copy)
                 copy.flush()
                 yield stack.enter_context(pa.memory_map(f"/proc/self/fd/{copy.fileno()}"))
             else:
@@ -125,8 +121,16 @@ class DataFiles(NamedTuple):
         return hashlib.sha256(json.dumps(self.files).encode()).hexdigest()
 
     def by_content(self) -> Self:
-        """The same files in an order in which their names have no say; of remote ones only where sizes are equal."""
-        return self._replace(files=tuple(sorted(self.files, key=lambda file: (*file.look, file.path))))
+        """The same files in an order in which their names have no say; of remote ones only where sizes are equal.
+
+        What a host says of the state of a file may be another after each upload.
+        """
+
+        def sort_key(file: DataFile) -> tuple[str, int, str, str]:
+            _, size, _, digest = file.fingerprint
+            return json.dumps(file.partition), size, "" if file.is_remote else digest, file.path
+
+        return self._replace(files=tuple(sorted(self.files, key=sort_key)))
 
 
 def is_table(path: Path) -> bool:
@@ -221,10 +225,8 @@ def refuse_partial(path: Path) -> None:
     Raises:
         DataError: something is, or seems so since it was never ended.
     """
-    if glob.has_magic(str(path)) and not path.exists():
-        found = [*search_files(path if path.name == "**" else path.with_name(f"{path.name}*"))[0]]
-    elif path.is_dir():
-        found = [*search_files(path)[0]]
+    if path.is_dir() or (glob.has_magic(str(path)) and not path.exists()):
+        found = [*search_files(path if path.is_dir() or path.name == "**" else path.with_name(f"{path.name}*"))[0]]
     else:
         beside = (Path(f"{path}{suffix}") for suffix in ("", *PARTIAL_SUFFIXES))
         found = [each for each in beside if each.exists()]
@@ -266,7 +268,8 @@ def _find_files(
     others = [each for each in sorted(found) if not is_ours(each.parent)]
     files = [each for each in others if found[each] or is_data(each)]
     if any(map(is_picture, files)):  # what describes pictures lies among them
-        files = [each for each in files if found[each] or not _is_text(each)]
+        texts = {each for each in files if each.name.lower().removesuffix(GZIP).endswith(TEXT_SUFFIXES)}
+        files = [each for each in files if found[each] or each not in texts]
     if ours := len(found) - len(others):
         tell(f"left out {counted(ours, 'file')} of artifacts/ and of predictions")
     if ignored := sorted(each for each in {*others} - {*files} if not describes_labels(each)):
@@ -281,10 +284,6 @@ def _find_files(
         if shown(each) != str(each):
             raise DataError(f"the name of {shown(each)} is not UTF-8", "names in UTF-8", "rename it")
     return files
-
-
-def _is_text(path: Path) -> bool:
-    return path.name.lower().removesuffix(GZIP).endswith(TEXT_SUFFIXES)
 
 
 def describes_labels(path: Path) -> bool:
@@ -315,8 +314,7 @@ def walk_files(path: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[str, b
     there, by reason.
 
     A pattern is one name or ``**`` a level; of a folder that matches it is everything below. Folders wait in a list,
-    each with the places in the pattern from which its entries go on, so that neither depth nor stars cost more than the
-    folders that are there.
+    each with the patterns of its entries, so that neither depth nor stars cost more than the folders that are there.
 
     Raises:
         DataError: the path is a FIFO, a socket or a device.
@@ -327,10 +325,9 @@ def walk_files(path: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[str, b
     if path.exists() and not path.is_dir():
         raise regular_files.irregular(shown(path))
     base = base_folder(path)
-    pattern = path.relative_to(base).parts
-    waiting = [(str(base), {0})] if path.is_dir() or (glob.has_magic(str(path)) and base.is_dir()) else []
+    waiting = [(str(base), {path.relative_to(base).parts})] if base.is_dir() else []
     while waiting:
-        folder, places = waiting.pop()
+        folder, patterns = waiting.pop()
         try:
             with os.scandir(folder) as entries:
                 inside = sorted(entries, key=lambda entry: entry.name)
@@ -339,7 +336,7 @@ def walk_files(path: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[str, b
             continue
         files = dict[str, bool]()
         for entry in inside:
-            below, is_found, is_named = _match_entry(entry.name, pattern, places)
+            below, is_found, is_named = _match_entry(entry.name, patterns)
             if below and holds(entry.is_dir):
                 if entry.is_symlink():
                     left_out[LINKS].append(shown(entry.path))
@@ -352,20 +349,22 @@ def walk_files(path: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[str, b
         yield folder, files
 
 
-def _match_entry(name: str, pattern: tuple[str, ...], places: set[int]) -> tuple[set[int], bool, bool]:
-    """From which places in a pattern what lies below an entry goes on; whether it is found; whether it is named.
+def _match_entry(name: str, patterns: Patterns) -> tuple[Patterns, bool, bool]:
+    """With which patterns what lies below an entry goes on; whether it is found; whether it is named.
 
     What is hidden is meant only by a pattern that says so.
     """
-    last, names = len(pattern) - 1, (*pattern, "**")  # the last stands for what is below a folder that matches
-    for at in range(last):
-        places = (
-            places | {at + 1} if at in places and pattern[at] == "**" else places
-        )  # which stands for no folder, too
-    meant = {at for at in places if not name.startswith(".") or names[at].startswith(".")}
-    matched = {at for at in meant if names[at] == "**" or fnmatch.fnmatchcase(name, names[at])}
-    below = {at if names[at] == "**" else at + 1 for at in matched}
-    return below, bool(matched & {last, last + 1}), last in matched
+    below, is_found, is_named, waiting = Patterns(), False, False, [*patterns]
+    while waiting:
+        pattern = waiting.pop()
+        first = pattern[0] if pattern else "**"
+        if first == "**" and len(pattern) > 1:  # which stands for no folder, too
+            waiting.append(pattern[1:])
+        if fnmatch.fnmatchcase(name, first) and (name[0] != "." or first[0] == "."):
+            below.add(pattern if first == "**" else pattern[1:])
+            is_found |= len(pattern) < 2
+            is_named |= len(pattern) == 1
+    return below, is_found, is_named
 
 
 def _whether_ours(base: Path, output: Path | None) -> Callable[[Path], bool]:
@@ -403,20 +402,6 @@ def _list_remote(url: str, is_data: Callable[[Path], bool]) -> list[Fingerprint]
         return [_fingerprint(files, each) for each in paths]
 
 
-def _open_remote(url: str) -> Any:
-    """The bytes of a file, from the first to the last: its host need not know how to send parts.
-
-    Raises:
-        DataError: the host does not answer, or the file is gone.
-    """
-    with _reaching(url):
-        return _open(*_file_system(url))
-
-
-def _open(files: Any, path: str) -> Any:
-    return files.open(path, "rb", **({"block_size": 0} if "http" in files.protocol else {}))
-
-
 def _is_web(url: str) -> bool:
     return url.lower().startswith(("http://", "https://"))
 
@@ -424,12 +409,12 @@ def _is_web(url: str) -> bool:
 def _file_system(url: str) -> tuple[Any, str]:
     import fsspec
 
-    options = {}
+    options = dict[str, Any]()
     if _is_web(url):
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
-        options = {"client_kwargs": {"timeout": timeout}}
+        options = {"client_kwargs": {"timeout": timeout}, "block_size": 0}  # a stream: no parts are asked for
     files, path = fsspec.core.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)
     return files, path
 
@@ -440,7 +425,7 @@ def _fingerprint(files: Any, path: str) -> Fingerprint:
     if state := {name: str(facts[name]) for name in STATES if facts.get(name)}:
         digest = hashlib.sha256(json.dumps(state).encode())
     else:
-        with _open(files, path) as stream:
+        with files.open(path, "rb") as stream:
             digest = hashlib.file_digest(stream, "sha256")
     return Fingerprint(files.unstrip_protocol(path), int(facts["size"] or 0), 0, digest.hexdigest())
 

@@ -4,7 +4,6 @@ import functools
 import io
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -25,7 +24,7 @@ MAX_UNPACKED = 2**29  # bytes of XML: a full sheet of a million rows and eight c
 
 
 def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.RecordBatch]:
-    """The rows of the first sheet, after a batch without rows that has all its columns.
+    """The rows of the first sheet in all its columns, after a batch without rows.
 
     A column is float64, bool, timestamp or text as all its cells that are not empty are; of several kinds it is text.
 
@@ -38,46 +37,38 @@ def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
     header = [_format_cell(cell) for cell in rows[0]]
     header[0] = header[0] or (UNNAMED_INDEX if len(header) > 1 else "")
     check_names(header, name)
-    columns = {
-        each: _make_column([row[at] for row in rows[1:]]) for at, each in enumerate(header) if selection.takes(each)
-    }
-    yield without_rows(pa.schema([(each, columns[each].type if each in columns else pa.null()) for each in header]))
-    table = pa.table(columns) if columns else pa.table({"": pa.nulls(len(rows) - 1)})
+    table = pa.table({each: _make_column([row[at] for row in rows[1:]]) for at, each in enumerate(header)})
+    yield without_rows(table.schema)
     yield from table.to_batches(BATCH_ROWS)
 
 
 def _read_rows(stream: Any, name: str) -> list[list[Any]]:
     """The cells of the first sheet, row by row, of a file that does not unpack to more than there is room for."""
     try:
-        from python_calamine import CalamineError, CalamineWorkbook
+        from python_calamine import CalamineWorkbook
     except ImportError as error:
         to_do = f"install the extra [excel], or {pip_install('python-calamine')}; or save the sheet as CSV"
         raise broken(name, "it is a workbook", "the package python-calamine", to_do) from error
-    content = io.BytesIO(stream.read(MAX_PACKED + 1))
-    if content.getbuffer().nbytes > MAX_PACKED:
-        limit = f"at most {MAX_PACKED >> 20:,} MiB"
-        raise broken(name, "it is too large a workbook", limit, "save the sheet as Parquet or CSV")
-    if content.getvalue().startswith(OLE):
+    content, to_do = stream.read(MAX_PACKED + 1), "save the sheet as Parquet or CSV"
+    if len(content) > MAX_PACKED:
+        raise broken(name, "it is too large a workbook", f"at most {MAX_PACKED >> 20:,} MiB", to_do)
+    if content.startswith(OLE):
         raise broken(name, "it wants a password, or is of Excel before 2007", "a workbook (.xlsx)", "save it as that")
-    with reading(name, "a workbook of Excel"):
-        try:
-            with zipfile.ZipFile(content) as packed:
-                unpacked = sum(each.file_size for each in packed.infolist())
-                if unpacked > MAX_UNPACKED:
-                    found, limit = f"it unpacks to {unpacked >> 20:,} MiB", f"at most {MAX_UNPACKED >> 20:,} MiB"
-                    raise broken(name, found, limit, "save the sheet as Parquet or CSV")
-                if damaged := packed.testzip():  # or larger than it says
-                    raise broken(name, f"its part {damaged} is damaged", "a workbook (.xlsx)", "write it again")
-                for part in packed.namelist():
-                    if (cells := _count_cells(packed.read(part))) > MAX_CELLS:
-                        found = f"{part} reaches over {cells:,} cells, empty ones included"
-                        to_do = "delete what stands far from the table, or save it as CSV"
-                        raise broken(name, found, f"at most {MAX_CELLS:,}", to_do)
-            content.seek(0)
-            sheet = CalamineWorkbook.from_filelike(content).get_sheet_by_index(0)
-            return list(sheet.to_python(skip_empty_area=True))
-        except (CalamineError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # the last of encrypted parts
-            raise broken(name, str(error), "a workbook (.xlsx)", "save the sheet as CSV") from error
+    with reading(name, "a workbook (.xlsx)", to_do):
+        with zipfile.ZipFile(io.BytesIO(content)) as packed:
+            unpacked = sum(each.file_size for each in packed.infolist())
+            if unpacked > MAX_UNPACKED:
+                limit = f"at most {MAX_UNPACKED >> 20:,} MiB"
+                raise broken(name, f"it unpacks to {unpacked >> 20:,} MiB", limit, to_do)
+            if damaged := packed.testzip():  # or larger than it says
+                raise broken(name, f"its part {damaged} is damaged", "a workbook (.xlsx)", "write it again")
+            for part in packed.namelist():
+                if (cells := _count_cells(packed.read(part))) > MAX_CELLS:
+                    found = f"{part} reaches over {cells:,} cells, empty ones included"
+                    to_do = "delete what stands far from the table, or save it as CSV"
+                    raise broken(name, found, f"at most {MAX_CELLS:,}", to_do)
+        sheet = CalamineWorkbook.from_filelike(io.BytesIO(content)).get_sheet_by_index(0)
+        return list(sheet.to_python(skip_empty_area=True))
 
 
 def _count_cells(sheet: bytes) -> int:
@@ -91,17 +82,17 @@ def _count_cells(sheet: bytes) -> int:
 
 def _make_column(cells: list[Any]) -> pa.Array:
     """The cells as one type; empty ones are null."""
-    values = [None if cell == "" else cell for cell in cells]
-    kinds = {float if isinstance(cell, int | float) and not isinstance(cell, bool) else type(cell) for cell in values}
-    kinds.discard(type(None))
-    if kinds == {float}:
-        return pa.array(values, pa.float64())
-    if kinds and kinds <= {date, datetime}:
-        midnight = time()
-        return pa.array([datetime.combine(each, midnight) if type(each) is date else each for each in values])
-    if len(kinds) < 2:
+    values = [None if cell == "" else _normalize_cell(cell) for cell in cells]
+    if len({*map(type, values)} - {type(None)}) < 2:
         return pa.array(values)
     return pa.array([None if value is None else _format_cell(value) for value in values], pa.string())
+
+
+def _normalize_cell(cell: Any) -> Any:
+    """Whole numbers as other numbers, dates as dates with times."""
+    if type(cell) is date:
+        return datetime.combine(cell, time())
+    return float(cell) if type(cell) is int else cell
 
 
 def _format_cell(cell: Any) -> str:

@@ -13,9 +13,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from tasks.data.io import arrays, pictures, tabular
 from tasks.data.io.arrays import StoredArray
-from tasks.data.io.discovery import CLOSED_FOLDERS, LINKS, LeftOut, reading, walk_files
+from tasks.data.io.discovery import CLOSED_FOLDERS, LINKS, PICTURE_SUFFIXES, LeftOut, reading, walk_files
 from tasks.data.io.pictures import Item, Shape
 from tasks.data.levels import sort_levels
 from tasks.data.report import Finding, error, note
@@ -89,28 +88,25 @@ def find_pictures(folder: Path) -> LabelledImages:
     folders, has_parts = _find_classes(folder, left_out)
     classes = {name: label for label, name in enumerate(dict.fromkeys(path.name for path, _ in folders))}
     digest = hashlib.sha256(str(folders).encode(errors="surrogateescape"))  # of all pictures: there may be millions
-    found: list[list[tuple[str, str, int, int]]] = []
-    for class_folder, split_id in folders:
-        for path, names in walk_files(class_folder, left_out):
-            found.append([])
-            for name in names if f"{os.sep}{MAC_FOLDER}" not in path.removeprefix(str(class_folder)) else ():
-                file = f"{path}{os.sep}{name}"
-                if not name.lower().endswith(pictures.SUFFIXES):
-                    left_out["other-files"].append(file)
-                    continue
-                with suppress(OSError):
-                    facts = os.stat(file)  # noqa: PTH116  (there may be millions)
-                    digest.update(os.fsencode(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\0"))
-                    found[-1].append((name, file, classes[class_folder.name], split_id))
-    images = sorted(itertools.chain.from_iterable(reversed(found)), key=itemgetter(0))
-    paths = [file for _, file, _, _ in images]
+    found, walked = list[Any](), ((each, inside) for each in folders for inside in walk_files(each[0], left_out))
+    for number, ((class_folder, split_id), (path, names)) in enumerate(walked):
+        for name in names:
+            file = f"{path}{os.sep}{name}"
+            if not name.lower().endswith(PICTURE_SUFFIXES):
+                left_out["other-files"].append(file)
+                continue
+            with suppress(OSError):
+                facts = os.stat(file)  # noqa: PTH116  (there may be millions)
+                digest.update(os.fsencode(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\0"))
+                found.append((name, -number, file, classes[class_folder.name], split_id))
+    _, _, paths, labels, split_ids = [*zip(*sorted(found), strict=True)] or [()] * 5
     step = min(MOST_FILES, max(FEWEST_FILES, math.ceil(len(paths) / FILE_JOBS)))
     return LabelledImages(
         source=str(folder),
         fingerprint=digest.hexdigest(),
         class_names=tuple(map(shown, classes)),
-        labels=np.array([label for _, _, label, _ in images], np.int64),
-        split_ids=np.array([split_id for _, _, _, split_id in images], np.uint8) if has_parts else None,
+        labels=np.array(labels, np.int64),
+        split_ids=np.array(split_ids, np.uint8) if has_parts else None,
         num_files=len(paths),
         blocks=lambda: (paths[at : at + step] for at in range(0, len(paths), step)),
         place=lambda at: _in_a_line(paths[at]),
@@ -188,11 +184,13 @@ def find_idx(folder: Path) -> LabelledImages | None:
                 raise DataError(f"{first} and {path.name} beside it", expected, "move those of other data elsewhere")
     files, parts = [*found.values()], []
     for path in found.values():
-        if (beside := arrays.idx_labels_beside(path)) is None:
+        file = arrays.open_arrays(path)
+        if not {"images", "labels"} <= file.keys():
             expected = "labels for each file of images, called as it is but for labels and idx1"
             raise DataError(f"no labels beside {path}", expected, "put them there")
-        files.append(beside)
-        parts.append(_image_array(str(path), path.name, arrays.open_idx(path), beside, arrays.open_idx(beside, 1)))
+        labels = file["labels"]()
+        files.append(labels.path)
+        parts.append(_image_array(str(path), path.name, file["images"](), labels))
     return _labelled(folder, files, parts) if found else None
 
 
@@ -200,7 +198,7 @@ def find_arrays(path: Path) -> LabelledImages:
     """The arrays of an ``.npz`` or safetensors file: ``images`` and ``labels``, or those that Keras has."""
     file = arrays.open_arrays(path)
     parts = [
-        _image_array(f"{path} {name}", name, file[name](), path, file[labels]())
+        _image_array(f"{path} {name}", name, file[name](), file[labels]())
         for name, labels in label_pairs(ARRAY_PARTS)
         if {name, labels} <= file.keys()
     ]
@@ -224,8 +222,8 @@ def _split_named(name: str) -> int | None:
     return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
 
 
-def _image_array(place: str, name: str, array: StoredArray, labels_path: Path, labels: StoredArray) -> ImageArray:
-    """Images that lie in an array of bytes; a last axis of one channel is left out.
+def _image_array(place: str, name: str, array: StoredArray, labels: StoredArray) -> ImageArray:
+    """Images that lie in an array of bytes.
 
     Raises:
         DataError: it holds something else.
@@ -236,13 +234,11 @@ def _image_array(place: str, name: str, array: StoredArray, labels_path: Path, l
         found = f"{place} holds {array.dtype} of shape {list(shape)}"
         expected = "uint8 pixels, 0 to 255, of shape [images, height, width], or with 3 channels last"
         raise DataError(found, expected, "convert the array: multiply shares of 1 by 255, put channels last")
-    of_image, size = shape[1:3] if shape[3:] == (1,) else shape[1:], min(JOB_IMAGES, JOB_BYTES // array.row_bytes)
-
-    def blocks() -> Iterator[Array]:
-        for batch in array.batches(max(1, size)):
-            yield batch.reshape(-1, *of_image).copy()  # the next is read while it waits
-
-    return ImageArray(place, _split_named(name), blocks, read_labels(labels_path, labels, shape[0]))
+    size = max(1, min(JOB_IMAGES, JOB_BYTES // array.row_bytes))
+    # copied, since the next are read while these wait
+    return ImageArray(
+        place, _split_named(name), lambda: map(np.copy, array.batches(size)), read_labels(labels, shape[0])
+    )
 
 
 def find_parquet(path: Path) -> LabelledImages | None:
@@ -254,9 +250,9 @@ def find_parquet(path: Path) -> LabelledImages | None:
     files = [path] if path.is_file() else sorted([*path.glob("*.parquet"), *path.glob("data/*.parquet")])
     if not files:
         return None
-    with open_parquet(files[0]) as file:
+    with tabular.open_parquet(files[0], MOST_ROWS) as file:
         schema = file.schema_arrow
-    image, (label, names) = image_column(schema), class_column(schema)
+    image, label, names = find_columns(schema)
     if image is None:
         return None
     if label is None:
@@ -266,7 +262,7 @@ def find_parquet(path: Path) -> LabelledImages | None:
 
 
 def _packed_images(path: Path, image: str, label: str) -> ImageArray:
-    with open_parquet(path) as file, reading(path):
+    with tabular.open_parquet(path, MOST_ROWS) as file, reading(path):
         column, rows = file.read(columns=[label]).column(label).combine_chunks(), file.metadata.num_rows
     labels = label_values(column)
     if labels is None or column.null_count:
@@ -280,27 +276,21 @@ def _packed_images(path: Path, image: str, label: str) -> ImageArray:
     return ImageArray(str(path), _split_named(path.name), blocks, labels)
 
 
-open_parquet = partial(tabular.open_parquet, max_rows=MOST_ROWS)
+def find_columns(schema: pa.Schema, among: tuple[str, ...] = ()) -> tuple[str | None, str | None, tuple[str, ...]]:
+    """The columns of pictures and of classes, and what whole numbers there stand for, if ``datasets`` says it.
 
-
-def image_column(schema: pa.Schema, among: tuple[str, ...] = ()) -> str | None:
-    """The first column of pictures, structs of ``bytes`` and ``path``, or the first of those that are named."""
-    for column in schema:
-        kinds = {inner.name: inner.type for inner in column.type} if pa.types.is_struct(column.type) else {}
-        if kinds.get("bytes") in (pa.binary(), pa.large_binary()) and (not among or column.name in among):
-            return str(column.name)
-    return None
-
-
-def class_column(schema: pa.Schema) -> tuple[str | None, tuple[str, ...]]:
-    """The column of classes, and what its whole numbers stand for, as far as the library ``datasets`` says either."""
+    Pictures are structs of ``bytes`` and ``path``: the first column of such, or the first of those that are named.
+    """
+    structs = [each for each in schema if pa.types.is_struct(each.type) and (not among or each.name in among)]
+    kinds = {column.name: {inner.type for inner in column.type if inner.name == "bytes"} for column in structs}
+    image = next((name for name, types in kinds.items() if types & {pa.binary(), pa.large_binary()}), None)
     try:
         features = json.loads(schema.metadata[METADATA])["info"]["features"].items()
         classes = {name: tuple(map(str, each["names"])) for name, each in features if each["_type"] == "ClassLabel"}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         classes = {}
-    name = next((name for name in (*classes, *LABEL_COLUMNS) if name in schema.names), None)
-    return name, classes.get(name or "", ())
+    label = next((name for name in (*classes, *LABEL_COLUMNS) if name in schema.names), None)
+    return image, label, classes.get(label or "", ())
 
 
 # Labels: numbers or names, which stand for classes.
@@ -315,7 +305,7 @@ def label_values(column: pa.Array) -> Array | None:
     return None
 
 
-def read_labels(path: Path, labels: StoredArray, num_rows: int, kinds: str = "iuU") -> Array:
+def read_labels(labels: StoredArray, num_rows: int, kinds: str = "iuU") -> Array:
     """The label of each row ``(n,)`` in memory: whole numbers, names, or of what other ``kinds`` of numpy they may be.
 
     Raises:
@@ -323,7 +313,7 @@ def read_labels(path: Path, labels: StoredArray, num_rows: int, kinds: str = "iu
     """
     one_each = labels.shape in ((num_rows,), (num_rows, 1))
     if not one_each or labels.dtype.kind not in kinds or labels.num_bytes > arrays.MOST_LABEL_BYTES:
-        found = f"{path} holds {labels.dtype} labels of shape {list(labels.shape)}"
+        found = f"{labels.path} holds {labels.dtype} labels of shape {list(labels.shape)}"
         expected = f"a whole number{' or a name' if 'U' in kinds else ''} for each of {num_rows} rows"
         raise DataError(found, expected, "write them again, beside the rows that they are of")
     return np.asarray(labels).reshape(-1)
@@ -349,7 +339,7 @@ def read_class_names(path: Path, file: arrays.ArrayFile | None = None) -> tuple[
     names, beside = tuple[str, ...](), (path if path.is_dir() else path.parent) / CLASS_NAMES
     if file and "class_names" in file:
         array = file["class_names"]()
-        names = tuple(map(str, read_labels(path, array, math.prod(array.shape))))
+        names = tuple(map(str, read_labels(array, math.prod(array.shape))))
     elif beside.is_file():
         with regular_files.opened(beside) as stream:
             path, names = beside, tuple(stream.read(2**20).decode("utf-8-sig", errors="replace").splitlines())
@@ -371,18 +361,21 @@ def _labelled(path: Path, files: list[Path], parts: list[ImageArray], names: tup
     for part, (classes, codes) in zip(parts, found, strict=True):
         if not len(part.labels):
             raise DataError(f"{part.place} holds no images", "at least one", "write them again")
-        if names and part.labels.dtype.kind in "iu" and "" in classes:
-            row = int(np.argmax(codes == classes.index("")))
+        if names and (others := {*classes} - {*names}):
+            row = int(np.argmax(codes == classes.index(min(others))))
             other = f"label {part.labels[row]} at row {row} of {part.place}"
-            raise DataError(other, f"labels from 0 to {len(names) - 1}", f"mend it, or {CLASS_NAMES}")
+            are_words = part.labels.dtype.kind == "U"
+            expected = f"one of {listed(names, LONGEST)}" if are_words else f"labels from 0 to {len(names) - 1}"
+            raise DataError(other, expected, f"mend it, or {CLASS_NAMES}")
     class_names = names or sort_levels(itertools.chain.from_iterable(classes for classes, _ in found))
     numbers = {name: number for number, name in enumerate(class_names)}
-    sizes, split_ids, of_images = [len(part.labels) for part in parts], [part.split_id for part in parts], None
-    if TRAINING in split_ids and len({*split_ids} - {None}) > 1:
-        if None in split_ids:
-            other = f"{parts[split_ids.index(None)].place} beside those for training and testing"
+    sizes, of_images = [len(part.labels) for part in parts], None
+    split_ids = [part.split_id for part in parts if part.split_id is not None]
+    if TRAINING in split_ids and len({*split_ids}) > 1:
+        if other_part := next((part.place for part in parts if part.split_id is None), None):
+            other = f"{other_part} beside those for training and testing"
             raise DataError(other, "names that say to which part each belongs", "rename it, or move it elsewhere")
-        of_images = np.repeat(np.array(_with_test(cast("list[int]", split_ids)), np.uint8), sizes)
+        of_images = np.repeat(np.array(_with_test(split_ids), np.uint8), sizes)
     ends = np.cumsum(sizes)
 
     def place(number: int) -> str:

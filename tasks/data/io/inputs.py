@@ -5,10 +5,9 @@ What has no middle to start from is spilled first. What is in files is read by `
 
 import math
 import os
-import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -31,8 +30,8 @@ from tasks.data.io.csv import FAULT
 from tasks.data.io.discovery import (
     GZIP,
     JSON_SUFFIXES,
+    PICTURE_SUFFIXES,
     TABLE_SUFFIXES,
-    TYPED_SUFFIXES,
     DataFile,
     DataFiles,
     broken,
@@ -50,7 +49,7 @@ from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
 from tasks.machine.words import counted, listed
 from tasks.serving.task import Regression
-from tasks.store import atomic, regular_files
+from tasks.store import atomic
 from tasks.store.regular_files import shown
 from tasks.store.verified import Fingerprint
 
@@ -116,33 +115,30 @@ def select_columns(spec: ReadSpec) -> Selection:
     return Selection(as_text=frozenset(text), only=frozenset(targets.union(columns, spec.ids)))
 
 
-def check_columns(path: str, schema: pa.Schema, spec: ReadSpec, keeps_types: bool) -> None:
+def check_columns(path: str, schema: pa.Schema, spec: ReadSpec) -> None:
     """Whether a file has the columns to read, but for the target, each once and of a type that fits.
+
+    A column of which every value is judged by itself has the type null, which fits.
 
     Raises:
         DataError: some are missing, stand twice, or hold something else.
     """
-    names, columns = schema.names, feature_columns(spec)
+    names, columns, selection = schema.names, feature_columns(spec), select_columns(spec)
     kinds = {name: columns[name].kind if name in columns else VALUE for name in (*columns, *spec.ids)}
-    types = {each.name: each.type for each in schema}
     found, action = "", "add, rename or convert them"
     if not spec.recipe.is_by_name:
         action = "rename the columns, or name them in the model's order with --columns"
-    if missing := [name for name in kinds if name not in types]:
+    if missing := [name for name in kinds if name not in names]:
         found = f"columns {listed(names, SHOWN)}: {', '.join(missing)} missing"
         if folders := [part for part in Path(path).parts if "=" in part and part.partition("=")[0] in missing]:
             action = f"name the folder above {folders[0]}: what folders tell is read below the input"
     else:
-        selection = select_columns(spec)
-        read = [name for name in dict.fromkeys(names) if selection.takes(name)]
-        faults = [f"{name} twice" for name in read if names.count(name) > 1]
-        for name in read:
-            kind = kinds.get(name, VALUE)
-            if kind_of(types[name]) not in (FITS[kind] if keeps_types else SINGLE_VALUES):
-                faults.append(f"{name} of type {types[name]}, which is no {kind}")
+        faults = [f"{name} twice" for name in dict.fromkeys(filter(selection.takes, names)) if names.count(name) > 1]
+        for name, type_ in {each.name: each.type for each in schema if selection.takes(each.name)}.items():
+            if kind_of(type_) not in FITS[kind := kinds.get(name, VALUE)]:
+                faults.append(f"{name} of type {type_}, which is no {kind}")
         if faults:
-            shown = tabular.describe_schema(schema) if keeps_types else listed(names, SHOWN)
-            found = f"columns {shown}: {'; '.join(faults)}"
+            found = f"columns {tabular.describe_schema(schema)}: {'; '.join(faults)}"
     if found:
         expected = [f"{name} ({kind if name in columns else '--id-column'})" for name, kind in kinds.items()]
         raise DataError(f"{path} has {found}", f"columns {', '.join(expected)}", action)
@@ -154,22 +150,26 @@ def encode(file: InputFile, first: int, batch: pa.RecordBatch, spec: ReadSpec) -
     Values that do not fit are rejects, with the column and the value.
     """
     columns = [*feature_columns(spec).items()]
-    arrays = [_as_written(_column(batch, name), column) for name, column in columns]
-    values = np.empty((batch.num_rows, len(columns)), np.float32)
-    for at, (array, (_, column)) in enumerate(zip(arrays, columns, strict=True)):
+    arrays, values = list[pa.Array](), np.empty((batch.num_rows, len(columns)), np.float32)
+    for at, (name, column) in enumerate(columns):
+        array = _column(batch, name)  # as text where truth values or dates stand among numbers, for neither is one
+        arrays.append(array if kind_of(array.type) in FITS[column.kind] else tabular.to_text(array))
         with np.errstate(over="ignore"):
-            values[:, at] = _encode_column(array, column)
+            values[:, at] = _encode_column(arrays[at], column)
     told = _column(batch, FAULT)
-    faults = {at: told[at].as_py() for at in np.flatnonzero(told.is_valid().to_numpy(zero_copy_only=False)).tolist()}
+    faults = dict(zip(pc.indices_nonzero(told.is_valid()).to_pylist(), told.drop_null().to_pylist(), strict=True))
     valid = spec.is_valid(values)
-    if not valid.all():
-        for row in np.flatnonzero(~valid.all(axis=1)).tolist():
-            at = int(np.argmin(valid[row]))
-            name, column = columns[at]
-            faults.setdefault(row, f"{name} is {_describe(arrays[at][row].as_py(), values[row, at], column)}")
+    for row in [] if valid.all() else np.flatnonzero(~valid.all(axis=1)).tolist():
+        at = int(np.argmin(valid[row]))
+        name, column = columns[at]
+        faults.setdefault(row, f"{name} is {_describe(arrays[at][row].as_py(), values[row, at], column)}")
+    return make_batch(file, first, values, faults, _copy_columns(batch, spec), _encode_target(batch, spec))
+
+
+def _copy_columns(batch: pa.RecordBatch, spec: ReadSpec) -> pa.Table | None:
+    """The columns that go along, as text."""
     ids = {name: pc.cast(_column(batch, name), pa.string()) for name in spec.ids}
-    known = values[np.delete(np.arange(len(values)), [*faults])] if faults else values
-    return make_batch(file, first, known, faults, pa.table(ids) if ids else None, _encode_target(batch, spec))
+    return pa.table(ids) if ids else None
 
 
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
@@ -177,22 +177,11 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     return batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows)
 
 
-def _as_written(array: pa.Array, column: Column) -> pa.Array:
-    """A column; as text where truth values or dates stand in one of numbers, for neither is a number."""
-    kind = kind_of(array.type)
-    is_other = (kind == "date" and column.kind != "category") or (kind == "boolean" and column.kind == "number")
-    return tabular.to_text(array) if is_other else array
-
-
 def _encode_column(array: pa.Array, column: Column) -> Array:
     """float64 ``(n,)``: NaN is missing, ``UNKNOWN`` a level that the recipe has not, infinite no number."""
     if column.kind != "category":
         return tabular.to_numbers(array, column.kind == "boolean", invalid=np.inf)
-    if kind_of(array.type) in ("date", "text"):
-        array = tabular.normalize(array)
-    elif pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    codes: Array = find_levels(pa.chunked_array([array])).encode(column.levels, UNKNOWN)
+    codes: Array = find_levels(pa.chunked_array([tabular.to_text(array)])).encode(column.levels, UNKNOWN)
     return codes
 
 
@@ -224,9 +213,10 @@ def _describe(value: Any, code: float, column: Column) -> str:
 # Parquet is read by row groups; the columns of all other tables are spilled, once and in order
 
 
-def _prepare_parquet(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
-    with tabular.open_parquet(path := Path(file.path)) as parquet:
-        check_columns(file.path, parquet.schema_arrow, spec, keeps_types=True)
+def _count_parquet(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
+    check, most = (check_columns, MAX_ROWS) if spec.recipe.columns else (_check_pictures, images.MOST_ROWS)
+    with tabular.open_parquet(path := Path(file.path), most) as parquet:
+        check(file.path, parquet.schema_arrow, spec)
         return path, int(parquet.metadata.num_rows)
 
 
@@ -249,13 +239,13 @@ def _spill_table(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
         with atomic.replacing(spilled) as temporary, pa.OSFile(str(temporary), "wb") as sink:
             for batch in table_batches(file, selection, "reject"):
                 if has_header and not seen:
-                    check_columns(file.path, batch.schema, spec, file.suffix in TYPED_SUFFIXES)
-                nested = {name for name, type_ in seen.items() if kind_of(type_) == NESTED}
-                seen |= {each.name: each.type for each in batch.schema if each.name not in nested}
+                    check_columns(file.path, batch.schema, spec)
+                for each in batch.schema:
+                    seen[each.name] = each.type if kind_of(each.type) == NESTED else seen.get(each.name, pa.null())
                 names = [name for name in batch.schema.names if selection.takes(name) or name == FAULT]
                 tabular.write_batch(sink, batch.select(names))
             if not has_header:  # of JSON it shows only at its end
-                check_columns(file.path, pa.schema(list(seen.items())), spec, keeps_types=False)
+                check_columns(file.path, pa.schema([*seen.items()]), spec)
     return spilled, sum(batch.num_rows for batch in tabular.map_batches(spilled))
 
 
@@ -268,9 +258,9 @@ def _spilled_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> 
         first += batch.num_rows
 
 
-TEXTS = tuple(f"{each}{packed}" for each in TABLE_SUFFIXES if each != ".parquet" for packed in ("", GZIP))
-PARQUET = Format("parquet", (".parquet",), _prepare_parquet, _parquet_batches, TOLERATED_PERCENT)
-SPILLED = Format("table", TEXTS, _spill_table, _spilled_batches, TOLERATED_PERCENT)
+PARQUET = Format("parquet", (".parquet",), _count_parquet, _parquet_batches, TOLERATED_PERCENT)
+SPILLED_SUFFIXES = tuple(each for each in TABLE_SUFFIXES if each not in PARQUET.suffixes)
+SPILLED = Format("table", SPILLED_SUFFIXES, _spill_table, _spilled_batches, TOLERATED_PERCENT)
 
 
 # Images and raw rows, whose truth is in labels beside them
@@ -294,12 +284,11 @@ def classes_of_folders(files: list[Path], base: Path, spec: ReadSpec) -> list[fl
 
     None where any lies in no such folder, which is said where others do.
     """
-    places = {name: float(place) for place, name in enumerate(spec.class_names)}
-    names = ((*path.relative_to(base).parent.parts, base.name) for path in files)
-    found = [next((places[name] for name in each if name in places), UNKNOWN) for each in names]
-    if UNKNOWN not in found:
-        return found
-    others = [path for path, place in zip(files, found, strict=True) if place == UNKNOWN]
+    folders = ((*path.relative_to(base).parent.parts, base.name) for path in files)
+    names = [next(filter(spec.class_names.__contains__, each), "") for each in folders]
+    others = [path for path, name in zip(files, names, strict=True) if not name]
+    if not others:
+        return cast("list[float]", y_true(np.array(names), spec).tolist())
     if len(others) < len(files):
         where = f"{counted(len(others), 'picture')} in no folder of a class, the first is {shown(others[0])}"
         tell(f"accuracy is not told: {where}")
@@ -317,25 +306,13 @@ def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
     Raises:
         DataError: the recipe does not take such rows, or labels are none of them.
     """
-    has_names, names = spec.recipe.has_class_names, tuple[str, ...]()
-    labels: tuple[Path, StoredArray] | None = None
-    if path.suffix.lower() == ".npy":
-        rows = arrays.open_npy(path)
-    elif path.suffix.lower() in ARRAY_SUFFIXES:
-        file, name = arrays.open_arrays(path), spec.recipe.input.name
-        pairs = {name: spec.y_name} | (dict(images.label_pairs(("", "test"))) if has_names else {})
-        found = next((each for each in (*pairs, *(file if len(file) == 1 else ())) if each in file), None)
-        if found is None:
-            expected = f"one named {name}{' or x_test' if has_names else ''}, or only one"
-            raise DataError(f"{path} holds arrays {sorted(file)}", expected, "rename it")
-        rows = file[found]()
-        if (of_rows := pairs.get(found)) in file:
-            labels = path, file[of_rows]()
-        has_names &= SPLIT_KEY not in file  # in a prepared split are the places of classes
-        names = images.read_class_names(path, file) if has_names else ()
-    else:
-        rows, names, beside = arrays.open_idx(path), images.read_class_names(path), arrays.idx_labels_beside(path)
-        labels = (beside, arrays.open_idx(beside, 1)) if beside else None
+    file, has_names = arrays.open_arrays(path), spec.recipe.has_class_names
+    pairs = {spec.recipe.input.name: spec.y_name} | (dict(images.label_pairs(("", "test"))) if has_names else {})
+    found = next((each for each in (*pairs, *(file if len(file) == 1 else ())) if each in file), None)
+    if found is None:
+        expected = f"one named {spec.recipe.input.name}{' or x_test' if has_names else ''}, or only one"
+        raise DataError(f"{path} holds arrays {sorted(file)}", expected, "rename it")
+    rows, labels = file[found](), file.get(pairs.get(found) or "")
     if not rows.shape:
         raise broken(path, "it holds a single number")
     if not spec.recipe.accepts(rows.dtype, rows.shape[1:]):
@@ -343,11 +320,12 @@ def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
         raise DataError(found, spec.describe(), "convert the file, or name the model that it is for with --name")
     if not spec.y_name or not labels:
         return rows, None
+    has_names &= SPLIT_KEY not in file  # in a prepared split are the places of classes
     kinds = "iuf" if spec.y_name == Regression.target else "iuU" if has_names else "iu"
-    values = images.read_labels(*labels, len(rows), kinds)
+    values = images.read_labels(labels(), len(rows), kinds)
     if not has_names:
         return rows, values
-    known = y_true(values, spec, names)
+    known = y_true(values, spec, images.read_class_names(path, file))
     return rows, known if (known >= 0).any() else None
 
 
@@ -364,25 +342,21 @@ def _array_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> It
     array, truth = _open_rows(Path(file.path), spec)
     if file.readable != file.path:
         array = arrays.open_npy(Path(file.readable))
-    step, taken = max(1, min(spec.chunk_rows, CHUNK_BYTES // array.row_bytes)), spec.recipe.input
+    step, recipe = max(1, min(spec.chunk_rows, CHUNK_BYTES // array.row_bytes)), spec.recipe
     for first in range(start, stop, step):
         rows = array[first : min(first + step, stop)]
         y = None if truth is None else truth[first : first + len(rows)]
-        if taken.dtype == "uint8" and array.shape[1:] == taken.shape:  # read later, batch by batch, by the model
+        if recipe.columns:
+            values = recipe.encode(np.asarray(rows))
+            invalid = np.flatnonzero(~spec.is_valid(values).all(axis=1)).tolist()
+            yield make_batch(file, first, values, dict.fromkeys(invalid, "not a finite number"), y_true=y)
+        elif array.shape[1:] == recipe.input.shape:  # read later, batch by batch, by the model
             yield make_batch(file, first, rows, y_true=y)
-            continue
-        values, notes, rejects = spec.recipe.encode(np.asarray(rows)), tuple[str, ...](), dict[int, str]()
-        if taken.dtype != "uint8":
-            is_valid = spec.is_valid(values).reshape(len(values), -1).all(axis=1)
-            rejects = dict.fromkeys(np.flatnonzero(~is_valid).tolist(), "not a finite number")
-            values = values[is_valid] if rejects else values
-        elif rows.shape[1:3] != taken.shape[:2] or rows.shape[3:] not in (taken.shape[2:], (1,)):
-            size, mode = (rows.shape[2], rows.shape[1]), pictures.mode_of(rows.shape[1:])
-            notes = pictures.changes(size, mode, taken.shape) * len(values)
-        yield make_batch(file, first, values, rejects, y_true=y, notes=notes)
+        else:
+            yield _decode(file, first, [*np.asarray(rows)], [], spec, y_true=y)
 
 
-ARRAY = Format("array", (*ARRAY_SUFFIXES, ".idx", GZIP), _unpack_rows, _array_batches)  # what has no suffix is IDX
+ARRAY = Format("array", (*ARRAY_SUFFIXES, ".idx"), _unpack_rows, _array_batches)  # what has no suffix is IDX
 
 
 # Pictures
@@ -398,67 +372,56 @@ def _decode(
     y_true: Array | None = None,
 ) -> Batch:
     """Pictures, what each is called in a reason, and what is known of each ``(n,)``, as a batch."""
-    shape = spec.recipe.input.shape
-    pixels, facts, reasons = pictures.decode_pictures(items, shape)
-    notes = tuple(
-        note
-        for _, _, width, height, mode, _, _ in facts[facts["is_readable"]].tolist()
-        for note in pictures.changes((width, height), mode.decode(), shape)
-    )
+    pixels, _, reasons, notes = pictures.decode_pictures(items, spec.recipe.input.shape)
     rejects = {at: f"{names[at]} is no picture: {reason}" for at, reason in reasons.items()}
-    return make_batch(
-        file, first, pixels[facts["is_readable"]] if rejects else pixels, rejects, passthrough, y_true, notes
-    )
+    return make_batch(file, first, pixels, rejects, passthrough, y_true, notes)
 
 
 def _picture(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
     yield _decode(file, 0, [file.path], ["it"], spec)  # its path is told beside
 
 
-def _find_packed(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
-    with images.open_parquet(path := Path(file.path)) as parquet:
-        schema, rows = parquet.schema_arrow, int(parquet.metadata.num_rows)
-    expected, action = "", "name another with --id-column"
-    if faults := [
-        name
-        for name in spec.ids
-        if schema.names.count(name) != 1 or tabular.kind_of(schema.field(name).type) not in SINGLE_VALUES
-    ]:
-        expected = f"one column {faults[0]} of single values"
-    if images.image_column(schema, spec.columns) is None:
+def _check_pictures(path: str, schema: pa.Schema, spec: ReadSpec) -> None:
+    """Whether Parquet has a column of pictures, and those to copy.
+
+    Raises:
+        DataError: it has not.
+    """
+    expected, action, kinds = "", "name another with --id-column", {each.name: kind_of(each.type) for each in schema}
+    for name in spec.ids:
+        if schema.names.count(name) != 1 or kinds[name] not in SINGLE_VALUES:
+            expected = f"one column {name} of single values"
+    if images.find_columns(schema, spec.columns)[0] is None:
         expected = "a column of pictures: structs of bytes and path, as the library datasets writes them"
         action = "write the images as .npy or as picture files, or name the column with --columns"
     if expected:
         raise DataError(f"{path} has columns {tabular.describe_schema(schema)}", expected, action)
-    return path, rows
 
 
 def _packed(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
     path = Path(file.path)
-    with images.open_parquet(path) as parquet:
-        schema = parquet.schema_arrow
-    image, (label, names) = str(images.image_column(schema, spec.columns)), images.class_column(schema)
-    labels = [label] if label and spec.y_name and {*names} <= {*spec.class_names} else []
-    used = list(dict.fromkeys([image, *spec.ids, *labels]))
-    for first, batch in tabular.read_parquet(path, used, start, stop, spec.chunk_rows, CHUNK_BYTES):
+    with tabular.open_parquet(path) as parquet:
+        image, label, names = images.find_columns(parquet.schema_arrow, spec.columns)
+    has_labels = label and spec.y_name and {*names} <= {*spec.class_names}
+    used = dict.fromkeys(filter(None, [image, *spec.ids, label if has_labels else None]))
+    for first, batch in tabular.read_parquet(path, [*used], start, stop, spec.chunk_rows, CHUNK_BYTES):
         structs = [each or {} for each in batch.column(image).to_pylist()]
-        ids = {name: pc.cast(batch.column(name), pa.string()) for name in spec.ids}
-        known = images.label_values(batch.column(label)) if labels else None
+        known = images.label_values(batch.column(label)) if has_labels else None
         yield _decode(
             file,
             first,
             [each.get("bytes") or b"" for each in structs],
             [each.get("path") or "it" for each in structs],
             spec,
-            pa.table(ids) if ids else None,
+            _copy_columns(batch, spec),
             None if known is None else y_true(known, spec, names),
         )
 
 
 PICTURE = Format(
-    "picture", pictures.SUFFIXES, lambda file, *_: (Path(file.path), 1), _picture, TOLERATED_PERCENT, MOST_PICTURES
+    "picture", PICTURE_SUFFIXES, lambda file, *_: (Path(file.path), 1), _picture, TOLERATED_PERCENT, MOST_PICTURES
 )
-PICTURES = Format("pictures in parquet", (), _find_packed, _packed, TOLERATED_PERCENT, MOST_PACKED_PICTURES)
+PICTURES = Format("pictures in parquet", (), _count_parquet, _packed, TOLERATED_PERCENT, MOST_PACKED_PICTURES)
 
 
 # All formats
@@ -471,7 +434,7 @@ BY_SUFFIX = {suffix: each for each in FORMATS.values() for suffix in each.suffix
 
 def is_input(path: Path) -> bool:
     """Whether a file found in a folder is an input, by its name."""
-    is_known = path.name.lower().endswith(tuple(BY_SUFFIX)) or "idx3" in path.name
+    is_known = path.name.lower().endswith((*BY_SUFFIX, GZIP)) or "idx3" in path.name
     return is_known and not describes_labels(path)
 
 
@@ -482,7 +445,7 @@ def find_inputs(source: str, output: Path | None = None, full_digest: bool = Fal
         UsageError: nothing is there, all of it lies in ``output``, or a URL has credentials in it.
         DataError: no file can be read, or a host does not answer.
     """
-    return find_data(source, is_input, BY_SUFFIX, output, full_digest)
+    return find_data(source, is_input, (*BY_SUFFIX, GZIP), output, full_digest)
 
 
 # All files of an input
@@ -525,7 +488,7 @@ def _tell_of_header(header: Collection[str], spec: ReadSpec) -> None:
 
 
 def _format_for(file: DataFile, spec: ReadSpec) -> Format:
-    """The format of a file by the longest suffix of its name that is known, and by what is asked of it.
+    """The format of a file by its suffix, and by what is asked of it.
 
     Raises:
         UsageError: columns are to be copied of what is no table, or it is a picture, and the model takes none.
@@ -533,7 +496,7 @@ def _format_for(file: DataFile, spec: ReadSpec) -> Format:
     """
     # The one place that tells which formats are read for which models; what reads them asks no more.
     is_of_columns = bool(spec.recipe.columns)
-    kind = BY_SUFFIX[max(filter(file.name.endswith, BY_SUFFIX), key=len, default=".idx")]
+    kind = BY_SUFFIX.get(file.suffix, ARRAY)
     if kind is ARRAY and file.suffix not in ARRAY_SUFFIXES and spec.recipe.is_by_name:
         kind = SPILLED  # CSV as in training, whatever its name
     elif kind is PARQUET:
@@ -557,8 +520,8 @@ def check_header(file: DataFile, spec: ReadSpec) -> None:
         DataError: the header is broken, or columns are missing.
     """
     if _format_for(file, spec) in TABLES and not file.is_remote and file.suffix not in JSON_SUFFIXES:
-        schema = pa.schema([(name, pa.null()) for name in read_header([file], "reject")])
-        check_columns(file.path, schema, spec, keeps_types=False)
+        names = read_header([file], "reject")
+        check_columns(file.path, pa.schema([(name, pa.null()) for name in names]), spec)
 
 
 def check_unchanged(files: Iterable[InputFile | Fingerprint]) -> None:
@@ -574,8 +537,6 @@ def check_unchanged(files: Iterable[InputFile | Fingerprint]) -> None:
             facts = os.stat(file.path)  # noqa: PTH116  (a folder of pictures has very many)
         except OSError as error:
             raise changed(file.path) from error
-        if not stat.S_ISREG(facts.st_mode):
-            raise regular_files.irregular(file.path)
         if (facts.st_size, facts.st_mtime_ns) != (file.bytes, file.mtime_ns):
             raise changed(file.path)
 
@@ -615,7 +576,7 @@ def _join(parts: list[Batch]) -> Batch:
     """Batches of some files as one."""
     if len(parts) == 1:
         return parts[0]
-    places = {path: at for at, path in enumerate(dict.fromkeys(path for part in parts for path in part.sources))}
+    places = {path: at for at, path in enumerate(dict.fromkeys(part.sources[0] for part in parts))}
     truths = [part.y_true for part in parts if part.y_true is not None]
     tables = [part.passthrough for part in parts]
     return Batch(

@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tasks.errors import DataError
 from tasks.store import regular_files
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 # Whatever a file is named: for others Pillow may start a program, such as Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 LARGEST_PIXELS = 64_000_000  # what a picture may unpack to
@@ -47,30 +46,20 @@ FACTS = np.dtype(
 )
 
 
-class Picture(NamedTuple):
-    """One picture as a model takes it, ``(height, width)`` or ``(height, width, 3)`` uint8, and what it was."""
-
-    pixels: NDArray[np.uint8]
-    size: tuple[int, int]  # width and height, upright
-    mode: str  # as Pillow calls it: L, RGB, P, …
-    is_grey: bool  # in what it shows, whatever its mode
-
-
 def decode(file: Item, shape: Shape, name: str = "") -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """One picture, called ``name`` where it has no path, as an array of ``shape``, upright, and what was done to it.
 
     Raises:
         DataError: it cannot be decoded, is too large, or has more than 8 bits a channel.
     """
-    try:
-        picture = read_picture(file, shape)
-    except Exception as error:  # Pillow's are of any kind: struct.error of a broken Exif tag
-        found = f"{name or file!s} is no picture: {reason(error)}"
-        raise DataError(found, "an 8-bit PNG, JPEG, WebP, BMP or GIF", "repair or remove it") from error
-    return picture.pixels, changes(picture.size, picture.mode, shape)
+    pixels, _, reasons, notes = decode_pictures([file], shape)
+    if reasons:
+        found = f"{name or file!s} is no picture: {reasons[0]}"
+        raise DataError(found, "an 8-bit PNG, JPEG, WebP, BMP or GIF", "repair or remove it")
+    return pixels[0], notes
 
 
-def reason(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """Why a picture could not be read, in a line and without its name."""
     if isinstance(error, UnidentifiedImageError):
         return f"none of {', '.join(FORMATS)}"
@@ -79,24 +68,20 @@ def reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def changes(size: tuple[int, int], mode: str, shape: Shape) -> tuple[str, ...]:
-    """What makes a picture of ``size`` (width, height) and Pillow's ``mode`` one of ``shape``, in words."""
-    notes = [f"converted to {'grey' if len(shape) == 2 else 'RGB'}"] if mode != mode_of(shape) else []
-    notes += [f"resized to {shape[1]} by {shape[0]}"] if size != (shape[1], shape[0]) else []
-    return tuple(notes)
+def read_picture(
+    item: Item, shape: Shape, looks_for_colour: bool
+) -> tuple[NDArray[np.uint8], tuple[int, int], str, bool]:
+    """One picture of ``shape``, ``(h, w)`` or ``(h, w, 3)``, upright; of several in a file the first.
 
-
-def read_picture(item: Item, shape: Shape, looks_for_colour: bool = False) -> Picture:
-    """One picture of ``shape``, upright; of several in a file the first; pixels are ``(h, w)`` or ``(h, w, 3)``.
-
-    Transparency is ignored. Without ``looks_for_colour`` whether a file is grey is told by its mode alone.
+    Behind it stand its size (width and height) and mode as they were, and whether what it shows is grey: without
+    ``looks_for_colour`` its mode alone tells. Transparency is ignored.
 
     Raises:
         Exception: of any kind; it cannot be decoded, is too large, or has more than 8 bits a channel.
     """
     if isinstance(item, np.ndarray):
-        is_grey = item.ndim == 2 or bool((item == item[..., :1]).all())
-        return Picture(fit(item, shape), (item.shape[1], item.shape[0]), mode_of(item.shape), is_grey)
+        is_grey = item.ndim == 2 or (looks_for_colour and bool((item == item[..., :1]).all()))
+        return fit(item, shape), (item.shape[1], item.shape[0]), _mode_of(item.shape), is_grey
     content = item if isinstance(item, bytes) else _read_file(item)
     with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
         mode = picture.mode
@@ -106,12 +91,10 @@ def read_picture(item: Item, shape: Shape, looks_for_colour: bool = False) -> Pi
         if not ORIENTATION_KEYS.isdisjoint(picture.info):
             ImageOps.exif_transpose(picture, in_place=True)
         is_grey = mode in GREY_MODES
-        size = (shape[1], shape[0])
-        pixels = _convert(picture, mode_of(shape), size)
         if looks_for_colour and not is_grey:
-            coloured = _convert(picture, "RGB", size)
+            coloured = _convert(picture, (*shape[:2], 3))
             is_grey = bool((coloured == coloured[..., :1]).all())
-        return Picture(pixels, picture.size, mode, is_grey)
+        return _convert(picture, shape), picture.size, mode, is_grey
 
 
 def _read_file(path: Path | str) -> bytes:
@@ -127,41 +110,50 @@ def _read_file(path: Path | str) -> bytes:
 
 
 def fit(image: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
-    """Such an image as one of ``shape``, ``(h, w)`` or ``(h, w, 3)``: bilinear with antialiasing (as torchvision)."""
+    """Such an image, or ``(h, w, 1)``, as one of ``shape``: bilinear with antialiasing (as torchvision)."""
+    if image.shape[2:] == (1,):
+        image = image[..., 0]
     if image.shape == shape:
         return image
-    return _convert(Image.fromarray(image), mode_of(shape), (shape[1], shape[0]))
+    return _convert(Image.fromarray(image), shape)
 
 
-def mode_of(shape: Shape) -> str:
+def _mode_of(shape: Shape) -> str:
     """What Pillow calls images of ``shape``; a last axis of one channel is grey, too."""
     return "RGB" if shape[2:] == (3,) else "L"
 
 
-def _convert(picture: Image.Image, mode: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _convert(picture: Image.Image, shape: Shape) -> NDArray[np.uint8]:
     if picture.mode == "P" and "transparency" in picture.info:  # of which Pillow warns otherwise
         picture = picture.convert("RGBA")
-    if picture.mode != mode:
-        picture = picture.convert(mode)
-    if picture.size != size:
-        picture = picture.resize(size, Image.Resampling.BILINEAR)
-    return np.frombuffer(picture.tobytes(), np.uint8).reshape(*size[::-1], *([3] if mode == "RGB" else []))
+    if picture.mode != _mode_of(shape):
+        picture = picture.convert(_mode_of(shape))
+    if picture.size != (shape[1], shape[0]):
+        picture = picture.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+    return np.frombuffer(picture.tobytes(), np.uint8).reshape(shape)
 
 
 def decode_pictures(
     items: Sequence[Item], shape: Shape, looks_for_colour: bool = False
-) -> tuple[NDArray[np.uint8], NDArray[np.void], dict[int, str]]:
-    """Some pictures of ``shape``, black where unreadable, ``FACTS`` of each but hash and brightness, and why not."""
-    pixels, facts, reasons = np.zeros((len(items), *shape), np.uint8), np.zeros(len(items), FACTS), dict[int, str]()
+) -> tuple[NDArray[np.uint8], NDArray[np.void], dict[int, str], tuple[str, ...]]:
+    """Some pictures of ``shape``, black where unreadable, and why; ``FACTS`` of each but hash and brightness.
+
+    Last comes what was done to some, a note each.
+    """
+    pixels, facts = np.zeros((len(items), *shape), np.uint8), np.zeros(len(items), FACTS)
+    reasons, notes = dict[int, str](), list[str]()
     for at, item in enumerate(items):
         try:
-            picture = read_picture(item, shape, looks_for_colour)
-        except Exception as error:  # Pillow's are of any kind
-            reasons[at] = reason(error)
+            pixels[at], size, mode, is_grey = read_picture(item, shape, looks_for_colour)
+        except Exception as error:  # Pillow's are of any kind: struct.error of a broken Exif tag
+            reasons[at] = _describe_error(error)
         else:
-            pixels[at] = picture.pixels
-            facts[at] = (0, 0, *picture.size, picture.mode, picture.is_grey, True)
-    return pixels, facts, reasons
+            facts[at] = (0, 0, *size, mode, is_grey, True)
+            if mode != _mode_of(shape):
+                notes.append(f"converted to {'grey' if len(shape) == 2 else 'RGB'}")
+            if size != (shape[1], shape[0]):
+                notes.append(f"resized to {shape[1]} by {shape[0]}")
+    return pixels, facts, reasons, tuple(notes)
 
 
 def decode_job(
@@ -178,7 +170,7 @@ def decode_job(
     with spool.open("r+b") as file:
         file.seek(first * size)
         for start in range(0, len(items), rows):
-            pixels, found, unreadable = decode_pictures(items[start : start + rows], shape, looks_for_colour)
+            pixels, found, unreadable, _ = decode_pictures(items[start : start + rows], shape, looks_for_colour)
             flat = pixels.reshape(len(pixels), size)
             digests = b"".join(hashlib.blake2b(each.data, digest_size=8).digest() for each in flat)
             found["hash"] = np.frombuffer(digests, "<u8")

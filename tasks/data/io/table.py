@@ -96,7 +96,7 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     data = reader.map_columns(buffer_file)
     header = [name for name in reader.header if name in data.column_names or not selection.takes(name)]
     table = Table(data, files, np.array(reader.starts, np.int64), (), tuple(header))
-    return replace(table, findings=(*reader.find_faults(), *_find_retyped(table, first.kinds)))
+    return replace(table, findings=(*reader.find_faults(files), *_find_retyped(table, first.kinds)))
 
 
 def _find_retyped(table: Table, kinds: dict[str, dict[str, set[Kind]]]) -> Iterator[Finding]:
@@ -132,14 +132,12 @@ class _TableReader:
         self.starts = [0]  # the rows up to each file
         self.kinds: dict[str, dict[str, set[Kind]]] = {}  # of each column in each file that has it
         self.header: dict[str, None] = {}  # all columns, be they read or not
-        self._faults: dict[str, DataError | None] = {}  # by file
-        self._findings: dict[tuple[str, str | None], Finding] = {}  # one for each rule and column
+        self._faults: dict[str, DataError] = {}  # by file
+        self._nested: dict[str, Finding] = {}  # by column
         self._levels: dict[str, LevelCodes] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
         with pa.OSFile(str(path), "wb") as sink:
             for file in files.files:
                 self.starts.append(self.starts[-1])
-                self._faults[file.path] = None
                 try:
                     for batch in table_batches(file, selection):
                         columns = self._convert(file.path, batch) or {"": pa.nulls(batch.num_rows)}
@@ -148,9 +146,8 @@ class _TableReader:
                             self.starts[-1] += batch.num_rows
                 except DataError as fault:
                     self._faults[file.path] = fault
-        faults = [fault for _, fault in sorted(self._faults.items()) if fault]
-        if faults and (len(faults) == len(files.files) or not self.starts[-1]):
-            raise faults[0]
+        if self._faults and (len(self._faults) == len(files.files) or not self.starts[-1]):
+            raise self._faults[min(self._faults)]
         if not self.starts[-1]:
             found, action = f"{files.source} holds no rows", "name data with at least one row"
             raise DataError(found, "rows below the header", action)
@@ -158,12 +155,12 @@ class _TableReader:
     def _convert(self, path: str, batch: pa.RecordBatch) -> dict[str, pa.Array]:
         """The columns of a batch that are read and that a model can take, of text the codes."""
         self.header |= dict.fromkeys(batch.schema.names)
-        names = [name for name in dict.fromkeys(batch.schema.names) if self._selection.takes(name)]
-        if len(names) > MAX_COLUMNS:
-            found = f"{path} has {len(names):,} columns"
+        both = zip(batch.schema.names, batch.columns, strict=True)
+        arrays = {name: array for name, array in both if self._selection.takes(name)}  # of two of one name the last
+        if len(arrays) > MAX_COLUMNS:
+            found = f"{path} has {len(arrays):,} columns"
             raise DataError(found, f"at most {MAX_COLUMNS:,}", "leave some out with --ignore")
-        places = {name: place for place, name in enumerate(batch.schema.names)}  # of two of one name the last
-        columns = {name: self._convert_column(path, name, batch.column(places[name])) for name in names}
+        columns = {name: self._convert_column(path, name, array) for name, array in arrays.items()}
         return {name: column for name, column in columns.items() if column is not None}
 
     def _convert_column(self, path: str, name: str, array: pa.Array) -> pa.Array | None:
@@ -172,7 +169,7 @@ class _TableReader:
         if kind == "unsupported":
             said, action = f"{name} holds {array.type}", f"leave it out with --ignore {name}"
             finding = error("nested-column", name, said, "numbers, text, booleans or dates", action)
-            self._findings.setdefault((finding.rule, name), finding)
+            self._nested.setdefault(name, finding)
             return None
         if name in selection.as_text and kind in ("number", "boolean"):
             array = tabular.to_text(array)
@@ -184,22 +181,21 @@ class _TableReader:
         array = tabular.normalize(array)
         return self._levels.setdefault(name, LevelCodes()).encode(array) if kind == "text" else array
 
-    def find_faults(self) -> Iterator[Finding]:
-        """What was collected."""
+    def find_faults(self, files: DataFiles) -> Iterator[Finding]:
+        """What was collected of these files."""
         for _, fault in sorted(self._faults.items()):
-            if fault:
-                yield error("unreadable-file", None, fault.found, fault.expected, fault.action)
-        yield from self._findings.values()
-        whole = [path for path, fault in sorted(self._faults.items()) if not fault]
+            yield error("unreadable-file", None, fault.found, fault.expected, fault.action)
+        yield from self._nested.values()
+        paths = {file.path for file in files.files} - self._faults.keys()
         for name, by_file in self.kinds.items():
-            if without := [path for path in whole if path not in by_file]:
+            if without := sorted(paths - by_file.keys()):
                 said = f"{counted(len(without), 'file')} without column {name}, the first is {without[0]}"
                 expected, remedy = "the same columns in all files", "add it, leave the files out"
                 yield _differ("missing-column", name, said, expected, remedy)
 
     def map_columns(self, path: Path) -> pa.Table:
         """All rows of all columns, mapped from the file that was written; its name is gone."""
-        names = [name for name in self.kinds if ("nested-column", name) not in self._findings]
+        names = [name for name in self.kinds if name not in self._nested]
         chunks: dict[str, list[pa.Array]] = {name: [] for name in names}
         for batch in tabular.map_batches(path):
             arrays = dict(zip(batch.schema.names, batch.columns, strict=True))

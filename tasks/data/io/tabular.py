@@ -1,8 +1,8 @@
 """Tables in any format, batch by batch: what training, ``inspect``, ``evaluate`` and prediction read alike.
 
 Every reader yields record batches. The first has no rows and all columns of the file, so that whoever reads knows what
-is there before any row is; the others have those columns that a ``Selection`` takes. JSON lines have no header and
-give all their columns.
+is there before any row is; the others have those columns that a ``Selection`` takes, or all: of JSON lines, which have
+no header, and of workbooks.
 """
 
 import re
@@ -167,8 +167,7 @@ def to_numbers(array: pa.Array, is_boolean: bool = True, invalid: float = np.nan
             array = pc.if_else(is_blank, None, pc.fill_null(array, invalid))
     elif kind == "date":
         array = array.cast(pa.int64())
-    floats = array.cast(pa.float64(), safe=False)
-    return np.asarray((floats.fill_null(np.nan) if floats.null_count else floats).to_numpy(zero_copy_only=False))
+    return np.asarray(array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))  # null becomes NaN
 
 
 class LevelCodes:
@@ -245,18 +244,19 @@ def read_parquet(
     Raises:
         DataError: the file is broken, which for a damaged page shows only here.
     """
+    first = 0
     with open_parquet(path, dictionaries=dictionaries) as file, reading(path):
-        groups = [file.metadata.row_group(at) for at in range(file.num_row_groups)]
-        bounds = np.cumsum([0, *(group.num_rows for group in groups)]).tolist()
-        used = [at for at in range(len(groups)) if bounds[at] < min(stop, bounds[at + 1]) and bounds[at + 1] > start]
-        widest = max((groups[at].total_byte_size / groups[at].num_rows for at in used), default=0)
-        size = max(1, min(most_rows, int(most_bytes / max(1, widest))))  # rows may be far larger than what is read
-        first = bounds[used[0]] if used else 0
-        for batch in file.iter_batches(size, used, columns, use_threads=False):
-            low, high = max(start - first, 0), min(stop - first, batch.num_rows)
-            if low < high:
-                yield first + low, validate_text(batch.slice(low, high - low))
-            first += batch.num_rows
+        for number in range(file.num_row_groups):
+            group = file.metadata.row_group(number)
+            if first + group.num_rows <= start or first >= stop:
+                first += group.num_rows
+                continue
+            most = most_bytes * group.num_rows // max(1, group.total_byte_size)  # a row may be larger than that
+            for batch in file.iter_batches(max(1, min(most_rows, most)), [number], columns, use_threads=False):
+                low, high = max(start - first, 0), min(stop - first, batch.num_rows)
+                if low < high:
+                    yield first + low, validate_text(batch.slice(low, high - low))
+                first += batch.num_rows
     if first < stop:
         raise broken(path, f"it ends at row {first}, and its footer promises more")
 
@@ -317,8 +317,8 @@ def map_batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def describe_schema(schema: pa.Schema) -> str:
-    """The columns of a file with their types."""
-    return ", ".join(f"{field.name} ({field.type})" for field in schema)
+    """The columns of a file with their types, as far as these are known."""
+    return ", ".join(field.name if field.type == pa.null() else f"{field.name} ({field.type})" for field in schema)
 
 
 def check_names(names: list[str], file: str) -> None:
@@ -430,11 +430,9 @@ def read_blocks(stream: Any, name: str, check: Callable[[bytes, str], None] = ch
     buffer, filled, is_first = bytearray(min(BLOCK_BYTES, PARSED_BYTES * max(2, cores.available()))), 0, True
     while True:
         start = filled
-        try:
+        with reading(name, "a whole file"):
             while filled < len(buffer) and (count := stream.readinto(memoryview(buffer)[filled:])):
                 filled += count
-        except Exception as error:  # of a decompressor or a network, which have no end of kinds
-            raise broken(name, error, "a whole file") from error
         if is_first:
             check(bytes(buffer[: min(filled, HEAD_BYTES)]), name)
         if buffer.find(b"\0", start, filled) >= 0:

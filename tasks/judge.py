@@ -43,7 +43,7 @@ def _tell(run: RunFolder, found: EvaluationResult) -> None:
         facts = {"version": found.version, "sha256": found.model_sha256, "rows": found.rows}
         figures_of_both = {"metrics": found.metrics, "published": found.published, "worse": found.worse}
         live.emit_model_event(Event.EVALUATED, found.name, facts | figures_of_both)
-    if live.in_a_run() and found.has_drifted:
+    if live.in_a_run() and any(change.rule == "drift" for change in found.changes):
         changes = [each.model_dump(include={"severity", "rule", "column", "found"}) for each in found.changes]
         facts = {"message": "; ".join(each.sentence for each in found.changes), "run": str(run.path)}
         live.emit_model_event(Event.DATA, found.name, facts | {"stopped": False, "findings": changes})

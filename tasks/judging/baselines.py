@@ -43,7 +43,7 @@ def choose_rows(keys: Array, most: int, in_time: bool, held_out: float = 0.0) ->
 
     They are the first by their keys, or in time, where the oldest are no sample, evenly spread.
     """
-    places = np.flatnonzero(~hold_out(keys, held_out)) if held_out else np.arange(len(keys))
+    places = np.flatnonzero(~hold_out(keys, held_out))
     if len(places) <= most:
         return places
     if in_time:

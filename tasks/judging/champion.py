@@ -14,7 +14,7 @@ import numpy as np
 from tasks.data import row_hash
 from tasks.data.image_dataset import SPLIT_NAMES
 from tasks.data.own_rows import CONTENTS
-from tasks.data.prepared_splits import Examples, read_arrays, read_split
+from tasks.data.prepared_splits import NO_KEYS, Examples, read_arrays, read_split
 from tasks.data.recipe import SplitRule
 from tasks.data.row_hash import Hashes, is_in
 from tasks.data.split import TRAINING
@@ -393,17 +393,20 @@ class RowsOfToday:
         if then.column is None or (then.is_by_time and now.is_by_time and then.column == now.column):
             known, (digests, of_row) = kept["train"], self._find_digests(then.rule)
         elif CONTENTS in kept:
-            known, (digests, of_row) = _find_gone(kept[CONTENTS], self._in_training), self._find_digests("")
+            known, (digests, of_row) = self._find_gone(kept[CONTENTS]), self._find_digests("")
         else:
             return f"has no row digests without {then.column}, which the test rows of today do not have"
         return ~is_in(known, digests)[of_row]
 
-    @functools.cached_property
-    def _in_training(self) -> Hashes:
-        """Features and target of today's training rows, sorted; of a rule without a column none is like a test row."""
+    def _find_gone(self, before: Hashes) -> Hashes:
+        """Features and target that fewer training rows of today have than so many before, sorted, each once.
+
+        Both are sorted; of a rule without a column no training row is like a test row.
+        """
         rows = self.prepared.rows
-        found = read_arrays(rows, RESTORE) if rows else {}
-        return found.get(CONTENTS, np.empty(0, np.uint64))
+        now = read_arrays(rows, RESTORE).get(CONTENTS, NO_KEYS) if rows else NO_KEYS
+        words, counts = np.unique(before, return_counts=True)
+        return words[counts > np.searchsorted(now, words, "right") - np.searchsorted(now, words)]
 
     def _digest_rows(self, rule: str) -> tuple[Hashes, Array]:
         """The digests, sorted, that rows have where a version was trained on them, as first copies; whose each row has.
@@ -420,9 +423,3 @@ class RowsOfToday:
             words = row_hash.update_hashes(words, truth.words(), *of_rule, *([row_hash.FIRST_COPY] if rule else []))
         digests, of_row = np.unique(words, return_inverse=True)
         return digests, of_row
-
-
-def _find_gone(before: Hashes, now: Hashes) -> Hashes:
-    """The words, sorted and each once, of which there were more before; both are sorted."""
-    words, counts = np.unique(before, return_counts=True)
-    return words[counts > np.searchsorted(now, words, "right") - np.searchsorted(now, words)]

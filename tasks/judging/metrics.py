@@ -99,7 +99,7 @@ def measure(answers: Answers, units: Array | None = None, class_names: Sequence[
         cells = of_row * len(codes) + np.searchsorted(codes, truth)
         of_classes = (np.bincount(cells, each, count * len(codes)) for each in (ones, answers.is_right))
         parts += [each.reshape(count, -1) for each in of_classes]
-    sums, present = np.column_stack(parts), [class_names[code] for code in codes]
+    sums, present = np.column_stack(parts), [class_names[int(code)] for code in codes]
     found, intervals = compute(sums.sum(axis=0)).tolist(), find_intervals(sums, compute).T.tolist()
     return RowMetrics(
         rows=len(truth),

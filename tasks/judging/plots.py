@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -183,8 +184,7 @@ def draw_fit(learned: Sequence[float], true: Sequence[float] | None, residuals: 
     left.set(title="Parameters")
     right.hist(residuals, bins=40, density=True, alpha=0.5, label="residuals")
     x = np.linspace(residuals.min(), residuals.max(), 200, dtype=float)
-    density = np.exp(-((x / sigma) ** 2) / 2) / (sigma * math.sqrt(2 * math.pi))
-    right.plot(x, density, label=f"N(0, {sigma:.3g}²)")
+    right.plot(x, [*map(NormalDist(sigma=sigma).pdf, x)], label=f"N(0, {sigma:.3g}²)")
     right.set(title="Residuals on the test split", xlabel="target - prediction", ylabel="density")
     for axes in (left, right):
         axes.legend(loc="upper right")
@@ -332,14 +332,17 @@ def draw_trend(trend: Trend) -> bytes:
     low, high = (np.nanmin(known), np.nanmax(known)) if np.isfinite(known).any() else (0.0, 1.0)
     changes = [at for at in places[~np.isnan(live)] if at == 0 or points[at].live != points[at - 1].live]
     figure, axes = subplots(5.8, 3.7)
-    axes.set(yscale="log" if trend.is_loss and 0 < low * SPAN < high else "linear", ylabel=trend.figure)
+    is_log, title = trend.is_loss and 0 < low * SPAN < high, f"The last {len(points)} runs"
+    axes.set(
+        yscale="log" if is_log else "linear", ylabel=trend.figure, title=title if len(points) > 1 else "The last run"
+    )
     if (is_bound := ~np.isnan(bound)).any():
         axes.plot(places[is_bound], bound[is_bound], "C1--", label="the strictest gate")
     if changes:
         axes.step(places, live, "C0", where="mid", alpha=0.7, label="live version")
     outcomes = np.array([each.outcome for each in points])
     height = np.where(outcomes == "unchanged", live, value)
-    below = low / 1.5 if axes.get_yscale() == "log" else low - (high - low or abs(low) or 1) / 10
+    below = low / 1.5 if is_log else low - (high - low or abs(low) or 1) / 10
     height[np.isnan(height)] = below
     for outcome, (mark, words) in MARKS.items():
         if (is_of := outcomes == outcome).any():
@@ -350,7 +353,6 @@ def draw_trend(trend: Trend) -> bytes:
         axes.annotate(f"v{points[at].live}", (at, live[at]), **above, fontsize=7, color="C0")
     shown = places[:: math.ceil(len(points) / DATES)]
     axes.set_xticks(shown, tell_dates([points[at].date for at in shown]))
-    axes.set(title=f"The last {len(points)} runs" if len(points) > 1 else "The last run")
     axes.margins(x=0.04, y=0.15)
     axes.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)

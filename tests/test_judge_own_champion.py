@@ -22,8 +22,8 @@ from tasks.download import download
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.judging import baselines, champion
-from tasks.judging.champion import ModelAnswers, RowsOfToday
-from tasks.judging.metrics import Answers, score_by_session
+from tasks.judging.champion import ModelAnswers, RowsOfToday, score_by_session
+from tasks.judging.metrics import Answers
 from tasks.judging.objective import Objective
 from tasks.parameters import Data, Device, Gates, Loss, RetrainParameters
 from tasks.preprocess import preprocess

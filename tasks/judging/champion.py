@@ -20,7 +20,7 @@ from tasks.data.row_hash import Hashes, is_in
 from tasks.data.split import TRAINING
 from tasks.data.target import Truth
 from tasks.judging import gates
-from tasks.judging.metrics import Answers, join_units, number_units, score_by_session
+from tasks.judging.metrics import Answers, join_units, number_units
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
 from tasks.machine.words import beside, counted, listed, readable
@@ -32,6 +32,7 @@ from tasks.store.reading import Manifest
 from tasks.store.record import FileRef
 from tasks.store.verified import RESTORE
 
+SMALLEST = np.finfo(np.float32).tiny  # a probability that is 0 in float32 has a finite loss
 MIN_ROWS = 200  # fewer, or fewer groups, decide nothing
 FEWEST_BLOCKS = 5  # of time: by random signs fewer never have a p below 0.05
 FEWEST_UNITS = {"group": (20, "group"), "time": (FEWEST_BLOCKS, "block")}  # of each rule of the split
@@ -162,6 +163,14 @@ def _ask_versions(
 def _open_version(name: str, number: int) -> Any:
     path = artifact_paths.version(name, number) / artifact_paths.ONNX
     return runtime.open_session(reading.model(name, number), Device.CPU, path)
+
+
+def score_by_session(session: Any, rows: Array) -> Array:
+    """Scores ``(n, outputs)`` that an exported model's outputs come from; of a class they are log probabilities."""
+    outputs = runtime.run_model(session, np.ascontiguousarray(rows))
+    if contract.PREDICTION in outputs:
+        return outputs[contract.PREDICTION][:, None]
+    return np.asarray(np.log(np.maximum(outputs[contract.PROBABILITIES], SMALLEST)))
 
 
 def list_differences(manifest: Manifest, prepared: PreparedDataset) -> Iterator[str]:

@@ -25,6 +25,7 @@ from tasks.data.split import TRAINING, check_times, read_times
 from tasks.data.table_dataset import examine_table
 from tasks.errors import DataError, UsageError
 from tasks.judging import metrics
+from tasks.judging.champion import score_by_session
 from tasks.judging.evaluation_result import EvaluationResult, PeriodMetrics
 from tasks.judging.metrics import Answers, Moments, find_moments, number_units
 from tasks.judging.objective import Objective
@@ -93,7 +94,7 @@ def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters
         labelled = _read_images(manifest, asked.data, asked.max_rejects, scratch)
     objective = Objective(Loss.CROSS_ENTROPY if manifest.dataset.class_names else Loss.SQUARED)
     path, rows = version(manifest.name, manifest.version) / ONNX, labelled.select(asked.unseen)
-    score = partial(metrics.score_by_session, runtime.open_session(model, Device.CPU, path))
+    score = partial(score_by_session, runtime.open_session(model, Device.CPU, path))
     answers = Answers.ask(score, labelled.read, labelled.truth, objective, labelled.size).choose(rows)
     known, moments = manifest.metrics.model_dump(), labelled.moments
     units = number_units(labelled.keys[rows], labelled.rule) if len(labelled.keys) else None

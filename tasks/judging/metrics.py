@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,12 +13,9 @@ from tasks.judging.evaluation_result import PeriodMetrics, RowMetrics
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
 from tasks.records import Splits
-from tasks.serving import runtime
-from tasks.serving.contract import PREDICTION, PROBABILITIES
 
 PIECE = 2**13  # rows whose scores are in memory at a time
 MOST_CLASSES = 200  # whose recall is told
-SMALLEST = np.finfo(np.float32).tiny  # a probability that is 0 in float32 has a finite loss
 CALIBRATION_BINS = 15  # of confidence, of equal width
 MOST_PERIODS = 13  # a year from any day on touches thirteen months
 EPOCH = 1970
@@ -68,14 +65,6 @@ class Answers(NamedTuple):
     def is_right(self) -> Array:
         """Where a label is the true one ``(n,)``."""
         return np.asarray(self.answer == self.truth)
-
-
-def score_by_session(session: Any, rows: Array) -> Array:
-    """Scores ``(n, outputs)`` that an exported model's outputs come from; of a class they are log probabilities."""
-    outputs = runtime.run_model(session, np.ascontiguousarray(rows))
-    if PREDICTION in outputs:
-        return outputs[PREDICTION][:, None]
-    return np.asarray(np.log(np.maximum(outputs[PROBABILITIES], SMALLEST)))
 
 
 def measure(answers: Answers, units: Array | None = None, class_names: Sequence[str] = ()) -> RowMetrics:

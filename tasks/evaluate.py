@@ -21,13 +21,12 @@ def evaluate(
     from tasks.judging.task import Candidate, choose_task
 
     candidate, task = Candidate.read(prepared, trained, training), choose_task(prepared)
-    measured = task.measure(candidate)
-    sentence = task.describe(measured)
+    sentence = task.describe(candidate)
     tell(sentence, short=sentence.partition("; ")[0])
     evaluation = Evaluation(
-        metrics=measured,
-        gates=tuple(task.judge(candidate, measured, bounds)),
-        pictures=task.draw(candidate, measured, run),
+        metrics=candidate.metrics,
+        gates=tuple(task.judge(candidate, bounds)),
+        pictures=candidate.draw(run),
     )
     atomic.write_json(run.file("evaluation.json"), evaluation.model_dump(mode="json"), is_kept=False)
     gates.enforce(evaluation, evaluation.gates, run, prepared.left_out)

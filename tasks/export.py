@@ -40,7 +40,7 @@ def export(
         first = next(read_batches(prepared.test, prepared)).inputs
         stored = atomic.write_bytes(run.file(SAMPLE), runtime.write_sample(session, recipe, first), is_kept=False)
         tolerance = runtime.find_tolerance(recipe)
-        served = parity.judge_servability(model, metadata.path, stored.path, bounds, tolerance, stranger)
+        served = parity.judge_servability(stranger, model, metadata.path, stored.path, bounds, tolerance)
     made = ExportedModel(
         onnx=model,
         metadata=metadata,

@@ -41,5 +41,5 @@ def _tell(run: RunFolder, found: EvaluationResult) -> None:
         tell(f"warning: {change.sentence}")
     facts = found.model_dump(include={"version", "rows", "metrics", "published", "worse"})
     live.emit_from_task(Event.EVALUATED, found.name, facts | {"sha256": found.model_sha256})
-    if found.has_drifted:
+    if any(change.rule == "drift" for change in found.changes):
         live.emit_changed_data(found.name, run.path, found.changes, is_stopped=False)

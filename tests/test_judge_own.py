@@ -15,7 +15,7 @@ from tasks.data.prepared_splits import read_split
 from tasks.data.recipe import Columns
 from tasks.errors import GateFailed
 from tasks.evaluate import evaluate
-from tasks.judging import baselines, resampling, task
+from tasks.judging import baselines, metrics, task
 from tasks.judging.baselines import Baselines
 from tasks.judging.metrics import Answers, measure
 from tasks.judging.objective import Objective
@@ -165,10 +165,10 @@ def test_the_reference_learns_from_no_row_that_a_candidate_held_out() -> None:
 def test_the_rows_of_a_group_count_as_one(run: RunFolder) -> None:
     """100 copies of 15 rows prove no more than the 15 do."""
     gains = np.random.default_rng(0).normal(0.5, 1, 15)
-    alone = resampling.find_lower_bound(gains, np.ones(15))
+    alone = metrics.find_lower_bound(gains, np.ones(15))
     copied, groups = np.repeat(gains, 100), np.repeat(np.arange(15), 100)
-    assert resampling.find_lower_bound(copied, np.ones(1500), groups) == pytest.approx(alone)
-    assert resampling.find_lower_bound(copied, np.ones(1500)) > alone
+    assert metrics.find_lower_bound(copied, np.ones(1500), groups) == pytest.approx(alone)
+    assert metrics.find_lower_bound(copied, np.ones(1500)) > alone
 
 
 def test_a_single_test_group_says_nothing_and_is_refused_with_a_verdict_that_is_kept(run: RunFolder) -> None:
@@ -200,7 +200,7 @@ def test_scores_of_many_classes_become_losses_before_memory_holds_them_all(
     tracemalloc.start()
     try:
         candidate = task.Candidate.read(prepared, model, training("classification"))
-        measured = task.choose_task(prepared).measure(candidate)
+        measured = candidate.metrics
         assert tracemalloc.get_traced_memory()[1] < 8 * prepared.num_test * 100 / 2, "half of the scores in float64"
     finally:
         tracemalloc.stop()
@@ -211,9 +211,9 @@ def test_the_lower_bound_is_students_and_holds_in_19_of_20_samples() -> None:
     rng = np.random.default_rng(0)
     gains = rng.normal(1, 2, 30)
     low = scipy.stats.ttest_1samp(gains, 0, alternative="greater").confidence_interval(0.95).low
-    assert resampling.find_lower_bound(gains, np.ones(30)) == pytest.approx(low)
+    assert metrics.find_lower_bound(gains, np.ones(30)) == pytest.approx(low)
     weights = rng.integers(1, 10, 200).astype(float)
-    bounds = [resampling.find_lower_bound(rng.normal(1, 2, 200), weights) for _ in range(1000)]
+    bounds = [metrics.find_lower_bound(rng.normal(1, 2, 200), weights) for _ in range(1000)]
     assert np.mean(np.array(bounds) < 1) == pytest.approx(0.95, abs=0.025)
 
 

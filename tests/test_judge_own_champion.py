@@ -22,8 +22,8 @@ from tasks.download import download
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.judging import baselines, champion
-from tasks.judging.champion import ModelAnswers, RowsOfToday
-from tasks.judging.metrics import Answers, score_by_session
+from tasks.judging.champion import ModelAnswers, RowsOfToday, score_by_session
+from tasks.judging.metrics import Answers
 from tasks.judging.objective import Objective
 from tasks.parameters import Data, Device, Gates, Loss, RetrainParameters
 from tasks.preprocess import preprocess
@@ -92,7 +92,7 @@ def verdict(*outputs: Array, truth: Array, groups: Array | None = None, loss: Lo
     objective = Objective(loss)
     scores = [each[:, None] if loss is Loss.SQUARED else np.log(each) for each in outputs]
     ours, *kept = (
-        ModelAnswers(number or None, Answers.ask(lambda rows: rows, [each], truth, objective))
+        ModelAnswers(number or None, Answers.ask(lambda rows: rows, each.__getitem__, truth, objective))
         for number, each in enumerate(scores)
     )
     rule = BY_HASH if groups is None else SplitRule(rule="group", test=0.2, column="g")
@@ -196,8 +196,8 @@ def test_probabilities_of_many_classes_become_losses_before_memory_holds_them_al
     objective, session = Objective(Loss.CROSS_ENTROPY), runtime.open_session(content, Device.CPU)
     tracemalloc.start()
     try:
-        pieces = (rows.inputs[start : start + champion.PIECE] for start in range(0, len(rows.y_true), champion.PIECE))
-        found = Answers.ask(partial(score_by_session, session), pieces, rows.y_true, objective).losses
+        score = partial(score_by_session, session)
+        found = Answers.ask(score, rows.inputs.__getitem__, rows.y_true, objective).losses
         assert tracemalloc.get_traced_memory()[1] < 4 * len(rows.y_true) * len(names), "the probabilities alone"
     finally:
         tracemalloc.stop()

@@ -8,7 +8,7 @@ import scipy.signal
 
 from tasks.data.recipe import SplitRule
 from tasks.data.split import encode_times
-from tasks.judging import champion, metrics, resampling
+from tasks.judging import champion, metrics
 from tasks.judging.metrics import Answers, Moments
 
 Array = np.ndarray[Any, Any]
@@ -26,35 +26,35 @@ def autocorrelated(rng: np.random.Generator, count: int, rho: float = 0.5) -> Ar
 def test_blocks_are_consecutive_in_time_and_about_as_long_as_the_cube_root_of_the_rows() -> None:
     order = np.random.default_rng(0).permutation(1000)
     keys = encode_times(order.astype(float) - 500)
-    units = resampling.number_units(keys, BY_TIME)
+    units = metrics.number_units(keys, BY_TIME)
     assert units is not None
     assert (np.diff(units[np.argsort(order)]) >= 0).all()
     assert set(np.bincount(units)) == {10}
-    parts, count = resampling.join_units(units, 1000, 30)
+    parts, count = metrics.join_units(units, 1000, 30)
     assert count == 30
     assert (np.diff(parts[np.argsort(order)]) >= 0).all(), "joined blocks are neighbours"
 
 
 def test_rows_of_one_moment_are_in_one_block_however_many_they_are() -> None:
     days = np.repeat(np.arange(50.0), 20)
-    units = resampling.number_blocks(days)
+    units = metrics.number_blocks(days)
     assert units is not None
     assert (units == days).all(), "twenty rows a day are more than ten"
     few = np.repeat(np.arange(2.0), 250)
-    blocks = resampling.number_blocks(few)
+    blocks = metrics.number_blocks(few)
     assert blocks is not None
     assert (blocks == few).all(), "two days are two blocks, and no 500 rows"
-    assert resampling.number_blocks(np.zeros(10)) is None
+    assert metrics.number_blocks(np.zeros(10)) is None
 
 
 def test_the_lower_bound_of_a_gain_holds_where_the_rows_of_each_of_few_days_are_alike() -> None:
     """Without blocks it is above the truth in a third of samples."""
     rng, days = np.random.default_rng(3), np.repeat(np.arange(3.0), 100)
-    units, above = resampling.number_blocks(days), [0, 0]
+    units, above = metrics.number_blocks(days), [0, 0]
     for _ in range(400):
         gains = rng.normal(size=3)[days.astype(int)] + rng.normal(size=300)
         for at, each in enumerate((units, None)):
-            above[at] += resampling.find_lower_bound(gains, np.ones(300), each) > 0
+            above[at] += metrics.find_lower_bound(gains, np.ones(300), each) > 0
     assert above[0] / 400 < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
     assert above[1] / 400 > 0.2
 
@@ -62,10 +62,10 @@ def test_the_lower_bound_of_a_gain_holds_where_the_rows_of_each_of_few_days_are_
 def test_the_lower_bound_of_a_gain_holds_where_rows_of_a_time_split_are_alike() -> None:
     """By rows as if they were independent it is above the truth in 17 % of samples, and not in 5 %."""
     rng, times = np.random.default_rng(1), np.arange(2000.0)
-    units, weights = resampling.number_blocks(times), np.ones(2000)
+    units, weights = metrics.number_blocks(times), np.ones(2000)
     samples = [autocorrelated(rng, 2000) for _ in range(1000)]
     wrong, naive = (
-        np.mean([resampling.find_lower_bound(each, weights, known) > 0 for each in samples]) for known in (units, None)
+        np.mean([metrics.find_lower_bound(each, weights, known) > 0 for each in samples]) for known in (units, None)
     )
     assert wrong == pytest.approx(0.06, abs=0.025)
     assert naive > 0.12
@@ -74,7 +74,7 @@ def test_the_lower_bound_of_a_gain_holds_where_rows_of_a_time_split_are_alike() 
 def test_equal_models_of_a_time_split_are_refused_in_one_of_twenty_nights_at_most() -> None:
     """Without a margin, so that p alone decides."""
     rng, times = np.random.default_rng(2), np.arange(3000.0)
-    units = resampling.number_blocks(times)
+    units = metrics.number_blocks(times)
     assert units is not None
     refused, naive = 0, 0
     for _ in range(300):
@@ -92,7 +92,7 @@ def test_intervals_of_a_time_split_are_as_wide_as_its_autocorrelation_makes_them
     truth, residuals = rng.normal(size=20_000), np.sqrt(np.maximum(6 + autocorrelated(rng, 20_000), 0))
     answers = Answers(truth, truth - residuals, residuals, truth[:0])
     wide, narrow = (
-        np.ptp(metrics.measure(answers, units).intervals["loss"]) for units in (resampling.number_blocks(times), None)
+        np.ptp(metrics.measure(answers, units).intervals["loss"]) for units in (metrics.number_blocks(times), None)
     )
     assert wide / narrow == pytest.approx(np.sqrt(3), rel=0.2)
 

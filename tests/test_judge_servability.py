@@ -17,6 +17,7 @@ from tasks.errors import GateFailed
 from tasks.export import export
 from tasks.judging.parity import judge_servability, start_fresh_process
 from tasks.parameters import Gates
+from tasks.serving.runtime import TOLERANCE
 from tasks.store import atomic
 from tasks.store.atomic import file_digest
 from tasks.store.record import FileRef
@@ -38,7 +39,9 @@ class Files:
 
     def verdicts(self, **bounds: float) -> dict[str, tuple[bool, str]]:
         model = FileRef(path=self.model, sha256=file_digest(self.model) if self.model.exists() else "")
-        found = judge_servability(model, self.metadata, self.sample, Gates.model_validate(bounds))
+        with start_fresh_process() as process:
+            asked = model, self.metadata, self.sample, Gates.model_validate(bounds), TOLERANCE
+            found = judge_servability(process, *asked)
         return {verdict.name: (verdict.passed, verdict.detail) for verdict in found}
 
 
@@ -143,7 +146,7 @@ def test_a_process_begun_before_there_is_a_file_serves_it_and_none_outlives_its_
     files.model.unlink()
     with start_fresh_process() as begun:
         model = atomic.write_bytes(files.model, content)
-        served = judge_servability(model, files.metadata, files.sample, Gates(), begun=begun)
+        served = judge_servability(begun, model, files.metadata, files.sample, Gates(), TOLERANCE)
         assert [gate.passed for gate in served] == [True, True, True]
     with pytest.raises(KeyError), start_fresh_process() as left:
         raise KeyError

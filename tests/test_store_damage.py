@@ -18,8 +18,9 @@ from store_state import champion, damage, forget_changes
 from tasks.batch.plan import read_version
 from tasks.errors import DataError
 from tasks.judging.champion import compare_with_published
-from tasks.judging.parity import judge_servability
+from tasks.judging.parity import judge_servability, start_fresh_process
 from tasks.parameters import Gates
+from tasks.serving.runtime import TOLERANCE
 from tasks.store import artifact_paths, folders, pointer, reading, verification
 from tasks.store.documents import Document
 from tasks.store.reading import Tolerances, Trained
@@ -117,8 +118,8 @@ def test_no_candidate_is_judged_that_has_changed_since_it_was_exported(
     exported = candidates[2].exported
     changed = FileRef(path=tmp_path / "model.onnx", sha256=exported.onnx.sha256)
     changed.path.write_bytes(exported.onnx.path.read_bytes() + b"\0")
-    with pytest.raises(DataError, match=r"model\.onnx has changed"):
-        judge_servability(changed, exported.metadata.path, exported.sample.path, Gates())
+    with pytest.raises(DataError, match=r"model\.onnx has changed"), start_fresh_process() as process:
+        judge_servability(process, changed, exported.metadata.path, exported.sample.path, Gates(), TOLERANCE)
     with pytest.raises(DataError, match=r"model\.onnx has changed"):
         compare_with_published(NAME, changed, candidates[2].prepared, Gates(), candidates[2].parameters.training)
 

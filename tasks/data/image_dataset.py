@@ -139,7 +139,7 @@ class ImageRows(OwnRows):
         sheet.save(content, "PNG", optimize=True)
         return content.getvalue()
 
-    def read_inputs(self, numbers: Array) -> Array:
+    def read_inputs(self, numbers: Any) -> Array:
         """The pixels ``(m, …)`` of some images, in order."""
         return self.images.read(self.numbers[numbers])
 

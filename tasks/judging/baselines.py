@@ -16,8 +16,8 @@ from tasks.data.recipe import Columns, Pixels, Recipe, SplitRule, Target
 from tasks.data.schema import ImageSchema, Schema
 from tasks.data.statistics import fit_recipe
 from tasks.judging import gates
+from tasks.judging.metrics import CONFIDENCE, Answers, find_lower_bound, number_units
 from tasks.judging.objective import Objective
-from tasks.judging.resampling import CONFIDENCE, find_lower_bound, number_units
 from tasks.machine.arrays import Array
 from tasks.machine.words import counted, readable
 from tasks.networks import HUBER_BETA
@@ -44,7 +44,7 @@ def choose_rows(keys: Array, most: int, in_time: bool, held_out: float = 0.0) ->
 
     They are the first by their keys, or in time, where the oldest are no sample, evenly spread.
     """
-    places = np.flatnonzero(~hold_out(keys, held_out)) if held_out else np.arange(len(keys))
+    places = np.flatnonzero(~hold_out(keys, held_out))
     if len(places) <= most:
         return places
     if in_time:
@@ -73,12 +73,18 @@ class Inputs:
         numbers /= np.array([column.scale for column in columns])
         blocks = [scipy.sparse.csr_array((len(features), 0))]
         for at, codes in zip(recipe.categories, raw_units.encode_levels(features, recipe).T, strict=True):
-            column = recipe.columns[at]
-            slots = column.slots()[codes]
-            (known,) = np.nonzero(slots >= 0)
-            places, shape = (known, slots[known]), (len(features), column.num_slots)
-            blocks.append(scipy.sparse.csr_array((np.ones(len(known)), places), shape))
+            slots, num_slots = recipe.columns[at].slots()[codes], recipe.columns[at].num_slots
+            known = np.flatnonzero(slots >= 0)
+            entries = np.ones(len(known)), (known, slots[known])
+            blocks.append(scipy.sparse.csr_array(entries, (len(features), num_slots)))
         return cls(np.nan_to_num(numbers, copy=False, nan=0.0), scipy.sparse.hstack(blocks, format="csr"))
+
+    @classmethod
+    def encode_images(cls, images: Array, recipe: Pixels) -> Self:
+        """Of raw images ``(n, …)``."""
+        import scipy.sparse
+
+        return cls(images.reshape(len(images), -1) * recipe.scale, scipy.sparse.csr_array((len(images), 0)))
 
     def scores(self, weights: Array) -> Array:
         """Of ``weights`` ``(inputs + 1, outputs)``, of which the last are the bias: ``(n, outputs)`` float64."""
@@ -126,15 +132,10 @@ def fit_table(features: Array, truth: Array, recipe: Columns, num_outputs: int, 
 
 def fit_images(images: Array, truth: Array, recipe: Pixels, num_outputs: int, objective: Objective) -> ConvergedFit:
     """The same of images ``(n, …)``, in few iterations: those that are fitted to the end are often told worse."""
-    import scipy.sparse
-
-    inputs = Inputs(images.reshape(len(images), -1) * recipe.scale, scipy.sparse.csr_array((len(images), 0)))
+    inputs = Inputs.encode_images(images, recipe)
     weights, words = _minimise(inputs, truth, num_outputs, objective, MAX_IMAGE_ITERATIONS)
-
-    def score(images: Array) -> Array:
-        return np.asarray(images.reshape(len(images), -1) * recipe.scale @ weights[:-1] + weights[-1])
-
-    return ConvergedFit({"W": weights[:-1], "b": weights[-1]}, score, words)
+    named = {"W": weights[:-1], "b": weights[-1]}
+    return ConvergedFit(named, lambda rows: Inputs.encode_images(rows, recipe).scores(weights), words)
 
 
 class FitRules(NamedTuple):
@@ -183,11 +184,9 @@ def _minimise(
         found = scipy.optimize.minimize(evaluate, start, jac=True, method="L-BFGS-B", options=options).x
     left = float(np.linalg.norm(evaluate(found)[1])) / (slope or math.inf)
     words = f"fit to {counted(len(truth), 'row')}"
-    is_converged = left <= TOLERANCE
-    words = (
-        f"converged {words}" if is_converged else f"{words} that has not converged (gradient {left:.1g} of the first)"
-    )
-    return found.reshape(shape), words
+    if left > TOLERANCE:
+        return found.reshape(shape), f"{words} that has not converged (gradient {left:.1g} of the first)"
+    return found.reshape(shape), f"converged {words}"
 
 
 def find_best_constant(
@@ -251,17 +250,16 @@ class Baselines:
     ) -> Self:
         """The same of rows in memory; ``class_counts`` are of training rows, none of a regression."""
         rules, num_outputs, num_inputs = FIT_RULES[recipe.kind], len(class_counts) or 1, math.prod(recipe.input.shape)
-        most, width = min(rules.most, len(train.y_true)), max(num_inputs, num_outputs)
+        most, width, fit = min(rules.most, len(train.y_true)), max(num_inputs, num_outputs), None
         in_time = bool(rule and rule.is_by_time)
-        places, fit = choose_rows(train.key, min(most, MAX_VALUES // width), in_time, held_out), None
+        places = choose_rows(train.key, min(most, MAX_VALUES // width), in_time, held_out)
         truth = train.y_true[places]
         if most * num_inputs * num_outputs <= rules.max_products:
             fit = rules.fit(train.inputs[places], truth, recipe, num_outputs, objective)
         constant = find_best_constant(truth, recipe.target, class_counts, objective)
 
         def find_losses(score: Callable[[Array], Array]) -> Array:
-            blocks = split_rows(len(test.y_true), width)
-            return np.concatenate([objective.losses(score(test.inputs[each]), test.y_true[each]) for each in blocks])
+            return Answers.ask(score, test.inputs.__getitem__, test.y_true, objective, bound_rows(width)).losses
 
         return cls(
             objective=objective,
@@ -290,10 +288,8 @@ class Baselines:
         The second is on the share that the model has of what the fit gains over the best constant.
         """
         ours, trivial = self.mean(losses), self.mean(self.constant)
-        gain, said = (
-            find_lower_bound(self.constant - losses, self.row_weights, self.units),
-            f"lower {CONFIDENCE:.0%} bound of the gain",
-        )
+        gain = find_lower_bound(self.constant - losses, self.row_weights, self.units)
+        said = f"lower {CONFIDENCE:.0%} bound of the gain"
         if not (says_something := math.isfinite(gain)):
             gain, said = trivial - ours, "gain; one test row or group says nothing"
         advice = "" if says_something and gain > bounds.min_gain else self.advice
@@ -316,10 +312,9 @@ class Baselines:
         yield gates.judge("reference", ours, maximum=maximum, detail=detail)
 
 
-def split_rows(num_rows: int, width: int) -> Iterator[slice]:
-    """Some rows at a time, so that their inputs and scores, ``width`` a row, take little memory."""
-    size = max(1, min(ROWS, VALUES // width))
-    return (slice(start, start + size) for start in range(0, num_rows, size))
+def bound_rows(width: int) -> int:
+    """How many rows may be in memory at a time, of inputs or scores ``width`` a row."""
+    return max(1, min(ROWS, VALUES // width))
 
 
 # Before anything is trained

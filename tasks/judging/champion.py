@@ -14,16 +14,15 @@ import numpy as np
 from tasks.data import row_hash
 from tasks.data.image_dataset import SPLIT_NAMES
 from tasks.data.own_rows import CONTENTS
-from tasks.data.prepared_splits import Examples, read_arrays, read_split
+from tasks.data.prepared_splits import NO_KEYS, Examples, read_arrays, read_split
 from tasks.data.recipe import SplitRule
 from tasks.data.row_hash import Hashes, is_in
 from tasks.data.split import TRAINING
 from tasks.judging import gates
-from tasks.judging.metrics import Answers, score_by_session
+from tasks.judging.metrics import Answers, join_units, number_units
 from tasks.judging.objective import Objective
-from tasks.judging.resampling import FEWEST_BLOCKS, join_units, number_units
 from tasks.machine.arrays import Array
-from tasks.machine.words import beside, counted, readable
+from tasks.machine.words import beside, counted, listed, readable
 from tasks.parameters import Device, Gates, Training
 from tasks.records import GateVerdict, PreparedDataset, Splits
 from tasks.serving import contract, runtime
@@ -32,8 +31,9 @@ from tasks.store.reading import Manifest
 from tasks.store.record import FileRef
 from tasks.store.verified import RESTORE
 
-PIECE = 2**13  # rows of own data whose probabilities are in memory at a time
+SMALLEST = np.finfo(np.float32).tiny  # a probability that is 0 in float32 has a finite loss
 MIN_ROWS = 200  # fewer, or fewer groups, decide nothing
+FEWEST_BLOCKS = 5  # of time: by random signs fewer never have a p below 0.05
 FEWEST_UNITS = {"group": (20, "group"), "time": (FEWEST_BLOCKS, "block")}  # of each rule of the split
 MOST_UNITS = 100_000  # that are compared; where there are more, neighbours are taken together: their sums vary alike
 OF_SIGNATURE = "inputs, outputs, columns and classes as the champion's; give another shape of model another --name"
@@ -90,25 +90,24 @@ def compare_with_published(
         verification.verify_rows(name, number)
     number = pointer.version if pointer and not only else numbers[-1]  # without one a kill came before the first
     session = runtime.open_session(verified.read(candidate), Device.CPU)
-    signature = contract.read_signature(session)
     found = list(list_differences(reading.manifest(name, number), prepared))
-    if signature != contract.read_signature(_open_version(name, number)):
+    if contract.read_signature(session) != contract.read_signature(_open_version(name, number)):
         found.insert(0, "inputs or outputs differ")
     same = gates.judge("champion_signature", len(found), maximum=0, detail="; ".join([*found, OF_SIGNATURE]))
-    if not same.passed:
+    if found:
         return Comparison((same,))
-    objective, left_out = Objective.of(training, prepared), list[str]()
-    test = read_split(prepared.test, prepared)
-    ours = ModelAnswers(None, _ask(session, test.inputs, test.y_true, objective))
-    ask_versions = functools.partial(_ask_versions, name, numbers, signature, prepared, training, objective, left_out)
+    objective, test, left_out = Objective.of(training, prepared), read_split(prepared.test, prepared), list[str]()
+    score = functools.partial(score_by_session, session)
+    ours = ModelAnswers(None, Answers.ask(score, test.inputs.__getitem__, test.y_true, objective))
     # Own rows are raw in either file; the one of the test split has them in the candidate's order. The book's versions
     # are compared by the book's measures, whatever they were trained for.
-    if prepared.split is None:
-        compare_answers = compare_labels if prepared.class_names else compare_squared_errors
-        kept = ask_versions(read_split(prepared.raw_test, prepared), ())
-        verdicts, best = compare_answers(ours, kept, prepared.class_names, bounds)
+    raw, settings = (test, SETTINGS) if prepared.split else (read_split(prepared.raw_test, prepared), ())
+    kept = _ask_versions(name, numbers, prepared, training, left_out, raw, settings)
+    if prepared.split:
+        verdicts, best = compare_losses(ours, kept, test.key, prepared.split, objective, bounds)
     else:
-        verdicts, best = compare_losses(ours, ask_versions(test, SETTINGS), test.key, prepared.split, objective, bounds)
+        compare_answers = compare_labels if prepared.class_names else compare_squared_errors
+        verdicts, best = compare_answers(ours, kept, prepared.class_names, bounds)
     if left_out:
         verdicts = (*verdicts, gates.judge("champion_not_compared", len(left_out), detail="; ".join(left_out)))
     return Comparison((same, *verdicts), best)
@@ -131,10 +130,8 @@ def judge_beside(first: Manifest, second: Manifest) -> tuple[GateVerdict, ...]:
 def _ask_versions(
     name: str,
     numbers: list[int],
-    signature: contract.Signature,
     prepared: PreparedDataset,
     training: Training,
-    objective: Objective,
     left_out: list[str],
     raw: Examples,
     settings: Sequence[str],
@@ -143,25 +140,23 @@ def _ask_versions(
 
     One cannot that differs in the ``settings`` of its training.
     """
-    today = RowsOfToday(prepared)
+    today, objective = RowsOfToday(prepared), Objective.of(training, prepared)
     for number in numbers:
         session, manifest = _open_version(name, number), reading.manifest(name, number)
         recipe, asked = manifest.recipe, manifest.parameters.training.model_dump()
-        others = [
-            f"{each.replace('_', ' ')} {asked.get(each)}"
-            for each in settings
-            if asked.get(each) != getattr(training, each)
-        ]
-        if contract.read_signature(session) != signature:
+        others = [each for each in settings if asked.get(each) != getattr(training, each)]
+        if contract.read_signature(session) != prepared.signature:
             left_out.append(f"version {number} has other inputs or outputs")
         elif not recipe.accepts(raw.inputs.dtype, raw.inputs.shape[1:]) or any(list_differences(manifest, prepared)):
             left_out.append(f"the recipe of version {number} cannot read the rows of today")
         elif others:
-            left_out.append(f"version {number} was trained with {' and '.join(others)}")
+            said = " and ".join(f"{each.replace('_', ' ')} {asked.get(each)}" for each in others)
+            left_out.append(f"version {number} was trained with {said}")
         elif isinstance(is_new := today.find_new_rows(manifest.dataset), str):
             left_out.append(f"version {number} {is_new}")
         else:
-            yield ModelAnswers(number, _ask(session, recipe.encode(raw.inputs), raw.y_true, objective), is_new)
+            score, inputs = functools.partial(score_by_session, session), recipe.encode(raw.inputs)
+            yield ModelAnswers(number, Answers.ask(score, inputs.__getitem__, raw.y_true, objective), is_new)
 
 
 def _open_version(name: str, number: int) -> Any:
@@ -169,10 +164,12 @@ def _open_version(name: str, number: int) -> Any:
     return runtime.open_session(reading.model(name, number), Device.CPU, path)
 
 
-def _ask(session: Any, inputs: Array, truth: Array, objective: Objective) -> Answers:
-    """What a model says of the test split; of its outputs memory holds those of some rows."""
-    pieces = (inputs[start : start + PIECE] for start in range(0, len(truth), PIECE))
-    return Answers.ask(functools.partial(score_by_session, session), pieces, truth, objective)
+def score_by_session(session: Any, rows: Array) -> Array:
+    """Scores ``(n, outputs)`` that an exported model's outputs come from; of a class they are log probabilities."""
+    outputs = runtime.run_model(session, np.ascontiguousarray(rows))
+    if contract.PREDICTION in outputs:
+        return outputs[contract.PREDICTION][:, None]
+    return np.asarray(np.log(np.maximum(outputs[contract.PROBABILITIES], SMALLEST)))
 
 
 def list_differences(manifest: Manifest, prepared: PreparedDataset) -> Iterator[str]:
@@ -193,7 +190,7 @@ def list_differences(manifest: Manifest, prepared: PreparedDataset) -> Iterator[
 
 
 def _quote(names: tuple[str, ...]) -> str:
-    return ", ".join(map(repr, names[:SHOWN])) + (f", … ({len(names)})" if len(names) > SHOWN else "") or "none"
+    return listed([*map(repr, names)], SHOWN) or "none"
 
 
 # Verdicts: a rise of the loss refuses only when it is both large (beyond its margin) and real (``compare``)
@@ -203,6 +200,7 @@ class Rise(NamedTuple):
     """How much worse a figure of the candidate is than a version's: the sum of ``parts``, divided by ``size``."""
 
     gate: str
+    version: int | None
     words: str  # both figures
     value: float  # that the gate judges
     maximum: float
@@ -224,49 +222,45 @@ def compare_losses(
     A regression's margin has the tolerance of the gate ``reference`` in it: of a target without noise all losses are
     those of rounding.
     """
-    weights, units = objective.row_weights(ours.answers.truth), number_units(key, rule)
+    losses, weights, units = ours.answers.losses, objective.row_weights(ours.answers.truth), number_units(key, rule)
     units = np.zeros(len(weights), np.int64) if units is None else join_units(units, len(weights), MOST_UNITS)[0]
     fewest, unit = FEWEST_UNITS.get(rule.rule, (0, ""))
-    step, losses = -(-len(weights) // MOST_UNITS), ours.answers.losses
-    numbers, rises, sample, few = [], list[Rise](), list[Array](), list[str]()
+    some, rises, sample, few = slice(None, None, -(-len(weights) // MOST_UNITS)), list[Rise](), list[Array](), []
     for version, answers, is_new in kept:
         counts = weights * is_new
         shares, num_rows = counts / (counts.sum() or 1), int(np.count_nonzero(counts))
         mine, theirs = float(shares @ losses), float(shares @ answers.losses)
-        num_units = np.count_nonzero(np.bincount(units, weights=counts))
+        num_units = int(np.count_nonzero(np.bincount(units, weights=counts)))
         words = f"{beside(mine, theirs)} against {beside(theirs, mine)} of version {version} on {num_rows} test rows"
         if num_rows < len(weights):
             words += f" ({len(weights) - num_rows} left out: it was trained on them)"
         if num_rows < MIN_ROWS:
             few.append(f"{words}, fewer than the {MIN_ROWS} that decide")
         elif num_units < fewest:
-            few.append(f"{words}, of {counted(int(num_units), unit)}, fewer than the {fewest} that decide")
+            few.append(f"{words}, of {counted(num_units, unit)}, fewer than the {fewest} that decide")
         else:
             margin = bounds.max_nats_rise
             if not objective.is_of_classes:
                 margin = (bounds.max_error_rise - 1) * theirs + objective.loss_of(bounds.max_standardised_error)
             parts = np.bincount(units, weights=shares * (losses - answers.losses))
-            rises.append(Rise("champion_loss", words, mine, theirs + margin, margin, parts))
-            sample.append(np.where(counts > 0, answers.losses, np.nan)[::step])
-            numbers.append(version)
+            rises.append(Rise("champion_loss", version, words, mine, theirs + margin, margin, parts))
+            sample.append(np.where(counts > 0, answers.losses, np.nan)[some])
     if not rises:
         mean, detail = float(np.average(losses, weights=weights)), "; ".join(few)
         return Comparison((gates.judge("champion_loss", mean, detail=detail),) if few else ())
-    verdicts, best = judge_rises(rises, "rise", bounds.max_drop_p, few)
+    found = judge_rises(rises, "rise", bounds.max_drop_p, few)
     is_common = ~np.isnan(sample).any(axis=0)
     if np.count_nonzero(is_common) >= MIN_ROWS:  # else each is beside the candidate on rows of its own
-        means = np.average(np.stack(sample)[:, is_common], axis=1, weights=weights[::step][is_common])
-        best = int(means.argmin())
-    return Comparison(verdicts, numbers[best])
+        means = np.average(np.stack(sample)[:, is_common], axis=1, weights=weights[some][is_common])
+        found = found._replace(best=rises[means.argmin()].version)
+    return found
 
 
 def compare_labels(
     ours: ModelAnswers, kept: Iterable[ModelAnswers], class_names: tuple[str, ...], bounds: Gates
 ) -> Comparison:
     """Accuracy over all rows and recall of each class, which are losses of 0 and 1, against every kept version."""
-    if not (versions := list(kept)):
-        return Comparison()
-    truth, is_right = ours.answers.truth, ours.answers.is_right
+    versions, truth, is_right = list(kept), ours.answers.truth, ours.answers.is_right
     tests = [("champion_accuracy", "", np.ones(len(truth), bool), bounds.max_accuracy_drop)]
     of_classes = ((f"{class_names[code]} ", truth == code) for code in np.unique(truth))
     tests += [("champion_recall", name, rows, bounds.max_recall_drop) for name, rows in of_classes]
@@ -275,42 +269,40 @@ def compare_labels(
         mine, theirs = (np.count_nonzero(each & rows) for each in (is_right, answers.is_right))
         size, parts = int(np.count_nonzero(rows)), rows * (answers.is_right.astype(np.int8) - is_right)
         words = f"{name}{mine / size:.4f} against {theirs / size:.4f} of version {version}"
-        rises.append(Rise(gate, words, (theirs - mine) / size, margin, margin, parts, size))
-    verdicts, best = judge_rises(rises, "drop", bounds.max_drop_p)
-    return Comparison(verdicts, versions[best].version)
+        rises.append(Rise(gate, version, words, (theirs - mine) / size, margin, margin, parts, size))
+    return judge_rises(rises, "drop", bounds.max_drop_p) if rises else Comparison()
 
 
-def judge_rises(
-    rises: Sequence[Rise], change: str, max_p: float, notes: Sequence[str] = ()
-) -> tuple[tuple[GateVerdict, ...], int]:
+def judge_rises(rises: Sequence[Rise], change: str, max_p: float, notes: Sequence[str] = ()) -> Comparison:
     """The verdict of each gate, by its largest rise, or if any is refused, by the largest of these.
 
-    One that chance may explain has no bound to keep: it is recorded. ``change`` is what a rise is called. Second is
-    where, of those of the first gate, the largest rise is.
+    One that chance may explain has no bound to keep: it is recorded. ``change`` is what a rise is called. The best
+    version is that of the largest rise of the first gate.
     """
-    margins, sizes = (np.array([getattr(each, name) for each in rises]) for name in ("margin", "size"))
+    margins, sizes = np.array([(each.margin, each.size) for each in rises]).T
     rise, is_beyond, p = compare(np.stack([each.parts for each in rises], axis=1), margins, sizes)
     is_refused, verdicts = is_beyond & (p < max_p), []
     by_gate = [list(each) for _, each in itertools.groupby(range(len(rises)), lambda at: rises[at].gate)]
     for places in by_gate:
         at = max(places, key=lambda at: (is_refused[at], rise[at]))
-        reason = f"a {change} of at most {readable(rises[at].margin)} is allowed"
+        gate, _, words, value, maximum, margin, *_ = rises[at]
+        reason, chance = f"a {change} of at most {readable(margin)} is allowed", f"corrected p {readable(p[at])}"
         if is_beyond[at]:
-            reason, p_value = f"a {change} of more than {readable(rises[at].margin)}", f"corrected p {readable(p[at])}"
-            if is_refused[at]:
-                reason += f" that chance does not explain ({p_value}, below {max_p:g})"
-            else:
-                reason += f", but one that chance may explain ({p_value}, not below {max_p:g})"
+            reason = f"a {change} of more than {readable(margin)}"
+            reason += f", but one that chance may explain ({chance}, not below {max_p:g})"
+        if is_refused[at]:
+            reason = f"a {change} of more than {readable(margin)} that chance does not explain"
+            reason += f" ({chance}, below {max_p:g})"
         verdicts.append(
             GateVerdict(
-                name=rises[at].gate,
-                value=float(rises[at].value),
-                maximum=float(rises[at].maximum) if is_refused[at] or not is_beyond[at] else None,
+                name=gate,
+                value=value,
+                maximum=maximum if is_refused[at] or not is_beyond[at] else None,
                 passed=not is_refused[at],
-                detail="; ".join([f"{rises[at].words}, {reason}", *notes]),
+                detail="; ".join([f"{words}, {reason}", *notes]),
             )
         )
-    return tuple(verdicts), int(rise[by_gate[0]].argmax())
+    return Comparison(tuple(verdicts), rises[max(by_gate[0], key=rise.__getitem__)].version)
 
 
 def compare_squared_errors(
@@ -324,9 +316,8 @@ def compare_squared_errors(
         return Comparison()
     smallest, best = min(losses)
     detail = f"{bounds.max_loss_rise:g} times the {readable(smallest)} of version {best}"
-    return Comparison(
-        (gates.judge("champion_loss", mine[0], maximum=bounds.max_loss_rise * smallest, detail=detail),), best
-    )
+    verdict = gates.judge("champion_loss", mine[0], maximum=bounds.max_loss_rise * smallest, detail=detail)
+    return Comparison((verdict,), best)
 
 
 # Is a rise real? One p-value for each kept version and each class, corrected for how many are looked at
@@ -348,7 +339,7 @@ def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int
     """
     is_normal, parts = len(parts) >= NORMAL_FROM, parts[parts.any(axis=1)]
     net, most, squares = (each.sum(axis=0, dtype=float) for each in (parts, np.abs(parts), np.square(parts)))
-    margins, sizes = np.broadcast_to(margins, net.shape), np.broadcast_to(sizes, net.shape)
+    sizes = np.broadcast_to(sizes, net.shape)
     rise, is_beyond, p = net / sizes, net / sizes > margins, np.ones(len(net))
     if not is_beyond.any():
         return rise, is_beyond, p
@@ -410,17 +401,20 @@ class RowsOfToday:
         if then.column is None or (then.is_by_time and now.is_by_time and then.column == now.column):
             known, (digests, of_row) = kept["train"], self._find_digests(then.rule)
         elif CONTENTS in kept:
-            known, (digests, of_row) = _find_gone(kept[CONTENTS], self._in_training), self._find_digests("")
+            known, (digests, of_row) = self._find_gone(kept[CONTENTS]), self._find_digests("")
         else:
             return f"has no row digests without {then.column}, which the test rows of today do not have"
         return ~is_in(known, digests)[of_row]
 
-    @functools.cached_property
-    def _in_training(self) -> Hashes:
-        """Features and target of today's training rows, sorted; of a rule without a column none is like a test row."""
+    def _find_gone(self, before: Hashes) -> Hashes:
+        """Features and target that fewer training rows of today have than so many before, sorted, each once.
+
+        Both are sorted; of a rule without a column no training row is like a test row.
+        """
         rows = self.prepared.rows
-        found = read_arrays(rows, RESTORE) if rows else {}
-        return found.get(CONTENTS, np.empty(0, np.uint64))
+        now = read_arrays(rows, RESTORE).get(CONTENTS, NO_KEYS) if rows else NO_KEYS
+        words, counts = np.unique(before, return_counts=True)
+        return words[counts > np.searchsorted(now, words, "right") - np.searchsorted(now, words)]
 
     def _digest_rows(self, rule: str) -> tuple[Hashes, Array]:
         """The digests, sorted, that rows have where a version was trained on them, as first copies; whose each row has.
@@ -437,9 +431,3 @@ class RowsOfToday:
             words = row_hash.update_hashes(words, of_truth, *of_rule, *([row_hash.FIRST_COPY] if rule else []))
         digests, of_row = np.unique(words, return_inverse=True)
         return digests, of_row
-
-
-def _find_gone(before: Hashes, now: Hashes) -> Hashes:
-    """The words, sorted and each once, of which there were more before; both are sorted."""
-    words, counts = np.unique(before, return_counts=True)
-    return words[counts > np.searchsorted(now, words, "right") - np.searchsorted(now, words)]

@@ -49,11 +49,6 @@ class EvaluationResult(RowMetrics):
     changes: tuple[Finding, ...] = ()  # from the data that the version was made of
     periods: tuple[PeriodMetrics, ...] = ()
 
-    @property
-    def has_drifted(self) -> bool:
-        """Whether a column has drifted from the data that the version was made of."""
-        return any(each.rule == "drift" for each in self.changes)
-
     @computed_field  # type: ignore[prop-decorator]
     @property
     def worse(self) -> tuple[str, ...]:
@@ -70,5 +65,8 @@ class EvaluationResult(RowMetrics):
             return find_worse(metrics, units, self.published, self.published_rows)
         of_both = math.sqrt(1 + self.rows / max(1, self.published_rows))
         halves = {name: (high - low) / 2 for name, (low, high) in self.intervals.items()}
-        rises = {name: (self.metrics[name] - value) * SIGNS.get(name, 0) for name, value in self.published.items()}
-        return tuple(name for name, rise in rises.items() if rise < -halves[name] * of_both)
+        return tuple(
+            name
+            for name, value in self.published.items()
+            if (metrics[name] - value) * SIGNS.get(name, 0) < -halves[name] * of_both
+        )

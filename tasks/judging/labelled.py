@@ -3,7 +3,7 @@
 The rows are a table, images or its test split, as the version takes them; it is known which it was trained on.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,14 +21,14 @@ from tasks.data.recipe import SplitRule
 from tasks.data.report import DataReport, Finding, UnfitData, require_fit
 from tasks.data.schema import ImageSchema, Request, Schema, find_schema
 from tasks.data.schema import require_columns as require_header
-from tasks.data.split import TRAINING, check_times, decode_times, read_times
+from tasks.data.split import TRAINING, check_times, read_times
 from tasks.data.table_dataset import examine_table
 from tasks.errors import DataError, UsageError
 from tasks.judging import metrics
+from tasks.judging.champion import score_by_session
 from tasks.judging.evaluation_result import EvaluationResult, PeriodMetrics
-from tasks.judging.metrics import Answers, Moments
+from tasks.judging.metrics import Answers, Moments, find_moments, number_units
 from tasks.judging.objective import Objective
-from tasks.judging.resampling import number_units
 from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
 from tasks.parameters import Device, EvaluateParameters, Loss
@@ -38,7 +38,6 @@ from tasks.serving import runtime
 from tasks.store.artifact_paths import ONNX, version
 from tasks.store.reading import Manifest
 
-PIECE = 2**16  # rows of a table
 PUBLISHED = {"accuracy": "test_accuracy", "loss": "test_loss", "rmse": "rmse", "r2": "r2"}  # in a manifest
 # What is wrong with rows to be trained on, and not with rows to be judged by.
 OF_TRAINING = {
@@ -51,15 +50,16 @@ CHANGES = {"drift", "other-scale", "turned-missing"}  # from the data that the v
 class LabelledRows(NamedTuple):
     """Rows that have a label."""
 
-    pieces: Iterable[Array]  # one after another, each ``(m, …)`` as the model takes them
+    read: Callable[[slice], Array]  # some of them, each ``(m, …)`` as the model takes them
     truth: Array  # (n,)
-    keys: Array | None  # (n,) of the split ``rule``: which rows are no independent evidence
+    keys: Array  # (n,) of the split ``rule``: which rows are no independent evidence; none of the book's
     rule: SplitRule | None
     was_trained: Array | None = None  # (n,) whether the version was trained on it; None where that is not known
     moments: Moments | None = None  # of the time column
     unlabelled: int = 0  # rows that were left out
     broken: int = 0  # images that were
     changes: tuple[Finding, ...] = ()  # from the data that the version was made of
+    size: int = 2**16  # that are read at a time
 
     def select(self, only_unseen: bool) -> Array | slice:
         """All rows, or those that the version was not trained on.
@@ -69,15 +69,13 @@ class LabelledRows(NamedTuple):
         """
         if not only_unseen:
             return slice(None)
+        found, expected = "the version was trained on every row", "rows that it has not seen"
         if self.was_trained is None:
+            found = "it is not known which of these rows the version was trained on"
             expected = "rows that tell, with the columns of the version's split"
-            raise DataError(
-                "it is not known which of these rows the version was trained on", expected, "leave --unseen out"
-            )
-        rows = np.flatnonzero(~self.was_trained)
-        if not len(rows):
-            raise DataError("the version was trained on every row", "rows that it has not seen", "leave --unseen out")
-        return rows
+        elif len(rows := np.flatnonzero(~self.was_trained)):
+            return rows
+        raise DataError(found, expected, "leave --unseen out")
 
 
 def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters, scratch: Path) -> EvaluationResult:
@@ -96,11 +94,10 @@ def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters
         labelled = _read_images(manifest, asked.data, asked.max_rejects, scratch)
     objective = Objective(Loss.CROSS_ENTROPY if manifest.dataset.class_names else Loss.SQUARED)
     path, rows = version(manifest.name, manifest.version) / ONNX, labelled.select(asked.unseen)
-    session = runtime.open_session(model, Device.CPU, path)
-    score = partial(metrics.score_by_session, session)
-    answers = Answers.ask(score, labelled.pieces, labelled.truth, objective).choose(rows)
+    score = partial(score_by_session, runtime.open_session(model, Device.CPU, path))
+    answers = Answers.ask(score, labelled.read, labelled.truth, objective, labelled.size).choose(rows)
     known, moments = manifest.metrics.model_dump(), labelled.moments
-    units = None if labelled.keys is None else number_units(labelled.keys[rows], labelled.rule)
+    units = number_units(labelled.keys[rows], labelled.rule) if len(labelled.keys) else None
     num_units = None if units is None else int(units.max()) + 1
     in_time = bool(labelled.rule and labelled.rule.is_by_time)
     measured = metrics.measure(answers, units, manifest.dataset.class_names)
@@ -178,10 +175,8 @@ def _read_split(manifest: Manifest) -> LabelledRows:
     """The test split that the version was judged on."""
     dataset = manifest.dataset
     inputs, truth, key = Examples.from_arrays(read_arrays(dataset.test, PREPARE_ANEW), manifest.recipe, dataset.task)
-    in_time = dataset.split and dataset.split.is_by_time
-    times = Moments(decode_times(key), dataset.has_dates) if in_time else None
-    pieces = (inputs[start : start + PIECE] for start in range(0, len(truth), PIECE))
-    return LabelledRows(pieces, truth, key if len(key) else None, dataset.split, np.zeros(len(truth), bool), times)
+    known, moments = np.zeros(len(truth), bool), find_moments(key, dataset)
+    return LabelledRows(inputs.__getitem__, truth, key, dataset.split, known, moments)
 
 
 def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | None, scratch: Path) -> LabelledRows:
@@ -209,7 +204,7 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
         if fault := check_times(time, column, moments.values, lambda row: table.named(int(places[row]))):
             raise UnfitData((fault,))
     return LabelledRows(
-        pieces=(rows.read_inputs(slice(start, start + PIECE)) for start in range(0, len(rows.digests), PIECE)),
+        read=rows.read_inputs,
         truth=rows.truth.values,
         keys=rows.split.keys,
         rule=by.split,
@@ -251,9 +246,9 @@ def _read_images(manifest: Manifest, source: str, max_rejects: float, scratch: P
     if rule.rule == "folders":  # as they would be in the training folder, each the first of its copies
         first = np.zeros(len(digests), np.uint64)
         digests = image_dataset.row_digests(rows.split.keys, rows.truth.values, names, TRAINING, first)
-    starts = range(0, len(digests), rows.block_rows)
     return LabelledRows(
-        pieces=(rows.read_inputs(np.arange(at, min(at + rows.block_rows, len(digests)))) for at in starts),
+        read=rows.read_inputs,
+        size=rows.block_rows,
         truth=rows.truth.values,
         keys=rows.split.keys,
         rule=rule,

@@ -1,28 +1,28 @@
 """How good answers are, with intervals, of all rows and by period: numpy alone, for whoever judges without torch."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from tasks.data.prepared_splits import read_split
+from tasks.data.recipe import SplitRule
 from tasks.data.split import decode_times
-from tasks.judging import resampling
 from tasks.judging.evaluation_result import PeriodMetrics, RowMetrics
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
-from tasks.records import PreparedDataset
-from tasks.serving import runtime
-from tasks.serving.contract import PREDICTION, PROBABILITIES
+from tasks.records import Splits
 
+PIECE = 2**13  # rows whose scores are in memory at a time
 MOST_CLASSES = 200  # whose recall is told
-SMALLEST = np.finfo(np.float32).tiny  # a probability that is 0 in float32 has a finite loss
 CALIBRATION_BINS = 15  # of confidence, of equal width
 MOST_PERIODS = 13  # a year from any day on touches thirteen months
 EPOCH = 1970
 UNDATED = "no time"
+CONFIDENCE = 0.95
+RESAMPLES = 2_000
+MOST_DRAWN = 1_000  # units of an interval; where there are more, neighbours are taken together: their sums vary alike
 
 
 class Answers(NamedTuple):
@@ -35,21 +35,26 @@ class Answers(NamedTuple):
 
     @classmethod
     def ask(
-        cls, score: Callable[[Array], Array], pieces: Iterable[Array], truth: Array, objective: Objective
+        cls,
+        score: Callable[[Array], Array],
+        read: Callable[[slice], Array],
+        truth: Array,
+        objective: Objective,
+        size: int = PIECE,
     ) -> "Answers":
-        """What a model says of rows, piece after piece, of which there is one at least.
+        """What a model says of rows that ``read`` gives, ``size`` at a time; there is one at least.
 
-        ``score`` gives its scores ``(m, outputs)`` of a piece ``(m, …)``; losses are those of the objective.
+        ``score`` gives its scores ``(m, outputs)`` of rows ``(m, …)``; losses are those of the objective.
         """
-        parts, start = [], 0
-        for piece in pieces:
-            scores, known = score(piece), truth[start : start + len(piece)]
+        parts = []
+        for start in range(0, len(truth), size):
+            rows = slice(start, start + size)
+            scores, known = score(read(rows)), truth[rows]
             answer, losses, confidence = scores[:, 0], objective.losses(scores, known), known[:0]
             if objective.is_of_classes:
-                rows, answer, known = np.arange(len(known)), scores.argmax(axis=1), known.astype(np.int64)
-                confidence = np.exp(scores[rows, answer].astype(np.float64) - scores[rows, known] - losses)
+                each, answer, known = np.arange(len(known)), scores.argmax(axis=1), known.astype(np.int64)
+                confidence = np.exp(scores[each, answer].astype(np.float64) - scores[each, known] - losses)
             parts.append((known, answer, losses, confidence))
-            start += len(piece)
         return cls(*map(np.concatenate, zip(*parts, strict=True)))
 
     def choose(self, rows: Array | slice) -> "Answers":
@@ -62,38 +67,29 @@ class Answers(NamedTuple):
         return np.asarray(self.answer == self.truth)
 
 
-def score_by_session(session: Any, rows: Array) -> Array:
-    """Scores ``(n, outputs)`` that an exported model's outputs come from; of a class they are log probabilities."""
-    outputs = runtime.run_model(session, np.ascontiguousarray(rows))
-    if PREDICTION in outputs:
-        return outputs[PREDICTION][:, None]
-    return np.asarray(np.log(np.maximum(outputs[PROBABILITIES], SMALLEST)))
-
-
 def measure(answers: Answers, units: Array | None = None, class_names: Sequence[str] = ()) -> RowMetrics:
     """Accuracy, log loss and recalls; or R², root mean squared error and half the mean squared error, in raw units.
 
-    ``units`` ``(n,)``: rows of one number are drawn together (``resampling.number_units``). Recall is told of
-    ``class_names`` that have rows.
+    ``units`` ``(n,)``: rows of one number are drawn together (``number_units``). Recall is told of ``class_names`` that
+    have rows.
     """
-    names: tuple[str, ...]
-    truth, codes = answers.truth, list[int]()
+    truth, codes = answers.truth, np.empty(0, np.int64)
     if len(answers.confidence):
-        names, compute, columns = ("accuracy", "loss"), compute_label_figures, [answers.is_right, answers.losses]
-        codes = np.unique(truth).tolist() if 0 < len(class_names) <= MOST_CLASSES else codes
+        names, compute, columns = ["accuracy", "loss"], compute_label_figures, [answers.is_right, answers.losses]
+        codes = np.unique(truth) if 0 < len(class_names) <= MOST_CLASSES else codes
     else:
-        names, compute, truth = ("r2", "rmse", "loss"), compute_number_figures, truth.astype(np.float64)
+        names, compute, truth = ["r2", "rmse", "loss"], compute_number_figures, truth.astype(np.float64)
         centred = truth - truth.mean()
         columns = [np.square(truth - answers.answer), centred, np.square(centred)]
-    of_row, count = resampling.join_units(units, len(truth), resampling.MOST_DRAWN)
+    of_row, count = join_units(units, len(truth), MOST_DRAWN)
     ones = np.ones(len(truth))
-    parts = np.stack([np.bincount(of_row, weights=each, minlength=count) for each in (ones, *columns)], axis=1)
-    if codes:
+    parts = [np.bincount(of_row, each, count) for each in (ones, *columns)]
+    if len(codes):
         cells = of_row * len(codes) + np.searchsorted(codes, truth)
         of_classes = (np.bincount(cells, each, count * len(codes)) for each in (ones, answers.is_right))
-        parts = np.hstack([parts, *(each.reshape(count, -1) for each in of_classes)])
-    found, (low, high) = compute(parts.sum(axis=0)).tolist(), resampling.find_intervals(parts, compute).tolist()
-    intervals, present = list(zip(low, high, strict=True)), [class_names[code] for code in codes]
+        parts += [each.reshape(count, -1) for each in of_classes]
+    sums, present = np.column_stack(parts), [class_names[int(code)] for code in codes]
+    found, intervals = compute(sums.sum(axis=0)).tolist(), find_intervals(sums, compute).T.tolist()
     return RowMetrics(
         rows=len(truth),
         metrics=dict(zip(names, found, strict=False)),
@@ -109,7 +105,6 @@ def compute_number_figures(sums: Array) -> Array:
     A target that does not vary has an R² of 0.
     """
     rows, squares, total, total_squares = np.moveaxis(sums, -1, 0)
-    rows = np.maximum(rows, 1)
     variation = total_squares - np.square(total) / rows
     explained = 1 - np.divide(squares, variation, out=np.ones_like(squares), where=variation > 0)
     return np.stack([explained, np.sqrt(squares / rows), squares / rows / 2], axis=-1)
@@ -134,19 +129,10 @@ def measure_by_period(
     for number, name in enumerate(names):
         rows = np.flatnonzero(of_row == number)
         if in_time:
-            own_units = resampling.number_blocks(moments.values[rows])
+            own_units = number_blocks(moments.values[rows])
         else:
             own_units = None if units is None else np.unique(units[rows], return_inverse=True)[1]
         yield PeriodMetrics(period=name, **dict(measure(answers.choose(rows), own_units)))
-
-
-def measure_periods(prepared: PreparedDataset, answers: Answers) -> dict[str, Any]:
-    """``periods`` of the test split, as a version's metrics have them, where the latest rows are the test split."""
-    if not (prepared.split and prepared.split.is_by_time):
-        return {}
-    times = Moments(decode_times(read_split(prepared.test, prepared).key), prepared.has_dates)
-    of_all, periods = {"recall", "recall_intervals"}, measure_by_period(answers, times, in_time=True)
-    return {"periods": [each.model_dump(mode="json", exclude=of_all) for each in periods]}
 
 
 class CalibrationBins(NamedTuple):
@@ -181,20 +167,28 @@ class Moments(NamedTuple):
     are_dates: bool
 
 
+def find_moments(keys: Array, dataset: Splits) -> Moments | None:
+    """Those of rows with these keys of the split, where it is by time."""
+    in_time = dataset.split and dataset.split.is_by_time
+    return Moments(decode_times(keys), dataset.has_dates) if in_time else None
+
+
 def cut_periods(moments: Moments) -> tuple[list[str], Array]:
     """The shortest periods that are no more than ``MOST_PERIODS`` from the first row to the last.
 
     Returns their names in order, of only those that have rows, and which of them each row ``(n,)`` lies in.
     """
-    is_known, names = ~np.isnan(moments.values), list[str]()
-    of_row = np.zeros(len(is_known), np.int64)
+    is_known = ~np.isnan(moments.values)
+    names, of_row = list[str](), np.zeros(len(is_known), np.int64)
     if is_known.any():
         periods = _list_periods(moments.values[is_known], moments.are_dates)
         numbers, name_period = next(each for each in periods if np.ptp(each[0]) < MOST_PERIODS)
         present, of_row[is_known] = np.unique(numbers, return_inverse=True)
         names = [name_period(int(number)) for number in present]
-    of_row[~is_known] = len(names)
-    return [*names, *([] if is_known.all() else [UNDATED])], of_row
+    if not is_known.all():
+        of_row[~is_known] = len(names)
+        names.append(UNDATED)
+    return names, of_row
 
 
 def _list_periods(values: Array, are_dates: bool) -> Iterator[tuple[Array, Callable[[int], str]]]:
@@ -220,3 +214,71 @@ def _list_periods(values: Array, are_dates: bool) -> Iterator[tuple[Array, Calla
 def _name_range(step: float, are_whole: bool, number: int) -> str:
     low, high = number * step, (number + 1) * step - are_whole
     return f"{low:.10g}" if low == high else f"{low:.10g} to {high:.10g}"
+
+
+# How far a figure may be off by the chance of which rows are in the test split: the units that are resampled whole.
+# Everything that resamples test rows, or sums over them, takes its units from here: intervals, the gate ``baseline``
+# and the comparison with kept versions.
+
+
+def number_units(keys: Array, rule: SplitRule | None) -> Array | None:
+    """The unit of each row ``(n,)`` int64, whose rows are no evidence independent of each other.
+
+    ``keys`` ``(n,)`` uint64 are those of the split: of a split by time that of each row's time, else of its group, or
+    of what it says, which copies have in common. None: every row is a unit.
+    """
+    return number_blocks(keys) if rule and rule.is_by_time else np.unique(keys, return_inverse=True)[1]
+
+
+def number_blocks(times: Array) -> Array | None:
+    """The block of each row ``(n,)``: consecutive rows by ``times`` ``(n,)``, in order, equal ones in one block.
+
+    Rows near each other in time err alike. A block has about ``n ** (1/3)`` rows, and as many as share a time. None
+    where all rows are one block, which says nothing of what another time would bring.
+    """
+    if not len(times):
+        return None
+    _, of_row, counts = np.unique(times, return_inverse=True, return_counts=True)
+    before = np.cumsum(counts) - counts  # rows that lie before each moment
+    blocks = before // int(np.ceil(len(times) ** (1 / 3)))
+    numbers = np.unique(blocks, return_inverse=True)[1]
+    return numbers[of_row] if numbers[-1] else None
+
+
+def join_units(units: Array | None, num_rows: int, most: int) -> tuple[Array, int]:
+    """The same units ``(n,)``, joined so that there are at most ``most``; and how many there are.
+
+    Neighbours are joined, for blocks of time beside each other are alike; single rows are dealt out, so that it does
+    not matter whether a file is in order of its target.
+    """
+    if units is None:
+        return np.arange(num_rows) % most, min(num_rows, most)
+    count = int(units.max()) + 1
+    return (units, count) if count <= most else (units * most // count, most)
+
+
+def find_intervals(parts: Array, figures: Callable[[Array], Array], seed: int = 0) -> Array:
+    """Percentile intervals ``(2, k)`` of ``figures`` ``(…, k)``, which are functions of sums ``(…, m)``.
+
+    ``parts`` ``(units, m)`` are the sums over each unit's rows; figures that a resample lacks are NaN, and left out.
+    """
+    drawn = np.random.default_rng(seed).multinomial(len(parts), np.full(len(parts), 1 / len(parts)), RESAMPLES)
+    tail = (1 - CONFIDENCE) / 2
+    return np.asarray(np.nanquantile(figures(drawn @ parts), [tail, 1 - tail], axis=0))
+
+
+def find_lower_bound(gains: Array, weights: Array, units: Array | None = None) -> float:
+    """The one-sided lower bound of a weighted mean ``(n,)``, by Student's t; rows of one unit count as one.
+
+    Of a single row or unit it is minus infinity.
+    """
+    import scipy.special  # which takes half as long to import as the book's models to judge
+
+    mean = float(np.average(gains, weights=weights))
+    parts = weights * (gains - mean) / weights.sum()  # each row's share in the mean's error
+    if units is not None:
+        parts = np.bincount(np.unique(units, return_inverse=True)[1], weights=parts)
+    if (count := len(parts)) < 2:
+        return -np.inf
+    error = np.sqrt(count / (count - 1) * np.square(parts).sum())
+    return float(mean - scipy.special.stdtrit(count - 1, CONFIDENCE) * error)

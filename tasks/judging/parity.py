@@ -5,7 +5,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import drift, raw_units, runtime
 from tasks.serving.contract import LABEL, PREDICTION, PROBABILITIES
 from tasks.serving.drift import Histogram
-from tasks.serving.runtime import TOLERANCE
 from tasks.serving.task import TASKS
 from tasks.store.record import FileRef
 
@@ -33,6 +32,8 @@ LARGE_WEIGHT = 100  # of a standardised column: target deviations, or logits
 # Its code as this process knows it: a newer one, written there under a run, might wait for what is never sent.
 PROBE = Path(__file__).with_name("probe.py").read_text()
 TIMEOUT_SECONDS = 120
+CHECKED = "signature, stored sample, batches of 1 and 1,000 in a fresh process"
+LIMITED = {"latency_ms": "95th percentile, one row", "memory_mb": "peak of the serving process"}
 MOST_COARSE = 1e-3  # deviations of a target, that rounding to float32 may take
 
 
@@ -94,20 +95,22 @@ def compare_with_torch(
     """The gate ``parity``: torch on the same float32 rows; and the profile of the answers."""
     from tasks.fitting import served  # torch: whoever imports the rest needs none
 
-    task, recipe, observed = TASKS[prepared.task], prepared.recipe, list[tuple[dict[str, Array], dict[str, int]]]()
+    task, recipe = TASKS[prepared.task], prepared.recipe
+    observed, num_levels = list[dict[str, Array]](), dict[str, int]()
 
     def ask() -> Iterator[tuple[dict[str, Array], Array]]:
         size = min(BATCH_ROWS, SCORES // max(1, len(prepared.class_names)))
         for rows in read_batches(prepared.test, prepared, size):
             answers = runtime.run_model(session, rows.inputs)
             outputs = {name: values.T for name, values in answers.items()}
-            observed.append((task.observed(outputs), task.num_levels(outputs)))
+            observed.append(task.observed(outputs))
+            num_levels.update(task.num_levels(outputs))
             yield answers, served.scores(weights, recipe, rows.inputs)
 
     deviation = recipe.target_scaling.find_deviation(read_split(prepared.test, prepared).y_true)
     verdicts = judge_parity("parity", ask(), bounds.max_parity_error, deviation)
-    profile = {name: np.concatenate([each[name] for each, _ in observed]) for name in observed[0][0]}
-    return verdicts, drift.make_profile(profile, observed[0][1])
+    profile = {name: np.concatenate([each[name] for each in observed]) for name in observed[0]}
+    return verdicts, drift.make_profile(profile, num_levels)
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -137,13 +140,13 @@ def _blame_column(weights: raw_units.Weights, recipe: Recipe, exact: raw_units.F
     Of one without an offset, a large weight says that others cancel it.
     """
     numbers = [recipe.columns[at] for at in recipe.numbers]
-    largest = [abs(column.mean or 0.0) + SMALL_OFFSET * column.scale for column in numbers]
-    at = int((np.spacing(np.array(largest, np.float32)) * np.abs(exact.W).max(axis=1)).argmax())
-    name, found = numbers[at].name, f"; column {numbers[at].name!r} loses most in float32"
-    has_offset = abs(numbers[at].mean or 0.0) >= SMALL_OFFSET * numbers[at].scale
+    largest = np.array([abs(each.mean or 0.0) + SMALL_OFFSET * each.scale for each in numbers], np.float32)
+    at = int((np.spacing(largest) * np.abs(exact.W).max(axis=1)).argmax())
+    column, found = numbers[at], f"; column {numbers[at].name!r} loses most in float32"
+    has_offset = abs(column.mean or 0.0) >= SMALL_OFFSET * column.scale
     if not has_offset and np.abs(weights["W"][at]).max() > LARGE_WEIGHT:
         return f"{found}, nearly determined by other columns: --ignore one of them, or --weight-decay"
-    return f"{found}: subtract an offset, change its unit, or --ignore {name!r}"
+    return f"{found}: subtract an offset, change its unit, or --ignore {column.name!r}"
 
 
 # A fresh process without anything of ours
@@ -162,41 +165,28 @@ def start_fresh_process() -> Iterator["subprocess.Popen[str]"]:
 
 
 def judge_servability(
-    model: FileRef,
-    metadata: Path,
-    sample: Path,
-    bounds: Gates,
-    tolerance: float = TOLERANCE,
-    begun: "subprocess.Popen[str] | None" = None,
+    process: "subprocess.Popen[str]", model: FileRef, metadata: Path, sample: Path, bounds: Gates, tolerance: float
 ) -> tuple[GateVerdict, ...]:
-    """Run the probe; any fault refuses, latency and memory only where a limit is set.
+    """Let a fresh process run the probe; any fault refuses, latency and memory only where a limit is set.
 
-    ``tolerance`` is what answers may differ by from the sample's; ``begun`` is a fresh process of before.
+    ``tolerance`` is what answers may differ by from the sample's.
 
     Raises:
         DataError: what the probe found in the file are not the bytes that were exported.
     """
     asked = json.dumps([str(model.path), model.sha256, str(metadata), str(sample), tolerance])
-    with nullcontext(begun) if begun else start_fresh_process() as process:
-        try:
-            answer, said = process.communicate(asked, timeout=TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired:
-            return (_judge_faults([f"no answer within {TIMEOUT_SECONDS} s"]),)
-    if process.returncode:
+    found: dict[str, Any]
+    try:
+        answer, said = process.communicate(asked, timeout=TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        found = {"faults": [f"no answer within {TIMEOUT_SECONDS} s"]}
+    else:
         last = said.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
-        return (_judge_faults(last),)
-    found = json.loads(answer)
-    if found["sha256"] != model.sha256:
-        raise DataError(f"{model.path} has changed: {found['sha256']}", f"SHA-256 {model.sha256}", "gradmill retrain")
-    return (
-        _judge_faults(found["faults"]),
-        gates.judge(
-            "latency_ms", found["latency_ms"], maximum=bounds.max_latency_ms, detail="95th percentile, one row"
-        ),
-        gates.judge("memory_mb", found["peak_mb"], maximum=bounds.max_memory_mb, detail="peak of the serving process"),
-    )
-
-
-def _judge_faults(faults: list[str]) -> GateVerdict:
-    checked = "signature, stored sample, batches of 1 and 1,000 in a fresh process"
-    return gates.judge("servability", len(faults), maximum=0, detail="; ".join(faults) or checked)
+        found = {"faults": last} if process.returncode else json.loads(answer)
+    if (changed := found.get("sha256", model.sha256)) != model.sha256:
+        raise DataError(f"{model.path} has changed: {changed}", f"SHA-256 {model.sha256}", "gradmill retrain")
+    said = "; ".join(found["faults"]) or CHECKED
+    verdicts = [gates.judge("servability", len(found["faults"]), maximum=0, detail=said)]
+    for name, what in LIMITED.items() if "sha256" in found else ():
+        verdicts.append(gates.judge(name, found[name], maximum=getattr(bounds, f"max_{name}"), detail=what))
+    return tuple(verdicts)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -58,14 +59,6 @@ def subplots(width: float, height: float, *grid: int, **options: Any) -> tuple[F
     return figure, figure.subplots(*grid, **options)
 
 
-def _draw_bars(axes: Axes, sizes: Sequence[float], names: Sequence[str], labels: Sequence[str], margin: float) -> None:
-    """Horizontal bars, the first on top, each with its name beside it and a label at its end."""
-    axes.bar_label(axes.barh(range(len(sizes)), sizes), labels, padding=3, fontsize=8)
-    axes.set_yticks(range(len(sizes)), names, fontsize=9)
-    axes.invert_yaxis()
-    axes.margins(x=margin)  # for the labels
-
-
 # Of training
 
 
@@ -84,9 +77,8 @@ def draw_learning_curve(curve: Sequence[Epoch], kept_epoch: int | None = None) -
     figure, axes = subplots(6.4, 4)
     every, has_labels = math.ceil(len(curve) / MOST_MARKERS), curve[0].train_accuracy is not None
     for name, line in LINES.items():
-        values = [getattr(point, name) for point in curve]
+        epochs, values = zip(*((point.epoch, getattr(point, name)) for point in curve), strict=True)
         if None not in values and not (has_labels and name == "test_loss"):
-            epochs = [point.epoch for point in curve]
             axes.plot(epochs, values, line, markersize=3, markevery=every, label=name.replace("_", " "))
     if kept_epoch is not None and curve[-1].validation_loss is not None:
         axes.axvline(kept_epoch, **ZERO, linestyle=":", label=f"kept: epoch {kept_epoch}")
@@ -116,16 +108,14 @@ def draw_confusion_matrix(truth: Array, answer: Array, class_names: Sequence[str
         title += f" of the {len(shown)} of {count} classes that are mistaken most"
     names, places = [shorten(class_names[at], LONGEST_CLASS) for at in shown], np.full(count, -1)
     places[shown] = range(len(shown))
-    cells = np.stack([places[truth], places[answer]])
-    table = np.zeros((len(shown), len(shown)), np.int64)
-    np.add.at(table, tuple(cells[:, cells.min(axis=0) >= 0]), 1)
+    table = np.histogram2d(places[truth], places[answer], np.arange(len(shown) + 1))[0]
     size = 0.55 * len(names) + 2 + 0.07 * max(map(len, names))
     figure, axes = subplots(size, size)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), number in np.ndenumerate(table):
         colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, str(number), ha="center", va="center", fontsize=7, color=colour, in_layout=False)
+        axes.text(column, row, f"{number:.0f}", ha="center", va="center", fontsize=7, color=colour, in_layout=False)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="predicted", ylabel="true", title=title)
@@ -167,8 +157,8 @@ def find_rates(score: Array, is_positive: Array) -> tuple[Array, Array, Array]:
     ``score`` and ``is_positive`` are ``(n,)``; each answer has one value for every distinct score, and one above all.
     """
     order = np.argsort(-score, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # equal scores pass together
-    hits, passed = np.cumsum(is_positive[order])[ends], ends + 1
+    passed = np.append(np.flatnonzero(np.diff(score[order])) + 1, len(score))  # equal scores pass together
+    hits = np.cumsum(is_positive[order])[passed - 1]
     positives, negatives = max(int(is_positive.sum()), 1), max(int((~is_positive).sum()), 1)
     recall, false_rate = np.append(0.0, hits / positives), np.append(0.0, (passed - hits) / negatives)
     return recall, false_rate, np.append(1.0, hits / passed)
@@ -194,8 +184,7 @@ def draw_fit(learned: Sequence[float], true: Sequence[float] | None, residuals: 
     left.set(title="Parameters")
     right.hist(residuals, bins=40, density=True, alpha=0.5, label="residuals")
     x = np.linspace(residuals.min(), residuals.max(), 200, dtype=float)
-    density = np.exp(-((x / sigma) ** 2) / 2) / (sigma * math.sqrt(2 * math.pi))
-    right.plot(x, density, label=f"N(0, {sigma:.3g}²)")
+    right.plot(x, [*map(NormalDist(sigma=sigma).pdf, x)], label=f"N(0, {sigma:.3g}²)")
     right.set(title="Residuals on the test split", xlabel="target - prediction", ylabel="density")
     for axes in (left, right):
         axes.legend(loc="upper right")
@@ -239,8 +228,12 @@ LONGEST_COLUMN = 28  # characters beside a bar
 def draw_coefficients(found: Sequence[Coefficient], unit: str) -> Figure:
     """Bars of sizes, the largest on top, each with its value in the units of the data at its end."""
     figure, axes = subplots(6.4, 1.2 + 0.32 * len(found))
-    names = [shorten(each.name, LONGEST_COLUMN) for each in found]
-    _draw_bars(axes, [each.size for each in found], names, [readable(each.value) for each in found], 0.35)
+    names, rows = [shorten(each.name, LONGEST_COLUMN) for each in found], range(len(found))
+    bars = axes.barh(rows, [each.size for each in found])
+    axes.bar_label(bars, [readable(each.value) for each in found], padding=3, fontsize=8)
+    axes.set_yticks(rows, names, fontsize=9)
+    axes.invert_yaxis()
+    axes.margins(x=0.35)  # for the labels
     axes.axvline(0, **ZERO)
     axes.locator_params(axis="x", nbins=TICKS)
     figure.suptitle("Largest coefficients (at the bars: a unit's)")  # over the names too, which may be long
@@ -339,14 +332,17 @@ def draw_trend(trend: Trend) -> bytes:
     low, high = (np.nanmin(known), np.nanmax(known)) if np.isfinite(known).any() else (0.0, 1.0)
     changes = [at for at in places[~np.isnan(live)] if at == 0 or points[at].live != points[at - 1].live]
     figure, axes = subplots(5.8, 3.7)
-    axes.set(yscale="log" if trend.is_loss and 0 < low * SPAN < high else "linear", ylabel=trend.figure)
+    is_log, title = trend.is_loss and 0 < low * SPAN < high, f"The last {len(points)} runs"
+    axes.set(
+        yscale="log" if is_log else "linear", ylabel=trend.figure, title=title if len(points) > 1 else "The last run"
+    )
     if (is_bound := ~np.isnan(bound)).any():
         axes.plot(places[is_bound], bound[is_bound], "C1--", label="the strictest gate")
     if changes:
         axes.step(places, live, "C0", where="mid", alpha=0.7, label="live version")
     outcomes = np.array([each.outcome for each in points])
     height = np.where(outcomes == "unchanged", live, value)
-    below = low / 1.5 if axes.get_yscale() == "log" else low - (high - low or abs(low) or 1) / 10
+    below = low / 1.5 if is_log else low - (high - low or abs(low) or 1) / 10
     height[np.isnan(height)] = below
     for outcome, (mark, words) in MARKS.items():
         if (is_of := outcomes == outcome).any():
@@ -357,7 +353,6 @@ def draw_trend(trend: Trend) -> bytes:
         axes.annotate(f"v{points[at].live}", (at, live[at]), **above, fontsize=7, color="C0")
     shown = places[:: math.ceil(len(points) / DATES)]
     axes.set_xticks(shown, tell_dates([points[at].date for at in shown]))
-    axes.set(title=f"The last {len(points)} runs" if len(points) > 1 else "The last run")
     axes.margins(x=0.04, y=0.15)
     axes.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)

@@ -15,30 +15,29 @@ from tasks.data.prepared_splits import Examples, read_split
 from tasks.fitting import served
 from tasks.fitting.splits import load_split
 from tasks.judging import gates, plots
-from tasks.judging.baselines import Baselines, split_rows
-from tasks.judging.metrics import Answers, bin_by_confidence, measure, measure_periods
+from tasks.judging.baselines import Baselines, bound_rows
+from tasks.judging.metrics import Answers, bin_by_confidence, find_moments, measure, measure_by_period
 from tasks.judging.objective import Objective
 from tasks.machine.words import readable
 from tasks.networks import linear_regression, metrics
 from tasks.parameters import Gates, Loss, Training, Use
 from tasks.records import GateVerdict, PreparedDataset, TrainedModel
 from tasks.serving import raw_units
-from tasks.serving.task import TaskName
+from tasks.serving.task import TASKS, TaskName
 from tasks.store import artifact_paths, verified
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
-WHILE_TRAINING = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+WHILE_TRAINING = "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"
 MOST_WEIGHTS = 20_000  # that are told one by one
 MOST_CLASSES = 200  # whose confusion matrix is among the metrics: that of a thousand is 9 MB of JSON
-MOST_IMAGES = 1_000  # whose pixels are averaged
 WORST = 18  # misclassified images in the picture
 BEST_FITS = {
     Loss.SQUARED: ("least-squares", linear_regression.least_squares_fit),
     Loss.HUBER: ("Huber", linear_regression.huber_fit),
 }
 Metrics = dict[str, Any]
-Drawing = tuple[str, Figure]  # and the file in the run's folder
+Drawings = Iterator[tuple[str, Figure]]  # each with its file in the run's folder
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,8 @@ class Candidate:
         weights, test = safetensors.numpy.load(verified.read(trained.weights)), read_split(prepared.test, prepared)
         recipe, objective = prepared.recipe, Objective.of(training, prepared, trained.steps)
         score = partial(choose_task(prepared).score, weights, recipe)
-        width = max(len(weights["b"]), math.prod(recipe.input.shape))
-        pieces = (test.inputs[rows] for rows in split_rows(len(test.y_true), width))
-        answers = Answers.ask(score, pieces, test.y_true, objective)
+        size = bound_rows(max(len(weights["b"]), math.prod(recipe.input.shape)))
+        answers = Answers.ask(score, test.inputs.__getitem__, test.y_true, objective, size)
         return cls(prepared, trained, training, objective, weights, test, answers)
 
     @cached_property
@@ -73,27 +71,18 @@ class Candidate:
         """What models of own data are held against; it raises as ``Baselines.of_dataset``."""
         return Baselines.of_dataset(self.prepared, self.objective, self.training.validation)
 
-
-class Task(NamedTuple):
-    """How a model of one kind is measured, judged before export, and drawn."""
-
-    measures: tuple[Callable[[Candidate], Metrics], ...]  # on the test split
-    describe: Callable[[Metrics], str]  # they, in the log
-    judge: Callable[[Candidate, Metrics, Gates], Iterable[GateVerdict]]
-    drawings: tuple[Callable[[Candidate, Metrics], Iterator[Drawing]], ...]
-    score: Callable[..., Any] = served.scores  # by trained weights, raw rows
-
-    def measure(self, candidate: Candidate) -> Metrics:
+    @cached_property
+    def metrics(self) -> Metrics:
         """Everything that is measured on the test split, and in the epoch whose weights were kept on the others."""
-        kept = {name: getattr(candidate.trained.kept, name) for name in WHILE_TRAINING}
+        kept = {name: getattr(self.trained.kept, name) for name in WHILE_TRAINING}
         measured = {name: value for name, value in kept.items() if value is not None}
-        for measure_part in self.measures:
-            measured |= measure_part(candidate)
+        for measure_part in choose_task(self.prepared).measures:
+            measured |= measure_part(self)
         return measured
 
-    def draw(self, candidate: Candidate, measured: Metrics, run: RunFolder) -> tuple[FileRef, ...]:
+    def draw(self, run: RunFolder) -> tuple[FileRef, ...]:
         """Write every picture that applies."""
-        drawn = (drawing for each in self.drawings for drawing in each(candidate, measured))
+        drawn = (each for draw in choose_task(self.prepared).drawings for each in draw(self))
         return tuple(plots.save(figure, run.file(file)) for file, figure in drawn)
 
 
@@ -124,8 +113,9 @@ def measure_labels(candidate: Candidate) -> Metrics:
     return measured
 
 
-def describe_book_labels(measured: Metrics) -> str:
+def describe_book_labels(candidate: Candidate) -> str:
     """Of the book's data."""
+    measured = candidate.metrics
     return (
         f"test accuracy {measured['test_accuracy']:.4f}; cross-entropy {measured['test_loss']:.3f} nats "
         f"({measured['test_loss_bits']:.3f} bits) a label, {measured['label_entropy']:.3f} nats for a model that knows "
@@ -133,24 +123,15 @@ def describe_book_labels(measured: Metrics) -> str:
     )
 
 
-def describe_labels(measured: Metrics) -> str:
-    """Of own data; of images that are many and large without a reference."""
-    fitted = f"of the reference {measured['reference_loss']:.4f}, " if "reference_loss" in measured else ""
-    return (
-        f"test accuracy {measured['test_accuracy']:.4f}; loss {measured['objective_loss']:.4f} nats a label, {fitted}"
-        f"of the best constant {measured['baseline_loss']:.4f}"
-    )
-
-
-def judge_by_the_book(_: Candidate, measured: Metrics, bounds: Gates) -> Iterator[GateVerdict]:
+def judge_by_the_book(candidate: Candidate, bounds: Gates) -> Iterator[GateVerdict]:
     """The book's assertions."""
+    measured = candidate.metrics
     yield gates.judge("train_loss", measured["train_loss"], below=bounds.max_train_loss)
-    least = {"train_accuracy": bounds.min_train_accuracy, "test_accuracy": bounds.min_test_accuracy}
-    for name, bound in least.items():
-        yield gates.judge(name, measured[name], above=bound, maximum=1.0)
+    for name in ("train_accuracy", "test_accuracy"):
+        yield gates.judge(name, measured[name], above=getattr(bounds, f"min_{name}"), maximum=1.0)
 
 
-def draw_labels(candidate: Candidate, _: Metrics) -> Iterator[Drawing]:
+def draw_labels(candidate: Candidate) -> Drawings:
     """What is taken for what, and how far confidence can be trusted; of two classes, what every threshold would do."""
     answers, names = candidate.answers, candidate.prepared.class_names
     yield artifact_paths.CONFUSION_MATRIX, plots.draw_confusion_matrix(answers.truth, answers.answer, names)
@@ -160,10 +141,10 @@ def draw_labels(candidate: Candidate, _: Metrics) -> Iterator[Drawing]:
         yield artifact_paths.THRESHOLDS, plots.draw_thresholds(score, answers.truth == 1, names[1])
 
 
-def draw_misclassified(candidate: Candidate, _: Metrics) -> Iterator[Drawing]:
+def draw_misclassified(candidate: Candidate) -> Drawings:
     """The images that were misclassified with the most confidence."""
     answers, names = candidate.answers, candidate.prepared.class_names
-    (wrong,) = np.nonzero(~answers.is_right)
+    wrong = np.flatnonzero(~answers.is_right)
     if len(wrong):
         worst = wrong[np.argsort(-answers.confidence[wrong], kind="stable")[:WORST]]
         predicted, true = ([names[index] for index in labels[worst]] for labels in (answers.answer, answers.truth))
@@ -186,14 +167,16 @@ def measure_parameters(candidate: Candidate) -> Metrics:
     }
 
 
-def describe_parameters(measured: Metrics) -> str:
+def describe_parameters(candidate: Candidate) -> str:
     """Of the book's data."""
+    measured = candidate.metrics
     loss, noise = readable(measured["test_loss"], 3), readable(measured["noise_estimate"])
     return f"test loss {loss}; as maximum likelihood: noise {noise}, {measured['gaussian_nll']:.3f} nats an example"
 
 
-def judge_by_best_fit(candidate: Candidate, measured: Metrics, bounds: Gates) -> Iterator[GateVerdict]:
+def judge_by_best_fit(candidate: Candidate, bounds: Gates) -> Iterator[GateVerdict]:
     """The test loss against that of the best fit; of synthetic data also the parameters against the true ones."""
+    measured = candidate.metrics
     train, test = (load_split(candidate.prepared, name) for name in ("train", "test"))
     kind, fit = BEST_FITS[candidate.objective.loss]
     predicted = linear_regression.with_ones(test.X) @ fit(train.X, train.y)
@@ -207,11 +190,11 @@ def judge_by_best_fit(candidate: Candidate, measured: Metrics, bounds: Gates) ->
         yield gates.judge("parameter_error", error, maximum=bounds.max_parameter_error)
 
 
-def draw_parameters(candidate: Candidate, measured: Metrics) -> Iterator[Drawing]:
+def draw_parameters(candidate: Candidate) -> Drawings:
     """What was learned of the book's data beside the truth, and the residuals."""
-    learned, residuals = [*measured["weights"], measured["bias"]], candidate.answers.truth - candidate.answers.answer
-    true, sigma = candidate.prepared.true_parameters, measured["noise_estimate"]
-    yield artifact_paths.FIT, plots.draw_fit(learned, true, residuals, sigma)
+    measured, (truth, predicted, *_) = candidate.metrics, candidate.answers
+    learned, true = [*measured["weights"], measured["bias"]], candidate.prepared.true_parameters
+    yield artifact_paths.FIT, plots.draw_fit(learned, true, truth - predicted, measured["noise_estimate"])
 
 
 def measure_numbers(candidate: Candidate) -> Metrics:
@@ -221,17 +204,7 @@ def measure_numbers(candidate: Candidate) -> Metrics:
     return {"test_loss": found.metrics["loss"], "r2": found.metrics["r2"], "rmse": found.metrics["rmse"], **intervals}
 
 
-def describe_numbers(measured: Metrics) -> str:
-    """Of own data."""
-    low, high = map(readable, measured["rmse_interval"])
-    return (
-        f"R² {measured['r2']:.4f}, root mean squared error {readable(measured['rmse'])} ({low} to {high}); "
-        f"loss {readable(measured['objective_loss'])}, of the converged fit {readable(measured['reference_loss'])}, "
-        f"of the best constant {readable(measured['baseline_loss'])}"
-    )
-
-
-def draw_numbers(candidate: Candidate, _: Metrics) -> Iterator[Drawing]:
+def draw_numbers(candidate: Candidate) -> Drawings:
     """Predictions beside the truth."""
     truth, predicted = candidate.answers[:2]
     yield artifact_paths.RESIDUALS, plots.draw_residuals(predicted, truth)
@@ -243,19 +216,32 @@ def draw_numbers(candidate: Candidate, _: Metrics) -> Iterator[Drawing]:
 
 def measure_baselines(candidate: Candidate) -> Metrics:
     """The loss that was minimised, those it is held against, and of a split by time the figures of each period."""
-    objective_loss = candidate.baselines.mean(candidate.answers.losses)
-    periods = measure_periods(candidate.prepared, candidate.answers)
-    return {"objective_loss": objective_loss, **candidate.baselines.metrics, **periods}
+    measured = {"objective_loss": candidate.baselines.mean(candidate.answers.losses), **candidate.baselines.metrics}
+    if moments := find_moments(candidate.test.key, candidate.prepared):
+        of_all, periods = {"recall", "recall_intervals"}, measure_by_period(candidate.answers, moments, in_time=True)
+        return {**measured, "periods": [each.model_dump(mode="json", exclude=of_all) for each in periods]}
+    return measured
 
 
-def judge_by_baselines(candidate: Candidate, measured: Metrics, bounds: Gates) -> Iterator[GateVerdict]:
+def describe_losses(candidate: Candidate) -> str:
+    """How good it is, and its loss beside those it is held against, as far as they are known."""
+    measured = candidate.metrics
+    loss = "loss in nats" if candidate.objective.is_of_classes else "loss"
+    losses = {loss: "objective_loss", "of the converged fit": "reference_loss", "of the best constant": "baseline_loss"}
+    said = [f"{words} {readable(measured[name])}" for words, name in losses.items() if name in measured]
+    if interval := measured.get("rmse_interval"):
+        said.append(f"95 % interval of the error {' to '.join(map(readable, interval))}")
+    return f"{TASKS[candidate.prepared.task].summary(measured)}; {', '.join(said)}"
+
+
+def judge_by_baselines(candidate: Candidate, bounds: Gates) -> Iterator[GateVerdict]:
     """The best constant and the converged fit."""
     return candidate.baselines.judge(candidate.answers.losses, bounds)
 
 
-def draw_periods(candidate: Candidate, measured: Metrics) -> Iterator[Drawing]:
+def draw_periods(candidate: Candidate) -> Drawings:
     """Where the latest rows are the test split."""
-    if periods := measured.get("periods"):
+    if periods := candidate.metrics.get("periods"):
         metric = "accuracy" if candidate.objective.is_of_classes else "rmse"
         yield artifact_paths.BY_PERIOD, plots.draw_periods(periods, metric)
 
@@ -266,66 +252,54 @@ def measure_coefficients(candidate: Candidate) -> Metrics:
     folded = raw_units.fold_weights(candidate.weights, recipe, np.float64)
     if names and folded.W.size + folded.effects.size > MOST_WEIGHTS:
         return {}
-    weights, bias = raw_units.name_weights(folded, recipe), raw_units.find_intercepts(folded).tolist()
-    found = {"weights": weights, "bias": bias}
+    found = {"weights": raw_units.name_weights(folded, recipe), "bias": raw_units.find_intercepts(folded).tolist()}
     return {key: dict(zip(names, each, strict=True)) if names else each[0] for key, each in found.items()}
 
 
-def draw_coefficients(candidate: Candidate, measured: Metrics) -> Iterator[Drawing]:
+def draw_coefficients(candidate: Candidate) -> Drawings:
     """The largest of a table's model."""
     recipe, names = candidate.prepared.recipe, candidate.prepared.class_names
-    if found := raw_units.list_coefficients(measured, recipe, names):
+    if found := raw_units.list_coefficients(candidate.metrics, recipe, names):
         of_what = plots.shorten(recipe.target_scaling.name)
         if names:
             of_what = f"the log odds of {plots.shorten(names[1])}" if len(names) == 2 else "a class's score"
         yield artifact_paths.COEFFICIENTS, plots.draw_coefficients(found, f"change of {of_what} with")
 
 
-def measure_brightness(candidate: Candidate) -> Metrics:
-    """Mean training pixels, 0…255: of the ``border``, a pixel wide, and of the ``middle``, half of each side.
-
-    Where they differ much, things are light on dark or dark on light.
-    """
-    images = read_split(candidate.prepared.train, candidate.prepared).inputs
-    some = images[np.linspace(0, len(images) - 1, min(MOST_IMAGES, len(images))).astype(int)]
-    height, width = some.shape[1:3]
-    is_border = np.ones((height, width), bool)
-    is_border[1:-1, 1:-1] = False
-    middle = some[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
-    return {"brightness": {"border": float(some[:, is_border].mean()), "middle": float(middle.mean())}}
-
-
-def draw_class_weights(candidate: Candidate, _: Metrics) -> Iterator[Drawing]:
+def draw_class_weights(candidate: Candidate) -> Drawings:
     """The weight of each pixel for each class."""
     weights = candidate.weights["W"].T.reshape(-1, *candidate.prepared.recipe.input.shape)
     yield artifact_paths.CLASS_WEIGHTS, plots.draw_class_weights(weights, candidate.prepared.class_names)
 
 
+class Task(NamedTuple):
+    """How a model of one kind is measured, judged before export, and drawn: as own data are, but for what is given."""
+
+    measures: tuple[Callable[[Candidate], Metrics], ...]  # on the test split
+    drawings: tuple[Callable[[Candidate], Drawings], ...]
+    describe: Callable[[Candidate], str] = describe_losses  # what was measured, in the log
+    judge: Callable[[Candidate, Gates], Iterable[GateVerdict]] = judge_by_baselines
+    score: Callable[..., Any] = served.scores  # by trained weights, raw rows
+
+
 OF_TABLE = measure_baselines, measure_coefficients
 TASKS_OF: dict[tuple[Use, TaskName], Task] = {
     (Use.BOOK, "classification"): Task(
-        (measure_labels,), describe_book_labels, judge_by_the_book, (draw_labels, draw_misclassified)
+        (measure_labels,), (draw_labels, draw_misclassified), describe_book_labels, judge_by_the_book
     ),
-    (Use.BOOK, "regression"): Task((measure_parameters,), describe_parameters, judge_by_best_fit, (draw_parameters,)),
+    (Use.BOOK, "regression"): Task((measure_parameters,), (draw_parameters,), describe_parameters, judge_by_best_fit),
     (Use.TABLES, "classification"): Task(
         (measure_labels, *OF_TABLE),
-        describe_labels,
-        judge_by_baselines,
         (draw_coefficients, draw_labels, draw_periods),
-        raw_units.score_in_float64,
+        score=raw_units.score_in_float64,
     ),
     (Use.TABLES, "regression"): Task(
         (measure_numbers, *OF_TABLE),
-        describe_numbers,
-        judge_by_baselines,
         (draw_coefficients, draw_numbers, draw_periods),
-        raw_units.score_in_float64,
+        score=raw_units.score_in_float64,
     ),
     (Use.IMAGES, "classification"): Task(
-        (measure_labels, measure_baselines, measure_brightness),
-        describe_labels,
-        judge_by_baselines,
-        (draw_labels, draw_class_weights, draw_misclassified),
+        (measure_labels, measure_baselines), (draw_labels, draw_class_weights, draw_misclassified)
     ),
 }
 

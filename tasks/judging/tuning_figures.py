@@ -31,7 +31,8 @@ DECADE = 10.0  # the greatest value over the least, from which on decades count
 
 def draw(trials: Sequence[Trial], tuned: Tuned, folder: Path) -> list[FileRef]:
     """Every picture that the complete trials are enough for, in a run's folder."""
-    losses, drawn = [each.validation_loss or 0.0 for each in trials if each.outcome == "complete"], list[FileRef]()
+    losses = [each.validation_loss or 0.0 for each in trials if each.outcome == "complete"]
+    drawn = []
     if losses:
         study = build_study(trials, most := float(np.quantile(losses, SHOWN, method="lower")))
         name = f"validation loss, at most {most:.3g}" if most < max(losses) else "validation loss"
@@ -49,20 +50,17 @@ def draw(trials: Sequence[Trial], tuned: Tuned, folder: Path) -> list[FileRef]:
 def build_study(trials: Sequence[Trial], most: float) -> optuna.Study:
     """The trials by the words of the settings that are not the same in all; a loss above ``most`` counts as that."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study, fields = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)), dict[str, str]()
-    domains = dict[str, BaseDistribution]()
-    for field in trials[0].settings:
-        values, name = [trial.settings[field] for trial in trials], WORDS.get(field, field.replace("_", " "))
-        if len(set(values)) > 1:
-            fields[name], domains[name] = field, _find_domain(values)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    values = {field: [trial.settings[field] for trial in trials] for field in trials[0].settings}
+    names = {field: WORDS.get(field, field.replace("_", " ")) for field in values if len(set(values[field])) > 1}
     for trial in trials:
         is_complete = trial.outcome == "complete"
         study.add_trial(
             create_trial(
                 state=TrialState.COMPLETE if is_complete else TrialState.PRUNED,
                 value=min(trial.validation_loss or 0.0, most) if is_complete else None,
-                params={name: trial.settings[field] for name, field in fields.items()},
-                distributions=domains,
+                params={name: trial.settings[field] for field, name in names.items()},
+                distributions={name: _find_domain(values[field]) for field, name in names.items()},
             )
         )
     return study

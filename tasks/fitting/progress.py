@@ -80,8 +80,8 @@ def find_kept_epoch(curve: Sequence[Epoch], training: Training) -> Epoch:
 
 
 def _point(epoch: int, measured: EpochMetrics, training: Training) -> Epoch:
-    on_train, on_test, on_validation = measured
-    losses = {name: each["loss"] for name, each in measured._asdict().items() if each}
+    figures = {name: each for name, each in measured._asdict().items() if each}
+    losses = {name: each["loss"] for name, each in figures.items()}
     if not all(map(math.isfinite, losses.values())):
         found = ", ".join(f"{name} loss {loss}" for name, loss in losses.items())
         raise TrainingDiverged(
@@ -89,15 +89,8 @@ def _point(epoch: int, measured: EpochMetrics, training: Training) -> Epoch:
             "finite losses",
             "use a smaller --lr",
         )
-    return Epoch(
-        epoch=epoch,
-        train_loss=on_train["loss"],
-        train_accuracy=on_train.get("accuracy"),
-        test_loss=on_test["loss"],
-        test_accuracy=on_test.get("accuracy"),
-        validation_loss=on_validation.get("loss"),
-        validation_accuracy=on_validation.get("accuracy"),
-    )
+    named = {f"{split}_{figure}": value for split, each in figures.items() for figure, value in each.items()}
+    return Epoch(epoch=epoch, **named)
 
 
 def _sentence(point: Epoch) -> str:

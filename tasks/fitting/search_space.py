@@ -8,7 +8,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from pydantic import ValidationError
 
 from tasks.errors import UsageError
-from tasks.parameters import LearningRateSchedule, Loss, Training
+from tasks.parameters import LearningRateSchedule, Loss, Training, Use
 from tasks.parameters.form import WORDS, expected
 from tasks.records import PreparedDataset
 from tasks.store.tuned import Setting
@@ -24,6 +24,11 @@ OF_WORDS, BY_DECADES = {"schedule", "loss"}, {"lr", "weight_decay"}
 EXAMPLE = "write it as in --space lr=0.05:1,epochs=10|20,schedule=cosine"
 # Rates that fall: at a constant one the losses of five seeds lie apart by 0.02, and the luckiest trials win.
 SCHEDULES = CategoricalDistribution((LearningRateSchedule.COSINE.value, LearningRateSchedule.STEP.value))
+
+
+def list_space(prepared: PreparedDataset) -> Space:
+    """What a search looks through, unless ``--space`` says otherwise."""
+    return SPACES[prepared.find_use(prepared.recipe)](prepared)
 
 
 def list_book_space(prepared: PreparedDataset) -> Space:
@@ -72,6 +77,9 @@ def _list_rates(prepared: PreparedDataset) -> Space:
     """Around the book's 0.1: steps grow with the inputs, and above 1 the loss only leaps."""
     most = min(1.0, 784 / math.prod(prepared.recipe.input.shape))
     return {"lr": FloatDistribution(0.02 * most, most, log=True), "schedule": SCHEDULES}
+
+
+SPACES = {Use.BOOK: list_book_space, Use.TABLES: list_table_space, Use.IMAGES: list_image_space}
 
 
 def list_grid(space: Space) -> list[Settings]:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from tasks.data.levels import count_codes
 from tasks.data.prepared_splits import hold_out, read_split
@@ -31,7 +32,7 @@ from tasks.machine import side_by_side
 from tasks.machine.telling import tell
 from tasks.networks import HUBER_BETA
 from tasks.networks.centring import CentredSGD, mean_and_curvature
-from tasks.networks.examples import Examples
+from tasks.networks.examples import Examples, split_randomly
 from tasks.networks.linear_regression import LOSS_GRADIENTS, LinearRegressionConcise, LinearRegressionScratch
 from tasks.networks.softmax_regression import (
     SoftmaxRegressionConcise,
@@ -42,10 +43,9 @@ from tasks.networks.softmax_regression import (
 )
 from tasks.networks.tabular import (
     AveragedSGD,
+    Conditioning,
     Encoding,
-    Moments,
     PreconditionedSGD,
-    Preconditioner,
     Table,
     TabularNetwork,
     compute_moments,
@@ -71,9 +71,6 @@ from tasks.networks.training import (
 from tasks.parameters import Hyperparameters, Implementation, Loss, Training, Use
 from tasks.records import PreparedDataset
 from tasks.store.record import FileRef
-
-if TYPE_CHECKING:
-    from tasks.fitting.search_space import Space
 
 MIN_EXAMPLES = 10  # a validation loss of fewer is noise, and so are weights
 VALIDATION = 0.2  # share of the training rows on which a weight decay is chosen
@@ -155,13 +152,8 @@ class Trainer:
     """Trains one of the book's four systems; own data have trainers of their own."""
 
     is_by_rule: ClassVar[bool] = False  # own data decide what was not given, and give the same bytes on a GPU, too
-
-    @staticmethod
-    def list_space(prepared: PreparedDataset) -> Space:
-        """What a search looks through."""
-        from tasks.fitting.search_space import list_book_space  # Optuna takes 0.2 s to import
-
-        return list_book_space(prepared)
+    converges = False  # whether training goes on until nothing is left to gain
+    is_deterministic = False  # whether any seed gives the same weights
 
     def __init__(self, training: Training, prepared: PreparedDataset, device: torch.device) -> None:
         self.training, self.prepared, self.device = training, prepared, device
@@ -169,7 +161,6 @@ class Trainer:
         self.objective = Objective.of(training, prepared)
         weights = self.objective.class_weights
         self.class_weights = torch.tensor(weights, device=device) if weights else None  # none: all count alike
-        self.is_deterministic = False  # whether any seed gives the same weights
 
     def with_training(self, training: Training) -> Trainer:
         """The same data, trained otherwise."""
@@ -183,33 +174,105 @@ class Trainer:
         """
         return load_split(self.prepared, name).to(self.device)
 
+    def split_rows(self, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The indices of training examples without a ``share``, and of that, int64: here a random one."""
+        return split_randomly(self.prepared.num_train, share, generator)
+
+    def refit(self, fitted: Tensor) -> PreparedDataset:
+        """The data with statistics of the ``fitted`` training examples only; the book's have none.
+
+        Raises:
+            DataError: the file is missing or has changed since it was prepared.
+        """
+        return self.prepared
+
     def hold_out(self, share: float, generator: torch.Generator, asked: str = "") -> tuple[Trainer, Parts]:
-        """Who trains, and the training examples without a random ``share``, and these; none where it is 0.
+        """Who trains, and the training examples without those of validation, and these: the data's own, or a ``share``.
+
+        No statistics see a share that is held out; none is where it is 0.
 
         Raises:
             UsageError: so few examples are left for training, or held out, that they say nothing; ``asked`` is named.
             DataError: a file is missing or has changed since it was prepared.
         """
+        if self.prepared.validation:
+            return self, Parts(self.load("train"), self.load("validation"))
         if not share:
             return self, Parts(self.load("train"))
-        fitted, validation = load_split(self.prepared, "train").to(self.device).without(share, generator)
-        require_enough(share, len(fitted), len(validation), asked)
-        return self, Parts(fitted, validation)
+        fitted, held_out = self.split_rows(share, generator)
+        require_enough(share, len(fitted), len(held_out), asked)
+        trainer = type(self)(self.training, self.refit(fitted), self.device)
+        train = trainer.load("train")
+        return trainer, Parts(*(train.at(index.to(self.device)) for index in (fitted, held_out)))
 
     def begin_training(self, generator: torch.Generator) -> TrainingRun:
-        """Read the splits and build what learns them.
+        """Read the splits, find what was not given, and build what learns them.
 
         Raises:
             UsageError: so few examples are left for training, or held out, that they say nothing.
             DataError: a file is missing or has changed since it was prepared.
         """
-        trainer, parts = self.hold_out(self.training.validation, generator)
-        return trainer.start(parts._replace(test=trainer.load("test")), generator)
+        training = self.training
+        trainer, parts = self.hold_out(training.validation, generator)
+        validation = parts.validation
+        if validation is None and training.patience:
+            found = "--patience, and no row is one of validation"
+            raise UsageError(found, "rows to watch", "hold some out: --validation 0.1")
+        if validation is not None and (training.patience or training.weight_decay == "auto"):
+            require_rows_to_choose_by(validation)
+        if validation is not None and self.prepared.validation and training.validation:
+            tell(f"the {len(validation)} rows that are named validation are watched, and no further share is held out")
+        if training.weight_decay == "auto":
+            decay = self.choose_weight_decay()
+            tell(f"weight decay {decay:.3g} has the smallest validation loss")
+            trainer = trainer.with_training(training.model_copy(update={"weight_decay": decay}))
+        run = trainer.start(parts._replace(test=trainer.load("test")), generator)
+        if run.note:
+            tell(run.note, short="")
+        if run.collinear:
+            tell(f"{', '.join(run.collinear)}: {DETERMINED}")
+        return run
+
+    def choose_weight_decay(self) -> float:
+        """The penalty of a short grid with the smallest loss on a validation part; each sees rows in the same order."""
+        losses, share = dict[float, float](), self.training.validation or VALIDATION
+        trainer, parts = self.hold_out(share, torch.Generator(), "--weight-decay auto")
+        for decay in list_decays(self.training.loss, self.prepared.num_train):
+            training = self.training.model_copy(update={"weight_decay": decay, "patience": None})
+            losses[decay] = trainer.with_training(training).list_validation_losses(parts, training.seed_number)[-1]
+        return min(losses, key=lambda decay: (math.isnan(losses[decay]), losses[decay]))
+
+    def list_validation_losses(self, parts: Parts, seed: int, deadline: float = math.inf) -> list[float]:
+        """Train; the loss on the validation part after each epoch, without a penalty, up to one that is not finite.
+
+        By class weights if there are any; of a regression half the mean squared error, in the target's units. None
+        where the ``deadline`` (seconds since 1970) passed.
+
+        Raises:
+            UsageError: there is no such part, or it has too few rows.
+        """
+        losses = list[float]()
+        with devices.one_thread(), devices.seeded(self.device, seed) as generator:
+            run, weighed = self.start(parts, generator), self.encode(require_rows_to_choose_by(parts.validation))
+            for measured in run.epochs:
+                if time.time() > deadline:
+                    return []
+                is_weighted = self.class_weights is not None
+                loss = compute_loss(run.net, weighed, self.objective) if is_weighted else measured.validation["loss"]
+                losses.append(loss)
+                if not math.isfinite(loss):
+                    break
+        return losses
+
+    def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
+        """What was given, and what follows from so many examples where it was not."""
+        return self.training.hyperparameters
 
     def start(self, parts: Parts, generator: torch.Generator) -> TrainingRun:
         """The network at its start, and the epochs that fit it to examples and measure it on others."""
-        net, optimizer = self.build(self.training.hyperparameters, generator)
-        return self.run(self.training.hyperparameters, net, optimizer, parts, generator)
+        values = self.find_hyperparameters(len(parts.fitted))
+        net, optimizer = self.build(values, generator)
+        return self.run(values, net, optimizer, parts, generator)
 
     def build(self, values: Hyperparameters, generator: torch.Generator) -> tuple[Network, Optimizer]:
         """The network with the book's start, drawn on the CPU so that every device starts alike, and its optimizer."""
@@ -255,23 +318,9 @@ class Trainer:
             epochs = stop_early(epochs, net, training.patience)
         return TrainingRun(net, epochs, training, self.prepared, len(fitted), len(validation or ()), **found)
 
-    def validation_losses(self, parts: Parts, generator: torch.Generator) -> Iterator[float]:
-        """Train, and say after each epoch what the loss on the validation part is, without a penalty.
-
-        By class weights if there are any; of a regression half the mean squared error, in the target's units.
-        """
-        run, weighed = self.start(parts, generator), self.encode(require_rows_to_choose_by(parts.validation))
-        for measured in run.epochs:
-            is_weighted = self.class_weights is not None
-            yield compute_loss(run.net, weighed, self.objective) if is_weighted else measured.validation["loss"]
-
     def encode(self, split: Examples) -> Examples:
         """As the network takes it."""
         return split
-
-    def find_num_epochs(self, num_examples: int) -> int | None:
-        """How many epochs so many examples are trained for; None: as many as it takes to converge."""
-        return self.training.num_epochs
 
 
 class OwnTrainer(Trainer):
@@ -279,96 +328,27 @@ class OwnTrainer(Trainer):
 
     is_by_rule = True
 
-    def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
-        """What was given, and what follows from so many examples where it was not."""
-        raise NotImplementedError
+    def split_rows(self, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A share has the largest split keys, so that equal rows are on one side."""
+        is_held_out = torch.from_numpy(hold_out(read_split(self.prepared.train, self.prepared).key, share))
+        return torch.where(~is_held_out)[0], torch.where(is_held_out)[0]
 
-    def refit(self, is_fitted: NDArray[np.bool_]) -> PreparedDataset:
-        """The data with statistics of some training examples ``(n,)`` only: how many each class has.
-
-        Raises:
-            DataError: the file is missing or has changed since it was prepared.
-        """
+    def refit(self, fitted: Tensor) -> PreparedDataset:
+        """How many examples each class has."""
         if not self.prepared.class_names:
             return self.prepared
-        truth = read_split(self.prepared.train, self.prepared).y_true
-        counts = count_codes(truth[is_fitted], len(self.prepared.class_names)).tolist()
+        truth = read_split(self.prepared.train, self.prepared).y_true[fitted.numpy()]
+        counts = count_codes(truth, len(self.prepared.class_names)).tolist()
         return self.prepared.model_copy(update={"class_counts": tuple(counts)})
-
-    def hold_out(self, share: float, generator: torch.Generator, asked: str = "") -> tuple[Trainer, Parts]:
-        """Who trains, and the training examples without those of validation, and these: the data's own, or a ``share``.
-
-        A share has the largest split keys, so that equal rows are on one side, and no statistics see it.
-
-        Raises:
-            UsageError: so few examples are left for training, or held out, that they say nothing; ``asked`` is named.
-            DataError: a file is missing or has changed since it was prepared.
-        """
-        if self.prepared.validation:
-            return self, Parts(self.load("train"), self.load("validation"))
-        if not share:
-            return self, Parts(self.load("train"))
-        is_held_out = hold_out(read_split(self.prepared.train, self.prepared).key, share)
-        require_enough(share, int((~is_held_out).sum()), int(is_held_out.sum()), asked)
-        trainer = type(self)(self.training, self.refit(~is_held_out), self.device)
-        train = trainer.load("train")
-        indices = (torch.from_numpy(np.flatnonzero(each)).to(self.device) for each in (~is_held_out, is_held_out))
-        return trainer, Parts(*(train.at(index) for index in indices))
-
-    def begin_training(self, generator: torch.Generator) -> TrainingRun:
-        """Read the splits, find what was not given, and build what learns them."""
-        training = self.training
-        trainer, parts = self.hold_out(training.validation, generator)
-        validation = parts.validation
-        if validation is None and training.patience:
-            found = "--patience, and no row is one of validation"
-            raise UsageError(found, "rows to watch", "hold some out: --validation 0.1")
-        if validation is not None and (training.patience or training.weight_decay == "auto"):
-            require_rows_to_choose_by(validation)
-        if validation is not None and self.prepared.validation and training.validation:
-            tell(f"the {len(validation)} rows that are named validation are watched, and no further share is held out")
-        if training.weight_decay == "auto":
-            decay = self.choose_weight_decay()
-            tell(f"weight decay {decay:.3g} has the smallest validation loss")
-            trainer = trainer.with_training(training.model_copy(update={"weight_decay": decay}))
-        run = trainer.start(parts._replace(test=trainer.load("test")), generator)
-        tell(run.note, short="")
-        if run.collinear:
-            tell(f"{', '.join(run.collinear)}: {DETERMINED}")
-        return run
-
-    def choose_weight_decay(self) -> float:
-        """The penalty of a short grid with the smallest loss on a validation part; each sees rows in the same order."""
-        losses = dict[float, float]()
-        share = self.training.validation or VALIDATION
-        trainer, parts = self.hold_out(share, torch.Generator(), "--weight-decay auto")
-        for decay in list_decays(self.training.loss, self.prepared.num_train):
-            candidate = trainer.with_training(
-                self.training.model_copy(update={"weight_decay": decay, "patience": None})
-            )
-            with devices.seeded(self.device, self.training.seed_number) as generator:
-                *_, losses[decay] = candidate.validation_losses(parts, generator)
-        return min(losses, key=lambda decay: (math.isnan(losses[decay]), losses[decay]))
 
 
 class ImageTrainer(OwnTrainer):
     """Trains on own pictures: the book's network and loop, a small penalty, and steps enough for few pictures."""
 
-    @staticmethod
-    def list_space(prepared: PreparedDataset) -> Space:
-        """What a search looks through, of own pictures."""
-        from tasks.fitting.search_space import list_image_space
-
-        return list_image_space(prepared)
-
     def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
         """What was given, and what follows from the pictures where it was not."""
         num_inputs = math.prod(self.prepared.recipe.input.shape)
         return find_image_steps(self.training, num_examples, num_inputs, self.objective.weight_decay)
-
-    def find_num_epochs(self, num_examples: int) -> int:
-        """How many epochs so many pictures are trained for."""
-        return self.find_hyperparameters(num_examples).num_epochs
 
     def start(self, parts: Parts, generator: torch.Generator) -> TrainingRun:
         """The network at the book's start, and the epochs that train it, on pixels less their mean where they must be.
@@ -401,20 +381,12 @@ class Plan(NamedTuple):
 class TableTrainer(OwnTrainer):
     """Trains on a user's own table."""
 
-    @staticmethod
-    def list_space(prepared: PreparedDataset) -> Space:
-        """What a search looks through, of own tables."""
-        from tasks.fitting.search_space import list_table_space
-
-        return list_table_space(prepared)
-
     def __init__(self, training: Training, prepared: PreparedDataset, device: torch.device) -> None:
         super().__init__(training, prepared, device)
         self.recipe = cast("Columns", prepared.recipe)
-        num_slots = sum(self.recipe.columns[at].num_slots for at in self.recipe.categories)
-        numbers, outputs = len(self.recipe.numbers), len(prepared.class_names)
-        self.plan = make_plan(training, prepared.num_train, numbers, num_slots, outputs)
-        self.is_deterministic = self.plan.is_full_batch
+        numbers, num_slots = len(self.recipe.numbers), sum(column.num_slots for column in self.recipe.columns)
+        self.plan = make_plan(training, prepared.num_train, numbers, num_slots, len(prepared.class_names))
+        self.converges, self.is_deterministic = training.num_epochs is None, self.plan.is_full_batch
         self.encoding = make_encoding(self.recipe, self.plan.dtype).to(device)
         self.unit = self.objective.scale**2  # training sees a target in deviations
         self.objective = replace(self.objective, scale=1.0)
@@ -429,10 +401,12 @@ class TableTrainer(OwnTrainer):
         """
         return load_table(self.prepared, getattr(self.prepared, name), self.encoding).to(self.device)
 
-    def refit(self, is_fitted: NDArray[np.bool_]) -> PreparedDataset:
+    def refit(self, fitted: Tensor) -> PreparedDataset:
         """The same, and the recipe's means, scales and counts; the list of levels stays."""
-        prepared, (features, truth, _) = super().refit(is_fitted), read_split(self.prepared.train, self.prepared)
-        rows = {"features": features[is_fitted]} | ({} if prepared.class_names else {"target": truth[is_fitted]})
+        prepared, (features, truth, _) = super().refit(fitted), read_split(self.prepared.train, self.prepared)
+        rows = {"features": features[fitted.numpy()]}
+        if not prepared.class_names:
+            rows["target"] = truth[fitted.numpy()]
         has_missing = [column.has_missing for column in self.recipe.columns]
         recipe = fit_recipe(self.recipe.columns, self.recipe.target_scaling.name, rows, has_missing)
         return prepared.model_copy(update={"recipe": recipe})
@@ -449,31 +423,25 @@ class TableTrainer(OwnTrainer):
 
     def start(self, parts: Parts, generator: torch.Generator) -> TrainingRun:
         """The network at zero, and the epochs that train it, whose losses are in raw units."""
-        plan, is_open = self.plan, self.training.num_epochs is None
-        fitted, *others = parts
-        fitted = self.encode(fitted)
-        parts = Parts(fitted, *(each and self.encode(each) for each in others))
-        values = self.find_hyperparameters(len(fitted))
-        moments = side_by_side.beside(
-            self.compute_moments, fitted if plan.is_full_batch else sample(fitted, SAMPLE, generator)
-        )
-        net = TabularNetwork(
-            self.encoding, max(1, len(self.prepared.class_names)), self.find_loss_gradient(), self.training.dropout
-        )
-        optimizer = PreconditionedSGD(
-            self.make_optimizer(net, values.lr, 0.0, plan.momentum),
-            net,
-            side_by_side.beside(self.make_preconditioner, moments, values, len(fitted)),  # while minibatches are drawn
-            self.encoding.num_slots,
-            values.weight_decay * self.loss_factor,
-        )
+        is_full_batch = self.plan.is_full_batch
+        encoded: Iterator[Any] = (each and self.encode(each) for each in parts)
+        parts = Parts(*encoded)
+        values = self.find_hyperparameters(len(parts.fitted))
+        rows = parts.fitted if is_full_batch else sample(parts.fitted, SAMPLE, generator)
+        # Found while minibatches are drawn.
+        conditioning = side_by_side.beside(self.find_conditioning, rows, values, len(parts.fitted))
+        num_outputs = max(1, len(self.prepared.class_names))
+        net = TabularNetwork(self.encoding, num_outputs, self.find_loss_gradient(), self.training.dropout)
+        sgd = self.make_optimizer(net, values.lr, 0.0, self.plan.momentum)
+        optimizer = PreconditionedSGD(sgd, net, conditioning, values.weight_decay * self.loss_factor)
         run_epoch: RunEpoch = train_epoch_whole
-        has_ended = partial(optimizer.has_converged, TOLERANCE)
-        if not plan.is_full_batch:
-            objective = self.follow(net, fitted, generator) if is_open else None
+        seen, has_ended = "all rows a step", partial(optimizer.has_converged, TOLERANCE)
+        if not is_full_batch:
+            objective = self.follow(net, parts.fitted, generator) if self.converges else None
             run_epoch = averaged = AveragedSGD(side_by_side.ahead, objective)
-            has_ended = partial(averaged.has_settled, SETTLED, find_least_passes(len(fitted)))
-        rows = "all rows a step" if plan.is_full_batch else f"minibatches of {values.batch_size}"
+            # The least number of passes, unless a number is given.
+            least = min(MOST_PASSES, math.ceil(SEEN_ROWS / len(parts.fitted)))
+            seen, has_ended = f"minibatches of {values.batch_size}", partial(averaged.has_settled, SETTLED, least)
         run = self.run(
             values,
             net,
@@ -481,10 +449,10 @@ class TableTrainer(OwnTrainer):
             parts,
             generator,
             run_epoch,
-            has_ended if is_open else None,
+            has_ended if self.converges else None,
             num_slots=self.encoding.num_slots,
-            collinear=self.find_collinear(moments),
-            note=f"{describe_values(rows, values)}, at most {values.num_epochs} epochs",
+            collinear=self.find_collinear(conditioning),
+            note=f"{describe_values(seen, values)}, at most {values.num_epochs} epochs",
         )
         return run._replace(epochs=map(self.measure_in_raw_units, run.epochs))
 
@@ -508,23 +476,20 @@ class TableTrainer(OwnTrainer):
             table = replace(table, truth=table.truth.to(self.plan.dtype))
         return encode_small(table) if self.plan.is_full_batch else table
 
-    def compute_moments(self, split: Examples) -> Moments:
-        """The moments of the inputs: exact where steps see all rows."""
-        encoding = self.encoding
-        moments = compute_moments(split, encoding, self.class_weights, self.plan.num_whitened)
-        if not self.plan.is_full_batch or self.objective.is_of_classes or len(moments.variances):
-            return moments
-        offsets = encoding.mean / encoding.scale
-        return moments.with_effective_rank(torch.cat([offsets.squeeze(1), offsets.new_zeros(encoding.num_slots)]))
+    def find_conditioning(self, rows: Examples, values: Hyperparameters, num_rows: int) -> Conditioning:
+        """The moments of the inputs, and what makes steps as long as they should be in every direction.
 
-    def make_preconditioner(self, found: Future[Moments], values: Hyperparameters, num_rows: int) -> Preconditioner:
-        """What makes steps as long as they should be in every direction."""
-        moments, encoding = found.result(), self.encoding
-        ridge = values.weight_decay / CURVATURE[self.training.loss]
+        Steps of minibatches are damped, so that no example moves its own output too far: one alone in its minibatch has
+        ``spread / batch_size`` of curvature along itself, and a rare level far less than that on average.
+        """
+        encoding, ridge = self.encoding, values.weight_decay / CURVATURE[self.training.loss]
+        moments = compute_moments(rows, encoding, self.class_weights, self.plan.num_whitened)
         if not self.plan.is_full_batch:
-            ridge += find_damping(moments.spread, values.batch_size, num_rows)
-        inverse = moments.invert(ridge, len(encoding.numbers) + len(encoding.frequencies))
-        return make_preconditioner(moments, inverse, encoding.frequencies, self.plan.dtype)
+            ridge += moments.spread * max(0.0, 1 / values.batch_size - 1 / num_rows)
+        elif not self.objective.is_of_classes and not len(moments.variances):
+            offsets = (encoding.mean / encoding.scale).squeeze(1)
+            moments = moments.with_effective_rank(F.pad(offsets, (0, encoding.num_slots)))
+        return moments, make_preconditioner(moments, ridge, encoding.frequencies, self.plan.dtype)
 
     def follow(self, net: Network, rows: Examples, generator: torch.Generator) -> Callable[[], float]:
         """What finds the objective on a sample of the rows, by which minibatches are repeated."""
@@ -539,14 +504,15 @@ class TableTrainer(OwnTrainer):
 
         return compute_objective
 
-    def find_collinear(self, found: Future[Moments]) -> tuple[str, ...]:
+    def find_collinear(self, conditioning: Future[Conditioning]) -> tuple[str, ...]:
         """The columns that others determine, which is said aloud."""
-        if not self.plan.is_full_batch or self.objective.weight_decay or len(found.result().variances):
+        if not self.plan.is_full_batch or self.objective.weight_decay or len(conditioning.result()[0].variances):
             return ()
-        categories = [self.recipe.columns[at] for at in self.recipe.categories]
-        owners = [self.recipe.columns[at].name for at in self.recipe.numbers]
-        owners += [column.name for column in categories for _ in range(column.num_slots)]
-        collinear = found.result().find_collinear([each.num_slots for each in categories])
+        numbers, categories = (
+            [self.recipe.columns[at] for at in each] for each in (self.recipe.numbers, self.recipe.categories)
+        )
+        owners = [column.name for column in (*numbers, *categories) for _ in range(column.num_slots or 1)]
+        collinear = conditioning.result()[0].find_collinear([each.num_slots for each in categories])
         return tuple(dict.fromkeys(owners[at] for at in collinear))
 
     def measure_in_raw_units(self, measured: EpochMetrics) -> EpochMetrics:
@@ -616,20 +582,6 @@ def find_batch_size(num_rows: int) -> int:
     return math.ceil(num_rows / math.ceil(num_rows / most))
 
 
-def find_least_passes(num_rows: int) -> int:
-    """How many passes of minibatches there are at least, unless a number is given."""
-    return min(MOST_PASSES, math.ceil(SEEN_ROWS / num_rows))
-
-
-def find_damping(spread: float, batch_size: int, num_rows: int) -> float:
-    """What is added to the covariance for steps of minibatches, so that no example moves its own output too far.
-
-    An example alone in its minibatch has ``spread / batch_size`` of curvature along itself, and a rare level far less
-    than that on average; with all rows in a step there is nothing to damp.
-    """
-    return spread * max(0.0, 1 / batch_size - 1 / num_rows)
-
-
 # Rows and statistics
 
 
@@ -671,29 +623,26 @@ def make_encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
 
     Columns are taken in pairs, largest with smallest, of so few codes together that a step may look at all of them.
     """
-    numbers = [recipe.columns[at] for at in recipe.numbers]
-    categories = [recipe.columns[at] for at in recipe.categories]
+    numbers, categories = ([recipe.columns[at] for at in each] for each in (recipe.numbers, recipe.categories))
     num_slots, nobody, start = sum(column.num_slots for column in categories), len(categories), 0
-    lookup, frequencies = list[torch.Tensor](), torch.zeros(nobody, num_slots, dtype=torch.float64)
+    lookup, frequencies = list[Tensor](), torch.zeros(nobody, num_slots, dtype=torch.float64)
     for at, column in enumerate(categories):
-        slots = torch.from_numpy(np.roll(column.slots()[:-1], 1))  # a missing value comes first
-        slots = torch.where(slots < 0, num_slots + at, slots + start)
-        lookup.append(torch.cat([slots, torch.tensor([num_slots + at])]))
-        counts = torch.tensor([column.num_missing, *column.counts], dtype=torch.float64)
+        *levels, missing, _ = column.slots().tolist()  # here a missing value comes first
+        slots = torch.tensor([num_slots + at if slot < 0 else slot + start for slot in (missing, *levels, -1)])
+        counts = torch.tensor([column.num_missing, *column.counts, 0], dtype=torch.float64)
         has_slot = slots < num_slots
         frequencies[at].index_add_(0, slots[has_slot], counts[has_slot] / counts.sum())
+        lookup.append(slots)
         start += column.num_slots
     sizes = [*map(len, lookup), 1]
     lookup.append(torch.tensor([num_slots + nobody]))
     num_rows = sum(each.num_missing + sum(each.counts) for each in categories[:1])
-    rest, together, alone = sorted(range(nobody), key=sizes.__getitem__), list[tuple[int, int]](), []
+    rest, pairs = sorted(range(nobody), key=sizes.__getitem__), list[tuple[int, int]]()
     while rest:
         largest = rest.pop()
-        if rest and sizes[largest] * sizes[rest[0]] <= min(PAIR, num_rows // PAIR_ROWS):
-            together.append((largest, rest.pop(0)))
-        else:
-            alone.append((largest, nobody))
-    pairs = [*together, *alone]
+        fits = rest and sizes[largest] * sizes[rest[0]] <= min(PAIR, num_rows // PAIR_ROWS)
+        pairs.append((largest, rest.pop(0) if fits else nobody))
+    pairs.sort(key=lambda pair: pair[1] == nobody)  # those alone come last
     combined = [torch.cartesian_prod(lookup[first], lookup[second]) for first, second in pairs]
     strides, starts = [sizes[second] for _, second in pairs], itertools.accumulate(map(len, combined), initial=1)
     offsets = [start + stride for start, stride in zip(starts, strides, strict=False)]

@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting import devices
-from tasks.fitting.search_space import Settings, Space, find_given, list_grid, narrow_space, shorten
+from tasks.fitting.search_space import Settings, Space, find_given, list_grid, list_space, narrow_space, shorten
 from tasks.fitting.trainer import VALIDATION, Parts, Trainer, make_trainer, require_rows_to_choose_by
 from tasks.machine.telling import tell
 from tasks.parameters import Implementation, Search, Training
@@ -54,7 +54,7 @@ class TrialSpec(NamedTuple):
     settings: Settings
     seed: int
     deadline: float  # in seconds since 1970
-    short_losses: tuple[float, ...] | None  # of earlier waves' trials; None: it is trained to the end in any case
+    most: float | None  # loss after its short training, with which it goes on; None: it is trained to the end at once
 
 
 class TrialResult(NamedTuple):
@@ -80,24 +80,27 @@ class TrialTraining:
         First for a few of its epochs, in which its learning rate takes its whole course: losses in the middle of a
         course say little, for rates that are best at its end are the worst there.
         """
-        started, short_loss, losses, outcome = time.perf_counter(), None, list[float](), "complete"
+        started, outcome, short_loss = time.perf_counter(), "complete", None
         (trainer, parts), training = read_validation_parts(self.prepared, self.base), self.apply(spec.settings)
-        last = trainer.with_training(training).find_num_epochs(len(parts.fitted))
-        lengths: list[int | None] = [last]
-        if last is not None and spec.short_losses is not None:
-            lengths = [*sorted({math.ceil(SHORT * last), last})]
+        # Without dropout, whose masks differ, both learn the same weights, and this one in less time.
+        if self.prepared.task == "classification" and not training.dropout:
+            training = training.model_copy(update={"implementation": Implementation.SCRATCH})
+        trainer, lengths = trainer.with_training(training), [training.num_epochs]
+        if spec.most is not None and not trainer.converges:
+            last = trainer.find_hyperparameters(len(parts.fitted)).num_epochs
+            lengths = [*dict.fromkeys([math.ceil(SHORT * last), *lengths])]
         for length in lengths:
             this = trainer.with_training(training.model_copy(update={"num_epochs": length}))
-            losses = list_validation_losses(this, parts, spec.seed, spec.deadline)
+            losses = this.list_validation_losses(parts, spec.seed, spec.deadline)
             if not losses:
                 return None
-            loss = average_late(losses, last is None)
+            loss = average_late(losses, trainer.converges)
             if not math.isfinite(losses[-1]):
-                outcome = "diverged"
+                outcome, short_loss = "diverged", None
                 break
-            if length != last:
+            if length != lengths[-1]:
                 short_loss = loss
-                if is_behind(loss, spec.short_losses or ()):
+                if spec.most is not None and loss > spec.most:
                     outcome = "pruned"
                     break
         finite = tuple(filter(math.isfinite, losses))
@@ -134,11 +137,6 @@ def average_late(losses: Sequence[float], converges: bool) -> float:
     return losses[-1] if converges else statistics.fmean(losses[-math.ceil(len(losses) / LATE) :])
 
 
-def is_behind(short_loss: float, earlier: Sequence[float]) -> bool:
-    """Whether a trial is pruned after its short training, by the losses of ``earlier`` waves' trials after theirs."""
-    return len(earlier) >= WAVE and short_loss > float(np.percentile(earlier, BEST))
-
-
 @lru_cache(maxsize=1)
 def read_validation_parts(prepared: PreparedDataset, base: Training) -> tuple[Trainer, Parts]:
     """Who trains, and the training rows without a share of ``base.validation``, or else a fifth, and these.
@@ -156,22 +154,6 @@ def read_validation_parts(prepared: PreparedDataset, base: Training) -> tuple[Tr
     trainer, parts = trainer.hold_out(base.validation or VALIDATION, generator)
     require_rows_to_choose_by(parts.validation)
     return trainer, parts
-
-
-def list_validation_losses(trainer: Trainer, parts: Parts, seed: int, deadline: float = math.inf) -> list[float]:
-    """The validation loss after each epoch, up to one that is not finite; none where the deadline passed."""
-    found, training = list[float](), trainer.training
-    # Without dropout, whose masks differ, both learn the same weights, and this one in less time.
-    if trainer.prepared.task == "classification" and not training.dropout:
-        trainer = trainer.with_training(training.model_copy(update={"implementation": Implementation.SCRATCH}))
-    with devices.one_thread(), devices.seeded(trainer.device, seed) as generator:
-        for loss in trainer.validation_losses(parts, generator):
-            if time.time() > deadline:
-                return []
-            found.append(loss)
-            if not math.isfinite(loss):
-                break
-    return found
 
 
 class HyperparameterSearch:
@@ -198,11 +180,12 @@ class HyperparameterSearch:
         while (done := len(self._study.trials)) < self.num_wanted and time.time() < deadline:
             first = done - done % WAVE
             earlier = self._study.get_trials(deepcopy=False)[:first]
-            short_losses = tuple(loss for each in earlier for loss in each.intermediate_values.values())
+            losses = [loss for each in earlier for loss in each.intermediate_values.values()]
+            most = float(np.percentile(losses, BEST)) if len(losses) >= WAVE else math.inf
             asked = self._list_untried()[: WAVE - done % WAVE] or self._ask(first, earlier)[done - first :]
             seed = self._training.base.seed_number
             specs = [
-                TrialSpec(done + at, shorten(self._space, params), seed, deadline, short_losses)
+                TrialSpec(done + at, shorten(self._space, params), seed, deadline, most)
                 for at, params in enumerate(asked)
             ]
             futures = [submit(spec) for spec in specs]
@@ -211,7 +194,7 @@ class HyperparameterSearch:
                 if result is None:
                     return
                 self._keep(params, result)
-                on_trial(result.trial, find_best(self.trials))
+                on_trial(result.trial, next(iter(self._rank()), None))
 
     def _list_untried(self) -> list[Settings]:
         """The settings of the grid that no trial had: an earlier call of fewer trials chose its own."""
@@ -245,7 +228,7 @@ class HyperparameterSearch:
                 distributions=self._space,
                 user_attrs={TRIAL: trial.model_dump(mode="json")},
                 # Of one that has diverged there is none: to Optuna it is the worst.
-                intermediate_values={} if short_loss is None or trial.outcome == "diverged" else {1: short_loss},
+                intermediate_values={} if short_loss is None else {1: short_loss},
             )
         )
 
@@ -302,19 +285,23 @@ class HyperparameterSearch:
     def num_seeds(self) -> int:
         """How many seeds finalists are trained with: one where any seed gives the same weights."""
         trainer, _ = read_validation_parts(self._training.prepared, self._training.base)
-        best = find_best(self.trials)
-        training = self._training.apply(best.settings if best else {})
-        return 1 if trainer.with_training(training).is_deterministic else SEEDS
+        settings = next((trial.settings for trial in self._rank()), {})
+        return 1 if trainer.with_training(self._training.apply(settings)).is_deterministic else SEEDS
+
+    def _rank(self) -> list[Trial]:
+        """The trials that came to their end, those of the smallest loss first."""
+        complete = [trial for trial in self.trials if trial.outcome == "complete"]
+        return sorted(complete, key=lambda trial: trial.validation_loss or 0.0)
 
     def _find_finalists(self) -> list[Trial]:
         """The best trials, each settings once; a single one where any seed gives the same weights."""
-        trials = self.trials
-        ended = sorted(_find_complete(trials), key=lambda trial: trial.validation_loss or 0.0)
-        different = list({json.dumps(trial.settings): trial for trial in reversed(ended)}.values())[::-1]
+        different = dict[str, Trial]()
+        for trial in self._rank():
+            different.setdefault(json.dumps(trial.settings), trial)
         if different:
-            return different[: min(FINALISTS, self.num_seeds)]
-        if trials:
-            raise TrainingDiverged(f"all {len(trials)} trials diverged", "a loss that stays finite", SMALLER)
+            return [*different.values()][: min(FINALISTS, self.num_seeds)]
+        if self.trials:
+            raise TrainingDiverged(f"all {len(self.trials)} trials diverged", "a loss that stays finite", SMALLER)
         found = "the time was over before a trial came to its end"
         raise UsageError(found, "time for one at least", "give more")
 
@@ -325,15 +312,6 @@ def _read_trials(study: optuna.Study) -> tuple[Trial, ...]:
     )
 
 
-def find_best(trials: Sequence[Trial]) -> Trial | None:
-    """The first of the complete trials with the smallest loss."""
-    return min(_find_complete(trials), key=lambda trial: trial.validation_loss or 0.0, default=None)
-
-
-def _find_complete(trials: Sequence[Trial]) -> list[Trial]:
-    return [trial for trial in trials if trial.outcome == "complete" and trial.validation_loss is not None]
-
-
 @contextmanager
 def open_search(name: str, training: TrialTraining, search: Search, afresh: bool) -> Iterator[HyperparameterSearch]:
     """The search of a name, its data and options, for one process at a time; an interrupted one goes on.
@@ -342,8 +320,7 @@ def open_search(name: str, training: TrialTraining, search: Search, afresh: bool
         UsageError: the search space names what is no parameter, or values that it cannot have.
     """
     prepared, base = training.prepared, training.base
-    trainer = make_trainer(base, prepared, devices.resolve(base.device))
-    space = trainer.list_space(prepared) | narrow_space(base, search.space)
+    space = list_space(prepared) | narrow_space(base, search.space)
     about = {"way of searching": FORMAT, "data": prepared.digest, "search space": repr(space)}
     options = [name, sorted(search.space), base.model_dump(mode="json", exclude={"device", "patience"})]
     path = artifact_paths.study(

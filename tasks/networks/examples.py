@@ -75,12 +75,6 @@ class Split:
         """The same split on another device."""
         return self._each(lambda tensor: tensor.to(device))
 
-    def without(self, share: float, generator: torch.Generator) -> "tuple[Split, Split]":
-        """This split without a random ``share`` of its examples, and those: training and validation."""
-        order = torch.randperm(len(self), generator=generator).to(self.y.device)
-        held_out = round(share * len(self))
-        return self.at(order[held_out:]), self.at(order[:held_out])
-
     def at(self, index: Tensor) -> "Split":
         """The examples at ``index``; ``index_select`` is an order of magnitude faster than ``X[index]`` here."""
         return self._each(lambda tensor: tensor.index_select(0, index))
@@ -129,3 +123,10 @@ class Split:
         if len(memory) > len(X):
             memory = memory[: len(X)]
         return memory.copy_(X).mul_(self.scale)
+
+
+def split_randomly(num_examples: int, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The indices of all examples but a random ``share``, and those of it: training and validation."""
+    order = torch.randperm(num_examples, generator=generator)
+    held_out = round(share * num_examples)
+    return order[held_out:], order[:held_out]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -149,9 +149,8 @@ class Parts(NamedTuple):
 
 
 class Trainer:
-    """Trains one of the book's four systems; own data have trainers of their own."""
+    """Trains one of the book's four systems; own data have trainers of their own, which find what is not given."""
 
-    is_by_rule: ClassVar[bool] = False  # own data decide what was not given, and give the same bytes on a GPU, too
     converges = False  # whether training goes on until nothing is left to gain
     is_deterministic = False  # whether any seed gives the same weights
 
@@ -175,16 +174,26 @@ class Trainer:
         return load_split(self.prepared, name).to(self.device)
 
     def split_rows(self, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The indices of training examples without a ``share``, and of that, int64: here a random one."""
-        return split_randomly(self.prepared.num_train, share, generator)
+        """The indices of training examples without a ``share``, and of that, int64.
+
+        Of own data it has the largest split keys, so that equal rows are on one side; of the book's it is random.
+        """
+        if self.prepared.defaults == "book":
+            return split_randomly(self.prepared.num_train, share, generator)
+        is_held_out = torch.from_numpy(hold_out(read_split(self.prepared.train, self.prepared).key, share))
+        return torch.where(~is_held_out)[0], torch.where(is_held_out)[0]
 
     def refit(self, fitted: Tensor) -> PreparedDataset:
-        """The data with statistics of the ``fitted`` training examples only; the book's have none.
+        """The data with statistics of the ``fitted`` training examples only: of own classes, how many each has.
 
         Raises:
             DataError: the file is missing or has changed since it was prepared.
         """
-        return self.prepared
+        if self.prepared.defaults == "book" or not self.prepared.class_names:
+            return self.prepared
+        truth = read_split(self.prepared.train, self.prepared).y_true[fitted.numpy()]
+        counts = count_codes(truth, len(self.prepared.class_names)).tolist()
+        return self.prepared.model_copy(update={"class_counts": tuple(counts)})
 
     def hold_out(self, share: float, generator: torch.Generator, asked: str = "") -> tuple[Trainer, Parts]:
         """Who trains, and the training examples without those of validation, and these: the data's own, or a ``share``.
@@ -237,7 +246,11 @@ class Trainer:
         """The penalty of a short grid with the smallest loss on a validation part; each sees rows in the same order."""
         losses, share = dict[float, float](), self.training.validation or VALIDATION
         trainer, parts = self.hold_out(share, torch.Generator(), "--weight-decay auto")
-        for decay in list_decays(self.training.loss, self.prepared.num_train):
+        # Powers of ten: around what a classifier has by rule, of deviations else.
+        decays = [0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]
+        if self.objective.is_of_classes:
+            decays = [10.0**power / self.prepared.num_train for power in range(-1, 4)]
+        for decay in decays:
             training = self.training.model_copy(update={"weight_decay": decay, "patience": None})
             losses[decay] = trainer.with_training(training).list_validation_losses(parts, training.seed_number)[-1]
         return min(losses, key=lambda decay: (math.isnan(losses[decay]), losses[decay]))
@@ -323,26 +336,7 @@ class Trainer:
         return split
 
 
-class OwnTrainer(Trainer):
-    """Trains on a user's own data: a penalty by rule, and a validation part by the rule of the split."""
-
-    is_by_rule = True
-
-    def split_rows(self, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A share has the largest split keys, so that equal rows are on one side."""
-        is_held_out = torch.from_numpy(hold_out(read_split(self.prepared.train, self.prepared).key, share))
-        return torch.where(~is_held_out)[0], torch.where(is_held_out)[0]
-
-    def refit(self, fitted: Tensor) -> PreparedDataset:
-        """How many examples each class has."""
-        if not self.prepared.class_names:
-            return self.prepared
-        truth = read_split(self.prepared.train, self.prepared).y_true[fitted.numpy()]
-        counts = count_codes(truth, len(self.prepared.class_names)).tolist()
-        return self.prepared.model_copy(update={"class_counts": tuple(counts)})
-
-
-class ImageTrainer(OwnTrainer):
+class ImageTrainer(Trainer):
     """Trains on own pictures: the book's network and loop, a small penalty, and steps enough for few pictures."""
 
     def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
@@ -378,7 +372,7 @@ class Plan(NamedTuple):
         return torch.float64 if self.is_full_batch else torch.float32
 
 
-class TableTrainer(OwnTrainer):
+class TableTrainer(Trainer):
     """Trains on a user's own table."""
 
     def __init__(self, training: Training, prepared: PreparedDataset, device: torch.device) -> None:
@@ -454,7 +448,9 @@ class TableTrainer(OwnTrainer):
             collinear=self.find_collinear(conditioning),
             note=f"{describe_values(seen, values)}, at most {values.num_epochs} epochs",
         )
-        return run._replace(epochs=map(self.measure_in_raw_units, run.epochs))
+        # Losses of a regression in squared units of the target.
+        in_raw_units = ([each and each | {"loss": each["loss"] * self.unit} for each in epoch] for epoch in run.epochs)
+        return run._replace(epochs=itertools.starmap(EpochMetrics, in_raw_units))
 
     def find_loss_gradient(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The derivative of the loss by the outputs: from scratch a formula, concisely autograd's."""
@@ -515,10 +511,6 @@ class TableTrainer(OwnTrainer):
         collinear = conditioning.result()[0].find_collinear([each.num_slots for each in categories])
         return tuple(dict.fromkeys(owners[at] for at in collinear))
 
-    def measure_in_raw_units(self, measured: EpochMetrics) -> EpochMetrics:
-        """Losses of a regression in squared units of the target."""
-        return EpochMetrics(*(each and each | {"loss": each["loss"] * self.unit} for each in measured))
-
 
 TRAINERS: dict[Use, type[Trainer]] = {Use.BOOK: Trainer, Use.TABLES: TableTrainer, Use.IMAGES: ImageTrainer}
 
@@ -535,13 +527,6 @@ def make_trainer(training: Training, prepared: PreparedDataset, device: torch.de
 def describe_values(rows: str, values: Hyperparameters) -> str:
     """What was found, for people; ``rows`` says how many a step sees."""
     return f"{rows}, learning rate {values.lr:g}, weight decay {values.weight_decay:.3g}"
-
-
-def list_decays(loss: Loss, num_rows: int) -> tuple[float, ...]:
-    """From which a weight decay is chosen: powers of ten around what a classifier has by rule, of deviations else."""
-    if loss is Loss.CROSS_ENTROPY:
-        return tuple(10.0**power / num_rows for power in range(-1, 4))
-    return (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 def make_plan(training: Training, num_rows: int, num_numbers: int, num_slots: int = 0, num_outputs: int = 1) -> Plan:
@@ -630,17 +615,16 @@ def make_encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
         *levels, missing, _ = column.slots().tolist()  # here a missing value comes first
         slots = torch.tensor([num_slots + at if slot < 0 else slot + start for slot in (missing, *levels, -1)])
         counts = torch.tensor([column.num_missing, *column.counts, 0], dtype=torch.float64)
-        has_slot = slots < num_slots
-        frequencies[at].index_add_(0, slots[has_slot], counts[has_slot] / counts.sum())
+        frequencies[at] = torch.bincount(slots, counts / counts.sum(), num_slots + nobody)[:num_slots]
         lookup.append(slots)
         start += column.num_slots
-    sizes = [*map(len, lookup), 1]
+        most = min(PAIR, int(counts.sum()) // PAIR_ROWS)  # codes of a pair; any column has seen all training rows
     lookup.append(torch.tensor([num_slots + nobody]))
-    num_rows = sum(each.num_missing + sum(each.counts) for each in categories[:1])
+    sizes = [*map(len, lookup)]
     rest, pairs = sorted(range(nobody), key=sizes.__getitem__), list[tuple[int, int]]()
     while rest:
         largest = rest.pop()
-        fits = rest and sizes[largest] * sizes[rest[0]] <= min(PAIR, num_rows // PAIR_ROWS)
+        fits = rest and sizes[largest] * sizes[rest[0]] <= most
         pairs.append((largest, rest.pop(0) if fits else nobody))
     pairs.sort(key=lambda pair: pair[1] == nobody)  # those alone come last
     combined = [torch.cartesian_prod(lookup[first], lookup[second]) for first, second in pairs]

@@ -27,7 +27,7 @@ class Watch:
     def __init__(self, training: Training, run: RunFolder) -> None:
         self._training = training
         self._path, name = run.file(LEARNING_CURVE), run.name or training.model.value
-        self._shown = live.Picture(f"{name}-learning-curve", "loss and accuracy by epoch")
+        self._shown = live.LivePage(f"{name}-learning-curve", "loss and accuracy by epoch")
         self._trained = live.Progress(training.hyperparameters.num_epochs, "epochs trained")
 
     def to_the_end(self, epochs: Iterator[EpochMetrics]) -> tuple[Epoch, ...]:
@@ -47,7 +47,7 @@ class Watch:
                     tell(f"epoch {len(curve)}/{total}: {said}", short=said.replace("train ", ""))  # the stage's name
                 if self._trained.update(len(curve)):
                     plots.save(plots.draw_learning_curve(curve), self._path)
-                    self._shown.show(self._path, retries=0)
+                    self._shown.show(live.embed_picture(self._path), retries=0)
         self._tell_of_the_end(curve)
         return tuple(curve)
 
@@ -68,9 +68,8 @@ class Watch:
         """The whole learning curve, drawn and shown."""
         best = find_kept_epoch(curve, self._training)
         picture = plots.save(plots.draw_learning_curve(curve, best.epoch), self._path)
-        if live.in_a_run():
-            self._shown.show(self._path)
-            self._trained.show(self._training.hyperparameters.num_epochs)
+        self._shown.show(live.embed_picture(self._path))
+        self._trained.show(self._training.hyperparameters.num_epochs)
         return picture
 
 

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -112,18 +112,28 @@ SOFTMAX: dict[Implementation, Callable[..., Network]] = {
 }
 
 
-class TrainingRun(NamedTuple):
-    """A network and the epochs that train it, once they are asked for; ``training`` has every value that was found."""
+@dataclass
+class Learner:
+    """A network, and how it is trained."""
 
     net: Network
+    optimizer: Optimizer
+    run_epoch: RunEpoch = train_epoch
+    has_ended: Callable[[], bool] | None = None  # None: after so many epochs
+    num_slots: int = 0  # whose effects are kept: behind them lie those of unknown codes
+    collinear: tuple[str, ...] = ()  # columns that others determine
+    note: str = ""  # what was found by rule, for people
+
+
+@dataclass(kw_only=True)
+class TrainingRun(Learner):
+    """A network and the epochs that train it, once they are asked for; ``training`` has every value that was found."""
+
     epochs: Iterator[EpochMetrics]
     training: Training
     prepared: PreparedDataset  # with statistics of the examples that weights are fitted to
     num_examples: int  # of these
     num_validation: int
-    num_slots: int = 0  # whose effects are kept: behind them lie those of unknown codes
-    collinear: tuple[str, ...] = ()  # columns that others determine
-    note: str = ""  # what was found by rule, for people
 
     def read_weights(self) -> dict[str, Tensor]:
         """The weights in float32 on the CPU, without the effects of unknown codes.
@@ -151,6 +161,7 @@ class Parts(NamedTuple):
 class Trainer:
     """Trains one of the book's four systems; own data have trainers of their own, which find what is not given."""
 
+    unit = 1.0  # of losses: training of own numbers sees a target in deviations
     converges = False  # whether training goes on until nothing is left to gain
     is_deterministic = False  # whether any seed gives the same weights
 
@@ -283,11 +294,36 @@ class Trainer:
 
     def start(self, parts: Parts, generator: torch.Generator) -> TrainingRun:
         """The network at its start, and the epochs that fit it to examples and measure it on others."""
-        values = self.find_hyperparameters(len(parts.fitted))
-        net, optimizer = self.build(values, generator)
-        return self.run(values, net, optimizer, parts, generator)
+        encoded: Iterator[Any] = (each and self.encode(each) for each in parts)
+        fitted, validation, test = Parts(*encoded)
+        values = self.find_hyperparameters(len(fitted))
+        learner, training = self.build(values, fitted, generator), self.training.model_copy(update=values.model_dump())
+        epochs = train(
+            learner.net,
+            learner.optimizer,
+            fitted,
+            test,
+            list_learning_rates(training.schedule, values.lr, values.num_epochs),
+            values.batch_size,
+            generator,
+            validation,
+            learner.run_epoch,
+        )
+        if learner.has_ended:
+            epochs = stop_when(epochs, learner.has_ended)
+        if training.patience:
+            epochs = stop_early(epochs, learner.net, training.patience)
+        in_raw_units = ([each and each | {"loss": each["loss"] * self.unit} for each in epoch] for epoch in epochs)
+        return TrainingRun(
+            **vars(learner),
+            epochs=itertools.starmap(EpochMetrics, in_raw_units),
+            training=training,
+            prepared=self.prepared,
+            num_examples=len(fitted),
+            num_validation=len(validation or ()),
+        )
 
-    def build(self, values: Hyperparameters, generator: torch.Generator) -> tuple[Network, Optimizer]:
+    def build(self, values: Hyperparameters, fitted: Examples, generator: torch.Generator) -> Learner:
         """The network with the book's start, drawn on the CPU so that every device starts alike, and its optimizer."""
         num_inputs = math.prod(self.prepared.recipe.input.shape)
         net: Any
@@ -302,34 +338,12 @@ class Trainer:
                 options["loss"] = weighted_cross_entropy(self.class_weights)
             net = SOFTMAX[implementation](num_inputs, len(self.prepared.class_names), generator, **options)
         net.to(self.device)
-        return net, self.make_optimizer(net, values.lr, values.weight_decay)
+        return Learner(net, self.make_optimizer(net, values.lr, values.weight_decay))
 
     def make_optimizer(self, net: Network, lr: float, weight_decay: float, momentum: float = 0.0) -> SGD:
         """The implementation's SGD; momentum is Nesterov's."""
         kind = SGD if self.is_scratch else ConciseSGD
         return kind(group_parameters(net.parameters(), weight_decay), lr, momentum)
-
-    def run(
-        self,
-        values: Hyperparameters,
-        net: Network,
-        optimizer: Optimizer,
-        parts: Parts,
-        generator: torch.Generator,
-        run_epoch: RunEpoch = train_epoch,
-        has_ended: Callable[[], bool] | None = None,
-        **found: Any,
-    ) -> TrainingRun:
-        """The epochs of ``net`` until it ``has_ended``, or with patience; ``found`` is more of the ``TrainingRun``."""
-        training = self.training.model_copy(update=values.model_dump())
-        rates = list_learning_rates(training.schedule, values.lr, values.num_epochs)
-        fitted, validation, test = parts
-        epochs = train(net, optimizer, fitted, test, rates, values.batch_size, generator, validation, run_epoch)
-        if has_ended:
-            epochs = stop_when(epochs, has_ended)
-        if training.patience:
-            epochs = stop_early(epochs, net, training.patience)
-        return TrainingRun(net, epochs, training, self.prepared, len(fitted), len(validation or ()), **found)
 
     def encode(self, split: Examples) -> Examples:
         """As the network takes it."""
@@ -344,19 +358,18 @@ class ImageTrainer(Trainer):
         num_inputs = math.prod(self.prepared.recipe.input.shape)
         return find_image_steps(self.training, num_examples, num_inputs, self.objective.weight_decay)
 
-    def start(self, parts: Parts, generator: torch.Generator) -> TrainingRun:
-        """The network at the book's start, and the epochs that train it, on pixels less their mean where they must be.
+    def build(self, values: Hyperparameters, fitted: Examples, generator: torch.Generator) -> Learner:
+        """The network at the book's start, and its optimizer, on pixels less their mean where they must be.
 
         A step at equal probabilities leaves ``1 - lr * curvature / classes`` of the error along the mean: beyond 2 it
         grows. Fashion-MNIST has 1.1; colour pictures on white, with three classes, 17.
         """
-        values = self.find_hyperparameters(len(parts.fitted))
-        net, optimizer = self.build(values, generator)
-        note = describe_values(f"minibatches of {values.batch_size}", values)
-        mean, curvature = mean_and_curvature(parts.fitted)
+        learner, (mean, curvature) = super().build(values, fitted, generator), mean_and_curvature(fitted)
+        learner.note = describe_values(f"minibatches of {values.batch_size}", values)
         if values.lr * curvature / len(self.prepared.class_names) > LARGEST_STEP:
-            optimizer, note = CentredSGD(optimizer, net, mean), f"{note}, pixels less their mean"
-        return self.run(values, net, optimizer, parts, generator, note=note)
+            learner.optimizer = CentredSGD(learner.optimizer, learner.net, mean)
+            learner.note += ", pixels less their mean"
+        return learner
 
 
 class Plan(NamedTuple):
@@ -382,7 +395,7 @@ class TableTrainer(Trainer):
         self.plan = make_plan(training, prepared.num_train, numbers, num_slots, len(prepared.class_names))
         self.converges, self.is_deterministic = training.num_epochs is None, self.plan.is_full_batch
         self.encoding = make_encoding(self.recipe, self.plan.dtype).to(device)
-        self.unit = self.objective.scale**2  # training sees a target in deviations
+        self.unit = self.objective.scale**2
         self.objective = replace(self.objective, scale=1.0)
         # ``nn.MSELoss`` has no half: so many times our losses a network's own is.
         self.loss_factor = 2.0 if training.loss is Loss.SQUARED and not self.is_scratch else 1.0
@@ -415,42 +428,32 @@ class TableTrainer(Trainer):
             weight_decay=self.objective.weight_decay,
         )
 
-    def start(self, parts: Parts, generator: torch.Generator) -> TrainingRun:
-        """The network at zero, and the epochs that train it, whose losses are in raw units."""
-        is_full_batch = self.plan.is_full_batch
-        encoded: Iterator[Any] = (each and self.encode(each) for each in parts)
-        parts = Parts(*encoded)
-        values = self.find_hyperparameters(len(parts.fitted))
-        rows = parts.fitted if is_full_batch else sample(parts.fitted, SAMPLE, generator)
+    def build(self, values: Hyperparameters, fitted: Examples, generator: torch.Generator) -> Learner:
+        """The network at zero, and steps of all rows or of minibatches, until nothing is left to gain."""
+        rows = fitted if self.plan.is_full_batch else sample(fitted, SAMPLE, generator)
         # Found while minibatches are drawn.
-        conditioning = side_by_side.beside(self.find_conditioning, rows, values, len(parts.fitted))
+        conditioning = side_by_side.beside(self.find_conditioning, rows, values, len(fitted))
         num_outputs = max(1, len(self.prepared.class_names))
         net = TabularNetwork(self.encoding, num_outputs, self.find_loss_gradient(), self.training.dropout)
         sgd = self.make_optimizer(net, values.lr, 0.0, self.plan.momentum)
         optimizer = PreconditionedSGD(sgd, net, conditioning, values.weight_decay * self.loss_factor)
         run_epoch: RunEpoch = train_epoch_whole
         seen, has_ended = "all rows a step", partial(optimizer.has_converged, TOLERANCE)
-        if not is_full_batch:
-            objective = self.follow(net, parts.fitted, generator) if self.converges else None
+        if not self.plan.is_full_batch:
+            objective = self.follow(net, fitted, generator) if self.converges else None
             run_epoch = averaged = AveragedSGD(side_by_side.ahead, objective)
             # The least number of passes, unless a number is given.
-            least = min(MOST_PASSES, math.ceil(SEEN_ROWS / len(parts.fitted)))
+            least = min(MOST_PASSES, math.ceil(SEEN_ROWS / len(fitted)))
             seen, has_ended = f"minibatches of {values.batch_size}", partial(averaged.has_settled, SETTLED, least)
-        run = self.run(
-            values,
+        return Learner(
             net,
             optimizer,
-            parts,
-            generator,
             run_epoch,
             has_ended if self.converges else None,
-            num_slots=self.encoding.num_slots,
-            collinear=self.find_collinear(conditioning),
-            note=f"{describe_values(seen, values)}, at most {values.num_epochs} epochs",
+            self.encoding.num_slots,
+            self.find_collinear(conditioning),
+            f"{describe_values(seen, values)}, at most {values.num_epochs} epochs",
         )
-        # Losses of a regression in squared units of the target.
-        in_raw_units = ([each and each | {"loss": each["loss"] * self.unit} for each in epoch] for epoch in run.epochs)
-        return run._replace(epochs=itertools.starmap(EpochMetrics, in_raw_units))
 
     def find_loss_gradient(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The derivative of the loss by the outputs: from scratch a formula, concisely autograd's."""

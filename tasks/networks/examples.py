@@ -110,19 +110,15 @@ class Split:
 
     def _in_one_memory(self, parts: Iterator[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
         """The same with inputs for a network, which overwrite those of the last part; the first is the largest."""
-        memory = None
+        memory: Tensor | None = None  # never a part itself, which may be one of the split
         for X, *others in parts:
-            memory = self._inputs(X, memory)
-            yield memory, *others
-
-    def _inputs(self, X: Tensor, memory: Tensor | None = None) -> Tensor:
-        if X.is_floating_point() and self.scale == 1.0:
-            return X
-        if memory is None:  # never X itself, which may be a part of the split
-            memory = torch.empty_like(X, dtype=torch.float32)
-        if len(memory) > len(X):
-            memory = memory[: len(X)]
-        return memory.copy_(X).mul_(self.scale)
+            if not X.is_floating_point() or self.scale != 1.0:
+                if memory is None:
+                    memory = torch.empty_like(X, dtype=torch.float32)
+                if len(memory) > len(X):
+                    memory = memory[: len(X)]
+                X = memory.copy_(X).mul_(self.scale)
+            yield X, *others
 
 
 def split_randomly(num_examples: int, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:

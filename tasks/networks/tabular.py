@@ -293,8 +293,8 @@ class Moments:
 
     @cached_property
     def _spectrum(self) -> tuple[Tensor, Tensor]:
-        variances, directions = torch.linalg.eigh(self.covariance)
-        return variances, directions
+        found: tuple[Tensor, Tensor] = torch.linalg.eigh(self.covariance)
+        return found
 
     @property
     def spread(self) -> float:

@@ -406,7 +406,7 @@ class TableTrainer(Trainer):
         Raises:
             DataError: the file is missing or has changed since it was prepared.
         """
-        return load_table(self.prepared, getattr(self.prepared, name), self.encoding).to(self.device)
+        return load_table(self.prepared, getattr(self.prepared, name), self.encoding)
 
     def refit(self, fitted: Tensor) -> PreparedDataset:
         """The same, and the recipe's means, scales and counts; the list of levels stays."""
@@ -438,13 +438,12 @@ class TableTrainer(Trainer):
         sgd = self.make_optimizer(net, values.lr, 0.0, self.plan.momentum)
         optimizer = PreconditionedSGD(sgd, net, conditioning, values.weight_decay * self.loss_factor)
         run_epoch: RunEpoch = train_epoch_whole
-        seen, has_ended = "all rows a step", partial(optimizer.has_converged, TOLERANCE)
+        step_rows, has_ended = "all rows a step", partial(optimizer.has_converged, TOLERANCE)
         if not self.plan.is_full_batch:
             objective = self.follow(net, fitted, generator) if self.converges else None
             run_epoch = averaged = AveragedSGD(side_by_side.ahead, objective)
-            # The least number of passes, unless a number is given.
             least = min(MOST_PASSES, math.ceil(SEEN_ROWS / len(fitted)))
-            seen, has_ended = f"minibatches of {values.batch_size}", partial(averaged.has_settled, SETTLED, least)
+            step_rows, has_ended = f"minibatches of {values.batch_size}", partial(averaged.has_settled, SETTLED, least)
         return Learner(
             net,
             optimizer,
@@ -452,7 +451,7 @@ class TableTrainer(Trainer):
             has_ended if self.converges else None,
             self.encoding.num_slots,
             self.find_collinear(conditioning),
-            f"{describe_values(seen, values)}, at most {values.num_epochs} epochs",
+            f"{describe_values(step_rows, values)}, at most {values.num_epochs} epochs",
         )
 
     def find_loss_gradient(self) -> Callable[[Tensor, Tensor], Tensor]:
@@ -574,7 +573,9 @@ def find_batch_size(num_rows: int) -> int:
 
 
 def load_table(prepared: PreparedDataset, file: FileRef, encoding: Encoding) -> Table:
-    """A split of a table, one ``file`` of ``prepared``; a regression's truth is in deviations of the target.
+    """A split of a table, one ``file`` of ``prepared``, on the device of its encoding.
+
+    A regression's truth is in deviations of the target.
 
     Raises:
         DataError: the file is missing or has changed since it was prepared.
@@ -585,7 +586,7 @@ def load_table(prepared: PreparedDataset, file: FileRef, encoding: Encoding) -> 
         y = torch.from_numpy((truth - target.mean) / target.scale).to(encoding.mean.dtype)
     else:
         y = torch.from_numpy(truth if truth.dtype == np.uint8 else truth.astype(np.int64))
-    return Table(torch.from_numpy(features), y, encoding)
+    return Table(torch.from_numpy(features), y, encoding).to(encoding.mean.device)
 
 
 def encode_small(table: Table) -> Examples:

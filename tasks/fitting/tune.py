@@ -54,7 +54,7 @@ class TrialSpec(NamedTuple):
     settings: Settings
     seed: int
     deadline: float  # in seconds since 1970
-    most: float | None  # loss after its short training, with which it goes on; None: it is trained to the end at once
+    most: float | None = None  # loss after a short training, above which it is pruned; None: no short training
 
 
 class TrialResult(NamedTuple):
@@ -241,10 +241,7 @@ class HyperparameterSearch:
         before: Settings = base.model_dump(mode="json", include=set(finalists[0].settings), exclude_none=True)
         every = [*(trial.settings for trial in finalists), before]
         seeds = range(base.seed_number + 1, base.seed_number + 1 + num_seeds)
-        futures = [
-            [submit(TrialSpec(place, settings, seed, deadline, None)) for place, settings in enumerate(every)]
-            for seed in seeds
-        ]
+        futures = [[submit(TrialSpec(at, each, seed, deadline)) for at, each in enumerate(every)] for seed in seeds]
         by_seed = list[list[float | None]]()
         for of_seed in futures:
             results = [future.result() for future in of_seed]

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -367,28 +367,30 @@ def compute_moments(split: Examples, encoding: Encoding, class_weights: Tensor |
     """
     num_slots, pairs, ahead = encoding.num_slots, encoding.pairs, int(split.y.is_floating_point())
     is_whole = first == len(encoding.numbers) + num_slots
-    # Sums of products: of target, numbers and a one, of which there are ``width``; then of slots, the last for no slot.
+    # Sums of products: of target, numbers and a one; with these of slots, the last for no slot; of slots with others.
     width, some, first = ahead + len(encoding.numbers) + 1, num_slots + 1, ahead + first
-    nobody = num_slots + len(encoding.frequencies)
-    sums = torch.zeros(width + some, width + some * is_whole, dtype=torch.float64, device=split.device)
+    zeros = partial(torch.zeros, dtype=torch.float64, device=split.device)
+    sums, cross, between = zeros(width, width), zeros(some, width), zeros(some * some if is_whole else 0)
     for piece in split.pieces(MOMENT_ROWS):
         ((X, *places),) = piece.in_order(len(piece))
         y = piece.y.double().unsqueeze(1)
         Z = torch.cat([y[:, :ahead], X.double(), torch.ones_like(y)], dim=1)
         w = Z[:, -1] if class_weights is None else class_weights.double()[piece.y]
         weighted = Z * w.unsqueeze(1)
-        sums[:width, :width] += Z.T @ weighted
+        sums += Z.T @ weighted
         of_groups = (pairs.T.index_select(1, at) for each in places for at in each.T)
+        # Nobody, with whom a column may be paired, is none.
+        nobody = num_slots + len(encoding.frequencies)
         columns = [slots.clamp(max=num_slots) for group in of_groups for slots in group if slots[0] < nobody]
         for at, column in enumerate(columns):
-            sums[width:, :width].index_add_(0, column, weighted)
+            cross.index_add_(0, column, weighted)
             for other in columns[:at] if is_whole else ():
-                sums[width:, width:].index_put_((column, other), w, accumulate=True)
-    n, totals = len(split), sums[:, width - 1]
-    squares = torch.cat([sums.diagonal()[:width], totals[width:]])
+                between.index_add_(0, column * some + other, w)
+    n, totals, squares = len(split), torch.cat([sums, cross])[:, -1], torch.cat([sums.diagonal(), cross[:, -1]])
     if is_whole:
-        sums[:width, width:] = sums[width:, :width].T
-        sums[width:, width:] += sums[width:, width:].T + torch.diag(totals[width:])
+        between = between.view(some, some)
+        between = between + between.T + torch.diag(cross[:, -1])
+        sums = torch.cat([torch.cat([sums, cross.T], dim=1), torch.cat([cross, between], dim=1)])
     inputs = torch.arange(width + num_slots, device=split.device)
     inputs = inputs[inputs != width - 1]
     weight = totals[width - 1] / n
@@ -494,9 +496,8 @@ def train_epoch_whole(
         optimizer.zero_grad()
         ((X, *places),) = piece.in_order(len(piece))
         measured.append((net.measure(net.backward(X, piece.y, *places), piece.y), len(piece)))
-        for each, param in zip(total, params, strict=True):
-            if param.grad is not None:
-                each.add_(param.grad, alpha=len(piece) / len(split))
+        for each, gradient in zip(total, net.gradients().values(), strict=True):
+            each.add_(gradient, alpha=len(piece) / len(split))
     for each, param in zip(total, params, strict=True):
         param.grad = each
     optimizer.step()

@@ -21,7 +21,7 @@ def _show(run: RunFolder, report: DataReport, sheet: bytes | None) -> tuple[File
     atomic.write_bytes(run.file(DATA_PAGE), render_markdown(page, embed=False).encode(), is_kept=False)
     if sheet is not None:
         picture = atomic.write_bytes(run.file(CONTACT_SHEET), sheet, is_kept=False)
-    live.show_page(render_markdown(page), f"{run.name or report.name}-data", "what validation says of the data")
+    live.LivePage(f"{run.name or report.name}-data", "what validation says of the data").show(render_markdown(page))
     tell(report.summary, short=report.summary.partition("; ")[0])
     for finding in report.findings:
         if finding.severity != "error":  # those are told all together

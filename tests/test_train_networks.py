@@ -23,7 +23,7 @@ from conftest import REPOSITORY
 from small_images import IMAGES, generator, minibatch
 from tasks.data.book_datasets import synthetic_data
 from tasks.networks import linear_regression, metrics, softmax_regression
-from tasks.networks.examples import Split
+from tasks.networks.examples import Split, split_randomly
 from tasks.networks.linear_regression import LinearRegressionConcise, LinearRegressionScratch
 from tasks.networks.softmax_regression import SoftmaxRegressionConcise, SoftmaxRegressionScratch
 from tasks.networks.training import (
@@ -246,7 +246,7 @@ def test_dropout_keeps_the_expectation_and_spares_evaluation() -> None:
 
 def test_a_validation_split_is_a_random_share_that_training_never_sees() -> None:
     numbered = Split(torch.arange(500.0).unsqueeze(1), torch.arange(500))
-    fitted, validation = numbered.without(0.1, generator())
+    fitted, validation = map(numbered.at, split_randomly(500, 0.1, generator()))
     assert (len(fitted), len(validation)) == (450, 50)
     assert sorted([*fitted.y.tolist(), *validation.y.tolist()]) == list(range(500))
     assert validation.y.tolist() != list(range(450, 500))

@@ -27,7 +27,7 @@ class Watch:
     def __init__(self, training: Training, run: RunFolder) -> None:
         self._training = training
         self._path, name = run.file(LEARNING_CURVE), run.name or training.model.value
-        self._shown = live.Picture(f"{name}-learning-curve", "loss and accuracy by epoch")
+        self._shown = live.LivePage(f"{name}-learning-curve", "loss and accuracy by epoch")
         self._trained = live.Progress(training.hyperparameters.num_epochs, "epochs trained")
 
     def to_the_end(self, epochs: Iterator[EpochMetrics]) -> tuple[Epoch, ...]:
@@ -47,7 +47,7 @@ class Watch:
                     tell(f"epoch {len(curve)}/{total}: {said}", short=said.replace("train ", ""))  # the stage's name
                 if self._trained.update(len(curve)):
                     plots.save(plots.draw_learning_curve(curve), self._path)
-                    self._shown.show(self._path, retries=0)
+                    self._shown.show(live.embed_picture(self._path), retries=0)
         self._tell_of_the_end(curve)
         return tuple(curve)
 
@@ -68,9 +68,8 @@ class Watch:
         """The whole learning curve, drawn and shown."""
         best = find_kept_epoch(curve, self._training)
         picture = plots.save(plots.draw_learning_curve(curve, best.epoch), self._path)
-        if live.in_a_run():
-            self._shown.show(self._path)
-            self._trained.show(self._training.hyperparameters.num_epochs)
+        self._shown.show(live.embed_picture(self._path))
+        self._trained.show(self._training.hyperparameters.num_epochs)
         return picture
 
 
@@ -80,8 +79,8 @@ def find_kept_epoch(curve: Sequence[Epoch], training: Training) -> Epoch:
 
 
 def _point(epoch: int, measured: EpochMetrics, training: Training) -> Epoch:
-    on_train, on_test, on_validation = measured
-    losses = {name: each["loss"] for name, each in measured._asdict().items() if each}
+    figures = {name: each for name, each in measured._asdict().items() if each}
+    losses = {name: each["loss"] for name, each in figures.items()}
     if not all(map(math.isfinite, losses.values())):
         found = ", ".join(f"{name} loss {loss}" for name, loss in losses.items())
         raise TrainingDiverged(
@@ -89,15 +88,8 @@ def _point(epoch: int, measured: EpochMetrics, training: Training) -> Epoch:
             "finite losses",
             "use a smaller --lr",
         )
-    return Epoch(
-        epoch=epoch,
-        train_loss=on_train["loss"],
-        train_accuracy=on_train.get("accuracy"),
-        test_loss=on_test["loss"],
-        test_accuracy=on_test.get("accuracy"),
-        validation_loss=on_validation.get("loss"),
-        validation_accuracy=on_validation.get("accuracy"),
-    )
+    named = {f"{split}_{figure}": value for split, each in figures.items() for figure, value in each.items()}
+    return Epoch(epoch=epoch, **named)
 
 
 def _sentence(point: Epoch) -> str:

@@ -3,12 +3,14 @@
 import itertools
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import create_trial
 from pydantic import ValidationError
 
 from tasks.errors import UsageError
-from tasks.parameters import LearningRateSchedule, Loss, Training
+from tasks.parameters import LearningRateSchedule, Loss, Training, Use
 from tasks.parameters.form import WORDS, expected
 from tasks.records import PreparedDataset
 from tasks.store.tuned import Setting
@@ -24,6 +26,11 @@ OF_WORDS, BY_DECADES = {"schedule", "loss"}, {"lr", "weight_decay"}
 EXAMPLE = "write it as in --space lr=0.05:1,epochs=10|20,schedule=cosine"
 # Rates that fall: at a constant one the losses of five seeds lie apart by 0.02, and the luckiest trials win.
 SCHEDULES = CategoricalDistribution((LearningRateSchedule.COSINE.value, LearningRateSchedule.STEP.value))
+
+
+def list_space(prepared: PreparedDataset) -> Space:
+    """What a search looks through, unless ``--space`` says otherwise."""
+    return SPACES[prepared.find_use(prepared.recipe)](prepared)
 
 
 def list_book_space(prepared: PreparedDataset) -> Space:
@@ -60,18 +67,19 @@ def list_table_space(prepared: PreparedDataset) -> Space:
     Not the loss: a version of another one is not compared with the champion.
     """
     if prepared.class_names:
-        return {"weight_decay": _list_decades(range(-2, 7), 1 / prepared.num_train)}
-    return {"weight_decay": _list_decades(range(-12, 1), 1.0, 0.0)}
-
-
-def _list_decades(powers: range, unit: float, *others: float) -> CategoricalDistribution:
-    return CategoricalDistribution((*others, *(10 ** (power / 2) * unit for power in powers)))
+        decays = [10 ** (power / 2) * (1 / prepared.num_train) for power in range(-2, 7)]
+    else:
+        decays = [0.0, *(10 ** (power / 2) for power in range(-12, 1))]
+    return {"weight_decay": CategoricalDistribution(decays)}
 
 
 def _list_rates(prepared: PreparedDataset) -> Space:
     """Around the book's 0.1: steps grow with the inputs, and above 1 the loss only leaps."""
     most = min(1.0, 784 / math.prod(prepared.recipe.input.shape))
     return {"lr": FloatDistribution(0.02 * most, most, log=True), "schedule": SCHEDULES}
+
+
+SPACES = {Use.BOOK: list_book_space, Use.TABLES: list_table_space, Use.IMAGES: list_image_space}
 
 
 def list_grid(space: Space) -> list[Settings]:
@@ -85,14 +93,13 @@ def list_grid(space: Space) -> list[Settings]:
 
 def find_given(space: Space, training: Training) -> Settings:
     """The settings of ``training`` that lie in the space."""
-    given = {field: getattr(training, field) for field in space}
-    return {field: value for field, value in given.items() if value is not None and _contains(space[field], value)}
-
-
-def _contains(values: BaseDistribution, value: Setting) -> bool:
-    if isinstance(values, FloatDistribution | IntDistribution):
-        return isinstance(value, int | float) and values.low <= value <= values.high
-    return isinstance(values, CategoricalDistribution) and value in values.choices
+    given = Settings()
+    for field, values in space.items():
+        value = getattr(training, field)
+        with suppress(ValueError):  # Optuna's, of a value that is none of these
+            create_trial(value=0.0, params={field: value}, distributions={field: values})
+            given[field] = value
+    return given
 
 
 def shorten(space: Space, params: Settings) -> Settings:

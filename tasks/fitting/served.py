@@ -39,7 +39,8 @@ def _table(weights: Weights, recipe: Recipe) -> Callable[[Tensor], Tensor]:
     at, starts = list(recipe.numbers), raw_units.locate_columns(recipe)
 
     def score(features: Tensor) -> Tensor:
-        numbers = torch.nan_to_num(features[:, at] - mean, nan=0.0, posinf=torch.inf, neginf=-torch.inf)
+        numbers = features[:, at] - mean
+        numbers[numbers.isnan()] = 0
         codes = torch.from_numpy(raw_units.encode_levels(features.numpy(), recipe) + starts)
         return numbers @ W + b + effects[codes].sum(dim=1)
 

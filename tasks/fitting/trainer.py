@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from tasks.data.levels import count_codes
 from tasks.data.prepared_splits import hold_out, read_split
@@ -31,7 +32,7 @@ from tasks.machine import side_by_side
 from tasks.machine.telling import tell
 from tasks.networks import HUBER_BETA
 from tasks.networks.centring import CentredSGD, mean_and_curvature
-from tasks.networks.examples import Examples
+from tasks.networks.examples import Examples, split_randomly
 from tasks.networks.linear_regression import LOSS_GRADIENTS, LinearRegressionConcise, LinearRegressionScratch
 from tasks.networks.softmax_regression import (
     SoftmaxRegressionConcise,
@@ -42,10 +43,9 @@ from tasks.networks.softmax_regression import (
 )
 from tasks.networks.tabular import (
     AveragedSGD,
+    Conditioning,
     Encoding,
-    Moments,
     PreconditionedSGD,
-    Preconditioner,
     Table,
     TabularNetwork,
     compute_moments,
@@ -71,9 +71,6 @@ from tasks.networks.training import (
 from tasks.parameters import Hyperparameters, Implementation, Loss, Training, Use
 from tasks.records import PreparedDataset
 from tasks.store.record import FileRef
-
-if TYPE_CHECKING:
-    from tasks.fitting.search_space import Space
 
 MIN_EXAMPLES = 10  # a validation loss of fewer is noise, and so are weights
 VALIDATION = 0.2  # share of the training rows on which a weight decay is chosen
@@ -115,18 +112,28 @@ SOFTMAX: dict[Implementation, Callable[..., Network]] = {
 }
 
 
-class TrainingRun(NamedTuple):
-    """A network and the epochs that train it, once they are asked for; ``training`` has every value that was found."""
+@dataclass
+class Learner:
+    """A network, and how it is trained."""
 
     net: Network
+    optimizer: Optimizer
+    run_epoch: RunEpoch = train_epoch
+    has_ended: Callable[[], bool] | None = None  # None: after so many epochs
+    num_slots: int = 0  # whose effects are kept: behind them lie those of unknown codes
+    collinear: tuple[str, ...] = ()  # columns that others determine
+    note: str = ""  # what was found by rule, for people
+
+
+@dataclass(kw_only=True)
+class TrainingRun(Learner):
+    """A network and the epochs that train it, once they are asked for; ``training`` has every value that was found."""
+
     epochs: Iterator[EpochMetrics]
     training: Training
     prepared: PreparedDataset  # with statistics of the examples that weights are fitted to
     num_examples: int  # of these
     num_validation: int
-    num_slots: int = 0  # whose effects are kept: behind them lie those of unknown codes
-    collinear: tuple[str, ...] = ()  # columns that others determine
-    note: str = ""  # what was found by rule, for people
 
     def read_weights(self) -> dict[str, Tensor]:
         """The weights in float32 on the CPU, without the effects of unknown codes.
@@ -152,16 +159,11 @@ class Parts(NamedTuple):
 
 
 class Trainer:
-    """Trains one of the book's four systems; own data have trainers of their own."""
+    """Trains one of the book's four systems; own data have trainers of their own, which find what is not given."""
 
-    is_by_rule: ClassVar[bool] = False  # own data decide what was not given, and give the same bytes on a GPU, too
-
-    @staticmethod
-    def list_space(prepared: PreparedDataset) -> Space:
-        """What a search looks through."""
-        from tasks.fitting.search_space import list_book_space  # Optuna takes 0.2 s to import
-
-        return list_book_space(prepared)
+    unit = 1.0  # of losses: training of own numbers sees a target in deviations
+    converges = False  # whether training goes on until nothing is left to gain
+    is_deterministic = False  # whether any seed gives the same weights
 
     def __init__(self, training: Training, prepared: PreparedDataset, device: torch.device) -> None:
         self.training, self.prepared, self.device = training, prepared, device
@@ -169,7 +171,6 @@ class Trainer:
         self.objective = Objective.of(training, prepared)
         weights = self.objective.class_weights
         self.class_weights = torch.tensor(weights, device=device) if weights else None  # none: all count alike
-        self.is_deterministic = False  # whether any seed gives the same weights
 
     def with_training(self, training: Training) -> Trainer:
         """The same data, trained otherwise."""
@@ -183,122 +184,32 @@ class Trainer:
         """
         return load_split(self.prepared, name).to(self.device)
 
-    def hold_out(self, share: float, generator: torch.Generator, asked: str = "") -> tuple[Trainer, Parts]:
-        """Who trains, and the training examples without a random ``share``, and these; none where it is 0.
+    def split_rows(self, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The indices of training examples without a ``share``, and of that, int64.
 
-        Raises:
-            UsageError: so few examples are left for training, or held out, that they say nothing; ``asked`` is named.
-            DataError: a file is missing or has changed since it was prepared.
+        Of own data it has the largest split keys, so that equal rows are on one side; of the book's it is random.
         """
-        if not share:
-            return self, Parts(self.load("train"))
-        fitted, validation = load_split(self.prepared, "train").to(self.device).without(share, generator)
-        require_enough(share, len(fitted), len(validation), asked)
-        return self, Parts(fitted, validation)
+        if self.prepared.defaults == "book":
+            return split_randomly(self.prepared.num_train, share, generator)
+        is_held_out = torch.from_numpy(hold_out(read_split(self.prepared.train, self.prepared).key, share))
+        return torch.where(~is_held_out)[0], torch.where(is_held_out)[0]
 
-    def begin_training(self, generator: torch.Generator) -> TrainingRun:
-        """Read the splits and build what learns them.
-
-        Raises:
-            UsageError: so few examples are left for training, or held out, that they say nothing.
-            DataError: a file is missing or has changed since it was prepared.
-        """
-        trainer, parts = self.hold_out(self.training.validation, generator)
-        return trainer.start(parts._replace(test=trainer.load("test")), generator)
-
-    def start(self, parts: Parts, generator: torch.Generator) -> TrainingRun:
-        """The network at its start, and the epochs that fit it to examples and measure it on others."""
-        net, optimizer = self.build(self.training.hyperparameters, generator)
-        return self.run(self.training.hyperparameters, net, optimizer, parts, generator)
-
-    def build(self, values: Hyperparameters, generator: torch.Generator) -> tuple[Network, Optimizer]:
-        """The network with the book's start, drawn on the CPU so that every device starts alike, and its optimizer."""
-        num_inputs = math.prod(self.prepared.recipe.input.shape)
-        net: Any
-        implementation = self.training.implementation
-        if self.prepared.task == "regression":
-            net = LINEAR[implementation](num_inputs, self.training.loss.value, generator)
-        else:
-            options: dict[str, Any] = {"dropout_probability": self.training.dropout}
-            if self.class_weights is not None and self.is_scratch:
-                options["loss_gradient"] = weighted_cross_entropy_gradient(self.class_weights)
-            elif self.class_weights is not None:
-                options["loss"] = weighted_cross_entropy(self.class_weights)
-            net = SOFTMAX[implementation](num_inputs, len(self.prepared.class_names), generator, **options)
-        net.to(self.device)
-        return net, self.make_optimizer(net, values.lr, values.weight_decay)
-
-    def make_optimizer(self, net: Network, lr: float, weight_decay: float, momentum: float = 0.0) -> SGD:
-        """The implementation's SGD; momentum is Nesterov's."""
-        kind = SGD if self.is_scratch else ConciseSGD
-        return kind(group_parameters(net.parameters(), weight_decay), lr, momentum)
-
-    def run(
-        self,
-        values: Hyperparameters,
-        net: Network,
-        optimizer: Optimizer,
-        parts: Parts,
-        generator: torch.Generator,
-        run_epoch: RunEpoch = train_epoch,
-        has_ended: Callable[[], bool] | None = None,
-        **found: Any,
-    ) -> TrainingRun:
-        """The epochs of ``net`` until it ``has_ended``, or with patience; ``found`` is more of the ``TrainingRun``."""
-        training = self.training.model_copy(update=values.model_dump())
-        rates = list_learning_rates(training.schedule, values.lr, values.num_epochs)
-        fitted, validation, test = parts
-        epochs = train(net, optimizer, fitted, test, rates, values.batch_size, generator, validation, run_epoch)
-        if has_ended:
-            epochs = stop_when(epochs, has_ended)
-        if training.patience:
-            epochs = stop_early(epochs, net, training.patience)
-        return TrainingRun(net, epochs, training, self.prepared, len(fitted), len(validation or ()), **found)
-
-    def validation_losses(self, parts: Parts, generator: torch.Generator) -> Iterator[float]:
-        """Train, and say after each epoch what the loss on the validation part is, without a penalty.
-
-        By class weights if there are any; of a regression half the mean squared error, in the target's units.
-        """
-        run, weighed = self.start(parts, generator), self.encode(require_rows_to_choose_by(parts.validation))
-        for measured in run.epochs:
-            is_weighted = self.class_weights is not None
-            yield compute_loss(run.net, weighed, self.objective) if is_weighted else measured.validation["loss"]
-
-    def encode(self, split: Examples) -> Examples:
-        """As the network takes it."""
-        return split
-
-    def find_num_epochs(self, num_examples: int) -> int | None:
-        """How many epochs so many examples are trained for; None: as many as it takes to converge."""
-        return self.training.num_epochs
-
-
-class OwnTrainer(Trainer):
-    """Trains on a user's own data: a penalty by rule, and a validation part by the rule of the split."""
-
-    is_by_rule = True
-
-    def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
-        """What was given, and what follows from so many examples where it was not."""
-        raise NotImplementedError
-
-    def refit(self, is_fitted: NDArray[np.bool_]) -> PreparedDataset:
-        """The data with statistics of some training examples ``(n,)`` only: how many each class has.
+    def refit(self, fitted: Tensor) -> PreparedDataset:
+        """The data with statistics of the ``fitted`` training examples only: of own classes, how many each has.
 
         Raises:
             DataError: the file is missing or has changed since it was prepared.
         """
-        if not self.prepared.class_names:
+        if self.prepared.defaults == "book" or not self.prepared.class_names:
             return self.prepared
-        truth = read_split(self.prepared.train, self.prepared).y_true
-        counts = count_codes(truth[is_fitted], len(self.prepared.class_names)).tolist()
+        truth = read_split(self.prepared.train, self.prepared).y_true[fitted.numpy()]
+        counts = count_codes(truth, len(self.prepared.class_names)).tolist()
         return self.prepared.model_copy(update={"class_counts": tuple(counts)})
 
     def hold_out(self, share: float, generator: torch.Generator, asked: str = "") -> tuple[Trainer, Parts]:
         """Who trains, and the training examples without those of validation, and these: the data's own, or a ``share``.
 
-        A share has the largest split keys, so that equal rows are on one side, and no statistics see it.
+        No statistics see a share that is held out; none is where it is 0.
 
         Raises:
             UsageError: so few examples are left for training, or held out, that they say nothing; ``asked`` is named.
@@ -308,15 +219,19 @@ class OwnTrainer(Trainer):
             return self, Parts(self.load("train"), self.load("validation"))
         if not share:
             return self, Parts(self.load("train"))
-        is_held_out = hold_out(read_split(self.prepared.train, self.prepared).key, share)
-        require_enough(share, int((~is_held_out).sum()), int(is_held_out.sum()), asked)
-        trainer = type(self)(self.training, self.refit(~is_held_out), self.device)
+        fitted, held_out = self.split_rows(share, generator)
+        require_enough(share, len(fitted), len(held_out), asked)
+        trainer = type(self)(self.training, self.refit(fitted), self.device)
         train = trainer.load("train")
-        indices = (torch.from_numpy(np.flatnonzero(each)).to(self.device) for each in (~is_held_out, is_held_out))
-        return trainer, Parts(*(train.at(index) for index in indices))
+        return trainer, Parts(*(train.at(index.to(self.device)) for index in (fitted, held_out)))
 
     def begin_training(self, generator: torch.Generator) -> TrainingRun:
-        """Read the splits, find what was not given, and build what learns them."""
+        """Read the splits, find what was not given, and build what learns them.
+
+        Raises:
+            UsageError: so few examples are left for training, or held out, that they say nothing.
+            DataError: a file is missing or has changed since it was prepared.
+        """
         training = self.training
         trainer, parts = self.hold_out(training.validation, generator)
         validation = parts.validation
@@ -332,57 +247,129 @@ class OwnTrainer(Trainer):
             tell(f"weight decay {decay:.3g} has the smallest validation loss")
             trainer = trainer.with_training(training.model_copy(update={"weight_decay": decay}))
         run = trainer.start(parts._replace(test=trainer.load("test")), generator)
-        tell(run.note, short="")
+        if run.note:
+            tell(run.note, short="")
         if run.collinear:
             tell(f"{', '.join(run.collinear)}: {DETERMINED}")
         return run
 
     def choose_weight_decay(self) -> float:
         """The penalty of a short grid with the smallest loss on a validation part; each sees rows in the same order."""
-        losses = dict[float, float]()
-        share = self.training.validation or VALIDATION
+        losses, share = dict[float, float](), self.training.validation or VALIDATION
         trainer, parts = self.hold_out(share, torch.Generator(), "--weight-decay auto")
-        for decay in list_decays(self.training.loss, self.prepared.num_train):
-            candidate = trainer.with_training(
-                self.training.model_copy(update={"weight_decay": decay, "patience": None})
-            )
-            with devices.seeded(self.device, self.training.seed_number) as generator:
-                *_, losses[decay] = candidate.validation_losses(parts, generator)
+        # Powers of ten: around what a classifier has by rule, of deviations else.
+        decays = [0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]
+        if self.objective.is_of_classes:
+            decays = [10.0**power / self.prepared.num_train for power in range(-1, 4)]
+        for decay in decays:
+            training = self.training.model_copy(update={"weight_decay": decay, "patience": None})
+            losses[decay] = trainer.with_training(training).list_validation_losses(parts, training.seed_number)[-1]
         return min(losses, key=lambda decay: (math.isnan(losses[decay]), losses[decay]))
 
+    def list_validation_losses(self, parts: Parts, seed: int, deadline: float = math.inf) -> list[float]:
+        """Train; the loss on the validation part after each epoch, without a penalty, up to one that is not finite.
 
-class ImageTrainer(OwnTrainer):
+        By class weights if there are any; of a regression half the mean squared error, in the target's units. None
+        where the ``deadline`` (seconds since 1970) passed.
+
+        Raises:
+            UsageError: there is no such part, or it has too few rows.
+        """
+        losses = list[float]()
+        with devices.one_thread(), devices.seeded(self.device, seed) as generator:
+            run, weighed = self.start(parts, generator), self.encode(require_rows_to_choose_by(parts.validation))
+            for measured in run.epochs:
+                if time.time() > deadline:
+                    return []
+                is_weighted = self.class_weights is not None
+                loss = compute_loss(run.net, weighed, self.objective) if is_weighted else measured.validation["loss"]
+                losses.append(loss)
+                if not math.isfinite(loss):
+                    break
+        return losses
+
+    def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
+        """What was given, and what follows from so many examples where it was not."""
+        return self.training.hyperparameters
+
+    def start(self, parts: Parts, generator: torch.Generator) -> TrainingRun:
+        """The network at its start, and the epochs that fit it to examples and measure it on others."""
+        encoded: Iterator[Any] = (each and self.encode(each) for each in parts)
+        fitted, validation, test = Parts(*encoded)
+        values = self.find_hyperparameters(len(fitted))
+        learner, training = self.build(values, fitted, generator), self.training.model_copy(update=values.model_dump())
+        epochs = train(
+            learner.net,
+            learner.optimizer,
+            fitted,
+            test,
+            list_learning_rates(training.schedule, values.lr, values.num_epochs),
+            values.batch_size,
+            generator,
+            validation,
+            learner.run_epoch,
+        )
+        if learner.has_ended:
+            epochs = stop_when(epochs, learner.has_ended)
+        if training.patience:
+            epochs = stop_early(epochs, learner.net, training.patience)
+        in_raw_units = ([each and each | {"loss": each["loss"] * self.unit} for each in epoch] for epoch in epochs)
+        return TrainingRun(
+            **vars(learner),
+            epochs=itertools.starmap(EpochMetrics, in_raw_units),
+            training=training,
+            prepared=self.prepared,
+            num_examples=len(fitted),
+            num_validation=len(validation or ()),
+        )
+
+    def build(self, values: Hyperparameters, fitted: Examples, generator: torch.Generator) -> Learner:
+        """The network with the book's start, drawn on the CPU so that every device starts alike, and its optimizer."""
+        num_inputs = math.prod(self.prepared.recipe.input.shape)
+        net: Any
+        implementation = self.training.implementation
+        if self.prepared.task == "regression":
+            net = LINEAR[implementation](num_inputs, self.training.loss.value, generator)
+        else:
+            options: dict[str, Any] = {"dropout_probability": self.training.dropout}
+            if self.class_weights is not None and self.is_scratch:
+                options["loss_gradient"] = weighted_cross_entropy_gradient(self.class_weights)
+            elif self.class_weights is not None:
+                options["loss"] = weighted_cross_entropy(self.class_weights)
+            net = SOFTMAX[implementation](num_inputs, len(self.prepared.class_names), generator, **options)
+        net.to(self.device)
+        return Learner(net, self.make_optimizer(net, values.lr, values.weight_decay))
+
+    def make_optimizer(self, net: Network, lr: float, weight_decay: float, momentum: float = 0.0) -> SGD:
+        """The implementation's SGD; momentum is Nesterov's."""
+        kind = SGD if self.is_scratch else ConciseSGD
+        return kind(group_parameters(net.parameters(), weight_decay), lr, momentum)
+
+    def encode(self, split: Examples) -> Examples:
+        """As the network takes it."""
+        return split
+
+
+class ImageTrainer(Trainer):
     """Trains on own pictures: the book's network and loop, a small penalty, and steps enough for few pictures."""
-
-    @staticmethod
-    def list_space(prepared: PreparedDataset) -> Space:
-        """What a search looks through, of own pictures."""
-        from tasks.fitting.search_space import list_image_space
-
-        return list_image_space(prepared)
 
     def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
         """What was given, and what follows from the pictures where it was not."""
         num_inputs = math.prod(self.prepared.recipe.input.shape)
         return find_image_steps(self.training, num_examples, num_inputs, self.objective.weight_decay)
 
-    def find_num_epochs(self, num_examples: int) -> int:
-        """How many epochs so many pictures are trained for."""
-        return self.find_hyperparameters(num_examples).num_epochs
-
-    def start(self, parts: Parts, generator: torch.Generator) -> TrainingRun:
-        """The network at the book's start, and the epochs that train it, on pixels less their mean where they must be.
+    def build(self, values: Hyperparameters, fitted: Examples, generator: torch.Generator) -> Learner:
+        """The network at the book's start, and its optimizer, on pixels less their mean where they must be.
 
         A step at equal probabilities leaves ``1 - lr * curvature / classes`` of the error along the mean: beyond 2 it
         grows. Fashion-MNIST has 1.1; colour pictures on white, with three classes, 17.
         """
-        values = self.find_hyperparameters(len(parts.fitted))
-        net, optimizer = self.build(values, generator)
-        note = describe_values(f"minibatches of {values.batch_size}", values)
-        mean, curvature = mean_and_curvature(parts.fitted)
+        learner, (mean, curvature) = super().build(values, fitted, generator), mean_and_curvature(fitted)
+        learner.note = describe_values(f"minibatches of {values.batch_size}", values)
         if values.lr * curvature / len(self.prepared.class_names) > LARGEST_STEP:
-            optimizer, note = CentredSGD(optimizer, net, mean), f"{note}, pixels less their mean"
-        return self.run(values, net, optimizer, parts, generator, note=note)
+            learner.optimizer = CentredSGD(learner.optimizer, learner.net, mean)
+            learner.note += ", pixels less their mean"
+        return learner
 
 
 class Plan(NamedTuple):
@@ -398,25 +385,17 @@ class Plan(NamedTuple):
         return torch.float64 if self.is_full_batch else torch.float32
 
 
-class TableTrainer(OwnTrainer):
+class TableTrainer(Trainer):
     """Trains on a user's own table."""
-
-    @staticmethod
-    def list_space(prepared: PreparedDataset) -> Space:
-        """What a search looks through, of own tables."""
-        from tasks.fitting.search_space import list_table_space
-
-        return list_table_space(prepared)
 
     def __init__(self, training: Training, prepared: PreparedDataset, device: torch.device) -> None:
         super().__init__(training, prepared, device)
         self.recipe = cast("Columns", prepared.recipe)
-        num_slots = sum(self.recipe.columns[at].num_slots for at in self.recipe.categories)
-        numbers, outputs = len(self.recipe.numbers), len(prepared.class_names)
-        self.plan = make_plan(training, prepared.num_train, numbers, num_slots, outputs)
-        self.is_deterministic = self.plan.is_full_batch
+        numbers, num_slots = len(self.recipe.numbers), sum(column.num_slots for column in self.recipe.columns)
+        self.plan = make_plan(training, prepared.num_train, numbers, num_slots, len(prepared.class_names))
+        self.converges, self.is_deterministic = training.num_epochs is None, self.plan.is_full_batch
         self.encoding = make_encoding(self.recipe, self.plan.dtype).to(device)
-        self.unit = self.objective.scale**2  # training sees a target in deviations
+        self.unit = self.objective.scale**2
         self.objective = replace(self.objective, scale=1.0)
         # ``nn.MSELoss`` has no half: so many times our losses a network's own is.
         self.loss_factor = 2.0 if training.loss is Loss.SQUARED and not self.is_scratch else 1.0
@@ -427,12 +406,14 @@ class TableTrainer(OwnTrainer):
         Raises:
             DataError: the file is missing or has changed since it was prepared.
         """
-        return load_table(self.prepared, getattr(self.prepared, name), self.encoding).to(self.device)
+        return load_table(self.prepared, getattr(self.prepared, name), self.encoding)
 
-    def refit(self, is_fitted: NDArray[np.bool_]) -> PreparedDataset:
+    def refit(self, fitted: Tensor) -> PreparedDataset:
         """The same, and the recipe's means, scales and counts; the list of levels stays."""
-        prepared, (features, truth, _) = super().refit(is_fitted), read_split(self.prepared.train, self.prepared)
-        rows = {"features": features[is_fitted]} | ({} if prepared.class_names else {"target": truth[is_fitted]})
+        prepared, (features, truth, _) = super().refit(fitted), read_split(self.prepared.train, self.prepared)
+        rows = {"features": features[fitted.numpy()]}
+        if not prepared.class_names:
+            rows["target"] = truth[fitted.numpy()]
         return prepared.model_copy(update={"recipe": fit_recipe(self.recipe, rows)})
 
     def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
@@ -445,46 +426,31 @@ class TableTrainer(OwnTrainer):
             weight_decay=self.objective.weight_decay,
         )
 
-    def start(self, parts: Parts, generator: torch.Generator) -> TrainingRun:
-        """The network at zero, and the epochs that train it, whose losses are in raw units."""
-        plan, is_open = self.plan, self.training.num_epochs is None
-        fitted, *others = parts
-        fitted = self.encode(fitted)
-        parts = Parts(fitted, *(each and self.encode(each) for each in others))
-        values = self.find_hyperparameters(len(fitted))
-        moments = side_by_side.beside(
-            self.compute_moments, fitted if plan.is_full_batch else sample(fitted, SAMPLE, generator)
-        )
-        net = TabularNetwork(
-            self.encoding, max(1, len(self.prepared.class_names)), self.find_loss_gradient(), self.training.dropout
-        )
-        optimizer = PreconditionedSGD(
-            self.make_optimizer(net, values.lr, 0.0, plan.momentum),
-            net,
-            side_by_side.beside(self.make_preconditioner, moments, values, len(fitted)),  # while minibatches are drawn
-            self.encoding.num_slots,
-            values.weight_decay * self.loss_factor,
-        )
+    def build(self, values: Hyperparameters, fitted: Examples, generator: torch.Generator) -> Learner:
+        """The network at zero, and steps of all rows or of minibatches, until nothing is left to gain."""
+        rows = fitted if self.plan.is_full_batch else sample(fitted, SAMPLE, generator)
+        # Found while minibatches are drawn.
+        conditioning = side_by_side.beside(self.find_conditioning, rows, values, len(fitted))
+        num_outputs = max(1, len(self.prepared.class_names))
+        net = TabularNetwork(self.encoding, num_outputs, self.find_loss_gradient(), self.training.dropout)
+        sgd = self.make_optimizer(net, values.lr, 0.0, self.plan.momentum)
+        optimizer = PreconditionedSGD(sgd, net, conditioning, values.weight_decay * self.loss_factor)
         run_epoch: RunEpoch = train_epoch_whole
-        has_ended = partial(optimizer.has_converged, TOLERANCE)
-        if not plan.is_full_batch:
-            objective = self.follow(net, fitted, generator) if is_open else None
+        step_rows, has_ended = "all rows a step", partial(optimizer.has_converged, TOLERANCE)
+        if not self.plan.is_full_batch:
+            objective = self.follow(net, fitted, generator) if self.converges else None
             run_epoch = averaged = AveragedSGD(side_by_side.ahead, objective)
-            has_ended = partial(averaged.has_settled, SETTLED, find_least_passes(len(fitted)))
-        rows = "all rows a step" if plan.is_full_batch else f"minibatches of {values.batch_size}"
-        run = self.run(
-            values,
+            least = min(MOST_PASSES, math.ceil(SEEN_ROWS / len(fitted)))
+            step_rows, has_ended = f"minibatches of {values.batch_size}", partial(averaged.has_settled, SETTLED, least)
+        return Learner(
             net,
             optimizer,
-            parts,
-            generator,
             run_epoch,
-            has_ended if is_open else None,
-            num_slots=self.encoding.num_slots,
-            collinear=self.find_collinear(moments),
-            note=f"{describe_values(rows, values)}, at most {values.num_epochs} epochs",
+            has_ended if self.converges else None,
+            self.encoding.num_slots,
+            self.find_collinear(conditioning),
+            f"{describe_values(step_rows, values)}, at most {values.num_epochs} epochs",
         )
-        return run._replace(epochs=map(self.measure_in_raw_units, run.epochs))
 
     def find_loss_gradient(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The derivative of the loss by the outputs: from scratch a formula, concisely autograd's."""
@@ -506,23 +472,20 @@ class TableTrainer(OwnTrainer):
             table = replace(table, truth=table.truth.to(self.plan.dtype))
         return encode_small(table) if self.plan.is_full_batch else table
 
-    def compute_moments(self, split: Examples) -> Moments:
-        """The moments of the inputs: exact where steps see all rows."""
-        encoding = self.encoding
-        moments = compute_moments(split, encoding, self.class_weights, self.plan.num_whitened)
-        if not self.plan.is_full_batch or self.objective.is_of_classes or len(moments.variances):
-            return moments
-        offsets = encoding.mean / encoding.scale
-        return moments.with_effective_rank(torch.cat([offsets.squeeze(1), offsets.new_zeros(encoding.num_slots)]))
+    def find_conditioning(self, rows: Examples, values: Hyperparameters, num_rows: int) -> Conditioning:
+        """The moments of the inputs, and what makes steps as long as they should be in every direction.
 
-    def make_preconditioner(self, found: Future[Moments], values: Hyperparameters, num_rows: int) -> Preconditioner:
-        """What makes steps as long as they should be in every direction."""
-        moments, encoding = found.result(), self.encoding
-        ridge = values.weight_decay / CURVATURE[self.training.loss]
+        Steps of minibatches are damped, so that no example moves its own output too far: one alone in its minibatch has
+        ``spread / batch_size`` of curvature along itself, and a rare level far less than that on average.
+        """
+        encoding, ridge = self.encoding, values.weight_decay / CURVATURE[self.training.loss]
+        moments = compute_moments(rows, encoding, self.class_weights, self.plan.num_whitened)
         if not self.plan.is_full_batch:
-            ridge += find_damping(moments.spread, values.batch_size, num_rows)
-        inverse = moments.invert(ridge, len(encoding.numbers) + len(encoding.frequencies))
-        return make_preconditioner(moments, inverse, encoding.frequencies, self.plan.dtype)
+            ridge += moments.spread * max(0.0, 1 / values.batch_size - 1 / num_rows)
+        elif not self.objective.is_of_classes and not len(moments.variances):
+            offsets = (encoding.mean / encoding.scale).squeeze(1)
+            moments = moments.with_effective_rank(F.pad(offsets, (0, encoding.num_slots)))
+        return moments, make_preconditioner(moments, ridge, encoding.frequencies, self.plan.dtype)
 
     def follow(self, net: Network, rows: Examples, generator: torch.Generator) -> Callable[[], float]:
         """What finds the objective on a sample of the rows, by which minibatches are repeated."""
@@ -537,19 +500,16 @@ class TableTrainer(OwnTrainer):
 
         return compute_objective
 
-    def find_collinear(self, found: Future[Moments]) -> tuple[str, ...]:
+    def find_collinear(self, conditioning: Future[Conditioning]) -> tuple[str, ...]:
         """The columns that others determine, which is said aloud."""
-        if not self.plan.is_full_batch or self.objective.weight_decay or len(found.result().variances):
+        if not self.plan.is_full_batch or self.objective.weight_decay or len(conditioning.result()[0].variances):
             return ()
-        categories = [self.recipe.columns[at] for at in self.recipe.categories]
-        owners = [self.recipe.columns[at].name for at in self.recipe.numbers]
-        owners += [column.name for column in categories for _ in range(column.num_slots)]
-        collinear = found.result().find_collinear([each.num_slots for each in categories])
+        numbers, categories = (
+            [self.recipe.columns[at] for at in each] for each in (self.recipe.numbers, self.recipe.categories)
+        )
+        owners = [column.name for column in (*numbers, *categories) for _ in range(column.num_slots or 1)]
+        collinear = conditioning.result()[0].find_collinear([each.num_slots for each in categories])
         return tuple(dict.fromkeys(owners[at] for at in collinear))
-
-    def measure_in_raw_units(self, measured: EpochMetrics) -> EpochMetrics:
-        """Losses of a regression in squared units of the target."""
-        return EpochMetrics(*(each and each | {"loss": each["loss"] * self.unit} for each in measured))
 
 
 TRAINERS: dict[Use, type[Trainer]] = {Use.BOOK: Trainer, Use.TABLES: TableTrainer, Use.IMAGES: ImageTrainer}
@@ -567,13 +527,6 @@ def make_trainer(training: Training, prepared: PreparedDataset, device: torch.de
 def describe_values(rows: str, values: Hyperparameters) -> str:
     """What was found, for people; ``rows`` says how many a step sees."""
     return f"{rows}, learning rate {values.lr:g}, weight decay {values.weight_decay:.3g}"
-
-
-def list_decays(loss: Loss, num_rows: int) -> tuple[float, ...]:
-    """From which a weight decay is chosen: powers of ten around what a classifier has by rule, of deviations else."""
-    if loss is Loss.CROSS_ENTROPY:
-        return tuple(10.0**power / num_rows for power in range(-1, 4))
-    return (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 def make_plan(training: Training, num_rows: int, num_numbers: int, num_slots: int = 0, num_outputs: int = 1) -> Plan:
@@ -614,25 +567,13 @@ def find_batch_size(num_rows: int) -> int:
     return math.ceil(num_rows / math.ceil(num_rows / most))
 
 
-def find_least_passes(num_rows: int) -> int:
-    """How many passes of minibatches there are at least, unless a number is given."""
-    return min(MOST_PASSES, math.ceil(SEEN_ROWS / num_rows))
-
-
-def find_damping(spread: float, batch_size: int, num_rows: int) -> float:
-    """What is added to the covariance for steps of minibatches, so that no example moves its own output too far.
-
-    An example alone in its minibatch has ``spread / batch_size`` of curvature along itself, and a rare level far less
-    than that on average; with all rows in a step there is nothing to damp.
-    """
-    return spread * max(0.0, 1 / batch_size - 1 / num_rows)
-
-
 # Rows and statistics
 
 
 def load_table(prepared: PreparedDataset, file: FileRef, encoding: Encoding) -> Table:
-    """A split of a table, one ``file`` of ``prepared``; a regression's truth is in deviations of the target.
+    """A split of a table, one ``file`` of ``prepared``, on the device of its encoding.
+
+    A regression's truth is in deviations of the target.
 
     Raises:
         DataError: the file is missing or has changed since it was prepared.
@@ -643,7 +584,7 @@ def load_table(prepared: PreparedDataset, file: FileRef, encoding: Encoding) -> 
         y = torch.from_numpy((truth - target.mean) / target.scale).to(encoding.mean.dtype)
     else:
         y = torch.from_numpy(truth if truth.dtype == np.uint8 else truth.astype(np.int64))
-    return Table(torch.from_numpy(features), y, encoding)
+    return Table(torch.from_numpy(features), y, encoding).to(encoding.mean.device)
 
 
 def encode_small(table: Table) -> Examples:
@@ -669,29 +610,25 @@ def make_encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
 
     Columns are taken in pairs, largest with smallest, of so few codes together that a step may look at all of them.
     """
-    numbers = [recipe.columns[at] for at in recipe.numbers]
-    categories = [recipe.columns[at] for at in recipe.categories]
+    numbers, categories = ([recipe.columns[at] for at in each] for each in (recipe.numbers, recipe.categories))
     num_slots, nobody, start = sum(column.num_slots for column in categories), len(categories), 0
-    lookup, frequencies = list[torch.Tensor](), torch.zeros(nobody, num_slots, dtype=torch.float64)
+    lookup, frequencies = list[Tensor](), torch.zeros(nobody, num_slots, dtype=torch.float64)
     for at, column in enumerate(categories):
-        slots = torch.from_numpy(np.roll(column.slots()[:-1], 1))  # a missing value comes first
-        slots = torch.where(slots < 0, num_slots + at, slots + start)
-        lookup.append(torch.cat([slots, torch.tensor([num_slots + at])]))
-        counts = torch.tensor([column.num_missing, *column.counts], dtype=torch.float64)
-        has_slot = slots < num_slots
-        frequencies[at].index_add_(0, slots[has_slot], counts[has_slot] / counts.sum())
+        *levels, missing, _ = column.slots().tolist()  # here a missing value comes first
+        slots = torch.tensor([num_slots + at if slot < 0 else slot + start for slot in (missing, *levels, -1)])
+        counts = torch.tensor([column.num_missing, *column.counts, 0], dtype=torch.float64)
+        frequencies[at] = torch.bincount(slots, counts / counts.sum(), num_slots + nobody)[:num_slots]
+        lookup.append(slots)
         start += column.num_slots
-    sizes = [*map(len, lookup), 1]
+        most = min(PAIR, int(counts.sum()) // PAIR_ROWS)  # codes of a pair; any column has seen all training rows
     lookup.append(torch.tensor([num_slots + nobody]))
-    num_rows = sum(each.num_missing + sum(each.counts) for each in categories[:1])
-    rest, together, alone = sorted(range(nobody), key=sizes.__getitem__), list[tuple[int, int]](), []
+    sizes = [*map(len, lookup)]
+    rest, pairs = sorted(range(nobody), key=sizes.__getitem__), list[tuple[int, int]]()
     while rest:
         largest = rest.pop()
-        if rest and sizes[largest] * sizes[rest[0]] <= min(PAIR, num_rows // PAIR_ROWS):
-            together.append((largest, rest.pop(0)))
-        else:
-            alone.append((largest, nobody))
-    pairs = [*together, *alone]
+        fits = rest and sizes[largest] * sizes[rest[0]] <= most
+        pairs.append((largest, rest.pop(0) if fits else nobody))
+    pairs.sort(key=lambda pair: pair[1] == nobody)  # those alone come last
     combined = [torch.cartesian_prod(lookup[first], lookup[second]) for first, second in pairs]
     strides, starts = [sizes[second] for _, second in pairs], itertools.accumulate(map(len, combined), initial=1)
     offsets = [start + stride for start, stride in zip(starts, strides, strict=False)]

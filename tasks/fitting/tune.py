@@ -10,7 +10,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting import devices
-from tasks.fitting.search_space import Settings, Space, find_given, list_grid, narrow_space, shorten
+from tasks.fitting.search_space import Settings, Space, find_given, list_grid, list_space, narrow_space, shorten
 from tasks.fitting.trainer import VALIDATION, Parts, Trainer, make_trainer, require_rows_to_choose_by
 from tasks.machine.telling import tell
 from tasks.parameters import Implementation, Search, Training
@@ -54,7 +54,7 @@ class TrialSpec(NamedTuple):
     settings: Settings
     seed: int
     deadline: float  # in seconds since 1970
-    short_losses: tuple[float, ...] | None  # of earlier waves' trials; None: it is trained to the end in any case
+    most: float | None = None  # loss after a short training, above which it is pruned; None: no short training
 
 
 class TrialResult(NamedTuple):
@@ -79,26 +79,32 @@ class TrialTraining:
 
         First for a few of its epochs, in which its learning rate takes its whole course: losses in the middle of a
         course say little, for rates that are best at its end are the worst there.
+
+        Trials are compared by the mean loss of the last fifth of their epochs, or by the last one where training
+        converges. Where the loss leaps from epoch to epoch, the best last epoch of many trials is luck: of 64 on
+        Fashion-MNIST the winner had 0.431 after 0.488, and with other seeds a test accuracy of 0.79 to 0.84.
         """
-        started, short_loss, losses, outcome = time.perf_counter(), None, list[float](), "complete"
+        started, outcome, short_loss = time.perf_counter(), "complete", None
         (trainer, parts), training = read_validation_parts(self.prepared, self.base), self.apply(spec.settings)
-        last = trainer.with_training(training).find_num_epochs(len(parts.fitted))
-        lengths: list[int | None] = [last]
-        if last is not None and spec.short_losses is not None:
-            lengths = [*sorted({math.ceil(SHORT * last), last})]
+        # Without dropout, whose masks differ, both learn the same weights, and this one in less time.
+        if self.prepared.task == "classification" and not training.dropout:
+            training = training.model_copy(update={"implementation": Implementation.SCRATCH})
+        trainer, lengths = trainer.with_training(training), [training.num_epochs]
+        if spec.most is not None and not trainer.converges:
+            last = trainer.find_hyperparameters(len(parts.fitted)).num_epochs
+            lengths = [*dict.fromkeys([math.ceil(SHORT * last), *lengths])]
         for length in lengths:
             this = trainer.with_training(training.model_copy(update={"num_epochs": length}))
-            losses = list_validation_losses(this, parts, spec.seed, spec.deadline)
+            losses = this.list_validation_losses(parts, spec.seed, spec.deadline)
             if not losses:
                 return None
-            loss = average_late(losses, last is None)
+            loss = losses[-1] if trainer.converges else statistics.fmean(losses[-math.ceil(len(losses) / LATE) :])
             if not math.isfinite(losses[-1]):
-                outcome = "diverged"
+                outcome, short_loss = "diverged", None
                 break
-            if length != last:
-                short_loss = loss
-                if is_behind(loss, spec.short_losses or ()):
-                    outcome = "pruned"
+            if length != lengths[-1] and spec.most is not None:
+                outcome, short_loss = "pruned" if loss > spec.most else "complete", loss
+                if outcome == "pruned":
                     break
         finite = tuple(filter(math.isfinite, losses))
         trial = Trial.model_validate(
@@ -125,20 +131,6 @@ class TrialTraining:
         return Training.model_validate(values)
 
 
-def average_late(losses: Sequence[float], converges: bool) -> float:
-    """The mean loss of the last fifth of the epochs, by which trials are compared; of the last one if it ``converges``.
-
-    Where the loss leaps from epoch to epoch, the best last epoch of many trials is luck: of 64 on Fashion-MNIST the
-    winner had 0.431 after 0.488, and with other seeds a test accuracy of 0.79 to 0.84.
-    """
-    return losses[-1] if converges else statistics.fmean(losses[-math.ceil(len(losses) / LATE) :])
-
-
-def is_behind(short_loss: float, earlier: Sequence[float]) -> bool:
-    """Whether a trial is pruned after its short training, by the losses of ``earlier`` waves' trials after theirs."""
-    return len(earlier) >= WAVE and short_loss > float(np.percentile(earlier, BEST))
-
-
 @lru_cache(maxsize=1)
 def read_validation_parts(prepared: PreparedDataset, base: Training) -> tuple[Trainer, Parts]:
     """Who trains, and the training rows without a share of ``base.validation``, or else a fifth, and these.
@@ -156,22 +148,6 @@ def read_validation_parts(prepared: PreparedDataset, base: Training) -> tuple[Tr
     trainer, parts = trainer.hold_out(base.validation or VALIDATION, generator)
     require_rows_to_choose_by(parts.validation)
     return trainer, parts
-
-
-def list_validation_losses(trainer: Trainer, parts: Parts, seed: int, deadline: float = math.inf) -> list[float]:
-    """The validation loss after each epoch, up to one that is not finite; none where the deadline passed."""
-    found, training = list[float](), trainer.training
-    # Without dropout, whose masks differ, both learn the same weights, and this one in less time.
-    if trainer.prepared.task == "classification" and not training.dropout:
-        trainer = trainer.with_training(training.model_copy(update={"implementation": Implementation.SCRATCH}))
-    with devices.one_thread(), devices.seeded(trainer.device, seed) as generator:
-        for loss in trainer.validation_losses(parts, generator):
-            if time.time() > deadline:
-                return []
-            found.append(loss)
-            if not math.isfinite(loss):
-                break
-    return found
 
 
 class HyperparameterSearch:
@@ -198,11 +174,12 @@ class HyperparameterSearch:
         while (done := len(self._study.trials)) < self.num_wanted and time.time() < deadline:
             first = done - done % WAVE
             earlier = self._study.get_trials(deepcopy=False)[:first]
-            short_losses = tuple(loss for each in earlier for loss in each.intermediate_values.values())
+            losses = [loss for each in earlier for loss in each.intermediate_values.values()]
+            most = float(np.percentile(losses, BEST)) if len(losses) >= WAVE else math.inf
             asked = self._list_untried()[: WAVE - done % WAVE] or self._ask(first, earlier)[done - first :]
             seed = self._training.base.seed_number
             specs = [
-                TrialSpec(done + at, shorten(self._space, params), seed, deadline, short_losses)
+                TrialSpec(done + at, shorten(self._space, params), seed, deadline, most)
                 for at, params in enumerate(asked)
             ]
             futures = [submit(spec) for spec in specs]
@@ -211,7 +188,7 @@ class HyperparameterSearch:
                 if result is None:
                     return
                 self._keep(params, result)
-                on_trial(result.trial, find_best(self.trials))
+                on_trial(result.trial, next(iter(self._rank()), None))
 
     def _list_untried(self) -> list[Settings]:
         """The settings of the grid that no trial had: an earlier call of fewer trials chose its own."""
@@ -245,7 +222,7 @@ class HyperparameterSearch:
                 distributions=self._space,
                 user_attrs={TRIAL: trial.model_dump(mode="json")},
                 # Of one that has diverged there is none: to Optuna it is the worst.
-                intermediate_values={} if short_loss is None or trial.outcome == "diverged" else {1: short_loss},
+                intermediate_values={} if short_loss is None else {1: short_loss},
             )
         )
 
@@ -259,29 +236,24 @@ class HyperparameterSearch:
             UsageError: there is none.
         """
         prepared, base = self._training.prepared, self._training.base
-        finalists = self._find_finalists()
+        num_seeds, finalists = self.num_seeds, self._find_finalists()
         # None of what is found by rule where it is not given.
         before: Settings = base.model_dump(mode="json", include=set(finalists[0].settings), exclude_none=True)
         every = [*(trial.settings for trial in finalists), before]
-        futures = [
-            [
-                submit(TrialSpec(place, settings, base.seed_number + 1 + at, deadline, None))
-                for place, settings in enumerate(every)
-            ]
-            for at in range(self.num_seeds)
-        ]
-        of_seeds = list[list[float | None]]()
+        seeds = range(base.seed_number + 1, base.seed_number + 1 + num_seeds)
+        futures = [[submit(TrialSpec(at, each, seed, deadline)) for at, each in enumerate(every)] for seed in seeds]
+        by_seed = list[list[float | None]]()
         for of_seed in futures:
             results = [future.result() for future in of_seed]
             on_trial()
             if None not in results:
-                of_seeds.append([result.trial.validation_loss for result in results if result])
-        if len(of_seeds) < self.num_seeds:
-            tell(f"the time is over after {len(of_seeds)} of {self.num_seeds} seeds")
-        if not of_seeds:
+                by_seed.append([result.trial.validation_loss for result in results if result])
+        if len(by_seed) < num_seeds:
+            tell(f"the time is over after {len(by_seed)} of {num_seeds} seeds")
+        if not by_seed:
             known = next((trial.validation_loss for trial in self.trials if trial.settings == before), None)
-            of_seeds = [[*(trial.validation_loss for trial in finalists), known]]
-        losses = [tuple(loss for loss in each if loss is not None) for each in zip(*of_seeds, strict=True)]
+            by_seed = [[*(trial.validation_loss for trial in finalists), known]]
+        losses = [tuple(loss for loss in each if loss is not None) for each in zip(*by_seed, strict=True)]
         won = min(range(len(finalists)), key=lambda at: (-len(losses[at]), statistics.fmean(losses[at] or [0.0])))
         return Tuned(
             model=base.model,
@@ -302,19 +274,23 @@ class HyperparameterSearch:
     def num_seeds(self) -> int:
         """How many seeds finalists are trained with: one where any seed gives the same weights."""
         trainer, _ = read_validation_parts(self._training.prepared, self._training.base)
-        best = find_best(self.trials)
-        training = self._training.apply(best.settings if best else {})
-        return 1 if trainer.with_training(training).is_deterministic else SEEDS
+        settings = next((trial.settings for trial in self._rank()), {})
+        return 1 if trainer.with_training(self._training.apply(settings)).is_deterministic else SEEDS
+
+    def _rank(self) -> list[Trial]:
+        """The trials that came to their end, those of the smallest loss first."""
+        complete = [trial for trial in self.trials if trial.outcome == "complete"]
+        return sorted(complete, key=lambda trial: trial.validation_loss or 0.0)
 
     def _find_finalists(self) -> list[Trial]:
         """The best trials, each settings once; a single one where any seed gives the same weights."""
-        trials = self.trials
-        ended = sorted(_find_complete(trials), key=lambda trial: trial.validation_loss or 0.0)
-        different = list({json.dumps(trial.settings): trial for trial in reversed(ended)}.values())[::-1]
+        different = dict[str, Trial]()
+        for trial in self._rank():
+            different.setdefault(json.dumps(trial.settings), trial)
         if different:
-            return different[: min(FINALISTS, self.num_seeds)]
-        if trials:
-            raise TrainingDiverged(f"all {len(trials)} trials diverged", "a loss that stays finite", SMALLER)
+            return [*different.values()][: min(FINALISTS, self.num_seeds)]
+        if self.trials:
+            raise TrainingDiverged(f"all {len(self.trials)} trials diverged", "a loss that stays finite", SMALLER)
         found = "the time was over before a trial came to its end"
         raise UsageError(found, "time for one at least", "give more")
 
@@ -325,15 +301,6 @@ def _read_trials(study: optuna.Study) -> tuple[Trial, ...]:
     )
 
 
-def find_best(trials: Sequence[Trial]) -> Trial | None:
-    """The first of the complete trials with the smallest loss."""
-    return min(_find_complete(trials), key=lambda trial: trial.validation_loss or 0.0, default=None)
-
-
-def _find_complete(trials: Sequence[Trial]) -> list[Trial]:
-    return [trial for trial in trials if trial.outcome == "complete" and trial.validation_loss is not None]
-
-
 @contextmanager
 def open_search(name: str, training: TrialTraining, search: Search, afresh: bool) -> Iterator[HyperparameterSearch]:
     """The search of a name, its data and options, for one process at a time; an interrupted one goes on.
@@ -342,8 +309,7 @@ def open_search(name: str, training: TrialTraining, search: Search, afresh: bool
         UsageError: the search space names what is no parameter, or values that it cannot have.
     """
     prepared, base = training.prepared, training.base
-    trainer = make_trainer(base, prepared, devices.resolve(base.device))
-    space = trainer.list_space(prepared) | narrow_space(base, search.space)
+    space = list_space(prepared) | narrow_space(base, search.space)
     about = {"way of searching": FORMAT, "data": prepared.digest, "search space": repr(space)}
     options = [name, sorted(search.space), base.model_dump(mode="json", exclude={"device", "patience"})]
     path = artifact_paths.study(
@@ -353,29 +319,27 @@ def open_search(name: str, training: TrialTraining, search: Search, afresh: bool
     with locks.locked(artifact_paths.lock_of_study(path), "the same search is at work; waiting for it"):
         path.parent.mkdir(parents=True, exist_ok=True)
         Path(f"{path}.lock").unlink(missing_ok=True)  # Optuna's own, which a killed search leaves behind
-        yield HyperparameterSearch(_open_study(path, about, afresh), space, training, search.trials)
+        study = _open_study(path, about, afresh)
+        path.touch()  # it is in use
+        yield HyperparameterSearch(study, space, training, search.trials)
         atomic.sync(path)
 
 
 def _open_study(path: Path, about: dict[str, str], afresh: bool) -> optuna.Study:
     """The study in a file, or a new one: where there is none, it cannot be read or is about something else."""
-    if afresh:
-        path.unlink(missing_ok=True)
-    elif path.exists():
+    if path.exists() and not afresh:
         os.truncate(path, path.read_bytes().rfind(b"\n") + 1)  # a line that a power cut left half written
-    try:
-        storage = JournalStorage(JournalFileBackend(str(path)))
-        study = optuna.create_study(study_name=STUDY, storage=storage, load_if_exists=True)
-        changed = [each for each in about if study.user_attrs and study.user_attrs.get(each) != about[each]]
-        if not changed:
-            _read_trials(study)
-    except Exception as error:  # whatever a damaged journal makes Optuna raise
-        tell(f"{path} cannot be read ({type(error).__name__}): the search starts afresh")
-        return _open_study(path, about, afresh=True)
-    if changed:
-        tell(f"the {changed[0]} changed since this search was begun: it starts afresh")
-        return _open_study(path, about, afresh=True)
-    for name, value in about.items() if not study.user_attrs else ():
+        try:
+            study = optuna.load_study(study_name=STUDY, storage=JournalStorage(JournalFileBackend(str(path))))
+            changed = [each for each in about if study.user_attrs.get(each) != about[each]]
+            if not changed:
+                _read_trials(study)
+                return study
+            tell(f"the {changed[0]} changed since this search was begun: it starts afresh")
+        except Exception as error:  # whatever a damaged journal makes Optuna raise
+            tell(f"{path} cannot be read ({type(error).__name__}): the search starts afresh")
+    path.unlink(missing_ok=True)
+    study = optuna.create_study(study_name=STUDY, storage=JournalStorage(JournalFileBackend(str(path))))
+    for name, value in about.items():
         study.set_user_attr(name, value)
-    path.touch()  # it is in use
     return study

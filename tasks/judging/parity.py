@@ -95,22 +95,19 @@ def compare_with_torch(
     """The gate ``parity``: torch on the same float32 rows; and the profile of the answers."""
     from tasks.fitting import served  # torch: whoever imports the rest needs none
 
-    task, recipe = TASKS[prepared.task], prepared.recipe
-    observed, num_levels = list[dict[str, Array]](), dict[str, int]()
+    task, recipe, observed = TASKS[prepared.task], prepared.recipe, list[dict[str, Array]]()
 
     def ask() -> Iterator[tuple[dict[str, Array], Array]]:
         size = min(BATCH_ROWS, SCORES // max(1, len(prepared.class_names)))
         for rows in read_batches(prepared.test, prepared, size):
             answers = runtime.run_model(session, rows.inputs)
-            outputs = {name: values.T for name, values in answers.items()}
-            observed.append(task.observed(outputs))
-            num_levels.update(task.num_levels(outputs))
+            observed.append(task.observed({name: values.T for name, values in answers.items()}))
             yield answers, served.scores(weights, recipe, rows.inputs)
 
     deviation = recipe.target_scaling.find_deviation(read_split(prepared.test, prepared).y_true)
     verdicts = judge_parity("parity", ask(), bounds.max_parity_error, deviation)
     profile = {name: np.concatenate([each[name] for each in observed]) for name in observed[0]}
-    return verdicts, drift.make_profile(profile, num_levels)
+    return verdicts, drift.make_profile(profile, len(prepared.class_names))
 
 
 @np.errstate(over="ignore", invalid="ignore")

@@ -75,12 +75,6 @@ class Split:
         """The same split on another device."""
         return self._each(lambda tensor: tensor.to(device))
 
-    def without(self, share: float, generator: torch.Generator) -> "tuple[Split, Split]":
-        """This split without a random ``share`` of its examples, and those: training and validation."""
-        order = torch.randperm(len(self), generator=generator).to(self.y.device)
-        held_out = round(share * len(self))
-        return self.at(order[held_out:]), self.at(order[:held_out])
-
     def at(self, index: Tensor) -> "Split":
         """The examples at ``index``; ``index_select`` is an order of magnitude faster than ``X[index]`` here."""
         return self._each(lambda tensor: tensor.index_select(0, index))
@@ -116,16 +110,19 @@ class Split:
 
     def _in_one_memory(self, parts: Iterator[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
         """The same with inputs for a network, which overwrite those of the last part; the first is the largest."""
-        memory = None
+        memory: Tensor | None = None  # never a part itself, which may be one of the split
         for X, *others in parts:
-            memory = self._inputs(X, memory)
-            yield memory, *others
+            if not X.is_floating_point() or self.scale != 1.0:
+                if memory is None:
+                    memory = torch.empty_like(X, dtype=torch.float32)
+                if len(memory) > len(X):
+                    memory = memory[: len(X)]
+                X = memory.copy_(X).mul_(self.scale)
+            yield X, *others
 
-    def _inputs(self, X: Tensor, memory: Tensor | None = None) -> Tensor:
-        if X.is_floating_point() and self.scale == 1.0:
-            return X
-        if memory is None:  # never X itself, which may be a part of the split
-            memory = torch.empty_like(X, dtype=torch.float32)
-        if len(memory) > len(X):
-            memory = memory[: len(X)]
-        return memory.copy_(X).mul_(self.scale)
+
+def split_randomly(num_examples: int, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The indices of all examples but a random ``share``, and those of it: training and validation."""
+    order = torch.randperm(num_examples, generator=generator)
+    held_out = round(share * num_examples)
+    return order[held_out:], order[:held_out]

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from tasks.networks.softmax_regression import LossFunction, dropout
 from tasks.networks.training import (
     Network,
     Optimizer,
+    ScratchNetwork,
     average_metrics,
     concatenate,
     copy_parameters,
@@ -196,7 +197,7 @@ class Table:
 # The network
 
 
-class TabularNetwork:
+class TabularNetwork(ScratchNetwork):
     """``XW + b`` and, of each category, the effects of its slot: one output a class, or the prediction.
 
     It starts at zero: that is the answer of minimum norm where columns are collinear. ``X`` is ``(n, numbers)`` in the
@@ -210,14 +211,10 @@ class TabularNetwork:
     ) -> None:
         sizes = len(encoding.numbers), encoding.num_slots + len(encoding.frequencies)
         self.W, self.effects = (encoding.mean.new_zeros(num_outputs, size).T for size in sizes)
-        self.b, self.pairs = encoding.mean.new_zeros(num_outputs), encoding.pairs
+        self.b, self.pairs, self.num_slots = encoding.mean.new_zeros(num_outputs), encoding.pairs, encoding.num_slots
         self.loss_gradient, self.dropout_probability = loss_gradient, dropout_probability
         self.is_regression = num_outputs == 1
         self.measure = metrics.regression if self.is_regression else metrics.classification
-
-    def parameters(self) -> list[Tensor]:
-        """What the optimizer moves, the bias last."""
-        return list(self.weights().values())
 
     def __call__(self, X: Tensor, places: Tensor | None = None) -> Tensor:
         """Outputs ``(n, outputs)``, or predictions ``(n,)``."""
@@ -240,10 +237,6 @@ class TabularNetwork:
     def weights(self) -> dict[str, Tensor]:
         """``W`` ``(numbers, outputs)``, ``effects`` ``(slots, outputs)`` if there are any, and ``b`` ``(outputs,)``."""
         return {"W": self.W, **({"effects": self.effects} if len(self.effects) else {}), "b": self.b}
-
-    def gradients(self) -> dict[str, Tensor | None]:
-        """The gradients of the last step, shaped like ``weights()``; None before the first."""
-        return {name: weight.grad for name, weight in self.weights().items()}
 
 
 def differentiate(loss: nn.Module) -> LossFunction:
@@ -276,8 +269,6 @@ OFFSET = 50.0  # deviations of an input's mean from 0: from here on it is the of
 # Mean and covariance of the inputs
 
 MOMENT_ROWS = 2**15  # encoded at once
-# Of a covariance of which a part is its diagonal: matrix ``(first, first)`` and diagonal ``(others,)``.
-Inverse = tuple[Tensor, Tensor]
 CERTAIN = 1e-9  # of all variance: a larger ridge lets a covariance be inverted, which takes a fifth of its directions
 
 
@@ -302,16 +293,18 @@ class Moments:
 
     @cached_property
     def _spectrum(self) -> tuple[Tensor, Tensor]:
-        variances, directions = torch.linalg.eigh(self.covariance)
-        return variances, directions
+        found: tuple[Tensor, Tensor] = torch.linalg.eigh(self.covariance)
+        return found
 
     @property
     def spread(self) -> float:
         """The mean squared length of an example's inputs from their mean."""
         return float(self.covariance.trace() + self.variances.sum())
 
-    def invert(self, ridge: float, num_columns: int) -> Inverse:
+    def invert(self, ridge: float, num_columns: int) -> tuple[Tensor, Tensor]:
         """The inverse of the covariance and ``ridge`` times the identity.
+
+        It is a matrix ``(first, first)``, and a diagonal ``(others,)``.
 
         Without a ridge that counts, collinear directions are left out: from zero, steps then end at the answer of
         minimum norm.
@@ -365,13 +358,6 @@ class Moments:
         return [int(at) for at in is_determined.nonzero()]
 
 
-def multiply(inverse: Inverse, gradient: Tensor) -> Tensor:
-    """The product with ``gradient`` ``(inputs, outputs)``."""
-    of_first, of_others = inverse
-    first = len(of_first)
-    return torch.cat([of_first @ gradient[:first], of_others.unsqueeze(1) * gradient[first:]])
-
-
 @torch.no_grad()
 def compute_moments(split: Examples, encoding: Encoding, class_weights: Tensor | None, first: int) -> Moments:
     """The moments of a split, summed piece by piece; no one-hot matrix is ever made.
@@ -379,38 +365,39 @@ def compute_moments(split: Examples, encoding: Encoding, class_weights: Tensor |
     ``class_weights`` ``(classes,)``; ``first``: how many inputs have a covariance, all of them, the numbers or none.
     The target of a regression is summed as one more number, the first.
     """
-    num_numbers, num_slots, pairs = len(encoding.numbers), encoding.num_slots, encoding.pairs
-    nobody = num_slots + len(encoding.frequencies)
-    device, some, whole = split.device, num_slots + 1, first == num_numbers + num_slots
-    ahead = int(split.y.is_floating_point())
-    width, first = ahead + num_numbers + 1, ahead + first
-    numbers = torch.zeros(width, width, dtype=torch.float64, device=device)
-    cross = torch.zeros(some, width, dtype=torch.float64, device=device)
-    together = torch.zeros(some * some if whole else 0, dtype=torch.float64, device=device)
+    num_slots, pairs, ahead = encoding.num_slots, encoding.pairs, int(split.y.is_floating_point())
+    is_whole = first == len(encoding.numbers) + num_slots
+    # Sums of products: of target, numbers and a one; with these of slots, the last for no slot; of slots with others.
+    width, some, first = ahead + len(encoding.numbers) + 1, num_slots + 1, ahead + first
+    zeros = partial(torch.zeros, dtype=torch.float64, device=split.device)
+    sums, cross, between = zeros(width, width), zeros(some, width), zeros(some * some if is_whole else 0)
     for piece in split.pieces(MOMENT_ROWS):
         ((X, *places),) = piece.in_order(len(piece))
         y = piece.y.double().unsqueeze(1)
         Z = torch.cat([y[:, :ahead], X.double(), torch.ones_like(y)], dim=1)
         w = Z[:, -1] if class_weights is None else class_weights.double()[piece.y]
         weighted = Z * w.unsqueeze(1)
-        numbers += Z.T @ weighted
+        sums += Z.T @ weighted
         of_groups = (pairs.T.index_select(1, at) for each in places for at in each.T)
+        # Nobody, with whom a column may be paired, is none.
+        nobody = num_slots + len(encoding.frequencies)
         columns = [slots.clamp(max=num_slots) for group in of_groups for slots in group if slots[0] < nobody]
         for at, column in enumerate(columns):
             cross.index_add_(0, column, weighted)
-            for other in columns[:at] if whole else ():
-                together.index_add_(0, column * some + other, w)
-    n, cross = len(split), cross[:-1]
-    second, squares = numbers[:-1, :-1], torch.cat([numbers.diagonal()[:-1], cross[:, -1]])
-    if whole:
-        between = together.view(some, some)[:-1, :-1]
-        slots_block = between + between.T + torch.diag(cross[:, -1])
-        second = torch.cat([second, cross[:, :-1].T], dim=1)
-        second = torch.cat([second, torch.cat([cross[:, :-1], slots_block], dim=1)])
-    weight = numbers[-1, -1] / n
-    mean = torch.cat([numbers[:-1, -1], cross[:, -1]]) / numbers[-1, -1]
-    covariance = second[:first, :first] / n - torch.outer(mean[:first], mean[:first]) * weight
-    variances, products = (squares / n - mean**2 * weight)[first:], covariance[:ahead].sum(dim=0)
+            for other in columns[:at] if is_whole else ():
+                between.index_add_(0, column * some + other, w)
+    n, totals, squares = len(split), torch.cat([sums, cross])[:, -1], torch.cat([sums.diagonal(), cross[:, -1]])
+    if is_whole:
+        between = between.view(some, some)
+        between = between + between.T + torch.diag(cross[:, -1])
+        sums = torch.cat([torch.cat([sums, cross.T], dim=1), torch.cat([cross, between], dim=1)])
+    inputs = torch.arange(width + num_slots, device=split.device)
+    inputs = inputs[inputs != width - 1]
+    weight = totals[width - 1] / n
+    mean = totals[inputs] / totals[width - 1]
+    second = sums[inputs[:first]][:, inputs[:first]]
+    covariance = second / n - torch.outer(mean[:first], mean[:first]) * weight
+    variances, products = (squares[inputs] / n - mean**2 * weight)[first:], covariance[:ahead].sum(dim=0)
     of_target = products[ahead:], float(products[:ahead].sum())
     return Moments(mean[ahead:], covariance[ahead:, ahead:], variances, float(weight), *of_target, n)
 
@@ -424,27 +411,31 @@ def compute_moments(split: Examples, encoding: Encoding, class_weights: Tensor |
 
 # From gradients by inputs and bias to steps of inputs, unknown codes and bias.
 Preconditioner = Callable[[Tensor], Tensor]
+Conditioning = tuple[Moments, Preconditioner]
 
 
-def make_preconditioner(moments: Moments, inverse: Inverse, frequencies: Tensor, dtype: torch.dtype) -> Preconditioner:
+def make_preconditioner(moments: Moments, ridge: float, frequencies: Tensor, dtype: torch.dtype) -> Preconditioner:
     """What turns gradients ``(inputs + 1, outputs)`` into steps ``(inputs + columns + 1, outputs)`` of this ``dtype``.
 
     ``frequencies`` ``(columns, slots)``: behind the slots there is one more effect a column, that of an unknown code,
     which moves by the average of the others and so stays the average effect.
     """
-    is_matrix = not len(inverse[1]) and dtype != torch.float64  # one product for many, found in float64
+    num_numbers = len(moments.mean) - frequencies.shape[1]
+    inverse, of_others = moments.invert(ridge, num_numbers + len(frequencies))
+    is_matrix = not len(of_others) and dtype != torch.float64  # one product for many, found in float64
     exact = moments.mean if is_matrix else moments.mean.to(dtype)
-    mean, frequencies = exact.unsqueeze(1), frequencies.to(exact)
-    inverse = inverse[0].to(exact), inverse[1].to(exact)
+    mean, others = exact.unsqueeze(1), of_others.to(exact).unsqueeze(1)
+    inverse, frequencies, first = inverse.to(exact), frequencies.to(exact), len(inverse)
 
-    def multiply_all(gradient: Tensor) -> Tensor:
-        step = multiply(inverse, gradient[:-1] - mean * gradient[-1:])
+    def multiply(gradient: Tensor) -> Tensor:
+        centred = gradient[:-1] - mean * gradient[-1:]
+        step = torch.cat([inverse @ centred[:first], others * centred[first:]])
         of_bias = gradient[-1:] / moments.weight - mean.T @ step
-        return torch.cat([step, frequencies @ step[len(step) - frequencies.shape[1] :], of_bias])
+        return torch.cat([step, frequencies @ step[num_numbers:], of_bias])
 
     if not is_matrix:
-        return multiply_all
-    matrix = multiply_all(torch.eye(len(mean) + 1).to(exact)).T.to(dtype)
+        return multiply
+    matrix = multiply(torch.eye(len(mean) + 1).to(exact)).T.to(dtype)
     return lambda gradient: (gradient.T @ matrix).T
 
 
@@ -455,16 +446,10 @@ class PreconditionedSGD:
     """An optimizer whose gradients are multiplied by the inverse covariance, penalty included."""
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        net: Network,
-        preconditioner: Future[Preconditioner],
-        num_slots: int,
-        weight_decay: float,
+        self, optimizer: Optimizer, net: TabularNetwork, conditioning: Future[Conditioning], weight_decay: float
     ) -> None:
-        """``preconditioner`` is waited for by the first step."""
-        self._optimizer, self._net, self._weight_decay = optimizer, net, weight_decay
-        self._preconditioner, self._num_slots = preconditioner, num_slots
+        """``conditioning`` is waited for by the first step."""
+        self._optimizer, self._net, self._conditioning, self._weight_decay = optimizer, net, conditioning, weight_decay
         self.param_groups, self.zero_grad = optimizer.param_groups, optimizer.zero_grad
         self._first_length: float | None = None  # of the gradient in whitened inputs
         self._newton_decrement = torch.zeros(())  # its square: about twice what the last step gains
@@ -472,16 +457,15 @@ class PreconditionedSGD:
     @torch.no_grad()
     def step(self) -> None:
         """Move every parameter."""
-        gradients: dict[str, Any] = self._net.gradients()
+        net, gradients = self._net, self._net.gradients()
         W, b = gradients["W"], gradients["b"]
         effects = gradients.get("effects", W[:0])
         if self._weight_decay:
-            weights = self._net.weights()
-            W.add_(weights["W"], alpha=self._weight_decay)
-            effects.add_(weights.get("effects", effects), alpha=self._weight_decay)
+            W.add_(net.W, alpha=self._weight_decay)
+            effects.add_(net.effects, alpha=self._weight_decay)
         # Class by class, as they lie: so their product takes a fifth of the time.
-        gradient = torch.cat([W.T, effects.T[:, : self._num_slots], b.unsqueeze(1)], dim=1).T
-        step, inputs = self._preconditioner.result()(gradient), len(gradient) - 1
+        gradient = torch.cat([W.T, effects.T[:, : net.num_slots], b.unsqueeze(1)], dim=1).T
+        step, inputs = self._conditioning.result()[1](gradient), len(gradient) - 1
         self._newton_decrement = (step[:inputs] * gradient[:inputs]).sum() + (step[-1] * gradient[-1]).sum()
         W.copy_(step[: len(W)])
         effects.copy_(step[len(W) : -1])
@@ -512,21 +496,12 @@ def train_epoch_whole(
         optimizer.zero_grad()
         ((X, *places),) = piece.in_order(len(piece))
         measured.append((net.measure(net.backward(X, piece.y, *places), piece.y), len(piece)))
-        for each, param in zip(total, params, strict=True):
-            if param.grad is not None:
-                each.add_(param.grad, alpha=len(piece) / len(split))
+        for each, gradient in zip(total, net.gradients().values(), strict=True):
+            each.add_(gradient, alpha=len(piece) / len(split))
     for each, param in zip(total, params, strict=True):
         param.grad = each
     optimizer.step()
     return average_metrics(measured)
-
-
-def _split_by(order: Tensor, sizes: Iterator[int]) -> Iterator[Tensor]:
-    """The order in pieces of these sizes, as long as there is some of it."""
-    while len(order):
-        size = next(sizes)
-        yield order[:size]
-        order = order[size:]
 
 
 class AveragedSGD:
@@ -569,7 +544,8 @@ class AveragedSGD:
         half, full = math.ceil(rest / batch_size) // 2, min(batch_size, rest)
         largest = max(1, TOGETHER // (batch_size * split.num_inputs))
         sizes = (batch_size * min(2**at, largest) for at in itertools.count())  # the first ones are waited for
-        indices = (index.to(split.device, torch.int64) for index in _split_by(order, sizes))
+        ends = itertools.takewhile(rest.__gt__, itertools.accumulate(sizes))
+        indices = (index.to(split.device, torch.int64) for index in order.tensor_split([*ends]))
         made = self._prefetch(list(split.minibatches(index, batch_size)) for index in indices)
         with ThreadPoolExecutor(1) as beside:  # the next steps
             following = beside.submit(draw)

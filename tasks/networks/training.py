@@ -50,11 +50,12 @@ class ScratchNetwork:
 
     def to(self, device: torch.device) -> None:
         """Move the parameters to a device."""
-        self.W, self.b = self.W.to(device), self.b.to(device)
+        for name, weight in self.weights().items():
+            setattr(self, name, weight.to(device))
 
     def parameters(self) -> list[Tensor]:
         """What the optimizer moves, the bias last."""
-        return [self.W, self.b]
+        return list(self.weights().values())
 
     def weights(self) -> dict[str, Tensor]:
         """``W`` and ``b``."""
@@ -62,7 +63,7 @@ class ScratchNetwork:
 
     def gradients(self) -> dict[str, Any]:
         """The gradients of the last step, shaped like ``weights()``; None before the first."""
-        return {"W": self.W.grad, "b": self.b.grad}
+        return {name: weight.grad for name, weight in self.weights().items()}
 
 
 class ConciseNetwork:

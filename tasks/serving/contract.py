@@ -81,19 +81,19 @@ def open_inference_metadata(
     name: str | None, version: int | None, signature: Signature, columns: tuple[ColumnMetadata, ...] = ()
 ) -> ModelMetadata:
     """The metadata of a version, or of a candidate, by its signature and a table's columns."""
-
-    def describe(tensors: tuple[Tensor, ...]) -> tuple[MetadataTensor, ...]:
-        return tuple(
+    inputs, outputs = (
+        tuple(
             MetadataTensor(name=each.name, datatype=OPEN_INFERENCE_TYPES[each.dtype], shape=(-1, *each.shape))
             for each in tensors
         )
-
+        for tensors in (signature.inputs, signature.outputs)
+    )
     return ModelMetadata(
         name=name,
         versions=() if version is None else (str(version),),
         platform="onnx_onnxv1",
-        inputs=describe(signature.inputs),
-        outputs=describe(signature.outputs),
+        inputs=inputs,
+        outputs=outputs,
         parameters=Parameters(columns=columns) if columns else None,
     )
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from tasks.serving.contract import LABEL
 from tasks.store.record import Lasting
 
 if TYPE_CHECKING:
@@ -75,17 +76,16 @@ def find_quantiles(values: NDArray[Any]) -> tuple[float, ...]:
     return tuple(edges)
 
 
-def make_profile(observed: Mapping[str, NDArray[Any]], num_levels: Mapping[str, int]) -> Profile:
-    """The profile of what is watched of the test split: levels one by one, all else in bins of (nearly) equal counts.
+def make_profile(observed: Mapping[str, NDArray[Any]], num_classes: int) -> Profile:
+    """The profile of what is watched of the test split: labels one by one, all else in bins of (nearly) equal counts.
 
-    ``observed`` and ``num_levels`` are as ``Task`` gives them.
+    ``observed`` is as ``Task`` gives it.
     """
-    profile = {}
-    for name, values in observed.items():
-        levels = num_levels.get(name)
-        edges = find_quantiles(values) if levels is None else tuple(code + 0.5 for code in range(levels - 1))
-        profile[name] = count_in_bins(values, edges)
-    return profile
+    labels = tuple(code + 0.5 for code in range(num_classes - 1))
+    return {
+        name: count_in_bins(values, labels if name == LABEL else find_quantiles(values))
+        for name, values in observed.items()
+    }
 
 
 def stability_index(expected: Sequence[int], found: Sequence[int]) -> float:
@@ -144,15 +144,11 @@ def find_worse(
 
 def _chance_of_errors(wrong: int, rows: int, all_wrong: int, all_rows: int) -> float:
     """Of ``rows`` that are drawn from all, as many wrong ones or more: the tail of the hypergeometric distribution."""
-    if wrong * all_rows <= all_wrong * rows:
-        return 1.0
-    chance = total = math.exp(
-        _log_choose(all_wrong, wrong) + _log_choose(all_rows - all_wrong, rows - wrong) - _log_choose(all_rows, rows)
+    every = _log_choose(all_rows, rows)
+    return sum(
+        math.exp(_log_choose(all_wrong, k) + _log_choose(all_rows - all_wrong, rows - k) - every)
+        for k in range(wrong, min(all_wrong, rows) + 1)
     )
-    for k in range(wrong, min(all_wrong, rows)):
-        chance *= (all_wrong - k) * (rows - k) / ((k + 1) * (all_rows - all_wrong - rows + k + 1))
-        total += chance
-    return total
 
 
 def _log_choose(n: int, k: int) -> float:

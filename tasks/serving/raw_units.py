@@ -77,7 +77,7 @@ def encode_levels(features: Array, recipe: Recipe) -> NDArray[np.int64]:
     with np.errstate(invalid="ignore"):
         known = (chosen >= 0) & (chosen < num_levels) & (chosen == np.floor(chosen))
     code = np.where(np.isnan(chosen), num_levels, num_levels + 1)
-    code[known] = chosen[known].astype(np.int64)
+    code[known] = chosen[known]
     return code
 
 
@@ -89,7 +89,7 @@ def locate_columns(recipe: Recipe) -> NDArray[np.int64]:
 def score_rows(folded: Folded, recipe: Recipe, features: Array) -> Array:
     """Scores ``(n, outputs)`` of raw rows ``(n, columns)``, in the precision of ``folded``."""
     numbers = features[:, list(recipe.numbers)].astype(folded.mean.dtype, copy=False) - folded.mean
-    numbers = np.where(np.isnan(numbers), folded.mean.dtype.type(0), numbers)
+    numbers[np.isnan(numbers)] = 0
     result: Array = numbers @ folded.W + folded.b
     for code in (encode_levels(features, recipe) + locate_columns(recipe)).T:
         result += folded.effects[code]

@@ -52,22 +52,22 @@ def open_session(model: bytes, device: Device, path: Path | str = "the model") -
         DataError: these bytes are no model, or none that onnxruntime runs.
     """
     fault = None if device is Device.CPU else devices.cuda_fault()
-    if device is Device.CPU or (device is Device.AUTO and fault):
-        try:
-            return _start(model, CPU)
-        except Exception as error:  # onnxruntime raises its own types, RuntimeError and ValueError here
-            found = f"{path} does not load: {str(error).splitlines()[0]}"
-            raise DataError(found, "a model that onnxruntime runs", RESTORE) from error
-    if fault:
+    if fault and device is Device.CUDA:
         raise devices.missing(fault)
+    # onnxruntime raises its own types, RuntimeError and ValueError here.
+    if device is not Device.CPU and not fault:
+        try:
+            return _start(model, CUDA)
+        except Exception as error:
+            reason = f"onnxruntime cannot use the GPU: {_reason(error)}"
+            if device is Device.CUDA:
+                raise devices.missing(reason) from error
+            tell(f"predicting on the CPU, because {reason}")
     try:
-        return _start(model, CUDA)
-    except Exception as error:  # onnxruntime raises its own types, RuntimeError and ValueError here
-        reason = f"onnxruntime cannot use the GPU: {_reason(error)}"
-        if device is Device.CUDA:
-            raise devices.missing(reason) from error
-        tell(f"predicting on the CPU, because {reason}")
-        return open_session(model, Device.CPU, path)
+        return _start(model, CPU)
+    except Exception as error:
+        found = f"{path} does not load: {str(error).splitlines()[0]}"
+        raise DataError(found, "a model that onnxruntime runs", RESTORE) from error
 
 
 def run_model(session: Any, rows: "NDArray[Any]") -> "dict[str, NDArray[Any]]":

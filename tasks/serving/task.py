@@ -31,6 +31,8 @@ class Task(ABC):
     answer: ClassVar[str]  # the output that is compared with the truth
     is_counted: ClassVar[bool]  # an answer is right or wrong, and not more or less so
     loss_unit: ClassVar[str]
+    # By which metric Hugging Face lists a model: its name there, and how many times which of ours it is.
+    hub_metric: ClassVar[tuple[str, int, str]]
 
     def signature(self, recipe: Recipe, class_names: Sequence[str]) -> Signature:
         """What a model of this kind takes and gives, whose inputs ``recipe`` makes."""
@@ -44,10 +46,6 @@ class Task(ABC):
         """What is watched for drift, by name; each ``(n,)``."""
         return {self.answer: outputs[self.answer]}
 
-    def num_levels(self, outputs: Outputs) -> dict[str, int]:
-        """Which of those count 0, 1, … up to a number of levels, and to which; all others are measured."""
-        return {}
-
     def columns(self, outputs: Outputs, class_names: Sequence[str], has_all: bool = True) -> dict[str, NDArray[Any]]:
         """The columns ``(n,)`` of a table of answers; ``LABEL_NAME`` has numbers that stand for the class names.
 
@@ -59,10 +57,6 @@ class Task(ABC):
     def summary(self, metrics: Mapping[str, Any]) -> str:
         """How good a model is, in a few words."""
 
-    @abstractmethod
-    def hub_metric(self, metrics: Mapping[str, Any]) -> tuple[str, float]:
-        """The metric by which Hugging Face lists a model, under its name there."""
-
 
 class Classification(Task):
     """One of several classes."""
@@ -71,6 +65,7 @@ class Classification(Task):
     model = "softmax-regression"
     target, answer, is_counted = "labels", LABEL, True
     loss_unit = "cross-entropy in nats"
+    hub_metric = "accuracy", 1, "test_accuracy"
 
     def outputs(self, num_classes: int) -> tuple[Tensor, ...]:
         """Probabilities of the classes, and the label."""
@@ -82,10 +77,6 @@ class Classification(Task):
     def observed(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
         """Label and confidence."""
         return super().observed(outputs) | {"confidence": outputs[PROBABILITIES].max(axis=0)}
-
-    def num_levels(self, outputs: Outputs) -> dict[str, int]:
-        """The label, by the number of classes."""
-        return {LABEL: len(outputs[PROBABILITIES])}
 
     def columns(self, outputs: Outputs, class_names: Sequence[str], has_all: bool = True) -> dict[str, NDArray[Any]]:
         """The label, its name and a probability a class."""
@@ -100,10 +91,6 @@ class Classification(Task):
         """Accuracy."""
         return f"test accuracy {metrics['test_accuracy']:.4f}"
 
-    def hub_metric(self, metrics: Mapping[str, Any]) -> tuple[str, float]:
-        """Accuracy."""
-        return "accuracy", metrics["test_accuracy"]
-
 
 class Regression(Task):
     """A number."""
@@ -112,6 +99,7 @@ class Regression(Task):
     model = "linear-regression"
     target, answer, is_counted = "target", PREDICTION, False
     loss_unit = "half the mean squared error"
+    hub_metric = "mse", 2, "test_loss"
 
     def outputs(self, num_classes: int) -> tuple[Tensor, ...]:
         """The prediction, in raw units of the target."""
@@ -125,10 +113,6 @@ class Regression(Task):
         if "weights" not in metrics:
             return loss
         return f"{loss}, weights {', '.join(f'{each:.4f}' for each in metrics['weights'])}, bias {metrics['bias']:.4f}"
-
-    def hub_metric(self, metrics: Mapping[str, Any]) -> tuple[str, float]:
-        """The mean squared error; our losses have the book's half."""
-        return "mse", 2 * metrics["test_loss"]
 
 
 TASKS: dict[TaskName, Task] = {task.name: task for task in (Classification(), Regression())}

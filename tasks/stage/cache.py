@@ -14,7 +14,7 @@ import platform
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from tasks.errors import DataError
@@ -38,26 +38,23 @@ def make_key(stage: str, inputs: dict[str, Any]) -> str:
     """SHA-256 (hex) of everything that a stage's outcome depends on; ``inputs`` are its arguments by name."""
     depends_on = {
         "stage": stage,
-        "inputs": _simplify(inputs),
+        "inputs": inputs,
         "code": code_digest(),
         "packages": package_versions(),
         "machine": platform.machine(),
     }
-    return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(depends_on, default=_simplify, sort_keys=True).encode()).hexdigest()
 
 
 def _simplify(value: Any) -> Any:
-    """A value as JSON, without fields marked ``NOT_IN_KEY``; a wish for a device is the kind that is really used."""
-    if isinstance(value, Device):  # the same numbers are not expected of a CPU and a GPU
-        return "cpu" if value is Device.CPU or devices.cuda_fault() is not None else "cuda"
-    if isinstance(value, BaseModel):
-        fields = type(value).model_fields
-        value = {name: each for name, each in value if NOT_IN_KEY not in fields[name].metadata}
-    if isinstance(value, dict):
-        return {name: _simplify(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_simplify(each) for each in value]
-    return to_jsonable_python(value)
+    """A value for JSON, without fields marked ``NOT_IN_KEY``; a wish for a device is the kind that is really used."""
+    if not isinstance(value, BaseModel):
+        return to_jsonable_python(value)
+    fields = type(value).model_fields
+    simple = {name: each for name, each in value if NOT_IN_KEY not in fields[name].metadata}
+    if isinstance(device := simple.get("device"), Device):  # the same numbers are not expected of a CPU and a GPU
+        simple["device"] = "cpu" if device is Device.CPU or devices.cuda_fault() is not None else "cuda"
+    return simple
 
 
 @functools.cache
@@ -114,11 +111,8 @@ def find_record(key: str, kind: type[R]) -> R | None:
         with contextlib.suppress(OSError):
             os.utime(path)  # first: to housekeeping it and its files are in use
         return _read(path, key, kind) if os.path.lexists(path) else None
-    except DataError as error:
-        fault: object = error.found
-    except (OSError, ValueError) as error:  # housekeeping may have been quicker
-        fault = error
-    tell(f"computed anew: {fault}")
+    except (DataError, OSError, ValueError) as error:  # housekeeping may have been quicker
+        tell(f"computed anew: {error.found if isinstance(error, DataError) else str(error).splitlines()[0]}")
     return None
 
 
@@ -126,11 +120,7 @@ def _read(path: Path, key: str, kind: type[R]) -> R:
     kept = StageRecord.read(path)
     if kept != StageRecord.seal(key, kind, kept.record):
         raise ValueError(f"{path} is damaged, or the record of another stage")
-    try:
-        record = kind.model_validate_json(json.dumps(kept.record), strict=True)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        raise ValueError(f"{path} is no {kind.__name__}: {first['msg']}") from error
+    record = kind.model_validate_json(json.dumps(kept.record), strict=True)
     verdicts = getattr(record, "gates", None)  # what a refused candidate has come to is not kept
     if verdicts is not None and not (verdicts and all(each.lets_pass for each in verdicts)):
         raise ValueError(f"{path} has gates that were not passed")

@@ -70,13 +70,6 @@ def embed_picture(path: Path) -> str:
     return f"![{path.stem}]({make_data_uri(path.read_bytes())})"
 
 
-def show_page(markdown: str, key: str, description: str) -> None:
-    """Show a page of this task's."""
-    if in_a_run():
-        with _ask_briefly(RETRIES):
-            create_markdown_artifact(markdown, key=key, description=description)
-
-
 @contextmanager
 def _ask_briefly(retries: int = 0) -> Iterator[None]:
     """Ask the server briefly: a picture of the work must neither hold the work up nor end it.
@@ -138,19 +131,21 @@ def count_progress(
     artifact.show(bar.tasks[0].completed)
 
 
-class Picture:
-    """A markdown artifact with one picture, replaced by every ``show``."""
+class LivePage:
+    """A markdown artifact of this task, replaced by every ``show``."""
 
     def __init__(self, key: str, description: str) -> None:
         self._key, self._description = key, description
         self._artifact: UUID | None = None
 
-    def show(self, path: Path, retries: int = RETRIES) -> None:
-        """Show the PNG at ``path``."""
+    def show(self, markdown: str, retries: int = RETRIES) -> None:
+        """Show this text, where the code runs inside a Prefect task."""
+        if not in_a_run():
+            return
         with _ask_briefly(retries):
             if self._artifact is None:
-                created = create_markdown_artifact(embed_picture(path), key=self._key, description=self._description)
+                created = create_markdown_artifact(markdown, key=self._key, description=self._description)
                 self._artifact = cast("UUID", created)
             else:
                 with get_client(sync_client=True) as client:
-                    client.update_artifact(self._artifact, ArtifactUpdate(data=embed_picture(path)))
+                    client.update_artifact(self._artifact, ArtifactUpdate(data=markdown))

@@ -51,8 +51,14 @@ def check_runner(runner: Runner, dask_address: str | None) -> None:
             pip_install("prefect-dask>=0.3"),
         ) from error
     if dask_address is not None:
-        with _explain_address(dask_address):
+        try:
             distributed.Client(dask_address, set_as_default=False).close()
+        except (OSError, ValueError) as error:
+            raise EnvironmentProblem(
+                f"no Dask scheduler at {dask_address}: {error}",
+                "the address of one that runs, such as tcp://host:8786",
+                "check --dask-address and the cluster",
+            ) from error
 
 
 @contextmanager
@@ -66,9 +72,6 @@ def open_runner(runner: Runner, dask_address: str | None, workers: int, threads:
 
     here = None if dask_address else {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
     with DaskTaskRunner(address=dask_address, cluster_kwargs=here) as dask:
-        if dask_address:
-            with _explain_address(dask_address):
-                _ = dask.client  # connects
         yield dask
 
 
@@ -84,18 +87,6 @@ def open_workers(
     with open_runner(search.runner, search.dask_address, search.workers or cores.available(), 1) as dask:
         executor = dask.client.get_executor(pure=False)  # type: ignore[attr-defined]  # of a Dask runner
         yield partial(executor.submit, work)
-
-
-@contextmanager
-def _explain_address(address: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise EnvironmentProblem(
-            f"no Dask scheduler at {address}: {error}",
-            "the address of one that runs, such as tcp://host:8786",
-            "check --dask-address and the cluster",
-        ) from error
 
 
 class Labelled(NamedTuple):
@@ -129,15 +120,12 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
     Raises:
         DataError: too many rows were rejected, or an input or the model has changed meanwhile.
     """
-    kept = [footer for shard in job.shards if (footer := PartFooter.read(folder, job, shard))]
-    done = {footer.shard.number for footer in kept}
-    rejected = sum(footer.rejects for footer in kept)
-    missing = [shard for shard in job.shards if shard.number not in done]
-    if kept:
-        tell(f"there already: {len(kept)} of {counted(len(job.shards), 'part')}")
-    labelled: list[Labelled] = []
-    seen = sum(footer.rows + footer.rejects for footer in kept)
-    with live.count_progress("predict", job.rows, "rows predicted", seen, RowsPerSecond()) as advance:
+    footers = {shard: footer for shard in job.shards if (footer := PartFooter.read(folder, job, shard))}
+    if footers:
+        tell(f"there already: {len(footers)} of {counted(len(job.shards), 'part')}")
+    rejected = sum(footer.rejects for footer in footers.values())
+    done, labelled = rejected + sum(footer.rows for footer in footers.values()), list[Labelled]()
+    with live.count_progress("predict", job.rows, "rows predicted", done, RowsPerSecond()) as advance:
         check_rejects(folder, job, rejected)
         with open_runner(parameters.runner, parameters.dask_address, job.workers, job.workers + 1) as runner:
             common = {
@@ -145,7 +133,7 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
                 "model": str(job.model.path),  # a worker elsewhere need not know this artifacts folder
                 "threads": job.workers if parameters.runner is Runner.THREADS else None,
             }
-            futures = [runner.submit(label, common | shard._asdict()) for shard in missing]
+            futures = [runner.submit(label, common | shard._asdict()) for shard in job.shards if shard not in footers]
             for future in as_completed(futures):
                 labelled.append(future.result())
                 advance(labelled[-1].rows + labelled[-1].rejects)

@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, Field
 
@@ -35,7 +35,7 @@ from tasks.store import (
     verification,
     verified,
 )
-from tasks.store.documents import Document
+from tasks.store.documents import Document, RootDocument
 from tasks.store.record import Sha256
 
 CONTENT, SNAPSHOTS = "content", "snapshots"
@@ -66,10 +66,9 @@ class Content(Document):
     bytes: int = Field(ge=0)
 
 
-class Snapshot(Document):
+class Snapshot(RootDocument):
     """Every file by its path below artifacts/."""
 
-    schema_version: Literal[1] = 1
     store: str = ""  # what tells the store from its copies
     at: str
     files: dict[Annotated[str, AfterValidator(_of_a_store)], Content]
@@ -96,9 +95,7 @@ def make(url: str, keep: int | None = None, with_database: bool = True) -> Made:
         EnvironmentProblem: the place does not answer, or refuses, or there is only half a store here.
     """
     folder = _open(url)
-    if folder.local and (place := folders.holding(folder.local)):
-        found = f"{url} is in the artifacts folder itself, in {place}"
-        raise UsageError(found, "a folder outside of it", "choose one on another disk or host")
+    folder.require_outside()
     locks.refuse_half_restored()
     if folder.local:
         for private in (folder.local, folder.local / CONTENT, folder.local / SNAPSHOTS):

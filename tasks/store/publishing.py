@@ -8,7 +8,6 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.data.report import DataReport
@@ -33,6 +32,7 @@ from tasks.store.own_data import NOT_KEPT
 from tasks.store.page import render_html, render_markdown
 from tasks.store.reading import Lineage, Manifest, Metrics, RunParameters, Tolerances, Trained
 from tasks.store.record import FileRef
+from tasks.store.verification import signed_files
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def describe_lineage(
     """What a version was made of by which ``run``, ``packages`` and ``code`` (a digest), and how it was judged."""
     return Lineage(
         name=parameters.name,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=reading.now(),
         run=run,
         dataset=Splits(**dict(prepared)),
         recipe=prepared.recipe,
@@ -163,12 +163,11 @@ def publish(lineage: Lineage, fill: Callable[[Path, int], None], sign_key: Path 
 
 
 def _sign(folder: Path, private_key: Path) -> None:
-    from model_signing import hashing, signing
+    from model_signing import signing
 
-    ignored = hashing.Config().set_ignored_paths(paths=[folder / ATTESTATION])
     try:
-        config = signing.Config().use_elliptic_key_signer(private_key=private_key).set_hashing_config(ignored)
-        config.sign(folder, folder / ATTESTATION)
+        config = signing.Config().use_elliptic_key_signer(private_key=private_key)
+        config.set_hashing_config(signed_files(folder)).sign(folder, folder / ATTESTATION)
     except (ValueError, TypeError) as error:
         expected = "an elliptic-curve private key in PEM"
         raise UsageError(f"{private_key}: {error}", expected, "use another key") from error

@@ -3,11 +3,11 @@
 Readers take no lock: versions never change and the pointer is replaced atomically.
 """
 
-import os
 from collections.abc import Callable
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -28,7 +28,7 @@ from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths, folders, locks, verified
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, METADATA, ONNX, SAMPLE, VERSION
-from tasks.store.documents import Document
+from tasks.store.documents import Document, RootDocument
 from tasks.store.record import FileRef, Sha256
 
 
@@ -39,6 +39,13 @@ def _with_a_zone(text: str) -> str:
 
 
 Moment = Annotated[str, AfterValidator(_with_a_zone)]
+
+
+def now() -> str:
+    """This moment, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 Number = Annotated[int, Field(ge=1, lt=10**9)]  # of a version; the bound is that of ``artifact_paths.VERSION``
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 
@@ -52,10 +59,9 @@ class Extensible(Document):
     model_config = ConfigDict(extra="allow")
 
 
-class ChampionPointer(Extensible):
+class ChampionPointer(Extensible, RootDocument):
     """``champion.json``: the version that consumers should use, and those that it should not go to by itself."""
 
-    schema_version: Literal[1] = 1
     version: Number
     model_sha256: Sha256
     manifest_sha256: Sha256
@@ -118,10 +124,9 @@ class Tolerances(Document):
     parity: float | None = None
 
 
-class Lineage(Document):
+class Lineage(RootDocument):
     """What a version was made of, by what, and how it was judged. What has a default was not noted at first."""
 
-    schema_version: Literal[1] = 1
     name: str
     created_at: Moment
     run: FileName
@@ -202,8 +207,14 @@ def pointer(name: str) -> ChampionPointer | None:
     Raises:
         DataError: it is not a pointer as gradmill writes it.
     """
-    path = artifact_paths.champion(name)
-    return ChampionPointer.read(path, f"gradmill promote {name} VERSION") if os.path.lexists(path) else None
+    return ChampionPointer.find(artifact_paths.champion(name), f"gradmill promote {name} VERSION")
+
+
+def readable_pointer(name: str) -> ChampionPointer | None:
+    """The same, None also where it cannot be read."""
+    with suppress(DataError):
+        return pointer(name)
+    return None
 
 
 def champion(name: str) -> ChampionPointer | None:

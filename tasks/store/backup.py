@@ -42,13 +42,10 @@ CONTENT, SNAPSHOTS = "content", "snapshots"
 UNDATED = "backup.json"  # the one snapshot that c692a25 kept in a place; it has the same fields
 SNAPSHOT = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ-([0-9a-f]{8})\.json")
 # The files that a store has and a backup takes; nothing else is ever restored.
+NAME, FILE = "[a-z0-9][a-z0-9-]{0,62}", "[A-Za-z0-9_][A-Za-z0-9._-]*"
 PATH = re.compile(
-    r"models/NAME/(VERSION/FILE|champion\.json|config\.pbtxt|history\.jsonl|\.history\.json)"
-    r"|datasets/FILE/FILE|runs/FILE(/FILE)+|tuned/NAME\.json|schedules(/FILE)+|\.prefect/prefect\.db".replace(
-        "NAME", "[a-z0-9][a-z0-9-]{0,62}"
-    )
-    .replace("VERSION", artifact_paths.VERSION.pattern)
-    .replace("FILE", "[A-Za-z0-9_][A-Za-z0-9._-]*")
+    rf"models/{NAME}/({artifact_paths.VERSION.pattern}/{FILE}|champion\.json|config\.pbtxt|history\.jsonl|\.history\.json)"
+    rf"|datasets/{FILE}/{FILE}|runs/{FILE}(/{FILE})+|tuned/{NAME}\.json|schedules(/{FILE})+|\.prefect/prefect\.db"
 )
 WAIT = "another backup or restore is going on; waiting for it"
 
@@ -278,7 +275,7 @@ def restore(url: str, name: str | None = None) -> tuple[str, Snapshot]:
     begun = marker.read_text(encoding="utf-8", errors="replace") if marker.is_file() else ""
     is_newest = name is None and begun not in known  # than the one that was begun there may be a newer one by now
     if name is None:
-        name = begun if not is_newest else known[-1] if known else ""
+        name = (known[-1] if known else "") if is_newest else begun
     if name not in known:
         expected = f"one of: {', '.join(known[-5:]) or 'none is there'}"
         raise UsageError(f"no snapshot {name} in {url}", expected, "name one with --snapshot, or another place")

@@ -7,7 +7,6 @@ be read or removed stops nobody: it is said.
 import os
 import re
 import shutil
-import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +19,6 @@ from tasks.parameters.training import NAME_PATTERN
 from tasks.store import artifact_paths, locks
 
 MODEL = re.compile(NAME_PATTERN)
-WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 def tell_skipped(path: Path, reason: str | Exception) -> None:
@@ -50,7 +48,7 @@ def named(pattern: re.Pattern[str], parent: Path) -> list[Path]:
 
 def make_read_only(folder: Path) -> None:
     """Take the write bits off a version folder."""
-    if folder.stat().st_mode & WRITABLE:
+    if folder.stat().st_mode & 0o222:
         set_mode(folder, 0o555)
 
 

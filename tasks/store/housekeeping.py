@@ -193,9 +193,9 @@ def evidence() -> set[str]:
     """The run folders that kept versions and found settings name, and those whose files these runs have reused.
 
     Raises:
-        DataError: a manifest or a run's notes cannot be read; what they name must not be guessed.
+        DataError: a manifest, settings or a run's notes cannot be read; what they name must not be guessed.
     """
-    needed = tuned.runs()
+    needed = {tuned.read(path.stem).run for path in artifact_paths.all_tuned().glob("*.json")}
     for _, manifest in _list_manifests():
         found = (manifest.parameters.model_extra or {}).get("found")  # by a search, whose run has every trial
         needed |= {manifest.run} | ({Found.model_validate(found).run} if found else set())

@@ -79,7 +79,7 @@ def options(parameters: Learned) -> dict[str, Any]:
 
 def newest(name: str) -> Manifest | None:
     """The newest kept version's manifest: its columns' levels begin with those of every older one."""
-    kept = reading.versions(name) if is_name(name) else []
+    kept = reading.versions(name)
     return reading.manifest(name, kept[-1]) if kept else None
 
 
@@ -111,7 +111,7 @@ def again(name: str, given: dict[str, Any], with_found: bool = False) -> dict[st
         EnvironmentProblem: a restore was begun here and not finished.
     """
     locks.refuse_half_restored()
-    if not is_name(name) or not reading.versions(name):
+    if not reading.versions(name):
         names = [each for each in reading.names() if each not in [*ModelName] and reading.versions(each)]
         kept, train = ", ".join(names) or "none yet", "train a new one: gradmill retrain MODEL --name NAME"
         to_do = nearest(name, [*ModelName, *names], f"name one of these, or {train}")

@@ -34,8 +34,8 @@ def point_to(name: str, number: int, cause: Cause, freeze: bool = False) -> None
         "held": tuple(sorted(held)),
         "frozen": freeze or was_frozen,
     }
-    unknown = before.model_extra if before else None  # what a newer version of Gradmill has noted there
-    after = ChampionPointer.model_validate((unknown or {}) | facts)
+    # What a newer version of Gradmill has noted there stays.
+    after = before.model_copy(update=facts) if before else ChampionPointer.model_validate(facts)
     history.note(name, cause, left if is_rollback else [number], after)
     after.write(artifact_paths.champion(name))
     _write_config(name, number)

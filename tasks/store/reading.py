@@ -59,7 +59,7 @@ class Extensible(Document):
     model_config = ConfigDict(extra="allow")
 
 
-class ChampionPointer(Extensible, RootDocument):
+class ChampionPointer(RootDocument, extra="allow"):
     """``champion.json``: the version that consumers should use, and those that it should not go to by itself."""
 
     version: Number
@@ -197,8 +197,9 @@ def names() -> list[str]:
 
 
 def versions(name: str) -> list[int]:
-    """The numbers of the kept versions, ascending."""
-    return sorted(int(path.name) for path in folders.named(VERSION, artifact_paths.model(name)))
+    """The numbers of the kept versions, ascending; none of what is no name."""
+    found = folders.named(VERSION, artifact_paths.model(name)) if is_name(name) else ()
+    return sorted(int(path.name) for path in found)
 
 
 def pointer(name: str) -> ChampionPointer | None:
@@ -279,7 +280,7 @@ def require_versions(name: str) -> list[int]:
         UsageError: there is no such model.
         EnvironmentProblem: a restore was begun here and not finished, which may bring it.
     """
-    if kept := versions(name) if is_name(name) else []:
+    if kept := versions(name):
         return kept
     locks.refuse_half_restored()
     every, found = [*filter(versions, names())], f"no model named {name} in {artifact_paths.models()}"

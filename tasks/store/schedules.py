@@ -51,7 +51,7 @@ class Schedules(RootDocument):
 
     def having(self, schedule: Schedule) -> "Schedules":
         """The same with one schedule more, or changed."""
-        ended = {name: flow for name, flow in self.ended.items() if name != schedule.deployment}
+        ended = self.without(schedule.deployment, is_told=True).ended
         return Schedules(schedules=self.schedules | {schedule.deployment: schedule}, ended=ended)
 
     def without(self, deployment: str, is_told: bool) -> "Schedules":

@@ -115,8 +115,9 @@ class NameState:
     @property
     def errors_in_data(self) -> tuple[str, ...]:
         """What validation stopped the newest run for, a sentence each."""
-        is_of_newest = self.report and self.runs[0] == self.last_ended
-        return tuple(finding.sentence for finding in self.report.errors) if self.report and is_of_newest else ()
+        if self.report is None or self.runs[0] != self.last_ended:
+            return ()
+        return tuple(finding.sentence for finding in self.report.errors)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -171,7 +172,8 @@ class StoreState:
         if os.path.lexists(path):
             known = error if isinstance(error, GradmillError) else DataError(str(error), WRITTEN, RESTORE)
             found = known.found if str(path) in known.found else f"{path}: {known.found}"
-            self.faults.append(Fault(kind, name, found, known.expected, known.action))
+            fault = Fault(kind, name, found, known.expected, known.action)
+            self.faults += [] if fault in self.faults else [fault]  # several versions may have the same note
 
     def collect_faults(self, kind: Kind, path: Path, name: str = "") -> AbstractContextManager[None]:
         """Go on after the block if a document at ``path`` cannot be read."""
@@ -242,9 +244,9 @@ def _read_runs(found: StoreState, name: str | None, newest: int) -> None:
             found.add(owner).run_folders += of_subject
     for of_name in found.names.values():
         of_name.runs.sort(key=lambda run: run.run, reverse=True)
-        if (last := of_name.last_ended) and (path := Path(last.path) / artifact_paths.DATA_REPORT).exists():
-            with found.collect_faults("run", path, of_name.name):
-                of_name.report = DataReport.read(path)
+        if last := of_name.last_ended:
+            with found.collect_faults("run", path := Path(last.path) / artifact_paths.DATA_REPORT, of_name.name):
+                of_name.report = DataReport.find(path)
 
 
 def _read_jobs(found: StoreState, name: str | None) -> None:
@@ -285,11 +287,11 @@ def _read_documents(found: StoreState, of_name: NameState, only: Collection[Kind
     if "source" in only:
         with found.collect_faults("source", path := artifact_paths.source(name), name):
             of_name.source = source.source if (source := own_data.Source.find(path)) else None
-        digests = {version.number: version.manifest.dataset.digest for version in of_name.versions}
-        for digest in {*digests.values()}:
+        for version in of_name.versions:
+            digest = version.manifest.dataset.digest
             with found.collect_faults("source", artifact_paths.trained_files(name, digest), name):
                 if files := own_data.list_files(name, digest):
-                    of_name.files |= {number: files for number in digests if digests[number] == digest}
+                    of_name.files[version.number] = files
 
 
 def _look_at(folder: Path) -> tuple[int, ...]:

@@ -111,15 +111,6 @@ def read(name: str) -> Tuned:
     )
 
 
-def runs() -> set[str]:
-    """The run folders of the searches whose settings the names have.
-
-    Raises:
-        DataError: one of the documents is damaged.
-    """
-    return {read(path.stem).run for path in artifact_paths.all_tuned().glob("*.json")}
-
-
 def take_found(parameters: RetrainParameters, is_told: bool = False) -> RetrainParameters:
     """The parameters with what the newest search has found where no value is given, if they ask for it.
 

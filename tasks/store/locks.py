@@ -113,8 +113,11 @@ def _opened(path: Path) -> Iterator[int]:
 def _taken_in(path: Path) -> int | None:
     """``take``, in a folder that is made where it is missing: housekeeping may have removed it meanwhile."""
     with contextlib.suppress(FileNotFoundError):
-        with contextlib.suppress(FileExistsError):  # pathlib looks again whether it is a folder, which may have gone
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:  # pathlib looks a second time whether it is a folder, and it may have gone by then
+            if not stat.S_ISDIR(os.lstat(path.parent).st_mode):
+                raise
         return take(path)
     return None
 

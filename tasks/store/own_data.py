@@ -5,6 +5,7 @@ that look as they did when they were last read stands in ``look.json`` beside th
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Collection
 from typing import Any
@@ -298,7 +299,7 @@ def _find_made_of(parameters: RetrainParameters, digest: str, champion: Manifest
     """The champion if it was made so, else the newest version that was the champion once: it is not brought back."""
     name = parameters.name
     newest = (reading.manifest(name, number) for number in reading.versions(name)[::-1])
-    for kept in (*filter(None, [champion]), *newest):
+    for kept in itertools.chain([champion] if champion else [], newest):  # none is read but until it is found
         is_same = kept.dataset.digest == digest and _is_asked_alike(kept, parameters)
         if is_same and pointer.was_champion(name, kept.version):
             return kept

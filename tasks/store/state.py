@@ -230,16 +230,15 @@ def read_name(name: str) -> NameState:
 def _read_runs(found: StoreState, name: str | None, newest: int) -> None:
     """Those of each name by themselves: however many there are of others, none is missing."""
     for subject, of_subject in run_folder.list_folders(name).items():
-        owner, retrains = subject if subject in found.names else "", list[RunSummary]()  # it may begin with a flow's
+        owner, judged = subject if subject in found.names else "", list[bool]()  # it may begin with a flow's
         for at, folder in enumerate(of_subject[: max(newest, MOST)]):
-            if at >= newest and (not retrains or any(run.is_judged for run in retrains)):
+            if at >= newest and (not judged or any(judged)):
                 break
             with found.collect_faults("run", folder / RUN, subject):
                 owner, retrain = run_folder.read_folder(folder)
-                retrains += [retrain] if retrain else []
-        for run in retrains:  # a name may begin as the runs of another flow do
-            if name in (None, run.name):
-                found.add(run.name).runs.append(run)
+                if retrain and name in (None, retrain.name):  # a name may begin as the runs of another flow do
+                    found.add(retrain.name).runs.append(retrain)
+                    judged.append(retrain.is_judged)
         if is_name(owner) and name in (None, owner):
             found.add(owner).run_folders += of_subject
     for of_name in found.names.values():
@@ -343,14 +342,12 @@ class Trend(NamedTuple):
 
 def find_trend(facts: NameState) -> Trend | None:
     """The trend of a name, beside the version that was live then; None where no run and no version has such a gate."""
-    of_versions = {version.number: version.manifest.gates for version in facts.versions[::-1]}
-    judged = [*(run.gates for run in facts.runs), *of_versions.values()]
+    of_versions = {run.version or 0: run.gates for run in facts.runs if run.outcome == "published"}
+    of_versions |= {version.number: version.manifest.gates for version in facts.versions}
+    judged = (*(run.gates for run in facts.runs), *of_versions.values())
     name = next((gate.name for gates in judged for gate in gates if gate.name in DRAWN), None)
     if name is None:
         return None
-    of_versions = {
-        run.version: run.gates for run in facts.runs if run.outcome == "published" and run.version
-    } | of_versions
     points = []
     for run in facts.runs[:DRAWN_RUNS][::-1]:
         own, ended = {gate.name: gate for gate in run.gates}, datetime.fromisoformat(run.ended)

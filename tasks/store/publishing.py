@@ -14,7 +14,7 @@ from tasks.data.report import DataReport
 from tasks.errors import DataError, UsageError
 from tasks.parameters import RetrainParameters
 from tasks.records import Evaluation, ExportedModel, GateVerdict, PreparedDataset, Splits, TrainedModel
-from tasks.serving import contract, runtime
+from tasks.serving import runtime
 from tasks.store import artifact_paths, atomic, folders, history, locks, pointer, reading, verified, version_page
 from tasks.store.artifact_paths import (
     ATTESTATION,
@@ -112,8 +112,7 @@ def fill(folder: Path, number: int, of: Lineage, exported: ExportedModel, pictur
     Raises:
         DataError: a file of the run has changed since it was made.
     """
-    candidate = contract.ModelMetadata.parse(verified.read(exported.metadata), exported.metadata.path)
-    metadata = candidate.model_copy(update={"name": of.name, "versions": (str(number),)})
+    metadata = of.describe_model(number)
     for file in (exported.onnx, exported.sample, *pictures):
         (folder / file.path.name).write_bytes(verified.read(file))
     metadata.write(folder / METADATA)

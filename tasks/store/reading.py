@@ -150,6 +150,11 @@ class Lineage(RootDocument):
             raise ValueError("dataset.class_names: two of them are equal")
         return self
 
+    def describe_model(self, version: int) -> ModelMetadata:
+        """What ``metadata.json`` of a version must say, by recipe, task and classes."""
+        signature = TASKS[self.dataset.task].signature(self.recipe, self.dataset.class_names)
+        return open_inference_metadata(self.name, version, signature, self.recipe.describe_columns())
+
 
 class Manifest(Lineage):
     """``manifest.json``: a version's lineage and its files. A published manifest never changes."""
@@ -166,9 +171,8 @@ class Manifest(Lineage):
 
     @property
     def metadata(self) -> ModelMetadata:
-        """What ``metadata.json`` must say, by recipe, task and classes."""
-        signature = TASKS[self.dataset.task].signature(self.recipe, self.dataset.class_names)
-        return open_inference_metadata(self.name, self.version, signature, self.recipe.describe_columns())
+        """What ``metadata.json`` must say."""
+        return self.describe_model(self.version)
 
     @property
     def triton_config(self) -> str:

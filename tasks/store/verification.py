@@ -123,13 +123,13 @@ def _verify_by_running(name: str, number: int) -> None:
     from tasks.parameters import Device  # here: no other command of the store needs onnxruntime and numpy
     from tasks.serving import runtime
 
-    folder = artifact_paths.version(name, number)
+    folder, manifest = artifact_paths.version(name, number), reading.manifest(name, number)
     session = runtime.open_session(reading.read_file(folder, ONNX), Device.CPU, folder / ONNX)
     served = contract.read_signature(session), contract.read_columns(session)
-    if contract.open_inference_metadata(name, number, *served) != reading.manifest(name, number).metadata:
+    if contract.open_inference_metadata(name, number, *served) != manifest.metadata:
         raise _broken(name, number, f"{folder / METADATA} does not describe {ONNX}")
-    recipe, sample = reading.read_manifest(folder).recipe, reading.read_file(folder, SAMPLE)
-    if wrong := runtime.find_contradiction(session, recipe, sample, folder / SAMPLE):
+    sample = reading.read_file(folder, SAMPLE)
+    if wrong := runtime.find_contradiction(session, manifest.recipe, sample, folder / SAMPLE):
         raise _broken(name, number, f"{folder / ONNX} does not agree with the {wrong} of {folder / SAMPLE}")
 
 

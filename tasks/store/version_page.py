@@ -137,12 +137,12 @@ def read_version(name: str, version: int) -> Page:
         DataError: the version is damaged.
     """
     folder, manifest = files.version(name, version), reading.manifest(name, version)
-    wanted = {files.METADATA, files.DATA_REPORT, *PICTURES} & manifest.files.keys()
+    wanted = {files.DATA_REPORT, *PICTURES} & manifest.files.keys()
     contents = {filename: reading.read_file(folder, filename) for filename in wanted}
     report = contents.get(files.DATA_REPORT)
     return describe_version(
         manifest.model_dump(mode="json"),
-        ModelMetadata.parse(contents[files.METADATA], folder / files.METADATA),
+        manifest.metadata,
         contents,
         DataReport.parse(report, folder / files.DATA_REPORT) if report else None,
         is_beside=False,

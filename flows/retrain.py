@@ -17,7 +17,7 @@ from tasks.preprocess import preprocess
 from tasks.publish import publish
 from tasks.serving import runtime
 from tasks.serving.task import find_task
-from tasks.store import mirroring, own_data, tuned, unchanged
+from tasks.store import mirroring, own_data, tuned
 from tasks.store.own_data import NOT_KEPT
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
@@ -42,15 +42,15 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     made = Outcome(run, parameters)
     with overviews.publish_at_end(parameters.name), run.in_use(), run_artifacts.retrain_shown(made):
         raw = download(run, parameters.dataset, parameters.data)
-        made.published = unchanged.find_by_files(run, asked, raw)
+        made.published = own_data.find_by_files(run, asked, raw)
         if made.published is None:
             task = find_task(parameters.training.model).name
             own_data.require_same_kind(parameters)  # another first run of the name may have been quicker
             fixed, champion = own_data.fixed(parameters.name), own_data.of_champion(parameters.name)
             made.validated = validated = validate(run, raw, parameters.data, task, fixed, champion)
             prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
-            unchanged.remember_files(asked, raw, prepared)
-            made.published = unchanged.find_by_rows(run, asked, prepared)
+            own_data.remember_files(asked, raw, prepared)
+            made.published = own_data.find_by_rows(run, asked, prepared)
         if made.published is None:
             made.trained = train(run, prepared, parameters.training)
             prepared = made.trained.with_statistics(prepared)

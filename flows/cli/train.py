@@ -56,10 +56,8 @@ def retrain(given: dict[str, Any], verbose: Verbose = False, quiet: Quiet = Fals
     mirroring.destination(is_kept=False)
 
     def list_modules() -> Iterable[str]:
-        from tasks.store import unchanged  # which imports numpy
-
         to_judge = ("scipy.optimize",) if parameters.data.source else ()
-        return TO_TRAIN + to_judge if unchanged.must_train(parameters) else ()
+        return TO_TRAIN + to_judge if own_data.must_train(parameters) else ()
 
     report, failure = run_flow("retrain", parameters, verbose, quiet, list_modules=list_modules)
     if report.outcome == "refused":

@@ -40,25 +40,20 @@ def replacing(path: Path, is_kept: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def temporary_in(folder: Path) -> Iterator[Path]:
-    """Yield an empty file that lasts as long as the block; of a killed process the next sweep removes it."""
-    temporary, held = _temporary(folder)
+    """Yield an empty file that lasts as long as the block; of a killed process the next sweep removes it.
+
+    A lock tells ``sweep`` that somebody writes it; the kernel drops it at death. A sweep between creation and lock may
+    have taken or removed the file; then another one is made.
+    """
+    held = None
+    while held is None:
+        temporary = artifact_paths.temporary(folder)
+        held = locks.take(temporary, os.O_CREAT | os.O_EXCL)
     try:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
         os.close(held)
-
-
-def _temporary(folder: Path) -> tuple[Path, int]:
-    """A new file, and a descriptor whose lock tells ``sweep`` that somebody writes it; the kernel drops it at death.
-
-    A sweep between creation and lock may have taken or removed the file; then another one is made.
-    """
-    while True:
-        temporary = artifact_paths.temporary(folder)
-        held = locks.take(temporary, os.O_CREAT | os.O_EXCL)
-        if held is not None:
-            return temporary, held
 
 
 def sweep(folder: Path, depth: int = 3) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, Field
 
@@ -35,20 +35,17 @@ from tasks.store import (
     verification,
     verified,
 )
-from tasks.store.documents import Document
+from tasks.store.documents import Document, RootDocument
 from tasks.store.record import Sha256
 
 CONTENT, SNAPSHOTS = "content", "snapshots"
 UNDATED = "backup.json"  # the one snapshot that c692a25 kept in a place; it has the same fields
 SNAPSHOT = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ-([0-9a-f]{8})\.json")
 # The files that a store has and a backup takes; nothing else is ever restored.
+NAME, FILE = "[a-z0-9][a-z0-9-]{0,62}", "[A-Za-z0-9_][A-Za-z0-9._-]*"
 PATH = re.compile(
-    r"models/NAME/(VERSION/FILE|champion\.json|config\.pbtxt|history\.jsonl|\.history\.json)"
-    r"|datasets/FILE/FILE|runs/FILE(/FILE)+|tuned/NAME\.json|schedules(/FILE)+|\.prefect/prefect\.db".replace(
-        "NAME", "[a-z0-9][a-z0-9-]{0,62}"
-    )
-    .replace("VERSION", artifact_paths.VERSION.pattern)
-    .replace("FILE", "[A-Za-z0-9_][A-Za-z0-9._-]*")
+    rf"models/{NAME}/({artifact_paths.VERSION.pattern}/{FILE}|champion\.json|config\.pbtxt|history\.jsonl|\.history\.json)"
+    rf"|datasets/{FILE}/{FILE}|runs/{FILE}(/{FILE})+|tuned/{NAME}\.json|schedules(/{FILE})+|\.prefect/prefect\.db"
 )
 WAIT = "another backup or restore is going on; waiting for it"
 
@@ -66,10 +63,9 @@ class Content(Document):
     bytes: int = Field(ge=0)
 
 
-class Snapshot(Document):
+class Snapshot(RootDocument):
     """Every file by its path below artifacts/."""
 
-    schema_version: Literal[1] = 1
     store: str = ""  # what tells the store from its copies
     at: str
     files: dict[Annotated[str, AfterValidator(_of_a_store)], Content]
@@ -96,9 +92,7 @@ def make(url: str, keep: int | None = None, with_database: bool = True) -> Made:
         EnvironmentProblem: the place does not answer, or refuses, or there is only half a store here.
     """
     folder = _open(url)
-    if folder.local and (place := folders.holding(folder.local)):
-        found = f"{url} is in the artifacts folder itself, in {place}"
-        raise UsageError(found, "a folder outside of it", "choose one on another disk or host")
+    folder.require_outside()
     locks.refuse_half_restored()
     if folder.local:
         for private in (folder.local, folder.local / CONTENT, folder.local / SNAPSHOTS):
@@ -281,7 +275,7 @@ def restore(url: str, name: str | None = None) -> tuple[str, Snapshot]:
     begun = marker.read_text(encoding="utf-8", errors="replace") if marker.is_file() else ""
     is_newest = name is None and begun not in known  # than the one that was begun there may be a newer one by now
     if name is None:
-        name = begun if not is_newest else known[-1] if known else ""
+        name = (known[-1] if known else "") if is_newest else begun
     if name not in known:
         expected = f"one of: {', '.join(known[-5:]) or 'none is there'}"
         raise UsageError(f"no snapshot {name} in {url}", expected, "name one with --snapshot, or another place")

@@ -5,8 +5,9 @@ Unknown fields are ignored, so that an older and a newer version of Gradmill sha
 
 import json
 import math
+import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -38,6 +39,11 @@ class Document(BaseModel):
         return cls.parse(verified.content(path, action), path, action)
 
     @classmethod
+    def find(cls, path: Path, action: str = RESTORE) -> Self | None:
+        """The same; None where nothing lies at ``path``."""
+        return cls.read(path, action) if os.path.lexists(path) else None
+
+    @classmethod
     def parse(cls, content: bytes, source: Path | str, action: str = RESTORE) -> Self:
         """The document in ``content``, which came from ``source``.
 
@@ -64,6 +70,12 @@ class Document(BaseModel):
     def write(self, path: Path, is_kept: bool = True) -> FileRef:
         """Replace ``path`` by this document, atomically; what ``is_kept`` is forced to disk."""
         return atomic.write_json(path, self.model_dump(mode="json"), is_kept)
+
+
+class RootDocument(Document):
+    """A whole file."""
+
+    schema_version: Literal[1] = 1
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

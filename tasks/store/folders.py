@@ -1,28 +1,46 @@
 """Which names in a model's folder are ours: exact ones, of real folders. Any other is ignored, and no link is followed.
 
-Whoever can write into the store can plant a name there; nothing outside of it may ever be touched for that.
+Whoever can write into the store can plant a name there; nothing outside of it may ever be touched for that. What cannot
+be read or removed stops nobody: it is said.
 """
 
-import contextlib
 import os
 import re
 import shutil
-import stat
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from tasks.errors import GradmillError
 from tasks.machine.telling import tell
-from tasks.parameters import is_name
+from tasks.parameters.training import NAME_PATTERN
 from tasks.store import artifact_paths, locks
 
-WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+MODEL = re.compile(NAME_PATTERN)
+
+
+def tell_skipped(path: Path, reason: str | Exception) -> None:
+    """Say that something was not looked at or not removed, and why."""
+    tell(f"left alone: {path} ({reason.found if isinstance(reason, GradmillError) else reason})", file=sys.stderr)
+
+
+Report = Callable[[Path, Exception], None]  # of what is not looked at, and why
+
+
+@contextmanager
+def skip_unreadable(path: Path, report: Report = tell_skipped) -> Iterator[None]:
+    """Go on after the block where what lies at ``path`` cannot be read, judged or removed."""
+    try:
+        yield
+    except (GradmillError, OSError, ValueError, RecursionError) as error:  # the last two of what is not ours
+        report(path, error)
 
 
 def named(pattern: re.Pattern[str], parent: Path) -> list[Path]:
     """The real folders with such names in a folder, which may be missing."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(parent) as entries:
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(parent) as entries:
         found = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
         return [path for path in map(Path, found) if pattern.fullmatch(path.name)]
     return []
@@ -30,7 +48,7 @@ def named(pattern: re.Pattern[str], parent: Path) -> list[Path]:
 
 def make_read_only(folder: Path) -> None:
     """Take the write bits off a version folder."""
-    if folder.stat().st_mode & WRITABLE:
+    if folder.stat().st_mode & 0o222:
         set_mode(folder, 0o555)
 
 
@@ -57,7 +75,7 @@ def sweep_model(model: Path) -> None:
     """
     sweep(artifact_paths.LEFTOVER, model)
     if not named(artifact_paths.VERSION, model):
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             if [*model.iterdir()] == [lock := artifact_paths.lock(model)]:
                 lock.unlink()
                 model.rmdir()
@@ -65,11 +83,9 @@ def sweep_model(model: Path) -> None:
 
 def sweep_models() -> None:
     """Remove what killed publications have left in any model's folder, and folders without a version."""
-    models = artifact_paths.models()
-    for path in sorted(models.iterdir()) if models.is_dir() else ():
-        is_ours = is_name(path.name) and path.is_dir() and not path.is_symlink()
-        if is_ours and (named(artifact_paths.LEFTOVER, path) or not named(artifact_paths.VERSION, path)):
-            with contextlib.suppress(OSError), locks.locked_if_free(artifact_paths.lock(path)) as free:
+    for path in named(MODEL, artifact_paths.models()):
+        if named(artifact_paths.LEFTOVER, path) or not named(artifact_paths.VERSION, path):
+            with suppress(OSError), locks.locked_if_free(artifact_paths.lock(path)) as free:
                 if free:
                     sweep_model(path)
 
@@ -148,9 +164,8 @@ def read_room() -> Room:
 def size(folder: Path) -> int:
     """The bytes of all files below a folder, which may be missing; links are not followed."""
     total = 0
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
+    for place, _, names in os.walk(folder):
+        for name in names:
             with suppress(OSError):
-                is_folder = entry.is_dir(follow_symlinks=False)
-                total += size(Path(entry.path)) if is_folder else entry.stat(follow_symlinks=False).st_size
+                total += Path(place, name).lstat().st_size
     return total

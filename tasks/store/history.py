@@ -9,14 +9,13 @@ import getpass
 import os
 import socket
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Literal, NamedTuple
 
 from tasks.errors import DataError, UsageError
 from tasks.machine.telling import tell
-from tasks.store import artifact_paths, atomic, reading, verified
+from tasks.store import artifact_paths, atomic, locks, reading, verified
 from tasks.store.documents import Document
 from tasks.store.reading import ChampionPointer, Moment, Number
 
@@ -73,6 +72,19 @@ def of_user(what: What, reason: str | None = None) -> Cause:
     return Cause(what, f"{user}@{socket.gethostname()}", os.fsencode(reason).decode(errors="replace"))
 
 
+@contextmanager
+def lock_to_change(name: str, what: What, reason: str | None, number: int | None = None) -> Iterator[Cause]:
+    """Hold the lock of a model that the user of this process changes.
+
+    Raises:
+        UsageError: there is no such model or version, or no champion, or the reason is too long.
+    """
+    cause = of_user(what, reason)
+    reading.resolve(name, number)
+    with locks.model(name):
+        yield cause
+
+
 def note(name: str, cause: Cause, versions: Iterable[int], after: ChampionPointer | None) -> None:
     """Note a change of ``versions`` that is about to be made.
 
@@ -82,12 +94,10 @@ def note(name: str, cause: Cause, versions: Iterable[int], after: ChampionPointe
         DataError: the history is not as gradmill writes it.
         OSError: it cannot be written; it is then as it was.
     """
-    before = None
-    with suppress(DataError):
-        pointer = reading.pointer(name)
-        before = pointer.version if pointer else None
+    pointer = reading.readable_pointer(name)
+    before = pointer.version if pointer else None
     change = Change(
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        at=reading.now(),
         what=cause.what,
         versions=tuple(versions),
         before=before,
@@ -101,7 +111,21 @@ def note(name: str, cause: Cause, versions: Iterable[int], after: ChampionPointe
         if last.interrupted:
             correction = {"what": INTERRUPTED, "versions": last.versions, "champion": before, "reason": ""}
             added.insert(0, change.model_copy(update=correction))
-    _append(name, b"".join(each.model_dump_json().encode() + b"\n" for each in added))
+    lines = b"".join(each.model_dump_json().encode() + b"\n" for each in added)
+    path, end = artifact_paths.history(name), len(_read(name)[0])  # they take the place of what has no end
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+    try:
+        os.ftruncate(descriptor, end)
+        while lines:  # a disk that is nearly full takes a part, and the next call says why
+            lines = lines[os.write(descriptor, lines) :]
+        os.fsync(descriptor)
+    except OSError as error:
+        os.ftruncate(descriptor, end)
+        error.filename = str(path)
+        raise
+    finally:
+        os.close(descriptor)
+    atomic.sync(path.parent)
 
 
 def changes(name: str) -> tuple[Change, ...]:
@@ -141,8 +165,8 @@ def highest_number(name: str, noted: Iterable[Change]) -> int:
     numbers = {0, *reading.versions(name)}
     for change in noted:
         numbers |= {*change.versions, change.before or 0, change.champion or 0}
-    with suppress(DataError):  # nothing is published beside a damaged pointer
-        numbers |= pointer.named if (pointer := reading.pointer(name)) else set()
+    if pointer := reading.readable_pointer(name):  # nothing is published beside a damaged one
+        numbers |= pointer.named
     return max(numbers)
 
 
@@ -168,24 +192,6 @@ def _read(name: str) -> tuple[bytes, bytes]:
     content = verified.content(path, ACTION) if os.path.lexists(path) else b""
     lines, end, torn = content.rpartition(b"\n")
     return lines + end, torn
-
-
-def _append(name: str, lines: bytes) -> None:
-    """Put lines in the place of what has no end, and sync them."""
-    path, end = artifact_paths.history(name), len(_read(name)[0])
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
-    try:
-        os.ftruncate(descriptor, end)
-        while lines:  # a disk that is nearly full takes a part, and the next call says why
-            lines = lines[os.write(descriptor, lines) :]
-        os.fsync(descriptor)
-    except OSError as error:
-        os.ftruncate(descriptor, end)
-        error.filename = str(path)
-        raise
-    finally:
-        os.close(descriptor)
-    atomic.sync(path.parent)
 
 
 def _is_interrupted(name: str, last: Change) -> bool:

@@ -8,17 +8,17 @@ first, or the record of the stage that wrote it: files are moved out of sight, a
 by then.
 """
 
-import contextlib
 import json
 import os
 import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tasks.errors import DataError, GradmillError, UsageError
+from tasks.errors import DataError, UsageError
 from tasks.machine.telling import tell
 from tasks.parameters import Found
 from tasks.store import (
@@ -37,11 +37,10 @@ from tasks.store import (
     verified,
 )
 from tasks.store.artifact_paths import JOB, MANIFEST, RUN
-from tasks.store.predictions import left_alone
+from tasks.store.folders import skip_unreadable
 from tasks.store.reading import Manifest
 from tasks.store.record import files_in
 from tasks.store.run_folder import RunNotes
-from tasks.store.schedules import Schedules
 
 # A younger run may still be going, and somebody may be reading a younger prediction, or loading a version that was the
 # champion until a moment ago.
@@ -83,18 +82,13 @@ def prune_scheduled() -> list[str]:
 
     What cannot be pruned, or read, is said, and stops no other.
     """
-    pruned, known = [], Schedules()
-    try:
-        known = schedules.read()
-    except (GradmillError, OSError) as error:
-        left_alone(artifact_paths.schedules(), error)
-    for name, schedule in known.of_flow("retrain").items():
-        try:
-            if reading.versions(name):
-                numbers, _ = prune(name, schedule.keep, f"gradmill schedule --keep {schedule.keep}")
-                pruned += [f"{name}/{number}" for number in numbers]
-        except (GradmillError, OSError) as error:
-            left_alone(artifact_paths.model(name), error)
+    pruned = list[str]()
+    with skip_unreadable(artifact_paths.schedules()):
+        for name, schedule in schedules.read().of_flow("retrain").items():
+            with skip_unreadable(artifact_paths.model(name)):
+                if reading.versions(name):
+                    numbers, _ = prune(name, schedule.keep, f"gradmill schedule --keep {schedule.keep}")
+                    pruned += [f"{name}/{number}" for number in numbers]
     return pruned
 
 
@@ -106,9 +100,7 @@ def prune(name: str, keep: int, reason: str | None = None) -> tuple[list[int], d
     """
     if keep < 1:
         raise UsageError(f"--keep {keep}", "at least 1", "see gradmill prune --help")
-    cause = history.of_user("pruned", reason)
-    reading.resolve(name, None)
-    with locks.model(name):
+    with history.lock_to_change(name, "pruned", reason) as cause:
         pointer.sweep(name)
         kept = reading.versions(name)
         needed = protected(name)
@@ -170,21 +162,17 @@ def prune_runs(keep: int) -> list[str]:
         in_place = [folder for folder in of_model if is_in_place(folder)]
         old += in_place[keep:]
         for folder in of_model:
-            try:
+            with skip_unreadable(folder):  # one whose notes are damaged cannot go on
                 if folder not in in_place or not is_old(folder / RUN) or locks.is_held(artifact_paths.lock(folder)):
                     needed.update(_list_reused_runs(folder / RUN))  # it may still be going
-            except (OSError, DataError) as error:  # one whose notes are damaged cannot go on
-                left_alone(folder, error)
-    removed = _remove((folder / RUN for folder in sorted(old) if folder.name not in needed), artifact_paths.lock)
+    removed = _remove((folder for folder in sorted(old) if folder.name not in needed), RUN, artifact_paths.lock)
     records = artifact_paths.stage_records()
     for path in sorted(records.glob("*")) if is_in_place(records) else ():
-        try:
+        with skip_unreadable(path):
             if artifact_paths.STAGE_RECORD.fullmatch(path.name):
                 files = files_in(json.loads(verified.content(path)))
                 if is_old(path, UNUSED) or not all(file.path.exists() for file in files):
                     path.unlink()
-        except (OSError, ValueError, RecursionError, DataError) as error:
-            left_alone(path, error)
     return removed
 
 
@@ -197,18 +185,17 @@ def prune_predictions(keep: int) -> list[str]:
     of_model: dict[str, list[tuple[str, Path]]] = defaultdict(list)
     for folder, job in predictions.list_jobs():
         if job and job.status == "done" and is_in_place(folder):
-            of_model[job.model.name].append((job.finished_at or "", folder / JOB))
-    old = [document for jobs in of_model.values() for _, document in sorted(jobs)[:-keep]]
-    return _remove(old, locks.of_job)
+            of_model[job.model.name].append((job.finished_at or "", folder))
+    return _remove((folder for jobs in of_model.values() for _, folder in sorted(jobs)[:-keep]), JOB, locks.of_job)
 
 
 def evidence() -> set[str]:
     """The run folders that kept versions and found settings name, and those whose files these runs have reused.
 
     Raises:
-        DataError: a manifest or a run's notes cannot be read; what they name must not be guessed.
+        DataError: a manifest, settings or a run's notes cannot be read; what they name must not be guessed.
     """
-    needed = tuned.runs()
+    needed = {tuned.read(path.stem).run for path in artifact_paths.all_tuned().glob("*.json")}
     for _, manifest in _list_manifests():
         found = (manifest.parameters.model_extra or {}).get("found")  # by a search, whose run has every trial
         needed |= {manifest.run} | ({Found.model_validate(found).run} if found else set())
@@ -231,7 +218,7 @@ def _list_reused_runs(notes: Path) -> list[str]:
 def is_in_place(folder: Path) -> bool:
     """Whether a folder lies here and not, behind a link or a mount, where others have put it."""
     if folder.is_symlink() or os.path.ismount(folder):
-        left_alone(folder, "it leads to another place")
+        folders.tell_skipped(folder, "it leads to another place")
         return False
     return True
 
@@ -241,29 +228,29 @@ def is_old(path: Path, grace: timedelta = GRACE) -> bool:
     return datetime.fromtimestamp(path.stat().st_mtime, UTC) < datetime.now(UTC) - grace
 
 
-def _remove(notes: Iterable[Path], lock_of: Callable[[Path], Path]) -> list[str]:
-    """Remove the folders of these documents, but those under a day old and those that somebody holds.
+def _remove(
+    paths: Iterable[Path], document: str, lock_of: Callable[[Path], Path], grace: timedelta = GRACE
+) -> list[str]:
+    """Remove folders whose ``document`` is old, or, without one, files that are; but not what somebody holds.
 
-    Each is renamed out of sight first, so that none is ever seen half removed.
+    A folder is renamed out of sight first, so that none is ever seen half removed.
     """
     removed = []
-    for note in notes:
-        folder = note.parent
-        lock = lock_of(folder)
-        try:
-            if not is_old(note):
+    for path in paths:
+        lock = lock_of(path)
+        with skip_unreadable(path):
+            if not is_old(path / document, grace):
                 continue
-            if lock.parent != folder:  # which another process may have removed
+            if lock.parent != path:  # which another process may have removed
                 lock.parent.mkdir(exist_ok=True)
             with locks.locked_if_free(lock) as ours:
-                if not ours or not is_old(note):  # meanwhile it may have been taken up again
-                    continue
-                condemned = folder.rename(artifact_paths.condemned(folder))
-                removed.append(folder.name)
-                folders.remove(condemned)
-                lock.unlink(missing_ok=True)  # if it lies elsewhere; whoever waits for it takes another
-        except OSError as error:
-            left_alone(folder, error)
+                if ours and is_old(path / document, grace):  # meanwhile it may have been taken up again
+                    if document:
+                        folders.remove(path.rename(artifact_paths.condemned(path)))
+                    else:
+                        path.unlink()
+                    removed.append(path.name)
+                    lock.unlink(missing_ok=True)  # if it lies elsewhere; whoever waits for it takes another
     return removed
 
 
@@ -282,22 +269,13 @@ def prune_datasets() -> list[str]:
     needed, removed = _list_named_files(), list[str]()
     datasets = artifact_paths.datasets()
     for folder in sorted(datasets.iterdir()) if datasets.is_dir() else ():
-        try:
+        with skip_unreadable(folder):
             if folder.is_dir() and is_in_place(folder):
                 with locks.locked_if_free(artifact_paths.lock(folder)) as ours:
-                    removed += _prune_files(folder, needed) if ours else []
-                for study in sorted(folder.glob(artifact_paths.study(folder.name, "*").name)):
-                    if not is_old(study, UNUSED):
-                        continue
-                    lock = artifact_paths.lock_of_study(study)
-                    lock.parent.mkdir(exist_ok=True)
-                    with locks.locked_if_free(lock) as ours:
-                        if ours and is_old(study, UNUSED):  # meanwhile somebody may have gone on with it
-                            study.unlink()
-                            lock.unlink(missing_ok=True)
-                            removed.append(f"{folder.name}/{study.name}")
-        except OSError as error:
-            left_alone(folder, error)
+                    gone = _prune_files(folder, needed) if ours else []
+                studies = sorted(folder.glob(artifact_paths.study(folder.name, "*").name))
+                gone += _remove(studies, "", artifact_paths.lock_of_study, UNUSED)
+                removed += [f"{folder.name}/{name}" for name in gone]
     return removed
 
 
@@ -305,9 +283,10 @@ def _prune_files(folder: Path, needed: set[str]) -> list[str]:
     """What a kill has left out of sight comes back where it is needed, too."""
     removed, files = [], [path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink()]
     hidden = [path for path in files if HIDDEN.fullmatch(path.name)]
-    prepared = [path for path in files if PREPARED.fullmatch(path.name)]
     hidden += [
-        path.rename(artifact_paths.condemned(path)) for path in prepared if path.name not in needed and is_old(path)
+        path.rename(artifact_paths.condemned(path))
+        for path in files
+        if PREPARED.fullmatch(path.name) and path.name not in needed and is_old(path)
     ]
     needed = _list_named_files() if hidden else needed
     for path in hidden:
@@ -316,7 +295,7 @@ def _prune_files(folder: Path, needed: set[str]) -> list[str]:
             path.rename(target)
         else:
             path.unlink()
-            removed.append(f"{folder.name}/{target.name}")
+            removed.append(target.name)
     return removed
 
 
@@ -333,7 +312,7 @@ def _list_named_files() -> set[str]:
         found.add(artifact_paths.trained_files(manifest.dataset.name, manifest.dataset.digest).name)
         documents.append(path)
     for record in artifact_paths.stage_records().glob("*.json"):
-        with contextlib.suppress(FileNotFoundError):  # another process removes them, too
+        with suppress(FileNotFoundError):  # another process removes them, too
             documents += [] if is_old(record) else [record]
     for folder, job in predictions.list_jobs(everywhere=True):
         if job is None:
@@ -341,8 +320,6 @@ def _list_named_files() -> set[str]:
             raise DataError(f"nobody can tell what the unfinished job in {folder} reads", "its document", action)
         documents += [] if job.status == "done" else [folder / JOB]
     for path in documents:
-        try:
+        with skip_unreadable(path):  # gone meanwhile, or none of ours
             found |= {each.decode() for each in re.findall(artifact_paths.PREPARED.encode(), verified.content(path))}
-        except DataError as error:  # gone meanwhile, or none of ours
-            left_alone(path, error)
     return found

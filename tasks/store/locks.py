@@ -92,17 +92,12 @@ def take(path: Path, flags: int = os.O_CREAT) -> int | None:
             raise OSError(errno.EINVAL, "no regular file", str(path))
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _lies_at(path, descriptor):
-                closing.pop_all()
-                return descriptor
+            # Opened once more, an NFS client asks its server; ``stat`` may be answered from its cache.
+            with contextlib.suppress(OSError), _opened(path) as there:
+                if os.path.sameopenfile(descriptor, there):
+                    closing.pop_all()
+                    return descriptor
     return None
-
-
-def _lies_at(path: Path, descriptor: int) -> bool:
-    """By opening it once more: an NFS client asks its server then, and may answer ``stat`` from its cache."""
-    with contextlib.suppress(OSError), _opened(path) as there:
-        return os.path.sameopenfile(descriptor, there)
-    return False
 
 
 @contextmanager

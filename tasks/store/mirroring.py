@@ -11,17 +11,16 @@ import sys
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
-from tasks.errors import DataError, GradmillError, UsageError
+from tasks.errors import DataError, GradmillError
 from tasks.machine.settings import Settings
 from tasks.machine.telling import tell
 from tasks.records import MirroredModel
 from tasks.store import artifact_paths, atomic, folders, history, locks, reading, remote, verification, verified
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
-from tasks.store.documents import Document
+from tasks.store.documents import RootDocument
 from tasks.store.reading import ChampionPointer
 from tasks.store.record import Lasting, Sha256
 
@@ -44,13 +43,12 @@ class Copied(Lasting):
     at: str
 
 
-class MirrorState(Document):
+class MirrorState(RootDocument):
     """``mirror.json``: where the champions of this store go, and what has been copied there.
 
     A store that was copied, restored or moved elsewhere is not this one: its copy of the document is ignored.
     """
 
-    schema_version: Literal[1] = 1
     url: str
     store: str  # the path of artifacts/, without links
     inode: int  # of the file there, and when that was changed last, in nanoseconds
@@ -74,17 +72,14 @@ def destination(is_kept: bool = True) -> str | DataError | None:
     Raises:
         UsageError: nothing can be mirrored there.
     """
-    given, path = Settings().mirror, artifact_paths.mirror()
+    given, path, known = Settings().mirror, artifact_paths.mirror(), None
     try:
         known = read()
-    except OfAnotherStore as error:
-        known = None
+    except DataError as error:
+        if given is None and not isinstance(error, OfAnotherStore):
+            return error
         if given is None:
             tell(f"nothing is mirrored: {error.found}; {error.action}", file=sys.stderr)
-    except DataError as error:
-        if given is None:
-            return error
-        known = None
     if given is None:
         return known.url if known else None
     url = None if given == NONE else spell(given)
@@ -118,9 +113,7 @@ def read() -> MirrorState | None:
         DataError: it is damaged.
     """
     path = artifact_paths.mirror()
-    if not os.path.lexists(path):
-        return None
-    if not (kept := MirrorState.read(path, NAME_ANEW)).is_ours:
+    if (kept := MirrorState.find(path, NAME_ANEW)) and not kept.is_ours:
         found = f"{path} names {kept.url}, the mirror of another store: this one is a copy of it, or has been moved"
         raise OfAnotherStore(found, "the mirror of this store", NAME_ANEW)
     return kept
@@ -131,21 +124,22 @@ def list_behind() -> dict[str, str]:
 
     That is as far as this store knows: nobody asks the mirror. It raises as ``read`` does.
     """
-    found, state = dict[str, str](), read()
-    for name in reading.names() if state else ():
+    found = dict[str, str]()
+    if (state := read()) is None:
+        return found
+    for name in reading.names():
         with suppress(DataError):  # a damaged pointer is told elsewhere
-            pointer, copied = reading.champion(name), state.champions.get(name) if state else None
-            if state is None or pointer is None:
+            if (pointer := reading.champion(name)) is None:
                 continue
+            copied, told = state.champions.get(name), ""
             if copied is None:
                 told = f"it has no version of {name}"
             elif copied.version != pointer.version:
                 told = f"it has version {copied.version} of {name}, and {pointer.version} is the champion"
             elif copied.pointer_sha256 != atomic.file_digest(artifact_paths.champion(name)):
                 told = f"what is said of {name} version {pointer.version} has changed since"
-            else:
-                continue
-            found[name] = f"the mirror is behind: {told}: {_spell_command(name, state.url)}"
+            if told:
+                found[name] = f"the mirror is behind: {told}: {_spell_command(name, state.url)}"
     return found
 
 
@@ -154,7 +148,7 @@ def catch_up() -> list[str]:
     failed = []
     try:
         state = read()
-        for name in list_behind() if state else ():
+        for name in list_behind():
             try:
                 mirror(name, url := state.url if state else "")
             except (GradmillError, OSError) as error:
@@ -187,9 +181,7 @@ def mirror(name: str, url: str) -> MirroredModel:
         EnvironmentProblem: the model's folder is a link, or the remote store does not answer, or refuses.
     """
     folder = remote.RemoteFolder(url)
-    if folder.local and (place := folders.holding(folder.local)):
-        found = f"{url} is in the artifacts folder itself, in {place}"
-        raise UsageError(found, "a folder outside of it", "choose one that other hosts read")
+    folder.require_outside()
     reading.resolve(name, None)
     with locks.model(name, mirroring=True):
         number, pieces = reading.with_version(name, None, lambda _: _list_pieces(name))

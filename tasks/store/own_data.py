@@ -1,20 +1,32 @@
-"""Names that were trained before: what their versions fixed, how to train them again, and where own data are."""
+"""Own data of a name: where they are, what its versions fixed of them, and data that need no training (design 4.2).
 
-import os
+A run with these rows is unchanged where a kept version was made of the same ones, or too few are new. What is in files
+that look as they did when they were last read stands in ``look.json`` beside the data set's files.
+"""
+
+import hashlib
+import itertools
+import json
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Any
+
+from pydantic import ValidationError
 
 from tasks.data.schema import find_schema
 from tasks.errors import DataError, UsageError
-from tasks.machine.words import nearest
-from tasks.parameters import Data, Learned, ModelName, Use, is_name
+from tasks.machine.telling import tell
+from tasks.machine.words import counted, nearest
+from tasks.parameters import Data, Learned, ModelName, RetrainParameters, Use, is_name
 from tasks.parameters.data import NO_WINDOW
 from tasks.parameters.form import WORDS
 from tasks.parameters.training import SEARCHED, list_defaults
-from tasks.records import ChampionData
-from tasks.store import artifact_paths, locks, reading, tuned
-from tasks.store.documents import Document
+from tasks.records import ChampionData, PreparedDataset, PublishedModel, RawDataset
+from tasks.store import artifact_paths, locks, pointer, reading, tuned, verification, verified
+from tasks.store.artifact_paths import ONNX
+from tasks.store.documents import RootDocument
 from tasks.store.reading import Manifest
+from tasks.store.record import FileRef, Sha256
+from tasks.store.run_folder import RunFolder
 
 # Of a run's parameters what no document keeps: places, and what is done once.
 NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe", "accept_data"}}
@@ -29,21 +41,19 @@ OTHERS: dict[str, Any] = {
 }
 
 
-class Source(Document):
+class Source(RootDocument):
     """``source.json``: where own data were read from, the one absolute path of a model's documents, and for how many.
 
     ``min_new_rows`` is here since a run that waits makes no manifest.
     """
 
-    schema_version: Literal[1] = 1
     source: str
     min_new_rows: int | None = None
 
 
-class TrainedFiles(Document):
+class TrainedFiles(RootDocument):
     """``<digest>.sources.json``: the files that data were read from, or where they are that are in no files."""
 
-    schema_version: Literal[1] = 1
     files: tuple[str, ...]
 
 
@@ -53,16 +63,14 @@ def list_files(name: str, digest: str) -> tuple[str, ...]:
     Raises:
         DataError: the note is damaged.
     """
-    path = artifact_paths.trained_files(name, digest)
-    return TrainedFiles.read(path).files if os.path.lexists(path) else ()
+    noted = TrainedFiles.find(artifact_paths.trained_files(name, digest))
+    return noted.files if noted else ()
 
 
 def remember(name: str, data: Data) -> None:
     """Let ``gradmill retrain NAME`` find own data again, and wait for as many new rows."""
     if data.source:
-        path = artifact_paths.source(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Source(source=data.source, min_new_rows=data.min_new_rows).write(path)
+        Source(source=data.source, min_new_rows=data.min_new_rows).write(artifact_paths.source(name))
 
 
 def options(parameters: Learned) -> dict[str, Any]:
@@ -72,7 +80,7 @@ def options(parameters: Learned) -> dict[str, Any]:
 
 def newest(name: str) -> Manifest | None:
     """The newest kept version's manifest: its columns' levels begin with those of every older one."""
-    kept = reading.versions(name) if is_name(name) else []
+    kept = reading.versions(name)
     return reading.manifest(name, kept[-1]) if kept else None
 
 
@@ -104,7 +112,7 @@ def again(name: str, given: dict[str, Any], with_found: bool = False) -> dict[st
         EnvironmentProblem: a restore was begun here and not finished.
     """
     locks.refuse_half_restored()
-    if not is_name(name) or not reading.versions(name):
+    if not reading.versions(name):
         names = [each for each in reading.names() if each not in [*ModelName] and reading.versions(each)]
         kept, train = ", ".join(names) or "none yet", "train a new one: gradmill retrain MODEL --name NAME"
         to_do = nearest(name, [*ModelName, *names], f"name one of these, or {train}")
@@ -113,13 +121,13 @@ def again(name: str, given: dict[str, Any], with_found: bool = False) -> dict[st
     asked = champion.parameters.model_dump(mode="json")
     data = asked.get("data", {})
     if champion.dataset.split:
-        now, path, known = given.get("data", {}), artifact_paths.source(name), {}
-        if path.is_file():
-            known = Source.read(path, NAME_SOURCE).model_dump(exclude={"schema_version"}, exclude_none=True)
+        now, path = given.get("data", {}), artifact_paths.source(name)
+        if known := Source.find(path, NAME_SOURCE):
+            data |= known.model_dump(exclude={"schema_version"}, exclude_none=True)
         elif not now.get("source"):
             what = f"nothing says where the data of {name} are: no {path}"
             raise DataError(what, "the place of its data", NAME_SOURCE)
-        data |= known | {"source": now.get("source") or known["source"]} | _split(name, now)
+        data |= _split(name, now)
     training = asked["training"]
     is_tuned, found = given.get("tuned", asked.get("tuned", False)), (asked.get("found") or {}).get("fields", ())
     if is_tuned:
@@ -188,3 +196,146 @@ def require_same_kind(parameters: Learned) -> None:
             f"{expected}, as its version {kept.version} was trained",
             f"type {meant}, or give the model another --name",
         )
+
+
+# Data that need no training
+
+
+class SourceFingerprint(RootDocument):
+    """How own files looked when they were last read, and by which options; the digest of their data, and the files."""
+
+    look: str
+    options: dict[str, Any]
+    digest: Sha256
+    rows: FileRef | None
+    files: tuple[FileRef, ...]
+    prepared: str  # how these look
+
+
+def must_train(parameters: RetrainParameters) -> bool:
+    """Whether nothing can be reused, as far as can be told before the data have been looked at."""
+    return parameters.force or not reading.versions(parameters.name)
+
+
+def remember_files(parameters: RetrainParameters, raw: RawDataset, prepared: PreparedDataset) -> None:
+    """Let later runs know what is in files that still look so; of the book's data nothing is kept."""
+    if raw.look:
+        every = (prepared.train, prepared.test, prepared.raw_test, prepared.validation, prepared.rows)
+        files = tuple(file for file in every if file)
+        facts = {"digest": prepared.digest, "rows": prepared.rows, "files": files, "prepared": _digest_looks(files)}
+        asked = {"look": raw.look, "options": _list_options(parameters)}
+        SourceFingerprint.model_validate(asked | facts).write(artifact_paths.look(raw.name))
+        trained = artifact_paths.trained_files(raw.name, prepared.digest)
+        if not trained.exists():  # a version of these rows was trained on the files that had them first
+            TrainedFiles(files=raw.paths or (raw.source,)).write(trained)
+
+
+def find_by_files(run: RunFolder, parameters: RetrainParameters, raw: RawDataset) -> PublishedModel | None:
+    """The version that was made of these files, by all that can be told without reading them.
+
+    Raises:
+        DataError: that version is damaged.
+    """
+    path = artifact_paths.look(raw.name)
+    if parameters.data.new_recipe or not path.is_file():
+        return None
+    try:
+        last = SourceFingerprint.read(path)
+        is_same = (last.look, last.options) == (raw.look, _list_options(parameters))
+        if not is_same or last.prepared != _digest_looks(last.files):
+            return None
+    except DataError as fault:
+        tell(f"read anew: {fault.found}")
+        return None
+    return _find(run, parameters, last, "whose data look untouched since they were read")
+
+
+def find_by_rows(run: RunFolder, parameters: RetrainParameters, prepared: PreparedDataset) -> PublishedModel | None:
+    """The version that was made of these rows, in any order, files and format; or, of too few new ones, the champion.
+
+    Raises:
+        DataError: that version is damaged.
+    """
+    return _find(run, parameters, prepared, "which was made of these very rows with these options")
+
+
+def _list_options(parameters: RetrainParameters) -> dict[str, Any]:
+    """What makes another model, and the share of the test rows: where the name has fixed another, reading tells."""
+    return options(parameters) | {"test": parameters.data.test}
+
+
+def _digest_looks(files: tuple[FileRef, ...]) -> str:
+    prints = [
+        (each.bytes, each.mtime_ns, each.digest) for each in verified.fingerprint_files([file.path for file in files])
+    ]
+    return hashlib.sha256(json.dumps(prints).encode()).hexdigest()
+
+
+def _find(
+    run: RunFolder, parameters: RetrainParameters, data: PreparedDataset | SourceFingerprint, detail: str
+) -> PublishedModel | None:
+    """Say what was found, and keep it as evidence where a stage would have left its record."""
+    if must_train(parameters) or data.rows is None:  # as of the book's, of which nothing is kept
+        return None
+    name = parameters.name
+    with locks.model(name):
+        current = reading.champion(name)
+        champion = reading.manifest(name, current.version) if current else None
+        kept = _find_made_of(parameters, data.digest, champion)
+        if kept is None and champion and (too_few := _count_too_few(parameters, data.rows, champion)):
+            kept, detail = champion, too_few
+        if kept is None:
+            return None
+        pointer.sweep(name)
+        verification.verify_version(name, kept.version)
+    model = FileRef(path=artifact_paths.version(name, kept.version) / ONNX, sha256=kept.files[ONNX])
+    found = PublishedModel(outcome="unchanged", name=name, version=kept.version, model=model, detail=detail)
+    tell(f"{name} version {found.version}, {detail}: unchanged, nothing is trained", short="")
+    run.note(stages={"unchanged": found.model_dump(mode="json")})
+    return found
+
+
+def _find_made_of(parameters: RetrainParameters, digest: str, champion: Manifest | None) -> Manifest | None:
+    """The champion if it was made so, else the newest version that was the champion once: it is not brought back."""
+    name = parameters.name
+    newest = (reading.manifest(name, number) for number in reading.versions(name)[::-1])
+    for kept in itertools.chain([champion] if champion else [], newest):  # none is read but until it is found
+        is_same = kept.dataset.digest == digest and _is_asked_alike(kept, parameters)
+        if is_same and pointer.was_champion(name, kept.version):
+            return kept
+    return None
+
+
+def _count_too_few(parameters: RetrainParameters, rows: FileRef, champion: Manifest) -> str:
+    """How many rows are not among the champion's, in words, where they are fewer than ``--min-new-rows``."""
+    from tasks.data import row_hash  # here: it imports numpy
+
+    least = parameters.data.min_new_rows
+    if not least or parameters.data.new_recipe or not _is_asked_alike(champion, parameters):
+        return ""
+    if champion.dataset.rows is None:
+        tell(f"trained though {least:,} new rows may not be there: version {champion.version} keeps no digests of rows")
+        return ""
+    fresh = row_hash.count_new_rows(rows, champion.dataset.rows)
+    return f"to which {counted(fresh, 'new row')} came, fewer than --min-new-rows {least:,}" if fresh < least else ""
+
+
+def _is_asked_alike(kept: Manifest, parameters: RetrainParameters) -> bool:
+    """Whether a version was asked for with the same options as given, so that ``auto`` is ``auto`` on any date.
+
+    Those of the split must be of the rule that it has, if any is given: without one the name's own rule holds.
+    """
+    rules = {rule: getattr(parameters.data, option) for rule, option in SPLITS.items()}
+    split = kept.dataset.split
+    if not split or any(column and (rule, column) != (split.rule, split.column) for rule, column in rules.items()):
+        return False
+    then = kept.parameters.model_dump(mode="json")
+    document = {
+        "name": parameters.name,
+        "training": then["training"],
+        "data": then.get("data", {}) | {"source": parameters.data.source},
+    }
+    try:
+        return options(RetrainParameters.model_validate(document)) == options(parameters)
+    except ValidationError:  # of another version of Gradmill
+        return False

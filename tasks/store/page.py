@@ -7,13 +7,16 @@ links and addresses, which are ours, are more than text. Credentials in addresse
 import base64
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.errors import without_credentials
 from tasks.machine.words import in_markdown, printable
 
-TEMPLATE = Path(__file__).with_name("page.html.jinja")
+if TYPE_CHECKING:
+    import jinja2
+
 LONGEST = 2000  # characters of a text
 BEGINS_A_BLOCK = re.compile(r"^(\d*)([-+=.)])")  # a list or a rule, where a line of Markdown starts with it
 
@@ -72,12 +75,7 @@ class Page(NamedTuple):
 
 def render_markdown(page: Page, embed: bool = True) -> str:
     """The page as Markdown; without ``embed`` pictures are read from files beside it."""
-    blocks = [f"# {_markdown_inline(page.title)}", markdown_line(page.headline)]
-    blocks.append(" · ".join(f"[{_markdown_inline(words)}]({address})" for words, address in page.links))
-    for section in _shown_sections(page):
-        blocks.append(f"## {_markdown_inline(section.title)}" if section.title else "")
-        blocks += [_markdown_block(block, embed) for block in section.blocks]
-    return "\n\n".join(filter(None, blocks)) + "\n"
+    return re.sub(r"\n{3,}", "\n\n", _render(page, "page.md.jinja", embed=embed)).strip() + "\n"
 
 
 def markdown_line(text: Text) -> str:
@@ -87,12 +85,27 @@ def markdown_line(text: Text) -> str:
 
 def render_html(page: Page) -> str:
     """The page as one file that needs no other and runs nothing."""
-    import jinja2  # here: a run that has changed nothing renders none
+    return _render(page, "page.html.jinja")
 
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True)
+
+def _render(page: Page, template: str, **options: bool) -> str:
+    sections = [*_shown_sections(page)]
+    return _load_templates().get_template(template).render(page=page, sections=sections, **options)
+
+
+@cache
+def _load_templates() -> "jinja2.Environment":
+    import jinja2  # here: most commands render no page
+
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        autoescape=jinja2.select_autoescape(["html.jinja"]),
+        trim_blocks=True,
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    )
     environment.filters |= {"parts": _parts, "kind": lambda block: type(block).__name__, "uri": make_data_uri}
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(page=page, sections=[*_shown_sections(page)])
+    environment.filters |= {"inline": _markdown_inline, "line": markdown_line, "cell": _markdown_cell}
+    return environment
 
 
 def make_data_uri(png: bytes) -> str:
@@ -113,21 +126,6 @@ def _parts(text: Text) -> Iterator[tuple[str, str]]:
         line = re.sub(r"\s+", " ", visible)
         if line.strip() or not hasattr(part, "element"):
             yield getattr(part, "element", ""), line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
-
-
-def _markdown_block(block: Text | PageTable | PagePicture | Program | None, embed: bool) -> str:
-    match block:
-        case PageTable(rows, head):
-            first, *others = (map(_markdown_cell, row) for row in (head or ("",) * len(rows[0]), *rows))
-            lines = [first, ("---",) * len(rows[0]), *others]
-            return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-        case PagePicture(title, png, name, caption):
-            shown = f"![{_markdown_inline(title)}]({make_data_uri(png) if embed else name})"
-            return "\n\n".join(filter(None, (f"### {_markdown_inline(title)}", shown, markdown_line(caption))))
-        case Program():
-            return f"```python\n{block}\n```"
-        case _:
-            return markdown_line(block or "")
 
 
 def _markdown_inline(text: Text) -> str:

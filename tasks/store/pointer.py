@@ -4,10 +4,9 @@ The history is written before the pointer: after a kill between the two, the cha
 """
 
 from contextlib import suppress
-from datetime import UTC, datetime
 
 from tasks.errors import DataError, UsageError
-from tasks.store import artifact_paths, atomic, folders, history, locks, reading, verification
+from tasks.store import artifact_paths, atomic, folders, history, reading, verification
 from tasks.store.artifact_paths import MANIFEST, ONNX
 from tasks.store.history import Cause
 from tasks.store.reading import ChampionPointer
@@ -19,7 +18,7 @@ def point_to(name: str, number: int, cause: Cause, freeze: bool = False) -> None
     The hold of the version is lifted, and one that is rolled back from is held. ``previous`` is the kept version that
     was replaced last and is not held. Unless ``freeze`` is said the name stays frozen or not, as the history knows too.
     """
-    before, folder = _readable(name), artifact_paths.version(name, number)
+    before, folder = reading.readable_pointer(name), artifact_paths.version(name, number)
     left = [before.version] if before and before.version != number else []
     is_rollback = cause.what == "rolled back"
     held = {*(before.held if before else ()), *(left if is_rollback else ())} - {number}
@@ -30,13 +29,13 @@ def point_to(name: str, number: int, cause: Cause, freeze: bool = False) -> None
         "version": number,
         "model_sha256": atomic.file_digest(folder / ONNX),
         "manifest_sha256": atomic.file_digest(folder / MANIFEST),
-        "promoted_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "promoted_at": reading.now(),
         "previous": replaced[-1] if replaced else None,
         "held": tuple(sorted(held)),
         "frozen": freeze or was_frozen,
     }
-    unknown = before.model_extra if before else None  # what a newer version of Gradmill has noted there
-    after = ChampionPointer.model_validate((unknown or {}) | facts)
+    # What a newer version of Gradmill has noted there stays.
+    after = before.model_copy(update=facts) if before else ChampionPointer.model_validate(facts)
     history.note(name, cause, left if is_rollback else [number], after)
     after.write(artifact_paths.champion(name))
     _write_config(name, number)
@@ -63,13 +62,6 @@ def was_champion(name: str, number: int) -> bool:
     return number in (current.named if current else ()) or number in history.list_demotions(name)
 
 
-def _readable(name: str) -> ChampionPointer | None:
-    """The pointer; None where there is none or what is there cannot be read: promotion then writes another."""
-    with suppress(DataError):
-        return reading.pointer(name)
-    return None
-
-
 def promote(name: str, number: int, reason: str | None = None) -> bool:
     """Make a version the champion and lift its hold; False when it was the champion already.
 
@@ -79,11 +71,9 @@ def promote(name: str, number: int, reason: str | None = None) -> bool:
         UsageError: there is no such model or version.
         DataError: the version is damaged.
     """
-    cause = history.of_user("promoted", reason)
-    reading.resolve(name, number)
-    with locks.model(name):
+    with history.lock_to_change(name, "promoted", reason, number) as cause:
         verification.verify_version(name, reading.resolve(name, number))
-        pointer = _readable(name)
+        pointer = reading.readable_pointer(name)  # promotion mends one that is damaged
         if pointer and pointer.version == number:
             with suppress(DataError):
                 verification.verify_pointer(name, pointer)
@@ -103,9 +93,7 @@ def rollback(name: str, reason: str | None = None, freeze: bool = True) -> tuple
         UsageError: there is no such model, or nothing to go back to.
         DataError: the version to go back to is damaged.
     """
-    cause = history.of_user("rolled back", reason)
-    reading.resolve(name, None)
-    with locks.model(name):
+    with history.lock_to_change(name, "rolled back", reason) as cause:
         pointer = reading.champion(name)
         if pointer is None or pointer.previous not in reading.versions(name):
             raise UsageError(
@@ -126,9 +114,7 @@ def freeze(name: str, reason: str | None = None, frozen: bool = True) -> tuple[i
         UsageError: there is no such model, or it has no champion.
         DataError: its pointer is damaged.
     """
-    cause = history.of_user("frozen" if frozen else "unfrozen", reason)
-    reading.resolve(name, None)
-    with locks.model(name):
+    with history.lock_to_change(name, "frozen" if frozen else "unfrozen", reason) as cause:
         number, before = reading.resolve(name, None), ChampionPointer.read(artifact_paths.champion(name))
         if before.frozen != frozen:
             after = before.model_copy(update={"frozen": frozen})

@@ -3,12 +3,10 @@
 Whoever predicts reads it here, and so do pruning and housekeeping.
 """
 
-import heapq
 import itertools
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,15 +15,14 @@ from typing import Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from tasks.errors import DataError, UsageError
-from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.serving.drift import Drift, Histogram
-from tasks.store import artifact_paths, atomic
+from tasks.store import artifact_paths, atomic, folders
 from tasks.store.artifact_paths import JOB, ONNX
-from tasks.store.documents import Document
+from tasks.store.documents import Document, RootDocument
+from tasks.store.folders import Report, skip_unreadable
 from tasks.store.reading import Moment
 
-NEWEST = 10  # jobs of a name that are told
 RESTART = "replace the job by the same command with --restart, or restore the file from a copy"
 
 
@@ -59,10 +56,9 @@ class JobModel(Document):
         return artifact_paths.version(self.name, self.version) / ONNX
 
 
-class Job(Document):
+class Job(RootDocument):
     """The content of ``_job.json``. What is None is known when the job is done."""
 
-    schema_version: Literal[1] = 1
     job: str
     request: str
     status: Literal["running", "done"] = "running"
@@ -121,8 +117,7 @@ def find(folder: Path) -> Job | None:
     Raises:
         DataError: the document is damaged.
     """
-    path = folder / JOB
-    return Job.read(path, RESTART) if path.exists() or path.is_symlink() else None
+    return Job.find(folder / JOB, RESTART)
 
 
 def holds_job(folder: Path) -> bool:
@@ -143,7 +138,7 @@ def write(folder: Path, job: Job) -> None:
         is_split, last = job.is_of_own_test_split, None
         path = artifact_paths.done_elsewhere() / f"{job.model.name}.{'test' if is_split else 'input'}.json"
         with suppress(DataError):
-            last = Job.read(path)
+            last = Job.find(path)
         if last is None or (last.finished_at or "") <= (job.finished_at or ""):
             source = artifact_paths.relative(artifact_paths.root() / job.input.path) if is_split else ""
             job.model_copy(update={"input": job.input.model_copy(update={"path": source})}).write(path)
@@ -156,46 +151,26 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-Left = Callable[[Path, str | Exception], None]  # is told of what is not looked at, and why
-
-
-def list_jobs(leave: Left | None = None, everywhere: bool = False) -> Iterator[tuple[Path, Job | None]]:
+def list_jobs(report: Report = folders.tell_skipped, everywhere: bool = False) -> Iterator[tuple[Path, Job | None]]:
     """The jobs whose folders lie in ``artifacts/predictions/``, be it behind a link, and their folders.
 
     With ``everywhere`` also unfinished ones whose folders lie elsewhere, by the notes that they have left. A document
-    that cannot be read stops nobody: ``leave`` is told, by default it is said, and of an unfinished job None is given.
+    that cannot be read stops nobody: ``report`` is called, and of an unfinished job None is given.
     """
-    leave, place = leave or left_alone, artifact_paths.all_predictions()
-    folders = list[Path]()
-    try:
-        folders = sorted(place.iterdir()) if place.is_dir() else []
-    except OSError as error:
-        leave(place, error)
+    place, places = artifact_paths.all_predictions(), list[Path]()
+    with skip_unreadable(place, report):
+        places += sorted(place.iterdir()) if place.is_dir() else ()
     for note in sorted(artifact_paths.jobs_elsewhere().glob("*")) if everywhere else ():
-        try:
+        with skip_unreadable(note, report):
             if note.is_file():  # a FIFO would be waited for without end
-                folders.append(artifact_paths.root() / note.read_text(encoding="utf-8"))  # relative, or absolute
-        except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
-            leave(note, error)
-    for folder in folders:
-        try:
-            if job := find(folder):
-                yield folder, job
-        except (DataError, OSError, ValueError) as error:
-            leave(folder, error)
-            if holds_job(folder):
-                yield folder, None
-
-
-def list_newest(jobs: Iterable[Job], most: int = NEWEST) -> list[Job]:
-    """The last of those that are done, the newest first."""
-    done = (job for job in jobs if job.status == "done")
-    return heapq.nlargest(most, done, key=lambda job: job.finished_at or "")
-
-
-def left_alone(path: Path, reason: str | Exception) -> None:
-    """Say that something was not looked at or not removed, and why."""
-    tell(f"left alone: {path} ({reason.found if isinstance(reason, DataError) else reason})", file=sys.stderr)
+                places.append(artifact_paths.root() / note.read_text(encoding="utf-8"))  # relative, or absolute
+    for folder in places:
+        job = None
+        with skip_unreadable(folder, report):
+            if (job := find(folder)) is None:
+                continue
+        if job or holds_job(folder):
+            yield folder, job
 
 
 # A job's scratch: one folder in its output, known by a mark, where everything begins that is not whole yet

@@ -8,14 +8,13 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.data.report import DataReport
 from tasks.errors import DataError, UsageError
 from tasks.parameters import RetrainParameters
 from tasks.records import Evaluation, ExportedModel, GateVerdict, PreparedDataset, Splits, TrainedModel
-from tasks.serving import contract, runtime
+from tasks.serving import runtime
 from tasks.store import artifact_paths, atomic, folders, history, locks, pointer, reading, verified, version_page
 from tasks.store.artifact_paths import (
     ATTESTATION,
@@ -33,6 +32,7 @@ from tasks.store.own_data import NOT_KEPT
 from tasks.store.page import render_html, render_markdown
 from tasks.store.reading import Lineage, Manifest, Metrics, RunParameters, Tolerances, Trained
 from tasks.store.record import FileRef
+from tasks.store.verification import signed_files
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def describe_lineage(
     """What a version was made of by which ``run``, ``packages`` and ``code`` (a digest), and how it was judged."""
     return Lineage(
         name=parameters.name,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=reading.now(),
         run=run,
         dataset=Splits(**dict(prepared)),
         recipe=prepared.recipe,
@@ -112,8 +112,7 @@ def fill(folder: Path, number: int, of: Lineage, exported: ExportedModel, pictur
     Raises:
         DataError: a file of the run has changed since it was made.
     """
-    candidate = contract.ModelMetadata.parse(verified.read(exported.metadata), exported.metadata.path)
-    metadata = candidate.model_copy(update={"name": of.name, "versions": (str(number),)})
+    metadata = of.describe_model(number)
     for file in (exported.onnx, exported.sample, *pictures):
         (folder / file.path.name).write_bytes(verified.read(file))
     metadata.write(folder / METADATA)
@@ -163,12 +162,11 @@ def publish(lineage: Lineage, fill: Callable[[Path, int], None], sign_key: Path 
 
 
 def _sign(folder: Path, private_key: Path) -> None:
-    from model_signing import hashing, signing
+    from model_signing import signing
 
-    ignored = hashing.Config().set_ignored_paths(paths=[folder / ATTESTATION])
     try:
-        config = signing.Config().use_elliptic_key_signer(private_key=private_key).set_hashing_config(ignored)
-        config.sign(folder, folder / ATTESTATION)
+        config = signing.Config().use_elliptic_key_signer(private_key=private_key)
+        config.set_hashing_config(signed_files(folder)).sign(folder, folder / ATTESTATION)
     except (ValueError, TypeError) as error:
         expected = "an elliptic-curve private key in PEM"
         raise UsageError(f"{private_key}: {error}", expected, "use another key") from error

@@ -3,11 +3,11 @@
 Readers take no lock: versions never change and the pointer is replaced atomically.
 """
 
-import os
 from collections.abc import Callable
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -28,7 +28,7 @@ from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths, folders, locks, verified
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, METADATA, ONNX, SAMPLE, VERSION
-from tasks.store.documents import Document
+from tasks.store.documents import Document, RootDocument
 from tasks.store.record import FileRef, Sha256
 
 
@@ -39,6 +39,13 @@ def _with_a_zone(text: str) -> str:
 
 
 Moment = Annotated[str, AfterValidator(_with_a_zone)]
+
+
+def now() -> str:
+    """This moment, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 Number = Annotated[int, Field(ge=1, lt=10**9)]  # of a version; the bound is that of ``artifact_paths.VERSION``
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 
@@ -52,10 +59,9 @@ class Extensible(Document):
     model_config = ConfigDict(extra="allow")
 
 
-class ChampionPointer(Extensible):
+class ChampionPointer(RootDocument, extra="allow"):
     """``champion.json``: the version that consumers should use, and those that it should not go to by itself."""
 
-    schema_version: Literal[1] = 1
     version: Number
     model_sha256: Sha256
     manifest_sha256: Sha256
@@ -118,10 +124,9 @@ class Tolerances(Document):
     parity: float | None = None
 
 
-class Lineage(Document):
+class Lineage(RootDocument):
     """What a version was made of, by what, and how it was judged. What has a default was not noted at first."""
 
-    schema_version: Literal[1] = 1
     name: str
     created_at: Moment
     run: FileName
@@ -145,6 +150,11 @@ class Lineage(Document):
             raise ValueError("dataset.class_names: two of them are equal")
         return self
 
+    def describe_model(self, version: int) -> ModelMetadata:
+        """What ``metadata.json`` of a version must say, by recipe, task and classes."""
+        signature = TASKS[self.dataset.task].signature(self.recipe, self.dataset.class_names)
+        return open_inference_metadata(self.name, version, signature, self.recipe.describe_columns())
+
 
 class Manifest(Lineage):
     """``manifest.json``: a version's lineage and its files. A published manifest never changes."""
@@ -161,9 +171,8 @@ class Manifest(Lineage):
 
     @property
     def metadata(self) -> ModelMetadata:
-        """What ``metadata.json`` must say, by recipe, task and classes."""
-        signature = TASKS[self.dataset.task].signature(self.recipe, self.dataset.class_names)
-        return open_inference_metadata(self.name, self.version, signature, self.recipe.describe_columns())
+        """What ``metadata.json`` must say."""
+        return self.describe_model(self.version)
 
     @property
     def triton_config(self) -> str:
@@ -192,8 +201,9 @@ def names() -> list[str]:
 
 
 def versions(name: str) -> list[int]:
-    """The numbers of the kept versions, ascending."""
-    return sorted(int(path.name) for path in folders.named(VERSION, artifact_paths.model(name)))
+    """The numbers of the kept versions, ascending; none of what is no name."""
+    found = folders.named(VERSION, artifact_paths.model(name)) if is_name(name) else ()
+    return sorted(int(path.name) for path in found)
 
 
 def pointer(name: str) -> ChampionPointer | None:
@@ -202,8 +212,14 @@ def pointer(name: str) -> ChampionPointer | None:
     Raises:
         DataError: it is not a pointer as gradmill writes it.
     """
-    path = artifact_paths.champion(name)
-    return ChampionPointer.read(path, f"gradmill promote {name} VERSION") if os.path.lexists(path) else None
+    return ChampionPointer.find(artifact_paths.champion(name), f"gradmill promote {name} VERSION")
+
+
+def readable_pointer(name: str) -> ChampionPointer | None:
+    """The same, None also where it cannot be read."""
+    with suppress(DataError):
+        return pointer(name)
+    return None
 
 
 def champion(name: str) -> ChampionPointer | None:
@@ -268,7 +284,7 @@ def require_versions(name: str) -> list[int]:
         UsageError: there is no such model.
         EnvironmentProblem: a restore was begun here and not finished, which may bring it.
     """
-    if kept := versions(name) if is_name(name) else []:
+    if kept := versions(name):
         return kept
     locks.refuse_half_restored()
     every, found = [*filter(versions, names())], f"no model named {name} in {artifact_paths.models()}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.machine.installing import pip_install
-from tasks.store import atomic, regular_files
+from tasks.store import atomic, folders, regular_files
 
 LOCAL = ("file", "local")
 # The package that fsspec uses for each. An object is there once its put has succeeded.
@@ -64,6 +64,11 @@ class RemoteFolder:
     """A folder by URL; where it is local or on a mounted share, files are written as in ``artifacts/``."""
 
     def __init__(self, url: str) -> None:
+        """Open it, if it is there or not.
+
+        Raises:
+            UsageError: as of ``check``.
+        """
         check(url)
         from fsspec.core import url_to_fs
 
@@ -72,6 +77,16 @@ class RemoteFolder:
             # A worker lives for weeks: nothing is cached, neither credentials nor what a folder contains.
             self._files, self._path = url_to_fs(url, skip_instance_cache=True, use_listings_cache=False)
         self.local = Path(self._path) if _protocol(url) in LOCAL else None
+
+    def require_outside(self) -> None:
+        """Fail where copies would lie beside what they are copies of.
+
+        Raises:
+            UsageError: the folder is in ``artifacts/``.
+        """
+        if self.local and (place := folders.holding(self.local)):
+            found = f"{self.url} is in the artifacts folder itself, in {place}"
+            raise UsageError(found, "a folder outside of it", "choose one on another disk or host")
 
     def read(self, path: str) -> bytes | None:
         """The content of a file, None where there is none.

@@ -14,17 +14,16 @@ from tasks.errors import DataError, TrainingDiverged
 from tasks.parameters import ModelName
 from tasks.parameters.training import list_defaults
 from tasks.records import GateVerdict
-from tasks.store import artifact_paths, atomic, folders, locks
+from tasks.store import artifact_paths, atomic, folders, locks, reading
 from tasks.store.artifact_paths import RUN
-from tasks.store.documents import Document
+from tasks.store.documents import Document, RootDocument
 from tasks.store.reading import Moment
 from tasks.store.record import Record
 
 
-class RunNotes(Document):
+class RunNotes(RootDocument):
     """``run.json``: what a run was asked for, how long each stage took, and the record that it returned."""
 
-    schema_version: Literal[1] = 1
     run: str
     parameters: dict[str, Any]
     seconds: dict[str, float]
@@ -86,7 +85,7 @@ class RunFolder(Record):
         self._write(self.read(), exit_code=exit_code, time_limit=time_limit)
 
     def _write(self, notes: RunNotes, **update: Any) -> None:
-        update["noted_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        update["noted_at"] = reading.now()
         notes.model_copy(update=update).write(self.file(RUN))
 
     def file(self, name: str) -> Path:
@@ -219,14 +218,12 @@ def _summarise(folder: Path, *_look: int) -> tuple[str, RunSummary | None]:
     trained, metrics = stages.get("train", {}), stages.get("evaluate", {}).get("metrics", {})
     verdicts = (gate for stage in JUDGING for gate in stages.get(stage, {}).get("gates", ()))
     gates = tuple(map(GateVerdict.model_validate, verdicts))
-    unchanged, decided = stages.get("unchanged"), stages.get("publish")
+    decided = stages.get("unchanged") or stages.get("publish") or {}
     is_own = stages.get("download", {}).get("name") == name  # the book's data have names of their own
     last_stage = next((stage for stage in notes.seconds if stage not in stages), "")
     outcome: Outcome = "unfinished" if notes.exit_code is None else "failed"
     detail = last_stage
-    if unchanged:
-        outcome, detail = "unchanged", unchanged.get("detail", "")
-    elif refused_by := [gate.name for gate in gates if not gate.passed]:
+    if refused_by := [gate.name for gate in gates if not gate.passed]:
         outcome, detail = "refused", ", ".join(refused_by)
     elif decided:
         outcome, detail = decided["outcome"], decided.get("detail", "")
@@ -241,7 +238,7 @@ def _summarise(folder: Path, *_look: int) -> tuple[str, RunSummary | None]:
         name=parameters["name"],
         outcome=outcome,
         detail=detail,
-        version=(unchanged or decided or {}).get("version"),
+        version=decided.get("version"),
         date=started,
         test_accuracy=metrics.get("test_accuracy"),
         test_loss=metrics.get("test_loss"),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from tasks.store import artifact_paths, locks
-from tasks.store.documents import Document
+from tasks.store.documents import Document, RootDocument
 from tasks.store.record import Lasting
 
 DEPLOYMENTS = {"retrain": "retrain-{}", "tune": "search-{}"}  # by flow; a name may be "monthly", as in tune-monthly
@@ -39,10 +39,9 @@ class Schedule(Lasting):
         return DEPLOYMENTS[self.flow].format(self.name)
 
 
-class Schedules(Document):
+class Schedules(RootDocument):
     """``schedules.json``: schedules by deployment; and of those that have ended what no server was told, by flow."""
 
-    schema_version: Literal[1] = 1
     schedules: dict[str, Schedule] = Field(default_factory=dict)
     ended: dict[str, Literal["retrain", "tune"]] = Field(default_factory=dict)
 
@@ -52,7 +51,7 @@ class Schedules(Document):
 
     def having(self, schedule: Schedule) -> "Schedules":
         """The same with one schedule more, or changed."""
-        ended = {name: flow for name, flow in self.ended.items() if name != schedule.deployment}
+        ended = self.without(schedule.deployment, is_told=True).ended
         return Schedules(schedules=self.schedules | {schedule.deployment: schedule}, ended=ended)
 
     def without(self, deployment: str, is_told: bool) -> "Schedules":
@@ -70,16 +69,13 @@ def read() -> Schedules:
     Raises:
         DataError: the document is damaged.
     """
-    path = artifact_paths.schedules()
-    return Schedules.read(path) if path.exists() else _of_before()
+    return Schedules.find(artifact_paths.schedules()) or _of_before()
 
 
 def write(changed: Schedules) -> None:
     """Replace what was told, by whoever holds ``locked``."""
-    path = artifact_paths.schedules()
-    path.parent.mkdir(parents=True, exist_ok=True)
     if changed != read():
-        changed.write(path)
+        changed.write(artifact_paths.schedules())
 
 
 @contextmanager

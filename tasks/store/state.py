@@ -3,20 +3,21 @@
 A document that cannot be read is a ``Fault`` among them, which hides nothing else.
 """
 
+import heapq
 import math
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from tasks.data.recipe import Columns
 from tasks.data.report import DataReport
-from tasks.errors import DataError
+from tasks.errors import DataError, GradmillError
 from tasks.parameters import ModelName, is_name
 from tasks.records import GateVerdict
 from tasks.store import (
@@ -42,6 +43,7 @@ from tasks.store.verified import RESTORE, WRITTEN
 REMEMBERED = 10_000  # versions, by a process that reads the store again and again
 NEWEST = 30  # runs of a name that are read
 MOST = 1000  # that are, where none of the newest was judged
+LISTED_JOBS = 10  # of a name, the newest
 Kind = Literal["champion", "version", "history", "run", "job", "schedules", "source", "mirror", "tuned"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -113,8 +115,9 @@ class NameState:
     @property
     def errors_in_data(self) -> tuple[str, ...]:
         """What validation stopped the newest run for, a sentence each."""
-        is_of_newest = self.report and self.runs[0] == self.last_ended
-        return tuple(finding.sentence for finding in self.report.errors) if self.report and is_of_newest else ()
+        if self.report is None or self.runs[0] != self.last_ended:
+            return ()
+        return tuple(finding.sentence for finding in self.report.errors)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -164,20 +167,17 @@ class StoreState:
         """The name, of which nothing may be known yet."""
         return self.names.setdefault(name, NameState(name))
 
-    def leave(self, kind: Kind, path: Path, error: str | Exception, name: str = "") -> None:
+    def leave(self, kind: Kind, path: Path, error: Exception, name: str = "") -> None:
         """Note what cannot be read, unless somebody has removed it meanwhile."""
         if os.path.lexists(path):
-            known = error if isinstance(error, DataError) else DataError(str(error), WRITTEN, RESTORE)
+            known = error if isinstance(error, GradmillError) else DataError(str(error), WRITTEN, RESTORE)
             found = known.found if str(path) in known.found else f"{path}: {known.found}"
-            self.faults.append(Fault(kind, name, found, known.expected, known.action))
+            fault = Fault(kind, name, found, known.expected, known.action)
+            self.faults += [] if fault in self.faults else [fault]  # several versions may have the same note
 
-    @contextmanager
-    def sparing(self, kind: Kind, path: Path, name: str = "") -> Iterator[None]:
+    def collect_faults(self, kind: Kind, path: Path, name: str = "") -> AbstractContextManager[None]:
         """Go on after the block if a document at ``path`` cannot be read."""
-        try:
-            yield
-        except (DataError, OSError, ValueError) as error:
-            self.leave(kind, path, error, name)
+        return folders.skip_unreadable(path, partial(self.leave, kind, name=name))
 
 
 def read(name: str | None = None, newest: int = NEWEST, only: Collection[Kind] = KINDS) -> StoreState:
@@ -195,14 +195,14 @@ def read(name: str | None = None, newest: int = NEWEST, only: Collection[Kind] =
         _read_jobs(found, name)
     if "tuned" in only:
         for path in sorted(artifact_paths.all_tuned().glob(f"{name or '*'}.json")):
-            with found.sparing("tuned", path, path.stem):
+            with found.collect_faults("tuned", path, path.stem):
                 tuned.read(path.stem)
     scheduled = {*map(str, ModelName)}
     if "schedules" in only:
-        with found.sparing("schedules", artifact_paths.schedules().parent):
+        with found.collect_faults("schedules", artifact_paths.schedules().parent):
             scheduled |= schedules.read().of_flow("retrain").keys()
     if "mirror" in only:
-        with found.sparing("mirror", artifact_paths.mirror()):
+        with found.collect_faults("mirror", artifact_paths.mirror()):
             if mirror := mirroring.read():
                 found.mirror = mirror.url
                 for each, behind in mirroring.list_behind().items():
@@ -230,76 +230,81 @@ def read_name(name: str) -> NameState:
 def _read_runs(found: StoreState, name: str | None, newest: int) -> None:
     """Those of each name by themselves: however many there are of others, none is missing."""
     for subject, of_subject in run_folder.list_folders(name).items():
-        owner, retrains = subject if subject in found.names else "", list[RunSummary]()  # it may begin with a flow's
+        owner, judged = subject if subject in found.names else "", list[bool]()  # it may begin with a flow's
         for at, folder in enumerate(of_subject[: max(newest, MOST)]):
-            if at >= newest and (not retrains or any(run.is_judged for run in retrains)):
+            if at >= newest and (not judged or any(judged)):
                 break
-            with found.sparing("run", folder / RUN, subject):
+            with found.collect_faults("run", folder / RUN, subject):
                 owner, retrain = run_folder.read_folder(folder)
-                retrains += [retrain] if retrain else []
-        for run in retrains:  # a name may begin as the runs of another flow do
-            if name in (None, run.name):
-                found.add(run.name).runs.append(run)
+                if retrain and name in (None, retrain.name):  # a name may begin as the runs of another flow do
+                    found.add(retrain.name).runs.append(retrain)
+                    judged.append(retrain.is_judged)
         if is_name(owner) and name in (None, owner):
             found.add(owner).run_folders += of_subject
     for of_name in found.names.values():
         of_name.runs.sort(key=lambda run: run.run, reverse=True)
-        if (last := of_name.last_ended) and (path := Path(last.path) / artifact_paths.DATA_REPORT).exists():
-            with found.sparing("run", path, of_name.name):
-                of_name.report = DataReport.read(path)
+        if last := of_name.last_ended:
+            with found.collect_faults("run", path := Path(last.path) / artifact_paths.DATA_REPORT, of_name.name):
+                of_name.report = DataReport.find(path)
 
 
 def _read_jobs(found: StoreState, name: str | None) -> None:
-    jobs = list(predictions.list_jobs(lambda path, error: found.leave("job", path, error)))
+    jobs = list(predictions.list_jobs(partial(found.leave, "job")))
     for path in sorted(artifact_paths.done_elsewhere().glob(f"{name or '*'}.*.json")):
-        with found.sparing("job", path, path.name.partition(".")[0]):
+        with found.collect_faults("job", path, path.name.partition(".")[0]):
             jobs.append((path, Job.read(path, "remove it: the next job writes it anew")))
     for folder, job in jobs:
         if job and is_name(job.model.name) and name in (None, job.model.name):
             of_name = found.add(job.model.name)
-            of_name.jobs = predictions.list_newest([*of_name.jobs, job])
-            if not job.is_of_own_test_split:
-                known = [of_name.last_job] if of_name.last_job else []
-                of_name.last_job = next(iter(predictions.list_newest([*known, job], most=1)), None)
+            if job.status == "done":
+                of_name.jobs = heapq.nlargest(LISTED_JOBS, [*of_name.jobs, job], key=_finished_at)
+                if not job.is_of_own_test_split:
+                    of_name.last_job = max(of_name.last_job or job, job, key=_finished_at)
             of_name.num_jobs[job.status] += 1
             of_name.job_folders.append(folder)
+
+
+def _finished_at(job: Job) -> str:
+    return job.finished_at or ""
 
 
 def _read_documents(found: StoreState, of_name: NameState, only: Collection[Kind]) -> None:
     """Those that are of one name alone."""
     name, model = of_name.name, artifact_paths.model(of_name.name)
-    with found.sparing("version", model, name):
+    with found.collect_faults("version", model, name):
         of_name.numbers = reading.versions(name)
     if "champion" in only:
-        with found.sparing("champion", artifact_paths.champion(name), name):
+        with found.collect_faults("champion", artifact_paths.champion(name), name):
             of_name.pointer = reading.champion(name)
     for number in of_name.numbers if "version" in only else ():
-        with found.sparing("version", folder := artifact_paths.version(name, number), name):
-            of_name.versions.append(_read_version(folder, *map(_look_at, (MANIFEST, CHECKSUMS, ONNX), (folder,) * 3)))
+        with found.collect_faults("version", folder := artifact_paths.version(name, number), name):
+            of_name.versions.append(_read_version(folder, _look_at(folder)))
     if "history" in only:
-        with found.sparing("history", model, name):
+        with found.collect_faults("history", model, name):
             changes = history.changes(name)
             of_name.highest, of_name.changes = history.highest_number(name, changes), changes[::-1]
     if "source" in only:
-        with found.sparing("source", path := artifact_paths.source(name), name):
-            of_name.source = own_data.Source.read(path).source if os.path.lexists(path) else None
-        digests = {version.number: version.manifest.dataset.digest for version in of_name.versions}
-        for digest in {*digests.values()}:
-            with found.sparing("source", artifact_paths.trained_files(name, digest), name):
+        with found.collect_faults("source", path := artifact_paths.source(name), name):
+            of_name.source = source.source if (source := own_data.Source.find(path)) else None
+        for version in of_name.versions:
+            digest = version.manifest.dataset.digest
+            with found.collect_faults("source", artifact_paths.trained_files(name, digest), name):
                 if files := own_data.list_files(name, digest):
-                    of_name.files |= {number: files for number in digests if digests[number] == digest}
+                    of_name.files[version.number] = files
 
 
-def _look_at(filename: str, folder: Path) -> tuple[int, ...] | None:
-    """What changes where a file is written anew or replaced; None where there is none."""
-    with suppress(OSError):
-        facts = (folder / filename).stat()
-        return facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
-    return None
+def _look_at(folder: Path) -> tuple[int, ...]:
+    """What changes where a file of a version is written anew, replaced or removed."""
+    looks = list[int]()
+    for filename in (MANIFEST, CHECKSUMS, ONNX):
+        with suppress(OSError):
+            facts = (folder / filename).stat()
+            looks += facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+    return tuple(looks)
 
 
 @lru_cache(REMEMBERED)
-def _read_version(folder: Path, *_looks: tuple[int, ...] | None) -> KeptVersion:
+def _read_version(folder: Path, _look: tuple[int, ...]) -> KeptVersion:
     """A version never changes; one whose files look otherwise than they did is read anew."""
     manifest = reading.read_manifest(folder)
     dataset = manifest.dataset.model_copy(update={"profiles": ()})
@@ -337,21 +342,18 @@ class Trend(NamedTuple):
 
 def find_trend(facts: NameState) -> Trend | None:
     """The trend of a name, beside the version that was live then; None where no run and no version has such a gate."""
-    of_versions = {version.number: version.manifest.gates for version in facts.versions[::-1]}
-    judged = [*(run.gates for run in facts.runs), *of_versions.values()]
+    of_versions = {run.version or 0: run.gates for run in facts.runs if run.outcome == "published"}
+    of_versions |= {version.number: version.manifest.gates for version in facts.versions}
+    judged = (*(run.gates for run in facts.runs), *of_versions.values())
     name = next((gate.name for gates in judged for gate in gates if gate.name in DRAWN), None)
     if name is None:
         return None
-    of_versions = {
-        run.version: run.gates for run in facts.runs if run.outcome == "published" and run.version
-    } | of_versions
     points = []
     for run in facts.runs[:DRAWN_RUNS][::-1]:
-        own, ended, live = {gate.name: gate for gate in run.gates}, datetime.fromisoformat(run.ended), None
-        for change in facts.changes:
-            if not change.interrupted and (change.by == run.run or datetime.fromisoformat(change.at) <= ended):
-                live = change.champion
-                break
+        own, ended = {gate.name: gate for gate in run.gates}, datetime.fromisoformat(run.ended)
+        made = (change for change in facts.changes if not change.interrupted)
+        before = (each for each in made if each.by == run.run or datetime.fromisoformat(each.at) <= ended)
+        live = next((each.champion for each in before), None)
         value, bound = own[name].value if name in own else None, _find_bound(own, name)
         live_value = next((gate.value for gate in of_versions.get(live or 0, ()) if gate.name == name), None)
         points.append(Point(run.date, run.outcome, value, bound, live, live_value))

@@ -1,7 +1,6 @@
 """``tuned/<name>.json``: the settings that a search found, what they were chosen by, and from what."""
 
 import math
-import os
 import statistics
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -13,7 +12,7 @@ from tasks.machine.telling import tell
 from tasks.machine.words import short
 from tasks.parameters import Found, RetrainParameters, Training
 from tasks.store import artifact_paths
-from tasks.store.documents import Document
+from tasks.store.documents import Document, RootDocument
 from tasks.store.record import Record
 
 Setting = float | int | str
@@ -31,10 +30,9 @@ class Trial(Document):
     outcome: Literal["complete", "pruned", "diverged"]
 
 
-class Tuned(Document):
+class Tuned(RootDocument):
     """The best of a search, beside the settings that would have been used without one."""
 
-    schema_version: Literal[1] = 1
     model: str
     dataset: str = ""  # its name; empty: not noted
     dataset_digest: str  # SHA-256 (hex) of the data that were searched on
@@ -95,9 +93,7 @@ class Searched(Record):
 
 def keep(name: str, tuned: Tuned) -> None:
     """Let ``retrain --tuned`` find it; whoever reads meanwhile sees the old document or the new one."""
-    path = artifact_paths.tuned(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tuned.write(path)
+    tuned.write(artifact_paths.tuned(name))
 
 
 def read(name: str) -> Tuned:
@@ -108,20 +104,11 @@ def read(name: str) -> Tuned:
         DataError: the document is damaged.
     """
     path = artifact_paths.tuned(name)
-    if not os.path.lexists(path):
-        raise UsageError(
-            f"no settings were found for {name} yet", f"{path}, which a search writes", f"gradmill tune {name}"
-        )
-    return Tuned.read(path, f"search anew: gradmill tune {name}; or retrain with --no-tuned")
-
-
-def runs() -> set[str]:
-    """The run folders of the searches whose settings the names have.
-
-    Raises:
-        DataError: one of the documents is damaged.
-    """
-    return {read(path.stem).run for path in artifact_paths.all_tuned().glob("*.json")}
+    if found := Tuned.find(path, f"search anew: gradmill tune {name}; or retrain with --no-tuned"):
+        return found
+    raise UsageError(
+        f"no settings were found for {name} yet", f"{path}, which a search writes", f"gradmill tune {name}"
+    )
 
 
 def take_found(parameters: RetrainParameters, is_told: bool = False) -> RetrainParameters:

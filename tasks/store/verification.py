@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from tasks.errors import DataError, UsageError
 from tasks.machine.installing import pip_install
@@ -122,14 +123,21 @@ def _verify_by_running(name: str, number: int) -> None:
     from tasks.parameters import Device  # here: no other command of the store needs onnxruntime and numpy
     from tasks.serving import runtime
 
-    folder = artifact_paths.version(name, number)
+    folder, manifest = artifact_paths.version(name, number), reading.manifest(name, number)
     session = runtime.open_session(reading.read_file(folder, ONNX), Device.CPU, folder / ONNX)
     served = contract.read_signature(session), contract.read_columns(session)
-    if contract.open_inference_metadata(name, number, *served) != reading.manifest(name, number).metadata:
+    if contract.open_inference_metadata(name, number, *served) != manifest.metadata:
         raise _broken(name, number, f"{folder / METADATA} does not describe {ONNX}")
-    recipe, sample = reading.read_manifest(folder).recipe, reading.read_file(folder, SAMPLE)
-    if wrong := runtime.find_contradiction(session, recipe, sample, folder / SAMPLE):
+    sample = reading.read_file(folder, SAMPLE)
+    if wrong := runtime.find_contradiction(session, manifest.recipe, sample, folder / SAMPLE):
         raise _broken(name, number, f"{folder / ONNX} does not agree with the {wrong} of {folder / SAMPLE}")
+
+
+def signed_files(folder: Path) -> Any:
+    """What of a version an attestation covers: every file but itself."""
+    from model_signing import hashing
+
+    return hashing.Config().set_ignored_paths(paths=[folder / ATTESTATION])
 
 
 def require_attestation(key: Path) -> None:
@@ -151,15 +159,14 @@ def verify_attestation(folder: Path, public_key: Path) -> None:
     Raises:
         DataError: there is no attestation, it was made with another key, or a file has changed since.
     """
-    from model_signing import hashing, verifying
+    from model_signing import verifying
 
     action = "verify with the key that belongs to it; only versions published with --sign-key have one"
     if not (folder / ATTESTATION).is_file():
         raise DataError(f"{folder} has no attestation", f"a file {ATTESTATION}", action)
-    ignored = hashing.Config().set_ignored_paths(paths=[folder / ATTESTATION])
     try:
-        config = verifying.Config().use_elliptic_key_verifier(public_key=public_key).set_hashing_config(ignored)
-        config.verify(folder, folder / ATTESTATION)
+        config = verifying.Config().use_elliptic_key_verifier(public_key=public_key)
+        config.set_hashing_config(signed_files(folder)).verify(folder, folder / ATTESTATION)
     except Exception as error:  # the package raises ValueError, KeyError and cryptography's own types
         reason = str(error) or type(error).__name__
         raise DataError(f"{folder / ATTESTATION}: {reason}", f"a signature by {public_key}", action) from error

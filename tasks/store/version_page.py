@@ -89,6 +89,8 @@ LIMITS = (
     "nothing useful about other inputs."
 )
 Manifest = Mapping[str, Any]  # a version's, as plain values; also before its files are listed
+Blocks = Iterator[Text | PageTable]  # of a section
+Facts = Iterator[tuple[Text, ...]]  # rows of a table: words, and what they name
 
 
 def describe_version(
@@ -135,12 +137,12 @@ def read_version(name: str, version: int) -> Page:
         DataError: the version is damaged.
     """
     folder, manifest = files.version(name, version), reading.manifest(name, version)
-    wanted = {files.METADATA, files.DATA_REPORT, *PICTURES} & manifest.files.keys()
+    wanted = {files.DATA_REPORT, *PICTURES} & manifest.files.keys()
     contents = {filename: reading.read_file(folder, filename) for filename in wanted}
     report = contents.get(files.DATA_REPORT)
     return describe_version(
         manifest.model_dump(mode="json"),
-        ModelMetadata.parse(contents[files.METADATA], folder / files.METADATA),
+        manifest.metadata,
         contents,
         DataReport.parse(report, folder / files.DATA_REPORT) if report else None,
         is_beside=False,
@@ -214,7 +216,7 @@ def describe_interval(interval: Sequence[float]) -> str:
     return " to ".join(map(readable, interval))
 
 
-def _describe_data(manifest: Manifest, report: DataReport | None, is_images: bool) -> Iterator[Text | PageTable]:
+def _describe_data(manifest: Manifest, report: DataReport | None, is_images: bool) -> Blocks:
     """Of own data: what is in them, how they are split, what validation found."""
     facts: list[tuple[Text, ...]] = [*(_list_image_facts(manifest) if is_images else ())]
     if report and not is_images:
@@ -225,7 +227,7 @@ def _describe_data(manifest: Manifest, report: DataReport | None, is_images: boo
         yield "All of it: ", Code(files.DATA_PAGE)
 
 
-def _list_table_facts(dataset: Mapping[str, Any], report: DataReport) -> Iterator[tuple[Text, ...]]:
+def _list_table_facts(dataset: Mapping[str, Any], report: DataReport) -> Facts:
     if report.target is None:
         return
     yield "target", report.target
@@ -241,12 +243,9 @@ def _list_table_facts(dataset: Mapping[str, Any], report: DataReport) -> Iterato
     parts = f"{report.num_train:,} for training, {watched}{report.num_test:,} for the test"
     split = dataset["split"]
     yield "split", f"{parts}, by {SPLITS[split['rule']]}{split['column'] or ''}"
-    if counts := dataset.get("class_counts"):
-        named = [f"{name}: {count:,}" for name, count in zip(dataset["class_names"], counts, strict=True)]
-        yield "training rows of each class", listed(named, MOST_NAMES)
 
 
-def _list_image_facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
+def _list_image_facts(manifest: Manifest) -> Facts:
     dataset, (height, width, *channels) = manifest["dataset"], manifest["recipe"]["shape"]
     yield "size", f"{height} by {width} pixels, height by width"
     yield "channels", "RGB" if channels else "grey: 0.299 red + 0.587 green + 0.114 blue"
@@ -265,7 +264,7 @@ def _describe_photograph(manifest: Manifest) -> Iterator[Text]:
     yield Code("gradmill predict photo.jpg"), " does the same, but that it does not crop."
 
 
-def _list_training_facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
+def _list_training_facts(manifest: Manifest) -> Facts:
     metrics, trained, dataset = manifest["metrics"], manifest["trained"] or {}, manifest["dataset"]
     settings = manifest["parameters"]["training"] | (trained.get("steps") or {})  # of own data: what became of them
     held_out = trained.get("num_validation")
@@ -303,7 +302,7 @@ def _list_training_facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "device", manifest.get("device", "")
 
 
-def _describe_standards(metrics: Mapping[str, Any], is_images: bool) -> Iterator[Text | PageTable]:
+def _describe_standards(metrics: Mapping[str, Any], is_images: bool) -> Blocks:
     named = {"this model": "objective_loss", "reference": "reference_loss", "baseline": "baseline_loss"}
     rows = tuple((words, readable(metrics[name], 5)) for words, name in named.items() if name in metrics)
     yield PageTable(rows, ("model", "test loss, as training counts it"))
@@ -319,7 +318,7 @@ def _describe_standards(metrics: Mapping[str, Any], is_images: bool) -> Iterator
         )
 
 
-def _describe_classes(manifest: Manifest) -> Iterator[Text | PageTable]:
+def _describe_classes(manifest: Manifest) -> Blocks:
     """Every class in the order of the labels; of very many those of the smallest recall."""
     names, metrics = manifest["dataset"].get("class_names") or (), manifest["metrics"]
     if not {"recall", "precision"} <= metrics.keys():
@@ -348,7 +347,7 @@ def _describe_classes(manifest: Manifest) -> Iterator[Text | PageTable]:
     yield PageTable(tuple(rows), ("label", "class", "training rows", "precision", "recall", "most often taken for"))
 
 
-def _describe_coefficients(manifest: Manifest) -> Iterator[Text | PageTable]:
+def _describe_coefficients(manifest: Manifest) -> Blocks:
     metrics = manifest["metrics"]
     if not isinstance(metrics.get("weights"), dict):
         return
@@ -379,7 +378,7 @@ def tabulate_gates(gates: Iterable[GateVerdict]) -> PageTable:
     return PageTable(tuple(rows), ("gate", "verdict", "found", "required", "what it asks"))
 
 
-def _list_lineage(manifest: Manifest) -> Iterator[tuple[str, str]]:
+def _list_lineage(manifest: Manifest) -> Facts:
     facts = {
         "created": f"{manifest['created_at'][:16].replace('T', ' ')} UTC" if "created_at" in manifest else "",
         "data's digest": manifest["dataset"]["digest"],
@@ -392,14 +391,14 @@ def _list_lineage(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield from ((words, value) for words, value in facts.items() if value)
 
 
-def _describe_use(manifest: Manifest, metadata: ModelMetadata, is_table: bool) -> Iterator[Text | PageTable]:
+def _describe_use(manifest: Manifest, metadata: ModelMetadata, is_table: bool) -> Blocks:
     yield "In a browser: ", Code(f"gradmill demo {manifest['name']} {manifest['version']}"), "; in Python:"
     yield Program(USE.format(name=metadata.inputs[0].name))
-    tensors = [("input", each) for each in metadata.inputs] + [("output", each) for each in metadata.outputs]
-    rows = tuple(
+    rows = (
         (side, Code(each.name), each.datatype, " by ".join(map(str, each.shape)).replace("-1", "rows"))
-        for side, each in tensors
+        for side, tensors in (("input", metadata.inputs), ("output", metadata.outputs))
+        for each in tensors
     )
-    yield PageTable(rows, ("side", "name", "type", "shape"))
+    yield PageTable(tuple(rows), ("side", "name", "type", "shape"))
     yield f"Inputs are raw; scaling is inside the file. {ROW if is_table else ''}"
     yield Code(files.SAMPLE), " holds real inputs and the outputs that you must get."

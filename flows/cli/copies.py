@@ -69,7 +69,7 @@ def mirror(
     mirrored = mirroring.mirror(name, url)
     written = ", ".join(mirrored.written) or "nothing, all is there as it should be"
     done = f"{name} version {mirrored.version} is the champion at {mirrored.url}; copied: {written}"
-    return mirrored.model_dump(mode="json"), done
+    return mirrored, done
 
 
 def backup(

@@ -38,9 +38,7 @@ def predict(document: dict[str, Any], verbose: Verbose = False, quiet: Quiet = F
     parameters = validated(PredictParameters, document | places, "predict")
     _check_prediction(parameters)
     done, _ = run_flow("predict", parameters, verbose, quiet)
-    paths = {"path": str(done.path), "file": done.file and str(done.file)}
-    paths |= {"picture": done.picture and str(done.picture)}
-    return done.model_dump(mode="json") | paths, lambda: show_prediction(done)
+    return dict(done), lambda: show_prediction(done)  # with whole paths, as its own document does not have them
 
 
 def _check_prediction(parameters: PredictParameters) -> None:
@@ -92,7 +90,7 @@ def evaluate(document: dict[str, Any], verbose: Verbose = False, quiet: Quiet = 
     elif parameters.data is not None:
         labelled.find_images(parameters.data)
     judged, _ = run_flow("evaluate", parameters, verbose, quiet)
-    return judged.model_dump(mode="json"), lambda: _show_evaluation(judged)
+    return judged, lambda: _show_evaluation(judged)
 
 
 def _show_evaluation(result: "EvaluationResult") -> None:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from flows.cli import display
 from flows.cli.data import check_header, is_there, place, suggest_name
-from flows.cli.display import ASCII_MARKS, MARKS, print_facts, print_table
+from flows.cli.display import choose_marks, print_facts, print_table
 from flows.cli.errors import Answer
 from flows.cli.options import Quiet, Verbose, as_typed, given_options, require, taking, validated
 from flows.server import connection
@@ -65,9 +65,9 @@ def retrain(given: dict[str, Any], verbose: Verbose = False, quiet: Quiet = Fals
     if report.outcome == "refused":
         if report.frozen:
             print(f"frozen      {describe_freeze(report)}", file=sys.stderr)
-        return report.model_dump(mode="json"), lambda: show_gates(report.gates), failure
+        return report, lambda: show_gates(report.gates), failure
     owes_predictions = failure is not None and parameters.predict
-    return report.model_dump(mode="json"), lambda: show_retrain(report, owes_predictions), failure
+    return report, lambda: show_retrain(report, owes_predictions), failure
 
 
 @taking(TuneParameters)
@@ -89,7 +89,7 @@ def tune(given: dict[str, Any], verbose: Verbose = False, quiet: Quiet = False) 
     if failure:  # of the retrain, which may have come to something, too
         report = report.model_copy(update={"retrained": getattr(failure, "report", None)})
     use = as_typed(_command_with(parameters, report.settings))
-    return report.model_dump(mode="json"), lambda: show_search(report, use), failure
+    return report, lambda: show_search(report, use), failure
 
 
 def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
@@ -230,9 +230,9 @@ def show_gates(verdicts: Sequence[GateVerdict]) -> None:
     from tasks.judging.gates import format_value
 
     console, rows = progress.CONSOLE, []
-    marks = MARKS if console.encoding.startswith("utf") else ASCII_MARKS
     for each in verdicts:
-        mark, found = Text(*marks[each.passed]) if each.verdict != "recorded" else "", format_value(each)
+        is_judged, found = each.verdict != "recorded", format_value(each)
+        mark = Text(*choose_marks(console)[each.passed]) if is_judged else ""
         if each.name in DROPS:
             found = f"{readable(abs(each.value))} {'less' if each.value >= 0 else 'more'}"
         rows.append((mark, each.name, found, _describe_bound(each)))

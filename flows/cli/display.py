@@ -67,7 +67,8 @@ def print_table(
         for at in shown:
             table.add_column(head[at], justify="right" if head[at] in right else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(Text(printable(row[at])) if isinstance(row[at], str) else row[at] for at in shown))
+            cells = (row[at] for at in shown)
+            table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in cells))
         width = console.measure(table, options=console.options.update(max_width=10_000)).maximum  # rows on one line
         if not console.is_terminal:  # it has no width, and its reader wants whole names
             console.width = max(console.width, width)
@@ -111,9 +112,10 @@ def print_fact(label: str, value: str, is_command: bool = False) -> None:
 
 
 def print_facts(facts: Iterable[tuple[str, str]], commands: Iterable[str] = ()) -> None:
-    """Print facts, each behind its label, and commands to try next."""
+    """Print facts, each behind its label, but for those that are empty, and commands to try next."""
     for label, value in facts:
-        print_fact(label, value)
+        if value:
+            print_fact(label, value)
     for number, command in enumerate(commands):
         print_fact("" if number else "try next", command, is_command=True)
 

@@ -146,6 +146,7 @@ def conclude(
             text()
     finally:
         if then:
+            sys.stdout.flush()  # what comes may take its time
             then()
     if failure:
         raise failure

@@ -176,7 +176,9 @@ class Value(NamedTuple):
             kind = str if self.option.metavar else kind
             info = typer.Argument(metavar=self.option.metavar or (self.flag if self.flag.isupper() else None), **about)
         annotation = Annotated[kind | None, info]
-        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        return inspect.Parameter(
+            self.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=annotation
+        )
 
     def put(self, given: Any, document: dict[str, Any]) -> None:
         """Set it in the document, where it was given."""
@@ -200,12 +202,12 @@ def _walk_annotation(annotation: Any) -> Iterator[Any]:
 
 def _describe_kind(annotation: Any) -> tuple[Any, str]:
     """What typer reads, text for what has more than one form, and what ``--help`` says that it is: ``N``, ``a|b``."""
-    choices = [each for each in get_args(annotation) if each is not NoneType]
-    if get_origin(annotation) is Annotated:
+    choices, origin = [each for each in get_args(annotation) if each is not NoneType], get_origin(annotation)
+    if origin is Annotated:
         return _describe_kind(choices[0])
-    if get_origin(annotation) is Literal:
+    if origin is Literal:
         return type(choices[0]), "|".join(map(str, choices))
-    if get_origin(annotation) is tuple:
+    if origin is tuple:
         return list[str], "A,B"  # given twice, none is lost
     if choices:
         kinds = [_describe_kind(each) for each in choices]
@@ -240,10 +242,9 @@ def taking(parameters: type[BaseModel]) -> Callable[[Callable[..., Any]], Callab
                 value.put(options.pop(value.name), document)
             return command(document, **options)
 
-        own = list(inspect.signature(command).parameters.values())[1:]
-        own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
-        signature = inspect.Signature([*(value.parameter() for value in options_of), *own])
-        with_options.__signature__ = signature  # type: ignore[attr-defined]
+        _, *own = inspect.signature(command).parameters.values()
+        parameters_of = [*(value.parameter() for value in options_of), *own]
+        with_options.__signature__ = inspect.Signature(parameters_of)  # type: ignore[attr-defined]
         return with_options
 
     return decorate

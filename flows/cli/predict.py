@@ -1,6 +1,5 @@
 """``gradmill predict``, ``evaluate`` and ``demo``: what a kept version says of rows."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -8,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli import display
 from flows.cli.data import check_header, is_there, place, require_rows, require_utf8
 from flows.cli.display import print_fact, print_facts, print_line, print_table
-from flows.cli.errors import Answer, conclude
+from flows.cli.errors import Answer
 from flows.cli.options import PORT, ModelArgument, Quiet, Verbose, Version, as_typed, require, taking, validated
 from flows.cli.train import run_flow
 from tasks.errors import UsageError
@@ -110,11 +108,10 @@ def _show_evaluation(result: "EvaluationResult") -> None:
 
 
 def demo(
-    as_json: bool,
     name: ModelArgument,
     version: Version = None,
     port: Annotated[int | None, typer.Option(**PORT, help="Serve there \\[default: a free port].")] = None,
-) -> None:
+) -> Answer:
     """Try a model in the browser: draw or drop a picture, or fill in a form, and see its answers change.
 
     The page is served to this machine alone, until Ctrl-C; this process answers by the published model.onnx.
@@ -123,33 +120,29 @@ def demo(
     from flows.server.demo import load, make_server
 
     model, described = load(name, version)
-    with prefect_server.listening(port or 0) as listener:
-        address = f"{prefect_server.address(listener)}/"
-        display.end()
-        document = {"name": name, "version": described["version"], "url": address}
-        told = f"{name} version {described['version']} at {address} until Ctrl-C"
-        conclude(document, told, as_json=as_json)
-        sys.stdout.flush()
-        make_server(model, described).run([listener])
+    server, listener = make_server(model, described), prefect_server.listening(port or 0)
+    address, number = f"{prefect_server.address(listener)}/", described["version"]
+    document = {"name": name, "version": number, "url": address}
+    return document, f"{name} version {number} at {address} until Ctrl-C", None, lambda: server.run([listener])
 
 
 def show_prediction(result: Prediction) -> None:
     """How many rows, how fast, how sure, and where they are."""
     from flows.pages.run_pages import describe_truth
 
-    version, speed = f"{result.name} version {result.version}", f" in {duration(result.seconds)}"
+    by = f"{result.name} version {result.version} ({result.provider}) in {duration(result.seconds)}"
     drift = result.drift.describe()
-    rows = [("predicted", f"{counted(result.rows, 'row')} by {version} ({result.provider}){speed}")]
-    rows.append(("rejected", counted(result.rejects, "row") + f": see {result.path}/{REJECTS}" * bool(result.rejects)))
-    if truth := describe_truth(result):
-        rows.append(("truth", truth))
-    rows.append(("drift", f"{result.drift.verdict}{f' (index: {drift})' if drift else ''}"))
-    rows.append(("output", str(result.file or f"{result.path} ({counted(result.parts, 'part')})")))
-    if result.picture:
-        rows.append(("picture", str(result.picture)))
-    rows += [("" if number else "answers", each) for number, each in enumerate(_list_answers(result))]
+    facts = [
+        ("predicted", f"{counted(result.rows, 'row')} by {by}"),
+        ("rejected", counted(result.rejects, "row") + f": see {result.path}/{REJECTS}" * bool(result.rejects)),
+        ("truth", describe_truth(result)),
+        ("drift", result.drift.verdict + f" (index: {drift})" * bool(drift)),
+        ("output", str(result.file or f"{result.path} ({counted(result.parts, 'part')})")),
+        ("picture", str(result.picture or "")),
+        *(("" if number else "answers", each) for number, each in enumerate(_list_answers(result))),
+    ]
     following = "retrain" if result.drift.verdict == "drift" else "show"
-    print_facts(rows, [as_typed(f"{following} {result.name}")])
+    print_facts(facts, [as_typed(f"{following} {result.name}")])
 
 
 def _list_answers(result: Prediction) -> Iterator[str]:

@@ -259,23 +259,23 @@ def show_retrain(result: "RetrainReport", owes_predictions: bool) -> None:
     """What was trained, how good it is, where it lies, and what to try next."""
     quality = task.find_task(result.model).summary(result.metrics)
     made = f"{result.model} ({result.implementation}) on {result.device}: {quality}"
-    rows = [("trained" if result.was_trained else "kept", made), (result.outcome, _describe_standing(result))]
-    if result.model_path:
-        rows.append(("model", result.model_path))
-    if result.frozen:
-        rows.append(("frozen", describe_freeze(result)))
-    if result.mirror:
-        rows.append(("mirrored", f"{result.mirror.url}: version {result.mirror.version} ({result.mirror.outcome})"))
+    predictions = "none: the run failed before they were made" if owes_predictions else ""
     if predicted := result.prediction:
         by = f"version {predicted.version}{', the champion' * (predicted.version == result.champion)}"
-        told = f"{predicted.path} ({counted(predicted.rows, 'row')} by {by}, {result.provider})"
-        rows.append(("predictions", told))
-    elif owes_predictions:
-        rows.append(("predictions", "none: the run failed before they were made"))
-    rows.append(("evidence", result.run))
+        predictions = f"{predicted.path} ({counted(predicted.rows, 'row')} by {by}, {result.provider})"
+    mirror = result.mirror
     if result.was_trained:
         show_gates(result.gates)
-    print_facts(rows, list_next_steps(result))
+    facts = [
+        ("trained" if result.was_trained else "kept", made),
+        (result.outcome, _describe_standing(result)),
+        ("model", result.model_path or ""),
+        ("frozen", describe_freeze(result) * result.frozen),
+        ("mirrored", f"{mirror.url}: version {mirror.version} ({mirror.outcome})" if mirror else ""),
+        ("predictions", predictions),
+        ("evidence", result.run),
+    ]
+    print_facts(facts, list_next_steps(result))
 
 
 def describe_freeze(result: "RetrainReport") -> str:

@@ -146,7 +146,6 @@ def conclude(
             text()
     finally:
         if then:
-            sys.stdout.flush()  # what comes may take its time
             then()
     if failure:
         raise failure

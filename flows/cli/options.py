@@ -4,7 +4,6 @@ Names, types, help and defaults are the parameters'.
 """
 
 import csv
-import functools
 import inspect
 import io
 import json
@@ -13,7 +12,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from types import NoneType
@@ -217,6 +216,9 @@ def _describe_kind(annotation: Any) -> tuple[Any, str]:
     return annotation, VALUES.get(annotation, "TEXT")
 
 
+Given = dict[str, Any]  # what was given of a model of parameters, as ``Annotated[Given, …]`` names it
+
+
 def values(parameters: type[BaseModel]) -> Iterator[Value]:
     """Those of the command's model in its order, each part with its own."""
     for part, field in parameters.model_fields.items():
@@ -227,27 +229,6 @@ def values(parameters: type[BaseModel]) -> Iterator[Value]:
                     yield Value(name, part, field.title, kind, each, option_of(each))
         elif option_of(field).is_typed:
             yield Value(part, None, None, parameters, field, option_of(field))
-
-
-def taking(parameters: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorate a command: it gets an option for every field, and what was given as its first argument, a document."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        options_of = list(values(parameters))
-
-        @functools.wraps(command)
-        def with_options(**options: Any) -> Any:
-            document: dict[str, Any] = {}
-            for value in options_of:
-                value.put(options.pop(value.name), document)
-            return command(document, **options)
-
-        _, *own = inspect.signature(command).parameters.values()
-        parameters_of = [*(value.parameter() for value in options_of), *own]
-        with_options.__signature__ = inspect.Signature(parameters_of)  # type: ignore[attr-defined]
-        return with_options
-
-    return decorate
 
 
 def validated(kind: type[Parameters], document: dict[str, Any], command: str) -> Parameters:

@@ -1,16 +1,18 @@
 """``gradmill predict``, ``evaluate`` and ``demo``: what a kept version says of rows."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli import display
 from flows.cli.data import check_header, is_there, place, require_rows, require_utf8
 from flows.cli.display import print_fact, print_facts, print_line, print_table
-from flows.cli.errors import Answer
-from flows.cli.options import PORT, ModelArgument, Quiet, Verbose, Version, as_typed, require, taking, validated
+from flows.cli.errors import Answer, conclude
+from flows.cli.options import PORT, Given, ModelArgument, Quiet, Verbose, Version, as_typed, require, validated
 from flows.cli.train import run_flow
 from tasks.errors import UsageError
 from tasks.machine.words import counted, duration, printable, readable
@@ -26,14 +28,13 @@ if TYPE_CHECKING:
 FEW = 5  # rows whose answers are told
 
 
-@taking(PredictParameters)
-def predict(document: dict[str, Any], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
+def predict(given: Annotated[Given, PredictParameters], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
     """Label every row of files, however large, with the champion; the same command again resumes a killed job.
 
     The champion is the newest version that passed the gates, until somebody promotes or rolls back.
     """
-    places = {"input": place(document.get("input")), "output": require_utf8(document.get("output"))}
-    parameters = validated(PredictParameters, document | places, "predict")
+    places = {"input": place(given.get("input")), "output": require_utf8(given.get("output"))}
+    parameters = validated(PredictParameters, given | places, "predict")
     _check_prediction(parameters)
     done, _ = run_flow("predict", parameters, verbose, quiet)
     return dict(done), lambda: show_prediction(done)  # with whole paths, as its own document does not have them
@@ -70,15 +71,14 @@ def _check_prediction(parameters: PredictParameters) -> None:
     require(parameters.device)
 
 
-@taking(EvaluateParameters)
-def evaluate(document: dict[str, Any], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
+def evaluate(given: Annotated[Given, EvaluateParameters], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
     """Judge the champion, or another version, on rows whose labels are known now; trains nothing.
 
     Figures come with 95 % intervals, by period where there is a time column, beside those at publication.
     """
-    if "name" not in document:
+    if "name" not in given:
         raise UsageError("no model", "gradmill evaluate NAME DATA", "see gradmill models")
-    parameters = validated(EvaluateParameters, document | {"data": place(document.get("data"))}, "evaluate")
+    parameters = validated(EvaluateParameters, given | {"data": place(given.get("data"))}, "evaluate")
     number, _ = reading.load(parameters.name, parameters.version)
     from tasks.judging import labelled
 
@@ -108,10 +108,11 @@ def _show_evaluation(result: "EvaluationResult") -> None:
 
 
 def demo(
+    as_json: bool,
     name: ModelArgument,
     version: Version = None,
     port: Annotated[int | None, typer.Option(**PORT, help="Serve there \\[default: a free port].")] = None,
-) -> Answer:
+) -> None:
     """Try a model in the browser: draw or drop a picture, or fill in a form, and see its answers change.
 
     The page is served to this machine alone, until Ctrl-C; this process answers by the published model.onnx.
@@ -122,8 +123,11 @@ def demo(
     model, described = load(name, version)
     server, listener = make_server(model, described), prefect_server.listening(port or 0)
     address, number = f"{prefect_server.address(listener)}/", described["version"]
+    display.end()
     document = {"name": name, "version": number, "url": address}
-    return document, f"{name} version {number} at {address} until Ctrl-C", None, lambda: server.run([listener])
+    conclude(document, f"{name} version {number} at {address} until Ctrl-C", as_json=as_json)
+    sys.stdout.flush()
+    server.run([listener])
 
 
 def show_prediction(result: Prediction) -> None:

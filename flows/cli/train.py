@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel
 from rich.text import Text
@@ -15,7 +15,7 @@ from flows.cli import display
 from flows.cli.data import check_header, is_there, place, suggest_name
 from flows.cli.display import choose_marks, print_facts, print_table
 from flows.cli.errors import Answer
-from flows.cli.options import Quiet, Verbose, as_typed, given_options, require, taking, validated
+from flows.cli.options import Given, Quiet, Verbose, as_typed, given_options, require, validated
 from flows.server import connection
 from tasks.data.io.discovery import find_table, is_table
 from tasks.data.schema import Request, require_columns
@@ -39,8 +39,7 @@ DROPS = "champion_accuracy", "champion_recall"  # gates that find by how much le
 AGAINST_ONE = " of version "  # in the reason of a bound: it is that version's
 
 
-@taking(RetrainParameters)
-def retrain(given: dict[str, Any], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
+def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
     """Download, preprocess, train, evaluate, export, publish and predict.
 
     A model that passes the gates becomes the champion, the version that consumers should use: the newest that passed
@@ -70,8 +69,7 @@ def retrain(given: dict[str, Any], verbose: Verbose = False, quiet: Quiet = Fals
     return report, lambda: show_retrain(report, owes_predictions), failure
 
 
-@taking(TuneParameters)
-def tune(given: dict[str, Any], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
+def tune(given: Annotated[Given, TuneParameters], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
     """Search for better settings by the loss of a validation part; the test split is not looked at.
 
     Nothing is published: gradmill retrain --tuned uses what was found, through the gates. The same command again goes

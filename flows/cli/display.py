@@ -107,15 +107,15 @@ def print_line(text: str, is_command: bool = False, lead: str = "") -> None:
 
 
 def print_fact(label: str, value: str, is_command: bool = False) -> None:
-    """Print a fact behind its label, as ``print_line`` does."""
-    print_line(value, is_command, f"{label:<{LABEL}}")
+    """Print a fact behind its label, as ``print_line`` does; nothing where there is none."""
+    if value:
+        print_line(value, is_command, f"{label:<{LABEL}}")
 
 
 def print_facts(facts: Iterable[tuple[str, str]], commands: Iterable[str] = ()) -> None:
-    """Print facts, each behind its label, but for those that are empty, and commands to try next."""
+    """Print facts, each behind its label, and commands to try next."""
     for label, value in facts:
-        if value:
-            print_fact(label, value)
+        print_fact(label, value)
     for number, command in enumerate(commands):
         print_fact("" if number else "try next", command, is_command=True)
 

@@ -216,7 +216,7 @@ def show(
     has_desktop = sys.platform == "darwin" or any(map(os.environ.get, GRAPHICAL))
     wants = not no_browser and os.isatty(1) and has_desktop
     is_opened = wants and webbrowser.open(path.absolute().as_uri())
-    facts = [("page", str(path))] + [("", "opened in the browser")] * is_opened
+    facts = [("page", str(path)), ("", "opened in the browser" * is_opened)]
     document = {"name": name, "version": number, "path": path, "opened": is_opened}
     return document, lambda: print_facts([*_list_facts(name, number), *facts])
 

@@ -59,9 +59,8 @@ def write_asked() -> list[str]:
     failed = asked = sorted(each.name for each in artifact_paths.pages_asked().glob("*"))
     with _report_failure(*asked):
         for name in asked:
-            (
-                artifact_paths.pages_asked() / name
-            ).unlink()  # before it is read how things are: what changes is asked anew
+            # Before it is read how things are: what changes then is asked for anew.
+            (artifact_paths.pages_asked() / name).unlink()
         failed = write(*asked)
     if failed:
         ask_for(*failed)

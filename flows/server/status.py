@@ -165,10 +165,7 @@ def describe(found: StoreState) -> Status:
             status.pool_paused = client.read_work_pool(POOL).is_paused
             workers = client.read_workers_for_work_pool(POOL)
         status.workers = _list_workers(workers)
-        drifting, pages = (
-            _started_by_automations(client),
-            api.find_overviews(client, [each.name for each in status.models]),
-        )
+        pages = api.find_overviews(client, [model.name for model in status.models])
         for model in status.models:
             model.overview = pages.get(model.name)
         until = {"before_": datetime.now(UTC) - LATE}

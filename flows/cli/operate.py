@@ -250,8 +250,6 @@ def on_server(is_needed: bool = True) -> Iterator[bool]:
             yield is_there
         finally:
             if "prefect.events.worker" in sys.modules:  # a block, for one, tells of its use
-                from flows.server import connection
-
                 connection.send_what_is_queued()
 
 

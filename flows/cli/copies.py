@@ -119,7 +119,7 @@ def restore(
     """
     name, restored = backups.restore(url, snapshot)
     place, champions, num_files = artifact_paths.root(), _list_champions(restored), len(restored.files)
-    document = {"url": url, "snapshot": name, "path": str(place), "names": champions, "files": num_files}
+    document = {"url": url, "snapshot": name, "path": place, "names": champions, "files": num_files}
     moment = restored.at[:19].replace("T", " ")
     done = [f"{place} is as it was at {moment} UTC, by {name}: {counted(num_files, 'file')}, whole"]
     done += [f"{each}: version {champion or 'none'} is the champion" for each, champion in champions.items()]

@@ -89,7 +89,7 @@ def models(
     failure = report_faults(found.faults, "champion", "version")
     listing, place = {each: of_name.rows for each, of_name in of_names.items()}, artifact_paths.models()
     text = None if failure else f"no models in {place}; train one: gradmill retrain"
-    document = {"path": str(place), "models": listing}
+    document = {"path": place, "models": listing}
     return document, (lambda: _print_versions(listing)) if any(listing.values()) else text, failure
 
 
@@ -144,12 +144,12 @@ def _list_runs(name: str | None, order: Order) -> Answer:
     if order != "date":  # else the newest first, as they are
         listed.sort(key=rank)
     report_faults(found.faults)
-    place = str(artifact_paths.runs())
+    place = artifact_paths.runs()
     nothing = f"no runs in {place}; gradmill retrain --no-publish makes one that leaves the store alone"
     return {"path": place, "runs": listed}, (lambda: _print_runs(listed, place)) if listed else nothing
 
 
-def _print_runs(listed: list[RunSummary], place: str) -> None:
+def _print_runs(listed: list[RunSummary], place: Path) -> None:
     rows = []
     for run in listed:
         validation = "" if run.validation_loss is None else readable(run.validation_loss)

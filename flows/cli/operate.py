@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -100,7 +99,7 @@ def _describe_operation(running: "Operation") -> tuple[dict[str, Any], str]:
     document = {
         "ui": ui,
         "joined": service.joined,
-        "credential": str(kept) if running.credential else None,
+        "credential": kept if running.credential else None,
         "overviews": pages,
         "next": [{"deployment": name, "at": moment.isoformat()} for moment, name in upcoming],
         "idle": [{"deployment": name, "reason": why} for name, why in idle],
@@ -422,8 +421,7 @@ def doctor(as_json: bool, debug: bool, device: DeviceOption = Device.AUTO) -> An
     exit_code = max(finding.exit_code for finding in findings)
     problems = ", ".join(finding.name for finding in findings if finding.exit_code)
     text = Text(f"\nnot ready: {problems} (exit code {exit_code})" if problems else "\nready", "bold")
-    checks = [{"name": each.name, **asdict(each)} for each in findings]
-    document = {"ready": not exit_code, "exit_code": exit_code, "checks": checks}
+    document = {"ready": not exit_code, "exit_code": exit_code, "checks": findings}
     return document, lambda: open_stdout().print(text, soft_wrap=True), typer.Exit(exit_code) if exit_code else None
 
 

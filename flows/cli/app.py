@@ -14,7 +14,7 @@ import typer
 from flows import interrupt
 from flows.cli import copies, data, display, models, operate, predict, schedule, streams, train
 from flows.cli.errors import CommandLineFault, as_gradmill_error, conclude, report_error
-from flows.cli.options import Artifacts, Debug, Json, choose
+from flows.cli.options import Artifacts, Debug, Given, Json, choose, values
 from flows.server import environment
 from tasks.errors import EnvironmentProblem, UsageError
 
@@ -79,9 +79,11 @@ def _every(artifacts: Artifacts = None, as_json: Json = False, debug: Debug = Fa
 def _complete(command: Callable[..., Any]) -> Callable[..., None]:
     """``command`` with the options of ``_every`` command, the environment looked at before it does anything.
 
-    What it returns, as ``conclude`` takes it, is told; one that is to tell itself takes ``as_json``.
+    One that takes what is ``given`` of a model of parameters has an option for every field of it. What it returns, as
+    ``conclude`` takes it, is told; one that is to tell itself takes ``as_json``.
     """
     own, every = inspect.signature(command).parameters, inspect.signature(_every).parameters
+    fields = [*values(get_args(own["given"].annotation)[1])] if "given" in own else []
 
     @functools.wraps(command)
     def complete(**options: Any) -> None:
@@ -92,12 +94,16 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
             display.wait("starting")
         if command in ON_PREFECT:
             environment.require_prefect()
-        answer = command(**{name: options[name] for name in own})
+        given: Given = {}
+        for field in fields:
+            field.put(options[field.name], given)
+        answer = command(**{name: given if name == "given" else options[name] for name in own})
         display.end()
         if answer:
             conclude(*answer, as_json=options["as_json"], quiet=options.get("quiet", False))
 
-    parameters = [each for name, each in own.items() if name not in every] + [*every.values()]
+    parameters = [field.parameter() for field in fields]
+    parameters += [each for name, each in own.items() if name not in ("given", *every)] + [*every.values()]
     for each in parameters:
         types: tuple[Any, ...] = get_args(each.annotation)
         for info in types[1:] if types and types[0] in (bool, bool | None) else ():

@@ -2,13 +2,13 @@
 
 import os
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from flows.cli import display
 from flows.cli.errors import Answer, report_faults
-from flows.cli.options import ModelArgument, taking, validated
+from flows.cli.options import Given, ModelArgument, validated
 from tasks.errors import GradmillError
 from tasks.machine.words import counted
 from tasks.parameters import MaintainParameters
@@ -34,13 +34,12 @@ def prune(
     return {"name": name, "pruned": pruned, "kept": kept}, "\n".join(f"{name}: {each}" for each in done)
 
 
-@taking(MaintainParameters)
-def maintain(document: dict[str, Any]) -> Answer:
+def maintain(given: Annotated[Given, MaintainParameters]) -> Answer:
     """Remove old run folders and predictions, old versions of scheduled names, and splits that nothing refers to.
 
     Unfinished jobs and the evidence of kept versions stay.
     """
-    removed, failure = housekeeping.maintain(validated(MaintainParameters, document, "maintain").keep)
+    removed, failure = housekeeping.maintain(validated(MaintainParameters, given, "maintain").keep)
     _update_overviews(*{pruned.partition("/")[0] for pruned in removed["versions"]})
     what = {"runs": "run folder", "predictions": "prediction", "versions": "version", "datasets": "prepared file"}
     counts = [counted(len(removed[each]), noun) for each, noun in what.items()]
@@ -69,7 +68,7 @@ def mirror(
     mirrored = mirroring.mirror(name, url)
     written = ", ".join(mirrored.written) or "nothing, all is there as it should be"
     done = f"{name} version {mirrored.version} is the champion at {mirrored.url}; copied: {written}"
-    return mirrored.model_dump(mode="json"), done
+    return mirrored, done
 
 
 def backup(
@@ -120,7 +119,7 @@ def restore(
     """
     name, restored = backups.restore(url, snapshot)
     place, champions, num_files = artifact_paths.root(), _list_champions(restored), len(restored.files)
-    document = {"url": url, "snapshot": name, "path": str(place), "names": champions, "files": num_files}
+    document = {"url": url, "snapshot": name, "path": place, "names": champions, "files": num_files}
     moment = restored.at[:19].replace("T", " ")
     done = [f"{place} is as it was at {moment} UTC, by {name}: {counted(num_files, 'file')}, whole"]
     done += [f"{each}: version {champion or 'none'} is the champion" for each, champion in champions.items()]

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 from flows.cli import display
 from flows.cli.display import print_line, print_table
 from flows.cli.errors import Answer
-from flows.cli.options import as_typed, given_options, taking, validated
+from flows.cli.options import Given, as_typed, given_options, validated
 from tasks.data.io.discovery import JSON_SUFFIXES, DataFile, find_table
-from tasks.data.report import DataReport, UnfitData
+from tasks.data.report import UnfitData
 from tasks.data.schema import Request
 from tasks.errors import DataError, UsageError
 from tasks.machine.words import printable, readable
@@ -33,20 +33,19 @@ if TYPE_CHECKING:
 LEAVE_OUT = {"counts-rows", "duplicate-column"}  # rules of warnings that advise --ignore, whatever else is known
 
 
-@taking(InspectParameters)
-def inspect(document: dict[str, Any]) -> Answer:
+def inspect(given: Annotated[Given, InspectParameters]) -> Answer:
     """Show columns or images, their problems, their split and how well they can be learned; nothing is trained.
 
     It ends with the retrain command to copy. Problems that stop a retrain are exit code 4.
     """
-    parameters = validated(InspectParameters, document | {"source": place(document.get("source"))}, "inspect")
+    parameters = validated(InspectParameters, given | {"source": place(given.get("source"))}, "inspect")
     display.wait("reading the data")
     with tempfile.TemporaryDirectory(prefix="gradmill-") as folder:
         examined = _examine(parameters, Path(folder))
         losses = _expect_losses(examined, parameters, Path(folder))
     command, report = as_typed(_advise_command(parameters, examined)), examined.report
     failure = UnfitData(report.errors) if report.errors else None
-    document = report.model_dump(mode="json") | losses | {"command": command}
+    document = dict(report) | losses | {"command": command}
     return document, lambda: _show(examined, losses, command), failure
 
 
@@ -131,7 +130,17 @@ def _show(examined: "Examined[OwnRows | None]", losses: dict[str, float], comman
             print_line(f"{name}: {value}")
         print_table(("class", "images"), [(name, f"{count:,}") for name, count in report.classes.items()])
     else:
-        print_table(("column", "role", "kind", "missing", "range or levels"), _list_columns(report))
+        rows = [
+            (
+                each.name,
+                each.role,
+                each.kind,
+                f"{100 * each.missing / report.rows:.3g} %" * (each.missing > 0),
+                each.content,
+            )
+            for each in report.columns
+        ]
+        print_table(("column", "role", "kind", "missing", "range or levels"), rows)
     for finding in report.findings:
         if finding.severity != "error":
             print_line(printable(f"{finding.severity}: {finding.sentence}"))
@@ -144,19 +153,6 @@ def _show(examined: "Examined[OwnRows | None]", losses: dict[str, float], comman
     if not report.errors:
         display.open_stdout().print("\n[bold]train it[/]")
         print_line(printable(command), is_command=True)
-
-
-def _list_columns(report: DataReport) -> list[tuple[str, ...]]:
-    return [
-        (
-            each.name,
-            each.role,
-            each.kind,
-            f"{100 * each.missing / report.rows:.3g} %" * bool(each.missing),
-            each.content,
-        )
-        for each in report.columns
-    ]
 
 
 # What commands that read own data check

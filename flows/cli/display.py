@@ -61,8 +61,8 @@ def print_table(
     """
     console, rows = console or open_stdout(), [*rows]
     shown = [at for at, title in enumerate(head) if title not in SPARE or any(row[at] for row in rows)]
-    for left_out in ("", *least_wanted):
-        shown = [at for at in shown if not left_out or head[at] != left_out]
+    for left_out in (None, *least_wanted):
+        shown = [at for at in shown if head[at] != left_out]
         table = Table(box=None, pad_edge=False)
         for at in shown:
             table.add_column(head[at], justify="right" if head[at] in right else "left", overflow="fold")
@@ -82,7 +82,7 @@ def fit(text: str, console: Console, indent: int = 0) -> Text:
 
     A word that is longer than a line, as a path, is left to the terminal, so that it can be copied.
     """
-    text = "\n".join(map(printable, text.split("\n")))
+    text = printable(text)
     if not console.is_terminal:
         return Text(text)
     wrap = TextWrapper(max(20, console.width - indent), break_long_words=False, break_on_hyphens=False).wrap
@@ -107,8 +107,9 @@ def print_line(text: str, is_command: bool = False, lead: str = "") -> None:
 
 
 def print_fact(label: str, value: str, is_command: bool = False) -> None:
-    """Print a fact behind its label, as ``print_line`` does."""
-    print_line(value, is_command, f"{label:<{LABEL}}")
+    """Print a fact behind its label, as ``print_line`` does; nothing where there is none."""
+    if value:
+        print_line(value, is_command, f"{label:<{LABEL}}")
 
 
 def print_facts(facts: Iterable[tuple[str, str]], commands: Iterable[str] = ()) -> None:
@@ -117,6 +118,11 @@ def print_facts(facts: Iterable[tuple[str, str]], commands: Iterable[str] = ()) 
         print_fact(label, value)
     for number, command in enumerate(commands):
         print_fact("" if number else "try next", command, is_command=True)
+
+
+def choose_marks(console: Console) -> dict[bool, tuple[str, str]]:
+    """A mark and its colour for what is done or passed, and for what is not."""
+    return MARKS if console.encoding.startswith("utf") else ASCII_MARKS
 
 
 # What goes on
@@ -141,10 +147,9 @@ class StageList(telling.Watcher):
     def __init__(self, console: Console, doing: str) -> None:
         self._console = console
         self._stage, self._said, self._notes, self._began = "", "", list[str](), time.monotonic()
-        is_utf8 = console.encoding.startswith("utf")
-        self._marks = MARKS if is_utf8 else ASCII_MARKS
+        self._marks = choose_marks(console)
         self._progress = Progress(
-            SpinnerColumn("dots" if is_utf8 else "line", style="bold"),
+            SpinnerColumn("dots" if self._marks is MARKS else "line", style="bold"),
             TextColumn(f"{{task.fields[stage]:<{STAGE}}}", style="bold", markup=False),
             TextColumn("{task.description}", markup=False),
             TimeElapsedColumn(),

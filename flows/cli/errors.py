@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
+from pydantic_core import to_jsonable_python
 
 from flows.cli import streams
 from flows.cli.display import fit, print_line
@@ -121,7 +122,7 @@ def report_error(error: GradmillError, as_json: bool) -> int:
 
 
 def conclude(
-    document: dict[str, Any],
+    document: Any,
     text: str | Callable[[], object] | None = None,
     failure: Exception | None = None,
     then: Callable[[], object] | None = None,
@@ -135,7 +136,7 @@ def conclude(
     """
     try:
         if as_json:
-            document = {"schema_version": 1, **document}
+            document = {"schema_version": 1} | to_jsonable_python(document)
             if failure and not isinstance(failure, typer.Exit) and document.get("outcome") != "refused":
                 document["error"] = in_json(as_gradmill_error(failure))
             streams.print_json(document)

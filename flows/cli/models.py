@@ -4,11 +4,10 @@ import os
 import shlex
 import sys
 import webbrowser
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,7 +18,7 @@ from flows.cli.display import (
     format_test_figures,
     from_here,
     open_stdout,
-    print_fact,
+    print_facts,
     print_line,
     print_table,
 )
@@ -29,7 +28,7 @@ from tasks.errors import DataError, EnvironmentProblem, GradmillError, UsageErro
 from tasks.machine.telling import Event
 from tasks.machine.words import nearest, readable, short
 from tasks.parameters import is_name
-from tasks.records import GateVerdict, MirroredModel
+from tasks.records import GateVerdict
 from tasks.serving.task import TASKS
 from tasks.store import (
     artifact_paths,
@@ -43,6 +42,7 @@ from tasks.store import (
 )
 from tasks.store import history as changes_of_names
 from tasks.store.atomic import file_digest
+from tasks.store.history import Change
 from tasks.store.reading import Manifest
 from tasks.store.run_folder import RunSummary
 from tasks.store.state import Kind, NameState
@@ -58,17 +58,8 @@ CURVES = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "valid
 Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why: gradmill history tells it.")]
 
 
-class By(StrEnum):
-    """What comes first in a list of runs."""
-
-    DATE = "date"
-    ACCURACY = "accuracy"
-    LOSS = "loss"
-    VALIDATION = "validation"
-    SECONDS = "seconds"
-
-
-FIGURES = {By.ACCURACY: "test_accuracy", By.LOSS: "test_loss", By.VALIDATION: "validation_loss", By.SECONDS: "seconds"}
+Order = Literal["date", "accuracy", "loss", "validation", "seconds"]  # what comes first in a list of runs
+FIGURES = {"accuracy": "test_accuracy", "loss": "test_loss", "validation": "validation_loss", "seconds": "seconds"}
 
 
 def models(
@@ -77,7 +68,7 @@ def models(
         bool, typer.Option("--runs", help="List the runs that trained, published, refused and unpublished ones.")
     ] = False,
     sort: Annotated[
-        By | None,
+        Order | None,
         typer.Option(
             metavar="WORD",
             help="By date, accuracy, loss, validation or seconds, the best of each model first \\[default: date].",
@@ -90,7 +81,7 @@ def models(
     retrain changes until gradmill unfreeze.
     """
     if is_of_runs:
-        return _list_runs(name, sort or By.DATE)
+        return _list_runs(name, sort or "date")
     if sort:
         expected = "versions in the order of their numbers"
         raise UsageError("--sort without --runs", expected, "add --runs, or leave it out")
@@ -98,7 +89,7 @@ def models(
     failure = report_faults(found.faults, "champion", "version")
     listing, place = {each: of_name.rows for each, of_name in of_names.items()}, artifact_paths.models()
     text = None if failure else f"no models in {place}; train one: gradmill retrain"
-    document = {"path": str(place), "models": listing}
+    document = {"path": place, "models": listing}
     return document, (lambda: _print_versions(listing)) if any(listing.values()) else text, failure
 
 
@@ -113,13 +104,13 @@ def _read_names(
 
 
 def _print_versions(listing: dict[str, list[dict[str, Any]]]) -> None:
-    cells, notes = [], {}
+    cells, notes = [], [f"in {artifact_paths.models()}", f"* the champion: {CHAMPION}"]
+    if any(row["held"] for rows in listing.values() for row in rows):
+        notes.append("h held: no retrain publishes it again")
     for name, rows in listing.items():
         for row in rows:
-            if row["held"]:
-                notes[""] = "h held: no retrain publishes it again"
             if row["frozen"]:
-                notes[name] = f"f frozen: no retrain changes it until gradmill unfreeze {name}"
+                notes.append(f"f frozen: no retrain changes it until gradmill unfreeze {name}")
             marks = " *" * row["champion"] + " f" * row["frozen"] + " h" * row["held"]
             figures = format_test_figures(row["test_accuracy"], row["test_loss"])
             parity, size = readable(row["parity"], 2), f"{row['bytes'] / 1024:.1f}"
@@ -127,17 +118,16 @@ def _print_versions(listing: dict[str, list[dict[str, Any]]]) -> None:
             cells.append((name, f"{row['version']}{marks}", *figures, parity, size, row["created_at"][:10], data))
     head = ("model", "version", *TEST_FIGURES, "parity", "KiB", "date", "data")
     print_table(head, cells, least_wanted=("parity", "KiB", "date", "log loss"))
-    told = (note for _, note in sorted(notes.items()))
-    print_line("; ".join([f"in {artifact_paths.models()}", f"* the champion: {CHAMPION}", *told]))
+    print_line("; ".join(notes))
 
 
-def _list_runs(name: str | None, by: By) -> Answer:
+def _list_runs(name: str | None, order: Order) -> Answer:
     """The runs of a name, or of all.
 
     Raises:
         UsageError: there is no run of this name.
     """
-    found, place = state.read(name, LISTED), artifact_paths.runs()
+    found = state.read(name, LISTED)
     listed = sorted((run for each in found.names.values() for run in each.runs), key=lambda run: run.run, reverse=True)
     if name and not listed:
         if failure := report_faults(found.faults, "run"):
@@ -147,31 +137,31 @@ def _list_runs(name: str | None, by: By) -> Answer:
         raise UsageError(f"no run of {name}", f"one of: {', '.join(known) or 'none yet'}", to_do)
 
     def rank(run: RunSummary) -> tuple[str, bool, float]:
-        figure = getattr(run, FIGURES[by])
-        best_first = (figure or 0.0) * (-1 if by is By.ACCURACY else 1)
-        return "" if by is By.SECONDS else run.name, figure is None, best_first  # losses of other data say nothing
+        figure = getattr(run, FIGURES[order])
+        best_first = (figure or 0.0) * (-1 if order == "accuracy" else 1)
+        return "" if order == "seconds" else run.name, figure is None, best_first  # losses of other data say nothing
 
-    if by is not By.DATE:  # else the newest first, as they are
+    if order != "date":  # else the newest first, as they are
         listed.sort(key=rank)
     report_faults(found.faults)
+    place = artifact_paths.runs()
     nothing = f"no runs in {place}; gradmill retrain --no-publish makes one that leaves the store alone"
-    document = {"path": str(place), "runs": [run.model_dump(mode="json") for run in listed]}
-    return document, (lambda: _print_runs(listed)) if listed else nothing
+    return {"path": place, "runs": listed}, (lambda: _print_runs(listed, place)) if listed else nothing
 
 
-def _print_runs(listed: list[RunSummary]) -> None:
+def _print_runs(listed: list[RunSummary], place: Path) -> None:
     rows = []
     for run in listed:
         validation = "" if run.validation_loss is None else readable(run.validation_loss)
         figures = format_test_figures(run.test_accuracy, run.test_loss)
         date, digits = run.date[5:16].replace("T", " "), run.run.rpartition("-")[2]  # of this year, most of them
-        changed = {key: value for key, value in run.changed.items() if key not in ("model", "device")}
         settings = ", ".join(
-            f"{SHORT.get(key, key.replace('_', ' '))} {short(value)}" for key, value in changed.items()
+            f"{SHORT.get(key, key.replace('_', ' '))} {short(value)}"
+            for key, value in run.changed.items()
+            if key not in ("model", "device")
         )
         rows.append((run.name, date, digits, run.in_words, *figures, validation, f"{run.seconds:.1f}", settings))
     print_table(("model", "date", "id", "outcome", *TEST_FIGURES, "validation", "s", "settings"), rows)
-    place = artifact_paths.runs()
     print_line(f"in {place}: a run's folder ends with its id; only settings that differ from the default are listed")
 
 
@@ -186,32 +176,26 @@ def history(name: OnlyModel = None) -> Answer:
     for each in of_names.keys() - {fault.name for fault in found.faults if fault.kind == "history"}:
         changes_of_names.verify(each)  # which says that a last line was never finished
     changes = {each: of_name.changes[::-1] for each, of_name in of_names.items()}
-    document = {each: [change.model_dump(mode="json") for change in made] for each, made in changes.items()}
-    if name is None:
-        return {"history": document}, lambda: _print_changes(changes), failure
-    files = {number: [*paths] for number, paths in of_names[name].files.items()}
-    return {"history": document, "files": {name: files}}, lambda: _print_changes(changes, files), failure
+    files = of_names[name].files if name else {}
+    document = {"history": changes} | ({"files": {name: {each: [*files[each]] for each in files}}} if name else {})
+    return document, lambda: _print_changes(changes, files), failure
 
 
-def _print_changes(
-    changes: dict[str, Sequence[changes_of_names.Change]], files: Mapping[int, Sequence[str]] | None = None
-) -> None:
+def _print_changes(changes: dict[str, Sequence[Change]], files: Mapping[int, Sequence[str]]) -> None:
     rows = []
     for name, made in changes.items():
         for change in made:
-            what = f"{change.what} (interrupted)" if change.interrupted else change.what
-            numbers = ", ".join(map(str, change.versions))
-            by = (
-                change.by.rpartition("-")[2] if artifact_paths.RUN_NAME.fullmatch(change.by) else change.by
-            )  # as in models --runs
+            what, numbers = change.what + " (interrupted)" * change.interrupted, ", ".join(map(str, change.versions))
+            is_run = artifact_paths.RUN_NAME.fullmatch(change.by)
+            by = change.by.rpartition("-")[2] if is_run else change.by  # as in models --runs
             when, champion = change.at[:19].replace("T", " "), f"{change.step}{' f' * change.frozen}"
             rows.append((name, when, what, numbers, champion, by, change.reason))
     print_table(("model", "when", "what", "version", "champion", "by", "why"), rows)
-    typer.echo("champion: as of then; f frozen; by: a person, or the run that ends with its id")
-    for number, paths in (files or {}).items():
+    print_line("champion: as of then; f frozen; by: a person, or the run that ends with its id")
+    for number, paths in files.items():
         more = f" and {len(paths) - FEW:,} more" if len(paths) > FEW else ""
         print_line(f"version {number} was trained on {', '.join(paths[:FEW])}{more}")
-    typer.echo("changes from before Gradmill kept a history are not listed")
+    print_line("changes from before Gradmill kept a history are not listed")
 
 
 def show(
@@ -232,28 +216,26 @@ def show(
     has_desktop = sys.platform == "darwin" or any(map(os.environ.get, GRAPHICAL))
     wants = not no_browser and os.isatty(1) and has_desktop
     is_opened = wants and webbrowser.open(path.absolute().as_uri())
+    facts = [("page", str(path)), ("", "opened in the browser" * is_opened)]
+    document = {"name": name, "version": number, "path": path, "opened": is_opened}
+    return document, lambda: print_facts([*_list_facts(name, number), *facts])
 
-    document = {"name": name, "version": number, "path": str(path), "opened": is_opened}
-    return document, lambda: _print_version(name, number, path, is_opened)
 
-
-def _print_version(name: str, number: int, path: Path, is_opened: bool) -> None:
+def _list_facts(name: str, number: int) -> Iterator[tuple[str, str]]:
+    """What ``show`` tells of a version beside where its page is."""
     manifest, champion = reading.manifest(name, number), reading.champion(name)
     standing = ", the champion" if champion and champion.version == number else ""
     quality = TASKS[manifest.dataset.task].summary(manifest.metrics.model_dump())
-    print_fact("model", f"{name} version {number}{standing}: {quality}")
+    yield "model", f"{name} version {number}{standing}: {quality}"
     curve, label = run_folder.read_learning_curve(manifest.run), "learned"
     for figure in CURVES if len(curve) > 1 else ():
         first, last = curve[0].get(figure), curve[-1].get(figure)
         if first is not None and last is not None:
-            print_fact(label, f"{figure.replace('_', ' '):<20}{readable(first, 3)} to {readable(last, 3)}")
+            yield label, f"{figure.replace('_', ' '):<20}{readable(first, 3)} to {readable(last, 3)}"
             label = ""
     if (trained := manifest.trained) and trained.kept_epoch != trained.num_epochs:
         kept = f"the weights of epoch {trained.kept_epoch} of {trained.num_epochs}"
-        print_fact("kept", f"{kept}, whose validation loss was the smallest")
-    print_fact("page", str(path))
-    if is_opened:
-        print_fact("", "opened in the browser")
+        yield "kept", f"{kept}, whose validation loss was the smallest"
 
 
 def report(
@@ -272,7 +254,7 @@ def report(
     path = (output or Path(f"{name}-overview.html")).absolute()
     atomic.write_bytes(path, render_html(draw_overview(facts)).encode())
     shown, told = from_here(str(path)) if open_stdout().is_terminal else path, headline(facts)
-    return {"name": name, "headline": told, "path": str(path)}, f"{name}: {told}\n{shown}"
+    return {"name": name, "headline": told, "path": path}, f"{name}: {told}\n{shown}"
 
 
 def verify(
@@ -307,8 +289,7 @@ def compare(
     from tasks.serving.raw_units import list_coefficients
 
     first, second = both = [reading.manifest(name, reading.resolve(name, number)) for number in (a, b)]
-    metrics = [each.metrics.model_dump() for each in both]
-    settings = _pair([each.parameters.training.model_dump(mode="json") for each in both])
+    settings = _pair(each.parameters.training.model_dump(mode="json") for each in both)
     change = _subtract(*(_find_weights(each) for each in both))
     moved = list_coefficients({"weights": change}, second.recipe, first.dataset.class_names)
     gates: tuple[GateVerdict, ...] = ()
@@ -320,8 +301,8 @@ def compare(
     document = {
         "name": name,
         "versions": (a, b),
-        "figures": _pair([{key: each[key] for key in each if isinstance(each[key], float)} for each in metrics]),
-        "data": _pair([_describe_data(each) for each in both]),
+        "figures": _pair({key: each for key, each in one.metrics if isinstance(each, float)} for one in both),
+        "data": _pair(map(_describe_data, both)),
         "settings": {field: values for field, values in settings.items() if values[0] != values[1]},
         "weights": [each._asdict() for each in moved],
         "gates": gates,
@@ -330,15 +311,21 @@ def compare(
     return document, lambda: _print_comparison(document)
 
 
-def _pair(facts: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
+def _pair(facts: Iterable[dict[str, Any]]) -> dict[str, tuple[Any, Any]]:
     """Each fact of one version beside that of the other; None where one has none."""
-    return {key: tuple(each.get(key) for each in facts) for key in {**facts[0], **facts[1]}}
+    a, b = facts
+    return {key: (a.get(key), b.get(key)) for key in a | b}
 
 
 def _describe_data(manifest: Manifest) -> dict[str, Any]:
-    data, title = manifest.dataset, manifest.dataset.title or manifest.dataset.name
-    rows = {"training_rows": data.num_train, "test_rows": data.num_test}
-    return {"created_at": manifest.created_at[:16], "run": manifest.run, "data": f"{title} {data.digest[:8]}"} | rows
+    data = manifest.dataset
+    return {
+        "created_at": manifest.created_at[:16],
+        "run": manifest.run,
+        "data": f"{data.title or data.name} {data.digest[:8]}",
+        "training_rows": data.num_train,
+        "test_rows": data.num_test,
+    }
 
 
 def _find_weights(manifest: Manifest) -> Any:
@@ -357,13 +344,7 @@ def _subtract(before: Any, after: Any) -> Any:
 def _print_comparison(document: dict[str, Any]) -> None:
     a, b = (f"version {number}" for number in document["versions"])
     facts = document["figures"] | document["data"] | document["settings"]
-    rows = [
-        (
-            field.replace("_", " "),
-            *(readable(each) if isinstance(each, float) else "" if each is None else str(each) for each in pair),
-        )
-        for field, pair in facts.items()
-    ]
+    rows = [(field.replace("_", " "), *map(_spell, pair)) for field, pair in facts.items()]
     print_table(("", a, b), rows)
     print_line("")
     if moved := document["weights"]:
@@ -377,6 +358,10 @@ def _print_comparison(document: dict[str, Any]) -> None:
         print_table((f"{b} beside {a}", "verdict", "found", "required"), rows)
     else:
         print_line(f"{b} is not judged beside {a}: {document['not_judged']}")
+
+
+def _spell(fact: Any) -> str:
+    return readable(fact) if isinstance(fact, float) else "" if fact is None else str(fact)
 
 
 def promote(
@@ -435,14 +420,13 @@ def _finish(done: str, document: dict[str, Any], event: Event | None, url: str |
 
     Only then is the ``event`` sent, for which a server may keep us waiting.
     """
-    name = document["name"]
+    name, text = document["name"], done
     interrupt.achieved(done)
-    mirrored, failure = _mirror(done, name, url) if url is not None else (None, None)
-    if mirrored is not None:
-        document["mirror"] = mirrored.model_dump(mode="json")
-    mirror = f", mirror: {'done' if mirrored else 'NOT DONE'}" if url is not None else ""
+    failure = _mirror(done, document, url) if url is not None else None
+    if url is not None:
+        text += f", mirror: {'NOT DONE' if failure else 'done'}"
     is_frozen = pointer.is_frozen(name)
-    text = f"{done}{mirror}, {'' if is_frozen else 'not '}frozen"
+    text += f", {'' if is_frozen else 'not '}frozen"
     if held := document.get("held"):
         text += f"\nheld: no retrain publishes version {held} again, only gradmill promote {name} {held} does"
     if is_frozen:
@@ -458,17 +442,16 @@ def _finish(done: str, document: dict[str, Any], event: Event | None, url: str |
     return document, text, failure, (lambda: announce(event)) if event else None
 
 
-def _mirror(done: str, name: str, url: str | DataError) -> tuple[MirroredModel | None, EnvironmentProblem | None]:
-    """What was mirrored, or why it was not, and the command that makes up for it."""
+def _mirror(done: str, document: dict[str, Any], url: str | DataError) -> EnvironmentProblem | None:
+    """Add what was mirrored to the document, or return why it was not, and the command that makes up for it."""
     if isinstance(url, DataError):
-        return None, EnvironmentProblem(f"{done}; no mirror has followed: {url.found}", url.expected, url.action)
-    behind, again = f"{done}; the mirror {url} has not followed", shlex.join(["gradmill", "mirror", name, url])
-    action = f"{add_artifacts(again)}, once it can be"
+        return EnvironmentProblem(f"{done}; no mirror has followed: {url.found}", url.expected, url.action)
+    name, behind = document["name"], f"{done}; the mirror {url} has not followed"
+    action = f"{add_artifacts(shlex.join(['gradmill', 'mirror', name, url]))}, once it can be"
     interrupt.achieved(without_credentials(f"{behind}; to do: {action}"))
     try:
-        mirrored = mirroring.mirror(name, url)
+        document["mirror"] = mirroring.mirror(name, url)
     except Exception as error:
-        reason = as_gradmill_error(error).found
-        return None, EnvironmentProblem(f"{behind}: {reason}", "the same champion there", action)
+        return EnvironmentProblem(f"{behind}: {as_gradmill_error(error).found}", "the same champion there", action)
     interrupt.achieved(done)
-    return mirrored, None
+    return None

@@ -7,9 +7,8 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -100,7 +99,7 @@ def _describe_operation(running: "Operation") -> tuple[dict[str, Any], str]:
     document = {
         "ui": ui,
         "joined": service.joined,
-        "credential": str(kept) if running.credential else None,
+        "credential": kept if running.credential else None,
         "overviews": pages,
         "next": [{"deployment": name, "at": moment.isoformat()} for moment, name in upcoming],
         "idle": [{"deployment": name, "reason": why} for name, why in idle],
@@ -185,8 +184,8 @@ def trigger(
         code, message = deployments.find_exit_code(run), status.explain_state(run.state) or ""
     reached = (run.state and run.state.name) or ""
     document |= {"run": run.name, "state": reached, "message": message, "exit_code": code}
-    failure = read_failure(message, code, f"{run.name}: {reached.lower()}") if code else None
-    return document, f"{run.name}: {reached.lower()}", failure
+    told = f"{run.name}: {reached.lower()}"
+    return document, told, read_failure(message, code, told) if code else None
 
 
 def _list_parameters(deployment: str) -> list[dict[str, Any]]:
@@ -196,7 +195,7 @@ def _list_parameters(deployment: str) -> list[dict[str, Any]]:
 
         with api.client() as client:
             found = deployments.find_deployment(client, deployment)
-    given, rows = (found.parameters or {}).get("parameters", {}), []
+    given, rows = deployments.own_parameters(found), []
     form = deployments.find_form(found.entrypoint, given)
     for each in values(form) if form else ():
         if each.is_shown:
@@ -250,8 +249,6 @@ def on_server(is_needed: bool = True) -> Iterator[bool]:
             yield is_there
         finally:
             if "prefect.events.worker" in sys.modules:  # a block, for one, tells of its use
-                from flows.server import connection
-
                 connection.send_what_is_queued()
 
 
@@ -271,16 +268,15 @@ def status(
             found = server_status.describe(stored)
     except EnvironmentProblem as error:
         found, failure = server_status.describe_store(stored), error
-    display.end()
-    is_damaged = any(fault.kind == "champion" for fault in stored.faults)
     damaged = [fault for fault in stored.faults if fault.kind in ("champion", "version")][:1]  # attention has all
     failure = failure or report_faults(damaged, "champion", "version")
     if check and found.attention:
         failure = failure or typer.Exit(EnvironmentProblem.exit_code)
+    is_damaged = any(fault.kind == "champion" for fault in stored.faults)
     return found.model_dump(mode="json"), lambda: print_status(found, is_damaged), failure
 
 
-def print_status(found: "Status", is_damaged: bool = False) -> None:
+def print_status(found: "Status", is_damaged: bool) -> None:
     """A table for each thing, and what to do where something is wrong."""
     if found.models:
         _print_models(found)
@@ -377,12 +373,7 @@ def metrics(
     if port:
         from flows.server import metrics as exporter
 
-        look: Callable[[], None] | None = None
-        if health:  # a worker's: the overviews of runs that die are rewritten, and no run is marked as crashed
-            from flows.server.up import Watch
-
-            look = Watch(is_up=False).look
-        exporter.serve(host or "127.0.0.1", port, health or "", look or (lambda: None))
+        exporter.serve(host or "127.0.0.1", port, health or "")
         return None
     return _collect_metrics(output)
 
@@ -430,8 +421,7 @@ def doctor(as_json: bool, debug: bool, device: DeviceOption = Device.AUTO) -> An
     exit_code = max(finding.exit_code for finding in findings)
     problems = ", ".join(finding.name for finding in findings if finding.exit_code)
     text = Text(f"\nnot ready: {problems} (exit code {exit_code})" if problems else "\nready", "bold")
-    checks = [{"name": each.name, **asdict(each)} for each in findings]
-    document = {"ready": not exit_code, "exit_code": exit_code, "checks": checks}
+    document = {"ready": not exit_code, "exit_code": exit_code, "checks": findings}
     return document, lambda: open_stdout().print(text, soft_wrap=True), typer.Exit(exit_code) if exit_code else None
 
 

@@ -4,7 +4,6 @@ Names, types, help and defaults are the parameters'.
 """
 
 import csv
-import functools
 import inspect
 import io
 import json
@@ -13,7 +12,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from types import NoneType
@@ -176,7 +175,9 @@ class Value(NamedTuple):
             kind = str if self.option.metavar else kind
             info = typer.Argument(metavar=self.option.metavar or (self.flag if self.flag.isupper() else None), **about)
         annotation = Annotated[kind | None, info]
-        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        return inspect.Parameter(
+            self.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=annotation
+        )
 
     def put(self, given: Any, document: dict[str, Any]) -> None:
         """Set it in the document, where it was given."""
@@ -200,12 +201,12 @@ def _walk_annotation(annotation: Any) -> Iterator[Any]:
 
 def _describe_kind(annotation: Any) -> tuple[Any, str]:
     """What typer reads, text for what has more than one form, and what ``--help`` says that it is: ``N``, ``a|b``."""
-    choices = [each for each in get_args(annotation) if each is not NoneType]
-    if get_origin(annotation) is Annotated:
+    choices, origin = [each for each in get_args(annotation) if each is not NoneType], get_origin(annotation)
+    if origin is Annotated:
         return _describe_kind(choices[0])
-    if get_origin(annotation) is Literal:
+    if origin is Literal:
         return type(choices[0]), "|".join(map(str, choices))
-    if get_origin(annotation) is tuple:
+    if origin is tuple:
         return list[str], "A,B"  # given twice, none is lost
     if choices:
         kinds = [_describe_kind(each) for each in choices]
@@ -213,6 +214,9 @@ def _describe_kind(annotation: Any) -> tuple[Any, str]:
     if issubclass(annotation, Enum):
         return annotation, "|".join(annotation)
     return annotation, VALUES.get(annotation, "TEXT")
+
+
+Given = dict[str, Any]  # what was given of a model of parameters, as ``Annotated[Given, …]`` names it
 
 
 def values(parameters: type[BaseModel]) -> Iterator[Value]:
@@ -225,28 +229,6 @@ def values(parameters: type[BaseModel]) -> Iterator[Value]:
                     yield Value(name, part, field.title, kind, each, option_of(each))
         elif option_of(field).is_typed:
             yield Value(part, None, None, parameters, field, option_of(field))
-
-
-def taking(parameters: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorate a command: it gets an option for every field, and what was given as its first argument, a document."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        options_of = list(values(parameters))
-
-        @functools.wraps(command)
-        def with_options(**options: Any) -> Any:
-            document: dict[str, Any] = {}
-            for value in options_of:
-                value.put(options.pop(value.name), document)
-            return command(document, **options)
-
-        own = list(inspect.signature(command).parameters.values())[1:]
-        own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
-        signature = inspect.Signature([*(value.parameter() for value in options_of), *own])
-        with_options.__signature__ = signature  # type: ignore[attr-defined]
-        return with_options
-
-    return decorate
 
 
 def validated(kind: type[Parameters], document: dict[str, Any], command: str) -> Parameters:

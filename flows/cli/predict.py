@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,7 @@ from flows.cli import display
 from flows.cli.data import check_header, is_there, place, require_rows, require_utf8
 from flows.cli.display import print_fact, print_facts, print_line, print_table
 from flows.cli.errors import Answer, conclude
-from flows.cli.options import PORT, ModelArgument, Quiet, Verbose, Version, as_typed, require, taking, validated
+from flows.cli.options import PORT, Given, ModelArgument, Quiet, Verbose, Version, as_typed, require, validated
 from flows.cli.train import run_flow
 from tasks.errors import UsageError
 from tasks.machine.words import counted, duration, printable, readable
@@ -28,19 +28,16 @@ if TYPE_CHECKING:
 FEW = 5  # rows whose answers are told
 
 
-@taking(PredictParameters)
-def predict(document: dict[str, Any], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
+def predict(given: Annotated[Given, PredictParameters], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
     """Label every row of files, however large, with the champion; the same command again resumes a killed job.
 
     The champion is the newest version that passed the gates, until somebody promotes or rolls back.
     """
-    places = {"input": place(document.get("input")), "output": require_utf8(document.get("output"))}
-    parameters = validated(PredictParameters, document | places, "predict")
+    places = {"input": place(given.get("input")), "output": require_utf8(given.get("output"))}
+    parameters = validated(PredictParameters, given | places, "predict")
     _check_prediction(parameters)
     done, _ = run_flow("predict", parameters, verbose, quiet)
-    paths = {"path": str(done.path), "file": done.file and str(done.file)}
-    paths |= {"picture": done.picture and str(done.picture)}
-    return done.model_dump(mode="json") | paths, lambda: show_prediction(done)
+    return dict(done), lambda: show_prediction(done)  # with whole paths, as its own document does not have them
 
 
 def _check_prediction(parameters: PredictParameters) -> None:
@@ -74,15 +71,14 @@ def _check_prediction(parameters: PredictParameters) -> None:
     require(parameters.device)
 
 
-@taking(EvaluateParameters)
-def evaluate(document: dict[str, Any], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
+def evaluate(given: Annotated[Given, EvaluateParameters], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
     """Judge the champion, or another version, on rows whose labels are known now; trains nothing.
 
     Figures come with 95 % intervals, by period where there is a time column, beside those at publication.
     """
-    if "name" not in document:
+    if "name" not in given:
         raise UsageError("no model", "gradmill evaluate NAME DATA", "see gradmill models")
-    parameters = validated(EvaluateParameters, document | {"data": place(document.get("data"))}, "evaluate")
+    parameters = validated(EvaluateParameters, given | {"data": place(given.get("data"))}, "evaluate")
     number, _ = reading.load(parameters.name, parameters.version)
     from tasks.judging import labelled
 
@@ -92,7 +88,7 @@ def evaluate(document: dict[str, Any], verbose: Verbose = False, quiet: Quiet = 
     elif parameters.data is not None:
         labelled.find_images(parameters.data)
     judged, _ = run_flow("evaluate", parameters, verbose, quiet)
-    return judged.model_dump(mode="json"), lambda: _show_evaluation(judged)
+    return judged, lambda: _show_evaluation(judged)
 
 
 def _show_evaluation(result: "EvaluationResult") -> None:
@@ -125,33 +121,32 @@ def demo(
     from flows.server.demo import load, make_server
 
     model, described = load(name, version)
-    with prefect_server.listening(port or 0) as listener:
-        address = f"{prefect_server.address(listener)}/"
-        display.end()
-        document = {"name": name, "version": described["version"], "url": address}
-        told = f"{name} version {described['version']} at {address} until Ctrl-C"
-        conclude(document, told, as_json=as_json)
-        sys.stdout.flush()
-        make_server(model, described).run([listener])
+    server, listener = make_server(model, described), prefect_server.listening(port or 0)
+    address, number = f"{prefect_server.address(listener)}/", described["version"]
+    display.end()
+    document = {"name": name, "version": number, "url": address}
+    conclude(document, f"{name} version {number} at {address} until Ctrl-C", as_json=as_json)
+    sys.stdout.flush()
+    server.run([listener])
 
 
 def show_prediction(result: Prediction) -> None:
     """How many rows, how fast, how sure, and where they are."""
     from flows.pages.run_pages import describe_truth
 
-    version, speed = f"{result.name} version {result.version}", f" in {duration(result.seconds)}"
+    by = f"{result.name} version {result.version} ({result.provider}) in {duration(result.seconds)}"
     drift = result.drift.describe()
-    rows = [("predicted", f"{counted(result.rows, 'row')} by {version} ({result.provider}){speed}")]
-    rows.append(("rejected", counted(result.rejects, "row") + f": see {result.path}/{REJECTS}" * bool(result.rejects)))
-    if truth := describe_truth(result):
-        rows.append(("truth", truth))
-    rows.append(("drift", f"{result.drift.verdict}{f' (index: {drift})' if drift else ''}"))
-    rows.append(("output", str(result.file or f"{result.path} ({counted(result.parts, 'part')})")))
-    if result.picture:
-        rows.append(("picture", str(result.picture)))
-    rows += [("" if number else "answers", each) for number, each in enumerate(_list_answers(result))]
+    facts = [
+        ("predicted", f"{counted(result.rows, 'row')} by {by}"),
+        ("rejected", counted(result.rejects, "row") + f": see {result.path}/{REJECTS}" * bool(result.rejects)),
+        ("truth", describe_truth(result)),
+        ("drift", result.drift.verdict + f" (index: {drift})" * bool(drift)),
+        ("output", str(result.file or f"{result.path} ({counted(result.parts, 'part')})")),
+        ("picture", str(result.picture or "")),
+        *(("" if number else "answers", each) for number, each in enumerate(_list_answers(result))),
+    ]
     following = "retrain" if result.drift.verdict == "drift" else "show"
-    print_facts(rows, [as_typed(f"{following} {result.name}")])
+    print_facts(facts, [as_typed(f"{following} {result.name}")])
 
 
 def _list_answers(result: Prediction) -> Iterator[str]:

@@ -11,7 +11,7 @@ from flows.cli.errors import Answer
 from flows.cli.operate import NO_SERVER, on_server
 from flows.cli.options import Param, nest_assignments
 from tasks.errors import EnvironmentProblem, UsageError
-from tasks.parameters import TuneParameters, is_name
+from tasks.parameters import is_name
 from tasks.store import own_data, schedules
 from tasks.store.schedules import DEPLOYMENTS, Schedule, Schedules
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.responses import DeploymentResponse
 
+PENDING = {"cron": "time", "timezone": "time", "on_drift": "on_drift"}  # what a server has to be told, by option
 MONTHLY = "0 2 1 * *"  # of a search: an hour before the nightly retrains
 Argument = Annotated[str, typer.Argument(metavar="NAME|DEPLOYMENT", help="A model, for its retrains, or a deployment.")]
 Arguments = Annotated[
@@ -107,11 +108,9 @@ def _change(
     from flows.server import deployments, registration
 
     if target.name is None:
-        spec = registration.list_specs(Schedules())[target.deployment]
-        own = spec.settings.get("parameters", {}).get("parameters", {})
-        deployments.merge_parameters(target.deployment, deployments.FORMS[spec.code["entrypoint"]], own, parameters)
         if client is None:
             raise EnvironmentProblem(f"{target.deployment} is set on a server, and none is running", *NO_SERVER)
+        spec = registration.list_specs(Schedules())[target.deployment]
         there = deployments.find_deployment(client, target.deployment)
         return registration.change(client, spec, there, parameters=parameters, **change)
     with schedules.locked():
@@ -154,12 +153,10 @@ def ask_for(target: Target, before: Schedule | None, given: dict[str, Any], para
     again = own_data.again(name, {"tuned": False} if is_search else {}, with_found=is_search)
     if is_search:
         again = {field: again[field] for field in ("name", "training", "data")}
-        TuneParameters.model_validate(again)
     own_data.leave_split_open(again["data"])
     form = deployments.FORMS[f"flows.{target.flow}.{target.flow}"]
     facts["parameters"] = deployments.merge_parameters(target.deployment, form, again, facts["given"])
-    pending = {*facts["pending"], "parameters", *({"on_drift"} & given.keys())}
-    pending |= {"time"} if {"cron", "timezone"} & given.keys() else set()
+    pending = {*facts["pending"], "parameters", *(PENDING[option] for option in given.keys() & PENDING)}
     facts |= {"active": True} if "cron" in given else {}
     asked = Schedule.model_validate(facts | {"name": name, "flow": target.flow, "pending": sorted(pending)})
     if asked.cron:
@@ -172,10 +169,12 @@ def ask_for(target: Target, before: Schedule | None, given: dict[str, Any], para
 
 def _describe(client: "SyncPrefectClient | None", target: Target, changed: "Schedule | DeploymentResponse") -> Answer:
     """What ``schedule`` has come to, as a document and in words."""
+    from flows.server.deployments import own_parameters
+
     times, document = _list_times(changed), {"deployment": target.deployment, "registered": client is not None}
     resume_it = f"gradmill resume {target.deployment}"
     if not isinstance(changed, Schedule):
-        now = (changed.parameters or {}).get("parameters", {})
+        now = own_parameters(changed)
         runs = f"is paused; after {resume_it} it runs" if changed.paused else "runs"
         text = f"{target.deployment} {runs} {_describe_times(times)} with {json.dumps(now)}: {_who_knows(client)}"
         return document | {"schedules": times, "parameters": now, "paused": changed.paused}, text

@@ -6,16 +6,16 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel
 from rich.text import Text
 
 from flows.cli import display
 from flows.cli.data import check_header, is_there, place, suggest_name
-from flows.cli.display import ASCII_MARKS, MARKS, print_facts, print_table
+from flows.cli.display import choose_marks, print_facts, print_table
 from flows.cli.errors import Answer
-from flows.cli.options import Quiet, Verbose, as_typed, given_options, require, taking, validated
+from flows.cli.options import Given, Quiet, Verbose, as_typed, given_options, require, validated
 from flows.server import connection
 from tasks.data.io.discovery import find_table, is_table
 from tasks.data.schema import Request, require_columns
@@ -39,8 +39,7 @@ DROPS = "champion_accuracy", "champion_recall"  # gates that find by how much le
 AGAINST_ONE = " of version "  # in the reason of a bound: it is that version's
 
 
-@taking(RetrainParameters)
-def retrain(given: dict[str, Any], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
+def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
     """Download, preprocess, train, evaluate, export, publish and predict.
 
     A model that passes the gates becomes the champion, the version that consumers should use: the newest that passed
@@ -63,13 +62,12 @@ def retrain(given: dict[str, Any], verbose: Verbose = False, quiet: Quiet = Fals
     if report.outcome == "refused":
         if report.frozen:
             print(f"frozen      {describe_freeze(report)}", file=sys.stderr)
-        return report.model_dump(mode="json"), lambda: show_gates(report.gates), failure
+        return report, lambda: show_gates(report.gates), failure
     owes_predictions = failure is not None and parameters.predict
-    return report.model_dump(mode="json"), lambda: show_retrain(report, owes_predictions), failure
+    return report, lambda: show_retrain(report, owes_predictions), failure
 
 
-@taking(TuneParameters)
-def tune(given: dict[str, Any], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
+def tune(given: Annotated[Given, TuneParameters], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
     """Search for better settings by the loss of a validation part; the test split is not looked at.
 
     Nothing is published: gradmill retrain --tuned uses what was found, through the gates. The same command again goes
@@ -87,7 +85,7 @@ def tune(given: dict[str, Any], verbose: Verbose = False, quiet: Quiet = False) 
     if failure:  # of the retrain, which may have come to something, too
         report = report.model_copy(update={"retrained": getattr(failure, "report", None)})
     use = as_typed(_command_with(parameters, report.settings))
-    return report.model_dump(mode="json"), lambda: show_search(report, use), failure
+    return report, lambda: show_search(report, use), failure
 
 
 def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
@@ -228,9 +226,9 @@ def show_gates(verdicts: Sequence[GateVerdict]) -> None:
     from tasks.judging.gates import format_value
 
     console, rows = progress.CONSOLE, []
-    marks = MARKS if console.encoding.startswith("utf") else ASCII_MARKS
     for each in verdicts:
-        mark, found = Text(*marks[each.passed]) if each.verdict != "recorded" else "", format_value(each)
+        is_judged, found = each.verdict != "recorded", format_value(each)
+        mark = Text(*choose_marks(console)[each.passed]) if is_judged else ""
         if each.name in DROPS:
             found = f"{readable(abs(each.value))} {'less' if each.value >= 0 else 'more'}"
         rows.append((mark, each.name, found, _describe_bound(each)))
@@ -257,23 +255,23 @@ def show_retrain(result: "RetrainReport", owes_predictions: bool) -> None:
     """What was trained, how good it is, where it lies, and what to try next."""
     quality = task.find_task(result.model).summary(result.metrics)
     made = f"{result.model} ({result.implementation}) on {result.device}: {quality}"
-    rows = [("trained" if result.was_trained else "kept", made), (result.outcome, _describe_standing(result))]
-    if result.model_path:
-        rows.append(("model", result.model_path))
-    if result.frozen:
-        rows.append(("frozen", describe_freeze(result)))
-    if result.mirror:
-        rows.append(("mirrored", f"{result.mirror.url}: version {result.mirror.version} ({result.mirror.outcome})"))
+    predictions = "none: the run failed before they were made" if owes_predictions else ""
     if predicted := result.prediction:
         by = f"version {predicted.version}{', the champion' * (predicted.version == result.champion)}"
-        told = f"{predicted.path} ({counted(predicted.rows, 'row')} by {by}, {result.provider})"
-        rows.append(("predictions", told))
-    elif owes_predictions:
-        rows.append(("predictions", "none: the run failed before they were made"))
-    rows.append(("evidence", result.run))
+        predictions = f"{predicted.path} ({counted(predicted.rows, 'row')} by {by}, {result.provider})"
+    mirror = result.mirror
     if result.was_trained:
         show_gates(result.gates)
-    print_facts(rows, list_next_steps(result))
+    facts = [
+        ("trained" if result.was_trained else "kept", made),
+        (result.outcome, _describe_standing(result)),
+        ("model", result.model_path or ""),
+        ("frozen", describe_freeze(result) * result.frozen),
+        ("mirrored", f"{mirror.url}: version {mirror.version} ({mirror.outcome})" if mirror else ""),
+        ("predictions", predictions),
+        ("evidence", result.run),
+    ]
+    print_facts(facts, list_next_steps(result))
 
 
 def describe_freeze(result: "RetrainReport") -> str:

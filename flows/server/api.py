@@ -21,29 +21,30 @@ SEE_ITS_LOG = "see that server's log, or set PREFECT_API_URL to another server"
 
 
 @contextmanager
-def client() -> Iterator[SyncPrefectClient]:
+def client(seconds: float | None = None) -> Iterator[SyncPrefectClient]:
     """A client of the configured API, which has been seen to be one of Prefect's that lets us in.
 
-    No request is made any more after Prefect's PREFECT_API_REQUEST_TIMEOUT (60 seconds), which each may take at most:
-    Prefect's client would try six times.
+    No request is made any more after so many seconds, which each may take at most, else after those of Prefect's
+    PREFECT_API_REQUEST_TIMEOUT (60): Prefect's client would try six times.
 
     Raises:
         EnvironmentProblem: it does not answer, not in time, not like Prefect, or wants other credentials.
     """
-    seconds, statuses = PREFECT_API_REQUEST_TIMEOUT.value(), list[int]()
-    until = time.monotonic() + seconds
+    limit, statuses = seconds or PREFECT_API_REQUEST_TIMEOUT.value(), list[int]()
+    until = time.monotonic() + limit
 
     def refuse_late(_: httpx.Request) -> None:
         if time.monotonic() > until:
             last = f"; last it answered HTTP {statuses[-1]}" if statuses and statuses[-1] >= 400 else ""
             raise EnvironmentProblem(
-                f"the Prefect API at {PREFECT_API_URL.value()} is not done after {seconds:g} s{last}",
+                f"the Prefect API at {PREFECT_API_URL.value()} is not done after {limit:g} s{last}",
                 "answers within PREFECT_API_REQUEST_TIMEOUT seconds, all together",
                 SEE_ITS_LOG,
             )
 
     hooks = {"request": [refuse_late], "response": [lambda answer: statuses.append(answer.status_code)]}
-    with explain_faults(others=True), get_client(httpx_settings={"event_hooks": hooks}, sync_client=True) as talking:
+    settings = {"event_hooks": hooks, "timeout": limit}
+    with explain_faults(others=True), get_client(httpx_settings=settings, sync_client=True) as talking:
         if talking.server_type != ServerType.CLOUD:  # which is always compatible
             _require_our_version(talking)
         try:

@@ -333,29 +333,32 @@ def announce(event: str, name: str, payload: dict[str, Any]) -> None:
     Its page there is written anew. An event may get lost: the pointer is the truth, so nothing that goes wrong here is
     a fault of the command.
     """
-    try:
+    with report_failure(f"note: the change is made, but its event {event} was not sent (", f"): {ONLY_LISTENERS}"):
         environment.hush_prefect()
         environment.require_prefect()
         with use_service():
-            from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, temporary_settings
+            from prefect.settings import PREFECT_API_URL
 
             from tasks.stage import live
 
             if not PREFECT_API_URL.value():
                 raise EnvironmentProblem("no Prefect server is running", "one that stays", TO_HAVE_ONE)
-            with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: TELLING_SECONDS}):
-                _require_answer()  # to send without would be tried for long, and in silence
+            _require_answer(TELLING_SECONDS)  # to send without would be tried for long, and in silence
             live.emit_model_event(event, name, payload)
             send_what_is_queued()
             from flows.server import overviews  # after the event: it imports more
 
             overviews.publish(name)
+
+
+@contextmanager
+def report_failure(before: str, after: str = "") -> Iterator[None]:
+    """Say on stderr what goes wrong in the block, between these words: it is no fault of the command."""
+    try:
+        yield
     except Exception as error:
         reason = error.found if isinstance(error, GradmillError) else f"{type(error).__name__}: {error}"
-        why = without_credentials(" ".join(reason.split()))
-        print(
-            f"note: the change is made, but its event {event} was not sent ({why}): {ONLY_LISTENERS}", file=sys.stderr
-        )
+        print(f"{before}{without_credentials(' '.join(reason.split()))}{after}", file=sys.stderr)
 
 
 def send_what_is_queued() -> None:
@@ -370,9 +373,9 @@ def send_what_is_queued() -> None:
         worker.drain_all(timeout=DRAIN_SECONDS)
 
 
-def _require_answer() -> None:
+def _require_answer(seconds: float | None = None) -> None:
     """See that the API works before a run relies on it; how long a run then waits for it is Prefect's matter."""
     from flows.server import api
 
-    with api.client() as client:
+    with api.client(seconds) as client:
         client.read_work_pools(limit=1)  # needs the database, as a run does

@@ -4,7 +4,7 @@ import asyncio
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import pairwise
@@ -82,6 +82,11 @@ def describe_form(form: type[BaseModel]) -> dict[str, Any]:
     return parameter_schema(flow).model_dump(exclude_unset=True)
 
 
+def own_parameters(deployment: DeploymentResponse) -> dict[str, Any]:
+    """What its flow takes as its one argument, as it is set on the server."""
+    return dict((deployment.parameters or {}).get("parameters", {}))
+
+
 def merge_parameters(
     deployment: str, form: type[BaseModel] | None, own: dict[str, Any], given: dict[str, Any]
 ) -> dict[str, Any]:
@@ -90,9 +95,10 @@ def merge_parameters(
     Raises:
         UsageError: values that do not go together, or places that a worker would look for in another folder.
     """
-    data = given.get("data")
-    source = {"data.source": data.get("source")} if isinstance(data, dict) else {"data": data}
-    for name, place in ({each: given.get(each) for each in ("input", "output")} | source).items():
+    places = {name: given.get(name) for name in ("input", "output", "data")}
+    if isinstance(data := places["data"], dict):
+        places["data.source"] = data.get("source")
+    for name, place in places.items():
         if isinstance(place, str) and "://" not in place and not Path(place).is_absolute():
             raise UsageError(f"{name}={place}", "an absolute path, or a URL", "name it as the worker finds it")
     search = given.get("search")
@@ -175,7 +181,7 @@ def next_runs() -> list[tuple[datetime, str]]:
     with api.client() as client:
         for each in list_deployments(client):
             if (active := _list_active(each)) and not each.paused:
-                run = find_first_run(client, each.id, "SCHEDULED", sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+                run = find_first_run(client, each.id, "SCHEDULED")
                 dates = [date for one in active for date in _plan_dates(one, 1, datetime.now(UTC))]
                 dates = [run.expected_start_time] if run and run.expected_start_time else dates
                 found += [(min(dates), each.name)] if dates else []
@@ -215,26 +221,27 @@ def find_deployment(client: SyncPrefectClient, deployment: str) -> DeploymentRes
 def list_runs(
     client: SyncPrefectClient,
     *states: str,
-    deployment: UUID | None = None,
-    tagged: Sequence[str] = (),
-    until: datetime | None = None,
-    sort: FlowRunSort | None = None,
+    sort: FlowRunSort = FlowRunSort.EXPECTED_START_TIME_ASC,
     limit: int | None = None,
+    **wanted: Any,
 ) -> list[FlowRun]:
-    """The runs of our deployments in one of these states; of one of them, with a tag of these, due until then.
+    """The runs in one of these states, of our deployments unless other ``tags`` are wanted; a skipped one is none.
 
-    One that was skipped is none.
+    Args:
+        client: of the server.
+        states: their types.
+        sort: their order.
+        limit: how many at most.
+        wanted: what else is, as Prefect's filter has it.
     """
-    wanted: dict[str, Any] = {"state": {"type": {"any_": states}, "name": {"not_any_": [SKIPPED]}}}
-    wanted["tags"] = OURS | ({"any_": list(tagged)} if tagged else {})
-    wanted |= {"deployment_id": {"any_": [deployment]}} if deployment else {}
-    wanted |= {"expected_start_time": {"before_": until}} if until else {}
-    return client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(wanted), sort=sort, limit=limit)
+    state = {"type": {"any_": states}, "name": {"not_any_": [SKIPPED]}}
+    only = FlowRunFilter.model_validate({"state": state, "tags": OURS} | wanted)
+    return client.read_flow_runs(flow_run_filter=only, sort=sort, limit=limit)
 
 
 def find_first_run(client: SyncPrefectClient, deployment: UUID, *states: str, **more: Any) -> FlowRun | None:
     """The first of these runs of a deployment, if there is one."""
-    return next(iter(list_runs(client, *states, deployment=deployment, limit=1, **more)), None)
+    return next(iter(list_runs(client, *states, deployment_id={"any_": [deployment]}, limit=1, **more)), None)
 
 
 def trigger(deployment: str, parameters: dict[str, Any]) -> FlowRun:
@@ -245,8 +252,7 @@ def trigger(deployment: str, parameters: dict[str, Any]) -> FlowRun:
     """
     with api.client() as client:
         known = find_deployment(client, deployment)
-        own = (known.parameters or {}).get("parameters", {})
-        wanted = merge_parameters(deployment, FORMS.get(known.entrypoint), own, parameters)
+        wanted = merge_parameters(deployment, FORMS.get(known.entrypoint), own_parameters(known), parameters)
         try:
             return client.create_flow_run_from_deployment(known.id, parameters={"parameters": wanted})
         except HTTPStatusError as error:
@@ -267,17 +273,14 @@ def skip(deployment: str) -> tuple[datetime, datetime | None]:
         EnvironmentProblem: it has begun just now.
     """
     with api.client() as client:
-        known = next((each for each in list_deployments(client) if each.name == deployment), None)
-        planned: list[FlowRun] = []
-        until, reason = time.monotonic() + SCHEDULER_SECONDS, "not known to the server"
-        if known:
-            reason = why_idle(known) or "no active schedule"
-        while known and not known.paused and _list_active(known) and not planned and time.monotonic() < until:
-            waiting = list_runs(client, "SCHEDULED", deployment=known.id, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+        known, planned = find_deployment(client, deployment), list[FlowRun]()
+        is_on, until = bool(_list_active(known)) and not known.paused, time.monotonic() + SCHEDULER_SECONDS
+        while is_on and not planned and time.monotonic() < until:
+            waiting = list_runs(client, "SCHEDULED", deployment_id={"any_": [known.id]})
             planned = [run for run in waiting if run.auto_scheduled]
-            reason = "none is planned"
             time.sleep(0 if planned else 0.5)  # the server plans anew after a change
         if not planned:
+            reason = "none is planned" if is_on else why_idle(known) or "no active schedule"
             raise UsageError(f"no run of {deployment} is to come: {reason}", "a schedule", "see gradmill status")
         if not leave_out(client, planned[0], f"left out by gradmill skip {deployment}"):
             raise EnvironmentProblem(f"the run {planned[0].name} has begun", "one that waits", "cancel it in the UI")

@@ -67,7 +67,7 @@ HELP = {
     "last_prediction_expected_label_ratio": "The same on the test split of the version that predicted.",
 }  # fmt: skip
 
-Sample = tuple[str, float, dict[str, str]]  # a name in HELP, the value, labels
+Sample = tuple[str, float | None, dict[str, str]]  # a name in HELP, the value (None: it is left out), labels
 App = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
@@ -101,21 +101,25 @@ class StoreCollector(Collector):
             kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
             if name not in families:
                 families[name] = kind(f"gradmill_{name}", HELP[name], labels=[*labels])
-            families[name].add_metric([*labels.values()], float(value))
+            families[name].add_metric([*labels.values()], float(value or 0))
         return families.values()
 
 
-def serve(host: str, port: int, health_url: str, look: Callable[[], None]) -> None:
+def serve(host: str, port: int, health_url: str) -> None:
     """Answer until Ctrl-C; ``/health`` says what ``health_url`` does or, where that is empty, if artifacts/ is fit.
 
-    ``look`` is called now and then.
+    That address is a worker's: the overviews of its runs that die are rewritten, and no run is marked as crashed.
 
     Raises:
         UsageError: the port is taken, or the address is none of this machine.
     """
-    registry, collector = CollectorRegistry(), StoreCollector()
+    registry, collector, watch = CollectorRegistry(), StoreCollector(), None
     registry.register(collector)
     metrics: App = make_wsgi_app(registry)
+    if health_url:
+        from flows.server.up import Watch
+
+        watch = Watch(is_up=False)
 
     def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["PATH_INFO"] != "/health":
@@ -138,28 +142,29 @@ def serve(host: str, port: int, health_url: str, look: Callable[[], None]) -> No
             collector.measure()
             measured = time.monotonic()
         thread.join(LOOK_SECONDS)
-        look()
+        if watch:
+            watch.look()
 
 
 def _list_samples(found: StoreState) -> Iterator[Sample]:
     yield "build_info", 1, {"version": metadata.version("gradmill")}
     for name, of_name in found.names.items():
-        for list_samples in (_list_of_champion, _list_of_runs, _list_of_jobs):
-            for figure, value, labels in list_samples(of_name):
-                yield figure, value, {"name": shown(name), **labels}
+        for figures in (_measure_champion(of_name), _measure_runs(of_name), _measure_jobs(of_name)):
+            for figure, value, labels in figures:
+                if value is not None:
+                    yield figure, value, {"name": shown(name), **labels}
     left = folders.read_room()
     yield "disk_size_bytes", left.total, {}
     yield "disk_free_bytes", left.free, {}
     yield "damaged_documents", len(found.faults), {}
 
 
-def _list_of_champion(found: NameState) -> Iterator[Sample]:
+def _measure_champion(found: NameState) -> Iterator[Sample]:
     yield "kept_versions", len(found.numbers), {}
-    if found.highest is not None:
-        yield "versions_published_total", found.highest, {}
-    if found.pointer and (found.mirror or any(fault.kind == "mirror" for fault in found.faults)):
-        yield "mirror_behind", found.behind is not None or found.mirror is None, {}
+    yield "versions_published_total", found.highest, {}
     if pointer := found.pointer:
+        if found.mirror or any(fault.kind == "mirror" for fault in found.faults):
+            yield "mirror_behind", found.behind is not None or found.mirror is None, {}
         yield "champion_version", pointer.version, {}
         yield "champion_promoted_timestamp_seconds", _seconds(pointer.promoted_at), {}
         yield "frozen", pointer.frozen, {}
@@ -172,27 +177,24 @@ def _list_of_champion(found: NameState) -> Iterator[Sample]:
         yield "champion_data_timestamp_seconds", _seconds(live.created_at), {}
         yield "champion_rows", data.num_train, {"split": "train"}
         yield "champion_rows", data.num_test, {"split": "test"}
-        for metric, value in live.metrics.model_dump().items():
+        for metric, value in live.metrics:
             if isinstance(value, int | float):
                 yield "champion_metric", value, {"metric": metric}
 
 
-def _list_of_runs(found: NameState) -> Iterator[Sample]:
+def _measure_runs(found: NameState) -> Iterator[Sample]:
+    last, outcomes = found.last_ended, Counter(run.outcome for run in found.runs[:RUNS])
+    succeeded = [run.date for run in found.runs if run.outcome in SUCCESSFUL]
+    succeeded += [each.manifest.created_at for each in found.versions[-1:]]  # whose run is not among the newest
+    yield "last_success_timestamp_seconds", _seconds(next(iter(succeeded), None)), {}
     for outcome in get_args(Outcome):
-        yield "runs", sum(run.outcome == outcome for run in found.runs[:RUNS]), {"outcome": outcome}
-    succeeded = next((run.date for run in found.runs if run.outcome in SUCCESSFUL), None)
-    if succeeded is None and found.versions:  # whose run is not among the newest
-        succeeded = found.versions[-1].manifest.created_at
-    if succeeded:
-        yield "last_success_timestamp_seconds", _seconds(succeeded), {}
-    if (last := found.last_ended) is None:
+        yield "runs", outcomes[outcome], {"outcome": outcome}
+        yield "last_run_outcome", None if last is None else last.outcome == outcome, {"outcome": outcome}
+    if last is None:
         return
     yield "last_run_timestamp_seconds", _seconds(last.date), {}
-    for outcome in get_args(Outcome):
-        yield "last_run_outcome", last.outcome == outcome, {"outcome": outcome}
     for metric in ("test_accuracy", "test_loss", "validation_loss"):
-        if (value := getattr(last, metric)) is not None:
-            yield "last_run_metric", value, {"metric": metric}
+        yield "last_run_metric", getattr(last, metric), {"metric": metric}
     for stage, seconds in last.stage_seconds.items():
         yield "last_run_stage_duration_seconds", seconds, {"stage": stage}
     findings = found.report.findings if found.report else ()
@@ -200,34 +202,35 @@ def _list_of_runs(found: NameState) -> Iterator[Sample]:
         yield "last_run_data_findings", count, {"severity": severity, "rule": rule}
 
 
-def _list_of_jobs(found: NameState) -> Iterator[Sample]:
+def _measure_jobs(found: NameState) -> Iterator[Sample]:
     from flows.pages.run_pages import describe_last_drift  # which reads tables
 
     for status in ("running", "done"):
         yield "prediction_jobs", found.num_jobs.get(status, 0), {"status": status}
-    for last in [found.last_job] if found.last_job else found.jobs[:1]:
-        facts = {"rows": last.rows, "rejected_rows": last.rejects or 0, "duration_seconds": last.seconds}
-        facts["timestamp_seconds"] = _seconds(last.finished_at) if last.finished_at else None
-        for fact, value in facts.items():
-            if value is not None:
-                yield f"last_prediction_{fact}", value, {}
-        if last.drift and last.drift.index:
-            yield "last_prediction_drift", last.drift.verdict == "drift", {}
-            yield "last_prediction_drift_bound", last.drift.maximum, {}
-            for watched, index in last.drift.index.items():
-                yield "last_prediction_drift_index", index, {"watched": watched}
-        yield "last_prediction_worse", last.worse is not None, {}
-        if words := describe_last_drift(found):
-            yield "last_prediction_moved_info", 1, {"moved": words}
-        for manifest in (each.manifest for each in found.versions if each.number == last.model.version):
-            classes = manifest.dataset.class_names if len(manifest.dataset.class_names) <= MOST_CLASSES else ()
-            given, expected = (last.profile or {}).get("label"), manifest.profile.get("label")
-            for family, histogram in {"label_ratio": given, "expected_label_ratio": expected}.items():
-                if given and expected and histogram:
-                    for label, count in zip(classes, histogram.counts, strict=False):
-                        yield f"last_prediction_{family}", count / max(1, sum(histogram.counts)), {"label": label}
+    last = found.last_job or next(iter(found.jobs), None)
+    if last is None:
+        return
+    yield "last_prediction_rows", last.rows, {}
+    yield "last_prediction_rejected_rows", last.rejects or 0, {}
+    yield "last_prediction_duration_seconds", last.seconds, {}
+    yield "last_prediction_timestamp_seconds", _seconds(last.finished_at), {}
+    if last.drift and last.drift.index:
+        yield "last_prediction_drift", last.drift.verdict == "drift", {}
+        yield "last_prediction_drift_bound", last.drift.maximum, {}
+        for watched, index in last.drift.index.items():
+            yield "last_prediction_drift_index", index, {"watched": watched}
+    yield "last_prediction_worse", last.worse is not None, {}
+    if words := describe_last_drift(found):
+        yield "last_prediction_moved_info", 1, {"moved": words}
+    for manifest in (each.manifest for each in found.versions if each.number == last.model.version):
+        classes = manifest.dataset.class_names if len(manifest.dataset.class_names) <= MOST_CLASSES else ()
+        given, expected = (last.profile or {}).get("label"), manifest.profile.get("label")
+        for family, histogram in {"label_ratio": given, "expected_label_ratio": expected}.items():
+            if given and expected and histogram:
+                for label, count in zip(classes, histogram.counts, strict=False):
+                    yield f"last_prediction_{family}", count / max(1, sum(histogram.counts)), {"label": label}
 
 
-def _seconds(moment: str) -> float:
+def _seconds(moment: str | None) -> float | None:
     """Since 1970, of a time with its zone."""
-    return datetime.fromisoformat(moment).timestamp()
+    return datetime.fromisoformat(moment).timestamp() if moment else None

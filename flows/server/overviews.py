@@ -1,21 +1,20 @@
 """``<name>-overview`` in the Prefect UI: written after each run and change, beside ``gradmill up`` by that alone."""
 
-import sys
 from asyncio import CancelledError
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL
 
 from flows.pages.overview import draw_overview
 from flows.pages.run_names import MODEL_TAG
 from flows.server import api, connection, deployments
-from tasks.errors import DataError, GradmillError, without_credentials
+from tasks.errors import DataError
 from tasks.store import artifact_paths, reading, state
 from tasks.store.page import Page, markdown_line, render_markdown
 from tasks.store.run_folder import read_folder
@@ -30,7 +29,7 @@ def publish(*names: str) -> None:
     Beside ``gradmill up`` that writes them: nobody waits for a picture, and no newer page is replaced by an older one.
     Nothing that goes wrong is a fault of whoever calls: it is said.
     """
-    with _report_failures(*names), connection.use_service():
+    with _report_failure(*names), connection.use_service():
         if _is_seen() and artifact_paths.pages_asked().is_dir() and connection.is_configured():
             ask_for(*names)
         else:
@@ -57,11 +56,12 @@ def ask_for(*names: str) -> None:
 
 def write_asked() -> list[str]:
     """Write the pages that somebody has asked for; return the names of which that has failed: they stay asked for."""
-    asked = sorted(artifact_paths.pages_asked().glob("*"))
-    with _report_failures(*(each.name for each in asked)) as failed:
-        for each in asked:
-            each.unlink()  # before it is read how things are: what changes then is asked for anew
-        failed += write(*(each.name for each in asked))
+    failed = asked = sorted(each.name for each in artifact_paths.pages_asked().glob("*"))
+    with _report_failure(*asked):
+        for name in asked:
+            # Before it is read how things are: what changes then is asked for anew.
+            (artifact_paths.pages_asked() / name).unlink()
+        failed = write(*asked)
     if failed:
         ask_for(*failed)
     return failed
@@ -79,14 +79,14 @@ def write_all() -> None:
 
 def write(*names: str) -> list[str]:
     """Write the pages of names anew here and now; return the names of which that has failed."""
-    with _report_failures(*names) as failed:
-        if names and _is_seen():
-            found = state.read(names[0] if len(names) == 1 else None).names
-            for name in names:
+    failed = [*names]
+    with _report_failure(*names):
+        found = state.read(names[0] if len(names) == 1 else None).names if names and _is_seen() else {}
+        for name in names:
+            with _report_failure(name):
                 if name in found and found[name].is_known:  # one that is misspelt would keep its page for good
-                    with _report_failures(name) as missed:
-                        _write(name, draw_overview(found[name]))
-                    failed += missed
+                    _write(name, draw_overview(found[name]))
+                failed.remove(name)
     return failed
 
 
@@ -108,40 +108,23 @@ def _is_seen() -> bool:
     return bool(PREFECT_API_URL.value()) and not connection.is_temporary()
 
 
-@contextmanager
-def _report_failures(*names: str) -> Iterator[list[str]]:
-    """Say what goes wrong in the block on stderr; yields the names of which something did."""
-    failed: list[str] = []
-    try:
-        yield failed
-    except Exception as error:
-        failed += names
-        reason = error.found if isinstance(error, GradmillError) else f"{type(error).__name__}: {error}"
-        pages = ", ".join(map(api.overview_key, names))
-        print(f"{pages} could not be written: {without_credentials(reason)}", file=sys.stderr)
+def _report_failure(*names: str) -> AbstractContextManager[None]:
+    return connection.report_failure(f"{', '.join(map(api.overview_key, names))} could not be written: ")
 
 
 def _write(name: str, page: Page) -> None:
-    """Replace the only artifact of the name's overview, which so keeps its address."""
+    """Replace the only artifact of the name's overview, which so keeps its address.
+
+    Beside a run nobody is kept waiting for longer than the seconds of writing.
+    """
     key = api.overview_key(name)
-    with _connect() as client:
+    with get_client(sync_client=True) if flow_run.id else api.client(WRITING_SECONDS) as client:
         linked = page._replace(links=tuple(_list_links(client, name)))
         text, headline = render_markdown(linked), markdown_line(page.headline)
         if there := api.newest_artifacts(client, [key]):
             client.update_artifact(there[key], ArtifactUpdate(data=text, description=headline))
         else:
             client.create_artifact(ArtifactCreate(key=key, type="markdown", description=headline, data=text))
-
-
-@contextmanager
-def _connect() -> Iterator[SyncPrefectClient]:
-    """A client as runs have it; elsewhere nobody is kept waiting for longer than the seconds of writing."""
-    if flow_run.id:
-        with get_client(sync_client=True) as client:
-            yield client
-        return
-    with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: WRITING_SECONDS}), api.client() as client:
-        yield client
 
 
 def _list_links(client: SyncPrefectClient, name: str) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ from prefect.client.schemas.actions import (
     VariableCreate,
     WorkPoolCreate,
 )
+from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
@@ -43,6 +44,7 @@ from flows.server.deployments import (
     find_form,
     list_deployments,
     merge_parameters,
+    own_parameters,
     require_time,
 )
 from tasks.errors import EnvironmentProblem, UsageError
@@ -60,14 +62,7 @@ ABOUT = {
     "tune": "Searches settings for {0}; gradmill unschedule {0} --tune ends it.",
 }
 SLUG = "scheduled"  # of the one schedule that gradmill schedule makes
-DEFAULTS: dict[str, Any] = {
-    "description": None,
-    "concurrency_limit": None,
-    "parameters": {},
-    "job_variables": {},
-    "enforce_parameter_schema": True,
-    "paused": False,
-}
+DEFAULTS: dict[str, Any] = {"parameters": {}, "enforce_parameter_schema": True, "paused": False}
 VARIABLE = re.compile(r"\{\{ *\$(\w+) *\}\}")  # of the environment, as ``prefect deploy`` takes it
 
 
@@ -136,13 +131,13 @@ class _Declared(DeploymentCreate):
     @model_validator(mode="before")
     @classmethod
     def _flatten(cls, given: dict[str, Any]) -> dict[str, Any]:
-        pool, limit = given.get("work_pool") or {}, given.get("concurrency_limit")
-        flat = {key: value for key, value in given.items() if key != "work_pool"}
+        flat, limit = dict(given), given.get("concurrency_limit")
+        pool = dict(flat.pop("work_pool", None) or {})
+        flat |= {"work_pool_name": pool.pop("name", None), **pool}
         flat["schedules"] = [_nest_time(each) for each in given.get("schedules") or ()]
-        flat |= {{"name": "work_pool_name"}.get(key, key): value for key, value in pool.items()}
         if isinstance(limit, dict):
-            options = {key: value for key, value in limit.items() if key != "limit"}
-            flat |= {"concurrency_limit": limit.get("limit"), "concurrency_options": options or None}
+            options = dict(limit)
+            flat |= {"concurrency_limit": options.pop("limit", None), "concurrency_options": options or None}
         return flat
 
     def to_spec(self, pull_steps: list[dict[str, Any]]) -> DeploymentSpec:
@@ -256,13 +251,11 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
                 again = f"schedule {schedule.name} --cron" if schedule else f"register --reset {name}"
                 print(f"{name}: not on this server, gradmill {again} makes it", file=sys.stderr)
                 continue
-            if there and name in reset:
-                _reset(client, spec, there)
+            if name in reset if there else schedule is None:
+                _make(client, spec, "reset" if there else "created")
             elif there:
                 tags = {} if TAG in there.tags else {"tags": [*there.tags, TAG]}  # or none of us would find it
                 _set(client, spec, there, tags)
-            elif schedule is None:
-                _make(client, spec)
             if schedule:
                 left = left.having(tell(client, schedule, server))
         for name, flow in told.ended.items():
@@ -299,7 +292,8 @@ def delete(client: SyncPrefectClient, name: str, flow: str) -> None:
         client.delete_deployment(client.read_deployment_by_name(f"{flow}/{name}").id)
 
 
-def _make(client: SyncPrefectClient, spec: DeploymentSpec) -> UUID:
+def _make(client: SyncPrefectClient, spec: DeploymentSpec, done: str = "created") -> UUID:
+    """Make a deployment as it is declared; one that is there loses what else was set, and schedules that were added."""
     with _refusals_explained(spec.name):
         made = client.create_deployment(
             client.create_flow_from_name(spec.flow),
@@ -307,8 +301,12 @@ def _make(client: SyncPrefectClient, spec: DeploymentSpec) -> UUID:
             schedules=spec.schedules,
             **spec.code_of(spec.settings["parameters"]) | spec.settings,
         )
-    print(f"{spec.name}: created", file=sys.stderr)
+    print(f"{spec.name}: {done}", file=sys.stderr)
     return made
+
+
+def _find_timing(deployment: DeploymentResponse, slug: str | None) -> DeploymentSchedule | None:
+    return next((each for each in deployment.schedules if each.slug == slug), None)
 
 
 def _set(
@@ -316,7 +314,7 @@ def _set(
     spec: DeploymentSpec,
     there: DeploymentResponse,
     fields: dict[str, Any],
-    timing: Sequence[DeploymentScheduleCreate] = (),
+    timing: DeploymentScheduleCreate | None = None,
 ) -> DeploymentResponse:
     """Bring up to date what only we know of a deployment, and set what is given; all else stays as it is.
 
@@ -327,30 +325,17 @@ def _set(
         EnvironmentProblem: the server does not accept it.
     """
     wanted = spec.code_of(fields.get("parameters", there.parameters or {})) | fields
-    before = there.model_dump()
-    changed = {name: value for name, value in wanted.items() if before[name] != value}
-    if not changed and not timing:
+    changed = {name: value for name, value in wanted.items() if getattr(there, name) != value}
+    if not changed and timing is None:
         return there
-    known = {each.slug: each.id for each in there.schedules}
     with _refusals_explained(there.name):
-        for each in timing:
-            if each.slug in known:
-                client.update_deployment_schedule(
-                    there.id, known[each.slug], each.active, each.schedule, parameters=each.parameters
-                )
-            else:
-                client.create_deployment_schedules(there.id, [each])
+        if timing and (known := _find_timing(there, timing.slug)):
+            client.update_deployment_schedule(there.id, known.id, timing.active, timing.schedule)
+        elif timing:
+            client.create_deployment_schedules(there.id, [timing])
         client.update_deployment(there.id, DeploymentUpdate(**changed))
     print(f"{there.name}: changed {', '.join([*changed, *(['schedule'] if timing else [])])}", file=sys.stderr)
     return client.read_deployment(there.id)
-
-
-def _reset(client: SyncPrefectClient, spec: DeploymentSpec, there: DeploymentResponse) -> None:
-    """Set everything as it is declared; schedules that were added in the UI are gone then."""
-    _set(client, spec, there, spec.settings, spec.schedules)
-    for schedule in there.schedules:
-        if schedule.slug not in {each.slug for each in spec.schedules}:
-            client.delete_deployment_schedule(there.id, schedule.id)
 
 
 def change(
@@ -383,14 +368,14 @@ def change(
         EnvironmentProblem: the server does not accept them.
     """
     fields: dict[str, Any] = {} if paused is None else {"paused": paused}
-    timing: list[DeploymentScheduleCreate] = []
+    timing = None
     if parameters:
-        own = {} if are_all else (deployment.parameters or {}).get("parameters", {})
+        own = {} if are_all else own_parameters(deployment)
         merged = merge_parameters(deployment.name, FORMS.get(deployment.entrypoint), own, parameters)
         fields["parameters"] = {"parameters": merged}
     if cron or timezone:
         slug = spec.schedules[0].slug if spec.schedules else SLUG
-        before = next((each for each in deployment.schedules if each.slug == slug), None)
+        before = _find_timing(deployment, slug)
         old = before.schedule if before and isinstance(before.schedule, CronSchedule) else None
         time, zone = cron or (old and old.cron), timezone or (old and old.timezone) or "UTC"
         if not time:
@@ -399,7 +384,7 @@ def change(
         require_time(time, zone)
         is_active = cron is not None or (before is not None and before.active)
         when = CronSchedule(cron=time, timezone=zone)
-        timing = [DeploymentScheduleCreate(slug=slug, schedule=when, active=is_active)]
+        timing = DeploymentScheduleCreate(slug=slug, schedule=when, active=is_active)
         fields["tags"] = [each for each in deployment.tags if each != UNSCHEDULED]
     return _set(client, spec, deployment, fields, timing)
 
@@ -427,7 +412,7 @@ def tell(client: SyncPrefectClient, schedule: Schedule, server: str) -> Schedule
         if "time" in schedule.pending and schedule.cron:  # one that is off stays so unless a cron was given
             wanted |= {"cron": schedule.cron if schedule.active else None, "timezone": schedule.timezone}
         if "parameters" in schedule.pending:
-            is_ours = (there.parameters or {}).get("parameters") in (schedule.sent, schedule.parameters)
+            is_ours = own_parameters(there) in (schedule.sent, schedule.parameters)
             wanted |= {"parameters": schedule.parameters if is_ours else schedule.given, "are_all": is_ours}
             sent = schedule.parameters if is_ours else sent
         there = change(client, spec, there, **wanted)
@@ -442,13 +427,13 @@ def tell(client: SyncPrefectClient, schedule: Schedule, server: str) -> Schedule
 
 def read_back(schedule: Schedule, there: DeploymentResponse) -> Schedule:
     """A schedule as somebody has set it on a server, where that has not still to be told of something else."""
-    timing = next((each for each in there.schedules if each.slug == SLUG), None)
     facts: dict[str, Any] = {} if "paused" in schedule.pending else {"paused": there.paused}
-    if "time" not in schedule.pending and timing is None:
-        facts |= {"cron": None}
-    elif "time" not in schedule.pending and timing and isinstance(timing.schedule, CronSchedule):
-        when = timing.schedule
-        facts |= {"cron": when.cron, "timezone": when.timezone or "UTC", "active": timing.active}
+    if "time" not in schedule.pending:
+        timing = _find_timing(there, SLUG)
+        if timing is None:
+            facts["cron"] = None
+        elif isinstance(when := timing.schedule, CronSchedule):
+            facts |= {"cron": when.cron, "timezone": when.timezone or "UTC", "active": timing.active}
     return schedule.model_copy(update=facts)
 
 

@@ -24,9 +24,11 @@ from tasks.store import artifact_paths, folders
 from tasks.store.state import StoreState
 
 # Not unchanged: no gate has looked at that.
-JUDGED = [VERDICT_TAG + verdict for verdict in ("published", "refused", "judged", "worse", "as published")]
+VERDICTS = [VERDICT_TAG + verdict for verdict in ("published", "refused", "judged", "worse", "as published")]
+JUDGED = deployments.OURS | {"any_": VERDICTS}  # of tags
 BEGUN = ("RUNNING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED", "CANCELLING", "PAUSED")
 TIMED_OUT = "TimedOut"  # the name of the state
+UNTAKEN = "no worker has taken it"
 ENDED_BADLY = ("FAILED", "CRASHED")
 FORGOTTEN = timedelta(days=1)  # a worker that has been silent for longer is none
 ONLINE, STARTING = "ONLINE", "STARTING"  # of workers; the latter in our words
@@ -155,40 +157,36 @@ def describe(found: StoreState) -> Status:
     Raises:
         EnvironmentProblem: no such server answers as it should.
     """
-    stored = describe_store(found)
+    status = describe_store(found)
     with api.client() as client:
-        try:
-            paused = client.read_work_pool(POOL).is_paused  # first: the other answers a missing pool with an HTTP error
+        workers: Sequence[Any] = ()
+        with suppress(ObjectNotFound):  # no ``gradmill register`` yet
+            # First, for the other request is answered with an HTTP error where there is no such pool.
+            status.pool_paused = client.read_work_pool(POOL).is_paused
             workers = client.read_workers_for_work_pool(POOL)
-        except ObjectNotFound:  # no ``gradmill register`` yet
-            workers, paused = [], False
+        status.workers = _list_workers(workers)
+        pages = api.find_overviews(client, [model.name for model in status.models])
+        for model in status.models:
+            model.overview = pages.get(model.name)
+        until = {"before_": datetime.now(UTC) - LATE}
+        late = deployments.list_runs(client, "SCHEDULED", "PENDING", expected_start_time=until)
+        is_online = any(each.status == ONLINE for each in status.workers)
+        is_busy = is_online and bool(late and deployments.list_runs(client, "RUNNING", limit=1))  # else it takes them
+        for run in late:
+            reason = "waits until the worker has a core for it" if is_busy else ""
+            reason = "waits for another run of its deployment" if run.state_name == QUEUED else reason
+            which = StuckRun(name=run.name, id=str(run.id), state=run.state_name or "unknown", reason=reason or UNTAKEN)
+            (status.queued if reason else status.stuck).append(which)
+        status.api_url, status.alerts = without_credentials(str(client.api_url)), alerts.find_receiver(client)
         drifting = _started_by_automations(client)
-        until = datetime.now(UTC) - LATE
-        late = deployments.list_runs(
-            client, "SCHEDULED", "PENDING", until=until, sort=FlowRunSort.EXPECTED_START_TIME_ASC
-        )
-        pages = api.find_overviews(client, [model.name for model in stored.models])
-        online = any(each.status == ONLINE for each in _workers(workers))
-        is_busy = online and bool(late and deployments.list_runs(client, "RUNNING", limit=1))  # else it would take them
-        waits = {run.id: "waits for another run of its deployment" for run in late if run.state_name == QUEUED}
-        waits = {run.id: "waits until the worker has a core for it" for run in late if is_busy} | waits
-        facts = {
-            "api_url": without_credentials(str(client.api_url)),
-            "models": [model.model_copy(update={"overview": pages.get(model.name)}) for model in stored.models],
-            "deployments": [
-                _deployment(client, each, each.id in drifting) for each in deployments.list_deployments(client)
-            ],
-            "stuck": [_stuck(run, "no worker has taken it") for run in late if run.id not in waits],
-            "queued": [_stuck(run, waits[run.id]) for run in late if run.id in waits],
-            "workers": _workers(workers),
-            "pool_paused": paused,
-            "alerts": alerts.find_receiver(client),
-        }
-    asked = stored.model_copy(update=facts)
-    return asked.model_copy(update={"attention": [*stored.attention, *_needs_a_person(asked)]})
+        status.deployments = [
+            _describe_deployment(client, each, each.id in drifting) for each in deployments.list_deployments(client)
+        ]
+    status.attention.extend(_list_needs(status))
+    return status
 
 
-def _workers(known: Sequence[Any]) -> list[Worker]:
+def _list_workers(known: Sequence[Any]) -> list[Worker]:
     """Those that the server knows; that of a ``gradmill up`` that has just begun is starting until it is among them."""
     since = datetime.now(UTC) - FORGOTTEN
     told = [
@@ -202,7 +200,7 @@ def _workers(known: Sequence[Any]) -> list[Worker]:
     return [*(each for each in told if each.name != ours.name), ours]
 
 
-def _needs_a_person(found: Status) -> Iterator[str]:
+def _list_needs(found: Status) -> Iterator[str]:
     """What does not come right by itself."""
     if found.pool_paused:
         yield f"the work pool {POOL} is paused: no run begins until somebody resumes it"
@@ -226,12 +224,12 @@ def _started_by_automations(client: SyncPrefectClient) -> set[UUID | None]:
     return {action.deployment_id for each in ours for action in each.actions if isinstance(action, RunDeployment)}
 
 
-def _deployment(client: SyncPrefectClient, deployment: DeploymentResponse, on_drift: bool) -> Deployment:
+def _describe_deployment(client: SyncPrefectClient, deployment: DeploymentResponse, on_drift: bool) -> Deployment:
     newest = FlowRunSort.START_TIME_DESC
     run = judged = deployments.find_first_run(client, deployment.id, *BEGUN, sort=newest)
-    if run and not {*run.tags} & {*JUDGED}:
-        judged = deployments.find_first_run(client, deployment.id, *BEGUN, tagged=JUDGED, sort=newest)
-    due = deployments.find_first_run(client, deployment.id, "SCHEDULED", sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+    if run and not {*run.tags} & {*VERDICTS}:
+        judged = deployments.find_first_run(client, deployment.id, *BEGUN, tags=JUDGED, sort=newest)
+    due = deployments.find_first_run(client, deployment.id, "SCHEDULED")
     return Deployment(
         name=deployment.name,
         paused=deployment.paused,
@@ -260,7 +258,3 @@ def _message(run: FlowRun) -> str | None:
 def explain_state(state: State[Any] | None) -> str | None:
     """What a state says, without Prefect's words before ours."""
     return state.message.removeprefix(PREFECTS) if state and state.message else None
-
-
-def _stuck(run: FlowRun, reason: str) -> StuckRun:
-    return StuckRun(name=run.name, id=str(run.id), state=run.state_name or "unknown", reason=reason)

@@ -19,19 +19,18 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 from uuid import UUID
 
 from prefect import settings
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Crashed
 
 from flows.server import api, connection, deployments, overviews, prefect_server, supervisor
 from flows.server.registration import POOL, home, register, worker_name
-from tasks.errors import EnvironmentProblem, UsageError, without_credentials
+from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine import cores
 from tasks.machine.words import printable
 from tasks.store import artifact_paths, locks
@@ -46,8 +45,7 @@ SERVER_ENVIRONMENT = prefect_server.ENVIRONMENT | {
 }
 LASTING_SECONDS = 20.0  # a child that ends sooner is not started again
 ANSWER_SECONDS = 5.0  # that a server may take to answer while everything ends, which has ten in all
-LOOK_SECONDS = 15.0  # between two questions to the server
-CODE_SECONDS = 60.0  # between two looks at the code
+LOOK_SECONDS = 15.0  # between two questions to the server, and two looks at the code
 QUIET = timedelta(minutes=1)  # in which a run that has let go of its folder may still write its pages
 AGO = timedelta(minutes=10)  # the clocks of server and runs differ
 DIED = ("CRASHED", "CANCELLED")  # whoever says so: a worker, the automation for lost heartbeats, a person
@@ -232,26 +230,16 @@ def crash_runs_on_end() -> Iterator[None]:
 
     A server that does not answer then finds out by itself. Whatever goes wrong is said: children are still to be ended.
     """
-    begun: list[FlowRun] = []
-    with settings.temporary_settings({settings.PREFECT_API_REQUEST_TIMEOUT: ANSWER_SECONDS}):
-        with _said_if_it_fails("runs that have ended are marked later"), api.client() as client:
-            begun = [run for run in list_begun(client) if _has_process(run)]
-        yield
-        with _said_if_it_fails("runs that have ended are marked later"):
-            ended = []
-            if begun:
-                with api.client() as client:
-                    ended = crash_dead_runs(client, begun, REASON)
-            overviews.write_of_runs(run.id for run in ended)
-
-
-@contextmanager
-def _said_if_it_fails(what: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        reason = error.found if isinstance(error, EnvironmentProblem) else f"{type(error).__name__}: {error}"
-        print(f"{what}: {without_credentials(reason)}", file=sys.stderr)
+    begun, marked_later = list[FlowRun](), "runs that have ended are marked later: "
+    with connection.report_failure(marked_later), api.client(ANSWER_SECONDS) as client:
+        begun = [run for run in list_begun(client) if _has_process(run)]
+    yield
+    with connection.report_failure(marked_later):
+        ended = []
+        if begun:
+            with api.client(ANSWER_SECONDS) as client:
+                ended = crash_dead_runs(client, begun, REASON)
+        overviews.write_of_runs(run.id for run in ended)
 
 
 class Watch:
@@ -263,33 +251,31 @@ class Watch:
     def __init__(self, is_up: bool = True) -> None:
         self._is_up, self._begun, self._next, self._next_pages = is_up, datetime.now(UTC), 0.0, 0.0
         self._code = self._first_code = connection.digest_code()
-        self._next_code = time.monotonic() + CODE_SECONDS
         self._known = set[UUID]()  # ids of states: a retry may die, too
 
     def look(self) -> None:
         """Do what it is time for; whatever goes wrong is said, and tried again later."""
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + LOOK_SECONDS
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + LOOK_SECONDS
             if settings.PREFECT_API_URL.value():
-                with _said_if_it_fails("runs that have ended are not known"), suppress(EnvironmentProblem):
+                with connection.report_failure("runs that have ended are not known: "), suppress(EnvironmentProblem):
                     self._look_at_runs()
-        if time.monotonic() >= self._next_pages and overviews.write_asked():
-            self._next_pages = time.monotonic() + LOOK_SECONDS
-        if self._is_up and time.monotonic() >= self._next_code:
-            self._next_code, code = time.monotonic() + CODE_SECONDS, connection.digest_code()
-            if code != self._code and (told := connection.describe_code(self._first_code)):
-                print(f"code        {told}", file=sys.stderr)
-            self._code = code
+            if self._is_up and (code := connection.digest_code()) != self._code:
+                self._code = code
+                if told := connection.describe_code(self._first_code):
+                    print(f"code        {told}", file=sys.stderr)
+        if now >= self._next_pages and overviews.write_asked():
+            self._next_pages = now + LOOK_SECONDS
 
     def _look_at_runs(self) -> None:
-        brief = {settings.PREFECT_API_REQUEST_TIMEOUT: ANSWER_SECONDS}
-        with settings.temporary_settings(brief), api.client() as client:
+        with api.client(ANSWER_SECONDS) as client:
             if self._is_up:
-                commands = _read_runs(client, ["RUNNING"], deployment_id={"is_null_": True})
+                commands = deployments.list_runs(client, "RUNNING", tags=None, deployment_id={"is_null_": True})
                 crash_dead_runs(client, filter(_is_left, commands), "the run's process is gone")
                 leave_out_superseded(client)
             since = {"after_": datetime.now(UTC) - AGO}
-            ended = _read_runs(client, ["COMPLETED", "FAILED", *DIED], end_time=since)
+            ended = deployments.list_runs(client, "COMPLETED", "FAILED", *DIED, tags=None, end_time=since)
         new = {run.state_id: run for run in ended if run.state_id and run.state_id not in self._known}
         overviews.write_of_runs(run.id for run in new.values() if run.state_type and run.state_type.value in DIED)
         self._known |= new.keys()
@@ -300,7 +286,8 @@ class Watch:
 
 def leave_out_superseded(client: SyncPrefectClient) -> None:
     """Of several runs of a deployment that are due by its schedule only the newest is to run; the others are named."""
-    due = deployments.list_runs(client, "SCHEDULED", until=datetime.now(UTC), sort=FlowRunSort.EXPECTED_START_TIME_DESC)
+    until, latest_first = {"before_": datetime.now(UTC)}, FlowRunSort.EXPECTED_START_TIME_DESC
+    due = deployments.list_runs(client, "SCHEDULED", expected_start_time=until, sort=latest_first)
     newest = set[UUID | None]()
     for run in due:
         if run.auto_scheduled and run.deployment_id in newest and deployments.leave_out(client, run, SUPERSEDED):
@@ -313,8 +300,3 @@ def _is_left(run: FlowRun) -> bool:
     notes = [(folder / artifact_paths.RUN).stat().st_mtime for folder in overviews.find_folders(run.id)]
     limit = datetime.now(UTC) - QUIET
     return bool(notes and run.state and run.state.timestamp < limit and max(notes) < limit.timestamp())
-
-
-def _read_runs(client: SyncPrefectClient, states: list[str], **more: Any) -> list[FlowRun]:
-    wanted = FlowRunFilter.model_validate({"state": {"type": {"any_": states}}, **more})
-    return client.read_flow_runs(flow_run_filter=wanted)

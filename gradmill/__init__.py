@@ -1,0 +1,21 @@
+"""Models that Gradmill published, for Python programs: ``gradmill.load("houses").predict(df)``.
+
+It needs numpy and onnxruntime (Pillow where paths of pictures are given), and imports them when a model is loaded.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from gradmill.errors import DataError, Refused
+
+if TYPE_CHECKING:
+    from gradmill.model import Model, load
+
+__all__ = ["DataError", "Model", "Refused", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("Model", "load"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from gradmill import model
+
+    return getattr(model, name)

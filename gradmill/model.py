@@ -24,6 +24,7 @@ MANIFEST = "manifest.json"
 ONNX = "model.onnx"
 WEIGHTS = "weights.npz"
 MISSING = "(missing)"  # names the effect of a missing value among those of levels in the manifest
+SHOWN = 20  # columns, and classes
 BATCH = 1024  # rows that stay in the cache
 Weights = Mapping[str, NDArray[np.float64]]  # see ``explain_rows``
 
@@ -37,7 +38,7 @@ def load(name: str, artifacts: str | Path | None = None, version: int | None = N
     Raises:
         DataError: there is no such model or version, or it is not as it was published.
     """
-    root = Path(artifacts or os.environ.get("GRADMILL_ARTIFACTS") or "artifacts").expanduser().absolute()
+    root = find_root(artifacts)
     folder = next((each for each in (root / "models" / name, root / name) if (each / CHAMPION).is_file()), None)
     if folder is None or Path(name).name != name:
         found = f"there is no model {name!r} in {root}"
@@ -52,6 +53,11 @@ def load(name: str, artifacts: str | Path | None = None, version: int | None = N
         return Model(
             folder, current
         )  # the champion was replaced, and the one before removed, since the pointer was read
+
+
+def find_root(artifacts: str | Path | None) -> Path:
+    """The folder of artifacts, absolute."""
+    return Path(artifacts or os.environ.get("GRADMILL_ARTIFACTS") or "artifacts").expanduser().absolute()
 
 
 def read_pointer(folder: Path) -> dict[str, Any]:
@@ -100,6 +106,7 @@ class Model:
     columns: dict[str, Column]
     classes: tuple[str, ...]
     metrics: dict[str, Any]
+    outcome: str | None = None  # of ``gradmill.fit``
 
     def __init__(self, folder: Path, version: int) -> None:
         """Load a version in a model's folder: the manifest by the pointer or ``SHA256SUMS``, all else by the manifest.
@@ -197,14 +204,17 @@ class Model:
         return f"<gradmill.Model {self.name} version {self.version}>"
 
     def _repr_html_(self) -> str:
-        """A table of what it is, for a notebook."""
-        figures = {key: each for key, each in self.metrics.items() if isinstance(each, int | float)}
+        """A table of what it is, for a notebook: of many columns and classes the first."""
         facts = {
-            "metrics": ", ".join(f"{key} {each:.4g}" for key, each in figures.items()),
-            "columns": ", ".join(map(repr, self.columns.values())),
-            "classes": ", ".join(self.classes),
+            "metrics": [f"{key} {each:.4g}" for key, each in self.metrics.items() if isinstance(each, int | float)],
+            "columns": [f"{each.name} ({each.kind})" for each in self.columns.values()],
+            "classes": self.classes,
         }
-        lines = (f"<tr><th>{key}</th><td>{html.escape(each)}</td></tr>" for key, each in facts.items() if each)
+        lines = [
+            f"<tr><th>{key}</th><td>{html.escape(', '.join(texts[:SHOWN]))}{', …' * (len(texts) > SHOWN)}</td></tr>"
+            for key, texts in facts.items()
+            if texts
+        ]
         return f"<table><caption>{self.name} version {self.version}</caption>{''.join(lines)}</table>"
 
 

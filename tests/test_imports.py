@@ -90,7 +90,8 @@ OF_GRADMILL = [path for path in MODULES if path.parts[0] == "gradmill"]
 @pytest.mark.parametrize("path", OF_GRADMILL, ids=str)
 def test_programs_of_others_need_numpy_and_onnxruntime_alone(path: Path) -> None:
     needed = {name.split(".")[0] for name in imported(path)} - sys.stdlib_module_names - {"gradmill"}
-    assert needed <= {"numpy", "onnxruntime"} | ({"PIL"} if path.stem == "pictures" else set())
+    of_some = {"pictures": {"PIL"}, "training": {"pyarrow"}}
+    assert needed <= {"numpy", "onnxruntime"} | of_some.get(path.stem, set())
 
 
 def reached(path: Path) -> set[Path]:

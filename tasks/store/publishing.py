@@ -114,7 +114,7 @@ def fill(folder: Path, number: int, of: Lineage, exported: ExportedModel, pictur
     """
     candidate = contract.ModelMetadata.parse(verified.read(exported.metadata), exported.metadata.path)
     metadata = candidate.model_copy(update={"name": of.name, "versions": (str(number),)})
-    for file in (exported.onnx, exported.sample, *pictures):
+    for file in (exported.onnx, exported.sample, *filter(None, [exported.weights]), *pictures):
         (folder / file.path.name).write_bytes(verified.read(file))
     metadata.write(folder / METADATA)
     texts = {LABELS: "".join(f"{label}\n" for label in of.dataset.class_names)}

@@ -1,15 +1,20 @@
-"""``import gradmill``: rows of any kind to answers, and versions that are not as they were published."""
+"""``import gradmill``: rows of any kind to answers, what each column adds, and versions that were damaged."""
 
+import asyncio
 import datetime
 import decimal
+import importlib.util
 import json
 import math
+import re
 import shutil
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import onnxruntime
 import pandas as pd  # type: ignore[import-untyped]
@@ -21,13 +26,20 @@ from PIL import Image
 import gradmill
 import served_images
 import small_models
+from command_line import typed
 from conftest import REPOSITORY
-from gradmill.rows import Column, name_level
+from fenced_blocks import blocks
+from gradmill.model import read_weights
+from gradmill.rows import Column, encode_rows, name_level
+from input_files import read
 from small_models import CITIES
 from store_state import damage
+from table_files import written
 from tasks.data.io import pictures
+from tasks.data.io.batches import ReadSpec
 from tasks.data.levels import format_values
-from tasks.store import artifact_paths, pointer
+from tasks.store import artifact_paths, pointer, reading
+from tasks.store.artifact_paths import CHECKSUMS, MANIFEST
 from tasks.store.atomic import file_digest
 
 CLASSES = ("cheap", "fair", "dear")
@@ -38,15 +50,19 @@ MANIFEST_OF_PICTURES = {
 FILES = {"model": "model.onnx", "manifest": "manifest.json"}
 
 
+MODELS: Mapping[str, tuple[str, ...]] = {
+    "houses": (), "segments": CLASSES, "gardens": ("no", "yes"),
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Artifacts with models of a table: a regression, and classes of which there are three, and two."""
     folder = tmp_path_factory.mktemp("models") / "artifacts"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADMILL_ARTIFACTS", str(folder))
-        small_models.publish("houses")
-        small_models.publish("segments", CLASSES)
-        small_models.publish("gardens", ("no", "yes"))
+        for name, class_names in MODELS.items():
+            small_models.publish(name, class_names)
     return folder
 
 
@@ -309,6 +325,218 @@ def test_the_book_s_regression_is_loaded_and_takes_no_missing_value(two_versions
     np.testing.assert_allclose(model.predict({"x1": 1, "x2": 2}), [2 - 6.8 + 4.2], atol=0.05)
     with pytest.raises(ValueError, match="x2 is missing"):
         model.predict({"x1": 1, "x2": None})
+
+
+# What each column adds
+
+
+def odd_rows() -> list[dict[str, Any]]:
+    """Rows of which some values are missing, and some levels unknown."""
+    rng = np.random.default_rng(3)
+    rows = [
+        {
+            "area": float(rng.uniform(40, 200)),
+            "city": str(rng.choice([*CITIES, "Atlantis"])),
+            "garden": bool(rng.random() < 0.5),
+            "rooms": int(rng.integers(1, 7)),
+        }
+        for _ in range(300)
+    ]
+    return [{name: None if rng.random() < 0.1 else value for name, value in row.items()} for row in rows]
+
+
+def by_hand(row: Mapping[str, Any], metrics: Mapping[str, Any], recipe: Any) -> list[float]:
+    """What each column adds by the figures that are told at publication, one output's; the last is the intercept."""
+    added, intercept = [], metrics["bias"]
+    for column in recipe.columns:
+        value, weight = row[column.name], metrics["weights"][column.name]
+        if column.kind == "category":
+            level = "(missing)" if value is None else str(value)
+            added.append(weight.get(level, 0.0))
+        else:
+            intercept += column.mean * weight
+            added.append(0.0 if value is None else (float(np.float32(value)) - column.mean) * weight)
+    return [*added, intercept]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_columns_add_is_what_arithmetic_says_and_adds_up_to_the_answer(name: str, models: Path) -> None:
+    model, rows, classes = gradmill.load(name, models), odd_rows(), MODELS[name]
+    added = model.explain(rows, unknown="average")
+    assert added.dtype == np.float64
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADMILL_ARTIFACTS", str(models))
+        manifest = reading.manifest(name, 1)
+    metrics = manifest.metrics.model_dump()
+    outputs = [{key: metrics[key][each] for key in ("weights", "bias")} for each in classes] or [metrics]
+    expected = np.array([[by_hand(row, output, manifest.recipe) for output in outputs] for row in rows])
+    if len(classes) == 3:
+        expected -= expected.mean(axis=1, keepdims=True)
+    else:
+        expected = expected[:, 1] - expected[:, 0] if classes else expected[:, 0]
+    assert added.shape == expected.shape
+    np.testing.assert_allclose(added, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+    total = added.sum(axis=-1)
+    if not classes:
+        np.testing.assert_allclose(total, model.predict(rows, unknown="average"), rtol=1e-6)
+        return
+    probabilities = model.predict_proba(rows, unknown="average").astype(np.float64)
+    if len(classes) == 2:
+        np.testing.assert_allclose(1 / (1 + np.exp(-total)), probabilities[:, 1], atol=1e-6)
+        return
+    np.testing.assert_allclose(total.sum(axis=1), 0, atol=1e-9)
+    softmax = np.exp(total) / np.exp(total).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(softmax, probabilities, atol=1e-6)
+
+
+def test_the_intercept_is_the_answer_to_a_row_of_training_means(models: Path) -> None:
+    model = gradmill.load("houses", models)
+    nothing = dict.fromkeys(model.columns) | {"city": "Atlantis", "rooms": 9}
+    (added,) = model.explain(nothing, unknown="average")
+    np.testing.assert_array_equal(added[:-1], 0.0)
+    np.testing.assert_allclose(added[-1], model.predict(nothing, unknown="average"), rtol=1e-6)
+
+
+def test_the_book_s_weights_are_told_against_the_means_of_its_training_rows(two_versions: None) -> None:
+    model, rows = gradmill.load("linear-regression"), [{"x1": 1.5, "x2": -2.0}, {"x1": 0.0, "x2": 0.25}]
+    added = model.explain(rows)
+    np.testing.assert_allclose(added.sum(axis=1), model.predict(rows), atol=1e-5)
+    weights = model.metrics["weights"]
+    np.testing.assert_allclose(added[0, :2] - added[1, :2], [1.5 * weights[0], -2.25 * weights[1]], atol=1e-5)
+    mean = weights[0] * 1.5 - added[0, 0]
+    assert 0 < abs(mean) < 0.3, "the mean of 1000 standard normal numbers"
+
+
+def without_weights(folder: Path, version: int = 1, **metrics: Any) -> None:
+    """A version as it was published before there was ``weights.npz``, and with other metrics."""
+    path = folder / str(version)
+    path.chmod(0o755)
+    for name in (MANIFEST, CHECKSUMS, "weights.npz"):
+        (path / name).chmod(0o644)
+    (path / "weights.npz").unlink()
+    manifest = json.loads((path / MANIFEST).read_bytes())
+    del manifest["files"]["weights.npz"]
+    manifest["metrics"] |= metrics
+    (path / MANIFEST).write_text(json.dumps(manifest))
+    champion = json.loads((folder / "champion.json").read_bytes())
+    champion["manifest_sha256"] = file_digest(path / MANIFEST)
+    (folder / "champion.json").write_text(json.dumps(champion))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_older_version_is_explained_by_its_manifest_or_says_that_it_cannot(
+    name: str, models: Path, artifacts: Path
+) -> None:
+    shutil.copytree(models, artifacts)
+    expected = gradmill.load(name).explain(odd_rows(), unknown="average")
+    without_weights(artifacts / "models" / name)
+    found = gradmill.load(name).explain(odd_rows(), unknown="average")
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+    with pytest.raises(gradmill.DataError, match=f"version 1 of {name} has no weights.npz"):
+        read_weights({"name": name, "version": 1, "recipe": {"columns": []}, "dataset": {}, "metrics": {}})
+
+
+def test_a_store_of_c692a25_is_explained() -> None:
+    model = gradmill.load("linear-regression", Path(__file__).parent / "store_of_c692a25")
+    np.testing.assert_allclose(model.explain({"x1": 1, "x2": 1}).sum(), model.predict({"x1": 1, "x2": 1}), atol=1e-5)
+    assert math.isclose(model.explain({"x1": 1, "x2": 1})[0, 0], model.metrics["weights"][0])
+
+
+def test_weights_that_have_changed_are_not_used(two_versions: None) -> None:
+    damage(artifact_paths.version("linear-regression", 2) / "weights.npz", 300)
+    with pytest.raises(gradmill.DataError, match=r"2/weights\.npz has changed"):
+        gradmill.load("linear-regression")
+
+
+# One encoding
+
+
+ODD: dict[str, list[Any]] = {
+    "area": [98.5, 1e-30, -0.0, 3e38, 1e39, math.inf, None, 0],
+    "city": [*CITIES, "Atlantis", None, "köln", "", "NA", "True"],
+    "garden": [True, False, None],
+    "rooms": ["1", "2", "3.0", "+4", "4", "5", None],
+}
+
+
+def test_rows_are_encoded_as_batch_prediction_encodes_them(models: Path, tmp_path: Path) -> None:
+    """What one refuses the other refuses, in the same words."""
+    rng = np.random.default_rng(5)
+    rows = [{name: values[rng.integers(len(values))] for name, values in ODD.items()} for _ in range(300)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADMILL_ARTIFACTS", str(models))
+        recipe = reading.manifest("houses", 1).recipe
+    columns = gradmill.load("houses", models).columns
+    for suffix in (".parquet", ".feather"):
+        path = written(tmp_path / f"rows{suffix}", pa.Table.from_pylist(rows))
+        chunks = read(path, ReadSpec(recipe, unknown="reject"), tmp_path / "spool")
+        taken = {int(row): X for chunk in chunks for row, X in zip(chunk.row_ids, np.asarray(chunk.X), strict=True)}
+        refused = {reject.row: reject.reason for chunk in chunks for reject in chunk.rejects}
+        assert len(taken) > 50
+        assert len(refused) > 50
+        for at, row in enumerate(rows):
+            if at in taken:
+                np.testing.assert_array_equal(encode_rows(row, columns)[0], taken[at], str(row))
+            else:
+                with pytest.raises(ValueError, match=re.escape(refused[at])):
+                    encode_rows(row, columns)
+
+
+@pytest.mark.slow
+def test_answers_are_those_of_the_command_row_for_row(published: Path, prefect_api: str, tmp_path: Path) -> None:
+    rows = odd_rows()
+    path = written(tmp_path / "rows.parquet", pa.Table.from_pylist(rows))
+    for name in ("houses", "segments"):
+        output = tmp_path / f"{name}.parquet"
+        done = typed("predict", path, "--name", name, "--unknown", "average", "--output", output)
+        assert done.returncode == 0, done.stderr
+        found, model = pd.read_parquet(output), gradmill.load(name)
+        answers = model.predict(rows, unknown="average")
+        if model.classes:
+            assert found["label_name"].tolist() == answers.tolist()
+            found = found[[f"probability_{each}" for each in model.classes]]
+            np.testing.assert_array_equal(found.to_numpy(), model.predict_proba(rows, unknown="average"))
+        else:
+            np.testing.assert_array_equal(found["prediction"], answers)
+
+
+# The documentation
+
+
+def test_the_service_of_the_documentation_answers_and_refuses(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL", "houses")
+    spec = importlib.util.spec_from_file_location("serving_rows", REPOSITORY / "docs" / "serving_rows.py")
+    assert spec is not None
+    assert spec.loader is not None
+    service = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(service)
+    rows = [row for row in odd_rows() if row["city"] != "Atlantis" and (row["rooms"] or 1) < 5]
+
+    async def ask(rows: Any) -> httpx.Response:
+        transport = httpx.ASGITransport(service.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            return await client.post("/predict", json=rows)
+
+    answered = asyncio.run(ask(rows))
+    assert answered.status_code == 200, answered.text
+    np.testing.assert_allclose(answered.json(), gradmill.load("houses").predict(rows), rtol=1e-6)
+    for column, value in {"area": "large", "city": "Atlantis"}.items():
+        refused = asyncio.run(ask([rows[0] | {column: value}]))
+        assert refused.status_code == 422
+        assert f"{column} is '{value}'" in refused.json()["detail"]
+    assert asyncio.run(ask([{"area": 1}])).status_code == 422
+
+
+EXAMPLES = {"own-data.md": "model.explain(row)", "consumers.md": "model.is_current()"}
+
+
+@pytest.mark.parametrize("page", EXAMPLES)
+def test_the_lines_of_the_documentation_run_as_they_stand_with_other_columns(page: str, published: Path) -> None:
+    (block,) = [each for each in blocks(REPOSITORY / "docs" / page) if EXAMPLES[page] in each.text]
+    program = re.sub(r'"age": (\w+)', r'"city": None, "garden": True, "rooms": \1 and 3', block.text)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=published.parent)
+    assert done.returncode == 0, done.stderr
+    assert "intercept" in done.stdout or done.stdout.endswith("True\n")
 
 
 # An environment of its own, and folders with modules named as ours

@@ -190,9 +190,14 @@ class Model:
     def _encode(self, rows: Any, unknown: Unknown) -> NDArray[Any]:
         if self.columns:
             return encode_rows(rows, self.columns, unknown)
-        from gradmill.pictures import read_pictures
+        shape = tuple(self._session.get_inputs()[0].shape[1:])
+        if not isinstance(rows, np.ndarray):
+            from gradmill.pictures import read_pictures  # here: of arrays nobody needs Pillow
 
-        return read_pictures(rows, tuple(self._session.get_inputs()[0].shape[1:]))
+            return read_pictures(rows, shape)
+        if rows.dtype != np.uint8 or rows.shape[-len(shape) :] != shape or rows.ndim - len(shape) not in (0, 1):
+            raise ValueError(f"{rows.dtype} of shape {rows.shape}, not uint8 of shape {('n', *shape)}, or paths")
+        return rows.reshape(-1, *shape)
 
     def _run(self, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
         (source,), names = self._session.get_inputs(), [each.name for each in self._session.get_outputs()]

@@ -15,15 +15,11 @@ ORIENTATION_KEYS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
 
 
 def read_pictures(rows: Any, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Pictures ``(n, *shape)`` of an array of them, or of one, or of paths or contents of files, read and resized.
+    """Pictures ``(n, *shape)`` of a path or the content of a file, or of several, read and resized.
 
     Raises:
-        ValueError: an array of another type or shape, or a file that is no picture; it is named.
+        ValueError: a file is no picture; it is named.
     """
-    if isinstance(rows, np.ndarray):
-        if rows.dtype != np.uint8 or rows.shape[-len(shape) :] != shape or rows.ndim - len(shape) not in (0, 1):
-            raise ValueError(f"{rows.dtype} of shape {rows.shape}, not uint8 of shape {('n', *shape)}, or paths")
-        return rows.reshape(-1, *shape)
     items = [rows] if isinstance(rows, str | bytes | Path) else list(rows)
     pictures = np.empty((len(items), *shape), np.uint8)
     for at, item in enumerate(items):

@@ -4,7 +4,6 @@ A process that decodes pictures imports this module and no reader of tables.
 """
 
 import hashlib
-import io
 import math
 import os
 import warnings
@@ -14,18 +13,16 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from gradmill.pictures import FORMATS, LARGEST_PIXELS, convert_picture, open_picture
+from gradmill.pictures import get_mode as mode_of
 from tasks.errors import DataError
 from tasks.store import regular_files
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
-# Whatever a file is named: for others Pillow may start a program, such as Ghostscript.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-LARGEST_PIXELS = 64_000_000  # what a picture may unpack to
 LARGEST_BYTES = 4 * LARGEST_PIXELS + 2**20  # of a file that are read: no format needs more for its first picture
 GREY_MODES = ("1", "L", "LA", "La")
-ORIENTATION_KEYS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # where Pillow looks for one
 BLOCK_BYTES = 2**20  # of pixels that are written together
 # The limit is of the whole process: Pillow refuses twice as many pixels, even before it makes room.
 Image.MAX_IMAGE_PIXELS = LARGEST_PIXELS // 2
@@ -98,20 +95,12 @@ def read_picture(item: Item, shape: Shape, looks_for_colour: bool = False) -> Pi
         is_grey = item.ndim == 2 or bool((item == item[..., :1]).all())
         return Picture(fit(item, shape), (item.shape[1], item.shape[0]), mode_of(item.shape), is_grey)
     content = item if isinstance(item, bytes) else _read_file(item)
-    with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-        mode = picture.mode
-        if mode.startswith(("I", "F")):
-            raise ValueError(f"mode {mode} has more than 8 bits a channel: save it with 8")
-        picture.load()  # what comes after the pixels is known only then
-        if not ORIENTATION_KEYS.isdisjoint(picture.info):
-            ImageOps.exif_transpose(picture, in_place=True)
-        is_grey = mode in GREY_MODES
-        size = (shape[1], shape[0])
-        pixels = _convert(picture, mode_of(shape), size)
+    with open_picture(content) as picture:
+        is_grey = picture.mode in GREY_MODES
         if looks_for_colour and not is_grey:
-            coloured = _convert(picture, "RGB", size)
+            coloured = convert_picture(picture, (*shape[:2], 3))
             is_grey = bool((coloured == coloured[..., :1]).all())
-        return Picture(pixels, picture.size, mode, is_grey)
+        return Picture(convert_picture(picture, shape), picture.size, picture.mode, is_grey)
 
 
 def _read_file(path: Path | str) -> bytes:
@@ -130,22 +119,7 @@ def fit(image: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
     """Such an image as one of ``shape``, ``(h, w)`` or ``(h, w, 3)``: bilinear with antialiasing (as torchvision)."""
     if image.shape == shape:
         return image
-    return _convert(Image.fromarray(image), mode_of(shape), (shape[1], shape[0]))
-
-
-def mode_of(shape: Shape) -> str:
-    """What Pillow calls images of ``shape``; a last axis of one channel is grey, too."""
-    return "RGB" if shape[2:] == (3,) else "L"
-
-
-def _convert(picture: Image.Image, mode: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-    if picture.mode == "P" and "transparency" in picture.info:  # of which Pillow warns otherwise
-        picture = picture.convert("RGBA")
-    if picture.mode != mode:
-        picture = picture.convert(mode)
-    if picture.size != size:
-        picture = picture.resize(size, Image.Resampling.BILINEAR)
-    return np.frombuffer(picture.tobytes(), np.uint8).reshape(*size[::-1], *([3] if mode == "RGB" else []))
+    return convert_picture(Image.fromarray(image), shape)
 
 
 def decode_pictures(

@@ -9,13 +9,18 @@ from gradmill.errors import DataError, Refused
 
 if TYPE_CHECKING:
     from gradmill.model import Model, load
+    from gradmill.training import fit
 
-__all__ = ["DataError", "Model", "Refused", "load"]
+__all__ = ["DataError", "Model", "Refused", "fit", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("Model", "load"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from gradmill import model
+    if name == "fit":
+        from gradmill.training import fit
 
-    return getattr(model, name)
+        return fit
+    if name in ("Model", "load"):
+        from gradmill import model
+
+        return getattr(model, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -46,7 +46,7 @@ LAYOUT = {
     "tasks": STAGES
     | {"__init__", "errors", "parameters", "records"}
     | {"batch", "data", "fitting", "judging", "machine", "networks", "serving", "stage", "store"},
-    "gradmill": {"__init__", "errors", "model", "pictures", "rows"},
+    "gradmill": {"__init__", "errors", "model", "pictures", "rows", "training"},
     "flows": {"__init__", "__main__", "evaluate", "interrupt", "maintain", "predict", "retrain", "tune"}
     | {"cli", "doctor", "pages", "server"},
 }

@@ -4,6 +4,8 @@ import os
 from collections.abc import Collection
 from typing import Any, Literal
 
+from pydantic import field_serializer, field_validator
+
 from tasks.data.schema import find_schema
 from tasks.errors import DataError, UsageError
 from tasks.machine.words import nearest
@@ -29,8 +31,13 @@ OTHERS: dict[str, Any] = {
 }
 
 
+KEPT_FRAMES = "datasets/"
+
+
 class Source(Document):
     """``source.json``: where own data were read from, the one absolute path of a model's documents, and for how many.
+
+    The rows that ``gradmill.fit`` keeps in ``datasets/`` are found wherever the store is.
 
     ``min_new_rows`` is here since a run that waits makes no manifest.
     """
@@ -38,6 +45,16 @@ class Source(Document):
     schema_version: Literal[1] = 1
     source: str
     min_new_rows: int | None = None
+
+    @field_validator("source")
+    @classmethod
+    def _from_here(cls, source: str) -> str:
+        return str(artifact_paths.root() / source) if source.startswith(KEPT_FRAMES) else source
+
+    @field_serializer("source", when_used="json")
+    def _relative(self, source: str) -> str:
+        kept = source.removeprefix(f"{artifact_paths.root()}/")
+        return kept if kept.startswith(KEPT_FRAMES) else source
 
 
 class TrainedFiles(Document):

@@ -1,5 +1,6 @@
 """Stage 6: one self-contained ONNX file that takes raw inputs, proved equal to torch on the whole test split."""
 
+import numpy as np
 import safetensors.numpy
 
 from tasks.data.prepared_splits import read_batches
@@ -8,10 +9,11 @@ from tasks.machine.telling import tell
 from tasks.machine.words import readable
 from tasks.parameters import Device, Gates, Training
 from tasks.records import ExportedModel, PreparedDataset, TrainedModel
-from tasks.serving import contract, runtime
+from tasks.serving import contract, raw_units, runtime
 from tasks.stage import stage
 from tasks.store import atomic, verified
-from tasks.store.artifact_paths import METADATA, ONNX, SAMPLE
+from tasks.store.artifact_paths import METADATA, ONNX, SAMPLE, WEIGHTS
+from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
 
@@ -39,12 +41,14 @@ def export(
         metadata = described.write(run.file(METADATA), is_kept=False)
         first = next(read_batches(prepared.test, prepared)).inputs
         stored = atomic.write_bytes(run.file(SAMPLE), runtime.write_sample(session, recipe, first), is_kept=False)
+        stored_weights = _write_weights(run, weights, prepared) if recipe.columns else None
         tolerance = runtime.find_tolerance(recipe)
         served = parity.judge_servability(stranger, model, metadata.path, stored.path, bounds, tolerance)
     made = ExportedModel(
         onnx=model,
         metadata=metadata,
         sample=stored,
+        weights=stored_weights,
         profile=profile,
         gates=(*of_torch, *in_float64, *served),
     )
@@ -52,3 +56,13 @@ def export(
     tell(f"{agreement}, {len(content):,} bytes", short=agreement)
     gates.enforce(made, made.gates, run)
     return made
+
+
+def _write_weights(run: RunFolder, weights: raw_units.Weights, prepared: PreparedDataset) -> FileRef:
+    """What a table's model adds up, in raw units and against the training means: consumers explain answers by it."""
+    folded = raw_units.fold_weights(weights, prepared.recipe, np.float64)
+    if prepared.recipe.is_plain:  # the book's data, whose recipe has no means
+        sums = [each.inputs.sum(axis=0, dtype=np.float64) for each in read_batches(prepared.train, prepared)]
+        mean = np.sum(sums, axis=0) / prepared.num_train
+        folded = folded._replace(mean=mean, b=folded.b + mean @ folded.W)
+    return atomic.write_bytes(run.file(WEIGHTS), raw_units.save_weights(folded), is_kept=False)

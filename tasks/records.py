@@ -212,6 +212,7 @@ class ExportedModel(Record):
     onnx: FileRef
     metadata: FileRef
     sample: FileRef
+    weights: FileRef | None = None  # of a table's model, in raw units
     profile: dict[str, Histogram]
     gates: tuple[GateVerdict, ...]
 

@@ -6,6 +6,7 @@ The folder is flat; a test module's first word says what it tests:
   change it, ``serve`` other runtimes that load it, ``predict`` batch prediction;
 - ``run`` whole retrains and what makes a function a stage, ``operate`` server, schedules and registration, ``cli`` the
   command line from outside, ``docker`` images and the composed stack, ``doctor`` this machine;
+- ``python`` the package ``gradmill``, which other programs import;
 - ``bench`` the benchmarks in benchmarks/;
 - ``imports`` who may import whom, ``docs`` what README and docs/ name.
 

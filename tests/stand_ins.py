@@ -16,7 +16,10 @@ from container_engine import REPOSITORY, Engine
 
 LIBRARY = "docker.io/library"
 AGE = 1_700_000_000  # of every file in a build, seconds
-MADE_OF = ("docker", "flows", "tasks", ".dockerignore", "LICENSE", "README.md", "prefect.yaml", "pyproject.toml")
+MADE_OF = (
+    *("docker", "flows", "gradmill", "tasks"),
+    *(".dockerignore", "LICENSE", "README.md", "prefect.yaml", "pyproject.toml"),
+)
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 PYTHON = """
 FROM docker.io/library/debian:trixie-slim

@@ -29,7 +29,8 @@ ELSEWHERE = {
     "/v2/models/": "tests/test_serve_triton.py, against a real tritonserver",
     "time.sleep(1)": "tests/test_docs_consumers.py, while the champion changes",
     "await setTimeout(1000)": "tests/test_docs_consumers.py, while the champion changes",
-    "def feature(row, name, kind)": "lines of docs/serving_rows.py, which test_serve_consumers.py runs",
+    "model.explain(row)": "tests/test_python.py, with a model of houses",
+    "model.is_current()": "the same",
     'dataset("predicted")': "tests/test_docs_first_hour.py types it",
 }
 # Blocks that begin so are no commands.
@@ -131,14 +132,6 @@ def test_every_environment_variable_of_prefect_is_a_setting_of_it() -> None:
 
     named = set(re.findall(r"PREFECT_[A-Z_]+", TOLD))
     assert {name for name in named if not hasattr(prefect.settings, name)} == set()
-
-
-def test_the_lines_that_turn_rows_into_features_are_those_of_the_service() -> None:
-    (block,) = [each for each in BLOCKS if "def feature(row, name, kind)" in each.text]
-    service = (REPOSITORY / "docs" / "serving_rows.py").read_text()
-    annotated = re.compile(r" -> object|: (?:dict\[str, object\]|str)(?=[,)])")
-    service = annotated.sub("", service)
-    assert {line for line in block.text.splitlines() if line} <= set(service.splitlines())
 
 
 def test_the_files_of_a_model_are_those_of_a_real_one(two_versions: None) -> None:

@@ -17,9 +17,8 @@ STAGES = {
     "download", "validate", "preprocess", "train", "evaluate", "export", "publish", "mirror", "predict", "judge",
     "tune",
 }  # fmt: skip
-MODULES = [
-    path.relative_to(REPOSITORY) for folder in ("flows", "tasks") for path in (REPOSITORY / folder).rglob("*.py")
-]
+PACKAGES = ("flows", "gradmill", "tasks")
+MODULES = [path.relative_to(REPOSITORY) for folder in PACKAGES for path in (REPOSITORY / folder).rglob("*.py")]
 OF_TASKS = [path for path in MODULES if path.parts[0] == "tasks"]
 
 
@@ -47,6 +46,7 @@ LAYOUT = {
     "tasks": STAGES
     | {"__init__", "errors", "parameters", "records"}
     | {"batch", "data", "fitting", "judging", "machine", "networks", "serving", "stage", "store"},
+    "gradmill": {"__init__", "errors", "model", "pictures", "rows", "training"},
     "flows": {"__init__", "__main__", "evaluate", "interrupt", "maintain", "predict", "retrain", "tune"}
     | {"cli", "doctor", "pages", "server"},
 }
@@ -84,11 +84,21 @@ def test_dependencies_point_one_way(path: Path) -> None:
     assert not [stage for stage in others if uses(path, f"tasks.{stage}")], "stages never import each other"
 
 
+OF_GRADMILL = [path for path in MODULES if path.parts[0] == "gradmill"]
+
+
+@pytest.mark.parametrize("path", OF_GRADMILL, ids=str)
+def test_programs_of_others_need_numpy_and_onnxruntime_alone(path: Path) -> None:
+    needed = {name.split(".")[0] for name in imported(path)} - sys.stdlib_module_names - {"gradmill"}
+    of_some = {"pictures": {"PIL"}, "training": {"pyarrow"}}
+    assert needed <= {"numpy", "onnxruntime"} | of_some.get(path.stem, set())
+
+
 def reached(path: Path) -> set[Path]:
     """The modules of ours that a file imports, at its top or inside functions, and all that these import."""
     found, waiting = {path}, [path]
     while waiting:
-        names = [name.split(".") for name in imported(waiting.pop()) if name.startswith(("tasks", "flows"))]
+        names = [name.split(".") for name in imported(waiting.pop()) if name.startswith(("tasks", "flows", "gradmill"))]
         modules = {Path(*name[:end]) for name in names for end in range(1, len(name) + 1)}
         files = {file for each in modules for file in (each.with_suffix(".py"), each / "__init__.py")} & set(MODULES)
         waiting += files - found
@@ -122,9 +132,10 @@ def test_inspect_needs_only_what_every_installation_has_and_what_urls_and_workbo
     installed = {re.split(r"[^\w-]", each)[0].replace("-", "_") for each in declared}
     through = reached(Path("tasks/judging/baselines.py")) | reached(Path("tasks/data/table_dataset.py"))
     through -= {Path("tasks/machine/lettering.py")}  # asks for fonts of the contact sheet, which inspect does not draw
+    through -= {Path("gradmill/model.py")}  # loads models, of which inspect takes the errors and the reading of rows
     needed = {name.split(".")[0] for path in through for name in imported(path)} - sys.stdlib_module_names
     assert "scipy" in needed
-    assert needed - {"tasks"} <= installed | {"PIL", "pydantic_core"}, "these two are of pillow and pydantic"
+    assert needed - {*PACKAGES} <= installed | {"PIL", "pydantic_core"}, "these two are of pillow and pydantic"
 
 
 @pytest.mark.parametrize(

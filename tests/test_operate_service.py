@@ -382,7 +382,7 @@ def test_a_command_elsewhere_does_not_take_up_for_its_own(duty: Duty, tmp_path: 
 @pytest.mark.slow
 def test_up_says_that_its_code_has_changed_and_a_run_what_is_wrong_with_its_syntax(tmp_path: Path) -> None:
     here = Path(up.__file__).parents[2]
-    for folder in ("flows", "tasks"):
+    for folder in ("flows", "gradmill", "tasks"):
         shutil.copytree(here / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(here / "prefect.yaml", tmp_path)
     duty = Duty(tmp_path / "artifacts", own_database() | {"PYTHONPATH": str(tmp_path)})

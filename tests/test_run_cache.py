@@ -87,7 +87,8 @@ def touch(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
 
 
 def test_every_edit_of_our_code_changes_its_digest(tmp_path: Path) -> None:
-    shutil.copytree(cache.CODE, tmp_path / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in (cache.CODE, cache.CODE.with_name("gradmill")):
+        shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
 
     def digest() -> str:
         return cache.code_digest.__wrapped__(tmp_path / "tasks")
@@ -97,11 +98,13 @@ def test_every_edit_of_our_code_changes_its_digest(tmp_path: Path) -> None:
     for name in ("train.py", "networks/training.py", "stage/cache.py", "store/page.html.jinja"):
         touch(tmp_path / "tasks", name, lambda content: content[:-1] + b" ")
         seen.append(digest())
+    touch(tmp_path / "gradmill", "rows.py", lambda content: content[:-1] + b" ")
+    seen.append(digest())
     (tmp_path / "tasks" / "train.py").rename(tmp_path / "tasks" / "trained.py")
     seen.append(digest())
     (tmp_path / "tasks" / "empty.py").touch()
     seen.append(digest())
-    assert len(set(seen)) == 7
+    assert len(set(seen)) == 8
     (tmp_path / "tasks" / "notes.txt").touch()
     assert digest() == seen[-1]
 

@@ -34,7 +34,8 @@ BUCKET = "consumers"
 URL = f"s3://{BUCKET}/models"
 CONTENTS = (  # in the order of their copying
     "{}/SHA256SUMS", "{}/manifest.json", "{}/README.md", "{}/index.html", "{}/learning-curve.png", "{}/metadata.json",
-    "{}/model.onnx", "{}/regression.png", "{}/sample.npz", "champion.json", "config.pbtxt", "history.jsonl",
+    "{}/model.onnx", "{}/regression.png", "{}/sample.npz", "{}/weights.npz",
+    "champion.json", "config.pbtxt", "history.jsonl",
 )  # fmt: skip
 
 

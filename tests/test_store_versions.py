@@ -50,7 +50,8 @@ class Kind(NamedTuple):
 
 KINDS = {
     "regression": Kind(
-        NAME, 2, {"regression.png"}, {"test_loss", "parameter_error", "champion_signature", "champion_loss"},
+        NAME, 2, {"regression.png", "weights.npz"},
+        {"test_loss", "parameter_error", "champion_signature", "champion_loss"},
         [{"name": "features", "datatype": "FP32", "shape": [-1, 2]}],
         [{"name": "prediction", "datatype": "FP32", "shape": [-1]}],
     ),

@@ -86,7 +86,7 @@ def describe_code(before: str | None) -> str | None:
 
 def _read_code() -> Iterator[tuple[Path, bytes]]:
     root = Path(__file__).parents[2]
-    for path in sorted(each for package in ("flows", "tasks") for each in (root / package).rglob("*.py")):
+    for path in sorted(each for package in ("flows", "gradmill", "tasks") for each in (root / package).rglob("*.py")):
         with suppress(OSError):  # an editor is replacing it
             yield path, path.read_bytes()
 

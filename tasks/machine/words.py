@@ -4,8 +4,7 @@ import difflib
 import re
 from collections.abc import Collection, Iterable
 
-# What a terminal obeys, and what turns the order of letters around; lines and tabs are harmless.
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+from gradmill.errors import printable as printable
 
 # To Markdown; what is between letters in names, as in test_loss, is not. Addresses would become links by themselves.
 SPECIAL = re.compile(r"[\\`*\[\]<>|#!$~&@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.")
@@ -39,11 +38,6 @@ def duration(seconds: float) -> str:
     if seconds < 0.1:
         return f"{1000 * seconds:.0f} ms" if seconds >= 0.001 else "< 1 ms"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"
-
-
-def printable(text: str) -> str:
-    """``text`` with its control characters spelt out: a column's name may hold orders to a terminal."""
-    return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def in_markdown(text: str) -> str:

@@ -5,6 +5,7 @@ where there are categories, ``effects`` ``(slots, outputs)`` by ``Column.slots``
 centring; all float32. A regression's are in deviations of its target from its mean.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +33,14 @@ class Folded(NamedTuple):
     W: Array  # (numbers, outputs)
     effects: Array  # (codes, outputs)
     b: Array  # (outputs,)
+
+
+def save_weights(folded: Folded) -> bytes:
+    """``weights.npz``, as ``gradmill.model.explain_rows`` reads it."""
+    mean, weights, effects, intercept = folded
+    with io.BytesIO() as stream:
+        np.savez(stream, mean=mean, weights=weights, effects=effects, intercept=intercept)
+        return stream.getvalue()
 
 
 @np.errstate(over="ignore")  # a weight beyond float32 is infinite, and no gate passes what comes of it

@@ -59,11 +59,14 @@ def _simplify(value: Any) -> Any:
 
 @functools.cache
 def code_digest(folder: Path = CODE) -> str:
-    """SHA-256 of all source files in ``folder``: stages share readers, networks and the like, so none is left out."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")) + sorted(folder.rglob("*.jinja")):
+    """SHA-256 of all source files in ``folder`` and in ``gradmill`` beside it.
+
+    Stages share readers, networks and the like, so none is left out.
+    """
+    digest, shared = hashlib.sha256(), folder.with_name("gradmill")
+    for path in [each for kind in ("*.py", "*.jinja") for each in sorted([*shared.rglob(kind), *folder.rglob(kind)])]:
         content = path.read_bytes()
-        digest.update(f"{path.relative_to(folder)} {len(content)}\n".encode() + content)
+        digest.update(f"{path.relative_to(folder.parent)} {len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 

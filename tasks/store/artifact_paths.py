@@ -129,6 +129,7 @@ credential = _in(prefect_home, "credential")  # what its server asks for; of mod
 ONNX = "model.onnx"
 METADATA = "metadata.json"
 SAMPLE = "sample.npz"
+WEIGHTS = "weights.npz"  # of a table's model, in raw units
 CARD = "README.md"
 PAGE = "index.html"  # the same with pictures, for a browser
 ATTESTATION = "model.sig"

@@ -223,7 +223,8 @@ def _list_model(name: str) -> Iterator[Path]:
     history.verify(name)
     for place in (artifact_paths.history, artifact_paths.champion, artifact_paths.triton_config, artifact_paths.source):
         yield place(name)
-    yield from artifact_paths.dataset(name).glob("*.sources.json")
+    for pattern in ("*.sources.json", "frame-*.parquet"):  # the latter are rows that were given from Python
+        yield from artifact_paths.dataset(name).glob(pattern)
 
 
 def _choose(paths: Iterable[Path], may_be_links: bool = True) -> Iterator[tuple[str, Path]]:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, field_serializer, field_validator
 
 from tasks.data.schema import find_schema
 from tasks.errors import DataError, UsageError
@@ -41,14 +41,29 @@ OTHERS: dict[str, Any] = {
 }
 
 
+KEPT_FRAMES = "datasets/"
+
+
 class Source(RootDocument):
     """``source.json``: where own data were read from, the one absolute path of a model's documents, and for how many.
+
+    The rows that ``gradmill.fit`` keeps in ``datasets/`` are found wherever the store is.
 
     ``min_new_rows`` is here since a run that waits makes no manifest.
     """
 
     source: str
     min_new_rows: int | None = None
+
+    @field_validator("source")
+    @classmethod
+    def _from_here(cls, source: str) -> str:
+        return str(artifact_paths.root() / source) if source.startswith(KEPT_FRAMES) else source
+
+    @field_serializer("source", when_used="json")
+    def _relative(self, source: str) -> str:
+        kept = source.removeprefix(f"{artifact_paths.root()}/")
+        return kept if kept.startswith(KEPT_FRAMES) else source
 
 
 class TrainedFiles(RootDocument):

@@ -113,7 +113,7 @@ def fill(folder: Path, number: int, of: Lineage, exported: ExportedModel, pictur
         DataError: a file of the run has changed since it was made.
     """
     metadata = of.describe_model(number)
-    for file in (exported.onnx, exported.sample, *pictures):
+    for file in (exported.onnx, exported.sample, *filter(None, [exported.weights]), *pictures):
         (folder / file.path.name).write_bytes(verified.read(file))
     metadata.write(folder / METADATA)
     texts = {LABELS: "".join(f"{label}\n" for label in of.dataset.class_names)}

@@ -4,7 +4,6 @@ A process that decodes pictures imports this module and no reader of tables.
 """
 
 import hashlib
-import io
 import math
 import os
 import warnings
@@ -14,17 +13,14 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from gradmill.pictures import FORMATS, LARGEST_PIXELS, convert_picture, get_mode, open_picture
 from tasks.errors import DataError
 from tasks.store import regular_files
 
-# Whatever a file is named: for others Pillow may start a program, such as Ghostscript.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-LARGEST_PIXELS = 64_000_000  # what a picture may unpack to
 LARGEST_BYTES = 4 * LARGEST_PIXELS + 2**20  # of a file that are read: no format needs more for its first picture
 GREY_MODES = ("1", "L", "LA", "La")
-ORIENTATION_KEYS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # where Pillow looks for one
 BLOCK_BYTES = 2**20  # of pixels that are written together
 # The limit is of the whole process: Pillow refuses twice as many pixels, even before it makes room.
 Image.MAX_IMAGE_PIXELS = LARGEST_PIXELS // 2
@@ -81,20 +77,14 @@ def read_picture(
     """
     if isinstance(item, np.ndarray):
         is_grey = item.ndim == 2 or (looks_for_colour and bool((item == item[..., :1]).all()))
-        return fit(item, shape), (item.shape[1], item.shape[0]), _mode_of(item.shape), is_grey
+        return fit(item, shape), (item.shape[1], item.shape[0]), get_mode(item.shape), is_grey
     content = item if isinstance(item, bytes) else _read_file(item)
-    with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-        mode = picture.mode
-        if mode.startswith(("I", "F")):
-            raise ValueError(f"mode {mode} has more than 8 bits a channel: save it with 8")
-        picture.load()  # what comes after the pixels is known only then
-        if not ORIENTATION_KEYS.isdisjoint(picture.info):
-            ImageOps.exif_transpose(picture, in_place=True)
-        is_grey = mode in GREY_MODES
+    with open_picture(content) as picture:
+        is_grey = picture.mode in GREY_MODES
         if looks_for_colour and not is_grey:
-            coloured = _convert(picture, (*shape[:2], 3))
+            coloured = convert_picture(picture, (*shape[:2], 3))
             is_grey = bool((coloured == coloured[..., :1]).all())
-        return _convert(picture, shape), picture.size, mode, is_grey
+        return convert_picture(picture, shape), picture.size, picture.mode, is_grey
 
 
 def _read_file(path: Path | str) -> bytes:
@@ -115,22 +105,7 @@ def fit(image: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
         image = image[..., 0]
     if image.shape == shape:
         return image
-    return _convert(Image.fromarray(image), shape)
-
-
-def _mode_of(shape: Shape) -> str:
-    """What Pillow calls images of ``shape``; a last axis of one channel is grey, too."""
-    return "RGB" if shape[2:] == (3,) else "L"
-
-
-def _convert(picture: Image.Image, shape: Shape) -> NDArray[np.uint8]:
-    if picture.mode == "P" and "transparency" in picture.info:  # of which Pillow warns otherwise
-        picture = picture.convert("RGBA")
-    if picture.mode != _mode_of(shape):
-        picture = picture.convert(_mode_of(shape))
-    if picture.size != (shape[1], shape[0]):
-        picture = picture.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
-    return np.frombuffer(picture.tobytes(), np.uint8).reshape(shape)
+    return convert_picture(Image.fromarray(image), shape)
 
 
 def decode_pictures(
@@ -149,7 +124,7 @@ def decode_pictures(
             reasons[at] = _describe_error(error)
         else:
             facts[at] = (0, 0, *size, mode, is_grey, True)
-            if mode != _mode_of(shape):
+            if mode != get_mode(shape):
                 notes.append(f"converted to {'grey' if len(shape) == 2 else 'RGB'}")
             if size != (shape[1], shape[0]):
                 notes.append(f"resized to {shape[1]} by {shape[0]}")

@@ -1,0 +1,26 @@
+"""Models that Gradmill published, for Python programs: ``gradmill.load("houses").predict(df)``.
+
+It needs numpy and onnxruntime (Pillow where paths of pictures are given), and imports them when a model is loaded.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from gradmill.errors import DataError, Refused
+
+if TYPE_CHECKING:
+    from gradmill.model import Model, load
+    from gradmill.training import fit
+
+__all__ = ["DataError", "Model", "Refused", "fit", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "fit":
+        from gradmill.training import fit
+
+        return fit
+    if name in ("Model", "load"):
+        from gradmill import model
+
+        return getattr(model, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,291 @@
+"""A published model: read from the store, compared with its digests, run by onnxruntime, explained by its weights."""
+
+import hashlib
+import html
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradmill.errors import DataError
+from gradmill.rows import Column, Unknown, encode_rows
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before it loads: it heeds no DO_NOT_TRACK
+import onnxruntime
+
+CHAMPION = "champion.json"
+POINTER = {"version": int, "model_sha256": str, "manifest_sha256": str}  # its fields that are used
+MANIFEST = "manifest.json"
+ONNX = "model.onnx"
+WEIGHTS = "weights.npz"
+MISSING = "(missing)"  # names the effect of a missing value among those of levels in the manifest
+SHOWN = 20  # columns, and classes
+BATCH = 1024  # rows that stay in the cache
+Weights = Mapping[str, NDArray[np.float64]]  # see ``explain_rows``
+
+
+def load(name: str, artifacts: str | Path | None = None, version: int | None = None) -> "Model":
+    """The champion of a name, or another version of it; its bytes are compared with their digests before they are used.
+
+    ``artifacts`` is the folder that ``gradmill`` writes (by default ``GRADMILL_ARTIFACTS``, or ``artifacts``), or a
+    mirror of its models.
+
+    Raises:
+        DataError: there is no such model or version, or it is not as it was published.
+    """
+    root = find_root(artifacts)
+    folder = next((each for each in (root / "models" / name, root / name) if (each / CHAMPION).is_file()), None)
+    if folder is None or Path(name).name != name:
+        found = f"there is no model {name!r} in {root}"
+        raise DataError(found, "a folder of artifacts with a published model", "name another, or train it")
+    number = read_pointer(folder)["version"] if version is None else version
+    try:
+        return Model(folder, number)
+    except DataError:
+        current = read_pointer(folder)["version"]
+        if version is not None or current == number:
+            raise
+        return Model(
+            folder, current
+        )  # the champion was replaced, and the one before removed, since the pointer was read
+
+
+def find_root(artifacts: str | Path | None) -> Path:
+    """The folder of artifacts, absolute."""
+    return Path(artifacts or os.environ.get("GRADMILL_ARTIFACTS") or "artifacts").expanduser().absolute()
+
+
+def read_pointer(folder: Path) -> dict[str, Any]:
+    """``champion.json``: the version that consumers should use.
+
+    Raises:
+        DataError: it is not as it should be.
+    """
+    return _parse(
+        folder / CHAMPION, _read(folder / CHAMPION), {"version": int, "model_sha256": str, "manifest_sha256": str}
+    )
+
+
+def _read(path: Path, sha256: str | None = None) -> bytes:
+    """A file whose digest is known, or not."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", "a published version", "name another") from error
+    if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+        raise DataError(f"{path} has changed", f"SHA-256 {sha256}", "restore it from a copy, or use another version")
+    return content
+
+
+def _parse(path: Path, content: bytes, fields: Mapping[str, type]) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+        wrong = [field for field, kind in fields.items() if type(document[field]) is not kind]
+    except (ValueError, KeyError, TypeError) as error:
+        wrong = [repr(error)]
+    if wrong:
+        raise DataError(f"{path} is damaged: {wrong[0]}", "a document as gradmill writes it", "restore it from a copy")
+    found: dict[str, Any] = document
+    return found
+
+
+class Model:
+    """A version of a model.
+
+    ``name`` and ``version`` say which, ``columns`` has what a table's model takes, by name and in order, ``classes``
+    the names of the classes (none of a model that predicts numbers), and ``metrics`` the figures at publication.
+    """
+
+    name: str
+    version: int
+    columns: dict[str, Column]
+    classes: tuple[str, ...]
+    metrics: dict[str, Any]
+    outcome: str | None = None  # of ``gradmill.fit``
+
+    def __init__(self, folder: Path, version: int) -> None:
+        """Load a version in a model's folder: the manifest by the pointer or ``SHA256SUMS``, all else by the manifest.
+
+        Raises:
+            DataError: it is not there, or not as it was published.
+        """
+        self._folder, path, pointer = folder, folder / str(version), read_pointer(folder)
+        is_champion = pointer["version"] == version
+        lines = "" if is_champion else _read(path / "SHA256SUMS").decode(errors="replace")
+        sums = {filename: digest for digest, _, filename in (line.partition("  ") for line in lines.splitlines())}
+        content = _read(path / MANIFEST, pointer["manifest_sha256"] if is_champion else sums.get(MANIFEST, ""))
+        fields = {"name": str, "version": int, "recipe": dict, "dataset": dict, "metrics": dict, "files": dict}
+        manifest = _parse(path / MANIFEST, content, fields)
+        files = manifest["files"]
+        model = _read(path / ONNX, pointer["model_sha256"] if is_champion else files[ONNX])
+        self.name, self.version, self.metrics = manifest["name"], version, manifest["metrics"]
+        self.classes = tuple(manifest["dataset"].get("class_names", ()))
+        self.columns = {
+            each["name"]: Column(
+                each["name"],
+                each["kind"],
+                tuple(each["levels"]),
+                each["kind"] == "number" and each["mean"] is None,
+            )
+            for each in manifest["recipe"].get("columns", ())
+        }
+        self._manifest = manifest
+        self._session = _start_session(model, path / ONNX)
+        self._weights: Weights | None = None
+        if WEIGHTS in files:
+            with np.load(io.BytesIO(_read(path / WEIGHTS, files[WEIGHTS])), allow_pickle=False) as arrays:
+                self._weights = dict(arrays)
+
+    def is_current(self) -> bool:
+        """Whether ``champion.json`` still names this version."""
+        return bool(read_pointer(self._folder)["version"] == self.version)
+
+    def predict(self, rows: Any, unknown: Unknown = "reject") -> NDArray[Any]:
+        """The classes, by name, or numbers ``(n,)`` of rows.
+
+        ``rows`` of a table: a mapping, a list of mappings, a pandas or polars DataFrame, or an Arrow table. Missing is
+        None, NaN, NaT or ``pandas.NA``; a level that the model has not seen has the average effect with ``unknown``
+        "average". Of pictures: a uint8 array ``(n, height, width)`` or ``(n, height, width, 3)``, or paths.
+
+        Raises:
+            ValueError: a column is missing, or a value is not one that its column takes.
+        """
+        outputs = self._run(self._encode(rows, unknown))
+        return np.array(self.classes)[outputs["label"]] if self.classes else outputs["prediction"]
+
+    def predict_proba(self, rows: Any, unknown: Unknown = "reject") -> NDArray[np.float32]:
+        """The probability of each class ``(n, classes)``; it takes and raises what ``predict`` does.
+
+        Raises:
+            ValueError: the model predicts numbers.
+        """
+        if not self.classes:
+            raise ValueError(f"{self.name} predicts numbers: it has no classes")
+        return self._run(self._encode(rows, unknown))["probabilities"]
+
+    def explain(self, rows: Any, unknown: Unknown = "reject") -> NDArray[np.float64]:
+        """What each column adds to the answer, against the training means; the last entry is the intercept.
+
+        ``(n, columns + 1)``, which adds up to the prediction in the target's units, or of two classes to the log odds
+        of the second. Of more ``(n, classes, columns + 1)``: scores centred over the classes, whose softmax is what
+        ``predict_proba`` gives.
+
+        Raises:
+            ValueError: as ``predict``; the model is of pictures.
+            DataError: the version was published without weights.
+        """
+        if not self.columns:
+            raise ValueError(f"{self.name} is a model of pictures: only what columns add can be told")
+        weights = self._weights or read_weights(self._manifest)
+        added = explain_rows(encode_rows(rows, self.columns, unknown), [*self.columns.values()], weights)
+        if len(self.classes) == 2:
+            return added[:, 1] - added[:, 0]
+        return added - added.mean(axis=1, keepdims=True) if self.classes else added[:, 0]
+
+    def _encode(self, rows: Any, unknown: Unknown) -> NDArray[Any]:
+        if self.columns:
+            return encode_rows(rows, self.columns, unknown)
+        shape = tuple(self._session.get_inputs()[0].shape[1:])
+        if not isinstance(rows, np.ndarray):
+            from gradmill.pictures import read_pictures  # here: of arrays nobody needs Pillow
+
+            return read_pictures(rows, shape)
+        if rows.dtype != np.uint8 or rows.shape[-len(shape) :] != shape or rows.ndim - len(shape) not in (0, 1):
+            raise ValueError(f"{rows.dtype} of shape {rows.shape}, not uint8 of shape {('n', *shape)}, or paths")
+        return rows.reshape(-1, *shape)
+
+    def _run(self, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        (source,), names = self._session.get_inputs(), [each.name for each in self._session.get_outputs()]
+        starts = range(0, max(1, len(rows)), BATCH)
+        outputs = [self._session.run(names, {source.name: rows[start : start + BATCH]}) for start in starts]
+        return {name: np.concatenate(parts) for name, parts in zip(names, zip(*outputs, strict=True), strict=True)}
+
+    def __repr__(self) -> str:
+        return f"<gradmill.Model {self.name} version {self.version}>"
+
+    def _repr_html_(self) -> str:
+        """A table of what it is, for a notebook: of many columns and classes the first."""
+        facts = {
+            "metrics": [f"{key} {each:.4g}" for key, each in self.metrics.items() if isinstance(each, int | float)],
+            "columns": [f"{each.name} ({each.kind})" for each in self.columns.values()],
+            "classes": self.classes,
+        }
+        lines = [
+            f"<tr><th>{key}</th><td>{html.escape(', '.join(texts[:SHOWN]))}{', …' * (len(texts) > SHOWN)}</td></tr>"
+            for key, texts in facts.items()
+            if texts
+        ]
+        return f"<table><caption>{self.name} version {self.version}</caption>{''.join(lines)}</table>"
+
+
+def _start_session(content: bytes, path: Path) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # these graphs are too small to share one batch among cores
+    options.log_severity_level = 4  # faults are exceptions
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own types, RuntimeError and ValueError here
+        found = f"{path} does not load: {str(error).splitlines()[0]}"
+        raise DataError(found, "a model that onnxruntime runs", "restore it from a copy") from error
+
+
+def explain_rows(features: NDArray[np.float32], columns: list[Column], weights: Weights) -> NDArray[np.float64]:
+    """What each column adds to each score, and last the intercept: ``(n, outputs, columns + 1)``.
+
+    ``weights`` has, in raw units, ``mean`` ``(numbers,)`` and ``weights`` ``(numbers, outputs)`` of numbers and
+    booleans in order; ``effects`` ``(codes, outputs)`` of the categories, one after the other, of each level, then of
+    a missing value, then of an unknown one; and ``intercept`` ``(outputs,)``, the score of the training means.
+    """
+    added = np.empty((len(features), len(weights["intercept"]), len(columns) + 1))
+    added[..., -1] = weights["intercept"]
+    number = start = 0
+    for at, column in enumerate(columns):
+        values = features[:, at].astype(np.float64)
+        if column.kind == "category":
+            count = len(column.levels)
+            codes = np.where(np.isnan(values), count, np.where(values < 0, count + 1, values)).astype(np.int64)
+            added[..., at] = weights["effects"][start + codes]
+            start += count + 2
+        else:
+            centred = np.nan_to_num(values - weights["mean"][number], nan=0.0)  # a missing number is the mean
+            added[..., at] = centred[:, np.newaxis] * weights["weights"][number]
+            number += 1
+    return added
+
+
+def read_weights(manifest: Mapping[str, Any]) -> Weights:
+    """The weights that the manifest of an older version has among its metrics, as ``explain_rows`` takes them.
+
+    Raises:
+        DataError: it has none.
+    """
+    metrics, columns = manifest["metrics"], manifest["recipe"]["columns"]
+    named, names = metrics.get("weights"), manifest["dataset"].get("class_names")
+    if not named:
+        found = f"version {manifest['version']} of {manifest['name']} has no {WEIGHTS}"
+        raise DataError(found, "the weights, to say what each column adds", "train it again")
+    outputs = [named[name] for name in names] if names else [named]
+    if isinstance(named, list):  # of the book's regression
+        outputs = [dict(zip((each["name"] for each in columns), named, strict=True))]
+    bias = np.array([metrics["bias"][name] for name in names] if names else [metrics["bias"]], np.float64)
+    numbers = [each for each in columns if each["kind"] != "category"]
+    mean = np.array([each["mean"] or 0.0 for each in numbers], np.float64)
+    weights = np.array([[output[each["name"]] for output in outputs] for each in numbers], np.float64)
+    effects = [
+        [output[each["name"]].get(level, 0.0) for output in outputs]
+        for each in columns
+        if each["kind"] == "category"
+        for level in (*each["levels"], MISSING, None)
+    ]
+    weights = weights.reshape(len(numbers), len(outputs))
+    return {
+        "mean": mean,
+        "weights": weights,
+        "effects": np.array(effects, np.float64),
+        "intercept": bias + mean @ weights,
+    }

@@ -1,0 +1,187 @@
+"""How a value becomes a column's number or code, for everybody who turns named values into a model's input.
+
+Of a code, NaN is missing, ``UNKNOWN`` a level that the model has not seen, and infinity what is no number.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from functools import cached_property
+from numbers import Real
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Kind = Literal["number", "boolean", "category"]
+Unknown = Literal["reject", "average"]
+UNKNOWN = -1.0
+NO_NUMBER = np.inf
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?[iI]nf(inity)?|[nN][aA][nN]", re.ASCII)
+HEX = re.compile(r"[+-]?0[xX][0-9a-fA-F]{1,15}")
+TRUTH = {"false": 0.0, "true": 1.0}  # in any case
+WHOLE = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
+MIDNIGHT_OR_FRACTION = re.compile(r"( 00:00:00)?\.0*$")  # of a second
+SHOWN = 40  # characters of a value
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that a model takes; the code of a level is its position. ``is_plain``: none may be missing."""
+
+    name: str
+    kind: Kind
+    levels: tuple[str, ...] = field(default=(), repr=False)  # of a category
+    is_plain: bool = field(default=False, repr=False)
+
+    @cached_property
+    def codes(self) -> dict[str, int]:
+        """The code of each level."""
+        return {level: code for code, level in enumerate(self.levels)}
+
+    def encode(self, values: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64]:
+        """The number or code of each value ``(n,)``: computed once for equal ones."""
+        if self.kind == "number" and isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
+            return values.astype(np.float64)
+        encode = self._encode_level if self.kind == "category" else self._encode_number
+        values = values.tolist() if isinstance(values, np.ndarray) else values
+        try:
+            keys = [(type(value), value) for value in values]  # True equals 1
+            found = {key: encode(key[1]) for key in set(keys)}
+            return np.array([found[key] for key in keys], np.float64)
+        except TypeError:  # a list, say, that has no hash
+            return np.array([encode(value) for value in values], np.float64)
+
+    def _encode_level(self, value: Any) -> float:
+        return np.nan if is_missing(value) else self.codes.get(name_level(value), UNKNOWN)
+
+    def _encode_number(self, value: Any) -> float:
+        if is_missing(value) or (isinstance(value, str) and not value.strip()):
+            return np.nan
+        if isinstance(value, str):
+            truth = TRUTH.get(value.lower()) if self.kind == "boolean" else None
+            return parse_number(value) if truth is None else truth
+        if self.kind == "boolean" and isinstance(value, bool | np.bool_):
+            return float(value)
+        if not _is_number(value):
+            return NO_NUMBER
+        try:
+            return float(value)
+        except OverflowError:  # of a whole number with more than 308 digits
+            return np.inf
+
+    def is_valid(self, codes: NDArray[Any], unknown: Unknown = "reject") -> NDArray[np.bool_]:
+        """Which codes ``(n,)`` the model may be fed."""
+        if self.kind == "category":
+            valid = (codes != UNKNOWN) | (unknown == "average")
+        else:
+            valid = np.isin(codes, (0, 1)) if self.kind == "boolean" else np.isfinite(codes)
+        return np.asarray(np.where(np.isnan(codes), not self.is_plain, valid))
+
+    def describe_fault(self, value: Any, code: float) -> str:
+        """What is wrong with a value that is not valid, of which ``code`` was made, in words."""
+        shown = repr(value.strip()[:SHOWN]) if isinstance(value, str) else str(value)[:SHOWN]
+        if np.isnan(code):
+            return "missing"
+        if self.kind == "category":
+            return f"{shown}, a level that the model has not seen"
+        if self.kind == "boolean":
+            return f"{shown}, neither true nor false"
+        is_number = NUMBER.fullmatch(value.strip()) if isinstance(value, str) else _is_number(value)
+        return f"{shown}, not a {'finite number' if is_number else 'number'}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real | Decimal) and not isinstance(value, bool)
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value is None, NaN, NaT or ``pandas.NA``, none of which is equal to itself."""
+    if value is None or type(value).__name__ == "NAType":
+        return True
+    return isinstance(value, float | np.generic | Decimal | date) and bool(value != value)
+
+
+def parse_number(text: str) -> float:
+    """The number that a text is, infinite beyond the range of float64; ``NO_NUMBER`` where it is none."""
+    text = text.strip()
+    if HEX.fullmatch(text):
+        return float(int(text, 16))
+    return float(text) if NUMBER.fullmatch(text) else NO_NUMBER
+
+
+def name_level(value: Any) -> str:
+    """The level that a value is: whole numbers without a decimal point, ``true`` and ``false`` in lower case.
+
+    Dates and times are as ISO 8601 has them, with a blank between the two, and midnight is the date alone.
+    """
+    if isinstance(value, np.generic) and not isinstance(value, np.float32):
+        value = value.astype("datetime64[us]").item() if isinstance(value, np.datetime64) else value.item()
+    if isinstance(value, date):
+        return MIDNIGHT_OR_FRACTION.sub("", value.strftime("%Y-%m-%d %H:%M:%S.%f%z").replace("+0000", "Z"))
+    value = float(value) if isinstance(value, Decimal) else value
+    if isinstance(value, float | np.float32):
+        if float(value).is_integer():
+            return str(int(value))
+        single = np.float32(value)  # which is what a file may have had: 1.1 then has a long tail as float64
+        return str(single if float(single) == float(value) else value)
+    text = str(value)
+    whole = WHOLE.fullmatch(text)
+    return whole[1] if whole else text.lower() if text.lower() in TRUTH else text
+
+
+def encode_rows(rows: Any, columns: Mapping[str, Column], unknown: Unknown = "reject") -> NDArray[np.float32]:
+    """Rows as ``(n, columns)``: a mapping, mappings, a pandas or polars DataFrame, or an Arrow table.
+
+    Columns that the model does not take are ignored.
+
+    Raises:
+        ValueError: a column is missing, or a value is not one that its column takes.
+        TypeError: ``rows`` are none of these.
+    """
+    if unknown not in ("reject", "average"):
+        raise ValueError(f"unknown is {unknown!r}, not 'reject' or 'average'")
+    values = [*_take_columns(rows, columns)]
+    features = np.empty((len(values[0]), len(columns)), np.float32)
+    for at, (of_column, column) in enumerate(zip(values, columns.values(), strict=True)):
+        with np.errstate(over="ignore"):
+            features[:, at] = column.encode(of_column)
+        for row in np.flatnonzero(~column.is_valid(features[:, at], unknown))[:1]:
+            fault = column.describe_fault(of_column[row], features[row, at])
+            raise ValueError(f"{column.name} is {fault} (row {row}, counted from 0)")
+    return features
+
+
+def _take_columns(rows: Any, columns: Mapping[str, Column]) -> Iterable[Sequence[Any] | NDArray[Any]]:
+    """The values of each column, one after the other."""
+    if isinstance(rows, Mapping):
+        rows = [rows]
+    names = getattr(rows, "column_names", getattr(rows, "columns", None))  # of Arrow, of pandas and polars
+    if names is None:
+        rows = list(rows) if isinstance(rows, Iterable) and not isinstance(rows, str | np.ndarray) else [rows]
+        if wrong := [row for row in rows if not isinstance(row, Mapping)]:
+            found = f"rows are {type(wrong[0]).__name__}"
+            raise TypeError(f"{found}, not a mapping, mappings, a pandas or polars DataFrame, or an Arrow table")
+        for at, row in enumerate(rows):
+            _require_columns([*row], columns, f" (row {at}, counted from 0)")
+        return ([row[name] for row in rows] for name in columns)
+    _require_columns([*names], columns)
+    return (_take_column(rows, column) for column in columns.values())
+
+
+def _take_column(frame: Any, column: Column) -> Sequence[Any] | NDArray[Any]:
+    array = frame.column(column.name) if hasattr(frame, "column_names") else frame[column.name]
+    is_of_arrow = hasattr(array, "to_pylist")
+    if column.kind == "number" and not (is_of_arrow and hasattr(array.type, "index_type")):  # whose nulls get lost
+        return np.asarray(array)
+    values: list[Any] = array.to_pylist() if is_of_arrow else array.to_list()
+    return values
+
+
+def _require_columns(names: Sequence[Any], columns: Mapping[str, Column], where: str = "") -> None:
+    if missing := [name for name in columns if name not in names]:
+        raise ValueError(f"column {', '.join(map(repr, missing))} is missing{where}")
+    if twice := [name for name in columns if names.count(name) > 1]:
+        raise ValueError(f"column {twice[0]!r} is there twice")

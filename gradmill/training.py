@@ -1,0 +1,117 @@
+"""What ``gradmill retrain`` does, on a DataFrame: in a process of its own, whatever this one runs."""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from gradmill.errors import DataError, GradmillError, Refused
+from gradmill.model import CHAMPION, Model, find_root, load
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+OURS = Path(__file__).parents[1]  # where flows and tasks are that belong to this package
+
+
+def fit(frame: Any, target: str, name: str, model: str | None = None, **options: Any) -> Model:
+    """Train, judge and publish a model of a pandas or polars DataFrame, or an Arrow table.
+
+    ``model`` is "linear-regression" or "softmax-regression"; without one a name keeps its own, and a new one gets
+    what ``gradmill inspect`` advises. ``options`` are those of ``gradmill retrain``: ``weight_decay="auto"`` is
+    ``--weight-decay auto``, a list repeats its option, and True stands for one without a value. The rows are kept
+    in ``datasets/`` for later retrains of the name, without a DataFrame's index. ``Model.outcome`` says "published",
+    "unchanged", or "judged" where the name is frozen: then it is the champion of before.
+
+    Raises:
+        Refused: by a gate; it has the verdicts.
+        DataError: the data are not fit for it.
+        GradmillError: an option is wrong, or anything else.
+    """
+    if not NAME.fullmatch(name):
+        raise ValueError(f"name {name!r} is not of lower-case letters a to z, digits and hyphens, at most 63")
+    root = find_root(options.get("artifacts"))
+    path = _keep_frame(frame, root / "datasets" / name)
+    data = ["--data", str(path), "--target", target]
+    if model is None and not (root / "models" / name / CHAMPION).is_file():
+        advised = _run("inspect", *data[1:], *_as_options({"artifacts": root}))
+        words = shlex.split(advised["command"])
+        model = words[words.index("retrain") + 1]
+    chosen = [name] if model is None else [model, "--name", name]
+    answer = _run("retrain", *chosen, *data, *_as_options(options | {"artifacts": root}))
+    for other in path.parent.glob("frame-*.parquet"):
+        if other != path:
+            other.unlink()
+    fitted = load(name, root)
+    fitted.outcome = answer["outcome"]
+    return fitted
+
+
+def _as_options(options: dict[str, Any]) -> list[str]:
+    words = []
+    for option, given in options.items():
+        for value in given if isinstance(given, list | tuple) else [given]:
+            flag = f"--{option.replace('_', '-')}"
+            if value is not None and value is not False:
+                words.append(flag if value is True else f"{flag}={value}")
+    return words
+
+
+def _keep_frame(frame: Any, folder: Path) -> Path:
+    """The Parquet file of a frame's rows, named by its content: the one before stays until these are trained on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
+        written = Path(temporary) / "frame.parquet"
+        if hasattr(frame, "to_parquet"):
+            frame.to_parquet(written, index=False)
+        elif hasattr(frame, "write_parquet"):
+            frame.write_parquet(written)
+        else:
+            from pyarrow import parquet
+
+            parquet.write_table(frame, written)
+        path = folder / f"frame-{hashlib.sha256(written.read_bytes()).hexdigest()[:16]}.parquet"
+        return written.replace(path)
+
+
+def _run(*arguments: str) -> dict[str, Any]:
+    """The document that a command prints; what it says on stderr is passed on line by line.
+
+    It imports our ``flows`` and ``tasks``, whatever modules of these names are here.
+    """
+    ours = os.pathsep.join(filter(None, [str(OURS), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": ours, "PYTHONSAFEPATH": "1"}
+    command = [sys.executable, "-m", "flows", *arguments, "--json"]
+    with (
+        tempfile.TemporaryFile("w+") as out,
+        subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True, env=environment) as process,
+    ):
+        try:
+            for line in process.stderr or ():
+                sys.stderr.write(line)
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            raise
+        process.wait()
+        out.seek(0)
+        text = out.read()
+    try:
+        document: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        found = f"gradmill {arguments[0]} ended with {process.returncode} and no document"
+        raise GradmillError(found, "gradmill with its extras train and cpu", "see what it said on stderr") from error
+    if document.get("outcome") == "refused":
+        failed = [f"{gate['name']}: {gate['detail']}" for gate in document["gates"] if not gate["passed"]]
+        refused = Refused("; ".join(failed), "a model that passes every gate", "see gates.md, or give other options")
+        refused.gates = tuple(document["gates"])
+        raise refused
+    if failure := document.get("error"):
+        kinds = {kind.exit_code: kind for kind in (Refused, DataError)}
+        kind = kinds.get(failure["exit_code"], GradmillError)
+        raise kind(failure["found"], failure["expected"], failure["action"])
+    return document

@@ -196,10 +196,10 @@ class Pixels(RowRecipe):
         """Whether rows of this dtype and shape (of one) can be encoded."""
         import numpy as np
 
-        from tasks.data.io import pictures
+        from gradmill.pictures import LARGEST_PIXELS
 
         is_image = len(shape) > 1 and shape[2:] in ((), (1,), (3,))
-        can_be_resized = self.resize is not None and 0 < math.prod(shape[:2]) <= pictures.LARGEST_PIXELS
+        can_be_resized = self.resize is not None and 0 < math.prod(shape[:2]) <= LARGEST_PIXELS
         return np.dtype(dtype) == np.uint8 and (shape == self.shape or (is_image and can_be_resized))
 
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:

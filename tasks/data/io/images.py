@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from gradmill.pictures import LARGEST_PIXELS
 from tasks.data.io import arrays, pictures, tabular
 from tasks.data.io.arrays import StoredArray
 from tasks.data.io.discovery import CLOSED_FOLDERS, LINKS, PICTURE_SUFFIXES, LeftOut, reading, walk_files
@@ -230,7 +231,7 @@ def _image_array(place: str, name: str, array: StoredArray, labels: StoredArray)
     """
     shape = array.shape
     is_one = array.dtype == np.uint8 and (len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3)))
-    if not is_one or 0 in shape[1:] or math.prod(shape[1:3]) > pictures.LARGEST_PIXELS:
+    if not is_one or 0 in shape[1:] or math.prod(shape[1:3]) > LARGEST_PIXELS:
         found = f"{place} holds {array.dtype} of shape {list(shape)}"
         expected = "uint8 pixels, 0 to 255, of shape [images, height, width], or with 3 channels last"
         raise DataError(found, expected, "convert the array: multiply shares of 1 by 255, put channels last")

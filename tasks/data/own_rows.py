@@ -3,7 +3,7 @@
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +34,7 @@ from tasks.data.schema import describe_split
 from tasks.data.split import TEST, TRAINING, VALIDATION, Split
 from tasks.data.target import LARGEST, Truth
 from tasks.errors import DataError
-from tasks.machine import side_by_side
+from tasks.machine import cores, side_by_side
 from tasks.machine.arrays import Array
 from tasks.machine.words import counted
 from tasks.parameters import Data
@@ -87,9 +87,7 @@ class OwnRows(ABC):
         the model's bytes are the same; many lie as they came.
         """
         is_raw = side == RAW_TEST
-        mine = np.flatnonzero(self.split.split_ids == (TEST if is_raw else SIDES[side]))
-        if not is_raw and len(self.digests) <= self.most_ordered:
-            mine = mine[np.argsort(self.digests[mine])]
+        split_id = TEST if is_raw else SIDES[side]
         readers: dict[str, Callable[[Array], Array]] = {
             schema.recipe.input.name: self.read_exactly if is_raw else self.read_inputs,
             TASKS[schema.task].target: self.truth.values.__getitem__,
@@ -97,9 +95,22 @@ class OwnRows(ABC):
         if not is_raw:
             readers[SPLIT_KEY] = self.split.keys.__getitem__
         first = {key: read(np.zeros(1, np.int64)) for key, read in readers.items()}
-        specs = {key: (each.dtype, (len(mine), *each.shape[1:])) for key, each in first.items()}
-        blocks = np.split(mine, range(self.block_rows, len(mine), self.block_rows))
-        return write_arrays(path, specs, {key: map(read, blocks) for key, read in readers.items()})
+        count, is_ordered = self.split.count(split_id), not is_raw and len(self.digests) <= self.most_ordered
+        specs = {key: (each.dtype, (count, *each.shape[1:])) for key, each in first.items()}
+        batches = {key: map(read, self._number_blocks(split_id, is_ordered)) for key, read in readers.items()}
+        return write_arrays(path, specs, batches)
+
+    def _number_blocks(self, split_id: int, is_ordered: bool) -> Iterator[Array]:
+        """The numbers of the rows of a side, a block at a time."""
+        is_mine = self.split.split_ids == split_id
+        if is_ordered:
+            mine = np.flatnonzero(is_mine)
+            yield from np.split(
+                mine[np.argsort(self.digests[mine])], range(self.block_rows, len(mine), self.block_rows)
+            )
+        else:
+            for start in range(0, len(is_mine), self.block_rows):
+                yield start + np.flatnonzero(is_mine[start : start + self.block_rows])
 
     def read_exactly(self, numbers: Array) -> Array:
         """The same with all digits that the source has."""
@@ -149,7 +160,7 @@ class TableRows(OwnRows):
     def read_exactly(self, numbers: Array) -> Array:
         """The features of some rows, in order, with all digits."""
         matrix, places = self.read_inputs(numbers).astype(np.float64), self._numbers_in_table[numbers]
-        for at in self.lossy:
+        for at in self.lossy if len(places) else ():
             values = self.table.data[self.profiles[at].name].slice(places[0], places[-1] + 1 - places[0])
             matrix[:, at] = statistics.to_numbers(values)[places - places[0]]
         return matrix
@@ -256,10 +267,10 @@ def write_splits(name: str, rows: OwnRows, schema: PreviousSchema, scratch: Path
 
     sides = [side for side, split_id in SIDES.items() if rows.split.count(split_id)]
     sides += [RAW_TEST] if rows.lossy else []
-    writing = side_by_side.beside(side_by_side.each, write, sides)
-    digests = rows.ordering.result()
-    row_digests, digest = write_digests(name, digests, scratch), schema.digest([digests[part] for part in PARTS])
-    files = dict(zip(sides, writing.result(), strict=True))
+    with ThreadPoolExecutor(cores.available()) as pool:
+        writing, digests = pool.map(write, sides), rows.ordering.result()
+        row_digests, digest = write_digests(name, digests, scratch), schema.digest([digests[part] for part in PARTS])
+    files = dict(zip(sides, writing, strict=True))
     return PreparedDataset(
         **{RAW_TEST: files["test"]} | files,
         name=name,

@@ -108,9 +108,11 @@ def _change(
     from flows.server import deployments, registration
 
     if target.name is None:
+        spec = registration.list_specs(Schedules())[target.deployment]
+        own = spec.settings["parameters"].get("parameters", {})
+        deployments.merge_parameters(target.deployment, deployments.FORMS[spec.code["entrypoint"]], own, parameters)
         if client is None:
             raise EnvironmentProblem(f"{target.deployment} is set on a server, and none is running", *NO_SERVER)
-        spec = registration.list_specs(Schedules())[target.deployment]
         there = deployments.find_deployment(client, target.deployment)
         return registration.change(client, spec, there, parameters=parameters, **change)
     with schedules.locked():

@@ -28,7 +28,7 @@ from tasks.judging.baselines import Baselines
 from tasks.judging.champion import Comparison, ModelAnswers, compare_labels, compare_losses
 from tasks.judging.metrics import Answers
 from tasks.judging.objective import Objective
-from tasks.machine import cores, progress
+from tasks.machine import progress, resources
 from tasks.machine.arrays import Array
 from tasks.parameters import Gates, Loss
 
@@ -177,7 +177,7 @@ def bench(quick: bool) -> Report:
     """Simulate everything; ``quick`` draws a fourth of it."""
     started, sides, ratios = time.perf_counter(), list[Side](), list[Ratio]()
     with (
-        ProcessPoolExecutor(cores.available(), get_context("spawn"), os.putenv, ONE_THREAD) as pool,
+        ProcessPoolExecutor(resources.count_cores(), get_context("spawn"), os.putenv, ONE_THREAD) as pool,
         progress.bar() as bar,
     ):
         for seed, case in enumerate(bar.track(list_cases(), description="bench")):

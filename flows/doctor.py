@@ -23,9 +23,8 @@ from packaging.requirements import Requirement
 from pydantic import ValidationError
 
 from tasks.errors import DataError, DeviceMissing, EnvironmentProblem, GradmillError, without_credentials
-from tasks.machine import cores, devices
-from tasks.machine import memory as process_memory
-from tasks.machine.installing import pip_install
+from tasks.machine import devices, resources
+from tasks.machine.words import pip_install
 from tasks.parameters import FASHION_MNIST, Device
 from tasks.serving.runtime import CPU, CUDA, find_fault, import_onnxruntime
 from tasks.store import artifact_paths, atomic
@@ -221,14 +220,14 @@ def _version(name: str) -> str | None:
 def cpu(device: Device) -> Finding:
     """The workers that Gradmill would start, beside the machine's cores and what affinity allows."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    used, machine = cores.available(), os.cpu_count()
+    used, machine = resources.count_cores(), os.cpu_count()
     found = f"{used} of {machine} cores used; affinity {affinity or 'none'}"
     return ok(found, used=used, machine=machine, affinity=affinity)
 
 
 def memory(device: Device) -> Finding:
     """What this process may take, beside what the machine has."""
-    machine, limit = process_memory.machine(), process_memory.limit()
+    machine, limit = resources.memory_size(), resources.memory_limit()
     if limit == machine:
         return ok(f"no limit but the machine's {machine / 2**30:.1f} GiB", limit=None, machine=machine)
     found = f"limit {limit / 2**30:.2f} GiB; the machine has {machine / 2**30:.1f} GiB"

@@ -6,7 +6,7 @@ from flows.pages import run_artifacts, run_names
 from flows.server import overviews
 from tasks.judge import judge
 from tasks.judging.evaluation_result import EvaluationResult
-from tasks.machine import memory
+from tasks.machine import resources
 from tasks.parameters import EvaluateParameters
 from tasks.store.run_folder import RunFolder
 
@@ -16,7 +16,7 @@ PLACES = {"data"}  # no document keeps where own data are
 @flow(flow_run_name=run_names.of(EvaluateParameters), log_prints=True, timeout_seconds=run_names.time_limit())
 def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> EvaluationResult:  # noqa: B008  (frozen)
     """Judge the champion (or another version) on labelled rows."""
-    memory.keep_imports()
+    resources.keep_imports()
     kept = parameters.model_dump(mode="json", exclude=PLACES)
     run = RunFolder.open(run_names.folder(f"evaluate-{parameters.name}"), kept)
     with overviews.publish_at_end(parameters.name):

@@ -4,7 +4,7 @@ from prefect import flow
 
 from flows.pages import run_artifacts, run_names
 from flows.server import overviews
-from tasks.machine import devices, memory
+from tasks.machine import devices, resources
 from tasks.parameters import PredictParameters
 from tasks.predict import predict as predict_stage
 from tasks.records import Prediction
@@ -17,7 +17,7 @@ def predict(parameters: PredictParameters = PredictParameters()) -> Prediction: 
     """Label every row of the input with the champion (or another version)."""
     devices.require(parameters.device)
     runtime.tell_device(parameters.device)
-    memory.keep_imports()
+    resources.keep_imports()
     run = RunFolder.open(run_names.folder(f"predict-{parameters.name}"), parameters.model_dump(mode="json"))
     with overviews.publish_at_end(parameters.name):
         with run.in_use(), run_artifacts.failed_prediction_shown(parameters):

@@ -9,7 +9,7 @@ from tasks.download import download
 from tasks.errors import DataError
 from tasks.evaluate import evaluate
 from tasks.export import export
-from tasks.machine import devices, memory
+from tasks.machine import devices, resources
 from tasks.mirror import mirror
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.predict import predict
@@ -36,7 +36,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     devices.require(parameters.training.device)
     runtime.tell_device(parameters.training.device)
     destination = mirroring.destination()
-    memory.keep_imports()
+    resources.keep_imports()
     asked, parameters = parameters, run_names.with_seed(parameters)
     run = RunFolder.open(run_names.folder(parameters.name), parameters.model_dump(mode="json", exclude=NOT_KEPT))
     made = Outcome(run, parameters)

@@ -7,7 +7,7 @@ from flows.pages.report import TuneReport
 from flows.retrain import retrain
 from tasks.download import download
 from tasks.fitting.search_space import describe_settings
-from tasks.machine import devices, memory
+from tasks.machine import devices, resources
 from tasks.machine.telling import tell
 from tasks.parameters import RetrainParameters, TuneParameters
 from tasks.preprocess import preprocess
@@ -28,7 +28,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
     """
     own_data.require_same_kind(parameters)
     devices.require(parameters.training.device)
-    memory.keep_imports()
+    resources.keep_imports()
     asked, parameters = parameters, run_names.with_seed(parameters)
     kept = parameters.model_dump(mode="json", exclude=NOT_KEPT)
     run = RunFolder.open(run_names.folder(f"tune-{parameters.name}"), kept)

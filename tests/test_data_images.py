@@ -25,8 +25,8 @@ from tasks.data import image_dataset
 from tasks.data.image_dataset import find_images
 from tasks.data.io import images, pictures
 from tasks.errors import DataError, EnvironmentProblem, UsageError
-from tasks.machine import cores
-from tasks.machine.processes import Process, by_all_cores
+from tasks.machine import resources
+from tasks.machine.parallel import Process, run_on_cores
 
 COUNTS = {"cat": 40, "dog": 30, "10": 20}
 
@@ -370,8 +370,8 @@ def test_a_table_in_parquet_is_no_data_set_of_images(tmp_path: Path) -> None:
 
 ORPHANED = """
 import os, signal
-from tasks.machine import cores
-from tasks.machine.processes import Process
+from tasks.machine import resources
+from tasks.machine.parallel import Process
 other = Process(os.getppid)
 print(other._process.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -383,7 +383,7 @@ def test_processes_find_what_this_one_finds(tmp_path: Path, monkeypatch: pytest.
     (source / "cat" / "broken.png").write_bytes(b"\x89PNG")
     Image.fromarray(drawn(0, 99, channels=3)).save(source / "dog" / "colour.jpg")
     labelled, found, spools = find_images(str(source)), [], []
-    monkeypatch.setattr(cores, "available", lambda: 3)
+    monkeypatch.setattr(resources, "count_cores", lambda: 3)
     for seconds in (0.0, 1e9):
         monkeypatch.setattr(images, "LONG_SECONDS", seconds)
         decoded = images.read_images(labelled, tmp_path / f"pixels-{seconds}")
@@ -395,7 +395,7 @@ def test_processes_find_what_this_one_finds(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_an_error_comes_back_as_it_was() -> None:
-    with by_all_cores(os.listdir, 2, in_processes=True) as begin:
+    with run_on_cores(os.listdir, 2, in_processes=True) as begin:
         for done in [begin(f"/nowhere/{number}") for number in range(4)]:
             with pytest.raises(FileNotFoundError, match="/nowhere"):
                 done.result()

@@ -25,7 +25,7 @@ from own_images import digits
 from tasks.errors import DataError, UsageError
 from tasks.fitting import search_space
 from tasks.fitting.tune import HyperparameterSearch, TrialResult, TrialSpec, TrialTraining, open_search
-from tasks.machine.processes import by_all_cores
+from tasks.machine.parallel import run_on_cores
 from tasks.parameters import Found, RetrainParameters, Search, Training
 from tasks.records import PreparedDataset
 from tasks.store import artifact_paths, housekeeping, own_data, reading, tuned
@@ -135,7 +135,7 @@ def test_trials_are_the_same_by_one_core_and_by_two_processes() -> None:
     prepared, base = book(), softmax()
     work = TrialTraining(prepared, base)
     alone = search(prepared, base, 12, SHORT, name="alone")
-    with by_all_cores(work, 2, in_processes=True) as submit:
+    with run_on_cores(work, 2, in_processes=True) as submit:
         assert told(search(prepared, base, 12, SHORT, submit, "processes")) == told(alone)
     other = search(prepared, softmax(seed=2), 12, SHORT, name="other")
     assert [trial.settings for trial in other] != [trial.settings for trial in alone]

@@ -31,7 +31,7 @@ from prefect.states import Crashed
 from flows.server import api, connection, deployments, overviews, prefect_server, supervisor
 from flows.server.registration import POOL, home, register, worker_name
 from tasks.errors import EnvironmentProblem, UsageError
-from tasks.machine import cores
+from tasks.machine import resources
 from tasks.machine.words import printable
 from tasks.store import artifact_paths, locks
 
@@ -181,7 +181,8 @@ def _start_worker(log: IO[bytes]) -> subprocess.Popen[bytes]:
 
     Two at least: a search that takes a night holds up no retrain.
     """
-    named = ["--pool", POOL, "--type", "process", "--name", worker_name(), "--limit", str(max(2, cores.available()))]
+    most = str(max(2, resources.count_cores()))
+    named = ["--pool", POOL, "--type", "process", "--name", worker_name(), "--limit", most]
     command = [sys.executable, "-m", "prefect", "worker", "start", *named]
     return supervisor.start(command, _environment() | {"PREFECT_WORKER_QUERY_SECONDS": "5"}, log, home())
 

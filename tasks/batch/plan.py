@@ -21,7 +21,7 @@ from tasks.data.io.discovery import DataFile, base_folder, is_url, local_path
 from tasks.data.recipe import Recipe
 from tasks.data.report import ColumnProfile
 from tasks.errors import DataError, GradmillError, UsageError
-from tasks.machine import cores
+from tasks.machine import resources
 from tasks.machine.words import counted
 from tasks.parameters import PredictParameters
 from tasks.serving import contract, runtime
@@ -199,7 +199,7 @@ def _plan(folder: Path, job: Job, files: Files, parameters: PredictParameters) -
         )
     with atomic.replacing(artifact_paths.sources(folder)) as temporary:  # for the shards to look up
         pq.write_table(pa.Table.from_pylist([file._asdict() for file in found]), temporary)
-    workers = parameters.workers or cores.available()
+    workers = parameters.workers or resources.count_cores()
     at_most = parameters.shard_rows or inputs.max_shard_rows(found, spec)
     shards = job.shards or cut_shards(rows, at_most, 1 if parameters.shard_rows else workers)
     max_rejects = inputs.tolerated_rejects(found) if parameters.max_rejects is None else parameters.max_rejects

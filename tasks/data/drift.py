@@ -17,7 +17,7 @@ from tasks.data.recipe import SplitRule
 from tasks.data.report import AcceptedFinding, ColumnProfile, Finding, error, warning
 from tasks.data.row_hash import RowNumbers, find_new_rows, sample_rows
 from tasks.data.split import TEST, TRAINING, Split
-from tasks.machine import side_by_side
+from tasks.machine import parallel
 from tasks.machine.arrays import Array
 from tasks.machine.words import counted, readable
 from tasks.parameters.data import NO_WINDOW
@@ -77,7 +77,7 @@ def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionD
         text = f"{before.name} has drifted: the stability index of {which} against the champion's is {index:.2g}"
         return warning("drift", before.name, f"{text}, above {MAX_DRIFT:g}")
 
-    yield from filter(None, side_by_side.each(compare_column, both))
+    yield from filter(None, parallel.map_in_threads(compare_column, both))
 
 
 def _group_by_file(table: Table, rows: TableRows, new: RowNumbers) -> Iterator[Group]:

@@ -28,7 +28,7 @@ from tasks.data.schema import ImageSchema, describe_split
 from tasks.data.split import TEST, TRAINING, VALIDATION, Split, check_min_rows, split_by_hash
 from tasks.data.target import Truth, check_rare_classes
 from tasks.errors import DataError, UsageError
-from tasks.machine import lettering, side_by_side
+from tasks.machine import lettering, parallel
 from tasks.machine.arrays import Array
 from tasks.machine.words import counted
 from tasks.parameters import Data
@@ -220,7 +220,7 @@ def _split_images(
         rule=rule,
         split=split,
         digests=digests,
-        ordering=side_by_side.beside(sort_digests, split, digests),
+        ordering=parallel.start(sort_digests, split, digests),
         brightness=round(float(decoded.facts["brightness"][numbers].mean()), 3) if len(numbers) else 0.0,
     )
 

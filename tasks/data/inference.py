@@ -14,7 +14,7 @@ from tasks.data.levels import MOST_LEVELS, extend_levels
 from tasks.data.recipe import INDEX_NAMES, Column
 from tasks.data.report import Finding, error, note, warning
 from tasks.data.schema import Request, assign_roles
-from tasks.machine import side_by_side
+from tasks.machine import parallel
 from tasks.machine.words import counted, listed
 
 NUMBERS_WITH_TEXT = 0.9  # share of values that read as numbers, from which the others are faults
@@ -43,7 +43,7 @@ def infer_features(table: Table, request: Request) -> Features:
     columns = list[Column]()
     left_out = dict.fromkeys(request.passed_over.difference(ignored, [request.split.column]), "")
     names = [name for name in names if name in table.data.column_names]
-    kinds = side_by_side.each(lambda name: _infer_kind(table, name, request), names)
+    kinds = parallel.map_in_threads(lambda name: _infer_kind(table, name, request), names)
     for name, (kind, *found) in zip(names, kinds, strict=True):
         findings += found
         if kind == "category":

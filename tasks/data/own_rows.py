@@ -34,7 +34,7 @@ from tasks.data.schema import describe_split
 from tasks.data.split import TEST, TRAINING, VALIDATION, Split
 from tasks.data.target import LARGEST, Truth
 from tasks.errors import DataError
-from tasks.machine import cores, side_by_side
+from tasks.machine import parallel, resources
 from tasks.machine.arrays import Array
 from tasks.machine.words import counted
 from tasks.parameters import Data
@@ -135,7 +135,7 @@ def sort_digests(split: Split, digests: Hashes, contents: Hashes | None = None) 
     parts = {"train": digests[is_training], "other": digests[~is_training]}
     if contents is not None:
         parts[CONTENTS] = contents[is_training]
-    side_by_side.each(np.ndarray.sort, tuple(parts.values()))
+    parallel.map_in_threads(np.ndarray.sort, tuple(parts.values()))
     return parts
 
 
@@ -267,7 +267,7 @@ def write_splits(name: str, rows: OwnRows, schema: PreviousSchema, scratch: Path
 
     sides = [side for side, split_id in SIDES.items() if rows.split.count(split_id)]
     sides += [RAW_TEST] if rows.lossy else []
-    with ThreadPoolExecutor(cores.available()) as pool:
+    with ThreadPoolExecutor(resources.count_cores()) as pool:
         writing, digests = pool.map(write, sides), rows.ordering.result()
         row_digests, digest = write_digests(name, digests, scratch), schema.digest([digests[part] for part in PARTS])
     files = dict(zip(sides, writing, strict=True))

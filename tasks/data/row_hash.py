@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tasks.data.prepared_splits import read_arrays
 from tasks.data.recipe import Column
 from tasks.errors import DataError
-from tasks.machine import memory, side_by_side
+from tasks.machine import parallel, resources
 from tasks.machine.arrays import Array
 from tasks.store.record import FileRef
 from tasks.store.verified import RESTORE
@@ -52,9 +52,9 @@ def check_memory(num_rows: int) -> None:
     Raises:
         DataError: there are more.
     """
-    most = memory.limit() // BYTES_PER_ROW
+    most = resources.memory_limit() // BYTES_PER_ROW
     if num_rows > most:
-        expected = f"at most {most:,} rows, which the {memory.limit() / 2**30:.3g} GiB of memory here take"
+        expected = f"at most {most:,} rows, which the {resources.memory_limit() / 2**30:.3g} GiB of memory here take"
         action = "name fewer files with --data, or take a machine with more memory"
         raise DataError(f"{num_rows:,} rows", expected, action)
 
@@ -108,7 +108,7 @@ def update_hashes(hashes: Hashes, *inputs: HashInputs) -> Hashes:
         for each in inputs:
             _mix(part, select_inputs(each, block))
 
-    side_by_side.each(update, range(0, len(hashes), BLOCK))
+    parallel.map_in_threads(update, range(0, len(hashes), BLOCK))
     return result
 
 
@@ -139,7 +139,7 @@ def digest_rows(hashes: Hashes, inputs: Sequence[HashInputs]) -> tuple[Hashes, H
     ``(n,)`` these are hashes ``(n,)`` of features and target, the number of different features, and the number of rows
     whose features a row with another target has too.
     """
-    finding = side_by_side.beside(find_equal_rows, hashes)
+    finding = parallel.start(find_equal_rows, hashes)
     contents = update_hashes(hashes, inputs[0])
     digests = update_hashes(contents, *inputs[1:], FIRST_COPY)
     rows, sizes = finding.result()
@@ -232,5 +232,5 @@ def is_in(known: Hashes, digests: Hashes) -> NDArray[np.bool_]:
         found[start : start + LOOKUP_BLOCK] = known[places] == wanted
 
     if len(known):
-        side_by_side.each(look_up, range(0, len(digests), LOOKUP_BLOCK))
+        parallel.map_in_threads(look_up, range(0, len(digests), LOOKUP_BLOCK))
     return found

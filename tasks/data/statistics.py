@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tasks.data.io import tabular
 from tasks.data.recipe import Column, Columns, Recipe, Target
 from tasks.data.report import ColumnProfile
-from tasks.machine import side_by_side
+from tasks.machine import parallel
 from tasks.machine.arrays import Array
 from tasks.serving import drift
 
@@ -80,7 +80,7 @@ def measure_columns(columns: Sequence[Column], num_rows: int, read_rows: Callabl
         return _find_moments(block[numbers].astype(np.float64, order="C"))
 
     there, means, squares = np.zeros((3, len(numbers)))
-    for counts, of_block, squares_of_block in side_by_side.each(measure, range(0, num_rows, BLOCK)):
+    for counts, of_block, squares_of_block in parallel.map_in_threads(measure, range(0, num_rows, BLOCK)):
         both, distance = np.maximum(there + counts, 1), of_block - means
         squares += squares_of_block + distance**2 * there * counts / both
         means += distance * counts / both

@@ -23,7 +23,7 @@ from tasks.data.row_hash import HashInputs
 from tasks.data.schema import Request, Schema
 from tasks.data.split import TRAINING, check_min_rows, keep_window, split_by_column, split_by_hash
 from tasks.data.target import Truth, check_constant, check_rare_classes, read_target
-from tasks.machine import side_by_side
+from tasks.machine import parallel
 from tasks.machine.words import counted
 from tasks.parameters import Data
 from tasks.parameters.data import NO_WINDOW
@@ -62,7 +62,7 @@ def examine_table(
     Encoded rows lie in a file in ``folder``, mapped, and are gone with it.
     """
     row_hash.check_memory(len(table.data))
-    inferring = side_by_side.beside(infer_features, table, request)
+    inferring = parallel.start(infer_features, table, request)
     truth, options = read_target(table, request, task), request.options
     if options.window != NO_WINDOW:
         truth = keep_window(table, truth, request)
@@ -97,10 +97,10 @@ def _split_rows(
     num_rows, target = len(truth.values), str(request.target)
     features = create_arrays(folder / ENCODED, {ENCODED: (np.float32, (len(columns), num_rows))})[ENCODED]
     places = range(len(columns))
-    done = side_by_side.each(lambda at: encode_column(table, columns[at], truth, features[at]), places)
+    done = parallel.map_in_threads(lambda at: encode_column(table, columns[at], truth, features[at]), places)
     findings = [finding for finding, _ in done if finding]
 
-    hashing = side_by_side.beside(row_hash.hash_rows, columns, features)
+    hashing = parallel.start(row_hash.hash_rows, columns, features)
     split, inputs = None, list[HashInputs]([row_hash.hash_inputs(truth.values, truth.class_names)])
     names = tuple(sorted(column.name for column in columns))
     rule = request.fixed_split or request.split_asked.model_copy(update={"features": names})
@@ -109,13 +109,13 @@ def _split_rows(
         split, of_column = split_by_column(rule, values, partial(truth.name_row, table), hashing)
         inputs.append(of_column)
     hashes = hashing.result()
-    measuring = side_by_side.beside(statistics.measure_columns, columns, num_rows, lambda rows: features[:, rows])
+    measuring = parallel.start(statistics.measure_columns, columns, num_rows, lambda rows: features[:, rows])
     digests, contents, num_distinct, num_ambiguous = row_hash.digest_rows(hashes, inputs)
     if split is None:
         if not request.fixed_split and num_distinct < num_rows / 2:
             rule = rule.model_copy(update={"rule": "copies"})
         split = split_by_hash(digests if rule.rule == "copies" else hashes, rule.test)
-    ordering = side_by_side.beside(sort_digests, split, digests, contents if rule.column else None)
+    ordering = parallel.start(sort_digests, split, digests, contents if rule.column else None)
     stats, sample = measuring.result(), row_hash.sample_rows(digests)
 
     findings += split.findings
@@ -127,7 +127,7 @@ def _split_rows(
     findings += quality_checks.check_leaks(columns, features, truth, sample)
     findings += quality_checks.check_conflicts(num_rows, num_ambiguous)
 
-    profiles = side_by_side.each(
+    profiles = parallel.map_in_threads(
         lambda at: statistics.profile_column(columns[at], features[at, sample], stats[at]), places
     )
     of_target = Column(name=target, kind="category" if truth.class_names else "number", levels=truth.class_names)
@@ -177,7 +177,7 @@ def _describe(
         summary="; ".join(filter(None, summary)),
         rows=num_rows,
         files=num_files,
-        columns=tuple(side_by_side.each(lambda each: _describe_column(table, each, request, features), names)),
+        columns=tuple(parallel.map_in_threads(lambda each: _describe_column(table, each, request, features), names)),
         target=request.target,
         classes=dict(zip(truth.class_names, truth.count_classes().tolist(), strict=True)),
         **(rows.report_split() if rows else {}),

@@ -28,7 +28,7 @@ from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting import devices
 from tasks.fitting.splits import load_split
 from tasks.judging.objective import Objective
-from tasks.machine import side_by_side
+from tasks.machine import parallel
 from tasks.machine.telling import tell
 from tasks.networks import HUBER_BETA
 from tasks.networks.centring import CentredSGD, mean_and_curvature
@@ -430,7 +430,7 @@ class TableTrainer(Trainer):
         """The network at zero, and steps of all rows or of minibatches, until nothing is left to gain."""
         rows = fitted if self.plan.is_full_batch else sample(fitted, SAMPLE, generator)
         # Found while minibatches are drawn.
-        conditioning = side_by_side.beside(self.find_conditioning, rows, values, len(fitted))
+        conditioning = parallel.start(self.find_conditioning, rows, values, len(fitted))
         num_outputs = max(1, len(self.prepared.class_names))
         net = TabularNetwork(self.encoding, num_outputs, self.find_loss_gradient(), self.training.dropout)
         sgd = self.make_optimizer(net, values.lr, 0.0, self.plan.momentum)
@@ -439,7 +439,7 @@ class TableTrainer(Trainer):
         step_rows, has_ended = "all rows a step", partial(optimizer.has_converged, TOLERANCE)
         if not self.plan.is_full_batch:
             objective = self.follow(net, fitted, generator) if self.converges else None
-            run_epoch = averaged = AveragedSGD(side_by_side.ahead, objective)
+            run_epoch = averaged = AveragedSGD(parallel.read_ahead, objective)
             least = min(MOST_PASSES, math.ceil(SEEN_ROWS / len(fitted)))
             step_rows, has_ended = f"minibatches of {values.batch_size}", partial(averaged.has_settled, SETTLED, least)
         return Learner(
@@ -490,9 +490,7 @@ class TableTrainer(Trainer):
     def follow(self, net: Network, rows: Examples, generator: torch.Generator) -> Callable[[], float]:
         """What finds the objective on a sample of the rows, by which minibatches are repeated."""
         size = SCORES // max(1, len(self.prepared.class_names))
-        examples = side_by_side.beside(
-            encode_small, cast("Table", sample(rows, size, generator))
-        )  # while steps are taken
+        examples = parallel.start(encode_small, cast("Table", sample(rows, size, generator)))  # while steps are taken
 
         def compute_objective() -> float:
             weights = {name: each.detach().cpu().numpy() for name, each in net.weights().items()}

@@ -2,6 +2,8 @@
 
 import difflib
 import re
+import shlex
+import sys
 from collections.abc import Collection, Iterable
 
 from gradmill.errors import printable as printable
@@ -56,3 +58,8 @@ def listed(names: Collection[str], most: int) -> str:
     """The first of them, quoted where spaces around one would not be seen."""
     shown = [name if name == name.strip() else repr(name) for name in list(names)[:most]]
     return ", ".join(shown) + (", …" if len(names) > most else "")
+
+
+def pip_install(*requirements: str) -> str:
+    """The command that installs ``requirements`` into this very environment."""
+    return shlex.join([sys.executable, "-m", "pip", "install", *requirements])

@@ -19,11 +19,10 @@ from tasks.batch.output_dir import PartFooter
 from tasks.batch.results import check_rejects
 from tasks.batch.shard import predict_shard
 from tasks.errors import EnvironmentProblem, UsageError
-from tasks.machine import cores
-from tasks.machine.installing import pip_install
-from tasks.machine.processes import by_all_cores
+from tasks.machine import resources
+from tasks.machine.parallel import run_on_cores
 from tasks.machine.telling import tell
-from tasks.machine.words import counted
+from tasks.machine.words import counted, pip_install
 from tasks.parameters import PredictParameters, Runner, Search
 from tasks.stage import live
 from tasks.store.predictions import Job, Shard
@@ -81,10 +80,10 @@ def open_workers(
 ) -> Iterator[Callable[[Item], "Future[Result]"]]:
     """A function that has ``work`` done to an item by a core of this machine, ``most`` at a time, or by Dask."""
     if search.runner is Runner.THREADS:
-        with by_all_cores(work, min(most, cores.available()), in_processes=True) as submit:
+        with run_on_cores(work, min(most, resources.count_cores()), in_processes=True) as submit:
             yield submit
         return
-    with open_runner(search.runner, search.dask_address, search.workers or cores.available(), 1) as dask:
+    with open_runner(search.runner, search.dask_address, search.workers or resources.count_cores(), 1) as dask:
         executor = dask.client.get_executor(pure=False)  # type: ignore[attr-defined]  # of a Dask runner
         yield partial(executor.submit, work)
 

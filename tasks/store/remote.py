@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import DataError, EnvironmentProblem, UsageError
-from tasks.machine.installing import pip_install
+from tasks.machine.words import pip_install
 from tasks.store import atomic, folders, regular_files
 
 LOCAL = ("file", "local")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import DataError, UsageError
-from tasks.machine.installing import pip_install
+from tasks.machine.words import pip_install
 from tasks.serving import contract
 from tasks.store import artifact_paths, atomic, history, reading, verified
 from tasks.store.artifact_paths import ATTESTATION, CHECKSUMS, MANIFEST, METADATA, ONNX, SAMPLE

@@ -27,7 +27,7 @@ from tasks.data.io.tabular import (
 )
 from tasks.data.recipe import UNNAMED_INDEX
 from tasks.errors import DataError
-from tasks.machine import side_by_side
+from tasks.machine import parallel
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
 
@@ -57,7 +57,7 @@ def csv_batches(stream: Any, name: str, selection: Selection, bad_rows: BadRows 
         raise broken(name, "it ends inside its header", "a header and rows")
     file = _CsvFile(name, first, selection, bad_rows)
     yield without_rows(pa.schema([(each, pa.null()) for each in file.names]))
-    for table in side_by_side.ahead(map(file.parse, itertools.chain([first], blocks))):
+    for table in parallel.read_ahead(map(file.parse, itertools.chain([first], blocks))):
         yield from table.to_batches()
 
 

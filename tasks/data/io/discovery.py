@@ -16,9 +16,8 @@ from typing import Any, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 from tasks.errors import DataError, GradmillError, UsageError
-from tasks.machine.installing import pip_install
 from tasks.machine.telling import tell
-from tasks.machine.words import counted
+from tasks.machine.words import counted, pip_install
 from tasks.parameters.addresses import require_no_credentials
 from tasks.store import artifact_paths, predictions, regular_files, verified
 from tasks.store.regular_files import holds, shown

@@ -14,7 +14,7 @@ from tasks.data.io.discovery import broken, reading
 from tasks.data.io.tabular import BATCH_ROWS, Selection, check_names, without_rows
 from tasks.data.levels import format_values
 from tasks.data.recipe import UNNAMED_INDEX
-from tasks.machine.installing import pip_install
+from tasks.machine.words import pip_install
 
 OLE = b"\xd0\xcf\x11\xe0"  # what files of old and encrypted ones begin with
 CELL = re.compile(rb"""<(?:\w+:)?c\b[^>]*?\br=["']([A-Z]{1,3})([0-9]{1,10})""")

@@ -29,7 +29,7 @@ from tasks.data.levels import sort_levels
 from tasks.data.report import Finding, error, note
 from tasks.data.split import SPLIT_WORDS, TEST, TRAINING, VALIDATION
 from tasks.errors import DataError
-from tasks.machine import cores, processes, progress
+from tasks.machine import parallel, progress, resources
 from tasks.machine.arrays import Array
 from tasks.machine.words import listed
 from tasks.store import regular_files, verified
@@ -469,7 +469,7 @@ def _decode_all(
         os.posix_fallocate(file.fileno(), 0, max(1, num_images * math.prod(shape)))  # a full disk is an error here
     decode = partial(pictures.decode_job, shape=shape, looks_for_colour=looks_for_colour, spool=spool)
     facts, unreadable, jobs = list[NDArray[np.void]](), dict[int, str](), _number_blocks(source)
-    with processes.by_all_cores(decode, cores.available(), is_long) as begin, progress.bar() as bar:
+    with parallel.run_on_cores(decode, resources.count_cores(), is_long) as begin, progress.bar() as bar:
         task = bar.add_task("decode", total=num_images)
         while waiting := [begin(job) for job in itertools.islice(jobs, WAITING_JOBS)]:
             for done in waiting:

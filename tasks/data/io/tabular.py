@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from tasks.data.io.discovery import broken, reading
 from tasks.data.levels import format_values
 from tasks.errors import DataError
-from tasks.machine import cores
+from tasks.machine import resources
 from tasks.machine.arrays import Array
 from tasks.store import regular_files
 
@@ -427,7 +427,7 @@ def read_blocks(stream: Any, name: str, check: Callable[[bytes, str], None] = ch
     Raises:
         DataError: the file is empty, or no text, or has a row of more than ``MAX_ROW_BYTES``.
     """
-    buffer, filled, is_first = bytearray(min(BLOCK_BYTES, PARSED_BYTES * max(2, cores.available()))), 0, True
+    buffer, filled, is_first = bytearray(min(BLOCK_BYTES, PARSED_BYTES * max(2, resources.count_cores()))), 0, True
     while True:
         start = filled
         with reading(name, "a whole file"):

@@ -1,6 +1,6 @@
-"""Work by all cores where the interpreter's lock lets one go on: the others in processes of their own.
+"""Work by all cores: in threads where numpy and pyarrow let others go on, else in processes of their own.
 
-``python -m tasks.machine.processes DESCRIPTOR`` is such a process. It imports what its work needs and nothing else,
+``python -m tasks.machine.parallel DESCRIPTOR`` is such a process. It imports what its work needs and nothing else,
 and ends when its parent does, even if that is killed: then the other end of its connection closes. The libraries'
 processes (concurrent.futures, loky) hold both ends, and outlive a parent that is killed.
 """
@@ -8,7 +8,7 @@ processes (concurrent.futures, loky) hold both ends, and outlive a parent that i
 import queue
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import Pipe
@@ -16,9 +16,40 @@ from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
 
 from tasks.errors import EnvironmentProblem
+from tasks.machine import resources
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def map_in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """What ``work`` makes of each item, in their order."""
+    count = min(resources.count_cores(), len(items))
+    if count < 2:
+        return list(map(work, items))
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(work, items))
+
+
+def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The items, the first of which is made from now on, the next while one is used."""
+    pool = ThreadPoolExecutor(1)
+    return _following(pool, pool.submit(next, items, None), items)
+
+
+def _following(pool: ThreadPoolExecutor, following: Future[Any], items: Iterator[Item]) -> Iterator[Item]:
+    with pool:
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
+            yield item
+
+
+def start(work: Callable[..., Result], *args: Any) -> Future[Result]:
+    """What ``work`` makes of its arguments, in a thread of its own, while this one goes on."""
+    pool = ThreadPoolExecutor(1)
+    found = pool.submit(work, *args)
+    pool.shutdown(wait=False)
+    return found
 
 
 class Process(Generic[Item, Result]):
@@ -28,7 +59,7 @@ class Process(Generic[Item, Result]):
         self._connection, there = Pipe()
         with there:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tasks.machine.processes", str(there.fileno())],  # -P: not this folder's
+                [sys.executable, "-P", "-m", "tasks.machine.parallel", str(there.fileno())],  # -P: not this folder's
                 stdin=subprocess.DEVNULL,
                 pass_fds=[there.fileno()],
                 process_group=0,  # Ctrl-C is for the parent
@@ -59,7 +90,7 @@ class Process(Generic[Item, Result]):
 
 
 @contextmanager
-def by_all_cores(
+def run_on_cores(
     work: Callable[[Item], Result], count: int, in_processes: bool
 ) -> Iterator[Callable[[Item], Future[Result]]]:
     """A function that has ``work`` done to an item; ``count`` at a time, one of them in this process.

@@ -1,4 +1,4 @@
-"""How much memory this process may take, what its threads share of it, and what garbage collection looks at."""
+"""What this process may use of the machine: cores and memory; and what garbage collection looks at."""
 
 import ctypes
 import gc
@@ -15,17 +15,27 @@ ARENA_MAX = -8  # of glibc's malloc.h
 CONTROL_GROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
-def machine() -> int:
+def count_cores() -> int:
+    """The number of workers worth starting, at least 1.
+
+    Affinity and the container's CPU quota count; the host's cores do not.
+    """
+    import loky
+
+    return max(1, int(loky.cpu_count()))
+
+
+def memory_size() -> int:
     """Bytes of the machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def limit() -> int:
+def memory_limit() -> int:
     """Bytes of memory: the machine's, or fewer where ``ulimit -v`` or the container allows no more."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
     texts = [file.read_text().strip() for file in CONTROL_GROUP if file.is_file()]
     limits = [*([allowed] if allowed != resource.RLIM_INFINITY else []), *map(int, filter(str.isdigit, texts))]
-    return min([machine(), *limits])
+    return min([memory_size(), *limits])
 
 
 def keep_imports() -> None:

@@ -226,7 +226,7 @@ def _summarise(folder: Path, *_look: int) -> tuple[str, RunSummary | None]:
     if refused_by := [gate.name for gate in gates if not gate.passed]:
         outcome, detail = "refused", ", ".join(refused_by)
     elif decided:
-        outcome, detail = decided["outcome"], decided.get("detail", "")
+        outcome, detail = decided.get("outcome", "unchanged"), decided.get("detail", "")
     best = trained["learning_curve"][trained["kept_epoch"] - 1] if trained else {}  # whose weights were kept
     try:  # its folder's name begins with when it was to start
         date = datetime.strptime(folder.name.partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)

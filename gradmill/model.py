@@ -50,9 +50,7 @@ def load(name: str, artifacts: str | Path | None = None, version: int | None = N
         current = read_pointer(folder)["version"]
         if version is not None or current == number:
             raise
-        return Model(
-            folder, current
-        )  # the champion was replaced, and the one before removed, since the pointer was read
+        return Model(folder, current)  # another was published, and this one removed, since the pointer was read
 
 
 def find_root(artifacts: str | Path | None) -> Path:
@@ -66,9 +64,7 @@ def read_pointer(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: it is not as it should be.
     """
-    return _parse(
-        folder / CHAMPION, _read(folder / CHAMPION), {"version": int, "model_sha256": str, "manifest_sha256": str}
-    )
+    return _parse(folder / CHAMPION, _read(folder / CHAMPION), POINTER)
 
 
 def _read(path: Path, sha256: str | None = None) -> bytes:
@@ -127,10 +123,7 @@ class Model:
         self.classes = tuple(manifest["dataset"].get("class_names", ()))
         self.columns = {
             each["name"]: Column(
-                each["name"],
-                each["kind"],
-                tuple(each["levels"]),
-                each["kind"] == "number" and each["mean"] is None,
+                each["name"], each["kind"], tuple(each["levels"]), each["kind"] == "number" and each["mean"] is None
             )
             for each in manifest["recipe"].get("columns", ())
         }

@@ -44,7 +44,7 @@ LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}  # as
 
 PORT: Any = {"metavar": "N", "min": 1, "max": 65535}
 LAST: Any = {"rich_help_panel": "General"}  # what most commands take stands below what is their own
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, all else on stderr.", **LAST)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and everything else on stderr.", **LAST)]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's own log.", **LAST)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what fails.", **LAST)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", **LAST)]
@@ -150,7 +150,7 @@ class Value(NamedTuple):
         if not said or title.lower() != self.flag.lower().strip("-").replace("-", " "):
             said = f"{title}: {said}" if said else f"{title}."
         words = " ".join(filter(None, [self.option.help or said, self.option.limits]))
-        if self.option.empty or isinstance(default, bool):  # a flag has none
+        if self.option.empty or isinstance(default, bool) or self.field.is_required():  # a flag has none
             default = self.option.empty
         elif default is None and issubclass(self.model, Frozen):
             default = self.model.describe_default(self.name, Use.BOOK)

@@ -145,8 +145,9 @@ class Frozen(BaseModel):
 
     @classmethod
     def describe_default(cls, name: str, uses: Use) -> str:
-        """What a field is where it is not given, nor found by a search."""
-        return str(cls.model_fields[name].default)
+        """What a field is where it is not given: own data have rules for what has no default."""
+        default = cls.model_fields[name].default
+        return "found by rule" if default is None else str(default)
 
     @model_validator(mode="before")
     @classmethod

@@ -23,15 +23,14 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
     from tasks.fitting.progress import Watch, find_kept_epoch
     from tasks.fitting.trainer import make_trainer
 
-    # Own data decide what was not given, and give the same bytes on a GPU, too.
-    device, is_own = devices.resolve(training.device), prepared.defaults == "data"
+    device = devices.resolve(training.device)
     with (
         gpu_lock.hold(training.device),
         devices.one_thread(),
         devices.seeded(device, training.seed_number) as generator,
     ):
         trainer = make_trainer(training, prepared, device)
-        with devices.deterministic(is_own and device.type == "cuda"):
+        with devices.deterministic(trainer.follows_data and device.type == "cuda"):
             trained = trainer.begin_training(generator)
             watch = Watch(trained.training, run)
             curve = watch.to_the_end(trained.epochs)
@@ -47,7 +46,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         kept_epoch=find_kept_epoch(curve, training).epoch,
         num_examples=trained.num_examples,
         num_validation=trained.num_validation,
-        steps=used if is_own else None,
+        steps=used if trainer.follows_data else None,
         collinear=trained.collinear,
         recipe=None if trained.prepared is prepared else trained.prepared.recipe,
         class_counts=() if trained.prepared is prepared else trained.prepared.class_counts,

@@ -159,8 +159,9 @@ class Parts(NamedTuple):
 
 
 class Trainer:
-    """Trains one of the book's four systems; own data have trainers of their own, which find what is not given."""
+    """Trains one of the four systems; those of own data find what is not given."""
 
+    follows_data = True  # which decide what is not given, and give the same bytes on a GPU, too
     unit = 1.0  # of losses: training of own numbers sees a target in deviations
     converges = False  # whether training goes on until nothing is left to gain
     is_deterministic = False  # whether any seed gives the same weights
@@ -187,20 +188,18 @@ class Trainer:
     def split_rows(self, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The indices of training examples without a ``share``, and of that, int64.
 
-        Of own data it has the largest split keys, so that equal rows are on one side; of the book's it is random.
+        It has the largest split keys, so that equal rows are on one side.
         """
-        if self.prepared.defaults == "book":
-            return split_randomly(self.prepared.num_train, share, generator)
         is_held_out = torch.from_numpy(hold_out(read_split(self.prepared.train, self.prepared).key, share))
         return torch.where(~is_held_out)[0], torch.where(is_held_out)[0]
 
     def refit(self, fitted: Tensor) -> PreparedDataset:
-        """The data with statistics of the ``fitted`` training examples only: of own classes, how many each has.
+        """The data with statistics of the ``fitted`` training examples only: how many each class has.
 
         Raises:
             DataError: the file is missing or has changed since it was prepared.
         """
-        if self.prepared.defaults == "book" or not self.prepared.class_names:
+        if not self.prepared.class_names:
             return self.prepared
         truth = read_split(self.prepared.train, self.prepared).y_true[fitted.numpy()]
         counts = count_codes(truth, len(self.prepared.class_names)).tolist()
@@ -348,6 +347,20 @@ class Trainer:
     def encode(self, split: Examples) -> Examples:
         """As the network takes it."""
         return split
+
+
+class BookTrainer(Trainer):
+    """Trains on the book's data with the book's values: what is held out is random, and nothing was fitted before."""
+
+    follows_data = False
+
+    def split_rows(self, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The same, drawn by the generator."""
+        return split_randomly(self.prepared.num_train, share, generator)
+
+    def refit(self, fitted: Tensor) -> PreparedDataset:
+        """The data as they are: they have no statistics."""
+        return self.prepared
 
 
 class ImageTrainer(Trainer):
@@ -510,7 +523,7 @@ class TableTrainer(Trainer):
         return tuple(dict.fromkeys(owners[at] for at in collinear))
 
 
-TRAINERS: dict[Use, type[Trainer]] = {Use.BOOK: Trainer, Use.TABLES: TableTrainer, Use.IMAGES: ImageTrainer}
+TRAINERS: dict[Use, type[Trainer]] = {Use.BOOK: BookTrainer, Use.TABLES: TableTrainer, Use.IMAGES: ImageTrainer}
 
 
 def make_trainer(training: Training, prepared: PreparedDataset, device: torch.device) -> Trainer:

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -267,6 +268,20 @@ def test_own_data_without_a_name_are_answered_with_one(
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["found"] == f"no --name for {file}"
     assert error["action"] == f"add --name {name}"
+
+
+@pytest.mark.parametrize("command", ["retrain", "tune"])
+def test_data_in_the_place_of_a_name_are_answered_with_what_to_type(
+    command: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "my houses.csv").write_text(houses())
+    capsys.readouterr()
+    assert flows.cli.app.run([command, "my houses.csv", "--target", "price", "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["found"] == "my houses.csv, which is data"
+    typed = shlex.split(error["action"].partition(" shows ")[0])
+    assert flows.cli.app.run(typed[typed.index("inspect") :]) == 0
+    assert "retrain linear-regression --name my-houses" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("options", ["", "--target price", "--name houses", "--name houses --target price"])

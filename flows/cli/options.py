@@ -44,7 +44,7 @@ LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}  # as
 
 PORT: Any = {"metavar": "N", "min": 1, "max": 65535}
 LAST: Any = {"rich_help_panel": "General"}  # what most commands take stands below what is their own
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and everything else on stderr.", **LAST)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; stderr has the rest.", **LAST)]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's own log.", **LAST)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what fails.", **LAST)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", **LAST)]

@@ -22,7 +22,7 @@ from tasks.data.schema import Request, require_columns
 from tasks.errors import DataError, UsageError
 from tasks.machine import progress
 from tasks.machine.words import counted, readable
-from tasks.parameters import Learned, ModelName, RetrainParameters, TuneParameters, Use
+from tasks.parameters import Learned, ModelName, RetrainParameters, TuneParameters, Use, is_name
 from tasks.parameters.form import WORDS, Frozen
 from tasks.records import QUESTIONS, GateVerdict
 from tasks.serving import task
@@ -116,6 +116,10 @@ def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
     if given.get("name", named) != named:
         found = f"{command} {named} --name {given['name']}"
         raise UsageError(found, "one name", f"gradmill {command} {named} trains {named} again")
+    if not is_name(named) and is_there(named):
+        target = ["--target", data["target"]] if "target" in data else []
+        to_do = f"{as_typed(shlex.join(['inspect', named, *target]))} shows the command that trains on it"
+        raise UsageError(f"{named}, which is data", f"{' or '.join(ModelName)}, or a kept name", to_do)
     training = {option: value for option, value in given["training"].items() if option != "model"}
     return own_data.again(named, given | {"training": training}, with_found=command == "tune")
 

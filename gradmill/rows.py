@@ -80,17 +80,18 @@ class Column:
             valid = np.isin(codes, (0, 1)) if self.kind == "boolean" else np.isfinite(codes)
         return np.asarray(np.where(np.isnan(codes), not self.is_plain, valid))
 
-    def describe_fault(self, value: Any, code: float) -> str:
-        """What is wrong with a value that is not valid, of which ``code`` was made, in words."""
-        shown = repr(value.strip()[:SHOWN]) if isinstance(value, str) else str(value)[:SHOWN]
-        if np.isnan(code):
-            return "missing"
-        if self.kind == "category":
-            return f"{shown}, a level that the model has not seen"
-        if self.kind == "boolean":
-            return f"{shown}, neither true nor false"
-        is_number = NUMBER.fullmatch(value.strip()) if isinstance(value, str) else _is_number(value)
-        return f"{shown}, not a {'finite number' if is_number else 'number'}"
+
+def describe_fault(kind: Kind, value: Any, code: float) -> str:
+    """What is wrong with a value of such a column that is not valid, of which ``code`` was made, in words."""
+    shown = repr(value.strip()[:SHOWN]) if isinstance(value, str) else str(value)[:SHOWN]
+    if np.isnan(code):
+        return "missing"
+    if kind == "category":
+        return f"{shown}, a level that the model has not seen"
+    if kind == "boolean":
+        return f"{shown}, neither true nor false"
+    is_number = NUMBER.fullmatch(value.strip()) if isinstance(value, str) else _is_number(value)
+    return f"{shown}, not a {'finite number' if is_number else 'number'}"
 
 
 def _is_number(value: Any) -> bool:
@@ -149,7 +150,7 @@ def encode_rows(rows: Any, columns: Mapping[str, Column], unknown: Unknown = "re
         with np.errstate(over="ignore"):
             features[:, at] = column.encode(of_column)
         for row in np.flatnonzero(~column.is_valid(features[:, at], unknown))[:1]:
-            fault = column.describe_fault(of_column[row], features[row, at])
+            fault = describe_fault(column.kind, of_column[row], features[row, at])
             raise ValueError(f"{column.name} is {fault} (row {row}, counted from 0)")
     return features
 

@@ -7,12 +7,13 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gradmill.rows import describe_fault
 from tasks.data.io import arrays, images, pictures, tabular
 from tasks.data.io.arrays import StoredArray
 from tasks.data.io.batches import (
@@ -162,7 +163,7 @@ def encode(file: InputFile, first: int, batch: pa.RecordBatch, spec: ReadSpec) -
     for row in [] if valid.all() else np.flatnonzero(~valid.all(axis=1)).tolist():
         at = int(np.argmin(valid[row]))
         name, column = columns[at]
-        faults.setdefault(row, f"{name} is {_describe(arrays[at][row].as_py(), values[row, at], column)}")
+        faults.setdefault(row, f"{name} is {describe_fault(column.kind, arrays[at][row].as_py(), values[row, at])}")
     return make_batch(file, first, values, faults, _copy_columns(batch, spec), _encode_target(batch, spec))
 
 
@@ -196,18 +197,6 @@ def _encode_target(batch: pa.RecordBatch, spec: ReadSpec) -> Array | None:
     column = Column(name=target.name, kind="category" if spec.class_names else "number", levels=spec.class_names)
     values = _encode_column(array, column).astype(np.float64)
     return np.where(np.isinf(values), np.nan, values)  # which is no number, and no truth either
-
-
-def _describe(value: Any, code: float, column: Column) -> str:
-    if np.isnan(code):
-        return "missing"
-    shown = repr(value.strip()[:SHOWN]) if isinstance(value, str) else str(value)
-    if column.kind == "category":
-        return f"{shown}, a level that the model has not seen"
-    if column.kind == "boolean":
-        return f"{shown}, neither true nor false"
-    is_number = not isinstance(value, str) or tabular.parse_numbers(pa.array([value]))[0].is_valid
-    return f"{shown}, not a {'finite number' if is_number else 'number'}"
 
 
 # Parquet is read by row groups; the columns of all other tables are spilled, once and in order

@@ -70,14 +70,30 @@ def one_class(lost: int, won: int, both: int) -> tuple[np.ndarray, np.ndarray, l
 
 @pytest.mark.parametrize(("lost", "won"), [(12, 3), (5, 0), (40, 25), (12, 8), (200, 150)])
 def test_p_of_one_comparison_is_that_of_mcnemars_one_sided_exact_test(lost: int, won: int) -> None:
-    """With no margin, so that nothing but the p counts; the normal approximation is never below it."""
+    """With no margin, so that nothing but the p counts; the normal approximation is never below it.
+
+    That is for many rows that differ, of many.
+    """
     exact = scipy.stats.binomtest(lost, lost + won, alternative="greater").pvalue
     error = 4 * np.sqrt(exact / 40_000)
-    for rows, expected in (2_000, exact), (20_000, scipy.stats.norm.sf((lost - won - 2) / np.sqrt(lost + won))):
+    normal = exact if lost + won <= 100 else scipy.stats.norm.sf((lost - won - 2) / np.sqrt(lost + won))
+    for rows, expected in (2_000, exact), (20_000, normal):
         ours, kept, classes = one_class(lost, won, rows - lost - won)
         p = drops(ours, kept, classes, (0.0, 1.0), draws=40_000).p[0, 0]
         assert p == pytest.approx(expected, abs=error)
         assert p >= exact - error
+
+
+@pytest.mark.parametrize("rows", [9_999, 10_000])
+@pytest.mark.parametrize(("others", "chance"), [(0.0, 1 / 8), (1e-3, 1 / 16)])
+def test_few_rows_that_differ_much_are_no_normal_variable(rows: int, others: float, chance: float) -> None:
+    """All of three signs are positive in one of eight cases; the sum of the other rows, 0, is exceeded in half."""
+    parts = others * np.random.default_rng(0).standard_normal((rows, 1))
+    parts -= parts[3:].mean()
+    parts[:3] = 1.0
+    _, is_beyond, p = champion.compare(parts, np.array([0.01]), 100.0)
+    assert is_beyond[0]
+    assert p[0] == pytest.approx(chance, abs=0.015)
 
 
 def test_versions_that_are_equal_count_once_and_classes_that_cannot_exceed_their_margin_cost_nothing() -> None:

@@ -67,6 +67,9 @@ FILES: dict[str, Callable[[Path], object]] = {
     ),
     "quotes and lines.csv": text(HEAD + '"80","Ulm",true,210\n90,"Bo\nnn",false,150\n'),
     "a mark and semicolons.csv": text("\ufeff" + (HEAD + ROWS).replace(",", ";")),
+    "for Excel, with more commas than semicolons.csv": text(
+        "sep=;\narea;city;garden;price;a,b,c,d,e\n101.5;Ulm;true;210;1,2,3,4,5\n80;Bonn;false;150;5,4,3,2,1\n"
+    ),
     "for Excel.csv": text("sep=;\r\n" + (HEAD + ROWS).replace(",", ";").replace("\n", "\r\n")),
     "packed.csv.gz": lambda path: path.write_bytes(gzip.compress((HEAD + ROWS).encode())),
     "another order.tsv": text("price\tcity\tgarden\tother\tarea\n210\tUlm\ttrue\tx\t80\n"),
@@ -137,6 +140,10 @@ def with_name_twice(path: Path) -> None:
     pd.concat([frame, frame], axis=1).to_excel(path, index=False)
 
 
+def name_twice() -> pa.Table:
+    return pa.table([*TABLE.columns, TABLE["city"]], [*TABLE.column_names, "city"])
+
+
 def bomb(path: Path) -> None:
     """A workbook of some MB that unpacks to 1.1 GB."""
     pd.DataFrame(TABLE.to_pydict()).to_excel(path, index=False)
@@ -162,6 +169,8 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], int | None]] = {
     "for Excel, and nothing.csv": (text("sep=;\n"), None),
     "for Excel, and blanks.csv": (text("sep=;\n\n\n"), None),
     "a name twice.csv": (text("area,city,city,garden,price\n80,Ulm,Ulm,true,1\n"), None),
+    "a name twice.parquet": (lambda path: pq.write_table(name_twice(), path), None),
+    "a name twice.feather": (lambda path: pyarrow.feather.write_feather(name_twice(), path), None),
     "NUL bytes.csv": (text(HEAD + "80,U\0lm,true,1\n"), None),
     "UTF-16.csv": (text((HEAD + MANY).encode("utf-16")), None),
     "no text.csv": (text((HEAD + MANY).encode() + b"80,K\x81ln,true,1\n"), 1),

@@ -41,6 +41,7 @@ SHOWN = 5  # levels or classes
 SETTINGS = "loss", "class_weight"  # of training on own data: where they differ, losses say nothing of each other
 DRAWS = 9_999  # so that every p is a whole number of ten thousandths
 NORMAL_FROM = 10_000  # units; from there a sum of signs is replaced by a normal variable of its variance
+SMALL = 0.01  # of the squares of a comparison: larger units are drawn, since a few make no normal variable
 NO_RISE = 0.4  # of its margin: so little more loss is none; else a version that had luck refuses too many
 CHUNK = 500  # draws at a time: bounds memory
 FIXED = ("rows", "copies", "group")  # rules by which a row stays on its side
@@ -333,33 +334,37 @@ def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int
     Among so many comparisons some rise is large by chance, so what is asked is how large the *largest* statistic gets
     when the candidate is as good as the versions (Westfall and Young 1993). A unit's difference is then as likely to
     have the other sign, so signs are drawn at random, all comparisons together: versions that agree with each other
-    count as one, and a comparison that cannot exceed its margin costs the others nothing. The statistic is McNemar's,
+    count as one, and a comparison that cannot exceed its margin costs the others nothing. Of many units a normal
+    variable stands for the sum of those that are small, each by itself. The statistic is McNemar's,
     a sum over the root of its squares. The p of a comparison is the share of draws in which any comparison exceeds its
     margin with a statistic as large.
     """
-    is_normal, parts = len(parts) >= NORMAL_FROM, parts[parts.any(axis=1)]
+    are_many, parts = len(parts) >= NORMAL_FROM, parts[parts.any(axis=1)]
     net, most, squares = (each.sum(axis=0, dtype=float) for each in (parts, np.abs(parts), np.square(parts)))
     sizes = np.broadcast_to(sizes, net.shape)
     rise, is_beyond, p = net / sizes, net / sizes > margins, np.ones(len(net))
     if not is_beyond.any():
         return rise, is_beyond, p
     is_possible, least = most / sizes > margins, NO_RISE * margins
+    scale = np.sqrt(np.where(squares > 0, squares, 1))
+    drawn = parts[:, is_possible].astype(float)
+    is_small = are_many & (np.square(drawn / scale[is_possible]) <= SMALL).all(axis=1)
+    small, drawn = drawn[is_small], drawn[~is_small & drawn.any(axis=1)]
     if parts.dtype.kind == "i":
         # Sums of signs are two apart. One, half a step, is the candidate's: so equal models are refused less often than
         # the bound says, never more. Another makes the normal tail that of the sum.
-        least = np.full(len(net), 2.0 if is_normal else 1.0)
-    scale = np.sqrt(np.where(squares > 0, squares, 1))
-    some = parts[:, is_possible].astype(float)
-    if is_normal:  # as many rows as columns with the same covariance; a QR decomposition is slow on busy cores
-        values, vectors = np.linalg.eigh(some.T @ some)
-        some = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
-    else:
-        some = some[some.any(axis=1)]
+        least = np.ones(len(net))
+        least[is_possible] += small.any(axis=0)
+    # As many rows as columns with the same covariance; a QR decomposition is slow on busy cores.
+    values, vectors = np.linalg.eigh(small.T @ small)
+    spread = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
     rng, largest = np.random.default_rng(0), list[Array]()  # of each draw
     for start in range(0, draws, CHUNK):
-        shape = min(CHUNK, draws - start), len(some)
-        signs = rng.standard_normal(shape) if is_normal else rng.choice([-1.0, 1.0], shape)
-        sums = signs @ some
+        count, sums = min(CHUNK, draws - start), np.zeros(len(spread))
+        if len(small):
+            sums = rng.standard_normal((count, len(spread))) @ spread
+        if len(drawn):
+            sums = sums + rng.choice([-1.0, 1.0], (count, len(drawn))) @ drawn
         is_larger = sums / sizes[is_possible] > margins[is_possible]
         largest.append(np.where(is_larger, sums / scale[is_possible], -np.inf).max(axis=1))
     found = (net - least) / scale - 1e-6  # rounding must not tell equal sums apart

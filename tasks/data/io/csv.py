@@ -34,7 +34,7 @@ from tasks.machine.words import counted
 DELIMITERS = (",", ";", "\t", "|")
 SNIFFED_BYTES, SNIFFED_ROWS = 2**18, 100
 # The mark of UTF-8, what tells Excel the delimiter, and blank lines.
-BEFORE_HEADER = re.compile(rb"(\xef\xbb\xbf)?[\r\n]*(sep=.\r?\n)?[\r\n]*", re.IGNORECASE)
+BEFORE_HEADER = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]*(?:sep=(.)\r?\n)?[\r\n]*", re.IGNORECASE)
 END = "gradmill.end"  # of a block
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # of what is no UTF-8
 FAULT = "\0fault"  # a name that no CSV has: the column of reasons why rows could not be read
@@ -51,11 +51,12 @@ def csv_batches(stream: Any, name: str, selection: Selection, bad_rows: BadRows 
     """
     blocks = read_blocks(stream, name)
     first = next(blocks)
+    told = ""  # what Excel is told
     if prefix := BEFORE_HEADER.match(first):
-        first = first[prefix.end() :]
+        first, told = first[prefix.end() :], (prefix[1] or b"").decode(errors="replace")
     if re.search(rb"[\r\n]", first) is None:
         raise broken(name, "it ends inside its header", "a header and rows")
-    file = _CsvFile(name, first, selection, bad_rows)
+    file = _CsvFile(name, first, selection, bad_rows, told)
     yield without_rows(pa.schema([(each, pa.null()) for each in file.names]))
     for table in parallel.read_ahead(map(file.parse, itertools.chain([first], blocks))):
         yield from table.to_batches()
@@ -64,17 +65,19 @@ def csv_batches(stream: Any, name: str, selection: Selection, bad_rows: BadRows 
 class _CsvFile:
     """One CSV file on its way: its header, and what was counted of its rows."""
 
-    def __init__(self, name: str, block: memoryview, selection: Selection, bad_rows: BadRows) -> None:
+    def __init__(
+        self, name: str, block: memoryview, selection: Selection, bad_rows: BadRows, delimiter: str = ""
+    ) -> None:
         self._name, self._is_strict = name, bad_rows == "raise"
         self._is_windows, self._may_be_windows = False, True  # Windows-1252; nothing of UTF-8 alone so far
         head = bytes(self._require_utf_8(block)[:SNIFFED_BYTES])
         text = (head.rpartition(b"\n")[0] or head).decode(errors="replace")
-        self._delimiter = find_delimiter(text)
+        self._delimiter = delimiter if delimiter in DELIMITERS else find_delimiter(text)
         with reading(name, "CSV with a header", "see its first line"):
             rows = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter, strict=True))
             self.names = _name_index(next(rows), rows)
         # a comma at the end of each line is no reason not to predict
-        check_names([each for each in self.names if self._is_strict or each.strip()], name)
+        check_names(self.names, name, may_be_blank=not self._is_strict)
         self._included = [each for each in self.names if selection.takes(each)]
         if not self._included and selection.only is None:
             raise DataError(f"{name}: every column is ignored", "a column to learn from", "leave out fewer by --ignore")

@@ -208,6 +208,7 @@ def parquet_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa
     """
     with reading(name):
         file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=BUFFER_BYTES)
+        check_names(file.schema_arrow.names, name, may_be_blank=True)
         yield without_rows(file.schema_arrow)
         for batch in file.iter_batches(BATCH_ROWS, columns=_supported(file.schema_arrow, selection)):
             yield validate_text(batch)
@@ -274,6 +275,7 @@ def arrow_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
         except pa.ArrowInvalid:
             stream.seek(0)
             file = batches = pa.ipc.open_stream(stream)
+        check_names(file.schema.names, name, may_be_blank=True)
         yield without_rows(file.schema)
         columns = _supported(file.schema, selection)
         for batch in batches:
@@ -321,13 +323,14 @@ def describe_schema(schema: pa.Schema) -> str:
     return ", ".join(field.name if field.type == pa.null() else f"{field.name} ({field.type})" for field in schema)
 
 
-def check_names(names: list[str], file: str) -> None:
-    """Whether each column has a name of its own.
+def check_names(names: list[str], file: str, may_be_blank: bool = False) -> None:
+    """Whether each column has a name of its own; some that are blank ``may be``.
 
     Raises:
         DataError: some have none, or share one.
     """
-    faults = [f"column {at + 1} has no name" for at, name in enumerate(names) if not name.strip()]
+    blank = [at for at, name in enumerate(names) if not name.strip() and not may_be_blank]
+    faults = [f"column {at + 1} has no name" for at in blank]
     faults += [f"{name!r} stands {times} times" for name, times in Counter(names).items() if times > 1 and name.strip()]
     if faults:
         raise DataError(

@@ -155,6 +155,7 @@ BROKEN: dict[str, bytes | Make] = {
     "deep.safetensors": tensors(b"[" * 100_000),
     "surplus.safetensors": tensors(tensor([50, 4, 5], 1000), 1001),
     "shape.safetensors": tensors(tensor([60, 4, 5], 1000), 1000),
+    "truth.safetensors": tensors(tensor([1, 4, 5], 20, "BOOL"), 20),
     "bf16.safetensors": tensors(tensor([1, 4, 5], 40, "BF16"), 40),
     "f8.safetensors": tensors(tensor([1, 4, 5], 20, "F8_E4M3"), 20),
     "renamed.safetensors": saved(pictures=PIXELS, others=PIXELS),
@@ -189,6 +190,12 @@ def test_whatever_is_wrong_with_a_file_is_exit_4_and_names_the_users_file_before
     finally:
         tracemalloc.stop()
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_folder_of_predictions_is_read_without_its_rejects(tmp_path: Path) -> None:
+    for name in ("part-00000.parquet", "_rejects.parquet", "_job.json"):
+        (tmp_path / name).write_bytes(b"rows")
+    assert found_paths(str(tmp_path)) == [tmp_path / "part-00000.parquet"]
 
 
 # Rows of features

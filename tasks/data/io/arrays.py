@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import struct
 import zipfile
@@ -190,8 +191,10 @@ def _open_safetensors(path: Path) -> ArrayFile:
         header = json.loads(stream.read(length))
 
     def open_tensor(tensor: dict[str, Any]) -> StoredArray:
-        with reading(path):
-            dtype = np.dtype(f"{tensor['dtype'][0].lower()}{int(tensor['dtype'][1:]) // 8}")  # of U8, F32; not of BF16
+        kind = tensor["dtype"]
+        if not re.fullmatch(r"[FIU]\d+", kind):  # such as U8 and F32
+            raise broken(path, f"one of its arrays is of {kind}", "arrays of integers or floats", "convert it")
+        dtype = np.dtype(f"{kind[0].lower()}{int(kind[1:]) // 8}")
         return StoredArray(path, dtype, tuple(tensor["shape"]), 8 + length + tensor["data_offsets"][0])
 
     return {name: partial(open_tensor, tensor) for name, tensor in header.items() if name != "__metadata__"}

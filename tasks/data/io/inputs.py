@@ -422,9 +422,9 @@ BY_SUFFIX = {suffix: each for each in FORMATS.values() for suffix in each.suffix
 
 
 def is_input(path: Path) -> bool:
-    """Whether a file found in a folder is an input, by its name."""
+    """Whether a file found in a folder is an input, by its name; none that tools write for themselves."""
     is_known = path.name.lower().endswith((*BY_SUFFIX, GZIP)) or "idx3" in path.name
-    return is_known and not describes_labels(path)
+    return is_known and not path.name.startswith("_") and not describes_labels(path)
 
 
 def find_inputs(source: str, output: Path | None = None, full_digest: bool = False) -> DataFiles:

@@ -34,7 +34,7 @@ from tasks.store import (
 NAME = "linear-regression"
 
 
-# Publication and unchanged candidates (design 4.2)
+# Publication and unchanged candidates
 
 
 class Kind(NamedTuple):

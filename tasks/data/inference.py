@@ -1,4 +1,4 @@
-"""What the columns of a table are, inferred over all rows, and which become features (design 4.5)."""
+"""What the columns of a table are, inferred over all rows, and which become features."""
 
 import itertools
 from typing import NamedTuple

@@ -285,7 +285,7 @@ Recipe = Annotated[Pixels | Columns, Field(discriminator="kind")]
 
 
 class SplitRule(Lasting):
-    """Which rows of own data are the test split; fixed by version 1 of a name (design: hash, group, time, column)."""
+    """Which rows of own data are the test split; fixed by version 1 of a name: by hash, group, time or column."""
 
     rule: Literal["rows", "copies", "group", "time", "column", "folders"]
     # copies: of equal rows, where few are distinct; folders: train/ and test/ of images

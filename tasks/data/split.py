@@ -1,4 +1,4 @@
-"""Which rows are the test split: by a rule that version 1 of a name fixes, and never by a seed (design 4.5)."""
+"""Which rows are the test split: by a rule that version 1 of a name fixes, and never by a seed."""
 
 import itertools
 from collections.abc import Callable, Iterator

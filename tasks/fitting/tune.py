@@ -227,9 +227,10 @@ class HyperparameterSearch:
         )
 
     def compare(self, submit: Submit, deadline: float, on_trial: Callable[[], None], run_name: str) -> Tuned:
-        """Train the best trials, and the settings of before, with more seeds; the smallest mean loss wins.
+        """Train the best trials, and the settings of before, with more seeds; the smallest mean loss of trials wins.
 
-        Seeds that the deadline cuts off do not count; where it leaves none, the losses of the search do.
+        Of two trials the one that has trained with more seeds is better. Seeds that the deadline cuts off do not count;
+        where it leaves none, the losses of the search do.
 
         Raises:
             TrainingDiverged: no trial came to its end, for losses that are not finite.

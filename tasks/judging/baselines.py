@@ -131,7 +131,7 @@ def fit_table(features: Array, truth: Array, recipe: Columns, num_outputs: int, 
 
 
 def fit_images(images: Array, truth: Array, recipe: Pixels, num_outputs: int, objective: Objective) -> ConvergedFit:
-    """The same of images ``(n, …)``, in few iterations: those that are fitted to the end are often told worse."""
+    """The same of images ``(n, …)``, in few iterations: fitted to the end, they often do worse on test rows."""
     inputs = Inputs.encode_images(images, recipe)
     weights, words = _minimise(inputs, truth, num_outputs, objective, MAX_IMAGE_ITERATIONS)
     named = {"W": weights[:-1], "b": weights[-1]}

@@ -89,7 +89,7 @@ def compare_with_published(
     for number in numbers:
         verification.verify_version(name, number)
         verification.verify_rows(name, number)
-    number = pointer.version if pointer and not only else numbers[-1]  # without one a kill came before the first
+    number = pointer.version if pointer and not only else numbers[-1]  # none: a kill came before the first pointer
     session = runtime.open_session(verified.read(candidate), Device.CPU)
     found = list(list_differences(reading.manifest(name, number), prepared))
     if contract.read_signature(session) != contract.read_signature(_open_version(name, number)):
@@ -373,7 +373,7 @@ def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int
     return rise, is_beyond, p
 
 
-# Which of today's test rows a version was not trained on, by the row digests that it was kept with (design 4.5)
+# Which of today's test rows a version was not trained on, by the row digests that it was kept with
 
 
 class RowsOfToday:

@@ -225,7 +225,7 @@ def number_units(keys: Array, rule: SplitRule | None) -> Array | None:
     """The unit of each row ``(n,)`` int64, whose rows are no evidence independent of each other.
 
     ``keys`` ``(n,)`` uint64 are those of the split: of a split by time that of each row's time, else of its group, or
-    of what it says, which copies have in common. None: every row is a unit.
+    of what it says, which copies have in common. None where all rows are one block of time.
     """
     return number_blocks(keys) if rule and rule.is_by_time else np.unique(keys, return_inverse=True)[1]
 

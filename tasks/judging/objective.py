@@ -46,7 +46,7 @@ class Objective:
         """The objective on training rows of so many of each class.
 
         Where no number is asked for there is no penalty for a regression, and for a classifier the ridge penalty of
-        C = 1, with which separable classes have a finite answer too (design: 1/(2n) times the squared norm).
+        C = 1, with which separable classes have a finite answer too, 1/(2n) times the squared norm.
         """
         if not isinstance(weight_decay, float | int):
             weight_decay = 1 / num_train if loss is Loss.CROSS_ENTROPY else 0.0

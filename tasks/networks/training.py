@@ -110,7 +110,7 @@ class Optimizer(Protocol):
 
 
 class SGD:
-    """The book's ``sgd`` (section 3.2.6) with weight decay (4.5) and Nesterov's momentum (11.6).
+    """The book's ``sgd`` (section 3.2.6) with weight decay (4.5) and Nesterov's momentum, as torch has it.
 
     ``groups`` are like those of ``torch.optim.SGD``: dictionaries with ``params`` and, if they decay,
     ``weight_decay``. The book divides by the batch size; here the gradient is that of the mean loss already.

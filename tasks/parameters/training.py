@@ -87,7 +87,7 @@ class Defaults(NamedTuple):
     not_exported: frozenset[str] = frozenset()  # options that its ONNX files do not name
 
 
-# The one place that says what the book gives. Of own data nothing stands here: rules find it, which see the data.
+# What the book gives. Nothing stands here for own data: rules, which see the data, find it (tasks/fitting/trainer.py).
 DEFAULTS = {
     "book": Defaults(
         Use.BOOK,

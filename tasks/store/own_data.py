@@ -1,4 +1,4 @@
-"""Own data of a name: where they are, what its versions fixed of them, and data that need no training (design 4.2).
+"""Own data of a name: where they are, what its versions fixed of them, and data that need no training.
 
 A run with these rows is unchanged where a kept version was made of the same ones, or too few are new. What is in files
 that look as they did when they were last read stands in ``look.json`` beside the data set's files.

@@ -127,7 +127,7 @@ def unpack(array: StoredArray, target: Path) -> None:
 def open_arrays(path: Path) -> ArrayFile:
     """The arrays of a file by name; each is looked at when its function is called.
 
-    What is no archive is IDX: ``images``, and ``labels`` if there is a file of them beside.
+    What has none of these suffixes is IDX: ``images``, and ``labels`` if there is a file of them beside.
 
     Raises:
         DataError: it is not what its name says, or is not whole.

@@ -219,7 +219,7 @@ def _partition(source: str, path: str) -> dict[str, str | None]:
 
 
 def refuse_partial(path: Path) -> None:
-    """Let a folder or glob pass in which nothing is half written by its name, and a file beside which it is not itself.
+    """Let a folder or glob pass that has no half-written file by its name, and a file that has none of its own name.
 
     Raises:
         DataError: something is, or seems so since it was never ended.
@@ -295,7 +295,7 @@ def _nothing_readable(source: object, suffixes: Iterable[str], action: str) -> D
 
 
 def empty(path: Path) -> DataError:
-    """The error of a file without a byte; of /proc, some of which wait for ever, too."""
+    """The error of a file without a byte; the files of /proc are such files, and reading some of them never ends."""
     return DataError(f"{path} is empty, or no file on disk", "a file of rows", "write it again, or leave it out")
 
 

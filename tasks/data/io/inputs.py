@@ -1,6 +1,6 @@
 """Inputs of a prediction: how each format is counted and read, and the rows of all files from anywhere on.
 
-What has no middle to start from is spilled first. What is in files is read by ``tasks.data.io`` as for training.
+Formats that can only be read from their beginning are spilled first. All are read as for training.
 """
 
 import math
@@ -61,7 +61,7 @@ FITS = {
     "category": SINGLE_VALUES,
     VALUE: SINGLE_VALUES,
 }  # a kind of the recipe: what a column of a file that keeps types may be
-SHOWN = 40  # characters of a value
+SHOWN = 40  # columns
 ARRAY_SUFFIXES = (".npy", ".npz", ".safetensors")  # of files whose columns have no names
 TOLERATED_PERCENT = 1  # rejects of tables and pictures
 SHARD_BYTES = 2**31

@@ -1,8 +1,8 @@
 """Tables in any format, batch by batch: what training, ``inspect``, ``evaluate`` and prediction read alike.
 
-Every reader yields record batches. The first has no rows and all columns of the file, so that whoever reads knows what
-is there before any row is; the others have those columns that a ``Selection`` takes, or all: of JSON lines, which have
-no header, and of workbooks.
+Every reader yields record batches. The first has no rows and all columns of the file, so that the columns are known
+before any row is read; JSON lines, which have no header, have no such batch. The others have the columns that a
+``Selection`` takes; those of JSON lines and workbooks have all.
 """
 
 import re

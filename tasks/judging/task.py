@@ -225,13 +225,14 @@ def measure_baselines(candidate: Candidate) -> Metrics:
 
 def describe_losses(candidate: Candidate) -> str:
     """How good it is, and its loss beside those it is held against, as far as they are known."""
-    measured = candidate.metrics
-    loss = "loss in nats" if candidate.objective.is_of_classes else "loss"
-    losses = {loss: "objective_loss", "of the converged fit": "reference_loss", "of the best constant": "baseline_loss"}
-    said = [f"{words} {readable(measured[name])}" for words, name in losses.items() if name in measured]
+    measured, summary = candidate.metrics, TASKS[candidate.prepared.task].summary(candidate.metrics)
     if interval := measured.get("rmse_interval"):
-        said.append(f"95 % interval of the error {' to '.join(map(readable, interval))}")
-    return f"{TASKS[candidate.prepared.task].summary(measured)}; {', '.join(said)}"
+        summary += f" ({' to '.join(map(readable, interval))})"
+    unit = " nats a label" if candidate.objective.is_of_classes else ""
+    others = {"of the converged fit": "reference_loss", "of the best constant": "baseline_loss"}
+    said = [f"{words} {readable(measured[name])}" for words, name in others.items() if name in measured]
+    loss = f"loss {readable(measured['objective_loss'])}{unit}"
+    return f"{summary}; {', '.join([loss, *said])}"
 
 
 def judge_by_baselines(candidate: Candidate, bounds: Gates) -> Iterator[GateVerdict]:

@@ -44,6 +44,9 @@ def load(name: str, artifacts: str | Path | None = None, version: int | None = N
         found = f"there is no model {name!r} in {root}"
         raise DataError(found, "a folder of artifacts with a published model", "name another, or train it")
     number = read_pointer(folder)["version"] if version is None else version
+    if version is not None and not (folder / str(version)).is_dir():
+        kept = sorted(int(each.name) for each in folder.iterdir() if each.name.isdecimal())
+        raise DataError(f"{name} has no version {version}", f"one of {', '.join(map(str, kept))}", "name another")
     try:
         return Model(folder, number)
     except DataError:

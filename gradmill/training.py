@@ -29,6 +29,7 @@ def fit(frame: Any, target: str, name: str, model: str | None = None, **options:
     "unchanged", or "judged" where the name is frozen: then it is the champion of before.
 
     Raises:
+        TypeError: the rows are none of these.
         Refused: by a gate; it has the verdicts.
         DataError: the data are not fit for it.
         GradmillError: an option is wrong, or anything else.
@@ -64,6 +65,8 @@ def _as_options(options: dict[str, Any]) -> list[str]:
 
 def _keep_frame(frame: Any, folder: Path) -> Path:
     """The Parquet file of a frame's rows, named by its content: the one before stays until these are trained on."""
+    if not any(hasattr(frame, name) for name in ("to_parquet", "write_parquet", "schema")):
+        raise TypeError(f"a frame is {type(frame).__name__}, not a pandas or polars DataFrame, or an Arrow table")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
         written = Path(temporary) / "frame.parquet"
@@ -106,7 +109,9 @@ def _run(*arguments: str) -> dict[str, Any]:
         found = f"gradmill {arguments[0]} ended with {process.returncode} and no document"
         raise GradmillError(found, "gradmill with its extras train and cpu", "see what it said on stderr") from error
     if document.get("outcome") == "refused":
-        failed = [f"{gate['name']}: {gate['detail']}" for gate in document["gates"] if not gate["passed"]]
+        failed = [
+            f"{gate['name']} {gate['value']:.4g}: {gate['detail']}" for gate in document["gates"] if not gate["passed"]
+        ]
         refused = Refused("; ".join(failed), "a model that passes every gate", "see gates.md, or give other options")
         refused.gates = tuple(document["gates"])
         raise refused

@@ -311,6 +311,13 @@ def test_a_mistyped_name_is_answered_with_the_nearest(
         assert f"to do: {answer}" in capsys.readouterr().err
 
 
+def test_a_mistyped_model_is_answered_with_the_nearest_though_a_name_is_given(
+    artifacts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert flows.cli.app.run(["retrain", "linear-regresion", "--name", "houses"]) == 2
+    assert "to do: did you mean linear-regression?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--ignore", "--features", "--category"])
 def test_a_line_break_in_a_list_of_columns_needs_quotes(
     option: str, folder: Path, capsys: pytest.CaptureFixture[str]

@@ -105,3 +105,9 @@ def test_a_name_that_none_can_have_is_refused_before_anything_is_written(artifac
             gradmill.fit(pd.DataFrame(FRAME), "area", name)
     assert not artifacts.exists()
     assert np.all([issubclass(each, Exception) for each in (gradmill.Refused, gradmill.DataError)])
+
+
+def test_rows_that_are_no_frame_are_refused_before_anything_is_written(artifacts: Path) -> None:
+    with pytest.raises(TypeError, match="a frame is dict, not a pandas or polars DataFrame, or an Arrow table"):
+        gradmill.fit({"a": [1, 2]}, "a", "houses")
+    assert not (artifacts / "datasets" / "houses").exists()

@@ -311,6 +311,16 @@ def test_a_mistyped_name_is_answered_with_the_nearest(
         assert f"to do: {answer}" in capsys.readouterr().err
 
 
+def test_a_mistyped_column_to_ignore_is_answered_with_the_nearest(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "houses.csv").write_text(houses())
+    capsys.readouterr()
+    assert flows.cli.app.run(["inspect", "houses.csv", "--target", "price", "--ignore", "aera"]) == 0
+    assert "warning: no column aera (--ignore)" in (said := " ".join(capsys.readouterr().out.split()))
+    assert "did you mean area?" in said
+
+
 def test_a_mistyped_model_is_answered_with_the_nearest_though_a_name_is_given(
     artifacts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

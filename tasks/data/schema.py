@@ -204,7 +204,7 @@ def _check_names(
         found, action = f"{name} stays left out, as in version 1", "--category takes it under another --name"
         yield warning("left-out", name, found, action)
     for name in sorted({*options.ignore}.difference(header, previous.ignored if previous else ())):
-        yield warning("no-such-column", name, f"no column {name} (--ignore)", listing, "")
+        yield warning("no-such-column", name, f"no column {name} (--ignore)", listing, nearest(name, header, ""))
 
 
 def require_columns(header: Sequence[str], request: Request, tolerated: Collection[str] = ()) -> None:

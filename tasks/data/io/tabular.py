@@ -245,19 +245,18 @@ def read_parquet(
     Raises:
         DataError: the file is broken, which for a damaged page shows only here.
     """
-    first = 0
     with open_parquet(path, dictionaries=dictionaries) as file, reading(path):
-        for number in range(file.num_row_groups):
-            group = file.metadata.row_group(number)
-            if first + group.num_rows <= start or first >= stop:
-                first += group.num_rows
-                continue
-            most = most_bytes * group.num_rows // max(1, group.total_byte_size)  # a row may be larger than that
-            for batch in file.iter_batches(max(1, min(most_rows, most)), [number], columns, use_threads=False):
-                low, high = max(start - first, 0), min(stop - first, batch.num_rows)
-                if low < high:
-                    yield first + low, validate_text(batch.slice(low, high - low))
-                first += batch.num_rows
+        groups = [file.metadata.row_group(at) for at in range(file.num_row_groups)]
+        bounds = np.cumsum([0, *(group.num_rows for group in groups)]).tolist()
+        used = [at for at in range(len(groups)) if bounds[at] < min(stop, bounds[at + 1]) and bounds[at + 1] > start]
+        widest = max((groups[at].total_byte_size / groups[at].num_rows for at in used), default=0)
+        size = max(1, min(most_rows, int(most_bytes / max(1, widest))))  # rows may be far larger than what is read
+        first = bounds[used[0]] if used else 0
+        for batch in file.iter_batches(size, used, columns, use_threads=False):
+            low, high = max(start - first, 0), min(stop - first, batch.num_rows)
+            if low < high:
+                yield first + low, validate_text(batch.slice(low, high - low))
+            first += batch.num_rows
     if first < stop:
         raise broken(path, f"it ends at row {first}, and its footer promises more")
 

@@ -282,7 +282,7 @@ def test_of_an_empty_paper_nothing_is_said_and_of_what_is_drawn_what_the_model_s
         tab.mouse.down()
         tab.mouse.move(paper["x"] + 180, paper["y"] + 260, steps=5)
         tab.mouse.up()
-        tab.wait_for_function("document.querySelectorAll('progress').length")
+        tab.locator("progress").first.wait_for(state="attached")
         tab.wait_for_timeout(500)  # what was drawn last is read
         assert seen(tab).max() > 200
         drawn = session.run(None, {"images": seen(tab).astype(np.uint8)[None]})[0][0]

@@ -208,7 +208,7 @@ def parquet_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa
     """
     with reading(name):
         file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=BUFFER_BYTES)
-        check_names(file.schema_arrow.names, name, may_be_blank=True)
+        check_names(list(filter(selection.takes, file.schema_arrow.names)), name, may_be_blank=True)
         yield without_rows(file.schema_arrow)
         for batch in file.iter_batches(BATCH_ROWS, columns=_supported(file.schema_arrow, selection)):
             yield validate_text(batch)
@@ -274,7 +274,7 @@ def arrow_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
         except pa.ArrowInvalid:
             stream.seek(0)
             file = batches = pa.ipc.open_stream(stream)
-        check_names(file.schema.names, name, may_be_blank=True)
+        check_names(list(filter(selection.takes, file.schema.names)), name, may_be_blank=True)
         yield without_rows(file.schema)
         columns = _supported(file.schema, selection)
         for batch in batches:

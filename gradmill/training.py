@@ -45,9 +45,7 @@ def fit(frame: Any, target: str, name: str, model: str | None = None, **options:
         model = words[words.index("retrain") + 1]
     chosen = [name] if model is None else [model, "--name", name]
     answer = _run("retrain", *chosen, *data, *_as_options(options | {"artifacts": root}))
-    for other in path.parent.glob("frame-*.parquet"):
-        if other != path:
-            other.unlink()
+    remove_frames(path.parent)
     fitted = load(name, root)
     fitted.outcome = answer["outcome"]
     return fitted
@@ -80,6 +78,15 @@ def _keep_frame(frame: Any, folder: Path) -> Path:
             parquet.write_table(frame, written)
         path = folder / f"frame-{hashlib.sha256(written.read_bytes()).hexdigest()[:16]}.parquet"
         return written.replace(path)
+
+
+def remove_frames(folder: Path) -> None:
+    """Remove kept frames but the one that later retrains of the name read, as ``source.json`` says."""
+    source = folder / "source.json"
+    named = source.read_text() if source.is_file() else ""
+    for frame in folder.glob("frame-*.parquet"):
+        if frame.name not in named:
+            frame.unlink()
 
 
 def _run(*arguments: str) -> dict[str, Any]:

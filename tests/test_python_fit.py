@@ -111,3 +111,11 @@ def test_rows_that_are_no_frame_are_refused_before_anything_is_written(artifacts
     with pytest.raises(TypeError, match="a frame is dict, not a pandas or polars DataFrame, or an Arrow table"):
         gradmill.fit({"a": [1, 2]}, "a", "houses")
     assert not (artifacts / "datasets" / "houses").exists()
+
+
+def test_the_rows_that_later_retrains_read_stay_where_a_fit_published_nothing(tmp_path: Path) -> None:
+    for name in ("frame-0.parquet", "frame-1.parquet", "other.parquet"):
+        (tmp_path / name).touch()
+    (tmp_path / "source.json").write_text('{"source": "datasets/houses/frame-0.parquet"}')
+    training.remove_frames(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*.parquet")) == ["frame-0.parquet", "other.parquet"]

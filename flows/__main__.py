@@ -54,7 +54,7 @@ def main() -> None:
         code = app.run(sys.argv[1:])
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except Exception:
+    except BaseException:  # what is written in Rust ends in a panic, which is no Exception
         if not interrupt.received():
             raise
         code = INTERRUPTED
@@ -92,13 +92,14 @@ def _interrupted() -> tuple[str, str]:
 
 
 def _say_interrupted() -> None:
-    from flows.cli import display, streams
+    from flows.cli import streams
 
-    display.end()
+    if display := sys.modules.get("flows.cli.display"):  # an import that was interrupted can fail from then on
+        display.end()
     found, action = _interrupted()
     if streams.owes_json(sys.argv):
         error = {"exit_code": INTERRUPTED, "found": found, "expected": "no Ctrl-C", "action": action}
-        streams.print_json({"error": error})
+        streams.print_document({"error": error})
     print(f"{found}; {action}", file=sys.stderr, flush=True)
     with suppress(OSError):
         sys.stdout.flush()  # what was told before, too: os._exit would drop it

@@ -349,7 +349,7 @@ def interrupted(run: str, double: float) -> "subprocess.CompletedProcess[str]":
     """A command whose work are these lines; Ctrl-C within ``double`` seconds of another is the same."""
     lines = "".join(f"    {line}\n" for line in run.splitlines())
     code = (
-        "import os, signal, time, weakref; from flows import __main__, interrupt; from flows.cli import app\n"
+        "import os, signal, sys, time, weakref; from flows import __main__, interrupt; from flows.cli import app\n"
         f"interrupt.DOUBLE_SECONDS = {double}\n"
         "press = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
         f"def run(arguments):\n{lines}"
@@ -364,12 +364,23 @@ def interrupted(run: str, double: float) -> "subprocess.CompletedProcess[str]":
     [
         # As when numpy is interrupted during its import and raises ImportError.
         ("try:\n    press()\nexcept KeyboardInterrupt as error:\n    raise ImportError('half') from error", 60, []),
+        # As when a library written in Rust is.
+        ("try:\n    press()\nexcept KeyboardInterrupt as error:\n    raise BaseException('panic') from error", 60, []),
+        # As when what the last line is printed with is, which then can be imported no more.
+        ("import flows.cli\ndel flows.cli.display\nsys.modules['flows.cli.display'] = None\npress()", 60, []),
         ("try:\n    press()\nfinally:\n    press()\n    print('all is ended', flush=True)", 60, ["all is ended"]),
         ("try:\n    press()\nfinally:\n    time.sleep(0.01)\n    press()\n    time.sleep(60)", 0, []),
         # Python drops what is raised in the callback of a weak reference.
         ("held = set()\nseen = weakref.ref(held, press)\ndel held\ntime.sleep(60)", 60, []),
     ],
-    ids=["an error of its own", "pressed twice, meant once", "pressed once more", "dropped"],
+    ids=[
+        "an error of its own",
+        "a panic",
+        "an import broken off",
+        "pressed twice, meant once",
+        "pressed once more",
+        "dropped",
+    ],
 )
 def test_ctrl_c_is_exit_130_and_one_line_whatever_it_strikes(run: str, double: float, said: list[str]) -> None:
     done = interrupted(run, double)

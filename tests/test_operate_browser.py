@@ -146,13 +146,20 @@ def submit(page: "Page", duty: Duty, address: str, form: str, learning_rate: str
         path = urlsplit(url).path
         return path.endswith("/create_flow_run") if form == "run" else path == urlsplit(address).path.replace("/v2", "")
 
-    page.goto(f"{address}/{form}")
+    button = page.get_by_role("button", name=BUTTONS[form]).last
+
+    def is_shown() -> bool:
+        page.goto(f"{address}/{form}")
+        with suppress(NotThere):  # a busy server has said 503, and the page stays empty: a person loads it again
+            button.wait_for(timeout=30_000)
+            return True
+        return False
+
+    eventually(is_shown, 180, "the form is shown")
     if learning_rate:
         page.locator("//label[starts-with(normalize-space(.), 'Learning rate')]/following::input[1]").fill(
             learning_rate
         )
-    button = page.get_by_role("button", name=BUTTONS[form]).last
-    button.wait_for()
     page.wait_for_load_state("networkidle")
     pattern = "**/api/deployments/**"
     page.route(

@@ -146,7 +146,7 @@ def test_one_mapping_is_one_row_and_no_rows_are_none(published: Path) -> None:
 @pytest.mark.parametrize("column", small_models.COLUMNS)
 @pytest.mark.parametrize(
     "missing",
-    [None, math.nan, np.float32("nan"), np.datetime64("NaT"), pd.NaT, pd.NA, decimal.Decimal("NaN")],
+    [None, math.nan, np.float32("nan"), np.datetime64("NaT", "s"), pd.NaT, pd.NA, decimal.Decimal("NaN")],
     ids=repr,
 )
 def test_missing_in_every_spelling_is_missing_in_every_column(published: Path, column: str, missing: Any) -> None:

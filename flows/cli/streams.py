@@ -97,10 +97,14 @@ def print_json(document: Any) -> None:
     """The one document on stdout; JSON has no word for NaN and infinity, which are null."""
     from pydantic_core import to_jsonable_python
 
+    print_document(to_jsonable_python(document, inf_nan_mode="null"))
+
+
+def print_document(plain: Any) -> None:
+    """The same of what JSON has words for, by the standard library alone."""
     global document_written
     document_written = True
-    finite = to_jsonable_python(document, inf_nan_mode="null")
-    print(json.dumps(finite, indent=2, allow_nan=False), file=_output, flush=True)
+    print(json.dumps(plain, indent=2, allow_nan=False), file=_output, flush=True)
 
 
 def owes_json(arguments: list[str]) -> bool:

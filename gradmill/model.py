@@ -126,7 +126,12 @@ class Model:
         self.classes = tuple(manifest["dataset"].get("class_names", ()))
         self.columns = {
             each["name"]: Column(
-                each["name"], each["kind"], tuple(each["levels"]), each["kind"] == "number" and each["mean"] is None
+                name=each["name"],
+                kind=each["kind"],
+                levels=tuple(each["levels"]),
+                is_plain=each["kind"] == "number" and each["mean"] is None,
+                form=each.get("form", ""),
+                missing=tuple(manifest["recipe"].get("missing", ())),
             )
             for each in manifest["recipe"].get("columns", ())
         }

@@ -22,6 +22,7 @@ NO_NUMBER = np.inf
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?[iI]nf(inity)?|[nN][aA][nN]", re.ASCII)
 HEX = re.compile(r"[+-]?0[xX][0-9a-fA-F]{1,15}")
 TRUTH = {"false": 0.0, "true": 1.0}  # in any case
+NUMBER_FORM = re.compile(r"(\D*)1([.,' ])234([.,])5(\D*)")  # such as $1,234.5
 WHOLE = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
 MIDNIGHT_OR_FRACTION = re.compile(r"( 00:00:00)?\.0*$")  # of a second
 SHOWN = 40  # characters of a value
@@ -35,6 +36,8 @@ class Column:
     kind: Kind
     levels: tuple[str, ...] = field(default=(), repr=False)  # of a category
     is_plain: bool = field(default=False, repr=False)
+    form: str = field(default="", repr=False)  # in which text has numbers, such as $1,234.5; as in 1234.5 where empty
+    missing: tuple[str, ...] = field(default=(), repr=False)  # texts, and numbers as text, that stand for a missing one
 
     @cached_property
     def codes(self) -> dict[str, int]:
@@ -44,7 +47,8 @@ class Column:
     def encode(self, values: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64]:
         """The number or code of each value ``(n,)``: computed once for equal ones."""
         if self.kind == "number" and isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
-            return values.astype(np.float64)
+            numbers = values.astype(np.float64)
+            return np.where(np.isin(numbers, self._missing_numbers), np.nan, numbers) if self.missing else numbers
         encode = self._encode_level if self.kind == "category" else self._encode_number
         values = values.tolist() if isinstance(values, np.ndarray) else values
         try:
@@ -54,15 +58,24 @@ class Column:
         except TypeError:  # a list, say, that has no hash
             return np.array([encode(value) for value in values], np.float64)
 
+    @cached_property
+    def _missing_numbers(self) -> list[float]:
+        return [number for number in map(parse_number, self.missing) if number != NO_NUMBER]
+
+    def _is_missing(self, value: Any) -> bool:
+        if isinstance(value, str):
+            return value in self.missing
+        return is_missing(value) or (_is_number(value) and float(value) in self._missing_numbers)
+
     def _encode_level(self, value: Any) -> float:
-        return np.nan if is_missing(value) else self.codes.get(name_level(value), UNKNOWN)
+        return np.nan if self._is_missing(value) else self.codes.get(name_level(value), UNKNOWN)
 
     def _encode_number(self, value: Any) -> float:
-        if is_missing(value) or (isinstance(value, str) and not value.strip()):
+        if self._is_missing(value) or (isinstance(value, str) and not value.strip()):
             return np.nan
         if isinstance(value, str):
             truth = TRUTH.get(value.lower()) if self.kind == "boolean" else None
-            return parse_number(value) if truth is None else truth
+            return parse_number(value, self.form) if truth is None else truth
         if self.kind == "boolean" and isinstance(value, bool | np.bool_):
             return float(value)
         if not _is_number(value):
@@ -81,7 +94,7 @@ class Column:
         return np.asarray(np.where(np.isnan(codes), not self.is_plain, valid))
 
 
-def describe_fault(kind: Kind, value: Any, code: float) -> str:
+def describe_fault(kind: Kind, value: Any, code: float, form: str = "") -> str:
     """What is wrong with a value of such a column that is not valid, of which ``code`` was made, in words."""
     shown = repr(value.strip()[:SHOWN]) if isinstance(value, str) else str(value)[:SHOWN]
     if np.isnan(code):
@@ -90,6 +103,8 @@ def describe_fault(kind: Kind, value: Any, code: float) -> str:
         return f"{shown}, a level that the model has not seen"
     if kind == "boolean":
         return f"{shown}, neither true nor false"
+    if form and isinstance(value, str):
+        return f"{shown}, not a number written like {form}"
     is_number = NUMBER.fullmatch(value.strip()) if isinstance(value, str) else _is_number(value)
     return f"{shown}, not a {'finite number' if is_number else 'number'}"
 
@@ -105,9 +120,29 @@ def is_missing(value: Any) -> bool:
     return isinstance(value, float | np.generic | Decimal | date) and bool(value != value)
 
 
-def parse_number(text: str) -> float:
-    """The number that a text is, infinite beyond the range of float64; ``NO_NUMBER`` where it is none."""
+def number_pattern(form: str) -> str:
+    """What text of such a form matches, for ``re`` and RE2: its groups are the sign, whole digits and a fraction."""
+    if (parts := NUMBER_FORM.fullmatch(form)) is None:
+        raise ValueError(f"{form!r} is no form of numbers")
+    before, separator, point, after = (re.escape(part.strip()) or part for part in parts.groups())
+    separator = "[ \u00a0\u202f]" if separator == " " else separator
+    digits = rf"(?P<whole>\d+|[1-9]\d{{0,2}}(?:{separator}\d{{3}})+)(?:{point}(?P<fraction>\d+))?"
+    return rf"^(?P<sign>[+-]?)\s?{before}\s?(?P<inner>[+-]?)\s?{digits}\s?{after}$"
+
+
+def parse_number(text: str, form: str = "") -> float:
+    """The number that a text is, infinite beyond the range of float64; ``NO_NUMBER`` where it is none.
+
+    In a ``form`` such as ``$1,234.5`` or ``1.234,5 %`` thousands may be set apart, and percents are hundredths.
+    """
     text = text.strip()
+    if form:
+        found = re.match(number_pattern(form), text, re.ASCII)
+        if found is None or (found["sign"] and found["inner"]):
+            return NO_NUMBER
+        whole = re.sub(r"\D", "", found["whole"])
+        number = float(f"{found['sign']}{found['inner']}{whole}.{found['fraction'] or 0}")
+        return number / 100 if form.endswith("%") else number
     if HEX.fullmatch(text):
         return float(int(text, 16))
     return float(text) if NUMBER.fullmatch(text) else NO_NUMBER
@@ -150,7 +185,7 @@ def encode_rows(rows: Any, columns: Mapping[str, Column], unknown: Unknown = "re
         with np.errstate(over="ignore"):
             features[:, at] = column.encode(of_column)
         for row in np.flatnonzero(~column.is_valid(features[:, at], unknown))[:1]:
-            fault = describe_fault(column.kind, of_column[row], features[row, at])
+            fault = describe_fault(column.kind, of_column[row], features[row, at], column.form)
             raise ValueError(f"{column.name} is {fault} (row {row}, counted from 0)")
     return features
 

@@ -1,7 +1,7 @@
 """What the columns of a table are, inferred over all rows, and which become features."""
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,6 @@ from tasks.data.schema import Request, assign_roles
 from tasks.machine import parallel
 from tasks.machine.words import counted, listed
 
-NUMBERS_WITH_TEXT = 0.9  # share of values that read as numbers, from which the others are faults
 FEW_ROWS = 200
 SINGLE_LEVELS, OF_FEW_ROWS = 0.5, 0.9  # share of rows with a level of their own, above which a column has ids
 MOSTLY = 0.5  # share of values that people take for numbers or dates, from which it is said that they are text
@@ -51,7 +50,8 @@ def infer_features(table: Table, request: Request) -> Features:
             columns += of_name
             findings += found
         elif kind in ("number", "boolean"):
-            columns.append(request.known.get(name) or Column.model_validate({"name": name, "kind": kind}))
+            new: dict[str, Any] = {"name": name, "kind": kind, "form": table.forms.get(name, "")}
+            columns.append(request.known.get(name) or Column.model_validate(new))
         elif kind != "unfit":
             left_out[name] = kind
     if not columns and not any(each.is_error for each in findings):
@@ -134,7 +134,7 @@ def _counts_rows(table: Table, name: str) -> bool:
 def _infer_kind_of_text(table: Table, name: str) -> InferredKind:
     levels = table.levels(name)
     values, singles = int(levels.counts.sum()), int((levels.counts == 1).sum())
-    if table.number_share(name) >= NUMBERS_WITH_TEXT:
+    if table.number_share(name) >= tabular.NUMBERS_WITH_TEXT:
         found, expected = f"{name} is {table.example_of_text(name)}", "a number, as in most rows"
         return "unfit", error(
             "text-among-numbers",

@@ -7,6 +7,7 @@ scale of pixels) it tells export, which folds it into the weights.
 from __future__ import annotations  # of arrays, which commands that only look at the store need not import
 
 import math
+import operator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -27,6 +28,16 @@ INDEX_NAMES = UNNAMED_INDEX, "__index_level_0__"
 RARE = 10  # training rows below which a level shares its weight with the other rare ones
 
 
+def unless_empty(default: Any) -> Any:
+    """A field that stands in documents and digests only where it says something: those of before have none."""
+    return Field(default, exclude_if=operator.not_)
+
+
+def decimal_of(form: str) -> str:
+    """The decimal point or comma of a form of numbers, such as ``1.234,5``; the point of none."""
+    return "," if "234,5" in form else "."
+
+
 class Column(Lasting):
     """One column of a table. Name, kind and old levels' codes are fixed by version 1, all else is fitted anew.
 
@@ -36,6 +47,7 @@ class Column(Lasting):
     name: str = Field(min_length=1)
     kind: Literal["number", "boolean", "category"] = "number"
     levels: tuple[str, ...] = ()  # of a category; the code of one is its position, which never changes
+    form: str = unless_empty("")  # in which text has a number, such as $1,234.5; empty: as Python has it
     mean: float | None = None  # of numbers and booleans (0 or 1) in the training part; stands for a missing one
     scale: float = Field(1.0, gt=0)  # a number's standard deviation there; 1 of a boolean, and of a constant
     counts: tuple[int, ...] = ()  # training rows of each level
@@ -74,6 +86,7 @@ class Target(Lasting):
     """The column to predict; a number is standardised for training."""
 
     name: str = Field(min_length=1)
+    form: str = unless_empty("")  # as a column's
     mean: float = 0.0
     scale: float = Field(1.0, gt=0)
 
@@ -112,6 +125,10 @@ class RowRecipe(Lasting):
         @property
         def target(self) -> Target | None:
             """The column to predict; None of images and of the book's data."""
+
+        @property
+        def missing(self) -> tuple[str, ...]:
+            """What stands for a missing value of a table, beside what does in any data."""
 
     def describe_columns(self) -> tuple[ColumnMetadata, ...]:
         """What a consumer must know of the columns, in order; the book's numbers, as they are, need no word."""
@@ -165,6 +182,7 @@ class Pixels(RowRecipe):
 
     columns: ClassVar[tuple[Column, ...]] = ()
     target: ClassVar[None] = None
+    missing: ClassVar[tuple[str, ...]] = ()
     has_class_names: ClassVar[bool] = True  # in files of arrays, whose labels these are
 
     @property
@@ -230,6 +248,7 @@ class Columns(RowRecipe):
     use: ClassVar[Use] = Use.TABLES
     columns: tuple[Column, ...]
     target: Target | None = None  # None: the book's data, whose target is as it is
+    missing: tuple[str, ...] = unless_empty(())  # what stands for a missing value, beside what does in any data
 
     scale: ClassVar[float] = 1.0  # of raw rows; each column has its own
     resize: ClassVar[None] = None

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
-from tasks.data.recipe import INDEX_NAMES, Column, Columns, Pixels, Recipe, SplitRule, Target
+from tasks.data.recipe import INDEX_NAMES, Column, Columns, Pixels, Recipe, SplitRule, Target, decimal_of, unless_empty
 from tasks.data.report import Finding, error, note, require_fit, warning
 from tasks.errors import UsageError
 from tasks.machine.words import listed, nearest
@@ -35,9 +35,11 @@ class OwnSchema(Lasting):
     @classmethod
     def from_manifest(cls, dataset: Splits, recipe: Recipe) -> Self:
         """The schema of a kept version of own data, by ``dataset`` and ``recipe`` of its manifest."""
-        columns = [each.model_dump(include={"name", "kind", "levels"}) for each in recipe.columns]
-        target = recipe.target and recipe.target.name
-        return cls.model_validate(dict(dataset) | {"recipe": recipe, "columns": columns, "target": target})
+        columns = [each.model_dump(include={"name", "kind", "levels", "form"}) for each in recipe.columns]
+        facts: dict[str, Any] = {"recipe": recipe, "columns": columns, "missing": recipe.missing}
+        if recipe.target:
+            facts |= {"target": recipe.target.name, "target_form": recipe.target.form}
+        return cls.model_validate(dict(dataset) | facts)
 
     def digest(self, parts: Sequence[Any]) -> str:
         """SHA-256 (hex) of data of this schema: of the schema, columns by name, and of each part's row digests."""
@@ -52,14 +54,17 @@ class Schema(OwnSchema):
 
     task: TaskName
     target: str = Field(min_length=1)
-    columns: tuple[Column, ...]  # name, kind and levels
+    target_form: str = unless_empty("")
+    columns: tuple[Column, ...]  # name, kind, levels and form
+    missing: tuple[str, ...] = unless_empty(())
     ignored: tuple[str, ...] = ()  # by the user's word, sorted
     left_out: tuple[str, ...] = ()  # by themselves: dates and ids, sorted
 
     @property
     def recipe(self) -> Columns:
         """The recipe, to which nothing is fitted."""
-        return Columns(columns=self.columns, target=Target(name=self.target))
+        target = Target(name=self.target, form=self.target_form)
+        return Columns(columns=self.columns, target=target, missing=self.missing)
 
 
 class ImageSchema(OwnSchema):
@@ -121,6 +126,10 @@ class Request:
         others = (*previous.left_out, previous.split.column) if previous else ()
         self.passed_over = set(filter(None, others))  # no features, although nobody ignores them
         ignored = {*options.ignore, *(previous.ignored if previous else ())}
+        self.missing = tuple(sorted({*options.missing, *(previous.missing if previous else ())}))
+        self.forms = {name: column.form for name, column in self.known.items() if column.kind == "number"}
+        if previous and previous.task == "regression":
+            self.forms[previous.target] = previous.target_form
         self.ignored = frozenset(ignored - {self.target, self.split.column, *options.features})  # not even read
 
     def text_columns(self, is_classification: bool) -> frozenset[str]:
@@ -147,6 +156,9 @@ class Request:
         if known and options.features and features != known.keys():
             expected = f"those that version 1 fixed: {', '.join(known)}"
             raise UsageError(f"the features {', '.join(options.features)}", expected, OTHER_NAME)
+        fixed = {decimal_of(form) for form in self.forms.values()}
+        if options.decimal and fixed and options.decimal not in fixed:
+            raise UsageError(f"--decimal {options.decimal}", f"{', '.join(fixed)}, as version 1 fixed it", OTHER_NAME)
         for name in options.category:
             if name in known and known[name].kind != "category":
                 raise UsageError(f"{name} as a category", f"a {known[name].kind}, as version 1 took it", OTHER_NAME)

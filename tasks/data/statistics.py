@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tasks.data.io import tabular
-from tasks.data.recipe import Column, Columns, Recipe, Target
+from tasks.data.recipe import Column, Recipe
 from tasks.data.report import ColumnProfile
 from tasks.machine import parallel
 from tasks.machine.arrays import Array
@@ -129,8 +129,8 @@ def fit_recipe(recipe: Recipe, train: Mapping[str, Array]) -> Recipe:
         columns.append(column.model_copy(update=facts))
     if target and y_true is not None:  # else they are labels
         (y,) = measure_columns([Column(name=target.name)], len(y_true), lambda some: y_true[None, some])
-        target = Target(name=target.name, mean=y.mean, scale=y.scale)
-    return Columns(columns=tuple(columns), target=target)
+        target = target.model_copy(update={"mean": y.mean, "scale": y.scale})
+    return recipe.model_copy(update={"columns": tuple(columns), "target": target})
 
 
 @np.errstate(all="ignore")  # of infinite values, which are found elsewhere

@@ -49,6 +49,9 @@ def read_table(files: DataFiles, request: Request, task: TaskName | None, scratc
         as_text=request.text_columns(task == "classification"),
         as_boolean=frozenset(name for name, column in known.items() if column.kind == "boolean"),
         ignore=request.ignored,
+        also_missing=request.missing,
+        forms=request.forms,
+        decimal=request.options.decimal,
         only=frozenset(filter(None, (request.target, request.split.column, *features, *known))) if features else None,
     )
     return build_table(files, selection, scratch / "spool.arrow")
@@ -81,7 +84,9 @@ def examine_table(
     schema = Schema(
         task=task or ("classification" if truth.class_names else "regression"),
         target=str(request.target),
+        target_form=table.forms.get(str(request.target), "") if not truth.class_names else "",
         columns=features.columns,
+        missing=request.missing,
         class_names=truth.class_names,
         split=rows.rule,
         ignored=features.ignored,

@@ -183,10 +183,13 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
     """The rows of a table whose target is known, by the names of its columns, read as for training."""
     data = OwnData(source=source, target=schema.target)
     names = (schema.target, schema.split.column, time, *(column.name for column in schema.columns))
+    request = Request(data, schema)
     selection = Selection(
-        as_text=Request(data, schema).text_columns(schema.task == "classification"),
+        as_text=request.text_columns(schema.task == "classification"),
         as_boolean=frozenset(column.name for column in schema.columns if column.kind == "boolean"),
         only=frozenset(filter(None, names)),
+        also_missing=request.missing,
+        forms=request.forms,
     )
     table = build_table(find_table(source), selection, scratch / "spool.arrow")
     by = _adapt_split(schema, table.data.column_names)

@@ -52,6 +52,12 @@ class OwnData(Frozen):
     features: Names = parameter((), "The columns to predict from.", Use.TABLES, empty="all columns but the target")
     ignore: Names = parameter((), "Columns that are no features; kept with the name.", Use.TABLES, empty="none")
     category: Names = parameter((), "Columns whose values are levels.", Use.TABLES, empty="columns of text")
+    missing: Names = parameter(
+        (), "Texts and numbers that stand for a missing value; kept with the name.", Use.TABLES, empty="NA and the like"
+    )
+    decimal: Literal[".", ","] | None = parameter(
+        None, "The decimal point or comma of text files.", Use.TABLES, empty="by the values"
+    )
     split_by: str | None = parameter(
         None,
         "Rows of one value of this column stay on one side of the split.",

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import functools
 import io
 import itertools
 import re
@@ -35,6 +36,7 @@ DELIMITERS = (",", ";", "\t", "|")
 SNIFFED_BYTES, SNIFFED_ROWS = 2**18, 100
 # The mark of UTF-8, what tells Excel the delimiter, and blank lines.
 BEFORE_HEADER = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]*(?:sep=(.)\r?\n)?[\r\n]*", re.IGNORECASE)
+DELIMITER = b"delimiter"  # a word of the schema of the batch that has no rows
 END = "gradmill.end"  # of a block
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # of what is no UTF-8
 FAULT = "\0fault"  # a name that no CSV has: the column of reasons why rows could not be read
@@ -57,9 +59,14 @@ def csv_batches(stream: Any, name: str, selection: Selection, bad_rows: BadRows 
     if re.search(rb"[\r\n]", first) is None:
         raise broken(name, "it ends inside its header", "a header and rows")
     file = _CsvFile(name, first, selection, bad_rows, told)
-    yield without_rows(pa.schema([(each, pa.null()) for each in file.names]))
+    yield without_rows(pa.schema([(each, pa.null()) for each in file.names], {DELIMITER: file.delimiter}))
     for table in parallel.read_ahead(map(file.parse, itertools.chain([first], blocks))):
         yield from table.to_batches()
+
+
+@functools.cache  # a file may be read twice
+def _tell_windows(name: str) -> None:
+    tell(f"{name} is no UTF-8 and is read as Windows-1252")
 
 
 class _CsvFile:
@@ -72,17 +79,17 @@ class _CsvFile:
         self._is_windows, self._may_be_windows = False, True  # Windows-1252; nothing of UTF-8 alone so far
         head = bytes(self._require_utf_8(block)[:SNIFFED_BYTES])
         text = (head.rpartition(b"\n")[0] or head).decode(errors="replace")
-        self._delimiter = delimiter if delimiter in DELIMITERS else find_delimiter(text)
+        self.delimiter = delimiter if delimiter in DELIMITERS else find_delimiter(text)
         with reading(name, "CSV with a header", "see its first line"):
-            rows = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter, strict=True))
+            rows = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter, strict=True))
             self.names = _name_index(next(rows), rows)
         # a comma at the end of each line is no reason not to predict
         check_names(self.names, name, may_be_blank=not self._is_strict)
         self._included = [each for each in self.names if selection.takes(each)]
         if not self._included and selection.only is None:
             raise DataError(f"{name}: every column is ignored", "a column to learn from", "leave out fewer by --ignore")
-        self._types = {each: TEXT for each in self._included if each in selection.as_text}
-        self._missing = selection.missing
+        self._types = {each: TEXT for each in self._included if each in selection.as_text or selection.forms.get(each)}
+        self._missing = (*selection.missing, *selection.also_missing)
         self._header_rows = 1  # of the next block
         self._rows = 0  # before it
 
@@ -91,7 +98,7 @@ class _CsvFile:
         was_said = self._is_windows and self._rows > 0
         block = self._require_utf_8(block)
         if self._is_windows and not was_said:
-            tell(f"{self._name} is no UTF-8 and is read as Windows-1252")
+            _tell_windows(self._name)
         if _has_quotes(block) and bytes(block).count(b'"') % 2:
             self._require_closed_quotes(block)
         rejects = list[Any]()
@@ -144,7 +151,7 @@ class _CsvFile:
         rows, last = io.StringIO(f"{bytes(block).decode()}\n{END}\n", newline=""), (0, [""])
         limit = csv.field_size_limit(2**31 - 1)  # of the whole process: a field may be a whole block
         try:
-            for row in enumerate(csv.reader(rows, delimiter=self._delimiter), self._rows - self._header_rows):
+            for row in enumerate(csv.reader(rows, delimiter=self.delimiter), self._rows - self._header_rows):
                 last = row
         finally:
             csv.field_size_limit(limit)
@@ -170,7 +177,7 @@ class _CsvFile:
                 skip_rows_after_names=self._header_rows,
             ),
             pyarrow.csv.ParseOptions(
-                delimiter=self._delimiter, newlines_in_values=_has_quotes(block), invalid_row_handler=reject
+                delimiter=self.delimiter, newlines_in_values=_has_quotes(block), invalid_row_handler=reject
             ),
             pyarrow.csv.ConvertOptions(
                 column_types=self._types,

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, cast
+from typing import Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -113,7 +113,11 @@ def select_columns(spec: ReadSpec) -> Selection:
     targets = {target.name} if target else set[str]()
     categories = {name for name, column in columns.items() if column.kind == "category"}
     text = categories.union(spec.ids, targets if spec.class_names else ())
-    return Selection(as_text=frozenset(text), only=frozenset(targets.union(columns, spec.ids)))
+    forms = {name: column.form for name, column in columns.items() if column.form}
+    if target and target.form:
+        forms[target.name] = target.form
+    only = frozenset(targets.union(columns, spec.ids))
+    return Selection(as_text=frozenset(text), only=only, also_missing=spec.recipe.missing, forms=forms)
 
 
 def check_columns(path: str, schema: pa.Schema, spec: ReadSpec) -> None:
@@ -163,7 +167,8 @@ def encode(file: InputFile, first: int, batch: pa.RecordBatch, spec: ReadSpec) -
     for row in [] if valid.all() else np.flatnonzero(~valid.all(axis=1)).tolist():
         at = int(np.argmin(valid[row]))
         name, column = columns[at]
-        faults.setdefault(row, f"{name} is {describe_fault(column.kind, arrays[at][row].as_py(), values[row, at])}")
+        fault = describe_fault(column.kind, arrays[at][row].as_py(), values[row, at], column.form)
+        faults.setdefault(row, f"{name} is {fault}")
     return make_batch(file, first, values, faults, _copy_columns(batch, spec), _encode_target(batch, spec))
 
 
@@ -181,7 +186,7 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
 def _encode_column(array: pa.Array, column: Column) -> Array:
     """float64 ``(n,)``: NaN is missing, ``UNKNOWN`` a level that the recipe has not, infinite no number."""
     if column.kind != "category":
-        return tabular.to_numbers(array, column.kind == "boolean", invalid=np.inf)
+        return tabular.to_numbers(array, column.kind == "boolean", invalid=np.inf, form=column.form)
     codes: Array = find_levels(pa.chunked_array([tabular.to_text(array)])).encode(column.levels, UNKNOWN)
     return codes
 
@@ -194,7 +199,8 @@ def _encode_target(batch: pa.RecordBatch, spec: ReadSpec) -> Array | None:
     array = batch.column(target.name)
     if kind_of(array.type) not in SINGLE_VALUES - {"date"}:
         return None  # no number and no class
-    column = Column(name=target.name, kind="category" if spec.class_names else "number", levels=spec.class_names)
+    kind: Literal["category", "number"] = "category" if spec.class_names else "number"
+    column = Column(name=target.name, kind=kind, levels=spec.class_names, form=target.form)
     values = _encode_column(array, column).astype(np.float64)
     return np.where(np.isinf(values), np.nan, values)  # which is no number, and no truth either
 
@@ -212,9 +218,10 @@ def _count_parquet(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
 def _parquet_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
     categories = [name for name, column in feature_columns(spec).items() if column.kind == "category"]
     names = [*(select_columns(spec).only or ())]  # of which the target need not be there
+    missing = spec.recipe.missing
     how = names, start, stop, spec.chunk_rows, CHUNK_BYTES, categories
     for first, rows in tabular.read_parquet(Path(file.readable), *how):
-        yield encode(file, first, rows, spec)
+        yield encode(file, first, tabular.drop_missing(rows, missing) if missing else rows, spec)
 
 
 def _spill_table(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:

@@ -1,6 +1,6 @@
 """A whole table as one Arrow table in bounded anonymous memory, whatever its files are: kinds are inferred from it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tasks.data.io import tabular
+from tasks.data.io import number_forms, tabular
 from tasks.data.io.batches import table_batches
+from tasks.data.io.csv import DELIMITER
 from tasks.data.io.discovery import DataFiles
 from tasks.data.io.tabular import CODE, MAX_COLUMNS, Kind, LevelCodes, Selection, kind_of
 from tasks.data.levels import Levels, find_levels
@@ -34,6 +35,7 @@ class Table:
     files: DataFiles
     starts: NDArray[np.int64]  # (files + 1,) first row of each file, and the number of all rows
     findings: tuple[Finding, ...]
+    forms: Mapping[str, str] = field(default_factory=dict)  # in which text had the numbers that columns now are
     header: tuple[str, ...] = ()  # all columns that a model can take, be they read or not
     _levels: dict[str, Levels] = field(default_factory=dict)  # of dictionaries, once they were counted
     _limits: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -71,10 +73,11 @@ class Table:
         is_number = tabular.parse_numbers(levels.values).is_valid().to_numpy(zero_copy_only=False)
         return float(levels.counts[is_number].sum() / max(1, levels.counts.sum()))
 
-    def example_of_text(self, name: str) -> str:
-        """The first value of a text column that reads as no number, and where it is; nothing where all do."""
+    def example_of_text(self, name: str, form: str = "") -> str:
+        """The first value of a text column that is no number (in a form), and where it is; nothing where all are."""
         levels = self.levels(name)
-        is_text = levels.take(np.append(tabular.parse_numbers(levels.values).is_null(), False))
+        numbers = tabular.parse_form(levels.values, form) if form else tabular.parse_numbers(levels.values)
+        is_text = levels.take(np.append(numbers.is_null(), False))
         row = int(is_text.argmax())
         return f"{str(self.data[name][row])[:SHOWN]!r} in {self.named(row)}" if is_text[row] else ""
 
@@ -83,7 +86,7 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     """Read all rows of the columns selected, into ``buffer_file``, whose name is gone afterwards.
 
     Numbers read as text are called by the names of levels. A column that is a number in some rows of a file and text
-    in others is text in all.
+    in others is text in all. Text that is a number in a form of its own (``number_forms``) is read as that.
 
     Raises:
         DataError: not a row can be read. What else is wrong is in ``findings``, all of it.
@@ -93,10 +96,55 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     mixed = {name for name, by_file in reader.kinds.items() if len(set[Kind]().union(*by_file.values())) > 1}
     if mixed - selection.as_text:
         reader = _TableReader(files, selection._replace(as_text=selection.as_text | mixed), buffer_file)
-    data = reader.map_columns(buffer_file)
-    header = [name for name in reader.header if name in data.column_names or not selection.takes(name)]
-    table = Table(data, files, np.array(reader.starts, np.int64), (), tuple(header))
-    return replace(table, findings=(*reader.find_faults(files), *_find_retyped(table, first.kinds)))
+    table, delimiters = reader.map_table(buffer_file), first.delimiters
+    candidates = _find_candidates(table, selection)
+    decimal = selection.decimal or number_forms.find_decimal(candidates, delimiters)
+    numbers = {name for name, kinds in reader.kinds.items() if {"number"} in kinds.values()} - selection.forms.keys()
+    if decimal == "," and delimiters and numbers:  # in a file of decimal commas 1.234 is none
+        as_text = selection.as_text | mixed | numbers
+        table = _TableReader(files, selection._replace(as_text=as_text), buffer_file).map_table(buffer_file)
+        candidates = _find_candidates(table, selection, decimal)
+    chosen = {
+        name: number_forms.choose_form(name, found, decimal, delimiters) for name, found in candidates.items() if found
+    }
+    found = [each for each in chosen.values() if isinstance(each, Finding)]
+    found += [*reader.find_faults(files), *_find_retyped(table, first.kinds)]
+    forms = {name: each for name, each in selection.forms.items() if each and name in table.data.column_names}
+    forms |= {name: each for name, each in chosen.items() if isinstance(each, str)}
+    table = replace(table, findings=tuple(found))
+    return _convert_numbers(table, forms, buffer_file) if forms else table
+
+
+def _find_candidates(
+    table: Table, selection: Selection, decimal: str | None = None
+) -> dict[str, list[number_forms.Candidate]]:
+    """The forms that text columns may have numbers in, of those whose form is not known and which may be numbers."""
+    unknown = set(table.data.column_names) - selection.as_text - selection.forms.keys()
+    texts = [name for name in table.data.column_names if name in unknown and table.is_text(name)]
+    texts = [name for name in texts if number_forms.may_be_numbers(table.data[name])]
+    return {name: number_forms.find_candidates(table.levels(name), decimal) for name in texts}
+
+
+def _convert_numbers(table: Table, forms: dict[str, str], buffer_file: Path) -> Table:
+    """The table with text in these forms as numbers; of a column in which some is not, this is a finding."""
+    texts, findings = {name: form for name, form in forms.items() if table.is_text(name)}, [*table.findings]
+    for name, form in [*texts.items()]:
+        if example := table.example_of_text(name, form):
+            action = f"mend the value, or take the column with --category {name} or not at all with --ignore {name}"
+            expected = f"a number written like {form}"
+            findings.append(error("text-among-numbers", name, f"{name} is {example}", expected, action))
+            del texts[name], forms[name]
+    with pa.OSFile(str(buffer_file), "wb") as sink:
+        for batch in table.data.select([*texts]).to_batches():
+            both = zip(batch.schema.names, batch.columns, strict=True)
+            numbers = {name: pa.array(tabular.to_numbers(column, form=texts[name])) for name, column in both}
+            tabular.write_batch(sink, pa.RecordBatch.from_pydict(numbers))
+    columns = pa.Table.from_batches(tabular.map_batches(buffer_file)) if texts else pa.table({})
+    buffer_file.unlink()
+    data = table.data
+    for name in texts:
+        data = data.set_column(data.column_names.index(name), name, columns[name])
+    return replace(table, data=data, forms=forms, findings=(*findings, *number_forms.tell_forms(texts)), _levels={})
 
 
 def _find_retyped(table: Table, kinds: dict[str, dict[str, set[Kind]]]) -> Iterator[Finding]:
@@ -128,7 +176,8 @@ class _TableReader:
         Raises:
             DataError: there is no row, or no file is whole.
         """
-        self._selection = selection
+        self._selection, self._files = selection, files
+        self.delimiters: set[str] = set()  # of files of CSV
         self.starts = [0]  # the rows up to each file
         self.kinds: dict[str, dict[str, set[Kind]]] = {}  # of each column in each file that has it
         self.header: dict[str, None] = {}  # all columns, be they read or not
@@ -155,6 +204,8 @@ class _TableReader:
     def _convert(self, path: str, batch: pa.RecordBatch) -> dict[str, pa.Array]:
         """The columns of a batch that are read and that a model can take, of text the codes."""
         self.header |= dict.fromkeys(batch.schema.names)
+        if DELIMITER in (words := batch.schema.metadata or {}):
+            self.delimiters.add(words[DELIMITER].decode())
         both = zip(batch.schema.names, batch.columns, strict=True)
         arrays = {name: array for name, array in both if self._selection.takes(name)}  # of two of one name the last
         if len(arrays) > MAX_COLUMNS:
@@ -193,8 +244,13 @@ class _TableReader:
                 expected, remedy = "the same columns in all files", "add it, leave the files out"
                 yield _differ("missing-column", name, said, expected, remedy)
 
-    def map_columns(self, path: Path) -> pa.Table:
-        """All rows of all columns, mapped from the file that was written; its name is gone."""
+    def map_table(self, path: Path) -> Table:
+        """The table, mapped from the file that was written; its name is gone."""
+        data = self._map_columns(path)
+        header = [name for name in self.header if name in data.column_names or not self._selection.takes(name)]
+        return Table(data, self._files, np.array(self.starts, np.int64), (), header=tuple(header))
+
+    def _map_columns(self, path: Path) -> pa.Table:
         names = [name for name in self.kinds if name not in self._nested]
         chunks: dict[str, list[pa.Array]] = {name: [] for name in names}
         for batch in tabular.map_batches(path):

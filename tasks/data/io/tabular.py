@@ -7,7 +7,7 @@ before any row is read; JSON lines, which have no header, have no such batch. Th
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 import pyarrow.parquet as pq
 
+from gradmill.rows import number_pattern
 from tasks.data.io.discovery import broken, reading
 from tasks.data.levels import format_values
 from tasks.errors import DataError
@@ -50,6 +51,7 @@ KINDS: tuple[tuple[Kind, Callable[[pa.DataType], bool]], ...] = (
     ("text", pa.types.is_string_view),
     ("date", lambda type_: pa.types.is_temporal(type_) and not pa.types.is_interval(type_)),  # which nothing casts
 )
+NUMBERS_WITH_TEXT = 0.9  # share of a column's values that read as numbers, from which the others are faults
 BATCH_ROWS = 2**17
 BUFFER_BYTES = 2**20
 SMALL_BUFFER_BYTES = 2**16  # of Parquet that several workers read
@@ -74,6 +76,9 @@ class Selection(NamedTuple):
     ignore: frozenset[str] = frozenset()
     only: frozenset[str] | None = None  # all that are not to be ignored
     missing: tuple[str, ...] = MISSING  # in CSV
+    also_missing: tuple[str, ...] = ()  # by the user's word: texts of CSV, and texts and numbers of all other formats
+    forms: Mapping[str, str] = {}  # of known columns of numbers: how CSV has these; none of those that are plain
+    decimal: str | None = None  # point or comma, where the user says which
 
     def takes(self, name: str) -> bool:
         """Whether a column is read."""
@@ -145,20 +150,31 @@ def parse_numbers(texts: pa.Array) -> pa.Array:
         return pc.coalesce(values, pc.cast(pc.cast(hexadecimal, pa.int64()), pa.float64()))
 
 
-def to_numbers(array: pa.Array, is_boolean: bool = True, invalid: float = np.nan) -> Array:
+def parse_form(texts: pa.Array, form: str) -> pa.Array:
+    """float64 of text in a form such as ``$1,234.5``, null where it is not in it: ``gradmill.rows.parse_number``."""
+    found = pc.extract_regex(pc.utf8_trim_whitespace(pc.cast(texts, pa.string())), number_pattern(form))
+    sign = pc.binary_join_element_wise(found.field("sign"), found.field("inner"), "")
+    whole = pc.replace_substring_regex(found.field("whole"), r"[^0-9]", "")
+    plain = pc.binary_join_element_wise(pc.binary_join_element_wise(sign, whole, ""), found.field("fraction"), ".")
+    is_one = pc.and_(found.is_valid(), pc.not_equal(pc.utf8_length(sign), 2))  # and has no two signs
+    numbers = pc.cast(pc.if_else(is_one, plain, None), pa.float64())
+    return pc.divide(numbers, 100.0) if form.endswith("%") else numbers
+
+
+def to_numbers(array: pa.Array, is_boolean: bool = True, invalid: float = np.nan, form: str = "") -> Array:
     """Numbers, booleans, dates, or text that reads as a number, as float64 ``(n,)``: NaN is missing.
 
     A date is its microseconds since 1970: far from then to the nearest that float64 has. ``invalid`` stands for text
-    that is no number, nor, if the column ``is_boolean``, a truth value.
+    that is no number (in this ``form``), nor, if the column ``is_boolean``, a truth value.
     """
     kind = kind_of(array.type)
     if pa.types.is_dictionary(array.type):
-        values = np.append(to_numbers(array.dictionary, is_boolean, invalid), np.nan)
+        values = np.append(to_numbers(array.dictionary, is_boolean, invalid, form), np.nan)
         codes: Array = array.indices.fill_null(-1).to_numpy(zero_copy_only=False)
         return values[codes]  # -1 is the last
     if kind == "text":
         texts = pc.cast(array, pa.string())
-        array = parse_numbers(texts)
+        array = parse_form(texts, form) if form else parse_numbers(texts)
         if array.null_count:
             if is_boolean:
                 truth = pc.index_in(pc.ascii_lower(texts), pa.array(TRUTH_VALUES))
@@ -320,6 +336,21 @@ def map_batches(path: Path) -> Iterator[pa.RecordBatch]:
 def describe_schema(schema: pa.Schema) -> str:
     """The columns of a file with their types, as far as these are known."""
     return ", ".join(field.name if field.type == pa.null() else f"{field.name} ({field.type})" for field in schema)
+
+
+def drop_missing(batch: pa.RecordBatch, texts: Sequence[str]) -> pa.RecordBatch:
+    """The batch without the values that ``texts`` name: equal texts, and numbers that they read as."""
+    numbers = parse_numbers(pa.array(texts, pa.string())).drop_null()
+    for at, column in enumerate(batch.columns):
+        values = {"text": pa.array(texts, pa.string()), "number": numbers}.get(kind_of(column.type))
+        if values is None:
+            continue
+        plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        as_type = pa.string() if values is not numbers else pa.float64()
+        is_missing = pc.is_in(pc.cast(plain, as_type, safe=False), values)
+        if pc.any(is_missing).as_py():
+            batch = batch.set_column(at, batch.schema.names[at], pc.if_else(is_missing, None, plain))
+    return batch
 
 
 def check_names(names: list[str], file: str, may_be_blank: bool = False) -> None:

@@ -211,7 +211,7 @@ def test_a_first_column_without_a_name_that_names_no_rows_is_a_column(
     assert ("Unnamed: 0", "feature") in [(each["name"], each["role"]) for each in json.loads(out)["columns"]]
 
 
-@pytest.mark.parametrize("values", [("0,5", "1,25"), ("€ 3", "€ 1,250.50"), ("12.5%", "8%"), ("1/2/2024", "31.12.24")])
+@pytest.mark.parametrize("values", [("€ 3", "$ 1,250.50"), ("1/2/2024", "31.12.24")])
 def test_numbers_and_dates_that_are_not_written_as_such_are_named(
     values: tuple[str, str], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

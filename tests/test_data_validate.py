@@ -68,7 +68,7 @@ def prepared(path: Path, **options: Any) -> PreparedDataset:
 
 @pytest.mark.parametrize("given", [".", "h.csv", "h*.csv"])
 def test_what_a_version_will_say_of_data_names_files_without_their_folder(given: str, tmp_path: Path) -> None:
-    paid = pa.array([f"{row % 9}.500,00" for row in range(ROWS)])
+    paid = pa.array([f"{'$€'[row % 2]} {row % 9}.50" for row in range(ROWS)])
     folder = tmp_path / "of klara"
     folder.mkdir()
     written(folder / "h.csv", houses().append_column("paid", paid))

@@ -159,6 +159,22 @@ def with_far_cell(path: Path) -> None:
     book.save(path)
 
 
+def with_formula(path: Path) -> None:
+    """As a program writes it that computes nothing."""
+    book = openpyxl.Workbook()
+    for row in (["area", "city", "garden", "price"], [80, "Ulm", True, "=A2*2"]):
+        book.active.append(row)
+    book.save(path)
+
+
+def with_merged_header(path: Path) -> None:
+    book = openpyxl.Workbook()
+    book.active.append(["area", None, "garden", "price"])
+    book.active.merge_cells("A1:B1")
+    book.active.append([80, "Ulm", True, 210])
+    book.save(path)
+
+
 DEEP = "[" * 10_000 + "]" * 10_000
 MANY = ROWS * 60
 # What each file is, and how many rows of it a prediction rejects; None: it is not read there either (exit 4).
@@ -197,6 +213,8 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], int | None]] = {
     "a name twice.xlsx": (with_name_twice, None),
     "a bomb.xlsx": (bomb, None),
     "a cell far away.xlsx": (with_far_cell, None),
+    "a formula without a value.xlsx": (with_formula, None),
+    "a merged header.xlsx": (with_merged_header, None),
     "of Excel 97, or encrypted.xlsx": (text(b"\xd0\xcf\x11\xe0" + bytes(2000)), None),
     "a pickle.pkl": (text(HEAD + MANY), None),
 }
@@ -231,3 +249,34 @@ def test_a_bad_file_is_exit_4_wherever_it_is_read_or_its_bad_rows_are_rejected(
         assert done.returncode == 0, done.stderr
         assert json.loads((output / "_job.json").read_text())["rejects"] == rejects
     assert not (houses / "models/houses/2").exists()
+
+
+@pytest.mark.slow  # four commands
+def test_a_sheet_is_read_by_its_name_wherever_a_workbook_is(houses: Path, tmp_path: Path) -> None:
+    """It is kept with the data, so that the next retrain reads it, and a job of one is none of another."""
+    book, rows = tmp_path / "book.xlsx", pq.read_table(houses.parent / "houses.parquet").to_pandas()
+    with pd.ExcelWriter(book) as writer:
+        pd.DataFrame({"about": ["these sales"]}).to_excel(writer, sheet_name="Read & me", index=False)
+        rows.to_excel(writer, sheet_name="Sales <1>", index=False)
+        rows[:100].to_excel(writer, sheet_name="May", index=False)
+    at = ("--artifacts", tmp_path / "artifacts", "--json")
+    new = typed(
+        *("retrain", "linear-regression", "--name", "sold", "--data", book, "--sheet", "Sales <1>"),
+        *("--target", "price", "--no-predict", *at),
+    )
+    assert json.loads(new.stdout)["outcome"] == "published", new.stderr
+    again = typed("retrain", "sold", *at)
+    assert json.loads(again.stdout)["outcome"] == "unchanged", again.stderr
+    for sheet, expected in (("Sales <1>", 400), ("May", 100)):
+        seen = typed("inspect", book, "--sheet", sheet, "--target", "price", *at)
+        judged = typed("evaluate", "sold", book, "--sheet", sheet, *at)
+        done = typed("predict", book, "--sheet", sheet, "--name", "sold", *at)
+        assert json.loads(seen.stdout)["rows"] == expected
+        assert json.loads(judged.stdout)["rows"] == expected
+        assert json.loads(done.stdout)["rows"] == expected
+    missing = typed("inspect", book, "--sheet", "June", "--target", "price")
+    assert_clear(missing, 4)
+    assert "it has no sheet June" in missing.stderr
+    assert "one of Read & me, Sales <1>, May" in missing.stderr
+    other = typed("inspect", houses.parent / "houses.parquet", "--sheet", "May", "--target", "price")
+    assert_clear(other, 2)

@@ -137,7 +137,7 @@ def _find_job(parameters: PredictParameters, output: Output) -> tuple[Job, Files
         request=request,
         input=JobInput(
             path=parameters.input or artifact_paths.relative(Path(files[0].path)),
-            digest=_digest(prints),
+            digest=_digest([file.identity for file in files]),
             files=len(prints),
             bytes=sum(each.bytes for each in prints),
         ),
@@ -174,7 +174,7 @@ def _request_id(parameters: PredictParameters, files: Files, provider: str) -> s
     if parameters.write != "all":
         names.add("write")
     document = parameters.model_dump(include=names) | {
-        "input": _digest([file.fingerprint for file in files]),
+        "input": _digest([file.identity for file in files]),
         "batch_size": parameters.batch_size or USUAL[provider],
         "provider": provider,
     }

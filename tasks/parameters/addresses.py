@@ -1,6 +1,10 @@
-"""Whether an address may be written down: in parameters, reports and logs it stays for good."""
+"""Where data are: a path or an address, perhaps with a workbook's sheet, and whether it may be written down.
+
+In parameters, reports and logs it stays for good.
+"""
 
 import re
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from tasks.errors import UsageError
@@ -8,7 +12,27 @@ from tasks.errors import UsageError
 CHAINED = re.compile(r"::(?=[a-z][a-z0-9+.-]*(?:://|::))", re.IGNORECASE)  # of fsspec: simplecache::https://…
 # A query of these keys alone passes; a value that is itself an address does not.
 PUBLIC_QUERY = re.compile(r"((raw|dl|download|format|version|rev)(=[^&;?@]*)?(&|$))*", re.IGNORECASE)
+SHEET = "#sheet="
 ENVIRONMENT = "give credentials in the environment or in the store's own configuration files, as AWS_ACCESS_KEY_ID"
+
+
+def split_sheet(source: str) -> tuple[str, str]:
+    """Where a workbook is, and its sheet, empty where none is named: what ``book.xlsx#sheet=Sales`` is made of."""
+    place, _, sheet = source.partition(SHEET)
+    return place, sheet
+
+
+def join_sheet(values: Any, key: str) -> Any:
+    """Parameters as they are given, with ``sheet`` joined to the source at ``key``, in the place of any other sheet.
+
+    Raises:
+        ValueError: there is no source.
+    """
+    if not isinstance(values, dict) or not values.get("sheet"):
+        return values
+    if not values.get(key):
+        raise ValueError("--sheet goes with a workbook (.xlsx)")
+    return values | {key: f"{split_sheet(values[key])[0]}{SHEET}{values['sheet']}", "sheet": None}
 
 
 def has_credentials(source: str) -> bool:
@@ -16,7 +40,7 @@ def has_credentials(source: str) -> bool:
 
     That is a user's name or password, a fragment, a parameter of the path, and every key of a query but a few.
     """
-    return any(_has_credentials(part) for part in CHAINED.split(source) if "://" in part)
+    return any(_has_credentials(part) for part in CHAINED.split(split_sheet(source)[0]) if "://" in part)
 
 
 def require_no_credentials(source: str) -> None:

@@ -1,9 +1,10 @@
 """What to learn from: a user's own data, or the book's."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from tasks.parameters.addresses import join_sheet
 from tasks.parameters.form import Frozen, Use, parameter
 from tasks.parameters.training import (
     CLASS_WEIGHT,
@@ -49,6 +50,7 @@ class OwnData(Frozen):
         Use.TABLES,
         empty="that of the kept name; or the data are images",
     )
+    sheet: str | None = parameter(None, "Of a workbook; kept as book.xlsx#sheet=NAME.", Use.TABLES, empty="the first")
     features: Names = parameter((), "The columns to predict from.", Use.TABLES, empty="all columns but the target")
     ignore: Names = parameter((), "Columns that are no features; kept with the name.", Use.TABLES, empty="none")
     category: Names = parameter((), "Columns whose values are levels.", Use.TABLES, empty="columns of text")
@@ -105,6 +107,11 @@ class OwnData(Frozen):
         if self.source is None:
             return Use.BOOK
         return self.use_without_target if self.target is None else Use.TABLES
+
+    @model_validator(mode="before")
+    @classmethod
+    def _join_sheet(cls, values: Any) -> Any:
+        return join_sheet(values, "source")
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:

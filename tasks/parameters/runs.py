@@ -14,6 +14,7 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
+from tasks.parameters.addresses import join_sheet
 from tasks.parameters.data import Data, Names
 from tasks.parameters.form import Frozen, Use, parameter
 from tasks.parameters.training import (
@@ -203,6 +204,9 @@ class TuneParameters(Learned):
     force: bool = parameter(False, "Start afresh, whatever an earlier search has learned.")
 
 
+SHEET: Any = parameter(None, "Of a workbook.", empty="the first")
+
+
 class PredictParameters(Frozen):
     """Everything that one batch prediction needs to know."""
 
@@ -213,6 +217,7 @@ class PredictParameters(Frozen):
         flag="INPUT",
         empty="the test split of the version's dataset",
     )
+    sheet: str | None = SHEET
     name: str = parameter(ModelName.SOFTMAX_REGRESSION.value, "Which model.", title="Model name", pattern=NAME_PATTERN)
     version: PositiveInt | None = parameter(
         None,
@@ -254,6 +259,11 @@ class PredictParameters(Frozen):
     dask_address: str | None = DASK_ADDRESS
     restart: bool = parameter(False, "Replace what a job left in the output folder.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _join_sheet(cls, values: Any) -> Any:
+        return join_sheet(values, "input")
+
     @field_validator("output")
     @classmethod
     def _write_here(cls, output: str | None) -> str | None:
@@ -284,6 +294,7 @@ class EvaluateParameters(Frozen):
         empty="the version's own test split",
         min_length=1,
     )
+    sheet: str | None = SHEET
     version: PositiveInt | None = parameter(None, empty="the champion")
     time_column: str | None = parameter(
         None,
@@ -292,6 +303,11 @@ class EvaluateParameters(Frozen):
     )
     unseen: bool = parameter(False, "Leave out rows that the version was trained on.", title="Unseen rows only")
     max_rejects: Share = parameter(0.01, "The share of images that may be broken.", title="Rejected images")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _join_sheet(cls, values: Any) -> Any:
+        return join_sheet(values, "data")
 
 
 class MaintainParameters(Frozen):

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from tasks.data.io import tabular
 from tasks.data.io.csv import csv_batches
-from tasks.data.io.discovery import JSON_SUFFIXES, DataFile, broken
+from tasks.data.io.discovery import JSON_SUFFIXES, WORKBOOK, DataFile, broken
 from tasks.data.io.excel import excel_batches
 from tasks.data.io.tabular import BadRows, Reader, Selection
 from tasks.data.recipe import Recipe
@@ -24,7 +24,7 @@ READERS: dict[str, Reader] = {
     ".parquet": tabular.parquet_batches,
     **dict.fromkeys((".feather", ".arrow", ".ipc"), tabular.arrow_batches),
     **dict.fromkeys(JSON_SUFFIXES, tabular.json_batches),
-    ".xlsx": excel_batches,
+    WORKBOOK: excel_batches,
 }  # whatever else is named is CSV, but for these
 OTHER_FORMATS = {
     ".avro": "Avro",
@@ -55,7 +55,7 @@ def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "rai
     """
     with file.open() as stream:
         if file.suffix in READERS:
-            batches = READERS[file.suffix](stream, file.path, selection)
+            batches = READERS[file.suffix](stream, file.path, selection._replace(sheet=file.sheet))
         elif file.suffix in OTHER_FORMATS:
             kinds = "CSV (also .gz), Parquet, Feather, Arrow, JSON lines or .xlsx"
             raise broken(file.path, f"it is {OTHER_FORMATS[file.suffix]}", kinds, "save the table as one of these")

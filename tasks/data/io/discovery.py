@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine.telling import tell
 from tasks.machine.words import counted, pip_install
-from tasks.parameters.addresses import require_no_credentials
+from tasks.parameters.addresses import require_no_credentials, split_sheet
 from tasks.store import artifact_paths, predictions, regular_files, verified
 from tasks.store.regular_files import holds, shown
 from tasks.store.remote import OBJECT_STORES
@@ -26,7 +26,8 @@ from tasks.store.verified import Fingerprint
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 TEXT_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES)  # read from the first byte to the last
-TYPED_SUFFIXES = (".parquet", ".feather", ".arrow", ".ipc", ".xlsx")  # of files that keep the types of columns
+WORKBOOK = ".xlsx"
+TYPED_SUFFIXES = (".parquet", ".feather", ".arrow", ".ipc", WORKBOOK)  # of files that keep the types of columns
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, *TYPED_SUFFIXES)  # .txt is about data
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 GZIP = ".gz"
@@ -56,11 +57,17 @@ class DataFile(NamedTuple):
 
     fingerprint: Fingerprint
     partition: dict[str, str | None] = {}  # noqa: RUF012  (never written to)
+    sheet: str = ""  # of a workbook; empty: the first
 
     @property
     def path(self) -> str:
         """An absolute path or a URL."""
         return self.fingerprint.path
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What is read of which file in which state."""
+        return (*self.fingerprint, self.sheet) if self.sheet else self.fingerprint
 
     @property
     def is_remote(self) -> bool:
@@ -117,7 +124,8 @@ class DataFiles(NamedTuple):
     @property
     def digest(self) -> str:
         """Changes where a file looks touched, comes or goes."""
-        return hashlib.sha256(json.dumps(self.files).encode()).hexdigest()
+        files = [file if file.sheet else file[:2] for file in self.files]  # as it was before there were sheets
+        return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
     def by_content(self) -> Self:
         """The same files in an order in which their names have no say; of remote ones only where sizes are equal.
@@ -152,7 +160,7 @@ def find_table(source: str) -> DataFiles:
     """
     try:
         if not is_url(source):
-            refuse_partial(local_path(source))
+            refuse_partial(local_path(split_sheet(source)[0]))
         return find_data(source, is_table, (*TABLE_SUFFIXES, GZIP), unreadable=UNREADABLE)
     except UsageError as error:
         if is_url(source):
@@ -177,6 +185,7 @@ def find_data(
         UsageError: nothing is there, all of it lies in ``output``, or a URL has credentials in it.
         DataError: no file can be read, the name of one is not UTF-8, or a host does not answer.
     """
+    given, (source, sheet) = source, split_sheet(source)
     if is_url(source):
         prints = _list_remote(source, is_data)
         if not prints:
@@ -191,7 +200,12 @@ def find_data(
             if not unreadable and not is_picture(each) and not each.stat().st_size:
                 raise empty(each)
         prints = verified.fingerprint_files(paths, full_digest, unreadable)
-    return DataFiles(source, tuple(DataFile(each, _partition(source, each.path)) for each in prints))
+    files = tuple(DataFile(each, _partition(source, each.path)) for each in prints)
+    if sheet:
+        if not any(file.suffix == WORKBOOK for file in files):
+            raise UsageError(f"--sheet {sheet} and {shown(source)}", f"a workbook ({WORKBOOK})", "leave --sheet out")
+        files = tuple(file._replace(sheet=sheet) if file.suffix == WORKBOOK else file for file in files)
+    return DataFiles(given if sheet else source, files)
 
 
 def is_url(source: str) -> bool:

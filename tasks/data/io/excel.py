@@ -1,7 +1,9 @@
-"""Excel's workbooks (.xlsx): the first sheet, each column typed by its cells (extra ``[excel]``)."""
+"""Excel's workbooks (.xlsx): the first sheet or a named one, each column typed by its cells (extra ``[excel]``)."""
 
 import functools
+import html
 import io
+import posixpath
 import re
 import zipfile
 from collections.abc import Iterator
@@ -14,26 +16,35 @@ from tasks.data.io.discovery import broken, reading
 from tasks.data.io.tabular import BATCH_ROWS, Selection, check_names, without_rows
 from tasks.data.levels import format_values
 from tasks.data.recipe import UNNAMED_INDEX
-from tasks.machine.words import pip_install
+from tasks.machine.words import listed, pip_install
 
 OLE = b"\xd0\xcf\x11\xe0"  # what files of old and encrypted ones begin with
 CELL = re.compile(rb"""<(?:\w+:)?c\b[^>]*?\br=["']([A-Z]{1,3})([0-9]{1,10})""")
+# A cell whose formula has no value, or an empty one; empty text is a value.
+BARE_FORMULA = re.compile(
+    rb"""<(?:\w+:)?c\b(?![^>]*\bt="str")[^>]*\br="([A-Z]+[0-9]+)"[^>]*>\s*<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</[^>]*>)\s*"""
+    rb"""(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</[^>]*>)?\s*</(?:\w+:)?c>"""
+)
+TAG = re.compile(rb"<(?:\w+:)?(?:sheet|Relationship)\b([^>]*)>")
+ATTRIBUTE = re.compile(rb"""([\w:]+)\s*=\s*["']([^"']*)["']""")
 MAX_CELLS = 2 * 10**7  # some GB of them
+SHOWN = 20  # sheets
 MAX_PACKED = 2**28
 MAX_UNPACKED = 2**29  # bytes of XML: a full sheet of a million rows and eight columns has half of that
 
 
 def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.RecordBatch]:
-    """The rows of the first sheet in all its columns, after a batch without rows.
+    """The rows of a sheet, the first unless one is named, in all its columns, after a batch without rows.
 
     A column is float64, bool, timestamp or text as all its cells that are not empty are; of several kinds it is text.
 
     Raises:
         DataError: it is no such file, or too large, or the package that reads it is not there.
     """
-    rows = _read_rows(stream, name)
+    rows = _read_rows(stream, name, selection.sheet)
     if not rows:
-        raise broken(name, "its first sheet is empty", "a header and rows", "put the table into the first sheet")
+        which = f"its sheet {selection.sheet}" if selection.sheet else "its first sheet"
+        raise broken(name, f"{which} is empty", "a header and rows", "name the table's sheet with --sheet")
     header = [_format_cell(cell) for cell in rows[0]]
     header[0] = header[0] or (UNNAMED_INDEX if len(header) > 1 else "")
     check_names(header, name)
@@ -42,8 +53,8 @@ def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
     yield from table.to_batches(BATCH_ROWS)
 
 
-def _read_rows(stream: Any, name: str) -> list[list[Any]]:
-    """The cells of the first sheet, row by row, of a file that does not unpack to more than there is room for."""
+def _read_rows(stream: Any, name: str, asked: str) -> list[list[Any]]:
+    """The cells of a sheet, row by row, of a file that does not unpack to more than there is room for."""
     try:
         from python_calamine import CalamineWorkbook
     except ImportError as error:
@@ -62,13 +73,35 @@ def _read_rows(stream: Any, name: str) -> list[list[Any]]:
                 raise broken(name, f"it unpacks to {unpacked >> 20:,} MiB", limit, to_do)
             if damaged := packed.testzip():  # or larger than it says
                 raise broken(name, f"its part {damaged} is damaged", "a workbook (.xlsx)", "write it again")
-            for part in packed.namelist():
-                if (cells := _count_cells(packed.read(part))) > MAX_CELLS:
-                    found = f"{part} reaches over {cells:,} cells, empty ones included"
-                    to_do = "delete what stands far from the table, or save it as CSV"
-                    raise broken(name, found, f"at most {MAX_CELLS:,}", to_do)
-        sheet = CalamineWorkbook.from_filelike(io.BytesIO(content)).get_sheet_by_index(0)
-        return list(sheet.to_python(skip_empty_area=True))
+            parts = _find_sheets(packed)
+            if asked not in ("", *parts):
+                raise broken(name, f"it has no sheet {asked}", f"one of {listed(parts, SHOWN)}", "check --sheet")
+            sheet = asked or next(iter(parts))
+            xml = packed.read(parts[sheet])
+            if (cells := _count_cells(xml)) > MAX_CELLS:
+                found = f"sheet {sheet} reaches over {cells:,} cells, empty ones included"
+                to_do = "delete what stands far from the table, or save it as CSV"
+                raise broken(name, found, f"at most {MAX_CELLS:,}", to_do)
+            if bare := BARE_FORMULA.search(xml):
+                found = f"cell {bare[1].decode()} of sheet {sheet} is a formula without a value"
+                to_do = "open the workbook in a spreadsheet program, which computes the values, and save it there"
+                raise broken(name, found, "values beside formulas", to_do)
+        return list(CalamineWorkbook.from_filelike(io.BytesIO(content)).get_sheet_by_name(sheet).to_python())
+
+
+def _find_sheets(packed: zipfile.ZipFile) -> dict[str, str]:
+    """The part of each worksheet, by the names that people see, in their order."""
+
+    def read_tags(part: str) -> list[dict[str, str]]:
+        tags = (ATTRIBUTE.findall(each) for each in TAG.findall(packed.read(part)))
+        return [{key.decode(): html.unescape(value.decode()) for key, value in tag} for tag in tags]
+
+    places = {each["Id"]: each["Target"] for each in read_tags("xl/_rels/workbook.xml.rels")}
+    parts = dict[str, str]()
+    for sheet in read_tags("xl/workbook.xml"):
+        place = next(value for key, value in sheet.items() if key.endswith(":id"))
+        parts[sheet["name"]] = posixpath.join("xl", places[place]).removeprefix("/")
+    return {name: part for name, part in parts.items() if "/worksheets/" in part}  # a chart may be a sheet, too
 
 
 def _count_cells(sheet: bytes) -> int:

@@ -79,6 +79,7 @@ class Selection(NamedTuple):
     also_missing: tuple[str, ...] = ()  # by the user's word: texts of CSV, and texts and numbers of all other formats
     forms: Mapping[str, str] = {}  # of known columns of numbers: how CSV has these; none of those that are plain
     decimal: str | None = None  # point or comma, where the user says which
+    sheet: str = ""  # of a workbook; empty: the first
 
     def takes(self, name: str) -> bool:
         """Whether a column is read."""

@@ -53,7 +53,7 @@ def _examine(parameters: InspectParameters, folder: Path) -> "Examined[OwnRows |
     from tasks.data import image_dataset
     from tasks.data.table_dataset import examine_table, read_table
 
-    kept, name = None, parameters.name or Path(parameters.source).stem
+    kept, name = None, parameters.name or Path(addresses.split_source(parameters.source)[0]).stem
     if parameters.name and (kept := own_data.fixed(parameters.name)) and parameters.target is None:
         parameters = parameters.model_copy(update={"target": kept.target})
     champion = own_data.of_champion(parameters.name)
@@ -114,12 +114,13 @@ def _advise_command(parameters: InspectParameters, examined: "Examined[OwnRows |
         if {each.name for each in report.columns if each.role == "feature"} - {*advised}:  # others are left
             ignore = (*ignore, *advised)
     options = given_options(parameters.model_copy(update={"ignore": ignore}), leave_out={"source", "name"})
+    source = addresses.source_options(parameters.source)
     if is_known:
-        return shlex.join(["retrain", parameters.name, "--data", parameters.source, *options])
+        return shlex.join(["retrain", parameters.name, *source, *options])
     model = TASKS[schema.task].model if schema else "MODEL"
     options += [] if parameters.target or report.images else ["--target", "COLUMN"]
     name = suggest_name(parameters.source)
-    return shlex.join(["retrain", model, "--name", name, "--data", parameters.source, *options])
+    return shlex.join(["retrain", model, "--name", name, *source, *options])
 
 
 def _show(examined: "Examined[OwnRows | None]", losses: dict[str, float], command: str) -> None:
@@ -177,12 +178,14 @@ def place(source: str | None) -> str | None:
     """
     source = require_utf8(source)
     addresses.require_no_credentials(source or "")
+    if source and source.startswith(addresses.SQLITE):
+        return addresses.SQLITE + str(regular_files.absolute(source.removeprefix(addresses.SQLITE)))
     return str(regular_files.absolute(source)) if source and "://" not in source else source
 
 
 def suggest_name(source: str) -> str:
     """A name for the model of own data, made of their file's; NAME where that cannot be one."""
-    stem = re.sub("[^a-z0-9]+", "-", Path(source).stem.lower()).strip("-")
+    stem = re.sub("[^a-z0-9]+", "-", Path(addresses.split_source(source)[0]).stem.lower()).strip("-")
     return stem if is_name(stem) and stem not in [*ModelName] else "NAME"
 
 

@@ -17,6 +17,7 @@ from flows.cli.train import run_flow
 from tasks.errors import UsageError
 from tasks.machine.words import counted, duration, printable, readable
 from tasks.parameters import EvaluateParameters, PredictParameters
+from tasks.parameters.addresses import is_database
 from tasks.records import Prediction
 from tasks.store import reading
 from tasks.store.artifact_paths import REJECTS
@@ -53,7 +54,7 @@ def _check_prediction(parameters: PredictParameters) -> None:
         from tasks.batch.output_dir import Output
 
         Output.locate(parameters.output)
-    if parameters.input is not None:
+    if parameters.input is not None and not is_database(parameters.input):
         from tasks.data.io import inputs
         from tasks.data.io.batches import ReadSpec
         from tasks.data.io.discovery import is_table

@@ -11,28 +11,52 @@ from tasks.errors import UsageError
 
 CHAINED = re.compile(r"::(?=[a-z][a-z0-9+.-]*(?:://|::))", re.IGNORECASE)  # of fsspec: simplecache::https://…
 # A query of these keys alone passes; a value that is itself an address does not.
-PUBLIC_QUERY = re.compile(r"((raw|dl|download|format|version|rev)(=[^&;?@]*)?(&|$))*", re.IGNORECASE)
-SHEET = "#sheet="
+PUBLIC = "raw|dl|download|format|version|rev|sslmode|sslrootcert|service|application_name"
+PUBLIC_QUERY = re.compile(rf"(({PUBLIC})(=[^&;?@]*)?(&|$))*", re.IGNORECASE)
+SQLITE = "sqlite:///"
+DATABASES = (SQLITE, "postgresql://", "postgres://")
+SELECTED = re.compile("#(sheet|query)=")  # what of a source is read, behind its place
 ENVIRONMENT = "give credentials in the environment or in the store's own configuration files, as AWS_ACCESS_KEY_ID"
 
 
-def split_sheet(source: str) -> tuple[str, str]:
-    """Where a workbook is, and its sheet, empty where none is named: what ``book.xlsx#sheet=Sales`` is made of."""
-    place, _, sheet = source.partition(SHEET)
-    return place, sheet
+def split_source(source: str) -> tuple[str, str]:
+    """A place and what is read of it: a workbook's sheet, or the answer of a query; empty where nothing is named.
+
+    ``book.xlsx#sheet=Sales`` and ``sqlite:////home/me/shop.db#query=select * from sales`` are made of them.
+    """
+    place, *found = SELECTED.split(source, maxsplit=1)
+    return place, found[1] if found else ""
 
 
-def join_sheet(values: Any, key: str) -> Any:
-    """Parameters as they are given, with ``sheet`` joined to the source at ``key``, in the place of any other sheet.
+def source_options(source: str) -> list[str]:
+    """The options by which a source is typed."""
+    place, selected = split_source(source)
+    kind = SELECTED.search(source)
+    return ["--data", place, *([f"--{kind[1]}", selected] if kind else [])]
+
+
+def is_database(source: str) -> bool:
+    """Whether a source is a database, of which a query reads."""
+    return source.startswith(DATABASES)
+
+
+def join_source(values: Any, key: str) -> Any:
+    """Parameters as they are given, with ``sheet`` or ``query`` joined to the source at ``key``.
 
     Raises:
-        ValueError: there is no source.
+        ValueError: there is no source, or none of that kind; or a database without a query.
     """
-    if not isinstance(values, dict) or not values.get("sheet"):
+    if not isinstance(values, dict):
         return values
-    if not values.get(key):
+    place = split_source(values.get(key) or "")[0]
+    if values.get("sheet") and (not place or is_database(place)):
         raise ValueError("--sheet goes with a workbook (.xlsx)")
-    return values | {key: f"{split_sheet(values[key])[0]}{SHEET}{values['sheet']}", "sheet": None}
+    if values.get("query") and not is_database(place):
+        raise ValueError("--query goes with sqlite:///PATH or postgresql://USER@HOST/DATABASE")
+    if is_database(place) and not values.get("query") and place == values[key]:
+        raise ValueError(f"--query, of which {place} is to be read")
+    named = next(((each, values[each]) for each in ("sheet", "query") if values.get(each)), None)
+    return values | {key: f"{place}#{named[0]}={named[1]}", named[0]: None} if named else values
 
 
 def has_credentials(source: str) -> bool:
@@ -40,7 +64,7 @@ def has_credentials(source: str) -> bool:
 
     That is a user's name or password, a fragment, a parameter of the path, and every key of a query but a few.
     """
-    return any(_has_credentials(part) for part in CHAINED.split(split_sheet(source)[0]) if "://" in part)
+    return any(_has_credentials(part) for part in CHAINED.split(split_source(source)[0]) if "://" in part)
 
 
 def require_no_credentials(source: str) -> None:

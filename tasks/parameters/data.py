@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.parameters.addresses import join_sheet
+from tasks.parameters.addresses import join_source
 from tasks.parameters.form import Frozen, Use, parameter
 from tasks.parameters.training import (
     CLASS_WEIGHT,
@@ -50,7 +50,8 @@ class OwnData(Frozen):
         Use.TABLES,
         empty="that of the kept name; or the data are images",
     )
-    sheet: str | None = parameter(None, "Of a workbook; kept as book.xlsx#sheet=NAME.", Use.TABLES, empty="the first")
+    sheet: str | None = parameter(None, "Of a workbook.", Use.TABLES, empty="the first")
+    query: str | None = parameter(None, "Of a database, as its source.", Use.TABLES, empty="files are read")
     features: Names = parameter((), "The columns to predict from.", Use.TABLES, empty="all columns but the target")
     ignore: Names = parameter((), "Columns that are no features; kept with the name.", Use.TABLES, empty="none")
     category: Names = parameter((), "Columns whose values are levels.", Use.TABLES, empty="columns of text")
@@ -110,8 +111,8 @@ class OwnData(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _join_sheet(cls, values: Any) -> Any:
-        return join_sheet(values, "source")
+    def _join_source(cls, values: Any) -> Any:
+        return join_source(values, "source")
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:

@@ -14,7 +14,7 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
-from tasks.parameters.addresses import join_sheet
+from tasks.parameters.addresses import join_source
 from tasks.parameters.data import Data, Names
 from tasks.parameters.form import Frozen, Use, parameter
 from tasks.parameters.training import (
@@ -205,6 +205,7 @@ class TuneParameters(Learned):
 
 
 SHEET: Any = parameter(None, "Of a workbook.", empty="the first")
+QUERY: Any = parameter(None, "Of a database.", empty="files are read")
 
 
 class PredictParameters(Frozen):
@@ -218,6 +219,7 @@ class PredictParameters(Frozen):
         empty="the test split of the version's dataset",
     )
     sheet: str | None = SHEET
+    query: str | None = QUERY
     name: str = parameter(ModelName.SOFTMAX_REGRESSION.value, "Which model.", title="Model name", pattern=NAME_PATTERN)
     version: PositiveInt | None = parameter(
         None,
@@ -261,8 +263,8 @@ class PredictParameters(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _join_sheet(cls, values: Any) -> Any:
-        return join_sheet(values, "input")
+    def _join_source(cls, values: Any) -> Any:
+        return join_source(values, "input")
 
     @field_validator("output")
     @classmethod
@@ -295,6 +297,7 @@ class EvaluateParameters(Frozen):
         min_length=1,
     )
     sheet: str | None = SHEET
+    query: str | None = QUERY
     version: PositiveInt | None = parameter(None, empty="the champion")
     time_column: str | None = parameter(
         None,
@@ -306,8 +309,8 @@ class EvaluateParameters(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _join_sheet(cls, values: Any) -> Any:
-        return join_sheet(values, "data")
+    def _join_source(cls, values: Any) -> Any:
+        return join_source(values, "data")
 
 
 class MaintainParameters(Frozen):

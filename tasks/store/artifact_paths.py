@@ -106,6 +106,7 @@ all_predictions = _in(root, "predictions")
 predictions = _each_in(all_predictions)  # the output of one batch prediction
 # A note for each unfinished batch prediction whose folder is not right below that one: where it is.
 jobs_elsewhere = _in(all_predictions, ".elsewhere")
+answers = _in(all_predictions, ".answers")  # of queries, each until the next answer of it
 done_elsewhere = _in(all_predictions, ".done-elsewhere")  # the last finished one of each name and kind of input
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -11,9 +12,11 @@ from tasks.data.io import tabular
 from tasks.data.io.csv import csv_batches
 from tasks.data.io.discovery import JSON_SUFFIXES, WORKBOOK, DataFile, broken
 from tasks.data.io.excel import excel_batches
+from tasks.data.io.queries import query_batches
 from tasks.data.io.tabular import BadRows, Reader, Selection
 from tasks.data.recipe import Recipe
 from tasks.machine.arrays import Array
+from tasks.parameters.addresses import is_database
 
 if TYPE_CHECKING:
     from tasks.data.io.arrays import StoredArray
@@ -53,16 +56,18 @@ def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "rai
     Raises:
         DataError: the file is broken or gone.
     """
-    with file.open() as stream:
-        if file.suffix in READERS:
-            batches = READERS[file.suffix](stream, file.path, selection._replace(sheet=file.sheet))
+    with nullcontext() if is_database(file.path) else file.open() as stream:
+        if is_database(file.path):
+            batches = query_batches(file.path, file.selected)
+        elif file.suffix in READERS:
+            batches = READERS[file.suffix](stream, file.path, selection._replace(sheet=file.selected))
         elif file.suffix in OTHER_FORMATS:
             kinds = "CSV (also .gz), Parquet, Feather, Arrow, JSON lines or .xlsx"
             raise broken(file.path, f"it is {OTHER_FORMATS[file.suffix]}", kinds, "save the table as one of these")
         else:
             batches = csv_batches(stream, file.path, selection, bad_rows)
         for batch in batches:
-            if selection.also_missing and file.suffix in READERS:
+            if selection.also_missing and (file.suffix in READERS or is_database(file.path)):
                 batch = tabular.drop_missing(batch, selection.also_missing)
             for name, value in file.partition.items():
                 at, values = batch.schema.get_field_index(name), pa.repeat(value, batch.num_rows)

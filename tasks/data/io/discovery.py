@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine.telling import tell
 from tasks.machine.words import counted, pip_install
-from tasks.parameters.addresses import require_no_credentials, split_sheet
+from tasks.parameters.addresses import is_database, require_no_credentials, split_source
 from tasks.store import artifact_paths, predictions, regular_files, verified
 from tasks.store.regular_files import holds, shown
 from tasks.store.remote import OBJECT_STORES
@@ -57,7 +58,7 @@ class DataFile(NamedTuple):
 
     fingerprint: Fingerprint
     partition: dict[str, str | None] = {}  # noqa: RUF012  (never written to)
-    sheet: str = ""  # of a workbook; empty: the first
+    selected: str = ""  # a workbook's sheet, empty: the first; or the query of a database
 
     @property
     def path(self) -> str:
@@ -67,7 +68,7 @@ class DataFile(NamedTuple):
     @property
     def identity(self) -> tuple[Any, ...]:
         """What is read of which file in which state."""
-        return (*self.fingerprint, self.sheet) if self.sheet else self.fingerprint
+        return (*self.fingerprint, self.selected) if self.selected else self.fingerprint
 
     @property
     def is_remote(self) -> bool:
@@ -124,7 +125,7 @@ class DataFiles(NamedTuple):
     @property
     def digest(self) -> str:
         """Changes where a file looks touched, comes or goes."""
-        files = [file if file.sheet else file[:2] for file in self.files]  # as it was before there were sheets
+        files = [file if file.selected else file[:2] for file in self.files]  # as it was before there were any
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
     def by_content(self) -> Self:
@@ -160,7 +161,7 @@ def find_table(source: str) -> DataFiles:
     """
     try:
         if not is_url(source):
-            refuse_partial(local_path(split_sheet(source)[0]))
+            refuse_partial(local_path(split_source(source)[0]))
         return find_data(source, is_table, (*TABLE_SUFFIXES, GZIP), unreadable=UNREADABLE)
     except UsageError as error:
         if is_url(source):
@@ -185,7 +186,10 @@ def find_data(
         UsageError: nothing is there, all of it lies in ``output``, or a URL has credentials in it.
         DataError: no file can be read, the name of one is not UTF-8, or a host does not answer.
     """
-    given, (source, sheet) = source, split_sheet(source)
+    given, (source, selected) = source, split_source(source)
+    if is_database(source):  # the state of its answer is not known: it is always read
+        require_no_credentials(source)
+        return DataFiles(given, (DataFile(Fingerprint(source, 0, 0, uuid.uuid4().hex), selected=selected),))
     if is_url(source):
         prints = _list_remote(source, is_data)
         if not prints:
@@ -201,11 +205,11 @@ def find_data(
                 raise empty(each)
         prints = verified.fingerprint_files(paths, full_digest, unreadable)
     files = tuple(DataFile(each, _partition(source, each.path)) for each in prints)
-    if sheet:
+    if selected:
         if not any(file.suffix == WORKBOOK for file in files):
-            raise UsageError(f"--sheet {sheet} and {shown(source)}", f"a workbook ({WORKBOOK})", "leave --sheet out")
-        files = tuple(file._replace(sheet=sheet) if file.suffix == WORKBOOK else file for file in files)
-    return DataFiles(given if sheet else source, files)
+            raise UsageError(f"--sheet {selected} and {shown(source)}", f"a workbook ({WORKBOOK})", "leave --sheet out")
+        files = tuple(file._replace(selected=selected) if file.suffix == WORKBOOK else file for file in files)
+    return DataFiles(given if selected else source, files)
 
 
 def is_url(source: str) -> bool:

@@ -41,6 +41,7 @@ from tasks.data.io.discovery import (
     find_data,
     is_picture,
 )
+from tasks.data.io.queries import keep_answer
 from tasks.data.io.tabular import MAX_ROWS, Selection, kind_of
 from tasks.data.levels import find_levels
 from tasks.data.prepared_splits import SPLIT_KEY
@@ -49,8 +50,9 @@ from tasks.errors import DataError, UsageError
 from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
 from tasks.machine.words import counted, listed
+from tasks.parameters.addresses import is_database, split_source
 from tasks.serving.task import Regression
-from tasks.store import atomic
+from tasks.store import atomic, verified
 from tasks.store.regular_files import shown
 from tasks.store.verified import Fingerprint
 
@@ -435,12 +437,15 @@ def is_input(path: Path) -> bool:
 
 
 def find_inputs(source: str, output: Path | None = None, full_digest: bool = False) -> DataFiles:
-    """The files to predict that a path, a folder, a glob or a URL stands for, sorted by name.
+    """The files to predict that a path, a folder, a glob or a URL stands for, sorted by name; a query is answered.
 
     Raises:
         UsageError: nothing is there, all of it lies in ``output``, or a URL has credentials in it.
         DataError: no file can be read, or a host does not answer.
     """
+    if is_database(source):
+        path = keep_answer(*split_source(source))
+        return DataFiles(source, tuple(map(DataFile, verified.fingerprint_files([path], full_digest))))
     return find_data(source, is_input, (*BY_SUFFIX, GZIP), output, full_digest)
 
 

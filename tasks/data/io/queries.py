@@ -1,0 +1,112 @@
+"""The answer of a query, batch by batch: PostgreSQL through ADBC (extra ``[sql]``), SQLite by the standard library."""
+
+import hashlib
+import itertools
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.data.io.discovery import reading
+from tasks.data.io.tabular import BATCH_ROWS, check_names, without_rows
+from tasks.errors import DataError
+from tasks.machine.words import pip_install
+from tasks.parameters.addresses import SQLITE
+from tasks.store import artifact_paths, atomic, regular_files
+
+CONNECT_SECONDS = 10
+TYPE_NAME = b"ADBC:postgresql:typname"  # a word of a column's metadata
+EXPECTED = "a query that answers with rows and columns"
+TO_DO = "see whether the database answers and what it says of the query"
+
+
+def query_batches(address: str, query: str) -> Iterator[pa.RecordBatch]:
+    """The rows that a query answers with, after a batch without rows that has all columns.
+
+    It can only read. NUMERIC is float64; a column of SQLite may have another type in each batch.
+
+    Raises:
+        DataError: the database does not answer, or not with rows; or the package for it is not there.
+    """
+    open_batches = _sqlite_batches if address.startswith(SQLITE) else _postgresql_batches
+    with reading(f"the query of {address}", EXPECTED, TO_DO):
+        batches = open_batches(address, query)
+        first = next(batches)
+        check_names(first.schema.names, f"the answer of {address}")
+        yield from itertools.chain([without_rows(first.schema), first], batches)
+
+
+def keep_answer(address: str, query: str) -> Path:
+    """The answer of a query in a Feather file, the same one as long as the answer is; older answers are removed.
+
+    A prediction needs one, since it goes back to rows that it has read.
+
+    Raises:
+        DataError: as of ``query_batches``, or a column has one type in some rows and another in others.
+    """
+    folder = artifact_paths.answers()
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.sweep(folder, depth=0)
+    with atomic.temporary_in(folder) as temporary:
+        batches = (batch for batch in query_batches(address, query) if batch.num_rows)
+        if (first := next(batches, None)) is None:
+            raise DataError(f"the query of {address} answers with no rows", "at least one row", "see the query")
+        one_type = reading(f"the query of {address}", "one type in each column", "cast the column in the query")
+        with one_type, pa.ipc.new_file(str(temporary), first.schema) as writer:
+            for batch in itertools.chain([first], batches):
+                writer.write_batch(batch.cast(first.schema))
+        asked = hashlib.sha256(f"{address} {query}".encode()).hexdigest()[:16]
+        path = folder / f"{asked}-{atomic.file_digest(temporary)[:16]}.feather"
+        if not path.exists():
+            for older in folder.glob(f"{asked}-*"):
+                older.unlink()
+            temporary.replace(path)
+    return path
+
+
+def _postgresql_batches(address: str, query: str) -> Iterator[pa.RecordBatch]:
+    try:
+        from adbc_driver_postgresql import dbapi
+    except ImportError as error:
+        to_do = f"install the extra [sql], or {pip_install('adbc-driver-postgresql')}"
+        raise DataError(f"{address} is a database", "the package adbc-driver-postgresql", to_do) from error
+    timeout = f"{'&' if '?' in address else '?'}connect_timeout={CONNECT_SECONDS}"
+    with dbapi.connect(address + timeout) as connection, connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION READ ONLY")
+        cursor.execute(query)
+        reader = cursor.fetch_record_batch()
+        yield from map(_convert_numeric, itertools.chain([without_rows(reader.schema)], reader))
+
+
+def _convert_numeric(batch: pa.RecordBatch) -> pa.RecordBatch:
+    for at, field in enumerate(batch.schema):
+        if (field.metadata or {}).get(TYPE_NAME) == b"numeric":
+            batch = batch.set_column(at, field.name, pc.cast(batch.column(at), pa.float64()))
+    return batch
+
+
+def _sqlite_batches(address: str, query: str) -> Iterator[pa.RecordBatch]:
+    path = Path(address.removeprefix(SQLITE))
+    regular_files.opened(path).close()
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+        cursor = connection.execute(query)
+        names = [column[0] for column in cursor.description or ()]
+        rows: list[Any] = cursor.fetchmany(BATCH_ROWS)
+        while True:
+            columns = zip(*rows, strict=True) if rows else ([] for _ in names)
+            yield pa.record_batch([_make_array([*each]) for each in columns], names)
+            if not (rows := cursor.fetchmany(BATCH_ROWS)):
+                return
+
+
+def _make_array(values: list[Any]) -> pa.Array:
+    """One type for all: where there are several, text."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if value is None else str(value) for value in values], pa.string())

@@ -1,0 +1,159 @@
+"""Queries of databases: read as files are, always anew, by nobody who could write, and without a password on disk."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+import pyarrow as pa
+import pytest
+
+from command_line import assert_clear, typed
+from table_files import written
+
+ROWS, QUERY = 5_000, "select area, city, rooms, sold, price from sales"
+SERVER = urlsplit(os.environ.get("GRADMILL_TEST_DATABASE_URL", ""))
+needs_postgresql = pytest.mark.skipif(not SERVER.hostname, reason="GRADMILL_TEST_DATABASE_URL names no PostgreSQL")
+Answer = Callable[..., dict[str, Any]]
+
+
+def draw_sales() -> pa.Table:
+    rng = np.random.default_rng(0)
+    area, rooms = np.round(rng.uniform(30, 250, ROWS), 2), rng.integers(1, 7, ROWS)
+    city = pa.array(rng.choice(["Köln", "Ulm", "Bonn"], ROWS), mask=rng.random(ROWS) < 0.1)
+    price = np.round(3_000 * area + 10_000 * rooms + rng.normal(0, 5_000, ROWS), 2)
+    sold = pa.array(np.datetime64("2024-01-01") + rng.integers(0, 700, ROWS)).cast(pa.date32())
+    return pa.table({"area": area, "city": city, "rooms": rooms, "sold": sold, "price": price})
+
+
+def write_sqlite(path: Path, rows: pa.Table) -> str:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("create table sales (area real, city text, rooms integer, sold text, price real)")
+        values = ([*row.values()] for row in rows.to_pylist())
+        fields = ([str(each) if name == 3 else each for name, each in enumerate(row)] for row in values)
+        connection.executemany("insert into sales values (?, ?, ?, ?, ?)", fields)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def postgresql() -> Iterator[str]:
+    """The address of a database with the sales, whose password is in the environment alone."""
+    from adbc_driver_postgresql import dbapi
+
+    address = f"postgresql://{SERVER.username}@{SERVER.hostname}:{SERVER.port}{SERVER.path}"
+    with dbapi.connect(address) as connection, connection.cursor() as cursor:
+        cursor.execute("drop table if exists sales")
+        cursor.adbc_ingest("sales", draw_sales(), mode="create")
+        cursor.execute("alter table sales alter price type numeric(12, 2), alter city type varchar(20)")
+        connection.commit()
+        yield address
+        cursor.execute("drop table sales")
+        connection.commit()
+
+
+@pytest.fixture
+def answer(artifacts: Path, prefect_api: object) -> Answer:
+    def run(*command: str | Path) -> dict[str, Any]:
+        done = typed(*command, "--json")
+        assert done.returncode == 0, done.stderr
+        document: dict[str, Any] = json.loads(done.stdout)
+        return document
+
+    return run
+
+
+def check_alike(address: str, answer: Answer, folder: Path) -> None:
+    """Files of the same rows are the same data to every command, and a prediction has every row."""
+    rows, query = draw_sales(), ("--query", QUERY)
+    to_train = ("--target", "price", "--no-predict")
+    new = answer("retrain", "linear-regression", "--name", "sold", "--data", address, *query, *to_train)
+    assert new["outcome"] == "published"
+    workbook = folder / "sales.xlsx"
+    pd.DataFrame(rows.to_pydict()).to_excel(workbook, index=False)
+    for file in (written(folder / "sales.parquet", rows), written(folder / "sales.csv", rows), workbook):
+        assert answer("retrain", "sold", "--data", file)["outcome"] == "unchanged"
+    assert answer("inspect", address, *query, "--target", "price")["rows"] == ROWS
+    judged = answer("evaluate", "sold", address, *query)
+    files = [answer("evaluate", "sold", folder / "sales.parquet"), judged]
+    assert files[0]["metrics"] == files[1]["metrics"]
+    done = answer("predict", address, *query, "--name", "sold", "--output", folder / "out.csv")
+    again = answer("predict", address, *query, "--name", "sold", "--output", folder / "out.csv")
+    assert (done["rows"], again["rows"]) == (ROWS, ROWS)
+    predicted = pd.read_csv(folder / "out.csv")
+    assert predicted["price"].tolist() == rows["price"].to_pylist()
+    assert ((predicted["prediction"] - predicted["price"]) ** 2).mean() ** 0.5 == pytest.approx(
+        judged["metrics"]["rmse"], rel=1e-5
+    )
+
+
+@pytest.mark.slow
+def test_sqlite_is_read_as_files_are(answer: Answer, tmp_path: Path) -> None:
+    check_alike(write_sqlite(tmp_path / "shop.db", draw_sales()), answer, tmp_path)
+
+
+@pytest.mark.slow
+@needs_postgresql
+def test_postgresql_is_read_as_files_are_and_its_password_is_in_no_document(
+    postgresql: str, answer: Answer, artifacts: Path, tmp_path: Path
+) -> None:
+    check_alike(postgresql, answer, tmp_path)
+    assert SERVER.password
+    texts = (path.read_bytes() for path in artifacts.rglob("*") if path.is_file())
+    assert not any(SERVER.password.encode() in text for text in texts)
+
+
+@pytest.mark.slow
+def test_a_retrain_by_name_reads_the_query_anew_and_the_order_of_rows_does_not_matter(
+    answer: Answer, tmp_path: Path
+) -> None:
+    address, command = write_sqlite(tmp_path / "shop.db", draw_sales()), ("retrain", "sold")
+    given = ("--name", "sold", "--data", address, "--query", QUERY, "--target", "price", "--no-predict")
+    assert answer("retrain", "linear-regression", *given)["outcome"] == "published"
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as connection:
+        with connection:
+            connection.execute("create table other as select * from sales order by price")
+            connection.execute("drop table sales")
+            connection.execute("alter table other rename to sales")
+        assert answer(*command)["outcome"] == "unchanged"
+        with connection:
+            connection.execute("insert into sales values (100, 'Ulm', 3, '2025-12-01', 330000)")
+    again = answer(*command)
+    assert (again["outcome"], again["version"]) == ("published", 2)
+
+
+BAD: dict[str, tuple[tuple[str, ...], int, str]] = {
+    "a query that fails": (("sqlite:///shop.db", "--query", "select nothing"), 4, "no such column: nothing"),
+    "no rows": (("sqlite:///shop.db", "--query", f"{QUERY} where area < 0"), 4, "holds no rows"),
+    "two columns of one name": (("sqlite:///shop.db", "--query", "select area, area, price from sales"), 4, "area"),
+    "a column without a use": (("sqlite:///shop.db", "--query", "select x'00' as x, price from sales"), 4, "x holds"),
+    "a statement that writes": (("sqlite:///shop.db", "--query", "delete from sales"), 4, "readonly"),
+    "no such database": (("sqlite:///nope.db", "--query", QUERY), 4, "nope.db is missing"),
+    "no database": (("sqlite:///sales.csv", "--query", QUERY), 4, "not a database"),
+    "a file that is a database": (("shop.db",), 4, "it is a database"),
+    "a database without a query": (("sqlite:///shop.db",), 2, "--query"),
+    "a query of a file": (("sales.csv", "--query", QUERY), 2, "--query goes with"),
+    "a sheet of a database": (("sqlite:///shop.db", "--query", QUERY, "--sheet", "May"), 2, "--sheet goes with"),
+    "a password": (("postgresql://me:hidden@localhost/shop", "--query", QUERY), 2, "credentials"),
+    "no server": (("postgresql://me@127.0.0.1:9/shop", "--query", QUERY), 4, "127.0.0.1"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BAD)
+def test_a_query_that_cannot_be_read_is_three_lines(
+    name: str, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_sqlite(tmp_path / "shop.db", draw_sales()[:100])
+    written(tmp_path / "sales.csv", draw_sales()[:100])
+    given, code, found = BAD[name]
+    done = typed("inspect", *given, "--target", "price")
+    assert_clear(done, code)
+    assert found in done.stderr
+    assert "hidden" not in done.stderr

@@ -57,9 +57,9 @@ requirements: $(VENV)/.test ## Pin anew, with hashes, what the images of docker/
 	@echo hatchling | $(PIN) - -o docker/requirements/build.txt
 	@$(PIN) pyproject.toml --extra cpu -o docker/requirements/predict.txt
 	@printf 'torch==$(TORCH_PIN)+cpu\ntorchvision==$(TORCHVISION_PIN)+cpu\n' | \
-	  $(PIN) --extra-index-url $(TORCH_CPU_INDEX) --index-strategy unsafe-best-match pyproject.toml - --extra train --extra cpu --extra remote -o docker/requirements/train.txt
+	  $(PIN) --extra-index-url $(TORCH_CPU_INDEX) --index-strategy unsafe-best-match pyproject.toml - --extra train --extra cpu --extra remote --extra excel --extra sql -o docker/requirements/train.txt
 	@printf 'torch==$(TORCH_PIN)\ntorchvision==$(TORCHVISION_PIN)\n' | \
-	  $(PIN) pyproject.toml - --extra train --extra gpu --extra remote -o docker/requirements/train-cuda.txt
+	  $(PIN) pyproject.toml - --extra train --extra gpu --extra remote --extra excel --extra sql -o docker/requirements/train-cuda.txt
 	@echo "onnxruntime-gpu[cuda,cudnn]>=1.28,<2" | $(PIN) pyproject.toml - --constraint docker/requirements/train-cuda.txt -o docker/requirements/predict-cuda.txt
 
 clean: ## Remove the virtual environment (artifacts/ stays)

@@ -432,7 +432,7 @@ BY_SUFFIX = {suffix: each for each in FORMATS.values() for suffix in each.suffix
 
 def is_input(path: Path) -> bool:
     """Whether a file found in a folder is an input, by its name; none that tools write for themselves."""
-    is_known = path.name.lower().endswith((*BY_SUFFIX, GZIP)) or "idx3" in path.name
+    is_known = path.name.lower().removesuffix(GZIP).endswith(tuple(BY_SUFFIX)) or "idx3" in path.name
     return is_known and not path.name.startswith("_") and not describes_labels(path)
 
 

@@ -37,25 +37,28 @@ class Candidate(NamedTuple):
 
 
 def find_candidates(levels: Levels, decimal: str | None = None) -> list[Candidate]:
-    """The forms in which at least nine tenths of a text column are numbers.
+    """The forms in which at least nine tenths of a text column are numbers, and more of it than are plain numbers.
 
-    Text that reads as plain numbers has none, but where a ``decimal`` comma is known and may be meant.
+    Where a ``decimal`` comma is known, what could be plain numbers may be meant with it.
     """
-    texts, counts = pc.utf8_trim_whitespace(pc.cast(levels.values, pa.string())), levels.counts
-    is_plain = parse_numbers(texts).null_count == 0
-    if not counts.sum() or (is_plain and decimal != ","):
-        return []
-    found = pc.extract_regex(texts, SIGNED)
-    affixes = pc.binary_join_element_wise(found.field("before"), found.field("after"), "1").dictionary_encode()
+    texts, total = pc.utf8_trim_whitespace(pc.cast(levels.values, pa.string())), levels.counts.sum()
+
+    def measure(numbers: pa.Array) -> float:
+        return float(levels.counts[numbers.is_valid().to_numpy(zero_copy_only=False)].sum() / total)
+
+    parts = pc.extract_regex(texts, SIGNED)
+    affixes = pc.binary_join_element_wise(parts.field("before"), parts.field("after"), "1").dictionary_encode()
     known = affixes.is_valid().to_numpy(zero_copy_only=False)
-    commonest = np.bincount(affixes.indices.drop_null().to_numpy(), counts[known]).argmax()
+    if not levels.counts[known].any():
+        return []
+    commonest = np.bincount(affixes.indices.drop_null().to_numpy(), levels.counts[known]).argmax()
     before, after = affixes.dictionary[commonest].as_py().split("1")
-    forms = [f"{before}{form} {after}".strip() for form in PLAIN_FORMS]
-    shares = [counts[parse_form(texts, form).is_valid().to_numpy(zero_copy_only=False)].sum() for form in forms]
-    fewest = counts.sum() * (1 if is_plain else NUMBERS_WITH_TEXT)
-    both = zip(forms, shares, strict=True)
-    found = [Candidate(form, share / counts.sum()) for form, share in both if share >= fewest]
-    return [each for each in found if each.decimal == ","] if is_plain else found
+    forms = (f"{before}{form} {after}".strip() for form in PLAIN_FORMS)
+    found = [Candidate(form, measure(parse_form(texts, form))) for form in forms]
+    plain = measure(parse_numbers(texts))
+    if plain == 1 and decimal == ",":
+        return [each for each in found if each.share == 1 and each.decimal == ","]
+    return [each for each in found if each.share >= NUMBERS_WITH_TEXT and each.share > plain]
 
 
 def find_decimal(candidates: Mapping[str, list[Candidate]], delimiters: Collection[str]) -> str | None:

@@ -104,14 +104,13 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
         as_text = selection.as_text | mixed | numbers
         table = _TableReader(files, selection._replace(as_text=as_text), buffer_file).map_table(buffer_file)
         candidates = _find_candidates(table, selection, decimal)
-    chosen = {
-        name: number_forms.choose_form(name, found, decimal, delimiters) for name, found in candidates.items() if found
-    }
-    found = [each for each in chosen.values() if isinstance(each, Finding)]
-    found += [*reader.find_faults(files), *_find_retyped(table, first.kinds)]
+    known = {name: found for name, found in candidates.items() if found}
+    chosen = {name: number_forms.choose_form(name, found, decimal, delimiters) for name, found in known.items()}
+    ambiguous = (each for each in chosen.values() if isinstance(each, Finding))
+    findings = (*ambiguous, *reader.find_faults(files), *_find_retyped(table, first.kinds))
     forms = {name: each for name, each in selection.forms.items() if each and name in table.data.column_names}
     forms |= {name: each for name, each in chosen.items() if isinstance(each, str)}
-    table = replace(table, findings=tuple(found))
+    table = replace(table, findings=findings)
     return _convert_numbers(table, forms, buffer_file) if forms else table
 
 

@@ -63,8 +63,8 @@ def find_images(source: str) -> LabelledImages:
     path, shown = None if is_url(source) else local_path(source), regular_files.shown(source)
     found = _find(path) if path and path.exists() else None
     if path and found:
-        refuse_partial(path)
-    beside = [path, *map(Path, found.other_files if found else ())] if path else []
+        refuse_partial(path, found.other_files)
+    beside = [path, *map(Path, (found and found.other_files) or ())] if path else []
     if not path or (not (found and len(found.labels)) and any(map(is_table, beside))):
         action = "name it with --target" if path else "name it with --target; of images download the folder first"
         raise UsageError(f"no --target for {shown}", "the column of the table to predict", action)

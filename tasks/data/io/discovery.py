@@ -236,14 +236,21 @@ def _partition(source: str, path: str) -> dict[str, str | None]:
 # On this machine
 
 
-def refuse_partial(path: Path) -> None:
+def refuse_partial(path: Path, listed: Iterable[str] | None = None) -> None:
     """Let a folder or glob pass that has no half-written file by its name, and a file that has none of its own name.
+
+    ``listed`` are the files of a folder where somebody has been through it.
 
     Raises:
         DataError: something is, or seems so since it was never ended.
     """
     if path.is_dir() or (glob.has_magic(str(path)) and not path.exists()):
-        found = [*search_files(path if path.is_dir() or path.name == "**" else path.with_name(f"{path.name}*"))[0]]
+        if listed is None:
+            within = path if path.is_dir() or path.name == "**" else path.with_name(f"{path.name}*")
+            listed = (
+                f"{folder}{os.sep}{name}" for folder, names in walk_files(within, LeftOut(list)) for name in names
+            )
+        found = [Path(each) for each in listed if each.lower().endswith(PARTIAL_SUFFIXES)]
     else:
         beside = (Path(f"{path}{suffix}") for suffix in ("", *PARTIAL_SUFFIXES))
         found = [each for each in beside if each.exists()]

@@ -10,8 +10,8 @@ import math
 import os
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,7 +73,7 @@ class LabelledImages(NamedTuple):
     ]  # of all images, in order; what is no path is read as it is asked for
     place: Callable[[int], str]  # where an image is, for people
     findings: tuple[Finding, ...] = ()
-    other_files: tuple[str, ...] = ()  # among picture files
+    other_files: tuple[str, ...] | None = None  # among picture files; None: these are of another kind
 
 
 # Folders of pictures (torchvision's ``ImageFolder``), maybe below ``train/`` and ``test/``.
@@ -91,15 +91,18 @@ def find_pictures(folder: Path) -> LabelledImages:
     digest = hashlib.sha256(str(folders).encode(errors="surrogateescape"))  # of all pictures: there may be millions
     found, walked = list[Any](), ((each, inside) for each in folders for inside in walk_files(each[0], left_out))
     for number, ((class_folder, split_id), (path, names)) in enumerate(walked):
-        for name in names:
+        label = classes[class_folder.name]
+        for name in names:  # there may be millions, so that even a context for each takes a while
             file = f"{path}{os.sep}{name}"
             if not name.lower().endswith(PICTURE_SUFFIXES):
                 left_out["other-files"].append(file)
                 continue
-            with suppress(OSError):
-                facts = os.stat(file)  # noqa: PTH116  (there may be millions)
-                digest.update(os.fsencode(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\0"))
-                found.append((name, -number, file, classes[class_folder.name], split_id))
+            try:
+                facts = os.stat(file)  # noqa: PTH116
+            except OSError:
+                continue
+            digest.update(os.fsencode(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\0"))
+            found.append((name, -number, file, label, split_id))
     _, _, paths, labels, split_ids = [*zip(*sorted(found), strict=True)] or [()] * 5
     step = min(MOST_FILES, max(FEWEST_FILES, math.ceil(len(paths) / FILE_JOBS)))
     return LabelledImages(
@@ -471,12 +474,13 @@ def _decode_all(
     facts, unreadable, jobs = list[NDArray[np.void]](), dict[int, str](), _number_blocks(source)
     with parallel.run_on_cores(decode, resources.count_cores(), is_long) as begin, progress.bar() as bar:
         task = bar.add_task("decode", total=num_images)
-        while waiting := [begin(job) for job in itertools.islice(jobs, WAITING_JOBS)]:
-            for done in waiting:
-                found, reasons = done.result()
-                facts.append(found)
-                unreadable |= reasons
-                bar.advance(task, len(found))
+        waiting = deque(map(begin, itertools.islice(jobs, WAITING_JOBS)))
+        while waiting:
+            found, reasons = waiting.popleft().result()
+            waiting.extend(map(begin, itertools.islice(jobs, 1)))
+            facts.append(found)
+            unreadable |= reasons
+            bar.advance(task, len(found))
     return DecodedImages(spool, shape, np.concatenate(facts), unreadable)
 
 

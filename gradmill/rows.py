@@ -22,6 +22,7 @@ NO_NUMBER = np.inf
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?[iI]nf(inity)?|[nN][aA][nN]", re.ASCII)
 HEX = re.compile(r"[+-]?0[xX][0-9a-fA-F]{1,15}")
 TRUTH = {"false": 0.0, "true": 1.0}  # in any case
+SPACE = "[ \u00a0\u202f]?"  # before a sign that stands behind a number, or between thousands
 NUMBER_FORM = re.compile(r"(\D*)1([.,' ])234([.,])5(\D*)")  # such as $1,234.5
 WHOLE = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
 MIDNIGHT_OR_FRACTION = re.compile(r"( 00:00:00)?\.0*$")  # of a second
@@ -63,9 +64,9 @@ class Column:
         return [number for number in map(parse_number, self.missing) if number != NO_NUMBER]
 
     def _is_missing(self, value: Any) -> bool:
-        if isinstance(value, str):
-            return value in self.missing
-        return is_missing(value) or (_is_number(value) and float(value) in self._missing_numbers)
+        if is_missing(value) or not self.missing:
+            return is_missing(value)
+        return value in self.missing if isinstance(value, str) else _is_number(value) and value in self._missing_numbers
 
     def _encode_level(self, value: Any) -> float:
         return np.nan if self._is_missing(value) else self.codes.get(name_level(value), UNKNOWN)
@@ -124,10 +125,10 @@ def number_pattern(form: str) -> str:
     """What text of such a form matches, for ``re`` and RE2: its groups are the sign, whole digits and a fraction."""
     if (parts := NUMBER_FORM.fullmatch(form)) is None:
         raise ValueError(f"{form!r} is no form of numbers")
-    before, separator, point, after = (re.escape(part.strip()) or part for part in parts.groups())
-    separator = "[ \u00a0\u202f]" if separator == " " else separator
+    before, separator, point, after = (re.escape(part.strip()) for part in parts.groups())
+    separator = separator or SPACE.removesuffix("?")
     digits = rf"(?P<whole>\d+|[1-9]\d{{0,2}}(?:{separator}\d{{3}})+)(?:{point}(?P<fraction>\d+))?"
-    return rf"^(?P<sign>[+-]?)\s?{before}\s?(?P<inner>[+-]?)\s?{digits}\s?{after}$"
+    return rf"^(?P<sign>[+-]?){SPACE}{before}{SPACE}(?P<inner>[+-]?){SPACE}{digits}{SPACE}{after}$"
 
 
 def parse_number(text: str, form: str = "") -> float:

@@ -176,11 +176,15 @@ def place(source: str | None) -> str | None:
     Raises:
         UsageError: a path is not UTF-8, or a URL may have a credential in it.
     """
-    source = require_utf8(source)
-    addresses.require_no_credentials(source or "")
-    if source and source.startswith(addresses.SQLITE):
-        return addresses.SQLITE + str(regular_files.absolute(source.removeprefix(addresses.SQLITE)))
-    return str(regular_files.absolute(source)) if source and "://" not in source else source
+    if not (source := require_utf8(source)):
+        return source
+    addresses.require_no_credentials(source)
+    where, _ = addresses.split_source(source)
+    kind = addresses.SQLITE if where.startswith(addresses.SQLITE) else ""
+    path = where.removeprefix(kind)
+    if "://" in path:
+        return source
+    return f"{kind}{regular_files.absolute(path)}{source.removeprefix(where)}"
 
 
 def suggest_name(source: str) -> str:

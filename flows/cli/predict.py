@@ -54,7 +54,9 @@ def _check_prediction(parameters: PredictParameters) -> None:
         from tasks.batch.output_dir import Output
 
         Output.locate(parameters.output)
-    if parameters.input is not None and not is_database(parameters.input):
+    if parameters.input is not None and is_database(parameters.input):
+        pass  # to ask it takes as long as the prediction itself needs for it
+    elif parameters.input is not None:
         from tasks.data.io import inputs
         from tasks.data.io.batches import ReadSpec
         from tasks.data.io.discovery import is_table

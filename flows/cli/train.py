@@ -23,6 +23,7 @@ from tasks.errors import DataError, UsageError
 from tasks.machine import progress
 from tasks.machine.words import counted, readable
 from tasks.parameters import Learned, ModelName, RetrainParameters, TuneParameters, Use, is_name
+from tasks.parameters.addresses import source_options
 from tasks.parameters.form import WORDS, Frozen
 from tasks.records import QUESTIONS, GateVerdict
 from tasks.serving import task
@@ -166,7 +167,9 @@ def _command_with(parameters: TuneParameters, settings: Collection[str]) -> str:
         return shlex.join(["retrain", parameters.name, "--tuned"])
     training = parameters.training
     said = training.given.keys() - {"model", "defaults", *settings}
-    options = given_options(parameters.data, set()) + given_options(training, set(type(training).model_fields) - said)
+    options = source_options(parameters.data.source) if parameters.data.source else []
+    options += given_options(parameters.data, {"source"})
+    options += given_options(training, set(type(training).model_fields) - said)
     return shlex.join(["retrain", training.model, "--name", parameters.name, *options, "--tuned"])
 
 

@@ -14,6 +14,7 @@ from tasks.errors import GradmillError
 from tasks.judging.evaluation_result import EvaluationResult
 from tasks.judging.gates import format_value
 from tasks.machine.words import counted, readable, short
+from tasks.parameters.addresses import split_source
 from tasks.records import Prediction
 from tasks.serving import drift
 from tasks.serving.contract import LABEL
@@ -212,7 +213,7 @@ def tabulate_jobs(jobs: Iterable[Job]) -> PageTable:
         (
             (job.finished_at or "")[:16].replace("T", " "),
             str(job.model.version),
-            "its own test split" if job.is_of_own_test_split else Path(job.input.path).name,
+            "its own test split" if job.is_of_own_test_split else Path(split_source(job.input.path)[0]).name,
             f"{job.rows - (job.rejects or 0):,}",
             f"{job.rejects or 0:,}",
             job.drift.verdict if job.drift else "",
@@ -230,8 +231,9 @@ def _list_last_jobs(name: str) -> Section:
 
 def _list_prediction_facts(result: Prediction, job: Job | None) -> Iterator[tuple[str, Text]]:
     if job:
-        path, files = Path(job.input.path), f", {job.input.files:,} files" if job.input.files > 1 else ""
-        yield "input", (f"{path.name}, ", Code(artifact_paths.root() / path), files)
+        place, files = split_source(job.input.path)[0], f", {job.input.files:,} files" if job.input.files > 1 else ""
+        path = Path(place)
+        yield "input", (f"{path.name}, ", Code(place if "://" in place else artifact_paths.root() / path), files)
     yield "rows", f"{result.rows:,}"
     yield "rejected rows", f"{result.rejects:,}"
     yield "rows a second", f"{result.rows / result.seconds:,.0f}" if result.seconds else ""

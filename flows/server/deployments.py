@@ -38,6 +38,7 @@ from tasks.parameters import (
     TuneParameters,
     narrow_form,
 )
+from tasks.parameters.addresses import SQLITE
 from tasks.parameters.form import expected
 from tasks.stage.live import REFUSED_STATE
 
@@ -99,7 +100,10 @@ def merge_parameters(
     if isinstance(data := places["data"], dict):
         places["data.source"] = data.get("source")
     for name, place in places.items():
-        if isinstance(place, str) and "://" not in place and not Path(place).is_absolute():
+        if not isinstance(place, str):
+            continue
+        path = place.removeprefix(SQLITE)
+        if "://" not in path and not Path(path).is_absolute():
             raise UsageError(f"{name}={place}", "an absolute path, or a URL", "name it as the worker finds it")
     search = given.get("search")
     if isinstance(search, dict) and isinstance(search.get("space"), str):  # as it is typed for gradmill tune

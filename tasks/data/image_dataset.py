@@ -32,6 +32,7 @@ from tasks.machine import lettering, parallel
 from tasks.machine.arrays import Array
 from tasks.machine.words import counted
 from tasks.parameters import Data
+from tasks.parameters.addresses import split_source
 from tasks.parameters.data import OwnData
 from tasks.records import ChampionData, RawDataset
 from tasks.serving.task import TaskName
@@ -60,6 +61,7 @@ def find_images(source: str) -> LabelledImages:
         UsageError: a table is there, of which must be said what to predict.
         DataError: nothing is there, or no images.
     """
+    source = split_source(source)[0]
     path, shown = None if is_url(source) else local_path(source), regular_files.shown(source)
     found = _find(path) if path and path.exists() else None
     if path and found:

@@ -10,6 +10,7 @@ from pydantic import Field
 from tasks.data.recipe import SplitRule
 from tasks.errors import DataError
 from tasks.machine.words import counted, readable
+from tasks.parameters.addresses import split_source
 from tasks.store.artifact_paths import CONTACT_SHEET
 from tasks.store.documents import Document
 from tasks.store.page import Page, PagePicture, PageTable, Section, Strong
@@ -164,6 +165,7 @@ class DataReport(Document):
 
     def without_places(self, source: str) -> "DataReport":
         """The same without where own data lie, which stands in no version: files go by their names, save in errors."""
+        source = split_source(source)[0]
         fixed = re.split(r"[*?\[]", source)[0]  # of a glob
         folder = fixed[: fixed.rfind("/") + 1]
 

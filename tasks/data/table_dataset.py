@@ -51,6 +51,7 @@ def read_table(files: DataFiles, request: Request, task: TaskName | None, scratc
         ignore=request.ignored,
         also_missing=request.missing,
         forms=request.forms,
+        finds_forms=request.previous is None,
         decimal=request.options.decimal,
         only=frozenset(filter(None, (request.target, request.split.column, *features, *known))) if features else None,
     )

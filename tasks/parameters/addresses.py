@@ -11,8 +11,11 @@ from tasks.errors import UsageError
 
 CHAINED = re.compile(r"::(?=[a-z][a-z0-9+.-]*(?:://|::))", re.IGNORECASE)  # of fsspec: simplecache::https://…
 # A query of these keys alone passes; a value that is itself an address does not.
-PUBLIC = "raw|dl|download|format|version|rev|sslmode|sslrootcert|service|application_name"
-PUBLIC_QUERY = re.compile(rf"(({PUBLIC})(=[^&;?@]*)?(&|$))*", re.IGNORECASE)
+PUBLIC = "raw|dl|download|format|version|rev"
+OF_DATABASES = "host|port|user|dbname|service|sslmode|sslrootcert|connect_timeout|application_name"
+PUBLIC_QUERY, QUERY_OF_DATABASE = (
+    re.compile(rf"(({keys})(=[^&;?@]*)?(&|$))*", re.IGNORECASE) for keys in (PUBLIC, OF_DATABASES)
+)
 SQLITE = "sqlite:///"
 DATABASES = (SQLITE, "postgresql://", "postgres://")
 SELECTED = re.compile("#(sheet|query)=")  # what of a source is read, behind its place
@@ -46,7 +49,7 @@ def join_source(values: Any, key: str) -> Any:
     Raises:
         ValueError: there is no source, or none of that kind; or a database without a query.
     """
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not isinstance(values.get(key), str | None):
         return values
     place = split_source(values.get(key) or "")[0]
     if values.get("sheet") and (not place or is_database(place)):
@@ -87,4 +90,5 @@ def _has_credentials(address: str) -> bool:
     is_user_secret = url.scheme in ("http", "https")  # where it may be a token; of others it is a container or a name
     if url.password is not None or (is_user_secret and url.username):
         return True
-    return bool(url.fragment or ";" in url.path or not PUBLIC_QUERY.fullmatch(unquote(url.query)))
+    public = QUERY_OF_DATABASE if is_database(address) else PUBLIC_QUERY
+    return bool(url.fragment or ";" in url.path or not public.fullmatch(unquote(url.query)))

@@ -37,8 +37,8 @@ class OwnData(Frozen):
 
     source: str | None = parameter(
         None,
-        "Own data: a file, folder, glob or URL of CSV, Parquet, Feather or JSON lines; or images, a folder for each "
-        "class.",
+        "Own data: a file, folder, glob or URL of CSV, Parquet, Feather, JSON lines or Excel; a database, with "
+        "--query; or images, a folder for each class.",
         title="Data",
         flag="--data",
         empty="the book's data, or those of the kept name",

@@ -28,8 +28,8 @@ from tasks.store.reading import Manifest
 from tasks.store.record import FileRef, Sha256
 from tasks.store.run_folder import RunFolder
 
-# Of a run's parameters what no document keeps: places, and what is done once.
-NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe", "accept_data"}}
+# Of a run's parameters what no document keeps: places, what is done once, and what the recipe says.
+NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe", "accept_data", "decimal"}}
 NAME_SOURCE = "name the data with --data"
 SPLITS = {"group": "split_by", "time": "time_column", "column": "split_column"}  # the option of each rule
 KINDS = WORDS | {Use.TABLES: "own data"}
@@ -37,7 +37,7 @@ KINDS = WORDS | {Use.TABLES: "own data"}
 # done once; and the split, whose rule the name keeps, so that the data's digest has it.
 OTHERS: dict[str, Any] = {
     "training": {"device"},
-    "data": {"source", "min_new_rows", "new_recipe", "accept_data", "test", *SPLITS.values()},
+    "data": {"source", "min_new_rows", "new_recipe", "accept_data", "decimal", "test", *SPLITS.values()},
 }
 
 

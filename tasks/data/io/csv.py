@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import functools
 import io
 import itertools
 import re
@@ -64,11 +63,6 @@ def csv_batches(stream: Any, name: str, selection: Selection, bad_rows: BadRows 
         yield from table.to_batches()
 
 
-@functools.cache  # a file may be read twice
-def _tell_windows(name: str) -> None:
-    tell(f"{name} is no UTF-8 and is read as Windows-1252")
-
-
 class _CsvFile:
     """One CSV file on its way: its header, and what was counted of its rows."""
 
@@ -88,17 +82,19 @@ class _CsvFile:
         self._included = [each for each in self.names if selection.takes(each)]
         if not self._included and selection.only is None:
             raise DataError(f"{name}: every column is ignored", "a column to learn from", "leave out fewer by --ignore")
-        self._types = {each: TEXT for each in self._included if each in selection.as_text or selection.forms.get(each)}
+        texts = selection.as_text | selection.raw | {name for name, form in selection.forms.items() if form}
+        self._types = {each: TEXT for each in self._included if each in texts}
+        self._is_again = selection.is_again
         self._missing = (*selection.missing, *selection.also_missing)
         self._header_rows = 1  # of the next block
         self._rows = 0  # before it
 
     def parse(self, block: memoryview) -> pa.Table:
         """The rows of a block ``(n, columns)``."""
-        was_said = self._is_windows and self._rows > 0
+        was_said = self._is_again or (self._is_windows and self._rows > 0)
         block = self._require_utf_8(block)
         if self._is_windows and not was_said:
-            _tell_windows(self._name)
+            tell(f"{self._name} is no UTF-8 and is read as Windows-1252")
         if _has_quotes(block) and bytes(block).count(b'"') % 2:
             self._require_closed_quotes(block)
         rejects = list[Any]()

@@ -162,12 +162,28 @@ def find_table(source: str) -> DataFiles:
     try:
         if not is_url(source):
             refuse_partial(local_path(split_source(source)[0]))
-        return find_data(source, is_table, (*TABLE_SUFFIXES, GZIP), unreadable=UNREADABLE)
+        found = find_data(source, is_table, (*TABLE_SUFFIXES, GZIP), unreadable=UNREADABLE)
     except UsageError as error:
         if is_url(source):
             raise
         # a nightly run's data that are gone are no mistyped option
         raise DataError(error.found, "a file, a folder or a glob", "check the path, or give another") from error
+    return select_sheet(found, source)
+
+
+def select_sheet(found: DataFiles, source: str) -> DataFiles:
+    """The files with the sheet that their source names, if it does.
+
+    Raises:
+        UsageError: none of them is a workbook.
+    """
+    place, sheet = split_source(source)
+    if not sheet or is_database(place):
+        return found
+    if not any(file.suffix == WORKBOOK for file in found.files):
+        raise UsageError(f"--sheet {sheet} and {shown(place)}", f"a workbook ({WORKBOOK})", "leave --sheet out")
+    files = (file._replace(selected=sheet) if file.suffix == WORKBOOK else file for file in found.files)
+    return DataFiles(source, tuple(files))
 
 
 def find_data(
@@ -186,10 +202,10 @@ def find_data(
         UsageError: nothing is there, all of it lies in ``output``, or a URL has credentials in it.
         DataError: no file can be read, the name of one is not UTF-8, or a host does not answer.
     """
-    given, (source, selected) = source, split_source(source)
+    given, (source, query) = source, split_source(source)
     if is_database(source):  # the state of its answer is not known: it is always read
         require_no_credentials(source)
-        return DataFiles(given, (DataFile(Fingerprint(source, 0, 0, uuid.uuid4().hex), selected=selected),))
+        return DataFiles(given, (DataFile(Fingerprint(source, 0, 0, uuid.uuid4().hex), selected=query),))
     if is_url(source):
         prints = _list_remote(source, is_data)
         if not prints:
@@ -204,12 +220,7 @@ def find_data(
             if not unreadable and not is_picture(each) and not each.stat().st_size:
                 raise empty(each)
         prints = verified.fingerprint_files(paths, full_digest, unreadable)
-    files = tuple(DataFile(each, _partition(source, each.path)) for each in prints)
-    if selected:
-        if not any(file.suffix == WORKBOOK for file in files):
-            raise UsageError(f"--sheet {selected} and {shown(source)}", f"a workbook ({WORKBOOK})", "leave --sheet out")
-        files = tuple(file._replace(selected=selected) if file.suffix == WORKBOOK else file for file in files)
-    return DataFiles(given if selected else source, files)
+    return DataFiles(source, tuple(DataFile(each, _partition(source, each.path)) for each in prints))
 
 
 def is_url(source: str) -> bool:

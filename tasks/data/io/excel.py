@@ -26,7 +26,7 @@ BARE_FORMULA = re.compile(
     rb"""(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</[^>]*>)?\s*</(?:\w+:)?c>"""
 )
 TAG = re.compile(rb"<(?:\w+:)?(?:sheet|Relationship)\b([^>]*)>")
-ATTRIBUTE = re.compile(rb"""([\w:]+)\s*=\s*["']([^"']*)["']""")
+ATTRIBUTE = re.compile(rb"""([\w:]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
 MAX_CELLS = 2 * 10**7  # some GB of them
 SHOWN = 20  # sheets
 MAX_PACKED = 2**28
@@ -94,7 +94,7 @@ def _find_sheets(packed: zipfile.ZipFile) -> dict[str, str]:
 
     def read_tags(part: str) -> list[dict[str, str]]:
         tags = (ATTRIBUTE.findall(each) for each in TAG.findall(packed.read(part)))
-        return [{key.decode(): html.unescape(value.decode()) for key, value in tag} for tag in tags]
+        return [{key.decode(): html.unescape((one or other).decode()) for key, one, other in tag} for tag in tags]
 
     places = {each["Id"]: each["Target"] for each in read_tags("xl/_rels/workbook.xml.rels")}
     parts = dict[str, str]()

@@ -40,6 +40,7 @@ from tasks.data.io.discovery import (
     describes_labels,
     find_data,
     is_picture,
+    select_sheet,
 )
 from tasks.data.io.queries import keep_answer
 from tasks.data.io.tabular import MAX_ROWS, Selection, kind_of
@@ -446,7 +447,7 @@ def find_inputs(source: str, output: Path | None = None, full_digest: bool = Fal
     if is_database(source):
         path = keep_answer(*split_source(source))
         return DataFiles(source, tuple(map(DataFile, verified.fingerprint_files([path], full_digest))))
-    return find_data(source, is_input, (*BY_SUFFIX, GZIP), output, full_digest)
+    return select_sheet(find_data(source, is_input, (*BY_SUFFIX, GZIP), output, full_digest), source)
 
 
 # All files of an input

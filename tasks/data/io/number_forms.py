@@ -7,82 +7,110 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gradmill.rows import SPACE
 from tasks.data.io.tabular import NUMBERS_WITH_TEXT, parse_form, parse_numbers
-from tasks.data.levels import Levels
+from tasks.data.levels import find_levels
 from tasks.data.recipe import decimal_of
 from tasks.data.report import Finding, error, note
+from tasks.machine.arrays import Array
 from tasks.machine.words import listed
 
 PLAIN_FORMS = "1,234.5", "1 234.5", "1'234.5", "1.234,5", "1 234,5", "1'234,5"  # of a column the first that fits
-SAMPLE = 1000  # rows
-SIGNED = r"^[+-]?\s?(?P<before>\p{Sc}?)\s?[+-]?\s?\d[\d.,' \x{a0}\x{202f}]*(?P<after>[%\p{Sc}]?)$"
+SIGN = rf"[+-]?{SPACE}"
+SIGNED = rf"^{SIGN}(?P<before>\p{{Sc}}?){SPACE}{SIGN}\d[\d.,' \x{{a0}}\x{{202f}}]*(?P<after>[%\p{{Sc}}]?)$"
+SAMPLE = 1000  # rows that tell whether a look at all is worth the time
 
 
-def may_be_numbers(column: pa.ChunkedArray) -> bool:
-    """Whether some of a text column may be numbers, by a few values: most are not, and to count all takes a while."""
-    some = column.slice(0, SAMPLE).cast(pa.string()).drop_null()
-    return len(some) == 0 or 2 * pc.sum(pc.match_substring_regex(some, SIGNED)).as_py() >= len(some)
+class Candidates(NamedTuple):
+    """The forms in which a column's text may have numbers."""
+
+    shares: dict[str, float]  # of the rows with a value, which are numbers in a form
+    has_separators: bool  # a point or a comma, without which decimals of both kinds are the same numbers
 
 
-class Candidate(NamedTuple):
-    """A form in which a column's text may have numbers."""
-
-    form: str
-    share: float  # of the rows that have a value
-
-    @property
-    def decimal(self) -> str:
-        """Point or comma."""
-        return decimal_of(self.form)
-
-
-def find_candidates(levels: Levels, decimal: str | None = None) -> list[Candidate]:
-    """The forms in which at least nine tenths of a text column are numbers, and more of it than are plain numbers.
+def find_candidates(columns: Mapping[str, pa.ChunkedArray], decimal: str | None = None) -> dict[str, Candidates]:
+    """The forms in which nine tenths of a text column, and more of it than are plain numbers, are numbers.
 
     Where a ``decimal`` comma is known, what could be plain numbers may be meant with it.
     """
-    texts, total = pc.utf8_trim_whitespace(pc.cast(levels.values, pa.string())), levels.counts.sum()
+    found = {name: _count_forms(column, decimal) for name, column in columns.items()}
+    return {name: each for name, each in found.items() if each.shares}
 
-    def measure(numbers: pa.Array) -> float:
-        return float(levels.counts[numbers.is_valid().to_numpy(zero_copy_only=False)].sum() / total)
 
-    parts = pc.extract_regex(texts, SIGNED)
+def _count_forms(column: pa.ChunkedArray, decimal: str | None) -> Candidates:
+    if not (forms := _guess_forms(column.slice(0, SAMPLE))):
+        return Candidates({}, has_separators=False)
+    total, plain, has_separators, counts = 0.0, 0.0, False, dict.fromkeys(forms, 0.0)
+    for texts, weights in _count_texts(column):
+        total += weights.sum()
+        plain += _weigh(parse_numbers(texts), weights)
+        has_separators |= bool(pc.any(pc.match_substring_regex(texts, "[.,]")).as_py())
+        for form in forms:
+            counts[form] += _weigh(parse_form(texts, form), weights)
+    shares = {form: count / total for form, count in counts.items()}
+    if plain == total and decimal == ",":
+        kept = {form for form in forms if shares[form] == 1 and decimal_of(form) == ","}
+    else:
+        kept = {form for form in forms if shares[form] >= NUMBERS_WITH_TEXT and counts[form] > plain}
+    return Candidates({form: shares[form] for form in forms if form in kept}, has_separators)
+
+
+def _guess_forms(some: pa.ChunkedArray) -> tuple[str, ...]:
+    """The forms with the sign that most of these texts have before or behind; none of which half are no numbers."""
+    texts = pc.utf8_trim_whitespace(some.cast(pa.string()).combine_chunks().drop_null())
+    parts = pc.extract_regex(texts, SIGNED).drop_null()
+    if not len(parts) or 2 * len(parts) < len(texts):
+        return ()
     affixes = pc.binary_join_element_wise(parts.field("before"), parts.field("after"), "1").dictionary_encode()
-    known = affixes.is_valid().to_numpy(zero_copy_only=False)
-    if not levels.counts[known].any():
-        return []
-    commonest = np.bincount(affixes.indices.drop_null().to_numpy(), levels.counts[known]).argmax()
-    before, after = affixes.dictionary[commonest].as_py().split("1")
-    forms = (f"{before}{form} {after}".strip() for form in PLAIN_FORMS)
-    found = [Candidate(form, measure(parse_form(texts, form))) for form in forms]
-    plain = measure(parse_numbers(texts))
-    if plain == 1 and decimal == ",":
-        return [each for each in found if each.share == 1 and each.decimal == ","]
-    return [each for each in found if each.share >= NUMBERS_WITH_TEXT and each.share > plain]
+    before, after = affixes.dictionary[pc.mode(affixes.indices)[0]["mode"].as_py()].as_py().split("1")
+    return tuple(f"{before}{form} {after}".strip() for form in PLAIN_FORMS)
 
 
-def find_decimal(candidates: Mapping[str, list[Candidate]], delimiters: Collection[str]) -> str | None:
+def _count_texts(column: pa.ChunkedArray) -> Iterator[tuple[pa.Array, Array]]:
+    """The texts of a column with their rows: each once where they are levels, else chunk by chunk."""
+    if pa.types.is_dictionary(column.type):
+        levels = find_levels(column)
+        yield pc.utf8_trim_whitespace(pc.cast(levels.values, pa.string())), levels.counts
+        return
+    for chunk in column.chunks:
+        texts = pc.utf8_trim_whitespace(chunk.drop_null())
+        yield texts, np.ones(len(texts), np.int64)
+
+
+def _weigh(numbers: pa.Array, weights: Array) -> float:
+    """The rows that are numbers."""
+    return float(weights[numbers.is_valid().to_numpy(zero_copy_only=False)].sum())
+
+
+def find_decimal(candidates: Mapping[str, Candidates], delimiters: Collection[str]) -> str | None:
     """The decimal comma, if files whose fields no comma divides have a column that cannot be read otherwise."""
-    of_columns = ({each.decimal for each in column if each.share == 1} for column in candidates.values())
-    return "," if "," not in delimiters and any(each == {","} for each in of_columns) else None
+    whole = ([decimal_of(form) for form, share in each.shares.items() if share == 1] for each in candidates.values())
+    return "," if "," not in delimiters and any({*each} == {","} for each in whole) else None
 
 
-def choose_form(
-    name: str, candidates: list[Candidate], decimal: str | None, delimiters: Collection[str]
-) -> str | Finding:
+def choose_form(name: str, found: Candidates, decimal: str | None, delimiters: Collection[str]) -> str | Finding:
     """The form of a column's numbers, in which a few rows may not be, or why it cannot be told."""
-    whole = [each for each in candidates if each.share == 1]
-    if decimal is None and "," in delimiters and any(each.decimal == "." for each in whole):
-        decimal = "."
-    of_decimal = [each for each in whole if decimal in (None, each.decimal)]
-    if len({each.decimal for each in of_decimal}) == 1 and not (decimal is None and "," in delimiters):
-        return of_decimal[0].form
-    if whole:
-        ways = {each.decimal: each.form for each in reversed(whole)}
-        found = f"{name} could be read as numbers written like {' or '.join(ways.values())}"
-        return error("ambiguous-numbers", name, found, "one way to read them", "say --decimal , or --decimal .")
-    fitting = [each for each in candidates if decimal in (None, each.decimal)] or candidates
-    return max(fitting, key=lambda each: each.share).form
+    whole = [form for form, share in found.shares.items() if share == 1]
+    wanted = decimal or ("." if "," in delimiters else None)
+    if wanted is None and not found.has_separators:
+        wanted = "," if ";" in delimiters else "."
+    by_decimal = {decimal_of(form): form for form in reversed(whole)}  # of each the first
+    if wanted is None and len(by_decimal) == 1:
+        (wanted,) = by_decimal
+    if wanted in by_decimal:
+        return by_decimal[wanted]
+    if len(by_decimal) > 1:
+        said = f"{name} could be read as numbers written like {' or '.join(by_decimal.values())}"
+        return error("ambiguous-numbers", name, said, "one way to read them", "say --decimal , or --decimal .")
+    if by_decimal and decimal:
+        said = f"{name} has numbers written like {whole[0]}, and other columns decimal commas"
+        action = f"write them alike, or leave it out with --ignore {name}"
+        return error("ambiguous-numbers", name, said, f"the decimal {decimal} in all columns", action)
+    if by_decimal:
+        said = f"{name} has numbers written like {whole[0]}, and commas divide the fields"
+        action = f"say --decimal , if all columns have them, or leave it out with --ignore {name}"
+        return error("ambiguous-numbers", name, said, "decimal points", action)
+    return max(found.shares, key=lambda form: found.shares[form])
 
 
 def tell_forms(forms: Mapping[str, str]) -> Iterator[Finding]:

@@ -3,8 +3,9 @@
 import hashlib
 import itertools
 import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,13 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.data.io.discovery import reading
-from tasks.data.io.tabular import BATCH_ROWS, check_names, without_rows
+from tasks.data.io.tabular import check_names, map_batches, without_rows, write_batch
 from tasks.errors import DataError
 from tasks.machine.words import pip_install
 from tasks.parameters.addresses import SQLITE
 from tasks.store import artifact_paths, atomic, regular_files
 
 CONNECT_SECONDS = 10
+KEPT_SECONDS = 7 * 24 * 3600
+FETCHED_ROWS = 2**14  # of Python's objects, which take far more room than Arrow's
+READS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 TYPE_NAME = b"ADBC:postgresql:typname"  # a word of a column's metadata
 EXPECTED = "a query that answers with rows and columns"
 TO_DO = "see whether the database answers and what it says of the query"
@@ -42,7 +46,7 @@ def query_batches(address: str, query: str) -> Iterator[pa.RecordBatch]:
 
 
 def keep_answer(address: str, query: str) -> Path:
-    """The answer of a query in a Feather file, the same one as long as the answer is; older answers are removed.
+    """The answer of a query in a Feather file, the same one as long as the answer is; those of a week ago are removed.
 
     A prediction needs one, since it goes back to rows that it has read.
 
@@ -52,20 +56,27 @@ def keep_answer(address: str, query: str) -> Path:
     folder = artifact_paths.answers()
     folder.mkdir(parents=True, exist_ok=True)
     atomic.sweep(folder, depth=0)
-    with atomic.temporary_in(folder) as temporary:
-        batches = (batch for batch in query_batches(address, query) if batch.num_rows)
-        if (first := next(batches, None)) is None:
-            raise DataError(f"the query of {address} answers with no rows", "at least one row", "see the query")
-        one_type = reading(f"the query of {address}", "one type in each column", "cast the column in the query")
-        with one_type, pa.ipc.new_file(str(temporary), first.schema) as writer:
-            for batch in itertools.chain([first], batches):
-                writer.write_batch(batch.cast(first.schema))
+    for old in folder.iterdir():
+        if time.time() - old.stat().st_mtime > KEPT_SECONDS:
+            old.unlink(missing_ok=True)
+    with atomic.temporary_in(folder) as spool, atomic.temporary_in(folder) as temporary:
+        schema, num_rows = pa.schema([]), 0
+        with reading(f"the query of {address}", "one type in each column", "cast the column in the query"):
+            with pa.OSFile(str(spool), "wb") as sink:
+                for batch in query_batches(address, query):
+                    schema = pa.unify_schemas([schema, batch.schema], promote_options="permissive")
+                    num_rows += batch.num_rows
+                    if batch.num_rows:
+                        write_batch(sink, batch)
+            if not num_rows:
+                raise DataError(f"the query of {address} answers with no rows", "at least one row", "see the query")
+            with pa.ipc.new_file(str(temporary), schema) as writer:
+                for batch in map_batches(spool):
+                    writer.write_batch(batch.cast(schema))
         asked = hashlib.sha256(f"{address} {query}".encode()).hexdigest()[:16]
         path = folder / f"{asked}-{atomic.file_digest(temporary)[:16]}.feather"
-        if not path.exists():
-            for older in folder.glob(f"{asked}-*"):
-                older.unlink()
-            temporary.replace(path)
+        with suppress(FileExistsError):
+            path.hardlink_to(temporary)  # and not replaced: another prediction may be reading it
     return path
 
 
@@ -94,13 +105,14 @@ def _sqlite_batches(address: str, query: str) -> Iterator[pa.RecordBatch]:
     path = Path(address.removeprefix(SQLITE))
     regular_files.opened(path).close()
     with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+        connection.set_authorizer(lambda act, *_: sqlite3.SQLITE_OK if act in READS else sqlite3.SQLITE_DENY)
         cursor = connection.execute(query)
         names = [column[0] for column in cursor.description or ()]
-        rows: list[Any] = cursor.fetchmany(BATCH_ROWS)
+        rows: list[Any] = cursor.fetchmany(FETCHED_ROWS)
         while True:
             columns = zip(*rows, strict=True) if rows else ([] for _ in names)
             yield pa.record_batch([_make_array([*each]) for each in columns], names)
-            if not (rows := cursor.fetchmany(BATCH_ROWS)):
+            if not (rows := cursor.fetchmany(FETCHED_ROWS)):
                 return
 
 

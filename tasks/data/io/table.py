@@ -73,11 +73,10 @@ class Table:
         is_number = tabular.parse_numbers(levels.values).is_valid().to_numpy(zero_copy_only=False)
         return float(levels.counts[is_number].sum() / max(1, levels.counts.sum()))
 
-    def example_of_text(self, name: str, form: str = "") -> str:
-        """The first value of a text column that is no number (in a form), and where it is; nothing where all are."""
+    def example_of_text(self, name: str) -> str:
+        """The first value of a text column that reads as no number, and where it is; nothing where all do."""
         levels = self.levels(name)
-        numbers = tabular.parse_form(levels.values, form) if form else tabular.parse_numbers(levels.values)
-        is_text = levels.take(np.append(numbers.is_null(), False))
+        is_text = levels.take(np.append(tabular.parse_numbers(levels.values).is_null(), False))
         row = int(is_text.argmax())
         return f"{str(self.data[name][row])[:SHOWN]!r} in {self.named(row)}" if is_text[row] else ""
 
@@ -94,56 +93,33 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     files = files.by_content()
     first = reader = _TableReader(files, selection, buffer_file)
     mixed = {name for name, by_file in reader.kinds.items() if len(set[Kind]().union(*by_file.values())) > 1}
+    asked = selection
     if mixed - selection.as_text:
-        reader = _TableReader(files, selection._replace(as_text=selection.as_text | mixed), buffer_file)
-    table, delimiters = reader.map_table(buffer_file), first.delimiters
-    candidates = _find_candidates(table, selection)
-    decimal = selection.decimal or number_forms.find_decimal(candidates, delimiters)
-    numbers = {name for name, kinds in reader.kinds.items() if {"number"} in kinds.values()} - selection.forms.keys()
-    if decimal == "," and delimiters and numbers:  # in a file of decimal commas 1.234 is none
-        as_text = selection.as_text | mixed | numbers
-        table = _TableReader(files, selection._replace(as_text=as_text), buffer_file).map_table(buffer_file)
-        candidates = _find_candidates(table, selection, decimal)
-    known = {name: found for name, found in candidates.items() if found}
-    chosen = {name: number_forms.choose_form(name, found, decimal, delimiters) for name, found in known.items()}
-    ambiguous = (each for each in chosen.values() if isinstance(each, Finding))
-    findings = (*ambiguous, *reader.find_faults(files), *_find_retyped(table, first.kinds))
-    forms = {name: each for name, each in selection.forms.items() if each and name in table.data.column_names}
-    forms |= {name: each for name, each in chosen.items() if isinstance(each, str)}
-    table = replace(table, findings=findings)
-    return _convert_numbers(table, forms, buffer_file) if forms else table
+        selection = selection.again(as_text=selection.as_text | mixed)
+        reader = _TableReader(files, selection, buffer_file)
+    table, findings = reader.map_table(buffer_file), list[Finding]()
+    if selection.finds_forms:
+        candidates, delimiters = _find_candidates(table, asked), first.delimiters
+        decimal = selection.decimal or number_forms.find_decimal(candidates, delimiters)
+        if decimal == "," and delimiters:  # then 1.234 is not what CSV has been read for
+            numbers = frozenset(name for name, kinds in reader.kinds.items() if {"number"} in kinds.values())
+            as_text = _TableReader(files, selection.again(raw=numbers), buffer_file).map_table(buffer_file)
+            candidates |= _find_candidates(as_text, asked, decimal)
+        chosen = {name: number_forms.choose_form(name, each, decimal, delimiters) for name, each in candidates.items()}
+        findings = [each for each in chosen.values() if isinstance(each, Finding)]
+        if forms := {name: each for name, each in chosen.items() if isinstance(each, str)}:
+            selection = selection.again(forms=forms, as_text=selection.as_text - forms.keys())
+            reader = _TableReader(files, selection, buffer_file)
+            table = reader.map_table(buffer_file)
+    kinds = {name: each for name, each in first.kinds.items() if not selection.forms.get(name)}
+    findings += [*reader.find_faults(files), *_find_retyped(table, kinds), *number_forms.tell_forms(table.forms)]
+    return replace(table, findings=tuple(findings))
 
 
-def _find_candidates(
-    table: Table, selection: Selection, decimal: str | None = None
-) -> dict[str, list[number_forms.Candidate]]:
-    """The forms that text columns may have numbers in, of those whose form is not known and which may be numbers."""
-    unknown = set(table.data.column_names) - selection.as_text - selection.forms.keys()
-    texts = [name for name in table.data.column_names if name in unknown and table.is_text(name)]
-    texts = [name for name in texts if number_forms.may_be_numbers(table.data[name])]
-    return {name: number_forms.find_candidates(table.levels(name), decimal) for name in texts}
-
-
-def _convert_numbers(table: Table, forms: dict[str, str], buffer_file: Path) -> Table:
-    """The table with text in these forms as numbers; of a column in which some is not, this is a finding."""
-    texts, findings = {name: form for name, form in forms.items() if table.is_text(name)}, [*table.findings]
-    for name, form in [*texts.items()]:
-        if example := table.example_of_text(name, form):
-            action = f"mend the value, or take the column with --category {name} or not at all with --ignore {name}"
-            expected = f"a number written like {form}"
-            findings.append(error("text-among-numbers", name, f"{name} is {example}", expected, action))
-            del texts[name], forms[name]
-    with pa.OSFile(str(buffer_file), "wb") as sink:
-        for batch in table.data.select([*texts]).to_batches():
-            both = zip(batch.schema.names, batch.columns, strict=True)
-            numbers = {name: pa.array(tabular.to_numbers(column, form=texts[name])) for name, column in both}
-            tabular.write_batch(sink, pa.RecordBatch.from_pydict(numbers))
-    columns = pa.Table.from_batches(tabular.map_batches(buffer_file)) if texts else pa.table({})
-    buffer_file.unlink()
-    data = table.data
-    for name in texts:
-        data = data.set_column(data.column_names.index(name), name, columns[name])
-    return replace(table, data=data, forms=forms, findings=(*findings, *number_forms.tell_forms(texts)), _levels={})
+def _find_candidates(table: Table, asked: Selection, decimal: str | None = None) -> dict[str, number_forms.Candidates]:
+    """The forms that text columns may have numbers in, of those that are not asked for as text."""
+    texts = [name for name in table.data.column_names if name not in asked.as_text and table.is_text(name)]
+    return number_forms.find_candidates({name: table.data[name] for name in texts}, decimal)
 
 
 def _find_retyped(table: Table, kinds: dict[str, dict[str, set[Kind]]]) -> Iterator[Finding]:
@@ -181,7 +157,7 @@ class _TableReader:
         self.kinds: dict[str, dict[str, set[Kind]]] = {}  # of each column in each file that has it
         self.header: dict[str, None] = {}  # all columns, be they read or not
         self._faults: dict[str, DataError] = {}  # by file
-        self._nested: dict[str, Finding] = {}  # by column
+        self._unfit: dict[str, Finding] = {}  # by column: nested, or a number in another form
         self._levels: dict[str, LevelCodes] = {}
         with pa.OSFile(str(path), "wb") as sink:
             for file in files.files:
@@ -219,8 +195,10 @@ class _TableReader:
         if kind == "unsupported":
             said, action = f"{name} holds {array.type}", f"leave it out with --ignore {name}"
             finding = error("nested-column", name, said, "numbers, text, booleans or dates", action)
-            self._nested.setdefault(name, finding)
+            self._unfit.setdefault(name, finding)
             return None
+        if kind == "text" and (form := selection.forms.get(name)):
+            array = self._read_form(path, name, array, form)
         if name in selection.as_text and kind in ("number", "boolean"):
             array = tabular.to_text(array)
         elif name in selection.as_boolean - selection.as_text and kind in ("number", "text"):
@@ -231,11 +209,21 @@ class _TableReader:
         array = tabular.normalize(array)
         return self._levels.setdefault(name, LevelCodes()).encode(array) if kind == "text" else array
 
+    def _read_form(self, path: str, name: str, texts: pa.Array, form: str) -> pa.Array:
+        """Text in a form as float64; of what is not in it the first is remembered."""
+        numbers = tabular.to_numbers(texts, is_boolean=False, invalid=np.inf, form=form)
+        if (misfits := np.flatnonzero(np.isinf(numbers))).size and name not in self._unfit:
+            row = self.starts[-1] - self.starts[-2] + int(misfits[0])
+            found = f"{name} is {str(texts[int(misfits[0])])[:SHOWN]!r} in row {row:,} of {path}"
+            action = f"mend the value, or take the column with --category {name} or not at all with --ignore {name}"
+            self._unfit[name] = error("text-among-numbers", name, found, f"a number written like {form}", action)
+        return pa.array(numbers, from_pandas=True)
+
     def find_faults(self, files: DataFiles) -> Iterator[Finding]:
         """What was collected of these files."""
         for _, fault in sorted(self._faults.items()):
             yield error("unreadable-file", None, fault.found, fault.expected, fault.action)
-        yield from self._nested.values()
+        yield from self._unfit.values()
         paths = {file.path for file in files.files} - self._faults.keys()
         for name, by_file in self.kinds.items():
             if without := sorted(paths - by_file.keys()):
@@ -247,10 +235,11 @@ class _TableReader:
         """The table, mapped from the file that was written; its name is gone."""
         data = self._map_columns(path)
         header = [name for name in self.header if name in data.column_names or not self._selection.takes(name)]
-        return Table(data, self._files, np.array(self.starts, np.int64), (), header=tuple(header))
+        forms = {name: form for name, form in self._selection.forms.items() if form and name in data.column_names}
+        return Table(data, self._files, np.array(self.starts, np.int64), (), forms, tuple(header))
 
     def _map_columns(self, path: Path) -> pa.Table:
-        names = [name for name in self.kinds if name not in self._nested]
+        names = [name for name in self.kinds if name not in self._unfit]
         chunks: dict[str, list[pa.Array]] = {name: [] for name in names}
         for batch in tabular.map_batches(path):
             arrays = dict(zip(batch.schema.names, batch.columns, strict=True))

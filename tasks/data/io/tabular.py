@@ -77,9 +77,16 @@ class Selection(NamedTuple):
     only: frozenset[str] | None = None  # all that are not to be ignored
     missing: tuple[str, ...] = MISSING  # in CSV
     also_missing: tuple[str, ...] = ()  # by the user's word: texts of CSV, and texts and numbers of all other formats
-    forms: Mapping[str, str] = {}  # of known columns of numbers: how CSV has these; none of those that are plain
+    raw: frozenset[str] = frozenset()  # what CSV has is read as text; other formats keep their types
+    forms: Mapping[str, str] = {}  # in which text has the numbers of known columns
+    finds_forms: bool = False  # of other columns, too
     decimal: str | None = None  # point or comma, where the user says which
     sheet: str = ""  # of a workbook; empty: the first
+    is_again: bool = False  # the same files have been read before, and what is to be told of them was told
+
+    def again(self, **changes: Any) -> "Selection":
+        """The same but for ``changes``, of files that have been read before."""
+        return self._replace(is_again=True, **changes)
 
     def takes(self, name: str) -> bool:
         """Whether a column is read."""
@@ -343,12 +350,12 @@ def drop_missing(batch: pa.RecordBatch, texts: Sequence[str]) -> pa.RecordBatch:
     """The batch without the values that ``texts`` name: equal texts, and numbers that they read as."""
     numbers = parse_numbers(pa.array(texts, pa.string())).drop_null()
     for at, column in enumerate(batch.columns):
-        values = {"text": pa.array(texts, pa.string()), "number": numbers}.get(kind_of(column.type))
+        values = {"text": pa.array(texts, pa.large_string()), "number": numbers}.get(kind_of(column.type))
         if values is None:
             continue
         plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-        as_type = pa.string() if values is not numbers else pa.float64()
-        is_missing = pc.is_in(pc.cast(plain, as_type, safe=False), values)
+        plain = pc.cast(plain, pa.float64() if values is numbers else pa.large_string(), safe=False)
+        is_missing = pc.is_in(plain, values)
         if pc.any(is_missing).as_py():
             batch = batch.set_column(at, batch.schema.names[at], pc.if_else(is_missing, None, plain))
     return batch

@@ -135,6 +135,7 @@ def test_from_python_text_is_read_in_the_form_of_version_1_and_numbers_always_fi
 
 
 def write_column(path: Path, values: list[str], delimiter: str = ",") -> Path:
+    path.parent.mkdir(exist_ok=True)
     lines = (f'"{value}"{delimiter}{place % 7}{delimiter}{place}\n' for place, value in enumerate(values))
     path.write_text(delimiter.join(["fee", "other", "price"]) + "\n" + "".join(lines))
     return path
@@ -143,7 +144,7 @@ def write_column(path: Path, values: list[str], delimiter: str = ",") -> Path:
 FEES = [f"{place % 9 + 1},{place:03}" for place in range(100)]
 FAULTS: dict[str, tuple[list[str], str, str, str]] = {
     "a point or a comma": (FEES, ";", "fee could be read as numbers written like 1.234,5 or 1,234.5", "say --decimal"),
-    "a comma among commas": (["0,5", *FEES], ",", "fee could be read as numbers written like 1.234,5", "say --decimal"),
+    "a comma among commas": (["0,5", *FEES], ",", "fee has numbers written like 1.234,5", "say --decimal ,"),
     "a percent without its sign": (
         [f"{place} %" for place in range(99)] + ["7"], ",", "fee is '7' in row 99", "mend the value",
     ),
@@ -168,6 +169,44 @@ def test_decimal_says_which(decimal: str, largest: float, tmp_path: Path, artifa
     done = typed("inspect", file, "--target", "price", "--decimal", decimal, "--json")
     (fee,) = [each for each in json.loads(done.stdout)["columns"] if each["name"] == "fee"]
     assert (fee["kind"], fee["maximum"]) == ("number", largest)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize(
+    ("form", "largest"),
+    [("{} %", 0.99), ("{}\u00a0€", 99.0), ("$ {}", 99.0), ("1'{:03}", 1099.0), ("1\u202f{:03}", 1099.0)],
+)
+def test_whole_numbers_are_the_same_whatever_the_decimal(
+    form: str, largest: float, delimiter: str, tmp_path: Path, artifacts: Path
+) -> None:
+    file = write_column(tmp_path / "t.csv", [form.format(place) for place in range(100)], delimiter)
+    done = typed("inspect", file, "--target", "price", "--json")
+    (fee,) = [each for each in json.loads(done.stdout)["columns"] if each["name"] == "fee"]
+    assert (fee["kind"], fee["maximum"]) == ("number", largest)
+
+
+def test_files_of_one_form_are_one_table_though_some_have_whole_numbers_alone(tmp_path: Path, artifacts: Path) -> None:
+    write_column(tmp_path / "days" / "1.csv", ["0,5", "1,25"] * 50, ";")
+    write_column(tmp_path / "days" / "2.csv", [f"{place}" for place in range(100)], ";")
+    done = typed("inspect", tmp_path / "days", "--target", "price", "--json")
+    (fee,) = [each for each in json.loads(done.stdout)["columns"] if each["name"] == "fee"]
+    assert (done.returncode, fee["kind"], fee["minimum"], fee["maximum"]) == (0, "number", 0, 99)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_api")
+def test_columns_that_a_kept_name_has_left_out_stay_so_whatever_they_look_like(artifacts: Path, tmp_path: Path) -> None:
+    """Of a name from before there were forms, whose references were ids."""
+
+    def write(path: Path, first: str) -> Path:
+        lines = (f"{first}{place:03};{place % 7};{place}\n" for place in range(100))
+        path.write_text("ref;other;price\n" + "".join(lines))
+        return path
+
+    new = ("retrain", "linear-regression", "--name", "sold", "--target", "price", "--no-predict", "--json", "--data")
+    assert typed(*new, write(tmp_path / "1.csv", "R,")).returncode == 0
+    done = typed("retrain", "sold", "--data", write(tmp_path / "2.csv", "1,"), "--no-predict", "--json")
+    assert json.loads(done.stdout)["outcome"] == "unchanged", done.stderr
 
 
 def test_in_a_file_of_decimal_commas_a_point_sets_thousands_apart_where_it_can(tmp_path: Path, artifacts: Path) -> None:

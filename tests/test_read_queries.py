@@ -132,7 +132,9 @@ BAD: dict[str, tuple[tuple[str, ...], int, str]] = {
     "no rows": (("sqlite:///shop.db", "--query", f"{QUERY} where area < 0"), 4, "holds no rows"),
     "two columns of one name": (("sqlite:///shop.db", "--query", "select area, area, price from sales"), 4, "area"),
     "a column without a use": (("sqlite:///shop.db", "--query", "select x'00' as x, price from sales"), 4, "x holds"),
-    "a statement that writes": (("sqlite:///shop.db", "--query", "delete from sales"), 4, "readonly"),
+    "a statement that writes": (("sqlite:///shop.db", "--query", "delete from sales"), 4, "not authorized"),
+    "a copy elsewhere": (("sqlite:///shop.db", "--query", "vacuum into 'copy.db'"), 4, "not authorized"),
+    "another database": (("sqlite:///shop.db", "--query", "attach 'copy.db' as other"), 4, "not authorized"),
     "no such database": (("sqlite:///nope.db", "--query", QUERY), 4, "nope.db is missing"),
     "no database": (("sqlite:///sales.csv", "--query", QUERY), 4, "not a database"),
     "a file that is a database": (("shop.db",), 4, "it is a database"),
@@ -157,3 +159,23 @@ def test_a_query_that_cannot_be_read_is_three_lines(
     assert_clear(done, code)
     assert found in done.stderr
     assert "hidden" not in done.stderr
+    assert not (tmp_path / "copy.db").exists()
+
+
+@pytest.mark.slow
+def test_a_column_may_be_empty_in_many_rows_and_whole_numbers_and_fractions_in_others(
+    answer: Answer, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as connection, connection:
+        connection.execute("create table sales (area, rooms, price)")
+        for at in range(21_000):
+            row = (None, at % 7, at % 7 * 10 + at % 3) if at < 20_000 else (at / 7, 0.5, 5)
+            connection.execute("insert into sales values (?, ?, ?)", row)
+    given = (f"sqlite:///{tmp_path / 'shop.db'}", "--query", "select * from sales")
+    to_train = ("--name", "sold", "--target", "price", "--no-predict")
+    answer("retrain", "linear-regression", "--data", *given, *to_train)
+    assert answer("predict", *given, "--name", "sold")["rows"] == 21_000
+    seen = answer("inspect", *given, "--target", "price")
+    assert {each["name"]: each["kind"] for each in seen["columns"]} == dict.fromkeys(
+        ("area", "rooms", "price"), "number"
+    )

@@ -66,10 +66,14 @@ class Levels:
 
         NaN is missing. They are written to ``into`` if it is given.
         """
-        places = {name: place for place, name in enumerate(names)}
-        known = format_values(self.values)
-        codes = [np.nan if name is None else places.get(name, other) for name in known]
-        return self.take(np.array([*codes, np.nan], np.float32), into)
+        places: dict[str | None, float] = {name: place for place, name in enumerate(names)} | {None: np.nan}
+        known = self.values.to_pylist() if pa.types.is_string(self.values.type) else format_values(self.values)
+        if others := [at for at, name in enumerate(known) if name not in places]:  # may be written in another way
+            formatted = format_values(self.values.take(others))
+            known = [*known]
+            for at, name in zip(others, formatted, strict=True):
+                known[at] = name
+        return self.take(np.array([*(places.get(name, other) for name in known), np.nan], np.float32), into)
 
 
 def count_codes(codes: NDArray[Any], size: int) -> NDArray[np.int64]:

@@ -158,12 +158,11 @@ def encode(file: InputFile, first: int, batch: pa.RecordBatch, spec: ReadSpec) -
     Values that do not fit are rejects, with the column and the value.
     """
     columns = [*feature_columns(spec).items()]
-    arrays, values = list[pa.Array](), np.empty((batch.num_rows, len(columns)), np.float32)
+    arrays, values = list[pa.Array](), np.empty((len(columns), batch.num_rows), np.float32).T  # column by column
     for at, (name, column) in enumerate(columns):
         array = _column(batch, name)  # as text where truth values or dates stand among numbers, for neither is one
         arrays.append(array if kind_of(array.type) in FITS[column.kind] else tabular.to_text(array))
-        with np.errstate(over="ignore"):
-            values[:, at] = _encode_column(arrays[at], column)
+        _encode_column(arrays[at], column, values[:, at])
     told = _column(batch, FAULT)
     faults = dict(zip(pc.indices_nonzero(told.is_valid()).to_pylist(), told.drop_null().to_pylist(), strict=True))
     valid = spec.is_valid(values)
@@ -186,12 +185,13 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     return batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows)
 
 
-def _encode_column(array: pa.Array, column: Column) -> Array:
-    """float64 ``(n,)``: NaN is missing, ``UNKNOWN`` a level that the recipe has not, infinite no number."""
-    if column.kind != "category":
-        return tabular.to_numbers(array, column.kind == "boolean", invalid=np.inf, form=column.form)
-    codes: Array = find_levels(pa.chunked_array([tabular.to_text(array)])).encode(column.levels, UNKNOWN)
-    return codes
+def _encode_column(array: pa.Array, column: Column, into: Array) -> None:
+    """Fill ``(n,)``: NaN is missing, ``UNKNOWN`` a level that the recipe has not, infinite no number."""
+    if column.kind == "category":
+        find_levels(pa.chunked_array([tabular.to_text(array)])).encode(column.levels, UNKNOWN, into)
+        return
+    with np.errstate(over="ignore"):
+        into[:] = tabular.to_numbers(array, column.kind == "boolean", invalid=np.inf, form=column.form)
 
 
 def _encode_target(batch: pa.RecordBatch, spec: ReadSpec) -> Array | None:
@@ -204,8 +204,10 @@ def _encode_target(batch: pa.RecordBatch, spec: ReadSpec) -> Array | None:
         return None  # no number and no class
     kind: Literal["category", "number"] = "category" if spec.class_names else "number"
     column = Column(name=target.name, kind=kind, levels=spec.class_names, form=target.form)
-    values = _encode_column(array, column).astype(np.float64)
-    return np.where(np.isinf(values), np.nan, values)  # which is no number, and no truth either
+    values = np.empty(len(array), np.float32 if spec.class_names else np.float64)
+    _encode_column(array, column, values)
+    values[np.isinf(values)] = np.nan  # which is no number, and no truth either
+    return values.astype(np.float64)
 
 
 # Parquet is read by row groups; the columns of all other tables are spilled, once and in order

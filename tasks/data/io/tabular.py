@@ -107,7 +107,8 @@ def normalize(array: pa.Array) -> pa.Array:
     """An array of the one type that its kind has: float64, bool, timestamp of microseconds, or a dictionary of text."""
     kind, is_dictionary = kind_of(array.type), pa.types.is_dictionary(array.type)
     if kind == "text":  # views of strings cannot be decoded
-        array = pc.cast(array if is_dictionary else array.dictionary_encode(), TEXT)
+        array = array if is_dictionary else array.dictionary_encode()
+        array = array if array.type == TEXT else pc.cast(array, TEXT)
         return array.dictionary_decode().dictionary_encode() if array.dictionary.null_count else array
     if is_dictionary:
         array = array.dictionary_decode()

@@ -44,7 +44,7 @@ def write_sqlite(path: Path, rows: pa.Table) -> str:
 @pytest.fixture
 def postgresql() -> Iterator[str]:
     """The address of a database with the sales, whose password is in the environment alone."""
-    from adbc_driver_postgresql import dbapi
+    from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 
     address = f"postgresql://{SERVER.username}@{SERVER.hostname}:{SERVER.port}{SERVER.path}"
     with dbapi.connect(address) as connection, connection.cursor() as cursor:

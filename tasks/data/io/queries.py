@@ -82,7 +82,7 @@ def keep_answer(address: str, query: str) -> Path:
 
 def _postgresql_batches(address: str, query: str) -> Iterator[pa.RecordBatch]:
     try:
-        from adbc_driver_postgresql import dbapi
+        from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
     except ImportError as error:
         to_do = f"install the extra [sql], or {pip_install('adbc-driver-postgresql')}"
         raise DataError(f"{address} is a database", "the package adbc-driver-postgresql", to_do) from error

@@ -138,7 +138,7 @@ BAD: dict[str, tuple[bytes, list[str], int, str]] = {
     "no target at all": ((HEADER + "1.5,Rom,\n" * 99).encode(), [], 4, "price"),
     "a target with a word in it": ((houses() + "50,Berlin,n/a\n").encode(), [], 4, "text, as 'n/a' in row 200"),
     "a target written otherwise": (
-        (HEADER + "".join(f"{n},Rom,€ {n}\n" for n in range(99))).encode(),
+        (HEADER + "".join(f"{n},Rom,{'€$'[n % 2]} {n}\n" for n in range(99))).encode(),
         [],
         4,
         "numbers are written as 1234.5",

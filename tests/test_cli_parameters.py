@@ -179,6 +179,10 @@ OF_OWN_DATA = {
 OF_IMAGES = {"side", "channels", "max_rejects"}
 OF_TABLES = {
     "target",
+    "sheet",
+    "query",
+    "missing",
+    "decimal",
     "features",
     "ignore",
     "category",

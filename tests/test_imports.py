@@ -125,10 +125,10 @@ def test_inspect_reaches_no_torch_however_late() -> None:
         assert not [path for path in through if uses(path, "torch")]
 
 
-def test_inspect_needs_only_what_every_installation_has_and_what_urls_and_workbooks_need() -> None:
+def test_inspect_needs_only_what_every_installation_has_and_what_urls_workbooks_and_databases_need() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
-    declared = [*project["dependencies"], *optional["excel"], *optional["remote"]]
+    declared = [*project["dependencies"], *(each for extra in ("excel", "remote", "sql") for each in optional[extra])]
     installed = {re.split(r"[^\w-]", each)[0].replace("-", "_") for each in declared}
     through = reached(Path("tasks/judging/baselines.py")) | reached(Path("tasks/data/table_dataset.py"))
     through -= {Path("tasks/machine/lettering.py")}  # asks for fonts of the contact sheet, which inspect does not draw

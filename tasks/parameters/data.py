@@ -58,8 +58,8 @@ class OwnData(Frozen):
     missing: Names = parameter(
         (), "Texts and numbers that stand for a missing value; kept with the name.", Use.TABLES, empty="NA and the like"
     )
-    decimal: Literal[".", ","] | None = parameter(
-        None, "The decimal point or comma of text files.", Use.TABLES, empty="by the values"
+    decimal: str | None = parameter(
+        None, "The decimal point or comma of text files.", Use.TABLES, empty="by the values", pattern="^[.,]$"
     )
     split_by: str | None = parameter(
         None,

@@ -7,7 +7,9 @@ import io
 import os
 import re
 import shlex
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ NOT_HERE = {
     "s3://": "a bucket: tests/test_store_mirror.py and tests/test_store_backup.py have one",
     "--artifacts new": "what was restored from that bucket",
     "gradmill skip": "a server that plans ahead: tests/test_operate_schedule.py",
+    "postgresql://": "a server: tests/test_read_queries.py has one",
     "/data/today": "a folder of yours: tests/test_operate_registration.py",
 }
 # What must have happened before, as the pages say beside the line.
@@ -62,6 +65,8 @@ def fill(folder: Path) -> None:
     houses = pd.DataFrame({"id": range(600), "area": rng.uniform(40, 200, 600), "age": rng.integers(0, 60, 600)})
     houses["price"] = 2500 * houses.area - 1200 * houses.age + rng.normal(0, 9000, 600)
     houses[:500].to_csv(folder / "houses.csv", index=False)
+    with closing(sqlite3.connect(folder / "shop.db")) as shop, shop:
+        houses.assign(city=rng.choice(["Ulm", "Bonn"], 600)).to_sql("sales", shop, index=False)
     houses[500:].drop(columns="price").to_csv(folder / "new-houses.csv", index=False)
     houses[500:].to_csv(folder / "labelled.csv", index=False)
     species = rng.choice(["setosa", "versicolor", "virginica"], 300)

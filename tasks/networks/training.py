@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim import sgd
+from torch.optim.sgd import sgd as torch_sgd
 
 from tasks.networks import metrics
 from tasks.networks.examples import Examples
@@ -154,7 +154,7 @@ class ConciseSGD(SGD):
         for group in self.param_groups:
             params = [param for param in group["params"] if param.grad is not None]
             velocities: list[Tensor | None] = [self._velocities.get(id(param)) for param in params]
-            sgd.sgd(
+            torch_sgd(
                 params,
                 [param.grad for param in params if param.grad is not None],
                 velocities,
@@ -216,7 +216,7 @@ def average_metrics(measured: Iterable[tuple[dict[str, Tensor], int]]) -> dict[s
 
 
 def evaluate(net: Network, split: Examples) -> dict[str, Tensor]:
-    """What ``net.measure`` says of a whole split."""
+    """What ``net.measure`` says of a whole split: loss and accuracy (the book's ``evaluate_accuracy``, 3.6.5)."""
     pieces = list(split.pieces(PIECE))
 
     def measure(piece: Examples) -> tuple[dict[str, Tensor], int]:
@@ -229,7 +229,10 @@ def evaluate(net: Network, split: Examples) -> dict[str, Tensor]:
 def train_epoch(
     net: Network, optimizer: Optimizer, split: Examples, batch_size: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Take one step a minibatch, in an order drawn anew; return what ``net.measure`` says of the outputs on the way."""
+    """Take one step a minibatch, in an order drawn anew (the book's ``train_epoch_ch3``, 3.6.6).
+
+    The loss is in ``net.backward``. Returns what ``net.measure`` says of the outputs on the way.
+    """
     order = torch.randperm(len(split), generator=generator, dtype=torch.int32).to(split.device, torch.int64)
     outputs_seen = []
     is_written_out = not any(param.requires_grad for param in net.parameters())  # its gradient: autograd keeps nothing

@@ -212,7 +212,7 @@ def press(page: "Page", duty: Duty, address: str, form: str, learning_rate: str)
         return bool(taken)
 
     eventually(is_taken, 60, "the form is taken")
-    page.unroute(pattern)
+    page.unroute_all(behavior="ignoreErrors")  # of a second click, whose request is still under way
     return taken[0]
 
 

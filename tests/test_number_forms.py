@@ -122,6 +122,18 @@ def test_a_table_in_text_is_the_table_of_its_numbers(name: str, store: Path, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("prefect_api")
+def test_text_in_another_form_than_version_1_had_is_the_one_fault_that_is_told(store: Path, tmp_path: Path) -> None:
+    """Of a feature, and of the target; nothing follows from it, such as that the column were missing."""
+    rows = write_text(draw_rows(), AMERICAN)
+    for name, text in {"rate": rows.replace(" %", ""), "price": rows.replace("$", "")}.items():
+        (tmp_path / "rows.csv").write_text(text)
+        done = typed("evaluate", "american", tmp_path / "rows.csv", "--artifacts", store)
+        assert_clear(done, 4)
+        assert f"gradmill: {name} is '" in done.stderr
+
+
+@pytest.mark.slow
 def test_from_python_text_is_read_in_the_form_of_version_1_and_numbers_always_fit(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

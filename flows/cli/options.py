@@ -36,6 +36,7 @@ EXPECTED = {
     "name": "1 to 63 lower-case letters a to z, digits and hyphens, no hyphen first",
     "seed": "a whole number from 0 to 2**63 - 1, or auto",
     "window": "hours, days or weeks, such as 36h, 90d or 12w, or none",
+    "decimal": "a point or a comma",
     "synthetic_w": "finite numbers, by commas",
 }
 VALUES = {bool: "", int: "N", float: "X", Path: "PATH"}  # what an option takes, as the documentation writes it

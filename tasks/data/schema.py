@@ -158,7 +158,9 @@ class Request:
             raise UsageError(f"the features {', '.join(options.features)}", expected, OTHER_NAME)
         fixed = {decimal_of(form) for form in self.forms.values()}
         if options.decimal and fixed and options.decimal not in fixed:
-            raise UsageError(f"--decimal {options.decimal}", f"{', '.join(fixed)}, as version 1 fixed it", OTHER_NAME)
+            words = {".": "decimal points", ",": "decimal commas"}
+            expected = f"{' or '.join(words[each] for each in sorted(fixed))}, as version 1 fixed them"
+            raise UsageError(f"--decimal {options.decimal}", expected, OTHER_NAME)
         for name in options.category:
             if name in known and known[name].kind != "category":
                 raise UsageError(f"{name} as a category", f"a {known[name].kind}, as version 1 took it", OTHER_NAME)

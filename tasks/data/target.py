@@ -55,6 +55,8 @@ def read_target(table: Table, request: Request, task: TaskName | None) -> Truth:
     if target is None or target not in table.data.column_names:
         return _read_nothing(table)
     kind = value_kind(table, target)
+    if kind == "unfit" and target in table.forms:  # the reader has said why
+        return _read_nothing(table)
     if task is None:
         is_number = kind == "number" or (kind == "text" and table.number_share(target) >= NUMBERS_WITH_TEXT)
         task = "regression" if is_number and target not in request.options.category else "classification"

@@ -157,7 +157,8 @@ class _TableReader:
         self.kinds: dict[str, dict[str, set[Kind]]] = {}  # of each column in each file that has it
         self.header: dict[str, None] = {}  # all columns, be they read or not
         self._faults: dict[str, DataError] = {}  # by file
-        self._unfit: dict[str, Finding] = {}  # by column: nested, or a number in another form
+        self._nested: dict[str, Finding] = {}  # by column
+        self._misfits: dict[str, Finding] = {}  # by column: the first number in another form
         self._levels: dict[str, LevelCodes] = {}
         with pa.OSFile(str(path), "wb") as sink:
             for file in files.files:
@@ -195,7 +196,7 @@ class _TableReader:
         if kind == "unsupported":
             said, action = f"{name} holds {array.type}", f"leave it out with --ignore {name}"
             finding = error("nested-column", name, said, "numbers, text, booleans or dates", action)
-            self._unfit.setdefault(name, finding)
+            self._nested.setdefault(name, finding)
             return None
         if kind == "text" and (form := selection.forms.get(name)):
             array = self._read_form(path, name, array, form)
@@ -212,18 +213,19 @@ class _TableReader:
     def _read_form(self, path: str, name: str, texts: pa.Array, form: str) -> pa.Array:
         """Text in a form as float64; of what is not in it the first is remembered."""
         numbers = tabular.to_numbers(texts, is_boolean=False, invalid=np.inf, form=form)
-        if (misfits := np.flatnonzero(np.isinf(numbers))).size and name not in self._unfit:
+        if (misfits := np.flatnonzero(np.isinf(numbers))).size and name not in self._misfits:
             row = self.starts[-1] - self.starts[-2] + int(misfits[0])
             found = f"{name} is {str(texts[int(misfits[0])])[:SHOWN]!r} in row {row:,} of {path}"
             action = f"mend the value, or take the column with --category {name} or not at all with --ignore {name}"
-            self._unfit[name] = error("text-among-numbers", name, found, f"a number written like {form}", action)
+            self._misfits[name] = error("text-among-numbers", name, found, f"a number written like {form}", action)
+        numbers[misfits] = np.nan
         return pa.array(numbers, from_pandas=True)
 
     def find_faults(self, files: DataFiles) -> Iterator[Finding]:
         """What was collected of these files."""
         for _, fault in sorted(self._faults.items()):
             yield error("unreadable-file", None, fault.found, fault.expected, fault.action)
-        yield from self._unfit.values()
+        yield from (*self._nested.values(), *self._misfits.values())
         paths = {file.path for file in files.files} - self._faults.keys()
         for name, by_file in self.kinds.items():
             if without := sorted(paths - by_file.keys()):
@@ -239,7 +241,7 @@ class _TableReader:
         return Table(data, self._files, np.array(self.starts, np.int64), (), forms, tuple(header))
 
     def _map_columns(self, path: Path) -> pa.Table:
-        names = [name for name in self.kinds if name not in self._unfit]
+        names = [name for name in self.kinds if name not in self._nested]
         chunks: dict[str, list[pa.Array]] = {name: [] for name in names}
         for batch in tabular.map_batches(path):
             arrays = dict(zip(batch.schema.names, batch.columns, strict=True))

@@ -182,10 +182,6 @@ def press(page: "Page", duty: Duty, address: str, form: str, learning_rate: str)
                 duty.api.delete(f"/flow_runs/{answer.json()['id']}").raise_for_status()
         route.fulfill(response=answer)
 
-    def is_wanted(url: str) -> bool:
-        path = urlsplit(url).path
-        return path.endswith("/create_flow_run") if form == "run" else path == urlsplit(address).path.replace("/v2", "")
-
     page.goto(f"{address}/{form}")
     if learning_rate:
         page.locator("//label[starts-with(normalize-space(.), 'Learning rate')]/following::input[1]").fill(

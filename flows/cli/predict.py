@@ -54,9 +54,11 @@ def _check_prediction(parameters: PredictParameters) -> None:
         from tasks.batch.output_dir import Output
 
         Output.locate(parameters.output)
-    if parameters.input is not None and is_database(parameters.input):
-        pass  # to ask it takes as long as the prediction itself needs for it
-    elif parameters.input is not None:
+    if parameters.input is None:
+        if parameters.id_columns:
+            found = f"--id-column {parameters.id_columns[0]} without INPUT"
+            raise UsageError(found, "a table to copy it from", "name one")
+    elif not is_database(parameters.input):  # to ask one takes as long as the prediction itself needs for it
         from tasks.data.io import inputs
         from tasks.data.io.batches import ReadSpec
         from tasks.data.io.discovery import is_table
@@ -69,8 +71,6 @@ def _check_prediction(parameters: PredictParameters) -> None:
                 inputs.check_header(files[0], spec)
                 if len(files) == 1 and is_table(Path(files[0].name)) and not files[0].is_remote:
                     require_rows(files[0])
-    elif parameters.id_columns:
-        raise UsageError(f"--id-column {parameters.id_columns[0]} without INPUT", "a table to copy it from", "name one")
     require(parameters.device)
 
 

@@ -6,13 +6,23 @@ const session = await ort.InferenceSession.create("model.onnx");
 const { columns } = JSON.parse(readFileSync("metadata.json")).parameters; // onnxruntime shows no metadata_props here
 const codes = columns.map(({ levels }) => new Map(levels.map((level, code) => [level, code])));
 
+// Of a date as ISO 8601 writes it, in the zone that the model's dates have.
+const parts = {
+  month: ([, month]) => month - 1,
+  weekday: ([year, month, day]) => (new Date(Date.UTC(year, month - 1, day)).getUTCDay() + 6) % 7,
+  hour: ([, , , hour]) => hour ?? 0,
+  year: ([year]) => year,
+};
+
 // A number as it is, true as 1, a level as its code; NaN is missing, and -1 an unknown level.
-function feature(value, at) {
+function feature(row, { name, kind, from, part }, at) {
+  const value = row[from ?? name];
   if (value === null || value === undefined) return NaN;
-  return columns[at].kind === "category" ? (codes[at].get(String(value)) ?? -1) : Number(value);
+  if (part) return parts[part](value.match(/\d+/g).map(Number));
+  return kind === "category" ? (codes[at].get(String(value)) ?? -1) : Number(value);
 }
 
 const rows = JSON.parse(readFileSync(0));
-const features = Float32Array.from(rows.flatMap((row) => columns.map(({ name }, at) => feature(row[name], at))));
+const features = Float32Array.from(rows.flatMap((row) => columns.map((column, at) => feature(row, column, at))));
 const answers = await session.run({ features: new ort.Tensor("float32", features, [rows.length, columns.length]) });
 console.log(JSON.stringify(Object.fromEntries(Object.entries(answers).map(([name, { data }]) => [name, Array.from(data, Number)]))));

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradmill.errors import DataError
-from gradmill.rows import Column, Unknown, encode_rows
+from gradmill.rows import Column, Unknown, Weights, encode_rows, explain_rows, find_columns
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before it loads: it heeds no DO_NOT_TRACK
 import onnxruntime
@@ -26,7 +26,6 @@ WEIGHTS = "weights.npz"
 MISSING = "(missing)"  # names the effect of a missing value among those of levels in the manifest
 SHOWN = 20  # columns, and classes
 BATCH = 1024  # rows that stay in the cache
-Weights = Mapping[str, NDArray[np.float64]]  # see ``explain_rows``
 
 
 def load(name: str, artifacts: str | Path | None = None, version: int | None = None) -> "Model":
@@ -124,17 +123,7 @@ class Model:
         model = _read(path / ONNX, pointer["model_sha256"] if is_champion else files[ONNX])
         self.name, self.version, self.metrics = manifest["name"], version, manifest["metrics"]
         self.classes = tuple(manifest["dataset"].get("class_names", ()))
-        self.columns = {
-            each["name"]: Column(
-                name=each["name"],
-                kind=each["kind"],
-                levels=tuple(each["levels"]),
-                is_plain=each["kind"] == "number" and each["mean"] is None,
-                form=each.get("form", ""),
-                missing=tuple(manifest["recipe"].get("missing", ())),
-            )
-            for each in manifest["recipe"].get("columns", ())
-        }
+        self.columns = find_columns(manifest["recipe"])
         self._manifest = manifest
         self._session = _start_session(model, path / ONNX)
         self._weights: Weights | None = None
@@ -233,30 +222,6 @@ def _start_session(content: bytes, path: Path) -> Any:
     except Exception as error:  # onnxruntime raises its own types, RuntimeError and ValueError here
         found = f"{path} does not load: {str(error).splitlines()[0]}"
         raise DataError(found, "a model that onnxruntime runs", "restore it from a copy") from error
-
-
-def explain_rows(features: NDArray[np.float32], columns: list[Column], weights: Weights) -> NDArray[np.float64]:
-    """What each column adds to each score, and last the intercept: ``(n, outputs, columns + 1)``.
-
-    ``weights`` has, in raw units, ``mean`` ``(numbers,)`` and ``weights`` ``(numbers, outputs)`` of numbers and
-    booleans in order; ``effects`` ``(codes, outputs)`` of the categories, one after the other, of each level, then of
-    a missing value, then of an unknown one; and ``intercept`` ``(outputs,)``, the score of the training means.
-    """
-    added = np.empty((len(features), len(weights["intercept"]), len(columns) + 1))
-    added[..., -1] = weights["intercept"]
-    number = start = 0
-    for at, column in enumerate(columns):
-        values = features[:, at].astype(np.float64)
-        if column.kind == "category":
-            count = len(column.levels)
-            codes = np.where(np.isnan(values), count, np.where(values < 0, count + 1, values)).astype(np.int64)
-            added[..., at] = weights["effects"][start + codes]
-            start += count + 2
-        else:
-            centred = np.nan_to_num(values - weights["mean"][number], nan=0.0)  # a missing number is the mean
-            added[..., at] = centred[:, np.newaxis] * weights["weights"][number]
-            number += 1
-    return added
 
 
 def read_weights(manifest: Mapping[str, Any]) -> Weights:

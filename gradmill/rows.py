@@ -6,16 +6,19 @@ Of a code, NaN is missing, ``UNKNOWN`` a level that the model has not seen, and 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from functools import cached_property
 from numbers import Real
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
+Weights = Mapping[str, NDArray[np.float64]]  # see ``explain_rows``
 Kind = Literal["number", "boolean", "category"]
+Part = Literal["", "month", "weekday", "hour", "year"]  # of a date
 Unknown = Literal["reject", "average"]
 UNKNOWN = -1.0
 NO_NUMBER = np.inf
@@ -26,6 +29,16 @@ SPACE = "[ \u00a0\u202f]?"  # before a sign that stands behind a number, or betw
 NUMBER_FORM = re.compile(r"(\D*)1([.,' ])234([.,])5(\D*)")  # such as $1,234.5
 WHOLE = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
 MIDNIGHT_OR_FRACTION = re.compile(r"( 00:00:00)?\.0*$")  # of a second
+DATES = {  # how text may have them, by an example; ISO 8601 is the empty one
+    "": r"(?P<year>\d{4})-(?P<month>\d{2})-(?P<day>\d{2})",
+    "31.12.2024": r"(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>\d{4})",
+    "31/12/2024": r"(?P<day>\d{1,2})/(?P<month>\d{1,2})/(?P<year>\d{4})",
+    "12/31/2024": r"(?P<month>\d{1,2})/(?P<day>\d{1,2})/(?P<year>\d{4})",
+    "2024/12/31": r"(?P<year>\d{4})/(?P<month>\d{1,2})/(?P<day>\d{1,2})",
+}
+TIME = r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:\.\d+)?)?"
+OFFSET = r" ?(?:Z|[+-]\d{2}(?::?\d{2})?)"
+NO_DATE = date(1970, 1, 1)  # of a time of day
 SHOWN = 40  # characters of a value
 
 
@@ -37,8 +50,17 @@ class Column:
     kind: Kind
     levels: tuple[str, ...] = field(default=(), repr=False)  # of a category
     is_plain: bool = field(default=False, repr=False)
-    form: str = field(default="", repr=False)  # in which text has numbers, such as $1,234.5; as in 1234.5 where empty
+    form: str = field(default="", repr=False)  # in which text has numbers or dates, such as $1,234.5 or 31.12.2024
     missing: tuple[str, ...] = field(default=(), repr=False)  # texts, and numbers as text, that stand for a missing one
+    source: str = field(default="", repr=False)  # the column of dates that this is a ``part`` of
+    part: Part = field(default="", repr=False)
+    zone: str = field(default="", repr=False)  # in which dates are read that have another one
+    limits: tuple[float, float] | None = field(default=None, repr=False)  # of a number: what is beyond counts as these
+
+    @property
+    def given(self) -> str:
+        """The name of the column that is asked for."""
+        return self.source or self.name
 
     @cached_property
     def codes(self) -> dict[str, int]:
@@ -47,10 +69,11 @@ class Column:
 
     def encode(self, values: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64]:
         """The number or code of each value ``(n,)``: computed once for equal ones."""
-        if self.kind == "number" and isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
+        if self.kind == "number" and not self.part and isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
             numbers = values.astype(np.float64)
             return np.where(np.isin(numbers, self._missing_numbers), np.nan, numbers) if self.missing else numbers
         encode = self._encode_level if self.kind == "category" else self._encode_number
+        encode = self._encode_date if self.part else encode
         values = values.tolist() if isinstance(values, np.ndarray) else values
         try:
             keys = [(type(value), value) for value in values]  # True equals 1
@@ -71,6 +94,14 @@ class Column:
     def _encode_level(self, value: Any) -> float:
         return np.nan if self._is_missing(value) else self.codes.get(name_level(value), UNKNOWN)
 
+    def _encode_date(self, value: Any) -> float:
+        if self._is_missing(value) or (isinstance(value, str) and not value.strip()):
+            return np.nan
+        if (moment := read_date(value, self.form, self.zone)) is None:
+            return NO_NUMBER
+        codes = {"month": moment.month - 1, "weekday": moment.weekday(), "hour": moment.hour, "year": moment.year}
+        return float(codes[self.part])
+
     def _encode_number(self, value: Any) -> float:
         if self._is_missing(value) or (isinstance(value, str) and not value.strip()):
             return np.nan
@@ -86,20 +117,30 @@ class Column:
         except OverflowError:  # of a whole number with more than 308 digits
             return np.inf
 
+    def describe(self, code: float) -> str:
+        """What a number or code of this column means, in words."""
+        if np.isnan(code):
+            return "missing"
+        if self.kind == "category":
+            return self.levels[int(code)] if 0 <= code < len(self.levels) else "another level"
+        return f"{code:.7g}" if self.kind == "number" else ("false", "true")[int(code)]
+
     def is_valid(self, codes: NDArray[Any], unknown: Unknown = "reject") -> NDArray[np.bool_]:
         """Which codes ``(n,)`` the model may be fed."""
         if self.kind == "category":
-            valid = (codes != UNKNOWN) | (unknown == "average")
+            valid = np.isfinite(codes) & ((codes != UNKNOWN) | (unknown == "average"))
         else:
             valid = np.isin(codes, (0, 1)) if self.kind == "boolean" else np.isfinite(codes)
         return np.asarray(np.where(np.isnan(codes), not self.is_plain, valid))
 
 
-def describe_fault(kind: Kind, value: Any, code: float, form: str = "") -> str:
+def describe_fault(kind: Kind, value: Any, code: float, form: str = "", part: str = "") -> str:
     """What is wrong with a value of such a column that is not valid, of which ``code`` was made, in words."""
     shown = repr(value.strip()[:SHOWN]) if isinstance(value, str) else str(value)[:SHOWN]
     if np.isnan(code):
         return "missing"
+    if part:
+        return f"{shown}, not a date{f' written like {form}' if form and isinstance(value, str) else ''}"
     if kind == "category":
         return f"{shown}, a level that the model has not seen"
     if kind == "boolean":
@@ -119,6 +160,49 @@ def is_missing(value: Any) -> bool:
     if value is None or type(value).__name__ == "NAType":
         return True
     return isinstance(value, float | np.generic | Decimal | date) and bool(value != value)
+
+
+def date_pattern(form: str) -> str:
+    """What text of such a form of ``DATES`` matches, for ``re`` and RE2: a date, a time of day, or both."""
+    return rf"^(?:{DATES[form]}(?:[ T]|$))?(?:{TIME}(?P<zone>{OFFSET})?)?$"
+
+
+def read_date(value: Any, form: str = "", zone: str = "") -> datetime | None:
+    """The date and time that a value says, or that a clock in ``zone`` shows then; None where it says none.
+
+    A time of day is one of 1970-01-01. What has no zone is in the one that is asked for.
+    """
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]").item()
+    if isinstance(value, str):
+        value = _parse_date(value.strip(), form)
+    elif isinstance(value, time):
+        value = datetime.combine(NO_DATE, value)
+    elif isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime.combine(value, time())
+    if not isinstance(value, datetime):
+        return None
+    return value.astimezone(find_zone(zone)) if zone and value.tzinfo else value
+
+
+def _parse_date(text: str, form: str) -> datetime | None:
+    if not text or (found := re.match(date_pattern(form), text, re.ASCII)) is None:
+        return None
+    zone = find_zone(found["zone"].strip()) if found["zone"] else None
+    try:
+        day = date(*(int(found[name]) for name in ("year", "month", "day"))) if found["year"] else NO_DATE
+        hour, minute, second = (int(found[name] or 0) for name in ("hour", "minute", "second"))
+        return datetime.combine(day, time(hour, minute, second, tzinfo=zone))
+    except ValueError:  # such as 2024-02-31
+        return None
+
+
+def find_zone(name: str) -> tzinfo:
+    """The zone of a name, such as ``Europe/Berlin``, or of an offset, such as ``Z`` or ``+02:00``."""
+    if re.fullmatch(OFFSET, name) is None:
+        return UTC if name == "UTC" else ZoneInfo(name)
+    hours, minutes = int(name[1:3] or 0), int(name[3:].lstrip(":") or 0)
+    return timezone((-1 if name[0] == "-" else 1) * timedelta(hours=hours, minutes=minutes))
 
 
 def number_pattern(form: str) -> str:
@@ -186,13 +270,14 @@ def encode_rows(rows: Any, columns: Mapping[str, Column], unknown: Unknown = "re
         with np.errstate(over="ignore"):
             features[:, at] = column.encode(of_column)
         for row in np.flatnonzero(~column.is_valid(features[:, at], unknown))[:1]:
-            fault = describe_fault(column.kind, of_column[row], features[row, at], column.form)
-            raise ValueError(f"{column.name} is {fault} (row {row}, counted from 0)")
+            fault = describe_fault(column.kind, of_column[row], features[row, at], column.form, column.part)
+            raise ValueError(f"{column.given} is {fault} (row {row}, counted from 0)")
     return features
 
 
 def _take_columns(rows: Any, columns: Mapping[str, Column]) -> Iterable[Sequence[Any] | NDArray[Any]]:
-    """The values of each column, one after the other."""
+    """The values that each column is made of, one after the other."""
+    needed = [*dict.fromkeys(column.given for column in columns.values())]
     if isinstance(rows, Mapping):
         rows = [rows]
     names = getattr(rows, "column_names", getattr(rows, "columns", None))  # of Arrow, of pandas and polars
@@ -202,23 +287,66 @@ def _take_columns(rows: Any, columns: Mapping[str, Column]) -> Iterable[Sequence
             found = f"rows are {type(wrong[0]).__name__}"
             raise TypeError(f"{found}, not a mapping, mappings, a pandas or polars DataFrame, or an Arrow table")
         for at, row in enumerate(rows):
-            _require_columns([*row], columns, f" (row {at}, counted from 0)")
-        return ([row[name] for row in rows] for name in columns)
-    _require_columns([*names], columns)
+            _require_columns([*row], needed, f" (row {at}, counted from 0)")
+        return ([row[column.given] for row in rows] for column in columns.values())
+    _require_columns([*names], needed)
     return (_take_column(rows, column) for column in columns.values())
 
 
 def _take_column(frame: Any, column: Column) -> Sequence[Any] | NDArray[Any]:
-    array = frame.column(column.name) if hasattr(frame, "column_names") else frame[column.name]
+    array = frame.column(column.given) if hasattr(frame, "column_names") else frame[column.given]
     is_of_arrow = hasattr(array, "to_pylist")
-    if column.kind == "number" and not (is_of_arrow and hasattr(array.type, "index_type")):  # whose nulls get lost
+    if (
+        column.kind == "number" and not column.part and not (is_of_arrow and hasattr(array.type, "index_type"))
+    ):  # whose nulls get lost
         return np.asarray(array)
     values: list[Any] = array.to_pylist() if is_of_arrow else array.to_list()
     return values
 
 
-def _require_columns(names: Sequence[Any], columns: Mapping[str, Column], where: str = "") -> None:
-    if missing := [name for name in columns if name not in names]:
+def _require_columns(names: Sequence[Any], needed: Sequence[str], where: str = "") -> None:
+    if missing := [name for name in needed if name not in names]:
         raise ValueError(f"column {', '.join(map(repr, missing))} is missing{where}")
-    if twice := [name for name in columns if names.count(name) > 1]:
+    if twice := [name for name in needed if names.count(name) > 1]:
         raise ValueError(f"column {twice[0]!r} is there twice")
+
+
+def find_columns(recipe: Mapping[str, Any]) -> dict[str, Column]:
+    """The columns that a manifest's ``recipe`` has, by name and in order; none of images."""
+    return {
+        each["name"]: Column(
+            name=each["name"],
+            kind=each["kind"],
+            levels=tuple(each["levels"]),
+            is_plain=each["kind"] == "number" and each["mean"] is None,
+            missing=tuple(recipe.get("missing", ())),
+            limits=tuple(each["limits"]) if "limits" in each else None,
+            **{key: each[key] for key in ("form", "source", "part", "zone") if key in each},
+        )
+        for each in recipe.get("columns", ())
+    }
+
+
+def explain_rows(features: NDArray[np.float32], columns: list[Column], weights: Weights) -> NDArray[np.float64]:
+    """What each column adds to each score, and last the intercept: ``(n, outputs, columns + 1)``.
+
+    ``weights`` has, in raw units, ``mean`` ``(numbers,)`` and ``weights`` ``(numbers, outputs)`` of numbers and
+    booleans in order; ``effects`` ``(codes, outputs)`` of the categories, one after the other, of each level, then of
+    a missing value, then of an unknown one; and ``intercept`` ``(outputs,)``, the score of the training means.
+    """
+    added = np.empty((len(features), len(weights["intercept"]), len(columns) + 1))
+    added[..., -1] = weights["intercept"]
+    number = start = 0
+    for at, column in enumerate(columns):
+        values = features[:, at].astype(np.float64)
+        if column.kind == "category":
+            count = len(column.levels)
+            codes = np.where(np.isnan(values), count, np.where(values < 0, count + 1, values)).astype(np.int64)
+            added[..., at] = weights["effects"][start + codes]
+            start += count + 2
+        else:
+            values = np.clip(values, *column.limits) if column.limits else values
+            centred = np.nan_to_num(values - weights["mean"][number], nan=0.0)  # a missing number is the mean
+            added[..., at] = centred[:, np.newaxis] * weights["weights"][number]
+            number += 1
+    return added

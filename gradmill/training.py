@@ -1,6 +1,7 @@
 """What ``gradmill retrain`` does, on a DataFrame: in a process of its own, whatever this one runs."""
 
 import hashlib
+import html
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +91,23 @@ def remove_frames(folder: Path) -> None:
             frame.unlink()
 
 
+def _show(lines: Iterable[str]) -> None:
+    """Pass lines on to stderr or, in a notebook, to one place below the cell."""
+    from_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    if from_ipython is None or not hasattr(from_ipython(), "kernel"):  # a terminal, also one of IPython
+        for line in lines:
+            sys.stderr.write(line)
+        return
+    from IPython.display import HTML, display
+
+    text, place = "", display(HTML(""), display_id=True)
+    for line in lines:
+        text += line
+        place.update(HTML(f"<pre>{html.escape(text)}</pre>"))
+
+
 def _run(*arguments: str) -> dict[str, Any]:
-    """The document that a command prints; what it says on stderr is passed on line by line.
+    """The document that a command prints; what it says on stderr is shown line by line.
 
     It imports our ``flows`` and ``tasks``, whatever modules of these names are here.
     """
@@ -102,8 +119,7 @@ def _run(*arguments: str) -> dict[str, Any]:
         subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True, env=environment) as process,
     ):
         try:
-            for line in process.stderr or ():
-                sys.stderr.write(line)
+            _show(process.stderr or ())
         except KeyboardInterrupt:
             process.send_signal(signal.SIGINT)
             raise

@@ -192,7 +192,7 @@ def test_a_run_that_fails_after_its_model_was_published_reports_both(
     done = gradmill("retrain", "linear-regression")
     summary = {line[:12].strip(): line[12:] for line in done.stdout.splitlines()}
     assert_clear(done, 1)
-    assert summary["unchanged"] == "linear-regression version 1, which has these very bytes, the champion"
+    assert summary["unchanged"] == "linear-regression version 1, whose bytes are the same, the champion"
     assert summary["predictions"] == "none: the run failed before they were made"
     assert summary["try next"] == f"{GRADMILL} predict --name linear-regression"
 

@@ -14,11 +14,14 @@ import pytest
 
 import flows.__main__
 import flows.cli.app
+import small_models
 from candidate import Candidate
-from command_line import GRADMILL, assert_clear, gradmill, plant_strangers
+from command_line import GRADMILL, assert_clear, gradmill, plant_strangers, typed
 from flows import interrupt
+from table_files import written
 from tasks.errors import EnvironmentProblem
-from tasks.store import artifact_paths, locks, mirroring, pointer, reading, verification
+from tasks.store import artifact_paths, locks, mirroring, pointer, reading, schedules, verification
+from tasks.store.schedules import Schedule, Schedules
 
 pytestmark = pytest.mark.usefixtures("two_versions")
 NAME = "linear-regression"
@@ -281,3 +284,40 @@ def test_an_attestation_binds_the_manifest_to_the_key(
 
 def test_a_missing_signing_key_is_exit_2_before_any_work() -> None:
     assert_clear(gradmill("retrain", NAME, "--sign-key", "/no/such/key"), 2)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_api")
+def test_remove_deletes_a_name_with_its_runs_and_data_once_it_was_asked(artifacts: Path, tmp_path: Path) -> None:
+    """Without a terminal it needs --yes; other names, and predictions, stay as they are."""
+    file = written(tmp_path / "rows.csv", {"area": list(range(300)), "price": [3.5 * each for each in range(300)]})
+    done = typed("retrain", NAME, "--name", "houses", "--data", file, "--target", "price")
+    assert done.returncode == 0, done.stderr
+    others = [path for path in artifacts.rglob("*") if NAME in path.parts or "predictions" in path.parts]
+    assert_clear(gradmill("remove", "houses"), 2)
+    assert reading.versions("houses") == [1]
+    assert answer("remove", "houses", "--yes")["versions"] == [1]
+    assert [path for path in artifacts.rglob("*") if "houses" in path.name] == []
+    assert all(path.exists() for path in others)
+    assert_clear(gradmill("remove", "houses", "--yes"), 2)
+    for place in ("../models", "..", ".", "houses/..", str(tmp_path), "/"):
+        assert_clear(gradmill("remove", place, "--yes"), 2)
+    assert all(path.exists() for path in others)
+
+
+def test_no_name_is_removed_that_a_schedule_needs(artifacts: Path) -> None:
+    schedule = Schedule(flow="retrain", name=NAME, cron="0 3 * * *", parameters={})
+    schedules.write(Schedules().having(schedule))
+    done = gradmill("remove", NAME, "--yes")
+    assert_clear(done, 2)
+    assert f"gradmill unschedule {NAME}" in done.stderr
+    assert reading.versions(NAME) == [1, 2]
+
+
+def test_status_of_a_name_is_that_of_no_other() -> None:
+    small_models.publish("houses")
+    for words, names in {(): ["houses", NAME], (NAME,): [NAME]}.items():
+        told = json.loads(gradmill("status", *words, "--json").stdout)  # and exit 1, as there is no server
+        assert [each["name"] for each in told["models"]] == names
+    for nothing in ("nothing", "../models", ".."):
+        assert_clear(gradmill("status", nothing), 2)

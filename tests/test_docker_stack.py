@@ -88,6 +88,11 @@ class Stack:
         user, password = re.findall(r"GRADMILL_AUTH=(.*):(.*)", (self.folder / "docker" / ".env").read_text())[0]
         return user, password
 
+    def secrets(self) -> list[str]:
+        """The passwords of database and API, from the env file."""
+        text = (self.folder / "docker" / ".env").read_text()
+        return list(dict.fromkeys(re.findall(r"=(?:admin:)?([0-9a-f]+)$", text, re.MULTILINE)))
+
     def post(self, route: str, **body: Any) -> Any:
         """Ask the API, with credentials."""
         with self.client() as client:
@@ -156,7 +161,7 @@ def stack(engine: Engine, fashion_mnist_files: Path, tmp_path_factory: pytest.Te
     running.published("printf")
     data = written(running.folder / "data" / "houses.csv", {"area": range(200), "price": [3.0 * x for x in range(200)]})
     with (running.folder / "docker" / ".env").open("a") as settings:
-        settings.write(f"GRADMILL_DATA={data.parent}\n")
+        settings.write(f"GRADMILL_DATA={data.parent}\nPGPASSWORD={running.secrets()[0]}\n")
     running.published("up --detach$")
     _fill_cache(running, fashion_mnist_files)
     yield running
@@ -249,6 +254,30 @@ def test_a_table_of_the_host_is_retrained_on_schedule_and_its_model_copied_to_th
     assert json.loads((stack.folder / "models" / "houses" / "champion.json").read_bytes()) == stack.champion("houses")
 
 
+def test_a_table_in_postgresql_is_retrained_on_schedule_whenever_a_row_was_added(stack: Stack) -> None:
+    """Its password is in no document; unchanged rows publish nothing."""
+    stack.engine.podman("network", "connect", "gradmill_default", "gradmill-postgres-1")  # as a database of the user's
+    stack.sql("create table sold as select x as area, 3.0 * x + x % 7 as price from generate_series(1, 400) as x")
+    worker, place = ("exec", "gradmill-worker-1", "gradmill"), "postgresql://gradmill@gradmill-postgres-1/gradmill"
+    data = ("--data", place, "--query", "select area, price from sold", "--target", "price")
+    stack.engine.podman(*worker, "retrain", "linear-regression", "--name", "sold", *data, "--no-predict")
+    assert stack.champion("sold")["version"] == 1
+    stack.engine.podman(*worker, "schedule", "sold", "--cron", "* * * * *")
+
+    def verdicts() -> list[str]:
+        runs = stack.post("/flow_runs/filter", deployments={"name": {"any_": ["retrain-sold"]}})
+        return [tag for run in runs if run["auto_scheduled"] for tag in run["tags"] if tag.startswith("verdict:")]
+
+    eventually(lambda: "verdict:unchanged" in verdicts(), 180, "a scheduled run finds the rows unchanged")
+    stack.sql("insert into sold values (401, 1203.5)")
+    eventually(lambda: "verdict:published" in verdicts(), 180, "a scheduled run finds the row that was added")
+    stack.engine.podman(*worker, "unschedule", "sold")
+    assert stack.champion("sold")["version"] == 2
+    search = f"grep -rl {stack.secrets()[0]} /artifacts /prefect || true"
+    found = stack.engine.podman("exec", "gradmill-worker-1", "sh", "-c", search)
+    assert found == ""
+
+
 def test_who_scrapes_the_workers_health_port_gets_figures_of_the_store(stack: Stack) -> None:
     opened = "urllib.request.build_opener(urllib.request.ProxyHandler({})).open('http://worker:8080/metrics')"
     ask = f"import urllib.request; print({opened}.read().decode())"
@@ -327,7 +356,7 @@ def test_the_run_of_a_killed_worker_is_told_as_crashed(stack: Stack, killed: tup
 
 
 def test_nothing_secret_is_in_a_log(stack: Stack) -> None:
-    secrets = re.findall(r"=(?:admin:)?([0-9a-f]+)$", (stack.folder / "docker" / ".env").read_text(), re.MULTILINE)
+    secrets = stack.secrets()
     assert len(secrets) == 2
     logs = {service: stack.engine.logs(f"gradmill-{service}-1") for service in (*SERVICES, "register")}
     known = {"postgres": "database system", "server": "serving on", "worker": "Worker", "register": "registered:"}

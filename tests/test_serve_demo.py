@@ -2,7 +2,6 @@
 
 import base64
 import http.client
-import io
 import json
 import shutil
 import signal
@@ -18,27 +17,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 import pytest
-import scipy.special
 from PIL import Image
 
+import gradmill
+import small_models
 from browsing import CHROMIUM, MARKS, keep
-from command_line import GRADMILL, assert_clear, gradmill
+from command_line import GRADMILL, assert_clear
+from command_line import gradmill as run_gradmill
 from conftest import REPOSITORY
+from dated_tables import draw_rows
 from flows.server import prefect_server
-from flows.server.demo import describe, load, make_server
+from flows.server.demo import load, make_server
 from node_packages import node_modules
-from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights
+from small_models import CITIES, COLUMNS
+from table_files import written
 from tasks.data.io import pictures
-from tasks.data.recipe import Columns
-from tasks.serving import onnx_graph
-from tasks.serving.contract import Signature
-from tasks.serving.task import TASKS, TaskName
+from tasks.machine.arrays import Array
+from tasks.store import artifact_paths
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 SOFTMAX = "softmax-regression"
-Tried = tuple[bytes, dict[str, Any]]  # the file, and what the page knows of it
+Tried = tuple[gradmill.Model, dict[str, Any]]  # and what the page knows of it
+CLASSES: dict[str, tuple[str, ...]] = {"houses": (), "gardens": ("no", "yes"), "segments": ("cheap", "fair", "dear")}
 
 
 @pytest.fixture
@@ -48,15 +50,16 @@ def images(artifacts: Path) -> Tried:
     return load(SOFTMAX, None)
 
 
-def table(recipe: Columns, task: TaskName, num_classes: int) -> tuple[Tried, dict[str, Array]]:
-    """A model of a table, and the weights that it was made of."""
-    signature = Signature(inputs=(recipe.input,), outputs=TASKS[task].outputs(num_classes))
-    weights = drawn_weights(recipe, num_classes or 1)
-    with io.BytesIO() as sample:
-        np.savez(sample, features=drawn_rows(recipe, 8, odd=0.2))
-        described = describe(recipe, [f"class {each}" for each in range(num_classes)], sample.getvalue())
-    model = onnx_graph.write_model(weights, recipe, signature, {})
-    return (model, {"name": "table", "version": 1, **described}), weights
+@pytest.fixture
+def tables(artifacts: Path) -> None:
+    """A regression on a table, and classifiers of two classes and of three."""
+    for name, class_names in CLASSES.items():
+        small_models.publish(name, class_names)
+
+
+def session(model: gradmill.Model) -> onnxruntime.InferenceSession:
+    """The published file."""
+    return onnxruntime.InferenceSession(artifact_paths.version(model.name, model.version) / artifact_paths.ONNX)
 
 
 @contextmanager
@@ -124,12 +127,12 @@ def test_no_script_but_its_own_runs_on_the_page(images: Tried) -> None:
 
 def test_the_local_server_answers_by_the_same_file_and_takes_one_row(images: Tried) -> None:
     rows = np.frombuffer(base64.b64decode(images[1]["samples"]), np.uint8).reshape(-1, 28, 28)
-    expected = onnxruntime.InferenceSession(images[0]).run(None, {"images": rows})
+    expected = session(images[0]).run(None, {"images": rows})
     with serving(images) as demo:
         for at, row in enumerate(rows):
             status, content, _ = asked(demo, "/predict", row.tobytes())
             answer = json.loads(content)
-            assert (status, answer["label"]) == (200, [expected[1][at]])
+            assert (status, np.argmax(answer["probabilities"])) == (200, expected[1][at])
             np.testing.assert_allclose(answer["probabilities"], expected[0][at], atol=2e-5)
         for wrong in (b"", rows.tobytes(), b"x"):
             assert asked(demo, "/predict", wrong)[0] == 400
@@ -139,15 +142,51 @@ def test_the_local_server_answers_by_the_same_file_and_takes_one_row(images: Tri
         assert asked(demo, "/model.json", b"x")[0] == 405
 
 
-def test_an_answer_that_is_no_number_is_still_json() -> None:
-    tried, _ = table(RECIPE, "regression", 0)
-    row = np.array([0, np.finfo(np.float32).max, 1, 1, np.finfo(np.float32).max], np.float32)
-    expected = onnxruntime.InferenceSession(tried[0]).run(None, {"features": row[None]})[0].ravel()
-    assert not np.isfinite(expected).any()
-    with serving(tried) as demo:
-        content = asked(demo, "/predict", row.tobytes())[1]
-    (answer,) = json.loads(content, parse_constant=lambda word: pytest.fail(word)).values()
-    assert list(map(float, answer)) == list(expected)
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_row_of_a_table_is_answered_and_explained_as_gradmill_load_does(name: str, tables: None) -> None:
+    """What a form sends: missing values, a level that nobody has seen, and rows to begin with."""
+    model, described = load(name, None)
+    rows = [*described["samples"], dict.fromkeys(COLUMNS), {"area": 98.5, "city": "Ulm", "garden": True, "rooms": 3}]
+    with serving((model, described)) as demo:
+        for row in rows:
+            status, content, _ = asked(demo, "/predict", json.dumps(row).encode())
+            answer, explained = json.loads(content), model.explain(row, "average")[0]
+            assert status == 200
+            if model.classes:
+                np.testing.assert_array_equal(answer["probabilities"], model.predict_proba(row, "average")[0].tolist())
+                best = int(np.argmax(answer["probabilities"]))
+                explained = explained[best] if explained.ndim == 2 else explained
+            else:
+                assert answer["prediction"] == model.predict(row, "average")[0]
+                assert sum(answer["added"]["values"]) == pytest.approx(answer["prediction"], rel=1e-6)
+            assert (answer["added"]["columns"], answer["added"]["values"]) == ([*COLUMNS], explained.tolist())
+        for wrong, found in {
+            b"[1]": b"no object",
+            b"{}": b"column 'area', 'city', 'garden', 'rooms' is missing",
+            json.dumps({**rows[-1], "area": 1e300}).encode(): b"area is 1e+300, not a finite number",
+            b"x": b"Expecting value",
+            b"[" * 100_000: b"",
+        }.items():
+            status, content, _ = asked(demo, "/predict", wrong)
+            assert (status, content[: len(found)]) == (400, found)
+
+
+def test_samples_of_a_table_are_rows_that_give_what_the_file_gives(tables: None) -> None:
+    model, described = load("houses", None)
+    with np.load(artifact_paths.version("houses", 1) / "sample.npz") as sample:
+        expected = session(model).run(None, {"features": sample["features"]})[0]
+    np.testing.assert_allclose(model.predict(described["samples"], "average"), expected, rtol=1e-5)
+
+
+def test_an_answer_that_is_no_number_is_still_json(tables: None) -> None:
+    model, described = load("houses", None)
+    largest = float(np.finfo(np.float32).max)
+    row = {"area": largest, "city": None, "garden": True, "rooms": None}
+    assert not np.isfinite(model.predict(row)).any()
+    with serving((model, described)) as demo:
+        content = asked(demo, "/predict", json.dumps(row).encode())[1]
+    answer = json.loads(content, parse_constant=lambda word: pytest.fail(word))
+    assert float(answer["prediction"]) == model.predict(row)[0]
 
 
 def test_a_picture_is_read_as_predictions_read_it_its_transparency_ignored(images: Tried, tmp_path: Path) -> None:
@@ -164,7 +203,8 @@ def test_a_picture_is_read_as_predictions_read_it_its_transparency_ignored(image
             400,
             b"the file is no picture: none of PNG, JPEG, WEBP, BMP, GIF",
         )
-    with serving(table(CLASSES, "classification", 3)[0]) as demo:
+    small_models.publish("segments", CLASSES["segments"])
+    with serving(load("segments", None)) as demo:
         assert asked(demo, "/pixels", path.read_bytes())[:2] == (400, b"the model is of a table")
 
 
@@ -179,7 +219,7 @@ def test_the_command_says_where_the_page_is_refuses_a_taken_port_and_ends_by_ctr
         for _ in range(100):
             if asked(address, "/model.json")[0] == 200:
                 break
-        again = gradmill("demo", SOFTMAX, "--port", address.partition(":")[2])
+        again = run_gradmill("demo", SOFTMAX, "--port", address.partition(":")[2])
         assert_clear(again, 2)
         assert "is taken" in again.stderr
         demo.send_signal(signal.SIGINT)
@@ -251,7 +291,7 @@ def test_an_image_dropped_gives_what_python_says_of_it(images: Tried, tab: "Page
     rng = np.random.default_rng(0)
     rows = np.frombuffer(base64.b64decode(images[1]["samples"]), np.uint8).reshape(-1, 28, 28)
     drawn = [rng.integers(0, 256, shape, np.uint8) for shape in ((90, 61, 3), (20, 30), (28, 140, 3), (33, 28, 4))]
-    session = onnxruntime.InferenceSession(images[0])
+    file = session(images[0])
     with serving(images) as demo:
         opened(tab, demo)
         assert "by the published model.onnx" in tab.locator("#where").inner_text()
@@ -259,7 +299,7 @@ def test_an_image_dropped_gives_what_python_says_of_it(images: Tried, tab: "Page
             path = tmp_path / f"{number}.png"
             Image.fromarray(array).save(path)
             read, _ = pictures.decode(path, (28, 28))
-            expected, (label,) = session.run(None, {"images": read[None]})
+            expected, (label,) = file.run(None, {"images": read[None]})
             drop(tab, path)
             eventually_close(tab, lambda: probabilities(tab), expected[0])
             best = images[1]["class_names"][label]
@@ -271,7 +311,7 @@ def test_an_image_dropped_gives_what_python_says_of_it(images: Tried, tab: "Page
 def test_of_an_empty_paper_nothing_is_said_and_of_what_is_drawn_what_the_model_says_of_the_pixels_seen(
     images: Tried, tab: "Page"
 ) -> None:
-    session = onnxruntime.InferenceSession(images[0])
+    file = session(images[0])
     with serving(images) as demo:
         opened(tab, demo)
         tab.get_by_text("Draw something").wait_for()
@@ -285,7 +325,7 @@ def test_of_an_empty_paper_nothing_is_said_and_of_what_is_drawn_what_the_model_s
         tab.locator("progress").first.wait_for(state="attached")
         tab.wait_for_timeout(500)  # what was drawn last is read
         assert seen(tab).max() > 200
-        drawn = session.run(None, {"images": seen(tab).astype(np.uint8)[None]})[0][0]
+        drawn = file.run(None, {"images": seen(tab).astype(np.uint8)[None]})[0][0]
         eventually_close(tab, lambda: probabilities(tab), drawn)
         keep(tab, "demo")
         tab.get_by_role("button", name="Clear").click()
@@ -293,37 +333,88 @@ def test_of_an_empty_paper_nothing_is_said_and_of_what_is_drawn_what_the_model_s
         assert (probabilities(tab), seen(tab).max()) == ([], 0)
 
 
+def read_number(tab: "Page") -> list[float]:
+    """The answer that is shown, none as long as there is none."""
+    _, _, number = tab.locator("#answer").inner_text().partition(": ")
+    return [float(number.replace(",", "") or "nan")]
+
+
+def read_added(tab: "Page") -> dict[str, float]:
+    """What each column adds, as it is shown."""
+    lines = (line.split("\t") for line in tab.locator("#added tr").all_inner_texts())
+    return {name: float(value.replace(",", "")) for name, value in lines}
+
+
 @browser
-@pytest.mark.parametrize(("recipe", "task", "num_classes"), [(CLASSES, "classification", 3), (RECIPE, "regression", 0)])
-def test_a_row_typed_gives_its_prediction(tab: "Page", recipe: Columns, task: TaskName, num_classes: int) -> None:
-    tried, weights = table(recipe, task, num_classes)
-    with serving(tried) as demo:
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_row_typed_gives_its_prediction_and_what_each_column_adds(tab: "Page", name: str, tables: None) -> None:
+    model, described = load(name, None)
+    with serving((model, described)) as demo:
         opened(tab, demo)
-        for city, area, garden, year in (
-            ("city-3", "98.5", "yes", "1974"),
-            ("(another)", "", "no", "2001"),
-            ("(missing)", "300", "(missing)", ""),
+        for city, area, garden, rooms in (
+            (CITIES[1], "98.5", "yes", "3"),
+            ("(another)", "", "no", "1"),
+            ("(missing)", "200", "(missing)", "(missing)"),
         ):
-            codes = {"city-3": 3.0, "(another)": 5.0, "(missing)": np.nan, "yes": 1.0, "no": 0.0}
             tab.get_by_label("city").select_option(label=city)
             tab.get_by_label("area").fill(area)
             tab.get_by_label("garden").select_option(label=garden)
-            tab.get_by_label("heating").select_option(label="heating-1")
-            tab.get_by_label("year").fill(year)
-            row = np.array([[codes[city], float(area or "nan"), codes[garden], 1, float(year or "nan")]])
-            scores = by_hand(weights, recipe, row)[0]
-            if num_classes:
-                eventually_close(tab, lambda: probabilities(tab), scipy.special.softmax(scores))
+            tab.get_by_label("rooms").select_option(label=rooms)
+            row: dict[str, Any] = {"area": float(area) if area else None, "city": city, "rooms": rooms}
+            row |= {"garden": {"yes": True, "no": False}.get(garden)}
+            row = {key: None if value == "(missing)" else value for key, value in row.items()}
+            explained = model.explain(row, "average")[0]
+            if model.classes:
+                expected = model.predict_proba(row, "average")[0]
+                eventually_close(tab, lambda: probabilities(tab), expected)
+                explained = explained[int(np.argmax(expected))] if explained.ndim == 2 else explained
             else:
-                number = lambda: [float(tab.locator("#answer").inner_text().split(": ")[1].replace(",", ""))]  # noqa: E731
-                eventually_close(tab, number, scores, 5)  # of 250,000: six digits are shown
+                eventually_close(
+                    tab, lambda: read_number(tab), model.predict(row, "average"), 5
+                )  # of 250,000: six digits are shown
+            shown = read_added(tab)
+            sizes = [abs(value) for value in shown.values()][:-1]
+            assert sizes == sorted(sizes, reverse=True)
+            for column, value in zip(COLUMNS, explained, strict=False):
+                assert shown[column] == pytest.approx(value, rel=1e-5)
+        keep(tab, f"demo-{name}")
+
+
+@browser
+def test_a_date_is_one_field_of_the_form(tab: "Page", artifacts: Path, tmp_path: Path) -> None:
+    file = written(tmp_path / "rows.parquet", draw_rows())
+    command = (
+        "retrain",
+        "linear-regression",
+        "--name",
+        "sales",
+        "--data",
+        str(file),
+        "--target",
+        "sales",
+        "--no-predict",
+    )
+    assert run_gradmill("retrain", "linear-regression", "--name", "sales", *data).returncode == 0
+    model, described = load("sales", None)
+    with serving((model, described)) as demo:
+        opened(tab, demo)
+        eventually_close(tab, lambda: read_number(tab), model.predict(described["samples"][0]), 0.01)
+        for moment in ("2021-03-04T17:00", "2039-12-31T23:59"):
+            tab.get_by_label("when").fill(moment)
+            tab.get_by_label("area").fill("5")
+            eventually_close(tab, lambda: read_number(tab), model.predict({"when": moment, "area": 5}), 0.01)
+        assert {"when.month", "when.weekday", "when.hour", "when.year", "area"} < read_added(tab).keys()
+        keep(tab, "demo-dates")
 
 
 @browser
 @pytest.mark.parametrize("of", ["images", "table"])
 def test_the_page_is_for_everybody(request: pytest.FixtureRequest, tab: "Page", of: str) -> None:
     """axe-core has nothing to say; a phone's width is enough."""
-    tried = request.getfixturevalue("images") if of == "images" else table(CLASSES, "classification", 3)[0]
+    if of == "table":
+        request.getfixturevalue("artifacts")
+        small_models.publish("segments", CLASSES["segments"])
+    tried = request.getfixturevalue("images") if of == "images" else load("segments", None)
     axe = (node_modules() / "axe-core" / "axe.min.js").read_text()
     with serving(tried) as demo:
         opened(tab, demo)

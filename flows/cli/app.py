@@ -24,7 +24,7 @@ PANELS: dict[str, tuple[Callable[..., Any], ...]] = {
     "Predict": (predict.predict, predict.evaluate, predict.demo),
     "Models": (
         models.models, models.show, models.compare, models.verify, models.history, models.report, models.rollback,
-        models.promote, models.freeze, models.unfreeze, copies.prune,
+        models.promote, models.freeze, models.unfreeze, copies.prune, copies.remove,
     ),
     "Schedule and watch": (
         operate.up, operate.status, schedule.schedule, schedule.unschedule, operate.trigger, schedule.skip,
@@ -33,7 +33,7 @@ PANELS: dict[str, tuple[Callable[..., Any], ...]] = {
     "Machine, disk and copies": (operate.doctor, copies.maintain, copies.mirror, copies.backup, copies.restore),
 }  # fmt: skip
 ON_CHAMPIONS = {models.promote, models.rollback, models.freeze, models.unfreeze}
-ON_PREFECT = ({*PANELS["Schedule and watch"]} - {operate.metrics}) | ON_CHAMPIONS
+ON_PREFECT = ({*PANELS["Schedule and watch"]} - {operate.metrics}) | ON_CHAMPIONS | {copies.remove}
 
 app = typer.Typer(
     name="gradmill",

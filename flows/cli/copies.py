@@ -1,6 +1,7 @@
 """``gradmill prune``, ``maintain``, ``mirror``, ``backup``, ``restore``: what is removed, and what is elsewhere."""
 
 import os
+import sys
 from contextlib import suppress
 from typing import Annotated
 
@@ -8,8 +9,9 @@ import typer
 
 from flows.cli import display
 from flows.cli.errors import Answer, report_faults
+from flows.cli.operate import on_server
 from flows.cli.options import Given, ModelArgument, validated
-from tasks.errors import GradmillError
+from tasks.errors import GradmillError, UsageError
 from tasks.machine.words import counted
 from tasks.parameters import MaintainParameters
 from tasks.store import artifact_paths, housekeeping, mirroring, reading, state
@@ -32,6 +34,47 @@ def prune(
     done = [f"pruned {', '.join(map(str, pruned)) or 'nothing'}"]
     done += [f"kept {number}, {reason}" for number, reason in kept.items()]
     return {"name": name, "pruned": pruned, "kept": kept}, "\n".join(f"{name}: {each}" for each in done)
+
+
+def remove(
+    name: ModelArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> Answer:
+    """Delete a name with all its versions and their history, its data and its runs, unless a schedule needs it.
+
+    Predictions stay, and so do mirrors and backups. Services that use the model will not find it any more.
+    """
+    known = reading.versions(name)
+    what = f"{name}: {counted(len(known), 'version')}, their history, data and runs"
+    if not yes and not sys.stdin.isatty():
+        raise UsageError(f"nobody is there to ask whether to delete {what}", "--yes", "say --yes to delete it")
+    require_idle(name)
+    if not yes and not typer.confirm(f"Delete {what}?", err=True):
+        raise typer.Exit
+    runs = housekeeping.remove_name(name)
+    return {"name": name, "versions": known, "runs": runs}, f"deleted {what}"
+
+
+def require_idle(name: str) -> None:
+    """Check that no deployment of a server runs for a name by a schedule.
+
+    Raises:
+        UsageError: one does.
+    """
+    with on_server(is_needed=False) as is_there:
+        if not is_there:
+            return
+        from flows.pages.run_names import MODEL_TAG
+        from flows.server import api, deployments
+
+        with api.client() as client:
+            for each in deployments.list_deployments(client):
+                if MODEL_TAG + name in each.tags and deployments.longest_pause(each) is not None:
+                    expected, action = (
+                        "a name that no schedule needs",
+                        f"gradmill pause {each.name}, and remove it then",
+                    )
+                    raise UsageError(f"{each.name} runs for {name} by a schedule", expected, action)
 
 
 def maintain(given: Annotated[Given, MaintainParameters]) -> Answer:

@@ -21,10 +21,10 @@ from flows.cli import display
 from flows.cli.display import TEST_FIGURES, fit, format_test_figures, open_stdout, print_fact, print_line, print_table
 from flows.cli.errors import Answer, conclude, report_faults
 from flows.cli.models import CHAMPION
-from flows.cli.options import PORT, DeviceOption, Param, nest_assignments, values
+from flows.cli.options import PORT, DeviceOption, OnlyModel, Param, nest_assignments, values
 from flows.server import environment
 from tasks.errors import EnvironmentProblem, GradmillError, UsageError, without_credentials
-from tasks.parameters import Device
+from tasks.parameters import Device, is_name
 from tasks.store import artifact_paths, atomic, locks, mirroring, reading, state
 from tasks.store.state import Kind
 
@@ -253,19 +253,25 @@ def on_server(is_needed: bool = True) -> Iterator[bool]:
 
 
 def status(
+    name: OnlyModel = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 when something needs a person.")] = False,
 ) -> Answer:
     """Live models, last run of each deployment with its verdict, next runs, stuck runs, workers, alerts, disk.
+
+    Of a name, only what concerns it and the server.
 
     The models are shown without a server, too.
     """
     from flows.server import status as server_status
 
-    stored = state.read()
+    is_sound = name is None or is_name(name)
+    stored = state.read(name if is_sound else None)
+    if name and not (is_sound and (stored.names[name].is_known or stored.faults)):
+        raise UsageError(f"no model {name}", f"one of {', '.join(reading.names()) or 'none'}", "name another")
     failure: Exception | None = None
     try:
         with on_server():
-            found = server_status.describe(stored)
+            found = server_status.describe(stored, name)
     except EnvironmentProblem as error:
         found, failure = server_status.describe_store(stored), error
     damaged = [fault for fault in stored.faults if fault.kind in ("champion", "version")][:1]  # attention has all

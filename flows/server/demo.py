@@ -1,86 +1,156 @@
-"""A page on which a person tries a model: this process serves it and answers by the published file.
+"""A page on which a person tries a model: this process serves it and answers as ``gradmill.load`` does.
 
 Only to this machine, and to whoever calls it by its own name, as ``prefect_server.guard`` has it.
 """
 
 import base64
+import calendar
 import json
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import uvicorn
+from numpy.typing import NDArray
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+import gradmill
 from flows.server import prefect_server
+from gradmill.rows import Column
 from tasks.data.io import pictures
-from tasks.data.recipe import Recipe
 from tasks.errors import DataError, GradmillError, UsageError
-from tasks.parameters import Device
 from tasks.serving import runtime
 from tasks.store import artifact_paths, reading
-from tasks.store.artifact_paths import ONNX, SAMPLE
+from tasks.store.artifact_paths import SAMPLE
 
 PAGE = Path(__file__).with_name("demo_page")
 MOST_BYTES = 2**26  # of a picture
+ANOTHER = "(another)"  # a level that the model has not seen
 OURS_ALONE = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
 
 
-def describe(recipe: Recipe, class_names: Sequence[str], sample: bytes, path: Path | str = SAMPLE) -> dict[str, Any]:
-    """What a page must know of a model: its input, and rows of ``sample``, which is ``sample.npz``, to begin with."""
-    rows = runtime.read_sample(sample, path)[recipe.input.name]
-    facts: dict[str, Any] = {
-        "dtype": str(rows.dtype),
-        "shape": rows.shape[1:],
-        "class_names": class_names,
-        "samples": base64.b64encode(rows.tobytes()).decode(),
-    }
-    return facts | recipe.describe_rows(rows)
-
-
-def load(name: str, number: int | None) -> tuple[bytes, dict[str, Any]]:
-    """The ``model.onnx`` of the version asked for, or of the champion, and what a page must know of it.
+def load(name: str, number: int | None) -> tuple[gradmill.Model, dict[str, Any]]:
+    """The version asked for, or the champion, and what a page must know of it: its input, and rows to begin with.
 
     Raises:
         UsageError: there is no such model or version.
         DataError: the version is damaged.
     """
-    found, model = reading.load(name, number)
-    folder, manifest = artifact_paths.version(name, found), reading.manifest(name, found)
-    runtime.open_session(model, Device.CPU, folder / ONNX)  # names the file where it cannot be run
-    sample = reading.read_file(folder, SAMPLE)
-    described = describe(manifest.recipe, manifest.dataset.class_names, sample, folder / SAMPLE)
-    return model, {"name": name, "version": found, **described}
+    found = reading.resolve(name, number)
+    model, recipe = gradmill.load(name, artifact_paths.root(), found), reading.manifest(name, found).recipe
+    folder = artifact_paths.version(name, found)
+    rows = runtime.read_sample(reading.read_file(folder, SAMPLE), folder / SAMPLE)[recipe.input.name]
+    facts: dict[str, Any] = {"name": name, "version": found, "class_names": model.classes, "shape": rows.shape[1:]}
+    if not model.columns:
+        samples = {"samples": base64.b64encode(rows.tobytes()).decode()}
+        return model, facts | samples | {"is_dark": is_dark(rows)}
+    given = dict[str, list[Column]]()
+    for column in model.columns.values():
+        given.setdefault(column.given, []).append(column)
+    decoded = [decode_row(given, dict(zip(model.columns, row.tolist(), strict=True))) for row in rows]
+    target = recipe.target.name if recipe.target else "prediction"
+    fields = [describe_field(name, columns) for name, columns in given.items()]
+    return model, facts | {"columns": fields, "target": target, "samples": decoded}
 
 
-def make_server(model: bytes, described: dict[str, Any]) -> uvicorn.Server:
-    """A server of the page, which answers at the sockets that its ``run`` is given."""
-    session, dtype, shape = runtime.open_session(model, Device.CPU), np.dtype(described["dtype"]), described["shape"]
-    row_bytes = dtype.itemsize * math.prod(shape)
+def is_dark(images: NDArray[np.uint8]) -> bool:
+    """Whether things are on a dark ground in these ``(n, …)``."""
+    border = [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]]
+    return bool(np.concatenate([each.reshape(-1) for each in border]).mean() < 128)
 
-    def predict(row: bytes) -> Response:
-        """Every output as a list; what JSON has no number for is the text that JavaScript makes one of, as NaN."""
-        if len(row) != row_bytes:
-            raise UsageError(f"{len(row)} bytes", f"one row of {dtype} {shape}", "send one row")
-        answers = runtime.run_model(session, np.frombuffer(row, dtype).reshape(1, *shape))
-        lists = {
-            name: [each if math.isfinite(each) else json.dumps(each) for each in found.reshape(-1).tolist()]
-            for name, found in answers.items()
+
+def describe_field(name: str, columns: list[Column]) -> dict[str, Any]:
+    """What a form asks for by this name: a number, a boolean, a level, or a date of which ``columns`` are parts."""
+    parts = {column.part for column in columns}
+    if parts == {""}:
+        return {"name": name, "kind": columns[0].kind, "levels": [*columns[0].levels, ANOTHER]}
+    kind = "date" if "hour" not in parts else "datetime-local" if "month" in parts else "time"
+    return {"name": name, "kind": kind, "levels": []}
+
+
+def decode_row(given: Mapping[str, list[Column]], codes: Mapping[str, float]) -> dict[str, Any]:
+    """A row by the names that a form asks for; of a date the first in its month that has its parts, None if missing."""
+    row = dict[str, Any]()
+    for name, columns in given.items():
+        code = codes[columns[0].name]
+        if math.isnan(code):
+            row[name] = None
+        elif columns[0].part:
+            row[name] = _find_moment({column.part: codes[column.name] for column in columns})
+        elif columns[0].kind == "category":
+            row[name] = (*columns[0].levels, ANOTHER)[min(int(code), len(columns[0].levels))]
+        else:
+            row[name] = bool(code) if columns[0].kind == "boolean" else float(f"{code:.7g}")
+    return row
+
+
+def _find_moment(parts: Mapping[str, float]) -> str:
+    at = {part: int(code) for part, code in parts.items() if math.isfinite(code)}
+    hour, year, month = at.get("hour", 0) % 24, at.get("year", 2024), at.get("month", 0) % 12 + 1
+    first, _ = calendar.monthrange(year, month)
+    day = date(year, month, 1 + (at.get("weekday", first) - first) % 7)
+    return " ".join(([day.isoformat()] if "month" in parts else []) + ([f"{hour:02}:00"] if "hour" in parts else []))
+
+
+def answer_row(model: gradmill.Model, row: Any) -> dict[str, Any]:
+    """The answer for a row, as ``Model`` takes it, and what each column adds to it: of classes to the most probable.
+
+    Raises:
+        ValueError: a value is none that its column takes.
+    """
+    if model.classes:
+        answer: dict[str, Any] = {"probabilities": model.predict_proba(row, "average")[0].tolist()}
+    else:
+        answer = {"prediction": float(model.predict(row, "average")[0])}
+    if model.columns:
+        try:
+            added = model.explain(row, "average")[0]
+        except DataError as error:  # an older version may have no weights
+            return answer | {"unexplained": error.found}
+        best = int(np.argmax(answer.get("probabilities", [0])))
+        to = "prediction"
+        if model.classes:
+            to = f"the score of {model.classes[best]}"
+            added = added[best] if added.ndim == 2 else added
+        if len(model.classes) == 2:
+            to = f"the log odds of {model.classes[1]}"
+        answer["added"] = {
+            "to": to,
+            **dict(zip(("columns", "values"), ([*model.columns], added.tolist()), strict=True)),
         }
-        return Response(json.dumps(lists), media_type="application/json")
+    return answer
+
+
+def make_server(model: gradmill.Model, described: dict[str, Any]) -> uvicorn.Server:
+    """A server of the page, which answers at the sockets that its ``run`` is given."""
+    shape = described["shape"]
+    row_bytes = MOST_BYTES if model.columns else math.prod(shape)
+
+    def predict(content: bytes) -> Response:
+        """A row of a table is an object of JSON, an image the bytes of its pixels."""
+        if model.columns:
+            row = json.loads(content)
+            if not isinstance(row, dict):
+                raise UsageError("no object", "one row, by column", "send one row")
+        elif len(content) == row_bytes:
+            row = np.frombuffer(content, np.uint8).reshape(1, *shape)
+        else:
+            raise UsageError(f"{len(content)} bytes", f"one image of {shape}", "send one image")
+        return Response(json.dumps(_to_finite(answer_row(model, row))), media_type="application/json")
 
     def read_pixels(picture: bytes) -> Response:
         """A picture file as ``gradmill predict`` reads it: the bytes of a row of the model's input."""
-        if "columns" in described:
+        if model.columns:
             raise DataError("the model is of a table", "a row of it", "fill in the form")
         return Response(pictures.decode(picture, tuple(shape), "the file")[0].tobytes())
 
@@ -102,6 +172,15 @@ def make_server(model: bytes, described: dict[str, Any]) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
+def _to_finite(value: Any) -> Any:
+    """The same with the text that JavaScript makes a number of where JSON has no number, as NaN."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else json.dumps(value)
+    if isinstance(value, dict):
+        return {key: _to_finite(each) for key, each in value.items()}
+    return [_to_finite(each) for each in value] if isinstance(value, list) else value
+
+
 def _answer(compute: Callable[[bytes], Response], most: int) -> Callable[[Request], Awaitable[Response]]:
     """Answer a POST of ``most`` bytes at most; nothing is read of a longer one."""
 
@@ -111,7 +190,7 @@ def _answer(compute: Callable[[bytes], Response], most: int) -> Callable[[Reques
             return Response("one row for /predict or one picture for /pixels is expected", 400)
         try:
             return compute(await request.body())
-        except (GradmillError, ImportError) as error:
+        except (GradmillError, ImportError, ValueError, RecursionError) as error:
             return Response(str(getattr(error, "found", error)), 400)
 
     return answer

@@ -15,7 +15,7 @@ from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel
 
 from flows.pages import run_pages
-from flows.pages.run_names import DRIFT_TAG, VERDICT_TAG
+from flows.pages.run_names import DRIFT_TAG, MODEL_TAG, VERDICT_TAG
 from flows.server import alerts, api, connection, deployments, registration
 from flows.server.deployments import LATE, QUEUED
 from flows.server.registration import POOL
@@ -151,13 +151,17 @@ def describe_store(found: StoreState) -> Status:
     )
 
 
-def describe(found: StoreState) -> Status:
-    """What is known of the store and of the configured Prefect server.
+def describe(found: StoreState, name: str | None = None) -> Status:
+    """What is known of the store and of the configured Prefect server, of the deployments of all names or of one.
 
     Raises:
         EnvironmentProblem: no such server answers as it should.
     """
     status = describe_store(found)
+
+    def is_asked(one: DeploymentResponse | FlowRun) -> bool:
+        return name is None or MODEL_TAG + name in one.tags
+
     with api.client() as client:
         workers: Sequence[Any] = ()
         with suppress(ObjectNotFound):  # no ``gradmill register`` yet
@@ -172,7 +176,7 @@ def describe(found: StoreState) -> Status:
         late = deployments.list_runs(client, "SCHEDULED", "PENDING", expected_start_time=until)
         is_online = any(each.status == ONLINE for each in status.workers)
         is_busy = is_online and bool(late and deployments.list_runs(client, "RUNNING", limit=1))  # else it takes them
-        for run in late:
+        for run in filter(is_asked, late):
             reason = "waits until the worker has a core for it" if is_busy else ""
             reason = "waits for another run of its deployment" if run.state_name == QUEUED else reason
             which = StuckRun(name=run.name, id=str(run.id), state=run.state_name or "unknown", reason=reason or UNTAKEN)
@@ -180,7 +184,9 @@ def describe(found: StoreState) -> Status:
         status.api_url, status.alerts = without_credentials(str(client.api_url)), alerts.find_receiver(client)
         drifting = _started_by_automations(client)
         status.deployments = [
-            _describe_deployment(client, each, each.id in drifting) for each in deployments.list_deployments(client)
+            _describe_deployment(client, each, each.id in drifting)
+            for each in deployments.list_deployments(client)
+            if is_asked(each)
         ]
     status.attention.extend(_list_needs(status))
     return status

@@ -42,12 +42,15 @@ def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionD
     """
     yield from compare_num_rows(rows.split, rows.rule, window, champion)
     known, columns = {each.name: each for each in champion.profiles}, (*rows.features, rows.truth.values)
+    first = {now.part_of: now for now in reversed(rows.profiles)}  # of all parts of dates one is looked at
     both = [
-        (known[now.name], now, values) for now, values in zip(rows.profiles, columns, strict=True) if now.name in known
+        (known[now.name], now, values)
+        for now, values in zip(rows.profiles, columns, strict=True)
+        if now.name in known and (not now.part_of or now is first[now.part_of])
     ]
     if window == champion.window == NO_WINDOW:  # else a column of the calendar turns constant in time
         for before, now, _ in both:
-            if now.is_constant and not before.is_constant:
+            if now.is_constant and not before.is_constant and not now.part_of:
                 found = f"{now.name} has one value in all rows, and had several"
                 yield error("turned-constant", now.name, found, "values that differ, as in the champion's data", MEND)
     if champion.num_rows < MIN_KNOWN or champion.rows is None:
@@ -63,12 +66,13 @@ def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionD
         which, watched = "the new rows", new[sample_rows(rows.digests[new])]
 
     def compare_column(column: tuple[ColumnProfile, ColumnProfile, Array]) -> Finding | None:
-        before, _, values = column
+        before, now, values = column
+        before = before.model_copy(update={"name": now.part_of or now.name})
         share = min(1.0, before.missing / champion.num_rows)
         if broken := [found for group in groups if (found := _find_broken(before, values, group, share))]:
             more = f"; so in {counted(len(broken) - 1, 'more file')}" if len(broken) > 1 else ""
             return broken[0].model_copy(update={"found": broken[0].found + more})
-        if len(watched) < drift.FEWEST_ROWS or not sum(before.counts):
+        if now.part_of or len(watched) < drift.FEWEST_ROWS or not sum(before.counts):
             return None
         index = drift.stability_index(before.counts, statistics.count_bins(before, values[watched]))
         # A day is constant in the file of a day.

@@ -1,6 +1,7 @@
 """What the columns of a table are, inferred over all rows, and which become features."""
 
 import itertools
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.data import statistics
-from tasks.data.io import tabular
+from tasks.data.io import date_parts, tabular
 from tasks.data.io.table import SHOWN, Table
 from tasks.data.levels import MOST_LEVELS, extend_levels
 from tasks.data.recipe import INDEX_NAMES, Column
@@ -24,7 +25,7 @@ FORMAT_PATTERNS = {
     ("numbers", "1234.5"): r"^[$€£¥]?\s?-?(\d{1,3}([.,'\x{a0}\x{202f}]\d{3})+|\d+)([.,]\d+)?\s?[%$€£¥]?$",
     ("dates", "2024-12-31"): r"^(\d{1,2}[./-]\d{1,2}[./-](\d{2}|\d{4})|\d{4}/\d{1,2}/\d{1,2})([ T]\d{1,2}:.*)?$",
 }
-InferredKind = tuple[str, *tuple[Finding, ...]]  # number, boolean, category, date, id or unfit; what to say of it
+InferredKind = tuple[str, *tuple[Finding, ...]]  # number, boolean, category, parts, date, id or unfit; what to say
 
 
 class Features(NamedTuple):
@@ -52,8 +53,14 @@ def infer_features(table: Table, request: Request) -> Features:
         elif kind in ("number", "boolean"):
             new: dict[str, Any] = {"name": name, "kind": kind, "form": table.forms.get(name, "")}
             columns.append(request.known.get(name) or Column.model_validate(new))
+        elif kind == "parts":
+            of_name, *found = _find_parts(table, name, request)
+            columns += of_name
+            findings += found
         elif kind != "unfit":
             left_out[name] = kind
+    if request.previous and not request.options.no_date_parts:
+        findings += _tell_of_parts(table, left_out)
     if not columns and not any(each.is_error for each in findings):
         findings.append(
             error(
@@ -96,11 +103,20 @@ def _infer_kind(table: Table, name: str, request: Request) -> InferredKind:
     kind, is_category = value_kind(table, name), name in request.options.category
     if known := request.known.get(name):
         return _compare_kind(table, known, kind, is_category)
+    if parts := request.parts.get(name):
+        misfit = date_parts.describe_misfit(table, name, parts[0].form, parts[0].zone) if kind != "unfit" else None
+        return ("unfit", misfit) if misfit else ("parts" if kind != "unfit" else kind,)
     if is_category and kind != "unfit":
         return ("category",)
     if name in INDEX_NAMES and name not in request.options.features and _names_rows(table, name, kind):
         found = f"{name} is an index: another {'text' if kind == 'text' else 'whole number'} in every row"
         return "index", note("index", name, f"{found}; left out", "a feature where --features names it")
+    if kind in ("text", "date") and not request.options.no_date_parts and name not in table.durations:
+        form = date_parts.find_form(table, name) if table.is_text(name) else ""
+        if isinstance(form, Finding):
+            return "unfit", form
+        if form is not None:
+            return ("parts",)
     if kind == "text":
         return _infer_kind_of_text(table, name)
     if kind == "date":
@@ -179,6 +195,31 @@ def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> I
         f"a {kind}, as version 1 took it",
         "mend the data, or keep the new table under another --name",
     )
+
+
+def _find_parts(table: Table, name: str, request: Request) -> tuple[list[Column], *tuple[Finding, ...]]:
+    """The parts of a column of dates, as version 1 took them, and which they are; or a column that has such a name."""
+    if known := request.parts.get(name):
+        return (known,)
+    form = date_parts.find_form(table, name) if table.is_text(name) else ""
+    parts = date_parts.find_parts(table, name, str(form))
+    others = {*table.header} - request.ignored
+    if clash := next((each.name for each in parts if each.name in others), None):
+        action = f"rename it, leave it out with --ignore {clash}, or say --no-date-parts"
+        found = f"{clash} is a column, and a part of {name}"
+        return [], error("name-clash", clash, found, "one column of that name", action)
+    if not parts:
+        return [], note("date", name, f"{name} has no two dates or times that differ; left out")
+    said = f"{name} holds dates or times, of which the model takes {listed([each.part for each in parts], 4)}"
+    said += f", read as {form}" * bool(form) + f", in the zone {parts[0].zone}" * bool(parts[0].zone)
+    return parts, note("date", name, said, "--no-date-parts leaves them out")
+
+
+def _tell_of_parts(table: Table, names: Collection[str]) -> Iterator[Finding]:
+    """That columns left out by version 1 hold dates, of which another name could have the parts."""
+    if dates := [name for name in names if name in table.data.column_names and value_kind(table, name) == "date"]:
+        found = f"{listed(sorted(dates), 10)} held dates and stayed left out, as in version 1"
+        yield note("date-parts", None, found, "a model under another --name learns from their months, weekdays, hours")
 
 
 def _find_category(table: Table, name: str, known: Column | None) -> tuple[list[Column], *tuple[Finding, ...]]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data import statistics
-from tasks.data.io import tabular
+from tasks.data.io import date_parts, tabular
 from tasks.data.io.table import Table
 from tasks.data.levels import find_levels
 from tasks.data.prepared_splits import (
@@ -172,6 +172,11 @@ def encode_column(table: Table, column: Column, truth: Truth, into: Array) -> tu
 
     Returns what is wrong with them, and whether float32 has all their digits.
     """
+    if column.part:
+        into[:] = date_parts.read_dates(truth.of_column(table.dates(column.source)), column.form, column.zone).take(
+            column.part
+        )
+        return None, True
     name, values = column.name, truth.of_column(table.data[column.name])
     if column.kind == "category":
         find_levels(values).encode(column.levels, into=into)

@@ -32,17 +32,30 @@ def check_columns(
     if numbers >= num_training > 0:
         found = f"{counted(numbers, 'number')} and {counted(num_training, 'training row')}: any target can be fitted so"
         yield warning("few-rows", None, found, "get more rows, name --features, or try --weight-decay auto")
+    first = {column.source: column for column in reversed(columns) if column.part}
     for column, each in zip(columns, stats, strict=True):
-        name, missing = column.name, each.num_missing
-        if each.is_constant or missing == num_rows:
+        name, missing = column.given, each.num_missing
+        if column.part:  # of dates only what is missing is odd, and all parts miss the same
+            if column is first[name] and missing > MUCH_MISSING * num_rows:
+                yield _tell_missing(name, missing, num_rows)
+        elif each.is_constant or missing == num_rows:
             values = "no value at all" if missing == num_rows else "one value"
             yield warning("constant-column", name, f"{name} has {values}; its weight will be 0")
         elif missing > MUCH_MISSING * num_rows:
-            yield warning("missing-values", name, f"{name} is missing in {100 * missing / num_rows:.3g} % of the rows")
-        if column.kind == "number" and not each.is_constant and abs(each.mean) > OFFSET * each.deviation:
+            yield _tell_missing(name, missing, num_rows)
+        if (
+            column.kind == "number"
+            and not column.part
+            and not each.is_constant
+            and abs(each.mean) > OFFSET * each.deviation
+        ):
             found = f"{name} is {readable(each.mean, 6)} on average, varying by {readable(each.deviation)}"
             action = f"subtract an offset from it, or leave it out with --ignore {name}"
             yield warning("offset", name, f"{found}: too little for float32", action)
+
+
+def _tell_missing(name: str, missing: int, num_rows: int) -> Finding:
+    return warning("missing-values", name, f"{name} is missing in {100 * missing / num_rows:.3g} % of the rows")
 
 
 def check_duplicate_columns(columns: Sequence[Column], features: Array, sample: RowNumbers) -> Iterator[Finding]:
@@ -50,7 +63,7 @@ def check_duplicate_columns(columns: Sequence[Column], features: Array, sample: 
     known = defaultdict[tuple[str, bytes], list[int]](list)  # columns by kind and sampled values
     for at, column in enumerate(columns):
         values = features[at, sample]
-        if np.nanmin(values, initial=np.inf) >= np.nanmax(values, initial=-np.inf):
+        if column.part or np.nanmin(values, initial=np.inf) >= np.nanmax(values, initial=-np.inf):
             continue
         alike = known[column.kind, values.tobytes()]
         for other in alike:
@@ -116,5 +129,5 @@ def check_conflicts(num_rows: int, num_ambiguous: int) -> Iterator[Finding]:
         are_many, limit = num_ambiguous > FEW_CONFLICTS * num_rows, f"{100 * FEW_CONFLICTS:g} %"
         of = f"{100 * num_ambiguous / num_rows:.3g} %{f', above {limit}' if are_many else f'; above {limit} a warning'}"
         found = f"{num_ambiguous:,} of {counted(num_rows, 'row')} ({of}) have the features of a row with another target"
-        found += ": no model of these columns tells such rows apart, be the target noisy or a column missing"
+        found += ": no model of these columns tells such rows apart, because the target is noisy or a column is missing"
         yield (warning if are_many else note)("equal-rows", None, found)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # What pandas calls an index that has no name, in CSV, as our reader does, and in Parquet.
 UNNAMED_INDEX = "Unnamed: 0"
 INDEX_NAMES = UNNAMED_INDEX, "__index_level_0__"
+DESCRIBED = {"name", "kind", "levels", "source", "part", "zone"}  # of a column, to consumers
+FIXED = DESCRIBED | {"form"}  # of a column, by version 1
 RARE = 10  # training rows below which a level shares its weight with the other rare ones
 
 
@@ -47,7 +49,11 @@ class Column(Lasting):
     name: str = Field(min_length=1)
     kind: Literal["number", "boolean", "category"] = "number"
     levels: tuple[str, ...] = ()  # of a category; the code of one is its position, which never changes
-    form: str = unless_empty("")  # in which text has a number, such as $1,234.5; empty: as Python has it
+    form: str = unless_empty("")  # in which text has a number or date, such as $1,234.5 or 31.12.2024; or empty
+    source: str = unless_empty("")  # the column of dates that this is a part of
+    part: Literal["", "month", "weekday", "hour", "year"] = unless_empty("")
+    zone: str = unless_empty("")  # in which dates are read that have another one
+    limits: tuple[float, float] | None = unless_empty(None)  # of a year in the training part, which it is clamped to
     mean: float | None = None  # of numbers and booleans (0 or 1) in the training part; stands for a missing one
     scale: float = Field(1.0, gt=0)  # a number's standard deviation there; 1 of a boolean, and of a constant
     counts: tuple[int, ...] = ()  # training rows of each level
@@ -58,7 +64,8 @@ class Column(Lasting):
         """The weight of each code, ``(levels + 2,)``: those of the levels, of a missing value, of an unknown code.
 
         Levels of ``RARE`` training rows or more have their own, in order; then all others share one, then a missing
-        value has its own: each where a training row has it. -1 stands for none: the average effect.
+        value has its own: each where a training row has it. -1 stands for none: the average effect. So it does for a
+        part of dates that no training row has.
         """
         import numpy as np
 
@@ -66,7 +73,14 @@ class Column(Lasting):
         common = counts >= RARE
         shared, has_rare = common.sum(), counts[~common].any()
         of_levels = np.where(common, np.cumsum(common) - 1, shared if has_rare else -1)
+        if self.part:
+            of_levels[counts == 0] = -1
         return np.append(of_levels, [shared + has_rare if self.num_missing else -1, -1])
+
+    @property
+    def given(self) -> str:
+        """The name of the column of the data that it is made of."""
+        return self.source or self.name
 
     @property
     def is_plain(self) -> bool:
@@ -133,7 +147,7 @@ class RowRecipe(Lasting):
     def describe_columns(self) -> tuple[ColumnMetadata, ...]:
         """What a consumer must know of the columns, in order; the book's numbers, as they are, need no word."""
         known = () if self.is_plain else self.columns
-        return tuple(ColumnMetadata(name=each.name, kind=each.kind, levels=each.levels) for each in known)
+        return tuple(ColumnMetadata.model_validate(each.model_dump(include=DESCRIBED)) for each in known)
 
     @property
     def target_scaling(self) -> Target:
@@ -159,6 +173,12 @@ class RowRecipe(Lasting):
     def numbers(self) -> tuple[int, ...]:
         """Where numbers and booleans are among the columns: the inputs of ``W``, in this order."""
         return tuple(at for at, column in enumerate(self.columns) if column.kind != "category")
+
+    @property
+    def limits(self) -> tuple[tuple[int, float, float], ...]:
+        """Which of the inputs of ``W`` are clamped, each by its place there, from what and to what."""
+        columns = enumerate(self.columns[at] for at in self.numbers)
+        return tuple((at, *column.limits) for at, column in columns if column.limits)
 
     @property
     def categories(self) -> tuple[int, ...]:
@@ -198,13 +218,6 @@ class Pixels(RowRecipe):
             "Image.ColorSpaceGamma": "SRGB",
             "Image.NominalPixelRange": "NominalRange_0_255",
         }
-
-    def describe_rows(self, rows: NDArray[np.uint8]) -> dict[str, Any]:
-        """What a page asks for pictures by: whether things are on a dark ground in these ``(n, …)``."""
-        import numpy as np
-
-        border = [rows[:, 0], rows[:, -1], rows[:, :, 0], rows[:, :, -1]]
-        return {"is_dark": bool(np.concatenate([each.reshape(-1) for each in border]).mean() < 128)}
 
     def choose_sample(self, rows: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         """The first images."""
@@ -265,11 +278,6 @@ class Columns(RowRecipe):
     def input(self) -> Tensor:
         """The model's input."""
         return Tensor(name=FEATURES, dtype="float32", shape=(len(self.columns),))
-
-    def describe_rows(self, rows: NDArray[Any]) -> dict[str, Any]:
-        """What a page asks for a row by: its columns, and the target."""
-        columns = [each.model_dump(include={"name", "kind", "levels"}) for each in self.columns]
-        return {"columns": columns, "target": self.target.name if self.target else "prediction"}
 
     def choose_sample(self, rows: NDArray[Any], size: int) -> NDArray[Any]:
         """The first rows, of which one has a missing value, if any has, and the last has unknown codes."""

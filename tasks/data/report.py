@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.data.recipe import SplitRule
+from tasks.data.recipe import SplitRule, unless_empty
 from tasks.errors import DataError
 from tasks.machine.words import counted, readable
 from tasks.parameters.addresses import split_source
@@ -75,6 +75,7 @@ class ColumnProfile(Lasting):
     """
 
     name: str
+    part_of: str = unless_empty("")  # a column of dates
     missing: int = 0  # rows
     is_constant: bool = False
     magnitude: float | None = None  # the median of a number's magnitudes that are not 0; None where hardly any is

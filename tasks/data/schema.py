@@ -10,7 +10,18 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
-from tasks.data.recipe import INDEX_NAMES, Column, Columns, Pixels, Recipe, SplitRule, Target, decimal_of, unless_empty
+from tasks.data.recipe import (
+    FIXED,
+    INDEX_NAMES,
+    Column,
+    Columns,
+    Pixels,
+    Recipe,
+    SplitRule,
+    Target,
+    decimal_of,
+    unless_empty,
+)
 from tasks.data.report import Finding, error, note, require_fit, warning
 from tasks.errors import UsageError
 from tasks.machine.words import listed, nearest
@@ -35,7 +46,7 @@ class OwnSchema(Lasting):
     @classmethod
     def from_manifest(cls, dataset: Splits, recipe: Recipe) -> Self:
         """The schema of a kept version of own data, by ``dataset`` and ``recipe`` of its manifest."""
-        columns = [each.model_dump(include={"name", "kind", "levels", "form"}) for each in recipe.columns]
+        columns = [each.model_dump(include=FIXED) for each in recipe.columns]
         facts: dict[str, Any] = {"recipe": recipe, "columns": columns, "missing": recipe.missing}
         if recipe.target:
             facts |= {"target": recipe.target.name, "target_form": recipe.target.form}
@@ -55,7 +66,7 @@ class Schema(OwnSchema):
     task: TaskName
     target: str = Field(min_length=1)
     target_form: str = unless_empty("")
-    columns: tuple[Column, ...]  # name, kind, levels and form
+    columns: tuple[Column, ...]  # what is ``FIXED`` of them
     missing: tuple[str, ...] = unless_empty(())
     ignored: tuple[str, ...] = ()  # by the user's word, sorted
     left_out: tuple[str, ...] = ()  # by themselves: dates and ids, sorted
@@ -114,7 +125,11 @@ class Request:
 
     def __init__(self, options: OwnData, previous: Schema | None = None) -> None:
         self.options, self.previous = options, previous
-        self.known = {column.name: column for column in previous.columns} if previous else {}
+        columns = previous.columns if previous else ()
+        self.known = {column.name: column for column in columns if not column.part}
+        parts = [column for column in columns if column.part]
+        self.parts = {each.source: [part for part in parts if part.source == each.source] for each in parts}
+        self.taken = tuple(dict.fromkeys(column.given for column in columns))  # columns of the data, in order
         self.target = previous.target if previous else options.target
 
         given = ((rule, getattr(options, option)) for option, rule in BY_COLUMN.items())
@@ -153,8 +168,8 @@ class Request:
             action = "leave the option out, or fix the rule anew with --new-recipe"
             raise UsageError(f"a split by {asked.column}", expected, action)
         features = {*options.features} - self.passed_over - {target, asked.column}
-        if known and options.features and features != known.keys():
-            expected = f"those that version 1 fixed: {', '.join(known)}"
+        if self.taken and options.features and features != {*self.taken}:
+            expected = f"those that version 1 fixed: {', '.join(self.taken)}"
             raise UsageError(f"the features {', '.join(options.features)}", expected, OTHER_NAME)
         fixed = {decimal_of(form) for form in self.forms.values()}
         if options.decimal and fixed and options.decimal not in fixed:
@@ -162,8 +177,9 @@ class Request:
             expected = f"{' or '.join(words[each] for each in sorted(fixed))}, as version 1 fixed them"
             raise UsageError(f"--decimal {options.decimal}", expected, OTHER_NAME)
         for name in options.category:
-            if name in known and known[name].kind != "category":
-                raise UsageError(f"{name} as a category", f"a {known[name].kind}, as version 1 took it", OTHER_NAME)
+            kind = "date" if name in self.parts else known[name].kind if name in known else "category"
+            if kind != "category":
+                raise UsageError(f"{name} as a category", f"a {kind}, as version 1 took it", OTHER_NAME)
         uses = dict.fromkeys(options.features, "a feature") | {by: "to split by", target: "the target"}
         if ignored := next((name for name in options.ignore if name in uses), None):
             found = f"{ignored} is {uses[ignored]} and is to be ignored"
@@ -182,7 +198,7 @@ def assign_roles(request: Request, header: Sequence[str]) -> tuple[list[str], tu
     options, unread = request.options, request.ignored
     names = [name for name in header if name not in unread]
     free = [name for name in names if name not in (request.target, request.split.column)]
-    features = list(request.known) or [name for name in free if not options.features or name in options.features]
+    features = list(request.taken) or [name for name in free if not options.features or name in options.features]
     others = set(free).difference(features, request.passed_over)
     ignored = tuple(sorted(unread | others if options.features else unread))
 
@@ -204,7 +220,7 @@ def _check_names(
         if name is not None and name not in header:
             action = nearest(name, names, "take one of them")
             yield error("no-such-column", name, f"no column {name} ({why})", listing, action)
-    for name in request.known:
+    for name in request.taken:
         if name not in names:
             found = f"column {name} is {'to be ignored' if name in request.ignored else 'missing'}"
             yield error("missing-column", name, found, TAKEN, "restore it, or keep the new table under another --name")

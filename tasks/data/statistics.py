@@ -120,12 +120,15 @@ def fit_recipe(recipe: Recipe, train: Mapping[str, Array]) -> Recipe:
     """The recipe with means, scales and counts of the training split (arrays of a prepared split); pixels have none."""
     if not recipe.columns:
         return recipe
-    rows, y_true, target, columns = train["features"], train.get("target"), recipe.target, []
+    rows, y_true, target, columns = train["features"], train.get("target"), recipe.target, list[Column]()
     stats = measure_columns(recipe.columns, len(rows), lambda some: rows[some].T)
     for column, each in zip(recipe.columns, stats, strict=True):
         facts: dict[str, Any] = {"num_missing": each.num_missing, "counts": each.counts}
         if column.kind != "category":
             facts |= {"mean": each.mean, "scale": 1.0 if column.kind == "boolean" else each.scale}
+        if column.part == "year" and each.num_missing < len(rows):
+            years = rows[:, len(columns)]
+            facts["limits"] = float(np.nanmin(years)), float(np.nanmax(years))
         columns.append(column.model_copy(update=facts))
     if target and y_true is not None:  # else they are labels
         (y,) = measure_columns([Column(name=target.name)], len(y_true), lambda some: y_true[None, some])
@@ -140,14 +143,14 @@ def profile_column(column: Column, values: Array, stats: ColumnStats = UNMEASURE
     Bins are those of its commonest levels, or of equally many numbers.
     """
     there = values[~np.isnan(values)]
-    facts: dict[str, Any] = {"missing": stats.num_missing, "is_constant": stats.is_constant}
+    facts: dict[str, Any] = {"missing": stats.num_missing, "is_constant": stats.is_constant, "part_of": column.source}
     if column.kind == "category":
         found = np.bincount(there.astype(np.int64), minlength=len(column.levels))
         commonest = np.argsort(-found, kind="stable")[:COMMONEST]
         facts["levels"] = tuple(commonest[found[commonest] > 0].tolist())
     elif len(there):
         facts["edges"] = drift.find_quantiles(there)
-    if column.kind == "number":
+    if column.kind == "number" and not column.part:
         facts["magnitude"] = median_magnitude(values)
     bins = ColumnProfile(name=column.name, **facts)
     return bins.model_copy(update={"counts": count_bins(bins, values)})

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from tasks.data import drift, quality_checks, row_hash, statistics
 from tasks.data.inference import Features, infer_features, value_kind
+from tasks.data.io.date_parts import FEWEST_YEARS
 from tasks.data.io.discovery import DataFiles, find_table
 from tasks.data.io.table import Table, build_table
 from tasks.data.io.tabular import Selection
@@ -53,7 +54,10 @@ def read_table(files: DataFiles, request: Request, task: TaskName | None, scratc
         forms=request.forms,
         finds_forms=request.previous is None,
         decimal=request.options.decimal,
-        only=frozenset(filter(None, (request.target, request.split.column, *features, *known))) if features else None,
+        raw=frozenset(request.parts),
+        only=frozenset(filter(None, (request.target, request.split.column, *features, *request.taken)))
+        if features
+        else None,
     )
     return build_table(files, selection, scratch / "spool.arrow")
 
@@ -75,6 +79,9 @@ def examine_table(
     is_whole = not any(each.is_error for each in features.findings)
     if features.columns and len(truth.values) and request.split.column in (None, *table.data.column_names):
         rows, more = _split_rows(table, features.columns, truth, request, folder)
+        if not request.previous and (columns := _drop_years(features.columns, rows)) != features.columns:
+            features = features._replace(columns=columns)
+            rows, more = _split_rows(table, columns, truth, request, folder)
         findings += [each for each in more if is_whole or each.column]  # of too few columns rows tell nothing
         if champion and is_whole:
             changes = drift.compare_rows(table, rows, options.window, champion)
@@ -94,6 +101,17 @@ def examine_table(
         left_out=tuple(sorted(features.left_out)),
     )
     return Examined(report, schema, rows)
+
+
+def _drop_years(columns: tuple[Column, ...], rows: TableRows) -> tuple[Column, ...]:
+    """The columns without the years that hardly differ in the training part, which is known only now."""
+    is_training = rows.split.split_ids == TRAINING
+
+    def is_kept(at: int) -> bool:
+        years = rows.features[at][is_training] if columns[at].part == "year" else np.arange(FEWEST_YEARS)
+        return len(np.unique(years[~np.isnan(years)])) >= FEWEST_YEARS
+
+    return tuple(column for at, column in enumerate(columns) if is_kept(at))
 
 
 def _split_rows(
@@ -195,14 +213,16 @@ def _describe(
 
 def _describe_column(table: Table, name: str, request: Request, features: Features) -> ColumnReport:
     """One column with its role, its kind, what is missing, and its range or levels."""
-    kinds = {column.name: column.kind for column in features.columns}
+    kinds = {column.given: "date" if column.part else column.kind for column in features.columns}
     kind = kinds.get(name) or features.left_out.get(name) or value_kind(table, name)
     role = {request.split.column: "split", request.target: "target"}.get(
         name, "feature" if name in kinds else "left out"
     )
     missing = pc.sum(pc.is_null(table.data[name], nan_is_null=True)).as_py()
     facts: dict[str, Any] = {"name": name, "role": role, "kind": kind, "missing": missing}
-    if kind == "number" and np.isfinite(limits := table.limits(name)).all():
+    if parts := tuple(column.part for column in features.columns if column.source == name):
+        facts |= {"num_levels": len(parts), "levels": parts}
+    elif kind == "number" and np.isfinite(limits := table.limits(name)).all():
         facts |= dict(zip(("minimum", "maximum"), limits, strict=True))
     elif kind in ("category", "text", "boolean"):
         levels = table.levels(name)

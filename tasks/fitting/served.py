@@ -39,7 +39,10 @@ def _table(weights: Weights, recipe: Recipe) -> Callable[[Tensor], Tensor]:
     at, starts = list(recipe.numbers), raw_units.locate_columns(recipe)
 
     def score(features: Tensor) -> Tensor:
-        numbers = features[:, at] - mean
+        numbers = features[:, at]
+        for place, low, high in recipe.limits:
+            numbers[:, place].clamp_(low, high)
+        numbers = numbers - mean
         numbers[numbers.isnan()] = 0
         codes = torch.from_numpy(raw_units.encode_levels(features.numpy(), recipe) + starts)
         return numbers @ W + b + effects[codes].sum(dim=1)

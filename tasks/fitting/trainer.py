@@ -622,6 +622,7 @@ def make_encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
     Columns are taken in pairs, largest with smallest, of so few codes together that a step may look at all of them.
     """
     numbers, categories = ([recipe.columns[at] for at in each] for each in (recipe.numbers, recipe.categories))
+    limits = [column.limits or (-math.inf, math.inf) for column in numbers if recipe.limits]
     num_slots, nobody, start = sum(column.num_slots for column in categories), len(categories), 0
     lookup, frequencies = list[Tensor](), torch.zeros(nobody, num_slots, dtype=torch.float64)
     for at, column in enumerate(categories):
@@ -647,6 +648,7 @@ def make_encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
     positions = [*recipe.categories, *recipe.categories[:1]]  # nobody's code is read anywhere
     return Encoding(
         numbers=torch.tensor(recipe.numbers, dtype=torch.int64),
+        limits=torch.tensor(limits, dtype=dtype),
         mean=torch.tensor([column.mean or 0.0 for column in numbers], dtype=dtype).unsqueeze(1),
         scale=torch.tensor([column.scale for column in numbers], dtype=dtype).unsqueeze(1),
         categories=torch.tensor([positions[at] for at in order], dtype=torch.int64),

@@ -182,14 +182,15 @@ def _read_split(manifest: Manifest) -> LabelledRows:
 def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | None, scratch: Path) -> LabelledRows:
     """The rows of a table whose target is known, by the names of its columns, read as for training."""
     data = OwnData(source=source, target=schema.target)
-    names = (schema.target, schema.split.column, time, *(column.name for column in schema.columns))
     request = Request(data, schema)
+    names = schema.target, schema.split.column, time, *request.taken
     selection = Selection(
         as_text=request.text_columns(schema.task == "classification"),
         as_boolean=frozenset(column.name for column in schema.columns if column.kind == "boolean"),
         only=frozenset(filter(None, names)),
         also_missing=request.missing,
         forms=request.forms,
+        raw=frozenset(request.parts),
     )
     table = build_table(find_table(source), selection, scratch / "spool.arrow")
     by = _adapt_split(schema, table.data.column_names)

@@ -78,8 +78,9 @@ class Encoding(NamedTuple):
     The slots of all categorical columns are numbered one column after the other, ``num_slots`` of them; behind them
     every column has one more, that of a code without a weight of its own: a network learns the average effect there.
     ``pairs`` are as above. The other tensors: ``numbers`` and ``categories`` are positions of columns, int64, of
-    categories the first columns of all pairs, then the second ones; ``mean`` and ``scale`` ``(numbers, 1)`` of the
-    numbers, in the precision of the network; ``last`` ``(categories, 1)`` the number of levels, which is an unknown
+    categories the first columns of all pairs, then the second ones; ``limits`` ``(numbers, 2)`` what the numbers are
+    clamped to, ``(0,)`` where none is; ``mean`` and ``scale`` ``(numbers, 1)`` of the numbers, in the precision of the
+    network; ``last`` ``(categories, 1)`` the number of levels, which is an unknown
     code (-1 of nobody, whose code is always that), and ``stride`` ``(pairs, 1)`` the codes of a pair's second column,
     both float32; ``offset`` ``(pairs, 1)`` int64 where a pair's combinations begin, and what the code -1 of missing
     values takes off; ``frequencies`` ``(columns, num_slots)`` the share of the training rows in each slot, of the
@@ -87,6 +88,7 @@ class Encoding(NamedTuple):
     """
 
     numbers: Tensor
+    limits: Tensor
     mean: Tensor
     scale: Tensor
     categories: Tensor
@@ -111,7 +113,10 @@ class Encoding(NamedTuple):
         Of several minibatches at once, ``(minibatches, n, columns)``, those of each.
         """
         columns = rows.mT.contiguous()  # whose values then lie side by side, for this and for what networks do with it
-        X = columns.index_select(-2, self.numbers).to(self.mean.dtype).sub_(self.mean).div_(self.scale)
+        X = columns.index_select(-2, self.numbers).to(self.mean.dtype)
+        if len(self.limits):
+            X = X.clamp_(self.limits[:, :1], self.limits[:, 1:])
+        X.sub_(self.mean).div_(self.scale)
         X.nan_to_num_(0.0, posinf=math.inf, neginf=-math.inf)
         if not len(self.categories):
             return (X.mT,)

@@ -61,6 +61,9 @@ class OwnData(Frozen):
     decimal: str | None = parameter(
         None, "The decimal point or comma of text files.", Use.TABLES, empty="by the values", pattern="^[.,]$"
     )
+    no_date_parts: bool = parameter(
+        False, "Take no month, weekday, hour and year of dates; kept with the name.", Use.TABLES
+    )
     split_by: str | None = parameter(
         None,
         "Rows of one value of this column stay on one side of the split.",

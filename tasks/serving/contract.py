@@ -1,9 +1,10 @@
 """The serving contract: names, types and shapes of the ONNX models that ``export`` writes and ``predict`` relies on."""
 
+import operator
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import model_serializer
+from pydantic import ConfigDict, Field, model_serializer
 
 from tasks.store.documents import Document
 from tasks.store.record import Record
@@ -51,9 +52,18 @@ class MetadataTensor(Document):
 class ColumnMetadata(Document):
     """What a consumer must know of a table's column; the code of a level is its position."""
 
+    model_config = ConfigDict(validate_by_name=True)
+
     name: str
     kind: Literal["number", "boolean", "category"]
     levels: tuple[str, ...]  # of a category
+    source: str = Field("", alias="from", exclude_if=operator.not_)  # the column of dates that this is a part of
+    part: str = Field("", exclude_if=operator.not_)  # month, weekday, hour or year
+    zone: str = Field("", exclude_if=operator.not_)  # in which dates are read that have another one
+
+    @model_serializer(mode="wrap")
+    def _by_alias(self, described: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {"from" if key == "source" else key: value for key, value in described(self).items()}
 
 
 class Parameters(Document):

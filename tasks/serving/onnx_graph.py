@@ -57,9 +57,14 @@ NUMBERS = """
     raw = Gather (by_column, numbers)
     centred = Sub (raw, mean)
     missing_number = IsNaN (centred)
-    X = Where (missing_number, zero, centred)
-    o = Gemm <transA = 1> (X, W, b)
+    {X} = Where (missing_number, zero, centred)
 """
+# Years, of which a line through time would extrapolate.
+CLAMP = """
+    above = Max (unbounded, low)
+    X = Min (above, high)
+"""
+PRODUCT = "o = Gemm <transA = 1> (X, W, b)"
 # Of the largest probability, the first of equals.
 CLASSES = """
     probabilities = Softmax <axis = 1> ({scores})
@@ -142,7 +147,11 @@ def write_table(weights: Weights, recipe: Recipe) -> tuple[list[str], Constants]
             "columns": np.zeros(1, np.int64),
         }
     if recipe.numbers:
-        nodes.append(NUMBERS)
+        nodes.append(NUMBERS.format(X="unbounded" if recipe.limits else "X"))
+        if recipe.limits:
+            nodes.append(CLAMP)
+            constants |= _centre_limits(recipe, mean)
+        nodes.append(PRODUCT)
         constants |= {
             "numbers": np.array(recipe.numbers, np.int64),
             "mean": mean[:, np.newaxis],
@@ -150,6 +159,15 @@ def write_table(weights: Weights, recipe: Recipe) -> tuple[list[str], Constants]
             "W": W,
         }
     return nodes, constants | {"b": b}
+
+
+def _centre_limits(recipe: Recipe, mean: NDArray[np.float32]) -> Constants:
+    """What numbers less their means ``(numbers, batch)`` are clamped to: no runtime has to know of infinity."""
+    largest = np.finfo(np.float32).max
+    bounds = np.array([[-largest, largest]] * len(mean), np.float32)
+    for at, *limits in recipe.limits:
+        bounds[at] = np.array(limits, np.float32) - mean[at]
+    return {"low": bounds[:, :1], "high": bounds[:, 1:]}
 
 
 def _describe(tensor: Tensor) -> str:

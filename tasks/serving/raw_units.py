@@ -36,7 +36,7 @@ class Folded(NamedTuple):
 
 
 def save_weights(folded: Folded) -> bytes:
-    """``weights.npz``, as ``gradmill.model.explain_rows`` reads it."""
+    """``weights.npz``, as ``gradmill.rows.explain_rows`` reads it."""
     mean, weights, effects, intercept = folded
     with io.BytesIO() as stream:
         np.savez(stream, mean=mean, weights=weights, effects=effects, intercept=intercept)
@@ -97,7 +97,10 @@ def locate_columns(recipe: Recipe) -> NDArray[np.int64]:
 
 def score_rows(folded: Folded, recipe: Recipe, features: Array) -> Array:
     """Scores ``(n, outputs)`` of raw rows ``(n, columns)``, in the precision of ``folded``."""
-    numbers = features[:, list(recipe.numbers)].astype(folded.mean.dtype, copy=False) - folded.mean
+    numbers = features[:, list(recipe.numbers)].astype(folded.mean.dtype, copy=False)
+    for at, low, high in recipe.limits:
+        np.clip(numbers[:, at], low, high, out=numbers[:, at])
+    numbers = numbers - folded.mean
     numbers[np.isnan(numbers)] = 0
     result: Array = numbers @ folded.W + folded.b
     for code in (encode_levels(features, recipe) + locate_columns(recipe)).T:

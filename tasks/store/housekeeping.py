@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tasks.errors import DataError, UsageError
 from tasks.machine.telling import tell
-from tasks.parameters import Found
+from tasks.parameters import Found, is_name
 from tasks.store import (
     artifact_paths,
     atomic,
@@ -83,6 +83,7 @@ def prune_scheduled() -> list[str]:
     What cannot be pruned, or read, is said, and stops no other.
     """
     pruned = list[str]()
+    folders.sweep(artifact_paths.CONDEMNED, artifact_paths.models())
     with skip_unreadable(artifact_paths.schedules()):
         for name, schedule in schedules.read().of_flow("retrain").items():
             with skip_unreadable(artifact_paths.model(name)):
@@ -111,6 +112,29 @@ def prune(name: str, keep: int, reason: str | None = None) -> tuple[list[int], d
             version = artifact_paths.version(name, number)
             folders.remove(version.rename(artifact_paths.condemned(version)))
         return pruned, {number: needed[number] for number in kept[:-keep] if number in needed}
+
+
+def remove_name(name: str) -> list[str]:
+    """Delete a name: its versions and their history, what was kept of its data, what a search found, and its runs.
+
+    Predictions and copies elsewhere stay, and a run that goes on. Returns the names of the run folders that are gone.
+
+    Raises:
+        UsageError: nothing is known of it, or a schedule needs it.
+    """
+    places = artifact_paths.model(name), artifact_paths.dataset(name)
+    facts = state.read_name(name) if is_name(name) else None  # or it might lead out of the store
+    if facts is None or not (facts.is_known or any(place.exists() for place in places)):
+        raise UsageError(f"no model {name}", f"one of {', '.join(reading.names()) or 'none'}", "name another")
+    with schedules.locked():
+        if using := [each.deployment for each in schedules.read().schedules.values() if each.name == name]:
+            expected, action = "a name that no schedule needs", f"end it first, as with gradmill unschedule {name}"
+            raise UsageError(f"{using[0]} runs for {name} by a schedule", expected, action)
+        with locks.model(name):
+            for place in filter(Path.exists, places):
+                folders.remove(place.rename(artifact_paths.condemned(place)))
+            artifact_paths.tuned(name).unlink(missing_ok=True)
+    return _remove(facts.run_folders, RUN, artifact_paths.lock, timedelta())
 
 
 def protected(name: str) -> dict[int, str]:

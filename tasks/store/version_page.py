@@ -3,16 +3,20 @@
 Front matter: huggingface.co/docs/hub/model-cards.
 """
 
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from gradmill.rows import explain_rows, find_columns
 from tasks.data.recipe import Columns
 from tasks.data.report import DataReport
 from tasks.machine.words import beside, listed, readable
 from tasks.records import QUESTIONS, GateVerdict
-from tasks.serving.contract import ModelMetadata
-from tasks.serving.raw_units import list_coefficients
+from tasks.serving.contract import FEATURES, ModelMetadata
+from tasks.serving.raw_units import SHOWN, list_coefficients
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths as files
 from tasks.store import reading
@@ -100,7 +104,7 @@ def describe_version(
     report: DataReport | None = None,
     is_beside: bool = True,
 ) -> Page:
-    """The page of a version; ``contents`` are its pictures by file name, ``report`` is that of own data.
+    """The page of a version; ``contents`` are its pictures, sample and weights by file name, ``report`` of own data.
 
     It links to the version's files where it ``is_beside`` them.
     """
@@ -119,6 +123,7 @@ def describe_version(
         Section("Pictures", find_pictures(contents)),
         Section("Classes", tuple(_describe_classes(manifest))),
         Section("Coefficients", tuple(_describe_coefficients(manifest))),
+        Section("An example", tuple(_describe_example(manifest, contents))),
         Section("Gates", (tabulate_gates(map(GateVerdict.model_validate, manifest["gates"])), CHAMPION)),
         Section("Lineage", (PageTable(tuple(_list_lineage(manifest))),)),
         Section("Use", tuple(_describe_use(manifest, metadata, bool(report) and not is_images))),
@@ -137,7 +142,7 @@ def read_version(name: str, version: int) -> Page:
         DataError: the version is damaged.
     """
     folder, manifest = files.version(name, version), reading.manifest(name, version)
-    wanted = {files.DATA_REPORT, *PICTURES} & manifest.files.keys()
+    wanted = {files.DATA_REPORT, files.SAMPLE, files.WEIGHTS, *PICTURES} & manifest.files.keys()
     contents = {filename: reading.read_file(folder, filename) for filename in wanted}
     report = contents.get(files.DATA_REPORT)
     return describe_version(
@@ -231,7 +236,7 @@ def _list_table_facts(dataset: Mapping[str, Any], report: DataReport) -> Facts:
     if report.target is None:
         return
     yield "target", report.target
-    for kind, words in {"number": "numbers", "boolean": "booleans", "category": "categories"}.items():
+    for kind, words in {"number": "numbers", "boolean": "booleans", "category": "categories", "date": "dates"}.items():
         if named := [each.name for each in report.columns if each.role == "feature" and each.kind == kind]:
             yield f"{words} ({len(named)})", listed(named, MOST_NAMES)
     for words, key in {"ignored": "ignored", "left out: dates, ids and the like": "left_out"}.items():
@@ -361,6 +366,31 @@ def _describe_coefficients(manifest: Manifest) -> Blocks:
     )
     rows = tuple((each.name, readable(each.value, 5), readable(each.size, 5)) for each in found)
     yield PageTable(rows, ("column", "a unit, or the level", "a deviation, or the level"))
+
+
+def _describe_example(manifest: Manifest, contents: Mapping[str, bytes]) -> Blocks:
+    """What each column of the first row of the sample adds to its answer, the largest first."""
+    if not {files.SAMPLE, files.WEIGHTS} <= contents.keys():
+        return
+    names: Sequence[str] = manifest["dataset"].get("class_names") or ()
+    columns = [*find_columns(manifest["recipe"]).values()]
+    with np.load(io.BytesIO(contents[files.SAMPLE])) as sample:
+        row = sample[FEATURES][:1]
+    with np.load(io.BytesIO(contents[files.WEIGHTS])) as weights:
+        scores = explain_rows(row, columns, dict(weights))[0]  # (outputs, columns + 1)
+    added, to = scores[0], (manifest["recipe"].get("target") or {"name": "the prediction"})["name"]
+    if len(names) == 2:
+        added, to = scores[1] - scores[0], f"the log odds of {names[1]}"
+    elif names:
+        best = int(scores.sum(axis=1).argmax())
+        added, to = scores[best] - scores.mean(axis=0), f"the score of {names[best]}, from the mean of all classes"
+    yield f"What each column of the first row of {files.SAMPLE} adds to {to}, from the means of the training rows:"
+    order = np.argsort(-np.abs(added[:-1]), kind="stable")[:SHOWN].tolist()
+    rows = [(columns[at].name, columns[at].describe(row[0, at]), f"{added[at]:+.5g}") for at in order]
+    if left := len(columns) - len(order):
+        rows.append((f"{left} more", "", f"{added[:-1].sum() - added[order].sum():+.5g}"))
+    rows += [("the means of the training rows", "", f"{added[-1]:+.5g}"), ("together", "", f"{added.sum():.6g}")]
+    yield PageTable(tuple(rows), ("column", "value", "adds"))
 
 
 def tabulate_gates(gates: Iterable[GateVerdict]) -> PageTable:

@@ -1,4 +1,4 @@
-// Ask the published file about a picture or a row, and show its answer; see ../demo.py for what serves this.
+// Ask the command about a picture or a row, and show its answer; see ../demo.py for what serves this.
 import { showForm } from "./form.js";
 import { showDrawing } from "./drawing.js";
 
@@ -8,13 +8,12 @@ const at = (id) => document.getElementById(id);
 async function predict(row) {
   const answer = await fetch("predict", { method: "POST", body: row });
   if (!answer.ok) throw new Error(await answer.text());
-  const outputs = Object.entries(await answer.json());
-  return Object.fromEntries(outputs.map(([name, data]) => [name, data.map(Number)])); // "NaN" is none of JSON's
+  return answer.json();
 }
 
 function told(model, { prediction, probabilities }) {
-  if (prediction) return [`${model.target}: ${prediction[0].toLocaleString("en", { maximumSignificantDigits: 6 })}`, []];
-  const all = probabilities.map((share, label) => ({ name: model.class_names[label], share }));
+  if (!probabilities) return [`${model.target}: ${written(prediction)}`, []];
+  const all = probabilities.map((share, label) => ({ name: model.class_names[label], share: Number(share) }));
   const best = all.reduce((one, other) => (other.share > one.share ? other : one));
   const many = all.length > SHOWN;
   const shown = many ? all.toSorted((one, other) => other.share - one.share).slice(0, SHOWN) : all;
@@ -22,6 +21,7 @@ function told(model, { prediction, probabilities }) {
   return [answer, shown.map((each) => ({ ...each, isBest: each === best }))];
 }
 
+const written = (number) => Number(number).toLocaleString("en", { maximumSignificantDigits: 6 }); // "NaN" is none of JSON's
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 function show([answer, rows]) {
@@ -34,6 +34,25 @@ function show([answer, rows]) {
       bar.ariaLabel = name;
       item.append(words, bar, figure);
       return item;
+    }),
+  );
+}
+
+// What each column adds, the largest first, and what all of it adds up from.
+function explain({ added, unexplained }) {
+  at("explained").hidden = !added && !unexplained;
+  at("added-to").textContent = unexplained ?? (added ? `What each column adds to ${added.to === "prediction" ? model.target : added.to}` : "");
+  const values = (added?.values ?? []).map(Number);
+  const intercept = values.pop();
+  const rows = values.map((value, index) => [added.columns[index], value]);
+  rows.sort(([, one], [, other]) => Math.abs(other) - Math.abs(one));
+  if (added) rows.push(["at the means of the training rows", intercept]);
+  at("added").replaceChildren(
+    ...rows.map(([name, value]) => {
+      const [line, head, figure] = ["tr", "th", "td"].map((tag) => document.createElement(tag));
+      [head.scope, head.textContent, figure.textContent] = ["row", name, `${value > 0 ? "+" : ""}${written(value)}`];
+      line.append(head, figure);
+      return line;
     }),
   );
 }
@@ -53,6 +72,7 @@ function lastOnly(work) {
         await work(next);
       } catch (error) {
         show([`no answer: ${error.message}`, []]);
+        explain({});
       }
     }
     busy = false;
@@ -60,15 +80,21 @@ function lastOnly(work) {
 }
 
 // Of nothing, there is nothing to say.
-const ask = lastOnly(async (row) =>
-  show(row ? told(model, await predict(row)) : ["Draw something, or choose a picture.", []]),
-);
+const ask = lastOnly(async (row) => {
+  const answer = row ? await predict(row) : {};
+  show(row ? told(model, answer) : ["Draw something, or choose a picture.", []]);
+  explain(answer);
+});
 const model = await (await fetch("model.json")).json();
 document.title = at("title").textContent = `Try ${model.name}, version ${model.version}`;
 at("where").textContent = "Computed on this machine by the published model.onnx.";
-const bytes = Uint8Array.from(atob(model.samples), (letter) => letter.charCodeAt(0));
-const values = model.dtype === "uint8" ? bytes : new Float32Array(bytes.buffer);
-const size = model.shape.reduce((one, other) => one * other, 1);
-const samples = Array.from({ length: values.length / size }, (_, row) => values.slice(row * size, (row + 1) * size));
-(model.columns ? showForm : showDrawing)(model, samples, ask, lastOnly);
+if (model.columns) {
+  showForm(model, model.samples, ask);
+} else {
+  const values = Uint8Array.from(atob(model.samples), (letter) => letter.charCodeAt(0));
+  const size = model.shape.reduce((one, other) => one * other, 1);
+  const count = values.length / size;
+  const samples = Array.from({ length: count }, (_, row) => values.slice(row * size, (row + 1) * size));
+  showDrawing(model, samples, ask, lastOnly);
+}
 document.body.dataset.ready = "yes";

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gradmill.rows import describe_fault
-from tasks.data.io import arrays, images, pictures, tabular
+from tasks.data.io import arrays, date_parts, images, pictures, tabular
 from tasks.data.io.arrays import StoredArray
 from tasks.data.io.batches import (
     CHUNK_BYTES,
@@ -58,10 +58,12 @@ from tasks.store.regular_files import shown
 from tasks.store.verified import Fingerprint
 
 VALUE = "single value"  # of what is only copied or compared
+DATE = "date"  # of what parts are taken of
 FITS = {
     "number": {"number", "text", "null"},
     "boolean": {"boolean", "number", "text", "null"},
     "category": SINGLE_VALUES,
+    DATE: {"date", "text", "null"},
     VALUE: SINGLE_VALUES,
 }  # a kind of the recipe: what a column of a file that keeps types may be
 SHOWN = 40  # columns
@@ -114,13 +116,15 @@ def select_columns(spec: ReadSpec) -> Selection:
     """What a file is read for: features, columns to copy, and the target, which need not be there."""
     columns, target = feature_columns(spec), spec.recipe.target
     targets = {target.name} if target else set[str]()
-    categories = {name for name, column in columns.items() if column.kind == "category"}
+    categories = {name for name, column in columns.items() if column.kind == "category" and not column.part}
+    dates = {column.source for column in columns.values() if column.part}
     text = categories.union(spec.ids, targets if spec.class_names else ())
-    forms = {name: column.form for name, column in columns.items() if column.form}
+    forms = {name: column.form for name, column in columns.items() if column.form and not column.part}
     if target and target.form:
         forms[target.name] = target.form
-    only = frozenset(targets.union(columns, spec.ids))
-    return Selection(as_text=frozenset(text), only=only, also_missing=spec.recipe.missing, forms=forms)
+    only = frozenset(targets.union(dates, spec.ids, (name for name, column in columns.items() if not column.part)))
+    missing = spec.recipe.missing
+    return Selection(as_text=frozenset(text), only=only, also_missing=missing, forms=forms, raw=frozenset(dates))
 
 
 def check_columns(path: str, schema: pa.Schema, spec: ReadSpec) -> None:
@@ -132,7 +136,8 @@ def check_columns(path: str, schema: pa.Schema, spec: ReadSpec) -> None:
         DataError: some are missing, stand twice, or hold something else.
     """
     names, columns, selection = schema.names, feature_columns(spec), select_columns(spec)
-    kinds = {name: columns[name].kind if name in columns else VALUE for name in (*columns, *spec.ids)}
+    kinds = {column.source or name: DATE if column.part else column.kind for name, column in columns.items()}
+    kinds = dict.fromkeys(spec.ids, VALUE) | kinds
     found, action = "", "add, rename or convert them"
     if not spec.recipe.is_by_name:
         action = "rename the columns, or name them in the model's order with --columns"
@@ -148,7 +153,7 @@ def check_columns(path: str, schema: pa.Schema, spec: ReadSpec) -> None:
         if faults:
             found = f"columns {tabular.describe_schema(schema)}: {'; '.join(faults)}"
     if found:
-        expected = [f"{name} ({kind if name in columns else '--id-column'})" for name, kind in kinds.items()]
+        expected = [f"{name} ({'--id-column' if kind == VALUE else kind})" for name, kind in kinds.items()]
         raise DataError(f"{path} has {found}", f"columns {', '.join(expected)}", action)
 
 
@@ -160,8 +165,10 @@ def encode(file: InputFile, first: int, batch: pa.RecordBatch, spec: ReadSpec) -
     columns = [*feature_columns(spec).items()]
     arrays, values = list[pa.Array](), np.empty((len(columns), batch.num_rows), np.float32).T  # column by column
     for at, (name, column) in enumerate(columns):
-        array = _column(batch, name)  # as text where truth values or dates stand among numbers, for neither is one
-        arrays.append(array if kind_of(array.type) in FITS[column.kind] else tabular.to_text(array))
+        array = _column(batch, column.source or name)
+        # as text where truth values or dates stand among numbers, for neither is one
+        is_fit = column.part or kind_of(array.type) in FITS[column.kind]
+        arrays.append(array if is_fit else tabular.to_text(array))
         _encode_column(arrays[at], column, values[:, at])
     told = _column(batch, FAULT)
     faults = dict(zip(pc.indices_nonzero(told.is_valid()).to_pylist(), told.drop_null().to_pylist(), strict=True))
@@ -169,8 +176,8 @@ def encode(file: InputFile, first: int, batch: pa.RecordBatch, spec: ReadSpec) -
     for row in [] if valid.all() else np.flatnonzero(~valid.all(axis=1)).tolist():
         at = int(np.argmin(valid[row]))
         name, column = columns[at]
-        fault = describe_fault(column.kind, arrays[at][row].as_py(), values[row, at], column.form)
-        faults.setdefault(row, f"{name} is {fault}")
+        fault = describe_fault(column.kind, arrays[at][row].as_py(), values[row, at], column.form, column.part)
+        faults.setdefault(row, f"{column.source or name} is {fault}")
     return make_batch(file, first, values, faults, _copy_columns(batch, spec), _encode_target(batch, spec))
 
 
@@ -187,6 +194,9 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
 
 def _encode_column(array: pa.Array, column: Column, into: Array) -> None:
     """Fill ``(n,)``: NaN is missing, ``UNKNOWN`` a level that the recipe has not, infinite no number."""
+    if column.part:
+        into[:] = date_parts.read_dates(array, column.form, column.zone).take(column.part)
+        return
     if column.kind == "category":
         find_levels(pa.chunked_array([tabular.to_text(array)])).encode(column.levels, UNKNOWN, into)
         return
@@ -221,7 +231,8 @@ def _count_parquet(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
 
 
 def _parquet_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
-    categories = [name for name, column in feature_columns(spec).items() if column.kind == "category"]
+    columns = feature_columns(spec)
+    categories = [name for name, column in columns.items() if column.kind == "category" and not column.part]
     names = [*(select_columns(spec).only or ())]  # of which the target need not be there
     missing = spec.recipe.missing
     how = names, start, stop, spec.chunk_rows, CHUNK_BYTES, categories

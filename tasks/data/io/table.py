@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tasks.data.io import number_forms, tabular
-from tasks.data.io.batches import table_batches
+from tasks.data.io.batches import READERS, table_batches
 from tasks.data.io.csv import DELIMITER
 from tasks.data.io.discovery import DataFiles
 from tasks.data.io.tabular import CODE, MAX_COLUMNS, Kind, LevelCodes, Selection, kind_of
@@ -17,6 +17,7 @@ from tasks.data.levels import Levels, find_levels
 from tasks.data.report import Finding, error
 from tasks.errors import DataError
 from tasks.machine.words import counted
+from tasks.parameters.addresses import is_database
 
 SHOWN = 40  # characters of a value
 KIND_WORDS: dict[Kind, str] = {"number": "a number", "boolean": "true or false", "text": "text", "date": "a date"}
@@ -37,6 +38,8 @@ class Table:
     findings: tuple[Finding, ...]
     forms: Mapping[str, str] = field(default_factory=dict)  # in which text had the numbers that columns now are
     header: tuple[str, ...] = ()  # all columns that a model can take, be they read or not
+    zones: Mapping[str, str] = field(default_factory=dict)  # of dates and times that have one in their files
+    durations: frozenset[str] = frozenset()  # columns that are no dates, though they are timestamps here
     _levels: dict[str, Levels] = field(default_factory=dict)  # of dictionaries, once they were counted
     _limits: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -48,6 +51,11 @@ class Table:
     def is_text(self, name: str) -> bool:
         """Whether a column is text, a dictionary or not."""
         return kind_of(self.data[name].type) == "text"
+
+    def dates(self, name: str) -> pa.ChunkedArray:
+        """A column of dates or of text, in the zone that its files have."""
+        zone, column = self.zones.get(name), self.data[name]
+        return column.cast(pa.timestamp("us", zone)) if zone and pa.types.is_timestamp(column.type) else column
 
     def levels(self, name: str) -> Levels:
         """The levels of a column."""
@@ -94,8 +102,9 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     first = reader = _TableReader(files, selection, buffer_file)
     mixed = {name for name, by_file in reader.kinds.items() if len(set[Kind]().union(*by_file.values())) > 1}
     asked = selection
-    if mixed - selection.as_text:
-        selection = selection.again(as_text=selection.as_text | mixed)
+    zoned = frozenset(reader.zones if reader.are_text and selection.finds_forms else ())  # dates read in UTC
+    if zoned or mixed - selection.as_text:
+        selection = selection.again(as_text=selection.as_text | mixed, raw=selection.raw | zoned)
         reader = _TableReader(files, selection, buffer_file)
     table, findings = reader.map_table(buffer_file), list[Finding]()
     if selection.finds_forms:
@@ -103,7 +112,9 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
         decimal = selection.decimal or number_forms.find_decimal(candidates, delimiters)
         if decimal == "," and delimiters:  # then 1.234 is not what CSV has been read for
             numbers = frozenset(name for name, kinds in reader.kinds.items() if {"number"} in kinds.values())
-            as_text = _TableReader(files, selection.again(raw=numbers), buffer_file).map_table(buffer_file)
+            as_text = _TableReader(files, selection.again(raw=selection.raw | numbers), buffer_file).map_table(
+                buffer_file
+            )
             candidates |= _find_candidates(as_text, asked, decimal)
         chosen = {name: number_forms.choose_form(name, each, decimal, delimiters) for name, each in candidates.items()}
         findings = [each for each in chosen.values() if isinstance(each, Finding)]
@@ -153,6 +164,9 @@ class _TableReader:
         """
         self._selection, self._files = selection, files
         self.delimiters: set[str] = set()  # of files of CSV
+        self.are_text = all(file.suffix not in READERS and not is_database(file.path) for file in files.files)
+        self.zones: dict[str, set[str]] = {}
+        self.durations: set[str] = set()
         self.starts = [0]  # the rows up to each file
         self.kinds: dict[str, dict[str, set[Kind]]] = {}  # of each column in each file that has it
         self.header: dict[str, None] = {}  # all columns, be they read or not
@@ -207,6 +221,10 @@ class _TableReader:
         kind = kind_of(array.type)
         if len(array) > array.null_count:
             kinds.add(kind)
+            if zone := getattr(array.type, "tz", None):
+                self.zones.setdefault(name, set()).add(zone)
+            if pa.types.is_duration(array.type):
+                self.durations.add(name)
         array = tabular.normalize(array)
         return self._levels.setdefault(name, LevelCodes()).encode(array) if kind == "text" else array
 
@@ -238,7 +256,9 @@ class _TableReader:
         data = self._map_columns(path)
         header = [name for name in self.header if name in data.column_names or not self._selection.takes(name)]
         forms = {name: form for name, form in self._selection.forms.items() if form and name in data.column_names}
-        return Table(data, self._files, np.array(self.starts, np.int64), (), forms, tuple(header))
+        zones = {name: min(each) for name, each in self.zones.items()}
+        starts = np.array(self.starts, np.int64)
+        return Table(data, self._files, starts, (), forms, tuple(header), zones, frozenset(self.durations))
 
     def _map_columns(self, path: Path) -> pa.Table:
         names = [name for name in self.kinds if name not in self._nested]

@@ -1,0 +1,210 @@
+"""Parts of dates as features: months, weekdays and hours are categories, a year is a number.
+
+A line through time extrapolates, and so a year is clamped to those of the training part, and no day is counted.
+"""
+
+from datetime import UTC
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gradmill.rows import DATES, NO_NUMBER, date_pattern, find_zone
+from tasks.data.io.table import SHOWN, Table
+from tasks.data.io.tabular import kind_of, normalize
+from tasks.data.recipe import Column
+from tasks.data.report import Finding, error
+from tasks.machine.arrays import Array
+
+LEVELS = {  # complete from version 1 on
+    "month": tuple(map(str, range(1, 13))),
+    "weekday": tuple(map(str, range(1, 8))),  # Monday is 1
+    "hour": tuple(map(str, range(24))),
+}
+FEWEST_YEARS = 3
+MOSTLY = 0.9  # share of a column's values that are dates, from which the others are faults
+SAMPLED = 100  # distinct texts
+DAY = np.timedelta64(1, "D")
+FORESEEN = np.datetime64("2037-01-01", "us")
+NO_TIME = np.datetime64("NaT", "us")
+DATE, CLOCK = ("year", "month", "day"), ("hour", "minute", "second")
+
+
+class Dates(NamedTuple):
+    """Dates and times ``(n,)``, as a clock shows them, and which values are none."""
+
+    moments: Array  # datetime64[us], NaT where a value is missing or no date
+    is_invalid: Array  # bool
+
+    def take(self, part: str) -> Array:
+        """A part ``(n,)`` float64: a code, or a year; NaN is missing, ``NO_NUMBER`` what is no date."""
+        moments = np.where(np.isnat(self.moments), np.datetime64(0, "us"), self.moments)
+        months, days = moments.astype("M8[M]").astype(np.int64), moments.astype("M8[D]").astype(np.int64)
+        values = {
+            "month": lambda: months % 12,
+            "weekday": lambda: (days + 3) % 7,  # 1970 began on a Thursday
+            "hour": lambda: moments.astype("M8[h]").astype(np.int64) % 24,
+            "year": lambda: months // 12 + 1970,
+        }[part]()
+        found = np.where(np.isnat(self.moments), np.nan, values)
+        found[self.is_invalid] = NO_NUMBER
+        return found
+
+
+def read_dates(values: Any, form: str = "", zone: str = "") -> Dates:
+    """The dates of an array, chunked or not, of any type: what is neither a date nor text of this form is none.
+
+    What has a zone is as it is written, or in ``zone`` if there is one.
+    """
+    if isinstance(values, pa.ChunkedArray):
+        none = Dates(np.empty(0, NO_TIME.dtype), np.empty(0, bool))
+        every = [none, *(read_dates(chunk, form, zone) for chunk in values.chunks)]
+        return Dates(*map(np.concatenate, zip(*every, strict=True)))
+    if pa.types.is_dictionary(values.type):
+        moments, is_invalid = read_dates(values.dictionary, form, zone)
+        codes = values.indices.fill_null(-1).to_numpy(zero_copy_only=False)  # -1 is the last
+        return Dates(np.append(moments, NO_TIME)[codes], np.append(is_invalid, False)[codes])
+    if kind_of(values.type) == "text":
+        return _parse_dates(pc.utf8_trim_whitespace(values.cast(pa.string())), form, zone)
+    if kind_of(values.type) != "date" or pa.types.is_duration(values.type):
+        return Dates(np.full(len(values), NO_TIME), values.is_valid().to_numpy(zero_copy_only=False))
+    if written := getattr(values.type, "tz", None):
+        moments = _localize(_to_numpy(values.cast(pa.timestamp("us", "UTC"), safe=False)), zone or written)
+        return Dates(moments, np.zeros(len(values), bool))
+    return Dates(_to_numpy(normalize(values)), np.zeros(len(values), bool))
+
+
+def _to_numpy(moments: pa.Array) -> Array:
+    return np.array(moments.cast(pa.int64()).fill_null(NO_TIME.astype(np.int64))).view(NO_TIME.dtype)
+
+
+def _parse_dates(texts: pa.Array, form: str, zone: str) -> Dates:
+    texts = pc.if_else(pc.equal(texts, ""), None, texts)
+    if not form:
+        try:
+            return Dates(_to_numpy(texts.cast(pa.timestamp("us"))), np.zeros(len(texts), bool))
+        except pa.ArrowInvalid:  # some have a zone, are times of day, or are none
+            pass
+    found = pc.extract_regex(texts, date_pattern(form))
+    has_date = np.asarray(pc.fill_null(pc.not_equal(found.field("year"), ""), False))
+    year, month, day, hour, minute, second = (_to_integers(found.field(each)) for each in (*DATE, *CLOCK))
+    months = np.where(has_date, 12 * (year - 1970) + month - 1, 0).astype("M8[M]")
+    dates = months.astype("M8[D]") + np.where(has_date, day - 1, 0) * DAY
+    moments = dates + (3600 * hour + 60 * minute + second) * np.timedelta64(1_000_000, "us")
+    is_sound = (dates.astype("M8[M]") == months) & (hour < 24) & (minute < 60) & (second < 60)
+    is_sound &= ~has_date | ((month >= 1) & (month <= 12) & (day >= 1) & (year >= 1))
+    is_sound &= np.asarray(found.is_valid())
+    if zone:
+        moments = _move(moments, found.field("zone"), zone)
+    return Dates(np.where(is_sound, moments, NO_TIME), np.asarray(texts.is_valid()) & ~is_sound)
+
+
+def _to_integers(digits: pa.Array) -> Array:
+    return np.asarray(pc.if_else(pc.equal(digits, ""), "0", digits).fill_null("0").cast(pa.int64()))
+
+
+def _move(moments: Array, offsets: pa.Array, zone: str) -> Array:
+    """Moments in ``zone`` of those that are written with an offset; the others are there already."""
+    written = offsets.dictionary_encode()
+    seconds = [_find_seconds(each) for each in written.dictionary.to_pylist()]
+    away = np.array([*seconds, 0], "m8[s]")[np.asarray(written.indices.fill_null(-1))]
+    is_elsewhere = np.asarray(pc.fill_null(pc.not_equal(offsets, ""), False))
+    return np.where(is_elsewhere, _localize(moments - away, zone), moments)
+
+
+def _localize(moments: Array, zone: str) -> Array:
+    """What a clock in ``zone`` shows at moments ``(n,)`` in UTC; of summer time after 2037 Arrow knows nothing."""
+    shown = _to_numpy(
+        pc.local_timestamp(pa.array(moments).cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us", zone)))
+    )
+    if (late := np.flatnonzero(moments >= FORESEEN)).size:
+        distinct, places = np.unique(moments[late], return_inverse=True)
+        clocks = (each.replace(tzinfo=UTC).astimezone(find_zone(zone)) for each in distinct.tolist())
+        shown[late] = np.array([each.replace(tzinfo=None) for each in clocks], shown.dtype)[places]
+    return shown
+
+
+def _find_seconds(offset: str) -> int:
+    away = find_zone(offset.strip()).utcoffset(None) if offset else None
+    return int(away.total_seconds()) if away else 0
+
+
+# The dates of a column of which nothing is known
+
+
+def find_form(table: Table, name: str) -> str | Finding | None:
+    """How a column's text has dates, or what is wrong with it; None where it has none.
+
+    Most of them are enough, so that one that is spoilt makes no category of all the others.
+    """
+    levels = table.levels(name)
+    is_used = levels.counts > 0
+    first = pa.array(levels.values.filter(pa.array(is_used))[:SAMPLED])
+    shares = dict[str, float]()
+    for form in DATES if len(first) else ():
+        if not read_dates(first, form).is_invalid.all():
+            is_date = ~read_dates(levels.values, form).is_invalid
+            shares[form] = levels.counts[is_date].sum() / levels.counts.sum()
+    best = max(shares.values(), default=0.0)
+    if best < MOSTLY:
+        return None
+    forms = [form for form, share in shares.items() if share == best]
+    remedy = f"or say --category {name}, --ignore {name} or --no-date-parts"
+    if len(forms) > 1:
+        found = f"{name} holds dates such as {str(first[0])[:SHOWN]!r}, by {' or '.join(forms)} alike"
+        return error("date-order", name, found, "dates of one order", f"write them as 2024-12-31, {remedy}")
+    return forms[0] if best == 1 else describe_misfit(table, name, forms[0])
+
+
+def describe_misfit(table: Table, name: str, form: str, zone: str = "") -> Finding | None:
+    """The first value of a column that is no date, if there is one."""
+    is_invalid = read_dates(table.dates(name), form, zone).is_invalid
+    if not is_invalid.any():
+        return None
+    row = int(is_invalid.argmax())
+    found = f"{name} is {str(table.data[name][row])[:SHOWN]!r} in {table.named(row)}"
+    action = f"mend the value, or take the column with --category {name} or not at all with --ignore {name}"
+    return error("text-among-dates", name, found, f"a date written like {form or '2024-12-31'}", action)
+
+
+def find_parts(table: Table, name: str, form: str) -> list[Column]:
+    """What a column of dates, as text of this ``form`` if it is text, adds to a model: the parts that can vary."""
+    zone = _find_zone(table, name, form)
+    dates = read_dates(table.dates(name), form, zone)
+    moments = dates.moments[~np.isnat(dates.moments)]
+    days = moments.astype("M8[D]")
+    parts = list[str]()
+    if not len(moments) or (moments == moments[0]).all():
+        return []
+    if (days != np.datetime64(0, "D")).any():  # else they are times of day
+        parts = ["month", "weekday"]
+    if (moments - days).min() != (moments - days).max():
+        parts.append("hour")
+    if "month" in parts and len(np.unique(days.astype("M8[Y]"))) >= FEWEST_YEARS:
+        parts.append("year")
+    facts: dict[str, Any] = {"source": name, "form": form, "zone": zone}
+    return [
+        Column(
+            name=f"{name}.{part}",
+            kind="category" if part in LEVELS else "number",
+            levels=LEVELS.get(part, ()),
+            **facts,
+            part=part,
+        )
+        for part in parts
+    ]
+
+
+def _find_zone(table: Table, name: str, form: str) -> str:
+    """The zone of a column, if all its values have the same."""
+    if not table.is_text(name):
+        return table.zones.get(name, "")
+    texts = table.levels(name).used.drop_null()
+    offsets = pc.extract_regex(pc.utf8_trim_whitespace(texts.cast(pa.string())), date_pattern(form)).field("zone")
+    written = {*offsets.unique().to_pylist()}
+    if len({_find_seconds(each) for each in written if each}) != 1 or not all(written):
+        return ""
+    seconds = _find_seconds(written.pop())
+    sign, minutes = "-" if seconds < 0 else "+", abs(seconds) // 60
+    return f"{sign}{minutes // 60:02}:{minutes % 60:02}" if seconds else "UTC"

@@ -1,0 +1,403 @@
+"""Dates as features: their parts are the same from any file and from Python, and a model of them is the field's own."""
+
+import datetime
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import onnxruntime
+import pandas as pd  # type: ignore[import-untyped]
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+import gradmill
+from command_line import assert_clear, typed
+from dated_tables import draw_rows
+from gradmill.rows import NO_NUMBER, Column, Part
+from prefect_api import use_server
+from table_files import written
+from tasks.data.io.date_parts import read_dates
+
+if TYPE_CHECKING:
+    from prefect.settings import Settings
+
+PARTS: dict[Part, Callable[[datetime.datetime], int]] = {
+    "month": lambda moment: moment.month - 1,
+    "weekday": lambda moment: moment.weekday(),
+    "hour": lambda moment: moment.hour,
+    "year": lambda moment: moment.year,
+}
+FORMATS = {"": "%Y-%m-%d", "31.12.2024": "%d.%m.%Y", "31/12/2024": "%d/%m/%Y", "12/31/2024": "%m/%d/%Y"}
+ZONES = ("", "UTC", "Europe/Berlin", "+05:30")
+
+
+def read_alike(value: Any, array: pa.Array, form: str = "", zone: str = "") -> list[float]:
+    """All parts of one value, which are the same alone and in a column."""
+    found = [float(read_dates(array, form, zone).take(part)[0]) for part in PARTS]
+    columns = (Column("when.part", "category", (), source="when", part=part, form=form, zone=zone) for part in PARTS)
+    np.testing.assert_array_equal(found, [column.encode([value])[0] for column in columns])
+    return found
+
+
+@given(st.datetimes(datetime.datetime(1000, 1, 1)), st.sampled_from([*FORMATS]), st.booleans())
+def test_text_gives_the_parts_of_its_date_alone_and_in_a_column(
+    moment: datetime.datetime, form: str, has_time: bool
+) -> None:
+    moment = moment.replace(microsecond=0) if has_time else datetime.datetime.combine(moment.date(), datetime.time())
+    text = moment.strftime(FORMATS[form]).rjust(10, "0") + moment.strftime(" %H:%M:%S") * has_time
+    text = text.replace(f"{moment.year}".lstrip("0"), f"{moment.year:04}")
+    assert read_alike(text, pa.array([text]), form) == [part(moment) for part in PARTS.values()]
+
+
+@given(st.datetimes(datetime.datetime(1900, 1, 1), datetime.datetime(2100, 1, 1)), st.sampled_from(ZONES))
+def test_a_zone_is_as_it_is_written_or_the_one_that_is_fixed(moment: datetime.datetime, zone: str) -> None:
+    moment = moment.replace(microsecond=0, tzinfo=datetime.timezone(datetime.timedelta(hours=2)))
+    there = {"": moment.tzinfo, "UTC": datetime.UTC, "+05:30": datetime.timezone(datetime.timedelta(hours=5.5))}
+    shown = moment.astimezone(there.get(zone) or ZoneInfo(zone))
+    for value, array in (
+        (moment, pa.array([moment], pa.timestamp("us", "+02:00"))),
+        (moment.isoformat(), pa.array([moment.isoformat()])),
+    ):
+        assert read_alike(value, array, zone=zone) == [part(shown) for part in PARTS.values()]
+
+
+@pytest.mark.parametrize(
+    ("value", "array"),
+    [
+        ("2024-02-30", pa.array(["2024-02-30"])),
+        ("2024-13-01", pa.array(["2024-13-01"])),
+        ("2024-01-01 25:00", pa.array(["2024-01-01 25:00"])),
+        ("x", pa.array(["x"])),
+        ("31.12.2024", pa.array(["31.12.2024"])),
+        (5, pa.array([5])),
+        (datetime.timedelta(hours=5), pa.array([datetime.timedelta(hours=5)])),
+    ],
+)
+def test_what_is_no_date_has_no_parts(value: Any, array: pa.Array) -> None:
+    assert read_alike(value, array) == [NO_NUMBER] * 4
+
+
+@pytest.mark.parametrize(
+    ("value", "array", "expected"),
+    [
+        ("0001-01-01", pa.array([datetime.date(1, 1, 1)]), [0, 0, 0, 1]),
+        ("9999-12-31", pa.array([datetime.date(9999, 12, 31)]), [11, 4, 0, 9999]),
+        ("13:45:00", pa.array([datetime.time(13, 45)]), [0, 3, 13, 1970]),
+        (np.datetime64("2024-02-29"), pa.array([datetime.date(2024, 2, 29)]), [1, 3, 0, 2024]),
+        (pd.NaT, pa.array([None], pa.timestamp("us")), [np.nan] * 4),
+        (None, pa.nulls(1), [np.nan] * 4),
+        (" ", pa.array([" "]), [np.nan] * 4),
+    ],
+)
+def test_the_first_and_the_last_day_times_of_day_and_missing_values(value: Any, array: pa.Array, expected: Any) -> None:
+    np.testing.assert_array_equal(read_alike(value, array), expected)
+
+
+# A table with dates, as files have them
+
+
+def write_csv(path: Path, rows: dict[str, Any], form: str) -> Path:
+    """The rows with dates as text."""
+    frame = pd.DataFrame(rows)
+    frame.assign(when=frame.when.dt.strftime(f"{form} %H:%M")).to_csv(path, index=False)
+    return path
+
+
+def write_workbook(path: Path, rows: dict[str, Any]) -> Path:
+    """The rows as cells."""
+    pd.DataFrame(rows).to_excel(path, index=False)
+    return path
+
+
+def write_zoned(path: Path, rows: dict[str, Any]) -> Path:
+    """The rows with moments, whose clocks in Berlin show the same; the hours that these skip are left as they are."""
+    moments = pd.Series(rows["when"]).dt.tz_localize("Europe/Berlin", ambiguous=True, nonexistent="shift_forward")
+    return written(path, pa.table(dict(rows) | {"when": pa.array(moments)}))
+
+
+FILES: dict[str, Callable[[Path, dict[str, Any]], Path]] = {
+    "iso.csv": lambda path, rows: write_csv(path, rows, "%Y-%m-%d"),
+    "german.csv": lambda path, rows: write_csv(path, rows, "%d.%m.%Y"),
+    "british.csv": lambda path, rows: write_csv(path, rows, "%d/%m/%Y"),
+    "american.csv": lambda path, rows: write_csv(path, rows, "%m/%d/%Y"),
+    "lines.jsonl": written,
+    "typed.parquet": written,
+    "book.xlsx": write_workbook,
+}
+RETRAIN = ("retrain", "linear-regression", "--name", "sales", "--target", "sales", "--no-predict", "--json", "--data")
+
+
+@pytest.fixture(scope="module")
+def store(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version of the table in Parquet."""
+    folder = tmp_path_factory.mktemp("dates")
+    with use_server(server_settings):
+        file = written(folder / "rows.parquet", draw_rows())
+        done = typed(*RETRAIN, file, "--artifacts", folder / "artifacts")
+        assert done.returncode == 0, done.stderr
+    return folder / "artifacts"
+
+
+def build_reference(rows: dict[str, Any]) -> Any:
+    """scikit-learn's regression on pandas' parts, trained on all rows."""
+    names = ["month", "weekday", "hour"]
+    encode = make_column_transformer((OneHotEncoder(), names), remainder="passthrough")
+    return make_pipeline(encode, LinearRegression()).fit(take_parts(rows), rows["sales"])
+
+
+def take_parts(rows: dict[str, Any]) -> pd.DataFrame:
+    when = pd.Series(rows["when"]).dt
+    parts = {"month": when.month, "weekday": when.day_of_week, "hour": when.hour, "year": when.year}
+    return pd.DataFrame(parts | {"area": rows["area"]})
+
+
+def test_a_model_of_dates_is_that_of_scikit_learn_on_the_parts_of_pandas(store: Path) -> None:
+    manifest = json.loads((store / "models/sales/1/manifest.json").read_text())
+    rows = draw_rows()
+    expected, model = build_reference(rows).predict(take_parts(rows)), gradmill.load("sales", store)
+    assert np.abs(model.predict(pd.DataFrame(rows)) - expected).mean() < 0.3  # which learned from the test rows, too
+    assert manifest["metrics"]["test_loss"] == pytest.approx(0.5, rel=0.2)  # half the variance of the noise
+    assert [*model.columns] == ["when.month", "when.weekday", "when.hour", "when.year", "area"]
+    columns = json.loads((store / "models/sales/1/metadata.json").read_text())["parameters"]["columns"]
+    assert [each.get("part") for each in columns] == ["month", "weekday", "hour", "year", None]
+    assert [each.get("from") for each in columns] == ["when"] * 4 + [None]
+    assert [len(each["levels"]) for each in columns] == [12, 7, 24, 0, 0]
+
+
+def test_a_year_beyond_the_training_rows_counts_as_the_nearest_of_theirs(store: Path) -> None:
+    """In the file itself, from Python, and in what each column adds."""
+    model = gradmill.load("sales", store)
+    days = ["0007-06-03", "2019-06-02", "2023-06-04", "9999-06-06"]  # Sundays in June
+    rows = [{"when": day, "area": 5} for day in days]
+    first, low, high, last = model.predict(rows)
+    assert (first, high) == (low, last)
+    assert high - low > 5
+    explained = model.explain(rows)
+    np.testing.assert_allclose(explained.sum(axis=1), [first, low, high, last], rtol=1e-6)
+    session = onnxruntime.InferenceSession(store / "models/sales/1/model.onnx")
+    features = np.array([[5, 6, 0, year, 5] for year in (7, 2019, 2023, 9999, np.nan)], np.float32)
+    answers = session.run(None, {"features": features})[0]
+    np.testing.assert_array_equal(answers[:4], [first, low, high, last])
+    assert low < answers[4] < high  # a missing year is the mean
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.usefixtures("prefect_api")
+def test_dates_of_any_file_are_the_same_data_and_give_the_same_answers(name: str, store: Path, tmp_path: Path) -> None:
+    """A version of the file alone, which then knows the typed rows; and the same figures by both."""
+    file, at = FILES[name](tmp_path / name, draw_rows()), ("--artifacts", tmp_path / "artifacts", "--json")
+    done = typed(*RETRAIN, file, *at)
+    assert done.returncode == 0, done.stderr
+    expected = json.loads((store / "models/sales/1/manifest.json").read_text())["metrics"]
+    assert json.loads(done.stdout)["metrics"]["test_loss"] == pytest.approx(expected["test_loss"], rel=1e-6)
+    again = typed("retrain", "sales", "--data", written(tmp_path / "typed.parquet", draw_rows()), *at)
+    assert json.loads(again.stdout)["outcome"] == "unchanged", again.stderr
+    figures = list[float]()
+    for each in (file, tmp_path / "typed.parquet"):
+        judged = typed("evaluate", "sales", each, *at)
+        job = typed("predict", each, "--name", "sales", "--output", tmp_path / each.suffix, "--restart", *at)
+        assert (judged.returncode, job.returncode) == (0, 0), judged.stderr + job.stderr
+        figures += [json.loads(judged.stdout)["metrics"]["rmse"]]
+        figures += [json.loads((tmp_path / each.suffix / "_job.json").read_text())["metrics"]["rmse"]]
+    assert figures == pytest.approx([figures[0]] * 4, rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_api")
+def test_moments_are_read_in_the_zone_that_version_1_fixed(artifacts: Path, tmp_path: Path) -> None:
+    """The clock in Berlin decides, also for the same moments in UTC, in Parquet and in text."""
+    rows = draw_rows()
+    done = typed(*RETRAIN, write_zoned(tmp_path / "berlin.parquet", rows))
+    assert done.returncode == 0, done.stderr
+    model = gradmill.load("sales")
+    assert {each.zone for each in model.columns.values() if each.part} == {"Europe/Berlin"}
+    moments = pd.read_parquet(tmp_path / "berlin.parquet").assign(when=lambda each: each.when.dt.tz_convert("UTC"))
+    written(tmp_path / "utc.parquet", pa.Table.from_pandas(moments, preserve_index=False))
+    moments.to_csv(tmp_path / "utc.csv", index=False)
+    for name in ("utc.parquet", "utc.csv"):
+        again = typed("retrain", "sales", "--data", tmp_path / name, "--json")
+        assert json.loads(again.stdout)["outcome"] == "unchanged", again.stderr
+    local = model.predict({"when": "2023-07-01 23:30", "area": 5})
+    assert local == model.predict({"when": "2023-07-01T21:30:00Z", "area": 5})
+    assert local == model.predict({"when": datetime.datetime(2023, 7, 1, 21, 30, tzinfo=datetime.UTC), "area": 5})
+    assert local != model.predict({"when": "2023-07-01 21:30", "area": 5})
+
+
+def test_rows_from_python_have_dates_of_every_kind(store: Path) -> None:
+    model, moment = gradmill.load("sales", store), datetime.datetime(2022, 3, 4, 17, 5)
+    (expected,) = model.predict({"when": moment, "area": 5})
+    frames: tuple[Any, ...] = (
+        {"when": "2022-03-04T17:05:00", "area": 5},
+        {"when": np.datetime64(moment), "area": 5},
+        pd.DataFrame({"when": [pd.Timestamp(moment)], "area": [5]}),
+        pl.DataFrame({"when": [moment], "area": [5]}),
+        pa.table({"when": pa.array([moment], pa.timestamp("us")), "area": [5]}),
+    )
+    for rows in frames:
+        assert model.predict(rows).tolist() == [expected], type(rows)
+    for fault, found in {"x": "'x', not a date", 5: "5, not a date", None: "missing"}.items():
+        if fault is not None:
+            with pytest.raises(ValueError, match=f"when is {found}"):
+                model.predict({"when": fault, "area": 5})
+    with pytest.raises(ValueError, match="column 'when' is missing"):
+        model.predict({"when.month": 3, "area": 5})
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_api")
+def test_prediction_rejects_what_is_no_date_by_its_name(store: Path, tmp_path: Path) -> None:
+    (file := tmp_path / "rows.csv").write_text("when,area\n" + "2022-03-04,5\n" * 200 + "yesterday,5\n")
+    done = typed("predict", file, "--name", "sales", "--output", tmp_path / "out", "--artifacts", store, "--json")
+    assert done.returncode == 0, done.stderr
+    rejects = pa.parquet.read_table(tmp_path / "out" / "_rejects.parquet").to_pylist()
+    assert [(each["source_row"], each["reason"]) for each in rejects] == [(200, "when is 'yesterday', not a date")]
+    (file := tmp_path / "others.csv").write_text("date,area\n2022-03-04,5\n")
+    done = typed("predict", file, "--name", "sales", "--artifacts", store)
+    assert_clear(done, 4)
+    assert "when missing" in done.stderr
+    assert "when (date)" in done.stderr
+
+
+# What cannot be told is asked for
+
+WEEKS = [f"2024-01-{day:02}" for day in range(1, 29)] * 4
+FAULTS = {
+    "two orders": ([f"{month}/{day}/2024" for month in range(1, 13) for day in range(1, 13)], "by 31/12/2024 or 12/31"),
+    "one bad value": ([*WEEKS, "soon"], "x is 'soon' in row 112 of "),
+    "one bad day": (["31.12.2023"] * 60 + ["31.11.2023"], "x is '31.11.2023' in row 60 of "),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_dates_that_cannot_be_told_are_named_with_the_options_that_settle_it(
+    fault: str, tmp_path: Path, artifacts: Path
+) -> None:
+    values, found = FAULTS[fault]
+    lines = [f"{value},{at % 7},{at}" for at, value in enumerate(values)]
+    (file := tmp_path / "rows.csv").write_text("x,z,y\n" + "\n".join(lines) + "\n")
+    done = typed("inspect", file, "--target", "y")
+    assert_clear(done, 4)
+    assert found in done.stderr
+    assert "--category x" in done.stderr
+    for option in ("--category", "--ignore"):
+        assert typed("inspect", file, "--target", "y", option, "x").returncode == 0
+    assert typed("inspect", file, "--target", "y", "--no-date-parts").returncode == 0
+
+
+def test_a_column_that_is_called_as_a_part_is_a_clash(tmp_path: Path, artifacts: Path) -> None:
+    rows = draw_rows(200)
+    file = written(tmp_path / "rows.parquet", {**rows, "when.hour": rows["area"]})
+    done = typed("inspect", file, "--target", "sales")
+    assert_clear(done, 4)
+    assert "when.hour is a column, and a part of when" in done.stderr
+    assert typed("inspect", file, "--target", "sales", "--ignore", "when.hour").returncode == 0
+
+
+def inspect_columns(path: Path, *options: str) -> dict[str, Any]:
+    """What ``inspect`` says of each column."""
+    done = typed("inspect", path, "--target", "sales", "--json", *options)
+    assert done.returncode == 0, done.stderr
+    return {each["name"]: each for each in json.loads(done.stdout)["columns"]}
+
+
+def test_parts_are_those_that_can_vary(tmp_path: Path, artifacts: Path) -> None:
+    """No hour where all times of day are one, no year of fewer than three, of a time of day the hour alone."""
+    rows = draw_rows(400)
+    when = pd.Series(rows["when"])
+    shapes: dict[str, tuple[Any, list[str]]] = {
+        "days": (pa.array(when.dt.date), ["month", "weekday", "year"]),
+        "two years": (
+            pa.array(when.where(when < "2021", pd.Timestamp("2020-05-05 05:00"))),
+            ["month", "weekday", "hour"],
+        ),
+        "times": (pa.array(when.dt.time, pa.time64("us")), ["hour"]),
+    }
+    for name, (values, parts) in shapes.items():
+        file = written(tmp_path / f"{name}.parquet", pa.table({**rows, "when": values}))
+        found = inspect_columns(file)["when"]
+        assert (found["role"], found["kind"], found["levels"]) == ("feature", "date", parts)
+    for values in ([datetime.date(2024, 1, 1)] * 400, [datetime.timedelta(hours=at) for at in range(400)]):
+        file = written(tmp_path / "none.parquet", pa.table({**rows, "when": pa.array(values)}))
+        assert inspect_columns(file)["when"]["role"] == "left out"
+    assert inspect_columns(tmp_path / "days.parquet", "--no-date-parts")["when"]["role"] == "left out"
+    assert inspect_columns(tmp_path / "days.parquet", "--ignore", "when").keys() == {"area", "sales"}
+
+
+def test_years_of_which_the_training_rows_have_few_are_left_out(tmp_path: Path, artifacts: Path) -> None:
+    """The third year begins with the test rows, which come last."""
+    days = np.arange("2022-04-01", "2024-04-01", dtype="datetime64[D]")
+    rows = {"when": days, "then": days, "area": np.arange(len(days)) % 9.0, "sales": np.sin(np.arange(len(days)))}
+    file = written(tmp_path / "rows.parquet", rows)
+    assert inspect_columns(file)["when"]["levels"] == ["month", "weekday", "year"]
+    assert inspect_columns(file, "--time-column", "then")["when"]["levels"] == ["month", "weekday"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_api")
+def test_a_name_without_parts_stays_so_and_hears_of_them_unless_it_wanted_none(artifacts: Path, tmp_path: Path) -> None:
+    file = written(tmp_path / "rows.parquet", draw_rows(400))
+    assert typed(*RETRAIN, file, "--no-date-parts").returncode == 0
+    manifest = json.loads((artifacts / "models/sales/1/manifest.json").read_text())
+    assert manifest["recipe"]["columns"][0].keys().isdisjoint({"source", "part", "zone", "limits"})
+    again = typed("retrain", "sales", "--json")
+    assert json.loads(again.stdout)["outcome"] == "unchanged"
+    assert "when held dates" not in again.stderr
+    told = typed("inspect", file, "--name", "sales")
+    assert "when held dates and stayed left out, as in version 1" in told.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_api")
+def test_the_calendar_is_no_drift_and_its_levels_are_never_unknown(artifacts: Path, tmp_path: Path) -> None:
+    """Of a first quarter at noon; then comes the rest of the year at all hours, and 300 rows without a date."""
+    rng, rows = np.random.default_rng(0), 2400
+    days = np.sort(rng.integers(0, 365, rows)).astype("m8[D]") + np.datetime64("2023-01-01")
+    hours = np.where(np.arange(rows) % 2, 12, rng.integers(0, 24, rows)).astype("m8[h]")
+    table = pa.table(
+        {"when": (days + hours).astype("M8[s]"), "area": rng.normal(size=rows), "sales": rng.normal(size=rows)}
+    )
+    table = table.set_column(2, "sales", pa.array(table["area"].to_numpy() + 0.1 * rng.normal(size=rows)))
+    folder = tmp_path / "rows"
+    written(folder / "a.parquet", table.slice(0, 1200))
+    assert typed(*RETRAIN, folder).returncode == 0
+    written(folder / "b.parquet", table.slice(1200))
+    done = typed("retrain", "sales", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(next((artifacts / "models/sales/2").glob("data-report.json")).read_text())
+    assert [each["rule"] for each in report["findings"] if each["severity"] != "note"] == []
+    model = gradmill.load("sales", version=1)
+    unseen = model.predict([{"when": f"2024-{month:02}-15 12:00", "area": 0} for month in (10, 11)])
+    assert np.isfinite(unseen).all()
+    empty = table.slice(0, 300).set_column(0, "when", pa.nulls(300, pa.timestamp("us")))
+    changed = empty.set_column(1, "area", pa.array(rng.normal(size=300)))
+    written(folder / "c.parquet", changed)
+    done = typed("retrain", "sales")
+    assert_clear(done, 4)
+    assert "when is missing in all of 300 new rows of c.parquet" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_api")
+def test_the_weekly_supply_of_petrol_is_a_model_by_its_dates_alone(artifacts: Path, tmp_path: Path) -> None:
+    """As US gasoline supply has it: a season, a trend that is bounded, noise; and nothing but the date."""
+    weeks = np.arange("1991-02-08", "2017-04-07", 7, dtype="datetime64[D]")
+    months = pd.DatetimeIndex(weeks).month.to_numpy()
+    supply = 7500 + 60 * (weeks.astype("M8[Y]").astype(int) - 21) + 400 * np.sin(months / 2)
+    supply = supply + np.random.default_rng(0).normal(0, 150, len(weeks))
+    (file := tmp_path / "supply.csv").write_text(
+        "date,sales\n" + "".join(f"{week},{each:.0f}\n" for week, each in zip(weeks, supply, strict=True))
+    )
+    done = typed(*RETRAIN, file)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["metrics"]["r2"] > 0.8

@@ -383,17 +383,7 @@ def test_a_row_typed_gives_its_prediction_and_what_each_column_adds(tab: "Page",
 @browser
 def test_a_date_is_one_field_of_the_form(tab: "Page", artifacts: Path, tmp_path: Path) -> None:
     file = written(tmp_path / "rows.parquet", draw_rows())
-    command = (
-        "retrain",
-        "linear-regression",
-        "--name",
-        "sales",
-        "--data",
-        str(file),
-        "--target",
-        "sales",
-        "--no-predict",
-    )
+    data = ("--data", str(file), "--target", "sales", "--no-predict")
     assert run_gradmill("retrain", "linear-regression", "--name", "sales", *data).returncode == 0
     model, described = load("sales", None)
     with serving((model, described)) as demo:

@@ -51,6 +51,7 @@ COMMANDS = [
     "mirror houses odd/README",
     "backup copy",
     "restore odd",
+    "remove houses --yes",
     "demo no-such-model",
     "up --port 0",
 ]

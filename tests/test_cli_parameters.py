@@ -183,6 +183,7 @@ OF_TABLES = {
     "query",
     "missing",
     "decimal",
+    "no_date_parts",
     "features",
     "ignore",
     "category",

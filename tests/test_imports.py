@@ -90,7 +90,7 @@ OF_GRADMILL = [path for path in MODULES if path.parts[0] == "gradmill"]
 @pytest.mark.parametrize("path", OF_GRADMILL, ids=str)
 def test_programs_of_others_need_numpy_and_onnxruntime_alone(path: Path) -> None:
     needed = {name.split(".")[0] for name in imported(path)} - sys.stdlib_module_names - {"gradmill"}
-    of_some = {"pictures": {"PIL"}, "training": {"pyarrow"}}
+    of_some = {"pictures": {"PIL"}, "training": {"pyarrow", "IPython"}}  # rows of Arrow, and a notebook
     assert needed <= {"numpy", "onnxruntime"} | of_some.get(path.stem, set())
 
 
@@ -132,7 +132,8 @@ def test_inspect_needs_only_what_every_installation_has_and_what_urls_workbooks_
     installed = {re.split(r"[^\w-]", each)[0].replace("-", "_") for each in declared}
     through = reached(Path("tasks/judging/baselines.py")) | reached(Path("tasks/data/table_dataset.py"))
     through -= {Path("tasks/machine/lettering.py")}  # asks for fonts of the contact sheet, which inspect does not draw
-    through -= {Path("gradmill/model.py")}  # loads models, of which inspect takes the errors and the reading of rows
+    # They load and train models; inspect takes the errors and the reading of rows.
+    through -= {Path("gradmill/model.py"), Path("gradmill/training.py")}
     needed = {name.split(".")[0] for path in through for name in imported(path)} - sys.stdlib_module_names
     assert "scipy" in needed
     assert needed - {*PACKAGES} <= installed | {"PIL", "pydantic_core"}, "these two are of pillow and pydantic"

@@ -11,16 +11,20 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 
-from flows.pages.overview import draw_overview
+from flows.pages import overview
 from flows.pages.run_names import MODEL_TAG
 from flows.server import api, connection, deployments
 from tasks.errors import DataError
 from tasks.store import artifact_paths, reading, state
 from tasks.store.page import Page, markdown_line, render_markdown
 from tasks.store.run_folder import read_folder
+from tasks.store.state import NameState
 
 WRITING_SECONDS = 20.0  # that a server has for a page: on a loaded machine five would never be enough
+OF_EACH_RUN = "Last run", "Disk"  # sections
 LINKED = ("verdict", "pictures", "data", "card", "predictions", "judgement", "tuning")
+
+_written: dict[str, str] = {}  # by name, what the page has that this process wrote last
 
 
 def publish(*names: str) -> None:
@@ -85,7 +89,7 @@ def write(*names: str) -> list[str]:
         for name in names:
             with _report_failure(name):
                 if name in found and found[name].is_known:  # one that is misspelt would keep its page for good
-                    _write(name, draw_overview(found[name]))
+                    _write(name, found[name])
                 failed.remove(name)
     return failed
 
@@ -112,19 +116,34 @@ def _report_failure(*names: str) -> AbstractContextManager[None]:
     return connection.report_failure(f"{', '.join(map(api.overview_key, names))} could not be written: ")
 
 
-def _write(name: str, page: Page) -> None:
+def _write(name: str, facts: NameState) -> None:
     """Replace the only artifact of the name's overview, which so keeps its address.
 
-    Beside a run nobody is kept waiting for longer than the seconds of writing.
+    An unchanged run changes its first line alone, once this process has written the page on the same day: the server
+    keeps the whole page in an event each time. Beside a run nobody is kept waiting for longer than the seconds of
+    writing.
     """
-    key = api.overview_key(name)
+    key, content, headline = api.overview_key(name), _find_content(facts), markdown_line(overview.headline(facts))
     with get_client(sync_client=True) if flow_run.id else api.client(WRITING_SECONDS) as client:
-        linked = page._replace(links=tuple(_list_links(client, name)))
-        text, headline = render_markdown(linked), markdown_line(page.headline)
-        if there := api.newest_artifacts(client, [key]):
+        there = api.newest_artifacts(client, [key])
+        if there and _written.get(name) == content:
+            client.update_artifact(there[key], ArtifactUpdate(description=f"{headline}; {reading.now()[:16]} UTC"))
+            return
+        linked = overview.draw_overview(facts)._replace(links=tuple(_list_links(client, name)))
+        text = render_markdown(linked)
+        if there:
             client.update_artifact(there[key], ArtifactUpdate(data=text, description=headline))
         else:
             client.create_artifact(ArtifactCreate(key=key, type="markdown", description=headline, data=text))
+    _written[name] = content
+
+
+def _find_content(facts: NameState) -> str:
+    """What a page has that no unchanged run changes, and the day."""
+    sections = [each for each in overview.list_sections(facts, None) if each.title not in OF_EACH_RUN]
+    last = facts.runs[0] if facts.runs else None
+    run = "" if last is None or last.outcome == "unchanged" else last.run
+    return " ".join([reading.now()[:10], run, render_markdown(Page("", "", tuple(sections)))])
 
 
 def _list_links(client: SyncPrefectClient, name: str) -> Iterator[tuple[str, str]]:

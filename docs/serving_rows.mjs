@@ -8,17 +8,17 @@ const codes = columns.map(({ levels }) => new Map(levels.map((level, code) => [l
 
 // Of a date as ISO 8601 writes it, in the zone that the model's dates have.
 const parts = {
-  month: ([, month]) => month - 1,
-  weekday: ([year, month, day]) => (new Date(Date.UTC(year, month - 1, day)).getUTCDay() + 6) % 7,
-  hour: ([, , , hour]) => hour ?? 0,
-  year: ([year]) => year,
+  month: (text) => Number(text.slice(5, 7)) - 1,
+  weekday: (text) => (new Date(text.slice(0, 10)).getUTCDay() + 6) % 7,
+  hour: (text) => Number(text.slice(11, 13)),
+  year: (text) => Number(text.slice(0, 4)),
 };
 
 // A number as it is, true as 1, a level as its code; NaN is missing, and -1 an unknown level.
 function feature(row, { name, kind, from, part }, at) {
   const value = row[from ?? name];
   if (value === null || value === undefined) return NaN;
-  if (part) return parts[part](value.match(/\d+/g).map(Number));
+  if (part) return parts[part](value);
   return kind === "category" ? (codes[at].get(String(value)) ?? -1) : Number(value);
 }
 

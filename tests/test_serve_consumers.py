@@ -18,18 +18,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
+import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 import scipy.special
 
+from command_line import gradmill as gradmill_command
 from conftest import REPOSITORY, Pipeline
+from dated_tables import draw_rows
+from flows.server import demo
 from gradmill.rows import Column, encode_rows
 from node_packages import JAVASCRIPT, node_modules
 from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights
+from table_files import written as written_table
 from tasks.data.recipe import Columns, Pixels
 from tasks.serving import contract, onnx_graph
 from tasks.serving.contract import Signature
 from tasks.serving.task import TASKS, TaskName
+from tasks.store import artifact_paths
 
 pytestmark = pytest.mark.consumers
 
@@ -292,3 +298,40 @@ def test_services_name_levels_of_numbers_and_booleans_as_data_do(tmp_path: Path,
     exported = Exported(table.folder, codes, table.expected(codes), table.tolerance)
     np.testing.assert_array_equal(encoded(table.recipe, json.loads(rows)), codes.astype(np.float32))
     exported.assert_same(in_node(node_modules, DOCS / "serving_rows.mjs", input=rows, cwd=table.folder))
+
+
+ODD: dict[str, list[Any]] = {
+    "when": ["2021-07-04", "2023-12-31T23:59:59", "0007-03-01 06:00", "9999-02-28", None],
+    "area": [98.5, 1e-30, -0.0, 3e30, None, 0],
+    "city": ["Köln", "東京", "naïve\u0301", "köln", "Atlantis", "", None],
+    "open": [True, False, None],
+}
+
+
+@pytest.mark.slow
+def test_three_hundred_odd_rows_are_one_to_the_command_to_python_to_the_demo_and_to_javascript(
+    artifacts: Path, tmp_path: Path, node_modules: Path
+) -> None:
+    """Dates, missing values, unknown levels, unicode and huge numbers: every answer is that of ``gradmill.load``."""
+    rng, table = np.random.default_rng(0), draw_rows()
+    table |= {"city": rng.choice(ODD["city"][:3], len(table["area"])), "open": rng.random(len(table["area"])) < 0.5}
+    file = written_table(tmp_path / "rows.parquet", table)
+    data = ("--data", str(file), "--target", "sales", "--no-predict")
+    assert gradmill_command("retrain", "linear-regression", "--name", "sales", *data).returncode == 0
+    rows = [{name: values[rng.integers(len(values))] for name, values in ODD.items()} for _ in range(300)]
+    model, _ = demo.load("sales", None)
+    expected = model.predict(rows, unknown="average")
+
+    in_json = tmp_path / "odd.jsonl"
+    in_json.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    answers = tmp_path / "answers.parquet"
+    command = ("predict", str(in_json), "--name", "sales", "--unknown", "average", "--output", str(answers))
+    assert gradmill_command(*command).returncode == 0
+    np.testing.assert_array_equal(pq.read_table(answers)["prediction"].to_numpy(), expected)
+
+    folder = artifact_paths.version("sales", 1)
+    found = in_node(node_modules, DOCS / "serving_rows.mjs", input=json.dumps(rows), cwd=folder)
+    np.testing.assert_allclose(found["prediction"], expected, rtol=1e-6)
+
+    page = [demo.answer_row(model, row)["prediction"] for row in rows]
+    np.testing.assert_array_equal(page, expected)

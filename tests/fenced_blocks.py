@@ -19,8 +19,9 @@ OMITTED = "…"
 HOME = "/home/you/gradmill"  # what the pages call the checkout
 PROMPTS = re.compile(r"^(?:(?:>>>|\.\.\.) ?)+")  # of Python
 FOLDED = re.compile(r"(?<=/)\n *")  # within a path that is too long for a line
-# What is another one at each turn: how full the disk is, durations, moments, names of runs, users, digests.
+# What is another one at each turn: how full the disk is, tickets, durations, moments, names of runs, users, digests.
 VARYING = [
+    (re.compile(r"(?<=\?ticket=)\w+"), "TICKET"),
     (re.compile(r"(?s)the disk of .*?is\s+nearly\s+full: .*?\(\d+%\)"), ""),  # where the tests run
     (re.compile(r"(?:< )?\b\d+(?:\.\d+)? (?:ms|s|min)\b"), "DURATION"),
     (re.compile(r"\b\d{8}T\d{6}\b|\b(?:\d{4}-)?\d\d-\d\d(?:[T ]\d\d:\d\d)?(?: UTC)?\b|\b\d\d:\d\d:\d\d\b"), "MOMENT"),

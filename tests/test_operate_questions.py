@@ -220,6 +220,37 @@ def test_where_predictions_have_drifted_and_which_rows_were_rejected_and_why(wal
     assert re.search(rf'^gradmill_last_prediction_rejected_rows{{.*"{NAME}".*}} 5\.0$', figures, re.MULTILINE)
 
 
+def test_from_our_own_page_each_of_them_is_at_most_three_clicks_away(walk: Walk, tab: "Page") -> None:
+    """What its overview and dashboard have is one or two clicks away from it."""
+    refused = walk.duty.gradmill("up", PREFECT_API_URL="").stderr
+    (link,) = re.findall(r"http\S+/gradmill\?ticket=\w+", refused)
+    due = next(each for each in json.loads(walk.says("status", "--json"))["deployments"] if each["name"] == RETRAINS)
+
+    def enter() -> "Page":
+        tab.goto(f"{walk.duty.ui}/gradmill")
+        tab.get_by_role("heading", name="Models").wait_for()
+        return tab
+
+    tab.goto(link)
+    tab.get_by_role("heading", name="Models").wait_for()
+    row(tab, "version 1", "frozen; version 2 held; DRIFT")
+    row(tab, due["next_start"][:16].replace("T", " "))
+    shows(tab, re.compile(": online, last seen"), "gradmill notify")
+    keep(tab, "landing-of-the-walk")
+    overview = follow(enter(), NAME)
+    row(overview, "data", f"digest {walk.manifest(1)['dataset']['digest'][:8]}")
+    row(overview, "rolled back", "2 → 1", REASON)
+    row(overview, "rows.npy", "1,995", "5", "drift")
+    shows(overview, f"gradmill unfreeze {NAME}", f"gradmill promote {NAME} 2")
+    assert overview.locator("img[alt='test loss of the last runs']").evaluate("image => image.naturalWidth") > 300
+    row(follow(enter(), NAME, "verdict"), "test_loss", "refused")
+    row(follow(enter(), NAME, "predictions"), "rows.npy", "not a finite number")
+    shows(follow(enter(), NAME, f"deployment {RETRAINS}", "Upcoming"), re.compile("^Scheduled for "))
+    shows(follow(enter(), NAME, "version 2"), f"{NAME}, version 2")
+    shows(follow(enter(), "Runs"), re.compile("refused by test_loss"))
+    shows(follow(enter(), "Automations"), re.compile("^gradmill: "))
+
+
 def test_when_the_next_run_is(walk: Walk, dashboard: "Page") -> None:
     due = next(each for each in json.loads(walk.says("status", "--json"))["deployments"] if each["name"] == RETRAINS)
     page = follow(dashboard, "Deployments", RETRAINS, "Upcoming")

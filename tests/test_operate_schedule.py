@@ -26,7 +26,7 @@ def started(run: dict[str, Any]) -> datetime:
 
 
 def test_up_says_where_it_is_and_what_runs_next(duty: Duty) -> None:
-    assert duty.lines[0].split() == ["Prefect", "UI", duty.ui]
+    assert duty.lines[1].split() == ["Prefect", "UI", duty.ui]
     assert {line.split()[1] for line in duty.lines if line.startswith("next")} == DEPLOYMENTS - {
         "evaluate",
         "tune-monthly",

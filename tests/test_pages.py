@@ -28,7 +28,7 @@ from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths, predictions
 from tasks.store.history import Change
-from tasks.store.page import Code, Page, PageTable, Section, Strong, markdown_line, render_html, render_markdown
+from tasks.store.page import Code, Link, Page, PageTable, Section, Strong, markdown_line, render_html, render_markdown
 from tasks.store.predictions import Job
 from tasks.store.state import Fault, NameState
 from tasks.store.tuned import Searched, Trial, Tuned
@@ -160,8 +160,8 @@ def of_a_name(text: str) -> Page:
 
 def of_anything(text: str) -> Page:
     """Each place that a page has for text."""
-    parts = text, Code(text), " ", Strong(text)
-    table = PageTable(((text, Code(text)), (parts, "")), (text, "head"))
+    parts = text, Code(text), " ", Strong(text), " ", Link(text, "/here")
+    table = PageTable(((text, Code(text)), (parts, Link(text, "/here"))), (text, "head"))
     return Page(text, text, (Section("Title", (text, parts, Strong(text), Code(text), table)),), ((text, "/here"),))
 
 

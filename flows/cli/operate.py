@@ -72,7 +72,7 @@ def up(
 
 def _describe_operation(running: "Operation") -> tuple[dict[str, Any], str]:
     """Where things are, how to sign in, and what runs next; pages are written before, which are named."""
-    from flows.server import api, deployments, overviews, registration
+    from flows.server import api, deployments, overviews, registration, session
 
     idle, upcoming = deployments.list_idle(registration.POOL), deployments.next_runs()
     for name, why in idle:
@@ -82,7 +82,9 @@ def _describe_operation(running: "Operation") -> tuple[dict[str, Any], str]:
         pages = api.find_overviews(client, reading.names())
     service, kept = running.service, artifact_paths.credential()
     ui = without_credentials(service.api_url).removesuffix("/api")
-    lines = [f"Prefect UI  {ui}{' (joined)' if service.joined else ''}"]
+    once = f"  ({session.ONCE})" if running.link and session.TICKET in running.link else ""
+    lines = [f"open        {running.link}{once}"] if running.link else []
+    lines += [f"Prefect UI  {ui}{' (joined)' if service.joined else ''}"]
     if running.credential and running.new:  # it is shown when it is made, and named from then on
         what = "all of it in the page's one field; shown this once, kept in"
         lines += [
@@ -97,6 +99,7 @@ def _describe_operation(running: "Operation") -> tuple[dict[str, Any], str]:
     lines += [f"overview    {name}: {page}" for name, page in pages.items()]
     lines += [f"next        {name} at {moment:%Y-%m-%d %H:%M} UTC" for moment, name in upcoming]
     document = {
+        "open": running.link,
         "ui": ui,
         "joined": service.joined,
         "credential": kept if running.credential else None,

@@ -9,7 +9,7 @@ from tasks.judging.gates import format_value
 from tasks.machine.words import counted, readable
 from tasks.store import folders, state
 from tasks.store.history import Change
-from tasks.store.page import Code, Page, PagePicture, PageTable, Section, Text
+from tasks.store.page import Code, Link, Page, PagePicture, PageTable, Section, Text
 from tasks.store.reading import Manifest
 from tasks.store.run_folder import list_changed
 from tasks.store.state import NameState
@@ -57,6 +57,30 @@ def list_sections(facts: NameState, picture: PagePicture | None) -> tuple[Sectio
         Section("By command", (PageTable(tuple(_list_commands(facts))),)),
         Section("What could not be read", tuple(_list_faults(facts))),
     )
+
+
+def tabulate_names(names: Iterable[NameState], place: str) -> PageTable:
+    """What is live of each name, how good it is, what its last run came to and what is unusual, a row each.
+
+    It leads to the name's overview and the champion's page below ``place``.
+    """
+    rows = []
+    for facts in names:
+        pointer, here = facts.pointer, f"{place}/{facts.name}"
+        unusual = ["frozen"] if pointer and pointer.frozen else []
+        unusual += [f"version {number} held" for number in (pointer.held if pointer else ())]
+        last = f"{_minute(facts.runs[0].date)} " if facts.runs else ""
+        rows.append(
+            (
+                Link(facts.name, here),
+                Link(f"version {pointer.version}", f"{here}/{pointer.version}") if pointer else "none",
+                _minute(pointer.promoted_at) if pointer else "",
+                ", ".join(list_figures(facts.live)) if facts.live else "",
+                f"{last}{_describe_last_run(facts).removeprefix('last run ')}",
+                "; ".join(filter(None, (*unusual, _describe_drift(facts)))),
+            )
+        )
+    return PageTable(tuple(rows), ("model", "champion", "since", "figures", "last run", "note"))
 
 
 def figure(manifest: Manifest) -> str:

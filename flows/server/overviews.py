@@ -129,7 +129,7 @@ def _write(name: str, facts: NameState) -> None:
         if there and _written.get(name) == content:
             client.update_artifact(there[key], ArtifactUpdate(description=f"{headline}; {reading.now()[:16]} UTC"))
             return
-        linked = overview.draw_overview(facts)._replace(links=tuple(_list_links(client, name)))
+        linked = overview.draw_overview(facts)._replace(links=tuple(list_links(client, name)))
         text = render_markdown(linked)
         if there:
             client.update_artifact(there[key], ArtifactUpdate(data=text, description=headline))
@@ -146,7 +146,7 @@ def _find_content(facts: NameState) -> str:
     return " ".join([reading.now()[:10], run, render_markdown(Page("", "", tuple(sections)))])
 
 
-def _list_links(client: SyncPrefectClient, name: str) -> Iterator[tuple[str, str]]:
+def list_links(client: SyncPrefectClient, name: str) -> Iterator[tuple[str, str]]:
     """The newest of the other pages of a name, its deployments, and where the UI has them.
 
     When these run, and whether they are paused, is set there, too: only their own pages are right about it.

@@ -94,8 +94,8 @@ def guard(
     Prefect's own ``server start`` answers whatever name it is called by (a foreign one that resolves to this machine is
     how a web page gets past a browser's rules), and opens its websockets to every page.
 
-    The port is not looked at: it may be another one at the near end of a tunnel. Pages of HTML get a script that keeps
-    advertisements away.
+    The port is not looked at: it may be another one at the near end of a tunnel. Pages of HTML that have no policy of
+    their own get a script that keeps advertisements away.
 
     Args:
         app: the server.
@@ -121,9 +121,10 @@ def guard(
             nonlocal is_page
             if message["type"] == "http.response.start":
                 sent = MutableHeaders(scope=message)
-                sent["content-security-policy"] = policy
+                is_ours = "content-security-policy" in sent
+                sent.setdefault("content-security-policy", policy)
                 is_html = sent.get("content-type", "").startswith("text/html") and "content-encoding" not in sent
-                is_page = is_html and message["status"] == 200 and scope["method"] == "GET"
+                is_page = is_html and message["status"] == 200 and scope["method"] == "GET" and not is_ours
                 if is_page and "content-length" in sent:
                     sent["content-length"] = str(int(sent["content-length"]) + len(script))
             elif is_page and not message.get("more_body"):
@@ -148,9 +149,13 @@ def main(where: str) -> None:
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
+    from flows.server import session
+
     settings = get_current_settings().server
+    key = settings.api.auth_string
+    app = session.let_in(create_app(final=True), key.get_secret_value() if key else None)
     config = uvicorn.Config(
-        guard(create_app(final=True), settings.api.cors_allowed_origins.split(",")),
+        guard(app, settings.api.cors_allowed_origins.split(",")),
         log_level=settings.logging_level.lower(),
         lifespan="on",
     )

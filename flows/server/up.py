@@ -28,7 +28,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Crashed
 
-from flows.server import api, connection, deployments, overviews, prefect_server, supervisor
+from flows.server import api, connection, deployments, overviews, prefect_server, session, supervisor
 from flows.server.registration import POOL, home, register, worker_name
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine import resources
@@ -54,9 +54,13 @@ SUPERSEDED = "left out: a newer run of its deployment is due"
 
 
 class Operation(NamedTuple):
-    """What is up: where it answers, the credential if it is of our making and whether it is new, children to watch."""
+    """What is up: where it answers, the credential if it is of our making and whether it is new, children to watch.
+
+    ``link`` opens our own page; there is none on a server that was joined.
+    """
 
     service: connection.Service
+    link: str | None
     credential: str | None
     new: bool
     children: "list[Child]"
@@ -103,7 +107,8 @@ def operation(port: int, auth: bool) -> Iterator[Operation]:
                     crash_dead_runs(client, list_begun(client), REASON)
             children.append(Child("worker", _start_worker))
             here.write(artifact_paths.service())  # so that the commands on these artifacts find it
-            yield Operation(here, made, new, children)
+            ui = here.api_url.removesuffix("/api")
+            yield Operation(here, session.make_link(ui, key is not None) if listener else None, made, new, children)
         finally:
             artifact_paths.service().unlink(missing_ok=True)
             for child in reversed(children):  # the worker first, while its runs can still be marked
@@ -123,9 +128,18 @@ def _alone() -> Iterator[None]:
         try:  # for a second: whoever looks for the service has the lock for a moment
             holding.enter_context(locks.locked(artifact_paths.up_lock(), another, told_after=math.inf, within=1))
         except TimeoutError as error:
-            raise UsageError(another, "one for each folder", "use --artifacts") from error
+            raise UsageError(another, "one for each folder", _advise()) from error
         artifact_paths.service().unlink(missing_ok=True)  # of one that was killed
         yield
+
+
+def _advise() -> str:
+    """What to do where another ``up`` is at work, of which somebody may have lost the link."""
+    found = connection.find_service(quietly=True)
+    if found is None or found.joined:
+        return "use --artifacts"
+    link = session.make_link(found.api_url.removesuffix("/api"))
+    return f"open {link} ({session.ONCE}), or use --artifacts for another folder"
 
 
 def wait_for_the_end(running: Operation) -> None:

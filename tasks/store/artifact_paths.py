@@ -126,6 +126,7 @@ database = _in(prefect_home, "prefect.db")  # of ``gradmill up``'s server, unles
 pages_asked = _in(prefect_home, "pages")  # a file for each name whose overview ``gradmill up`` is to write anew
 service = _in(prefect_home, "service.json")  # where it answers, for the commands beside it
 credential = _in(prefect_home, "credential")  # what its server asks for; of mode 0600
+tickets = _in(prefect_home, "tickets")  # an empty file for each unused link to its page, named by its digest
 
 ONNX = "model.onnx"
 METADATA = "metadata.json"

@@ -1,7 +1,7 @@
 """One model of a page: sections of text, tables and pictures; rendered as Markdown (Prefect, READMEs) or as HTML.
 
 A page holds what users and their data say as it is. It is escaped here and nowhere else: only ``Code``, ``Strong``,
-links and addresses, which are ours, are more than text. Credentials in addresses are left out.
+``Link`` and addresses, which are ours, are more than text. Credentials in addresses are left out.
 """
 
 import base64
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from tasks.errors import without_credentials
 from tasks.machine.words import in_markdown, printable
@@ -31,6 +31,19 @@ class Strong(str):
     """Text that should be seen."""
 
     element = "strong"
+
+
+class Link(str):
+    """Words that lead to an address of ours."""
+
+    element = "a"
+    address: str
+
+    def __new__(cls, words: str, address: str) -> Self:
+        """Take the words as they are."""
+        made = super().__new__(cls, words)
+        made.address = address
+        return made
 
 
 Text = str | tuple[str, ...]  # a line, or its parts one after another
@@ -119,19 +132,24 @@ def _shown_sections(page: Page) -> Iterator[Section]:
             yield Section(title, shown)
 
 
-def _parts(text: Text) -> Iterator[tuple[str, str]]:
-    """Each part with the HTML element that shows it, none of plain text: one line, and nothing that cannot be seen."""
+def _parts(text: Text) -> Iterator[tuple[str, str, str]]:
+    """Each part after the HTML element that shows it, none of plain text, and before where it leads, if anywhere.
+
+    It is one line, with nothing that cannot be seen.
+    """
     for part in (text,) if isinstance(text, str) else text:
         visible = printable(without_credentials(part)).encode(errors="backslashreplace").decode()
         line = re.sub(r"\s+", " ", visible)
         if line.strip() or not hasattr(part, "element"):
-            yield getattr(part, "element", ""), line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+            shown = line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+            yield getattr(part, "element", ""), shown, getattr(part, "address", "")
 
 
 def _markdown_inline(text: Text) -> str:
     """Text within a line."""
-    marked = {"code": _markdown_code, "strong": lambda words: f"**{in_markdown(words.strip())}**", "": in_markdown}
-    return "".join(marked[element](words) for element, words in _parts(text)).strip()
+    marked = {"code": _markdown_code, "strong": lambda words: f"**{in_markdown(words.strip())}**"}
+    shown = ((marked.get(element, in_markdown)(words), address) for element, words, address in _parts(text))
+    return "".join(f"[{words}]({address})" if address else words for words, address in shown).strip()
 
 
 def _markdown_cell(text: Text) -> str:

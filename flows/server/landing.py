@@ -1,0 +1,139 @@
+"""Gradmill's own pages beside Prefect's UI: all names at a glance, the overview of each, and the page of a version."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+from prefect.settings import PREFECT_API_URL
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
+
+from flows.pages.overview import draw_overview, tabulate_names
+from flows.server import api, overviews, registration
+from flows.server import status as server_status
+from flows.server.session import PLACE, respond
+from flows.server.status import Status
+from tasks.errors import EnvironmentProblem, GradmillError
+from tasks.machine.words import counted
+from tasks.parameters import is_name
+from tasks.store import reading, state, version_page
+from tasks.store.page import Code, Link, Page, PageTable, Section, Text
+from tasks.store.state import StoreState
+
+LISTED = 10  # versions, the newest
+HOME = ("All models", PLACE)
+IN_PREFECT = PageTable(
+    (
+        (Link("Runs", "/runs"), "logs and stages; retry, cancel"),
+        (Link("Deployments", "/deployments"), "next runs; run now, other settings, pause"),
+        (Link("Artifacts", "/artifacts"), "verdicts, pictures and predictions of every run"),
+        (Link("Automations", "/automations"), "what sends alerts, and what retrains on drift"),
+        (Link("Blocks", "/blocks"), "where alerts can go"),
+        (Link("Work pool", f"/work-pools/work-pool/{registration.POOL}"), "workers; pause all runs"),
+    )
+)
+
+
+def show_store(_: Request) -> HTMLResponse:
+    """What is live, what needs a person, what has run and what runs next."""
+    found = state.read()
+    status = _read_status(found)
+    needs = counted(len(status.attention), "thing") if status.attention else "nothing"
+    verb = "need" if len(status.attention) > 1 else "needs"
+    sections = (
+        Section("Needs attention", tuple(status.attention)),
+        Section("Models", tuple(_list_models(found))),
+        Section("Deployments", (_tabulate_deployments(status),)),
+        Section("Operation", (PageTable(tuple(_list_operation(status))),)),
+        Section("In Prefect's UI", (IN_PREFECT,)),
+    )
+    headline = f"{counted(len(status.models), 'champion')}; {needs} {verb} attention"
+    return respond(Page("Gradmill", headline, sections, (("Prefect's UI", "/dashboard"),)))
+
+
+def _read_status(found: StoreState) -> Status:
+    """The same as ``gradmill status``; without the server's part where there is none, or it does not answer."""
+    known = server_status.describe_store(found)
+    if PREFECT_API_URL.value():
+        try:
+            return server_status.describe(found)
+        except EnvironmentProblem as error:
+            known.attention.append(error.found)
+    return known
+
+
+def _list_models(found: StoreState) -> Iterator[Text | PageTable]:
+    yield tabulate_names(found.names.values(), PLACE)
+    if not found.names:
+        yield "There is no model yet: run ", Code("gradmill retrain")
+
+
+def _tabulate_deployments(found: Status) -> PageTable:
+    """What runs next, and what the last runs came to: their names say it."""
+    rows = []
+    for each in found.deployments:
+        starts = [f"{each.next_start:%Y-%m-%d %H:%M}"] if each.next_start else []
+        starts += ["on drift"] if each.on_drift else []
+        judged = each.judged.run if each.judged and each.judged.run != each.last_run else ""
+        due = "paused" if each.paused else ", ".join(starts)
+        rows.append((each.name, due, each.last_run or "", each.state or "", judged))
+    return PageTable(tuple(rows), ("deployment", "next run", "last run", "state", "last judged before"))
+
+
+def _list_operation(found: Status) -> Iterator[tuple[str, Text]]:
+    for worker in found.workers:
+        seen = f", last seen {worker.last_heartbeat:%Y-%m-%d %H:%M}" if worker.last_heartbeat else ""
+        yield "worker", f"{worker.name}: {worker.status.lower()}{seen}"
+    for run in found.queued:
+        yield "waiting", f"{run.name}: {run.reason}"
+    if found.api_url:
+        yield "alerts", f"go to {found.alerts}" if found.alerts else ("go nowhere: see ", Code("gradmill notify"))
+    if found.mirror:
+        yield "mirror", found.mirror
+    yield "disk", f"{found.artifacts}: {found.free / 2**30:.1f} GiB free ({found.free / found.total:.0%})"
+    yield "times", f"{found.timezone}, on all these pages"
+
+
+def show_name(request: Request) -> HTMLResponse:
+    """The overview of a name, with links to its versions and to what Prefect's UI has of it."""
+    name = request.path_params["name"]
+    if not is_name(name) or not ((facts := state.read_name(name)).is_known or name in reading.names()):
+        raise HTTPException(404)
+    versions = ((f"version {number}", f"{PLACE}/{name}/{number}") for number in facts.numbers[: -LISTED - 1 : -1])
+    return respond(draw_overview(facts)._replace(links=(HOME, *versions, *_find_links(name))))
+
+
+def _find_links(name: str) -> tuple[tuple[str, str], ...]:
+    if PREFECT_API_URL.value():
+        with suppress(EnvironmentProblem), api.client() as client:
+            return tuple(overviews.list_links(client, name))
+    return ()
+
+
+def show_version(request: Request) -> HTMLResponse:
+    """The page of a kept version, of its verified files."""
+    name, number = request.path_params["name"], request.path_params["number"]
+    if number not in map(str, reading.versions(name)):
+        raise HTTPException(404)
+    links = (HOME, (f"overview of {name}", f"{PLACE}/{name}"))
+    return respond(version_page.read_version(name, int(number))._replace(links=links))
+
+
+def _explain(_: Request, error: Exception) -> HTMLResponse:
+    """What cannot be shown, and what to do about it."""
+    if isinstance(error, GradmillError):
+        words = f"expected: {error.expected}", f"to do: {error.action}"
+        return respond(Page("Gradmill", error.found, (Section("", words),), (HOME,)), 500)
+    return respond(Page("Gradmill", "There is no such page.", (), (HOME,)), 404)
+
+
+PAGES = Starlette(
+    routes=[
+        Route(PLACE, show_store),
+        Route(f"{PLACE}/{{name}}", show_name),
+        Route(f"{PLACE}/{{name}}/{{number}}", show_version),
+    ],
+    exception_handlers={404: _explain, GradmillError: _explain},
+)

@@ -1,0 +1,136 @@
+"""How a browser is let in: by a link that works once, and then by two keys, without ever having the credential.
+
+Both keys are derived from the credential, which stays in the server's process. One is a cookie that no script can read,
+the other lies where Prefect's UI keeps what it signs in with, and scripts of this address alone can read it. Prefect's
+API asks for both. For cookies know no ports: a browser also sends them to other servers of this machine, and with what
+the pages of these ask for here. The cookie alone shows our own pages, which change nothing.
+"""
+
+import base64
+import hashlib
+import hmac
+import secrets
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from tasks.store import artifact_paths
+from tasks.store.page import Code, Page, Section, render_html
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+PLACE = "/gradmill"  # our pages are there and below
+TICKET = "ticket"  # in the query of a link
+TICKET_SECONDS = 600
+ONCE = "works once, within ten minutes"
+COOKIE_SECONDS = 30 * 24 * 3600
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+# A page that goes on by itself: a redirect would still count as following somebody else's link, which takes no cookie.
+WELCOME = """\
+<!doctype html>
+<html lang="en">
+<title>Gradmill</title>
+<meta http-equiv="refresh" content="0; url={place}">
+<script>localStorage.setItem("prefect-password", "{key}")</script>
+<p>You are signed in. <a href="{place}">Go on</a>
+"""
+
+
+def make_link(ui: str, asks: bool = True) -> str:
+    """The address of our pages on a server of ``gradmill up``, with a ticket where the server ``asks`` for one."""
+    if not asks:
+        return f"{ui}{PLACE}"
+    folder = artifact_paths.tickets()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # it is being used
+            if not _is_fresh(path.stat().st_mtime):
+                path.unlink()
+    ticket = secrets.token_hex(16)
+    (folder / _digest(ticket)).touch(mode=0o600)
+    return f"{ui}{PLACE}?{TICKET}={ticket}"
+
+
+def use_ticket(ticket: str) -> bool:
+    """Whether a ticket is good, which it is once: of several who come at the same moment one removes its file."""
+    path = artifact_paths.tickets() / _digest(ticket)
+    try:
+        made = path.stat().st_mtime
+        path.unlink()
+    except OSError:
+        return False
+    return _is_fresh(made)
+
+
+def _digest(ticket: str) -> str:
+    return hashlib.sha256(ticket.encode()).hexdigest()
+
+
+def _is_fresh(made: float) -> bool:
+    return 0 <= time.time() - made < TICKET_SECONDS
+
+
+def let_in(app: "ASGIApp", credential: str | None) -> "ASGIApp":
+    """Add our pages to Prefect's ``app``, and let browsers use its API that have both keys, as if they had signed in.
+
+    Where no ``credential`` is asked for, everybody sees the pages.
+    """
+    known = (credential or "").encode()
+    cookie, stored = (hmac.digest(known, use, "sha256").hex() for use in (b"cookie", b"storage"))
+    name = f"gradmill-{cookie[:8]}"  # other servers of this machine have their own
+
+    async def serve(scope: "Scope", receive: "Receive", send: "Send") -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        request = Request(scope)
+        has_cookie = credential is None or _is_equal(request.cookies.get(name), cookie)
+        answer: ASGIApp = app
+        if not f"{scope['path']}/".startswith(f"{PLACE}/"):
+            if credential and has_cookie and _is_equal(request.headers.get("Authorization"), f"Basic {stored}"):
+                scope = {**scope, "headers": [*scope["headers"]]}
+                MutableHeaders(scope=scope)["Authorization"] = f"Basic {base64.b64encode(known).decode()}"
+        elif credential and request.method == "GET" and use_ticket(request.query_params.get(TICKET, "")):
+            answer = welcome = HTMLResponse(WELCOME.format(place=PLACE, key=stored), headers=HEADERS)
+            welcome.set_cookie(
+                name, cookie, COOKIE_SECONDS, secure=request.url.is_secure, httponly=True, samesite="strict"
+            )
+        elif has_cookie:
+            from flows.server import landing  # only here: it imports much
+
+            answer = landing.PAGES
+        else:
+            answer = respond(_refuse(TICKET in request.query_params), 401)
+        await answer(scope, receive, send)
+
+    return serve
+
+
+def _is_equal(given: str | None, key: str) -> bool:
+    return hmac.compare_digest((given or "").encode(), key.encode())
+
+
+def respond(page: Page, status: int = 200) -> HTMLResponse:
+    """A page of ours."""
+    return HTMLResponse(render_html(page), status, HEADERS)
+
+
+def _refuse(has_ticket: bool) -> Page:
+    """What whoever is not signed in can do about it."""
+    found = f"This link does not work any more: it {ONCE}" if has_ticket else "This browser is not signed in"
+    ways = (
+        ("For a new link, run ", Code("gradmill up"), " again on the same artifacts folder while this one runs."),
+        "If this browser is signed in, and you have followed a link on another page, try again.",
+    )
+    links = (("Try again", PLACE), ("Prefect's UI, which asks for the credential", "/dashboard"))
+    return Page("Gradmill", f"{found}.", (Section("", ways),), links)

@@ -1,0 +1,368 @@
+"""Gradmill's own page beside Prefect's UI: whom its link lets in, where to, and what it shows of any store."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import http.client
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from starlette.responses import PlainTextResponse
+
+from browsing import CHROMIUM, MARKS, TIMEOUT, keep
+from command_line import assert_clear
+from conftest import REPOSITORY
+from duty import Duty
+from flows.server import prefect_server, session, supervisor, up
+from node_packages import node_modules
+from prefect_api import own_database
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser as Chromium
+
+STORE = REPOSITORY / "tests" / "store_of_c692a25"
+KEY = "me:a-secret-of-these-tests"
+NAME, SOFTMAX = "linear-regression", "softmax-regression"
+LINK = re.compile(r"http://127\.0\.0\.1:\d+/gradmill\?ticket=[0-9a-f]{32}\b")
+PLACES = ("/gradmill", f"/gradmill/{NAME}", f"/gradmill/{NAME}/1", f"/gradmill/{SOFTMAX}/1")
+
+
+class Server(NamedTuple):
+    """A server as ``gradmill up`` starts it, of a store with two names."""
+
+    ui: str
+    artifacts: Path
+    log: Path
+
+    def link(self) -> str:
+        """Another link, as ``up`` makes it."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("GRADMILL_ARTIFACTS", str(self.artifacts))
+            return session.make_link(self.ui)
+
+    def get(self, place: str, **headers: str) -> httpx.Response:
+        """What a browser gets that has never been here."""
+        return httpx.get(f"{self.ui}{place}", headers=headers, timeout=60)
+
+
+class Browser(NamedTuple):
+    """A browser that has used a link, and what Prefect's UI then adds to its requests."""
+
+    client: httpx.Client
+    stored: dict[str, str]
+
+
+@pytest.fixture
+def browser(server: Server) -> Iterator[Browser]:
+    with httpx.Client(base_url=server.ui, timeout=60) as client:
+        welcome = client.get(server.link()).text
+        (stored,) = re.findall(r'localStorage.setItem\("prefect-password", "(\w+)"\)', welcome)
+        yield Browser(client, {"Authorization": f"Basic {stored}"})
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("landing")
+    artifacts, home = folder / "artifacts", folder / "artifacts" / ".prefect"
+    shutil.copytree(STORE, artifacts)
+    home.mkdir(mode=0o700)
+    with prefect_server.listening(0) as listener, (folder / "server.log").open("wb") as log:
+        ui = prefect_server.address(listener)
+        ours = {"GRADMILL_ARTIFACTS": str(artifacts), "PREFECT_HOME": str(home), "PREFECT_API_URL": f"{ui}/api"}
+        ours |= {"PREFECT_API_AUTH_STRING": KEY, "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true"}
+        environment = up.SERVER_ENVIRONMENT | own_database() | dict(os.environ) | ours
+        process = prefect_server.start(listener, KEY, environment, log)
+        until = time.monotonic() + prefect_server.START_SECONDS
+        assert prefect_server.wait_for_answer(f"{ui}/api", lambda: process.poll() is not None, until)
+        yield Server(ui, artifacts, folder / "server.log")
+        supervisor.stop(process)
+
+
+@pytest.mark.slow
+def test_a_link_works_once_and_lets_in_the_browser_that_has_used_it(server: Server) -> None:
+    link = server.link()
+    assert LINK.fullmatch(link)
+    with httpx.Client(base_url=server.ui, timeout=60) as browser:
+        for place in PLACES:
+            assert browser.get(place).status_code == 401
+        entered = browser.get(link)
+        pages = [browser.get(place) for place in PLACES]
+        assert browser.get(link).status_code == 200, "who is in already sees the page"
+    assert entered.status_code == 200
+    (cookie,) = entered.headers.get_list("set-cookie")
+    assert {"HttpOnly", "Path=/", "SameSite=strict"} <= set(cookie.split("; "))
+    assert entered.headers["referrer-policy"] == "no-referrer"
+    assert 'http-equiv="refresh" content="0; url=/gradmill"' in entered.text
+    for shown in pages:
+        assert shown.status_code == 200
+        assert shown.headers["cache-control"] == "no-store"
+        assert "frame-ancestors 'none'" in shown.headers["content-security-policy"]
+    refused = httpx.get(link)
+    assert refused.status_code == 401
+    assert "This link does not work any more: it works once, within ten minutes." in refused.text
+    assert "gradmill up" in refused.text
+    assert "set-cookie" not in refused.headers
+
+
+@pytest.mark.slow
+def test_of_many_who_use_a_link_at_once_one_is_let_in(server: Server) -> None:
+    link = server.link()
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(lambda _: httpx.get(link, timeout=60), range(32)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [401] * 31
+
+
+def test_of_many_processes_that_take_a_ticket_at_once_one_gets_it(artifacts: Path) -> None:
+    (artifacts / ".prefect").mkdir(parents=True)
+    for _ in range(20):
+        ticket = session.make_link("").rpartition("=")[2]
+        with ThreadPoolExecutor(8) as threads:
+            assert sum(threads.map(session.use_ticket, [ticket] * 8)) == 1
+
+
+@pytest.mark.parametrize("age", [601, -60])
+def test_a_link_ends_after_ten_minutes_and_a_clock_that_was_set_back_makes_none_last(age: int, artifacts: Path) -> None:
+    (artifacts / ".prefect").mkdir(parents=True)
+    ticket = session.make_link("").rpartition("=")[2]
+    (kept,) = (artifacts / ".prefect" / "tickets").iterdir()
+    assert ticket not in kept.name
+    assert kept.name == hashlib.sha256(ticket.encode()).hexdigest()
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert kept.parent.stat().st_mode & 0o777 == 0o700
+    assert kept.read_bytes() == b""
+    os.utime(kept, (time.time() - age,) * 2)
+    assert not session.use_ticket(ticket)
+    session.make_link("")
+    (kept,) = kept.parent.iterdir()
+    os.utime(kept, (time.time() - age,) * 2)
+    fresh = session.make_link("").rpartition("=")[2]
+    assert kept not in kept.parent.iterdir(), "those that are too old are removed"
+    assert session.use_ticket(fresh)
+
+
+@pytest.mark.slow
+def test_prefects_api_takes_both_keys_of_the_browser_and_neither_alone(server: Server, browser: Browser) -> None:
+    client, stored = browser
+    version = "/api/admin/version"
+    assert client.get(version, headers=stored).status_code == 200
+    assert client.get(version).status_code == 401, "the page of another local server has the cookie sent, too"
+    assert server.get(version, **stored).status_code == 401
+    (cookie,) = client.cookies.jar
+    other = hmac.digest(b"me:another", b"cookie", "sha256").hex()
+    for name, value in ((cookie.name, other), (cookie.name, ""), (cookie.name, "é"), ("gradmill", str(cookie.value))):
+        headers = {b"Cookie": f"{name}={value}".encode(), b"Authorization": stored["Authorization"].encode()}
+        for place in (version, "/gradmill"):
+            assert httpx.get(f"{server.ui}{place}", headers=headers).status_code == 401
+    assert client.get(version, headers={b"Authorization": "Basic é".encode()}).status_code == 401
+    known = base64.b64encode(KEY.encode()).decode()
+    assert server.get(version, Authorization=f"Basic {known}").status_code == 200
+
+
+@pytest.mark.slow
+def test_a_page_of_another_origin_gets_nothing_with_the_cookie(server: Server, browser: Browser) -> None:
+    client, stored = browser
+    port = urlsplit(server.ui).port or 0
+    variables, variable = "/api/variables/", {"name": "x", "value": "y"}
+    for origin in ("http://evil.example", f"http://127.0.0.1:{port + 1}", "null", f"https://127.0.0.1:{port}"):
+        for headers in ({"Origin": origin}, {"Origin": origin} | stored):
+            assert client.get("/api/admin/version", headers=headers).status_code == 403
+            assert client.get("/gradmill", headers=headers).status_code == 403
+            assert client.post(variables, json=variable, headers=headers).status_code == 403
+    assert client.post(variables, json=variable).status_code in (401, 403), "a form of another page, without Origin"
+    assert client.get("/gradmill", headers={"Host": "evil.example"}).status_code == 400
+    assert client.post("/gradmill", headers={"Origin": server.ui}).status_code == 405
+    own = {"Origin": server.ui} | stored
+    assert client.post(variables, json=variable, headers=own).status_code == 403, "Prefect wants its own token"
+    token = client.get("/api/csrf-token", params={"client": "x"}, headers=own).json()["token"]
+    own |= {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "x"}
+    assert client.post(variables, json=variable, headers=own).status_code == 201
+
+
+@pytest.mark.slow
+def test_the_credential_is_in_no_answer_and_in_no_log(server: Server, browser: Browser) -> None:
+    client, stored = browser
+    answers = [client.get(place) for place in (*PLACES, "/", "/ui-settings", "/gradmill/nothing", server.link())]
+    answers += [client.get("/api/admin/settings", headers=stored), server.get("/gradmill")]
+    secrets = KEY, KEY.partition(":")[2], base64.b64encode(KEY.encode()).decode()
+    for answer in answers:
+        said = f"{answer.url} {answer.headers} {answer.text}"
+        assert not [secret for secret in secrets if secret in said], answer.url
+    files = [server.log, *(path for path in (server.artifacts / ".prefect").rglob("*.log"))]
+    assert not [path for path in files for secret in secrets if secret in path.read_text()]
+
+
+@pytest.mark.slow
+def test_no_path_leads_to_a_file(server: Server, browser: Browser) -> None:
+    client = browser.client
+    cookie = "; ".join(f"{each.name}={each.value}" for each in client.cookies.jar)
+    connection = http.client.HTTPConnection(urlsplit(server.ui).netloc, timeout=30)
+    for path in (
+        f"/gradmill/{NAME}/../../../.prefect/prefect.db", f"/gradmill/{NAME}/1/../champion.json", "/gradmill/..",
+        f"/gradmill/{NAME}/%2e%2e", "/gradmill/%2e%2e%2f%2e%2e%2fetc%2fpasswd", f"/gradmill/{NAME}/1/model.onnx",
+        "/gradmill//etc/passwd", f"/gradmill/{NAME}/9", f"/gradmill/{NAME}/-1", "/gradmill/nothing", "/gradmill/a%00b",
+        f"/gradmill/{NAME}/{'9' * 5000}",
+    ):  # fmt: skip
+        connection.request("GET", path, headers={"Cookie": cookie})
+        answer = connection.getresponse()
+        said = answer.read()
+        assert (answer.status, b"There is no such page." in said) == (404, True), path
+    connection.close()
+
+
+@pytest.mark.slow
+def test_the_page_says_what_is_live_and_leads_to_overviews_versions_and_prefects_ui(
+    server: Server, browser: Browser
+) -> None:
+    client = browser.client
+    page, pointer = client.get("/gradmill").text, server.artifacts / "models" / NAME / "champion.json"
+    live = json.loads(pointer.read_text())
+    champion = f"/gradmill/{NAME}/{live['version']}"
+    for address in (f"/gradmill/{NAME}", champion, "/runs", "/deployments", "/automations"):
+        assert f'href="{address}"' in page
+    assert live["promoted_at"][:16].replace("T", " ") in page
+    assert "no worker is online" in page, "what gradmill status says needs attention"
+    overview = client.get(f"/gradmill/{NAME}").text
+    assert f'href="/gradmill/{NAME}/{live["version"]}"' in overview
+    assert "live since" in overview
+    assert "data:image/png" in client.get(f"/gradmill/{SOFTMAX}/1").text, "its pictures are in the page"
+
+
+def ask(place: str, credential: str | None = None) -> httpx.Response:
+    """The answer of a server that has no API of Prefect's."""
+
+    async def get() -> httpx.Response:
+        transport = httpx.ASGITransport(prefect_server.guard(session.let_in(PlainTextResponse("Prefect"), credential)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:4200") as client:
+            return await client.get(place)
+
+    return asyncio.run(get())
+
+
+def test_without_a_credential_everybody_sees_the_page(artifacts: Path) -> None:
+    shutil.copytree(STORE, artifacts)
+    assert session.make_link("http://127.0.0.1:4200", asks=False) == "http://127.0.0.1:4200/gradmill"
+    for place in (*PLACES, "/gradmill?ticket=any"):
+        assert ask(place).status_code == 200
+    assert ask("/api/admin/version").text == "Prefect"
+    assert ask("/gradmillx").text == "Prefect"
+
+
+def test_a_server_without_artifacts_has_a_page_all_the_same(artifacts: Path) -> None:
+    assert "There is no model yet" in ask("/gradmill").text
+    assert ask("/gradmill", KEY).status_code == 401
+    assert ask("/gradmill?ticket=a", KEY).status_code == 401
+    assert not artifacts.exists()
+
+
+@pytest.mark.parametrize("damage", ["champion.json", "1/manifest.json", "history.jsonl"])
+def test_a_damaged_store_is_shown_with_its_fault(artifacts: Path, damage: str) -> None:
+    shutil.copytree(STORE, artifacts)
+    (artifacts / "models" / NAME / damage).write_text("{\n{}\n")
+    page, version = ask("/gradmill"), ask(f"/gradmill/{NAME}/1")
+    assert page.status_code == 200
+    assert damage in page.text
+    assert "1 thing needs attention" in page.text
+    assert SOFTMAX in page.text
+    assert damage in ask(f"/gradmill/{NAME}").text
+    if damage == "1/manifest.json":
+        assert version.status_code == 500
+        assert "to do: see gradmill verify linear-regression 1" in version.text
+    else:
+        assert version.status_code == 200
+
+
+@pytest.mark.slow  # a running gradmill up
+def test_up_prints_the_link_first_and_a_second_up_another_one(duty: Duty) -> None:
+    assert duty.lines[0].startswith("open        ")
+    assert duty.lines[0].endswith("  (works once, within ten minutes)\n")
+    (first,) = LINK.findall(duty.lines[0])
+    second = duty.gradmill("up", PREFECT_API_URL="")
+    assert_clear(second, 2)
+    (link,) = LINK.findall(second.stderr)
+    assert link != first
+    with httpx.Client(timeout=60) as browser:
+        assert browser.get(link).status_code == 200
+        page = browser.get(f"{duty.ui}/gradmill").text
+        assert "softmax-nightly" in page, "with what the server knows"
+        assert re.search(r"<th scope=\"row\"[^>]*>worker</th>", page)
+    assert duty.credential.partition(":")[2] not in page
+    document = json.loads(duty.gradmill("up", "--json", PREFECT_API_URL="").stdout)
+    assert LINK.search(document["error"]["action"])
+
+
+@pytest.fixture
+def chromium() -> "Iterator[Chromium]":
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: test)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root in CI
+        yield browser
+        browser.close()
+
+
+def test_the_link_leads_to_our_page_and_on_into_prefects_ui_without_a_password(
+    server: Server, chromium: "Chromium"
+) -> None:
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, timezone_id="UTC")
+    context.set_default_timeout(TIMEOUT)
+    tab = context.new_page()
+    refused: list[str] = []
+    tab.on("console", lambda message: refused.append(message.text) if "Content Security" in message.text else None)
+    tab.goto(server.link())
+    tab.get_by_role("heading", name="Gradmill").wait_for()
+    assert tab.url == f"{server.ui}/gradmill", "the ticket is gone from the address"
+    assert tab.evaluate("history.length") <= 2, "and from the way back"
+    assert refused == []
+    keep(tab, "landing")
+    tab.get_by_role("link", name=NAME, exact=True).click()
+    tab.get_by_text("live since").first.wait_for()
+    keep(tab, "landing-overview")
+    tab.get_by_role("link", name="version 1", exact=True).click()
+    tab.get_by_role("heading", name=f"{NAME}, version 1").wait_for()
+    tab.get_by_role("link", name="All models").click()
+    tab.get_by_role("link", name="Deployments", exact=True).click()
+    tab.wait_for_url("**/deployments")
+    tab.get_by_text(re.compile("Add a deployment|Deployments")).first.wait_for()
+    tab.wait_for_load_state("networkidle")
+    assert not tab.get_by_role("button", name="Login").count()
+    assert not tab.get_by_text("Authentication failed").count()
+    tab.goto(f"{server.ui}/v2/dashboard")
+    tab.get_by_text("Work Pools").first.wait_for()
+    assert not tab.get_by_role("button", name="Login").count()
+    found = json.dumps([tab.evaluate("({...localStorage})"), tab.evaluate("document.cookie"), context.storage_state()])
+    assert KEY not in found
+    assert base64.b64encode(KEY.encode()).decode() not in found
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_pages_are_for_everybody(server: Server, chromium: "Chromium", scheme: Any) -> None:
+    """axe-core has nothing to say; a phone's width is enough."""
+    context = chromium.new_context(color_scheme=scheme, viewport={"width": 390, "height": 800}, bypass_csp=True)
+    tab = context.new_page()
+    tab.goto(f"{server.ui}/gradmill")
+    for place in ("/gradmill", server.link().removeprefix(server.ui), *PLACES):
+        tab.goto(f"{server.ui}{place}")
+        tab.wait_for_load_state("networkidle")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+        keep(tab, f"landing{place.split('?')[0].replace('/', '-')}-{scheme}")
+        tab.evaluate((node_modules() / "axe-core" / "axe.min.js").read_text())
+        assert tab.evaluate("axe.run()")["violations"] == []
+    context.close()
+
+
+for mark in MARKS:
+    test_the_link_leads_to_our_page_and_on_into_prefects_ui_without_a_password = mark(
+        test_the_link_leads_to_our_page_and_on_into_prefects_ui_without_a_password
+    )
+    test_the_pages_are_for_everybody = mark(test_the_pages_are_for_everybody)

@@ -318,10 +318,11 @@ def test_the_link_leads_to_our_page_and_on_into_prefects_ui_without_a_password(
     tab = context.new_page()
     refused: list[str] = []
     tab.on("console", lambda message: refused.append(message.text) if "Content Security" in message.text else None)
-    tab.goto(server.link())
-    tab.get_by_role("heading", name="Gradmill").wait_for()
+    tab.goto(f"data:text/html,<a href='{server.link()}'>open</a>")  # as on a page of another site
+    tab.get_by_role("link", name="open").click()
+    tab.get_by_role("heading", name="Models").wait_for()
     assert tab.url == f"{server.ui}/gradmill", "the ticket is gone from the address"
-    assert tab.evaluate("history.length") <= 2, "and from the way back"
+    assert tab.evaluate("history.length") == 2, "and from the way back"
     assert refused == []
     keep(tab, "landing")
     tab.get_by_role("link", name=NAME, exact=True).click()
@@ -342,6 +343,42 @@ def test_the_link_leads_to_our_page_and_on_into_prefects_ui_without_a_password(
     found = json.dumps([tab.evaluate("({...localStorage})"), tab.evaluate("document.cookie"), context.storage_state()])
     assert KEY not in found
     assert base64.b64encode(KEY.encode()).decode() not in found
+    tab.goto(f"data:text/html,<a href='{server.ui}/gradmill'>open</a>")
+    tab.get_by_role("link", name="open").click()
+    tab.get_by_text("This browser is not signed in").wait_for()
+    tab.get_by_role("link", name="Try again").click()
+    tab.get_by_role("heading", name="Models").wait_for()
+    context.close()
+
+
+def test_a_page_at_another_port_of_this_machine_reads_and_changes_nothing(server: Server, chromium: "Chromium") -> None:
+    """To which a browser says that it is on the same site: it has the cookie sent along."""
+    context = chromium.new_context()
+    context.set_default_timeout(TIMEOUT)
+    tab = context.new_page()
+    tab.goto(server.link())
+    tab.get_by_role("heading", name="Models").wait_for()
+    (cookie,) = [each["name"] for each in context.cookies()]
+    context.route("http://127.0.0.1:9999/", lambda route: route.fulfill(body="<p>theirs", content_type="text/html"))
+    tab.goto("http://127.0.0.1:9999/")
+    asks = """async ([address, options]) => {
+        try { return await (await fetch(address, {credentials: "include", ...options})).text() }
+        catch (error) { return String(error) }
+    }"""
+    for options in ({}, {"mode": "no-cors"}, {"mode": "no-cors", "method": "POST", "body": "{}"}):
+        for place in ("/gradmill", "/api/admin/version", "/api/variables/"):
+            with context.expect_event("response", lambda found: found.url.startswith(server.ui)) as answered:
+                read = tab.evaluate(asks, [f"{server.ui}{place}", options])
+            assert read in ("", "TypeError: Failed to fetch")
+            is_shown = options == {"mode": "no-cors"} and place == "/gradmill"  # to the browser, not to the page
+            assert answered.value.status in ((200,) if is_shown else (401, 403, 405)), (place, options)
+            if is_shown:
+                assert cookie in answered.value.request.all_headers().get("cookie", "")
+    frame = f"""document.body.innerHTML = "<iframe src='{server.ui}/gradmill'></iframe>" """
+    with context.expect_event("response", lambda found: found.url.startswith(server.ui)):
+        tab.evaluate(frame)
+    tab.wait_for_load_state("networkidle")
+    assert not [each for each in tab.frames if each.url.startswith(server.ui)], "nor is the page within theirs"
     context.close()
 
 
@@ -364,5 +401,8 @@ def test_the_pages_are_for_everybody(server: Server, chromium: "Chromium", schem
 for mark in MARKS:
     test_the_link_leads_to_our_page_and_on_into_prefects_ui_without_a_password = mark(
         test_the_link_leads_to_our_page_and_on_into_prefects_ui_without_a_password
+    )
+    test_a_page_at_another_port_of_this_machine_reads_and_changes_nothing = mark(
+        test_a_page_at_another_port_of_this_machine_reads_and_changes_nothing
     )
     test_the_pages_are_for_everybody = mark(test_the_pages_are_for_everybody)

@@ -245,10 +245,10 @@ def test_from_our_own_page_each_of_them_is_at_most_three_clicks_away(walk: Walk,
     assert overview.locator("img[alt='test loss of the last runs']").evaluate("image => image.naturalWidth") > 300
     row(follow(enter(), NAME, "verdict"), "test_loss", "refused")
     row(follow(enter(), NAME, "predictions"), "rows.npy", "not a finite number")
-    shows(follow(enter(), NAME, f"deployment {RETRAINS}", "Upcoming"), re.compile("^Scheduled for "))
+    shows(follow(enter(), NAME, f"deployment {RETRAINS}", "Upcoming"), "Scheduled for ")
     shows(follow(enter(), NAME, "version 2"), f"{NAME}, version 2")
-    shows(follow(enter(), "Runs"), re.compile("refused by test_loss"))
-    shows(follow(enter(), "Automations"), re.compile("^gradmill: "))
+    shows(follow(enter(), "Runs"), "refused by test_loss")
+    shows(follow(enter(), "Automations"), "gradmill: ")
 
 
 def test_when_the_next_run_is(walk: Walk, dashboard: "Page") -> None:

@@ -193,6 +193,7 @@ def test_runs_that_end_with_the_worker_are_crashed_and_their_pages_rewritten_whi
 def test_browsers_are_told_that_its_pages_load_nothing_from_elsewhere() -> None:
     policy = answer(guard(PlainTextResponse("ok"))).headers["content-security-policy"]
     assert policy.startswith("default-src 'self' ")
+    assert policy.endswith("; frame-ancestors 'self'"), "nor are they shown within pages of others"
     assert not re.search("http|[*]", policy)
 
 

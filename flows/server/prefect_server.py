@@ -36,7 +36,7 @@ ENVIRONMENT = {
 
 
 # Pages load from this server alone: those of V2 ask their analytics' host for settings, whatever analytics are set to.
-OURS_ALONE = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
+OURS_ALONE = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
 # The page of V1 that asks for the password advertises Prefect Cloud unless the browser remembers that it should not:
 # what the server is set to, PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT, it asks only for those who have signed in.
 NO_ADVERTISEMENT = b"<script>localStorage.setItem('prefect-show-promotional-content', 'false')</script>"

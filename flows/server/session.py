@@ -6,12 +6,14 @@ API asks for both. For cookies know no ports: a browser also sends them to other
 the pages of these ask for here. The cookie alone shows our own pages, which change nothing.
 """
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import secrets
 import time
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import MutableHeaders
@@ -106,8 +108,7 @@ def let_in(app: "ASGIApp", credential: str | None) -> "ASGIApp":
                 name, cookie, COOKIE_SECONDS, secure=request.url.is_secure, httponly=True, samesite="strict"
             )
         elif has_cookie:
-            from flows.server import landing  # only here: it imports much
-
+            landing = await asyncio.to_thread(import_module, "flows.server.landing")  # it imports much, and uses this
             answer = landing.PAGES
         else:
             answer = respond(_refuse(TICKET in request.query_params), 401)
@@ -129,7 +130,10 @@ def _refuse(has_ticket: bool) -> Page:
     """What whoever is not signed in can do about it."""
     found = f"This link does not work any more: it {ONCE}" if has_ticket else "This browser is not signed in"
     ways = (
-        ("For a new link, run ", Code("gradmill up"), " again on the same artifacts folder while this one runs."),
+        (
+            Code("gradmill up"),
+            " prints a link. For a new one, run it again on the same artifacts folder while it runs.",
+        ),
         "If this browser is signed in, and you have followed a link on another page, try again.",
     )
     links = (("Try again", PLACE), ("Prefect's UI, which asks for the credential", "/dashboard"))

@@ -30,7 +30,7 @@ from prefect.states import Crashed
 
 from flows.server import api, connection, deployments, overviews, prefect_server, session, supervisor
 from flows.server.registration import POOL, home, register, worker_name
-from tasks.errors import EnvironmentProblem, UsageError
+from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.machine import resources
 from tasks.machine.words import printable
 from tasks.store import artifact_paths, locks
@@ -135,11 +135,12 @@ def _alone() -> Iterator[None]:
 
 def _advise() -> str:
     """What to do where another ``up`` is at work, of which somebody may have lost the link."""
-    found = connection.find_service(quietly=True)
-    if found is None or found.joined:
-        return "use --artifacts"
-    link = session.make_link(found.api_url.removesuffix("/api"))
-    return f"open {link} ({session.ONCE}), or use --artifacts for another folder"
+    with suppress(DataError):
+        found = connection.find_service(quietly=True)
+        if found and not found.joined:
+            link = session.make_link(found.api_url.removesuffix("/api"))
+            return f"open {link} ({session.ONCE}), or use --artifacts for another folder"
+    return "use --artifacts"
 
 
 def wait_for_the_end(running: Operation) -> None:

@@ -55,7 +55,7 @@ def main() -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BaseException:  # what is written in Rust ends in a panic, which is no Exception
-        if not interrupt.received():
+        if not interrupt.is_interrupted():
             raise
         code = INTERRUPTED
     if code == INTERRUPTED:
@@ -77,13 +77,13 @@ def _end_at_once(ending: list[int]) -> None:
 
 def _leave() -> None:
     """End without a wait, wherever the command is: what has streams or locks in use may not be asked for anything."""
-    found, action = _interrupted()
+    found, action = _describe_interrupt()
     with suppress(OSError):
         os.write(2, f"\n{found}; {action}\n".encode())
     os._exit(INTERRUPTED)
 
 
-def _interrupted() -> tuple[str, str]:
+def _describe_interrupt() -> tuple[str, str]:
     """What is to be said, and what then becomes of the same command."""
     from flows import interrupt
 
@@ -96,7 +96,7 @@ def _say_interrupted() -> None:
 
     if display := sys.modules.get("flows.cli.display"):  # an import that was interrupted can fail from then on
         display.end()
-    found, action = _interrupted()
+    found, action = _describe_interrupt()
     if streams.owes_json(sys.argv):
         error = {"exit_code": INTERRUPTED, "found": found, "expected": "no Ctrl-C", "action": action}
         streams.print_document({"error": error})

@@ -88,7 +88,7 @@ def python(device: Device) -> Finding:
     found = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {PACKAGE} {version}"
     facts: dict[str, Any] = {"version": platform.python_version(), "gradmill": version}
     if unmet := _unmet(""):
-        return problem(f"{found}; not as required: {_shown(unmet)}", pip_install(*unmet), **facts)
+        return problem(f"{found}; not as required: {_format_unmet(unmet)}", pip_install(*unmet), **facts)
     return ok(found, **facts)
 
 
@@ -102,7 +102,7 @@ def training(device: Device) -> Finding:
     if not training_installed():
         return note("training is not installed here: this machine can predict", installed=False)
     if unmet := _unmet("train"):
-        return problem(f"training lacks {_shown(unmet)}", pip_install(*unmet), installed=True)
+        return problem(f"training lacks {_format_unmet(unmet)}", pip_install(*unmet), installed=True)
     try:
         import torch
     except Exception as error:  # a library that torch needs is missing or broken
@@ -189,7 +189,7 @@ def _without_cuda(device: Device, found: str, action: str, **facts: Any) -> Find
     return note(f"{found}; runs use the CPU", action, **facts)
 
 
-def _shown(unmet: dict[str, str | None]) -> str:
+def _format_unmet(unmet: dict[str, str | None]) -> str:
     return ", ".join(f"{requirement} ({found or 'missing'})" for requirement, found in unmet.items())
 
 

@@ -13,7 +13,7 @@ from tasks.store.run_folder import RunFolder
 PLACES = {"data"}  # no document keeps where own data are
 
 
-@flow(flow_run_name=run_names.of(EvaluateParameters), log_prints=True, timeout_seconds=run_names.time_limit())
+@flow(flow_run_name=run_names.name_runs(EvaluateParameters), log_prints=True, timeout_seconds=run_names.time_limit())
 def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> EvaluationResult:  # noqa: B008  (frozen)
     """Judge the champion (or another version) on labelled rows."""
     resources.keep_imports()

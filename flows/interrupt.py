@@ -39,21 +39,21 @@ def watch(leave: Callable[[], None]) -> None:
             leave()
 
     signal.signal(signal.SIGINT, note)
-    sys.unraisablehook = _heard(sys.unraisablehook)
+    sys.unraisablehook = _catch_dropped(sys.unraisablehook)
 
 
-def achieved(what: str) -> None:
+def note_achievement(what: str) -> None:
     """Note what a user who interrupts the command from now on has to know."""
     global done
     done = what
 
 
-def received() -> bool:
+def is_interrupted() -> bool:
     """Whether the user has pressed Ctrl-C, whatever has become of the exception."""
     return _received is not None
 
 
-def _heard(before: "Callable[[UnraisableHookArgs], object]") -> "Callable[[UnraisableHookArgs], None]":
+def _catch_dropped(before: "Callable[[UnraisableHookArgs], object]") -> "Callable[[UnraisableHookArgs], None]":
     """Send the signal once more where Python drops its exception: in a finaliser or a weak reference's callback."""
 
     def dropped(what: "UnraisableHookArgs") -> None:

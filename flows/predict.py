@@ -12,7 +12,7 @@ from tasks.serving import runtime
 from tasks.store.run_folder import RunFolder
 
 
-@flow(flow_run_name=run_names.of(PredictParameters), log_prints=True, timeout_seconds=run_names.time_limit())
+@flow(flow_run_name=run_names.name_runs(PredictParameters), log_prints=True, timeout_seconds=run_names.time_limit())
 def predict(parameters: PredictParameters = PredictParameters()) -> Prediction:  # noqa: B008  (frozen)
     """Label every row of the input with the champion (or another version)."""
     devices.require(parameters.device)

@@ -46,7 +46,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
         if made.published is None:
             task = find_task(parameters.training.model).name
             own_data.require_same_kind(parameters)  # another first run of the name may have been quicker
-            fixed, champion = own_data.fixed(parameters.name), own_data.of_champion(parameters.name)
+            fixed, champion = own_data.find_fixed(parameters.name), own_data.of_champion(parameters.name)
             made.validated = validated = validate(run, raw, parameters.data, task, fixed, champion)
             prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
             own_data.remember_files(asked, raw, prepared)

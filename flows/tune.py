@@ -19,7 +19,7 @@ from tasks.tune import tune as tune_stage
 from tasks.validate import validate
 
 
-@flow(flow_run_name=run_names.of(TuneParameters), log_prints=True, timeout_seconds=run_names.time_limit())
+@flow(flow_run_name=run_names.name_runs(TuneParameters), log_prints=True, timeout_seconds=run_names.time_limit())
 @run_names.end_as_refused
 def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: B008  (frozen)
     """Find settings by the loss of a validation part, and let ``retrain --tuned`` use them, at once if asked to.
@@ -36,7 +36,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
         raw = download(run, parameters.dataset, parameters.data)
         task = find_task(parameters.training.model).name
         own_data.require_same_kind(parameters)  # another first run of the name may have been quicker
-        fixed, champion = own_data.fixed(parameters.name), own_data.of_champion(parameters.name)
+        fixed, champion = own_data.find_fixed(parameters.name), own_data.of_champion(parameters.name)
         validated = validate(run, raw, parameters.data, task, fixed, champion)
         prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
         searched = tune_stage(run, prepared, parameters.training, parameters.search)

@@ -6,7 +6,7 @@ from pathlib import Path
 from tasks.judging.evaluation_result import EvaluationResult
 from tasks.judging.labelled import evaluate_version
 from tasks.machine.telling import Event, tell
-from tasks.machine.words import counted, readable
+from tasks.machine.words import plural, readable
 from tasks.parameters import EvaluateParameters
 from tasks.stage import live, stage
 from tasks.store import atomic, reading
@@ -33,7 +33,7 @@ def judge(run: RunFolder, parameters: EvaluateParameters) -> EvaluationResult:
 def _tell(run: RunFolder, found: EvaluationResult) -> None:
     """Say what came out, and by an event to whoever follows the model."""
     figures = ", ".join(f"{name} {readable(value)}" for name, value in found.metrics.items())
-    told = f"{counted(found.rows, 'row')} by {found.name} version {found.version}: {figures}"
+    told = f"{plural(found.rows, 'row')} by {found.name} version {found.version}: {figures}"
     tell(told, short=told)
     if found.worse:
         tell(f"worse than at publication, beyond chance (95 %): {', '.join(found.worse)}")

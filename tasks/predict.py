@@ -7,7 +7,7 @@ from tasks.batch import output_dir
 from tasks.batch.plan import open_job
 from tasks.batch.results import check_rejects, describe_first_reject, finish, judge_again, to_prediction
 from tasks.machine.telling import Event, tell
-from tasks.machine.words import counted, readable
+from tasks.machine.words import plural, readable
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.stage import gpu_lock, live, shards, stage
@@ -31,10 +31,10 @@ def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
             job = _reuse(folder, job, parameters)
         else:
             tell(
-                f"{counted(job.rows, 'row')} in {counted(job.input.files, 'file')} through {job.model.name} version "
-                f"{job.model.version} on {job.provider}: {counted(len(job.shards), 'part')}, "
-                f"{counted(job.workers, 'worker')}",
-                short=counted(job.rows, "row"),
+                f"{plural(job.rows, 'row')} in {plural(job.input.files, 'file')} through {job.model.name} version "
+                f"{job.model.version} on {job.provider}: {plural(len(job.shards), 'part')}, "
+                f"{plural(job.workers, 'worker')}",
+                short=plural(job.rows, "row"),
             )
             job = finish(folder, job, parameters, shards.label_shards(folder, job, parameters))
             _tell(folder, job)
@@ -61,7 +61,7 @@ def _tell(folder: Path, job: Job) -> None:
     for sentence in job.noted:
         tell(sentence)
     rejects = job.rejects or 0
-    done = f"{counted(job.rows - rejects, 'row')} predicted, {rejects:,} rejected"
+    done = f"{plural(job.rows - rejects, 'row')} predicted, {rejects:,} rejected"
     tell(f"{done}; predictions in {folder}", short=done)
     if rejects:
         tell(f"the first rejected is {describe_first_reject(folder)}")

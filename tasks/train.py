@@ -27,7 +27,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
     with (
         gpu_lock.hold(training.device),
         devices.one_thread(),
-        devices.seeded(device, training.seed_number) as generator,
+        devices.seed_generator(device, training.seed_number) as generator,
     ):
         trainer = make_trainer(training, prepared, device)
         with devices.deterministic(trainer.follows_data and device.type == "cuda"):

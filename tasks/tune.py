@@ -7,7 +7,7 @@ import time
 from tasks.fitting.search_space import describe_settings
 from tasks.fitting.tune import TrialTraining, open_search, read_validation_parts
 from tasks.machine.telling import tell
-from tasks.machine.words import counted, readable
+from tasks.machine.words import plural, readable
 from tasks.parameters import Search, Training
 from tasks.records import PreparedDataset
 from tasks.stage import gpu_lock, live, shards, stage
@@ -42,7 +42,7 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
     ):
         done = len(trials.trials)
         if done:
-            tell(f"{counted(done, 'trial')} {'is' if done == 1 else 'are'} there from before")
+            tell(f"{plural(done, 'trial')} {'is' if done == 1 else 'are'} there from before")
         with live.count_progress("tune", trials.num_wanted, "trials", done) as advance:
 
             def show(trial: Trial, best: Trial | None) -> None:
@@ -52,12 +52,12 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
             trials.run(submit, started + (1 - FINAL) * timeout, show)
         if len(trials.trials) < trials.num_wanted:
             tell(f"the time for trials is over: {len(trials.trials)} of {trials.num_wanted}; the same command goes on")
-        seeds = counted(trials.num_seeds, "other seed")
+        seeds = plural(trials.num_seeds, "other seed")
         tell(f"the best, and the settings of before, are trained with {seeds} each", short=seeds)
         with live.count_progress("tune", trials.num_seeds, "seeds", 0) as advance:
             tuned = trials.compare(submit, started + timeout, advance, run.path.name)
         losses = _describe_losses(tuned)
-        best = f"the best of {counted(tuned.num_trials, 'trial')}: {describe_settings(tuned.settings)}; {losses}"
+        best = f"the best of {plural(tuned.num_trials, 'trial')}: {describe_settings(tuned.settings)}; {losses}"
         tell(best if tuned.is_better else f"{best}: no better, and nothing is kept", short=losses)
         read_validation_parts.cache_clear()
         return Searched(trials=trials.trials, tuned=tuned)
@@ -67,7 +67,7 @@ def _describe_trial(trial: Trial, best: Trial | None) -> str:
     """``trial 7: loss 0.4312 after 14 epochs, 0.8 s (best 0.4301, trial 3): lr 0.21, batch size 256``."""
     how = {"complete": "", "pruned": ", given up", "diverged": "diverged"}[trial.outcome]
     loss = "" if trial.validation_loss is None else f"loss {readable(trial.validation_loss)}"
-    after = f"after {counted(trial.epochs, 'epoch')}, {trial.seconds:.2g} s"
+    after = f"after {plural(trial.epochs, 'epoch')}, {trial.seconds:.2g} s"
     so_far = f" (best {readable(best.validation_loss or 0.0)}, trial {best.number})" if best else ""
     return f"trial {trial.number}: {loss}{how} {after}{so_far}: {describe_settings(trial.settings)}"
 

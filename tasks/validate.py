@@ -47,8 +47,8 @@ def validate(
 ) -> ValidatedDataset:
     """Write ``data-report.json`` and a page of it into the run's folder, then pass the data or stop the run.
 
-    ``kept`` is what earlier versions of the name fixed (``own_data.fixed``), ``champion`` what data its champion was
-    made of (``own_data.of_champion``).
+    ``kept`` is what earlier versions of the name fixed (``own_data.find_fixed``), ``champion`` what data its champion
+    was made of (``own_data.of_champion``).
 
     Raises:
         UsageError: options that cannot be meant.

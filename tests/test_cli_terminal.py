@@ -17,7 +17,7 @@ from command_line import GRADMILL, gradmill
 from flows.cli.display import StageList
 from tasks.judging.gates import format_value, judge
 from tasks.machine import telling
-from tasks.machine.words import beside, duration, readable
+from tasks.machine.words import duration, readable, tell_apart
 from tasks.store import artifact_paths
 from terminals import Terminal, shown_of
 
@@ -37,7 +37,7 @@ def kept(console: Console) -> list[str]:
     return [line for line in shown_of(written) if line]
 
 
-@telling.watched("evaluate")
+@telling.show_stage("evaluate")
 def refused() -> None:
     telling.tell("gate x refused: 1, at most 0 required", short="refused by x")
     raise ValueError("refused")
@@ -54,7 +54,7 @@ def test_stages_are_a_list_with_marks_one_figure_and_seconds_that_fits_the_termi
     watcher = StageList(console, "starting")
     telling.watchers.append(watcher)
     try:
-        with telling.watched("validate"):
+        with telling.show_stage("validate"):
             telling.tell("2,000 rows; and more that is for the log", short="2,000 rows")
             telling.tell(f"warning: {tmp_path}/t.csv: equal features have different targets [bold]")
             telling.tell("not shown", short="")
@@ -132,9 +132,9 @@ def test_figures_are_written_as_people_write_them_until_they_are_far_too_large_o
 
 
 def test_a_figure_has_more_digits_only_where_these_tell_it_from_its_bound() -> None:
-    assert beside(109_943_210.0, 115_370_000.0, None) == "109,900,000"
-    assert (beside(0.500001, 0.5), beside(0.5, 0.500001)) == ("0.500001", "0.5")
-    assert beside(0.5, 0.5) == "0.5", "as large as its bound"
+    assert tell_apart(109_943_210.0, 115_370_000.0, None) == "109,900,000"
+    assert (tell_apart(0.500001, 0.5), tell_apart(0.5, 0.500001)) == ("0.500001", "0.5")
+    assert tell_apart(0.5, 0.5) == "0.5", "as large as its bound"
     verdict = judge("reference", 1.000004, maximum=1.0)
     assert (format_value(verdict), verdict.detail) == ("1.000004", "at most 1 required")
     assert judge("reference", 109_943_210.0, maximum=115_372_345.0).detail == "at most 115,400,000 required"

@@ -61,7 +61,7 @@ def test_a_run_of_a_command_is_crashed_once_nobody_holds_its_folder_and_not_befo
 
     assert state() == "RUNNING", "it has begun just now"
     monkeypatch.setattr(up, "QUIET", timedelta(0))
-    with locks.locked(artifact_paths.lock(folder.path), "held"):
+    with locks.hold_lock(artifact_paths.lock(folder.path), "held"):
         assert state() == "RUNNING"
     assert state(marks=False) == "RUNNING", "an exporter on another host may not see the lock"
     assert state() == "CRASHED"
@@ -132,7 +132,7 @@ def test_beside_up_a_run_leaves_the_page_to_it_and_never_to_one_that_is_dead(pre
     asked = up.Watch()
     predict(PredictParameters(name=NAME))
     before = newest(prefect_api, "overview")["updated"]
-    with locks.locked(artifact_paths.up_lock(), "up"):
+    with locks.hold_lock(artifact_paths.up_lock(), "up"):
         connection.make_service(prefect_api).write(artifact_paths.service())
         predict(PredictParameters(name=NAME))
         assert newest(prefect_api, "overview")["updated"] == before

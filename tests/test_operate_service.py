@@ -266,7 +266,7 @@ def test_without_a_server_a_promotion_says_that_nobody_was_told_and_status_asks_
         assert_clear(asked, 1)
         assert asked.stdout.splitlines()[1].split()[:2] == [NAME, "1"], "the champions are shown all the same"
         assert f"no gradmill up is at work in {artifacts}" in asked.stderr
-        with locks.locked(artifact_paths.up_lock(), "held"):
+        with locks.hold_lock(artifact_paths.up_lock(), "held"):
             artifact_paths.service().unlink(missing_ok=True)
             starting = gradmill("status")
         assert_clear(starting, 1)

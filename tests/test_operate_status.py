@@ -116,7 +116,7 @@ def test_the_worker_of_an_up_that_has_just_begun_is_starting_and_is_a_fault_when
     prefect_api: str,
 ) -> None:
     artifact_paths.prefect_home().mkdir(parents=True)
-    with locks.locked(artifact_paths.up_lock(), "a gradmill up"), temporary_settings({PREFECT_API_URL: prefect_api}):
+    with locks.hold_lock(artifact_paths.up_lock(), "a gradmill up"), temporary_settings({PREFECT_API_URL: prefect_api}):
         connection.make_service(prefect_api).write(artifact_paths.service())
         found = status.describe(state.read())
         assert [(each.name, each.status) for each in found.workers] == [(registration.worker_name(), "STARTING")]

@@ -158,14 +158,14 @@ def test_pruning_finds_the_version_of_an_unfinished_job_wherever_it_writes(
     for number in (1, 2):
         candidates[number].publish()
     monkeypatch.setattr(housekeeping, "GRACE", -housekeeping.GRACE)  # demoted long ago
-    assert "unfinished job" in housekeeping.protected(NAME)[1]
+    assert "unfinished job" in housekeeping.find_protected(NAME)[1]
     assert {artifact_paths.root() / note.read_text() for note in artifact_paths.jobs_elsewhere().iterdir()} == set(
         outputs
     )
     assert predict_rows(input=str(folder), output=str(outputs[0]), shard_rows=250).version == 1
-    assert "unfinished job" in housekeeping.protected(NAME)[1], "the other one needs it still"
+    assert "unfinished job" in housekeeping.find_protected(NAME)[1], "the other one needs it still"
     predict_rows(input=str(folder), output=str(outputs[1]), shard_rows=250, restart=True)
-    assert "unfinished job" not in housekeeping.protected(NAME).get(1, "")
+    assert "unfinished job" not in housekeeping.find_protected(NAME).get(1, "")
     assert not list(artifact_paths.jobs_elsewhere().iterdir())
 
 

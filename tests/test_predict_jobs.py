@@ -181,7 +181,7 @@ def test_an_unfinished_job_is_finished_with_its_own_version_and_what_is_whole_an
     of_other_job.write_bytes((other.path / of_other_job.name).read_bytes())
     assert job(tmp_path / "out")["status"] == "running"
     candidates[1].publish()
-    assert 1 in housekeeping.protected(NAME)
+    assert 1 in housekeeping.find_protected(NAME)
     done = predict_rows(**asked)
     assert (done.path, done.version, done.parts) == (tmp_path / "out", 1, 10)
     assert {path for path in kept if path.stat().st_mtime_ns == kept[path]} == {*kept} - {torn}

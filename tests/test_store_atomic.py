@@ -140,7 +140,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from tasks.store import locks
-with locks.locked(Path(sys.argv[1]), "busy"):
+with locks.hold_lock(Path(sys.argv[1]), "busy"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -176,7 +176,7 @@ def told_beside(path: Path, holder: "subprocess.Popen[str]", monkeypatch: pytest
     stream = Listening(holder)
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", stream)
-        with locks.locked(path, "busy"):
+        with locks.hold_lock(path, "busy"):
             pass
     return stream.getvalue()
 
@@ -202,12 +202,12 @@ def test_a_lock_file_that_is_removed_or_replaced_meanwhile_is_not_taken_for_the_
     entered, stay = threading.Event(), threading.Event()
 
     def wait() -> None:
-        with locks.locked(path, "busy"):
+        with locks.hold_lock(path, "busy"):
             entered.set()
             stay.wait(60)
 
     waiter = threading.Thread(target=wait)
-    with locks.locked(path, "busy"):
+    with locks.hold_lock(path, "busy"):
         waiter.start()
         path.parent.rename(tmp_path / "condemned")
     assert entered.wait(60)
@@ -226,7 +226,7 @@ def test_a_lock_file_of_another_kind_is_an_error_and_no_endless_wait(tmp_path: P
         path.symlink_to(tmp_path / "elsewhere")
     else:
         path.mkdir()
-    with pytest.raises(OSError, match=r"\.lock"), locks.locked(path, "busy"):
+    with pytest.raises(OSError, match=r"\.lock"), locks.hold_lock(path, "busy"):
         pass
     assert not (tmp_path / "elsewhere").exists()
 
@@ -237,7 +237,7 @@ def test_ctrl_c_ends_the_wait(tmp_path: Path) -> None:
 
     def wait() -> None:
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-        with locks.locked(path, "busy"):
+        with locks.hold_lock(path, "busy"):
             pass
 
     with held(path), pytest.raises(KeyboardInterrupt):
@@ -299,7 +299,7 @@ def test_the_next_run_of_any_name_removes_what_others_have_left(two_versions: No
     for name in ("empty", "theirs", "busy", "lost+found", f"{NAME}/.staging-0123456789abcdef"):
         artifact_paths.model(name).mkdir()
     (artifact_paths.model("theirs") / "notes.txt").touch()
-    with locks.locked(artifact_paths.lock(artifact_paths.model("busy")), "busy"):
+    with locks.hold_lock(artifact_paths.lock(artifact_paths.model("busy")), "busy"):
         RunFolder.open("a-run", {})
         assert {path.name for path in artifact_paths.models().iterdir()} == {"busy", NAME, "lost+found", "theirs"}
         assert reading.names() == ["busy", NAME, "theirs"], "a model cannot have the other one's name"

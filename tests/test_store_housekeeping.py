@@ -167,7 +167,7 @@ def test_a_run_that_is_taken_up_again_is_young_again() -> None:
 def test_a_prediction_that_a_job_holds_stays() -> None:
     old, _ = prediction(1), prediction(2)
     lock = locks.of_job(artifact_paths.predictions(old))
-    with locks.locked(lock, "busy"):
+    with locks.hold_lock(lock, "busy"):
         assert housekeeping.prune_predictions(1) == []
     assert housekeeping.prune_predictions(1) == [old]
     assert not lock.exists()
@@ -346,7 +346,7 @@ def test_nothing_goes_while_an_unfinished_job_or_a_version_cannot_be_read(candid
 
 def test_a_data_set_that_somebody_prepares_is_left_alone() -> None:
     file = prepared(1)
-    with locks.locked(artifact_paths.dataset_lock(OLD), "busy"):
+    with locks.hold_lock(artifact_paths.dataset_lock(OLD), "busy"):
         assert prune_datasets() == []
     assert prune_datasets() == [f"{OLD}/{file.path.name}"]
 

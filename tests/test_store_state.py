@@ -148,9 +148,9 @@ def test_a_scrape_measures_no_folder_and_a_quiet_name_keeps_its_last_success(
 
 def test_what_a_damaged_document_may_protect_stays(documents: dict[str, Path]) -> None:
     artifact_paths.champion(NAME).unlink()  # which protects both
-    assert [*housekeeping.protected(NAME)] == [1]
+    assert [*housekeeping.find_protected(NAME)] == [1]
     damage(artifact_paths.version(NAME, 2) / "manifest.json", 0, 0x40)  # the newest tells which was the best
-    assert {*housekeeping.protected(NAME)} == {1, 2}
+    assert {*housekeeping.find_protected(NAME)} == {1, 2}
 
 
 @pytest.mark.parametrize(

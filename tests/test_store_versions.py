@@ -220,7 +220,7 @@ def test_prune_spares_what_an_unfinished_job_elsewhere_names(
     job = folder / "_job.json"
     job.write_text(json.dumps(job_document(NAME)))
     assert housekeeping.prune(NAME, keep=1)[0] == []
-    assert str(folder) in housekeeping.protected(NAME)[1]
+    assert str(folder) in housekeeping.find_protected(NAME)[1]
     job.write_text(json.dumps(job_document(NAME, status="done")))
     assert housekeeping.prune(NAME, keep=1)[0] == [1]
 
@@ -239,7 +239,7 @@ def test_prune_spares_every_version_while_the_document_of_an_unfinished_job_is_d
     assert (pruned, list(kept)) == ([], [1, 2])
     assert str(folder) in kept[1]
     (folder / "_job.json").write_text(content)
-    assert housekeeping.protected(NAME)[1] == f"named by the unfinished job in {folder}"
+    assert housekeeping.find_protected(NAME)[1] == f"named by the unfinished job in {folder}"
     predictions.remove_scratch(folder)
     (folder / "_job.json").write_text("{")
     assert housekeeping.prune(NAME, keep=1)[0] == [1], "a job without its scratch was done"

@@ -163,7 +163,7 @@ def test_a_trial_is_trained_as_a_retrain_is(dropout: float) -> None:
     (trial,) = search(prepared, base, 1, ("lr=0.2", "schedule=step", "epochs=3", "batch-size=64", "weight-decay=0.01"))
     trainer, parts = read_validation_parts(prepared, base)
     training = TrialTraining(prepared, base).apply(trial.settings)
-    with devices.one_thread(), devices.seeded(parts.fitted.device, 1) as generator:
+    with devices.one_thread(), devices.seed_generator(parts.fitted.device, 1) as generator:
         epochs = trainer.with_training(training).start(parts, generator).epochs
         losses = [epoch.validation["loss"] for epoch in epochs]
     np.testing.assert_allclose(trial.losses, losses, rtol=0, atol=1e-6)

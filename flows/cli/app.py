@@ -149,7 +149,7 @@ def _run(arguments: list[str]) -> int:
     except (Exception, SystemExit) as caught:
         display.end()
         error = caught.__context__ if isinstance(caught, SystemExit) else caught  # typer's answer to a broken pipe
-        if interrupt.received():
+        if interrupt.is_interrupted():
             raise KeyboardInterrupt from error
         if error is None or streams.is_lost_output(error):
             raise error or caught from None

@@ -10,9 +10,9 @@ import typer
 from flows.cli import display
 from flows.cli.errors import Answer, report_faults
 from flows.cli.operate import on_server
-from flows.cli.options import Given, ModelArgument, validated
+from flows.cli.options import Given, ModelArgument, validate_document
 from tasks.errors import GradmillError, UsageError
-from tasks.machine.words import counted
+from tasks.machine.words import plural
 from tasks.parameters import MaintainParameters
 from tasks.store import artifact_paths, housekeeping, mirroring, reading, state
 from tasks.store import backup as backups
@@ -45,7 +45,7 @@ def remove(
     Predictions stay, and so do mirrors and backups. Services that use the model will not find it any more.
     """
     known = reading.versions(name)
-    what = f"{name}: {counted(len(known), 'version')}, their history, data and runs"
+    what = f"{name}: {plural(len(known), 'version')}, their history, data and runs"
     if not yes and not sys.stdin.isatty():
         raise UsageError(f"nobody is there to ask whether to delete {what}", "--yes", "say --yes to delete it")
     require_idle(name)
@@ -82,10 +82,10 @@ def maintain(given: Annotated[Given, MaintainParameters]) -> Answer:
 
     Unfinished jobs and the evidence of kept versions stay.
     """
-    removed, failure = housekeeping.maintain(validated(MaintainParameters, given, "maintain").keep)
+    removed, failure = housekeeping.maintain(validate_document(MaintainParameters, given, "maintain").keep)
     _update_overviews(*{pruned.partition("/")[0] for pruned in removed["versions"]})
     what = {"runs": "run folder", "predictions": "prediction", "versions": "version", "datasets": "prepared file"}
-    counts = [counted(len(removed[each]), noun) for each, noun in what.items()]
+    counts = [plural(len(removed[each]), noun) for each, noun in what.items()]
     return removed, f"removed {', '.join(counts)}", failure
 
 
@@ -137,10 +137,10 @@ def backup(
         "url": url, "snapshot": made.name, "names": champions, "files": len(files), "bytes": total,
         "copied": len(made.copied), "copied_bytes": new, "database": has_database, "removed": made.removed,
     }  # fmt: skip
-    done = [f"{url}: {counted(len(champions), 'model')}, {counted(len(files), 'file')}, {total / 1e6:.1f} MB"]
-    done += [f"snapshot {made.name}; copied {counted(len(made.copied), 'file')}, {new / 1e6:.1f} MB"]
+    done = [f"{url}: {plural(len(champions), 'model')}, {plural(len(files), 'file')}, {total / 1e6:.1f} MB"]
+    done += [f"snapshot {made.name}; copied {plural(len(made.copied), 'file')}, {new / 1e6:.1f} MB"]
     if made.removed:
-        done += [f"removed {counted(len(made.removed), 'older snapshot')}"]
+        done += [f"removed {plural(len(made.removed), 'older snapshot')}"]
     if has_database:
         done += ["with the history of gradmill up; its credential is not in it"]
     elif elsewhere and not elsewhere.startswith("postgresql"):
@@ -164,7 +164,7 @@ def restore(
     place, champions, num_files = artifact_paths.root(), _list_champions(restored), len(restored.files)
     document = {"url": url, "snapshot": name, "path": place, "names": champions, "files": num_files}
     moment = restored.at[:19].replace("T", " ")
-    done = [f"{place} is as it was at {moment} UTC, by {name}: {counted(num_files, 'file')}, whole"]
+    done = [f"{place} is as it was at {moment} UTC, by {name}: {plural(num_files, 'file')}, whole"]
     done += [f"{each}: version {champion or 'none'} is the champion" for each, champion in champions.items()]
     return document | {"at": restored.at}, "\n".join(done)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 from flows.cli import display
 from flows.cli.display import print_line, print_table
 from flows.cli.errors import Answer
-from flows.cli.options import Given, as_typed, given_options, validated
+from flows.cli.options import Given, as_typed, given_options, validate_document
 from tasks.data.io.discovery import JSON_SUFFIXES, DataFile, find_table
 from tasks.data.report import UnfitData
 from tasks.data.schema import Request
@@ -38,7 +38,7 @@ def inspect(given: Annotated[Given, InspectParameters]) -> Answer:
 
     It ends with the retrain command to copy. Problems that stop a retrain are exit code 4.
     """
-    parameters = validated(InspectParameters, given | {"source": place(given.get("source"))}, "inspect")
+    parameters = validate_document(InspectParameters, given | {"source": place(given.get("source"))}, "inspect")
     display.wait("reading the data")
     with tempfile.TemporaryDirectory(prefix="gradmill-") as folder:
         examined = _examine(parameters, Path(folder))
@@ -54,7 +54,7 @@ def _examine(parameters: InspectParameters, folder: Path) -> "Examined[OwnRows |
     from tasks.data.table_dataset import examine_table, read_table
 
     kept, name = None, parameters.name or Path(addresses.split_source(parameters.source)[0]).stem
-    if parameters.name and (kept := own_data.fixed(parameters.name)) and parameters.target is None:
+    if parameters.name and (kept := own_data.find_fixed(parameters.name)) and parameters.target is None:
         parameters = parameters.model_copy(update={"target": kept.target})
     champion = own_data.of_champion(parameters.name)
     if (kept or parameters).target is None and (kept or image_dataset.is_images(parameters.source)):

@@ -421,7 +421,7 @@ def _finish(done: str, document: dict[str, Any], event: Event | None, url: str |
     Only then is the ``event`` sent, for which a server may keep us waiting.
     """
     name, text = document["name"], done
-    interrupt.achieved(done)
+    interrupt.note_achievement(done)
     failure = _mirror(done, document, url) if url is not None else None
     if url is not None:
         text += f", mirror: {'NOT DONE' if failure else 'done'}"
@@ -448,10 +448,10 @@ def _mirror(done: str, document: dict[str, Any], url: str | DataError) -> Enviro
         return EnvironmentProblem(f"{done}; no mirror has followed: {url.found}", url.expected, url.action)
     name, behind = document["name"], f"{done}; the mirror {url} has not followed"
     action = f"{add_artifacts(shlex.join(['gradmill', 'mirror', name, url]))}, once it can be"
-    interrupt.achieved(without_credentials(f"{behind}; to do: {action}"))
+    interrupt.note_achievement(without_credentials(f"{behind}; to do: {action}"))
     try:
         document["mirror"] = mirroring.mirror(name, url)
     except Exception as error:
         return EnvironmentProblem(f"{behind}: {as_gradmill_error(error).found}", "the same champion there", action)
-    interrupt.achieved(done)
+    interrupt.note_achievement(done)
     return None

@@ -181,7 +181,7 @@ def trigger(
         if not wait:
             return document, told
         print(told, file=sys.stderr)
-        interrupt.achieved(f"run {run.name} goes on")
+        interrupt.note_achievement(f"run {run.name} goes on")
         display.wait(f"waiting for run {run.name}")
         run = deployments.wait_for_end(run.id, functools.partial(_report_stage, run.name))
         code, message = deployments.find_exit_code(run), status.explain_state(run.state) or ""

@@ -26,7 +26,7 @@ from tasks.errors import UsageError
 from tasks.machine import devices
 from tasks.machine.words import short
 from tasks.parameters import Device, ModelName, Use
-from tasks.parameters.form import Frozen, Option, expected, option_of
+from tasks.parameters.form import Frozen, Option, describe_expected, option_of
 from tasks.store import artifact_paths, reading
 
 Parameters = TypeVar("Parameters", bound=BaseModel)
@@ -232,7 +232,7 @@ def values(parameters: type[BaseModel]) -> Iterator[Value]:
             yield Value(part, None, None, parameters, field, option_of(field))
 
 
-def validated(kind: type[Parameters], document: dict[str, Any], command: str) -> Parameters:
+def validate_document(kind: type[Parameters], document: dict[str, Any], command: str) -> Parameters:
     """The parameters, or the first fault in them in the words of the command line.
 
     Raises:
@@ -246,7 +246,7 @@ def validated(kind: type[Parameters], document: dict[str, Any], command: str) ->
         name = next((part for part in reversed(first["loc"]) if part in flags), None)
         given = "is missing" if first["type"] == "missing" or first["input"] == "" else first["input"]
         found = f"{flags[name]} {given}" if name else "options that do not go together"
-        raise UsageError(found, EXPECTED.get(str(name), expected(error)), to_do) from error
+        raise UsageError(found, EXPECTED.get(str(name), describe_expected(error)), to_do) from error
 
 
 def given_options(parameters: BaseModel, leave_out: set[str]) -> list[str]:

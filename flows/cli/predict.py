@@ -12,10 +12,10 @@ from flows.cli import display
 from flows.cli.data import check_header, is_there, place, require_rows, require_utf8
 from flows.cli.display import print_fact, print_facts, print_line, print_table
 from flows.cli.errors import Answer, conclude
-from flows.cli.options import PORT, Given, ModelArgument, Quiet, Verbose, Version, as_typed, require, validated
+from flows.cli.options import PORT, Given, ModelArgument, Quiet, Verbose, Version, as_typed, require, validate_document
 from flows.cli.train import run_flow
 from tasks.errors import UsageError
-from tasks.machine.words import counted, duration, printable, readable
+from tasks.machine.words import duration, plural, printable, readable
 from tasks.parameters import EvaluateParameters, PredictParameters
 from tasks.parameters.addresses import is_database
 from tasks.records import Prediction
@@ -35,7 +35,7 @@ def predict(given: Annotated[Given, PredictParameters], verbose: Verbose = False
     The champion is the newest version that passed the gates, until somebody promotes or rolls back.
     """
     places = {"input": place(given.get("input")), "output": require_utf8(given.get("output"))}
-    parameters = validated(PredictParameters, given | places, "predict")
+    parameters = validate_document(PredictParameters, given | places, "predict")
     _check_prediction(parameters)
     done, _ = run_flow("predict", parameters, verbose, quiet)
     return dict(done), lambda: show_prediction(done)  # with whole paths, as its own document does not have them
@@ -81,7 +81,7 @@ def evaluate(given: Annotated[Given, EvaluateParameters], verbose: Verbose = Fal
     """
     if "name" not in given:
         raise UsageError("no model", "gradmill evaluate NAME DATA", "see gradmill models")
-    parameters = validated(EvaluateParameters, given | {"data": place(given.get("data"))}, "evaluate")
+    parameters = validate_document(EvaluateParameters, given | {"data": place(given.get("data"))}, "evaluate")
     number, _ = reading.load(parameters.name, parameters.version)
     from tasks.judging import labelled
 
@@ -140,11 +140,11 @@ def show_prediction(result: Prediction) -> None:
     by = f"{result.name} version {result.version} ({result.provider}) in {duration(result.seconds)}"
     drift = result.drift.describe()
     facts = [
-        ("predicted", f"{counted(result.rows, 'row')} by {by}"),
-        ("rejected", counted(result.rejects, "row") + f": see {result.path}/{REJECTS}" * bool(result.rejects)),
+        ("predicted", f"{plural(result.rows, 'row')} by {by}"),
+        ("rejected", plural(result.rejects, "row") + f": see {result.path}/{REJECTS}" * bool(result.rejects)),
         ("truth", describe_truth(result)),
         ("drift", result.drift.verdict + f" (index: {drift})" * bool(drift)),
-        ("output", str(result.file or f"{result.path} ({counted(result.parts, 'part')})")),
+        ("output", str(result.file or f"{result.path} ({plural(result.parts, 'part')})")),
         ("picture", str(result.picture or "")),
         *(("" if number else "answers", each) for number, each in enumerate(_list_answers(result))),
     ]

@@ -115,7 +115,7 @@ def _change(
             raise EnvironmentProblem(f"{target.deployment} is set on a server, and none is running", *NO_SERVER)
         there = deployments.find_deployment(client, target.deployment)
         return registration.change(client, spec, there, parameters=parameters, **change)
-    with schedules.locked():
+    with schedules.hold_lock():
         told = schedules.read()
         before = told.schedules.get(target.deployment)
         server = registration.read_server_id(client) if client else None
@@ -210,7 +210,7 @@ def _unschedule(client: "SyncPrefectClient | None", target: Target) -> Answer:
     if name is None:
         to_do = f"gradmill pause {deployment}, or gradmill register --reset {deployment} for its defaults"
         raise UsageError(f"prefect.yaml declares {deployment}", "a name that gradmill schedule was told", to_do)
-    with schedules.locked():
+    with schedules.hold_lock():
         told = schedules.read()
         goes_on = not is_search and DEPLOYMENTS["tune"].format(name) in told.schedules
         hint = f"gradmill unschedule {name} --tune ends the search for its settings"

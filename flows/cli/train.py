@@ -15,13 +15,13 @@ from flows.cli import display
 from flows.cli.data import check_header, is_there, place, suggest_name
 from flows.cli.display import choose_marks, print_facts, print_table
 from flows.cli.errors import Answer
-from flows.cli.options import Given, Quiet, Verbose, as_typed, given_options, require, validated
+from flows.cli.options import Given, Quiet, Verbose, as_typed, given_options, require, validate_document
 from flows.server import connection
 from tasks.data.io.discovery import find_table, is_table
 from tasks.data.schema import Request, require_columns
 from tasks.errors import DataError, UsageError
 from tasks.machine import progress
-from tasks.machine.words import counted, readable
+from tasks.machine.words import plural, readable
 from tasks.parameters import Learned, ModelName, RetrainParameters, TuneParameters, Use, is_name
 from tasks.parameters.addresses import source_options
 from tasks.parameters.form import WORDS, Frozen
@@ -48,7 +48,7 @@ def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False
     """
     sign_key: Path | None = given.get("sign_key")
     document = _complete_kept_name(given, "retrain") | {"sign_key": sign_key and sign_key.absolute()}
-    parameters = validated(RetrainParameters, document, "retrain")
+    parameters = validate_document(RetrainParameters, document, "retrain")
     _check_training(given, parameters)
     tuned.take_found(parameters)  # what is missing is said now; the run takes the newest
     if sign_key is not None:
@@ -79,7 +79,7 @@ def tune(given: Annotated[Given, TuneParameters], verbose: Verbose = False, quie
     document = _complete_kept_name(given | {"tuned": False}, "tune")
     document.pop("tuned", None)
     document["search"] = document.get("search", {}) | {"space": _fix_given_options(given)}
-    parameters = validated(TuneParameters, document, "tune")
+    parameters = validate_document(TuneParameters, document, "tune")
     _check_training(given, parameters)
     narrow_space(parameters.training, parameters.search.space)  # its faults are said now
     report, failure = run_flow("tune", parameters, verbose, quiet, carried="searched")
@@ -142,7 +142,7 @@ def _check_training(given: dict[str, Any], parameters: Learned) -> None:
                     f"{flag} with {parameters.name}", f"{WORDS[use]}, which it is for", f"leave {flag} out"
                 )
     own_data.require_same_kind(parameters)
-    data, previous = parameters.data, own_data.fixed(parameters.name)
+    data, previous = parameters.data, own_data.find_fixed(parameters.name)
     if data.source and data.use is Use.IMAGES:
         from tasks.data.image_dataset import find_images
 
@@ -265,7 +265,7 @@ def show_retrain(result: "RetrainReport", owes_predictions: bool) -> None:
     predictions = "none: the run failed before they were made" if owes_predictions else ""
     if predicted := result.prediction:
         by = f"version {predicted.version}{', the champion' * (predicted.version == result.champion)}"
-        predictions = f"{predicted.path} ({counted(predicted.rows, 'row')} by {by}, {result.provider})"
+        predictions = f"{predicted.path} ({plural(predicted.rows, 'row')} by {by}, {result.provider})"
     mirror = result.mirror
     if result.was_trained:
         show_gates(result.gates)
@@ -335,9 +335,9 @@ def show_search(result: "TuneReport", use: str) -> None:
         for each in (result.validation_losses, result.default_losses)
     )
     rows = [
-        (result.outcome, f"{result.name}: the best of {counted(len(result.trials), 'trial')}"),
+        (result.outcome, f"{result.name}: the best of {plural(len(result.trials), 'trial')}"),
         ("settings", describe_settings(result.settings)),
-        ("loss", f"{found} on {counted(result.num_validation, 'validation example')}; without the search {before}"),
+        ("loss", f"{found} on {plural(result.num_validation, 'validation example')}; without the search {before}"),
         ("kept", result.path or "nothing: the settings of before are as good, or better"),
         ("evidence", result.run),
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from flows.pages.run_pages import FEW, describe_last_drift, tabulate_jobs
 from tasks.judging.gates import format_value
-from tasks.machine.words import counted, readable
+from tasks.machine.words import plural, readable
 from tasks.store import folders, state
 from tasks.store.history import Change
 from tasks.store.page import Code, Link, Page, PagePicture, PageTable, Section, Text
@@ -154,7 +154,7 @@ def _list_live_facts(facts: NameState) -> Iterator[tuple[str, Text]]:
         yield "since", f"{_minute(pointer.promoted_at)} UTC, as all times here"
     if live:
         data = live.dataset
-        rows = f"{counted(data.num_train, 'training row')} and {counted(data.num_test, 'test row')}"
+        rows = f"{plural(data.num_train, 'training row')} and {plural(data.num_test, 'test row')}"
         yield "figures", ", ".join(list_figures(live))
         yield "data", f"{data.title or data.name}, {rows}, digest {data.digest[:8]}"
         yield "trained", f"{_minute(live.created_at)} by run {live.run}"

@@ -220,7 +220,7 @@ def _champion(name: str) -> ChampionPointer | None:
 
 
 @contextmanager
-def reported(outcome: Outcome) -> Iterator[None]:
+def attach_report(outcome: Outcome) -> Iterator[None]:
     """Let the error of a run that has come to something, a version or a refusal, carry the run's ``report``.
 
     So whoever sees that the prediction has failed, or interrupts it, sees also that there is another champion.
@@ -246,4 +246,4 @@ def reported(outcome: Outcome) -> Iterator[None]:
             with suppress(OSError):
                 champion = _champion(published.name)
                 if champion and champion.version == published.version:
-                    interrupt.achieved(f"{published.name} version {published.version} is the champion already")
+                    interrupt.note_achievement(f"{published.name} version {published.version} is the champion already")

@@ -12,7 +12,7 @@ from prefect.events import emit_event
 from prefect.runtime import flow_run
 
 from flows.pages import run_names, run_pages
-from flows.pages.report import Outcome, reported
+from flows.pages.report import Outcome, attach_report
 from flows.pages.run_names import DRIFT_TAG, MODEL_TAG, VERDICT_TAG
 from tasks.judging.evaluation_result import EvaluationResult
 from tasks.machine.telling import Event, tell
@@ -37,7 +37,7 @@ SEARCH_PICTURES = {
 def retrain_shown(outcome: Outcome) -> Iterator[None]:
     """Show what a retrain came to when it ends, whatever became of the candidate; other failures show nothing."""
     try:
-        with reported(outcome):
+        with attach_report(outcome):
             yield
     finally:
         with _never_in_the_way():

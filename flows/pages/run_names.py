@@ -41,7 +41,7 @@ def retrain() -> str:
     return f"{parameters.name} {parameters.training.implementation} {scheduled_at():%Y-%m-%dT%H:%M}"
 
 
-def of(kind: type[PredictParameters | EvaluateParameters | TuneParameters]) -> Callable[[], str]:
+def name_runs(kind: type[PredictParameters | EvaluateParameters | TuneParameters]) -> Callable[[], str]:
     """What names the runs of another flow, which takes parameters of this kind: ``tune digits 2026-11-24T03:00``."""
 
     def name() -> str:

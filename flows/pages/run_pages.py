@@ -13,7 +13,7 @@ from tasks.data.report import ColumnProfile
 from tasks.errors import GradmillError
 from tasks.judging.evaluation_result import EvaluationResult
 from tasks.judging.gates import format_value
-from tasks.machine.words import counted, readable, short
+from tasks.machine.words import plural, readable, short
 from tasks.parameters.addresses import split_source
 from tasks.records import Prediction
 from tasks.serving import drift
@@ -147,7 +147,7 @@ def describe_prediction(result: Prediction) -> str:
     if drift.startswith(("DRIFT", "WORSE")):
         return drift
     rejects = f", {result.rejects:,} rejected" if result.rejects else ""
-    return f"{counted(result.rows, 'row')} predicted{rejects}{f'; {drift}' if drift else ''}"
+    return f"{plural(result.rows, 'row')} predicted{rejects}{f'; {drift}' if drift else ''}"
 
 
 def describe_drift(job: Job) -> str:
@@ -171,7 +171,7 @@ def describe_last_drift(facts: NameState) -> str:
 def name_prediction(result: Prediction) -> tuple[str, str]:
     """For the run's name, and for its first tag: what came out."""
     index = max(result.drift.index.values(), default=0)
-    parts = [f"DRIFT {index:.2f}" if result.drift.verdict == "drift" else counted(result.rows, "row")]
+    parts = [f"DRIFT {index:.2f}" if result.drift.verdict == "drift" else plural(result.rows, "row")]
     parts += [f"{result.rejects:,} rejected"] if result.rejects else []
     return ", ".join([*parts, *filter(None, [describe_truth(result)])]), f"{index:.2f} {result.drift.verdict}"
 
@@ -247,7 +247,7 @@ def _list_prediction_facts(result: Prediction, job: Job | None) -> Iterator[tupl
     yield "drift", f"{result.drift.verdict}{limit}"
     if result.file:
         yield "file", Code(result.file)
-    yield "output", (Code(result.path), f", {counted(result.parts, 'part')}")
+    yield "output", (Code(result.path), f", {plural(result.parts, 'part')}")
 
 
 def _describe_rejects(result: Prediction) -> Iterator[Text | PageTable]:
@@ -337,7 +337,7 @@ def evaluation_page(result: EvaluationResult) -> Page:
 
 def describe_evaluation(result: EvaluationResult) -> str:
     """What was judged by what."""
-    return f"{result.name} version {result.version} on {counted(result.rows, 'row')}"
+    return f"{result.name} version {result.version} on {plural(result.rows, 'row')}"
 
 
 def name_evaluation(result: EvaluationResult) -> tuple[str, str]:
@@ -350,13 +350,13 @@ def name_evaluation(result: EvaluationResult) -> tuple[str, str]:
 def list_evaluation_facts(result: EvaluationResult) -> Iterator[tuple[str, str]]:
     """What was left out, and what must be known of the rows."""
     if result.unlabelled:
-        yield "left out", f"{counted(result.unlabelled, 'row')} without a label"
+        yield "left out", f"{plural(result.unlabelled, 'row')} without a label"
     if result.broken:
-        yield "broken", f"{counted(result.broken, 'image')} that cannot be read"
+        yield "broken", f"{plural(result.broken, 'image')} that cannot be read"
     if result.trained_on is None:
         yield "trained on", "not known which of these rows"
     elif result.unseen:
-        yield "trained on", f"{counted(result.trained_on, 'row')}, which are left out"
+        yield "trained on", f"{plural(result.trained_on, 'row')}, which are left out"
     elif result.trained_on:
         yield "trained on", f"{result.trained_on:,} of these rows: --unseen leaves them out"
     else:
@@ -394,7 +394,7 @@ def search_page(name: str, searched: Searched, pictures: tuple[PagePicture, ...]
     )
     if tuned.is_better:
         use = Code(f"gradmill retrain {name} --tuned"), " uses what was found."
-    examples = counted(tuned.num_validation, "validation example")
+    examples = plural(tuned.num_validation, "validation example")
     sections = (
         Section(
             "",
@@ -408,7 +408,7 @@ def search_page(name: str, searched: Searched, pictures: tuple[PagePicture, ...]
         Section(f"The best {min(FEW, len(trials))} trials", (_tabulate_best(trials, tuned.trial),)),
         Section("Pictures", pictures),
     )
-    return Page(f"{name}: the best of {counted(len(trials), 'trial')}", "", sections)
+    return Page(f"{name}: the best of {plural(len(trials), 'trial')}", "", sections)
 
 
 def _compare_settings(tuned: Tuned) -> Iterator[tuple[str, ...]]:
@@ -444,7 +444,7 @@ def _tabulate_best(trials: Sequence[Trial], found: int | None) -> PageTable:
     fields = list(dict.fromkeys(field for trial in trials for field in trial.settings))
     rows = []
     for trial in measured[:FEW]:
-        ended = f"{trial.outcome} after {counted(trial.epochs, 'epoch')}"
+        ended = f"{trial.outcome} after {plural(trial.epochs, 'epoch')}"
         rows.append(
             (
                 str(trial.number),

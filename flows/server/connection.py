@@ -243,7 +243,7 @@ def temporary_server(credential: str | None = None) -> Iterator[tuple[str, Calla
         lock, said = home / "gradmill-server-start.lock", "waiting for another run's Prefect server to start"
         within = SAID_AFTER_SECONDS + prefect_server.START_SECONDS + supervisor.STOP_SECONDS
         try:
-            starting.enter_context(locks.locked(lock, said, SAID_AFTER_SECONDS, within))
+            starting.enter_context(locks.hold_lock(lock, said, SAID_AFTER_SECONDS, within))
         except TimeoutError as error:
             holder = locks.holder(lock)
             raise EnvironmentProblem(

@@ -39,7 +39,7 @@ from tasks.parameters import (
     narrow_form,
 )
 from tasks.parameters.addresses import SQLITE
-from tasks.parameters.form import expected
+from tasks.parameters.form import describe_expected
 from tasks.stage.live import REFUSED_STATE
 
 TAG = "gradmill"  # prefect.yaml gives it to every deployment, and so to their runs and these runs' events
@@ -117,7 +117,7 @@ def merge_parameters(
         where = ".".join(str(part) for part in first["loc"] if part not in list(ModelName))  # the kind
         value = "" if isinstance(first["input"], dict) else f": {first['input']!r}"  # all of them may hold a secret
         found = f"{deployment} refuses {where or 'these parameters'}{value}"
-        raise UsageError(found, expected(error), SEE_THE_FORM.format(deployment)) from error
+        raise UsageError(found, describe_expected(error), SEE_THE_FORM.format(deployment)) from error
     return wanted
 
 

@@ -16,7 +16,7 @@ from flows.server import status as server_status
 from flows.server.session import PLACE, respond
 from flows.server.status import Status
 from tasks.errors import EnvironmentProblem, GradmillError
-from tasks.machine.words import counted
+from tasks.machine.words import plural
 from tasks.parameters import is_name
 from tasks.store import reading, state, version_page
 from tasks.store.page import Code, Link, Page, PageTable, Section, Text
@@ -40,7 +40,7 @@ def show_store(_: Request) -> HTMLResponse:
     """What is live, what needs a person, what has run and what runs next."""
     found = state.read()
     status = _read_status(found)
-    needs = counted(len(status.attention), "thing") if status.attention else "nothing"
+    needs = plural(len(status.attention), "thing") if status.attention else "nothing"
     verb = "need" if len(status.attention) > 1 else "needs"
     sections = (
         Section("Needs attention", tuple(status.attention)),
@@ -49,7 +49,7 @@ def show_store(_: Request) -> HTMLResponse:
         Section("Operation", (PageTable(tuple(_list_operation(status))),)),
         Section("In Prefect's UI", (IN_PREFECT,)),
     )
-    headline = f"{counted(len(status.models), 'champion')}; {needs} {verb} attention"
+    headline = f"{plural(len(status.models), 'champion')}; {needs} {verb} attention"
     return respond(Page("Gradmill", headline, sections, (("Prefect's UI", "/dashboard"),)))
 
 

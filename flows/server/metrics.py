@@ -16,7 +16,7 @@ from flows.server import healthcheck
 from tasks.errors import UsageError
 from tasks.store import artifact_paths, folders, reading, state
 from tasks.store.artifact_paths import DIGEST_CHARACTERS
-from tasks.store.regular_files import shown
+from tasks.store.regular_files import format_path
 from tasks.store.run_folder import Outcome
 from tasks.store.state import Fault, NameState, StoreState
 
@@ -86,7 +86,8 @@ class StoreCollector(Collector):
             ("folder_bytes", folders.size(artifact_paths.root() / each), {"folder": each}) for each in places
         ]
         sizes += [
-            ("model_bytes", folders.size(artifact_paths.model(each)), {"name": shown(each)}) for each in reading.names()
+            ("model_bytes", folders.size(artifact_paths.model(each)), {"name": format_path(each)})
+            for each in reading.names()
         ]
         self._sizes = sizes
 
@@ -152,7 +153,7 @@ def _list_samples(found: StoreState) -> Iterator[Sample]:
         for figures in (_measure_champion(of_name), _measure_runs(of_name), _measure_jobs(of_name)):
             for figure, value, labels in figures:
                 if value is not None:
-                    yield figure, value, {"name": shown(name), **labels}
+                    yield figure, value, {"name": format_path(name), **labels}
     left = folders.read_room()
     yield "disk_size_bytes", left.total, {}
     yield "disk_free_bytes", left.free, {}

@@ -228,7 +228,7 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
         EnvironmentProblem: no server answers, or it does not accept a deployment.
         DataError: the document of schedules is damaged.
     """
-    with schedules.locked(), api.client() as client:
+    with schedules.hold_lock(), api.client() as client:
         told = schedules.read()
         wanted = list_specs(told)
         for name in reset:

@@ -126,7 +126,7 @@ def _alone() -> Iterator[None]:
     another = f"another gradmill up is at work in {artifact_paths.root()}"
     with ExitStack() as holding:
         try:  # for a second: whoever looks for the service has the lock for a moment
-            holding.enter_context(locks.locked(artifact_paths.up_lock(), another, told_after=math.inf, within=1))
+            holding.enter_context(locks.hold_lock(artifact_paths.up_lock(), another, told_after=math.inf, within=1))
         except TimeoutError as error:
             raise UsageError(another, "one for each folder", _advise()) from error
         artifact_paths.service().unlink(missing_ok=True)  # of one that was killed

@@ -22,7 +22,7 @@ from tasks.data.recipe import Recipe
 from tasks.data.report import ColumnProfile
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine import resources
-from tasks.machine.words import counted
+from tasks.machine.words import plural
 from tasks.parameters import PredictParameters
 from tasks.serving import contract, runtime
 from tasks.serving.contract import ModelMetadata
@@ -101,7 +101,7 @@ def open_job(parameters: PredictParameters) -> Iterator[tuple[Path, Job, Path | 
         has_arrays = any(file.suffix in inputs.ARRAY_SUFFIXES for file in files)
         tables = files if version.recipe.columns and not has_arrays else None
         output_dir.check_file(output.file, tables, version.output_columns(job), parameters.restart)
-    with locks.locked(locks.of_job(folder), f"another process is at work on {folder}; waiting for it"):
+    with locks.hold_lock(locks.of_job(folder), f"another process is at work on {folder}; waiting for it"):
         held, leftovers = output_dir.claim(folder, job.job, parameters.restart)
         if held is None or held.status != "done":
             with output_dir.begun(folder, held is None):
@@ -195,7 +195,7 @@ def _plan(folder: Path, job: Job, files: Files, parameters: PredictParameters) -
     rows = sum(file.rows for file in found)
     if job.shards and rows != job.rows:
         raise DataError(
-            f"{counted(rows, 'row')} in {job.input.path}", f"{job.rows:,}, as when the job was started", "--restart it"
+            f"{plural(rows, 'row')} in {job.input.path}", f"{job.rows:,}, as when the job was started", "--restart it"
         )
     with atomic.replacing(artifact_paths.sources(folder)) as temporary:  # for the shards to look up
         pq.write_table(pa.Table.from_pylist([file._asdict() for file in found]), temporary)

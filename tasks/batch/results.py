@@ -24,7 +24,7 @@ from tasks.data.recipe import Target
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
-from tasks.machine.words import counted, readable
+from tasks.machine.words import plural, readable
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.serving import drift
@@ -195,7 +195,7 @@ def _describe_worse(job: Job, metrics: dict[str, float], rows: int) -> str | Non
     if manifest.metrics.test_accuracy is not None and (split is None or split.rule not in ("group", "time")):
         published["accuracy"] = manifest.metrics.test_accuracy
     figures = (
-        f"{name} {readable(metrics[name])} on {counted(rows, 'row')}, {readable(published[name])} on the test rows of "
+        f"{name} {readable(metrics[name])} on {plural(rows, 'row')}, {readable(published[name])} on the test rows of "
         f"version {job.model.version}"
         for name in drift.find_worse(metrics, rows, published, manifest.dataset.num_test)
     )
@@ -295,8 +295,8 @@ def check_rejects(folder: Path, job: Job, count: int) -> None:
     )
     average = " take the average for what the model has not seen with --unknown average," if averages else ""
     raise DataError(
-        f"at least {count:,} of {counted(job.rows, 'row')} cannot be read, the first is {first}",
-        f"at most {counted(job.max_rejects, 'rejected row')}",
+        f"at least {count:,} of {plural(job.rows, 'row')} cannot be read, the first is {first}",
+        f"at most {plural(job.max_rejects, 'rejected row')}",
         f"repair them,{average} or raise --max-rejects (finished parts are kept); all are in {folder / REJECTS}",
     )
 

@@ -19,7 +19,7 @@ from tasks.data.row_hash import RowNumbers, find_new_rows, sample_rows
 from tasks.data.split import TEST, TRAINING, Split
 from tasks.machine import parallel
 from tasks.machine.arrays import Array
-from tasks.machine.words import counted, readable
+from tasks.machine.words import plural, readable
 from tasks.parameters.data import NO_WINDOW
 from tasks.records import ChampionData
 from tasks.serving import drift
@@ -70,7 +70,7 @@ def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionD
         before = before.model_copy(update={"name": now.part_of or now.name})
         share = min(1.0, before.missing / champion.num_rows)
         if broken := [found for group in groups if (found := _find_broken(before, values, group, share))]:
-            more = f"; so in {counted(len(broken) - 1, 'more file')}" if len(broken) > 1 else ""
+            more = f"; so in {plural(len(broken) - 1, 'more file')}" if len(broken) > 1 else ""
             return broken[0].model_copy(update={"found": broken[0].found + more})
         if now.part_of or len(watched) < drift.FEWEST_ROWS or not sum(before.counts):
             return None
@@ -95,7 +95,7 @@ def _group_by_file(table: Table, rows: TableRows, new: RowNumbers) -> Iterator[G
         if len(numbers) >= MIN_NEW:
             places = " to ".join(dict.fromkeys(map(_name_file, (paths[0], paths[-1]))))
             sampled = numbers[sample_rows(rows.digests[numbers])]
-            yield numbers, sampled, f"{counted(len(numbers), 'new row')} of {places}"
+            yield numbers, sampled, f"{plural(len(numbers), 'new row')} of {places}"
 
 
 def _name_file(path: str) -> str:
@@ -108,7 +108,7 @@ def compare_num_rows(split: Split, rule: SplitRule, window: str, champion: Champ
     """Whether rows are lost: there are fewer than half of those before, and the same ones are asked for."""
     num_rows = split.count(TRAINING) + split.count(TEST)
     if 2 * num_rows < champion.num_rows and (rule, window) == (champion.split, champion.window):
-        found = f"{counted(num_rows, 'row')}, and the champion's data had {champion.num_rows:,}"
+        found = f"{plural(num_rows, 'row')}, and the champion's data had {champion.num_rows:,}"
         action = "restore what is gone, or say --accept-data where it is meant"
         yield error("fewer-rows", None, found, "at least half of them", action)
 

@@ -36,7 +36,7 @@ from tasks.data.target import LARGEST, Truth
 from tasks.errors import DataError
 from tasks.machine import parallel, resources
 from tasks.machine.arrays import Array
-from tasks.machine.words import counted
+from tasks.machine.words import plural
 from tasks.parameters import Data
 from tasks.parameters.addresses import is_database
 from tasks.records import ChampionData, PreparedDataset, RawDataset
@@ -75,7 +75,7 @@ class OwnRows(ABC):
         """How many rows are on each side, in words, and why."""
         train, test, validation = (self.split.count(split_id) for split_id in SIDES.values())
         watched = f", {validation:,} validation" if validation else ""
-        return f"{train:,} training{watched} and {counted(test, 'test row')} ({describe_split(self.rule)})"
+        return f"{train:,} training{watched} and {plural(test, 'test row')} ({describe_split(self.rule)})"
 
     @abstractmethod
     def read_inputs(self, numbers: Any) -> Array:
@@ -317,7 +317,7 @@ def scratch_folder(name: str) -> Iterator[Path]:
     """A folder beside the data set's files, whose lock is held; what a killed run left there is removed."""
     folder = artifact_paths.dataset(name)
     folder.mkdir(parents=True, exist_ok=True)
-    with locks.locked(artifact_paths.dataset_lock(name), f"another process prepares {folder}; waiting for it"):
+    with locks.hold_lock(artifact_paths.dataset_lock(name), f"another process prepares {folder}; waiting for it"):
         folders.sweep(artifact_paths.DOWNLOAD, folder)
         with tempfile.TemporaryDirectory(dir=folder, prefix=artifact_paths.DOWNLOAD_PREFIX) as scratch:
             yield Path(scratch)

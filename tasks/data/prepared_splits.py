@@ -185,7 +185,7 @@ def read_arrays(file: FileRef, action: str) -> Arrays:
     Raises:
         DataError: it is missing, no regular file, or not what the reference means; ``action`` is what to do then.
     """
-    with verified.opened(file.path, action) as stream:
+    with verified.open_verified(file.path, action) as stream:
         is_empty = not os.fstat(stream.fileno()).st_size  # or of /proc, where reading need not end
         is_known = _written.get(_identity(stream)) == file.sha256
         if is_known or (not is_empty and hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256):

@@ -12,7 +12,7 @@ from tasks.data.row_hash import RowNumbers
 from tasks.data.statistics import ColumnStats
 from tasks.data.target import Truth
 from tasks.machine.arrays import Array
-from tasks.machine.words import counted, readable
+from tasks.machine.words import plural, readable
 
 MUCH_MISSING = 0.1
 OFFSET = 1000  # deviations; what float32 leaves of a number that far from 0 is worth a thousandth of one
@@ -30,7 +30,7 @@ def check_columns(
     """
     numbers = sum(column.kind != "category" for column in columns)
     if numbers >= num_training > 0:
-        found = f"{counted(numbers, 'number')} and {counted(num_training, 'training row')}: any target can be fitted so"
+        found = f"{plural(numbers, 'number')} and {plural(num_training, 'training row')}: any target can be fitted so"
         yield warning("few-rows", None, found, "get more rows, name --features, or try --weight-decay auto")
     first = {column.source: column for column in reversed(columns) if column.part}
     for column, each in zip(columns, stats, strict=True):
@@ -128,6 +128,6 @@ def check_conflicts(num_rows: int, num_ambiguous: int) -> Iterator[Finding]:
     if num_ambiguous:
         are_many, limit = num_ambiguous > FEW_CONFLICTS * num_rows, f"{100 * FEW_CONFLICTS:g} %"
         of = f"{100 * num_ambiguous / num_rows:.3g} %{f', above {limit}' if are_many else f'; above {limit} a warning'}"
-        found = f"{num_ambiguous:,} of {counted(num_rows, 'row')} ({of}) have the features of a row with another target"
+        found = f"{num_ambiguous:,} of {plural(num_rows, 'row')} ({of}) have the features of a row with another target"
         found += ": no model of these columns tells such rows apart, because the target is noisy or a column is missing"
         yield (warning if are_many else note)("equal-rows", None, found)

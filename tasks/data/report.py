@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tasks.data.recipe import SplitRule, unless_empty
 from tasks.errors import DataError
-from tasks.machine.words import counted, readable
+from tasks.machine.words import plural, readable
 from tasks.parameters.addresses import split_source
 from tasks.store.artifact_paths import CONTACT_SHEET
 from tasks.store.documents import Document
@@ -121,8 +121,8 @@ class ImageReport(Lasting):
         more = f", … ({self.num_sizes:,})" if self.num_sizes > len(self.sizes) else ""
         return {
             "brought to": " by ".join(map(str, self.shape)),
-            "sizes": _listed(self.sizes) + more,
-            "modes": _listed(self.modes),
+            "sizes": _format_counts(self.sizes) + more,
+            "modes": _format_counts(self.modes),
             "broken": f"{self.broken:,}",
             "copies": f"{self.copies:,}",
             "mean brightness": f"{self.brightness:.1f} of 255",
@@ -211,7 +211,7 @@ class UnfitData(DataError):
         first = errors[0]
         super().__init__(first.found, first.expected, first.action)
         if len(errors) > 1:
-            head = f"{counted(len(errors), 'fault')} in the data:"
+            head = f"{plural(len(errors), 'fault')} in the data:"
             self.found = "\n- ".join([head, *(each.sentence for each in errors)])
             self.expected = "data without these faults"
             others = ", or leave columns out with --ignore" if any(each.column for each in errors) else ""
@@ -228,5 +228,5 @@ def require_fit(findings: Iterable[Finding], tolerated: Collection[str] = ()) ->
         raise UnfitData(errors)
 
 
-def _listed(counts: dict[str, int]) -> str:
+def _format_counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} ({count:,})" for name, count in counts.items())

@@ -24,7 +24,7 @@ from tasks.data.recipe import (
 )
 from tasks.data.report import Finding, error, note, require_fit, warning
 from tasks.errors import UsageError
-from tasks.machine.words import listed, nearest
+from tasks.machine.words import listing, nearest
 from tasks.parameters.data import OwnData
 from tasks.parameters.form import Use
 from tasks.records import Splits
@@ -211,7 +211,7 @@ def _check_names(
 ) -> Iterator[Finding]:
     """Columns that are asked for or known and not there, and those that are ``new``; ``names`` are those read."""
     options, previous, fixed = request.options, request.previous, request.fixed_split
-    listing = f"one of {listed(names, SHOWN)}"
+    known_names = f"one of {listing(names, SHOWN)}"
     wanted: dict[str | None, str] = {request.target: "--target", request.split.column: "to split by"}
     if previous is None:
         wanted |= dict.fromkeys(options.features, "--features")
@@ -219,7 +219,7 @@ def _check_names(
     for name, why in wanted.items():
         if name is not None and name not in header:
             action = nearest(name, names, "take one of them")
-            yield error("no-such-column", name, f"no column {name} ({why})", listing, action)
+            yield error("no-such-column", name, f"no column {name} ({why})", known_names, action)
     for name in request.taken:
         if name not in names:
             found = f"column {name} is {'to be ignored' if name in request.ignored else 'missing'}"
@@ -234,7 +234,7 @@ def _check_names(
         found, action = f"{name} stays left out, as in version 1", "--category takes it under another --name"
         yield warning("left-out", name, found, action)
     for name in sorted({*options.ignore}.difference(header, previous.ignored if previous else ())):
-        yield warning("no-such-column", name, f"no column {name} (--ignore)", listing, nearest(name, header, ""))
+        yield warning("no-such-column", name, f"no column {name} (--ignore)", known_names, nearest(name, header, ""))
 
 
 def require_columns(header: Sequence[str], request: Request, tolerated: Collection[str] = ()) -> None:

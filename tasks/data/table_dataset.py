@@ -25,7 +25,7 @@ from tasks.data.schema import Request, Schema
 from tasks.data.split import TRAINING, check_min_rows, keep_window, split_by_column, split_by_hash
 from tasks.data.target import Truth, check_constant, check_rare_classes, read_target
 from tasks.machine import parallel
-from tasks.machine.words import counted
+from tasks.machine.words import plural
 from tasks.parameters import Data
 from tasks.parameters.data import NO_WINDOW
 from tasks.records import ChampionData, RawDataset
@@ -189,11 +189,11 @@ def _describe(
         f"{kinds[kind]:,} {kind if kinds[kind] == 1 else plural}" for kind, plural in PLURALS.items() if kinds[kind]
     ]
     summary = [
-        f"{counted(num_rows, 'row')} in {counted(num_files, 'file')}",
+        f"{plural(num_rows, 'row')} in {plural(num_files, 'file')}",
         f"features: {', '.join(told) or 'none'}",
         rows.describe_split() if rows else "",
-        f"{counted(truth.outside, 'row')} outside of the window left out" if truth.outside else "",
-        f"{counted(unlabelled, 'row')} without a target left out" if unlabelled else "",
+        f"{plural(truth.outside, 'row')} outside of the window left out" if truth.outside else "",
+        f"{plural(unlabelled, 'row')} without a target left out" if unlabelled else "",
     ]
     names = table.data.column_names
     return DataReport(

@@ -39,7 +39,7 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def seeded(device: torch.device, seed: int) -> Iterator[torch.Generator]:
+def seed_generator(device: torch.device, seed: int) -> Iterator[torch.Generator]:
     """A generator on the CPU; torch's own, from which dropout draws, starts from the same seed while the block runs."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

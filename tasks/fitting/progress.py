@@ -9,7 +9,7 @@ from tasks.errors import TrainingDiverged
 from tasks.judging import plots
 from tasks.machine import progress
 from tasks.machine.telling import tell
-from tasks.machine.words import counted, readable
+from tasks.machine.words import plural, readable
 from tasks.networks.training import EpochMetrics
 from tasks.parameters import Training
 from tasks.records import Epoch
@@ -54,9 +54,9 @@ class Watch:
     def _tell_of_the_end(self, curve: Sequence[Epoch]) -> None:
         """Say how it ended: with early stopping, when, and whose weights are kept."""
         total, best = self._training.hyperparameters.num_epochs, find_kept_epoch(curve, self._training)
-        end, patience = counted(len(curve), "epoch"), self._training.patience
+        end, patience = plural(len(curve), "epoch"), self._training.patience
         if patience and len(curve) < total and len(curve) - best.epoch >= patience:
-            end = f"stopped early after {len(curve)} of {counted(total, 'epoch')}"
+            end = f"stopped early after {len(curve)} of {plural(total, 'epoch')}"
         elif len(curve) < total:
             end = f"converged after {end}"
         end += f", the weights of epoch {best.epoch} kept" if patience else ""

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tasks.errors import UsageError
 from tasks.parameters import LearningRateSchedule, Loss, Training, Use
-from tasks.parameters.form import WORDS, expected
+from tasks.parameters.form import WORDS, describe_expected
 from tasks.records import PreparedDataset
 from tasks.store.tuned import Setting
 
@@ -162,7 +162,7 @@ def _read_value(training: Training, field: str, name: str, text: str) -> Setting
         found: Setting = getattr(Training.model_validate(given), field)
     except ValidationError as error:
         said = f"--space {name}, and {value or 'nothing'}"
-        raise UsageError(said, expected(error), f"see gradmill retrain --help on --{name}") from error
+        raise UsageError(said, describe_expected(error), f"see gradmill retrain --help on --{name}") from error
     if found == "auto":
         raise UsageError(f"--space {name}, and auto", "a number", EXAMPLE)
     return value if field in OF_WORDS else found

@@ -275,7 +275,7 @@ class Trainer:
             UsageError: there is no such part, or it has too few rows.
         """
         losses = list[float]()
-        with devices.one_thread(), devices.seeded(self.device, seed) as generator:
+        with devices.one_thread(), devices.seed_generator(self.device, seed) as generator:
             run, weighed = self.start(parts, generator), self.encode(require_rows_to_choose_by(parts.validation))
             for measured in run.epochs:
                 if time.time() > deadline:

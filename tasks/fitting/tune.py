@@ -317,7 +317,7 @@ def open_search(name: str, training: TrialTraining, search: Search, afresh: bool
         prepared.name, hashlib.sha256(json.dumps(options).encode()).hexdigest()[: artifact_paths.DIGEST_CHARACTERS]
     )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with locks.locked(artifact_paths.lock_of_study(path), "the same search is at work; waiting for it"):
+    with locks.hold_lock(artifact_paths.lock_of_study(path), "the same search is at work; waiting for it"):
         path.parent.mkdir(parents=True, exist_ok=True)
         Path(f"{path}.lock").unlink(missing_ok=True)  # Optuna's own, which a killed search leaves behind
         study = _open_study(path, about, afresh)

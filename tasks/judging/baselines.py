@@ -19,7 +19,7 @@ from tasks.judging import gates
 from tasks.judging.metrics import CONFIDENCE, Answers, find_lower_bound, number_units
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
-from tasks.machine.words import counted, readable
+from tasks.machine.words import plural, readable
 from tasks.networks import HUBER_BETA
 from tasks.parameters import Gates, Loss
 from tasks.records import GateVerdict, PreparedDataset
@@ -91,7 +91,7 @@ class Inputs:
         count = self.numbers.shape[1]
         return np.asarray(self.numbers @ weights[:count] + self.indicators @ weights[count:-1] + weights[-1])
 
-    def transposed(self, rows: Array) -> Array:
+    def multiply_transposed(self, rows: Array) -> Array:
         """The inputs times ``rows`` ``(n, outputs)``: ``(inputs + 1, outputs)`` float64."""
         return np.concatenate([self.numbers.T @ rows, self.indicators.T @ rows, rows.sum(axis=0, keepdims=True)])
 
@@ -100,7 +100,7 @@ class Inputs:
         mixed, counts = self.indicators.T @ self.numbers, (self.indicators.T @ self.indicators).toarray()
         products = np.block([[self.numbers.T @ self.numbers, mixed.T], [mixed, counts]]) / len(truth)
         rows, centre = truth[:, None], truth.mean()
-        mean, gains = (self.transposed(each)[:-1] / len(truth) for each in (np.ones_like(rows), rows - centre))
+        mean, gains = (self.multiply_transposed(each)[:-1] / len(truth) for each in (np.ones_like(rows), rows - centre))
         values, vectors = np.linalg.eigh(products - mean @ mean.T)
         kept = values > COLLINEAR**2 * values.max(initial=0.0)
         weights = vectors[:, kept] @ (vectors[:, kept].T @ gains / (values[kept] + weight_decay)[:, None])
@@ -170,7 +170,7 @@ def _minimise(
     def evaluate(flat: Array) -> tuple[float, Array]:
         weights = flat.reshape(shape)
         loss, slopes = objective.mean_and_gradient(inputs.scores(weights), truth)
-        gradient = inputs.transposed(slopes)
+        gradient = inputs.multiply_transposed(slopes)
         gradient[:-1] += objective.weight_decay * weights[:-1]
         return loss + objective.penalty({"": weights[:-1]}), gradient.ravel()
 
@@ -183,7 +183,7 @@ def _minimise(
         options = {"gtol": gtol, "ftol": 0.0, "maxiter": max_iterations, "maxcor": 20}
         found = scipy.optimize.minimize(evaluate, start, jac=True, method="L-BFGS-B", options=options).x
     left = float(np.linalg.norm(evaluate(found)[1])) / (slope or math.inf)
-    words = f"fit to {counted(len(truth), 'row')}"
+    words = f"fit to {plural(len(truth), 'row')}"
     if left > TOLERANCE:
         return found.reshape(shape), f"{words} that has not converged (gradient {left:.1g} of the first)"
     return found.reshape(shape), f"converged {words}"

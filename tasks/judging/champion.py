@@ -22,7 +22,7 @@ from tasks.judging import gates
 from tasks.judging.metrics import Answers, join_units, number_units
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
-from tasks.machine.words import beside, counted, listed, readable
+from tasks.machine.words import listing, plural, readable, tell_apart
 from tasks.parameters import Device, Gates, Training
 from tasks.records import GateVerdict, PreparedDataset, Splits
 from tasks.serving import contract, runtime
@@ -191,7 +191,7 @@ def list_differences(manifest: Manifest, prepared: PreparedDataset) -> Iterator[
 
 
 def _quote(names: tuple[str, ...]) -> str:
-    return listed([*map(repr, names)], SHOWN) or "none"
+    return listing([*map(repr, names)], SHOWN) or "none"
 
 
 # Verdicts: a rise of the loss refuses only when it is both large (beyond its margin) and real (``compare``)
@@ -232,13 +232,14 @@ def compare_losses(
         shares, num_rows = counts / (counts.sum() or 1), int(np.count_nonzero(counts))
         mine, theirs = float(shares @ losses), float(shares @ answers.losses)
         num_units = int(np.count_nonzero(np.bincount(units, weights=counts)))
-        words = f"{beside(mine, theirs)} against {beside(theirs, mine)} of version {version} on {num_rows} test rows"
+        words = f"{tell_apart(mine, theirs)} against {tell_apart(theirs, mine)} of version {version}"
+        words += f" on {num_rows} test rows"
         if num_rows < len(weights):
             words += f" ({len(weights) - num_rows} left out: it was trained on them)"
         if num_rows < MIN_ROWS:
             few.append(f"{words}, fewer than the {MIN_ROWS} that decide")
         elif num_units < fewest:
-            few.append(f"{words}, of {counted(num_units, unit)}, fewer than the {fewest} that decide")
+            few.append(f"{words}, of {plural(num_units, unit)}, fewer than the {fewest} that decide")
         else:
             margin = bounds.max_nats_rise
             if not objective.is_of_classes:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 from tasks.errors import GateFailed
 from tasks.machine.telling import tell
-from tasks.machine.words import beside, listed
+from tasks.machine.words import listing, tell_apart
 from tasks.records import GateVerdict
 from tasks.store.record import Record
 from tasks.store.run_folder import RunFolder
@@ -34,7 +34,7 @@ def judge(
         and (maximum is None or value <= maximum)
     )
     bounds = [("more than", above), ("less than", below), ("at most", maximum)]
-    required = " and ".join(f"{words} {beside(bound, value)}" for words, bound in bounds if bound is not None)
+    required = " and ".join(f"{words} {tell_apart(bound, value)}" for words, bound in bounds if bound is not None)
     return GateVerdict(
         name=name,
         value=value,
@@ -47,7 +47,7 @@ def judge(
 
 def format_value(verdict: GateVerdict) -> str:
     """What was found, in words: told from its bounds."""
-    return beside(verdict.value, verdict.minimum, verdict.maximum)
+    return tell_apart(verdict.value, verdict.minimum, verdict.maximum)
 
 
 def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder, left_out: Collection[str] = ()) -> None:
@@ -67,7 +67,7 @@ def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder, l
     known = (REMEDIES[verdict.name] for verdict in failed if verdict.name in REMEDIES)
     remedy = next(known, "train longer or change the parameters")
     if left_out and any(verdict.name == "baseline" for verdict in failed):
-        remedy += f"; left out as dates or ids: {listed(left_out, SHOWN)} (--category takes them under a new --name)"
+        remedy += f"; left out as dates or ids: {listing(left_out, SHOWN)} (--category takes them under a new --name)"
     refusal = GateFailed(
         "refused by " + "; ".join(f"{verdict.name} {format_value(verdict)}" for verdict in failed),
         "; ".join(f"{verdict.name}: {verdict.detail}" for verdict in failed),

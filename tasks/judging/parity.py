@@ -16,7 +16,7 @@ from tasks.data.recipe import Recipe
 from tasks.errors import DataError
 from tasks.judging import gates
 from tasks.machine.arrays import Array
-from tasks.machine.words import counted, readable
+from tasks.machine.words import plural, readable
 from tasks.parameters import Gates
 from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import drift, raw_units, runtime
@@ -81,7 +81,7 @@ def judge_parity(
             spacing = readable(finest, 3)
             blame = f"; float32 tells predictions apart by {spacing} only: subtract an offset from the target"
     said = detail if error <= tolerance or not blame else blame
-    said = f"{what} of {counted(num_rows, 'row')}{said}"
+    said = f"{what} of {plural(num_rows, 'row')}{said}"
     return (gates.judge(name, error, maximum=tolerance, detail=said), *further)
 
 

@@ -37,7 +37,7 @@ def tell(line: str, file: TextIO | None = None, short: str | None = None) -> Non
 
 
 @contextmanager
-def watched(stage: str) -> Iterator[None]:
+def show_stage(stage: str) -> Iterator[None]:
     """Show that ``stage`` goes on while the block, or the function decorated, runs."""
     for watcher in watchers:
         watcher.begin(stage)

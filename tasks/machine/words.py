@@ -12,7 +12,7 @@ from gradmill.errors import printable as printable
 SPECIAL = re.compile(r"[\\`*\[\]<>|#!$~&@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.")
 
 
-def counted(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
     """``1 row``, ``2,000 rows``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
@@ -28,7 +28,7 @@ def readable(value: float, digits: int = 4) -> str:
     return f"{rounded:,.0f}" if 10**digits <= abs(rounded) < 1e15 else f"{value:.{digits}g}"
 
 
-def beside(value: float, *others: float | None) -> str:
+def tell_apart(value: float, *others: float | None) -> str:
     """A figure as ``readable``, with more digits where it takes them to tell it from others, such as its bounds."""
     unlike = [each for each in others if each is not None and each != value]
     digits = (n for n in range(4, 12) if readable(value, n) not in {readable(each, n) for each in unlike})
@@ -54,7 +54,7 @@ def nearest(mistyped: str, names: Iterable[str], otherwise: str) -> str:
     return f"did you mean {lower[near[0]]}?" if near else otherwise
 
 
-def listed(names: Collection[str], most: int) -> str:
+def listing(names: Collection[str], most: int) -> str:
     """The first of them, quoted where spaces around one would not be seen."""
     shown = [name if name == name.strip() else repr(name) for name in list(names)[:most]]
     return ", ".join(shown) + (", …" if len(names) > most else "")

@@ -166,7 +166,7 @@ class Frozen(BaseModel):
 # What pydantic says of a fault, in words that stand behind ``expected:``
 
 
-def expected(error: ValidationError) -> str:
+def describe_expected(error: ValidationError) -> str:
     """Of the first fault."""
     first = error.errors()[0]
     if first["type"] == "extra_forbidden":

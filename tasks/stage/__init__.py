@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from tasks.errors import GateFailed
-from tasks.machine.telling import tell, watched
+from tasks.machine.telling import show_stage, tell
 from tasks.stage import cache
 from tasks.store.record import Record
 from tasks.store.run_folder import RunFolder
@@ -54,7 +54,7 @@ def stage(
         prefect_task = task(name=name, task_run_name=name, **options)(reusing if reusable else function)
 
         @functools.wraps(function)
-        @watched(name)
+        @show_stage(name)
         def run_stage(run: RunFolder, /, *args: P.args, **kwargs: P.kwargs) -> R:
             started, returned = time.perf_counter(), {}
             try:

@@ -33,7 +33,7 @@ def hold(device: Device) -> Iterator[None]:
                 holding.enter_context(
                     concurrency(LIMIT, strict=True, lease_duration=LEASE_SECONDS, raise_on_lease_renewal_failure=False)
                 )
-            holding.enter_context(locks.locked(lock_file(), "another job is on the GPU; waiting for it"))
+            holding.enter_context(locks.hold_lock(lock_file(), "another job is on the GPU; waiting for it"))
         yield
 
 

@@ -22,7 +22,7 @@ from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine import resources
 from tasks.machine.parallel import run_on_cores
 from tasks.machine.telling import tell
-from tasks.machine.words import counted, pip_install
+from tasks.machine.words import pip_install, plural
 from tasks.parameters import PredictParameters, Runner, Search
 from tasks.stage import live
 from tasks.store.predictions import Job, Shard
@@ -121,7 +121,7 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
     """
     footers = {shard: footer for shard in job.shards if (footer := PartFooter.read(folder, job, shard))}
     if footers:
-        tell(f"there already: {len(footers)} of {counted(len(job.shards), 'part')}")
+        tell(f"there already: {len(footers)} of {plural(len(job.shards), 'part')}")
     rejected = sum(footer.rejects for footer in footers.values())
     done, labelled = rejected + sum(footer.rows for footer in footers.values()), list[Labelled]()
     with live.count_progress("predict", job.rows, "rows predicted", done, RowsPerSecond()) as advance:

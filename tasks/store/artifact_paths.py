@@ -32,7 +32,7 @@ FOLDERS = ("datasets", "runs", "models", "predictions")
 HIDDEN = (".stages", ".locks", ".prefect")
 
 
-def _in(place: Callable[P, Path], *names: str) -> Callable[P, Path]:
+def _child(place: Callable[P, Path], *names: str) -> Callable[P, Path]:
     """What is named so in another place, and found by the same."""
     return lambda *args, **kwargs: place(*args, **kwargs).joinpath(*names)
 
@@ -47,11 +47,11 @@ def lock(folder: Path) -> Path:
     return folder / ".lock"
 
 
-datasets = _in(root, "datasets")
+datasets = _child(root, "datasets")
 dataset = _each_in(datasets)  # the folder of one: raw files and prepared splits
-dataset_lock = _in(dataset, ".lock")  # held by whoever fills the folder of a dataset
-source = _in(dataset, "source.json")  # where the own data of a model were read from
-look = _in(dataset, "look.json")  # how their files looked then
+dataset_lock = _child(dataset, ".lock")  # held by whoever fills the folder of a dataset
+source = _child(dataset, "source.json")  # where the own data of a model were read from
+look = _child(dataset, "look.json")  # how their files looked then
 
 
 def raw_file(dataset_name: str, filename: str, sha256: str) -> Path:
@@ -84,11 +84,13 @@ def lock_of_study(path: Path) -> Path:
     return locks() / path.stem
 
 
-runs = _in(root, "runs")  # evidence of every run, published or refused
-stage_records = _in(root, ".stages")  # what reusable stages returned, each under the digest of all that it depended on
+runs = _child(root, "runs")  # evidence of every run, published or refused
+stage_records = _child(
+    root, ".stages"
+)  # what reusable stages returned, each under the digest of all that it depended on
 stage_record = _each_in(stage_records, ".json")
 
-models = _in(root, "models")  # the model store: a Triton model repository as it stands
+models = _child(root, "models")  # the model store: a Triton model repository as it stands
 model = _each_in(models)  # all versions of one, and its champion pointer
 
 
@@ -97,36 +99,36 @@ def version(name: str, number: int) -> Path:
     return model(name) / str(number)
 
 
-champion = _in(model, "champion.json")  # the pointer to the version that consumers should use
-history = _in(model, "history.jsonl")  # who changed what, when and why
-triton_config = _in(model, "config.pbtxt")  # Triton's description of a model, derived from the pointer
-mirror_lock = _in(model, ".mirror.lock")  # held while the champion is copied elsewhere
+champion = _child(model, "champion.json")  # the pointer to the version that consumers should use
+history = _child(model, "history.jsonl")  # who changed what, when and why
+triton_config = _child(model, "config.pbtxt")  # Triton's description of a model, derived from the pointer
+mirror_lock = _child(model, ".mirror.lock")  # held while the champion is copied elsewhere
 
-all_predictions = _in(root, "predictions")
+all_predictions = _child(root, "predictions")
 predictions = _each_in(all_predictions)  # the output of one batch prediction
 # A note for each unfinished batch prediction whose folder is not right below that one: where it is.
-jobs_elsewhere = _in(all_predictions, ".elsewhere")
-answers = _in(all_predictions, ".answers")  # of queries, each until the next answer of it
-done_elsewhere = _in(all_predictions, ".done-elsewhere")  # the last finished one of each name and kind of input
+jobs_elsewhere = _child(all_predictions, ".elsewhere")
+answers = _child(all_predictions, ".answers")  # of queries, each until the next answer of it
+done_elsewhere = _child(all_predictions, ".done-elsewhere")  # the last finished one of each name and kind of input
 
 
-locks = _in(root, ".locks")  # of what must not have a file of ours in it
-backup_lock = _in(locks, "backup")  # held by whoever makes a backup, or restores one
-restoring = _in(root, ".restoring")  # which backup is being restored
-claim = _in(root, ".store")  # by which a store is told from its copies; in no backup
-schedules = _in(
+locks = _child(root, ".locks")  # of what must not have a file of ours in it
+backup_lock = _child(locks, "backup")  # held by whoever makes a backup, or restores one
+restoring = _child(root, ".restoring")  # which backup is being restored
+claim = _child(root, ".store")  # by which a store is told from its copies; in no backup
+schedules = _child(
     root, "schedules", "_schedules.json"
 )  # when own names are retrained, and settings are searched for them
-mirror = _in(root, "mirror.json")  # where champions are copied to; in no backup
-all_tuned = _in(root, "tuned")  # beside models/: Triton does not start on a model's folder without a version
+mirror = _child(root, "mirror.json")  # where champions are copied to; in no backup
+all_tuned = _child(root, "tuned")  # beside models/: Triton does not start on a model's folder without a version
 tuned = _each_in(all_tuned, ".json")  # the settings that a search found for a name, which may have no version yet
-prefect_home = _in(root, ".prefect")  # the history of ``gradmill up``: Prefect's database, logs of server and worker
-up_lock = _in(prefect_home, "up.lock")  # held by ``gradmill up`` as long as it lives
-database = _in(prefect_home, "prefect.db")  # of ``gradmill up``'s server, unless a PostgreSQL was named
-pages_asked = _in(prefect_home, "pages")  # a file for each name whose overview ``gradmill up`` is to write anew
-service = _in(prefect_home, "service.json")  # where it answers, for the commands beside it
-credential = _in(prefect_home, "credential")  # what its server asks for; of mode 0600
-tickets = _in(prefect_home, "tickets")  # an empty file for each unused link to its page, named by its digest
+prefect_home = _child(root, ".prefect")  # the history of ``gradmill up``: Prefect's database, logs of server and worker
+up_lock = _child(prefect_home, "up.lock")  # held by ``gradmill up`` as long as it lives
+database = _child(prefect_home, "prefect.db")  # of ``gradmill up``'s server, unless a PostgreSQL was named
+pages_asked = _child(prefect_home, "pages")  # a file for each name whose overview ``gradmill up`` is to write anew
+service = _child(prefect_home, "service.json")  # where it answers, for the commands beside it
+credential = _child(prefect_home, "credential")  # what its server asks for; of mode 0600
+tickets = _child(prefect_home, "tickets")  # an empty file for each unused link to its page, named by its digest
 
 ONNX = "model.onnx"
 METADATA = "metadata.json"
@@ -174,9 +176,9 @@ def scratch(job_folder: Path) -> Path:
     return job_folder / ".gradmill-scratch"
 
 
-shard_rejects = _in(scratch, "rejects")  # the rejected rows of each shard
-sources = _in(scratch, "sources.parquet")  # the files of the input with their rows
-spool = _in(scratch, "spool")  # where input that cannot be read from the middle is unpacked
+shard_rejects = _child(scratch, "rejects")  # the rejected rows of each shard
+sources = _child(scratch, "sources.parquet")  # the files of the input with their rows
+spool = _child(scratch, "spool")  # where input that cannot be read from the middle is unpacked
 
 
 # Names that gradmill alone gives; what is named otherwise is somebody else's
@@ -204,6 +206,6 @@ def staging(model: Path) -> Path:
     return model / f".staging-{secrets.token_hex(8)}"
 
 
-def condemned(folder: Path) -> Path:
+def condemned_path(folder: Path) -> Path:
     """Where a folder goes before it is deleted, so that nobody sees half of it."""
     return folder.with_name(f".pruned-{folder.name}-{secrets.token_hex(4)}")

@@ -101,7 +101,7 @@ def make(url: str, keep: int | None = None, with_database: bool = True) -> Made:
             folders.set_mode(folder.local / CONTENT, 0o700)
         except OSError as error:  # as on a share
             tell(f"others may be able to read {folder.local / CONTENT}: {error}", file=sys.stderr)
-    with locks.locked(folder.local / ".lock" if folder.local else artifact_paths.backup_lock(), WAIT):
+    with locks.hold_lock(folder.local / ".lock" if folder.local else artifact_paths.backup_lock(), WAIT):
         folder.sweep("")
         sizes, files, copied = folder.sizes(CONTENT), {}, []
         with closing(_list_files(with_database)) as listed:  # which holds a lock where copying fails
@@ -284,7 +284,7 @@ def restore(url: str, name: str | None = None) -> tuple[str, Snapshot]:
     if is_newest:
         _tell_of_others(folder, known, snapshot.store)
     root = artifact_paths.make_root()
-    with locks.locked(artifact_paths.backup_lock(), WAIT):
+    with locks.hold_lock(artifact_paths.backup_lock(), WAIT):
         folders_of_store = {file.partition("/")[0] for file in snapshot.files}
         for path in root.rglob("*"):
             relative = artifact_paths.relative(path)

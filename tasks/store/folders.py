@@ -38,7 +38,7 @@ def skip_unreadable(path: Path, report: Report = tell_skipped) -> Iterator[None]
         report(path, error)
 
 
-def named(pattern: re.Pattern[str], parent: Path) -> list[Path]:
+def list_named(pattern: re.Pattern[str], parent: Path) -> list[Path]:
     """The real folders with such names in a folder, which may be missing."""
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(parent) as entries:
         found = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
@@ -63,7 +63,7 @@ def remove(folder: Path) -> None:
 
 def sweep(pattern: re.Pattern[str], parent: Path) -> None:
     """Remove what has such names: a kill has left it."""
-    for leftover in named(pattern, parent):
+    for leftover in list_named(pattern, parent):
         remove(leftover)
 
 
@@ -74,7 +74,7 @@ def sweep_model(model: Path) -> None:
     Whoever waits for the lock makes it anew.
     """
     sweep(artifact_paths.LEFTOVER, model)
-    if not named(artifact_paths.VERSION, model):
+    if not list_named(artifact_paths.VERSION, model):
         with suppress(OSError):
             if [*model.iterdir()] == [lock := artifact_paths.lock(model)]:
                 lock.unlink()
@@ -83,8 +83,8 @@ def sweep_model(model: Path) -> None:
 
 def sweep_models() -> None:
     """Remove what killed publications have left in any model's folder, and folders without a version."""
-    for path in named(MODEL, artifact_paths.models()):
-        if named(artifact_paths.LEFTOVER, path) or not named(artifact_paths.VERSION, path):
+    for path in list_named(MODEL, artifact_paths.models()):
+        if list_named(artifact_paths.LEFTOVER, path) or not list_named(artifact_paths.VERSION, path):
             with suppress(OSError), locks.locked_if_free(artifact_paths.lock(path)) as free:
                 if free:
                     sweep_model(path)

@@ -104,13 +104,13 @@ def prune(name: str, keep: int, reason: str | None = None) -> tuple[list[int], d
     with history.lock_to_change(name, "pruned", reason) as cause:
         pointer.sweep(name)
         kept = reading.versions(name)
-        needed = protected(name)
+        needed = find_protected(name)
         pruned = [number for number in kept[:-keep] if number not in needed]
         if pruned:
             history.note(name, cause, pruned, reading.pointer(name))
         for number in pruned:
             version = artifact_paths.version(name, number)
-            folders.remove(version.rename(artifact_paths.condemned(version)))
+            folders.remove(version.rename(artifact_paths.condemned_path(version)))
         return pruned, {number: needed[number] for number in kept[:-keep] if number in needed}
 
 
@@ -126,18 +126,18 @@ def remove_name(name: str) -> list[str]:
     facts = state.read_name(name) if is_name(name) else None  # or it might lead out of the store
     if facts is None or not (facts.is_known or any(place.exists() for place in places)):
         raise UsageError(f"no model {name}", f"one of {', '.join(reading.names()) or 'none'}", "name another")
-    with schedules.locked():
+    with schedules.hold_lock():
         if using := [each.deployment for each in schedules.read().schedules.values() if each.name == name]:
             expected, action = "a name that no schedule needs", f"end it first, as with gradmill unschedule {name}"
             raise UsageError(f"{using[0]} runs for {name} by a schedule", expected, action)
         with locks.model(name):
             for place in filter(Path.exists, places):
-                folders.remove(place.rename(artifact_paths.condemned(place)))
+                folders.remove(place.rename(artifact_paths.condemned_path(place)))
             artifact_paths.tuned(name).unlink(missing_ok=True)
     return _remove(facts.run_folders, RUN, artifact_paths.lock, timedelta())
 
 
-def protected(name: str) -> dict[int, str]:
+def find_protected(name: str) -> dict[int, str]:
     """The versions that pruning must not take, and the reason."""
     reasons, kept = dict[int, str](), reading.versions(name)
     for number in kept[::-1]:  # older ones than that which tells, which may be damaged, say nothing that counts
@@ -270,7 +270,7 @@ def _remove(
             with locks.locked_if_free(lock) as ours:
                 if ours and is_old(path / document, grace):  # meanwhile it may have been taken up again
                     if document:
-                        folders.remove(path.rename(artifact_paths.condemned(path)))
+                        folders.remove(path.rename(artifact_paths.condemned_path(path)))
                     else:
                         path.unlink()
                     removed.append(path.name)
@@ -308,7 +308,7 @@ def _prune_files(folder: Path, needed: set[str]) -> list[str]:
     removed, files = [], [path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink()]
     hidden = [path for path in files if HIDDEN.fullmatch(path.name)]
     hidden += [
-        path.rename(artifact_paths.condemned(path))
+        path.rename(artifact_paths.condemned_path(path))
         for path in files
         if PREPARED.fullmatch(path.name) and path.name not in needed and is_old(path)
     ]

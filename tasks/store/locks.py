@@ -25,7 +25,7 @@ NOTE_BYTES = 300
 
 
 @contextmanager
-def locked(path: Path, otherwise: str, told_after: float = 0, within: float = math.inf) -> Iterator[None]:
+def hold_lock(path: Path, otherwise: str, told_after: float = 0, within: float = math.inf) -> Iterator[None]:
     """Hold the lock file ``path``; where another process has it, print ``otherwise`` and who that is, and wait.
 
     It is printed after ``told_after`` seconds, and waited ``within`` so many.
@@ -45,7 +45,7 @@ def locked(path: Path, otherwise: str, told_after: float = 0, within: float = ma
         if descriptor is None and waited >= told_after and by != told and (by or told is None):
             told = by
             tell(f"{otherwise}: {by}" if by else otherwise, file=sys.stderr)
-    with _noted(descriptor):
+    with _note_holder(descriptor):
         yield
 
 
@@ -60,7 +60,7 @@ def locked_if_free(path: Path, flags: int = os.O_CREAT) -> Iterator[bool]:
     if descriptor is None:
         yield False
         return
-    with _noted(descriptor):
+    with _note_holder(descriptor):
         yield True
 
 
@@ -93,7 +93,7 @@ def take(path: Path, flags: int = os.O_CREAT) -> int | None:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Opened once more, an NFS client asks its server; ``stat`` may be answered from its cache.
-            with contextlib.suppress(OSError), _opened(path) as there:
+            with contextlib.suppress(OSError), _open_lock(path) as there:
                 if os.path.sameopenfile(descriptor, there):
                     closing.pop_all()
                     return descriptor
@@ -101,7 +101,7 @@ def take(path: Path, flags: int = os.O_CREAT) -> int | None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _open_lock(path: Path) -> Iterator[int]:
     """To look at, without following a link or waiting for the other end of a FIFO."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
@@ -123,7 +123,7 @@ def _taken_in(path: Path) -> int | None:
 
 
 @contextmanager
-def _noted(descriptor: int) -> Iterator[None]:
+def _note_holder(descriptor: int) -> Iterator[None]:
     """While the lock is held, its file says by whom; a full disk keeps nobody from working."""
     command = without_credentials(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))[: NOTE_BYTES // 3]
     since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
@@ -142,7 +142,7 @@ def _noted(descriptor: int) -> Iterator[None]:
 
 def holder(path: Path) -> str:
     """What the holder of a lock file has written into it, fit for a terminal; nothing where that is not known."""
-    with contextlib.suppress(OSError), _opened(path) as descriptor:
+    with contextlib.suppress(OSError), _open_lock(path) as descriptor:
         text = os.read(descriptor, NOTE_BYTES).decode(errors="replace")
         return "".join(character for character in text if character.isprintable())
     return ""
@@ -179,7 +179,7 @@ def model(name: str, mirroring: bool = False) -> AbstractContextManager[None]:
         )
     path = artifact_paths.mirror_lock(name) if mirroring else artifact_paths.lock(folder)
     doing = "mirroring" if mirroring else "changing"
-    return locked(path, f"another process is {doing} {name}; waiting for it")
+    return hold_lock(path, f"another process is {doing} {name}; waiting for it")
 
 
 def of_job(folder: Path) -> Path:

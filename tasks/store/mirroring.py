@@ -84,7 +84,7 @@ def destination(is_kept: bool = True) -> str | DataError | None:
         return known.url if known else None
     url = None if given == NONE else spell(given)
     if is_kept and (url or os.path.lexists(path)):
-        with _locked():
+        with _hold_lock():
             if url is None:
                 path.unlink(missing_ok=True)
             elif not (known and known.url == url):
@@ -164,8 +164,8 @@ def _spell_command(name: str, url: str) -> str:
     return shlex.join(["gradmill", "mirror", name, url])
 
 
-def _locked() -> AbstractContextManager[None]:
-    return locks.locked(artifact_paths.locks() / "mirror", "another process notes what was mirrored; waiting for it")
+def _hold_lock() -> AbstractContextManager[None]:
+    return locks.hold_lock(artifact_paths.locks() / "mirror", "another process notes what was mirrored; waiting for it")
 
 
 def mirror(name: str, url: str) -> MirroredModel:
@@ -204,7 +204,7 @@ def mirror(name: str, url: str) -> MirroredModel:
                     f"SHA-256 {verified.sha256(pieces[path])}",
                     "see what else writes there, then gradmill mirror again; a new pointer was not written",
                 )
-        with suppress(DataError), _locked():  # a mirror of this store, of which nothing may be known
+        with suppress(DataError), _hold_lock():  # a mirror of this store, of which nothing may be known
             state, digest = read(), verified.sha256(pieces[pointer])
             known = state.champions.get(name) if state else None
             if state and state.url == spell(url) and (known is None or known.pointer_sha256 != digest):

@@ -15,7 +15,7 @@ from pydantic import ValidationError, field_serializer, field_validator
 from tasks.data.schema import find_schema
 from tasks.errors import DataError, UsageError
 from tasks.machine.telling import tell
-from tasks.machine.words import counted, nearest
+from tasks.machine.words import nearest, plural
 from tasks.parameters import Data, Learned, ModelName, RetrainParameters, Use, is_name
 from tasks.parameters.data import NO_WINDOW
 from tasks.parameters.form import WORDS
@@ -99,7 +99,7 @@ def newest(name: str) -> Manifest | None:
     return reading.manifest(name, kept[-1]) if kept else None
 
 
-def fixed(name: str) -> Any:
+def find_fixed(name: str) -> Any:
     """What the versions of a name fixed of its own data; None before the first, and of the book's data."""
     kept = newest(name)
     return kept and find_schema(kept.dataset, kept.recipe)
@@ -174,7 +174,7 @@ def _split(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
     No window stays without a split by time.
     """
-    rule = fixed(name)
+    rule = find_fixed(name)
     options: dict[str, Any] = dict.fromkeys(SPLITS.values()) | ({"test": rule.split.test} if rule else {})
     if rule and rule.split.rule in SPLITS and not SPLITS.values() & given.keys():
         options[SPLITS[rule.split.rule]] = rule.split.column
@@ -332,7 +332,7 @@ def _count_too_few(parameters: RetrainParameters, rows: FileRef, champion: Manif
         tell(f"trained though {least:,} new rows may not be there: version {champion.version} keeps no digests of rows")
         return ""
     fresh = row_hash.count_new_rows(rows, champion.dataset.rows)
-    return f"to which {counted(fresh, 'new row')} came, fewer than --min-new-rows {least:,}" if fresh < least else ""
+    return f"to which {plural(fresh, 'new row')} came, fewer than --min-new-rows {least:,}" if fresh < least else ""
 
 
 def _is_asked_alike(kept: Manifest, parameters: RetrainParameters) -> bool:

@@ -202,7 +202,7 @@ def names() -> list[str]:
 
 def versions(name: str) -> list[int]:
     """The numbers of the kept versions, ascending; none of what is no name."""
-    found = folders.named(VERSION, artifact_paths.model(name)) if is_name(name) else ()
+    found = folders.list_named(VERSION, artifact_paths.model(name)) if is_name(name) else ()
     return sorted(int(path.name) for path in found)
 
 

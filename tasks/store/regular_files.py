@@ -30,11 +30,13 @@ def absolute(text: str) -> Path:
         pass  # a glob, or what is missed later
     except (OSError, ValueError, RuntimeError) as error:  # the last two of a NUL, and of a user who does not exist
         reason = (isinstance(error, OSError) and error.strerror) or error
-        raise UsageError(f"the input {shown(text)}: {reason}", "a file, a folder or a glob", "check it") from error
+        raise UsageError(
+            f"the input {format_path(text)}: {reason}", "a file, a folder or a glob", "check it"
+        ) from error
     return path
 
 
-def shown(path: Path | str) -> str:
+def format_path(path: Path | str) -> str:
     """A path as it can be printed: names are bytes, need not be UTF-8, and may be far too long."""
     text = os.fsencode(path).decode(errors="replace")
     return text if len(text) <= LONGEST_PATH else f"{text[:SHOWN]}… ({len(text)} characters)"
@@ -68,7 +70,7 @@ def descriptor(path: Path | str) -> int:
     return opened
 
 
-def opened(path: Path) -> BufferedReader:
+def open_regular(path: Path) -> BufferedReader:
     """The same as a stream of bytes.
 
     Raises:

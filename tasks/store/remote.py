@@ -73,7 +73,7 @@ class RemoteFolder:
         from fsspec.core import url_to_fs
 
         self.url = url.rstrip("/")
-        with self._reached(self.url):
+        with self._explain_errors(self.url):
             # A worker lives for weeks: nothing is cached, neither credentials nor what a folder contains.
             self._files, self._path = url_to_fs(url, skip_instance_cache=True, use_listings_cache=False)
         self.local = Path(self._path) if _protocol(url) in LOCAL else None
@@ -94,7 +94,7 @@ class RemoteFolder:
         Raises:
             EnvironmentProblem: the store does not answer, or refuses.
         """
-        with self._reached(f"{self.url}/{path}"), suppress(FileNotFoundError), self._open(path) as stream:
+        with self._explain_errors(f"{self.url}/{path}"), suppress(FileNotFoundError), self._open(path) as stream:
             return bytes(stream.read())
         return None
 
@@ -104,7 +104,7 @@ class RemoteFolder:
         Raises:
             EnvironmentProblem: the store does not answer, or refuses.
         """
-        with self._reached(f"{self.url}/{path}"):
+        with self._explain_errors(f"{self.url}/{path}"):
             if self.local:
                 atomic.write_bytes(self.local / path, content)
             else:
@@ -112,7 +112,7 @@ class RemoteFolder:
 
     def put(self, path: str, file: Path) -> None:
         """Replace a file by a copy of another, which may be larger than memory; it raises as ``write`` does."""
-        with self._reached(f"{self.url}/{path}"):
+        with self._explain_errors(f"{self.url}/{path}"):
             if self.local:
                 with atomic.replacing(self.local / path) as temporary:
                     shutil.copyfile(file, temporary)
@@ -121,7 +121,7 @@ class RemoteFolder:
 
     def get(self, path: str, file: Path) -> bool:
         """Copy what lies there into a file; whether anything does. It raises as ``read`` does."""
-        with self._reached(f"{self.url}/{path}"), suppress(FileNotFoundError), self._open(path) as stream:
+        with self._explain_errors(f"{self.url}/{path}"), suppress(FileNotFoundError), self._open(path) as stream:
             with file.open("wb") as copy:
                 shutil.copyfileobj(stream, copy)
             return True
@@ -129,12 +129,12 @@ class RemoteFolder:
 
     def digest(self, path: str) -> str:
         """SHA-256 (hex) of a file; it raises as ``read`` does."""
-        with self._reached(f"{self.url}/{path}"), self._open(path) as stream:
+        with self._explain_errors(f"{self.url}/{path}"), self._open(path) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def sizes(self, path: str) -> dict[str, int]:
         """The files in a folder and how many bytes each has; it raises as ``read`` does."""
-        with self._reached(f"{self.url}/{path}"):
+        with self._explain_errors(f"{self.url}/{path}"):
             try:
                 found = self._files.ls(f"{self._path}/{path}", detail=True)
             except FileNotFoundError:
@@ -143,13 +143,13 @@ class RemoteFolder:
 
     def remove(self, path: str) -> None:
         """Remove a file; it raises as ``write`` does."""
-        with self._reached(f"{self.url}/{path}"):
+        with self._explain_errors(f"{self.url}/{path}"):
             self._files.rm_file(f"{self._path}/{path}")
 
     def sweep(self, path: str) -> None:
         """Remove what killed writers left below a folder; object stores show no such thing."""
         if self.local:
-            with self._reached(f"{self.url}/{path}"):
+            with self._explain_errors(f"{self.url}/{path}"):
                 atomic.sweep(self.local / path)
 
     def _open(self, path: str) -> Any:
@@ -159,10 +159,10 @@ class RemoteFolder:
         file = self.local / path
         if not stat.S_ISREG(os.lstat(file).st_mode):
             raise regular_files.irregular(file)
-        return regular_files.opened(file)
+        return regular_files.open_regular(file)
 
     @contextmanager
-    def _reached(self, what: str) -> Iterator[None]:
+    def _explain_errors(self, what: str) -> Iterator[None]:
         """Every backend has exceptions of its own; ours say which file, and that nothing is lost."""
         try:
             yield

@@ -65,7 +65,7 @@ class RunFolder(Record):
     def in_use(self) -> AbstractContextManager[None]:
         """While the block runs, housekeeping leaves the folder alone, however long ago something was noted in it."""
         otherwise = f"another process is at work on {self.path}; waiting for it"
-        return locks.locked(artifact_paths.lock(self.path), otherwise)
+        return locks.hold_lock(artifact_paths.lock(self.path), otherwise)
 
     def read(self) -> RunNotes:
         """Everything noted so far.

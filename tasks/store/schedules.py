@@ -73,15 +73,15 @@ def read() -> Schedules:
 
 
 def write(changed: Schedules) -> None:
-    """Replace what was told, by whoever holds ``locked``."""
+    """Replace what was told, by whoever holds the lock."""
     if changed != read():
         changed.write(artifact_paths.schedules())
 
 
 @contextmanager
-def locked() -> Iterator[None]:
+def hold_lock() -> Iterator[None]:
     """Held over every change of the document, and while a server is told of it."""
-    with locks.locked(artifact_paths.locks() / "schedules", "another process changes schedules; waiting for it"):
+    with locks.hold_lock(artifact_paths.locks() / "schedules", "another process changes schedules; waiting for it"):
         yield
 
 

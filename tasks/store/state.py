@@ -309,7 +309,7 @@ def _read_version(folder: Path, _look: tuple[int, ...]) -> KeptVersion:
     manifest = reading.read_manifest(folder)
     dataset = manifest.dataset.model_copy(update={"profiles": ()})
     slim = manifest.model_copy(update={"dataset": dataset, "recipe": Columns(columns=())})
-    with verified.opened(folder / ONNX, reading.advise(folder)) as model:
+    with verified.open_verified(folder / ONNX, reading.advise(folder)) as model:
         return KeptVersion(int(folder.name), os.fstat(model.fileno()).st_size, folders.size(folder), slim)
 
 

@@ -69,22 +69,22 @@ def verify_version(name: str, number: int) -> dict[str, bytes]:
     found = {path.name for path in folder.glob("*")}
     for filename in sorted((found ^ {*document.files, MANIFEST, CHECKSUMS}) - {ATTESTATION}):
         state = "is not listed in manifest.json" if filename in found else "is missing"
-        raise _broken(name, number, f"{folder / filename} {state}")
+        raise _describe_damage(name, number, f"{folder / filename} {state}")
     contents = {
         filename: verified.read(FileRef(path=folder / filename, sha256=digest), RESTORE)
         for filename, digest in document.files.items()
     }
     contents |= {filename: verified.content(folder / filename) for filename in found - {*document.files}}
     if contents[CHECKSUMS] != verified.checksums(document.files | {MANIFEST: verified.sha256(contents[MANIFEST])}):
-        raise _broken(name, number, f"{folder / CHECKSUMS} has changed")
+        raise _describe_damage(name, number, f"{folder / CHECKSUMS} has changed")
     if (document.name, document.version) != (name, number):
-        raise _broken(name, number, f"{folder / MANIFEST} is of {document.name} {document.version}")
+        raise _describe_damage(name, number, f"{folder / MANIFEST} is of {document.name} {document.version}")
     if contract.ModelMetadata.parse(contents[METADATA], folder / METADATA) != document.metadata:
-        raise _broken(name, number, f"{folder / METADATA} does not fit recipe, task and classes in {MANIFEST}")
+        raise _describe_damage(name, number, f"{folder / METADATA} does not fit recipe, task and classes in {MANIFEST}")
     return contents
 
 
-def _broken(name: str, number: int, found: str) -> DataError:
+def _describe_damage(name: str, number: int, found: str) -> DataError:
     return DataError(found, f"{name} version {number} as it was published", RESTORE)
 
 
@@ -127,10 +127,10 @@ def _verify_by_running(name: str, number: int) -> None:
     session = runtime.open_session(reading.read_file(folder, ONNX), Device.CPU, folder / ONNX)
     served = contract.read_signature(session), contract.read_columns(session)
     if contract.open_inference_metadata(name, number, *served) != manifest.metadata:
-        raise _broken(name, number, f"{folder / METADATA} does not describe {ONNX}")
+        raise _describe_damage(name, number, f"{folder / METADATA} does not describe {ONNX}")
     sample = reading.read_file(folder, SAMPLE)
     if wrong := runtime.find_contradiction(session, manifest.recipe, sample, folder / SAMPLE):
-        raise _broken(name, number, f"{folder / ONNX} does not agree with the {wrong} of {folder / SAMPLE}")
+        raise _describe_damage(name, number, f"{folder / ONNX} does not agree with the {wrong} of {folder / SAMPLE}")
 
 
 def signed_files(folder: Path) -> Any:

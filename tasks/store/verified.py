@@ -18,14 +18,14 @@ WRITTEN = "the file as it was written"
 
 
 @contextmanager
-def opened(path: Path, action: str = RESTORE) -> Iterator[BufferedReader]:
+def open_verified(path: Path, action: str = RESTORE) -> Iterator[BufferedReader]:
     """A regular file; ``action`` is what to do where it cannot be read.
 
     Raises:
         DataError: it is missing, no regular file, or unreadable.
     """
     try:
-        with regular_files.opened(path) as stream:
+        with regular_files.open_regular(path) as stream:
             yield stream
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}", WRITTEN, action) from error
@@ -34,8 +34,8 @@ def opened(path: Path, action: str = RESTORE) -> Iterator[BufferedReader]:
 
 
 def content(path: Path, action: str = RESTORE) -> bytes:
-    """What a regular file holds; it raises as ``opened`` does."""
-    with opened(path, action) as stream:
+    """What a regular file holds; it raises as ``open_verified`` does."""
+    with open_verified(path, action) as stream:
         return stream.read()
 
 
@@ -53,7 +53,7 @@ def read(file: FileRef, action: str = RESTORE) -> bytes:
 
 def check(file: FileRef, action: str = RESTORE) -> None:
     """Whether a reference still means a file, which may be larger than memory; it raises as ``read`` does."""
-    with opened(file.path, action) as stream:
+    with open_verified(file.path, action) as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != file.sha256:
         raise DataError(f"{file.path} has changed", f"SHA-256 {file.sha256}", action)
@@ -106,7 +106,7 @@ def _fingerprint(path: Path, full_digest: bool, unreadable: str) -> Fingerprint:
             digest = atomic.file_digest(path)
         else:
             with path.open("rb") as stream:
-                digest = sampled(facts.st_size, lambda start: (stream.seek(start), stream.read(BLOCK_BYTES))[1])
+                digest = hash_samples(facts.st_size, lambda start: (stream.seek(start), stream.read(BLOCK_BYTES))[1])
     except OSError as error:
         if unreadable:
             return Fingerprint(str(path), 0, 0, unreadable)
@@ -114,7 +114,7 @@ def _fingerprint(path: Path, full_digest: bool, unreadable: str) -> Fingerprint:
     return Fingerprint(str(path), facts.st_size, facts.st_mtime_ns, digest)
 
 
-def sampled(size: int, block: Callable[[int], bytes]) -> str:
+def hash_samples(size: int, block: Callable[[int], bytes]) -> str:
     """The SHA-256 of blocks that lie evenly in ``size`` bytes; ``block`` gives the one that starts at a byte."""
     digest = hashlib.sha256()
     for index in range(SAMPLED_BLOCKS):

@@ -13,7 +13,7 @@ import numpy as np
 from gradmill.rows import explain_rows, find_columns
 from tasks.data.recipe import Columns
 from tasks.data.report import DataReport
-from tasks.machine.words import beside, listed, readable
+from tasks.machine.words import listing, readable, tell_apart
 from tasks.records import QUESTIONS, GateVerdict
 from tasks.serving.contract import FEATURES, ModelMetadata
 from tasks.serving.raw_units import SHOWN, list_coefficients
@@ -238,10 +238,10 @@ def _list_table_facts(dataset: Mapping[str, Any], report: DataReport) -> Facts:
     yield "target", report.target
     for kind, words in {"number": "numbers", "boolean": "booleans", "category": "categories", "date": "dates"}.items():
         if named := [each.name for each in report.columns if each.role == "feature" and each.kind == kind]:
-            yield f"{words} ({len(named)})", listed(named, MOST_NAMES)
+            yield f"{words} ({len(named)})", listing(named, MOST_NAMES)
     for words, key in {"ignored": "ignored", "left out: dates, ids and the like": "left_out"}.items():
         if dataset[key]:
-            yield words, listed(dataset[key], MOST_NAMES)
+            yield words, listing(dataset[key], MOST_NAMES)
     without = f", of which {report.unlabelled:,} without a target were left out" if report.unlabelled else ""
     yield "rows", f"{report.rows:,}{without}"
     watched = f"{report.num_validation:,} to watch, " if report.num_validation else ""
@@ -399,7 +399,7 @@ def tabulate_gates(gates: Iterable[GateVerdict]) -> PageTable:
         (
             gate.name,
             gate.verdict if gate.passed else Strong(gate.verdict),
-            beside(gate.value, gate.minimum, gate.maximum),
+            tell_apart(gate.value, gate.minimum, gate.maximum),
             gate.detail,
             QUESTIONS.get(gate.name, ""),
         )

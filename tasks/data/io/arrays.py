@@ -25,7 +25,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from safetensors import safe_open
 
-from tasks.data.io.discovery import broken, changed, reading
+from tasks.data.io.discovery import broken_file, changed_file, reading
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
 from tasks.store import atomic, regular_files
@@ -53,7 +53,7 @@ class StoredArray:
     shape: tuple[int, ...]
     offset: int
     is_fortran: bool = False
-    opener: Opener = regular_files.opened
+    opener: Opener = regular_files.open_regular
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -71,7 +71,7 @@ class StoredArray:
     @property
     def is_packed(self) -> bool:
         """Whether it is decompressed on the way."""
-        return self.opener is not regular_files.opened
+        return self.opener is not regular_files.open_regular
 
     def __getitem__(self, rows: slice) -> "StoredArray":
         first, last, _ = rows.indices(len(self))
@@ -85,17 +85,21 @@ class StoredArray:
             DataError: the file has become shorter, is damaged, or unpacks to more than it promises.
         """
         if self.is_fortran:
-            raise broken(self.path, "it is in Fortran order: write it with numpy.ascontiguousarray")
+            raise broken_file(self.path, "it is in Fortran order: write it with numpy.ascontiguousarray")
         memory = np.empty((min(size, len(self)), *self.shape[1:]), self.dtype)
         with self.opener(self.path) as stream, reading(self.path):
             stream.seek(self.offset)
             for first in range(0, len(self), size):
                 batch = memory[: len(self) - first]
                 if cast("io.BufferedReader", stream).readinto(batch.reshape(-1).view(np.uint8).data) < batch.nbytes:
-                    raise broken(self.path, "it ends inside its rows") if self.is_packed else changed(str(self.path))
+                    raise (
+                        broken_file(self.path, "it ends inside its rows")
+                        if self.is_packed
+                        else changed_file(str(self.path))
+                    )
                 yield batch
             if self.is_packed and stream.read(1):
-                raise broken(self.path, f"more bytes than it promises for {list(self.shape)}")
+                raise broken_file(self.path, f"more bytes than it promises for {list(self.shape)}")
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         values = next(iter([*self.batches(max(1, len(self)))]), np.empty(self.shape, self.dtype))
@@ -112,7 +116,7 @@ def unpack(array: StoredArray, target: Path) -> None:
         DataError: the disk has no room for it, or it is damaged.
     """
     if array.num_bytes > (free := shutil.disk_usage(target.parent).free):
-        raise broken(array.path, f"it unpacks to {array.num_bytes} bytes, and {target.parent} has room for {free}")
+        raise broken_file(array.path, f"it unpacks to {array.num_bytes} bytes, and {target.parent} has room for {free}")
     with atomic.replacing(target) as temporary:
         rows = npy_format.open_memmap(temporary, "w+", array.dtype, array.shape)
         with temporary.open("r+b") as file:  # on a full disk, writing to a map would end the process
@@ -146,7 +150,7 @@ def open_arrays(path: Path) -> ArrayFile:
 
 
 def _open_npz(path: Path) -> ArrayFile:
-    with regular_files.opened(path) as stream, reading(path), zipfile.ZipFile(stream) as archive:
+    with regular_files.open_regular(path) as stream, reading(path), zipfile.ZipFile(stream) as archive:
         sizes = {each.filename: each.file_size for each in archive.infolist() if each.filename.endswith(".npy")}
     return {
         member.removesuffix(".npy"): partial(open_npy, path, partial(_open_member, member), size)
@@ -156,7 +160,7 @@ def _open_npz(path: Path) -> ArrayFile:
 
 @contextmanager
 def _open_member(name: str, path: Path) -> Iterator[IO[bytes]]:
-    with regular_files.opened(path) as stream, reading(path), zipfile.ZipFile(stream) as archive:
+    with regular_files.open_regular(path) as stream, reading(path), zipfile.ZipFile(stream) as archive:
         member = archive.getinfo(name)
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # bzip2 unpacks without bound
             raise ValueError(f"compression {member.compress_type}, which numpy does not write")
@@ -164,7 +168,7 @@ def _open_member(name: str, path: Path) -> Iterator[IO[bytes]]:
             yield unpacked
 
 
-def open_npy(path: Path, opener: Opener = regular_files.opened, size: int | None = None) -> StoredArray:
+def open_npy(path: Path, opener: Opener = regular_files.open_regular, size: int | None = None) -> StoredArray:
     """The array of a ``.npy`` file, or of one in an archive that ``opener`` opens, of ``size`` unpacked.
 
     Raises:
@@ -185,7 +189,7 @@ def open_npy(path: Path, opener: Opener = regular_files.opened, size: int | None
 
 
 def _open_safetensors(path: Path) -> ArrayFile:
-    with regular_files.opened(path) as stream, reading(path):
+    with regular_files.open_regular(path) as stream, reading(path):
         with safe_open(path, framework="numpy"):  # it compares the header with the file's size
             length = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(length))
@@ -193,7 +197,7 @@ def _open_safetensors(path: Path) -> ArrayFile:
     def open_tensor(tensor: dict[str, Any]) -> StoredArray:
         kind = tensor["dtype"]
         if not re.fullmatch(r"[FIU]\d+", kind):  # such as U8 and F32
-            raise broken(path, f"one of its arrays is of {kind}", "arrays of integers or floats", "convert it")
+            raise broken_file(path, f"one of its arrays is of {kind}", "arrays of integers or floats", "convert it")
         dtype = np.dtype(f"{kind[0].lower()}{int(kind[1:]) // 8}")
         return StoredArray(path, dtype, tuple(tensor["shape"]), 8 + length + tensor["data_offsets"][0])
 
@@ -251,11 +255,11 @@ def read_payload(path: Path, limit: int) -> bytes:
 
 def _choose_opener(path: Path) -> Opener:
     """What opens a file, be it gzip or not."""
-    with regular_files.opened(path) as stream:
-        return _open_gzip if stream.read(2) == b"\x1f\x8b" else regular_files.opened
+    with regular_files.open_regular(path) as stream:
+        return _open_gzip if stream.read(2) == b"\x1f\x8b" else regular_files.open_regular
 
 
 @contextmanager
 def _open_gzip(path: Path) -> Iterator[IO[bytes]]:
-    with regular_files.opened(path) as stream, gzip.GzipFile(fileobj=stream) as unpacked:
+    with regular_files.open_regular(path) as stream, gzip.GzipFile(fileobj=stream) as unpacked:
         yield cast("IO[bytes]", unpacked)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from tasks.data.io import tabular
 from tasks.data.io.csv import csv_batches
-from tasks.data.io.discovery import JSON_SUFFIXES, WORKBOOK, DataFile, broken
+from tasks.data.io.discovery import JSON_SUFFIXES, WORKBOOK, DataFile, broken_file
 from tasks.data.io.excel import excel_batches
 from tasks.data.io.queries import query_batches
 from tasks.data.io.tabular import BadRows, Reader, Selection
@@ -63,7 +63,7 @@ def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "rai
             batches = READERS[file.suffix](stream, file.path, selection._replace(sheet=file.selected))
         elif file.suffix in OTHER_FORMATS:
             kinds = "CSV (also .gz), Parquet, Feather, Arrow, JSON lines or .xlsx"
-            raise broken(file.path, f"it is {OTHER_FORMATS[file.suffix]}", kinds, "save the table as one of these")
+            raise broken_file(file.path, f"it is {OTHER_FORMATS[file.suffix]}", kinds, "save the table as one of these")
         else:
             batches = csv_batches(stream, file.path, selection, bad_rows)
         for batch in batches:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from tasks.data.io.discovery import broken, reading
+from tasks.data.io.discovery import broken_file, reading
 from tasks.data.io.tabular import (
     MAX_LEVELS,
     PARSED_BYTES,
@@ -29,7 +29,7 @@ from tasks.data.recipe import UNNAMED_INDEX
 from tasks.errors import DataError
 from tasks.machine import parallel
 from tasks.machine.telling import tell
-from tasks.machine.words import counted
+from tasks.machine.words import plural
 
 DELIMITERS = (",", ";", "\t", "|")
 SNIFFED_BYTES, SNIFFED_ROWS = 2**18, 100
@@ -56,7 +56,7 @@ def csv_batches(stream: Any, name: str, selection: Selection, bad_rows: BadRows 
     if prefix := BEFORE_HEADER.match(first):
         first, told = first[prefix.end() :], (prefix[1] or b"").decode(errors="replace")
     if re.search(rb"[\r\n]", first) is None:
-        raise broken(name, "it ends inside its header", "a header and rows")
+        raise broken_file(name, "it ends inside its header", "a header and rows")
     file = _CsvFile(name, first, selection, bad_rows, told)
     yield without_rows(pa.schema([(each, pa.null()) for each in file.names], {DELIMITER: file.delimiter}))
     for table in parallel.read_ahead(map(file.parse, itertools.chain([first], blocks))):
@@ -110,7 +110,7 @@ class _CsvFile:
         count = len(table) + len(rejects)
         if self._is_strict and rejects:
             is_cut = block[-1] not in b"\r\n" and numbers == [count - 1]
-            raise self._ragged(self._rows + numbers[0], rejects, self._rows + count, is_cut)
+            raise self._describe_ragged(self._rows + numbers[0], rejects, self._rows + count, is_cut)
         self._header_rows = 0
         self._rows += count
         return table if self._is_strict else _insert_rejected(table, dict(zip(numbers, rejects, strict=True)))
@@ -136,7 +136,7 @@ class _CsvFile:
         self._may_be_windows = False
         if self._is_strict:
             found, expected = "it is neither UTF-8 nor Windows-1252", "text in one of them"
-            raise broken(self._name, found, expected, "save it as CSV in UTF-8") from error
+            raise broken_file(self._name, found, expected, "save it as CSV in UTF-8") from error
         return memoryview(text.encode())
 
     def _require_closed_quotes(self, block: memoryview) -> None:
@@ -153,7 +153,7 @@ class _CsvFile:
             csv.field_size_limit(limit)
         if last[1] != [END]:
             reason = f"row {last[0]} (from 0) has a quote that is never closed"
-            raise broken(self._name, reason, "a second quote where the field ends")
+            raise broken_file(self._name, reason, "a second quote where the field ends")
 
     def _read(self, block: memoryview, rejects: list[Any], use_threads: bool) -> pa.Table:
         """The rows of a block that have the fields of the header; the others are added to ``rejects``."""
@@ -186,16 +186,16 @@ class _CsvFile:
             ),
         )
 
-    def _ragged(self, first: int, rejects: list[Any], rows: int, is_cut: bool) -> DataError:
+    def _describe_ragged(self, first: int, rejects: list[Any], rows: int, is_cut: bool) -> DataError:
         """The error of rows that have not the fields of the header, the first of which is row ``first``."""
         fields, expected = rejects[0].actual_columns, len(self.names)
         if is_cut and fields < expected:
-            reason = f"it ends inside row {first} (from 0), after {counted(fields, 'field')}"
-            return broken(self._name, reason, counted(expected, "field"))
+            reason = f"it ends inside row {first} (from 0), after {plural(fields, 'field')}"
+            return broken_file(self._name, reason, plural(expected, "field"))
         return DataError(
-            f"{counted(len(rejects), 'row')} of {rows:,} in {self._name} with more or fewer fields than the header: "
+            f"{plural(len(rejects), 'row')} of {rows:,} in {self._name} with more or fewer fields than the header: "
             f"the first is row {first}, with {fields} (rows count from 0)",
-            counted(expected, "field"),
+            plural(expected, "field"),
             "remove what stands above the header"
             if len(rejects) == rows
             else "quote fields that contain the delimiter, and write the file again",
@@ -228,7 +228,7 @@ def _insert_rejected(table: pa.Table, rejects: dict[int, Any]) -> pa.Table:
         is_rejected = np.zeros(rows, bool)
         is_rejected[[*rejects]] = True
         pairs = [(row.actual_columns, row.expected_columns) for row in rejects.values()]
-        reasons = [f"{counted(actual, 'field')}, expected {expected}" for actual, expected in pairs]
+        reasons = [f"{plural(actual, 'field')}, expected {expected}" for actual, expected in pairs]
         table = table.take(pa.array(np.cumsum(~is_rejected) - 1, pa.int64(), mask=is_rejected))
         faults = pc.replace_with_mask(faults, pa.array(is_rejected), pa.array(reasons))
     return table.append_column(FAULT, faults)

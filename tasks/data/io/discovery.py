@@ -18,10 +18,10 @@ from urllib.parse import unquote, urlsplit
 
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine.telling import tell
-from tasks.machine.words import counted, pip_install
+from tasks.machine.words import pip_install, plural
 from tasks.parameters.addresses import is_database, require_no_credentials, split_source
 from tasks.store import artifact_paths, predictions, regular_files, verified
-from tasks.store.regular_files import holds, shown
+from tasks.store.regular_files import format_path, holds
 from tasks.store.remote import OBJECT_STORES
 from tasks.store.verified import Fingerprint
 
@@ -100,7 +100,7 @@ class DataFile(NamedTuple):
                     files, path = _file_system(self.path)
                     raw = stack.enter_context(files.open(path, "rb"))
             else:
-                raw = stack.enter_context(regular_files.opened(Path(self.path)))
+                raw = stack.enter_context(regular_files.open_regular(Path(self.path)))
                 if not os.fstat(raw.fileno()).st_size:  # of /proc, some of which wait for ever, too
                     raise empty(Path(self.path))
             is_large_batch = self.suffix != ".parquet" and self.fingerprint.bytes > MAX_BUFFERED
@@ -181,7 +181,7 @@ def select_sheet(found: DataFiles, source: str) -> DataFiles:
     if not sheet or is_database(place):
         return found
     if not any(file.suffix == WORKBOOK for file in found.files):
-        raise UsageError(f"--sheet {sheet} and {shown(place)}", f"a workbook ({WORKBOOK})", "leave --sheet out")
+        raise UsageError(f"--sheet {sheet} and {format_path(place)}", f"a workbook ({WORKBOOK})", "leave --sheet out")
     files = (file._replace(selected=sheet) if file.suffix == WORKBOOK else file for file in found.files)
     return DataFiles(source, tuple(files))
 
@@ -267,7 +267,7 @@ def refuse_partial(path: Path, listed: Iterable[str] | None = None) -> None:
         found = [each for each in beside if each.exists()]
     if partial := sorted(str(each) for each in found if each.suffix.lower() in PARTIAL_SUFFIXES):
         more = f" and {len(partial) - LISTED:,} more" if len(partial) > LISTED else ""
-        listing = f"half written, by the name: {', '.join(map(shown, partial[:LISTED]))}{more}"
+        listing = f"half written, by the name: {', '.join(map(format_path, partial[:LISTED]))}{more}"
         to_do = "run it again once they are, or remove what nobody writes any more"
         raise DataError(listing, "files that are whole", to_do)
 
@@ -306,18 +306,18 @@ def _find_files(
         texts = {each for each in files if each.name.lower().removesuffix(GZIP).endswith(TEXT_SUFFIXES)}
         files = [each for each in files if found[each] or each not in texts]
     if ours := len(found) - len(others):
-        tell(f"left out {counted(ours, 'file')} of artifacts/ and of predictions")
+        tell(f"left out {plural(ours, 'file')} of artifacts/ and of predictions")
     if ignored := sorted(each for each in {*others} - {*files} if not describes_labels(each)):
-        tell(f"ignored {counted(len(ignored), 'file')} of no known kind, the first is {shown(ignored[0])}")
+        tell(f"ignored {plural(len(ignored), 'file')} of no known kind, the first is {format_path(ignored[0])}")
     if not files:
         if output is not None and ours and not others:
             raise UsageError(f"the input {path} in the output folder {output}", "two places", "choose another --output")
         if found or path.is_dir():
             raise _nothing_readable(path, suffixes, "name the file itself")
-        raise UsageError(f"no file {shown(path)}", "a file, a folder or a glob of inputs", "check the path")
+        raise UsageError(f"no file {format_path(path)}", "a file, a folder or a glob of inputs", "check the path")
     for each in files:
-        if shown(each) != str(each):
-            raise DataError(f"the name of {shown(each)} is not UTF-8", "names in UTF-8", "rename it")
+        if format_path(each) != str(each):
+            raise DataError(f"the name of {format_path(each)} is not UTF-8", "names in UTF-8", "rename it")
     return files
 
 
@@ -358,7 +358,7 @@ def walk_files(path: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[str, b
         yield str(path.parent), {path.name: True}
         return
     if path.exists() and not path.is_dir():
-        raise regular_files.irregular(shown(path))
+        raise regular_files.irregular(format_path(path))
     base = base_folder(path)
     waiting = [(str(base), {path.relative_to(base).parts})] if base.is_dir() else []
     while waiting:
@@ -367,20 +367,20 @@ def walk_files(path: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[str, b
             with os.scandir(folder) as entries:
                 inside = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            left_out[CLOSED_FOLDERS].append(f"{shown(folder)}: {error.strerror}")
+            left_out[CLOSED_FOLDERS].append(f"{format_path(folder)}: {error.strerror}")
             continue
         files = dict[str, bool]()
         for entry in inside:
             below, is_found, is_named = _match_entry(entry.name, patterns)
             if below and holds(entry.is_dir):
                 if entry.is_symlink():
-                    left_out[LINKS].append(shown(entry.path))
+                    left_out[LINKS].append(format_path(entry.path))
                 else:
                     waiting.append((entry.path, below))
             elif is_found and holds(entry.is_file):
                 files[entry.name] = is_named
             elif is_found:
-                left_out[IRREGULAR].append(shown(entry.path))
+                left_out[IRREGULAR].append(format_path(entry.path))
         yield folder, files
 
 
@@ -504,17 +504,17 @@ def reading(path: object, expected: str = "", action: str = "") -> Iterator[None
     except GradmillError:
         raise
     except Exception as error:
-        raise broken(path, next(iter(str(error).splitlines()), type(error).__name__), expected, action) from error
+        raise broken_file(path, next(iter(str(error).splitlines()), type(error).__name__), expected, action) from error
 
 
-def broken(path: object, reason: object, expected: str = "", action: str = "") -> DataError:
+def broken_file(path: object, reason: object, expected: str = "", action: str = "") -> DataError:
     """The error of a file, by path or URL, that is not what was ``expected``, or else what its name says."""
     action = action or ("mend it, or leave it out" if expected else "write it again")
     expected = expected or f"a whole {Path(str(path)).suffix or 'IDX'} file"
     return DataError(f"{path} cannot be read: {reason}", expected, action)
 
 
-def changed(path: str) -> DataError:
+def changed_file(path: str) -> DataError:
     """The error of an input file that is no longer what the job was planned for."""
     return DataError(
         f"{path} is gone or was written to while the job was running",

@@ -12,11 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from tasks.data.io.discovery import broken, reading
+from tasks.data.io.discovery import broken_file, reading
 from tasks.data.io.tabular import BATCH_ROWS, Selection, check_names, without_rows
 from tasks.data.levels import format_values
 from tasks.data.recipe import UNNAMED_INDEX
-from tasks.machine.words import listed, pip_install
+from tasks.machine.words import listing, pip_install
 
 OLE = b"\xd0\xcf\x11\xe0"  # what files of old and encrypted ones begin with
 CELL = re.compile(rb"""<(?:\w+:)?c\b[^>]*?\br=["']([A-Z]{1,3})([0-9]{1,10})""")
@@ -44,7 +44,7 @@ def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
     rows = _read_rows(stream, name, selection.sheet)
     if not rows:
         which = f"its sheet {selection.sheet}" if selection.sheet else "its first sheet"
-        raise broken(name, f"{which} is empty", "a header and rows", "name the table's sheet with --sheet")
+        raise broken_file(name, f"{which} is empty", "a header and rows", "name the table's sheet with --sheet")
     header = [_format_cell(cell) for cell in rows[0]]
     header[0] = header[0] or (UNNAMED_INDEX if len(header) > 1 else "")
     check_names(header, name)
@@ -59,33 +59,35 @@ def _read_rows(stream: Any, name: str, asked: str) -> list[list[Any]]:
         from python_calamine import CalamineWorkbook
     except ImportError as error:
         to_do = f"install the extra [excel], or {pip_install('python-calamine')}; or save the sheet as CSV"
-        raise broken(name, "it is a workbook", "the package python-calamine", to_do) from error
+        raise broken_file(name, "it is a workbook", "the package python-calamine", to_do) from error
     content, to_do = stream.read(MAX_PACKED + 1), "save the sheet as Parquet or CSV"
     if len(content) > MAX_PACKED:
-        raise broken(name, "it is too large a workbook", f"at most {MAX_PACKED >> 20:,} MiB", to_do)
+        raise broken_file(name, "it is too large a workbook", f"at most {MAX_PACKED >> 20:,} MiB", to_do)
     if content.startswith(OLE):
-        raise broken(name, "it wants a password, or is of Excel before 2007", "a workbook (.xlsx)", "save it as that")
+        raise broken_file(
+            name, "it wants a password, or is of Excel before 2007", "a workbook (.xlsx)", "save it as that"
+        )
     with reading(name, "a workbook (.xlsx)", to_do):
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
             unpacked = sum(each.file_size for each in packed.infolist())
             if unpacked > MAX_UNPACKED:
                 limit = f"at most {MAX_UNPACKED >> 20:,} MiB"
-                raise broken(name, f"it unpacks to {unpacked >> 20:,} MiB", limit, to_do)
+                raise broken_file(name, f"it unpacks to {unpacked >> 20:,} MiB", limit, to_do)
             if damaged := packed.testzip():  # or larger than it says
-                raise broken(name, f"its part {damaged} is damaged", "a workbook (.xlsx)", "write it again")
+                raise broken_file(name, f"its part {damaged} is damaged", "a workbook (.xlsx)", "write it again")
             parts = _find_sheets(packed)
             if asked not in ("", *parts):
-                raise broken(name, f"it has no sheet {asked}", f"one of {listed(parts, SHOWN)}", "check --sheet")
+                raise broken_file(name, f"it has no sheet {asked}", f"one of {listing(parts, SHOWN)}", "check --sheet")
             sheet = asked or next(iter(parts))
             xml = packed.read(parts[sheet])
             if (cells := _count_cells(xml)) > MAX_CELLS:
                 found = f"sheet {sheet} reaches over {cells:,} cells, empty ones included"
                 to_do = "delete what stands far from the table, or save it as CSV"
-                raise broken(name, found, f"at most {MAX_CELLS:,}", to_do)
+                raise broken_file(name, found, f"at most {MAX_CELLS:,}", to_do)
             if bare := BARE_FORMULA.search(xml):
                 found = f"cell {bare[1].decode()} of sheet {sheet} is a formula without a value"
                 to_do = "open the workbook in a spreadsheet program, which computes the values, and save it there"
-                raise broken(name, found, "values beside formulas", to_do)
+                raise broken_file(name, found, "values beside formulas", to_do)
         return list(CalamineWorkbook.from_filelike(io.BytesIO(content)).get_sheet_by_name(sheet).to_python())
 
 

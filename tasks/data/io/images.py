@@ -31,9 +31,9 @@ from tasks.data.split import SPLIT_WORDS, TEST, TRAINING, VALIDATION
 from tasks.errors import DataError
 from tasks.machine import parallel, progress, resources
 from tasks.machine.arrays import Array
-from tasks.machine.words import listed
+from tasks.machine.words import listing
 from tasks.store import regular_files, verified
-from tasks.store.regular_files import shown
+from tasks.store.regular_files import format_path
 
 LONGEST = 5  # names that a message has
 MAC_FOLDER = "__MACOSX"  # that an archive made on a Mac holds
@@ -108,7 +108,7 @@ def find_pictures(folder: Path) -> LabelledImages:
     return LabelledImages(
         source=str(folder),
         fingerprint=digest.hexdigest(),
-        class_names=tuple(map(shown, classes)),
+        class_names=tuple(map(format_path, classes)),
         labels=np.array(labels, np.int64),
         split_ids=np.array(split_ids, np.uint8) if has_parts else None,
         num_files=len(paths),
@@ -126,7 +126,7 @@ def _find_classes(folder: Path, left_out: LeftOut) -> tuple[list[tuple[Path, int
     """
 
     def note_closed(fault: OSError) -> None:
-        left_out[CLOSED_FOLDERS].append(f"{shown(fault.filename)}: {fault.strerror}")
+        left_out[CLOSED_FOLDERS].append(f"{format_path(fault.filename)}: {fault.strerror}")
 
     def list_folders(place: Path) -> list[Path]:
         _, names, files = next(os.walk(place, onerror=note_closed), ("", [], []))
@@ -147,13 +147,13 @@ def _find_classes(folder: Path, left_out: LeftOut) -> tuple[list[tuple[Path, int
 
 
 def _in_a_line(path: str) -> str:
-    return " ".join(shown(path).split())
+    return " ".join(format_path(path).split())
 
 
 def _findings(left_out: LeftOut) -> Iterator[Finding]:
     for rule, what in LEFT_OUT.items():
         if paths := left_out[rule]:
-            found = f"{what} ({len(paths):,}): {_in_a_line(listed(sorted(paths), LONGEST))}"
+            found = f"{what} ({len(paths):,}): {_in_a_line(listing(sorted(paths), LONGEST))}"
             if rule == CLOSED_FOLDERS:
                 yield error(rule, None, found, "readable ones", "see permissions")
             else:
@@ -195,7 +195,7 @@ def find_idx(folder: Path) -> LabelledImages | None:
         labels = file["labels"]()
         files.append(labels.path)
         parts.append(_image_array(str(path), path.name, file["images"](), labels))
-    return _labelled(folder, files, parts) if found else None
+    return _label_rows(folder, files, parts) if found else None
 
 
 def find_arrays(path: Path) -> LabelledImages:
@@ -209,7 +209,7 @@ def find_arrays(path: Path) -> LabelledImages:
     if not parts:
         expected = "images and labels, or x_train, y_train, x_test and y_test"
         raise DataError(f"{path} holds arrays {sorted(file)}", expected, "rename them")
-    return _labelled(path, [path], parts, read_class_names(path, file))
+    return _label_rows(path, [path], parts, read_class_names(path, file))
 
 
 def label_pairs(parts: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -262,7 +262,7 @@ def find_parquet(path: Path) -> LabelledImages | None:
     if label is None:
         expected = f"a column of classes, called {' or '.join(LABEL_COLUMNS)}"
         raise DataError(f"{files[0]} has columns {', '.join(schema.names)}", expected, "rename the column")
-    return _labelled(path, files, [_packed_images(each, image, label) for each in files], names)
+    return _label_rows(path, files, [_packed_images(each, image, label) for each in files], names)
 
 
 def _packed_images(path: Path, image: str, label: str) -> ImageArray:
@@ -345,14 +345,14 @@ def read_class_names(path: Path, file: arrays.ArrayFile | None = None) -> tuple[
         array = file["class_names"]()
         names = tuple(map(str, read_labels(array, math.prod(array.shape))))
     elif beside.is_file():
-        with regular_files.opened(beside) as stream:
+        with regular_files.open_regular(beside) as stream:
             path, names = beside, tuple(stream.read(2**20).decode("utf-8-sig", errors="replace").splitlines())
     if len({*names}) != len(names) or "" in names:
         raise DataError(f"{path} names a class twice, or not at all", "a name for each class", "mend it")
     return names
 
 
-def _labelled(path: Path, files: list[Path], parts: list[ImageArray], names: tuple[str, ...] = ()) -> LabelledImages:
+def _label_rows(path: Path, files: list[Path], parts: list[ImageArray], names: tuple[str, ...] = ()) -> LabelledImages:
     """What arrays come to; ``names`` are those of whole-numbered labels, from 0 on.
 
     Where there is one part only, its images are split by their hashes, whatever it is called.
@@ -369,7 +369,7 @@ def _labelled(path: Path, files: list[Path], parts: list[ImageArray], names: tup
             row = int(np.argmax(codes == classes.index(min(others))))
             other = f"label {part.labels[row]} at row {row} of {part.place}"
             are_words = part.labels.dtype.kind == "U"
-            expected = f"one of {listed(names, LONGEST)}" if are_words else f"labels from 0 to {len(names) - 1}"
+            expected = f"one of {listing(names, LONGEST)}" if are_words else f"labels from 0 to {len(names) - 1}"
             raise DataError(other, expected, f"mend it, or {CLASS_NAMES}")
     class_names = names or sort_levels(itertools.chain.from_iterable(classes for classes, _ in found))
     numbers = {name: number for number, name in enumerate(class_names)}

@@ -35,8 +35,8 @@ from tasks.data.io.discovery import (
     TABLE_SUFFIXES,
     DataFile,
     DataFiles,
-    broken,
-    changed,
+    broken_file,
+    changed_file,
     describes_labels,
     find_data,
     is_picture,
@@ -50,11 +50,11 @@ from tasks.data.recipe import Column
 from tasks.errors import DataError, UsageError
 from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
-from tasks.machine.words import counted, listed
+from tasks.machine.words import listing, plural
 from tasks.parameters.addresses import is_database, split_source
 from tasks.serving.task import Regression
 from tasks.store import atomic, verified
-from tasks.store.regular_files import shown
+from tasks.store.regular_files import format_path
 from tasks.store.verified import Fingerprint
 
 VALUE = "single value"  # of what is only copied or compared
@@ -142,7 +142,7 @@ def check_columns(path: str, schema: pa.Schema, spec: ReadSpec) -> None:
     if not spec.recipe.is_by_name:
         action = "rename the columns, or name them in the model's order with --columns"
     if missing := [name for name in kinds if name not in names]:
-        found = f"columns {listed(names, SHOWN)}: {', '.join(missing)} missing"
+        found = f"columns {listing(names, SHOWN)}: {', '.join(missing)} missing"
         if folders := [part for part in Path(path).parts if "=" in part and part.partition("=")[0] in missing]:
             action = f"name the folder above {folders[0]}: what folders tell is read below the input"
     else:
@@ -302,7 +302,7 @@ def classes_of_folders(files: list[Path], base: Path, spec: ReadSpec) -> list[fl
     if not others:
         return cast("list[float]", y_true(np.array(names), spec).tolist())
     if len(others) < len(files):
-        where = f"{counted(len(others), 'picture')} in no folder of a class, the first is {shown(others[0])}"
+        where = f"{plural(len(others), 'picture')} in no folder of a class, the first is {format_path(others[0])}"
         tell(f"accuracy is not told: {where}")
     return None
 
@@ -326,7 +326,7 @@ def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
         raise DataError(f"{path} holds arrays {sorted(file)}", expected, "rename it")
     rows, labels = file[found](), file.get(pairs.get(found) or "")
     if not rows.shape:
-        raise broken(path, "it holds a single number")
+        raise broken_file(path, "it holds a single number")
     if not spec.recipe.accepts(rows.dtype, rows.shape[1:]):
         found = f"{path} holds {rows.dtype} rows of shape {list(rows.shape[1:])}"
         raise DataError(found, spec.describe(), "convert the file, or name the model that it is for with --name")
@@ -389,7 +389,7 @@ def _decode(
     return make_batch(file, first, pixels, rejects, passthrough, y_true, notes)
 
 
-def _picture(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
+def _picture_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
     yield _decode(file, 0, [file.path], ["it"], spec)  # its path is told beside
 
 
@@ -410,7 +410,7 @@ def _check_pictures(path: str, schema: pa.Schema, spec: ReadSpec) -> None:
         raise DataError(f"{path} has columns {tabular.describe_schema(schema)}", expected, action)
 
 
-def _packed(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
+def _packed_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
     path = Path(file.path)
     with tabular.open_parquet(path) as parquet:
         image, label, names = images.find_columns(parquet.schema_arrow, spec.columns)
@@ -431,9 +431,14 @@ def _packed(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[
 
 
 PICTURE = Format(
-    "picture", PICTURE_SUFFIXES, lambda file, *_: (Path(file.path), 1), _picture, TOLERATED_PERCENT, MOST_PICTURES
+    "picture",
+    PICTURE_SUFFIXES,
+    lambda file, *_: (Path(file.path), 1),
+    _picture_batches,
+    TOLERATED_PERCENT,
+    MOST_PICTURES,
 )
-PICTURES = Format("pictures in parquet", (), _count_parquet, _packed, TOLERATED_PERCENT, MOST_PACKED_PICTURES)
+PICTURES = Format("pictures in parquet", (), _count_parquet, _packed_batches, TOLERATED_PERCENT, MOST_PACKED_PICTURES)
 
 
 # All formats
@@ -484,7 +489,7 @@ def count_inputs(files: Sequence[DataFile], spec: ReadSpec, spill: Path, base: P
         if not number and kind in TABLES and spec.recipe.is_by_name:
             _tell_of_header(read_header([file], "reject"), spec)
         if rows > MAX_ROWS:
-            raise broken(file.path, f"it promises {rows} rows")
+            raise broken_file(file.path, f"it promises {rows} rows")
         label = labels[number] if labels else None
         inputs.append(InputFile(file.path, kind.name, str(readable), first, rows, facts.bytes, facts.mtime_ns, label))
         first += rows
@@ -497,7 +502,7 @@ def _tell_of_header(header: Collection[str], spec: ReadSpec) -> None:
     """Say what of a header is not used, and that the order of columns is of no account."""
     asked, selection = feature_columns(spec), select_columns(spec)
     if extra := [name for name in header if not selection.takes(name)]:
-        tell(f"{counted(len(extra), 'column')} that the model does not take: {', '.join(extra[:SHOWN])}")
+        tell(f"{plural(len(extra), 'column')} that the model does not take: {', '.join(extra[:SHOWN])}")
     if [name for name in header if name in asked] != [name for name in asked if name in header]:
         tell("columns stand in another order than at training: they are found by name")
 
@@ -551,9 +556,9 @@ def check_unchanged(files: Iterable[InputFile | Fingerprint]) -> None:
         try:
             facts = os.stat(file.path)  # noqa: PTH116  (a folder of pictures has very many)
         except OSError as error:
-            raise changed(file.path) from error
+            raise changed_file(file.path) from error
         if (facts.st_size, facts.st_mtime_ns) != (file.bytes, file.mtime_ns):
-            raise changed(file.path)
+            raise changed_file(file.path)
 
 
 def max_shard_rows(inputs: list[InputFile], spec: ReadSpec) -> int:

@@ -103,7 +103,7 @@ def _convert_numeric(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def _sqlite_batches(address: str, query: str) -> Iterator[pa.RecordBatch]:
     path = Path(address.removeprefix(SQLITE))
-    regular_files.opened(path).close()
+    regular_files.open_regular(path).close()
     with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
         connection.set_authorizer(lambda act, *_: sqlite3.SQLITE_OK if act in READS else sqlite3.SQLITE_DENY)
         cursor = connection.execute(query)

@@ -16,7 +16,7 @@ from tasks.data.io.tabular import CODE, MAX_COLUMNS, Kind, LevelCodes, Selection
 from tasks.data.levels import Levels, find_levels
 from tasks.data.report import Finding, error
 from tasks.errors import DataError
-from tasks.machine.words import counted
+from tasks.machine.words import plural
 from tasks.parameters.addresses import is_database
 
 SHOWN = 40  # characters of a value
@@ -247,7 +247,7 @@ class _TableReader:
         paths = {file.path for file in files.files} - self._faults.keys()
         for name, by_file in self.kinds.items():
             if without := sorted(paths - by_file.keys()):
-                said = f"{counted(len(without), 'file')} without column {name}, the first is {without[0]}"
+                said = f"{plural(len(without), 'file')} without column {name}, the first is {without[0]}"
                 expected, remedy = "the same columns in all files", "add it, leave the files out"
                 yield _differ("missing-column", name, said, expected, remedy)
 

@@ -19,7 +19,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from gradmill.rows import number_pattern
-from tasks.data.io.discovery import broken, reading
+from tasks.data.io.discovery import broken_file, reading
 from tasks.data.levels import format_values
 from tasks.errors import DataError
 from tasks.machine import resources
@@ -235,7 +235,7 @@ def parquet_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa
         file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=BUFFER_BYTES)
         check_names(list(filter(selection.takes, file.schema_arrow.names)), name, may_be_blank=True)
         yield without_rows(file.schema_arrow)
-        for batch in file.iter_batches(BATCH_ROWS, columns=_supported(file.schema_arrow, selection)):
+        for batch in file.iter_batches(BATCH_ROWS, columns=_list_supported(file.schema_arrow, selection)):
             yield validate_text(batch)
 
 
@@ -246,12 +246,12 @@ def open_parquet(path: Path, max_rows: int = MAX_ROWS, dictionaries: Sequence[st
     Raises:
         DataError: it is none, or promises other rows than its row groups have, or more than ``max_rows``.
     """
-    regular_files.opened(path).close()
+    regular_files.open_regular(path).close()
     with reading(path):
         file = pq.ParquetFile(path, buffer_size=SMALL_BUFFER_BYTES, pre_buffer=False, read_dictionary=[*dictionaries])
         rows = [file.metadata.row_group(at).num_rows for at in range(file.num_row_groups)]
         if min(rows, default=0) < 0 or sum(rows) != file.metadata.num_rows or sum(rows) > max_rows:
-            raise broken(path, f"it promises {file.metadata.num_rows} rows, and row groups of {sum(rows)}")
+            raise broken_file(path, f"it promises {file.metadata.num_rows} rows, and row groups of {sum(rows)}")
     with file:
         yield file
 
@@ -283,7 +283,7 @@ def read_parquet(
                 yield first + low, validate_text(batch.slice(low, high - low))
             first += batch.num_rows
     if first < stop:
-        raise broken(path, f"it ends at row {first}, and its footer promises more")
+        raise broken_file(path, f"it ends at row {first}, and its footer promises more")
 
 
 def arrow_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.RecordBatch]:
@@ -301,7 +301,7 @@ def arrow_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
             file = batches = pa.ipc.open_stream(stream)
         check_names(list(filter(selection.takes, file.schema.names)), name, may_be_blank=True)
         yield without_rows(file.schema)
-        columns = _supported(file.schema, selection)
+        columns = _list_supported(file.schema, selection)
         for batch in batches:
             for first in range(0, batch.num_rows, BATCH_ROWS):  # a file may be one batch
                 yield validate_text(batch.select(columns).slice(first, BATCH_ROWS))
@@ -324,7 +324,7 @@ def without_rows(schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
 
 
-def _supported(schema: pa.Schema, selection: Selection) -> list[str]:
+def _list_supported(schema: pa.Schema, selection: Selection) -> list[str]:
     return [field.name for field in schema if selection.takes(field.name) and kind_of(field.type) != "unsupported"]
 
 
@@ -399,7 +399,7 @@ def json_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.Re
         except pa.ArrowException as error:
             said = str(error).splitlines()[0]  # of a row of the block
             reason = re.sub(r"in row (\d+)", lambda match: f"in row {rows + int(match[1])}", said)  # noqa: B023
-            raise broken(name, reason, "one JSON object a line, with values of one kind a column") from error
+            raise broken_file(name, reason, "one JSON object a line, with values of one kind a column") from error
         rows += len(table)
         yield from table.to_batches()
 
@@ -416,21 +416,23 @@ def check_text(head: bytes, name: str) -> None:
         DataError: they are something else.
     """
     if not head.strip(BOM + b" \t\r\n"):
-        raise broken(name, "it is empty", "a table with a header")
+        raise broken_file(name, "it is empty", "a table with a header")
     if found := next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None):
-        raise broken(name, f"it is a {found} file", "text, such as CSV", "name it by what it is, or save it as CSV")
+        raise broken_file(
+            name, f"it is a {found} file", "text, such as CSV", "name it by what it is, or save it as CSV"
+        )
     if head.lstrip(BOM + b" \t\r\n")[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise broken(name, "it is a page of the web or XML", "a table", "see it in a browser")
+        raise broken_file(name, "it is a page of the web or XML", "a table", "see it in a browser")
     if head.startswith(UTF_16) or 0.3 < head.count(b"\0") / len(head) < 0.7:
-        raise broken(name, "it is UTF-16", "UTF-8", "save it as CSV in UTF-8")
+        raise broken_file(name, "it is UTF-16", "UTF-8", "save it as CSV in UTF-8")
     if b"\0" in head:
-        raise broken(name, "it holds NUL bytes", "UTF-8 text", "it may be a binary file: name it by what it is")
+        raise broken_file(name, "it holds NUL bytes", "UTF-8 text", "it may be a binary file: name it by what it is")
 
 
 def _check_json_head(head: bytes, name: str) -> None:
     check_text(head, name)
     if head.lstrip(BOM + b" \t\r\n").startswith(b"["):
-        raise broken(name, "it is one array", "one JSON object a line", "write it as JSON lines")
+        raise broken_file(name, "it is one array", "one JSON object a line", "write it as JSON lines")
 
 
 def _check_json_block(block: memoryview, name: str, rows: int) -> None:
@@ -438,12 +440,12 @@ def _check_json_block(block: memoryview, name: str, rows: int) -> None:
     text = bytes(block)
     if error := find_invalid_utf_8(block):
         line = rows + text.count(b"\n", 0, error.start)
-        raise broken(name, f"row {line} is not UTF-8", "UTF-8", "save it in UTF-8") from error
+        raise broken_file(name, f"row {line} is not UTF-8", "UTF-8", "save it in UTF-8") from error
     if NULL_LINE.search(text) and (null := NULL_LINE.search(without_strings := JSON_STRING.sub(b"", text))):
         line = rows + without_strings.count(b"\n", 0, without_strings.index(b"null", null.start()))
-        raise broken(name, f"row {line} is null", "one JSON object a line")
+        raise broken_file(name, f"row {line} is null", "one JSON object a line")
     if text.count(b"{") + text.count(b"[") > text.count(b"\n") + MAX_DEPTH and _depth(block) > MAX_DEPTH:
-        raise broken(name, f"values are nested more than {MAX_DEPTH} deep", "one value a column")
+        raise broken_file(name, f"values are nested more than {MAX_DEPTH} deep", "one value a column")
 
 
 def _depth(block: memoryview) -> int:
@@ -478,7 +480,7 @@ def read_blocks(stream: Any, name: str, check: Callable[[bytes, str], None] = ch
         if is_first:
             check(bytes(buffer[: min(filled, HEAD_BYTES)]), name)
         if buffer.find(b"\0", start, filled) >= 0:
-            raise broken(name, "it holds NUL bytes", "UTF-8 text")
+            raise broken_file(name, "it holds NUL bytes", "UTF-8 text")
         is_last = filled < len(buffer)
         end = filled if is_last else _end_of_rows(buffer)
         if end > BLANK_BYTES or buffer[:end].strip():
@@ -491,7 +493,7 @@ def read_blocks(stream: Any, name: str, check: Callable[[bytes, str], None] = ch
         if filled == len(buffer):
             if filled >= MAX_ROW_BYTES and b"\n" not in buffer:
                 reason = f"it has a row of more than {MAX_ROW_BYTES:,} bytes"
-                raise broken(name, reason, "lines that end with a line feed")
+                raise broken_file(name, reason, "lines that end with a line feed")
             buffer = buffer + bytearray(len(buffer))
 
 

@@ -37,7 +37,7 @@ DATES = {  # how text may have them, by an example; ISO 8601 is the empty one
     "2024/12/31": r"(?P<year>\d{4})/(?P<month>\d{1,2})/(?P<day>\d{1,2})",
 }
 TIME = r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:\.\d+)?)?"
-OFFSET = r" ?(?:Z|[+-]\d{2}(?::?\d{2})?)"
+OFFSET = r" ?(?:Z|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)"
 NO_DATE = date(1970, 1, 1)  # of a time of day
 SHOWN = 40  # characters of a value
 
@@ -76,7 +76,7 @@ class Column:
         encode = self._encode_date if self.part else encode
         values = values.tolist() if isinstance(values, np.ndarray) else values
         try:
-            keys = [(type(value), value) for value in values]  # True equals 1
+            keys = [(type(value), value, _find_offset(value)) for value in values]  # True equals 1
             found = {key: encode(key[1]) for key in set(keys)}
             return np.array([found[key] for key in keys], np.float64)
         except TypeError:  # a list, say, that has no hash
@@ -85,6 +85,10 @@ class Column:
     @cached_property
     def _missing_numbers(self) -> list[float]:
         return [number for number in map(parse_number, self.missing) if number != NO_NUMBER]
+
+    @cached_property
+    def _missing_dates(self) -> set[datetime]:
+        return {moment for text in self.missing if (moment := read_date(text, self.form))}
 
     def _is_missing(self, value: Any) -> bool:
         if is_missing(value) or not self.missing:
@@ -99,6 +103,8 @@ class Column:
             return np.nan
         if (moment := read_date(value, self.form, self.zone)) is None:
             return NO_NUMBER
+        if self.missing and moment.replace(tzinfo=None) in self._missing_dates:
+            return np.nan
         codes = {"month": moment.month - 1, "weekday": moment.weekday(), "hour": moment.hour, "year": moment.year}
         return float(codes[self.part])
 
@@ -182,7 +188,10 @@ def read_date(value: Any, form: str = "", zone: str = "") -> datetime | None:
         value = datetime.combine(value, time())
     if not isinstance(value, datetime):
         return None
-    return value.astimezone(find_zone(zone)) if zone and value.tzinfo else value
+    try:
+        return value.astimezone(find_zone(zone)) if zone and value.tzinfo else value
+    except OverflowError:  # before the first or after the last year
+        return None
 
 
 def _parse_date(text: str, form: str) -> datetime | None:
@@ -195,6 +204,11 @@ def _parse_date(text: str, form: str) -> datetime | None:
         return datetime.combine(day, time(hour, minute, second, tzinfo=zone))
     except ValueError:  # such as 2024-02-31
         return None
+
+
+def _find_offset(value: Any) -> timedelta | None:
+    """Of a moment with a zone, which equals that of another zone at the same time."""
+    return value.utcoffset() if isinstance(value, datetime) and not is_missing(value) else None
 
 
 def find_zone(name: str) -> tzinfo:

@@ -401,3 +401,146 @@ def test_the_weekly_supply_of_petrol_is_a_model_by_its_dates_alone(artifacts: Pa
     done = typed(*RETRAIN, file)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["metrics"]["r2"] > 0.8
+
+
+# Files side by side, and values at the edges
+
+
+def write_offsets(path: Path, rows: dict[str, Any]) -> Path:
+    """The rows with the offset of a zone behind each time, which is to be read as it is written."""
+    when = [f"{text}{'+02:00' if at % 2 else '-05:00'}" for at, text in enumerate(rows["when"].astype(str))]
+    return written(path, rows | {"when": when})
+
+
+def write_blank(path: Path, rows: dict[str, Any]) -> Path:
+    """No date in any row."""
+    return written(path, pa.table(rows).set_column(0, "when", pa.nulls(len(rows["area"]), pa.string())))
+
+
+SIDE_BY_SIDE: dict[str, dict[str, Callable[[Path, dict[str, Any]], Path]]] = {
+    "CSV and Parquet": {"a.csv": FILES["iso.csv"], "b.parquet": written},
+    "JSON lines and CSV": {"a.jsonl": written, "b.csv": FILES["iso.csv"]},
+    "offsets in JSON lines and Parquet": {"a.jsonl": write_offsets, "b.parquet": written},
+    "offsets in CSV and Feather": {"a.csv": write_offsets, "b.feather": written},
+    "moments and clocks": {"a.parquet": write_zoned, "b.parquet": written},
+}
+
+
+def split_rows(rows: dict[str, Any]) -> list[dict[str, Any]]:
+    half = len(rows["area"]) // 2
+    return [{name: values[part] for name, values in rows.items()} for part in (slice(half), slice(half, None))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIDE_BY_SIDE)
+@pytest.mark.usefixtures("prefect_api")
+def test_files_that_have_dates_differently_are_one_table(name: str, store: Path, tmp_path: Path) -> None:
+    """To a version that another file made, and for a version of their own, which then knows them again."""
+    folder, files = tmp_path / "rows", SIDE_BY_SIDE[name]
+    for (filename, write), part in zip(files.items(), split_rows(draw_rows()), strict=True):
+        folder.mkdir(exist_ok=True)
+        write(folder / filename, part)
+    one = written(tmp_path / "one.parquet", draw_rows())
+    judged = [typed("evaluate", "sales", each, "--artifacts", store, "--json") for each in (one, folder)]
+    rmse, *others = (json.loads(each.stdout)["metrics"]["rmse"] for each in judged)
+    assert others == pytest.approx([rmse], rel=0.02 if name == "moments and clocks" else 1e-6)  # hours are skipped
+    at = ("--artifacts", tmp_path / "artifacts")
+    done = typed(*RETRAIN, folder, *at)
+    assert done.returncode == 0, done.stderr
+    if name != "moments and clocks":  # which fixes the zone of the moments
+        assert json.loads(done.stdout)["metrics"]["rmse"] == pytest.approx(
+            json.loads((store / "models/sales/1/manifest.json").read_text())["metrics"]["rmse"], rel=1e-6
+        )
+    again = typed("retrain", "sales", "--force", "--json", "--no-predict", *at)
+    assert json.loads(again.stdout)["outcome"] == "unchanged", again.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_api")
+def test_a_file_without_dates_takes_none_from_the_file_beside_it(store: Path, tmp_path: Path) -> None:
+    first, second = split_rows(draw_rows())
+    write_blank(tmp_path / "rows" / "a.csv", first)
+    written(tmp_path / "rows" / "b.parquet", second)
+    whole = pa.concat_tables(
+        [pa.table(first).set_column(0, "when", pa.nulls(len(first["area"]), pa.timestamp("s"))), pa.table(second)]
+    )
+    places = tmp_path / "rows", written(tmp_path / "one.parquet", whole)
+    judged = [typed("evaluate", "sales", each, "--artifacts", store, "--json") for each in places]
+    figures = [json.loads(each.stdout)["metrics"]["rmse"] for each in judged]
+    assert figures[0] == pytest.approx(figures[1], rel=1e-6)
+    for name, values in {"nan": pa.array([np.nan] * 20), "null": pa.nulls(20, pa.float64())}.items():
+        file = written(tmp_path / f"{name}.parquet", {"when": values, "area": [5.0] * 20})
+        done = typed("predict", file, "--name", "sales", "--unknown", "average", "--artifacts", store, "--json")
+        assert (done.returncode, json.loads(done.stdout).get("rejects")) == (0, 0), done.stderr
+
+
+def test_times_of_day_in_text_are_hours(tmp_path: Path, artifacts: Path) -> None:
+    rows = draw_rows(300)
+    clock = [f"{at % 24}:{at % 60:02}" for at in range(300)]
+    for suffix in (".csv", ".jsonl", ".parquet"):
+        file = written(tmp_path / f"rows{suffix}", {**rows, "when": clock})
+        assert inspect_columns(file)["when"]["levels"] == ["hour"]
+
+
+def test_what_a_column_is_does_not_depend_on_the_order_of_its_rows(tmp_path: Path, artifacts: Path) -> None:
+    values = [f"unknown {at}" for at in range(60)] + [f"{at % 28 + 1:02}.{at % 12 + 1:02}.2024" for at in range(900)]
+    for name, ordered in {"first": values, "last": values[::-1]}.items():
+        lines = [f"{value},{at % 5},{at % 7}" for at, value in enumerate(ordered)]
+        (file := tmp_path / f"{name}.csv").write_text("x,z,y\n" + "\n".join(lines) + "\n")
+        done = typed("inspect", file, "--target", "y")
+        assert_clear(done, 4)
+        assert "x is 'unknown" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "array", "zone"),
+    [
+        ("2024-01-01T10:00:00+99:00", pa.array(["2024-01-01T10:00:00+99:00"]), ""),
+        ("2024-01-01 10", pa.array(["2024-01-01 10"]), ""),
+        ("0000-01-01", pa.array(["0000-01-01"]), ""),
+        ("9999-12-31T23:59:59-05:00", pa.array(["9999-12-31T23:59:59-05:00"]), "UTC"),
+        ("0001-01-01T00:00:00+05:00", pa.array(["0001-01-01T00:00:00+05:00"]), "UTC"),
+    ],
+)
+def test_what_no_calendar_has_is_no_date(value: str, array: pa.Array, zone: str) -> None:
+    """And ends nothing but its own row."""
+    assert read_alike(value, array, zone=zone) == [NO_NUMBER] * 4
+
+
+def test_a_zone_that_nobody_knows_is_named(tmp_path: Path, artifacts: Path) -> None:
+    rows = draw_rows(300)
+    moments = pa.array(rows["when"].astype("M8[us]")).cast(pa.timestamp("us", "UTC")).cast(pa.int64())
+    file = written(tmp_path / "rows.parquet", pa.table({**rows, "when": moments.cast(pa.timestamp("us", "Foo/Bar"))}))
+    done = typed("inspect", file, "--target", "sales")
+    assert_clear(done, 4)
+    assert "Foo/Bar" in done.stderr
+
+
+def test_equal_moments_of_two_zones_are_each_as_they_are_written(store: Path) -> None:
+    model = gradmill.load("sales", store)
+    east = datetime.timezone(datetime.timedelta(hours=5))
+    moments = [datetime.datetime(2022, 3, 4, 12, tzinfo=datetime.UTC), datetime.datetime(2022, 3, 4, 17, tzinfo=east)]
+    together = model.predict([{"when": each, "area": 5} for each in moments])
+    assert together.tolist() == [model.predict({"when": each, "area": 5})[0] for each in moments]
+    assert together[0] != together[1]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_api")
+def test_a_date_that_stands_for_a_missing_one_does_so_in_every_format_and_from_python(
+    artifacts: Path, tmp_path: Path
+) -> None:
+    rows = draw_rows(600)
+    rows["when"][::5] = np.datetime64("1900-01-01")
+    parquet = written(tmp_path / "rows.parquet", rows)
+    assert typed(*RETRAIN, parquet, "--missing", "1900-01-01").returncode == 0
+    for name in ("iso.csv", "lines.jsonl"):
+        again = typed("retrain", "sales", "--data", FILES[name](tmp_path / name, rows), "--json")
+        assert json.loads(again.stdout)["outcome"] == "unchanged", again.stderr
+    model = gradmill.load("sales")
+    missing = model.predict([{"when": each, "area": 5} for each in (None, "1900-01-01", datetime.date(1900, 1, 1))])
+    assert len(set(missing.tolist())) == 1
+    spans = pa.array([datetime.timedelta(hours=at) for at in range(600)])
+    done = typed("retrain", "sales", "--data", written(tmp_path / "spans.parquet", pa.table({**rows, "when": spans})))
+    assert_clear(done, 4)
+    assert "expected: a date" in done.stderr

@@ -54,7 +54,7 @@ def infer_features(table: Table, request: Request) -> Features:
             new: dict[str, Any] = {"name": name, "kind": kind, "form": table.forms.get(name, "")}
             columns.append(request.known.get(name) or Column.model_validate(new))
         elif kind == "parts":
-            of_name, *found = _find_parts(table, name, request)
+            of_name, *found = _find_parts(table, name, request, names)
             columns += of_name
             findings += found
         elif kind != "unfit":
@@ -103,20 +103,15 @@ def _infer_kind(table: Table, name: str, request: Request) -> InferredKind:
     kind, is_category = value_kind(table, name), name in request.options.category
     if known := request.known.get(name):
         return _compare_kind(table, known, kind, is_category)
-    if parts := request.parts.get(name):
-        misfit = date_parts.describe_misfit(table, name, parts[0].form, parts[0].zone) if kind != "unfit" else None
-        return ("unfit", misfit) if misfit else ("parts" if kind != "unfit" else kind,)
+    if name in request.parts:
+        return (kind if kind == "unfit" else "parts",)
     if is_category and kind != "unfit":
         return ("category",)
     if name in INDEX_NAMES and name not in request.options.features and _names_rows(table, name, kind):
         found = f"{name} is an index: another {'text' if kind == 'text' else 'whole number'} in every row"
         return "index", note("index", name, f"{found}; left out", "a feature where --features names it")
-    if kind in ("text", "date") and not request.options.no_date_parts and name not in table.durations:
-        form = date_parts.find_form(table, name) if table.is_text(name) else ""
-        if isinstance(form, Finding):
-            return "unfit", form
-        if form is not None:
-            return ("parts",)
+    if kind == "date" and not request.options.no_date_parts and name not in table.durations:
+        return ("parts",)
     if kind == "text":
         return _infer_kind_of_text(table, name)
     if kind == "date":
@@ -197,13 +192,14 @@ def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> I
     )
 
 
-def _find_parts(table: Table, name: str, request: Request) -> tuple[list[Column], *tuple[Finding, ...]]:
+def _find_parts(
+    table: Table, name: str, request: Request, others: Collection[str]
+) -> tuple[list[Column], *tuple[Finding, ...]]:
     """The parts of a column of dates, as version 1 took them, and which they are; or a column that has such a name."""
     if known := request.parts.get(name):
         return (known,)
-    form = date_parts.find_form(table, name) if table.is_text(name) else ""
-    parts = date_parts.find_parts(table, name, str(form))
-    others = {*table.header} - request.ignored
+    form, zone = table.dates.get(name, ("", ""))
+    parts = date_parts.find_parts(name, table.data[name], form, zone)
     if clash := next((each.name for each in parts if each.name in others), None):
         action = f"rename it, leave it out with --ignore {clash}, or say --no-date-parts"
         found = f"{clash} is a column, and a part of {name}"
@@ -211,7 +207,7 @@ def _find_parts(table: Table, name: str, request: Request) -> tuple[list[Column]
     if not parts:
         return [], note("date", name, f"{name} has no two dates or times that differ; left out")
     said = f"{name} holds dates or times, of which the model takes {listing([each.part for each in parts], 4)}"
-    said += f", read as {form}" * bool(form) + f", in the zone {parts[0].zone}" * bool(parts[0].zone)
+    said += f", read as {form}" * bool(form) + f", in the zone {zone}" * bool(zone)
     return parts, note("date", name, said, "--no-date-parts leaves them out")
 
 

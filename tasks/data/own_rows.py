@@ -173,9 +173,7 @@ def encode_column(table: Table, column: Column, truth: Truth, into: Array) -> tu
     Returns what is wrong with them, and whether float32 has all their digits.
     """
     if column.part:
-        into[:] = date_parts.read_dates(truth.of_column(table.dates(column.source)), column.form, column.zone).take(
-            column.part
-        )
+        into[:] = date_parts.read_dates(truth.of_column(table.data[column.source])).take(column.part)
         return None, True
     name, values = column.name, truth.of_column(table.data[column.name])
     if column.kind == "category":

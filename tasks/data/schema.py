@@ -129,6 +129,7 @@ class Request:
         self.known = {column.name: column for column in columns if not column.part}
         parts = [column for column in columns if column.part]
         self.parts = {each.source: [part for part in parts if part.source == each.source] for each in parts}
+        self.dates = {name: (each[0].form, each[0].zone) for name, each in self.parts.items()}
         self.taken = tuple(dict.fromkeys(column.given for column in columns))  # columns of the data, in order
         self.target = previous.target if previous else options.target
 
@@ -137,6 +138,9 @@ class Request:
         self.split_asked = SplitRule(rule=rule, column=column, test=options.test)  # features are known later
         self.fixed_split = previous.split if previous and not options.new_recipe else None
         self.split = self.fixed_split or self.split_asked
+
+        finds_dates = previous is None and not options.no_date_parts
+        self.no_dates = frozenset(filter(None, (self.target, self.split.column))) if finds_dates else None
 
         others = (*previous.left_out, previous.split.column) if previous else ()
         self.passed_over = set(filter(None, others))  # no features, although nobody ignores them

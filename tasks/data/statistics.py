@@ -129,6 +129,7 @@ def fit_recipe(recipe: Recipe, train: Mapping[str, Array]) -> Recipe:
         if column.part == "year" and each.num_missing < len(rows):
             years = rows[:, len(columns)]
             facts["limits"] = float(np.nanmin(years)), float(np.nanmax(years))
+            facts["mean"] = float(np.float32(each.mean))  # which the graph subtracts exactly
         columns.append(column.model_copy(update=facts))
     if target and y_true is not None:  # else they are labels
         (y,) = measure_columns([Column(name=target.name)], len(y_true), lambda some: y_true[None, some])

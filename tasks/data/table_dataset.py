@@ -54,7 +54,8 @@ def read_table(files: DataFiles, request: Request, task: TaskName | None, scratc
         forms=request.forms,
         finds_forms=request.previous is None,
         decimal=request.options.decimal,
-        raw=frozenset(request.parts),
+        dates=request.dates,
+        no_dates=request.no_dates,
         only=frozenset(filter(None, (request.target, request.split.column, *features, *request.taken)))
         if features
         else None,

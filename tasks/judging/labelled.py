@@ -190,7 +190,7 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
         only=frozenset(filter(None, names)),
         also_missing=request.missing,
         forms=request.forms,
-        raw=frozenset(request.parts),
+        dates=request.dates,
     )
     table = build_table(find_table(source), selection, scratch / "spool.arrow")
     by = _adapt_split(schema, table.data.column_names)

@@ -121,6 +121,7 @@ def remove_name(name: str) -> list[str]:
 
     Raises:
         UsageError: nothing is known of it, or a schedule needs it.
+        DataError: a document of another name is damaged, which may need one of these runs: they stay.
     """
     places = artifact_paths.model(name), artifact_paths.dataset(name)
     facts = state.read_name(name) if is_name(name) else None  # or it might lead out of the store
@@ -134,7 +135,9 @@ def remove_name(name: str) -> list[str]:
             for place in filter(Path.exists, places):
                 folders.remove(place.rename(artifact_paths.condemned_path(place)))
             artifact_paths.tuned(name).unlink(missing_ok=True)
-    return _remove(facts.run_folders, RUN, artifact_paths.lock, timedelta())
+    needed = evidence()  # runs of another name may have reused files of these
+    ours = (each for each in facts.run_folders if each.name not in needed and run_folder.read_folder(each)[0] == name)
+    return _remove(ours, RUN, artifact_paths.lock, timedelta())
 
 
 def find_protected(name: str) -> dict[int, str]:

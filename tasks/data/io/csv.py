@@ -82,7 +82,12 @@ class _CsvFile:
         self._included = [each for each in self.names if selection.takes(each)]
         if not self._included and selection.only is None:
             raise DataError(f"{name}: every column is ignored", "a column to learn from", "leave out fewer by --ignore")
-        texts = selection.as_text | selection.raw | {name for name, form in selection.forms.items() if form}
+        texts = (
+            selection.as_text
+            | selection.raw
+            | selection.dates.keys()
+            | {name for name, form in selection.forms.items() if form}
+        )
         self._types = {each: TEXT for each in self._included if each in texts}
         self._is_again = selection.is_again
         self._missing = (*selection.missing, *selection.also_missing)

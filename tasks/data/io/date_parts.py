@@ -3,6 +3,7 @@
 A line through time extrapolates, and so a year is clamped to those of the training part, and no day is counted.
 """
 
+from collections.abc import Sequence
 from datetime import UTC
 from typing import Any, NamedTuple
 
@@ -11,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gradmill.rows import DATES, NO_NUMBER, date_pattern, find_zone
-from tasks.data.io.table import SHOWN, Table
 from tasks.data.io.tabular import kind_of, normalize
+from tasks.data.levels import Levels
 from tasks.data.recipe import Column
 from tasks.data.report import Finding, error
 from tasks.machine.arrays import Array
@@ -24,9 +25,11 @@ LEVELS = {  # complete from version 1 on
 }
 FEWEST_YEARS = 3
 MOSTLY = 0.9  # share of a column's values that are dates, from which the others are faults
-SAMPLED = 100  # distinct texts
+SAMPLED = 100  # distinct texts, the commonest
+SHOWN = 40  # characters of a value
 DAY = np.timedelta64(1, "D")
 FORESEEN = np.datetime64("2037-01-01", "us")
+FIRST, LAST = np.datetime64("0001-01-01", "us"), np.datetime64("9999-12-31T23:59:59.999999", "us")  # that Python knows
 NO_TIME = np.datetime64("NaT", "us")
 DATE, CLOCK = ("year", "month", "day"), ("hour", "minute", "second")
 
@@ -52,23 +55,36 @@ class Dates(NamedTuple):
         return found
 
 
-def read_dates(values: Any, form: str = "", zone: str = "") -> Dates:
+def read_dates(values: Any, form: str = "", zone: str = "", missing: Sequence[str] = ()) -> Dates:
     """The dates of an array, chunked or not, of any type: what is neither a date nor text of this form is none.
 
-    What has a zone is as it is written, or in ``zone`` if there is one.
+    What has a zone is as it is written, or in ``zone`` if there is one. The dates that ``missing`` has are no values.
     """
     if isinstance(values, pa.ChunkedArray):
         none = Dates(np.empty(0, NO_TIME.dtype), np.empty(0, bool))
-        every = [none, *(read_dates(chunk, form, zone) for chunk in values.chunks)]
+        every = [none, *(read_dates(chunk, form, zone, missing) for chunk in values.chunks)]
         return Dates(*map(np.concatenate, zip(*every, strict=True)))
     if pa.types.is_dictionary(values.type):
-        moments, is_invalid = read_dates(values.dictionary, form, zone)
+        moments, is_invalid = read_dates(values.dictionary, form, zone, missing)
         codes = values.indices.fill_null(-1).to_numpy(zero_copy_only=False)  # -1 is the last
         return Dates(np.append(moments, NO_TIME)[codes], np.append(is_invalid, False)[codes])
-    if kind_of(values.type) == "text":
+    try:
+        moments, is_invalid = _read_dates(values, form, zone)
+    except pa.ArrowInvalid:  # of a zone that nobody knows
+        return Dates(np.full(len(values), NO_TIME), np.asarray(values.is_valid()))
+    if missing:
+        moments = np.where(np.isin(moments, read_dates(pa.array(missing, pa.string()), form).moments), NO_TIME, moments)
+    is_beyond = (moments < FIRST) | (moments > LAST)
+    return Dates(np.where(is_beyond, NO_TIME, moments), is_invalid | is_beyond)
+
+
+def _read_dates(values: pa.Array, form: str, zone: str) -> Dates:
+    kind = kind_of(values.type)
+    if kind == "text":
         return _parse_dates(pc.utf8_trim_whitespace(values.cast(pa.string())), form, zone)
-    if kind_of(values.type) != "date" or pa.types.is_duration(values.type):
-        return Dates(np.full(len(values), NO_TIME), values.is_valid().to_numpy(zero_copy_only=False))
+    if kind != "date" or pa.types.is_duration(values.type):
+        is_there = pc.is_null(values, nan_is_null=True)
+        return Dates(np.full(len(values), NO_TIME), ~np.asarray(is_there))
     if written := getattr(values.type, "tz", None):
         moments = _localize(_to_numpy(values.cast(pa.timestamp("us", "UTC"), safe=False)), zone or written)
         return Dates(moments, np.zeros(len(values), bool))
@@ -81,7 +97,7 @@ def _to_numpy(moments: pa.Array) -> Array:
 
 def _parse_dates(texts: pa.Array, form: str, zone: str) -> Dates:
     texts = pc.if_else(pc.equal(texts, ""), None, texts)
-    if not form:
+    if not form and pc.all(pc.match_substring_regex(texts, date_pattern(form)), min_count=0).as_py():
         try:
             return Dates(_to_numpy(texts.cast(pa.timestamp("us"))), np.zeros(len(texts), bool))
         except pa.ArrowInvalid:  # some have a zone, are times of day, or are none
@@ -118,7 +134,7 @@ def _localize(moments: Array, zone: str) -> Array:
     shown = _to_numpy(
         pc.local_timestamp(pa.array(moments).cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us", zone)))
     )
-    if (late := np.flatnonzero(moments >= FORESEEN)).size:
+    if (late := np.flatnonzero((moments >= FORESEEN) & (moments < LAST - DAY))).size:
         distinct, places = np.unique(moments[late], return_inverse=True)
         clocks = (each.replace(tzinfo=UTC).astimezone(find_zone(zone)) for each in distinct.tolist())
         shown[late] = np.array([each.replace(tzinfo=None) for each in clocks], shown.dtype)[places]
@@ -133,50 +149,48 @@ def _find_seconds(offset: str) -> int:
 # The dates of a column of which nothing is known
 
 
-def find_form(table: Table, name: str) -> str | Finding | None:
-    """How a column's text has dates, or what is wrong with it; None where it has none.
+def find_form(levels: Levels, name: str) -> str | Finding | None:
+    """How text has dates, by its levels, or what is wrong with it; None where it has none.
 
     Most of them are enough, so that one that is spoilt makes no category of all the others.
     """
-    levels = table.levels(name)
-    is_used = levels.counts > 0
-    first = pa.array(levels.values.filter(pa.array(is_used))[:SAMPLED])
+    names = sorted(zip((-levels.counts).tolist(), levels.values.to_pylist(), strict=True), key=lambda each: each[0])
+    commonest = pa.array([text for count, text in names if count and text is not None][:SAMPLED], pa.string())
     shares = dict[str, float]()
-    for form in DATES if len(first) else ():
-        if not read_dates(first, form).is_invalid.all():
+    for form in DATES if len(commonest) else ():
+        if not read_dates(commonest, form).is_invalid.all():
             is_date = ~read_dates(levels.values, form).is_invalid
-            shares[form] = levels.counts[is_date].sum() / levels.counts.sum()
+            shares[form] = float(levels.counts[is_date].sum() / levels.counts.sum())
     best = max(shares.values(), default=0.0)
     if best < MOSTLY:
         return None
     forms = [form for form, share in shares.items() if share == best]
-    remedy = f"or say --category {name}, --ignore {name} or --no-date-parts"
-    if len(forms) > 1:
-        found = f"{name} holds dates such as {str(first[0])[:SHOWN]!r}, by {' or '.join(forms)} alike"
-        return error("date-order", name, found, "dates of one order", f"write them as 2024-12-31, {remedy}")
-    return forms[0] if best == 1 else describe_misfit(table, name, forms[0])
+    if len(forms) == 1 or "" in forms:  # times of day have no order
+        return forms[0]
+    found = f"{name} holds dates such as {str(commonest[0])[:SHOWN]!r}, by {' or '.join(forms)} alike"
+    remedy = f"write them as 2024-12-31, or say --category {name}, --ignore {name} or --no-date-parts"
+    return error("date-order", name, found, "dates of one order", remedy)
 
 
-def describe_misfit(table: Table, name: str, form: str, zone: str = "") -> Finding | None:
-    """The first value of a column that is no date, if there is one."""
-    is_invalid = read_dates(table.dates(name), form, zone).is_invalid
-    if not is_invalid.any():
-        return None
-    row = int(is_invalid.argmax())
-    found = f"{name} is {str(table.data[name][row])[:SHOWN]!r} in {table.named(row)}"
-    action = f"mend the value, or take the column with --category {name} or not at all with --ignore {name}"
-    return error("text-among-dates", name, found, f"a date written like {form or '2024-12-31'}", action)
+def find_zone_of_texts(texts: pa.Array, form: str) -> str:
+    """The zone of dates in text, if all of them have the same."""
+    offsets = pc.extract_regex(pc.utf8_trim_whitespace(texts.cast(pa.string())), date_pattern(form)).field("zone")
+    written = {*offsets.drop_null().unique().to_pylist()}
+    if len({_find_seconds(each) for each in written if each}) != 1 or not all(written):
+        return ""
+    seconds = _find_seconds(written.pop())
+    sign, minutes = "-" if seconds < 0 else "+", abs(seconds) // 60
+    return f"{sign}{minutes // 60:02}:{minutes % 60:02}" if seconds else "UTC"
 
 
-def find_parts(table: Table, name: str, form: str) -> list[Column]:
-    """What a column of dates, as text of this ``form`` if it is text, adds to a model: the parts that can vary."""
-    zone = _find_zone(table, name, form)
-    dates = read_dates(table.dates(name), form, zone)
-    moments = dates.moments[~np.isnat(dates.moments)]
+def find_parts(name: str, column: pa.ChunkedArray, form: str, zone: str) -> list[Column]:
+    """What a column of timestamps, read in this form and zone, adds to a model: the parts that can vary."""
+    moments = read_dates(column).moments
+    moments = moments[~np.isnat(moments)]
     days = moments.astype("M8[D]")
-    parts = list[str]()
     if not len(moments) or (moments == moments[0]).all():
         return []
+    parts = list[str]()
     if (days != np.datetime64(0, "D")).any():  # else they are times of day
         parts = ["month", "weekday"]
     if (moments - days).min() != (moments - days).max():
@@ -194,17 +208,3 @@ def find_parts(table: Table, name: str, form: str) -> list[Column]:
         )
         for part in parts
     ]
-
-
-def _find_zone(table: Table, name: str, form: str) -> str:
-    """The zone of a column, if all its values have the same."""
-    if not table.is_text(name):
-        return table.zones.get(name, "")
-    texts = table.levels(name).used.drop_null()
-    offsets = pc.extract_regex(pc.utf8_trim_whitespace(texts.cast(pa.string())), date_pattern(form)).field("zone")
-    written = {*offsets.unique().to_pylist()}
-    if len({_find_seconds(each) for each in written if each}) != 1 or not all(written):
-        return ""
-    seconds = _find_seconds(written.pop())
-    sign, minutes = "-" if seconds < 0 else "+", abs(seconds) // 60
-    return f"{sign}{minutes // 60:02}:{minutes % 60:02}" if seconds else "UTC"

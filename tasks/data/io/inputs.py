@@ -63,7 +63,7 @@ FITS = {
     "number": {"number", "text", "null"},
     "boolean": {"boolean", "number", "text", "null"},
     "category": SINGLE_VALUES,
-    DATE: {"date", "text", "null"},
+    DATE: {"date", "text", "number", "null"},  # numbers all of which are missing, as pandas writes it
     VALUE: SINGLE_VALUES,
 }  # a kind of the recipe: what a column of a file that keeps types may be
 SHOWN = 40  # columns
@@ -169,7 +169,7 @@ def encode(file: InputFile, first: int, batch: pa.RecordBatch, spec: ReadSpec) -
         # as text where truth values or dates stand among numbers, for neither is one
         is_fit = column.part or kind_of(array.type) in FITS[column.kind]
         arrays.append(array if is_fit else tabular.to_text(array))
-        _encode_column(arrays[at], column, values[:, at])
+        _encode_column(arrays[at], column, values[:, at], spec.recipe.missing)
     told = _column(batch, FAULT)
     faults = dict(zip(pc.indices_nonzero(told.is_valid()).to_pylist(), told.drop_null().to_pylist(), strict=True))
     valid = spec.is_valid(values)
@@ -192,10 +192,10 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     return batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows)
 
 
-def _encode_column(array: pa.Array, column: Column, into: Array) -> None:
+def _encode_column(array: pa.Array, column: Column, into: Array, missing: tuple[str, ...] = ()) -> None:
     """Fill ``(n,)``: NaN is missing, ``UNKNOWN`` a level that the recipe has not, infinite no number."""
     if column.part:
-        into[:] = date_parts.read_dates(array, column.form, column.zone).take(column.part)
+        into[:] = date_parts.read_dates(array, column.form, column.zone, missing).take(column.part)
         return
     if column.kind == "category":
         find_levels(pa.chunked_array([tabular.to_text(array)])).encode(column.levels, UNKNOWN, into)

@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tasks.data.io import number_forms, tabular
+from tasks.data.io import date_parts, number_forms, tabular
 from tasks.data.io.batches import READERS, table_batches
 from tasks.data.io.csv import DELIMITER
 from tasks.data.io.discovery import DataFiles
@@ -38,7 +39,7 @@ class Table:
     findings: tuple[Finding, ...]
     forms: Mapping[str, str] = field(default_factory=dict)  # in which text had the numbers that columns now are
     header: tuple[str, ...] = ()  # all columns that a model can take, be they read or not
-    zones: Mapping[str, str] = field(default_factory=dict)  # of dates and times that have one in their files
+    dates: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # form and zone that dates were read in
     durations: frozenset[str] = frozenset()  # columns that are no dates, though they are timestamps here
     _levels: dict[str, Levels] = field(default_factory=dict)  # of dictionaries, once they were counted
     _limits: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -51,11 +52,6 @@ class Table:
     def is_text(self, name: str) -> bool:
         """Whether a column is text, a dictionary or not."""
         return kind_of(self.data[name].type) == "text"
-
-    def dates(self, name: str) -> pa.ChunkedArray:
-        """A column of dates or of text, in the zone that its files have."""
-        zone, column = self.zones.get(name), self.data[name]
-        return column.cast(pa.timestamp("us", zone)) if zone and pa.types.is_timestamp(column.type) else column
 
     def levels(self, name: str) -> Levels:
         """The levels of a column."""
@@ -100,31 +96,59 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     """
     files = files.by_content()
     first = reader = _TableReader(files, selection, buffer_file)
-    mixed = {name for name, by_file in reader.kinds.items() if len(set[Kind]().union(*by_file.values())) > 1}
-    asked = selection
-    zoned = frozenset(reader.zones if reader.are_text and selection.finds_forms else ())  # dates read in UTC
+    kinds = {name: set[Kind]().union(*by_file.values()) for name, by_file in reader.kinds.items()}
+    may_be_dates = {name for name, each in kinds.items() if each == {"date", "text"} and selection.finds_dates(name)}
+    mixed = {name for name, each in kinds.items() if len(each) > 1} - may_be_dates
+    asked, table, findings = selection, None, list[Finding]()
+    zoned = frozenset(filter(selection.finds_dates, reader.zoned_texts))
     if zoned or mixed - selection.as_text:
         selection = selection.again(as_text=selection.as_text | mixed, raw=selection.raw | zoned)
         reader = _TableReader(files, selection, buffer_file)
-    table, findings = reader.map_table(buffer_file), list[Finding]()
+    table = reader.map_table(buffer_file)
+    chosen = {
+        name: _find_dates(table, name, reader.zones, bool(asked.also_missing))
+        for name in filter(asked.finds_dates, kinds)
+    }
+    findings += [each for each in chosen.values() if isinstance(each, Finding)]
+    dates = {name: each for name, each in chosen.items() if isinstance(each, tuple)}
+    if dates or may_be_dates:
+        as_text = selection.as_text | (may_be_dates - dates.keys())
+        selection = selection.again(as_text=as_text, dates=dict(selection.dates) | dates)
+        reader = _TableReader(files, selection, buffer_file)
+        table = reader.map_table(buffer_file)
     if selection.finds_forms:
         candidates, delimiters = _find_candidates(table, asked), first.delimiters
         decimal = selection.decimal or number_forms.find_decimal(candidates, delimiters)
         if decimal == "," and delimiters:  # then 1.234 is not what CSV has been read for
             numbers = frozenset(name for name, kinds in reader.kinds.items() if {"number"} in kinds.values())
-            as_text = _TableReader(files, selection.again(raw=selection.raw | numbers), buffer_file).map_table(
-                buffer_file
-            )
-            candidates |= _find_candidates(as_text, asked, decimal)
-        chosen = {name: number_forms.choose_form(name, each, decimal, delimiters) for name, each in candidates.items()}
-        findings = [each for each in chosen.values() if isinstance(each, Finding)]
-        if forms := {name: each for name, each in chosen.items() if isinstance(each, str)}:
+            texts = _TableReader(files, selection.again(raw=selection.raw | numbers), buffer_file)
+            candidates |= _find_candidates(texts.map_table(buffer_file), asked, decimal)
+        found = {name: number_forms.choose_form(name, each, decimal, delimiters) for name, each in candidates.items()}
+        findings += [each for each in found.values() if isinstance(each, Finding)]
+        if forms := {name: each for name, each in found.items() if isinstance(each, str)}:
             selection = selection.again(forms=forms, as_text=selection.as_text - forms.keys())
             reader = _TableReader(files, selection, buffer_file)
             table = reader.map_table(buffer_file)
-    kinds = {name: each for name, each in first.kinds.items() if not selection.forms.get(name)}
-    findings += [*reader.find_faults(files), *_find_retyped(table, kinds), *number_forms.tell_forms(table.forms)]
+    read = {**selection.dates, **selection.forms}
+    of_files = {name: each for name, each in first.kinds.items() if not read.get(name)}
+    findings += [*reader.find_faults(files), *_find_retyped(table, of_files), *number_forms.tell_forms(table.forms)]
     return replace(table, findings=tuple(findings))
+
+
+def _find_dates(
+    table: Table, name: str, zones: Mapping[str, set[str]], has_missing: bool
+) -> tuple[str, str] | Finding | None:
+    """The form and zone of a column of dates, if it has to be read in them; or what is wrong with it."""
+    if name not in table.data.column_names:
+        return None
+    if not table.is_text(name):
+        is_date = kind_of(table.data[name].type) == "date"
+        return ("", min(zones.get(name, {""}))) if name in zones or (is_date and has_missing) else None
+    form = date_parts.find_form(table.levels(name), name)
+    if not isinstance(form, str):
+        return form
+    texts = table.levels(name).used.drop_null()
+    return form, min(zones[name]) if name in zones else date_parts.find_zone_of_texts(texts, form)
 
 
 def _find_candidates(table: Table, asked: Selection, decimal: str | None = None) -> dict[str, number_forms.Candidates]:
@@ -163,8 +187,9 @@ class _TableReader:
             DataError: there is no row, or no file is whole.
         """
         self._selection, self._files = selection, files
+        self._suffixes = {file.path: file.suffix for file in files.files}
         self.delimiters: set[str] = set()  # of files of CSV
-        self.are_text = all(file.suffix not in READERS and not is_database(file.path) for file in files.files)
+        self.zoned_texts: set[str] = set()  # dates with a zone in CSV, which were read in UTC
         self.zones: dict[str, set[str]] = {}
         self.durations: set[str] = set()
         self.starts = [0]  # the rows up to each file
@@ -212,7 +237,9 @@ class _TableReader:
             finding = error("nested-column", name, said, "numbers, text, booleans or dates", action)
             self._nested.setdefault(name, finding)
             return None
-        if kind == "text" and (form := selection.forms.get(name)):
+        if name in selection.dates:
+            array = self._read_dates(path, name, array)
+        elif kind == "text" and (form := selection.forms.get(name)):
             array = self._read_form(path, name, array, form)
         if name in selection.as_text and kind in ("number", "boolean"):
             array = tabular.to_text(array)
@@ -222,22 +249,41 @@ class _TableReader:
         if len(array) > array.null_count:
             kinds.add(kind)
             if zone := getattr(array.type, "tz", None):
+                is_text = self._suffixes[path] not in READERS and not is_database(path)
+                self.zoned_texts |= {name} if is_text else set()
                 self.zones.setdefault(name, set()).add(zone)
             if pa.types.is_duration(array.type):
                 self.durations.add(name)
         array = tabular.normalize(array)
         return self._levels.setdefault(name, LevelCodes()).encode(array) if kind == "text" else array
 
+    def _read_dates(self, path: str, name: str, values: pa.Array) -> pa.Array:
+        """Dates in their form and zone as timestamps; of what is no date the first is remembered."""
+        form, zone = self._selection.dates[name]
+        moments, is_invalid = date_parts.read_dates(values, form, zone, self._selection.also_missing)
+        rule, expected = "text-among-dates", f"a date written like {form or '2024-12-31'}"
+        self._note_misfit(path, name, values, np.flatnonzero(is_invalid), (rule, expected))
+        return pa.array(moments)
+
     def _read_form(self, path: str, name: str, texts: pa.Array, form: str) -> pa.Array:
         """Text in a form as float64; of what is not in it the first is remembered."""
         numbers = tabular.to_numbers(texts, is_boolean=False, invalid=np.inf, form=form)
-        if (misfits := np.flatnonzero(np.isinf(numbers))).size and name not in self._misfits:
-            row = self.starts[-1] - self.starts[-2] + int(misfits[0])
-            found = f"{name} is {str(texts[int(misfits[0])])[:SHOWN]!r} in row {row:,} of {path}"
-            action = f"mend the value, or take the column with --category {name} or not at all with --ignore {name}"
-            self._misfits[name] = error("text-among-numbers", name, found, f"a number written like {form}", action)
+        misfits = np.flatnonzero(np.isinf(numbers))
+        self._note_misfit(path, name, texts, misfits, ("text-among-numbers", f"a number written like {form}"))
         numbers[misfits] = np.nan
         return pa.array(numbers, from_pandas=True)
+
+    def _note_misfit(self, path: str, name: str, values: pa.Array, rows: NDArray[Any], fault: tuple[str, str]) -> None:
+        """Remember the first of some rows, and by which rule they are none, and what was expected."""
+        if len(rows) and name not in self._misfits:
+            row = self.starts[-1] - self.starts[-2] + int(rows[0])
+            try:
+                shown = str(values[int(rows[0])])[:SHOWN]
+            except Exception:  # a moment in a zone that nobody knows
+                shown = f"of type {values.type}"
+            found = f"{name} is {shown!r} in row {row:,} of {path}"
+            action = f"mend the value, or take the column with --category {name} or not at all with --ignore {name}"
+            self._misfits[name] = error(fault[0], name, found, fault[1], action)
 
     def find_faults(self, files: DataFiles) -> Iterator[Finding]:
         """What was collected of these files."""
@@ -256,9 +302,9 @@ class _TableReader:
         data = self._map_columns(path)
         header = [name for name in self.header if name in data.column_names or not self._selection.takes(name)]
         forms = {name: form for name, form in self._selection.forms.items() if form and name in data.column_names}
-        zones = {name: min(each) for name, each in self.zones.items()}
+        dates = {name: each for name, each in self._selection.dates.items() if name in data.column_names}
         starts = np.array(self.starts, np.int64)
-        return Table(data, self._files, starts, (), forms, tuple(header), zones, frozenset(self.durations))
+        return Table(data, self._files, starts, (), forms, tuple(header), dates, frozenset(self.durations))
 
     def _map_columns(self, path: Path) -> pa.Table:
         names = [name for name in self.kinds if name not in self._nested]

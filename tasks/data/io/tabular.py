@@ -80,6 +80,8 @@ class Selection(NamedTuple):
     raw: frozenset[str] = frozenset()  # what CSV has is read as text; other formats keep their types
     forms: Mapping[str, str] = {}  # in which text has the numbers of known columns
     finds_forms: bool = False  # of other columns, too
+    dates: Mapping[str, tuple[str, str]] = {}  # columns that are read as dates: form and zone
+    no_dates: frozenset[str] | None = None  # other columns are dates if their values say so, but these; None: none is
     decimal: str | None = None  # point or comma, where the user says which
     sheet: str = ""  # of a workbook; empty: the first
     is_again: bool = False  # the same files have been read before, and what is to be told of them was told
@@ -87,6 +89,14 @@ class Selection(NamedTuple):
     def again(self, **changes: Any) -> "Selection":
         """The same but for ``changes``, of files that have been read before."""
         return self._replace(is_again=True, **changes)
+
+    def finds_dates(self, name: str) -> bool:
+        """Whether a column is to be one of dates if its values say so."""
+        return self.no_dates is not None and name not in self.no_dates | self.as_text
+
+    def reads_text(self, name: str) -> bool:
+        """Whether what looks like a date is read as the text that it is, with its zone."""
+        return name in self.as_text or name in self.dates or self.finds_dates(name)
 
     def takes(self, name: str) -> bool:
         """Whether a column is read."""
@@ -393,7 +403,7 @@ def json_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.Re
         _check_json_block(block, name, rows)
         try:
             table = _parse_json(block)
-            dates = [each for each in table.schema if each.name in selection.as_text and kind_of(each.type) == "date"]
+            dates = [each for each in table.schema if selection.reads_text(each.name) and kind_of(each.type) == "date"]
             if dates:  # text that looks like them
                 table = _parse_json(block, pa.schema([(each.name, pa.string()) for each in dates]))
         except pa.ArrowException as error:

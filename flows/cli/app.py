@@ -32,8 +32,51 @@ PANELS: dict[str, tuple[Callable[..., Any], ...]] = {
     ),
     "Machine, disk and copies": (operate.doctor, copies.maintain, copies.mirror, copies.backup, copies.restore),
 }  # fmt: skip
+MANY = 30  # options
 ON_CHAMPIONS = {models.promote, models.rollback, models.freeze, models.unfreeze}
 ON_PREFECT = ({*PANELS["Schedule and watch"]} - {operate.metrics}) | ON_CHAMPIONS | {copies.remove}
+
+EXAMPLES = {
+    train.retrain: "retrain linear-regression --name houses --data houses.csv --target price",
+    data.inspect: "inspect houses.csv --target price",
+    train.tune: "tune houses --trials 32",
+    predict.predict: "predict new-houses.csv --name houses --output predicted.csv",
+    predict.evaluate: "evaluate houses sold-in-june.csv",
+    predict.demo: "demo houses",
+    models.models: "models houses",
+    models.show: "show houses",
+    models.compare: "compare houses 3 4",
+    models.verify: "verify houses",
+    models.history: "history houses",
+    models.report: "report houses",
+    models.rollback: "rollback houses --reason 'the new prices are in doubt'",
+    models.promote: "promote houses 3",
+    models.freeze: "freeze houses",
+    models.unfreeze: "unfreeze houses",
+    copies.prune: "prune houses --keep 5",
+    copies.remove: "remove houses",
+    operate.up: "up",
+    operate.status: "status --check",
+    schedule.schedule: "schedule houses --cron '0 3 * * *' --timezone Europe/Berlin",
+    schedule.unschedule: "unschedule houses",
+    operate.trigger: "trigger retrain-houses --wait",
+    schedule.skip: "skip houses",
+    schedule.pause: "pause houses",
+    schedule.resume: "resume houses",
+    operate.notify: "notify --test",
+    operate.metrics: "metrics --port 9100",
+    operate.register: "register --reset softmax-nightly",
+    operate.doctor: "doctor",
+    copies.maintain: "maintain --keep 20",
+    copies.mirror: "mirror houses s3://bucket/models",
+    copies.backup: "backup /mnt/backup --keep 7",
+    copies.restore: "restore /mnt/backup --artifacts restored",
+}
+# Of commands that have very many options, the first that their help shows.
+MOST_USED = (
+    "--data", "--target", "--name", "--features", "--ignore", "--time-column", "--epochs", "--lr", "--device",
+    "--no-predict",
+)  # fmt: skip
 
 app = typer.Typer(
     name="gradmill",
@@ -84,6 +127,9 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
     """
     own, every = inspect.signature(command).parameters, inspect.signature(_every).parameters
     fields = [*values(get_args(own["given"].annotation)[1])] if "given" in own else []
+    if len(fields) > MANY:
+        first = [each._replace(panel=None) for flag in MOST_USED for each in fields if each.flag == flag]
+        fields = [*first, *(each for each in fields if each.flag not in MOST_USED)]
 
     @functools.wraps(command)
     def complete(**options: Any) -> None:
@@ -115,7 +161,8 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
 
 for panel, commands in PANELS.items():
     for command in commands:
-        app.command(help=_unwrap_help(command), rich_help_panel=panel)(_complete(command))
+        told = f"{_unwrap_help(command)}\n\nExample: [bold]gradmill {EXAMPLES[command]}[/]"
+        app.command(help=told, rich_help_panel=panel)(_complete(command))
 app.callback(help=_unwrap_help(_gradmill))(_gradmill)
 
 

@@ -25,7 +25,8 @@ LEVELS = {  # complete from version 1 on
 }
 FEWEST_YEARS = 3
 MOSTLY = 0.9  # share of a column's values that are dates, from which the others are faults
-SAMPLED = 100  # distinct texts, the commonest
+SAMPLED = 100  # texts
+BLOCK = 2**20  # values at once: parsing takes a hundred bytes for each
 SHOWN = 40  # characters of a value
 DAY = np.timedelta64(1, "D")
 FORESEEN = np.datetime64("2037-01-01", "us")
@@ -60,6 +61,8 @@ def read_dates(values: Any, form: str = "", zone: str = "", missing: Sequence[st
 
     What has a zone is as it is written, or in ``zone`` if there is one. The dates that ``missing`` has are no values.
     """
+    if isinstance(values, pa.Array) and len(values) > BLOCK:
+        values = pa.chunked_array([values.slice(start, BLOCK) for start in range(0, len(values), BLOCK)])
     if isinstance(values, pa.ChunkedArray):
         none = Dates(np.empty(0, NO_TIME.dtype), np.empty(0, bool))
         every = [none, *(read_dates(chunk, form, zone, missing) for chunk in values.chunks)]
@@ -154,22 +157,26 @@ def find_form(levels: Levels, name: str) -> str | Finding | None:
 
     Most of them are enough, so that one that is spoilt makes no category of all the others.
     """
-    names = sorted(zip((-levels.counts).tolist(), levels.values.to_pylist(), strict=True), key=lambda each: each[0])
-    commonest = pa.array([text for count, text in names if count and text is not None][:SAMPLED], pa.string())
     shares = dict[str, float]()
-    for form in DATES if len(commonest) else ():
-        if not read_dates(commonest, form).is_invalid.all():
-            is_date = ~read_dates(levels.values, form).is_invalid
-            shares[form] = float(levels.counts[is_date].sum() / levels.counts.sum())
+    for form in find_likely_forms(levels.used):
+        is_date = ~read_dates(levels.values, form).is_invalid
+        shares[form] = float(levels.counts[is_date].sum() / levels.counts.sum())
     best = max(shares.values(), default=0.0)
     if best < MOSTLY:
         return None
     forms = [form for form, share in shares.items() if share == best]
     if len(forms) == 1 or "" in forms:  # times of day have no order
         return forms[0]
-    found = f"{name} holds dates such as {str(commonest[0])[:SHOWN]!r}, by {' or '.join(forms)} alike"
+    found = f"{name} holds dates such as {str(levels.used.drop_null()[0])[:SHOWN]!r}, by {' or '.join(forms)} alike"
     remedy = f"write them as 2024-12-31, or say --category {name}, --ignore {name} or --no-date-parts"
     return error("date-order", name, found, "dates of one order", remedy)
+
+
+def find_likely_forms(texts: pa.Array) -> list[str]:
+    """The forms that some texts have dates in, by a few of them from all over: nearly all columns have none."""
+    texts = texts.drop_null()
+    sample = texts.take(np.unique(np.linspace(0, len(texts) - 1, SAMPLED).astype(np.int64))) if len(texts) else texts
+    return [form for form in DATES if len(sample) and not read_dates(sample, form).is_invalid.all()]
 
 
 def find_zone_of_texts(texts: pa.Array, form: str) -> str:

@@ -144,6 +144,9 @@ def _find_dates(
     if not table.is_text(name):
         is_date = kind_of(table.data[name].type) == "date"
         return ("", min(zones.get(name, {""}))) if name in zones or (is_date and has_missing) else None
+    column = table.data[name]
+    if not pa.types.is_dictionary(column.type) and not date_parts.find_likely_forms(column.chunk(0)):
+        return None  # distinct texts need not be counted
     form = date_parts.find_form(table.levels(name), name)
     if not isinstance(form, str):
         return form

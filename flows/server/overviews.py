@@ -123,13 +123,14 @@ def _write(name: str, facts: NameState) -> None:
     keeps the whole page in an event each time. Beside a run nobody is kept waiting for longer than the seconds of
     writing.
     """
-    key, content, headline = api.overview_key(name), _find_content(facts), markdown_line(overview.headline(facts))
+    key, headline = api.overview_key(name), markdown_line(overview.headline(facts))
     with get_client(sync_client=True) if flow_run.id else api.client(WRITING_SECONDS) as client:
-        there = api.newest_artifacts(client, [key])
+        there, links = api.newest_artifacts(client, [key]), tuple(list_links(client, name))
+        content = _find_content(facts, links)
         if there and _written.get(name) == content:
             client.update_artifact(there[key], ArtifactUpdate(description=f"{headline}; {reading.now()[:16]} UTC"))
             return
-        linked = overview.draw_overview(facts)._replace(links=tuple(list_links(client, name)))
+        linked = overview.draw_overview(facts)._replace(links=links)
         text = render_markdown(linked)
         if there:
             client.update_artifact(there[key], ArtifactUpdate(data=text, description=headline))
@@ -138,12 +139,13 @@ def _write(name: str, facts: NameState) -> None:
     _written[name] = content
 
 
-def _find_content(facts: NameState) -> str:
-    """What a page has that no unchanged run changes, and the day."""
+def _find_content(facts: NameState, links: tuple[tuple[str, str], ...]) -> str:
+    """What a page has that no unchanged run changes, and the day; each run has a verdict of its own."""
     sections = [each for each in overview.list_sections(facts, None) if each.title not in OF_EACH_RUN]
     last = facts.runs[0] if facts.runs else None
     run = "" if last is None or last.outcome == "unchanged" else last.run
-    return " ".join([reading.now()[:10], run, render_markdown(Page("", "", tuple(sections)))])
+    kept = tuple(each for each in links if each[0] != "verdict")
+    return " ".join([reading.now()[:10], run, render_markdown(Page("", "", tuple(sections), kept))])
 
 
 def list_links(client: SyncPrefectClient, name: str) -> Iterator[tuple[str, str]]:

@@ -341,8 +341,8 @@ def read_number(tab: "Page") -> list[float]:
 
 def read_added(tab: "Page") -> dict[str, float]:
     """What each column adds, as it is shown."""
-    lines = (line.split("\t") for line in tab.locator("#added tr").all_inner_texts())
-    return {name: float(value.replace(",", "")) for name, value in lines}
+    script = "[...document.querySelectorAll('#added tr')].map((row) => [...row.cells].map((cell) => cell.textContent))"
+    return {name: float(value.replace(",", "")) for name, value in tab.evaluate(script)}  # at one moment
 
 
 @browser

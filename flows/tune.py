@@ -43,7 +43,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
         if searched.tuned.is_better:
             tuned.keep(parameters.name, searched.tuned)
         run_artifacts.show_search(run, searched)
-        report = TuneReport.of(run, searched)
+        report = TuneReport.describe(run, searched)
         if asked.then_retrain and searched.tuned.is_better:
             tell(f"retrain with what was found: {describe_settings(searched.tuned.settings)}")
             with report.carried():

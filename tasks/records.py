@@ -74,7 +74,7 @@ class ChampionData(Record):
     window: str = NO_WINDOW
 
     @classmethod
-    def of(cls, dataset: Splits, window: str) -> Self | None:
+    def from_splits(cls, dataset: Splits, window: str) -> Self | None:
         """What the champion's manifest says of its data; None of the book's."""
         if dataset.split is None:
             return None
@@ -138,7 +138,7 @@ class TrainedModel(Record):
         return prepared.model_copy(update={"recipe": self.recipe, "class_counts": self.class_counts})
 
     @property
-    def kept(self) -> Epoch:
+    def kept_point(self) -> Epoch:
         """The point of the learning curve that the weights belong to."""
         return self.learning_curve[self.kept_epoch - 1]
 

@@ -291,13 +291,15 @@ def test_a_missing_signing_key_is_exit_2_before_any_work() -> None:
 def test_remove_deletes_a_name_with_its_runs_and_data_once_it_was_asked(artifacts: Path, tmp_path: Path) -> None:
     """Without a terminal it needs --yes; other names, and predictions, stay as they are."""
     file = written(tmp_path / "rows.csv", {"area": list(range(300)), "price": [3.5 * each for each in range(300)]})
-    done = typed("retrain", NAME, "--name", "houses", "--data", file, "--target", "price")
-    assert done.returncode == 0, done.stderr
-    others = [path for path in artifacts.rglob("*") if NAME in path.parts or "predictions" in path.parts]
+    for name in ("houses", "predict-houses"):  # as runs of predictions of the first begin
+        done = typed("retrain", NAME, "--name", name, "--data", file, "--target", "price")
+        assert done.returncode == 0, done.stderr
+    others = [path for path in artifacts.rglob("*") if {NAME, "predictions"} & {*path.parts}]
+    others += artifacts.rglob("*predict-houses*")
     assert_clear(gradmill("remove", "houses"), 2)
     assert reading.versions("houses") == [1]
     assert answer("remove", "houses", "--yes")["versions"] == [1]
-    assert [path for path in artifacts.rglob("*") if "houses" in path.name] == []
+    assert [path for path in artifacts.rglob("*houses*") if "predict-houses" not in str(path)] == []
     assert all(path.exists() for path in others)
     assert_clear(gradmill("remove", "houses", "--yes"), 2)
     for place in ("../models", "..", ".", "houses/..", str(tmp_path), "/"):

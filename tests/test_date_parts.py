@@ -273,7 +273,10 @@ def test_prediction_rejects_what_is_no_date_by_its_name(store: Path, tmp_path: P
 
 WEEKS = [f"2024-01-{day:02}" for day in range(1, 29)] * 4
 FAULTS = {
-    "two orders": ([f"{month}/{day}/2024" for month in range(1, 13) for day in range(1, 13)], "by 31/12/2024 or 12/31"),
+    "two orders": (
+        [f"{month}/{day}/2024" for month in range(1, 13) for day in range(1, 13)],
+        "which 31/12/2024 and 12/31/2024 both fit",
+    ),
     "one bad value": ([*WEEKS, "soon"], "x is 'soon' in row 112 of "),
     "one bad day": (["31.12.2023"] * 60 + ["31.11.2023"], "x is '31.11.2023' in row 60 of "),
 }

@@ -45,7 +45,7 @@ def converged(prepared: PreparedDataset, asked: Training) -> dict[str, Array]:
     rows = read_split(prepared.train, prepared)
     assert isinstance(prepared.recipe, Columns)
     outputs = len(prepared.class_names) or 1
-    return baselines.fit_table(*rows[:2], prepared.recipe, outputs, Objective.of(asked, prepared)).weights
+    return baselines.fit_table(*rows[:2], prepared.recipe, outputs, Objective.choose(asked, prepared)).weights
 
 
 def judged(
@@ -155,7 +155,7 @@ def test_a_reference_that_did_not_converge_is_not_called_converged(
 
 def test_the_reference_learns_from_no_row_that_a_candidate_held_out() -> None:
     prepared = houses()
-    objective = Objective.of(training("regression"), prepared)
+    objective = Objective.choose(training("regression"), prepared)
     fits = [Baselines.of_dataset(prepared, objective, share).fit for share in (0.0, 0.2)]
     rows = [int(fit.words.removeprefix("converged fit to ").removesuffix(" rows")) for fit in fits if fit]
     assert rows[0] == prepared.num_train
@@ -175,7 +175,7 @@ def test_a_single_test_group_says_nothing_and_is_refused_with_a_verdict_that_is_
     prepared = houses()
     rows = read_split(prepared.test, prepared)
     asked = training("regression")
-    held = Baselines.of_dataset(prepared, Objective.of(asked, prepared))
+    held = Baselines.of_dataset(prepared, Objective.choose(asked, prepared))
     held = dataclasses.replace(held, units=np.zeros(len(rows.y_true), np.uint64))
     assert held.fitted is not None
     verdict = next(held.judge(held.fitted, Gates()))

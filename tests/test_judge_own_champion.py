@@ -228,7 +228,7 @@ def publish_as(name: str, prepared: PreparedDataset) -> tuple[GateVerdict, ...]:
         }
     )
     run = RunFolder.open(f"{name}-{prepared.digest[:8]}", {})
-    rows, objective = read_split(prepared.train, prepared), Objective.of(asked.training, prepared)
+    rows, objective = read_split(prepared.train, prepared), Objective.choose(asked.training, prepared)
     assert isinstance(prepared.recipe, Columns)
     weights = baselines.fit_table(rows.inputs, rows.y_true, prepared.recipe, 1, objective).weights
     model = trained(run, prepared, weights)

@@ -158,7 +158,7 @@ def test_a_validation_part_that_the_data_have_is_watched_whole_and_no_share_is_h
     X, y = arrays(watched, "train")
     scores = X @ weights["W"] + weights["b"]
     expected = (scipy.special.logsumexp(scores, axis=1) - scores[np.arange(30), y]).mean()
-    assert found.kept.validation_loss == pytest.approx(expected, rel=1e-4)
+    assert found.kept_point.validation_loss == pytest.approx(expected, rel=1e-4)
     assert fitted(own, **asked)[0].kept_epoch == found.kept_epoch
     few = prepare(images[60:69], images[60:69, 1, 1] > 128, "ab", np.zeros(9, bool))
     with pytest.raises(UsageError, match="9 validation rows to choose by"):
@@ -186,7 +186,7 @@ def test_the_chosen_penalty_has_the_smallest_validation_loss_of_a_grid_and_train
     losses = {}
     for power in range(-1, 4):
         found, _ = fitted(prepared, weight_decay=10.0**power / prepared.num_train, validation=0.2, **asked)
-        losses[10.0**power / prepared.num_train] = found.kept.validation_loss or math.nan
+        losses[10.0**power / prepared.num_train] = found.kept_point.validation_loss or math.nan
     best = min(losses, key=lambda decay: losses[decay])
     assert chosen.steps.weight_decay == best
     _, given = fitted(prepared, weight_decay=best, **asked)

@@ -442,7 +442,7 @@ def test_rows_that_are_named_validation_are_watched_and_train_no_weight() -> Non
     fit = LinearRegression().fit(features[part == 0], truth[part == 0])
     assert (trained.num_examples, trained.num_validation) == ((part == 0).sum(), (part == 1).sum()), "and no share"
     losses = [((fit.predict(features[part == at]) - truth[part == at]) ** 2).mean() / 2 for at in range(3)]
-    point = trained.kept
+    point = trained.kept_point
     assert [point.train_loss, point.validation_loss, point.test_loss] == pytest.approx(losses, rel=1e-4)
     learning = learn(prepared, weight_decay="auto")
     assert learning.training.hyperparameters.weight_decay == 1.0, "the most of the grid: the less is learned the better"

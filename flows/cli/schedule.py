@@ -218,10 +218,10 @@ def _unschedule(client: "SyncPrefectClient | None", target: Target) -> Answer:
             known = ", ".join(sorted(told.of_flow(target.flow))) or "none"
             found = f"no schedule {'that searches settings for' if is_search else 'of'} {name}"
             raise UsageError(found, f"one of: {known}", hint if goes_on else "see gradmill status")
-        schedules.write(told.without(deployment, is_told=False))
+        schedules.write(told.remove(deployment, is_told=False))
         if client:
             registration.delete(client, deployment, target.flow)
-            schedules.write(told.without(deployment, is_told=True))
+            schedules.write(told.remove(deployment, is_told=True))
     done = (
         f"settings are no longer searched for {name}" if is_search else f"{name} is no longer retrained by a schedule"
     )

@@ -99,7 +99,7 @@ class TuneReport(BaseModel):
     retrained: RetrainReport | None = None
 
     @classmethod
-    def of(cls, run: RunFolder, searched: Searched) -> "TuneReport":
+    def describe(cls, run: RunFolder, searched: Searched) -> "TuneReport":
         """The report of a search that has ended."""
         found = searched.tuned.model_dump(include=cls.model_fields.keys() - {"run", "schema_version"})
         if searched.tuned.is_better:
@@ -147,10 +147,10 @@ class Outcome:
         """Every verdict on the candidate, in the order of the stages."""
         judged = (self.evaluated, self.exported, self.compared, self.published)
         found = [verdict for each in judged if each is not None for verdict in each.gates]
-        return found if self._kept is None else list(self._kept.gates)
+        return found if self._kept_manifest is None else list(self._kept_manifest.gates)
 
     @property
-    def _kept(self) -> Manifest | None:
+    def _kept_manifest(self) -> Manifest | None:
         """What is known of the version that stays where nothing was trained."""
         stays = self.published if self.trained is None else None
         return reading.manifest(stays.name, stays.version) if stays and stays.version else None
@@ -201,7 +201,7 @@ class Outcome:
         )
 
     def _metrics_and_device(self) -> tuple[dict[str, Any], str]:
-        if kept := self._kept:
+        if kept := self._kept_manifest:
             return kept.metrics.model_dump(mode="json"), kept.device
         if self.trained is None or self.evaluated is None:
             raise ValueError("no candidate was judged")

@@ -182,7 +182,7 @@ def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> I
     else:
         row = max(0, pc.index(pc.is_valid(table.data[name]), True).as_py())
         value = str(table.data[name][row].as_py())[:SHOWN]
-        rule, found = "retyped-column", f"{name} is a {now} now, as {value!r} in {table.named(row)}"
+        rule, found = "retyped-column", f"{name} is a {now} now, as {value!r} in {table.name_row(row)}"
     return "unfit", error(
         rule,
         name,

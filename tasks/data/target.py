@@ -39,7 +39,7 @@ class Truth(NamedTuple):
 
     def name_row(self, table: Table, row: int) -> str:
         """Where one of these rows is in the table, in words."""
-        return table.named(int(np.flatnonzero(self.is_known)[row]))
+        return table.name_row(int(np.flatnonzero(self.is_known)[row]))
 
     def count_classes(self, rows: Any = slice(None)) -> Array:
         """The rows of each class ``(classes,)``, of all or of some rows."""
@@ -94,7 +94,7 @@ def _read_numbers(table: Table, target: str) -> Truth:
         error(
             "infinite-target",
             target,
-            f"the target {target} is {values[row]} in {table.named(row)}",
+            f"the target {target} is {values[row]} in {table.name_row(row)}",
             f"finite numbers of at most {LARGEST:.2g}",
             "mend or remove the row, or change the target's unit",
         ),

@@ -169,7 +169,7 @@ class Trainer:
     def __init__(self, training: Training, prepared: PreparedDataset, device: torch.device) -> None:
         self.training, self.prepared, self.device = training, prepared, device
         self.is_scratch = training.implementation is Implementation.SCRATCH  # gradients and steps are written out
-        self.objective = Objective.of(training, prepared)
+        self.objective = Objective.choose(training, prepared)
         weights = self.objective.class_weights
         self.class_weights = torch.tensor(weights, device=device) if weights else None  # none: all count alike
 

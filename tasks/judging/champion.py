@@ -97,7 +97,7 @@ def compare_with_published(
     same = gates.judge("champion_signature", len(found), maximum=0, detail="; ".join([*found, OF_SIGNATURE]))
     if found:
         return Comparison((same,))
-    objective, test, left_out = Objective.of(training, prepared), read_split(prepared.test, prepared), list[str]()
+    objective, test, left_out = Objective.choose(training, prepared), read_split(prepared.test, prepared), list[str]()
     score = functools.partial(score_by_session, session)
     ours = ModelAnswers(None, Answers.ask(score, test.inputs.__getitem__, test.y_true, objective))
     # Own rows are raw in either file; the one of the test split has them in the candidate's order. The book's versions
@@ -141,7 +141,7 @@ def _ask_versions(
 
     One cannot that differs in the ``settings`` of its training.
     """
-    today, objective = RowsOfToday(prepared), Objective.of(training, prepared)
+    today, objective = RowsOfToday(prepared), Objective.choose(training, prepared)
     for number in numbers:
         session, manifest = _open_version(name, number), reading.manifest(name, number)
         recipe, asked = manifest.recipe, manifest.parameters.training.model_dump()

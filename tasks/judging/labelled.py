@@ -194,7 +194,7 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
     )
     table = build_table(find_table(source), selection, scratch / "spool.arrow")
     by = _adapt_split(schema, table.data.column_names)
-    before = ChampionData.of(manifest.dataset, NO_WINDOW) if by is schema else None
+    before = ChampionData.from_splits(manifest.dataset, NO_WINDOW) if by is schema else None
     report, _, rows = examine_table(table, manifest.name, Request(data, by), schema.task, scratch, before)
     _require_fit(report)
     if rows is None:
@@ -205,7 +205,7 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
         column = table.data[time].filter(is_known := rows.truth.is_known)
         moments = Moments(read_times(column), value_kind(table, time) == "date")
         places = np.flatnonzero(is_known)
-        if fault := check_times(time, column, moments.values, lambda row: table.named(int(places[row]))):
+        if fault := check_times(time, column, moments.values, lambda row: table.name_row(int(places[row]))):
             raise UnfitData((fault,))
     return LabelledRows(
         read=rows.read_inputs,

@@ -28,7 +28,7 @@ class Objective:
     scale: float = 1.0
 
     @classmethod
-    def of(cls, training: Training, prepared: PreparedDataset, steps: Hyperparameters | None = None) -> Self:
+    def choose(cls, training: Training, prepared: PreparedDataset, steps: Hyperparameters | None = None) -> Self:
         """The objective that was asked for; ``steps`` have what training found where that is ``auto``."""
         decay, counts = (steps or training).weight_decay, prepared.class_counts
         return cls.build(training.loss, decay, prepared.num_train, training.class_weight, counts, prepared.recipe)

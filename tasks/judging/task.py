@@ -60,7 +60,7 @@ class Candidate:
             DataError: a file is missing or has changed.
         """
         weights, test = safetensors.numpy.load(verified.read(trained.weights)), read_split(prepared.test, prepared)
-        recipe, objective = prepared.recipe, Objective.of(training, prepared, trained.steps)
+        recipe, objective = prepared.recipe, Objective.choose(training, prepared, trained.steps)
         score = partial(choose_task(prepared).score, weights, recipe)
         size = bound_rows(max(len(weights["b"]), math.prod(recipe.input.shape)))
         answers = Answers.ask(score, test.inputs.__getitem__, test.y_true, objective, size)
@@ -74,7 +74,7 @@ class Candidate:
     @cached_property
     def metrics(self) -> Metrics:
         """Everything that is measured on the test split, and in the epoch whose weights were kept on the others."""
-        kept = {name: getattr(self.trained.kept, name) for name in WHILE_TRAINING}
+        kept = {name: getattr(self.trained.kept_point, name) for name in WHILE_TRAINING}
         measured = {name: value for name, value in kept.items() if value is not None}
         for measure_part in choose_task(self.prepared).measures:
             measured |= measure_part(self)

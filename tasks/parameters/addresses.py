@@ -19,7 +19,9 @@ PUBLIC_QUERY, QUERY_OF_DATABASE = (
 SQLITE = "sqlite:///"
 DATABASES = (SQLITE, "postgresql://", "postgres://")
 SELECTED = re.compile("#(sheet|query)=")  # what of a source is read, behind its place
-ENVIRONMENT = "give credentials in the environment or in the store's own configuration files, as AWS_ACCESS_KEY_ID"
+ENVIRONMENT = (
+    "give credentials in the environment or in the store's own configuration files, as AWS_ACCESS_KEY_ID or PGPASSWORD"
+)
 
 
 def split_source(source: str) -> tuple[str, str]:

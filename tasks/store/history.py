@@ -166,7 +166,7 @@ def highest_number(name: str, noted: Iterable[Change]) -> int:
     for change in noted:
         numbers |= {*change.versions, change.before or 0, change.champion or 0}
     if pointer := reading.readable_pointer(name):  # nothing is published beside a damaged one
-        numbers |= pointer.named
+        numbers |= pointer.named_versions
     return max(numbers)
 
 

@@ -112,7 +112,7 @@ def of_champion(name: str) -> ChampionData | None:
         return None
     kept = reading.manifest(name, pointer.version)
     asked = kept.parameters.model_dump(mode="json").get("data") or {}
-    return ChampionData.of(kept.dataset, asked.get("window", NO_WINDOW))
+    return ChampionData.from_splits(kept.dataset, asked.get("window", NO_WINDOW))
 
 
 def again(name: str, given: dict[str, Any], with_found: bool = False) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def sweep(name: str) -> None:
 def was_champion(name: str, number: int) -> bool:
     """Whether a version is or ever was the champion; the pointer tells it even where the history is lost."""
     current = reading.champion(name)
-    return number in (current.named if current else ()) or number in history.list_demotions(name)
+    return number in (current.named_versions if current else ()) or number in history.list_demotions(name)
 
 
 def promote(name: str, number: int, reason: str | None = None) -> bool:

@@ -77,7 +77,7 @@ class ChampionPointer(RootDocument, extra="allow"):
         return self
 
     @property
-    def named(self) -> set[int]:
+    def named_versions(self) -> set[int]:
         """Every version that it names: each of them was the champion once."""
         return {self.version, *self.held} | ({self.previous} if self.previous else set())
 

@@ -51,10 +51,10 @@ class Schedules(RootDocument):
 
     def having(self, schedule: Schedule) -> "Schedules":
         """The same with one schedule more, or changed."""
-        ended = self.without(schedule.deployment, is_told=True).ended
+        ended = self.remove(schedule.deployment, is_told=True).ended
         return Schedules(schedules=self.schedules | {schedule.deployment: schedule}, ended=ended)
 
-    def without(self, deployment: str, is_told: bool) -> "Schedules":
+    def remove(self, deployment: str, is_told: bool) -> "Schedules":
         """The same without one, whose end a server has still to be told unless it ``is_told``."""
         left = {name: each for name, each in self.schedules.items() if name != deployment}
         ended = {name: flow for name, flow in self.ended.items() if name != deployment}

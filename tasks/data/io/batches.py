@@ -63,7 +63,10 @@ def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "rai
             batches = READERS[file.suffix](stream, file.path, selection._replace(sheet=file.selected))
         elif file.suffix in OTHER_FORMATS:
             kinds = "CSV (also .gz), Parquet, Feather, Arrow, JSON lines or .xlsx"
-            raise broken_file(file.path, f"it is {OTHER_FORMATS[file.suffix]}", kinds, "save the table as one of these")
+            action = "save the table as one of these"
+            if (found := OTHER_FORMATS[file.suffix]) == "a database":
+                action += f", or name SQLite as sqlite:///{file.path} with --query"
+            raise broken_file(file.path, f"it is {found}", kinds, action)
         else:
             batches = csv_batches(stream, file.path, selection, bad_rows)
         for batch in batches:

@@ -167,7 +167,9 @@ def find_form(levels: Levels, name: str) -> str | Finding | None:
     forms = [form for form, share in shares.items() if share == best]
     if len(forms) == 1 or "" in forms:  # times of day have no order
         return forms[0]
-    found = f"{name} holds dates such as {str(levels.used.drop_null()[0])[:SHOWN]!r}, by {' or '.join(forms)} alike"
+    found = (
+        f"{name} holds dates such as {str(levels.used.drop_null()[0])[:SHOWN]!r}, which {' and '.join(forms)} both fit"
+    )
     remedy = f"write them as 2024-12-31, or say --category {name}, --ignore {name} or --no-date-parts"
     return error("date-order", name, found, "dates of one order", remedy)
 

@@ -44,7 +44,7 @@ class Table:
     _levels: dict[str, Levels] = field(default_factory=dict)  # of dictionaries, once they were counted
     _limits: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    def named(self, row: int) -> str:
+    def name_row(self, row: int) -> str:
         """A row in words: its number in its file, from 0, and the file."""
         file = int(np.searchsorted(self.starts, row, side="right")) - 1
         return f"row {row - self.starts[file]:,} of {self.files.files[file].path}"
@@ -82,7 +82,7 @@ class Table:
         levels = self.levels(name)
         is_text = levels.take(np.append(tabular.parse_numbers(levels.values).is_null(), False))
         row = int(is_text.argmax())
-        return f"{str(self.data[name][row])[:SHOWN]!r} in {self.named(row)}" if is_text[row] else ""
+        return f"{str(self.data[name][row])[:SHOWN]!r} in {self.name_row(row)}" if is_text[row] else ""
 
 
 def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Table:

@@ -64,8 +64,8 @@ def require_idle(name: str) -> None:
     with on_server(is_needed=False) as is_there:
         if not is_there:
             return
-        from flows.pages.run_names import MODEL_TAG
         from flows.server import api, deployments
+        from flows.tags import MODEL_TAG
 
         with api.client() as client:
             for each in deployments.list_deployments(client):

@@ -268,8 +268,8 @@ def find_target(word: str, tune: bool = False) -> Target:
     Raises:
         UsageError: it is no name, or more than one deployment retrains that model.
     """
-    from flows.pages.run_names import MODEL_TAG
     from flows.server import registration
+    from flows.tags import MODEL_TAG
 
     if not is_name(word):
         raise UsageError(

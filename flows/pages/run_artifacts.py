@@ -13,7 +13,7 @@ from prefect.runtime import flow_run
 
 from flows.pages import run_names, run_pages
 from flows.pages.report import Outcome, attach_report
-from flows.pages.run_names import DRIFT_TAG, MODEL_TAG, VERDICT_TAG
+from flows.tags import DRIFT_TAG, MODEL_TAG, VERDICT_TAG
 from tasks.judging.evaluation_result import EvaluationResult
 from tasks.machine.telling import Event, tell
 from tasks.parameters import PredictParameters

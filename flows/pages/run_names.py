@@ -6,16 +6,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import ParamSpec, TypeVar, cast
 
-from prefect import State
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
+from flows.tags import DRIFT_TAG, REFUSED, VERDICT_TAG
 from tasks.errors import GateFailed
 from tasks.machine.settings import Settings
 from tasks.parameters import EvaluateParameters, Learned, PredictParameters, RetrainParameters, TuneParameters
-from tasks.stage.live import REFUSED_STATE
 
-MODEL_TAG, VERDICT_TAG, DRIFT_TAG = "model:", "verdict:", "drift:"  # begin the tags of runs and deployments
 VERDICT = ": "  # between what a run is called from the beginning, and what it came to
 VERDICTS = "published|unchanged|refused|judged|worse|as published|drift|stable|too few rows|no reference"
 OF_VERDICT = re.compile(rf"{VERDICT_TAG}|{DRIFT_TAG}|(-?\d\S*|-?inf|nan) ({VERDICTS})$")  # as ``0.844 published``
@@ -81,7 +80,7 @@ def end_as_refused(run: Callable[P, R]) -> Callable[P, R]:
         try:
             return run(*args, **kwargs)
         except GateFailed as refusal:
-            state: State[GateFailed] = Failed(name=REFUSED_STATE, message=str(refusal), data=refusal)
+            state: State[GateFailed] = Failed(name=REFUSED, message=str(refusal), data=refusal)
             state.state_details.retriable = False  # as Prefect says of every exception
             return cast("R", state)
 

@@ -4,7 +4,7 @@ import asyncio
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import pairwise
@@ -26,6 +26,7 @@ from prefect.utilities.urls import url_for
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from flows.server import api
+from flows.tags import QUEUED, REFUSED, SKIPPED, TAG, UNSCHEDULED
 from tasks.errors import EnvironmentProblem, GateFailed, GradmillError, UsageError, without_credentials
 from tasks.machine.words import nearest
 from tasks.parameters import (
@@ -40,12 +41,7 @@ from tasks.parameters import (
 )
 from tasks.parameters.addresses import SQLITE
 from tasks.parameters.form import describe_expected
-from tasks.stage.live import REFUSED_STATE
 
-TAG = "gradmill"  # prefect.yaml gives it to every deployment, and so to their runs and these runs' events
-UNSCHEDULED = "unscheduled"  # a tag of those that people or automations start
-SKIPPED = "Skipped"  # the name of a state whose type is cancelled
-QUEUED = "AwaitingConcurrencySlot"
 OURS = {"all_": [TAG]}
 PAGE = 200  # deployments, the most that a server answers with at a time
 LATE = timedelta(minutes=1)  # a worker looks for runs every few seconds
@@ -183,9 +179,11 @@ def next_runs() -> list[tuple[datetime, str]]:
     """When each deployment runs next (UTC), soonest first: as planned or, by a server that is new, as it will plan."""
     found = []
     with api.client() as client:
-        for each in list_deployments(client):
+        known = list_deployments(client)
+        due = find_first_runs(client, known, "SCHEDULED")
+        for each in known:
             if (active := _list_active(each)) and not each.paused:
-                run = find_first_run(client, each.id, "SCHEDULED")
+                run = due.get(each.id)
                 dates = [date for one in active for date in _plan_dates(one, 1, datetime.now(UTC))]
                 dates = [run.expected_start_time] if run and run.expected_start_time else dates
                 found += [(min(dates), each.name)] if dates else []
@@ -243,9 +241,24 @@ def list_runs(
     return client.read_flow_runs(flow_run_filter=only, sort=sort, limit=limit)
 
 
-def find_first_run(client: SyncPrefectClient, deployment: UUID, *states: str, **more: Any) -> FlowRun | None:
-    """The first of these runs of a deployment, if there is one."""
-    return next(iter(list_runs(client, *states, deployment_id={"any_": [deployment]}, limit=1, **more)), None)
+def find_first_runs(
+    client: SyncPrefectClient, known: Sequence[DeploymentResponse], *states: str, **wanted: Any
+) -> dict[UUID, FlowRun]:
+    """The first of such runs (as ``list_runs`` takes them) of each of these deployments that has one, by its id.
+
+    Most are among the first of all, which are one request; only the others are asked for one by one.
+    """
+    among, few = {"any_": [each.id for each in known]}, 2 * len(known)
+    first = list_runs(client, *states, deployment_id=among, limit=few, **wanted) if known else []
+    found: dict[UUID, FlowRun] = {}
+    for run in first:
+        if run.deployment_id:
+            found.setdefault(run.deployment_id, run)
+    for each in known if len(first) == few else ():  # else these are all
+        if each.id not in found:
+            for run in list_runs(client, *states, deployment_id={"any_": [each.id]}, limit=1, **wanted):
+                found[each.id] = run
+    return found
 
 
 def trigger(deployment: str, parameters: dict[str, Any]) -> FlowRun:
@@ -336,7 +349,7 @@ def find_exit_code(run: FlowRun) -> int:
     state = run.state
     if state is None or state.is_completed():
         return 0
-    if state.name == REFUSED_STATE:
+    if state.name == REFUSED:
         return GateFailed.exit_code
     kinds, codes_by_name = [GradmillError], dict[str, int]()
     for kind in kinds:  # which grows meanwhile

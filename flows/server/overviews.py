@@ -12,8 +12,8 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 
 from flows.pages import overview
-from flows.pages.run_names import MODEL_TAG
 from flows.server import api, connection, deployments
+from flows.tags import MODEL_TAG
 from tasks.errors import DataError
 from tasks.store import artifact_paths, reading, state
 from tasks.store.page import Page, markdown_line, render_markdown

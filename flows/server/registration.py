@@ -34,12 +34,9 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 import flows
-from flows.pages.run_names import MODEL_TAG
 from flows.server import alerts, api
 from flows.server.deployments import (
     FORMS,
-    TAG,
-    UNSCHEDULED,
     describe_form,
     find_form,
     list_deployments,
@@ -47,9 +44,9 @@ from flows.server.deployments import (
     own_parameters,
     require_time,
 )
+from flows.tags import MODEL_TAG, TAG, UNSCHEDULED
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine.words import nearest
-from tasks.stage.gpu_lock import LIMIT
 from tasks.store import artifact_paths, schedules
 from tasks.store.schedules import Schedule, Schedules
 
@@ -228,6 +225,8 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
         EnvironmentProblem: no server answers, or it does not accept a deployment.
         DataError: the document of schedules is damaged.
     """
+    from tasks.stage.gpu_lock import LIMIT  # which needs Prefect's tasks: a tenth of a second of imports
+
     with schedules.hold_lock(), api.client() as client:
         told = schedules.read()
         wanted = list_specs(told)

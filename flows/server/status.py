@@ -14,14 +14,13 @@ from prefect.events.actions import RunDeployment
 from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel
 
-from flows.pages import run_pages
-from flows.pages.run_names import DRIFT_TAG, MODEL_TAG, VERDICT_TAG
 from flows.server import alerts, api, connection, deployments, registration
-from flows.server.deployments import LATE, QUEUED
+from flows.server.deployments import LATE
 from flows.server.registration import POOL
+from flows.tags import DRIFT_TAG, MODEL_TAG, QUEUED, VERDICT_TAG
 from tasks.errors import DataError, without_credentials
 from tasks.store import artifact_paths, folders
-from tasks.store.state import StoreState
+from tasks.store.state import NameState, StoreState
 
 # Not unchanged: no gate has looked at that.
 VERDICTS = [VERDICT_TAG + verdict for verdict in ("published", "refused", "judged", "worse", "as published")]
@@ -135,7 +134,7 @@ def describe_store(found: StoreState) -> Status:
             promoted_at=pointer.promoted_at,
             test_accuracy=each.live and each.live.metrics.test_accuracy,
             test_loss=each.live and each.live.metrics.test_loss,
-            drift=run_pages.describe_last_drift(each) or None,
+            drift=_describe_drift(each),
             is_mirrored=not broken and each.behind is None if broken or found.mirror else None,
         )
         for each in found.names.values()
@@ -149,6 +148,14 @@ def describe_store(found: StoreState) -> Status:
         mirror=found.mirror,
         attention=attention,
     )
+
+
+def _describe_drift(name: NameState) -> str | None:
+    if name.last_job is None:
+        return None
+    from flows.pages.run_pages import describe_last_drift  # which reads tables: a quarter of a second of imports
+
+    return describe_last_drift(name) or None
 
 
 def describe(found: StoreState, name: str | None = None) -> Status:
@@ -183,11 +190,9 @@ def describe(found: StoreState, name: str | None = None) -> Status:
             (status.queued if reason else status.stuck).append(which)
         status.api_url, status.alerts = without_credentials(str(client.api_url)), alerts.find_receiver(client)
         drifting = _started_by_automations(client)
-        status.deployments = [
-            _describe_deployment(client, each, each.id in drifting)
-            for each in deployments.list_deployments(client)
-            if is_asked(each)
-        ]
+        status.deployments = _describe_deployments(
+            client, [each for each in deployments.list_deployments(client) if is_asked(each)], drifting
+        )
     status.attention.extend(_list_needs(status))
     return status
 
@@ -230,12 +235,22 @@ def _started_by_automations(client: SyncPrefectClient) -> set[UUID | None]:
     return {action.deployment_id for each in ours for action in each.actions if isinstance(action, RunDeployment)}
 
 
-def _describe_deployment(client: SyncPrefectClient, deployment: DeploymentResponse, on_drift: bool) -> Deployment:
+def _describe_deployments(
+    client: SyncPrefectClient, known: list[DeploymentResponse], drifting: set[UUID | None]
+) -> list[Deployment]:
     newest = FlowRunSort.START_TIME_DESC
-    run = judged = deployments.find_first_run(client, deployment.id, *BEGUN, sort=newest)
-    if run and not {*run.tags} & {*VERDICTS}:
-        judged = deployments.find_first_run(client, deployment.id, *BEGUN, tags=JUDGED, sort=newest)
-    due = deployments.find_first_run(client, deployment.id, "SCHEDULED")
+    begun = deployments.find_first_runs(client, known, *BEGUN, sort=newest)
+    judged = deployments.find_first_runs(client, known, *BEGUN, tags=JUDGED, sort=newest)
+    due = deployments.find_first_runs(client, known, "SCHEDULED")
+    return [
+        _describe_deployment(each, begun.get(each.id), judged.get(each.id), due.get(each.id), each.id in drifting)
+        for each in known
+    ]
+
+
+def _describe_deployment(
+    deployment: DeploymentResponse, run: FlowRun | None, judged: FlowRun | None, due: FlowRun | None, on_drift: bool
+) -> Deployment:
     return Deployment(
         name=deployment.name,
         paused=deployment.paused,

@@ -26,7 +26,6 @@ from tasks.store.page import make_data_uri
 UPDATE_SECONDS = 5.0  # an update is a request to the server, and often a picture to be drawn: 0.3 s
 PAUSE_SECONDS = 30.0  # after one that failed
 RETRIES = 2  # some six seconds
-REFUSED_STATE = "Refused"  # the name of the state, of type FAILED, in which a run ends whose candidate was refused
 FLOW = "gradmill.flow"  # a label: the flow that tells of the model, so that a retrain need not start a retrain
 
 

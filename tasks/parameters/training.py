@@ -127,7 +127,7 @@ class Training(Frozen):
         ModelName.SOFTMAX_REGRESSION,
         "What to train.",
         flag="model",
-        metavar="MODEL",
+        metavar="MODEL|NAME",
         help="softmax-regression, linear-regression, or a kept name: trained again.",
     )
     implementation: Implementation = parameter(Implementation.CONCISE, "The book's way of writing it.")

@@ -117,16 +117,16 @@ def mirror(
 def backup(
     url: Place,
     keep: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Remove this store's snapshots but the newest N.")
+        int | None, typer.Option(metavar="N", min=1, help="Remove all snapshots of this store but the newest N.")
     ] = None,
 ) -> Answer:
     """Add a dated snapshot of all that cannot be made again: versions, pointers, history, row digests, settings.
 
-    With them go schedules, the runs that explain kept versions, and the database of gradmill up. Runs may go on
+    It also has schedules, the runs that explain kept versions, and the database of gradmill up. Runs may go on
     meanwhile. Content that is there already is not copied again, and nothing there is replaced.
 
-    Credentials are not in it, nor the data themselves. The database has what was put into blocks, as the address of a
-    webhook: keep the backup where only you can read it. Of a PostgreSQL the command to dump it is said.
+    It has neither credentials nor the data themselves. The database holds what was put into blocks, such as the address
+    of a webhook, so keep the backup where only you can read it. For PostgreSQL the command prints how to dump it.
     """
     elsewhere = os.environ.get(DATABASE, "")
     made = backups.make(url, keep, with_database=not elsewhere)
@@ -155,10 +155,10 @@ def restore(
     url: Place,
     snapshot: Annotated[str | None, typer.Option(metavar="NAME", help="\\[default: the newest]")] = None,
 ) -> Answer:
-    """Make an empty artifacts folder what it was when a snapshot was made; every file is checked.
+    """Restore a snapshot into an empty artifacts folder, and check every file.
 
-    Interrupted, the same command goes on; until then no run begins there. A folder that has versions, runs or the like
-    is refused.
+    After an interruption the same command continues; until it is done no run begins there. A folder that already has
+    versions or runs is refused.
     """
     name, restored = backups.restore(url, snapshot)
     place, champions, num_files = artifact_paths.root(), _list_champions(restored), len(restored.files)

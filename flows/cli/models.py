@@ -55,7 +55,7 @@ GRAPHICAL = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")  # else webbrowser takes t
 CURVES = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "validation_accuracy", "test_accuracy")
 
 
-Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why: gradmill history tells it.")]
+Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; gradmill history shows it.")]
 
 
 Order = Literal["date", "accuracy", "loss", "validation", "seconds"]  # what comes first in a list of runs
@@ -65,7 +65,7 @@ FIGURES = {"accuracy": "test_accuracy", "loss": "test_loss", "validation": "vali
 def models(
     name: OnlyModel = None,
     is_of_runs: Annotated[
-        bool, typer.Option("--runs", help="List the runs that trained, published, refused and unpublished ones.")
+        bool, typer.Option("--runs", help="List the runs that trained a model: published, refused and unpublished.")
     ] = False,
     sort: Annotated[
         Order | None,
@@ -77,8 +77,8 @@ def models(
 ) -> Answer:
     """List every version with its figures; * marks the champion, f a frozen one, h a held version.
 
-    The champion is the newest version that passed the gates, until somebody promotes or rolls back. A frozen one no
-    retrain changes until gradmill unfreeze.
+    The champion is the newest version that passed the gates, until somebody promotes or rolls back. No retrain changes
+    a frozen one until gradmill unfreeze.
     """
     if is_of_runs:
         return _list_runs(name, sort or "date")
@@ -166,9 +166,9 @@ def _print_runs(listed: list[RunSummary], place: Path) -> None:
 
 
 def history(name: OnlyModel = None) -> Answer:
-    """Tell who has changed what, when and why: versions published, promoted, rolled back, frozen, unfrozen, pruned.
+    """Show who changed what, when and why: versions published, promoted, rolled back, frozen, unfrozen and pruned.
 
-    Of one model, also which files each version was trained on, if it is of own data.
+    For one model of own data it also shows which files each version was trained on.
     """
     only: tuple[Kind, ...] = ("history", "version", "source") if name else ("history",)
     found, of_names = _read_names(name, only)
@@ -201,7 +201,9 @@ def _print_changes(changes: dict[str, Sequence[Change]], files: Mapping[int, Seq
 def show(
     name: ModelArgument,
     version: Version = None,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Tell the page's path, and open nothing.")] = False,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Print the path of the page and open nothing.")
+    ] = False,
 ) -> Answer:
     """Open the page of the champion, or of a version: its curves, classes, weights, mistakes, gates and lineage.
 
@@ -244,7 +246,7 @@ def report(
         Path | None, typer.Option("--output", metavar="PATH", help="The file \\[default: NAME-overview.html].")
     ] = None,
 ) -> Answer:
-    """Write what is live and how it has developed into one HTML file that needs no other and no server."""
+    """Write one HTML file that shows what is live and how it has developed, and needs no server."""
     if not is_name(name) or not (facts := state.read_name(name)).is_known:  # there may be runs, and no version
         reading.require_versions(name)
     display.wait("drawing how it has developed")
@@ -278,9 +280,9 @@ def verify(
 def compare(
     name: ModelArgument,
     a: Annotated[int, typer.Argument(metavar="A", help="A version.")],
-    b: Annotated[int, typer.Argument(metavar="B", help="Another, which is judged beside it.")],
+    b: Annotated[int, typer.Argument(metavar="B", help="Another version, which is judged against A.")],
 ) -> Answer:
-    """Put two versions side by side: figures, data, settings that differ, the weights that moved most, and gates.
+    """Show two versions side by side: figures, data, settings that differ, the weights that moved most, and gates.
 
     The gates judge B as if it were a candidate beside A, on test rows of B that A was not trained on either.
     """
@@ -369,7 +371,7 @@ def promote(
     version: Annotated[int, typer.Argument(metavar="VERSION", help="The version to use from now on.")],
     reason: Reason = None,
 ) -> Answer:
-    """Make a version the champion, and lift its hold; a frozen name stays frozen."""
+    """Make a version the champion, and end its hold; a frozen name stays frozen."""
     url, before = mirroring.destination(), None
     with suppress(GradmillError):  # there is none that can be told
         before = reading.resolve(name, None)
@@ -384,10 +386,10 @@ def rollback(
     reason: Reason = None,
     no_freeze: Annotated[bool, typer.Option("--no-freeze", help="Let the next retrain publish again.")] = False,
 ) -> Answer:
-    """Go back to the champion before, hold the version left, and freeze the name.
+    """Go back to the previous champion, hold the version that was live, and freeze the name.
 
-    No retrain brings the version left back, only promote does. And none publishes until gradmill unfreeze: when data
-    grow, tonight's model differs in bytes, and what was wrong with the data would come back in it.
+    Only promote brings a held version back; no retrain does. No retrain publishes until gradmill unfreeze, because a
+    model of tonight's data would differ in bytes and could have the same fault.
     """
     url = mirroring.destination()
     left, champion = pointer.rollback(name, reason, freeze=not no_freeze)
@@ -397,7 +399,7 @@ def rollback(
 
 
 def freeze(name: ModelArgument, reason: Reason = None) -> Answer:
-    """Let no retrain change the champion: candidates are trained and judged, and none is published."""
+    """Stop retrains from changing the champion: candidates are still trained and judged, but none is published."""
     return _freeze(name, True, reason)
 
 

@@ -47,7 +47,7 @@ INDENT = 23  # of what doctor has found
 
 def up(
     as_json: bool,
-    port: Annotated[int, typer.Option(**PORT, help="Of the Prefect server, on 127.0.0.1.")] = 4200,
+    port: Annotated[int, typer.Option(**PORT, help="The port of the Prefect server, on 127.0.0.1.")] = 4200,
     no_auth: Annotated[
         bool, typer.Option("--no-auth", help="Let every user of this machine start runs as you.")
     ] = False,
@@ -124,10 +124,12 @@ def _keep_the_mirror() -> None:
 def register(
     reset: Annotated[
         list[str] | None,
-        typer.Option("--reset", metavar="DEPLOYMENT", help="Take its defaults; may be given again."),
+        typer.Option(
+            "--reset", metavar="DEPLOYMENT", help="Set this deployment to its defaults; may be given several times."
+        ),
     ] = None,
 ) -> Answer:
-    """Tell gradmill up's server, or that of PREFECT_API_URL, of pool, deployments, GPU limit, automations."""
+    """Register work pool, deployments, GPU limit and automations with the server of gradmill up or PREFECT_API_URL."""
     with on_server():
         from flows.server import registration
 
@@ -138,7 +140,7 @@ def register(
 def notify(
     test: Annotated[bool, typer.Option("--test", help="Send one now, and say whether it was accepted.")] = False,
 ) -> Answer:
-    """Say where alerts go and of what; set GRADMILL_NOTIFY=TYPE/NAME and run gradmill register to have some."""
+    """Show where alerts go and what they are sent for; GRADMILL_NOTIFY=TYPE/NAME gradmill register turns them on."""
     with on_server():
         from flows.server import alerts, api
 
@@ -257,13 +259,11 @@ def on_server(is_needed: bool = True) -> Iterator[bool]:
 
 def status(
     name: OnlyModel = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 when something needs a person.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 if something needs a person.")] = False,
 ) -> Answer:
-    """Live models, last run of each deployment with its verdict, next runs, stuck runs, workers, alerts, disk.
+    """Show live models, the last run of each deployment with its verdict, next and stuck runs, workers, alerts, disk.
 
-    Of a name, only what concerns it and the server.
-
-    The models are shown without a server, too.
+    With a name it shows only what concerns that name and the server. The models are shown without a server, too.
     """
     from flows.server import status as server_status
 
@@ -357,7 +357,7 @@ def metrics(
     output: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH", help="Write them to this file, as *.prom for the node exporter's textfile collector."
+            metavar="PATH", help="Write them to this file, such as *.prom for the node exporter's textfile collector."
         ),
     ] = None,
     port: Annotated[int | None, typer.Option(**PORT, help="Answer at /metrics on this port until Ctrl-C.")] = None,
@@ -366,7 +366,8 @@ def metrics(
         typer.Option(metavar="ADDRESS", help="With --port: the address to listen at \\[default: 127.0.0.1]."),
     ] = None,
     health: Annotated[
-        str | None, typer.Option(metavar="URL", help="With --port: what /health asks in turn, as a worker's own.")
+        str | None,
+        typer.Option(metavar="URL", help="With --port: another address that /health asks, such as a worker's own."),
     ] = None,
 ) -> Answer | None:
     """Print figures for Prometheus: champions, runs, predictions, drift, disk, read from the artifacts folder alone.
@@ -413,10 +414,10 @@ def _collect_metrics(output: Path | None) -> Answer:
 
 
 def doctor(as_json: bool, debug: bool, device: DeviceOption = Device.AUTO) -> Answer:
-    """Tell what this machine offers, what is wrong with it and what to do.
+    """Show what this machine offers, what is wrong with it and what to do.
 
     Exit code 0: ready; 5: --device cuda and no GPU that works; 4: no source of the data; 1: anything else that is
-    required does not work. Of several the highest.
+    required does not work. If several apply, it is the highest.
     """
     with suppress(ValueError, RuntimeError, OSError):  # a variable that cannot be used is a finding here
         environment.settle_prefect()

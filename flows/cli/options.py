@@ -45,9 +45,11 @@ LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}  # as
 
 PORT: Any = {"metavar": "N", "min": 1, "max": 65535}
 LAST: Any = {"rich_help_panel": "General"}  # what most commands take stands below what is their own
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; stderr has the rest.", **LAST)]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout, and everything else on stderr.", **LAST)
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's own log.", **LAST)]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what fails.", **LAST)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only failures.", **LAST)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", **LAST)]
 Artifacts = Annotated[
     Path | None,
@@ -71,7 +73,8 @@ def _models(incomplete: str) -> list[str]:
 
 
 Param = Annotated[
-    list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="As training.lr=0.3; may be given again.")
+    list[str] | None,
+    typer.Option("--param", metavar="KEY=VALUE", help="Such as training.lr=0.3; may be given several times."),
 ]
 COMPLETED = {"name": _names, "model": _models}  # by the field that an option or argument sets
 ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="Which model.", autocompletion=_names)]

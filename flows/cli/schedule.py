@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 PENDING = {"cron": "time", "timezone": "time", "on_drift": "on_drift"}  # what a server has to be told, by option
 MONTHLY = "0 2 1 * *"  # of a search: an hour before the nightly retrains
-Argument = Annotated[str, typer.Argument(metavar="NAME|DEPLOYMENT", help="A model, for its retrains, or a deployment.")]
+Argument = Annotated[str, typer.Argument(metavar="NAME|DEPLOYMENT", help="A model (its retrains) or a deployment.")]
 Arguments = Annotated[
-    list[str], typer.Argument(metavar="NAME|DEPLOYMENT…", help="Models, for their retrains, or deployments.")
+    list[str], typer.Argument(metavar="NAME|DEPLOYMENT…", help="Models (their retrains) or deployments.")
 ]
-Tune = Annotated[bool, typer.Option("--tune", help="The search for its settings, a schedule of its own: monthly.")]
+Tune = Annotated[
+    bool, typer.Option("--tune", help="The monthly search for its settings, which has a schedule of its own.")
+]
 
 
 class Target(NamedTuple):
@@ -38,10 +40,12 @@ class Target(NamedTuple):
 
 def schedule(
     names: Arguments,
-    cron: Annotated[str | None, typer.Option("--cron", metavar="CRON", help="When, as '0 3 * * *'.")] = None,
+    cron: Annotated[str | None, typer.Option("--cron", metavar="CRON", help="When, such as '0 3 * * *'.")] = None,
     timezone: Annotated[
         str | None,
-        typer.Option("--timezone", metavar="ZONE", help="Whose hours these are, as Europe/Berlin \\[default: UTC]."),
+        typer.Option(
+            "--timezone", metavar="ZONE", help="The time zone of these hours, such as Europe/Berlin \\[default: UTC]."
+        ),
     ] = None,
     on_drift: Annotated[
         bool | None, typer.Option("--on-drift/--no-on-drift", help="Whenever its predictions or its data drift.")
@@ -55,12 +59,12 @@ def schedule(
 ) -> Answer:
     """Retrain kept names by a schedule, on drift, or both, with their champions' models, data and options.
 
-    What is given again is changed, all else stays. A new server is told of every schedule; what you change or delete
-    in its UI stays so. With --tune settings are searched by a schedule: retrains use them if the champion was retrained
-    with --tuned when they were scheduled.
+    Options that are given replace earlier ones; everything else stays. A new server gets every schedule, and what you
+    change or delete in its UI stays so. --tune schedules a search for settings; retrains use them if the champion was
+    retrained with --tuned when they were scheduled.
 
-    Or change a deployment's time and parameters for good: gradmill schedule predict-daily --param input=/data/today.
-    gradmill register --reset predict-daily takes back what was set.
+    The command also changes a deployment's time and parameters for good, as in gradmill schedule predict-daily --param
+    input=/data/today. gradmill register --reset predict-daily undoes this.
     """
     options = {"cron": cron, "timezone": timezone, "on_drift": on_drift, "keep": keep}
     change = {option: value for option, value in options.items() if value is not None}
@@ -197,7 +201,7 @@ def _describe(client: "SyncPrefectClient | None", target: Target, changed: "Sche
 
 
 def unschedule(names: Arguments, tune: Tune = False) -> Answer:
-    """Stop retraining names by their schedules; their versions, and what their runs have done, stay."""
+    """End the schedules of names; their versions and the results of their runs stay."""
     targets = [find_target(name, tune) for name in names]
     with _reach() as client:
         return _merge([_unschedule(client, target) for target in targets])
@@ -231,7 +235,7 @@ def _unschedule(client: "SyncPrefectClient | None", target: Target) -> Answer:
 
 
 def pause(name: Argument) -> Answer:
-    """Start no run of a deployment by its schedule until gradmill resume; trigger still does."""
+    """Pause the schedule of a deployment until gradmill resume; trigger still starts runs."""
     target = find_target(name)
     with _reach() as client:
         _change(client, target, {"paused": True}, {})
@@ -251,7 +255,7 @@ def resume(name: Argument) -> Answer:
 
 
 def skip(name: Argument) -> Answer:
-    """Leave out the next run of a deployment by its schedule; the others run as planned."""
+    """Skip the next scheduled run of a deployment; the others run as planned."""
     with on_server():
         from flows.server import deployments
 

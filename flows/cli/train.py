@@ -71,8 +71,8 @@ def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False
 def tune(given: Annotated[Given, TuneParameters], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
     """Search for better settings by the loss of a validation part; the test split is not looked at.
 
-    Nothing is published: gradmill retrain --tuned uses what was found, through the gates. The same command again goes
-    on from where it was interrupted; options of training that are given stay as they are.
+    Nothing is published: gradmill retrain --tuned uses what was found, and its model must pass the gates. The same
+    command continues an interrupted search. Training options that are given stay as they are.
     """
     from tasks.fitting.search_space import narrow_space
 

@@ -50,11 +50,11 @@ class OwnData(Frozen):
         Use.TABLES,
         empty="that of the kept name; or the data are images",
     )
-    sheet: str | None = parameter(None, "Of a workbook.", Use.TABLES, empty="the first")
+    sheet: str | None = parameter(None, "The sheet of a workbook.", Use.TABLES, empty="the first")
     query: str | None = parameter(None, "Of a database, as its source.", Use.TABLES, empty="files are read")
     features: Names = parameter((), "The columns to predict from.", Use.TABLES, empty="all columns but the target")
-    ignore: Names = parameter((), "Columns that are no features; kept with the name.", Use.TABLES, empty="none")
-    category: Names = parameter((), "Columns whose values are levels.", Use.TABLES, empty="columns of text")
+    ignore: Names = parameter((), "Columns to leave out of the features; kept with the name.", Use.TABLES, empty="none")
+    category: Names = parameter((), "Columns whose values are categories.", Use.TABLES, empty="columns of text")
     missing: Names = parameter(
         (), "Texts and numbers that stand for a missing value; kept with the name.", Use.TABLES, empty="NA and the like"
     )
@@ -66,7 +66,7 @@ class OwnData(Frozen):
     )
     split_by: str | None = parameter(
         None,
-        "Rows of one value of this column stay on one side of the split.",
+        "Rows with the same value in this column stay on one side of the split.",
         Use.TABLES,
         empty="every row by itself",
     )
@@ -85,16 +85,18 @@ class OwnData(Frozen):
         Use.TABLES,
         empty="by the rows' hashes",
     )
-    test: float = parameter(0.2, "Of own data's rows.", title="Test share", gt=0, lt=1)
+    test: float = parameter(0.2, "The share of own rows to test on.", title="Test share", gt=0, lt=1)
     side: int | None = parameter(
         None,
-        "Images are made squares of so many pixels.",
+        "Resize images to squares of so many pixels a side.",
         Use.IMAGES,
         empty="as the images, if all are squares of one size; or 28",
         ge=1,
         le=256,
     )
-    channels: Literal["grey", "rgb"] | None = parameter(None, "Of images.", Use.IMAGES, empty="grey if all images are")
+    channels: Literal["grey", "rgb"] | None = parameter(
+        None, "The channels of images.", Use.IMAGES, empty="grey if all images are"
+    )
     max_rejects: Share = parameter(
         0.01,
         "The share of images that may be broken; they are left out.",
@@ -102,8 +104,8 @@ class OwnData(Frozen):
         title="Rejected images",
     )
     min_new_rows: int = parameter(0, "Wait until so many rows are new to the champion; kept with the name.", ge=0)
-    new_recipe: bool = parameter(False, "Fix the split rule and its share anew.")
-    accept_data: bool = parameter(False, "Let data pass that are not like the champion's; done once.")
+    new_recipe: bool = parameter(False, "Choose the split rule and its share anew.")
+    accept_data: bool = parameter(False, "Accept data that differ from the champion's, this once.")
 
     @property
     def use(self) -> Use:
@@ -166,17 +168,22 @@ class Data(OwnData):
     )
     synthetic_w: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = parameter(
         (2.0, -3.4),
-        "Of the synthetic data.",
+        "The weights that synthetic data are made with.",
         Use.BOOK_LINEAR,
         title="True weights",
         min_length=1,
     )
     synthetic_b: float = parameter(
-        4.2, "Of the synthetic data.", Use.BOOK_LINEAR, title="True bias", allow_inf_nan=False
+        4.2, "The bias that synthetic data are made with.", Use.BOOK_LINEAR, title="True bias", allow_inf_nan=False
     )
     synthetic_noise: PositiveFloat = parameter(
         0.01, "Standard deviation of the synthetic target's noise.", Use.BOOK_LINEAR, title="Noise"
     )
     num_examples: int = parameter(
-        1000, "In each split.", Use.BOOK_LINEAR, title="Synthetic examples", ge=10, le=10_000_000
+        1000,
+        "The number of synthetic examples in each split.",
+        Use.BOOK_LINEAR,
+        title="Synthetic examples",
+        ge=10,
+        le=10_000_000,
     )

@@ -148,21 +148,24 @@ class RetrainParameters(Learned):
     """Everything that one retrain needs to know."""
 
     tuned: bool = parameter(
-        False, "Settings that are not given are those that gradmill tune has found last.", flag="--tuned/--no-tuned"
+        False, "Use the settings that gradmill tune found last, where none are given.", flag="--tuned/--no-tuned"
     )
     found: SkipJsonSchema[Found | None] = parameter(None, is_typed=False)  # of a run that has begun
     gates: Gates = parameter(Gates())
     predict: bool = parameter(
-        True, "Label the test split with the champion afterwards.", flag="--no-predict", help="Publish only."
+        True,
+        "Label the test split with the champion afterwards.",
+        flag="--no-predict",
+        help="Do not predict after publishing.",
     )
     publish: bool = parameter(
         True,
         "Publish what passes the gates, unless its name is frozen.",
         flag="--no-publish",
-        help="Judge only: do all up to the gates, leave the store alone.",
+        help="Only judge: do everything up to the gates and leave the store alone.",
     )
     sign_key: Path | None = parameter(None, "Attest the version with this private key (PEM).", empty="no attestation")
-    force: bool = parameter(False, "Recompute everything, even what an earlier run left.")
+    force: bool = parameter(False, "Recompute everything, also what an earlier run has left.")
 
     @model_serializer(mode="wrap")
     def _leave_out_found(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -170,15 +173,19 @@ class RetrainParameters(Learned):
         return {name: value for name, value in serialized(self).items() if name != "found" or self.found}
 
 
-DASK_ADDRESS = parameter(None, "Scheduler of an existing Dask cluster.", title="Dask scheduler", empty="a local one")
+DASK_ADDRESS = parameter(
+    None, "The scheduler of an existing Dask cluster.", title="Dask scheduler", empty="a local one"
+)
 
 
 class Search(Frozen):
     """How far to search, through what, and what runs the trials."""
 
-    trials: int = parameter(32, "Trainings to choose from.", ge=1, le=10_000)
+    trials: int = parameter(32, "The number of trainings to choose from.", ge=1, le=10_000)
     timeout: PositiveFloat | None = parameter(
-        None, "Begin no epoch after so many seconds. A fifth is for the best two.", empty="until all trials are done"
+        None,
+        "Begin no epoch after so many seconds; a fifth of them is for the best two.",
+        empty="until all trials are done",
     )
     space: tuple[str, ...] = parameter(
         (), "What to search: lr=0.05:1,epochs=10|20,dropout=0.", empty="what pays, by model and data"
@@ -186,7 +193,7 @@ class Search(Frozen):
     runner: Runner = parameter(Runner.THREADS, "What runs the trials.")
     dask_address: str | None = DASK_ADDRESS
     workers: PositiveInt | None = parameter(
-        None, "Of Dask: so many trials at a time, at most four.", empty="all cores of a local cluster"
+        None, "With Dask: so many trials at a time, at most four.", empty="all cores of a local cluster"
     )
 
     @model_validator(mode="after")
@@ -200,11 +207,11 @@ class TuneParameters(Learned):
     """Everything that one search needs to know; ``training`` is where it starts from."""
 
     search: Search = parameter(Search())
-    then_retrain: bool = parameter(False, "Use at once what was found, through the gates.")
+    then_retrain: bool = parameter(False, "Retrain at once with what was found; the gates decide.")
     force: bool = parameter(False, "Start afresh, whatever an earlier search has learned.")
 
 
-SHEET: Any = parameter(None, "Of a workbook.", empty="the first")
+SHEET: Any = parameter(None, "The sheet of a workbook.", empty="the first")
 QUERY: Any = parameter(None, "Of a database.", empty="files are read")
 
 
@@ -235,17 +242,19 @@ class PredictParameters(Frozen):
     batch_size: int | None = parameter(
         None, "Rows per call of onnxruntime.", empty="1024, on a GPU 16384", ge=1, le=1_000_000
     )
-    columns: tuple[str, ...] = parameter((), "Of a table, in the model's order.", empty="as the version was trained")
+    columns: tuple[str, ...] = parameter(
+        (), "The columns of a table, in the model's order.", empty="as the version was trained"
+    )
     id_columns: Names = parameter(
         (),
-        "Of a table, or of pictures in Parquet: copied as id_COLUMN.",
+        "Columns of a table, or of pictures in Parquet, to copy as id_COLUMN.",
         flag="--id-column",
         empty="row and source only",
     )
     unknown: Literal["reject", "average"] = parameter(
         "reject", "Rows with an unknown level or an unseen gap: reject, or take the average."
     )
-    write: Literal["all", "label"] = parameter("all", "Of a classification: all probabilities, or the label alone.")
+    write: Literal["all", "label"] = parameter("all", "For classes: all probabilities, or only the label.")
     max_rejects: int | None = parameter(
         None,
         "Stop when more rows cannot be read.",
@@ -254,9 +263,11 @@ class PredictParameters(Frozen):
         ge=0,
     )
     max_drift: PositiveFloat = parameter(0.2, "Population stability index above which drift is reported.")
-    full_digest: bool = parameter(False, "Tell inputs apart by all their bytes, not by samples.")
-    shard_rows: PositiveInt | None = parameter(None, "Most rows of a part.", empty="a quarter of a second of work")
-    workers: int | None = parameter(None, "Rows are predicted on so many cores.", empty="all", ge=1, le=1024)
+    full_digest: bool = parameter(False, "Compare inputs by all their bytes, not by samples.")
+    shard_rows: PositiveInt | None = parameter(
+        None, "The most rows in one part of the output.", empty="a quarter of a second of work"
+    )
+    workers: int | None = parameter(None, "Predict on so many cores.", empty="all", ge=1, le=1024)
     runner: Runner = parameter(Runner.THREADS, "What runs the shards.")
     dask_address: str | None = DASK_ADDRESS
     restart: bool = parameter(False, "Replace what a job left in the output folder.")
@@ -301,7 +312,7 @@ class EvaluateParameters(Frozen):
     version: PositiveInt | None = parameter(None, empty="the champion")
     time_column: str | None = parameter(
         None,
-        "Of a table: figures are told by its periods, too.",
+        "The time column of a table: shows figures by period, too.",
         empty="that of the version's split, if it has one",
     )
     unseen: bool = parameter(False, "Leave out rows that the version was trained on.", title="Unseen rows only")
@@ -316,7 +327,9 @@ class EvaluateParameters(Frozen):
 class MaintainParameters(Frozen):
     """What maintenance leaves."""
 
-    keep: int = parameter(30, "The newest runs and predictions of a model that stay; those of kept versions do.", ge=1)
+    keep: int = parameter(
+        30, "How many of the newest runs and predictions of a model stay; those of kept versions always do.", ge=1
+    )
 
 
 def narrow_form(form: type[Learned], parameters: dict[str, Any]) -> type[Learned]:

@@ -125,15 +125,15 @@ class Training(Frozen):
 
     model: ModelName = parameter(
         ModelName.SOFTMAX_REGRESSION,
-        "What to train.",
+        "The model to train.",
         flag="model",
         metavar="MODEL|NAME",
-        help="softmax-regression, linear-regression, or a kept name: trained again.",
+        help="softmax-regression, linear-regression, or a kept name to train again.",
     )
-    implementation: Implementation = parameter(Implementation.CONCISE, "The book's way of writing it.")
+    implementation: Implementation = parameter(Implementation.CONCISE, "Which of the book's two ways of writing it.")
     num_epochs: int | None = parameter(
         None,
-        "Passes over the training examples. With the loss huber 5 unless given.",
+        "Passes over the training examples; with the loss huber 5 by default.",
         title="Epochs",
         flag="--epochs",
         is_searched=True,
@@ -144,12 +144,14 @@ class Training(Frozen):
     lr: PositiveFloat | None = parameter(None, title="Learning rate", is_searched=True)
     loss: Loss = parameter(None, "squared or huber.", Use.LINEAR, is_searched=True)
     schedule: LearningRateSchedule = parameter(
-        LearningRateSchedule.CONSTANT, "Of the learning rate; cosine falls towards 0, step by tenths.", is_searched=True
+        LearningRateSchedule.CONSTANT,
+        "The course of the learning rate; cosine falls towards 0, step by tenths.",
+        is_searched=True,
     )
     weight_decay: WeightDecay = WEIGHT_DECAY
     class_weight: ClassWeight = CLASS_WEIGHT
     dropout: float = parameter(0.0, "Share of inputs dropped in training.", Use.SOFTMAX, is_searched=True, ge=0, lt=1)
-    validation: float = parameter(0.0, "Share of the training examples held out to watch.", ge=0, lt=1)
+    validation: float = parameter(0.0, "The share of training examples to hold out and watch.", ge=0, lt=1)
     patience: PositiveInt | None = parameter(
         None, "Stop after so many epochs without a smaller validation loss.", empty="train all epochs"
     )

@@ -30,7 +30,7 @@ from tasks.serving.runtime import CPU, CUDA, find_fault, import_onnxruntime
 from tasks.store import artifact_paths, atomic
 
 
-class Status(StrEnum):
+class Level(StrEnum):
     """``note``: works, but somebody may want to know. ``problem``: something that is required does not work."""
 
     OK = "ok"
@@ -39,10 +39,10 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One line of the page. ``exit_code`` is not 0 for a problem only; ``facts`` are the same in numbers."""
 
-    status: Status
+    status: Level
     found: str
     action: str = ""
     exit_code: int = 0
@@ -50,22 +50,22 @@ class Finding:
     name: str = ""
 
 
-Check = Callable[[Device], Finding]
+Check = Callable[[Device], Diagnosis]
 
 
-def ok(found: str, **facts: Any) -> Finding:
+def ok(found: str, **facts: Any) -> Diagnosis:
     """What is asked for is there."""
-    return Finding(Status.OK, found, facts=facts)
+    return Diagnosis(Level.OK, found, facts=facts)
 
 
-def note(found: str, action: str = "", **facts: Any) -> Finding:
+def note(found: str, action: str = "", **facts: Any) -> Diagnosis:
     """Nothing that is required is missing."""
-    return Finding(Status.NOTE, found, action, facts=facts)
+    return Diagnosis(Level.NOTE, found, action, facts=facts)
 
 
-def problem(found: str, action: str, exit_code: int = EnvironmentProblem.exit_code, **facts: Any) -> Finding:
+def problem(found: str, action: str, exit_code: int = EnvironmentProblem.exit_code, **facts: Any) -> Diagnosis:
     """Something that is required does not work; ``exit_code`` is the one a run would end with."""
-    return Finding(Status.PROBLEM, found, action, exit_code, facts)
+    return Diagnosis(Level.PROBLEM, found, action, exit_code, facts)
 
 
 def first_line(error: BaseException) -> str:
@@ -82,7 +82,7 @@ CUDA_TORCH = f"{pip_install('--force-reinstall', 'torch', 'torchvision')} (PyPI'
 GPU_BUILD = "onnxruntime-gpu"
 
 
-def python(device: Device) -> Finding:
+def python(device: Device) -> Diagnosis:
     """The interpreter, Gradmill itself, and whether what it always needs is installed."""
     version = metadata.version(PACKAGE)
     found = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {PACKAGE} {version}"
@@ -97,7 +97,7 @@ def training_installed() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def training(device: Device) -> Finding:
+def training(device: Device) -> Diagnosis:
     """Torch and what else the extra ``train`` brings; torch really computes, on the GPU where one may be used."""
     if not training_installed():
         return note("training is not installed here: this machine can predict", installed=False)
@@ -126,7 +126,7 @@ def _torch_cuda_fault() -> str | None:
     return None
 
 
-def runtime(device: Device) -> Finding:
+def runtime(device: Device) -> Diagnosis:
     """Exactly one onnxruntime, and the providers that run a model."""
     owners = sorted(_owners("onnxruntime"))
     if len(owners) == 1:
@@ -149,7 +149,7 @@ def _owners(folder: str) -> set[str]:
     }
 
 
-def _providers(device: Device, package: str, facts: dict[str, Any]) -> Finding:
+def _providers(device: Device, package: str, facts: dict[str, Any]) -> Diagnosis:
     """Which providers run a model, tried one by one; CUDA only where there is a GPU and it may be used."""
     again = pip_install("--force-reinstall", package)
     found = f"{package} {facts['version']}"
@@ -168,7 +168,7 @@ def _providers(device: Device, package: str, facts: dict[str, Any]) -> Finding:
     return ok(f"{found} runs {CUDA} and {CPU}", **facts, providers=[CUDA, CPU])
 
 
-def gpu(device: Device) -> Finding:
+def gpu(device: Device) -> Diagnosis:
     """The GPUs, the driver, and the newest CUDA that the driver runs."""
     try:
         driver = devices.driver()
@@ -182,7 +182,7 @@ def gpu(device: Device) -> Finding:
     return ok(str(driver), gpus=gpus, driver=driver.version, cuda=driver.cuda)
 
 
-def _without_cuda(device: Device, found: str, action: str, **facts: Any) -> Finding:
+def _without_cuda(device: Device, found: str, action: str, **facts: Any) -> Diagnosis:
     """A problem where CUDA is asked for; else runs take the CPU."""
     if device is Device.CUDA:
         return problem(found, action, DeviceMissing.exit_code, **facts)
@@ -217,7 +217,7 @@ def _version(name: str) -> str | None:
 # Cores and memory that this process may use, whatever the host has
 
 
-def cpu(device: Device) -> Finding:
+def cpu(device: Device) -> Diagnosis:
     """The workers that Gradmill would start, beside the machine's cores and what affinity allows."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     used, machine = resources.count_cores(), os.cpu_count()
@@ -225,7 +225,7 @@ def cpu(device: Device) -> Finding:
     return ok(found, used=used, machine=machine, affinity=affinity)
 
 
-def memory(device: Device) -> Finding:
+def memory(device: Device) -> Diagnosis:
     """What this process may take, beside what the machine has."""
     machine, limit = resources.memory_size(), resources.memory_limit()
     if limit == machine:
@@ -243,19 +243,19 @@ MOUNTS = Path("/proc/self/mounts")
 LOCK = "import fcntl, sys; fcntl.flock(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
 
 
-def artifacts(device: Device) -> Finding:
+def artifacts(device: Device) -> Diagnosis:
     """The artifacts folder."""
     return _folder(artifact_paths.root(), "choose another folder with --artifacts, or fix permissions")
 
 
-def prefect_home(device: Device) -> Finding:
+def prefect_home(device: Device) -> Diagnosis:
     """Prefect's own folder, with the database of temporary servers."""
     from prefect.settings import PREFECT_HOME
 
     return _folder(PREFECT_HOME.value(), "set PREFECT_HOME to a folder that can be written, or fix permissions")
 
 
-def _folder(folder: Path, remedy: str) -> Finding:
+def _folder(folder: Path, remedy: str) -> Diagnosis:
     """Write, sync, rename and lock a file there; a folder that is not there yet is tried in the one above."""
     try:
         there = next(each for each in (folder, *folder.parents) if each.exists())
@@ -311,7 +311,7 @@ def _file_system(folder: Path) -> str | None:
 TIMEOUT_SECONDS = 3.0
 
 
-def prefect_api(device: Device) -> Finding:
+def prefect_api(device: Device) -> Diagnosis:
     """Whether the API that a run would use answers, lets us in and can read its database; its version beside ours."""
     import prefect
     from packaging.version import Version
@@ -342,7 +342,7 @@ def prefect_api(device: Device) -> Finding:
     return ok(found, **facts)
 
 
-def data(device: Device) -> Finding:
+def data(device: Device) -> Diagnosis:
     """Whether a retrain would get Fashion-MNIST: from the user's folder, the cache, or over the network."""
     if not training_installed():
         return ok("none needed to predict", source=None)
@@ -369,7 +369,7 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def examine(device: Device, debug: bool = False) -> Iterator[Finding]:
+def examine(device: Device, debug: bool = False) -> Iterator[Diagnosis]:
     """Every finding as soon as it is known; never raises."""
     for name, check in CHECKS.items():
         dropped = io.StringIO()  # what libraries print and warn of

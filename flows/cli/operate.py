@@ -29,7 +29,7 @@ from tasks.store import artifact_paths, atomic, locks, mirroring, reading, state
 from tasks.store.state import Kind
 
 if TYPE_CHECKING:
-    from flows.doctor import Finding
+    from flows.doctor import Diagnosis
     from flows.server.status import Deployment, Status
     from flows.server.up import Operation
 
@@ -435,7 +435,7 @@ def doctor(as_json: bool, debug: bool, device: DeviceOption = Device.AUTO) -> An
     return document, lambda: open_stdout().print(text, soft_wrap=True), typer.Exit(exit_code) if exit_code else None
 
 
-def _print_finding(finding: "Finding") -> None:
+def _print_finding(finding: "Diagnosis") -> None:
     """A line, and one more where there is something to do."""
     console, name = open_stdout(), f"{finding.name.replace('_', ' '):<14}"
     lead = Text.assemble((f"{finding.status.value:<9}", STYLES[finding.status]), (name, "bold"))

@@ -30,7 +30,7 @@ Tune = Annotated[
 ]
 
 
-class Target(NamedTuple):
+class ScheduleTarget(NamedTuple):
     """What a word on the command line means: a declared deployment, or the schedule of an own name."""
 
     deployment: str
@@ -79,7 +79,7 @@ def schedule(
         return _merge([_describe(client, target, _change(client, target, change, parameters)) for target in targets])
 
 
-def _check_change(target: Target, change: dict[str, Any], parameters: dict[str, Any]) -> None:
+def _check_change(target: ScheduleTarget, change: dict[str, Any], parameters: dict[str, Any]) -> None:
     """Say what is wrong with one target before another is changed."""
     own_only = [f"--{option.replace('_', '-')}" for option in ("on_drift", "keep") if option in change]
     if own_only and (target.name is None or target.flow != "retrain"):
@@ -98,7 +98,7 @@ def _merge(answers: list[Answer]) -> Answer:
 
 
 def _change(
-    client: "SyncPrefectClient | None", target: Target, change: dict[str, Any], parameters: dict[str, Any]
+    client: "SyncPrefectClient | None", target: ScheduleTarget, change: dict[str, Any], parameters: dict[str, Any]
 ) -> "Schedule | DeploymentResponse":
     """Change a deployment for good and return it as it is then: on the server, or for its next ``up``.
 
@@ -140,7 +140,9 @@ def _change(
     return changed
 
 
-def ask_for(target: Target, before: Schedule | None, given: dict[str, Any], parameters: dict[str, Any]) -> Schedule:
+def ask_for(
+    target: ScheduleTarget, before: Schedule | None, given: dict[str, Any], parameters: dict[str, Any]
+) -> Schedule:
     """The schedule of a name as it is asked for; what is not given stays as it was before.
 
     Raises:
@@ -173,7 +175,9 @@ def ask_for(target: Target, before: Schedule | None, given: dict[str, Any], para
     return asked
 
 
-def _describe(client: "SyncPrefectClient | None", target: Target, changed: "Schedule | DeploymentResponse") -> Answer:
+def _describe(
+    client: "SyncPrefectClient | None", target: ScheduleTarget, changed: "Schedule | DeploymentResponse"
+) -> Answer:
     """What ``schedule`` has come to, as a document and in words."""
     from flows.server.deployments import own_parameters
 
@@ -207,7 +211,7 @@ def unschedule(names: Arguments, tune: Tune = False) -> Answer:
         return _merge([_unschedule(client, target) for target in targets])
 
 
-def _unschedule(client: "SyncPrefectClient | None", target: Target) -> Answer:
+def _unschedule(client: "SyncPrefectClient | None", target: ScheduleTarget) -> Answer:
     from flows.server import registration
 
     name, deployment, is_search = target.name, target.deployment, target.flow == "tune"
@@ -266,7 +270,7 @@ def skip(name: Argument) -> Answer:
     return document, f"{deployment}: the run at {due:%Y-%m-%d %H:%M} UTC is left out; {then}"
 
 
-def find_target(word: str, tune: bool = False) -> Target:
+def find_target(word: str, tune: bool = False) -> ScheduleTarget:
     """What is meant by a word: a deployment, the deployment that retrains a model, or an own name's schedule.
 
     Raises:
@@ -281,17 +285,17 @@ def find_target(word: str, tune: bool = False) -> Target:
         )
     flow, told = "tune" if tune else "retrain", schedules.read()
     if own := told.schedules.get(word):  # the deployment of a schedule
-        return Target(word, own.flow, own.name)
+        return ScheduleTarget(word, own.flow, own.name)
     deployment = DEPLOYMENTS[flow].format(word)
     if tune or deployment in told.schedules:
-        return Target(deployment, flow, word)
+        return ScheduleTarget(deployment, flow, word)
     declared = registration.list_specs(Schedules()).values()
     retraining = [each for each in declared if each.flow == flow and MODEL_TAG + word in each.settings["tags"]]
     found = [each for each in declared if each.name == word] or retraining
     if len(found) > 1:
         names = ", ".join(each.name for each in found)
         raise UsageError(f"{word} is retrained by more than one deployment", f"one of: {names}", "name it")
-    return Target(found[0].name, found[0].flow, None) if found else Target(deployment, flow, word)
+    return ScheduleTarget(found[0].name, found[0].flow, None) if found else ScheduleTarget(deployment, flow, word)
 
 
 def _list_times(changed: "Schedule | DeploymentResponse") -> list[dict[str, str]]:

@@ -16,7 +16,7 @@ from tasks.data.own_rows import TableRows
 from tasks.data.recipe import SplitRule
 from tasks.data.report import AcceptedFinding, ColumnProfile, Finding, error, warning
 from tasks.data.row_hash import RowNumbers, find_new_rows, sample_rows
-from tasks.data.split import TEST, TRAINING, Split
+from tasks.data.split import TEST, TRAINING, SplitAssignment
 from tasks.machine import parallel
 from tasks.machine.arrays import Array
 from tasks.machine.words import plural, readable
@@ -104,7 +104,7 @@ def _name_file(path: str) -> str:
     return "/".join([*(each for each in folders if "=" in each), name])
 
 
-def compare_num_rows(split: Split, rule: SplitRule, window: str, champion: ChampionData) -> Iterator[Finding]:
+def compare_num_rows(split: SplitAssignment, rule: SplitRule, window: str, champion: ChampionData) -> Iterator[Finding]:
     """Whether rows are lost: there are fewer than half of those before, and the same ones are asked for."""
     num_rows = split.count(TRAINING) + split.count(TEST)
     if 2 * num_rows < champion.num_rows and (rule, window) == (champion.split, champion.window):

@@ -25,7 +25,7 @@ from tasks.data.recipe import Pixels, SplitRule
 from tasks.data.report import DataReport, Finding, ImageReport, error, note, warning
 from tasks.data.row_hash import Hashes
 from tasks.data.schema import ImageSchema, describe_split
-from tasks.data.split import TEST, TRAINING, VALIDATION, Split, check_min_rows, split_by_hash
+from tasks.data.split import TEST, TRAINING, VALIDATION, SplitAssignment, check_min_rows, split_by_hash
 from tasks.data.target import Truth, check_rare_classes
 from tasks.errors import DataError, UsageError
 from tasks.machine import lettering, parallel
@@ -213,7 +213,7 @@ def _split_images(
         found = "images without such parts" if split_ids is None else "images in parts for training and testing"
         expected = f"a split {describe_split(rule)}, as version 1 fixed it"
         findings.append(error("other-split", None, found, expected, "fix the rule anew with --new-recipe"))
-    split = split_by_hash(hashes, rule.test) if split_ids is None else Split(split_ids, hashes)
+    split = split_by_hash(hashes, rule.test) if split_ids is None else SplitAssignment(split_ids, hashes)
     digests = row_digests(hashes, labels, fixed_names, split_ids)
     return ImageRows(
         images=decoded,

@@ -31,7 +31,7 @@ from tasks.data.recipe import Column, SplitRule
 from tasks.data.report import ColumnProfile, DataReport, Finding, error, warning
 from tasks.data.row_hash import PARTS, Hashes
 from tasks.data.schema import describe_split
-from tasks.data.split import TEST, TRAINING, VALIDATION, Split
+from tasks.data.split import TEST, TRAINING, VALIDATION, SplitAssignment
 from tasks.data.target import LARGEST, Truth
 from tasks.errors import DataError
 from tasks.machine import parallel, resources
@@ -56,7 +56,7 @@ class OwnRows(ABC):
 
     truth: Truth
     rule: SplitRule
-    split: Split
+    split: SplitAssignment
     digests: Hashes  # (n,)
     ordering: Future[dict[str, Hashes]]  # what ``sort_digests`` returns: it takes a while, in which files are written
     profiles: tuple[ColumnProfile, ...] = ()  # of each column of a table, last of the target
@@ -127,7 +127,7 @@ class OwnRows(ABC):
         return read_arrays(written, PREPARE_ANEW)
 
 
-def sort_digests(split: Split, digests: Hashes, contents: Hashes | None = None) -> dict[str, Hashes]:
+def sort_digests(split: SplitAssignment, digests: Hashes, contents: Hashes | None = None) -> dict[str, Hashes]:
     """What a file of row digests holds; ``contents`` ``(n,)`` are there where digests have more: a column that splits.
 
     They are features and target, hashed; of training rows they are kept.

@@ -37,7 +37,7 @@ HOUR = 3_600_000_000  # microseconds
 HOURS = {"h": 1, "d": 24, "w": 7 * 24}
 
 
-class Split(NamedTuple):
+class SplitAssignment(NamedTuple):
     """The split id of each row ``(n,)`` uint8, and the key by which a validation part is cut, ``(n,)``."""
 
     split_ids: NDArray[np.uint8]
@@ -49,7 +49,7 @@ class Split(NamedTuple):
         return int(np.count_nonzero(self.split_ids == split_id))
 
 
-def hold_out_validation(split: Split) -> Split | None:
+def hold_out_validation(split: SplitAssignment) -> SplitAssignment | None:
     """A fifth of the training rows as a validation part, whole groups or the latest, unless there is one already.
 
     None where either part would be empty.
@@ -61,14 +61,14 @@ def hold_out_validation(split: Split) -> Split | None:
     return split if split.count(VALIDATION) and split.count(TRAINING) else None
 
 
-def split_by_hash(keys: Hashes, share: float) -> Split:
+def split_by_hash(keys: Hashes, share: float) -> SplitAssignment:
     """The lowest hashes are the test split."""
-    return Split(np.where(keys < row_hash.threshold(share), np.uint8(TEST), np.uint8(TRAINING)), keys)
+    return SplitAssignment(np.where(keys < row_hash.threshold(share), np.uint8(TEST), np.uint8(TRAINING)), keys)
 
 
 def split_by_column(
     rule: SplitRule, column: pa.ChunkedArray, name_row: Callable[[int], str], hashing: Future[Hashes]
-) -> tuple[Split, Hashes]:
+) -> tuple[SplitAssignment, Hashes]:
     """Rows split by the column of a rule, and what this column puts into row digests.
 
     For ``time`` this is the keys of ``encode_times``. For other rules the name of a value is hashed as a level's is, so
@@ -97,7 +97,7 @@ def _hash_names(levels: Levels) -> Hashes:
     return levels.take(row_hash.hash_levels(itertools.chain.from_iterable(pieces)))
 
 
-def split_by_group(groups: Hashes, share: float) -> Split:
+def split_by_group(groups: Hashes, share: float) -> SplitAssignment:
     """All rows of a group are in one split."""
     split = split_by_hash(row_hash.update_hashes(np.zeros_like(groups), groups), share)
     if (num_groups := len(np.unique(split.keys))) >= MIN_GROUPS:
@@ -106,16 +106,16 @@ def split_by_group(groups: Hashes, share: float) -> Split:
     return split._replace(findings=(error("too-few-rows", None, found, f"at least {MIN_GROUPS}", action),))
 
 
-def split_by_time(times: Hashes, share: float) -> Split:
+def split_by_time(times: Hashes, share: float) -> SplitAssignment:
     """The latest rows are the test split: the cut is the time nearest to the share.
 
     Rows of one time are in one split.
     """
     is_training = hold_out(~times, 1 - share)  # the earliest, whose complements are the largest
-    return Split(np.where(is_training, np.uint8(TRAINING), np.uint8(TEST)), times)
+    return SplitAssignment(np.where(is_training, np.uint8(TRAINING), np.uint8(TEST)), times)
 
 
-def split_by_names(levels: Levels, keys: Hashes) -> Split:
+def split_by_names(levels: Levels, keys: Hashes) -> SplitAssignment:
     """A column says which rows are which: train, test or validation in any case, or true of test rows.
 
     Rows for validation are the test split where there are no others; else they are watched during training.
@@ -124,7 +124,7 @@ def split_by_names(levels: Levels, keys: Hashes) -> Split:
     ids = np.array([SPLIT_IDS.get(name, VALIDATION) for name in names] + [VALIDATION], np.uint8)
     if TEST not in ids:
         ids[:-1][ids[:-1] == VALIDATION] = TEST
-    split = Split(levels.take(ids), keys)
+    split = SplitAssignment(levels.take(ids), keys)
     unknown = [name for name, count in zip(names, levels.counts, strict=True) if count and name not in SPLIT_IDS]
     if not unknown:
         return split
@@ -187,7 +187,7 @@ def check_times(
     return error("no-moment", name, found, expected, f"rewrite them, or split without --time-column {name}")
 
 
-def check_min_rows(split: Split) -> Iterator[Finding]:
+def check_min_rows(split: SplitAssignment) -> Iterator[Finding]:
     """What is missing for a model and a verdict on it."""
     test, training = split.count(TEST), split.count(TRAINING)
     if test < MIN_TEST or training < MIN_TRAINING:

@@ -32,7 +32,7 @@ from tasks.machine import parallel
 from tasks.machine.telling import tell
 from tasks.networks import HUBER_BETA
 from tasks.networks.centring import CentredSGD, mean_and_curvature
-from tasks.networks.examples import Examples, split_randomly
+from tasks.networks.examples import DeviceExamples, split_randomly
 from tasks.networks.linear_regression import LOSS_GRADIENTS, LinearRegressionConcise, LinearRegressionScratch
 from tasks.networks.softmax_regression import (
     SoftmaxRegressionConcise,
@@ -46,7 +46,7 @@ from tasks.networks.tabular import (
     Conditioning,
     Encoding,
     PreconditionedSGD,
-    Table,
+    TableExamples,
     TabularNetwork,
     compute_moments,
     differentiate,
@@ -153,9 +153,9 @@ class TrainingRun(Learner):
 class Parts(NamedTuple):
     """The examples that weights are fitted to, and those that they are measured on, as far as there are any."""
 
-    fitted: Examples
-    validation: Examples | None = None
-    test: Examples | None = None
+    fitted: DeviceExamples
+    validation: DeviceExamples | None = None
+    test: DeviceExamples | None = None
 
 
 class Trainer:
@@ -177,7 +177,7 @@ class Trainer:
         """The same data, trained otherwise."""
         return type(self)(training, self.prepared, self.device)
 
-    def load(self, name: Any) -> Examples:
+    def load(self, name: Any) -> DeviceExamples:
         """A split on the device.
 
         Raises:
@@ -322,7 +322,7 @@ class Trainer:
             num_validation=len(validation or ()),
         )
 
-    def build(self, values: Hyperparameters, fitted: Examples, generator: torch.Generator) -> Learner:
+    def build(self, values: Hyperparameters, fitted: DeviceExamples, generator: torch.Generator) -> Learner:
         """The network with the book's start, drawn on the CPU so that every device starts alike, and its optimizer."""
         num_inputs = math.prod(self.prepared.recipe.input.shape)
         net: Any
@@ -344,7 +344,7 @@ class Trainer:
         kind = SGD if self.is_scratch else ConciseSGD
         return kind(group_parameters(net.parameters(), weight_decay), lr, momentum)
 
-    def encode(self, split: Examples) -> Examples:
+    def encode(self, split: DeviceExamples) -> DeviceExamples:
         """As the network takes it."""
         return split
 
@@ -371,7 +371,7 @@ class ImageTrainer(Trainer):
         num_inputs = math.prod(self.prepared.recipe.input.shape)
         return find_image_steps(self.training, num_examples, num_inputs, self.objective.weight_decay)
 
-    def build(self, values: Hyperparameters, fitted: Examples, generator: torch.Generator) -> Learner:
+    def build(self, values: Hyperparameters, fitted: DeviceExamples, generator: torch.Generator) -> Learner:
         """The network at the book's start, and its optimizer, on pixels less their mean where they must be.
 
         A step at equal probabilities leaves ``1 - lr * curvature / classes`` of the error along the mean: beyond 2 it
@@ -413,7 +413,7 @@ class TableTrainer(Trainer):
         # ``nn.MSELoss`` has no half: so many times our losses a network's own is.
         self.loss_factor = 2.0 if training.loss is Loss.SQUARED and not self.is_scratch else 1.0
 
-    def load(self, name: Any) -> Table:
+    def load(self, name: Any) -> TableExamples:
         """A split on the device; a regression's truth is in deviations of the target.
 
         Raises:
@@ -439,7 +439,7 @@ class TableTrainer(Trainer):
             weight_decay=self.objective.weight_decay,
         )
 
-    def build(self, values: Hyperparameters, fitted: Examples, generator: torch.Generator) -> Learner:
+    def build(self, values: Hyperparameters, fitted: DeviceExamples, generator: torch.Generator) -> Learner:
         """The network at zero, and steps of all rows or of minibatches, until nothing is left to gain."""
         rows = fitted if self.plan.is_full_batch else sample(fitted, SAMPLE, generator)
         # Found while minibatches are drawn.
@@ -478,14 +478,14 @@ class TableTrainer(Trainer):
         }
         return differentiate(losses[self.training.loss])
 
-    def encode(self, split: Examples) -> Examples:
+    def encode(self, split: DeviceExamples) -> DeviceExamples:
         """In the precision of this plan; encoded once where every step sees all rows and memory should hold them."""
-        table = replace(cast("Table", split), encoding=self.encoding)
+        table = replace(cast("TableExamples", split), encoding=self.encoding)
         if table.truth.is_floating_point():
             table = replace(table, truth=table.truth.to(self.plan.dtype))
         return encode_small(table) if self.plan.is_full_batch else table
 
-    def find_conditioning(self, rows: Examples, values: Hyperparameters, num_rows: int) -> Conditioning:
+    def find_conditioning(self, rows: DeviceExamples, values: Hyperparameters, num_rows: int) -> Conditioning:
         """The moments of the inputs, and what makes steps as long as they should be in every direction.
 
         Steps of minibatches are damped, so that no example moves its own output too far: one alone in its minibatch has
@@ -500,10 +500,11 @@ class TableTrainer(Trainer):
             moments = moments.with_effective_rank(F.pad(offsets, (0, encoding.num_slots)))
         return moments, make_preconditioner(moments, ridge, encoding.frequencies, self.plan.dtype)
 
-    def follow(self, net: Network, rows: Examples, generator: torch.Generator) -> Callable[[], float]:
+    def follow(self, net: Network, rows: DeviceExamples, generator: torch.Generator) -> Callable[[], float]:
         """What finds the objective on a sample of the rows, by which minibatches are repeated."""
         size = SCORES // max(1, len(self.prepared.class_names))
-        examples = parallel.start(encode_small, cast("Table", sample(rows, size, generator)))  # while steps are taken
+        drawn = cast("TableExamples", sample(rows, size, generator))
+        examples = parallel.start(encode_small, drawn)  # while steps are taken
 
         def compute_objective() -> float:
             weights = {name: each.detach().cpu().numpy() for name, each in net.weights().items()}
@@ -581,7 +582,7 @@ def find_batch_size(num_rows: int) -> int:
 # Rows and statistics
 
 
-def load_table(prepared: PreparedDataset, file: FileRef, encoding: Encoding) -> Table:
+def load_table(prepared: PreparedDataset, file: FileRef, encoding: Encoding) -> TableExamples:
     """A split of a table, one ``file`` of ``prepared``, on the device of its encoding.
 
     A regression's truth is in deviations of the target.
@@ -595,22 +596,22 @@ def load_table(prepared: PreparedDataset, file: FileRef, encoding: Encoding) -> 
         y = torch.from_numpy((truth - target.mean) / target.scale).to(encoding.mean.dtype)
     else:
         y = torch.from_numpy(truth if truth.dtype == np.uint8 else truth.astype(np.int64))
-    return Table(torch.from_numpy(features), y, encoding).to(encoding.mean.device)
+    return TableExamples(torch.from_numpy(features), y, encoding).to(encoding.mean.device)
 
 
-def encode_small(table: Table) -> Examples:
+def encode_small(table: TableExamples) -> DeviceExamples:
     """Encoded once, where memory should hold it."""
     return table.resident() if len(table) * table.num_inputs <= RESIDENT else table
 
 
-def sample(split: Examples, size: int, generator: torch.Generator) -> Examples:
+def sample(split: DeviceExamples, size: int, generator: torch.Generator) -> DeviceExamples:
     """So many random rows, with replacement; all of fewer."""
     if len(split) <= size:
         return split
     return split.at(torch.randint(len(split), (size,), generator=generator).to(split.device))
 
 
-def compute_loss(net: Network, examples: Examples, objective: Objective) -> float:
+def compute_loss(net: Network, examples: DeviceExamples, objective: Objective) -> float:
     """The mean loss, without the penalty."""
     scores = outputs(net, examples).cpu().numpy()
     return objective.mean(scores.reshape(len(scores), -1), examples.y.cpu().numpy())
@@ -682,7 +683,7 @@ def require_enough(share: float, num_examples: int, num_validation: int, asked: 
     raise UsageError(f"{found} and leaves {num_examples}", f"at least {MIN_EXAMPLES} of each", action)
 
 
-def require_rows_to_choose_by(validation: Examples | None) -> Examples:
+def require_rows_to_choose_by(validation: DeviceExamples | None) -> DeviceExamples:
     """Refuse to choose by a validation part that says nothing; give it back.
 
     Raises:

@@ -273,7 +273,7 @@ def draw_class_weights(candidate: Candidate) -> Drawings:
     yield artifact_paths.CLASS_WEIGHTS, plots.draw_class_weights(weights, candidate.prepared.class_names)
 
 
-class Task(NamedTuple):
+class Judgement(NamedTuple):
     """How a model of one kind is measured, judged before export, and drawn: as own data are, but for what is given."""
 
     measures: tuple[Callable[[Candidate], Metrics], ...]  # on the test split
@@ -284,28 +284,30 @@ class Task(NamedTuple):
 
 
 OF_TABLE = measure_baselines, measure_coefficients
-TASKS_OF: dict[tuple[Use, TaskName], Task] = {
-    (Use.BOOK, "classification"): Task(
+TASKS_OF: dict[tuple[Use, TaskName], Judgement] = {
+    (Use.BOOK, "classification"): Judgement(
         (measure_labels,), (draw_labels, draw_misclassified), describe_book_labels, judge_by_the_book
     ),
-    (Use.BOOK, "regression"): Task((measure_parameters,), (draw_parameters,), describe_parameters, judge_by_best_fit),
-    (Use.TABLES, "classification"): Task(
+    (Use.BOOK, "regression"): Judgement(
+        (measure_parameters,), (draw_parameters,), describe_parameters, judge_by_best_fit
+    ),
+    (Use.TABLES, "classification"): Judgement(
         (measure_labels, *OF_TABLE),
         (draw_coefficients, draw_labels, draw_periods),
         score=raw_units.score_in_float64,
     ),
-    (Use.TABLES, "regression"): Task(
+    (Use.TABLES, "regression"): Judgement(
         (measure_numbers, *OF_TABLE),
         (draw_coefficients, draw_numbers, draw_periods),
         score=raw_units.score_in_float64,
     ),
-    (Use.IMAGES, "classification"): Task(
+    (Use.IMAGES, "classification"): Judgement(
         (measure_labels, measure_baselines), (draw_labels, draw_class_weights, draw_misclassified)
     ),
 }
 
 
-def choose_task(prepared: PreparedDataset) -> Task:
+def choose_task(prepared: PreparedDataset) -> Judgement:
     """The one of these data."""
     # Which kind of data a model is of decides here alone what is measured, judged and drawn.
     return TASKS_OF[prepared.find_use(prepared.recipe), prepared.task]

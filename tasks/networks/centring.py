@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from tasks.networks.examples import Examples
+from tasks.networks.examples import DeviceExamples
 from tasks.networks.training import Network, Optimizer
 
 ROUNDS = 6  # of power iteration; the mean of bright pictures stands out so far that three would do
 VALUES = 2**23  # of inputs, of examples spread evenly: the mean and the first direction of many more are hardly others
 
 
-def mean_and_curvature(split: Examples) -> tuple[Tensor, float]:
+def mean_and_curvature(split: DeviceExamples) -> tuple[Tensor, float]:
     """The mean input ``(inputs,)``, and the largest eigenvalue of ``XᵀX/n``."""
     step = max(1, len(split) // max(1, VALUES // split.num_inputs))
     some = split.at(torch.arange(0, len(split), step, device=split.device))

@@ -12,8 +12,8 @@ VALUES = 2**24  # of a minibatch that is only measured
 GATHERED = 2**21  # values of the minibatches that are gathered at once: as bytes they stay in the cache
 
 
-class Examples(Protocol):
-    """A whole split, on one device: ``Split``, or ``tabular.Table`` of one that memory should not hold."""
+class DeviceExamples(Protocol):
+    """A whole split, on one device: ``Split``, or ``tabular.TableExamples`` of one that memory should not hold."""
 
     @property
     def y(self) -> Tensor:
@@ -29,10 +29,10 @@ class Examples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def at(self, index: Tensor) -> "Examples":
+    def at(self, index: Tensor) -> "DeviceExamples":
         """The examples at ``index`` ``(m,)`` int64."""
 
-    def pieces(self, size: int) -> Iterator["Examples"]:
+    def pieces(self, size: int) -> Iterator["DeviceExamples"]:
         """The examples in order, ``size`` at a time."""
 
     def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:

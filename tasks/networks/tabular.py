@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.networks import metrics
-from tasks.networks.examples import Examples, Split
+from tasks.networks.examples import DeviceExamples, Split
 from tasks.networks.softmax_regression import LossFunction, dropout
 from tasks.networks.training import (
     Network,
@@ -126,7 +126,7 @@ class Encoding(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Table:
+class TableExamples:
     """Raw rows ``(n, columns)`` float32, wherever they lie, a file for instance; of these the ``members``, or all.
 
     ``truth`` ``(n,)`` is that of all rows that the table has: floating point, or labels of any type.
@@ -155,23 +155,23 @@ class Table:
         """Values of one example."""
         return self.rows.shape[1]
 
-    def to(self, device: torch.device) -> "Table":
+    def to(self, device: torch.device) -> "TableExamples":
         """The same rows on another device."""
         members = None if self.members is None else self.members.to(device)
-        return Table(self.rows.to(device), self.truth.to(device), self.encoding.to(device), members)
+        return TableExamples(self.rows.to(device), self.truth.to(device), self.encoding.to(device), members)
 
-    def at(self, index: Tensor) -> "Table":
+    def at(self, index: Tensor) -> "TableExamples":
         """The examples at ``index``, of which only the index is copied."""
         members = index if self.members is None else self.members.index_select(0, index)
         return replace(self, truth=self.truth.index_select(0, index), members=members)
 
-    def pieces(self, size: int) -> "Iterator[Table]":
+    def pieces(self, size: int) -> "Iterator[TableExamples]":
         """The examples in order, ``size`` at a time."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             rows = self.rows[part] if self.members is None else self.rows
             members = None if self.members is None else self.members[part]
-            yield Table(rows, self.truth[part], self.encoding, members)
+            yield TableExamples(rows, self.truth[part], self.encoding, members)
 
     def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
         """Inputs, truth and places of one minibatch after another, encoded by few calls; the last may be smaller."""
@@ -278,7 +278,7 @@ CERTAIN = 1e-9  # of all variance: a larger ridge lets a covariance be inverted,
 
 
 @dataclass(frozen=True)
-class Moments:
+class FeatureMoments:
     """Mean ``(inputs,)``, covariance and variances, float64, of numbers and one-hot slots, which come last.
 
     Of very many inputs ``covariance`` ``(first, first)`` is that of the first, of the others there are ``variances``
@@ -329,7 +329,7 @@ class Moments:
         bound = blocks * (self.variances + self.weight * self.mean[first:] ** 2) + ridge
         return of_first, torch.where(bound > 0, 1 / bound, 0.0)
 
-    def with_effective_rank(self, offsets: Tensor) -> "Moments":
+    def with_effective_rank(self, offsets: Tensor) -> "FeatureMoments":
         """The same with the share ``least`` that float32 and the target tell apart.
 
         It is above ``COLLINEAR`` only where the weights of least squares are too large for float32, and those of the
@@ -364,7 +364,9 @@ class Moments:
 
 
 @torch.no_grad()
-def compute_moments(split: Examples, encoding: Encoding, class_weights: Tensor | None, first: int) -> Moments:
+def compute_moments(
+    split: DeviceExamples, encoding: Encoding, class_weights: Tensor | None, first: int
+) -> FeatureMoments:
     """The moments of a split, summed piece by piece; no one-hot matrix is ever made.
 
     ``class_weights`` ``(classes,)``; ``first``: how many inputs have a covariance, all of them, the numbers or none.
@@ -404,7 +406,7 @@ def compute_moments(split: Examples, encoding: Encoding, class_weights: Tensor |
     covariance = second / n - torch.outer(mean[:first], mean[:first]) * weight
     variances, products = (squares[inputs] / n - mean**2 * weight)[first:], covariance[:ahead].sum(dim=0)
     of_target = products[ahead:], float(products[:ahead].sum())
-    return Moments(mean[ahead:], covariance[ahead:, ahead:], variances, float(weight), *of_target, n)
+    return FeatureMoments(mean[ahead:], covariance[ahead:, ahead:], variances, float(weight), *of_target, n)
 
 
 # Steps that are as long as they should be in every direction
@@ -416,10 +418,12 @@ def compute_moments(split: Examples, encoding: Encoding, class_weights: Tensor |
 
 # From gradients by inputs and bias to steps of inputs, unknown codes and bias.
 Preconditioner = Callable[[Tensor], Tensor]
-Conditioning = tuple[Moments, Preconditioner]
+Conditioning = tuple[FeatureMoments, Preconditioner]
 
 
-def make_preconditioner(moments: Moments, ridge: float, frequencies: Tensor, dtype: torch.dtype) -> Preconditioner:
+def make_preconditioner(
+    moments: FeatureMoments, ridge: float, frequencies: Tensor, dtype: torch.dtype
+) -> Preconditioner:
     """What turns gradients ``(inputs + 1, outputs)`` into steps ``(inputs + columns + 1, outputs)`` of this ``dtype``.
 
     ``frequencies`` ``(columns, slots)``: behind the slots there is one more effect a column, that of an unknown code,
@@ -492,7 +496,7 @@ TOGETHER = 2**20  # values of the minibatches made at once: each call that makes
 
 
 def train_epoch_whole(
-    net: Network, optimizer: Optimizer, split: Examples, batch_size: int, generator: torch.Generator
+    net: Network, optimizer: Optimizer, split: DeviceExamples, batch_size: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Take one step by the gradient of all examples, summed piece by piece; no order or batch size changes it."""
     params = net.parameters()
@@ -533,7 +537,7 @@ class AveragedSGD:
         self._last: list[Tensor] = []  # the weights from which the next step is taken
 
     def __call__(
-        self, net: Network, optimizer: Optimizer, split: Examples, batch_size: int, generator: torch.Generator
+        self, net: Network, optimizer: Optimizer, split: DeviceExamples, batch_size: int, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """Take the steps of one epoch, in an order drawn anew; that of the next epoch is drawn meanwhile."""
 

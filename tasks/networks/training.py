@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.sgd import sgd as torch_sgd
 
 from tasks.networks import metrics
-from tasks.networks.examples import Examples
+from tasks.networks.examples import DeviceExamples
 
 
 class Network(Protocol):
@@ -193,7 +193,7 @@ def list_learning_rates(schedule: str, lr: float, num_epochs: int) -> Iterator[f
 
 
 @torch.no_grad()
-def outputs(net: Callable[..., Tensor], split: Examples, batch_size: int | None = None) -> Tensor:
+def outputs(net: Callable[..., Tensor], split: DeviceExamples, batch_size: int | None = None) -> Tensor:
     """The outputs of ``net`` for a whole split ``(n, …)``, in its order, as many at a time as the cache holds."""
     return concatenate([net(*inputs) for inputs in split.in_order(batch_size or max(512, VALUES // split.num_inputs))])
 
@@ -215,11 +215,11 @@ def average_metrics(measured: Iterable[tuple[dict[str, Tensor], int]]) -> dict[s
     return {name: each @ shares.to(each.device) for name, each in stacked.items()}
 
 
-def evaluate(net: Network, split: Examples) -> dict[str, Tensor]:
+def evaluate(net: Network, split: DeviceExamples) -> dict[str, Tensor]:
     """What ``net.measure`` says of a whole split: loss and accuracy (the book's ``evaluate_accuracy``, 3.6.5)."""
     pieces = list(split.pieces(PIECE))
 
-    def measure(piece: Examples) -> tuple[dict[str, Tensor], int]:
+    def measure(piece: DeviceExamples) -> tuple[dict[str, Tensor], int]:
         return net.measure(outputs(net, piece), piece.y), len(piece)
 
     with ThreadPoolExecutor(2) as pool:  # of many rows, whose encoding takes as long as the network
@@ -227,7 +227,7 @@ def evaluate(net: Network, split: Examples) -> dict[str, Tensor]:
 
 
 def train_epoch(
-    net: Network, optimizer: Optimizer, split: Examples, batch_size: int, generator: torch.Generator
+    net: Network, optimizer: Optimizer, split: DeviceExamples, batch_size: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Take one step a minibatch, in an order drawn anew (the book's ``train_epoch_ch3``, 3.6.6).
 
@@ -244,7 +244,8 @@ def train_epoch(
         return net.measure(torch.cat(outputs_seen), split.y.index_select(0, order))
 
 
-RunEpoch = Callable[[Network, Optimizer, Examples, int, torch.Generator], dict[str, Tensor]]  # such as ``train_epoch``
+# Such as ``train_epoch``.
+RunEpoch = Callable[[Network, Optimizer, DeviceExamples, int, torch.Generator], dict[str, Tensor]]
 
 
 class EpochMetrics(NamedTuple):
@@ -258,12 +259,12 @@ class EpochMetrics(NamedTuple):
 def train(
     net: Network,
     optimizer: Optimizer,
-    train_split: Examples,
-    test_split: Examples | None,
+    train_split: DeviceExamples,
+    test_split: DeviceExamples | None,
     learning_rates: Iterable[float],
     batch_size: int,
     generator: torch.Generator,
-    validation_split: Examples | None = None,
+    validation_split: DeviceExamples | None = None,
     run_epoch: RunEpoch = train_epoch,
 ) -> Iterator[EpochMetrics]:
     """Train one epoch for each of ``learning_rates`` by ``run_epoch`` and yield what was measured.

@@ -192,7 +192,7 @@ def _describe(
     when = [_describe_times(times)] if times or not changed.on_drift else []
     when += ["when it drifts"] if changed.on_drift else []
     paused = f", which is paused until {resume_it}" if changed.paused else ""
-    knows = _who_knows(client) if client else f"{_who_knows(client)}, which starts its runs: none begins before"
+    knows = _who_knows(client) if client else "no run begins until gradmill up is started"
     told = f"{' and '.join(when)} by deployment {target.deployment}{paused}: {knows}"
     if target.flow == "retrain":
         return document | changed.model_dump(include={"on_drift", "keep"}), f"{target.name} is retrained {told}"

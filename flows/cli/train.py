@@ -211,8 +211,7 @@ def run_flow(
     server = connection.prefect_api(lambda: (f"flows.{name}", *TO_RUN, *list_modules()))
     with display.compact(verbose, stages=not quiet), server:
         if connection.is_temporary() and not (quiet or display.is_shown()):
-            reach = f"events     reach nobody from a run's own temporary Prefect server: {connection.TO_HAVE_ONE}"
-            print(reach, file=sys.stderr)
+            print(f"server     a temporary one; for one that stays, {connection.TO_HAVE_ONE}", file=sys.stderr)
         display.wait("waiting for the run to begin")
         flow = getattr(importlib.import_module(f"flows.{name}"), name)
         report, failure = None, None
@@ -293,6 +292,10 @@ def _describe_standing(result: "RetrainReport") -> str:
     version = f"{result.name} version {result.version}, {f'{result.detail}, ' if result.detail else ''}"
     if result.version != result.champion:
         champion = f"version {result.champion}" if result.champion else "none"
+        pointer = reading.pointer(result.name) if result.outcome == "unchanged" else None
+        if pointer and result.version in pointer.held:
+            back = f"gradmill promote {result.name} {result.version} brings it back"
+            return f"{version}held since it was rolled back from: {champion} is the champion, and {back}"
         until = "" if result.outcome == "unchanged" else f" until gradmill promote {result.name} {result.version}"
         return f"{version}not the champion: that is {champion}{until}"
     from flows.pages.overview import figure
@@ -308,15 +311,16 @@ def _describe_standing(result: "RetrainReport") -> str:
 def list_next_steps(result: "RetrainReport") -> list[str]:
     """The commands that follow from what a retrain came to, as they are typed: publish, use, look at, promote."""
     name = result.name
+    is_left = result.outcome == "unchanged" and result.version != result.champion  # rolled back from, or replaced
     if result.frozen:
-        commands = [f"unfreeze {name}", f"models {name}"]
+        commands = [f"unfreeze {name}", *[f"promote {name} {result.version}"] * is_left, f"models {name}"]
     elif result.outcome == "judged":  # --no-publish: the same, for good
         commands = [shlex.join(each for each in sys.argv[1:] if each != "--no-publish")]
     elif not result.champion:
         commands = []
     else:
         commands = [*([] if result.prediction else [f"predict --name {name}"]), f"show {name}"]
-        if result.outcome == "published" and result.version != result.champion:  # not a worse one that was made again
+        if is_left or (result.outcome == "published" and result.version != result.champion):
             commands.append(f"promote {name} {result.version}")
         elif result.outcome == "unchanged" and not result.was_trained:
             commands.append(f"retrain {name} --force")

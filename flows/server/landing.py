@@ -50,7 +50,7 @@ def show_store(_: Request) -> HTMLResponse:
         Section("In Prefect's UI", (IN_PREFECT,)),
     )
     headline = f"{plural(len(status.models), 'champion')}; {needs} {verb} attention"
-    return respond(Page("Gradmill", headline, sections, (("Prefect's UI", "/dashboard"),)))
+    return respond(Page("Gradmill", headline, sections, (("Prefect's dashboard", "/dashboard"),)))
 
 
 def _read_status(found: StoreState) -> Status:
@@ -78,8 +78,10 @@ def _tabulate_deployments(found: Status) -> PageTable:
         starts += ["on drift"] if each.on_drift else []
         judged = each.judged.run if each.judged and each.judged.run != each.last_run else ""
         due = "paused" if each.paused else ", ".join(starts)
-        rows.append((each.name, due, each.last_run or "", each.state or "", judged))
-    return PageTable(tuple(rows), ("deployment", "next run", "last run", "state", "last judged before"))
+        name = Link(each.name, f"/deployments/deployment/{each.id}")
+        last: Text = Link(each.last_run, f"/runs/flow-run/{each.last_run_id}") if each.last_run else ""
+        rows.append((name, due, last, each.state or "", judged))
+    return PageTable(tuple(rows), ("deployment", "next run", "last run", "state", "last verdict"))
 
 
 def _list_operation(found: Status) -> Iterator[tuple[str, Text]]:

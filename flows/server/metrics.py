@@ -22,7 +22,6 @@ from tasks.store.state import Fault, NameState, StoreState
 
 MOST_CLASSES = 100  # of a model whose labels are counted one by one: each is a time series
 RUNS = 100  # of a name that are counted
-SUCCESSFUL = ("published", "unchanged", "judged")
 LOOK_SECONDS = 5.0
 MEASURE_SECONDS = 300.0  # between two measurements of what lies on the disk
 MEASURED = "; gradmill metrics --port counts them every five minutes"
@@ -185,7 +184,7 @@ def _measure_champion(found: NameState) -> Iterator[Sample]:
 
 def _measure_runs(found: NameState) -> Iterator[Sample]:
     last, outcomes = found.last_ended, Counter(run.outcome for run in found.runs[:RUNS])
-    succeeded = [run.date for run in found.runs if run.outcome in SUCCESSFUL]
+    succeeded = [run.date for run in found.runs if run.ended_well]
     succeeded += [each.manifest.created_at for each in found.versions[-1:]]  # whose run is not among the newest
     yield "last_success_timestamp_seconds", _seconds(next(iter(succeeded), None)), {}
     for outcome in get_args(Outcome):

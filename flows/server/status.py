@@ -29,6 +29,7 @@ BEGUN = ("RUNNING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED", "CANCELLING",
 TIMED_OUT = "TimedOut"  # the name of the state
 UNTAKEN = "no worker has taken it"
 ENDED_BADLY = ("FAILED", "CRASHED")
+RETRAIN = "flows.retrain.retrain"  # the entrypoint of its deployments
 FORGOTTEN = timedelta(days=1)  # a worker that has been silent for longer is none
 ONLINE, STARTING = "ONLINE", "STARTING"  # of workers; the latter in our words
 PREFECTS = "Flow run encountered an exception: "  # before what we say of it ourselves
@@ -75,7 +76,9 @@ class Deployment(BaseModel):
     next_start: datetime | None
     on_drift: bool
     judged: Judged | None = None
-    ended_badly: bool = False  # the last run
+    ended_badly: bool = False  # the last run, and no run of the name has ended well since
+    id: str = ""  # by which Prefect's UI has it
+    last_run_id: str | None = None
 
 
 class StuckRun(BaseModel):
@@ -191,7 +194,7 @@ def describe(found: StoreState, name: str | None = None) -> Status:
         status.api_url, status.alerts = without_credentials(str(client.api_url)), alerts.find_receiver(client)
         drifting = _started_by_automations(client)
         status.deployments = _describe_deployments(
-            client, [each for each in deployments.list_deployments(client) if is_asked(each)], drifting
+            client, found, [each for each in deployments.list_deployments(client) if is_asked(each)], drifting
         )
     status.attention.extend(_list_needs(status))
     return status
@@ -226,7 +229,9 @@ def _list_needs(found: Status) -> Iterator[str]:
     for each in found.deployments:
         if each.ended_badly:
             more = "; a longer GRADMILL_TIME_LIMIT gives it more" if each.state == TIMED_OUT else ""
-            yield f"{each.name}: {each.state}: {(each.message or 'no reason is known').splitlines()[0]}{more}"
+            when = f" at {each.last_start:%Y-%m-%d %H:%M}" if each.last_start else ""
+            reason = (each.message or "no reason is known").splitlines()[0]
+            yield f"{each.name}: {each.state}{when}: {reason}{more}"
 
 
 def _started_by_automations(client: SyncPrefectClient) -> set[UUID | None]:
@@ -236,16 +241,25 @@ def _started_by_automations(client: SyncPrefectClient) -> set[UUID | None]:
 
 
 def _describe_deployments(
-    client: SyncPrefectClient, known: list[DeploymentResponse], drifting: set[UUID | None]
+    client: SyncPrefectClient, found: StoreState, known: list[DeploymentResponse], drifting: set[UUID | None]
 ) -> list[Deployment]:
     newest = FlowRunSort.START_TIME_DESC
     begun = deployments.find_first_runs(client, known, *BEGUN, sort=newest)
     judged = deployments.find_first_runs(client, known, *BEGUN, tags=JUDGED, sort=newest)
     due = deployments.find_first_runs(client, known, "SCHEDULED")
-    return [
-        _describe_deployment(each, begun.get(each.id), judged.get(each.id), due.get(each.id), each.id in drifting)
-        for each in known
-    ]
+    described = []
+    for each in known:
+        run = begun.get(each.id)
+        described.append(_describe_deployment(each, run, judged.get(each.id), due.get(each.id), each.id in drifting))
+        described[-1].ended_badly &= not (run and _has_recovered(each, run, found))
+    return described
+
+
+def _has_recovered(deployment: DeploymentResponse, run: FlowRun, found: StoreState) -> bool:
+    """Whether a later retrain of the same name has ended well, such as one by the command line."""
+    names = {tag.removeprefix(MODEL_TAG) for tag in deployment.tags if deployment.entrypoint == RETRAIN}
+    ended = (each.ended for name in names & found.names.keys() for each in found.names[name].runs if each.ended_well)
+    return any(run.start_time and datetime.fromisoformat(moment) > run.start_time for moment in ended)
 
 
 def _describe_deployment(
@@ -263,6 +277,8 @@ def _describe_deployment(
         on_drift=on_drift,
         judged=judged
         and Judged(run=judged.name, start=judged.start_time, verdict=_verdict(judged) or "", message=_message(judged)),
+        id=str(deployment.id),
+        last_run_id=run and str(run.id),
         ended_badly=run is not None and run.state_type in ENDED_BADLY,
     )
 

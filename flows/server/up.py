@@ -297,7 +297,10 @@ class Watch:
         self._known |= new.keys()
         for run in new.values():
             if run.end_time and run.end_time > self._begun and not run.parent_task_run_id:
-                print(printable(f"ended       {run.name}: {(run.state_name or 'unknown').lower()}"), file=sys.stderr)
+                message = run.state.message if run.state and not run.state.is_completed() else ""
+                reason = f": {message.splitlines()[0]}" if message else ""
+                told = f"ended       {run.name}: {(run.state_name or 'unknown').lower()}{reason}"
+                print(printable(told), file=sys.stderr)
 
 
 def leave_out_superseded(client: SyncPrefectClient) -> None:

@@ -126,6 +126,11 @@ class RunSummary(Document):
     ended: str = Field("", exclude=True)  # when something was last noted of it; of an older run when it was to start
 
     @property
+    def ended_well(self) -> bool:
+        """Whether it did what was asked for, and no gate refused the candidate."""
+        return self.outcome in ("published", "unchanged", "judged")
+
+    @property
     def is_judged(self) -> bool:
         """Whether it came to a verdict: its candidate went through the gates, or its training diverged."""
         return self.outcome in ("published", "judged", "refused") or self.exit_code == TrainingDiverged.exit_code

@@ -185,10 +185,13 @@ def _describe(
     num_rows, num_files = len(table.data), len(table.files.files)
     # Of an unfit target no row is without a label.
     unlabelled = num_rows - truth.outside - int(truth.is_known.sum()) if len(truth.values) else 0
-    kinds = Counter[str](column.kind for column in features.columns)
+    kinds = Counter[str](column.kind for column in features.columns if not column.part)
     told = [
         f"{kinds[kind]:,} {kind if kinds[kind] == 1 else plural}" for kind, plural in PLURALS.items() if kinds[kind]
     ]
+    dates = {column.source: "" for column in features.columns if column.part}
+    for source in dates:
+        told.append(f"{source} ({', '.join(column.part for column in features.columns if column.source == source)})")
     summary = [
         f"{plural(num_rows, 'row')} in {plural(num_files, 'file')}",
         f"features: {', '.join(told) or 'none'}",

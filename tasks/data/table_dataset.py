@@ -1,6 +1,6 @@
 """A user's own table as a data set: read, its schema inferred, its rows split, checked, written, its recipe fitted."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -189,9 +189,10 @@ def _describe(
     told = [
         f"{kinds[kind]:,} {kind if kinds[kind] == 1 else plural}" for kind, plural in PLURALS.items() if kinds[kind]
     ]
-    dates = {column.source: "" for column in features.columns if column.part}
-    for source in dates:
-        told.append(f"{source} ({', '.join(column.part for column in features.columns if column.source == source)})")
+    parts: dict[str, list[str]] = defaultdict(list)
+    for column in features.columns:
+        parts[column.source] += [column.part] * bool(column.part)
+    told += [f"{date} ({', '.join(taken)})" for date, taken in parts.items() if taken]
     summary = [
         f"{plural(num_rows, 'row')} in {plural(num_files, 'file')}",
         f"features: {', '.join(told) or 'none'}",

@@ -236,7 +236,7 @@ def draw_coefficients(found: Sequence[Coefficient], unit: str) -> Figure:
     axes.margins(x=0.35)  # for the labels
     axes.axvline(0, **ZERO)
     axes.locator_params(axis="x", nbins=TICKS)
-    figure.suptitle("Largest coefficients (at the bars: a unit's)")  # over the names too, which may be long
+    figure.suptitle("Largest coefficients (numbers: the effect of one unit)")  # over the names too, which may be long
     figure.supxlabel(f"{unit}\na deviation of the column, or a level", fontsize=10)
     return figure
 

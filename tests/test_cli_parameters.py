@@ -117,7 +117,8 @@ def faults(form: dict[str, Any], **training: Any) -> list[list[Any]]:
 def test_the_form_takes_either_model_and_names_the_field_that_is_at_fault() -> None:
     form = describe_form(RetrainParameters)
     softmax: dict[str, Any] = {"model": "softmax-regression", "dropout": 0.5}
-    for training in ({}, {"num_epochs": 4}, LINEAR | {"loss": "huber"}, softmax):
+    fit: list[dict[str, Any]] = [{}, {"num_epochs": 4}, {**LINEAR, "loss": "huber"}, softmax]
+    for training in fit:
         assert faults(form, **training) == []
     part = ["parameters", "training"]
     for name, value in (("num_epochs", 0), ("model", "x"), ("loss", "x")):

@@ -2,10 +2,13 @@
 
 import contextlib
 import io
+import json
 import os
+import shlex
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -29,7 +32,7 @@ def typed(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
 
-def assert_clear(done: subprocess.CompletedProcess[str], exit_code: int) -> None:
+def assert_clear(done: subprocess.CompletedProcess[str], exit_code: int, *words: object) -> None:
     """One to three lines that say what was found, what was expected and what to do; never a traceback."""
     message = done.stderr[done.stderr.index("gradmill: ") :].strip().splitlines()
     assert done.returncode == exit_code, done.stderr
@@ -37,21 +40,45 @@ def assert_clear(done: subprocess.CompletedProcess[str], exit_code: int) -> None
     assert len(message) == 3
     assert message[1].startswith("expected: ")
     assert message[2].startswith("to do: ")
+    assert not [word for word in words if str(word) not in done.stderr], done.stderr
+
+
+def refused(exit_code: int, command: str, *words: object) -> None:
+    """A command, typed in this process, fails with this exit code and says these words."""
+    assert_clear(typed(*shlex.split(command)), exit_code, *words)
+
+
+def answer(command: str, exit_code: int = 0) -> Any:
+    """The document that a command prints, typed in this process."""
+    done = typed(*shlex.split(command), "--json")
+    assert done.returncode == exit_code, done.stderr
+    return json.loads(done.stdout)
+
+
+def plant(path: Path, kind: str) -> Path:
+    """Something that is no regular file, in the place of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "dangling link":
+        path.symlink_to("nowhere")
+    else:
+        here = os.open(path.parent, os.O_RDONLY)  # a socket's own path may have 107 bytes
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(f"/proc/self/fd/{here}/{path.name}")
+        os.close(here)
+    return path
 
 
 def plant_strangers(folder: Path) -> list[Path]:
     """A FIFO, a folder and a socket named like our temporary files, and two files of others that are nearly so."""
-    folder.mkdir(parents=True, exist_ok=True)
-    fifo, inner, listener = (folder / f".gradmill-0123456789abcd{end}.partial" for end in ("ef", "ee", "ed"))
-    os.mkfifo(fifo)
-    os.mkfifo(folder / "x.partial")
-    inner.mkdir()
+    kinds = {"ef": "fifo", "ee": "folder", "ed": "socket"}
+    found = [plant(folder / f".gradmill-0123456789abcd{end}.partial", kind) for end, kind in kinds.items()]
     (folder / "their.partial").touch()
-    here = os.open(folder, os.O_RDONLY)  # a socket's own path may have 107 bytes
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(f"/proc/self/fd/{here}/{listener.name}")
-    os.close(here)
-    return [fifo, inner, listener, folder / "x.partial", folder / "their.partial"]
+    return [*found, plant(folder / "x.partial", "fifo"), folder / "their.partial"]
 
 
 def servers() -> set[int]:

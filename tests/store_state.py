@@ -3,8 +3,11 @@
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from tasks.store import artifact_paths, reading
+from candidate import seal
+from tasks.store import artifact_paths, atomic, reading, tuned, verified
+from tasks.store.tuned import Tuned
 
 NAME = "linear-regression"
 
@@ -36,3 +39,34 @@ def forget_changes(number: int, name: str = NAME) -> None:
     """Leave only so many lines in the history, as if a kill had come before the next one."""
     path = artifact_paths.history(name)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:number]))
+
+
+def point(without: str = "", **changes: object) -> None:
+    """Write the pointer with ``changes``, as no command does."""
+    path = artifact_paths.champion(NAME)
+    document = json.loads(path.read_text()) | changes
+    document.pop(without, None)
+    path.write_text(json.dumps(document))
+
+
+def seal_all(folder: Path, **changes: Any) -> None:
+    """Write the manifest with ``changes``, and digests that fit whatever lies in the folder; the pointer stays."""
+    manifest = json.loads((folder / "manifest.json").read_text()) | changes
+    names = {path.name for path in folder.iterdir()} - {"manifest.json", "SHA256SUMS"}
+    manifest["files"] = {name: atomic.file_digest(folder / name) for name in sorted(names)}
+    seal(folder, manifest)
+    digests = manifest["files"] | {"manifest.json": atomic.file_digest(folder / "manifest.json")}
+    (folder / "SHA256SUMS").write_bytes(verified.checksums(digests))
+
+
+def point_to_what_is_there(folder: Path) -> None:
+    """Let the pointer have the digests of a version as it lies there."""
+    files = {"model": "model.onnx", "manifest": "manifest.json"}
+    point(**{f"{key}_sha256": atomic.file_digest(folder / name) for key, name in files.items()})
+
+
+def keep_settings() -> None:
+    """As a search leaves what it has found."""
+    facts: dict[str, Any] = {"model": NAME, "dataset_digest": "0" * 64, "settings": {"lr": 0.1}, "num_trials": 1}
+    facts |= {"validation_losses": (0.4,), "default_settings": {}, "default_losses": (0.5,), "num_validation": 10}
+    tuned.keep(NAME, Tuned(**facts, seed=0, run=f"20261101T030000-tune-{NAME}-00000000"))

@@ -63,12 +63,11 @@ def pod_of(job: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("pool", ["docker", "kubernetes"])
 def test_variables_are_a_json_schema_and_each_one_is_used(pool: str) -> None:
-    Draft202012Validator.check_schema(template(pool)["variables"])
-    configuration = json.dumps(template(pool)["job_configuration"])
-    assert all(f"{{{{ {name} }}}}" in configuration for name in template(pool)["variables"]["properties"])
-    assert configuration.count("{{") == sum(
-        configuration.count(f"{{{{ {name} }}}}") for name in template(pool)["variables"]["properties"]
-    )
+    variables, configuration = template(pool)["variables"], json.dumps(template(pool)["job_configuration"])
+    Draft202012Validator.check_schema(variables)
+    used = [configuration.count(f"{{{{ {name} }}}}") for name in variables["properties"]]
+    assert all(used)
+    assert configuration.count("{{") == sum(used)
 
 
 @pytest.mark.parametrize(("pool", "worker"), [("docker", "DockerWorker"), ("kubernetes", "KubernetesWorker")])
@@ -99,17 +98,14 @@ def test_a_server_takes_the_templates_by_the_published_commands(prefect_api: str
 def test_docker_containers_are_unprivileged_limited_and_keep_artifacts() -> None:
     made = docker_container()
     host = made["host_config"]
-    assert made["image"] == "gradmill:train"
-    assert made["user"] == f"{UID}:{UID}"
-    assert host["ReadonlyRootfs"]
-    assert host["CapDrop"] == ["ALL"]
-    assert host["SecurityOpt"] == ["no-new-privileges:true"]
-    assert host["Memory"] == host["MemorySwap"] == 4 * 2**30
-    assert host["NanoCpus"] == 2 * 10**9
-    assert host["PidsLimit"] == 512
-    assert host["Binds"] == ["gradmill_artifacts:/artifacts"]
-    assert set(host["Tmpfs"]) == {"/tmp", "/prefect"}  # noqa: S108  (inside the container)
+    assert (made["image"], made["user"]) == ("gradmill:train", f"{UID}:{UID}")
     assert made["environment"]["PREFECT_HOME"] == "/prefect"
+    wanted = {
+        "ReadonlyRootfs": True, "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges:true"], "Memory": 4 * 2**30,
+        "MemorySwap": 4 * 2**30, "NanoCpus": 2 * 10**9, "PidsLimit": 512, "Binds": ["gradmill_artifacts:/artifacts"],
+    }  # fmt: skip
+    assert {name: host[name] for name in wanted} == wanted
+    assert set(host["Tmpfs"]) == {"/tmp", "/prefect"}  # noqa: S108  (inside the container)
     assert not host.get("DeviceRequests")
 
 
@@ -133,17 +129,15 @@ def test_kubernetes_jobs_pass_the_strict_schema_of_kubernetes(gpus: str | None) 
 def test_kubernetes_pods_meet_the_restricted_security_standard() -> None:
     pod = pod_of(kubernetes_job())
     (container,) = pod["containers"]
-    assert pod["securityContext"]["runAsNonRoot"]
-    assert pod["securityContext"]["runAsUser"] == UID
-    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    wanted = {"runAsNonRoot": True, "runAsUser": UID, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert {name: pod["securityContext"][name] for name in wanted} == wanted
     assert pod["automountServiceAccountToken"] is False
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
         "readOnlyRootFilesystem": True,
     }
-    environment = {entry["name"]: entry["value"] for entry in container["env"]}
-    assert environment["PREFECT_HOME"] == "/prefect"
+    assert {"name": "PREFECT_HOME", "value": "/prefect"} in container["env"]
     mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     claims = {volume["name"]: volume.get("persistentVolumeClaim") for volume in pod["volumes"]}
     assert claims[mounted["/artifacts"]] == {"claimName": "gradmill-artifacts"}

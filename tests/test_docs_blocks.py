@@ -31,7 +31,7 @@ ELSEWHERE = {
     "await setTimeout(1000)": "tests/test_docs_consumers.py, while the champion changes",
     "model.explain(row)": "tests/test_python.py, with a model of houses",
     "model.is_current()": "the same",
-    'dataset("predicted")': "tests/test_docs_first_hour.py types it",
+    'dataset("predicted")': "tests/test_docs_typed.py types it",
 }
 # Blocks that begin so are no commands.
 LISTINGS = {
@@ -100,7 +100,7 @@ def test_every_block_is_run_or_parsed(
         assert len(stages) == 7
         assert all((REPOSITORY / "tasks" / f"{stage}.py").is_file() for stage in stages), stages
     elif block.language in ("sh", "text"):
-        assert block.page.name == "first-hour.md", "tests/test_docs_first_hour.py types it and compares"
+        assert block.page.name == "first-hour.md", "tests/test_docs_typed.py types it and compares"
     elif block.language == "diff":
         assert block.page.name == "contributing.md", "tests/test_docs_recipes.py applies them"
     else:

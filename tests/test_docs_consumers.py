@@ -1,7 +1,5 @@
 """docs/consumers.md: its tables of fields, and its programs, run as they stand against real files."""
 
-import functools
-import http.server
 import json
 import subprocess
 import sys
@@ -10,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import onnxruntime
@@ -102,27 +101,6 @@ def test_the_champion_is_loaded_in_node(images: Path) -> None:
     assert done.stdout == "class 4\n", "of a black picture the bias decides"
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder."""
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of a folder on loopback."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 @pytest.mark.consumers
 @pytest.mark.browser
 @pytest.mark.slow
@@ -132,10 +110,11 @@ def test_the_champion_is_loaded_in_the_browser(images: Path) -> None:
 
     (images / "dist").symlink_to(node_modules() / "onnxruntime-web" / "dist")
     (images / "index.html").write_text(block("html", "ort.wasm"))
-    with served(images) as address, sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
-        page.goto(address)
+        page.route("**/*", lambda route: route.fulfill(path=images / urlsplit(route.request.url).path[1:]))
+        page.goto("http://localhost/index.html")
         expect(page.locator("p")).to_have_text("class 4", timeout=60_000)
         browser.close()
 

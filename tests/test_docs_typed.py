@@ -1,28 +1,101 @@
-"""Every line of README and docs/ that starts with ``gradmill`` does something, typed as it stands, page after page.
+"""What pages show is typed: docs/first-hour.md from its first block to its last, docs/notebook.ipynb in a kernel.
 
-So do those that make keys for it.
+And every line of README and docs/ that starts with ``gradmill``, or makes keys for it, page after page.
 """
 
 import io
+import json
 import os
 import re
 import shlex
+import socket
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import nbclient
+import nbformat
 import numpy as np
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 from command_line import GRADMILL, gradmill
-from fenced_blocks import PAGES, blocks
+from conftest import REPOSITORY
+from fenced_blocks import PAGES, Block, Typist, blocks
+
+pytestmark = pytest.mark.slow
+
+PAGE = REPOSITORY / "docs" / "first-hour.md"
+PORT = 4200  # of gradmill up, as the page has it
+# Places below artifacts/ that nothing of the first hour fills, and what does.
+OF_OTHERS = {
+    "artifacts/.restoring": "gradmill restore, until it is done",
+    "artifacts/datasets/<data>/study-<key>.journal": "gradmill tune",
+    "artifacts/.prefect/home": "where there is no home folder",
+    "artifacts/javascript/": "gradmill demo",
+    "artifacts/.store": "gradmill backup, and GRADMILL_MIRROR",
+    "artifacts/mirror.json": "GRADMILL_MIRROR",
+    "artifacts/site": "make docs",
+    "artifacts/tuned/<name>.json": "gradmill tune",
+}
+
+
+@pytest.fixture(scope="module")
+def typist(fashion_mnist_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Typist]:
+    """Somebody in a checkout in which ``make run`` has ended, as far as commands look at it."""
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", PORT)) == 0:
+            pytest.skip(f"port {PORT} is taken, and the page has it")
+    folder = tmp_path_factory.mktemp("first-hour") / "checkout"
+    folder.mkdir()
+    (folder / ".venv").symlink_to(REPOSITORY / ".venv")
+    (made,) = re.findall(r"(?m)^run:.*\n\t@\$\(BIN\)(/.*)\n", (REPOSITORY / "Makefile").read_text())
+    environment = {
+        "PREFECT_HOME": str(folder.parent / "prefect"),
+        "GRADMILL_FASHION_MNIST_DIR": str(fashion_mnist_files),
+    }
+    # No artifacts folder but the one here, and no browser.
+    environment |= dict.fromkeys(("GRADMILL_ARTIFACTS", "DISPLAY", "WAYLAND_DISPLAY", "BROWSER"), "")
+    typing = Typist(folder, environment)
+    typing.type(Block(PAGE, "sh", f".venv/bin{made}\n"))
+    yield typing
+    typing.end()
+
+
+def test_every_block_does_what_the_page_shows(typist: Typist) -> None:
+    for block in blocks(PAGE):
+        if block.language == "text":
+            typist.assert_said(block.text)
+        else:
+            typist.type(block)
+
+
+def test_every_place_below_artifacts_that_the_pages_name_is_there(typist: Typist) -> None:
+    told = "\n".join(page.read_text() for page in PAGES if page.stem != "decisions")
+    named = set(re.findall(r"artifacts/[\w.<>/-]*[\w>/]", told)) - set(OF_OTHERS)
+    assert {place for place in named if not list(typist.folder.glob(re.sub(r"<\w+>", "*", place)))} == set()
+
+
+def test_models_of_a_real_run_tell_what_the_table_of_metadata_props_has(typist: Typist) -> None:
+    told = (REPOSITORY / "docs" / "consumers.md").read_text()
+    for name in ("softmax-regression", "houses"):
+        folder = typist.folder / "artifacts" / "models" / name
+        champion = json.loads((folder / "champion.json").read_bytes())
+        session = onnxruntime.InferenceSession(folder / str(champion["version"]) / "model.onnx")
+        keys = {*champion, *session.get_modelmeta().custom_metadata_map}
+        assert all(f"| `{key}` |" in told for key in keys), keys
+
+
+# Lines of every page
 
 # Lines with these words are not typed here, for what is said.
 NOT_HERE = {
-    "gradmill up": "goes on until Ctrl-C: tests/test_docs_first_hour.py",
+    "gradmill up": "goes on until Ctrl-C: see above",
     "gradmill demo": "goes on until Ctrl-C: tests/test_serve_demo.py",
     "s3://": "a bucket: tests/test_store_mirror.py and tests/test_store_backup.py have one",
     "--artifacts new": "what was restored from that bucket",
@@ -93,7 +166,6 @@ def type_line(line: str) -> "subprocess.CompletedProcess[str]":
     return gradmill(*shlex.split(line)[1:], timeout=600)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("fashion_mnist", "on_server")
 def test_every_line_does_what_it_says(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(artifacts.parent)
@@ -108,3 +180,33 @@ def test_every_line_does_what_it_says(artifacts: Path, monkeypatch: pytest.Monke
         if done.returncode:
             failed[line] = f"{done.returncode}: {done.stderr[-600:]}"
     assert not failed
+
+
+# The notebook
+
+
+def read_texts(cell: Any, kind: str) -> str:
+    """What a cell shows, of one kind of content."""
+    return "".join(each.get("data", {}).get(kind, "") for each in cell.outputs)
+
+
+def test_the_notebook_leads_from_a_dataframe_to_predictions_and_what_columns_add(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No cell fails; fit shows its stages and gates as HTML, no log line of Prefect, and nothing on stderr."""
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(tmp_path / "artifacts"))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    notebook = nbformat.read(REPOSITORY / "docs" / "notebook.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    _, fit, facts, predicted, refused, added, again = [each for each in notebook.cells if each.cell_type == "code"]
+    shown = read_texts(fit, "text/html")
+    for words in ("publish", "baseline", "notebook-houses version 1", "sold.month (category)"):
+        assert words in shown, shown
+    assert not re.search(r"prefect\.|INFO|Beginning flow run", shown)
+    assert not [each for cell in notebook.cells for each in cell.get("outputs", ()) if each.get("name") == "stderr"]
+    assert read_texts(facts, "text/plain").startswith("('published', 1, 0.9")
+    assert "array([" in read_texts(predicted, "text/plain")
+    assert "city is 'Rom', a level that the model has not seen" in refused.outputs[0]["text"]
+    assert "sold.weekday" in read_texts(added, "text/html")
+    assert read_texts(again, "text/plain").endswith("'unchanged'")

@@ -64,6 +64,9 @@ def told(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
+TRAINING = ("torch", "onnx-", "matplotlib")
+
+
 def environment_without(folder: Path, *packages: str) -> list[str]:
     """The command for Gradmill in a real environment in ``folder``: all that is installed here but ``packages``."""
     folder.mkdir()
@@ -72,9 +75,6 @@ def environment_without(folder: Path, *packages: str) -> list[str]:
             (folder / path.name).symlink_to(path)
     python = str(getattr(sys, "_base_executable", sys.executable))
     return ["env", f"PYTHONPATH={folder}:{REPOSITORY}", python, "-S", "-m", "flows"]
-
-
-TRAINING = ("torch", "onnx-", "matplotlib")
 
 
 @pytest.fixture(scope="module")
@@ -158,14 +158,6 @@ def test_anything_but_exactly_one_whole_onnxruntime_is_a_problem(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(HAS_GPU, reason="this machine has a GPU")
-def test_cuda_without_a_gpu_is_exit_5_with_the_reason(prediction: list[str]) -> None:
-    doctor = Doctor("--device", "cuda", command=prediction)
-    assert (doctor.done.returncode, doctor.problems) == (5, {"gpu": 5})
-    assert "NVIDIA driver" in doctor.checks["gpu"]["found"]
-
-
-@pytest.mark.slow
 @needs_compiler
 @pytest.mark.skipif(HAS_GPU, reason="this machine has a GPU")
 def test_a_gpu_that_nothing_runs_on_is_named_and_is_a_problem_only_where_cuda_is_asked_for(
@@ -179,18 +171,6 @@ def test_a_gpu_that_nothing_runs_on_is_named_and_is_a_problem_only_where_cuda_is
     auto = Doctor(command=prediction, LD_LIBRARY_PATH=driver)
     assert (auto.problems, auto.checks["onnxruntime"]["status"]) == ({}, "note")
     assert auto.checks["onnxruntime"]["facts"]["providers"] == ["CPUExecutionProvider"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("place", ["/proc/nowhere", "below a file"])
-def test_an_artifacts_folder_that_cannot_be_written_is_a_problem(
-    prediction: list[str], place: str, tmp_path: Path
-) -> None:
-    (tmp_path / "below a file").touch()
-    folder = str(tmp_path / place / "artifacts")  # an absolute place stays what it is
-    doctor = Doctor("--artifacts", folder, command=prediction, PREFECT_HOME=folder)
-    assert doctor.problems == {"artifacts": 1, "prefect_home": 1}
-    assert folder in doctor.checks["artifacts"]["found"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
@@ -220,14 +200,6 @@ def test_locks_that_do_not_hold_are_a_problem(prediction: list[str], answer: str
 
 
 @pytest.mark.slow
-def test_an_api_that_does_not_answer_is_a_problem_and_its_password_is_nowhere(prediction: list[str]) -> None:
-    doctor = Doctor("--debug", command=prediction, PREFECT_API_URL="http://me:s3c@ret@127.0.0.1:1/api")
-    assert doctor.problems == {"prefect_api": 1}
-    assert "no Prefect server answers at http://127.0.0.1:1/api" in doctor.checks["prefect_api"]["found"]
-    assert not any(secret in doctor.done.stdout + doctor.done.stderr for secret in ("s3c", "ret@", "me:"))
-
-
-@pytest.mark.slow
 def test_data_that_no_source_has_is_exit_4_and_a_whole_cache_needs_none(
     fashion_mnist_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,12 +220,34 @@ def test_data_that_no_source_has_is_exit_4_and_a_whole_cache_needs_none(
     assert str(tmp_path) in finding["found"]
 
 
+BOTH = {"artifacts": 1, "prefect_home": 1}
+PROBLEMS: dict[str, tuple[str, dict[str, str], dict[str, int], str]] = {
+    "a folder that cannot be": ("--artifacts /proc/x", {"PREFECT_HOME": "/proc/x"}, BOTH, "/proc/x"),
+    "one below a file": ("--artifacts /etc/passwd/x", {"PREFECT_HOME": "/etc/passwd/x"}, BOTH, "/etc/passwd/x"),
+    "no API": (
+        "--debug", {"PREFECT_API_URL": "http://me:s3c@ret@127.0.0.1:1/api"}, {"prefect_api": 1},
+        "no Prefect server answers at http://127.0.0.1:1/api",
+    ),
+    "a check that fails": (
+        "", {"GRADMILL_TIME_LIMIT": "perhaps"}, {"artifacts": 1},
+        "this check itself failed: ValidationError: time_limit: ",
+    ),
+    "no GPU": ("--device cuda", {}, {"gpu": 5}, "NVIDIA driver"),
+}  # fmt: skip
+
+
 @pytest.mark.slow
-def test_a_check_that_fails_is_reported_and_the_others_go_on(prediction: list[str]) -> None:
-    doctor = Doctor(command=prediction, GRADMILL_TIME_LIMIT="perhaps")
-    assert doctor.problems == {"artifacts": 1}
-    assert "this check itself failed: ValidationError: time_limit: " in doctor.checks["artifacts"]["found"]
-    assert {each["status"] for name, each in doctor.checks.items() if name != "artifacts"} <= {"ok", "note"}
+@pytest.mark.parametrize("kind", PROBLEMS)
+def test_a_problem_has_its_exit_code_and_reason_stops_no_other_check_and_no_password_is_told(
+    kind: str, prediction: list[str]
+) -> None:
+    if kind == "no GPU" and HAS_GPU:
+        pytest.skip("this machine has a GPU")
+    arguments, environment, problems, words = PROBLEMS[kind]
+    doctor = Doctor(*arguments.split(), command=prediction, **environment)
+    assert (doctor.problems, doctor.done.returncode) == (problems, max(problems.values()))
+    assert words in doctor.checks[next(iter(problems))]["found"]
+    assert not any(secret in doctor.done.stdout + doctor.done.stderr for secret in ("s3c", "ret@", "me:"))
 
 
 def test_a_limit_of_memory_is_reported(prediction: list[str]) -> None:

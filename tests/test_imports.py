@@ -33,11 +33,6 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-def stage_of(path: Path) -> str | None:
-    """The stage that a file is."""
-    return path.stem if path.parts[0] == "tasks" and len(path.parts) == 2 and path.stem in STAGES else None
-
-
 def uses(path: Path, package: str) -> bool:
     return any(name == package or name.startswith(f"{package}.") for name in imported(path))
 
@@ -47,7 +42,7 @@ LAYOUT = {
     | {"__init__", "errors", "parameters", "records"}
     | {"batch", "data", "fitting", "judging", "machine", "networks", "serving", "stage", "store"},
     "gradmill": {"__init__", "errors", "model", "pictures", "rows", "training"},
-    "flows": {"__init__", "__main__", "evaluate", "interrupt", "maintain", "predict", "retrain", "tune"}
+    "flows": {"__init__", "__main__", "evaluate", "interrupt", "maintain", "predict", "retrain", "tags", "tune"}
     | {"cli", "doctor", "pages", "server"},
 }
 LAYERS: list[set[str]] = [  # each may import itself and what stands before it
@@ -57,6 +52,7 @@ LAYERS: list[set[str]] = [  # each may import itself and what stands before it
     {"batch", "fitting", "judging", "stage"},
     STAGES,
 ]
+LAYER = {name: position for position, names in enumerate(LAYERS) for name in names}
 
 
 @pytest.mark.parametrize("folder", LAYOUT)
@@ -67,27 +63,17 @@ def test_only_what_the_design_names_lies_at_the_top(folder: str) -> None:
     assert {path.suffix for path in (REPOSITORY / folder).iterdir() if path.is_file()} == {".py"}
 
 
-def layer(name: str) -> int:
-    (found,) = (position for position, names in enumerate(LAYERS) if name in names)
-    return found
-
-
 @pytest.mark.parametrize("path", [path for path in OF_TASKS if path != Path("tasks/__init__.py")], ids=str)
 def test_dependencies_point_one_way(path: Path) -> None:
     assert not uses(path, "flows")
-    own = layer(path.with_suffix("").parts[1])
-    ours = {name for name in imported(path) if name.startswith("tasks.")}
-    assert not {name for name in ours if layer(name.split(".")[1]) > own}
-    if path.parts[1] == "networks":
-        assert not uses(path, "pathlib")
-    others = STAGES - {stage_of(path)}
-    assert not [stage for stage in others if uses(path, f"tasks.{stage}")], "stages never import each other"
+    own = path.with_suffix("").parts[1]
+    ours = {name.split(".")[1] for name in imported(path) if name.startswith("tasks.")}
+    assert not {name for name in ours if LAYER[name] > LAYER[own]}
+    assert own != "networks" or not uses(path, "pathlib")
+    assert not ours & STAGES - {own}, "stages never import each other"
 
 
-OF_GRADMILL = [path for path in MODULES if path.parts[0] == "gradmill"]
-
-
-@pytest.mark.parametrize("path", OF_GRADMILL, ids=str)
+@pytest.mark.parametrize("path", [path for path in MODULES if path.parts[0] == "gradmill"], ids=str)
 def test_programs_of_others_need_numpy_and_onnxruntime_alone(path: Path) -> None:
     needed = {name.split(".")[0] for name in imported(path)} - sys.stdlib_module_names - {"gradmill"}
     of_some = {"pictures": {"PIL"}, "training": {"pyarrow", "IPython"}}  # rows of Arrow, and a notebook
@@ -106,23 +92,20 @@ def reached(path: Path) -> set[Path]:
     return found
 
 
-def test_predict_reaches_no_torch_however_late() -> None:
-    through = reached(Path("tasks/predict.py"))
-    assert Path("tasks/batch/shard.py") in through
-    assert not [path for path in through if uses(path, "torch")]
+INSPECT = ("judging/baselines", "data/table_dataset")
 
 
-def test_judging_a_kept_version_reaches_no_torch_however_late() -> None:
-    through = reached(Path("tasks/judge.py"))
-    assert Path("tasks/judging/metrics.py") in through
-    assert not [path for path in through if uses(path, "torch")]
-
-
-def test_inspect_reaches_no_torch_however_late() -> None:
-    for of_inspect, reaches in (("judging/baselines", "serving/raw_units"), ("data/table_dataset", "data/row_hash")):
-        through = reached(Path(f"tasks/{of_inspect}.py"))
-        assert Path(f"tasks/{reaches}.py") in through
-        assert not [path for path in through if uses(path, "torch")]
+@pytest.mark.parametrize(
+    ("path", "through"),
+    [
+        ("predict", "batch/shard"), ("judge", "judging/metrics"),
+        *zip(INSPECT, ("serving/raw_units", "data/row_hash"), strict=True),
+    ],
+)  # fmt: skip
+def test_prediction_judging_and_inspect_reach_no_torch_however_late(path: str, through: str) -> None:
+    found = reached(Path(f"tasks/{path}.py"))
+    assert Path(f"tasks/{through}.py") in found
+    assert not [each for each in found if uses(each, "torch")]
 
 
 def test_inspect_needs_only_what_every_installation_has_and_what_urls_workbooks_and_databases_need() -> None:
@@ -130,17 +113,16 @@ def test_inspect_needs_only_what_every_installation_has_and_what_urls_workbooks_
     optional = project["optional-dependencies"]
     declared = [*project["dependencies"], *(each for extra in ("excel", "remote", "sql") for each in optional[extra])]
     installed = {re.split(r"[^\w-]", each)[0].replace("-", "_") for each in declared}
-    through = reached(Path("tasks/judging/baselines.py")) | reached(Path("tasks/data/table_dataset.py"))
-    through -= {Path("tasks/machine/lettering.py")}  # asks for fonts of the contact sheet, which inspect does not draw
-    # They load and train models; inspect takes the errors and the reading of rows.
-    through -= {Path("gradmill/model.py"), Path("gradmill/training.py")}
+    through = set[Path]().union(*(reached(Path(f"tasks/{each}.py")) for each in INSPECT))
+    # Fonts of a sheet that inspect does not draw; models that it neither loads nor trains.
+    through -= {*map(Path, ("tasks/machine/lettering.py", "gradmill/model.py", "gradmill/training.py"))}
     needed = {name.split(".")[0] for path in through for name in imported(path)} - sys.stdlib_module_names
     assert "scipy" in needed
     assert needed - {*PACKAGES} <= installed | {"PIL", "pydantic_core"}, "these two are of pillow and pydantic"
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in OF_TASKS if path.parts[1] != "stage" and not stage_of(path)], ids=str
+    "path", [path for path in OF_TASKS if path.with_suffix("").parts[1] not in STAGES | {"stage"}], ids=str
 )
 def test_prefect_appears_only_in_flows_and_in_what_makes_a_stage(path: Path) -> None:
     assert not uses(path, "prefect")
@@ -152,24 +134,25 @@ def modules_after(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_the_command_line_starts_without_torch_and_prefect() -> None:
-    assert not {"torch", "prefect", "onnxruntime", "pyarrow", "fsspec", "numpy", "PIL"} & modules_after(
-        "from flows.cli import app"
-    )
+LEARNING = "from tasks.networks import training; training.ConciseSGD([], 0.1).step()"
+STORE = "reading, verification, mirroring, housekeeping, pointer"
 
 
-def test_whoever_looks_at_the_store_imports_no_arrays() -> None:
-    modules = ("reading", "verification", "mirroring", "housekeeping", "pointer")
-    assert not {"numpy", "PIL"} & modules_after(f"from tasks.store import {', '.join(modules)}")
-
-
-def test_doctor_imports_nothing_that_it_looks_for() -> None:
-    assert not {"numpy", "torch", "onnxruntime"} & modules_after("import flows.doctor")
-
-
-@pytest.mark.slow
-def test_batch_prediction_imports_no_torch() -> None:
-    assert "torch" not in modules_after("import flows.predict")
+@pytest.mark.parametrize(
+    ("statement", "without"),
+    [
+        ("from flows.cli import app", "torch prefect onnxruntime pyarrow fsspec numpy PIL"),
+        (f"from tasks.store import {STORE}", "numpy PIL"),
+        ("import flows.doctor", "numpy torch onnxruntime"),
+        (f"import tasks.judging.task; {LEARNING}", "torch._dynamo torchmetrics scipy"),
+        pytest.param("import flows.predict", "torch", marks=pytest.mark.slow),
+        pytest.param(
+            "import flows.retrain", "torch matplotlib onnx onnxruntime scipy jinja2 pandas", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_nothing_is_imported_that_is_not_needed_yet(statement: str, without: str) -> None:
+    assert not {*without.split()} & modules_after(statement)
 
 
 @pytest.mark.slow  # a real prediction by the command
@@ -185,18 +168,6 @@ def test_a_prediction_imports_nothing_that_trains_or_serves_tables_of_others(
     assert not {"torch", "onnx", "scipy", "sqlalchemy"} & modules
 
 
-@pytest.mark.slow
-def test_a_retrain_imports_what_it_computes_with_when_it_computes() -> None:
-    heavy = {"torch", "matplotlib", "onnx", "onnxruntime", "scipy", "jinja2", "pandas"}
-    assert not heavy & modules_after("import flows.retrain")
-
-
-def test_training_the_books_models_imports_no_compiler_of_torchs_and_no_scipy() -> None:
-    learning = "from tasks.networks import training; training.ConciseSGD([], 0.1).step()"
-    imported_by_both = modules_after(f"import tasks.judging.task; {learning}")
-    assert not {"torch._dynamo", "torchmetrics", "scipy"} & imported_by_both
-
-
 def test_onnxruntime_keeps_no_usage_data_in_the_home_folder(tmp_path: Path) -> None:
     code = "from tasks.serving import runtime; assert runtime.find_fault(runtime.CPU) is None"
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
@@ -207,3 +178,8 @@ def test_onnxruntime_keeps_no_usage_data_in_the_home_folder(tmp_path: Path) -> N
 
 def test_nothing_hides_the_docker_package_that_prefect_needs() -> None:
     assert not (REPOSITORY / "docker" / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_no_module_of_tests_imports_a_test_module(path: Path) -> None:
+    assert not [name for name in imported(path) if re.search(r"(^|\.)test_", name)]

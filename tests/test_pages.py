@@ -1,39 +1,52 @@
-"""What users and their data say is text and no more, on every page, as Markdown and as HTML."""
+"""Pages and model cards: what they say, and that what users and their data say is text and no more on every one."""
 
+import base64
 import json
-from collections.abc import Callable
+import re
+import shutil
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from markdown_it import MarkdownIt
+from PIL import Image
 
+from browsing import CHROMIUM, MARKS, keep
 from candidate import job_document
+from conftest import REPOSITORY
 from flows.pages import run_pages
 from flows.pages.overview import list_sections
 from flows.pages.report import RetrainReport
+from node_packages import node_modules
 from tasks.batch.plan import Version
+from tasks.data.io import pictures
 from tasks.data.recipe import Column, Columns
 from tasks.data.report import ColumnProfile, ColumnReport, DataReport, Finding
 from tasks.errors import DataError
-from tasks.judging.evaluation_result import EvaluationResult
 from tasks.machine.words import printable
 from tasks.parameters import Training
 from tasks.records import GateVerdict, Prediction
 from tasks.serving import contract
+from tasks.serving.contract import ModelMetadata
 from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
-from tasks.store import artifact_paths, predictions
+from tasks.store import artifact_paths, predictions, reading, state
 from tasks.store.history import Change
 from tasks.store.page import Code, Link, Page, PageTable, Section, Strong, markdown_line, render_html, render_markdown
 from tasks.store.predictions import Job
 from tasks.store.state import Fault, NameState
-from tasks.store.tuned import Searched, Trial, Tuned
-from tasks.store.version_page import describe_version, render_card
+from tasks.store.version_page import describe_version, find_html, read_version, render_card
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+NAME = "linear-regression"
 HOSTILE = {
     "element": "</td></p><script>alert(1)</script><img src=//x.org onerror=alert(1)>",
     "cell": "a | b \\| c \\\\| d |",
@@ -51,7 +64,9 @@ HOSTILE = {
     "address": "www.x.org https://x.org a@x.org <https://x.org>",
     "control": "\x1b[2J\x00\x9b",
 }
-PLAIN = "plain"
+
+
+# Pages in which users and their data say something
 
 
 def of_data(text: str) -> Page:
@@ -60,36 +75,41 @@ def of_data(text: str) -> Page:
     return DataReport(name="mine", summary=text, columns=columns, findings=(finding,), classes={text: 3}).page()
 
 
-def of_a_version(text: str, is_images: bool) -> tuple[Page, dict[str, Any]]:
+def pixels(*shape: int) -> dict[str, Any]:
+    return {"kind": "pixels", "shape": shape, "scale": 1 / 255}
+
+
+def of_a_version(
+    text: str, names: Sequence[str] = (), recipe: dict[str, Any] | None = None, **metrics: Any
+) -> tuple[Page, dict[str, Any]]:
+    """A classifier of a table, or of images, and its manifest."""
+    names = [*names] or [text, "dog"]
     column = {"name": text, "kind": "category", "levels": [text, "b"], "counts": [60, 40]}
-    recipe: dict[str, Any] = {"kind": "columns", "columns": [column]}
-    split = {"rule": "group", "column": text, "test": 0.2}
-    if is_images:
-        recipe, split = {"kind": "pixels", "shape": (30, 20), "scale": 1 / 255}, {"rule": "rows", "test": 0.2}
-    names = [text, "dog"]
+    split = {"rule": "rows", "test": 0.2} if recipe else {"rule": "group", "column": text, "test": 0.2}
     dataset = {
         "title": text, "identifier": "mine", "digest": "0" * 64, "task": "classification", "class_names": names,
-        "class_counts": [7, 8], "num_train": 12, "num_test": 3, "split": split, "ignored": [text], "left_out": [text],
+        "class_counts": [100 + at for at in range(len(names))], "num_train": 1234, "num_test": 300, "split": split,
+        "ignored": [text], "left_out": [text],
     }  # fmt: skip
-    each = dict.fromkeys(names, 0.5)
-    metrics = {
-        "train_loss": 0.5, "test_loss": 0.6, "test_accuracy": 0.9, "precision": each, "recall": each,
-        "confusion_matrix": [[1, 2], [3, 4]],
+    figures = {
+        "train_loss": 0.5, "test_loss": 0.6, "train_accuracy": 0.95, "test_accuracy": 0.9, "objective_loss": 0.6,
+        "baseline_loss": 1.5, "precision": dict.fromkeys(names, 0.5),
+        "recall": {name: 1 - at / 1000 for at, name in enumerate(names)},
     }  # fmt: skip
     gate = GateVerdict(name="champion_recall", value=1, maximum=0.5, passed=False, detail=text)
     manifest = {
-        "name": "mine", "version": 3, "dataset": dataset, "device": "cpu", "recipe": recipe, "metrics": metrics,
+        "name": "mine", "version": 3, "dataset": dataset, "device": "cpu", "metrics": figures | metrics,
+        "recipe": recipe or {"kind": "columns", "columns": [column]},
         "gates": [gate.model_dump()], "parameters": {"training": Training().model_dump(mode="json")},
-        "trained": {"num_examples": 12, "collinear": [text]}, "packages": {text: text}, "platform": text,
+        "trained": {"num_examples": 1234, "collinear": [text]}, "packages": {text: text}, "platform": text,
     }  # fmt: skip
     finding = Finding(severity="warning", rule="missing", column=text, found=text)
     columns = (ColumnReport(name=text, role="feature", kind="category"),)
-    report = DataReport(name="mine", summary="", columns=columns, target=text, findings=(finding,))
-    signature = contract.Signature(
-        inputs=(contract.Tensor(name="rows", dtype="float32", shape=(1,)),), outputs=TASKS["classification"].outputs(2)
-    )
+    report = None if recipe else DataReport(name="mine", summary="", columns=columns, target=text, findings=(finding,))
+    rows = contract.Tensor(name="rows", dtype="float32", shape=(1,))
+    signature = contract.Signature(inputs=(rows,), outputs=TASKS["classification"].outputs(len(names)))
     metadata = contract.open_inference_metadata("mine", 3, signature)
-    return describe_version(manifest, metadata, {}, report), manifest
+    return describe_version(manifest, metadata, {"class-weights.png": b""}, report), manifest
 
 
 def of_a_retrain(text: str) -> Page:
@@ -121,38 +141,16 @@ def of_a_prediction(text: str, monkeypatch: pytest.MonkeyPatch, folder: Path) ->
     monkeypatch.setattr(run_pages, "read_version", lambda _: version)
     monkeypatch.setattr(predictions, "find", lambda _: hostile_job(text))
     rejects = {"source": [text.replace("/", "")], "source_row": [1], f"id_{text}": [text], "reason": [text]}
-    path = folder / "job"
-    path.mkdir(exist_ok=True)
-    pq.write_table(pa.table(rejects), path / "_rejects.parquet")
-    facts = {"path": path, "job": "j", "rows": 10, "rejects": 2, "parts": 1, "name": "mine", "version": 1}
+    pq.write_table(pa.table(rejects), folder / "_rejects.parquet")
+    facts = {"path": folder, "job": "j", "rows": 10, "rejects": 2, "parts": 1, "name": "mine", "version": 1}
     result = Prediction(**facts, model_sha256="0" * 64, provider="CPU", drift=hostile_job("a").drift, seconds=1)
     return run_pages.prediction_page(result)
 
 
-def of_an_evaluation(text: str) -> Page:
-    rows = {"rows": 100, "metrics": {"accuracy": 0.5}, "intervals": {"accuracy": (0.4, 0.6)}, "recall": {text: 0.5}}
-    rows |= {"recall_intervals": {text: (0.4, 0.6)}, "published": {"accuracy": 0.9}, "published_rows": 100}
-    rows |= {"published_recall": {text: 0.9}, "name": "mine", "version": 1, "model_sha256": "0" * 64, "broken": 0}
-    rows |= {"unlabelled": 0, "trained_on": 0, "unseen": False}
-    rows["changes"] = [Finding(severity="warning", rule="drift", found=text)]
-    return run_pages.evaluation_page(EvaluationResult.model_validate(rows))
-
-
-def of_a_search(text: str) -> Page:
-    settings: dict[str, float | int | str] = {"lr": 0.1, "schedule": text}
-    tuned = Tuned(
-        model="softmax-regression", dataset_digest="0" * 64, settings=settings, validation_losses=(0.1,),
-        default_settings=settings, default_losses=(0.2,), num_trials=1, num_validation=9, seed=1, run="run",
-    )  # fmt: skip
-    trial = Trial(number=0, settings=settings, validation_loss=0.1, epochs=1, seconds=1.0, outcome="complete")
-    return run_pages.search_page("mine", Searched(trials=(trial,), tuned=tuned), ())
-
-
 def of_a_name(text: str) -> Page:
-    change = Change.model_validate(
-        {"at": "2026-11-07T12:00:00+00:00", "what": "promoted", "champion": 1, "versions": (1,), "frozen": False,
-         "by": text, "reason": text}
-    )  # fmt: skip
+    change = Change(
+        at="2026-11-07T12:00:00+00:00", what="promoted", champion=1, versions=(1,), frozen=False, by=text, reason=text
+    )
     faults = (Fault("run", "mine", text, text, text),)
     facts = NameState("mine", jobs=[hostile_job(text)], changes=(change,), source=text, mirror=text, faults=faults)
     return Page("mine", text, list_sections(facts, None))
@@ -167,12 +165,10 @@ def of_anything(text: str) -> Page:
 
 PAGES: dict[str, Callable[[str], Page]] = {
     "data": of_data,
-    "version of a table": lambda text: of_a_version(text, is_images=False)[0],
-    "version of images": lambda text: of_a_version(text, is_images=True)[0],
+    "version of a table": lambda text: of_a_version(text)[0],
+    "version of images": lambda text: of_a_version(text, recipe=pixels(30, 20))[0],
     "retrain": of_a_retrain,
     "failed prediction": lambda text: run_pages.failed_prediction_page("mine", DataError(text, text, text), text),
-    "evaluation": of_an_evaluation,
-    "search": of_a_search,
     "overview": of_a_name,
     "anything": of_anything,
 }
@@ -192,24 +188,31 @@ def markdown_words(page: str) -> str:
 
 
 class Html(HTMLParser):
-    """Every element that a browser makes of a page, with what it fetches or leads to; and the text."""
+    """Every element that a browser makes of a page, with its attributes, and the text."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.structure: list[tuple[str, ...]] = []
+        self.found: list[tuple[str, dict[str, str]]] = []
         self.words = ""
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        written = sorted(name for name, _ in attrs if name != "class")
-        leads = [value or "" for name, value in attrs if name in ("href", "src", "scope", "id")]
-        self.structure.append((tag, *written, *leads))
+        self.found.append((tag, {name: value or "" for name, value in attrs}))
 
     def handle_endtag(self, tag: str) -> None:
-        self.structure.append((f"/{tag}",))
+        self.found.append((f"/{tag}", {}))
 
     def handle_data(self, data: str) -> None:
         self.words += data
+
+    def of(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+    @property
+    def structure(self) -> list[tuple[str, ...]]:
+        """Without texts, but with what it fetches or leads to."""
+        leads = ("href", "src", "scope", "id")
+        return [(tag, *(has.get(name, "") for name in leads), *sorted({*has} - {"class"})) for tag, has in self.found]
 
 
 def as_shown(text: str) -> str:
@@ -223,33 +226,28 @@ def test_a_hostile_name_makes_nothing_that_a_plain_one_does_not(
     text = HOSTILE[kind]
     made = PAGES | {"prediction": lambda word: of_a_prediction(word, monkeypatch, tmp_path)}
     for name, make in made.items():
-        page, plain = make(text), make(PLAIN)
+        page, plain = make(text), make("plain")
         as_markdown, as_html = render_markdown(page), Html(render_html(page))
         assert markdown_structure(as_markdown) == markdown_structure(render_markdown(plain)), name
         assert as_html.structure == Html(render_html(plain)).structure, name
         assert as_shown(text) in as_html.words, name
         if kind != "code":  # which has other quotes within code
             assert as_shown(text) in markdown_words(as_markdown), name
-        assert "\x1b" not in as_markdown + as_html.words
-        assert "\u202e" not in as_markdown + as_html.words
+        assert not {"\x1b", "\u202e"} & {*as_markdown, *as_html.words}
+    page, manifest = of_a_version(text)
+    body = render_card(page, manifest).split("\n---\n\n", 1)[1]
+    assert body == render_markdown(page, embed=False), "below the front matter"
+    assert markdown_structure(markdown_line(text)) == ["paragraph_open", "inline", "paragraph_close"]
 
 
 @pytest.mark.parametrize("text", ["a`b", "`", "``a` b`` |"])
 def test_code_holds_its_backticks(text: str) -> None:
-    (page,) = (render_markdown(Page("Title", Code(text), ())),)
+    page = render_markdown(Page("Title", Code(text), ()))
     inline = [token for block in MarkdownIt("commonmark").parse(page) for token in block.children or ()]
     assert [token.content.strip() for token in inline if token.type == "code_inline"] == [text]
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_front_matter_and_descriptions_hold_hostile_names_as_text(kind: str) -> None:
-    page, manifest = of_a_version(HOSTILE[kind], is_images=False)
-    body = render_card(page, manifest).split("\n---\n\n", 1)[1]
-    assert body == render_markdown(page, embed=False)
-    assert markdown_structure(markdown_line(HOSTILE[kind])) == ["paragraph_open", "inline", "paragraph_close"]
-
-
-def test_credentials_are_left_out_and_what_is_endless_is_cut() -> None:
+def test_credentials_and_what_is_empty_are_left_out_and_what_is_endless_is_cut() -> None:
     blocks = Code("https://mia:secret@x.org/b"), "a" * 10_000, "\udcff"
     page = Page("s3://mia:secret@x.org/a", "", (Section("", blocks),))
     for shown in (render_markdown(page), render_html(page)):
@@ -257,13 +255,9 @@ def test_credentials_are_left_out_and_what_is_endless_is_cut() -> None:
         assert "x.org/b" in shown
         assert "udcff" in shown.encode().decode(), "of a file's name that is no UTF-8"
         assert len(shown) < 10_000
-
-
-def test_what_is_empty_is_left_out() -> None:
     page = Page("a", "", (Section("B", ("", None, PageTable(()))), Section("C", ("d",))))
     assert render_markdown(page) == "# a\n\n## C\n\nd\n"
-    assert "<h2" in render_html(page)
-    assert ">B<" not in render_html(page)
+    assert [each for each in ("C", "B") if f">{each}</h2" in render_html(page)] == ["C"]
 
 
 def test_a_job_from_before_it_had_metrics_has_its_accuracy_on_the_page(artifacts: Path) -> None:
@@ -273,3 +267,210 @@ def test_a_job_from_before_it_had_metrics_has_its_accuracy_on_the_page(artifacts
     page = render_markdown(run_pages.failed_prediction_page("mine", DataError("a", "b", "c"), None))
     assert "| accuracy 0.75 |" in page
     assert "| 10 | 2 |" in page, "rows that were predicted, and rejects"
+
+
+# Model cards
+
+
+def front_of(card: str) -> Any:
+    """The front matter, which must be one."""
+    return yaml.safe_load(card.split("---\n", 2)[1])
+
+
+def of_a_regression(report: DataReport | None = None, **changes: dict[str, Any]) -> str:
+    """The card of a version whose data are a user's."""
+    folder = artifact_paths.version(NAME, 1)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest |= {part: manifest[part] | facts for part, facts in changes.items()}
+    metadata = ModelMetadata.read(folder / "metadata.json")
+    return render_card(describe_version(manifest, metadata, {"coefficients.png": b""}, report), manifest)
+
+
+def test_the_model_card_has_hugging_face_front_matter(two_versions: None) -> None:
+    folder = artifact_paths.version(NAME, 1)
+    card = (folder / "README.md").read_text()
+    front = front_of(card)
+    assert {"license", "library_name", "tags", "datasets", "metrics", "model-index"} <= set(front)
+    (result,) = front["model-index"][0]["results"]
+    assert result["metrics"][0]["value"] == pytest.approx(2 * state.read_name(NAME).rows[0]["test_loss"])
+    for picture in ("learning-curve.png", "regression.png"):
+        assert f"]({picture})" in card
+        assert (folder / picture).is_file()
+    other = of_a_regression(dataset={"name": "houses", "title": "House prices", "identifier": "someone/houses"})
+    front = front_of(other)
+    assert (front["datasets"], front["pipeline_tag"]) == (["someone/houses"], "tabular-regression")
+    (result,) = front["model-index"][0]["results"]
+    assert result["dataset"] == {"name": "House prices", "type": "someone/houses", "split": "test"}
+    assert "trained by Gradmill on House prices (digest" in other
+
+
+def test_the_card_of_a_table_says_what_was_in_it_how_it_was_split_and_what_it_is_held_against(
+    two_versions: None,
+) -> None:
+    columns = (
+        ColumnReport(name="area", role="feature", kind="number"),
+        ColumnReport(name="district", role="feature", kind="category"),
+        ColumnReport(name="price", role="target", kind="number"),
+    )
+    warning = Finding(severity="warning", rule="missing", column="district", found="column 'district' lacks 40 % *")
+    report = DataReport(
+        name="houses", summary="", rows=1234, columns=columns, target="price",
+        num_train=1000, num_test=200, unlabelled=34, findings=(warning,),
+    )  # fmt: skip
+    steps = {"num_epochs": 3, "batch_size": 1000, "lr": 0.5, "weight_decay": 0.25}
+    split = {"rule": "group", "column": "customer", "test": 0.2, "features": ["area"]}
+    asked = Training.model_validate({"model": NAME}).model_dump(mode="json")
+    recipe = {
+        "columns": [
+            {"name": "area", "kind": "number", "mean": 10.0, "scale": 3.0},
+            {"name": "district", "kind": "category", "levels": ["east", "west"], "counts": [60, 40]},
+        ],
+        "target": {"name": "price", "mean": 5.0, "scale": 2.0},
+    }
+    metrics = {
+        "train_loss": 1.5, "test_loss": 2.0, "r2": 0.75, "rmse": 2.0, "r2_interval": [0.7, 0.8],
+        "rmse_interval": [1.9, 2.1], "objective_loss": 2.0, "reference_loss": 1.875, "baseline_loss": 8.0,
+        "weights": {"area": -0.25, "district": {"east": -4.0, "west": 6.0}}, "bias": 3.5,
+    }  # fmt: skip
+    card = of_a_regression(
+        report,
+        dataset={"title": "houses", "split": split, "left_out": ["sold on"], "ignored": ["id"]},
+        trained={"steps": steps},
+        parameters={"training": asked | {"lr": None, "batch_size": None, "weight_decay": None}},
+        metrics=metrics,
+        recipe=recipe,
+    )
+    for line in (
+        "| target | price |",
+        "| categories (1) | district |",
+        "| ignored | id |",
+        "| left out: dates, ids and the like | sold on |",
+        "| rows | 1,234, of which 34 without a target were left out |",
+        "| split | 1,000 for training, 200 for the test, by a hash of the value of customer |",
+        r"| **warning** | column 'district' lacks 40 % \* |",
+        "| batch size | 1000 |",
+        "| lr | 0.5, constant |",
+        "| weight decay (section 4.5) | 0.25 |",
+        "| this model | 2 |",
+        "| reference | 1.875 |",
+        "| baseline | 8 |",
+        "| district = west | 6 | 6 |",
+        "![Coefficients](coefficients.png)",
+        "| R² | 0.75 (95 % interval 0.7 to 0.8) |",
+    ):
+        assert line in card.splitlines(), line
+
+
+def card_of_images(names: Sequence[str] = ("cat", "dog|$"), shape: tuple[int, ...] = (30, 20)) -> str:
+    return render_card(*of_a_version("pets", names, pixels(*shape)))
+
+
+def test_the_card_of_images_says_size_channels_split_and_every_class_in_the_order_of_labels() -> None:
+    card = card_of_images()
+    for line in (
+        "pipeline_tag: image-classification",
+        "| size | 30 by 20 pixels, height by width |",
+        "| channels | grey: 0.299 red + 0.587 green + 0.114 blue |",
+        "| split | 1,234 for training, 300 for the test, by a hash of their pixels |",
+        "| 0 | cat | 100 | 0.500 | 1.000 |  |",
+        r"| 1 | dog\|\$ | 101 | 0.500 | 0.999 |  |",
+        "| baseline | 1.5 |",
+        "![Weights of each class](class-weights.png)",
+        "| train accuracy, test accuracy | 0.9500, 0.9000 |",
+    ):
+        assert line in card.splitlines(), line
+    assert "0.5, 0.6 (cross-entropy in nats)" in card
+    assert "| reference |" not in card
+    assert "| channels | RGB |" in card_of_images(shape=(30, 20, 3)).splitlines()
+    for each, tag in ((card, "image-classification"), (render_card(*of_a_version("iris")), "tabular-classification")):
+        front = front_of(each)
+        assert front["pipeline_tag"] == tag
+        assert front["model-index"][0]["results"][0]["metrics"] == [{"type": "accuracy", "value": 0.9}]
+
+
+def test_of_very_many_classes_those_with_the_smallest_recall_are_told() -> None:
+    card = card_of_images([f"class {number}" for number in range(1000)])
+    told = re.findall(r"^\| (\d+) \| class", card, re.MULTILINE)
+    assert told == [str(number) for number in range(999, 949, -1)]
+    assert "The 50 of 1000 classes with the smallest recall; `labels.txt` has all" in card
+
+
+@pytest.mark.parametrize("shape", [(30, 20), (30, 20, 3)])
+def test_the_lines_of_a_card_make_of_a_photograph_what_prediction_makes_of_it(
+    shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that lies on its side, as telephones write them."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 80, 3), np.uint8))
+    photo.save(tmp_path / "photo.jpg", exif=exif)
+    monkeypatch.chdir(tmp_path)
+    (lines,) = re.findall(r"```python\n(import numpy\nfrom PIL.*?)```", card_of_images(shape=shape), re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(lines, found)  # noqa: S102  (what a reader would do)
+    expected, _ = pictures.decode(tmp_path / "photo.jpg", shape)
+    assert found["images"].dtype == np.uint8
+    np.testing.assert_array_equal(found["images"], expected[None])
+
+
+# The page of a version
+
+
+def test_a_version_has_its_page_with_every_picture_inside_which_asks_nobody_for_anything(two_versions: None) -> None:
+    found = find_html(NAME, 2)
+    assert found == artifact_paths.version(NAME, 2) / "index.html"
+    page = Html(found.read_text())
+    shown = {image["src"] for image in page.of("img")}
+    for name in ("learning-curve.png", "regression.png"):
+        assert f"data:image/png;base64,{base64.b64encode((found.parent / name).read_bytes()).decode()}" in shown
+    manifest = reading.manifest(NAME, 2)
+    for words in (*(gate.name for gate in manifest.gates), manifest.files["model.onnx"], manifest.dataset.digest):
+        assert words in page.words
+    assert page.of("script") == page.of("link") == []
+    assert all(each.startswith("data:image/png;") for each in shown)
+    anchors = {attributes.get("id") for _, attributes in page.found}
+    for link in page.of("a"):
+        address = link["href"]
+        assert address[1:] in anchors if address.startswith("#") else (found.parent / address).is_file()
+    assert "default-src 'none'" in page.of("meta")[1]["content"]
+
+
+def test_a_damaged_page_is_not_shown(two_versions: None) -> None:
+    path = artifact_paths.version(NAME, 1) / "index.html"
+    path.chmod(0o644)
+    path.write_text("<p>all is well")
+    with pytest.raises(DataError, match=re.escape(str(path))):
+        find_html(NAME, 1)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Any:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: test)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root in CI
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", [NAME, "softmax-regression"])
+def test_a_page_is_for_everybody(artifacts: Path, chromium: "Browser", name: str, scheme: Any, tmp_path: Path) -> None:
+    """axe-core has nothing to say; a phone's width is enough; the browser asks for nothing but the file."""
+    shutil.copytree(REPOSITORY / "tests" / "store_of_c692a25", artifacts)
+    (page := tmp_path / "page.html").write_text(render_html(read_version(name, 1)))
+    asked: list[str] = []
+    context = chromium.new_context(color_scheme=scheme, viewport={"width": 390, "height": 800}, bypass_csp=True)
+    shown = context.new_page()
+    shown.on("request", lambda request: asked.append(request.url.split(":")[0]))
+    shown.goto(page.as_uri())
+    assert shown.evaluate("document.documentElement.scrollWidth") <= 390
+    keep(shown, f"page-{name}-{scheme}")
+    assert all(shown.evaluate("[...document.images].map(image => image.naturalWidth)"))
+    assert set(asked) <= {"file", "data"}
+    shown.evaluate((node_modules() / "axe-core" / "axe.min.js").read_text())
+    assert shown.evaluate("axe.run()")["violations"] == []
+    context.close()
+
+
+for mark in MARKS:
+    test_a_page_is_for_everybody = mark(test_a_page_is_for_everybody)

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,16 +11,17 @@ from typing import Any
 import pytest
 
 from candidate import Candidate
-from command_line import assert_clear, typed
-from flows.cli import app, train
-from flows.pages.report import Outcome, RetrainReport
+from command_line import answer, refused, typed
+from flows.cli import train
+from flows.pages.report import Outcome
 from flows.pages.run_pages import retrain_page
 from store_state import age_demotions, champion
 from tasks.errors import DataError, GateFailed
 from tasks.store import artifact_paths, atomic, folders, history, housekeeping, pointer, reading, verification
 from tasks.store.page import render_markdown
-from victims import fork
+from victims import die_before, fork
 
+pytestmark = pytest.mark.usefixtures("two_versions")
 NAME = "linear-regression"
 
 
@@ -39,82 +39,71 @@ def strictly(candidate: Candidate) -> None:
     candidate.parameters = candidate.parameters.model_copy(update={"gates": bounds})
 
 
-def is_frozen() -> bool:
-    return json.loads(artifact_paths.champion(NAME).read_text())["frozen"] is True
+JUDGED = ("judged", None, ["champion_signature", "champion_loss"])
 
 
-def report(candidate: Candidate) -> RetrainReport:
-    made = Outcome(candidate.run, candidate.parameters, candidate.trained, candidate.evaluated, candidate.exported)
-    made.published = candidate.publish()
-    return made.report()
+def outcome(candidate: Candidate) -> tuple[str, int | None, list[str]]:
+    made = candidate.publish()
+    return made.outcome, made.version, [gate.name for gate in made.gates]
 
 
-def test_a_frozen_name_is_judged_and_nothing_is_published_until_it_is_unfrozen(
-    candidate: Candidate, two_versions: None
-) -> None:
-    assert pointer.freeze(NAME) == (2, True)
-    assert pointer.freeze(NAME) == (2, False)
-    judged = candidate.publish()
-    assert (judged.outcome, judged.version) == ("judged", None)
-    assert [gate.name for gate in judged.gates] == ["champion_signature", "champion_loss"]
+def test_a_frozen_name_is_judged_and_nothing_is_published_until_it_is_unfrozen(candidate: Candidate) -> None:
+    assert [pointer.freeze(NAME) for _ in range(2)] == [(2, True), (2, False)]
+    assert outcome(candidate) == JUDGED
     assert (reading.versions(NAME), champion()) == ([1, 2], (2, 1, []))
+    asked = candidate.parameters
+    strictly(candidate)
+    with pytest.raises(GateFailed, match="champion_loss"):
+        candidate.publish()
+    candidate.parameters = asked
     assert pointer.freeze(NAME, frozen=False) == (2, True)
     assert candidate.publish().version == 3
 
 
-def test_a_frozen_name_s_worse_candidate_is_refused(candidate: Candidate, two_versions: None) -> None:
-    pointer.freeze(NAME)
-    strictly(candidate)
-    with pytest.raises(GateFailed, match="champion_loss"):
-        candidate.publish()
-
-
-def test_a_rollback_freezes_unless_told_otherwise_and_a_promotion_changes_nothing_of_that(two_versions: None) -> None:
-    pointer.rollback(NAME, freeze=False)
-    assert not is_frozen()
-    pointer.promote(NAME, 2)
-    assert not is_frozen()
-    pointer.rollback(NAME)
-    assert is_frozen()
-    pointer.promote(NAME, 2)
-    assert is_frozen()
+def test_a_rollback_freezes_unless_told_otherwise_and_a_promotion_changes_nothing_of_that() -> None:
+    for freeze in (False, True):
+        pointer.rollback(NAME, freeze=freeze)
+        assert json.loads(artifact_paths.champion(NAME).read_text())["frozen"] is freeze
+        pointer.promote(NAME, 2)
+        assert pointer.is_frozen(NAME) is freeze
     artifact_paths.champion(NAME).write_text("{")
     pointer.promote(NAME, 2)
-    assert is_frozen(), "the history knows it where the pointer is lost"
+    assert pointer.is_frozen(NAME), "the history knows it where the pointer is lost"
 
 
-def test_without_publication_the_store_stays_as_it_is_byte_for_byte(candidate: Candidate, two_versions: None) -> None:
+def test_without_publication_the_store_stays_as_it_is_byte_for_byte(candidate: Candidate) -> None:
+    def everything() -> dict[Path, bytes | bool]:
+        return {path: path.is_file() and path.read_bytes() for path in artifact_paths.models().rglob("*")}
+
     (artifact_paths.model(NAME) / ".staging-0123456789abcdef").mkdir()
-    before = {path: path.is_file() and path.read_bytes() for path in artifact_paths.models().rglob("*")}
-    candidate.parameters = candidate.parameters.model_copy(update={"publish": False})
-    judged = candidate.publish()
-    assert (judged.outcome, judged.version) == ("judged", None)
-    assert [gate.name for gate in judged.gates] == ["champion_signature", "champion_loss"]
-    assert {path: path.is_file() and path.read_bytes() for path in artifact_paths.models().rglob("*")} == before
-    candidate.parameters = candidate.parameters.model_copy(update={"name": "never-kept"})
+    before, asked = everything(), candidate.parameters.model_copy(update={"publish": False})
+    candidate.parameters = asked
+    assert outcome(candidate) == JUDGED
+    candidate.parameters = asked.model_copy(update={"name": "never-kept"})
     assert candidate.publish().outcome == "judged"
-    assert not artifact_paths.model("never-kept").exists()
+    candidate.parameters = asked
     strictly(candidate)
-    candidate.parameters = candidate.parameters.model_copy(update={"name": NAME})
     with pytest.raises(GateFailed):
         candidate.publish()
+    assert everything() == before
 
 
 def test_every_summary_says_that_a_name_is_frozen(
-    candidates: list[Candidate], two_versions: None, capsys: pytest.CaptureFixture[str]
+    candidates: list[Candidate], capsys: pytest.CaptureFixture[str]
 ) -> None:
     pointer.freeze(NAME)
-    for made, outcome in ((candidates[2], "judged"), (candidates[1], "unchanged")):
-        found = report(made)
-        assert (found.outcome, found.frozen, found.champion) == (outcome, True, 2)
-        assert (found.version, found.model_path is None) == ((None, True) if outcome == "judged" else (2, False))
+    for each, outcome, version in ((candidates[2], "judged", None), (candidates[1], "unchanged", 2)):
+        made = Outcome(each.run, each.parameters, each.trained, each.evaluated, each.exported)
+        made.published = each.publish()
+        found = made.report()
+        assert (found.outcome, found.frozen, found.champion, found.version) == (outcome, True, 2, version)
+        assert (found.model_path is None) == (version is None)
         assert f"gradmill unfreeze {NAME}" in render_markdown(retrain_page(found))
         train.show_retrain(found, owes_predictions=False)
         told = capsys.readouterr().out
         assert f"\n{outcome}" in told
         assert f"\nfrozen      version 2 stays the champion of {NAME} until gradmill unfreeze {NAME}\n" in told
-    assert app.run(["models"]) == 0
-    listed = capsys.readouterr().out
+    listed = typed("models").stdout
     assert "2 * f" in listed
     assert "gradmill unfreeze" in listed
 
@@ -122,43 +111,35 @@ def test_every_summary_says_that_a_name_is_frozen(
 # The history
 
 
-def told() -> list[tuple[str, tuple[int, ...], int | None, bool, str]]:
-    return [(each.what, each.versions, each.champion, each.frozen, each.reason) for each in history.changes(NAME)]
-
-
-def test_the_history_tells_who_changed_what_and_why(
-    candidate: Candidate, two_versions: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_history_tells_who_changed_what_and_why(candidate: Candidate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "ada")
     monkeypatch.setattr("flows.server.connection.announce", print)
-    assert app.run(["rollback", NAME, "--reason", "[red]a bad day\x1b[2J"]) == 0
-    assert app.run(["unfreeze", NAME]) == 0
-    assert app.run(["rollback", NAME]) == 2, "nothing was done"
+    reason = "[red]a bad day\x1b[2J"
+    assert typed("rollback", NAME, "--reason", reason).returncode == 0
+    assert typed("unfreeze", NAME).returncode == 0
+    refused(2, f"rollback {NAME}")  # nothing was done
     candidate.publish()
     age_demotions()
-    assert app.run(["prune", NAME, "--keep", "1"]) == 0
-    assert told() == [
-        ("published", (1,), 1, False, ""),
-        ("published", (2,), 2, False, ""),
-        ("rolled back", (2,), 1, True, "[red]a bad day\x1b[2J"),
-        ("unfrozen", (1,), 1, False, ""),
-        ("published", (3,), 3, False, ""),
-        ("pruned", (2,), 3, False, ""),
-    ]
+    assert typed("prune", NAME, "--keep", "1").returncode == 0
     ada = f"ada@{socket.gethostname()}"
-    by = [each.by for each in history.changes(NAME)]
-    assert by == ["candidate-0", "candidate-1", ada, ada, "candidate-2", ada]
-    capsys.readouterr()
-    assert app.run(["history", NAME]) == 0
-    assert "[red]a bad day\\x1b[2J" in capsys.readouterr().out, "neither markup nor an order to the terminal"
-    assert app.run(["history", "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)["history"][NAME]
-    assert [each["what"] for each in document] == [what for what, *_ in told()]
-    for command in (["freeze", NAME, "--reason", "x" * 501], ["history", "no-such-name"]):
-        assert app.run(command) == 2
+    assert [
+        (each.what, each.versions, each.champion, each.frozen, each.reason, each.by) for each in history.changes(NAME)
+    ] == [
+        ("published", (1,), 1, False, "", "candidate-0"),
+        ("published", (2,), 2, False, "", "candidate-1"),
+        ("rolled back", (2,), 1, True, reason, ada),
+        ("unfrozen", (1,), 1, False, "", ada),
+        ("published", (3,), 3, False, "", "candidate-2"),
+        ("pruned", (2,), 3, False, "", ada),
+    ]
+    assert "[red]a bad day\\x1b[2J" in typed("history", NAME).stdout, "neither markup nor an order to the terminal"
+    told = [each["what"] for each in answer("history")["history"][NAME]]
+    assert told == [each.what for each in history.changes(NAME)]
+    for command in (f"freeze {NAME} --reason {'x' * 501}", "history no-such-name"):
+        refused(2, command)
 
 
-def test_what_was_noted_and_not_done_is_told_as_interrupted(two_versions: None) -> None:
+def test_what_was_noted_and_not_done_is_told_as_interrupted() -> None:
     """As if a kill had come between history and pointer."""
     path = artifact_paths.champion(NAME)
     before = path.read_bytes()
@@ -181,32 +162,21 @@ ACTIONS: dict[str, Callable[[], Any]] = {
 }
 
 
-def killed_before(artifacts: str, action: str, number: int) -> None:
-    """The body of a victim that does ``action`` and kills itself before its ``number``-th write, sync or rename."""
+def do_until(artifacts: str, action: str, number: int) -> None:
+    """The body of a victim, killed before its ``number``-th write, sync or rename."""
     os.environ["GRADMILL_ARTIFACTS"] = artifacts
-    left = iter(range(number))
-
-    def dying(call: Callable[..., Any]) -> Callable[..., Any]:
-        def called(*arguments: Any, **options: Any) -> Any:
-            if next(left, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call(*arguments, **options)
-
-        return called
-
-    for name in ("write", "fsync", "replace", "rename"):
-        setattr(os, name, dying(getattr(os, name)))
+    die_before(number, "write", "fsync", "replace", "rename")
     ACTIONS[action]()
 
 
 def state() -> tuple[object, ...]:
-    return *champion(), is_frozen(), reading.versions(NAME)
+    return *champion(), pointer.is_frozen(NAME), reading.versions(NAME)
 
 
 @pytest.mark.slow  # every victim is a process
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_kill_at_any_moment_leaves_a_whole_store_and_a_history_that_does_not_lie(
-    action: str, candidate: Candidate, two_versions: None, artifacts: Path, tmp_path: Path
+    action: str, candidate: Candidate, artifacts: Path, tmp_path: Path
 ) -> None:
     candidate.publish()
     pointer.promote(NAME, 2)
@@ -219,7 +189,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_store_and_a_history_that_does_not_l
     while True:
         shutil.rmtree(artifacts)
         shutil.copytree(before, artifacts)
-        victim = fork(killed_before, str(artifacts), action, kills)
+        victim = fork(do_until, str(artifacts), action, kills)
         victim.join()
         if victim.exitcode == 0:
             break
@@ -247,9 +217,6 @@ def test_a_kill_at_any_moment_leaves_a_whole_store_and_a_history_that_does_not_l
 # The file of the history: a line a change, lost, cut, damaged, on a full disk
 
 
-pytestmark = pytest.mark.usefixtures("two_versions")
-
-
 def lines() -> list[bytes]:
     return artifact_paths.history(NAME).read_bytes().splitlines()
 
@@ -258,18 +225,20 @@ def words_of_changes() -> list[str]:
     return [each.what + " (interrupted)" * each.interrupted for each in history.changes(NAME)]
 
 
-@pytest.mark.parametrize("lost", ["history", "pointer", "both"])
+@pytest.mark.parametrize("lost", ["version", "version and history", "version and pointer", "history and pointer"])
 def test_no_number_comes_back_whatever_else_is_lost(candidates: list[Candidate], lost: str) -> None:
     candidates[2].publish()
     pointer.rollback(NAME, freeze=False)
-    if lost != "both":  # else the folder alone tells it
+    if "version" in lost:
         folders.remove(artifact_paths.version(NAME, 3))
-    if lost != "pointer":
+    if "history" in lost:
         artifact_paths.history(NAME).unlink()
-    if lost != "history":
+    if "pointer" in lost:
         artifact_paths.champion(NAME).unlink()
         pointer.promote(NAME, 2)
-    assert history.highest_number(NAME, history.changes(NAME)) == 3
+    if "version" in lost:  # else there is one with these bytes
+        assert candidates[2].publish().version == 4
+    assert history.highest_number(NAME, history.changes(NAME)) == 3 + ("version" in lost)
 
 
 def test_where_no_number_is_left_the_history_is_named(candidates: list[Candidate]) -> None:
@@ -303,10 +272,8 @@ def test_damage_is_named_by_file_and_line_and_no_change_is_made(candidates: list
     path, before = artifact_paths.history(NAME), artifact_paths.champion(NAME).read_bytes()
     path.write_bytes(b"".join(line + b"\n" for line in DAMAGES[kind](lines())))
     written = path.read_bytes()
-    for command in (("verify", NAME), ("history", NAME), ("rollback", NAME), ("prune", NAME, "--keep", "1")):
-        done = typed(*command)
-        assert_clear(done, 4)
-        assert f"{path}, line " in done.stderr
+    for command in (f"verify {NAME}", f"history {NAME}", f"rollback {NAME}", f"prune {NAME} --keep 1"):
+        refused(4, command, f"{path}, line ")
     with pytest.raises(DataError):
         candidates[2].publish()
     assert (artifact_paths.champion(NAME).read_bytes(), path.read_bytes()) == (before, written)
@@ -366,6 +333,3 @@ def test_a_change_that_was_made_is_not_told_as_interrupted_where_the_lines_after
     pointer.freeze(NAME)
     assert words_of_changes() == ["published", "published", "frozen"]
     assert list(history.list_demotions(NAME)) == [1]
-
-
-# Kills

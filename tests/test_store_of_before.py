@@ -1,4 +1,4 @@
-"""A store written by the version before this one is read, verified, predicted from and retrained.
+"""A store that another version of Gradmill has written, or that was moved or copied, works where it is now.
 
 ``store_of_c692a25/`` is what that commit left in ``/srv/gradmill/artifacts``: two retrains of linear regression (the
 second with ``--seed 5 --no-predict``), ``rollback --no-freeze``, and ``retrain softmax-regression --no-predict``. The
@@ -7,7 +7,6 @@ images, training splits, the run of softmax regression, pictures of runs and loc
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,57 +16,46 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 
-import flows.cli.app
-from command_line import gradmill
+from candidate import Candidate
+from command_line import answer, assert_clear, gradmill, typed
 from conftest import REPOSITORY
+from tasks.errors import DataError
+from tasks.store import artifact_paths
+from tasks.store.documents import Document
+from tasks.store.record import ArtifactPath, ChosenPath
 
-WRITTEN = REPOSITORY / "tests" / "store_of_c692a25"
 NAME = "linear-regression"
 SOFTMAX = "softmax-regression"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def store(artifacts: Path) -> Path:
     """A copy of the old store, in the artifacts folder."""
-    shutil.copytree(WRITTEN, artifacts)
-    return artifacts
+    return Path(shutil.copytree(REPOSITORY / "tests" / "store_of_c692a25", artifacts))
 
 
-def answer(*arguments: str) -> Any:
-    """The document of a command that succeeds."""
-    return document_of(gradmill(*arguments, "--json"))
-
-
-def document_of(done: "subprocess.CompletedProcess[str]") -> Any:
+def run(*words: object) -> Any:
+    """The document of a command that succeeds, as a process of its own."""
+    done = gradmill(*map(str, words), "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def run(*arguments: str) -> int:
-    return flows.cli.app.run(list(arguments))
+def sample(store: Path, name: str) -> Any:
+    """What version 1 was given when it was published, and what it answered."""
+    return np.load(store / "models" / name / "1" / "sample.npz", allow_pickle=False)
 
 
-def rows_of(prediction: Any) -> Any:
-    return pq.read_table(sorted(Path(prediction["path"]).glob("part-*.parquet")))
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("words", [f"{NAME} 1", f"{NAME} 2", f"{SOFTMAX} 1"])
+def test_every_version_is_whole(words: str) -> None:
+    assert answer(f"verify {words}")["checked"]
 
 
-def sample(store: Path, name: str, number: int) -> Any:
-    """What version ``number`` was given when it was published, and what it answered."""
-    return np.load(store / "models" / name / str(number) / "sample.npz", allow_pickle=False)
-
-
-@pytest.mark.parametrize(("name", "number"), [(NAME, 1), (NAME, 2), (SOFTMAX, 1)])
-def test_every_version_is_whole(name: str, number: int) -> None:
-    assert run("verify", name, str(number)) == 0
-
-
-def test_the_listing_tells_champion_and_hold(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("models", "--json") == 0
-    models = json.loads(capsys.readouterr().out)["models"]
-    assert [(row["version"], row["champion"], row["held"]) for row in models[NAME]] == [
-        (1, True, False),
-        (2, False, True),
-    ]
+def test_the_listing_tells_champion_and_hold(store: Path) -> None:
+    models = answer("models")["models"]
+    marks = [(row["version"], row["champion"], row["held"]) for row in models[NAME]]
+    assert marks == [(1, True, False), (2, False, True)]
     assert models[NAME][0]["test_loss"] == pytest.approx(5.17772e-05, rel=1e-5)
     assert [row["test_accuracy"] for row in models[SOFTMAX]] == [pytest.approx(0.8322)]
 
@@ -76,13 +64,16 @@ def test_the_listing_tells_champion_and_hold(capsys: pytest.CaptureFixture[str])
 def test_the_champions_answer_as_they_did_when_they_were_published(
     store: Path, on_server: None, tmp_path: Path
 ) -> None:
-    kept = sample(store, NAME, 1)
-    np.save(tmp_path / "rows.npy", kept["features"])
-    found = rows_of(answer("predict", str(tmp_path / "rows.npy"), "--name", NAME))
+    def predicted(name: str, rows: Any) -> Any:
+        np.save(tmp_path / f"{name}.npy", rows)
+        job = Path(run("predict", tmp_path / f"{name}.npy", "--name", name)["path"])
+        return pq.read_table(sorted(job.glob("part-*.parquet")))
+
+    kept = sample(store, NAME)
+    found = predicted(NAME, kept["features"])
     np.testing.assert_allclose(found["prediction"], kept["prediction"], rtol=0, atol=1e-6)
-    kept = sample(store, SOFTMAX, 1)
-    np.save(tmp_path / "images.npy", kept["images"])
-    found = rows_of(answer("predict", str(tmp_path / "images.npy"), "--name", SOFTMAX))
+    kept = sample(store, SOFTMAX)
+    found = predicted(SOFTMAX, kept["images"])
     names = (store / "models" / SOFTMAX / "1" / "labels.txt").read_text().splitlines()
     assert found["label"].to_pylist() == kept["label"].tolist()
     assert found["label_name"].to_pylist() == [names[label] for label in kept["label"]]
@@ -101,37 +92,98 @@ def predictions_of(model: Path, features: Any) -> Any:
 def test_the_same_retrain_gives_the_same_model_and_publishes_it_only_where_its_bytes_are_others(
     store: Path, on_server: None
 ) -> None:
-    done = answer("retrain", NAME, "--no-predict")
-    old = store / "models" / NAME / "1" / "model.onnx"
-    same_bytes = Path(done["model_path"]).read_bytes() == old.read_bytes()
+    done = run("retrain", NAME, "--no-predict")
+    new, old = Path(done["model_path"]), store / "models" / NAME / "1" / "model.onnx"
+    same_bytes = new.read_bytes() == old.read_bytes()
     assert (done["outcome"], done["version"]) == (("unchanged", 1) if same_bytes else ("published", 3))
     features = np.random.default_rng(0).standard_normal((1000, 2)).astype(np.float32)
-    np.testing.assert_allclose(
-        predictions_of(Path(done["model_path"]), features), predictions_of(old, features), rtol=0, atol=1e-5
-    )
+    np.testing.assert_allclose(predictions_of(new, features), predictions_of(old, features), rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
 def test_another_seed_is_judged_against_the_champion_of_before_and_the_pointer_moves_to_and_fro(
     store: Path, on_server: None
 ) -> None:
-    done = answer("retrain", NAME, "--seed", "7", "--no-predict")
+    """The champion's loss is computed by numpy and onnxruntime alone."""
+    done = run("retrain", NAME, "--seed", "7", "--no-predict")
     assert (done["outcome"], done["version"]) == ("published", 3)
     (gate,) = (each for each in done["gates"] if each["name"] == "champion_loss")
-    assert gate["maximum"] == pytest.approx(1.05 * old_loss_on(store, done), rel=1e-4)
-    assert "of version 1)" in gate["detail"], "version 2 is held: it is compared with nothing"
-    for command, champion, held in (
-        (("rollback", NAME), 1, [2, 3]), (("promote", NAME, "2"), 2, [3]), (("promote", NAME, "3"), 3, []),
-    ):  # fmt: skip
-        assert run(*command) == 0
-        pointer = json.loads((store / "models" / NAME / "champion.json").read_text())
-        assert (pointer["version"], sorted(pointer["held"])) == (champion, held)
-        assert run("verify", NAME) == 0
-
-
-def old_loss_on(store: Path, done: Any) -> float:
-    """Half the mean squared error of version 1 on the test split of this retrain, by numpy and onnxruntime alone."""
     manifest = json.loads(Path(done["model_path"]).with_name("manifest.json").read_text())
     test = safetensors.numpy.load_file(store / manifest["dataset"]["test"]["path"])
     residuals = predictions_of(store / "models" / NAME / "1" / "model.onnx", test["features"]) - test["target"]
-    return float(np.mean(residuals.astype(np.float64) ** 2) / 2)
+    assert gate["maximum"] == pytest.approx(1.05 * np.mean(residuals.astype(np.float64) ** 2) / 2, rel=1e-4)
+    assert "of version 1)" in gate["detail"], "version 2 is held: it is compared with nothing"
+    for command, champion, held in (("rollback", 1, [2, 3]), ("promote 2", 2, [3]), ("promote 3", 3, [])):
+        word, *number = command.split()
+        assert typed(word, NAME, *number).returncode == 0
+        pointer = json.loads((store / "models" / NAME / "champion.json").read_text())
+        assert (pointer["version"], sorted(pointer["held"])) == (champion, held)
+        assert answer(f"verify {NAME}")["checked"]
+
+
+# Moved and copied
+
+
+class Paths(Document):
+    """A document with both kinds of path."""
+
+    ours: ArtifactPath
+    chosen: ChosenPath | None = None
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../elsewhere", "datasets/../../elsewhere", 3])
+def test_a_path_out_of_the_folder_is_damage(path: object) -> None:
+    with pytest.raises(DataError, match="ours"):
+        Paths.parse(json.dumps({"ours": path}).encode(), "a document")
+
+
+def documents_without_absolute_paths(artifacts: Path) -> set[str]:
+    """The names, or the folders of those named by a digest, of all JSON documents, each of which is looked through."""
+
+    def paths_in(document: object) -> list[str]:
+        if isinstance(document, dict):
+            document = list(document.values())
+        if isinstance(document, list):
+            return [path for each in document for path in paths_in(each)]
+        return [document] if isinstance(document, str) and document.startswith("/") else []
+
+    found = set()
+    for path in artifacts.rglob("*.json"):
+        assert paths_in(json.loads(path.read_text())) == [], path
+        found.add(path.parent.name if path.parent.name == ".stages" else path.name)
+    return found
+
+
+def test_no_manifest_holds_an_absolute_path(candidates: list[Candidate]) -> None:
+    candidates[0].publish()
+    assert "manifest.json" in documents_without_absolute_paths(artifact_paths.version(NAME, 1))
+
+
+@pytest.mark.slow  # two runs of the command line
+def test_a_moved_folder_predicts_and_a_copy_never_uses_the_files_of_the_original(
+    candidates: list[Candidate], artifacts: Path, tmp_path: Path, on_server: None
+) -> None:
+    candidates[0].publish()
+    moved = artifacts.rename(tmp_path / "moved")
+    predicted = run("predict", "--name", NAME, "--artifacts", moved)
+    assert predicted["rows"] == 1000
+    assert Path(predicted["path"]).parent == moved / "predictions", "absolute on stdout"
+    assert {"manifest.json", "run.json", "_job.json"} <= documents_without_absolute_paths(moved)
+    assert not artifacts.exists()
+    copy = Path(shutil.copytree(moved, tmp_path / "copy"))
+    split = next(copy.glob("datasets/*/test.*"))
+    split.unlink()
+    assert_clear(gradmill("predict", "--name", NAME, "--artifacts", str(copy)), 4, split)
+
+
+@pytest.mark.slow  # two real retrains
+def test_a_moved_folder_retrains_and_reuses_what_it_has(artifacts: Path, tmp_path: Path, on_server: None) -> None:
+    run("retrain", NAME, "--no-predict")
+    moved = artifacts.rename(tmp_path / "moved")
+    done = gradmill("retrain", NAME, "--json", "--artifacts", str(moved))
+    result = json.loads(done.stdout)
+    assert (result["outcome"], result["model_path"]) == ("unchanged", str(moved / "models" / NAME / "1" / "model.onnx"))
+    assert "train      nothing has changed: reused what an earlier run left" in done.stderr.splitlines()
+    written = documents_without_absolute_paths(moved)
+    assert {"manifest.json", "run.json", "_job.json", "evaluation.json", ".stages"} <= written
+    assert not artifacts.exists()

@@ -30,6 +30,28 @@ def run_until(moment: str, arguments: list[str]) -> None:
     run_silently(arguments)
 
 
+def die_before(number: int, *names: str) -> None:
+    """Let this process kill itself before its ``number``-th call of these functions of ``os``."""
+    left = iter(range(number))
+
+    def dying(call: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any, **options: Any) -> Any:
+            if next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **options)
+
+        return called
+
+    for name in names:
+        setattr(os, name, dying(getattr(os, name)))
+
+
+def run_until_rename(number: int, arguments: list[str]) -> None:
+    """The whole command line, killed before the ``number``-th time that it puts a file in its place."""
+    die_before(number, "replace")
+    run_silently(arguments)
+
+
 def fork(body: Callable[..., None], *arguments: Any) -> BaseProcess:
     """Run ``body`` in a process that has imported everything: kills fall into the work, not into the imports."""
     forks = multiprocessing.get_context("forkserver")

@@ -1,11 +1,16 @@
-"""How benchmarks measure: sides take turns, the best and the median count, another checkout runs its own code."""
+"""How benchmarks measure, and the simulation of gates: what is drawn is as good or as bad as it says.
+
+Sides take turns, the best and the median count, another checkout runs its own code.
+"""
 
 import json
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from benchmarks import gates
 from benchmarks.measure import Checkout, Sample, Setup, compare
 
 TOY = """
@@ -65,3 +70,22 @@ def test_of_a_rate_the_largest_figure_is_the_best_and_the_larger_one_the_faster(
     sides = Setup(quick=True, rounds=2, checkouts=[], folder=Path()).measure(works, "rows/s", usual_rounds=9)
     assert [each.best for each in sides.values()] == [20, 40]
     assert compare(sides, "before, toy", "ours, toy")[0].value == 0.5
+
+
+# The simulation of gates
+
+
+@pytest.mark.parametrize("rows", gates.SPLITS, ids=lambda rows: rows.name)
+def test_what_is_drawn_varies_as_it_says(rows: gates.Rows) -> None:
+    drawn = rows.draw(np.random.default_rng(0), 110_000)
+    assert (drawn.mean(), drawn.std()) == (pytest.approx(0, abs=0.02), pytest.approx(1, abs=0.02))
+    beside = np.corrcoef(drawn[:-1], drawn[1:])[0, 1]
+    of_groups = gates.IN_COMMON**2 * (1 - 1 / gates.GROUP_SIZE) if rows.rule.rule == "group" else 0.0
+    assert beside == pytest.approx(rows.autocorrelation + of_groups, abs=0.02)
+
+
+def test_a_candidate_that_is_a_point_less_accurate_and_one_with_half_of_the_gain_are_mostly_refused() -> None:
+    generators = [np.random.default_rng(seed) for seed in range(40)]
+    assert np.mean([gates.refuse_worse(gates.SPLITS[0], each) for each in generators]) > 0.7
+    assert np.mean([gates.refuse_by_baselines(0.5, each) for each in generators]) > 0.85
+    assert np.mean([gates.refuse_by_baselines(1.0, each) for each in generators]) < 0.15

@@ -72,6 +72,8 @@ MISTAKES: dict[str, tuple[int, str]] = {
     f"retrain {TRAIN} --split-column pasrt": (4, "no column pasrt (to split by)"),
     f"retrain {TRAIN} --ignore price": (2, "price is the target and is to be ignored"),
     "retrain hosues": (2, "no model hosues"),
+    "bench train": (2, "run python -m benchmarks"),  # as of commands and options of before
+    "backup copy --replace": (2, "leave it out"),
     "retrain houses --data less.csv": (4, "column kind is missing"),
     "retrain houses --data more.csv": (4, "column pool is new"),
     "retrain houses --target area": (2, "houses as linear-regression, own data, area"),

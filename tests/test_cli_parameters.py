@@ -31,7 +31,7 @@ SPELT_OTHERWISE = {
     "source": "--data",
     "predict": "--no-predict",
     "publish": "--no-publish",
-    "model": "MODEL",
+    "model": "MODEL|NAME",
     "input": "INPUT",
     "id_columns": "--id-column",
 }

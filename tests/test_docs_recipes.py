@@ -1,5 +1,6 @@
 """The changes that docs/contributing.md shows: each is small, fits this code, and passes the test that it brings."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -49,3 +50,45 @@ def test_each_passes_the_test_that_it_brings(recipe: str, tmp_path: Path) -> Non
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\d+ passed", done.stdout)
+
+
+WATCHED = """
+import json, sys, threading
+
+root, called = sys.argv[1], set()
+ours = tuple(f"{root}/{folder}/" for folder in ("flows", "tasks", "gradmill"))
+
+def note(frame, event, _):
+    code = frame.f_code  # with flag 1: of a function, and not of a class or module
+    if event == "call" and code.co_filename.startswith(ours) and code.co_flags & 1 and code.co_name[0] != "<":
+        called.add((code.co_filename[len(root) + 1:], code.co_qualname))
+
+threading.setprofile(note)
+sys.setprofile(note)
+from flows.cli import app
+code = app.run(sys.argv[2:])
+sys.setprofile(None)
+print(json.dumps([code, sorted(called)]))
+"""
+
+
+@pytest.mark.slow
+def test_a_row_goes_from_a_csv_to_the_weights_through_the_files_of_the_walk(tmp_path: Path) -> None:
+    """And the whole command stays as small as it is."""
+    names = ("--name", "houses", "--target", "price", "--no-predict", "--artifacts", str(tmp_path / "artifacts"))
+    rows = [f"{area},{area % 7},{'ab'[area % 2]},{3 * area - area % 7}" for area in range(800)]
+    (tmp_path / "houses.csv").write_text("\n".join(["area,age,city,price", *rows]))
+    command = [sys.executable, "-c", WATCHED, str(REPOSITORY), "retrain", "linear-regression", "--data"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "houses.csv"), *names], capture_output=True, text=True, cwd=REPOSITORY
+    )
+    code, called = json.loads(done.stdout.splitlines()[-1])
+    assert code == 0, done.stderr
+    files = {file for file, _ in called}
+    way, beside = PAGE.partition("## The way of a row\n")[2].partition("\n## ")[0].split("\nBeside this way")
+    through, others = (set(re.findall(r"`(tasks/\S+\.py)`", text)) for text in (way, beside))
+    folders = r"tasks/(data|networks|fitting)/|tasks/(download|validate|preprocess|train)\.py"
+    assert {file for file in files if re.match(folders, file)} == through | others
+    assert len(through) <= 30
+    assert len(files) <= 115
+    assert len(called) <= 800

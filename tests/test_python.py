@@ -363,7 +363,7 @@ def test_what_columns_add_is_what_arithmetic_says_and_adds_up_to_the_answer(name
         expected -= expected.mean(axis=1, keepdims=True)
     else:
         expected = expected[:, 1] - expected[:, 0] if classes else expected[:, 0]
-    assert (added.dtype, added.shape) == (np.float64, expected.shape)
+    assert (added.dtype, added.shape) == (np.dtype(np.float64), expected.shape)
     np.testing.assert_allclose(added, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
     total = added.sum(axis=-1)
     if not classes:

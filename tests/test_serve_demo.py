@@ -142,7 +142,7 @@ def test_a_row_of_a_table_is_answered_and_explained_as_gradmill_load_does(name: 
                 (explained,) = model.explain(row, "average")
                 of_best = explained[np.argmax(answer["probabilities"])] if explained.ndim == 2 else explained
                 assert (answer["added"]["columns"], answer["added"]["values"]) == ([*COLUMNS], of_best.tolist())
-        for wrong, found in {
+        for wrong, said in {
             b"[1]": b"no object",
             b"{}": b"column 'area', 'city', 'garden', 'rooms' is missing",
             json.dumps({**odd, "area": 1e300}).encode(): b"area is 1e+300, not a finite number",
@@ -150,7 +150,7 @@ def test_a_row_of_a_table_is_answered_and_explained_as_gradmill_load_does(name: 
             b"[" * 100_000: b"",
         }.items():
             status, content, _ = asked(demo, "/predict", wrong)
-            assert (status, content[: len(found)]) == (400, found)
+            assert (status, content[: len(said)]) == (400, said)
 
 
 def test_a_picture_is_read_as_predictions_read_it_its_transparency_ignored(images: Tried, tmp_path: Path) -> None:

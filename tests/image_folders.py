@@ -1,7 +1,6 @@
 """Made-up pictures in folders and in files of many, and what validation makes of them."""
 
 import gzip
-import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 
 import candidate
 from input_files import idx_bytes
+from input_files import png as png
 from tasks.data.report import DataReport
 from tasks.download import download
 from tasks.parameters import Data
@@ -41,13 +41,6 @@ def write(folder: Path, counts: dict[str, int], suffix: str = ".png", first: int
         for seed in range(first, first + count):
             Image.fromarray(drawn(label, seed, **shape)).save(folder / name / f"{seed:04d}{suffix}")
     return folder
-
-
-def png(image: Array) -> bytes:
-    """A file's content."""
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def write_idx(path: Path, images: Array, labels: Array, end: str = "") -> None:

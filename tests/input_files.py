@@ -31,15 +31,18 @@ def idx_bytes(pixels: NDArray[Any]) -> bytes:
     return struct.pack(f">4B{pixels.ndim}I", 0, 0, 8, pixels.ndim, *pixels.shape) + pixels.tobytes()
 
 
+def png(image: NDArray[Any]) -> bytes:
+    """A file's content."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()
+
+
 def parquet(path: Path, pixels: NDArray[Any], row_group_size: int = 8) -> None:
     """Pictures as the library ``datasets`` writes them."""
-    streams = [io.BytesIO() for _ in pixels]
-    for stream, image in zip(streams, pixels, strict=True):
-        Image.fromarray(image).save(stream, "PNG")
-    rows = [{"bytes": stream.getvalue(), "path": None} for stream in streams]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    table = pa.table({"number": pa.array(range(len(rows))), "image": pa.array(rows, kind)})
-    pq.write_table(table, path, row_group_size=row_group_size)
+    rows = pa.array([{"bytes": png(image), "path": None} for image in pixels], kind)
+    pq.write_table(pa.table({"number": range(len(pixels)), "image": rows}), path, row_group_size=row_group_size)
 
 
 def read(path: Path | str, wanted: ReadSpec, spool: Path, start: int = 0, stop: int | None = None) -> list[Batch]:

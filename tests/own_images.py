@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data.prepared_splits import write_split
-from tasks.data.recipe import Pixels, SplitRule
+from prepared_tables import write_prepared
+from tasks.data.recipe import Pixels
 from tasks.records import PreparedDataset
 
 Array = NDArray[Any]
@@ -60,22 +60,6 @@ def prepare(
     """Pictures ``(n, h, w)`` or ``(n, h, w, 3)`` uint8 as a run prepares them; a fifth are tests, by their hashes."""
     key, labels = hashes(images), labels.astype(np.min_scalar_type(len(class_names)))
     is_test = key < np.quantile(key, 0.2) if is_test is None else is_test
-    files = {
-        split: write_split(name, split, {"images": images[rows], "labels": labels[rows], "split_key": key[rows]})
-        for split, rows in (("train", ~is_test), ("test", is_test))
-    }
-    return PreparedDataset(
-        name=name,
-        title=name,
-        identifier=name,
-        digest=hashlib.sha256((files["train"].sha256 + files["test"].sha256).encode()).hexdigest(),
-        **files,
-        raw_test=files["test"],
-        num_train=int((~is_test).sum()),
-        num_test=int(is_test.sum()),
-        recipe=Pixels(shape=images.shape[1:], scale=1 / 255, resize="bilinear"),
-        task="classification",
-        class_names=tuple(class_names),
-        class_counts=tuple(np.bincount(labels[~is_test], minlength=len(class_names)).tolist()),
-        split=SplitRule(rule="rows", test=0.2),
-    )
+    arrays = {"images": images, "labels": labels, "split_key": key}
+    recipe = Pixels(shape=images.shape[1:], scale=1 / 255, resize="bilinear")
+    return write_prepared({"train": ~is_test, "test": is_test}, arrays, recipe, class_names, name)

@@ -9,11 +9,10 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from tasks.data.prepared_splits import write_split
-from tasks.data.recipe import Column, Columns, SplitRule, Target
+from tasks.data.recipe import Column, Columns, Recipe, SplitRule, Target
 from tasks.parameters import Hyperparameters
 from tasks.records import Epoch, PreparedDataset, TrainedModel
 from tasks.serving.contract import FEATURES
-from tasks.serving.task import TASKS, TaskName
 from tasks.store import atomic
 from tasks.store.run_folder import RunFolder
 
@@ -57,32 +56,46 @@ def prepare(
         if kind == "category":
             of_column = tuple(f"level {code}" for code in range(int(np.nanmax(features[:, at])) + 1))
         columns.append(column(names[at] if names else f"x{at}", features[train, at], of_column, kind))
-    task: TaskName = "classification" if class_names else "regression"
     target, fitted = Target(name="y"), truth[train].astype(np.float64)
     if not class_names:
         target = Target(name="y", mean=float(fitted.mean()), scale=float(fitted.std()))
-    files = {}
-    for split, part in {"train": train, "test": is_test, **watched}.items():
-        arrays = {
-            FEATURES: features[part],
-            TASKS[task].target: truth[part].astype(np.uint8 if class_names else np.float64),
-            "split_key": keys[part].astype(np.uint64),
-        }
-        files[split] = write_split("own", split, arrays)
+    arrays = {
+        FEATURES: features,
+        "labels" if class_names else "target": truth.astype(np.uint8 if class_names else np.float64),
+        "split_key": keys.astype(np.uint64),
+    }
+    recipe = Columns(columns=tuple(columns), target=target)
+    return write_prepared({"train": train, "test": is_test, **watched}, arrays, recipe, class_names)
+
+
+def write_prepared(
+    parts: Mapping[str, NDArray[np.bool_]],
+    arrays: Mapping[str, Array],
+    recipe: Recipe,
+    class_names: Sequence[str],
+    name: str = "own",
+) -> PreparedDataset:
+    """Write the rows of each part, and describe them as the stage ``preprocess`` does."""
+    files = {
+        split: write_split(name, split, {key: values[part] for key, values in arrays.items()})
+        for split, part in parts.items()
+    }
+    counts = np.bincount(arrays["labels"][parts["train"]], minlength=len(class_names)).tolist() if class_names else ()
+    features = tuple(sorted(recipe.names)) if isinstance(recipe, Columns) else ()
     return PreparedDataset(
-        name="own",
-        title="Own",
-        identifier="own",
+        name=name,
+        title=name,
+        identifier=name,
         digest=hashlib.sha256((files["train"].sha256 + files["test"].sha256).encode()).hexdigest(),
         **files,
         raw_test=files["test"],
-        num_train=int(train.sum()),
-        num_test=int(is_test.sum()),
-        recipe=Columns(columns=tuple(columns), target=target),
-        task=task,
+        num_train=int(parts["train"].sum()),
+        num_test=int(parts["test"].sum()),
+        recipe=recipe,
+        task="classification" if class_names else "regression",
         class_names=tuple(class_names),
-        class_counts=tuple(map(int, np.bincount(truth[train], minlength=len(class_names)))) if class_names else (),
-        split=SplitRule(rule="rows", test=0.2, features=tuple(sorted(each.name for each in columns))),
+        class_counts=tuple(counts),
+        split=SplitRule(rule="rows", test=0.2, features=features),
     )
 
 

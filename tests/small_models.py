@@ -8,7 +8,7 @@ import numpy as np
 from candidate import Candidate
 from prepared_tables import prepare
 from tasks.parameters import RetrainParameters
-from tasks.records import PublishedModel
+from tasks.records import PreparedDataset, PublishedModel
 from tasks.store.run_folder import RunFolder
 
 COLUMNS = ("area", "city", "garden", "rooms")
@@ -18,8 +18,8 @@ ROOMS = ("1", "2", "3", "4")
 NUM_ROWS = 500
 
 
-def publish(name: str, class_names: Sequence[str] = (), seed: int = 0) -> PublishedModel:
-    """A model of houses in the artifacts folder: their price, or which of ``class_names`` they are."""
+def prepare_houses(class_names: Sequence[str] = (), seed: int = 0) -> PreparedDataset:
+    """Houses with values that are missing: their price, or which of ``class_names`` they are."""
     rng = np.random.default_rng(seed)
     areas, gardens = rng.uniform(40, 200, NUM_ROWS), rng.random(NUM_ROWS) < 0.3
     cities, rooms = rng.integers(0, len(CITIES), NUM_ROWS), rng.integers(0, len(ROOMS), NUM_ROWS)
@@ -30,9 +30,13 @@ def publish(name: str, class_names: Sequence[str] = (), seed: int = 0) -> Publis
         ranks = np.quantile(truth, np.linspace(0, 1, len(class_names) + 1)[1:-1])
         truth = np.digitize(truth, ranks)
     levels = {1: CITIES, 3: ROOMS}
-    prepared = prepare(features, truth, kinds=KINDS, class_names=class_names, names=COLUMNS, levels=levels)
+    return prepare(features, truth, kinds=KINDS, class_names=class_names, names=COLUMNS, levels=levels)
+
+
+def publish(name: str, class_names: Sequence[str] = (), seed: int = 0) -> PublishedModel:
+    """A model of houses in the artifacts folder."""
+    prepared, run = prepare_houses(class_names, seed), RunFolder.open(f"run-of-{name}-{seed}", {})
     model = "softmax-regression" if class_names else "linear-regression"
-    run = RunFolder.open(f"run-of-{name}-{seed}", {})
     candidate = Candidate(run, prepared, seed, name, model=model, num_epochs=20, lr=0.1)
     data = {"source": str(run.path / "houses.csv"), "target": "y"}
     document = candidate.parameters.model_dump(exclude={"data"}) | {"data": data}

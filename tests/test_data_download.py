@@ -3,7 +3,6 @@
 import contextlib
 import gzip
 import hashlib
-import http.server
 import os
 import socket
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from served_folders import Silent, serve
 from tasks.data import book_datasets
 from tasks.data.book_datasets import (
     DebianPackage,
@@ -45,32 +45,26 @@ class Host:
     def __init__(self) -> None:
         self.requests: list[str] = []
         self.answer: Callable[[str], bytes | None] = lambda name: gzip.compress(CONTENT[name.removesuffix(".gz")])
-        host = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                name = self.path.rsplit("/", 1)[-1]
-                host.requests.append(name)
-                body = host.answer(name)
-                self.send_response(404 if body is None else 200)
-                self.send_header("Content-Length", str(len(body or b"")))
-                self.end_headers()
-                self.wfile.write(body or b"")
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.mirror = Mirror(f"http://127.0.0.1:{self.server.server_port}/")
+        self.mirror = Mirror("")
 
 
 @pytest.fixture
-def host() -> Iterator[Host]:
+def host(tmp_path: Path) -> Iterator[Host]:
     running = Host()
-    with running.server as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    class Handler(Silent):
+        def do_GET(self) -> None:  # noqa: N802  (its name in the standard library)
+            name = self.path.rsplit("/", 1)[-1]
+            running.requests.append(name)
+            body = running.answer(name)
+            self.send_response(404 if body is None else 200)
+            self.send_header("Content-Length", str(len(body or b"")))
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+    with serve(tmp_path, Handler) as address:
+        running.mirror = Mirror(f"{address}/")
         yield running
-        server.shutdown()
 
 
 @pytest.fixture
@@ -176,10 +170,11 @@ def test_what_is_not_the_published_file_is_exit_4_and_never_kept(
     assert no_scratch_left()
 
 
+HEAD, BODY = b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "dripping", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"], indirect=True
-)
+@pytest.mark.parametrize("dripping", [HEAD, BODY], indirect=True)
 def test_a_mirror_that_drips_header_or_body_is_left_for_the_next(
     dripping: Mirror, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,7 +185,7 @@ def test_a_mirror_that_drips_header_or_body_is_left_for_the_next(
     assert cached() == CONTENT
 
 
-@pytest.mark.parametrize("dripping", [b"HTTP/1.1 200 OK\r\nX: "], indirect=True)
+@pytest.mark.parametrize("dripping", [HEAD], indirect=True)
 def test_whoever_asks_where_the_files_would_come_from_waits_for_no_mirror_that_drips(
     dripping: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,21 +252,18 @@ def test_the_stage_tries_again_when_nothing_answers_and_only_then(
 
     attempts: list[float] = []
 
-    def sources(mirror: Mirror) -> Callable[[], Iterator[Mirror]]:
-        def noted() -> Iterator[Mirror]:
-            attempts.append(time.monotonic())
-            yield mirror
+    def attempt(mirror: Mirror) -> Iterator[Mirror]:
+        attempts.append(time.monotonic())
+        yield mirror
 
-        return noted
-
-    monkeypatch.setattr(book_datasets, "find_sources", sources(refused()))
+    monkeypatch.setattr(book_datasets, "find_sources", lambda: attempt(refused()))
     with pytest.raises(SourceUnreachable):
         only_download()
     assert len(attempts) == 3
     assert attempts[-1] - attempts[0] >= 10
     attempts.clear()
     host.answer = lambda name: gzip.compress(b"wrong")
-    monkeypatch.setattr(book_datasets, "find_sources", sources(host.mirror))
+    monkeypatch.setattr(book_datasets, "find_sources", lambda: attempt(host.mirror))
     with pytest.raises(DataError, match="SHA-256"):
         only_download()
     assert len(attempts) == 1

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import threading
 import tracemalloc
 from concurrent.futures import Future
@@ -13,15 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import safetensors.numpy
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 
 import candidate
 from tasks.data import quality_checks
-from tasks.data.book_datasets import CLASS_NAMES, FashionMnist, synthetic_data
+from tasks.data.book_datasets import CLASS_NAMES, FashionMnist
 from tasks.data.io.arrays import open_idx
 from tasks.data.io.discovery import DataFiles
 from tasks.data.io.table import Table
@@ -36,25 +33,21 @@ from tasks.errors import DataError
 from tasks.parameters import Data
 from tasks.parameters.data import OwnData
 from tasks.preprocess import preprocess
-from tasks.records import PreparedDataset
+from tasks.records import ChampionData, PreparedDataset
+from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 from tasks.validate import validate
-from written_tables import examined, written
+from written_tables import digest, examined, recipe, rows, rules, written
 
 ROWS = 400
 RNG = np.random.default_rng(0)
 
 
-def houses(rows: int = ROWS) -> pa.Table:
-    area = RNG.normal(100, 30, rows).round(1)
-    return pa.table(
-        {
-            "area": area,
-            "city": pa.array(RNG.choice(["Rom", "Köln"], rows), mask=RNG.random(rows) < 0.1),
-            "garden": RNG.choice([True, False], rows),
-            "price": (3000 * area + RNG.normal(0, 1e4, rows)).round(0),
-        }
-    )
+def houses() -> pa.Table:
+    area, noise = RNG.normal(100, 30, ROWS).round(1), RNG.normal(0, 1e4, ROWS)
+    city = pa.array(RNG.choice(["Rom", "Köln"], ROWS), mask=RNG.random(ROWS) < 0.1)
+    price = (3000 * area + noise).round(0)
+    return pa.table({"area": area, "city": city, "garden": RNG.random(ROWS) < 0.5, "price": price})
 
 
 def prepared(path: Path, **options: Any) -> PreparedDataset:
@@ -88,23 +81,18 @@ def test_the_prepared_splits_have_every_row_in_raw_units_once(tmp_path: Path) ->
     )
     found = [np.column_stack([np.nan_to_num(split["features"], nan=-1), split["target"]]) for split in splits]
     assert sorted(map(tuple, np.concatenate(found).tolist())) == expected
-    assert [split["features"].dtype for split in splits] == [np.float32, np.float32]
-    assert [split["target"].dtype for split in splits] == [np.float64, np.float64]
-    assert (len(splits[0]["split_key"]), len(splits[1]["split_key"])) == (made.num_train, made.num_test)
+    assert [len(split["split_key"]) for split in splits] == [made.num_train, made.num_test]
     exact = safetensors.numpy.load_file(made.raw_test.path)["features"][:, 0]
     assert set(exact.tolist()) <= set(table["area"].to_pylist()), "digits that float32 has not"
 
 
 def test_the_report_is_there_for_programs_and_people_though_the_data_are_refused(tmp_path: Path) -> None:
-    table = houses().append_column("bad", [[str(at) for at in range(ROWS - 1)] + ["x|y"]])
-    broken = table.set_column(3, "price", [[1.0] * ROWS])
+    table = houses().append_column("bad", [[*map(str, range(ROWS - 1)), "x|y"]])
     with pytest.raises(UnfitData) as caught:
-        prepared(written(tmp_path / "h.csv", broken))
-    lines = str(caught.value).splitlines()
-    assert lines[0] == "2 faults in the data:"
-    assert caught.value.exit_code == 4
-    assert any("'x|y' in row 399" in line for line in lines)
-    assert any("price is 1 in every row" in line for line in lines)
+        prepared(written(tmp_path / "h.csv", table.set_column(3, "price", [[1.0] * ROWS])))
+    first, *others = str(caught.value).splitlines()
+    assert (first, caught.value.exit_code) == ("2 faults in the data:", 4)
+    assert all(each in "".join(others) for each in ("'x|y' in row 399", "price is 1 in every row"))
     report = DataReport.read(tmp_path / "run" / "data-report.json")
     assert [each.rule for each in report.errors] == ["text-among-numbers", "constant-target"]
     assert report.rows == ROWS
@@ -114,16 +102,14 @@ def test_the_report_is_there_for_programs_and_people_though_the_data_are_refused
 
 
 def test_more_rows_than_memory_takes_are_refused_before_it_is_taken() -> None:
-    rows = 10**11
     column = pa.chunked_array([pa.nulls(10**7)] * 10**4)  # of one piece of memory
-    data = pa.table({"x": column, "y": column})
-    table = Table(data, DataFiles("t", ()), np.array([0, rows]), ())
+    table = Table(pa.table({"x": column, "y": column}), DataFiles("t", ()), np.array([0, 10**11]), ())
     tracemalloc.start()
     with pytest.raises(DataError, match="100,000,000,000 rows") as caught:
         examine_table(table, "t", Request(OwnData(source="t", target="y"), None), "regression", Path())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    most = int(re.search(r"at most ([\d,]+) rows", caught.value.expected)[1].replace(",", ""))  # type: ignore[index]
+    most = int("".join(filter(str.isdigit, caught.value.expected.partition(" rows")[0])))
     assert 10**6 < most < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 50
     assert peak < 10**6
 
@@ -157,16 +143,11 @@ VALUES = {
 @st.composite
 def tables(draw: st.DrawFn) -> pa.Table:
     """Any table at all: odd names, odd values, missing ones anywhere."""
-    types = {"number": pa.float64(), "large": pa.float64(), "whole": pa.int64(), "truth": pa.bool_(), "none": pa.null()}
     texts = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), min_size=1, max_size=8)
     names = draw(st.lists(texts.filter(lambda name: name.strip()), min_size=1, max_size=4, unique=True))
     count = draw(st.integers(1, 60))
-    columns = {}
-    for name in [*names, "y"]:
-        kind = draw(st.sampled_from(sorted(VALUES)))
-        drawn = draw(st.lists(VALUES[kind], min_size=count, max_size=count))
-        columns[name] = pa.array(drawn, types.get(kind, pa.int64() if kind == "same" else pa.string()))
-    return pa.table(columns)
+    kinds = {name: VALUES[draw(st.sampled_from(sorted(VALUES)))] for name in [*names, "y"]}
+    return pa.table({name: draw(st.lists(kind, min_size=count, max_size=count)) for name, kind in kinds.items()})
 
 
 @pytest.mark.slow
@@ -175,8 +156,7 @@ def tables(draw: st.DrawFn) -> pa.Table:
 def test_whatever_the_table_there_is_a_report_and_never_a_traceback(
     tmp_path: Path, table: pa.Table, task: Any, suffix: str
 ) -> None:
-    path = written(tmp_path / f"t{suffix}", table)
-    found = None
+    path, found = written(tmp_path / f"t{suffix}", table), None
     with contextlib.suppress(DataError):  # such as of 60 rows without a value
         found = examined(path, task=task)
     if found is None:
@@ -184,14 +164,11 @@ def test_whatever_the_table_there_is_a_report_and_never_a_traceback(
     assert (found.schema is None) == bool(found.report.errors)
     assert found.report.page()
     DataReport.parse(found.report.model_dump_json().encode(), "report")
-    if found.schema is not None and found.rows is not None:
+    if found.schema is not None:
         order = np.random.default_rng(0).permutation(len(table))
         shuffled = table.take(pa.array(order)).select(table.column_names[::-1])
         again = examined(written(tmp_path / f"again{suffix}", shuffled), task=task)
-        assert again.schema is not None
-        assert again.rows is not None
-        for part in ("train", "other"):
-            np.testing.assert_array_equal(again.rows.ordering.result()[part], found.rows.ordering.result()[part])
+        assert digest(again) == digest(found)
 
 
 # Raw files to splits: nothing lost, nothing changed, the same content under the same name
@@ -204,30 +181,30 @@ def synthetic(seed: int) -> PreparedDataset:
 def test_prepared_splits_hold_the_raw_pixels_and_labels(fashion_mnist: Path) -> None:
     validated = ValidatedDataset(raw=FashionMnist().fetch())
     prepared = candidate.plain(preprocess)(RunFolder(path=Path("unused")), validated, Data(), 0)
-    for split, prefix, count in ((prepared.train, "train", 60_000), (prepared.test, "t10k", 10_000)):
+    for split, prefix in ((prepared.train, "train"), (prepared.test, "t10k")):
         arrays = safetensors.numpy.load_file(split.path)
-        assert arrays["images"].dtype == np.uint8
-        assert arrays["images"].shape == (count, 28, 28)
-        np.testing.assert_array_equal(
-            arrays["images"], np.asarray(open_idx(fashion_mnist / f"{prefix}-images-idx3-ubyte"))
-        )
-        np.testing.assert_array_equal(
-            arrays["labels"], np.asarray(open_idx(fashion_mnist / f"{prefix}-labels-idx1-ubyte", 1))
-        )
-    assert np.bincount(arrays["labels"]).tolist() == [1000] * 10
+        for name, file, of in (("images", "images-idx3", ()), ("labels", "labels-idx1", (1,))):
+            raw = open_idx(fashion_mnist / f"{prefix}-{file}-ubyte", *of)
+            np.testing.assert_array_equal(arrays[name], np.asarray(raw), strict=True)
+    assert (arrays["images"].shape, np.bincount(arrays["labels"]).tolist()) == ((10_000, 28, 28), [1000] * 10)
     assert prepared.class_names == CLASS_NAMES
     assert prepared.digest == "1c441722ee93294cd4f52b236c6e853641c2df0e63d87e6fd6e810bf6ef84818", "as ever"
     assert prepared.raw_test == prepared.test
 
 
-@pytest.mark.parametrize(("shape", "side"), [((4, 28, 28), 17), ((2, 20, 20, 3), 7)], ids=["grey", "colour"])
-def test_images_are_resized_as_torchvision_resizes_them(shape: tuple[int, ...], side: int) -> None:
+@pytest.mark.parametrize("shape", [(12, 12), (12, 12, 3)], ids=["grey", "colour"])
+def test_images_are_resized_as_torchvision_does_it_and_kept_as_they_came_for_others(
+    shape: tuple[int, ...],
+) -> None:
     from torchvision.transforms import Resize  # takes seconds
 
-    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    theirs = [np.asarray(Resize(side)(Image.fromarray(image))) for image in images]
-    recipe = Pixels(shape=(side, side, *shape[3:]), scale=1.0, resize="bilinear")
-    np.testing.assert_array_equal(recipe.encode(images), theirs)
+    rng = np.random.default_rng(0)
+    train, test = (Examples(rng.integers(0, 256, (n, *shape), np.uint8), np.zeros(n, np.uint8)) for n in (5, 3))
+    recipe = Pixels(shape=(7, 7, *shape[2:]), scale=1 / 255, resize="bilinear")
+    made = write_splits("rows", train, test, recipe, "classification", class_names=("a", "b"))
+    theirs = [np.asarray(Resize(7)(Image.fromarray(image))) for image in test.inputs]
+    np.testing.assert_array_equal(read_split(made.test, made).inputs, theirs)
+    np.testing.assert_array_equal(read_split(made.raw_test, made).inputs, test.inputs)
 
 
 def test_raw_files_that_changed_since_they_were_validated_are_refused(fashion_mnist: Path) -> None:
@@ -238,15 +215,6 @@ def test_raw_files_that_changed_since_they_were_validated_are_refused(fashion_mn
         FashionMnist().prepare(ValidatedDataset(raw=raw), Data(), 0)
 
 
-def test_synthetic_data_obey_their_law() -> None:
-    X, y = synthetic_data(np.array([2.0, -3.4]), 4.2, 20_000, np.random.default_rng(0), noise=0.5)
-    assert X.dtype == y.dtype == np.dtype(np.float32)
-    residuals = y - (X @ np.array([2.0, -3.4]) + 4.2)
-    assert residuals.mean() == pytest.approx(0, abs=0.02)
-    assert residuals.std() == pytest.approx(0.5, rel=0.03)
-    assert np.corrcoef(X[:, 0], X[:, 1]).min() == pytest.approx(0, abs=0.03)
-
-
 def test_a_seed_gives_the_same_bytes_as_ever_and_another_seed_others() -> None:
     """Versions published before are compared by this digest."""
     prepared = synthetic(42)
@@ -254,59 +222,83 @@ def test_a_seed_gives_the_same_bytes_as_ever_and_another_seed_others() -> None:
     assert (prepared.title, prepared.identifier) == ("Synthetic linear data", "synthetic-linear")
     assert synthetic(42) == prepared
     assert synthetic(2).digest != prepared.digest
-    train, test = (safetensors.numpy.load_file(file.path) for file in (prepared.train, prepared.test))
-    assert not set(map(tuple, train["features"])) & set(map(tuple, test["features"]))
-    assert (prepared.num_train, prepared.num_test) == (1000, 1000)
+    train, test = (
+        {tuple(row) for row in safetensors.numpy.load_file(file.path)["features"].tolist()}
+        for file in (prepared.train, prepared.test)
+    )
+    assert [len(train), len(test), len(train & test)] == [1000, 1000, 0]
 
 
 def test_a_split_is_written_once_and_repaired_when_damaged() -> None:
-    arrays = {"features": np.ones((3, 2), np.float32), "target": np.zeros(3, np.float32)}
-    written = write_split("data", "train", arrays)
-    inode = written.path.stat().st_ino
-    assert write_split("data", "train", arrays).path.stat().st_ino == inode
-    written.path.write_bytes(b"damaged")
-    write_split("data", "train", arrays)
-    assert torch.equal(torch.from_numpy(safetensors.numpy.load_file(written.path)["features"]), torch.ones(3, 2))
+    def write() -> FileRef:
+        return write_split("data", "train", {"features": np.ones((3, 2), np.float32)})
 
-
-def resized(side: int) -> tuple[PreparedDataset, NDArray[np.uint8]]:
-    """Random images of 12 by 12 prepared for a model of ``side`` by ``side``, and those of the test split."""
-    rng = np.random.default_rng(0)
-    train, test = (
-        Examples(rng.integers(0, 256, (count, 12, 12), np.uint8), np.zeros(count, np.uint8)) for count in (5, 3)
-    )
-    recipe = Pixels(shape=(side, side), scale=1 / 255, resize="bilinear")
-    return write_splits("rows", train, test, recipe, "classification", class_names=("a", "b")), test.inputs
-
-
-def test_test_rows_are_kept_as_they_came_for_versions_of_another_recipe() -> None:
-    prepared, images = resized(6)
-    assert read_split(prepared.test, prepared).inputs.shape == (3, 6, 6)
-    np.testing.assert_array_equal(read_split(prepared.raw_test, prepared).inputs, images)
+    path = write().path
+    inode = path.stat().st_ino
+    assert write().path.stat().st_ino == inode
+    path.write_bytes(b"damaged")
+    assert safetensors.numpy.load_file(write().path)["features"].tolist() == [[1, 1]] * 3
 
 
 @pytest.mark.parametrize("in_its_place", ["FIFO", "link to a FIFO", "empty file", "link to /proc/kmsg"])
 def test_what_lies_in_the_place_of_a_split_is_refused_at_once(in_its_place: str, tmp_path: Path) -> None:
-    prepared = synthetic(1)
+    prepared, fifo = synthetic(1), tmp_path / "fifo"
     path = prepared.train.path
     path.unlink()
-    if "FIFO" in in_its_place:
-        os.mkfifo(fifo := path if in_its_place == "FIFO" else tmp_path / "fifo")
-        if fifo != path:
-            path.symlink_to(fifo)
-    elif in_its_place == "empty file":
+    os.mkfifo(path if in_its_place == "FIFO" else fifo)
+    if in_its_place == "empty file":
         path.touch()
-    else:
-        path.symlink_to("/proc/kmsg")
+    elif in_its_place != "FIFO":
+        path.symlink_to(fifo if in_its_place == "link to a FIFO" else "/proc/kmsg")
     refused: Future[str] = Future()
 
     def read() -> None:
-        try:
+        with pytest.raises(DataError) as caught:
             read_split(prepared.train, prepared)
-        except DataError as error:
-            refused.set_result(error.found)
+        refused.set_result(caught.value.found)
 
     threading.Thread(target=read, daemon=True).start()
     assert str(path) in refused.result(timeout=10)
     assert synthetic(1).train == prepared.train, "and it is written anew"
     assert len(read_split(prepared.train, prepared).y_true) == 1000
+
+
+# Data against those of the champion
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "options", "of_champion", "errors"),
+    [
+        (2 * ROWS + 1, {}, {}, ["fewer-rows"]),
+        (2 * ROWS, {}, {}, []),
+        (2 * ROWS + 1, {"accept_data": True}, {}, []),
+        (2 * ROWS + 1, {}, {"accepted": [{"rule": "fewer-rows"}]}, ["fewer-rows"]),  # it is accepted for one night
+        (2 * ROWS + 1, {}, {"window": "90d"}, []),
+    ],
+)
+def test_rows_that_are_gone_stop_every_run_that_does_not_accept_them(
+    num_rows: int, options: dict[str, Any], of_champion: dict[str, Any], errors: list[str], tmp_path: Path
+) -> None:
+    path = written(tmp_path / "h.csv", houses())
+    found = examined(path, "price")
+    champion = {"num_rows": num_rows, "profiles": rows(found).profiles, "split": recipe(found).split, **of_champion}
+    night = examined(path, "price", None, recipe(found), ChampionData.model_validate(champion), **options)
+    assert list(rules(night, "error")) == errors
+
+
+def test_profiles_do_not_depend_on_the_order_of_rows_nor_on_their_number(tmp_path: Path) -> None:
+    size, share = RNG.lognormal(3, 0.5, 40_000), RNG.random(40_000)
+    level = pa.array(RNG.choice(["a", "b", "c"], 40_000), mask=share < 0.2)
+    many = pa.table({"size": size, "level": level, "y": size + share})
+    one, other = (
+        rows(examined(written(tmp_path / name, each))).profiles
+        for name, each in (("1.parquet", many), ("2.parquet", many.take(pa.array(RNG.permutation(40_000)))))
+    )
+    assert one == other
+    assert not any(each.is_constant for each in one)
+    of_size, of_level = one[:2]
+    assert of_size.magnitude == pytest.approx(np.median(size), rel=0.02)
+    assert of_level.missing == level.null_count
+    total = sum(of_size.counts)
+    assert 19_000 < total < 21_000
+    assert all(count == pytest.approx(total / 10, rel=0.01) for count in of_size.counts[:-1])

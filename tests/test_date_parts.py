@@ -21,8 +21,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 import gradmill
-from command_line import assert_clear, typed
+from command_line import typed
 from dated_tables import draw_rows
+from documents import ask, inspect, measure, retrain
 from gradmill.rows import NO_NUMBER, Column, Part
 from prefect_api import use_server
 from table_files import written
@@ -71,36 +72,37 @@ def test_a_zone_is_as_it_is_written_or_the_one_that_is_fixed(moment: datetime.da
         assert read_alike(value, array, zone=zone) == [part(shown) for part in PARTS.values()]
 
 
-@pytest.mark.parametrize(
-    ("value", "array"),
-    [
-        ("2024-02-30", pa.array(["2024-02-30"])),
-        ("2024-13-01", pa.array(["2024-13-01"])),
-        ("2024-01-01 25:00", pa.array(["2024-01-01 25:00"])),
-        ("x", pa.array(["x"])),
-        ("31.12.2024", pa.array(["31.12.2024"])),
-        (5, pa.array([5])),
-        (datetime.timedelta(hours=5), pa.array([datetime.timedelta(hours=5)])),
-    ],
-)
-def test_what_is_no_date_has_no_parts(value: Any, array: pa.Array) -> None:
-    assert read_alike(value, array) == [NO_NUMBER] * 4
+NO_DATE = [NO_NUMBER] * 4
+TEXTS: list[tuple[str | None, str, list[float]]] = [  # and the zone in which they are read
+    *(
+        (text, "", NO_DATE)
+        for text in (
+            *("2024-02-30", "2024-13-01", "2024-01-01 25:00", "x", "31.12.2024", "2024-01-01 10", "0000-01-01"),
+            "2024-01-01T10:00:00+99:00",
+        )
+    ),
+    ("9999-12-31T23:59:59-05:00", "UTC", NO_DATE),
+    ("0001-01-01T00:00:00+05:00", "UTC", NO_DATE),
+    (" ", "", [np.nan] * 4),
+]
+VALUES: list[tuple[Any, pa.Array, str, list[float]]] = [
+    *((text, pa.array([text]), zone, expected) for text, zone, expected in TEXTS),
+    (5, pa.array([5]), "", NO_DATE),
+    (datetime.timedelta(hours=5), pa.array([datetime.timedelta(hours=5)]), "", NO_DATE),
+    ("0001-01-01", pa.array([datetime.date(1, 1, 1)]), "", [0, 0, 0, 1]),
+    ("9999-12-31", pa.array([datetime.date(9999, 12, 31)]), "", [11, 4, 0, 9999]),
+    ("13:45:00", pa.array([datetime.time(13, 45)]), "", [0, 3, 13, 1970]),
+    (np.datetime64("2024-02-29"), pa.array([datetime.date(2024, 2, 29)]), "", [1, 3, 0, 2024]),
+    (pd.NaT, pa.array([None], pa.timestamp("us")), "", [np.nan] * 4),
+    (None, pa.nulls(1), "", [np.nan] * 4),
+]
 
 
-@pytest.mark.parametrize(
-    ("value", "array", "expected"),
-    [
-        ("0001-01-01", pa.array([datetime.date(1, 1, 1)]), [0, 0, 0, 1]),
-        ("9999-12-31", pa.array([datetime.date(9999, 12, 31)]), [11, 4, 0, 9999]),
-        ("13:45:00", pa.array([datetime.time(13, 45)]), [0, 3, 13, 1970]),
-        (np.datetime64("2024-02-29"), pa.array([datetime.date(2024, 2, 29)]), [1, 3, 0, 2024]),
-        (pd.NaT, pa.array([None], pa.timestamp("us")), [np.nan] * 4),
-        (None, pa.nulls(1), [np.nan] * 4),
-        (" ", pa.array([" "]), [np.nan] * 4),
-    ],
-)
-def test_the_first_and_the_last_day_times_of_day_and_missing_values(value: Any, array: pa.Array, expected: Any) -> None:
-    np.testing.assert_array_equal(read_alike(value, array), expected)
+@pytest.mark.parametrize(("value", "array", "zone", "expected"), VALUES)
+def test_what_no_calendar_has_is_no_date_and_the_first_and_the_last_day_are(
+    value: Any, array: pa.Array, zone: str, expected: list[float]
+) -> None:
+    np.testing.assert_array_equal(read_alike(value, array, zone=zone), expected)
 
 
 # A table with dates, as files have them
@@ -125,16 +127,21 @@ def write_zoned(path: Path, rows: dict[str, Any]) -> Path:
     return written(path, pa.table(dict(rows) | {"when": pa.array(moments)}))
 
 
-FILES: dict[str, Callable[[Path, dict[str, Any]], Path]] = {
-    "iso.csv": lambda path, rows: write_csv(path, rows, "%Y-%m-%d"),
-    "german.csv": lambda path, rows: write_csv(path, rows, "%d.%m.%Y"),
-    "british.csv": lambda path, rows: write_csv(path, rows, "%d/%m/%Y"),
-    "american.csv": lambda path, rows: write_csv(path, rows, "%m/%d/%Y"),
+Write = Callable[[Path, dict[str, Any]], Path]
+FILES: dict[str, Write] = {
+    **{
+        f"{name}.csv": lambda path, rows, form=form: write_csv(path, rows, form)  # type: ignore[misc]
+        for name, form in {"iso": "%Y-%m-%d", "german": "%d.%m.%Y", "british": "%d/%m/%Y", "us": "%m/%d/%Y"}.items()
+    },
     "lines.jsonl": written,
     "typed.parquet": written,
     "book.xlsx": write_workbook,
 }
-RETRAIN = ("retrain", "linear-regression", "--name", "sales", "--target", "sales", "--no-predict", "--json", "--data")
+
+
+def make(file: Path, *options: str | Path) -> Any:
+    """Version 1 of a file."""
+    return retrain("linear-regression", "sales", file, *options, target="sales")
 
 
 @pytest.fixture(scope="module")
@@ -142,10 +149,13 @@ def store(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory)
     """A version of the table in Parquet."""
     folder = tmp_path_factory.mktemp("dates")
     with use_server(server_settings):
-        file = written(folder / "rows.parquet", draw_rows())
-        done = typed(*RETRAIN, file, "--artifacts", folder / "artifacts")
-        assert done.returncode == 0, done.stderr
+        make(written(folder / "rows.parquet", draw_rows()), "--artifacts", folder / "artifacts")
     return folder / "artifacts"
+
+
+def is_unchanged(*options: str | Path) -> bool:
+    unchanged: bool = ask("retrain", "sales", *options)["outcome"] == "unchanged"
+    return unchanged
 
 
 def build_reference(rows: dict[str, Any]) -> Any:
@@ -182,13 +192,12 @@ def test_a_year_beyond_the_training_rows_counts_as_the_nearest_of_theirs(store: 
     first, low, high, last = model.predict(rows)
     assert (first, high) == (low, last)
     assert high - low > 5
-    explained = model.explain(rows)
-    np.testing.assert_allclose(explained.sum(axis=1), [first, low, high, last], rtol=1e-6)
+    np.testing.assert_allclose(model.explain(rows).sum(axis=1), [first, low, high, last], rtol=1e-6)
     session = onnxruntime.InferenceSession(store / "models/sales/1/model.onnx")
     features = np.array([[5, 6, 0, year, 5] for year in (7, 2019, 2023, 9999, np.nan)], np.float32)
-    answers = session.run(None, {"features": features})[0]
-    np.testing.assert_array_equal(answers[:4], [first, low, high, last])
-    assert low < answers[4] < high  # a missing year is the mean
+    *answers, of_missing = session.run(None, {"features": features})[0].tolist()
+    assert answers == [first, low, high, last]
+    assert low < of_missing < high, "it is the mean"
 
 
 @pytest.mark.slow
@@ -196,20 +205,12 @@ def test_a_year_beyond_the_training_rows_counts_as_the_nearest_of_theirs(store: 
 @pytest.mark.usefixtures("prefect_api")
 def test_dates_of_any_file_are_the_same_data_and_give_the_same_answers(name: str, store: Path, tmp_path: Path) -> None:
     """A version of the file alone, which then knows the typed rows; and the same figures by both."""
-    file, at = FILES[name](tmp_path / name, draw_rows()), ("--artifacts", tmp_path / "artifacts", "--json")
-    done = typed(*RETRAIN, file, *at)
-    assert done.returncode == 0, done.stderr
+    file, at = FILES[name](tmp_path / name, draw_rows()), ("--artifacts", tmp_path / "artifacts")
     expected = json.loads((store / "models/sales/1/manifest.json").read_text())["metrics"]
-    assert json.loads(done.stdout)["metrics"]["test_loss"] == pytest.approx(expected["test_loss"], rel=1e-6)
-    again = typed("retrain", "sales", "--data", written(tmp_path / "typed.parquet", draw_rows()), *at)
-    assert json.loads(again.stdout)["outcome"] == "unchanged", again.stderr
-    figures = list[float]()
-    for each in (file, tmp_path / "typed.parquet"):
-        judged = typed("evaluate", "sales", each, *at)
-        job = typed("predict", each, "--name", "sales", "--output", tmp_path / each.suffix, "--restart", *at)
-        assert (judged.returncode, job.returncode) == (0, 0), judged.stderr + job.stderr
-        figures += [json.loads(judged.stdout)["metrics"]["rmse"]]
-        figures += [json.loads((tmp_path / each.suffix / "_job.json").read_text())["metrics"]["rmse"]]
+    assert make(file, *at)["metrics"]["test_loss"] == pytest.approx(expected["test_loss"], rel=1e-6)
+    rows = written(tmp_path / "typed.parquet", draw_rows())
+    assert is_unchanged("--data", rows, *at)
+    figures = [figure for each in (file, rows) for figure in measure("sales", each, tmp_path / each.suffix, *at)]
     assert figures == pytest.approx([figures[0]] * 4, rel=1e-6)
 
 
@@ -217,39 +218,35 @@ def test_dates_of_any_file_are_the_same_data_and_give_the_same_answers(name: str
 @pytest.mark.usefixtures("prefect_api")
 def test_moments_are_read_in_the_zone_that_version_1_fixed(artifacts: Path, tmp_path: Path) -> None:
     """The clock in Berlin decides, also for the same moments in UTC, in Parquet and in text."""
-    rows = draw_rows()
-    done = typed(*RETRAIN, write_zoned(tmp_path / "berlin.parquet", rows))
-    assert done.returncode == 0, done.stderr
+    make(write_zoned(tmp_path / "berlin.parquet", draw_rows()))
     model = gradmill.load("sales")
     assert {each.zone for each in model.columns.values() if each.part} == {"Europe/Berlin"}
     moments = pd.read_parquet(tmp_path / "berlin.parquet").assign(when=lambda each: each.when.dt.tz_convert("UTC"))
-    written(tmp_path / "utc.parquet", pa.Table.from_pandas(moments, preserve_index=False))
-    moments.to_csv(tmp_path / "utc.csv", index=False)
     for name in ("utc.parquet", "utc.csv"):
-        again = typed("retrain", "sales", "--data", tmp_path / name, "--json")
-        assert json.loads(again.stdout)["outcome"] == "unchanged", again.stderr
-    local = model.predict({"when": "2023-07-01 23:30", "area": 5})
-    assert local == model.predict({"when": "2023-07-01T21:30:00Z", "area": 5})
-    assert local == model.predict({"when": datetime.datetime(2023, 7, 1, 21, 30, tzinfo=datetime.UTC), "area": 5})
-    assert local != model.predict({"when": "2023-07-01 21:30", "area": 5})
+        assert is_unchanged("--data", written(tmp_path / name, pa.Table.from_pandas(moments, preserve_index=False)))
+    local, *others = (
+        model.predict({"when": when, "area": 5})
+        for when in (
+            *("2023-07-01 23:30", "2023-07-01T21:30:00Z"),
+            datetime.datetime(2023, 7, 1, 21, 30, tzinfo=datetime.UTC),
+            "2023-07-01 21:30",
+        )
+    )
+    assert [local == each for each in others] == [True, True, False]
 
 
 def test_rows_from_python_have_dates_of_every_kind(store: Path) -> None:
     model, moment = gradmill.load("sales", store), datetime.datetime(2022, 3, 4, 17, 5)
-    (expected,) = model.predict({"when": moment, "area": 5})
     frames: tuple[Any, ...] = (
-        {"when": "2022-03-04T17:05:00", "area": 5},
-        {"when": np.datetime64(moment), "area": 5},
+        *({"when": when, "area": 5} for when in (moment, "2022-03-04T17:05:00", np.datetime64(moment))),
         pd.DataFrame({"when": [pd.Timestamp(moment)], "area": [5]}),
         pl.DataFrame({"when": [moment], "area": [5]}),
         pa.table({"when": pa.array([moment], pa.timestamp("us")), "area": [5]}),
     )
-    for rows in frames:
-        assert model.predict(rows).tolist() == [expected], type(rows)
-    for fault, found in {"x": "'x', not a date", 5: "5, not a date", None: "missing"}.items():
-        if fault is not None:
-            with pytest.raises(ValueError, match=f"when is {found}"):
-                model.predict({"when": fault, "area": 5})
+    assert len({model.predict(rows).item() for rows in frames}) == 1
+    for fault, found in {"x": "'x', not a date", 5: "5, not a date"}.items():
+        with pytest.raises(ValueError, match=f"when is {found}"):
+            model.predict({"when": fault, "area": 5})
     with pytest.raises(ValueError, match="column 'when' is missing"):
         model.predict({"when.month": 3, "area": 5})
 
@@ -258,21 +255,22 @@ def test_rows_from_python_have_dates_of_every_kind(store: Path) -> None:
 @pytest.mark.usefixtures("prefect_api")
 def test_prediction_rejects_what_is_no_date_by_its_name(store: Path, tmp_path: Path) -> None:
     (file := tmp_path / "rows.csv").write_text("when,area\n" + "2022-03-04,5\n" * 200 + "yesterday,5\n")
-    done = typed("predict", file, "--name", "sales", "--output", tmp_path / "out", "--artifacts", store, "--json")
-    assert done.returncode == 0, done.stderr
-    rejects = pa.parquet.read_table(tmp_path / "out" / "_rejects.parquet").to_pylist()
-    assert [(each["source_row"], each["reason"]) for each in rejects] == [(200, "when is 'yesterday', not a date")]
+    ask("predict", file, "--name", "sales", "--output", tmp_path / "out", "--artifacts", store)
+    (reject,) = pa.parquet.read_table(tmp_path / "out" / "_rejects.parquet").to_pylist()
+    assert (reject["source_row"], reject["reason"]) == (200, "when is 'yesterday', not a date")
     (file := tmp_path / "others.csv").write_text("date,area\n2022-03-04,5\n")
-    done = typed("predict", file, "--name", "sales", "--artifacts", store)
-    assert_clear(done, 4)
-    assert "when missing" in done.stderr
-    assert "when (date)" in done.stderr
+    error = ask("predict", file, "--name", "sales", "--artifacts", store, code=4)["error"]
+    assert "when missing" in error["found"]
+    assert "when (date)" in error["expected"]
 
 
 # What cannot be told is asked for
 
 WEEKS = [f"2024-01-{day:02}" for day in range(1, 29)] * 4
+MIXED = [f"unknown {at}" for at in range(60)] + [f"{at % 28 + 1:02}.{at % 12 + 1:02}.2024" for at in range(900)]
 FAULTS = {
+    "words, and then dates": (MIXED, "x is 'unknown"),
+    "dates, and then words": (MIXED[::-1], "x is 'unknown"),
     "two orders": (
         [f"{month}/{day}/2024" for month in range(1, 13) for day in range(1, 13)],
         "which 31/12/2024 and 12/31/2024 both fit",
@@ -289,52 +287,43 @@ def test_dates_that_cannot_be_told_are_named_with_the_options_that_settle_it(
     values, found = FAULTS[fault]
     lines = [f"{value},{at % 7},{at}" for at, value in enumerate(values)]
     (file := tmp_path / "rows.csv").write_text("x,z,y\n" + "\n".join(lines) + "\n")
-    done = typed("inspect", file, "--target", "y")
-    assert_clear(done, 4)
-    assert found in done.stderr
-    assert "--category x" in done.stderr
-    for option in ("--category", "--ignore"):
-        assert typed("inspect", file, "--target", "y", option, "x").returncode == 0
-    assert typed("inspect", file, "--target", "y", "--no-date-parts").returncode == 0
+    error = inspect(file, code=4)["error"]
+    assert found in error["found"]
+    assert "--category x" in error["action"]
+    for options in (("--category", "x"), ("--ignore", "x"), ("--no-date-parts",)):
+        inspect(file, *options)
 
 
-def test_a_column_that_is_called_as_a_part_is_a_clash(tmp_path: Path, artifacts: Path) -> None:
-    rows = draw_rows(200)
-    file = written(tmp_path / "rows.parquet", {**rows, "when.hour": rows["area"]})
-    done = typed("inspect", file, "--target", "sales")
-    assert_clear(done, 4)
-    assert "when.hour is a column, and a part of when" in done.stderr
-    assert typed("inspect", file, "--target", "sales", "--ignore", "when.hour").returncode == 0
-
-
-def inspect_columns(path: Path, *options: str) -> dict[str, Any]:
+def look(path: Path, *options: str) -> dict[str, Any]:
     """What ``inspect`` says of each column."""
-    done = typed("inspect", path, "--target", "sales", "--json", *options)
-    assert done.returncode == 0, done.stderr
-    return {each["name"]: each for each in json.loads(done.stdout)["columns"]}
+    return {each["name"]: each for each in inspect(path, "--target", "sales", *options)["columns"]}
 
 
-def test_parts_are_those_that_can_vary(tmp_path: Path, artifacts: Path) -> None:
+DRAWN = pd.Series(draw_rows(400)["when"])
+CLOCK = [f"{at % 24}:{at % 60:02}" for at in range(400)]
+SHAPES: dict[str, tuple[Any, str, str]] = {
+    "days": (pa.array(DRAWN.dt.date), ".parquet", "month weekday year"),
+    "two years": (
+        pa.array(DRAWN.where(DRAWN < "2021", pd.Timestamp("2020-05-05 05:00"))), ".parquet", "month weekday hour"
+    ),
+    "times": (pa.array(DRAWN.dt.time, pa.time64("us")), ".parquet", "hour"),
+    **{f"times in text{suffix}": (CLOCK, suffix, "hour") for suffix in (".csv", ".jsonl", ".parquet")},
+    "one day": ([datetime.date(2024, 1, 1)] * 400, ".parquet", ""),
+    "spans": ([datetime.timedelta(hours=at) for at in range(400)], ".parquet", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_parts_are_those_that_can_vary(case: str, tmp_path: Path) -> None:
     """No hour where all times of day are one, no year of fewer than three, of a time of day the hour alone."""
-    rows = draw_rows(400)
-    when = pd.Series(rows["when"])
-    shapes: dict[str, tuple[Any, list[str]]] = {
-        "days": (pa.array(when.dt.date), ["month", "weekday", "year"]),
-        "two years": (
-            pa.array(when.where(when < "2021", pd.Timestamp("2020-05-05 05:00"))),
-            ["month", "weekday", "hour"],
-        ),
-        "times": (pa.array(when.dt.time, pa.time64("us")), ["hour"]),
-    }
-    for name, (values, parts) in shapes.items():
-        file = written(tmp_path / f"{name}.parquet", pa.table({**rows, "when": values}))
-        found = inspect_columns(file)["when"]
-        assert (found["role"], found["kind"], found["levels"]) == ("feature", "date", parts)
-    for values in ([datetime.date(2024, 1, 1)] * 400, [datetime.timedelta(hours=at) for at in range(400)]):
-        file = written(tmp_path / "none.parquet", pa.table({**rows, "when": pa.array(values)}))
-        assert inspect_columns(file)["when"]["role"] == "left out"
-    assert inspect_columns(tmp_path / "days.parquet", "--no-date-parts")["when"]["role"] == "left out"
-    assert inspect_columns(tmp_path / "days.parquet", "--ignore", "when").keys() == {"area", "sales"}
+    values, suffix, parts = SHAPES[case]
+    file = written(tmp_path / f"rows{suffix}", {**draw_rows(400), "when": values})
+    found = look(file)["when"]
+    expected = ("feature", "date", parts.split()) if parts else ("left out", found["kind"], [])
+    assert (found["role"], found["kind"], found["levels"]) == expected
+    if case == "days":
+        assert look(file, "--no-date-parts")["when"]["role"] == "left out"
+        assert look(file, "--ignore", "when").keys() == {"area", "sales"}
 
 
 def test_years_of_which_the_training_rows_have_few_are_left_out(tmp_path: Path, artifacts: Path) -> None:
@@ -342,15 +331,15 @@ def test_years_of_which_the_training_rows_have_few_are_left_out(tmp_path: Path, 
     days = np.arange("2022-04-01", "2024-04-01", dtype="datetime64[D]")
     rows = {"when": days, "then": days, "area": np.arange(len(days)) % 9.0, "sales": np.sin(np.arange(len(days)))}
     file = written(tmp_path / "rows.parquet", rows)
-    assert inspect_columns(file)["when"]["levels"] == ["month", "weekday", "year"]
-    assert inspect_columns(file, "--time-column", "then")["when"]["levels"] == ["month", "weekday"]
+    assert look(file)["when"]["levels"] == ["month", "weekday", "year"]
+    assert look(file, "--time-column", "then")["when"]["levels"] == ["month", "weekday"]
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_api")
 def test_a_name_without_parts_stays_so_and_hears_of_them_unless_it_wanted_none(artifacts: Path, tmp_path: Path) -> None:
     file = written(tmp_path / "rows.parquet", draw_rows(400))
-    assert typed(*RETRAIN, file, "--no-date-parts").returncode == 0
+    make(file, "--no-date-parts")
     manifest = json.loads((artifacts / "models/sales/1/manifest.json").read_text())
     assert manifest["recipe"]["columns"][0].keys().isdisjoint({"source", "part", "zone", "limits"})
     again = typed("retrain", "sales", "--json")
@@ -364,46 +353,24 @@ def test_a_name_without_parts_stays_so_and_hears_of_them_unless_it_wanted_none(a
 @pytest.mark.usefixtures("prefect_api")
 def test_the_calendar_is_no_drift_and_its_levels_are_never_unknown(artifacts: Path, tmp_path: Path) -> None:
     """Of a first quarter at noon; then comes the rest of the year at all hours, and 300 rows without a date."""
-    rng, rows = np.random.default_rng(0), 2400
+    rng, rows, folder = np.random.default_rng(0), 2400, tmp_path / "rows"
     days = np.sort(rng.integers(0, 365, rows)).astype("m8[D]") + np.datetime64("2023-01-01")
     hours = np.where(np.arange(rows) % 2, 12, rng.integers(0, 24, rows)).astype("m8[h]")
-    table = pa.table(
-        {"when": (days + hours).astype("M8[s]"), "area": rng.normal(size=rows), "sales": rng.normal(size=rows)}
-    )
-    table = table.set_column(2, "sales", pa.array(table["area"].to_numpy() + 0.1 * rng.normal(size=rows)))
-    folder = tmp_path / "rows"
+    area, noise = rng.normal(size=(2, rows))
+    table = pa.table({"when": (days + hours).astype("M8[s]"), "area": area, "sales": area + 0.1 * noise})
     written(folder / "a.parquet", table.slice(0, 1200))
-    assert typed(*RETRAIN, folder).returncode == 0
+    make(folder)
     written(folder / "b.parquet", table.slice(1200))
-    done = typed("retrain", "sales", "--json")
-    assert done.returncode == 0, done.stderr
-    report = json.loads(next((artifacts / "models/sales/2").glob("data-report.json")).read_text())
+    ask("retrain", "sales")
+    report = json.loads((artifacts / "models/sales/2/data-report.json").read_text())
     assert [each["rule"] for each in report["findings"] if each["severity"] != "note"] == []
     model = gradmill.load("sales", version=1)
     unseen = model.predict([{"when": f"2024-{month:02}-15 12:00", "area": 0} for month in (10, 11)])
     assert np.isfinite(unseen).all()
-    empty = table.slice(0, 300).set_column(0, "when", pa.nulls(300, pa.timestamp("us")))
-    changed = empty.set_column(1, "area", pa.array(rng.normal(size=300)))
-    written(folder / "c.parquet", changed)
-    done = typed("retrain", "sales")
-    assert_clear(done, 4)
-    assert "when is missing in all of 300 new rows of c.parquet" in done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("prefect_api")
-def test_the_weekly_supply_of_petrol_is_a_model_by_its_dates_alone(artifacts: Path, tmp_path: Path) -> None:
-    """As US gasoline supply has it: a season, a trend that is bounded, noise; and nothing but the date."""
-    weeks = np.arange("1991-02-08", "2017-04-07", 7, dtype="datetime64[D]")
-    months = pd.DatetimeIndex(weeks).month.to_numpy()
-    supply = 7500 + 60 * (weeks.astype("M8[Y]").astype(int) - 21) + 400 * np.sin(months / 2)
-    supply = supply + np.random.default_rng(0).normal(0, 150, len(weeks))
-    (file := tmp_path / "supply.csv").write_text(
-        "date,sales\n" + "".join(f"{week},{each:.0f}\n" for week, each in zip(weeks, supply, strict=True))
-    )
-    done = typed(*RETRAIN, file)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["metrics"]["r2"] > 0.8
+    empty = {"when": pa.nulls(300, pa.timestamp("us")), "area": noise[:300], "sales": area[:300]}
+    written(folder / "c.parquet", empty)
+    error = ask("retrain", "sales", code=4)["error"]
+    assert "when is missing in all of 300 new rows of c.parquet" in error["found"]
 
 
 # Files side by side, and values at the edges
@@ -415,12 +382,7 @@ def write_offsets(path: Path, rows: dict[str, Any]) -> Path:
     return written(path, rows | {"when": when})
 
 
-def write_blank(path: Path, rows: dict[str, Any]) -> Path:
-    """No date in any row."""
-    return written(path, pa.table(rows).set_column(0, "when", pa.nulls(len(rows["area"]), pa.string())))
-
-
-SIDE_BY_SIDE: dict[str, dict[str, Callable[[Path, dict[str, Any]], Path]]] = {
+SIDE_BY_SIDE: dict[str, dict[str, Write]] = {
     "CSV and Parquet": {"a.csv": FILES["iso.csv"], "b.parquet": written},
     "JSON lines and CSV": {"a.jsonl": written, "b.csv": FILES["iso.csv"]},
     "offsets in JSON lines and Parquet": {"a.jsonl": write_offsets, "b.parquet": written},
@@ -439,92 +401,54 @@ def split_rows(rows: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.mark.usefixtures("prefect_api")
 def test_files_that_have_dates_differently_are_one_table(name: str, store: Path, tmp_path: Path) -> None:
     """To a version that another file made, and for a version of their own, which then knows them again."""
-    folder, files = tmp_path / "rows", SIDE_BY_SIDE[name]
-    for (filename, write), part in zip(files.items(), split_rows(draw_rows()), strict=True):
-        folder.mkdir(exist_ok=True)
+    folder, skips_hours = tmp_path / "rows", name == "moments and clocks"
+    folder.mkdir()
+    for (filename, write), part in zip(SIDE_BY_SIDE[name].items(), split_rows(draw_rows()), strict=True):
         write(folder / filename, part)
-    one = written(tmp_path / "one.parquet", draw_rows())
-    judged = [typed("evaluate", "sales", each, "--artifacts", store, "--json") for each in (one, folder)]
-    rmse, *others = (json.loads(each.stdout)["metrics"]["rmse"] for each in judged)
-    assert others == pytest.approx([rmse], rel=0.02 if name == "moments and clocks" else 1e-6)  # hours are skipped
+    rmse, other = (
+        ask("evaluate", "sales", each, "--artifacts", store)["metrics"]["rmse"]
+        for each in (written(tmp_path / "one.parquet", draw_rows()), folder)
+    )
+    assert other == pytest.approx(rmse, rel=0.02 if skips_hours else 1e-6)
     at = ("--artifacts", tmp_path / "artifacts")
-    done = typed(*RETRAIN, folder, *at)
-    assert done.returncode == 0, done.stderr
-    if name != "moments and clocks":  # which fixes the zone of the moments
-        assert json.loads(done.stdout)["metrics"]["rmse"] == pytest.approx(
-            json.loads((store / "models/sales/1/manifest.json").read_text())["metrics"]["rmse"], rel=1e-6
-        )
-    again = typed("retrain", "sales", "--force", "--json", "--no-predict", *at)
-    assert json.loads(again.stdout)["outcome"] == "unchanged", again.stderr
+    found = make(folder, *at)["metrics"]["rmse"]
+    expected = json.loads((store / "models/sales/1/manifest.json").read_text())["metrics"]["rmse"]
+    assert skips_hours or found == pytest.approx(expected, rel=1e-6)
+    assert is_unchanged("--force", "--no-predict", *at)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_api")
 def test_a_file_without_dates_takes_none_from_the_file_beside_it(store: Path, tmp_path: Path) -> None:
     first, second = split_rows(draw_rows())
-    write_blank(tmp_path / "rows" / "a.csv", first)
-    written(tmp_path / "rows" / "b.parquet", second)
-    whole = pa.concat_tables(
-        [pa.table(first).set_column(0, "when", pa.nulls(len(first["area"]), pa.timestamp("s"))), pa.table(second)]
-    )
-    places = tmp_path / "rows", written(tmp_path / "one.parquet", whole)
-    judged = [typed("evaluate", "sales", each, "--artifacts", store, "--json") for each in places]
-    figures = [json.loads(each.stdout)["metrics"]["rmse"] for each in judged]
+    for folder, kind in (("rows", pa.string()), ("typed", pa.timestamp("s"))):
+        blank = pa.table(first).set_column(0, "when", pa.nulls(len(first["area"]), kind))
+        written(tmp_path / folder / ("a.csv" if folder == "rows" else "a.parquet"), blank)
+        written(tmp_path / folder / "b.parquet", second)
+    figures = [
+        ask("evaluate", "sales", tmp_path / folder, "--artifacts", store)["metrics"]["rmse"]
+        for folder in ("rows", "typed")
+    ]
     assert figures[0] == pytest.approx(figures[1], rel=1e-6)
     for name, values in {"nan": pa.array([np.nan] * 20), "null": pa.nulls(20, pa.float64())}.items():
         file = written(tmp_path / f"{name}.parquet", {"when": values, "area": [5.0] * 20})
-        done = typed("predict", file, "--name", "sales", "--unknown", "average", "--artifacts", store, "--json")
-        assert (done.returncode, json.loads(done.stdout).get("rejects")) == (0, 0), done.stderr
+        assert ask("predict", file, "--name", "sales", "--unknown", "average", "--artifacts", store)["rejects"] == 0
 
 
-def test_times_of_day_in_text_are_hours(tmp_path: Path, artifacts: Path) -> None:
+def test_a_zone_that_nobody_knows_is_named(tmp_path: Path) -> None:
     rows = draw_rows(300)
-    clock = [f"{at % 24}:{at % 60:02}" for at in range(300)]
-    for suffix in (".csv", ".jsonl", ".parquet"):
-        file = written(tmp_path / f"rows{suffix}", {**rows, "when": clock})
-        assert inspect_columns(file)["when"]["levels"] == ["hour"]
-
-
-def test_what_a_column_is_does_not_depend_on_the_order_of_its_rows(tmp_path: Path, artifacts: Path) -> None:
-    values = [f"unknown {at}" for at in range(60)] + [f"{at % 28 + 1:02}.{at % 12 + 1:02}.2024" for at in range(900)]
-    for name, ordered in {"first": values, "last": values[::-1]}.items():
-        lines = [f"{value},{at % 5},{at % 7}" for at, value in enumerate(ordered)]
-        (file := tmp_path / f"{name}.csv").write_text("x,z,y\n" + "\n".join(lines) + "\n")
-        done = typed("inspect", file, "--target", "y")
-        assert_clear(done, 4)
-        assert "x is 'unknown" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("value", "array", "zone"),
-    [
-        ("2024-01-01T10:00:00+99:00", pa.array(["2024-01-01T10:00:00+99:00"]), ""),
-        ("2024-01-01 10", pa.array(["2024-01-01 10"]), ""),
-        ("0000-01-01", pa.array(["0000-01-01"]), ""),
-        ("9999-12-31T23:59:59-05:00", pa.array(["9999-12-31T23:59:59-05:00"]), "UTC"),
-        ("0001-01-01T00:00:00+05:00", pa.array(["0001-01-01T00:00:00+05:00"]), "UTC"),
-    ],
-)
-def test_what_no_calendar_has_is_no_date(value: str, array: pa.Array, zone: str) -> None:
-    """And ends nothing but its own row."""
-    assert read_alike(value, array, zone=zone) == [NO_NUMBER] * 4
-
-
-def test_a_zone_that_nobody_knows_is_named(tmp_path: Path, artifacts: Path) -> None:
-    rows = draw_rows(300)
-    moments = pa.array(rows["when"].astype("M8[us]")).cast(pa.timestamp("us", "UTC")).cast(pa.int64())
-    file = written(tmp_path / "rows.parquet", pa.table({**rows, "when": moments.cast(pa.timestamp("us", "Foo/Bar"))}))
-    done = typed("inspect", file, "--target", "sales")
-    assert_clear(done, 4)
-    assert "Foo/Bar" in done.stderr
+    moments = pa.array(rows["when"].astype(np.int64), pa.timestamp("s", "Foo/Bar"))
+    file = written(tmp_path / "rows.parquet", {**rows, "when": moments})
+    assert "Foo/Bar" in inspect(file, "--target", "sales", code=4)["error"]["found"]
 
 
 def test_equal_moments_of_two_zones_are_each_as_they_are_written(store: Path) -> None:
-    model = gradmill.load("sales", store)
-    east = datetime.timezone(datetime.timedelta(hours=5))
-    moments = [datetime.datetime(2022, 3, 4, 12, tzinfo=datetime.UTC), datetime.datetime(2022, 3, 4, 17, tzinfo=east)]
-    together = model.predict([{"when": each, "area": 5} for each in moments])
-    assert together.tolist() == [model.predict({"when": each, "area": 5})[0] for each in moments]
+    model, zones = gradmill.load("sales", store), (datetime.UTC, datetime.timezone(datetime.timedelta(hours=5)))
+    rows = [
+        {"when": datetime.datetime(2022, 3, 4, 12, tzinfo=datetime.UTC).astimezone(zone), "area": 5} for zone in zones
+    ]
+    together = model.predict(rows).tolist()
+    assert together == [model.predict(row)[0] for row in rows]
     assert together[0] != together[1]
 
 
@@ -535,15 +459,12 @@ def test_a_date_that_stands_for_a_missing_one_does_so_in_every_format_and_from_p
 ) -> None:
     rows = draw_rows(600)
     rows["when"][::5] = np.datetime64("1900-01-01")
-    parquet = written(tmp_path / "rows.parquet", rows)
-    assert typed(*RETRAIN, parquet, "--missing", "1900-01-01").returncode == 0
+    make(written(tmp_path / "rows.parquet", rows), "--missing", "1900-01-01")
     for name in ("iso.csv", "lines.jsonl"):
-        again = typed("retrain", "sales", "--data", FILES[name](tmp_path / name, rows), "--json")
-        assert json.loads(again.stdout)["outcome"] == "unchanged", again.stderr
+        assert is_unchanged("--data", FILES[name](tmp_path / name, rows))
     model = gradmill.load("sales")
     missing = model.predict([{"when": each, "area": 5} for each in (None, "1900-01-01", datetime.date(1900, 1, 1))])
     assert len(set(missing.tolist())) == 1
-    spans = pa.array([datetime.timedelta(hours=at) for at in range(600)])
-    done = typed("retrain", "sales", "--data", written(tmp_path / "spans.parquet", pa.table({**rows, "when": spans})))
-    assert_clear(done, 4)
-    assert "expected: a date" in done.stderr
+    spans = [datetime.timedelta(hours=at) for at in range(600)]
+    file = written(tmp_path / "spans.parquet", {**rows, "when": pa.array(spans)})
+    assert "a date" in ask("retrain", "sales", "--data", file, code=4)["error"]["expected"]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gradmill
-from command_line import assert_clear, typed
+from documents import ask, column, inspect, measure, retrain
 from gradmill.rows import NO_NUMBER, parse_number
 from prefect_api import use_server
 from table_files import written
@@ -78,9 +78,13 @@ AMERICAN = {"rate": "1,234.5 %", "price": "$1,234.5"}
 GERMAN = {"area": "1.234,5 €", "rate": "1.234,5 %", "price": "1.234,5 €"}
 TEXTS: dict[str, Callable[[dict[str, Any]], bytes]] = {
     "american": lambda rows: write_text(rows, AMERICAN).encode(),
-    "german Excel": lambda rows: write_text(rows, GERMAN, ";").replace(" €", "").encode("cp1252"),
+    "german": lambda rows: write_text(rows, GERMAN, ";").replace(" €", "").encode("cp1252"),
     "swiss": lambda rows: write_text(rows, {"price": "1'234.5"}, "\t").encode(),
 }
+
+
+def make(name: str, file: Path, *options: str | Path) -> Any:
+    return retrain("linear-regression", name, file, *options, target="price")
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +94,7 @@ def store(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory)
     with use_server(server_settings):
         for name, to_text in {**TEXTS, "plain": lambda rows: write_text(rows, {}).encode()}.items():
             (file := folder / f"{name}.csv").write_bytes(to_text(draw_rows()))
-            done = typed(
-                *("retrain", "linear-regression", "--name", name.lower().replace(" ", "-"), "--data", file),
-                *("--target", "price", "--no-predict", "--artifacts", folder / "artifacts", "--json"),
-            )
-            assert done.returncode == 0, done.stderr
+            make(name, file, "--artifacts", folder / "artifacts")
     return folder / "artifacts"
 
 
@@ -103,42 +103,32 @@ def store(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory)
 @pytest.mark.usefixtures("prefect_api")
 def test_a_table_in_text_is_the_table_of_its_numbers(name: str, store: Path, tmp_path: Path) -> None:
     """The same figures from it, and from Parquet of its numbers, which is unchanged data; and the same predictions."""
-    kept, at = name.lower().replace(" ", "-"), ("--artifacts", store, "--json")
-    manifests = [json.loads((store / "models" / each / "1/manifest.json").read_text()) for each in (kept, "plain")]
+    at = ("--artifacts", store)
+    manifests = [json.loads((store / "models" / each / "1/manifest.json").read_text()) for each in (name, "plain")]
     figures = [[each["metrics"][figure] for figure in ("train_loss", "test_loss", "r2")] for each in manifests]
     assert figures[0] == pytest.approx(figures[1], rel=1e-6)
     typed_rows = written(tmp_path / "rows.parquet", draw_rows())
-    again = typed("retrain", kept, "--data", typed_rows, *at)
-    assert json.loads(again.stdout)["outcome"] == "unchanged", again.stderr
+    assert ask("retrain", name, "--data", typed_rows, *at)["outcome"] == "unchanged"
     (text_rows := tmp_path / "rows.csv").write_bytes(TEXTS[name](draw_rows()))
-    metrics = list[Any]()
-    for file in (text_rows, typed_rows):
-        judged = typed("evaluate", kept, file, *at)
-        job = typed("predict", file, "--name", kept, "--output", tmp_path / file.suffix, *at)
-        assert (judged.returncode, job.returncode) == (0, 0), judged.stderr + job.stderr
-        metrics += [json.loads(judged.stdout)["metrics"]["rmse"]]
-        metrics += [json.loads((tmp_path / file.suffix / "_job.json").read_text())["metrics"]["rmse"]]
+    metrics = [each for file in (text_rows, typed_rows) for each in measure(name, file, tmp_path / file.suffix, *at)]
     assert metrics == pytest.approx([metrics[0]] * 4, rel=1e-6)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("column", "sign"), [("rate", " %"), ("price", "$")])
 @pytest.mark.usefixtures("prefect_api")
-def test_text_in_another_form_than_version_1_had_is_the_one_fault_that_is_told(store: Path, tmp_path: Path) -> None:
+def test_text_in_another_form_than_version_1_had_is_the_one_fault_that_is_told(
+    column: str, sign: str, store: Path, tmp_path: Path
+) -> None:
     """Of a feature, and of the target; nothing follows from it, such as that the column were missing."""
-    rows = write_text(draw_rows(), AMERICAN)
-    for name, text in {"rate": rows.replace(" %", ""), "price": rows.replace("$", "")}.items():
-        (tmp_path / "rows.csv").write_text(text)
-        done = typed("evaluate", "american", tmp_path / "rows.csv", "--artifacts", store)
-        assert_clear(done, 4)
-        assert f"gradmill: {name} is '" in done.stderr
+    (tmp_path / "rows.csv").write_text(write_text(draw_rows(), AMERICAN).replace(sign, ""))
+    error = ask("evaluate", "american", tmp_path / "rows.csv", "--artifacts", store, code=4)["error"]
+    assert error["found"].startswith(f"{column} is '")
 
 
 @pytest.mark.slow
-def test_from_python_text_is_read_in_the_form_of_version_1_and_numbers_always_fit(
-    store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(store))
-    model, row = gradmill.load("american"), {"area": 98.5, "city": "Ulm"}
+def test_from_python_text_is_read_in_the_form_of_version_1_and_numbers_always_fit(store: Path) -> None:
+    model, row = gradmill.load("american", store), {"area": 98.5, "city": "Ulm"}
     by_text, by_number = model.predict([row | {"rate": "4 %"}, row | {"rate": 0.04}])
     assert by_text == by_number
     with pytest.raises(ValueError, match=r"rate is '4', not a number written like 1,234\.5 %"):
@@ -169,42 +159,39 @@ FAULTS: dict[str, tuple[list[str], str, str, str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_numbers_that_cannot_be_told_are_named(fault: str, tmp_path: Path, artifacts: Path) -> None:
+def test_numbers_that_cannot_be_told_are_named(fault: str, tmp_path: Path) -> None:
     values, delimiter, found, action = FAULTS[fault]
-    done = typed("inspect", write_column(tmp_path / "t.csv", values, delimiter), "--target", "price")
-    assert_clear(done, 4)
-    assert found in done.stderr
-    assert f"to do: {action}" in done.stderr
+    error = inspect(write_column(tmp_path / "t.csv", values, delimiter), "--target", "price", code=4)["error"]
+    assert found in error["found"]
+    assert action in error["action"]
 
 
-@pytest.mark.parametrize(("decimal", "largest"), [(",", 9.098), (".", 9098.0)])
-def test_decimal_says_which(decimal: str, largest: float, tmp_path: Path, artifacts: Path) -> None:
-    file = write_column(tmp_path / "t.csv", FEES, ";")
-    done = typed("inspect", file, "--target", "price", "--decimal", decimal, "--json")
-    (fee,) = [each for each in json.loads(done.stdout)["columns"] if each["name"] == "fee"]
-    assert (fee["kind"], fee["maximum"]) == ("number", largest)
+WHOLE: dict[str, float] = {"{} %": 0.99, "{}\u00a0€": 99.0, "$ {}": 99.0, "1'{:03}": 1099.0, "1\u202f{:03}": 1099.0}
+NUMBERS: list[tuple[list[str], str, list[str], float]] = [
+    (FEES, ";", ["--decimal", ","], 9.098),
+    (FEES, ";", ["--decimal", "."], 9098.0),
+    *(
+        ([form.format(place) for place in range(100)], delimiter, [], largest)
+        for form, largest in WHOLE.items()
+        for delimiter in ",;\t"
+    ),
+]
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-@pytest.mark.parametrize(
-    ("form", "largest"),
-    [("{} %", 0.99), ("{}\u00a0€", 99.0), ("$ {}", 99.0), ("1'{:03}", 1099.0), ("1\u202f{:03}", 1099.0)],
-)
-def test_whole_numbers_are_the_same_whatever_the_decimal(
-    form: str, largest: float, delimiter: str, tmp_path: Path, artifacts: Path
+@pytest.mark.parametrize(("values", "delimiter", "options", "largest"), NUMBERS)
+def test_decimal_says_which_and_whole_numbers_are_the_same_whatever_it_is(
+    values: list[str], delimiter: str, options: list[str], largest: float, tmp_path: Path
 ) -> None:
-    file = write_column(tmp_path / "t.csv", [form.format(place) for place in range(100)], delimiter)
-    done = typed("inspect", file, "--target", "price", "--json")
-    (fee,) = [each for each in json.loads(done.stdout)["columns"] if each["name"] == "fee"]
+    file = write_column(tmp_path / "t.csv", values, delimiter)
+    fee = column(inspect(file, "--target", "price", *options), "fee")
     assert (fee["kind"], fee["maximum"]) == ("number", largest)
 
 
-def test_files_of_one_form_are_one_table_though_some_have_whole_numbers_alone(tmp_path: Path, artifacts: Path) -> None:
+def test_files_of_one_form_are_one_table_though_some_have_whole_numbers_alone(tmp_path: Path) -> None:
     write_column(tmp_path / "days" / "1.csv", ["0,5", "1,25"] * 50, ";")
     write_column(tmp_path / "days" / "2.csv", [f"{place}" for place in range(100)], ";")
-    done = typed("inspect", tmp_path / "days", "--target", "price", "--json")
-    (fee,) = [each for each in json.loads(done.stdout)["columns"] if each["name"] == "fee"]
-    assert (done.returncode, fee["kind"], fee["minimum"], fee["maximum"]) == (0, "number", 0, 99)
+    fee = column(inspect(tmp_path / "days", "--target", "price"), "fee")
+    assert (fee["kind"], fee["minimum"], fee["maximum"]) == ("number", 0, 99)
 
 
 @pytest.mark.slow
@@ -217,18 +204,15 @@ def test_columns_that_a_kept_name_has_left_out_stay_so_whatever_they_look_like(a
         path.write_text("ref;other;price\n" + "".join(lines))
         return path
 
-    new = ("retrain", "linear-regression", "--name", "sold", "--target", "price", "--no-predict", "--json", "--data")
-    assert typed(*new, write(tmp_path / "1.csv", "R,")).returncode == 0
-    done = typed("retrain", "sold", "--data", write(tmp_path / "2.csv", "1,"), "--no-predict", "--json")
-    assert json.loads(done.stdout)["outcome"] == "unchanged", done.stderr
+    make("sold", write(tmp_path / "1.csv", "R,"))
+    assert ask("retrain", "sold", "--data", write(tmp_path / "2.csv", "1,"))["outcome"] == "unchanged"
 
 
-def test_in_a_file_of_decimal_commas_a_point_sets_thousands_apart_where_it_can(tmp_path: Path, artifacts: Path) -> None:
+def test_in_a_file_of_decimal_commas_a_point_sets_thousands_apart_where_it_can(tmp_path: Path) -> None:
     lines = "".join(f"{place},5;{place % 9 + 1}.500;{place}.2575;{place}\n" for place in range(100))
     (tmp_path / "t.csv").write_text("a;b;c;price\n" + lines)
-    done = typed("inspect", tmp_path / "t.csv", "--target", "price", "--json")
-    largest = {each["name"]: each["maximum"] for each in json.loads(done.stdout)["columns"]}
-    assert largest == {"a": 99.5, "b": 9500, "c": 99.2575, "price": 99}
+    found = inspect(tmp_path / "t.csv", "--target", "price")["columns"]
+    assert {each["name"]: each["maximum"] for each in found} == {"a": 99.5, "b": 9500, "c": 99.2575, "price": 99}
 
 
 # --missing
@@ -240,28 +224,16 @@ def test_in_a_file_of_decimal_commas_a_point_sets_thousands_apart_where_it_can(t
 def test_what_stands_for_missing_is_kept_with_the_name_and_means_the_same_everywhere(
     suffix: str, artifacts: Path, tmp_path: Path
 ) -> None:
-    rows = draw_rows()
-    there = np.arange(300) % 7 > 0
-    gaps = {
-        "area": pa.array(rows["area"], mask=~there),
-        "city": pa.array(rows["city"].tolist(), mask=~there),
-    }
-    marked = {"area": np.where(there, rows["area"], -999), "city": np.where(there, rows["city"], "unknown")}
-    with_gaps = written(tmp_path / "gaps.parquet", rows | gaps)
-    with_marks = written(tmp_path / f"marks{suffix}", rows | marked)
-    at = ("--target", "price", "--no-predict", "--json")
-    new = typed(
-        *("retrain", "linear-regression", "--name", "houses", "--data", with_marks, *at),
-        *("--missing", "-999", "--missing", "unknown"),
+    rows, is_gap = draw_rows(), np.arange(300) % 7 == 0
+    gaps = {name: pa.array(rows[name].tolist(), mask=is_gap) for name in ("area", "city")}
+    marks = {name: np.where(is_gap, mark, rows[name]) for name, mark in (("area", -999), ("city", "unknown"))}
+    with_gaps, with_marks = (
+        written(tmp_path / "gaps.parquet", rows | gaps),
+        written(tmp_path / f"marks{suffix}", rows | marks),
     )
-    assert new.returncode == 0, new.stderr
-    again = typed("retrain", "houses", "--data", with_gaps, "--json")
-    assert json.loads(again.stdout)["outcome"] == "unchanged", again.stderr
-    for file in (with_marks, with_gaps):
-        done = typed("predict", file, "--name", "houses", "--output", tmp_path / file.stem, "--json")
-        assert done.returncode == 0, done.stderr
-    figures = [json.loads((tmp_path / each / "_job.json").read_text())["metrics"] for each in ("marks", "gaps")]
-    assert figures[0] == pytest.approx(figures[1])
-    model = gradmill.load("houses")
-    row: dict[str, Any] = {"area": None, "city": None, "rate": 0.04}
+    make("houses", with_marks, "--missing", "-999", "--missing", "unknown")
+    assert ask("retrain", "houses", "--data", with_gaps)["outcome"] == "unchanged"
+    by_marks, by_gaps = (measure("houses", file, tmp_path / file.stem) for file in (with_marks, with_gaps))
+    assert by_marks == pytest.approx(by_gaps)
+    model, row = gradmill.load("houses"), {"area": None, "city": None, "rate": 0.04}
     assert model.predict(row) == model.predict(row | {"area": -999, "city": "unknown"})

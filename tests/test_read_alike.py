@@ -1,11 +1,12 @@
 """The commands that read files read alike: one value means the same to all, and no bad file ends badly."""
 
+import csv
 import gzip
 import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openpyxl  # type: ignore[import-untyped]
@@ -16,13 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from command_line import assert_clear, typed
+from documents import ask, inspect, measure, retrain
 from prefect_api import use_server
 
 if TYPE_CHECKING:
     from prefect.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
-LONG = "x" * 3_000_000
 HEAD = "area,city,garden,price\n"
 ROWS = "101.5,Ulm,true,210\n80,Bonn,false,150\n,Ulm,true,190\n120,,false,230\n"
 TABLE = pa.table(
@@ -71,6 +72,8 @@ FILES: dict[str, Callable[[Path], object]] = {
         "sep=;\narea;city;garden;price;a,b,c,d,e\n101.5;Ulm;true;210;1,2,3,4,5\n80;Bonn;false;150;5,4,3,2,1\n"
     ),
     "for Excel.csv": text("sep=;\r\n" + (HEAD + ROWS).replace(",", ";").replace("\n", "\r\n")),
+    "old line ends but the last.csv": text((HEAD + ROWS).strip().replace("\n", "\r")),
+    "empty lines after a mark.csv": text("\ufeff\r\n\n" + HEAD + ROWS),
     "packed.csv.gz": lambda path: path.write_bytes(gzip.compress((HEAD + ROWS).encode())),
     "another order.tsv": text("price\tcity\tgarden\tother\tarea\n210\tUlm\ttrue\tx\t80\n"),
     "null in a text.jsonl": text('{"area": 80, "city": "Ulm", "garden": true, "price": 210, "note": "} null {"}\n' * 2),
@@ -100,12 +103,9 @@ def houses(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory
     gaps = rng.random((2, 400)) < 0.1
     table = {"area": pa.array(area, mask=gaps[0]), "city": pa.array(city, mask=gaps[1]), "garden": garden}
     pq.write_table(pa.table(table | {"price": price}), folder / "houses.parquet")
+    file, at = folder / "houses.parquet", ("--artifacts", folder / "artifacts")
     with use_server(server_settings):
-        done = typed(
-            *("retrain", "linear-regression", "--name", "houses", "--data", folder / "houses.parquet"),
-            *("--target", "price", "--no-predict", "--artifacts", folder / "artifacts", "--json"),
-        )
-    assert done.returncode == 0, done.stderr
+        retrain("linear-regression", "houses", file, *at, target="price")
     return folder / "artifacts"
 
 
@@ -113,16 +113,8 @@ def houses(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.parametrize("name", FILES)
 def test_a_value_means_the_same_to_evaluate_and_to_predict(name: str, houses: Path, tmp_path: Path) -> None:
     FILES[name](tmp_path / name)
-    store = ("--artifacts", houses, "--json")
-    judged = typed("evaluate", "houses", tmp_path / name, *store)
-    assert judged.returncode == 0, judged.stderr
-    output = tmp_path / "out"
-    done = typed("predict", tmp_path / name, "--name", "houses", "--unknown", "average", "--output", output, *store)
-    assert done.returncode == 0, done.stderr
-    job = json.loads((output / "_job.json").read_text())
-    metrics = json.loads(judged.stdout)["metrics"]
-    assert job["rejects"] == 0
-    assert job["metrics"]["rmse"] == pytest.approx(metrics["rmse"], rel=1e-6)
+    by_evaluate, by_predict = measure("houses", tmp_path / name, tmp_path / "out", "--artifacts", houses)
+    assert by_predict == pytest.approx(by_evaluate, rel=1e-6)
 
 
 def gzipped(content: str, cut: int = 0, behind: bytes = b"") -> Callable[[Path], object]:
@@ -159,95 +151,131 @@ def with_far_cell(path: Path) -> None:
     book.save(path)
 
 
-def with_formula(path: Path) -> None:
-    """As a program writes it that computes nothing."""
-    book = openpyxl.Workbook()
-    for row in (["area", "city", "garden", "price"], [80, "Ulm", True, "=A2*2"]):
-        book.active.append(row)
-    book.save(path)
+def workbook(rows: list[list[Any]], merged: str = "") -> Callable[[Path], object]:
+    """Formulas as a program writes them that computes nothing, or a header of merged cells."""
+
+    def write(path: Path) -> None:
+        book = openpyxl.Workbook()
+        for row in (HEAD.strip().split(","), *rows):
+            book.active.append(row)
+        if merged:
+            book.active["B1"] = None
+            book.active.merge_cells(merged)
+        book.save(path)
+
+    return write
 
 
-def with_merged_header(path: Path) -> None:
-    book = openpyxl.Workbook()
-    book.active.append(["area", None, "garden", "price"])
-    book.active.merge_cells("A1:B1")
-    book.active.append([80, "Ulm", True, 210])
-    book.save(path)
+def latin_1(path: Path) -> None:
+    """A file whose text column is no UTF-8."""
+    offsets, content = pa.py_buffer(np.array([0, 1, 2], np.int32)), pa.py_buffer(b"a\xe9")
+    table = pa.table({"t": pa.StringArray.from_buffers(2, offsets, content)})
+    (pq.write_table if path.suffix == ".parquet" else pyarrow.feather.write_feather)(table, path)
+
+
+def no_such_level(code: int) -> Callable[[Path], object]:
+    """A Feather file one of whose codes is outside of its dictionary, which would be read from other memory."""
+    codes = pa.DictionaryArray.from_arrays(pa.array([0, 1, code], pa.int32()), pa.array(["x", "y"]), safe=False)
+    return lambda path: pyarrow.feather.write_feather(pa.table({"t": codes}), path, compression="uncompressed")
 
 
 DEEP = "[" * 10_000 + "]" * 10_000
 MANY = ROWS * 60
-# What each file is, and how many rows of it a prediction rejects; None: it is not read there either (exit 4).
-BAD_FILES: dict[str, tuple[Callable[[Path], object], int | None]] = {
-    "empty.csv": (text(""), None),
-    "header alone.csv": (text(HEAD), None),
-    "no line ends.csv": (text(HEAD.strip()), None),
-    "for Excel, and nothing.csv": (text("sep=;\n"), None),
-    "for Excel, and blanks.csv": (text("sep=;\n\n\n"), None),
-    "a name twice.csv": (text("area,city,city,garden,price\n80,Ulm,Ulm,true,1\n"), None),
-    "a name twice.parquet": (lambda path: pq.write_table(name_twice(), path), None),
-    "a name twice.feather": (lambda path: pyarrow.feather.write_feather(name_twice(), path), None),
-    "NUL bytes.csv": (text(HEAD + "80,U\0lm,true,1\n"), None),
-    "UTF-16.csv": (text((HEAD + MANY).encode("utf-16")), None),
-    "no text.csv": (text((HEAD + MANY).encode() + b"80,K\x81ln,true,1\n"), 1),
-    "ragged.csv": (text(HEAD + MANY + "80,Ulm,true\n80,Ulm,true,1,2\n"), 2),
-    "a quote that is never closed.csv": (text(HEAD + MANY + '"80,Ulm,true,1\n' + MANY), None),
-    "a page.csv": (text("<!doctype html><html></html>"), None),
-    "Parquet by another name.csv": (lambda path: pq.write_table(TABLE, path), None),
-    "cut.csv.gz": (gzipped(HEAD + MANY, cut=20), None),
-    "something behind.csv.gz": (gzipped(HEAD + MANY, behind=b"garbage"), None),
-    "not packed.csv.gz": (text(HEAD + MANY), None),
-    "cut.parquet": (half, None),
-    "text.parquet": (text(HEAD + MANY), None),
-    "null.jsonl": (text("null\n"), None),
-    "null among rows.jsonl": (text('{"area": 1, "city": "Ulm", "garden": true, "price": 1}\nnull\n'), None),
-    "deep.jsonl": (text(f'{{"area": {DEEP}}}\n'), None),
-    "not UTF-8.jsonl": (text(b'{"area": 1, "city": "\xff", "garden": true, "price": 1}\n'), None),
-    "two kinds.jsonl": (text('{"area": 1, "city": "Ulm"}\n{"area": "wide", "city": "Ulm"}\n'), None),
-    "one array.json": (text('[{"area": 1}]'), None),
-    "a number.jsonl": (text("3\n"), None),
-    "a table in Avro.avro": (text("Obj\1"), None),
-    "text.xlsx": (text(HEAD + MANY), None),
-    "empty.xlsx": (lambda path: pd.DataFrame().to_excel(path, index=False), None),
-    "header alone.xlsx": (lambda path: pd.DataFrame(columns=TABLE.column_names).to_excel(path, index=False), None),
-    "a name twice.xlsx": (with_name_twice, None),
-    "a bomb.xlsx": (bomb, None),
-    "a cell far away.xlsx": (with_far_cell, None),
-    "a formula without a value.xlsx": (with_formula, None),
-    "a merged header.xlsx": (with_merged_header, None),
-    "of Excel 97, or encrypted.xlsx": (text(b"\xd0\xcf\x11\xe0" + bytes(2000)), None),
-    "a pickle.pkl": (text(HEAD + MANY), None),
+NO_TEXT = "neither UTF-8 nor Windows-1252"
+WIDE = ",".join(f"c{at}" for at in range(2000)) + ",price\n" + ",".join(["1"] * 2001)
+# What each file is, and what is said of it.
+BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty.csv": (text(""), "empty"),
+    "header alone.csv": (text(HEAD), "no rows"),
+    "no line ends.csv": (text(HEAD.strip()), "it ends inside its header"),
+    "for Excel, and nothing.csv": (text("sep=;\n"), ""),
+    "for Excel, and blanks.csv": (text("sep=;\n\n\n"), ""),
+    "a name twice.csv": (text("area,city,city,garden,price\n80,Ulm,Ulm,true,1\n"), "'city'"),
+    "a name twice.parquet": (lambda path: pq.write_table(name_twice(), path), "'city'"),
+    "a name twice.feather": (lambda path: pyarrow.feather.write_feather(name_twice(), path), "'city'"),
+    "an empty name.csv": (text("area,,price\n1,2,3\n"), "name"),
+    "2001 columns.csv": (text(WIDE), "2,000"),
+    "a title above the header.csv": (text("Houses of 2024\n" + HEAD + MANY), "remove what stands above"),
+    "a header with a quote left open.csv": (text(HEAD.replace("city", '"city') + ROWS), "header"),
+    "a header of one endless name.csv": (text("a" * 140_000 + HEAD + ROWS), "header"),
+    "NUL bytes.csv": (text(HEAD + "80,U\0lm,true,1\n"), "NUL"),
+    "bytes.csv": (text(bytes(range(256)) * 40), "cannot be read"),
+    "UTF-16.csv": (text((HEAD + MANY).encode("utf-16")), "UTF-16"),
+    "UTF-16 without a mark.csv": (text((HEAD + MANY).encode("utf-16-le")), "UTF-16"),
+    "Chinese in GBK.csv": (text("城市,price\n北京,1\n上海,2\n".encode("gbk")), NO_TEXT),
+    "a header in UTF-8 and in Latin-1.csv": (text("price,é".encode() + b"\xe9\n1,2\n"), NO_TEXT),
+    "no text far down.csv": (text(HEAD.encode() + b"80,Ulm,true,1\n" * 70_000 + b"80,K\x81ln,true,1\n"), NO_TEXT),
+    "ragged.csv": (text(HEAD + MANY + "80,Ulm,true\n80,Ulm,true,1,2\n"), "row 240, with 3"),
+    "a short row in the middle.csv": (text(HEAD + "1\n" + MANY), "the first is row 0, with 1"),
+    "a row that is cut.csv": (text(HEAD + MANY + "80,Ulm"), "it ends inside row 240 (from 0), after 2 fields"),
+    "a comma in every number.csv": (text(HEAD + "1,5,Ulm,true,1\n" * 3), "3 rows of 3"),
+    "a quote that is never closed.csv": (text(HEAD + MANY + '"80,Ulm,true,1\n' + MANY), ""),
+    "a page.csv": (text("<!doctype html><html></html>"), "a page of the web"),
+    "a workbook.csv": (text(b"PK\x03\x04" + (HEAD + MANY).encode()), "Excel"),
+    "Parquet by another name.csv": (lambda path: pq.write_table(TABLE, path), ""),
+    "cut.csv.gz": (gzipped(HEAD + MANY, cut=20), ""),
+    "something behind.csv.gz": (gzipped(HEAD + MANY, behind=b"garbage"), ""),
+    "not packed.csv.gz": (text(HEAD + MANY), ""),
+    "cut.parquet": (half, ""),
+    "text.parquet": (text(HEAD + MANY), ""),
+    "text in Latin-1.parquet": (latin_1, "UTF8"),
+    "text in Latin-1.feather": (latin_1, "UTF8"),
+    "a code too large.feather": (no_such_level(99), "out of bounds: 99"),
+    "a code below zero.feather": (no_such_level(-5), "out of bounds: -5"),
+    "null.jsonl": (text("null\n"), ""),
+    "null among rows.jsonl": (text('{"area": 1, "city": "Ulm", "garden": true, "price": 1}\nnull\n'), ""),
+    "deep.jsonl": (text(f'{{"area": {DEEP}}}\n'), ""),
+    "not UTF-8.jsonl": (text(b'{"area": 1, "city": "\xff", "garden": true, "price": 1}\n'), ""),
+    "two kinds.jsonl": (text('{"area": 1, "city": "Ulm"}\n{"area": "wide", "city": "Ulm"}\n'), ""),
+    "one array.json": (text('[{"area": 1}]'), "array"),
+    "a number.jsonl": (text("3\n"), ""),
+    "a table in Avro.avro": (text("Obj\1"), ""),
+    "text.xlsx": (text(HEAD + MANY), ""),
+    "empty.xlsx": (lambda path: pd.DataFrame().to_excel(path, index=False), ""),
+    "header alone.xlsx": (lambda path: pd.DataFrame(columns=TABLE.column_names).to_excel(path, index=False), ""),
+    "a name twice.xlsx": (with_name_twice, ""),
+    "a bomb.xlsx": (bomb, ""),
+    "a cell far away.xlsx": (with_far_cell, ""),
+    "a formula without a value.xlsx": (workbook([[80, "Ulm", True, "=A2*2"]]), ""),
+    "a merged header.xlsx": (workbook([[80, "Ulm", True, 210]], merged="A1:B1"), ""),
+    "of Excel 97, or encrypted.xlsx": (text(b"\xd0\xcf\x11\xe0" + bytes(2000)), ""),
+    "a pickle.pkl": (text(HEAD + MANY), ""),
+}
+# How many rows of it a prediction rejects; the others are not read there either.
+REJECTS = {
+    "no text far down.csv": 1,
+    "ragged.csv": 2,
+    "a short row in the middle.csv": 1,
+    "a row that is cut.csv": 1,
+    "a comma in every number.csv": 3,
 }
 
 
-@pytest.mark.slow  # four commands a file
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_file_is_refused_by_name_with_what_is_wrong(name: str, tmp_path: Path) -> None:
+    make, words = BAD_FILES[name]
+    make(tmp_path / name)
+    csv.field_size_limit(2**17)  # as in a process that has read nothing yet: an odd quote lifts it
+    error = inspect(tmp_path / name, "--target", "price", code=4)["error"]
+    assert words in json.dumps(error, ensure_ascii=False)
+    assert name in error["found"]
+
+
+@pytest.mark.slow  # three commands a file
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_a_bad_file_is_exit_4_wherever_it_is_read_or_its_bad_rows_are_rejected(
     name: str, houses: Path, tmp_path: Path
 ) -> None:
-    make, rejects = BAD_FILES[name]
-    make(tmp_path / name)
-    store = ("--artifacts", houses, "--json")
-    for command in (
-        ("inspect", tmp_path / name, "--target", "price"),
-        ("retrain", "houses", "--data", tmp_path / name, "--no-predict"),
-        ("evaluate", "houses", tmp_path / name),
-    ):
-        done = typed(*command, *store)
-        assert done.returncode == 4, (command[0], done.stderr)
-        error = json.loads(done.stdout)["error"]
-        assert error["exit_code"] == 4
-        assert error["found"]
-        assert error["action"]
-        assert "Traceback" not in done.stderr
-    output = tmp_path / "out"
-    done = typed("predict", tmp_path / name, "--name", "houses", "--max-rejects", "5", "--output", output, *store[:2])
-    if rejects is None:
-        assert_clear(done, 4)
-        assert not list(output.glob("part-*"))
+    BAD_FILES[name][0](tmp_path / name)
+    store, output = ("--artifacts", houses), tmp_path / "out"
+    ask("retrain", "houses", "--data", tmp_path / name, "--no-predict", *store, code=4)
+    ask("evaluate", "houses", tmp_path / name, *store, code=4)
+    command = ("predict", tmp_path / name, "--name", "houses", "--max-rejects", "5", "--output", output, *store)
+    if name in REJECTS:
+        assert ask(*command)["rejects"] == REJECTS[name]
     else:
-        assert done.returncode == 0, done.stderr
-        assert json.loads((output / "_job.json").read_text())["rejects"] == rejects
+        assert_clear(typed(*command), 4)
+        assert not list(output.glob("part-*"))
     assert not (houses / "models/houses/2").exists()
 
 
@@ -259,24 +287,18 @@ def test_a_sheet_is_read_by_its_name_wherever_a_workbook_is(houses: Path, tmp_pa
         pd.DataFrame({"about": ["these sales"]}).to_excel(writer, sheet_name="Read & me", index=False)
         rows.to_excel(writer, sheet_name="Sales <1>", index=False)
         rows[:100].to_excel(writer, sheet_name="May", index=False)
-    at = ("--artifacts", tmp_path / "artifacts", "--json")
-    new = typed(
-        *("retrain", "linear-regression", "--name", "sold", "--data", book, "--sheet", "Sales <1>"),
-        *("--target", "price", "--no-predict", *at),
-    )
-    assert json.loads(new.stdout)["outcome"] == "published", new.stderr
-    again = typed("retrain", "sold", *at)
-    assert json.loads(again.stdout)["outcome"] == "unchanged", again.stderr
+    at = ("--artifacts", tmp_path / "artifacts")
+    retrain("linear-regression", "sold", book, "--sheet", "Sales <1>", *at, target="price")
+    assert ask("retrain", "sold", *at)["outcome"] == "unchanged"
     for sheet, expected in (("Sales <1>", 400), ("May", 100)):
-        seen = typed("inspect", book, "--sheet", sheet, "--target", "price", *at)
-        judged = typed("evaluate", "sold", book, "--sheet", sheet, *at)
-        done = typed("predict", book, "--sheet", sheet, "--name", "sold", *at)
-        assert json.loads(seen.stdout)["rows"] == expected
-        assert json.loads(judged.stdout)["rows"] == expected
-        assert json.loads(done.stdout)["rows"] == expected
-    missing = typed("inspect", book, "--sheet", "June", "--target", "price")
-    assert_clear(missing, 4)
-    assert "it has no sheet June" in missing.stderr
-    assert "one of Read & me, Sales <1>, May" in missing.stderr
-    other = typed("inspect", houses.parent / "houses.parquet", "--sheet", "May", "--target", "price")
-    assert_clear(other, 2)
+        of_sheet = (book, "--sheet", sheet, *at)
+        for command in (
+            ("inspect", *of_sheet, "--target", "price"),
+            ("evaluate", "sold", *of_sheet),
+            ("predict", *of_sheet, "--name", "sold"),
+        ):
+            assert ask(*command)["rows"] == expected
+    error = inspect(book, "--sheet", "June", "--target", "price", code=4)["error"]
+    assert "it has no sheet June" in error["found"]
+    assert "one of Read & me, Sales <1>, May" in error["expected"]
+    inspect(houses.parent / "houses.parquet", "--sheet", "May", "--target", "price", code=2)

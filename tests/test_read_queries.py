@@ -1,12 +1,10 @@
 """Queries of databases: read as files are, always anew, by nobody who could write, and without a password on disk."""
 
-import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -15,12 +13,13 @@ import pyarrow as pa
 import pytest
 
 from command_line import assert_clear, typed
+from documents import ask, inspect, retrain
 from table_files import written
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_api")]
 ROWS, QUERY = 5_000, "select area, city, rooms, sold, price from sales"
 SERVER = urlsplit(os.environ.get("GRADMILL_TEST_DATABASE_URL", ""))
 needs_postgresql = pytest.mark.skipif(not SERVER.hostname, reason="GRADMILL_TEST_DATABASE_URL names no PostgreSQL")
-Answer = Callable[..., dict[str, Any]]
 
 
 def draw_sales() -> pa.Table:
@@ -57,73 +56,54 @@ def postgresql() -> Iterator[str]:
         connection.commit()
 
 
-@pytest.fixture
-def answer(artifacts: Path, prefect_api: object) -> Answer:
-    def run(*command: str | Path) -> dict[str, Any]:
-        done = typed(*command, "--json")
-        assert done.returncode == 0, done.stderr
-        document: dict[str, Any] = json.loads(done.stdout)
-        return document
-
-    return run
-
-
-def check_alike(address: str, answer: Answer, folder: Path) -> None:
+def check_alike(address: str, folder: Path) -> None:
     """Files of the same rows are the same data to every command, and a prediction has every row."""
     rows, query = draw_sales(), ("--query", QUERY)
-    to_train = ("--target", "price", "--no-predict")
-    new = answer("retrain", "linear-regression", "--name", "sold", "--data", address, *query, *to_train)
-    assert new["outcome"] == "published"
+    retrain("linear-regression", "sold", address, *query, target="price")
     workbook = folder / "sales.xlsx"
     pd.DataFrame(rows.to_pydict()).to_excel(workbook, index=False)
     for file in (written(folder / "sales.parquet", rows), written(folder / "sales.csv", rows), workbook):
-        assert answer("retrain", "sold", "--data", file)["outcome"] == "unchanged"
-    assert answer("inspect", address, *query, "--target", "price")["rows"] == ROWS
-    judged = answer("evaluate", "sold", address, *query)
-    files = [answer("evaluate", "sold", folder / "sales.parquet"), judged]
-    assert files[0]["metrics"] == files[1]["metrics"]
-    done = answer("predict", address, *query, "--name", "sold", "--output", folder / "out.csv")
-    again = answer("predict", address, *query, "--name", "sold", "--output", folder / "out.csv")
-    assert (done["rows"], again["rows"]) == (ROWS, ROWS)
+        assert ask("retrain", "sold", "--data", file)["outcome"] == "unchanged"
+    assert inspect(address, *query, "--target", "price")["rows"] == ROWS
+    judged = ask("evaluate", "sold", address, *query)["metrics"]
+    assert ask("evaluate", "sold", folder / "sales.parquet")["metrics"] == judged
+    for _ in range(2):
+        done = ask("predict", address, *query, "--name", "sold", "--output", folder / "out.csv")
+        assert done["rows"] == ROWS
     predicted = pd.read_csv(folder / "out.csv")
     assert predicted["price"].tolist() == rows["price"].to_pylist()
-    assert ((predicted["prediction"] - predicted["price"]) ** 2).mean() ** 0.5 == pytest.approx(
-        judged["metrics"]["rmse"], rel=1e-5
-    )
+    errors = predicted["prediction"] - predicted["price"]
+    assert (errors**2).mean() ** 0.5 == pytest.approx(judged["rmse"], rel=1e-5)
 
 
-@pytest.mark.slow
-def test_sqlite_is_read_as_files_are(answer: Answer, tmp_path: Path) -> None:
-    check_alike(write_sqlite(tmp_path / "shop.db", draw_sales()), answer, tmp_path)
+def test_sqlite_is_read_as_files_are(artifacts: Path, tmp_path: Path) -> None:
+    check_alike(write_sqlite(tmp_path / "shop.db", draw_sales()), tmp_path)
 
 
-@pytest.mark.slow
 @needs_postgresql
 def test_postgresql_is_read_as_files_are_and_its_password_is_in_no_document(
-    postgresql: str, answer: Answer, artifacts: Path, tmp_path: Path
+    postgresql: str, artifacts: Path, tmp_path: Path
 ) -> None:
-    check_alike(postgresql, answer, tmp_path)
+    check_alike(postgresql, tmp_path)
     assert SERVER.password
     texts = (path.read_bytes() for path in artifacts.rglob("*") if path.is_file())
     assert not any(SERVER.password.encode() in text for text in texts)
 
 
-@pytest.mark.slow
 def test_a_retrain_by_name_reads_the_query_anew_and_the_order_of_rows_does_not_matter(
-    answer: Answer, tmp_path: Path
+    artifacts: Path, tmp_path: Path
 ) -> None:
-    address, command = write_sqlite(tmp_path / "shop.db", draw_sales()), ("retrain", "sold")
-    given = ("--name", "sold", "--data", address, "--query", QUERY, "--target", "price", "--no-predict")
-    assert answer("retrain", "linear-regression", *given)["outcome"] == "published"
+    address = write_sqlite(tmp_path / "shop.db", draw_sales())
+    retrain("linear-regression", "sold", address, "--query", QUERY, target="price")
     with closing(sqlite3.connect(tmp_path / "shop.db")) as connection:
         with connection:
             connection.execute("create table other as select * from sales order by price")
             connection.execute("drop table sales")
             connection.execute("alter table other rename to sales")
-        assert answer(*command)["outcome"] == "unchanged"
+        assert ask("retrain", "sold")["outcome"] == "unchanged"
         with connection:
             connection.execute("insert into sales values (100, 'Ulm', 3, '2025-12-01', 330000)")
-    again = answer(*command)
+    again = ask("retrain", "sold")
     assert (again["outcome"], again["version"]) == ("published", 2)
 
 
@@ -150,7 +130,6 @@ BAD: dict[str, tuple[tuple[str, ...], int, str]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD)
 def test_a_query_that_cannot_be_read_is_three_lines(
     name: str, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -166,20 +145,16 @@ def test_a_query_that_cannot_be_read_is_three_lines(
     assert not (tmp_path / "copy.db").exists()
 
 
-@pytest.mark.slow
 def test_a_column_may_be_empty_in_many_rows_and_whole_numbers_and_fractions_in_others(
-    answer: Answer, tmp_path: Path
+    artifacts: Path, tmp_path: Path
 ) -> None:
     with closing(sqlite3.connect(tmp_path / "shop.db")) as connection, connection:
         connection.execute("create table sales (area, rooms, price)")
         for at in range(21_000):
             row = (None, at % 7, at % 7 * 10 + at % 3) if at < 20_000 else (at / 7, 0.5, 5)
             connection.execute("insert into sales values (?, ?, ?)", row)
-    given = (f"sqlite:///{tmp_path / 'shop.db'}", "--query", "select * from sales")
-    to_train = ("--name", "sold", "--target", "price", "--no-predict")
-    answer("retrain", "linear-regression", "--data", *given, *to_train)
-    assert answer("predict", *given, "--name", "sold")["rows"] == 21_000
-    seen = answer("inspect", *given, "--target", "price")
-    assert {each["name"]: each["kind"] for each in seen["columns"]} == dict.fromkeys(
-        ("area", "rooms", "price"), "number"
-    )
+    address, query = f"sqlite:///{tmp_path / 'shop.db'}", ("--query", "select * from sales")
+    retrain("linear-regression", "sold", address, *query, target="price")
+    assert ask("predict", address, *query, "--name", "sold")["rows"] == 21_000
+    seen = inspect(address, *query, "--target", "price")
+    assert [each["kind"] for each in seen["columns"]] == ["number"] * 3

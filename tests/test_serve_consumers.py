@@ -5,8 +5,6 @@ hand, of tables with missing values and unknown codes. Labels are equal, probabi
 2e-5 deviations.
 """
 
-import functools
-import http.server
 import json
 import math
 import shutil
@@ -14,7 +12,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -30,6 +28,7 @@ from flows.server import demo
 from gradmill.rows import Column, encode_rows
 from node_packages import JAVASCRIPT, node_modules
 from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights
+from served_folders import Silent, serve
 from table_files import written as written_table
 from tasks.data.recipe import Columns, Pixels
 from tasks.serving import contract, onnx_graph
@@ -44,21 +43,20 @@ TOLERANCE = 2e-5
 DOCS = REPOSITORY / "docs"
 
 
-class Exported:
+class Exported(NamedTuple):
     """A file, rows for it, and what must be answered."""
 
-    def __init__(self, model: Path, rows: Array, expected: Mapping[str, Array], tolerance: float = TOLERANCE) -> None:
-        self.model, self.rows, self.expected, self.tolerance = model, rows, expected, tolerance
-        self.first = next(iter(expected))
+    model: Path
+    rows: Array
+    expected: Mapping[str, Array]
+    tolerance: float = TOLERANCE
 
     def assert_same(self, answers: Mapping[str, Any]) -> None:
         for name, answer in answers.items():
             expected = self.expected[name]
-            if name == "label":
-                np.testing.assert_array_equal(np.asarray(answer).astype(np.int64).reshape(expected.shape), expected)
-            else:
-                found = np.asarray(answer, np.float64).reshape(expected.shape)
-                np.testing.assert_allclose(found, expected, rtol=0, atol=self.tolerance)
+            tolerance = 0 if name == "label" else self.tolerance
+            found = np.asarray(answer, np.float64).reshape(expected.shape)
+            np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
     def assert_all_same(self, answers: list[Any]) -> None:
         self.assert_same(dict(zip(self.expected, answers, strict=True)))
@@ -76,16 +74,17 @@ def images(pipeline: Pipeline) -> Exported:
 
 def colour_images(folder: Path) -> Exported:
     """Pictures higher than wide, whose channels have weights of their own."""
-    recipe = Pixels(shape=(9, 7, 3), scale=1 / 255)
-    rng = np.random.default_rng(0)
+    recipe, rng = Pixels(shape=(9, 7, 3), scale=1 / 255), np.random.default_rng(0)
     rows = rng.integers(0, 256, (ROWS, *recipe.shape), np.uint8)
-    weights = {"W": rng.normal(size=(189, 5)).astype(np.float32), "b": rng.normal(size=5).astype(np.float32)}
+    weights = {name: rng.normal(size=size).astype(np.float32) for name, size in {"W": (189, 5), "b": (5,)}.items()}
     signature = Signature(inputs=(recipe.input,), outputs=TASKS["classification"].outputs(5))
     (folder / "model.onnx").write_bytes(onnx_graph.write_model(weights, recipe, signature, {}))
-    scores = rows.reshape(ROWS, -1) / 255 @ weights["W"].astype(float) + weights["b"]
+    return Exported(folder / "model.onnx", rows, as_answers(rows.reshape(ROWS, -1) / 255 @ weights["W"] + weights["b"]))
+
+
+def as_answers(scores: Array) -> dict[str, Array]:
     probabilities = scipy.special.softmax(scores, axis=1)
-    expected = {"probabilities": probabilities, "label": probabilities.argmax(axis=1)}
-    return Exported(folder / "model.onnx", rows, expected)
+    return {"probabilities": probabilities, "label": probabilities.argmax(axis=1)}
 
 
 class Table(NamedTuple):
@@ -97,10 +96,7 @@ class Table(NamedTuple):
 
     def expected(self, rows: Array) -> dict[str, Array]:
         scores = by_hand(self.weights, self.recipe, rows)
-        if scores.shape[1] == 1:
-            return {"prediction": scores[:, 0]}
-        probabilities = scipy.special.softmax(scores, axis=1)
-        return {"probabilities": probabilities, "label": probabilities.argmax(axis=1)}
+        return {"prediction": scores[:, 0]} if scores.shape[1] == 1 else as_answers(scores)
 
     @property
     def tolerance(self) -> float:
@@ -159,7 +155,8 @@ def test_opencv(exported: Exported) -> None:
     cv2 = pytest.importorskip("cv2", reason="the package opencv-python-headless is not installed (extra: consumers)")
     net = cv2.dnn.readNetFromONNX(str(exported.model))
     net.setInput(exported.rows)
-    exported.assert_same({exported.first: net.forward(exported.first)})
+    first = next(iter(exported.expected))
+    exported.assert_same({first: net.forward(first)})
 
 
 def test_openvino(exported: Exported) -> None:
@@ -200,61 +197,45 @@ def test_node(exported: Exported, node_modules: Path, served: Path) -> None:
     exported.assert_same(in_node(node_modules, JAVASCRIPT / "consume.mjs", served))
 
 
-class Page(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder on loopback and keeps what the page posts back."""
+class Page(Silent):
+    """Serves a folder and keeps what the page posts back."""
 
-    answers: list[dict[str, object]]
+    answers: ClassVar[list[dict[str, object]]] = []
+    answered = threading.Event()
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802  (its name in the standard library)
         self.answers.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self.send_response(204)
         self.end_headers()
         self.answered.set()
 
-    answered: threading.Event
-
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
-def page(node_modules: Path, served: Path) -> Iterator[tuple[str, type[Page]]]:
+def page(node_modules: Path, served: Path) -> Iterator[str]:
     shutil.copyfile(JAVASCRIPT / "consume.html", served / "index.html")
     shutil.copytree(node_modules / "onnxruntime-web" / "dist", served / "dist")
-
-    class Handler(Page):
-        answers: list[dict[str, object]] = []  # noqa: RUF012  (one list for all requests is the point)
-        answered = threading.Event()
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(served)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/", Handler
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    Page.answers.clear()
+    Page.answered.clear()
+    with serve(served, Page) as address:
+        yield f"{address}/"
 
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_browser(exported: Exported, page: tuple[str, type[Page]], tmp_path: Path) -> None:
+def test_browser(exported: Exported, page: str, tmp_path: Path) -> None:
     """Real headless Chromium, onnxruntime-web in WebAssembly, everything served from loopback."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("Chromium is not installed")
-    url, handler = page
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
     options += ["--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"]
-    with subprocess.Popen(
-        [chromium, *options, f"--user-data-dir={tmp_path / 'profile'}", url],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as browser:
+    command = [chromium, *options, f"--user-data-dir={tmp_path / 'profile'}", page]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as browser:
         try:
-            assert handler.answered.wait(90), "the page did not answer"
+            assert Page.answered.wait(90), "the page did not answer"
         finally:
             browser.terminate()
-    (answer,) = handler.answers
+    (answer,) = Page.answers
     assert "error" not in answer, answer
     exported.assert_same(answer)
 
@@ -264,40 +245,41 @@ NAMED_ROWS: list[dict[str, Any]] = [
     {"year": 2001, "heating": "heating-2", "garden": False, "area": None, "city": None, "not a column": 1},
     {"city": "Atlantis", "heating": "heating-0", "area": 250},
 ]
-ENCODED_ROWS = np.array([[0, 98.5, 1, 1, 1974], [math.nan, math.nan, 0, 2, 2001], [-1, 250, math.nan, 0, math.nan]])
+CODES = np.array([[0, 98.5, 1, 1, 1974], [math.nan, math.nan, 0, 2, 2001], [-1, 250, math.nan, 0, math.nan]])
+# A category whose levels are numbers and a truth value, as data name them.
+HEATED = [{"heating": value} for value in (30, 30.0, "30", 2.5, True, "true", False)]
+NUMBERED = RECIPE.model_copy(
+    update={
+        "columns": tuple(
+            each.model_copy(update={"levels": ("30", "2.5", "true")} if each.name == "heating" else {})
+            for each in RECIPE.columns
+        )
+    }
+)
+CODES_OF_HEATED = np.array([[math.nan] * 3 + [code, math.nan] for code in (0, 0, 0, 1, 2, 2, -1)])
+SERVED: dict[str, tuple[tuple[Columns, TaskName, int], list[dict[str, Any]], Array]] = {
+    **{name: (table, NAMED_ROWS, CODES) for name, table in TABLES.items()},
+    "levels that are numbers": ((NUMBERED, "regression", 0), HEATED, CODES_OF_HEATED),
+}
 
 
-@pytest.fixture(params=TABLES)
-def table(request: pytest.FixtureRequest, tmp_path: Path) -> Table:
-    return written(tmp_path, *TABLES[request.param])
-
-
-def encoded(recipe: Columns, rows: list[dict[str, Any]]) -> Array:
-    """Named values, of which some have no key here, as ``gradmill`` turns them into features."""
+@pytest.mark.parametrize("name", SERVED)
+def test_python_turns_named_values_into_features(name: str) -> None:
+    (recipe, *_), rows, codes = SERVED[name]
     columns = {each.name: Column(each.name, each.kind, each.levels) for each in recipe.columns}
-    return encode_rows([dict.fromkeys(columns) | row for row in rows], columns, unknown="average")
+    found = encode_rows([dict.fromkeys(columns) | row for row in rows], columns, unknown="average")
+    np.testing.assert_array_equal(found, codes.astype(np.float32))
 
 
-def test_python_turns_named_values_into_features(table: Table) -> None:
-    np.testing.assert_array_equal(encoded(table.recipe, NAMED_ROWS), ENCODED_ROWS.astype(np.float32))
-
-
-def test_a_service_in_javascript_turns_named_values_into_features(table: Table, node_modules: Path) -> None:
+@pytest.mark.parametrize("name", SERVED)
+def test_a_service_in_javascript_turns_named_values_into_features(
+    name: str, node_modules: Path, tmp_path: Path
+) -> None:
     """The lines of docs/, run in a version's folder."""
-    found = in_node(node_modules, DOCS / "serving_rows.mjs", input=json.dumps(NAMED_ROWS), cwd=table.folder)
-    Exported(table.folder, ENCODED_ROWS, table.expected(ENCODED_ROWS), table.tolerance).assert_same(found)
-
-
-def test_services_name_levels_of_numbers_and_booleans_as_data_do(tmp_path: Path, node_modules: Path) -> None:
-    levels = ("30", "2.5", "true")
-    columns = [each.model_copy(update={"levels": levels} if each.name == "heating" else {}) for each in RECIPE.columns]
-    table = written(tmp_path, RECIPE.model_copy(update={"columns": tuple(columns)}), "regression", 0)
-    rows = json.dumps([{"heating": value} for value in (30, 30.0, "30", 2.5, True, "true", False)])
-    codes = np.full((7, len(columns)), np.nan)
-    codes[:, RECIPE.names.index("heating")] = [0, 0, 0, 1, 2, 2, -1]
-    exported = Exported(table.folder, codes, table.expected(codes), table.tolerance)
-    np.testing.assert_array_equal(encoded(table.recipe, json.loads(rows)), codes.astype(np.float32))
-    exported.assert_same(in_node(node_modules, DOCS / "serving_rows.mjs", input=rows, cwd=table.folder))
+    made, rows, codes = SERVED[name]
+    table = written(tmp_path, *made)
+    found = in_node(node_modules, DOCS / "serving_rows.mjs", input=json.dumps(rows), cwd=tmp_path)
+    Exported(tmp_path, codes, table.expected(codes), table.tolerance).assert_same(found)
 
 
 ODD: dict[str, list[Any]] = {

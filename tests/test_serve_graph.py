@@ -3,7 +3,6 @@
 import io
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +21,22 @@ from candidate import plain
 from own_images import prepare
 from own_tables import CLASSES, RECIPE, Array, by_hand, category, drawn_rows, drawn_weights, number, recipes
 from prepared_tables import trained
+from small_models import CITIES, prepare_houses
 from tasks.data.prepared_splits import read_batches, read_split
 from tasks.data.recipe import Column, Columns, Pixels, Recipe, Target
-from tasks.download import download
 from tasks.errors import DataError, GateFailed
 from tasks.export import export
 from tasks.fitting import served
 from tasks.judging import parity
 from tasks.networks import examples
 from tasks.networks.training import outputs
-from tasks.parameters import Data, Device, Gates, ModelName, Training
-from tasks.preprocess import preprocess
-from tasks.records import ExportedModel, PreparedDataset
+from tasks.parameters import Device, Gates, ModelName, Training
+from tasks.records import ExportedModel, GateVerdict, PreparedDataset
 from tasks.serving import contract, onnx_graph, raw_units, runtime
 from tasks.serving.contract import ModelMetadata, Signature
 from tasks.serving.runtime import open_session
 from tasks.serving.task import TASKS, TaskName
 from tasks.store.run_folder import RunFolder
-from tasks.validate import validate
 
 PIXELS, COLOUR = (Pixels(shape=shape, scale=1 / 255) for shape in ((5, 4), (3, 4, 3)))
 NUMBERS = Columns(columns=tuple(Column(name=name) for name in "abc"))
@@ -120,8 +117,7 @@ def test_any_model_answers_as_its_recipe_by_hand_whatever_the_values_are(
 def test_of_equal_probabilities_the_first_is_the_label() -> None:
     weights = {"W": np.zeros((3, 3), np.float32), "b": np.array([0, 1, 1], np.float32)}
     content = onnx_graph.write_model(weights, NUMBERS, sign(NUMBERS, "classification"), {})
-    for _, label in answers(content, np.zeros((2, 3), np.float32)):
-        np.testing.assert_array_equal(label, [1, 1])
+    assert [label.tolist() for _, label in answers(content, np.zeros((2, 3), np.float32))] == [[1, 1]] * 2
 
 
 def parts(message: Message) -> list[Message]:
@@ -156,12 +152,6 @@ def test_the_file_keeps_the_contract_and_tells_of_nothing_else(recipe: Recipe, t
     assert ("Sub" in {node.op_type for node in model.graph.node}) is is_table, "means are not"
 
 
-def test_weights_that_do_not_fit_the_signature_are_no_file() -> None:
-    task: TaskName = "classification"
-    with pytest.raises(onnx.shape_inference.InferenceError):
-        onnx_graph.write_model(draw(NUMBERS, task), PIXELS, sign(PIXELS, task), {})
-
-
 # Folding a table's weights into raw units: the same scores as the recipe applied by hand, row by row
 
 
@@ -188,206 +178,157 @@ def test_what_rounding_takes_from_a_mean_is_not_lost() -> None:
     np.testing.assert_allclose(found, by_hand(weights, recipe, rows), rtol=0, atol=1e-6)
 
 
-# An own table from its CSV to ``export``: what the file, its description and its sample say, and what refuses it
-
-
-NUM_ROWS = 400
-
-
-Draw = Callable[[np.random.Generator], Array]
-
-
-def houses(folder: Path, **extra: Draw) -> Path:
-    """A CSV of numbers, a boolean and two categories, with missing values; a price and a class to predict."""
-    rng = np.random.default_rng(0)
-    columns: dict[str, Array] = {
-        "area": np.round(rng.normal(120, 30, NUM_ROWS), 2).astype(str),
-        "city": rng.choice(["Ulm", "Köln", "Bonn", "Aalen"], NUM_ROWS, p=[0.5, 0.3, 0.19, 0.01]),
-        "garden": rng.choice(["true", "false"], NUM_ROWS),
-        "heating": rng.choice(["gas", "oil"], NUM_ROWS),
-        **{name: draw(rng).astype(str) for name, draw in extra.items()},
-        "price": np.round(rng.normal(250_000, 80_000, NUM_ROWS)).astype(str),
-        "kind": rng.choice(["flat", "house", "villa"], NUM_ROWS),
-    }
-    for name in ("area", "city"):
-        columns[name][rng.random(NUM_ROWS) < 0.1] = ""
-    lines = [",".join(columns), *map(",".join, zip(*columns.values(), strict=True))]
-    path = folder / "houses.csv"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+# A prepared table through ``export``: what the file, its description and its sample say, and what refuses it
 
 
 class Table:
     """A prepared table with weights drawn for it, which ``export`` may take for trained ones."""
 
-    def __init__(self, path: Path, target: str) -> None:
-        other = {"price": "kind", "kind": "price"}[target]
-        task = "regression" if target == "price" else "classification"
-        model = ModelName.LINEAR_REGRESSION if target == "price" else ModelName.SOFTMAX_REGRESSION
+    def __init__(self, *class_names: str) -> None:
+        model = ModelName.SOFTMAX_REGRESSION if class_names else ModelName.LINEAR_REGRESSION
         self.training = Training(model=model, defaults="data")
-        data = Data(source=str(path), target=target, ignore=(other,))
-        self.run = RunFolder.open("run", {})
-        raw = plain(download)(self.run, "houses", data)
-        validated = plain(validate)(self.run, raw, data, task)
-        self.prepared: PreparedDataset = plain(preprocess)(self.run, validated, data, 0)
+        self.run, self.prepared = RunFolder.open("run", {}), prepare_houses(class_names)
         assert isinstance(self.prepared.recipe, Columns)
         self.recipe = self.prepared.recipe
-        self.weights = drawn_weights(self.recipe, len(self.prepared.class_names) or 1)
+        self.weights = drawn_weights(self.recipe, len(class_names) or 1)
 
     def export(self) -> ExportedModel:
         model = trained(self.run, self.prepared, self.weights)
         made: ExportedModel = plain(export)(self.run, self.prepared, model, self.training, Gates())
         return made
 
+    def verdict(self, recipe: Columns | None = None) -> GateVerdict:
+        """That of the recipe in float64."""
+        prepared = self.prepared.model_copy(update={"recipe": recipe or self.recipe})
+        content = onnx_graph.write_model(self.weights, prepared.recipe, prepared.signature, {})
+        (found,) = parity.compare_in_float64(open_session(content, Device.CPU), self.weights, prepared, Gates())
+        return found
 
-@pytest.mark.parametrize("target", ["price", "kind"])
-def test_a_table_is_exported_with_its_columns_and_a_telling_sample(tmp_path: Path, target: str) -> None:
-    table = Table(houses(tmp_path), target)
+
+@pytest.mark.parametrize("class_names", [(), ("flat", "house", "villa")])
+def test_a_table_is_exported_with_its_columns_and_a_telling_sample(class_names: tuple[str, ...]) -> None:
+    table = Table(*class_names)
     exported = table.export()
     assert {gate.name for gate in exported.gates} >= {"parity", "parity_float64", "servability"}
     session = open_session(exported.onnx.path.read_bytes(), Device.CPU)
     properties = session.get_modelmeta().custom_metadata_map
     columns = json.loads(properties["columns"])
     assert columns == json.loads(exported.metadata.path.read_text())["parameters"]["columns"]
-    assert columns[:2] == [
+    assert columns[:3] == [
         {"name": "area", "kind": "number", "levels": []},
-        {"name": "city", "kind": "category", "levels": ["Aalen", "Bonn", "Köln", "Ulm"]},
+        {"name": "city", "kind": "category", "levels": [*CITIES]},
+        {"name": "garden", "kind": "boolean", "levels": []},
     ]
-    assert columns[2] == {"name": "garden", "kind": "boolean", "levels": []}
-    assert json.loads(properties.get("labels", "[]")) == ([] if target == "price" else ["flat", "house", "villa"])
-    content = exported.sample.path.read_bytes()
-    assert runtime.find_contradiction(session, table.recipe, content) is None
+    assert json.loads(properties.get("labels", "[]")) == [*class_names]
+    assert runtime.find_contradiction(session, table.recipe, exported.sample.path.read_bytes()) is None
     rows = np.load(exported.sample.path)["features"]
     assert np.isnan(rows).any(), "a missing value"
-    assert rows[-1, 1] == 4, "an unknown code"
-    assert set(exported.profile) == ({"prediction"} if target == "price" else {"label", "confidence"})
+    assert rows[-1, 1] == len(CITIES), "an unknown code"
+    assert set(exported.profile) == ({"label", "confidence"} if class_names else {"prediction"})
 
 
 def test_metadata_names_columns_of_tables_alone_and_is_read_strictly(tmp_path: Path) -> None:
-    signature = Signature(inputs=(RECIPE.input,), outputs=())
-    without = contract.open_inference_metadata("houses", 1, signature).write(tmp_path / "metadata.json")
-    assert "parameters" not in json.loads(without.path.read_text())
-    assert ModelMetadata.read(without.path).parameters is None, "as the book's and those of old"
+    signature, path = Signature(inputs=(RECIPE.input,), outputs=()), tmp_path / "metadata.json"
+    contract.open_inference_metadata("houses", 1, signature).write(path)
+    assert "parameters" not in json.loads(path.read_text())
+    assert ModelMetadata.read(path).parameters is None, "as the book's and those of old"
     metadata = contract.open_inference_metadata("houses", 1, signature, RECIPE.describe_columns())
-    assert ModelMetadata.read(metadata.write(tmp_path / "metadata.json").path) == metadata
-    wrong = metadata.model_dump_json().replace('"boolean"', '"bool"')
+    assert ModelMetadata.read(metadata.write(path).path) == metadata
     with pytest.raises(DataError, match="kind"):
-        ModelMetadata.parse(wrong.encode(), "metadata.json")
+        ModelMetadata.parse(path.read_bytes().replace(b'"boolean"', b'"bool"'), "metadata.json")
 
 
-def test_verdicts_do_not_depend_on_how_many_rows_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = Table(houses(tmp_path), "kind")
+def test_verdicts_do_not_depend_on_how_many_rows_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table("flat", "house", "villa")
     at_once = table.export()
     monkeypatch.setattr(read_batches, "__defaults__", (7,))
     in_pieces = table.export()
     assert in_pieces.profile == at_once.profile
     for one, other in zip(at_once.gates, in_pieces.gates, strict=True):
         if one.name.startswith("parity"):
-            assert one.value == pytest.approx(other.value, abs=1e-7)
-            assert one.maximum == pytest.approx(other.maximum)
+            assert (one.value, one.maximum) == pytest.approx((other.value, other.maximum), abs=1e-7)
 
 
-def test_a_wrong_effect_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_effect_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """A folding that goes wrong deceives torch, which uses it too, but not the recipe in float64."""
-    table, right = Table(houses(tmp_path), "price"), raw_units.fold_weights
+    right = raw_units.fold_weights
 
     def wrong(weights: Any, recipe: Columns, dtype: Any = np.float32) -> raw_units.Folded:
         folded = right(weights, recipe, dtype)
         if np.dtype(dtype) == np.float32:
-            folded.effects[3] *= 1.01  # of Ulm
+            folded.effects[3] *= 1.01
         return folded
 
-    monkeypatch.setattr("tasks.serving.onnx_graph.fold_weights", wrong)
-    monkeypatch.setattr(raw_units, "fold_weights", wrong)
+    for module in (onnx_graph, raw_units):
+        monkeypatch.setattr(module, "fold_weights", wrong)
     with pytest.raises(GateFailed, match="refused by parity_float64 "):
-        table.export()
+        Table().export()
 
 
-def test_a_target_that_float32_cannot_tell_apart_is_refused_and_its_offset_is_named(tmp_path: Path) -> None:
-    table = Table(houses(tmp_path), "price")
-    for offset, passes in ((1e8, True), (1e12, False)):
-        target = Target(name="price", mean=offset, scale=80_000.0)
-        recipe = table.recipe.model_copy(update={"target": target})
-        prepared = table.prepared.model_copy(update={"recipe": recipe})
-        session = open_session(onnx_graph.write_model(table.weights, recipe, prepared.signature, {}), Device.CPU)
-        (verdict,) = parity.compare_in_float64(session, table.weights, prepared, Gates())
-        assert verdict.passed is passes
-    assert "subtract an offset from the target" in verdict.detail
-    assert "loses most" not in verdict.detail
+def test_a_target_that_float32_cannot_tell_apart_is_refused_and_its_offset_is_named() -> None:
+    table = Table()
+    right, wrong = (
+        table.verdict(table.recipe.model_copy(update={"target": Target(name="y", mean=offset, scale=80_000.0)}))
+        for offset in (1e8, 1e12)
+    )
+    assert (right.passed, wrong.passed) == (True, False)
+    assert "subtract an offset from the target" in wrong.detail
+    assert "loses most" not in wrong.detail
 
 
-def test_a_column_that_others_determine_is_refused_with_advice_that_helps(tmp_path: Path) -> None:
-    table, rng = Table(houses(tmp_path, twin=lambda rng: rng.normal(0, 1, NUM_ROWS)), "price"), np.random.default_rng(0)
-    for weight, passes in ((1.0, True), (3e4, False)):
-        table.weights["W"][:] = rng.normal(size=table.weights["W"].shape)
-        table.weights["W"][[table.recipe.columns[at].name == "twin" for at in table.recipe.numbers]] = weight
-        session = open_session(
-            onnx_graph.write_model(table.weights, table.recipe, table.prepared.signature, {}), Device.CPU
-        )
-        (verdict,) = parity.compare_in_float64(session, table.weights, table.prepared, Gates())
-        assert verdict.passed is passes
-    said = "column 'twin' loses most in float32, nearly determined by other columns: --ignore one of them, or --weight"
-    assert said in verdict.detail
-    assert "subtract an offset" not in verdict.detail
+def test_a_column_that_others_determine_is_refused_with_advice_that_helps() -> None:
+    table, verdicts = Table(), []
+    for weight in (1.0, 1e5):
+        table.weights["W"][table.recipe.names.index("area")] = weight
+        verdicts.append(table.verdict())
+    assert [each.passed for each in verdicts] == [True, False]
+    said = "column 'area' loses most in float32, nearly determined by other columns: --ignore one of them, or --weight"
+    assert said in verdicts[1].detail
+    assert "subtract an offset" not in verdicts[1].detail
 
 
 # The file of a model of own pictures: what it says of them, and what it answers however large they are
 
 
-ASKED = Training(defaults="data")
-RNG = np.random.default_rng(0)
-
-
-def draw_weights(shape: tuple[int, ...], outputs: int) -> dict[str, Array]:
-    size = int(np.prod(shape))
-    return {"W": RNG.normal(size=(size, outputs)).astype(np.float32), "b": RNG.normal(size=outputs).astype(np.float32)}
+def describe(images: Array, class_names: str) -> tuple[PreparedDataset, dict[str, Array], bytes]:
+    """Prepared pictures, weights drawn for them, and the file of both."""
+    prepared = prepare(images, np.arange(len(images)) % len(class_names), class_names)
+    weights = draw(prepared.recipe, "classification")
+    weights = {name: values[..., : len(class_names)] for name, values in weights.items()}
+    described = onnx_graph.describe_model(prepared, Training(defaults="data"))
+    return prepared, weights, onnx_graph.write_model(weights, prepared.recipe, prepared.signature, described)
 
 
 @pytest.mark.parametrize(("shape", "called"), [((5, 4), "Gray8"), ((5, 4, 3), "Rgb8")])
-def test_the_file_says_size_channels_and_classes_and_the_sample_is_of_test_pictures(
+def test_the_file_says_channels_and_classes_and_the_sample_is_of_test_pictures(
     shape: tuple[int, ...], called: str
 ) -> None:
-    images = RNG.integers(0, 256, (50, *shape), np.uint8)
-    prepared = prepare(images, np.arange(50) % 2, ("cat", "dog"))
-    content = onnx_graph.write_model(
-        draw_weights(shape, 2), prepared.recipe, prepared.signature, onnx_graph.describe_model(prepared, ASKED)
-    )
-    model = onnx.load_from_string(content)
-    described = {each.key: each.value for each in model.metadata_props}
-    assert described["Image.BitmapPixelFormat"] == called
-    assert json.loads(described["labels"]) == ["cat", "dog"]
-    (source,) = model.graph.input
-    dims = [each.dim_param or each.dim_value for each in source.type.tensor_type.shape.dim]
-    assert (source.name, dims) == ("images", ["batch", *shape])
-    session, test = runtime.open_session(content, Device.CPU), read_split(prepared.test, prepared)
-    stored = np.load(io.BytesIO(runtime.write_sample(session, prepared.recipe, test.inputs)))
-    assert (stored["images"] == test.inputs[:8]).all()
-    assert (
-        runtime.find_contradiction(
-            session, prepared.recipe, runtime.write_sample(session, prepared.recipe, test.inputs)
-        )
-        is None
-    )
+    prepared, _, content = describe(np.random.default_rng(0).integers(0, 256, (50, *shape), np.uint8), "ab")
+    described = {each.key: each.value for each in onnx.load_from_string(content).metadata_props}
+    assert (described["Image.BitmapPixelFormat"], described["labels"]) == (called, '["a", "b"]')
+    session, test = open_session(content, Device.CPU), read_split(prepared.test, prepared)
+    sample = runtime.write_sample(session, prepared.recipe, test.inputs)
+    assert (np.load(io.BytesIO(sample))["images"] == test.inputs[:8]).all()
+    assert runtime.find_contradiction(session, prepared.recipe, sample) is None
 
 
 @pytest.mark.parametrize("values", [1, 100, 2**24])
 def test_large_pictures_are_answered_a_few_at_a_time_and_alike(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (runtime, served, examples):
         monkeypatch.setattr(module, "VALUES", values)
-    recipe = Pixels(shape=(6, 5, 3), scale=1 / 255)
-    weights, images = draw_weights(recipe.shape, 3), RNG.integers(0, 256, (40, 6, 5, 3), np.uint8)
-    prepared = prepare(images, np.arange(40) % 3, "abc")
-    session = runtime.open_session(onnx_graph.write_model(weights, recipe, prepared.signature, {}), Device.CPU)
+    images = np.random.default_rng(0).integers(0, 256, (40, 6, 5, 3), np.uint8)
+    prepared, weights, content = describe(images, "abc")
     expected = images.reshape(40, -1) / 255 @ weights["W"].astype(float) + weights["b"]
-    answers = runtime.run_model(session, images)["probabilities"]
+    answers = runtime.run_model(open_session(content, Device.CPU), images)["probabilities"]
     np.testing.assert_allclose(answers, scipy.special.softmax(expected, axis=1), atol=1e-5)
-    np.testing.assert_allclose(served.scores(weights, recipe, images), expected, atol=1e-4)
+    np.testing.assert_allclose(served.scores(weights, prepared.recipe, images), expected, atol=1e-4)
     split = examples.Split(torch.from_numpy(images), torch.zeros(40, dtype=torch.int64), 1 / 255)
+    W, b = (torch.from_numpy(weights[name]) for name in "Wb")
     sizes: list[int] = []
 
     def net(X: torch.Tensor) -> torch.Tensor:  # noqa: N803  (the book's letter)
         sizes.append(len(X))
-        return X.flatten(1) @ torch.from_numpy(weights["W"]) + torch.from_numpy(weights["b"])
+        return X.flatten(1) @ W + b
 
     np.testing.assert_allclose(outputs(net, split).numpy(), expected, atol=1e-4)
     assert max(sizes) == min(40, max(1, values // 90))

@@ -47,7 +47,7 @@ class Table:
     def name_row(self, row: int) -> str:
         """A row in words: its number in its file, from 0, and the file."""
         file = int(np.searchsorted(self.starts, row, side="right")) - 1
-        return f"row {row - self.starts[file]:,} (counted from 0) of {self.files.files[file].path}"
+        return f"row {row - self.starts[file]:,} of {self.files.files[file].path}"
 
     def is_text(self, name: str) -> bool:
         """Whether a column is text, a dictionary or not."""
@@ -284,7 +284,7 @@ class _TableReader:
                 shown = str(values[int(rows[0])])[:SHOWN]
             except Exception:  # a moment in a zone that nobody knows
                 shown = f"of type {values.type}"
-            found = f"{name} is {shown!r} in row {row:,} (counted from 0) of {path}"
+            found = f"{name} is {shown!r} in row {row:,} of {path} (rows count from 0)"
             action = f"mend the value, or take the column with --category {name} or not at all with --ignore {name}"
             self._misfits[name] = error(fault[0], name, found, fault[1], action)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks.data.prepared_splits import ValidatedDataset
+from tasks.download import download
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.parameters import Data, RetrainParameters
@@ -13,12 +14,14 @@ from tasks.preprocess import preprocess
 from tasks.publish import publish
 from tasks.records import Evaluation, ExportedModel, PreparedDataset, PublishedModel, RawDataset, TrainedModel
 from tasks.serving.drift import Drift
+from tasks.serving.task import TaskName
 from tasks.store import artifact_paths, atomic, predictions
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST
 from tasks.store.predictions import Job, JobInput, JobModel
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
+from tasks.validate import validate
 
 
 def plain(stage: Any) -> Any:
@@ -30,6 +33,14 @@ def synthetic(run: RunFolder, seed: int = 0, **data: Any) -> PreparedDataset:
     """The book's synthetic data, prepared as a run does it."""
     raw = RawDataset(name="synthetic-linear", source="generated", files={})
     prepared: PreparedDataset = plain(preprocess)(run, ValidatedDataset(raw=raw), Data.model_validate(data), seed)
+    return prepared
+
+
+def prepare_own(data: Data, task: TaskName, kept: Any = None) -> PreparedDataset:
+    """Own data, prepared as a run does it; ``kept`` is what they are bound to."""
+    run = RunFolder.open("run", {})
+    validated = plain(validate)(run, plain(download)(run, "own", data), data, task, kept)
+    prepared: PreparedDataset = plain(preprocess)(run, validated, data, 0)
     return prepared
 
 

@@ -1,4 +1,4 @@
-"""Gates, figures and metrics of own tables: what a sound model passes and one that has learned nothing does not."""
+"""Gates and figures of own data: what a sound model passes and one that has learned nothing does not."""
 
 import dataclasses
 import tracemalloc
@@ -6,25 +6,29 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.stats
+import scipy.special
+import sklearn.metrics
+from sklearn.linear_model import LogisticRegression
 
+import own_images
 from candidate import plain
 from own_tables import drawn_weights
 from prepared_tables import prepare, trained
-from tasks.data.prepared_splits import read_split
-from tasks.data.recipe import Columns
+from tasks.data.prepared_splits import Examples, read_split
+from tasks.data.recipe import Columns, Pixels, SplitRule
 from tasks.errors import GateFailed
 from tasks.evaluate import evaluate
-from tasks.judging import baselines, metrics, task
+from tasks.judging import baselines, task
 from tasks.judging.baselines import Baselines
-from tasks.judging.metrics import Answers, measure
 from tasks.judging.objective import Objective
-from tasks.parameters import Gates, Training
+from tasks.parameters import Gates, Loss, Training
 from tasks.records import Evaluation, PreparedDataset
-from tasks.store import atomic
+from tasks.store import artifact_paths
 from tasks.store.run_folder import RunFolder
 
 Array = np.ndarray[Any, Any]
+HUES = tuple(own_images.HUES)
+PENALISED = Objective(Loss.CROSS_ENTROPY, weight_decay=0.01)
 
 
 @pytest.fixture
@@ -32,20 +36,16 @@ def run() -> RunFolder:
     return RunFolder.open("own", {})
 
 
-def find_model(task: str) -> str:
-    return "linear-regression" if task == "regression" else "softmax-regression"
-
-
 def training(task: str, **options: Any) -> Training:
-    return Training.model_validate({"model": find_model(task), "defaults": "data", **options})
+    model = "linear-regression" if task == "regression" else "softmax-regression"
+    return Training.model_validate({"model": model, "defaults": "data", **options})
 
 
 def converged(prepared: PreparedDataset, asked: Training) -> dict[str, Array]:
     """Weights that are fitted as well as can be, on all training rows."""
-    rows = read_split(prepared.train, prepared)
-    assert isinstance(prepared.recipe, Columns)
+    rows, fit = read_split(prepared.train, prepared), baselines.FIT_RULES[prepared.recipe.kind].fit
     outputs = len(prepared.class_names) or 1
-    return baselines.fit_table(*rows[:2], prepared.recipe, outputs, Objective.choose(asked, prepared)).weights
+    return fit(*rows[:2], prepared.recipe, outputs, Objective.choose(asked, prepared)).weights
 
 
 def judged(
@@ -56,20 +56,19 @@ def judged(
     return found
 
 
-def refusal(*judging: Any) -> dict[str, bool]:
+def refused(*judging: Any) -> Evaluation:
     with pytest.raises(GateFailed) as caught:
         judged(*judging)
     assert isinstance(caught.value.record, Evaluation)
-    return {gate.name: gate.passed for gate in caught.value.record.gates}
+    return caught.value.record
 
 
-def houses(num_rows: int = 1000, seed: int = 0, **options: Any) -> PreparedDataset:
-    """Prices in hundreds of thousands, by area, age and one of three districts."""
-    rng = np.random.default_rng(seed)
-    area, age, district = rng.normal(120, 30, num_rows), rng.uniform(0, 80, num_rows), rng.integers(0, 3, num_rows)
-    price = 3000 * area - 1000 * age + np.array([0, 50_000, -20_000])[district] + rng.normal(0, 20_000, num_rows)
-    features = np.stack([area, age, district], axis=1)
-    return prepare(features, options.pop("truth", price), levels={2: ("east", "west", "north")}, **options)
+def noise(task: str = "regression") -> PreparedDataset:
+    """A target that follows from nothing."""
+    rng = np.random.default_rng(9)
+    if task == "regression":
+        return prepare(rng.normal(size=(1000, 4)), rng.normal(300_000, 60_000, 1000))
+    return prepare(rng.normal(size=(1000, 4)), rng.integers(0, 3, 1000), class_names=("a", "b", "c"))
 
 
 def rare(num_rows: int = 5000, share: float = 0.03) -> PreparedDataset:
@@ -80,13 +79,12 @@ def rare(num_rows: int = 5000, share: float = 0.03) -> PreparedDataset:
 
 
 @pytest.mark.parametrize("task", ["regression", "classification"])
-def test_a_model_of_a_shuffled_target_is_refused_by_the_baseline(task: str, run: RunFolder) -> None:
-    rng = np.random.default_rng(9)
-    if task == "regression":
-        prepared = houses(truth=rng.normal(300_000, 60_000, 1000))
-    else:
-        prepared = prepare(rng.normal(size=(1000, 4)), rng.integers(0, 3, 1000), class_names=("a", "b", "c"))
-    assert refusal(run, prepared, training(task)) == {"baseline": False, "reference": True}
+def test_a_model_of_a_shuffled_target_is_refused_by_the_baseline_and_the_reference_is_recorded_only(
+    task: str, run: RunFolder
+) -> None:
+    baseline, reference = refused(run, noise(task), training(task)).gates
+    assert (baseline.verdict, reference.verdict, reference.maximum) == ("refused", "recorded", None)
+    assert "gains nothing over" in reference.detail
 
 
 @pytest.mark.slow
@@ -110,36 +108,31 @@ def test_a_model_with_half_of_a_small_attainable_gain_is_refused_by_the_referenc
     assert gate.value == pytest.approx(best, rel=1e-6)
     tolerance = 0.002 if task == "classification" else 1e-6 / 2 * np.var(read_split(prepared.train, prepared).y_true)
     assert gate.maximum == pytest.approx(trivial - 0.95 * (trivial - best) + tolerance, abs=1e-9)
-    assert "less 95% of what the" in gate.detail
     half = {name: each * (0.293 if name == "W" else 1) for name, each in whole.items()}
-    assert refusal(run, prepared, asked, half) == {"baseline": True, "reference": False}
-
-
-def test_where_the_converged_fit_gains_nothing_the_reference_is_recorded_only(run: RunFolder) -> None:
-    prepared = houses(truth=np.random.default_rng(9).normal(300_000, 60_000, 1000))
-    with pytest.raises(GateFailed) as caught:
-        judged(run, prepared, training("regression"))
-    baseline, reference = caught.value.record.gates
-    assert (baseline.verdict, reference.verdict, reference.maximum) == ("refused", "recorded", None)
-    assert "gains nothing over" in reference.detail
+    assert [each.passed for each in refused(run, prepared, asked, half).gates] == [True, False]
 
 
 def test_a_huber_fit_of_a_skewed_target_passes_though_its_squared_error_is_worse_than_the_means(run: RunFolder) -> None:
     rng = np.random.default_rng(3)
     features = rng.normal(size=(8000, 2))
-    truth = np.exp(1.5 * rng.normal(size=8000)) + 0.5 * features[:, 0]
-    prepared = prepare(features, truth)
+    prepared = prepare(features, np.exp(1.5 * rng.normal(size=8000)) + 0.5 * features[:, 0])
     found = judged(run, prepared, training("regression", loss="huber"))
     assert all(gate.passed for gate in found.gates)
     assert found.metrics["r2"] < 0
 
 
 def test_the_reference_takes_the_first_rows_by_their_hash_and_in_time_a_sample_of_all_times() -> None:
+    """And no row that a candidate held out, which are the last by their hash."""
     keys = np.random.default_rng(0).permutation(1000).astype(np.uint64)
-    assert (baselines.choose_rows(keys, 100, in_time=False) == np.flatnonzero(keys < 100)).all()
     spread = baselines.choose_rows(keys, 100, in_time=True)
     assert (len(np.unique(spread)), spread.min(), spread.max()) == (100, 0, 999)
-    assert (baselines.choose_rows(keys, 1000, in_time=False) == np.arange(1000)).all()
+    for most, held_out, expected in ((100, 0.0, keys < 100), (1000, 0.0, keys < 1000), (1000, 0.2, keys < 800)):
+        found = baselines.choose_rows(keys, most, in_time=False, held_out=held_out)
+        assert (found == np.flatnonzero(expected)).all()
+    prepared = noise()
+    fit = Baselines.of_dataset(prepared, Objective.choose(training("regression"), prepared), 0.2).fit
+    assert fit is not None
+    assert fit.words == f"converged fit to {prepared.num_train * 4 // 5:,} rows"
 
 
 def test_a_reference_that_did_not_converge_is_not_called_converged(
@@ -153,36 +146,15 @@ def test_a_reference_that_did_not_converge_is_not_called_converged(
     assert "of the fit to 500 rows that has not converged" in gate.detail
 
 
-def test_the_reference_learns_from_no_row_that_a_candidate_held_out() -> None:
-    prepared = houses()
-    objective = Objective.choose(training("regression"), prepared)
-    fits = [Baselines.of_dataset(prepared, objective, share).fit for share in (0.0, 0.2)]
-    rows = [int(fit.words.removeprefix("converged fit to ").removesuffix(" rows")) for fit in fits if fit]
-    assert rows[0] == prepared.num_train
-    assert rows[1] == pytest.approx(0.8 * rows[0], abs=2)
-
-
-def test_the_rows_of_a_group_count_as_one(run: RunFolder) -> None:
-    """100 copies of 15 rows prove no more than the 15 do."""
-    gains = np.random.default_rng(0).normal(0.5, 1, 15)
-    alone = metrics.find_lower_bound(gains, np.ones(15))
-    copied, groups = np.repeat(gains, 100), np.repeat(np.arange(15), 100)
-    assert metrics.find_lower_bound(copied, np.ones(1500), groups) == pytest.approx(alone)
-    assert metrics.find_lower_bound(copied, np.ones(1500)) > alone
-
-
-def test_a_single_test_group_says_nothing_and_is_refused_with_a_verdict_that_is_kept(run: RunFolder) -> None:
-    prepared = houses()
-    rows = read_split(prepared.test, prepared)
-    asked = training("regression")
-    held = Baselines.of_dataset(prepared, Objective.choose(asked, prepared))
-    held = dataclasses.replace(held, units=np.zeros(len(rows.y_true), np.uint64))
+def test_a_single_test_group_says_nothing_and_is_refused() -> None:
+    prepared = rare()
+    held = Baselines.of_dataset(prepared, Objective.choose(training("classification"), prepared))
+    held = dataclasses.replace(held, units=np.zeros(prepared.num_test, np.uint64))
     assert held.fitted is not None
     verdict = next(held.judge(held.fitted, Gates()))
     assert not verdict.passed
     assert verdict.value == pytest.approx(held.metrics["baseline_loss"] - held.metrics["reference_loss"])
     assert "one test row or group says nothing" in verdict.detail
-    atomic.write_json(run.file("verdict.json"), verdict.model_dump(mode="json"))
 
 
 def test_scores_of_many_classes_become_losses_before_memory_holds_them_all(
@@ -207,24 +179,60 @@ def test_scores_of_many_classes_become_losses_before_memory_holds_them_all(
     assert measured["test_accuracy"] == pytest.approx(np.mean(candidate.answers.answer == candidate.test.y_true))
 
 
-def test_the_lower_bound_is_students_and_holds_in_19_of_20_samples() -> None:
+# Pictures
+
+
+def test_a_sound_model_of_pictures_passes_the_baseline_and_the_reference_is_recorded_only(run: RunFolder) -> None:
+    images, labels = own_images.digits()
+    prepared, asked = own_images.prepare(images[:600], labels[:600], "0123456789"), training("classification")
+    found = judged(run, prepared, asked)
+    assert {gate.name: gate.verdict for gate in found.gates} == {"baseline": "passed", "reference": "recorded"}
+    assert found.metrics["test_accuracy"] > 0.9
+    truth = read_split(prepared.test, prepared).y_true
+    frequencies = np.tile(np.array(prepared.class_counts) / prepared.num_train, (len(truth), 1))
+    assert found.metrics["baseline_loss"] == pytest.approx(
+        sklearn.metrics.log_loss(truth, frequencies, labels=range(10))
+    )
+    answers = task.Candidate.read(prepared, trained(run, prepared, converged(prepared, asked)), asked).answers.answer
+    recall = sklearn.metrics.recall_score(truth, answers, average=None)
+    assert list(found.metrics["recall"].values()) == pytest.approx(recall.tolist(), rel=1e-6)
+
+
+def test_the_fit_to_pictures_is_that_of_scikit_learn_with_the_same_penalty() -> None:
+    images, labels = own_images.digits()
+    small, labels = images[:300, 2:5, 2:6], labels[:300] % 3
+    found = baselines.fit_images(small, labels, Pixels(shape=(3, 4), scale=1 / 255), 3, PENALISED)
+    expected = LogisticRegression(C=1 / (0.01 * 300), tol=1e-8, max_iter=1000).fit(small.reshape(300, -1) / 255, labels)
+    probabilities = scipy.special.softmax(found.score(small), axis=1)
+    np.testing.assert_allclose(probabilities, expected.predict_proba(small.reshape(300, -1) / 255), atol=1e-3)
+
+
+def test_the_fit_sees_ten_thousand_pictures_at_most_and_fewer_of_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    gains = rng.normal(1, 2, 30)
-    low = scipy.stats.ttest_1samp(gains, 0, alternative="greater").confidence_interval(0.95).low
-    assert metrics.find_lower_bound(gains, np.ones(30)) == pytest.approx(low)
-    weights = rng.integers(1, 10, 200).astype(float)
-    bounds = [metrics.find_lower_bound(rng.normal(1, 2, 200), weights) for _ in range(1000)]
-    assert np.mean(np.array(bounds) < 1) == pytest.approx(0.95, abs=0.025)
+    images, labels = rng.integers(0, 256, (10_500, 6, 6), np.uint8), rng.integers(0, 2, 10_500)
+    rows = Examples(images, labels, rng.permutation(10_500).astype(np.uint64))
+    monkeypatch.setattr(baselines, "MAX_IMAGE_ITERATIONS", 1)
+    recipe, rule = Pixels(shape=(6, 6), scale=1 / 255), SplitRule(rule="rows", test=0.2)
+    for most, seen in ((40_000_000, "10,000"), (36_000, "1,000")):
+        monkeypatch.setattr(baselines, "MAX_VALUES", most)
+        fit = Baselines.of_rows(rows, rows, recipe, (5_000, 5_500), PENALISED, rule).fit
+        assert fit is not None
+        assert f" {seen} rows" in fit.words
 
 
-def test_the_intervals_are_those_of_scipys_bootstrap() -> None:
-    rng = np.random.default_rng(0)
-    values = rng.exponential(size=300)
-
-    def interval(losses: Array) -> tuple[float, float]:
-        labels = np.zeros(len(losses), int)
-        return measure(Answers(labels, labels, losses, np.ones(len(losses)))).intervals["loss"]
-
-    expected = scipy.stats.bootstrap((values,), np.mean, method="percentile", rng=1).confidence_interval
-    assert interval(values) == pytest.approx((expected.low, expected.high), rel=0.02)
-    assert np.ptp(interval(rng.exponential(size=50_000))) == pytest.approx(2 * 1.96 / np.sqrt(50_000), rel=0.1)
+def test_every_picture_of_a_model_is_drawn_and_none_of_mistakes_where_there_are_none(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they are many and large, there is no reference."""
+    images, labels = own_images.hues(600, side=4)
+    prepared, asked = own_images.prepare(images, labels, HUES, np.arange(600) >= 400), training("classification")
+    weights = converged(prepared, asked)
+    rules = baselines.FIT_RULES["pixels"]._replace(max_products=400 * 48 * 3 - 1)
+    monkeypatch.setitem(baselines.FIT_RULES, "pixels", rules)
+    found = judged(run, prepared, asked, weights)
+    assert [gate.name for gate in found.gates] == ["baseline"]
+    assert "reference_loss" not in found.metrics
+    expected = {artifact_paths.CLASS_WEIGHTS, artifact_paths.CONFUSION_MATRIX, artifact_paths.RELIABILITY}
+    assert {picture.path.name for picture in found.pictures} == expected
+    wrong = refused(run, prepared, asked, {name: -each for name, each in weights.items()})
+    assert {picture.path.name for picture in wrong.pictures} == {*expected, artifact_paths.MISCLASSIFIED}

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from candidate import Candidate
-from command_line import gradmill
 from conftest import REPOSITORY
 from tasks.store import artifact_paths, atomic, reading, state, verification
 from victims import KILLS, fork, run_silently
@@ -106,10 +105,6 @@ def test_killed_retrains_harm_nothing(
         assert_all_is_sound(artifacts)
         assert before.items() <= digests().items()
     assert refused <= KILLS / 10, "few seeds give a model worse than the best so far"
-    listed = json.loads(gradmill("models", NAME, "--json").stdout)["models"][NAME]
-    assert [row["version"] for row in listed] == reading.versions(NAME)
-    for number in reading.versions(NAME):
-        assert gradmill("verify", NAME, str(number)).returncode == 0
 
 
 # A non-root user's folder

@@ -1,7 +1,10 @@
-"""Own data from their file to a version that is published, trained again, and refused where it should be."""
+"""Own data from their file to a version: published, told, trained again where something changed, and only there."""
 
+import functools
 import importlib.util
 import json
+import os
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,12 +20,17 @@ from sklearn.linear_model import LogisticRegression
 import own_images
 from command_line import gradmill
 from flows.pages.report import RetrainReport
+from flows.pages.run_pages import retrain_page
 from flows.retrain import retrain
-from tasks.errors import DataError
+from prefect_api import wait_for
+from tasks.errors import DataError, UsageError
 from tasks.parameters import RetrainParameters
 from tasks.store import artifact_paths, own_data, reading, verification
+from tasks.store.page import render_markdown
 
 WORTH = {"Berlin": 0.0, "Köln": 10_000.0, "München": 90_000.0}
+READ = {"download", "validate", "preprocess"}
+NAME = "houses"
 
 
 def houses(rows: int, seed: int = 0, worth: dict[str, float] = WORTH) -> pd.DataFrame:
@@ -35,17 +43,15 @@ def houses(rows: int, seed: int = 0, worth: dict[str, float] = WORTH) -> pd.Data
     return frame
 
 
-def trained(model: str, name: str, source: Path, target: str, **options: Any) -> RetrainReport:
-    document = {
-        "name": name,
-        "training": {"model": model, **options.pop("training", {})},
-        "data": {"source": str(source), "target": target, **options},
-    }
+def trained(source: Path, target: str = "price", name: str = NAME, **options: Any) -> RetrainReport:
+    training = {"model": "linear-regression"} | options.pop("training", {})
+    data = {"source": str(source), "target": target} | options
+    document = {"name": name, "training": training, "data": data, "predict": False}
     return retrain(RetrainParameters.model_validate(document))
 
 
-def again(name: str, **given: Any) -> RetrainReport:
-    return retrain(RetrainParameters.model_validate(own_data.again(name, given)))
+def again(name: str = NAME, **given: Any) -> RetrainReport:
+    return retrain(RetrainParameters.model_validate(own_data.again(name, {"predict": False} | given)))
 
 
 @pytest.fixture
@@ -55,72 +61,81 @@ def table(artifacts: Path, prefect_api: str, tmp_path: Path) -> Path:
     return path
 
 
-def answers(report: RetrainReport, frame: pd.DataFrame) -> dict[str, np.ndarray[Any, Any]]:
-    """What a service gets that knows nothing but the ONNX file."""
-    session = onnxruntime.InferenceSession(report.model_path, providers=["CPUExecutionProvider"])
-    columns = json.loads(session.get_modelmeta().custom_metadata_map["columns"])
-    features = np.stack(
-        [
-            frame[column["name"]].map({level: code for code, level in enumerate(column["levels"])}).astype(np.float32)
-            if column["kind"] == "category"
-            else frame[column["name"]].astype(np.float32)
-            for column in columns
-        ],
-        axis=1,
-    )
-    outputs = [output.name for output in session.get_outputs()]
-    return dict(zip(outputs, session.run(outputs, {"features": features}), strict=True))
+@pytest.fixture
+def folder(artifacts: Path, prefect_api: str, tmp_path: Path) -> Path:
+    """A folder of days, of which a model was made."""
+    path = tmp_path / "days"
+    path.mkdir()
+    houses(300).to_csv(path / "day-1.csv", index=False)
+    assert trained(path, training={"seed": "auto"}).outcome == "published"
+    return path
 
 
 @pytest.mark.slow
 def test_a_name_is_trained_again_from_where_its_data_are(table: Path) -> None:
-    trained("linear-regression", "houses", table, "price")
+    trained(table)
     more = pd.concat([pd.read_csv(table), houses(200, seed=1, worth=WORTH | {"Aachen": 40_000.0})])
     more.sample(frac=1, random_state=0).to_csv(table, index=False)
-    report = again("houses")
+    report = again()
     assert (report.outcome, report.version) == ("published", 2)
-    (city,) = [column for column in reading.manifest("houses", 2).recipe.columns if column.name == "city"]
+    (city,) = [column for column in reading.manifest(NAME, 2).recipe.columns if column.name == "city"]
     assert city.levels == ("Berlin", "Köln", "München", "Aachen"), "old codes stay, new ones are appended"
-
-
-@pytest.mark.slow
-def test_row_names_that_pandas_writes_or_does_not_change_nothing(table: Path) -> None:
-    for had_names in (True, False):
-        houses(600).to_csv(table, index=had_names)
-        name = f"names-{had_names}".lower()
-        report = trained("linear-regression", name, table, "price")
-        assert (report.outcome, set(report.metrics["weights"])) == ("published", {"area", "city", "garden"})
-        houses(600).to_csv(table, index=not had_names)
-        assert again(name).outcome == "unchanged"
 
 
 @pytest.mark.slow
 def test_damaged_row_digests_are_found_by_verify_and_no_version_is_published_over_them(table: Path) -> None:
     """Without them a day in other units would look like days before."""
-    houses(2000).to_csv(table, index=False)
-    trained("linear-regression", "houses", table, "price")
-    assert "row digests" in verification.verify("houses", 1)
-    (path,) = artifact_paths.dataset("houses").glob("*.rows")
+    trained(table)
+    assert "row digests" in verification.verify(NAME, 1)
+    (path,) = artifact_paths.dataset(NAME).glob("*.rows")
     right = path.read_bytes()
     path.chmod(0o644)
+    houses(650).to_csv(table, index=False)
     for wrong in (right[:-1] + bytes([right[-1] ^ 1]), right[:-8], right[:-16] + right[-8:] + right[-16:-8], b""):
         path.write_bytes(wrong)
-        houses(2050).to_csv(table, index=False)
-        for damaged in (lambda: verification.verify("houses", 1), lambda: again("houses")):
+        for damaged in (lambda: verification.verify(NAME, 1), again):
             with pytest.raises(DataError, match=f"{path.name} has changed"):
                 damaged()
-        assert reading.versions("houses") == [1]
+    assert reading.versions(NAME) == [1]
     path.unlink()
-    assert "row digests" not in verification.verify("houses", 1)
+    assert "row digests" not in verification.verify(NAME, 1)
 
 
 @pytest.mark.slow
 def test_a_split_by_groups_stays_until_another_is_asked_for(table: Path) -> None:
     pd.read_csv(table).assign(customer=np.arange(600) % 30).to_csv(table, index=False)
-    trained("linear-regression", "houses", table, "price", split_by="customer")
-    assert own_data.again("houses", {})["data"]["split_by"] == "customer"
-    rule = RetrainParameters.model_validate(own_data.again("houses", {"data": {"time_column": "area"}})).data
+    trained(table, split_by="customer")
+    assert own_data.again(NAME, {})["data"]["split_by"] == "customer"
+    rule = RetrainParameters.model_validate(own_data.again(NAME, {"data": {"time_column": "area"}})).data
     assert (rule.split_by, rule.time_column) == (None, "area")
+
+
+def test_a_validation_part_has_the_latest_training_rows_which_no_statistic_of_the_version_has_seen(
+    table: Path,
+) -> None:
+    """They are a thousand times as large, and have a level and a price that no others have."""
+    frame = houses(600).assign(day=range(600))
+    is_watched = (frame.day >= 384) & (frame.day < 480)  # the latest fifth of the training rows
+    frame.loc[is_watched, ["area", "price"]] *= 1000
+    frame.loc[is_watched, "city"] = "Ulm"
+    frame.to_csv(table, index=False)
+    report = trained(table, time_column="day", training={"validation": 0.2, "patience": 5})
+    assert report.outcome == "published", report.gates
+    manifest, fitted = reading.manifest(NAME, 1), frame[frame.day < 384]
+    assert manifest.trained is not None
+    assert (manifest.trained.num_examples, manifest.trained.num_validation) == (384, 96)
+    recipe: Any = manifest.recipe
+    columns = {column.name: column for column in recipe.columns}
+    for found, values in ((columns["area"], fitted.area), (recipe.target, fitted.price)):
+        assert (found.mean, found.scale) == pytest.approx((values.mean(), values.std(ddof=0)), rel=1e-6)
+    of_cities = {city: int((fitted.city == city).sum()) for city in WORTH}
+    assert dict(zip(columns["city"].levels, columns["city"].counts, strict=True)) == of_cities | {"Ulm": 0}
+    rows = frame[frame.day >= 480]
+    codes = rows.city.map({level: code for code, level in enumerate(columns["city"].levels)})
+    features = np.stack([rows.area, codes, rows.garden], axis=1).astype(np.float32)
+    assert [column.name for column in recipe.columns] == ["area", "city", "garden"]
+    (prediction,) = onnxruntime.InferenceSession(report.model_path).run(None, {"features": features})
+    assert np.corrcoef(prediction, rows.price)[0, 1] > 0.95
 
 
 def flights() -> pd.DataFrame:
@@ -137,77 +152,190 @@ def flights() -> pd.DataFrame:
 
 
 @pytest.mark.slow
-def test_flights_of_a_year_are_learned_by_minutes_and_by_late_or_not(
-    artifacts: Path, prefect_api: str, tmp_path: Path
-) -> None:
+def test_flights_of_a_year_are_learned_by_minutes_and_by_late_or_not(table: Path, tmp_path: Path) -> None:
     frame = flights()
-    frame.to_csv(tmp_path / "minutes.csv", index=False)
-    minutes = trained("linear-regression", "minutes", tmp_path / "minutes.csv", "dep_delay")
-    assert minutes.outcome == "published"
+    frame.to_csv(table, index=False)
+    minutes = trained(table, "dep_delay", "minutes")
     known = frame.dropna()
-    spread = known.dep_delay.var() / 2
-    assert minutes.metrics["test_loss"] < 0.97 * spread
+    assert minutes.outcome == "published"
+    assert minutes.metrics["test_loss"] < 0.97 * known.dep_delay.var() / 2
     late = known.assign(late=np.where(known.dep_delay > 15, "late", "in time")).drop(columns="dep_delay")
     late.to_parquet(tmp_path / "late.parquet", index=False)
-    report = trained("softmax-regression", "late", tmp_path / "late.parquet", "late")
+    report = trained(tmp_path / "late.parquet", "late", "late", training={"model": "softmax-regression"})
     assert report.outcome == "published"
     share = (late.late == "late").mean()
-    entropy = -(share * np.log(share) + (1 - share) * np.log(1 - share))
-    assert report.metrics["test_loss"] < 0.95 * entropy
-
-
-def test_no_statistic_of_a_version_has_seen_the_rows_that_training_was_stopped_by(
-    artifacts: Path, prefect_api: str, tmp_path: Path
-) -> None:
-    """Rows held out by time are a thousand times as large, and have a level and a price that no others have."""
-    frame = houses(600).assign(day=range(600))
-    is_watched = (frame.day >= 384) & (frame.day < 480)  # the latest fifth of the training rows
-    frame.loc[is_watched, "area"] *= 1000
-    frame.loc[is_watched, "price"] *= 1000
-    frame.loc[is_watched, "city"] = "Ulm"
-    frame.to_csv(tmp_path / "houses.csv", index=False)
-    asked = {"validation": 0.2, "patience": 5}
-    report = trained("linear-regression", "houses", tmp_path / "houses.csv", "price", time_column="day", training=asked)
-    assert report.outcome == "published", report.gates
-    manifest, fitted = reading.manifest("houses", 1), frame[frame.day < 384]
-    assert manifest.trained is not None
-    assert (manifest.trained.num_examples, manifest.trained.num_validation) == (384, 96)
-    recipe: Any = manifest.recipe
-    columns = {column.name: column for column in recipe.columns}
-    assert columns["area"].mean == pytest.approx(fitted.area.mean(), rel=1e-6)
-    assert columns["area"].scale == pytest.approx(fitted.area.std(ddof=0), rel=1e-6)
-    assert recipe.target.mean == pytest.approx(fitted.price.mean(), rel=1e-6)
-    assert recipe.target.scale == pytest.approx(fitted.price.std(ddof=0), rel=1e-6)
-    of_cities = {city: int((fitted.city == city).sum()) for city in WORTH}
-    assert dict(zip(columns["city"].levels, columns["city"].counts, strict=True)) == of_cities | {"Ulm": 0}
-    is_test = frame.day >= 480
-    found = answers(report, frame[is_test])["prediction"]
-    assert np.corrcoef(found, frame[is_test].price)[0, 1] > 0.95
-
-
-# Images
+    assert report.metrics["test_loss"] < 0.95 * -(share * np.log(share) + (1 - share) * np.log(1 - share))
 
 
 @pytest.mark.slow  # three commands that train
 def test_digits_and_hues_are_learned_on_the_command_line_and_grey_tells_no_hues_apart(
     artifacts: Path, on_server: None, tmp_path: Path
 ) -> None:
-    def learned(name: str, source: Path, *options: str) -> Any:
-        done = gradmill("retrain", "softmax-regression", "--name", name, "--data", str(source), "--json", *options)
-        return json.loads(done.stdout) | {"exit_code": done.returncode}
+    def learned(name: str, source: str, *options: str) -> Any:
+        data = ("--name", name, "--data", str(tmp_path / source))
+        done = gradmill("retrain", "softmax-regression", *data, "--json", *options)
+        return json.loads(done.stdout) | {"exit_code": done.returncode, "said": done.stderr}
 
-    sources = {"digits": own_images.digits(), "hues": own_images.hues(600)}
-    for name, (images, labels) in sources.items():
+    for name, (images, labels) in {"digits": own_images.digits(), "hues": own_images.hues(600)}.items():
         for number, (image, label) in enumerate(zip(images, labels, strict=True)):
             (tmp_path / name / f"class-{label}").mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(tmp_path / name / f"class-{label}" / f"{number}.png")
-    found = learned("digits", tmp_path / "digits")
+    found = learned("digits", "digits")
     dataset = reading.manifest("digits", 1).dataset
     train, test = (safetensors.numpy.load_file(each.path) for each in (dataset.train, dataset.test))
     X, T = (each["images"].reshape(-1, 64) / 255 for each in (train, test))
     converged = LogisticRegression(max_iter=2000).fit(X, train["labels"])
     assert found["metrics"]["test_accuracy"] > converged.score(T, test["labels"]) - 0.02
-    assert learned("rgb", tmp_path / "hues", "--channels", "rgb")["metrics"]["test_accuracy"] > 0.95
-    refused = learned("grey", tmp_path / "hues", "--channels", "grey")
+    assert learned("rgb", "hues", "--channels", "rgb")["metrics"]["test_accuracy"] > 0.95
+    refused = learned("grey", "hues", "--channels", "grey")
     assert (refused["outcome"], refused["exit_code"]) == ("refused", 3)
+    assert "--weight-decay" in refused["said"]
     assert refused["metrics"]["test_accuracy"] < 0.5, "of three classes, chance"
+
+
+# Data that come again
+
+
+@pytest.mark.slow
+def test_the_same_rows_are_unchanged_without_training(folder: Path, tmp_path: Path) -> None:
+    first = reading.manifest(NAME, 1)
+    untouched = again()
+    assert (untouched.outcome, untouched.version, set(untouched.seconds)) == ("unchanged", 1, {"download"})
+    assert (untouched.metrics, tuple(untouched.gates)) == (first.metrics.model_dump(mode="json"), first.gates)
+    assert "Nothing was trained" in render_markdown(retrain_page(untouched))
+    assert json.loads(Path(untouched.run, "run.json").read_text())["stages"]["unchanged"]["version"] == 1
+    frame = pd.read_csv(folder / "day-1.csv").sample(frac=1, random_state=0)
+    frame[["price", "garden", "city", "area"]].to_parquet(tmp_path / "rows.parquet", index=False)
+    same = again(data={"source": str(tmp_path / "rows.parquet")})
+    assert (same.outcome, same.version, set(same.seconds)) == ("unchanged", 1, READ)
+    files = own_data.list_files(NAME, first.dataset.digest)
+    assert files == (str(folder / "day-1.csv"),), "of which it was made, and not the copy"
+
+
+@pytest.mark.slow  # six runs of the flow, one of which trains
+def test_files_that_were_touched_copied_cut_or_have_row_names_are_unchanged(folder: Path, tmp_path: Path) -> None:
+    os.utime(folder / "day-1.csv")
+    shutil.copytree(folder, tmp_path / "copied")
+    cut, frame = tmp_path / "cut", pd.read_csv(folder / "day-1.csv").sample(frac=1, random_state=1)
+    cut.mkdir()
+    for number in range(3):
+        frame[number::3].to_csv(cut / f"{number}.csv", index=False, sep=";")
+    frame.to_csv(tmp_path / "names.csv", index=True)
+    for source in (folder, tmp_path / "copied", tmp_path / "names.csv", cut):
+        same = again(data={"source": str(source)})
+        assert (same.outcome, same.version, set(same.seconds)) == ("unchanged", 1, READ), source.name
+    assert set(again(data={"source": str(cut)}).seconds) == {"download"}, "they are remembered as they look now"
+
+
+@pytest.mark.slow  # eight runs of the flow, four of which train
+def test_a_row_more_another_option_or_force_is_trained_on(folder: Path) -> None:
+    houses(1, seed=1).to_csv(folder / "day-2.csv", index=False)
+    appended = again()
+    assert (appended.outcome, appended.version) == ("published", 2)
+    assert "train" in again(training={"lr": 0.25}).seconds
+    assert "train" in again(force=True).seconds
+    with pytest.raises(UsageError, match="customer"):
+        again(data={"split_by": "customer"})
+    for given in ({"gates": {"min_gain": 0.1}}, {"training": {"device": "cpu"}}, {"data": {"min_new_rows": 5}}):
+        assert "train" not in again(**given).seconds, given
+
+
+@pytest.mark.slow  # five runs of the flow, two of which train
+def test_few_new_rows_wait_for_others_night_after_night(folder: Path) -> None:
+    houses(30, seed=1).to_csv(folder / "day-2.csv", index=False)
+    waiting = again(data={"min_new_rows": 50})
+    assert (waiting.outcome, waiting.version, set(waiting.seconds)) == ("unchanged", 1, READ)
+    assert all(words in waiting.detail for words in ("30 new rows", "--min-new-rows 50"))
+    later = again()
+    assert later.detail == waiting.detail, "it is kept with the name, though no version knows of it"
+    assert set(later.seconds) == {"download"}
+    houses(20, seed=2).to_csv(folder / "day-3.csv", index=False)
+    assert (again().outcome, own_data.again(NAME, {})["data"]["min_new_rows"]) == ("published", 50)
+
+
+@pytest.mark.slow  # five runs of the flow, two of which train
+def test_a_night_of_half_written_files_publishes_nothing_and_the_next_goes_on(folder: Path, tmp_path: Path) -> None:
+    rows = houses(200, seed=1)
+    rows.to_parquet(tmp_path / "whole.parquet", index=False)
+    whole = (tmp_path / "whole.parquet").read_bytes()
+    for name, content in {
+        "day-2.parquet": whole[:-500],
+        "day-2.csv": rows.to_csv(index=False).rpartition(",")[0].encode(),
+    }.items():
+        (folder / name).write_bytes(content)
+        with pytest.raises(DataError, match=name):
+            again()
+        (folder / name).unlink()
+    yesterday = (folder / "day-1.csv").rename(tmp_path / "day-1.csv")
+    with pytest.raises(DataError, match="holds nothing"):
+        again()
+    assert reading.versions(NAME) == [1]
+    yesterday.rename(folder / "day-1.csv")
+    (folder / "day-2.parquet").write_bytes(whole)
+    assert (again().outcome, reading.versions(NAME)) == ("published", [1, 2])
+
+
+@pytest.mark.slow  # three runs of the flow, one of which trains
+def test_prepared_rows_that_are_gone_are_prepared_anew(folder: Path) -> None:
+    split = reading.manifest(NAME, 1).dataset.test.path
+    content = split.read_bytes()
+    split.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert set(again().seconds) == READ
+    assert split.read_bytes() == content
+    artifact_paths.look(NAME).write_text("{")
+    assert set(again().seconds) == READ
+
+
+def day(path: Path, number: int, unit: float = 1.0, city: str = "Rom") -> None:
+    """Trips of a day, one a microsecond."""
+    rng, rows = np.random.default_rng(number), 600
+    distance, where = rng.lognormal(6, 0.5, rows), rng.choice(["Bonn", city], rows)
+    at = np.datetime64("2024-01-01", "us") + number * np.timedelta64(1, "D") + np.arange(rows)
+    y = distance / 8 + 20 * (where == "Bonn") + rng.normal(0, 8, rows)
+    frame = pd.DataFrame({"at": at, "distance": distance * unit, "where": where, "y": y})
+    frame.to_parquet(path / f"day-{number}.parquet", index=False)
+
+
+def was_stopped(is_stopped: bool, event: dict[str, Any]) -> bool:
+    """Whether a night of another scale was."""
+    rules = {each["rule"] for each in event["payload"]["findings"]}
+    return bool(event["payload"]["stopped"]) is is_stopped and "other-scale" in rules
+
+
+@pytest.mark.slow
+def test_nights_are_stopped_accepted_and_told_and_a_window_is_repeated(
+    artifacts: Path, prefect_api: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "nights"
+    folder.mkdir()
+    for number in range(2):
+        day(folder, number)
+    trained(folder, "y", "trips", time_column="at")
+    day(folder, 2, unit=1000, city="Oslo")
+    with pytest.raises(DataError, match=r"1000 times what it was.*600 new rows of day-2\.parquet"):
+        again("trips")
+    assert reading.versions("trips") == [1]
+    report = again("trips", data={"accept_data": True, "window": "2d"})
+    assert (report.outcome, report.version) == ("published", 2)
+    version = artifact_paths.version("trips", 2)
+    kept = json.loads((version / "manifest.json").read_text())
+    assert kept["dataset"]["accepted"] == [{"rule": "other-scale", "column": "distance"}]
+    assert "accept_data" not in kept["parameters"]["data"]
+    found = json.loads((version / "data-report.json").read_text())
+    assert found["outside"] == 600
+    assert [each["accepted"] for each in found["findings"] if each["rule"] == "other-scale"] == [True]
+    assert not [file.name for file in version.iterdir() if str(tmp_path).encode() in file.read_bytes()]
+    day(folder, 3, unit=1000)
+    report = again("trips")
+    later = reading.manifest("trips", 3).model_dump(mode="json")
+    assert (later["dataset"]["accepted"], later["parameters"]["data"]["window"]) == (kept["dataset"]["accepted"], "2d")
+    assert not [each for each in report.data_changes if each.rule == "other-scale"]
+    wanted: dict[str, Any] = {"filter": {"event": {"name": ["gradmill.data"]}}}
+    for is_stopped, severity in ((True, "error"), (False, "warning")):
+        told = wait_for(prefect_api, "events/filter", wanted, functools.partial(was_stopped, is_stopped))
+        assert told["resource"]["prefect.resource.id"] == "gradmill.model.trips"
+        findings = {each["rule"]: each["severity"] for each in told["payload"]["findings"]}
+        assert findings == {"new-levels": "warning", "drift": "warning", "other-scale": severity}
+    verdicts = {"artifacts": {"key": {"any_": ["trips-verdict"]}}, "sort": "CREATED_DESC"}
+    page = wait_for(prefect_api, "artifacts/filter", verdicts, lambda each: "version 2" in each["data"][:40])["data"]
+    assert all(words in page for words in ("where has new levels: Oslo", "; accepted"))

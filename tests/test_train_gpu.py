@@ -12,15 +12,10 @@ from PIL import Image
 
 from candidate import Candidate
 from command_line import typed
-from small_images import IMAGES, generator
 from table_files import written
 from tasks.batch.session_pool import open_pool
 from tasks.fitting.devices import deterministic
 from tasks.machine import devices
-from tasks.networks.examples import Split
-from tasks.networks.linear_regression import LinearRegressionConcise, LinearRegressionScratch
-from tasks.networks.softmax_regression import SoftmaxRegressionConcise, SoftmaxRegressionScratch
-from tasks.networks.training import SGD, ConciseSGD, group_parameters, train
 from tasks.serving import runtime
 
 pytestmark = [
@@ -40,33 +35,10 @@ def test_sessions_on_cuda_answer_like_those_on_the_cpu(candidates: list[Candidat
     np.testing.assert_allclose(found[runtime.CUDA], found[runtime.CPU], atol=1e-5)
 
 
-def build(kind: str) -> tuple[Any, type[SGD], Split]:
-    """A network of the book, its optimizer and a split that it learns."""
-    optimizer = SGD if kind.endswith("scratch") else ConciseSGD
-    if kind.startswith("softmax"):
-        softmax = SoftmaxRegressionScratch if kind.endswith("scratch") else SoftmaxRegressionConcise
-        return softmax(64, 5, generator()), optimizer, IMAGES
-    linear = LinearRegressionScratch if kind.endswith("scratch") else LinearRegressionConcise
-    X = torch.randn(500, 2, generator=generator())
-    return linear(2, "squared", generator()), optimizer, Split(X, X @ torch.tensor([2.0, -3.4]) + 4.2)
-
-
-@pytest.mark.parametrize("kind", ["softmax scratch", "softmax concise", "linear scratch", "linear concise"])
-def test_the_books_networks_learn_on_cuda_what_they_learn_on_the_cpu(kind: str) -> None:
-    learned = {}
-    for device in map(torch.device, ("cpu", "cuda")):
-        net, optimizer, split = build(kind)
-        net.to(device)
-        split = split.to(device)
-        sgd = optimizer(group_parameters(net.parameters(), 0.01), lr=0.1)
-        curve = list(train(net, sgd, split, split, [0.3, 0.2, 0.1], 32, generator(7)))
-        learned[device.type] = {name: each.cpu() for name, each in net.weights().items()}, curve[-1].train["loss"]
-    assert learned["cuda"][1] == pytest.approx(learned["cpu"][1], rel=1e-4)
-    torch.testing.assert_close(learned["cuda"][0], learned["cpu"][0], rtol=1e-3, atol=1e-5)
-
-
 def write_data(folder: Path, kind: str) -> list[Any]:
-    """Own data of a kind, and the options that retrain on them."""
+    """Own data of a kind, or the book's, and the options that retrain on them."""
+    if kind in ("scratch", "concise"):
+        return ["linear-regression", "--implementation", kind]
     rng = np.random.default_rng(0)
     if kind == "images":
         for number in range(200):
@@ -84,8 +56,8 @@ def write_data(folder: Path, kind: str) -> list[Any]:
     return [model, "--data", data, "--target", "y"]
 
 
-@pytest.mark.parametrize("kind", ["a whole table", "minibatches", "images"])
-def test_own_data_are_learned_and_predicted_on_cuda_as_on_the_cpu(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["scratch", "concise", "a whole table", "minibatches", "images"])
+def test_the_books_and_own_data_are_learned_and_predicted_on_cuda_as_on_the_cpu(kind: str, tmp_path: Path) -> None:
     options, losses = write_data(tmp_path, kind), {}
     for device in ("cpu", "cuda"):
         done = typed("retrain", *options, "--name", f"on-{device}", "--device", device, "--json")

@@ -5,7 +5,6 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,11 @@ from tasks.networks.softmax_regression import SoftmaxRegressionConcise, SoftmaxR
 from tasks.networks.training import (
     SGD,
     ConciseSGD,
-    EpochMetrics,
     Network,
     Optimizer,
     group_parameters,
     list_learning_rates,
     outputs,
-    stop_early,
     train,
     train_epoch,
 )
@@ -61,44 +58,10 @@ def test_linear_regression_learns_the_same_weights_from_scratch_and_concisely(lo
     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("network", [SoftmaxRegressionScratch, SoftmaxRegressionConcise])
-def test_gradient_of_cross_entropy_is_softmax_minus_one_hot(network: type) -> None:
-    net = network(64, 5, generator())
-    X, y = minibatch(IMAGES, torch.arange(32))
-    o = net.backward(X, y)
-    residual = scipy.special.softmax(o.double().numpy(), axis=1) - np.eye(5)[y.numpy()]
-    expected_W = X.flatten(1).double().numpy().T @ residual / 32
-    np.testing.assert_allclose(net.gradients()["W"], expected_W, rtol=1e-4, atol=1e-7)
-    np.testing.assert_allclose(net.gradients()["b"], residual.mean(axis=0), rtol=1e-4, atol=1e-7)
-
-
-@pytest.mark.parametrize("loss", ["squared", "huber"])
-def test_written_out_gradient_of_linear_regression_equals_autograd(loss: str) -> None:
-    net = LinearRegressionScratch(2, loss, generator())
-    X, y = minibatch(table(), torch.arange(50))
-    net.backward(X, y)
-    w, b = net.W.clone().requires_grad_(), net.b.clone().requires_grad_()
-    y_hat = (X @ w + b).squeeze(1)
-    value = nn.MSELoss()(y_hat, y) / 2 if loss == "squared" else nn.SmoothL1Loss(beta=0.5)(y_hat, y)
-    torch.testing.assert_close(list(net.gradients().values()), list(torch.autograd.grad(value, [w, b])))
-
-
 def test_cross_entropy_and_softmax_stay_finite_for_extreme_scores() -> None:
     o = torch.tensor([[1000.0, -1000.0, 0.0], [-1000.0, -1000.0, -1000.0]])
     assert softmax_regression.cross_entropy(o, torch.tensor([1, 2])).tolist() == pytest.approx([2000.0, math.log(3)])
     torch.testing.assert_close(softmax_regression.softmax(o), torch.tensor([[1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]]))
-
-
-def test_cross_entropy_equals_torchs_on_ordinary_scores_and_its_gradient_autograds() -> None:
-    o, y = torch.randn(200, 7, generator=generator()), torch.randint(0, 7, (200,), generator=generator(1))
-    (gradient,) = torch.autograd.grad(softmax_regression.cross_entropy(o.requires_grad_(), y).sum(), o)
-    torch.testing.assert_close(softmax_regression.cross_entropy_gradient(o.detach(), y), gradient)
-    torch.testing.assert_close(
-        softmax_regression.cross_entropy(o, y),
-        nn.functional.cross_entropy(o, y, reduction="none"),
-        rtol=1e-5,
-        atol=1e-6,
-    )
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -143,20 +106,10 @@ def test_huber_fit_is_no_worse_than_scipys_and_resists_outliers() -> None:
 
 def test_noise_estimate_is_the_most_likely_one_and_its_likelihood_is_scipys() -> None:
     residuals = torch.randn(500, generator=generator()) * 0.3
-    sigma = metrics.noise_estimate(residuals)
-    expected = -scipy.stats.norm.logpdf(residuals.double(), scale=sigma).mean()
+    mean, sigma = scipy.stats.norm.fit(residuals.double().numpy(), floc=0)
+    assert metrics.noise_estimate(residuals) == pytest.approx(sigma, rel=1e-4)
+    expected = -scipy.stats.norm.logpdf(residuals.double(), mean, sigma).mean()
     assert metrics.gaussian_nll(residuals, sigma) == pytest.approx(expected, rel=1e-5)
-    best = scipy.optimize.minimize_scalar(
-        lambda s: metrics.gaussian_nll(residuals, s), bounds=(0.1, 1), method="bounded"
-    )
-    assert best.x == pytest.approx(sigma, rel=1e-4)
-
-
-def test_entropy_of_labels_equals_scipys_in_nats_and_bits() -> None:
-    y = torch.tensor([0, 0, 0, 1, 1, 3])
-    counts = [3, 2, 0, 1]
-    assert metrics.entropy(y, 4) == pytest.approx(scipy.stats.entropy(counts))
-    assert metrics.bits(metrics.entropy(y, 4)) == pytest.approx(scipy.stats.entropy(counts, base=2))
 
 
 def test_training_figures_are_those_of_the_outputs_that_the_steps_saw() -> None:
@@ -189,103 +142,48 @@ def test_a_schedule_is_that_of_torchs_scheduler(schedule: str, scheduler: Any) -
     assert list(list_learning_rates(schedule, 0.5, 8)) == pytest.approx(expected)
 
 
-def test_steps_of_a_schedule_are_quarters_of_any_number_of_epochs() -> None:
-    assert list(list_learning_rates("step", 1.0, 7)) == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01, 0.001])
-    assert list(list_learning_rates("step", 1.0, 2)) == pytest.approx([1, 0.1])
-
-
-def test_a_schedule_sets_the_length_of_every_epochs_steps() -> None:
-    """With one minibatch an epoch and rates r, r/2 the second step is half of r times its gradient."""
-    net = SoftmaxRegressionScratch(64, 5, generator())
-    moves, gradients = [], []
-    before = net.W.clone()
-    for _ in train(net, SGD(group_parameters(net.parameters(), 0), 1.0), IMAGES, IMAGES, [0.2, 0.1], 500, generator()):
-        moves.append(net.W - before)
-        gradients.append(net.gradients()["W"])
-        before = net.W.clone()
-    for lr, move, gradient in zip((0.2, 0.1), moves, gradients, strict=True):
-        assert gradient is not None
-        torch.testing.assert_close(move, -lr * gradient, rtol=1e-3, atol=1e-7)
-
-
-def both(**options: float) -> tuple[SoftmaxRegressionScratch, SoftmaxRegressionConcise]:
-    return (
-        SoftmaxRegressionScratch(64, 5, generator(), dropout_probability=options.get("dropout", 0)),
-        SoftmaxRegressionConcise(64, 5, generator(), dropout_probability=options.get("dropout", 0)),
-    )
+def softmax(kind: Any, dropout: float = 0) -> Any:
+    return kind(64, 5, generator(), dropout_probability=dropout)
 
 
 @pytest.mark.parametrize(("dropout", "weight_decay"), [(0, 0.1), (0.5, 0), (0.2, 0.01)])
 def test_scratch_and_concise_stay_equal_under_dropout_and_weight_decay(dropout: float, weight_decay: float) -> None:
-    scratch, concise = both(dropout=dropout)
     learned = []
     with torch.random.fork_rng():
-        for net, kind in ((scratch, SGD), (concise, torch.optim.SGD)):
+        for kind, optimizer, *options in (
+            (SoftmaxRegressionScratch, SGD, dropout, weight_decay),
+            (SoftmaxRegressionConcise, torch.optim.SGD, dropout, weight_decay),
+            (SoftmaxRegressionScratch, SGD, 0, 0),
+        ):
+            net = softmax(kind, options[0])
+            sgd: Any = optimizer(group_parameters(net.parameters(), options[1]), lr=0.1)
             torch.manual_seed(3)
-            learned.append(learn(net, kind(group_parameters(net.parameters(), weight_decay), lr=0.1), IMAGES, 3, 32))
-    torch.testing.assert_close(*learned, rtol=1e-4, atol=1e-6)
-    plain = SoftmaxRegressionScratch(64, 5, generator())
-    without = learn(plain, SGD(group_parameters(plain.parameters(), 0), 0.1), IMAGES, 3, 32)
-    assert not torch.allclose(learned[0]["W"], without["W"], atol=1e-4), "the option does something"
+            learned.append(learn(net, sgd, IMAGES, 3, 32))
+    torch.testing.assert_close(*learned[:2], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(learned[0]["W"], learned[2]["W"], atol=1e-4), "the option does something"
 
 
 def test_dropout_keeps_the_expectation_and_spares_evaluation() -> None:
-    X = torch.ones(2000, 50)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        dropped = softmax_regression.dropout(X, 0.3)
-    assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
-    assert float(dropped.mean()) == pytest.approx(1, abs=0.01)
+        dropped = softmax_regression.dropout(torch.ones(2000, 50), 0.3)
+    assert (float((dropped == 0).float().mean()), float(dropped.mean())) == pytest.approx((0.3, 1), abs=0.01)
     X, y = minibatch(IMAGES, torch.arange(8))
-    for net in both(dropout=0.9):
+    for kind in (SoftmaxRegressionScratch, SoftmaxRegressionConcise):
+        net = softmax(kind, 0.9)
         by_all_inputs = X.flatten(1) @ net.weights()["W"] + net.weights()["b"]
-        torch.testing.assert_close(net(X), by_all_inputs)
         assert not torch.allclose(net.backward(X, y), by_all_inputs), "a training step drops most of them"
         torch.testing.assert_close(net(X), by_all_inputs)
 
 
 def test_a_validation_split_is_a_random_share_that_training_never_sees() -> None:
-    numbered = Split(torch.arange(500.0).unsqueeze(1), torch.arange(500))
-    fitted, validation = map(numbered.at, split_randomly(500, 0.1, generator()))
+    fitted, validation = (each.tolist() for each in split_randomly(500, 0.1, generator()))
     assert (len(fitted), len(validation)) == (450, 50)
-    assert sorted([*fitted.y.tolist(), *validation.y.tolist()]) == list(range(500))
-    assert validation.y.tolist() != list(range(450, 500))
-    torch.testing.assert_close(validation.X.squeeze(1), validation.y.float())
-
-
-def test_early_stopping_waits_for_patience_and_brings_the_best_weights_back() -> None:
-    net = SoftmaxRegressionScratch(64, 5, generator())
-    losses = [3.0, 2.0, 2.5, 2.1, 1.0]
-
-    def epochs() -> Iterator[EpochMetrics]:
-        for number, loss in enumerate(losses):
-            net.W.fill_(number)
-            yield EpochMetrics({"loss": 0.0}, {"loss": 0.0}, {"loss": loss})
-
-    assert len(list(stop_early(epochs(), net, 2))) == 4, "two epochs without a smaller loss end it"
-    assert float(net.W[0, 0]) == 1, "the weights of the second epoch"
-    assert len(list(stop_early(epochs(), net, 3))) == 5
-    assert float(net.W[0, 0]) == 4
+    assert sorted([*fitted, *validation]) == list(range(500))
+    assert validation != list(range(450, 500))
 
 
 # Speed that cannot rot unseen
-
-
-@pytest.mark.parametrize(
-    ("network", "kind"), [(SoftmaxRegressionScratch, SGD), (SoftmaxRegressionConcise, torch.optim.SGD)]
-)
-def test_an_epoch_equals_a_float64_reference(network: type, kind: type) -> None:
-    net = network(64, 5, generator())
-    optimizer = kind(group_parameters(net.parameters(), 0), lr=0.1)
-    W, b = (net.weights()[name].double().numpy().copy() for name in ("W", "b"))
-    order = torch.randperm(500, generator=generator(7), dtype=torch.int32)
-    for index in order.split(32):
-        X, y = (IMAGES.X[index].double().flatten(1).numpy() / 255, np.eye(5)[IMAGES.y[index].numpy()])
-        g = (scipy.special.softmax(X @ W + b, axis=1) - y) / len(y)
-        W, b = W - 0.1 * X.T @ g, b - 0.1 * g.sum(axis=0)
-    train_epoch(net, optimizer, IMAGES, 32, generator(7))
-    np.testing.assert_allclose(net.weights()["W"].numpy(), W, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(net.weights()["b"].numpy(), b, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,37 +1,48 @@
-"""A search by itself: what is asked for and when, what is pruned, what goes on after an end, and what wins."""
+"""Searches: what is tried, pruned and found, how one goes on after an end, and what becomes of it."""
 
 import json
 import math
+import os
 import re
-import shutil
+import signal
+import subprocess
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from scipy import stats
 from sklearn.linear_model import Ridge
 
-import flows.cli.app
 import own_images
 import prepared_tables
 from candidate import Candidate
+from command_line import GRADMILL, assert_clear, gradmill, typed
 from flows.cli import schedule
-from flows.pages import run_artifacts
-from flows.pages.run_pages import search_page
+from flows.tune import tune
 from own_images import digits
-from tasks.errors import DataError, UsageError
-from tasks.fitting import search_space
-from tasks.fitting.tune import HyperparameterSearch, TrialResult, TrialSpec, TrialTraining, open_search
-from tasks.machine.parallel import run_on_cores
-from tasks.parameters import Found, RetrainParameters, Search, Training
+from tasks.data.prepared_splits import hold_out, read_split
+from tasks.errors import DataError
+from tasks.fitting import devices
+from tasks.fitting.tune import (
+    HyperparameterSearch,
+    TrialResult,
+    TrialSpec,
+    TrialTraining,
+    open_search,
+    read_validation_parts,
+)
+from tasks.parameters import Found, RetrainParameters, Search, Training, TuneParameters
 from tasks.records import PreparedDataset
 from tasks.store import artifact_paths, housekeeping, own_data, reading, tuned
-from tasks.store.page import render_markdown
 from tasks.store.run_folder import RunFolder
-from tasks.store.tuned import Searched, Setting, Trial, Tuned, mean_interval
+from tasks.store.tuned import Trial, Tuned, mean_interval
 
 BOWL = (
     "lr=0.001:10",
@@ -96,11 +107,6 @@ def run(found: HyperparameterSearch, submit: Submit) -> None:
     found.run(submit, math.inf, lambda *_: None)
 
 
-def told(trials: tuple[Trial, ...]) -> list[Any]:
-    """Everything but the time they took."""
-    return [trial.model_dump(exclude={"seconds"}) for trial in trials]
-
-
 def test_the_known_optimum_of_a_made_up_objective_is_found() -> None:
     trials = search(book(), softmax(), 64, BOWL, here(bowl))
     best = min(trials, key=lambda trial: trial.validation_loss or 0.0)
@@ -108,37 +114,6 @@ def test_the_known_optimum_of_a_made_up_objective_is_found() -> None:
     assert best.validation_loss is not None
     assert best.validation_loss < 0.02, "a random search of 96 comes to 0.037 in the mean of 12 seeds"
     assert trials[0].settings | {"lr": 0.1, "dropout": 0.0, "schedule": "constant"} == trials[0].settings, "of before"
-
-
-def test_a_search_that_is_cut_anywhere_goes_on_to_the_same_trials() -> None:
-    prepared, base, left = book(), softmax(), [7]
-
-    def cut(spec: TrialSpec) -> TrialResult:
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return bowl(spec)
-
-    whole = search(prepared, base, 24, BOWL, here(bowl), "whole")
-    for more in (7, 2, 0, 5):
-        left[0] = more
-        with pytest.raises(KeyboardInterrupt):
-            search(prepared, base, 24, BOWL, here(cut))
-        for path in artifact_paths.dataset("own").glob("*.journal"):
-            with path.open("ab") as journal:
-                journal.write(b'{"op_code":4,"worker_')  # as a power cut leaves it
-    assert search(prepared, base, 24, BOWL, here(bowl)) == whole
-
-
-@pytest.mark.slow  # a process that imports torch, while others compute
-def test_trials_are_the_same_by_one_core_and_by_two_processes() -> None:
-    prepared, base = book(), softmax()
-    work = TrialTraining(prepared, base)
-    alone = search(prepared, base, 12, SHORT, name="alone")
-    with run_on_cores(work, 2, in_processes=True) as submit:
-        assert told(search(prepared, base, 12, SHORT, submit, "processes")) == told(alone)
-    other = search(prepared, softmax(seed=2), 12, SHORT, name="other")
-    assert [trial.settings for trial in other] != [trial.settings for trial in alone]
 
 
 def test_a_trial_is_pruned_early_by_what_earlier_waves_showed() -> None:
@@ -156,9 +131,6 @@ def test_a_trial_is_pruned_early_by_what_earlier_waves_showed() -> None:
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_a_trial_is_trained_as_a_retrain_is(dropout: float) -> None:
     """Concise, too, whose trials are trained from scratch: both learn the same."""
-    from tasks.fitting import devices
-    from tasks.fitting.tune import read_validation_parts
-
     prepared, base = book(), softmax(num_epochs=3, dropout=dropout)
     (trial,) = search(prepared, base, 1, ("lr=0.2", "schedule=step", "epochs=3", "batch-size=64", "weight-decay=0.01"))
     trainer, parts = read_validation_parts(prepared, base)
@@ -169,71 +141,69 @@ def test_a_trial_is_trained_as_a_retrain_is(dropout: float) -> None:
     np.testing.assert_allclose(trial.losses, losses, rtol=0, atol=1e-6)
 
 
-def table(seed: int = 0) -> tuple[PreparedDataset, Any, Any]:
-    """Six correlated numbers of which the target has little; and the training rows as they are."""
-    rng = np.random.default_rng(seed)
+TABLES = Training.model_validate({"model": "linear-regression", "device": "cpu", "seed": 1, "defaults": "data"})
+
+
+def table() -> PreparedDataset:
+    """Six correlated numbers of which the target has little."""
+    rng = np.random.default_rng(0)
     numbers = (rng.normal(size=(400, 6)) @ rng.normal(size=(6, 6))).astype(np.float32)
     y = numbers @ rng.normal(size=6) * 0.1 + rng.normal(size=400) * 3
-    is_test = np.arange(400) % 5 == 0
-    return prepared_tables.prepare(numbers, y, is_test), numbers[~is_test].astype(np.float64), y[~is_test]
+    return prepared_tables.prepare(numbers, y)
 
 
 def test_of_a_table_each_weight_decay_of_a_grid_is_tried_once_and_no_statistic_sees_validation_rows() -> None:
-    from tasks.data.prepared_splits import hold_out, read_split
-
-    prepared, rows, y = table()
+    prepared = table()
     prepared.test.path.unlink()
-    base = Training.model_validate({"model": "linear-regression", "device": "cpu", "seed": 1, "defaults": "data"})
-    trials = search(prepared, base, 32, ())
+    trials = search(prepared, TABLES, 32, ())
     decays = [float(trial.settings["weight_decay"]) for trial in trials]
     assert decays == sorted({*decays})
     assert decays[0] == 0.0
-    held_out = hold_out(read_split(prepared.train, prepared).key, 0.2)
-    fitted, mean, scale = ~held_out, rows[~held_out].mean(axis=0), rows[~held_out].std(axis=0)
-    inputs = (rows - mean) / scale
+    rows = read_split(prepared.train, prepared)
+    held_out = hold_out(rows.key, 0.2)
+    (X, y), (of_others, truth) = ((rows.inputs[at].astype(float), rows.y_true[at]) for at in (~held_out, held_out))
+    mean, scale = X.mean(axis=0), X.std(axis=0)
     for trial, decay in zip(trials, decays, strict=True):
-        theirs = Ridge(alpha=decay * fitted.sum()).fit(inputs[fitted], y[fitted])
-        loss = np.mean((y[held_out] - theirs.predict(inputs[held_out])) ** 2) / 2
+        theirs = Ridge(alpha=decay * len(y)).fit((X - mean) / scale, y)
+        loss = np.mean((truth - theirs.predict((of_others - mean) / scale)) ** 2) / 2
         assert trial.validation_loss == pytest.approx(loss, rel=1e-6)
-    assert len(search(prepared, base, 32, ("loss=squared|huber",), name="both")) == 2 * len(trials)
-    few = search(prepared, base, 6, (), name="grows")
-    more = search(prepared, base, 32, (), name="grows")
+    assert len(search(prepared, TABLES, 32, ("loss=squared|huber",), name="both")) == 2 * len(trials)
+    few, more = (search(prepared, TABLES, number, (), name="grows") for number in (6, 32))
     assert more[:6] == few
     assert {trial.settings["weight_decay"] for trial in more} == {*decays}, "with more trials none is left out"
-    assert len(search(prepared, base, 8, ("weight-decay=1e-4:1",), name="range")) == 8
+    assert len(search(prepared, TABLES, 8, ("weight-decay=1e-4:1",), name="range")) == 8
 
 
 @pytest.mark.parametrize(("space", "num_seeds"), [((), 1), (("batch-size=50", "epochs=2"), 5)])
 def test_finals_of_a_table_that_any_seed_trains_alike_are_trained_once(space: tuple[str, ...], num_seeds: int) -> None:
-    prepared, _, _ = table()
-    base = Training.model_validate({"model": "linear-regression", "device": "cpu", "seed": 1, "defaults": "data"})
-    training = TrialTraining(prepared, base)
+    training = TrialTraining(table(), TABLES)
     with open_search("mine", training, Search(trials=20, space=space), afresh=True) as found:
         run(found, here(training))
         tuned = found.compare(here(training), math.inf, lambda: None, "run")
     assert (len(tuned.validation_losses), len(tuned.default_losses)) == (num_seeds, num_seeds)
 
 
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (lambda path: path.write_bytes(b"\0" * 100 + b"\n" + path.read_bytes()), "cannot be read"),
-        (lambda path: path.write_bytes(b'{"op_code": 99}\n'), "cannot be read"),
-        (
-            lambda path: shutil.copy(Path(__file__).parent / "golden" / "study-of-c692a25.journal", path),
-            "way of searching",
-        ),
-    ],
-)
-def test_a_journal_that_is_damaged_or_of_an_earlier_version_is_said_and_begun_anew(
-    damage: Callable[[Path], object], said: str, capsys: pytest.CaptureFixture[str]
+GOLDEN = Path(__file__).parent / "golden" / "study-of-c692a25.journal"
+DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "a power cut": (lambda journal: journal + b'{"op_code":4,"worker_', ""),
+    "other bytes first": (lambda journal: b"\0" * 100 + b"\n" + journal, "cannot be read"),
+    "an unknown operation": (lambda _: b'{"op_code": 99}\n', "cannot be read"),
+    "an earlier version": (lambda _: GOLDEN.read_bytes(), "way of searching"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_journal_that_is_cut_goes_on_and_one_that_is_damaged_or_older_is_said_and_begun_anew(
+    damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prepared, base = book(), softmax()
+    prepared, base, (change, said) = book(), softmax(), DAMAGES[damage]
     whole = search(prepared, base, 8, BOWL, here(bowl))
     (path,) = artifact_paths.dataset("own").glob("*.journal")
-    damage(path)
+    path.write_bytes(change(path.read_bytes()))
     assert search(prepared, base, 8, BOWL, here(bowl)) == whole
-    assert said in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert ("cannot be read" in shown) == (said == "cannot be read")
     moved = prepared.model_copy(update={"digest": "b" * 64})
     assert len(search(moved, base, 4, BOWL, here(bowl))) == 4
     assert "the data changed since this search was begun: it starts afresh" in capsys.readouterr().out
@@ -261,22 +231,18 @@ def lucky(lr: float, seed: int) -> float | None:
     return {LUCKY: 0.40 + 0.01 * seed, STEADY: 0.405, 0.125: 0.6 + 0.001 * seed}.get(lr, 0.7)
 
 
-def test_a_trial_that_was_lucky_with_the_seed_of_the_search_does_not_win() -> None:
-    tuned = compare(lucky)
-    assert (tuned.settings["lr"], tuned.validation_losses) == (STEADY, (0.405,) * 5)
-    assert tuned.default_settings["lr"] == 0.125
-    assert tuned.is_better
-
-
-def test_one_that_diverges_with_another_seed_does_not_win() -> None:
-    assert compare(lambda lr, seed: None if (lr, seed) == (STEADY, 3) else lucky(lr, seed)).settings["lr"] == LUCKY
-
-
-@pytest.mark.parametrize(("num_seeds", "losses"), [(2, (0.405, 0.405)), (0, (0.4,))])
-def test_seeds_that_the_time_has_cut_off_do_not_count(num_seeds: int, losses: tuple[float, ...]) -> None:
+@pytest.mark.parametrize(("num_seeds", "losses"), [(5, (0.405,) * 5), (2, (0.405, 0.405)), (0, (0.4,))])
+def test_a_trial_that_was_lucky_with_the_seed_of_the_search_or_diverges_with_another_does_not_win(
+    num_seeds: int, losses: tuple[float, ...]
+) -> None:
+    """Seeds that the time has cut off do not count; of none there is what the search itself has seen."""
     tuned = compare(lucky, num_seeds)
-    assert tuned.validation_losses == losses
-    assert len(tuned.default_losses) == len(losses), "of no seed: what the search itself has seen"
+    assert (tuned.validation_losses, len(tuned.default_losses)) == (losses, len(losses))
+    assert tuned.default_settings["lr"] == 0.125
+    if num_seeds == 5:
+        assert (tuned.settings["lr"], tuned.is_better) == (STEADY, True)
+        diverged = compare(lambda lr, seed: None if (lr, seed) == (STEADY, 3) else lucky(lr, seed))
+        assert diverged.settings["lr"] == LUCKY
 
 
 def test_a_winner_is_better_only_by_more_than_the_seeds_chance() -> None:
@@ -286,108 +252,11 @@ def test_a_winner_is_better_only_by_more_than_the_seeds_chance() -> None:
     assert not compare(lambda *_: 0.5).is_better, "equal losses"
 
 
-@pytest.mark.parametrize(
-    ("item", "values"),
-    [
-        ("lr=0.05:1", (0.05, 1.0, True)),
-        ("epochs=5:9", (5, 9, False)),
-        ("dropout=0:0.5", (0.0, 0.5, False)),
-        ("weight-decay=0:0.1", (0.0, 0.1, False)),
-        ("weight-decay=1e-6:0.1", (1e-6, 0.1, True)),
-        ("batch-size=64:300", (64, 300, True)),
-        ("epochs=10|20", (10, 20)),
-        ("schedule=cosine", ("cosine",)),
-        (" --lr = 0.3 ", (0.3,)),
-    ],
-)
-def test_a_space_is_narrowed_as_it_is_typed(item: str, values: tuple[Any, ...]) -> None:
-    (found,) = search_space.narrow_space(softmax(), [item]).values()
-    range_or_choice = (found.low, found.high, found.log) if hasattr(found, "low") else found.choices  # type: ignore[attr-defined]
-    assert range_or_choice == values
-
-
-@pytest.mark.parametrize(
-    ("items", "found", "expected"),
-    [
-        (["lr=0.1:0.1"], "--space lr=0.1:0.1", "the lower bound first"),
-        (["lr=nan:1"], "--space lr, and nan", "a finite number"),
-        (["lr=0.1:inf"], "--space lr, and inf", "a finite number"),
-        (["lr=-1:1"], "--space lr, and -1", "greater than 0"),
-        (["lr"], "--space lr, and nothing", "a value"),
-        (["lr=1:2:3"], "--space lr=1:2:3", "values by |, or LOW:HIGH"),
-        (["lr=0.1", "lr=0.2"], "--space names lr twice", "each parameter once"),
-        (["epochs=1.5"], "--space epochs, and 1.5", "a whole number"),
-        (["epochs=0:4"], "--space epochs, and 0", "greater than or equal to 1"),
-        (["dropout=0.5:1"], "--space dropout, and 1", "less than 1"),
-        (["schedule=warm"], "--space schedule, and warm", "'constant', 'cosine' or 'step'"),
-        (["schedule=a:b"], "--space schedule=a:b", "values by |"),
-        ([""], "--space", "one of"),
-    ],
-)
-def test_what_cannot_be_searched_is_said(items: list[str], found: str, expected: str) -> None:
-    with pytest.raises(UsageError) as refused:
-        search_space.narrow_space(softmax(), items)
-    assert found in refused.value.found
-    assert expected in refused.value.expected
-
-
-# Pictures and page of a search: what they show is what the trials were
-
-
-def made_trial(number: int, loss: float | None, settings: dict[str, Setting], outcome: str = "complete") -> Trial:
-    return Trial.model_validate(
-        {
-            "number": number, "settings": settings, "validation_loss": loss, "epochs": 3, "seconds": 1.5,
-            "outcome": outcome,
-        }
-    )  # fmt: skip
-
-
-def made_tuned(found: tuple[float, ...] = (0.4, 0.5, 0.6), before: tuple[float, ...] = (0.7, 0.8, 0.9)) -> Tuned:
-    return Tuned(
-        model="softmax-regression", dataset_digest="0" * 64, settings={"lr": 0.25, "schedule": "cosine"},
-        validation_losses=found, default_settings={"lr": 0.1, "schedule": "constant"}, default_losses=before,
-        num_trials=4, num_validation=200, seed=42, run="run",
-    )  # fmt: skip
-
-
-SOME = [
-    made_trial(0, 0.5, {"lr": 0.1, "batch_size": 256}), made_trial(1, None, {"lr": 3.0, "batch_size": 256}, "diverged"),
-    made_trial(2, 0.3, {"lr": 0.2, "batch_size": 512}, "pruned"),
-    made_trial(3, 0.45, {"lr": 0.3, "batch_size": 512}),
-]  # fmt: skip
-
-
 def test_the_interval_of_a_mean_is_students() -> None:
     losses = [0.41, 0.43, 0.42, 0.44, 0.4]
     expected = stats.ttest_1samp(losses, 0).confidence_interval(0.95)
     np.testing.assert_allclose(mean_interval(losses), (np.mean(losses), expected.low, expected.high))
     assert mean_interval([0.5]) == (0.5, 0.5, 0.5)
-
-
-def test_the_page_tells_the_best_trials_and_what_the_winner_is_worth() -> None:
-    said = render_markdown(search_page("mine", Searched(trials=tuple(SOME), tuned=made_tuned()), ()))
-    rows = [line.split("|")[1].strip() for line in said.split("## The best")[1].splitlines() if line.startswith("| ")]
-    assert rows[2:5] == ["3", "0", "2"], "a trial that was given up has been measured after fewer epochs"
-    assert "| lr | 0.25 | 0.1 |" in said
-    assert "is -0.3 with every seed." in said, "no seeds' chance, as where training starts at zero"
-    for before, words in (
-        ((0.5, 0.59, 0.7), "), more than the seeds' chance"),
-        ((0.39, 0.52, 0.6), "), no more than the seeds' chance"),
-        ((), "Not every seed came to its end."),
-    ):
-        found = Searched(trials=tuple(SOME), tuned=made_tuned(before=before))
-        assert words in render_markdown(search_page("mine", found, ()))
-
-
-@pytest.mark.slow  # it draws
-def test_the_run_keeps_the_page_with_its_pictures_beside_it() -> None:
-    run = RunFolder.open("20261126T000000-tune-mine-00000000", {"name": "mine"})
-    shown = render_markdown(run_artifacts.write_search_page(run, Searched(trials=tuple(SOME), tuned=made_tuned())))
-    said = run.file("tuning.md").read_text()
-    beside = re.findall(r"\]\((.*)\)", said)
-    assert len(beside) == shown.count("](data:image/png;base64,") == 4
-    assert all(run.file(name).is_file() for name in beside)
 
 
 # What a search found is used by ``retrain --tuned``: newest, over a champion's settings, under what is given now
@@ -418,11 +287,8 @@ def test_given_settings_win_over_found_ones_and_these_over_defaults() -> None:
     asked = parameters.training
     assert (asked.lr, asked.batch_size, asked.schedule, asked.num_epochs) == (0.02, 32, "cosine", 3)
     assert parameters.found == Found(run="a-search", fields=("batch_size", "schedule"))
-
-
-def test_the_epochs_that_huber_takes_by_default_are_not_given() -> None:
     keep_found(num_epochs=15)
-    assert resolved({"loss": "huber"}).training.num_epochs == 15
+    assert resolved({"loss": "huber"}).training.num_epochs == 15, "Huber's default is not given"
     assert resolved({"loss": "huber", "num_epochs": 5}).training.num_epochs == 5
 
 
@@ -435,26 +301,20 @@ def test_the_epochs_that_huber_takes_by_default_are_not_given() -> None:
         ({"lr": -1.0}, 4, "lr: Input should be greater than 0"),
         ({"dropout": 0.5}, 4, "dropout is for softmax regression"),
         ({"nonsense": 1}, 4, "nonsense: Extra inputs are not permitted"),
+        ({"run": "damaged"}, 4, "tuned/linear-regression.json"),
     ],
 )
 def test_settings_that_cannot_be_used_are_said_before_a_server_starts(
-    written: dict[str, Any] | None, code: int, said: str, capsys: pytest.CaptureFixture[str]
+    written: dict[str, Any] | None, code: int, said: str
 ) -> None:
     if written is not None:
-        keep_found(**written)
-    assert flows.cli.app.run(["retrain", NAME, "--tuned"]) == code
-    message = capsys.readouterr().err.splitlines()
-    assert len(message) == 3
-    assert said in message[0]
-    assert f"gradmill tune {NAME}" in message[2]
-
-
-def test_a_damaged_document_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    keep_found(lr=0.5)
-    path = artifact_paths.tuned(NAME)
-    path.write_text(path.read_text().replace("0.5", "NaN"))
-    assert flows.cli.app.run(["retrain", NAME, "--tuned"]) == 4
-    assert str(path) in capsys.readouterr().err
+        found = keep_found(**written)
+        if found.run == "damaged":
+            artifact_paths.tuned(NAME).write_text("{")
+    done = typed("retrain", NAME, "--tuned")
+    assert_clear(done, code)
+    assert said in done.stderr
+    assert f"gradmill tune {NAME}" in done.stderr
 
 
 def kept(candidate: Candidate, name: str, tuned_too: bool = False, **training: Any) -> None:
@@ -476,16 +336,6 @@ def candidate(candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch) -> C
     """One that is left as it was."""
     monkeypatch.setattr(candidates[0], "parameters", candidates[0].parameters)
     return candidates[0]
-
-
-def test_a_kept_name_takes_found_settings_over_its_champions_and_goes_on_with_the_newest(candidate: Candidate) -> None:
-    kept(candidate, "mine", lr=0.02, batch_size=16)
-    with pytest.raises(UsageError, match="no settings were found for mine"):
-        repeated("mine", tuned=True)
-    keep_found("mine", lr=0.5)
-    first = repeated("mine", tuned=True)
-    assert (first.training.lr, first.training.batch_size) == (0.5, 16)
-    assert repeated("mine").training.lr == 0.02, "unless asked for, the champion's settings are repeated"
 
 
 def test_a_name_that_was_tuned_goes_on_so_until_told_otherwise(candidate: Candidate) -> None:
@@ -517,14 +367,14 @@ def test_a_penalty_of_none_that_was_given_for_own_data_is_no_default() -> None:
     assert "lr" not in asked.training.given
 
 
-def test_a_name_with_found_settings_and_no_version_is_in_nobodys_way(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_with_found_settings_and_no_version_is_in_nobodys_way() -> None:
     keep_found("mine", lr=0.5)
     for command, code in {
-        ("models",): 0, ("models", "mine"): 2, ("history",): 0, ("verify", "mine"): 2, ("maintain",): 0,
-        ("retrain", "mine"): 2, ("retrain", "mine", "--tuned"): 2, ("mirror", "mine", "elsewhere"): 2,
+        "models": 0, "models mine": 2, "history": 0, "verify mine": 2, "maintain": 0, "retrain mine": 2,
+        "retrain mine --tuned": 2, "mirror mine elsewhere": 2,
     }.items():  # fmt: skip
-        assert flows.cli.app.run([*command]) == code
-        assert "Traceback" not in capsys.readouterr().err
+        done = typed(*command.split())
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False)
     assert not artifact_paths.models().exists(), "Triton does not start on a model's folder without a version"
 
 
@@ -539,3 +389,169 @@ def test_searches_that_names_or_kept_versions_stand_on_are_evidence(candidate: C
     artifact_paths.tuned("mine").write_text("{}")
     with pytest.raises(DataError, match=r"mine\.json"):
         housekeeping.evidence()
+
+
+# As commands
+
+
+COMMAND = ("tune", "linear-regression", "--trials", "14", "--space", "epochs=20:40,loss=squared,batch-size=50")
+
+
+NOT_SEARCHED = {
+    "--trials 0": "--trials 0",
+    "--timeout 0": "--timeout 0.0",
+    "--space momentum=1": "--space momentum=1",
+    "--space lr=1:0.1": "--space lr=1:0.1",
+    "--space lr=0.1:0.1": "--space lr=0.1:0.1",
+    "--space lr=nan:1": "--space lr, and nan",
+    "--space lr=0.1:inf": "--space lr, and inf",
+    "--space lr=-1:1": "--space lr, and -1",
+    "--space lr": "--space lr, and nothing",
+    "--space lr=1:2:3": "--space lr=1:2:3",
+    "--space lr=0.1,lr=0.2": "--space names lr twice",
+    "--space epochs=1.5": "--space epochs, and 1.5",
+    "--space dropout=0.5:1": "--space dropout, and 1",
+    "--space schedule=warm": "--space schedule, and warm",
+    "--space schedule=a:b": "--space schedule=a:b",
+    "--lr 0.1 --space lr=0.05:1": "--lr 0.1, and lr in --space",
+    "linear-regression --space dropout=0.1": "--space dropout",
+    "--space batch-size=0:10": "--space batch-size, and 0",
+    "linear-regression --space loss=cross-entropy": "--space loss, and cross-entropy",
+    "--workers 2": "options that do not go together",
+    "nobody": "no model nobody",
+}
+
+
+@pytest.mark.parametrize("options", NOT_SEARCHED)
+def test_what_cannot_be_searched_is_refused_before_anything_is_done(options: str, artifacts: Path) -> None:
+    done = typed("tune", *options.split(), "--json")
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["exit_code"], error["found"]) == (2, 2, NOT_SEARCHED[options])
+    assert error["expected"]
+    assert "<" not in error["expected"]
+    assert error["action"]
+    assert not list(artifacts.glob("**/*.journal"))
+
+
+def without_times(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in trial.items() if name != "seconds"} for trial in document["trials"]]
+
+
+def interrupted(number: int, artifacts: Path, num_trials: int) -> "subprocess.CompletedProcess[str]":
+    """The command on one core, which gets a signal when so many trials have ended."""
+    command = ["taskset", "-c", "0", GRADMILL, *COMMAND]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 180
+    while sum(path.read_text().count('"outcome"') for path in artifacts.glob("datasets/*/*.journal")) < num_trials:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    running.send_signal(number)
+    stdout, stderr = running.communicate(timeout=180)
+    return subprocess.CompletedProcess(COMMAND, running.returncode, stdout, stderr)
+
+
+@pytest.mark.slow  # five commands, of which three search
+@pytest.mark.usefixtures("on_server")
+def test_interrupted_and_killed_the_same_command_goes_on_to_the_same_winner(
+    artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where they have one core, and the whole search has all."""
+    done = interrupted(signal.SIGINT, artifacts, 3)
+    assert done.returncode == 130, done.stderr
+    assert "what was learned is kept, and the same command again goes on from there" in done.stderr
+    assert interrupted(signal.SIGKILL, artifacts, 9).returncode == -signal.SIGKILL
+    resumed = gradmill(*COMMAND, "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "trials are there from before" in resumed.stderr
+    again = gradmill(*COMMAND, "--json")
+    assert "14 trials are there from before" in again.stderr
+    assert not list((artifacts / "models").glob("*/*/model.onnx")), "nothing is published"
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(tmp_path / "whole"))
+    whole = json.loads(gradmill(*COMMAND, "--json").stdout)
+    for each in (resumed, again):
+        document = json.loads(each.stdout)
+        assert without_times(document) == without_times(whole)
+        assert document["settings"] == whole["settings"]
+        assert document["validation_losses"] == whole["validation_losses"]
+    run = json.loads((Path(document["run"]) / "run.json").read_text())
+    assert run["stages"]["tune"]["trials"] == document["trials"], "an entry a trial"
+
+
+@pytest.mark.slow  # commands of ten seconds each
+@pytest.mark.usefixtures("on_server")
+def test_trials_that_all_diverge_are_exit_3_and_a_time_too_short_is_exit_2(artifacts: Path) -> None:
+    options = ("--trials", "4", "--space", "lr=50:100,loss=squared,schedule=constant,epochs=5,weight-decay=0")
+    done = gradmill("tune", "linear-regression", *options)
+    assert_clear(done, 3)
+    assert "all 4 trials diverged" in done.stderr
+    assert "what was learned is kept" in done.stderr
+    assert len(list(artifacts.glob("datasets/*/*.journal"))) == 1
+    assert not (artifacts / "tuned").exists()
+    short = gradmill("tune", "linear-regression", "--timeout", "0.001")
+    assert_clear(short, 2)
+    assert "the time was over before a trial came to its end" in short.stderr
+
+
+@pytest.mark.slow  # a search
+@pytest.mark.usefixtures("on_server")
+def test_a_search_that_finds_nothing_better_keeps_what_was_found_before_and_retrains_nothing(artifacts: Path) -> None:
+    kept = artifacts / "tuned" / "linear-regression.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("of an earlier search")
+    worse = ("--trials", "2", "--space", "lr=0.0001:0.0002,epochs=1", "--then-retrain")
+    done = gradmill("tune", "linear-regression", *worse, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert fmean(document["validation_losses"]) > fmean(document["default_losses"])
+    assert (document["outcome"], document["path"], document["retrained"]) == ("no better", None, None)
+    assert kept.read_text() == "of an earlier search"
+    assert "no better, and nothing is kept" in done.stderr
+
+
+@pytest.mark.slow  # a search and a retrain
+@pytest.mark.usefixtures("on_server")
+def test_then_retrain_publishes_what_was_found_and_what_was_given(artifacts: Path) -> None:
+    """The book's rate is far too small for so few and so large steps."""
+    given = ("--epochs", "4", "--batch-size", "50", "--implementation", "scratch", "--name", "mine")
+    space = ("--trials", "4", "--space", "lr=0.1:0.3,loss=squared,weight-decay=0")
+    done = gradmill("tune", "linear-regression", *space, *given, "--then-retrain", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["retrained"]["outcome"] == "published"
+    training = document["retrained"]["parameters"]["training"]
+    assert (training["num_epochs"], training["implementation"]) == (4, "scratch")
+    assert {field: training[field] for field in document["settings"]} == document["settings"]
+    assert all(trial["settings"]["num_epochs"] == 4 for trial in document["trials"])
+    assert (artifacts / "tuned" / "mine.json").is_file()
+    page = Path(document["run"], "tuning.md")
+    pictures = re.findall(r"\]\((.*)\)", page.read_text())
+    assert len(pictures) == 4
+    assert all(page.with_name(name).is_file() for name in pictures)
+
+
+@pytest.mark.slow  # a cluster of two processes, of which one is killed
+def test_dask_finds_what_processes_find_though_a_worker_is_killed(prefect_api: str, artifacts: Path) -> None:
+    from distributed import LocalCluster
+
+    base: dict[str, Any] = {"training": {"model": "linear-regression"}}
+    search = {"trials": 10, "space": ("epochs=20:40", "loss=squared", "batch-size=50")}
+    threads = tune(TuneParameters.model_validate(base | {"name": "threads", "search": search}))
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        victims = [worker.pid for worker in cluster.workers.values()]
+
+        def kill() -> None:
+            while not all(worker.processing for worker in cluster.scheduler.workers.values()):
+                time.sleep(0.01)
+            time.sleep(0.5)
+            os.kill(victims[0], signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        on_dask = search | {"runner": "dask", "dask_address": cluster.scheduler_address, "workers": 2}
+        dask = tune(TuneParameters.model_validate(base | {"name": "dask", "search": on_dask}))
+        killer.join()
+        assert not psutil.pid_exists(victims[0]) or psutil.Process(victims[0]).status() == psutil.STATUS_ZOMBIE
+    for of_threads, of_dask in zip(threads.trials, dask.trials, strict=True):
+        assert of_threads.settings == of_dask.settings
+        assert of_threads.losses == pytest.approx(of_dask.losses, abs=1e-6)
+    assert threads.settings == dask.settings

@@ -61,9 +61,3 @@ def keep(page: "Page", name: str) -> None:
     if folder := os.environ.get("GRADMILL_TEST_SCREENSHOTS"):
         page.wait_for_timeout(1500)  # the graph is drawn with an animation
         page.screenshot(path=Path(folder) / f"{name}.png")
-
-
-def latest(duty: Duty, key: str) -> str:
-    """The id of the newest artifact of a key; an overview is written a little after the run that changes it."""
-    wanted = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}
-    return str(eventually(lambda: duty.post("/artifacts/filter", wanted), 60, f"there is {key}")[0]["id"])

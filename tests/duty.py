@@ -6,7 +6,6 @@ import random
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -61,6 +60,12 @@ class Duty:
         """Another command on these artifacts: it finds the server by itself."""
         here = self.environment | environment
         return subprocess.run([GRADMILL, *arguments], env=here, capture_output=True, text=True, timeout=120)
+
+    def does(self, *arguments: str, **environment: str) -> str:
+        """What it answers, as it is to succeed."""
+        done = self.gradmill(*arguments, **environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def answers(self) -> bool:
         """Whether the server is there."""
@@ -118,42 +123,26 @@ class Duty:
         noted = list((self.artifacts / "runs").glob(f"*-{run[:8]}/run.json"))
         return dict(json.loads(noted[0].read_text())["seconds"]) if noted else {}
 
-    def save_webhook(self, name: str, url: str) -> None:
-        """Save a notification block, as the UI does."""
-        kind = self.api.get("/block_types/slug/custom-webhook").raise_for_status().json()
-        schema = self.post("/block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind["id"]]}}})[0]
-        data = {"name": name, "url": url, "method": "POST", "json_data": {"subject": "{{subject}}", "body": "{{body}}"}}
-        document = {"name": name, "data": data, "block_type_id": kind["id"], "block_schema_id": schema["id"]}
-        self.post("/block_documents/", document)
-
     def published(self, name: str) -> None:
         """See that there is a champion, whichever tests have run before."""
         if not (self.artifacts / "models" / name / "champion.json").exists():
             assert self.ended(self.trigger("linear-weekly"))["state_type"] == "COMPLETED"
 
-    def environments(self) -> list[dict[str, str]]:
-        """Of every process of the family."""
-        return [environment for _, (_, environment) in self._processes()]
-
-    def family(self) -> dict[int, list[str]]:
-        """Every process that works in this artifacts folder, but ``up`` itself: pid and command."""
-        return {pid: command for pid, (command, _) in self._processes()}
-
-    def _processes(self) -> Iterator[tuple[int, tuple[list[str], dict[str, str]]]]:
+    def family(self) -> dict[int, tuple[str, dict[str, str]]]:
+        """Every process that works in this artifacts folder, but ``up`` itself: pid, command and environment."""
+        found = {}
         for process in psutil.process_iter():
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-                command, environment = process.cmdline(), process.environ()
+                command, environment = " ".join(process.cmdline()), process.environ()
                 if environment.get("PREFECT_HOME") == str(self.artifacts / ".prefect"):
-                    yield process.pid, (command, environment)
+                    found[process.pid] = command, environment
+        return found
 
-    def process_of(self, run: str) -> int:
-        """The process that a run is executed in."""
-        (pid,) = [pid for pid, (_, environment) in self._processes() if environment.get("PREFECT__FLOW_RUN_ID") == run]
-        return pid
-
-    def processes_of(self, words: str) -> list[int]:
-        """The processes of the family whose command has these words in it."""
-        return [pid for pid, command in self.family().items() if words in " ".join(command)]
+    def processes_of(self, words: str = "", run: str | None = None) -> list[int]:
+        """The processes of the family whose command has these words in it, or that execute a run."""
+        family = self.family().items()
+        wanted = [pid for pid, (_, environment) in family if run in (None, environment.get("PREFECT__FLOW_RUN_ID"))]
+        return [pid for pid, (command, _) in family if words in command and pid in wanted]
 
     def kill(self) -> None:
         """End it as a crash would; nothing may be left."""

@@ -21,7 +21,9 @@ FEATURES = np.random.default_rng(0).standard_normal((2500, 2)).astype(np.float32
 
 
 def predict_rows(**options: Any) -> Prediction:
-    parameters = PredictParameters.model_validate({"name": NAME, **options})
+    """A prediction; input and output may be paths."""
+    asked = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    parameters = PredictParameters.model_validate({"name": NAME, **asked})
     done: Prediction = predict(parameters)
     return done
 
@@ -40,6 +42,11 @@ def expected(candidate: Candidate, features: NDArray[np.float32] = FEATURES) -> 
 def contents(folder: Path) -> dict[Path, bytes | None]:
     """All that a folder holds, however deep."""
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def times(folder: Path, parts: str = "part-*.parquet") -> dict[Path, int]:
+    """When each part of a folder was written."""
+    return {path: path.stat().st_mtime_ns for path in folder.glob(parts)}
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, parts: int, **options: Any) -> None:

@@ -1,15 +1,10 @@
 """What somebody sees and sets in Prefect's UI, and a ``prefect.yaml`` to register from."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from command_line import GRADMILL
-from conftest import REPOSITORY
 from prefect_api import api_client
 
 NAMES = ["evaluate", "linear-weekly", "maintenance-weekly", "predict-daily", "softmax-nightly", "tune-monthly"]
@@ -56,12 +51,3 @@ def edit(home: Path, name: str, **fields: Any) -> None:
     (deployment,) = [each for each in document["deployments"] if each["name"] == name]
     deployment.update(fields)
     (home / "prefect.yaml").write_text(yaml.safe_dump(document))
-
-
-def command(server: Server, *, cwd: Path = REPOSITORY, **environment: str) -> "subprocess.Popen[str]":
-    """``gradmill register`` as a child."""
-    here = os.environ | {"PREFECT_API_URL": str(server.api.base_url).rstrip("/")} | environment
-    arguments = [GRADMILL] if cwd == REPOSITORY else [sys.executable, "-m", "flows"]
-    return subprocess.Popen(
-        [*arguments, "register"], cwd=cwd, env=here, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )

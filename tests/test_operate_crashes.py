@@ -21,7 +21,8 @@ def training(duty: Duty, seed: int, deployment: str = "linear-weekly", name: str
     """A run that has come to its training, and the process that trains."""
     run = duty.trigger(deployment, name=name, training={**LONG, "model": name, "seed": seed})
     eventually(lambda: "preprocess" in duty.stages(run), 240, "the run trains")
-    return run, duty.process_of(run)
+    (process,) = duty.processes_of(run=run)
+    return run, process
 
 
 def test_a_killed_run_is_crashed_at_once_and_its_retry_redoes_no_finished_stage(duty: Duty) -> None:
@@ -52,8 +53,7 @@ def test_a_run_outlasts_a_server_that_stands_still_for_20_seconds_and_then_dies(
         os.kill(process, signal.SIGKILL)  # up starts another
     eventually(lambda: duty.answers(), 60, "another server is there")
     assert duty.ended(run)["state_type"] == "COMPLETED"
-    verified = duty.gradmill("verify", NAME)
-    assert verified.returncode == 0, verified.stderr
+    duty.does("verify", NAME)
 
 
 def test_a_run_that_died_with_its_worker_is_marked_within_90_seconds_and_the_worker_replaced(duty: Duty) -> None:

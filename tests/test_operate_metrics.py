@@ -13,9 +13,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-import flows.cli.app
 from candidate import job_document, seal
-from command_line import GRADMILL
+from command_line import GRADMILL, assert_clear, typed
 from duty import free_port
 from flows.server import metrics
 from flows.server.metrics import HELP
@@ -29,18 +28,17 @@ NAME = "linear-regression"
 REFUSED = GateVerdict(name="champion_loss", value=2.0, maximum=1.0, passed=False, detail="")
 
 
-def printed(capsys: pytest.CaptureFixture[str], code: int = 0) -> tuple[dict[tuple[str, ...], float], str]:
-    """The value of each sample by its name and its labels' values, the model's first; and what was said on stderr."""
-    assert flows.cli.app.run(["metrics"]) == code
-    told = capsys.readouterr()
-    families = text_string_to_metric_families(told.out)
-    samples = [sample for family in families for sample in family.samples]
+def printed() -> dict[tuple[str, ...], float]:
+    """The value of each sample by its name and its labels' values, the model's first."""
+    done = typed("metrics")
+    assert done.returncode == 0, done.stderr
+    samples = [sample for family in text_string_to_metric_families(done.stdout) for sample in family.samples]
     found = {}
     for each in samples:
         of_name = [each.labels.pop("name")] if "name" in each.labels else []
         found[(each.name.removeprefix("gradmill_"), *of_name, *each.labels.values())] = each.value
     assert len(found) == len(samples)
-    return found, told.err
+    return found
 
 
 def ran(day: int, **stages: Any) -> RunFolder:
@@ -53,13 +51,12 @@ def ran(day: int, **stages: Any) -> RunFolder:
     return run
 
 
-def predicted(job: str, finished_at: str, **more: Any) -> Path:
+def predicted(finished_at: str, **more: Any) -> None:
     """A job of version 1 that is done."""
     document = job_document(NAME, status="done") | {"finished_at": finished_at, "seconds": 2.5} | more
-    path = artifact_paths.predictions(job) / "_job.json"
+    path = artifact_paths.predictions(finished_at) / "_job.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(document))
-    return path
 
 
 def timestamp(moment: str) -> float:
@@ -69,119 +66,88 @@ def timestamp(moment: str) -> float:
 @pytest.fixture
 def life(two_versions: None) -> None:
     """Two versions, the second frozen; a run that found nothing changed, one refused, one going; two jobs."""
-    assert flows.cli.app.run(["freeze", NAME]) == 0
+    assert typed("freeze", NAME).returncode == 0
     ran(1, unchanged={"version": 2})
-    ran(2, evaluate={"metrics": {"test_loss": 0.25}, "gates": []}, publish=ChampionGates(gates=(REFUSED,)).model_dump())
+    evaluated = {"metrics": {"test_loss": 0.25}, "gates": []}
+    refused = ran(2, evaluate=evaluated, publish=ChampionGates(gates=(REFUSED,)).model_dump())
     findings = [{"severity": "warning", "rule": "drift", "found": each} for each in ("age has drifted", "income has")]
-    report = {"name": NAME, "summary": "", "findings": findings}
-    (next(artifact_paths.runs().glob("20261102*")) / "data-report.json").write_text(json.dumps(report))
+    refused.file("data-report.json").write_text(json.dumps({"name": NAME, "summary": "", "findings": findings}))
     drift = {"index": {"prediction": 0.5}, "maximum": 0.2, "verdict": "drift"}
-    shards = [[0, 0, 40]]
-    predicted("older", "2026-11-20T06:00:00+00:00", rejects=1, rows=40, shards=shards)
-    predicted("newer", "2026-11-21T06:00:00+00:00", rejects=3, rows=40, shards=shards, drift=drift)
+    for day, more in ((20, {"rejects": 1}), (21, {"rejects": 3, "drift": drift})):
+        predicted(f"2026-11-{day}T06:00:00+00:00", rows=40, shards=[[0, 0, 40]], **more)
 
 
 @pytest.mark.usefixtures("life")
-def test_figures_are_what_the_documents_say(capsys: pytest.CaptureFixture[str]) -> None:
-    capsys.readouterr()
+def test_figures_are_what_the_documents_say() -> None:
     with ran(3).in_use():
-        found, _ = printed(capsys)
+        found = printed()
     pointer = json.loads(artifact_paths.champion(NAME).read_text())
     manifest = json.loads((artifact_paths.version(NAME, 2) / "manifest.json").read_text())
-    assert {key: found[key, NAME] for key in ("champion_version", "frozen", "held_versions", "kept_versions")} == {
-        "champion_version": 2, "frozen": 1, "held_versions": 0, "kept_versions": 2,
+    runs = {"published": 0, "unchanged": 1, "judged": 0, "refused": 1, "running": 1, "failed": 0, "unfinished": 0}
+    told: dict[tuple[str, ...], float] = {("runs", outcome): count for outcome, count in runs.items()}
+    told |= {("last_run_outcome", outcome): outcome == "refused" for outcome in runs if outcome != "running"}
+    told |= {
+        ("champion_version",): 2, ("frozen",): 1, ("held_versions",): 0, ("kept_versions",): 2,
+        ("versions_published_total",): 2, ("champion_rows", "train"): 1000,
+        ("champion_promoted_timestamp_seconds",): timestamp(pointer["promoted_at"]),
+        ("champion_data_timestamp_seconds",): timestamp(manifest["created_at"]),
+        ("champion_metric", "test_loss"): manifest["metrics"]["test_loss"],
+        ("last_run_timestamp_seconds",): timestamp("2026-11-02T03:00:00+00:00"),
+        ("last_success_timestamp_seconds",): timestamp("2026-11-01T03:00:00+00:00"),
+        ("last_run_metric", "test_loss"): 0.25, ("last_run_stage_duration_seconds", "evaluate"): 1.5,
+        ("last_run_data_findings", "drift", "warning"): 2,
+        ("last_prediction_timestamp_seconds",): timestamp("2026-11-21T06:00:00+00:00"),
+        ("last_prediction_duration_seconds",): 2.5, ("last_prediction_rows",): 40,
+        ("last_prediction_rejected_rows",): 3, ("last_prediction_drift",): 1, ("last_prediction_drift_bound",): 0.2,
+        ("last_prediction_drift_index", "prediction"): 0.5, ("last_prediction_worse",): 0,
     }  # fmt: skip
-    assert found["versions_published_total", NAME] == 2
-    assert found["champion_promoted_timestamp_seconds", NAME] == timestamp(pointer["promoted_at"])
-    assert found["champion_data_timestamp_seconds", NAME] == timestamp(manifest["created_at"])
-    assert found["champion_metric", NAME, "test_loss"] == manifest["metrics"]["test_loss"]
-    assert found["champion_rows", NAME, "train"] == 1000
-    runs = {key[2]: value for key, value in found.items() if key[0] == "runs"}
-    assert runs == {
-        "published": 0,
-        "unchanged": 1,
-        "judged": 0,
-        "refused": 1,
-        "running": 1,
-        "failed": 0,
-        "unfinished": 0,
-    }
-    outcomes = {key[2] for key, value in found.items() if key[0] == "last_run_outcome" and value}
-    assert outcomes == {"refused"}, "one that is running has not ended"
-    assert found["last_run_timestamp_seconds", NAME] == timestamp("2026-11-02T03:00:00+00:00")
-    assert found["last_success_timestamp_seconds", NAME] == timestamp("2026-11-01T03:00:00+00:00")
-    assert found["last_run_metric", NAME, "test_loss"] == 0.25
-    assert found["last_run_stage_duration_seconds", NAME, "evaluate"] == 1.5
-    assert found["last_run_data_findings", NAME, "drift", "warning"] == 2
-    last = {key[0]: value for key, value in found.items() if key[0].startswith("last_prediction_")}
-    assert last == {
-        "last_prediction_timestamp_seconds": timestamp("2026-11-21T06:00:00+00:00"),
-        "last_prediction_duration_seconds": 2.5,
-        "last_prediction_rows": 40,
-        "last_prediction_rejected_rows": 3,
-        "last_prediction_drift": 1,
-        "last_prediction_drift_bound": 0.2,
-        "last_prediction_drift_index": 0.5,
-        "last_prediction_worse": 0,
-    }
+    of_name = {(key[0], *key[2:]): value for key, value in found.items() if key[1:2] == (NAME,)}
+    assert {key: of_name.get(key) for key in told} == told
 
 
 @pytest.mark.usefixtures("two_versions")
-def test_shares_of_labels_are_counted_by_class(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    predicted("job", "2026-11-21T06:00:00+00:00", profile={"label": {"edges": [0.5], "counts": [30, 10]}})
+def test_shares_of_labels_are_counted_by_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    predicted("2026-11-21T06:00:00+00:00", profile={"label": {"edges": [0.5], "counts": [30, 10]}})
     folder = artifact_paths.version(NAME, 1)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["dataset"]["class_names"] = ["bag", "coat"]
     seal(folder, manifest | {"profile": {"label": {"edges": [0.5], "counts": [4, 1]}}})
-    capsys.readouterr()
-    found, _ = printed(capsys)
+    found = printed()
     assert found["last_prediction_label_ratio", NAME, "bag"] == 0.75
     assert found["last_prediction_expected_label_ratio", NAME, "bag"] == 0.8
     monkeypatch.setattr(metrics, "MOST_CLASSES", 1)
-    assert ("last_prediction_label_ratio", NAME, "bag") not in printed(capsys)[0], "each would be a time series"
+    assert ("last_prediction_label_ratio", NAME, "bag") not in printed(), "each would be a time series"
 
 
 @pytest.mark.usefixtures("life")
-def test_a_file_for_the_node_exporter_is_replaced_whole_and_can_be_read_by_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_for_the_node_exporter_is_replaced_whole_and_can_be_read_by_it(tmp_path: Path) -> None:
     path = tmp_path / "collected" / "gradmill.prom"
     path.parent.mkdir()
     path.write_text("old")
     with path.open() as old:
-        assert flows.cli.app.run(["metrics", "--output", str(path)]) == 0
+        assert typed("metrics", "--output", path).returncode == 0
         assert old.read() == "old", "whoever reads it reads the one or the other"
     assert list(path.parent.iterdir()) == [path]
     assert path.stat().st_mode & stat.S_IROTH
-    assert str(path) in capsys.readouterr().out
     families = list(text_string_to_metric_families(path.read_text()))
     assert {family.name for family in families} <= {f"gradmill_{name.removesuffix('_total')}" for name in HELP}
 
 
-def test_an_empty_folder_has_figures_too_and_json_has_the_same(
-    artifacts: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found, _ = printed(capsys)
+def test_an_empty_folder_has_figures_too_and_json_has_the_same(artifacts: Path) -> None:
+    found, document = printed(), json.loads(typed("metrics", "--json").stdout)
     assert found["damaged_documents",] == 0
-    assert flows.cli.app.run(["metrics", "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    names = {family["name"].removeprefix("gradmill_") for family in document["metrics"]}
-    assert names == {key[0] for key in found}
+    assert {family["name"] for family in document["metrics"]} == {f"gradmill_{key[0]}" for key in found}
     assert document["damaged"] == []
-    assert flows.cli.app.run(["metrics", "--port", "8080", "--output", "x"]) == 2
     missing = artifacts.parent / "nowhere"
-    assert flows.cli.app.run(["metrics", "--output", str(missing / "g.prom")]) == 2
+    for wrong in (("--port", "8080", "--output", "x"), ("--output", missing / "g.prom")):
+        assert_clear(typed("metrics", *wrong), 2)
     assert not missing.exists()
 
 
 @pytest.mark.usefixtures("life")
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: promtool)")
-def test_promtool_finds_nothing_to_say(capsys: pytest.CaptureFixture[str]) -> None:
-    capsys.readouterr()
-    assert flows.cli.app.run(["metrics"]) == 0
-    text = capsys.readouterr().out
+def test_promtool_finds_nothing_to_say() -> None:
+    text = typed("metrics").stdout
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -207,17 +173,14 @@ def test_who_asks_over_http_gets_the_figures_of_the_moment_and_the_workers_healt
     before = httpx.get(f"{url}/metrics")
     assert f'gradmill_champion_version{{name="{NAME}"}} 2.0' in before.text
     assert before.headers["content-type"].startswith("text/plain; version=")
-    assert flows.cli.app.run(["promote", NAME, "1"]) == 0
+    assert typed("promote", NAME, "1").returncode == 0
     damage(next(artifact_paths.root().glob("runs/20261102*/run.json")), 0, 0x40)
     after = httpx.get(f"{url}/metrics").text
     assert f'gradmill_champion_version{{name="{NAME}"}} 1.0' in after
     assert "gradmill_damaged_documents 1.0" in after
     assert "left out: " in process.stderr.readline()
     assert httpx.get(f"{url}/health").status_code == 503, "no worker is there"
-    own = [GRADMILL, "metrics", "--port", str(worker)]
-    with subprocess.Popen(own, stderr=subprocess.DEVNULL) as answering:
+    with subprocess.Popen([GRADMILL, "metrics", "--port", str(worker)], stderr=subprocess.DEVNULL) as answering:
         eventually(lambda: httpx.get(f"{url}/health").status_code == 200, 20, "a health that is asked on")
         answering.kill()
-    again = [GRADMILL, "metrics", "--port", url.rpartition(":")[2]]
-    taken = subprocess.run(again, capture_output=True, text=True, check=False)
-    assert taken.returncode == 2
+    assert_clear(typed("metrics", "--port", url.rpartition(":")[2]), 2)

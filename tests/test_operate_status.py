@@ -36,28 +36,20 @@ def test_runs_that_nobody_takes_are_stuck_and_no_others(prefect_api: str) -> Non
     past, future = (
         {"scheduled_time": (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat()} for minutes in (-2, 2)
     )
-
-    def run(name: str, tag: str = "gradmill", /, **state: Any) -> str:
-        return str(
-            post(prefect_api, "flow_runs/", {"flow_id": flow, "name": name, "tags": [tag], "state": state})["id"]
-        )
-
-    made = {
-        run("late", type="SCHEDULED", state_details=past): "no worker has taken it",
-        run("running", type="RUNNING"): "",
-        run("not due", type="SCHEDULED", state_details=future): "",
-        run("of others", "others", type="SCHEDULED", state_details=past): "",
-        run("ended", type="COMPLETED"): "",
-    }
-
-    second = run("second", type="SCHEDULED", name="AwaitingConcurrencySlot", state_details=past)
-
+    made = {}
+    for name, tag, state_of_it in (
+        ("late", "gradmill", {"type": "SCHEDULED", "state_details": past}),
+        ("second", "gradmill", {"type": "SCHEDULED", "name": "AwaitingConcurrencySlot", "state_details": past}),
+        ("running", "gradmill", {"type": "RUNNING"}),
+        ("not due", "gradmill", {"type": "SCHEDULED", "state_details": future}),
+        ("of others", "others", {"type": "SCHEDULED", "state_details": past}),
+        ("ended", "gradmill", {"type": "COMPLETED"}),
+    ):
+        facts = {"flow_id": flow, "name": name, "tags": [tag], "state": state_of_it}
+        made[post(prefect_api, "flow_runs/", facts)["id"]] = name
     found = status.describe(state.read())
-    assert {each.id: each.reason for each in found.stuck if each.id in made} == {
-        run: reason for run, reason in made.items() if reason
-    }
-    (queued,) = [each for each in found.queued if each.id == second]
-    assert queued.reason == "waits for another run of its deployment"
+    told = [{made[each.id]: each.reason for each in part if each.id in made} for part in (found.stuck, found.queued)]
+    assert told == [{"late": "no worker has taken it"}, {"second": "waits for another run of its deployment"}]
 
 
 @pytest.fixture
@@ -77,39 +69,36 @@ def test_the_last_judged_run_is_told_beside_a_newer_one_that_was_not(
 ) -> None:
     client, deployment = weekly
 
-    def run(name: str, *tags: str, **state: Any) -> None:
-        of_it = {"flow_id": deployment["flow_id"], "deployment_id": deployment["id"], "tags": ["gradmill", *tags]}
-        made = client.post("/flow_runs/", json=of_it | {"name": name, "state": {"type": "RUNNING"}})
+    def ran(name: str, *tags: str, **state_of_it: Any) -> Any:
+        """What is told of the deployment after another run."""
+        facts = {"flow_id": deployment["flow_id"], "deployment_id": deployment["id"], "tags": ["gradmill", *tags]}
+        made = client.post("/flow_runs/", json=facts | {"name": name, "state": {"type": "RUNNING"}})
         path = f"/flow_runs/{made.raise_for_status().json()['id']}/set_state"
-        client.post(path, json={"state": state, "force": True}).raise_for_status()
-
-    def told() -> tuple[Any, list[str]]:
-        found = status.describe(state.read())
-        (each,) = [each for each in found.deployments if each.name == WEEKLY]
-        return each, [line for line in found.attention if line.startswith(WEEKLY)]
+        client.post(path, json={"state": state_of_it, "force": True}).raise_for_status()
+        (each,) = [each for each in status.describe(state.read()).deployments if each.name == WEEKLY]
+        return each.last_run, each.verdict, each.judged.run, each.judged.verdict, each.judged.message
 
     reason = "GateFailed: refused by champion_recall"
-    run("first", "verdict:refused", type="FAILED", message=reason)
-    each, attention = told()
-    assert (each.last_run, each.verdict, each.judged.run) == ("first", "refused", "first")
-    assert attention == [f"{WEEKLY}: Failed: {reason}"]
-    run("second", "verdict:unchanged", type="COMPLETED")
-    run("third", type="CANCELLED")
-    each, attention = told()
-    assert (each.last_run, each.verdict, attention) == ("third", None, [])
-    assert (each.judged.run, each.judged.verdict, each.judged.message) == ("first", "refused", reason)
-    run("fourth", "drift:drift", type="COMPLETED")
-    assert (told()[0].verdict, told()[0].judged.run) == ("drift", "first")
-    run("fifth", type="CANCELLED")
+    judged = ("first", "refused", reason)
+    assert ran("first", "verdict:refused", type="FAILED", message=reason) == ("first", "refused", *judged)
+    assert f"{WEEKLY}: Failed: {reason}" in status.describe(state.read()).attention
+    assert ran("second", "verdict:unchanged", type="COMPLETED") == ("second", "unchanged", *judged)
+    assert ran("third", "drift:drift", type="COMPLETED") == ("third", "drift", *judged)
+    assert ran("fourth", type="CANCELLED") == ("fourth", None, *judged)
     document, tell, failure = command.status(check=True)
+    assert not any(line.startswith(WEEKLY) for line in document["attention"])
+    assert any("no worker is online" in each for each in document["attention"])  # a disk that is nearly full, too
     tell()
     output = capsys.readouterr().out
     assert f"refused {datetime.now(UTC):%m-%d}" in output
     assert f"{WEEKLY}: refused: {reason}" in output
     assert max(map(len, output.splitlines())) < 160
     assert failure.exit_code == 1
-    # Attention has a disk that is nearly full, too.
-    assert any("no worker is online" in each for each in document["attention"])
+
+
+CODES = {GateFailed: 3, TrainingDiverged: 3, DataError: 4, DeviceMissing: 5, UsageError: 2, GradmillError: 1}
+RUNS_END: list[tuple[Any, int]] = [(error("found UsageError: x", "y", "z"), code) for error, code in CODES.items()]
+RUNS_END += [(ValueError("DataErrors: none"), 1), (Crashed(), 1), (Cancelled(), 1), (Completed(), 0)]
 
 
 def test_the_worker_of_an_up_that_has_just_begun_is_starting_and_is_a_fault_when_it_stays_away(
@@ -136,35 +125,14 @@ def test_addresses_are_told_without_credentials_and_those_of_the_ui_as_its_setti
         assert (deployments.find_page(ended(Completed())) or "").startswith("http://127.0.0.1:9/")
 
 
-@pytest.mark.slow
-def test_a_worker_that_has_been_silent_for_a_day_is_none(
-    weekly: tuple[httpx.Client, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client, _ = weekly
-    client.post("/work_pools/gradmill/workers/heartbeat", json={"name": "ours"}).raise_for_status()
-    assert "ours" in [worker.name for worker in status.describe(state.read()).workers]
-    monkeypatch.setattr(status, "FORGOTTEN", timedelta())
-    assert status.describe(state.read()).workers == []
-    client.delete("/work_pools/gradmill/workers/ours").raise_for_status()  # other tests use this server
-
-
 def ended(state: State[Any]) -> FlowRun:
     return FlowRun(flow_id=uuid4(), state=state)
 
 
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [(GateFailed, 3), (TrainingDiverged, 3), (DataError, 4), (DeviceMissing, 5), (UsageError, 2), (GradmillError, 1)],
-)
-def test_a_runs_exit_code_is_that_of_the_error_that_prefect_has_noted(error: type[GradmillError], code: int) -> None:
-    failed = run_coro_as_sync(exception_to_failed_state(error("found UsageError: x", "y", "z")))
-    assert deployments.find_exit_code(ended(failed)) == code
-
-
-def test_a_runs_exit_code_is_1_where_it_was_not_an_error_of_ours() -> None:
-    failed = run_coro_as_sync(exception_to_failed_state(ValueError("DataErrors: none")))
-    states: list[State[Any]] = [failed, Crashed(), Cancelled(), Completed()]
-    assert [deployments.find_exit_code(ended(state)) for state in states] == [1, 1, 1, 0]
+@pytest.mark.parametrize(("end", "code"), RUNS_END)
+def test_a_runs_exit_code_is_that_of_the_error_that_prefect_has_noted(end: Any, code: int) -> None:
+    state_of_it = run_coro_as_sync(exception_to_failed_state(end)) if isinstance(end, Exception) else end
+    assert deployments.find_exit_code(ended(state_of_it)) == code
 
 
 @pytest.mark.slow
@@ -175,26 +143,24 @@ def test_trigger_prints_the_runs_page_and_waits_for_its_end(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     client, deployment = weekly
-    answer = trigger(WEEKLY, ["training.lr=0.2"])
-    run = client.get(f"/flow_runs/{answer[0]['id']}").json()
+    document, answer, *_ = trigger(WEEKLY, ["training.lr=0.2"])
+    run = client.get(f"/flow_runs/{document['id']}").json()
     assert run["parameters"]["parameters"]["training"] == {"model": "linear-regression", "seed": "auto", "lr": 0.2}
-    page = f"{prefect_api.removesuffix('/api')}/runs/flow-run/{run['id']}"
-    assert answer[1].splitlines()[1] == page
+    assert answer.splitlines()[1] == f"{prefect_api.removesuffix('/api')}/runs/flow-run/{run['id']}"
     monkeypatch.setattr(deployments, "ASK_SECONDS", 0.1)
     monkeypatch.setattr(deployments, "LATE", timedelta())
     monkeypatch.setattr(interrupt, "done", "")
     of_it = {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}, "id": {"not_any_": [run["id"]]}}}
 
+    def manual() -> list[dict[str, Any]]:
+        found = client.post("/flow_runs/filter", json=of_it).json()
+        return [each for each in found if not each["auto_scheduled"]]
+
     def end() -> None:
-        manual = eventually(
-            lambda: [
-                each for each in client.post("/flow_runs/filter", json=of_it).json() if not each["auto_scheduled"]
-            ],
-            30,
-        )
+        (second,) = eventually(manual, 30)
         time.sleep(0.5)  # it is asked for meanwhile
-        state = {"type": "FAILED", "message": "Flow run encountered an exception: DataError: no file"}
-        client.post(f"/flow_runs/{manual[0]['id']}/set_state", json={"state": state, "force": True})
+        failed = {"type": "FAILED", "message": "Flow run encountered an exception: DataError: no file"}
+        client.post(f"/flow_runs/{second['id']}/set_state", json={"state": failed, "force": True})
 
     ending = threading.Thread(target=end)
     ending.start()
@@ -204,8 +170,7 @@ def test_trigger_prints_the_runs_page_and_waits_for_its_end(
     assert capsys.readouterr().err.count("no worker has taken it yet") == 1
     assert interrupt.done == f"run {document['run']} goes on", "what Ctrl-C would have said"
     assert failure is not None
-    assert failure.exit_code == 4
-    assert failure.found == "DataError: no file"
+    assert (failure.exit_code, failure.found) == (4, "DataError: no file")
 
 
 def test_why_a_run_was_refused_is_told_by_trigger_as_by_the_command_that_retrains() -> None:
@@ -219,11 +184,9 @@ def test_every_parameter_that_trigger_lists_is_taken_with_the_value_that_it_show
     weekly: tuple[httpx.Client, dict[str, Any]],
 ) -> None:
     rows = trigger("softmax-nightly", list_params=True)[0]["parameters"]
-    shown = {row["name"]: row["value"] for row in rows}
-    assert (shown["training.lr"], shown["training.num_epochs"], shown["predict"]) == (0.5, 20, True)
-    assert {"name", "training.seed", "gates.min_test_accuracy", "data.source"} <= shown.keys()
     assert all(row["description"] for row in rows)
-    assert shown["name"] == "", "the model's own"
+    shown = {row["name"]: row["value"] for row in rows}
+    assert {"name": "", "predict": True, "training.lr": 0.5}.items() <= shown.items()
     given = [f"{name}={json.dumps(value)}" for name, value in shown.items() if value is not None]
     parameters = RetrainParameters.model_validate(nest_assignments(given))
     assert (parameters.training.lr, parameters.training.num_epochs) == (0.5, 20)

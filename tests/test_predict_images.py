@@ -46,13 +46,12 @@ def test_arrays_of_another_size_or_colour_become_what_training_makes_of_the_same
 ) -> None:
     rng = np.random.default_rng(1)
     for number, shape in enumerate([(4, 12, 9), (4, 12, 9, 3), (4, 8, 8), (4, 8, 8, 3), (4, 8, 8, 1)]):
-        images = rng.integers(0, 256, shape, np.uint8)
+        images, folder = rng.integers(0, 256, shape, np.uint8), tmp_path / str(number)
         np.save(tmp_path / f"{number}.npy", images)
-        (tmp_path / str(number) / "cat").mkdir(parents=True)
+        folder.mkdir()
         for row, image in enumerate(images):
-            picture = Image.fromarray(image[..., 0] if shape[3:] == (1,) else image)
-            picture.save(tmp_path / str(number) / "cat" / f"{row}.png")
-        of_files, of_array = (predicted(tmp_path / name, wanted) for name in (str(number), f"{number}.npy"))
+            Image.fromarray(image.squeeze()).save(folder / f"{row}.png")
+        of_files, of_array = (predicted(path, wanted) for path in (folder, tmp_path / f"{number}.npy"))
         np.testing.assert_array_equal(values(of_array), values(of_files))
         assert notes(of_array) == notes(of_files), "what was done to them is said alike"
 
@@ -82,40 +81,40 @@ def test_folders_called_as_the_models_classes_tell_the_truth_and_others_do_not(l
 def test_a_picture_in_no_class_takes_the_accuracy_from_all_and_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(tmp_path / "pets", COUNTS | {"newt": 1})
-    assert truth(predicted(tmp_path / "pets")) is None
-    assert "1 picture in no folder of a class, the first is" in capsys.readouterr().out
-
-
-def test_what_describes_pictures_lies_among_them_unread(tmp_path: Path) -> None:
-    folder = write(tmp_path / "pets", COUNTS)
+    """What describes pictures lies among them unread."""
+    folder = write(tmp_path / "pets", COUNTS | {"newt": 1})
     (folder / "metadata.csv").write_text("file_name,label\ncat/0000.png,cat\n")
     (folder / "notes.jsonl").write_text("{}\n")
-    assert len(values(predicted(folder))) == 7
+    found = predicted(folder)
+    assert (len(values(found)), truth(found)) == (8, None)
+    assert "1 picture in no folder of a class, the first is" in capsys.readouterr().out
 
 
 IMAGES = np.stack([drawn(label, seed) for label in range(3) for seed in range(4)])
 LABELS = np.repeat(np.arange(3), 4)
+
+
+NAMED = np.array(CLASSES)[LABELS]
 ARCHIVES: dict[str, Any] = {
     "keras.npz": lambda path: np.savez_compressed(
         path, x_train=IMAGES[:1], y_train=LABELS[:1], x_test=IMAGES, y_test=LABELS[:, None].astype(np.uint8)
     ),
-    "names.npz": lambda path: np.savez(path, images=IMAGES, labels=np.array(CLASSES)[LABELS]),
+    "names.npz": lambda path: np.savez(path, images=IMAGES, labels=NAMED),
     "in another order.npz": lambda path: np.savez(path, images=IMAGES, labels=2 - LABELS, class_names=CLASSES[::-1]),
     "rows.safetensors": lambda path: safetensors.numpy.save_file({"images": IMAGES, "labels": LABELS}, path),
     "keras.safetensors": lambda path: safetensors.numpy.save_file({"x_test": IMAGES, "y_test": LABELS}, path),
     "bare.npy": lambda path: np.save(path, IMAGES),
     "bare-idx3-ubyte": lambda path: path.write_bytes(idx_bytes(IMAGES)),
+    "bare of other classes.npz": lambda path: np.savez(path, images=IMAGES, labels=LABELS, class_names=["a", "b", "c"]),
+    "bare of others.parquet": lambda path: write_parquet(path, IMAGES, LABELS, ["car", "bus", "van"]),
+    "words.parquet": lambda path: write_parquet(path, IMAGES, NAMED.tolist()),
     "test-images-idx3-ubyte": lambda path: write_idx(path, IMAGES, LABELS),
     "t10k-images-idx3-ubyte.gz": lambda path: write_idx(path, IMAGES, LABELS),
     "emnist-images-idx3-ubyte": lambda path: write_idx(path, IMAGES, LABELS, ".gz"),
-    "kmnist-images-idx3-ubyte.gz": lambda path: write_named_idx(path, 2 - LABELS, CLASSES[::-1]),
-}
-
-
-def write_named_idx(path: Path, labels: Any, names: tuple[str, ...]) -> None:
-    write_idx(path, IMAGES, labels)
-    (path.parent / "labels.txt").write_text("\n".join(names))
+    "kmnist-images-idx3-ubyte.gz": lambda path: (
+        write_idx(path, IMAGES, 2 - LABELS), (path.parent / "labels.txt").write_text("\n".join(CLASSES[::-1]))
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
@@ -126,21 +125,19 @@ def test_an_archive_gives_its_images_and_where_it_has_some_its_labels(name: str,
     assert truth(chunks) == (None if "bare" in name else LABELS.tolist())
 
 
-def test_whole_numbers_are_the_classes_own_names_where_these_are_whole_numbers(tmp_path: Path) -> None:
-    labels = np.array([3, 5, 7, 9])
-    np.savez(tmp_path / "odd.npz", images=IMAGES[:4], labels=labels)
-    assert truth(predicted(tmp_path / "odd.npz", GREY._replace(class_names=("3", "5", "7")))) == [0, 1, 2, -1]
-    prepared = {"images": IMAGES[:4], "labels": labels - 3, "split_key": np.arange(4)}
+def test_a_label_is_a_class_by_its_own_name_or_by_its_place_in_a_prepared_split_or_no_truth(tmp_path: Path) -> None:
+    odd = GREY._replace(class_names=("3", "5", "7"))
+    np.savez(tmp_path / "odd.npz", images=IMAGES[:4], labels=np.array([3, 5, 7, 9]))
+    assert truth(predicted(tmp_path / "odd.npz", odd)) == [0, 1, 2, -1]
+    prepared = {"images": IMAGES[:4], "labels": np.array([0, 2, 1, 2]), "split_key": np.arange(4)}
     safetensors.numpy.save_file(prepared, tmp_path / "test.safetensors")
-    found = predicted(tmp_path / "test.safetensors", GREY._replace(class_names=("3", "5", "7")))
-    assert truth(found) == [0, 2, 4, 6], "a prepared split has places"
-
-
-def test_labels_of_other_classes_alone_are_no_truth(tmp_path: Path) -> None:
-    np.savez(tmp_path / "birds.npz", images=IMAGES, labels=LABELS, class_names=["gull", "hen", "jay"])
-    assert truth(predicted(tmp_path / "birds.npz")) is None
+    assert truth(predicted(tmp_path / "test.safetensors", odd)) == [0, 2, 1, 2]
     np.savez(tmp_path / "some.npz", images=IMAGES[:2], labels=np.array(["gull", "owl"]))
     assert truth(predicted(tmp_path / "some.npz")) == [-1, 2]
+    write_parquet(tmp_path / "none.parquet", IMAGES[:3], ["dog", None, "cat"])
+    write_parquet(tmp_path / "hidden.parquet", IMAGES[:3], [1, -1, 0], CLASSES)
+    for name in ("none", "hidden"):
+        np.testing.assert_array_equal(truth(predicted(tmp_path / f"{name}.parquet")), [1, np.nan, 0])  # type: ignore[arg-type]
 
 
 def test_labels_of_another_number_than_images_are_refused(tmp_path: Path) -> None:
@@ -149,34 +146,17 @@ def test_labels_of_another_number_than_images_are_refused(tmp_path: Path) -> Non
         predicted(tmp_path / "t10k-images-idx3-ubyte")
 
 
-def hugging_face(path: Path, labels: Any, names: list[str] | None = None, **more: Any) -> Path:
-    """Pictures of which the third is broken, and the fourth is none."""
-    broken = {"bytes": b"\x89PNG no picture", "path": "spoilt.png"}
-    return write_parquet(path, [*IMAGES[:2], broken, None, *IMAGES[4:]], labels, names or (), group=5, **more)
-
-
 def test_parquet_of_pictures_gives_pixels_truth_ids_and_rejects_with_their_names(tmp_path: Path) -> None:
-    path = hugging_face(
-        tmp_path / "test.parquet", LABELS[::-1], ["owl", "dog", "cat"], name=[f"n{row}" for row in range(12)]
-    )
+    broken, path = {"bytes": b"\x89PNG no picture", "path": "spoilt.png"}, tmp_path / "test.parquet"
+    rows, names = [*IMAGES[:2], broken, None, *IMAGES[4:]], [f"n{row}" for row in range(12)]
+    write_parquet(path, rows, LABELS[::-1], CLASSES[::-1], group=5, name=names)
     chunks = predicted(path, GREY._replace(ids=("name",)))
     kept = np.delete(np.arange(12), [2, 3])
     np.testing.assert_array_equal(values(chunks), IMAGES[kept])
     assert truth(chunks) == LABELS[kept].tolist(), "by name, whatever their order in the file"
-    assert [each.as_py() for chunk in chunks if chunk.passthrough for each in chunk.passthrough["name"]] == [
-        f"n{row}" for row in kept
-    ]
+    ids = [each.as_py() for chunk in chunks if chunk.passthrough for each in chunk.passthrough["name"]]
+    assert ids == [names[row] for row in kept]
     assert "spoilt.png is no picture" in rejected(chunks)[2]
     assert "it is no picture" in rejected(chunks)[3]
     with pytest.raises(DataError, match="columns image"):
         predicted(path, GREY._replace(ids=("number",)))
-
-
-def test_labels_of_parquet_may_be_words_or_missing_or_of_other_classes(tmp_path: Path) -> None:
-    words = hugging_face(tmp_path / "words.parquet", [*np.array(CLASSES)[LABELS][:-1].tolist(), None])
-    assert truth(predicted(words))[:-1] == np.delete(LABELS, [2, 3])[:-1].tolist()  # type: ignore[index]
-    assert np.isnan(truth(predicted(words))[-1])  # type: ignore[index]
-    hidden = hugging_face(tmp_path / "hidden.parquet", np.full(12, -1), [*CLASSES])
-    assert np.isnan(truth(predicted(hidden))).all()  # type: ignore[arg-type]
-    others = hugging_face(tmp_path / "others.parquet", LABELS, ["car", "bus", "van"])
-    assert truth(predicted(others)) is None

@@ -10,20 +10,14 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn.metrics import r2_score, root_mean_squared_error
 
 from input_files import read, rejected, values
 from own_tables import CLASSES, RECIPE
 from table_files import written
-from tasks.batch.results import measure_score, score_answers
 from tasks.data.io import tabular
 from tasks.data.io.batches import Batch, ReadSpec
 from tasks.data.levels import find_levels
-from tasks.data.recipe import Target
 from tasks.errors import DataError
-from tasks.serving.task import TASKS
 
 WANTED = ReadSpec(RECIPE, y_name="target", ids=("id",))
 GOOD: dict[str, list[Any]] = {
@@ -129,19 +123,3 @@ def test_encoded_arrays_are_taken_by_the_same_rule(tmp_path: Path) -> None:
     wanted = WANTED._replace(ids=())
     assert set(rejected(read(tmp_path / "t.npy", wanted, tmp_path))) == {3, 4, 5, 6}
     assert set(rejected(read(tmp_path / "t.npy", wanted._replace(unknown="average"), tmp_path))) == {4, 6}
-
-
-@given(
-    st.lists(st.lists(st.tuples(*[st.floats(-1e3, 1e3, width=32)] * 2), max_size=9), min_size=1, max_size=5).filter(
-        lambda chunks: len({truth for chunk in chunks for truth, _ in chunk}) > 1
-    )
-)
-def test_errors_summed_chunk_by_chunk_are_those_of_scikit_learn(chunks: list[list[tuple[float, float]]]) -> None:
-    parts = [np.array(chunk, np.float64).reshape(-1, 2).T for chunk in chunks]
-    target = Target(name="y", mean=100.0)
-    scores = [score_answers(TASKS["regression"], {"prediction": found}, truth, target) for truth, found in parts]
-    truth, found = np.concatenate(parts, axis=1)
-    metrics = measure_score({name: sum(each[name] for each in scores) for name in scores[0]})
-    assert metrics["rmse"] == pytest.approx(root_mean_squared_error(truth, found))
-    if truth.std() > 1:
-        assert metrics["r2"] == pytest.approx(r2_score(truth, found), rel=1e-6, abs=1e-6)

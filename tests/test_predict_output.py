@@ -4,25 +4,52 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from candidate import Candidate, job_document
-from prediction_jobs import contents, predict_rows
+from prediction_jobs import contents, expected, predict_rows, table
+from table_files import written
 from tasks.batch import output_dir
 from tasks.batch.output_dir import Output
 from tasks.errors import DataError, UsageError
 from tasks.store import artifact_paths, predictions
 
 
-def test_a_scratch_that_is_a_link_is_never_followed(tmp_path: Path) -> None:
-    predictions.make_scratch(tmp_path / "theirs")
-    (tmp_path / "out").mkdir()
-    artifact_paths.scratch(tmp_path / "out").symlink_to(artifact_paths.scratch(tmp_path / "theirs"))
-    with pytest.raises(UsageError, match="holds something else"):
-        output_dir.claim(tmp_path / "out", "0" * 16, restart=True)
-    assert predictions.has_scratch(tmp_path / "theirs")
+def test_an_output_folder_is_gone_again_where_no_job_came_of_it_and_the_next_takes_nothing_of_it(
+    prefect_api: str, candidates: list[Candidate], tmp_path: Path
+) -> None:
+    candidates[0].publish()
+    written(tmp_path / "rows/a.csv", {"x1": [9, 9], "x2": [9, 9]})
+    written(tmp_path / "rows/broken.csv", {"no": [1], "such": [2]})
+    written(tmp_path / "good.csv", {"x1": [1], "x2": [2]})
+    (tmp_path / "empty").mkdir()
+    for out in ("docs", "docs/deep", "empty"):
+        with pytest.raises(DataError, match=r"broken\.csv"):
+            predict_rows(input=tmp_path / "rows", output=tmp_path / out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["artifacts", "empty", "good.csv", "rows"]
+    assert not any((tmp_path / "empty").iterdir())
+    found = table(predict_rows(input=tmp_path / "good.csv", output=tmp_path / "empty"))["prediction"]
+    np.testing.assert_allclose(found, expected(candidates[0], np.array([[1, 2]], np.float32)), atol=1e-4)
+
+
+def test_nothing_behind_a_link_proves_that_a_folder_is_ours_or_is_touched(tmp_path: Path) -> None:
+    out, theirs = tmp_path / "out", tmp_path / "theirs"
+    predictions.make_scratch(theirs)
+    (theirs / "_job.json").write_text(json.dumps(job_document("fashion", status="done")))
+    out.mkdir()
+    for link, part in (
+        (artifact_paths.scratch(out), artifact_paths.scratch(theirs)),
+        (out / "_job.json", theirs / "_job.json"),
+    ):
+        (out / "part-00000.parquet").write_bytes(b"PAR1")
+        link.symlink_to(part)
+        with pytest.raises(UsageError, match="holds something else"):
+            output_dir.claim(out, "0" * 16, restart=True)
+        link.unlink()
+    assert predictions.has_scratch(theirs)
 
 
 INSIDE, OF_A_MODEL = "inside the artifacts folder", "in the folder of a model"
@@ -73,25 +100,3 @@ def test_a_folder_without_a_sound_document_or_the_scratch_is_somebody_elses(docu
     with pytest.raises(DataError, match=r"_job\.json is not"):
         output_dir.claim(tmp_path, "0" * 16, restart=False)
     assert output_dir.claim(tmp_path, "0" * 16, restart=True) == (None, sorted(before))
-
-
-def test_a_document_behind_a_link_proves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "theirs.json").write_text(json.dumps(job_document("fashion", status="done")))
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "_job.json").symlink_to(tmp_path / "theirs.json")
-    (tmp_path / "out" / "part-00000.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UsageError, match="holds something else"):
-        output_dir.claim(tmp_path / "out", "0" * 16, restart=True)
-
-
-def test_an_output_folder_is_gone_again_where_no_job_came_of_it(
-    prefect_api: str, candidates: list[Candidate], tmp_path: Path
-) -> None:
-    candidates[0].publish()
-    (tmp_path / "broken.csv").write_text("no,such\n1,2\n")
-    (tmp_path / "empty").mkdir()
-    for out in ("docs", "docs/deep", "empty"):
-        with pytest.raises(DataError, match=r"broken\.csv"):
-            predict_rows(input=str(tmp_path / "broken.csv"), output=str(tmp_path / out))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["artifacts", "broken.csv", "empty"]
-    assert not any((tmp_path / "empty").iterdir())

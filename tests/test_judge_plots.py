@@ -128,7 +128,7 @@ def test_coefficients_are_ordered_by_what_a_deviation_does_and_drawn_in_the_unit
     (axes,) = plots.draw_coefficients(found, "change of price with").axes
     assert [bar.get_width() for bar in axes.patches] == [300, 200, -50, 45, 0]  # type: ignore[attr-defined]
     assert (texts(axes.texts), axes.yaxis_inverted()) == (["10", "200", "-50", "45", "0"], True)
-    none = {"area": 0.0, "district": dict.fromkeys(weights["district"], 0.0), "garden": 50.0}  # type: ignore[arg-type]
+    none = {"area": 0.0, "district": {"(missing)": 0.0, "east": 0.0, "west": 0.0}, "garden": 50.0}
     two = list_coefficients({"weights": {"no": none, "yes": weights}}, recipe, ("no", "yes"))
     assert [(each.name, each.value) for each in two[:2]] == [("area", 10.0), ("garden", 150.0)]
     three = list_coefficients({"weights": {"a": none, "b": weights, "c": weights}}, recipe, ("a", "b", "c"))

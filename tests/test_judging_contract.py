@@ -153,7 +153,7 @@ def test_a_sound_model_of_a_rare_class_passes_balanced_or_not(tmp_path: Path) ->
     frame = pd.DataFrame(rows, columns=["a", "b", "c"])
     frame["kind"] = np.where(score > np.quantile(score, 0.97), "rare", "often")
     frame["part"] = np.where(np.arange(5000) % 5, "train", "test")
-    given = ["--data", written(tmp_path / "t.csv", frame), "--target", "kind", "--split-column", "part"]
+    given = ["--data", str(written(tmp_path / "t.csv", frame)), "--target", "kind", "--split-column", "part"]
     plain = answered("retrain", "softmax-regression", "--name", "rare", *given, "--no-predict")
     balanced = answered("retrain", "rare", "--class-weight", "balanced", "--no-predict")
     assert [each["outcome"] for each in (plain, balanced)] == ["published"] * 2

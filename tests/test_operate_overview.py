@@ -75,8 +75,8 @@ def walk(candidates: list[Candidate], two_versions: None) -> None:
     run(one, 7, 0.45, publish=decided("judged"))
     pointer.rollback(NAME, REASON)
     for notes in artifact_paths.runs().glob("*/run.json"):  # the sixth began at 3 as all did, and ended after 12
-        day = notes.parent.name[6:8]
-        ended = f"2026-11-{day}T{13 if day == '06' else 4:02}:30:00+00:00"
+        of_day = notes.parent.name[6:8]
+        ended = f"2026-11-{of_day}T{13 if of_day == '06' else 4:02}:30:00+00:00"
         RunNotes.read(notes).model_copy(update={"noted_at": ended}).write(notes)
     facts: list[dict[str, Any]] = [
         {"what": "published", "champion": 1, "by": f"20261101T030000-{NAME}-00000001", "frozen": False},
@@ -91,8 +91,8 @@ def walk(candidates: list[Candidate], two_versions: None) -> None:
     for day, verdict in ((6, "stable"), (7, "drift")):
         drift = Drift(index={"prediction": 0.05 * day}, maximum=0.2, verdict=verdict).model_dump(mode="json")
         read = {"path": "/in/a.csv", "digest": "0" * 64, "files": 1, "bytes": 9}
-        of_day = {"finished_at": f"2026-11-{day:02}T06:00:00.000+00:00", "drift": drift, "rejects": day, "input": read}
-        document = job_document(NAME, 2, "done") | of_day | {"rows": 1200, "shards": [[0, 0, 1200]]}
+        done = {"finished_at": f"2026-11-{day:02}T06:00:00.000+00:00", "drift": drift, "rejects": day, "input": read}
+        document = job_document(NAME, 2, "done") | done | {"rows": 1200, "shards": [[0, 0, 1200]]}
         (folder := artifact_paths.predictions(f"{day:016x}")).mkdir(parents=True)
         (folder / "_job.json").write_text(json.dumps(document))
 

@@ -76,6 +76,7 @@ def test_the_last_judged_run_is_told_beside_a_newer_one_that_was_not(
         path = f"/flow_runs/{made.raise_for_status().json()['id']}/set_state"
         client.post(path, json={"state": state_of_it, "force": True}).raise_for_status()
         (each,) = [each for each in status.describe(state.read()).deployments if each.name == WEEKLY]
+        assert each.judged is not None
         return each.last_run, each.verdict, each.judged.run, each.judged.verdict, each.judged.message
 
     reason = "GateFailed: refused by champion_recall"

@@ -327,8 +327,14 @@ def damaged(path: Path) -> None:
 
 
 TEXT = as_csv([GOOD, GOOD])
+BOOK = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
 LONG_HEADER = b"\x93NUMPY\x02\x00" + (2**31).to_bytes(4, "little")
 LONG_TENSOR = json.dumps({"features": {"dtype": "F32", "shape": [2**40, 2], "data_offsets": [0, 2**43]}}).encode()
+
+
+def cut(path: Path) -> None:
+    np.save(path, BOOK)
+    os.truncate(path, 300)
 
 
 class Unfit(NamedTuple):
@@ -363,7 +369,7 @@ UNFIT = {
     "clash.parquet": Unfit(changed(), "id", "--id-column id,id", 2),
     "nowhere.csv": Unfit(lambda path: None, code=2),
     "*.none": Unfit(lambda path: None, code=2),
-    "cut.npy": Unfit(lambda path: (np.save(path, BOOK), os.truncate(path, 300))),
+    "cut.npy": Unfit(cut),
     "pickled.npy": Unfit(lambda path: np.save(path, np.array([{}]), allow_pickle=True)),
     "header.npy": Unfit(raw(LONG_HEADER)),
     "broken.npz": Unfit(raw(b"PK\x03\x04 no zip")),
@@ -413,7 +419,6 @@ def test_a_folder_is_read_in_the_order_of_its_names_and_says_what_it_leaves_out(
         assert [words in done.stderr for words in said] == [source == tmp_path] * 2
 
 
-BOOK = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
 ARRAYS: dict[str, Make] = {
     "a.npy": lambda path: np.save(path, BOOK),
     "b.npz": lambda path: np.savez(path, BOOK),

@@ -95,6 +95,13 @@ LABELS = np.repeat(np.arange(3), 4)
 
 
 NAMED = np.array(CLASSES)[LABELS]
+
+
+def write_named_idx(path: Path) -> None:
+    write_idx(path, IMAGES, 2 - LABELS)
+    (path.parent / "labels.txt").write_text("\n".join(CLASSES[::-1]))
+
+
 ARCHIVES: dict[str, Any] = {
     "keras.npz": lambda path: np.savez_compressed(
         path, x_train=IMAGES[:1], y_train=LABELS[:1], x_test=IMAGES, y_test=LABELS[:, None].astype(np.uint8)
@@ -111,9 +118,7 @@ ARCHIVES: dict[str, Any] = {
     "test-images-idx3-ubyte": lambda path: write_idx(path, IMAGES, LABELS),
     "t10k-images-idx3-ubyte.gz": lambda path: write_idx(path, IMAGES, LABELS),
     "emnist-images-idx3-ubyte": lambda path: write_idx(path, IMAGES, LABELS, ".gz"),
-    "kmnist-images-idx3-ubyte.gz": lambda path: (
-        write_idx(path, IMAGES, 2 - LABELS), (path.parent / "labels.txt").write_text("\n".join(CLASSES[::-1]))
-    ),
+    "kmnist-images-idx3-ubyte.gz": write_named_idx,
 }  # fmt: skip
 
 
@@ -137,7 +142,7 @@ def test_a_label_is_a_class_by_its_own_name_or_by_its_place_in_a_prepared_split_
     write_parquet(tmp_path / "none.parquet", IMAGES[:3], ["dog", None, "cat"])
     write_parquet(tmp_path / "hidden.parquet", IMAGES[:3], [1, -1, 0], CLASSES)
     for name in ("none", "hidden"):
-        np.testing.assert_array_equal(truth(predicted(tmp_path / f"{name}.parquet")), [1, np.nan, 0])  # type: ignore[arg-type]
+        np.testing.assert_array_equal(truth(predicted(tmp_path / f"{name}.parquet")), [1, np.nan, 0])
 
 
 def test_labels_of_another_number_than_images_are_refused(tmp_path: Path) -> None:

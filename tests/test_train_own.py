@@ -101,7 +101,7 @@ def predictions(prepared: PreparedDataset, learning: TrainingRun) -> Array:
     inputs, _ = one_hot(learning.prepared, "test")  # whose statistics see no held-out row
     W, b = weights(learning)
     target = target_of(learning.prepared)
-    return target.mean + target.scale * (inputs @ W + b)
+    return np.asarray(target.mean + target.scale * (inputs @ W + b))
 
 
 def centred(coefficients: Array) -> Array:

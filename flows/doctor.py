@@ -87,7 +87,7 @@ def python(device: Device) -> Diagnosis:
     version = metadata.version(PACKAGE)
     found = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {PACKAGE} {version}"
     facts: dict[str, Any] = {"version": platform.python_version(), "gradmill": version}
-    if unmet := _unmet(""):
+    if unmet := _find_unmet(""):
         return problem(f"{found}; not as required: {_format_unmet(unmet)}", pip_install(*unmet), **facts)
     return ok(found, **facts)
 
@@ -101,7 +101,7 @@ def training(device: Device) -> Diagnosis:
     """Torch and what else the extra ``train`` brings; torch really computes, on the GPU where one may be used."""
     if not training_installed():
         return note("training is not installed here: this machine can predict", installed=False)
-    if unmet := _unmet("train"):
+    if unmet := _find_unmet("train"):
         return problem(f"training lacks {_format_unmet(unmet)}", pip_install(*unmet), installed=True)
     try:
         import torch
@@ -193,7 +193,7 @@ def _format_unmet(unmet: dict[str, str | None]) -> str:
     return ", ".join(f"{requirement} ({found or 'missing'})" for requirement, found in unmet.items())
 
 
-def _unmet(extra: str) -> dict[str, str | None]:
+def _find_unmet(extra: str) -> dict[str, str | None]:
     """What ``extra`` (empty: always) requires and is not installed, or in another version: the version that is."""
     required = [Requirement(text) for text in metadata.requires(PACKAGE) or []]
     return {

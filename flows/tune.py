@@ -46,7 +46,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
         report = TuneReport.describe(run, searched)
         if asked.then_retrain and searched.tuned.is_better:
             tell(f"retrain with what was found: {describe_settings(searched.tuned.settings)}")
-            with report.carried():
+            with report.carry_search():
                 report = report.model_copy(update={"retrained": retrain(_with_what_was_found(asked, searched.tuned))})
     return report
 

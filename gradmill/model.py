@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradmill.errors import DataError
-from gradmill.rows import Column, Unknown, Weights, encode_rows, explain_rows, find_columns
+from gradmill.rows import InputColumn, Unknown, Weights, encode_rows, explain_rows, find_columns
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before it loads: it heeds no DO_NOT_TRACK
 import onnxruntime
@@ -101,7 +101,7 @@ class Model:
 
     name: str
     version: int
-    columns: dict[str, Column]
+    columns: dict[str, InputColumn]
     classes: tuple[str, ...]
     metrics: dict[str, Any]
     outcome: str | None = None  # of ``gradmill.fit``

@@ -43,7 +43,7 @@ SHOWN = 40  # characters of a value
 
 
 @dataclass(frozen=True)
-class Column:
+class InputColumn:
     """A column that a model takes; the code of a level is its position. ``is_plain``: none may be missing."""
 
     name: str
@@ -267,7 +267,7 @@ def name_level(value: Any) -> str:
     return whole[1] if whole else text.lower() if text.lower() in TRUTH else text
 
 
-def encode_rows(rows: Any, columns: Mapping[str, Column], unknown: Unknown = "reject") -> NDArray[np.float32]:
+def encode_rows(rows: Any, columns: Mapping[str, InputColumn], unknown: Unknown = "reject") -> NDArray[np.float32]:
     """Rows as ``(n, columns)``: a mapping, mappings, a pandas or polars DataFrame, or an Arrow table.
 
     Columns that the model does not take are ignored.
@@ -289,7 +289,7 @@ def encode_rows(rows: Any, columns: Mapping[str, Column], unknown: Unknown = "re
     return features
 
 
-def _take_columns(rows: Any, columns: Mapping[str, Column]) -> Iterable[Sequence[Any] | NDArray[Any]]:
+def _take_columns(rows: Any, columns: Mapping[str, InputColumn]) -> Iterable[Sequence[Any] | NDArray[Any]]:
     """The values that each column is made of, one after the other."""
     needed = [*dict.fromkeys(column.given for column in columns.values())]
     if isinstance(rows, Mapping):
@@ -307,7 +307,7 @@ def _take_columns(rows: Any, columns: Mapping[str, Column]) -> Iterable[Sequence
     return (_take_column(rows, column) for column in columns.values())
 
 
-def _take_column(frame: Any, column: Column) -> Sequence[Any] | NDArray[Any]:
+def _take_column(frame: Any, column: InputColumn) -> Sequence[Any] | NDArray[Any]:
     array = frame.column(column.given) if hasattr(frame, "column_names") else frame[column.given]
     is_of_arrow = hasattr(array, "to_pylist")
     if (
@@ -325,10 +325,10 @@ def _require_columns(names: Sequence[Any], needed: Sequence[str], where: str = "
         raise ValueError(f"column {twice[0]!r} is there twice")
 
 
-def find_columns(recipe: Mapping[str, Any]) -> dict[str, Column]:
+def find_columns(recipe: Mapping[str, Any]) -> dict[str, InputColumn]:
     """The columns that a manifest's ``recipe`` has, by name and in order; none of images."""
     return {
-        each["name"]: Column(
+        each["name"]: InputColumn(
             name=each["name"],
             kind=each["kind"],
             levels=tuple(each["levels"]),
@@ -341,7 +341,7 @@ def find_columns(recipe: Mapping[str, Any]) -> dict[str, Column]:
     }
 
 
-def explain_rows(features: NDArray[np.float32], columns: list[Column], weights: Weights) -> NDArray[np.float64]:
+def explain_rows(features: NDArray[np.float32], columns: list[InputColumn], weights: Weights) -> NDArray[np.float64]:
     """What each column adds to each score, and last the intercept: ``(n, outputs, columns + 1)``.
 
     ``weights`` has, in raw units, ``mean`` ``(numbers,)`` and ``weights`` ``(numbers, outputs)`` of numbers and

@@ -76,7 +76,7 @@ def job_document(model: str, version: int = 1, status: Literal["running", "done"
         provider="CPUExecutionProvider",
         batch_size=1,
         columns=(),
-        started_at=predictions.now(),
+        started_at=predictions.format_now(),
         rejects=0,
         drift=Drift(index={}, maximum=0.2, verdict="too few rows"),
     )

@@ -272,7 +272,7 @@ def test_remove_deletes_a_name_with_its_runs_and_data_once_it_was_asked(artifact
     assert reading.versions("houses") == [1]
     assert answer("remove houses --yes")["versions"] == [1]
     assert [path for path in artifacts.rglob("*houses*") if "predict-houses" not in str(path)] == []
-    schedules.write(Schedules().having(Schedule(flow="retrain", name=NAME, cron="0 3 * * *", parameters={})))
+    schedules.write(Schedules().with_schedule(Schedule(flow="retrain", name=NAME, cron="0 3 * * *", parameters={})))
     refused(2, f"remove {NAME} --yes", f"gradmill unschedule {NAME}")
     assert all(path.exists() for path in others)
 

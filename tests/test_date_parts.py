@@ -24,7 +24,7 @@ import gradmill
 from command_line import typed
 from dated_tables import draw_rows
 from documents import ask, inspect, measure, retrain
-from gradmill.rows import NO_NUMBER, Column, Part
+from gradmill.rows import NO_NUMBER, InputColumn, Part
 from prefect_api import use_server
 from table_files import written
 from tasks.data.io.date_parts import read_dates
@@ -45,7 +45,9 @@ ZONES = ("", "UTC", "Europe/Berlin", "+05:30")
 def read_alike(value: Any, array: pa.Array, form: str = "", zone: str = "") -> list[float]:
     """All parts of one value, which are the same alone and in a column."""
     found = [float(read_dates(array, form, zone).take(part)[0]) for part in PARTS]
-    columns = (Column("when.part", "category", (), source="when", part=part, form=form, zone=zone) for part in PARTS)
+    columns = (
+        InputColumn("when.part", "category", (), source="when", part=part, form=form, zone=zone) for part in PARTS
+    )
     np.testing.assert_array_equal(found, [column.encode([value])[0] for column in columns])
     return found
 

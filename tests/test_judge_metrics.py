@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from tasks.data.recipe import SplitRule
-from tasks.data.split import Split, encode_times
+from tasks.data.split import SplitAssignment, encode_times
 from tasks.data.target import Truth
 from tasks.judging import baselines, champion, metrics
 from tasks.judging.metrics import Answers, Moments
@@ -113,7 +113,7 @@ def test_splits_that_it_is_computed_of_are_not_held_in_memory(tmp_path: Path) ->
     num_rows = 2**20
     keys = np.arange(num_rows, dtype=np.uint64)
     truth = Truth(np.zeros(num_rows), np.ones(num_rows, bool), (), ())
-    split = Split(np.ones(num_rows, np.uint8), keys)
+    split = SplitAssignment(np.ones(num_rows, np.uint8), keys)
     many = replace(rows(small), features=np.zeros((1, num_rows), np.float32), truth=truth, split=split, digests=keys)
     tracemalloc.start()
     try:

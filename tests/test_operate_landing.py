@@ -84,7 +84,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     artifacts, home = folder / "artifacts", folder / "artifacts" / ".prefect"
     shutil.copytree(STORE, artifacts)
     home.mkdir(mode=0o700)
-    with prefect_server.listening(0) as listener, (folder / "server.log").open("wb") as log:
+    with prefect_server.listen(0) as listener, (folder / "server.log").open("wb") as log:
         ui = prefect_server.address(listener)
         ours = {"GRADMILL_ARTIFACTS": str(artifacts), "PREFECT_HOME": str(home), "PREFECT_API_URL": f"{ui}/api"}
         ours |= {"PREFECT_API_AUTH_STRING": KEY, "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true"}

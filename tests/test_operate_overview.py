@@ -69,7 +69,7 @@ def walk(candidates: list[Candidate], two_versions: None) -> None:
     unfit.note(seconds={"validate": 0.1})
     finding = Finding(severity="error", rule="other-scale", column="x", found="x is 1000 times as large", action="mend")
     DataReport(name=NAME, summary="", findings=(finding,)).write(unfit.file("data-report.json"))
-    unfit.failed(4)
+    unfit.note_failure(4)
     run(one, 5)  # killed
     run(one, 6, unchanged={"outcome": "unchanged", "version": 2, "detail": "of these rows"})
     run(one, 7, 0.45, publish=decided("judged"))
@@ -157,7 +157,7 @@ def test_a_name_that_nothing_retrains_is_told_how_to_schedule_it_and_not_what_it
     assert "gradmill schedule houses --cron" in shown("houses")
     assert "gradmill skip" not in shown("houses")
     nightly = schedules.Schedule(flow="retrain", name="houses", cron="0 3 * * *", parameters={})
-    schedules.write(schedules.Schedules().having(nightly))
+    schedules.write(schedules.Schedules().with_schedule(nightly))
     assert "gradmill skip houses" in shown("houses")
 
 
@@ -258,7 +258,7 @@ def test_a_run_that_has_reached_its_time_limit_says_so_and_a_retry_of_it_no_more
     run = f"20261104T030000-{NAME}-0badcafe"
     folder = RunFolder.open(run, RetrainParameters(name=NAME).model_dump(mode="json"))
     folder.note(seconds={"train": 43_200.0})
-    folder.failed(1, 43_200.0)
+    folder.note_failure(1, 43_200.0)
     page = shown()
     assert "last run reached its time limit of 12:00:00 in train" in page
     assert "GRADMILL_TIME_LIMIT" in section(page, "Last run"), "what to do"
@@ -295,7 +295,7 @@ def test_a_run_of_a_command_is_crashed_once_nobody_holds_its_folder_and_not_befo
     run, folder = begun
 
     def state(marks: bool = True) -> str:
-        up.Watch(marks).look()
+        up.PeriodicChecks(marks).look()
         return str(
             post(prefect_api, "flow_runs/filter", {"flow_runs": {"id": {"any_": [str(run.id)]}}})[0]["state_type"]
         )
@@ -343,7 +343,7 @@ def newest(api: str) -> dict[str, Any]:
 def test_beside_up_a_run_leaves_the_page_to_it_and_never_to_one_that_is_dead(prefect_api: str) -> None:
     artifact_paths.prefect_home().mkdir(exist_ok=True)
     artifact_paths.pages_asked().mkdir()
-    asked = up.Watch()
+    asked = up.PeriodicChecks()
     predict(PredictParameters(name=NAME))
     before = newest(prefect_api)["updated"]
     with locks.hold_lock(artifact_paths.up_lock(), "up"):
@@ -366,12 +366,12 @@ def test_a_page_that_cannot_be_written_is_asked_for_still_and_tried_again_later(
 ) -> None:
     artifact_paths.pages_asked().mkdir(parents=True)
     (artifact_paths.pages_asked() / NAME).touch()
-    asked = up.Watch()
+    asked = up.PeriodicChecks()
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         asked.look()
     assert f"{NAME}-overview could not be written" in capsys.readouterr().err
     asked.look()
     assert (artifact_paths.pages_asked() / NAME).exists(), "it is not tried twice a second"
-    up.Watch().look()
+    up.PeriodicChecks().look()
     assert not [*artifact_paths.pages_asked().iterdir()]
     assert "live since" in newest(prefect_api)["description"]

@@ -341,7 +341,7 @@ def test_schedules_that_an_older_gradmill_has_written_are_read_and_its_server_ke
     houses: str, ui: Server, home: Path
 ) -> None:
     folder = artifact_paths.schedules().parent
-    parameters = own_data.again("houses", {})
+    parameters = own_data.repeat_parameters("houses", {})
     search = {field: parameters[field] for field in ("name", "training", "data")}
     old = {"schema_version": 1, "name": "houses", "cron": "0 3 * * *", "timezone": "UTC", "parameters": parameters}
     for place, document in {

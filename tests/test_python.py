@@ -32,7 +32,7 @@ from conftest import REPOSITORY
 from fenced_blocks import blocks
 from gradmill import training
 from gradmill.model import read_weights
-from gradmill.rows import Column, encode_rows
+from gradmill.rows import InputColumn, encode_rows
 from input_files import read, rejected
 from small_models import CITIES
 from store_state import damage
@@ -221,7 +221,7 @@ def test_numbers_and_truth_values_may_be_text(published: Path) -> None:
 
 
 def test_equal_values_of_several_types_are_told_apart() -> None:
-    column = Column("mixed", "category", ("1", "true", "1.5"))
+    column = InputColumn("mixed", "category", ("1", "true", "1.5"))
     np.testing.assert_array_equal(
         column.encode([1, True, 1.0, "1", "True", np.float32(1.5), [1]]), [0, 1, 0, 0, 1, 2, -1]
     )

@@ -51,7 +51,7 @@ def trained(source: Path, target: str = "price", name: str = NAME, **options: An
 
 
 def again(name: str = NAME, **given: Any) -> RetrainReport:
-    return retrain(RetrainParameters.model_validate(own_data.again(name, {"predict": False} | given)))
+    return retrain(RetrainParameters.model_validate(own_data.repeat_parameters(name, {"predict": False} | given)))
 
 
 @pytest.fixture
@@ -105,8 +105,8 @@ def test_damaged_row_digests_are_found_by_verify_and_no_version_is_published_ove
 def test_a_split_by_groups_stays_until_another_is_asked_for(table: Path) -> None:
     pd.read_csv(table).assign(customer=np.arange(600) % 30).to_csv(table, index=False)
     trained(table, split_by="customer")
-    assert own_data.again(NAME, {})["data"]["split_by"] == "customer"
-    rule = RetrainParameters.model_validate(own_data.again(NAME, {"data": {"time_column": "area"}})).data
+    assert own_data.repeat_parameters(NAME, {})["data"]["split_by"] == "customer"
+    rule = RetrainParameters.model_validate(own_data.repeat_parameters(NAME, {"data": {"time_column": "area"}})).data
     assert (rule.split_by, rule.time_column) == (None, "area")
 
 
@@ -250,7 +250,7 @@ def test_few_new_rows_wait_for_others_night_after_night(folder: Path) -> None:
     assert later.detail == waiting.detail, "it is kept with the name, though no version knows of it"
     assert set(later.seconds) == {"download"}
     houses(20, seed=2).to_csv(folder / "day-3.csv", index=False)
-    assert (again().outcome, own_data.again(NAME, {})["data"]["min_new_rows"]) == ("published", 50)
+    assert (again().outcome, own_data.repeat_parameters(NAME, {})["data"]["min_new_rows"]) == ("published", 50)
 
 
 @pytest.mark.slow  # five runs of the flow, two of which train

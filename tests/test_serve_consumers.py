@@ -25,7 +25,7 @@ from command_line import gradmill as gradmill_command
 from conftest import REPOSITORY, Pipeline
 from dated_tables import draw_rows
 from flows.server import demo
-from gradmill.rows import Column, encode_rows
+from gradmill.rows import InputColumn, encode_rows
 from node_packages import JAVASCRIPT, node_modules
 from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights
 from served_folders import Silent, serve
@@ -266,7 +266,7 @@ SERVED: dict[str, tuple[tuple[Columns, TaskName, int], list[dict[str, Any]], Arr
 @pytest.mark.parametrize("name", SERVED)
 def test_python_turns_named_values_into_features(name: str) -> None:
     (recipe, *_), rows, codes = SERVED[name]
-    columns = {each.name: Column(each.name, each.kind, each.levels) for each in recipe.columns}
+    columns = {each.name: InputColumn(each.name, each.kind, each.levels) for each in recipe.columns}
     found = encode_rows([dict.fromkeys(columns) | row for row in rows], columns, unknown="average")
     np.testing.assert_array_equal(found, codes.astype(np.float32))
 

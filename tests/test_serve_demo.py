@@ -57,7 +57,7 @@ def tables(artifacts: Path) -> None:
 def serving(tried: Tried) -> Iterator[str]:
     """The page's ``127.0.0.1:port``."""
     server = make_server(*tried)
-    with prefect_server.listening(0) as listener:
+    with prefect_server.listen(0) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         while not server.started:

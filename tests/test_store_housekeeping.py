@@ -347,7 +347,9 @@ def test_maintenance_prunes_scheduled_names_to_what_schedule_was_told_and_no_oth
     assert housekeeping.prune_scheduled() == []
     told = schedules.Schedules()
     for name in ("never-trained", NAME):
-        told = told.having(schedules.Schedule(flow="retrain", name=name, cron="0 3 * * *", keep=1, parameters={}))
+        told = told.with_schedule(
+            schedules.Schedule(flow="retrain", name=name, cron="0 3 * * *", keep=1, parameters={})
+        )
     schedules.write(told)
     assert housekeeping.prune_scheduled() == [f"{NAME}/1"]
     assert reading.versions(NAME) == [2, 3]

@@ -133,7 +133,7 @@ def test_a_scrape_measures_no_folder_and_a_quiet_name_keeps_its_last_success(
 ) -> None:
     asked = candidates[0].parameters.model_dump(mode="json")
     for number in range(metrics.RUNS + 1):
-        RunFolder.open(f"20261103T{number:06}-{NAME}-{number:08x}", asked | {"name": NAME}).failed(1)
+        RunFolder.open(f"20261103T{number:06}-{NAME}-{number:08x}", asked | {"name": NAME}).note_failure(1)
     collector = metrics.StoreCollector()
     collector.measure()
     generate_latest(collector)
@@ -246,7 +246,7 @@ def test_names_that_are_none_or_of_others_end_no_listing_and_no_backup(
     assert list(state.read().names) == [NAME, "other"]
     asked = candidates[0].parameters.model_dump(mode="json")
     searched = RunFolder.open(f"20261101T020000-tune-{NAME}-00000010", {"name": NAME})
-    searched.failed(1)
+    searched.note_failure(1)
     trained = make_run(1, f"tune-{NAME}", asked)
     artifact_paths.version("new-other", 1).mkdir(parents=True)
     found = state.read().names

@@ -302,7 +302,7 @@ WRITES = 60  # a sweep that does not wait for the lock takes one in forty
 
 
 def write_half(path: Path) -> None:
-    with atomic.replacing(path) as temporary:
+    with atomic.replace_file(path) as temporary:
         temporary.write_bytes(b"half of the new")
         raise OSError("disk full")
 

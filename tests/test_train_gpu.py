@@ -30,7 +30,7 @@ def test_sessions_on_cuda_answer_like_those_on_the_cpu(candidates: list[Candidat
     found = {}
     for provider in (runtime.CUDA, runtime.CPU):
         pool = open_pool(published.model.path, published.model.sha256, provider, 2)
-        with pool.working() as worker:
+        with pool.hold_worker() as worker:
             found[provider] = pool.run(rows, 1000, worker)["prediction"].copy()
     np.testing.assert_allclose(found[runtime.CUDA], found[runtime.CPU], atol=1e-5)
 

@@ -327,7 +327,7 @@ def kept(candidate: Candidate, name: str, tuned_too: bool = False, **training: A
 
 def repeated(name: str, **given: Any) -> RetrainParameters:
     """What ``gradmill retrain NAME`` asks for, as the run takes it."""
-    document = json.loads(json.dumps(own_data.again(name, given)))  # as a deployment keeps it
+    document = json.loads(json.dumps(own_data.repeat_parameters(name, given)))  # as a deployment keeps it
     return tuned.take_found(RetrainParameters.model_validate(document))
 
 
@@ -352,7 +352,9 @@ def test_a_name_that_was_tuned_goes_on_so_until_told_otherwise(candidate: Candid
     assert repeated("mine", training={"lr": 0.1}).training.lr == 0.1
     off = repeated("mine", tuned=False)
     assert (off.training.given.get("lr"), off.training.batch_size, off.found) == (None, 16, None)
-    assert own_data.again("mine", {"tuned": False}, with_found=True)["training"]["lr"] == 0.5, "a search starts there"
+    assert own_data.repeat_parameters("mine", {"tuned": False}, with_found=True)["training"]["lr"] == 0.5, (
+        "a search starts there"
+    )
     asked = schedule.ask_for(schedule.find_target("mine"), None, {"cron": "0 3 * * *"}, {}).parameters
     keep_found("mine", run="third", lr=0.125)
     assert tuned.take_found(RetrainParameters.model_validate(asked)).training.lr == 0.125, "every night the newest"

@@ -115,7 +115,7 @@ def _unwrap_help(command: Callable[..., Any]) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def _every(artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
+def _common_options(artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
     """What every command takes."""
 
 
@@ -125,7 +125,7 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
     One that takes what is ``given`` of a model of parameters has an option for every field of it. What it returns, as
     ``conclude`` takes it, is told; one that is to tell itself takes ``as_json``.
     """
-    own, every = inspect.signature(command).parameters, inspect.signature(_every).parameters
+    own, every = inspect.signature(command).parameters, inspect.signature(_common_options).parameters
     fields = [*values(get_args(own["given"].annotation)[1])] if "given" in own else []
     if len(fields) > MANY:
         first = [each._replace(panel=None) for flag in MOST_USED for each in fields if each.flag == flag]

@@ -184,7 +184,7 @@ def place(source: str | None) -> str | None:
     path = where.removeprefix(kind)
     if "://" in path:
         return source
-    return f"{kind}{regular_files.absolute(path)}{source.removeprefix(where)}"
+    return f"{kind}{regular_files.make_absolute(path)}{source.removeprefix(where)}"
 
 
 def suggest_name(source: str) -> str:

@@ -124,7 +124,7 @@ def demo(
     from flows.server.demo import load, make_server
 
     model, described = load(name, version)
-    server, listener = make_server(model, described), prefect_server.listening(port or 0)
+    server, listener = make_server(model, described), prefect_server.listen(port or 0)
     address, number = f"{prefect_server.address(listener)}/", described["version"]
     display.end()
     document = {"name": name, "version": number, "url": address}

@@ -133,10 +133,10 @@ def _change(
         else:
             to_do = f"gradmill schedule {target.name} --cron"
             raise UsageError(f"no schedule of {target.name}", "a scheduled name", to_do)
-        schedules.write(told.having(changed))
+        schedules.write(told.with_schedule(changed))
         if client:
             changed = registration.tell(client, changed, server or "")
-            schedules.write(told.having(changed))
+            schedules.write(told.with_schedule(changed))
     return changed
 
 
@@ -158,7 +158,7 @@ def ask_for(
     if is_search and not before:
         facts["cron"] = MONTHLY
     facts |= given | {"given": deep_merge(facts["given"], parameters)}
-    again = own_data.again(name, {"tuned": False} if is_search else {}, with_found=is_search)
+    again = own_data.repeat_parameters(name, {"tuned": False} if is_search else {}, with_found=is_search)
     if is_search:
         again = {field: again[field] for field in ("name", "training", "data")}
     own_data.leave_split_open(again["data"])

@@ -122,7 +122,7 @@ def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
         to_do = f"{as_typed(shlex.join(['inspect', named, *target]))} shows the command that trains on it"
         raise UsageError(f"{named}, which is data", f"{' or '.join(ModelName)}, or a kept name", to_do)
     training = {option: value for option, value in given["training"].items() if option != "model"}
-    return own_data.again(named, given | {"training": training}, with_found=command == "tune")
+    return own_data.repeat_parameters(named, given | {"training": training}, with_found=command == "tune")
 
 
 def _check_training(given: dict[str, Any], parameters: Learned) -> None:

@@ -109,7 +109,7 @@ class TuneReport(BaseModel):
         return cls(**found, name=run.name, trials=searched.trials, seconds=run.read().seconds, run=str(run.path))
 
     @contextmanager
-    def carried(self) -> Iterator[None]:
+    def carry_search(self) -> Iterator[None]:
         """Let the error of the retrain carry what the search has found all the same."""
         try:
             yield
@@ -230,11 +230,11 @@ def attach_report(outcome: Outcome) -> Iterator[None]:
     except CancelledError:  # by its time limit
         with suppress(Exception):
             limit = Settings().time_limit
-            outcome.run.failed(EnvironmentProblem.exit_code, limit.total_seconds() if limit else None)
+            outcome.run.note_failure(EnvironmentProblem.exit_code, limit.total_seconds() if limit else None)
         raise
     except Exception as error:
         with suppress(Exception):
-            outcome.run.failed(getattr(error, "exit_code", 1))
+            outcome.run.note_failure(getattr(error, "exit_code", 1))
         if isinstance(error, GateFailed):
             outcome.refused(error.record)
         if outcome.is_decided:

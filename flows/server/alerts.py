@@ -101,16 +101,16 @@ def delete_on_drift(client: SyncPrefectClient, name: str) -> None:
 def _mark(automation: AutomationCore) -> str:
     """A tag: the digest of what an automation does, on or off."""
     content = automation.model_dump(mode="json", include={"name", "description", "trigger", "actions"})
-    text = json.dumps(_comparable(content), sort_keys=True)
+    text = json.dumps(_simplify(content), sort_keys=True)
     return f"{MARK}{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def _comparable(document: Any) -> Any:
+def _simplify(document: Any) -> Any:
     """``document`` without the ids that each trigger gets anew, and with what was a set in order."""
     if isinstance(document, dict):
-        return {key: _comparable(value) for key, value in document.items() if key != "id"}
+        return {key: _simplify(value) for key, value in document.items() if key != "id"}
     if isinstance(document, list):
-        return sorted((_comparable(each) for each in document), key=str)
+        return sorted((_simplify(each) for each in document), key=str)
     return document
 
 

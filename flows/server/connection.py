@@ -252,7 +252,7 @@ def temporary_server(credential: str | None = None) -> Iterator[tuple[str, Calla
                 f"that it lets go of {lock}",
                 "end that run, or set PREFECT_API_URL to a running server",
             ) from error
-        with prefect_server.listening(0) as listener:
+        with prefect_server.listen(0) as listener:
             process = prefect_server.start(listener, credential, TEMPORARY | dict(os.environ), log)
             api_url = f"{prefect_server.address(listener)}/api"
         until, has_answered = time.monotonic() + prefect_server.START_SECONDS, False

@@ -23,7 +23,7 @@ from starlette.staticfiles import StaticFiles
 
 import gradmill
 from flows.server import prefect_server
-from gradmill.rows import Column
+from gradmill.rows import InputColumn
 from tasks.data.io import pictures
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.serving import runtime
@@ -54,7 +54,7 @@ def load(name: str, number: int | None) -> tuple[gradmill.Model, dict[str, Any]]
     if not model.columns:
         samples = {"samples": base64.b64encode(rows.tobytes()).decode()}
         return model, facts | samples | {"is_dark": is_dark(rows)}
-    given = dict[str, list[Column]]()
+    given = dict[str, list[InputColumn]]()
     for column in model.columns.values():
         given.setdefault(column.given, []).append(column)
     decoded = [decode_row(given, dict(zip(model.columns, row.tolist(), strict=True))) for row in rows]
@@ -69,7 +69,7 @@ def is_dark(images: NDArray[np.uint8]) -> bool:
     return bool(np.concatenate([each.reshape(-1) for each in border]).mean() < 128)
 
 
-def describe_field(name: str, columns: list[Column]) -> dict[str, Any]:
+def describe_field(name: str, columns: list[InputColumn]) -> dict[str, Any]:
     """What a form asks for by this name: a number, a boolean, a level, or a date of which ``columns`` are parts."""
     parts = {column.part for column in columns}
     if parts == {""}:
@@ -78,7 +78,7 @@ def describe_field(name: str, columns: list[Column]) -> dict[str, Any]:
     return {"name": name, "kind": kind, "levels": []}
 
 
-def decode_row(given: Mapping[str, list[Column]], codes: Mapping[str, float]) -> dict[str, Any]:
+def decode_row(given: Mapping[str, list[InputColumn]], codes: Mapping[str, float]) -> dict[str, Any]:
     """A row by the names that a form asks for; of a date the first in its month that has its parts, None if missing."""
     row = dict[str, Any]()
     for name, columns in given.items():

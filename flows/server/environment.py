@@ -37,12 +37,12 @@ def require() -> None:
     except ValidationError as error:
         first = error.errors()[0]
         variable = f"GRADMILL_{'_'.join(map(str, first['loc']))}".upper()
-        raise _unusable(variable, first["msg"].removeprefix("Input should be ").split(",")[0]) from error
+        raise _unusable_setting(variable, first["msg"].removeprefix("Input should be ").split(",")[0]) from error
     for variable, (made, expected) in NUMPYS.items():
         try:
             made(os.environ.get(variable, "0"))
         except (ValueError, OverflowError, OSError) as error:
-            raise _unusable(variable, expected) from error
+            raise _unusable_setting(variable, expected) from error
     _require_artifacts()
     settle_prefect()
 
@@ -52,7 +52,7 @@ def _require_artifacts() -> None:
         path = str(artifact_paths.root())
         path.encode()
     except RuntimeError as error:
-        raise _unusable("GRADMILL_ARTIFACTS", "a folder; there is no such home folder") from error
+        raise _unusable_setting("GRADMILL_ARTIFACTS", "a folder; there is no such home folder") from error
     except FileNotFoundError as error:
         raise EnvironmentProblem("the working folder is gone", "a folder that is there", "cd to another") from error
     except UnicodeEncodeError as error:  # every document there names paths, and JSON is UTF-8
@@ -100,16 +100,16 @@ def require_prefect() -> None:
         names = (name for name in os.environ if name.startswith("PREFECT_") and os.environ[name].lower() == value)
         setting = ".".join([error.title, *map(str, first["loc"])])
         name = next(names, f"{setting} of your Prefect profile")
-        raise _unusable(name, first["msg"].removeprefix("Input should be ")) from error
+        raise _unusable_setting(name, first["msg"].removeprefix("Input should be ")) from error
     if not 0 < settings.api.request_timeout < MOST_SECONDS:  # no timer takes it
-        raise _unusable(TIMEOUT, "a number of seconds above 0")
+        raise _unusable_setting(TIMEOUT, "a number of seconds above 0")
     if (serializer := settings.results.default_serializer) != "pickle":  # looked up when the first flow is imported
         from prefect.serializers import Serializer
 
         try:
             Serializer(type=serializer)
         except ValidationError as error:
-            raise _unusable(SERIALIZER, "pickle, json or another serializer of Prefect's") from error
+            raise _unusable_setting(SERIALIZER, "pickle, json or another serializer of Prefect's") from error
     import httpx
 
     try:
@@ -130,6 +130,6 @@ def spare_this_host() -> None:
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(dict.fromkeys([*known, *LOOPBACK]))
 
 
-def _unusable(variable: str, expected: str, action: str = "correct it, or unset it") -> UsageError:
+def _unusable_setting(variable: str, expected: str, action: str = "correct it, or unset it") -> UsageError:
     value = f"{variable}={os.environ[variable]}" if variable in os.environ else variable
     return UsageError(f"{value} cannot be used", expected, action)

@@ -117,9 +117,9 @@ def serve(host: str, port: int, health_url: str) -> None:
     registry.register(collector)
     metrics: App = make_wsgi_app(registry)
     if health_url:
-        from flows.server.up import Watch
+        from flows.server.up import PeriodicChecks
 
-        watch = Watch(is_up=False)
+        watch = PeriodicChecks(is_up=False)
 
     def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["PATH_INFO"] != "/health":

@@ -128,7 +128,9 @@ def _write(name: str, facts: NameState) -> None:
         there, links = api.newest_artifacts(client, [key]), tuple(list_links(client, name))
         content = _find_content(facts, links)
         if there and _written.get(name) == content:
-            client.update_artifact(there[key], ArtifactUpdate(description=f"{headline}; {reading.now()[:16]} UTC"))
+            client.update_artifact(
+                there[key], ArtifactUpdate(description=f"{headline}; {reading.format_now()[:16]} UTC")
+            )
             return
         linked = overview.draw_overview(facts)._replace(links=links)
         text = render_markdown(linked)
@@ -145,7 +147,7 @@ def _find_content(facts: NameState, links: tuple[tuple[str, str], ...]) -> str:
     last = facts.runs[0] if facts.runs else None
     run = "" if last is None or last.outcome == "unchanged" else last.run
     kept = tuple(each for each in links if each[0] != "verdict")
-    return " ".join([reading.now()[:10], run, render_markdown(Page("", "", tuple(sections), kept))])
+    return " ".join([reading.format_now()[:10], run, render_markdown(Page("", "", tuple(sections), kept))])
 
 
 def list_links(client: SyncPrefectClient, name: str) -> Iterator[tuple[str, str]]:

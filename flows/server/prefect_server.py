@@ -53,7 +53,7 @@ def start(
     return supervisor.start(command, own | dict(environment) | secret, log, cwd, [listener.fileno()])
 
 
-def listening(port: int) -> socket.socket:
+def listen(port: int) -> socket.socket:
     """The server's socket. It is ours: between two servers nobody else can answer there, callers wait.
 
     Raises:

@@ -256,7 +256,7 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
                 tags = {} if TAG in there.tags else {"tags": [*there.tags, TAG]}  # or none of us would find it
                 _set(client, spec, there, tags)
             if schedule:
-                left = left.having(tell(client, schedule, server))
+                left = left.with_schedule(tell(client, schedule, server))
         for name, flow in told.ended.items():
             delete(client, name, flow)
         deployed = {each.name: each.id for each in list_deployments(client)}
@@ -401,7 +401,7 @@ def tell(client: SyncPrefectClient, schedule: Schedule, server: str) -> Schedule
     Raises:
         EnvironmentProblem: the server does not accept it.
     """
-    spec, sent = list_specs(Schedules().having(schedule))[schedule.deployment], schedule.sent
+    spec, sent = list_specs(Schedules().with_schedule(schedule))[schedule.deployment], schedule.sent
     there = find(client, spec)
     is_new = there is None
     if there is None:

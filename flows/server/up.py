@@ -78,14 +78,14 @@ def operation(port: int, auth: bool) -> Iterator[Operation]:
     """
     made, new, listener = None, False, None
     with ExitStack() as entered:
-        entered.enter_context(_alone())
+        entered.enter_context(_hold_up_lock())
         if joined := settings.PREFECT_API_URL.value():
             here, key = connection.make_service(joined, joined=True), settings.PREFECT_API_AUTH_STRING.value()
         else:
             key = settings.PREFECT_SERVER_API_AUTH_STRING.value()
             if key and not auth:
                 raise UsageError("--no-auth, and PREFECT_SERVER_API_AUTH_STRING is set", "one of them", "leave one out")
-            listener = entered.enter_context(prefect_server.listening(port))
+            listener = entered.enter_context(prefect_server.listen(port))
             made, new = connection.credential() if auth and not key else (None, False)
             here, key = (
                 connection.make_service(f"http://127.0.0.1:{port}/api", own_credential=made is not None),
@@ -117,7 +117,7 @@ def operation(port: int, auth: bool) -> Iterator[Operation]:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def _hold_up_lock() -> Iterator[None]:
     """Keep a second ``up`` off these artifacts: two servers on one SQLite file would both schedule."""
     locks.refuse_half_restored()  # the database among the rest
     artifact_paths.make_root()
@@ -150,7 +150,7 @@ def wait_for_the_end(running: Operation) -> None:
         KeyboardInterrupt: Ctrl-C.
         EnvironmentProblem: a child does not last.
     """
-    ended, watch = threading.Event(), Watch()
+    ended, watch = threading.Event(), PeriodicChecks()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     while not ended.wait(0.5):
         for child in running.children:
@@ -258,7 +258,7 @@ def crash_runs_on_end() -> Iterator[None]:
         overviews.write_of_runs(run.id for run in ended)
 
 
-class Watch:
+class PeriodicChecks:
     """What is looked at now and then: pages asked for, runs that have ended or died, runs that are due, and the code.
 
     The code, marking runs, and leaving some out are for ``gradmill up`` alone: elsewhere not ``is_up``.

@@ -15,7 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from tasks.data.io.batches import CHUNK_ROWS, table_batches
-from tasks.data.io.discovery import JSON_SUFFIXES, TYPED_SUFFIXES, DataFile, reading
+from tasks.data.io.discovery import JSON_SUFFIXES, TYPED_SUFFIXES, DataFile, explain_file_errors
 from tasks.data.io.inputs import check_unchanged
 from tasks.data.io.tabular import Selection, kind_of
 from tasks.errors import DataError, UsageError
@@ -52,7 +52,7 @@ class Output(NamedTuple):
         try:
             path = Path(output).expanduser().absolute()
             is_file = path.suffix.lower() in FILE_SUFFIXES
-            real, place, ours = path.resolve(), folders.holding(path), artifact_paths.all_predictions()
+            real, place, ours = path.resolve(), folders.find_folder_of(path), artifact_paths.all_predictions()
             below = real.relative_to(ours.resolve()).parts if place == ours else ()
             if place is not None and (not below or below[0].startswith(".")):
                 found = f"--output {output} is inside the artifacts folder, in {place}"
@@ -116,7 +116,7 @@ def _num_rows(path: Path) -> int | None:
 
 def reading_own(path: Path) -> contextlib.AbstractContextManager[None]:
     """Read, in the block, what the job itself has written; where that is gone or damaged it is a ``DataError``."""
-    return reading(path, "the file as it was written", "run the command again, or with --restart")
+    return explain_file_errors(path, "the file as it was written", "run the command again, or with --restart")
 
 
 def claim(folder: Path, job: str, restart: bool) -> tuple[Job | None, list[Path]]:
@@ -162,7 +162,7 @@ def _is_whole(folder: Path, job: Job) -> bool:
 
 
 @contextlib.contextmanager
-def begun(folder: Path, is_new: bool) -> Iterator[None]:
+def begin_output(folder: Path, is_new: bool) -> Iterator[None]:
     """Make the folder and its scratch; where the block fails before there is a job, nothing of them stays.
 
     Raises:
@@ -244,7 +244,7 @@ def write_file(path: Path, folder: Path, job: Job, tables: tuple[DataFile, ...] 
         return job
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.sweep(path.parent, depth=0)
-    with atomic.replacing(path) as temporary:
+    with atomic.replace_file(path) as temporary:
         rows = _join_rows(folder, job, tables)
         first = next(rows)
         open_writer = pq.ParquetWriter if path.suffix.lower() == ".parquet" else pyarrow.csv.CSVWriter

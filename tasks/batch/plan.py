@@ -104,7 +104,7 @@ def open_job(parameters: PredictParameters) -> Iterator[tuple[Path, Job, Path | 
     with locks.hold_lock(locks.of_job(folder), f"another process is at work on {folder}; waiting for it"):
         held, leftovers = output_dir.claim(folder, job.job, parameters.restart)
         if held is None or held.status != "done":
-            with output_dir.begun(folder, held is None):
+            with output_dir.begin_output(folder, held is None):
                 held = _plan(folder, held or job, files, parameters)
                 for path in leftovers:
                     path.unlink(missing_ok=True)
@@ -148,7 +148,7 @@ def _find_job(parameters: PredictParameters, output: Output) -> tuple[Job, Files
         id_columns=parameters.id_columns,
         unknown="average" if parameters.input is None else parameters.unknown,  # the test split has no rejects
         written=parameters.write,
-        started_at=predictions.now(),
+        started_at=predictions.format_now(),
     ), files
 
 
@@ -197,7 +197,7 @@ def _plan(folder: Path, job: Job, files: Files, parameters: PredictParameters) -
         raise DataError(
             f"{plural(rows, 'row')} in {job.input.path}", f"{job.rows:,}, as when the job was started", "--restart it"
         )
-    with atomic.replacing(artifact_paths.sources(folder)) as temporary:  # for the shards to look up
+    with atomic.replace_file(artifact_paths.sources(folder)) as temporary:  # for the shards to look up
         pq.write_table(pa.Table.from_pylist([file._asdict() for file in found]), temporary)
     workers = parameters.workers or resources.count_cores()
     at_most = parameters.shard_rows or inputs.max_shard_rows(found, spec)

@@ -85,7 +85,7 @@ class Counts(Lasting):
     @classmethod
     def count(cls, batch: Batch, outputs: Outputs, version: Version, job_rows: int) -> "Counts":
         """The counts of one batch of a job."""
-        observed, notes, y = version.task.observed(outputs), Counter(batch.notes), batch.y_true
+        observed, notes, y = version.task.list_observed(outputs), Counter(batch.notes), batch.y_true
         if y is not None and version.labels:
             is_unknown = (y < 0) | (y >= len(version.labels))
             notes[UNKNOWN_CLASS] += int(np.count_nonzero(is_unknown))
@@ -176,7 +176,7 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
             "column_drift": _column_drift(counts.columns, version),
             "notes": counts.notes,
             "seconds": round(seconds, 3),
-            "finished_at": predictions.now(),
+            "finished_at": predictions.format_now(),
         }
     )
     predictions.write(folder, done)
@@ -245,7 +245,7 @@ def _draw_grid(folder: Path, job: Job, version: Version) -> None:
     names = dict(enumerate(version.labels))  # a label that the model does not know has but its number
     known = () if batch.y_true is None else batch.y_true.tolist()
     true = [names.get(each, "" if np.isnan(each) else f"{each:g}") for each in known] or None
-    with predictions.placing(folder, PREDICTION_GRID) as temporary:
+    with predictions.place_file(folder, PREDICTION_GRID) as temporary:
         images, predicted = np.asarray(batch.X), labels[LABEL_NAME].to_pylist()
         plots.save(plots.draw_image_grid(images, predicted, true), temporary)
 
@@ -267,7 +267,7 @@ def merge_rejects(folder: Path, job: Job) -> int:
         DataError: those of a shard are damaged.
     """
     total, schema = 0, rejects_schema(job)
-    with predictions.placing(folder, REJECTS) as temporary, pq.ParquetWriter(temporary, schema) as merged:
+    with predictions.place_file(folder, REJECTS) as temporary, pq.ParquetWriter(temporary, schema) as merged:
         for path in filter(Path.is_file, (output_dir.rejects_path(folder, shard) for shard in job.shards)):
             with output_dir.reading_own(path), pq.ParquetFile(path) as file:
                 for batch in file.iter_batches():

@@ -39,7 +39,7 @@ class SessionPool:
             self._idle.put((sessions[number % len(sessions)], {}))
 
     @contextmanager
-    def working(self) -> Iterator[Worker]:
+    def hold_worker(self) -> Iterator[Worker]:
         """Hold a core. Whoever waits only for the disk should hold none."""
         worker = self._idle.get()
         try:

@@ -58,11 +58,11 @@ def predict_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Foot
     inputs.check_unchanged(files)
     name = artifact_paths.part(folder, shard.number).name
     # The part is synchronised with the disk as the outer block ends, when this thread holds no core any more.
-    with contextlib.suppress(_TooManyRejects), predictions.placing(folder, name) as temporary:
+    with contextlib.suppress(_TooManyRejects), predictions.place_file(folder, name) as temporary:
         with (
-            atomic.replacing(rejects_path(folder, shard), is_kept=False) as beside,  # the part's footer counts them
+            atomic.replace_file(rejects_path(folder, shard), is_kept=False) as beside,  # the part's footer counts them
             pq.ParquetWriter(beside, rejects_schema(job)) as rejects,
-            pool.working() as worker,
+            pool.hold_worker() as worker,
         ):
             batches = inputs.batches(files, shard.start, shard.stop, version.read_spec(job))
             predicted = ((batch, pool.run(batch.X, job.batch_size, worker)) for batch in batches)

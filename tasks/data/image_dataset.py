@@ -130,7 +130,7 @@ class ImageRows(OwnRows):
         sheet = Image.new("RGBA", (LABEL + EXAMPLES * step, len(classes) * step + GAP))
         pen = ImageDraw.Draw(sheet)
         for line, (name, count) in enumerate(classes):
-            top, spelt = GAP + line * step, lettering.spelt(name)
+            top, spelt = GAP + line * step, lettering.escape_letters(name)
             font = ImageFont.truetype(lettering.font_file(spelt), FONT)
             pen.text((GAP, top + 10), f"{spelt[:LONGEST_NAME]}\n{count:,}", INK, font)
             spread = np.linspace(0, count - 1, min(EXAMPLES, count)).astype(int)

@@ -101,7 +101,7 @@ def compare_with_torch(
         size = min(BATCH_ROWS, SCORES // max(1, len(prepared.class_names)))
         for rows in read_batches(prepared.test, prepared, size):
             answers = runtime.run_model(session, rows.inputs)
-            observed.append(task.observed({name: values.T for name, values in answers.items()}))
+            observed.append(task.list_observed({name: values.T for name, values in answers.items()}))
             yield answers, served.scores(weights, recipe, rows.inputs)
 
     deviation = recipe.target_scaling.find_deviation(read_split(prepared.test, prepared).y_true)

@@ -47,7 +47,7 @@ def render_png(figure: Figure, **options: Any) -> bytes:
 
 def shorten(name: str, longest: int = LONGEST) -> str:
     """A name as a picture has room for it; ``$`` stands for itself and begins no formula."""
-    name = lettering.spelt(name)
+    name = lettering.escape_letters(name)
     kept = name if len(name) <= longest else f"{name[: longest - 1]}…"
     return kept.replace("$", r"\$")
 

@@ -18,7 +18,7 @@ def families() -> list[str]:
     return ["sans-serif", *(each for each in FAMILIES if each in installed)]
 
 
-def spelt(text: str) -> str:
+def escape_letters(text: str) -> str:
     r"""``text``, of which letters that no font has are escaped, as in ``\u6d77``: boxes would all look the same."""
     if text.isascii():
         return text

@@ -34,10 +34,10 @@ def map_in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> lis
 def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
     """The items, the first of which is made from now on, the next while one is used."""
     pool = ThreadPoolExecutor(1)
-    return _following(pool, pool.submit(next, items, None), items)
+    return _prefetch(pool, pool.submit(next, items, None), items)
 
 
-def _following(pool: ThreadPoolExecutor, following: Future[Any], items: Iterator[Item]) -> Iterator[Item]:
+def _prefetch(pool: ThreadPoolExecutor, following: Future[Any], items: Iterator[Item]) -> Iterator[Item]:
     with pool:
         while (item := following.result()) is not None:
             following = pool.submit(next, items, None)

@@ -42,7 +42,7 @@ class Task(ABC):
     def outputs(self, num_classes: int) -> tuple[Tensor, ...]:
         """The outputs of a model of this kind (``num_classes`` is 0 of a regression)."""
 
-    def observed(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
+    def list_observed(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
         """What is watched for drift, by name; each ``(n,)``."""
         return {self.answer: outputs[self.answer]}
 
@@ -74,9 +74,9 @@ class Classification(Task):
             Tensor(name=LABEL, dtype="int64", shape=()),
         )
 
-    def observed(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
+    def list_observed(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
         """Label and confidence."""
-        return super().observed(outputs) | {"confidence": outputs[PROBABILITIES].max(axis=0)}
+        return super().list_observed(outputs) | {"confidence": outputs[PROBABILITIES].max(axis=0)}
 
     def columns(self, outputs: Outputs, class_names: Sequence[str], has_all: bool = True) -> dict[str, NDArray[Any]]:
         """The label, its name and a probability a class."""

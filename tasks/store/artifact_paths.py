@@ -196,7 +196,7 @@ DOWNLOAD_PREFIX = ".scratch-"  # of a folder in that of a dataset, to download i
 DOWNLOAD = re.compile(r"\.scratch-[a-z0-9_]{8}")  # as ``tempfile`` completes it
 
 
-def temporary(folder: Path) -> Path:
+def temporary_path(folder: Path) -> Path:
     """Where a file is written before it takes its place in a folder."""
     return folder / f".gradmill-{secrets.token_hex(8)}.partial"
 

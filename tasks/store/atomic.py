@@ -14,7 +14,7 @@ from tasks.store.record import FileRef
 
 
 @contextmanager
-def replacing(path: Path, is_kept: bool = True) -> Iterator[Path]:
+def replace_file(path: Path, is_kept: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; when the block succeeds it takes the place of ``path``.
 
     What ``is_kept`` is forced to disk, which takes some milliseconds. Files of a run are not: a later run compares them
@@ -47,7 +47,7 @@ def temporary_in(folder: Path) -> Iterator[Path]:
     """
     held = None
     while held is None:
-        temporary = artifact_paths.temporary(folder)
+        temporary = artifact_paths.temporary_path(folder)
         held = locks.take(temporary, os.O_CREAT | os.O_EXCL)
     try:
         yield temporary
@@ -74,7 +74,7 @@ def sweep(folder: Path, depth: int = 3) -> None:
 
 def write_bytes(path: Path, content: bytes, is_kept: bool = True) -> FileRef:
     """Write ``content`` to ``path`` atomically and return its reference."""
-    with replacing(path, is_kept) as temporary:
+    with replace_file(path, is_kept) as temporary:
         temporary.write_bytes(content)
     return FileRef(path=path, sha256=hashlib.sha256(content).hexdigest())
 

@@ -333,7 +333,7 @@ def _bring(folder: remote.RemoteFolder, path: Path, sha256: str) -> None:
     """
     if path.is_file() and atomic.file_digest(path) == sha256:
         return
-    with atomic.replacing(path) as temporary:
+    with atomic.replace_file(path) as temporary:
         if path == artifact_paths.database():  # nobody else may read it, half written neither
             temporary.chmod(0o600)
         name = f"{CONTENT}/{sha256}"

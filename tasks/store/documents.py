@@ -54,9 +54,9 @@ class Document(BaseModel):
             json.loads(
                 content,
                 object_pairs_hook=_without_duplicates,
-                parse_float=_finite,
-                parse_int=_whole,
-                parse_constant=_finite,
+                parse_float=_parse_finite,
+                parse_int=_parse_whole,
+                parse_constant=_parse_finite,
             )
             return cls.model_validate_json(content, strict=True)
         except ValidationError as error:
@@ -86,14 +86,14 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return document
 
 
-def _finite(token: str) -> float:
+def _parse_finite(token: str) -> float:
     """A number of JSON; neither ``NaN`` nor ``1e999`` is one."""
     if math.isfinite(number := float(token)):
         return number
     raise ValueError(f"{token} is no finite number")
 
 
-def _whole(token: str) -> int:
+def _parse_whole(token: str) -> int:
     """A whole number, not so large that as a fraction it would be infinite."""
-    _finite(token)
+    _parse_finite(token)
     return int(token)

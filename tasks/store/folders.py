@@ -103,7 +103,7 @@ def set_mode(folder: Path, mode: int) -> None:
         os.close(descriptor)
 
 
-def holding(path: Path) -> Path | None:
+def find_folder_of(path: Path) -> Path | None:
     """The folder in artifacts/ that a path lies in, or artifacts/ itself; None outside of it.
 
     Each of them may be a link to another place, and the path may be that of the place.

@@ -97,7 +97,7 @@ def note(name: str, cause: Cause, versions: Iterable[int], after: ChampionPointe
     pointer = reading.readable_pointer(name)
     before = pointer.version if pointer else None
     change = Change(
-        at=reading.now(),
+        at=reading.format_now(),
         what=cause.what,
         versions=tuple(versions),
         before=before,

@@ -115,7 +115,7 @@ def of_champion(name: str) -> ChampionData | None:
     return ChampionData.from_splits(kept.dataset, asked.get("window", NO_WINDOW))
 
 
-def again(name: str, given: dict[str, Any], with_found: bool = False) -> dict[str, Any]:
+def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False) -> dict[str, Any]:
     """The parameters of ``gradmill retrain NAME``: its champion's model, data and options, and what is given now.
 
     Settings that a search has found for the champion are left out, ``with_found`` they stay; the newest search has

@@ -29,7 +29,7 @@ def point_to(name: str, number: int, cause: Cause, freeze: bool = False) -> None
         "version": number,
         "model_sha256": atomic.file_digest(folder / ONNX),
         "manifest_sha256": atomic.file_digest(folder / MANIFEST),
-        "promoted_at": reading.now(),
+        "promoted_at": reading.format_now(),
         "previous": replaced[-1] if replaced else None,
         "held": tuple(sorted(held)),
         "frozen": freeze or was_frozen,

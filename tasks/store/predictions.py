@@ -142,11 +142,11 @@ def write(folder: Path, job: Job) -> None:
         if last is None or (last.finished_at or "") <= (job.finished_at or ""):
             source = artifact_paths.relative(artifact_paths.root() / job.input.path) if is_split else ""
             job.model_copy(update={"input": job.input.model_copy(update={"path": source})}).write(path)
-    with placing(folder, JOB) as temporary:
+    with place_file(folder, JOB) as temporary:
         temporary.write_bytes(atomic.as_json(job.model_dump(mode="json")))
 
 
-def now() -> str:
+def format_now() -> str:
     """The time as the document has it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
@@ -204,14 +204,14 @@ def has_scratch(folder: Path) -> bool:
 
 
 @contextmanager
-def placing(folder: Path, name: str) -> Iterator[Path]:
+def place_file(folder: Path, name: str) -> Iterator[Path]:
     """Yield a temporary path in the scratch; when the block succeeds it becomes ``name`` in the folder.
 
     Raises:
         OSError: the disk is full or the folder is not writable; the file is then as it was.
     """
     whole = artifact_paths.scratch(folder) / name
-    with atomic.replacing(whole) as temporary:
+    with atomic.replace_file(whole) as temporary:
         yield temporary
     whole.replace(folder / name)
     atomic.sync(folder)

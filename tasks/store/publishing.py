@@ -88,7 +88,7 @@ def describe_lineage(
     """What a version was made of by which ``run``, ``packages`` and ``code`` (a digest), and how it was judged."""
     return Lineage(
         name=parameters.name,
-        created_at=reading.now(),
+        created_at=reading.format_now(),
         run=run,
         dataset=Splits(**dict(prepared)),
         recipe=prepared.recipe,

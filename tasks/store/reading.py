@@ -41,7 +41,7 @@ def _with_a_zone(text: str) -> str:
 Moment = Annotated[str, AfterValidator(_with_a_zone)]
 
 
-def now() -> str:
+def format_now() -> str:
     """This moment, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -349,11 +349,11 @@ def model(name: str, number: int) -> bytes:
     path = artifact_paths.version(name, number) / ONNX
     content, current = read_file(path.parent, ONNX), pointer(name)
     if current and current.version == number and verified.sha256(content) != current.model_sha256:
-        raise unfit(name, path, current.model_sha256)
+        raise mismatch_error(name, path, current.model_sha256)
     return content
 
 
-def unfit(name: str, path: Path, sha256: str) -> DataError:
+def mismatch_error(name: str, path: Path, sha256: str) -> DataError:
     """What is wrong where the pointer has another digest than the champion's file at ``path``."""
     found = f"{artifact_paths.champion(name)} does not fit {path}"
     return DataError(found, f"SHA-256 {sha256}", f"see gradmill verify {name}; gradmill promote {name} VERSION")

@@ -13,7 +13,7 @@ LONGEST_PATH = 4096  # that Linux takes
 SHOWN = 60  # characters of a longer one
 
 
-def absolute(text: str) -> Path:
+def make_absolute(text: str) -> Path:
     """The path that a user means by what may be a path or a glob, ``~`` expanded; there need be nothing.
 
     Raises:
@@ -60,13 +60,13 @@ def descriptor(path: Path | str) -> int:
         opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket
-            raise irregular(path) from error
+            raise irregular_file(path) from error
         missing = isinstance(error, FileNotFoundError)
         found = f"{path} is missing" if missing else f"{path} cannot be read: {error.strerror}"
         raise DataError(found, "a readable file", "see the path" if missing else "see its permissions") from error
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
-        raise irregular(path)
+        raise irregular_file(path)
     return opened
 
 
@@ -79,6 +79,6 @@ def open_regular(path: Path) -> BufferedReader:
     return os.fdopen(descriptor(path), "rb")
 
 
-def irregular(path: Path | str) -> DataError:
+def irregular_file(path: Path | str) -> DataError:
     """The error of a folder, a FIFO, a socket or a device where a file is wanted."""
     return DataError(f"{path} is no regular file", "a file on disk", "write what it gives to a file, and name that")

@@ -84,7 +84,7 @@ class RemoteFolder:
         Raises:
             UsageError: the folder is in ``artifacts/``.
         """
-        if self.local and (place := folders.holding(self.local)):
+        if self.local and (place := folders.find_folder_of(self.local)):
             found = f"{self.url} is in the artifacts folder itself, in {place}"
             raise UsageError(found, "a folder outside of it", "choose one on another disk or host")
 
@@ -114,7 +114,7 @@ class RemoteFolder:
         """Replace a file by a copy of another, which may be larger than memory; it raises as ``write`` does."""
         with self._explain_errors(f"{self.url}/{path}"):
             if self.local:
-                with atomic.replacing(self.local / path) as temporary:
+                with atomic.replace_file(self.local / path) as temporary:
                     shutil.copyfile(file, temporary)
             else:
                 self._files.put_file(str(file), f"{self._path}/{path}")
@@ -158,7 +158,7 @@ class RemoteFolder:
             return self._files.open(f"{self._path}/{path}", "rb")
         file = self.local / path
         if not stat.S_ISREG(os.lstat(file).st_mode):
-            raise regular_files.irregular(file)
+            raise regular_files.irregular_file(file)
         return regular_files.open_regular(file)
 
     @contextmanager

@@ -57,7 +57,7 @@ class RunFolder(Record):
         folders.sweep_models()
         with folder.in_use():
             if folder.file(RUN).exists():
-                folder.failed(None)  # not yet; to housekeeping it is young again
+                folder.note_failure(None)  # not yet; to housekeeping it is young again
             else:
                 RunNotes(run=run, parameters=parameters, seconds={}, stages={}).write(folder.file(RUN))
         return folder
@@ -80,12 +80,12 @@ class RunFolder(Record):
         notes = self.read()
         self._write(notes, **{section: getattr(notes, section) | more for section, more in sections.items()})
 
-    def failed(self, exit_code: int | None, time_limit: float | None = None) -> None:
+    def note_failure(self, exit_code: int | None, time_limit: float | None = None) -> None:
         """Note with which exit code the run ends, and the seconds that it may have taken, where it has taken more."""
         self._write(self.read(), exit_code=exit_code, time_limit=time_limit)
 
     def _write(self, notes: RunNotes, **update: Any) -> None:
-        update["noted_at"] = reading.now()
+        update["noted_at"] = reading.format_now()
         notes.model_copy(update=update).write(self.file(RUN))
 
     def file(self, name: str) -> Path:

@@ -49,7 +49,7 @@ class Schedules(RootDocument):
         """Those of a flow, by the name that they are for."""
         return {each.name: each for each in self.schedules.values() if each.flow == flow}
 
-    def having(self, schedule: Schedule) -> "Schedules":
+    def with_schedule(self, schedule: Schedule) -> "Schedules":
         """The same with one schedule more, or changed."""
         ended = self.remove(schedule.deployment, is_told=True).ended
         return Schedules(schedules=self.schedules | {schedule.deployment: schedule}, ended=ended)
@@ -92,7 +92,7 @@ def _of_before() -> Schedules:
         for path in sorted(places.glob("*.json")):
             before = _Before.read(path)
             facts = before.model_dump() | {"flow": flow, "keep": max(1, before.keep), "sent": before.parameters}
-            found = found.having(Schedule.model_validate(facts))
+            found = found.with_schedule(Schedule.model_validate(facts))
     ended: dict[str, Literal["retrain", "tune"]] = {
         path.stem: "retrain" if path.stem.startswith("retrain-") else "tune"
         for path in (folder / "removed").glob("*.json")

@@ -97,7 +97,7 @@ def verify_pointer(name: str, pointer: ChampionPointer) -> None:
     folder = artifact_paths.version(name, pointer.version)
     for path, digest in ((folder / ONNX, pointer.model_sha256), (folder / MANIFEST, pointer.manifest_sha256)):
         if not path.is_file() or atomic.file_digest(path) != digest:
-            raise reading.unfit(name, path, digest)
+            raise reading.mismatch_error(name, path, digest)
 
 
 def verify_previous(name: str, pointer: ChampionPointer) -> None:

@@ -99,7 +99,7 @@ def _fingerprint(path: Path, full_digest: bool, unreadable: str) -> Fingerprint:
     try:
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode):
-            raise regular_files.irregular(path)
+            raise regular_files.irregular_file(path)
         if not facts.st_size:  # or a file of /proc, which may wait for ever
             digest = hashlib.sha256().hexdigest()
         elif full_digest or facts.st_size <= SAMPLED_BLOCKS * BLOCK_BYTES:

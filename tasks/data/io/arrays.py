@@ -25,7 +25,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from safetensors import safe_open
 
-from tasks.data.io.discovery import broken_file, changed_file, reading
+from tasks.data.io.discovery import broken_file, changed_file, explain_file_errors
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
 from tasks.store import atomic, regular_files
@@ -87,7 +87,7 @@ class StoredArray:
         if self.is_fortran:
             raise broken_file(self.path, "it is in Fortran order: write it with numpy.ascontiguousarray")
         memory = np.empty((min(size, len(self)), *self.shape[1:]), self.dtype)
-        with self.opener(self.path) as stream, reading(self.path):
+        with self.opener(self.path) as stream, explain_file_errors(self.path):
             stream.seek(self.offset)
             for first in range(0, len(self), size):
                 batch = memory[: len(self) - first]
@@ -117,7 +117,7 @@ def unpack(array: StoredArray, target: Path) -> None:
     """
     if array.num_bytes > (free := shutil.disk_usage(target.parent).free):
         raise broken_file(array.path, f"it unpacks to {array.num_bytes} bytes, and {target.parent} has room for {free}")
-    with atomic.replacing(target) as temporary:
+    with atomic.replace_file(target) as temporary:
         rows = npy_format.open_memmap(temporary, "w+", array.dtype, array.shape)
         with temporary.open("r+b") as file:  # on a full disk, writing to a map would end the process
             os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
@@ -150,7 +150,7 @@ def open_arrays(path: Path) -> ArrayFile:
 
 
 def _open_npz(path: Path) -> ArrayFile:
-    with regular_files.open_regular(path) as stream, reading(path), zipfile.ZipFile(stream) as archive:
+    with regular_files.open_regular(path) as stream, explain_file_errors(path), zipfile.ZipFile(stream) as archive:
         sizes = {each.filename: each.file_size for each in archive.infolist() if each.filename.endswith(".npy")}
     return {
         member.removesuffix(".npy"): partial(open_npy, path, partial(_open_member, member), size)
@@ -160,7 +160,7 @@ def _open_npz(path: Path) -> ArrayFile:
 
 @contextmanager
 def _open_member(name: str, path: Path) -> Iterator[IO[bytes]]:
-    with regular_files.open_regular(path) as stream, reading(path), zipfile.ZipFile(stream) as archive:
+    with regular_files.open_regular(path) as stream, explain_file_errors(path), zipfile.ZipFile(stream) as archive:
         member = archive.getinfo(name)
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # bzip2 unpacks without bound
             raise ValueError(f"compression {member.compress_type}, which numpy does not write")
@@ -174,7 +174,7 @@ def open_npy(path: Path, opener: Opener = regular_files.open_regular, size: int 
     Raises:
         DataError: it is no array of numbers or text, or is cut off.
     """
-    with opener(path) as stream, reading(path):
+    with opener(path) as stream, explain_file_errors(path):
         size = path.stat().st_size if size is None else size
         header = io.BytesIO(stream.read(HEADER_BYTES))
         is_first = npy_format.read_magic(header) == (1, 0)
@@ -189,7 +189,7 @@ def open_npy(path: Path, opener: Opener = regular_files.open_regular, size: int 
 
 
 def _open_safetensors(path: Path) -> ArrayFile:
-    with regular_files.open_regular(path) as stream, reading(path):
+    with regular_files.open_regular(path) as stream, explain_file_errors(path):
         with safe_open(path, framework="numpy"):  # it compares the header with the file's size
             length = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(length))
@@ -217,7 +217,7 @@ def open_idx(path: Path, num_dimensions: int = 3) -> StoredArray:
     what = "images" if num_dimensions == 3 else "labels"
     offset, magic = 4 + 4 * num_dimensions, bytes([0, 0, UNSIGNED_BYTE, num_dimensions])
     opener = _choose_opener(path)
-    with opener(path) as stream, reading(path):
+    with opener(path) as stream, explain_file_errors(path):
         header = stream.read(offset)
     if header[:4] != magic or len(header) < offset:
         raise DataError(
@@ -249,7 +249,7 @@ def read_payload(path: Path, limit: int) -> bytes:
     Raises:
         DataError: the file cannot be read, is no regular file, or the gzip stream is damaged.
     """
-    with _choose_opener(path)(path) as stream, reading(path):
+    with _choose_opener(path)(path) as stream, explain_file_errors(path):
         return stream.read(limit)
 
 

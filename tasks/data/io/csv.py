@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from tasks.data.io.discovery import broken_file, reading
+from tasks.data.io.discovery import broken_file, explain_file_errors
 from tasks.data.io.tabular import (
     MAX_LEVELS,
     PARSED_BYTES,
@@ -74,7 +74,7 @@ class _CsvFile:
         head = bytes(self._require_utf_8(block)[:SNIFFED_BYTES])
         text = (head.rpartition(b"\n")[0] or head).decode(errors="replace")
         self.delimiter = delimiter if delimiter in DELIMITERS else find_delimiter(text)
-        with reading(name, "CSV with a header", "see its first line"):
+        with explain_file_errors(name, "CSV with a header", "see its first line"):
             rows = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter, strict=True))
             self.names = _name_index(next(rows), rows)
         # a comma at the end of each line is no reason not to predict
@@ -109,7 +109,7 @@ class _CsvFile:
             table = None
         if table is None or rejects:  # one thread knows the numbers of rows, and reads those of any length
             rejects.clear()
-            with reading(self._name, "CSV"):
+            with explain_file_errors(self._name, "CSV"):
                 table = self._read(block, rejects, use_threads=False)
         numbers = [int(row.number) - 1 - self._header_rows for row in rejects]
         count = len(table) + len(rejects)

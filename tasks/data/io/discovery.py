@@ -96,13 +96,15 @@ class DataFile(NamedTuple):
 
         with ExitStack() as stack:
             if self.is_remote:
-                with _reaching(self.path):  # from the first byte to the last: its host need not know how to send parts
+                with _explain_url_errors(
+                    self.path
+                ):  # from the first byte to the last: its host need not know how to send parts
                     files, path = _file_system(self.path)
                     raw = stack.enter_context(files.open(path, "rb"))
             else:
                 raw = stack.enter_context(regular_files.open_regular(Path(self.path)))
                 if not os.fstat(raw.fileno()).st_size:  # of /proc, some of which wait for ever, too
-                    raise empty(Path(self.path))
+                    raise empty_file(Path(self.path))
             is_large_batch = self.suffix != ".parquet" and self.fingerprint.bytes > MAX_BUFFERED
             if self.name.endswith(GZIP):
                 yield pa.CompressedInputStream(raw, "gzip")
@@ -218,7 +220,7 @@ def find_data(
         paths, source = _find_files(path, is_data, suffixes, output), str(path)
         for each in paths:
             if not unreadable and not is_picture(each) and not each.stat().st_size:
-                raise empty(each)
+                raise empty_file(each)
         prints = verified.fingerprint_files(paths, full_digest, unreadable)
     return DataFiles(source, tuple(DataFile(each, _partition(source, each.path)) for each in prints))
 
@@ -230,7 +232,7 @@ def is_url(source: str) -> bool:
 
 def local_path(source: str) -> Path:
     """The absolute path of a source on this machine, which may be a glob."""
-    return regular_files.absolute(source.removeprefix("file://"))
+    return regular_files.make_absolute(source.removeprefix("file://"))
 
 
 def _partition(source: str, path: str) -> dict[str, str | None]:
@@ -330,7 +332,7 @@ def _nothing_readable(source: object, suffixes: Iterable[str], action: str) -> D
     return DataError(f"{source} holds nothing that can be read", f"files named *{' *'.join(suffixes)}", action)
 
 
-def empty(path: Path) -> DataError:
+def empty_file(path: Path) -> DataError:
     """The error of a file without a byte; the files of /proc are such files, and reading some of them never ends."""
     return DataError(f"{path} is empty, or no file on disk", "a file of rows", "write it again, or leave it out")
 
@@ -358,7 +360,7 @@ def walk_files(path: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[str, b
         yield str(path.parent), {path.name: True}
         return
     if path.exists() and not path.is_dir():
-        raise regular_files.irregular(format_path(path))
+        raise regular_files.irregular_file(format_path(path))
     base = base_folder(path)
     waiting = [(str(base), {path.relative_to(base).parts})] if base.is_dir() else []
     while waiting:
@@ -428,7 +430,7 @@ def _list_remote(url: str, is_data: Callable[[Path], bool]) -> list[Fingerprint]
         DataError: the host does not answer, there is nothing, or the package for the URL is not installed.
     """
     require_no_credentials(url)
-    with _reaching(url):
+    with _explain_url_errors(url):
         files, path = _file_system(url)
         if not _is_web(url) and files.isdir(path):
             paths = [each for each in sorted(files.find(path)) if is_data(Path(each))]
@@ -466,7 +468,7 @@ def _fingerprint(files: Any, path: str) -> Fingerprint:
 
 
 @contextmanager
-def _reaching(url: str) -> Iterator[None]:
+def _explain_url_errors(url: str) -> Iterator[None]:
     """Every backend has exceptions of its own; ours say which URL, and what may help."""
     try:
         yield
@@ -493,7 +495,7 @@ def _reaching(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def reading(path: object, expected: str = "", action: str = "") -> Iterator[None]:
+def explain_file_errors(path: object, expected: str = "", action: str = "") -> Iterator[None]:
     """Take whatever is raised for the file's fault: what parsers and decompressors raise has no end of kinds.
 
     Raises:

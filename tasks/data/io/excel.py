@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tasks.data.io.discovery import broken_file, reading
+from tasks.data.io.discovery import broken_file, explain_file_errors
 from tasks.data.io.tabular import BATCH_ROWS, Selection, check_names, without_rows
 from tasks.data.levels import format_values
 from tasks.data.recipe import UNNAMED_INDEX
@@ -67,7 +67,7 @@ def _read_rows(stream: Any, name: str, asked: str) -> list[list[Any]]:
         raise broken_file(
             name, "it wants a password, or is of Excel before 2007", "a workbook (.xlsx)", "save it as that"
         )
-    with reading(name, "a workbook (.xlsx)", to_do):
+    with explain_file_errors(name, "a workbook (.xlsx)", to_do):
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
             unpacked = sum(each.file_size for each in packed.infolist())
             if unpacked > MAX_UNPACKED:

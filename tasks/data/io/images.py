@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from gradmill.pictures import LARGEST_PIXELS
 from tasks.data.io import arrays, pictures, tabular
 from tasks.data.io.arrays import StoredArray
-from tasks.data.io.discovery import CLOSED_FOLDERS, LINKS, PICTURE_SUFFIXES, LeftOut, reading, walk_files
+from tasks.data.io.discovery import CLOSED_FOLDERS, LINKS, PICTURE_SUFFIXES, LeftOut, explain_file_errors, walk_files
 from tasks.data.io.pictures import Item, Shape
 from tasks.data.levels import sort_levels
 from tasks.data.report import Finding, error, note
@@ -266,7 +266,7 @@ def find_parquet(path: Path) -> LabelledImages | None:
 
 
 def _packed_images(path: Path, image: str, label: str) -> ImageArray:
-    with tabular.open_parquet(path, MOST_ROWS) as file, reading(path):
+    with tabular.open_parquet(path, MOST_ROWS) as file, explain_file_errors(path):
         column, rows = file.read(columns=[label]).column(label).combine_chunks(), file.metadata.num_rows
     labels = label_values(column)
     if labels is None or column.null_count:

@@ -248,7 +248,7 @@ def _spill_table(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
     """
     if not spilled.is_file():
         selection, seen, has_header = select_columns(spec), dict[str, pa.DataType](), file.suffix not in JSON_SUFFIXES
-        with atomic.replacing(spilled) as temporary, pa.OSFile(str(temporary), "wb") as sink:
+        with atomic.replace_file(spilled) as temporary, pa.OSFile(str(temporary), "wb") as sink:
             for batch in table_batches(file, selection, "reject"):
                 if has_header and not seen:
                     check_columns(file.path, batch.schema, spec)

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.data.io.discovery import reading
+from tasks.data.io.discovery import explain_file_errors
 from tasks.data.io.tabular import check_names, map_batches, without_rows, write_batch
 from tasks.errors import DataError
 from tasks.machine.words import pip_install
@@ -38,7 +38,7 @@ def query_batches(address: str, query: str) -> Iterator[pa.RecordBatch]:
         DataError: the database does not answer, or not with rows; or the package for it is not there.
     """
     open_batches = _sqlite_batches if address.startswith(SQLITE) else _postgresql_batches
-    with reading(f"the query of {address}", EXPECTED, TO_DO):
+    with explain_file_errors(f"the query of {address}", EXPECTED, TO_DO):
         batches = open_batches(address, query)
         first = next(batches)
         check_names(first.schema.names, f"the answer of {address}")
@@ -61,7 +61,7 @@ def keep_answer(address: str, query: str) -> Path:
             old.unlink(missing_ok=True)
     with atomic.temporary_in(folder) as spool, atomic.temporary_in(folder) as temporary:
         schema, num_rows = pa.schema([]), 0
-        with reading(f"the query of {address}", "one type in each column", "cast the column in the query"):
+        with explain_file_errors(f"the query of {address}", "one type in each column", "cast the column in the query"):
             with pa.OSFile(str(spool), "wb") as sink:
                 for batch in query_batches(address, query):
                     schema = pa.unify_schemas([schema, batch.schema], promote_options="permissive")

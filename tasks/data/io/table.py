@@ -102,7 +102,7 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     asked, table, findings = selection, None, list[Finding]()
     zoned = frozenset(filter(selection.finds_dates, reader.zoned_texts))
     if zoned or mixed - selection.as_text:
-        selection = selection.again(as_text=selection.as_text | mixed, raw=selection.raw | zoned)
+        selection = selection.replace_for_rereading(as_text=selection.as_text | mixed, raw=selection.raw | zoned)
         reader = _TableReader(files, selection, buffer_file)
     table = reader.map_table(buffer_file)
     chosen = {
@@ -113,7 +113,7 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     dates = {name: each for name, each in chosen.items() if isinstance(each, tuple)}
     if dates or may_be_dates:
         as_text = selection.as_text | (may_be_dates - dates.keys())
-        selection = selection.again(as_text=as_text, dates=dict(selection.dates) | dates)
+        selection = selection.replace_for_rereading(as_text=as_text, dates=dict(selection.dates) | dates)
         reader = _TableReader(files, selection, buffer_file)
         table = reader.map_table(buffer_file)
     if selection.finds_forms:
@@ -121,12 +121,12 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
         decimal = selection.decimal or number_forms.find_decimal(candidates, delimiters)
         if decimal == "," and delimiters:  # then 1.234 is not what CSV has been read for
             numbers = frozenset(name for name, kinds in reader.kinds.items() if {"number"} in kinds.values())
-            texts = _TableReader(files, selection.again(raw=selection.raw | numbers), buffer_file)
+            texts = _TableReader(files, selection.replace_for_rereading(raw=selection.raw | numbers), buffer_file)
             candidates |= _find_candidates(texts.map_table(buffer_file), asked, decimal)
         found = {name: number_forms.choose_form(name, each, decimal, delimiters) for name, each in candidates.items()}
         findings += [each for each in found.values() if isinstance(each, Finding)]
         if forms := {name: each for name, each in found.items() if isinstance(each, str)}:
-            selection = selection.again(forms=forms, as_text=selection.as_text - forms.keys())
+            selection = selection.replace_for_rereading(forms=forms, as_text=selection.as_text - forms.keys())
             reader = _TableReader(files, selection, buffer_file)
             table = reader.map_table(buffer_file)
     read = {**selection.dates, **selection.forms}

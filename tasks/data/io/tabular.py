@@ -19,7 +19,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from gradmill.rows import number_pattern
-from tasks.data.io.discovery import broken_file, reading
+from tasks.data.io.discovery import broken_file, explain_file_errors
 from tasks.data.levels import format_values
 from tasks.errors import DataError
 from tasks.machine import resources
@@ -86,7 +86,7 @@ class Selection(NamedTuple):
     sheet: str = ""  # of a workbook; empty: the first
     is_again: bool = False  # the same files have been read before, and what is to be told of them was told
 
-    def again(self, **changes: Any) -> "Selection":
+    def replace_for_rereading(self, **changes: Any) -> "Selection":
         """The same but for ``changes``, of files that have been read before."""
         return self._replace(is_again=True, **changes)
 
@@ -241,7 +241,7 @@ def parquet_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa
     Raises:
         DataError: the file is broken.
     """
-    with reading(name):
+    with explain_file_errors(name):
         file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=BUFFER_BYTES)
         check_names(list(filter(selection.takes, file.schema_arrow.names)), name, may_be_blank=True)
         yield without_rows(file.schema_arrow)
@@ -257,7 +257,7 @@ def open_parquet(path: Path, max_rows: int = MAX_ROWS, dictionaries: Sequence[st
         DataError: it is none, or promises other rows than its row groups have, or more than ``max_rows``.
     """
     regular_files.open_regular(path).close()
-    with reading(path):
+    with explain_file_errors(path):
         file = pq.ParquetFile(path, buffer_size=SMALL_BUFFER_BYTES, pre_buffer=False, read_dictionary=[*dictionaries])
         rows = [file.metadata.row_group(at).num_rows for at in range(file.num_row_groups)]
         if min(rows, default=0) < 0 or sum(rows) != file.metadata.num_rows or sum(rows) > max_rows:
@@ -280,7 +280,7 @@ def read_parquet(
     Raises:
         DataError: the file is broken, which for a damaged page shows only here.
     """
-    with open_parquet(path, dictionaries=dictionaries) as file, reading(path):
+    with open_parquet(path, dictionaries=dictionaries) as file, explain_file_errors(path):
         groups = [file.metadata.row_group(at) for at in range(file.num_row_groups)]
         bounds = np.cumsum([0, *(group.num_rows for group in groups)]).tolist()
         used = [at for at in range(len(groups)) if bounds[at] < min(stop, bounds[at + 1]) and bounds[at + 1] > start]
@@ -302,7 +302,7 @@ def arrow_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
     Raises:
         DataError: the file is broken, or Feather's first version.
     """
-    with reading(name):
+    with explain_file_errors(name):
         try:
             file = pa.ipc.open_file(stream)
             batches = (file.get_batch(number) for number in range(file.num_record_batches))
@@ -484,7 +484,7 @@ def read_blocks(stream: Any, name: str, check: Callable[[bytes, str], None] = ch
     buffer, filled, is_first = bytearray(min(BLOCK_BYTES, PARSED_BYTES * max(2, resources.count_cores()))), 0, True
     while True:
         start = filled
-        with reading(name, "a whole file"):
+        with explain_file_errors(name, "a whole file"):
             while filled < len(buffer) and (count := stream.readinto(memoryview(buffer)[filled:])):
                 filled += count
         if is_first:

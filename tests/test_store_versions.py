@@ -319,7 +319,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 def test_the_sweep_takes_what_a_killed_writer_left_but_not_what_is_being_written(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from tasks.store import atomic\n"
-        "with atomic.replacing(Path(sys.argv[1])) as temporary:\n"
+        "with atomic.replace_file(Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_bytes(b'half'); print('writing', flush=True); time.sleep(60)"
     )
     folder = tmp_path / "models" / "name"

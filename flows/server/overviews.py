@@ -128,9 +128,8 @@ def _write(name: str, facts: NameState) -> None:
         there, links = api.newest_artifacts(client, [key]), tuple(list_links(client, name))
         content = _find_content(facts, links)
         if there and _written.get(name) == content:
-            client.update_artifact(
-                there[key], ArtifactUpdate(description=f"{headline}; {reading.format_now()[:16]} UTC")
-            )
+            description = f"{headline}; {reading.format_now()[:16]} UTC"
+            client.update_artifact(there[key], ArtifactUpdate(description=description))
             return
         linked = overview.draw_overview(facts)._replace(links=links)
         text = render_markdown(linked)

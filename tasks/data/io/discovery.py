@@ -96,9 +96,7 @@ class DataFile(NamedTuple):
 
         with ExitStack() as stack:
             if self.is_remote:
-                with _explain_url_errors(
-                    self.path
-                ):  # from the first byte to the last: its host need not know how to send parts
+                with _explain_url_errors(self.path):  # from the first byte to the last: not every host sends parts
                     files, path = _file_system(self.path)
                     raw = stack.enter_context(files.open(path, "rb"))
             else:

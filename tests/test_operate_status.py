@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import threading
 import time
@@ -27,6 +28,7 @@ from prefect_api import api_client, eventually, post
 from tasks.errors import DataError, DeviceMissing, GateFailed, GradmillError, TrainingDiverged, UsageError
 from tasks.parameters import RetrainParameters
 from tasks.store import artifact_paths, locks, state
+from tasks.store.run_folder import RunFolder
 
 WEEKLY = "linear-weekly"
 
@@ -82,7 +84,15 @@ def test_the_last_judged_run_is_told_beside_a_newer_one_that_was_not(
     reason = "GateFailed: refused by champion_recall"
     judged = ("first", "refused", reason)
     assert ran("first", "verdict:refused", type="FAILED", message=reason) == ("first", "refused", *judged)
-    assert f"{WEEKLY}: Failed: {reason}" in status.describe(state.read()).attention
+
+    def told() -> list[str]:
+        return [line for line in status.describe(state.read()).attention if line.startswith(WEEKLY)]
+
+    (line,) = told()
+    assert re.fullmatch(rf"{WEEKLY}: Failed at \d{{4}}-\d\d-\d\d \d\d:\d\d: {reason}", line)
+    by_command = RunFolder.open("20991101T030000-linear-regression-00000001", {"name": "linear-regression"})
+    by_command.note(stages={"unchanged": {"outcome": "unchanged", "version": 1, "detail": "of these rows"}})
+    assert told() == [], "a retrain by the command line has ended well since"
     assert ran("second", "verdict:unchanged", type="COMPLETED") == ("second", "unchanged", *judged)
     assert ran("third", "drift:drift", type="COMPLETED") == ("third", "drift", *judged)
     assert ran("fourth", type="CANCELLED") == ("fourth", None, *judged)

@@ -108,6 +108,20 @@ def test_every_summary_says_that_a_name_is_frozen(
     assert "gradmill unfreeze" in listed
 
 
+def test_a_version_that_was_rolled_back_from_and_is_made_again_names_the_way_back(
+    candidates: list[Candidate], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pointer.rollback(NAME, freeze=False)
+    each = candidates[1]
+    made = Outcome(each.run, each.parameters, each.trained, each.evaluated, each.exported)
+    made.published = each.publish()
+    train.show_retrain(made.report(), owes_predictions=False)
+    told = capsys.readouterr().out
+    assert "held since it was rolled back from: version 1 is the champion" in " ".join(told.split())
+    assert told.count(f"promote {NAME} 2") == 2  # why, and as the command to type
+    assert "--force" not in told
+
+
 # The history
 
 

@@ -90,7 +90,8 @@ def test_the_last_judged_run_is_told_beside_a_newer_one_that_was_not(
 
     (line,) = told()
     assert re.fullmatch(rf"{WEEKLY}: Failed at \d{{4}}-\d\d-\d\d \d\d:\d\d: {reason}", line)
-    by_command = RunFolder.open("20991101T030000-linear-regression-00000001", {"name": "linear-regression"})
+    asked = RetrainParameters.model_validate({"training": {"model": "linear-regression"}}).model_dump(mode="json")
+    by_command = RunFolder.open("20991101T030000-linear-regression-00000001", asked)
     by_command.note(stages={"unchanged": {"outcome": "unchanged", "version": 1, "detail": "of these rows"}})
     assert told() == [], "a retrain by the command line has ended well since"
     assert ran("second", "verdict:unchanged", type="COMPLETED") == ("second", "unchanged", *judged)

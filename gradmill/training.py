@@ -32,7 +32,7 @@ def fit(frame: Any, target: str, name: str, model: str | None = None, **options:
 
     Raises:
         TypeError: the rows are none of these.
-        Refused: by a gate; it has the verdicts.
+        Refused: by a gate, with the verdicts; or training diverged, and there are none.
         DataError: the data are not fit for it.
         GradmillError: an option is wrong, or anything else.
     """

@@ -278,7 +278,7 @@ def test_two_newcomers_at_once_see_short_lines_and_get_two_whole_versions_and_on
         lines = shown.splitlines()
         assert 5 < len(lines) < 30
         # "the": disk is nearly full, where these tests run.
-        assert {line.split()[0] for line in lines} - {"waiting", "events", "the"} == {
+        assert {line.split()[0] for line in lines} - {"waiting", "server", "the"} == {
             "download", "validate", "preprocess", "train", "evaluate", "export", "publish", "predict",
         }  # fmt: skip
         assert str(artifacts / "models" / "linear-regression") in summary

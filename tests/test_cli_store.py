@@ -51,7 +51,7 @@ def test_rollback_holds_and_promote_lifts_the_hold() -> None:
         f"promote {NAME} 9", f"verify {NAME} 9", "verify ../models", f"prune {NAME}", f"compare {NAME} 1 3",
         f"retrain {NAME} --sign-key /no/such/key", "status nothing", "status ../models", "status ..",
         "remove houses --yes", "remove ../models --yes", "remove .. --yes", "remove . --yes", "remove houses/.. --yes",
-        "remove / --yes", f"remove {NAME}",
+        "remove / --yes", f"remove {NAME}", "remove typo", "models /tmp --runs", "models ** --runs",
     ],
 )  # fmt: skip
 def test_what_does_not_exist_or_is_left_out_is_exit_2(command: str, artifacts: Path) -> None:

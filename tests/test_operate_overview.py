@@ -319,6 +319,7 @@ def test_of_the_due_runs_of_a_deployment_the_newest_stays_and_the_others_are_nam
     start, end = ((now + timedelta(minutes=minutes)).isoformat() for minutes in (-3, 2))
     with get_client(sync_client=True) as client:
         post(prefect_api, f"deployments/{deployment}/schedule", {"start_time": start, "end_time": end, "min_runs": 5})
+        post(prefect_api, f"deployments/{deployment}/create_flow_run", {"name": "asked for by hand"})
         up.leave_out_superseded(client)
         found = post(prefect_api, "flow_runs/filter", {"flow_runs": {"deployment_id": {"any_": [deployment]}}})
         client.delete_deployment(deployment)
@@ -326,8 +327,11 @@ def test_of_the_due_runs_of_a_deployment_the_newest_stays_and_the_others_are_nam
     skipped = [time for time, is_skipped in due if is_skipped]
     assert len(skipped) >= 2
     assert [is_skipped for _, is_skipped in due] == [at < len(skipped) for at in range(len(due))], "the oldest"
-    assert due[len(skipped)][0] <= datetime.now(UTC).isoformat()
+    start_of_next = datetime.now(UTC).isoformat()
+    assert due[len(skipped)][0] <= start_of_next
     assert capsys.readouterr().err.count("skipped     ") == len(skipped)
+    waiting = [run for run in found if run["state_name"] != "Skipped" and run["expected_start_time"] <= start_of_next]
+    assert sorted(run["auto_scheduled"] for run in waiting) == [False, True], "a run by hand replaces none"
 
 
 # The overview on the server

@@ -120,7 +120,7 @@ def _common_options(artifacts: Artifacts = None, as_json: Json = False, debug: D
 
 
 def _complete(command: Callable[..., Any]) -> Callable[..., None]:
-    """``command`` with the options of ``_every`` command, the environment looked at before it does anything.
+    """``command`` with the common options; the environment is checked before it does anything.
 
     One that takes what is ``given`` of a model of parameters has an option for every field of it. What it returns, as
     ``conclude`` takes it, is told; one that is to tell itself takes ``as_json``.

@@ -44,6 +44,7 @@ def remove(
 
     Predictions stay, and so do mirrors and backups. Services that use the model will not find it any more.
     """
+    housekeeping.require_known(name)
     known = reading.versions(name)
     what = f"{name}: {plural(len(known), 'version')}, their history, data and runs"
     if not yes and not sys.stdin.isatty():

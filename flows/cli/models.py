@@ -127,7 +127,7 @@ def _list_runs(name: str | None, order: Order) -> Answer:
     Raises:
         UsageError: there is no run of this name.
     """
-    found = state.read(name, LISTED)
+    found = state.read(name, LISTED) if name is None or is_name(name) else state.StoreState()
     listed = sorted((run for each in found.names.values() for run in each.runs), key=lambda run: run.run, reverse=True)
     if name and not listed:
         if failure := report_faults(found.faults, "run"):

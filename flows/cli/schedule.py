@@ -285,6 +285,8 @@ def find_target(word: str, tune: bool = False) -> ScheduleTarget:
         )
     flow, told = "tune" if tune else "retrain", schedules.read()
     if own := told.schedules.get(word):  # the deployment of a schedule
+        if tune and own.flow != flow:
+            raise UsageError(f"{word} with --tune", "the name of a model", f"name {own.name}, or leave --tune out")
         return ScheduleTarget(word, own.flow, own.name)
     deployment = DEPLOYMENTS[flow].format(word)
     if tune or deployment in told.schedules:

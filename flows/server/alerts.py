@@ -73,10 +73,9 @@ def list_automations(deployed: dict[str, UUID]) -> Iterator[AutomationCore]:
 def save(client: SyncPrefectClient, automation: AutomationCore, is_asked_for: bool = False) -> None:
     """Make an automation, or bring it up to date if nobody has edited it; leave it on or off as it is.
 
-    Of one that a Gradmill of before 2026-11-29 made nobody can tell: it changes where what it says ``is_asked_for``.
-
-    One that is up to date is not touched: an update makes the server forget what it waits for, such as the next
-    heartbeat of a run that has died with the last ``up``.
+    Automations created by a Gradmill of before 2026-11-29 carry no digest, so edits cannot be detected: they are
+    overwritten only if ``is_asked_for``. One that is up to date is not touched, because an update makes the server
+    forget what it waits for, such as the next heartbeat of a run that has died with the last ``up``.
     """
     marked = automation.model_copy(update={"tags": [*automation.tags, _mark(automation)]})
     there = client.read_automations_by_name(automation.name)

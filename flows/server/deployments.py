@@ -43,7 +43,7 @@ from tasks.parameters.addresses import SQLITE
 from tasks.parameters.form import describe_expected
 
 OURS = {"all_": [TAG]}
-PAGE = 200  # deployments, the most that a server answers with at a time
+PAGE = 200  # deployments or runs, the most that a server answers with at a time
 LATE = timedelta(minutes=1)  # a worker looks for runs every few seconds
 SCHEDULER_SECONDS = 30.0
 ASK_SECONDS = 2.0
@@ -95,6 +95,7 @@ def merge_parameters(
     places = {name: given.get(name) for name in ("input", "output", "data")}
     if isinstance(data := places["data"], dict):
         places["data.source"] = data.get("source")
+    places["sign_key"] = given.get("sign_key")
     for name, place in places.items():
         if not isinstance(place, str):
             continue
@@ -248,7 +249,7 @@ def find_first_runs(
 
     Most are among the first of all, which are one request; only the others are asked for one by one.
     """
-    among, few = {"any_": [each.id for each in known]}, 2 * len(known)
+    among, few = {"any_": [each.id for each in known]}, min(2 * len(known), PAGE)
     first = list_runs(client, *states, deployment_id=among, limit=few, **wanted) if known else []
     found: dict[UUID, FlowRun] = {}
     for run in first:

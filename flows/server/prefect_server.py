@@ -89,7 +89,7 @@ def wait_for_answer(api_url: str, ended: Callable[[], bool], until: float) -> bo
 def guard(
     app: "ASGIApp", origins: Collection[str] = (), policy: str = OURS_ALONE, script: bytes = NO_ADVERTISEMENT
 ) -> "ASGIApp":
-    """Let only those in that call the server by its own name (else 400), and of web pages only its own (else 403).
+    """Reject requests whose Host is not the server's own (400) or whose Origin is foreign (403).
 
     Prefect's own ``server start`` answers whatever name it is called by (a foreign one that resolves to this machine is
     how a web page gets past a browser's rules), and opens its websockets to every page.

@@ -94,7 +94,7 @@ class DeploymentSpec(NamedTuple):
     schedules: list[DeploymentScheduleCreate]
 
     def code_of(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """What only we know where these are its parameters, which somebody may have set: the form is narrowed to them.
+        """The fields that only Gradmill sets, with the form narrowed to these parameters.
 
         Args:
             parameters: of the flow: ``{"parameters": {…}}``.
@@ -127,7 +127,9 @@ class _Declared(DeploymentCreate):
 
     @model_validator(mode="before")
     @classmethod
-    def _flatten(cls, given: dict[str, Any]) -> dict[str, Any]:
+    def _flatten(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given  # for pydantic to refuse
         flat, limit = dict(given), given.get("concurrency_limit")
         pool = dict(flat.pop("work_pool", None) or {})
         flat |= {"work_pool_name": pool.pop("name", None), **pool}
@@ -270,7 +272,7 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
 
 
 def read_server_id(client: SyncPrefectClient) -> str | None:
-    """The id of a server that all deployments have been made on; None of any other, one that a kill left half done."""
+    """The server's id, which is stored once all deployments have been made; None if that was never finished."""
     if variable := client.read_variable_by_name(REGISTERED):
         return str(variable.value)
     return OF_BEFORE if any(each.name.startswith(OF_BEFORE) for each in client.read_variables(200)) else None

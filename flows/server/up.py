@@ -1,6 +1,6 @@
 """Scheduled operation on one machine: server, work pool, deployments, automations and a worker, ended together.
 
-What no process can say of itself any more, ``up`` says for it. A run is dead when its process is gone, and is marked as
+``up`` reports what a dead process can no longer report itself. A run is dead when its process is gone, and is marked as
 crashed. Prefect's worker sees that of its own runs within a second. Where the worker ends, too, there is one mechanism
 on every server, the automation that waits for heartbeats (automations.yaml), and it takes 75 seconds. ``up`` knows it
 earlier and of more (``crash_dead_runs``): when it ends, of the runs that end with its worker; when it starts a server
@@ -309,7 +309,9 @@ def leave_out_superseded(client: SyncPrefectClient) -> None:
     due = deployments.list_runs(client, "SCHEDULED", expected_start_time=until, sort=latest_first)
     newest = set[UUID | None]()
     for run in due:
-        if run.auto_scheduled and run.deployment_id in newest and deployments.leave_out(client, run, SUPERSEDED):
+        if not run.auto_scheduled:  # somebody wants it besides
+            continue
+        if run.deployment_id in newest and deployments.leave_out(client, run, SUPERSEDED):
             print(f"skipped     {run.name} of {run.expected_start_time:%H:%M} UTC: {SUPERSEDED}", file=sys.stderr)
         newest.add(run.deployment_id)
 

@@ -2,7 +2,7 @@
 
 Nothing is removed that somebody holds, nothing behind a link, and nothing that cannot be judged: that is said.
 
-Prepared splits and row digests go when no version, no run, no unfinished job and no look at the data names them. Each
+Prepared splits and row digests go when no version, run, unfinished job or ``look.json`` names them. Each
 is named by its content, so that a name in a document is enough to keep it. Whoever takes up an old one touches it
 first, or the record of the stage that wrote it: files are moved out of sight, and removed if none of that has happened
 by then.
@@ -41,6 +41,7 @@ from tasks.store.folders import skip_unreadable
 from tasks.store.reading import Manifest
 from tasks.store.record import files_in
 from tasks.store.run_folder import RunNotes
+from tasks.store.state import NameState
 
 # A younger run may still be going, and somebody may be reading a younger prediction, or loading a version that was the
 # champion until a moment ago.
@@ -123,10 +124,7 @@ def remove_name(name: str) -> list[str]:
         UsageError: nothing is known of it, or a schedule needs it.
         DataError: a document of another name is damaged, which may need one of these runs: they stay.
     """
-    places = artifact_paths.model(name), artifact_paths.dataset(name)
-    facts = state.read_name(name) if is_name(name) else None  # or it might lead out of the store
-    if facts is None or not (facts.is_known or any(place.exists() for place in places)):
-        raise UsageError(f"no model {name}", f"one of {', '.join(reading.names()) or 'none'}", "name another")
+    facts, places = require_known(name), (artifact_paths.model(name), artifact_paths.dataset(name))
     with schedules.hold_lock():
         if using := [each.deployment for each in schedules.read().schedules.values() if each.name == name]:
             expected, action = "a name that no schedule needs", f"end it first, as with gradmill unschedule {name}"
@@ -136,8 +134,28 @@ def remove_name(name: str) -> list[str]:
                 folders.remove(place.rename(artifact_paths.condemned_path(place)))
             artifact_paths.tuned(name).unlink(missing_ok=True)
     needed = evidence()  # runs of another name may have reused files of these
-    ours = (each for each in facts.run_folders if each.name not in needed and run_folder.read_folder(each)[0] == name)
+    ours = (each for each in facts.run_folders if each.name not in needed and _is_of(each, name))
     return _remove(ours, RUN, artifact_paths.lock, timedelta())
+
+
+def require_known(name: str) -> NameState:
+    """What is known of a name, of which there are versions, runs or data.
+
+    Raises:
+        UsageError: there is nothing.
+    """
+    facts = state.read_name(name) if is_name(name) else None  # or it might lead out of the store
+    places = artifact_paths.model(name), artifact_paths.dataset(name)
+    if facts is None or not (facts.is_known or any(place.exists() for place in places)):
+        raise UsageError(f"no model {name}", f"one of {', '.join(reading.names()) or 'none'}", "name another")
+    return facts
+
+
+def _is_of(folder: Path, name: str) -> bool:
+    """Whether a run is of this name; one whose notes are damaged may be of another, and stays."""
+    with suppress(DataError):
+        return run_folder.read_folder(folder)[0] == name
+    return False
 
 
 def find_protected(name: str) -> dict[int, str]:

@@ -78,9 +78,9 @@ def is_held(path: Path) -> bool:
 def take(path: Path, flags: int = os.O_CREAT) -> int | None:
     """Open and lock a regular file; None where another process holds it, or it was removed or replaced meanwhile.
 
-    The descriptor holds the lock until it is closed, of just the file that lies at ``path``: nobody who takes a file
-    before removing it can remove this one. The file is opened for writing, which NFS wants, without following a link
-    or waiting for the other end of a FIFO.
+    The descriptor holds the lock until it is closed. It is a lock on exactly the file that lies at ``path`` now, so a
+    process that takes a file before removing it can never remove this one. The file is opened for writing, which NFS
+    wants, without following a link or waiting for the other end of a FIFO.
 
     Raises:
         OSError: there is no such file, it cannot be opened or is not regular, or the file system has no locks.

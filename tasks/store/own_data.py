@@ -33,8 +33,8 @@ NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe", "
 NAME_SOURCE = "name the data with --data"
 SPLITS = {"group": "split_by", "time": "time_column", "column": "split_column"}  # the option of each rule
 KINDS = WORDS | {Use.TABLES: "own data"}
-# Of the options those that make no other model: where it is trained and data are, how long to wait for more, what is
-# done once; and the split, whose rule the name keeps, so that the data's digest has it.
+# Options that do not change the model: where it is trained, where data are, how long to wait for more, what is done
+# once. The split is among them because the name fixes its rule and the digest of the data covers it.
 OTHERS: dict[str, Any] = {
     "training": {"device"},
     "data": {"source", "min_new_rows", "new_recipe", "accept_data", "decimal", "test", *SPLITS.values()},
@@ -118,8 +118,8 @@ def of_champion(name: str) -> ChampionData | None:
 def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False) -> dict[str, Any]:
     """The parameters of ``gradmill retrain NAME``: its champion's model, data and options, and what is given now.
 
-    Settings that a search has found for the champion are left out, ``with_found`` they stay; the newest search has
-    them if its settings go on to be used.
+    Settings that a search has found for the champion are left out unless ``with_found``: where the name goes on using
+    found settings, those of the newest search are taken.
 
     Raises:
         UsageError: there is no such model.

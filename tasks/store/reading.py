@@ -304,7 +304,8 @@ def resolve(name: str, number: int | None) -> int:
         current = champion(name)
         if current is None:
             locks.refuse_half_restored()
-            raise UsageError(f"{name} has no champion", "a published version", f"run gradmill retrain --name {name}")
+            action = f"gradmill promote {name} VERSION makes one the champion"
+            raise UsageError(f"{name} has no champion", "a published version", action)
         return current.version
     if number not in kept:
         locks.refuse_half_restored()

@@ -40,7 +40,7 @@ class Schedule(Lasting):
 
 
 class Schedules(RootDocument):
-    """``schedules.json``: schedules by deployment; and of those that have ended what no server was told, by flow."""
+    """``_schedules.json``: schedules by deployment, and the flows of ended ones that no server knows of yet."""
 
     schedules: dict[str, Schedule] = Field(default_factory=dict)
     ended: dict[str, Literal["retrain", "tune"]] = Field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Progress bars for people at a terminal; nothing is drawn where there is none."""
+"""Progress bars for people at a terminal; nothing is drawn where there is no terminal."""
 
 import os
 import sys
@@ -7,13 +7,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.theme import Theme
 
-# Legible on light and on dark: Rich's own track is nearly black, and its cyan and green are pale on white.
+# Legible on both light and dark backgrounds: Rich's own track is nearly black, and its cyan and green are pale on
+# white.
 STYLES = {"bar.back": "dim", "progress.download": "", "progress.remaining": ""}
 
 
 class _Terminal(Console):
     def show_cursor(self, show: bool = True) -> bool:
-        """Leave the cursor as it is: a run that is killed could not bring it back."""
+        """Leave the cursor as it is: a run that is killed could not show it again."""
         return False
 
 
@@ -22,12 +23,12 @@ def _is_watched() -> bool:
     return sys.stderr.isatty() and "CI" not in os.environ and os.environ.get("TERM") not in (None, "dumb", "unknown")
 
 
-is_watched = _is_watched()  # unless --quiet, or Prefect's own log is shown
+is_watched = _is_watched()  # unless --quiet is given, or Prefect's own log is shown
 CONSOLE = _Terminal(stderr=True, highlight=False, force_terminal=None if is_watched else False, theme=Theme(STYLES))
 
 
 def bar(*columns: ProgressColumn) -> Progress:
-    """A bar on stderr that vanishes when done; ``columns`` stand between the bar and the time left."""
+    """A bar on stderr that vanishes when done; ``columns`` stand between the bar and the remaining time."""
     return Progress(
         TextColumn("  {task.description:<10}"),
         BarColumn(),

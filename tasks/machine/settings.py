@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Read anew at each use, so that a test or the command line may set the environment; often: ``current``."""
+    """Settings, read anew at each use, so that a test or the command line may set the environment; see ``current``."""
 
     model_config = SettingsConfigDict(env_prefix="GRADMILL_", frozen=True, env_ignore_empty=True)
 
@@ -30,7 +30,7 @@ VARIABLES = tuple(f"GRADMILL_{name}".upper() for name in Settings.model_fields)
 
 
 def current() -> Settings:
-    """The settings as these variables are, read anew only where one has changed: a store asks thousands of times."""
+    """The current settings, read anew only when one of these variables has changed: a store asks thousands of times."""
     return _settings(*map(os.environ.get, VARIABLES))
 
 

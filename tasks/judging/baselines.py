@@ -88,7 +88,7 @@ class Inputs:
         return cls(images.reshape(len(images), -1) * recipe.scale, scipy.sparse.csr_array((len(images), 0)))
 
     def scores(self, weights: Array) -> Array:
-        """Of ``weights`` ``(inputs + 1, outputs)``, of which the last are the bias: ``(n, outputs)`` float64."""
+        """Scores ``(n, outputs)`` float64 by ``weights`` ``(inputs + 1, outputs)``; the last row of them is bias."""
         count = self.numbers.shape[1]
         return np.asarray(self.numbers @ weights[:count] + self.indicators @ weights[count:-1] + weights[-1])
 

@@ -124,7 +124,7 @@ def _read(path: Path, key: str, kind: type[R]) -> R:
     if kept != StageRecord.seal(key, kind, kept.record):
         raise ValueError(f"{path} is damaged, or the record of another stage")
     record = kind.model_validate_json(json.dumps(kept.record), strict=True)
-    verdicts = getattr(record, "gates", None)  # the verdicts on a refused candidate are not kept
+    verdicts = getattr(record, "gates", None)  # the record of a refused candidate is not kept
     if verdicts is not None and not (verdicts and all(each.lets_pass for each in verdicts)):
         raise ValueError(f"{path} has gates that were not passed")
     for file in files_in(kept.record):

@@ -71,9 +71,9 @@ def embed_picture(path: Path) -> str:
 
 @contextmanager
 def _ask_briefly(retries: int = 0) -> Iterator[None]:
-    """Send the server a short-lived request: showing the work must neither delay nor end the work.
+    """Keep requests to the server brief: showing the work must neither delay nor end it.
 
-    Only the first and the last request of a kind are retried (SQLite answers 503 at times while the server writes).
+    Only requests that are made once or last are retried (SQLite answers 503 at times while the server writes).
     """
     context = get_settings_context()
     known = context.settings  # temporary_settings would make and check every one of these anew: a tenth of a second

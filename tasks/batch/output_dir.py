@@ -167,7 +167,7 @@ def begin_output(folder: Path, is_new: bool) -> Iterator[None]:
     """Make the folder and its scratch; if the block fails before there is a job, nothing of them remains.
 
     Raises:
-        UsageError: something else has the name of the scratch.
+        UsageError: something else has the name of the scratch folder.
         OSError: something else has the name of a folder.
     """
     missing = [each for each in (folder, *folder.parents) if not each.exists()]

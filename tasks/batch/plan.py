@@ -89,7 +89,7 @@ def open_job(parameters: PredictParameters) -> Iterator[tuple[Path, Job, Path | 
 
     Raises:
         UsageError: the model, the version or the input does not exist, or the output holds another job or something
-            else, or would have two columns of one name.
+            else, or would have two columns with the same name.
         DataError: the input is broken or does not fit the model.
         DeviceMissing: CUDA was asked for and is not there.
     """

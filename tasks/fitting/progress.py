@@ -1,4 +1,4 @@
-"""What people see of training: lines in the log, a bar at the terminal, the learning curve in the Prefect UI."""
+"""How people can follow training: lines in the log, a bar at the terminal, the learning curve in the Prefect UI."""
 
 import math
 from collections.abc import Iterator, Sequence

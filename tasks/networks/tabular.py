@@ -108,7 +108,7 @@ class Encoding(NamedTuple):
         return self.frequencies.shape[1]
 
     def to(self, device: torch.device) -> "Encoding":
-        """The same on another device."""
+        """The same encoding on another device."""
         return Encoding(*(tensor.to(device) for tensor in self))
 
     def encode(self, rows: Tensor) -> tuple[Tensor, ...]:

@@ -354,7 +354,7 @@ def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int
     small, drawn = drawn[is_small], drawn[~is_small & drawn.any(axis=1)]
     if parts.dtype.kind == "i":
         # Sums of signs are two apart. One half step is subtracted in the candidate's favour, so that equal models are
-        # refused less often than the bound says, never more. Another makes the normal tail match that of the sum.
+        # refused less often than the bound says, never more. Another one makes the normal tail match the sum's.
         least = np.ones(len(net))
         least[is_possible] += small.any(axis=0)
     # As many rows as columns, with the same covariance; a QR decomposition is slow on busy cores.

@@ -51,7 +51,7 @@ def format_value(verdict: GateVerdict) -> str:
 
 
 def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder, left_out: Collection[str] = ()) -> None:
-    """Print every verdict, and refuse the candidate if any did not pass.
+    """Print every verdict, and refuse the candidate if any of them did not pass.
 
     ``left_out`` are columns that were automatically excluded from the features: they may explain what the model misses.
 

@@ -115,7 +115,7 @@ def compare_num_rows(split: SplitAssignment, rule: SplitRule, window: str, champ
 
 
 def _find_broken(before: ColumnProfile, values: Array, group: Group, share: float) -> Finding | None:
-    """Whether a column ``(n,)`` is absent or in another unit; the champion's data missed a ``share`` of it."""
+    """Whether a column ``(n,)`` is absent or in another unit; in the champion's data a ``share`` was missing."""
     numbers, sampled, place = group
     if np.isnan(values[sampled]).all() and np.isnan(values[numbers]).all():
         if share ** len(numbers) >= BY_CHANCE:

@@ -38,7 +38,7 @@ class Features(NamedTuple):
 
 
 def infer_features(table: Table, request: Request) -> Features:
-    """The features of a table, inferred or as the previous schema has them."""
+    """The features of a table, inferred, or as in the previous schema."""
     names, ignored, findings = assign_roles(request, table.header)
     columns = list[Column]()
     left_out = dict.fromkeys(request.passed_over.difference(ignored, [request.split.column]), "")

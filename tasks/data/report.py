@@ -18,7 +18,7 @@ from tasks.store.record import Lasting
 
 OF_CHAMPION = frozenset(
     {"turned-missing", "other-scale", "turned-constant", "fewer-rows", "drift", "new-levels"}
-)  # rules by which data are held against those before
+)  # rules that compare data with earlier data
 Severity = Literal["error", "warning", "note"]
 Role = Literal["feature", "target", "split", "left out"]
 MOST_LEVELS_SHOWN = 12

@@ -142,7 +142,7 @@ class DataFiles(NamedTuple):
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file found in a folder is part of a table, by its name; files that tools write are not."""
+    """Whether a file found in a folder is, by its name, part of a table and not a file that tools keep for themselves."""
     name = path.name.lower().removesuffix(GZIP)
     return name.endswith(TABLE_SUFFIXES) and not name.startswith("_")
 
@@ -224,7 +224,7 @@ def find_data(
 
 
 def is_url(source: str) -> bool:
-    """Whether a source lies on another host, or is a query for a backend."""
+    """Whether a source lies on another host, or has to be read through a backend."""
     return "://" in source and not source.startswith("file://")
 
 

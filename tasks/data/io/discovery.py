@@ -142,7 +142,7 @@ class DataFiles(NamedTuple):
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file found in a folder is, by its name, part of a table and not a file that tools keep for themselves."""
+    """Whether a file found in a folder is, by its name, part of a table and not written by a tool for itself."""
     name = path.name.lower().removesuffix(GZIP)
     return name.endswith(TABLE_SUFFIXES) and not name.startswith("_")
 

@@ -10,11 +10,11 @@ from tasks.parameters import Device
 CUDA_SUCCESS = 0
 LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 NVML = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
-TEXT_BYTES = 128  # longer than any name or version that the driver writes
+TEXT_BYTES = 128  # more than any name or version that the driver writes
 
 
 class Gpu(NamedTuple):
-    """One GPU as the driver describes it; ``memory`` is in bytes."""
+    """One GPU as the driver describes it; ``memory`` in bytes."""
 
     name: str
     memory: int

@@ -2,8 +2,7 @@
 
 import functools
 
-# Fonts with Chinese letters that operating systems ship, the most common first; most have Japanese and Korean ones,
-# too.
+# Fonts with Chinese letters that systems come with, the commonest first; most have Japanese and Korean ones, too.
 FAMILIES = (
     "Noto Sans CJK SC", "Noto Sans SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei",
     "WenQuanYi Zen Hei", "Droid Sans Fallback", "PingFang SC", "Heiti TC", "Microsoft YaHei", "SimHei",

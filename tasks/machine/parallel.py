@@ -53,7 +53,7 @@ def start(work: Callable[..., Result], *args: Any) -> Future[Result]:
 
 
 class Process(Generic[Item, Result]):
-    """A process that applies ``work``, which must be picklable, to one item after another."""
+    """A process that does ``work``, which can be pickled, to one item after another."""
 
     def __init__(self, work: Callable[[Item], Result]) -> None:
         self._connection, there = Pipe()
@@ -62,7 +62,7 @@ class Process(Generic[Item, Result]):
                 [sys.executable, "-P", "-m", "tasks.machine.parallel", str(there.fileno())],  # -P: not this folder's
                 stdin=subprocess.DEVNULL,
                 pass_fds=[there.fileno()],
-                process_group=0,  # Ctrl-C is meant for the parent
+                process_group=0,  # Ctrl-C is for the parent
             )
         self._connection.send(work)
 
@@ -93,7 +93,7 @@ class Process(Generic[Item, Result]):
 def run_on_cores(
     work: Callable[[Item], Result], count: int, in_processes: bool
 ) -> Iterator[Callable[[Item], Future[Result]]]:
-    """A function that has ``work`` applied to an item: ``count`` items at a time, one of them in this process.
+    """A function that has ``work`` done to an item; ``count`` at a time, one of them in this process.
 
     Work that has not begun when the block ends is never done.
     """
@@ -119,7 +119,7 @@ def run_on_cores(
 
 
 def main(descriptor: int) -> None:
-    """Do what the parent asks for, until it sends nothing more."""
+    """Do what the parent asks for, until it asks no more."""
     with Connection(descriptor) as parent, suppress(EOFError, ConnectionError):
         work: Callable[[Any], Any] = parent.recv()
         while True:

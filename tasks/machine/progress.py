@@ -7,8 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.theme import Theme
 
-# Legible on both light and dark backgrounds: Rich's own track is nearly black, and its cyan and green are pale on
-# white.
+# Legible on light and on dark: Rich's own track is nearly black, and its cyan and green are pale on white.
 STYLES = {"bar.back": "dim", "progress.download": "", "progress.remaining": ""}
 
 
@@ -28,7 +27,7 @@ CONSOLE = _Terminal(stderr=True, highlight=False, force_terminal=None if is_watc
 
 
 def bar(*columns: ProgressColumn) -> Progress:
-    """A bar on stderr that vanishes when done; ``columns`` stand between the bar and the remaining time."""
+    """A bar on stderr that vanishes when done; ``columns`` stand between the bar and the time left."""
     return Progress(
         TextColumn("  {task.description:<10}"),
         BarColumn(),

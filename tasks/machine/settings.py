@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Settings, read anew at each use, so that a test or the command line may set the environment; see ``current``."""
+    """Read anew at each use, so that a test or the command line may set the environment; often: ``current``."""
 
     model_config = SettingsConfigDict(env_prefix="GRADMILL_", frozen=True, env_ignore_empty=True)
 

@@ -1,4 +1,4 @@
-"""What makes a function a stage: a Prefect task, timed, noted in the run's folder, reused when nothing has changed."""
+"""What makes a function a stage: a Prefect task, timed, noted in the run's folder, and reused where nothing changed."""
 
 import functools
 import inspect
@@ -65,7 +65,7 @@ def stage(
             except GateFailed as refused:
                 returned = {name: refused.record.model_dump(mode="json")}
                 raise
-            finally:  # once, since each note is flushed to disk
+            finally:  # once, since each note is forced to disk
                 run.note(seconds={name: round(time.perf_counter() - started, 3)}, stages=returned)
             return record
 

@@ -22,7 +22,7 @@ LEASE_SECONDS = 60.0  # how long a killed job keeps its place
 
 @contextmanager
 def hold(device: Device) -> Iterator[None]:
-    """Hold the GPU while the block runs, if ``device`` and this machine mean that the block computes on it.
+    """Hold the GPU while the block runs, if ``device`` and this machine mean that it computes there.
 
     It is held by Prefect's limit where the server has one, and by a lock file, which jobs of other servers see too.
     """

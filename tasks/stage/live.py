@@ -50,7 +50,7 @@ def emit_model_event(event: str, name: str, payload: dict[str, Any]) -> None:
 
 
 def emit_from_task(event: str, name: str, payload: dict[str, Any]) -> None:
-    """Send an event about the model ``name``, unless a stage's function was called directly."""
+    """Send an event about the model ``name``, unless a stage's function was called plainly."""
     if in_a_run():
         emit_model_event(event, name, payload)
 
@@ -138,7 +138,7 @@ class LivePage:
         self._artifact: UUID | None = None
 
     def show(self, markdown: str, retries: int = RETRIES) -> None:
-        """Show this text, if the code runs inside a Prefect task."""
+        """Show this text, where the code runs inside a Prefect task."""
         if not in_a_run():
             return
         with _ask_briefly(retries):

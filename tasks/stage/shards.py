@@ -78,7 +78,7 @@ def open_runner(runner: Runner, dask_address: str | None, workers: int, threads:
 def open_workers(
     search: Search, work: Callable[[Item], Result], most: int
 ) -> Iterator[Callable[[Item], "Future[Result]"]]:
-    """A function that has ``work`` applied to an item by a core of this machine, ``most`` at a time, or by Dask."""
+    """A function that has ``work`` done to an item by a core of this machine, ``most`` at a time, or by Dask."""
     if search.runner is Runner.THREADS:
         with run_on_cores(work, min(most, resources.count_cores()), in_processes=True) as submit:
             yield submit

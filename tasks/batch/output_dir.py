@@ -120,7 +120,7 @@ def reading_own(path: Path) -> contextlib.AbstractContextManager[None]:
 
 
 def claim(folder: Path, job: str, restart: bool) -> tuple[Job | None, list[Path]]:
-    """The job that the folder holds, if it is ``job`` and may be kept, and the files that a new job has to remove.
+    """The job that the folder holds, if it is ``job`` and to be kept, and the files that a new one has to remove.
 
     Nothing is touched except the scratch folder of a finished job. The job's document comes first among the files, so
     that it never describes files that are gone.
@@ -164,7 +164,7 @@ def _is_whole(folder: Path, job: Job) -> bool:
 
 @contextlib.contextmanager
 def begin_output(folder: Path, is_new: bool) -> Iterator[None]:
-    """Make the folder and its scratch; if the block fails before there is a job, nothing of them remains.
+    """Make the folder and its scratch; where the block fails before there is a job, nothing of them stays.
 
     Raises:
         UsageError: something else has the name of the scratch folder.
@@ -186,7 +186,7 @@ def begin_output(folder: Path, is_new: bool) -> Iterator[None]:
 
 
 def write_document(folder: Path, job: Job) -> None:
-    """Write the document of a job that is beginning or done.
+    """Write the document of a job that begins, or is done.
 
     While the job runs, a note says where it is if pruning would not find it and might remove its version.
     """
@@ -235,7 +235,7 @@ def check_file(path: Path, tables: tuple[DataFile, ...] | None, added: list[str]
 
 
 def write_file(path: Path, folder: Path, job: Job, tables: tuple[DataFile, ...] | None) -> Job:
-    """Put the file of a finished job in place once it is complete; the job notes its digest before that.
+    """Put the file of a finished job in place when it is whole; the job notes its digest before.
 
     Raises:
         DataError: the input or a part is damaged or has changed.
@@ -323,7 +323,7 @@ def _own_columns(tables: tuple[DataFile, ...]) -> Iterator[pa.Table]:
     """All rows of the input in order; a row that cannot be read is null."""
     schema = _unify_schemas(tables)
     names = frozenset(schema.names)
-    selection = Selection(as_text=names, only=names, missing=("",))  # "NA" may be a country
+    selection = Selection(as_text=names, only=names, missing=("",))  # NA may be a country
     for file in tables:
         for batch in table_batches(file, selection, "reject"):
             known = {

@@ -82,7 +82,7 @@ def read_version(folder: Path) -> Version:
 
 @contextlib.contextmanager
 def open_job(parameters: PredictParameters) -> Iterator[tuple[Path, Job, Path | None, Files | None]]:
-    """Plan a job, or resume the one that an earlier call left; meanwhile no other process works in its folder.
+    """Plan a job, or take up the one that an earlier call left; meanwhile this process alone works in its folder.
 
     Yields the folder, the job, the single output file if one is wanted, and the input if its columns go into that
     file.
@@ -167,7 +167,7 @@ def _find_files(parameters: PredictParameters, output: Output, model: JobModel) 
 
 
 def _request_id(parameters: PredictParameters, files: Files, provider: str) -> str:
-    """The id of the input, the name and all parameters that decide what the parts hold."""
+    """The id of input, name and all parameters that decide what the parts hold."""
     names = {"name", "version", "columns", "shard_rows"}
     if (parameters.id_columns, parameters.unknown) != ((), "reject"):  # jobs from before these options keep their ids
         names |= {"id_columns", "unknown"}

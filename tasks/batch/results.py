@@ -36,10 +36,10 @@ from tasks.store.predictions import Job
 from tasks.store.record import Lasting
 
 T = TypeVar("T")
-UNKNOWN_CLASS = "of a class that the model does not know, counted as wrong"  # printed after a number of rows
-PROFILED_ROWS = 20_000  # rows of a job, about, whose columns are compared with those at training: as in a profile
-ID = "id_"  # prefix of the name of a column that is passed through
-AVERAGED = (" is missing", ", a level that the model has not seen")  # ends of the reasons that ``--unknown`` decides on
+UNKNOWN_CLASS = "of a class that the model does not know, counted as wrong"  # is said behind a number of rows
+PROFILED_ROWS = 20_000  # of a job, about, whose columns are compared with those at training: as many as in a profile
+ID = "id_"  # before the name of a column that goes along
+AVERAGED = (" is missing", ", a level that the model has not seen")  # ends of reasons that ``--unknown`` decides on
 GRID_IMAGES = 18
 FLAT = 1e-12  # of squares: what rounding leaves where all values are equal
 
@@ -50,7 +50,7 @@ Score = dict[str, float]  # sums over the rows whose truth is known
 def score_answers(task: Task, outputs: Outputs, y_true: Array, target: Target | None) -> Score:
     """How answers compare with the truth ``(n,)``, NaN where unknown: classes are right or wrong, numbers are off.
 
-    Squares of a number are taken around the mean that the ``target`` had at training, so that a large mean costs no
+    Squares of a number are taken around the mean that the ``target`` had at training, so that a large one costs no
     digits.
     """
     is_known = ~np.isnan(y_true)
@@ -132,7 +132,7 @@ def _count_columns(batch: Batch, version: Version, job_rows: int) -> dict[str, t
 
 
 def _column_drift(found: dict[str, tuple[int, ...]], version: Version) -> dict[str, float]:
-    """The population stability index of each column; empty where too few rows were counted."""
+    """The population stability index of each column; none where too few rows were looked at."""
     return {
         each.name: drift.stability_index(each.counts, found[each.name])
         for each in version.columns
@@ -232,7 +232,7 @@ def to_prediction(folder: Path, job: Job, file: Path | None = None) -> Predictio
 
 
 def _draw_grid(folder: Path, job: Job, version: Version) -> None:
-    """The first images under their true and predicted labels (the book's ``predict_ch3``)."""
+    """The first images under their true and predicted label (the book's ``predict_ch3``)."""
     if version.recipe.columns:
         return
     from tasks.judging import plots  # matplotlib takes half a second to import, and tables do not need it
@@ -242,7 +242,7 @@ def _draw_grid(folder: Path, job: Job, version: Version) -> None:
     if not len(batch.row_ids):
         return
     labels = pq.read_table(artifact_paths.part(folder, 0), columns=[LABEL_NAME]).slice(0, len(batch.row_ids))
-    names = dict(enumerate(version.labels))  # a label that the model does not know has only its number
+    names = dict(enumerate(version.labels))  # a label that the model does not know has but its number
     known = () if batch.y_true is None else batch.y_true.tolist()
     true = [names.get(each, "" if np.isnan(each) else f"{each:g}") for each in known] or None
     with predictions.place_file(folder, PREDICTION_GRID) as temporary:
@@ -264,7 +264,7 @@ def merge_rejects(folder: Path, job: Job) -> int:
     """Gather the rejects of all shards in ``_rejects.parquet``, in order, and return how many there are.
 
     Raises:
-        DataError: the rejects of a shard are damaged.
+        DataError: those of a shard are damaged.
     """
     total, schema = 0, rejects_schema(job)
     with predictions.place_file(folder, REJECTS) as temporary, pq.ParquetWriter(temporary, schema) as merged:
@@ -302,7 +302,7 @@ def check_rejects(folder: Path, job: Job, count: int) -> None:
 
 
 def describe_first_reject(folder: Path) -> str:
-    """The first rejected row of a job, with the reason."""
+    """The first rejected row of a job with the reason."""
     with pq.ParquetFile(folder / REJECTS) as file:
         row: dict[str, Any] = next(file.iter_batches(1)).to_pylist()[0]
     ids = ", ".join(f"{name.removeprefix(ID)} {value}" for name, value in row.items() if name.startswith(ID))

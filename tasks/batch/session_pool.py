@@ -23,7 +23,7 @@ CUDA_BATCH_SIZE = 16384
 CPU_BATCH_SIZES = (1024, 8192)  # the fewest and the most rows that are run at a time
 CPU_BATCH_VALUES = 2**16  # values of the rows of a batch between these limits: they fit the cache (docs/speed.md)
 CUDA_SESSIONS = 2  # one copies while the other computes
-POOLS = 8  # that a process keeps open: a Dask worker gets shards of several jobs in turn
+POOLS = 8  # that a process keeps open: a Dask worker has shards of several jobs in turns
 
 Buffers: TypeAlias = dict[str, Array]
 Worker: TypeAlias = tuple[Any, Buffers]  # a session, which several may share, and buffers of its own
@@ -77,7 +77,7 @@ def empty_outputs(tensors: Iterable[Tensor], rows: int = 0) -> dict[str, Array]:
 
 
 def default_batch_size(provider: str, shape: tuple[int, ...]) -> int:
-    """How many rows of a ``shape`` are run at a time, unless a batch size was given."""
+    """How many rows of a ``shape`` are run at a time, unless a number was given."""
     if provider == runtime.CUDA:
         return CUDA_BATCH_SIZE
     fewest, most = CPU_BATCH_SIZES

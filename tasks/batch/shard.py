@@ -40,7 +40,7 @@ BUFFER_BYTES = 2**16  # collects small writes; a column of probabilities goes to
 
 
 class _TooManyRejects(Exception):
-    """The shard alone has more rejected rows than the job tolerates: there is no need to read on."""
+    """The shard alone holds more rejected rows than the job tolerates: no need to read on."""
 
 
 def predict_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Footer:
@@ -89,7 +89,7 @@ def _write_part(
     with contextlib.ExitStack() as opened:
         for batch, outputs in predicted:
             table = to_table(batch, outputs, version, job.written == "all")
-            if not found:  # there is always a batch, though it may hold only rejected rows
+            if not found:  # there is always a batch, though it may hold nothing but rejected rows
                 stream = opened.enter_context(pa.output_stream(path, buffer_size=BUFFER_BYTES))
                 part = opened.enter_context(pq.ParquetWriter(stream, table.schema, **ENCODINGS))
                 written = opened.enter_context(path.open("rb")).fileno()

@@ -31,7 +31,7 @@ class Tensor(Record):
 
 
 class Signature(Record):
-    """What a consumer must feed and what it receives."""
+    """What a consumer must feed and what it gets."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -67,7 +67,7 @@ class ColumnMetadata(Document):
 
 
 class Parameters(Document):
-    """What the protocol has no field for: the columns of a table, in the order of ``features``."""
+    """What the protocol has no field for: a table's columns, in the order of ``features``."""
 
     columns: tuple[ColumnMetadata, ...]
 

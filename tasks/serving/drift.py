@@ -1,4 +1,4 @@
-"""Has the input changed? Compares a model's answers on new rows with its answers on the test split.
+"""Has the input changed? A model's answers on new rows against its answers on the test split.
 
 Also: are answers on rows whose truth is known worse than on the test split, however few those rows are?
 """
@@ -30,7 +30,7 @@ class Histogram(Lasting):
     counts: tuple[int, ...]
 
     def __add__(self, other: Histogram) -> Histogram:
-        """The counts of both, which must have the same edges."""
+        """The counts of both, which have the same edges."""
         return Histogram(edges=self.edges, counts=tuple(a + b for a, b in zip(self.counts, other.counts, strict=True)))
 
 
@@ -69,7 +69,7 @@ def count_in_bins(values: NDArray[Any], edges: tuple[float, ...]) -> Histogram:
 
 
 def find_quantiles(values: NDArray[Any]) -> tuple[float, ...]:
-    """The edges of bins that hold (nearly) equal counts of ``values`` ``(n,)``."""
+    """The edges of bins that have (nearly) equal counts of ``values`` ``(n,)``."""
     import numpy as np
 
     edges: list[float] = np.unique(np.quantile(values, np.linspace(0, 1, QUANTILES + 1)[1:-1])).tolist()
@@ -91,7 +91,7 @@ def make_profile(observed: Mapping[str, NDArray[Any]], num_classes: int) -> Prof
 def stability_index(expected: Sequence[int], found: Sequence[int]) -> float:
     """The population stability index of counts in the same bins, ``Σ (f - e) ln(f / e)`` over the bins' shares.
 
-    By the usual rule of thumb, 0.1 is some drift and 0.25 is a lot.
+    By the usual rule of thumb 0.1 is some drift and 0.25 is much.
     """
     return float(_index_bins(expected, found).sum())
 
@@ -110,7 +110,7 @@ def _index_bins(expected: Sequence[int], found: Sequence[int]) -> NDArray[np.flo
 
 
 def judge_drift(expected: Profile, found: Profile, maximum: float) -> Drift:
-    """Compare two profiles; the verdict is ``drift`` where any index is above ``maximum``."""
+    """Compare two profiles; ``drift`` where any index is above ``maximum``."""
     if not expected or not found:
         return Drift(index={}, maximum=maximum, verdict="no reference")
     if sum(next(iter(found.values())).counts) < FEWEST_ROWS:

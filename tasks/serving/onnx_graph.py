@@ -75,7 +75,7 @@ TARGET = "prediction = Squeeze ({scores}, axes)"
 
 
 def describe_model(prepared: PreparedDataset, training: Training) -> dict[str, str]:
-    """``metadata_props``: what a consumer may want to know, without anything that changes from day to day.
+    """``metadata_props``: what a consumer may want to know, and nothing that changes from day to day.
 
     All values are JSON except the digest and the image keys of the ONNX standard.
     """
@@ -91,7 +91,7 @@ def describe_model(prepared: PreparedDataset, training: Training) -> dict[str, s
 
 
 def write_model(weights: Weights, recipe: Recipe, signature: Signature, metadata_props: Mapping[str, str]) -> bytes:
-    """The file of a model with these trained weights (``records.TrainedModel``).
+    """The file of a model with trained weights (``records.TrainedModel``).
 
     Equal arguments give equal bytes: no date, path or version is written.
 

@@ -1,4 +1,4 @@
-"""What a table's model computes in raw units: standardisation, target and rare levels are folded into its weights.
+"""What a table's model computes in raw units: standardisation, target and rare levels folded into its weights.
 
 Trained weights have ``W`` ``(inputs, outputs)`` for the standardised numbers and booleans, ``b`` ``(outputs,)`` and,
 where there are categories, ``effects`` ``(slots, outputs)`` in the order of ``Column.slots``, one column after the
@@ -16,7 +16,7 @@ from tasks.data.recipe import Recipe
 from tasks.machine.arrays import Array
 
 Weights = Mapping[str, Array]
-MISSING = "(missing)"  # names the effect of a missing value among the effects of levels
+MISSING = "(missing)"  # names the effect of a missing value among those of levels
 SHOWN = 20
 NamedWeights = dict[str, float | dict[str, float]]  # by column: one weight for a number, one per level for a category
 
@@ -45,7 +45,7 @@ def save_weights(folded: Folded) -> bytes:
 
 @np.errstate(over="ignore")  # a weight beyond float32 becomes infinite, and its model passes no gate
 def fold_weights(weights: Weights, recipe: Recipe, dtype: DTypeLike = np.float32) -> Folded:
-    """Fold trained ``weights`` into raw units; computed in float64, stored as ``dtype``.
+    """Fold trained ``weights`` into raw units; computed in float64, kept as ``dtype``.
 
     What rounding removes from a mean is added to ``b``.
     """

@@ -45,7 +45,7 @@ def open_session(model: bytes, device: Device, path: Path | str = "the model") -
     ``path`` is where the bytes were read from.
 
     One thread: these graphs are too small to share one batch among cores (docs/speed.md). With ``cuda`` the model
-    runs on the GPU or not at all; ``auto`` falls back to the CPU where CUDA cannot be used, and says so.
+    runs on the GPU or not at all; ``auto`` takes the CPU where CUDA cannot be used, and says so.
 
     Raises:
         DeviceMissing: CUDA was requested and its provider does not load.
@@ -54,7 +54,7 @@ def open_session(model: bytes, device: Device, path: Path | str = "the model") -
     fault = None if device is Device.CPU else devices.cuda_fault()
     if fault and device is Device.CUDA:
         raise devices.missing(fault)
-    # Here, onnxruntime raises its own types, RuntimeError and ValueError.
+    # onnxruntime raises its own types, RuntimeError and ValueError here.
     if device is not Device.CPU and not fault:
         try:
             return _start(model, CUDA)
@@ -72,7 +72,7 @@ def open_session(model: bytes, device: Device, path: Path | str = "the model") -
 
 def run_model(session: Any, rows: "NDArray[Any]") -> "dict[str, NDArray[Any]]":
     """Every output of the model for all ``rows``, by name: probabilities are ``(n, classes)``, others ``(n,)``."""
-    import numpy as np  # imported here, as below: doctor looks for onnxruntime even where numpy may be broken
+    import numpy as np  # here, as below: doctor looks for onnxruntime where numpy may be broken
 
     (source,) = session.get_inputs()
     names = [node.name for node in session.get_outputs()]
@@ -83,13 +83,13 @@ def run_model(session: Any, rows: "NDArray[Any]") -> "dict[str, NDArray[Any]]":
 
 
 def get_provider(session: Any) -> str:
-    """The execution provider that actually runs ``session``."""
+    """The execution provider that really runs ``session``."""
     first: str = session.get_providers()[0]
     return first
 
 
 def find_fault(wanted: str) -> str | None:
-    """Why the provider ``wanted`` cannot run a model in this process, in one line; None if it can."""
+    """Why the provider ``wanted`` does not run a model in this process, in one line; None where it does."""
     onnxruntime = import_onnxruntime()
     if wanted not in onnxruntime.get_available_providers():
         return "it is not in this build of onnxruntime"
@@ -115,7 +115,7 @@ def _reason(error: Exception) -> str:
 
 
 def tell_device(device: Device) -> None:
-    """Print, at the start of a run that may use the GPU, which GPU it sees and whether onnxruntime runs on it."""
+    """Print, at the start of a run that may use the GPU, which one it sees and whether onnxruntime runs on it."""
     if device is Device.CPU or devices.cuda_fault():
         return
     because = find_fault(CUDA)
@@ -131,7 +131,7 @@ def _start(model: bytes, wanted: str) -> Any:
     if wanted == CUDA:
         onnxruntime.preload_dlls()
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        providers = [(CUDA, {"use_tf32": "0"})]  # TF32 would cost three digits and fail the parity gate
+        providers = [(CUDA, {"use_tf32": "0"})]  # TF32 would cost three digits and the parity gate
     session = onnxruntime.InferenceSession(model, sess_options=options, providers=providers)
     if (found := get_provider(session)) != wanted:
         raise RuntimeError(f"asked for {wanted}, got {found}")

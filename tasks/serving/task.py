@@ -47,7 +47,7 @@ class Task(ABC):
         return {self.answer: outputs[self.answer]}
 
     def columns(self, outputs: Outputs, class_names: Sequence[str], has_all: bool = True) -> dict[str, NDArray[Any]]:
-        """The columns ``(n,)`` of a table of answers; ``LABEL_NAME`` holds numbers that stand for the class names.
+        """The columns ``(n,)`` of a table of answers; ``LABEL_NAME`` has numbers that stand for the class names.
 
         Probabilities are included where ``has_all`` is true.
         """

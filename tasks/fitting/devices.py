@@ -50,8 +50,7 @@ def seed_generator(device: torch.device, seed: int) -> Iterator[torch.Generator]
 def deterministic(wanted: bool) -> Iterator[None]:
     """Give the same bytes in every run, if ``wanted``: otherwise a GPU sums values of one slot in arbitrary order.
 
-    Where torch has no deterministic algorithm, it warns and goes on; cuBLAS has one only with a workspace of fixed
-    size.
+    Where torch has no such algorithm it warns and goes on; cuBLAS has one only in a workspace of fixed size.
     """
     if not wanted:
         yield

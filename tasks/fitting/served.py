@@ -1,4 +1,4 @@
-"""What an exported file must answer, computed by torch from the trained weights: the other side of the parity gate."""
+"""What an exported file must say, computed by torch from the trained weights: the other side of the parity gate."""
 
 import math
 from collections.abc import Callable

@@ -95,10 +95,10 @@ TOLERANCE = 1e-5  # share of the gradient at the start; the objective is then wi
 # An upper bound of each loss's second derivative by its output; cross-entropy has that of softmax (Böhning, 1992).
 # Steps of one over it are certain to go down, and those of a squared loss reach its optimum at once.
 CURVATURE = {Loss.SQUARED: 1.0, Loss.HUBER: 2.0, Loss.CROSS_ENTROPY: 0.5}
-SAMPLE = 2**15  # rows whose covariance stands for that of millions: minibatches need no better estimate
-SCORES = 2**17  # scores of a sample of rows, by which the objective is followed from pass to pass
-PAIR, PAIR_ROWS = 2**10, 16  # most combined codes of two columns, and rows per combination: a step looks at all of them
-RESIDENT = 20_000_000  # values of a split that is encoded once, 160 MB; a larger split is encoded in every pass
+SAMPLE = 2**15  # rows whose covariance stands for that of millions: minibatches need no better
+SCORES = 2**17  # of a sample of rows, by which the objective is followed from pass to pass
+PAIR, PAIR_ROWS = 2**10, 16  # combined codes of two columns at most, and rows for each: a step looks at all of them
+RESIDENT = 20_000_000  # values of a split that are encoded once, 160 MB; a larger one is encoded in every pass
 DETERMINED = "these columns determine one another, as far as can be told; their weights are those of minimum norm"
 
 
@@ -114,7 +114,7 @@ SOFTMAX: dict[Implementation, Callable[..., Network]] = {
 
 @dataclass
 class Learner:
-    """A network and how it is trained."""
+    """A network, and how it is trained."""
 
     net: Network
     optimizer: Optimizer
@@ -161,9 +161,9 @@ class Parts(NamedTuple):
 class Trainer:
     """Trains one of the four systems; the trainers for the user's own data find the values that were not given."""
 
-    follows_data = True  # the data decide what is not given, and give the same bytes on a GPU, too
-    unit = 1.0  # unit of the losses: training on the user's own numbers sees a target in deviations
-    converges = False  # whether training goes on until there is nothing left to gain
+    follows_data = True  # which decide what is not given, and give the same bytes on a GPU, too
+    unit = 1.0  # of losses: training of own numbers sees a target in deviations
+    converges = False  # whether training goes on until nothing is left to gain
     is_deterministic = False  # whether any seed gives the same weights
 
     def __init__(self, training: Training, prepared: PreparedDataset, device: torch.device) -> None:
@@ -194,7 +194,7 @@ class Trainer:
         return torch.where(~is_held_out)[0], torch.where(is_held_out)[0]
 
     def refit(self, fitted: Tensor) -> PreparedDataset:
-        """The data with statistics of the ``fitted`` training examples only: how many examples each class has.
+        """The data with statistics of the ``fitted`` training examples only: how many each class has.
 
         Raises:
             DataError: the file is missing or has changed since it was prepared.
@@ -293,7 +293,7 @@ class Trainer:
         return self.training.hyperparameters
 
     def start(self, parts: Parts, generator: torch.Generator) -> TrainingRun:
-        """The network at its start, and the epochs that fit it to some examples and measure it on others."""
+        """The network at its start, and the epochs that fit it to examples and measure it on others."""
         encoded: Iterator[Any] = (each and self.encode(each) for each in parts)
         fitted, validation, test = Parts(*encoded)
         values = self.find_hyperparameters(len(fitted))
@@ -324,7 +324,7 @@ class Trainer:
         )
 
     def build(self, values: Hyperparameters, fitted: DeviceExamples, generator: torch.Generator) -> Learner:
-        """The network with the book's start, drawn on the CPU so that all devices start alike, and its optimizer."""
+        """The network with the book's start, drawn on the CPU so that every device starts alike, and its optimizer."""
         num_inputs = math.prod(self.prepared.recipe.input.shape)
         net: Any
         implementation = self.training.implementation
@@ -341,7 +341,7 @@ class Trainer:
         return Learner(net, self.make_optimizer(net, values.lr, values.weight_decay))
 
     def make_optimizer(self, net: Network, lr: float, weight_decay: float, momentum: float = 0.0) -> SGD:
-        """The implementation's SGD; the momentum is Nesterov's."""
+        """The implementation's SGD; momentum is Nesterov's."""
         kind = SGD if self.is_scratch else ConciseSGD
         return kind(group_parameters(net.parameters(), weight_decay), lr, momentum)
 
@@ -424,7 +424,7 @@ class TableTrainer(Trainer):
         return load_table(self.prepared, getattr(self.prepared, name), self.encoding)
 
     def refit(self, fitted: Tensor) -> PreparedDataset:
-        """The same, with the recipe's means, scales and counts; the list of levels stays."""
+        """The same, and the recipe's means, scales and counts; the list of levels stays."""
         prepared, (features, truth, _) = super().refit(fitted), read_split(self.prepared.train, self.prepared)
         rows = {"features": features[fitted.numpy()]}
         if not prepared.class_names:
@@ -506,7 +506,7 @@ class TableTrainer(Trainer):
         """A function that computes the objective on a sample of rows, by which minibatches are repeated."""
         size = SCORES // max(1, len(self.prepared.class_names))
         drawn = cast("TableExamples", sample(rows, size, generator))
-        examples = parallel.start(encode_small, drawn)  # encoded while steps are taken
+        examples = parallel.start(encode_small, drawn)  # while steps are taken
 
         def compute_objective() -> float:
             weights = {name: each.detach().cpu().numpy() for name, each in net.weights().items()}

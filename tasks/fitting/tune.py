@@ -1,7 +1,7 @@
-"""A search for settings: Optuna asks for trials in waves, and each is trained and validated on training rows only.
+"""A search for settings: Optuna asks for trials in waves, and each is trained where only training rows are seen.
 
 Which settings a trial gets, and whether it is pruned, depends on its number, the seed and the trials of earlier waves:
-not on the number of cores, on which trial of a wave ends first, or on how often the search was interrupted.
+not on the number of cores, on which of a wave ends first, nor on how often the search was interrupted.
 """
 
 import hashlib
@@ -77,8 +77,8 @@ class TrialTraining:
     def __call__(self, spec: TrialSpec) -> TrialResult | None:
         """Train one trial; None if the deadline passed before it ended.
 
-        The trial is first trained for a few of its epochs, over which its learning rate runs its whole course: losses
-        in the middle of a course say little, since rates that are best at its end are the worst there.
+        First for a few of its epochs, in which its learning rate takes its whole course: losses in the middle of a
+        course say little, for rates that are best at its end are the worst there.
 
         Trials are compared by the mean loss of the last fifth of their epochs, or by the last one where training
         converges. Where the loss leaps from epoch to epoch, the best last epoch of many trials is luck: of 64 on
@@ -123,7 +123,7 @@ class TrialTraining:
 
     @property
     def num_at_once(self) -> int:
-        """How many trials one machine trains side by side: a whole wave, or a single trial on a GPU."""
+        """How many trials one machine trains side by side: a wave, but one on a GPU."""
         return 1 if devices.resolve(self.base.device).type == "cuda" else WAVE
 
     def apply(self, settings: Settings) -> Training:
@@ -320,7 +320,7 @@ def open_search(name: str, training: TrialTraining, search: Search, afresh: bool
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with locks.hold_lock(artifact_paths.lock_of_study(path), "the same search is at work; waiting for it"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        Path(f"{path}.lock").unlink(missing_ok=True)  # Optuna's own lock, which a killed search leaves behind
+        Path(f"{path}.lock").unlink(missing_ok=True)  # Optuna's own, which a killed search leaves behind
         study = _open_study(path, about, afresh)
         path.touch()  # marks it as in use
         yield HyperparameterSearch(study, space, training, search.trials)
@@ -330,7 +330,7 @@ def open_search(name: str, training: TrialTraining, search: Search, afresh: bool
 def _open_study(path: Path, about: dict[str, str], afresh: bool) -> optuna.Study:
     """The study in a file, or a new one if there is none, it cannot be read or is about something else."""
     if path.exists() and not afresh:
-        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)  # removes a line that a power cut left half written
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)  # a line that a power cut left half written
         try:
             study = optuna.load_study(study_name=STUDY, storage=JournalStorage(JournalFileBackend(str(path))))
             changed = [each for each in about if study.user_attrs.get(each) != about[each]]

@@ -1,4 +1,4 @@
-"""A whole split of the data, and the minibatches of it that a network sees."""
+"""A whole split of the data, and the minibatches that a network sees of it."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-VALUES = 2**24  # in a minibatch that is only measured
-GATHERED = 2**21  # values of the minibatches that are gathered at once: as bytes they fit the cache
+VALUES = 2**24  # of a minibatch that is only measured
+GATHERED = 2**21  # values of the minibatches that are gathered at once: as bytes they stay in the cache
 
 
 class DeviceExamples(Protocol):
@@ -110,8 +110,8 @@ class Split:
         return zip(*(tensor.split(size) for tensor in (self.X, self.y, *self.extras)), strict=True)
 
     def _in_one_memory(self, parts: Iterator[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
-        """The same, converted to a network's inputs, which overwrite those of the last part; the first is largest."""
-        memory: Tensor | None = None  # never a part itself, which may be a view of the split
+        """The same with inputs for a network, which overwrite those of the last part; the first is the largest."""
+        memory: Tensor | None = None  # never a part itself, which may be one of the split
         for X, *others in parts:
             if not X.is_floating_point() or self.scale != 1.0:
                 if memory is None:

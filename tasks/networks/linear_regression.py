@@ -1,4 +1,4 @@
-"""Linear regression (section 3.1): its pieces from scratch (section 3.2), and the concise version (section 3.3).
+"""Linear regression (section 3.1): its pieces from scratch (section 3.2), and concise (section 3.3).
 
 ``X`` is ``(n, inputs)`` float32; ``y`` and predictions ``y_hat`` are ``(n,)`` float32.
 """
@@ -82,7 +82,7 @@ class LinearRegressionConcise(ConciseNetwork):
         return y_hat.detach()
 
 
-# The fits that no training can beat, in float64
+# The fits that no training beats, in float64
 
 
 def with_ones(X: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def classification(o: Tensor, y: Tensor) -> dict[str, Tensor]:
 
 
 def numbers(*measured: dict[str, Tensor]) -> list[dict[str, float]]:
-    """The same metrics as Python numbers, copied from their device in one go."""
+    """The same as Python's numbers, brought from their device in one go."""
     values = iter(torch.stack([each for figures in measured for each in figures.values()]).tolist())
     return [{name: next(values) for name in figures} for figures in measured]
 
@@ -53,7 +53,7 @@ def regression(y_hat: Tensor, y: Tensor) -> dict[str, Tensor]:
 def entropy(y: Tensor, num_classes: int) -> float:
     """Entropy of the label distribution in nats (section 3.4.7).
 
-    A model that knows nothing except how frequent each class is has this cross-entropy.
+    A model that knows nothing but how frequent each class is has this cross-entropy.
     """
     frequencies = torch.bincount(y, minlength=num_classes) / len(y)
     return float(torch.special.entr(frequencies).sum())

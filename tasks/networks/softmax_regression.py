@@ -1,4 +1,4 @@
-"""Softmax regression (section 3.4): its pieces from scratch (section 3.6), and the concise version (section 3.7).
+"""Softmax regression (section 3.4): its pieces from scratch (section 3.6), and concise (section 3.7).
 
 ``X`` is ``(n, …)`` float32, flattened to ``(n, inputs)``; labels ``y`` are ``(n,)`` int64; scores ``o`` are
 ``(n, outputs)`` float32.
@@ -37,7 +37,7 @@ def cross_entropy(o: Tensor, y: Tensor) -> Tensor:
 
 
 def cross_entropy_gradient(o: Tensor, y: Tensor) -> Tensor:
-    """Derivative of ``cross_entropy`` by the scores ``(n, outputs)``: softmax minus the one-hot label (3.4.6)."""
+    """Derivative of ``cross_entropy`` by the scores ``(n, outputs)``: softmax less the one-hot label (3.4.6)."""
     return softmax(o).scatter_(1, y.unsqueeze(1), -1, reduce="add")
 
 
@@ -50,7 +50,7 @@ def dropout(X: Tensor, probability: float) -> Tensor:
 class SoftmaxRegressionScratch(ScratchNetwork):
     """``o = XW + b`` (section 3.6.3) with an explicit gradient.
 
-    ``W`` is stored so that ``W.T`` is contiguous: both products of a step are then several times as fast.
+    ``W`` is stored so that ``W.T`` is contiguous: then both products of a step run several times as fast.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class SoftmaxRegressionConcise(ConciseNetwork):
 def weighted_cross_entropy(class_weights: Tensor) -> LossFunction:
     """The mean loss on own data, with examples weighted by ``class_weights`` ``(outputs,)``, for a concise network.
 
-    torch's own mean of a weighted loss divides by the sum of the minibatch's weights; this one divides by its size.
+    torch's own mean of a weighted loss divides by the weights of the minibatch; this one divides by its size.
     """
     return lambda o, y: F.cross_entropy(o, y, class_weights, reduction="none").mean()
 

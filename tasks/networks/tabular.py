@@ -29,7 +29,7 @@ from tasks.networks.training import (
     set_parameters,
 )
 
-# Categories: one-hot inputs select rows of a weight matrix, so rows are gathered and no zero is multiplied.
+# Categories: one-hot inputs pick rows of a weight matrix, so rows are gathered and no zero is multiplied.
 #
 # ``effects`` are ``(slots, outputs)``, stored so that ``effects.T`` is contiguous. A category selects one of them by
 # its code. Columns with few codes are taken in pairs, so that an example needs half as many lookups: ``pairs``
@@ -65,7 +65,7 @@ def _sum_rows(rows: Tensor, at: Tensor) -> Tensor:
 
 
 def _add_to_rows(g: Tensor, at: Tensor, number: int) -> Tensor:
-    """The gradient of such sums by the ``number`` rows, ``(number, outputs)``."""
+    """The gradient of such sums by ``number`` rows ``(number, outputs)``."""
     gradient = torch.zeros(g.shape[1], number, dtype=g.dtype, device=g.device)
     return gradient.index_add_(1, at.T.flatten(), g.T.repeat(1, at.shape[1])).T
 
@@ -108,11 +108,11 @@ class Encoding(NamedTuple):
         return self.frequencies.shape[1]
 
     def to(self, device: torch.device) -> "Encoding":
-        """The same encoding on another device."""
+        """The same on another device."""
         return Encoding(*(tensor.to(device) for tensor in self))
 
     def encode(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Inputs ``(n, numbers)``, with a missing number at its mean, and places ``(n, groups)`` int64 if any.
+        """Inputs ``(n, numbers)``, a missing one at its mean, and places ``(n, groups)`` int64 if there are categories.
 
         Several minibatches ``(minibatches, n, columns)`` may be encoded at once, each into its own inputs and places.
         """
@@ -190,7 +190,7 @@ class TableExamples:
         return (self.encoding.encode(piece._read()) for piece in self.pieces(batch_size))
 
     def resident(self) -> Split:
-        """The same examples, encoded once, for many passes over few rows."""
+        """The same examples encoded once, for many passes over few rows."""
         X, *places = self.encoding.encode(self._read())
         return Split(X, self.y, extras=tuple(places))
 
@@ -308,11 +308,11 @@ class FeatureMoments:
 
     @property
     def spread(self) -> float:
-        """The mean squared distance of an example's inputs from their mean."""
+        """The mean squared length of an example's inputs from their mean."""
         return float(self.covariance.trace() + self.variances.sum())
 
     def invert(self, ridge: float, num_columns: int) -> tuple[Tensor, Tensor]:
-        """The inverse of the sum of the covariance and ``ridge`` times the identity.
+        """The inverse of the covariance and ``ridge`` times the identity.
 
         It consists of a matrix ``(first, first)`` and a diagonal ``(others,)``.
 
@@ -372,7 +372,7 @@ class FeatureMoments:
 def compute_moments(
     split: DeviceExamples, encoding: Encoding, class_weights: Tensor | None, first: int
 ) -> FeatureMoments:
-    """The moments of a split, summed piece by piece; a one-hot matrix is never built.
+    """The moments of a split, summed piece by piece; no one-hot matrix is ever made.
 
     ``class_weights`` is ``(classes,)``; ``first`` says how many inputs have a covariance: all of them, the numbers, or
     none. A regression's target is summed as one more number, which comes first.
@@ -423,7 +423,7 @@ def compute_moments(
 # the inverse of the covariance. So networks keep the weights of unwhitened inputs, and their optimizer multiplies
 # gradients.
 
-# Turns gradients by inputs and bias into steps of inputs, unknown codes and bias.
+# From gradients by inputs and bias to steps of inputs, unknown codes and bias.
 Preconditioner = Callable[[Tensor], Tensor]
 Conditioning = tuple[FeatureMoments, Preconditioner]
 
@@ -467,8 +467,8 @@ class PreconditionedSGD:
         """The first step waits for ``conditioning``."""
         self._optimizer, self._net, self._conditioning, self._weight_decay = optimizer, net, conditioning, weight_decay
         self.param_groups, self.zero_grad = optimizer.param_groups, optimizer.zero_grad
-        self._first_length: float | None = None  # of the gradient, in whitened inputs
-        self._newton_decrement = torch.zeros(())  # its square: about twice what the last step gained
+        self._first_length: float | None = None  # of the gradient in whitened inputs
+        self._newton_decrement = torch.zeros(())  # its square: about twice what the last step gains
 
     @torch.no_grad()
     def step(self) -> None:
@@ -497,15 +497,15 @@ class PreconditionedSGD:
 
 # Epochs: one exact step for few rows; for many rows, minibatches whose weights are averaged
 
-STEP_ROWS = 2**13  # their outputs fit the cache
-MEASURED = 2**16  # examples whose metrics are computed at once
-TOGETHER = 2**20  # values of minibatches made at once: each call that makes them takes Python's lock from the steps
+STEP_ROWS = 2**13  # whose outputs stay in the cache
+MEASURED = 2**16  # examples whose figures are computed at once
+TOGETHER = 2**20  # values of the minibatches made at once: each call that makes them takes Python's lock from the steps
 
 
 def train_epoch_whole(
     net: Network, optimizer: Optimizer, split: DeviceExamples, batch_size: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Take one step by the gradient of all examples, summed piece by piece; neither order nor batch size changes it."""
+    """Take one step by the gradient of all examples, summed piece by piece; no order or batch size changes it."""
     params = net.parameters()
     total, measured = [torch.zeros_like(param) for param in params], []
     for piece in split.pieces(STEP_ROWS):
@@ -564,12 +564,12 @@ class AveragedSGD:
         ends = itertools.takewhile(rest.__gt__, itertools.accumulate(sizes))
         indices = (index.to(split.device, torch.int64) for index in order.tensor_split([*ends]))
         made = self._prefetch(list(split.minibatches(index, batch_size)) for index in indices)
-        with ThreadPoolExecutor(1) as beside:  # takes the next steps
+        with ThreadPoolExecutor(1) as beside:  # the next steps
             following = beside.submit(draw)
             for X, y, *places in itertools.chain.from_iterable(made):
                 if self._steps == half:
                     self._follow(net)
-                if len(y) < full:  # the last minibatch: each of its examples counts as much as any other
+                if len(y) < full:  # the last: each of its examples counts as much as any
                     for group in optimizer.param_groups:
                         group["lr"] *= len(y) / full
                 optimizer.zero_grad()

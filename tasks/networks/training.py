@@ -142,7 +142,7 @@ class SGD:
 
 
 class ConciseSGD(SGD):
-    """The same, by the function behind ``torch.optim.SGD``.
+    """The same by the function behind ``torch.optim.SGD``.
 
     The class itself imports ``torch.compile`` when it is first used, which takes two seconds, and reports every step to
     a profiler, which takes longer than the step.
@@ -204,7 +204,7 @@ def concatenate(outputs: Sequence[Tensor]) -> Tensor:
 
 
 VALUES = 2**18  # inputs that stay in the processor's cache
-PIECE = 2**16  # examples that are measured at once: all of the book's, but never the outputs of millions
+PIECE = 2**16  # examples that are measured at once: all of the book's, and never the outputs of millions
 
 
 def average_metrics(measured: Iterable[tuple[dict[str, Tensor], int]]) -> dict[str, Tensor]:
@@ -269,7 +269,7 @@ def train(
 ) -> Iterator[EpochMetrics]:
     """Train one epoch for each of ``learning_rates`` by ``run_epoch`` and yield the measurements.
 
-    As in the book, the training metrics are averages over the epoch while the weights move. ``generator`` lives on
+    As in the book, the training figures are averages over the epoch while the weights move. ``generator`` lives on
     the CPU, so that the order of the examples is the same on every device.
     """
     for lr in learning_rates:

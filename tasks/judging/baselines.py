@@ -25,10 +25,10 @@ from tasks.parameters import Gates, Loss
 from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import raw_units
 
-MAX_ROWS = 100_000  # most rows of a table that the fit sees
-MAX_IMAGES = 10_000  # most images that the fit sees
-MAX_VALUES = 40_000_000  # most standardised numbers or pixels, or scores, of these: bounds memory
-MAX_PRODUCTS = 4e9  # images times inputs times classes; beyond this it would take minutes, and nothing is fitted
+MAX_ROWS = 100_000  # of a table that the fit sees
+MAX_IMAGES = 10_000  # that the fit sees
+MAX_VALUES = 40_000_000  # of their standardised numbers or pixels, and of their scores: bounds memory
+MAX_PRODUCTS = 4e9  # images times inputs times classes; beyond, it would take minutes, and nothing is fitted
 CLOSED_FORM_WIDTH = 2_500  # weights up to which a Gram matrix is decomposed in seconds
 COLLINEAR = 1e-5  # singular values below this share of the largest count as zero
 TOLERANCE = 1e-4  # of the gradient's norm, as a share of that at zero weights
@@ -93,7 +93,7 @@ class Inputs:
         return np.asarray(self.numbers @ weights[:count] + self.indicators @ weights[count:-1] + weights[-1])
 
     def multiply_transposed(self, rows: Array) -> Array:
-        """The transposed inputs times ``rows`` ``(n, outputs)``: ``(inputs + 1, outputs)`` float64."""
+        """The inputs times ``rows`` ``(n, outputs)``: ``(inputs + 1, outputs)`` float64."""
         return np.concatenate([self.numbers.T @ rows, self.indicators.T @ rows, rows.sum(axis=0, keepdims=True)])
 
     def solve(self, truth: Array, weight_decay: float) -> Array:
@@ -108,7 +108,7 @@ class Inputs:
         return np.concatenate([weights, centre - mean.T @ weights])
 
 
-# The fit that no training can beat
+# The fit that no training beats
 
 
 class ConvergedFit(NamedTuple):
@@ -120,7 +120,7 @@ class ConvergedFit(NamedTuple):
 
 
 def fit_table(features: Array, truth: Array, recipe: Columns, num_outputs: int, objective: Objective) -> ConvergedFit:
-    """Minimise ``objective`` over a table's raw training rows ``(n, columns)`` with labels or a raw target ``(n,)``."""
+    """Minimise ``objective`` over a table's raw training rows ``(n, columns)``, and labels or a raw target ``(n,)``."""
     inputs = Inputs.encode_table(features, recipe)
     if not objective.is_of_classes:
         truth = (truth - recipe.target_scaling.mean) / recipe.target_scaling.scale
@@ -193,7 +193,7 @@ def _minimise(
 def find_best_constant(
     truth: Array, target: Target | None, class_counts: tuple[int, ...], objective: Objective
 ) -> Array:
-    """The scores ``(outputs,)`` that are best if equal for all rows: frequencies, mean, or the Huber loss's middle."""
+    """The scores ``(outputs,)`` that are best for every row alike: frequencies, mean, or the Huber loss's middle."""
     if objective.is_of_classes:
         counts = np.array(class_counts, np.float64) * np.array(objective.class_weights or 1.0)
         return np.asarray(np.log(np.maximum(counts, 0.5)))
@@ -209,12 +209,12 @@ def find_best_constant(
     return np.array([start + middle * objective.scale])
 
 
-# Both baselines beside a model
+# Both beside a model
 
 
 @dataclass(frozen=True)
 class Baselines:
-    """The loss of each test row ``(n,)`` by both baselines, from the objective without its penalty."""
+    """The loss of each test row ``(n,)``, by the objective without its penalty."""
 
     objective: Objective
     row_weights: Array
@@ -227,7 +227,7 @@ class Baselines:
 
     @classmethod
     def of_dataset(cls, prepared: PreparedDataset, objective: Objective, held_out: float = 0.0) -> Self:
-        """Fit both baselines to the training rows, and measure them on the test rows.
+        """Fit both to the training rows, and measure them on the test rows.
 
         A share that a candidate ``held_out`` is left out here too, since the candidate could not learn from it.
 

@@ -1,7 +1,7 @@
 """A candidate compared with what is published, all measured on the same test rows in the same run.
 
 Each version is fed these rows through its own recipe, and compared on those that it was not trained on. Versions that
-were rolled back from are considered bad, whatever their figures say: nothing is compared with them.
+were rolled back from are held for being bad, whatever their figures say: nothing is compared with them.
 """
 
 import functools
@@ -60,7 +60,7 @@ class ModelAnswers(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The verdicts on a candidate, and the version that did best beside it; None if none was compared."""
+    """The verdicts on a candidate, and the version that did best beside it; None where none was compared."""
 
     gates: tuple[GateVerdict, ...] = ()
     best: int | None = None
@@ -89,7 +89,7 @@ def compare_with_published(
     for number in numbers:
         verification.verify_version(name, number)
         verification.verify_rows(name, number)
-    number = pointer.version if pointer and not only else numbers[-1]  # none if a kill came before the first pointer
+    number = pointer.version if pointer and not only else numbers[-1]  # none: a kill came before the first pointer
     session = runtime.open_session(verified.read(candidate), Device.CPU)
     found = list(list_differences(reading.manifest(name, number), prepared))
     if contract.read_signature(session) != contract.read_signature(_open_version(name, number)):
@@ -137,7 +137,7 @@ def _ask_versions(
     raw: Examples,
     settings: Sequence[str],
 ) -> Iterator[ModelAnswers]:
-    """Every version that can be compared, fed by its own recipe; ``left_out`` collects why others cannot.
+    """Every version that can be compared, fed by its own recipe; ``left_out`` gets why another cannot.
 
     A version that differs in the ``settings`` of its training cannot be compared.
     """
@@ -194,7 +194,7 @@ def _quote(names: tuple[str, ...]) -> str:
     return listing([*map(repr, names)], SHOWN) or "none"
 
 
-# Verdicts: a rise of the loss refuses a candidate only if it is both large (beyond its margin) and real (``compare``)
+# Verdicts: a rise of the loss refuses only when it is both large (beyond its margin) and real (``compare``)
 
 
 class Rise(NamedTuple):
@@ -202,8 +202,8 @@ class Rise(NamedTuple):
 
     gate: str
     version: int | None
-    words: str  # both figures in words
-    value: float  # the value that the gate judges
+    words: str  # both figures
+    value: float  # that the gate judges
     maximum: float
     margin: float  # how large a rise may be
     parts: Array  # (units,)
@@ -218,7 +218,7 @@ def compare_losses(
     objective: Objective,
     bounds: Gates,
 ) -> Comparison:
-    """The mean loss compared with that of every kept version, if any; ``key`` ``(n,)`` is that of the split.
+    """The mean loss against that of every kept version, if there is one; ``key`` ``(n,)`` is that of the split.
 
     A regression's margin includes the tolerance of the gate ``reference``: for a target without noise, all losses are
     rounding errors.
@@ -278,8 +278,8 @@ def compare_labels(
 def judge_rises(rises: Sequence[Rise], change: str, max_p: float, notes: Sequence[str] = ()) -> Comparison:
     """The verdict of each gate, by its largest rise, or if any rise is refused, by the largest refused one.
 
-    A rise that chance may explain has no bound to keep: it is only recorded. ``change`` is what a rise is called. The
-    best version is that of the largest rise of the first gate.
+    One that chance may explain has no bound to keep: it is recorded. ``change`` is what a rise is called. The best
+    version is that of the largest rise of the first gate.
     """
     margins, sizes = np.array([(each.margin, each.size) for each in rises]).T
     rise, is_beyond, p = compare(np.stack([each.parts for each in rises], axis=1), margins, sizes)
@@ -310,7 +310,7 @@ def judge_rises(rises: Sequence[Rise], change: str, max_p: float, notes: Sequenc
 def compare_squared_errors(
     ours: ModelAnswers, kept: Iterable[ModelAnswers], _: tuple[str, ...], bounds: Gates
 ) -> Comparison:
-    """The test loss (half the mean squared error) compared with that of the kept version with the smallest."""
+    """Test loss (half the mean squared error) against that of the kept version with the smallest."""
     mine, *losses = (
         (float(np.square(answers.answer - answers.truth).mean()) / 2, number) for number, answers, _ in (ours, *kept)
     )
@@ -322,7 +322,7 @@ def compare_squared_errors(
     return Comparison((verdict,), best)
 
 
-# Is a rise real? One p-value for each kept version and each class, corrected for the number of comparisons
+# Is a rise real? One p-value for each kept version and each class, corrected for how many are looked at
 
 
 def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int = DRAWS) -> tuple[Array, Array, Array]:
@@ -357,7 +357,7 @@ def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int
         # refused less often than the bound says, never more. Another one makes the normal tail match the sum's.
         least = np.ones(len(net))
         least[is_possible] += small.any(axis=0)
-    # As many rows as columns, with the same covariance; a QR decomposition is slow on busy cores.
+    # As many rows as columns with the same covariance; a QR decomposition is slow on busy cores.
     values, vectors = np.linalg.eigh(small.T @ small)
     spread = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
     rng, largest = np.random.default_rng(0), list[Array]()  # of each draw
@@ -375,7 +375,7 @@ def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int
     return rise, is_beyond, p
 
 
-# Which of today's test rows a version was not trained on, by the row digests that were kept with it
+# Which of today's test rows a version was not trained on, by the row digests that it was kept with
 
 
 class RowsOfToday:
@@ -426,7 +426,7 @@ class RowsOfToday:
     def _digest_rows(self, rule: str) -> tuple[Hashes, Array]:
         """The sorted digests that rows would have as training rows and first copies, and the place of each row's.
 
-        Without a rule they are digests of features and target alone.
+        Without a rule they are those of features and target alone.
         """
         rows, recipe = read_split(self.prepared.test, self.prepared), self.prepared.recipe
         words = rows.key

@@ -60,7 +60,7 @@ class EvaluationResult(RowMetrics):
         """
         units, metrics = self.groups or self.rows, dict(self.metrics)
         if units < FEWEST or (self.blocks or FEWEST) < FEWEST_BLOCKS:
-            if "accuracy" in metrics:  # as if one row of each group counted, a right one if any; time says nothing
+            if "accuracy" in metrics:  # as if of each group one row counted, a right one if any; time says nothing
                 metrics["accuracy"] = 1.0 if self.blocks else min(1.0, metrics["accuracy"] * self.rows / units)
             return find_worse(metrics, units, self.published, self.published_rows)
         of_both = math.sqrt(1 + self.rows / max(1, self.published_rows))

@@ -1,4 +1,4 @@
-"""Verdicts: a measured value compared with its bounds, and the refusal of a candidate that fails one."""
+"""Verdicts: a measured value against its bounds, and the refusal of a candidate that misses one."""
 
 import math
 from collections.abc import Collection

@@ -51,16 +51,16 @@ CHANGES = {"drift", "other-scale", "turned-missing"}  # from the data that the v
 class LabelledRows(NamedTuple):
     """Rows that have labels."""
 
-    read: Callable[[slice], Array]  # reads some of them, each ``(m, …)`` as the model takes them
+    read: Callable[[slice], Array]  # some of them, each ``(m, …)`` as the model takes them
     truth: Array  # (n,)
     keys: Array  # (n,) of the split ``rule``: which rows are not independent evidence; none for the book's data
     rule: SplitRule | None
     was_trained: Array | None = None  # (n,) whether the version was trained on the row; None if unknown
     moments: Moments | None = None  # of the time column
-    unlabelled: int = 0  # rows left out because they have no label
-    broken: int = 0  # images left out because they cannot be read
-    changes: tuple[Finding, ...] = ()  # compared with the data that the version was made from
-    size: int = 2**16  # rows that are read at a time
+    unlabelled: int = 0  # rows that were left out
+    broken: int = 0  # images that were
+    changes: tuple[Finding, ...] = ()  # from the data that the version was made of
+    size: int = 2**16  # that are read at a time
 
     def select(self, only_unseen: bool) -> Array | slice:
         """All rows, or those that the version was not trained on.
@@ -236,7 +236,7 @@ def _find_trained(manifest: Manifest, digests: Array) -> Array | None:
 
 
 def _read_images(manifest: Manifest, source: str, max_rejects: float, scratch: Path) -> LabelledRows:
-    """Images with their classes, which may be fewer than the version's."""
+    """Images with their classes; the classes may be fewer than the version's."""
     rule = manifest.dataset.split or SplitRule(rule="rows", test=0.5)
     dataset = manifest.dataset.model_copy(update={"split": rule})
     data = OwnData(source=source, max_rejects=max_rejects)

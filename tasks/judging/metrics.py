@@ -136,7 +136,7 @@ def measure_by_period(
 
 
 class CalibrationBins(NamedTuple):
-    """Rows by the confidence of their label ``(bins,)``; a bin includes its upper edge, but not its lower edge."""
+    """Rows by the confidence of their label ``(bins,)``; a bin has its upper edge, and not its lower."""
 
     counts: Array
     accuracy: Array  # 0 where there are no rows
@@ -231,7 +231,7 @@ def number_units(keys: Array, rule: SplitRule | None) -> Array | None:
 
 
 def number_blocks(times: Array) -> Array | None:
-    """The block of each row ``(n,)``: consecutive rows by ``times`` ``(n,)``, with equal times in one block.
+    """The block of each row ``(n,)``: consecutive rows by ``times`` ``(n,)``, in order, equal ones in one block.
 
     Rows that are near each other in time err alike. A block has about ``n ** (1/3)`` rows, and as many as share a time.
     None if all rows are one block, which says nothing about what another time would bring.
@@ -260,8 +260,7 @@ def join_units(units: Array | None, num_rows: int, most: int) -> tuple[Array, in
 def find_intervals(parts: Array, figures: Callable[[Array], Array], seed: int = 0) -> Array:
     """Percentile intervals ``(2, k)`` of ``figures`` ``(…, k)``, which are computed from sums ``(…, m)``.
 
-    ``parts`` ``(units, m)`` are the sums over each unit's rows; figures that a resample lacks are NaN, and are left
-    out.
+    ``parts`` ``(units, m)`` are the sums over each unit's rows; figures that a resample lacks are NaN, and left out.
     """
     drawn = np.random.default_rng(seed).multinomial(len(parts), np.full(len(parts), 1 / len(parts)), RESAMPLES)
     tail = (1 - CONFIDENCE) / 2

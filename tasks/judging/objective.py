@@ -15,7 +15,7 @@ from tasks.records import PreparedDataset
 
 @dataclass(frozen=True)
 class Objective:
-    """A mean loss plus half of ``weight_decay`` times the squared norm of all weights except the bias.
+    """A mean loss, and half of ``weight_decay`` times the squared norm of all weights but the bias.
 
     Categories enter with their effects as learned, before centring. ``scores`` are ``(n, outputs)``, ``truth``
     ``(n,)``: labels, or a target in the units of its scores, where ``scale`` is one standard deviation; the penalty
@@ -55,7 +55,7 @@ class Objective:
 
     @property
     def is_of_classes(self) -> bool:
-        """Whether labels are predicted, and losses are therefore in nats."""
+        """Whether labels are predicted, and losses are in nats."""
         return self.loss is Loss.CROSS_ENTROPY
 
     def losses(self, scores: Array, truth: Array) -> Array:
@@ -63,7 +63,7 @@ class Objective:
         return self._losses_and_slopes(scores, truth)[0]
 
     def _losses_and_slopes(self, scores: Array, truth: Array) -> tuple[Array, Array]:
-        """The losses, and their derivatives by each score ``(outputs, n)``: summing over a short last axis is slow."""
+        """The losses, and their derivatives by each score ``(outputs, n)``: sums over a short last axis are slow."""
         if self.is_of_classes:
             rows, slopes = np.arange(len(truth)), np.array(scores.T, np.float64, order="C")
             largest, own = slopes.max(axis=0), slopes[truth, rows]
@@ -108,6 +108,6 @@ class Objective:
 
 
 def balance_classes(class_counts: tuple[int, ...]) -> tuple[float, ...]:
-    """Weights by which every class that has rows counts as much as any other, and all ``n`` rows count as ``n``."""
+    """With these weights every class that has rows counts as much as any other, and all ``n`` rows as ``n``."""
     present = sum(count > 0 for count in class_counts)
     return tuple(sum(class_counts) / (present * count) if count else 0.0 for count in class_counts)

@@ -34,7 +34,7 @@ PROBE = Path(__file__).with_name("probe.py").read_text()
 TIMEOUT_SECONDS = 120
 CHECKED = "signature, stored sample, batches of 1 and 1,000 in a fresh process"
 LIMITED = {"latency_ms": "95th percentile, one row", "memory_mb": "peak of the serving process"}
-MOST_COARSE = 1e-3  # deviations of a target that rounding to float32 may cost
+MOST_COARSE = 1e-3  # deviations of a target, that rounding to float32 may take
 
 
 def judge_parity(
@@ -65,7 +65,7 @@ def judge_parity(
             leads.append((best - second)[found[LABEL] != expected.argmax(axis=1)])
         else:
             expected, answer = o.squeeze(1), found[PREDICTION]
-        # Unlike max(), these functions keep NaN, which no gate passes.
+        # Unlike max(), these keep NaN, which no gate passes.
         error = float(np.maximum(error, np.abs(answer - expected).max()))
         largest, smallest = float(np.maximum(largest, np.abs(o).max())), float(np.minimum(smallest, np.abs(o).min()))
         num_rows += len(o)
@@ -117,7 +117,7 @@ def compare_in_float64(
 ) -> tuple[GateVerdict, ...]:
     """The gate ``parity_float64`` for tables: recipe and weights in float64 on the raw rows, before any rounding.
 
-    If it refuses, it names the column that loses most.
+    Where it refuses, it names the column that loses most.
     """
     recipe = prepared.recipe
     if recipe.is_plain:  # rows go into the model unchanged: nothing is rounded

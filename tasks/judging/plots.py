@@ -154,7 +154,7 @@ def draw_thresholds(score: Array, is_positive: Array, class_name: str) -> Figure
 def find_rates(score: Array, is_positive: Array) -> tuple[Array, Array, Array]:
     """Recall, false positive rate and precision at every threshold, from above the largest score down, as shares.
 
-    ``score`` and ``is_positive`` are ``(n,)``; each result has one value per distinct score, and one above them all.
+    ``score`` and ``is_positive`` are ``(n,)``; each answer has one value for every distinct score, and one above all.
     """
     order = np.argsort(-score, kind="stable")
     passed = np.append(np.flatnonzero(np.diff(score[order])) + 1, len(score))  # equal scores pass together
@@ -204,7 +204,7 @@ def draw_residuals(predicted: Array, truth: Array) -> Figure:
 
 
 def draw_predictions(predicted: Array, truth: Array) -> Figure:
-    """Predictions ``(n,)`` by the truth, beside the diagonal of perfect predictions."""
+    """Predictions ``(n,)`` by the truth, beside the diagonal of perfect ones."""
     figure, axes = subplots(5, 5)
     _draw_points(axes, truth, predicted)
     axes.axline((truth.mean(), truth.mean()), slope=1, **IDEAL, label="perfect")
@@ -263,7 +263,7 @@ LONGEST_ABOVE = 16  # characters above an image
 
 
 def draw_class_weights(weights: Array, class_names: Sequence[str]) -> Figure:
-    """The weight of each pixel ``(classes, height, width)`` for each class, relative to the mean of all classes.
+    """The weight of each pixel ``(classes, height, width)`` for each class, against the mean of all classes.
 
     Red means that a bright pixel speaks for a class, blue that it speaks against it. In colour ``(…, 3)``, each channel
     is as bright as its weight is large, so that grey means nothing and a hue is what the class looks like. All classes
@@ -281,7 +281,7 @@ def draw_class_weights(weights: Array, class_names: Sequence[str]) -> Figure:
 
 
 def draw_image_grid(images: NDArray[np.uint8], predicted: Sequence[str], true: Sequence[str] | None) -> Figure:
-    """Images ``(n, height, width)`` or in colour ``(…, 3)`` under their true and predicted labels, errors in red.
+    """Images ``(n, height, width)`` or in colour ``(…, 3)``, under true and predicted label, errors red.
 
     It corresponds to the book's ``predict_ch3``.
     """
@@ -319,8 +319,8 @@ MARKS = {  # by outcome: colour and mark, and words
     "failed": ("C3x", "failed before a verdict"),
     "unfinished": ("C7x", "killed or interrupted"),
 }
-SPAN = 20  # losses that differ by at least this factor are drawn on a logarithmic scale
-DATES, NUMBERS = 6, 12  # that fit: days below the axis, versions above their line
+SPAN = 20  # losses that differ by such a factor are drawn by decades
+DATES, NUMBERS = 6, 12  # that have room: days below the axis, versions above their line
 
 
 def draw_trend(trend: Trend) -> bytes:

@@ -37,7 +37,7 @@ BEST_FITS = {
     Loss.HUBER: ("Huber", linear_regression.huber_fit),
 }
 Metrics = dict[str, Any]
-Drawings = Iterator[tuple[str, Figure]]  # each with the name of its file in the run's folder
+Drawings = Iterator[tuple[str, Figure]]  # each with its file in the run's folder
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Candidate:
 
     @classmethod
     def read(cls, prepared: PreparedDataset, trained: TrainedModel, training: Training) -> Self:
-        """Read the weights and the test split, and compute the answers.
+        """Read weights and test split, and compute the answers.
 
         Raises:
             DataError: a file is missing or has changed.
@@ -90,7 +90,7 @@ class Candidate:
 
 
 def measure_labels(candidate: Candidate) -> Metrics:
-    """Everything that is measured on the test split.
+    """Everything measured on the test split.
 
     A class's precision and recall are 0 where undefined; rows of the confusion matrix are the true classes. The
     calibration error is included because softmax regression is trained for calibrated probabilities.
@@ -258,7 +258,7 @@ def measure_coefficients(candidate: Candidate) -> Metrics:
 
 
 def draw_coefficients(candidate: Candidate) -> Drawings:
-    """The largest coefficients of a table's model."""
+    """The largest of a table's model."""
     recipe, names = candidate.prepared.recipe, candidate.prepared.class_names
     if found := raw_units.list_coefficients(candidate.metrics, recipe, names):
         of_what = plots.shorten(recipe.target_scaling.name)
@@ -278,7 +278,7 @@ class Judgement(NamedTuple):
 
     measures: tuple[Callable[[Candidate], Metrics], ...]  # on the test split
     drawings: tuple[Callable[[Candidate], Drawings], ...]
-    describe: Callable[[Candidate], str] = describe_losses  # what was measured, for the log
+    describe: Callable[[Candidate], str] = describe_losses  # what was measured, in the log
     judge: Callable[[Candidate, Gates], Iterable[GateVerdict]] = judge_by_baselines
     score: Callable[..., Any] = served.scores  # scores of raw rows by trained weights
 

@@ -96,7 +96,7 @@ def _draw_study(plot: Callable[..., Any], study: optuna.Study, name: str, path: 
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # in another version of Optuna these pictures may look different
         plt.switch_backend("agg")
-        axes = plot(study, target_name=name)  # several axes for several settings
+        axes = plot(study, target_name=name)  # several for several settings
         figure = np.asarray(axes, object).flat[0].figure
         plt.close(figure)
         return save(figure, path, bbox_inches="tight")

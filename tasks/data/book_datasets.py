@@ -39,7 +39,7 @@ from tasks.store.record import FileRef
 
 LARGEST_ARCHIVE = 64 * 2**20  # the largest archive is 26 MB; a server that never stops sending is cut off here
 SLOWEST = 2**15  # bytes of payload a second
-PATIENCE_SECONDS = 20.0  # granted to a mirror beyond the time that it takes at this rate
+PATIENCE_SECONDS = 20.0  # with a mirror beyond the time that it takes at this rate
 PROBE_SECONDS = 3.0
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 APT_OPTIONS = (
@@ -48,11 +48,11 @@ APT_OPTIONS = (
 
 
 class SourceUnreachable(DataError):
-    """This source does not answer now; another source may, or this one later."""
+    """This source does not answer now; another may, or this one later."""
 
 
 class RawFile(NamedTuple):
-    """An IDX file: its name, and the digest and size of its payload."""
+    """An IDX file: its name, and digest and size of its payload."""
 
     name: str
     sha256: str
@@ -173,7 +173,7 @@ def find_dataset(name: str, data: Data) -> FashionMnist | SyntheticLinear | OwnD
 
 
 class Folder(NamedTuple):
-    """A folder with the IDX files, plain or as ``.gz``; nothing in it is copied."""
+    """A folder with the IDX files plain or as ``.gz``; nothing in it is copied."""
 
     name: str
 
@@ -230,7 +230,7 @@ def _download(url: str, stream: IO[bytes], bar: Progress) -> None:
 
 
 def _call_within(seconds: float, request: Callable[[], Any]) -> None:
-    """Call ``request`` in a thread that is abandoned when time is up: httpx limits each read, not their sum.
+    """Call ``request`` in a thread that is left behind when the time is up: httpx limits each read, not their sum.
 
     Raises:
         TimeoutError: it did not end in time.
@@ -240,7 +240,7 @@ def _call_within(seconds: float, request: Callable[[], Any]) -> None:
     def call() -> None:
         try:
             done.set_result(request())
-        except BaseException as error:  # raised again by ``result``, if somebody still waits for it
+        except BaseException as error:  # raised by ``result``, where somebody still waits for it
             done.set_exception(error)
 
     Thread(target=call, daemon=True).start()
@@ -265,7 +265,7 @@ class DebianPackage:
         return Folder(f"{unpacked}/usr/share/datasets/fashion-mnist").fetch(file, scratch)
 
     def probe(self) -> None:
-        """Fetch one signed index as apt is configured here, including its proxies: 0.1 MB."""
+        """Fetch one signed index the way apt is configured here, with its proxies: 0.1 MB."""
         listed = _run("apt-get", "update", "--print-uris")
         index = re.search(r"'(https?://[^']*/InRelease)'", listed)
         if index is None:
@@ -294,7 +294,7 @@ def find_sources() -> Iterator[Mirror | DebianPackage]:
 
 
 def fetch_files(sources: Iterable[Source], use_cache: bool = True) -> RawDataset:
-    """Fetch what the cache lacks, each file from the first source that can be reached, and verify all files.
+    """Fetch what the cache lacks, each file from the first source that can be reached, and verify all.
 
     Without ``use_cache`` every file is fetched: a fault in a folder that the user named must not hide behind the cache.
 
@@ -358,7 +358,7 @@ def describe_source() -> str:
     """Describe where Fashion-MNIST would come from now; sources are probed, but nothing is fetched.
 
     Raises:
-        DataError: the user's folder lacks a file, or the cache is incomplete and no source answers.
+        DataError: the user's folder lacks a file, or the cache is not whole and nothing answers.
     """
     user_dir = Settings().fashion_mnist_dir
     if user_dir is not None:

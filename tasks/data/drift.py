@@ -26,13 +26,13 @@ from tasks.records import ChampionData
 from tasks.serving import drift
 from tasks.store.verified import RESTORE
 
-MIN_NEW, MIN_KNOWN = 200, 1000  # rows; the second number is of the champion's data
-TOLERANCE = 0.2  # how far a ratio of medians may be from a power of ten
-BY_CHANCE = 1e-3  # how likely it may be by chance that a column is missing in all new rows
+MIN_NEW, MIN_KNOWN = 200, 1000  # rows; the latter of the champion's data
+TOLERANCE = 0.2  # how far from a power of ten a ratio of medians may be
+BY_CHANCE = 1e-3  # how likely it may be that a column is missing in all new rows
 MAX_DRIFT = 0.2  # population stability index
 MEND = "mend the file, or say --accept-data where the world has changed"
 
-Group = tuple[RowNumbers, RowNumbers, str]  # new rows that are judged together, a sample of them, and where they are
+Group = tuple[RowNumbers, RowNumbers, str]  # new rows that are judged together, some of them, and where they are
 
 
 def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionData) -> Iterator[Finding]:

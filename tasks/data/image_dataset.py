@@ -48,10 +48,10 @@ SPLIT_NAMES = ("validation", "train", "test")  # the names of the sides of a spl
 MOST_WEIGHTS = 20_000_000
 MOST_COPIES = 0.01  # share of the test images that are in the training part too
 EXAMPLES, MOST_CLASSES = 10, 40  # on the contact sheet
-CELL, GAP, LABEL, FONT = 56, 4, 180, 14  # pixels of the contact sheet
-INK = "#7d7d7d"  # without a background of its own: legible on light and dark pages
-IMBALANCE = 10.0  # how many times as large as another a class may be
-LONGEST_NAME = 22  # characters of a class name
+CELL, GAP, LABEL, FONT = 56, 4, 180, 14  # pixels of it
+INK = "#7d7d7d"  # on no ground of its own: to be read on light and dark pages
+IMBALANCE = 10.0  # times that a class is larger than another
+LONGEST_NAME = 22  # characters of a class's name
 
 
 def find_images(source: str) -> LabelledImages:
@@ -290,7 +290,7 @@ def check_num_weights(shape: tuple[int, ...], num_classes: int) -> Iterator[Find
 
 
 def check_copies(source: LabelledImages, rows: ImageRows) -> Iterator[Finding]:
-    """Equal images: in both the training and the test part, and in two classes."""
+    """Equal images: in the training and in the test part, and in two classes."""
     keys, sides = rows.split.keys, rows.split.split_ids
 
     def find_pairs(values: Array, among: Array) -> list[str]:

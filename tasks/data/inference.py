@@ -134,7 +134,7 @@ def _names_rows(table: Table, name: str, kind: str) -> bool:
 
 
 def _counts_rows(table: Table, name: str) -> bool:
-    """Whether a column of numbers may be an id: a different whole number in every row, with hardly any skipped."""
+    """Whether a column of numbers may be an id: another whole number in every row, and hardly any left out."""
     low, high = table.limits(name)
     if not FEW_ROWS <= len(table.data) <= high - low + 1 < 2 * len(table.data):
         return False
@@ -171,7 +171,7 @@ def _infer_kind_of_text(table: Table, name: str) -> InferredKind:
 def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> InferredKind:
     """The kind that version 1 inferred, and a finding if it is another now; a wholly missing column fits any kind.
 
-    Dates are levels only if the user says so (``is_category``).
+    Dates are levels only where the user says so (``is_category``).
     """
     name, kind = known.name, known.kind
     is_level = kind == "category" and (now != "date" or table.is_text(name) or is_category)

@@ -21,7 +21,7 @@ TRUTH = r"(?i)^(true|false)$"
 class Levels:
     """The distinct values of a column, and how often each occurs."""
 
-    column: pa.ChunkedArray  # a dictionary, the same in every chunk
+    column: pa.ChunkedArray  # a dictionary, the same one in every chunk
     values: pa.Array  # of that dictionary, each once
 
     @cached_property
@@ -43,7 +43,7 @@ class Levels:
         return int(np.count_nonzero(self.counts))
 
     def names(self) -> list[str]:
-        """The names of the values that occur; two values may share a name."""
+        """The names of the values that occur; two may have one name."""
         return format_values(self.used.drop_null())
 
     def take(self, words: NDArray[Any], into: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -68,7 +68,7 @@ class Levels:
         """
         places: dict[str | None, float] = {name: place for place, name in enumerate(names)} | {None: np.nan}
         known = self.values.to_pylist() if pa.types.is_string(self.values.type) else format_values(self.values)
-        if others := [at for at, name in enumerate(known) if name not in places]:  # these may be written in another way
+        if others := [at for at, name in enumerate(known) if name not in places]:  # may be written in another way
             formatted = format_values(self.values.take(others))
             known = [*known]
             for at, name in zip(others, formatted, strict=True):

@@ -114,7 +114,7 @@ class OwnRows(ABC):
                 yield start + np.flatnonzero(is_mine[start : start + self.block_rows])
 
     def read_exactly(self, numbers: Array) -> Array:
-        """The same inputs with all digits that the source has."""
+        """The same with all digits that the source has."""
         return self.read_inputs(numbers)
 
     def draw_sheet(self) -> bytes | None:
@@ -122,7 +122,7 @@ class OwnRows(ABC):
         return None
 
     def map_side(self, side: str, schema: PreviousSchema, scratch: Path) -> Arrays:
-        """One side, mapped from a file in the folder ``scratch``, since it may be larger than memory."""
+        """One side, mapped to a file in the folder ``scratch``: it may be larger than memory."""
         written = FileRef(path=scratch / side, sha256=self.write_side(scratch / side, side, schema))
         return read_arrays(written, PREPARE_ANEW)
 
@@ -159,7 +159,7 @@ class TableRows(OwnRows):
         return np.flatnonzero(self.truth.is_known)
 
     def read_exactly(self, numbers: Array) -> Array:
-        """The features of some rows, in order, with all their digits."""
+        """The features of some rows, in order, with all digits."""
         matrix, places = self.read_inputs(numbers).astype(np.float64), self._numbers_in_table[numbers]
         for at in self.lossy if len(places) else ():
             values = self.table.data[self.profiles[at].name].slice(places[0], places[-1] + 1 - places[0])
@@ -229,7 +229,7 @@ class OwnDataset(ABC):
     ) -> Examined[OwnRows | None]:
         """Read all rows, and determine the role of each column, the split of each row, and what is wrong.
 
-        ``kept`` is the previous schema of these data, or None.
+        ``kept`` is the previous schema of such data, or None.
         """
 
     def validate(
@@ -249,7 +249,7 @@ class OwnDataset(ABC):
             return Validation(report, prepared, sheet)
 
     def prepare(self, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
-        """The splits that validation wrote, with their recipe fitted to the training part."""
+        """The splits that validation wrote, and their recipe fitted to the training part."""
         if (prepared := validated.prepared) is None:
             raise ValueError("own data that were not validated")
         facts: dict[str, Any] = {"report": validated.report, "sheet": validated.sheet}
@@ -298,7 +298,7 @@ def write_splits(name: str, rows: OwnRows, schema: PreviousSchema, scratch: Path
 
 
 def write_digests(name: str, digests: dict[str, Hashes], scratch: Path) -> FileRef:
-    """Write the sorted row digests of each part to a file of their own."""
+    """Write the row digests of each part, sorted, to a file of their own."""
     specs = {part: (np.uint64, each.shape) for part, each in digests.items()}
     sha256 = write_arrays(scratch / "rows", specs, {part: [each] for part, each in digests.items()})
     return place_file(scratch / "rows", sha256, artifact_paths.row_digests(name, sha256))

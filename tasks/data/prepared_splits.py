@@ -124,7 +124,7 @@ def read_batches(file: FileRef, prepared: PreparedDataset, size: int = BATCH_ROW
     """The same, ``size`` rows at a time: a table may have millions of rows, and only one batch is in memory.
 
     Raises:
-        DataError: as for ``read_split``, before the first batch.
+        DataError: as ``read_split``, before the first batch.
     """
     inputs, y_true, _ = read_split(file, prepared)
     for start in range(0, len(y_true), size):
@@ -132,7 +132,7 @@ def read_batches(file: FileRef, prepared: PreparedDataset, size: int = BATCH_ROW
 
 
 def create_arrays(path: Path, specs: ArraySpecs) -> Arrays:
-    """New arrays of zeros to write to, mapped to a new file.
+    """New arrays of zeros to be written, mapped to a new file.
 
     Raises:
         OSError: the disk has no room for it; writing to the map would end the process instead.
@@ -167,7 +167,7 @@ def write_arrays(path: Path, specs: ArraySpecs, batches: Mapping[str, Iterable[A
 
 
 def _layout(specs: ArraySpecs) -> tuple[list[str], bytes, int]:
-    """The layout of arrays in a safetensors file, widest values first so that each is aligned: names, header, bytes."""
+    """How arrays lie in a safetensors file, widest values first, so that each is aligned: names, header, bytes."""
     layout, end = {}, 0
     for name, (dtype, shape) in sorted(specs.items(), key=lambda each: (-np.dtype(each[1][0]).itemsize, each[0])):
         kind, width = np.dtype(dtype).kind.upper(), np.dtype(dtype).itemsize
@@ -184,7 +184,7 @@ def read_arrays(file: FileRef, action: str) -> Arrays:
     A file that this process wrote and nobody has touched since is not read again to verify it.
 
     Raises:
-        DataError: it is missing, no regular file, or not what the reference says; ``action`` is what to do then.
+        DataError: it is missing, no regular file, or not what the reference means; ``action`` is what to do then.
     """
     with verified.open_verified(file.path, action) as stream:
         is_empty = not os.fstat(stream.fileno()).st_size  # or a file of /proc, where reading may never end
@@ -194,7 +194,7 @@ def read_arrays(file: FileRef, action: str) -> Arrays:
     raise DataError(f"{file.path} has changed", f"SHA-256 {file.sha256}", action)
 
 
-_written: dict[tuple[int, ...], str] = {}  # SHA-256 by identity: files get their names once their digest is known
+_written: dict[tuple[int, ...], str] = {}  # SHA-256 by identity: files are named once their digest is known
 
 
 def _identity(file: BinaryIO) -> tuple[int, ...]:

@@ -59,7 +59,7 @@ def _tell_missing(name: str, missing: int, num_rows: int) -> Finding:
 
 
 def check_duplicate_columns(columns: Sequence[Column], features: Array, sample: RowNumbers) -> Iterator[Finding]:
-    """Columns that equal an earlier one in every row, and are neither constant nor entirely missing."""
+    """Columns that equal an earlier one in every row, and are neither constant nor wholly missing."""
     known = defaultdict[tuple[str, bytes], list[int]](list)  # columns by kind and sampled values
     for at, column in enumerate(columns):
         values = features[at, sample]

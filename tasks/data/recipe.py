@@ -134,7 +134,7 @@ class RowRecipe(Lasting):
 
         @property
         def columns(self) -> tuple[Column, ...]:
-            """The columns of a table, in the model's order."""
+            """Those of a table, in the model's order."""
 
         @property
         def target(self) -> Target | None:
@@ -171,7 +171,7 @@ class RowRecipe(Lasting):
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """The positions of numbers and booleans among the columns: the inputs of ``W``, in this order."""
+        """Where numbers and booleans are among the columns: the inputs of ``W``, in this order."""
         return tuple(at for at, column in enumerate(self.columns) if column.kind != "category")
 
     @property
@@ -192,7 +192,7 @@ class RowRecipe(Lasting):
 
 
 class Pixels(RowRecipe):
-    """Raw pixels 0…255 of images: grey ``(height, width)``, or with the channels last."""
+    """Raw pixels 0…255 of images: grey ``(height, width)``, or with channels last."""
 
     kind: Literal["pixels"] = "pixels"
     use: ClassVar[Use] = Use.IMAGES  # kind of own data that have this recipe
@@ -255,7 +255,7 @@ class Pixels(RowRecipe):
 
 
 class Columns(RowRecipe):
-    """The columns of a table, in the model's order and raw units; a category is its code, NaN if it is missing."""
+    """The columns of a table, in the model's order and raw units; a category as its code, NaN where it is missing."""
 
     kind: Literal["columns"] = "columns"
     use: ClassVar[Use] = Use.TABLES

@@ -33,7 +33,7 @@ class Finding(Lasting):
     found: str  # with file and row, if there are any
     expected: str = ""
     action: str = ""
-    accepted: bool = False  # it would have been an error, but the user accepted it
+    accepted: bool = False  # it would have been an error, and the user let it through
 
     @property
     def is_error(self) -> bool:
@@ -50,7 +50,7 @@ class Finding(Lasting):
 def make_finding(severity: Severity, rule: str, column: str | None, found: str, *advice: str) -> Finding:
     """A finding about a column, or about no single column (None).
 
-    ``advice`` is what to do, or what was expected and then what to do.
+    ``advice`` is what to do, or what was expected and what to do.
     """
     *_, expected, action = "", "", *advice
     return Finding(severity=severity, rule=rule, column=column, found=found, expected=expected, action=action)
@@ -62,7 +62,7 @@ note = partial(make_finding, "note")  # something that was done or may be useful
 
 
 class AcceptedFinding(Lasting):
-    """What validation found and the user accepted: in the same column it stops no later run either."""
+    """What validation found and the user let through: in the same column it stops no later night."""
 
     rule: str
     column: str | None = None
@@ -81,7 +81,7 @@ class ColumnProfile(Lasting):
     magnitude: float | None = None  # the median of a number's non-zero magnitudes; None if there are hardly any
     levels: tuple[int, ...] = ()  # the codes of a category's most common levels, one bin each
     edges: tuple[float, ...] = ()  # between a number's bins; a value on an edge belongs to the bin below it
-    counts: tuple[int, ...] = ()  # sampled rows in each bin, then those of all other levels, then missing ones
+    counts: tuple[int, ...] = ()  # sampled rows in each bin, then those of all other levels, last missing ones
 
 
 class ColumnReport(Lasting):
@@ -111,9 +111,9 @@ class ImageReport(Lasting):
     shape: tuple[int, ...]  # to which they were converted
     sizes: dict[str, int]  # the number of images of each, such as ``640 by 480``, the most common first
     num_sizes: int
-    modes: dict[str, int]  # the number of images of each, as Pillow names them
-    broken: int  # images that could not be read, and are left out
-    copies: int  # images that are equal to an earlier one
+    modes: dict[str, int]  # images of each, as Pillow calls them
+    broken: int  # that could not be read, and are left out
+    copies: int  # that are equal to an earlier one
     brightness: float  # mean of all pixels, 0 to 255
 
     def facts(self) -> dict[str, str]:

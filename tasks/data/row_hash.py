@@ -47,7 +47,7 @@ PARTS = "train", "other"  # of a file of row digests
 
 
 def check_memory(num_rows: int) -> None:
-    """Refuse more rows than this machine can hash, before allocating memory for them.
+    """Refuse more rows than this machine can hash, before memory is taken for them.
 
     Raises:
         DataError: there are too many rows.
@@ -78,7 +78,7 @@ def hash_inputs(values: Array, levels: Sequence[str]) -> Callable[[Any], Hashes]
         found = values[rows]
         if levels:
             if found.dtype.kind == "f":
-                found = np.fmin(found, np.float32(len(levels))).astype(np.int64)  # NaN takes the last input
+                found = np.fmin(found, np.float32(len(levels))).astype(np.int64)  # NaN takes the last
             inputs: Hashes = hashes.take(found)
             return inputs
         with np.errstate(over="ignore"):
@@ -91,7 +91,7 @@ def hash_inputs(values: Array, levels: Sequence[str]) -> Callable[[Any], Hashes]
 
 
 def hash_rows(columns: Sequence[Column], encoded: Sequence[Array]) -> Hashes:
-    """The hash of each row ``(n,)`` of encoded columns, ``(n,)`` each; the codes of a category may be float32 too."""
+    """The hash of each row ``(n,)`` of encoded columns, ``(n,)`` each; codes of a category may be float32 too."""
     by_name = sorted(zip(columns, encoded, strict=True), key=lambda each: each[0].name)
     inputs = (hash_inputs(values, column.levels) for column, values in by_name)
     return update_hashes(np.broadcast_to(np.uint64(0), len(encoded[0])), *inputs)
@@ -113,7 +113,7 @@ def update_hashes(hashes: Hashes, *inputs: HashInputs) -> Hashes:
 
 
 def select_inputs(inputs: HashInputs, rows: slice | RowNumbers) -> Hashes:
-    """The inputs ``(m,)`` of some rows, or ``()`` where all rows have the same input."""
+    """The inputs ``(m,)`` of some rows, or ``()`` where all rows have the same."""
     if callable(inputs):
         return inputs(rows)
     values = np.asarray(inputs)

@@ -61,7 +61,7 @@ class OwnSchema(Lasting):
 
 
 class Schema(OwnSchema):
-    """Names, kinds and order of columns, levels and classes with their codes, and the split; nothing that is fitted."""
+    """Names, kinds and order of columns, levels and classes with their codes, the split; nothing that is fitted."""
 
     task: TaskName
     target: str = Field(min_length=1)
@@ -79,7 +79,7 @@ class Schema(OwnSchema):
 
 
 class ImageSchema(OwnSchema):
-    """The classes in order, the size and channels, and the split of images."""
+    """Classes in order, size and channels, and the split of images."""
 
     recipe: Pixels
 
@@ -206,7 +206,7 @@ def assign_roles(request: Request, header: Sequence[str]) -> tuple[list[str], tu
     others = set(free).difference(features, request.passed_over)
     ignored = tuple(sorted(unread | others if options.features else unread))
 
-    new = others.difference(ignored, INDEX_NAMES)  # row names are left out, from whatever day on they occur
+    new = others.difference(ignored, INDEX_NAMES)  # row names are left out, from whatever day on they are there
     return features, ignored, [*_check_names(request, header, names, new)]
 
 

@@ -1,4 +1,4 @@
-"""Which rows are the test split: decided by a rule that version 1 of a name fixes, never by a seed."""
+"""Which rows are the test split: by a rule that version 1 of a name fixes, and never by a seed."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ HOURS = {"h": 1, "d": 24, "w": 7 * 24}
 
 
 class SplitAssignment(NamedTuple):
-    """The split id of each row ``(n,)`` uint8, and the key by which a validation part is cut off, ``(n,)``."""
+    """The split id of each row ``(n,)`` uint8, and the key by which a validation part is cut, ``(n,)``."""
 
     split_ids: NDArray[np.uint8]
     keys: Hashes
@@ -52,7 +52,7 @@ class SplitAssignment(NamedTuple):
 def hold_out_validation(split: SplitAssignment) -> SplitAssignment | None:
     """Hold out a fifth of the training rows for validation, whole groups or the latest, unless there is such a part.
 
-    None if either part would be empty.
+    None where either part would be empty.
     """
     if not split.count(VALIDATION):
         ids, training = split.split_ids.copy(), np.flatnonzero(split.split_ids == TRAINING)
@@ -69,7 +69,7 @@ def split_by_hash(keys: Hashes, share: float) -> SplitAssignment:
 def split_by_column(
     rule: SplitRule, column: pa.ChunkedArray, name_row: Callable[[int], str], hashing: Future[Hashes]
 ) -> tuple[SplitAssignment, Hashes]:
-    """Rows split by the column of a rule, and what this column contributes to row digests.
+    """Rows split by the column of a rule, and what this column puts into row digests.
 
     For ``time`` this is the keys of ``encode_times``. For other rules the name of a value is hashed like that of a
     level, so that 7 is the same group whether a file has it as an integer, a float or text. ``name_row`` says where a
@@ -107,7 +107,7 @@ def split_by_group(groups: Hashes, share: float) -> SplitAssignment:
 
 
 def split_by_time(times: Hashes, share: float) -> SplitAssignment:
-    """Make the latest rows the test split: the cut is at the time nearest to the share.
+    """The latest rows are the test split: the cut is the time nearest to the share.
 
     Rows with the same time are in the same split.
     """
@@ -180,7 +180,7 @@ def check_times(
         return None
     texts = find_levels(column).used.drop_null()
     no_times = (each for each in texts if np.isnan(_parse_times(pa.array([each]))).any())
-    text = next(no_times, texts[-1])  # otherwise they are times of two kinds
+    text = next(no_times, texts[-1])  # or they are times of two kinds
     row = pc.index(column.cast(pa.string()), text).as_py()
     found = f"{name} is no date or time, as {text.as_py()[:SHOWN]!r} in {name_row(row)}"
     expected = "numbers, or dates such as 2024-12-31 or 2024-12-31T23:59:59, with a zone in all or in none"

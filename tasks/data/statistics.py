@@ -59,7 +59,7 @@ UNMEASURED = ColumnStats(0, is_constant=False)  # for a target: its profile is o
 
 @np.errstate(all="ignore")  # for infinite values, which are found elsewhere
 def measure_columns(columns: Sequence[Column], num_rows: int, read_rows: Callable[[slice], Array]) -> list[ColumnStats]:
-    """The statistics of encoded columns, in a single pass over their rows.
+    """The statistics of encoded columns in one pass over their rows.
 
     ``read_rows`` returns some rows ``(columns, m)``, numbers or codes of levels, NaN where missing. Moments are merged
     block by block (Chan, Golub and LeVeque, 1979), so that a large mean costs no digits.
@@ -104,7 +104,7 @@ def _find_moments(values: NDArray[np.float64]) -> tuple[Array, Array, Array]:
     The values are overwritten.
     """
     counts, sums = np.full(len(values), values.shape[1]), values.sum(axis=1)
-    has_missing = np.isnan(sums).any()  # most blocks have none, and masks are slower than sums
+    has_missing = np.isnan(sums).any()  # most blocks have none, and masks take longer than sums
     if has_missing:
         is_missing = np.isnan(values)
         values[is_missing] = 0
@@ -168,6 +168,6 @@ def count_bins(bins: ColumnProfile, values: NDArray[Any]) -> tuple[int, ...]:
 
 
 def median_magnitude(values: NDArray[Any]) -> float | None:
-    """The median of the magnitudes ``(n,)`` that are neither 0 nor missing; None if there are hardly any."""
+    """The median of magnitudes ``(n,)`` that are neither 0 nor missing; None where there are hardly any."""
     sizes = np.abs(values[(values != 0) & np.isfinite(values)])
     return float(np.median(sizes)) if len(sizes) >= MIN_MAGNITUDES else None

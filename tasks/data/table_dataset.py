@@ -105,7 +105,7 @@ def examine_table(
 
 
 def _drop_years(columns: tuple[Column, ...], rows: TableRows) -> tuple[Column, ...]:
-    """The columns without years that hardly vary in the training part, which only now is known."""
+    """The columns without years that hardly vary in the training part, which is known only now."""
     is_training = rows.split.split_ids == TRAINING
 
     def is_kept(at: int) -> bool:
@@ -181,7 +181,7 @@ def _describe(
     truth: Truth,
     rows: TableRows | None,
 ) -> DataReport:
-    """Everything that was found, in one document."""
+    """All that was found, in one document."""
     num_rows, num_files = len(table.data), len(table.files.files)
     # If the target is unfit, no row counts as unlabelled.
     unlabelled = num_rows - truth.outside - int(truth.is_known.sum()) if len(truth.values) else 0

@@ -27,8 +27,8 @@ MOST_NAMED = 5  # rare classes that have a line each; if there are more, one lin
 class Truth(NamedTuple):
     """What there is to learn from each row that has a target."""
 
-    values: Array  # (n,) float64, or labels in the smallest unsigned type
-    is_known: Array  # (rows,) bool: which rows these are
+    values: Array  # (n,) float64, or labels of the smallest unsigned type
+    is_known: Array  # bool (rows,) which rows these are
     class_names: tuple[str, ...]
     findings: tuple[Finding, ...]
     outside: int = 0  # rows that have a target but lie outside the window, and are left out
@@ -168,7 +168,7 @@ def _check_classes(target: str, current: tuple[str, ...], names: tuple[str, ...]
 
 
 def check_constant(target: str | None, truth: Truth) -> Iterator[Finding]:
-    """Whether there is nothing to learn, because all values are the same."""
+    """Whether there is nothing to learn, for all values are the same."""
     values, names = truth.values, truth.class_names
     if len(values) and values.min() == values.max():
         found = f"the target {target} is {names[values[0]] if names else f'{values[0]:g}'} in every row"

@@ -1,7 +1,7 @@
 """Arrays in a user's files: IDX (the format of MNIST), ``.npy``, ``.npz`` and safetensors.
 
-Every header is checked against the file's size before anything is allocated. Values are read and never mapped, for
-training as well as for prediction: if a mapped file shrinks, the kernel ends the process.
+Every header is compared with the file's size before anything is allocated. Values are read and never mapped, for
+training as for prediction: where a mapped file shrinks, the kernel ends the process.
 """
 
 import dataclasses
@@ -110,7 +110,7 @@ ArrayFile = dict[str, Callable[[], StoredArray]]
 
 
 def unpack(array: StoredArray, target: Path) -> None:
-    """Write an array as a ``.npy`` file in C order, and never more of it than its header says.
+    """Write an array as a ``.npy`` file in C order, never more of it than its header promises.
 
     Raises:
         DataError: the disk has no room for it, or it is damaged.
@@ -129,12 +129,12 @@ def unpack(array: StoredArray, target: Path) -> None:
 
 
 def open_arrays(path: Path) -> ArrayFile:
-    """The arrays of a file by name; each is examined only when its function is called.
+    """The arrays of a file by name; each is looked at when its function is called.
 
     A file with none of these suffixes is IDX: ``images``, and ``labels`` if a file of labels lies beside it.
 
     Raises:
-        DataError: it is not what its name says, or is incomplete.
+        DataError: it is not what its name says, or is not whole.
     """
     match path.suffix.lower():
         case ".npy":
@@ -209,7 +209,7 @@ def _open_safetensors(path: Path) -> ArrayFile:
 
 
 def open_idx(path: Path, num_dimensions: int = 3) -> StoredArray:
-    """The uint8 array of an IDX file; images have three dimensions, labels have one.
+    """The uint8 array of an IDX file: images have three dimensions, labels have one.
 
     Raises:
         DataError: the file is missing, is not IDX, holds something else, or has the wrong size.

@@ -40,8 +40,8 @@ OTHER_FORMATS = {
     **dict.fromkeys((".zip", ".tar", ".7z", ".bz2", ".xz", ".zst"), "an archive"),
 }
 
-UNKNOWN = -1.0  # the code of a level that the recipe does not have
-CHUNK_ROWS = 2**17  # one row group of the output: smaller ones are slower, larger ones gain nothing
+UNKNOWN = -1.0  # the code of any level that a recipe has not
+CHUNK_ROWS = 2**17  # one row group of the output: smaller ones cost more, larger ones gain nothing
 CHUNK_BYTES = 64 * 2**20
 SINGLE_VALUES = {"text", "number", "boolean", "date", "null"}  # kinds of columns that can be copied or compared
 
@@ -91,7 +91,7 @@ def read_header(files: Iterable[DataFile], bad_rows: BadRows = "raise") -> list[
 
 
 class ReadSpec(NamedTuple):
-    """What a prediction reads: rows as a recipe takes them, and the true labels that a file may contain."""
+    """What a prediction reads: rows as a recipe takes them, and the true labels that a file may bring along."""
 
     recipe: Recipe
     columns: tuple[str, ...] = ()  # of a table, replacing the recipe's
@@ -145,7 +145,7 @@ class InputFile(NamedTuple):
 
 
 class Reject(NamedTuple):
-    """A row that could not be read; ``row`` counts over all files, ``source_row`` within its own, both from 0."""
+    """A row that could not be read; ``row`` counts through all files, ``source_row`` through its own, both from 0."""
 
     row: int
     source: str
@@ -158,7 +158,7 @@ class Batch(NamedTuple):
     """Rows as the model takes them, from one file or several small ones, and those that could not be read."""
 
     X: Rows  # (n, …) in the dtype and shape of the model's input
-    row_ids: Array  # (n,) int64, counted over all files
+    row_ids: Array  # (n,) int64, counted through all files
     rejects: tuple[Reject, ...]
     y_true: Array | None  # (n,) labels, or a table's float64 target, NaN if missing; None: there are none
     notes: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""CSV in bounded memory and on all cores: its delimiter, its header, its rows, and those that cannot be read."""
+"""CSV in bounded memory and with all cores: its delimiter, its header, its rows, and those that cannot be read."""
 
 import contextlib
 import csv
@@ -37,8 +37,8 @@ SNIFFED_BYTES, SNIFFED_ROWS = 2**18, 100
 BEFORE_HEADER = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]*(?:sep=(.)\r?\n)?[\r\n]*", re.IGNORECASE)
 DELIMITER = b"delimiter"  # a key in the schema metadata of the batch that has no rows
 END = "gradmill.end"  # of a block
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # stands for bytes that are not UTF-8
-FAULT = "\0fault"  # a name that no CSV can have: the column of reasons why rows could not be read
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # of what is no UTF-8
+FAULT = "\0fault"  # a name that no CSV has: the column of reasons why rows could not be read
 
 
 def csv_batches(stream: Any, name: str, selection: Selection, bad_rows: BadRows = "raise") -> Iterator[pa.RecordBatch]:
@@ -107,7 +107,7 @@ class _CsvFile:
             table = self._read(block, rejects, use_threads=True)
         except pa.ArrowException:
             table = None
-        if table is None or rejects:  # one thread knows the numbers of rows, and reads rows of any length
+        if table is None or rejects:  # one thread knows the numbers of rows, and reads those of any length
             rejects.clear()
             with explain_file_errors(self._name, "CSV"):
                 table = self._read(block, rejects, use_threads=False)

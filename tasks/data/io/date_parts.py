@@ -38,7 +38,7 @@ DATE, CLOCK = ("year", "month", "day"), ("hour", "minute", "second")
 class Dates(NamedTuple):
     """Dates and times ``(n,)`` as a clock shows them, and which values are not dates."""
 
-    moments: Array  # datetime64[us], NaT where a value is missing or not a date
+    moments: Array  # datetime64[us], NaT where a value is missing or no date
     is_invalid: Array  # bool
 
     def take(self, part: str) -> Array:
@@ -183,7 +183,7 @@ def find_likely_forms(texts: pa.Array) -> list[str]:
 
 
 def find_zone_of_texts(texts: pa.Array, form: str) -> str:
-    """The time zone of dates in text, if all of them have the same one."""
+    """The zone of dates in text, if all of them have the same."""
     offsets = pc.extract_regex(pc.utf8_trim_whitespace(texts.cast(pa.string())), date_pattern(form)).field("zone")
     written = {*offsets.drop_null().unique().to_pylist()}
     if len({_find_seconds(each) for each in written if each}) != 1 or not all(written):
@@ -194,7 +194,7 @@ def find_zone_of_texts(texts: pa.Array, form: str) -> str:
 
 
 def find_parts(name: str, column: pa.ChunkedArray, form: str, zone: str) -> list[Column]:
-    """What a column of timestamps in this form and zone adds to a model: the parts that can vary."""
+    """What a column of timestamps, read in this form and zone, adds to a model: the parts that can vary."""
     moments = read_dates(column).moments
     moments = moments[~np.isnat(moments)]
     days = moments.astype("M8[D]")

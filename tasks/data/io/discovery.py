@@ -26,15 +26,15 @@ from tasks.store.remote import OBJECT_STORES
 from tasks.store.verified import Fingerprint
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
-TEXT_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES)  # files that are read from the first byte to the last
+TEXT_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES)  # read from the first byte to the last
 WORKBOOK = ".xlsx"
 TYPED_SUFFIXES = (".parquet", ".feather", ".arrow", ".ipc", WORKBOOK)  # files that keep the types of columns
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, *TYPED_SUFFIXES)  # .txt files are about data
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 GZIP = ".gz"
-MAX_BUFFERED = 128 * 2**20  # bytes of an Arrow file, which may be a single record batch
-PARTIAL_SUFFIXES = (".tmp", ".part", ".partial", ".filepart", ".crdownload")  # of files that somebody is still writing
-LISTED = 3  # names that a message lists
+MAX_BUFFERED = 128 * 2**20  # bytes of an Arrow file, of which one record batch may be all
+PARTIAL_SUFFIXES = (".tmp", ".part", ".partial", ".filepart", ".crdownload")  # of what somebody is still writing
+LISTED = 3  # names that a message has
 CLOSED_FOLDERS, LINKS, IRREGULAR = "closed-folder", "links", "irregular"
 WORDS = {
     CLOSED_FOLDERS: "left out folders that cannot be read",
@@ -45,8 +45,8 @@ LeftOut = defaultdict[str, list[str]]  # the names of files that were left out, 
 Patterns = set[tuple[str, ...]]  # what is still to be matched, one entry per level; empty: everything below a match
 UNREADABLE = "unreadable"  # replaces a digest; the reason is found when the file is read
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-CONNECT_SECONDS, READ_SECONDS = 10.0, 20.0  # limits within which a host must answer, and continue
-MAX_REASON = 300  # characters of a backend's own message, which may have several lines
+CONNECT_SECONDS, READ_SECONDS = 10.0, 20.0  # in which a host must answer, and go on
+MAX_REASON = 300  # characters of a backend's own words, which may be several lines
 STATES = (
     "ETag", "etag", "Last-Modified", "LastModified", "last_modified", "mtime", "modified", "updated", "created",
     "Content-MD5", "content_md5", "md5Hash", "Digest", "generation", "sha", "blob_id",
@@ -96,7 +96,7 @@ class DataFile(NamedTuple):
 
         with ExitStack() as stack:
             if self.is_remote:
-                with _explain_url_errors(self.path):  # from the first byte to the last: not every host serves ranges
+                with _explain_url_errors(self.path):  # from the first byte to the last: not every host sends parts
                     files, path = _file_system(self.path)
                     raw = stack.enter_context(files.open(path, "rb"))
             else:
@@ -203,7 +203,7 @@ def find_data(
         DataError: no file can be read, the name of one is not UTF-8, or a host does not answer.
     """
     given, (source, query) = source, split_source(source)
-    if is_database(source):  # the state of its answer is unknown, so it is always read
+    if is_database(source):  # the state of its answer is not known: it is always read
         require_no_credentials(source)
         return DataFiles(given, (DataFile(Fingerprint(source, 0, 0, uuid.uuid4().hex), selected=query),))
     if is_url(source):
@@ -234,7 +234,7 @@ def local_path(source: str) -> Path:
 
 
 def _partition(source: str, path: str) -> dict[str, str | None]:
-    """The values in names of folders such as ``year=2024``, below the folders that ``source`` itself names."""
+    """The values in names of folders such as ``year=2024``, below those that ``source`` itself names."""
     given = Path(source).parts
     parts = Path(path).parts[:-1]
     below = [part for at, part in enumerate(parts) if "=" in part and (at >= len(given) or given[at] != part)]
@@ -273,7 +273,7 @@ def refuse_partial(path: Path, listed: Iterable[str] | None = None) -> None:
 
 
 def search_files(path: Path) -> tuple[dict[Path, bool], LeftOut]:
-    """The files that a path or glob stands for, whether it names each of them itself, and what was left out.
+    """The files that a path or glob stands for, and whether it names each itself; and what was left out.
 
     Raises:
         DataError: the path is a FIFO, a socket or a device.

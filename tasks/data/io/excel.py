@@ -34,7 +34,7 @@ MAX_UNPACKED = 2**29  # bytes of XML: a full sheet of a million rows and eight c
 
 
 def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.RecordBatch]:
-    """The rows of a sheet (the first unless one is named) with all its columns, after a batch without rows.
+    """The rows of a sheet, the first unless one is named, in all its columns, after a batch without rows.
 
     A column is float64, bool, timestamp or text, like all its cells that are not empty; if they differ, it is text.
 
@@ -92,7 +92,7 @@ def _read_rows(stream: Any, name: str, asked: str) -> list[list[Any]]:
 
 
 def _find_sheets(packed: zipfile.ZipFile) -> dict[str, str]:
-    """The part of each worksheet, by the sheet names that people see, in their order."""
+    """The part of each worksheet, by the names that people see, in their order."""
 
     def read_tags(part: str) -> list[dict[str, str]]:
         tags = (ATTRIBUTE.findall(each) for each in TAG.findall(packed.read(part)))

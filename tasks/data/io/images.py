@@ -77,11 +77,11 @@ class LabelledImages(NamedTuple):
     other_files: tuple[str, ...] | None = None  # other files among the pictures; None: the images are not picture files
 
 
-# Folders of pictures (torchvision's ``ImageFolder``), possibly below ``train/`` and ``test/``.
+# Folders of pictures (torchvision's ``ImageFolder``), maybe below ``train/`` and ``test/``.
 
 
 def find_pictures(folder: Path) -> LabelledImages:
-    """The pictures below a folder, in the order of their own names, as numbers are if arrays were written to files.
+    """The pictures below a folder, in the order of their own names, as numbers are where arrays were written out.
 
     Among equal names, the first class comes first, and within a class the deepest folder. A link to a class folder is
     followed, unless it leads to a folder that contains it.
@@ -121,7 +121,7 @@ def find_pictures(folder: Path) -> LabelledImages:
 
 
 def _find_classes(folder: Path, left_out: LeftOut) -> tuple[list[tuple[Path, int]], bool]:
-    """The folder of each class, the last first, with its split, and whether parts of a split are above them.
+    """The folder of each class, the last first, with its split, and whether there are parts of a split above them.
 
     There are no parts without ``train/`` with folders in it: a class may be called ``train``.
     """
@@ -240,7 +240,7 @@ def _image_array(place: str, name: str, array: StoredArray, labels: StoredArray)
         expected = "uint8 pixels, 0 to 255, of shape [images, height, width], or with 3 channels last"
         raise DataError(found, expected, "convert the array: multiply shares of 1 by 255, put channels last")
     size = max(1, min(JOB_IMAGES, JOB_BYTES // array.row_bytes))
-    # copied, since the next ones are read while these wait
+    # copied, since the next are read while these wait
     return ImageArray(
         place, _split_named(name), lambda: map(np.copy, array.batches(size)), read_labels(labels, shape[0])
     )
@@ -250,7 +250,7 @@ def find_parquet(path: Path) -> LabelledImages | None:
     """The images of a Parquet file or a folder of these; None if the first file has no column of images.
 
     Raises:
-        DataError: a file is broken, differs from the first, or has no labels.
+        DataError: a file is broken, differs from the first one, or has no labels.
     """
     files = [path] if path.is_file() else sorted([*path.glob("*.parquet"), *path.glob("data/*.parquet")])
     if not files:
@@ -340,7 +340,7 @@ def read_class_names(path: Path, file: arrays.ArrayFile | None = None) -> tuple[
     """The classes from a file's array ``class_names``, or from ``labels.txt`` at or beside a path; empty if neither is.
 
     Raises:
-        DataError: a name is empty or occurs twice.
+        DataError: a name is empty or stands twice.
     """
     names, beside = tuple[str, ...](), (path if path.is_dir() else path.parent) / CLASS_NAMES
     if file and "class_names" in file:
@@ -419,7 +419,7 @@ class DecodedImages(NamedTuple):
         return found
 
     def read(self, numbers: Array) -> Array:
-        """The pixels ``(m, …)`` of some images, in order and close together; read, as a map would count as memory."""
+        """The pixels ``(m, …)`` of some images, in order and near each other: read, for a map would count as memory."""
         size, first = math.prod(self.shape), int(numbers[0]) if len(numbers) else 0
         count = int(numbers[-1]) + 1 - first if len(numbers) else 0
         pixels: Array = np.fromfile(self.spool, np.uint8, count * size, offset=first * size)
@@ -434,7 +434,7 @@ def read_images(
     side: int | None = None,
     channels: str | None = None,
 ) -> DecodedImages:
-    """Read all images into the file ``spool``, and once more if their shape is not that of the first ones.
+    """Read all images into the file ``spool``, again where their shape is not that of the first ones.
 
     The shape is the one that version 1 ``fixed``; otherwise only its ``side`` and its ``channels``, ``grey`` or
     ``rgb``, may be given.

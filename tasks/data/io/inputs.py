@@ -1,6 +1,6 @@
-"""Inputs of a prediction: how each format is counted and read, and the rows of all files from any position.
+"""Inputs of a prediction: how each format is counted and read, and the rows of all files from anywhere on.
 
-Formats that can only be read from the beginning are spilled first. All are read in the same way as for training.
+Formats that can only be read from their beginning are spilled first. All are read as for training.
 """
 
 import math
@@ -92,7 +92,7 @@ class Format(NamedTuple):
     max_shard_rows: int = 2**22
 
 
-# The columns of a table as a recipe takes them
+# Columns of a table as a recipe takes them
 
 
 def feature_columns(spec: ReadSpec) -> dict[str, Column]:
@@ -160,7 +160,7 @@ def check_columns(path: str, schema: pa.Schema, spec: ReadSpec) -> None:
 def encode(file: InputFile, first: int, batch: pa.RecordBatch, spec: ReadSpec) -> Batch:
     """A batch of a table, whose first row is row ``first`` of its file, as the model's input.
 
-    Rows with values that do not fit are rejects, with the column and the value.
+    Values that do not fit are rejects, with the column and the value.
     """
     columns = [*feature_columns(spec).items()]
     arrays, values = list[pa.Array](), np.empty((len(columns), batch.num_rows), np.float32).T  # column by column
@@ -220,7 +220,7 @@ def _encode_target(batch: pa.RecordBatch, spec: ReadSpec) -> Array | None:
     return values.astype(np.float64)
 
 
-# Parquet is read by row groups; the columns of all other tables are spilled once, in order
+# Parquet is read by row groups; the columns of all other tables are spilled, once and in order
 
 
 def _count_parquet(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
@@ -292,7 +292,7 @@ def y_true(labels: Array, spec: ReadSpec, names: tuple[str, ...] = ()) -> Array:
 
 
 def classes_of_folders(files: list[Path], base: Path, spec: ReadSpec) -> list[float] | None:
-    """The class of each file by the outermost folder below ``base``, or ``base`` itself, that has a class's name.
+    """The class of each file by the outermost folder below ``base``, or ``base`` itself, that is called like one.
 
     None if any file lies in no such folder; this is reported if others do.
     """
@@ -450,7 +450,7 @@ BY_SUFFIX = {suffix: each for each in FORMATS.values() for suffix in each.suffix
 
 
 def is_input(path: Path) -> bool:
-    """Whether a file found in a folder is an input, by its name; files that tools write for themselves are not."""
+    """Whether a file found in a folder is an input, by its name; none that tools write for themselves."""
     is_known = path.name.lower().removesuffix(GZIP).endswith(tuple(BY_SUFFIX)) or "idx3" in path.name
     return is_known and not path.name.startswith("_") and not describes_labels(path)
 
@@ -549,7 +549,7 @@ def check_unchanged(files: Iterable[InputFile | Fingerprint]) -> None:
     """Check that files on this machine are still as they were.
 
     Raises:
-        DataError: a file is gone, or has been written to.
+        DataError: one is gone, or has been written to.
     """
     for file in files:
         if "://" in file.path:
@@ -563,7 +563,7 @@ def check_unchanged(files: Iterable[InputFile | Fingerprint]) -> None:
 
 
 def max_shard_rows(inputs: list[InputFile], spec: ReadSpec) -> int:
-    """The most rows of a shard: enough work to be worth a Prefect task, but not so much that a kill would hurt."""
+    """The most rows of a shard: enough work to be worth a Prefect task, not so much that a kill would hurt."""
     at_most = min(FORMATS[name].max_shard_rows for name in {file.format for file in inputs})
     return max(1, min(at_most, SHARD_BYTES // spec.row_bytes))
 
@@ -583,7 +583,7 @@ def batches(inputs: list[InputFile], start: int, stop: int, spec: ReadSpec) -> I
             continue
         for batch in FORMATS[file.format].batches(file, first - file.first_row, last - file.first_row, spec):
             size += batch.num_rows
-            if size < spec.chunk_rows:  # so that no file stays open while its rows wait for those of others
+            if size < spec.chunk_rows:  # no file stays open while its rows wait for those of others
                 batch = batch._replace(X=np.asarray(batch.X))
             waiting.append(batch)
             if size >= spec.chunk_rows:

@@ -22,7 +22,7 @@ SAMPLE = 1000  # rows by which it is decided whether a full look is worth the ti
 
 
 class Candidates(NamedTuple):
-    """The forms in which a column's text may contain numbers."""
+    """The forms in which a column's text may have numbers."""
 
     shares: dict[str, float]  # for each form, the share of the rows with a value that are numbers in it
     has_separators: bool  # points or commas, without which decimal points and commas give the same numbers

@@ -43,7 +43,7 @@ FACTS = np.dtype(
 
 
 def decode(file: Item, shape: Shape, name: str = "") -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """One picture, called ``name`` if it has no path, as an upright array of ``shape``, and what was done to it.
+    """One picture, called ``name`` where it has no path, as an array of ``shape``, upright, and what was done to it.
 
     Raises:
         DataError: it cannot be decoded, is too large, or has more than 8 bits per channel.
@@ -134,10 +134,10 @@ def decode_pictures(
 def decode_job(
     job: tuple[int, Sequence[Item]], shape: Shape, looks_for_colour: bool, spool: Path
 ) -> tuple[NDArray[np.void], dict[int, str]]:
-    """Decode some images and write them to their places in the file ``spool``.
+    """Decode some images and write them to their place in the file ``spool``.
 
-    A job is the number of its first image among all of the source, and the images; the result is their ``FACTS``
-    ``(n,)``, and why some are unreadable, by number among all.
+    A job is the number of its first image among all of the source, and the images; the answer their ``FACTS`` ``(n,)``
+    and why some are unreadable, by number among all.
     """
     first, items = job
     size = math.prod(shape)

@@ -30,7 +30,7 @@ TO_DO = "see whether the database answers and what it says of the query"
 
 
 def query_batches(address: str, query: str) -> Iterator[pa.RecordBatch]:
-    """The rows that a query returns, after a batch without rows that has all columns.
+    """The rows that a query answers with, after a batch without rows that has all columns.
 
     The connection is read-only. NUMERIC becomes float64; a column of SQLite may have another type in each batch.
 

@@ -35,7 +35,7 @@ class Table:
 
     data: pa.Table
     files: DataFiles
-    starts: NDArray[np.int64]  # (files + 1,) first row of each file, then the number of all rows
+    starts: NDArray[np.int64]  # (files + 1,) first row of each file, and the number of all rows
     findings: tuple[Finding, ...]
     forms: Mapping[str, str] = field(default_factory=dict)  # forms of text that was read as columns of numbers
     header: tuple[str, ...] = ()  # all columns that a model can take, whether read or not
@@ -45,12 +45,12 @@ class Table:
     _limits: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def name_row(self, row: int) -> str:
-        """A row in words: its number within its file, from 0, and the file."""
+        """A row in words: its number in its file, from 0, and the file."""
         file = int(np.searchsorted(self.starts, row, side="right")) - 1
         return f"row {row - self.starts[file]:,} of {self.files.files[file].path}"
 
     def is_text(self, name: str) -> bool:
-        """Whether a column is text, as a dictionary or not."""
+        """Whether a column is text, a dictionary or not."""
         return kind_of(self.data[name].type) == "text"
 
     def levels(self, name: str) -> Levels:
@@ -72,7 +72,7 @@ class Table:
         return self._limits[name]
 
     def number_share(self, name: str) -> float:
-        """The share of a text column's values that read as numbers; 0 if it has no values."""
+        """The share of a text column's values that read as numbers; 0 where it has none."""
         levels = self.levels(name)
         is_number = tabular.parse_numbers(levels.values).is_valid().to_numpy(zero_copy_only=False)
         return float(levels.counts[is_number].sum() / max(1, levels.counts.sum()))
@@ -146,7 +146,7 @@ def _find_dates(
         return ("", min(zones.get(name, {""}))) if name in zones or (is_date and has_missing) else None
     column = table.data[name]
     if not pa.types.is_dictionary(column.type) and not date_parts.find_likely_forms(column.chunk(0)):
-        return None  # so that distinct texts need not be counted
+        return None  # distinct texts need not be counted
     form = date_parts.find_form(table.levels(name), name)
     if not isinstance(form, str):
         return form

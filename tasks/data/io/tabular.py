@@ -54,8 +54,8 @@ KINDS: tuple[tuple[Kind, Callable[[pa.DataType], bool]], ...] = (
 NUMBERS_WITH_TEXT = 0.9  # share of a column's values that read as numbers, from which the others are faults
 BATCH_ROWS = 2**17
 BUFFER_BYTES = 2**20
-SMALL_BUFFER_BYTES = 2**16  # for Parquet, which several workers read
-MAX_ROWS = 10**12  # that a footer may claim; planning takes memory for each shard
+SMALL_BUFFER_BYTES = 2**16  # of Parquet that several workers read
+MAX_ROWS = 10**12  # that a footer may promise; planning takes memory for each shard
 
 BLOCK_BYTES = 16 * 2**20  # of text at most: a piece for each core, since nothing runs beside the first block
 PARSED_BYTES = 4 * 2**20  # by one thread at a time
@@ -72,17 +72,17 @@ class Selection(NamedTuple):
     """Which columns of a table are read, and as which type."""
 
     as_text: frozenset[str] = frozenset()  # whatever they look like
-    as_boolean: frozenset[str] = frozenset()  # if all their values are 0 or 1
+    as_boolean: frozenset[str] = frozenset()  # where all their values are 0 or 1
     ignore: frozenset[str] = frozenset()
     only: frozenset[str] | None = None  # None: all that are not ignored
     missing: tuple[str, ...] = MISSING  # in CSV
-    also_missing: tuple[str, ...] = ()  # named by the user: texts of CSV, and texts and numbers of all other formats
-    raw: frozenset[str] = frozenset()  # CSV columns that are read as text; other formats keep their types
-    forms: Mapping[str, str] = {}  # of text with the numbers of known columns
-    finds_forms: bool = False  # in other columns, too
-    dates: Mapping[str, tuple[str, str]] = {}  # columns that are read as dates: form and time zone
-    no_dates: frozenset[str] | None = None  # other columns are dates if their values are, except these; None: none is
-    decimal: str | None = None  # point or comma, if the user says which
+    also_missing: tuple[str, ...] = ()  # by the user's word: texts of CSV, and texts and numbers of all other formats
+    raw: frozenset[str] = frozenset()  # what CSV has is read as text; other formats keep their types
+    forms: Mapping[str, str] = {}  # in which text has the numbers of known columns
+    finds_forms: bool = False  # of other columns, too
+    dates: Mapping[str, tuple[str, str]] = {}  # columns that are read as dates: form and zone
+    no_dates: frozenset[str] | None = None  # other columns are dates if their values say so, but these; None: none is
+    decimal: str | None = None  # point or comma, where the user says which
     sheet: str = ""  # of a workbook; empty: the first
     is_again: bool = False  # the same files were read before, and everything worth reporting was reported
 
@@ -91,7 +91,7 @@ class Selection(NamedTuple):
         return self._replace(is_again=True, **changes)
 
     def finds_dates(self, name: str) -> bool:
-        """Whether a column becomes one of dates if its values say so."""
+        """Whether a column is to be one of dates if its values say so."""
         return self.no_dates is not None and name not in self.no_dates | self.as_text
 
     def reads_text(self, name: str) -> bool:
@@ -301,7 +301,7 @@ def arrow_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
     """The rows of an Arrow file or stream, including Feather.
 
     Raises:
-        DataError: the file is broken, or in Feather's first version.
+        DataError: the file is broken, or Feather's first version.
     """
     with explain_file_errors(name):
         try:
@@ -346,7 +346,7 @@ def write_batch(sink: pa.NativeFile, batch: pa.RecordBatch) -> None:
 
 
 def map_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """All batches of such a file, mapped; its content remains until the last array that lies in it is gone."""
+    """All batches of such a file, mapped; its content stays until the last array that lies in it is gone."""
     mapped = pa.memory_map(str(path))
     end = mapped.size()
     while mapped.tell() < end:
@@ -354,7 +354,7 @@ def map_batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def describe_schema(schema: pa.Schema) -> str:
-    """The columns of a file with their types, where these are known."""
+    """The columns of a file with their types, as far as these are known."""
     return ", ".join(field.name if field.type == pa.null() else f"{field.name} ({field.type})" for field in schema)
 
 
@@ -480,7 +480,7 @@ def read_blocks(stream: Any, name: str, check: Callable[[bytes, str], None] = ch
     """Whole rows, a bounded number of bytes at a time; a block is valid until the next one is requested.
 
     Raises:
-        DataError: the file is empty, is not text, or has a row of more than ``MAX_ROW_BYTES``.
+        DataError: the file is empty, or no text, or has a row of more than ``MAX_ROW_BYTES``.
     """
     buffer, filled, is_first = bytearray(min(BLOCK_BYTES, PARSED_BYTES * max(2, resources.count_cores()))), 0, True
     while True:

@@ -1,4 +1,4 @@
-"""The output of a job: whose folder it is, which parts are whole, what goes at a restart; and one file of all rows."""
+"""The output of a job: who owns the folder, which parts are complete, what a restart removes; one file of all rows."""
 
 import contextlib
 import itertools
@@ -28,12 +28,12 @@ from tasks.store.record import Lasting
 FOOTER = b"gradmill"
 PART = re.compile(r"part-(\d{5}|[1-9]\d{5,})\.parquet")
 NAMES = {JOB, REJECTS, PREDICTION_GRID}
-FILE_SUFFIXES = (".csv", ".parquet")  # of an output that is one file
-REJECTED = "rejected"  # its last column: why a row has no prediction
+FILE_SUFFIXES = (".csv", ".parquet")  # suffixes of an output that is one file
+REJECTED = "rejected"  # the last column of that file: why a row has no prediction
 
 
 class Output(NamedTuple):
-    """Where ``--output`` says that predictions go: a job's folder, or one file; neither of both is artifacts/."""
+    """Where ``--output`` says that predictions go: a job's folder, or one file; if neither is set, to artifacts/."""
 
     folder: Path | None = None
     file: Path | None = None
@@ -43,8 +43,8 @@ class Output(NamedTuple):
         """The absolute path that ``--output`` names.
 
         Raises:
-            UsageError: it is in artifacts/ where other things than predictions lie, in a job's or a model's folder,
-                no path, or something is there that is neither a folder nor the file that its name says.
+            UsageError: it is no path, it is in a job's or a model's folder or in a part of artifacts/ that is not for
+                predictions, or something is there that is neither a folder nor the kind of file that its name says.
         """
         if output is None:
             return cls()
@@ -72,7 +72,7 @@ class Output(NamedTuple):
 
 
 class PartFooter(Lasting):
-    """What a part says of itself: its model, its shard of its job, and how many rows of it are in it or rejected."""
+    """What a part says about itself: its model, its shard of the job, and how many rows it holds or has rejected."""
 
     job: str
     shard: Shard
@@ -83,9 +83,9 @@ class PartFooter(Lasting):
 
     @classmethod
     def read(cls, folder: Path, job: Job, shard: Shard) -> Self | None:
-        """The footer of a shard's part; None unless the part is whole and of that shard of that job.
+        """The footer of a shard's part; None unless the part is complete and belongs to that shard of that job.
 
-        Until the job is done, the rejects of the shard must be there, too.
+        Until the job is done, the shard's rejects must be there, too.
         """
         try:
             metadata = pq.read_metadata(artifact_paths.part(folder, shard.number))
@@ -103,7 +103,7 @@ class PartFooter(Lasting):
 
 
 def rejects_path(folder: Path, shard: Shard) -> Path:
-    """The rejects of one shard, until the job is done."""
+    """The file of one shard's rejects, which exists until the job is done."""
     return artifact_paths.part(artifact_paths.shard_rejects(folder), shard.number)
 
 
@@ -115,24 +115,25 @@ def _num_rows(path: Path) -> int | None:
 
 
 def reading_own(path: Path) -> contextlib.AbstractContextManager[None]:
-    """Read, in the block, what the job itself has written; where that is gone or damaged it is a ``DataError``."""
+    """Read, in the block, what the job itself has written; if that is gone or damaged, raise a ``DataError``."""
     return explain_file_errors(path, "the file as it was written", "run the command again, or with --restart")
 
 
 def claim(folder: Path, job: str, restart: bool) -> tuple[Job | None, list[Path]]:
     """The job that the folder holds, if it is ``job`` and to be kept, and the files that a new one has to remove.
 
-    Nothing is touched but a done one's scratch. The document comes first, so that none tells of what is gone.
+    Nothing is touched except the scratch folder of a finished job. The job's document comes first among the files, so
+    that it never describes files that are gone.
 
     Raises:
         UsageError: the folder holds another job, or something that no job wrote.
-        DataError: the document of its job is damaged or lost.
+        DataError: the document of the folder's job is damaged or lost.
     """
     held: Job | None = None
-    with contextlib.suppress(DataError):  # is raised below, once it is known whose folder it is
+    with contextlib.suppress(DataError):  # it is raised below, once it is known whose folder this is
         held = predictions.find(folder)
     if held and held.job == job and not restart and _is_whole(folder, held):
-        clean_up(folder)  # of a kill right after its end
+        clean_up(folder)  # after a kill that came right after the job's end
         return held, []
     has_scratch, ours = predictions.has_scratch(folder), artifact_paths.scratch(folder)
     is_job = held or has_scratch or folder.parent == artifact_paths.all_predictions()
@@ -166,19 +167,19 @@ def begin_output(folder: Path, is_new: bool) -> Iterator[None]:
     """Make the folder and its scratch; where the block fails before there is a job, nothing of them stays.
 
     Raises:
-        UsageError: something else has the name of the scratch.
+        UsageError: something else has the name of the scratch folder.
         OSError: something else has the name of a folder.
     """
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     predictions.make_scratch(folder)
     if is_new:
-        predictions.empty_scratch(folder)  # what a plan that was killed has unpacked may be of another input
+        predictions.empty_scratch(folder)  # a plan that was killed may have unpacked another input
     try:
         yield
     except BaseException:
         if not (folder / JOB).exists():
             predictions.remove_scratch(folder)
-            with contextlib.suppress(OSError):  # others have begun to use it
+            with contextlib.suppress(OSError):  # others have begun to use the folder
                 for each in missing:
                     each.rmdir()
         raise
@@ -187,7 +188,7 @@ def begin_output(folder: Path, is_new: bool) -> Iterator[None]:
 def write_document(folder: Path, job: Job) -> None:
     """Write the document of a job that begins, or is done.
 
-    While it runs, a note tells where it is if pruning would not find it and might take its version.
+    While the job runs, a note says where it is if pruning would not find it and might remove its version.
     """
     predictions.make_scratch(folder)
     if job.status == "running" and folder.parent != artifact_paths.all_predictions():
@@ -198,7 +199,7 @@ def write_document(folder: Path, job: Job) -> None:
 
 
 def clean_up(folder: Path) -> None:
-    """Remove what is of use only while a job runs."""
+    """Remove what is only useful while a job runs."""
     predictions.remove_scratch(folder)
     _note(folder).unlink(missing_ok=True)
 
@@ -207,14 +208,14 @@ def _note(folder: Path) -> Path:
     return artifact_paths.jobs_elsewhere() / locks.of_job(folder).name
 
 
-# One file of a job: every row of the input in order, its own columns first, then what the model adds
+# One file for the whole job: every row of the input in order, first its own columns, then those that the model adds
 
 
 def check_file(path: Path, tables: tuple[DataFile, ...] | None, added: list[str], restart: bool) -> None:
-    """Whether a job may write the file ``path``, and its columns ``added`` to those of ``tables``.
+    """Check that a job may write the file ``path``, and add the columns ``added`` to those of ``tables``.
 
     Raises:
-        UsageError: no prediction wrote what is there, or two columns would have one name.
+        UsageError: what is there was not written by a prediction, or two columns would have the same name.
         DataError: a table of the input has no header.
     """
     own = ["row", "source"] if tables is None else _unify_schemas(tables).names
@@ -260,8 +261,8 @@ def write_file(path: Path, folder: Path, job: Job, tables: tuple[DataFile, ...] 
 
 
 def _join_rows(folder: Path, job: Job, tables: tuple[DataFile, ...] | None) -> Iterator[pa.Table]:
-    """All rows in order, some at a time: own columns, those of the answer, and why a row was rejected."""
-    from pyarrow import dataset  # which imports pandas where that is installed
+    """All rows in order, in pieces: their own columns, those of the answer, and why a row was rejected."""
+    from pyarrow import dataset  # this imports pandas where it is installed
 
     parts = [artifact_paths.part(folder, shard.number) for shard in job.shards]
     with reading_own(folder):
@@ -277,7 +278,7 @@ def _join_rows(folder: Path, job: Job, tables: tuple[DataFile, ...] | None) -> I
         for name in good.column_names[1:]:  # the first is the row's number
             if name not in bad.column_names:
                 own = own.append_column(name, good[name])
-            elif tables is None:  # the source, and what goes along
+            elif tables is None:  # the source, and the columns that are passed through
                 own = own.append_column(name, pc.coalesce(good[name], bad[name]))
         yield own.append_column(REJECTED, bad["reason"])
         first += len(own)
@@ -287,21 +288,21 @@ def _join_rows(folder: Path, job: Job, tables: tuple[DataFile, ...] | None) -> I
 
 
 def _take(rows: Any, numbers: pa.Array) -> pa.Table:
-    """The rows of a data set of such ``numbers``, which are consecutive; wholly null where there are none."""
+    """The rows of a data set with these ``numbers``, which are consecutive; all null for numbers that are missing."""
     row = pc.field("row")
-    found = rows.to_table(filter=(row >= numbers[0]) & (row <= numbers[-1]))  # by the statistics of ``row``
+    found = rows.to_table(filter=(row >= numbers[0]) & (row <= numbers[-1]))  # uses the statistics of ``row``
     found = found.cast(pa.schema([(field.name, _plain_type(field.type)) for field in found.schema]))
     return found if len(found) == len(numbers) else found.take(pc.index_in(numbers, found["row"]))
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
-    """A type that every format takes: no dictionary, for these differ from part to part, and no view of text."""
+    """A type that every format takes: no dictionaries, which differ from part to part, and no string views."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return pa.string() if pa.types.is_string_view(kind) else kind
 
 
 def _unify_schemas(tables: tuple[DataFile, ...]) -> pa.Schema:
-    """The columns of all files but lists, objects and bytes; text files give text, as do those that differ in type.
+    """The columns of all files except lists, objects and bytes; text for text files, and where types differ.
 
     Raises:
         DataError: a file is broken.
@@ -319,7 +320,7 @@ def _unify_schemas(tables: tuple[DataFile, ...]) -> pa.Schema:
 
 
 def _own_columns(tables: tuple[DataFile, ...]) -> Iterator[pa.Table]:
-    """All rows of the input in order, null where one cannot be read."""
+    """All rows of the input in order; a row that cannot be read is null."""
     schema = _unify_schemas(tables)
     names = frozenset(schema.names)
     selection = Selection(as_text=names, only=names, missing=("",))  # NA may be a country

@@ -32,7 +32,7 @@ from tasks.store import artifact_paths, atomic, locks, predictions, reading, ver
 from tasks.store.artifact_paths import LABELS, MANIFEST, METADATA
 from tasks.store.predictions import Job, JobInput, JobModel, Shard
 
-FEWEST_ROWS = 2**16  # of a shard: fewer are done before another worker has begun
+FEWEST_ROWS = 2**16  # in a shard: fewer are done before another worker has begun
 ID_CHARACTERS = 16
 USUAL = {runtime.CPU: 1024, runtime.CUDA: 16384}  # stands for the default batch size in the ids of jobs
 
@@ -40,7 +40,7 @@ Files: TypeAlias = tuple[DataFile, ...]
 
 
 class Version(NamedTuple):
-    """Task, class names, the test split's profile, the recipe, and of own tables what columns were like."""
+    """Task, class names, the test split's profile, the recipe, and for user tables the profiles of their columns."""
 
     task: Task
     labels: list[str]
@@ -49,18 +49,18 @@ class Version(NamedTuple):
     columns: tuple[ColumnProfile, ...] = ()
 
     def read_spec(self, job: Job) -> ReadSpec:
-        """The rows that the model takes, for a job."""
+        """Which rows a job reads, in the form that the model takes."""
         y_name = self.task.target if self.task.is_counted or self.recipe.is_by_name else None
         return ReadSpec(self.recipe, job.columns, y_name, tuple(self.labels), job.id_columns, job.unknown)
 
     def output_columns(self, job: Job) -> list[str]:
-        """The names of what the model adds to a row."""
+        """The names of the columns that the model adds to a row."""
         outputs = empty_outputs(self.task.outputs(len(self.labels)))
         return list(self.task.columns(outputs, self.labels, job.written == "all"))
 
 
 def read_version(folder: Path) -> Version:
-    """Read what predicting needs of a version's folder alone: a worker elsewhere has no other settings.
+    """Read what predicting needs from a version's folder alone: a worker elsewhere has no other settings.
 
     Raises:
         DataError: its manifest, its metadata or its labels are missing, have changed since it was published, or do not
@@ -84,16 +84,16 @@ def read_version(folder: Path) -> Version:
 def open_job(parameters: PredictParameters) -> Iterator[tuple[Path, Job, Path | None, Files | None]]:
     """Plan a job, or take up the one that an earlier call left; meanwhile this process alone works in its folder.
 
-    Yields the folder, the job, the one file that is wanted of it, if one is, and the input where its columns go into
-    that file.
+    Yields the folder, the job, the single output file if one is wanted, and the input if its columns go into that
+    file.
 
     Raises:
         UsageError: the model, the version or the input does not exist, or the output holds another job or something
-            else, or would have two columns of one name.
+            else, or would have two columns with the same name.
         DataError: the input is broken or does not fit the model.
         DeviceMissing: CUDA was asked for and is not there.
     """
-    output = Output.locate(parameters.output)  # before anything else is looked at
+    output = Output.locate(parameters.output)  # before anything else is examined
     job, files = _find_job(parameters, output)
     folder, tables = output.folder or artifact_paths.predictions(job.job), None
     if output.file:
@@ -113,7 +113,7 @@ def open_job(parameters: PredictParameters) -> Iterator[tuple[Path, Job, Path | 
 
 
 def _find_job(parameters: PredictParameters, output: Output) -> tuple[Job, Files]:
-    """The job, not yet planned, and its input: a new one, or that which an earlier, killed call of the same began."""
+    """The job, not yet planned, and its input: a new job, or the same one that an earlier, killed call began."""
     number, content = reading.load(parameters.name, parameters.version)
     model = JobModel(name=parameters.name, version=number, sha256=hashlib.sha256(content).hexdigest())
     session = runtime.open_session(content, parameters.device, model.path)
@@ -121,16 +121,16 @@ def _find_job(parameters: PredictParameters, output: Output) -> tuple[Job, Files
     files = _find_files(parameters, output, model)
     folders = [output.folder] if output.folder else sorted(artifact_paths.all_predictions().glob("*"))
     for folder in folders if not parameters.restart else ():
-        with contextlib.suppress(GradmillError, OSError):  # a damaged job, or the data of its version are gone
+        with contextlib.suppress(GradmillError, OSError):  # a damaged job, or its version's data are gone
             held = predictions.find(folder)
             if held is None or held.status != "running" or held.model.name != parameters.name:
                 continue
-            is_split = parameters.input is None and held.model != model  # it meant that of its own version
+            is_split = parameters.input is None and held.model != model  # the job meant the data of its own version
             its_own = _find_files(parameters, output, held.model) if is_split else files
             if _request_id(parameters, its_own, provider) == held.request:
                 model, files = held.model, its_own
                 break
-    reading.load(model.name, model.version)  # of an unfinished job, whose version may be gone
+    reading.load(model.name, model.version)  # an unfinished job's version may be gone
     prints, request = [file.fingerprint for file in files], _request_id(parameters, files, provider)
     return Job(
         job=_digest({"request": request, "model": model.sha256})[:ID_CHARACTERS],
@@ -186,10 +186,10 @@ def _digest(document: Any) -> str:
 
 
 def _plan(folder: Path, job: Job, files: Files, parameters: PredictParameters) -> Job:
-    """Count the rows, note where they are and cut them into shards (an unfinished job keeps its own)."""
+    """Count the rows, note where they are and cut them into shards (an unfinished job keeps the shards that it has)."""
     spec, source = read_version(job.model.path.parent).read_spec(job), parameters.input
     given = local_path(source) if source and not is_url(source) else None
-    base = base_folder(given) if given and not given.is_file() else None  # one picture's folder tells no class
+    base = base_folder(given) if given and not given.is_file() else None  # a single picture's folder tells no class
     found = inputs.count_inputs(files, spec, artifact_paths.spool(folder), base)
     inputs.check_unchanged(file.fingerprint for file in files)
     rows = sum(file.rows for file in found)
@@ -208,9 +208,9 @@ def _plan(folder: Path, job: Job, files: Files, parameters: PredictParameters) -
 
 
 def cut_shards(rows: int, at_most: int, workers: int = 1) -> list[Shard]:
-    """Shards of at most ``at_most`` rows that hold ``rows``, their sizes no more than one row apart.
+    """Cut ``rows`` into shards of at most ``at_most`` rows whose sizes differ by no more than one row.
 
-    As few as possible, but as many for each worker as for the others unless they would be very small.
+    There are as few shards as possible, but each worker gets as many as the others unless shards would be very small.
     """
     count = -(-rows // at_most)
     even = -(-count // workers) * workers
@@ -224,7 +224,7 @@ def read_inputs(folder: Path, shard: Shard) -> list[InputFile]:
     """The files that hold the rows of a shard.
 
     Raises:
-        DataError: what the plan wrote of them cannot be read.
+        DataError: the list of these files that the plan wrote cannot be read.
     """
     path, first, rows = artifact_paths.sources(folder), pc.field("first_row"), pc.field("rows")
     with output_dir.reading_own(path):

@@ -1,4 +1,4 @@
-"""What came of a job: rows and answers counted, rejects gathered, drift judged, _job.json written last."""
+"""The outcome of a job: rows and answers counted, rejects gathered, drift judged, _job.json written last."""
 
 import contextlib
 import functools
@@ -41,14 +41,14 @@ PROFILED_ROWS = 20_000  # of a job, about, whose columns are compared with those
 ID = "id_"  # before the name of a column that goes along
 AVERAGED = (" is missing", ", a level that the model has not seen")  # ends of reasons that ``--unknown`` decides on
 GRID_IMAGES = 18
-FLAT = 1e-12  # of squares: what rounding leaves where all are equal
+FLAT = 1e-12  # of squares: what rounding leaves where all values are equal
 
 
-Score = dict[str, float]  # sums over the rows that have a truth
+Score = dict[str, float]  # sums over the rows whose truth is known
 
 
 def score_answers(task: Task, outputs: Outputs, y_true: Array, target: Target | None) -> Score:
-    """How answers compare with the truth ``(n,)``, NaN where there is none: classes are right or wrong, numbers off.
+    """How answers compare with the truth ``(n,)``, NaN where unknown: classes are right or wrong, numbers are off.
 
     Squares of a number are taken around the mean that the ``target`` had at training, so that a large one costs no
     digits.
@@ -62,7 +62,7 @@ def score_answers(task: Task, outputs: Outputs, y_true: Array, target: Target | 
 
 
 def measure_score(score: Score) -> dict[str, float]:
-    """Accuracy; or root mean squared error in raw units, and the share of variance that is explained."""
+    """Accuracy; or root mean squared error in raw units, and the share of variance explained."""
     if not (rows := score.get("rows")):
         return {}
     if "correct" in score:
@@ -73,14 +73,14 @@ def measure_score(score: Score) -> dict[str, float]:
 
 
 class Counts(Lasting):
-    """Rows that were written, rows that were not, what was watched of them, and how good they were if that is known."""
+    """Rows written, rows rejected, what was watched in them, and how good the answers were if that is known."""
 
     rows: int
     rejects: int
     profile: dict[str, Histogram]
-    score: Score | None  # None: some rows came without any truth
+    score: Score | None  # None: some rows came without a truth
     notes: dict[str, int]
-    columns: dict[str, tuple[int, ...]] = Field({})  # of own tables, by the bins of each column's profile
+    columns: dict[str, tuple[int, ...]] = Field({})  # for user tables: counts in the bins of each column's profile
 
     @classmethod
     def count(cls, batch: Batch, outputs: Outputs, version: Version, job_rows: int) -> "Counts":
@@ -99,7 +99,7 @@ class Counts(Lasting):
         )
 
     def __add__(self, other: "Counts") -> "Counts":
-        """Of both."""
+        """The sum of both counts."""
         return Counts(
             rows=self.rows + other.rows,
             rejects=self.rejects + other.rejects,
@@ -111,19 +111,19 @@ class Counts(Lasting):
 
 
 def _merge(one: dict[str, T], other: dict[str, T], add: Callable[[T, T], Any] = operator.add) -> dict[str, T]:
-    """What either has by a name, added where both have it: a batch without a good row has no counts of columns."""
+    """The values of both, added where both have the name: a batch without a good row has no counts of columns."""
     return one | other | {name: add(one[name], other[name]) for name in one.keys() & other.keys()}
 
 
 class Footer(PartFooter, Counts):
-    """What a part says of itself, and what was counted of its rows."""
+    """What a part says about itself, and what was counted in its rows."""
 
 
 def _count_columns(batch: Batch, version: Version, job_rows: int) -> dict[str, tuple[int, ...]]:
-    """Of a sample of a job's rows, the same however they are cut into batches."""
+    """Counts of columns in a sample of a job's rows, which is the same however they are cut into batches."""
     if not version.columns or not len(batch.row_ids):
         return {}
-    from tasks.data import statistics  # which jobs of other data need not import
+    from tasks.data import statistics  # jobs on other data need not import this
 
     rows = np.asarray(batch.X)[batch.row_ids % max(1, job_rows // PROFILED_ROWS) == 0]
     return {
@@ -182,14 +182,14 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
     predictions.write(folder, done)
     try:
         _draw_grid(folder, job, version)
-    except Exception as error:  # matplotlib raises many kinds, and the predictions are there without a picture
+    except Exception as error:  # matplotlib raises many kinds of errors, and the predictions exist without a picture
         tell(f"no picture of the predictions: {error}")
     output_dir.clean_up(folder)
     return done
 
 
 def _describe_worse(job: Job, metrics: dict[str, float], rows: int) -> str | None:
-    """Which figure of the rows whose truth is known is worse than on the version's test rows, beyond chance."""
+    """Which figures of the rows whose truth is known are worse than on the version's test rows, beyond chance."""
     manifest = reading.read_manifest(job.model.path.parent)
     published, split = {"rmse": (2 * manifest.metrics.test_loss) ** 0.5}, manifest.dataset.split
     if manifest.metrics.test_accuracy is not None and (split is None or split.rule not in ("group", "time")):
@@ -203,7 +203,7 @@ def _describe_worse(job: Job, metrics: dict[str, float], rows: int) -> str | Non
 
 
 def judge_again(folder: Path, job: Job, max_drift: float) -> Job:
-    """A finished job, its drift judged by the bound that is given now; its document follows where it can."""
+    """A finished job with its drift judged by the bound given now; its document is updated where that is possible."""
     if job.drift is None or job.drift.maximum == max_drift:
         return job
     judged = job.model_copy(update={"drift": job.drift.judge_by(max_drift)})
@@ -213,7 +213,7 @@ def judge_again(folder: Path, job: Job, max_drift: float) -> Job:
 
 
 def to_prediction(folder: Path, job: Job, file: Path | None = None) -> Prediction:
-    """The record of a finished job, and of the one file that was written of it."""
+    """The record of a finished job, and of the single output file that was written, if any."""
     picture, same = folder / PREDICTION_GRID, {"job", "rejects", "provider", "accuracy", "drift"}
     return Prediction(
         path=folder,
@@ -235,7 +235,7 @@ def _draw_grid(folder: Path, job: Job, version: Version) -> None:
     """The first images under their true and predicted label (the book's ``predict_ch3``)."""
     if version.recipe.columns:
         return
-    from tasks.judging import plots  # matplotlib takes half a second, which tables have no use for
+    from tasks.judging import plots  # matplotlib takes half a second to import, and tables do not need it
 
     first = job.shards[0]
     batch = next(inputs.batches(read_inputs(folder, first), 0, min(GRID_IMAGES, first.stop), version.read_spec(job)))
@@ -250,11 +250,11 @@ def _draw_grid(folder: Path, job: Job, version: Version) -> None:
         plots.save(plots.draw_image_grid(images, predicted, true), temporary)
 
 
-# Rejected rows, which are never all in memory: a file for each shard that has some, gathered in _rejects.parquet.
+# Rejected rows, which are never all in memory: one file for each shard that has any, gathered in _rejects.parquet.
 
 
 def rejects_schema(job: Job) -> pa.Schema:
-    """The columns of the rejects of a job, its ids as they are called in its parts."""
+    """The columns of a job's rejects, with its ids named as in its parts."""
     texts, numbers = pa.string(), pa.int64()
     ids = ((f"{ID}{name}", texts) for name in job.id_columns)
     return pa.schema([("row", numbers), ("source", texts), ("source_row", numbers), ("reason", texts), *ids])
@@ -280,10 +280,10 @@ def merge_rejects(folder: Path, job: Job) -> int:
 
 
 def check_rejects(folder: Path, job: Job, count: int) -> None:
-    """Stop the job when more rows were rejected than are tolerated; _rejects.parquet then tells which and why.
+    """Stop the job when more rows were rejected than tolerated; _rejects.parquet then says which and why.
 
     Raises:
-        DataError: there are too many.
+        DataError: too many rows were rejected.
     """
     if count <= job.max_rejects:
         return

@@ -1,4 +1,4 @@
-"""onnxruntime sessions side by side: one a core on the CPU, two on a GPU, which all threads share."""
+"""onnxruntime sessions side by side: one per core on the CPU, two on a GPU, which all threads share."""
 
 import functools
 import math
@@ -21,7 +21,7 @@ from tasks.store.record import FileRef
 
 CUDA_BATCH_SIZE = 16384
 CPU_BATCH_SIZES = (1024, 8192)  # the fewest and the most rows that are run at a time
-CPU_BATCH_VALUES = 2**16  # of the rows in between: they fit the cache (docs/speed.md)
+CPU_BATCH_VALUES = 2**16  # values of the rows of a batch between these limits: they fit the cache (docs/speed.md)
 CUDA_SESSIONS = 2  # one copies while the other computes
 POOLS = 8  # that a process keeps open: a Dask worker has shards of several jobs in turns
 
@@ -30,7 +30,7 @@ Worker: TypeAlias = tuple[Any, Buffers]  # a session, which several may share, a
 
 
 class SessionPool:
-    """What a process predicts with: so many threads at a time, each with a session, and buffers for what it answers."""
+    """What a process predicts with: a number of threads, each with a session and buffers for its answers."""
 
     def __init__(self, sessions: list[Any], workers: int) -> None:
         self.signature = contract.read_signature(sessions[0])
@@ -40,7 +40,7 @@ class SessionPool:
 
     @contextmanager
     def hold_worker(self) -> Iterator[Worker]:
-        """Hold a core. Whoever waits only for the disk should hold none."""
+        """Hold a core. Threads that only wait for the disk should hold none."""
         worker = self._idle.get()
         try:
             yield worker
@@ -48,9 +48,9 @@ class SessionPool:
             self._idle.put(worker)
 
     def run(self, values: Rows, batch_size: int, worker: Worker) -> Buffers:
-        """Every output by name, with the rows last: ``(n,)`` or ``(classes, n)``, as Parquet wants its columns.
+        """Every output by name, with the rows last: ``(n,)`` or ``(classes, n)``, the layout that Parquet columns need.
 
-        They lie in the worker's buffers, and hold until it runs again.
+        The outputs lie in the worker's buffers, and are valid until it runs again.
         """
         session, buffers = worker
         if not buffers or next(iter(buffers.values())).shape[-1] < len(values):
@@ -72,7 +72,7 @@ class SessionPool:
 
 
 def empty_outputs(tensors: Iterable[Tensor], rows: int = 0) -> dict[str, Array]:
-    """An array ``(…, rows)`` for each output, not filled."""
+    """An uninitialised array ``(…, rows)`` for each output."""
     return {tensor.name: np.empty((*tensor.shape, rows), tensor.dtype) for tensor in tensors}
 
 
@@ -85,7 +85,7 @@ def default_batch_size(provider: str, shape: tuple[int, ...]) -> int:
 
 
 def open_pool(model: Path, sha256: str, provider: str, workers: int) -> SessionPool:
-    """The sessions of this process for a model, opened once however many threads and jobs ask for them.
+    """This process's sessions for a model, opened once however many threads and jobs ask for them.
 
     Raises:
         DataError: the model file is gone or has other bytes than it had when the job was planned.

@@ -1,7 +1,7 @@
 """One shard of a job from its files to its part: read, run, encode, batch by batch.
 
-Parts have no compression, no dictionaries and no statistics for the probabilities: their digits are close to random,
-so all three cost more time than they save space (measured; docs/speed.md). Row numbers are delta-encoded to almost
+Parts have no compression, no dictionaries and no statistics for the probabilities: their digits are close to random, so
+all three cost more time than they save space (measured; docs/speed.md). Row numbers are delta-encoded to almost
 nothing.
 """
 
@@ -36,7 +36,7 @@ ENCODINGS: dict[str, Any] = {
     "write_statistics": ["row"],
     "write_batch_size": CHUNK_ROWS,
 }
-BUFFER_BYTES = 2**16  # collects small writes; a column of probabilities goes to the file as it is, uncopied
+BUFFER_BYTES = 2**16  # collects small writes; a column of probabilities goes to the file directly, without a copy
 
 
 class _TooManyRejects(Exception):
@@ -46,8 +46,8 @@ class _TooManyRejects(Exception):
 def predict_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Footer:
     """Predict every row of a shard with the file ``model`` and write its part, which appears whole or not at all.
 
-    ``threads`` do so in this process side by side. A shard with too many rejected rows ends where that shows, and
-    leaves no part; its rejects are then those so far.
+    ``threads`` threads of this process predict side by side. A shard with too many rejected rows ends as soon as that
+    is known, and leaves no part; its rejects are then those found so far.
 
     Raises:
         DataError: the job's plan, an input or the model is gone or has changed.
@@ -57,7 +57,7 @@ def predict_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Foot
     version, files = read_version(model.parent), read_inputs(folder, shard)
     inputs.check_unchanged(files)
     name = artifact_paths.part(folder, shard.number).name
-    # The part is synchronised with the disk as the outer block ends, when this thread holds no core any more.
+    # The part is synced to disk as the outer block ends, when this thread no longer holds a core.
     with contextlib.suppress(_TooManyRejects), predictions.place_file(folder, name) as temporary:
         with (
             atomic.replace_file(rejects_path(folder, shard), is_kept=False) as beside,  # the part's footer counts them
@@ -81,9 +81,9 @@ def _write_part(
     predicted: Iterator[tuple[Batch, Outputs]],
     rejects: pq.ParquetWriter,
 ) -> Footer:
-    """Write the part at ``path``, and the rejected rows apart; it ends early where these are too many.
+    """Write the part at ``path``, and the rejected rows separately; it ends early if there are too many of these.
 
-    Outputs hold until the next batch.
+    Each batch of outputs is valid until the next one.
     """
     found: list[Counts] = []
     with contextlib.ExitStack() as opened:
@@ -95,7 +95,7 @@ def _write_part(
                 written = opened.enter_context(path.open("rb")).fileno()
             if len(table):
                 part.write_table(table)
-                os.posix_fadvise(written, 0, 0, os.POSIX_FADV_DONTNEED)  # begins to write it: the last sync waits less
+                os.posix_fadvise(written, 0, 0, os.POSIX_FADV_DONTNEED)  # starts writing: the last sync waits less
             if batch.rejects:
                 names = rejects.schema.names
                 rows = [dict(zip(names, (*facts, *ids), strict=True)) for *facts, ids in batch.rejects]
@@ -110,9 +110,9 @@ def _write_part(
 
 
 def to_table(batch: Batch, outputs: Outputs, version: Version, has_all: bool) -> pa.Table:
-    """One row group: row number, file, then label, its name and a probability a class, or the prediction, then ids.
+    """One row group: row number, file, then label, its name and a probability per class, or the prediction, then ids.
 
-    Outputs are ``(…, n)``, probabilities ``(classes, n)``; only where ``has_all`` are these in it. Copies nothing.
+    Outputs are ``(…, n)``, probabilities ``(classes, n)``, which are included only if ``has_all``. Copies nothing.
     """
     columns = {"row": pa.array(batch.row_ids), "source": _to_dictionary(batch.source_index, batch.sources)}
     for name, values in version.task.columns(outputs, version.labels, has_all).items():

@@ -1,1 +1,1 @@
-"""Raw rows to arrays: datasets, readers of input files, and where raw files can be had."""
+"""From raw rows to arrays: data sets, readers of input files, and where raw files can be obtained."""

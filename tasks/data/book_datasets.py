@@ -1,8 +1,8 @@
-"""The book's data sets, generated or fetched, and how a data set is found by its name.
+"""The book's data sets, generated or fetched, and how a data set is found by name.
 
 Fashion-MNIST (github.com/zalandoresearch/fashion-mnist) comes from the folder that the user named, from the cache in
-artifacts/, from torchvision's mirrors, or from Debian's package. Archives differ from place to place, payloads do not:
-these are kept, and compared with their published digests.
+artifacts/, from torchvision's mirrors, or from Debian's package. Archives differ between sources, but payloads do not:
+the payloads are stored, and compared with their published digests.
 """
 
 import re
@@ -37,7 +37,7 @@ from tasks.records import PreparedDataset, RawDataset
 from tasks.store import artifact_paths, atomic, verified
 from tasks.store.record import FileRef
 
-LARGEST_ARCHIVE = 64 * 2**20  # the largest is 26 MB; a server that sends on and on is cut off here
+LARGEST_ARCHIVE = 64 * 2**20  # the largest archive is 26 MB; a server that never stops sending is cut off here
 SLOWEST = 2**15  # bytes of payload a second
 PATIENCE_SECONDS = 20.0  # with a mirror beyond the time that it takes at this rate
 PROBE_SECONDS = 3.0
@@ -60,7 +60,7 @@ class RawFile(NamedTuple):
 
     @property
     def cached(self) -> FileRef:
-        """Its payload in artifacts/, whether it is there or not."""
+        """Where its payload is in artifacts/, whether it exists or not."""
         return FileRef(path=artifact_paths.raw_file(FASHION_MNIST, self.name, self.sha256), sha256=self.sha256)
 
     def is_cached(self) -> bool:
@@ -87,25 +87,25 @@ class FashionMnist:
     identifier = "zalando-datasets/fashion_mnist"
 
     def fetch(self) -> RawDataset:
-        """From the folder that the user named, or from wherever it can be had; it raises as ``fetch_files`` does."""
+        """Fetch from the folder that the user named, or from wherever possible; raises as ``fetch_files`` does."""
         if (user_dir := Settings().fashion_mnist_dir) is None:
             return fetch_files(find_sources())
         return fetch_files([Folder(str(user_dir))], use_cache=False)
 
     def validate(self, raw: RawDataset, data: Data, *_: object) -> Validation:
-        """A report of one line: these files were compared with their published digests when they were fetched."""
+        """A one-line report: these files were compared with their published digests when they were fetched."""
         summary = f"{self.title} is as published: 60,000 and 10,000 images; as many in each class"
         return Validation(DataReport(name=self.name, summary=summary))
 
     def prepare(self, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
-        """The splits as they are published.
+        """The splits as published.
 
         Raises:
             DataError: a raw file has changed since it was fetched.
         """
         files = (verified.read(file.cached, "run it again: it fetches the file") for file in FILES)
         train_images, train_labels, test_images, test_labels = (np.frombuffer(file, np.uint8) for file in files)
-        train = Examples(train_images[16:].reshape(-1, 28, 28), train_labels[8:])  # behind the headers of IDX
+        train = Examples(train_images[16:].reshape(-1, 28, 28), train_labels[8:])  # after the headers of the IDX files
         test = Examples(test_images[16:].reshape(-1, 28, 28), test_labels[8:])
         side = data.resize or 28
         recipe = Pixels(shape=(side, side), scale=1 / 255, resize="bilinear" if data.resize else None)
@@ -128,11 +128,11 @@ class SyntheticLinear:
     title = "Synthetic linear data"
 
     def fetch(self) -> RawDataset:
-        """Nothing: there are no files."""
+        """Fetch nothing: there are no files."""
         return RawDataset(name=self.name, source="generated", files={})
 
     def validate(self, raw: RawDataset, data: Data, *_: object) -> Validation:
-        """The law that they are drawn from: there are no files to be wrong."""
+        """Report the formula that the data are drawn from: there are no files that could be wrong."""
         weights = " ".join(f"{w:+g}·x{number}" for number, w in enumerate(data.synthetic_w, 1))
         law = f"y = {weights} {data.synthetic_b:+g}, noise {data.synthetic_noise:g}"
         summary = f"{self.title}; {data.num_examples:,} training and as many test examples of {law}"
@@ -166,7 +166,7 @@ def synthetic_data(
 
 
 def find_dataset(name: str, data: Data) -> FashionMnist | SyntheticLinear | OwnDataset:
-    """The data set of this name: own data are kept under their model's. All have the same three methods."""
+    """The data set with this name; own data are kept under their model's name. All have the same three methods."""
     if own := {Use.IMAGES: ImageDataset, Use.TABLES: TableDataset}.get(data.use):
         return own(name, str(data.source))
     return FashionMnist() if name == FASHION_MNIST else SyntheticLinear()
@@ -181,14 +181,14 @@ class Folder(NamedTuple):
         """The file in the folder.
 
         Raises:
-            DataError: there is none.
+            DataError: the folder does not have it.
         """
         found = f"no {file.name} in {self.name}"
         for path in (Path(self.name, file.name), Path(self.name, f"{file.name}.gz")):
             try:
                 if path.is_file():
                     return path
-            except OSError as error:  # a folder that is closed to us, or a name longer than the system takes
+            except OSError as error:  # a folder that we may not read, or a name longer than the system allows
                 found = f"{path}: {error.strerror}"
         expected = f"a folder with {', '.join(each.name for each in FILES)}, plain or .gz"
         action = "set GRADMILL_FASHION_MNIST_DIR to that folder, or unset it to download the files"
@@ -196,7 +196,7 @@ class Folder(NamedTuple):
 
 
 class Mirror(NamedTuple):
-    """An address below which the archives lie."""
+    """A URL below which the archives lie."""
 
     name: str
 
@@ -204,7 +204,8 @@ class Mirror(NamedTuple):
         """Download the archive; temporary files go into the folder ``scratch``.
 
         Raises:
-            httpx.HTTPError, ConnectionError, TimeoutError: it cannot be reached, does not have the file, or is slow.
+            httpx.HTTPError, ConnectionError, TimeoutError: the mirror cannot be reached, does not have the file, or is
+            slow.
         """
         target = scratch / f"{file.name}.gz"
         with target.open("wb", buffering=0) as stream, progress.bar(DownloadColumn()) as bar:
@@ -213,7 +214,7 @@ class Mirror(NamedTuple):
         return target
 
     def probe(self) -> None:
-        """Ask for an archive without fetching it; it raises as ``fetch`` does."""
+        """Ask for an archive without fetching it; raises the errors of ``fetch``."""
         address = f"{self.name}{FILES[0].name}.gz"
         _call_within(PROBE_SECONDS, lambda: httpx.head(address, follow_redirects=True).raise_for_status())
 
@@ -275,7 +276,7 @@ class DebianPackage:
 
 
 def _run(*command: str, cwd: Path | None = None, seconds: float = 600) -> str:
-    """What a command prints; it raises as ``subprocess.run`` does."""
+    """The output of a command; raises the errors of ``subprocess.run``."""
     return subprocess.check_output(
         command, cwd=cwd, stderr=subprocess.PIPE, text=True, errors="replace", timeout=seconds
     )
@@ -285,8 +286,8 @@ Source = Folder | Mirror | DebianPackage
 
 
 def find_sources() -> Iterator[Mirror | DebianPackage]:
-    """Where the files can be had without the user's help, to be tried in order."""
-    from torchvision.datasets import FashionMNIST  # takes seconds, and a filled cache asks for no source
+    """Where the files can be obtained without the user's help, in the order to try."""
+    from torchvision.datasets import FashionMNIST  # takes seconds to import, and a full cache needs no source
 
     yield from map(Mirror, FashionMNIST.mirrors)
     yield DebianPackage()
@@ -299,11 +300,11 @@ def fetch_files(sources: Iterable[Source], use_cache: bool = True) -> RawDataset
 
     Raises:
         SourceUnreachable: no source answers.
-        DataError: what a source has fails its checksum, or a user's folder lacks a file.
+        DataError: what a source has fails its checksum, or the user's folder lacks a file.
         OSError: the disk is full.
     """
     with scratch_folder(FASHION_MNIST) as scratch:
-        # The smallest first: of a mirror that drips it shows within seconds.
+        # The smallest first: a mirror that only trickles is noticed within seconds.
         missing = sorted((file for file in FILES if not (use_cache and file.is_cached())), key=lambda file: file.size)
         sources = list(sources) if missing else ()
         used = dict.fromkeys(_ask_each(sources, partial(_fetch_file, file, scratch)) for file in missing)
@@ -335,11 +336,11 @@ def _ask_each(sources: Iterable[Any], question: Callable[[Any], str]) -> str:
 
 
 def _fetch_file(file: RawFile, scratch: Path, source: Source) -> str:
-    """Put the payload of ``file`` into the cache if it is the published one; the name of its source."""
-    for _ in range(2):  # what fails its checksum is fetched once again
+    """Put the payload of ``file`` into the cache if it is the published one, and return the name of its source."""
+    for _ in range(2):  # a payload that fails its checksum is fetched once again
         archive = source.fetch(file, scratch)
         try:
-            payload = arrays.read_payload(archive, file.size + 1)  # bounded: a bomb is read no further than this
+            payload = arrays.read_payload(archive, file.size + 1)  # bounded: a decompression bomb is read no further
         except DataError as damaged:
             found = f"none ({damaged.found})"
             continue
@@ -354,7 +355,7 @@ def _fetch_file(file: RawFile, scratch: Path, source: Source) -> str:
 
 
 def describe_source() -> str:
-    """Say where Fashion-MNIST would come from now: looked up and knocked at, nothing fetched.
+    """Describe where Fashion-MNIST would come from now; sources are probed, but nothing is fetched.
 
     Raises:
         DataError: the user's folder lacks a file, or the cache is not whole and nothing answers.

@@ -1,7 +1,8 @@
-"""A table against that of the champion: what turned missing, constant or into other units, and what has drifted.
+"""A table compared with the champion's: what has become missing, constant or rescaled, and what has drifted.
 
-A broken day is judged by the rows that are new since then, file by file: in data that grow it drowns among all others.
-So a day in other units is found on the second night as on the two hundredth, and where several days come at once.
+A broken day is judged by the rows that are new since then, file by file: in a growing table it would be lost among all
+the others. So a day in other units is found on the second night as well as on the two hundredth, and also where several
+days arrive at once.
 """
 
 import math
@@ -35,27 +36,27 @@ Group = tuple[RowNumbers, RowNumbers, str]  # new rows that are judged together,
 
 
 def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionData) -> Iterator[Finding]:
-    """All in which the rows of a table differ from the champion's data.
+    """All differences between the rows of a table and the champion's data.
 
     Raises:
         DataError: the digests of the champion's rows are not those that its manifest names.
     """
     yield from compare_num_rows(rows.split, rows.rule, window, champion)
     known, columns = {each.name: each for each in champion.profiles}, (*rows.features, rows.truth.values)
-    first = {now.part_of: now for now in reversed(rows.profiles)}  # of all parts of dates one is looked at
+    first = {now.part_of: now for now in reversed(rows.profiles)}  # only one part of a column of dates is examined
     both = [
         (known[now.name], now, values)
         for now, values in zip(rows.profiles, columns, strict=True)
         if now.name in known and (not now.part_of or now is first[now.part_of])
     ]
-    if window == champion.window == NO_WINDOW:  # else a column of the calendar turns constant in time
+    if window == champion.window == NO_WINDOW:  # with another window, a calendar column becomes constant over time
         for before, now, _ in both:
             if now.is_constant and not before.is_constant and not now.part_of:
                 found = f"{now.name} has one value in all rows, and had several"
                 yield error("turned-constant", now.name, found, "values that differ, as in the champion's data", MEND)
     if champion.num_rows < MIN_KNOWN or champion.rows is None:
         return
-    if not champion.rows.path.exists():  # what is damaged is no evidence that nothing is new
+    if not champion.rows.path.exists():  # damaged digests are no evidence that nothing is new
         found = "which rows are new is not known: the digests of the champion's rows are missing"
         yield warning("unknown-rows", None, found, RESTORE)
         return
@@ -75,7 +76,7 @@ def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionD
         if now.part_of or len(watched) < drift.FEWEST_ROWS or not sum(before.counts):
             return None
         index = drift.stability_index(before.counts, statistics.count_bins(before, values[watched]))
-        # A day is constant in the file of a day.
+        # Within one day's file, the day is constant.
         if index <= MAX_DRIFT or all(_is_constant(values[sampled]) for _, sampled, _ in groups):
             return None
         text = f"{before.name} has drifted: the stability index of {which} against the champion's is {index:.2g}"
@@ -85,7 +86,7 @@ def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionD
 
 
 def _group_by_file(table: Table, rows: TableRows, new: RowNumbers) -> Iterator[Group]:
-    """The new rows of each file, and those of files that have few of them together, where they are enough."""
+    """The new rows of each file; files with few new rows are combined, if those are enough together."""
     files = np.searchsorted(table.starts, np.flatnonzero(rows.truth.is_known)[new], side="right") - 1
     numbers, firsts = np.unique(files, return_index=True)
     parts = {table.files.files[file].path: part for file, part in zip(numbers, np.split(new, firsts[1:]), strict=False)}
@@ -99,13 +100,13 @@ def _group_by_file(table: Table, rows: TableRows, new: RowNumbers) -> Iterator[G
 
 
 def _name_file(path: str) -> str:
-    """The name of a file, without a folder but partitions: where data are stands in no version."""
+    """The name of a file, without its folder except for partitions: no version records where data are."""
     *folders, name = PurePosixPath(path).parts
     return "/".join([*(each for each in folders if "=" in each), name])
 
 
 def compare_num_rows(split: SplitAssignment, rule: SplitRule, window: str, champion: ChampionData) -> Iterator[Finding]:
-    """Whether rows are lost: there are fewer than half of those before, and the same ones are asked for."""
+    """Whether rows were lost: fewer than half as many as before, although the same rows are requested."""
     num_rows = split.count(TRAINING) + split.count(TEST)
     if 2 * num_rows < champion.num_rows and (rule, window) == (champion.split, champion.window):
         found = f"{plural(num_rows, 'row')}, and the champion's data had {champion.num_rows:,}"
@@ -114,7 +115,7 @@ def compare_num_rows(split: SplitAssignment, rule: SplitRule, window: str, champ
 
 
 def _find_broken(before: ColumnProfile, values: Array, group: Group, share: float) -> Finding | None:
-    """Whether a column ``(n,)`` of which the champion's data missed a ``share`` is not there, or in another unit."""
+    """Whether a column ``(n,)`` is absent or in another unit; in the champion's data a ``share`` was missing."""
     numbers, sampled, place = group
     if np.isnan(values[sampled]).all() and np.isnan(values[numbers]).all():
         if share ** len(numbers) >= BY_CHANCE:
@@ -137,7 +138,7 @@ def _is_constant(values: Array) -> bool:
 
 
 def accept_findings(findings: Iterable[Finding], champion: ChampionData, accept: bool) -> Iterator[Finding]:
-    """The findings, of which those stop nothing that the user lets through now, or did before in the same column."""
+    """The findings; those that the user accepts now, or accepted before in the same column, stop nothing."""
     for each in findings:
         is_known = AcceptedFinding(rule=each.rule, column=each.column) in champion.accepted
         if each.is_error and (accept or (each.column and is_known)):

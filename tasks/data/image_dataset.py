@@ -1,4 +1,4 @@
-"""A user's own images as a data set: found where they are, examined, and written as prepared splits."""
+"""A user's own images as a data set: found, examined, and written as prepared splits."""
 
 import glob
 import io
@@ -42,11 +42,11 @@ ARCHIVES = (".npz", ".safetensors")
 SPOOL = "pixels"
 EXPECTED = "a folder of pictures for each class, MNIST's files, .npz, .safetensors or Parquet of images"
 TABLE_ACTION = "see the path; of a table, name the column to predict with --target"
-MOST_SIZES = 8  # that are shown
-REPLACED = "\ufffd"  # what stands for bytes that are not UTF-8
-SPLIT_NAMES = ("validation", "train", "test")  # what the sides of a split are called in row digests
+MOST_SIZES = 8  # sizes that are listed
+REPLACED = "\ufffd"  # stands for bytes that are not UTF-8
+SPLIT_NAMES = ("validation", "train", "test")  # the names of the sides of a split in row digests
 MOST_WEIGHTS = 20_000_000
-MOST_COPIES = 0.01  # of the test images that are in the training part too
+MOST_COPIES = 0.01  # share of the test images that are in the training part too
 EXAMPLES, MOST_CLASSES = 10, 40  # on the contact sheet
 CELL, GAP, LABEL, FONT = 56, 4, 180, 14  # pixels of it
 INK = "#7d7d7d"  # on no ground of its own: to be read on light and dark pages
@@ -58,8 +58,8 @@ def find_images(source: str) -> LabelledImages:
     """The images at a path.
 
     Raises:
-        UsageError: a table is there, of which must be said what to predict.
-        DataError: nothing is there, or no images.
+        UsageError: there is a table, and for a table the target must be given.
+        DataError: there is nothing, or there are no images.
     """
     source = split_source(source)[0]
     path, shown = None if is_url(source) else local_path(source), regular_files.format_path(source)
@@ -84,7 +84,7 @@ def find_images(source: str) -> LabelledImages:
 
 
 def is_images(source: str) -> bool:
-    """Whether images are at a path, or what is no table: so ``gradmill inspect`` knows which of them is meant."""
+    """Whether a path holds images or is no table, so that ``gradmill inspect`` knows which of them is meant."""
     try:
         find_images(source)
     except UsageError:
@@ -98,7 +98,7 @@ def is_images(source: str) -> bool:
 
 
 def _find(path: Path) -> LabelledImages | None:
-    """What is at a path, if it is anything."""
+    """What a path holds, if it holds anything."""
     if path.is_dir():
         return images.find_idx(path) or images.find_parquet(path) or images.find_pictures(path)
     if path.suffix.lower() in ARCHIVES:
@@ -108,13 +108,13 @@ def _find(path: Path) -> LabelledImages | None:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRows(OwnRows):
-    """The images that could be decoded; they are split by hashes of the pixels, the keys of their split."""
+    """The images that could be decoded, split by the hashes of their pixels, which are the keys of the split."""
 
-    images: DecodedImages  # all of the source
-    numbers: NDArray[np.int64]  # (n,) of each among these
+    images: DecodedImages  # all images of the source
+    numbers: NDArray[np.int64]  # (n,) the number of each row's image among these
 
     block_rows: ClassVar[int] = 2**10
-    most_ordered: ClassVar[int] = 0  # they lie in the order of their names
+    most_ordered: ClassVar[int] = 0  # rows stay in the order of their names
 
     @property
     def counts(self) -> dict[str, int]:
@@ -122,9 +122,9 @@ class ImageRows(OwnRows):
         return dict(zip(self.truth.class_names, self.truth.count_classes().tolist(), strict=True))
 
     def draw_sheet(self) -> bytes:
-        """A contact sheet (PNG): a line for each of the first classes, its name, its number of images, some of them.
+        """A contact sheet (PNG) with one line for each of the first classes: its name, its size, some of its images.
 
-        What is between them is transparent.
+        The space between the images is transparent.
         """
         classes, step = list(self.counts.items())[:MOST_CLASSES], CELL + GAP
         sheet = Image.new("RGBA", (LABEL + EXAMPLES * step, len(classes) * step + GAP))
@@ -154,13 +154,13 @@ def inspect_images(
     scratch: Path,
     champion: ChampionData | None = None,
 ) -> Examined[ImageRows]:
-    """Read all images that are to be kept under ``name``: their classes, their split, and all that is wrong with them.
+    """Read all images to be kept under ``name``: their classes, their split, and everything that is wrong with them.
 
-    Pixels are in a file in ``scratch``.
+    The pixels are stored in a file in ``scratch``.
 
     Raises:
-        UsageError: options that mean something else than version 1 fixed.
-        DataError: images cannot be read at all.
+        UsageError: an option contradicts what version 1 fixed.
+        DataError: the images cannot be read at all.
     """
     if previous_schema:
         previous_schema.require(data)
@@ -197,7 +197,7 @@ def inspect_images(
 def _split_images(
     source: LabelledImages, decoded: DecodedImages, data: OwnData, previous: ImageSchema | None
 ) -> ImageRows:
-    """The images that could be read, with classes and split as version 1 fixed them."""
+    """The images that could be read, with the classes and split that version 1 fixed."""
     numbers = np.flatnonzero(decoded.facts["is_readable"])
     hashes, class_names = decoded.facts["hash"][numbers], sort_levels(source.class_names)
     fixed_names = previous.class_names if previous else class_names
@@ -236,7 +236,7 @@ def row_digests(
 ) -> Hashes:
     """The row digests ``(n,)``: of the image, its class, its part if it has one, and the number of the copy.
 
-    Those are counted where ``copies`` does not say them.
+    Copies are counted unless ``copies`` gives their numbers.
     """
     digests = row_hash.update_hashes(hashes, row_hash.hash_levels(class_names)[labels])
     if split_ids is not None:
@@ -248,7 +248,7 @@ def row_digests(
 
 
 def _check_classes(fixed_names: tuple[str, ...], class_names: tuple[str, ...]) -> Iterator[Finding]:
-    """Whether classes are those of version 1: one whose folder is gone must not shift the others."""
+    """Check that the classes are those of version 1: one whose folder is gone must not shift the others."""
     if len(class_names) < 2:
         found = f"the images are all of one class, {class_names[0]}" if class_names else "the images are of no class"
         yield error("one-class", None, found, "two or more: a folder for each", "see the folder that --data names")
@@ -280,7 +280,7 @@ def _check_readable(source: LabelledImages, reasons: dict[int, str], max_rejects
 
 
 def check_num_weights(shape: tuple[int, ...], num_classes: int) -> Iterator[Finding]:
-    """Whether a model of images of this shape would be larger than it may."""
+    """Whether a model of images of this shape would exceed the allowed size."""
     inputs = math.prod(shape)
     if inputs * num_classes > MOST_WEIGHTS:
         side = math.isqrt(MOST_WEIGHTS // (num_classes * math.prod(shape[2:])))
@@ -294,7 +294,7 @@ def check_copies(source: LabelledImages, rows: ImageRows) -> Iterator[Finding]:
     keys, sides = rows.split.keys, rows.split.split_ids
 
     def find_pairs(values: Array, among: Array) -> list[str]:
-        """The first image of each ``LONGEST`` sets of equal ones that differ in ``values``, and one that does."""
+        """For the first ``LONGEST`` sets of equal images that differ in ``values``: the first and a different one."""
         rows_alike, sizes = row_hash.find_equal_rows(keys[among])
         order = among[rows_alike]
         first = np.repeat(order[np.cumsum(sizes) - sizes], sizes)
@@ -358,5 +358,5 @@ class ImageDataset(OwnDataset):
     def examine(
         self, data: Data, task: TaskName, kept: Any, champion: ChampionData | None, scratch: Path
     ) -> Examined[ImageRows]:
-        """Read all images, and say which is whose, and what is wrong."""
+        """Read all images, and determine their classes and split, and what is wrong."""
         return inspect_images(find_images(self.source), self.name, data, kept, scratch, champion)

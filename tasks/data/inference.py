@@ -1,4 +1,4 @@
-"""What the columns of a table are, inferred over all rows, and which become features."""
+"""The kinds of a table's columns, inferred over all rows, and which columns become features."""
 
 import itertools
 from collections.abc import Collection, Iterator
@@ -19,26 +19,26 @@ from tasks.machine import parallel
 from tasks.machine.words import listing, plural
 
 FEW_ROWS = 200
-SINGLE_LEVELS, OF_FEW_ROWS = 0.5, 0.9  # share of rows with a level of their own, above which a column has ids
-MOSTLY = 0.5  # share of values that people take for numbers or dates, from which it is said that they are text
+SINGLE_LEVELS, OF_FEW_ROWS = 0.5, 0.9  # share of rows with a level of their own, above which a column is taken for ids
+MOSTLY = 0.5  # share of values that people read as numbers or dates, from which a finding says that they are text
 FORMAT_PATTERNS = {
     ("numbers", "1234.5"): r"^[$€£¥]?\s?-?(\d{1,3}([.,'\x{a0}\x{202f}]\d{3})+|\d+)([.,]\d+)?\s?[%$€£¥]?$",
     ("dates", "2024-12-31"): r"^(\d{1,2}[./-]\d{1,2}[./-](\d{2}|\d{4})|\d{4}/\d{1,2}/\d{1,2})([ T]\d{1,2}:.*)?$",
 }
-InferredKind = tuple[str, *tuple[Finding, ...]]  # number, boolean, category, parts, date, id or unfit; what to say
+InferredKind = tuple[str, *tuple[Finding, ...]]  # number, boolean, category, parts, date, id or unfit; findings
 
 
 class Features(NamedTuple):
-    """The columns of a model, and what there is to say of all that might have been."""
+    """The columns of a model, and the findings about all columns that might have been among them."""
 
-    columns: tuple[Column, ...]  # nothing fitted
-    left_out: dict[str, str]  # why others are: date, id, or, whatever they are, "" as in version 1
+    columns: tuple[Column, ...]  # nothing is fitted yet
+    left_out: dict[str, str]  # why others are: date, id, or "" if version 1 did so, whatever they are
     ignored: tuple[str, ...]  # sorted
     findings: list[Finding]
 
 
 def infer_features(table: Table, request: Request) -> Features:
-    """The features of a table, inferred or as the previous schema has them."""
+    """The features of a table, inferred, or as in the previous schema."""
     names, ignored, findings = assign_roles(request, table.header)
     columns = list[Column]()
     left_out = dict.fromkeys(request.passed_over.difference(ignored, [request.split.column]), "")
@@ -75,14 +75,14 @@ def infer_features(table: Table, request: Request) -> Features:
 
 
 def value_kind(table: Table, name: str) -> str:
-    """What the values are by themselves: number, boolean, date, null, unfit, or text that reads as none of these."""
+    """The kind of the values by themselves: number, boolean, date, null, unfit, or text that reads as none of these."""
     if any(each.is_error and each.column == name for each in table.findings):
-        return "unfit"  # the reader has said why
+        return "unfit"  # the reader has reported why
     column = table.data[name]
     kind = tabular.kind_of(column.type)
     if kind != "text":
         return kind
-    has_many = not pa.types.is_dictionary(column.type)  # distinct ones, of which some tell as much as all
+    has_many = not pa.types.is_dictionary(column.type)  # many distinct texts, a sample of which tells as much as all
     if has_many and column.num_chunks and _kind_of_texts(column.chunk(0).drop_null()) == "text":
         return "text"
     return _kind_of_texts(table.levels(name).used.drop_null())
@@ -123,13 +123,13 @@ def _infer_kind(table: Table, name: str, request: Request) -> InferredKind:
 
 
 def _names_rows(table: Table, name: str, kind: str) -> bool:
-    """Whether a column has another whole number, or another text, in every row of each file."""
+    """Whether a column has a different whole number, or a different text, in every row of each file."""
     if kind not in ("number", "text"):
         return False
     column = table.data[name]
     files = [column.slice(first, last - first) for first, last in itertools.pairwise(table.starts)]
     values = np.zeros(1) if kind == "text" else statistics.to_numbers(column)
-    are_whole = np.array_equal(values, np.floor(values))  # of which no missing one equals itself
+    are_whole = np.array_equal(values, np.floor(values))  # a missing value does not equal itself
     return are_whole and all(each.null_count == 0 and len(each.unique()) == len(each) for each in files)
 
 
@@ -138,7 +138,7 @@ def _counts_rows(table: Table, name: str) -> bool:
     low, high = table.limits(name)
     if not FEW_ROWS <= len(table.data) <= high - low + 1 < 2 * len(table.data):
         return False
-    values = statistics.to_numbers(table.data[name])  # of which no missing one equals itself
+    values = statistics.to_numbers(table.data[name])  # a missing value does not equal itself
     return np.array_equal(values, np.floor(values)) and np.bincount((values - low).astype(np.int64)).max() <= 1
 
 
@@ -156,7 +156,7 @@ def _infer_kind_of_text(table: Table, name: str) -> InferredKind:
         )
     is_id = singles > values * (OF_FEW_ROWS if values < FEW_ROWS else SINGLE_LEVELS)
     kind, outcome = ("id", "left out as an id") if is_id else ("category", "taken as a category")
-    for (what, form), pattern in FORMAT_PATTERNS.items():  # that most values look like, and are not written as such
+    for (what, form), pattern in FORMAT_PATTERNS.items():  # that most values look like, without its usual form
         matches = pc.match_substring_regex(levels.values, pattern).fill_null(False).to_numpy(zero_copy_only=False)
         if levels.counts[matches].sum() > MOSTLY * values:
             found = f"{name} looks like {what} not written as such, as {table.example_of_text(name)}; {outcome}"
@@ -169,7 +169,7 @@ def _infer_kind_of_text(table: Table, name: str) -> InferredKind:
 
 
 def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> InferredKind:
-    """The kind that version 1 took a column for, and what is wrong if it is another now; a missing column fits all.
+    """The kind that version 1 inferred, and a finding if it is another now; a wholly missing column fits any kind.
 
     Dates are levels only where the user says so (``is_category``).
     """
@@ -195,7 +195,7 @@ def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> I
 def _find_parts(
     table: Table, name: str, request: Request, others: Collection[str]
 ) -> tuple[list[Column], *tuple[Finding, ...]]:
-    """The parts of a column of dates, as version 1 took them, and which they are; or a column that has such a name."""
+    """The parts of a column of dates, as in version 1, and a note of them; or a finding if a name is taken."""
     if known := request.parts.get(name):
         return (known,)
     form, zone = table.dates.get(name, ("", ""))
@@ -212,14 +212,14 @@ def _find_parts(
 
 
 def _tell_of_parts(table: Table, names: Collection[str]) -> Iterator[Finding]:
-    """That columns left out by version 1 hold dates, of which another name could have the parts."""
+    """Report that columns left out by version 1 hold dates, whose parts a model of another name could use."""
     if dates := [name for name in names if name in table.data.column_names and value_kind(table, name) == "date"]:
         found = f"{listing(sorted(dates), 10)} held dates and stayed left out, as in version 1"
         yield note("date-parts", None, found, "a model under another --name learns from their months, weekdays, hours")
 
 
 def _find_category(table: Table, name: str, known: Column | None) -> tuple[list[Column], *tuple[Finding, ...]]:
-    """The column with its levels, unless these are too many; and that, or which of them are new."""
+    """The column with its levels, unless there are too many; and a finding about these, or about new levels."""
     old, levels = known.levels if known else (), table.levels(name)
     now = extend_levels(old, levels.names()) if levels.num_used <= MOST_LEVELS else ()
     if (number := max(len(now), levels.num_used)) > MOST_LEVELS:

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 MOST_LEVELS = 10_000
-COUNTED = 2**20  # rows at once: to be counted, codes become eight times as large
+COUNTED = 2**20  # rows at once: codes are widened eightfold to be counted
 WHOLE = r"^([+-]?\d+)\.0*$"
-FRACTION = r"( 00:00:00)?\.0*$"  # of a second, or all of midnight
+FRACTION = r"( 00:00:00)?\.0*$"  # of a second, or of all of midnight
 TRUTH = r"(?i)^(true|false)$"
 
 
@@ -26,20 +26,20 @@ class Levels:
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
-        """The rows of each value; 0 of one that a file's own dictionary lists and no row has."""
+        """The number of rows of each value; 0 for a value that a file's dictionary lists but no row has."""
         if not self.column.num_chunks:
             return np.zeros(len(self.values), np.int64)
         codes = [chunk.indices.drop_null().to_numpy() for chunk in self.column.chunks]
-        return count_codes(np.concatenate(codes), len(self.values))  # at once: there are many chunks
+        return count_codes(np.concatenate(codes), len(self.values))  # all at once, since there are many chunks
 
     @property
     def used(self) -> pa.Array:
-        """The values, null where no row has one."""
+        """The values, with null for those that no row has."""
         return pc.if_else(pa.array(self.counts > 0), self.values, None)
 
     @property
     def num_used(self) -> int:
-        """How many values some row has."""
+        """How many values occur in a row."""
         return int(np.count_nonzero(self.counts))
 
     def names(self) -> list[str]:
@@ -47,22 +47,22 @@ class Levels:
         return format_values(self.used.drop_null())
 
     def take(self, words: NDArray[Any], into: NDArray[Any] | None = None) -> NDArray[Any]:
-        """For each row ``(n,)`` the word of its value; ``words`` ``(values + 1,)`` ends with that of a missing one.
+        """For each row ``(n,)`` the word of its value; ``words`` ``(values + 1,)`` ends with that of a missing value.
 
-        They are written to ``into`` if it is given.
+        The words are written to ``into`` if it is given.
         """
         result = np.empty(len(self.column), words.dtype) if into is None else into
         row = 0
         for chunk in self.column.chunks:
             indices = chunk.indices.fill_null(-1) if chunk.null_count else chunk.indices
-            np.take(words, indices.to_numpy(), out=result[row : row + len(chunk)], mode="wrap")  # -1 is the last
+            np.take(words, indices.to_numpy(), out=result[row : row + len(chunk)], mode="wrap")  # -1 picks the last
             row += len(chunk)
         return result
 
     def encode(
         self, names: Iterable[str], other: float = np.nan, into: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
-        """The code of each row's value ``(n,)``: its place among ``names``, ``other`` for one that is not among them.
+        """The code of each row's value ``(n,)``: its position among ``names``, or ``other`` if it is not among them.
 
         NaN is missing. They are written to ``into`` if it is given.
         """
@@ -79,13 +79,13 @@ class Levels:
 def count_codes(codes: NDArray[Any], size: int) -> NDArray[np.int64]:
     """How often each of ``size`` codes occurs ``(size,)`` among whole numbers ``(n,)`` from 0."""
     counts = np.zeros(size, np.int64)
-    for start in range(0, len(codes) if size else 0, COUNTED):  # of a number there are none
+    for start in range(0, len(codes) if size else 0, COUNTED):  # a number has no levels
         counts += np.bincount(codes[start : start + COUNTED], minlength=size)
     return counts
 
 
 def find_levels(column: pa.ChunkedArray) -> Levels:
-    """The levels of any column of text, numbers or booleans."""
+    """The levels of a column of text, numbers or booleans."""
     if pa.types.is_null(column.type):
         column = column.cast(pa.string())
     if pa.types.is_floating(column.type):
@@ -97,9 +97,9 @@ def find_levels(column: pa.ChunkedArray) -> Levels:
 
 
 def format_values(values: pa.Array) -> list[str]:
-    """The names of values: as the data have them, but whole numbers without a decimal point, ``true`` and ``false``.
+    """The names of values: as in the data, but whole numbers without a decimal point, and ``true`` and ``false``.
 
-    Dates and times are as ISO 8601 has them, with a blank between the two, and midnight is the date alone.
+    Dates and times are in ISO 8601 with a space between the two, and midnight is the date alone.
     """
     if pa.types.is_floating(values.type):
         try:
@@ -116,12 +116,12 @@ def format_values(values: pa.Array) -> list[str]:
 def _format_number(number: float) -> str:
     if number.is_integer():
         return str(int(number))
-    single = np.float32(number)  # which is what a file may have had: 1.1 then has a long tail as float64
+    single = np.float32(number)  # a file may have had float32: as float64, 1.1 then has a long tail
     return str(single if float(single) == number else number)
 
 
 def sort_levels(names: Iterable[str]) -> tuple[str, ...]:
-    """Each name once: by value if all are numbers, else by code point."""
+    """Each name once, sorted by value if all are numbers, otherwise by code point."""
     distinct = sorted(set(names))
     try:
         return tuple(sorted(distinct, key=float))
@@ -130,5 +130,5 @@ def sort_levels(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def extend_levels(known: tuple[str, ...], names: Iterable[str]) -> tuple[str, ...]:
-    """Levels that are known, whose places never change, and after them what is new."""
+    """The known levels, whose positions never change, followed by the new ones."""
     return known + sort_levels(set(names) - set(known))

@@ -1,4 +1,4 @@
-"""The rows of own data, be they of a table or images, and how they become a data set: examined, split, written."""
+"""The rows of own data, whether a table's or images, and how they become a data set: examined, split, written."""
 
 import tempfile
 from abc import ABC, abstractmethod
@@ -44,10 +44,10 @@ from tasks.serving.task import TASKS, TaskName
 from tasks.store import artifact_paths, folders, locks
 from tasks.store.record import FileRef
 
-CONTENTS = "contents"  # of training rows: features and target hashed, without the column that splits
+CONTENTS = "contents"  # hashes of training rows' features and target, without the column that splits
 Found = TypeVar("Found", bound="OwnRows | None", covariant=True)
 SIDES = {"train": TRAINING, "test": TEST, "validation": VALIDATION}
-RAW_TEST = "raw_test"  # the test rows before they were rounded
+RAW_TEST = "raw_test"  # the test rows before rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,17 +58,17 @@ class OwnRows(ABC):
     rule: SplitRule
     split: SplitAssignment
     digests: Hashes  # (n,)
-    ordering: Future[dict[str, Hashes]]  # what ``sort_digests`` returns: it takes a while, in which files are written
-    profiles: tuple[ColumnProfile, ...] = ()  # of each column of a table, last of the target
-    lossy: tuple[int, ...] = ()  # columns of a table of which float32 has not all digits
-    has_dates: bool = False  # of a split by time
-    brightness: float | None = None  # of images: the mean of all pixels, 0 to 255
+    ordering: Future[dict[str, Hashes]]  # the result of ``sort_digests``: it is slow, and files are written meanwhile
+    profiles: tuple[ColumnProfile, ...] = ()  # for each column of a table, the last one for the target
+    lossy: tuple[int, ...] = ()  # columns of a table whose digits float32 cannot all hold
+    has_dates: bool = False  # whether a split by time has dates
+    brightness: float | None = None  # for images: the mean of all pixels, 0 to 255
 
-    block_rows: ClassVar[int] = 2**15  # that are read at a time
-    most_ordered: ClassVar[int] = 2**18  # beyond which rows lie as they came: to order so many takes seconds
+    block_rows: ClassVar[int] = 2**15  # rows that are read at a time
+    most_ordered: ClassVar[int] = 2**18  # beyond this, rows stay as they came: sorting so many takes seconds
 
     def report_split(self) -> dict[str, Any]:
-        """What a report says of the split."""
+        """What a report says about the split."""
         return {"split": self.rule} | {f"num_{side}": self.split.count(SIDES[side]) for side in SIDES}
 
     def describe_split(self) -> str:
@@ -79,13 +79,13 @@ class OwnRows(ABC):
 
     @abstractmethod
     def read_inputs(self, numbers: Any) -> Array:
-        """The model's inputs ``(m, …)`` of some rows, in order where they are of images."""
+        """The model's inputs ``(m, …)`` of some rows; for images, the rows must be in order."""
 
     def write_side(self, path: Path, side: str, schema: PreviousSchema) -> str:
         """Write the rows of a side, or of ``RAW_TEST``, and return the digest of the file.
 
-        Minibatches are drawn by place: few rows of a table lie by their digests, so that in whatever order they came
-        the model's bytes are the same; many lie as they came.
+        Minibatches are drawn by position. Few rows of a table are sorted by their digests, so that the model's bytes do
+        not depend on the order in which the rows came; many rows stay in the order in which they came.
         """
         is_raw = side == RAW_TEST
         split_id = TEST if is_raw else SIDES[side]
@@ -102,7 +102,7 @@ class OwnRows(ABC):
         return write_arrays(path, specs, batches)
 
     def _number_blocks(self, split_id: int, is_ordered: bool) -> Iterator[Array]:
-        """The numbers of the rows of a side, a block at a time."""
+        """The numbers of the rows of a side, block by block."""
         is_mine = self.split.split_ids == split_id
         if is_ordered:
             mine = np.flatnonzero(is_mine)
@@ -118,7 +118,7 @@ class OwnRows(ABC):
         return self.read_inputs(numbers)
 
     def draw_sheet(self) -> bytes | None:
-        """A picture (PNG) of some images of each class; None of a table."""
+        """A picture (PNG) of some images of each class; None for a table."""
         return None
 
     def map_side(self, side: str, schema: PreviousSchema, scratch: Path) -> Arrays:
@@ -128,9 +128,9 @@ class OwnRows(ABC):
 
 
 def sort_digests(split: SplitAssignment, digests: Hashes, contents: Hashes | None = None) -> dict[str, Hashes]:
-    """What a file of row digests holds; ``contents`` ``(n,)`` are there where digests have more: a column that splits.
+    """The content of a file of row digests; ``contents`` ``(n,)`` are given if digests include a column that splits.
 
-    They are features and target, hashed; of training rows they are kept.
+    ``contents`` are hashes of features and target; those of training rows are kept.
     """
     is_training = split.split_ids == TRAINING
     parts = {"train": digests[is_training], "other": digests[~is_training]}
@@ -168,9 +168,9 @@ class TableRows(OwnRows):
 
 
 def encode_column(table: Table, column: Column, truth: Truth, into: Array) -> tuple[Finding | None, bool]:
-    """Write a column's values of the rows that have a target, as ``TableRows.features`` has them.
+    """Write a column's values, for the rows that have a target, into an array like ``TableRows.features``.
 
-    Returns what is wrong with them, and whether float32 has all their digits.
+    Returns what is wrong with them, and whether float32 holds all their digits.
     """
     if column.part:
         into[:] = date_parts.read_dates(truth.of_column(table.data[column.source])).take(column.part)
@@ -205,7 +205,7 @@ def encode_column(table: Table, column: Column, truth: Truth, into: Array) -> tu
 
 
 class Examined(NamedTuple, Generic[Found]):
-    """What was found. Without errors all is there; with some, as much as could be."""
+    """What was found: everything if there are no errors, otherwise as much as possible."""
 
     report: DataReport
     schema: PreviousSchema | None
@@ -214,7 +214,7 @@ class Examined(NamedTuple, Generic[Found]):
 
 @dataclass(frozen=True)
 class OwnDataset(ABC):
-    """Data at ``source``; they are called by the name of their model, for files' names are nobody else's business."""
+    """Data at ``source``; they are named after their model, since the names of the user's files are private."""
 
     name: str
     source: str
@@ -227,7 +227,7 @@ class OwnDataset(ABC):
     def examine(
         self, data: Data, task: TaskName, kept: Any, champion: ChampionData | None, scratch: Path
     ) -> Examined[OwnRows | None]:
-        """Read all rows, and say which column is what, which row is whose, and what is wrong.
+        """Read all rows, and determine the role of each column, the split of each row, and what is wrong.
 
         ``kept`` is the previous schema of such data, or None.
         """
@@ -235,7 +235,7 @@ class OwnDataset(ABC):
     def validate(
         self, raw: RawDataset, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None
     ) -> Validation:
-        """Examine the data, and write the splits of those that have no errors."""
+        """Examine the data, and write their splits if there are no errors."""
         with scratch_folder(self.name) as scratch:
             found, schema, rows = self.examine(data, task, kept, champion, scratch)
             report = found.without_places(raw.source)
@@ -262,7 +262,7 @@ class OwnDataset(ABC):
 
 
 def write_splits(name: str, rows: OwnRows, schema: PreviousSchema, scratch: Path) -> PreparedDataset:
-    """Write all files of data without errors, side by side; ``scratch`` is a folder on the same disk."""
+    """Write all files of error-free data, in parallel; ``scratch`` is a folder on the same disk."""
 
     def write(side: str) -> FileRef:
         sha256 = rows.write_side(scratch / side, side, schema)
@@ -305,14 +305,14 @@ def write_digests(name: str, digests: dict[str, Hashes], scratch: Path) -> FileR
 
 
 def place_file(path: Path, sha256: str, target: Path) -> FileRef:
-    """Give a written file the name of its content."""
+    """Move a written file to the name that its content gives it."""
     path.replace(target)
     return FileRef(path=target, sha256=sha256)
 
 
 @contextmanager
 def scratch_folder(name: str) -> Iterator[Path]:
-    """A folder beside the data set's files, whose lock is held; what a killed run left there is removed."""
+    """A folder beside the data set's files, whose lock is held; leftovers of a killed run are removed."""
     folder = artifact_paths.dataset(name)
     folder.mkdir(parents=True, exist_ok=True)
     with locks.hold_lock(artifact_paths.dataset_lock(name), f"another process prepares {folder}; waiting for it"):

@@ -1,7 +1,7 @@
 """Prepared splits: encoded rows in safetensors files that are named by their content.
 
 These files are ours: written beside their place, renamed into it and never changed there. So they are compared with
-their digest and then mapped into memory, which need not hold them. Files of a user's are never mapped.
+their digest and then memory-mapped, and need not fit into memory. A user's files are never mapped.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from tasks.store import artifact_paths, atomic, verified
 from tasks.store.record import FileRef, Record
 
 PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have changed"
-SPLIT_KEY = "split_key"  # beside inputs and targets: by what a row's split was decided
+SPLIT_KEY = "split_key"  # stored beside inputs and targets: what decided a row's split
 BATCH_ROWS = 2**16
 NO_KEYS = np.empty(0, np.uint64)
 
@@ -38,9 +38,10 @@ ArraySpecs = Mapping[str, tuple[Any, tuple[int, ...]]]  # dtype and shape of eac
 
 
 class Examples(NamedTuple):
-    """Rows to learn from or to be judged by: inputs ``(n, …)`` and what is true of them ``(n,)``.
+    """Rows to learn from or to be judged by: inputs ``(n, …)`` and the truth about them ``(n,)``.
 
-    Of own data ``key`` ``(n,)`` uint64 has what decided each row's side: equal rows and those of a group have one key.
+    For own data, ``key`` ``(n,)`` uint64 holds what decided each row's side: equal rows, or rows of a group, share a
+    key.
     """
 
     inputs: Array
@@ -49,33 +50,33 @@ class Examples(NamedTuple):
 
     @classmethod
     def from_arrays(cls, arrays: "Arrays", recipe: Recipe, task: TaskName) -> "Examples":
-        """By the names that they have in a file."""
+        """Examples from the arrays of a file, by their names there."""
         return cls(arrays[recipe.input.name], arrays[TASKS[task].target], arrays.get(SPLIT_KEY, NO_KEYS))
 
 
 class ValidatedDataset(Record):
-    """What ``validate`` hands to ``preprocess``: raw files, the report, and own data in their splits."""
+    """What ``validate`` passes to ``preprocess``: raw files, the report, and the splits of own data."""
 
     raw: RawDataset
     report: FileRef | None = None
-    prepared: PreparedDataset | None = None  # to which nothing is fitted yet
-    sheet: FileRef | None = None  # of own images: a picture of some of each class
+    prepared: PreparedDataset | None = None  # nothing is fitted to it yet
+    sheet: FileRef | None = None  # for own images: a picture of some of each class
 
 
 class Validation(NamedTuple):
-    """What a data set's validation found, and of own data without errors its rows."""
+    """The result of a data set's validation, and, for own data without errors, their rows."""
 
     report: DataReport
     prepared: PreparedDataset | None = None
-    sheet: bytes | None = None  # of own images: a picture (PNG) of some of each class
+    sheet: bytes | None = None  # for own images: a picture (PNG) of some of each class
 
 
 def write_splits(
     name: str, train: Examples, test: Examples, recipe: Recipe, task: TaskName, **facts: Any
 ) -> PreparedDataset:
-    """Write both splits as ``recipe`` makes them of raw rows, and the test rows as they are if that differs.
+    """Write both splits as ``recipe`` encodes raw rows, and the unencoded test rows if those differ.
 
-    ``facts`` are what else a ``PreparedDataset`` says.
+    ``facts`` are the other fields of the ``PreparedDataset``.
     """
 
     def write(split: str, inputs: Array, y_true: Array) -> FileRef:
@@ -99,12 +100,12 @@ def write_splits(
 
 
 def write_split(name: str, split: str, arrays: Arrays) -> FileRef:
-    """Write a split once; the same content finds its file already there."""
-    # safetensors writes memory as it lies, which of a slice or a transpose is not the order of its values.
+    """Write a split once; if the content already has its file, that is used."""
+    # safetensors writes memory as it is laid out, which for a slice or a transpose is not the order of its values.
     content = safetensors.numpy.save({name: np.ascontiguousarray(each) for name, each in arrays.items()})
     file = FileRef(path=artifact_paths.split_file(name, split, sha256 := verified.sha256(content)), sha256=sha256)
     with suppress(OSError, DataError):
-        os.utime(file.path)  # first: to housekeeping it is in use
+        os.utime(file.path)  # first, so that housekeeping sees it in use
         read_arrays(file, PREPARE_ANEW)
         return file
     return atomic.write_bytes(file.path, content)
@@ -120,7 +121,7 @@ def read_split(file: FileRef, prepared: PreparedDataset) -> Examples:
 
 
 def read_batches(file: FileRef, prepared: PreparedDataset, size: int = BATCH_ROWS) -> Iterator[Examples]:
-    """The same, ``size`` rows at a time: a table's rows may be millions, and memory holds one batch.
+    """The same, ``size`` rows at a time: a table may have millions of rows, and only one batch is in memory.
 
     Raises:
         DataError: as ``read_split``, before the first batch.
@@ -134,7 +135,7 @@ def create_arrays(path: Path, specs: ArraySpecs) -> Arrays:
     """New arrays of zeros to be written, mapped to a new file.
 
     Raises:
-        OSError: the disk has no room for it: writing to a map would end the process instead.
+        OSError: the disk has no room for it; writing to the map would end the process instead.
     """
     _, header, size = _layout(specs)
     with path.open("w+b", buffering=0) as file:
@@ -143,10 +144,10 @@ def create_arrays(path: Path, specs: ArraySpecs) -> Arrays:
 
 
 def write_arrays(path: Path, specs: ArraySpecs, batches: Mapping[str, Iterable[Array]]) -> str:
-    """Write a new file of arrays, each given batch by batch, and return its SHA-256.
+    """Write a new file of arrays, each given in batches, and return its SHA-256.
 
-    It is not forced to disk, which takes as long as making it: it can be made again, and is compared with its digest
-    before a later run uses it. What a version names is forced by who publishes it.
+    The file is not flushed to disk, which would take as long as making it: it can be made again, and its digest is
+    checked before a later run uses it. Files that a version names are flushed by the code that publishes it.
 
     Raises:
         OSError: the disk has no room for it.
@@ -157,7 +158,7 @@ def write_arrays(path: Path, specs: ArraySpecs, batches: Mapping[str, Iterable[A
         file.write(header)
         for name in names:
             for batch in batches[name]:
-                values = np.ascontiguousarray(batch, specs[name][0]).reshape(-1).view(np.uint8).data  # of no rows, too
+                values = np.ascontiguousarray(batch, specs[name][0]).reshape(-1).view(np.uint8).data  # even for no rows
                 digest.update(values)
                 file.write(values)
         file.flush()
@@ -178,15 +179,15 @@ def _layout(specs: ArraySpecs) -> tuple[list[str], bytes, int]:
 
 
 def read_arrays(file: FileRef, action: str) -> Arrays:
-    """The arrays of a file of ours, by memory map: what is written to them stays in this process.
+    """The arrays of one of our files, memory-mapped: writing to them changes nothing outside this process.
 
-    A file that this process wrote, and that nobody touched since, is not read to be verified.
+    A file that this process wrote and nobody has touched since is not read again to verify it.
 
     Raises:
         DataError: it is missing, no regular file, or not what the reference means; ``action`` is what to do then.
     """
     with verified.open_verified(file.path, action) as stream:
-        is_empty = not os.fstat(stream.fileno()).st_size  # or of /proc, where reading need not end
+        is_empty = not os.fstat(stream.fileno()).st_size  # or a file of /proc, where reading may never end
         is_known = _written.get(_identity(stream)) == file.sha256
         if is_known or (not is_empty and hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256):
             return _map_arrays(stream, mmap.ACCESS_COPY)
@@ -197,17 +198,17 @@ _written: dict[tuple[int, ...], str] = {}  # SHA-256 by identity: files are name
 
 
 def _identity(file: BinaryIO) -> tuple[int, ...]:
-    """Of a file, what no other has, and what changes when it is written to."""
+    """What distinguishes a file from all others, and changes when it is written to."""
     state = os.fstat(file.fileno())
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def _map_arrays(file: BinaryIO, access: int) -> Arrays:
-    """The arrays of a file that is known to be whole: safetensors' own reader for numpy copies them into memory."""
+    """The arrays of a file known to be intact; safetensors' own numpy reader would copy them into memory."""
     file.seek(0)
     start = 8 + int.from_bytes(file.read(8), "little")
     header = json.loads(file.read(start - 8))
-    whole = mmap.mmap(file.fileno(), 0, access=access)  # one for all: each holds the file open
+    whole = mmap.mmap(file.fileno(), 0, access=access)  # one map for all arrays: each map holds the file open
     arrays = {}
     for name, each in header.items():
         dtype, shape = f"{each['dtype'][0].lower()}{int(each['dtype'][1:]) // 8}", each["shape"]
@@ -216,9 +217,9 @@ def _map_arrays(file: BinaryIO, access: int) -> Arrays:
 
 
 def hold_out(keys: Array, share: float) -> Array:
-    """Which rows ``(n,)`` are held out: of the largest keys, equal ones on one side, as near to ``share`` as can be.
+    """Which rows ``(n,)`` are held out: those of the largest keys, equal ones together, as near ``share`` as can be.
 
-    Hashes are spread evenly, so that the largest are any rows or groups; the largest times are the latest.
+    Hashes are spread evenly, so the largest belong to arbitrary rows or groups; the largest times are the latest.
     """
     cut = np.partition(keys, at := round((1 - share) * (len(keys) - 1)))[at]
     above, from_cut = keys > cut, keys >= cut

@@ -1,4 +1,4 @@
-"""What is odd about rows that could be encoded: some of it stops the run, most is said and no more."""
+"""Checks for oddities in encoded rows: some stop the run, most are only reported."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,9 +16,9 @@ from tasks.machine.words import plural, readable
 
 MUCH_MISSING = 0.1
 OFFSET = 1000  # deviations; what float32 leaves of a number that far from 0 is worth a thousandth of one
-ALONE = 0.999  # share of the target's variance, or of the rows, that one column explains
-MIN_ROWS = 20  # to say so of
-FEW_CONFLICTS = 0.02  # of the rows: some pairs of equal rows are in every table, and no reason to warn
+ALONE = 0.999  # share of the target's variance, or of the rows, that one column must explain alone
+MIN_ROWS = 20  # needed to report this
+FEW_CONFLICTS = 0.02  # share of the rows: every table has some pairs of equal rows, and a few are no reason to warn
 
 
 def check_columns(
@@ -26,7 +26,7 @@ def check_columns(
 ) -> Iterator[Finding]:
     """What is odd about each column by itself, and whether there are more numbers than rows to learn from.
 
-    Such fit the training part whatever is in it.
+    More numbers than rows fit the training part whatever it contains.
     """
     numbers = sum(column.kind != "category" for column in columns)
     if numbers >= num_training > 0:
@@ -35,7 +35,7 @@ def check_columns(
     first = {column.source: column for column in reversed(columns) if column.part}
     for column, each in zip(columns, stats, strict=True):
         name, missing = column.given, each.num_missing
-        if column.part:  # of dates only what is missing is odd, and all parts miss the same
+        if column.part:  # for dates only missing values are odd, and all parts have the same ones
             if column is first[name] and missing > MUCH_MISSING * num_rows:
                 yield _tell_missing(name, missing, num_rows)
         elif each.is_constant or missing == num_rows:
@@ -78,7 +78,7 @@ def check_duplicate_columns(columns: Sequence[Column], features: Array, sample: 
 def check_leaks(
     columns: Sequence[Column], features: Array, truth: Truth, sample: Any = slice(None)
 ) -> Iterator[Finding]:
-    """Columns that predict the target alone, as what is known only afterwards does; judged on a ``sample`` of rows."""
+    """Columns that predict the target alone, as values known only afterwards do; judged on a ``sample`` of rows."""
     explains, y = _explains_class if truth.class_names else _explains_number, truth.values[sample]
     for at, column in enumerate(columns):
         values = features[at, sample].astype(np.float64)
@@ -91,7 +91,7 @@ def check_leaks(
 
 
 def _explains_number(values: Array, y: Array, is_category: bool) -> bool:
-    """By the share of the variance; of levels in units that do not favour many of them."""
+    """Whether a column explains a number, by its share of the variance, without favouring columns of many levels."""
     around = y - y.mean()
     total = float(around @ around)
     if not 0 < total < np.inf:
@@ -107,24 +107,24 @@ def _explains_number(values: Array, y: Array, is_category: bool) -> bool:
 
 
 def _explains_class(values: Array, labels: Array, is_category: bool) -> bool:
-    """Whether each class lies in a range of its own; of levels, whether each has one class."""
+    """Whether each class lies in a range of its own; for levels, whether each level has one class."""
     classes, y = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         return False
     if is_category:
         pairs, counts = np.unique(values.astype(np.int64) * len(classes) + y, return_counts=True)
-        is_first = np.diff(pairs // len(classes), prepend=-1) > 0  # of each level
+        is_first = np.diff(pairs // len(classes), prepend=-1) > 0  # the first pair of each level
         most = np.maximum.reduceat(counts, np.flatnonzero(is_first))
         spare = len(labels) - len(most)
         return spare >= MIN_ROWS and (int(most.sum()) - len(most)) / spare > ALONE
-    order = np.argsort(values)  # of equal values in any order: of two classes they never pass
-    y, values = y[order], values[order]  # which may be infinite: compared, not subtracted
+    order = np.argsort(values)  # equal values in any order: with two classes they never pass
+    y, values = y[order], values[order]  # values may be infinite: they are compared, not subtracted
     changes = y[1:] != y[:-1]
     return int(changes.sum()) == len(classes) - 1 and bool((values[1:] > values[:-1])[changes].all())
 
 
 def check_conflicts(num_rows: int, num_ambiguous: int) -> Iterator[Finding]:
-    """Rows whose features a row with another target has too."""
+    """Rows whose features also occur with another target."""
     if num_ambiguous:
         are_many, limit = num_ambiguous > FEW_CONFLICTS * num_rows, f"{100 * FEW_CONFLICTS:g} %"
         of = f"{100 * num_ambiguous / num_rows:.3g} %{f', above {limit}' if are_many else f'; above {limit} a warning'}"

@@ -1,10 +1,10 @@
 """How raw rows become a model's inputs, for training, evaluation, export and prediction alike.
 
 A recipe is kept in the manifest, so that every kept version is fed by its own. What it leaves to the ONNX graph (the
-scale of pixels) it tells export, which folds it into the weights.
+scale of pixels) is passed to export, which folds it into the weights.
 """
 
-from __future__ import annotations  # of arrays, which commands that only look at the store need not import
+from __future__ import annotations  # for array annotations, which commands that only look at the store need not import
 
 import math
 import operator
@@ -22,50 +22,50 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-# What pandas calls an index that has no name, in CSV, as our reader does, and in Parquet.
+# The name of an unnamed pandas index: in CSV by our reader, and in Parquet.
 UNNAMED_INDEX = "Unnamed: 0"
 INDEX_NAMES = UNNAMED_INDEX, "__index_level_0__"
-DESCRIBED = {"name", "kind", "levels", "source", "part", "zone"}  # of a column, to consumers
-FIXED = DESCRIBED | {"form"}  # of a column, by version 1
+DESCRIBED = {"name", "kind", "levels", "source", "part", "zone"}  # fields of a column that consumers need
+FIXED = DESCRIBED | {"form"}  # fields of a column that version 1 fixes
 RARE = 10  # training rows below which a level shares its weight with the other rare ones
 
 
 def unless_empty(default: Any) -> Any:
-    """A field that stands in documents and digests only where it says something: those of before have none."""
+    """A field that is stored in documents and digests only if it is not empty: older documents do not have it."""
     return Field(default, exclude_if=operator.not_)
 
 
 def decimal_of(form: str) -> str:
-    """The decimal point or comma of a form of numbers, such as ``1.234,5``; the point of none."""
+    """The decimal point or comma of a number form such as ``1.234,5``; a point if there is no form."""
     return "," if "234,5" in form else "."
 
 
 class Column(Lasting):
-    """One column of a table. Name, kind and old levels' codes are fixed by version 1, all else is fitted anew.
+    """One column of a table. Name, kind and existing levels' codes are fixed by version 1; all else is refitted.
 
-    The book's data are numbers as they are: no mean, and no scale but 1.
+    The book's data are numbers used unchanged: there is no mean, and the scale is 1.
     """
 
     name: str = Field(min_length=1)
     kind: Literal["number", "boolean", "category"] = "number"
-    levels: tuple[str, ...] = ()  # of a category; the code of one is its position, which never changes
-    form: str = unless_empty("")  # in which text has a number or date, such as $1,234.5 or 31.12.2024; or empty
-    source: str = unless_empty("")  # the column of dates that this is a part of
+    levels: tuple[str, ...] = ()  # of a category; the code of a level is its position, which never changes
+    form: str = unless_empty("")  # of a number or date in text, such as $1,234.5 or 31.12.2024; or empty
+    source: str = unless_empty("")  # the column of dates from which this part is taken
     part: Literal["", "month", "weekday", "hour", "year"] = unless_empty("")
-    zone: str = unless_empty("")  # in which dates are read that have another one
-    limits: tuple[float, float] | None = unless_empty(None)  # of a year in the training part, which it is clamped to
-    mean: float | None = None  # of numbers and booleans (0 or 1) in the training part; stands for a missing one
-    scale: float = Field(1.0, gt=0)  # a number's standard deviation there; 1 of a boolean, and of a constant
+    zone: str = unless_empty("")  # dates in another time zone are read in this one
+    limits: tuple[float, float] | None = unless_empty(None)  # of a year in the training part, to which it is clamped
+    mean: float | None = None  # of numbers and booleans (0 or 1) in the training part; replaces missing values
+    scale: float = Field(1.0, gt=0)  # a number's standard deviation there; 1 for booleans and constants
     counts: tuple[int, ...] = ()  # training rows of each level
     num_missing: int = 0  # training rows without a value
-    has_missing: bool = False  # any row without a value, of either split
+    has_missing: bool = False  # whether any row of either split has no value
 
     def slots(self) -> NDArray[np.int64]:
         """The weight of each code, ``(levels + 2,)``: those of the levels, of a missing value, of an unknown code.
 
-        Levels of ``RARE`` training rows or more have their own, in order; then all others share one, then a missing
-        value has its own: each where a training row has it. -1 stands for none: the average effect. So it does for a
-        part of dates that no training row has.
+        Levels with at least ``RARE`` training rows have their own weight, in order; then all other levels share one,
+        and then a missing value has its own, each only if a training row has it. -1 stands for no weight, which means
+        the average effect, and is also used for a part of dates that no training row has.
         """
         import numpy as np
 
@@ -79,12 +79,12 @@ class Column(Lasting):
 
     @property
     def given(self) -> str:
-        """The name of the column of the data that it is made of."""
+        """The name of the data's column from which this column is made."""
         return self.source or self.name
 
     @property
     def is_plain(self) -> bool:
-        """Whether its values go into the model as they are: none may be missing, none is coded."""
+        """Whether its values go into the model unchanged: none may be missing, and none is coded."""
         return self.kind == "number" and self.mean is None
 
     @property
@@ -93,34 +93,34 @@ class Column(Lasting):
         return int(self.slots().max()) + 1 if self.kind == "category" else 0
 
 
-DEVIATIONS = 10  # from the target's mean, within which predictions usually lie
+DEVIATIONS = 10  # target deviations from the mean within which predictions usually lie
 
 
 class Target(Lasting):
     """The column to predict; a number is standardised for training."""
 
     name: str = Field(min_length=1)
-    form: str = unless_empty("")  # as a column's
+    form: str = unless_empty("")  # as in a column
     mean: float = 0.0
     scale: float = Field(1.0, gt=0)
 
     def find_deviation(self, truth: NDArray[Any]) -> float:
-        """What a usual value differs by from the mean."""
+        """The usual deviation of a value from the mean."""
         return self.scale
 
     @property
     def usual(self) -> float:
-        """The largest size that a prediction usually has, in whose spacing answers may differ."""
+        """The largest magnitude that predictions usually have; its spacing bounds how far answers may differ."""
         return abs(self.mean) + DEVIATIONS * self.scale
 
 
 class Unscaled(Target):
-    """The truth of the book's data and of images, which is as it is: nothing is known of it."""
+    """The truth of the book's data and of images, which is used unchanged: nothing is known about it."""
 
     usual: ClassVar[float] = 0.0
 
     def find_deviation(self, truth: NDArray[Any]) -> float:
-        """That of the truth ``(n,)`` itself."""
+        """The standard deviation of the truth ``(n,)`` itself."""
         return float(truth.std(ddof=1, dtype="float64"))
 
 
@@ -128,9 +128,9 @@ UNSCALED = Unscaled(name="target")
 
 
 class RowRecipe(Lasting):
-    """What is asked of the recipe of any rows; images have no columns, and no target among them."""
+    """What every recipe can answer; images have no columns, and no target among them."""
 
-    if TYPE_CHECKING:  # else pydantic took them for fields of images
+    if TYPE_CHECKING:  # otherwise pydantic would take them for fields of images
 
         @property
         def columns(self) -> tuple[Column, ...]:
@@ -138,20 +138,20 @@ class RowRecipe(Lasting):
 
         @property
         def target(self) -> Target | None:
-            """The column to predict; None of images and of the book's data."""
+            """The column to predict; None for images and for the book's data."""
 
         @property
         def missing(self) -> tuple[str, ...]:
-            """What stands for a missing value of a table, beside what does in any data."""
+            """What stands for a missing value in a table, besides the usual texts."""
 
     def describe_columns(self) -> tuple[ColumnMetadata, ...]:
-        """What a consumer must know of the columns, in order; the book's numbers, as they are, need no word."""
+        """What a consumer must know about the columns, in order; the book's plain numbers need no description."""
         known = () if self.is_plain else self.columns
         return tuple(ColumnMetadata.model_validate(each.model_dump(include=DESCRIBED)) for each in known)
 
     @property
     def target_scaling(self) -> Target:
-        """The mean and deviation by which the target is standardised: 0 and 1 of the book's, and of images."""
+        """The mean and deviation by which the target is standardised: 0 and 1 for the book's data and for images."""
         return self.target or UNSCALED
 
     @property
@@ -161,12 +161,12 @@ class RowRecipe(Lasting):
 
     @property
     def is_by_name(self) -> bool:
-        """Whether a file's columns, and its target, are found by their names; of the book's any may be named."""
+        """Whether a file's columns and target are found by name; for the book's data any columns may be named."""
         return self.target is not None
 
     @property
     def is_plain(self) -> bool:
-        """Whether rows go into the model as they are."""
+        """Whether rows go into the model unchanged."""
         return all(column.is_plain for column in self.columns)
 
     @property
@@ -176,13 +176,13 @@ class RowRecipe(Lasting):
 
     @property
     def limits(self) -> tuple[tuple[int, float, float], ...]:
-        """Which of the inputs of ``W`` are clamped, each by its place there, from what and to what."""
+        """Which of the inputs of ``W`` are clamped: the position of each, its lower and its upper limit."""
         columns = enumerate(self.columns[at] for at in self.numbers)
         return tuple((at, *column.limits) for at, column in columns if column.limits)
 
     @property
     def categories(self) -> tuple[int, ...]:
-        """Where categories are: their slots lie one column after the other in ``effects``."""
+        """The positions of categories: their slots lie one column after the other in ``effects``."""
         return tuple(at for at, column in enumerate(self.columns) if column.kind == "category")
 
     @property
@@ -195,15 +195,15 @@ class Pixels(RowRecipe):
     """Raw pixels 0…255 of images: grey ``(height, width)``, or with channels last."""
 
     kind: Literal["pixels"] = "pixels"
-    use: ClassVar[Use] = Use.IMAGES  # of own data that have this recipe
+    use: ClassVar[Use] = Use.IMAGES  # kind of own data that have this recipe
     shape: tuple[Annotated[int, Field(gt=0)], ...]  # of one image
     scale: float = Field(gt=0)  # of a pixel; folded into the weights at export
-    resize: Literal["bilinear"] | None = None  # how an array of another size or colour becomes one; None: it is refused
+    resize: Literal["bilinear"] | None = None  # how arrays of another size or colour are converted; None: refused
 
     columns: ClassVar[tuple[Column, ...]] = ()
     target: ClassVar[None] = None
     missing: ClassVar[tuple[str, ...]] = ()
-    has_class_names: ClassVar[bool] = True  # in files of arrays, whose labels these are
+    has_class_names: ClassVar[bool] = True  # in files of arrays that also hold the labels
 
     @property
     def input(self) -> Tensor:
@@ -212,7 +212,7 @@ class Pixels(RowRecipe):
 
     @property
     def metadata_props(self) -> dict[str, str]:
-        """What the ONNX standard has for images (docs/MetadataProps.md)."""
+        """The keys that the ONNX standard has for images (docs/MetadataProps.md)."""
         return {
             "Image.BitmapPixelFormat": "Gray8" if len(self.shape) == 2 else "Rgb8",
             "Image.ColorSpaceGamma": "SRGB",
@@ -224,7 +224,7 @@ class Pixels(RowRecipe):
         return rows[:size]
 
     def accepts(self, dtype: Any, shape: tuple[int, ...]) -> bool:
-        """Whether rows of this dtype and shape (of one) can be encoded."""
+        """Whether rows with this dtype and shape (of one row) can be encoded."""
         import numpy as np
 
         from gradmill.pictures import LARGEST_PIXELS
@@ -234,10 +234,10 @@ class Pixels(RowRecipe):
         return np.dtype(dtype) == np.uint8 and (shape == self.shape or (is_image and can_be_resized))
 
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Raw images ``(n, …)`` uint8 to ``(n, *shape)`` uint8; those of that shape are returned as they are.
+        """Raw images ``(n, …)`` uint8 to ``(n, *shape)`` uint8; images of that shape are returned unchanged.
 
         Raises:
-            DataError: they are no such images, or of another size or colour, which this recipe refuses.
+            DataError: they are not such images, or have another size or colour, which this recipe refuses.
         """
         import numpy as np
 
@@ -260,10 +260,10 @@ class Columns(RowRecipe):
     kind: Literal["columns"] = "columns"
     use: ClassVar[Use] = Use.TABLES
     columns: tuple[Column, ...]
-    target: Target | None = None  # None: the book's data, whose target is as it is
-    missing: tuple[str, ...] = unless_empty(())  # what stands for a missing value, beside what does in any data
+    target: Target | None = None  # None: the book's data, whose target is used unchanged
+    missing: tuple[str, ...] = unless_empty(())  # what stands for a missing value, besides the usual texts
 
-    scale: ClassVar[float] = 1.0  # of raw rows; each column has its own
+    scale: ClassVar[float] = 1.0  # for raw rows; each column has its own
     resize: ClassVar[None] = None
     has_class_names: ClassVar[bool] = False
     metadata_props: ClassVar[dict[str, str]] = {}
@@ -280,7 +280,7 @@ class Columns(RowRecipe):
         return Tensor(name=FEATURES, dtype="float32", shape=(len(self.columns),))
 
     def choose_sample(self, rows: NDArray[Any], size: int) -> NDArray[Any]:
-        """The first rows, of which one has a missing value, if any has, and the last has unknown codes."""
+        """The first rows; one of them has a missing value, if any row has, and the last has unknown codes."""
         import numpy as np
 
         missing = np.flatnonzero(np.isnan(rows).any(axis=1))[:1]
@@ -290,16 +290,16 @@ class Columns(RowRecipe):
         return chosen
 
     def accepts(self, dtype: Any, shape: tuple[int, ...]) -> bool:
-        """Whether rows of this dtype and shape (of one) can be encoded."""
+        """Whether rows with this dtype and shape (of one row) can be encoded."""
         import numpy as np
 
         return np.dtype(dtype).kind in "fiu" and shape == self.input.shape
 
     def encode(self, rows: NDArray[Any]) -> NDArray[np.float32]:
-        """Numbers ``(n, columns)`` in the model's order to float32 (infinite beyond its range), float32 as they are.
+        """Numbers ``(n, columns)`` in the model's order to float32 (infinite beyond its range); float32 is unchanged.
 
         Raises:
-            DataError: they are no numbers, or not so many a row.
+            DataError: they are not numbers, or a row has the wrong number of them.
         """
         import numpy as np
 
@@ -312,13 +312,13 @@ Recipe = Annotated[Pixels | Columns, Field(discriminator="kind")]
 
 
 class SplitRule(Lasting):
-    """Which rows of own data are the test split; fixed by version 1 of a name: by hash, group, time or column."""
+    """Which rows of own data are the test split, as version 1 of a name fixes it: by hash, group, time or column."""
 
     rule: Literal["rows", "copies", "group", "time", "column", "folders"]
-    # copies: of equal rows, where few are distinct; folders: train/ and test/ of images
+    # copies: equal rows, where few rows are distinct; folders: train/ and test/ of images
     column: str | None = None
     test: float = Field(gt=0, lt=1)  # share
-    features: tuple[str, ...] = ()  # whose values are hashed, sorted by name
+    features: tuple[str, ...] = ()  # columns whose values are hashed, sorted by name
 
     @property
     def is_by_time(self) -> bool:

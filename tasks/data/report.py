@@ -1,4 +1,4 @@
-"""What validation says of data: a document for programs, a page for people, and the error that stops the run."""
+"""What validation reports about data: a document for programs, a page for people, and the error that stops the run."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -18,19 +18,19 @@ from tasks.store.record import Lasting
 
 OF_CHAMPION = frozenset(
     {"turned-missing", "other-scale", "turned-constant", "fewer-rows", "drift", "new-levels"}
-)  # rules by which data are held against those before
+)  # rules that compare data with earlier data
 Severity = Literal["error", "warning", "note"]
 Role = Literal["feature", "target", "split", "left out"]
 MOST_LEVELS_SHOWN = 12
 
 
 class Finding(Lasting):
-    """One thing that validation says of a table: an error stops the run, a warning does not, a note explains."""
+    """One thing that validation reports about a table: an error stops the run, a warning does not, a note explains."""
 
     severity: Severity
     rule: str  # such as "constant-target"
     column: str | None = None
-    found: str  # with file and row where there is one
+    found: str  # with file and row, if there are any
     expected: str = ""
     action: str = ""
     accepted: bool = False  # it would have been an error, and the user let it through
@@ -42,13 +42,13 @@ class Finding(Lasting):
 
     @property
     def sentence(self) -> str:
-        """All of it in a line."""
+        """The whole finding in one line."""
         expected = f"expected {self.expected}" if self.expected else ""
         return " ".join("; ".join(filter(None, (self.found, expected, self.action))).split())
 
 
 def make_finding(severity: Severity, rule: str, column: str | None, found: str, *advice: str) -> Finding:
-    """What validation says of a column, or of no single one (None).
+    """A finding about a column, or about no single column (None).
 
     ``advice`` is what to do, or what was expected and what to do.
     """
@@ -56,9 +56,9 @@ def make_finding(severity: Severity, rule: str, column: str | None, found: str, 
     return Finding(severity=severity, rule=rule, column=column, found=found, expected=expected, action=action)
 
 
-error = partial(make_finding, "error")  # what must be mended
-warning = partial(make_finding, "warning")  # what is odd, and may be meant
-note = partial(make_finding, "note")  # what was done, or may be of use
+error = partial(make_finding, "error")  # something that must be fixed
+warning = partial(make_finding, "warning")  # something odd that may be intended
+note = partial(make_finding, "note")  # something that was done or may be useful
 
 
 class AcceptedFinding(Lasting):
@@ -69,36 +69,36 @@ class AcceptedFinding(Lasting):
 
 
 class ColumnProfile(Lasting):
-    """What a column was like in all rows that have a target, training and test, so that later data can be compared.
+    """What a column was like in all rows with a target, training and test, so that later data can be compared to it.
 
-    Counts and medians are of a sample.
+    Counts and medians are from a sample.
     """
 
     name: str
-    part_of: str = unless_empty("")  # a column of dates
+    part_of: str = unless_empty("")  # the column of dates that this is a part of
     missing: int = 0  # rows
     is_constant: bool = False
-    magnitude: float | None = None  # the median of a number's magnitudes that are not 0; None where hardly any is
-    levels: tuple[int, ...] = ()  # the codes of a category's commonest levels, each a bin
+    magnitude: float | None = None  # the median of a number's non-zero magnitudes; None if there are hardly any
+    levels: tuple[int, ...] = ()  # the codes of a category's most common levels, one bin each
     edges: tuple[float, ...] = ()  # between a number's bins; a value on an edge belongs to the bin below it
     counts: tuple[int, ...] = ()  # sampled rows in each bin, then those of all other levels, last missing ones
 
 
 class ColumnReport(Lasting):
-    """One column as it was found."""
+    """One column as it was found in the data."""
 
     name: str
     role: Role
     kind: str  # number, boolean, category, date, id, or what the file calls it
     missing: int = 0  # rows
-    minimum: float | None = None  # of numbers, where there are any
+    minimum: float | None = None  # of numbers, if there are any
     maximum: float | None = None
     num_levels: int = 0
-    levels: tuple[str, ...] = ()  # the first of them
+    levels: tuple[str, ...] = ()  # the first few
 
     @property
     def content(self) -> str:
-        """Its range or its levels, in a few words."""
+        """The column's range or its levels, in a few words."""
         if self.minimum is not None and self.maximum is not None:
             return f"{readable(self.minimum, 6)} … {readable(self.maximum, 6)}"
         more = f", … ({self.num_levels:,})" if self.num_levels > len(self.levels) else ""
@@ -106,10 +106,10 @@ class ColumnReport(Lasting):
 
 
 class ImageReport(Lasting):
-    """Images as they were found."""
+    """Images as they were found in the data."""
 
-    shape: tuple[int, ...]  # that they were brought to
-    sizes: dict[str, int]  # images of each, as ``640 by 480``, the commonest first
+    shape: tuple[int, ...]  # to which they were converted
+    sizes: dict[str, int]  # the number of images of each, such as ``640 by 480``, the most common first
     num_sizes: int
     modes: dict[str, int]  # images of each, as Pillow calls them
     broken: int  # that could not be read, and are left out
@@ -117,7 +117,7 @@ class ImageReport(Lasting):
     brightness: float  # mean of all pixels, 0 to 255
 
     def facts(self) -> dict[str, str]:
-        """In words, by name."""
+        """The facts in words, by name."""
         more = f", … ({self.num_sizes:,})" if self.num_sizes > len(self.sizes) else ""
         return {
             "brought to": " by ".join(map(str, self.shape)),
@@ -130,7 +130,7 @@ class ImageReport(Lasting):
 
 
 class DataReport(Document):
-    """``data-report.json``; of the book's data hardly more than ``summary``, one line."""
+    """``data-report.json``; for the book's data it has little more than ``summary``, one line."""
 
     schema_version: Literal[1] = 1
     name: str
@@ -145,7 +145,7 @@ class DataReport(Document):
     num_validation: int = 0
     num_test: int = 0
     unlabelled: int = 0  # rows without a target, which are left out
-    outside: int = 0  # rows outside of the window, which are left out too
+    outside: int = 0  # rows outside the window, which are left out too
     images: ImageReport | None = None
     findings: tuple[Finding, ...] = ()
 
@@ -156,18 +156,18 @@ class DataReport(Document):
 
     @property
     def changes(self) -> tuple[Finding, ...]:
-        """What is not as it was in earlier data, save what the user knows."""
+        """What differs from earlier data, except what the user has accepted."""
         return tuple(each for each in self.findings if each.rule in OF_CHAMPION and each.severity != "note")
 
     @property
     def accepted(self) -> tuple[AcceptedFinding, ...]:
-        """What the user let through."""
+        """What the user accepted."""
         return tuple(AcceptedFinding(rule=each.rule, column=each.column) for each in self.findings if each.accepted)
 
     def without_places(self, source: str) -> "DataReport":
-        """The same without where own data lie, which stands in no version: files go by their names, save in errors."""
+        """The report without where own data lie, which no version records: files go by name alone, save in errors."""
         source = split_source(source)[0]
-        fixed = re.split(r"[*?\[]", source)[0]  # of a glob
+        fixed = re.split(r"[*?\[]", source)[0]  # the fixed part of a glob
         folder = fixed[: fixed.rfind("/") + 1]
 
         def shorten(finding: Finding) -> Finding:
@@ -199,13 +199,13 @@ class DataReport(Document):
         return Page(f"Data of {self.name}", self.summary, sections)
 
     def cells(self, column: ColumnReport) -> tuple[str, ...]:
-        """A column in words: its name, role and kind, what is missing, and its range or levels."""
+        """A column in words: its name, role and kind, its missing values, and its range or levels."""
         share = f"{100 * column.missing / self.rows:.3g} %" if column.missing else ""
         return column.name, column.role, column.kind, share, column.content
 
 
 class UnfitData(DataError):
-    """Data in which validation found errors; each has its own line, so that all can be mended at once."""
+    """Data in which validation found errors; each error has its own line, so that all can be fixed at once."""
 
     def __init__(self, errors: Sequence[Finding]) -> None:
         first = errors[0]
@@ -219,10 +219,10 @@ class UnfitData(DataError):
 
 
 def require_fit(findings: Iterable[Finding], tolerated: Collection[str] = ()) -> None:
-    """Let data pass in which nothing wrong was found, save by rules that are tolerated.
+    """Accept data in which nothing wrong was found, except by rules that are tolerated.
 
     Raises:
-        UnfitData: something was; the message has all of it.
+        UnfitData: something wrong was found; the message lists all of it.
     """
     if errors := [each for each in findings if each.is_error and each.rule not in tolerated]:
         raise UnfitData(errors)

@@ -1,18 +1,18 @@
-"""The hash of a row, by which it is split and known again, and the digests of all rows.
+"""The hash of a row, by which it is split and recognised, and the digests of all rows.
 
-**Definition.** All arithmetic is of unsigned 64-bit whole numbers, modulo 2**64. ``mix(x)`` is splitmix64's finaliser:
+**Definition.** All arithmetic is on unsigned 64-bit integers, modulo 2**64. ``mix(x)`` is splitmix64's finaliser:
 ``x ^= x >> 30; x *= 0xbf58476d1ce4e5b9; x ^= x >> 27; x *= 0x94d049bb133111eb; x ^= x >> 31``. A hash ``h`` is updated
-with an input ``w`` so: ``h = mix((h ^ w) + 0x9e3779b97f4a7c15)``. It starts as 0 and takes one input of each column,
-columns in the order of their names by code point. The input of a value is
+with an input ``w`` by ``h = mix((h ^ w) + 0x9e3779b97f4a7c15)``. It starts as 0 and takes one input from each column,
+in the order of the columns' names by code point. The input is
 
-- of a number the bits of its float32 (rounded to nearest; -0 is 0), as a whole number;
-- of a boolean those of 0 or 1 as a number;
-- of a level or a class BLAKE2b of 8 bytes of its name in UTF-8, read as a little-endian number;
-- of a missing value ``0x7fc00000``, the bits of NaN, whatever the column.
+- for a number, the bits of its float32 (rounded to nearest; -0 is 0), as an integer;
+- for a boolean, those of 0 or 1 as a number;
+- for a level or a class, the 8-byte BLAKE2b of its name in UTF-8, read as a little-endian number;
+- for a missing value, ``0x7fc00000``, the bits of NaN, whatever the column.
 
-The **row hash** takes the columns that version 1 took as features. The **row digest** goes on from it: it takes the
-target, then the column that splits, if there is one (``split.split_by_column``), then the number of the copy,
-counted from 0 among rows that are equal so far. Tests have vectors of both.
+The **row hash** covers the columns that version 1 used as features. The **row digest** continues from it: it takes the
+target, then the column that splits, if there is one (``split.split_by_column``), then the number of the copy, counted
+from 0 among rows that are equal so far. The tests have test vectors for both.
 """
 
 import hashlib
@@ -33,16 +33,16 @@ from tasks.store.verified import RESTORE
 
 Hashes = NDArray[np.uint64]
 RowNumbers = NDArray[np.int64]  # the numbers of rows
-HashInputs = Hashes | np.uint64 | Callable[[Any], Hashes]  # of each row, of all rows alike, or a function of some rows
+HashInputs = Hashes | np.uint64 | Callable[[Any], Hashes]  # for each row, one for all rows, or a function of some rows
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 STEPS = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
 LAST = np.uint64(31)
 MISSING = np.uint64(0x7FC00000)
 FIRST_COPY = np.uint64(0)
-BLOCK = 2**15  # rows that stay in the processor's cache
+BLOCK = 2**15  # rows that fit the processor's cache
 LOOKUP_BLOCK = 2**17  # rows that are looked up at once
-SAMPLE = 20_000  # rows that profiles are made of
-BYTES_PER_ROW = 112  # of memory: hashing took 80 where every row has an equal one (49 where none has), and more is held
+SAMPLE = 20_000  # rows from which profiles are made
+BYTES_PER_ROW = 112  # hashing took 80 where every row has an equal one (49 where none has), and more is held
 PARTS = "train", "other"  # of a file of row digests
 
 
@@ -50,7 +50,7 @@ def check_memory(num_rows: int) -> None:
     """Refuse more rows than this machine can hash, before memory is taken for them.
 
     Raises:
-        DataError: there are more.
+        DataError: there are too many rows.
     """
     most = resources.memory_limit() // BYTES_PER_ROW
     if num_rows > most:
@@ -60,17 +60,17 @@ def check_memory(num_rows: int) -> None:
 
 
 def hash_levels(levels: Iterable[str]) -> Hashes:
-    """The input of each code ``(levels + 1,)`` of a category or a class, and last that of a missing value."""
+    """The input of each code ``(levels + 1,)`` of a category or a class; the last is that of a missing value."""
     digests = (hashlib.blake2b(level.encode(), digest_size=8).digest() for level in levels)
     inputs = (int.from_bytes(each, "little") for each in itertools.chain(digests, [MISSING.tobytes()]))
     return np.fromiter(inputs, np.uint64)
 
 
 def hash_inputs(values: Array, levels: Sequence[str]) -> Callable[[Any], Hashes]:
-    """A function that makes the inputs of some rows of values ``(n,)``: of all rows they need not be held at once.
+    """A function that makes the inputs of some rows of values ``(n,)``: those of all rows need not be in memory.
 
-    They are of the values' float32 bits, or of the ``levels`` whose codes they are, whole numbers or float32; without
-    levels all are missing, and so no codes.
+    The inputs come from the values' float32 bits, or from the ``levels`` whose codes the values are, as integers or
+    float32; if there are no levels, all values are missing, and none is a code.
     """
     hashes = hash_levels(levels)
 
@@ -98,7 +98,7 @@ def hash_rows(columns: Sequence[Column], encoded: Sequence[Array]) -> Hashes:
 
 
 def update_hashes(hashes: Hashes, *inputs: HashInputs) -> Hashes:
-    """Hashes ``(n,)`` after they took inputs, one after the other; those given stay as they are."""
+    """Hashes ``(n,)`` after taking the inputs one after the other; the given hashes are not changed."""
     result = np.empty(len(hashes), np.uint64)
 
     def update(start: int) -> None:
@@ -133,11 +133,11 @@ def _mix(hashes: Hashes, inputs: Hashes) -> None:
 
 
 def digest_rows(hashes: Hashes, inputs: Sequence[HashInputs]) -> tuple[Hashes, Hashes, int, int]:
-    """The digests of rows of these hashes ``(n,)``; ``inputs`` are those of the target and of a column that splits.
+    """The digests of rows with these hashes ``(n,)``; ``inputs`` are those of the target and of a column that splits.
 
-    Most rows are the only ones of their hash, so that copies are counted among the others alone. Beside the digests
-    ``(n,)`` these are hashes ``(n,)`` of features and target, the number of different features, and the number of rows
-    whose features a row with another target has too.
+    Most rows are the only ones with their hash, so copies are counted only among the others. Besides the digests
+    ``(n,)``, it returns hashes ``(n,)`` of features and target, the number of distinct feature rows, and the number of
+    rows whose features also occur with another target.
     """
     finding = parallel.start(find_equal_rows, hashes)
     contents = update_hashes(hashes, inputs[0])
@@ -151,10 +151,10 @@ def digest_rows(hashes: Hashes, inputs: Sequence[HashInputs]) -> tuple[Hashes, H
 
 
 def find_equal_rows(hashes: Hashes) -> tuple[RowNumbers, RowNumbers]:
-    """Rows whose hash ``(n,)`` another row has too, equal ones side by side and in order; the size of each group.
+    """Rows whose hash ``(n,)`` also occurs in another row, equal ones adjacent and in order; the size of each group.
 
-    What is sorted are the hashes' highest bits with the rows' numbers in place of the lowest: that is as quick as a
-    sort of the hashes, and rows that may be equal lie side by side.
+    The hashes' highest bits are sorted, with the rows' numbers in place of the lowest bits: this is as fast as sorting
+    the hashes, and rows that may be equal become adjacent.
     """
     lowest = np.uint64(2 ** len(hashes).bit_length() - 1)
     keys = hashes & ~lowest
@@ -168,7 +168,7 @@ def find_equal_rows(hashes: Hashes) -> tuple[RowNumbers, RowNumbers]:
 
 
 def _group(hashes: Hashes) -> tuple[RowNumbers, RowNumbers]:
-    """An order of hashes ``(n,)`` in which equal ones lie side by side, as they came; the size of each group."""
+    """An order of hashes ``(n,)`` with equal ones adjacent, in their original order; and the size of each group."""
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
     starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(hashes)])
@@ -184,12 +184,12 @@ def duplicate_index(hashes: Hashes) -> Hashes:
 
 
 def threshold(share: float) -> np.uint64:
-    """Below which a hash is one of a share of all."""
+    """The value below which a hash belongs to a share of all hashes."""
     return np.uint64(int(share * 2.0**64))
 
 
 def sample_rows(digests: Hashes) -> RowNumbers:
-    """Some 20,000 rows ``(n,)`` at most: those of the lowest digests, in whatever order rows come."""
+    """At most some 20,000 of the rows ``(n,)``: those with the lowest digests, in whatever order rows come."""
     if len(digests) <= SAMPLE:
         return np.arange(len(digests))
     return np.flatnonzero(digests < threshold(SAMPLE / len(digests)))
@@ -215,7 +215,7 @@ def count_new_rows(rows: FileRef, known: FileRef) -> int:
 
 
 def _remove_known(digests: Hashes, known: FileRef) -> Hashes:
-    """Those of sorted digests that are not known, in order: sorted ones are found fifteen times as fast as any."""
+    """The sorted digests that are not known, in order: looking up sorted ones is fifteen times as fast."""
     parts = read_arrays(known, RESTORE)
     for part in PARTS:
         digests = digests[~is_in(parts[part], digests)]

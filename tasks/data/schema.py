@@ -1,6 +1,6 @@
-"""The schemas of own data: what version 1 of a name fixes, later ones keep, and options may ask beside it.
+"""The schemas of own data: what version 1 of a name fixes, later ones keep, and options may request in addition.
 
-Whoever only reads the store imports this, so it needs no arrays; ``inference.py`` has what looks at rows.
+Code that only reads the store imports this module, so it needs no arrays; ``inference.py`` examines rows.
 """
 
 import hashlib
@@ -38,14 +38,14 @@ SHOWN = 20  # columns
 
 
 class OwnSchema(Lasting):
-    """What is fixed of tables and of images alike."""
+    """What is fixed for both tables and images."""
 
     class_names: tuple[str, ...] = ()
     split: SplitRule
 
     @classmethod
     def from_manifest(cls, dataset: Splits, recipe: Recipe) -> Self:
-        """The schema of a kept version of own data, by ``dataset`` and ``recipe`` of its manifest."""
+        """The schema of a kept version of own data, from ``dataset`` and ``recipe`` in its manifest."""
         columns = [each.model_dump(include=FIXED) for each in recipe.columns]
         facts: dict[str, Any] = {"recipe": recipe, "columns": columns, "missing": recipe.missing}
         if recipe.target:
@@ -53,7 +53,7 @@ class OwnSchema(Lasting):
         return cls.model_validate(dict(dataset) | facts)
 
     def digest(self, parts: Sequence[Any]) -> str:
-        """SHA-256 (hex) of data of this schema: of the schema, columns by name, and of each part's row digests."""
+        """SHA-256 (hex) of data with this schema: of the schema, columns by name, and of each part's row digests."""
         facts = self.model_dump(mode="json")
         facts.get("columns", []).sort(key=lambda column: column["name"])
         of_parts = [hashlib.sha256(part).hexdigest() for part in parts]
@@ -66,14 +66,14 @@ class Schema(OwnSchema):
     task: TaskName
     target: str = Field(min_length=1)
     target_form: str = unless_empty("")
-    columns: tuple[Column, ...]  # what is ``FIXED`` of them
+    columns: tuple[Column, ...]  # only their ``FIXED`` fields
     missing: tuple[str, ...] = unless_empty(())
-    ignored: tuple[str, ...] = ()  # by the user's word, sorted
-    left_out: tuple[str, ...] = ()  # by themselves: dates and ids, sorted
+    ignored: tuple[str, ...] = ()  # at the user's request, sorted
+    left_out: tuple[str, ...] = ()  # automatically: dates and ids, sorted
 
     @property
     def recipe(self) -> Columns:
-        """The recipe, to which nothing is fitted."""
+        """The recipe, with nothing fitted yet."""
         target = Target(name=self.target, form=self.target_form)
         return Columns(columns=self.columns, target=target, missing=self.missing)
 
@@ -85,14 +85,14 @@ class ImageSchema(OwnSchema):
 
     task: ClassVar[TaskName] = "classification"
     target: ClassVar[None] = None
-    ignored: ClassVar[tuple[str, ...]] = ()  # as a table's columns
+    ignored: ClassVar[tuple[str, ...]] = ()  # as for a table's columns; images have none
     left_out: ClassVar[tuple[str, ...]] = ()
 
     def require(self, data: OwnData) -> None:
-        """Let options pass that mean what is fixed.
+        """Accept options that agree with what is fixed.
 
         Raises:
-            UsageError: one means something else.
+            UsageError: an option disagrees.
         """
         fixed = {"side": self.recipe.shape[0], "channels": "rgb" if len(self.recipe.shape) == 3 else "grey"}
         for name, value in fixed.items():
@@ -102,7 +102,7 @@ class ImageSchema(OwnSchema):
 
 
 def find_schema(dataset: Splits, recipe: Recipe) -> Any:
-    """The schema of a kept version, by ``dataset`` and ``recipe`` of its manifest; None of the book's data."""
+    """The schema of a kept version, from ``dataset`` and ``recipe`` in its manifest; None for the book's data."""
     kind: Any = {Use.TABLES: Schema, Use.IMAGES: ImageSchema}.get(dataset.find_use(recipe))
     return kind and kind.from_manifest(dataset, recipe)
 
@@ -121,7 +121,7 @@ def describe_split(rule: SplitRule) -> str:
 
 
 class Request:
-    """What is asked of a table: the options, and the previous schema of the name, which they may not contradict."""
+    """What is requested of a table: the options, and the previous schema of the name, which they may not contradict."""
 
     def __init__(self, options: OwnData, previous: Schema | None = None) -> None:
         self.options, self.previous = options, previous
@@ -143,7 +143,7 @@ class Request:
         self.no_dates = frozenset(filter(None, (self.target, self.split.column))) if finds_dates else None
 
         others = (*previous.left_out, previous.split.column) if previous else ()
-        self.passed_over = set(filter(None, others))  # no features, although nobody ignores them
+        self.passed_over = set(filter(None, others))  # not features, although nobody ignored them
         ignored = {*options.ignore, *(previous.ignored if previous else ())}
         self.missing = tuple(sorted({*options.missing, *(previous.missing if previous else ())}))
         self.forms = {name: column.form for name, column in self.known.items() if column.kind == "number"}
@@ -152,16 +152,16 @@ class Request:
         self.ignored = frozenset(ignored - {self.target, self.split.column, *options.features})  # not even read
 
     def text_columns(self, is_classification: bool) -> frozenset[str]:
-        """The columns of names: a class or a group ``01`` is no number, whatever all the others look like."""
+        """The columns that hold names: a class or a group ``01`` is not a number, whatever all the others look like."""
         levels = [name for name, column in self.known.items() if column.kind == "category"]
         others = self.target if is_classification else None, None if self.split.is_by_time else self.split.column
         return frozenset(filter(None, (*self.options.category, *levels, *others))) - self.ignored
 
     def require_sound(self) -> None:
-        """Check that the options can be meant.
+        """Check that the options make sense.
 
         Raises:
-            UsageError: a column is asked for as two things, or as something else than version 1 took it for.
+            UsageError: a column is requested as two things, or as something other than in version 1.
         """
         options, known, target, asked = self.options, self.known, self.target, self.split_asked
         by = self.split.column
@@ -194,10 +194,10 @@ class Request:
 
 
 def assign_roles(request: Request, header: Sequence[str]) -> tuple[list[str], tuple[str, ...], list[Finding]]:
-    """The columns that may become features, in order, those that are ignored, sorted, and what is wrong with names.
+    """The possible features, in order, the ignored columns, sorted, and findings about columns' names.
 
-    ``header`` are the columns that are there, be they read or not. Wrong is one that is asked for or known and not
-    there, or there and not known.
+    ``header`` has the columns that exist, whether they are read or not. A finding reports a column that is requested or
+    known but missing, or present but unknown.
     """
     options, unread = request.options, request.ignored
     names = [name for name in header if name not in unread]
@@ -213,7 +213,7 @@ def assign_roles(request: Request, header: Sequence[str]) -> tuple[list[str], tu
 def _check_names(
     request: Request, header: Sequence[str], names: Sequence[str], new: Collection[str]
 ) -> Iterator[Finding]:
-    """Columns that are asked for or known and not there, and those that are ``new``; ``names`` are those read."""
+    """Columns that are requested or known but missing, and those that are ``new``; ``names`` are those read."""
     options, previous, fixed = request.options, request.previous, request.fixed_split
     known_names = f"one of {listing(names, SHOWN)}"
     wanted: dict[str | None, str] = {request.target: "--target", request.split.column: "to split by"}
@@ -242,9 +242,9 @@ def _check_names(
 
 
 def require_columns(header: Sequence[str], request: Request, tolerated: Collection[str] = ()) -> None:
-    """Check the names of a table's columns alone, but for findings of rules that are tolerated.
+    """Check only the names of a table's columns, except by rules that are tolerated.
 
     Raises:
-        DataError: one that is asked for or known is not there, or one that is there is not known.
+        DataError: a column is requested or known but missing, or present but unknown.
     """
     require_fit(assign_roles(request, header)[2], tolerated)

@@ -30,8 +30,8 @@ SPLIT_WORDS = {
     "train": TRAINING, "training": TRAINING, "test": TEST, "testing": TEST, "t10k": TEST,
     "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION,
 }  # fmt: skip
-SPLIT_IDS = {**SPLIT_WORDS, "false": TRAINING, "true": TEST}  # that a column may say
-SHOWN = 40  # characters of a value
+SPLIT_IDS = {**SPLIT_WORDS, "false": TRAINING, "true": TEST}  # values that a column may have
+SHOWN = 40  # characters of a value that are shown
 SIGN = np.uint64(1 << 63)
 HOUR = 3_600_000_000  # microseconds
 HOURS = {"h": 1, "d": 24, "w": 7 * 24}
@@ -45,12 +45,12 @@ class SplitAssignment(NamedTuple):
     findings: tuple[Finding, ...] = ()
 
     def count(self, split_id: int) -> int:
-        """The rows of one split."""
+        """The number of rows in one split."""
         return int(np.count_nonzero(self.split_ids == split_id))
 
 
 def hold_out_validation(split: SplitAssignment) -> SplitAssignment | None:
-    """A fifth of the training rows as a validation part, whole groups or the latest, unless there is one already.
+    """Hold out a fifth of the training rows for validation, whole groups or the latest, unless there is such a part.
 
     None where either part would be empty.
     """
@@ -62,7 +62,7 @@ def hold_out_validation(split: SplitAssignment) -> SplitAssignment | None:
 
 
 def split_by_hash(keys: Hashes, share: float) -> SplitAssignment:
-    """The lowest hashes are the test split."""
+    """Make the rows with the lowest hashes the test split."""
     return SplitAssignment(np.where(keys < row_hash.threshold(share), np.uint8(TEST), np.uint8(TRAINING)), keys)
 
 
@@ -71,9 +71,9 @@ def split_by_column(
 ) -> tuple[SplitAssignment, Hashes]:
     """Rows split by the column of a rule, and what this column puts into row digests.
 
-    For ``time`` this is the keys of ``encode_times``. For other rules the name of a value is hashed as a level's is, so
-    that 7 is one group whether a file has it as a whole number, a float or text. ``name_row`` says where a row is;
-    ``hashing`` makes row hashes meanwhile.
+    For ``time`` this is the keys of ``encode_times``. For other rules the name of a value is hashed like that of a
+    level, so that 7 is the same group whether a file has it as an integer, a float or text. ``name_row`` says where a
+    row is; ``hashing`` computes row hashes meanwhile.
     """
     name, fault, missing = str(rule.column), None, None
     if rule.is_by_time:
@@ -91,14 +91,14 @@ def split_by_column(
 
 
 def _hash_names(levels: Levels) -> Hashes:
-    """The input of each row ``(n,)`` of a column by the name of its value, of which ids have as many as rows."""
+    """The input of each row ``(n,)`` of a column from the name of its value; ids have as many values as rows."""
     values, size = levels.values, row_hash.BLOCK
     pieces = (format_values(values.slice(start, size)) for start in range(0, len(values), size))
     return levels.take(row_hash.hash_levels(itertools.chain.from_iterable(pieces)))
 
 
 def split_by_group(groups: Hashes, share: float) -> SplitAssignment:
-    """All rows of a group are in one split."""
+    """Put all rows of a group into the same split."""
     split = split_by_hash(row_hash.update_hashes(np.zeros_like(groups), groups), share)
     if (num_groups := len(np.unique(split.keys))) >= MIN_GROUPS:
         return split
@@ -109,16 +109,16 @@ def split_by_group(groups: Hashes, share: float) -> SplitAssignment:
 def split_by_time(times: Hashes, share: float) -> SplitAssignment:
     """The latest rows are the test split: the cut is the time nearest to the share.
 
-    Rows of one time are in one split.
+    Rows with the same time are in the same split.
     """
-    is_training = hold_out(~times, 1 - share)  # the earliest, whose complements are the largest
+    is_training = hold_out(~times, 1 - share)  # the earliest: their complements are the largest
     return SplitAssignment(np.where(is_training, np.uint8(TRAINING), np.uint8(TEST)), times)
 
 
 def split_by_names(levels: Levels, keys: Hashes) -> SplitAssignment:
-    """A column says which rows are which: train, test or validation in any case, or true of test rows.
+    """Split by a column's words: train, test or validation in any case, or true for test rows.
 
-    Rows for validation are the test split where there are no others; else they are watched during training.
+    Validation rows become the test split if there is no other; otherwise they are watched during training.
     """
     names = [(name or "").strip().lower() for name in format_values(levels.used)]
     ids = np.array([SPLIT_IDS.get(name, VALIDATION) for name in names] + [VALIDATION], np.uint8)
@@ -134,7 +134,7 @@ def split_by_names(levels: Levels, keys: Hashes) -> SplitAssignment:
 
 
 def read_times(column: pa.ChunkedArray) -> NDArray[np.float64]:
-    """Each time ``(n,)``: a number as it is, a date as its microseconds since 1970; NaN where there is none."""
+    """Each time ``(n,)``: a number unchanged, a date as microseconds since 1970; NaN if missing."""
     if tabular.kind_of(column.type) != "text":
         return statistics.to_numbers(column)
     found = find_levels(column)
@@ -142,9 +142,9 @@ def read_times(column: pa.ChunkedArray) -> NDArray[np.float64]:
 
 
 def encode_times(times: NDArray[np.float64]) -> Hashes:
-    """A key ``(n,)`` of each time, such that keys are in the order of times; 0 of NaN.
+    """A key ``(n,)`` for each time, such that keys sort in the order of times; 0 for NaN.
 
-    It is made of the bits of the float64: all flipped of a negative one, of others the highest.
+    It is made from the bits of the float64: all are flipped for a negative number, otherwise only the highest.
     """
     bits = (times + 0.0).view(np.uint64)
     keys = np.where(bits >= SIGN, ~bits, bits | SIGN)
@@ -153,9 +153,9 @@ def encode_times(times: NDArray[np.float64]) -> Hashes:
 
 
 def decode_times(keys: Hashes) -> NDArray[np.float64]:
-    """What the keys ``(n,)`` of ``encode_times`` were made of, such as the split keys of a prepared split; NaN of 0.
+    """The times from which ``encode_times`` made the keys ``(n,)``, such as a prepared split's keys; NaN for 0.
 
-    Of dates these are microseconds since 1970 (``Splits.has_dates`` says whether they are dates).
+    For dates these are microseconds since 1970 (``Splits.has_dates`` says whether they are dates).
     """
     values = np.where(keys >= SIGN, keys ^ SIGN, ~keys).view(np.float64)
     values[keys == 0] = np.nan
@@ -163,7 +163,7 @@ def decode_times(keys: Hashes) -> NDArray[np.float64]:
 
 
 def _parse_times(texts: pa.Array) -> NDArray[np.float64]:
-    """Texts ``(n,)`` as numbers, or else microseconds since 1970; NaN where there is neither for all of them."""
+    """Texts ``(n,)`` as numbers, or else as microseconds since 1970; NaN if neither fits all of them."""
     numbers = tabular.parse_numbers(texts)
     if numbers.null_count == texts.null_count:
         return tabular.to_numbers(numbers)
@@ -174,7 +174,7 @@ def _parse_times(texts: pa.Array) -> NDArray[np.float64]:
 def check_times(
     name: str, column: pa.ChunkedArray, times: NDArray[np.float64], name_row: Callable[[int], str]
 ) -> Finding | None:
-    """What is wrong with a time column of text that has no time; ``name_row`` says where a row of the column is."""
+    """What is wrong with a text column in which times are missing; ``name_row`` says where a row of it is."""
     is_text = tabular.kind_of(column.type) == "text"
     if not is_text or not (np.isnan(times) & pc.is_valid(column).to_numpy()).any():
         return None
@@ -188,7 +188,7 @@ def check_times(
 
 
 def check_min_rows(split: SplitAssignment) -> Iterator[Finding]:
-    """What is missing for a model and a verdict on it."""
+    """What is missing for a model and for a verdict on it."""
     test, training = split.count(TEST), split.count(TRAINING)
     if test < MIN_TEST or training < MIN_TRAINING:
         found = f"{plural(test, 'test row')} and {plural(training, 'training row')}"
@@ -197,9 +197,9 @@ def check_min_rows(split: SplitAssignment) -> Iterator[Finding]:
 
 
 def keep_window(table: Table, truth: Truth, request: Request) -> Truth:
-    """What there is to learn in a window of time, such as ``90d``, that ends with the newest row that has a target.
+    """The truth in a window of time, such as ``90d``, that ends with the newest row that has a target.
 
-    A row without a time stays, to be found at fault.
+    A row without a time is kept, and reported as a fault later.
     """
     column, window = request.split.column, request.options.window
     if column is None or column not in table.data.column_names or not len(truth.values):

@@ -1,4 +1,4 @@
-"""Columns of a table as numbers, and what they are like: range, mean, deviation, missing values, histograms."""
+"""A table's columns as numbers, and their statistics: range, mean, deviation, missing values, histograms."""
 
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
@@ -15,22 +15,22 @@ from tasks.machine import parallel
 from tasks.machine.arrays import Array
 from tasks.serving import drift
 
-BLOCK = 2**15  # rows that stay in the processor's cache
-FLAT = 1e-12  # of the mean: a deviation that is the last digits of a float
-COMMONEST = 9  # levels that have a bin of their own
-MIN_MAGNITUDES = 20  # of which a median says something
+BLOCK = 2**15  # rows that fit the processor's cache
+FLAT = 1e-12  # share of the mean: a deviation as small as the last digits of a float
+COMMONEST = 9  # levels that get a bin of their own
+MIN_MAGNITUDES = 20  # needed for a meaningful median
 
 
 def to_numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
-    """A column of numbers, booleans, dates, or text that reads as either of the first two, as float64 ``(n,)``.
+    """A column of numbers, booleans, dates, or text that reads as a number or boolean, as float64 ``(n,)``.
 
-    NaN is missing. A date is its microseconds since 1970: far from then to the nearest that float64 has.
+    NaN is missing. A date is in microseconds since 1970, far from which it is rounded to the nearest float64.
     """
     return np.concatenate([np.empty(0), *map(tabular.to_numbers, column.chunks)])
 
 
 def parse_dates(texts: pa.Array) -> pa.Array | None:
-    """ISO 8601 texts as timestamps, all with a zone or all without; None where one is no date."""
+    """ISO 8601 texts as timestamps, all with a time zone or all without; None if any is not a date."""
     for zone in (None, "UTC"):
         try:
             return texts.cast(pa.timestamp("us", zone))
@@ -40,29 +40,29 @@ def parse_dates(texts: pa.Array) -> pa.Array | None:
 
 
 class ColumnStats(NamedTuple):
-    """What a column holds."""
+    """Statistics of a column."""
 
     num_missing: int
-    is_constant: bool  # there is one value; a number's stands for missing ones too, a category's does not
+    is_constant: bool  # all values are equal; a number's value stands for missing ones too, a category's does not
     mean: float = 0.0  # of numbers and booleans
-    deviation: float = 0.0  # of the values themselves (divided by their number)
-    counts: tuple[int, ...] = ()  # of a category: rows of each level
+    deviation: float = 0.0  # population standard deviation of the values (divided by their number)
+    counts: tuple[int, ...] = ()  # for a category: rows of each level
 
     @property
     def scale(self) -> float:
-        """The deviation; 1 of what does not vary, but for the last digits of a float."""
+        """The deviation; 1 if the column does not vary, or only in the last digits of a float."""
         return self.deviation if self.deviation > FLAT * abs(self.mean) else 1.0
 
 
-UNMEASURED = ColumnStats(0, is_constant=False)  # of a target: whoever reads its profile asks for its bins alone
+UNMEASURED = ColumnStats(0, is_constant=False)  # for a target: its profile is only used for its bins
 
 
-@np.errstate(all="ignore")  # of infinite values, which are found elsewhere
+@np.errstate(all="ignore")  # for infinite values, which are found elsewhere
 def measure_columns(columns: Sequence[Column], num_rows: int, read_rows: Callable[[slice], Array]) -> list[ColumnStats]:
     """The statistics of encoded columns in one pass over their rows.
 
-    ``read_rows`` gives some rows ``(columns, m)``, numbers or codes of levels, NaN where there is none. Moments are
-    merged block by block (Chan, Golub and LeVeque, 1979): a large mean costs no digits.
+    ``read_rows`` returns some rows ``(columns, m)``, numbers or codes of levels, NaN where missing. Moments are merged
+    block by block (Chan, Golub and LeVeque, 1979), so that a large mean costs no digits.
     """
     totals = {
         at: np.zeros(len(column.levels) + 1, np.int64) for at, column in enumerate(columns) if column.kind == "category"
@@ -73,7 +73,7 @@ def measure_columns(columns: Sequence[Column], num_rows: int, read_rows: Callabl
     def measure(start: int) -> tuple[Array, Array, Array]:
         block = read_rows(slice(start, start + BLOCK))
         for at, total in totals.items():
-            codes = np.fmin(block[at], np.float32(len(total) - 1)).astype(np.int64)  # NaN takes the last
+            codes = np.fmin(block[at], np.float32(len(total) - 1)).astype(np.int64)  # NaN is counted last
             counts = np.bincount(codes, minlength=len(total))
             with counting:
                 total[:] += counts
@@ -99,9 +99,9 @@ def measure_columns(columns: Sequence[Column], num_rows: int, read_rows: Callabl
 
 @np.errstate(all="ignore")
 def _find_moments(values: NDArray[np.float64]) -> tuple[Array, Array, Array]:
-    """Of columns ``(columns, m)``: how many values there are, their means, sums of squared distances from these.
+    """For columns ``(columns, m)``: the number of values, their means, and sums of squared deviations from these.
 
-    The values are used up.
+    The values are overwritten.
     """
     counts, sums = np.full(len(values), values.shape[1]), values.sum(axis=1)
     has_missing = np.isnan(sums).any()  # most blocks have none, and masks take longer than sums
@@ -117,7 +117,7 @@ def _find_moments(values: NDArray[np.float64]) -> tuple[Array, Array, Array]:
 
 
 def fit_recipe(recipe: Recipe, train: Mapping[str, Array]) -> Recipe:
-    """The recipe with means, scales and counts of the training split (arrays of a prepared split); pixels have none."""
+    """The recipe with means, scales and counts from the training split's arrays; for pixels there are none to fit."""
     if not recipe.columns:
         return recipe
     rows, y_true, target, columns = train["features"], train.get("target"), recipe.target, list[Column]()
@@ -129,19 +129,19 @@ def fit_recipe(recipe: Recipe, train: Mapping[str, Array]) -> Recipe:
         if column.part == "year" and each.num_missing < len(rows):
             years = rows[:, len(columns)]
             facts["limits"] = float(np.nanmin(years)), float(np.nanmax(years))
-            facts["mean"] = float(np.float32(each.mean))  # which the graph subtracts exactly
+            facts["mean"] = float(np.float32(each.mean))  # the graph subtracts exactly this
         columns.append(column.model_copy(update=facts))
-    if target and y_true is not None:  # else they are labels
+    if target and y_true is not None:  # otherwise they are labels
         (y,) = measure_columns([Column(name=target.name)], len(y_true), lambda some: y_true[None, some])
         target = target.model_copy(update={"mean": y.mean, "scale": y.scale})
     return recipe.model_copy(update={"columns": tuple(columns), "target": target})
 
 
-@np.errstate(all="ignore")  # of infinite values, which are found elsewhere
+@np.errstate(all="ignore")  # for infinite values, which are found elsewhere
 def profile_column(column: Column, values: Array, stats: ColumnStats = UNMEASURED) -> ColumnProfile:
-    """What a column is like, by sampled values ``(m,)`` float32; ``stats`` are of all rows.
+    """The profile of a column, from sampled values ``(m,)`` float32; ``stats`` are from all rows.
 
-    Bins are those of its commonest levels, or of equally many numbers.
+    There is a bin for each of its most common levels, or bins with equal counts of numbers.
     """
     there = values[~np.isnan(values)]
     facts: dict[str, Any] = {"missing": stats.num_missing, "is_constant": stats.is_constant, "part_of": column.source}

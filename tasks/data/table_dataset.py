@@ -1,4 +1,4 @@
-"""A user's own table as a data set: read, its schema inferred, its rows split, checked, written, its recipe fitted."""
+"""A user's own table as a data set: read, its schema inferred, rows split, checked and written, a recipe fitted."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -31,18 +31,18 @@ from tasks.parameters.data import NO_WINDOW
 from tasks.records import ChampionData, RawDataset
 from tasks.serving.task import TaskName
 
-ENCODED = "encoded"  # a file, and the features in it
+ENCODED = "encoded"  # the name of a file, and of the features in it
 PLURALS = {"number": "numbers", "boolean": "booleans", "category": "categories"}
 
 
 def read_table(files: DataFiles, request: Request, task: TaskName | None, scratch: Path) -> Table:
-    """All rows, each column as what it is known to be: a class ``1`` is a name and no number, a kept boolean no 0 or 1.
+    """All rows, each column as its known kind: a class ``1`` is a name and no number, a kept boolean no 0 or 1.
 
-    Where features are named, no others are read.
+    If features are named, no other columns are read.
 
     Raises:
-        UsageError: options that cannot be meant.
-        DataError: not a row can be read.
+        UsageError: the options make no sense.
+        DataError: no row can be read.
     """
     request.require_sound()
     known, features = request.known, request.options.features
@@ -66,9 +66,9 @@ def read_table(files: DataFiles, request: Request, task: TaskName | None, scratc
 def examine_table(
     table: Table, name: str, request: Request, task: TaskName | None, folder: Path, champion: ChampionData | None = None
 ) -> Examined[TableRows | None]:
-    """Look at a table that is to be kept under ``name``; without a ``task`` the target says which.
+    """Examine a table that is to be kept under ``name``; without a ``task``, the target decides which it is.
 
-    Encoded rows lie in a file in ``folder``, mapped, and are gone with it.
+    Encoded rows are mapped from a file in ``folder``, and vanish with it.
     """
     row_hash.check_memory(len(table.data))
     inferring = parallel.start(infer_features, table, request)
@@ -83,7 +83,7 @@ def examine_table(
         if not request.previous and (columns := _drop_years(features.columns, rows)) != features.columns:
             features = features._replace(columns=columns)
             rows, more = _split_rows(table, columns, truth, request, folder)
-        findings += [each for each in more if is_whole or each.column]  # of too few columns rows tell nothing
+        findings += [each for each in more if is_whole or each.column]  # with too few columns, rows tell nothing
         if champion and is_whole:
             changes = drift.compare_rows(table, rows, options.window, champion)
             findings += drift.accept_findings(changes, champion, options.accept_data)
@@ -105,7 +105,7 @@ def examine_table(
 
 
 def _drop_years(columns: tuple[Column, ...], rows: TableRows) -> tuple[Column, ...]:
-    """The columns without the years that hardly differ in the training part, which is known only now."""
+    """The columns without years that hardly vary in the training part, which is known only now."""
     is_training = rows.split.split_ids == TRAINING
 
     def is_kept(at: int) -> bool:
@@ -118,7 +118,7 @@ def _drop_years(columns: tuple[Column, ...], rows: TableRows) -> tuple[Column, .
 def _split_rows(
     table: Table, columns: tuple[Column, ...], truth: Truth, request: Request, folder: Path
 ) -> tuple[TableRows, list[Finding]]:
-    """Encode, hash, split and check the rows; what needs one core runs beside what needs another."""
+    """Encode, hash, split and check the rows; steps that need one core run beside steps that need another."""
     num_rows, target = len(truth.values), str(request.target)
     features = create_arrays(folder / ENCODED, {ENCODED: (np.float32, (len(columns), num_rows))})[ENCODED]
     places = range(len(columns))
@@ -144,7 +144,7 @@ def _split_rows(
     stats, sample = measuring.result(), row_hash.sample_rows(digests)
 
     findings += split.findings
-    if not any(each.is_error for each in split.findings):  # or the sides tell nothing
+    if not any(each.is_error for each in split.findings):  # otherwise the sides tell nothing
         findings += check_min_rows(split)
         findings += check_rare_classes(truth, split.split_ids == TRAINING, target)
     findings += quality_checks.check_columns(columns, num_rows, split.count(TRAINING), stats)
@@ -183,7 +183,7 @@ def _describe(
 ) -> DataReport:
     """All that was found, in one document."""
     num_rows, num_files = len(table.data), len(table.files.files)
-    # Of an unfit target no row is without a label.
+    # If the target is unfit, no row counts as unlabelled.
     unlabelled = num_rows - truth.outside - int(truth.is_known.sum()) if len(truth.values) else 0
     kinds = Counter[str](column.kind for column in features.columns if not column.part)
     told = [
@@ -217,7 +217,7 @@ def _describe(
 
 
 def _describe_column(table: Table, name: str, request: Request, features: Features) -> ColumnReport:
-    """One column with its role, its kind, what is missing, and its range or levels."""
+    """One column with its role, its kind, its missing values, and its range or levels."""
     kinds = {column.given: "date" if column.part else column.kind for column in features.columns}
     kind = kinds.get(name) or features.left_out.get(name) or value_kind(table, name)
     role = {request.split.column: "split", request.target: "target"}.get(
@@ -248,7 +248,7 @@ class TableDataset(OwnDataset):
     def examine(
         self, data: Data, task: TaskName, kept: Any, champion: ChampionData | None, scratch: Path
     ) -> Examined[TableRows | None]:
-        """Read all rows, and say which column is what, which row is whose, and what is wrong."""
+        """Read all rows, and determine the role of each column, the split of each row, and what is wrong."""
         request = Request(data, kept)
         table = read_table(find_table(self.source), request, task, scratch)
         return examine_table(table, self.name, request, task, scratch, champion)

@@ -17,21 +17,21 @@ from tasks.machine.arrays import Array
 from tasks.machine.words import listing, plural
 from tasks.serving.task import TaskName
 
-FEW_VALUES = 10  # whole numbers that may be classes
+FEW_VALUES = 10  # as many whole numbers may be classes
 LARGEST = float(np.finfo(np.float32).max)
-MOST_COARSE = 1e-3  # deviations of a target between two neighbours of float32; the gate ``parity`` allows no more
+MOST_COARSE = 1e-3  # target deviations between two neighbouring float32 numbers; the gate ``parity`` allows no more
 FEWEST = 2  # training rows of a class
-MOST_NAMED = 5  # rare classes that have a line each; more are told in one
+MOST_NAMED = 5  # rare classes that have a line each; if there are more, one line reports all
 
 
 class Truth(NamedTuple):
-    """What there is to learn of each row that has it."""
+    """What there is to learn from each row that has a target."""
 
     values: Array  # (n,) float64, or labels of the smallest unsigned type
     is_known: Array  # bool (rows,) which rows these are
     class_names: tuple[str, ...]
     findings: tuple[Finding, ...]
-    outside: int = 0  # rows that have a target and are left out: they are outside of the window
+    outside: int = 0  # rows that have a target but lie outside the window, and are left out
 
     def of_column(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
         """The values of a table's column in these rows."""
@@ -42,20 +42,20 @@ class Truth(NamedTuple):
         return table.name_row(int(np.flatnonzero(self.is_known)[row]))
 
     def count_classes(self, rows: Any = slice(None)) -> Array:
-        """The rows of each class ``(classes,)``, of all or of some rows."""
+        """The number of rows in each class ``(classes,)``, among all or some rows."""
         return count_codes(self.values[rows], len(self.class_names))
 
 
 def read_target(table: Table, request: Request, task: TaskName | None) -> Truth:
-    """The values of the target; none where it is not there, or not fit.
+    """The values of the target; empty if it is missing or unfit.
 
-    Without a ``task`` numbers, a few of them perhaps spoilt, are for regression, and all else for classification.
+    Without a ``task``, numbers (a few of which may be invalid) mean regression, and everything else classification.
     """
     target = request.target
     if target is None or target not in table.data.column_names:
         return _read_nothing(table)
     kind = value_kind(table, target)
-    if kind == "unfit" and target in table.forms:  # the reader has said why
+    if kind == "unfit" and target in table.forms:  # the reader has reported why
         return _read_nothing(table)
     if task is None:
         is_number = kind == "number" or (kind == "text" and table.number_share(target) >= NUMBERS_WITH_TEXT)
@@ -102,8 +102,8 @@ def _read_numbers(table: Table, target: str) -> Truth:
 
 
 def _check_numbers(target: str, values: Array) -> Iterator[Finding]:
-    """Whether float32, in which a model predicts, tells values apart; and whether they may be meant as classes."""
-    if not len(values) or (low := values.min()) == (high := values.max()):  # which is another fault
+    """Whether float32, in which a model predicts, can distinguish values, and whether they may be meant as classes."""
+    if not len(values) or (low := values.min()) == (high := values.max()):  # which is reported as another fault
         return
     deviation = values.std()
     spacing = np.spacing(np.nextafter(np.float32(max(-low, high)), np.float32(0)))
@@ -146,7 +146,7 @@ def _read_classes(table: Table, target: str, fixed: tuple[str, ...]) -> Truth:
 
 
 def _check_classes(target: str, current: tuple[str, ...], names: tuple[str, ...]) -> Iterator[Finding]:
-    """What is wrong with the names of classes, or other than version 1 fixed it: ``names``."""
+    """What is wrong with the names of classes, or differs from ``names``, which version 1 fixed."""
     if odd := [name for name in current if name.splitlines() != [name]]:
         yield error(
             "class-name",
@@ -176,7 +176,7 @@ def check_constant(target: str | None, truth: Truth) -> Iterator[Finding]:
 
 
 def check_rare_classes(truth: Truth, is_training: Array, target: str | None = None) -> Iterator[Finding]:
-    """Classes that have rows and hardly any of the training part; ``is_training`` ``(n,)`` says which rows that is.
+    """Classes that have rows, but hardly any in the training part; ``is_training`` ``(n,)`` says which rows that is.
 
     ``target`` is the column of a table that names the classes.
     """

@@ -1,1 +1,1 @@
-"""Between data and networks: splits as tensors, watching."""
+"""Between data and networks: splits as tensors, and how training is watched."""

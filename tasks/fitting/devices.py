@@ -29,7 +29,7 @@ def describe(device: torch.device) -> str:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Networks of this size train fastest on one thread (docs/speed.md)."""
+    """Train on one thread, which is fastest for networks of this size (docs/speed.md)."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -40,7 +40,7 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def seed_generator(device: torch.device, seed: int) -> Iterator[torch.Generator]:
-    """A generator on the CPU; torch's own, from which dropout draws, starts from the same seed while the block runs."""
+    """A CPU generator; while the block runs, torch's own, which dropout uses, starts from the same seed."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield torch.Generator().manual_seed(seed)
@@ -48,7 +48,7 @@ def seed_generator(device: torch.device, seed: int) -> Iterator[torch.Generator]
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """The same bytes in every run, if ``wanted``: a GPU else sums what falls into one slot in any order.
+    """Give the same bytes in every run, if ``wanted``: otherwise a GPU sums values of one slot in arbitrary order.
 
     Where torch has no such algorithm it warns and goes on; cuBLAS has one only in a workspace of fixed size.
     """

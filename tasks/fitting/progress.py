@@ -1,4 +1,4 @@
-"""What people see of training: lines in the log, a bar at the terminal, the learning curve in the Prefect UI."""
+"""How people can follow training: lines in the log, a bar at the terminal, the learning curve in the Prefect UI."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -18,11 +18,11 @@ from tasks.store.artifact_paths import LEARNING_CURVE
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
-LINES_PER_RUN = 10  # of the learning curve in the log, however many epochs there are
+LINES_PER_RUN = 10  # learning-curve lines in the log, however many epochs there are
 
 
 class Watch:
-    """One training, watched: lines, a bar, and the learning curve, whose picture grows (the book's Animator)."""
+    """One training, watched: log lines, a bar, and the growing picture of its learning curve (the book's Animator)."""
 
     def __init__(self, training: Training, run: RunFolder) -> None:
         self._training = training
@@ -31,7 +31,7 @@ class Watch:
         self._trained = live.Progress(training.hyperparameters.num_epochs, "epochs trained")
 
     def to_the_end(self, epochs: Iterator[EpochMetrics]) -> tuple[Epoch, ...]:
-        """Train; return the learning curve.
+        """Train, and return the learning curve.
 
         Raises:
             TrainingDiverged: the loss is no longer a finite number.
@@ -52,7 +52,7 @@ class Watch:
         return tuple(curve)
 
     def _tell_of_the_end(self, curve: Sequence[Epoch]) -> None:
-        """Say how it ended: with early stopping, when, and whose weights are kept."""
+        """Report how training ended: with early stopping, when it stopped and which epoch's weights are kept."""
         total, best = self._training.hyperparameters.num_epochs, find_kept_epoch(curve, self._training)
         end, patience = plural(len(curve), "epoch"), self._training.patience
         if patience and len(curve) < total and len(curve) - best.epoch >= patience:
@@ -74,7 +74,7 @@ class Watch:
 
 
 def find_kept_epoch(curve: Sequence[Epoch], training: Training) -> Epoch:
-    """The epoch whose weights are kept: the last, but with early stopping the one of the smallest validation loss."""
+    """The epoch whose weights are kept: the last, or with early stopping the one of the smallest validation loss."""
     return min(curve, key=lambda point: point.validation_loss or 0.0) if training.patience else curve[-1]
 
 
@@ -93,7 +93,7 @@ def _point(epoch: int, measured: EpochMetrics, training: Training) -> Epoch:
 
 
 def _sentence(point: Epoch) -> str:
-    """Losses and accuracies."""
+    """The losses and accuracies of one epoch, in words."""
     watched = "" if point.validation_loss is None else f", validation loss {readable(point.validation_loss, 3)}"
     if point.train_accuracy is None:
         return f"train loss {readable(point.train_loss, 3)}, test loss {readable(point.test_loss, 3)}{watched}"

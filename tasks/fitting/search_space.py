@@ -1,4 +1,4 @@
-"""What a search looks through: for each searched field of ``Training`` its values, and why these."""
+"""The search space: the values of each searched field of ``Training``, and the reasons for them."""
 
 import itertools
 import math
@@ -24,20 +24,21 @@ OPTIONS = {
 }  # fmt: skip
 OF_WORDS, BY_DECADES = {"schedule", "loss"}, {"lr", "weight_decay"}
 EXAMPLE = "write it as in --space lr=0.05:1,epochs=10|20,schedule=cosine"
-# Rates that fall: at a constant one the losses of five seeds lie apart by 0.02, and the luckiest trials win.
+# Schedules that lower the rate: at a constant rate the losses of five seeds differ by 0.02, and the luckiest trials
+# win.
 SCHEDULES = CategoricalDistribution((LearningRateSchedule.COSINE.value, LearningRateSchedule.STEP.value))
 
 
 def list_space(prepared: PreparedDataset) -> Space:
-    """What a search looks through, unless ``--space`` says otherwise."""
+    """The search space that is used unless ``--space`` says otherwise."""
     return SPACES[prepared.find_use(prepared.recipe)](prepared)
 
 
 def list_book_space(prepared: PreparedDataset) -> Space:
-    """What pays to be searched of the book's models, around the book's values.
+    """What is worth searching for the book's models, around the book's values.
 
-    Not dropout, for which there is ``--space``, here as of own data: its masks take six times as long as the rest of a
-    step, and to a linear model it is one more penalty on the weights.
+    Dropout is not searched by default, neither here nor for the user's own data, but ``--space`` can add it: its masks
+    take six times as long as the rest of a step, and for a linear model it is one more penalty on the weights.
     """
     if prepared.task == "regression":  # around the rate 0.03, batch 10 and 3 epochs
         return {
@@ -49,22 +50,22 @@ def list_book_space(prepared: PreparedDataset) -> Space:
             "weight_decay": FloatDistribution(1e-6, 1.0, log=True),
         }
     return _list_rates(prepared) | {
-        "batch_size": CategoricalDistribution((128, 256)),  # the book's, and its half for twice the steps
+        "batch_size": CategoricalDistribution((128, 256)),  # the book's, and half of it for twice as many steps
         "num_epochs": IntDistribution(10, 20),  # the book's 10, and where the loss still falls
         "weight_decay": FloatDistribution(1e-6, 1e-2, log=True),  # from nothing to where weights stay small
     }
 
 
 def list_image_space(prepared: PreparedDataset) -> Space:
-    """The same of own images: penalties around what a classifier has by rule."""
+    """The same for the user's own images: penalties around the one that a classifier has by rule."""
     rows = prepared.num_train
     return _list_rates(prepared) | {"weight_decay": FloatDistribution(0.1 / rows, 1000 / rows, log=True)}
 
 
 def list_table_space(prepared: PreparedDataset) -> Space:
-    """The same of own tables: half decades of penalties, of deviations, or around a classifier's 1 / rows.
+    """The same for the user's own tables: penalties in half decades, of deviations, or around a classifier's 1 / rows.
 
-    Not the loss: a version of another one is not compared with the champion.
+    The loss is not searched: a version trained with another loss is not compared with the champion.
     """
     if prepared.class_names:
         decays = [10 ** (power / 2) * (1 / prepared.num_train) for power in range(-2, 7)]
@@ -74,7 +75,7 @@ def list_table_space(prepared: PreparedDataset) -> Space:
 
 
 def _list_rates(prepared: PreparedDataset) -> Space:
-    """Around the book's 0.1: steps grow with the inputs, and above 1 the loss only leaps."""
+    """Rates around the book's 0.1: steps grow with the number of inputs, and above 1 the loss only jumps about."""
     most = min(1.0, 784 / math.prod(prepared.recipe.input.shape))
     return {"lr": FloatDistribution(0.02 * most, most, log=True), "schedule": SCHEDULES}
 
@@ -83,7 +84,7 @@ SPACES = {Use.BOOK: list_book_space, Use.TABLES: list_table_space, Use.IMAGES: l
 
 
 def list_grid(space: Space) -> list[Settings]:
-    """All settings of a space where every field has a few values, else none."""
+    """All settings of a space in which every field has a few values; otherwise an empty list."""
     fields = [each for each in space.values() if isinstance(each, CategoricalDistribution)]
     if len(fields) < len(space):
         return []
@@ -96,14 +97,14 @@ def find_given(space: Space, training: Training) -> Settings:
     given = Settings()
     for field, values in space.items():
         value = getattr(training, field)
-        with suppress(ValueError):  # Optuna's, of a value that is none of these
+        with suppress(ValueError):  # Optuna raises it for a value outside the space
             create_trial(value=0.0, params={field: value}, distributions={field: values})
             given[field] = value
     return given
 
 
 def shorten(space: Space, params: Settings) -> Settings:
-    """Numbers with three digits, which a person can type again; more make no other model."""
+    """Round numbers to three digits, which a person can type again; more digits make no different model."""
     short = dict(params)
     for field, values in space.items():
         if isinstance(values, FloatDistribution):
@@ -112,17 +113,17 @@ def shorten(space: Space, params: Settings) -> Settings:
 
 
 def describe_settings(settings: Settings) -> str:
-    """``lr 0.21, epochs 14, schedule cosine``: by the names of their options."""
+    """Settings in words, by the names of their options: ``lr 0.21, epochs 14, schedule cosine``."""
     names = {field: option.replace("-", " ") for option, field in OPTIONS.items()}
     shown = ((names[field], f"{value:.3g}" if isinstance(value, float) else value) for field, value in settings.items())
     return ", ".join(f"{name} {value}" for name, value in shown)
 
 
 def narrow_space(training: Training, items: Sequence[str]) -> Space:
-    """What ``--space`` says of each field, such as ``lr=0.05:1`` (a range), ``epochs=10|20`` or ``dropout=0``.
+    """What ``--space`` says about each field, such as ``lr=0.05:1`` (a range), ``epochs=10|20`` or ``dropout=0``.
 
     Raises:
-        UsageError: there is no such parameter, it is named twice, or a value cannot be one of it for this model.
+        UsageError: there is no such parameter, it is named twice, or it cannot take a given value in this model.
     """
     space: Space = {}
     for item in items:
@@ -153,7 +154,7 @@ def _parse(training: Training, field: str, name: str, text: str) -> BaseDistribu
 
 
 def _read_value(training: Training, field: str, name: str, text: str) -> Setting:
-    """A value that this model can be trained with."""
+    """A value with which this model can be trained."""
     value = text.strip()
     if not (of := training.use_of(field)) & training.possible_uses:
         raise UsageError(f"--space {name}", f"{WORDS[of]}, which it is for", "leave it out")

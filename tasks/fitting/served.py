@@ -15,11 +15,11 @@ from tasks.serving import raw_units
 from tasks.serving.raw_units import Weights
 
 BATCH_SIZE = 4096
-VALUES = 2**24  # of rows of so many pixels that a batch would take gigabytes
+VALUES = 2**24  # values at a time, where rows have so many pixels that a batch would take gigabytes
 
 
 def scores(weights: Weights, recipe: Recipe, rows: NDArray[Any]) -> NDArray[np.float32]:
-    """Scores ``(n, outputs)`` float32 of raw rows as the model takes them; of a regression, raw units."""
+    """Scores ``(n, outputs)`` float32 of raw rows as the model takes them; in raw units for a regression."""
     score = (_plain if recipe.is_plain else _table)(weights, recipe)
     size = max(1, min(BATCH_SIZE, VALUES // max(1, math.prod(rows.shape[1:]))))
     with one_thread():
@@ -34,7 +34,7 @@ def _plain(weights: Weights, recipe: Recipe) -> Callable[[Tensor], Tensor]:
 
 
 def _table(weights: Weights, recipe: Recipe) -> Callable[[Tensor], Tensor]:
-    """The folded weights, with the graph's own subtraction of the mean: what float32 takes from a mean is its own."""
+    """The folded weights, with the graph's own subtraction of the mean, so that float32 rounds it in the same way."""
     mean, W, effects, b = map(torch.from_numpy, raw_units.fold_weights(weights, recipe))  # noqa: N806
     at, starts = list(recipe.numbers), raw_units.locate_columns(recipe)
 

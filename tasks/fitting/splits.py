@@ -1,4 +1,4 @@
-"""Prepared splits as tensors: what ``preprocess`` wrote, ``train``, ``evaluate`` and ``export`` read."""
+"""Prepared splits as tensors: ``preprocess`` wrote them; ``train``, ``evaluate`` and ``export`` read them."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from tasks.records import PreparedDataset
 
 
 def load_split(prepared: PreparedDataset, name: Literal["train", "test", "validation"]) -> Split:
-    """Read a prepared split: pixels stay uint8 and are scaled to 0…1 minibatch by minibatch.
+    """Read a prepared split: pixels stay uint8 and are scaled to 0…1 one minibatch at a time.
 
     Raises:
         DataError: the file is missing or has changed since it was prepared.

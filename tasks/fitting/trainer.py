@@ -1,7 +1,7 @@
-"""What learns a prepared data set: the book's models by the book's constants, own pictures and tables by rules.
+"""What learns from a prepared data set: the book's models with the book's constants, own pictures and tables by rules.
 
-A trainer reads the splits, finds what was not given, and starts a network of ``tasks/networks`` on the one loop. Tables
-are read by memory map: raw rows, which become inputs while a network learns.
+A trainer reads the splits, finds the values that were not given, and runs a network of ``tasks/networks`` in the one
+training loop. Tables are memory-mapped: their rows stay raw, and become inputs while a network learns.
 """
 
 from __future__ import annotations
@@ -72,28 +72,28 @@ from tasks.parameters import Hyperparameters, Implementation, Loss, Training, Us
 from tasks.records import PreparedDataset
 from tasks.store.record import FileRef
 
-MIN_EXAMPLES = 10  # a validation loss of fewer is noise, and so are weights
+MIN_EXAMPLES = 10  # a validation loss on fewer examples is noise, and so are weights fitted to fewer
 VALIDATION = 0.2  # share of the training rows on which a weight decay is chosen
-# Of pictures: the book's, with Fashion-MNIST.
+# For pictures: the book's values, with Fashion-MNIST.
 NUM_INPUTS, BATCH_SIZE, LR, NUM_EPOCHS = 784, 256, 0.1, 10
-LEAST_STEPS = 2350  # in 10 epochs of 60 000 pictures
+LEAST_STEPS = 2350  # as many as 10 epochs of 60 000 pictures have
 LARGEST_STEP = 1.5
-# Of tables.
-MANY_ROWS = 50_000  # up to here a pass is so short that every step may see all rows
-MANY_SCORES = 1_000_000  # of all rows: the same where there are many classes
-WHITENED_INPUTS = 1000  # whose covariance is inverted in half a second and held in 8 MB
-SMALLEST_BATCH_SIZE = 4096  # a step's arithmetic outweighs its calls
-LARGEST_BATCH_SIZE = 2**15  # a step's calls are next to nothing, its noise is a third
-STEPS = 40  # a pass, before minibatches grow
-SEEN_ROWS = 500_000  # by minibatches, at least: the noise of a hundred weights is then a ten-thousandth of a nat
+# For tables.
+MANY_ROWS = 50_000  # up to this number of rows a pass is so short that every step may see all of them
+MANY_SCORES = 1_000_000  # scores of all rows: the same limit where there are many classes
+WHITENED_INPUTS = 1000  # their covariance is inverted in half a second and takes 8 MB
+SMALLEST_BATCH_SIZE = 4096  # from here on a step's arithmetic outweighs the overhead of its calls
+LARGEST_BATCH_SIZE = 2**15  # the overhead of a step's calls is negligible, and its noise is a third
+STEPS = 40  # per pass, before minibatches grow
+SEEN_ROWS = 500_000  # that minibatches see, at least: the noise of 100 weights is then a ten-thousandth of a nat
 MOST_EPOCHS = 2000  # of one step each; scikit-learn's digits, ten classes of which most are separable, need 1000
-MOST_PASSES = 100  # of minibatches
-SETTLED = 5e-4  # of the objective: twice the steps of minibatches gained no more, so what is left is less
-MOMENTUM = 0.9  # the book's: where curvature falls to a hundredth on the way, ten times as fast
-MINIBATCH_MOMENTUM = 0.5  # of minibatches more lets their noise last: tried on a class of 1 % and one of 24 %
-TOLERANCE = 1e-5  # of the gradient at the start; the objective is then within 1e-6 of its optimum
-# The second derivative of each loss by its output, at most; of cross-entropy it is that of softmax (Böhning, 1992).
-# Steps of one over it go down for certain, and those of a squared loss end at its optimum at once.
+MOST_PASSES = 100  # passes over minibatches
+SETTLED = 5e-4  # share of the objective: twice as many minibatch steps gained no more, so what is left is less
+MOMENTUM = 0.9  # the book's: ten times as fast where curvature falls to a hundredth on the way
+MINIBATCH_MOMENTUM = 0.5  # with minibatches, more would make their noise last: tried on a class of 1 % and one of 24 %
+TOLERANCE = 1e-5  # share of the gradient at the start; the objective is then within 1e-6 of its optimum
+# An upper bound of each loss's second derivative by its output; cross-entropy has that of softmax (Böhning, 1992).
+# Steps of one over it are certain to go down, and those of a squared loss reach its optimum at once.
 CURVATURE = {Loss.SQUARED: 1.0, Loss.HUBER: 2.0, Loss.CROSS_ENTROPY: 0.5}
 SAMPLE = 2**15  # rows whose covariance stands for that of millions: minibatches need no better
 SCORES = 2**17  # of a sample of rows, by which the objective is followed from pass to pass
@@ -119,20 +119,20 @@ class Learner:
     net: Network
     optimizer: Optimizer
     run_epoch: RunEpoch = train_epoch
-    has_ended: Callable[[], bool] | None = None  # None: after so many epochs
-    num_slots: int = 0  # whose effects are kept: behind them lie those of unknown codes
-    collinear: tuple[str, ...] = ()  # columns that others determine
-    note: str = ""  # what was found by rule, for people
+    has_ended: Callable[[], bool] | None = None  # None: it ends after the given number of epochs
+    num_slots: int = 0  # effects that are kept; those of unknown codes come after them
+    collinear: tuple[str, ...] = ()  # columns that other columns determine
+    note: str = ""  # what was found by rule, for people to read
 
 
 @dataclass(kw_only=True)
 class TrainingRun(Learner):
-    """A network and the epochs that train it, once they are asked for; ``training`` has every value that was found."""
+    """A network and the epochs that train it when iterated; ``training`` has every value that was found."""
 
     epochs: Iterator[EpochMetrics]
     training: Training
-    prepared: PreparedDataset  # with statistics of the examples that weights are fitted to
-    num_examples: int  # of these
+    prepared: PreparedDataset  # with statistics of those examples only that weights are fitted to
+    num_examples: int  # number of these examples
     num_validation: int
 
     def read_weights(self) -> dict[str, Tensor]:
@@ -151,7 +151,7 @@ class TrainingRun(Learner):
 
 
 class Parts(NamedTuple):
-    """The examples that weights are fitted to, and those that they are measured on, as far as there are any."""
+    """The examples that weights are fitted to and those that they are measured on, where these exist."""
 
     fitted: DeviceExamples
     validation: DeviceExamples | None = None
@@ -159,7 +159,7 @@ class Parts(NamedTuple):
 
 
 class Trainer:
-    """Trains one of the four systems; those of own data find what is not given."""
+    """Trains one of the four systems; the trainers for the user's own data find the values that were not given."""
 
     follows_data = True  # which decide what is not given, and give the same bytes on a GPU, too
     unit = 1.0  # of losses: training of own numbers sees a target in deviations
@@ -168,13 +168,13 @@ class Trainer:
 
     def __init__(self, training: Training, prepared: PreparedDataset, device: torch.device) -> None:
         self.training, self.prepared, self.device = training, prepared, device
-        self.is_scratch = training.implementation is Implementation.SCRATCH  # gradients and steps are written out
+        self.is_scratch = training.implementation is Implementation.SCRATCH  # gradients and steps are explicit
         self.objective = Objective.choose(training, prepared)
         weights = self.objective.class_weights
-        self.class_weights = torch.tensor(weights, device=device) if weights else None  # none: all count alike
+        self.class_weights = torch.tensor(weights, device=device) if weights else None  # None: all count alike
 
     def with_training(self, training: Training) -> Trainer:
-        """The same data, trained otherwise."""
+        """A trainer of the same data with other training settings."""
         return type(self)(training, self.prepared, self.device)
 
     def load(self, name: Any) -> DeviceExamples:
@@ -186,9 +186,9 @@ class Trainer:
         return load_split(self.prepared, name).to(self.device)
 
     def split_rows(self, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The indices of training examples without a ``share``, and of that, int64.
+        """The int64 indices of the training examples without a ``share``, and of that share.
 
-        It has the largest split keys, so that equal rows are on one side.
+        The share has the largest split keys, so that equal rows are on the same side.
         """
         is_held_out = torch.from_numpy(hold_out(read_split(self.prepared.train, self.prepared).key, share))
         return torch.where(~is_held_out)[0], torch.where(is_held_out)[0]
@@ -206,12 +206,13 @@ class Trainer:
         return self.prepared.model_copy(update={"class_counts": tuple(counts)})
 
     def hold_out(self, share: float, generator: torch.Generator, asked: str = "") -> tuple[Trainer, Parts]:
-        """Who trains, and the training examples without those of validation, and these: the data's own, or a ``share``.
+        """A trainer, and its parts: the data's own training and validation, or training with a ``share`` held out.
 
-        No statistics see a share that is held out; none is where it is 0.
+        The trainer's statistics leave out a share that is held out; if ``share`` is 0, nothing is held out.
 
         Raises:
-            UsageError: so few examples are left for training, or held out, that they say nothing; ``asked`` is named.
+            UsageError: so few examples are left for training, or held out, that results mean nothing; it names
+                ``asked``.
             DataError: a file is missing or has changed since it was prepared.
         """
         if self.prepared.validation:
@@ -225,10 +226,10 @@ class Trainer:
         return trainer, Parts(*(train.at(index.to(self.device)) for index in (fitted, held_out)))
 
     def begin_training(self, generator: torch.Generator) -> TrainingRun:
-        """Read the splits, find what was not given, and build what learns them.
+        """Read the splits, find the values that were not given, and build what learns from them.
 
         Raises:
-            UsageError: so few examples are left for training, or held out, that they say nothing.
+            UsageError: so few examples are left for training, or held out, that results mean nothing.
             DataError: a file is missing or has changed since it was prepared.
         """
         training = self.training
@@ -253,10 +254,10 @@ class Trainer:
         return run
 
     def choose_weight_decay(self) -> float:
-        """The penalty of a short grid with the smallest loss on a validation part; each sees rows in the same order."""
+        """The penalty from a short grid with the smallest validation loss; all are tried on rows in the same order."""
         losses, share = dict[float, float](), self.training.validation or VALIDATION
         trainer, parts = self.hold_out(share, torch.Generator(), "--weight-decay auto")
-        # Powers of ten: around what a classifier has by rule, of deviations else.
+        # Powers of ten: for a classifier around the penalty that it has by rule, otherwise for a target in deviations.
         decays = [0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]
         if self.objective.is_of_classes:
             decays = [10.0**power / self.prepared.num_train for power in range(-1, 4)]
@@ -266,13 +267,13 @@ class Trainer:
         return min(losses, key=lambda decay: (math.isnan(losses[decay]), losses[decay]))
 
     def list_validation_losses(self, parts: Parts, seed: int, deadline: float = math.inf) -> list[float]:
-        """Train; the loss on the validation part after each epoch, without a penalty, up to one that is not finite.
+        """Train, and list the validation loss without a penalty after each epoch, up to the first that is not finite.
 
-        By class weights if there are any; of a regression half the mean squared error, in the target's units. None
-        where the ``deadline`` (seconds since 1970) passed.
+        Losses are weighted by class weights if there are any; a regression's is half the mean squared error, in the
+        target's units. The list is empty if the ``deadline`` (in seconds since 1970) has passed.
 
         Raises:
-            UsageError: there is no such part, or it has too few rows.
+            UsageError: there is no validation part, or it has too few rows.
         """
         losses = list[float]()
         with devices.one_thread(), devices.seed_generator(self.device, seed) as generator:
@@ -288,7 +289,7 @@ class Trainer:
         return losses
 
     def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
-        """What was given, and what follows from so many examples where it was not."""
+        """The values that were given, and for the others those that follow from this number of examples."""
         return self.training.hyperparameters
 
     def start(self, parts: Parts, generator: torch.Generator) -> TrainingRun:
@@ -345,37 +346,38 @@ class Trainer:
         return kind(group_parameters(net.parameters(), weight_decay), lr, momentum)
 
     def encode(self, split: DeviceExamples) -> DeviceExamples:
-        """As the network takes it."""
+        """The split in the form that the network takes."""
         return split
 
 
 class BookTrainer(Trainer):
-    """Trains on the book's data with the book's values: what is held out is random, and nothing was fitted before."""
+    """Trains on the book's data with the book's values: the held-out share is random, and nothing was fitted before."""
 
     follows_data = False
 
     def split_rows(self, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The same, drawn by the generator."""
+        """The same indices, drawn at random by the generator."""
         return split_randomly(self.prepared.num_train, share, generator)
 
     def refit(self, fitted: Tensor) -> PreparedDataset:
-        """The data as they are: they have no statistics."""
+        """The data unchanged: they have no statistics."""
         return self.prepared
 
 
 class ImageTrainer(Trainer):
-    """Trains on own pictures: the book's network and loop, a small penalty, and steps enough for few pictures."""
+    """Trains on the user's own pictures: the book's network and loop, a small penalty, and enough steps if few."""
 
     def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
-        """What was given, and what follows from the pictures where it was not."""
+        """The values that were given, and for the others those that follow from the pictures."""
         num_inputs = math.prod(self.prepared.recipe.input.shape)
         return find_image_steps(self.training, num_examples, num_inputs, self.objective.weight_decay)
 
     def build(self, values: Hyperparameters, fitted: DeviceExamples, generator: torch.Generator) -> Learner:
-        """The network at the book's start, and its optimizer, on pixels less their mean where they must be.
+        """The network at the book's start, and its optimizer, which centres pixels where this is necessary.
 
-        A step at equal probabilities leaves ``1 - lr * curvature / classes`` of the error along the mean: beyond 2 it
-        grows. Fashion-MNIST has 1.1; colour pictures on white, with three classes, 17.
+        A step at equal probabilities multiplies the error along the mean by ``1 - lr * curvature / classes``: where
+        ``lr * curvature / classes`` is beyond 2, the error grows. For Fashion-MNIST it is 1.1; for colour pictures on
+        white with three classes, 17.
         """
         learner, (mean, curvature) = super().build(values, fitted, generator), mean_and_curvature(fitted)
         learner.note = describe_values(f"minibatches of {values.batch_size}", values)
@@ -386,15 +388,15 @@ class ImageTrainer(Trainer):
 
 
 class Plan(NamedTuple):
-    """How a table is trained: what its inputs ask for."""
+    """How a table is trained, as its inputs require."""
 
     is_full_batch: bool  # every step sees all rows, in float64, until the objective has converged
-    num_whitened: int  # the first inputs, in all directions; the others one by one
+    num_whitened: int  # how many of the first inputs are whitened in all directions; the others are scaled one by one
     momentum: float
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of inputs and weights: only steps of all rows come so near the optimum that float32 would be in the way."""
+        """The dtype of inputs and weights: only full-batch steps come so near the optimum that float32 would matter."""
         return torch.float64 if self.is_full_batch else torch.float32
 
 
@@ -410,7 +412,7 @@ class TableTrainer(Trainer):
         self.encoding = make_encoding(self.recipe, self.plan.dtype).to(device)
         self.unit = self.objective.scale**2
         self.objective = replace(self.objective, scale=1.0)
-        # ``nn.MSELoss`` has no half: so many times our losses a network's own is.
+        # ``nn.MSELoss`` has no half: this is how many times our loss a network's own loss is.
         self.loss_factor = 2.0 if training.loss is Loss.SQUARED and not self.is_scratch else 1.0
 
     def load(self, name: Any) -> TableExamples:
@@ -430,7 +432,7 @@ class TableTrainer(Trainer):
         return prepared.model_copy(update={"recipe": fit_recipe(self.recipe, rows)})
 
     def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
-        """What was given, and what follows from the data where it was not."""
+        """The values that were given, and for the others those that follow from the data."""
         training, is_full_batch = self.training, self.plan.is_full_batch
         return Hyperparameters(
             num_epochs=training.num_epochs or (MOST_EPOCHS if is_full_batch else MOST_PASSES),
@@ -440,9 +442,9 @@ class TableTrainer(Trainer):
         )
 
     def build(self, values: Hyperparameters, fitted: DeviceExamples, generator: torch.Generator) -> Learner:
-        """The network at zero, and steps of all rows or of minibatches, until nothing is left to gain."""
+        """The network at zero, and steps on all rows or on minibatches, until nothing is left to gain."""
         rows = fitted if self.plan.is_full_batch else sample(fitted, SAMPLE, generator)
-        # Found while minibatches are drawn.
+        # It is computed while minibatches are drawn.
         conditioning = parallel.start(self.find_conditioning, rows, values, len(fitted))
         num_outputs = max(1, len(self.prepared.class_names))
         net = TabularNetwork(self.encoding, num_outputs, self.find_loss_gradient(), self.training.dropout)
@@ -466,7 +468,7 @@ class TableTrainer(Trainer):
         )
 
     def find_loss_gradient(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """The derivative of the loss by the outputs: from scratch a formula, concisely autograd's."""
+        """The derivative of the loss by the outputs: a formula from scratch, autograd's in the concise version."""
         weights = None if self.class_weights is None else self.class_weights.to(self.plan.dtype)
         if self.is_scratch:
             of_classes = cross_entropy_gradient if weights is None else weighted_cross_entropy_gradient(weights)
@@ -479,17 +481,17 @@ class TableTrainer(Trainer):
         return differentiate(losses[self.training.loss])
 
     def encode(self, split: DeviceExamples) -> DeviceExamples:
-        """In the precision of this plan; encoded once where every step sees all rows and memory should hold them."""
+        """The split in this plan's precision; encoded once if every step sees all rows and memory can hold them."""
         table = replace(cast("TableExamples", split), encoding=self.encoding)
         if table.truth.is_floating_point():
             table = replace(table, truth=table.truth.to(self.plan.dtype))
         return encode_small(table) if self.plan.is_full_batch else table
 
     def find_conditioning(self, rows: DeviceExamples, values: Hyperparameters, num_rows: int) -> Conditioning:
-        """The moments of the inputs, and what makes steps as long as they should be in every direction.
+        """The moments of the inputs, and a preconditioner that gives steps the right length in every direction.
 
-        Steps of minibatches are damped, so that no example moves its own output too far: one alone in its minibatch has
-        ``spread / batch_size`` of curvature along itself, and a rare level far less than that on average.
+        Minibatch steps are damped, so that no example moves its own output too far: an example alone in its minibatch
+        has ``spread / batch_size`` of curvature along itself, and a rare level far less than that on average.
         """
         encoding, ridge = self.encoding, values.weight_decay / CURVATURE[self.training.loss]
         moments = compute_moments(rows, encoding, self.class_weights, self.plan.num_whitened)
@@ -501,7 +503,7 @@ class TableTrainer(Trainer):
         return moments, make_preconditioner(moments, ridge, encoding.frequencies, self.plan.dtype)
 
     def follow(self, net: Network, rows: DeviceExamples, generator: torch.Generator) -> Callable[[], float]:
-        """What finds the objective on a sample of the rows, by which minibatches are repeated."""
+        """A function that computes the objective on a sample of rows, by which minibatches are repeated."""
         size = SCORES // max(1, len(self.prepared.class_names))
         drawn = cast("TableExamples", sample(rows, size, generator))
         examples = parallel.start(encode_small, drawn)  # while steps are taken
@@ -513,7 +515,7 @@ class TableTrainer(Trainer):
         return compute_objective
 
     def find_collinear(self, conditioning: Future[Conditioning]) -> tuple[str, ...]:
-        """The columns that others determine, which is said aloud."""
+        """The columns that other columns determine; these are also printed."""
         if not self.plan.is_full_batch or self.objective.weight_decay or len(conditioning.result()[0].variances):
             return ()
         numbers, categories = (
@@ -528,24 +530,24 @@ TRAINERS: dict[Use, type[Trainer]] = {Use.BOOK: BookTrainer, Use.TABLES: TableTr
 
 
 def make_trainer(training: Training, prepared: PreparedDataset, device: torch.device) -> Trainer:
-    """What trains a data set."""
-    # Of three kinds, which nothing else in training asks for.
+    """The trainer for a data set."""
+    # There are three kinds, which nothing else in training distinguishes.
     return TRAINERS[prepared.find_use(prepared.recipe)](training, prepared, device)
 
 
-# Rules for what was not given
+# Rules for values that were not given
 
 
 def describe_values(rows: str, values: Hyperparameters) -> str:
-    """What was found, for people; ``rows`` says how many a step sees."""
+    """The values that were found, for people to read; ``rows`` says how many rows a step sees."""
     return f"{rows}, learning rate {values.lr:g}, weight decay {values.weight_decay:.3g}"
 
 
 def make_plan(training: Training, num_rows: int, num_numbers: int, num_slots: int = 0, num_outputs: int = 1) -> Plan:
-    """Which plan fits these rows and inputs.
+    """The plan that fits these rows and inputs.
 
-    Squared loss, whitened, is at its optimum after one step of all rows, which pays for any number of them. Dropout is
-    noise that no step of all rows is rid of.
+    A squared loss on whitened inputs is at its optimum after one step on all rows, which is worth it for any number of
+    rows. Dropout is noise that a step on all rows does not average out.
     """
     num_inputs = num_numbers + num_slots
     num_whitened = next((count for count in (num_inputs, num_numbers) if count <= WHITENED_INPUTS), 0)
@@ -559,9 +561,9 @@ def make_plan(training: Training, num_rows: int, num_numbers: int, num_slots: in
 
 
 def find_image_steps(training: Training, num_examples: int, num_inputs: int, weight_decay: float) -> Hyperparameters:
-    """What was given; else the book's, for more pixels a smaller rate, and for fewer pictures more epochs.
+    """The values given; otherwise the book's, with a smaller rate for more pixels and more epochs for fewer pictures.
 
-    A step's size by a picture's gradient grows with its inputs, and 10 epochs of 500 pictures would be 20 steps.
+    A step's size, by one picture's gradient, grows with its inputs, and 10 epochs of 500 pictures would be 20 steps.
     """
     batch_size = training.batch_size or BATCH_SIZE
     num_epochs = max(NUM_EPOCHS, math.ceil(LEAST_STEPS / math.ceil(num_examples / batch_size)))
@@ -574,7 +576,7 @@ def find_image_steps(training: Training, num_examples: int, num_inputs: int, wei
 
 
 def find_batch_size(num_rows: int) -> int:
-    """How many rows a minibatch has: each about as many, for a last one of a few rows would bring in its noise."""
+    """How many rows a minibatch has: all about the same, since a last one of a few rows would add its noise."""
     most = min(num_rows, LARGEST_BATCH_SIZE, max(SMALLEST_BATCH_SIZE, num_rows // STEPS))
     return math.ceil(num_rows / math.ceil(num_rows / most))
 
@@ -600,12 +602,12 @@ def load_table(prepared: PreparedDataset, file: FileRef, encoding: Encoding) -> 
 
 
 def encode_small(table: TableExamples) -> DeviceExamples:
-    """Encoded once, where memory should hold it."""
+    """The table encoded once, if memory can hold it."""
     return table.resident() if len(table) * table.num_inputs <= RESIDENT else table
 
 
 def sample(split: DeviceExamples, size: int, generator: torch.Generator) -> DeviceExamples:
-    """So many random rows, with replacement; all of fewer."""
+    """This many random rows, drawn with replacement; all rows if there are fewer."""
     if len(split) <= size:
         return split
     return split.at(torch.randint(len(split), (size,), generator=generator).to(split.device))
@@ -620,7 +622,7 @@ def compute_loss(net: Network, examples: DeviceExamples, objective: Objective) -
 def make_encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
     """How rows of this recipe become a network's inputs.
 
-    Columns are taken in pairs, largest with smallest, of so few codes together that a step may look at all of them.
+    Columns are taken in pairs, largest with smallest, with so few combined codes that a step may look at all of them.
     """
     numbers, categories = ([recipe.columns[at] for at in each] for each in (recipe.numbers, recipe.categories))
     limits = [column.limits or (-math.inf, math.inf) for column in numbers if recipe.limits]
@@ -633,7 +635,7 @@ def make_encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
         frequencies[at] = torch.bincount(slots, counts / counts.sum(), num_slots + nobody)[:num_slots]
         lookup.append(slots)
         start += column.num_slots
-        most = min(PAIR, int(counts.sum()) // PAIR_ROWS)  # codes of a pair; any column has seen all training rows
+        most = min(PAIR, int(counts.sum()) // PAIR_ROWS)  # codes of a pair; every column has seen all training rows
     lookup.append(torch.tensor([num_slots + nobody]))
     sizes = [*map(len, lookup)]
     rest, pairs = sorted(range(nobody), key=sizes.__getitem__), list[tuple[int, int]]()
@@ -641,12 +643,12 @@ def make_encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
         largest = rest.pop()
         fits = rest and sizes[largest] * sizes[rest[0]] <= most
         pairs.append((largest, rest.pop(0) if fits else nobody))
-    pairs.sort(key=lambda pair: pair[1] == nobody)  # those alone come last
+    pairs.sort(key=lambda pair: pair[1] == nobody)  # unpaired columns come last
     combined = [torch.cartesian_prod(lookup[first], lookup[second]) for first, second in pairs]
     strides, starts = [sizes[second] for _, second in pairs], itertools.accumulate(map(len, combined), initial=1)
     offsets = [start + stride for start, stride in zip(starts, strides, strict=False)]
     order = [at for each in zip(*pairs, strict=True) for at in each]
-    positions = [*recipe.categories, *recipe.categories[:1]]  # nobody's code is read anywhere
+    positions = [*recipe.categories, *recipe.categories[:1]]  # nobody's code may be read from any column
     return Encoding(
         numbers=torch.tensor(recipe.numbers, dtype=torch.int64),
         limits=torch.tensor(limits, dtype=dtype),
@@ -661,14 +663,14 @@ def make_encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
     )
 
 
-# Parts that say nothing are refused
+# Parts too small to mean anything are refused
 
 
 def require_enough(share: float, num_examples: int, num_validation: int, asked: str) -> None:
-    """Refuse parts that say nothing.
+    """Refuse parts that are too small to mean anything.
 
     Raises:
-        UsageError: so few examples are left for training, or held out; ``asked`` may name the option.
+        UsageError: too few examples are left for training, or held out; ``asked`` may name the option.
     """
     total, least = num_examples + num_validation, 2 * MIN_EXAMPLES
     if min(num_examples, num_validation) >= MIN_EXAMPLES:
@@ -684,10 +686,10 @@ def require_enough(share: float, num_examples: int, num_validation: int, asked: 
 
 
 def require_rows_to_choose_by(validation: DeviceExamples | None) -> DeviceExamples:
-    """Refuse to choose by a validation part that says nothing; give it back.
+    """Refuse to choose by a validation part that is too small to mean anything; otherwise return it.
 
     Raises:
-        UsageError: there is none, or it has too few rows.
+        UsageError: there is no validation part, or it has too few rows.
     """
     if validation is None or len(validation) < MIN_EXAMPLES:
         raise UsageError(

@@ -36,29 +36,29 @@ from tasks.records import PreparedDataset
 from tasks.store import artifact_paths, atomic, locks
 from tasks.store.tuned import Trial, Tuned
 
-FORMAT = "2"  # of the study; until c692a25 it was another
+FORMAT = "2"  # the format of the study; until c692a25 it was another one
 STUDY, TRIAL = "search", "trial"
 WAVE = 4  # trials that are asked for at once, whatever the number of cores
-SHORT = 0.15  # of its epochs are what a trial is trained for first
-BEST = 5.0  # percent of the earlier trials: as good must a trial be after that to be trained for all its epochs
-LATE = 5  # a fifth of the epochs, whose losses count
+SHORT = 0.15  # the share of its epochs that a trial is trained for at first
+BEST = 5.0  # percent: a trial must then be among the best of the earlier ones to get all its epochs
+LATE = 5  # the last fifth of the epochs counts
 FINALISTS = 2
-SEEDS = 5  # that each finalist is trained with; the search's own, by which it became one, is none of them
+SEEDS = 5  # that each finalist is trained with; the search's own seed, by which it became a finalist, is not among them
 SMALLER = "search smaller rates, such as --space lr=0.001:0.01; what was learned is kept"
 
 
 class TrialSpec(NamedTuple):
-    """What a process needs to know of a trial, beside what all trials have in common."""
+    """What a process needs to know about a trial, besides what all trials have in common."""
 
     number: int
     settings: Settings
     seed: int
     deadline: float  # in seconds since 1970
-    most: float | None = None  # loss after a short training, above which it is pruned; None: no short training
+    most: float | None = None  # the loss after short training above which it is pruned; None: no such training
 
 
 class TrialResult(NamedTuple):
-    """What came of a trial, and its loss after its short training, if it had one."""
+    """The outcome of a trial, and its loss after its short training, if it had one."""
 
     trial: Trial
     short_loss: float | None
@@ -69,13 +69,13 @@ Submit = Callable[[TrialSpec], "Future[TrialResult | None]"]
 
 @dataclass(frozen=True)
 class TrialTraining:
-    """The training of trials in any process; ``base`` says what all have in common, and which rows are held out."""
+    """Trains trials in any process; ``base`` says what all trials have in common and which rows are held out."""
 
     prepared: PreparedDataset
     base: Training
 
     def __call__(self, spec: TrialSpec) -> TrialResult | None:
-        """Train one trial; None where the deadline passed before its end.
+        """Train one trial; None if the deadline passed before it ended.
 
         First for a few of its epochs, in which its learning rate takes its whole course: losses in the middle of a
         course say little, for rates that are best at its end are the worst there.
@@ -86,7 +86,8 @@ class TrialTraining:
         """
         started, outcome, short_loss = time.perf_counter(), "complete", None
         (trainer, parts), training = read_validation_parts(self.prepared, self.base), self.apply(spec.settings)
-        # Without dropout, whose masks differ, both learn the same weights, and this one in less time.
+        # Without dropout, whose masks differ, both implementations learn the same weights, and this one takes less
+        # time.
         if self.prepared.task == "classification" and not training.dropout:
             training = training.model_copy(update={"implementation": Implementation.SCRATCH})
         trainer, lengths = trainer.with_training(training), [training.num_epochs]
@@ -126,21 +127,21 @@ class TrialTraining:
         return 1 if devices.resolve(self.base.device).type == "cuda" else WAVE
 
     def apply(self, settings: Settings) -> Training:
-        """How a trial of these settings is trained; only the search itself prunes it."""
+        """The training of a trial with these settings; only the search itself prunes it."""
         values = self.base.model_dump() | {"defaults": self.base.defaults, "patience": None} | settings
         return Training.model_validate(values)
 
 
 @lru_cache(maxsize=1)
 def read_validation_parts(prepared: PreparedDataset, base: Training) -> tuple[Trainer, Parts]:
-    """Who trains, and the training rows without a share of ``base.validation``, or else a fifth, and these.
+    """A trainer, and the training rows without a share of ``base.validation`` (or else a fifth), and that share.
 
-    Of the book's data they are random rows, by the seed; of own data those by the rule of the split, or the part that
-    the data have themselves. The test split is not read, and no statistics see validation rows. A process reads them
-    once.
+    For the book's data these are random rows, by the seed; for the user's own data they follow the rule of the split,
+    or are the validation part that the data themselves have. The test split is not read, and no statistics see
+    validation rows. A process reads them once.
 
     Raises:
-        UsageError: so few rows are left for training, or held out, that they say nothing.
+        UsageError: so few rows are left for training, or held out, that results mean nothing.
         DataError: a file is missing or has changed since it was prepared.
     """
     generator = torch.Generator().manual_seed(base.seed_number)
@@ -154,7 +155,7 @@ class HyperparameterSearch:
     """The trials of one search, in a study that outlives the process."""
 
     def __init__(self, study: optuna.Study, space: Space, training: TrialTraining, num_trials: int) -> None:
-        """A space of no more settings than ``num_trials`` is a grid: each of them is tried once."""
+        """A space with no more settings than ``num_trials`` is a grid: each of its settings is tried once."""
         self._study, self._space, self._training = study, space, training
         grid = list_grid(space)
         self._grid = grid if len(grid) <= num_trials else []
@@ -162,7 +163,7 @@ class HyperparameterSearch:
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """Those that have ended, by number."""
+        """The trials that have ended, by number."""
         return _read_trials(self._study)
 
     def run(self, submit: Submit, deadline: float, on_trial: Callable[[Trial, Trial | None], None]) -> None:
@@ -191,14 +192,14 @@ class HyperparameterSearch:
                 on_trial(result.trial, next(iter(self._rank()), None))
 
     def _list_untried(self) -> list[Settings]:
-        """The settings of the grid that no trial had: an earlier call of fewer trials chose its own."""
+        """The settings of the grid that no trial had: an earlier call with fewer trials chose its own."""
         tried = [each.params for each in self._study.get_trials(deepcopy=False)]
         return [settings for settings in self._grid if settings not in tried]
 
     def _ask(self, first: int, earlier: list[FrozenTrial]) -> list[Settings]:
         """The settings of the wave that begins with the trial ``first``.
 
-        The first trial of all has those of before, as far as they lie in the space.
+        The very first trial has the settings of the training before, as far as they lie in the space.
         """
         asking = optuna.create_study()
         asking.add_trials(earlier)
@@ -221,24 +222,24 @@ class HyperparameterSearch:
                 params=params,
                 distributions=self._space,
                 user_attrs={TRIAL: trial.model_dump(mode="json")},
-                # Of one that has diverged there is none: to Optuna it is the worst.
+                # A trial that has diverged has none: Optuna treats it as the worst.
                 intermediate_values={} if short_loss is None else {1: short_loss},
             )
         )
 
     def compare(self, submit: Submit, deadline: float, on_trial: Callable[[], None], run_name: str) -> Tuned:
-        """Train the best trials, and the settings of before, with more seeds; the smallest mean loss of trials wins.
+        """Train the best trials, and the settings of before, with more seeds; the smallest mean loss wins.
 
-        Of two trials the one that has trained with more seeds is better. Seeds that the deadline cuts off do not count;
-        where it leaves none, the losses of the search do.
+        Of two trials, the one that was trained with more seeds is better. Seeds that the deadline cuts off do not
+        count; if it leaves none, the losses of the search decide.
 
         Raises:
-            TrainingDiverged: no trial came to its end, for losses that are not finite.
-            UsageError: there is none.
+            TrainingDiverged: no trial came to its end, because losses were not finite.
+            UsageError: there is no trial.
         """
         prepared, base = self._training.prepared, self._training.base
         num_seeds, finalists = self.num_seeds, self._find_finalists()
-        # None of what is found by rule where it is not given.
+        # Values that are found by rule when not given are left out.
         before: Settings = base.model_dump(mode="json", include=set(finalists[0].settings), exclude_none=True)
         every = [*(trial.settings for trial in finalists), before]
         seeds = range(base.seed_number + 1, base.seed_number + 1 + num_seeds)
@@ -279,12 +280,12 @@ class HyperparameterSearch:
         return 1 if trainer.with_training(self._training.apply(settings)).is_deterministic else SEEDS
 
     def _rank(self) -> list[Trial]:
-        """The trials that came to their end, those of the smallest loss first."""
+        """The trials that came to their end, the smallest loss first."""
         complete = [trial for trial in self.trials if trial.outcome == "complete"]
         return sorted(complete, key=lambda trial: trial.validation_loss or 0.0)
 
     def _find_finalists(self) -> list[Trial]:
-        """The best trials, each settings once; a single one where any seed gives the same weights."""
+        """The best trials, each combination of settings once; only one trial where any seed gives the same weights."""
         different = dict[str, Trial]()
         for trial in self._rank():
             different.setdefault(json.dumps(trial.settings), trial)
@@ -304,10 +305,10 @@ def _read_trials(study: optuna.Study) -> tuple[Trial, ...]:
 
 @contextmanager
 def open_search(name: str, training: TrialTraining, search: Search, afresh: bool) -> Iterator[HyperparameterSearch]:
-    """The search of a name, its data and options, for one process at a time; an interrupted one goes on.
+    """The search with this name, data and options, open in one process at a time; an interrupted search goes on.
 
     Raises:
-        UsageError: the search space names what is no parameter, or values that it cannot have.
+        UsageError: the search space names something that is no parameter, or values that it cannot have.
     """
     prepared, base = training.prepared, training.base
     space = list_space(prepared) | narrow_space(base, search.space)
@@ -321,13 +322,13 @@ def open_search(name: str, training: TrialTraining, search: Search, afresh: bool
         path.parent.mkdir(parents=True, exist_ok=True)
         Path(f"{path}.lock").unlink(missing_ok=True)  # Optuna's own, which a killed search leaves behind
         study = _open_study(path, about, afresh)
-        path.touch()  # it is in use
+        path.touch()  # marks it as in use
         yield HyperparameterSearch(study, space, training, search.trials)
         atomic.sync(path)
 
 
 def _open_study(path: Path, about: dict[str, str], afresh: bool) -> optuna.Study:
-    """The study in a file, or a new one: where there is none, it cannot be read or is about something else."""
+    """The study in a file, or a new one if there is none, it cannot be read or is about something else."""
     if path.exists() and not afresh:
         os.truncate(path, path.read_bytes().rfind(b"\n") + 1)  # a line that a power cut left half written
         try:

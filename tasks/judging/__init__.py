@@ -1,1 +1,1 @@
-"""May it pass: gates, comparisons, servability, figures."""
+"""Whether a model may pass: gates, comparisons, servability, figures."""

@@ -1,4 +1,4 @@
-"""What a model of own data is held against: the best constant, and a fit of the same objective that has converged.
+"""What a model of own data is compared with: the best constant, and a converged fit of the same objective.
 
 Nothing here needs a trained model or torch, so that ``inspect`` shows both losses before anything is trained.
 """
@@ -30,19 +30,20 @@ MAX_IMAGES = 10_000  # that the fit sees
 MAX_VALUES = 40_000_000  # of their standardised numbers or pixels, and of their scores: bounds memory
 MAX_PRODUCTS = 4e9  # images times inputs times classes; beyond, it would take minutes, and nothing is fitted
 CLOSED_FORM_WIDTH = 2_500  # weights up to which a Gram matrix is decomposed in seconds
-COLLINEAR = 1e-5  # singular values smaller than this share of the largest count as none
-TOLERANCE = 1e-4  # of the gradient's norm at zero weights
+COLLINEAR = 1e-5  # singular values below this share of the largest count as zero
+TOLERANCE = 1e-4  # of the gradient's norm, as a share of that at zero weights
 MAX_ITERATIONS, MAX_IMAGE_ITERATIONS = 2_000, 100
 VALUES, ROWS = 2**21, 2**16  # of test rows that are in memory at a time
-NATS = 0.002  # that a classifier may lack beside its share of the attainable gain
-FEW_IMAGES = 10_000  # of training: fewer may be learned by heart, which a penalty prevents
+NATS = 0.002  # by which a classifier may fall short, besides its share of the attainable gain
+FEW_IMAGES = 10_000  # training images: fewer may be memorised, which a penalty prevents
 OF_FEW_IMAGES = "; of few pictures it may be for want of a penalty: try --weight-decay auto, or such as 0.1"
 
 
 def choose_rows(keys: Array, most: int, in_time: bool, held_out: float = 0.0) -> Array:
-    """Where at most so many rows are, in order, of those that a candidate has not ``held_out``.
+    """The indices of at most ``most`` rows, in order, among those that a candidate has not ``held_out``.
 
-    They are the first by their keys, or in time, where the oldest are no sample, evenly spread.
+    They are the first rows by key; where the split is by time, the oldest would be no sample, and rows are evenly
+    spread.
     """
     places = np.flatnonzero(~hold_out(keys, held_out))
     if len(places) <= most:
@@ -52,7 +53,7 @@ def choose_rows(keys: Array, most: int, in_time: bool, held_out: float = 0.0) ->
     return np.sort(places[np.argpartition(keys[places], most)[:most]])
 
 
-# What weights are multiplied with: some training rows, with a last input of ones
+# What weights are multiplied by: some training rows, with a column of ones as the last input
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class Inputs:
 
     @classmethod
     def encode_table(cls, features: Array, recipe: Columns) -> Self:
-        """Of raw rows ``(n, columns)``; what is missing is the mean, and a code without a slot has no indicator."""
-        import scipy.sparse  # here, as below: the book's own data need none of it
+        """Encode raw rows ``(n, columns)``; a missing number is its mean, a code without a slot has no indicator."""
+        import scipy.sparse  # imported here, as below: the book's own data do not need it
 
         columns = [recipe.columns[at] for at in recipe.numbers]
         numbers = features[:, list(recipe.numbers)].astype(np.float64)
@@ -81,13 +82,13 @@ class Inputs:
 
     @classmethod
     def encode_images(cls, images: Array, recipe: Pixels) -> Self:
-        """Of raw images ``(n, …)``."""
+        """Encode raw images ``(n, …)``."""
         import scipy.sparse
 
         return cls(images.reshape(len(images), -1) * recipe.scale, scipy.sparse.csr_array((len(images), 0)))
 
     def scores(self, weights: Array) -> Array:
-        """Of ``weights`` ``(inputs + 1, outputs)``, of which the last are the bias: ``(n, outputs)`` float64."""
+        """Scores ``(n, outputs)`` float64 by ``weights`` ``(inputs + 1, outputs)``; the last row of them is bias."""
         count = self.numbers.shape[1]
         return np.asarray(self.numbers @ weights[:count] + self.indicators @ weights[count:-1] + weights[-1])
 
@@ -96,7 +97,7 @@ class Inputs:
         return np.concatenate([self.numbers.T @ rows, self.indicators.T @ rows, rows.sum(axis=0, keepdims=True)])
 
     def solve(self, truth: Array, weight_decay: float) -> Array:
-        """The least squares of minimum norm by the covariance's eigenvalues; norm and penalty leave the bias out."""
+        """The minimum-norm least squares, by eigenvalues of the covariance; norm and penalty exclude the bias."""
         mixed, counts = self.indicators.T @ self.numbers, (self.indicators.T @ self.indicators).toarray()
         products = np.block([[self.numbers.T @ self.numbers, mixed.T], [mixed, counts]]) / len(truth)
         rows, centre = truth[:, None], truth.mean()
@@ -111,11 +112,11 @@ class Inputs:
 
 
 class ConvergedFit(NamedTuple):
-    """Weights as ``records.TrainedModel`` has them, in float64, and the scores ``(n, outputs)`` of raw rows by them."""
+    """Weights as in ``records.TrainedModel``, but float64, and the scores ``(n, outputs)`` of raw rows by them."""
 
     weights: dict[str, Array]
     score: Callable[[Array], Array]
-    words: str  # what it is, said as it is
+    words: str  # what fit it is, in plain words
 
 
 def fit_table(features: Array, truth: Array, recipe: Columns, num_outputs: int, objective: Objective) -> ConvergedFit:
@@ -131,7 +132,7 @@ def fit_table(features: Array, truth: Array, recipe: Columns, num_outputs: int, 
 
 
 def fit_images(images: Array, truth: Array, recipe: Pixels, num_outputs: int, objective: Objective) -> ConvergedFit:
-    """The same of images ``(n, …)``, in few iterations: fitted to the end, they often do worse on test rows."""
+    """The same for images ``(n, …)``, in few iterations: fits that have converged often do worse on test rows."""
     inputs = Inputs.encode_images(images, recipe)
     weights, words = _minimise(inputs, truth, num_outputs, objective, MAX_IMAGE_ITERATIONS)
     named = {"W": weights[:-1], "b": weights[-1]}
@@ -139,13 +140,13 @@ def fit_images(images: Array, truth: Array, recipe: Pixels, num_outputs: int, ob
 
 
 class FitRules(NamedTuple):
-    """What the converged fit is to data of one kind."""
+    """How the converged fit is used for data of one kind."""
 
     fit: Callable[[Array, Array, Any, int, Objective], ConvergedFit]
-    most: int  # rows that it sees
+    most: int  # most rows that the fit sees
     max_products: float  # rows times inputs times outputs, beyond which nothing is fitted
-    is_bound: bool  # whether a model may not be much worse
-    advice: str  # for a refusal by the best constant, where training rows are few
+    is_bound: bool  # whether a model may not be much worse than the fit
+    advice: str  # advice if the best constant refuses a model and training rows are few
 
 
 FIT_RULES = {  # by the kind of recipe
@@ -157,10 +158,10 @@ FIT_RULES = {  # by the kind of recipe
 def _minimise(
     inputs: Inputs, truth: Array, num_outputs: int, objective: Objective, max_iterations: int
 ) -> tuple[Array, str]:
-    """Weights ``(inputs + 1, outputs)``, and what fit this is.
+    """The weights ``(inputs + 1, outputs)``, and a description of the fit.
 
-    Of a squared loss, and a matrix that is small, in closed form; else by L-BFGS until the gradient's norm is
-    ``TOLERANCE`` of that at zero weights.
+    They are computed in closed form for a squared loss and a small matrix; otherwise by L-BFGS until the gradient's
+    norm is ``TOLERANCE`` of that at zero weights.
     """
     import scipy.optimize
 
@@ -201,7 +202,7 @@ def find_best_constant(
     import scipy.optimize
 
     start = np.median(truth)
-    deviations = (truth - start) / objective.scale  # whose size suits brentq's tolerance, whatever the target's unit
+    deviations = (truth - start) / objective.scale  # their size suits brentq's tolerance, whatever the target's unit
     middle = scipy.optimize.brentq(
         lambda at: np.clip(at - deviations, -HUBER_BETA, HUBER_BETA).mean(), deviations.min(), deviations.max()
     )
@@ -217,9 +218,9 @@ class Baselines:
 
     objective: Objective
     row_weights: Array
-    units: Array | None  # rows with one number here are no independent evidence
+    units: Array | None  # rows with the same number here are not independent evidence
     constant: Array
-    fitted: Array | None  # None: images so many and so large that nothing is fitted to them
+    fitted: Array | None  # None: nothing is fitted, as there are too many images, or too large ones
     fit: ConvergedFit | None
     is_bound: bool  # whether a model may not be much worse than the fit
     advice: str  # for a refusal by the best constant
@@ -228,7 +229,7 @@ class Baselines:
     def of_dataset(cls, prepared: PreparedDataset, objective: Objective, held_out: float = 0.0) -> Self:
         """Fit both to the training rows, and measure them on the test rows.
 
-        A share that a candidate ``held_out`` is left out here, too: it could not learn from it.
+        A share that a candidate ``held_out`` is left out here too, since the candidate could not learn from it.
 
         Raises:
             DataError: a split is missing or has changed since it was prepared.
@@ -248,7 +249,7 @@ class Baselines:
         rule: SplitRule | None,
         held_out: float = 0.0,
     ) -> Self:
-        """The same of rows in memory; ``class_counts`` are of training rows, none of a regression."""
+        """The same for rows in memory; ``class_counts`` are those of training rows, empty for a regression."""
         rules, num_outputs, num_inputs = FIT_RULES[recipe.kind], len(class_counts) or 1, math.prod(recipe.input.shape)
         most, width, fit = min(rules.most, len(train.y_true)), max(num_inputs, num_outputs), None
         in_time = bool(rule and rule.is_by_time)
@@ -273,19 +274,19 @@ class Baselines:
         )
 
     def mean(self, losses: Array) -> float:
-        """Of the test rows, as the objective counts them."""
+        """The mean loss of the test rows, weighted as in the objective."""
         return float(np.average(losses, weights=self.row_weights))
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The mean losses of both."""
+        """The mean losses of both baselines."""
         known = {"baseline_loss": self.constant, "reference_loss": self.fitted}
         return {name: self.mean(losses) for name, losses in known.items() if losses is not None}
 
     def judge(self, losses: Array, bounds: Gates) -> Iterator[GateVerdict]:
-        """The gates ``baseline`` and ``reference``, on a model's loss of each test row.
+        """The gates ``baseline`` and ``reference``, from a model's loss on each test row.
 
-        The second is on the share that the model has of what the fit gains over the best constant.
+        The second gate judges the share that the model achieves of the fit's gain over the best constant.
         """
         ours, trivial = self.mean(losses), self.mean(self.constant)
         gain = find_lower_bound(self.constant - losses, self.row_weights, self.units)
@@ -313,7 +314,7 @@ class Baselines:
 
 
 def bound_rows(width: int) -> int:
-    """How many rows may be in memory at a time, of inputs or scores ``width`` a row."""
+    """How many rows may be in memory at a time, with ``width`` inputs or scores per row."""
     return max(1, min(ROWS, VALUES // width))
 
 
@@ -328,19 +329,19 @@ def expected_losses(
     class_weight: str = "none",
     weight_decay: float | None = None,
 ) -> dict[str, float]:
-    """The losses of the best constant and of the converged fit to ``train``, measured on the rows of ``validation``.
+    """The losses on the rows of ``validation`` of the best constant and of the converged fit to ``train``.
 
-    They are by the objective that training has; ``weight_decay`` None is the one that training takes by rule, of a
-    classifier by the ``num_train`` rows that a retrain would learn from. No test row takes part. Of images that are so
-    many and so large that nothing is fitted to them there is the first loss alone; none where they have a class
-    that no training row has.
+    They use the objective that training has; if ``weight_decay`` is None, it is the one that training chooses by rule,
+    which for a classifier depends on the ``num_train`` rows that a retrain would learn from. No test row takes part. If
+    images are so many and so large that nothing is fitted to them, only the first loss is returned; none is if they
+    have a class that no training row has.
     """
     recipe = fit_recipe(schema.recipe, train)
     fitted, measured = (Examples.from_arrays(each, recipe, schema.task) for each in (train, validation))
     counts: tuple[int, ...] = ()
     if schema.class_names:
         counts = tuple(np.bincount(fitted.y_true, minlength=len(schema.class_names)).tolist())
-        if not np.isin(measured.y_true, np.flatnonzero(counts)).all():  # a class that came late: no fit knows it
+        if not np.isin(measured.y_true, np.flatnonzero(counts)).all():  # a class that came late is unknown to any fit
             return {}
     loss = Loss.CROSS_ENTROPY if counts else Loss.SQUARED
     objective = Objective.build(loss, weight_decay, num_train, class_weight, counts, recipe)

@@ -1,4 +1,4 @@
-"""A candidate against what is published, all measured on the same test rows in the same run.
+"""A candidate compared with what is published, all measured on the same test rows in the same run.
 
 Each version is fed these rows through its own recipe, and compared on those that it was not trained on. Versions that
 were rolled back from are held for being bad, whatever their figures say: nothing is compared with them.
@@ -31,27 +31,27 @@ from tasks.store.reading import Manifest
 from tasks.store.record import FileRef
 from tasks.store.verified import RESTORE
 
-SMALLEST = np.finfo(np.float32).tiny  # a probability that is 0 in float32 has a finite loss
-MIN_ROWS = 200  # fewer, or fewer groups, decide nothing
-FEWEST_BLOCKS = 5  # of time: by random signs fewer never have a p below 0.05
-FEWEST_UNITS = {"group": (20, "group"), "time": (FEWEST_BLOCKS, "block")}  # of each rule of the split
-MOST_UNITS = 100_000  # that are compared; where there are more, neighbours are taken together: their sums vary alike
+SMALLEST = np.finfo(np.float32).tiny  # a probability that is 0 in float32 then has a finite loss
+MIN_ROWS = 200  # fewer rows, or fewer groups, decide nothing
+FEWEST_BLOCKS = 5  # of time: with random signs, fewer blocks never have a p below 0.05
+FEWEST_UNITS = {"group": (20, "group"), "time": (FEWEST_BLOCKS, "block")}  # by the rule of the split
+MOST_UNITS = 100_000  # units compared at most; beyond that, neighbours are merged: their sums vary alike
 OF_SIGNATURE = "inputs, outputs, columns and classes as the champion's; give another shape of model another --name"
-SHOWN = 5  # levels or classes
-SETTINGS = "loss", "class_weight"  # of training on own data: where they differ, losses say nothing of each other
+SHOWN = 5  # levels or classes that are listed
+SETTINGS = "loss", "class_weight"  # of training on own data: where they differ, losses cannot be compared
 DRAWS = 9_999  # so that every p is a whole number of ten thousandths
-NORMAL_FROM = 10_000  # units; from there a sum of signs is replaced by a normal variable of its variance
-SMALL = 0.01  # of the squares of a comparison: larger units are drawn, since a few make no normal variable
-NO_RISE = 0.4  # of its margin: so little more loss is none; else a version that had luck refuses too many
+NORMAL_FROM = 10_000  # units; from here on a sum of signs is replaced by a normal variable with its variance
+SMALL = 0.01  # share of a comparison's squares: larger units are drawn, since a few do not make a normal variable
+NO_RISE = 0.4  # share of its margin: a smaller rise counts as none; otherwise a lucky version refuses too many
 CHUNK = 500  # draws at a time: bounds memory
-FIXED = ("rows", "copies", "group")  # rules by which a row stays on its side
+FIXED = ("rows", "copies", "group")  # rules under which a row stays on its side of the split
 
 
 class ModelAnswers(NamedTuple):
-    """What an exported model says of the test split ``(n,)``.
+    """The answers of an exported model on the test split ``(n,)``.
 
-    ``version`` is None for the candidate; ``is_new`` ``(n,)`` says on which rows a version was not trained, where it
-    may have been on some.
+    ``version`` is None for the candidate; ``is_new`` ``(n,)`` says on which rows a version was not trained, if it may
+    have been trained on some.
     """
 
     version: int | None
@@ -74,9 +74,9 @@ def compare_with_published(
     training: Training,
     only: int | None = None,
 ) -> Comparison:
-    """Judge a candidate by all kept versions, or by ``only`` one; the first version of a model has no verdicts.
+    """Judge a candidate against all kept versions, or only one; the first version of a model has no verdicts.
 
-    The caller holds the lock.
+    The caller must hold the lock.
 
     Raises:
         DataError: a version to compare it with is damaged; nothing is measured against it.
@@ -100,8 +100,8 @@ def compare_with_published(
     objective, test, left_out = Objective.choose(training, prepared), read_split(prepared.test, prepared), list[str]()
     score = functools.partial(score_by_session, session)
     ours = ModelAnswers(None, Answers.ask(score, test.inputs.__getitem__, test.y_true, objective))
-    # Own rows are raw in either file; the one of the test split has them in the candidate's order. The book's versions
-    # are compared by the book's measures, whatever they were trained for.
+    # Rows of own data are raw in either file; the test split's file has them in the candidate's order. The book's
+    # versions are compared by the book's measures, whatever they were trained for.
     raw, settings = (test, SETTINGS) if prepared.split else (read_split(prepared.raw_test, prepared), ())
     kept = _ask_versions(name, numbers, prepared, training, left_out, raw, settings)
     if prepared.split:
@@ -115,7 +115,7 @@ def compare_with_published(
 
 
 def judge_beside(first: Manifest, second: Manifest) -> tuple[GateVerdict, ...]:
-    """The second of two kept versions as if it were a candidate beside the first, on its test rows new to both.
+    """Judge the second of two kept versions as if it were a candidate beside the first, on test rows new to both.
 
     Raises:
         DataError: a version is damaged, or the second's prepared test rows are gone.
@@ -139,7 +139,7 @@ def _ask_versions(
 ) -> Iterator[ModelAnswers]:
     """Every version that can be compared, fed by its own recipe; ``left_out`` gets why another cannot.
 
-    One cannot that differs in the ``settings`` of its training.
+    A version that differs in the ``settings`` of its training cannot be compared.
     """
     today, objective = RowsOfToday(prepared), Objective.choose(training, prepared)
     for number in numbers:
@@ -166,7 +166,7 @@ def _open_version(name: str, number: int) -> Any:
 
 
 def score_by_session(session: Any, rows: Array) -> Array:
-    """Scores ``(n, outputs)`` that an exported model's outputs come from; of a class they are log probabilities."""
+    """The scores ``(n, outputs)`` behind an exported model's outputs; for classes they are log probabilities."""
     outputs = runtime.run_model(session, np.ascontiguousarray(rows))
     if contract.PREDICTION in outputs:
         return outputs[contract.PREDICTION][:, None]
@@ -174,7 +174,7 @@ def score_by_session(session: Any, rows: Array) -> Array:
 
 
 def list_differences(manifest: Manifest, prepared: PreparedDataset) -> Iterator[str]:
-    """What of columns, codes and classes is not as a version had it; new levels may stand behind the old ones."""
+    """How columns, codes and classes differ from a version's; new levels may be added after the old ones."""
     classes, of_today = manifest.dataset.class_names, prepared.class_names
     if classes != of_today:
         yield f"classes are {_quote(of_today)}, and were {_quote(classes)}"
@@ -183,7 +183,7 @@ def list_differences(manifest: Manifest, prepared: PreparedDataset) -> Iterator[
         if was is None or now is None or was.name != now.name:
             names = ("no column" if each is None else repr(each.name) for each in (now, was))
             yield "column {} is {}, and was {}".format(at, *names)
-            return  # the others have only moved
+            return  # the others have only changed places
         if was.kind != now.kind:
             yield f"column {now.name!r} is a {now.kind}, and was a {was.kind}"
         elif was.levels != now.levels[: len(was.levels)]:
@@ -198,14 +198,14 @@ def _quote(names: tuple[str, ...]) -> str:
 
 
 class Rise(NamedTuple):
-    """How much worse a figure of the candidate is than a version's: the sum of ``parts``, divided by ``size``."""
+    """How much worse a figure of the candidate is than a version's: the sum of ``parts`` divided by ``size``."""
 
     gate: str
     version: int | None
     words: str  # both figures
     value: float  # that the gate judges
     maximum: float
-    margin: float  # that a rise may have
+    margin: float  # how large a rise may be
     parts: Array  # (units,)
     size: float = 1.0
 
@@ -220,8 +220,8 @@ def compare_losses(
 ) -> Comparison:
     """The mean loss against that of every kept version, if there is one; ``key`` ``(n,)`` is that of the split.
 
-    A regression's margin has the tolerance of the gate ``reference`` in it: of a target without noise all losses are
-    those of rounding.
+    A regression's margin includes the tolerance of the gate ``reference``: for a target without noise, all losses are
+    rounding errors.
     """
     losses, weights, units = ours.answers.losses, objective.row_weights(ours.answers.truth), number_units(key, rule)
     units = np.zeros(len(weights), np.int64) if units is None else join_units(units, len(weights), MOST_UNITS)[0]
@@ -252,7 +252,7 @@ def compare_losses(
         return Comparison((gates.judge("champion_loss", mean, detail=detail),) if few else ())
     found = judge_rises(rises, "rise", bounds.max_drop_p, few)
     is_common = ~np.isnan(sample).any(axis=0)
-    if np.count_nonzero(is_common) >= MIN_ROWS:  # else each is beside the candidate on rows of its own
+    if np.count_nonzero(is_common) >= MIN_ROWS:  # otherwise each is compared with the candidate on rows of its own
         means = np.average(np.stack(sample)[:, is_common], axis=1, weights=weights[some][is_common])
         found = found._replace(best=rises[means.argmin()].version)
     return found
@@ -261,7 +261,7 @@ def compare_losses(
 def compare_labels(
     ours: ModelAnswers, kept: Iterable[ModelAnswers], class_names: tuple[str, ...], bounds: Gates
 ) -> Comparison:
-    """Accuracy over all rows and recall of each class, which are losses of 0 and 1, against every kept version."""
+    """Accuracy over all rows and recall of each class, as losses of 0 and 1, compared with every kept version."""
     versions, truth, is_right = list(kept), ours.answers.truth, ours.answers.is_right
     tests = [("champion_accuracy", "", np.ones(len(truth), bool), bounds.max_accuracy_drop)]
     of_classes = ((f"{class_names[code]} ", truth == code) for code in np.unique(truth))
@@ -276,7 +276,7 @@ def compare_labels(
 
 
 def judge_rises(rises: Sequence[Rise], change: str, max_p: float, notes: Sequence[str] = ()) -> Comparison:
-    """The verdict of each gate, by its largest rise, or if any is refused, by the largest of these.
+    """The verdict of each gate, by its largest rise, or if any rise is refused, by the largest refused one.
 
     One that chance may explain has no bound to keep: it is recorded. ``change`` is what a rise is called. The best
     version is that of the largest rise of the first gate.
@@ -326,19 +326,20 @@ def compare_squared_errors(
 
 
 def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int = DRAWS) -> tuple[Array, Array, Array]:
-    """Ask of every rise of a candidate's mean loss over a kept version's whether chance explains it.
+    """Test for each rise of a candidate's mean loss over a kept version's whether chance explains it.
 
     ``parts`` ``(units, comparisons)`` are paired differences: the sum of each column, divided by its size, is the rise.
-    Whole numbers are counts of rows that only one of two models has right. Returns, each ``(comparisons,)``, the rise,
-    whether it exceeds its margin, and its p, one-sided and corrected; 1 where it does not.
+    Whole numbers are counts of rows that only one of two models gets right. Returns three arrays ``(comparisons,)``:
+    the rise, whether it exceeds its margin, and its p, which is one-sided and corrected, and 1 where the rise does not
+    exceed its margin.
 
-    Among so many comparisons some rise is large by chance, so what is asked is how large the *largest* statistic gets
+    Among so many comparisons some rise is large by chance, so the question is how large the *largest* statistic gets
     when the candidate is as good as the versions (Westfall and Young 1993). A unit's difference is then as likely to
-    have the other sign, so signs are drawn at random, all comparisons together: versions that agree with each other
-    count as one, and a comparison that cannot exceed its margin costs the others nothing. Of many units a normal
-    variable stands for the sum of those that are small, each by itself. The statistic is McNemar's,
-    a sum over the root of its squares. The p of a comparison is the share of draws in which any comparison exceeds its
-    margin with a statistic as large.
+    have the other sign, so signs are drawn at random, for all comparisons together: versions that agree with each other
+    count as one, and a comparison that cannot exceed its margin costs the others nothing. If there are many units, a
+    normal variable stands for the sum of the small ones, while each larger one is drawn individually. The statistic is
+    McNemar's, a sum over the root of its squares. The p of a comparison is the share of draws in which any comparison
+    exceeds its margin with a statistic at least as large.
     """
     are_many, parts = len(parts) >= NORMAL_FROM, parts[parts.any(axis=1)]
     net, most, squares = (each.sum(axis=0, dtype=float) for each in (parts, np.abs(parts), np.square(parts)))
@@ -352,8 +353,8 @@ def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int
     is_small = are_many & (np.square(drawn / scale[is_possible]) <= SMALL).all(axis=1)
     small, drawn = drawn[is_small], drawn[~is_small & drawn.any(axis=1)]
     if parts.dtype.kind == "i":
-        # Sums of signs are two apart. One, half a step, is the candidate's: so equal models are refused less often than
-        # the bound says, never more. Another makes the normal tail that of the sum.
+        # Sums of signs are two apart. One half step is subtracted in the candidate's favour, so that equal models are
+        # refused less often than the bound says, never more. Another one makes the normal tail match the sum's.
         least = np.ones(len(net))
         least[is_possible] += small.any(axis=0)
     # As many rows as columns with the same covariance; a QR decomposition is slow on busy cores.
@@ -368,7 +369,7 @@ def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int
             sums = sums + rng.choice([-1.0, 1.0], (count, len(drawn))) @ drawn
         is_larger = sums / sizes[is_possible] > margins[is_possible]
         largest.append(np.where(is_larger, sums / scale[is_possible], -np.inf).max(axis=1))
-    found = (net - least) / scale - 1e-6  # rounding must not tell equal sums apart
+    found = (net - least) / scale - 1e-6  # so that rounding does not tell equal sums apart
     at_least = draws - np.searchsorted(np.sort(np.concatenate(largest)), found)
     p[is_beyond] = ((1 + at_least) / (1 + draws))[is_beyond]
     return rise, is_beyond, p
@@ -378,12 +379,12 @@ def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int
 
 
 class RowsOfToday:
-    """The test rows ``(n,)`` that versions are compared on, by their digests; each kind of digest is made once.
+    """The test rows ``(n,)`` on which versions are compared, by their digests; each kind of digest is computed once.
 
-    Where the rule that split a version's rows is today's and goes by a hash of the row, it was trained on none. Where
-    its digests take in a column that is not beside the test rows of today, such as that of another rule, or what a
-    split column said when a row was still one for training, rows are told by features and target: a test row may be
-    known that equals a row which the version was trained on and today's training part no longer has.
+    If the rule that split a version's rows is today's and goes by a hash of the row, the version was trained on none of
+    them. Its digests may include a column that today's test rows lack, such as that of another rule, or what a split
+    column said when a row was still used for training. Then rows are identified by features and target: a test row may
+    count as known because it equals a row that the version was trained on and that today's training part no longer has.
     """
 
     def __init__(self, prepared: PreparedDataset) -> None:
@@ -391,7 +392,7 @@ class RowsOfToday:
         self._find_digests = functools.cache(self._digest_rows)
 
     def find_new_rows(self, old: Splits) -> Array | Literal[True] | str:
-        """Where rows are that a version was not trained on ``(n,)`` bool, True: all are, or why nobody can tell.
+        """Where rows are that a version was not trained on ``(n,)`` bool, True if all are, or why this cannot be known.
 
         Raises:
             DataError: the file of its digests has changed.
@@ -413,9 +414,9 @@ class RowsOfToday:
         return ~is_in(known, digests)[of_row]
 
     def _find_gone(self, before: Hashes) -> Hashes:
-        """Features and target that fewer training rows of today have than so many before, sorted, each once.
+        """The hashes of features and target that fewer training rows have today than in ``before``, sorted, each once.
 
-        Both are sorted; of a rule without a column no training row is like a test row.
+        Both are sorted; under a rule without a column, no training row equals a test row.
         """
         rows = self.prepared.rows
         now = read_arrays(rows, RESTORE).get(CONTENTS, NO_KEYS) if rows else NO_KEYS
@@ -423,7 +424,7 @@ class RowsOfToday:
         return words[counts > np.searchsorted(now, words, "right") - np.searchsorted(now, words)]
 
     def _digest_rows(self, rule: str) -> tuple[Hashes, Array]:
-        """The digests, sorted, that rows have where a version was trained on them, as first copies; whose each row has.
+        """The sorted digests that rows would have as training rows and first copies, and the place of each row's.
 
         Without a rule they are those of features and target alone.
         """

@@ -1,4 +1,4 @@
-"""What the judgement of a kept version comes to, beside what it came to when it was published."""
+"""The judgement of a kept version now, beside its figures when it was published."""
 
 import math
 
@@ -8,22 +8,22 @@ from tasks.data.report import Finding
 from tasks.serving.drift import find_worse
 from tasks.store.record import Lasting, Sha256
 
-SIGNS = {"accuracy": 1, "loss": -1, "rmse": -1}  # of what is better
-FEWEST, FEWEST_BLOCKS = 20, 5  # rows, or groups of them, and blocks of time, that tell how far chance goes
+SIGNS = {"accuracy": 1, "loss": -1, "rmse": -1}  # 1 where larger is better
+FEWEST, FEWEST_BLOCKS = 20, 5  # rows, or groups of them, and blocks of time, below which chance cannot be estimated
 
 
 class RowMetrics(Lasting):
-    """Figures of some rows, and the 95 % interval of each."""
+    """Metrics of some rows, with a 95 % interval for each."""
 
     rows: int
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
-    recall: dict[str, float] = Field({})  # of classes that have rows
+    recall: dict[str, float] = Field({})  # of the classes that have rows
     recall_intervals: dict[str, tuple[float, float]] = Field({})
 
 
 class PeriodMetrics(RowMetrics):
-    """The same of the rows of one period."""
+    """The same metrics for the rows of one period."""
 
     period: str
 
@@ -31,7 +31,7 @@ class PeriodMetrics(RowMetrics):
 class EvaluationResult(RowMetrics):
     """How good a version is on labelled rows (README, "Command line"): fields are added, never renamed or removed.
 
-    ``published`` is what the manifest says of the version's test split.
+    ``published`` has what the manifest says about the version's test split.
     """
 
     name: str
@@ -40,23 +40,23 @@ class EvaluationResult(RowMetrics):
     published: dict[str, float]
     published_rows: int
     published_recall: dict[str, float]
-    unlabelled: int  # rows that were left out for want of a label
+    unlabelled: int  # rows left out because they have no label
     broken: int  # images that could not be read
-    groups: int | None = None  # of rows that are no independent evidence; None where every row is
-    blocks: int | None = None  # of consecutive rows, where rows go by time
-    trained_on: int | None  # rows that the version was trained on; None where that is not known
-    unseen: bool  # these were left out
-    changes: tuple[Finding, ...] = ()  # from the data that the version was made of
+    groups: int | None = None  # of rows that are not independent evidence; None where every row is
+    blocks: int | None = None  # of consecutive rows, where the split is by time
+    trained_on: int | None  # rows that the version was trained on; None if unknown
+    unseen: bool  # whether these were left out
+    changes: tuple[Finding, ...] = ()  # compared with the data that the version was made from
     periods: tuple[PeriodMetrics, ...] = ()
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def worse(self) -> tuple[str, ...]:
-        """The figures that are worse than published, by more than the chance of either rows (R² is left out).
+        """The figures that are worse than published by more than chance in both sets of rows explains (without R²).
 
-        R² goes with how much the target varies in the rows. A figure's interval at publication is taken to be as much
-        wider than that of now as its rows were fewer. Of very few rows, groups or blocks of time no interval tells what
-        chance does, and only what is much worse counts (``drift.find_worse``).
+        R² depends on how much the target varies in the rows. A figure's interval at publication is assumed to be wider
+        than today's to the extent that its rows were fewer. With very few rows, groups or blocks of time no interval
+        can tell what is chance, and only what is much worse counts (``drift.find_worse``).
         """
         units, metrics = self.groups or self.rows, dict(self.metrics)
         if units < FEWEST or (self.blocks or FEWEST) < FEWEST_BLOCKS:

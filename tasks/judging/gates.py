@@ -10,7 +10,7 @@ from tasks.records import GateVerdict
 from tasks.store.record import Record
 from tasks.store.run_folder import RunFolder
 
-SHOWN = 10  # columns
+SHOWN = 10  # columns that are listed
 REMEDIES = {  # by gate
     "baseline": "see that inputs and target belong together in every row; get more rows, or inputs that tell more",
     "parity": "give --weight-decay, or leave out columns that others determine: large weights cancel badly in float32",
@@ -46,17 +46,17 @@ def judge(
 
 
 def format_value(verdict: GateVerdict) -> str:
-    """What was found, in words: told from its bounds."""
+    """What was found, in words, with enough digits to be told from its bounds."""
     return tell_apart(verdict.value, verdict.minimum, verdict.maximum)
 
 
 def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder, left_out: Collection[str] = ()) -> None:
-    """Print every verdict and refuse the candidate if one did not pass.
+    """Print every verdict, and refuse the candidate if any of them did not pass.
 
-    ``left_out`` are columns that are no features by themselves: they may tell what the model misses.
+    ``left_out`` are columns that were automatically excluded from the features: they may explain what the model misses.
 
     Raises:
-        GateFailed: with ``record``, what the stage would have returned.
+        GateFailed: it carries ``record``, which the stage would have returned.
     """
     failed = [verdict for verdict in verdicts if not verdict.passed]
     short = f"refused by {', '.join(verdict.name for verdict in failed)}" if failed else ""

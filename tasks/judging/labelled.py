@@ -1,6 +1,7 @@
-"""A kept version on labelled rows: what it says of them, how good that is, and how good it was.
+"""A kept version on labelled rows: its answers, how good they are, and how good they were at publication.
 
-The rows are a table, images or its test split, as the version takes them; it is known which it was trained on.
+The rows are a table, images or the version's test split, in the form that it takes; it is known which it was trained
+on.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -38,23 +39,23 @@ from tasks.serving import runtime
 from tasks.store.artifact_paths import ONNX, version
 from tasks.store.reading import Manifest
 
-PUBLISHED = {"accuracy": "test_accuracy", "loss": "test_loss", "rmse": "rmse", "r2": "r2"}  # in a manifest
-# What is wrong with rows to be trained on, and not with rows to be judged by.
+PUBLISHED = {"accuracy": "test_accuracy", "loss": "test_loss", "rmse": "rmse", "r2": "r2"}  # names in a manifest
+# Faults of rows as training data that do not matter in rows to be judged by.
 OF_TRAINING = {
     "class-gone", "constant-target", "fewer-rows", "new-column", "one-class", "other-scale", "other-split",
     "rare-class", "split-column", "split-missing", "too-few-rows", "turned-constant", "turned-missing",
 }  # fmt: skip
-CHANGES = {"drift", "other-scale", "turned-missing"}  # from the data that the version was made of: they are told
+CHANGES = {"drift", "other-scale", "turned-missing"}  # from the data that the version was made of: these are reported
 
 
 class LabelledRows(NamedTuple):
-    """Rows that have a label."""
+    """Rows that have labels."""
 
     read: Callable[[slice], Array]  # some of them, each ``(m, …)`` as the model takes them
     truth: Array  # (n,)
-    keys: Array  # (n,) of the split ``rule``: which rows are no independent evidence; none of the book's
+    keys: Array  # (n,) of the split ``rule``: which rows are not independent evidence; none for the book's data
     rule: SplitRule | None
-    was_trained: Array | None = None  # (n,) whether the version was trained on it; None where that is not known
+    was_trained: Array | None = None  # (n,) whether the version was trained on the row; None if unknown
     moments: Moments | None = None  # of the time column
     unlabelled: int = 0  # rows that were left out
     broken: int = 0  # images that were
@@ -65,7 +66,7 @@ class LabelledRows(NamedTuple):
         """All rows, or those that the version was not trained on.
 
         Raises:
-            DataError: there is none, or nobody knows.
+            DataError: there is none, or it is not known which they are.
         """
         if not only_unseen:
             return slice(None)
@@ -79,11 +80,11 @@ class LabelledRows(NamedTuple):
 
 
 def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters, scratch: Path) -> EvaluationResult:
-    """Measure a version, of which these are manifest and ONNX file; what is read lies in the folder ``scratch``.
+    """Measure a version, given its manifest and ONNX file; data that are read lie in the folder ``scratch``.
 
     Raises:
-        UsageError: rows of another kind than the version takes.
-        DataError: they cannot be read, are not fit, or there is none to judge by; the message has all that is wrong.
+        UsageError: the rows are not of the kind that the version takes.
+        DataError: rows cannot be read, are unfit, or none can be judged by; the message lists all that is wrong.
     """
     schema = table_schema(manifest, asked)
     if asked.data is None:
@@ -127,12 +128,12 @@ def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters
 
 
 def table_schema(manifest: Manifest, asked: EvaluateParameters) -> Schema | None:
-    """What the version fixed of a table's columns; None where it takes images, or its own test split is asked for.
+    """What the version fixed about a table's columns; None if it takes images, or its own test split is requested.
 
     Raises:
-        UsageError: rows of another kind than the version takes.
+        UsageError: the rows are not of the kind that the version takes.
     """
-    # Only here it is asked whether a version takes tables: those of the book have no target among their columns.
+    # Only here it is asked whether a version takes tables: the book's versions have no target among their columns.
     if not (asked.data and manifest.recipe.columns):
         if asked.time_column:
             raise UsageError(f"--time-column {asked.time_column}", "a table that has this column", "leave it out")
@@ -145,7 +146,7 @@ def table_schema(manifest: Manifest, asked: EvaluateParameters) -> Schema | None
 
 
 def require_columns(header: Sequence[str], schema: Schema, asked: EvaluateParameters) -> None:
-    """Check the names of a table's columns alone.
+    """Check only the names of a table's columns.
 
     Raises:
         DataError: one that the version or the options need is missing.
@@ -162,7 +163,7 @@ def _require_time_column(name: str, header: Sequence[str]) -> None:
 
 
 def _adapt_split(schema: Schema, header: Sequence[str]) -> Schema:
-    """The same but for the rule of its split where its column is not there: then every row is evidence of its own."""
+    """The same schema, without the split rule if its column is missing: then every row is independent evidence."""
     if schema.split.column is None or schema.split.column in header:
         return schema
     return schema.model_copy(update={"split": SplitRule(rule="rows", test=schema.split.test)})
@@ -180,7 +181,7 @@ def _read_split(manifest: Manifest) -> LabelledRows:
 
 
 def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | None, scratch: Path) -> LabelledRows:
-    """The rows of a table whose target is known, by the names of its columns, read as for training."""
+    """The rows of a table whose target is known, by column names, read in the same way as for training."""
     data = OwnData(source=source, target=schema.target)
     request = Request(data, schema)
     names = schema.target, schema.split.column, time, *request.taken
@@ -220,7 +221,7 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
 
 
 def _require_fit(report: DataReport) -> None:
-    """Let rows pass that can be judged by, and say what is new in them."""
+    """Accept rows that can be judged by, and report what is new in them."""
     require_fit(report.findings, OF_TRAINING)
     for each in report.findings:
         if each.rule == "new-levels":
@@ -228,7 +229,7 @@ def _require_fit(report: DataReport) -> None:
 
 
 def _find_trained(manifest: Manifest, digests: Array) -> Array | None:
-    """Which rows of these digests are among the version's training rows; None where it is not known which those are."""
+    """Which rows of these digests are among the version's training rows; None if its training rows are unknown."""
     if (rows := manifest.dataset.rows) is None:
         return None
     return np.isin(digests, read_arrays(rows, "restore it from a backup")["train"])
@@ -242,7 +243,7 @@ def _read_images(manifest: Manifest, source: str, max_rejects: float, scratch: P
     images, schema = find_images(source), ImageSchema.from_manifest(dataset, manifest.recipe)
     numbers, names = images.class_names, dataset.class_names
     if not set(numbers) & set(names) and all(each.isdecimal() and int(each) < len(names) for each in numbers):
-        # Labels that are whole numbers stand for the classes in their order where no class is called so.
+        # Whole-number labels stand for the classes in their order if no class is named like that.
         images = images._replace(class_names=tuple(names[int(each)] for each in numbers))
     report, _, rows = image_dataset.inspect_images(images, manifest.name, data, schema, scratch)
     _require_fit(report)
@@ -266,7 +267,7 @@ def find_images(source: str) -> LabelledImages:
 
     Raises:
         UsageError: a table is there.
-        DataError: nothing is there, or no images.
+        DataError: there is nothing, or there are no images.
     """
     try:
         return image_dataset.find_images(source)

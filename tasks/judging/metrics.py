@@ -1,4 +1,4 @@
-"""How good answers are, with intervals, of all rows and by period: numpy alone, for whoever judges without torch."""
+"""How good answers are, with intervals, for all rows and by period: numpy alone, for code that judges without torch."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -15,23 +15,23 @@ from tasks.machine.arrays import Array
 from tasks.records import Splits
 
 PIECE = 2**13  # rows whose scores are in memory at a time
-MOST_CLASSES = 200  # whose recall is told
-CALIBRATION_BINS = 15  # of confidence, of equal width
+MOST_CLASSES = 200  # beyond which recall is not listed
+CALIBRATION_BINS = 15  # bins of confidence, of equal width
 MOST_PERIODS = 13  # a year from any day on touches thirteen months
 EPOCH = 1970
 UNDATED = "no time"
 CONFIDENCE = 0.95
 RESAMPLES = 2_000
-MOST_DRAWN = 1_000  # units of an interval; where there are more, neighbours are taken together: their sums vary alike
+MOST_DRAWN = 1_000  # units of an interval; beyond that, neighbours are merged: their sums vary alike
 
 
 class Answers(NamedTuple):
-    """What a model says of rows ``(n,)``, beside the truth; of its outputs memory holds some rows' at a time."""
+    """A model's answers on rows ``(n,)``, beside the truth; only some rows' outputs are in memory at a time."""
 
     truth: Array  # labels int64, or a target
-    answer: Array  # labels, or predictions: of own tables float64 and in raw units
-    losses: Array  # of labels in nats
-    confidence: Array  # the probability of the label; nothing of a regression
+    answer: Array  # labels, or predictions: for own tables float64 and in raw units
+    losses: Array  # for labels in nats
+    confidence: Array  # the probability of the label; empty for a regression
 
     @classmethod
     def ask(
@@ -42,9 +42,9 @@ class Answers(NamedTuple):
         objective: Objective,
         size: int = PIECE,
     ) -> "Answers":
-        """What a model says of rows that ``read`` gives, ``size`` at a time; there is one at least.
+        """A model's answers on the rows that ``read`` returns, ``size`` at a time; there must be at least one.
 
-        ``score`` gives its scores ``(m, outputs)`` of rows ``(m, …)``; losses are those of the objective.
+        ``score`` returns the scores ``(m, outputs)`` of rows ``(m, …)``; losses are those of the objective.
         """
         parts = []
         for start in range(0, len(truth), size):
@@ -58,7 +58,7 @@ class Answers(NamedTuple):
         return cls(*map(np.concatenate, zip(*parts, strict=True)))
 
     def choose(self, rows: Array | slice) -> "Answers":
-        """Of some of them."""
+        """The answers on some of the rows."""
         return Answers(*(each[rows] if len(each) else each for each in self))
 
     @property
@@ -70,8 +70,8 @@ class Answers(NamedTuple):
 def measure(answers: Answers, units: Array | None = None, class_names: Sequence[str] = ()) -> RowMetrics:
     """Accuracy, log loss and recalls; or R², root mean squared error and half the mean squared error, in raw units.
 
-    ``units`` ``(n,)``: rows of one number are drawn together (``number_units``). Recall is told of ``class_names`` that
-    have rows.
+    ``units`` ``(n,)``: rows with the same number are resampled together (``number_units``). Recall is given for those
+    of ``class_names`` that have rows.
     """
     truth, codes = answers.truth, np.empty(0, np.int64)
     if len(answers.confidence):
@@ -100,9 +100,9 @@ def measure(answers: Answers, units: Array | None = None, class_names: Sequence[
 
 
 def compute_number_figures(sums: Array) -> Array:
-    """R², RMSE and loss ``(…, 3)`` by sums ``(…, 4)`` of ones, squared residuals, centred targets and their squares.
+    """R², RMSE and loss ``(…, 3)`` from sums ``(…, 4)`` of ones, squared residuals, centred targets and their squares.
 
-    A target that does not vary has an R² of 0.
+    If the target does not vary, R² is 0.
     """
     rows, squares, total, total_squares = np.moveaxis(sums, -1, 0)
     variation = total_squares - np.square(total) / rows
@@ -111,10 +111,10 @@ def compute_number_figures(sums: Array) -> Array:
 
 
 def compute_label_figures(sums: Array) -> Array:
-    """Accuracy, loss and recalls ``(…, 2 + classes)`` by sums ``(…, 3 + 2 classes)``.
+    """Accuracy, loss and recalls ``(…, 2 + classes)`` from sums ``(…, 3 + 2 classes)``.
 
-    They are of ones, right labels and losses, then of each class's rows, then of those that are right; recall is NaN
-    where a class has no rows.
+    The sums are those of ones, right labels and losses, then of each class's rows, then of each class's right rows;
+    recall is NaN where a class has no rows.
     """
     of_class, right = np.split(sums[..., 3:], 2, axis=-1)
     recall = np.divide(right, of_class, out=np.full(of_class.shape, np.nan), where=of_class > 0)
@@ -124,7 +124,7 @@ def compute_label_figures(sums: Array) -> Array:
 def measure_by_period(
     answers: Answers, moments: "Moments", units: Array | None = None, in_time: bool = False
 ) -> Iterator[PeriodMetrics]:
-    """The figures of each period that has rows, in order; ``in_time``: each period has blocks of its own as units."""
+    """The metrics of each period that has rows, in order; if ``in_time``, each period has its own blocks as units."""
     names, of_row = cut_periods(moments)
     for number, name in enumerate(names):
         rows = np.flatnonzero(of_row == number)
@@ -140,16 +140,16 @@ class CalibrationBins(NamedTuple):
 
     counts: Array
     accuracy: Array  # 0 where there are no rows
-    confidence: Array  # its mean, 0 likewise
+    confidence: Array  # the mean confidence, likewise
 
     @property
     def error(self) -> float:
-        """How far confidence is from accuracy: the mean over bins, weighted by their rows."""
+        """The mean distance of confidence from accuracy over the bins, weighted by their rows."""
         return float(self.counts @ np.abs(self.accuracy - self.confidence) / self.counts.sum())
 
 
 def bin_by_confidence(answers: Answers) -> CalibrationBins:
-    """Sort labels into bins by their probabilities: figures and pictures of calibration have these alone."""
+    """Sort labels into bins by their probabilities; calibration figures and pictures use nothing else."""
     place = np.clip(np.ceil(answers.confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
     counts = np.bincount(place, minlength=CALIBRATION_BINS)
     columns = answers.is_right, answers.confidence
@@ -157,26 +157,26 @@ def bin_by_confidence(answers: Answers) -> CalibrationBins:
     return CalibrationBins(counts, *(each / np.maximum(counts, 1) for each in sums))
 
 
-# Rows by the period that their time lies in: about a dozen periods, whatever the span
+# Rows by the period in which their time lies: about a dozen periods, whatever the span
 
 
 class Moments(NamedTuple):
-    """The time of each row ``(n,)`` float64, NaN where there is none: microseconds since 1970, or another number."""
+    """The time of each row ``(n,)`` float64, NaN if missing: microseconds since 1970, or another number."""
 
     values: Array
     are_dates: bool
 
 
 def find_moments(keys: Array, dataset: Splits) -> Moments | None:
-    """Those of rows with these keys of the split, where it is by time."""
+    """The times of the rows with these split keys, or None if the split is not by time."""
     in_time = dataset.split and dataset.split.is_by_time
     return Moments(decode_times(keys), dataset.has_dates) if in_time else None
 
 
 def cut_periods(moments: Moments) -> tuple[list[str], Array]:
-    """The shortest periods that are no more than ``MOST_PERIODS`` from the first row to the last.
+    """The shortest periods of which at most ``MOST_PERIODS`` lie between the first row and the last.
 
-    Returns their names in order, of only those that have rows, and which of them each row ``(n,)`` lies in.
+    Returns the names of the periods that have rows, in order, and which of these each row ``(n,)`` lies in.
     """
     is_known = ~np.isnan(moments.values)
     names, of_row = list[str](), np.zeros(len(is_known), np.int64)
@@ -192,7 +192,7 @@ def cut_periods(moments: Moments) -> tuple[list[str], Array]:
 
 
 def _list_periods(values: Array, are_dates: bool) -> Iterator[tuple[Array, Callable[[int], str]]]:
-    """Ever longer periods: the number of that in which each moment lies, and how one of a number is called."""
+    """Ever longer periods: the number of each moment's period, and a function that names a period by its number."""
     if are_dates:
         times = values.astype(np.int64).astype("M8[us]")
         hours, days, months = (times.astype(f"M8[{unit}]").astype(np.int64) for unit in "hDM")
@@ -217,15 +217,15 @@ def _name_range(step: float, are_whole: bool, number: int) -> str:
 
 
 # How far a figure may be off by the chance of which rows are in the test split: the units that are resampled whole.
-# Everything that resamples test rows, or sums over them, takes its units from here: intervals, the gate ``baseline``
-# and the comparison with kept versions.
+# Everything that resamples test rows, or sums over them, uses these units: intervals, the gate ``baseline`` and the
+# comparison with kept versions.
 
 
 def number_units(keys: Array, rule: SplitRule | None) -> Array | None:
-    """The unit of each row ``(n,)`` int64, whose rows are no evidence independent of each other.
+    """The unit of each row ``(n,)`` int64; rows of one unit are not independent evidence.
 
-    ``keys`` ``(n,)`` uint64 are those of the split: of a split by time that of each row's time, else of its group, or
-    of what it says, which copies have in common. None where all rows are one block of time.
+    ``keys`` ``(n,)`` uint64 are those of the split: by time, the key of each row's time; otherwise the key of its
+    group, or of its content, which copies have in common. None if all rows are one block of time.
     """
     return number_blocks(keys) if rule and rule.is_by_time else np.unique(keys, return_inverse=True)[1]
 
@@ -233,23 +233,23 @@ def number_units(keys: Array, rule: SplitRule | None) -> Array | None:
 def number_blocks(times: Array) -> Array | None:
     """The block of each row ``(n,)``: consecutive rows by ``times`` ``(n,)``, in order, equal ones in one block.
 
-    Rows near each other in time err alike. A block has about ``n ** (1/3)`` rows, and as many as share a time. None
-    where all rows are one block, which says nothing of what another time would bring.
+    Rows that are near each other in time err alike. A block has about ``n ** (1/3)`` rows, and as many as share a time.
+    None if all rows are one block, which says nothing about what another time would bring.
     """
     if not len(times):
         return None
     _, of_row, counts = np.unique(times, return_inverse=True, return_counts=True)
-    before = np.cumsum(counts) - counts  # rows that lie before each moment
+    before = np.cumsum(counts) - counts  # rows before each moment
     blocks = before // int(np.ceil(len(times) ** (1 / 3)))
     numbers = np.unique(blocks, return_inverse=True)[1]
     return numbers[of_row] if numbers[-1] else None
 
 
 def join_units(units: Array | None, num_rows: int, most: int) -> tuple[Array, int]:
-    """The same units ``(n,)``, joined so that there are at most ``most``; and how many there are.
+    """The same units ``(n,)``, merged so that there are at most ``most``, and the number of units.
 
-    Neighbours are joined, for blocks of time beside each other are alike; single rows are dealt out, so that it does
-    not matter whether a file is in order of its target.
+    Neighbours are merged, since adjacent blocks of time are alike; single rows are dealt out in turn, so that it does
+    not matter whether a file is sorted by its target.
     """
     if units is None:
         return np.arange(num_rows) % most, min(num_rows, most)
@@ -258,7 +258,7 @@ def join_units(units: Array | None, num_rows: int, most: int) -> tuple[Array, in
 
 
 def find_intervals(parts: Array, figures: Callable[[Array], Array], seed: int = 0) -> Array:
-    """Percentile intervals ``(2, k)`` of ``figures`` ``(…, k)``, which are functions of sums ``(…, m)``.
+    """Percentile intervals ``(2, k)`` of ``figures`` ``(…, k)``, which are computed from sums ``(…, m)``.
 
     ``parts`` ``(units, m)`` are the sums over each unit's rows; figures that a resample lacks are NaN, and left out.
     """
@@ -270,9 +270,9 @@ def find_intervals(parts: Array, figures: Callable[[Array], Array], seed: int = 
 def find_lower_bound(gains: Array, weights: Array, units: Array | None = None) -> float:
     """The one-sided lower bound of a weighted mean ``(n,)``, by Student's t; rows of one unit count as one.
 
-    Of a single row or unit it is minus infinity.
+    For a single row or unit it is minus infinity.
     """
-    import scipy.special  # which takes half as long to import as the book's models to judge
+    import scipy.special  # importing it takes half as long as judging the book's models
 
     mean = float(np.average(gains, weights=weights))
     parts = weights * (gains - mean) / weights.sum()  # each row's share in the mean's error

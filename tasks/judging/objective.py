@@ -1,4 +1,4 @@
-"""What training minimises, in numpy: training, the reference fit and the gates of own data share it."""
+"""What training minimises, in numpy: shared by training, the reference fit and the gates of own data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ from tasks.records import PreparedDataset
 class Objective:
     """A mean loss, and half of ``weight_decay`` times the squared norm of all weights but the bias.
 
-    Categories have their effects in it as they are learned, before centring. ``scores`` are ``(n, outputs)``, ``truth``
-    ``(n,)``: labels, or a target in the same units as its scores, of which ``scale`` are a standard deviation; the
-    penalty goes with a target in deviations, whose ``scale`` is 1.
+    Categories enter with their effects as learned, before centring. ``scores`` are ``(n, outputs)``, ``truth``
+    ``(n,)``: labels, or a target in the units of its scores, where ``scale`` is one standard deviation; the penalty
+    belongs to a target in deviations, whose ``scale`` is 1.
     """
 
     loss: Loss
     weight_decay: float = 0.0
-    class_weights: tuple[float, ...] = ()  # of the rows of each class; none: all count alike
+    class_weights: tuple[float, ...] = ()  # of the rows of each class; empty: all count alike
     scale: float = 1.0
 
     @classmethod
     def choose(cls, training: Training, prepared: PreparedDataset, steps: Hyperparameters | None = None) -> Self:
-        """The objective that was asked for; ``steps`` have what training found where that is ``auto``."""
+        """The requested objective; ``steps`` have what training found for settings that are ``auto``."""
         decay, counts = (steps or training).weight_decay, prepared.class_counts
         return cls.build(training.loss, decay, prepared.num_train, training.class_weight, counts, prepared.recipe)
 
@@ -43,10 +43,10 @@ class Objective:
         class_counts: tuple[int, ...],
         recipe: Recipe,
     ) -> Self:
-        """The objective on training rows of so many of each class.
+        """The objective for ``num_train`` training rows, with ``class_counts`` rows in each class.
 
-        Where no number is asked for there is no penalty for a regression, and for a classifier the ridge penalty of
-        C = 1, with which separable classes have a finite answer too, 1/(2n) times the squared norm.
+        If no number is requested, a regression has no penalty, and a classifier has the ridge penalty of C = 1, with
+        which separable classes have a finite solution too: 1/(2n) times the squared norm.
         """
         if not isinstance(weight_decay, float | int):
             weight_decay = 1 / num_train if loss is Loss.CROSS_ENTROPY else 0.0
@@ -81,7 +81,7 @@ class Objective:
         return losses * self.scale**2, slopes[None] * self.scale
 
     def loss_of(self, deviations: float) -> float:
-        """Of a regression: the loss of a row whose prediction is so many target deviations off."""
+        """For a regression: the loss of a row whose prediction is off by this many target deviations."""
         return float(self.losses(np.array([[deviations * self.scale]]), np.zeros(1))[0])
 
     def row_weights(self, truth: Array) -> Array:
@@ -95,7 +95,7 @@ class Objective:
         return float(np.average(self.losses(scores, truth), weights=self.row_weights(truth)))
 
     def penalty(self, weights: Mapping[str, Array]) -> float:
-        """What is added to the mean loss for ``weights``, by the names that a trained model's have."""
+        """What is added to the mean loss for ``weights``, which are named as in a trained model."""
         return self.weight_decay / 2 * sum(float((each**2).sum()) for name, each in weights.items() if name != "b")
 
     def mean_and_gradient(self, scores: Array, truth: Array) -> tuple[float, Array]:

@@ -25,11 +25,11 @@ from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
 from tasks.store.record import FileRef
 
-SCORES = 2**22  # that are compared at a time, of many classes: 16 MB
-IN_FLOAT64 = 10  # times the error that torch is allowed: float32 rounds raw rows before anything is computed of them
-SMALL_OFFSET = 10  # deviations of a column, which cost float32 one digit
+SCORES = 2**22  # of many classes, that are compared at a time: 16 MB
+IN_FLOAT64 = 10  # times the error allowed against torch: float32 rounds raw rows before anything is computed from them
+SMALL_OFFSET = 10  # deviations of a column: an offset that costs float32 one digit
 LARGE_WEIGHT = 100  # of a standardised column: target deviations, or logits
-# Its code as this process knows it: a newer one, written there under a run, might wait for what is never sent.
+# The probe's code as this process knows it: newer code, put there during a run, might wait for what is never sent.
 PROBE = Path(__file__).with_name("probe.py").read_text()
 TIMEOUT_SECONDS = 120
 CHECKED = "signature, stored sample, batches of 1 and 1,000 in a fresh process"
@@ -45,17 +45,18 @@ def judge_parity(
     detail: str = "",
     blame: str = "",
 ) -> tuple[GateVerdict, ...]:
-    """The gate ``name``, and of labels another, on pieces of answers ``(n, …)`` beside their scores ``(n, outputs)``.
+    """The gate ``name``, for labels one more, on pieces of answers ``(n, …)`` and their scores ``(n, outputs)``.
 
-    Predictions may differ by ``max_error`` times ``deviation``, that of the target, and by two spacings of float32 at
-    the largest prediction. The spacings leave room for a target that never changes. Of one that does, they may be no
-    more than ``MOST_COARSE`` deviations: where float32 tells its values apart no better, the model is of no use.
+    Predictions may differ by ``max_error`` times ``deviation``, the target's, plus two spacings of float32 at the
+    largest prediction. The spacings leave room for a target that never changes. If the target does change, they may be
+    no more than ``MOST_COARSE`` deviations: where float32 cannot distinguish its values better than that, the model is
+    useless.
 
     Probabilities may differ by ``max_error + 0.1·max_error·max|score|``, and labels must be equal unless the two best
-    probabilities are closer than that. ``detail`` is said of what passes, ``blame`` of what does not.
+    probabilities are closer than that. ``detail`` is printed if the gate passes, ``blame`` if it does not.
     """
     error, largest, smallest, num_rows = 0.0, 0.0, math.inf, 0
-    leads = list[Array]()  # of the best over the second best probability, where labels differ
+    leads = list[Array]()  # of the best over the second-best probability, where labels differ
     for found, o in pieces:
         if LABEL in found:
             powers = np.exp(o - o.max(axis=1, keepdims=True))
@@ -75,7 +76,7 @@ def judge_parity(
         further = [gates.judge(f"{name}_labels", flipped, maximum=0, detail=said)]
     else:
         finest, coarsest = (float(np.spacing(np.float32(each))) for each in (smallest, largest))
-        most = MOST_COARSE * deviation if deviation > 1e-12 * largest else math.inf  # else it never changes
+        most = MOST_COARSE * deviation if deviation > 1e-12 * largest else math.inf  # otherwise it never changes
         what, tolerance = "predictions", max_error * deviation + min(2 * coarsest, most)
         if 2 * finest > most:
             spacing = readable(finest, 3)
@@ -85,15 +86,15 @@ def judge_parity(
     return (gates.judge(name, error, maximum=tolerance, detail=said), *further)
 
 
-# The file asked for every row of the test split
+# The file's answers on every row of the test split
 
 
 @np.errstate(over="ignore", invalid="ignore")  # NaN and infinity pass no gate
 def compare_with_torch(
     session: Any, weights: raw_units.Weights, prepared: PreparedDataset, bounds: Gates
 ) -> tuple[tuple[GateVerdict, ...], dict[str, Histogram]]:
-    """The gate ``parity``: torch on the same float32 rows; and the profile of the answers."""
-    from tasks.fitting import served  # torch: whoever imports the rest needs none
+    """The gate ``parity``, by torch on the same float32 rows, and the profile of the answers."""
+    from tasks.fitting import served  # imports torch, which other importers of this module do not need
 
     task, recipe, observed = TASKS[prepared.task], prepared.recipe, list[dict[str, Array]]()
 
@@ -114,12 +115,12 @@ def compare_with_torch(
 def compare_in_float64(
     session: Any, weights: raw_units.Weights, prepared: PreparedDataset, bounds: Gates
 ) -> tuple[GateVerdict, ...]:
-    """The gate ``parity_float64`` of tables: their recipe and weights in float64 on the raw rows, before any rounding.
+    """The gate ``parity_float64`` for tables: recipe and weights in float64 on the raw rows, before any rounding.
 
     Where it refuses, it names the column that loses most.
     """
     recipe = prepared.recipe
-    if recipe.is_plain:  # rows go into the model as they are: nothing is rounded
+    if recipe.is_plain:  # rows go into the model unchanged: nothing is rounded
         return ()
     exact = raw_units.fold_weights(weights, recipe, np.float64)
     pieces = (
@@ -132,9 +133,9 @@ def compare_in_float64(
 
 
 def _blame_column(weights: raw_units.Weights, recipe: Recipe, exact: raw_units.Folded) -> str:
-    """Which column float32 takes most from, by its largest values and its weight, and what to do about it.
+    """The column that loses most in float32, by its largest values and its weight, and what to do about it.
 
-    Of one without an offset, a large weight says that others cancel it.
+    If the column has no offset, a large weight means that others cancel it.
     """
     numbers = [recipe.columns[at] for at in recipe.numbers]
     largest = np.array([abs(each.mean or 0.0) + SMALL_OFFSET * each.scale for each in numbers], np.float32)
@@ -146,12 +147,12 @@ def _blame_column(weights: raw_units.Weights, recipe: Recipe, exact: raw_units.F
     return f"{found}: subtract an offset, change its unit, or --ignore {column.name!r}"
 
 
-# A fresh process without anything of ours
+# A fresh process that uses none of our code
 
 
 @contextmanager
 def start_fresh_process() -> Iterator["subprocess.Popen[str]"]:
-    """What will serve the file: it imports onnxruntime beside the block, and has ended when the block has."""
+    """The process that will serve the file: it imports onnxruntime while the block runs, and ends with the block."""
     command = [sys.executable, "-I", "-c", PROBE]  # -I: neither this folder nor PYTHON* variables
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
@@ -164,12 +165,12 @@ def start_fresh_process() -> Iterator["subprocess.Popen[str]"]:
 def judge_servability(
     process: "subprocess.Popen[str]", model: FileRef, metadata: Path, sample: Path, bounds: Gates, tolerance: float
 ) -> tuple[GateVerdict, ...]:
-    """Let a fresh process run the probe; any fault refuses, latency and memory only where a limit is set.
+    """Run the probe in a fresh process; any fault refuses, but latency and memory only where a limit is set.
 
-    ``tolerance`` is what answers may differ by from the sample's.
+    ``tolerance`` is how far answers may differ from the sample's.
 
     Raises:
-        DataError: what the probe found in the file are not the bytes that were exported.
+        DataError: the probe found other bytes in the file than those that were exported.
     """
     asked = json.dumps([str(model.path), model.sha256, str(metadata), str(sample), tolerance])
     found: dict[str, Any]

@@ -24,16 +24,16 @@ from tasks.store import atomic
 from tasks.store.record import FileRef
 from tasks.store.state import Trend
 
-if TYPE_CHECKING:  # who draws only a trend has no use for what measures
+if TYPE_CHECKING:  # code that only draws a trend has no use for what measures
     from tasks.judging.metrics import CalibrationBins
 
 ZERO: dict[str, Any] = {"color": "black", "linewidth": 0.8}
-IDEAL: dict[str, Any] = {"color": "black", "linewidth": 1, "linestyle": "--"}  # or by chance
-LONGEST = 40  # characters of a name
+IDEAL: dict[str, Any] = {"color": "black", "linewidth": 1, "linestyle": "--"}  # perfect, or by chance
+LONGEST = 40  # characters of a name that are shown
 
 
 def save(figure: Figure, path: Path, **options: Any) -> FileRef:
-    """Write ``figure`` atomically, as evidence of a run."""
+    """Write ``figure`` atomically, as evidence for a run."""
     return atomic.write_bytes(path, render_png(figure, **options), is_kept=False)
 
 
@@ -46,20 +46,20 @@ def render_png(figure: Figure, **options: Any) -> bytes:
 
 
 def shorten(name: str, longest: int = LONGEST) -> str:
-    """A name as a picture has room for it; ``$`` stands for itself and begins no formula."""
+    """A name shortened to fit in a picture; ``$`` stands for itself and does not begin a formula."""
     name = lettering.escape_letters(name)
     kept = name if len(name) <= longest else f"{name[: longest - 1]}…"
     return kept.replace("$", r"\$")
 
 
 def subplots(width: float, height: float, *grid: int, **options: Any) -> tuple[Figure, Any]:
-    """A figure of so many inches, and its axes: one, or those of a ``grid`` of rows and columns."""
+    """A figure of this size in inches, and its axes: one, or those of a ``grid`` of rows and columns."""
     mpl.rcParams["font.family"] = lettering.families()
     figure = Figure((width, height), layout=None if "gridspec_kw" in options else "constrained")
     return figure, figure.subplots(*grid, **options)
 
 
-# Of training
+# Training
 
 
 MOST_MARKERS = 40  # on a line
@@ -70,9 +70,9 @@ LINES = {
 
 
 def draw_learning_curve(curve: Sequence[Epoch], kept_epoch: int | None = None) -> Figure:
-    """What was measured by epoch (the book's Animator), so far as it was; where labels are learned, no test loss.
+    """What was measured by epoch (the book's Animator), as far as training went; no test loss if labels are learned.
 
-    With ``kept_epoch`` and examples held out to watch, also whose weights were kept.
+    With ``kept_epoch`` and held-out examples, it also marks the epoch whose weights were kept.
     """
     figure, axes = subplots(6.4, 4)
     every, has_labels = math.ceil(len(curve) / MOST_MARKERS), curve[0].train_accuracy is not None
@@ -86,20 +86,20 @@ def draw_learning_curve(curve: Sequence[Epoch], kept_epoch: int | None = None) -
     axes.set(xlabel="epoch", title="Learning curve", ylabel=ylabel, yscale=yscale)
     axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
-    axes.legend(loc="center right")  # "best" looks for a place, and warns on a busy machine that this takes long
+    axes.legend(loc="center right")  # "best" searches for a place, and warns that this is slow on a busy machine
     return figure
 
 
-# Of classifiers
+# Classifiers
 
-MOST_NAMED = 40  # classes that a matrix has room for
+MOST_NAMED = 40  # classes that fit in a matrix
 LONGEST_CLASS = 20
 
 
 def draw_confusion_matrix(truth: Array, answer: Array, class_names: Sequence[str]) -> Figure:
-    """How often labels ``(n,)`` are which: rows are true ones, columns predicted ones, shaded by share of the row.
+    """How often labels ``(n,)`` are confused: rows are true labels, columns predicted ones, shaded by share of the row.
 
-    Of classes that are too many, those among which most labels are wrong.
+    If there are too many classes, only those with the most wrong labels are shown.
     """
     count, is_wrong, title = len(class_names), truth != answer, "Confusion matrix"
     mistakes = sum(np.bincount(each[is_wrong], minlength=count) for each in (truth, answer))
@@ -123,7 +123,7 @@ def draw_confusion_matrix(truth: Array, answer: Array, class_names: Sequence[str
 
 
 def draw_reliability(bins: "CalibrationBins") -> Figure:
-    """Accuracy by confidence, beside the diagonal of perfect calibration; bar widths are the bins."""
+    """Accuracy by confidence, beside the diagonal of perfect calibration; the bars are as wide as the bins."""
     edges, width = np.linspace(0, 1, len(bins.counts), endpoint=False), 1 / len(bins.counts)
     figure, (upper, lower) = subplots(5, 5, 2, 1, height_ratios=[3, 1], sharex=True)
     upper.bar(edges, bins.accuracy, width, align="edge", edgecolor="white", label="accuracy")
@@ -136,7 +136,7 @@ def draw_reliability(bins: "CalibrationBins") -> Figure:
 
 
 def draw_thresholds(score: Array, is_positive: Array, class_name: str) -> Figure:
-    """Of every threshold of a score ``(n,)``: ROC (left) and precision-recall (right), against a model by chance."""
+    """For every threshold of a score ``(n,)``: ROC (left) and precision-recall (right), beside a model by chance."""
     recall, false_rate, precision = find_rates(score, is_positive)
     average = float(np.sum(np.diff(recall) * precision[1:]))
     figure, (left, right) = subplots(9, 4.2, 1, 2)
@@ -164,16 +164,16 @@ def find_rates(score: Array, is_positive: Array) -> tuple[Array, Array, Array]:
     return recall, false_rate, np.append(1.0, hits / passed)
 
 
-# Of regressions
+# Regressions
 
 MOST_POINTS = 5_000  # in a scatter plot
-INKED = 4_000.0  # the area that all points have together, in square points of type, but for
-SMALLEST, LARGEST = 6.0, 40.0  # areas of one: few are to be seen as well as many
+INKED = 4_000.0  # the area that all points have together, in square points of type, within the limits below
+SMALLEST, LARGEST = 6.0, 40.0  # areas of one point: a few must be as visible as many
 TICKS = 5  # on an axis of raw units, whose numbers may be long
 
 
 def draw_fit(learned: Sequence[float], true: Sequence[float] | None, residuals: Array, sigma: float) -> Figure:
-    """Left: learned beside true weights and bias. Right: residuals beside the normal density N(0, sigma²)."""
+    """Left: learned weights and bias beside the true ones. Right: residuals beside the normal density N(0, sigma²)."""
     figure, (left, right) = subplots(9, 4, 1, 2)
     positions = np.arange(len(learned))
     left.bar(positions - 0.2, learned, width=0.4, label="learned")
@@ -192,7 +192,7 @@ def draw_fit(learned: Sequence[float], true: Sequence[float] | None, residuals: 
 
 
 def draw_residuals(predicted: Array, truth: Array) -> Figure:
-    """Left: ``truth`` minus ``predicted`` ``(n,)`` by prediction. Right: how often each residual is."""
+    """Left: ``truth`` minus ``predicted`` ``(n,)`` by prediction. Right: a histogram of the residuals."""
     figure, (left, right) = subplots(9, 4, 1, 2, width_ratios=[2, 1], sharey=True)
     _draw_points(left, predicted, truth - predicted)
     left.axhline(0, **ZERO)
@@ -215,18 +215,18 @@ def draw_predictions(predicted: Array, truth: Array) -> Figure:
 
 
 def _draw_points(axes: Axes, x: Array, y: Array) -> None:
-    """Those of some rows, evenly spread, the larger the fewer there are."""
+    """Draw the points of some rows, evenly spread; the fewer they are, the larger."""
     shown = np.linspace(0, len(x) - 1, min(len(x), MOST_POINTS)).astype(np.int64)
     axes.scatter(x[shown], y[shown], s=np.clip(INKED / len(shown), SMALLEST, LARGEST), alpha=0.7, linewidths=0)
 
 
-# Of tables
+# Tables
 
 LONGEST_COLUMN = 28  # characters beside a bar
 
 
 def draw_coefficients(found: Sequence[Coefficient], unit: str) -> Figure:
-    """Bars of sizes, the largest on top, each with its value in the units of the data at its end."""
+    """Bars by size, the largest on top, each with its value in the units of the data at its end."""
     figure, axes = subplots(6.4, 1.2 + 0.32 * len(found))
     names, rows = [shorten(each.name, LONGEST_COLUMN) for each in found], range(len(found))
     bars = axes.barh(rows, [each.size for each in found])
@@ -252,9 +252,9 @@ def draw_periods(periods: Sequence[Mapping[str, Any]], metric: str) -> Figure:
     return figure
 
 
-# Of images
+# Images
 
-INK, WRONG = "#7d7d7d", "#d64545"  # of words on no ground of their own: to be read on light and dark pages
+INK, WRONG = "#7d7d7d", "#d64545"  # for words without a background of their own: legible on light and dark pages
 MOST_CLASSES = 40
 COLUMNS_OF_WEIGHTS, COLUMNS_OF_IMAGES = 5, 9
 INCHES = 1.25  # a column is wide
@@ -265,8 +265,9 @@ LONGEST_ABOVE = 16  # characters above an image
 def draw_class_weights(weights: Array, class_names: Sequence[str]) -> Figure:
     """The weight of each pixel ``(classes, height, width)`` for each class, against the mean of all classes.
 
-    Red speaks for a class where a picture is bright, blue against it; of colour ``(…, 3)`` each channel is as bright as
-    its weight is large, so that grey says nothing and a hue is what the class looks like. All classes have one scale.
+    Red means that a bright pixel speaks for a class, blue that it speaks against it. In colour ``(…, 3)``, each channel
+    is as bright as its weight is large, so that grey means nothing and a hue is what the class looks like. All classes
+    share one scale.
     """
     shown = weights[:MOST_CLASSES] - weights.mean(axis=0)
     most = float(np.abs(shown).max()) or 1.0
@@ -282,7 +283,7 @@ def draw_class_weights(weights: Array, class_names: Sequence[str]) -> Figure:
 def draw_image_grid(images: NDArray[np.uint8], predicted: Sequence[str], true: Sequence[str] | None) -> Figure:
     """Images ``(n, height, width)`` or in colour ``(…, 3)``, under true and predicted label, errors red.
 
-    As the book's ``predict_ch3``.
+    It corresponds to the book's ``predict_ch3``.
     """
     return _draw_images(images, [*zip(*([true] if true else []), predicted, strict=True)], COLUMNS_OF_IMAGES)
 
@@ -290,9 +291,9 @@ def draw_image_grid(images: NDArray[np.uint8], predicted: Sequence[str], true: S
 def _draw_images(
     images: NDArray[np.uint8], names: Sequence[tuple[str, ...]], columns: int, heading: str = ""
 ) -> Figure:
-    """Each image under its names, which are red where they differ; what is between the images is transparent."""
+    """Each image under its names, which are red where they differ; the space between the images is transparent."""
     rows, above = max(1, math.ceil(len(images) / columns)), 0.4 * bool(heading)
-    tall = min(1.0, images.shape[1] / images.shape[2])  # inches, as an image is wide at most
+    tall = min(1.0, images.shape[1] / images.shape[2])  # inches: an image is at most one inch wide
     height = (tall + TWO_LINES) * rows + above
     place = {"left": 0.02, "right": 0.98, "bottom": 0.02, "top": 1 - (TWO_LINES + above) / height, "wspace": 0.25}
     place["hspace"] = TWO_LINES / tall
@@ -308,9 +309,9 @@ def _draw_images(
     return figure
 
 
-# Of a name's overview
+# The overview of a name
 
-MARKS = {  # of each outcome: colour and mark, and words
+MARKS = {  # by outcome: colour and mark, and words
     "published": ("C0o", "published"),
     "judged": ("C0o", "passed, not published"),  # hollow
     "refused": ("C3X", "refused"),
@@ -323,9 +324,9 @@ DATES, NUMBERS = 6, 12  # that have room: days below the axis, versions above th
 
 
 def draw_trend(trend: Trend) -> bytes:
-    """PNG: every run at its figure, by outcome; the version that was live then as a step, and the gate's bound.
+    """A PNG with every run's figure by outcome, the version live at that time as a step, and the gate's bound.
 
-    A run that has changed nothing stands beside the live version, one of which nothing was measured below all others.
+    A run that changed nothing is drawn beside the live version, one without measurements below all others.
     """
     points, places = trend.points, np.arange(len(trend.points))
     value, live, bound = known = np.array([(each.value, each.live_value, each.bound) for each in points], float).T
@@ -348,7 +349,7 @@ def draw_trend(trend: Trend) -> bytes:
         if (is_of := outcomes == outcome).any():
             filling = "none" if outcome == "judged" else "full"
             axes.plot(places[is_of], height[is_of], mark, fillstyle=filling, markersize=7, zorder=3, label=words)
-    for at in changes[:: -math.ceil(len(changes) / NUMBERS) or -1]:  # the newest in any case
+    for at in changes[:: -math.ceil(len(changes) / NUMBERS) or -1]:  # always includes the newest
         above: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
         axes.annotate(f"v{points[at].live}", (at, live[at]), **above, fontsize=7, color="C0")
     shown = places[:: math.ceil(len(points) / DATES)]
@@ -360,7 +361,7 @@ def draw_trend(trend: Trend) -> bytes:
 
 
 def tell_dates(dates: Sequence[str]) -> list[str]:
-    """Days; or, of a single one, times."""
+    """Dates as days, or as times if all are on a single day."""
     moments = [datetime.fromisoformat(date) for date in dates]
     is_one = len({moment.date() for moment in moments}) == 1 < len(moments)
     return [f"{moment:%H:%M}" if is_one else f"{moment:%-d %b}" for moment in moments]

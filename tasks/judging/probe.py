@@ -1,8 +1,8 @@
-"""Serve a model as a stranger would: with onnxruntime and numpy, and nothing of Gradmill.
+"""Serve a model as an outsider would: with onnxruntime and numpy, and without any of Gradmill's code.
 
-Run as a script in a fresh process, ``python -I``, which reads ``[MODEL, SHA256, METADATA, SAMPLE, TOLERANCE]``
-as JSON from stdin, so that it can start before there is a file. Prints one JSON object: ``sha256`` (of what was found
-in MODEL; if it is another, nothing else), ``faults`` (what a consumer would trip over), ``latency_ms`` (95th
+It runs as a script in a fresh process, ``python -I``, which reads ``[MODEL, SHA256, METADATA, SAMPLE, TOLERANCE]``
+as JSON from stdin, so that it can start before the file exists. It prints one JSON object: ``sha256`` (of the bytes in
+MODEL; if it is not SHA256, nothing else), ``faults`` (what would make a consumer fail), ``latency_ms`` (95th
 percentile, one row), ``memory_mb`` (the peak of this process, in MiB).
 """
 

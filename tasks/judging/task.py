@@ -1,4 +1,4 @@
-"""What is measured of a candidate, which gates it meets before export, and what is drawn: one task for each kind."""
+"""What is measured for a candidate, which gates it must pass before export, and what is drawn, by kind of task."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -29,8 +29,8 @@ from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
 WHILE_TRAINING = "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"
-MOST_WEIGHTS = 20_000  # that are told one by one
-MOST_CLASSES = 200  # whose confusion matrix is among the metrics: that of a thousand is 9 MB of JSON
+MOST_WEIGHTS = 20_000  # that are listed one by one
+MOST_CLASSES = 200  # beyond which metrics have no confusion matrix: that of a thousand classes is 9 MB of JSON
 WORST = 18  # misclassified images in the picture
 BEST_FITS = {
     Loss.SQUARED: ("least-squares", linear_regression.least_squares_fit),
@@ -42,7 +42,7 @@ Drawings = Iterator[tuple[str, Figure]]  # each with its file in the run's folde
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trained model that no gate has passed yet, and what it says of the test split."""
+    """A trained model that has not passed any gate yet, and its answers on the test split."""
 
     prepared: PreparedDataset
     trained: TrainedModel
@@ -68,12 +68,12 @@ class Candidate:
 
     @cached_property
     def baselines(self) -> Baselines:
-        """What models of own data are held against; it raises as ``Baselines.of_dataset``."""
+        """What models of own data are compared with; raises the same errors as ``Baselines.of_dataset``."""
         return Baselines.of_dataset(self.prepared, self.objective, self.training.validation)
 
     @cached_property
     def metrics(self) -> Metrics:
-        """Everything that is measured on the test split, and in the epoch whose weights were kept on the others."""
+        """Everything that is measured on the test split, and on the others in the epoch whose weights were kept."""
         kept = {name: getattr(self.trained.kept_point, name) for name in WHILE_TRAINING}
         measured = {name: value for name, value in kept.items() if value is not None}
         for measure_part in choose_task(self.prepared).measures:
@@ -92,8 +92,8 @@ class Candidate:
 def measure_labels(candidate: Candidate) -> Metrics:
     """Everything measured on the test split.
 
-    Precision and recall of each class are 0 where there is none; rows of the confusion matrix are the true classes. The
-    calibration error is there since softmax regression is trained for calibrated probabilities.
+    A class's precision and recall are 0 where undefined; rows of the confusion matrix are the true classes. The
+    calibration error is included because softmax regression is trained for calibrated probabilities.
     """
     names, (truth, answer, losses, _) = candidate.prepared.class_names, candidate.answers
     count, is_right, loss = len(names), candidate.answers.is_right, float(losses.mean())
@@ -114,7 +114,7 @@ def measure_labels(candidate: Candidate) -> Metrics:
 
 
 def describe_book_labels(candidate: Candidate) -> str:
-    """Of the book's data."""
+    """What was measured on the book's data, in words."""
     measured = candidate.metrics
     return (
         f"test accuracy {measured['test_accuracy']:.4f}; cross-entropy {measured['test_loss']:.3f} nats "
@@ -124,7 +124,7 @@ def describe_book_labels(candidate: Candidate) -> str:
 
 
 def judge_by_the_book(candidate: Candidate, bounds: Gates) -> Iterator[GateVerdict]:
-    """The book's assertions."""
+    """Judge by the book's assertions."""
     measured = candidate.metrics
     yield gates.judge("train_loss", measured["train_loss"], below=bounds.max_train_loss)
     for name in ("train_accuracy", "test_accuracy"):
@@ -132,7 +132,7 @@ def judge_by_the_book(candidate: Candidate, bounds: Gates) -> Iterator[GateVerdi
 
 
 def draw_labels(candidate: Candidate) -> Drawings:
-    """What is taken for what, and how far confidence can be trusted; of two classes, what every threshold would do."""
+    """Which labels are confused, and how far confidence can be trusted; with two classes, also every threshold."""
     answers, names = candidate.answers, candidate.prepared.class_names
     yield artifact_paths.CONFUSION_MATRIX, plots.draw_confusion_matrix(answers.truth, answers.answer, names)
     yield artifact_paths.RELIABILITY, plots.draw_reliability(bin_by_confidence(answers))
@@ -142,7 +142,7 @@ def draw_labels(candidate: Candidate) -> Drawings:
 
 
 def draw_misclassified(candidate: Candidate) -> Drawings:
-    """The images that were misclassified with the most confidence."""
+    """The images misclassified with the highest confidence."""
     answers, names = candidate.answers, candidate.prepared.class_names
     wrong = np.flatnonzero(~answers.is_right)
     if len(wrong):
@@ -155,7 +155,7 @@ def draw_misclassified(candidate: Candidate) -> Drawings:
 
 
 def measure_parameters(candidate: Candidate) -> Metrics:
-    """What was learned of the book's data, and the test loss beside its reading as maximum likelihood."""
+    """What was learned from the book's data, and the test loss with its interpretation as maximum likelihood."""
     weights, y, y_hat = candidate.weights, *map(torch.from_numpy, candidate.answers[:2])
     sigma = metrics.noise_estimate(y - y_hat)
     return {
@@ -168,14 +168,14 @@ def measure_parameters(candidate: Candidate) -> Metrics:
 
 
 def describe_parameters(candidate: Candidate) -> str:
-    """Of the book's data."""
+    """What was learned from the book's data, in words."""
     measured = candidate.metrics
     loss, noise = readable(measured["test_loss"], 3), readable(measured["noise_estimate"])
     return f"test loss {loss}; as maximum likelihood: noise {noise}, {measured['gaussian_nll']:.3f} nats an example"
 
 
 def judge_by_best_fit(candidate: Candidate, bounds: Gates) -> Iterator[GateVerdict]:
-    """The test loss against that of the best fit; of synthetic data also the parameters against the true ones."""
+    """Compare the test loss with the best fit's; for synthetic data also the parameters with the true ones."""
     measured = candidate.metrics
     train, test = (load_split(candidate.prepared, name) for name in ("train", "test"))
     kind, fit = BEST_FITS[candidate.objective.loss]
@@ -191,7 +191,7 @@ def judge_by_best_fit(candidate: Candidate, bounds: Gates) -> Iterator[GateVerdi
 
 
 def draw_parameters(candidate: Candidate) -> Drawings:
-    """What was learned of the book's data beside the truth, and the residuals."""
+    """What was learned from the book's data beside the truth, and the residuals."""
     measured, (truth, predicted, *_) = candidate.metrics, candidate.answers
     learned, true = [*measured["weights"], measured["bias"]], candidate.prepared.true_parameters
     yield artifact_paths.FIT, plots.draw_fit(learned, true, truth - predicted, measured["noise_estimate"])
@@ -205,7 +205,7 @@ def measure_numbers(candidate: Candidate) -> Metrics:
 
 
 def draw_numbers(candidate: Candidate) -> Drawings:
-    """Predictions beside the truth."""
+    """Draw predictions beside the truth."""
     truth, predicted = candidate.answers[:2]
     yield artifact_paths.RESIDUALS, plots.draw_residuals(predicted, truth)
     yield artifact_paths.PREDICTED_AND_TRUE, plots.draw_predictions(predicted, truth)
@@ -215,7 +215,7 @@ def draw_numbers(candidate: Candidate) -> Drawings:
 
 
 def measure_baselines(candidate: Candidate) -> Metrics:
-    """The loss that was minimised, those it is held against, and of a split by time the figures of each period."""
+    """The minimised loss, those it is compared with, and for a split by time the metrics of each period."""
     measured = {"objective_loss": candidate.baselines.mean(candidate.answers.losses), **candidate.baselines.metrics}
     if moments := find_moments(candidate.test.key, candidate.prepared):
         of_all, periods = {"recall", "recall_intervals"}, measure_by_period(candidate.answers, moments, in_time=True)
@@ -224,7 +224,7 @@ def measure_baselines(candidate: Candidate) -> Metrics:
 
 
 def describe_losses(candidate: Candidate) -> str:
-    """How good it is, and its loss beside those it is held against, as far as they are known."""
+    """How good the model is, and its loss beside those it is compared with, as far as they are known."""
     measured, summary = candidate.metrics, TASKS[candidate.prepared.task].summary(candidate.metrics)
     if interval := measured.get("rmse_interval"):
         summary += f" ({' to '.join(map(readable, interval))})"
@@ -236,19 +236,19 @@ def describe_losses(candidate: Candidate) -> str:
 
 
 def judge_by_baselines(candidate: Candidate, bounds: Gates) -> Iterator[GateVerdict]:
-    """The best constant and the converged fit."""
+    """Judge by the best constant and the converged fit."""
     return candidate.baselines.judge(candidate.answers.losses, bounds)
 
 
 def draw_periods(candidate: Candidate) -> Drawings:
-    """Where the latest rows are the test split."""
+    """The metric of each period, if the latest rows are the test split."""
     if periods := candidate.metrics.get("periods"):
         metric = "accuracy" if candidate.objective.is_of_classes else "rmse"
         yield artifact_paths.BY_PERIOD, plots.draw_periods(periods, metric)
 
 
 def measure_coefficients(candidate: Candidate) -> Metrics:
-    """The weights of a table's columns and levels in raw units; of classes only where they are not too many."""
+    """The weights of a table's columns and levels in raw units; for classes only if there are not too many."""
     recipe, names = candidate.prepared.recipe, candidate.prepared.class_names
     folded = raw_units.fold_weights(candidate.weights, recipe, np.float64)
     if names and folded.W.size + folded.effects.size > MOST_WEIGHTS:
@@ -274,13 +274,13 @@ def draw_class_weights(candidate: Candidate) -> Drawings:
 
 
 class Judgement(NamedTuple):
-    """How a model of one kind is measured, judged before export, and drawn: as own data are, but for what is given."""
+    """How a model of one kind is measured, judged before export, and drawn: the defaults are those of own data."""
 
     measures: tuple[Callable[[Candidate], Metrics], ...]  # on the test split
     drawings: tuple[Callable[[Candidate], Drawings], ...]
     describe: Callable[[Candidate], str] = describe_losses  # what was measured, in the log
     judge: Callable[[Candidate, Gates], Iterable[GateVerdict]] = judge_by_baselines
-    score: Callable[..., Any] = served.scores  # by trained weights, raw rows
+    score: Callable[..., Any] = served.scores  # scores of raw rows by trained weights
 
 
 OF_TABLE = measure_baselines, measure_coefficients
@@ -308,6 +308,6 @@ TASKS_OF: dict[tuple[Use, TaskName], Judgement] = {
 
 
 def choose_task(prepared: PreparedDataset) -> Judgement:
-    """The one of these data."""
-    # Which kind of data a model is of decides here alone what is measured, judged and drawn.
+    """The judgement for these data."""
+    # This is the only place where the kind of data decides what is measured, judged and drawn.
     return TASKS_OF[prepared.find_use(prepared.recipe), prepared.task]

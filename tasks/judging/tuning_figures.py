@@ -1,4 +1,4 @@
-"""Pictures of a search, as PNG: Optuna's, of trials that came to their end, and the winner beside before."""
+"""Pictures of a search, as PNG: Optuna's, for the trials that came to their end, and the winner beside before."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -23,14 +23,14 @@ from tasks.store.artifact_paths import (
 from tasks.store.record import FileRef
 from tasks.store.tuned import Setting, Trial, Tuned, mean_interval
 
-SHOWN = 0.75  # of the losses have room; those above are drawn as high as the last of these
-FEWEST = 10  # complete trials that say what mattered
-WORDS = {"num_epochs": "epochs", "lr": "learning rate"}  # for settings whose names are none
-DECADE = 10.0  # the greatest value over the least, from which on decades count
+SHOWN = 0.75  # share of the losses that fit in the picture; larger ones are drawn as high as the last of these
+FEWEST = 10  # complete trials needed to tell what mattered
+WORDS = {"num_epochs": "epochs", "lr": "learning rate"}  # for settings whose names are not words
+DECADE = 10.0  # the ratio of the largest to the smallest value from which on the scale is logarithmic
 
 
 def draw(trials: Sequence[Trial], tuned: Tuned, folder: Path) -> list[FileRef]:
-    """Every picture that the complete trials are enough for, in a run's folder."""
+    """Draw every picture for which there are enough complete trials, in a run's folder."""
     losses = [each.validation_loss or 0.0 for each in trials if each.outcome == "complete"]
     drawn = []
     if losses:
@@ -48,7 +48,7 @@ def draw(trials: Sequence[Trial], tuned: Tuned, folder: Path) -> list[FileRef]:
 
 
 def build_study(trials: Sequence[Trial], most: float) -> optuna.Study:
-    """The trials by the words of the settings that are not the same in all; a loss above ``most`` counts as that."""
+    """The trials with settings that differ between them, in words; a loss above ``most`` is replaced by it."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     values = {field: [trial.settings[field] for trial in trials] for field in trials[0].settings}
@@ -67,7 +67,7 @@ def build_study(trials: Sequence[Trial], most: float) -> optuna.Study:
 
 
 def draw_winner(tuned: Tuned, path: Path) -> FileRef:
-    """The winner beside the settings of before: each seed, their mean and its interval."""
+    """The winner beside the previous settings: each seed, their mean and its interval."""
     figure, axes = subplots(6.4, 2.4)
     both = {"found": tuned.validation_losses, "before": tuned.default_losses}
     for at, losses in enumerate(both.values()):
@@ -90,11 +90,11 @@ def _find_domain(values: Sequence[Setting]) -> BaseDistribution:
 
 
 def _draw_study(plot: Callable[..., Any], study: optuna.Study, name: str, path: Path) -> FileRef:
-    """Draw with pyplot, which Optuna does, and leave its styles and figures as they were."""
+    """Draw with pyplot, which Optuna uses, and restore its styles and figures."""
     from matplotlib import pyplot as plt
 
     with mpl.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that these pictures may look otherwise in another version of Optuna
+        warnings.simplefilter("ignore")  # in another version of Optuna these pictures may look different
         plt.switch_backend("agg")
         axes = plot(study, target_name=name)  # several for several settings
         figure = np.asarray(axes, object).flat[0].figure

@@ -1,4 +1,4 @@
-"""What most functions take and return: an array, of whatever kind of number it is."""
+"""What most functions take and return: a numpy array whose element type is left open."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Whether this machine has an NVIDIA GPU and which, asked of the driver itself: needs neither torch nor onnxruntime."""
+"""Whether this machine has an NVIDIA GPU and which, according to the driver: needs neither torch nor onnxruntime."""
 
 import ctypes
 import sys
@@ -45,7 +45,7 @@ def cuda_fault() -> str | None:
 
 
 def driver() -> Driver:
-    """What the driver says of itself and of the GPUs that this process may use.
+    """What the driver reports about itself and about the GPUs that this process may use.
 
     Raises:
         DeviceMissing: there is no usable GPU.
@@ -69,7 +69,7 @@ def _gpu(cuda: ctypes.CDLL, ordinal: int) -> Gpu:
 
 
 def _driver_version() -> str | None:
-    """From NVML, which comes with the driver; only libcuda is needed for anything else."""
+    """The driver's version from NVML, which comes with the driver; everything else needs libcuda alone."""
     try:
         nvml = ctypes.CDLL(NVML)
     except OSError:
@@ -81,7 +81,7 @@ def _driver_version() -> str | None:
 
 
 def require(device: Device) -> None:
-    """Fail early when CUDA is asked for and cannot be had.
+    """Fail early when CUDA is requested but unavailable.
 
     Raises:
         DeviceMissing: ``device`` is ``cuda`` and there is no usable GPU.

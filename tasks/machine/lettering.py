@@ -1,4 +1,4 @@
-"""Letters of names in pictures: matplotlib's own font has no Chinese ones, and draws a box for what it lacks."""
+"""Letters for names in pictures: matplotlib's own font has no Chinese letters, and draws a box for any it lacks."""
 
 import functools
 
@@ -11,7 +11,7 @@ FAMILIES = (
 
 @functools.cache
 def families() -> list[str]:
-    """What matplotlib takes letters from, each from the first that has it."""
+    """The fonts that matplotlib takes letters from: each letter comes from the first font that has it."""
     from matplotlib.font_manager import fontManager
 
     installed = set(fontManager.get_font_names())
@@ -19,14 +19,14 @@ def families() -> list[str]:
 
 
 def escape_letters(text: str) -> str:
-    r"""``text``, of which letters that no font has are escaped, as in ``\u6d77``: boxes would all look the same."""
+    r"""``text`` with every letter that no font has escaped, as in ``\u6d77``: boxes would all look the same."""
     if text.isascii():
         return text
     return "".join(each if _is_drawn(each) else each.encode("ascii", "backslashreplace").decode() for each in text)
 
 
 def font_file(text: str) -> str:
-    """The font with most of a text's letters, for what is not drawn by matplotlib: the first one if several have."""
+    """The font that has most of a text's letters, for drawing without matplotlib; of equally good fonts, the first."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     files = [findfont(FontProperties(family=[family])) for family in families()]

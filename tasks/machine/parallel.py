@@ -1,8 +1,8 @@
-"""Work by all cores: in threads where numpy and pyarrow let others go on, else in processes of their own.
+"""Work on all cores: in threads where numpy and pyarrow release Python's lock, otherwise in separate processes.
 
-``python -m tasks.machine.parallel DESCRIPTOR`` is such a process. It imports what its work needs and nothing else,
-and ends when its parent does, even if that is killed: then the other end of its connection closes. The libraries'
-processes (concurrent.futures, loky) hold both ends, and outlive a parent that is killed.
+``python -m tasks.machine.parallel DESCRIPTOR`` is such a process. It imports what its work needs and nothing else, and
+ends when its parent does, even if the parent is killed: then the other end of its connection closes. The processes of
+libraries (concurrent.futures, loky) hold both ends of the connection, and outlive a parent that is killed.
 """
 
 import queue
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 
 def map_in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """What ``work`` makes of each item, in their order."""
+    """What ``work`` returns for each item, in the order of the items."""
     count = min(resources.count_cores(), len(items))
     if count < 2:
         return list(map(work, items))
@@ -32,7 +32,7 @@ def map_in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> lis
 
 
 def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The items, the first of which is made from now on, the next while one is used."""
+    """The items, each made ahead in a thread: the first from now on, the next one while the current one is in use."""
     pool = ThreadPoolExecutor(1)
     return _prefetch(pool, pool.submit(next, items, None), items)
 
@@ -45,7 +45,7 @@ def _prefetch(pool: ThreadPoolExecutor, following: Future[Any], items: Iterator[
 
 
 def start(work: Callable[..., Result], *args: Any) -> Future[Result]:
-    """What ``work`` makes of its arguments, in a thread of its own, while this one goes on."""
+    """The future result of ``work`` on its arguments, computed in a separate thread while this one goes on."""
     pool = ThreadPoolExecutor(1)
     found = pool.submit(work, *args)
     pool.shutdown(wait=False)
@@ -67,7 +67,7 @@ class Process(Generic[Item, Result]):
         self._connection.send(work)
 
     def __call__(self, item: Item) -> Result:
-        """What becomes of the item; to be called by one thread at a time.
+        """What ``work`` returns for the item; may be called by one thread at a time only.
 
         Raises:
             Exception: what ``work`` raised.
@@ -84,7 +84,7 @@ class Process(Generic[Item, Result]):
         raise found
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._connection.close()
         self._process.wait()
 
@@ -95,7 +95,7 @@ def run_on_cores(
 ) -> Iterator[Callable[[Item], Future[Result]]]:
     """A function that has ``work`` done to an item; ``count`` at a time, one of them in this process.
 
-    What has not begun when the block ends never will.
+    Work that has not begun when the block ends is never done.
     """
     idle: queue.SimpleQueue[Callable[[Item], Result]] = queue.SimpleQueue()
 

@@ -1,4 +1,4 @@
-"""Progress bars for people at a terminal; nothing is drawn where there is none."""
+"""Progress bars for people at a terminal; nothing is drawn where there is no terminal."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ STYLES = {"bar.back": "dim", "progress.download": "", "progress.remaining": ""}
 
 class _Terminal(Console):
     def show_cursor(self, show: bool = True) -> bool:
-        """Leave the cursor as it is: a run that is killed could not bring it back."""
+        """Leave the cursor as it is: a run that is killed could not show it again."""
         return False
 
 
@@ -22,7 +22,7 @@ def _is_watched() -> bool:
     return sys.stderr.isatty() and "CI" not in os.environ and os.environ.get("TERM") not in (None, "dumb", "unknown")
 
 
-is_watched = _is_watched()  # unless --quiet, or Prefect's own log is shown
+is_watched = _is_watched()  # unless --quiet is given, or Prefect's own log is shown
 CONSOLE = _Terminal(stderr=True, highlight=False, force_terminal=None if is_watched else False, theme=Theme(STYLES))
 
 

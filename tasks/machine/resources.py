@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores and memory; and what garbage collection looks at."""
+"""What this process may use of the machine (cores and memory), and which objects garbage collection examines."""
 
 import ctypes
 import gc
@@ -11,14 +11,14 @@ from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
-ARENA_MAX = -8  # of glibc's malloc.h
+ARENA_MAX = -8  # M_ARENA_MAX, from glibc's malloc.h
 CONTROL_GROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def count_cores() -> int:
     """The number of workers worth starting, at least 1.
 
-    Affinity and the container's CPU quota count; the host's cores do not.
+    CPU affinity and the container's CPU quota count; the number of cores of the host does not.
     """
     import loky
 
@@ -26,12 +26,12 @@ def count_cores() -> int:
 
 
 def memory_size() -> int:
-    """Bytes of the machine's memory."""
+    """The size of the machine's memory in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def memory_limit() -> int:
-    """Bytes of memory: the machine's, or fewer where ``ulimit -v`` or the container allows no more."""
+    """Available memory in bytes: the machine's, or less where ``ulimit -v`` or the container sets a lower limit."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
     texts = [file.read_text().strip() for file in CONTROL_GROUP if file.is_file()]
     limits = [*([allowed] if allowed != resource.RLIM_INFINITY else []), *map(int, filter(str.isdigit, texts))]
@@ -39,14 +39,14 @@ def memory_limit() -> int:
 
 
 def keep_imports() -> None:
-    """Settle a process that has imported what it needs: a full collection takes 0.3 s to see that imports stay.
+    """Settle a process after its imports: otherwise a full garbage collection takes 0.3 s to find that imports stay.
 
-    All threads that are yet to begin allocate from one arena: what one frees the next one has at hand. Else glibc gives
-    each an arena of its own, of fresh pages, which a virtual machine is slow to clear. Elsewhere than on glibc nothing
-    happens.
+    All threads started from now on allocate from one arena, so that memory freed by one is at hand for the next.
+    Otherwise glibc gives each thread an arena of its own, made of fresh pages, which a virtual machine is slow to
+    clear. Without glibc, nothing happens.
 
-    pyarrow's first array imports pandas where that is installed: 0.3 s and 24 MiB for what no command uses. It finds
-    none here; ``to_pandas`` would look again, arrays of a series would not.
+    pyarrow's first array imports pandas where that is installed: 0.3 s and 24 MiB for something that no command uses.
+    Here pyarrow finds no pandas; ``to_pandas`` would look again, arrays made from a series would not.
     """
     import pyarrow as pa
 
@@ -60,7 +60,7 @@ def keep_imports() -> None:
 
 
 class _NoPandas(MetaPathFinder):
-    """Finds none."""
+    """An import finder that reports pandas as not installed."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: Any = None) -> None:
         if fullname == "pandas":

@@ -30,7 +30,7 @@ VARIABLES = tuple(f"GRADMILL_{name}".upper() for name in Settings.model_fields)
 
 
 def current() -> Settings:
-    """The settings as these variables are, read anew only where one has changed: a store asks thousands of times."""
+    """The current settings, read anew only when one of these variables has changed: a store asks thousands of times."""
     return _settings(*map(os.environ.get, VARIABLES))
 
 

@@ -1,4 +1,4 @@
-"""What a run tells: one line per fact to whoever watches it, and events to automations and services."""
+"""What a run reports: one line per fact to whoever watches it, and events to automations and services."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,26 +9,26 @@ from tasks.machine.words import printable
 
 
 class Watcher:
-    """Who watches the run, at a terminal; this one looks away."""
+    """Whoever watches the run at a terminal; this base class ignores everything."""
 
     def line(self, line: str, short: str | None) -> None:
-        """What was told."""
+        """A line was printed."""
 
     def begin(self, stage: str) -> None:
-        """A stage begins."""
+        """A stage has begun."""
 
     def end(self, stage: str, is_done: bool) -> None:
-        """It ends, well or not."""
+        """A stage has ended, successfully or not."""
 
 
 watchers: list[Watcher] = []
 
 
 def tell(line: str, file: TextIO | None = None, short: str | None = None) -> None:
-    """Print ``line``, to stdout or ``file``; of what a run prints, Prefect makes the run's log.
+    """Print ``line`` to stdout or ``file``; Prefect turns what a run prints into the run's log.
 
-    Where stages are shown as a list, ``short`` is what such a list says of the stage from now on, and ``line`` is not
-    shown; "" leaves what it says. Without ``short`` the line is a note, and is shown whole.
+    Where stages are shown as a list, ``short`` replaces the text that the list shows beside the stage, and ``line`` is
+    not shown; with "" the text stays as it is. Without ``short`` the line is a note, and is shown whole.
     """
     line = printable(line)
     print(line, file=file)
@@ -38,7 +38,7 @@ def tell(line: str, file: TextIO | None = None, short: str | None = None) -> Non
 
 @contextmanager
 def show_stage(stage: str) -> Iterator[None]:
-    """Show that ``stage`` goes on while the block, or the function decorated, runs."""
+    """Show that ``stage`` is running while the block, or the decorated function, runs."""
     for watcher in watchers:
         watcher.begin(stage)
     is_done = False
@@ -51,7 +51,7 @@ def show_stage(stage: str) -> Iterator[None]:
 
 
 class Event(StrEnum):
-    """What happens to a model, by the name that automations know it by (docs/on-duty.md, "Events")."""
+    """What happens to a model, under the name by which automations know it (docs/on-duty.md, "Events")."""
 
     PUBLISHED = "gradmill.model.published"
     REFUSED = "gradmill.model.refused"

@@ -1,4 +1,4 @@
-"""Words as people read them."""
+"""Numbers, durations and names in the form in which people read them."""
 
 import difflib
 import re
@@ -8,58 +8,59 @@ from collections.abc import Collection, Iterable
 
 from gradmill.errors import printable as printable
 
-# To Markdown; what is between letters in names, as in test_loss, is not. Addresses would become links by themselves.
+# Characters to escape in Markdown; what stands between letters in a name, as in test_loss, needs no escape. Addresses
+# would become links by themselves.
 SPECIAL = re.compile(r"[\\`*\[\]<>|#!$~&@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.")
 
 
 def plural(count: int, noun: str) -> str:
-    """``1 row``, ``2,000 rows``."""
+    """A count with its noun: ``1 row``, ``2,000 rows``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def short(value: object) -> str:
-    """A setting: of a number that a search has found the digits that matter."""
+    """A setting as text: a number found by a search gets only the digits that matter."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def readable(value: float, digits: int = 4) -> str:
-    """A figure with so many digits that matter, ``0.8322``, ``14,820``: a power of ten only far beyond either."""
+    """A figure with this many significant digits, ``0.8322``, ``14,820``; a power of ten only far outside those."""
     rounded = float(f"{value:.{digits}g}")
     return f"{rounded:,.0f}" if 10**digits <= abs(rounded) < 1e15 else f"{value:.{digits}g}"
 
 
 def tell_apart(value: float, *others: float | None) -> str:
-    """A figure as ``readable``, with more digits where it takes them to tell it from others, such as its bounds."""
+    """A figure as in ``readable``, with more digits where it needs them to be told from others, such as its bounds."""
     unlike = [each for each in others if each is not None and each != value]
     digits = (n for n in range(4, 12) if readable(value, n) not in {readable(each, n) for each in unlike})
     return readable(value, next(digits, 12))
 
 
 def duration(seconds: float) -> str:
-    """``12 s``, ``1.2 s``, ``0.12 s``, ``12 ms``: as exact as somebody who waits wants to know."""
+    """A duration, ``12 s``, ``1.2 s``, ``0.12 s``, ``12 ms``: as exact as somebody who waits wants to know."""
     if seconds < 0.1:
         return f"{1000 * seconds:.0f} ms" if seconds >= 0.001 else "< 1 ms"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"
 
 
 def in_markdown(text: str) -> str:
-    """``text``, which is one line, in Markdown, where it is read as it stands here."""
+    """``text``, which is a single line, escaped so that Markdown shows it exactly as it is written."""
     return SPECIAL.sub(r"\\\g<0>", printable(text))
 
 
 def nearest(mistyped: str, names: Iterable[str], otherwise: str) -> str:
-    """What to do about a name that is not there: others differ perhaps in a letter, or in upper and lower case."""
+    """What to do about a name that does not exist: it may differ from a known one in a letter, or in case."""
     lower = {each.lower(): each for each in names}
     near = difflib.get_close_matches(mistyped.lower(), lower, n=1)
     return f"did you mean {lower[near[0]]}?" if near else otherwise
 
 
 def listing(names: Collection[str], most: int) -> str:
-    """The first of them, quoted where spaces around one would not be seen."""
+    """The first names, quoted where spaces around one would otherwise be invisible."""
     shown = [name if name == name.strip() else repr(name) for name in list(names)[:most]]
     return ", ".join(shown) + (", …" if len(names) > most else "")
 
 
 def pip_install(*requirements: str) -> str:
-    """The command that installs ``requirements`` into this very environment."""
+    """The command that installs ``requirements`` into the current environment."""
     return shlex.join([sys.executable, "-m", "pip", "install", *requirements])

@@ -1,4 +1,4 @@
-"""Steps as on inputs less their mean, for bright pictures: there the book's rate goes up and down and never arrives.
+"""Steps as if inputs were centred, for bright pictures: on these the book's rate oscillates and never converges.
 
 With ``m`` the mean, ``o = (X - m)W + b`` is the network ``XW + c`` with ``c = b - mW``: what is learned is the same
 kind of model, and its inputs stay as they are. Only the gradient of ``W`` differs, by ``m`` times that of ``b``.
@@ -11,8 +11,8 @@ from torch.nn.functional import normalize
 from tasks.networks.examples import DeviceExamples
 from tasks.networks.training import Network, Optimizer
 
-ROUNDS = 6  # of power iteration; the mean of bright pictures stands out so far that three would do
-VALUES = 2**23  # of inputs, of examples spread evenly: the mean and the first direction of many more are hardly others
+ROUNDS = 6  # of power iteration; the mean of bright pictures stands out so far that three would be enough
+VALUES = 2**23  # of inputs, from examples spread evenly: the mean and first direction of many more hardly differ
 
 
 def mean_and_curvature(split: DeviceExamples) -> tuple[Tensor, float]:
@@ -27,7 +27,7 @@ def mean_and_curvature(split: DeviceExamples) -> tuple[Tensor, float]:
 
 
 class CentredSGD:
-    """An optimizer around another one, of a network that sees inputs whose mean is ``mean`` ``(inputs,)``."""
+    """An optimizer wrapped around another, for a network whose inputs have the mean ``mean`` ``(inputs,)``."""
 
     def __init__(self, optimizer: Optimizer, net: Network, mean: Tensor) -> None:
         self._optimizer, self._net, self._mean = optimizer, net, mean
@@ -35,7 +35,7 @@ class CentredSGD:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move ``W`` by its gradient on centred inputs, and ``b`` so that it stays that of the network as it is."""
+        """Move ``W`` by its gradient on centred inputs, and ``b`` so that it stays the network's bias on raw inputs."""
         weights, gradients = self._net.weights(), self._net.gradients()
         before = self._mean @ weights["W"]
         gradients["W"].sub_(torch.outer(self._mean, gradients["b"]))

@@ -13,7 +13,7 @@ GATHERED = 2**21  # values of the minibatches that are gathered at once: as byte
 
 
 class DeviceExamples(Protocol):
-    """A whole split, on one device: ``Split``, or ``tabular.TableExamples`` of one that memory should not hold."""
+    """A whole split on one device: ``Split``, or ``tabular.TableExamples`` for a split too large for memory."""
 
     @property
     def y(self) -> Tensor:
@@ -25,7 +25,7 @@ class DeviceExamples(Protocol):
 
     @property
     def num_inputs(self) -> int:
-        """Values of one example."""
+        """The number of values in one example."""
 
     def __len__(self) -> int: ...
 
@@ -38,11 +38,12 @@ class DeviceExamples(Protocol):
     def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
         """Inputs ``(m, …)``, floating point, truth ``(m,)`` and ``extras`` of one minibatch after another.
 
-        ``order`` ``(n,)`` int64 is that of their examples. Of a ``Split`` each holds until the next is asked for.
+        ``order`` ``(n,)`` int64 has the indices of the examples. A minibatch of a ``Split`` is valid until the next
+        one.
         """
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """The inputs of all examples and their ``extras``, minibatch by minibatch; each holds as long."""
+        """The inputs of all examples and their ``extras``, minibatch by minibatch; each is valid until the next one."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Split:
     """A whole split resident on one device: ``X`` ``(n, …)`` uint8 or floating point, ``y`` ``(n,)``.
 
     A minibatch of bytes is converted to float32 and multiplied by ``scale`` (1/255 brings pixels to 0…1). ``extras``,
-    each ``(n, …)``, are what a network takes besides: of a table, where its categories have effects.
+    each ``(n, …)``, are further inputs of a network: for a table, where its categories have their effects.
     """
 
     X: Tensor
@@ -68,7 +69,7 @@ class Split:
 
     @property
     def num_inputs(self) -> int:
-        """Values of one example."""
+        """The number of values in one example."""
         return sum(math.prod(each.shape[1:]) for each in (self.X, *self.extras))
 
     def to(self, device: torch.device) -> "Split":
@@ -80,14 +81,14 @@ class Split:
         return self._each(lambda tensor: tensor.index_select(0, index))
 
     def pieces(self, size: int) -> "Iterator[Split]":
-        """The examples in order, ``size`` at a time, where they lie."""
+        """The examples in order, ``size`` at a time, as views."""
         for start in range(0, len(self), size):
             yield self._each(lambda tensor, start=start: tensor[start : start + size])  # type: ignore[misc]
 
     def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """Inputs, truth and extras one after another, in one memory that so stays in the processor's cache.
+        """Inputs, truth and extras of one minibatch after another, in one buffer, which so stays in the cache.
 
-        Several are gathered at once, of which each is then a view.
+        Several minibatches are gathered at once, and each is then a view.
         """
         together = max(1, GATHERED // (batch_size * max(1, self.num_inputs)))
         gathered = (self.at(index) for index in order.split(batch_size * together))
@@ -96,7 +97,7 @@ class Split:
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
         """The inputs of all examples and their extras, minibatch by minibatch.
 
-        Of very large images smaller ones: as float32 they take four times the memory.
+        Minibatches of very large images are smaller: as float32 they take four times the memory.
         """
         batch_size = min(batch_size, max(1, VALUES // max(1, self.X[:1].numel())))
         return ((inputs, *extras) for inputs, _, *extras in self._in_one_memory(self._parts(batch_size)))
@@ -105,7 +106,7 @@ class Split:
         return Split(change(self.X), change(self.y), self.scale, tuple(map(change, self.extras)))
 
     def _parts(self, size: int) -> Iterator[tuple[Tensor, ...]]:
-        """Inputs as they lie, truth, extras, ``size`` at a time: of all views at once, each takes a sixth as long."""
+        """Raw inputs, truth and extras, ``size`` at a time; making all views at once takes a sixth of the time."""
         return zip(*(tensor.split(size) for tensor in (self.X, self.y, *self.extras)), strict=True)
 
     def _in_one_memory(self, parts: Iterator[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
@@ -122,7 +123,7 @@ class Split:
 
 
 def split_randomly(num_examples: int, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The indices of all examples but a random ``share``, and those of it: training and validation."""
+    """The indices of all examples except a random ``share``, and those of the share: training and validation."""
     order = torch.randperm(num_examples, generator=generator)
     held_out = round(share * num_examples)
     return order[held_out:], order[:held_out]

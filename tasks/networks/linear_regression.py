@@ -11,7 +11,7 @@ from tasks.networks.training import ConciseNetwork, ScratchNetwork
 
 
 def squared_loss(y_hat: Tensor, y: Tensor) -> Tensor:
-    """The book's squared loss with its half (section 3.2.5), one value an example ``(n,)``."""
+    """The book's squared loss with its factor of one half (section 3.2.5), one value per example ``(n,)``."""
     return (y_hat - y) ** 2 / 2
 
 
@@ -21,7 +21,7 @@ def squared_loss_gradient(y_hat: Tensor, y: Tensor) -> Tensor:
 
 
 def huber_loss_gradient(y_hat: Tensor, y: Tensor) -> Tensor:
-    """Derivative by ``y_hat`` ``(n,)`` of Huber's loss: quadratic for residuals below beta, linear beyond."""
+    """Derivative of Huber's loss by ``y_hat`` ``(n,)``; the loss is quadratic for residuals below beta, else linear."""
     return ((y_hat - y) / HUBER_BETA).clamp(-1, 1)
 
 
@@ -29,7 +29,7 @@ LOSS_GRADIENTS = {"squared": squared_loss_gradient, "huber": huber_loss_gradient
 
 
 class LinearRegressionScratch(ScratchNetwork):
-    """``y_hat = Xw + b`` (section 3.2.4), whose gradient is written out; ``w`` is the only column of ``W``."""
+    """``y_hat = Xw + b`` (section 3.2.4) with an explicit gradient; ``w`` is the only column of ``W``."""
 
     def __init__(self, num_inputs: int, loss: str, generator: torch.Generator, sigma: float = 0.01) -> None:
         self.W = torch.normal(0, sigma, (1, num_inputs), generator=generator).T
@@ -60,7 +60,7 @@ LOSSES: dict[str, nn.Module] = {"squared": nn.MSELoss(), "huber": nn.SmoothL1Los
 class LinearRegressionConcise(ConciseNetwork):
     """``nn.Linear`` with the book's start (section 3.3).
 
-    ``nn.MSELoss`` has no half: at equal learning rate it takes steps twice as long as the scratch version.
+    ``nn.MSELoss`` has no factor of one half: at equal learning rate its steps are twice those of the scratch version.
     """
 
     measure = staticmethod(metrics.regression)
@@ -97,7 +97,7 @@ def least_squares_fit(X: Tensor, y: Tensor) -> Tensor:
 
 
 def huber_fit(X: Tensor, y: Tensor) -> Tensor:
-    """The minimiser of ``nn.SmoothL1Loss(beta=0.5)``, by L-BFGS from the least-squares fit; shaped like that."""
+    """The minimiser of ``nn.SmoothL1Loss(beta=0.5)``, by L-BFGS from the least-squares fit; it has the same shape."""
     fit = least_squares_fit(X, y).requires_grad_()
     inputs, target, loss = with_ones(X), y.double(), nn.SmoothL1Loss(beta=HUBER_BETA)
     optimizer = torch.optim.LBFGS([fit], max_iter=500, tolerance_grad=1e-12, line_search_fn="strong_wolfe")

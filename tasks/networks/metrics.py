@@ -1,8 +1,8 @@
-"""What is measured on outputs: accuracy and losses, and the book's readings of them.
+"""What is measured on outputs: accuracy and losses, and the book's interpretations of them.
 
 ``o`` are scores ``(n, classes)`` float32, ``y`` labels ``(n,)`` int64; for regression ``y_hat`` and ``y`` are
-``(n,)`` float32. Every loss is a mean over examples, in nats where it is a surprisal. What an epoch is measured by
-stays on the device as 0-dimensional float64 tensors until ``numbers`` reads all at once: a GPU works on meanwhile.
+``(n,)`` float32. Every loss is a mean over examples, in nats where it is a surprisal. The metrics of an epoch stay on
+the device as 0-dimensional float64 tensors until ``numbers`` reads all at once, so that a GPU keeps working meanwhile.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 def num_correct(o: Tensor, y: Tensor) -> Tensor:
     """How many examples have their largest score at their label, a scalar int64 (the book calls this ``accuracy``).
 
-    Of equal scores the first is the largest. ``argmax`` says the same in up to twice the time.
+    Among equal scores the first counts as the largest. ``argmax`` gives the same in up to twice the time.
     """
     return (o.max(dim=1).indices == y).sum()
 
@@ -26,7 +26,7 @@ def accuracy(o: Tensor, y: Tensor) -> Tensor:
 
 
 def classification(o: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """``loss`` (mean cross-entropy, nats) and ``accuracy`` of scores."""
+    """``loss`` (mean cross-entropy in nats) and ``accuracy`` from scores."""
     return {"loss": mean_cross_entropy(o, y).double(), "accuracy": accuracy(o, y)}
 
 
@@ -39,8 +39,8 @@ def numbers(*measured: dict[str, Tensor]) -> list[dict[str, float]]:
 def mean_cross_entropy(o: Tensor, y: Tensor) -> Tensor:
     """The mean surprisal of the labels in nats.
 
-    Class by class over all examples: for few classes ten times as fast on a CPU as ``F.cross_entropy``, and twice as
-    fast as by ``torch.logsumexp``.
+    It is computed class by class over all examples: for few classes this is ten times as fast on a CPU as
+    ``F.cross_entropy``, and twice as fast as ``torch.logsumexp``.
     """
     return 0 - torch.log_softmax(o.T.contiguous(), dim=0).gather(0, y.unsqueeze(0)).mean()  # never -0
 
@@ -67,7 +67,7 @@ def bits(nats: float) -> float:
 def noise_estimate(residuals: Tensor) -> float:
     """The standard deviation of Gaussian noise under which ``residuals`` are most likely (section 3.1.3).
 
-    Never 0, with which a perfect fit would have no likelihood.
+    It is never 0: with a deviation of 0, a perfect fit would have no likelihood.
     """
     return max(float(residuals.square().mean().sqrt()), torch.finfo(torch.float32).tiny)
 

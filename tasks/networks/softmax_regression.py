@@ -13,13 +13,13 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from tasks.networks import metrics
 from tasks.networks.training import ConciseNetwork, ScratchNetwork
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]  # a loss of outputs and truth, or its gradient by the outputs
+LossFunction = Callable[[Tensor, Tensor], Tensor]  # a loss by outputs and truth, or its gradient by the outputs
 
 
 def softmax(o: Tensor) -> Tensor:
     """Probabilities ``(n, outputs)`` (section 3.6.2), for any finite scores.
 
-    It is the same of scores less each row's maximum, of which ``exp`` cannot overflow.
+    Each row's maximum is subtracted from its scores first: the result is the same, and ``exp`` cannot overflow.
     """
     exponentials = (o - o.amax(dim=1, keepdim=True)).exp_()
     return exponentials.div_(exponentials.sum(dim=1, keepdim=True))
@@ -28,8 +28,8 @@ def softmax(o: Tensor) -> Tensor:
 def cross_entropy(o: Tensor, y: Tensor) -> Tensor:
     """Surprisal of each label in nats ``(n,)`` (section 3.6.4), by log-sum-exp of the scores (section 3.7.2).
 
-    So the logarithm of a probability that has vanished is never taken. Class by class, which on a CPU is faster. It is
-    what is reported; ``cross_entropy_gradient``, its derivative, is what training follows.
+    This way the logarithm of a probability that has underflowed is never taken. It works class by class, which is
+    faster on a CPU. This loss is what is reported; training follows its derivative, ``cross_entropy_gradient``.
     """
     o = o.T.contiguous()
     o = o - o.amax(dim=0)
@@ -42,13 +42,13 @@ def cross_entropy_gradient(o: Tensor, y: Tensor) -> Tensor:
 
 
 def dropout(X: Tensor, probability: float) -> Tensor:
-    """Inputs of any shape, some at random set to zero, the others scaled: their expectation stays (section 4.6)."""
+    """Inputs of any shape, some set to zero at random and the others scaled to keep the expectation (section 4.6)."""
     is_left = torch.empty_like(X).bernoulli_(1 - probability)
     return X * is_left / (1 - probability)
 
 
 class SoftmaxRegressionScratch(ScratchNetwork):
-    """``o = XW + b`` (section 3.6.3), whose gradient is written out.
+    """``o = XW + b`` (section 3.6.3) with an explicit gradient.
 
     ``W`` is stored so that ``W.T`` is contiguous: then both products of a step run several times as fast.
     """
@@ -119,7 +119,7 @@ class SoftmaxRegressionConcise(ConciseNetwork):
 
 
 def weighted_cross_entropy(class_weights: Tensor) -> LossFunction:
-    """The mean loss of own data whose examples count by ``class_weights`` ``(outputs,)``, for a concise network.
+    """The mean loss on own data, with examples weighted by ``class_weights`` ``(outputs,)``, for a concise network.
 
     torch's own mean of a weighted loss divides by the weights of the minibatch; this one divides by its size.
     """
@@ -127,5 +127,5 @@ def weighted_cross_entropy(class_weights: Tensor) -> LossFunction:
 
 
 def weighted_cross_entropy_gradient(class_weights: Tensor) -> LossFunction:
-    """Derivative of the same by the scores, one row an example, for a network from scratch."""
+    """Derivative of the same loss by the scores, one row per example, for a network from scratch."""
     return lambda o, y: cross_entropy_gradient(o, y).mul_(class_weights[y].unsqueeze(1))

@@ -1,7 +1,7 @@
-"""Tables of a user: one-hot categories without zeros, steps that no collinear columns slow down, weights averaged.
+"""User tables: one-hot categories without zeros, steps that collinear columns do not slow down, averaged weights.
 
-The book's networks know none of this. What is learned is the same kind of model: ``XW + b``, where the categories of a
-row pick rows of a weight matrix.
+The book's networks have none of this. What is learned is the same kind of model, ``XW + b``, where the categories of a
+row select rows of a weight matrix.
 """
 
 import itertools
@@ -31,12 +31,12 @@ from tasks.networks.training import (
 
 # Categories: one-hot inputs pick rows of a weight matrix, so rows are gathered and no zero is multiplied.
 #
-# ``effects`` are ``(slots, outputs)``, stored so that ``effects.T`` is contiguous. A category picks one of them by its
-# code. Columns of few codes are taken in pairs, so that an example asks for half as much: ``pairs`` ``(combinations,
-# 2)`` int64 has the two slots of each combination of codes, and ``places`` ``(n, groups)`` int64 say which combination
-# an example has. A column that is alone is paired with nobody, whose slot comes behind all others and has no effect.
-# Column by column a gather is five times as fast as row by row, and its gradient fifty times as fast as that of
-# ``nn.EmbeddingBag``.
+# ``effects`` are ``(slots, outputs)``, stored so that ``effects.T`` is contiguous. A category selects one of them by
+# its code. Columns with few codes are taken in pairs, so that an example needs half as many lookups: ``pairs``
+# ``(combinations, 2)`` int64 has the two slots of each combination of codes, and ``places`` ``(n, groups)`` int64 say
+# which combination an example has. A column that is left alone is paired with "nobody", whose slot comes after all
+# others and has no effect. Column by column, a gather is five times as fast as row by row, and its gradient fifty
+# times as fast as that of ``nn.EmbeddingBag``.
 
 
 def sum_effects(effects: Tensor, pairs: Tensor, places: Tensor) -> Tensor:
@@ -48,8 +48,9 @@ def sum_effects(effects: Tensor, pairs: Tensor, places: Tensor) -> Tensor:
 def differentiate_effects(g: Tensor, effects: Tensor, pairs: Tensor, places: Tensor) -> Tensor:
     """The gradient by ``effects`` ``(slots, outputs)``: for each slot, the sum over its examples.
 
-    ``g`` ``(n, outputs)`` is the gradient by the outputs. Of several outputs, scores, it sums to 0 as that of
-    cross-entropy does, and so that of the last effects follows from the others': of two classes in half the time.
+    ``g`` ``(n, outputs)`` is the gradient by the outputs. With several outputs, which are scores, it sums to 0, as that
+    of cross-entropy does; the gradient of the last effects therefore follows from the others, which takes half the time
+    for two classes.
     """
     are_scores = g.shape[1] > 1
     of_pairs = _add_to_rows(g[:, :-1] if are_scores else g, places, len(pairs))
@@ -58,7 +59,7 @@ def differentiate_effects(g: Tensor, effects: Tensor, pairs: Tensor, places: Ten
 
 
 def _sum_rows(rows: Tensor, at: Tensor) -> Tensor:
-    """The sums of the rows at each of ``at`` ``(m, count)``, ``(m, outputs)``."""
+    """The sum ``(m, outputs)`` of the rows at each of ``at`` ``(m, count)``."""
     each = rows.T.index_select(1, at.T.flatten())
     return each.view(len(each), at.shape[1], len(at)).sum(dim=1).T if at.shape[1] > 1 else each.T
 
@@ -69,22 +70,25 @@ def _add_to_rows(g: Tensor, at: Tensor, number: int) -> Tensor:
     return gradient.index_add_(1, at.T.flatten(), g.T.repeat(1, at.shape[1])).T
 
 
-# Raw rows to inputs
+# From raw rows to inputs
 
 
 class Encoding(NamedTuple):
     """How raw rows ``(n, columns)`` float32 become standardised numbers and the places of categories.
 
-    The slots of all categorical columns are numbered one column after the other, ``num_slots`` of them; behind them
-    every column has one more, that of a code without a weight of its own: a network learns the average effect there.
-    ``pairs`` are as above. The other tensors: ``numbers`` and ``categories`` are positions of columns, int64, of
-    categories the first columns of all pairs, then the second ones; ``limits`` ``(numbers, 2)`` what the numbers are
-    clamped to, ``(0,)`` where none is; ``mean`` and ``scale`` ``(numbers, 1)`` of the numbers, in the precision of the
-    network; ``last`` ``(categories, 1)`` the number of levels, which is an unknown
-    code (-1 of nobody, whose code is always that), and ``stride`` ``(pairs, 1)`` the codes of a pair's second column,
-    both float32; ``offset`` ``(pairs, 1)`` int64 where a pair's combinations begin, and what the code -1 of missing
-    values takes off; ``frequencies`` ``(columns, num_slots)`` the share of the training rows in each slot, of the
-    column's own only.
+    The slots of all categorical columns are numbered one column after the other; there are ``num_slots`` of them. After
+    them, every column has one more slot for a code without a weight of its own, which learns the average effect.
+    ``pairs`` are as above. The other tensors are:
+
+    - ``numbers`` and ``categories``, int64: positions of columns; for categories first those of the first columns of
+      all pairs, then those of the second columns;
+    - ``limits`` ``(numbers, 2)``: what the numbers are clamped to, ``(0,)`` where none is;
+    - ``mean`` and ``scale`` ``(numbers, 1)``: those of the numbers, in the precision of the network;
+    - ``last`` ``(categories, 1)`` float32: the number of levels, which is the unknown code (for nobody -1, so that its
+      code is always unknown);
+    - ``stride`` ``(pairs, 1)`` float32: the number of codes of a pair's second column;
+    - ``offset`` ``(pairs, 1)`` int64: where a pair's combinations begin, corrected for the code -1 of missing values;
+    - ``frequencies`` ``(columns, num_slots)``: the share of the training rows in each slot, for its own column only.
     """
 
     numbers: Tensor
@@ -100,7 +104,7 @@ class Encoding(NamedTuple):
 
     @property
     def num_slots(self) -> int:
-        """How many effects there are to learn."""
+        """How many effects can be learned."""
         return self.frequencies.shape[1]
 
     def to(self, device: torch.device) -> "Encoding":
@@ -110,9 +114,9 @@ class Encoding(NamedTuple):
     def encode(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Inputs ``(n, numbers)``, a missing one at its mean, and places ``(n, groups)`` int64 if there are categories.
 
-        Of several minibatches at once, ``(minibatches, n, columns)``, those of each.
+        Several minibatches ``(minibatches, n, columns)`` may be encoded at once, each into its own inputs and places.
         """
-        columns = rows.mT.contiguous()  # whose values then lie side by side, for this and for what networks do with it
+        columns = rows.mT.contiguous()  # makes a column's values adjacent, for this and for what networks do with them
         X = columns.index_select(-2, self.numbers).to(self.mean.dtype)
         if len(self.limits):
             X = X.clamp_(self.limits[:, :1], self.limits[:, 1:])
@@ -127,9 +131,9 @@ class Encoding(NamedTuple):
 
 @dataclass(frozen=True)
 class TableExamples:
-    """Raw rows ``(n, columns)`` float32, wherever they lie, a file for instance; of these the ``members``, or all.
+    """Raw rows ``(n, columns)`` float32, wherever they are stored, such as in a file; only the ``members``, or all.
 
-    ``truth`` ``(n,)`` is that of all rows that the table has: floating point, or labels of any type.
+    ``truth`` ``(n,)`` covers all rows of the table: floating point, or labels of any type.
     """
 
     rows: Tensor
@@ -142,7 +146,7 @@ class TableExamples:
 
     @property
     def y(self) -> Tensor:
-        """The truth as networks take it: labels are int64, made anew each time."""
+        """The truth in the form that networks take: labels are int64, created anew each time."""
         return self.truth if self.truth.is_floating_point() else self.truth.long()
 
     @property
@@ -152,7 +156,7 @@ class TableExamples:
 
     @property
     def num_inputs(self) -> int:
-        """Values of one example."""
+        """The number of values in one example."""
         return self.rows.shape[1]
 
     def to(self, device: torch.device) -> "TableExamples":
@@ -161,7 +165,7 @@ class TableExamples:
         return TableExamples(self.rows.to(device), self.truth.to(device), self.encoding.to(device), members)
 
     def at(self, index: Tensor) -> "TableExamples":
-        """The examples at ``index``, of which only the index is copied."""
+        """The examples at ``index``; only the index is copied."""
         members = index if self.members is None else self.members.index_select(0, index)
         return replace(self, truth=self.truth.index_select(0, index), members=members)
 
@@ -174,7 +178,7 @@ class TableExamples:
             yield TableExamples(rows, self.truth[part], self.encoding, members)
 
     def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """Inputs, truth and places of one minibatch after another, encoded by few calls; the last may be smaller."""
+        """Inputs, truth and places of one minibatch after another, encoded in a few calls; the last may be smaller."""
         at, whole = self.at(order), len(order) // batch_size * batch_size
         for part in at.pieces(whole or len(order)):
             size = min(batch_size, len(part))
@@ -191,7 +195,7 @@ class TableExamples:
         return Split(X, self.y, extras=tuple(places))
 
     def _read(self) -> Tensor:
-        """The raw rows ``(n, columns)``; numpy copies short ones in half the time of torch."""
+        """The raw rows ``(n, columns)``; numpy copies short ones in half the time that torch takes."""
         if self.members is None:
             return self.rows
         if self.rows.device.type != "cpu":
@@ -203,12 +207,12 @@ class TableExamples:
 
 
 class TabularNetwork(ScratchNetwork):
-    """``XW + b`` and, of each category, the effects of its slot: one output a class, or the prediction.
+    """``XW + b`` plus, for each category, the effects of its slot: one output per class, or the prediction.
 
-    It starts at zero: that is the answer of minimum norm where columns are collinear. ``X`` is ``(n, numbers)`` in the
-    precision of ``encoding``, ``places`` ``(n, groups)`` int64; outputs are ``(n, outputs)``, of a regression ``(n,)``.
-    ``loss_gradient`` is the derivative of a loss by them, one row an example. Behind the effects of slots there is one
-    more for each category, that of a code without one.
+    It starts at zero, from which training reaches the solution of minimum norm where columns are collinear. ``X`` is
+    ``(n, numbers)`` in the precision of ``encoding``, ``places`` ``(n, groups)`` int64; outputs are ``(n, outputs)``,
+    or ``(n,)`` for a regression. ``loss_gradient`` is the derivative of a loss by the outputs, one row per example.
+    After the effects of the slots there is one more for each categorical column, for codes without a slot.
     """
 
     def __init__(
@@ -245,9 +249,9 @@ class TabularNetwork(ScratchNetwork):
 
 
 def differentiate(loss: nn.Module) -> LossFunction:
-    """The derivative of a loss of torch's, summed over examples, by the outputs: the concise ``loss_gradient``.
+    """The derivative of one of torch's losses, summed over examples, by the outputs: the concise ``loss_gradient``.
 
-    Of scores it goes class by class, which of the few classes of a table is five times as fast.
+    For scores it is computed class by class, which for the few classes of a table is five times as fast.
     """
 
     def gradient(o: Tensor, y: Tensor) -> Tensor:
@@ -260,31 +264,32 @@ def differentiate(loss: nn.Module) -> LossFunction:
     return gradient
 
 
-# How many directions of the inputs count in a regression: those whose weights float32 or the data can tell
+# How many directions of the inputs count in a regression: those whose weights float32 or the data can determine
 #
-# Between columns that nearly determine one another the data say little: weights are then large, of either sign, and
-# cancel but for what rounding to float32 leaves. Directions without a weight make the answer that of minimum norm.
+# Where columns nearly determine one another, the data say little: the weights are large, of either sign, and cancel
+# except for what rounding to float32 leaves. Leaving these directions without weights gives the solution of minimum
+# norm.
 
-COLLINEAR = 1e-5  # singular values below this share of the largest count as none, whatever the target
-LARGEST_NORM = 10.0  # norm of weights, in deviations of target and inputs: tried, 30 are refused by the gate of parity
-SIGNIFICANT = 4.0  # standard errors that a weight is away from 0
-OFFSET = 50.0  # deviations of an input's mean from 0: from here on it is the offset that loses digits
+COLLINEAR = 1e-5  # singular values below this share of the largest count as zero, whatever the target
+LARGEST_NORM = 10.0  # norm of weights, in deviations of target and inputs: 30 were tried, and fail the parity gate
+SIGNIFICANT = 4.0  # standard errors between a weight and 0
+OFFSET = 50.0  # deviations between an input's mean and 0: from here on the offset itself loses digits
 
 
 # Mean and covariance of the inputs
 
-MOMENT_ROWS = 2**15  # encoded at once
-CERTAIN = 1e-9  # of all variance: a larger ridge lets a covariance be inverted, which takes a fifth of its directions
+MOMENT_ROWS = 2**15  # that are encoded at once
+CERTAIN = 1e-9  # of all variance: with a larger ridge a covariance is inverted, five times as fast as by its directions
 
 
 @dataclass(frozen=True)
 class FeatureMoments:
-    """Mean ``(inputs,)``, covariance and variances, float64, of numbers and one-hot slots, which come last.
+    """Mean ``(inputs,)``, covariance and variances, float64, of numbers and one-hot slots; the slots come last.
 
-    Of very many inputs ``covariance`` ``(first, first)`` is that of the first, of the others there are ``variances``
-    ``(others,)`` alone. Examples count by their class weight; ``weight`` is the mean of these. Singular values below
-    the share ``least`` of the largest count as none. ``products`` ``(first,)`` is the covariance with a regression's
-    target, and ``target_variance`` that target's own; of classes both are 0.
+    With very many inputs, ``covariance`` ``(first, first)`` covers the first of them, and the others only have their
+    ``variances`` ``(others,)``. Examples count by their class weight; ``weight`` is the mean of these weights. Singular
+    values below the share ``least`` of the largest count as zero. ``products`` ``(first,)`` is the covariance with a
+    regression's target, and ``target_variance`` the target's own variance; for classes both are 0.
     """
 
     mean: Tensor
@@ -309,13 +314,13 @@ class FeatureMoments:
     def invert(self, ridge: float, num_columns: int) -> tuple[Tensor, Tensor]:
         """The inverse of the covariance and ``ridge`` times the identity.
 
-        It is a matrix ``(first, first)``, and a diagonal ``(others,)``.
+        It consists of a matrix ``(first, first)`` and a diagonal ``(others,)``.
 
-        Without a ridge that counts, collinear directions are left out: from zero, steps then end at the answer of
-        minimum norm.
-        Where it is not known whole: of what is never less. A covariance is at most the sum of its diagonal blocks
-        times their number: those of the first inputs together, and of every other of all ``num_columns``; and the
-        block of a column's indicators is at most their frequencies.
+        Without a ridge that counts, collinear directions are left out: starting from zero, steps then end at the
+        solution of minimum norm. Where the covariance is not known completely, an upper bound of it is inverted: a
+        covariance is at most the sum of its diagonal blocks times their number. The blocks are that of the first inputs
+        together, and one for every other of all ``num_columns``; the block of a column's indicators is at most their
+        frequencies.
         """
         first = len(self.covariance)
         blocks = (first > 0) + num_columns - first if len(self.variances) else 1
@@ -330,10 +335,10 @@ class FeatureMoments:
         return of_first, torch.where(bound > 0, 1 / bound, 0.0)
 
     def with_effective_rank(self, offsets: Tensor) -> "FeatureMoments":
-        """The same with the share ``least`` that float32 and the target tell apart.
+        """The same moments with the share ``least`` that float32 and the target can distinguish.
 
-        It is above ``COLLINEAR`` only where the weights of least squares are too large for float32, and those of the
-        directions left out cannot be told from 0. ``offsets`` ``(inputs,)`` are the means in deviations, before inputs
+        It exceeds ``COLLINEAR`` only where the least-squares weights are too large for float32 and those of the
+        directions left out cannot be told from 0. ``offsets`` ``(inputs,)`` are the means, in deviations, before inputs
         were standardised.
         """
         variances, directions = (each.flip(-1) for each in self._spectrum)
@@ -350,9 +355,9 @@ class FeatureMoments:
         return replace(self, least=least)
 
     def find_collinear(self, widths: list[int]) -> list[int]:
-        """The inputs that others determine: they have a part in a direction whose variance counts as none.
+        """The inputs that others determine: they contribute to a direction whose variance counts as zero.
 
-        That the ``widths`` last inputs of a column's indicators sum to one is no news; nor are constants.
+        That a column's indicators, of which ``widths`` has the number, sum to one is not reported; nor are constants.
         """
         variances, directions = self._spectrum
         none = directions[:, variances <= self.least**2 * variances.max()]
@@ -369,12 +374,13 @@ def compute_moments(
 ) -> FeatureMoments:
     """The moments of a split, summed piece by piece; no one-hot matrix is ever made.
 
-    ``class_weights`` ``(classes,)``; ``first``: how many inputs have a covariance, all of them, the numbers or none.
-    The target of a regression is summed as one more number, the first.
+    ``class_weights`` is ``(classes,)``; ``first`` says how many inputs have a covariance: all of them, the numbers, or
+    none. A regression's target is summed as one more number, which comes first.
     """
     num_slots, pairs, ahead = encoding.num_slots, encoding.pairs, int(split.y.is_floating_point())
     is_whole = first == len(encoding.numbers) + num_slots
-    # Sums of products: of target, numbers and a one; with these of slots, the last for no slot; of slots with others.
+    # Sums of products: of target, numbers and a one; of these with slots, the last being "no slot"; of slots with
+    # others.
     width, some, first = ahead + len(encoding.numbers) + 1, num_slots + 1, ahead + first
     zeros = partial(torch.zeros, dtype=torch.float64, device=split.device)
     sums, cross, between = zeros(width, width), zeros(some, width), zeros(some * some if is_whole else 0)
@@ -386,7 +392,7 @@ def compute_moments(
         weighted = Z * w.unsqueeze(1)
         sums += Z.T @ weighted
         of_groups = (pairs.T.index_select(1, at) for each in places for at in each.T)
-        # Nobody, with whom a column may be paired, is none.
+        # "Nobody", with which a column may be paired, does not count.
         nobody = num_slots + len(encoding.frequencies)
         columns = [slots.clamp(max=num_slots) for group in of_groups for slots in group if slots[0] < nobody]
         for at, column in enumerate(columns):
@@ -409,12 +415,13 @@ def compute_moments(
     return FeatureMoments(mean[ahead:], covariance[ahead:, ahead:], variances, float(weight), *of_target, n)
 
 
-# Steps that are as long as they should be in every direction
+# Steps of the right length in every direction
 #
-# The covariance of the inputs is the squared loss's curvature and bounds that of the others, up to a constant. SGD on
-# weights V of *whitened* inputs, whose covariance is the identity, converges as fast as on the book's synthetic data.
-# With ``W = R.T V``, a step of V is a step of W against ``R.T R`` times its gradient, and ``R.T R`` is the inverse of
-# the covariance: so networks keep the weights of the inputs as they are, and their optimizer multiplies gradients.
+# The covariance of the inputs is the curvature of the squared loss and bounds that of the other losses, up to a
+# constant. SGD on weights V of *whitened* inputs, whose covariance is the identity, converges as fast as on the book's
+# synthetic data. With ``W = R.T V``, a step of V is a step of W against ``R.T R`` times its gradient, and ``R.T R`` is
+# the inverse of the covariance. So networks keep the weights of unwhitened inputs, and their optimizer multiplies
+# gradients.
 
 # From gradients by inputs and bias to steps of inputs, unknown codes and bias.
 Preconditioner = Callable[[Tensor], Tensor]
@@ -426,12 +433,12 @@ def make_preconditioner(
 ) -> Preconditioner:
     """What turns gradients ``(inputs + 1, outputs)`` into steps ``(inputs + columns + 1, outputs)`` of this ``dtype``.
 
-    ``frequencies`` ``(columns, slots)``: behind the slots there is one more effect a column, that of an unknown code,
-    which moves by the average of the others and so stays the average effect.
+    ``frequencies`` is ``(columns, slots)``: after the slots there is one more effect per column, that of an unknown
+    code, which moves by the average of the others and so remains the average effect.
     """
     num_numbers = len(moments.mean) - frequencies.shape[1]
     inverse, of_others = moments.invert(ridge, num_numbers + len(frequencies))
-    is_matrix = not len(of_others) and dtype != torch.float64  # one product for many, found in float64
+    is_matrix = not len(of_others) and dtype != torch.float64  # one product instead of many, computed in float64
     exact = moments.mean if is_matrix else moments.mean.to(dtype)
     mean, others = exact.unsqueeze(1), of_others.to(exact).unsqueeze(1)
     inverse, frequencies, first = inverse.to(exact), frequencies.to(exact), len(inverse)
@@ -448,7 +455,7 @@ def make_preconditioner(
     return lambda gradient: (gradient.T @ matrix).T
 
 
-ROUNDING = 1e-12  # of a gradient, in standard deviations of the target: nothing is left to learn
+ROUNDING = 1e-12  # of a gradient, in standard deviations of the target: below it, nothing is left to learn
 
 
 class PreconditionedSGD:
@@ -457,7 +464,7 @@ class PreconditionedSGD:
     def __init__(
         self, optimizer: Optimizer, net: TabularNetwork, conditioning: Future[Conditioning], weight_decay: float
     ) -> None:
-        """``conditioning`` is waited for by the first step."""
+        """The first step waits for ``conditioning``."""
         self._optimizer, self._net, self._conditioning, self._weight_decay = optimizer, net, conditioning, weight_decay
         self.param_groups, self.zero_grad = optimizer.param_groups, optimizer.zero_grad
         self._first_length: float | None = None  # of the gradient in whitened inputs
@@ -472,7 +479,7 @@ class PreconditionedSGD:
         if self._weight_decay:
             W.add_(net.W, alpha=self._weight_decay)
             effects.add_(net.effects, alpha=self._weight_decay)
-        # Class by class, as they lie: so their product takes a fifth of the time.
+        # Class by class, as they are stored: their product then takes a fifth of the time.
         gradient = torch.cat([W.T, effects.T[:, : net.num_slots], b.unsqueeze(1)], dim=1).T
         step, inputs = self._conditioning.result()[1](gradient), len(gradient) - 1
         self._newton_decrement = (step[:inputs] * gradient[:inputs]).sum() + (step[-1] * gradient[-1]).sum()
@@ -482,13 +489,13 @@ class PreconditionedSGD:
         self._optimizer.step()
 
     def has_converged(self, tolerance: float) -> bool:
-        """Whether the last gradient is ``tolerance`` of what it was when this was asked first, or is but rounding."""
-        length = math.sqrt(max(0.0, float(self._newton_decrement)))  # rounding may leave less than nothing of it
+        """Whether the last gradient is ``tolerance`` of its size when this was first asked, or is only rounding."""
+        length = math.sqrt(max(0.0, float(self._newton_decrement)))  # rounding may make it slightly negative
         self._first_length = self._first_length or length
         return length <= max(ROUNDING, tolerance * self._first_length)
 
 
-# Epochs: one exact step for few rows, and for many rows minibatches whose weights are averaged
+# Epochs: one exact step for few rows; for many rows, minibatches whose weights are averaged
 
 STEP_ROWS = 2**13  # whose outputs stay in the cache
 MEASURED = 2**16  # examples whose figures are computed at once
@@ -514,24 +521,25 @@ def train_epoch_whole(
 
 
 class AveragedSGD:
-    """Epochs of one step a minibatch, each of which leaves the mean of the weights of all steps until then.
+    """Epochs of one step per minibatch; each epoch leaves the mean of the weights of all steps so far.
 
     The noise of minibatches averages out, so that the learning rate need not fall (Polyak and Juditsky, 1992). Step t
-    counts by t, and so the first ones next to nothing (Shamir and Zhang, 2013); tried: by its square or third power
-    twice and three times as much of the objective is left after a pass, and all steps alike leave more of the start.
+    has weight t, so the first steps count next to nothing (Shamir and Zhang, 2013). Alternatives were tried: with the
+    square or third power of t, two and three times as much of the objective is left after a pass, and equal weights
+    leave more of the start.
     """
 
     def __init__(
         self, prefetch: Callable[[Iterator[Any]], Iterator[Any]] = iter, objective: Callable[[], float] | None = None
     ) -> None:
-        """``prefetch`` passes on minibatches, some at a time, and may make the next meanwhile.
+        """``prefetch`` passes minibatches on, several at a time, and may make the next ones meanwhile.
 
-        ``objective`` is followed if there is one: its value for the mean weights after each epoch, and first for those
-        when half of the first epoch was over.
+        If there is an ``objective``, it is followed: its value for the mean weights is computed after each epoch, and
+        before that once for the mean weights after half of the first epoch.
         """
         self._prefetch, self._objective = prefetch, objective
         self._values: list[float] = []
-        self._order: Tensor | None = None  # of the next epoch
+        self._order: Tensor | None = None  # that of the next epoch
         self._steps = 0
         self._mean: list[Tensor] = []
         self._last: list[Tensor] = []  # the weights from which the next step is taken
@@ -539,7 +547,7 @@ class AveragedSGD:
     def __call__(
         self, net: Network, optimizer: Optimizer, split: DeviceExamples, batch_size: int, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Take the steps of one epoch, in an order drawn anew; that of the next epoch is drawn meanwhile."""
+        """Take the steps of one epoch, in a newly drawn order; the order of the next epoch is drawn meanwhile."""
 
         def draw() -> Tensor:
             return torch.randperm(len(split), generator=generator, dtype=torch.int32)
@@ -582,16 +590,16 @@ class AveragedSGD:
         return average_metrics((each.result(), count) for each, count in measured)
 
     def has_settled(self, tolerance: float, least: int) -> bool:
-        """Whether twice as many epochs, and ``least``, have not lowered the objective by ``tolerance``, a share of it.
+        """Whether, after ``least`` epochs or more, the last doubling of epochs gained at most the share ``tolerance``.
 
-        The first epoch is compared with half of it.
+        The first epoch is compared with its own first half.
         """
         number = len(self._values) - 1
         earlier, now = self._values[number // 2], self._values[-1]
         return number >= least and earlier - now <= tolerance * abs(now)
 
     def _follow(self, net: Network) -> None:
-        """Find the objective's value for the mean weights."""
+        """Compute the objective for the mean weights."""
         if self._objective is not None:
             last = copy_parameters(net)
             set_parameters(net, self._mean)

@@ -1,9 +1,9 @@
 """The one training loop, for all networks (sections 3.2.7, 3.3.7 and 3.6.6), and the steps that it takes.
 
-Sum or mean: the gradient of a minibatch's *summed* loss is its size times that of the *mean* loss, so SGD on the
-sum at lr/batch_size takes the same steps as SGD on the mean at lr. The book's scratch ``sgd`` does the former,
-``nn`` losses the latter; every network here does the latter, and a change of batch size needs no change of lr's
-meaning. The last minibatch of an epoch may be smaller: its mean counts each of its examples a little more.
+Sum or mean: the gradient of a minibatch's *summed* loss is its size times that of the *mean* loss, so SGD on the sum at
+lr/batch_size takes the same steps as SGD on the mean at lr. The book's scratch ``sgd`` does the former, ``nn`` losses
+the latter; every network here does the latter, so lr keeps its meaning when the batch size changes. The last minibatch
+of an epoch may be smaller: its mean gives each of its examples a little more weight.
 """
 
 import math
@@ -20,11 +20,11 @@ from tasks.networks.examples import DeviceExamples
 
 
 class Network(Protocol):
-    """What the loop needs of a network."""
+    """What the loop needs from a network."""
 
     @property
     def measure(self) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
-        """What is reported of outputs and truth, on their device."""
+        """The metrics of outputs and truth, on their device."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """Outputs for the inputs of a minibatch."""
@@ -36,7 +36,7 @@ class Network(Protocol):
         """What the optimizer moves, the bias last."""
 
     def weights(self) -> dict[str, Tensor]:
-        """``W`` ``(inputs, outputs)`` and ``b`` ``(outputs,)``, of tables ``effects`` too, in every implementation."""
+        """``W`` ``(inputs, outputs)`` and ``b`` ``(outputs,)``, and for tables ``effects``, in each implementation."""
 
     def gradients(self) -> dict[str, Any]:
         """The gradients of the last step, shaped like ``weights()``; None before the first."""
@@ -100,7 +100,7 @@ class ConciseNetwork:
 class Optimizer(Protocol):
     """``SGD``, ``ConciseSGD`` and ``torch.optim.SGD``."""
 
-    param_groups: list[dict[str, Any]]  # its parameters, and the learning rate that they have now
+    param_groups: list[dict[str, Any]]  # parameters, and their current learning rate
 
     def step(self) -> object:
         """Move every parameter against its gradient."""
@@ -110,15 +110,15 @@ class Optimizer(Protocol):
 
 
 class SGD:
-    """The book's ``sgd`` (section 3.2.6) with weight decay (4.5) and Nesterov's momentum, as torch has it.
+    """The book's ``sgd`` (section 3.2.6) with weight decay (4.5) and Nesterov's momentum, defined as in torch.
 
-    ``groups`` are like those of ``torch.optim.SGD``: dictionaries with ``params`` and, if they decay,
-    ``weight_decay``. The book divides by the batch size; here the gradient is that of the mean loss already.
+    ``groups`` are like those of ``torch.optim.SGD``: dictionaries with ``params`` and, if these decay,
+    ``weight_decay``. The book divides by the batch size; here the gradient is already that of the mean loss.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float = 0.0) -> None:
         self._momentum = momentum
-        self._velocities: dict[int, Tensor] = {}  # by the parameter's identity
+        self._velocities: dict[int, Tensor] = {}  # by the identity of the parameter
         self.param_groups: list[dict[str, Any]] = [{"weight_decay": 0.0, "lr": lr} | group for group in groups]
 
     def step(self) -> None:
@@ -144,8 +144,8 @@ class SGD:
 class ConciseSGD(SGD):
     """The same by the function behind ``torch.optim.SGD``.
 
-    The class itself imports ``torch.compile`` when it is first used, which takes two seconds, and tells a profiler of
-    every step, which takes longer than the step.
+    The class itself imports ``torch.compile`` when it is first used, which takes two seconds, and reports every step to
+    a profiler, which takes longer than the step.
     """
 
     @torch.no_grad()
@@ -158,7 +158,7 @@ class ConciseSGD(SGD):
                 params,
                 [param.grad for param in params if param.grad is not None],
                 velocities,
-                foreach=False,  # of two parameters the others take longer to set up
+                foreach=False,  # with two parameters, the other ways take longer to set up
                 weight_decay=group["weight_decay"],
                 momentum=self._momentum,
                 lr=group["lr"],
@@ -172,7 +172,7 @@ class ConciseSGD(SGD):
 
 
 def group_parameters(params: list[Tensor], weight_decay: float) -> list[dict[str, Any]]:
-    """Groups for an optimizer in which the weights decay, but not the bias, which comes last (as in the book)."""
+    """Optimizer groups in which the weights decay but the bias, which comes last, does not (as in the book)."""
     if not weight_decay:
         return [{"params": params}]
     return [{"params": params[:-1], "weight_decay": weight_decay}, {"params": params[-1:]}]
@@ -194,12 +194,12 @@ def list_learning_rates(schedule: str, lr: float, num_epochs: int) -> Iterator[f
 
 @torch.no_grad()
 def outputs(net: Callable[..., Tensor], split: DeviceExamples, batch_size: int | None = None) -> Tensor:
-    """The outputs of ``net`` for a whole split ``(n, …)``, in its order, as many at a time as the cache holds."""
+    """The outputs of ``net`` for a whole split ``(n, …)``, in order, as many examples at a time as fit the cache."""
     return concatenate([net(*inputs) for inputs in split.in_order(batch_size or max(512, VALUES // split.num_inputs))])
 
 
 def concatenate(outputs: Sequence[Tensor]) -> Tensor:
-    """Outputs ``(n, …)`` of minibatches in one, class by class, as they lie and are measured fastest."""
+    """Outputs ``(n, …)`` of several minibatches as one tensor, stored class by class, which is fastest to measure."""
     return torch.cat([o.movedim(-1, 0) for o in outputs], dim=-1).movedim(0, -1)
 
 
@@ -208,7 +208,7 @@ PIECE = 2**16  # examples that are measured at once: all of the book's, and neve
 
 
 def average_metrics(measured: Iterable[tuple[dict[str, Tensor], int]]) -> dict[str, Tensor]:
-    """The mean of metrics, each with the number of examples that it is the mean of."""
+    """The mean of metrics, each given with the number of examples that it averages."""
     values, counts = zip(*measured, strict=True)
     shares = torch.tensor(counts, dtype=torch.float64) / sum(counts)
     stacked = {name: torch.stack([each[name] for each in values]) for name in values[0]}
@@ -216,22 +216,22 @@ def average_metrics(measured: Iterable[tuple[dict[str, Tensor], int]]) -> dict[s
 
 
 def evaluate(net: Network, split: DeviceExamples) -> dict[str, Tensor]:
-    """What ``net.measure`` says of a whole split: loss and accuracy (the book's ``evaluate_accuracy``, 3.6.5)."""
+    """What ``net.measure`` returns for a whole split: loss and accuracy (the book's ``evaluate_accuracy``, 3.6.5)."""
     pieces = list(split.pieces(PIECE))
 
     def measure(piece: DeviceExamples) -> tuple[dict[str, Tensor], int]:
         return net.measure(outputs(net, piece), piece.y), len(piece)
 
-    with ThreadPoolExecutor(2) as pool:  # of many rows, whose encoding takes as long as the network
+    with ThreadPoolExecutor(2) as pool:  # for many rows, encoding takes as long as the network
         return average_metrics((pool.map if len(pieces) > 1 else map)(measure, pieces))
 
 
 def train_epoch(
     net: Network, optimizer: Optimizer, split: DeviceExamples, batch_size: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Take one step a minibatch, in an order drawn anew (the book's ``train_epoch_ch3``, 3.6.6).
+    """Take one step per minibatch, in a newly drawn order (the book's ``train_epoch_ch3``, 3.6.6).
 
-    The loss is in ``net.backward``. Returns what ``net.measure`` says of the outputs on the way.
+    The loss is in ``net.backward``. Returns what ``net.measure`` gives for the outputs computed on the way.
     """
     order = torch.randperm(len(split), generator=generator, dtype=torch.int32).to(split.device, torch.int64)
     outputs_seen = []
@@ -244,12 +244,12 @@ def train_epoch(
         return net.measure(torch.cat(outputs_seen), split.y.index_select(0, order))
 
 
-# Such as ``train_epoch``.
+# The type of ``train_epoch`` and the like.
 RunEpoch = Callable[[Network, Optimizer, DeviceExamples, int, torch.Generator], dict[str, Tensor]]
 
 
 class EpochMetrics(NamedTuple):
-    """What ``net.measure`` says after one epoch of each split; nothing of one that there is not."""
+    """What ``net.measure`` returns for each split after one epoch; empty for a split that does not exist."""
 
     train: dict[str, float]
     test: dict[str, float]
@@ -267,7 +267,7 @@ def train(
     validation_split: DeviceExamples | None = None,
     run_epoch: RunEpoch = train_epoch,
 ) -> Iterator[EpochMetrics]:
-    """Train one epoch for each of ``learning_rates`` by ``run_epoch`` and yield what was measured.
+    """Train one epoch for each of ``learning_rates`` by ``run_epoch`` and yield the measurements.
 
     As in the book, the training figures are averages over the epoch while the weights move. ``generator`` lives on
     the CPU, so that the order of the examples is the same on every device.
@@ -307,12 +307,12 @@ def stop_early(epochs: Iterable[EpochMetrics], net: Network, patience: int) -> I
 
 
 def copy_parameters(net: Network) -> list[Tensor]:
-    """The parameters as they are now."""
+    """Copies of the parameters' current values."""
     return [param.detach().clone() for param in net.parameters()]
 
 
 @torch.no_grad()
 def set_parameters(net: Network, values: list[Tensor]) -> None:
-    """Give the parameters these values."""
+    """Set the parameters to these values."""
     for param, value in zip(net.parameters(), values, strict=True):
         param.copy_(value)

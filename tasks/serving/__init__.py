@@ -1,1 +1,1 @@
-"""The ONNX file: contract, graph, raw units, runtime, drift of its answers; what the two tasks differ in."""
+"""The ONNX file: contract, graph, raw units, runtime, drift of its answers; and how the two tasks differ."""

@@ -15,11 +15,11 @@ PROBABILITIES = "probabilities"
 LABEL = "label"
 PREDICTION = "prediction"
 
-COLUMNS = "columns"  # of metadata_props, and of metadata.json's parameters
+COLUMNS = "columns"  # a key of metadata_props, and of the parameters in metadata.json
 
 BATCH = "batch"  # the name of the dynamic first dimension
 OPSET = 20  # later ones abort in onnxruntime 1.21, which Debian still ships
-IR_VERSION = 9  # of the file's format: the one that came with this opset
+IR_VERSION = 9  # the version of the file format: the one that came with this opset
 
 
 class Tensor(Record):
@@ -50,16 +50,16 @@ class MetadataTensor(Document):
 
 
 class ColumnMetadata(Document):
-    """What a consumer must know of a table's column; the code of a level is its position."""
+    """What a consumer must know about a table's column; the code of a level is its position."""
 
     model_config = ConfigDict(validate_by_name=True)
 
     name: str
     kind: Literal["number", "boolean", "category"]
-    levels: tuple[str, ...]  # of a category
+    levels: tuple[str, ...]  # of a categorical column
     source: str = Field("", alias="from", exclude_if=operator.not_)  # the column of dates that this is a part of
     part: str = Field("", exclude_if=operator.not_)  # month, weekday, hour or year
-    zone: str = Field("", exclude_if=operator.not_)  # in which dates are read that have another one
+    zone: str = Field("", exclude_if=operator.not_)  # dates that have another time zone are read in this one
 
     @model_serializer(mode="wrap")
     def _by_alias(self, described: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class ModelMetadata(Document):
     platform: str
     inputs: tuple[MetadataTensor, ...]
     outputs: tuple[MetadataTensor, ...]
-    parameters: Parameters | None = None  # of tables
+    parameters: Parameters | None = None  # for tables only
 
     @model_serializer(mode="wrap")
     def _without_empty_parameters(self, described: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class ModelMetadata(Document):
 def open_inference_metadata(
     name: str | None, version: int | None, signature: Signature, columns: tuple[ColumnMetadata, ...] = ()
 ) -> ModelMetadata:
-    """The metadata of a version, or of a candidate, by its signature and a table's columns."""
+    """The metadata of a version or a candidate, from its signature and a table's columns."""
     inputs, outputs = (
         tuple(
             MetadataTensor(name=each.name, datatype=OPEN_INFERENCE_TYPES[each.dtype], shape=(-1, *each.shape))
@@ -124,7 +124,7 @@ def read_signature(session: Any) -> Signature:
 
 
 def read_columns(session: Any) -> tuple[ColumnMetadata, ...]:
-    """The columns that a table's file names in its ``metadata_props``; none of another file.
+    """The columns that a table's file names in its ``metadata_props``; empty for any other file.
 
     Raises:
         DataError: they are not as ``export`` writes them.

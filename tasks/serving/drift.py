@@ -1,9 +1,9 @@
 """Has the input changed? A model's answers on new rows against its answers on the test split.
 
-And are answers on rows whose truth is known worse than there, however few they are?
+Also: are answers on rows whose truth is known worse than on the test split, however few those rows are?
 """
 
-from __future__ import annotations  # of arrays: whoever reads records need not import them
+from __future__ import annotations  # for array annotations: whoever reads records need not import arrays
 
 import itertools
 import math
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 QUANTILES = 10
 SMALLEST_SHARE = 1e-4  # stands for an empty bin, whose logarithm would be infinite
-SMALLEST_CHANCE = 1e-3  # of a figure that is called worse than at publication, be its rows ever so few
+SMALLEST_CHANCE = 1e-3  # for a figure to be called worse than at publication, however few its rows are
 FEWEST_ROWS = 1000  # among fewer, chance alone moves the index by more than a hundredth
 
 
@@ -38,7 +38,7 @@ Profile = dict[str, Histogram]
 
 
 class Drift(Lasting):
-    """The population stability index of what was watched of a model's answers, and what it means."""
+    """The population stability index of each watched quantity of a model's answers, and the verdict on it."""
 
     index: dict[str, float]
     maximum: float
@@ -49,7 +49,7 @@ class Drift(Lasting):
         return ", ".join(f"{name} {value:.3f}" for name, value in self.index.items())
 
     def judge_by(self, maximum: float) -> Drift:
-        """The verdict by another bound; what lacked rows or a reference has no index, and is not judged now either."""
+        """The verdict by another bound; quantities without an index, for want of rows or a reference, stay unjudged."""
         verdict = self.verdict
         if self.index:
             verdict = "drift" if max(self.index.values()) > maximum else "stable"
@@ -57,9 +57,9 @@ class Drift(Lasting):
 
 
 def count_in_bins(values: NDArray[Any], edges: tuple[float, ...]) -> Histogram:
-    """How many of ``values`` ``(n,)`` lie in each bin. One comparison an edge: quicker than a search for so few.
+    """How many of ``values`` ``(n,)`` lie in each bin. One comparison per edge is faster than a search for so few.
 
-    Whole numbers are compared with whole ones, which says the same and makes no float64 of them.
+    Whole numbers are compared with whole numbers, which gives the same counts without a float64 copy.
     """
     import numpy as np
 
@@ -77,7 +77,7 @@ def find_quantiles(values: NDArray[Any]) -> tuple[float, ...]:
 
 
 def make_profile(observed: Mapping[str, NDArray[Any]], num_classes: int) -> Profile:
-    """The profile of what is watched of the test split: labels one by one, all else in bins of (nearly) equal counts.
+    """The profile of what is watched on the test split: labels one by one, all else in bins of (nearly) equal counts.
 
     ``observed`` is as ``Task`` gives it.
     """
@@ -97,7 +97,7 @@ def stability_index(expected: Sequence[int], found: Sequence[int]) -> float:
 
 
 def find_most_moved(expected: Sequence[int], found: Sequence[int]) -> int:
-    """The bin that the index comes from more than from any other."""
+    """The bin that contributes more to the index than any other."""
     return int(_index_bins(expected, found).argmax())
 
 
@@ -125,11 +125,11 @@ def judge_drift(expected: Profile, found: Profile, maximum: float) -> Drift:
 def find_worse(
     found: Mapping[str, float], rows: int, published: Mapping[str, float], published_rows: int
 ) -> tuple[str, ...]:
-    """The figures that chance makes so much worse than published in less than one of 1000 cases.
+    """The figures that would be so much worse than published by chance in fewer than one of 1000 cases.
 
-    ``accuracy`` by Fisher's exact test of both samples, whose rows are to be independent; ``loss`` and ``rmse`` by
-    Markov's inequality, whatever depends on what: with the published mean, a mean of numbers that are not negative is
-    ``k`` times as large at most once in ``k`` times.
+    ``accuracy`` is judged by Fisher's exact test of both samples, whose rows must be independent; ``loss`` and ``rmse``
+    by Markov's inequality, however rows depend on each other: given the published mean, a mean of non-negative numbers
+    is ``k`` times as large with a probability of at most ``1/k``.
     """
     chances = dict[str, float]()
     for name, value in found.items():
@@ -143,7 +143,7 @@ def find_worse(
 
 
 def _chance_of_errors(wrong: int, rows: int, all_wrong: int, all_rows: int) -> float:
-    """Of ``rows`` that are drawn from all, as many wrong ones or more: the tail of the hypergeometric distribution."""
+    """The probability of at least this many wrong among ``rows`` drawn from all: the hypergeometric tail."""
     every = _log_choose(all_rows, rows)
     return sum(
         math.exp(_log_choose(all_wrong, k) + _log_choose(all_rows - all_wrong, rows - k) - every)

@@ -24,18 +24,19 @@ from tasks.serving.contract import (
 from tasks.serving.raw_units import Weights, fold_weights, locate_columns
 
 Constants = dict[str, NDArray[Any]]
-TYPES = {"float32": "float"}  # of ONNX's text format, where numpy's have other names
+TYPES = {"float32": "float"}  # the names in ONNX's text format, where they differ from numpy's
 PIXELS = """
     flat = Flatten <axis = 1> (images)
     X = Cast <to = 1> (flat)
     o = Gemm (X, W, b)
 """
 PLAIN = "o = Gemm (features, W, b)"
-# Of a table's rows, which are turned, so that what differs between columns is the same along memory.
+# For a table, rows are transposed, so that what differs between columns is constant along memory.
 BY_COLUMN = "by_column = Transpose <perm = [1, 0]> (features)"
-# The sum ``(batch, outputs)`` of the effects of a row's categories, as ``raw_units.encode_levels`` says it. They are
+# The sum ``(batch, outputs)`` of the effects of a row's categories, coded as in ``raw_units.encode_levels``. They are
 # gathered, not multiplied: one-hot columns and one product take three times as long (1024 rows of 6 numbers, two
-# categories). No value fails, nor infinity: by comparison, since a cast of what is no level's code could be any number.
+# categories). No value makes this fail, not even infinity: codes are checked by comparison, since a cast of a value
+# that is no level's code could give any number.
 EFFECTS = """
     code = Gather (by_column, categories)
     not_below = GreaterOrEqual (code, first)
@@ -52,20 +53,20 @@ EFFECTS = """
     effect = Gather <axis = 0> (effects, row)
     sum = ReduceSum <keepdims = 0> (effect, columns)
 """
-# A missing number is its mean, and so 0.
+# A missing number counts as its mean, which is 0 after centring.
 NUMBERS = """
     raw = Gather (by_column, numbers)
     centred = Sub (raw, mean)
     missing_number = IsNaN (centred)
     {X} = Where (missing_number, zero, centred)
 """
-# Years, of which a line through time would extrapolate.
+# Years are clamped: a line through time would extrapolate.
 CLAMP = """
     above = Max (unbounded, low)
     X = Min (above, high)
 """
 PRODUCT = "o = Gemm <transA = 1> (X, W, b)"
-# Of the largest probability, the first of equals.
+# The class of the largest probability, the first among equals.
 CLASSES = """
     probabilities = Softmax <axis = 1> ({scores})
     label = ArgMax <axis = 1, keepdims = 0> (probabilities)
@@ -76,7 +77,7 @@ TARGET = "prediction = Squeeze ({scores}, axes)"
 def describe_model(prepared: PreparedDataset, training: Training) -> dict[str, str]:
     """``metadata_props``: what a consumer may want to know, and nothing that changes from day to day.
 
-    All but the digest and the image keys of the ONNX standard are JSON.
+    All values are JSON except the digest and the image keys of the ONNX standard.
     """
     recipe = prepared.recipe
     facts: dict[str, Any] = {
@@ -92,7 +93,7 @@ def describe_model(prepared: PreparedDataset, training: Training) -> dict[str, s
 def write_model(weights: Weights, recipe: Recipe, signature: Signature, metadata_props: Mapping[str, str]) -> bytes:
     """The file of a model with trained weights (``records.TrainedModel``).
 
-    Equal arguments give equal bytes: no date, no path, no version of anything is written.
+    Equal arguments give equal bytes: no date, path or version is written.
 
     Raises:
         onnx.shape_inference.InferenceError: the weights do not fit the signature.
@@ -109,7 +110,7 @@ def write_model(weights: Weights, recipe: Recipe, signature: Signature, metadata
     inputs, outputs = (", ".join(map(_describe, tensors)) for tensors in (signature.inputs, signature.outputs))
     graph = parser.parse_graph(f"linear ({inputs}) => ({outputs}) {{ {' '.join(nodes)} }}")
     for node in graph.node:
-        node.ClearField("domain")  # the usual one, in the bytes that files have had
+        node.ClearField("domain")  # the default domain, left out as it always was, so that files keep their bytes
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="gradmill"
@@ -121,9 +122,9 @@ def write_model(weights: Weights, recipe: Recipe, signature: Signature, metadata
 
 
 def write_plain(weights: Weights, recipe: Recipe) -> tuple[list[str], Constants]:
-    """Nodes and constants of scores of rows as they are; the scale of pixels is folded into ``W``.
+    """Nodes and constants that compute scores of unencoded rows; the scale of pixels is folded into ``W``.
 
-    A division of every pixel costs a third of the speed.
+    Dividing every pixel in the graph would cost a third of the speed.
     """
     is_pixels = recipe.input.dtype != "float32"
     scale = np.float32(recipe.scale)
@@ -131,7 +132,7 @@ def write_plain(weights: Weights, recipe: Recipe) -> tuple[list[str], Constants]
 
 
 def write_table(weights: Weights, recipe: Recipe) -> tuple[list[str], Constants]:
-    """The same of a table's rows."""
+    """Nodes and constants that compute scores of a table's rows."""
     nodes, constants = [BY_COLUMN], Constants()
     mean, W, effects, b = fold_weights(weights, recipe)  # noqa: N806  (the book's letters)
     if recipe.categories:
@@ -162,7 +163,7 @@ def write_table(weights: Weights, recipe: Recipe) -> tuple[list[str], Constants]
 
 
 def _centre_limits(recipe: Recipe, mean: NDArray[np.float32]) -> Constants:
-    """What numbers less their means ``(numbers, batch)`` are clamped to: no runtime has to know of infinity."""
+    """Finite bounds to which numbers less their means ``(numbers, batch)`` are clamped: runtimes need no infinity."""
     largest = np.finfo(np.float32).max
     bounds = np.array([[-largest, largest]] * len(mean), np.float32)
     for at, *limits in recipe.limits:

@@ -1,8 +1,8 @@
 """What a table's model computes in raw units: standardisation, target and rare levels folded into its weights.
 
-Trained weights have ``W`` ``(inputs, outputs)`` of the standardised numbers and booleans, ``b`` ``(outputs,)`` and,
-where there are categories, ``effects`` ``(slots, outputs)`` by ``Column.slots``, one column after the other, before
-centring; all float32. A regression's are in deviations of its target from its mean.
+Trained weights have ``W`` ``(inputs, outputs)`` for the standardised numbers and booleans, ``b`` ``(outputs,)`` and,
+where there are categories, ``effects`` ``(slots, outputs)`` in the order of ``Column.slots``, one column after the
+other, before centring; all are float32. Those of a regression are in deviations of its target from its mean.
 """
 
 import io
@@ -18,15 +18,15 @@ from tasks.machine.arrays import Array
 Weights = Mapping[str, Array]
 MISSING = "(missing)"  # names the effect of a missing value among those of levels
 SHOWN = 20
-NamedWeights = dict[str, float | dict[str, float]]  # by column: a number's, or a category's by level
+NamedWeights = dict[str, float | dict[str, float]]  # by column: one weight for a number, one per level for a category
 
 
 class Folded(NamedTuple):
-    """Weights of raw rows: ``(numbers - mean) W + Σ effects[code] + b``, a missing number being 0 after ``- mean``.
+    """Weights for raw rows: ``(numbers - mean) W + Σ effects[code] + b``; a missing number is 0 after ``- mean``.
 
-    The means stay apart, since a large one folded into ``b`` would cost float32 two to three digits. ``effects`` has
-    those of every categorical column, one after the other: of each code, then of a missing value, then of an unknown
-    code; over a column's training rows they average 0, so that 0 is what an unknown code gets.
+    The means stay separate, since folding a large one into ``b`` would cost float32 two to three digits. ``effects``
+    has the effects of every categorical column, one column after the other: first of each code, then of a missing
+    value, then of an unknown code. Over a column's training rows they average 0, so an unknown code gets 0.
     """
 
     mean: Array  # (numbers,)
@@ -36,18 +36,18 @@ class Folded(NamedTuple):
 
 
 def save_weights(folded: Folded) -> bytes:
-    """``weights.npz``, as ``gradmill.rows.explain_rows`` reads it."""
+    """The content of ``weights.npz``, as ``gradmill.rows.explain_rows`` reads it."""
     mean, weights, effects, intercept = folded
     with io.BytesIO() as stream:
         np.savez(stream, mean=mean, weights=weights, effects=effects, intercept=intercept)
         return stream.getvalue()
 
 
-@np.errstate(over="ignore")  # a weight beyond float32 is infinite, and no gate passes what comes of it
+@np.errstate(over="ignore")  # a weight beyond float32 becomes infinite, and its model passes no gate
 def fold_weights(weights: Weights, recipe: Recipe, dtype: DTypeLike = np.float32) -> Folded:
     """Fold trained ``weights`` into raw units; computed in float64, kept as ``dtype``.
 
-    What rounding takes from a mean goes into ``b``.
+    What rounding removes from a mean is added to ``b``.
     """
     W, b = (weights[name].astype(np.float64) for name in ("W", "b"))  # noqa: N806  (the book's letters)
     target = recipe.target_scaling
@@ -62,7 +62,7 @@ def fold_weights(weights: Weights, recipe: Recipe, dtype: DTypeLike = np.float32
 
 
 def _centre_effects(weights: Weights, recipe: Recipe) -> tuple[Array, Array]:
-    """The effects of all codes, centred ``(codes, outputs)``, and what was taken from them in sum ``(outputs,)``."""
+    """The effects of all codes, centred ``(codes, outputs)``, and the sum ``(outputs,)`` of what was subtracted."""
     none = np.zeros((1, len(weights["b"])))
     centred, total, start = [none[:0]], none[0], 0
     for at in recipe.categories:
@@ -70,7 +70,7 @@ def _centre_effects(weights: Weights, recipe: Recipe) -> tuple[Array, Array]:
         learned = weights["effects"][start : start + column.num_slots].astype(np.float64)
         start += column.num_slots
         slots, counts = column.slots(), np.array([*column.counts, column.num_missing, 0], np.float64)
-        average = counts @ np.concatenate([learned, none])[slots] / max(counts.sum(), 1.0)  # the slot -1 is last
+        average = counts @ np.concatenate([learned, none])[slots] / max(counts.sum(), 1.0)  # slot -1 picks the last one
         centred.append(np.concatenate([learned, average[np.newaxis]])[slots] - average)
         total = total + average
     return np.concatenate(centred), total
@@ -79,8 +79,8 @@ def _centre_effects(weights: Weights, recipe: Recipe) -> tuple[Array, Array]:
 def encode_levels(features: Array, recipe: Recipe) -> NDArray[np.int64]:
     """The codes ``(n, categories)`` of raw rows ``(n, columns)``, column by column.
 
-    A level's is a whole number from 0 below the number of levels; NaN is missing and has the next code, and any other
-    number is unknown and has the one after it.
+    The code of a level is a whole number from 0 up to, but not including, the number of levels; NaN is a missing value
+    and has the next code, and any other number is unknown and has the code after that.
     """
     chosen, num_levels = features[:, list(recipe.categories)], np.array(recipe.num_levels, np.int64)
     with np.errstate(invalid="ignore"):
@@ -109,12 +109,12 @@ def score_rows(folded: Folded, recipe: Recipe, features: Array) -> Array:
 
 
 def score_in_float64(weights: Weights, recipe: Recipe, features: Array) -> Array:
-    """The same of trained ``weights``, nothing of which is rounded."""
+    """Scores by trained ``weights`` in float64, without any rounding."""
     return score_rows(fold_weights(weights, recipe, np.float64), recipe, features)
 
 
 def name_weights(folded: Folded, recipe: Recipe) -> list[NamedWeights]:
-    """For each output, a number's change a unit by its column's name, and a category's effects by level."""
+    """For each output, a number's change per unit by column name, and a category's effects by level."""
     found = list[NamedWeights]()
     for weights, every in zip(folded.W.T.tolist(), folded.effects.T, strict=True):
         numbers, effects = iter(weights), iter(np.split(every, locate_columns(recipe)[1:]))
@@ -131,24 +131,24 @@ def name_weights(folded: Folded, recipe: Recipe) -> list[NamedWeights]:
 
 
 def find_intercepts(folded: Folded) -> Array:
-    """For each output ``(outputs,)``, the score of numbers that are 0 and categories of average effect."""
+    """For each output ``(outputs,)``, the score where numbers are 0 and categories have their average effect."""
     result: Array = folded.b - folded.mean @ folded.W
     return result
 
 
 class Coefficient(NamedTuple):
-    """How the prediction, or the log odds of a class, change: with a unit of a column, or at a level."""
+    """How the prediction, or the log odds of a class, changes per unit of a column, or at a level."""
 
     name: str
     value: float
-    size: float  # with a standard deviation of the column, or at the level: what makes columns comparable
+    size: float  # the effect of one standard deviation of the column, or of the level: makes columns comparable
 
 
 def list_coefficients(metrics: Mapping[str, Any], recipe: Recipe, class_names: Sequence[str] = ()) -> list[Coefficient]:
-    """The ``SHOWN`` coefficients of the largest size, by the metrics' ``weights``.
+    """The ``SHOWN`` coefficients of the largest size, from the ``weights`` in the metrics.
 
-    A class's are against the mean of all classes' scores; of two classes they are the second's against the first's.
-    Empty where the metrics have none, as those of very wide models.
+    A class's coefficients are relative to the mean of all classes' scores; with two classes they are the second's
+    relative to the first's. The list is empty where the metrics have no weights, as for very wide models.
     """
     weights = metrics.get("weights")
     if not isinstance(weights, Mapping):
@@ -167,7 +167,7 @@ def list_coefficients(metrics: Mapping[str, Any], recipe: Recipe, class_names: S
 
 
 def _flatten(weights: Mapping[str, Any]) -> dict[tuple[str, ...], float]:
-    """Every number under its column and, of a category, its level."""
+    """Every number, under its column and, for a category, its level."""
     found: dict[tuple[str, ...], float] = {}
     for column, value in weights.items():
         if isinstance(value, Mapping):

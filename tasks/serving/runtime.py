@@ -1,4 +1,4 @@
-"""onnxruntime sessions that run where they say they run, and ``sample.npz``, by which a consumer checks his own."""
+"""onnxruntime sessions that run where they claim to, and ``sample.npz``, with which consumers check their own."""
 
 import ctypes
 import io
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
-ROWS = 8  # of a sample
-TOLERANCE = 2e-5  # what runtimes may differ by (docs/consumers.md, "Other runtimes")
+ROWS = 8  # in a sample
+TOLERANCE = 2e-5  # how far runtimes may differ (docs/consumers.md, "Other runtimes")
 BATCH = 1024  # rows that stay in the cache
-VALUES = 2**24  # of rows of so many pixels that a batch would take gigabytes once they are float32
-# The smallest model that has a kernel in every provider: y = Relu(x), float32 [1], opset 14.
+VALUES = 2**24  # values per batch where rows have so many pixels that, as float32, a batch would take gigabytes
+# The smallest model for which every provider has a kernel: y = Relu(x), float32 [1], opset 14.
 PROBE = (
     b'\x08\x08:3\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
     b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x0e"
@@ -32,7 +32,7 @@ PROBE = (
 
 
 def import_onnxruntime() -> Any:
-    """The package onnxruntime, told before it loads to report nothing to its makers: it heeds no DO_NOT_TRACK."""
+    """The package onnxruntime, with telemetry switched off before it loads: it ignores DO_NOT_TRACK."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
@@ -40,16 +40,16 @@ def import_onnxruntime() -> Any:
 
 
 def open_session(model: bytes, device: Device, path: Path | str = "the model") -> Any:
-    """An ``onnxruntime.InferenceSession`` for a model's bytes: a file is read, and compared, by who knows its digest.
+    """An ``onnxruntime.InferenceSession`` for a model's bytes; the caller reads the file and compares its digest.
 
-    ``path`` is where it was read from.
+    ``path`` is where the bytes were read from.
 
     One thread: these graphs are too small to share one batch among cores (docs/speed.md). With ``cuda`` the model
     runs on the GPU or not at all; ``auto`` takes the CPU where CUDA cannot be used, and says so.
 
     Raises:
-        DeviceMissing: CUDA was asked for and its provider does not load.
-        DataError: these bytes are no model, or none that onnxruntime runs.
+        DeviceMissing: CUDA was requested and its provider does not load.
+        DataError: the bytes are not a model, or not one that onnxruntime can run.
     """
     fault = None if device is Device.CPU else devices.cuda_fault()
     if fault and device is Device.CUDA:
@@ -93,7 +93,7 @@ def find_fault(wanted: str) -> str | None:
     onnxruntime = import_onnxruntime()
     if wanted not in onnxruntime.get_available_providers():
         return "it is not in this build of onnxruntime"
-    onnxruntime.set_default_logger_severity(4)  # what keeps a library from loading would go to stderr, in colours
+    onnxruntime.set_default_logger_severity(4)  # why a library does not load would go to stderr, in colours
     try:
         _start(PROBE, wanted)
     except Exception as error:  # onnxruntime raises its own types, RuntimeError and ValueError here
@@ -104,7 +104,7 @@ def find_fault(wanted: str) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    """The library that the CUDA provider misses, which onnxruntime only logs; else the first line of ``error``."""
+    """The library that the CUDA provider lacks, which onnxruntime only logs; otherwise the first line of ``error``."""
     provider_library = Path(import_onnxruntime().__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     try:
         ctypes.CDLL(str(provider_library))
@@ -139,7 +139,7 @@ def _start(model: bytes, wanted: str) -> Any:
 
 
 def write_sample(session: Any, recipe: Recipe, rows: "NDArray[Any]") -> bytes:
-    """A few of ``rows``, as ``recipe`` makes them, with what ``session`` answers, as an npz file."""
+    """A few of ``rows``, as ``recipe`` chooses them, with the answers of ``session``, as an npz file."""
     import numpy as np
 
     (source,), chosen = session.get_inputs(), recipe.choose_sample(rows, ROWS)
@@ -150,7 +150,7 @@ def write_sample(session: Any, recipe: Recipe, rows: "NDArray[Any]") -> bytes:
 
 
 def find_tolerance(recipe: Recipe) -> float:
-    """What an answer may differ by: of numbers to be predicted, in deviations and two spacings of float32."""
+    """How far an answer may differ; for a predicted number, in target deviations plus two spacings of float32."""
     import numpy as np
 
     target = recipe.target_scaling
@@ -161,7 +161,7 @@ def read_sample(content: bytes, path: Path | str = SAMPLE) -> "dict[str, NDArray
     """The inputs and outputs in ``sample.npz``, which was read from ``path``.
 
     Raises:
-        DataError: it is no such file.
+        DataError: it is not such a file.
     """
     import numpy as np
 
@@ -173,7 +173,7 @@ def read_sample(content: bytes, path: Path | str = SAMPLE) -> "dict[str, NDArray
 
 
 def find_contradiction(session: Any, recipe: Recipe, content: bytes, path: Path | str = SAMPLE) -> str | None:
-    """The first input or output of which ``session`` does not take or give what the sample says, or None.
+    """The first input or output where ``session`` does not agree with the sample, or None.
 
     It raises as ``read_sample`` does.
     """
@@ -182,7 +182,7 @@ def find_contradiction(session: Any, recipe: Recipe, content: bytes, path: Path 
     (source,), sample = session.get_inputs(), read_sample(content, path)
     try:
         outputs = run_model(session, sample[source.name])
-    except Exception:  # a KeyError, or onnxruntime's own types for another shape
+    except Exception:  # a KeyError, or onnxruntime's own types when the shape differs
         return str(source.name)
     for name, found in outputs.items():
         fits = name in sample and found.shape == sample[name].shape

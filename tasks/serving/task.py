@@ -1,9 +1,9 @@
-"""What the two kinds of model differ in, asked in one place: targets, outputs, what is watched, how it is told.
+"""How the two kinds of model differ, in one place: targets, outputs, what is watched, how results are described.
 
 How each is measured, judged and drawn is in ``tasks/judging/task.py``.
 """
 
-from __future__ import annotations  # of arrays, which commands that only look at the store need not import
+from __future__ import annotations  # for array annotations, which commands that only look at the store need not import
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
 
 TaskName = Literal["classification", "regression"]
 LABEL_NAME = "label_name"
-Outputs = Mapping[str, "NDArray[Any]"]  # of a model, by name; rows come last: (n,) or (classes, n)
+Outputs = Mapping[str, "NDArray[Any]"]  # the outputs of a model, by name; rows come last: (n,) or (classes, n)
 
 
 class Task(ABC):
     """A kind of model."""
 
     name: ClassVar[TaskName]
-    model: ClassVar[str]  # of the book, that does it
-    target: ClassVar[str]  # what a prepared split calls the truth
+    model: ClassVar[str]  # the book's model that does this task
+    target: ClassVar[str]  # the name of the truth in a prepared split
     answer: ClassVar[str]  # the output that is compared with the truth
-    is_counted: ClassVar[bool]  # an answer is right or wrong, and not more or less so
+    is_counted: ClassVar[bool]  # whether an answer is simply right or wrong, with nothing in between
     loss_unit: ClassVar[str]
-    # By which metric Hugging Face lists a model: its name there, and how many times which of ours it is.
+    # The metric by which Hugging Face lists a model: its name there, a factor, and which of our metrics it multiplies.
     hub_metric: ClassVar[tuple[str, int, str]]
 
     def signature(self, recipe: Recipe, class_names: Sequence[str]) -> Signature:
-        """What a model of this kind takes and gives, whose inputs ``recipe`` makes."""
+        """The inputs, which ``recipe`` makes, and the outputs of a model of this kind."""
         return Signature(inputs=(recipe.input,), outputs=self.outputs(len(class_names)))
 
     @abstractmethod
     def outputs(self, num_classes: int) -> tuple[Tensor, ...]:
-        """The outputs of a model of this kind (``num_classes`` is 0 of a regression)."""
+        """The outputs of a model of this kind (``num_classes`` is 0 for a regression)."""
 
     def list_observed(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
         """What is watched for drift, by name; each ``(n,)``."""
@@ -49,7 +49,7 @@ class Task(ABC):
     def columns(self, outputs: Outputs, class_names: Sequence[str], has_all: bool = True) -> dict[str, NDArray[Any]]:
         """The columns ``(n,)`` of a table of answers; ``LABEL_NAME`` has numbers that stand for the class names.
 
-        Probabilities are among them where it ``has_all``.
+        Probabilities are included where ``has_all`` is true.
         """
         return {self.answer: outputs[self.answer]}
 
@@ -59,7 +59,7 @@ class Task(ABC):
 
 
 class Classification(Task):
-    """One of several classes."""
+    """Predicts one of several classes."""
 
     name = "classification"
     model = "softmax-regression"
@@ -79,7 +79,7 @@ class Classification(Task):
         return super().list_observed(outputs) | {"confidence": outputs[PROBABILITIES].max(axis=0)}
 
     def columns(self, outputs: Outputs, class_names: Sequence[str], has_all: bool = True) -> dict[str, NDArray[Any]]:
-        """The label, its name and a probability a class."""
+        """The label, its name and one probability per class."""
         import numpy as np
 
         names = outputs[LABEL].astype(np.int8 if len(class_names) <= np.iinfo(np.int8).max else np.int32)
@@ -93,7 +93,7 @@ class Classification(Task):
 
 
 class Regression(Task):
-    """A number."""
+    """Predicts a number."""
 
     name = "regression"
     model = "linear-regression"
@@ -106,7 +106,7 @@ class Regression(Task):
         return (Tensor(name=PREDICTION, dtype="float32", shape=()),)
 
     def summary(self, metrics: Mapping[str, Any]) -> str:
-        """Of own data how good it is; of the book's the loss and what was learned."""
+        """For the user's own data, how good the model is; for the book's data, the loss and what was learned."""
         if "r2" in metrics:
             return f"R² {metrics['r2']:.4f}, root mean squared error {readable(metrics['rmse'])}"
         loss = f"test loss {readable(metrics['test_loss'], 3)}"

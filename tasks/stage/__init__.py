@@ -26,10 +26,10 @@ def stage(
 ) -> Callable[[StageFunction[P, R]], StageFunction[P, R]]:
     """Decorate a function whose first argument is the run's folder; ``task_options`` go to ``prefect.task``.
 
-    The wrapper notes the seconds it took and the record it returned (or, of a refused candidate, the record that
-    ``GateFailed`` carries) in ``run.json``. A ``reusable`` stage is not run again while its inputs, the code and the
-    libraries are the same (``cache.make_key``) and its record and every file in it are still there, bit for bit; what
-    the run must see of it all the same, ``show`` shows. ``function.__wrapped__`` is the plain function.
+    The wrapper notes the seconds it took and the record it returned in ``run.json``; for a refused candidate, the
+    record is the one that ``GateFailed`` carries. A ``reusable`` stage is not run again while its inputs, the code and
+    the libraries are the same (``cache.make_key``) and its record and every file in it are still there, bit for bit.
+    ``show`` then shows what the run must display of it all the same. ``function.__wrapped__`` is the plain function.
     """
 
     def decorate(function: StageFunction[P, R]) -> StageFunction[P, R]:
@@ -49,7 +49,8 @@ def stage(
             cache.keep_record(key, record)
             return record
 
-        # Prefect's own results are not used: what it finds under a key it reads with the serializer that the file names
+        # Prefect's own results are not used: Prefect reads what it finds under a key with the serializer that the file
+        # names
         options: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False, **task_options}
         prefect_task = task(name=name, task_run_name=name, **options)(reusing if reusable else function)
 

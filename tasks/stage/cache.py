@@ -1,7 +1,7 @@
 """When two calls of a stage are the same (equal inputs, code, libraries, kind of device), and what the first returned.
 
-Records are kept as JSON of ours, with a digest: one that is damaged is found out, and none can run code. The digest is
-no proof of origin: whoever may write into artifacts/ can plant a record that is believed, as he can a model.
+Records are stored as our own JSON with a digest: damage is detected, and no record can run code. The digest is no proof
+of origin: whoever may write to artifacts/ can plant a record that is believed, just as they can plant a model.
 """
 
 import contextlib
@@ -47,12 +47,12 @@ def make_key(stage: str, inputs: dict[str, Any]) -> str:
 
 
 def _simplify(value: Any) -> Any:
-    """A value for JSON, without fields marked ``NOT_IN_KEY``; a wish for a device is the kind that is really used."""
+    """A value for JSON, without fields marked ``NOT_IN_KEY``; a requested device becomes the kind that is used."""
     if not isinstance(value, BaseModel):
         return to_jsonable_python(value)
     fields = type(value).model_fields
     simple = {name: each for name, each in value if NOT_IN_KEY not in fields[name].metadata}
-    if isinstance(device := simple.get("device"), Device):  # the same numbers are not expected of a CPU and a GPU
+    if isinstance(device := simple.get("device"), Device):  # a CPU and a GPU are not expected to give the same numbers
         simple["device"] = "cpu" if device is Device.CPU or devices.cuda_fault() is not None else "cuda"
     return simple
 
@@ -61,7 +61,7 @@ def _simplify(value: Any) -> Any:
 def code_digest(folder: Path = CODE) -> str:
     """SHA-256 of all source files in ``folder`` and in ``gradmill`` beside it.
 
-    Stages share readers, networks and the like, so none is left out.
+    Stages share readers, networks and other modules, so no file is left out.
     """
     digest, shared = hashlib.sha256(), folder.with_name("gradmill")
     for path in [each for kind in ("*.py", "*.jinja") for each in sorted([*shared.rglob(kind), *folder.rglob(kind)])]:
@@ -81,7 +81,7 @@ def package_versions() -> dict[str, str]:
 
 
 class StageRecord(Document):
-    """What a stage returned; ``sha256`` is of everything else here."""
+    """What a stage returned; ``sha256`` is the digest of all the other fields."""
 
     key: str
     kind: str
@@ -90,29 +90,29 @@ class StageRecord(Document):
 
     @classmethod
     def seal(cls, key: str, kind: type[Record], content: dict[str, Any]) -> Self:
-        """The ``content`` of a record of this ``kind`` with its digest."""
+        """A record of this ``kind`` with this ``content``, and its digest."""
         sealed = json.dumps([key, kind.__name__, content], sort_keys=True).encode()
         return cls(key=key, kind=kind.__name__, record=content, sha256=hashlib.sha256(sealed).hexdigest())
 
 
 def keep_record(key: str, record: Record) -> None:
-    """Let later runs find ``record``; a file that cannot be written costs them time, and this run nothing."""
+    """Make ``record`` available to later runs; if the file cannot be written, only these lose time."""
     sealed = StageRecord.seal(key, type(record), record.model_dump(mode="json"))
     try:
-        sealed.write(artifact_paths.stage_record(key), is_kept=False)  # one that is damaged is not believed
+        sealed.write(artifact_paths.stage_record(key), is_kept=False)  # a damaged record is not believed anyway
     except OSError as error:
         tell(f"what this stage returned is not kept for later runs: {error}")
 
 
 def find_record(key: str, kind: type[R]) -> R | None:
-    """The record kept under ``key``, or None where there is none that is whole, down to every file it names.
+    """The record kept under ``key``, or None unless it is intact, including every file that it names.
 
-    What is there and not used is said.
+    A record that exists but cannot be used is reported.
     """
     path = artifact_paths.stage_record(key)
     try:
         with contextlib.suppress(OSError):
-            os.utime(path)  # first: to housekeeping it and its files are in use
+            os.utime(path)  # first, so that housekeeping sees the record and its files as in use
         return _read(path, key, kind) if os.path.lexists(path) else None
     except (DataError, OSError, ValueError) as error:  # housekeeping may have been quicker
         tell(f"computed anew: {error.found if isinstance(error, DataError) else str(error).splitlines()[0]}")
@@ -124,7 +124,7 @@ def _read(path: Path, key: str, kind: type[R]) -> R:
     if kept != StageRecord.seal(key, kind, kept.record):
         raise ValueError(f"{path} is damaged, or the record of another stage")
     record = kind.model_validate_json(json.dumps(kept.record), strict=True)
-    verdicts = getattr(record, "gates", None)  # what a refused candidate has come to is not kept
+    verdicts = getattr(record, "gates", None)  # the record of a refused candidate is not kept
     if verdicts is not None and not (verdicts and all(each.lets_pass for each in verdicts)):
         raise ValueError(f"{path} has gates that were not passed")
     for file in files_in(kept.record):

@@ -17,14 +17,14 @@ from tasks.stage import live
 from tasks.store import locks
 
 LIMIT = "gpu"  # the global concurrency limit that ``gradmill register`` makes
-LEASE_SECONDS = 60.0  # so long does a killed job keep its place
+LEASE_SECONDS = 60.0  # how long a killed job keeps its place
 
 
 @contextmanager
 def hold(device: Device) -> Iterator[None]:
     """Hold the GPU while the block runs, if ``device`` and this machine mean that it computes there.
 
-    By Prefect's limit where the server has it, and by a lock file, which other servers' jobs see.
+    It is held by Prefect's limit where the server has one, and by a lock file, which jobs of other servers see too.
     """
     with ExitStack() as holding:
         if device is not Device.CPU and devices.cuda_fault() is None:
@@ -38,12 +38,12 @@ def hold(device: Device) -> Iterator[None]:
 
 
 def lock_file() -> Path:
-    """One for each user of this host, since Linux lets none open another's file in /tmp; it may stay, unlocked."""
+    """One file for each user of this host, since Linux lets no user open another's in /tmp; it may stay, unlocked."""
     return Path(tempfile.gettempdir()) / f"gradmill-gpu-{os.getuid()}.lock"
 
 
 def _find_limit() -> bool:
-    """Whether the server has the limit; says so where all its slots are taken."""
+    """Whether the server has the limit; prints a message where all its slots are taken."""
     with get_client(sync_client=True) as client:
         try:
             limit = client.read_global_concurrency_limit_by_name(LIMIT)

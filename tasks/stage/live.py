@@ -1,6 +1,6 @@
-"""What the Prefect server hears of a stage: a progress artifact, a picture that is drawn anew, events about models.
+"""What the Prefect server learns about a stage: a progress artifact, a picture that is redrawn, events about models.
 
-Automations, and services that follow a model, wait for its events (docs/on-duty.md, "Events").
+Automations, and services that follow a model, wait for these events (docs/on-duty.md, "Events").
 """
 
 import time
@@ -23,19 +23,19 @@ from tasks.machine import progress
 from tasks.machine.telling import Event, tell
 from tasks.store.page import make_data_uri
 
-UPDATE_SECONDS = 5.0  # an update is a request to the server, and often a picture to be drawn: 0.3 s
-PAUSE_SECONDS = 30.0  # after one that failed
-RETRIES = 2  # some six seconds
-FLOW = "gradmill.flow"  # a label: the flow that tells of the model, so that a retrain need not start a retrain
+UPDATE_SECONDS = 5.0  # an update is a request to the server, and often a picture has to be drawn, which takes 0.3 s
+PAUSE_SECONDS = 30.0  # after an update that failed
+RETRIES = 2  # about six seconds
+FLOW = "gradmill.flow"  # a label: the flow that the event comes from, so that a retrain need not start a retrain
 
 
 def in_a_run() -> bool:
-    """Whether this code runs inside a Prefect task; plain calls of a stage's function have nobody to tell."""
+    """Whether this code runs inside a Prefect task; a stage's function called directly has nobody to report to."""
     return TaskRunContext.get() is not None
 
 
 def model_resource(name: str) -> str:
-    """How Prefect knows the model ``name``: automations match it."""
+    """The name by which Prefect knows the model ``name``; automations match it."""
     return f"gradmill.model.{name}"
 
 
@@ -56,7 +56,7 @@ def emit_from_task(event: str, name: str, payload: dict[str, Any]) -> None:
 
 
 def emit_changed_data(name: str, run: Path, changes: Sequence[Finding], is_stopped: bool) -> None:
-    """Send that data are not like the champion's, if there are such findings; whether the run stops by them."""
+    """Send an event if findings say that the data differ from the champion's; it says whether this stops the run."""
     if changes:
         findings = [each.model_dump(include={"severity", "rule", "column", "found"}) for each in changes]
         message = "; ".join(each.sentence for each in changes)
@@ -65,18 +65,18 @@ def emit_changed_data(name: str, run: Path, changes: Sequence[Finding], is_stopp
 
 
 def embed_picture(path: Path) -> str:
-    """A PNG inside markdown: the UI can show no local files."""
+    """A PNG embedded in Markdown, since the UI cannot show local files."""
     return f"![{path.stem}]({make_data_uri(path.read_bytes())})"
 
 
 @contextmanager
 def _ask_briefly(retries: int = 0) -> Iterator[None]:
-    """Ask the server briefly: a picture of the work must neither hold the work up nor end it.
+    """Keep requests to the server brief: showing the work must neither delay nor end it.
 
-    Only what is asked once or last is asked again (SQLite answers 503 at times while the server writes).
+    Only requests that are made once or last are retried (SQLite answers 503 at times while the server writes).
     """
     context = get_settings_context()
-    known = context.settings  # of which temporary_settings would make and check every one anew, for a tenth of a second
+    known = context.settings  # temporary_settings would make and check every one of these anew: a tenth of a second
     client = known.client.model_copy(update={"max_retries": retries})
     brief = {"client": client, "api": known.api.model_copy(update={"request_timeout": 5.0})}
     try:
@@ -98,14 +98,14 @@ class Progress:
                 self._artifact = cast("UUID", create_progress_artifact(100 * done / total, description=description))
 
     def update(self, done: float) -> bool:
-        """Show how far the work is where it is time to do so; returns whether it was."""
+        """Show how far the work has come, if an update is due; returns whether it was."""
         due = self._artifact is not None and time.monotonic() > self._next
         if due:
             self.show(done, retries=0)
         return due
 
     def show(self, done: float, retries: int = RETRIES) -> None:
-        """Bring the artifact up to date now."""
+        """Update the artifact now."""
         self._next = time.monotonic() + PAUSE_SECONDS
         if self._artifact is not None:
             with _ask_briefly(retries):
@@ -117,7 +117,7 @@ class Progress:
 def count_progress(
     task: str, total: int, what: str, done: int, *columns: ProgressColumn
 ) -> Iterator[Callable[..., None]]:
-    """A bar at the terminal and an artifact in the Prefect UI; yields what counts one more, or so many."""
+    """A bar at the terminal and an artifact in the Prefect UI; yields a function that counts one more item, or more."""
     artifact = Progress(total, what, done)
     with progress.bar(*columns) as bar:
         task_id = bar.add_task(task, total=total, completed=done)

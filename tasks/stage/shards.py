@@ -1,4 +1,4 @@
-"""What is done side by side, by threads or processes of this machine or a Dask cluster: shards, and trials."""
+"""Work done side by side, by threads or processes of this machine or a Dask cluster: shards, and trials."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 
 
 def check_runner(runner: Runner, dask_address: str | None) -> None:
-    """Refuse a runner that is not there.
+    """Refuse a runner that is not available.
 
     Raises:
         UsageError: prefect-dask is not installed.
@@ -62,7 +62,7 @@ def check_runner(runner: Runner, dask_address: str | None) -> None:
 
 @contextmanager
 def open_runner(runner: Runner, dask_address: str | None, workers: int, threads: int) -> Iterator[TaskRunner[Any]]:
-    """A runner of so many ``threads``, or a Dask cluster: without an address, one of ``workers`` processes here."""
+    """A runner with this many ``threads``, or a Dask cluster: without an address, one of ``workers`` processes here."""
     if runner is Runner.THREADS:
         with ThreadPoolTaskRunner[Any](max_workers=threads) as pool:
             yield pool
@@ -99,7 +99,7 @@ class Labelled(NamedTuple):
 
 @task(name="label shard", task_run_name="rows {start} to {stop}", cache_policy=NO_CACHE)
 def label(folder: str, model: str, threads: int | None, number: int, start: int, stop: int) -> Labelled:
-    """Label one shard of the job in ``folder``; ``threads`` of this process do so, as many as Dask gave it if None."""
+    """Label one shard of the job in ``folder`` with this many threads; None means as many as Dask gave this process."""
     started = time.time()
     footer = predict_shard(Path(folder), Shard(number, start, stop), Path(model), threads or _threads_of_dask_worker())
     return Labelled(footer.rows, footer.rejects, started, time.time())
@@ -142,7 +142,7 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
 
 
 class RowsPerSecond(ProgressColumn):
-    """How fast it goes."""
+    """The speed of the work, in rows."""
 
     def render(self, task: Task) -> Text:
         """The mean speed so far."""

@@ -1,1 +1,1 @@
-"""Own data and inputs of predictions: which files they are, and their rows, batch by batch."""
+"""Own data and prediction inputs: which files they are, and their rows, batch by batch."""

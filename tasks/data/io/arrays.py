@@ -31,9 +31,9 @@ from tasks.machine.arrays import Array
 from tasks.store import atomic, regular_files
 
 PACKED = ".gz"
-HEADER_BYTES = 2**14  # of .npy: numpy itself believes no header of more than 10,000
+HEADER_BYTES = 2**14  # of .npy: numpy itself accepts no header of more than 10,000
 BLOCK_BYTES = 2**20
-MOST_FROM_A_BYTE = 1032  # bytes that deflate can make of one
+MOST_FROM_A_BYTE = 1032  # the most bytes that deflate can produce from one byte
 MOST_LABEL_BYTES = 2**30
 UNSIGNED_BYTE = 0x08  # the type code of IDX
 
@@ -42,10 +42,10 @@ Opener = Callable[[Path], AbstractContextManager[IO[bytes]]]
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array that lies in a file, from byte ``offset`` of what ``opener`` gives; nothing is read before it is used.
+    """An array stored in a file, from byte ``offset`` of what ``opener`` yields; nothing is read before it is used.
 
-    A slice of rows is a ``StoredArray``, too; ``np.asarray`` reads it. Of a packed one only all rows, in order; of one
-    in Fortran order, whose rows lie scattered, none: ``unpack`` brings them together.
+    A slice of rows is a ``StoredArray``, too; ``np.asarray`` reads it. If the array is packed, only all its rows can be
+    read, in order; if it is in Fortran order, with its rows scattered, none can: ``unpack`` gathers them.
     """
 
     path: Path
@@ -65,12 +65,12 @@ class StoredArray:
 
     @property
     def num_bytes(self) -> int:
-        """The size of all rows."""
+        """The size of all rows in memory."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def is_packed(self) -> bool:
-        """Whether it is decompressed on the way."""
+        """Whether it is decompressed while being read."""
         return self.opener is not regular_files.open_regular
 
     def __getitem__(self, rows: slice) -> "StoredArray":
@@ -79,10 +79,10 @@ class StoredArray:
         return dataclasses.replace(self, shape=(last - first, *self.shape[1:]), offset=offset)
 
     def batches(self, size: int) -> Iterator[Array]:
-        """The rows, ``size`` at a time, in one memory, which so stays in the cache: each holds until the next.
+        """The rows, ``size`` at a time, in one buffer, which thus stays in the cache: each is valid until the next.
 
         Raises:
-            DataError: the file has become shorter, is damaged, or unpacks to more than it promises.
+            DataError: the file has become shorter, is damaged, or unpacks to more than its header says.
         """
         if self.is_fortran:
             raise broken_file(self.path, "it is in Fortran order: write it with numpy.ascontiguousarray")
@@ -131,14 +131,14 @@ def unpack(array: StoredArray, target: Path) -> None:
 def open_arrays(path: Path) -> ArrayFile:
     """The arrays of a file by name; each is looked at when its function is called.
 
-    What has none of these suffixes is IDX: ``images``, and ``labels`` if there is a file of them beside.
+    A file with none of these suffixes is IDX: ``images``, and ``labels`` if a file of labels lies beside it.
 
     Raises:
         DataError: it is not what its name says, or is not whole.
     """
     match path.suffix.lower():
         case ".npy":
-            return {"arr_0": partial(open_npy, path)}  # as numpy calls what has no name
+            return {"arr_0": partial(open_npy, path)}  # the name that numpy gives to an unnamed array
         case ".npz":
             return _open_npz(path)
         case ".safetensors":
@@ -169,10 +169,10 @@ def _open_member(name: str, path: Path) -> Iterator[IO[bytes]]:
 
 
 def open_npy(path: Path, opener: Opener = regular_files.open_regular, size: int | None = None) -> StoredArray:
-    """The array of a ``.npy`` file, or of one in an archive that ``opener`` opens, of ``size`` unpacked.
+    """The array of a ``.npy`` file, or of one in an archive, opened by ``opener``, with the unpacked ``size``.
 
     Raises:
-        DataError: it is no array of numbers or text, or is cut off.
+        DataError: it is not an array of numbers or text, or is truncated.
     """
     with opener(path) as stream, explain_file_errors(path):
         size = path.stat().st_size if size is None else size
@@ -190,7 +190,7 @@ def open_npy(path: Path, opener: Opener = regular_files.open_regular, size: int 
 
 def _open_safetensors(path: Path) -> ArrayFile:
     with regular_files.open_regular(path) as stream, explain_file_errors(path):
-        with safe_open(path, framework="numpy"):  # it compares the header with the file's size
+        with safe_open(path, framework="numpy"):  # this checks the header against the file's size
             length = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(length))
 
@@ -212,7 +212,7 @@ def open_idx(path: Path, num_dimensions: int = 3) -> StoredArray:
     """The uint8 array of an IDX file: images have three dimensions, labels have one.
 
     Raises:
-        DataError: the file is missing, is not IDX, holds something else, or its size is wrong.
+        DataError: the file is missing, is not IDX, holds something else, or has the wrong size.
     """
     what = "images" if num_dimensions == 3 else "labels"
     offset, magic = 4 + 4 * num_dimensions, bytes([0, 0, UNSIGNED_BYTE, num_dimensions])
@@ -235,16 +235,16 @@ def open_idx(path: Path, num_dimensions: int = 3) -> StoredArray:
 
 
 def _find_idx_labels(images: Path) -> Path | None:
-    """The file of labels beside one of images, by MNIST's naming, be it gzip or not; None where there is none."""
+    """The file of labels beside a file of images, by MNIST's naming, gzip or not; None if there is none."""
     name = images.name.removesuffix(PACKED).replace("images", "labels").replace("idx3", "idx1")
     both = images.with_name(name), images.with_name(name + PACKED)
     return next((each for each in both if each != images and each.is_file()), None)
 
 
 def read_payload(path: Path, limit: int) -> bytes:
-    """The content of a file, decompressed if it is gzip, reading at most ``limit`` bytes of it.
+    """The content of a file, decompressed if it is gzip; at most ``limit`` bytes are read.
 
-    It takes no more memory than there is content, whatever the limit.
+    It takes no more memory than the content needs, whatever the limit.
 
     Raises:
         DataError: the file cannot be read, is no regular file, or the gzip stream is damaged.
@@ -254,7 +254,7 @@ def read_payload(path: Path, limit: int) -> bytes:
 
 
 def _choose_opener(path: Path) -> Opener:
-    """What opens a file, be it gzip or not."""
+    """The function that opens a file, gzip or not."""
     with regular_files.open_regular(path) as stream:
         return _open_gzip if stream.read(2) == b"\x1f\x8b" else regular_files.open_regular
 

@@ -1,4 +1,4 @@
-"""One way to read: tables in batches of Arrow columns for everybody, and rows as a recipe takes them for prediction."""
+"""One way to read for all: tables as batches of Arrow columns, and for prediction rows as a recipe takes them."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,7 +28,7 @@ READERS: dict[str, Reader] = {
     **dict.fromkeys((".feather", ".arrow", ".ipc"), tabular.arrow_batches),
     **dict.fromkeys(JSON_SUFFIXES, tabular.json_batches),
     WORKBOOK: excel_batches,
-}  # whatever else is named is CSV, but for these
+}  # all other names mean CSV, except for these
 OTHER_FORMATS = {
     ".avro": "Avro",
     ".orc": "ORC",
@@ -47,11 +47,11 @@ SINGLE_VALUES = {"text", "number", "boolean", "date", "null"}  # kinds of column
 
 
 def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "raise") -> Iterator[pa.RecordBatch]:
-    """The rows of a file of a table in order, each of its columns by itself typed as the file has it.
+    """The rows of a table's file in order, each of its columns typed as in the file.
 
-    What folders tell of all its rows are columns, too, in the place of those that the file has of that name.
-    The first batch of most formats has no rows and all columns. Rows of CSV that cannot be read ``raise``, or are
-    there as nulls with the reason in a last column, ``csv.FAULT``; other formats have none: a file is whole or not.
+    Values that folders give to all its rows are columns, too, and replace columns of the file with those names. The
+    first batch of most formats has no rows and all columns. Unreadable rows of CSV ``raise`` an error, or are there as
+    nulls with the reason in a last column, ``csv.FAULT``; other formats have none: a file is intact or not.
 
     Raises:
         DataError: the file is broken or gone.
@@ -79,9 +79,9 @@ def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "rai
 
 
 def read_header(files: Iterable[DataFile], bad_rows: BadRows = "raise") -> list[str]:
-    """The names of all columns of files, in order, by their headers and the folders that they lie in.
+    """The names of all columns of files, in order, from their headers and the folders in which they lie.
 
-    JSON lines have no header: of them it is the names that any of the first rows has.
+    JSON lines have no header: their names are those that occur in any of the first rows.
 
     Raises:
         DataError: a file is broken.
@@ -94,9 +94,9 @@ class ReadSpec(NamedTuple):
     """What a prediction reads: rows as a recipe takes them, and the true labels that a file may bring along."""
 
     recipe: Recipe
-    columns: tuple[str, ...] = ()  # of a table, instead of the recipe's
-    y_name: str | None = None  # what the labels are called in files of arrays
-    class_names: tuple[str, ...] = ()  # none of a number
+    columns: tuple[str, ...] = ()  # of a table, replacing the recipe's
+    y_name: str | None = None  # the name of the labels in files of arrays
+    class_names: tuple[str, ...] = ()  # empty for a number
     ids: tuple[str, ...] = ()  # columns of a table to copy to the output
     unknown: str = "reject"  # levels and missing values that no row of the version's data had; or ``average``
 
@@ -107,12 +107,12 @@ class ReadSpec(NamedTuple):
 
     @property
     def chunk_rows(self) -> int:
-        """How many rows are held in memory at a time, by one worker, with a probability of every class."""
+        """How many rows one worker holds in memory at a time, with a probability for every class."""
         answer_bytes = len(self.class_names) * np.dtype(np.float32).itemsize
         return max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(self.row_bytes, answer_bytes)))
 
     def is_valid(self, values: Array) -> Array:
-        """Which of encoded values ``(n, …)`` the model may be fed."""
+        """Which of the encoded values ``(n, …)`` may be fed to the model."""
         valid: Array = np.isfinite(values)
         for at, column in enumerate(self.recipe.columns):
             if column.kind != "number" and not (column.kind == "category" and self.unknown == "average"):
@@ -129,9 +129,9 @@ class ReadSpec(NamedTuple):
 
 
 class InputFile(NamedTuple):
-    """One file of an input: ``readable`` is the file itself, or what its rows were spilled or unpacked into.
+    """One file of an input: ``readable`` is the file itself, or the one that its rows were spilled or unpacked to.
 
-    ``bytes`` and ``mtime_ns`` are the file's own, from before it was read.
+    ``bytes`` and ``mtime_ns`` describe the file itself, before it was read.
     """
 
     path: str
@@ -141,7 +141,7 @@ class InputFile(NamedTuple):
     rows: int
     bytes: int
     mtime_ns: int
-    label: float | None = None  # the class of all its rows, where the folder tells
+    label: float | None = None  # the class of all its rows, if the folder gives it
 
 
 class Reject(NamedTuple):
@@ -151,24 +151,24 @@ class Reject(NamedTuple):
     source: str
     source_row: int
     reason: str
-    ids: tuple[str | None, ...]  # its values of the columns that go along
+    ids: tuple[str | None, ...]  # its values in the columns that are passed through
 
 
 class Batch(NamedTuple):
-    """Rows as the model takes them, of one file or of several small ones, and those that could not be read."""
+    """Rows as the model takes them, from one file or several small ones, and those that could not be read."""
 
     X: Rows  # (n, …) in the dtype and shape of the model's input
     row_ids: Array  # (n,) int64, counted through all files
     rejects: tuple[Reject, ...]
-    y_true: Array | None  # (n,) labels, or of a table's target float64, NaN if missing; None: there are none
+    y_true: Array | None  # (n,) labels, or a table's float64 target, NaN if missing; None: there are none
     notes: tuple[str, ...]
-    passthrough: pa.Table | None  # (n,) columns of text that go to the output as they are
+    passthrough: pa.Table | None  # (n,) columns of text that go to the output unchanged
     sources: tuple[str, ...]  # each file once
     source_index: Array  # (n,) int32 into ``sources``
 
     @property
     def num_rows(self) -> int:
-        """All rows, read or not."""
+        """The number of all rows, readable or not."""
         return len(self.row_ids) + len(self.rejects)
 
 
@@ -181,9 +181,9 @@ def make_batch(
     y_true: Array | None = None,
     notes: tuple[str, ...] = (),
 ) -> Batch:
-    """Consecutive rows of a file from row ``first`` on.
+    """A batch of consecutive rows of a file, beginning with row ``first``.
 
-    ``rejects`` has the reasons why some cannot be predicted, by their indices among these rows; the others are left.
+    ``rejects`` gives, by index among these rows, the reasons why some cannot be predicted; the others remain.
     """
     row_ids = np.arange(file.first_row + first, file.first_row + first + len(rows))
     rejected = tuple[Reject, ...]()

@@ -33,9 +33,9 @@ from tasks.machine.words import plural
 
 DELIMITERS = (",", ";", "\t", "|")
 SNIFFED_BYTES, SNIFFED_ROWS = 2**18, 100
-# The mark of UTF-8, what tells Excel the delimiter, and blank lines.
+# What may come before the header: the UTF-8 mark, a line that tells Excel the delimiter, and blank lines.
 BEFORE_HEADER = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]*(?:sep=(.)\r?\n)?[\r\n]*", re.IGNORECASE)
-DELIMITER = b"delimiter"  # a word of the schema of the batch that has no rows
+DELIMITER = b"delimiter"  # a key in the schema metadata of the batch that has no rows
 END = "gradmill.end"  # of a block
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # of what is no UTF-8
 FAULT = "\0fault"  # a name that no CSV has: the column of reasons why rows could not be read
@@ -44,15 +44,15 @@ FAULT = "\0fault"  # a name that no CSV has: the column of reasons why rows coul
 def csv_batches(stream: Any, name: str, selection: Selection, bad_rows: BadRows = "raise") -> Iterator[pa.RecordBatch]:
     """The rows of a CSV file, after a batch without rows that has all its columns.
 
-    Where ``bad_rows`` are to ``reject``, every row is there, those that cannot be read as nulls, and a column ``FAULT``
-    has the reason, or null; what is not UTF-8 is replaced.
+    If ``bad_rows`` is ``reject``, every row is there, unreadable ones as nulls, and a column ``FAULT`` has the reason,
+    or null; bytes that are not UTF-8 are replaced.
 
     Raises:
-        DataError: it is no such file; ragged rows that are to ``raise`` are counted up to the end of their block.
+        DataError: it is not such a file; ragged rows that are to ``raise`` are counted up to the end of their block.
     """
     blocks = read_blocks(stream, name)
     first = next(blocks)
-    told = ""  # what Excel is told
+    told = ""  # the delimiter given to Excel
     if prefix := BEFORE_HEADER.match(first):
         first, told = first[prefix.end() :], (prefix[1] or b"").decode(errors="replace")
     if re.search(rb"[\r\n]", first) is None:
@@ -64,20 +64,20 @@ def csv_batches(stream: Any, name: str, selection: Selection, bad_rows: BadRows 
 
 
 class _CsvFile:
-    """One CSV file on its way: its header, and what was counted of its rows."""
+    """One CSV file being read: its header, and what was counted in its rows."""
 
     def __init__(
         self, name: str, block: memoryview, selection: Selection, bad_rows: BadRows, delimiter: str = ""
     ) -> None:
         self._name, self._is_strict = name, bad_rows == "raise"
-        self._is_windows, self._may_be_windows = False, True  # Windows-1252; nothing of UTF-8 alone so far
+        self._is_windows, self._may_be_windows = False, True  # Windows-1252; so far nothing is UTF-8 only
         head = bytes(self._require_utf_8(block)[:SNIFFED_BYTES])
         text = (head.rpartition(b"\n")[0] or head).decode(errors="replace")
         self.delimiter = delimiter if delimiter in DELIMITERS else find_delimiter(text)
         with explain_file_errors(name, "CSV with a header", "see its first line"):
             rows = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter, strict=True))
             self.names = _name_index(next(rows), rows)
-        # a comma at the end of each line is no reason not to predict
+        # a comma at the end of each line is no reason to refuse a prediction
         check_names(self.names, name, may_be_blank=not self._is_strict)
         self._included = [each for each in self.names if selection.takes(each)]
         if not self._included and selection.only is None:
@@ -92,7 +92,7 @@ class _CsvFile:
         self._is_again = selection.is_again
         self._missing = (*selection.missing, *selection.also_missing)
         self._header_rows = 1  # of the next block
-        self._rows = 0  # before it
+        self._rows = 0  # before the next block
 
     def parse(self, block: memoryview) -> pa.Table:
         """The rows of a block ``(n, columns)``."""
@@ -121,17 +121,17 @@ class _CsvFile:
         return table if self._is_strict else _insert_rejected(table, dict(zip(numbers, rejects, strict=True)))
 
     def _require_utf_8(self, block: memoryview) -> memoryview:
-        """The block in UTF-8: it is that, or all of the file is Windows-1252.
+        """The block in UTF-8: either it is UTF-8 already, or the whole file is Windows-1252.
 
-        Of neither, it has replacements where rows are rejected one by one. Arrow would look, too, but not at what it
-        hands to Python of rows that it cannot read.
+        If neither holds, invalid bytes are replaced where rows are rejected one by one. Arrow would check too, but not
+        the rows that it cannot read and hands to Python.
         """
         error = find_invalid_utf_8(block)
         if error is None and not self._is_windows:
             self._may_be_windows &= np.frombuffer(block, np.uint8).max(initial=0) < 128
             return block
         text = bytes(block).decode(errors="replace")
-        # what is UTF-8 in part is that, damaged
+        # a file that is UTF-8 in part is damaged UTF-8
         self._may_be_windows &= text.replace(REPLACEMENT, "").isascii() and not _has_words_of_high_bytes(block)
         if self._may_be_windows:
             with contextlib.suppress(UnicodeDecodeError):
@@ -145,12 +145,12 @@ class _CsvFile:
         return memoryview(text.encode())
 
     def _require_closed_quotes(self, block: memoryview) -> None:
-        """Refuse a quote that opens a field and is never closed: all rows that follow would be one.
+        """Refuse a quote that opens a field and is never closed: all following rows would become one.
 
-        Some that stand inside of fields are of no account: a row is put behind the block, and has to come out as one.
+        Quotes inside of fields do not matter: a row is appended to the block, and must come out as one row.
         """
         rows, last = io.StringIO(f"{bytes(block).decode()}\n{END}\n", newline=""), (0, [""])
-        limit = csv.field_size_limit(2**31 - 1)  # of the whole process: a field may be a whole block
+        limit = csv.field_size_limit(2**31 - 1)  # a setting of the whole process: a field may be a whole block
         try:
             for row in enumerate(csv.reader(rows, delimiter=self.delimiter), self._rows - self._header_rows):
                 last = row
@@ -161,13 +161,13 @@ class _CsvFile:
             raise broken_file(self._name, reason, "a second quote where the field ends")
 
     def _read(self, block: memoryview, rejects: list[Any], use_threads: bool) -> pa.Table:
-        """The rows of a block that have the fields of the header; the others are added to ``rejects``."""
+        """The rows of a block that have as many fields as the header; the others are added to ``rejects``."""
 
         def reject(row: Any) -> str:
             rejects.append(row)
             return "skip"
 
-        # Arrow asks for different names; two may be blank, and these columns are not read
+        # Arrow requires distinct names; several may be blank, and these columns are not read
         names = [f"{FAULT}.{at}" if each in self.names[:at] else each for at, each in enumerate(self.names)]
         return pyarrow.csv.read_csv(
             pa.BufferReader(pa.py_buffer(block)),
@@ -192,7 +192,7 @@ class _CsvFile:
         )
 
     def _describe_ragged(self, first: int, rejects: list[Any], rows: int, is_cut: bool) -> DataError:
-        """The error of rows that have not the fields of the header, the first of which is row ``first``."""
+        """The error for rows whose fields do not match the header; the first of them is row ``first``."""
         fields, expected = rejects[0].actual_columns, len(self.names)
         if is_cut and fields < expected:
             reason = f"it ends inside row {first} (from 0), after {plural(fields, 'field')}"
@@ -208,17 +208,17 @@ class _CsvFile:
 
 
 def _name_index(header: list[str], rows: Iterator[list[str]]) -> list[str]:
-    """The header, with a name for a first column that has none: pandas and R write row names so.
+    """The header, with a name for a first column that has none: pandas and R write row names this way.
 
-    R's ``write.table`` gives it no field either: all rows then have one more than the header, not an empty last one.
-    Where first fields repeat they name no rows: a comma that no quotes enclose, as in 1,234, is what is wrong.
+    R's ``write.table`` does not even give it a field: all rows then have one more field than the header, not an empty
+    last one. If first fields repeat, they name no rows: the fault is a comma that is not in quotes, as in 1,234.
     """
     if UNNAMED_INDEX in header:
         return header
     if header[0] == "" and len(header) > 1:
         return [UNNAMED_INDEX, *header[1:]]
     first = list[list[str]]()
-    with contextlib.suppress(csv.Error):  # which is said when the row is read
+    with contextlib.suppress(csv.Error):  # reported when the row is read
         first.extend(itertools.islice(rows, SNIFFED_ROWS))
     has_names = bool(first) and all(len(row) == len(header) + 1 for row in first) and any(row[-1] for row in first)
     has_names &= len({row[0] for row in first}) == len(first)
@@ -226,7 +226,7 @@ def _name_index(header: list[str], rows: Iterator[list[str]]) -> list[str]:
 
 
 def _insert_rejected(table: pa.Table, rejects: dict[int, Any]) -> pa.Table:
-    """All rows of a block at their places, those that were rejected as nulls, and the reasons."""
+    """All rows of a block in their places, with rejected rows as nulls, and the reasons."""
     rows = len(table) + len(rejects)
     faults = pa.nulls(rows, pa.string())
     if rejects:
@@ -240,7 +240,7 @@ def _insert_rejected(table: pa.Table, rejects: dict[int, Any]) -> pa.Table:
 
 
 def _has_words_of_high_bytes(block: memoryview) -> bool:
-    """Whether most bytes beyond ASCII stand side by side, as in Chinese, Japanese, Russian or Greek, not as in Köln."""
+    """Whether most non-ASCII bytes are adjacent, as in Chinese, Japanese, Russian or Greek, and unlike in Köln."""
     high = np.frombuffer(block, np.uint8) >= 128
     pairs = high[1:] & high[:-1]
     beside = np.append(pairs, False) | np.append(False, pairs)
@@ -248,11 +248,11 @@ def _has_words_of_high_bytes(block: memoryview) -> bool:
 
 
 def _has_quotes(block: memoryview) -> bool:
-    return b'"' in block.obj  # type: ignore[operator]  # of which the block is all but a row
+    return b'"' in block.obj  # type: ignore[operator]  # the block is all of this except one row
 
 
 def find_delimiter(head: str) -> str:
-    """What stands between fields: by it most of a file's first rows are like the header, and have the most fields."""
+    """The delimiter of fields: with it, most first rows match the header, and have the most fields."""
     scores: dict[str, tuple[float, int]] = {}
     for delimiter in DELIMITERS:
         rows = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter)

@@ -1,6 +1,6 @@
-"""Parts of dates as features: months, weekdays and hours are categories, a year is a number.
+"""Parts of dates as features: months, weekdays and hours are categories, and years are numbers.
 
-A line through time extrapolates, and so a year is clamped to those of the training part, and no day is counted.
+A line through time extrapolates, so years are clamped to those of the training part, and days are not counted.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ LEVELS = {  # complete from version 1 on
 }
 FEWEST_YEARS = 3
 MOSTLY = 0.9  # share of a column's values that are dates, from which the others are faults
-SAMPLED = 100  # texts
-BLOCK = 2**20  # values at once: parsing takes a hundred bytes for each
-SHOWN = 40  # characters of a value
+SAMPLED = 100  # texts that are looked at
+BLOCK = 2**20  # values at once: parsing takes a hundred bytes per value
+SHOWN = 40  # characters of a value that are shown
 DAY = np.timedelta64(1, "D")
 FORESEEN = np.datetime64("2037-01-01", "us")
 FIRST, LAST = np.datetime64("0001-01-01", "us"), np.datetime64("9999-12-31T23:59:59.999999", "us")  # that Python knows
@@ -36,13 +36,13 @@ DATE, CLOCK = ("year", "month", "day"), ("hour", "minute", "second")
 
 
 class Dates(NamedTuple):
-    """Dates and times ``(n,)``, as a clock shows them, and which values are none."""
+    """Dates and times ``(n,)`` as a clock shows them, and which values are not dates."""
 
     moments: Array  # datetime64[us], NaT where a value is missing or no date
     is_invalid: Array  # bool
 
     def take(self, part: str) -> Array:
-        """A part ``(n,)`` float64: a code, or a year; NaN is missing, ``NO_NUMBER`` what is no date."""
+        """A part ``(n,)`` float64: a code, or a year; NaN if missing, ``NO_NUMBER`` if it is not a date."""
         moments = np.where(np.isnat(self.moments), np.datetime64(0, "us"), self.moments)
         months, days = moments.astype("M8[M]").astype(np.int64), moments.astype("M8[D]").astype(np.int64)
         values = {
@@ -57,9 +57,10 @@ class Dates(NamedTuple):
 
 
 def read_dates(values: Any, form: str = "", zone: str = "", missing: Sequence[str] = ()) -> Dates:
-    """The dates of an array, chunked or not, of any type: what is neither a date nor text of this form is none.
+    """The dates of an array of any type, chunked or not: only dates and text in this form count as dates.
 
-    What has a zone is as it is written, or in ``zone`` if there is one. The dates that ``missing`` has are no values.
+    Dates with a time zone are converted to ``zone``, or kept as written if ``zone`` is empty. Dates listed in
+    ``missing`` count as missing values.
     """
     if isinstance(values, pa.Array) and len(values) > BLOCK:
         values = pa.chunked_array([values.slice(start, BLOCK) for start in range(0, len(values), BLOCK)])
@@ -69,11 +70,11 @@ def read_dates(values: Any, form: str = "", zone: str = "", missing: Sequence[st
         return Dates(*map(np.concatenate, zip(*every, strict=True)))
     if pa.types.is_dictionary(values.type):
         moments, is_invalid = read_dates(values.dictionary, form, zone, missing)
-        codes = values.indices.fill_null(-1).to_numpy(zero_copy_only=False)  # -1 is the last
+        codes = values.indices.fill_null(-1).to_numpy(zero_copy_only=False)  # -1 picks the last
         return Dates(np.append(moments, NO_TIME)[codes], np.append(is_invalid, False)[codes])
     try:
         moments, is_invalid = _read_dates(values, form, zone)
-    except pa.ArrowInvalid:  # of a zone that nobody knows
+    except pa.ArrowInvalid:  # for an unknown time zone
         return Dates(np.full(len(values), NO_TIME), np.asarray(values.is_valid()))
     if missing:
         moments = np.where(np.isin(moments, read_dates(pa.array(missing, pa.string()), form).moments), NO_TIME, moments)
@@ -103,7 +104,7 @@ def _parse_dates(texts: pa.Array, form: str, zone: str) -> Dates:
     if not form and pc.all(pc.match_substring_regex(texts, date_pattern(form)), min_count=0).as_py():
         try:
             return Dates(_to_numpy(texts.cast(pa.timestamp("us"))), np.zeros(len(texts), bool))
-        except pa.ArrowInvalid:  # some have a zone, are times of day, or are none
+        except pa.ArrowInvalid:  # some have a zone, are times of day, or are no dates
             pass
     found = pc.extract_regex(texts, date_pattern(form))
     has_date = np.asarray(pc.fill_null(pc.not_equal(found.field("year"), ""), False))
@@ -124,7 +125,7 @@ def _to_integers(digits: pa.Array) -> Array:
 
 
 def _move(moments: Array, offsets: pa.Array, zone: str) -> Array:
-    """Moments in ``zone`` of those that are written with an offset; the others are there already."""
+    """Moments in ``zone`` for those written with an offset; the others are in it already."""
     written = offsets.dictionary_encode()
     seconds = [_find_seconds(each) for each in written.dictionary.to_pylist()]
     away = np.array([*seconds, 0], "m8[s]")[np.asarray(written.indices.fill_null(-1))]
@@ -133,7 +134,7 @@ def _move(moments: Array, offsets: pa.Array, zone: str) -> Array:
 
 
 def _localize(moments: Array, zone: str) -> Array:
-    """What a clock in ``zone`` shows at moments ``(n,)`` in UTC; of summer time after 2037 Arrow knows nothing."""
+    """What a clock in ``zone`` shows at moments ``(n,)`` in UTC; Arrow does not know summer time after 2037."""
     shown = _to_numpy(
         pc.local_timestamp(pa.array(moments).cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us", zone)))
     )
@@ -149,13 +150,13 @@ def _find_seconds(offset: str) -> int:
     return int(away.total_seconds()) if away else 0
 
 
-# The dates of a column of which nothing is known
+# The dates of a column about which nothing is known
 
 
 def find_form(levels: Levels, name: str) -> str | Finding | None:
-    """How text has dates, by its levels, or what is wrong with it; None where it has none.
+    """The form in which text has dates, judged by its levels, or what is wrong with it; None if it has none.
 
-    Most of them are enough, so that one that is spoilt makes no category of all the others.
+    It is enough if most levels are dates, so that one bad value does not turn all others into a category.
     """
     shares = dict[str, float]()
     for form in find_likely_forms(levels.used):
@@ -175,7 +176,7 @@ def find_form(levels: Levels, name: str) -> str | Finding | None:
 
 
 def find_likely_forms(texts: pa.Array) -> list[str]:
-    """The forms that some texts have dates in, by a few of them from all over: nearly all columns have none."""
+    """The forms in which some texts have dates, judged by a sample from all over: nearly all columns have none."""
     texts = texts.drop_null()
     sample = texts.take(np.unique(np.linspace(0, len(texts) - 1, SAMPLED).astype(np.int64))) if len(texts) else texts
     return [form for form in DATES if len(sample) and not read_dates(sample, form).is_invalid.all()]
@@ -200,7 +201,7 @@ def find_parts(name: str, column: pa.ChunkedArray, form: str, zone: str) -> list
     if not len(moments) or (moments == moments[0]).all():
         return []
     parts = list[str]()
-    if (days != np.datetime64(0, "D")).any():  # else they are times of day
+    if (days != np.datetime64(0, "D")).any():  # otherwise they are times of day
         parts = ["month", "weekday"]
     if (moments - days).min() != (moments - days).max():
         parts.append("hour")

@@ -1,4 +1,4 @@
-"""Which files a path, a folder, a glob or a URL stands for. What is half written, or ours, is none of them."""
+"""Which files a path, a folder, a glob or a URL stands for, except files that are half written or our own."""
 
 import fnmatch
 import functools
@@ -28,8 +28,8 @@ from tasks.store.verified import Fingerprint
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 TEXT_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES)  # read from the first byte to the last
 WORKBOOK = ".xlsx"
-TYPED_SUFFIXES = (".parquet", ".feather", ".arrow", ".ipc", WORKBOOK)  # of files that keep the types of columns
-TABLE_SUFFIXES = (*TEXT_SUFFIXES, *TYPED_SUFFIXES)  # .txt is about data
+TYPED_SUFFIXES = (".parquet", ".feather", ".arrow", ".ipc", WORKBOOK)  # files that keep the types of columns
+TABLE_SUFFIXES = (*TEXT_SUFFIXES, *TYPED_SUFFIXES)  # .txt files are about data
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 GZIP = ".gz"
 MAX_BUFFERED = 128 * 2**20  # bytes of an Arrow file, of which one record batch may be all
@@ -41,9 +41,9 @@ WORDS = {
     LINKS: "links to folders are not followed, name them to read them",
     IRREGULAR: "left out what is no regular file",
 }
-LeftOut = defaultdict[str, list[str]]  # what is left out, by reason
-Patterns = set[tuple[str, ...]]  # what is still to match, a level each; nothing: all that lies below a match
-UNREADABLE = "unreadable"  # in the place of a digest; why it is so is found when it is read
+LeftOut = defaultdict[str, list[str]]  # the names of files that were left out, by reason
+Patterns = set[tuple[str, ...]]  # what is still to be matched, one entry per level; empty: everything below a match
+UNREADABLE = "unreadable"  # replaces a digest; the reason is found when the file is read
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 CONNECT_SECONDS, READ_SECONDS = 10.0, 20.0  # in which a host must answer, and go on
 MAX_REASON = 300  # characters of a backend's own words, which may be several lines
@@ -54,11 +54,11 @@ STATES = (
 
 
 class DataFile(NamedTuple):
-    """One file, and the values that all its rows have by the folders that it lies in (Hive partitions)."""
+    """One file, and the values that the folders in which it lies give to all its rows (Hive partitions)."""
 
     fingerprint: Fingerprint
     partition: dict[str, str | None] = {}  # noqa: RUF012  (never written to)
-    selected: str = ""  # a workbook's sheet, empty: the first; or the query of a database
+    selected: str = ""  # a workbook's sheet (empty: the first), or a database's query
 
     @property
     def path(self) -> str:
@@ -67,30 +67,30 @@ class DataFile(NamedTuple):
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """What is read of which file in which state."""
+        """What is read, from which file, and in which state."""
         return (*self.fingerprint, self.selected) if self.selected else self.fingerprint
 
     @property
     def is_remote(self) -> bool:
-        """Whether it is at a URL."""
+        """Whether the file is at a URL."""
         return "://" in self.path
 
     @property
     def name(self) -> str:
-        """The path in small letters, of a URL without its query."""
+        """The path in lower case, for a URL without its query."""
         return (urlsplit(self.path).path if _is_web(self.path) else self.path).lower()
 
     @property
     def suffix(self) -> str:
-        """What tells its format."""
+        """The suffix that determines the file's format."""
         return Path(self.name.removesuffix(GZIP)).suffix
 
     @contextmanager
     def open(self) -> Iterator[Any]:
-        """Its bytes as a stream, unpacked; it can seek if the file keeps the types of columns.
+        """The file's bytes as an unpacked stream, which is seekable if the file keeps the types of columns.
 
         Raises:
-            DataError: it is gone, is no regular file, or its host does not answer.
+            DataError: the file is gone, is not a regular file, or its host does not answer.
         """
         import pyarrow as pa
 
@@ -101,13 +101,13 @@ class DataFile(NamedTuple):
                     raw = stack.enter_context(files.open(path, "rb"))
             else:
                 raw = stack.enter_context(regular_files.open_regular(Path(self.path)))
-                if not os.fstat(raw.fileno()).st_size:  # of /proc, some of which wait for ever, too
+                if not os.fstat(raw.fileno()).st_size:  # as in /proc, where some files never end either
                     raise empty_file(Path(self.path))
             is_large_batch = self.suffix != ".parquet" and self.fingerprint.bytes > MAX_BUFFERED
             if self.name.endswith(GZIP):
                 yield pa.CompressedInputStream(raw, "gzip")
             elif self.suffix in TYPED_SUFFIXES and (self.is_remote or is_large_batch):
-                # many a server sends no parts, and others may cut a file short
+                # many servers serve no ranges, and others may truncate a file
                 copy = stack.enter_context(tempfile.TemporaryFile())
                 shutil.copyfileobj(raw, copy)
                 copy.flush()
@@ -124,14 +124,14 @@ class DataFiles(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """Changes where a file looks touched, comes or goes."""
-        files = [file if file.selected else file[:2] for file in self.files]  # as it was before there were any
+        """A digest that changes if a file appears to be modified, appears or disappears."""
+        files = [file if file.selected else file[:2] for file in self.files]  # as it was before selections existed
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
     def by_content(self) -> Self:
-        """The same files in an order in which their names have no say; of remote ones only where sizes are equal.
+        """The same files in an order that does not depend on their names; remote ones only where sizes are equal.
 
-        What a host says of the state of a file may be another after each upload.
+        The state that a host reports for a file may change with each upload.
         """
 
         def sort_key(file: DataFile) -> tuple[str, int, str, str]:
@@ -142,7 +142,7 @@ class DataFiles(NamedTuple):
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file found in a folder is part of a table, by its name; none that tools write for themselves."""
+    """Whether a file found in a folder is, by its name, part of a table and not written by a tool for itself."""
     name = path.name.lower().removesuffix(GZIP)
     return name.endswith(TABLE_SUFFIXES) and not name.startswith("_")
 
@@ -166,13 +166,13 @@ def find_table(source: str) -> DataFiles:
     except UsageError as error:
         if is_url(source):
             raise
-        # a nightly run's data that are gone are no mistyped option
+        # if a nightly run's data are gone, no option was mistyped
         raise DataError(error.found, "a file, a folder or a glob", "check the path, or give another") from error
     return select_sheet(found, source)
 
 
 def select_sheet(found: DataFiles, source: str) -> DataFiles:
-    """The files with the sheet that their source names, if it does.
+    """The files with the sheet that their source names, if any.
 
     Raises:
         UsageError: none of them is a workbook.
@@ -194,9 +194,9 @@ def find_data(
     full_digest: bool = False,
     unreadable: str = "",
 ) -> DataFiles:
-    """The files of a path, a folder, a glob or a URL, sorted by name; of a folder those that are ``is_data``.
+    """The files of a path, a folder, a glob or a URL, sorted by name; in a folder, only those that are ``is_data``.
 
-    If there is a word for ``unreadable`` files, in the place of their digests, it is no fault yet that one is so.
+    If ``unreadable`` is given, it replaces the digests of files that cannot be read, which is then no error yet.
 
     Raises:
         UsageError: nothing is there, all of it lies in ``output``, or a URL has credentials in it.
@@ -224,7 +224,7 @@ def find_data(
 
 
 def is_url(source: str) -> bool:
-    """Whether a source lies on another host, or is to be asked of a backend."""
+    """Whether a source lies on another host, or has to be read through a backend."""
     return "://" in source and not source.startswith("file://")
 
 
@@ -248,12 +248,12 @@ def _partition(source: str, path: str) -> dict[str, str | None]:
 
 
 def refuse_partial(path: Path, listed: Iterable[str] | None = None) -> None:
-    """Let a folder or glob pass that has no half-written file by its name, and a file that has none of its own name.
+    """Accept a folder or glob without half-written files, judged by name, and a file without one of its own name.
 
-    ``listed`` are the files of a folder where somebody has been through it.
+    ``listed`` are the files of a folder, if they have already been listed.
 
     Raises:
-        DataError: something is, or seems so since it was never ended.
+        DataError: a file is half written, or seems so because writing was never completed.
     """
     if path.is_dir() or (glob.has_magic(str(path)) and not path.exists()):
         if listed is None:
@@ -288,9 +288,10 @@ def _find_files(
 ) -> list[Path]:
     """The files that a path, a folder or a glob stands for, sorted by name.
 
-    Left out is what lies in ``output`` and, below what ``path`` names, in artifacts/ or in the folder of a job: a job
-    that found its own parts there would have another input each time. Links to files are files; links to folders are
-    followed only where ``path`` itself names them, for below it they would give rows twice, or without end.
+    Files in ``output`` are left out, as are those in artifacts/ or in the folder of a job that lie below what ``path``
+    names: a job that found its own parts there would have another input each time. Links to files count as files; links
+    to folders are followed only where ``path`` itself names them, since further down they would give rows twice, or
+    never end.
 
     Raises:
         UsageError: nothing is there, or all of it lies in ``output``.
@@ -302,7 +303,7 @@ def _find_files(
     is_ours = _whether_ours(base_folder(path), output)
     others = [each for each in sorted(found) if not is_ours(each.parent)]
     files = [each for each in others if found[each] or is_data(each)]
-    if any(map(is_picture, files)):  # what describes pictures lies among them
+    if any(map(is_picture, files)):  # files that describe pictures lie among them
         texts = {each for each in files if each.name.lower().removesuffix(GZIP).endswith(TEXT_SUFFIXES)}
         files = [each for each in files if found[each] or each not in texts]
     if ours := len(found) - len(others):
@@ -322,7 +323,7 @@ def _find_files(
 
 
 def describes_labels(path: Path) -> bool:
-    """Whether a file says of which classes the images beside it are, by its name."""
+    """Whether a file, by its name, gives the classes of the images beside it."""
     return path.name == "labels.txt" or ("idx1" in path.name and not is_table(path) and not is_picture(path))
 
 
@@ -331,25 +332,25 @@ def _nothing_readable(source: object, suffixes: Iterable[str], action: str) -> D
 
 
 def empty_file(path: Path) -> DataError:
-    """The error of a file without a byte; the files of /proc are such files, and reading some of them never ends."""
+    """The error for a file without a byte; the files of /proc look like this, and reading some of them never ends."""
     return DataError(f"{path} is empty, or no file on disk", "a file of rows", "write it again, or leave it out")
 
 
 def base_folder(path: Path) -> Path:
-    """The folder in which everything lies that a path, absolute, stands for."""
+    """The folder that contains everything for which an absolute path stands."""
     if path.is_dir():
         return path
     return path.parent if path.is_file() else next(each for each in path.parents if not glob.has_magic(str(each)))
 
 
 def walk_files(path: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[str, bool]]]:
-    """The folders that a path or glob stands for, and of each the sorted names of files, with whether it names each.
+    """The folders that a path or glob stands for, each with its sorted file names and whether it names them itself.
 
-    Of folders side by side the last by name comes first, each before what lies in it. What is ``left_out`` is added
-    there, by reason.
+    Among sibling folders the last by name comes first, and each comes before its contents. What is left out is added to
+    ``left_out``, by reason.
 
-    A pattern is one name or ``**`` a level; of a folder that matches it is everything below. Folders wait in a list,
-    each with the patterns of its entries, so that neither depth nor stars cost more than the folders that are there.
+    A pattern is one name or ``**`` per level; for a matching folder, everything below it matches. Folders wait in a
+    list, each with the patterns for its entries, so that neither depth nor stars cost more than the folders that exist.
 
     Raises:
         DataError: the path is a FIFO, a socket or a device.
@@ -385,15 +386,15 @@ def walk_files(path: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[str, b
 
 
 def _match_entry(name: str, patterns: Patterns) -> tuple[Patterns, bool, bool]:
-    """With which patterns what lies below an entry goes on; whether it is found; whether it is named.
+    """The patterns for what lies below an entry; whether the entry is found; whether it is named.
 
-    What is hidden is meant only by a pattern that says so.
+    Hidden entries match only patterns that explicitly say so.
     """
     below, is_found, is_named, waiting = Patterns(), False, False, [*patterns]
     while waiting:
         pattern = waiting.pop()
         first = pattern[0] if pattern else "**"
-        if first == "**" and len(pattern) > 1:  # which stands for no folder, too
+        if first == "**" and len(pattern) > 1:  # it also stands for no folder at all
             waiting.append(pattern[1:])
         if fnmatch.fnmatchcase(name, first) and (name[0] != "." or first[0] == "."):
             below.add(pattern if first == "**" else pattern[1:])
@@ -403,7 +404,7 @@ def _match_entry(name: str, patterns: Patterns) -> tuple[Patterns, bool, bool]:
 
 
 def _whether_ours(base: Path, output: Path | None) -> Callable[[Path], bool]:
-    """Whether what lies in a folder was written by predictions and their like rather than to be predicted."""
+    """A function that says whether a folder's contents were written by predictions and the like."""
     root, target = artifact_paths.root(), None if output is None else output.resolve()
 
     @functools.cache
@@ -421,7 +422,7 @@ def _whether_ours(base: Path, output: Path | None) -> Callable[[Path], bool]:
 
 
 def _list_remote(url: str, is_data: Callable[[Path], bool]) -> list[Fingerprint]:
-    """The files that a URL names, or those of a folder that are data, sorted.
+    """The files that a URL names, or the data files in a folder that it names, sorted.
 
     Raises:
         UsageError: the URL has credentials in it.
@@ -449,13 +450,13 @@ def _file_system(url: str) -> tuple[Any, str]:
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
-        options = {"client_kwargs": {"timeout": timeout}, "block_size": 0}  # a stream: no parts are asked for
+        options = {"client_kwargs": {"timeout": timeout}, "block_size": 0}  # a stream: no ranges are requested
     files, path = fsspec.core.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)
     return files, path
 
 
 def _fingerprint(files: Any, path: str) -> Fingerprint:
-    """By what its host says of its state; where it says nothing, by all its bytes."""
+    """A fingerprint from what the host says about the file's state, or from all its bytes if it says nothing."""
     facts = files.info(path)
     if state := {name: str(facts[name]) for name in STATES if facts.get(name)}:
         digest = hashlib.sha256(json.dumps(state).encode())
@@ -467,7 +468,7 @@ def _fingerprint(files: Any, path: str) -> Fingerprint:
 
 @contextmanager
 def _explain_url_errors(url: str) -> Iterator[None]:
-    """Every backend has exceptions of its own; ours say which URL, and what may help."""
+    """Translate the exceptions that each backend has into ours, which name the URL and what may help."""
     try:
         yield
     except GradmillError:
@@ -489,12 +490,12 @@ def _explain_url_errors(url: str) -> Iterator[None]:
         ) from error
 
 
-# The errors of a file that is damaged, is not what its name says, or changes while it is read
+# The errors for a file that is damaged, is not what its name says, or changes while it is read
 
 
 @contextmanager
 def explain_file_errors(path: object, expected: str = "", action: str = "") -> Iterator[None]:
-    """Take whatever is raised for the file's fault: what parsers and decompressors raise has no end of kinds.
+    """Treat any exception as the file's fault: parsers and decompressors raise too many kinds to list.
 
     Raises:
         DataError: something was raised.
@@ -508,14 +509,14 @@ def explain_file_errors(path: object, expected: str = "", action: str = "") -> I
 
 
 def broken_file(path: object, reason: object, expected: str = "", action: str = "") -> DataError:
-    """The error of a file, by path or URL, that is not what was ``expected``, or else what its name says."""
+    """The error for a file, by path or URL, that is not what was ``expected``, or else what its name says."""
     action = action or ("mend it, or leave it out" if expected else "write it again")
     expected = expected or f"a whole {Path(str(path)).suffix or 'IDX'} file"
     return DataError(f"{path} cannot be read: {reason}", expected, action)
 
 
 def changed_file(path: str) -> DataError:
-    """The error of an input file that is no longer what the job was planned for."""
+    """The error for an input file that has changed since the job was planned."""
     return DataError(
         f"{path} is gone or was written to while the job was running",
         "an input that stays as it is until the job is done",

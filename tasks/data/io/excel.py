@@ -18,17 +18,17 @@ from tasks.data.levels import format_values
 from tasks.data.recipe import UNNAMED_INDEX
 from tasks.machine.words import listing, pip_install
 
-OLE = b"\xd0\xcf\x11\xe0"  # what files of old and encrypted ones begin with
+OLE = b"\xd0\xcf\x11\xe0"  # the first bytes of old and of encrypted files
 CELL = re.compile(rb"""<(?:\w+:)?c\b[^>]*?\br=["']([A-Z]{1,3})([0-9]{1,10})""")
-# A cell whose formula has no value, or an empty one; empty text is a value.
+# A cell whose formula has no value, or an empty one; an empty text is a value.
 BARE_FORMULA = re.compile(
     rb"""<(?:\w+:)?c\b(?![^>]*\bt="str")[^>]*\br="([A-Z]+[0-9]+)"[^>]*>\s*<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</[^>]*>)\s*"""
     rb"""(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</[^>]*>)?\s*</(?:\w+:)?c>"""
 )
 TAG = re.compile(rb"<(?:\w+:)?(?:sheet|Relationship)\b([^>]*)>")
 ATTRIBUTE = re.compile(rb"""([\w:]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
-MAX_CELLS = 2 * 10**7  # some GB of them
-SHOWN = 20  # sheets
+MAX_CELLS = 2 * 10**7  # which take several GB
+SHOWN = 20  # sheets that are listed
 MAX_PACKED = 2**28
 MAX_UNPACKED = 2**29  # bytes of XML: a full sheet of a million rows and eight columns has half of that
 
@@ -36,10 +36,10 @@ MAX_UNPACKED = 2**29  # bytes of XML: a full sheet of a million rows and eight c
 def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.RecordBatch]:
     """The rows of a sheet, the first unless one is named, in all its columns, after a batch without rows.
 
-    A column is float64, bool, timestamp or text as all its cells that are not empty are; of several kinds it is text.
+    A column is float64, bool, timestamp or text, like all its cells that are not empty; if they differ, it is text.
 
     Raises:
-        DataError: it is no such file, or too large, or the package that reads it is not there.
+        DataError: it is not such a file, is too large, or the package that reads it is not installed.
     """
     rows = _read_rows(stream, name, selection.sheet)
     if not rows:
@@ -54,7 +54,7 @@ def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
 
 
 def _read_rows(stream: Any, name: str, asked: str) -> list[list[Any]]:
-    """The cells of a sheet, row by row, of a file that does not unpack to more than there is room for."""
+    """The cells of a sheet, row by row, from a file that does not unpack to more than there is room for."""
     try:
         from python_calamine import CalamineWorkbook
     except ImportError as error:
@@ -73,7 +73,7 @@ def _read_rows(stream: Any, name: str, asked: str) -> list[list[Any]]:
             if unpacked > MAX_UNPACKED:
                 limit = f"at most {MAX_UNPACKED >> 20:,} MiB"
                 raise broken_file(name, f"it unpacks to {unpacked >> 20:,} MiB", limit, to_do)
-            if damaged := packed.testzip():  # or larger than it says
+            if damaged := packed.testzip():  # or the member is larger than it says
                 raise broken_file(name, f"its part {damaged} is damaged", "a workbook (.xlsx)", "write it again")
             parts = _find_sheets(packed)
             if asked not in ("", *parts):
@@ -107,7 +107,7 @@ def _find_sheets(packed: zipfile.ZipFile) -> dict[str, str]:
 
 
 def _count_cells(sheet: bytes) -> int:
-    """The cells of a sheet from the first column and row to the last: the package that reads it makes room for all."""
+    """The number of cells from a sheet's first column and row to the last: the package makes room for all of them."""
     places = CELL.findall(sheet)
     columns = {letters for letters, _ in places}
     last = max((len(each), each) for each in columns)[1] if columns else b""
@@ -116,7 +116,7 @@ def _count_cells(sheet: bytes) -> int:
 
 
 def _make_column(cells: list[Any]) -> pa.Array:
-    """The cells as one type; empty ones are null."""
+    """The cells as an array of one type; empty cells are null."""
     values = [None if cell == "" else _normalize_cell(cell) for cell in cells]
     if len({*map(type, values)} - {type(None)}) < 2:
         return pa.array(values)
@@ -124,12 +124,12 @@ def _make_column(cells: list[Any]) -> pa.Array:
 
 
 def _normalize_cell(cell: Any) -> Any:
-    """Whole numbers as other numbers, dates as dates with times."""
+    """Convert whole numbers to floats, and dates to dates with times."""
     if type(cell) is date:
         return datetime.combine(cell, time())
     return float(cell) if type(cell) is int else cell
 
 
 def _format_cell(cell: Any) -> str:
-    """A cell as the name of a level, or of a column."""
+    """A cell as text, for the name of a level or of a column."""
     return str(cell) if isinstance(cell, str | time | timedelta) else format_values(pa.array([cell]))[0]

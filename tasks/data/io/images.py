@@ -1,6 +1,7 @@
-"""Labelled images of a user: a folder of pictures for each class, MNIST's files, ``.npz``, safetensors, Parquet.
+"""A user's labelled images: a folder of pictures for each class, MNIST's files, ``.npz``, safetensors, Parquet.
 
-Whatever they lie in, they come to one ``LabelledImages``, and ``read_images`` to raw pixels of one shape in a file.
+Whatever they are stored in, they become one ``LabelledImages``, and ``read_images`` makes a file of raw pixels with one
+shape.
 """
 
 import hashlib
@@ -35,45 +36,45 @@ from tasks.machine.words import listing
 from tasks.store import regular_files, verified
 from tasks.store.regular_files import format_path
 
-LONGEST = 5  # names that a message has
-MAC_FOLDER = "__MACOSX"  # that an archive made on a Mac holds
+LONGEST = 5  # names that a message lists
+MAC_FOLDER = "__MACOSX"  # in archives made on a Mac
 LEFT_OUT = {
     "stray-files": "what lies beside the folders of classes or of parts",
     "other-files": "files of other kinds",
     LINKS: "links to folders",
     CLOSED_FOLDERS: "folders that cannot be read",
 }
-CLASS_NAMES = "labels.txt"  # beside the files: a class a line
-# What arrays of images and labels are called, before or after the word of their part.
+CLASS_NAMES = "labels.txt"  # beside the files: one class per line
+# The names of arrays of images and labels, before or after the word for their part.
 ARRAY_NAMES = (("images", "labels"), ("x", "y"), ("X", "y"), ("image", "label"))
 ARRAY_PARTS = ("", "train", "test", "val", "validation", "valid")
 METADATA = b"huggingface"
 LABEL_COLUMNS = ("label", "labels", "class")
-MOST_ROWS = 10**8  # of a Parquet file: a footer may promise any number
-JOB_IMAGES, JOB_BYTES = 256, 2**22  # images that are read together from a file of many
-FILE_JOBS = 32  # of all picture files: the cores are to end at one time
-FEWEST_FILES, MOST_FILES = 16, 1024  # of a job: a process waits for the interpreter's lock of its parent before each
-SAMPLE = 64  # images by which the shape is guessed: where all others are alike, they are read once
+MOST_ROWS = 10**8  # of a Parquet file, whose footer may claim any number
+JOB_IMAGES, JOB_BYTES = 256, 2**22  # images that are read together from a file with many
+FILE_JOBS = 32  # for all picture files: the cores should finish at the same time
+FEWEST_FILES, MOST_FILES = 16, 1024  # in a job: before each, a process waits for its parent's interpreter lock
+SAMPLE = 64  # images from which the shape is guessed: if all others have it, each is read only once
 LARGEST_SIDE, USUAL_SIDE = 256, 28
-WAITING_JOBS = 32  # that are decoded before more are read
-LONG_SECONDS = 0.2  # of decoding, beyond which processes are worth their start
+WAITING_JOBS = 32  # jobs that are being decoded before more are read
+LONG_SECONDS = 0.2  # of decoding, beyond which processes are worth starting
 
 
 class LabelledImages(NamedTuple):
-    """Labelled images as they were found; nothing is decoded yet."""
+    """Labelled images as they were found, not decoded yet."""
 
     source: str  # an absolute path
     fingerprint: str  # a digest that changes where a file looks touched, comes or goes
-    class_names: tuple[str, ...]  # as the data have them, in any order
+    class_names: tuple[str, ...]  # as in the data, in any order
     labels: NDArray[np.int64]  # (n,) into them
-    split_ids: NDArray[np.uint8] | None  # (n,) of the split; None where the source has none
+    split_ids: NDArray[np.uint8] | None  # (n,) split ids; None if the source has no split
     num_files: int
     blocks: Callable[
         [], Iterator[Sequence[Item]]
-    ]  # of all images, in order; what is no path is read as it is asked for
+    ]  # of all images, in order; those that are not paths are read on demand
     place: Callable[[int], str]  # where an image is, for people
     findings: tuple[Finding, ...] = ()
-    other_files: tuple[str, ...] | None = None  # among picture files; None: these are of another kind
+    other_files: tuple[str, ...] | None = None  # other files among the pictures; None: the images are not picture files
 
 
 # Folders of pictures (torchvision's ``ImageFolder``), maybe below ``train/`` and ``test/``.
@@ -82,17 +83,17 @@ class LabelledImages(NamedTuple):
 def find_pictures(folder: Path) -> LabelledImages:
     """The pictures below a folder, in the order of their own names, as numbers are where arrays were written out.
 
-    Of equal names the first is that of the first class, and in a class that of the deepest folder. A link to the folder
-    of a class is followed, unless it leads to what it lies in.
+    Among equal names, the first class comes first, and within a class the deepest folder. A link to a class folder is
+    followed, unless it leads to a folder that contains it.
     """
     left_out = LeftOut(list)
     folders, has_parts = _find_classes(folder, left_out)
     classes = {name: label for label, name in enumerate(dict.fromkeys(path.name for path, _ in folders))}
-    digest = hashlib.sha256(str(folders).encode(errors="surrogateescape"))  # of all pictures: there may be millions
+    digest = hashlib.sha256(str(folders).encode(errors="surrogateescape"))  # over all pictures: there may be millions
     found, walked = list[Any](), ((each, inside) for each in folders for inside in walk_files(each[0], left_out))
     for number, ((class_folder, split_id), (path, names)) in enumerate(walked):
         label = classes[class_folder.name]
-        for name in names:  # there may be millions, so that even a context for each takes a while
+        for name in names:  # there may be millions, for which even one context manager each takes a while
             file = f"{path}{os.sep}{name}"
             if not name.lower().endswith(PICTURE_SUFFIXES):
                 left_out["other-files"].append(file)
@@ -122,7 +123,7 @@ def find_pictures(folder: Path) -> LabelledImages:
 def _find_classes(folder: Path, left_out: LeftOut) -> tuple[list[tuple[Path, int]], bool]:
     """The folder of each class, the last first, with its split, and whether there are parts of a split above them.
 
-    There are none without ``train/`` and folders in it: a class may be called ``train``.
+    There are no parts without ``train/`` with folders in it: a class may be called ``train``.
     """
 
     def note_closed(fault: OSError) -> None:
@@ -161,7 +162,7 @@ def _findings(left_out: LeftOut) -> Iterator[Finding]:
 
 
 def _with_test(split_ids: list[int]) -> list[int]:
-    """A validation part is the test part where there is no other."""
+    """Make a validation part the test part if there is no other."""
     return split_ids if TEST in split_ids else [TEST if each == VALIDATION else each for each in split_ids]
 
 
@@ -169,7 +170,7 @@ def _with_test(split_ids: list[int]) -> list[int]:
 
 
 class ImageArray(NamedTuple):
-    """Images of one part of the split in one array; they are read when it is asked for ``blocks``."""
+    """Images of one part of the split in one array, which is read when its ``blocks`` are iterated."""
 
     place: str  # for people
     split_id: int | None
@@ -178,7 +179,7 @@ class ImageArray(NamedTuple):
 
 
 def find_idx(folder: Path) -> LabelledImages | None:
-    """The files of MNIST, and of what is called like it; None where there are none."""
+    """The files of MNIST, and others with such names; None if there are none."""
     found: dict[int | None, Path] = {}
     for path in sorted(folder.iterdir()):
         if "idx3" in path.name and "images" in path.name and path.is_file():
@@ -199,7 +200,7 @@ def find_idx(folder: Path) -> LabelledImages | None:
 
 
 def find_arrays(path: Path) -> LabelledImages:
-    """The arrays of an ``.npz`` or safetensors file: ``images`` and ``labels``, or those that Keras has."""
+    """The arrays of an ``.npz`` or safetensors file: ``images`` and ``labels``, or those with Keras's names."""
     file = arrays.open_arrays(path)
     parts = [
         _image_array(f"{path} {name}", name, file[name](), file[labels]())
@@ -213,7 +214,7 @@ def find_arrays(path: Path) -> LabelledImages:
 
 
 def label_pairs(parts: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """What arrays of images and labels of the parts of a split, such as ``test``, may be called."""
+    """The possible names of arrays of images and labels for the parts of a split, such as ``test``."""
     for (images, labels), part in itertools.product(ARRAY_NAMES, parts):
         yield (f"{images}_{part}", f"{labels}_{part}") if part else (images, labels)
         if part:
@@ -221,13 +222,13 @@ def label_pairs(parts: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _split_named(name: str) -> int | None:
-    """The part of the split that a name tells of."""
+    """The part of the split that a name indicates."""
     words = re.split(r"[^a-z0-9]+", name.lower())
     return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
 
 
 def _image_array(place: str, name: str, array: StoredArray, labels: StoredArray) -> ImageArray:
-    """Images that lie in an array of bytes.
+    """Images stored in an array of bytes.
 
     Raises:
         DataError: it holds something else.
@@ -246,7 +247,7 @@ def _image_array(place: str, name: str, array: StoredArray, labels: StoredArray)
 
 
 def find_parquet(path: Path) -> LabelledImages | None:
-    """The images of a Parquet file or a folder of such; None where the first of them has no column of images.
+    """The images of a Parquet file or a folder of these; None if the first file has no column of images.
 
     Raises:
         DataError: a file is broken, differs from the first one, or has no labels.
@@ -281,9 +282,10 @@ def _packed_images(path: Path, image: str, label: str) -> ImageArray:
 
 
 def find_columns(schema: pa.Schema, among: tuple[str, ...] = ()) -> tuple[str | None, str | None, tuple[str, ...]]:
-    """The columns of pictures and of classes, and what whole numbers there stand for, if ``datasets`` says it.
+    """The columns of pictures and of classes, and the names that ``datasets`` metadata give to whole-number classes.
 
-    Pictures are structs of ``bytes`` and ``path``: the first column of such, or the first of those that are named.
+    Pictures are structs of ``bytes`` and ``path``: the first such column, or the first of those ``among`` the names
+    given.
     """
     structs = [each for each in schema if pa.types.is_struct(each.type) and (not among or each.name in among)]
     kinds = {column.name: {inner.type for inner in column.type if inner.name == "bytes"} for column in structs}
@@ -297,11 +299,11 @@ def find_columns(schema: pa.Schema, among: tuple[str, ...] = ()) -> tuple[str | 
     return image, label, classes.get(label or "", ())
 
 
-# Labels: numbers or names, which stand for classes.
+# Labels: numbers or names that stand for classes.
 
 
 def label_values(column: pa.Array) -> Array | None:
-    """The labels in a column ``(n,)``, whole numbers, -1 where one is missing, or names, ""; None if it has neither."""
+    """The labels in a column ``(n,)``: whole numbers (-1 if missing) or names ("" if missing); None if neither."""
     if pa.types.is_integer(column.type):
         return np.asarray(column.cast(pa.int64()).fill_null(-1))
     if tabular.kind_of(column.type) in ("text", "boolean"):
@@ -310,10 +312,10 @@ def label_values(column: pa.Array) -> Array | None:
 
 
 def read_labels(labels: StoredArray, num_rows: int, kinds: str = "iuU") -> Array:
-    """The label of each row ``(n,)`` in memory: whole numbers, names, or of what other ``kinds`` of numpy they may be.
+    """The label of each row ``(n,)`` in memory: whole numbers or names, or values of other numpy ``kinds``.
 
     Raises:
-        DataError: they are not of those kinds, not as many as rows, or too large.
+        DataError: the labels are of other kinds, do not match the number of rows, or are too large.
     """
     one_each = labels.shape in ((num_rows,), (num_rows, 1))
     if not one_each or labels.dtype.kind not in kinds or labels.num_bytes > arrays.MOST_LABEL_BYTES:
@@ -324,9 +326,9 @@ def read_labels(labels: StoredArray, num_rows: int, kinds: str = "iuU") -> Array
 
 
 def classes_of_labels(labels: Array, names: tuple[str, ...] = ()) -> tuple[list[str], Array]:
-    """The classes that labels ``(n,)`` mean, and which of these each label means ``(n,)``.
+    """The classes that the labels ``(n,)`` stand for, and the index ``(n,)`` of each label's class.
 
-    Whole numbers stand for ``names``, if there are any; one beyond them is of no class, which is called "".
+    Whole numbers stand for ``names``, if any; a number beyond these belongs to no class, which is called "".
     """
     values, codes = np.unique(labels, return_inverse=True)
     if values.dtype.kind in "iu" and names:
@@ -335,7 +337,7 @@ def classes_of_labels(labels: Array, names: tuple[str, ...] = ()) -> tuple[list[
 
 
 def read_class_names(path: Path, file: arrays.ArrayFile | None = None) -> tuple[str, ...]:
-    """The classes by the array ``class_names`` of a file, or ``labels.txt`` at or beside a path; nothing of neither.
+    """The classes from a file's array ``class_names``, or from ``labels.txt`` at or beside a path; empty if neither is.
 
     Raises:
         DataError: a name is empty or stands twice.
@@ -353,9 +355,9 @@ def read_class_names(path: Path, file: arrays.ArrayFile | None = None) -> tuple[
 
 
 def _label_rows(path: Path, files: list[Path], parts: list[ImageArray], names: tuple[str, ...] = ()) -> LabelledImages:
-    """What arrays come to; ``names`` are those of whole-numbered labels, from 0 on.
+    """The labelled images in arrays; ``names`` are those of whole-number labels, from 0 on.
 
-    Where there is one part only, its images are split by their hashes, whatever it is called.
+    If there is only one part, its images are split by their hashes, whatever the part is called.
 
     Raises:
         DataError: there are no images, or a label has no name.
@@ -400,19 +402,19 @@ def _label_rows(path: Path, files: list[Path], parts: list[ImageArray], names: t
     )
 
 
-# Images to raw pixels of one shape, in a file: decoded side by side, each written to its place.
+# Images to raw pixels of one shape, in a file: decoded in parallel, each written to its place.
 
 
 class DecodedImages(NamedTuple):
-    """All images of a source in one shape; those that are unreadable are black."""
+    """All images of a source in one shape; unreadable images are black."""
 
     spool: Path
     shape: Shape
     facts: NDArray[np.void]  # (n,) ``pictures.FACTS``
-    unreadable: dict[int, str]  # why, by number
+    unreadable: dict[int, str]  # why each is unreadable, by number
 
     def of_readable(self, *names: str) -> list[Any]:
-        """One fact of each image that could be read, or a tuple of some."""
+        """One fact, or a tuple of several, for each image that could be read."""
         found: list[Any] = self.facts[self.facts["is_readable"]][names[0] if len(names) == 1 else [*names]].tolist()
         return found
 
@@ -434,13 +436,13 @@ def read_images(
 ) -> DecodedImages:
     """Read all images into the file ``spool``, again where their shape is not that of the first ones.
 
-    The shape is the one that version 1 ``fixed``; else what is known of it are its ``side`` and its ``channels``,
-    ``grey`` or ``rgb``.
+    The shape is the one that version 1 ``fixed``; otherwise only its ``side`` and its ``channels``, ``grey`` or
+    ``rgb``, may be given.
 
     Raises:
         OSError: the disk has no room for them.
-        DataError: a file that holds many of them cannot be read.
-        EnvironmentProblem: a process that decodes them was ended.
+        DataError: a file that holds many images cannot be read.
+        EnvironmentProblem: a decoding process was killed.
     """
 
     def shape_for(images: DecodedImages) -> Shape:
@@ -466,10 +468,10 @@ def read_images(
 def _decode_all(
     source: LabelledImages, shape: Shape, looks_for_colour: bool, spool: Path, is_long: bool
 ) -> DecodedImages:
-    """Decode side by side and in order; few are read ahead."""
+    """Decode in parallel and in order, reading only a few images ahead."""
     num_images = len(source.labels)
     with spool.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, num_images * math.prod(shape)))  # a full disk is an error here
+        os.posix_fallocate(file.fileno(), 0, max(1, num_images * math.prod(shape)))  # so that a full disk raises here
     decode = partial(pictures.decode_job, shape=shape, looks_for_colour=looks_for_colour, spool=spool)
     facts, unreadable, jobs = list[NDArray[np.void]](), dict[int, str](), _number_blocks(source)
     with parallel.run_on_cores(decode, resources.count_cores(), is_long) as begin, progress.bar() as bar:

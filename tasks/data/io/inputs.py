@@ -57,38 +57,38 @@ from tasks.store import atomic, verified
 from tasks.store.regular_files import format_path
 from tasks.store.verified import Fingerprint
 
-VALUE = "single value"  # of what is only copied or compared
-DATE = "date"  # of what parts are taken of
+VALUE = "single value"  # for columns that are only copied or compared
+DATE = "date"  # for columns whose parts are used
 FITS = {
     "number": {"number", "text", "null"},
     "boolean": {"boolean", "number", "text", "null"},
     "category": SINGLE_VALUES,
-    DATE: {"date", "text", "number", "null"},  # numbers all of which are missing, as pandas writes it
+    DATE: {"date", "text", "number", "null"},  # numbers that are all missing, as pandas writes it
     VALUE: SINGLE_VALUES,
-}  # a kind of the recipe: what a column of a file that keeps types may be
-SHOWN = 40  # columns
+}  # for each kind in the recipe: the kinds that a column of a typed file may have
+SHOWN = 40  # columns that a message lists
 ARRAY_SUFFIXES = (".npy", ".npz", ".safetensors")  # of files whose columns have no names
-TOLERATED_PERCENT = 1  # rejects of tables and pictures
+TOLERATED_PERCENT = 1  # rejects of tables and pictures that are tolerated
 SHARD_BYTES = 2**31
-MOST_PICTURES, MOST_PACKED_PICTURES = 2**11, 2**13  # of a shard
+MOST_PICTURES, MOST_PACKED_PICTURES = 2**11, 2**13  # in a shard
 NESTED = "unsupported"  # the kind of a column of lists and the like
 
 
-Prepared: TypeAlias = tuple[Path, int]  # what rows are read from, the file or what it was spilled to, and their number
+Prepared: TypeAlias = tuple[Path, int]  # the file that rows are read from, or its spill file, and their number
 
 
 class Format(NamedTuple):
     """How to read one kind of file for a prediction.
 
-    ``prepare`` checks that a file as a whole fits the spec, and spills what cannot be read from the middle to a path.
-    ``batches`` reads the rows from ``start`` to ``stop``, at most ``chunk_rows`` at a time.
+    ``prepare`` checks that the file as a whole fits the spec, and spills it to a path if it cannot be read from the
+    middle. ``batches`` reads the rows from ``start`` to ``stop``, at most ``chunk_rows`` at a time.
     """
 
     name: str
     suffixes: tuple[str, ...]
     prepare: Callable[[DataFile, Path, ReadSpec], Prepared]
     batches: Callable[[InputFile, int, int, ReadSpec], Iterator[Batch]]
-    tolerated_percent: int = 0  # of its rows may be rejected
+    tolerated_percent: int = 0  # percent of its rows that may be rejected
     max_shard_rows: int = 2**22
 
 
@@ -96,10 +96,10 @@ class Format(NamedTuple):
 
 
 def feature_columns(spec: ReadSpec) -> dict[str, Column]:
-    """What the recipe says of each feature, by the name of its column in files.
+    """What the recipe says about each feature, by the name of its column in files.
 
     Raises:
-        UsageError: those of own data were to be others, or of the book's not as many as the model has features.
+        UsageError: other columns were named for own data, or for the book's data not as many as the model has features.
     """
     recipe = spec.recipe
     if recipe.is_by_name and spec.columns:
@@ -113,7 +113,7 @@ def feature_columns(spec: ReadSpec) -> dict[str, Column]:
 
 
 def select_columns(spec: ReadSpec) -> Selection:
-    """What a file is read for: features, columns to copy, and the target, which need not be there."""
+    """What to read from a file: features, columns to copy, and the target, which may be missing."""
     columns, target = feature_columns(spec), spec.recipe.target
     targets = {target.name} if target else set[str]()
     categories = {name for name, column in columns.items() if column.kind == "category" and not column.part}
@@ -128,12 +128,12 @@ def select_columns(spec: ReadSpec) -> Selection:
 
 
 def check_columns(path: str, schema: pa.Schema, spec: ReadSpec) -> None:
-    """Whether a file has the columns to read, but for the target, each once and of a type that fits.
+    """Check that a file has the columns to read, except the target, each of them once and with a type that fits.
 
-    A column of which every value is judged by itself has the type null, which fits.
+    A column whose values are all judged individually has the type null, which fits.
 
     Raises:
-        DataError: some are missing, stand twice, or hold something else.
+        DataError: columns are missing, occur twice, or hold something else.
     """
     names, columns, selection = schema.names, feature_columns(spec), select_columns(spec)
     kinds = {column.source or name: DATE if column.part else column.kind for name, column in columns.items()}
@@ -158,7 +158,7 @@ def check_columns(path: str, schema: pa.Schema, spec: ReadSpec) -> None:
 
 
 def encode(file: InputFile, first: int, batch: pa.RecordBatch, spec: ReadSpec) -> Batch:
-    """A batch of a table, whose first row is ``first`` of its file, as the model's input.
+    """A batch of a table, whose first row is row ``first`` of its file, as the model's input.
 
     Values that do not fit are rejects, with the column and the value.
     """
@@ -166,7 +166,7 @@ def encode(file: InputFile, first: int, batch: pa.RecordBatch, spec: ReadSpec) -
     arrays, values = list[pa.Array](), np.empty((len(columns), batch.num_rows), np.float32).T  # column by column
     for at, (name, column) in enumerate(columns):
         array = _column(batch, column.source or name)
-        # as text where truth values or dates stand among numbers, for neither is one
+        # read as text if booleans or dates stand among numbers, since neither is a number
         is_fit = column.part or kind_of(array.type) in FITS[column.kind]
         arrays.append(array if is_fit else tabular.to_text(array))
         _encode_column(arrays[at], column, values[:, at], spec.recipe.missing)
@@ -182,18 +182,18 @@ def encode(file: InputFile, first: int, batch: pa.RecordBatch, spec: ReadSpec) -
 
 
 def _copy_columns(batch: pa.RecordBatch, spec: ReadSpec) -> pa.Table | None:
-    """The columns that go along, as text."""
+    """The columns that are passed through, as text."""
     ids = {name: pc.cast(_column(batch, name), pa.string()) for name in spec.ids}
     return pa.table(ids) if ids else None
 
 
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
-    """A column of a batch, wholly missing where only other rows of a file have it, as in JSON."""
+    """A column of a batch, entirely missing if only other rows of the file have it, as in JSON."""
     return batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows)
 
 
 def _encode_column(array: pa.Array, column: Column, into: Array, missing: tuple[str, ...] = ()) -> None:
-    """Fill ``(n,)``: NaN is missing, ``UNKNOWN`` a level that the recipe has not, infinite no number."""
+    """Fill ``(n,)``: NaN means missing, ``UNKNOWN`` a level that is not in the recipe, infinity not a number."""
     if column.part:
         into[:] = date_parts.read_dates(array, column.form, column.zone, missing).take(column.part)
         return
@@ -205,18 +205,18 @@ def _encode_column(array: pa.Array, column: Column, into: Array, missing: tuple[
 
 
 def _encode_target(batch: pa.RecordBatch, spec: ReadSpec) -> Array | None:
-    """The target's column ``(n,)`` float64: numbers, or codes of classes; NaN is missing. None where there is none."""
+    """The target's column ``(n,)`` float64: numbers, or codes of classes; NaN if missing. None without a target."""
     target = spec.recipe.target
     if target is None or target.name not in batch.schema.names:
         return None
     array = batch.column(target.name)
     if kind_of(array.type) not in SINGLE_VALUES - {"date"}:
-        return None  # no number and no class
+        return None  # neither a number nor a class
     kind: Literal["category", "number"] = "category" if spec.class_names else "number"
     column = Column(name=target.name, kind=kind, levels=spec.class_names, form=target.form)
     values = np.empty(len(array), np.float32 if spec.class_names else np.float64)
     _encode_column(array, column, values)
-    values[np.isinf(values)] = np.nan  # which is no number, and no truth either
+    values[np.isinf(values)] = np.nan  # infinity is not a number, and not a truth either
     return values.astype(np.float64)
 
 
@@ -233,7 +233,7 @@ def _count_parquet(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
 def _parquet_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
     columns = feature_columns(spec)
     categories = [name for name, column in columns.items() if column.kind == "category" and not column.part]
-    names = [*(select_columns(spec).only or ())]  # of which the target need not be there
+    names = [*(select_columns(spec).only or ())]  # these may include a target that is not there
     missing = spec.recipe.missing
     how = names, start, stop, spec.chunk_rows, CHUNK_BYTES, categories
     for first, rows in tabular.read_parquet(Path(file.readable), *how):
@@ -241,7 +241,7 @@ def _parquet_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> 
 
 
 def _spill_table(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
-    """Write the columns of a table that are read, and what is wrong with rows, to be read from anywhere on.
+    """Write a table's columns to read, and the faults of its rows, so that they can be read from any position.
 
     Raises:
         DataError: the file is broken, or lacks a column.
@@ -256,7 +256,7 @@ def _spill_table(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
                     seen[each.name] = each.type if kind_of(each.type) == NESTED else seen.get(each.name, pa.null())
                 names = [name for name in batch.schema.names if selection.takes(name) or name == FAULT]
                 tabular.write_batch(sink, batch.select(names))
-            if not has_header:  # of JSON it shows only at its end
+            if not has_header:  # for JSON this is only known at the end
                 check_columns(file.path, pa.schema([*seen.items()]), spec)
     return spilled, sum(batch.num_rows for batch in tabular.map_batches(spilled))
 
@@ -279,10 +279,10 @@ SPILLED = Format("table", SPILLED_SUFFIXES, _spill_table, _spilled_batches, TOLE
 
 
 def y_true(labels: Array, spec: ReadSpec, names: tuple[str, ...] = ()) -> Array:
-    """The class of each row ``(n,)`` float64 by its label: a name, or a whole number; NaN is none, -1 one of no model.
+    """The class of each row ``(n,)`` float64 from its label, a name or a whole number; NaN if none, -1 if unknown.
 
-    Numbers stand for ``names``, in order; without them they are the classes' own names, if those are whole numbers, or
-    else their places.
+    Numbers stand for ``names``, in order; without ``names`` they are the names of classes, if those are whole numbers,
+    or else their indices.
     """
     if labels.dtype.kind in "iu" and not names and not all(map(str.isdecimal, spec.class_names or ("",))):
         return np.where(labels < 0, math.nan, labels)
@@ -294,7 +294,7 @@ def y_true(labels: Array, spec: ReadSpec, names: tuple[str, ...] = ()) -> Array:
 def classes_of_folders(files: list[Path], base: Path, spec: ReadSpec) -> list[float] | None:
     """The class of each file by the outermost folder below ``base``, or ``base`` itself, that is called like one.
 
-    None where any lies in no such folder, which is said where others do.
+    None if any file lies in no such folder; this is reported if others do.
     """
     folders = ((*path.relative_to(base).parent.parts, base.name) for path in files)
     names = [next(filter(spec.class_names.__contains__, each), "") for each in folders]
@@ -311,12 +311,12 @@ def classes_of_folders(files: list[Path], base: Path, spec: ReadSpec) -> list[fl
 
 
 def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
-    """The rows of a user's file, and their truth ``(n,)`` where it brings labels along.
+    """The rows of a user's file, and their truth ``(n,)`` if it contains labels.
 
-    In an archive they are called as the model's input, or as Keras calls test images, or are the only array.
+    In an archive, the rows have the name of the model's input or of Keras's test images, or are the only array.
 
     Raises:
-        DataError: the recipe does not take such rows, or labels are none of them.
+        DataError: the recipe does not take such rows, or the labels do not fit them.
     """
     file, has_names = arrays.open_arrays(path), spec.recipe.has_class_names
     pairs = {spec.recipe.input.name: spec.y_name} | (dict(images.label_pairs(("", "test"))) if has_names else {})
@@ -332,7 +332,7 @@ def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
         raise DataError(found, spec.describe(), "convert the file, or name the model that it is for with --name")
     if not spec.y_name or not labels:
         return rows, None
-    has_names &= SPLIT_KEY not in file  # in a prepared split are the places of classes
+    has_names &= SPLIT_KEY not in file  # in a prepared split, labels are indices of classes
     kinds = "iuf" if spec.y_name == Regression.target else "iuU" if has_names else "iu"
     values = images.read_labels(labels(), len(rows), kinds)
     if not has_names:
@@ -368,7 +368,7 @@ def _array_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> It
             yield _decode(file, first, [*np.asarray(rows)], [], spec, y_true=y)
 
 
-ARRAY = Format("array", (*ARRAY_SUFFIXES, ".idx"), _unpack_rows, _array_batches)  # what has no suffix is IDX
+ARRAY = Format("array", (*ARRAY_SUFFIXES, ".idx"), _unpack_rows, _array_batches)  # files without a suffix are IDX
 
 
 # Pictures
@@ -383,21 +383,21 @@ def _decode(
     passthrough: pa.Table | None = None,
     y_true: Array | None = None,
 ) -> Batch:
-    """Pictures, what each is called in a reason, and what is known of each ``(n,)``, as a batch."""
+    """A batch of pictures, of the name that each has in a reason, and of what is known about each ``(n,)``."""
     pixels, _, reasons, notes = pictures.decode_pictures(items, spec.recipe.input.shape)
     rejects = {at: f"{names[at]} is no picture: {reason}" for at, reason in reasons.items()}
     return make_batch(file, first, pixels, rejects, passthrough, y_true, notes)
 
 
 def _picture_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
-    yield _decode(file, 0, [file.path], ["it"], spec)  # its path is told beside
+    yield _decode(file, 0, [file.path], ["it"], spec)  # its path is shown beside the reason
 
 
 def _check_pictures(path: str, schema: pa.Schema, spec: ReadSpec) -> None:
-    """Whether Parquet has a column of pictures, and those to copy.
+    """Check that Parquet has a column of pictures, and the columns to copy.
 
     Raises:
-        DataError: it has not.
+        DataError: a column is missing.
     """
     expected, action, kinds = "", "name another with --id-column", {each.name: kind_of(each.type) for each in schema}
     for name in spec.ids:
@@ -456,7 +456,7 @@ def is_input(path: Path) -> bool:
 
 
 def find_inputs(source: str, output: Path | None = None, full_digest: bool = False) -> DataFiles:
-    """The files to predict that a path, a folder, a glob or a URL stands for, sorted by name; a query is answered.
+    """The files to predict for which a path, folder, glob or URL stands, sorted by name; a query is run.
 
     Raises:
         UsageError: nothing is there, all of it lies in ``output``, or a URL has credentials in it.
@@ -474,7 +474,7 @@ def find_inputs(source: str, output: Path | None = None, full_digest: bool = Fal
 def count_inputs(files: Sequence[DataFile], spec: ReadSpec, spill: Path, base: Path | None = None) -> list[InputFile]:
     """Count the rows of every file; spill into the folder ``spill`` what cannot be read from the middle.
 
-    Pictures below the folder ``base`` have the class whose name a folder there has.
+    Pictures below the folder ``base`` have the class whose name is that of a folder there.
 
     Raises:
         DataError: a file is broken, does not fit the spec, or there is not a single row.
@@ -499,7 +499,7 @@ def count_inputs(files: Sequence[DataFile], spec: ReadSpec, spill: Path, base: P
 
 
 def _tell_of_header(header: Collection[str], spec: ReadSpec) -> None:
-    """Say what of a header is not used, and that the order of columns is of no account."""
+    """Report what in a header is not used, and that the order of columns does not matter."""
     asked, selection = feature_columns(spec), select_columns(spec)
     if extra := [name for name in header if not selection.takes(name)]:
         tell(f"{plural(len(extra), 'column')} that the model does not take: {', '.join(extra[:SHOWN])}")
@@ -508,13 +508,14 @@ def _tell_of_header(header: Collection[str], spec: ReadSpec) -> None:
 
 
 def _format_for(file: DataFile, spec: ReadSpec) -> Format:
-    """The format of a file by its suffix, and by what is asked of it.
+    """The format of a file by its suffix, and by what is requested of it.
 
     Raises:
-        UsageError: columns are to be copied of what is no table, or it is a picture, and the model takes none.
-        DataError: it is a table, and the model takes images.
+        UsageError: columns are to be copied from something that is no table, or it is a picture and the model takes
+            none.
+        DataError: it is a table, but the model takes images.
     """
-    # The one place that tells which formats are read for which models; what reads them asks no more.
+    # Only here it is decided which formats are read for which models; the code that reads them does not check again.
     is_of_columns = bool(spec.recipe.columns)
     kind = BY_SUFFIX.get(file.suffix, ARRAY)
     if kind is ARRAY and file.suffix not in ARRAY_SUFFIXES and spec.recipe.is_by_name:
@@ -533,10 +534,10 @@ def _format_for(file: DataFile, spec: ReadSpec) -> Format:
 
 
 def check_header(file: DataFile, spec: ReadSpec) -> None:
-    """Check the names of a table's columns; JSON lines have no header, each may have names of its own.
+    """Check the names of a table's columns; JSON lines have no header, and each line may have other names.
 
     Raises:
-        UsageError: columns are to be copied of what is no table, or are named otherwise than the model takes them.
+        UsageError: columns are to be copied from something that is no table, or have other names than the model's.
         DataError: the header is broken, or columns are missing.
     """
     if _format_for(file, spec) in TABLES and not file.is_remote and file.suffix not in JSON_SUFFIXES:
@@ -545,7 +546,7 @@ def check_header(file: DataFile, spec: ReadSpec) -> None:
 
 
 def check_unchanged(files: Iterable[InputFile | Fingerprint]) -> None:
-    """Whether files on this machine are still as they were seen.
+    """Check that files on this machine are still as they were.
 
     Raises:
         DataError: one is gone, or has been written to.
@@ -568,7 +569,7 @@ def max_shard_rows(inputs: list[InputFile], spec: ReadSpec) -> int:
 
 
 def tolerated_rejects(inputs: list[InputFile]) -> int:
-    """How many rejected rows are no reason to stop: none of arrays, 1 % of tables and pictures."""
+    """How many rejected rows are tolerated: none for arrays, 1 % for tables and pictures."""
     return sum(FORMATS[file.format].tolerated_percent * file.rows for file in inputs) // 100
 
 
@@ -593,7 +594,7 @@ def batches(inputs: list[InputFile], start: int, stop: int, spec: ReadSpec) -> I
 
 
 def _join(parts: list[Batch]) -> Batch:
-    """Batches of some files as one."""
+    """Several files' batches as one."""
     if len(parts) == 1:
         return parts[0]
     places = {path: at for at, path in enumerate(dict.fromkeys(part.sources[0] for part in parts))}

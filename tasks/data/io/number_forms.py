@@ -1,4 +1,4 @@
-"""Numbers as people write them in text: thousands set apart, a decimal comma, a currency's sign, percents."""
+"""Numbers as people write them in text: with thousands separators, decimal commas, currency signs, percent signs."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
@@ -15,23 +15,23 @@ from tasks.data.report import Finding, error, note
 from tasks.machine.arrays import Array
 from tasks.machine.words import listing
 
-PLAIN_FORMS = "1,234.5", "1 234.5", "1'234.5", "1.234,5", "1 234,5", "1'234,5"  # of a column the first that fits
+PLAIN_FORMS = "1,234.5", "1 234.5", "1'234.5", "1.234,5", "1 234,5", "1'234,5"  # the first that fits a column is used
 SIGN = rf"[+-]?{SPACE}"
 SIGNED = rf"^{SIGN}(?P<before>\p{{Sc}}?){SPACE}{SIGN}\d[\d.,' \x{{a0}}\x{{202f}}]*(?P<after>[%\p{{Sc}}]?)$"
-SAMPLE = 1000  # rows that tell whether a look at all is worth the time
+SAMPLE = 1000  # rows by which it is decided whether a full look is worth the time
 
 
 class Candidates(NamedTuple):
     """The forms in which a column's text may have numbers."""
 
-    shares: dict[str, float]  # of the rows with a value, which are numbers in a form
-    has_separators: bool  # a point or a comma, without which decimals of both kinds are the same numbers
+    shares: dict[str, float]  # for each form, the share of the rows with a value that are numbers in it
+    has_separators: bool  # points or commas, without which decimal points and commas give the same numbers
 
 
 def find_candidates(columns: Mapping[str, pa.ChunkedArray], decimal: str | None = None) -> dict[str, Candidates]:
     """The forms in which nine tenths of a text column, and more of it than are plain numbers, are numbers.
 
-    Where a ``decimal`` comma is known, what could be plain numbers may be meant with it.
+    If a ``decimal`` comma is known, texts that could be plain numbers may be meant with it.
     """
     found = {name: _count_forms(column, decimal) for name, column in columns.items()}
     return {name: each for name, each in found.items() if each.shares}
@@ -56,7 +56,7 @@ def _count_forms(column: pa.ChunkedArray, decimal: str | None) -> Candidates:
 
 
 def _guess_forms(some: pa.ChunkedArray) -> tuple[str, ...]:
-    """The forms with the sign that most of these texts have before or behind; none of which half are no numbers."""
+    """The forms with the sign that most of these texts have around a number; none if fewer than half have a number."""
     texts = pc.utf8_trim_whitespace(some.cast(pa.string()).combine_chunks().drop_null())
     parts = pc.extract_regex(texts, SIGNED).drop_null()
     if not len(parts) or 2 * len(parts) < len(texts):
@@ -67,7 +67,7 @@ def _guess_forms(some: pa.ChunkedArray) -> tuple[str, ...]:
 
 
 def _count_texts(column: pa.ChunkedArray) -> Iterator[tuple[pa.Array, Array]]:
-    """The texts of a column with their rows: each once where they are levels, else chunk by chunk."""
+    """The texts of a column with their rows: each text once if they are levels, otherwise chunk by chunk."""
     if pa.types.is_dictionary(column.type):
         levels = find_levels(column)
         yield pc.utf8_trim_whitespace(pc.cast(levels.values, pa.string())), levels.counts
@@ -78,23 +78,23 @@ def _count_texts(column: pa.ChunkedArray) -> Iterator[tuple[pa.Array, Array]]:
 
 
 def _weigh(numbers: pa.Array, weights: Array) -> float:
-    """The rows that are numbers."""
+    """How many rows are numbers."""
     return float(weights[numbers.is_valid().to_numpy(zero_copy_only=False)].sum())
 
 
 def find_decimal(candidates: Mapping[str, Candidates], delimiters: Collection[str]) -> str | None:
-    """The decimal comma, if files whose fields no comma divides have a column that cannot be read otherwise."""
+    """The decimal comma, if files not delimited by commas have a column that can only be read with it."""
     whole = ([decimal_of(form) for form, share in each.shares.items() if share == 1] for each in candidates.values())
     return "," if "," not in delimiters and any({*each} == {","} for each in whole) else None
 
 
 def choose_form(name: str, found: Candidates, decimal: str | None, delimiters: Collection[str]) -> str | Finding:
-    """The form of a column's numbers, in which a few rows may not be, or why it cannot be told."""
+    """The form of a column's numbers, which a few rows may not have, or why it cannot be determined."""
     whole = [form for form, share in found.shares.items() if share == 1]
     wanted = decimal or ("." if "," in delimiters else None)
     if wanted is None and not found.has_separators:
         wanted = "," if ";" in delimiters else "."
-    by_decimal = {decimal_of(form): form for form in reversed(whole)}  # of each the first
+    by_decimal = {decimal_of(form): form for form in reversed(whole)}  # the first form for each
     if wanted is None and len(by_decimal) == 1:
         (wanted,) = by_decimal
     if wanted in by_decimal:
@@ -114,7 +114,7 @@ def choose_form(name: str, found: Candidates, decimal: str | None, delimiters: C
 
 
 def tell_forms(forms: Mapping[str, str]) -> Iterator[Finding]:
-    """What was understood."""
+    """Report the forms that were recognised."""
     for form in dict.fromkeys(forms.values()):
         names = [name for name, each in forms.items() if each == form]
         found = f"{listing(names, 5)}: read as numbers written like {form}"

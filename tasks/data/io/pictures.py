@@ -1,6 +1,6 @@
-"""Pictures as the models take them, 8-bit grey or RGB of one size: with Pillow, and with few imports.
+"""Pictures as the models take them, 8-bit grey or RGB in one size: with Pillow, and with few imports.
 
-A process that decodes pictures imports this module and no reader of tables.
+A process that decodes pictures imports this module but none that reads tables.
 """
 
 import hashlib
@@ -19,23 +19,23 @@ from gradmill.pictures import FORMATS, LARGEST_PIXELS, convert_picture, get_mode
 from tasks.errors import DataError
 from tasks.store import regular_files
 
-LARGEST_BYTES = 4 * LARGEST_PIXELS + 2**20  # of a file that are read: no format needs more for its first picture
+LARGEST_BYTES = 4 * LARGEST_PIXELS + 2**20  # bytes read from a file: no format needs more for its first picture
 GREY_MODES = ("1", "L", "LA", "La")
-BLOCK_BYTES = 2**20  # of pixels that are written together
-# The limit is of the whole process: Pillow refuses twice as many pixels, even before it makes room.
+BLOCK_BYTES = 2**20  # of pixels that are written at once
+# This limit is for the whole process: Pillow refuses twice as many pixels, before it allocates memory.
 Image.MAX_IMAGE_PIXELS = LARGEST_PIXELS // 2
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 Shape: TypeAlias = tuple[int, ...]
 Item: TypeAlias = "Path | str | bytes | NDArray[np.uint8]"  # the path of a picture, a file's content, decoded pixels
-# What is known of each image.
+# What is known about each image.
 FACTS = np.dtype(
     [
-        ("hash", np.uint64),  # BLAKE2b of 8 bytes of the pixels, as a little-endian number
-        ("brightness", np.float32),  # their mean, 0 to 255
-        ("width", np.int32),  # as it was
+        ("hash", np.uint64),  # 8-byte BLAKE2b of the pixels, as a little-endian number
+        ("brightness", np.float32),  # the mean of the pixels, 0 to 255
+        ("width", np.int32),  # original width
         ("height", np.int32),
-        ("mode", "S5"),  # as Pillow calls it
+        ("mode", "S5"),  # as Pillow names it
         ("is_grey", np.bool_),
         ("is_readable", np.bool_),
     ]
@@ -46,7 +46,7 @@ def decode(file: Item, shape: Shape, name: str = "") -> tuple[NDArray[np.uint8],
     """One picture, called ``name`` where it has no path, as an array of ``shape``, upright, and what was done to it.
 
     Raises:
-        DataError: it cannot be decoded, is too large, or has more than 8 bits a channel.
+        DataError: it cannot be decoded, is too large, or has more than 8 bits per channel.
     """
     pixels, _, reasons, notes = decode_pictures([file], shape)
     if reasons:
@@ -56,7 +56,7 @@ def decode(file: Item, shape: Shape, name: str = "") -> tuple[NDArray[np.uint8],
 
 
 def _describe_error(error: Exception) -> str:
-    """Why a picture could not be read, in a line and without its name."""
+    """Why a picture could not be read, in one line without its name."""
     if isinstance(error, UnidentifiedImageError):
         return f"none of {', '.join(FORMATS)}"
     if isinstance(error, DataError):
@@ -67,13 +67,13 @@ def _describe_error(error: Exception) -> str:
 def read_picture(
     item: Item, shape: Shape, looks_for_colour: bool
 ) -> tuple[NDArray[np.uint8], tuple[int, int], str, bool]:
-    """One picture of ``shape``, ``(h, w)`` or ``(h, w, 3)``, upright; of several in a file the first.
+    """One picture of ``shape``, ``(h, w)`` or ``(h, w, 3)``, upright; if a file has several, the first.
 
-    Behind it stand its size (width and height) and mode as they were, and whether what it shows is grey: without
-    ``looks_for_colour`` its mode alone tells. Transparency is ignored.
+    It is followed by its original size (width and height) and mode, and whether its content is grey: without
+    ``looks_for_colour`` this is judged by its mode alone. Transparency is ignored.
 
     Raises:
-        Exception: of any kind; it cannot be decoded, is too large, or has more than 8 bits a channel.
+        Exception: of any kind; it cannot be decoded, is too large, or has more than 8 bits per channel.
     """
     if isinstance(item, np.ndarray):
         is_grey = item.ndim == 2 or (looks_for_colour and bool((item == item[..., :1]).all()))
@@ -88,9 +88,9 @@ def read_picture(
 
 
 def _read_file(path: Path | str) -> bytes:
-    """A file at once: Pillow takes a third longer for many reads of a few bytes.
+    """Read a file at once: Pillow is slower by a third if it reads a few bytes at a time.
 
-    Nothing of a file that has no bytes by its own word: those of /proc have none, and some of them wait for ever.
+    A file that claims to have no bytes is not read: those of /proc claim this, and reading some of them never ends.
     """
     descriptor = regular_files.descriptor(path)
     try:
@@ -100,7 +100,7 @@ def _read_file(path: Path | str) -> bytes:
 
 
 def fit(image: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
-    """Such an image, or ``(h, w, 1)``, as one of ``shape``: bilinear with antialiasing (as torchvision)."""
+    """An image of ``shape`` from such an image, or ``(h, w, 1)``: bilinear with antialiasing (as in torchvision)."""
     if image.shape[2:] == (1,):
         image = image[..., 0]
     if image.shape == shape:
@@ -111,16 +111,16 @@ def fit(image: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
 def decode_pictures(
     items: Sequence[Item], shape: Shape, looks_for_colour: bool = False
 ) -> tuple[NDArray[np.uint8], NDArray[np.void], dict[int, str], tuple[str, ...]]:
-    """Some pictures of ``shape``, black where unreadable, and why; ``FACTS`` of each but hash and brightness.
+    """Some pictures of ``shape``, black if unreadable, and why; their ``FACTS`` except hash and brightness.
 
-    Last comes what was done to some, a note each.
+    The last item has notes on what was done to some of them.
     """
     pixels, facts = np.zeros((len(items), *shape), np.uint8), np.zeros(len(items), FACTS)
     reasons, notes = dict[int, str](), list[str]()
     for at, item in enumerate(items):
         try:
             pixels[at], size, mode, is_grey = read_picture(item, shape, looks_for_colour)
-        except Exception as error:  # Pillow's are of any kind: struct.error of a broken Exif tag
+        except Exception as error:  # Pillow raises any kind, such as struct.error for a broken Exif tag
             reasons[at] = _describe_error(error)
         else:
             facts[at] = (0, 0, *size, mode, is_grey, True)

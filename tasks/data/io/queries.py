@@ -1,4 +1,4 @@
-"""The answer of a query, batch by batch: PostgreSQL through ADBC (extra ``[sql]``), SQLite by the standard library."""
+"""The answer to a query, batch by batch: PostgreSQL through ADBC (extra ``[sql]``), SQLite by the standard library."""
 
 import hashlib
 import itertools
@@ -22,9 +22,9 @@ from tasks.store import artifact_paths, atomic, regular_files
 
 CONNECT_SECONDS = 10
 KEPT_SECONDS = 7 * 24 * 3600
-FETCHED_ROWS = 2**14  # of Python's objects, which take far more room than Arrow's
+FETCHED_ROWS = 2**14  # as Python objects, which take far more memory than Arrow's
 READS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
-TYPE_NAME = b"ADBC:postgresql:typname"  # a word of a column's metadata
+TYPE_NAME = b"ADBC:postgresql:typname"  # a key in a column's metadata
 EXPECTED = "a query that answers with rows and columns"
 TO_DO = "see whether the database answers and what it says of the query"
 
@@ -32,10 +32,10 @@ TO_DO = "see whether the database answers and what it says of the query"
 def query_batches(address: str, query: str) -> Iterator[pa.RecordBatch]:
     """The rows that a query answers with, after a batch without rows that has all columns.
 
-    It can only read. NUMERIC is float64; a column of SQLite may have another type in each batch.
+    The connection is read-only. NUMERIC becomes float64; a column of SQLite may have another type in each batch.
 
     Raises:
-        DataError: the database does not answer, or not with rows; or the package for it is not there.
+        DataError: the database does not answer, or not with rows; or the package for it is not installed.
     """
     open_batches = _sqlite_batches if address.startswith(SQLITE) else _postgresql_batches
     with explain_file_errors(f"the query of {address}", EXPECTED, TO_DO):
@@ -46,12 +46,12 @@ def query_batches(address: str, query: str) -> Iterator[pa.RecordBatch]:
 
 
 def keep_answer(address: str, query: str) -> Path:
-    """The answer of a query in a Feather file, the same one as long as the answer is; those of a week ago are removed.
+    """Keep a query's answer in a Feather file, the same file while the answer is the same; old ones are removed.
 
-    A prediction needs one, since it goes back to rows that it has read.
+    A prediction needs a file, since it returns to rows that it has read. Files are removed after a week.
 
     Raises:
-        DataError: as of ``query_batches``, or a column has one type in some rows and another in others.
+        DataError: as for ``query_batches``, or a column has different types in different rows.
     """
     folder = artifact_paths.answers()
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def _sqlite_batches(address: str, query: str) -> Iterator[pa.RecordBatch]:
 
 
 def _make_array(values: list[Any]) -> pa.Array:
-    """One type for all: where there are several, text."""
+    """An array with one type for all values; if there are several types, text."""
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError):

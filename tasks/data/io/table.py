@@ -1,4 +1,4 @@
-"""A whole table as one Arrow table in bounded anonymous memory, whatever its files are: kinds are inferred from it."""
+"""A whole table as one Arrow table in bounded anonymous memory, from any files; kinds are inferred from it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,28 +20,28 @@ from tasks.errors import DataError
 from tasks.machine.words import plural
 from tasks.parameters.addresses import is_database
 
-SHOWN = 40  # characters of a value
+SHOWN = 40  # characters of a value that are shown
 KIND_WORDS: dict[Kind, str] = {"number": "a number", "boolean": "true or false", "text": "text", "date": "a date"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """All rows, file after file in an order that is one of their contents: row numbers depend on no file's name.
+    """All rows, file after file in an order that depends on their contents: row numbers depend on no file name.
 
     Columns are float64 (numbers), bool, timestamp (dates and times), null (not a value, or not supported: see
-    ``findings``) or text: a dictionary of strings, of more than ``tabular.MAX_LEVELS`` distinct ones plain strings.
-    Missing is null, or NaN in numbers.
+    ``findings``) or text: a dictionary of strings, or plain strings if there are more than ``tabular.MAX_LEVELS``
+    distinct ones. Missing values are null, or NaN in numbers.
     """
 
     data: pa.Table
     files: DataFiles
     starts: NDArray[np.int64]  # (files + 1,) first row of each file, and the number of all rows
     findings: tuple[Finding, ...]
-    forms: Mapping[str, str] = field(default_factory=dict)  # in which text had the numbers that columns now are
-    header: tuple[str, ...] = ()  # all columns that a model can take, be they read or not
-    dates: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # form and zone that dates were read in
-    durations: frozenset[str] = frozenset()  # columns that are no dates, though they are timestamps here
-    _levels: dict[str, Levels] = field(default_factory=dict)  # of dictionaries, once they were counted
+    forms: Mapping[str, str] = field(default_factory=dict)  # forms of text that was read as columns of numbers
+    header: tuple[str, ...] = ()  # all columns that a model can take, whether read or not
+    dates: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # form and time zone in which dates were read
+    durations: frozenset[str] = frozenset()  # columns that are not dates, although they are timestamps here
+    _levels: dict[str, Levels] = field(default_factory=dict)  # of dictionaries, once they have been counted
     _limits: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def name_row(self, row: int) -> str:
@@ -58,17 +58,17 @@ class Table:
         if name in self._levels:
             return self._levels[name]
         found = find_levels(self.data[name])
-        if pa.types.is_dictionary(self.data[name].type):  # of others it is an array more
+        if pa.types.is_dictionary(self.data[name].type):  # for others it would be one more array
             self._levels[name] = found
         return found
 
     def limits(self, name: str) -> tuple[float, float]:
-        """The smallest and the largest value of a column of numbers or booleans; NaN where there is none."""
+        """The smallest and the largest value of a column of numbers or booleans; NaN if there is none."""
         if name not in self._limits:
             chunks = map(tabular.to_numbers, self.data[name].chunks)
             found = [(np.fmin.reduce(each), np.fmax.reduce(each)) for each in chunks if len(each)] or [(np.nan, np.nan)]
             low, high = np.fmin.reduce(found)[0], np.fmax.reduce(found)[1]
-            self._limits[name] = float(low) + 0.0, float(high) + 0.0  # -0 is 0
+            self._limits[name] = float(low) + 0.0, float(high) + 0.0  # turns -0 into 0
         return self._limits[name]
 
     def number_share(self, name: str) -> float:
@@ -78,7 +78,7 @@ class Table:
         return float(levels.counts[is_number].sum() / max(1, levels.counts.sum()))
 
     def example_of_text(self, name: str) -> str:
-        """The first value of a text column that reads as no number, and where it is; nothing where all do."""
+        """The first value of a text column that does not read as a number, and where it is; empty if all do."""
         levels = self.levels(name)
         is_text = levels.take(np.append(tabular.parse_numbers(levels.values).is_null(), False))
         row = int(is_text.argmax())
@@ -86,13 +86,13 @@ class Table:
 
 
 def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Table:
-    """Read all rows of the columns selected, into ``buffer_file``, whose name is gone afterwards.
+    """Read all rows of the columns selected into ``buffer_file``, whose name is removed afterwards.
 
-    Numbers read as text are called by the names of levels. A column that is a number in some rows of a file and text
-    in others is text in all. Text that is a number in a form of its own (``number_forms``) is read as that.
+    Numbers read as text get the names of levels. A column that is a number in some rows of a file and text in others is
+    text in all. Text with numbers in another form (``number_forms``) is read as numbers.
 
     Raises:
-        DataError: not a row can be read. What else is wrong is in ``findings``, all of it.
+        DataError: no row can be read. Everything else that is wrong is in ``findings``.
     """
     files = files.by_content()
     first = reader = _TableReader(files, selection, buffer_file)
@@ -119,7 +119,7 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     if selection.finds_forms:
         candidates, delimiters = _find_candidates(table, asked), first.delimiters
         decimal = selection.decimal or number_forms.find_decimal(candidates, delimiters)
-        if decimal == "," and delimiters:  # then 1.234 is not what CSV has been read for
+        if decimal == "," and delimiters:  # then 1.234 is not the number that was read from CSV
             numbers = frozenset(name for name, kinds in reader.kinds.items() if {"number"} in kinds.values())
             texts = _TableReader(files, selection.replace_for_rereading(raw=selection.raw | numbers), buffer_file)
             candidates |= _find_candidates(texts.map_table(buffer_file), asked, decimal)
@@ -138,7 +138,7 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
 def _find_dates(
     table: Table, name: str, zones: Mapping[str, set[str]], has_missing: bool
 ) -> tuple[str, str] | Finding | None:
-    """The form and zone of a column of dates, if it has to be read in them; or what is wrong with it."""
+    """The form and time zone of a column of dates, if needed to read it; or what is wrong with it."""
     if name not in table.data.column_names:
         return None
     if not table.is_text(name):
@@ -155,15 +155,15 @@ def _find_dates(
 
 
 def _find_candidates(table: Table, asked: Selection, decimal: str | None = None) -> dict[str, number_forms.Candidates]:
-    """The forms that text columns may have numbers in, of those that are not asked for as text."""
+    """The forms that numbers in text columns may have, for columns that are not requested as text."""
     texts = [name for name in table.data.column_names if name not in asked.as_text and table.is_text(name)]
     return number_forms.find_candidates({name: table.data[name] for name in texts}, decimal)
 
 
 def _find_retyped(table: Table, kinds: dict[str, dict[str, set[Kind]]]) -> Iterator[Finding]:
-    """Columns that are of another kind in some file than in the first that has values in them."""
+    """Columns whose kind in some file differs from that in the first file that has values in them."""
     for name, files in kinds.items():
-        # a column of several kinds within a file is text there
+        # a column with several kinds within a file is text there
         by_file = {path: min(each) if len(each) == 1 else "text" for path, each in sorted(files.items()) if each}
         first = next(iter(by_file), "")
         other = next((path for path in by_file if by_file[path] != by_file[first]), None)
@@ -181,23 +181,23 @@ def _differ(rule: str, name: str, found: str, expected: str, remedy: str) -> Fin
 
 
 class _TableReader:
-    """Files that were read to a file of batches: each column as one type, and all that is wrong with them."""
+    """Files that were read into a file of batches: each column as one type, and everything wrong with them."""
 
     def __init__(self, files: DataFiles, selection: Selection, path: Path) -> None:
-        """Write all rows of all files to ``path``; the fault of one is kept for later.
+        """Write all rows of all files to ``path``; a file's fault is kept for later.
 
         Raises:
-            DataError: there is no row, or no file is whole.
+            DataError: there is no row, or no file is intact.
         """
         self._selection, self._files = selection, files
         self._suffixes = {file.path: file.suffix for file in files.files}
-        self.delimiters: set[str] = set()  # of files of CSV
-        self.zoned_texts: set[str] = set()  # dates with a zone in CSV, which were read in UTC
+        self.delimiters: set[str] = set()  # of CSV files
+        self.zoned_texts: set[str] = set()  # CSV columns of dates with a time zone, which were read in UTC
         self.zones: dict[str, set[str]] = {}
         self.durations: set[str] = set()
-        self.starts = [0]  # the rows up to each file
-        self.kinds: dict[str, dict[str, set[Kind]]] = {}  # of each column in each file that has it
-        self.header: dict[str, None] = {}  # all columns, be they read or not
+        self.starts = [0]  # the number of rows up to each file
+        self.kinds: dict[str, dict[str, set[Kind]]] = {}  # for each column, in each file that has it
+        self.header: dict[str, None] = {}  # all columns, whether read or not
         self._faults: dict[str, DataError] = {}  # by file
         self._nested: dict[str, Finding] = {}  # by column
         self._misfits: dict[str, Finding] = {}  # by column: the first number in another form
@@ -220,12 +220,12 @@ class _TableReader:
             raise DataError(found, "rows below the header", action)
 
     def _convert(self, path: str, batch: pa.RecordBatch) -> dict[str, pa.Array]:
-        """The columns of a batch that are read and that a model can take, of text the codes."""
+        """The columns of a batch that are read and that a model can take; for text, its codes."""
         self.header |= dict.fromkeys(batch.schema.names)
         if DELIMITER in (words := batch.schema.metadata or {}):
             self.delimiters.add(words[DELIMITER].decode())
         both = zip(batch.schema.names, batch.columns, strict=True)
-        arrays = {name: array for name, array in both if self._selection.takes(name)}  # of two of one name the last
+        arrays = {name: array for name, array in both if self._selection.takes(name)}  # of two with one name the last
         if len(arrays) > MAX_COLUMNS:
             found = f"{path} has {len(arrays):,} columns"
             raise DataError(found, f"at most {MAX_COLUMNS:,}", "leave some out with --ignore")
@@ -261,7 +261,7 @@ class _TableReader:
         return self._levels.setdefault(name, LevelCodes()).encode(array) if kind == "text" else array
 
     def _read_dates(self, path: str, name: str, values: pa.Array) -> pa.Array:
-        """Dates in their form and zone as timestamps; of what is no date the first is remembered."""
+        """Dates in their form and time zone as timestamps; the first value that is not a date is remembered."""
         form, zone = self._selection.dates[name]
         moments, is_invalid = date_parts.read_dates(values, form, zone, self._selection.also_missing)
         rule, expected = "text-among-dates", f"a date written like {form or '2024-12-31'}"
@@ -269,7 +269,7 @@ class _TableReader:
         return pa.array(moments)
 
     def _read_form(self, path: str, name: str, texts: pa.Array, form: str) -> pa.Array:
-        """Text in a form as float64; of what is not in it the first is remembered."""
+        """Text in a form as float64; the first value that is not in this form is remembered."""
         numbers = tabular.to_numbers(texts, is_boolean=False, invalid=np.inf, form=form)
         misfits = np.flatnonzero(np.isinf(numbers))
         self._note_misfit(path, name, texts, misfits, ("text-among-numbers", f"a number written like {form}"))
@@ -277,19 +277,19 @@ class _TableReader:
         return pa.array(numbers, from_pandas=True)
 
     def _note_misfit(self, path: str, name: str, values: pa.Array, rows: NDArray[Any], fault: tuple[str, str]) -> None:
-        """Remember the first of some rows, and by which rule they are none, and what was expected."""
+        """Remember the first of some rows that do not fit, the rule that says so, and what was expected."""
         if len(rows) and name not in self._misfits:
             row = self.starts[-1] - self.starts[-2] + int(rows[0])
             try:
                 shown = str(values[int(rows[0])])[:SHOWN]
-            except Exception:  # a moment in a zone that nobody knows
+            except Exception:  # a moment in an unknown time zone
                 shown = f"of type {values.type}"
             found = f"{name} is {shown!r} in row {row:,} of {path} (rows count from 0)"
             action = f"mend the value, or take the column with --category {name} or not at all with --ignore {name}"
             self._misfits[name] = error(fault[0], name, found, fault[1], action)
 
     def find_faults(self, files: DataFiles) -> Iterator[Finding]:
-        """What was collected of these files."""
+        """The faults that were collected from these files."""
         for _, fault in sorted(self._faults.items()):
             yield error("unreadable-file", None, fault.found, fault.expected, fault.action)
         yield from (*self._nested.values(), *self._misfits.values())
@@ -301,7 +301,7 @@ class _TableReader:
                 yield _differ("missing-column", name, said, expected, remedy)
 
     def map_table(self, path: Path) -> Table:
-        """The table, mapped from the file that was written; its name is gone."""
+        """The table, mapped from the file that was written, whose name is removed."""
         data = self._map_columns(path)
         header = [name for name in self.header if name in data.column_names or not self._selection.takes(name)]
         forms = {name: form for name, form in self._selection.forms.items() if form and name in data.column_names}
@@ -320,7 +320,7 @@ class _TableReader:
         return pa.table({name: self._join(name, chunks.pop(name)) for name in names})
 
     def _join(self, name: str, chunks: list[pa.Array]) -> pa.ChunkedArray:
-        """One column of one type: where its files do not agree, of text, and null where it is none."""
+        """One column of one type: text if its files disagree, null in files that do not have it."""
         types = {each.type for each in chunks} - {pa.null()}
         if text := types & {CODE, pa.string()}:
             decode = self._levels[name].decode

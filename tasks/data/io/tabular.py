@@ -1,8 +1,8 @@
-"""Tables in any format, batch by batch: what training, ``inspect``, ``evaluate`` and prediction read alike.
+"""Tables in any format, batch by batch, in the same way for training, ``inspect``, ``evaluate`` and prediction.
 
 Every reader yields record batches. The first has no rows and all columns of the file, so that the columns are known
-before any row is read; JSON lines, which have no header, have no such batch. The others have the columns that a
-``Selection`` takes; those of JSON lines and workbooks have all.
+before any row is read; JSON lines have no header and therefore no such batch. The other batches have the columns that a
+``Selection`` takes; those of JSON lines and workbooks have all columns.
 """
 
 import re
@@ -33,8 +33,8 @@ Reader = Callable[[Any, str, "Selection"], Iterator[pa.RecordBatch]]
 MISSING = ("", "NA", "N/A", "NaN", "null")  # in text files, quoted or not
 TEXT = pa.dictionary(pa.int32(), pa.string())
 CODE = pa.int16()
-TRUTH_VALUES = ("false", "true")  # in any case
-MAX_LEVELS = 2**15  # distinct texts, as many as there are codes, beyond which a column is kept as plain text
+TRUTH_VALUES = ("false", "true")  # in upper or lower case
+MAX_LEVELS = 2**15  # distinct texts, as many as there are codes; beyond this, a column is kept as plain text
 MAX_COLUMNS = 2000
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?[iI]nf(inity)?$|^(?i:nan)$"
 HEX = r"^[+-]?0[xX][0-9a-fA-F]{1,15}$"
@@ -49,7 +49,7 @@ KINDS: tuple[tuple[Kind, Callable[[pa.DataType], bool]], ...] = (
     ("text", pa.types.is_string),
     ("text", pa.types.is_large_string),
     ("text", pa.types.is_string_view),
-    ("date", lambda type_: pa.types.is_temporal(type_) and not pa.types.is_interval(type_)),  # which nothing casts
+    ("date", lambda type_: pa.types.is_temporal(type_) and not pa.types.is_interval(type_)),  # nothing casts these
 )
 NUMBERS_WITH_TEXT = 0.9  # share of a column's values that read as numbers, from which the others are faults
 BATCH_ROWS = 2**17
@@ -57,24 +57,24 @@ BUFFER_BYTES = 2**20
 SMALL_BUFFER_BYTES = 2**16  # of Parquet that several workers read
 MAX_ROWS = 10**12  # that a footer may promise; planning takes memory for each shard
 
-BLOCK_BYTES = 16 * 2**20  # of text at most: a piece for each core, since nothing is done beside the first block
+BLOCK_BYTES = 16 * 2**20  # of text at most: a piece for each core, since nothing runs beside the first block
 PARSED_BYTES = 4 * 2**20  # by one thread at a time
 HEAD_BYTES = 4096
-BLANK_BYTES = 64  # that may be nothing but empty lines
+BLANK_BYTES = 64  # which may be nothing but empty lines
 MAX_ROW_BYTES = 64 * 2**20
-MAX_DEPTH = 64  # of values in values: Arrow's parser and writers call themselves for each
+MAX_DEPTH = 64  # of nested values: Arrow's parser and writers recurse for each level
 BOM = b"\xef\xbb\xbf"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 MAGIC = {b"PAR1": "Parquet", b"ARROW1": "Arrow", b"\x1f\x8b": "gzip", b"PK": "zip or Excel", b"\x89PNG": "PNG"}
 
 
 class Selection(NamedTuple):
-    """Which columns of a table are read, and as what."""
+    """Which columns of a table are read, and as which type."""
 
     as_text: frozenset[str] = frozenset()  # whatever they look like
     as_boolean: frozenset[str] = frozenset()  # where all their values are 0 or 1
     ignore: frozenset[str] = frozenset()
-    only: frozenset[str] | None = None  # all that are not to be ignored
+    only: frozenset[str] | None = None  # None: all that are not ignored
     missing: tuple[str, ...] = MISSING  # in CSV
     also_missing: tuple[str, ...] = ()  # by the user's word: texts of CSV, and texts and numbers of all other formats
     raw: frozenset[str] = frozenset()  # what CSV has is read as text; other formats keep their types
@@ -84,10 +84,10 @@ class Selection(NamedTuple):
     no_dates: frozenset[str] | None = None  # other columns are dates if their values say so, but these; None: none is
     decimal: str | None = None  # point or comma, where the user says which
     sheet: str = ""  # of a workbook; empty: the first
-    is_again: bool = False  # the same files have been read before, and what is to be told of them was told
+    is_again: bool = False  # the same files were read before, and everything worth reporting was reported
 
     def replace_for_rereading(self, **changes: Any) -> "Selection":
-        """The same but for ``changes``, of files that have been read before."""
+        """The same except for ``changes``, for files that have been read before."""
         return self._replace(is_again=True, **changes)
 
     def finds_dates(self, name: str) -> bool:
@@ -95,7 +95,7 @@ class Selection(NamedTuple):
         return self.no_dates is not None and name not in self.no_dates | self.as_text
 
     def reads_text(self, name: str) -> bool:
-        """Whether what looks like a date is read as the text that it is, with its zone."""
+        """Whether text that looks like a date is kept as text, with its time zone."""
         return name in self.as_text or name in self.dates or self.finds_dates(name)
 
     def takes(self, name: str) -> bool:
@@ -107,16 +107,16 @@ class Selection(NamedTuple):
 
 
 def kind_of(type_: pa.DataType) -> Kind:
-    """What a type of Arrow is to a model."""
+    """The kind that an Arrow type is to a model."""
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
     return next((kind for kind, is_of_kind in KINDS if is_of_kind(type_)), "unsupported")
 
 
 def normalize(array: pa.Array) -> pa.Array:
-    """An array of the one type that its kind has: float64, bool, timestamp of microseconds, or a dictionary of text."""
+    """An array converted to its kind's one type: float64, bool, timestamp of microseconds, or a dictionary of text."""
     kind, is_dictionary = kind_of(array.type), pa.types.is_dictionary(array.type)
-    if kind == "text":  # views of strings cannot be decoded
+    if kind == "text":  # string views cannot be decoded
         array = array if is_dictionary else array.dictionary_encode()
         array = array if array.type == TEXT else pc.cast(array, TEXT)
         return array.dictionary_decode().dictionary_encode() if array.dictionary.null_count else array
@@ -124,7 +124,7 @@ def normalize(array: pa.Array) -> pa.Array:
         array = array.dictionary_decode()
     if kind == "number":
         return pc.cast(array, pa.float64(), safe=False)
-    if kind == "date":  # those of times and durations since zero; null beyond the years that Arrow can name
+    if kind == "date":  # times and durations count from zero; null beyond the years that Arrow can name
         type_: pa.DataType = pa.timestamp("us", getattr(array.type, "tz", None))
         if pa.types.is_time(array.type) or pa.types.is_duration(array.type):
             type_ = pa.time64("us") if pa.types.is_time(array.type) else pa.duration("us")
@@ -133,11 +133,11 @@ def normalize(array: pa.Array) -> pa.Array:
 
 
 def to_text(array: pa.Array) -> pa.DictionaryArray:
-    """Numbers, booleans, dates or text as text: each value as the level that it is, whole numbers with all digits."""
+    """Numbers, booleans, dates or text as text: each value as the name of its level, integers with all digits."""
     is_text = kind_of(array.type) == "text"
     if pa.types.is_dictionary(array.type) and not is_text:
         array = array.dictionary_decode()
-    if not pa.types.is_integer(array.type):  # of which float64 has not all digits
+    if not pa.types.is_integer(array.type):  # float64 does not hold all their digits
         array = normalize(array)
     if is_text:
         return array
@@ -148,7 +148,7 @@ def to_text(array: pa.Array) -> pa.DictionaryArray:
 
 
 def to_booleans(array: pa.Array) -> pa.Array:
-    """Numbers as booleans where all are 0 or 1, texts where all are that, ``true`` or ``false``; else as they are."""
+    """Numbers as booleans if all are 0 or 1, texts if all are these, ``true`` or ``false``; otherwise unchanged."""
     values = to_numbers(array, invalid=np.inf)
     is_missing = np.isnan(values)
     is_boolean = (is_missing | (values == 0) | (values == 1)).all()
@@ -156,9 +156,9 @@ def to_booleans(array: pa.Array) -> pa.Array:
 
 
 def parse_numbers(texts: pa.Array) -> pa.Array:
-    """float64 of an array of text, null where it is no number; NaN of ``nan``, infinite beyond the range.
+    """An array of text as float64: null if not a number, NaN for ``nan``, infinite beyond the range.
 
-    What the reader of CSV takes for a number in a column of numbers is one here, too.
+    What the CSV reader takes for a number in a column of numbers counts as one here, too.
     """
     try:
         return pc.cast(texts, pa.float64())
@@ -170,12 +170,12 @@ def parse_numbers(texts: pa.Array) -> pa.Array:
 
 
 def parse_form(texts: pa.Array, form: str) -> pa.Array:
-    """float64 of text in a form such as ``$1,234.5``, null where it is not in it: ``gradmill.rows.parse_number``."""
+    """Text in a form such as ``$1,234.5`` as float64, null if it is not in it: as ``gradmill.rows.parse_number``."""
     found = pc.extract_regex(pc.utf8_trim_whitespace(pc.cast(texts, pa.string())), number_pattern(form))
     sign = pc.binary_join_element_wise(found.field("sign"), found.field("inner"), "")
     whole = pc.replace_substring_regex(found.field("whole"), r"[^0-9]", "")
     plain = pc.binary_join_element_wise(pc.binary_join_element_wise(sign, whole, ""), found.field("fraction"), ".")
-    is_one = pc.and_(found.is_valid(), pc.not_equal(pc.utf8_length(sign), 2))  # and has no two signs
+    is_one = pc.and_(found.is_valid(), pc.not_equal(pc.utf8_length(sign), 2))  # and does not have two signs
     numbers = pc.cast(pc.if_else(is_one, plain, None), pa.float64())
     return pc.divide(numbers, 100.0) if form.endswith("%") else numbers
 
@@ -183,14 +183,14 @@ def parse_form(texts: pa.Array, form: str) -> pa.Array:
 def to_numbers(array: pa.Array, is_boolean: bool = True, invalid: float = np.nan, form: str = "") -> Array:
     """Numbers, booleans, dates, or text that reads as a number, as float64 ``(n,)``: NaN is missing.
 
-    A date is its microseconds since 1970: far from then to the nearest that float64 has. ``invalid`` stands for text
-    that is no number (in this ``form``), nor, if the column ``is_boolean``, a truth value.
+    A date becomes its microseconds since 1970, far from which it is rounded to the nearest float64. ``invalid``
+    replaces text that is not a number (in this ``form``) or, if the column ``is_boolean``, a truth value.
     """
     kind = kind_of(array.type)
     if pa.types.is_dictionary(array.type):
         values = np.append(to_numbers(array.dictionary, is_boolean, invalid, form), np.nan)
         codes: Array = array.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        return values[codes]  # -1 is the last
+        return values[codes]  # -1 picks the last
     if kind == "text":
         texts = pc.cast(array, pa.string())
         array = parse_form(texts, form) if form else parse_numbers(texts)
@@ -206,14 +206,14 @@ def to_numbers(array: pa.Array, is_boolean: bool = True, invalid: float = np.nan
 
 
 class LevelCodes:
-    """The distinct texts of a column over its batches, until they are too many."""
+    """The distinct texts of a column across its batches, until there are too many."""
 
     def __init__(self) -> None:
         self._values = pa.array([], pa.string())
         self._are_too_many = False
 
     def encode(self, array: pa.DictionaryArray) -> pa.Array:
-        """Codes of a batch by all levels so far; its text once they are too many."""
+        """The codes of a batch among all levels so far, or its text once there are too many."""
         if not self._are_too_many:
             codes = pc.index_in(array.dictionary, value_set=self._values)
             if codes.null_count:
@@ -222,17 +222,17 @@ class LevelCodes:
             self._are_too_many = len(self._values) > MAX_LEVELS
         if self._are_too_many:
             return array.dictionary_decode()
-        # what is there without nulls is pyarrow's own, or was checked by the reader
+        # arrays without nulls come from pyarrow itself, or were checked by the reader
         return pc.take(codes.cast(CODE), array.indices, boundscheck=bool(array.null_count))
 
     def decode(self, array: pa.Array) -> pa.Array:
-        """What ``encode`` gave, as the whole column is kept in the end: a dictionary, or text."""
+        """What ``encode`` returned, in the form in which the whole column is kept: a dictionary, or text."""
         if not self._are_too_many:
             return pa.DictionaryArray.from_arrays(array, self._values, safe=False)
         return self._values.take(array) if array.type == CODE else array
 
 
-# Formats that keep their types
+# Formats that keep the types of columns
 
 
 def parquet_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.RecordBatch]:
@@ -251,10 +251,11 @@ def parquet_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa
 
 @contextmanager
 def open_parquet(path: Path, max_rows: int = MAX_ROWS, dictionaries: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
-    """A Parquet file that is read a buffer at a time: neither mapped, nor by whole columns of a row group.
+    """A Parquet file that is read one buffer at a time: neither mapped, nor by whole columns of a row group.
 
     Raises:
-        DataError: it is none, or promises other rows than its row groups have, or more than ``max_rows``.
+        DataError: it is not Parquet, or claims another number of rows than its row groups have, or more than
+            ``max_rows``.
     """
     regular_files.open_regular(path).close()
     with explain_file_errors(path):
@@ -275,10 +276,10 @@ def read_parquet(
     most_bytes: int,
     dictionaries: Sequence[str] = (),
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The rows of Parquet from ``start`` to ``stop`` and the number of the first, so many and so large at a time.
+    """Parquet's rows from ``start`` to ``stop`` and the number of the first, in batches of bounded length and size.
 
     Raises:
-        DataError: the file is broken, which for a damaged page shows only here.
+        DataError: the file is broken; a damaged page is only noticed here.
     """
     with open_parquet(path, dictionaries=dictionaries) as file, explain_file_errors(path):
         groups = [file.metadata.row_group(at) for at in range(file.num_row_groups)]
@@ -297,7 +298,7 @@ def read_parquet(
 
 
 def arrow_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.RecordBatch]:
-    """The rows of an Arrow file or stream, which Feather is.
+    """The rows of an Arrow file or stream, including Feather.
 
     Raises:
         DataError: the file is broken, or Feather's first version.
@@ -313,15 +314,15 @@ def arrow_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
         yield without_rows(file.schema)
         columns = _list_supported(file.schema, selection)
         for batch in batches:
-            for first in range(0, batch.num_rows, BATCH_ROWS):  # a file may be one batch
+            for first in range(0, batch.num_rows, BATCH_ROWS):  # the file may be a single batch
                 yield validate_text(batch.select(columns).slice(first, BATCH_ROWS))
 
 
 def validate_text(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch, once its text is known to be UTF-8 and its codes to be levels that it has: no file promises that.
+    """The batch, after checking that its text is UTF-8 and its codes are valid: no file guarantees that.
 
     Raises:
-        Exception: of any kind; it is not so.
+        Exception: of any kind; a check fails.
     """
     for column in batch.columns:
         if kind_of(column.type) == "text":
@@ -330,7 +331,7 @@ def validate_text(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def without_rows(schema: pa.Schema) -> pa.RecordBatch:
-    """No rows of all columns."""
+    """A batch with all columns and no rows."""
     return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
 
 
@@ -339,7 +340,7 @@ def _list_supported(schema: pa.Schema, selection: Selection) -> list[str]:
 
 
 def write_batch(sink: pa.NativeFile, batch: pa.RecordBatch) -> None:
-    """Add a batch to a file of batches each of which may have columns of its own."""
+    """Add a batch to a file of batches that may each have different columns."""
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
 
@@ -358,7 +359,7 @@ def describe_schema(schema: pa.Schema) -> str:
 
 
 def drop_missing(batch: pa.RecordBatch, texts: Sequence[str]) -> pa.RecordBatch:
-    """The batch without the values that ``texts`` name: equal texts, and numbers that they read as."""
+    """The batch without the values that ``texts`` name: equal texts, and the numbers that these read as."""
     numbers = parse_numbers(pa.array(texts, pa.string())).drop_null()
     for at, column in enumerate(batch.columns):
         values = {"text": pa.array(texts, pa.large_string()), "number": numbers}.get(kind_of(column.type))
@@ -373,10 +374,10 @@ def drop_missing(batch: pa.RecordBatch, texts: Sequence[str]) -> pa.RecordBatch:
 
 
 def check_names(names: list[str], file: str, may_be_blank: bool = False) -> None:
-    """Whether each column has a name of its own; some that are blank ``may be``.
+    """Check that each column has a name of its own; names may be blank if ``may_be_blank``.
 
     Raises:
-        DataError: some have none, or share one.
+        DataError: columns have no name, or share one.
     """
     blank = [at for at, name in enumerate(names) if not name.strip() and not may_be_blank]
     faults = [f"column {at + 1} has no name" for at in blank]
@@ -393,10 +394,10 @@ def check_names(names: list[str], file: str, may_be_blank: bool = False) -> None
 
 
 def json_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.RecordBatch]:
-    """The rows of a file of JSON objects, one a line; a column that only some have is missing in the other batches.
+    """The rows of a file of JSON objects, one per line; a column that only some rows have is not in all batches.
 
     Raises:
-        DataError: it is no such file.
+        DataError: it is not such a file.
     """
     rows = 0
     for block in read_blocks(stream, name, _check_json_head):
@@ -404,10 +405,10 @@ def json_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.Re
         try:
             table = _parse_json(block)
             dates = [each for each in table.schema if selection.reads_text(each.name) and kind_of(each.type) == "date"]
-            if dates:  # text that looks like them
+            if dates:  # text that looks like dates
                 table = _parse_json(block, pa.schema([(each.name, pa.string()) for each in dates]))
         except pa.ArrowException as error:
-            said = str(error).splitlines()[0]  # of a row of the block
+            said = str(error).splitlines()[0]  # "row" counts within the block
             reason = re.sub(r"in row (\d+)", lambda match: f"in row {rows + int(match[1])}", said)  # noqa: B023
             raise broken_file(name, reason, "one JSON object a line, with values of one kind a column") from error
         rows += len(table)
@@ -420,7 +421,7 @@ def _parse_json(block: memoryview, schema: pa.Schema | None = None) -> pa.Table:
 
 
 def check_text(head: bytes, name: str) -> None:
-    """Whether the first bytes of a file are text in UTF-8, as far as they tell.
+    """Check that the first bytes of a file are text in UTF-8, as far as they show it.
 
     Raises:
         DataError: they are something else.
@@ -446,7 +447,7 @@ def _check_json_head(head: bytes, name: str) -> None:
 
 
 def _check_json_block(block: memoryview, name: str, rows: int) -> None:
-    """Refuse what ends Arrow's parser by a segmentation fault, or comes out of it as no text."""
+    """Refuse input that crashes Arrow's parser with a segmentation fault, or that it does not turn into text."""
     text = bytes(block)
     if error := find_invalid_utf_8(block):
         line = rows + text.count(b"\n", 0, error.start)
@@ -459,15 +460,15 @@ def _check_json_block(block: memoryview, name: str, rows: int) -> None:
 
 
 def _depth(block: memoryview) -> int:
-    """How deep values of a block are nested, brackets in strings left out."""
+    """How deeply the values of a block are nested, ignoring brackets in strings."""
     text = np.frombuffer(JSON_STRING.sub(b"", bytes(block)), np.uint8)
     steps = np.isin(text, [ord("{"), ord("[")]).astype(np.int32) - np.isin(text, [ord("}"), ord("]")])
     return int(np.cumsum(steps).max(initial=0))
 
 
 def find_invalid_utf_8(block: memoryview) -> UnicodeDecodeError | None:
-    """What is wrong with text that is not UTF-8."""
-    if np.frombuffer(block, np.uint8).max(initial=0) >= 128:  # a decoder takes longer to find that out
+    """The error in text that is not UTF-8, or None."""
+    if np.frombuffer(block, np.uint8).max(initial=0) >= 128:  # a decoder takes longer to find this out
         try:
             bytes(block).decode()
         except UnicodeDecodeError as error:
@@ -476,7 +477,7 @@ def find_invalid_utf_8(block: memoryview) -> UnicodeDecodeError | None:
 
 
 def read_blocks(stream: Any, name: str, check: Callable[[bytes, str], None] = check_text) -> Iterator[memoryview]:
-    """Whole rows, a bounded number of bytes at a time; a block holds until the next is asked for.
+    """Whole rows, a bounded number of bytes at a time; a block is valid until the next one is requested.
 
     Raises:
         DataError: the file is empty, or no text, or has a row of more than ``MAX_ROW_BYTES``.
@@ -508,11 +509,11 @@ def read_blocks(stream: Any, name: str, check: Callable[[bytes, str], None] = ch
 
 
 def _end_of_rows(block: bytearray) -> int:
-    """Where the last row ends: a line feed with an even number of quotes before it; 0 where none does yet."""
+    """The end of the last row: a line feed after an even number of quotes; 0 if there is none yet."""
     end = block.rfind(b"\n") + 1
     if (
         block.find(b'"') < 0 or block.count(b'"', 0, end) % 2 == 0 or len(block) > MAX_ROW_BYTES
-    ):  # by then of a quote that opens nothing
+    ):  # by then from a quote that opens nothing
         return end
     text = np.frombuffer(block, np.uint8)
     is_quoted = np.bitwise_xor.accumulate((text == ord('"')).view(np.uint8))

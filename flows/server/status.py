@@ -259,7 +259,8 @@ def _has_recovered(deployment: DeploymentResponse, run: FlowRun, found: StoreSta
     """Whether a later retrain of the same name has ended well, such as one by the command line."""
     names = {tag.removeprefix(MODEL_TAG) for tag in deployment.tags if deployment.entrypoint == RETRAIN}
     ended = (each.ended for name in names & found.names.keys() for each in found.names[name].runs if each.ended_well)
-    return any(run.start_time and datetime.fromisoformat(moment) > run.start_time for moment in ended)
+    begun = run.start_time and run.start_time.replace(microsecond=0)  # the store notes whole seconds
+    return any(begun and datetime.fromisoformat(moment) >= begun for moment in ended)
 
 
 def _describe_deployment(

@@ -1,5 +1,6 @@
 """What the person on duty wants to know first: champions, last and next runs, stuck runs, workers, alerts, room."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -259,8 +260,8 @@ def _has_recovered(deployment: DeploymentResponse, run: FlowRun, found: StoreSta
     """Whether a later retrain of the same name has ended well, such as one by the command line."""
     names = {tag.removeprefix(MODEL_TAG) for tag in deployment.tags if deployment.entrypoint == RETRAIN}
     ended = (each.ended for name in names & found.names.keys() for each in found.names[name].runs if each.ended_well)
-    begun = run.start_time and run.start_time.replace(microsecond=0)  # the store notes whole seconds
-    return any(begun and datetime.fromisoformat(moment) >= begun for moment in ended)
+    begun = int(run.start_time.timestamp()) if run.start_time else math.inf  # the store notes whole seconds
+    return any(datetime.fromisoformat(moment).timestamp() >= begun for moment in ended)
 
 
 def _describe_deployment(

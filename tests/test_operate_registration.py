@@ -321,7 +321,7 @@ def test_what_is_told_without_a_server_the_next_registration_tells_it(houses: st
     said("schedule", "flats", "--cron", "0 2 * * *")
     with without_server():
         for name in ("houses", "flats"):
-            assert "gradmill up will tell its server" in said("schedule", name, "--cron", "0 4 * * *")
+            assert "no run begins until gradmill up is started" in said("schedule", name, "--cron", "0 4 * * *")
         said("pause", "flats")
     assert "retrain-houses" not in named(ui)
     registration.register()

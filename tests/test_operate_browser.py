@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page, Request, Route, StorageState
 
 
+STAGES = {"download", "validate", "preprocess", "train", "evaluate", "export", "publish", "predict"}
 pytestmark = MARKS
 
 
@@ -90,6 +91,30 @@ def test_the_form_refuses_a_bad_value_and_starts_a_run_with_a_good_one(duty: Dut
         assert run["state_type"] == "COMPLETED"
 
 
+def test_a_run_shows_its_stages_and_artifacts(duty: Duty, page: "Page") -> None:
+    run = duty.ended(duty.trigger("softmax-nightly", name="fashion", force=True), 300)  # reused stages draw no curve
+    assert run["state_type"] == "COMPLETED"
+    ours = {"flow_runs": {"id": {"any_": [run["id"]]}}}
+
+    def recorded() -> set[str]:
+        return {each["name"] for each in duty.post("/task_runs/filter", ours)}
+
+    eventually(lambda: recorded() >= STAGES, 60, "all task runs are recorded, a little late")
+    page.goto(f"{duty.ui}/runs/flow-run/{run['id']}")
+    page.get_by_text(run["name"]).first.wait_for()
+    page.get_by_text("verdict:published").first.wait_for()
+    keep(page, "run")
+    page.get_by_text("Task Runs", exact=True).click()
+    for stage in STAGES:
+        page.get_by_role("link", name=stage, exact=True).first.wait_for()
+    page.get_by_text("Artifacts", exact=True).click()
+    for artifact in ("verdict", "pictures", "card", "predictions"):
+        page.get_by_text(f"fashion-{artifact}").first.wait_for()
+    page.goto(f"{duty.ui}/artifacts")  # which shows no more than fit the screen
+    page.get_by_placeholder(re.compile("search", re.IGNORECASE)).first.fill("fashion-learning-curve")
+    page.get_by_text("fashion-learning-curve").first.wait_for()
+
+
 # Forms: both UIs submit them, and send only what was set
 
 
@@ -147,11 +172,7 @@ def press(page: "Page", duty: Duty, address: str, form: str, learning_rate: str)
 
     def postpone(route: "Route") -> None:
         """Let the request pass; a run is to begin in another century, so that nothing works beside this test."""
-        request = route.request
-        if request.method != "PATCH" and not request.url.endswith("/create_flow_run"):
-            route.continue_()
-            return
-        document = json.loads(request.post_data or "{}")
+        document = json.loads(route.request.post_data or "{}")
         if form == "run":
             document["state"]["state_details"]["scheduled_time"] = "2090-01-01T00:00:00Z"
         answer = route.fetch(post_data=json.dumps(document))
@@ -163,12 +184,22 @@ def press(page: "Page", duty: Duty, address: str, form: str, learning_rate: str)
 
     page.goto(f"{address}/{form}")
     if learning_rate:
-        label = "//label[starts-with(normalize-space(.), 'Learning rate')]"
-        page.locator(f"{label}/following::input[1]").fill(learning_rate)
+        page.locator("//label[starts-with(normalize-space(.), 'Learning rate')]/following::input[1]").fill(
+            learning_rate
+        )
     button = page.get_by_role("button", name=BUTTONS[form]).last
     button.wait_for()
     page.wait_for_load_state("networkidle")
-    page.route("**/api/deployments/**", postpone)
+    pattern = "**/api/deployments/**"
+    page.route(
+        pattern,
+        lambda route: (
+            postpone(route)
+            if route.request.method in ("POST", "PATCH")
+            and (route.request.url.endswith("/create_flow_run") or route.request.method == "PATCH")
+            else route.continue_()
+        ),
+    )
 
     def is_taken() -> bool:
         with suppress(NotThere):
@@ -186,14 +217,36 @@ def press(page: "Page", duty: Duty, address: str, form: str, learning_rate: str)
 def test_a_form_that_nobody_has_touched_sends_what_the_deployment_has_and_no_default(
     name: str, ui: str, duty: Duty, visit: "Callable[[], Page]"
 ) -> None:
-    """And a learning rate that is typed is sent as it is, however small."""
     before = duty.deployment(name)
-    address, wanted = (
-        f"{duty.ui}{UIS[ui]}/deployments/deployment/{before['id']}",
-        leave_out_switches(before["parameters"]),
-    )
+    address = f"{duty.ui}{UIS[ui]}/deployments/deployment/{before['id']}"
     for form in BUTTONS:
-        assert leave_out_switches(submit(visit, duty, address, form)) == wanted
-    assert leave_out_switches(duty.deployment(name)["parameters"]) == wanted
-    if name == "linear-weekly":
-        assert submit(visit, duty, address, "run", "0.001")["parameters"]["training"]["lr"] == 0.001
+        sent = submit(visit, duty, address, form)
+        assert leave_out_switches(sent) == leave_out_switches(before["parameters"])
+    assert leave_out_switches(duty.deployment(name)["parameters"]) == leave_out_switches(before["parameters"])
+
+
+@pytest.mark.parametrize("ui", UIS)
+def test_a_small_learning_rate_can_be_typed(ui: str, duty: Duty, visit: "Callable[[], Page]") -> None:
+    address = f"{duty.ui}{UIS[ui]}/deployments/deployment/{duty.deployment('linear-weekly')['id']}"
+    sent = submit(visit, duty, address, "run", "0.001")
+    assert sent["parameters"]["training"]["lr"] == 0.001
+
+
+@pytest.mark.parametrize("ui", UIS)
+def test_the_page_that_asks_for_the_password_advertises_nothing(ui: str, duty: Duty, page: "Page") -> None:
+    assert page.context.browser is not None
+    stranger = page.context.browser.new_context()
+    tab = stranger.new_page()
+
+    def asks() -> bool:
+        tab.goto(f"{duty.ui}{UIS[ui]}/")
+        with suppress(sync_api.TimeoutError):
+            tab.get_by_role("button", name="Login").wait_for(timeout=20_000)
+            return True
+        return False
+
+    sync_api = pytest.importorskip("playwright.sync_api")
+    eventually(asks, 120, "the page asks for the password")
+    tab.wait_for_load_state("networkidle")
+    assert not tab.get_by_text(re.compile("upgrade|cloud", re.IGNORECASE)).count()
+    stranger.close()

@@ -6,8 +6,9 @@ import os
 import pkgutil
 import shutil
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
+from prefect.task_runners import ThreadPoolTaskRunner
 from scipy.stats import entropy
 
 from candidate import Candidate, seal, synthetic
@@ -30,11 +32,13 @@ from command_line import assert_clear, typed
 from conftest import REPOSITORY
 from prediction_jobs import FEATURES, NAME, contents, expected, interrupt, predict_rows, table, times
 from table_files import written
-from tasks.batch import output_dir, plan, results, shard
+from tasks.batch import output_dir, plan, results, session_pool, shard
 from tasks.data.io import inputs
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.records import PublishedModel
+from tasks.serving import runtime
 from tasks.serving.drift import Drift
+from tasks.stage import shards
 from tasks.store import artifact_paths, housekeeping
 from tasks.store.predictions import Job, Shard
 from tasks.store.run_folder import RunFolder
@@ -253,6 +257,49 @@ def test_drift_is_the_population_stability_index(
     bins = np.concatenate([[-np.inf], np.quantile(old, np.linspace(0.1, 0.9, 9)), [np.inf]])
     e, f = (np.maximum(np.histogram(each, bins)[0] / len(each), 1e-4) for each in (old, new))
     assert moved.index["prediction"] == pytest.approx(entropy(f, e) + entropy(e, f), rel=0.02)
+
+
+def test_a_local_cluster_opens_one_session_a_worker_wherever_its_processes_are(
+    rows: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The shards are labelled in this process, as by workers of one thread with other settings than the command's."""
+    found, opened, label = list[Any](), runtime.open_session, shard.predict_shard
+
+    def counted(*arguments: Any) -> Any:
+        found.append(opened(*arguments))
+        return found[-1]
+
+    def elsewhere(*arguments: Any) -> Any:
+        session_pool._open_pool.cache_clear()  # a process of its own
+        with monkeypatch.context() as patch:
+            patch.chdir("/")
+            patch.delenv("GRADMILL_ARTIFACTS")
+            patch.setattr(runtime, "open_session", counted)
+            return label(*arguments)
+
+    @contextmanager
+    def one_by_one(*_: Any) -> Iterator[Any]:
+        with ThreadPoolTaskRunner[Any](max_workers=1) as runner:
+            yield runner
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "open_runner", one_by_one)
+        patch.setattr(shards, "predict_shard", elsewhere)
+        patch.setattr(shards, "_threads_of_dask_worker", lambda: 1)
+        done = predict_rows(input=rows, runner="dask", shard_rows=1250, workers=4)
+    assert len(found) == done.parts == 2
+    assert table(done)["row"].to_pylist() == list(range(len(FEATURES)))
+
+
+def test_a_pinned_version_with_other_bytes_is_exit_4(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt(monkeypatch, 1, input=rows, shard_rows=1250, version=1)
+    model = artifact_paths.version(NAME, 1) / "model.onnx"
+    content = bytearray(model.read_bytes())
+    content[content.index(b"dataset_digest") + 20] ^= 1
+    model.chmod(0o644)
+    model.write_bytes(content)
+    with pytest.raises(DataError, match="SHA-256"):
+        predict_rows(input=rows, shard_rows=1250, version=1)
 
 
 def test_a_version_without_a_profile_predicts_and_says_that_drift_is_unknown(rows: str) -> None:

@@ -158,7 +158,10 @@ def test_a_classifier_is_as_good_as_a_converged_fit_of_scikit_learn(table: str, 
     )
     assert ours <= 1.02 * best + 0.01
     assert np.mean(scores.argmax(axis=1) == truth) == pytest.approx(fit.score(inputs, truth), abs=0.02)
-    assert is_near(centred(W), coefficients, 1e-2 if solver == "reference" or table == "digits" else 1e-3)
+    tolerance = 5e-3 if solver == "reference" else 1e-3
+    if table == "digits" or (solver, table) == ("reference", "breast_cancer"):  # nearly collinear: 0.87 % measured
+        tolerance = 1e-2
+    assert is_near(centred(W), coefficients, tolerance)
 
 
 # Tables made up: numbers, a boolean, categories with rare levels, missing values

@@ -257,11 +257,11 @@ def _describe_deployments(
 
 
 def _has_recovered(deployment: DeploymentResponse, run: FlowRun, found: StoreState) -> bool:
-    """Whether a later retrain of the same name has ended well, such as one by the command line."""
+    """Whether a retrain of the same name has ended well since this run ended, such as one by the command line."""
     names = {tag.removeprefix(MODEL_TAG) for tag in deployment.tags if deployment.entrypoint == RETRAIN}
     ended = (each.ended for name in names & found.names.keys() for each in found.names[name].runs if each.ended_well)
-    begun = int(run.start_time.timestamp()) if run.start_time else math.inf  # the store notes whole seconds
-    return any(datetime.fromisoformat(moment).timestamp() >= begun for moment in ended)
+    failed_at = int(run.end_time.timestamp()) if run.end_time else math.inf  # the store notes whole seconds
+    return any(datetime.fromisoformat(moment).timestamp() >= failed_at for moment in ended)
 
 
 def _describe_deployment(

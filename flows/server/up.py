@@ -28,7 +28,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Crashed
 
-from flows.server import api, connection, deployments, overviews, prefect_server, session, supervisor
+from flows.server import api, connection, deployments, overviews, prefect_server, session, status, supervisor
 from flows.server.registration import POOL, home, register, worker_name
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.machine import resources
@@ -297,7 +297,7 @@ class PeriodicChecks:
         self._known |= new.keys()
         for run in new.values():
             if run.end_time and run.end_time > self._begun and not run.parent_task_run_id:
-                message = run.state.message if run.state and not run.state.is_completed() else ""
+                message = None if run.state and run.state.is_completed() else status.explain_state(run.state)
                 reason = f": {message.splitlines()[0]}" if message else ""
                 told = f"ended       {run.name}: {(run.state_name or 'unknown').lower()}{reason}"
                 print(printable(told), file=sys.stderr)

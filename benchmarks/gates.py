@@ -178,7 +178,7 @@ def bench(quick: bool) -> Report:
     started, sides, ratios = time.perf_counter(), list[Side](), list[Ratio]()
     with (
         ProcessPoolExecutor(resources.count_cores(), get_context("spawn"), os.putenv, ONE_THREAD) as pool,
-        progress.bar() as bar,
+        progress.make_bar() as bar,
     ):
         for seed, case in enumerate(bar.track(list_cases(), description="bench")):
             times = case.times // (QUICK if quick else 1)

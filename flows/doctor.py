@@ -82,7 +82,7 @@ CUDA_TORCH = f"{pip_install('--force-reinstall', 'torch', 'torchvision')} (PyPI'
 GPU_BUILD = "onnxruntime-gpu"
 
 
-def python(device: Device) -> Diagnosis:
+def check_python(device: Device) -> Diagnosis:
     """The interpreter, Gradmill itself, and whether what it always needs is installed."""
     version = metadata.version(PACKAGE)
     found = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {PACKAGE} {version}"
@@ -97,7 +97,7 @@ def training_installed() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def training(device: Device) -> Diagnosis:
+def check_training(device: Device) -> Diagnosis:
     """Torch and what else the extra ``train`` brings; torch really computes, on the GPU where one may be used."""
     if not training_installed():
         return note("training is not installed here: this machine can predict", installed=False)
@@ -126,7 +126,7 @@ def _torch_cuda_fault() -> str | None:
     return None
 
 
-def runtime(device: Device) -> Diagnosis:
+def check_runtime(device: Device) -> Diagnosis:
     """Exactly one onnxruntime, and the providers that run a model."""
     owners = sorted(_owners("onnxruntime"))
     if len(owners) == 1:
@@ -168,10 +168,10 @@ def _providers(device: Device, package: str, facts: dict[str, Any]) -> Diagnosis
     return ok(f"{found} runs {CUDA} and {CPU}", **facts, providers=[CUDA, CPU])
 
 
-def gpu(device: Device) -> Diagnosis:
+def check_gpu(device: Device) -> Diagnosis:
     """The GPUs, the driver, and the newest CUDA that the driver runs."""
     try:
-        driver = devices.driver()
+        driver = devices.query_driver()
     except DeviceMissing as error:
         if device is Device.CUDA:
             return problem(
@@ -217,7 +217,7 @@ def _version(name: str) -> str | None:
 # Cores and memory that this process may use, whatever the host has
 
 
-def cpu(device: Device) -> Diagnosis:
+def check_cpu(device: Device) -> Diagnosis:
     """The workers that Gradmill would start, beside the machine's cores and what affinity allows."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     used, machine = resources.count_cores(), os.cpu_count()
@@ -225,7 +225,7 @@ def cpu(device: Device) -> Diagnosis:
     return ok(found, used=used, machine=machine, affinity=affinity)
 
 
-def memory(device: Device) -> Diagnosis:
+def check_memory(device: Device) -> Diagnosis:
     """What this process may take, beside what the machine has."""
     machine, limit = resources.memory_size(), resources.memory_limit()
     if limit == machine:
@@ -243,7 +243,7 @@ MOUNTS = Path("/proc/self/mounts")
 LOCK = "import fcntl, sys; fcntl.flock(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
 
 
-def artifacts(device: Device) -> Diagnosis:
+def check_artifacts(device: Device) -> Diagnosis:
     """The artifacts folder."""
     return _folder(artifact_paths.root(), "choose another folder with --artifacts, or fix permissions")
 
@@ -342,7 +342,7 @@ def prefect_api(device: Device) -> Diagnosis:
     return ok(found, **facts)
 
 
-def data(device: Device) -> Diagnosis:
+def check_data(device: Device) -> Diagnosis:
     """Whether a retrain would get Fashion-MNIST: from the user's folder, the cache, or over the network."""
     if not training_installed():
         return ok("none needed to predict", source=None)
@@ -356,16 +356,16 @@ def data(device: Device) -> Diagnosis:
 
 
 CHECKS: dict[str, Check] = {
-    "python": python,
-    "training": training,
-    "onnxruntime": runtime,
-    "gpu": gpu,
-    "cpu": cpu,
-    "memory": memory,
-    "artifacts": artifacts,
+    "python": check_python,
+    "training": check_training,
+    "onnxruntime": check_runtime,
+    "gpu": check_gpu,
+    "cpu": check_cpu,
+    "memory": check_memory,
+    "artifacts": check_artifacts,
     "prefect_home": prefect_home,
     "prefect_api": prefect_api,
-    "data": data,
+    "data": check_data,
 }
 
 

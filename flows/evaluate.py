@@ -18,7 +18,7 @@ def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> Evaluatio
     """Judge the champion (or another version) on labelled rows."""
     resources.keep_imports()
     kept = parameters.model_dump(mode="json", exclude=PLACES)
-    run = RunFolder.open(run_names.folder(f"evaluate-{parameters.name}"), kept)
+    run = RunFolder.open(run_names.name_run_folder(f"evaluate-{parameters.name}"), kept)
     with overviews.publish_at_end(parameters.name):
         with run.in_use():
             judged = judge(run, parameters)

@@ -18,7 +18,7 @@ def predict(parameters: PredictParameters = PredictParameters()) -> Prediction: 
     devices.require(parameters.device)
     runtime.tell_device(parameters.device)
     resources.keep_imports()
-    run = RunFolder.open(run_names.folder(f"predict-{parameters.name}"), parameters.model_dump(mode="json"))
+    run = RunFolder.open(run_names.name_run_folder(f"predict-{parameters.name}"), parameters.model_dump(mode="json"))
     with overviews.publish_at_end(parameters.name):
         with run.in_use(), run_artifacts.failed_prediction_shown(parameters):
             done = predict_stage(run, parameters)

@@ -17,28 +17,30 @@ from tasks.preprocess import preprocess
 from tasks.publish import publish
 from tasks.serving import runtime
 from tasks.serving.task import find_task
-from tasks.store import mirroring, own_data, tuned
+from tasks.store import mirror_sync, own_data, tuning_result
 from tasks.store.own_data import NOT_KEPT
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
 from tasks.validate import validate
 
 
-@flow(name="retrain", flow_run_name=run_names.retrain, log_prints=True, timeout_seconds=run_names.time_limit())
+@flow(name="retrain", flow_run_name=run_names.name_retrain, log_prints=True, timeout_seconds=run_names.time_limit())
 @run_names.end_as_refused
 def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainReport:  # noqa: B008  (frozen)
     """Train a candidate, let the gates judge it, publish it as ONNX and label the test split with the champion.
 
     The champion is the newest version that passed the gates, until somebody promotes or rolls back.
     """
-    parameters = tuned.take_found(parameters, is_told=True)
+    parameters = tuning_result.take_found(parameters, is_told=True)
     own_data.require_same_kind(parameters)
     devices.require(parameters.training.device)
     runtime.tell_device(parameters.training.device)
-    destination = mirroring.destination()
+    destination = mirror_sync.find_destination()
     resources.keep_imports()
     asked, parameters = parameters, run_names.with_seed(parameters)
-    run = RunFolder.open(run_names.folder(parameters.name), parameters.model_dump(mode="json", exclude=NOT_KEPT))
+    run = RunFolder.open(
+        run_names.name_run_folder(parameters.name), parameters.model_dump(mode="json", exclude=NOT_KEPT)
+    )
     made = Outcome(run, parameters)
     with overviews.publish_at_end(parameters.name), run.in_use(), run_artifacts.retrain_shown(made):
         raw = download(run, parameters.dataset, parameters.data)

@@ -8,11 +8,11 @@ from flows.retrain import retrain
 from tasks.download import download
 from tasks.fitting.search_space import describe_settings
 from tasks.machine import devices, resources
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.parameters import RetrainParameters, TuneParameters
 from tasks.preprocess import preprocess
 from tasks.serving.task import find_task
-from tasks.store import own_data, tuned
+from tasks.store import own_data, tuning_result
 from tasks.store.own_data import NOT_KEPT
 from tasks.store.run_folder import RunFolder
 from tasks.tune import tune as tune_stage
@@ -31,7 +31,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
     resources.keep_imports()
     asked, parameters = parameters, run_names.with_seed(parameters)
     kept = parameters.model_dump(mode="json", exclude=NOT_KEPT)
-    run = RunFolder.open(run_names.folder(f"tune-{parameters.name}"), kept)
+    run = RunFolder.open(run_names.name_run_folder(f"tune-{parameters.name}"), kept)
     with run.in_use():
         raw = download(run, parameters.dataset, parameters.data)
         task = find_task(parameters.training.model).name
@@ -41,7 +41,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
         prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
         searched = tune_stage(run, prepared, parameters.training, parameters.search)
         if searched.tuned.is_better:
-            tuned.keep(parameters.name, searched.tuned)
+            tuning_result.write(parameters.name, searched.tuned)
         run_artifacts.show_search(run, searched)
         report = TuneReport.describe(run, searched)
         if asked.then_retrain and searched.tuned.is_better:
@@ -51,7 +51,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
     return report
 
 
-def _with_what_was_found(asked: TuneParameters, found: tuned.Tuned) -> RetrainParameters:
+def _with_what_was_found(asked: TuneParameters, found: tuning_result.Tuned) -> RetrainParameters:
     """The retrain of the same data; ``training`` has what the search did not decide."""
     training = {name: value for name, value in asked.training.given.items() if name not in found.settings}
     document = {"name": asked.name, "training": {"model": asked.training.model} | training, "data": asked.data}

@@ -8,7 +8,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 CREDENTIALS = re.compile(r"(?<=://)\S*@")  # user:password@ in an address, whatever stands in the password
 
 
-def printable(text: str) -> str:
+def escape_control_characters(text: str) -> str:
     """``text`` with its control characters spelt out: a column's name may hold orders to a terminal."""
     return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
@@ -29,7 +29,7 @@ class GradmillError(Exception):
         super().__init__(self.found, self.expected, self.action)
 
     def __str__(self) -> str:
-        return printable(f"{self.found}\nexpected: {self.expected}\nto do: {self.action}")
+        return escape_control_characters(f"{self.found}\nexpected: {self.expected}\nto do: {self.action}")
 
 
 class DataError(GradmillError):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tasks.data.book_datasets import SourceUnreachable, find_dataset
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.parameters import Data
 from tasks.records import RawDataset
 from tasks.stage import stage

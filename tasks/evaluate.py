@@ -1,7 +1,7 @@
 """Stage 5: measure the candidate and let the gates judge it, the book's assertions among them."""
 
 from tasks.judging import gates
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.parameters import Gates, Training
 from tasks.records import Evaluation, PreparedDataset, TrainedModel
 from tasks.stage import stage

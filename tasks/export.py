@@ -5,13 +5,13 @@ import safetensors.numpy
 
 from tasks.data.prepared_splits import read_batches
 from tasks.judging import gates, parity
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.machine.words import readable
 from tasks.parameters import Device, Gates, Training
 from tasks.records import ExportedModel, PreparedDataset, TrainedModel
 from tasks.serving import contract, raw_units, runtime
 from tasks.stage import stage
-from tasks.store import atomic, verified
+from tasks.store import atomic, verified_files
 from tasks.store.artifact_paths import METADATA, ONNX, SAMPLE, WEIGHTS
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
@@ -30,7 +30,7 @@ def export(
     with parity.start_fresh_process() as stranger:
         from tasks.serving import onnx_graph
 
-        weights = safetensors.numpy.load(verified.read(trained.weights))
+        weights = safetensors.numpy.load(verified_files.read(trained.weights))
         recipe, signature = prepared.recipe, prepared.signature
         content = onnx_graph.write_model(weights, recipe, signature, onnx_graph.describe_model(prepared, training))
         session = runtime.open_session(content, Device.CPU)

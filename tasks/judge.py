@@ -4,12 +4,12 @@ import tempfile
 from pathlib import Path
 
 from tasks.judging.evaluation_result import EvaluationResult
-from tasks.judging.labelled import evaluate_version
-from tasks.machine.telling import Event, tell
+from tasks.judging.labelled_rows import evaluate_version
+from tasks.machine.run_messages import Event, tell
 from tasks.machine.words import plural, readable
 from tasks.parameters import EvaluateParameters
 from tasks.stage import live, stage
-from tasks.store import atomic, reading
+from tasks.store import atomic, model_folder
 from tasks.store.run_folder import RunFolder
 
 
@@ -21,8 +21,8 @@ def judge(run: RunFolder, parameters: EvaluateParameters) -> EvaluationResult:
         UsageError: the model or the version does not exist, or takes other rows.
         DataError: the rows cannot be read or are not fit, or the version is damaged.
     """
-    number, model = reading.load(parameters.name, parameters.version)
-    manifest = reading.manifest(parameters.name, number)
+    number, model = model_folder.load_model(parameters.name, parameters.version)
+    manifest = model_folder.find_manifest(parameters.name, number)
     with tempfile.TemporaryDirectory(prefix="rows-", dir=run.path) as scratch:
         found = evaluate_version(manifest, model, parameters, Path(scratch))
     atomic.write_json(run.file("judged.json"), found.model_dump(mode="json"))

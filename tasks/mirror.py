@@ -1,9 +1,9 @@
 """After publication, where ``GRADMILL_MIRROR`` is set: the champion goes to where consumers on other hosts read it."""
 
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.records import MirroredModel
 from tasks.stage import stage
-from tasks.store import mirroring
+from tasks.store import mirror_sync
 from tasks.store.run_folder import RunFolder
 
 
@@ -15,7 +15,7 @@ def mirror(run: RunFolder, name: str, url: str) -> MirroredModel:
         DataError: the champion is damaged here, or another version has its number there.
         EnvironmentProblem: the remote store does not answer, or refuses (after the tries of its own library).
     """
-    mirrored = mirroring.mirror(name, url)
+    mirrored = mirror_sync.copy_champion(name, url)
     short = f"{name} version {mirrored.version}: {mirrored.outcome}"
     tell(f"{short}; files written to {url}: {len(mirrored.written)}", short=short)
     return mirrored

@@ -6,7 +6,7 @@ from typing import Any
 from tasks.batch import output_dir
 from tasks.batch.plan import open_job
 from tasks.batch.results import check_rejects, describe_first_reject, finish, judge_again, to_prediction
-from tasks.machine.telling import Event, tell
+from tasks.machine.run_messages import Event, tell
 from tasks.machine.words import plural, readable
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction

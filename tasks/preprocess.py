@@ -2,7 +2,7 @@
 
 from tasks.data.book_datasets import find_dataset
 from tasks.data.prepared_splits import ValidatedDataset
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.parameters import Data
 from tasks.records import PreparedDataset
 from tasks.stage import stage

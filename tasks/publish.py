@@ -3,7 +3,7 @@
 from functools import partial
 
 from tasks.judging import gates
-from tasks.machine.telling import Event, tell
+from tasks.machine.run_messages import Event, tell
 from tasks.parameters import RetrainParameters
 from tasks.records import (
     ChampionGates,
@@ -15,7 +15,7 @@ from tasks.records import (
     TrainedModel,
 )
 from tasks.stage import cache, live, stage
-from tasks.store import artifact_paths, own_data, pointer, publishing, verification
+from tasks.store import artifact_paths, own_data, pointer, publication, verification
 from tasks.store.history import Cause
 from tasks.store.run_folder import RunFolder
 
@@ -43,9 +43,9 @@ def publish(
     name = parameters.name
     verdicts: tuple[GateVerdict, ...] = ()
     best: int | None = None
-    with publishing.turn(name, parameters.publish) as may_publish:
+    with publication.take_turn(name, parameters.publish) as may_publish:
         own_data.require_same_kind(parameters)  # another first run may have been quicker
-        if (kept := publishing.find(name, exported.onnx.sha256)) is not None:
+        if (kept := publication.find_version(name, exported.onnx.sha256)) is not None:
             verification.verify_version(name, kept)
         unchanged = kept is not None and pointer.was_champion(name, kept)
         if not unchanged:
@@ -57,12 +57,12 @@ def publish(
         if not unchanged and may_publish:
             if kept is None:
                 made_of = (parameters, prepared, trained, evaluated, exported, verdicts, best)
-                lineage = publishing.describe_lineage(
+                lineage = publication.describe_lineage(
                     run.path.name, *made_of, cache.package_versions(), cache.code_digest()
                 )
                 pictures = (trained.picture, *evaluated.pictures, *filter(None, (prepared.sheet,)))
-                fill = partial(publishing.fill, of=lineage, exported=exported, pictures=pictures)
-                kept = publishing.publish(lineage, fill, parameters.sign_key)
+                fill = partial(publication.write_version_files, of=lineage, exported=exported, pictures=pictures)
+                kept = publication.publish(lineage, fill, parameters.sign_key)
             pointer.point_to(name, kept, Cause("published", by=run.path.name))
     published = PublishedModel(outcome="judged", name=name, version=None, model=exported.onnx, gates=verdicts)
     if kept is not None and (unchanged or may_publish):

@@ -6,13 +6,13 @@ import time
 
 from tasks.fitting.search_space import describe_settings
 from tasks.fitting.tune import TrialTraining, open_search, read_validation_parts
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.machine.words import plural, readable
 from tasks.parameters import Search, Training
 from tasks.records import PreparedDataset
 from tasks.stage import gpu_lock, live, shards, stage
 from tasks.store.run_folder import RunFolder
-from tasks.store.tuned import Searched, Trial, Tuned
+from tasks.store.tuning_result import Searched, Trial, Tuned
 
 FINAL = 0.2  # of the time, if it is limited, is for the best few with more seeds
 

@@ -3,12 +3,12 @@
 from tasks.data.book_datasets import find_dataset
 from tasks.data.prepared_splits import PreviousSchema, ValidatedDataset
 from tasks.data.report import DataReport, require_fit
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.parameters import Data
 from tasks.records import ChampionData, RawDataset
 from tasks.serving.task import TaskName
 from tasks.stage import live, stage
-from tasks.store import atomic, verified
+from tasks.store import atomic, verified_files
 from tasks.store.artifact_paths import CONTACT_SHEET, DATA_PAGE, DATA_REPORT
 from tasks.store.page import render_markdown
 from tasks.store.record import FileRef
@@ -32,8 +32,8 @@ def _show(run: RunFolder, report: DataReport, sheet: bytes | None) -> tuple[File
 
 def _show_again(run: RunFolder, validated: ValidatedDataset) -> None:
     if report := validated.report:
-        sheet = verified.read(validated.sheet) if validated.sheet else None
-        _show(run, DataReport.parse(verified.read(report), report.path), sheet)
+        sheet = verified_files.read(validated.sheet) if validated.sheet else None
+        _show(run, DataReport.parse(verified_files.read(report), report.path), sheet)
 
 
 @stage(reusable=True, show=_show_again)

@@ -163,7 +163,7 @@ def home(prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     from flows.server import registration
 
     (tmp_path / "prefect.yaml").write_bytes((REPOSITORY / "prefect.yaml").read_bytes())
-    monkeypatch.setattr(registration, "home", lambda: tmp_path)
+    monkeypatch.setattr(registration, "find_home", lambda: tmp_path)
     return tmp_path
 
 

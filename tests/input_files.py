@@ -48,7 +48,7 @@ def parquet(path: Path, pixels: NDArray[Any], row_group_size: int = 8) -> None:
 def read(path: Path | str, wanted: ReadSpec, spool: Path, start: int = 0, stop: int | None = None) -> list[Batch]:
     sources = inputs.count_inputs(inputs.find_inputs(str(path)).files, wanted, spool)
     return list(
-        inputs.batches(sources, start, sources[-1].first_row + sources[-1].rows if stop is None else stop, wanted)
+        inputs.read_batches(sources, start, sources[-1].first_row + sources[-1].rows if stop is None else stop, wanted)
     )
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from candidate import seal
-from tasks.store import artifact_paths, atomic, reading, tuned, verified
-from tasks.store.tuned import Tuned
+from tasks.store import artifact_paths, atomic, model_folder, tuning_result, verified_files
+from tasks.store.tuning_result import Tuned
 
 NAME = "linear-regression"
 
 
 def champion() -> tuple[int, int | None, list[int]]:
-    document = reading.champion(NAME)
+    document = model_folder.find_champion(NAME)
     assert document is not None
     return document.version, document.previous, list(document.held)
 
@@ -56,7 +56,7 @@ def seal_all(folder: Path, **changes: Any) -> None:
     manifest["files"] = {name: atomic.file_digest(folder / name) for name in sorted(names)}
     seal(folder, manifest)
     digests = manifest["files"] | {"manifest.json": atomic.file_digest(folder / "manifest.json")}
-    (folder / "SHA256SUMS").write_bytes(verified.checksums(digests))
+    (folder / "SHA256SUMS").write_bytes(verified_files.checksums(digests))
 
 
 def point_to_what_is_there(folder: Path) -> None:
@@ -69,4 +69,4 @@ def keep_settings() -> None:
     """As a search leaves what it has found."""
     facts: dict[str, Any] = {"model": NAME, "dataset_digest": "0" * 64, "settings": {"lr": 0.1}, "num_trials": 1}
     facts |= {"validation_losses": (0.4,), "default_settings": {}, "default_losses": (0.5,), "num_validation": 10}
-    tuned.keep(NAME, Tuned(**facts, seed=0, run=f"20261101T030000-tune-{NAME}-00000000"))
+    tuning_result.write(NAME, Tuned(**facts, seed=0, run=f"20261101T030000-tune-{NAME}-00000000"))

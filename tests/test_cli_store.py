@@ -22,7 +22,7 @@ from command_line import GRADMILL, answer, gradmill, plant_strangers, refused, t
 from flows import interrupt
 from store_state import damage
 from table_files import written
-from tasks.store import artifact_paths, locks, reading, schedules
+from tasks.store import artifact_paths, locks, model_folder, schedules
 from tasks.store.schedules import Schedule, Schedules
 
 pytestmark = pytest.mark.usefixtures("two_versions")
@@ -71,7 +71,7 @@ def test_prune_tells_what_it_kept_and_why() -> None:
 
 
 def test_compare_puts_two_versions_side_by_side_and_judges_the_second() -> None:
-    both = [reading.manifest(NAME, number) for number in (1, 2)]
+    both = [model_folder.find_manifest(NAME, number) for number in (1, 2)]
     losses = [each.metrics.test_loss for each in both]
     told = answer(f"compare {NAME} 1 2")
     assert (told["versions"], told["figures"]["test_loss"], told["not_judged"]) == ([1, 2], losses, None)
@@ -123,7 +123,7 @@ def test_the_result_is_told_before_the_announcement_which_fails_no_command(
     ("at", "words"),
     [
         ("flows.server.connection.use_service", "is held"),
-        ("tasks.store.mirroring.mirror", "has not followed; to do: gradmill"),
+        ("tasks.store.mirror_sync.copy_champion", "has not followed; to do: gradmill"),
     ],
 )
 def test_ctrl_c_after_the_pointer_moved_tells_so(
@@ -178,7 +178,7 @@ def test_nothing_outside_the_store_is_touched_through_planted_names(
     for command in (f"prune {NAME} --keep 1", f"models {NAME}"):
         answer(command)
     assert candidates[2].publish().version == 4, "3 is taken by something else"
-    assert reading.versions(NAME) == [1, 2, 4]
+    assert model_folder.list_versions(NAME) == [1, 2, 4]
     assert stat.S_IMODE(outside.stat().st_mode) == 0o775
     assert (outside / "file").read_text() == "precious"
     assert {*model.iterdir()} >= planted
@@ -207,7 +207,7 @@ def test_a_command_that_waits_for_the_lock_says_for_whom_without_secrets_and_giv
     end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["/bin/gradmill", "retrain", "https://user:secret@host/"])
-    with locks.model(NAME):
+    with locks.hold_model(NAME):
         process = subprocess.Popen(
             [GRADMILL, "promote", NAME, "1", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -269,7 +269,7 @@ def test_remove_deletes_a_name_with_its_runs_and_data_once_it_was_asked(artifact
     others = [path for path in artifacts.rglob("*") if {NAME, "predictions"} & {*path.parts}]
     others += artifacts.rglob("*predict-houses*")
     refused(2, "remove houses")
-    assert reading.versions("houses") == [1]
+    assert model_folder.list_versions("houses") == [1]
     assert answer("remove houses --yes")["versions"] == [1]
     assert [path for path in artifacts.rglob("*houses*") if "predict-houses" not in str(path)] == []
     schedules.write(Schedules().with_schedule(Schedule(flow="retrain", name=NAME, cron="0 3 * * *", parameters={})))

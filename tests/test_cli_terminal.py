@@ -15,7 +15,7 @@ from candidate import Candidate
 from command_line import GRADMILL, answer, gradmill
 from flows.cli.display import StageList
 from tasks.judging.gates import format_value, judge
-from tasks.machine import telling
+from tasks.machine import run_messages
 from tasks.machine.words import duration, readable, tell_apart
 from tasks.store import artifact_paths
 from terminals import Terminal, shown_of
@@ -36,9 +36,9 @@ def kept(console: Console) -> list[str]:
     return [line for line in shown_of(written) if line]
 
 
-@telling.show_stage("evaluate")
+@run_messages.show_stage("evaluate")
 def refused() -> None:
-    telling.tell("gate x refused: 1, at most 0 required", short="refused by x")
+    run_messages.tell("gate x refused: 1, at most 0 required", short="refused by x")
     raise ValueError("refused")
 
 
@@ -51,16 +51,16 @@ def test_stages_are_a_list_with_marks_one_figure_and_seconds_that_fits_the_termi
     monkeypatch.chdir(tmp_path)
     console = drawn(width, encoding)
     watcher = StageList(console, "starting")
-    telling.watchers.append(watcher)
+    run_messages.watchers.append(watcher)
     try:
-        with telling.show_stage("validate"):
-            telling.tell("2,000 rows; and more that is for the log", short="2,000 rows")
-            telling.tell(f"warning: {tmp_path}/t.csv: equal features have different targets [bold]")
-            telling.tell("not shown", short="")
+        with run_messages.show_stage("validate"):
+            run_messages.tell("2,000 rows; and more that is for the log", short="2,000 rows")
+            run_messages.tell(f"warning: {tmp_path}/t.csv: equal features have different targets [bold]")
+            run_messages.tell("not shown", short="")
         with pytest.raises(ValueError, match="refused"):
             refused()
     finally:
-        telling.watchers.remove(watcher)
+        run_messages.watchers.remove(watcher)
         watcher.close()
     lines = kept(console)
     assert re.fullmatch(rf"{re.escape(marks[0])} validate   2,000 rows +(\d+|< 1) ms", lines[0])

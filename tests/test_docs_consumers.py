@@ -25,7 +25,7 @@ from store_state import damage
 from tasks.parameters import Training
 from tasks.serving import onnx_graph
 from tasks.store import artifact_paths, pointer
-from tasks.store.reading import ChampionPointer
+from tasks.store.model_folder import ChampionPointer
 
 PAGE = REPOSITORY / "docs" / "consumers.md"
 NAME = "linear-regression"

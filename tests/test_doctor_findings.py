@@ -208,12 +208,12 @@ def test_data_that_no_source_has_is_exit_4_and_a_whole_cache_needs_none(
     monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, proxy)
-    assert checks.data(Device.AUTO).exit_code == 4
+    assert checks.check_data(Device.AUTO).exit_code == 4
     for file in FILES:
         cached = artifact_paths.raw_file(FASHION_MNIST, file.name, file.sha256)
         cached.parent.mkdir(parents=True, exist_ok=True)
         cached.symlink_to((fashion_mnist_files / file.name).resolve())
-    assert "in artifacts/ already" in checks.data(Device.AUTO).found
+    assert "in artifacts/ already" in checks.check_data(Device.AUTO).found
     monkeypatch.setenv("GRADMILL_FASHION_MNIST_DIR", str(tmp_path))
     finding = Doctor().checks["data"]
     assert (finding["status"], finding["exit_code"]) == ("problem", 4)

@@ -115,7 +115,7 @@ def test_inspect_needs_only_what_every_installation_has_and_what_urls_workbooks_
     installed = {re.split(r"[^\w-]", each)[0].replace("-", "_") for each in declared}
     through = set[Path]().union(*(reached(Path(f"tasks/{each}.py")) for each in INSPECT))
     # Fonts of a sheet that inspect does not draw; models that it neither loads nor trains.
-    through -= {*map(Path, ("tasks/machine/lettering.py", "gradmill/model.py", "gradmill/training.py"))}
+    through -= {*map(Path, ("tasks/machine/fonts.py", "gradmill/model.py", "gradmill/training.py"))}
     needed = {name.split(".")[0] for path in through for name in imported(path)} - sys.stdlib_module_names
     assert "scipy" in needed
     assert needed - {*PACKAGES} <= installed | {"PIL", "pydantic_core"}, "these two are of pillow and pydantic"
@@ -135,7 +135,7 @@ def modules_after(statement: str) -> set[str]:
 
 
 LEARNING = "from tasks.networks import training; training.ConciseSGD([], 0.1).step()"
-STORE = "reading, verification, mirroring, housekeeping, pointer"
+STORE = "model_folder, verification, mirror_sync, housekeeping, pointer"
 
 
 @pytest.mark.parametrize(

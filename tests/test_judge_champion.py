@@ -26,7 +26,7 @@ from tasks.judging.objective import Objective
 from tasks.parameters import Data, Device, Gates, Loss
 from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import onnx_graph, raw_units, runtime
-from tasks.store import artifact_paths, housekeeping, pointer, reading
+from tasks.store import artifact_paths, housekeeping, model_folder, pointer
 
 Array = np.ndarray[Any, Any]
 NAME = "linear-regression"
@@ -361,11 +361,11 @@ def test_pruning_keeps_the_best_of_the_last_comparison_so_that_small_losses_cann
         session = onnxruntime.InferenceSession(artifact_paths.version(NAME, number) / "model.onnx")
         losses[number] = np.square(session.run(None, {"features": rows.inputs})[0] - rows.y_true).mean()
     best = min(losses, key=lambda number: losses[number])
-    assert [reading.manifest(NAME, number).best_version for number in (1, 2, 3)] == [None, 1, best]
+    assert [model_folder.find_manifest(NAME, number).best_version for number in (1, 2, 3)] == [None, 1, best]
     pointer.promote(NAME, 3 - best)
     pointer.promote(NAME, 3)  # whose previous version is now the worse one
     pruned, kept = housekeeping.prune(NAME, 1)
-    assert (pruned, best in reading.versions(NAME)) == ([], True)
+    assert (pruned, best in model_folder.list_versions(NAME)) == ([], True)
     assert "the best in the last comparison" in kept[best]
     pointer.promote(NAME, 3 - best)
     manifest = artifact_paths.version(NAME, 3) / "manifest.json"

@@ -14,7 +14,7 @@ from PIL import Image
 from tasks.data.recipe import Column, Columns, Target
 from tasks.judging import plots
 from tasks.judging.metrics import Answers, bin_by_confidence
-from tasks.machine import lettering
+from tasks.machine import fonts
 from tasks.records import Epoch
 from tasks.serving.raw_units import Coefficient, list_coefficients
 from tasks.store.state import Point, Trend
@@ -197,6 +197,6 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_letters_that_no_font_has_are_escaped_and_all_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     for remembered in ("families", "_is_drawn"):  # what is known of fonts is found anew
-        monkeypatch.setattr(lettering, remembered, getattr(lettering, remembered).__wrapped__)
-    monkeypatch.setattr(lettering, "FAMILIES", ())
+        monkeypatch.setattr(fonts, remembered, getattr(fonts, remembered).__wrapped__)
+    monkeypatch.setattr(fonts, "FAMILIES", ())
     assert plots.shorten("City = 上海, São →") == r"City = \u4e0a\u6d77, São →"

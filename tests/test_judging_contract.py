@@ -23,7 +23,7 @@ from sklearn.metrics import accuracy_score, log_loss, r2_score, recall_score, ro
 from command_line import assert_clear, typed
 from prefect_api import eventually, use_server
 from table_files import written
-from tasks.store import reading
+from tasks.store import model_folder
 from victims import fork
 
 if TYPE_CHECKING:
@@ -632,4 +632,4 @@ def test_what_cannot_be_learned_is_said_in_three_lines_and_nothing_is_published(
         assert_clear(done, code)
         assert found in done.stderr
     assert done.returncode == code, done.stderr
-    assert reading.versions("m") == ([] if code else [1])
+    assert model_folder.list_versions("m") == ([] if code else [1])

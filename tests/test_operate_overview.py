@@ -30,7 +30,7 @@ from tasks.errors import GateFailed, TrainingDiverged
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.records import GateVerdict, PublishedModel
 from tasks.serving.drift import Drift
-from tasks.store import artifact_paths, locks, pointer, reading, schedules, state
+from tasks.store import artifact_paths, locks, model_folder, pointer, schedules, state
 from tasks.store.history import Change
 from tasks.store.page import Page, render_markdown
 from tasks.store.run_folder import RunFolder, RunNotes
@@ -100,7 +100,7 @@ def walk(candidates: list[Candidate], two_versions: None) -> None:
 def shown(name: str = NAME) -> str:
     """The page in Markdown, without its picture and backslashes."""
     facts = state.read_name(name)
-    return render_markdown(Page(name, pages.headline(facts), pages.list_sections(facts, None))).replace("\\", "")
+    return render_markdown(Page(name, pages.format_headline(facts), pages.list_sections(facts, None))).replace("\\", "")
 
 
 def section(page: str, title: str) -> str:
@@ -122,7 +122,7 @@ def test_the_trend_has_every_run_at_its_figure_beside_the_version_live_then() ->
         ("published", 0.5, 1.0, 1), ("published", 0.4, 1.0, 2), ("refused", 2.0, 1.0, 2), ("failed", None, None, 2),
         ("unfinished", None, None, 2), ("unchanged", None, None, 1), ("judged", 0.45, 1.0, 1),
     ]  # fmt: skip
-    losses = {number: reading.manifest(NAME, number).metrics.test_loss for number in (1, 2)}
+    losses = {number: model_folder.find_manifest(NAME, number).metrics.test_loss for number in (1, 2)}
     assert [point.live_value for point in found.points] == [losses[point.live or 0] for point in found.points]
 
 
@@ -137,7 +137,7 @@ def test_the_bound_on_an_accuracy_is_the_champions_less_the_drop_that_is_allowed
 @pytest.mark.usefixtures("walk")
 def test_the_page_tells_what_is_live_what_runs_came_to_and_how_to_go_on() -> None:
     page = shown()
-    assert f"loss {reading.manifest(NAME, 1).metrics.test_loss:.4g}, frozen; " in page
+    assert f"loss {model_folder.find_manifest(NAME, 1).metrics.test_loss:.4g}, frozen; " in page
     assert "last run passed every gate and published nothing; DRIFT in the last prediction" in page
     assert f"Frozen: retrains are judged and none is published, until `gradmill unfreeze {NAME}`" in page
     assert f"Version 2 is held: no retrain brings it back, `gradmill promote {NAME} 2` does" in page

@@ -53,7 +53,7 @@ def alive(artifacts: Path) -> Iterator[Callable[[connection.Service], object]]:
 
 
 def test_commands_use_the_service_with_its_credential(alive: Any) -> None:
-    credential, new = connection.credential()
+    credential, new = connection.find_credential()
     assert new
     alive(connection.make_service(API, own_credential=True))
     with connection.use_service():
@@ -97,20 +97,20 @@ def test_a_credential_is_for_its_owner_alone_and_stays(artifacts: Path) -> None:
     artifact_paths.prefect_home().mkdir(parents=True)
     before = os.umask(0)
     try:
-        made, new = connection.credential()
+        made, new = connection.find_credential()
     finally:
         os.umask(before)
     kept = artifact_paths.credential()
     assert new
     assert kept.stat().st_mode & 0o777 == 0o600
-    assert connection.credential() == (made, False)
+    assert connection.find_credential() == (made, False)
     kept.chmod(0o640)
-    another, new = connection.credential()
+    another, new = connection.find_credential()
     assert new, "others could have read it"
     assert another != made
     assert kept.stat().st_mode & 0o777 == 0o600
     kept.write_text("")
-    assert connection.credential()[1], "an empty one is none"
+    assert connection.find_credential()[1], "an empty one is none"
 
 
 def served(app: ASGIApp, **headers: str) -> int:

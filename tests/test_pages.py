@@ -29,14 +29,14 @@ from tasks.data.io import pictures
 from tasks.data.recipe import Column, Columns
 from tasks.data.report import ColumnProfile, ColumnReport, DataReport, Finding
 from tasks.errors import DataError
-from tasks.machine.words import printable
+from tasks.machine.words import escape_control_characters
 from tasks.parameters import Training
 from tasks.records import GateVerdict, Prediction
 from tasks.serving import contract
 from tasks.serving.contract import ModelMetadata
 from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
-from tasks.store import artifact_paths, predictions, reading, state
+from tasks.store import artifact_paths, model_folder, predictions, state
 from tasks.store.history import Change
 from tasks.store.page import Code, Link, Page, PageTable, Section, Strong, markdown_line, render_html, render_markdown
 from tasks.store.predictions import Job
@@ -216,7 +216,7 @@ class Html(HTMLParser):
 
 
 def as_shown(text: str) -> str:
-    return " ".join(printable(text).split())
+    return " ".join(escape_control_characters(text).split())
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
@@ -423,7 +423,7 @@ def test_a_version_has_its_page_with_every_picture_inside_which_asks_nobody_for_
     shown = {image["src"] for image in page.of("img")}
     for name in ("learning-curve.png", "regression.png"):
         assert f"data:image/png;base64,{base64.b64encode((found.parent / name).read_bytes()).decode()}" in shown
-    manifest = reading.manifest(NAME, 2)
+    manifest = model_folder.find_manifest(NAME, 2)
     for words in (*(gate.name for gate in manifest.gates), manifest.files["model.onnx"], manifest.dataset.digest):
         assert words in page.words
     assert page.of("script") == page.of("link") == []

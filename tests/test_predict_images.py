@@ -37,7 +37,7 @@ def predicted(path: Path, wanted: ReadSpec = GREY) -> list[Batch]:
     """As ``input_files.read`` has it, with the folder that tells of classes."""
     spool = path.parent / f"spool-{path.name}"
     sources = inputs.count_inputs(inputs.find_inputs(str(path)).files, wanted, spool, base_folder(path))
-    return list(inputs.batches(sources, 0, sources[-1].first_row + sources[-1].rows, wanted))
+    return list(inputs.read_batches(sources, 0, sources[-1].first_row + sources[-1].rows, wanted))
 
 
 @pytest.mark.parametrize("wanted", [GREY, RGB], ids=["grey", "rgb"])

@@ -346,7 +346,7 @@ def test_a_file_that_is_cut_off_while_it_is_read_is_exit_4(
     path = tmp_path / name
     IMAGE_FILES[name](path, LARGE)
     sources = inputs.count_inputs(inputs.find_inputs(str(path)).files, IMAGES, tmp_path)
-    chunks = inputs.batches(sources, 0, len(LARGE), IMAGES)
+    chunks = inputs.read_batches(sources, 0, len(LARGE), IMAGES)
     np.testing.assert_array_equal(next(chunks).X, LARGE[:500])
     os.truncate(path, 12_000)
     with pytest.raises(DataError, match=name):

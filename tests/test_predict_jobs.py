@@ -404,14 +404,14 @@ def test_arrow_pandas_duckdb_and_polars_read_the_same_rows(tmp_path: Path) -> No
 def test_reading_stops_soon_after_too_many_rows_were_rejected(
     nothing_good: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, chunks = [], inputs.batches
+    read, chunks = [], inputs.read_batches
 
     def counted(*arguments: Any) -> Any:
         for chunk in chunks(*arguments):
             read.append(len(chunk.rejects))
             yield chunk
 
-    monkeypatch.setattr(inputs, "batches", counted)
+    monkeypatch.setattr(inputs, "read_batches", counted)
     with pytest.raises(DataError, match=r"of 1,000,000 rows cannot be read, the first is row 0 of"):
         predict_rows(input=nothing_good, workers=1, max_rejects=200_000, shard_rows=1_000_000)
     assert 200_000 < sum(read) <= 200_000 + 2**17

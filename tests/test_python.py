@@ -39,7 +39,7 @@ from store_state import damage
 from table_files import written
 from tasks.data.io import pictures
 from tasks.data.io.batches import ReadSpec
-from tasks.store import artifact_paths, own_data, pointer, reading
+from tasks.store import artifact_paths, model_folder, own_data, pointer
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST
 from tasks.store.atomic import file_digest
 
@@ -355,7 +355,7 @@ def by_hand(row: Mapping[str, Any], metrics: Mapping[str, Any], recipe: Any) -> 
 @pytest.mark.parametrize("name", MODELS)
 def test_what_columns_add_is_what_arithmetic_says_and_adds_up_to_the_answer(name: str, published: Path) -> None:
     model, rows, classes = gradmill.load(name), odd_rows(), MODELS[name]
-    added, manifest = model.explain(rows, unknown="average"), reading.manifest(name, 1)
+    added, manifest = model.explain(rows, unknown="average"), model_folder.find_manifest(name, 1)
     metrics = manifest.metrics.model_dump()
     outputs = [{key: metrics[key][each] for key in ("weights", "bias")} for each in classes] or [metrics]
     expected = np.array([[by_hand(row, output, manifest.recipe) for output in outputs] for row in rows])
@@ -525,7 +525,7 @@ def test_rows_are_encoded_as_batch_prediction_encodes_them(suffix: str, publishe
     """What one refuses the other refuses, in the same words."""
     rng = np.random.default_rng(5)
     rows = [{name: values[rng.integers(len(values))] for name, values in ODD.items()} for _ in range(300)]
-    recipe, columns = reading.manifest("houses", 1).recipe, gradmill.load("houses").columns
+    recipe, columns = model_folder.find_manifest("houses", 1).recipe, gradmill.load("houses").columns
     path = written(tmp_path / f"rows{suffix}", pa.Table.from_pylist(rows))
     chunks = read(path, ReadSpec(recipe, unknown="reject"), tmp_path / "spool")
     taken = {int(row): X for chunk in chunks for row, X in zip(chunk.row_ids, np.asarray(chunk.X), strict=True)}

@@ -13,7 +13,7 @@ import pytest
 
 from candidate import Candidate
 from conftest import REPOSITORY
-from tasks.store import artifact_paths, atomic, reading, state, verification
+from tasks.store import artifact_paths, atomic, model_folder, state, verification
 from victims import KILLS, fork, run_silently
 
 NAME = "linear-regression"
@@ -42,7 +42,7 @@ def digests() -> dict[str, str]:
     """Every file of every version."""
     return {
         f"{number}/{path.name}": atomic.file_digest(path)
-        for number in reading.versions(NAME)
+        for number in model_folder.list_versions(NAME)
         for path in artifact_paths.version(NAME, number).iterdir()
     }
 
@@ -52,20 +52,20 @@ def assert_nothing_is_half_there() -> None:
 
     ``config.pbtxt`` may still be that of the champion before, until the next start.
     """
-    for number in reading.versions(NAME):
+    for number in model_folder.list_versions(NAME):
         verification.verify_version(NAME, number)
-    champion = reading.champion(NAME)
+    champion = model_folder.find_champion(NAME)
     assert champion is not None
     verification.verify_pointer(NAME, champion)
-    assert [row["version"] for row in state.read_name(NAME).rows] == reading.versions(NAME)
+    assert [row["version"] for row in state.read_name(NAME).rows] == model_folder.list_versions(NAME)
 
 
 def assert_all_is_sound(artifacts: Path) -> None:
     """After a complete retrain: every version runs and answers, the configuration fits, nothing is left over."""
-    for number in reading.versions(NAME):
+    for number in model_folder.list_versions(NAME):
         verification.verify(NAME, number)
     table = state.read_name(NAME).rows
-    assert [row["version"] for row in table] == reading.versions(NAME)
+    assert [row["version"] for row in table] == model_folder.list_versions(NAME)
     assert [row["champion"] for row in table].count(True) == 1
     leftovers = [path for path in artifacts.rglob(".*") if path.name.startswith((".staging", ".pruned", ".scratch"))]
     assert [*leftovers, *artifacts.rglob("*.partial")] == []
@@ -166,4 +166,4 @@ def test_a_kill_in_a_non_root_users_folder_harms_nothing(candidates: list[Candid
     with as_nobody("sweep") as sweeper:
         assert sweeper.wait() == 0
     assert not list(artifact_paths.model(NAME).glob(".staging-*"))
-    assert reading.versions(NAME) == [1]
+    assert model_folder.list_versions(NAME) == [1]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from command_line import gradmill
-from tasks.store import artifact_paths, atomic, reading, verification, verified
+from tasks.store import artifact_paths, atomic, model_folder, verification, verified_files
 from tasks.store.record import files_in
 from victims import fork, run_until
 
@@ -48,7 +48,7 @@ def test_a_month_of_nights_is_published_stopped_refused_and_judged_as_its_data_d
     assert by_night[17] == by_night[16]
     assert by_night[28] == by_night[27] < max(by_night[26], by_night[27] + 1), "rolled back from, and frozen"
     assert by_night[29] > by_night[28], "unfrozen"
-    for number in reading.versions("late"):
+    for number in model_folder.list_versions("late"):
         verification.verify_version("late", number)
 
 
@@ -64,23 +64,23 @@ KILLS = {  # where a night is killed, and whether it leaves a version
 def kept_files() -> dict[Path, str]:
     """Every file of every version, all of which verify, with the data that their manifests name."""
     files: dict[Path, str] = {}
-    for number in reading.versions("late"):
+    for number in model_folder.list_versions("late"):
         verification.verify_version("late", number)
-        for file in files_in(reading.manifest("late", number).dataset.model_dump(mode="json")):
+        for file in files_in(model_folder.find_manifest("late", number).dataset.model_dump(mode="json")):
             if file.path.parent == artifact_paths.dataset("late"):
-                verified.check(file)
+                verified_files.check(file)
         files |= {path: atomic.file_digest(path) for path in artifact_paths.version("late", number).iterdir()}
     return files
 
 
 def next_number() -> int:
-    return max(reading.versions("late")) + 1
+    return max(model_folder.list_versions("late")) + 1
 
 
 def assert_right(told: Any, month: Any, number: int, days: range) -> None:
     """A night that published ``number``, of the labelled rows of these days."""
     assert (told.outcome, told.champion) == ("published", number), told
-    dataset = reading.manifest("late", number).dataset
+    dataset = model_folder.find_manifest("late", number).dataset
     assert dataset.num_train + dataset.num_test == sum(month.days[day].late.count() for day in days)
 
 

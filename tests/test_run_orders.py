@@ -16,7 +16,7 @@ from tasks.data.schema import Schema
 from tasks.parameters import RetrainParameters
 from tasks.records import PreparedDataset
 from tasks.serving import onnx_graph
-from tasks.store import verified
+from tasks.store import verified_files
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
 
@@ -61,7 +61,7 @@ def retrain(folder: Path, parameters: RetrainParameters, kept: Schema | None) ->
     """The digests of the rows in a folder and of their split, and the model that they make."""
     prepared = prepare(folder, parameters, kept)
     trained = plain(train)(RunFolder.open("run", {}), prepared, parameters.training)
-    weights = safetensors.numpy.load(verified.read(trained.weights))
+    weights = safetensors.numpy.load(verified_files.read(trained.weights))
     facts = onnx_graph.describe_model(prepared, parameters.training)
     model = onnx_graph.write_model(weights, prepared.recipe, prepared.signature, facts)
     return prepared.digest, prepared.rows, prepared.train, prepared.test, model

@@ -25,7 +25,7 @@ from flows.retrain import retrain
 from prefect_api import wait_for
 from tasks.errors import DataError, UsageError
 from tasks.parameters import RetrainParameters
-from tasks.store import artifact_paths, own_data, reading, verification
+from tasks.store import artifact_paths, model_folder, own_data, verification
 from tasks.store.page import render_markdown
 
 WORTH = {"Berlin": 0.0, "Köln": 10_000.0, "München": 90_000.0}
@@ -78,7 +78,7 @@ def test_a_name_is_trained_again_from_where_its_data_are(table: Path) -> None:
     more.sample(frac=1, random_state=0).to_csv(table, index=False)
     report = again()
     assert (report.outcome, report.version) == ("published", 2)
-    (city,) = [column for column in reading.manifest(NAME, 2).recipe.columns if column.name == "city"]
+    (city,) = [column for column in model_folder.find_manifest(NAME, 2).recipe.columns if column.name == "city"]
     assert city.levels == ("Berlin", "Köln", "München", "Aachen"), "old codes stay, new ones are appended"
 
 
@@ -96,7 +96,7 @@ def test_damaged_row_digests_are_found_by_verify_and_no_version_is_published_ove
         for damaged in (lambda: verification.verify(NAME, 1), again):
             with pytest.raises(DataError, match=f"{path.name} has changed"):
                 damaged()
-    assert reading.versions(NAME) == [1]
+    assert model_folder.list_versions(NAME) == [1]
     path.unlink()
     assert "row digests" not in verification.verify(NAME, 1)
 
@@ -121,7 +121,7 @@ def test_a_validation_part_has_the_latest_training_rows_which_no_statistic_of_th
     frame.to_csv(table, index=False)
     report = trained(table, time_column="day", training={"validation": 0.2, "patience": 5})
     assert report.outcome == "published", report.gates
-    manifest, fitted = reading.manifest(NAME, 1), frame[frame.day < 384]
+    manifest, fitted = model_folder.find_manifest(NAME, 1), frame[frame.day < 384]
     assert manifest.trained is not None
     assert (manifest.trained.num_examples, manifest.trained.num_validation) == (384, 96)
     recipe: Any = manifest.recipe
@@ -181,7 +181,7 @@ def test_digits_and_hues_are_learned_on_the_command_line_and_grey_tells_no_hues_
             (tmp_path / name / f"class-{label}").mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(tmp_path / name / f"class-{label}" / f"{number}.png")
     found = learned("digits", "digits")
-    dataset = reading.manifest("digits", 1).dataset
+    dataset = model_folder.find_manifest("digits", 1).dataset
     train, test = (safetensors.numpy.load_file(each.path) for each in (dataset.train, dataset.test))
     X, T = (each["images"].reshape(-1, 64) / 255 for each in (train, test))
     converged = LogisticRegression(max_iter=2000).fit(X, train["labels"])
@@ -198,7 +198,7 @@ def test_digits_and_hues_are_learned_on_the_command_line_and_grey_tells_no_hues_
 
 @pytest.mark.slow
 def test_the_same_rows_are_unchanged_without_training(folder: Path, tmp_path: Path) -> None:
-    first = reading.manifest(NAME, 1)
+    first = model_folder.find_manifest(NAME, 1)
     untouched = again()
     assert (untouched.outcome, untouched.version, set(untouched.seconds)) == ("unchanged", 1, {"download"})
     assert (untouched.metrics, tuple(untouched.gates)) == (first.metrics.model_dump(mode="json"), first.gates)
@@ -269,15 +269,15 @@ def test_a_night_of_half_written_files_publishes_nothing_and_the_next_goes_on(fo
     yesterday = (folder / "day-1.csv").rename(tmp_path / "day-1.csv")
     with pytest.raises(DataError, match="holds nothing"):
         again()
-    assert reading.versions(NAME) == [1]
+    assert model_folder.list_versions(NAME) == [1]
     yesterday.rename(folder / "day-1.csv")
     (folder / "day-2.parquet").write_bytes(whole)
-    assert (again().outcome, reading.versions(NAME)) == ("published", [1, 2])
+    assert (again().outcome, model_folder.list_versions(NAME)) == ("published", [1, 2])
 
 
 @pytest.mark.slow  # three runs of the flow, one of which trains
 def test_prepared_rows_that_are_gone_are_prepared_anew(folder: Path) -> None:
-    split = reading.manifest(NAME, 1).dataset.test.path
+    split = model_folder.find_manifest(NAME, 1).dataset.test.path
     content = split.read_bytes()
     split.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert set(again().seconds) == READ
@@ -314,7 +314,7 @@ def test_nights_are_stopped_accepted_and_told_and_a_window_is_repeated(
     day(folder, 2, unit=1000, city="Oslo")
     with pytest.raises(DataError, match=r"1000 times what it was.*600 new rows of day-2\.parquet"):
         again("trips")
-    assert reading.versions("trips") == [1]
+    assert model_folder.list_versions("trips") == [1]
     report = again("trips", data={"accept_data": True, "window": "2d"})
     assert (report.outcome, report.version) == ("published", 2)
     version = artifact_paths.version("trips", 2)
@@ -327,7 +327,7 @@ def test_nights_are_stopped_accepted_and_told_and_a_window_is_repeated(
     assert not [file.name for file in version.iterdir() if str(tmp_path).encode() in file.read_bytes()]
     day(folder, 3, unit=1000)
     report = again("trips")
-    later = reading.manifest("trips", 3).model_dump(mode="json")
+    later = model_folder.find_manifest("trips", 3).model_dump(mode="json")
     assert (later["dataset"]["accepted"], later["parameters"]["data"]["window"]) == (kept["dataset"]["accepted"], "2d")
     assert not [each for each in report.data_changes if each.rule == "other-scale"]
     wanted: dict[str, Any] = {"filter": {"event": {"name": ["gradmill.data"]}}}

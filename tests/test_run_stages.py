@@ -40,7 +40,7 @@ from tasks.parameters import Data, Device, Gates, RetrainParameters, Training
 from tasks.records import Evaluation, GateVerdict, PreparedDataset, RawDataset
 from tasks.serving.runtime import open_session, run_model
 from tasks.stage import cache, gpu_lock
-from tasks.store import artifact_paths, atomic, reading
+from tasks.store import artifact_paths, atomic, model_folder
 from tasks.store.record import NOT_IN_KEY, FileRef, Record
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
@@ -176,7 +176,7 @@ def test_a_whole_version_that_a_kill_kept_from_becoming_champion_is_promoted(can
     artifact_paths.champion("linear-regression").unlink()  # as if killed between the rename and the pointer
     published = candidates[0].publish()
     assert (published.outcome, published.version) == ("published", 1)
-    assert reading.resolve("linear-regression", None) == 1
+    assert model_folder.resolve_version("linear-regression", None) == 1
 
 
 def test_a_version_folder_verifies_with_sha256sum_and_is_read_only(candidates: list[Candidate]) -> None:

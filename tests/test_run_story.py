@@ -20,7 +20,7 @@ from command_line import gradmill, typed
 from conftest import REPOSITORY, Pipeline
 from flows.evaluate import evaluate
 from flows.pages import run_pages
-from flows.pages.overview import headline
+from flows.pages.overview import format_headline
 from flows.predict import predict
 from flows.retrain import retrain
 from prediction_jobs import FEATURES, NAME, predict_rows
@@ -281,7 +281,7 @@ def test_a_job_counts_wherever_it_writes_and_its_figures_are_kept_without_its_pa
     figures = typed("metrics").stdout
     assert f'gradmill_last_prediction_drift{{name="{NAME}"}} 1.0' in figures
     assert f'gradmill_prediction_jobs{{name="{NAME}",status="done"}} 3.0' in figures
-    assert headline(state.read_name(NAME)).partition("; DRIFT in the prediction of ")[2]
+    assert format_headline(state.read_name(NAME)).partition("; DRIFT in the prediction of ")[2]
     kept = {path.name: path for path in (artifact_paths.all_predictions() / ".done-elsewhere").iterdir()}
     assert kept.keys() == {f"{NAME}.input.json", f"{NAME}.test.json"}
     assert not any(str(tmp_path) in path.read_text() for path in kept.values())

@@ -26,10 +26,10 @@ from tasks.data.prepared_splits import read_batches, read_split
 from tasks.data.recipe import Column, Columns, Pixels, Recipe, Target
 from tasks.errors import DataError, GateFailed
 from tasks.export import export
-from tasks.fitting import served
+from tasks.fitting import reference_scores
 from tasks.judging import parity
 from tasks.networks import examples
-from tasks.networks.training import outputs
+from tasks.networks.training import compute_outputs
 from tasks.parameters import Device, Gates, ModelName, Training
 from tasks.records import ExportedModel, GateVerdict, PreparedDataset
 from tasks.serving import contract, onnx_graph, raw_units, runtime
@@ -314,14 +314,14 @@ def test_the_file_says_channels_and_classes_and_the_sample_is_of_test_pictures(
 
 @pytest.mark.parametrize("values", [1, 100, 2**24])
 def test_large_pictures_are_answered_a_few_at_a_time_and_alike(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (runtime, served, examples):
+    for module in (runtime, reference_scores, examples):
         monkeypatch.setattr(module, "VALUES", values)
     images = np.random.default_rng(0).integers(0, 256, (40, 6, 5, 3), np.uint8)
     prepared, weights, content = describe(images, "abc")
     expected = images.reshape(40, -1) / 255 @ weights["W"].astype(float) + weights["b"]
     answers = runtime.run_model(open_session(content, Device.CPU), images)["probabilities"]
     np.testing.assert_allclose(answers, scipy.special.softmax(expected, axis=1), atol=1e-5)
-    np.testing.assert_allclose(served.scores(weights, prepared.recipe, images), expected, atol=1e-4)
+    np.testing.assert_allclose(reference_scores.scores(weights, prepared.recipe, images), expected, atol=1e-4)
     split = examples.Split(torch.from_numpy(images), torch.zeros(40, dtype=torch.int64), 1 / 255)
     W, b = (torch.from_numpy(weights[name]) for name in "Wb")
     sizes: list[int] = []
@@ -330,5 +330,5 @@ def test_large_pictures_are_answered_a_few_at_a_time_and_alike(values: int, monk
         sizes.append(len(X))
         return X.flatten(1) @ W + b
 
-    np.testing.assert_allclose(outputs(net, split).numpy(), expected, atol=1e-4)
+    np.testing.assert_allclose(compute_outputs(net, split).numpy(), expected, atol=1e-4)
     assert max(sizes) == min(40, max(1, values // 90))

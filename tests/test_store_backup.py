@@ -18,7 +18,17 @@ from duty import Duty
 from prefect_api import own_database
 from store_state import damage, keep_settings, point, point_to_what_is_there, seal_all
 from tasks.errors import EnvironmentProblem
-from tasks.store import artifact_paths, atomic, backup, history, own_data, pointer, reading, verification, verified
+from tasks.store import (
+    artifact_paths,
+    atomic,
+    backup,
+    history,
+    model_folder,
+    own_data,
+    pointer,
+    verification,
+    verified_files,
+)
 from tasks.store.run_folder import RunFolder
 from victims import fork, run_until_rename
 
@@ -77,7 +87,7 @@ def test_a_restored_store_is_the_same_verifies_and_is_unchanged_by_the_same_cand
     atomic.write_bytes(artifact_paths.schedules(), b"{}")
     atomic.write_bytes(artifact_paths.mirror(), b"{}")
     pointer.rollback(NAME, "a bad day")
-    told = history.changes(NAME)
+    told = history.list_changes(NAME)
     backup.make(str(place))
     assert mode(place) == mode(place / "content") == 0o700
     there = elsewhere()
@@ -88,7 +98,7 @@ def test_a_restored_store_is_the_same_verifies_and_is_unchanged_by_the_same_cand
     assert not artifact_paths.mirror().exists(), "a store elsewhere never writes to this one's mirror"
     for number in (1, 2):
         verification.verify(NAME, number)
-    assert history.changes(NAME) == told
+    assert history.list_changes(NAME) == told
     assert candidates[1].publish().outcome == "unchanged"
     assert pointer.is_frozen(NAME)
 
@@ -119,7 +129,7 @@ def test_the_newest_snapshot_is_restored_unless_another_is_named(place: Path, el
     for name, champion in ((None, 1), (first.name, 2)):
         elsewhere(f"with {name}")
         backup.restore(str(place), name)
-        assert reading.resolve(NAME, None) == champion
+        assert model_folder.resolve_version(NAME, None) == champion
     refused(2, f"restore {place} --snapshot 2026-01-01T00-00-00Z-01234567.json", first.name)
 
 
@@ -185,7 +195,7 @@ def test_what_cannot_be_backed_up_or_restored_is_said(place: Path, elsewhere: Mo
     refused(2, f"restore {place}", "houses.json is there")
     (there / "tuned" / "houses.json").unlink()
     backup.restore(str(place))
-    assert reading.versions(NAME) == [1, 2], "what no restore writes occupies no folder"
+    assert model_folder.list_versions(NAME) == [1, 2], "what no restore writes occupies no folder"
 
 
 def test_a_damaged_backup_is_found_out_and_the_same_restore_goes_on_once_it_is_mended(
@@ -240,11 +250,11 @@ def test_what_somebody_has_added_with_digests_that_fit_is_refused_and_its_secret
     added, exit_code, words = FORGED[path]
     made = backup.make(str(place))
     document = json.loads((place / "snapshots" / made.name).read_text())
-    sha256 = atomic.write_bytes(place / "content" / verified.sha256(added), added).sha256
+    sha256 = atomic.write_bytes(place / "content" / verified_files.sha256(added), added).sha256
     document["files"][path] = {"sha256": sha256, "bytes": len(added)}
     forged = json.dumps(document).encode()
     (place / "snapshots" / made.name).unlink()
-    (place / "snapshots" / f"2999-01-01T00-00-00Z-{verified.sha256(forged)[:8]}.json").write_bytes(forged)
+    (place / "snapshots" / f"2999-01-01T00-00-00Z-{verified_files.sha256(forged)[:8]}.json").write_bytes(forged)
     there = elsewhere()
     done = typed("restore", place)
     assert_clear(done, exit_code, words)
@@ -314,7 +324,7 @@ def test_an_interrupted_restore_goes_on_beside_a_newer_snapshot(place: Path, els
     refused(2, f"restore {place} --snapshot {newer}", f"--snapshot {first.name}")
     refused(2, f"restore {place} --snapshot ''")
     assert typed("restore", place).returncode == 0
-    assert reading.resolve(NAME, None) == 2
+    assert model_folder.resolve_version(NAME, None) == 2
 
 
 @pytest.mark.parametrize("field", ["rows", "test"])
@@ -324,7 +334,7 @@ def test_damaged_row_digests_and_test_rows_stop_a_backup_and_so_do_missing_diges
     atomic.write_bytes(path, b"as published")
     relative = artifact_paths.relative(path)
     dataset = json.loads((folder / "manifest.json").read_text())["dataset"]
-    seal_all(folder, dataset=dataset | {field: {"path": relative, "sha256": verified.sha256(b"as published")}})
+    seal_all(folder, dataset=dataset | {field: {"path": relative, "sha256": verified_files.sha256(b"as published")}})
     point_to_what_is_there(folder)
     assert relative in backup.make(str(place)).snapshot.files
     before = files(place)
@@ -346,7 +356,7 @@ def test_a_killed_backup_leaves_no_snapshot_and_a_killed_restore_goes_on(
         for number in numbers:
             fork(run_until_rename, number, [command, str(place), "--artifacts", str(store)]).join()
             assert command == "restore" or snapshots(place) == made
-            assert command == "backup" or reading.champion(NAME) is None
+            assert command == "backup" or model_folder.find_champion(NAME) is None
 
     made: list[str] = []
     kill("backup", artifacts, 0, 3, 7)
@@ -361,7 +371,7 @@ def test_a_killed_backup_leaves_no_snapshot_and_a_killed_restore_goes_on(
     kill("restore", there, 1, 4, 6)
     backup.restore(str(place))
     verification.verify(NAME, 2)
-    assert reading.versions(NAME) == [1, 2]
+    assert model_folder.list_versions(NAME) == [1, 2]
     assert not [*there.rglob("*.partial"), *there.glob(".restoring")]
 
 
@@ -458,7 +468,7 @@ def test_a_backup_made_during_a_run_is_restored_elsewhere_and_used_as_before(
     while retraining.is_alive():
         backup.make(str(place), keep=2)
     retraining.join()
-    assert reading.versions("houses") == [1, 2]
+    assert model_folder.list_versions("houses") == [1, 2]
     later(place, backup.make(str(place)).name)
     here, before = run("retrain", "houses"), listed()
     artifacts.rename(tmp_path / "gone")

@@ -20,9 +20,9 @@ from tasks.judging.champion import compare_with_published
 from tasks.judging.parity import judge_servability, start_fresh_process
 from tasks.parameters import Gates
 from tasks.serving.runtime import TOLERANCE
-from tasks.store import artifact_paths, folders, pointer, reading, verification
+from tasks.store import artifact_paths, folders, model_folder, pointer, verification
 from tasks.store.documents import Document
-from tasks.store.reading import Tolerances, Trained
+from tasks.store.model_folder import Tolerances, Trained
 from tasks.store.record import FileRef
 
 pytestmark = pytest.mark.usefixtures("two_versions")
@@ -65,7 +65,7 @@ def test_a_model_that_was_replaced_with_its_checksums_does_not_fit_the_pointer(c
     file("model.onnx").write_bytes(candidates[2].exported.onnx.path.read_bytes())
     seal_all(artifact_paths.version(NAME, 2))
     with pytest.raises(DataError, match=r"champion\.json does not fit .*model\.onnx"):
-        reading.load(NAME, None)
+        model_folder.load_model(NAME, None)
 
 
 @pytest.mark.slow
@@ -176,12 +176,12 @@ def sums_of(folder: Path) -> bytes:
 
 def test_nested_facts_that_another_version_of_gradmill_does_not_note_are_none() -> None:
     seal(artifact_paths.version(NAME, 2), manifest() | {"trained": {"num_examples": 7}, "tolerances": {}})
-    read = reading.manifest(NAME, 2)
+    read = model_folder.find_manifest(NAME, 2)
     assert (read.trained, read.tolerances) == (Trained(num_examples=7), Tolerances())
 
 
 def test_a_manifest_keeps_every_parameter_and_figure_that_it_was_given(candidates: list[Candidate]) -> None:
-    read = reading.manifest(NAME, 2)
+    read = model_folder.find_manifest(NAME, 2)
     places: dict[str, Any] = {
         "sign_key": True,
         "data": {"source", "new_recipe", "accept_data", "decimal"},
@@ -303,7 +303,7 @@ def test_a_candidate_is_judged_beside_no_damaged_version_nor_published_in_its_pl
     assert str(path) in caught.value.found, caught.value.found
     assert caught.value.exit_code == 4
     assert [each.read_bytes() for each in files] == before
-    assert reading.versions(NAME) == [1, 2]
+    assert model_folder.list_versions(NAME) == [1, 2]
 
 
 def test_a_missing_champion_is_named(candidates: list[Candidate]) -> None:

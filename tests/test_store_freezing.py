@@ -17,7 +17,7 @@ from flows.pages.report import Outcome
 from flows.pages.run_pages import retrain_page
 from store_state import age_demotions, champion
 from tasks.errors import DataError, GateFailed
-from tasks.store import artifact_paths, atomic, folders, history, housekeeping, pointer, reading, verification
+from tasks.store import artifact_paths, atomic, folders, history, housekeeping, model_folder, pointer, verification
 from tasks.store.page import render_markdown
 from victims import die_before, fork
 
@@ -50,7 +50,7 @@ def outcome(candidate: Candidate) -> tuple[str, int | None, list[str]]:
 def test_a_frozen_name_is_judged_and_nothing_is_published_until_it_is_unfrozen(candidate: Candidate) -> None:
     assert [pointer.freeze(NAME) for _ in range(2)] == [(2, True), (2, False)]
     assert outcome(candidate) == JUDGED
-    assert (reading.versions(NAME), champion()) == ([1, 2], (2, 1, []))
+    assert (model_folder.list_versions(NAME), champion()) == ([1, 2], (2, 1, []))
     asked = candidate.parameters
     strictly(candidate)
     with pytest.raises(GateFailed, match="champion_loss"):
@@ -137,7 +137,8 @@ def test_the_history_tells_who_changed_what_and_why(candidate: Candidate, monkey
     assert typed("prune", NAME, "--keep", "1").returncode == 0
     ada = f"ada@{socket.gethostname()}"
     assert [
-        (each.what, each.versions, each.champion, each.frozen, each.reason, each.by) for each in history.changes(NAME)
+        (each.what, each.versions, each.champion, each.frozen, each.reason, each.by)
+        for each in history.list_changes(NAME)
     ] == [
         ("published", (1,), 1, False, "", "candidate-0"),
         ("published", (2,), 2, False, "", "candidate-1"),
@@ -148,7 +149,7 @@ def test_the_history_tells_who_changed_what_and_why(candidate: Candidate, monkey
     ]
     assert "[red]a bad day\\x1b[2J" in typed("history", NAME).stdout, "neither markup nor an order to the terminal"
     told = [each["what"] for each in answer("history")["history"][NAME]]
-    assert told == [each.what for each in history.changes(NAME)]
+    assert told == [each.what for each in history.list_changes(NAME)]
     for command in (f"freeze {NAME} --reason {'x' * 501}", "history no-such-name"):
         refused(2, command)
 
@@ -159,9 +160,9 @@ def test_what_was_noted_and_not_done_is_told_as_interrupted() -> None:
     before = path.read_bytes()
     pointer.promote(NAME, 1)
     path.write_bytes(before)
-    assert [each.interrupted for each in history.changes(NAME)] == [False, False, True]
+    assert [each.interrupted for each in history.list_changes(NAME)] == [False, False, True]
     pointer.freeze(NAME)
-    assert [each.interrupted for each in history.changes(NAME)] == [False, False, True, False]
+    assert [each.interrupted for each in history.list_changes(NAME)] == [False, False, True, False]
     assert champion() == (2, 1, [])
 
 
@@ -184,7 +185,7 @@ def do_until(artifacts: str, action: str, number: int) -> None:
 
 
 def state() -> tuple[object, ...]:
-    return *champion(), pointer.is_frozen(NAME), reading.versions(NAME)
+    return *champion(), pointer.is_frozen(NAME), model_folder.list_versions(NAME)
 
 
 @pytest.mark.slow  # every victim is a process
@@ -208,15 +209,15 @@ def test_a_kill_at_any_moment_leaves_a_whole_store_and_a_history_that_does_not_l
         if victim.exitcode == 0:
             break
         kills += 1
-        now = reading.champion(NAME)
+        now = model_folder.find_champion(NAME)
         assert now is not None
         verification.verify_pointer(NAME, now)
-        for number in reading.versions(NAME):
+        for number in model_folder.list_versions(NAME):
             verification.verify_version(NAME, number)
         assert state() in (at_first, done)
         states.add(str(state()))
         history.verify(NAME)
-        *_, last = [each for each in history.changes(NAME) if not each.interrupted]
+        *_, last = [each for each in history.list_changes(NAME) if not each.interrupted]
         assert (last.champion, last.frozen) == (now.version, now.frozen)
         assert last.what != "pruned" or state() == done
         if state() != done:
@@ -236,7 +237,7 @@ def lines() -> list[bytes]:
 
 
 def words_of_changes() -> list[str]:
-    return [each.what + " (interrupted)" * each.interrupted for each in history.changes(NAME)]
+    return [each.what + " (interrupted)" * each.interrupted for each in history.list_changes(NAME)]
 
 
 @pytest.mark.parametrize("lost", ["version", "version and history", "version and pointer", "history and pointer"])
@@ -252,7 +253,7 @@ def test_no_number_comes_back_whatever_else_is_lost(candidates: list[Candidate],
         pointer.promote(NAME, 2)
     if "version" in lost:  # else there is one with these bytes
         assert candidates[2].publish().version == 4
-    assert history.highest_number(NAME, history.changes(NAME)) == 3 + ("version" in lost)
+    assert history.highest_number(NAME, history.list_changes(NAME)) == 3 + ("version" in lost)
 
 
 def test_where_no_number_is_left_the_history_is_named(candidates: list[Candidate]) -> None:
@@ -332,7 +333,7 @@ def test_a_full_disk_leaves_history_and_pointer_as_they_were_and_names_the_file(
 
 
 def test_a_pruning_of_which_some_was_done_is_not_told_as_interrupted() -> None:
-    history.note(NAME, history.of_user("pruned"), (1, 2), reading.pointer(NAME))
+    history.append_change(NAME, history.of_user("pruned"), (1, 2), model_folder.read_pointer(NAME))
     assert words_of_changes()[-1] == "pruned (interrupted)"
     folders.remove(artifact_paths.version(NAME, 1))
     assert words_of_changes()[-1] == "pruned"

@@ -17,7 +17,7 @@ from tasks.errors import DataError
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.records import RawDataset
 from tasks.stage import cache
-from tasks.store import artifact_paths, atomic, history, housekeeping, locks, predictions, reading, schedules
+from tasks.store import artifact_paths, atomic, history, housekeeping, locks, model_folder, predictions, schedules
 from tasks.store.housekeeping import prune_datasets, prune_predictions, prune_runs
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
@@ -352,8 +352,8 @@ def test_maintenance_prunes_scheduled_names_to_what_schedule_was_told_and_no_oth
         )
     schedules.write(told)
     assert housekeeping.prune_scheduled() == [f"{NAME}/1"]
-    assert reading.versions(NAME) == [2, 3]
-    assert history.changes(NAME)[-1].reason == "gradmill schedule --keep 1"
+    assert model_folder.list_versions(NAME) == [2, 3]
+    assert history.list_changes(NAME)[-1].reason == "gradmill schedule --keep 1"
     artifact_paths.schedules().write_text("{")
     assert housekeeping.prune_scheduled() == []
     assert "_schedules.json is not JSON" in capsys.readouterr().err

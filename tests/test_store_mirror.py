@@ -30,7 +30,7 @@ from prefect_api import eventually, own_database
 from store_state import age_demotions, damage
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.parameters import RetrainParameters
-from tasks.store import artifact_paths, backup, folders, mirroring, pointer, reading, remote, verification
+from tasks.store import artifact_paths, backup, folders, mirror_sync, model_folder, pointer, remote, verification
 
 pytestmark = pytest.mark.usefixtures("two_versions")
 NAME = "linear-regression"
@@ -168,7 +168,7 @@ def on(share: Path) -> int:
 
 
 def test_a_consumer_finds_on_s3_what_the_store_holds(s3: S3) -> None:
-    done = mirroring.mirror(NAME, URL)
+    done = mirror_sync.copy_champion(NAME, URL)
     assert (done.outcome, done.version, done.url, list(done.written)) == ("copied", 2, URL, PATHS)
     assert s3.puts == [f"/{BUCKET}/models/{NAME}/{path}" for path in PATHS], "pointer after version"
     assert consume(from_s3) == 2
@@ -181,13 +181,13 @@ def test_a_consumer_finds_on_s3_what_the_store_holds(s3: S3) -> None:
 @pytest.mark.parametrize("left", [None, b"", b"half"], ids=["deleted", "empty", "changed"])
 def test_what_is_damaged_or_missing_there_is_repaired_whichever_file_it_is(s3: S3, left: bytes | None) -> None:
     """Every other file at once, then the others: manifest or list of checksums must tell whose version it is."""
-    mirroring.mirror(NAME, URL)
+    mirror_sync.copy_champion(NAME, URL)
     for broken in (PATHS[::2], PATHS[1::2]):
         for path in broken:
             client().delete_object(Bucket=BUCKET, Key=f"models/{NAME}/{path}")
             if left is not None:
                 put(f"models/{NAME}/{path}", left)
-        repaired = mirroring.mirror(NAME, URL)
+        repaired = mirror_sync.copy_champion(NAME, URL)
         assert list(repaired.written) == broken
         assert repaired.outcome == ("copied" if "champion.json" in broken else "repaired")
         assert consume(from_s3) == 2
@@ -221,7 +221,7 @@ def test_a_damaged_champion_is_never_mirrored(s3: S3) -> None:
 def test_a_store_that_gives_back_other_bytes_is_found_out_before_the_pointer_moves(
     candidates: list[Candidate], share: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mirroring.mirror(NAME, str(share))
+    mirror_sync.copy_champion(NAME, str(share))
     candidates[2].publish()
     write = remote.RemoteFolder.write
     monkeypatch.setattr(remote.RemoteFolder, "write", lambda self, path, content: write(self, path, content[:-1]))
@@ -242,7 +242,7 @@ def test_a_champion_pruned_between_pointer_and_files_is_looked_up_once_more(
         return verify(name, number)
 
     monkeypatch.setattr(verification, "verify_version", pruned_meanwhile)
-    assert mirroring.mirror(NAME, str(share)).version == on(share) == 3
+    assert mirror_sync.copy_champion(NAME, str(share)).version == on(share) == 3
 
 
 @pytest.mark.slow
@@ -251,7 +251,7 @@ def test_a_kill_leaves_the_old_champion_or_the_new_and_the_next_call_completes(s
     urls = {f"killed-at-{at}": f"s3://{BUCKET}/killed-at-{at}" for at in (0, 6, 10, 11, 12)}
     pointer.rollback(NAME)
     for url in urls.values():
-        mirroring.mirror(NAME, url)
+        mirror_sync.copy_champion(NAME, url)
     pointer.promote(NAME, 2)
     for folder, url in urls.items():
         at = int(folder.rpartition("-")[2])
@@ -263,7 +263,7 @@ def test_a_kill_leaves_the_old_champion_or_the_new_and_the_next_call_completes(s
         s3.go_on()
         read = partial(from_s3, folder=folder)
         assert consume(read) == (2 if at > PATHS.index("champion.json") else 1)
-        assert list(mirroring.mirror(NAME, url).written) == PATHS[at:], "what was copied is not copied again"
+        assert list(mirror_sync.copy_champion(NAME, url).written) == PATHS[at:], "what was copied is not copied again"
         assert consume(read) == 2
 
 
@@ -293,18 +293,18 @@ def test_a_backup_in_s3_is_incremental_and_restored(
 def test_a_folder_is_a_mirror_too_and_what_killed_writers_left_is_swept(share: Path) -> None:
     (share / NAME / "2").mkdir(parents=True)
     (share / NAME / "2" / ".gradmill-0123456789abcdef.partial").write_bytes(b"half")
-    assert mirroring.mirror(NAME, f"file://{share}").outcome == "copied"
+    assert mirror_sync.copy_champion(NAME, f"file://{share}").outcome == "copied"
     found = {str(path.relative_to(share / NAME)) for path in (share / NAME).rglob("*") if path.is_file()}
     assert found == {*PATHS}
     assert on(share) == 2
-    assert mirroring.mirror(NAME, str(share)).outcome == "unchanged", "a path is a URL"
+    assert mirror_sync.copy_champion(NAME, str(share)).outcome == "unchanged", "a path is a URL"
     (share / NAME / "2" / "model.onnx").write_bytes(b"")
-    assert mirroring.mirror(NAME, str(share)).written == ("2/model.onnx",)
+    assert mirror_sync.copy_champion(NAME, str(share)).written == ("2/model.onnx",)
 
 
 def test_a_longer_history_in_the_mirror_is_left_by_one_that_was_begun_anew(share: Path) -> None:
     here = artifact_paths.history(NAME)
-    mirroring.mirror(NAME, str(share))
+    mirror_sync.copy_champion(NAME, str(share))
     there = share / NAME / "history.jsonl"
     before = there.read_bytes()
     here.unlink()
@@ -312,13 +312,13 @@ def test_a_longer_history_in_the_mirror_is_left_by_one_that_was_begun_anew(share
     assert f"left: {there}" in typed("mirror", NAME, share).stderr
     assert (on(share), there.read_bytes()) == (1, before)
     there.unlink()
-    assert mirroring.mirror(NAME, str(share)).written == ("history.jsonl",)
+    assert mirror_sync.copy_champion(NAME, str(share)).written == ("history.jsonl",)
     assert there.read_bytes() == here.read_bytes()
 
 
 def test_the_store_is_no_mirror_of_itself(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the artifacts folder itself"):
-        mirroring.mirror(NAME, f"file://{artifact_paths.models()}/")
+        mirror_sync.copy_champion(NAME, f"file://{artifact_paths.models()}/")
     artifact_paths.models().rename(tmp_path / "disk")
     artifact_paths.models().symlink_to(tmp_path / "disk")
     before = set((tmp_path / "disk").rglob("*"))
@@ -378,7 +378,7 @@ def test_a_retrain_mirrors_its_champion_and_one_with_nothing_new_catches_up_a_fa
     (artifact_paths.make_root() / "mirror.json").write_text("{")
     with pytest.raises(DataError, match=r"mirror\.json is not JSON"):
         retrain(parameters)
-    assert reading.resolve(NAME, None) == 1, "what was published stays published"
+    assert model_folder.resolve_version(NAME, None) == 1, "what was published stays published"
     monkeypatch.setenv("GRADMILL_MIRROR", "s3://not-made-yet/models")
     with pytest.raises(EnvironmentProblem, match="bucket does not exist"):
         retrain(parameters)
@@ -487,7 +487,7 @@ def test_a_damaged_mirror_json_stops_nothing_and_is_told_until_the_mirror_is_nam
         assert_clear(done, 1, damaged, "GRADMILL_MIRROR=URL")
         assert "mirror: NOT DONE" in done.stdout
         assert pointer.is_frozen(NAME)
-        assert reading.resolve(NAME, None) == version
+        assert model_folder.resolve_version(NAME, None) == version
     ((said,), reached) = attention()
     assert (damaged in said, reached) == (True, [False])
     done = gradmill("metrics")

@@ -14,7 +14,7 @@ from prometheus_client import generate_latest
 from candidate import Candidate, job_document, seal
 from command_line import answer, plant, refused, typed
 from flows.cli.display import print_fact, print_line
-from flows.pages.overview import headline, list_sections
+from flows.pages.overview import format_headline, list_sections
 from flows.server import metrics
 from flows.server import status as server_status
 from store_state import damage, keep_settings
@@ -265,7 +265,7 @@ def test_a_job_of_the_test_split_hides_no_drift_of_somebodys_input(documents: Do
     for number in range(3, 15):  # more than are listed
         job(number, finished_at=f"2026-11-22T06:00:{number:02}Z", input=split, drift=stable)
     assert f'gradmill_last_prediction_drift{{name="{NAME}"}} 1.0' in figures()
-    assert "DRIFT in the prediction of 21 Nov" in headline(state.read_name(NAME))
+    assert "DRIFT in the prediction of 21 Nov" in format_headline(state.read_name(NAME))
 
 
 def test_a_mirror_that_cannot_be_read_is_behind(documents: Documents) -> None:

@@ -33,10 +33,10 @@ from tasks.store import (
     atomic,
     housekeeping,
     locks,
+    model_folder,
     pointer,
     predictions,
-    publishing,
-    reading,
+    publication,
     verification,
 )
 from tasks.store.record import FileRef
@@ -206,7 +206,7 @@ def test_prune_keeps_champion_previous_recent_and_needed_versions(tmp_path: Path
     pointer.promote(NAME, 2)
     age_demotions()
     assert prune() == ([], {2: "the champion"})
-    assert reading.versions(NAME) == [2, 3]
+    assert model_folder.list_versions(NAME) == [2, 3]
     assert not [path for path in artifact_paths.model(NAME).iterdir() if path.name.startswith(".pruned")]
 
 
@@ -273,9 +273,9 @@ def test_two_publications_at_once_give_two_whole_versions_and_one_champion(candi
         thread.start()
     for thread in threads:
         thread.join()
-    assert reading.versions(NAME) == [1, 2]
+    assert model_folder.list_versions(NAME) == [1, 2]
     assert champion() == (2, 1, [])
-    gated = [{gate.name for gate in reading.manifest(NAME, number).gates} for number in (1, 2)]
+    gated = [{gate.name for gate in model_folder.find_manifest(NAME, number).gates} for number in (1, 2)]
     assert ["champion_loss" in gates for gates in gated] == [False, True], "the second is gated against the first"
     for number in (1, 2):
         verification.verify(NAME, number)
@@ -294,7 +294,7 @@ def test_the_lock_is_free_again_when_its_holder_is_killed(two_versions: None) ->
     holder.kill()
     holder.wait()
     holder.stdout.close()
-    with locks.model(NAME):
+    with locks.hold_model(NAME):
         pass
 
 
@@ -411,7 +411,7 @@ def test_a_publication_that_is_cut_off_leaves_nothing_half_done(
 
     def cut_off(candidate: Candidate) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(publishing, "fill", half)
+            patch.setattr(publication, "write_version_files", half)
             with pytest.raises(type(fault)):
                 candidate.publish()
 
@@ -426,19 +426,19 @@ def test_a_publication_that_is_cut_off_leaves_nothing_half_done(
 def test_whoever_waits_for_the_lock_of_a_folder_that_goes_publishes_into_a_new_one(candidates: list[Candidate]) -> None:
     published: list[int | None] = []
     waiting = threading.Thread(target=lambda: published.append(candidates[0].publish().version))
-    with publishing.turn(NAME, to_publish=True):
+    with publication.take_turn(NAME, to_publish=True):
         waiting.start()
         waiting.join(0.3)
         assert published == []
     waiting.join(60)
     assert published == [1]
-    assert reading.versions(NAME) == [1]
+    assert model_folder.list_versions(NAME) == [1]
 
 
 def killed_in_its_turn(artifacts: str) -> None:
     """The body of a victim: the first candidate of a name, killed while it is staged."""
     os.environ["GRADMILL_ARTIFACTS"] = artifacts
-    with publishing.turn("new", to_publish=True):
+    with publication.take_turn("new", to_publish=True):
         (artifact_paths.model("new") / ".staging-0123456789abcdef").mkdir()
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -453,7 +453,7 @@ def test_the_next_run_of_any_name_removes_what_others_have_left(two_versions: No
     with locks.hold_lock(artifact_paths.lock(artifact_paths.model("busy")), "busy"):
         RunFolder.open("a-run", {})
         assert {path.name for path in artifact_paths.models().iterdir()} == {"busy", NAME, "lost+found", "theirs"}
-        assert reading.names() == ["busy", NAME, "theirs"], "a model cannot have the other one's name"
+        assert model_folder.list_names() == ["busy", NAME, "theirs"], "a model cannot have the other one's name"
     assert not [*artifact_paths.model(NAME).glob(".staging-*")]
 
 

@@ -72,7 +72,7 @@ def test_the_books_and_own_data_are_learned_and_predicted_on_cuda_as_on_the_cpu(
 def test_the_driver_tells_what_nvidia_smi_tells() -> None:
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader", "--id=0"]
     name, version = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip().split(", ")
-    driver = devices.driver()
+    driver = devices.query_driver()
     assert (driver.gpus[0].name, driver.version) == (name, version)
     assert driver.gpus[0].memory == torch.cuda.get_device_properties(0).total_memory
     assert runtime.find_fault(runtime.CUDA) is None

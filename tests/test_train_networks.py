@@ -30,9 +30,9 @@ from tasks.networks.training import (
     ConciseSGD,
     Network,
     Optimizer,
+    compute_outputs,
     group_parameters,
     list_learning_rates,
-    outputs,
     train,
     train_epoch,
 )
@@ -115,7 +115,7 @@ def test_noise_estimate_is_the_most_likely_one_and_its_likelihood_is_scipys() ->
 def test_training_figures_are_those_of_the_outputs_that_the_steps_saw() -> None:
     """With one minibatch an epoch, the first epoch's figures are those of the untouched network."""
     net = SoftmaxRegressionScratch(64, 5, generator())
-    (before,) = metrics.numbers(metrics.classification(outputs(net, IMAGES), IMAGES.y))
+    (before,) = metrics.numbers(metrics.classification(compute_outputs(net, IMAGES), IMAGES.y))
     optimizer = SGD(group_parameters(net.parameters(), 0), 0.1)
     on_train = next(train(net, optimizer, IMAGES, IMAGES, [0.1], 500, generator())).train
     assert on_train == pytest.approx(before, rel=1e-5)

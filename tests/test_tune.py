@@ -40,9 +40,9 @@ from tasks.fitting.tune import (
 )
 from tasks.parameters import Found, RetrainParameters, Search, Training, TuneParameters
 from tasks.records import PreparedDataset
-from tasks.store import artifact_paths, housekeeping, own_data, reading, tuned
+from tasks.store import artifact_paths, housekeeping, model_folder, own_data, tuning_result
 from tasks.store.run_folder import RunFolder
-from tasks.store.tuned import Trial, Tuned, mean_interval
+from tasks.store.tuning_result import Trial, Tuned, mean_interval
 
 BOWL = (
     "lr=0.001:10",
@@ -278,7 +278,9 @@ def keep_found(name: str = NAME, model: str = NAME, run: str = "a-search", datas
 
 
 def resolved(training: dict[str, Any], **more: Any) -> RetrainParameters:
-    return tuned.take_found(RetrainParameters.model_validate({"training": LINEAR | training, "tuned": True, **more}))
+    return tuning_result.take_found(
+        RetrainParameters.model_validate({"training": LINEAR | training, "tuned": True, **more})
+    )
 
 
 def test_given_settings_win_over_found_ones_and_these_over_defaults() -> None:
@@ -321,14 +323,14 @@ def kept(candidate: Candidate, name: str, tuned_too: bool = False, **training: A
     """A version under a name of its own whose run was asked so."""
     asked = candidate.parameters.training.given | training
     document = {"name": name, "training": asked, "tuned": tuned_too}
-    candidate.parameters = tuned.take_found(RetrainParameters.model_validate(document))
+    candidate.parameters = tuning_result.take_found(RetrainParameters.model_validate(document))
     candidate.publish()
 
 
 def repeated(name: str, **given: Any) -> RetrainParameters:
     """What ``gradmill retrain NAME`` asks for, as the run takes it."""
     document = json.loads(json.dumps(own_data.repeat_parameters(name, given)))  # as a deployment keeps it
-    return tuned.take_found(RetrainParameters.model_validate(document))
+    return tuning_result.take_found(RetrainParameters.model_validate(document))
 
 
 @pytest.fixture
@@ -341,7 +343,7 @@ def candidate(candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch) -> C
 def test_a_name_that_was_tuned_goes_on_so_until_told_otherwise(candidate: Candidate) -> None:
     keep_found("mine", run="first", lr=0.5, num_epochs=4)
     kept(candidate, "mine", tuned_too=True, batch_size=16, num_epochs=3)
-    version = reading.manifest("mine", 1).parameters.model_dump()
+    version = model_folder.find_manifest("mine", 1).parameters.model_dump()
     assert (version["tuned"], version["training"]["lr"]) == (True, 0.5), "what it was trained with"
     assert version["found"] == {"run": "first", "fields": ["lr"]}
     keep_found("mine", run="second", lr=0.25, num_epochs=4, schedule="cosine")
@@ -357,7 +359,9 @@ def test_a_name_that_was_tuned_goes_on_so_until_told_otherwise(candidate: Candid
     )
     asked = schedule.ask_for(schedule.find_target("mine"), None, {"cron": "0 3 * * *"}, {}).parameters
     keep_found("mine", run="third", lr=0.125)
-    assert tuned.take_found(RetrainParameters.model_validate(asked)).training.lr == 0.125, "every night the newest"
+    assert tuning_result.take_found(RetrainParameters.model_validate(asked)).training.lr == 0.125, (
+        "every night the newest"
+    )
 
 
 def test_a_penalty_of_none_that_was_given_for_own_data_is_no_default() -> None:
@@ -386,11 +390,11 @@ def test_searches_that_names_or_kept_versions_stand_on_are_evidence(candidate: C
     keep_found("mine", run="first", lr=0.5)
     kept(candidate, "mine", tuned_too=True)
     keep_found("mine", run="second", lr=0.25)
-    assert {"first", "second"} <= housekeeping.evidence()
-    assert "third" not in housekeeping.evidence()
+    assert {"first", "second"} <= housekeeping.list_evidence()
+    assert "third" not in housekeeping.list_evidence()
     artifact_paths.tuned("mine").write_text("{}")
     with pytest.raises(DataError, match=r"mine\.json"):
-        housekeeping.evidence()
+        housekeeping.list_evidence()
 
 
 # As commands

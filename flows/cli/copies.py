@@ -14,7 +14,7 @@ from flows.cli.options import Given, ModelArgument, validate_document
 from tasks.errors import GradmillError, UsageError
 from tasks.machine.words import plural
 from tasks.parameters import MaintainParameters
-from tasks.store import artifact_paths, housekeeping, mirroring, reading, state
+from tasks.store import artifact_paths, housekeeping, mirror_sync, model_folder, state
 from tasks.store import backup as backups
 
 Place = Annotated[str, typer.Argument(metavar="DIR|URL", help="A folder, or s3://BUCKET/FOLDER or the like.")]
@@ -45,7 +45,7 @@ def remove(
     Predictions stay, and so do mirrors and backups. Services that use the model will not find it any more.
     """
     housekeeping.require_known(name)
-    known = reading.versions(name)
+    known = model_folder.list_versions(name)
     what = f"{name}: {plural(len(known), 'version')}, their history, data and runs"
     if not yes and not sys.stdin.isatty():
         raise UsageError(f"nobody is there to ask whether to delete {what}", "--yes", "say --yes to delete it")
@@ -109,7 +109,7 @@ def mirror(
 
     The same command again writes only what is missing or damaged there. Credentials come from the environment.
     """
-    mirrored = mirroring.mirror(name, url)
+    mirrored = mirror_sync.copy_champion(name, url)
     written = ", ".join(mirrored.written) or "nothing, all is there as it should be"
     done = f"{name} version {mirrored.version} is the champion at {mirrored.url}; copied: {written}"
     return mirrored, done
@@ -173,4 +173,4 @@ def restore(
 def _list_champions(snapshot: backups.Snapshot) -> dict[str, int | None]:
     """The champion of each name in a snapshot."""
     names = sorted({path.split("/")[1] for path in snapshot.files if path.startswith("models/")})
-    return {name: pointer.version if (pointer := reading.pointer(name)) else None for name in names}
+    return {name: pointer.version if (pointer := model_folder.read_pointer(name)) else None for name in names}

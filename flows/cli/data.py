@@ -22,7 +22,7 @@ from tasks.data.io.discovery import JSON_SUFFIXES, DataFile, find_table
 from tasks.data.report import UnfitData
 from tasks.data.schema import Request
 from tasks.errors import DataError, UsageError
-from tasks.machine.words import printable, readable
+from tasks.machine.words import escape_control_characters, readable
 from tasks.parameters import InspectParameters, ModelName, Use, addresses, is_name
 from tasks.serving.task import TASKS, TaskName
 from tasks.store import own_data, regular_files
@@ -125,7 +125,7 @@ def _advise_command(parameters: InspectParameters, examined: "Examined[OwnRows |
 
 def _show(examined: "Examined[OwnRows | None]", losses: dict[str, float], command: str) -> None:
     report = examined.report
-    print_line(printable(report.summary))
+    print_line(escape_control_characters(report.summary))
     if report.images:
         for name, value in report.images.facts().items():
             print_line(f"{name}: {value}")
@@ -144,7 +144,7 @@ def _show(examined: "Examined[OwnRows | None]", losses: dict[str, float], comman
         print_table(("column", "role", "kind", "missing", "range or levels"), rows)
     for finding in report.findings:
         if finding.severity != "error":
-            print_line(printable(f"{finding.severity}: {finding.sentence}"))
+            print_line(escape_control_characters(f"{finding.severity}: {finding.sentence}"))
     if losses and examined.schema:
         whose = "the best constant", f"a {'' if report.images else 'converged '}fit"
         told = [f"{readable(loss)} by {each}" for loss, each in zip(losses.values(), whose, strict=False)]
@@ -153,7 +153,7 @@ def _show(examined: "Examined[OwnRows | None]", losses: dict[str, float], comman
         print_line("validation loss: unknown, since no part of the training rows can stand for the others")
     if not report.errors:
         display.open_stdout().print("\n[bold]train it[/]")
-        print_line(printable(command), is_command=True)
+        print_line(escape_control_characters(command), is_command=True)
 
 
 # What commands that read own data check

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.server import environment
-from tasks.machine import progress, telling
-from tasks.machine.words import duration, printable, readable
+from tasks.machine import progress, run_messages
+from tasks.machine.words import duration, escape_control_characters, readable
 
 LABEL = 12  # columns of a fact's label
 STAGE = 10  # of a stage's name
@@ -68,7 +68,9 @@ def print_table(
             table.add_column(head[at], justify="right" if head[at] in right else "left", overflow="fold")
         for row in rows:
             cells = (row[at] for at in shown)
-            table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in cells))
+            table.add_row(
+                *(cell if isinstance(cell, Text) else Text(escape_control_characters(cell)) for cell in cells)
+            )
         width = console.measure(table, options=console.options.update(max_width=10_000)).maximum  # rows on one line
         if not console.is_terminal:  # it has no width, and its reader wants whole names
             console.width = max(console.width, width)
@@ -82,7 +84,7 @@ def fit(text: str, console: Console, indent: int = 0) -> Text:
 
     A word that is longer than a line, as a path, is left to the terminal, so that it can be copied.
     """
-    text = printable(text)
+    text = escape_control_characters(text)
     if not console.is_terminal:
         return Text(text)
     wrap = TextWrapper(max(20, console.width - indent), break_long_words=False, break_on_hyphens=False).wrap
@@ -128,7 +130,7 @@ def choose_marks(console: Console) -> dict[bool, tuple[str, str]]:
 # What goes on
 
 
-class StageLines(telling.Watcher):
+class StageLines(run_messages.Watcher):
     """Show what stages tell, a line each, led by the stage; Prefect's lines about states stay in its own log."""
 
     def line(self, line: str, short: str | None) -> None:
@@ -141,7 +143,7 @@ class StageLines(telling.Watcher):
             progress.CONSOLE.print(lead + Text(line), soft_wrap=True)
 
 
-class StageList(telling.Watcher):
+class StageList(run_messages.Watcher):
     """A line of each stage that has ended, and below them, with a spinner, what goes on."""
 
     def __init__(self, console: Console, doing: str) -> None:
@@ -248,9 +250,9 @@ def compact(verbose: bool, stages: bool = True) -> Iterator[None]:
         return
     wait("waiting for Prefect and its server")
     watcher = _shown or StageLines()
-    telling.watchers.append(watcher)
+    run_messages.watchers.append(watcher)
     try:
         yield
     finally:
-        telling.watchers.remove(watcher)
+        run_messages.watchers.remove(watcher)
         end()

@@ -16,7 +16,7 @@ from flows.cli import streams
 from flows.cli.display import fit, print_line
 from tasks.errors import DataError, EnvironmentProblem, GradmillError, UsageError
 from tasks.machine import progress
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.store import artifact_paths
 from tasks.store.state import Fault, Kind
 

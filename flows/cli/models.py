@@ -25,7 +25,7 @@ from flows.cli.display import (
 from flows.cli.errors import Answer, as_gradmill_error, report_faults
 from flows.cli.options import ModelArgument, OnlyModel, Version, add_artifacts
 from tasks.errors import DataError, EnvironmentProblem, GradmillError, UsageError, without_credentials
-from tasks.machine.telling import Event
+from tasks.machine.run_messages import Event
 from tasks.machine.words import nearest, readable, short
 from tasks.parameters import is_name
 from tasks.records import GateVerdict
@@ -33,9 +33,9 @@ from tasks.serving.task import TASKS
 from tasks.store import (
     artifact_paths,
     atomic,
-    mirroring,
+    mirror_sync,
+    model_folder,
     pointer,
-    reading,
     run_folder,
     state,
     verification,
@@ -43,7 +43,7 @@ from tasks.store import (
 from tasks.store import history as changes_of_names
 from tasks.store.atomic import file_digest
 from tasks.store.history import Change
-from tasks.store.reading import Manifest
+from tasks.store.model_folder import Manifest
 from tasks.store.run_folder import RunSummary
 from tasks.store.state import Kind, NameState
 
@@ -98,9 +98,11 @@ def _read_names(
 ) -> tuple[state.StoreState, dict[str, NameState]]:
     """The state, and of it the names that have a folder, or the one that is asked for."""
     if name is not None:
-        reading.require_versions(name)
+        model_folder.require_versions(name)
     found = state.read(name, only=only)
-    return found, {each: found.names[each] for each in ([name] if name else reading.names()) if each in found.names}
+    return found, {
+        each: found.names[each] for each in ([name] if name else model_folder.list_names()) if each in found.names
+    }
 
 
 def _print_versions(listing: dict[str, list[dict[str, Any]]]) -> None:
@@ -212,7 +214,7 @@ def show(
     display.wait("looking for the page")
     from tasks.store import version_page
 
-    number = reading.resolve(name, version)
+    number = model_folder.resolve_version(name, version)
     path = version_page.find_html(name, number)
     display.end()
     has_desktop = sys.platform == "darwin" or any(map(os.environ.get, GRAPHICAL))
@@ -225,7 +227,7 @@ def show(
 
 def _list_facts(name: str, number: int) -> Iterator[tuple[str, str]]:
     """What ``show`` tells of a version beside where its page is."""
-    manifest, champion = reading.manifest(name, number), reading.champion(name)
+    manifest, champion = model_folder.find_manifest(name, number), model_folder.find_champion(name)
     standing = ", the champion" if champion and champion.version == number else ""
     quality = TASKS[manifest.dataset.task].summary(manifest.metrics.model_dump())
     yield "model", f"{name} version {number}{standing}: {quality}"
@@ -248,14 +250,14 @@ def report(
 ) -> Answer:
     """Write one HTML file that shows what is live and how it has developed, and needs no server."""
     if not is_name(name) or not (facts := state.read_name(name)).is_known:  # there may be runs, and no version
-        reading.require_versions(name)
+        model_folder.require_versions(name)
     display.wait("drawing how it has developed")
-    from flows.pages.overview import draw_overview, headline
+    from flows.pages.overview import draw_overview, format_headline
     from tasks.store.page import render_html
 
     path = (output or Path(f"{name}-overview.html")).absolute()
     atomic.write_bytes(path, render_html(draw_overview(facts)).encode())
-    shown, told = from_here(str(path)) if open_stdout().is_terminal else path, headline(facts)
+    shown, told = from_here(str(path)) if open_stdout().is_terminal else path, format_headline(facts)
     return {"name": name, "headline": told, "path": path}, f"{name}: {told}\n{shown}"
 
 
@@ -267,7 +269,7 @@ def verify(
     ] = None,
 ) -> Answer:
     """Check every checksum, the pointer, the signature and the stored sample through onnxruntime."""
-    number = reading.resolve(name, version)
+    number = model_folder.resolve_version(name, version)
     checked = verification.verify(name, number)
     if public_key is not None:
         verification.require_attestation(public_key)
@@ -290,7 +292,9 @@ def compare(
     from tasks.judging.champion import judge_beside
     from tasks.serving.raw_units import list_coefficients
 
-    first, second = both = [reading.manifest(name, reading.resolve(name, number)) for number in (a, b)]
+    first, second = both = [
+        model_folder.find_manifest(name, model_folder.resolve_version(name, number)) for number in (a, b)
+    ]
     settings = _pair(each.parameters.training.model_dump(mode="json") for each in both)
     change = _subtract(*(_find_weights(each) for each in both))
     moved = list_coefficients({"weights": change}, second.recipe, first.dataset.class_names)
@@ -372,9 +376,9 @@ def promote(
     reason: Reason = None,
 ) -> Answer:
     """Make a version the champion, and end its hold; a frozen name stays frozen."""
-    url, before = mirroring.destination(), None
+    url, before = mirror_sync.find_destination(), None
     with suppress(GradmillError):  # there is none that can be told
-        before = reading.resolve(name, None)
+        before = model_folder.resolve_version(name, None)
     changed = pointer.promote(name, version, reason)
     done = f"{before or 'none'} → {version}" if changed else f"version {version} is the champion already"
     document = {"name": name, "champion": version, "before": before, "changed": changed}
@@ -391,7 +395,7 @@ def rollback(
     Only promote brings a held version back; no retrain does. No retrain publishes until gradmill unfreeze, because a
     model of tonight's data would differ in bytes and could have the same fault.
     """
-    url = mirroring.destination()
+    url = mirror_sync.find_destination()
     left, champion = pointer.rollback(name, reason, freeze=not no_freeze)
     done = f"{name}: {left} → {champion}, version {left} is held"
     document = {"name": name, "champion": champion, "before": left, "held": left, "frozen": pointer.is_frozen(name)}
@@ -409,7 +413,7 @@ def unfreeze(name: ModelArgument, reason: Reason = None) -> Answer:
 
 
 def _freeze(name: str, frozen: bool, reason: str | None) -> Answer:
-    url = mirroring.destination()
+    url = mirror_sync.find_destination()
     champion, changed = pointer.freeze(name, reason, frozen)
     done = f"{name}: version {champion} {'stays' if changed else 'is'} the champion"
     document = {"name": name, "champion": champion, "frozen": frozen, "changed": changed}
@@ -452,7 +456,7 @@ def _mirror(done: str, document: dict[str, Any], url: str | DataError) -> Enviro
     action = f"{add_artifacts(shlex.join(['gradmill', 'mirror', name, url]))}, once it can be"
     interrupt.note_achievement(without_credentials(f"{behind}; to do: {action}"))
     try:
-        document["mirror"] = mirroring.mirror(name, url)
+        document["mirror"] = mirror_sync.copy_champion(name, url)
     except Exception as error:
         return EnvironmentProblem(f"{behind}: {as_gradmill_error(error).found}", "the same champion there", action)
     interrupt.note_achievement(done)

@@ -25,7 +25,7 @@ from flows.cli.options import PORT, DeviceOption, OnlyModel, Param, nest_assignm
 from flows.server import environment
 from tasks.errors import EnvironmentProblem, GradmillError, UsageError, without_credentials
 from tasks.parameters import Device, is_name
-from tasks.store import artifact_paths, atomic, locks, mirroring, reading, state
+from tasks.store import artifact_paths, atomic, locks, mirror_sync, model_folder, state
 from tasks.store.state import Kind
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def up(
         typer.echo("starting (the first time takes a minute)", err=True)
     from flows.server.up import operation, wait_for_the_end
 
-    mirroring.destination()
+    mirror_sync.find_destination()
     os.environ.pop("GRADMILL_MIRROR", None)  # it is kept: the worker's runs must not name it again after another shell
     with operation(port, not no_auth) as running:
         document, text = _describe_operation(running)
@@ -79,7 +79,7 @@ def _describe_operation(running: "Operation") -> tuple[dict[str, Any], str]:
         typer.echo(f"idle        {name}: {why}", err=True)
     overviews.write_all()
     with api.client() as client:
-        pages = api.find_overviews(client, reading.names())
+        pages = api.find_overviews(client, model_folder.list_names())
     service, kept = running.service, artifact_paths.credential()
     ui = without_credentials(service.api_url).removesuffix("/api")
     once = f"  ({session.ONCE})" if running.link and session.TICKET in running.link else ""
@@ -114,7 +114,7 @@ def _keep_the_mirror() -> None:
     """Copy what is behind, now and every few minutes, and tell what could not be copied, once."""
     told: set[str] = set()
     while True:
-        missed = set(mirroring.catch_up())
+        missed = set(mirror_sync.catch_up())
         for each in sorted(missed - told):
             print(f"mirror      {each}", file=sys.stderr, flush=True)
         told = missed
@@ -270,7 +270,7 @@ def status(
     is_sound = name is None or is_name(name)
     stored = state.read(name if is_sound else None)
     if name and not (is_sound and (stored.names[name].is_known or stored.faults)):
-        raise UsageError(f"no model {name}", f"one of {', '.join(reading.names()) or 'none'}", "name another")
+        raise UsageError(f"no model {name}", f"one of {', '.join(model_folder.list_names()) or 'none'}", "name another")
     failure: Exception | None = None
     try:
         with on_server():

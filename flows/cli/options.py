@@ -27,7 +27,7 @@ from tasks.machine import devices
 from tasks.machine.words import short
 from tasks.parameters import Device, ModelName, Use
 from tasks.parameters.form import Frozen, Option, describe_expected, option_of
-from tasks.store import artifact_paths, reading
+from tasks.store import artifact_paths, model_folder
 
 Parameters = TypeVar("Parameters", bound=BaseModel)
 
@@ -64,7 +64,7 @@ Artifacts = Annotated[
 
 def _names(incomplete: str) -> list[str]:
     """Kept names, for the completion of shells."""
-    return [name for name in reading.names() if name.startswith(incomplete)]
+    return [name for name in model_folder.list_names() if name.startswith(incomplete)]
 
 
 def _models(incomplete: str) -> list[str]:

@@ -15,11 +15,11 @@ from flows.cli.errors import Answer, conclude
 from flows.cli.options import PORT, Given, ModelArgument, Quiet, Verbose, Version, as_typed, require, validate_document
 from flows.cli.train import run_flow
 from tasks.errors import UsageError
-from tasks.machine.words import duration, plural, printable, readable
+from tasks.machine.words import duration, escape_control_characters, plural, readable
 from tasks.parameters import EvaluateParameters, PredictParameters
 from tasks.parameters.addresses import is_database
 from tasks.records import Prediction
-from tasks.store import reading
+from tasks.store import model_folder
 from tasks.store.artifact_paths import REJECTS
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _check_prediction(parameters: PredictParameters) -> None:
         DataError: the version is damaged, or the first file of a table lacks columns.
         DeviceMissing: the device is not there.
     """
-    number, _ = reading.load(parameters.name, parameters.version)
+    number, _ = model_folder.load_model(parameters.name, parameters.version)
     if parameters.output:
         from tasks.batch.output_dir import Output
 
@@ -63,7 +63,7 @@ def _check_prediction(parameters: PredictParameters) -> None:
         from tasks.data.io.batches import ReadSpec
         from tasks.data.io.discovery import is_table
 
-        recipe = reading.manifest(parameters.name, number).recipe
+        recipe = model_folder.find_manifest(parameters.name, number).recipe
         spec = ReadSpec(recipe, parameters.columns, ids=parameters.id_columns)
         if recipe.columns or not is_there(parameters.input):
             with redirect_stdout(None):  # what is left out of a folder is for the run to tell
@@ -82,14 +82,14 @@ def evaluate(given: Annotated[Given, EvaluateParameters], verbose: Verbose = Fal
     if "name" not in given:
         raise UsageError("no model", "gradmill evaluate NAME DATA", "see gradmill models")
     parameters = validate_document(EvaluateParameters, given | {"data": place(given.get("data"))}, "evaluate")
-    number, _ = reading.load(parameters.name, parameters.version)
-    from tasks.judging import labelled
+    number, _ = model_folder.load_model(parameters.name, parameters.version)
+    from tasks.judging import labelled_rows
 
-    schema = labelled.table_schema(reading.manifest(parameters.name, number), parameters)
+    schema = labelled_rows.table_schema(model_folder.find_manifest(parameters.name, number), parameters)
     if parameters.data is not None and schema:
-        check_header(parameters.data, lambda names: labelled.require_columns(names, schema, parameters))
+        check_header(parameters.data, lambda names: labelled_rows.require_columns(names, schema, parameters))
     elif parameters.data is not None:
-        labelled.find_images(parameters.data)
+        labelled_rows.find_images(parameters.data)
     judged, _ = run_flow("evaluate", parameters, verbose, quiet)
     return judged, lambda: _show_evaluation(judged)
 
@@ -166,5 +166,5 @@ def _list_answers(result: Prediction) -> Iterator[str]:
         ids = ", ".join(f"{name.removeprefix(ID)} {value}" for name, value in row.items() if name.startswith(ID))
         which = Path(row["source"]).name if are_files else ids or f"row {row['row']}"
         sure = max((value for name, value in row.items() if name.startswith("probability_")), default=None)
-        answer = readable(row["prediction"]) if "prediction" in row else printable(row["label_name"])
-        yield f"{printable(which)}: {answer}{'' if sure is None else f' ({sure:.1%})'}"
+        answer = readable(row["prediction"]) if "prediction" in row else escape_control_characters(row["label_name"])
+        yield f"{escape_control_characters(which)}: {answer}{'' if sure is None else f' ({sure:.1%})'}"

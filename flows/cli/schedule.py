@@ -118,7 +118,7 @@ def _change(
         if client is None:
             raise EnvironmentProblem(f"{target.deployment} is set on a server, and none is running", *NO_SERVER)
         there = deployments.find_deployment(client, target.deployment)
-        return registration.change(client, spec, there, parameters=parameters, **change)
+        return registration.change_deployment(client, spec, there, parameters=parameters, **change)
     with schedules.hold_lock():
         told = schedules.read()
         before = told.schedules.get(target.deployment)
@@ -135,7 +135,7 @@ def _change(
             raise UsageError(f"no schedule of {target.name}", "a scheduled name", to_do)
         schedules.write(told.with_schedule(changed))
         if client:
-            changed = registration.tell(client, changed, server or "")
+            changed = registration.send_schedule(client, changed, server or "")
             schedules.write(told.with_schedule(changed))
     return changed
 

@@ -27,7 +27,7 @@ from tasks.parameters.addresses import source_options
 from tasks.parameters.form import WORDS, Frozen
 from tasks.records import QUESTIONS, GateVerdict
 from tasks.serving import task
-from tasks.store import mirroring, own_data, reading, tuned, verification
+from tasks.store import mirror_sync, model_folder, own_data, tuning_result, verification
 
 if TYPE_CHECKING:
     from flows.pages.report import RetrainReport, TuneReport
@@ -50,10 +50,10 @@ def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False
     document = _complete_kept_name(given, "retrain") | {"sign_key": sign_key and sign_key.absolute()}
     parameters = validate_document(RetrainParameters, document, "retrain")
     _check_training(given, parameters)
-    tuned.take_found(parameters)  # what is missing is said now; the run takes the newest
+    tuning_result.take_found(parameters)  # what is missing is said now; the run takes the newest
     if sign_key is not None:
         verification.require_attestation(sign_key)
-    mirroring.destination(is_kept=False)
+    mirror_sync.find_destination(is_kept=False)
 
     def list_modules() -> Iterable[str]:
         to_judge = ("scipy.optimize",) if parameters.data.source else ()
@@ -114,7 +114,7 @@ def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
             raise UsageError(f"no --name for {data['source']}", "a name under which its model is kept", to_do)
     if named in (None, *ModelName):
         return given
-    if given.get("name", named) != named and is_name(named) and reading.versions(named):
+    if given.get("name", named) != named and is_name(named) and model_folder.list_versions(named):
         found = f"{command} {named} --name {given['name']}"
         raise UsageError(found, "one name", f"gradmill {command} {named} trains {named} again")
     if not is_name(named) and is_there(named):
@@ -155,7 +155,7 @@ def _check_training(given: dict[str, Any], parameters: Learned) -> None:
         try:
             check_header(data.source, lambda names: require_columns(names, request))
         except DataError:
-            for number in reading.versions(parameters.name)[-1:] if previous else ():
+            for number in model_folder.list_versions(parameters.name)[-1:] if previous else ():
                 verification.verify_version(parameters.name, number)  # what is damaged fixes other columns
             raise
     require(parameters.training.device)
@@ -163,7 +163,7 @@ def _check_training(given: dict[str, Any], parameters: Learned) -> None:
 
 def _command_with(parameters: TuneParameters, settings: Collection[str]) -> str:
     """The command that trains with what was found, on the same data."""
-    if reading.versions(parameters.name):
+    if model_folder.list_versions(parameters.name):
         return shlex.join(["retrain", parameters.name, "--tuned"])
     training = parameters.training
     said = training.given.keys() - {"model", "defaults", *settings}
@@ -292,19 +292,22 @@ def _describe_standing(result: "RetrainReport") -> str:
     version = f"{result.name} version {result.version}, {f'{result.detail}, ' if result.detail else ''}"
     if result.version != result.champion:
         champion = f"version {result.champion}" if result.champion else "none"
-        pointer = reading.pointer(result.name) if result.outcome == "unchanged" else None
+        pointer = model_folder.read_pointer(result.name) if result.outcome == "unchanged" else None
         if pointer and result.version in pointer.held:
             back = f"gradmill promote {result.name} {result.version} brings it back"
             return f"{version}held since it was rolled back from: {champion} is the champion, and {back}"
         until = "" if result.outcome == "unchanged" else f" until gradmill promote {result.name} {result.version}"
         return f"{version}not the champion: that is {champion}{until}"
-    from flows.pages.overview import figure
+    from flows.pages.overview import find_headline_figure
 
-    pointer = reading.pointer(result.name) if result.outcome == "published" else None
+    pointer = model_folder.read_pointer(result.name) if result.outcome == "published" else None
     if pointer is None or pointer.version != result.version or pointer.previous is None:
         return f"{version}the champion"
     # The one that it has replaced may be a better one within what the gates allow.
-    now, before = (figure(reading.manifest(result.name, each)) for each in (pointer.version, pointer.previous))
+    now, before = (
+        find_headline_figure(model_folder.find_manifest(result.name, each))
+        for each in (pointer.version, pointer.previous)
+    )
     return f"{version}the champion in place of version {pointer.previous} ({now}, before {before})"
 
 

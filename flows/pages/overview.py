@@ -9,8 +9,8 @@ from tasks.judging.gates import format_value
 from tasks.machine.words import plural, readable
 from tasks.store import folders, state
 from tasks.store.history import Change
+from tasks.store.model_folder import Manifest
 from tasks.store.page import Code, Link, Page, PagePicture, PageTable, Section, Text
-from tasks.store.reading import Manifest
 from tasks.store.run_folder import list_changed
 from tasks.store.state import NameState
 
@@ -28,16 +28,16 @@ def draw_overview(facts: NameState) -> Page:
             pass
         else:
             picture = PagePicture(f"{drawn.figure} of the last runs", plots.draw_trend(drawn), "trend.png")
-    return Page(facts.name, headline(facts), list_sections(facts, picture))
+    return Page(facts.name, format_headline(facts), list_sections(facts, picture))
 
 
-def headline(facts: NameState) -> str:
+def format_headline(facts: NameState) -> str:
     """What is live since when, how good it is, and what the last run came to, in a line."""
     pointer, live = facts.pointer, facts.live
     parts = ["no version is live"]
     if pointer:
         parts = [f"version {pointer.version} live since {_day(pointer.promoted_at)}"]
-        parts += [figure(live)] if live else []
+        parts += [find_headline_figure(live)] if live else []
         parts += ["frozen"] if pointer.frozen else []
     return "; ".join(filter(None, (", ".join(parts), _describe_last_run(facts), _describe_drift(facts))))
 
@@ -83,7 +83,7 @@ def tabulate_names(names: Iterable[NameState], place: str) -> PageTable:
     return PageTable(tuple(rows), ("model", "champion", "since", "figures", "last run", "note"))
 
 
-def figure(manifest: Manifest) -> str:
+def find_headline_figure(manifest: Manifest) -> str:
     """The one figure that a headline has room for."""
     return list_figures(manifest)[0]
 

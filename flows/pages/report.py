@@ -15,11 +15,11 @@ from tasks.data.report import DataReport, Finding
 from tasks.errors import EnvironmentProblem, GateFailed, GradmillError
 from tasks.machine.settings import Settings
 from tasks.parameters import RetrainParameters
-from tasks.store import artifact_paths, reading, verified
-from tasks.store.reading import ChampionPointer, Manifest
+from tasks.store import artifact_paths, model_folder, verified_files
+from tasks.store.model_folder import ChampionPointer, Manifest
 from tasks.store.record import FileRef, Record
 from tasks.store.run_folder import RunFolder, describe_outcome
-from tasks.store.tuned import Searched, Setting, Trial
+from tasks.store.tuning_result import Searched, Setting, Trial
 
 
 class PredictionSummary(BaseModel):
@@ -153,7 +153,7 @@ class Outcome:
     def _kept_manifest(self) -> Manifest | None:
         """What is known of the version that stays where nothing was trained."""
         stays = self.published if self.trained is None else None
-        return reading.manifest(stays.name, stays.version) if stays and stays.version else None
+        return model_folder.find_manifest(stays.name, stays.version) if stays and stays.version else None
 
     @property
     def is_decided(self) -> bool:
@@ -209,12 +209,12 @@ class Outcome:
 
     def _data_changes(self) -> list[Finding]:
         report = self.validated and self.validated.report
-        return [*DataReport.parse(verified.read(report), report.path).changes] if report else []
+        return [*DataReport.parse(verified_files.read(report), report.path).changes] if report else []
 
 
 def _champion(name: str) -> ChampionPointer | None:
     try:
-        return reading.champion(name)
+        return model_folder.find_champion(name)
     except GradmillError:  # none yet, or the pointer is damaged, which is for those to say who need it
         return None
 

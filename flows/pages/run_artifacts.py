@@ -15,14 +15,14 @@ from flows.pages import run_names, run_pages
 from flows.pages.report import Outcome, attach_report
 from flows.tags import DRIFT_TAG, MODEL_TAG, VERDICT_TAG
 from tasks.judging.evaluation_result import EvaluationResult
-from tasks.machine.telling import Event, tell
+from tasks.machine.run_messages import Event, tell
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.stage import live
 from tasks.store import artifact_paths, atomic, folders, predictions, version_page
 from tasks.store.page import Page, PagePicture, Section, markdown_line, render_markdown
 from tasks.store.run_folder import RunFolder
-from tasks.store.tuned import Searched
+from tasks.store.tuning_result import Searched
 
 SEARCH_PICTURES = {
     artifact_paths.TUNING_WINNER: "What was found, beside the settings of before",

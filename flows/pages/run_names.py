@@ -29,12 +29,12 @@ def scheduled_at() -> datetime:
     return moment.astimezone(UTC)
 
 
-def folder(subject: str) -> str:
+def name_run_folder(subject: str) -> str:
     """``20261124T030000-softmax-regression-1f0c2b3d``: sorted by time, unique, found by the id in the UI."""
     return f"{scheduled_at():%Y%m%dT%H%M%S}-{subject}-{str(flow_run.id)[:8]}"
 
 
-def retrain() -> str:
+def name_retrain() -> str:
     """``softmax-regression concise 2026-11-24T03:00``."""
     parameters = RetrainParameters.model_validate(flow_run.parameters["parameters"])
     return f"{parameters.name} {parameters.training.implementation} {scheduled_at():%Y-%m-%dT%H:%M}"

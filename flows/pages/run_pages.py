@@ -18,12 +18,12 @@ from tasks.parameters.addresses import split_source
 from tasks.records import Prediction
 from tasks.serving import drift
 from tasks.serving.contract import LABEL
-from tasks.store import artifact_paths, predictions, reading, state
+from tasks.store import artifact_paths, model_folder, predictions, state
+from tasks.store.model_folder import Manifest
 from tasks.store.page import Code, Page, PagePicture, PageTable, Section, Strong, Text
 from tasks.store.predictions import Job
-from tasks.store.reading import Manifest
 from tasks.store.state import NameState
-from tasks.store.tuned import Searched, Trial, Tuned, mean_interval
+from tasks.store.tuning_result import Searched, Trial, Tuned, mean_interval
 from tasks.store.version_page import FIGURES, describe_interval, tabulate_gates, tabulate_periods
 
 FEW = 10  # rows of a table
@@ -79,7 +79,7 @@ def _describe_hold(result: RetrainReport) -> Iterator[Text]:
     if result.frozen:
         yield f"Frozen: version {result.champion} stays until ", Code(f"gradmill unfreeze {result.name}")
     with suppress(GradmillError):
-        if (pointer := reading.champion(result.name)) and pointer.held:
+        if (pointer := model_folder.find_champion(result.name)) and pointer.held:
             promote = Code(f"gradmill promote {result.name} VERSION")
             held = ", ".join(map(str, pointer.held))
             yield f"Held, for they were rolled back from: {held}. ", promote, " ends that"
@@ -105,10 +105,10 @@ def _compare_with_champion(result: RetrainReport, made: str) -> PageTable:
 def _champion_before(result: RetrainReport) -> Manifest | None:
     """The champion that the candidate was to replace, if it is kept and is another."""
     with suppress(GradmillError):
-        if pointer := reading.champion(result.name):
+        if pointer := model_folder.find_champion(result.name):
             was_promoted = result.outcome == "published" and pointer.version == result.version
             number = pointer.previous if was_promoted else pointer.version
-            return reading.manifest(result.name, number) if number and number != result.version else None
+            return model_folder.find_manifest(result.name, number) if number and number != result.version else None
     return None
 
 

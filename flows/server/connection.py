@@ -91,7 +91,7 @@ def _read_code() -> Iterator[tuple[Path, bytes]]:
             yield path, path.read_bytes()
 
 
-def credential() -> tuple[str, bool]:
+def find_credential() -> tuple[str, bool]:
     """The credential of these artifacts' server, as ``user:password``, and whether it has just been made.
 
     It stays the same from one ``up`` to the next, so that browsers stay signed in; one that others could have read is
@@ -184,11 +184,11 @@ def use_service() -> Iterator[Service | None]:
         return
     # A run waits up to a second for the thread of its heartbeats to end. Of a command's run ``up`` looks at the lock on
     # its folder instead; runs of the worker have settings of their own.
-    with use_api(found.api_url, _key(found), {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with use_api(found.api_url, _find_credential_to_send(found), {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield found
 
 
-def _key(service: Service) -> str | None:
+def _find_credential_to_send(service: Service) -> str | None:
     """The credential to send: of ``up``'s own making, or as the user has set it.
 
     Raises:
@@ -245,7 +245,7 @@ def temporary_server(credential: str | None = None) -> Iterator[tuple[str, Calla
         try:
             starting.enter_context(locks.hold_lock(lock, said, SAID_AFTER_SECONDS, within))
         except TimeoutError as error:
-            holder = locks.holder(lock)
+            holder = locks.read_holder(lock)
             raise EnvironmentProblem(
                 f"another run has been starting a Prefect server for over {prefect_server.START_SECONDS:.0f} s"
                 + (f": {holder}" if holder else ""),

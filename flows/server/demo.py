@@ -27,7 +27,7 @@ from gradmill.rows import InputColumn
 from tasks.data.io import pictures
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.serving import runtime
-from tasks.store import artifact_paths, reading
+from tasks.store import artifact_paths, model_folder
 from tasks.store.artifact_paths import SAMPLE
 
 PAGE = Path(__file__).with_name("demo_page")
@@ -46,10 +46,10 @@ def load(name: str, number: int | None) -> tuple[gradmill.Model, dict[str, Any]]
         UsageError: there is no such model or version.
         DataError: the version is damaged.
     """
-    found = reading.resolve(name, number)
-    model, recipe = gradmill.load(name, artifact_paths.root(), found), reading.manifest(name, found).recipe
+    found = model_folder.resolve_version(name, number)
+    model, recipe = gradmill.load(name, artifact_paths.root(), found), model_folder.find_manifest(name, found).recipe
     folder = artifact_paths.version(name, found)
-    rows = runtime.read_sample(reading.read_file(folder, SAMPLE), folder / SAMPLE)[recipe.input.name]
+    rows = runtime.read_sample(model_folder.read_file(folder, SAMPLE), folder / SAMPLE)[recipe.input.name]
     facts: dict[str, Any] = {"name": name, "version": found, "class_names": model.classes, "shape": rows.shape[1:]}
     if not model.columns:
         samples = {"samples": base64.b64encode(rows.tobytes()).decode()}

@@ -11,7 +11,7 @@ TIMEOUT_SECONDS = 5.0
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # engines inject the host's proxies
 
 
-def fault(url: str, artifacts: str) -> str | None:
+def find_fault(url: str, artifacts: str) -> str | None:
     """What is wrong: ``url`` does not answer 200 or, where it is empty, ``artifacts`` cannot be written; else None."""
     if not url:
         return None if os.access(artifacts, os.W_OK | os.X_OK) else f"{artifacts} is not a writable folder"
@@ -24,7 +24,7 @@ def fault(url: str, artifacts: str) -> str | None:
 
 def main() -> int:
     """Print the fault, if any; return 0 for healthy and 1 for not."""
-    found = fault(os.environ.get("GRADMILL_HEALTH_URL", ""), os.environ.get("GRADMILL_ARTIFACTS", "artifacts"))
+    found = find_fault(os.environ.get("GRADMILL_HEALTH_URL", ""), os.environ.get("GRADMILL_ARTIFACTS", "artifacts"))
     print(found or "ok")
     return 1 if found else 0
 

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from flows.server import healthcheck
 from tasks.errors import UsageError
-from tasks.store import artifact_paths, folders, reading, state
+from tasks.store import artifact_paths, folders, model_folder, state
 from tasks.store.artifact_paths import DIGEST_CHARACTERS
 from tasks.store.regular_files import format_path
 from tasks.store.run_folder import Outcome
@@ -86,7 +86,7 @@ class StoreCollector(Collector):
         ]
         sizes += [
             ("model_bytes", folders.size(artifact_paths.model(each)), {"name": format_path(each)})
-            for each in reading.names()
+            for each in model_folder.list_names()
         ]
         self._sizes = sizes
 
@@ -124,7 +124,7 @@ def serve(host: str, port: int, health_url: str) -> None:
     def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["PATH_INFO"] != "/health":
             return metrics(environ, start_response)
-        fault = healthcheck.fault(health_url, str(artifact_paths.root()))
+        fault = healthcheck.find_fault(health_url, str(artifact_paths.root()))
         status = "503 Service Unavailable" if fault else "200 OK"
         start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
         return [f"{fault or 'ok'}\n".encode()]

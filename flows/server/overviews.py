@@ -15,7 +15,7 @@ from flows.pages import overview
 from flows.server import api, connection, deployments
 from flows.tags import MODEL_TAG
 from tasks.errors import DataError
-from tasks.store import artifact_paths, reading, state
+from tasks.store import artifact_paths, model_folder, state
 from tasks.store.page import Page, markdown_line, render_markdown
 from tasks.store.run_folder import read_folder
 from tasks.store.state import NameState
@@ -73,7 +73,7 @@ def write_asked() -> list[str]:
 
 def list_names() -> Iterator[str]:
     """The names that have a page."""
-    return filter(reading.versions, reading.names())
+    return filter(model_folder.list_versions, model_folder.list_names())
 
 
 def write_all() -> None:
@@ -123,12 +123,12 @@ def _write(name: str, facts: NameState) -> None:
     keeps the whole page in an event each time. Beside a run nobody is kept waiting for longer than the seconds of
     writing.
     """
-    key, headline = api.overview_key(name), markdown_line(overview.headline(facts))
+    key, headline = api.overview_key(name), markdown_line(overview.format_headline(facts))
     with get_client(sync_client=True) if flow_run.id else api.client(WRITING_SECONDS) as client:
         there, links = api.newest_artifacts(client, [key]), tuple(list_links(client, name))
         content = _find_content(facts, links)
         if there and _written.get(name) == content:
-            description = f"{headline}; {reading.format_now()[:16]} UTC"
+            description = f"{headline}; {model_folder.format_now()[:16]} UTC"
             client.update_artifact(there[key], ArtifactUpdate(description=description))
             return
         linked = overview.draw_overview(facts)._replace(links=links)
@@ -146,7 +146,7 @@ def _find_content(facts: NameState, links: tuple[tuple[str, str], ...]) -> str:
     last = facts.runs[0] if facts.runs else None
     run = "" if last is None or last.outcome == "unchanged" else last.run
     kept = tuple(each for each in links if each[0] != "verdict")
-    return " ".join([reading.format_now()[:10], run, render_markdown(Page("", "", tuple(sections), kept))])
+    return " ".join([model_folder.format_now()[:10], run, render_markdown(Page("", "", tuple(sections), kept))])
 
 
 def list_links(client: SyncPrefectClient, name: str) -> Iterator[tuple[str, str]]:

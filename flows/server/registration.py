@@ -63,7 +63,7 @@ DEFAULTS: dict[str, Any] = {"parameters": {}, "enforce_parameter_schema": True, 
 VARIABLE = re.compile(r"\{\{ *\$(\w+) *\}\}")  # of the environment, as ``prefect deploy`` takes it
 
 
-def home() -> Path:
+def find_home() -> Path:
     """The folder with ``prefect.yaml``: the checkout or, in an image, the one that GRADMILL_HOME names.
 
     Raises:
@@ -203,7 +203,7 @@ def list_specs(told: Schedules) -> dict[str, DeploymentSpec]:
     Raises:
         UsageError: there is no ``prefect.yaml``, or it is not as it should be.
     """
-    declared = read_declared(home())
+    declared = read_declared(find_home())
     first = {each.flow: each for each in reversed(declared)}
     own = [first[each.flow].for_schedule(each) for each in told.schedules.values() if each.flow in first]
     return {each.name: each for each in [*declared, *own]}
@@ -253,12 +253,12 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
                 print(f"{name}: not on this server, gradmill {again} makes it", file=sys.stderr)
                 continue
             if name in reset if there else schedule is None:
-                _make(client, spec, "reset" if there else "created")
+                _create_deployment(client, spec, "reset" if there else "created")
             elif there:
                 tags = {} if TAG in there.tags else {"tags": [*there.tags, TAG]}  # or none of us would find it
-                _set(client, spec, there, tags)
+                _update_deployment(client, spec, there, tags)
             if schedule:
-                left = left.with_schedule(tell(client, schedule, server))
+                left = left.with_schedule(send_schedule(client, schedule, server))
         for name, flow in told.ended.items():
             delete(client, name, flow)
         deployed = {each.name: each.id for each in list_deployments(client)}
@@ -293,7 +293,7 @@ def delete(client: SyncPrefectClient, name: str, flow: str) -> None:
         client.delete_deployment(client.read_deployment_by_name(f"{flow}/{name}").id)
 
 
-def _make(client: SyncPrefectClient, spec: DeploymentSpec, done: str = "created") -> UUID:
+def _create_deployment(client: SyncPrefectClient, spec: DeploymentSpec, done: str = "created") -> UUID:
     """Make a deployment as it is declared; one that is there loses what else was set, and schedules that were added."""
     with _refusals_explained(spec.name):
         made = client.create_deployment(
@@ -310,7 +310,7 @@ def _find_timing(deployment: DeploymentResponse, slug: str | None) -> Deployment
     return next((each for each in deployment.schedules if each.slug == slug), None)
 
 
-def _set(
+def _update_deployment(
     client: SyncPrefectClient,
     spec: DeploymentSpec,
     there: DeploymentResponse,
@@ -339,7 +339,7 @@ def _set(
     return client.read_deployment(there.id)
 
 
-def change(
+def change_deployment(
     client: SyncPrefectClient,
     spec: DeploymentSpec,
     deployment: DeploymentResponse,
@@ -387,10 +387,10 @@ def change(
         when = CronSchedule(cron=time, timezone=zone)
         timing = DeploymentScheduleCreate(slug=slug, schedule=when, active=is_active)
         fields["tags"] = [each for each in deployment.tags if each != UNSCHEDULED]
-    return _set(client, spec, deployment, fields, timing)
+    return _update_deployment(client, spec, deployment, fields, timing)
 
 
-def tell(client: SyncPrefectClient, schedule: Schedule, server: str) -> Schedule:
+def send_schedule(client: SyncPrefectClient, schedule: Schedule, server: str) -> Schedule:
     """Tell a server what it has still to be told of a schedule, and return it as it is set there then.
 
     Parameters that somebody has set there stay, but for what was asked for by ``--param``.
@@ -407,7 +407,7 @@ def tell(client: SyncPrefectClient, schedule: Schedule, server: str) -> Schedule
     there = find(client, spec)
     is_new = there is None
     if there is None:
-        there, sent = client.read_deployment(_make(client, spec)), schedule.parameters
+        there, sent = client.read_deployment(_create_deployment(client, spec)), schedule.parameters
     elif schedule.pending:
         wanted: dict[str, Any] = {"paused": schedule.paused} if "paused" in schedule.pending else {}
         if "time" in schedule.pending and schedule.cron:  # one that is off stays so unless a cron was given
@@ -416,7 +416,7 @@ def tell(client: SyncPrefectClient, schedule: Schedule, server: str) -> Schedule
             is_ours = own_parameters(there) in (schedule.sent, schedule.parameters)
             wanted |= {"parameters": schedule.parameters if is_ours else schedule.given, "are_all": is_ours}
             sent = schedule.parameters if is_ours else sent
-        there = change(client, spec, there, **wanted)
+        there = change_deployment(client, spec, there, **wanted)
     if schedule.flow == "retrain" and (is_new or "on_drift" in schedule.pending):
         alerts.delete_on_drift(client, schedule.name)
     if schedule.on_drift:

@@ -108,7 +108,9 @@ def let_in(app: "ASGIApp", credential: str | None) -> "ASGIApp":
                 name, cookie, COOKIE_SECONDS, secure=request.url.is_secure, httponly=True, samesite="strict"
             )
         elif has_cookie:
-            landing = await asyncio.to_thread(import_module, "flows.server.landing")  # it imports much, and uses this
+            landing = await asyncio.to_thread(
+                import_module, "flows.server.landing_page"
+            )  # it imports much, and uses this
             answer = landing.PAGES
         else:
             answer = respond(_refuse(TICKET in request.query_params), 401)

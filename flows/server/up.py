@@ -29,10 +29,10 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Crashed
 
 from flows.server import api, connection, deployments, overviews, prefect_server, session, status, supervisor
-from flows.server.registration import POOL, home, register, worker_name
+from flows.server.registration import POOL, find_home, register, worker_name
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.machine import resources
-from tasks.machine.words import printable
+from tasks.machine.words import escape_control_characters
 from tasks.store import artifact_paths, locks
 
 SERVER_ENVIRONMENT = prefect_server.ENVIRONMENT | {
@@ -86,7 +86,7 @@ def operation(port: int, auth: bool) -> Iterator[Operation]:
             if key and not auth:
                 raise UsageError("--no-auth, and PREFECT_SERVER_API_AUTH_STRING is set", "one of them", "leave one out")
             listener = entered.enter_context(prefect_server.listen(port))
-            made, new = connection.credential() if auth and not key else (None, False)
+            made, new = connection.find_credential() if auth and not key else (None, False)
             here, key = (
                 connection.make_service(f"http://127.0.0.1:{port}/api", own_credential=made is not None),
                 key or made,
@@ -95,7 +95,9 @@ def operation(port: int, auth: bool) -> Iterator[Operation]:
         children: list[Child] = []
         try:
             if listener is not None:
-                server = Child("server", lambda log: prefect_server.start(listener, key, _environment(), log, home()))
+                server = Child(
+                    "server", lambda log: prefect_server.start(listener, key, _environment(), log, find_home())
+                )
                 children.append(server)
                 until = time.monotonic() + prefect_server.START_SECONDS
                 if not prefect_server.wait_for_answer(here.api_url, server.has_ended, until):
@@ -199,7 +201,7 @@ def _start_worker(log: IO[bytes]) -> subprocess.Popen[bytes]:
     most = str(max(2, resources.count_cores()))
     named = ["--pool", POOL, "--type", "process", "--name", worker_name(), "--limit", most]
     command = [sys.executable, "-m", "prefect", "worker", "start", *named]
-    return supervisor.start(command, _environment() | {"PREFECT_WORKER_QUERY_SECONDS": "5"}, log, home())
+    return supervisor.start(command, _environment() | {"PREFECT_WORKER_QUERY_SECONDS": "5"}, log, find_home())
 
 
 def _environment() -> dict[str, str]:
@@ -208,7 +210,7 @@ def _environment() -> dict[str, str]:
     ours = {
         "PREFECT_HOME": str(artifact_paths.prefect_home()),
         "GRADMILL_ARTIFACTS": str(artifact_paths.make_root()),
-        "GRADMILL_HOME": str(home()),
+        "GRADMILL_HOME": str(find_home()),
     }
     return SERVER_ENVIRONMENT | dict(os.environ) | profile | ours
 
@@ -300,7 +302,7 @@ class PeriodicChecks:
                 message = None if run.state and run.state.is_completed() else status.explain_state(run.state)
                 reason = f": {message.splitlines()[0]}" if message else ""
                 told = f"ended       {run.name}: {(run.state_name or 'unknown').lower()}{reason}"
-                print(printable(told), file=sys.stderr)
+                print(escape_control_characters(told), file=sys.stderr)
 
 
 def leave_out_superseded(client: SyncPrefectClient) -> None:

@@ -19,7 +19,7 @@ from tasks.data.io.discovery import JSON_SUFFIXES, TYPED_SUFFIXES, DataFile, exp
 from tasks.data.io.inputs import check_unchanged
 from tasks.data.io.tabular import Selection, kind_of
 from tasks.errors import DataError, UsageError
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.store import artifact_paths, atomic, folders, locks, predictions
 from tasks.store.artifact_paths import JOB, PREDICTION_GRID, REJECTS
 from tasks.store.predictions import Job, Shard

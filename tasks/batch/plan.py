@@ -28,7 +28,7 @@ from tasks.serving import contract, runtime
 from tasks.serving.contract import ModelMetadata
 from tasks.serving.drift import Profile
 from tasks.serving.task import TASKS, Task
-from tasks.store import artifact_paths, atomic, locks, predictions, reading, verified
+from tasks.store import artifact_paths, atomic, locks, model_folder, predictions, verified_files
 from tasks.store.artifact_paths import LABELS, MANIFEST, METADATA
 from tasks.store.predictions import Job, JobInput, JobModel, Shard
 
@@ -66,10 +66,10 @@ def read_version(folder: Path) -> Version:
         DataError: its manifest, its metadata or its labels are missing, have changed since it was published, or do not
             fit each other.
     """
-    manifest = reading.read_manifest(folder)
+    manifest = model_folder.read_manifest(folder)
     labels = list(manifest.dataset.class_names)
-    metadata = ModelMetadata.parse(reading.read_file(folder, METADATA), folder / METADATA)
-    names, listed = "".join(f"{label}\n" for label in labels), reading.read_file(folder, LABELS) if labels else b""
+    metadata = ModelMetadata.parse(model_folder.read_file(folder, METADATA), folder / METADATA)
+    names, listed = "".join(f"{label}\n" for label in labels), model_folder.read_file(folder, LABELS) if labels else b""
     for name, fits in ((METADATA, metadata == manifest.metadata), (LABELS, listed == names.encode())):
         if not fits:
             found = f"{folder / name} does not fit recipe, task and classes in {MANIFEST}"
@@ -114,7 +114,7 @@ def open_job(parameters: PredictParameters) -> Iterator[tuple[Path, Job, Path | 
 
 def _find_job(parameters: PredictParameters, output: Output) -> tuple[Job, Files]:
     """The job, not yet planned, and its input: a new job, or the same one that an earlier, killed call began."""
-    number, content = reading.load(parameters.name, parameters.version)
+    number, content = model_folder.load_model(parameters.name, parameters.version)
     model = JobModel(name=parameters.name, version=number, sha256=hashlib.sha256(content).hexdigest())
     session = runtime.open_session(content, parameters.device, model.path)
     provider, shape = runtime.get_provider(session), contract.read_signature(session).inputs[0].shape
@@ -130,7 +130,7 @@ def _find_job(parameters: PredictParameters, output: Output) -> tuple[Job, Files
             if _request_id(parameters, its_own, provider) == held.request:
                 model, files = held.model, its_own
                 break
-    reading.load(model.name, model.version)  # an unfinished job's version may be gone
+    model_folder.load_model(model.name, model.version)  # an unfinished job's version may be gone
     prints, request = [file.fingerprint for file in files], _request_id(parameters, files, provider)
     return Job(
         job=_digest({"request": request, "model": model.sha256})[:ID_CHARACTERS],
@@ -156,9 +156,9 @@ def _find_files(parameters: PredictParameters, output: Output, model: JobModel) 
     """What is to be predicted; without an input, the test split of the data that the version was trained on."""
     source, file = parameters.input, output.file
     if source is None:
-        split = reading.manifest(model.name, model.version).dataset.test
-        verified.check(split, "gradmill retrain, which prepares it anew, or name an input")
-        return tuple(map(DataFile, verified.fingerprint_files([split.path], parameters.full_digest)))
+        split = model_folder.find_manifest(model.name, model.version).dataset.test
+        verified_files.check(split, "gradmill retrain, which prepares it anew, or name an input")
+        return tuple(map(DataFile, verified_files.fingerprint_files([split.path], parameters.full_digest)))
     found = inputs.find_inputs(source, output.folder, parameters.full_digest).files
     files = tuple(each for each in found if file is None or Path(each.path).resolve() != file.resolve())
     if not files:

@@ -23,14 +23,14 @@ from tasks.data.io.discovery import is_picture
 from tasks.data.recipe import Target
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.machine.words import plural, readable
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.serving import drift
 from tasks.serving.drift import Histogram
 from tasks.serving.task import LABEL_NAME, Outputs, Task
-from tasks.store import artifact_paths, predictions, reading
+from tasks.store import artifact_paths, model_folder, predictions
 from tasks.store.artifact_paths import PREDICTION_GRID, REJECTS
 from tasks.store.predictions import Job
 from tasks.store.record import Lasting
@@ -190,7 +190,7 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
 
 def _describe_worse(job: Job, metrics: dict[str, float], rows: int) -> str | None:
     """Which figures of the rows whose truth is known are worse than on the version's test rows, beyond chance."""
-    manifest = reading.read_manifest(job.model.path.parent)
+    manifest = model_folder.read_manifest(job.model.path.parent)
     published, split = {"rmse": (2 * manifest.metrics.test_loss) ** 0.5}, manifest.dataset.split
     if manifest.metrics.test_accuracy is not None and (split is None or split.rule not in ("group", "time")):
         published["accuracy"] = manifest.metrics.test_accuracy
@@ -238,7 +238,9 @@ def _draw_grid(folder: Path, job: Job, version: Version) -> None:
     from tasks.judging import plots  # matplotlib takes half a second to import, and tables do not need it
 
     first = job.shards[0]
-    batch = next(inputs.batches(read_inputs(folder, first), 0, min(GRID_IMAGES, first.stop), version.read_spec(job)))
+    batch = next(
+        inputs.read_batches(read_inputs(folder, first), 0, min(GRID_IMAGES, first.stop), version.read_spec(job))
+    )
     if not len(batch.row_ids):
         return
     labels = pq.read_table(artifact_paths.part(folder, 0), columns=[LABEL_NAME]).slice(0, len(batch.row_ids))

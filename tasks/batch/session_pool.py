@@ -16,7 +16,7 @@ from tasks.machine.arrays import Array
 from tasks.parameters import Device
 from tasks.serving import contract, runtime
 from tasks.serving.contract import Tensor
-from tasks.store import verified
+from tasks.store import verified_files
 from tasks.store.record import FileRef
 
 CUDA_BATCH_SIZE = 16384
@@ -100,7 +100,7 @@ _OPENING = threading.Lock()
 
 @functools.lru_cache(maxsize=POOLS)
 def _open_pool(model: Path, sha256: str, provider: str, workers: int) -> SessionPool:
-    content = verified.read(FileRef(path=model, sha256=sha256), "restore the version, or --restart the job")
+    content = verified_files.read(FileRef(path=model, sha256=sha256), "restore the version, or --restart the job")
     is_cuda = provider == runtime.CUDA
     device, count = (Device.CUDA, CUDA_SESSIONS) if is_cuda else (Device.CPU, workers)
     return SessionPool([runtime.open_session(content, device) for _ in range(count)], workers)

@@ -64,7 +64,7 @@ def predict_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Foot
             pq.ParquetWriter(beside, rejects_schema(job)) as rejects,
             pool.hold_worker() as worker,
         ):
-            batches = inputs.batches(files, shard.start, shard.stop, version.read_spec(job))
+            batches = inputs.read_batches(files, shard.start, shard.stop, version.read_spec(job))
             predicted = ((batch, pool.run(batch.X, job.batch_size, worker)) for batch in batches)
             footer = _write_part(temporary, job, shard, version, predicted, rejects)
         inputs.check_unchanged(files)

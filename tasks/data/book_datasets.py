@@ -29,12 +29,12 @@ from tasks.data.report import DataReport
 from tasks.data.table_dataset import TableDataset
 from tasks.errors import DataError
 from tasks.machine import progress
+from tasks.machine.run_messages import tell
 from tasks.machine.settings import Settings
-from tasks.machine.telling import tell
 from tasks.machine.words import plural
 from tasks.parameters import FASHION_MNIST, SYNTHETIC_LINEAR, Data, Use
 from tasks.records import PreparedDataset, RawDataset
-from tasks.store import artifact_paths, atomic, verified
+from tasks.store import artifact_paths, atomic, verified_files
 from tasks.store.record import FileRef
 
 LARGEST_ARCHIVE = 64 * 2**20  # the largest archive is 26 MB; a server that never stops sending is cut off here
@@ -103,7 +103,7 @@ class FashionMnist:
         Raises:
             DataError: a raw file has changed since it was fetched.
         """
-        files = (verified.read(file.cached, "run it again: it fetches the file") for file in FILES)
+        files = (verified_files.read(file.cached, "run it again: it fetches the file") for file in FILES)
         train_images, train_labels, test_images, test_labels = (np.frombuffer(file, np.uint8) for file in files)
         train = Examples(train_images[16:].reshape(-1, 28, 28), train_labels[8:])  # after the headers of the IDX files
         test = Examples(test_images[16:].reshape(-1, 28, 28), test_labels[8:])
@@ -208,7 +208,7 @@ class Mirror(NamedTuple):
             slow.
         """
         target = scratch / f"{file.name}.gz"
-        with target.open("wb", buffering=0) as stream, progress.bar(DownloadColumn()) as bar:
+        with target.open("wb", buffering=0) as stream, progress.make_bar(DownloadColumn()) as bar:
             limit = PATIENCE_SECONDS + file.size / SLOWEST
             _call_within(limit, lambda: _download(self.name + target.name, stream, bar))
         return target
@@ -344,7 +344,7 @@ def _fetch_file(file: RawFile, scratch: Path, source: Source) -> str:
         except DataError as damaged:
             found = f"none ({damaged.found})"
             continue
-        if (found := verified.sha256(payload)) == file.sha256:
+        if (found := verified_files.sha256(payload)) == file.sha256:
             atomic.write_bytes(file.cached.path, payload)
             return source.name
     raise DataError(

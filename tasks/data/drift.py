@@ -24,7 +24,7 @@ from tasks.machine.words import plural, readable
 from tasks.parameters.data import NO_WINDOW
 from tasks.records import ChampionData
 from tasks.serving import drift
-from tasks.store.verified import RESTORE
+from tasks.store.verified_files import RESTORE
 
 MIN_NEW, MIN_KNOWN = 200, 1000  # rows; the latter of the champion's data
 TOLERANCE = 0.2  # how far from a power of ten a ratio of medians may be

@@ -28,7 +28,7 @@ from tasks.data.schema import ImageSchema, describe_split
 from tasks.data.split import TEST, TRAINING, VALIDATION, SplitAssignment, check_min_rows, split_by_hash
 from tasks.data.target import Truth, check_rare_classes
 from tasks.errors import DataError, UsageError
-from tasks.machine import lettering, parallel
+from tasks.machine import fonts, parallel
 from tasks.machine.arrays import Array
 from tasks.machine.words import plural
 from tasks.parameters import Data
@@ -130,8 +130,8 @@ class ImageRows(OwnRows):
         sheet = Image.new("RGBA", (LABEL + EXAMPLES * step, len(classes) * step + GAP))
         pen = ImageDraw.Draw(sheet)
         for line, (name, count) in enumerate(classes):
-            top, spelt = GAP + line * step, lettering.escape_letters(name)
-            font = ImageFont.truetype(lettering.font_file(spelt), FONT)
+            top, spelt = GAP + line * step, fonts.escape_letters(name)
+            font = ImageFont.truetype(fonts.font_file(spelt), FONT)
             pen.text((GAP, top + 10), f"{spelt[:LONGEST_NAME]}\n{count:,}", INK, font)
             spread = np.linspace(0, count - 1, min(EXAMPLES, count)).astype(int)
             for column, number in enumerate(self.numbers[self.truth.values == line][spread].tolist()):

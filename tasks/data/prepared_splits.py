@@ -24,7 +24,7 @@ from tasks.errors import DataError
 from tasks.machine.arrays import Array
 from tasks.records import PreparedDataset, RawDataset
 from tasks.serving.task import TASKS, TaskName
-from tasks.store import artifact_paths, atomic, verified
+from tasks.store import artifact_paths, atomic, verified_files
 from tasks.store.record import FileRef, Record
 
 PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have changed"
@@ -87,7 +87,7 @@ def write_splits(
     )
     return PreparedDataset(
         name=name,
-        digest=verified.sha256((train_file.sha256 + test_file.sha256).encode()),
+        digest=verified_files.sha256((train_file.sha256 + test_file.sha256).encode()),
         train=train_file,
         test=test_file,
         raw_test=write("test", test.inputs, test.y_true),
@@ -103,7 +103,7 @@ def write_split(name: str, split: str, arrays: Arrays) -> FileRef:
     """Write a split once; if the content already has its file, that is used."""
     # safetensors writes memory as it is laid out, which for a slice or a transpose is not the order of its values.
     content = safetensors.numpy.save({name: np.ascontiguousarray(each) for name, each in arrays.items()})
-    file = FileRef(path=artifact_paths.split_file(name, split, sha256 := verified.sha256(content)), sha256=sha256)
+    file = FileRef(path=artifact_paths.split_file(name, split, sha256 := verified_files.sha256(content)), sha256=sha256)
     with suppress(OSError, DataError):
         os.utime(file.path)  # first, so that housekeeping sees it in use
         read_arrays(file, PREPARE_ANEW)
@@ -186,7 +186,7 @@ def read_arrays(file: FileRef, action: str) -> Arrays:
     Raises:
         DataError: it is missing, no regular file, or not what the reference means; ``action`` is what to do then.
     """
-    with verified.open_verified(file.path, action) as stream:
+    with verified_files.open_verified(file.path, action) as stream:
         is_empty = not os.fstat(stream.fileno()).st_size  # or a file of /proc, where reading may never end
         is_known = _written.get(_identity(stream)) == file.sha256
         if is_known or (not is_empty and hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256):

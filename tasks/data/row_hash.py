@@ -29,7 +29,7 @@ from tasks.errors import DataError
 from tasks.machine import parallel, resources
 from tasks.machine.arrays import Array
 from tasks.store.record import FileRef
-from tasks.store.verified import RESTORE
+from tasks.store.verified_files import RESTORE
 
 Hashes = NDArray[np.uint64]
 RowNumbers = NDArray[np.int64]  # the numbers of rows

@@ -18,7 +18,7 @@ def resolve(device: Device) -> torch.device:
     """
     available = device is not Device.CPU and torch.cuda.is_available()
     if device is Device.CUDA and not available:
-        raise devices.missing(devices.cuda_fault() or f"torch {torch.__version__} cannot use the GPU")
+        raise devices.missing_gpu(devices.cuda_fault() or f"torch {torch.__version__} cannot use the GPU")
     return torch.device("cuda" if available else "cpu")
 
 

@@ -8,7 +8,7 @@ from rich.progress import MofNCompleteColumn
 from tasks.errors import TrainingDiverged
 from tasks.judging import plots
 from tasks.machine import progress
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.machine.words import plural, readable
 from tasks.networks.training import EpochMetrics
 from tasks.parameters import Training
@@ -39,7 +39,7 @@ class Watch:
         total = self._training.hyperparameters.num_epochs
         every = math.ceil(total / LINES_PER_RUN)
         curve: list[Epoch] = []
-        with progress.bar(MofNCompleteColumn()) as bar:
+        with progress.make_bar(MofNCompleteColumn()) as bar:
             for measured in bar.track(epochs, total=total, description="train"):
                 curve.append(_point(len(curve) + 1, measured, self._training))
                 if len(curve) % every == 0 and len(curve) < total:

@@ -13,7 +13,7 @@ from tasks.errors import UsageError
 from tasks.parameters import LearningRateSchedule, Loss, Training, Use
 from tasks.parameters.form import WORDS, describe_expected
 from tasks.records import PreparedDataset
-from tasks.store.tuned import Setting
+from tasks.store.tuning_result import Setting
 
 Space = dict[str, BaseDistribution]  # by field of ``Training``
 Settings = dict[str, Setting]

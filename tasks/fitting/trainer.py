@@ -29,9 +29,9 @@ from tasks.fitting import devices
 from tasks.fitting.splits import load_split
 from tasks.judging.objective import Objective
 from tasks.machine import parallel
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.networks import HUBER_BETA
-from tasks.networks.centring import CentredSGD, mean_and_curvature
+from tasks.networks.centred_sgd import CentredSGD, mean_and_curvature
 from tasks.networks.examples import DeviceExamples, split_randomly
 from tasks.networks.linear_regression import LOSS_GRADIENTS, LinearRegressionConcise, LinearRegressionScratch
 from tasks.networks.softmax_regression import (
@@ -60,9 +60,9 @@ from tasks.networks.training import (
     Network,
     Optimizer,
     RunEpoch,
+    compute_outputs,
     group_parameters,
     list_learning_rates,
-    outputs,
     stop_early,
     stop_when,
     train,
@@ -615,7 +615,7 @@ def sample(split: DeviceExamples, size: int, generator: torch.Generator) -> Devi
 
 def compute_loss(net: Network, examples: DeviceExamples, objective: Objective) -> float:
     """The mean loss, without the penalty."""
-    scores = outputs(net, examples).cpu().numpy()
+    scores = compute_outputs(net, examples).cpu().numpy()
     return objective.mean(scores.reshape(len(scores), -1), examples.y.cpu().numpy())
 
 

@@ -30,11 +30,11 @@ from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting import devices
 from tasks.fitting.search_space import Settings, Space, find_given, list_grid, list_space, narrow_space, shorten
 from tasks.fitting.trainer import VALIDATION, Parts, Trainer, make_trainer, require_rows_to_choose_by
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.parameters import Implementation, Search, Training
 from tasks.records import PreparedDataset
 from tasks.store import artifact_paths, atomic, locks
-from tasks.store.tuned import Trial, Tuned
+from tasks.store.tuning_result import Trial, Tuned
 
 FORMAT = "2"  # the format of the study; until c692a25 it was another one
 STUDY, TRIAL = "search", "trial"

@@ -26,10 +26,10 @@ from tasks.machine.words import listing, plural, readable, tell_apart
 from tasks.parameters import Device, Gates, Training
 from tasks.records import GateVerdict, PreparedDataset, Splits
 from tasks.serving import contract, runtime
-from tasks.store import artifact_paths, reading, verification, verified
-from tasks.store.reading import Manifest
+from tasks.store import artifact_paths, model_folder, verification, verified_files
+from tasks.store.model_folder import Manifest
 from tasks.store.record import FileRef
-from tasks.store.verified import RESTORE
+from tasks.store.verified_files import RESTORE
 
 SMALLEST = np.finfo(np.float32).tiny  # a probability that is 0 in float32 then has a finite loss
 MIN_ROWS = 200  # fewer rows, or fewer groups, decide nothing
@@ -81,17 +81,17 @@ def compare_with_published(
     Raises:
         DataError: a version to compare it with is damaged; nothing is measured against it.
     """
-    pointer = reading.champion(name)
+    pointer = model_folder.find_champion(name)
     held = pointer.held if pointer else ()
-    numbers = [only] if only else [number for number in reading.versions(name) if number not in held]
+    numbers = [only] if only else [number for number in model_folder.list_versions(name) if number not in held]
     if not numbers:
         return Comparison()
     for number in numbers:
         verification.verify_version(name, number)
         verification.verify_rows(name, number)
     number = pointer.version if pointer and not only else numbers[-1]  # none: a kill came before the first pointer
-    session = runtime.open_session(verified.read(candidate), Device.CPU)
-    found = list(list_differences(reading.manifest(name, number), prepared))
+    session = runtime.open_session(verified_files.read(candidate), Device.CPU)
+    found = list(list_differences(model_folder.find_manifest(name, number), prepared))
     if contract.read_signature(session) != contract.read_signature(_open_version(name, number)):
         found.insert(0, "inputs or outputs differ")
     same = gates.judge("champion_signature", len(found), maximum=0, detail="; ".join([*found, OF_SIGNATURE]))
@@ -143,7 +143,7 @@ def _ask_versions(
     """
     today, objective = RowsOfToday(prepared), Objective.choose(training, prepared)
     for number in numbers:
-        session, manifest = _open_version(name, number), reading.manifest(name, number)
+        session, manifest = _open_version(name, number), model_folder.find_manifest(name, number)
         recipe, asked = manifest.recipe, manifest.parameters.training.model_dump()
         others = [each for each in settings if asked.get(each) != getattr(training, each)]
         if contract.read_signature(session) != prepared.signature:
@@ -162,7 +162,7 @@ def _ask_versions(
 
 def _open_version(name: str, number: int) -> Any:
     path = artifact_paths.version(name, number) / artifact_paths.ONNX
-    return runtime.open_session(reading.model(name, number), Device.CPU, path)
+    return runtime.open_session(model_folder.read_model(name, number), Device.CPU, path)
 
 
 def score_by_session(session: Any, rows: Array) -> Array:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection
 
 from tasks.errors import GateFailed
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.machine.words import listing, tell_apart
 from tasks.records import GateVerdict
 from tasks.store.record import Record

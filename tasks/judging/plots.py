@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from tasks.machine import lettering
+from tasks.machine import fonts
 from tasks.machine.arrays import Array
 from tasks.machine.words import readable
 from tasks.records import Epoch
@@ -47,14 +47,14 @@ def render_png(figure: Figure, **options: Any) -> bytes:
 
 def shorten(name: str, longest: int = LONGEST) -> str:
     """A name shortened to fit in a picture; ``$`` stands for itself and does not begin a formula."""
-    name = lettering.escape_letters(name)
+    name = fonts.escape_letters(name)
     kept = name if len(name) <= longest else f"{name[: longest - 1]}…"
     return kept.replace("$", r"\$")
 
 
 def subplots(width: float, height: float, *grid: int, **options: Any) -> tuple[Figure, Any]:
     """A figure of this size in inches, and its axes: one, or those of a ``grid`` of rows and columns."""
-    mpl.rcParams["font.family"] = lettering.families()
+    mpl.rcParams["font.family"] = fonts.list_families()
     figure = Figure((width, height), layout=None if "gridspec_kw" in options else "constrained")
     return figure, figure.subplots(*grid, **options)
 

@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 
 from tasks.data.prepared_splits import Examples, read_split
-from tasks.fitting import served
+from tasks.fitting import reference_scores
 from tasks.fitting.splits import load_split
 from tasks.judging import gates, plots
 from tasks.judging.baselines import Baselines, bound_rows
@@ -24,7 +24,7 @@ from tasks.parameters import Gates, Loss, Training, Use
 from tasks.records import GateVerdict, PreparedDataset, TrainedModel
 from tasks.serving import raw_units
 from tasks.serving.task import TASKS, TaskName
-from tasks.store import artifact_paths, verified
+from tasks.store import artifact_paths, verified_files
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
@@ -59,7 +59,10 @@ class Candidate:
         Raises:
             DataError: a file is missing or has changed.
         """
-        weights, test = safetensors.numpy.load(verified.read(trained.weights)), read_split(prepared.test, prepared)
+        weights, test = (
+            safetensors.numpy.load(verified_files.read(trained.weights)),
+            read_split(prepared.test, prepared),
+        )
         recipe, objective = prepared.recipe, Objective.choose(training, prepared, trained.steps)
         score = partial(choose_task(prepared).score, weights, recipe)
         size = bound_rows(max(len(weights["b"]), math.prod(recipe.input.shape)))
@@ -280,7 +283,7 @@ class Judgement(NamedTuple):
     drawings: tuple[Callable[[Candidate], Drawings], ...]
     describe: Callable[[Candidate], str] = describe_losses  # what was measured, in the log
     judge: Callable[[Candidate, Gates], Iterable[GateVerdict]] = judge_by_baselines
-    score: Callable[..., Any] = served.scores  # scores of raw rows by trained weights
+    score: Callable[..., Any] = reference_scores.scores  # scores of raw rows by trained weights
 
 
 OF_TABLE = measure_baselines, measure_coefficients

@@ -21,7 +21,7 @@ from tasks.store.artifact_paths import (
     TUNING_WINNER,
 )
 from tasks.store.record import FileRef
-from tasks.store.tuned import Setting, Trial, Tuned, mean_interval
+from tasks.store.tuning_result import Setting, Trial, Tuned, mean_interval
 
 SHOWN = 0.75  # share of the losses that fit in the picture; larger ones are drawn as high as the last of these
 FEWEST = 10  # complete trials needed to tell what mattered

@@ -44,14 +44,14 @@ def cuda_fault() -> str | None:
     return None if count.value else "the NVIDIA driver sees no GPU"
 
 
-def driver() -> Driver:
+def query_driver() -> Driver:
     """What the driver reports about itself and about the GPUs that this process may use.
 
     Raises:
         DeviceMissing: there is no usable GPU.
     """
     if fault := cuda_fault():
-        raise missing(fault)
+        raise missing_gpu(fault)
     cuda = ctypes.CDLL(LIBRARY)
     newest, count = ctypes.c_int(), ctypes.c_int()
     cuda.cuDriverGetVersion(ctypes.byref(newest))
@@ -87,9 +87,9 @@ def require(device: Device) -> None:
         DeviceMissing: ``device`` is ``cuda`` and there is no usable GPU.
     """
     if device is Device.CUDA and (fault := cuda_fault()):
-        raise missing(fault)
+        raise missing_gpu(fault)
 
 
-def missing(found: str) -> DeviceMissing:
+def missing_gpu(found: str) -> DeviceMissing:
     """The error for a GPU that is not there."""
     return DeviceMissing(found, "an NVIDIA GPU, since --device cuda was given", "use --device auto or --device cpu")

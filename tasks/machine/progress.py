@@ -26,7 +26,7 @@ is_watched = _is_watched()  # unless --quiet is given, or Prefect's own log is s
 CONSOLE = _Terminal(stderr=True, highlight=False, force_terminal=None if is_watched else False, theme=Theme(STYLES))
 
 
-def bar(*columns: ProgressColumn) -> Progress:
+def make_bar(*columns: ProgressColumn) -> Progress:
     """A bar on stderr that vanishes when done; ``columns`` stand between the bar and the time left."""
     return Progress(
         TextColumn("  {task.description:<10}"),

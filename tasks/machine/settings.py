@@ -29,7 +29,7 @@ class Settings(BaseSettings):
 VARIABLES = tuple(f"GRADMILL_{name}".upper() for name in Settings.model_fields)
 
 
-def current() -> Settings:
+def read_settings() -> Settings:
     """The current settings, read anew only when one of these variables has changed: a store asks thousands of times."""
     return _settings(*map(os.environ.get, VARIABLES))
 

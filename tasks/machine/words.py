@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Collection, Iterable
 
-from gradmill.errors import printable as printable
+from gradmill.errors import escape_control_characters as escape_control_characters
 
 # Characters to escape in Markdown; what stands between letters in a name, as in test_loss, needs no escape. Addresses
 # would become links by themselves.
@@ -45,7 +45,7 @@ def duration(seconds: float) -> str:
 
 def in_markdown(text: str) -> str:
     """``text``, which is a single line, escaped so that Markdown shows it exactly as it is written."""
-    return SPECIAL.sub(r"\\\g<0>", printable(text))
+    return SPECIAL.sub(r"\\\g<0>", escape_control_characters(text))
 
 
 def nearest(mistyped: str, names: Iterable[str], otherwise: str) -> str:

@@ -193,7 +193,7 @@ def list_learning_rates(schedule: str, lr: float, num_epochs: int) -> Iterator[f
 
 
 @torch.no_grad()
-def outputs(net: Callable[..., Tensor], split: DeviceExamples, batch_size: int | None = None) -> Tensor:
+def compute_outputs(net: Callable[..., Tensor], split: DeviceExamples, batch_size: int | None = None) -> Tensor:
     """The outputs of ``net`` for a whole split ``(n, …)``, in order, as many examples at a time as fit the cache."""
     return concatenate([net(*inputs) for inputs in split.in_order(batch_size or max(512, VALUES // split.num_inputs))])
 
@@ -220,7 +220,7 @@ def evaluate(net: Network, split: DeviceExamples) -> dict[str, Tensor]:
     pieces = list(split.pieces(PIECE))
 
     def measure(piece: DeviceExamples) -> tuple[dict[str, Tensor], int]:
-        return net.measure(outputs(net, piece), piece.y), len(piece)
+        return net.measure(compute_outputs(net, piece), piece.y), len(piece)
 
     with ThreadPoolExecutor(2) as pool:  # for many rows, encoding takes as long as the network
         return average_metrics((pool.map if len(pieces) > 1 else map)(measure, pieces))

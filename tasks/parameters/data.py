@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.parameters.addresses import join_source
-from tasks.parameters.form import Frozen, Use, parameter
+from tasks.parameters.form import Frozen, Use, declare_field
 from tasks.parameters.training import (
     CLASS_WEIGHT,
     NAME_PATTERN,
@@ -35,7 +35,7 @@ class OwnData(Frozen):
     applies_to = Use.OWN
     use_without_target: ClassVar[Use] = Use.IMAGES
 
-    source: str | None = parameter(
+    source: str | None = declare_field(
         None,
         "Own data: a file, folder, glob or URL of CSV, Parquet, Feather, JSON lines or Excel; a database, with "
         "--query; or images, a folder for each class.",
@@ -44,49 +44,51 @@ class OwnData(Frozen):
         empty="the book's data, or those of the kept name",
         min_length=1,
     )
-    target: str | None = parameter(
+    target: str | None = declare_field(
         None,
         "The column to predict.",
         Use.TABLES,
         empty="that of the kept name; or the data are images",
     )
-    sheet: str | None = parameter(None, "The sheet of a workbook.", Use.TABLES, empty="the first")
-    query: str | None = parameter(None, "Of a database, as its source.", Use.TABLES, empty="files are read")
-    features: Names = parameter((), "The columns to predict from.", Use.TABLES, empty="all columns but the target")
-    ignore: Names = parameter((), "Columns to leave out of the features; kept with the name.", Use.TABLES, empty="none")
-    category: Names = parameter((), "Columns whose values are categories.", Use.TABLES, empty="columns of text")
-    missing: Names = parameter(
+    sheet: str | None = declare_field(None, "The sheet of a workbook.", Use.TABLES, empty="the first")
+    query: str | None = declare_field(None, "Of a database, as its source.", Use.TABLES, empty="files are read")
+    features: Names = declare_field((), "The columns to predict from.", Use.TABLES, empty="all columns but the target")
+    ignore: Names = declare_field(
+        (), "Columns to leave out of the features; kept with the name.", Use.TABLES, empty="none"
+    )
+    category: Names = declare_field((), "Columns whose values are categories.", Use.TABLES, empty="columns of text")
+    missing: Names = declare_field(
         (), "Texts and numbers that stand for a missing value; kept with the name.", Use.TABLES, empty="NA and the like"
     )
-    decimal: str | None = parameter(
+    decimal: str | None = declare_field(
         None, "The decimal point or comma of text files.", Use.TABLES, empty="by the values", pattern="^[.,]$"
     )
-    no_date_parts: bool = parameter(
+    no_date_parts: bool = declare_field(
         False, "Take no month, weekday, hour and year of dates; kept with the name.", Use.TABLES
     )
-    split_by: str | None = parameter(
+    split_by: str | None = declare_field(
         None,
         "Rows with the same value in this column stay on one side of the split.",
         Use.TABLES,
         empty="every row by itself",
     )
-    time_column: str | None = parameter(
+    time_column: str | None = declare_field(
         None, "The latest rows are the test split.", Use.TABLES, empty="no order in time"
     )
-    window: str = parameter(
+    window: str = declare_field(
         NO_WINDOW,
         "Train and test on the latest rows only: 90d, 12w or 36h, counted back from the newest.",
         Use.TABLES,
         pattern=rf"^({NO_WINDOW}|[1-9]\d{{0,5}}[hdw])$",
     )
-    split_column: str | None = parameter(
+    split_column: str | None = declare_field(
         None,
         "A column that says train, test or validation, or true of test rows.",
         Use.TABLES,
         empty="by the rows' hashes",
     )
-    test: float = parameter(0.2, "The share of own rows to test on.", title="Test share", gt=0, lt=1)
-    side: int | None = parameter(
+    test: float = declare_field(0.2, "The share of own rows to test on.", title="Test share", gt=0, lt=1)
+    side: int | None = declare_field(
         None,
         "Resize images to squares of so many pixels a side.",
         Use.IMAGES,
@@ -94,18 +96,18 @@ class OwnData(Frozen):
         ge=1,
         le=256,
     )
-    channels: Literal["grey", "rgb"] | None = parameter(
+    channels: Literal["grey", "rgb"] | None = declare_field(
         None, "The channels of images.", Use.IMAGES, empty="grey if all images are"
     )
-    max_rejects: Share = parameter(
+    max_rejects: Share = declare_field(
         0.01,
         "The share of images that may be broken; they are left out.",
         Use.IMAGES,
         title="Rejected images",
     )
-    min_new_rows: int = parameter(0, "Wait until so many rows are new to the champion; kept with the name.", ge=0)
-    new_recipe: bool = parameter(False, "Choose the split rule and its share anew.")
-    accept_data: bool = parameter(False, "Accept data that differ from the champion's, this once.")
+    min_new_rows: int = declare_field(0, "Wait until so many rows are new to the champion; kept with the name.", ge=0)
+    new_recipe: bool = declare_field(False, "Choose the split rule and its share anew.")
+    accept_data: bool = declare_field(False, "Accept data that differ from the champion's, this once.")
 
     @property
     def use(self) -> Use:
@@ -141,14 +143,14 @@ class InspectParameters(OwnData):
 
     use_without_target = Use.OWN  # nobody knows before the data are seen: a kept name may have one
 
-    source: str = parameter(
+    source: str = declare_field(
         ...,
         "A file, folder, glob or URL of CSV, Parquet, Feather or JSON lines; or a folder of images.",
         title="Data",
         flag="DATA",
         min_length=1,
     )
-    name: str = parameter(
+    name: str = declare_field(
         "", "Compare with what this kept name has fixed.", empty="a new name", pattern=r"^$|" + NAME_PATTERN
     )
     class_weight: ClassWeight = CLASS_WEIGHT
@@ -158,7 +160,7 @@ class InspectParameters(OwnData):
 class Data(OwnData):
     """What to train on: the book's data, or own ones."""
 
-    resize: int | None = parameter(
+    resize: int | None = declare_field(
         None,
         "Side of the square images in pixels.",
         Use.BOOK_SOFTMAX,
@@ -166,20 +168,20 @@ class Data(OwnData):
         ge=4,
         le=256,
     )
-    synthetic_w: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = parameter(
+    synthetic_w: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = declare_field(
         (2.0, -3.4),
         "The weights that synthetic data are made with.",
         Use.BOOK_LINEAR,
         title="True weights",
         min_length=1,
     )
-    synthetic_b: float = parameter(
+    synthetic_b: float = declare_field(
         4.2, "The bias that synthetic data are made with.", Use.BOOK_LINEAR, title="True bias", allow_inf_nan=False
     )
-    synthetic_noise: PositiveFloat = parameter(
+    synthetic_noise: PositiveFloat = declare_field(
         0.01, "Standard deviation of the synthetic target's noise.", Use.BOOK_LINEAR, title="Noise"
     )
-    num_examples: int = parameter(
+    num_examples: int = declare_field(
         1000,
         "The number of synthetic examples in each split.",
         Use.BOOK_LINEAR,

@@ -67,7 +67,7 @@ class Option(NamedTuple):
         return f"Only for {WORDS[self.applies_to]}." if self.applies_to else ""
 
 
-def parameter(default: Any, description: str | None = None, applies_to: Use | None = None, **about: Any) -> Any:
+def declare_field(default: Any, description: str | None = None, applies_to: Use | None = None, **about: Any) -> Any:
     """Declare a field: ``about`` has what ``Option`` says of it, and bounds and title as pydantic's ``Field`` does."""
     option = Option(applies_to, **{name: about.pop(name) for name in Option._fields if name in about})
     field = Field(default, description=description, **about)

@@ -16,7 +16,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from tasks.parameters.addresses import join_source
 from tasks.parameters.data import Data, Names
-from tasks.parameters.form import Frozen, Use, parameter
+from tasks.parameters.form import Frozen, Use, declare_field
 from tasks.parameters.training import (
     BOOK_DATASETS,
     DEVICE,
@@ -38,54 +38,56 @@ RECORDED = "recorded only"
 class Gates(Frozen):
     """Bounds that a candidate must keep to be published (the book's assertions by default)."""
 
-    max_train_loss: PositiveFloat = parameter(0.5, None, Use.BOOK_SOFTMAX, title="Train loss below")
-    min_train_accuracy: Share = parameter(0.7, None, Use.BOOK_SOFTMAX, title="Train accuracy above")
-    min_test_accuracy: Share = parameter(0.7, None, Use.BOOK_SOFTMAX, title="Test accuracy above")
-    max_loss_ratio: Ratio = parameter(
+    max_train_loss: PositiveFloat = declare_field(0.5, None, Use.BOOK_SOFTMAX, title="Train loss below")
+    min_train_accuracy: Share = declare_field(0.7, None, Use.BOOK_SOFTMAX, title="Train accuracy above")
+    min_test_accuracy: Share = declare_field(0.7, None, Use.BOOK_SOFTMAX, title="Test accuracy above")
+    max_loss_ratio: Ratio = declare_field(
         1.05,
         "At most this many times that of the converged fit.",
         Use.BOOK_LINEAR,
         title="Test loss over the best fit",
     )
-    min_reference_gain: Share = parameter(
+    min_reference_gain: Share = declare_field(
         0.95,
         "Of what the converged fit gains in test loss over the best constant, at least this share.",
         Use.TABLES,
         title="Share of the attainable gain",
     )
-    max_standardised_error: PositiveFloat = parameter(
+    max_standardised_error: PositiveFloat = declare_field(
         1e-3,
         "Added to these bounds: the loss of this error, in target deviations.",
         Use.LINEAR,
         title="Error allowance",
     )
-    min_gain: float = parameter(
+    min_gain: float = declare_field(
         0.0,
         "The lower 95 % bound of the gain in test loss is above this.",
         Use.OWN,
         title="Gain over the best constant",
         allow_inf_nan=False,
     )
-    max_parameter_error: PositiveFloat = parameter(0.02, "Distance from the truth of synthetic data.", Use.BOOK_LINEAR)
-    max_accuracy_drop: Share = parameter(0.005, "Against any kept version.", Use.BOOK_SOFTMAX)
-    max_recall_drop: Share = parameter(0.10, "Of any class, against any kept version.", Use.BOOK_SOFTMAX)
-    max_drop_p: Share = parameter(
+    max_parameter_error: PositiveFloat = declare_field(
+        0.02, "Distance from the truth of synthetic data.", Use.BOOK_LINEAR
+    )
+    max_accuracy_drop: Share = declare_field(0.005, "Against any kept version.", Use.BOOK_SOFTMAX)
+    max_recall_drop: Share = declare_field(0.10, "Of any class, against any kept version.", Use.BOOK_SOFTMAX)
+    max_drop_p: Share = declare_field(
         0.05,
         "A larger drop is refused if its p, corrected for versions and classes, is smaller than this.",
         Use.SOFTMAX | Use.OWN,
     )
-    max_loss_rise: Ratio = parameter(1.05, "Test loss over the best kept version's.", Use.BOOK_LINEAR)
-    max_nats_rise: PositiveFloat = parameter(
+    max_loss_rise: Ratio = declare_field(1.05, "Test loss over the best kept version's.", Use.BOOK_LINEAR)
+    max_nats_rise: PositiveFloat = declare_field(
         0.005, "Against any kept version, in nats.", Use.OWN_SOFTMAX, title="Log loss rise"
     )
-    max_error_rise: Ratio = parameter(1.01, "Test loss over any kept version's.", Use.TABLE_LINEAR)
-    max_latency_ms: PositiveFloat | None = parameter(
+    max_error_rise: Ratio = declare_field(1.01, "Test loss over any kept version's.", Use.TABLE_LINEAR)
+    max_latency_ms: PositiveFloat | None = declare_field(
         None, "95th percentile for one row, milliseconds.", title="Latency limit", empty=RECORDED
     )
-    max_memory_mb: PositiveFloat | None = parameter(
+    max_memory_mb: PositiveFloat | None = declare_field(
         None, "Peak of the serving process, MiB.", title="Memory limit", empty=RECORDED
     )
-    max_parity_error: PositiveFloat = parameter(
+    max_parity_error: PositiveFloat = declare_field(
         1e-5, "Largest difference between torch and onnxruntime (docs/gates.md).", title="Parity"
     )
 
@@ -93,11 +95,11 @@ class Gates(Frozen):
 class Learned(Frozen):
     """What is learned from which data, and under which name it is kept."""
 
-    name: str = parameter(
+    name: str = declare_field(
         "", "The model is kept under this name.", empty="the model's own", pattern=r"^$|" + NAME_PATTERN
     )
-    training: Training = parameter(Training())
-    data: Data = parameter(Data())
+    training: Training = declare_field(Training())
+    data: Data = declare_field(Data())
 
     @property
     def dataset(self) -> str:
@@ -147,25 +149,27 @@ class Found(Frozen):
 class RetrainParameters(Learned):
     """Everything that one retrain needs to know."""
 
-    tuned: bool = parameter(
+    tuned: bool = declare_field(
         False, "Use the settings that gradmill tune found last, where none are given.", flag="--tuned/--no-tuned"
     )
-    found: SkipJsonSchema[Found | None] = parameter(None, is_typed=False)  # of a run that has begun
-    gates: Gates = parameter(Gates())
-    predict: bool = parameter(
+    found: SkipJsonSchema[Found | None] = declare_field(None, is_typed=False)  # of a run that has begun
+    gates: Gates = declare_field(Gates())
+    predict: bool = declare_field(
         True,
         "Label the test split with the champion afterwards.",
         flag="--no-predict",
         help="Do not predict after publishing.",
     )
-    publish: bool = parameter(
+    publish: bool = declare_field(
         True,
         "Publish what passes the gates, unless its name is frozen.",
         flag="--no-publish",
         help="Only judge: do everything up to the gates and leave the store alone.",
     )
-    sign_key: Path | None = parameter(None, "Attest the version with this private key (PEM).", empty="no attestation")
-    force: bool = parameter(False, "Recompute everything, also what an earlier run has left.")
+    sign_key: Path | None = declare_field(
+        None, "Attest the version with this private key (PEM).", empty="no attestation"
+    )
+    force: bool = declare_field(False, "Recompute everything, also what an earlier run has left.")
 
     @model_serializer(mode="wrap")
     def _leave_out_found(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -173,7 +177,7 @@ class RetrainParameters(Learned):
         return {name: value for name, value in serialized(self).items() if name != "found" or self.found}
 
 
-DASK_ADDRESS = parameter(
+DASK_ADDRESS = declare_field(
     None, "The scheduler of an existing Dask cluster.", title="Dask scheduler", empty="a local one"
 )
 
@@ -181,18 +185,18 @@ DASK_ADDRESS = parameter(
 class Search(Frozen):
     """How far to search, through what, and what runs the trials."""
 
-    trials: int = parameter(32, "The number of trainings to choose from.", ge=1, le=10_000)
-    timeout: PositiveFloat | None = parameter(
+    trials: int = declare_field(32, "The number of trainings to choose from.", ge=1, le=10_000)
+    timeout: PositiveFloat | None = declare_field(
         None,
         "Begin no epoch after so many seconds; a fifth of them is for the best two.",
         empty="until all trials are done",
     )
-    space: tuple[str, ...] = parameter(
+    space: tuple[str, ...] = declare_field(
         (), "What to search: lr=0.05:1,epochs=10|20,dropout=0.", empty="what pays, by model and data"
     )
-    runner: Runner = parameter(Runner.THREADS, "What runs the trials.")
+    runner: Runner = declare_field(Runner.THREADS, "What runs the trials.")
     dask_address: str | None = DASK_ADDRESS
-    workers: PositiveInt | None = parameter(
+    workers: PositiveInt | None = declare_field(
         None, "With Dask: so many trials at a time, at most four.", empty="all cores of a local cluster"
     )
 
@@ -206,19 +210,19 @@ class Search(Frozen):
 class TuneParameters(Learned):
     """Everything that one search needs to know; ``training`` is where it starts from."""
 
-    search: Search = parameter(Search())
-    then_retrain: bool = parameter(False, "Retrain at once with what was found; the gates decide.")
-    force: bool = parameter(False, "Start afresh, whatever an earlier search has learned.")
+    search: Search = declare_field(Search())
+    then_retrain: bool = declare_field(False, "Retrain at once with what was found; the gates decide.")
+    force: bool = declare_field(False, "Start afresh, whatever an earlier search has learned.")
 
 
-SHEET: Any = parameter(None, "The sheet of a workbook.", empty="the first")
-QUERY: Any = parameter(None, "Of a database.", empty="files are read")
+SHEET: Any = declare_field(None, "The sheet of a workbook.", empty="the first")
+QUERY: Any = declare_field(None, "Of a database.", empty="files are read")
 
 
 class PredictParameters(Frozen):
     """Everything that one batch prediction needs to know."""
 
-    input: str | None = parameter(
+    input: str | None = declare_field(
         None,
         "A file, folder or glob: IDX (.gz too), .npy, .npz, .safetensors, .png, .jpeg; tables as .parquet, .csv, "
         ".feather, .jsonl.",
@@ -227,50 +231,52 @@ class PredictParameters(Frozen):
     )
     sheet: str | None = SHEET
     query: str | None = QUERY
-    name: str = parameter(ModelName.SOFTMAX_REGRESSION.value, "Which model.", title="Model name", pattern=NAME_PATTERN)
-    version: PositiveInt | None = parameter(
+    name: str = declare_field(
+        ModelName.SOFTMAX_REGRESSION.value, "Which model.", title="Model name", pattern=NAME_PATTERN
+    )
+    version: PositiveInt | None = declare_field(
         None,
         "The champion is the newest that passed the gates, until somebody promotes or rolls back.",
         empty="the champion",
     )
-    output: str | None = parameter(
+    output: str | None = declare_field(
         None,
         "A folder for parts; or a file .csv or .parquet: the input's columns, then ours.",
         empty="artifacts/predictions/JOB",
     )
     device: Device = DEVICE
-    batch_size: int | None = parameter(
+    batch_size: int | None = declare_field(
         None, "Rows per call of onnxruntime.", empty="1024, on a GPU 16384", ge=1, le=1_000_000
     )
-    columns: tuple[str, ...] = parameter(
+    columns: tuple[str, ...] = declare_field(
         (), "The columns of a table, in the model's order.", empty="as the version was trained"
     )
-    id_columns: Names = parameter(
+    id_columns: Names = declare_field(
         (),
         "Columns of a table, or of pictures in Parquet, to copy as id_COLUMN.",
         flag="--id-column",
         empty="row and source only",
     )
-    unknown: Literal["reject", "average"] = parameter(
+    unknown: Literal["reject", "average"] = declare_field(
         "reject", "Rows with an unknown level or an unseen gap: reject, or take the average."
     )
-    write: Literal["all", "label"] = parameter("all", "For classes: all probabilities, or only the label.")
-    max_rejects: int | None = parameter(
+    write: Literal["all", "label"] = declare_field("all", "For classes: all probabilities, or only the label.")
+    max_rejects: int | None = declare_field(
         None,
         "Stop when more rows cannot be read.",
         title="Rejected rows",
         empty="0 of arrays, 1 % of tables and pictures",
         ge=0,
     )
-    max_drift: PositiveFloat = parameter(0.2, "Population stability index above which drift is reported.")
-    full_digest: bool = parameter(False, "Compare inputs by all their bytes, not by samples.")
-    shard_rows: PositiveInt | None = parameter(
+    max_drift: PositiveFloat = declare_field(0.2, "Population stability index above which drift is reported.")
+    full_digest: bool = declare_field(False, "Compare inputs by all their bytes, not by samples.")
+    shard_rows: PositiveInt | None = declare_field(
         None, "The most rows in one part of the output.", empty="a quarter of a second of work"
     )
-    workers: int | None = parameter(None, "Predict on so many cores.", empty="all", ge=1, le=1024)
-    runner: Runner = parameter(Runner.THREADS, "What runs the shards.")
+    workers: int | None = declare_field(None, "Predict on so many cores.", empty="all", ge=1, le=1024)
+    runner: Runner = declare_field(Runner.THREADS, "What runs the shards.")
     dask_address: str | None = DASK_ADDRESS
-    restart: bool = parameter(False, "Replace what a job left in the output folder.")
+    restart: bool = declare_field(False, "Replace what a job left in the output folder.")
 
     @model_validator(mode="before")
     @classmethod
@@ -296,10 +302,10 @@ class PredictParameters(Frozen):
 class EvaluateParameters(Frozen):
     """Everything that one judgement of a kept version on labelled rows needs to know."""
 
-    name: str = parameter(
+    name: str = declare_field(
         ModelName.SOFTMAX_REGRESSION.value, "Which model.", title="Model name", flag="NAME", pattern=NAME_PATTERN
     )
-    data: str | None = parameter(
+    data: str | None = declare_field(
         None,
         "Labelled rows: a file, folder, glob or URL of a table with the target's column; or images, a folder for each "
         "class or files of arrays.",
@@ -309,14 +315,14 @@ class EvaluateParameters(Frozen):
     )
     sheet: str | None = SHEET
     query: str | None = QUERY
-    version: PositiveInt | None = parameter(None, empty="the champion")
-    time_column: str | None = parameter(
+    version: PositiveInt | None = declare_field(None, empty="the champion")
+    time_column: str | None = declare_field(
         None,
         "The time column of a table: shows figures by period, too.",
         empty="that of the version's split, if it has one",
     )
-    unseen: bool = parameter(False, "Leave out rows that the version was trained on.", title="Unseen rows only")
-    max_rejects: Share = parameter(0.01, "The share of images that may be broken.", title="Rejected images")
+    unseen: bool = declare_field(False, "Leave out rows that the version was trained on.", title="Unseen rows only")
+    max_rejects: Share = declare_field(0.01, "The share of images that may be broken.", title="Rejected images")
 
     @model_validator(mode="before")
     @classmethod
@@ -327,7 +333,7 @@ class EvaluateParameters(Frozen):
 class MaintainParameters(Frozen):
     """What maintenance leaves."""
 
-    keep: int = parameter(
+    keep: int = declare_field(
         30, "How many of the newest runs and predictions of a model stay; those of kept versions always do.", ge=1
     )
 

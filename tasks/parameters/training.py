@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from tasks.parameters.form import WORDS, Frozen, Use, option_of, parameter
+from tasks.parameters.form import WORDS, Frozen, Use, declare_field, option_of
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 FASHION_MNIST = "fashion-mnist"
@@ -102,11 +102,11 @@ DEFAULTS = {
     ),
     "data": Defaults(Use.OWN, {}),
 }
-CLASS_WEIGHT = parameter("none", "balanced: every class counts as much as any other.", Use.OWN_SOFTMAX)
-WEIGHT_DECAY = parameter(
+CLASS_WEIGHT = declare_field("none", "balanced: every class counts as much as any other.", Use.OWN_SOFTMAX)
+WEIGHT_DECAY = declare_field(
     None, "Pulls the weights (not the bias) towards 0; auto is chosen on a part of own training rows.", is_searched=True
 )
-DEVICE = parameter(Device.AUTO, "auto takes the GPU where there is one.")
+DEVICE = declare_field(Device.AUTO, "auto takes the GPU where there is one.")
 WeightDecay = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] | None
 ClassWeight = Literal["none", "balanced"]
 
@@ -123,15 +123,17 @@ class Hyperparameters(Frozen):
 class Training(Frozen):
     """How to train. What is not given is the book's, or found by rules where own data are learned."""
 
-    model: ModelName = parameter(
+    model: ModelName = declare_field(
         ModelName.SOFTMAX_REGRESSION,
         "The model to train.",
         flag="model",
         metavar="MODEL|NAME",
         help="softmax-regression, linear-regression, or a kept name to train again.",
     )
-    implementation: Implementation = parameter(Implementation.CONCISE, "Which of the book's two ways of writing it.")
-    num_epochs: int | None = parameter(
+    implementation: Implementation = declare_field(
+        Implementation.CONCISE, "Which of the book's two ways of writing it."
+    )
+    num_epochs: int | None = declare_field(
         None,
         "Passes over the training examples; with the loss huber 5 by default.",
         title="Epochs",
@@ -140,22 +142,24 @@ class Training(Frozen):
         ge=1,
         le=10_000,
     )
-    batch_size: int | None = parameter(None, is_searched=True, ge=1, le=1_000_000)
-    lr: PositiveFloat | None = parameter(None, title="Learning rate", is_searched=True)
-    loss: Loss = parameter(None, "squared or huber.", Use.LINEAR, is_searched=True)
-    schedule: LearningRateSchedule = parameter(
+    batch_size: int | None = declare_field(None, is_searched=True, ge=1, le=1_000_000)
+    lr: PositiveFloat | None = declare_field(None, title="Learning rate", is_searched=True)
+    loss: Loss = declare_field(None, "squared or huber.", Use.LINEAR, is_searched=True)
+    schedule: LearningRateSchedule = declare_field(
         LearningRateSchedule.CONSTANT,
         "The course of the learning rate; cosine falls towards 0, step by tenths.",
         is_searched=True,
     )
     weight_decay: WeightDecay = WEIGHT_DECAY
     class_weight: ClassWeight = CLASS_WEIGHT
-    dropout: float = parameter(0.0, "Share of inputs dropped in training.", Use.SOFTMAX, is_searched=True, ge=0, lt=1)
-    validation: float = parameter(0.0, "The share of training examples to hold out and watch.", ge=0, lt=1)
-    patience: PositiveInt | None = parameter(
+    dropout: float = declare_field(
+        0.0, "Share of inputs dropped in training.", Use.SOFTMAX, is_searched=True, ge=0, lt=1
+    )
+    validation: float = declare_field(0.0, "The share of training examples to hold out and watch.", ge=0, lt=1)
+    patience: PositiveInt | None = declare_field(
         None, "Stop after so many epochs without a smaller validation loss.", empty="train all epochs"
     )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | Literal["auto"] = parameter(
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | Literal["auto"] = declare_field(
         42, "A whole number, or auto: derived from the run's scheduled date."
     )
     device: Device = DEVICE

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from tasks.data.recipe import Recipe
 from tasks.errors import DataError
 from tasks.machine import devices
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.parameters import Device
 from tasks.store.artifact_paths import SAMPLE
-from tasks.store.verified import RESTORE
+from tasks.store.verified_files import RESTORE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,7 +53,7 @@ def open_session(model: bytes, device: Device, path: Path | str = "the model") -
     """
     fault = None if device is Device.CPU else devices.cuda_fault()
     if fault and device is Device.CUDA:
-        raise devices.missing(fault)
+        raise devices.missing_gpu(fault)
     # onnxruntime raises its own types, RuntimeError and ValueError here.
     if device is not Device.CPU and not fault:
         try:
@@ -61,7 +61,7 @@ def open_session(model: bytes, device: Device, path: Path | str = "the model") -
         except Exception as error:
             reason = f"onnxruntime cannot use the GPU: {_reason(error)}"
             if device is Device.CUDA:
-                raise devices.missing(reason) from error
+                raise devices.missing_gpu(reason) from error
             tell(f"predicting on the CPU, because {reason}")
     try:
         return _start(model, CPU)
@@ -119,7 +119,7 @@ def tell_device(device: Device) -> None:
     if device is Device.CPU or devices.cuda_fault():
         return
     because = find_fault(CUDA)
-    tell(f"{devices.driver()}; onnxruntime runs {f'{CPU}, not {CUDA}: {because}' if because else CUDA}")
+    tell(f"{devices.query_driver()}; onnxruntime runs {f'{CPU}, not {CUDA}: {because}' if because else CUDA}")
 
 
 def _start(model: bytes, wanted: str) -> Any:

@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from tasks.errors import GateFailed
-from tasks.machine.telling import show_stage, tell
+from tasks.machine.run_messages import show_stage, tell
 from tasks.stage import cache
 from tasks.store.record import Record
 from tasks.store.run_folder import RunFolder

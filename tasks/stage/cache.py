@@ -19,7 +19,7 @@ from pydantic_core import to_jsonable_python
 
 from tasks.errors import DataError
 from tasks.machine import devices
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.parameters import Device
 from tasks.store import artifact_paths, atomic
 from tasks.store.documents import Document

@@ -20,7 +20,7 @@ from rich.progress import ProgressColumn
 
 from tasks.data.report import Finding
 from tasks.machine import progress
-from tasks.machine.telling import Event, tell
+from tasks.machine.run_messages import Event, tell
 from tasks.store.page import make_data_uri
 
 UPDATE_SECONDS = 5.0  # an update is a request to the server, and often a picture has to be drawn, which takes 0.3 s
@@ -119,7 +119,7 @@ def count_progress(
 ) -> Iterator[Callable[..., None]]:
     """A bar at the terminal and an artifact in the Prefect UI; yields a function that counts one more item, or more."""
     artifact = Progress(total, what, done)
-    with progress.bar(*columns) as bar:
+    with progress.make_bar(*columns) as bar:
         task_id = bar.add_task(task, total=total, completed=done)
 
         def advance(more: int = 1) -> None:

@@ -21,7 +21,7 @@ from tasks.batch.shard import predict_shard
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine import resources
 from tasks.machine.parallel import run_on_cores
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.machine.words import pip_install, plural
 from tasks.parameters import PredictParameters, Runner, Search
 from tasks.stage import live
@@ -98,7 +98,7 @@ class Labelled(NamedTuple):
 
 
 @task(name="label shard", task_run_name="rows {start} to {stop}", cache_policy=NO_CACHE)
-def label(folder: str, model: str, threads: int | None, number: int, start: int, stop: int) -> Labelled:
+def format_label(folder: str, model: str, threads: int | None, number: int, start: int, stop: int) -> Labelled:
     """Label one shard of the job in ``folder`` with this many threads; None means as many as Dask gave this process."""
     started = time.time()
     footer = predict_shard(Path(folder), Shard(number, start, stop), Path(model), threads or _threads_of_dask_worker())
@@ -132,7 +132,9 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
                 "model": str(job.model.path),  # a worker elsewhere need not know this artifacts folder
                 "threads": job.workers if parameters.runner is Runner.THREADS else None,
             }
-            futures = [runner.submit(label, common | shard._asdict()) for shard in job.shards if shard not in footers]
+            futures = [
+                runner.submit(format_label, common | shard._asdict()) for shard in job.shards if shard not in footers
+            ]
             for future in as_completed(futures):
                 labelled.append(future.result())
                 advance(labelled[-1].rows + labelled[-1].rejects)

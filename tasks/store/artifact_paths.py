@@ -14,7 +14,7 @@ DIGEST_CHARACTERS = 16  # 64 bits: enough to tell files apart by eye and by name
 
 def root() -> Path:
     """The artifacts folder of this process, absolute."""
-    return settings.current().artifacts.expanduser().absolute()
+    return settings.read_settings().artifacts.expanduser().absolute()
 
 
 def make_root() -> Path:

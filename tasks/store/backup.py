@@ -20,7 +20,7 @@ from typing import Annotated, NamedTuple
 from pydantic import AfterValidator, Field
 
 from tasks.errors import DataError, UsageError
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.parameters import addresses
 from tasks.store import (
     artifact_paths,
@@ -29,11 +29,11 @@ from tasks.store import (
     history,
     housekeeping,
     locks,
+    model_folder,
     own_data,
-    reading,
     remote,
     verification,
-    verified,
+    verified_files,
 )
 from tasks.store.documents import Document, RootDocument
 from tasks.store.record import Sha256
@@ -111,10 +111,10 @@ def make(url: str, keep: int | None = None, with_database: bool = True) -> Made:
         if not files:
             found = f"{artifact_paths.root()} has nothing to back up"
             raise UsageError(found, "versions, runs or settings", "name another folder with --artifacts")
-        now, store = datetime.now(UTC), verified.sha256(repr(folders.identify_store(make=True)).encode())[:16]
+        now, store = datetime.now(UTC), verified_files.sha256(repr(folders.identify_store(make=True)).encode())[:16]
         snapshot = Snapshot(store=store, at=now.isoformat(timespec="seconds"), files=files)
         document = atomic.as_json(snapshot.model_dump(mode="json"))
-        name = f"{now:%Y-%m-%dT%H-%M-%SZ}-{verified.sha256(document)[:8]}.json"
+        name = f"{now:%Y-%m-%dT%H-%M-%SZ}-{verified_files.sha256(document)[:8]}.json"
         folder.write(f"{SNAPSHOTS}/{name}", document)
         return Made(name, snapshot, copied, _remove_old(folder, name, keep) if keep else [])
 
@@ -174,7 +174,7 @@ def _read(folder: remote.RemoteFolder, name: str) -> Snapshot:
     path = UNDATED if name == UNDATED else f"{SNAPSHOTS}/{name}"
     action = "restore another one with --snapshot, or remove this one: nothing else depends on it"
     content, dated = folder.read(path) or b"", SNAPSHOT.fullmatch(name)
-    if dated and verified.sha256(content)[:8] != dated[1]:
+    if dated and verified_files.sha256(content)[:8] != dated[1]:
         raise DataError(f"{folder.url}/{path} has changed", f"SHA-256 {dated[1]}…", action)
     return Snapshot.parse(content, f"{folder.url}/{path}", action)
 
@@ -188,10 +188,10 @@ def _list_files(with_database: bool) -> Generator[tuple[str, Path]]:
     Raises:
         DataError: something is not as it was published, or it cannot be told which runs explain it.
     """
-    for name in filter(reading.versions, reading.names()):
-        with locks.model(name):
+    for name in filter(model_folder.list_versions, model_folder.list_names()):
+        with locks.hold_model(name):
             yield from _choose(_list_model(name), may_be_links=False)
-    places = [artifact_paths.runs() / run for run in sorted(housekeeping.evidence())]
+    places = [artifact_paths.runs() / run for run in sorted(housekeeping.list_evidence())]
     for folder in (*places, artifact_paths.all_tuned(), artifact_paths.schedules().parent):
         yield from _choose(folder.rglob("*"))
     database = artifact_paths.database()
@@ -208,17 +208,19 @@ def _list_model(name: str) -> Iterator[Path]:
     Raises:
         DataError: something is not as it was published, or row digests are missing, which nothing can make again.
     """
-    current = reading.champion(name)
+    current = model_folder.find_champion(name)
     if current:  # restore would refuse one that does not fit
         verification.verify_pointer(name, current)
-    for number in reading.versions(name):
+    for number in model_folder.list_versions(name):
         verification.verify_version(name, number)
         yield from artifact_paths.version(name, number).iterdir()
-        data = reading.manifest(name, number).dataset
+        data = model_folder.find_manifest(name, number).dataset
         is_champion = current is not None and current.version == number
         for file in (data.rows, data.test if is_champion and data.test.path.exists() else None):
             if file:
-                verified.check(file, f"restore it from an older snapshot, or gradmill prune {name} if that takes it")
+                verified_files.check(
+                    file, f"restore it from an older snapshot, or gradmill prune {name} if that takes it"
+                )
                 yield file.path
     history.verify(name)
     for place in (artifact_paths.history, artifact_paths.champion, artifact_paths.triton_config, artifact_paths.source):
@@ -299,13 +301,13 @@ def restore(url: str, name: str | None = None) -> tuple[str, Snapshot]:
         for file in sorted(snapshot.files, key=lambda file: (file.endswith(("/champion.json", ".pbtxt")), file)):
             _bring(folder, root / file, snapshot.files[file].sha256)
         atomic.sweep(root)  # what the same restore left half-written when it was killed
-        for each in reading.names():
-            for number in reading.versions(each):
+        for each in model_folder.list_names():
+            for number in model_folder.list_versions(each):
                 verification.verify_version(each, number)
                 for path in artifact_paths.version(each, number).iterdir():
                     path.chmod(0o444)
                 folders.make_read_only(artifact_paths.version(each, number))
-            if pointer := reading.champion(each):
+            if pointer := model_folder.find_champion(each):
                 verification.verify_pointer(each, pointer)
         marker.unlink()
     return name, snapshot

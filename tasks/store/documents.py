@@ -12,9 +12,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.errors import DataError
-from tasks.store import atomic, verified
+from tasks.store import atomic, verified_files
 from tasks.store.record import FileRef
-from tasks.store.verified import RESTORE
+from tasks.store.verified_files import RESTORE
 
 
 class Document(BaseModel):
@@ -36,7 +36,7 @@ class Document(BaseModel):
         Raises:
             DataError: it is missing, no regular file, not JSON, or not such a document; the message names it.
         """
-        return cls.parse(verified.content(path, action), path, action)
+        return cls.parse(verified_files.read_content(path, action), path, action)
 
     @classmethod
     def find(cls, path: Path, action: str = RESTORE) -> Self | None:

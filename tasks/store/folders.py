@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tasks.errors import GradmillError
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.parameters.training import NAME_PATTERN
 from tasks.store import artifact_paths, locks
 

@@ -14,10 +14,10 @@ from contextlib import contextmanager, suppress
 from typing import Literal, NamedTuple
 
 from tasks.errors import DataError, UsageError
-from tasks.machine.telling import tell
-from tasks.store import artifact_paths, atomic, locks, reading, verified
+from tasks.machine.run_messages import tell
+from tasks.store import artifact_paths, atomic, locks, model_folder, verified_files
 from tasks.store.documents import Document
-from tasks.store.reading import ChampionPointer, Moment, Number
+from tasks.store.model_folder import ChampionPointer, Moment, Number
 
 What = Literal["published", "promoted", "rolled back", "frozen", "unfrozen", "pruned"]
 INTERRUPTED = "interrupted"  # of a line that corrects the one before it
@@ -80,12 +80,12 @@ def lock_to_change(name: str, what: What, reason: str | None, number: int | None
         UsageError: there is no such model or version, or no champion, or the reason is too long.
     """
     cause = of_user(what, reason)
-    reading.resolve(name, number)
-    with locks.model(name):
+    model_folder.resolve_version(name, number)
+    with locks.hold_model(name):
         yield cause
 
 
-def note(name: str, cause: Cause, versions: Iterable[int], after: ChampionPointer | None) -> None:
+def append_change(name: str, cause: Cause, versions: Iterable[int], after: ChampionPointer | None) -> None:
     """Note a change of ``versions`` that is about to be made.
 
     ``after`` is the pointer as it will be, None of a name without one.
@@ -94,10 +94,10 @@ def note(name: str, cause: Cause, versions: Iterable[int], after: ChampionPointe
         DataError: the history is not as gradmill writes it.
         OSError: it cannot be written; it is then as it was.
     """
-    pointer = reading.readable_pointer(name)
+    pointer = model_folder.find_pointer(name)
     before = pointer.version if pointer else None
     change = Change(
-        at=reading.format_now(),
+        at=model_folder.format_now(),
         what=cause.what,
         versions=tuple(versions),
         before=before,
@@ -107,7 +107,7 @@ def note(name: str, cause: Cause, versions: Iterable[int], after: ChampionPointe
         reason=cause.reason,
     )
     added = [change]
-    for last in changes(name)[-1:]:
+    for last in list_changes(name)[-1:]:
         if last.interrupted:
             correction = {"what": INTERRUPTED, "versions": last.versions, "champion": before, "reason": ""}
             added.insert(0, change.model_copy(update=correction))
@@ -128,7 +128,7 @@ def note(name: str, cause: Cause, versions: Iterable[int], after: ChampionPointe
     atomic.sync(path.parent)
 
 
-def changes(name: str) -> tuple[Change, ...]:
+def list_changes(name: str) -> tuple[Change, ...]:
     """What was changed in a model's folder, the oldest first.
 
     Raises:
@@ -150,7 +150,7 @@ def changes(name: str) -> tuple[Change, ...]:
 def list_demotions(name: str) -> dict[int, str]:
     """When each version was replaced as the champion, the last one last; it raises as ``changes`` does."""
     found: dict[int, str] = {}
-    for change in changes(name):
+    for change in list_changes(name):
         if change.before and change.before != change.champion and not change.interrupted:
             found.pop(change.before, None)
             found[change.before] = change.at
@@ -162,10 +162,10 @@ def highest_number(name: str, noted: Iterable[Change]) -> int:
 
     Each of them knows of versions that are gone, so none comes back where another is lost.
     """
-    numbers = {0, *reading.versions(name)}
+    numbers = {0, *model_folder.list_versions(name)}
     for change in noted:
         numbers |= {*change.versions, change.before or 0, change.champion or 0}
-    if pointer := reading.readable_pointer(name):  # nothing is published beside a damaged one
+    if pointer := model_folder.find_pointer(name):  # nothing is published beside a damaged one
         numbers |= pointer.named_versions
     return max(numbers)
 
@@ -176,7 +176,7 @@ def verify(name: str) -> bytes:
     Raises:
         DataError: one is not as gradmill wrote it.
     """
-    changes(name)
+    list_changes(name)
     lines, torn = _read(name)
     if torn:
         path = artifact_paths.history(name)
@@ -189,7 +189,7 @@ def _read(name: str) -> tuple[bytes, bytes]:
     path = artifact_paths.history(name)
     if path.is_symlink():  # no line is ever added to what it leads to
         raise DataError(f"{path} is a link", "a file of the store itself", ACTION)
-    content = verified.content(path, ACTION) if os.path.lexists(path) else b""
+    content = verified_files.read_content(path, ACTION) if os.path.lexists(path) else b""
     lines, end, torn = content.rpartition(b"\n")
     return lines + end, torn
 
@@ -197,9 +197,9 @@ def _read(name: str) -> tuple[bytes, bytes]:
 def _is_interrupted(name: str, last: Change) -> bool:
     """Whether the folder shows that the last change was not made; a damaged pointer shows nothing."""
     if last.what == "pruned":  # of one that was begun, some are gone
-        return {*last.versions} <= {*reading.versions(name)}
+        return {*last.versions} <= {*model_folder.list_versions(name)}
     with suppress(DataError):
-        now = reading.pointer(name)
+        now = model_folder.read_pointer(name)
         champion, frozen = (now.version, now.frozen) if now else (None, False)
         if last.before == last.champion:
             return champion == last.champion and frozen != last.frozen

@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tasks.errors import DataError, UsageError
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.parameters import Found, is_name
 from tasks.store import (
     artifact_paths,
@@ -27,18 +27,18 @@ from tasks.store import (
     folders,
     history,
     locks,
+    model_folder,
     pointer,
     predictions,
-    reading,
     run_folder,
     schedules,
     state,
-    tuned,
-    verified,
+    tuning_result,
+    verified_files,
 )
 from tasks.store.artifact_paths import JOB, MANIFEST, RUN
 from tasks.store.folders import skip_unreadable
-from tasks.store.reading import Manifest
+from tasks.store.model_folder import Manifest
 from tasks.store.record import files_in
 from tasks.store.run_folder import RunNotes
 from tasks.store.state import NameState
@@ -88,7 +88,7 @@ def prune_scheduled() -> list[str]:
     with skip_unreadable(artifact_paths.schedules()):
         for name, schedule in schedules.read().of_flow("retrain").items():
             with skip_unreadable(artifact_paths.model(name)):
-                if reading.versions(name):
+                if model_folder.list_versions(name):
                     numbers, _ = prune(name, schedule.keep, f"gradmill schedule --keep {schedule.keep}")
                     pruned += [f"{name}/{number}" for number in numbers]
     return pruned
@@ -104,11 +104,11 @@ def prune(name: str, keep: int, reason: str | None = None) -> tuple[list[int], d
         raise UsageError(f"--keep {keep}", "at least 1", "see gradmill prune --help")
     with history.lock_to_change(name, "pruned", reason) as cause:
         pointer.sweep(name)
-        kept = reading.versions(name)
+        kept = model_folder.list_versions(name)
         needed = find_protected(name)
         pruned = [number for number in kept[:-keep] if number not in needed]
         if pruned:
-            history.note(name, cause, pruned, reading.pointer(name))
+            history.append_change(name, cause, pruned, model_folder.read_pointer(name))
         for number in pruned:
             version = artifact_paths.version(name, number)
             folders.remove(version.rename(artifact_paths.condemned_path(version)))
@@ -129,11 +129,11 @@ def remove_name(name: str) -> list[str]:
         if using := [each.deployment for each in schedules.read().schedules.values() if each.name == name]:
             expected, action = "a name that no schedule needs", f"end it first, as with gradmill unschedule {name}"
             raise UsageError(f"{using[0]} runs for {name} by a schedule", expected, action)
-        with locks.model(name):
+        with locks.hold_model(name):
             for place in filter(Path.exists, places):
                 folders.remove(place.rename(artifact_paths.condemned_path(place)))
             artifact_paths.tuned(name).unlink(missing_ok=True)
-    needed = evidence()  # runs of another name may have reused files of these
+    needed = list_evidence()  # runs of another name may have reused files of these
     ours = (each for each in facts.run_folders if each.name not in needed and _is_of(each, name))
     return _remove(ours, RUN, artifact_paths.lock, timedelta())
 
@@ -147,7 +147,7 @@ def require_known(name: str) -> NameState:
     facts = state.read_name(name) if is_name(name) else None  # or it might lead out of the store
     places = artifact_paths.model(name), artifact_paths.dataset(name)
     if facts is None or not (facts.is_known or any(place.exists() for place in places)):
-        raise UsageError(f"no model {name}", f"one of {', '.join(reading.names()) or 'none'}", "name another")
+        raise UsageError(f"no model {name}", f"one of {', '.join(model_folder.list_names()) or 'none'}", "name another")
     return facts
 
 
@@ -160,10 +160,10 @@ def _is_of(folder: Path, name: str) -> bool:
 
 def find_protected(name: str) -> dict[int, str]:
     """The versions that pruning must not take, and the reason."""
-    reasons, kept = dict[int, str](), reading.versions(name)
+    reasons, kept = dict[int, str](), model_folder.list_versions(name)
     for number in kept[::-1]:  # older ones than that which tells, which may be damaged, say nothing that counts
         try:
-            best = reading.manifest(name, number).best_version
+            best = model_folder.find_manifest(name, number).best_version
         except DataError:
             damaged = f"may be the best in the last comparison, of which version {number} tells, and it is damaged"
             reasons = dict.fromkeys(kept, damaged)
@@ -181,7 +181,7 @@ def find_protected(name: str) -> dict[int, str]:
             reasons = dict.fromkeys(kept, damaged) | reasons
         elif job.status != "done" and job.model.name == name:
             reasons[job.model.version] = f"named by the unfinished job in {folder}"
-    if current := reading.champion(name):
+    if current := model_folder.find_champion(name):
         if current.previous is not None:
             reasons[current.previous] = "the version that a rollback goes to"
         reasons[current.version] = "the champion"
@@ -202,7 +202,7 @@ def prune_runs(keep: int) -> list[str]:
     """
     folders.sweep(artifact_paths.CONDEMNED, artifact_paths.runs())
     atomic.sweep(artifact_paths.root())
-    needed, old = evidence(), list[Path]()
+    needed, old = list_evidence(), list[Path]()
     for of_model in run_folder.list_folders().values():
         in_place = [folder for folder in of_model if is_in_place(folder)]
         old += in_place[keep:]
@@ -215,7 +215,7 @@ def prune_runs(keep: int) -> list[str]:
     for path in sorted(records.glob("*")) if is_in_place(records) else ():
         with skip_unreadable(path):
             if artifact_paths.STAGE_RECORD.fullmatch(path.name):
-                files = files_in(json.loads(verified.content(path)))
+                files = files_in(json.loads(verified_files.read_content(path)))
                 if is_old(path, UNUSED) or not all(file.path.exists() for file in files):
                     path.unlink()
     return removed
@@ -234,13 +234,13 @@ def prune_predictions(keep: int) -> list[str]:
     return _remove((folder for jobs in of_model.values() for _, folder in sorted(jobs)[:-keep]), JOB, locks.of_job)
 
 
-def evidence() -> set[str]:
+def list_evidence() -> set[str]:
     """The run folders that kept versions and found settings name, and those whose files these runs have reused.
 
     Raises:
         DataError: a manifest, settings or a run's notes cannot be read; what they name must not be guessed.
     """
-    needed = {tuned.read(path.stem).run for path in artifact_paths.all_tuned().glob("*.json")}
+    needed = {tuning_result.read(path.stem).run for path in artifact_paths.all_tuned().glob("*.json")}
     for _, manifest in _list_manifests():
         found = (manifest.parameters.model_extra or {}).get("found")  # by a search, whose run has every trial
         needed |= {manifest.run} | ({Found.model_validate(found).run} if found else set())
@@ -250,9 +250,9 @@ def evidence() -> set[str]:
 
 def _list_manifests() -> Iterator[tuple[Path, Manifest]]:
     """Those of all kept versions and where they are; it raises a DataError where one cannot be read."""
-    for name in reading.names():
-        for number in reading.versions(name):
-            yield artifact_paths.version(name, number) / MANIFEST, reading.manifest(name, number)
+    for name in model_folder.list_names():
+        for number in model_folder.list_versions(name):
+            yield artifact_paths.version(name, number) / MANIFEST, model_folder.find_manifest(name, number)
 
 
 def _list_reused_runs(notes: Path) -> list[str]:
@@ -366,5 +366,8 @@ def _list_named_files() -> set[str]:
         documents += [] if job.status == "done" else [folder / JOB]
     for path in documents:
         with skip_unreadable(path):  # gone meanwhile, or none of ours
-            found |= {each.decode() for each in re.findall(artifact_paths.PREPARED.encode(), verified.content(path))}
+            found |= {
+                each.decode()
+                for each in re.findall(artifact_paths.PREPARED.encode(), verified_files.read_content(path))
+            }
     return found

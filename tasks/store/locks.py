@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.errors import EnvironmentProblem, without_credentials
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.store import artifact_paths
 
 POLL_SECONDS = 0.1
@@ -41,7 +41,7 @@ def hold_lock(path: Path, otherwise: str, told_after: float = 0, within: float =
             raise TimeoutError(errno.ETIMEDOUT, "another process holds the lock", str(path))
         time.sleep(POLL_SECONDS)  # meanwhile a new holder has written its name over that of a dead one
         descriptor = _taken_in(path)
-        by = holder(path)
+        by = read_holder(path)
         if descriptor is None and waited >= told_after and by != told and (by or told is None):
             told = by
             tell(f"{otherwise}: {by}" if by else otherwise, file=sys.stderr)
@@ -140,7 +140,7 @@ def _note_holder(descriptor: int) -> Iterator[None]:
         os.close(descriptor)
 
 
-def holder(path: Path) -> str:
+def read_holder(path: Path) -> str:
     """What the holder of a lock file has written into it, fit for a terminal; nothing where that is not known."""
     with contextlib.suppress(OSError), _open_lock(path) as descriptor:
         text = os.read(descriptor, NOTE_BYTES).decode(errors="replace")
@@ -162,7 +162,7 @@ def refuse_half_restored() -> None:
         )
 
 
-def model(name: str, mirroring: bool = False) -> AbstractContextManager[None]:
+def hold_model(name: str, mirroring: bool = False) -> AbstractContextManager[None]:
     """Held over every change of a model's folder, or while its champion is copied elsewhere (another lock).
 
     Raises:

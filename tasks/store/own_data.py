@@ -14,17 +14,17 @@ from pydantic import ValidationError, field_serializer, field_validator
 
 from tasks.data.schema import find_schema
 from tasks.errors import DataError, UsageError
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.machine.words import nearest, plural
 from tasks.parameters import Data, Learned, ModelName, RetrainParameters, Use, is_name
 from tasks.parameters.data import NO_WINDOW
 from tasks.parameters.form import WORDS
 from tasks.parameters.training import SEARCHED, list_defaults
 from tasks.records import ChampionData, PreparedDataset, PublishedModel, RawDataset
-from tasks.store import artifact_paths, locks, pointer, reading, tuned, verification, verified
+from tasks.store import artifact_paths, locks, model_folder, pointer, tuning_result, verification, verified_files
 from tasks.store.artifact_paths import ONNX
 from tasks.store.documents import RootDocument
-from tasks.store.reading import Manifest
+from tasks.store.model_folder import Manifest
 from tasks.store.record import FileRef, Sha256
 from tasks.store.run_folder import RunFolder
 
@@ -88,29 +88,29 @@ def remember(name: str, data: Data) -> None:
         Source(source=data.source, min_new_rows=data.min_new_rows).write(artifact_paths.source(name))
 
 
-def options(parameters: Learned) -> dict[str, Any]:
+def list_options(parameters: Learned) -> dict[str, Any]:
     """What makes a model of the same rows another one, as it was given."""
     return parameters.model_dump(mode="json", include={"training", "data"}, exclude=OTHERS)
 
 
-def newest(name: str) -> Manifest | None:
+def find_newest(name: str) -> Manifest | None:
     """The newest kept version's manifest: its columns' levels begin with those of every older one."""
-    kept = reading.versions(name)
-    return reading.manifest(name, kept[-1]) if kept else None
+    kept = model_folder.list_versions(name)
+    return model_folder.find_manifest(name, kept[-1]) if kept else None
 
 
 def find_fixed(name: str) -> Any:
     """What the versions of a name fixed of its own data; None before the first, and of the book's data."""
-    kept = newest(name)
+    kept = find_newest(name)
     return kept and find_schema(kept.dataset, kept.recipe)
 
 
 def of_champion(name: str) -> ChampionData | None:
     """What own data the champion of a name was made of; None before the first, and of the book's data."""
-    pointer = reading.champion(name) if is_name(name) else None
+    pointer = model_folder.find_champion(name) if is_name(name) else None
     if pointer is None:
         return None
-    kept = reading.manifest(name, pointer.version)
+    kept = model_folder.find_manifest(name, pointer.version)
     asked = kept.parameters.model_dump(mode="json").get("data") or {}
     return ChampionData.from_splits(kept.dataset, asked.get("window", NO_WINDOW))
 
@@ -127,12 +127,14 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
         EnvironmentProblem: a restore was begun here and not finished.
     """
     locks.refuse_half_restored()
-    if not reading.versions(name):
-        names = [each for each in reading.names() if each not in [*ModelName] and reading.versions(each)]
+    if not model_folder.list_versions(name):
+        names = [
+            each for each in model_folder.list_names() if each not in [*ModelName] and model_folder.list_versions(each)
+        ]
         kept, train = ", ".join(names) or "none yet", "train a new one: gradmill retrain MODEL --name NAME"
         to_do = nearest(name, [*ModelName, *names], f"name one of these, or {train}")
         raise UsageError(f"no model {name}", f"{' or '.join(ModelName)}, or a kept name: {kept}", to_do)
-    champion = reading.manifest(name, reading.resolve(name, None))
+    champion = model_folder.find_manifest(name, model_folder.resolve_version(name, None))
     asked = champion.parameters.model_dump(mode="json")
     data = asked.get("data", {})
     if champion.dataset.split:
@@ -161,7 +163,7 @@ def _without_found(name: str, champion: Manifest, found: Collection[str]) -> dic
     """The champion's settings but for what a search decides: what one has ``found``, the newest has, and defaults."""
     training = champion.parameters.training
     defaults = list_defaults(training.model, champion.dataset.defaults)
-    searched = {*found, *tuned.read(name).settings}
+    searched = {*found, *tuning_result.read(name).settings}
     return {
         field: value
         for field, value in training.model_dump(mode="json").items()
@@ -197,7 +199,7 @@ def require_same_kind(parameters: Learned) -> None:
     Raises:
         UsageError: the parameters would change one of them.
     """
-    kept = newest(parameters.name)
+    kept = find_newest(parameters.name)
     if kept is None:
         return
     target, data, trained = kept.recipe.target, parameters.data, kept.parameters.training
@@ -229,7 +231,7 @@ class SourceFingerprint(RootDocument):
 
 def must_train(parameters: RetrainParameters) -> bool:
     """Whether nothing can be reused, as far as can be told before the data have been looked at."""
-    return parameters.force or not reading.versions(parameters.name)
+    return parameters.force or not model_folder.list_versions(parameters.name)
 
 
 def remember_files(parameters: RetrainParameters, raw: RawDataset, prepared: PreparedDataset) -> None:
@@ -276,12 +278,13 @@ def find_by_rows(run: RunFolder, parameters: RetrainParameters, prepared: Prepar
 
 def _list_options(parameters: RetrainParameters) -> dict[str, Any]:
     """What makes another model, and the share of the test rows: where the name has fixed another, reading tells."""
-    return options(parameters) | {"test": parameters.data.test}
+    return list_options(parameters) | {"test": parameters.data.test}
 
 
 def _digest_looks(files: tuple[FileRef, ...]) -> str:
     prints = [
-        (each.bytes, each.mtime_ns, each.digest) for each in verified.fingerprint_files([file.path for file in files])
+        (each.bytes, each.mtime_ns, each.digest)
+        for each in verified_files.fingerprint_files([file.path for file in files])
     ]
     return hashlib.sha256(json.dumps(prints).encode()).hexdigest()
 
@@ -293,9 +296,9 @@ def _find(
     if must_train(parameters) or data.rows is None:  # as of the book's, of which nothing is kept
         return None
     name = parameters.name
-    with locks.model(name):
-        current = reading.champion(name)
-        champion = reading.manifest(name, current.version) if current else None
+    with locks.hold_model(name):
+        current = model_folder.find_champion(name)
+        champion = model_folder.find_manifest(name, current.version) if current else None
         kept = _find_made_of(parameters, data.digest, champion)
         if kept is None and champion and (too_few := _count_too_few(parameters, data.rows, champion)):
             kept, detail = champion, too_few
@@ -313,7 +316,7 @@ def _find(
 def _find_made_of(parameters: RetrainParameters, digest: str, champion: Manifest | None) -> Manifest | None:
     """The champion if it was made so, else the newest version that was the champion once: it is not brought back."""
     name = parameters.name
-    newest = (reading.manifest(name, number) for number in reading.versions(name)[::-1])
+    newest = (model_folder.find_manifest(name, number) for number in model_folder.list_versions(name)[::-1])
     for kept in itertools.chain([champion] if champion else [], newest):  # none is read but until it is found
         is_same = kept.dataset.digest == digest and _is_asked_alike(kept, parameters)
         if is_same and pointer.was_champion(name, kept.version):
@@ -351,6 +354,6 @@ def _is_asked_alike(kept: Manifest, parameters: RetrainParameters) -> bool:
         "data": then.get("data", {}) | {"source": parameters.data.source},
     }
     try:
-        return options(RetrainParameters.model_validate(document)) == options(parameters)
+        return list_options(RetrainParameters.model_validate(document)) == list_options(parameters)
     except ValidationError:  # of another version of Gradmill
         return False

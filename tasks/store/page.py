@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from tasks.errors import without_credentials
-from tasks.machine.words import in_markdown, printable
+from tasks.machine.words import escape_control_characters, in_markdown
 
 if TYPE_CHECKING:
     import jinja2
@@ -138,7 +138,7 @@ def _parts(text: Text) -> Iterator[tuple[str, str, str]]:
     It is one line, with nothing that cannot be seen.
     """
     for part in (text,) if isinstance(text, str) else text:
-        visible = printable(without_credentials(part)).encode(errors="backslashreplace").decode()
+        visible = escape_control_characters(without_credentials(part)).encode(errors="backslashreplace").decode()
         line = re.sub(r"\s+", " ", visible)
         if line.strip() or not hasattr(part, "element"):
             shown = line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"

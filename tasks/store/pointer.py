@@ -6,10 +6,10 @@ The history is written before the pointer: after a kill between the two, the cha
 from contextlib import suppress
 
 from tasks.errors import DataError, UsageError
-from tasks.store import artifact_paths, atomic, folders, history, reading, verification
+from tasks.store import artifact_paths, atomic, folders, history, model_folder, verification
 from tasks.store.artifact_paths import MANIFEST, ONNX
 from tasks.store.history import Cause
-from tasks.store.reading import ChampionPointer
+from tasks.store.model_folder import ChampionPointer
 
 
 def point_to(name: str, number: int, cause: Cause, freeze: bool = False) -> None:
@@ -18,47 +18,47 @@ def point_to(name: str, number: int, cause: Cause, freeze: bool = False) -> None
     The hold of the version is lifted, and one that is rolled back from is held. ``previous`` is the kept version that
     was replaced last and is not held. Unless ``freeze`` is said the name stays frozen or not, as the history knows too.
     """
-    before, folder = reading.readable_pointer(name), artifact_paths.version(name, number)
+    before, folder = model_folder.find_pointer(name), artifact_paths.version(name, number)
     left = [before.version] if before and before.version != number else []
     is_rollback = cause.what == "rolled back"
     held = {*(before.held if before else ()), *(left if is_rollback else ())} - {number}
-    others = {*reading.versions(name)} - {number, *held}
+    others = {*model_folder.list_versions(name)} - {number, *held}
     replaced = [each for each in (*history.list_demotions(name), *left) if each in others]
-    was_frozen = before.frozen if before else any(each.frozen for each in history.changes(name)[-1:])
+    was_frozen = before.frozen if before else any(each.frozen for each in history.list_changes(name)[-1:])
     facts = {
         "version": number,
         "model_sha256": atomic.file_digest(folder / ONNX),
         "manifest_sha256": atomic.file_digest(folder / MANIFEST),
-        "promoted_at": reading.format_now(),
+        "promoted_at": model_folder.format_now(),
         "previous": replaced[-1] if replaced else None,
         "held": tuple(sorted(held)),
         "frozen": freeze or was_frozen,
     }
     # What a newer version of Gradmill has noted there stays.
     after = before.model_copy(update=facts) if before else ChampionPointer.model_validate(facts)
-    history.note(name, cause, left if is_rollback else [number], after)
+    history.append_change(name, cause, left if is_rollback else [number], after)
     after.write(artifact_paths.champion(name))
     _write_config(name, number)
 
 
 def _write_config(name: str, champion: int) -> None:
     """Write ``config.pbtxt`` if it is not what the champion makes it."""
-    if not verification.holds_config(name, config := reading.manifest(name, champion).triton_config):
+    if not verification.holds_config(name, config := model_folder.find_manifest(name, champion).triton_config):
         atomic.write_bytes(artifact_paths.triton_config(name), config.encode())
 
 
 def sweep(name: str) -> None:
     """Remove what a killed publication or pruning left, and repair ``config.pbtxt``; the caller holds the lock."""
     folders.sweep(artifact_paths.LEFTOVER, artifact_paths.model(name))
-    for number in reading.versions(name):  # a kill between the rename and this
+    for number in model_folder.list_versions(name):  # a kill between the rename and this
         folders.make_read_only(artifact_paths.version(name, number))
-    if current := reading.champion(name):
+    if current := model_folder.find_champion(name):
         _write_config(name, current.version)
 
 
 def was_champion(name: str, number: int) -> bool:
     """Whether a version is or ever was the champion; the pointer tells it even where the history is lost."""
-    current = reading.champion(name)
+    current = model_folder.find_champion(name)
     return number in (current.named_versions if current else ()) or number in history.list_demotions(name)
 
 
@@ -72,8 +72,8 @@ def promote(name: str, number: int, reason: str | None = None) -> bool:
         DataError: the version is damaged.
     """
     with history.lock_to_change(name, "promoted", reason, number) as cause:
-        verification.verify_version(name, reading.resolve(name, number))
-        pointer = reading.readable_pointer(name)  # promotion mends one that is damaged
+        verification.verify_version(name, model_folder.resolve_version(name, number))
+        pointer = model_folder.find_pointer(name)  # promotion mends one that is damaged
         if pointer and pointer.version == number:
             with suppress(DataError):
                 verification.verify_pointer(name, pointer)
@@ -94,8 +94,8 @@ def rollback(name: str, reason: str | None = None, freeze: bool = True) -> tuple
         DataError: the version to go back to is damaged.
     """
     with history.lock_to_change(name, "rolled back", reason) as cause:
-        pointer = reading.champion(name)
-        if pointer is None or pointer.previous not in reading.versions(name):
+        pointer = model_folder.find_champion(name)
+        if pointer is None or pointer.previous not in model_folder.list_versions(name):
             raise UsageError(
                 f"{name} has no version before its champion",
                 "a champion that replaced another",
@@ -115,15 +115,15 @@ def freeze(name: str, reason: str | None = None, frozen: bool = True) -> tuple[i
         DataError: its pointer is damaged.
     """
     with history.lock_to_change(name, "frozen" if frozen else "unfrozen", reason) as cause:
-        number, before = reading.resolve(name, None), ChampionPointer.read(artifact_paths.champion(name))
+        number, before = model_folder.resolve_version(name, None), ChampionPointer.read(artifact_paths.champion(name))
         if before.frozen != frozen:
             after = before.model_copy(update={"frozen": frozen})
-            history.note(name, cause, [number], after)
+            history.append_change(name, cause, [number], after)
             after.write(artifact_paths.champion(name))
         return number, before.frozen != frozen
 
 
 def is_frozen(name: str) -> bool:
     """Whether no retrain may change the champion; a name without one is not frozen."""
-    pointer = reading.champion(name)
+    pointer = model_folder.find_champion(name)
     return pointer is not None and pointer.frozen

@@ -21,7 +21,7 @@ from tasks.store import artifact_paths, atomic, folders
 from tasks.store.artifact_paths import JOB, ONNX
 from tasks.store.documents import Document, RootDocument
 from tasks.store.folders import Report, skip_unreadable
-from tasks.store.reading import Moment
+from tasks.store.model_folder import Moment
 
 RESTART = "replace the job by the same command with --restart, or restore the file from a copy"
 

@@ -42,7 +42,7 @@ def format_path(path: Path | str) -> str:
     return text if len(text) <= LONGEST_PATH else f"{text[:SHOWN]}… ({len(text)} characters)"
 
 
-def holds(question: Callable[[], bool]) -> bool:
+def is_true(question: Callable[[], bool]) -> bool:
     """Whether it is so, asked of an entry of a folder as ``entry.is_dir``; no of a link that leads in a circle."""
     try:
         return question()
@@ -50,7 +50,7 @@ def holds(question: Callable[[], bool]) -> bool:
         return False
 
 
-def descriptor(path: Path | str) -> int:
+def open_descriptor(path: Path | str) -> int:
     """Open a regular file to read from; the caller closes it.
 
     Raises:
@@ -76,7 +76,7 @@ def open_regular(path: Path) -> BufferedReader:
     Raises:
         DataError: as for ``descriptor``.
     """
-    return os.fdopen(descriptor(path), "rb")
+    return os.fdopen(open_descriptor(path), "rb")
 
 
 def irregular_file(path: Path | str) -> DataError:

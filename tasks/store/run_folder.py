@@ -14,10 +14,10 @@ from tasks.errors import DataError, TrainingDiverged
 from tasks.parameters import ModelName
 from tasks.parameters.training import list_defaults
 from tasks.records import GateVerdict
-from tasks.store import artifact_paths, atomic, folders, locks, reading
+from tasks.store import artifact_paths, atomic, folders, locks, model_folder
 from tasks.store.artifact_paths import RUN
 from tasks.store.documents import Document, RootDocument
-from tasks.store.reading import Moment
+from tasks.store.model_folder import Moment
 from tasks.store.record import Record
 
 
@@ -85,7 +85,7 @@ class RunFolder(Record):
         self._write(self.read(), exit_code=exit_code, time_limit=time_limit)
 
     def _write(self, notes: RunNotes, **update: Any) -> None:
-        update["noted_at"] = reading.format_now()
+        update["noted_at"] = model_folder.format_now()
         notes.model_copy(update=update).write(self.file(RUN))
 
     def file(self, name: str) -> Path:

@@ -24,21 +24,21 @@ from tasks.store import (
     artifact_paths,
     folders,
     history,
-    mirroring,
+    mirror_sync,
+    model_folder,
     own_data,
     predictions,
-    reading,
     run_folder,
     schedules,
-    tuned,
-    verified,
+    tuning_result,
+    verified_files,
 )
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX, RUN
 from tasks.store.history import Change
+from tasks.store.model_folder import ChampionPointer, Manifest
 from tasks.store.predictions import Job
-from tasks.store.reading import ChampionPointer, Manifest
 from tasks.store.run_folder import Outcome, RunSummary
-from tasks.store.verified import RESTORE, WRITTEN
+from tasks.store.verified_files import RESTORE, WRITTEN
 
 REMEMBERED = 10_000  # versions, by a process that reads the store again and again
 NEWEST = 30  # runs of a name that are read
@@ -187,7 +187,7 @@ def read(name: str | None = None, newest: int = NEWEST, only: Collection[Kind] =
     the kinds that are asked for. No lock is taken.
     """
     found = StoreState()
-    for each in [name] if name else reading.names():
+    for each in [name] if name else model_folder.list_names():
         found.add(each)
     if "run" in only:
         _read_runs(found, name, newest)
@@ -196,16 +196,16 @@ def read(name: str | None = None, newest: int = NEWEST, only: Collection[Kind] =
     if "tuned" in only:
         for path in sorted(artifact_paths.all_tuned().glob(f"{name or '*'}.json")):
             with found.collect_faults("tuned", path, path.stem):
-                tuned.read(path.stem)
+                tuning_result.read(path.stem)
     scheduled = {*map(str, ModelName)}
     if "schedules" in only:
         with found.collect_faults("schedules", artifact_paths.schedules().parent):
             scheduled |= schedules.read().of_flow("retrain").keys()
     if "mirror" in only:
         with found.collect_faults("mirror", artifact_paths.mirror()):
-            if mirror := mirroring.read():
+            if mirror := mirror_sync.read():
                 found.mirror = mirror.url
-                for each, behind in mirroring.list_behind().items():
+                for each, behind in mirror_sync.list_behind().items():
                     if each in found.names:
                         found.names[each].behind = behind
     found.names = dict(sorted(found.names.items()))
@@ -272,16 +272,16 @@ def _read_documents(found: StoreState, of_name: NameState, only: Collection[Kind
     """Those that are of one name alone."""
     name, model = of_name.name, artifact_paths.model(of_name.name)
     with found.collect_faults("version", model, name):
-        of_name.numbers = reading.versions(name)
+        of_name.numbers = model_folder.list_versions(name)
     if "champion" in only:
         with found.collect_faults("champion", artifact_paths.champion(name), name):
-            of_name.pointer = reading.champion(name)
+            of_name.pointer = model_folder.find_champion(name)
     for number in of_name.numbers if "version" in only else ():
         with found.collect_faults("version", folder := artifact_paths.version(name, number), name):
             of_name.versions.append(_read_version(folder, _look_at(folder)))
     if "history" in only:
         with found.collect_faults("history", model, name):
-            changes = history.changes(name)
+            changes = history.list_changes(name)
             of_name.highest, of_name.changes = history.highest_number(name, changes), changes[::-1]
     if "source" in only:
         with found.collect_faults("source", path := artifact_paths.source(name), name):
@@ -306,10 +306,10 @@ def _look_at(folder: Path) -> tuple[int, ...]:
 @lru_cache(REMEMBERED)
 def _read_version(folder: Path, _look: tuple[int, ...]) -> KeptVersion:
     """A version never changes; one whose files look otherwise than they did is read anew."""
-    manifest = reading.read_manifest(folder)
+    manifest = model_folder.read_manifest(folder)
     dataset = manifest.dataset.model_copy(update={"profiles": ()})
     slim = manifest.model_copy(update={"dataset": dataset, "recipe": Columns(columns=())})
-    with verified.open_verified(folder / ONNX, reading.advise(folder)) as model:
+    with verified_files.open_verified(folder / ONNX, model_folder.advise_on_damage(folder)) as model:
         return KeptVersion(int(folder.name), os.fstat(model.fileno()).st_size, folders.size(folder), slim)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from tasks.errors import DataError, UsageError
 from tasks.machine.words import pip_install
 from tasks.serving import contract
-from tasks.store import artifact_paths, atomic, history, reading, verified
+from tasks.store import artifact_paths, atomic, history, model_folder, verified_files
 from tasks.store.artifact_paths import ATTESTATION, CHECKSUMS, MANIFEST, METADATA, ONNX, SAMPLE
-from tasks.store.reading import ChampionPointer
+from tasks.store.model_folder import ChampionPointer
 from tasks.store.record import FileRef
 
 RESTORE_ROWS = "restore it from a copy, or remove it: which rows are new at the next retrain is then not known"
@@ -23,13 +23,13 @@ def verify(name: str, number: int) -> list[str]:
         DataError: something is not as it was published; the message names the file.
     """
     verify_version(name, number)
-    pointer = reading.champion(name)
+    pointer = model_folder.find_champion(name)
     if pointer is None:
         found = f"{artifact_paths.champion(name)} is missing"
         raise DataError(found, "a pointer to a version", f"gradmill promote {name} VERSION")
     verify_pointer(name, pointer)
     verify_previous(name, pointer)
-    config = reading.manifest(name, pointer.version).triton_config
+    config = model_folder.find_manifest(name, pointer.version).triton_config
     if not holds_config(name, config):
         found = f"{artifact_paths.triton_config(name)} is not the champion's"
         raise DataError(found, config.splitlines()[-1], f"gradmill promote {name} VERSION")
@@ -49,10 +49,10 @@ def verify_rows(name: str, number: int) -> bool:
     Raises:
         DataError: they have changed.
     """
-    rows = reading.manifest(name, number).dataset.rows
+    rows = model_folder.find_manifest(name, number).dataset.rows
     if rows is None or not rows.path.exists():  # a store that only serves has no data sets beside its models
         return False
-    verified.check(rows, RESTORE_ROWS)
+    verified_files.check(rows, RESTORE_ROWS)
     return True
 
 
@@ -65,17 +65,19 @@ def verify_version(name: str, number: int) -> dict[str, bytes]:
         DataError: a file is missing, surplus or changed, or the metadata are not of the recipe.
     """
     folder = artifact_paths.version(name, number)
-    document = reading.read_manifest(folder)
+    document = model_folder.read_manifest(folder)
     found = {path.name for path in folder.glob("*")}
     for filename in sorted((found ^ {*document.files, MANIFEST, CHECKSUMS}) - {ATTESTATION}):
         state = "is not listed in manifest.json" if filename in found else "is missing"
         raise _describe_damage(name, number, f"{folder / filename} {state}")
     contents = {
-        filename: verified.read(FileRef(path=folder / filename, sha256=digest), RESTORE)
+        filename: verified_files.read(FileRef(path=folder / filename, sha256=digest), RESTORE)
         for filename, digest in document.files.items()
     }
-    contents |= {filename: verified.content(folder / filename) for filename in found - {*document.files}}
-    if contents[CHECKSUMS] != verified.checksums(document.files | {MANIFEST: verified.sha256(contents[MANIFEST])}):
+    contents |= {filename: verified_files.read_content(folder / filename) for filename in found - {*document.files}}
+    if contents[CHECKSUMS] != verified_files.checksums(
+        document.files | {MANIFEST: verified_files.sha256(contents[MANIFEST])}
+    ):
         raise _describe_damage(name, number, f"{folder / CHECKSUMS} has changed")
     if (document.name, document.version) != (name, number):
         raise _describe_damage(name, number, f"{folder / MANIFEST} is of {document.name} {document.version}")
@@ -97,7 +99,7 @@ def verify_pointer(name: str, pointer: ChampionPointer) -> None:
     folder = artifact_paths.version(name, pointer.version)
     for path, digest in ((folder / ONNX, pointer.model_sha256), (folder / MANIFEST, pointer.manifest_sha256)):
         if not path.is_file() or atomic.file_digest(path) != digest:
-            raise reading.mismatch_error(name, path, digest)
+            raise model_folder.mismatch_error(name, path, digest)
 
 
 def verify_previous(name: str, pointer: ChampionPointer) -> None:
@@ -107,7 +109,7 @@ def verify_previous(name: str, pointer: ChampionPointer) -> None:
         DataError: it has not, or it is.
     """
     number, previous, held = pointer.version, pointer.previous, list(pointer.held)
-    others = [each for each in reading.versions(name) if each != number]
+    others = [each for each in model_folder.list_versions(name) if each != number]
     if previous not in (None, *others) or number in held:
         found = f"{artifact_paths.champion(name)} has version {number}, previous {previous} and held {held}"
         raise DataError(found, "another kept version, and a champion not held", f"gradmill promote {name} {number}")
@@ -123,12 +125,12 @@ def _verify_by_running(name: str, number: int) -> None:
     from tasks.parameters import Device  # here: no other command of the store needs onnxruntime and numpy
     from tasks.serving import runtime
 
-    folder, manifest = artifact_paths.version(name, number), reading.manifest(name, number)
-    session = runtime.open_session(reading.read_file(folder, ONNX), Device.CPU, folder / ONNX)
+    folder, manifest = artifact_paths.version(name, number), model_folder.find_manifest(name, number)
+    session = runtime.open_session(model_folder.read_file(folder, ONNX), Device.CPU, folder / ONNX)
     served = contract.read_signature(session), contract.read_columns(session)
     if contract.open_inference_metadata(name, number, *served) != manifest.metadata:
         raise _describe_damage(name, number, f"{folder / METADATA} does not describe {ONNX}")
-    sample = reading.read_file(folder, SAMPLE)
+    sample = model_folder.read_file(folder, SAMPLE)
     if wrong := runtime.find_contradiction(session, manifest.recipe, sample, folder / SAMPLE):
         raise _describe_damage(name, number, f"{folder / ONNX} does not agree with the {wrong} of {folder / SAMPLE}")
 

@@ -19,7 +19,7 @@ from tasks.serving.contract import FEATURES, ModelMetadata
 from tasks.serving.raw_units import SHOWN, list_coefficients
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths as files
-from tasks.store import reading
+from tasks.store import model_folder
 from tasks.store.page import Code, Page, PagePicture, PageTable, Program, Section, Strong, Text, render_markdown
 
 KINDS = {"pixels": "image", "columns": "tabular"}  # how Hugging Face calls what a recipe reads
@@ -141,9 +141,9 @@ def read_version(name: str, version: int) -> Page:
     Raises:
         DataError: the version is damaged.
     """
-    folder, manifest = files.version(name, version), reading.manifest(name, version)
+    folder, manifest = files.version(name, version), model_folder.find_manifest(name, version)
     wanted = {files.DATA_REPORT, files.SAMPLE, files.WEIGHTS, *PICTURES} & manifest.files.keys()
-    contents = {filename: reading.read_file(folder, filename) for filename in wanted}
+    contents = {filename: model_folder.read_file(folder, filename) for filename in wanted}
     report = contents.get(files.DATA_REPORT)
     return describe_version(
         manifest.model_dump(mode="json"),
@@ -161,7 +161,7 @@ def find_html(name: str, version: int) -> Path:
         DataError: the version is damaged.
     """
     folder = files.version(name, version)
-    reading.read_file(folder, files.PAGE)
+    model_folder.read_file(folder, files.PAGE)
     return folder / files.PAGE
 
 

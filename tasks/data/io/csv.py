@@ -28,7 +28,7 @@ from tasks.data.io.tabular import (
 from tasks.data.recipe import UNNAMED_INDEX
 from tasks.errors import DataError
 from tasks.machine import parallel
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.machine.words import plural
 
 DELIMITERS = (",", ";", "\t", "|")

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 from tasks.errors import DataError, GradmillError, UsageError
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.machine.words import pip_install, plural
 from tasks.parameters.addresses import is_database, require_no_credentials, split_source
-from tasks.store import artifact_paths, predictions, regular_files, verified
-from tasks.store.regular_files import format_path, holds
+from tasks.store import artifact_paths, predictions, regular_files, verified_files
+from tasks.store.regular_files import format_path, is_true
 from tasks.store.remote import OBJECT_STORES
-from tasks.store.verified import Fingerprint
+from tasks.store.verified_files import Fingerprint
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 TEXT_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES)  # read from the first byte to the last
@@ -219,7 +219,7 @@ def find_data(
         for each in paths:
             if not unreadable and not is_picture(each) and not each.stat().st_size:
                 raise empty_file(each)
-        prints = verified.fingerprint_files(paths, full_digest, unreadable)
+        prints = verified_files.fingerprint_files(paths, full_digest, unreadable)
     return DataFiles(source, tuple(DataFile(each, _partition(source, each.path)) for each in prints))
 
 
@@ -373,12 +373,12 @@ def walk_files(path: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[str, b
         files = dict[str, bool]()
         for entry in inside:
             below, is_found, is_named = _match_entry(entry.name, patterns)
-            if below and holds(entry.is_dir):
+            if below and is_true(entry.is_dir):
                 if entry.is_symlink():
                     left_out[LINKS].append(format_path(entry.path))
                 else:
                     waiting.append((entry.path, below))
-            elif is_found and holds(entry.is_file):
+            elif is_found and is_true(entry.is_file):
                 files[entry.name] = is_named
             elif is_found:
                 left_out[IRREGULAR].append(format_path(entry.path))

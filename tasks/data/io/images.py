@@ -33,7 +33,7 @@ from tasks.errors import DataError
 from tasks.machine import parallel, progress, resources
 from tasks.machine.arrays import Array
 from tasks.machine.words import listing
-from tasks.store import regular_files, verified
+from tasks.store import regular_files, verified_files
 from tasks.store.regular_files import format_path
 
 LONGEST = 5  # names that a message lists
@@ -390,7 +390,7 @@ def _label_rows(path: Path, files: list[Path], parts: list[ImageArray], names: t
 
     return LabelledImages(
         source=str(path),
-        fingerprint=hashlib.sha256(json.dumps(verified.fingerprint_files(files)).encode()).hexdigest(),
+        fingerprint=hashlib.sha256(json.dumps(verified_files.fingerprint_files(files)).encode()).hexdigest(),
         class_names=class_names,
         labels=np.concatenate(
             [np.array([numbers[name] for name in classes], np.int64)[codes] for classes, codes in found]
@@ -474,7 +474,7 @@ def _decode_all(
         os.posix_fallocate(file.fileno(), 0, max(1, num_images * math.prod(shape)))  # so that a full disk raises here
     decode = partial(pictures.decode_job, shape=shape, looks_for_colour=looks_for_colour, spool=spool)
     facts, unreadable, jobs = list[NDArray[np.void]](), dict[int, str](), _number_blocks(source)
-    with parallel.run_on_cores(decode, resources.count_cores(), is_long) as begin, progress.bar() as bar:
+    with parallel.run_on_cores(decode, resources.count_cores(), is_long) as begin, progress.make_bar() as bar:
         task = bar.add_task("decode", total=num_images)
         waiting = deque(map(begin, itertools.islice(jobs, WAITING_JOBS)))
         while waiting:

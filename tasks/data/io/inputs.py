@@ -49,13 +49,13 @@ from tasks.data.prepared_splits import SPLIT_KEY
 from tasks.data.recipe import Column
 from tasks.errors import DataError, UsageError
 from tasks.machine.arrays import Array
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.machine.words import listing, plural
 from tasks.parameters.addresses import is_database, split_source
 from tasks.serving.task import Regression
-from tasks.store import atomic, verified
+from tasks.store import atomic, verified_files
 from tasks.store.regular_files import format_path
-from tasks.store.verified import Fingerprint
+from tasks.store.verified_files import Fingerprint
 
 VALUE = "single value"  # for columns that are only copied or compared
 DATE = "date"  # for columns whose parts are used
@@ -464,7 +464,7 @@ def find_inputs(source: str, output: Path | None = None, full_digest: bool = Fal
     """
     if is_database(source):
         path = keep_answer(*split_source(source))
-        return DataFiles(source, tuple(map(DataFile, verified.fingerprint_files([path], full_digest))))
+        return DataFiles(source, tuple(map(DataFile, verified_files.fingerprint_files([path], full_digest))))
     return select_sheet(find_data(source, is_input, (*BY_SUFFIX, GZIP), output, full_digest), source)
 
 
@@ -573,7 +573,7 @@ def tolerated_rejects(inputs: list[InputFile]) -> int:
     return sum(FORMATS[file.format].tolerated_percent * file.rows for file in inputs) // 100
 
 
-def batches(inputs: list[InputFile], start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
+def read_batches(inputs: list[InputFile], start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
     """The rows ``start`` to ``stop`` of all files, in order, a bounded number at a time."""
     waiting: list[Batch] = []
     size = 0

@@ -92,7 +92,7 @@ def _read_file(path: Path | str) -> bytes:
 
     A file that claims to have no bytes is not read: those of /proc claim this, and reading some of them never ends.
     """
-    descriptor = regular_files.descriptor(path)
+    descriptor = regular_files.open_descriptor(path)
     try:
         return os.read(descriptor, min(os.fstat(descriptor).st_size, LARGEST_BYTES))
     finally:

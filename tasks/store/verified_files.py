@@ -33,7 +33,7 @@ def open_verified(path: Path, action: str = RESTORE) -> Iterator[BufferedReader]
         raise DataError(error.found, WRITTEN, action) from error
 
 
-def content(path: Path, action: str = RESTORE) -> bytes:
+def read_content(path: Path, action: str = RESTORE) -> bytes:
     """What a regular file holds; it raises as ``open_verified`` does."""
     with open_verified(path, action) as stream:
         return stream.read()
@@ -45,7 +45,7 @@ def read(file: FileRef, action: str = RESTORE) -> bytes:
     Raises:
         DataError: they cannot be read, or are others.
     """
-    found = content(file.path, action)
+    found = read_content(file.path, action)
     if sha256(found) != file.sha256:
         raise DataError(f"{file.path} has changed", f"SHA-256 {file.sha256}", action)
     return found

@@ -26,7 +26,7 @@ from tasks.records import GateVerdict, Splits
 from tasks.serving.contract import ModelMetadata, open_inference_metadata
 from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
-from tasks.store import artifact_paths, folders, locks, verified
+from tasks.store import artifact_paths, folders, locks, verified_files
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, METADATA, ONNX, SAMPLE, VERSION
 from tasks.store.documents import Document, RootDocument
 from tasks.store.record import FileRef, Sha256
@@ -193,20 +193,20 @@ class Manifest(Lineage):
 R = TypeVar("R")
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     """Every model that has a folder; a folder that no model can be called so is somebody else's."""
     folder = artifact_paths.models()
     found = folder.iterdir() if folder.is_dir() else ()
     return sorted(path.name for path in found if is_name(path.name) and path.is_dir())
 
 
-def versions(name: str) -> list[int]:
+def list_versions(name: str) -> list[int]:
     """The numbers of the kept versions, ascending; none of what is no name."""
     found = folders.list_named(VERSION, artifact_paths.model(name)) if is_name(name) else ()
     return sorted(int(path.name) for path in found)
 
 
-def pointer(name: str) -> ChampionPointer | None:
+def read_pointer(name: str) -> ChampionPointer | None:
     """The content of ``champion.json``, or None before the first publication.
 
     Raises:
@@ -215,33 +215,33 @@ def pointer(name: str) -> ChampionPointer | None:
     return ChampionPointer.find(artifact_paths.champion(name), f"gradmill promote {name} VERSION")
 
 
-def readable_pointer(name: str) -> ChampionPointer | None:
+def find_pointer(name: str) -> ChampionPointer | None:
     """The same, None also where it cannot be read."""
     with suppress(DataError):
-        return pointer(name)
+        return read_pointer(name)
     return None
 
 
-def champion(name: str) -> ChampionPointer | None:
+def find_champion(name: str) -> ChampionPointer | None:
     """The pointer to a version that is there, or None before the first publication.
 
     Raises:
         DataError: it is not a pointer as gradmill writes it, or it names a version that is not kept.
     """
-    found = pointer(name)
-    if found and found.version not in versions(name):
-        found = pointer(name)  # somebody may have moved it on, and deleted the version that it named
-    if found is None or found.version in versions(name):
+    found = read_pointer(name)
+    if found and found.version not in list_versions(name):
+        found = read_pointer(name)  # somebody may have moved it on, and deleted the version that it named
+    if found is None or found.version in list_versions(name):
         return found
     raise DataError(
         f"{artifact_paths.champion(name)} names version {found.version}, and there is no "
         f"{artifact_paths.version(name, found.version)}",
-        f"one of: {', '.join(map(str, versions(name))) or 'none is kept'}",
+        f"one of: {', '.join(map(str, list_versions(name))) or 'none is kept'}",
         f"gradmill promote {name} VERSION, or restore the folder from a copy",
     )
 
 
-def manifest(name: str, number: int) -> Manifest:
+def find_manifest(name: str, number: int) -> Manifest:
     """The manifest of one version; it raises as ``read_manifest`` does."""
     return read_manifest(artifact_paths.version(name, number))
 
@@ -252,9 +252,9 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         DataError: it is missing, or has changed since it was published.
     """
-    path, action = folder / MANIFEST, advise(folder)
-    content, sums = verified.content(path, action), verified.content(folder / CHECKSUMS, action)
-    if verified.checksums({MANIFEST: verified.sha256(content)}) not in sums:
+    path, action = folder / MANIFEST, advise_on_damage(folder)
+    content, sums = verified_files.read_content(path, action), verified_files.read_content(folder / CHECKSUMS, action)
+    if verified_files.checksums({MANIFEST: verified_files.sha256(content)}) not in sums:
         raise DataError(f"{path}, or its line in {CHECKSUMS}, has changed", "both as they were published", action)
     return Manifest.parse(content, path, action)
 
@@ -267,11 +267,13 @@ def read_file(folder: Path, filename: str) -> bytes:
     """
     listed = read_manifest(folder).files
     if filename not in listed:
-        raise DataError(f"{folder / MANIFEST} lists no {filename}", "every file of the version", advise(folder))
-    return verified.read(FileRef(path=folder / filename, sha256=listed[filename]), advise(folder))
+        raise DataError(
+            f"{folder / MANIFEST} lists no {filename}", "every file of the version", advise_on_damage(folder)
+        )
+    return verified_files.read(FileRef(path=folder / filename, sha256=listed[filename]), advise_on_damage(folder))
 
 
-def advise(folder: Path) -> str:
+def advise_on_damage(folder: Path) -> str:
     """What to do about a damaged version."""
     name, number = folder.parts[-2:]
     return f"see gradmill verify {name} {number}; restore the folder from a copy, or promote another version"
@@ -284,15 +286,15 @@ def require_versions(name: str) -> list[int]:
         UsageError: there is no such model.
         EnvironmentProblem: a restore was begun here and not finished, which may bring it.
     """
-    if kept := versions(name):
+    if kept := list_versions(name):
         return kept
     locks.refuse_half_restored()
-    every, found = [*filter(versions, names())], f"no model named {name} in {artifact_paths.models()}"
+    every, found = [*filter(list_versions, list_names())], f"no model named {name} in {artifact_paths.models()}"
     to_do = nearest(name, every, "name one, another --artifacts, or train it: gradmill retrain")
     raise UsageError(found, f"one of: {', '.join(every)}" if every else "a model; there is none yet", to_do)
 
 
-def resolve(name: str, number: int | None) -> int:
+def resolve_version(name: str, number: int | None) -> int:
     """The version asked for, or the champion.
 
     Raises:
@@ -301,7 +303,7 @@ def resolve(name: str, number: int | None) -> int:
     """
     kept = require_versions(name)
     if number is None:
-        current = champion(name)
+        current = find_champion(name)
         if current is None:
             locks.refuse_half_restored()
             action = f"gradmill promote {name} VERSION makes one the champion"
@@ -322,34 +324,34 @@ def with_version(name: str, number: int | None, use: Callable[[int], R]) -> R:
     Raises:
         UsageError: there is no such model or version.
     """
-    found = resolve(name, number)
+    found = resolve_version(name, number)
     try:
         return use(found)
     except (DataError, FileNotFoundError):
         if artifact_paths.version(name, found).is_dir():
             raise
-        return use(resolve(name, number))
+        return use(resolve_version(name, number))
 
 
-def load(name: str, number: int | None) -> tuple[int, bytes]:
+def load_model(name: str, number: int | None) -> tuple[int, bytes]:
     """The number and the ONNX file of the version asked for, or of the champion; the bytes are those published.
 
     Raises:
         UsageError: there is no such model or version.
         DataError: the version is damaged, or the pointer does not fit its champion.
     """
-    return with_version(name, number, lambda found: (found, model(name, found)))
+    return with_version(name, number, lambda found: (found, read_model(name, found)))
 
 
-def model(name: str, number: int) -> bytes:
+def read_model(name: str, number: int) -> bytes:
     """The ONNX file of a version: these bytes, and no file opened later, are what was published.
 
     Raises:
         DataError: it is damaged, or the pointer does not fit its champion.
     """
     path = artifact_paths.version(name, number) / ONNX
-    content, current = read_file(path.parent, ONNX), pointer(name)
-    if current and current.version == number and verified.sha256(content) != current.model_sha256:
+    content, current = read_file(path.parent, ONNX), read_pointer(name)
+    if current and current.version == number and verified_files.sha256(content) != current.model_sha256:
         raise mismatch_error(name, path, current.model_sha256)
     return content
 

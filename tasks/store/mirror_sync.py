@@ -15,13 +15,23 @@ from pathlib import Path
 from pydantic import Field
 
 from tasks.errors import DataError, GradmillError
+from tasks.machine.run_messages import tell
 from tasks.machine.settings import Settings
-from tasks.machine.telling import tell
 from tasks.records import MirroredModel
-from tasks.store import artifact_paths, atomic, folders, history, locks, reading, remote, verification, verified
+from tasks.store import (
+    artifact_paths,
+    atomic,
+    folders,
+    history,
+    locks,
+    model_folder,
+    remote,
+    verification,
+    verified_files,
+)
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
 from tasks.store.documents import RootDocument
-from tasks.store.reading import ChampionPointer
+from tasks.store.model_folder import ChampionPointer
 from tasks.store.record import Lasting, Sha256
 
 NONE = "none"  # of GRADMILL_MIRROR: no mirror any more
@@ -63,7 +73,7 @@ class MirrorState(RootDocument):
         return False
 
 
-def destination(is_kept: bool = True) -> str | DataError | None:
+def find_destination(is_kept: bool = True) -> str | DataError | None:
     """The URL of ``GRADMILL_MIRROR``, which ``is_kept`` with the store; without it the one that is; None of none.
 
     The word ``none`` ends it. Where ``mirror.json`` is damaged it is the error that says so, to be raised when the rest
@@ -82,7 +92,7 @@ def destination(is_kept: bool = True) -> str | DataError | None:
             tell(f"nothing is mirrored: {error.found}; {error.action}", file=sys.stderr)
     if given is None:
         return known.url if known else None
-    url = None if given == NONE else spell(given)
+    url = None if given == NONE else normalize_url(given)
     if is_kept and (url or os.path.lexists(path)):
         with _hold_lock():
             if url is None:
@@ -93,7 +103,7 @@ def destination(is_kept: bool = True) -> str | DataError | None:
     return url
 
 
-def spell(url: str) -> str:
+def normalize_url(url: str) -> str:
     """A URL as it is kept and compared: that of a folder is its absolute path.
 
     Raises:
@@ -127,9 +137,9 @@ def list_behind() -> dict[str, str]:
     found = dict[str, str]()
     if (state := read()) is None:
         return found
-    for name in reading.names():
+    for name in model_folder.list_names():
         with suppress(DataError):  # a damaged pointer is told elsewhere
-            if (pointer := reading.champion(name)) is None:
+            if (pointer := model_folder.find_champion(name)) is None:
                 continue
             copied, told = state.champions.get(name), ""
             if copied is None:
@@ -150,7 +160,7 @@ def catch_up() -> list[str]:
         state = read()
         for name in list_behind():
             try:
-                mirror(name, url := state.url if state else "")
+                copy_champion(name, url := state.url if state else "")
             except (GradmillError, OSError) as error:
                 reason = error.found if isinstance(error, GradmillError) else str(error)
                 to_do = _spell_command(name, url)
@@ -168,7 +178,7 @@ def _hold_lock() -> AbstractContextManager[None]:
     return locks.hold_lock(artifact_paths.locks() / "mirror", "another process notes what was mirrored; waiting for it")
 
 
-def mirror(name: str, url: str) -> MirroredModel:
+def copy_champion(name: str, url: str) -> MirroredModel:
     """Copy the champion of a model to ``URL/NAME``, or what is missing or damaged there.
 
     One mirror of a model runs at a time: a slow one must not put an older pointer over a newer. The store's own lock is
@@ -182,9 +192,9 @@ def mirror(name: str, url: str) -> MirroredModel:
     """
     folder = remote.RemoteFolder(url)
     folder.require_outside()
-    reading.resolve(name, None)
-    with locks.model(name, mirroring=True):
-        number, pieces = reading.with_version(name, None, lambda _: _list_pieces(name))
+    model_folder.resolve_version(name, None)
+    with locks.hold_model(name, mirroring=True):
+        number, pieces = model_folder.with_version(name, None, lambda _: _list_pieces(name))
         folder.sweep(name)
         there = {path: folder.read(f"{name}/{path}") for path in pieces}
         _refuse_another_version(f"{folder.url}/{name}", name, number, pieces, there)
@@ -201,13 +211,13 @@ def mirror(name: str, url: str) -> MirroredModel:
             if folder.read(f"{name}/{path}") != pieces[path]:
                 raise DataError(
                     f"{folder.url}/{name}/{path} is not what was written there",
-                    f"SHA-256 {verified.sha256(pieces[path])}",
+                    f"SHA-256 {verified_files.sha256(pieces[path])}",
                     "see what else writes there, then gradmill mirror again; a new pointer was not written",
                 )
         with suppress(DataError), _hold_lock():  # a mirror of this store, of which nothing may be known
-            state, digest = read(), verified.sha256(pieces[pointer])
+            state, digest = read(), verified_files.sha256(pieces[pointer])
             known = state.champions.get(name) if state else None
-            if state and state.url == spell(url) and (known is None or known.pointer_sha256 != digest):
+            if state and state.url == normalize_url(url) and (known is None or known.pointer_sha256 != digest):
                 copied = Copied(version=number, pointer_sha256=digest, at=datetime.now(UTC).isoformat())
                 update = {"champions": state.champions | {name: copied}}
                 state.model_copy(update=update).write(artifact_paths.mirror())
@@ -223,14 +233,14 @@ def mirror(name: str, url: str) -> MirroredModel:
 def _list_pieces(name: str) -> tuple[int, dict[str, bytes]]:
     """The champion, verified: its number, and what to copy by paths below the model's folder, in that order."""
     path, action = artifact_paths.champion(name), f"gradmill promote {name} VERSION"
-    as_it_stands = verified.content(path, action)
+    as_it_stands = verified_files.read_content(path, action)
     pointer = ChampionPointer.parse(as_it_stands, path, action)
     number = pointer.version
     contents = verification.verify_version(name, number)
     verification.verify_pointer(name, pointer)
     in_order = sorted(contents, key=lambda filename: (filename not in (CHECKSUMS, MANIFEST), filename))
     pieces = {f"{number}/{filename}": contents[filename] for filename in in_order}
-    config = reading.manifest(name, number).triton_config.encode()
+    config = model_folder.find_manifest(name, number).triton_config.encode()
     pieces |= {path.name: as_it_stands, artifact_paths.triton_config(name).name: config}
     if lines := history.verify(name):
         pieces[artifact_paths.history(name).name] = lines

@@ -15,7 +15,17 @@ from tasks.errors import DataError, UsageError
 from tasks.parameters import RetrainParameters
 from tasks.records import Evaluation, ExportedModel, GateVerdict, PreparedDataset, Splits, TrainedModel
 from tasks.serving import runtime
-from tasks.store import artifact_paths, atomic, folders, history, locks, pointer, reading, verified, version_page
+from tasks.store import (
+    artifact_paths,
+    atomic,
+    folders,
+    history,
+    locks,
+    model_folder,
+    pointer,
+    verified_files,
+    version_page,
+)
 from tasks.store.artifact_paths import (
     ATTESTATION,
     CARD,
@@ -28,21 +38,21 @@ from tasks.store.artifact_paths import (
     ONNX,
     PAGE,
 )
+from tasks.store.model_folder import Lineage, Manifest, Metrics, RunParameters, Tolerances, Trained
 from tasks.store.own_data import NOT_KEPT
 from tasks.store.page import render_html, render_markdown
-from tasks.store.reading import Lineage, Manifest, Metrics, RunParameters, Tolerances, Trained
 from tasks.store.record import FileRef
 from tasks.store.verification import signed_files
 
 
 @contextmanager
-def turn(name: str, to_publish: bool) -> Iterator[bool]:
+def take_turn(name: str, to_publish: bool) -> Iterator[bool]:
     """Hold the lock while a candidate is judged; yield whether it may be published: not under a frozen name.
 
     Where nothing is ``to_publish``, a folder that is not there is not made, and nothing in it is mended; and where
     nothing was published, one that was made for the lock goes.
     """
-    with locks.model(name) if to_publish or reading.versions(name) else nullcontext():
+    with locks.hold_model(name) if to_publish or model_folder.list_versions(name) else nullcontext():
         try:
             if to_publish:
                 pointer.sweep(name)
@@ -52,10 +62,10 @@ def turn(name: str, to_publish: bool) -> Iterator[bool]:
                 folders.sweep_model(artifact_paths.model(name))
 
 
-def find(name: str, onnx_sha256: str) -> int | None:
+def find_version(name: str, onnx_sha256: str) -> int | None:
     """The kept version with these very model bytes, if there is one."""
-    kept = reading.versions(name)
-    return next((each for each in kept if reading.manifest(name, each).files[ONNX] == onnx_sha256), None)
+    kept = model_folder.list_versions(name)
+    return next((each for each in kept if model_folder.find_manifest(name, each).files[ONNX] == onnx_sha256), None)
 
 
 def next_number(name: str) -> int:
@@ -64,7 +74,7 @@ def next_number(name: str) -> int:
     Raises:
         DataError: the history is damaged, or none is left.
     """
-    number = history.highest_number(name, history.changes(name)) + 1
+    number = history.highest_number(name, history.list_changes(name)) + 1
     while os.path.lexists(artifact_paths.version(name, number)):
         number += 1
     if not artifact_paths.VERSION.fullmatch(str(number)):
@@ -88,7 +98,7 @@ def describe_lineage(
     """What a version was made of by which ``run``, ``packages`` and ``code`` (a digest), and how it was judged."""
     return Lineage(
         name=parameters.name,
-        created_at=reading.format_now(),
+        created_at=model_folder.format_now(),
         run=run,
         dataset=Splits(**dict(prepared)),
         recipe=prepared.recipe,
@@ -106,7 +116,9 @@ def describe_lineage(
     )
 
 
-def fill(folder: Path, number: int, of: Lineage, exported: ExportedModel, pictures: tuple[FileRef, ...]) -> None:
+def write_version_files(
+    folder: Path, number: int, of: Lineage, exported: ExportedModel, pictures: tuple[FileRef, ...]
+) -> None:
     """Put the files of version ``number`` into its staging folder, but for the manifest and the checksums.
 
     Raises:
@@ -114,12 +126,12 @@ def fill(folder: Path, number: int, of: Lineage, exported: ExportedModel, pictur
     """
     metadata = of.describe_model(number)
     for file in (exported.onnx, exported.sample, *filter(None, [exported.weights]), *pictures):
-        (folder / file.path.name).write_bytes(verified.read(file))
+        (folder / file.path.name).write_bytes(verified_files.read(file))
     metadata.write(folder / METADATA)
     texts = {LABELS: "".join(f"{label}\n" for label in of.dataset.class_names)}
     report = None
     if of.dataset.report:
-        report = DataReport.parse(verified.read(of.dataset.report), of.dataset.report.path)
+        report = DataReport.parse(verified_files.read(of.dataset.report), of.dataset.report.path)
         report.write(folder / DATA_REPORT)
         texts[DATA_PAGE] = render_markdown(report.page(), embed=False)
     facts = of.model_dump(mode="json") | {"version": number, "model_sha256": exported.onnx.sha256}
@@ -144,7 +156,7 @@ def publish(lineage: Lineage, fill: Callable[[Path, int], None], sign_key: Path 
     fill(staging, number)
     files = {path.name: atomic.file_digest(path) for path in sorted(staging.iterdir())}
     manifest = Manifest(**dict(lineage), version=number, files=files).write(staging / MANIFEST)
-    atomic.write_bytes(staging / CHECKSUMS, verified.checksums(files | {MANIFEST: manifest.sha256}))
+    atomic.write_bytes(staging / CHECKSUMS, verified_files.checksums(files | {MANIFEST: manifest.sha256}))
     if sign_key is not None:
         _sign(staging, sign_key)
     for path in staging.iterdir():

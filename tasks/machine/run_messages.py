@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import TextIO
 
-from tasks.machine.words import printable
+from tasks.machine.words import escape_control_characters
 
 
 class Watcher:
@@ -30,10 +30,10 @@ def tell(line: str, file: TextIO | None = None, short: str | None = None) -> Non
     Where stages are shown as a list, ``short`` replaces the text that the list shows beside the stage, and ``line`` is
     not shown; with "" the text stays as it is. Without ``short`` the line is a note, and is shown whole.
     """
-    line = printable(line)
+    line = escape_control_characters(line)
     print(line, file=file)
     for watcher in watchers:
-        watcher.line(line, short and printable(short))
+        watcher.line(line, short and escape_control_characters(short))
 
 
 @contextmanager

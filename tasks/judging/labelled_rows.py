@@ -31,13 +31,13 @@ from tasks.judging.evaluation_result import EvaluationResult, PeriodMetrics
 from tasks.judging.metrics import Answers, Moments, find_moments, number_units
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.parameters import Device, EvaluateParameters, Loss
 from tasks.parameters.data import NO_WINDOW, OwnData
 from tasks.records import ChampionData
 from tasks.serving import runtime
 from tasks.store.artifact_paths import ONNX, version
-from tasks.store.reading import Manifest
+from tasks.store.model_folder import Manifest
 
 PUBLISHED = {"accuracy": "test_accuracy", "loss": "test_loss", "rmse": "rmse", "r2": "r2"}  # names in a manifest
 # Faults of rows as training data that do not matter in rows to be judged by.

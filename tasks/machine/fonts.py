@@ -10,7 +10,7 @@ FAMILIES = (
 
 
 @functools.cache
-def families() -> list[str]:
+def list_families() -> list[str]:
     """The fonts that matplotlib takes letters from: each letter comes from the first font that has it."""
     from matplotlib.font_manager import fontManager
 
@@ -29,7 +29,7 @@ def font_file(text: str) -> str:
     """The font that has most of a text's letters, for drawing without matplotlib; of equally good fonts, the first."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
-    files = [findfont(FontProperties(family=[family])) for family in families()]
+    files = [findfont(FontProperties(family=[family])) for family in list_families()]
     return max(files, key=lambda file: sum(get_font(file).get_char_index(ord(each)) > 0 for each in text))
 
 
@@ -37,5 +37,5 @@ def font_file(text: str) -> str:
 def _is_drawn(letter: str) -> bool:
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
-    fonts = (findfont(FontProperties(family=[family])) for family in families())
+    fonts = (findfont(FontProperties(family=[family])) for family in list_families())
     return any(get_font(font).get_char_index(ord(letter)) for font in fonts)

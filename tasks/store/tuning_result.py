@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from pydantic import ValidationError
 
 from tasks.errors import DataError, UsageError
-from tasks.machine.telling import tell
+from tasks.machine.run_messages import tell
 from tasks.machine.words import short
 from tasks.parameters import Found, RetrainParameters, Training
 from tasks.store import artifact_paths
@@ -91,7 +91,7 @@ class Searched(Record):
     tuned: Tuned
 
 
-def keep(name: str, tuned: Tuned) -> None:
+def write(name: str, tuned: Tuned) -> None:
     """Let ``retrain --tuned`` find it; whoever reads meanwhile sees the old document or the new one."""
     tuned.write(artifact_paths.tuned(name))
 

@@ -18,7 +18,7 @@ from flows.server.status import Status
 from tasks.errors import EnvironmentProblem, GradmillError
 from tasks.machine.words import plural
 from tasks.parameters import is_name
-from tasks.store import reading, state, version_page
+from tasks.store import model_folder, state, version_page
 from tasks.store.page import Code, Link, Page, PageTable, Section, Text
 from tasks.store.state import StoreState
 
@@ -101,7 +101,7 @@ def _list_operation(found: Status) -> Iterator[tuple[str, Text]]:
 def show_name(request: Request) -> HTMLResponse:
     """The overview of a name, with links to its versions and to what Prefect's UI has of it."""
     name = request.path_params["name"]
-    if not is_name(name) or not ((facts := state.read_name(name)).is_known or name in reading.names()):
+    if not is_name(name) or not ((facts := state.read_name(name)).is_known or name in model_folder.list_names()):
         raise HTTPException(404)
     versions = ((f"version {number}", f"{PLACE}/{name}/{number}") for number in facts.numbers[: -LISTED - 1 : -1])
     return respond(draw_overview(facts)._replace(links=(HOME, *versions, *_find_links(name))))
@@ -117,7 +117,7 @@ def _find_links(name: str) -> tuple[tuple[str, str], ...]:
 def show_version(request: Request) -> HTMLResponse:
     """The page of a kept version, of its verified files."""
     name, number = request.path_params["name"], request.path_params["number"]
-    if number not in map(str, reading.versions(name)):
+    if number not in map(str, model_folder.list_versions(name)):
         raise HTTPException(404)
     links = (HOME, (f"overview of {name}", f"{PLACE}/{name}"))
     return respond(version_page.read_version(name, int(number))._replace(links=links))

@@ -1,5 +1,5 @@
-"""Files in ``artifacts/``: versions that never change, and the champion pointer that says which one to use.
+"""Files in ``artifacts/``: versions, which never change, and the champion pointer, which names the one to use.
 
-``reading`` needs no lock. Whatever changes a name in ``publishing``, ``pointer`` and ``housekeeping`` holds
-``locks.model(name)``.
+Reading through ``model_folder`` takes no lock. Functions of ``publication``, ``pointer`` and ``housekeeping`` change a
+name only under ``locks.hold_model(name)``.
 """

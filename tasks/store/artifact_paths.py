@@ -1,4 +1,4 @@
-"""The only file that knows the places in ``artifacts/``. In memory, on stdout and in events paths are absolute."""
+"""The only module that knows the layout of ``artifacts/``. Paths in memory, on stdout and in events are absolute."""
 
 import re
 import secrets
@@ -18,13 +18,13 @@ def root() -> Path:
 
 
 def make_root() -> Path:
-    """The artifacts folder, made where it is missing."""
+    """The artifacts folder, created if missing."""
     root().mkdir(parents=True, exist_ok=True)
     return root()
 
 
 def relative(path: Path) -> str:
-    """A path as a document names it; one outside of the artifacts folder stays absolute."""
+    """A path as documents name it: relative to the artifacts folder, or absolute outside of it."""
     return str(path.relative_to(root()) if path.is_relative_to(root()) else path)
 
 
@@ -33,29 +33,29 @@ HIDDEN = (".stages", ".locks", ".prefect")
 
 
 def _child(place: Callable[P, Path], *names: str) -> Callable[P, Path]:
-    """What is named so in another place, and found by the same."""
+    """A function that returns the path ``names`` below ``place`` and takes the same arguments."""
     return lambda *args, **kwargs: place(*args, **kwargs).joinpath(*names)
 
 
 def _each_in(place: Callable[[], Path], suffix: str = "") -> Callable[[str], Path]:
-    """What is in there of each name."""
+    """A function that returns the path of a name in ``place``, with ``suffix`` appended."""
     return lambda name: place() / f"{name}{suffix}"
 
 
 def lock(folder: Path) -> Path:
-    """Held by whoever fills, changes or removes a folder of a dataset, a run or a model."""
+    """The lock file of a dataset, run or model folder, held while the folder is filled, changed or removed."""
     return folder / ".lock"
 
 
 datasets = _child(root, "datasets")
-dataset = _each_in(datasets)  # the folder of one: raw files and prepared splits
-dataset_lock = _child(dataset, ".lock")  # held by whoever fills the folder of a dataset
-source = _child(dataset, "source.json")  # where the own data of a model were read from
-look = _child(dataset, "look.json")  # how their files looked then
+dataset = _each_in(datasets)  # the folder of one dataset: raw files and prepared splits
+dataset_lock = _child(dataset, ".lock")  # held while the folder of a dataset is filled
+source = _child(dataset, "source.json")  # the source of a model's own data
+look = _child(dataset, "look.json")  # the state of the source files when they were last read
 
 
 def raw_file(dataset_name: str, filename: str, sha256: str) -> Path:
-    """A raw file as its source publishes it (decompressed)."""
+    """A raw file as its source publishes it, decompressed."""
     return dataset(dataset_name) / "raw" / f"{filename}.{sha256[:DIGEST_CHARACTERS]}"
 
 
@@ -65,37 +65,35 @@ def split_file(dataset_name: str, split: str, sha256: str) -> Path:
 
 
 def row_digests(dataset_name: str, sha256: str) -> Path:
-    """The digests of an own table's rows."""
+    """The row digests of an own table."""
     return dataset(dataset_name) / f"{sha256[:DIGEST_CHARACTERS]}.rows"
 
 
 def trained_files(dataset_name: str, digest: str) -> Path:
-    """Which files own data of a digest were read from."""
+    """The list of files that own data with this digest were read from."""
     return dataset(dataset_name) / f"{digest[:DIGEST_CHARACTERS]}.sources.json"
 
 
 def study(dataset_name: str, key: str) -> Path:
-    """What a search has learned so far."""
+    """The journal of a hyperparameter search."""
     return dataset(dataset_name) / f"study-{key}.journal"
 
 
 def lock_of_study(path: Path) -> Path:
-    """Who holds it searches there."""
+    """The lock file of a study, held while a search works on it."""
     return locks() / path.stem
 
 
 runs = _child(root, "runs")  # evidence of every run, published or refused
-stage_records = _child(
-    root, ".stages"
-)  # what reusable stages returned, each under the digest of all that it depended on
+stage_records = _child(root, ".stages")  # results of reusable stages, each named by the digest of all its inputs
 stage_record = _each_in(stage_records, ".json")
 
 models = _child(root, "models")  # the model store: a Triton model repository as it stands
-model = _each_in(models)  # all versions of one, and its champion pointer
+model = _each_in(models)  # one model: all its versions and its champion pointer
 
 
 def version(name: str, number: int) -> Path:
-    """One published version, never changed after its rename."""
+    """A published version, which never changes after the rename that creates it."""
     return model(name) / str(number)
 
 
@@ -106,47 +104,45 @@ mirror_lock = _child(model, ".mirror.lock")  # held while the champion is copied
 
 all_predictions = _child(root, "predictions")
 predictions = _each_in(all_predictions)  # the output of one batch prediction
-# A note for each unfinished batch prediction whose folder is not right below that one: where it is.
+# A note with the path of each unfinished batch prediction whose folder is not directly in ``predictions/``.
 jobs_elsewhere = _child(all_predictions, ".elsewhere")
-answers = _child(all_predictions, ".answers")  # of queries, each until the next answer of it
-done_elsewhere = _child(all_predictions, ".done-elsewhere")  # the last finished one of each name and kind of input
+answers = _child(all_predictions, ".answers")  # results of queries, each kept until the query's next one
+done_elsewhere = _child(all_predictions, ".done-elsewhere")  # the last finished one for each name and kind of input
 
 
-locks = _child(root, ".locks")  # of what must not have a file of ours in it
-backup_lock = _child(locks, "backup")  # held by whoever makes a backup, or restores one
-restoring = _child(root, ".restoring")  # which backup is being restored
-claim = _child(root, ".store")  # by which a store is told from its copies; in no backup
-schedules = _child(
-    root, "schedules", "_schedules.json"
-)  # when own names are retrained, and settings are searched for them
-mirror = _child(root, "mirror.json")  # where champions are copied to; in no backup
-all_tuned = _child(root, "tuned")  # beside models/: Triton does not start on a model's folder without a version
-tuned = _each_in(all_tuned, ".json")  # the settings that a search found for a name, which may have no version yet
+locks = _child(root, ".locks")  # locks of folders in which gradmill must not leave a file
+backup_lock = _child(locks, "backup")  # held while a backup is made or restored
+restoring = _child(root, ".restoring")  # the name of the backup that is being restored
+claim = _child(root, ".store")  # tells a store from its copies; not part of a backup
+schedules = _child(root, "schedules", "_schedules.json")  # the schedules of retrains and searches for own names
+mirror = _child(root, "mirror.json")  # where champions are copied to; not part of a backup
+all_tuned = _child(root, "tuned")  # beside models/: Triton does not start when a model's folder has no version
+tuned = _each_in(all_tuned, ".json")  # the settings that a search found for a name, which may not have a version yet
 prefect_home = _child(root, ".prefect")  # the history of ``gradmill up``: Prefect's database, logs of server and worker
-up_lock = _child(prefect_home, "up.lock")  # held by ``gradmill up`` as long as it lives
-database = _child(prefect_home, "prefect.db")  # of ``gradmill up``'s server, unless a PostgreSQL was named
-pages_asked = _child(prefect_home, "pages")  # a file for each name whose overview ``gradmill up`` is to write anew
-service = _child(prefect_home, "service.json")  # where it answers, for the commands beside it
-credential = _child(prefect_home, "credential")  # what its server asks for; of mode 0600
-tickets = _child(prefect_home, "tickets")  # an empty file for each unused link to its page, named by its digest
+up_lock = _child(prefect_home, "up.lock")  # held by ``gradmill up`` while it runs
+database = _child(prefect_home, "prefect.db")  # the database of ``gradmill up``'s server, unless it uses PostgreSQL
+pages_asked = _child(prefect_home, "pages")  # one file for each name whose overview ``gradmill up`` must render again
+service = _child(prefect_home, "service.json")  # the address of ``gradmill up``'s server, read by other commands
+credential = _child(prefect_home, "credential")  # the credential that its server requires; mode 0600
+tickets = _child(prefect_home, "tickets")  # one empty file, named by a digest, for each unused link to the landing page
 
 ONNX = "model.onnx"
 METADATA = "metadata.json"
 SAMPLE = "sample.npz"
-WEIGHTS = "weights.npz"  # of a table's model, in raw units
+WEIGHTS = "weights.npz"  # the weights of a tabular model, in raw units
 CARD = "README.md"
-PAGE = "index.html"  # the same with pictures, for a browser
+PAGE = "index.html"  # the model card with pictures, for a browser
 ATTESTATION = "model.sig"
 MANIFEST = "manifest.json"
 LABELS = "labels.txt"
 CHECKSUMS = "SHA256SUMS"
-JOB = "_job.json"  # names that begin with _ are skipped by readers of data sets
+JOB = "_job.json"  # readers of datasets skip names that begin with _
 RUN = "run.json"
 REJECTS = "_rejects.parquet"
 PREDICTION_GRID = "_predictions.png"
-LEARNING_CURVE = "learning-curve.png"  # this and the next are the pictures of a run, and of its version
-DATA_REPORT = "data-report.json"  # what validation said of the data
-DATA_PAGE = "data-report.md"  # the same, to be read
+LEARNING_CURVE = "learning-curve.png"  # this file and the following ones are pictures of a run and of its version
+DATA_REPORT = "data-report.json"  # what validation found in the data
+DATA_PAGE = "data-report.md"  # the same report as text
 CONTACT_SHEET = "contact-sheet.png"  # some images of each class
 CONFUSION_MATRIX = "confusion-matrix.png"
 RELIABILITY = "reliability.png"
@@ -158,7 +154,7 @@ BY_PERIOD = "by-period.png"
 RESIDUALS = "residuals.png"
 PREDICTED_AND_TRUE = "predicted-and-true.png"
 THRESHOLDS = "roc-and-precision-recall.png"
-TUNING_PAGE = "tuning.md"  # this and the next are of a search
+TUNING_PAGE = "tuning.md"  # this file and the following ones belong to a search
 TUNING_HISTORY = "tuning-history.png"
 TUNING_SLICES = "tuning-slices.png"
 TUNING_PARALLEL = "tuning-parallel.png"
@@ -172,40 +168,40 @@ def part(job_folder: Path, index: int) -> Path:
 
 
 def scratch(job_folder: Path) -> Path:
-    """All that is of use only while a job runs: the only folder of its output that is ever removed."""
+    """The folder of files that only a running job needs: the only folder of a job's output that is ever removed."""
     return job_folder / ".gradmill-scratch"
 
 
 shard_rejects = _child(scratch, "rejects")  # the rejected rows of each shard
-sources = _child(scratch, "sources.parquet")  # the files of the input with their rows
-spool = _child(scratch, "spool")  # where input that cannot be read from the middle is unpacked
+sources = _child(scratch, "sources.parquet")  # the input files and their row counts
+spool = _child(scratch, "spool")  # where input that allows no random access is unpacked
 
 
-# Names that gradmill alone gives; what is named otherwise is somebody else's
+# Names that only gradmill gives; files with any other name belong to somebody else
 
 
 RUN_NAME = re.compile(r"\d{8}T\d{6}-.+-[0-9a-f]{8}")
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
 TEMPORARY = re.compile(r"\.gradmill-[0-9a-f]{16}\.partial")
-BACKUP_CONTENT = re.compile(r"[0-9a-f]{64}")  # of a backup, by its SHA-256
+BACKUP_CONTENT = re.compile(r"[0-9a-f]{64}")  # content in a backup, named by its SHA-256
 STAGE_RECORD = re.compile(r"[0-9a-f]{64}\.json")
 PREPARED = r"(?:train|test|validation)\.[0-9a-f]{16}\.safetensors|[0-9a-f]{16}\.(?:rows|sources\.json)"
 CONDEMNED = re.compile(r"\.pruned-.+-[0-9a-f]{8}")
 LEFTOVER = re.compile(r"\.staging-[0-9a-f]{16}|\.pruned-[1-9][0-9]{0,8}-[0-9a-f]{8}")  # in a model's folder
-DOWNLOAD_PREFIX = ".scratch-"  # of a folder in that of a dataset, to download into
+DOWNLOAD_PREFIX = ".scratch-"  # of a download folder within a dataset's folder
 DOWNLOAD = re.compile(r"\.scratch-[a-z0-9_]{8}")  # as ``tempfile`` completes it
 
 
 def temporary_path(folder: Path) -> Path:
-    """Where a file is written before it takes its place in a folder."""
+    """The temporary path at which a file is written before it is renamed into place."""
     return folder / f".gradmill-{secrets.token_hex(8)}.partial"
 
 
 def staging(model: Path) -> Path:
-    """Where a version is put together, before it gets its number."""
+    """The folder in which a version is assembled before it gets its number."""
     return model / f".staging-{secrets.token_hex(8)}"
 
 
 def condemned_path(folder: Path) -> Path:
-    """Where a folder goes before it is deleted, so that nobody sees half of it."""
+    """The path to which a folder is renamed before it is deleted, so that nobody sees half of it."""
     return folder.with_name(f".pruned-{folder.name}-{secrets.token_hex(4)}")

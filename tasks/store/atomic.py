@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, synced, then renamed into it."""
+"""Files that are either whole or absent: written beside their destination, synced, then renamed into place."""
 
 import contextlib
 import hashlib
@@ -15,10 +15,10 @@ from tasks.store.record import FileRef
 
 @contextmanager
 def replace_file(path: Path, is_kept: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; when the block succeeds it takes the place of ``path``.
+    """Yield a temporary path beside ``path`` and rename it to ``path`` when the block succeeds.
 
-    What ``is_kept`` is forced to disk, which takes some milliseconds. Files of a run are not: a later run compares them
-    with their digests before it uses them, and a version has copies of its own.
+    If ``is_kept``, the file is forced to disk, which takes some milliseconds. Files of a run are not: a later run
+    checks their digests before it uses them, and a version has its own copies.
 
     Raises:
         OSError: the disk is full or the folder is not writable; ``path`` is then as it was.
@@ -33,17 +33,17 @@ def replace_file(path: Path, is_kept: bool = True) -> Iterator[Path]:
             if is_kept:
                 sync(path.parent)
         except OSError as error:
-            if error.errno and error.filename in (None, str(temporary)):  # the system names no file whose writing fails
+            if error.errno and error.filename in (None, str(temporary)):  # the system names no file when a write fails
                 error.filename = str(path)
             raise
 
 
 @contextmanager
 def temporary_in(folder: Path) -> Iterator[Path]:
-    """Yield an empty file that lasts as long as the block; of a killed process the next sweep removes it.
+    """Yield an empty file that exists for the duration of the block; after a kill the next sweep removes it.
 
-    A lock tells ``sweep`` that somebody writes it; the kernel drops it at death. A sweep between creation and lock may
-    have taken or removed the file; then another one is made.
+    A lock shows ``sweep`` that the file is in use; the kernel releases it when the process dies. If a sweep locks or
+    removes the file between its creation and our lock, another one is made.
     """
     held = None
     while held is None:
@@ -59,7 +59,7 @@ def temporary_in(folder: Path) -> Iterator[Path]:
 def sweep(folder: Path, depth: int = 3) -> None:
     """Remove the temporary files that killed writers left up to ``depth`` folders deep, and nothing else.
 
-    No link is followed, and what cannot be looked at or removed is left.
+    Links are not followed, and whatever cannot be inspected or removed is left in place.
     """
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -85,7 +85,7 @@ def write_json(path: Path, document: Any, is_kept: bool = True) -> FileRef:
 
 
 def as_json(document: Any) -> bytes:
-    """What ``write_json`` writes."""
+    """The bytes that ``write_json`` writes."""
     return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
 
 

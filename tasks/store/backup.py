@@ -1,11 +1,11 @@
-"""Dated snapshots of the store in a folder or an object store, from which ``gradmill restore`` makes it anew elsewhere.
+"""Dated snapshots of the store in a folder or an object store, from which ``gradmill restore`` recreates it elsewhere.
 
-What files hold lies in ``content/<SHA-256>``; ``snapshots/<time>-<digest>.json`` names it by paths below artifacts/ and
-is written last. Neither is ever replaced by anything else: a backup that is killed leaves the snapshots as they are,
-and the next takes up the content that is there. So several stores may share a place.
+The contents of files are at ``content/<SHA-256>``; ``snapshots/<time>-<digest>.json`` maps paths below artifacts/ to
+them and is written last. Neither is ever overwritten with anything else: a killed backup leaves older snapshots intact,
+and the next backup reuses the content that is there. So several stores may share a destination.
 
-A snapshot has what cannot be made again from the data, and what explains it. Raw files, training splits, predictions,
-other runs and what stages returned can be made again; locks, credentials and the mirror belong to this host.
+A snapshot holds what cannot be recreated from the data, and what explains it. Raw files, training splits, predictions,
+other runs and stage results can be recreated; locks, credentials and the mirror belong to this host.
 """
 
 import re
@@ -39,9 +39,9 @@ from tasks.store.documents import Document, RootDocument
 from tasks.store.record import Sha256
 
 CONTENT, SNAPSHOTS = "content", "snapshots"
-UNDATED = "backup.json"  # the one snapshot that c692a25 kept in a place; it has the same fields
+UNDATED = "backup.json"  # the only snapshot in backups made by c692a25; it has the same fields
 SNAPSHOT = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ-([0-9a-f]{8})\.json")
-# The files that a store has and a backup takes; nothing else is ever restored.
+# The files of a store that a backup takes; nothing else is ever restored.
 NAME, FILE = "[a-z0-9][a-z0-9-]{0,62}", "[A-Za-z0-9_][A-Za-z0-9._-]*"
 PATH = re.compile(
     rf"models/{NAME}/({artifact_paths.VERSION.pattern}/{FILE}|champion\.json|config\.pbtxt|history\.jsonl|\.history\.json)"
@@ -57,7 +57,7 @@ def _of_a_store(path: str) -> str:
 
 
 class Content(Document):
-    """What a file holds."""
+    """The content of a file."""
 
     sha256: Sha256
     bytes: int = Field(ge=0)
@@ -66,13 +66,13 @@ class Content(Document):
 class Snapshot(RootDocument):
     """Every file by its path below artifacts/."""
 
-    store: str = ""  # what tells the store from its copies
+    store: str = ""  # tells the store from its copies
     at: str
     files: dict[Annotated[str, AfterValidator(_of_a_store)], Content]
 
 
 class Made(NamedTuple):
-    """A backup: its snapshot by name, the files whose content was not there yet, and snapshots that were removed."""
+    """A finished backup: its snapshot by name, the files whose content was new, and the snapshots that were removed."""
 
     name: str
     snapshot: Snapshot
@@ -81,15 +81,15 @@ class Made(NamedTuple):
 
 
 def make(url: str, keep: int | None = None, with_database: bool = True) -> Made:
-    """Add a snapshot while runs go on: each name is locked while its files are copied.
+    """Add a snapshot while runs may go on: each name is locked while its files are copied.
 
-    Of the snapshots of this store only the newest ``keep`` stay, and of all content what any snapshot names.
+    Only the newest ``keep`` snapshots of this store are kept, and only the content that some snapshot names.
 
     Raises:
-        UsageError: nothing can be written to this URL, or there is nothing here.
-        DataError: something here is damaged, or the place gives back other bytes; no snapshot is added then. Or it was
-            added, and another one there is damaged, so that nothing can be removed.
-        EnvironmentProblem: the place does not answer, or refuses, or there is only half a store here.
+        UsageError: nothing can be written to this URL, or there is nothing to back up.
+        DataError: a file of the store is damaged, or the destination returns other bytes; no snapshot is added then. Or
+            the snapshot was added, but another one there is damaged, so that nothing can be removed.
+        EnvironmentProblem: the destination does not answer or refuses, or this store is only half restored.
     """
     folder = _open(url)
     folder.require_outside()
@@ -97,14 +97,14 @@ def make(url: str, keep: int | None = None, with_database: bool = True) -> Made:
     if folder.local:
         for private in (folder.local, folder.local / CONTENT, folder.local / SNAPSHOTS):
             private.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:  # of one that was there or copied, too: the database has the secrets of a server's blocks
+        try:  # also for existing folders: the database has the secrets of a server's blocks
             folders.set_mode(folder.local / CONTENT, 0o700)
-        except OSError as error:  # as on a share
+        except OSError as error:  # such as on a share
             tell(f"others may be able to read {folder.local / CONTENT}: {error}", file=sys.stderr)
     with locks.hold_lock(folder.local / ".lock" if folder.local else artifact_paths.backup_lock(), WAIT):
         folder.sweep("")
         sizes, files, copied = folder.sizes(CONTENT), {}, []
-        with closing(_list_files(with_database)) as listed:  # which holds a lock where copying fails
+        with closing(_list_files(with_database)) as listed:  # the generator holds a lock when copying fails
             for path, file in listed:
                 files[path], is_new = _copy(folder, sizes, file)
                 copied += [path] if is_new else []
@@ -120,13 +120,13 @@ def make(url: str, keep: int | None = None, with_database: bool = True) -> Made:
 
 
 def _copy(folder: remote.RemoteFolder, sizes: dict[str, int], file: Path) -> tuple[Content, bool]:
-    """Copy what a file holds unless it is there, as ``sizes`` say; whether it was not.
+    """Copy a file's content unless ``sizes`` lists it; also return whether it was copied.
 
-    What has rotted there is written anew: of a folder every file is read for that, of an object store only its size is
-    compared.
+    Corrupted content is replaced: a file in a local folder is read to detect it, in an object store only its size
+    counts.
 
     Raises:
-        DataError: it is not there as it was written, or was replaced here meanwhile.
+        DataError: the copy differs from what was written, or the file was replaced during the copy.
     """
     content = Content(sha256=atomic.file_digest(file), bytes=file.stat().st_size)
     name = f"{CONTENT}/{content.sha256}"
@@ -183,10 +183,10 @@ def _read(folder: remote.RemoteFolder, name: str) -> Snapshot:
 
 
 def _list_files(with_database: bool) -> Generator[tuple[str, Path]]:
-    """All that is copied: its path below artifacts/, and the file. A name is locked until the next one is asked for.
+    """List every file to copy, with its path below artifacts/. A name stays locked until the next one is asked for.
 
     Raises:
-        DataError: something is not as it was published, or it cannot be told which runs explain it.
+        DataError: a file is not as it was published, or the runs that explain it cannot be determined.
     """
     for name in filter(model_folder.list_versions, model_folder.list_names()):
         with locks.hold_model(name):
@@ -203,13 +203,13 @@ def _list_files(with_database: bool) -> Generator[tuple[str, Path]]:
 def _list_model(name: str) -> Iterator[Path]:
     """The files of a name: every version, verified, with its row digests; pointer and history; the source of its data.
 
-    The champion's test rows are there too, if they are here, which predict labels unless told otherwise.
+    They include the champion's test rows, if these are here, because predict labels them by default.
 
     Raises:
-        DataError: something is not as it was published, or row digests are missing, which nothing can make again.
+        DataError: a file is not as it was published, or row digests are missing, which cannot be recreated.
     """
     current = model_folder.find_champion(name)
-    if current:  # restore would refuse one that does not fit
+    if current:  # restore would refuse a pointer that does not fit
         verification.verify_pointer(name, current)
     for number in model_folder.list_versions(name):
         verification.verify_version(name, number)
@@ -225,15 +225,15 @@ def _list_model(name: str) -> Iterator[Path]:
     history.verify(name)
     for place in (artifact_paths.history, artifact_paths.champion, artifact_paths.triton_config, artifact_paths.source):
         yield place(name)
-    for pattern in ("*.sources.json", "frame-*.parquet"):  # the latter are rows that were given from Python
+    for pattern in ("*.sources.json", "frame-*.parquet"):  # the latter are rows that were passed from Python
         yield from artifact_paths.dataset(name).glob(pattern)
 
 
 def _choose(paths: Iterable[Path], may_be_links: bool = True) -> Iterator[tuple[str, Path]]:
-    """Those that are there and are the store's own; what lies behind a link is left out, or is an error.
+    """Yield the files that exist and belong to the store; a link is left out or is an error.
 
     Raises:
-        DataError: one is a link, and none ``may_be_links``.
+        DataError: a path is a link, and not ``may_be_links``.
     """
     for path in sorted(paths):
         relative = artifact_paths.relative(path)
@@ -245,9 +245,9 @@ def _choose(paths: Iterable[Path], may_be_links: bool = True) -> Iterator[tuple[
 
 @contextmanager
 def _copy_of_database(path: Path) -> Iterator[Path]:
-    """A consistent copy of the database of ``gradmill up``, which may go on writing."""
+    """A consistent copy of the database of ``gradmill up``, which may keep writing to it."""
     with atomic.temporary_in(path.parent) as copy:
-        copy.chmod(0o600)  # before anything is in it
+        copy.chmod(0o600)  # before any content is written
         try:
             with closing(sqlite3.connect(path)) as live, closing(sqlite3.connect(copy)) as written:
                 written.execute("PRAGMA journal_mode=OFF")
@@ -264,19 +264,19 @@ def _copy_of_database(path: Path) -> Iterator[Path]:
 def restore(url: str, name: str | None = None) -> tuple[str, Snapshot]:
     """Restore a snapshot into an artifacts folder that is empty or half restored from it.
 
-    Unless one is named it is the one that was begun here, or the newest. Every file is compared with its digest before
-    it takes its place; pointers come last.
+    By default this is the snapshot whose restore was begun here, or the newest. Every file is compared with its digest
+    before it is moved into place; pointers come last.
 
     Raises:
         UsageError: there is no such snapshot, the artifacts folder has other files or links in it, or a source in the
-            snapshot has credentials in it.
-        DataError: the snapshot is damaged; the same restore goes on once that is mended.
-        EnvironmentProblem: the place does not answer, or refuses.
+            snapshot contains credentials.
+        DataError: the snapshot is damaged; the same restore continues once it is repaired.
+        EnvironmentProblem: the destination does not answer, or refuses.
     """
     folder = _open(url)
     known, marker = _list(folder), artifact_paths.restoring()
     begun = marker.read_text(encoding="utf-8", errors="replace") if marker.is_file() else ""
-    is_newest = name is None and begun not in known  # than the one that was begun there may be a newer one by now
+    is_newest = name is None and begun not in known  # the snapshot begun here may no longer be the newest
     if name is None:
         name = (known[-1] if known else "") if is_newest else begun
     if name not in known:
@@ -291,7 +291,7 @@ def restore(url: str, name: str | None = None) -> tuple[str, Snapshot]:
         for path in root.rglob("*"):
             relative = artifact_paths.relative(path)
             is_within = path.parent == root or relative.partition("/")[0] in folders_of_store
-            if path.is_symlink() and is_within:  # nothing is written behind it
+            if path.is_symlink() and is_within:  # nothing is written through a link
                 raise UsageError(f"{path} is a link", "an empty artifacts folder", "name another with --artifacts")
             if name != begun and PATH.fullmatch(relative):
                 others = f", or go on with --snapshot {begun}" if begun in known else ""
@@ -300,7 +300,7 @@ def restore(url: str, name: str | None = None) -> tuple[str, Snapshot]:
         atomic.write_bytes(marker, name.encode())
         for file in sorted(snapshot.files, key=lambda file: (file.endswith(("/champion.json", ".pbtxt")), file)):
             _bring(folder, root / file, snapshot.files[file].sha256)
-        atomic.sweep(root)  # what the same restore left half-written when it was killed
+        atomic.sweep(root)  # half-written files of the same restore when it was killed
         for each in model_folder.list_names():
             for number in model_folder.list_versions(each):
                 verification.verify_version(each, number)
@@ -314,10 +314,10 @@ def restore(url: str, name: str | None = None) -> tuple[str, Snapshot]:
 
 
 def _tell_of_others(folder: remote.RemoteFolder, known: list[str], store: str) -> None:
-    """Say which snapshot is the newest of each other store, and the models in it."""
+    """Print the newest snapshot of each other store, with its models."""
     newest = dict[str, str]()
     for name in known:
-        with suppress(DataError):  # whose a damaged one is, nobody knows
+        with suppress(DataError):  # nobody knows whose a damaged one is
             other = _read(folder, name)
             models = sorted({path.split("/")[1] for path in other.files if path.startswith("models/")})
             newest[other.store] = f"{name} ({', '.join(models) or 'no model'})"
@@ -327,16 +327,16 @@ def _tell_of_others(folder: remote.RemoteFolder, known: list[str], store: str) -
 
 
 def _bring(folder: remote.RemoteFolder, path: Path, sha256: str) -> None:
-    """Put a file in its place unless it is there.
+    """Put a file into place unless it is there.
 
     Raises:
-        DataError: the backup has not what it should have.
-        UsageError: it names a source with credentials in it.
+        DataError: the backup lacks the content, or has other bytes.
+        UsageError: the file names a source that contains credentials.
     """
     if path.is_file() and atomic.file_digest(path) == sha256:
         return
     with atomic.replace_file(path) as temporary:
-        if path == artifact_paths.database():  # nobody else may read it, half written neither
+        if path == artifact_paths.database():  # unreadable for others even when half written
             temporary.chmod(0o600)
         name = f"{CONTENT}/{sha256}"
         if not folder.get(name, temporary) or atomic.file_digest(temporary) != sha256:

@@ -1,6 +1,6 @@
-"""JSON documents on disk, read strictly as to types and values.
+"""JSON documents on disk, validated strictly for types and values.
 
-Unknown fields are ignored, so that an older and a newer version of Gradmill share a store.
+Unknown fields are ignored, so that older and newer versions of Gradmill can share a store.
 """
 
 import json
@@ -18,7 +18,7 @@ from tasks.store.verified_files import RESTORE
 
 
 class Document(BaseModel):
-    """A typed document. What it nests are documents or records."""
+    """A typed document. Nested values are documents or records."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -31,16 +31,16 @@ class Document(BaseModel):
 
     @classmethod
     def read(cls, path: Path, action: str = RESTORE) -> Self:
-        """The document in a file; ``action`` is what to do where there is none that can be read.
+        """The document in a file; ``action`` is the advice given when it cannot be read.
 
         Raises:
-            DataError: it is missing, no regular file, not JSON, or not such a document; the message names it.
+            DataError: the file is missing, not regular, not JSON, or not such a document; the message names it.
         """
         return cls.parse(verified_files.read_content(path, action), path, action)
 
     @classmethod
     def find(cls, path: Path, action: str = RESTORE) -> Self | None:
-        """The same; None where nothing lies at ``path``."""
+        """The same as ``read``, but None where nothing is at ``path``."""
         return cls.read(path, action) if os.path.lexists(path) else None
 
     @classmethod
@@ -48,7 +48,7 @@ class Document(BaseModel):
         """The document in ``content``, which came from ``source``.
 
         Raises:
-            DataError: it is not JSON, or not such a document; the message names ``source``.
+            DataError: the content is not JSON, or not such a document; the message names ``source``.
         """
         try:
             json.loads(
@@ -68,18 +68,18 @@ class Document(BaseModel):
         raise DataError(found, "the file as it was written", action)
 
     def write(self, path: Path, is_kept: bool = True) -> FileRef:
-        """Replace ``path`` by this document, atomically; what ``is_kept`` is forced to disk."""
+        """Replace ``path`` by this document, atomically; if ``is_kept``, force it to disk."""
         return atomic.write_json(path, self.model_dump(mode="json"), is_kept)
 
 
 class RootDocument(Document):
-    """A whole file."""
+    """A document that is a whole file."""
 
     schema_version: Literal[1] = 1
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys are unique: of two equal ones each parser would believe another."""
+    """A JSON object with unique keys: parsers disagree about which of two equal keys counts."""
     document = dict(pairs)
     if len(document) != len(pairs):
         raise ValueError("a key stands there twice")
@@ -87,13 +87,13 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parse_finite(token: str) -> float:
-    """A number of JSON; neither ``NaN`` nor ``1e999`` is one."""
+    """A finite JSON number; ``NaN`` and ``1e999`` are errors."""
     if math.isfinite(number := float(token)):
         return number
     raise ValueError(f"{token} is no finite number")
 
 
 def _parse_whole(token: str) -> int:
-    """A whole number, not so large that as a fraction it would be infinite."""
+    """An integer that is not too large to be a finite float."""
     _parse_finite(token)
     return int(token)

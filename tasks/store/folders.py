@@ -1,7 +1,7 @@
-"""Which names in a model's folder are ours: exact ones, of real folders. Any other is ignored, and no link is followed.
+"""Which names in a model's folder are ours: exact ones, of real folders. Others are ignored, and links never followed.
 
-Whoever can write into the store can plant a name there; nothing outside of it may ever be touched for that. What cannot
-be read or removed stops nobody: it is said.
+Whoever can write into the store can plant a name there, which must never affect anything outside of it. What cannot be
+read or removed is reported and stops nothing.
 """
 
 import os
@@ -22,24 +22,24 @@ MODEL = re.compile(NAME_PATTERN)
 
 
 def tell_skipped(path: Path, reason: str | Exception) -> None:
-    """Say that something was not looked at or not removed, and why."""
+    """Print that something was not inspected or not removed, and why."""
     tell(f"left alone: {path} ({reason.found if isinstance(reason, GradmillError) else reason})", file=sys.stderr)
 
 
-Report = Callable[[Path, Exception], None]  # of what is not looked at, and why
+Report = Callable[[Path, Exception], None]  # called with the path that is skipped, and why
 
 
 @contextmanager
 def skip_unreadable(path: Path, report: Report = tell_skipped) -> Iterator[None]:
-    """Go on after the block where what lies at ``path`` cannot be read, judged or removed."""
+    """Continue after the block if what is at ``path`` cannot be read, judged or removed."""
     try:
         yield
-    except (GradmillError, OSError, ValueError, RecursionError) as error:  # the last two of what is not ours
+    except (GradmillError, OSError, ValueError, RecursionError) as error:  # the last two for files not ours
         report(path, error)
 
 
 def list_named(pattern: re.Pattern[str], parent: Path) -> list[Path]:
-    """The real folders with such names in a folder, which may be missing."""
+    """The real folders in ``parent``, which may be missing, whose names match."""
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(parent) as entries:
         found = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
         return [path for path in map(Path, found) if pattern.fullmatch(path.name)]
@@ -47,31 +47,31 @@ def list_named(pattern: re.Pattern[str], parent: Path) -> list[Path]:
 
 
 def make_read_only(folder: Path) -> None:
-    """Take the write bits off a version folder."""
+    """Remove the write permissions of a version folder."""
     if folder.stat().st_mode & 0o222:
         set_mode(folder, 0o555)
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder that may be read-only; what cannot be deleted is left for the next time, with a word."""
+    """Delete a folder that may be read-only; a failure is reported and left for the next time."""
     try:
         set_mode(folder, 0o755)
-        shutil.rmtree(folder)  # which follows no link either
+        shutil.rmtree(folder)  # it does not follow links either
     except OSError as error:
         tell(f"left: {folder} cannot be removed: {error}", file=sys.stderr)
 
 
 def sweep(pattern: re.Pattern[str], parent: Path) -> None:
-    """Remove what has such names: a kill has left it."""
+    """Remove the folders whose names match: leftovers of killed processes."""
     for leftover in list_named(pattern, parent):
         remove(leftover)
 
 
 def sweep_model(model: Path) -> None:
-    """Remove what was staged or pruned in a model's folder and not finished; the caller holds its lock.
+    """Remove unfinished staging and pruning folders from a model's folder; the caller holds its lock.
 
-    A folder without a version, on which Triton would not start, goes as well, unless others have put something there.
-    Whoever waits for the lock makes it anew.
+    A folder without a version, on which Triton would not start, is removed too, unless others have put something there.
+    A process that waits for the lock creates it again.
     """
     sweep(artifact_paths.LEFTOVER, model)
     if not list_named(artifact_paths.VERSION, model):
@@ -82,7 +82,7 @@ def sweep_model(model: Path) -> None:
 
 
 def sweep_models() -> None:
-    """Remove what killed publications have left in any model's folder, and folders without a version."""
+    """Remove what killed publications left in any model's folder, and folders without a version."""
     for path in list_named(MODEL, artifact_paths.models()):
         if list_named(artifact_paths.LEFTOVER, path) or not list_named(artifact_paths.VERSION, path):
             with suppress(OSError), locks.locked_if_free(artifact_paths.lock(path)) as free:
@@ -91,10 +91,10 @@ def sweep_models() -> None:
 
 
 def set_mode(folder: Path, mode: int) -> None:
-    """Change the mode of a folder, never of what a link leads to.
+    """Change the mode of a folder, never that of a link's target.
 
     Raises:
-        OSError: it is a link or no folder, or somebody else's.
+        OSError: it is a link, not a folder, or belongs to another user.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
@@ -104,9 +104,9 @@ def set_mode(folder: Path, mode: int) -> None:
 
 
 def find_folder_of(path: Path) -> Path | None:
-    """The folder in artifacts/ that a path lies in, or artifacts/ itself; None outside of it.
+    """The folder in artifacts/ that contains a path, or artifacts/ itself; None outside of it.
 
-    Each of them may be a link to another place, and the path may be that of the place.
+    Each of these folders may be a link, and the path may be given by its target.
     """
     real = path.resolve()
     places = (artifact_paths.root() / name for name in (*artifact_paths.HIDDEN, *artifact_paths.FOLDERS, ""))
@@ -114,13 +114,13 @@ def find_folder_of(path: Path) -> Path | None:
 
 
 def identify_store(make: bool = False) -> tuple[str, int, int]:
-    """What tells this store from its copies: its path, and of a file there the number and the time of its last change.
+    """What tells this store from its copies: its path, and the inode and change time (ns) of a file in it.
 
-    That file is never written again: to copy, restore or unpack it gives it another time, whatever else is kept. A disk
-    that is cloned block by block cannot be told from the original.
+    That file is never written again: copying, restoring or unpacking it changes its change time in any case. A disk
+    cloned block by block cannot be told from the original.
 
     Raises:
-        OSError: there is no such file; ``make`` makes it.
+        OSError: there is no such file; ``make`` creates it.
     """
     path = artifact_paths.claim()
     if make:
@@ -129,21 +129,21 @@ def identify_store(make: bool = False) -> tuple[str, int, int]:
     return str(path.parent.resolve()), facts.st_ino, facts.st_ctime_ns
 
 
-# What lies on the disk, in bytes
+# Disk usage in bytes
 
 
-LITTLE = 0.1  # of the whole: then somebody should know
+LITTLE = 0.1  # of the whole disk: below that, somebody should know
 
 
 class Room(NamedTuple):
-    """Bytes that are free, and all there are, on the disk that artifacts/ are on."""
+    """The free and the total bytes of the disk that holds artifacts/."""
 
     free: int
     total: int
 
     @property
     def is_little(self) -> bool:
-        """Whether under a tenth is free."""
+        """Whether less than a tenth is free."""
         return self.free < LITTLE * self.total
 
     def __str__(self) -> str:
@@ -151,10 +151,10 @@ class Room(NamedTuple):
 
 
 def read_room() -> Room:
-    """What is left, where the folder is or will be.
+    """The free space where the folder is or will be.
 
     Raises:
-        OSError: the folder cannot be looked at.
+        OSError: the folder cannot be inspected.
     """
     root = artifact_paths.root()
     usage = shutil.disk_usage(next(each for each in (root, *root.parents) if each.exists()))
@@ -162,7 +162,7 @@ def read_room() -> Room:
 
 
 def size(folder: Path) -> int:
-    """The bytes of all files below a folder, which may be missing; links are not followed."""
+    """The total size in bytes of all files below a folder, which may be missing; links are not followed."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:

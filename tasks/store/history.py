@@ -1,8 +1,8 @@
-"""``history.jsonl``: who changed what in a model's folder, when and why, a line each.
+"""``history.jsonl``: who changed what in a model's folder, when and why, one change per line.
 
-A line is synced before the change is made, and never changed again; the caller holds the lock. What a kill has kept
-from being made is told as interrupted: the folder shows that it was not. A last line without its end was never
-acknowledged: it is not read, and the next line takes its place.
+A line is synced before the change is made, and is never edited; the caller holds the lock. A change that a kill
+prevented is reported as interrupted: the folder shows that it was not made. An incomplete last line was never
+acknowledged: it is not read, and the next line replaces it.
 """
 
 import getpass
@@ -20,13 +20,13 @@ from tasks.store.documents import Document
 from tasks.store.model_folder import ChampionPointer, Moment, Number
 
 What = Literal["published", "promoted", "rolled back", "frozen", "unfrozen", "pruned"]
-INTERRUPTED = "interrupted"  # of a line that corrects the one before it
+INTERRUPTED = "interrupted"  # marks a line that corrects the one before it
 MOST_CHARACTERS = 500  # of a reason
 ACTION = "restore it from a backup or a mirror, or move it away: then another is begun"
 
 
 class Cause(NamedTuple):
-    """What is done, by whom (user@host, or a run by its folder's name) and why."""
+    """What is done, by whom (user@host, or the name of a run's folder) and why."""
 
     what: What
     by: str
@@ -34,30 +34,30 @@ class Cause(NamedTuple):
 
 
 class Change(Document):
-    """What somebody, a user or a run, has changed in a model's folder; ``champion`` and ``frozen`` are as of then.
+    """A change that a user or a run made in a model's folder.
 
-    ``before`` was the champion until then.
+    ``before`` was the champion until then; ``champion`` and ``frozen`` describe the state after it.
     """
 
     at: Moment
-    what: str  # of which a newer version may know more
+    what: str  # free text, since a newer version may know more kinds
     versions: tuple[Number, ...]
     before: Number | None = None
     champion: Number | None
     frozen: bool
     by: str
     reason: str = ""
-    interrupted: bool = False  # a kill kept it from being made
+    interrupted: bool = False  # a kill prevented the change
 
     @property
     def step(self) -> str:
-        """The champion, from what to what: ``6 → 5``, or just ``6`` where it stayed."""
+        """The change of champion: ``6 → 5``, or just ``6`` where it stayed."""
         moved = self.before is not None and self.before != self.champion
         return f"{self.before} → {self.champion or 'none'}" if moved else f"{self.champion or ''}"
 
 
 def of_user(what: What, reason: str | None = None) -> Cause:
-    """What the user of this process does.
+    """The cause of a change by the user of this process.
 
     Raises:
         UsageError: the reason is too long.
@@ -67,17 +67,17 @@ def of_user(what: What, reason: str | None = None) -> Cause:
         raise UsageError(f"a reason of {len(reason)} characters", f"at most {MOST_CHARACTERS}", "shorten --reason")
     try:
         user = getpass.getuser()
-    except (OSError, KeyError):  # as in a container that has no name for its user
+    except (OSError, KeyError):  # such as in a container that has no name for its user
         user = f"user {os.getuid()}"
     return Cause(what, f"{user}@{socket.gethostname()}", os.fsencode(reason).decode(errors="replace"))
 
 
 @contextmanager
 def lock_to_change(name: str, what: What, reason: str | None, number: int | None = None) -> Iterator[Cause]:
-    """Hold the lock of a model that the user of this process changes.
+    """Hold the lock of a model while the user of this process changes it.
 
     Raises:
-        UsageError: there is no such model or version, or no champion, or the reason is too long.
+        UsageError: there is no such model, version or champion, or the reason is too long.
     """
     cause = of_user(what, reason)
     model_folder.resolve_version(name, number)
@@ -86,13 +86,13 @@ def lock_to_change(name: str, what: What, reason: str | None, number: int | None
 
 
 def append_change(name: str, cause: Cause, versions: Iterable[int], after: ChampionPointer | None) -> None:
-    """Note a change of ``versions`` that is about to be made.
+    """Append a change of ``versions`` that is about to be made.
 
-    ``after`` is the pointer as it will be, None of a name without one.
+    ``after`` is the pointer as it will be, or None for a name without one.
 
     Raises:
         DataError: the history is not as gradmill writes it.
-        OSError: it cannot be written; it is then as it was.
+        OSError: it cannot be written; it is then unchanged.
     """
     pointer = model_folder.find_pointer(name)
     before = pointer.version if pointer else None
@@ -112,11 +112,11 @@ def append_change(name: str, cause: Cause, versions: Iterable[int], after: Champ
             correction = {"what": INTERRUPTED, "versions": last.versions, "champion": before, "reason": ""}
             added.insert(0, change.model_copy(update=correction))
     lines = b"".join(each.model_dump_json().encode() + b"\n" for each in added)
-    path, end = artifact_paths.history(name), len(_read(name)[0])  # they take the place of what has no end
+    path, end = artifact_paths.history(name), len(_read(name)[0])  # the new lines overwrite an incomplete last one
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
     try:
         os.ftruncate(descriptor, end)
-        while lines:  # a disk that is nearly full takes a part, and the next call says why
+        while lines:  # a nearly full disk takes a part, and the next call says why
             lines = lines[os.write(descriptor, lines) :]
         os.fsync(descriptor)
     except OSError as error:
@@ -129,7 +129,7 @@ def append_change(name: str, cause: Cause, versions: Iterable[int], after: Champ
 
 
 def list_changes(name: str) -> tuple[Change, ...]:
-    """What was changed in a model's folder, the oldest first.
+    """The changes made in a model's folder, the oldest first.
 
     Raises:
         DataError: the history is not as gradmill writes it.
@@ -148,7 +148,7 @@ def list_changes(name: str) -> tuple[Change, ...]:
 
 
 def list_demotions(name: str) -> dict[int, str]:
-    """When each version was replaced as the champion, the last one last; it raises as ``changes`` does."""
+    """When each version was replaced as the champion, the latest last; it raises as ``list_changes`` does."""
     found: dict[int, str] = {}
     for change in list_changes(name):
         if change.before and change.before != change.champion and not change.interrupted:
@@ -158,23 +158,23 @@ def list_demotions(name: str) -> dict[int, str]:
 
 
 def highest_number(name: str, noted: Iterable[Change]) -> int:
-    """The highest that any version had, as folders, pointer and the changes that are ``noted`` tell together.
+    """The highest version number ever given, according to the folders, the pointer and the changes in ``noted``.
 
-    Each of them knows of versions that are gone, so none comes back where another is lost.
+    Each of these knows of deleted versions, so no number is reused even if one of them is lost.
     """
     numbers = {0, *model_folder.list_versions(name)}
     for change in noted:
         numbers |= {*change.versions, change.before or 0, change.champion or 0}
-    if pointer := model_folder.find_pointer(name):  # nothing is published beside a damaged one
+    if pointer := model_folder.find_pointer(name):  # nothing is published while the pointer is damaged
         numbers |= pointer.named_versions
     return max(numbers)
 
 
 def verify(name: str) -> bytes:
-    """Check every line and return them all, without one that has no end, which is said.
+    """Check every line and return all but an incomplete last one, which is reported.
 
     Raises:
-        DataError: one is not as gradmill wrote it.
+        DataError: a line is not as gradmill wrote it.
     """
     list_changes(name)
     lines, torn = _read(name)
@@ -185,9 +185,9 @@ def verify(name: str) -> bytes:
 
 
 def _read(name: str) -> tuple[bytes, bytes]:
-    """The lines, and what stands behind the end of the last one."""
+    """The complete lines, and the incomplete rest after them."""
     path = artifact_paths.history(name)
-    if path.is_symlink():  # no line is ever added to what it leads to
+    if path.is_symlink():  # no line is ever written through a link
         raise DataError(f"{path} is a link", "a file of the store itself", ACTION)
     content = verified_files.read_content(path, ACTION) if os.path.lexists(path) else b""
     lines, end, torn = content.rpartition(b"\n")
@@ -196,12 +196,12 @@ def _read(name: str) -> tuple[bytes, bytes]:
 
 def _is_interrupted(name: str, last: Change) -> bool:
     """Whether the folder shows that the last change was not made; a damaged pointer shows nothing."""
-    if last.what == "pruned":  # of one that was begun, some are gone
+    if last.what == "pruned":  # once pruning has begun, some are gone
         return {*last.versions} <= {*model_folder.list_versions(name)}
     with suppress(DataError):
         now = model_folder.read_pointer(name)
         champion, frozen = (now.version, now.frozen) if now else (None, False)
         if last.before == last.champion:
             return champion == last.champion and frozen != last.frozen
-        return champion == last.before  # at any other lines are lost, as of an older copy, and this one was made
+        return champion == last.before  # any other champion: lines are lost, as in an older copy
     return False

@@ -1,11 +1,10 @@
-"""What old versions, runs and predictions leave behind is removed; what somebody may still need stays.
+"""Removal of what old versions, runs and predictions leave behind, without anything that somebody may still need.
 
-Nothing is removed that somebody holds, nothing behind a link, and nothing that cannot be judged: that is said.
+Nothing is removed that a process holds, that is behind a link, or that cannot be judged; the latter is reported.
 
-Prepared splits and row digests go when no version, run, unfinished job or ``look.json`` names them. Each
-is named by its content, so that a name in a document is enough to keep it. Whoever takes up an old one touches it
-first, or the record of the stage that wrote it: files are moved out of sight, and removed if none of that has happened
-by then.
+Prepared splits and row digests are removed when no version, run, unfinished job or ``look.json`` names them. Each is
+named by its content, so that a name in a document is enough to keep it. A process that reuses an old file first touches
+it or its stage's record: files are moved out of sight, and deleted if none of that has happened by then.
 """
 
 import json
@@ -43,25 +42,25 @@ from tasks.store.record import files_in
 from tasks.store.run_folder import RunNotes
 from tasks.store.state import NameState
 
-# A younger run may still be going, and somebody may be reading a younger prediction, or loading a version that was the
-# champion until a moment ago.
+# A younger run may still be going; a younger prediction may be being read, and a version that was the champion until
+# recently may be being loaded.
 GRACE = timedelta(days=1)
-UNUSED = timedelta(days=90)  # so long is kept what a stage or a search has learned and nobody has used
+UNUSED = timedelta(days=90)  # how long unused results of stages and searches are kept
 PREPARED = re.compile(artifact_paths.PREPARED)
 HIDDEN = re.compile(rf"\.pruned-({artifact_paths.PREPARED})-[0-9a-f]{{8}}")
 
 
 def maintain(keep: int) -> tuple[dict[str, list[str]], DataError | None]:
-    """Remove what old runs, predictions and versions of scheduled names have left; ``keep`` runs and predictions stay.
+    """Remove what old runs, predictions and versions of scheduled names left; keep ``keep`` runs and predictions.
 
-    Returns the names of what was removed, by its kind, and why something could not be judged: then all of that kind
-    stays, and the others are done.
+    Returns the names of what was removed, by kind, and the error if something could not be judged: that kind is then
+    kept whole, and the others are still pruned.
     """
     steps: dict[str, Callable[[], list[str]]] = {
         "predictions": lambda: prune_predictions(keep),
         "versions": prune_scheduled,
         "runs": lambda: prune_runs(keep),  # after the versions that they explain
-        "datasets": prune_datasets,  # after all that names files of them
+        "datasets": prune_datasets,  # after everything that names dataset files
     }
     removed, failure = dict[str, list[str]](), None
     for kind, step in steps.items():
@@ -70,7 +69,7 @@ def maintain(keep: int) -> tuple[dict[str, list[str]], DataError | None]:
             removed[kind] = step()
         except DataError as error:
             failure = failure or error
-    for fault in state.read(only=("champion", "history", "run")).faults:  # of others all steps have told
+    for fault in state.read(only=("champion", "history", "run")).faults:  # the steps have reported all other faults
         tell(f"left alone: {fault.found}", file=sys.stderr)
     return removed, failure
 
@@ -79,9 +78,9 @@ def maintain(keep: int) -> tuple[dict[str, list[str]], DataError | None]:
 
 
 def prune_scheduled() -> list[str]:
-    """Prune the versions of every name that is retrained by a schedule; return the pruned ones as ``name/number``.
+    """Prune the versions of every name with a scheduled retrain; return the pruned ones as ``name/number``.
 
-    What cannot be pruned, or read, is said, and stops no other.
+    A name that cannot be pruned or read is reported and stops no other.
     """
     pruned = list[str]()
     folders.sweep(artifact_paths.CONDEMNED, artifact_paths.models())
@@ -95,7 +94,7 @@ def prune_scheduled() -> list[str]:
 
 
 def prune(name: str, keep: int, reason: str | None = None) -> tuple[list[int], dict[int, str]]:
-    """Delete all but the newest ``keep`` versions; return the pruned ones, and why older ones were kept.
+    """Delete all but the newest ``keep`` versions; return the pruned ones, and why each other older one was kept.
 
     Raises:
         UsageError: there is no such model, or ``keep`` is below 1.
@@ -116,13 +115,13 @@ def prune(name: str, keep: int, reason: str | None = None) -> tuple[list[int], d
 
 
 def remove_name(name: str) -> list[str]:
-    """Delete a name: its versions and their history, what was kept of its data, what a search found, and its runs.
+    """Delete a name: its versions and their history, its data, the settings that a search found, and its runs.
 
-    Predictions and copies elsewhere stay, and a run that goes on. Returns the names of the run folders that are gone.
+    Predictions, copies elsewhere and running runs are kept. Returns the names of the deleted run folders.
 
     Raises:
-        UsageError: nothing is known of it, or a schedule needs it.
-        DataError: a document of another name is damaged, which may need one of these runs: they stay.
+        UsageError: the name is unknown, or a schedule needs it.
+        DataError: a document of another name, which may need one of these runs, is damaged: the runs are kept.
     """
     facts, places = require_known(name), (artifact_paths.model(name), artifact_paths.dataset(name))
     with schedules.hold_lock():
@@ -139,12 +138,12 @@ def remove_name(name: str) -> list[str]:
 
 
 def require_known(name: str) -> NameState:
-    """What is known of a name, of which there are versions, runs or data.
+    """The state of a name that has versions, runs or data.
 
     Raises:
-        UsageError: there is nothing.
+        UsageError: the name has none of these.
     """
-    facts = state.read_name(name) if is_name(name) else None  # or it might lead out of the store
+    facts = state.read_name(name) if is_name(name) else None  # any other text might lead out of the store
     places = artifact_paths.model(name), artifact_paths.dataset(name)
     if facts is None or not (facts.is_known or any(place.exists() for place in places)):
         raise UsageError(f"no model {name}", f"one of {', '.join(model_folder.list_names()) or 'none'}", "name another")
@@ -152,16 +151,16 @@ def require_known(name: str) -> NameState:
 
 
 def _is_of(folder: Path, name: str) -> bool:
-    """Whether a run is of this name; one whose notes are damaged may be of another, and stays."""
+    """Whether a run belongs to this name; a run with damaged notes may belong to another, and is kept."""
     with suppress(DataError):
         return run_folder.read_folder(folder)[0] == name
     return False
 
 
 def find_protected(name: str) -> dict[int, str]:
-    """The versions that pruning must not take, and the reason."""
+    """The versions that must not be pruned, each with the reason."""
     reasons, kept = dict[int, str](), model_folder.list_versions(name)
-    for number in kept[::-1]:  # older ones than that which tells, which may be damaged, say nothing that counts
+    for number in kept[::-1]:  # the newest comparison counts; an older manifest may be damaged without consequences
         try:
             best = model_folder.find_manifest(name, number).best_version
         except DataError:
@@ -194,11 +193,11 @@ def find_protected(name: str) -> dict[int, str]:
 def prune_runs(keep: int) -> list[str]:
     """Remove all run folders but the newest ``keep`` of each model, those of kept versions, and those under a day old.
 
-    Those whose files a run that goes on has reused stay too. What stages returned and nobody can use, or has used for
-    long, goes with them. Returns the names of the removed folders.
+    Folders whose files a running run has reused are kept too. Stage results that are unusable, or long unused, are
+    removed as well. Returns the names of the removed folders.
 
     Raises:
-        DataError: it cannot be told which runs kept versions name.
+        DataError: the runs that kept versions name cannot be determined.
     """
     folders.sweep(artifact_paths.CONDEMNED, artifact_paths.runs())
     atomic.sweep(artifact_paths.root())
@@ -207,9 +206,9 @@ def prune_runs(keep: int) -> list[str]:
         in_place = [folder for folder in of_model if is_in_place(folder)]
         old += in_place[keep:]
         for folder in of_model:
-            with skip_unreadable(folder):  # one whose notes are damaged cannot go on
+            with skip_unreadable(folder):  # a run with damaged notes cannot continue
                 if folder not in in_place or not is_old(folder / RUN) or locks.is_held(artifact_paths.lock(folder)):
-                    needed.update(_list_reused_runs(folder / RUN))  # it may still be going
+                    needed.update(_list_reused_runs(folder / RUN))  # the run may still be going
     removed = _remove((folder for folder in sorted(old) if folder.name not in needed), RUN, artifact_paths.lock)
     records = artifact_paths.stage_records()
     for path in sorted(records.glob("*")) if is_in_place(records) else ():
@@ -242,26 +241,26 @@ def list_evidence() -> set[str]:
     """
     needed = {tuning_result.read(path.stem).run for path in artifact_paths.all_tuned().glob("*.json")}
     for _, manifest in _list_manifests():
-        found = (manifest.parameters.model_extra or {}).get("found")  # by a search, whose run has every trial
+        found = (manifest.parameters.model_extra or {}).get("found")  # the search's run has every trial
         needed |= {manifest.run} | ({Found.model_validate(found).run} if found else set())
     notes = (artifact_paths.runs() / run / RUN for run in needed)
     return needed.union(*(_list_reused_runs(path) for path in notes if path.is_file()))
 
 
 def _list_manifests() -> Iterator[tuple[Path, Manifest]]:
-    """Those of all kept versions and where they are; it raises a DataError where one cannot be read."""
+    """The manifests of all kept versions with their paths; it raises a DataError if one cannot be read."""
     for name in model_folder.list_names():
         for number in model_folder.list_versions(name):
             yield artifact_paths.version(name, number) / MANIFEST, model_folder.find_manifest(name, number)
 
 
 def _list_reused_runs(notes: Path) -> list[str]:
-    """The run folders that lie on any path in a run's notes; artifacts/ may have had another name then."""
+    """The run folders in any path in a run's notes; artifacts/ may have had another name when they were written."""
     return re.findall(rf'(?<={artifact_paths.runs().name}/)[^/"\\]+', RunNotes.read(notes).model_dump_json())
 
 
 def is_in_place(folder: Path) -> bool:
-    """Whether a folder lies here and not, behind a link or a mount, where others have put it."""
+    """Whether a folder is really here, not behind a link or a mount."""
     if folder.is_symlink() or os.path.ismount(folder):
         folders.tell_skipped(folder, "it leads to another place")
         return False
@@ -269,16 +268,16 @@ def is_in_place(folder: Path) -> bool:
 
 
 def is_old(path: Path, grace: timedelta = GRACE) -> bool:
-    """Whether it is so long ago that somebody wrote or touched a file."""
+    """Whether a file was last written or touched more than ``grace`` ago."""
     return datetime.fromtimestamp(path.stat().st_mtime, UTC) < datetime.now(UTC) - grace
 
 
 def _remove(
     paths: Iterable[Path], document: str, lock_of: Callable[[Path], Path], grace: timedelta = GRACE
 ) -> list[str]:
-    """Remove folders whose ``document`` is old, or, without one, files that are; but not what somebody holds.
+    """Remove folders whose ``document`` is old (or old files, if it is empty) unless a process holds them.
 
-    A folder is renamed out of sight first, so that none is ever seen half removed.
+    A folder is first renamed out of sight, so that nobody sees it half removed.
     """
     removed = []
     for path in paths:
@@ -286,27 +285,26 @@ def _remove(
         with skip_unreadable(path):
             if not is_old(path / document, grace):
                 continue
-            if lock.parent != path:  # which another process may have removed
+            if lock.parent != path:  # another process may have removed the folder of the lock
                 lock.parent.mkdir(exist_ok=True)
             with locks.locked_if_free(lock) as ours:
-                if ours and is_old(path / document, grace):  # meanwhile it may have been taken up again
+                if ours and is_old(path / document, grace):  # it may have been reused meanwhile
                     if document:
                         folders.remove(path.rename(artifact_paths.condemned_path(path)))
                     else:
                         path.unlink()
                     removed.append(path.name)
-                    lock.unlink(missing_ok=True)  # if it lies elsewhere; whoever waits for it takes another
+                    lock.unlink(missing_ok=True)  # if it is elsewhere; a process that waits for it opens a new one
     return removed
 
 
-# Files of data sets
+# Files of datasets
 
 
 def prune_datasets() -> list[str]:
-    """Remove files of data sets that nothing has named, written or touched for a day; return what they were called.
+    """Remove dataset files that nothing has named, written or touched for a day; return their names.
 
-    What searches have learned goes when none has gone on with it for long. A data set that somebody is preparing is
-    left for the next time.
+    Journals of searches are removed when they have been unused for long. A dataset that is being prepared is skipped.
 
     Raises:
         DataError: the document of a kept version or of an unfinished job is damaged: it may name any of them.
@@ -325,7 +323,7 @@ def prune_datasets() -> list[str]:
 
 
 def _prune_files(folder: Path, needed: set[str]) -> list[str]:
-    """What a kill has left out of sight comes back where it is needed, too."""
+    """Prune a dataset's folder; files that a killed run hid are restored if they are needed."""
     removed, files = [], [path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink()]
     hidden = [path for path in files if HIDDEN.fullmatch(path.name)]
     hidden += [
@@ -345,7 +343,7 @@ def _prune_files(folder: Path, needed: set[str]) -> list[str]:
 
 
 def _list_named_files() -> set[str]:
-    """Every name of such a file in any document that counts.
+    """The names of prepared files in all documents that count.
 
     Raises:
         DataError: the document of a kept version or of an unfinished job is damaged.
@@ -357,7 +355,7 @@ def _list_named_files() -> set[str]:
         found.add(artifact_paths.trained_files(manifest.dataset.name, manifest.dataset.digest).name)
         documents.append(path)
     for record in artifact_paths.stage_records().glob("*.json"):
-        with suppress(FileNotFoundError):  # another process removes them, too
+        with suppress(FileNotFoundError):  # another process may remove records too
             documents += [] if is_old(record) else [record]
     for folder, job in predictions.list_jobs(everywhere=True):
         if job is None:
@@ -365,7 +363,7 @@ def _list_named_files() -> set[str]:
             raise DataError(f"nobody can tell what the unfinished job in {folder} reads", "its document", action)
         documents += [] if job.status == "done" else [folder / JOB]
     for path in documents:
-        with skip_unreadable(path):  # gone meanwhile, or none of ours
+        with skip_unreadable(path):  # removed meanwhile, or not ours
             found |= {
                 each.decode()
                 for each in re.findall(artifact_paths.PREPARED.encode(), verified_files.read_content(path))

@@ -1,4 +1,4 @@
-"""Lock files: who holds one is written into it, and whoever waits says so. The kernel frees a dead one's."""
+"""Lock files, into which the holder writes its name for those who wait. The kernel releases a dead process's lock."""
 
 import contextlib
 import errno
@@ -26,20 +26,20 @@ NOTE_BYTES = 300
 
 @contextmanager
 def hold_lock(path: Path, otherwise: str, told_after: float = 0, within: float = math.inf) -> Iterator[None]:
-    """Hold the lock file ``path``; where another process has it, print ``otherwise`` and who that is, and wait.
+    """Hold the lock file ``path``; while another process has it, print ``otherwise`` and the holder, and wait.
 
-    It is printed after ``told_after`` seconds, and waited ``within`` so many.
+    The message is printed after ``told_after`` seconds; the wait lasts at most ``within`` seconds.
 
     Raises:
-        TimeoutError: another process has it still.
-        OSError: there can be no such file, or the file system has no locks.
+        TimeoutError: another process still has it.
+        OSError: the file cannot be created, or the file system has no locks.
     """
     told, begun = None, time.monotonic()
     descriptor = _taken_in(path)
     while descriptor is None:
         if (waited := time.monotonic() - begun) > within:
             raise TimeoutError(errno.ETIMEDOUT, "another process holds the lock", str(path))
-        time.sleep(POLL_SECONDS)  # meanwhile a new holder has written its name over that of a dead one
+        time.sleep(POLL_SECONDS)  # by then a new holder has replaced the name of a dead one
         descriptor = _taken_in(path)
         by = read_holder(path)
         if descriptor is None and waited >= told_after and by != told and (by or told is None):
@@ -54,7 +54,7 @@ def locked_if_free(path: Path, flags: int = os.O_CREAT) -> Iterator[bool]:
     """Hold the lock file ``path`` and yield True; yield False where another process has it.
 
     Raises:
-        OSError: as of ``take``.
+        OSError: as for ``take``.
     """
     descriptor = take(path, flags)
     if descriptor is None:
@@ -76,14 +76,14 @@ def is_held(path: Path) -> bool:
 
 
 def take(path: Path, flags: int = os.O_CREAT) -> int | None:
-    """Open and lock a regular file; None where another process holds it, or it was removed or replaced meanwhile.
+    """Open and lock a regular file; None if another process holds it, or it was removed or replaced meanwhile.
 
-    The descriptor holds the lock until it is closed. It is a lock on exactly the file that lies at ``path`` now, so a
-    process that takes a file before removing it can never remove this one. The file is opened for writing, which NFS
-    wants, without following a link or waiting for the other end of a FIFO.
+    The descriptor holds the lock until it is closed. The lock is on exactly the file that is at ``path`` now, so a
+    process that takes a file before removing it can never remove this one. The file is opened for writing, as NFS
+    requires, without following a link or waiting for the other end of a FIFO.
 
     Raises:
-        OSError: there is no such file, it cannot be opened or is not regular, or the file system has no locks.
+        OSError: the file is missing, cannot be opened or is not regular, or the file system has no locks.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o666)
     with contextlib.ExitStack() as closing:
@@ -92,7 +92,7 @@ def take(path: Path, flags: int = os.O_CREAT) -> int | None:
             raise OSError(errno.EINVAL, "no regular file", str(path))
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Opened once more, an NFS client asks its server; ``stat`` may be answered from its cache.
+            # Opening it again makes an NFS client ask its server; ``stat`` may be answered from its cache.
             with contextlib.suppress(OSError), _open_lock(path) as there:
                 if os.path.sameopenfile(descriptor, there):
                     closing.pop_all()
@@ -102,7 +102,7 @@ def take(path: Path, flags: int = os.O_CREAT) -> int | None:
 
 @contextmanager
 def _open_lock(path: Path) -> Iterator[int]:
-    """To look at, without following a link or waiting for the other end of a FIFO."""
+    """A descriptor for inspection, opened without following a link or waiting for the other end of a FIFO."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         yield descriptor
@@ -111,11 +111,11 @@ def _open_lock(path: Path) -> Iterator[int]:
 
 
 def _taken_in(path: Path) -> int | None:
-    """``take``, in a folder that is made where it is missing: housekeeping may have removed it meanwhile."""
+    """``take`` in a folder that is created if missing: housekeeping may have removed it meanwhile."""
     with contextlib.suppress(FileNotFoundError):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:  # pathlib looks a second time whether it is a folder, and it may have gone by then
+        except FileExistsError:  # pathlib checks again whether it is a folder, which may have been removed by then
             if not stat.S_ISDIR(os.lstat(path.parent).st_mode):
                 raise
         return take(path)
@@ -124,7 +124,7 @@ def _taken_in(path: Path) -> int | None:
 
 @contextmanager
 def _note_holder(descriptor: int) -> Iterator[None]:
-    """While the lock is held, its file says by whom; a full disk keeps nobody from working."""
+    """Write the holder into the lock file while the lock is held; a full disk stops no work."""
     command = without_credentials(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))[: NOTE_BYTES // 3]
     since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
     note = f"process {os.getpid()} on {socket.gethostname()} since {since}, {command}"
@@ -132,7 +132,7 @@ def _note_holder(descriptor: int) -> Iterator[None]:
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, note.encode(errors="replace")[:NOTE_BYTES], 0)
-            os.close(os.dup(descriptor))  # sends it to other clients of an NFS server, and waits for no disk
+            os.close(os.dup(descriptor))  # flushes it to other clients of an NFS server without waiting for a disk
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -141,7 +141,7 @@ def _note_holder(descriptor: int) -> Iterator[None]:
 
 
 def read_holder(path: Path) -> str:
-    """What the holder of a lock file has written into it, fit for a terminal; nothing where that is not known."""
+    """The holder's note in a lock file, as printable text; empty if unknown."""
     with contextlib.suppress(OSError), _open_lock(path) as descriptor:
         text = os.read(descriptor, NOTE_BYTES).decode(errors="replace")
         return "".join(character for character in text if character.isprintable())
@@ -149,7 +149,7 @@ def read_holder(path: Path) -> str:
 
 
 def refuse_half_restored() -> None:
-    """Nobody may begin anything in a store that is not whole: the restore that goes on would write over it.
+    """Refuse to begin anything in a half-restored store: the restore, once continued, would overwrite it.
 
     Raises:
         EnvironmentProblem: a restore was begun here and not finished.
@@ -163,10 +163,10 @@ def refuse_half_restored() -> None:
 
 
 def hold_model(name: str, mirroring: bool = False) -> AbstractContextManager[None]:
-    """Held over every change of a model's folder, or while its champion is copied elsewhere (another lock).
+    """The lock for every change of a model's folder, or another one for copying its champion elsewhere.
 
     Raises:
-        EnvironmentProblem: the folder is a link: the lock file, and what it leads to, would not be in the store. Or a
+        EnvironmentProblem: the folder is a link, so that neither lock file nor content would be in the store; or a
             restore was not finished.
     """
     refuse_half_restored()
@@ -183,9 +183,9 @@ def hold_model(name: str, mirroring: bool = False) -> AbstractContextManager[Non
 
 
 def of_job(folder: Path) -> Path:
-    """Held by whoever works in the folder of a batch prediction, or removes it; not in there, which may be refused.
+    """The lock for work in the folder of a batch prediction; it is outside of that folder, which may be refused.
 
-    Of a folder in artifacts/ it has one name wherever artifacts/ is mounted.
+    For a folder in artifacts/ its name does not depend on where artifacts/ is mounted.
     """
     real, base = folder.resolve(), artifact_paths.root().resolve()
     named = real.relative_to(base) if real.is_relative_to(base) else real

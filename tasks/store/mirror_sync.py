@@ -1,8 +1,8 @@
 """The champion, copied to where consumers on other hosts read it: ``URL/NAME`` looks as ``models/NAME`` does here.
 
-The order is what keeps the copy whole at every moment: the version's files, each read back; then the pointer; then
-Triton's configuration, which is derived from it, and the history. Versions that were mirrored before stay there, and a
-history there that ours does not go on from.
+The order keeps the copy valid at every moment: the version's files, each read back; then the pointer; then Triton's
+configuration, which is derived from it, and the history. Versions that were mirrored before are kept there, as is a
+history that ours does not continue.
 """
 
 import os
@@ -34,7 +34,7 @@ from tasks.store.documents import RootDocument
 from tasks.store.model_folder import ChampionPointer
 from tasks.store.record import Lasting, Sha256
 
-NONE = "none"  # of GRADMILL_MIRROR: no mirror any more
+NONE = "none"  # a value of GRADMILL_MIRROR: this store has no mirror any more
 NAME_ANEW = (
     "give GRADMILL_MIRROR=URL (the mirror of this store) or GRADMILL_MIRROR=none (it has none) to the next "
     "gradmill promote, freeze or retrain"
@@ -42,11 +42,11 @@ NAME_ANEW = (
 
 
 class OfAnotherStore(DataError):
-    """``mirror.json`` was written elsewhere: this store is a copy of that one, or has been moved."""
+    """``mirror.json`` was written by another store: this one is a copy of it, or has been moved."""
 
 
 class Copied(Lasting):
-    """Which champion was copied last."""
+    """The champion that was copied last."""
 
     version: int
     pointer_sha256: Sha256
@@ -54,33 +54,33 @@ class Copied(Lasting):
 
 
 class MirrorState(RootDocument):
-    """``mirror.json``: where the champions of this store go, and what has been copied there.
+    """``mirror.json``: where the champions of this store are copied, and what has been copied.
 
-    A store that was copied, restored or moved elsewhere is not this one: its copy of the document is ignored.
+    A store that was copied, restored or moved is a different one: it ignores its copy of this document.
     """
 
     url: str
     store: str  # the path of artifacts/, without links
-    inode: int  # of the file there, and when that was changed last, in nanoseconds
+    inode: int  # of ``.store``, as is its change time in nanoseconds
     ctime_ns: int = 0
     champions: dict[str, Copied] = Field(default_factory=dict)
 
     @property
     def is_ours(self) -> bool:
-        """Whether the document has stayed where it was written."""
+        """Whether the document is still in the store that wrote it."""
         with suppress(OSError):
             return folders.identify_store() == (self.store, self.inode, self.ctime_ns)
         return False
 
 
 def find_destination(is_kept: bool = True) -> str | DataError | None:
-    """The URL of ``GRADMILL_MIRROR``, which ``is_kept`` with the store; without it the one that is; None of none.
+    """The URL of ``GRADMILL_MIRROR``, saved in the store if ``is_kept``; without it the saved one, or None.
 
-    The word ``none`` ends it. Where ``mirror.json`` is damaged it is the error that says so, to be raised when the rest
-    is done: nobody waits with a rollback until it is mended.
+    The word ``none`` ends mirroring. If ``mirror.json`` is damaged, its error is returned, to be raised at the end: a
+    rollback must not wait for the repair.
 
     Raises:
-        UsageError: nothing can be mirrored there.
+        UsageError: this URL cannot be a mirror.
     """
     given, path, known = Settings().mirror, artifact_paths.mirror(), None
     try:
@@ -104,10 +104,10 @@ def find_destination(is_kept: bool = True) -> str | DataError | None:
 
 
 def normalize_url(url: str) -> str:
-    """A URL as it is kept and compared: that of a folder is its absolute path.
+    """A URL as it is saved and compared: a folder becomes its absolute path.
 
     Raises:
-        UsageError: nothing can be mirrored there.
+        UsageError: this URL cannot be a mirror.
     """
     remote.check(url)
     protocol, _, path = url.rpartition("://")
@@ -116,11 +116,11 @@ def normalize_url(url: str) -> str:
 
 
 def read() -> MirrorState | None:
-    """Where the champions of this store are copied to; None of a store that has no mirror.
+    """The mirror of this store; None if it has none.
 
     Raises:
-        OfAnotherStore: the document has come here with a copy, or the store was moved.
-        DataError: it is damaged.
+        OfAnotherStore: this store is a copy of the one that wrote the document, or was moved.
+        DataError: the document is damaged.
     """
     path = artifact_paths.mirror()
     if (kept := MirrorState.find(path, NAME_ANEW)) and not kept.is_ours:
@@ -130,15 +130,15 @@ def read() -> MirrorState | None:
 
 
 def list_behind() -> dict[str, str]:
-    """How the mirror is behind of each name whose champion it has not, with the command that makes up for it.
+    """What the mirror lacks, for each name whose champion it does not have, with the command that copies it.
 
-    That is as far as this store knows: nobody asks the mirror. It raises as ``read`` does.
+    This is what the store knows: the mirror is not contacted. It raises as ``read`` does.
     """
     found = dict[str, str]()
     if (state := read()) is None:
         return found
     for name in model_folder.list_names():
-        with suppress(DataError):  # a damaged pointer is told elsewhere
+        with suppress(DataError):  # a damaged pointer is reported elsewhere
             if (pointer := model_folder.find_champion(name)) is None:
                 continue
             copied, told = state.champions.get(name), ""
@@ -154,7 +154,7 @@ def list_behind() -> dict[str, str]:
 
 
 def catch_up() -> list[str]:
-    """Copy the champions that are behind; return a sentence of each that could not be copied, or why none can be."""
+    """Copy the champions that the mirror lacks; return one sentence for each failure, or why none can be copied."""
     failed = []
     try:
         state = read()
@@ -179,15 +179,15 @@ def _hold_lock() -> AbstractContextManager[None]:
 
 
 def copy_champion(name: str, url: str) -> MirroredModel:
-    """Copy the champion of a model to ``URL/NAME``, or what is missing or damaged there.
+    """Copy the champion of a model to ``URL/NAME``, or whatever is missing or damaged there.
 
-    One mirror of a model runs at a time: a slow one must not put an older pointer over a newer. The store's own lock is
-    not needed, since versions never change.
+    Only one copy of a model runs at a time, so that a slow one cannot put an older pointer over a newer. The store's
+    own lock is not needed, since versions never change.
 
     Raises:
-        UsageError: there is no such model, or nothing can be mirrored to this URL.
-        DataError: the champion is damaged here, another version has its number there, or the store gives back other
-            bytes than it was given.
+        UsageError: there is no such model, or this URL cannot be a mirror.
+        DataError: the champion is damaged here, another version has its number there, or the remote store returns other
+            bytes than were written.
         EnvironmentProblem: the model's folder is a link, or the remote store does not answer, or refuses.
     """
     folder = remote.RemoteFolder(url)
@@ -200,7 +200,7 @@ def copy_champion(name: str, url: str) -> MirroredModel:
         _refuse_another_version(f"{folder.url}/{name}", name, number, pieces, there)
         filename, pointer = artifact_paths.history(name).name, artifact_paths.champion(name).name
         lines = (there.get(filename) or b"").rpartition(b"\n")
-        if filename in pieces and not pieces[filename].startswith(b"".join(lines[:2])):  # ours was begun anew
+        if filename in pieces and not pieces[filename].startswith(b"".join(lines[:2])):  # our history was begun again
             why = f"it has lines that are not in {artifact_paths.history(name)}"
             where = f"{folder.url}/{name}/{filename}: {why}"
             tell(f"left: {where}; move it away there, and ours is copied", file=sys.stderr)
@@ -214,7 +214,7 @@ def copy_champion(name: str, url: str) -> MirroredModel:
                     f"SHA-256 {verified_files.sha256(pieces[path])}",
                     "see what else writes there, then gradmill mirror again; a new pointer was not written",
                 )
-        with suppress(DataError), _hold_lock():  # a mirror of this store, of which nothing may be known
+        with suppress(DataError), _hold_lock():  # a mirror of this store, which may have no record of one
             state, digest = read(), verified_files.sha256(pieces[pointer])
             known = state.champions.get(name) if state else None
             if state and state.url == normalize_url(url) and (known is None or known.pointer_sha256 != digest):
@@ -231,7 +231,7 @@ def copy_champion(name: str, url: str) -> MirroredModel:
 
 
 def _list_pieces(name: str) -> tuple[int, dict[str, bytes]]:
-    """The champion, verified: its number, and what to copy by paths below the model's folder, in that order."""
+    """The number of the verified champion, and what to copy, in this order, by paths below the model's folder."""
     path, action = artifact_paths.champion(name), f"gradmill promote {name} VERSION"
     as_it_stands = verified_files.read_content(path, action)
     pointer = ChampionPointer.parse(as_it_stands, path, action)
@@ -250,9 +250,9 @@ def _list_pieces(name: str) -> tuple[int, dict[str, bytes]]:
 def _refuse_another_version(
     place: str, name: str, number: int, here: dict[str, bytes], there: dict[str, bytes | None]
 ) -> None:
-    """A version's number belongs to whoever came first: ours is known by its list of checksums or its manifest.
+    """A version's number belongs to whoever came first: our version is identified by its checksums or its manifest.
 
-    Both come first in the order of copying, and one of them is enough to repair the other.
+    Both are copied first, and one of them is enough to repair the other.
     """
     sums, manifest, model = (f"{number}/{filename}" for filename in (CHECKSUMS, MANIFEST, ONNX))
     others = [path for path in (sums, manifest, model) if there[path] not in (None, here[path])]

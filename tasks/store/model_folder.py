@@ -1,6 +1,6 @@
-"""The documents of a model's folder, typed, and what the store holds.
+"""The documents of a model's folder, typed, and the contents of the store.
 
-Readers take no lock: versions never change and the pointer is replaced atomically.
+Readers take no lock: versions never change, and the pointer is replaced atomically.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ Moment = Annotated[str, AfterValidator(_with_a_zone)]
 
 
 def format_now() -> str:
-    """This moment, to the second."""
+    """The current time, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -54,13 +54,13 @@ TRITON_TYPES = {"UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32", "INT64": "TYPE_INT64
 
 
 class Extensible(Document):
-    """A document that keeps what is not declared here: other kinds of model, and newer versions, note more."""
+    """A document that keeps undeclared fields: other kinds of model, and newer versions of Gradmill, write more."""
 
     model_config = ConfigDict(extra="allow")
 
 
 class ChampionPointer(RootDocument, extra="allow"):
-    """``champion.json``: the version that consumers should use, and those that it should not go to by itself."""
+    """``champion.json``: the version that consumers should use, and the versions that retrains must not bring back."""
 
     version: Number
     model_sha256: Sha256
@@ -78,36 +78,36 @@ class ChampionPointer(RootDocument, extra="allow"):
 
     @property
     def named_versions(self) -> set[int]:
-        """Every version that it names: each of them was the champion once."""
+        """Every version that the pointer names: each of them was the champion once."""
         return {self.version, *self.held} | ({self.previous} if self.previous else set())
 
 
 class RunTraining(Extensible):
-    """Which of the book's systems made a version, and with which settings."""
+    """Which of the book's systems made a version, with which settings."""
 
     model: str
     implementation: str
 
 
 class RunParameters(Extensible):
-    """What the run was asked for."""
+    """The parameters that the run was given."""
 
     training: RunTraining
 
 
 class Trained(Document):
-    """What training really did: examples, those held out to watch, and the epoch whose weights were kept."""
+    """What training actually did: examples used and held out, and the epoch whose weights were kept."""
 
     num_examples: int
     num_validation: int = 0
-    num_epochs: int | None = None  # of training that goes by epochs
+    num_epochs: int | None = None  # None for training without epochs
     kept_epoch: int | None = None
-    steps: Hyperparameters | None = None  # of own data: what became of settings that they decide
-    collinear: tuple[str, ...] = ()  # columns that others determine
+    steps: Hyperparameters | None = None  # of own data: the values found for unset settings
+    collinear: tuple[str, ...] = ()  # columns that are determined by others
 
 
 class Metrics(Extensible):
-    """The figures: those of every listing, and more that differ from task to task."""
+    """The figures of every listing, and others that depend on the task."""
 
     test_loss: float
     test_accuracy: float | None = None
@@ -118,14 +118,14 @@ class Metrics(Extensible):
 
 
 class Tolerances(Document):
-    """What another runtime may differ by from the stored sample, and ONNX from torch."""
+    """How far another runtime may differ from the stored sample, and ONNX from torch."""
 
     sample: float | None = None
     parity: float | None = None
 
 
 class Lineage(RootDocument):
-    """What a version was made of, by what, and how it was judged. What has a default was not noted at first."""
+    """What a version was made of, by what, and how it was judged. Early manifests lack the fields with a default."""
 
     name: str
     created_at: Moment
@@ -140,7 +140,7 @@ class Lineage(RootDocument):
     code: str = ""
     metrics: Metrics
     gates: tuple[GateVerdict, ...]
-    best_version: Number | None = None  # that did best beside this one when it was compared with all that were kept
+    best_version: Number | None = None  # the best of this and all kept versions when they were compared
     profile: dict[str, Histogram] = Field(default_factory=dict)
     tolerances: Tolerances | None = None
 
@@ -151,7 +151,7 @@ class Lineage(RootDocument):
         return self
 
     def describe_model(self, version: int) -> ModelMetadata:
-        """What ``metadata.json`` of a version must say, by recipe, task and classes."""
+        """The expected content of a version's ``metadata.json``, by recipe, task and classes."""
         signature = TASKS[self.dataset.task].signature(self.recipe, self.dataset.class_names)
         return open_inference_metadata(self.name, version, signature, self.recipe.describe_columns())
 
@@ -171,12 +171,12 @@ class Manifest(Lineage):
 
     @property
     def metadata(self) -> ModelMetadata:
-        """What ``metadata.json`` must say."""
+        """The expected content of ``metadata.json``."""
         return self.describe_model(self.version)
 
     @property
     def triton_config(self) -> str:
-        """The text of ``config.pbtxt`` with which Triton serves this version alone, in the folder as it stands.
+        """The text of ``config.pbtxt`` with which Triton serves only this version, in the folder as it is.
 
         The first dimension is part of the shapes (``max_batch_size: 0``), as in the ONNX file.
         """
@@ -188,20 +188,20 @@ class Manifest(Lineage):
         return "\n".join([*lines, f"version_policy {{ specific {{ versions: [ {self.version} ] }} }}"]) + "\n"
 
 
-# What the store holds
+# The contents of the store
 
 R = TypeVar("R")
 
 
 def list_names() -> list[str]:
-    """Every model that has a folder; a folder that no model can be called so is somebody else's."""
+    """Every model that has a folder; a folder whose name no model can have is not ours."""
     folder = artifact_paths.models()
     found = folder.iterdir() if folder.is_dir() else ()
     return sorted(path.name for path in found if is_name(path.name) and path.is_dir())
 
 
 def list_versions(name: str) -> list[int]:
-    """The numbers of the kept versions, ascending; none of what is no name."""
+    """The numbers of the kept versions, ascending; none for an invalid name."""
     found = folders.list_named(VERSION, artifact_paths.model(name)) if is_name(name) else ()
     return sorted(int(path.name) for path in found)
 
@@ -209,28 +209,28 @@ def list_versions(name: str) -> list[int]:
 def read_pointer(name: str) -> ChampionPointer | None:
     """The content of ``champion.json``, or None before the first publication.
 
-    Raises:
+    DataError: it is not a pointer as gradmill writes it.
         DataError: it is not a pointer as gradmill writes it.
     """
     return ChampionPointer.find(artifact_paths.champion(name), f"gradmill promote {name} VERSION")
 
 
 def find_pointer(name: str) -> ChampionPointer | None:
-    """The same, None also where it cannot be read."""
+    """The same as ``read_pointer``, but None also if it cannot be read."""
     with suppress(DataError):
         return read_pointer(name)
     return None
 
 
 def find_champion(name: str) -> ChampionPointer | None:
-    """The pointer to a version that is there, or None before the first publication.
+    """The pointer to a version that exists, or None before the first publication.
 
     Raises:
         DataError: it is not a pointer as gradmill writes it, or it names a version that is not kept.
     """
     found = read_pointer(name)
     if found and found.version not in list_versions(name):
-        found = read_pointer(name)  # somebody may have moved it on, and deleted the version that it named
+        found = read_pointer(name)  # the pointer may have moved on, and the version that it named been deleted
     if found is None or found.version in list_versions(name):
         return found
     raise DataError(
@@ -260,10 +260,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def read_file(folder: Path, filename: str) -> bytes:
-    """A file of the version in a folder, compared with its digest in the manifest: what is returned is what to use.
+    """A file of the version in a folder, checked against its digest in the manifest; use only the bytes returned.
 
     Raises:
-        DataError: it or the manifest is missing, or has changed since it was published.
+        DataError: the file or the manifest is missing, or has changed since it was published.
     """
     listed = read_manifest(folder).files
     if filename not in listed:
@@ -274,17 +274,17 @@ def read_file(folder: Path, filename: str) -> bytes:
 
 
 def advise_on_damage(folder: Path) -> str:
-    """What to do about a damaged version."""
+    """The advice on a damaged version."""
     name, number = folder.parts[-2:]
     return f"see gradmill verify {name} {number}; restore the folder from a copy, or promote another version"
 
 
 def require_versions(name: str) -> list[int]:
-    """The numbers of the kept versions of a model, of which there is one at least.
+    """The numbers of the kept versions of a model, at least one.
 
     Raises:
         UsageError: there is no such model.
-        EnvironmentProblem: a restore was begun here and not finished, which may bring it.
+        EnvironmentProblem: a restore, which may bring the model, was begun here and not finished.
     """
     if kept := list_versions(name):
         return kept
@@ -295,11 +295,11 @@ def require_versions(name: str) -> list[int]:
 
 
 def resolve_version(name: str, number: int | None) -> int:
-    """The version asked for, or the champion.
+    """The version that was asked for, or the champion.
 
     Raises:
         UsageError: there is no such model or version.
-        EnvironmentProblem: there is none yet, since a restore was begun here and not finished.
+        EnvironmentProblem: a restore, which may bring it, was begun here and not finished.
     """
     kept = require_versions(name)
     if number is None:
@@ -317,9 +317,9 @@ def resolve_version(name: str, number: int | None) -> int:
 
 
 def with_version(name: str, number: int | None, use: Callable[[int], R]) -> R:
-    """What ``use`` makes of the version asked for, or of the champion.
+    """The result of ``use`` for the version that was asked for, or for the champion.
 
-    A champion that is pruned between reading the pointer and opening its files is looked up once more.
+    If the champion is pruned between reading the pointer and opening its files, it is looked up once more.
 
     Raises:
         UsageError: there is no such model or version.
@@ -334,20 +334,20 @@ def with_version(name: str, number: int | None, use: Callable[[int], R]) -> R:
 
 
 def load_model(name: str, number: int | None) -> tuple[int, bytes]:
-    """The number and the ONNX file of the version asked for, or of the champion; the bytes are those published.
+    """The number and the ONNX file of the version that was asked for, or of the champion, as published.
 
     Raises:
         UsageError: there is no such model or version.
-        DataError: the version is damaged, or the pointer does not fit its champion.
+        DataError: the version is damaged, or the pointer does not fit the champion.
     """
     return with_version(name, number, lambda found: (found, read_model(name, found)))
 
 
 def read_model(name: str, number: int) -> bytes:
-    """The ONNX file of a version: these bytes, and no file opened later, are what was published.
+    """The ONNX file of a version; only these bytes, not a file opened later, are known to be what was published.
 
     Raises:
-        DataError: it is damaged, or the pointer does not fit its champion.
+        DataError: it is damaged, or the pointer does not fit the champion.
     """
     path = artifact_paths.version(name, number) / ONNX
     content, current = read_file(path.parent, ONNX), read_pointer(name)
@@ -357,6 +357,6 @@ def read_model(name: str, number: int) -> bytes:
 
 
 def mismatch_error(name: str, path: Path, sha256: str) -> DataError:
-    """What is wrong where the pointer has another digest than the champion's file at ``path``."""
+    """The error when the pointer has another digest than the champion's file at ``path``."""
     found = f"{artifact_paths.champion(name)} does not fit {path}"
     return DataError(found, f"SHA-256 {sha256}", f"see gradmill verify {name}; gradmill promote {name} VERSION")

@@ -1,7 +1,7 @@
-"""Own data of a name: where they are, what its versions fixed of them, and data that need no training.
+"""A name's own data: where they are, what its versions fixed about them, and when no training is needed.
 
-A run with these rows is unchanged where a kept version was made of the same ones, or too few are new. What is in files
-that look as they did when they were last read stands in ``look.json`` beside the data set's files.
+A run is unchanged if a kept version was made of the same rows, or if too few rows are new. The contents of files that
+look as they did when they were last read are recorded in ``look.json`` beside the dataset's files.
 """
 
 import hashlib
@@ -28,13 +28,13 @@ from tasks.store.model_folder import Manifest
 from tasks.store.record import FileRef, Sha256
 from tasks.store.run_folder import RunFolder
 
-# Of a run's parameters what no document keeps: places, what is done once, and what the recipe says.
+# Parameters that no document keeps: paths, one-time options, and what the recipe says.
 NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe", "accept_data", "decimal"}}
 NAME_SOURCE = "name the data with --data"
 SPLITS = {"group": "split_by", "time": "time_column", "column": "split_column"}  # the option of each rule
 KINDS = WORDS | {Use.TABLES: "own data"}
-# Options that do not change the model: where it is trained, where data are, how long to wait for more, what is done
-# once. The split is among them because the name fixes its rule and the digest of the data covers it.
+# Options that do not change the model: where it is trained, where the data are, how long to wait for more, one-time
+# options. The split is among them because the name fixes its rule and the digest of the data covers it.
 OTHERS: dict[str, Any] = {
     "training": {"device"},
     "data": {"source", "min_new_rows", "new_recipe", "accept_data", "decimal", "test", *SPLITS.values()},
@@ -45,11 +45,11 @@ KEPT_FRAMES = "datasets/"
 
 
 class Source(RootDocument):
-    """``source.json``: where own data were read from, the one absolute path of a model's documents, and for how many.
+    """``source.json``: where own data are (the only absolute path of a model's documents), and how many rows to await.
 
     The rows that ``gradmill.fit`` keeps in ``datasets/`` are found wherever the store is.
 
-    ``min_new_rows`` is here since a run that waits makes no manifest.
+    ``min_new_rows`` is here because a run that waits makes no manifest.
     """
 
     source: str
@@ -67,46 +67,46 @@ class Source(RootDocument):
 
 
 class TrainedFiles(RootDocument):
-    """``<digest>.sources.json``: the files that data were read from, or where they are that are in no files."""
+    """``<digest>.sources.json``: the files that data were read from, or the source of data that are not in files."""
 
     files: tuple[str, ...]
 
 
 def list_files(name: str, digest: str) -> tuple[str, ...]:
-    """The files that a version was trained on, by the digest of its data; none where that was not noted.
+    """The files that a version was trained on, by the digest of its data; empty if they were not recorded.
 
     Raises:
-        DataError: the note is damaged.
+        DataError: the record is damaged.
     """
     noted = TrainedFiles.find(artifact_paths.trained_files(name, digest))
     return noted.files if noted else ()
 
 
 def remember(name: str, data: Data) -> None:
-    """Let ``gradmill retrain NAME`` find own data again, and wait for as many new rows."""
+    """Record the source of own data and ``min_new_rows`` for ``gradmill retrain NAME``."""
     if data.source:
         Source(source=data.source, min_new_rows=data.min_new_rows).write(artifact_paths.source(name))
 
 
 def list_options(parameters: Learned) -> dict[str, Any]:
-    """What makes a model of the same rows another one, as it was given."""
+    """The options, as given, that make a different model of the same rows."""
     return parameters.model_dump(mode="json", include={"training", "data"}, exclude=OTHERS)
 
 
 def find_newest(name: str) -> Manifest | None:
-    """The newest kept version's manifest: its columns' levels begin with those of every older one."""
+    """The newest kept version's manifest: the levels of its columns begin with those of every older one."""
     kept = model_folder.list_versions(name)
     return model_folder.find_manifest(name, kept[-1]) if kept else None
 
 
 def find_fixed(name: str) -> Any:
-    """What the versions of a name fixed of its own data; None before the first, and of the book's data."""
+    """What the versions of a name fixed about its own data; None before the first, and for the book's data."""
     kept = find_newest(name)
     return kept and find_schema(kept.dataset, kept.recipe)
 
 
 def of_champion(name: str) -> ChampionData | None:
-    """What own data the champion of a name was made of; None before the first, and of the book's data."""
+    """The own data that the champion of a name was made of; None before the first, and for the book's data."""
     pointer = model_folder.find_champion(name) if is_name(name) else None
     if pointer is None:
         return None
@@ -116,14 +116,15 @@ def of_champion(name: str) -> ChampionData | None:
 
 
 def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False) -> dict[str, Any]:
-    """The parameters of ``gradmill retrain NAME``: its champion's model, data and options, and what is given now.
+    """The parameters of ``gradmill retrain NAME``: its champion's model, data and options, updated by what is given.
 
-    Settings that a search has found for the champion are left out unless ``with_found``: where the name goes on using
-    found settings, those of the newest search are taken.
+    Settings that a search found for the champion are left out unless ``with_found``; a name that uses found settings
+    takes those of the newest search.
+
 
     Raises:
         UsageError: there is no such model.
-        DataError: its manifest is damaged, or it is not known where its data are.
+        DataError: its manifest is damaged, or nothing says where its data are.
         EnvironmentProblem: a restore was begun here and not finished.
     """
     locks.refuse_half_restored()
@@ -160,7 +161,7 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
 
 
 def _without_found(name: str, champion: Manifest, found: Collection[str]) -> dict[str, Any]:
-    """The champion's settings but for what a search decides: what one has ``found``, the newest has, and defaults."""
+    """The champion's settings without those that a search found, that the newest search has, or that are defaults."""
     training = champion.parameters.training
     defaults = list_defaults(training.model, champion.dataset.defaults)
     searched = {*found, *tuning_result.read(name).settings}
@@ -172,9 +173,9 @@ def _without_found(name: str, champion: Manifest, found: Collection[str]) -> dic
 
 
 def _split(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The options of the split: what is given now, or what the newest version fixed, be the champion an older one.
+    """The split options: those given now, or else those that the newest version fixed, even if it is not the champion.
 
-    No window stays without a split by time.
+    A window is kept only with a split by time.
     """
     rule = find_fixed(name)
     options: dict[str, Any] = dict.fromkeys(SPLITS.values()) | ({"test": rule.split.test} if rule else {})
@@ -184,9 +185,9 @@ def _split(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def leave_split_open(data: dict[str, Any]) -> None:
-    """Take the split out of data options: a run takes the rule that the newest version has fixed by then.
+    """Remove the split from data options, so that a run takes the rule that the newest version has fixed by then.
 
-    A window needs its time column, and so that stays.
+    A window needs its time column, so this is kept.
     """
     is_open = data.get("window", NO_WINDOW) == NO_WINDOW
     for option in ("test", *SPLITS.values()) if is_open else ("test",):
@@ -219,23 +220,23 @@ def require_same_kind(parameters: Learned) -> None:
 
 
 class SourceFingerprint(RootDocument):
-    """How own files looked when they were last read, and by which options; the digest of their data, and the files."""
+    """How own files looked when last read, and with which options; the digest of their data, and prepared files."""
 
     look: str
     options: dict[str, Any]
     digest: Sha256
     rows: FileRef | None
     files: tuple[FileRef, ...]
-    prepared: str  # how these look
+    prepared: str  # a digest of the state of ``files``
 
 
 def must_train(parameters: RetrainParameters) -> bool:
-    """Whether nothing can be reused, as far as can be told before the data have been looked at."""
+    """Whether training is required, as far as this is known before the data are inspected."""
     return parameters.force or not model_folder.list_versions(parameters.name)
 
 
 def remember_files(parameters: RetrainParameters, raw: RawDataset, prepared: PreparedDataset) -> None:
-    """Let later runs know what is in files that still look so; of the book's data nothing is kept."""
+    """Record what own files hold for later runs that find them unchanged; nothing is recorded for the book's data."""
     if raw.look:
         every = (prepared.train, prepared.test, prepared.raw_test, prepared.validation, prepared.rows)
         files = tuple(file for file in every if file)
@@ -243,12 +244,12 @@ def remember_files(parameters: RetrainParameters, raw: RawDataset, prepared: Pre
         asked = {"look": raw.look, "options": _list_options(parameters)}
         SourceFingerprint.model_validate(asked | facts).write(artifact_paths.look(raw.name))
         trained = artifact_paths.trained_files(raw.name, prepared.digest)
-        if not trained.exists():  # a version of these rows was trained on the files that had them first
+        if not trained.exists():  # a version of these rows was trained on the files that first had them
             TrainedFiles(files=raw.paths or (raw.source,)).write(trained)
 
 
 def find_by_files(run: RunFolder, parameters: RetrainParameters, raw: RawDataset) -> PublishedModel | None:
-    """The version that was made of these files, by all that can be told without reading them.
+    """The version that was made of these files, as far as this can be known without reading them.
 
     Raises:
         DataError: that version is damaged.
@@ -268,7 +269,7 @@ def find_by_files(run: RunFolder, parameters: RetrainParameters, raw: RawDataset
 
 
 def find_by_rows(run: RunFolder, parameters: RetrainParameters, prepared: PreparedDataset) -> PublishedModel | None:
-    """The version that was made of these rows, in any order, files and format; or, of too few new ones, the champion.
+    """The version made of these rows, in any order, files and format; the champion if too few rows are new.
 
     Raises:
         DataError: that version is damaged.
@@ -277,7 +278,7 @@ def find_by_rows(run: RunFolder, parameters: RetrainParameters, prepared: Prepar
 
 
 def _list_options(parameters: RetrainParameters) -> dict[str, Any]:
-    """What makes another model, and the share of the test rows: where the name has fixed another, reading tells."""
+    """The options that make a different model, and the test share: reading shows whether the name has fixed another."""
     return list_options(parameters) | {"test": parameters.data.test}
 
 
@@ -292,8 +293,8 @@ def _digest_looks(files: tuple[FileRef, ...]) -> str:
 def _find(
     run: RunFolder, parameters: RetrainParameters, data: PreparedDataset | SourceFingerprint, detail: str
 ) -> PublishedModel | None:
-    """Say what was found, and keep it as evidence where a stage would have left its record."""
-    if must_train(parameters) or data.rows is None:  # as of the book's, of which nothing is kept
+    """Find the version, report it, and record it where a stage would record its result."""
+    if must_train(parameters) or data.rows is None:  # nothing is recorded of the book's data
         return None
     name = parameters.name
     with locks.hold_model(name):
@@ -314,10 +315,10 @@ def _find(
 
 
 def _find_made_of(parameters: RetrainParameters, digest: str, champion: Manifest | None) -> Manifest | None:
-    """The champion if it was made so, else the newest version that was the champion once: it is not brought back."""
+    """The champion if it was made so, else the newest such former champion, which is not promoted again."""
     name = parameters.name
     newest = (model_folder.find_manifest(name, number) for number in model_folder.list_versions(name)[::-1])
-    for kept in itertools.chain([champion] if champion else [], newest):  # none is read but until it is found
+    for kept in itertools.chain([champion] if champion else [], newest):  # read lazily, until one matches
         is_same = kept.dataset.digest == digest and _is_asked_alike(kept, parameters)
         if is_same and pointer.was_champion(name, kept.version):
             return kept
@@ -325,8 +326,8 @@ def _find_made_of(parameters: RetrainParameters, digest: str, champion: Manifest
 
 
 def _count_too_few(parameters: RetrainParameters, rows: FileRef, champion: Manifest) -> str:
-    """How many rows are not among the champion's, in words, where they are fewer than ``--min-new-rows``."""
-    from tasks.data import row_hash  # here: it imports numpy
+    """In words, how many rows are new to the champion if fewer than ``--min-new-rows``; else empty."""
+    from tasks.data import row_hash  # not at the top, because it imports numpy
 
     least = parameters.data.min_new_rows
     if not least or parameters.data.new_recipe or not _is_asked_alike(champion, parameters):
@@ -339,9 +340,9 @@ def _count_too_few(parameters: RetrainParameters, rows: FileRef, champion: Manif
 
 
 def _is_asked_alike(kept: Manifest, parameters: RetrainParameters) -> bool:
-    """Whether a version was asked for with the same options as given, so that ``auto`` is ``auto`` on any date.
+    """Whether a version was given the same options, so that ``auto`` equals ``auto`` on any date.
 
-    Those of the split must be of the rule that it has, if any is given: without one the name's own rule holds.
+    Options of the split, if any is given, must match the version's rule; without them the name's rule holds.
     """
     rules = {rule: getattr(parameters.data, option) for rule, option in SPLITS.items()}
     split = kept.dataset.split
@@ -355,5 +356,5 @@ def _is_asked_alike(kept: Manifest, parameters: RetrainParameters) -> bool:
     }
     try:
         return list_options(RetrainParameters.model_validate(document)) == list_options(parameters)
-    except ValidationError:  # of another version of Gradmill
+    except ValidationError:  # written by another version of Gradmill
         return False

@@ -1,7 +1,7 @@
-"""One model of a page: sections of text, tables and pictures; rendered as Markdown (Prefect, READMEs) or as HTML.
+"""A page as sections of text, tables and pictures, rendered as Markdown (Prefect, READMEs) or as HTML.
 
-A page holds what users and their data say as it is. It is escaped here and nowhere else: only ``Code``, ``Strong``,
-``Link`` and addresses, which are ours, are more than text. Credentials in addresses are left out.
+Text from users and data is kept as it is and escaped only here: only ``Code``, ``Strong``, ``Link`` and our own
+addresses are markup. Credentials in addresses are removed.
 """
 
 import base64
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import jinja2
 
 LONGEST = 2000  # characters of a text
-BEGINS_A_BLOCK = re.compile(r"^(\d*)([-+=.)])")  # a list or a rule, where a line of Markdown starts with it
+BEGINS_A_BLOCK = re.compile(r"^(\d*)([-+=.)])")  # begins a list or a rule at the start of a Markdown line
 
 
 class Code(str):
@@ -28,36 +28,36 @@ class Code(str):
 
 
 class Strong(str):
-    """Text that should be seen."""
+    """Emphasised text."""
 
     element = "strong"
 
 
 class Link(str):
-    """Words that lead to an address of ours."""
+    """Words that link to one of our addresses."""
 
     element = "a"
     address: str
 
     def __new__(cls, words: str, address: str) -> Self:
-        """Take the words as they are."""
+        """Create the text with its address."""
         made = super().__new__(cls, words)
         made.address = address
         return made
 
 
-Text = str | tuple[str, ...]  # a line, or its parts one after another
+Text = str | tuple[str, ...]  # a line, or its parts in order
 
 
 class PageTable(NamedTuple):
-    """Rows below a head; without a head the first cell of a row names the second."""
+    """Rows below a header; without a header the first cell of a row names the second."""
 
     rows: tuple[tuple[Text, ...], ...]
     head: tuple[str, ...] = ()
 
 
 class PagePicture(NamedTuple):
-    """A PNG, how it is read, and its file's name. A photo is not inverted on dark paper."""
+    """A PNG, its alternative text, and its file name. A photo is not inverted in dark mode."""
 
     title: str
     png: bytes
@@ -71,14 +71,14 @@ class Program(str):
 
 
 class Section(NamedTuple):
-    """Blocks below a title, which may be empty. Renderers leave out what is empty."""
+    """Blocks below a title, which may be empty. Renderers omit empty sections."""
 
     title: str
     blocks: tuple[Text | PageTable | PagePicture | Program | None, ...]
 
 
 class Page(NamedTuple):
-    """A page; ``links`` are words and an address of ours."""
+    """A page; ``links`` are pairs of words and one of our addresses."""
 
     title: str
     headline: Text
@@ -87,17 +87,17 @@ class Page(NamedTuple):
 
 
 def render_markdown(page: Page, embed: bool = True) -> str:
-    """The page as Markdown; without ``embed`` pictures are read from files beside it."""
+    """The page as Markdown; without ``embed`` pictures refer to files beside it."""
     return re.sub(r"\n{3,}", "\n\n", _render(page, "page.md.jinja", embed=embed)).strip() + "\n"
 
 
 def markdown_line(text: Text) -> str:
-    """A line of Markdown, such as a description."""
+    """A line as Markdown, such as a description."""
     return BEGINS_A_BLOCK.sub(r"\1\\\2", _markdown_inline(text))
 
 
 def render_html(page: Page) -> str:
-    """The page as one file that needs no other and runs nothing."""
+    """The page as one HTML file that needs no other file and runs no script."""
     return _render(page, "page.html.jinja")
 
 
@@ -108,7 +108,7 @@ def _render(page: Page, template: str, **options: bool) -> str:
 
 @cache
 def _load_templates() -> "jinja2.Environment":
-    import jinja2  # here: most commands render no page
+    import jinja2  # not at the top, because most commands render no page
 
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
@@ -122,7 +122,7 @@ def _load_templates() -> "jinja2.Environment":
 
 
 def make_data_uri(png: bytes) -> str:
-    """A PNG as an address that holds it."""
+    """A PNG as a data URI."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
@@ -133,9 +133,9 @@ def _shown_sections(page: Page) -> Iterator[Section]:
 
 
 def _parts(text: Text) -> Iterator[tuple[str, str, str]]:
-    """Each part after the HTML element that shows it, none of plain text, and before where it leads, if anywhere.
+    """Yield each part as (HTML element or "", text, address or "").
 
-    It is one line, with nothing that cannot be seen.
+    The text is one line without invisible characters.
     """
     for part in (text,) if isinstance(text, str) else text:
         visible = escape_control_characters(without_credentials(part)).encode(errors="backslashreplace").decode()
@@ -153,7 +153,7 @@ def _markdown_inline(text: Text) -> str:
 
 
 def _markdown_cell(text: Text) -> str:
-    """A table looks for its bars in code, too."""
+    """Text in a table cell, where bars must be escaped even in code."""
     parts = (text,) if isinstance(text, str) else text
     return _markdown_inline(
         tuple(Code(re.sub(r"\\*\|", r"\\|", part)) if isinstance(part, Code) else part for part in parts)
@@ -161,6 +161,6 @@ def _markdown_cell(text: Text) -> str:
 
 
 def _markdown_code(words: str) -> str:
-    """In which nothing can be escaped: backticks in it want longer ones around it."""
+    """Inline code: nothing can be escaped in it, so backticks in the text need longer ones around it."""
     words, longest = words.strip(), max(map(len, re.findall("`+", words)), default=0)
     return f"{'`' * (longest + 1)} {words} {'`' * (longest + 1)}" if longest else f"`{words}`"

@@ -1,6 +1,6 @@
-"""Which version consumers should use: promotion, rollback, holds, freezing. Commands take the lock themselves.
+"""The version that consumers should use: promotion, rollback, holds, freezing. Commands take the lock themselves.
 
-The history is written before the pointer: after a kill between the two, the change is told as interrupted.
+The history is written before the pointer: after a kill between the two, the change is reported as interrupted.
 """
 
 from contextlib import suppress
@@ -15,8 +15,8 @@ from tasks.store.model_folder import ChampionPointer
 def point_to(name: str, number: int, cause: Cause, freeze: bool = False) -> None:
     """Replace ``champion.json``, then derive ``config.pbtxt`` from it; the caller holds the lock.
 
-    The hold of the version is lifted, and one that is rolled back from is held. ``previous`` is the kept version that
-    was replaced last and is not held. Unless ``freeze`` is said the name stays frozen or not, as the history knows too.
+    The version is no longer held; a version that is rolled back from becomes held. ``previous`` is the latest replaced
+    champion that is kept and not held. Without ``freeze`` the name stays as frozen as it was, as the history records.
     """
     before, folder = model_folder.find_pointer(name), artifact_paths.version(name, number)
     left = [before.version] if before and before.version != number else []
@@ -34,7 +34,7 @@ def point_to(name: str, number: int, cause: Cause, freeze: bool = False) -> None
         "held": tuple(sorted(held)),
         "frozen": freeze or was_frozen,
     }
-    # What a newer version of Gradmill has noted there stays.
+    # Fields written by a newer version of Gradmill are preserved.
     after = before.model_copy(update=facts) if before else ChampionPointer.model_validate(facts)
     history.append_change(name, cause, left if is_rollback else [number], after)
     after.write(artifact_paths.champion(name))
@@ -42,30 +42,30 @@ def point_to(name: str, number: int, cause: Cause, freeze: bool = False) -> None
 
 
 def _write_config(name: str, champion: int) -> None:
-    """Write ``config.pbtxt`` if it is not what the champion makes it."""
+    """Write ``config.pbtxt`` unless it already fits the champion."""
     if not verification.holds_config(name, config := model_folder.find_manifest(name, champion).triton_config):
         atomic.write_bytes(artifact_paths.triton_config(name), config.encode())
 
 
 def sweep(name: str) -> None:
-    """Remove what a killed publication or pruning left, and repair ``config.pbtxt``; the caller holds the lock."""
+    """Remove leftovers of killed publications and prunings, and repair ``config.pbtxt``; the caller holds the lock."""
     folders.sweep(artifact_paths.LEFTOVER, artifact_paths.model(name))
-    for number in model_folder.list_versions(name):  # a kill between the rename and this
+    for number in model_folder.list_versions(name):  # a kill between the rename and this step leaves it writable
         folders.make_read_only(artifact_paths.version(name, number))
     if current := model_folder.find_champion(name):
         _write_config(name, current.version)
 
 
 def was_champion(name: str, number: int) -> bool:
-    """Whether a version is or ever was the champion; the pointer tells it even where the history is lost."""
+    """Whether a version is or ever was the champion; the pointer alone shows it if the history is lost."""
     current = model_folder.find_champion(name)
     return number in (current.named_versions if current else ()) or number in history.list_demotions(name)
 
 
 def promote(name: str, number: int, reason: str | None = None) -> bool:
-    """Make a version the champion and lift its hold; False when it was the champion already.
+    """Make a version the champion and end its hold; False if it was the champion already.
 
-    In any case pointer and ``config.pbtxt`` are sound afterwards. A frozen name stays frozen.
+    In any case the pointer and ``config.pbtxt`` are valid afterwards. A frozen name stays frozen.
 
     Raises:
         UsageError: there is no such model or version.
@@ -73,7 +73,7 @@ def promote(name: str, number: int, reason: str | None = None) -> bool:
     """
     with history.lock_to_change(name, "promoted", reason, number) as cause:
         verification.verify_version(name, model_folder.resolve_version(name, number))
-        pointer = model_folder.find_pointer(name)  # promotion mends one that is damaged
+        pointer = model_folder.find_pointer(name)  # promotion repairs a damaged pointer
         if pointer and pointer.version == number:
             with suppress(DataError):
                 verification.verify_pointer(name, pointer)
@@ -85,9 +85,9 @@ def promote(name: str, number: int, reason: str | None = None) -> bool:
 
 
 def rollback(name: str, reason: str | None = None, freeze: bool = True) -> tuple[int, int]:
-    """Go back to the champion before, hold the version left, and freeze the name; return (left, champion).
+    """Return to the previous champion, hold the version left, and freeze the name; return (left, champion).
 
-    Without ``freeze`` tonight's retrain, whose model differs in bytes when data grow, may publish the same fault again.
+    Without ``freeze`` the next retrain, whose model differs in bytes when data grow, may publish the same fault again.
 
     Raises:
         UsageError: there is no such model, or nothing to go back to.
@@ -108,7 +108,9 @@ def rollback(name: str, reason: str | None = None, freeze: bool = True) -> tuple
 
 
 def freeze(name: str, reason: str | None = None, frozen: bool = True) -> tuple[int, bool]:
-    """Let no retrain change the champion, or, by ``frozen`` false, let it again; return it and whether that is new.
+    """Freeze a name (or, if not ``frozen``, unfreeze it); return its champion and whether anything changed.
+
+    No retrain changes the champion of a frozen name.
 
     Raises:
         UsageError: there is no such model, or it has no champion.
@@ -124,6 +126,6 @@ def freeze(name: str, reason: str | None = None, frozen: bool = True) -> tuple[i
 
 
 def is_frozen(name: str) -> bool:
-    """Whether no retrain may change the champion; a name without one is not frozen."""
+    """Whether the name is frozen, so that no retrain may change its champion; a name without one is not."""
     pointer = model_folder.find_champion(name)
     return pointer is not None and pointer.frozen

@@ -1,6 +1,6 @@
-"""Jobs of batch prediction: ``_job.json``, which is written first and last, and where there are some.
+"""Jobs of batch prediction: their documents ``_job.json``, written first and last, and where to find them.
 
-Whoever predicts reads it here, and so do pruning and housekeeping.
+Prediction, pruning and housekeeping all use them.
 """
 
 import itertools
@@ -27,7 +27,7 @@ RESTART = "replace the job by the same command with --restart, or restore the fi
 
 
 class Shard(NamedTuple):
-    """The rows from ``start`` to ``stop`` of a job; they make the part ``number``."""
+    """The rows from ``start`` to ``stop`` of a job, which make up part ``number``."""
 
     number: int
     start: int
@@ -35,7 +35,7 @@ class Shard(NamedTuple):
 
 
 class JobInput(Document):
-    """What a job reads: ``digest`` covers path, size, mtime and content (sampled blocks, or all) of every file."""
+    """The input of a job: ``digest`` covers path, size, mtime and content (sampled blocks, or all) of every file."""
 
     path: str
     digest: str
@@ -57,7 +57,7 @@ class JobModel(Document):
 
 
 class Job(RootDocument):
-    """The content of ``_job.json``. What is None is known when the job is done."""
+    """The content of ``_job.json``. Fields that are None become known when the job is done."""
 
     job: str
     request: str
@@ -70,7 +70,7 @@ class Job(RootDocument):
     columns: tuple[str, ...]
     id_columns: tuple[str, ...] = ()
     unknown: Literal["reject", "average"] = "reject"
-    written: Literal["all", "label"] = "all"  # of each answer
+    written: Literal["all", "label"] = "all"  # which columns of an answer
     rows: int = 0
     shards: tuple[Shard, ...] = ()
     max_rejects: int = 0
@@ -83,21 +83,21 @@ class Job(RootDocument):
     drift: Drift | None = None
     column_counts: dict[str, tuple[int, ...]] = Field(
         {}
-    )  # of own tables, of a sample of rows, by the bins of its profile
-    column_drift: dict[str, float] = Field({})  # the population stability index of each of these
-    worse: str | None = None  # than at publication, beyond chance: which figure, in words
+    )  # of own tables: counts of sampled rows by the bins of the profile
+    column_drift: dict[str, float] = Field({})  # the population stability index of each column
+    worse: str | None = None  # which figure is worse than at publication, beyond chance, in words
     notes: dict[str, int] | None = None
-    file_digests: tuple[str, ...] = ()  # SHA-256 of the single files that were written of it
+    file_digests: tuple[str, ...] = ()  # SHA-256 of each file, if the output is single files
     seconds: float | None = None
 
     @property
     def noted(self) -> list[str]:
-        """What was found of rows that were predicted all the same, a sentence each."""
+        """What was noted about rows that were predicted nonetheless, one sentence each."""
         return [f"{times:,} of {plural(self.rows, 'row')} {note}" for note, times in (self.notes or {}).items()]
 
     @property
     def is_of_own_test_split(self) -> bool:
-        """Whether it predicted what the version was tested on, as each retrain does, and nobody's input."""
+        """Whether the input was the version's own test split, as after each retrain, rather than a user's input."""
         return artifact_paths.datasets() in (artifact_paths.root() / self.input.path).parents
 
     @model_validator(mode="after")
@@ -112,7 +112,7 @@ class Job(RootDocument):
 
 
 def find(folder: Path) -> Job | None:
-    """The job whose document a folder holds; None where there is no such file.
+    """The job whose document is in a folder; None if there is no such file.
 
     Raises:
         DataError: the document is damaged.
@@ -121,7 +121,7 @@ def find(folder: Path) -> Job | None:
 
 
 def holds_job(folder: Path) -> bool:
-    """Whether a folder is that of a job: its document can be read, or its scratch is there."""
+    """Whether a folder belongs to a job: its document can be read, or its scratch exists."""
     try:
         return has_scratch(folder) or find(folder) is not None
     except (DataError, OSError):
@@ -129,10 +129,10 @@ def holds_job(folder: Path) -> bool:
 
 
 def write(folder: Path, job: Job) -> None:
-    """Replace the document of a folder atomically.
+    """Replace the document in a folder atomically.
 
-    Of a finished job that no listing of ``artifacts/predictions/`` finds, the store keeps the figures, without paths,
-    unless it has those of a newer one.
+    For a finished job outside of ``artifacts/predictions/``, which no listing finds, the store keeps the figures,
+    without paths, unless it has those of a newer one.
     """
     if job.status == "done" and folder.parent.resolve() != artifact_paths.all_predictions().resolve():
         is_split, last = job.is_of_own_test_split, None
@@ -147,22 +147,22 @@ def write(folder: Path, job: Job) -> None:
 
 
 def format_now() -> str:
-    """The time as the document has it."""
+    """The current time in the format of the document."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def list_jobs(report: Report = folders.tell_skipped, everywhere: bool = False) -> Iterator[tuple[Path, Job | None]]:
-    """The jobs whose folders lie in ``artifacts/predictions/``, be it behind a link, and their folders.
+    """List the jobs whose folders are in ``artifacts/predictions/``, possibly behind a link, with their folders.
 
-    With ``everywhere`` also unfinished ones whose folders lie elsewhere, by the notes that they have left. A document
-    that cannot be read stops nobody: ``report`` is called, and of an unfinished job None is given.
+    With ``everywhere`` it includes unfinished jobs whose folders are elsewhere, according to their notes. A document
+    that cannot be read is passed to ``report``; an unfinished job then appears as None.
     """
     place, places = artifact_paths.all_predictions(), list[Path]()
     with skip_unreadable(place, report):
         places += sorted(place.iterdir()) if place.is_dir() else ()
     for note in sorted(artifact_paths.jobs_elsewhere().glob("*")) if everywhere else ():
         with skip_unreadable(note, report):
-            if note.is_file():  # a FIFO would be waited for without end
+            if note.is_file():  # reading a FIFO would wait forever
                 places.append(artifact_paths.root() / note.read_text(encoding="utf-8"))  # relative, or absolute
     for folder in places:
         job = None
@@ -173,18 +173,18 @@ def list_jobs(report: Report = folders.tell_skipped, everywhere: bool = False) -
             yield folder, job
 
 
-# A job's scratch: one folder in its output, known by a mark, where everything begins that is not whole yet
+# The scratch of a job: a marked folder in its output, in which all files begin that are not complete yet
 
 
 MARK = "made-by-gradmill"
 
 
 def make_scratch(folder: Path) -> None:
-    """Make a job's folder with its scratch, which is known as ours from its first moment on.
+    """Create a job's folder with its scratch, which is recognisable as ours from the start.
 
     Raises:
-        UsageError: something of that name is there, and it is not ours.
-        FileExistsError, NotADirectoryError: so it is with the folder.
+        UsageError: something else has the name of the scratch.
+        FileExistsError, NotADirectoryError: something else has the name of the folder.
     """
     scratch = artifact_paths.scratch(folder)
     if os.path.lexists(scratch) and not has_scratch(folder):
@@ -194,18 +194,18 @@ def make_scratch(folder: Path) -> None:
 
 
 def has_scratch(folder: Path) -> bool:
-    """Whether a folder's scratch is one that ``make_scratch`` made; a link, or what holds other things, never is."""
+    """Whether ``make_scratch`` made a folder's scratch; a link, or a folder with other contents, never counts."""
     scratch = artifact_paths.scratch(folder)
     if scratch.is_symlink() or not scratch.is_dir():
         return False
-    entries = list(os.scandir(scratch))  # empty_scratch: killed before the mark was there
+    entries = list(os.scandir(scratch))  # an empty scratch was killed before the mark was written
     marked = any(entry.name == MARK and entry.is_file(follow_symlinks=False) for entry in entries)
     return not entries or (marked and not any(entry.is_symlink() for entry in entries))
 
 
 @contextmanager
 def place_file(folder: Path, name: str) -> Iterator[Path]:
-    """Yield a temporary path in the scratch; when the block succeeds it becomes ``name`` in the folder.
+    """Yield a temporary path in the scratch and rename it to ``name`` in the folder when the block succeeds.
 
     Raises:
         OSError: the disk is full or the folder is not writable; the file is then as it was.
@@ -227,7 +227,7 @@ def empty_scratch(folder: Path) -> None:
 
 
 def remove_scratch(folder: Path) -> None:
-    """Remove a job's scratch, if it is there and one of ours; the mark goes last."""
+    """Remove a job's scratch if it exists and is ours; the mark is removed last."""
     if has_scratch(folder):
         empty_scratch(folder)
         (artifact_paths.scratch(folder) / MARK).unlink(missing_ok=True)

@@ -1,7 +1,8 @@
-"""A candidate becomes a version: its folder appears by one rename, whole, and never changes. The caller holds the lock.
+"""Publication turns a candidate into a version: its folder appears whole, by one rename. The caller holds the lock.
 
-A version may have an attestation, proof of who published it: OpenSSF model signing with a key of one's own. It covers
-every file of the folder, ``manifest.json`` among them: gates, metrics and lineage are bound to the model's bytes.
+A version may have an attestation, proof of who published it: OpenSSF model signing with the user's own key. It covers
+every file of the folder, including ``manifest.json``, so that gates, metrics and lineage are bound to the model's
+bytes.
 """
 
 import os
@@ -47,10 +48,10 @@ from tasks.store.verification import signed_files
 
 @contextmanager
 def take_turn(name: str, to_publish: bool) -> Iterator[bool]:
-    """Hold the lock while a candidate is judged; yield whether it may be published: not under a frozen name.
+    """Hold the lock while a candidate is judged; yield whether it may be published: not if the name is frozen.
 
-    Where nothing is ``to_publish``, a folder that is not there is not made, and nothing in it is mended; and where
-    nothing was published, one that was made for the lock goes.
+    If not ``to_publish``, a missing folder is not created and nothing in it is repaired. A folder that was created for
+    the lock is removed if nothing was published.
     """
     with locks.hold_model(name) if to_publish or model_folder.list_versions(name) else nullcontext():
         try:
@@ -63,16 +64,16 @@ def take_turn(name: str, to_publish: bool) -> Iterator[bool]:
 
 
 def find_version(name: str, onnx_sha256: str) -> int | None:
-    """The kept version with these very model bytes, if there is one."""
+    """The kept version with exactly these model bytes, if there is one."""
     kept = model_folder.list_versions(name)
     return next((each for each in kept if model_folder.find_manifest(name, each).files[ONNX] == onnx_sha256), None)
 
 
 def next_number(name: str) -> int:
-    """One more than the highest that was ever given; where something else has that name, the next one.
+    """One more than the highest number ever given, or the next free one if something else has that name.
 
     Raises:
-        DataError: the history is damaged, or none is left.
+        DataError: the history is damaged, or no number is left.
     """
     number = history.highest_number(name, history.list_changes(name)) + 1
     while os.path.lexists(artifact_paths.version(name, number)):
@@ -95,7 +96,7 @@ def describe_lineage(
     packages: dict[str, str],
     code: str,
 ) -> Lineage:
-    """What a version was made of by which ``run``, ``packages`` and ``code`` (a digest), and how it was judged."""
+    """What a version was made of, by which ``run``, ``packages`` and ``code`` (a digest), and how it was judged."""
     return Lineage(
         name=parameters.name,
         created_at=model_folder.format_now(),
@@ -119,10 +120,10 @@ def describe_lineage(
 def write_version_files(
     folder: Path, number: int, of: Lineage, exported: ExportedModel, pictures: tuple[FileRef, ...]
 ) -> None:
-    """Put the files of version ``number`` into its staging folder, but for the manifest and the checksums.
+    """Write the files of version ``number`` into its staging folder, except the manifest and the checksums.
 
     Raises:
-        DataError: a file of the run has changed since it was made.
+        DataError: a file of the run has changed since it was written.
     """
     metadata = of.describe_model(number)
     for file in (exported.onnx, exported.sample, *filter(None, [exported.weights]), *pictures):
@@ -144,10 +145,10 @@ def write_version_files(
 
 
 def publish(lineage: Lineage, fill: Callable[[Path, int], None], sign_key: Path | None = None) -> int:
-    """Make the next version by one rename; return its number.
+    """Publish the next version by one rename; return its number.
 
-    ``fill`` gets the staging folder and the number, and puts the files there; manifest and checksums are added here.
-    With ``sign_key`` the folder also gets an attestation.
+    ``fill`` is called with the staging folder and the number and writes the files; this function adds manifest and
+    checksums, and with ``sign_key`` an attestation.
     """
     name = lineage.name
     number = next_number(name)
@@ -162,7 +163,7 @@ def publish(lineage: Lineage, fill: Callable[[Path, int], None], sign_key: Path 
     for path in staging.iterdir():
         path.chmod(0o444)
         atomic.sync(path)
-    if rows := lineage.dataset.rows:  # which the manifest names
+    if rows := lineage.dataset.rows:  # the file is named in the manifest
         atomic.sync(rows.path)
         atomic.sync(rows.path.parent)
     atomic.sync(staging)

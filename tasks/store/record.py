@@ -1,7 +1,6 @@
-"""The base of every value that is exchanged, and how a document names a file.
+"""The base of every value that stages exchange, and how documents name files.
 
-Documents name files relative to the artifacts folder, so that one that is moved, copied or restored elsewhere keeps
-working.
+Documents name files relative to the artifacts folder, so that they remain valid when it is moved, copied or restored.
 """
 
 from pathlib import Path
@@ -13,23 +12,23 @@ from tasks.store import artifact_paths
 
 
 class _NotInKey:
-    """Marks a field that changes no result: two calls of a stage that differ in it alone are the same call."""
+    """Marks a field that changes no result: two calls of a stage that differ only in it are the same call."""
 
 
 NOT_IN_KEY = _NotInKey()  # as in ``Annotated[str, NOT_IN_KEY]``; read by tasks/stage/cache.py
 
 
 def _read_path(value: Any) -> Any:
-    """The path in this folder that a document means; what is a ``Path`` already did not come from one."""
+    """The path that a document names, resolved in this artifacts folder; a ``Path`` did not come from a document."""
     if not isinstance(value, str):
         return value
     if ".." in Path(value).parts:
         raise ValueError(f"the path {value} leads out of the artifacts folder")
-    return str(artifact_paths.root() / value)  # an absolute one stays as it is
+    return str(artifact_paths.root() / value)  # an absolute path is unchanged
 
 
 def _require_inside(value: Any) -> Any:
-    """The same of what always lies in artifacts/."""
+    """The same as ``_read_path`` for a path that must be in artifacts/."""
     path = _read_path(value)
     if isinstance(value, str) and not Path(path).is_relative_to(artifact_paths.root()):
         raise ValueError(f"the path {value} is not in the artifacts folder")
@@ -37,9 +36,9 @@ def _require_inside(value: Any) -> Any:
 
 
 _RELATIVE = PlainSerializer(artifact_paths.relative, return_type=str, when_used="json")
-_LAX = Field(strict=False)  # so that a strict document takes the text in Python as well as in JSON
-ArtifactPath = Annotated[Path, _LAX, BeforeValidator(_require_inside), _RELATIVE]  # of what always lies in artifacts/
-ChosenPath = Annotated[Path, _LAX, BeforeValidator(_read_path), _RELATIVE]  # of what does unless a user chose a place
+_LAX = Field(strict=False)  # so that a strict document accepts text in Python as well as in JSON
+ArtifactPath = Annotated[Path, _LAX, BeforeValidator(_require_inside), _RELATIVE]  # a path that is always in artifacts/
+ChosenPath = Annotated[Path, _LAX, BeforeValidator(_read_path), _RELATIVE]  # anywhere if a user chose it
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -50,7 +49,7 @@ class Record(BaseModel):
 
 
 class Lasting(Record):
-    """A record in documents that stay: what a newer version of Gradmill has added to it is ignored."""
+    """A record in documents that are kept: fields added by a newer version of Gradmill are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 

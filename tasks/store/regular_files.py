@@ -1,4 +1,4 @@
-"""Paths that a user names, and files opened so that nothing waits for a FIFO, a socket or a device."""
+"""Paths that a user names, and files opened without waiting for a FIFO, a socket or a device."""
 
 import errno
 import os
@@ -9,26 +9,26 @@ from pathlib import Path
 
 from tasks.errors import DataError, UsageError
 
-LONGEST_PATH = 4096  # that Linux takes
-SHOWN = 60  # characters of a longer one
+LONGEST_PATH = 4096  # the limit of Linux
+SHOWN = 60  # characters that are shown of a longer one
 
 
 def make_absolute(text: str) -> Path:
-    """The path that a user means by what may be a path or a glob, ``~`` expanded; there need be nothing.
+    """The absolute path of a path or glob that a user typed, with ``~`` expanded; it need not exist.
 
     Raises:
-        UsageError: no path can be so.
+        UsageError: the text cannot be a path.
     """
     try:
         path = Path(text).expanduser()
         folder = Path() if path.is_absolute() else Path.cwd()
-        while path.parts[:1] == ("..",):  # only these: behind a link .. is another folder
+        while path.parts[:1] == ("..",):  # only leading ones: behind a link .. is another folder
             path, folder = Path(*path.parts[1:]), folder.parent
         path = folder / path
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        pass  # a glob, or what is missed later
-    except (OSError, ValueError, RuntimeError) as error:  # the last two of a NUL, and of a user who does not exist
+        pass  # a glob, or a missing file that is reported later
+    except (OSError, ValueError, RuntimeError) as error:  # the last two for a NUL, and for a user who does not exist
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise UsageError(
             f"the input {format_path(text)}: {reason}", "a file, a folder or a glob", "check it"
@@ -37,13 +37,13 @@ def make_absolute(text: str) -> Path:
 
 
 def format_path(path: Path | str) -> str:
-    """A path as it can be printed: names are bytes, need not be UTF-8, and may be far too long."""
+    """A path in printable form: names are bytes, need not be UTF-8, and may be far too long."""
     text = os.fsencode(path).decode(errors="replace")
     return text if len(text) <= LONGEST_PATH else f"{text[:SHOWN]}… ({len(text)} characters)"
 
 
 def is_true(question: Callable[[], bool]) -> bool:
-    """Whether it is so, asked of an entry of a folder as ``entry.is_dir``; no of a link that leads in a circle."""
+    """The answer of a method such as ``entry.is_dir``; False for a link that leads in a circle."""
     try:
         return question()
     except OSError:
@@ -51,10 +51,10 @@ def is_true(question: Callable[[], bool]) -> bool:
 
 
 def open_descriptor(path: Path | str) -> int:
-    """Open a regular file to read from; the caller closes it.
+    """Open a regular file for reading; the caller closes it.
 
     Raises:
-        DataError: it cannot be opened, or is something else than a regular file.
+        DataError: it cannot be opened, or is not a regular file.
     """
     try:
         opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -71,14 +71,14 @@ def open_descriptor(path: Path | str) -> int:
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """The same as a stream of bytes.
+    """Open a regular file as a stream of bytes.
 
     Raises:
-        DataError: as for ``descriptor``.
+        DataError: as for ``open_descriptor``.
     """
     return os.fdopen(open_descriptor(path), "rb")
 
 
 def irregular_file(path: Path | str) -> DataError:
-    """The error of a folder, a FIFO, a socket or a device where a file is wanted."""
+    """The error for a folder, a FIFO, a socket or a device where a file is required."""
     return DataError(f"{path} is no regular file", "a file on disk", "write what it gives to a file, and name that")

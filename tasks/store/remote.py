@@ -1,4 +1,4 @@
-"""A folder by fsspec URL, that of a mirror or a backup: each file is replaced in one step, or not at all."""
+"""A folder by fsspec URL, for a mirror or a backup: each file is replaced in one step, or not at all."""
 
 import hashlib
 import os
@@ -15,17 +15,17 @@ from tasks.machine.words import pip_install
 from tasks.store import atomic, folders, regular_files
 
 LOCAL = ("file", "local")
-# The package that fsspec uses for each. An object is there once its put has succeeded.
+# The package that fsspec uses for each protocol. An object appears only once its put has succeeded.
 OBJECT_STORES = {
     "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs",
 }  # fmt: skip
 
 
 def check(url: str) -> None:
-    """Fail before any work when nothing can be written there. No network is touched.
+    """Fail before any work if nothing can be written to this URL. The network is not used.
 
     Raises:
-        UsageError: credentials in the URL, a protocol that cannot replace a file in one step, or no package for it.
+        UsageError: the URL has credentials, or a protocol without a package or without atomic replacement.
     """
     protocol = _protocol(url)
     path = url.partition("://")[2] if "://" in url else url
@@ -61,25 +61,25 @@ def check(url: str) -> None:
 
 
 class RemoteFolder:
-    """A folder by URL; where it is local or on a mounted share, files are written as in ``artifacts/``."""
+    """A folder by URL; on a local disk or a mounted share files are written as in ``artifacts/``."""
 
     def __init__(self, url: str) -> None:
-        """Open it, if it is there or not.
+        """Open the folder, whether it exists or not.
 
         Raises:
-            UsageError: as of ``check``.
+            UsageError: as for ``check``.
         """
         check(url)
         from fsspec.core import url_to_fs
 
         self.url = url.rstrip("/")
         with self._explain_errors(self.url):
-            # A worker lives for weeks: nothing is cached, neither credentials nor what a folder contains.
+            # A worker lives for weeks, so neither credentials nor folder listings are cached.
             self._files, self._path = url_to_fs(url, skip_instance_cache=True, use_listings_cache=False)
         self.local = Path(self._path) if _protocol(url) in LOCAL else None
 
     def require_outside(self) -> None:
-        """Fail where copies would lie beside what they are copies of.
+        """Fail if copies would be stored beside their originals.
 
         Raises:
             UsageError: the folder is in ``artifacts/``.
@@ -89,7 +89,7 @@ class RemoteFolder:
             raise UsageError(found, "a folder outside of it", "choose one on another disk or host")
 
     def read(self, path: str) -> bytes | None:
-        """The content of a file, None where there is none.
+        """The content of a file, or None if there is none.
 
         Raises:
             EnvironmentProblem: the store does not answer, or refuses.
@@ -99,7 +99,7 @@ class RemoteFolder:
         return None
 
     def write(self, path: str, content: bytes) -> None:
-        """Replace a file: readers find the old content or the new, whenever this process is killed.
+        """Replace a file: readers find either the old or the new content, whenever this process is killed.
 
         Raises:
             EnvironmentProblem: the store does not answer, or refuses.
@@ -111,7 +111,7 @@ class RemoteFolder:
                 self._files.pipe_file(f"{self._path}/{path}", content)
 
     def put(self, path: str, file: Path) -> None:
-        """Replace a file by a copy of another, which may be larger than memory; it raises as ``write`` does."""
+        """Replace a file by a copy of a local one, which may be larger than memory; it raises as ``write`` does."""
         with self._explain_errors(f"{self.url}/{path}"):
             if self.local:
                 with atomic.replace_file(self.local / path) as temporary:
@@ -120,7 +120,7 @@ class RemoteFolder:
                 self._files.put_file(str(file), f"{self._path}/{path}")
 
     def get(self, path: str, file: Path) -> bool:
-        """Copy what lies there into a file; whether anything does. It raises as ``read`` does."""
+        """Copy a file to a local one; return whether it exists. It raises as ``read`` does."""
         with self._explain_errors(f"{self.url}/{path}"), suppress(FileNotFoundError), self._open(path) as stream:
             with file.open("wb") as copy:
                 shutil.copyfileobj(stream, copy)
@@ -133,7 +133,7 @@ class RemoteFolder:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def sizes(self, path: str) -> dict[str, int]:
-        """The files in a folder and how many bytes each has; it raises as ``read`` does."""
+        """The files in a folder with their sizes in bytes; it raises as ``read`` does."""
         with self._explain_errors(f"{self.url}/{path}"):
             try:
                 found = self._files.ls(f"{self._path}/{path}", detail=True)
@@ -147,13 +147,13 @@ class RemoteFolder:
             self._files.rm_file(f"{self._path}/{path}")
 
     def sweep(self, path: str) -> None:
-        """Remove what killed writers left below a folder; object stores show no such thing."""
+        """Remove what killed writers left below a folder; object stores show no such files."""
         if self.local:
             with self._explain_errors(f"{self.url}/{path}"):
                 atomic.sweep(self.local / path)
 
     def _open(self, path: str) -> Any:
-        """A file to read; in a folder it must be a regular one, so that no link is followed and no FIFO waited for."""
+        """Open a file for reading; a local one must be regular, so that no link is followed and no FIFO waited for."""
         if self.local is None:
             return self._files.open(f"{self._path}/{path}", "rb")
         file = self.local / path
@@ -163,7 +163,7 @@ class RemoteFolder:
 
     @contextmanager
     def _explain_errors(self, what: str) -> Iterator[None]:
-        """Every backend has exceptions of its own; ours say which file, and that nothing is lost."""
+        """Convert the exceptions of every backend into ours, which name the file and say that nothing is lost."""
         try:
             yield
         except DataError:

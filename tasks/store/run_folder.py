@@ -1,4 +1,4 @@
-"""``artifacts/runs/<run>/``: the evidence of one run, whatever became of it."""
+"""``artifacts/runs/<run>/``: the evidence of one run, however it ended."""
 
 import os
 from collections import defaultdict
@@ -22,15 +22,15 @@ from tasks.store.record import Record
 
 
 class RunNotes(RootDocument):
-    """``run.json``: what a run was asked for, how long each stage took, and the record that it returned."""
+    """``run.json``: the parameters of a run, the duration of each stage, and the record that it returned."""
 
     run: str
     parameters: dict[str, Any]
     seconds: dict[str, float]
     stages: dict[str, dict[str, Any]]
-    exit_code: int | None = None  # of one that has failed otherwise than by a kill
-    time_limit: float | None = None  # seconds, of one that has ended by it
-    noted_at: Moment | None = None  # when any of this was noted last: the end of a run that has ended
+    exit_code: int | None = None  # of a run that failed, except by a kill
+    time_limit: float | None = None  # in seconds, of a run that was stopped by it
+    noted_at: Moment | None = None  # when any of this was last written: the end of a finished run
 
 
 class RunFolder(Record):
@@ -42,10 +42,10 @@ class RunFolder(Record):
 
     @classmethod
     def open(cls, run: str, parameters: dict[str, Any]) -> "RunFolder":
-        """Make the folder of ``run`` and note its parameters; a retried run finds its folder again.
+        """Create the folder of ``run`` and record its parameters; a retried run finds its folder again.
 
-        What killed runs left half-written anywhere in ``artifacts/``, or as a folder without a version, is swept first.
-        ``force`` among the parameters keeps stages from being reused.
+        First, half-written files of killed runs anywhere in ``artifacts/`` and folders without a version are removed.
+        ``force`` among the parameters prevents stages from being reused.
 
         Raises:
             EnvironmentProblem: a restore was begun here and not finished.
@@ -57,18 +57,18 @@ class RunFolder(Record):
         folders.sweep_models()
         with folder.in_use():
             if folder.file(RUN).exists():
-                folder.note_failure(None)  # not yet; to housekeeping it is young again
+                folder.note_failure(None)  # it has not failed yet, and to housekeeping it is young again
             else:
                 RunNotes(run=run, parameters=parameters, seconds={}, stages={}).write(folder.file(RUN))
         return folder
 
     def in_use(self) -> AbstractContextManager[None]:
-        """While the block runs, housekeeping leaves the folder alone, however long ago something was noted in it."""
+        """Keep housekeeping away from the folder during the block, however old its last note is."""
         otherwise = f"another process is at work on {self.path}; waiting for it"
         return locks.hold_lock(artifact_paths.lock(self.path), otherwise)
 
     def read(self) -> RunNotes:
-        """Everything noted so far.
+        """Everything recorded so far.
 
         Raises:
             DataError: ``run.json`` is damaged.
@@ -81,7 +81,7 @@ class RunFolder(Record):
         self._write(notes, **{section: getattr(notes, section) | more for section, more in sections.items()})
 
     def note_failure(self, exit_code: int | None, time_limit: float | None = None) -> None:
-        """Note with which exit code the run ends, and the seconds that it may have taken, where it has taken more."""
+        """Record the exit code with which the run ends, and the time limit in seconds if it was exceeded."""
         self._write(self.read(), exit_code=exit_code, time_limit=time_limit)
 
     def _write(self, notes: RunNotes, **update: Any) -> None:
@@ -93,51 +93,51 @@ class RunFolder(Record):
         return self.path / name
 
 
-# What retrains came to
+# Outcomes of retrains
 
 
-LARGEST = 2**24  # bytes of notes; those of a table of 2000 columns have 3 million
-REMEMBERED = 10_000  # runs, by a process that reads the store again and again
+LARGEST = 2**24  # bytes of notes; for a table of 2000 columns they take 3 million
+REMEMBERED = 10_000  # runs, in a process that reads the store repeatedly
 JUDGING = ("evaluate", "export", "publish")  # the stages with gates
 Outcome = Literal["published", "unchanged", "judged", "refused", "running", "failed", "unfinished"]
 
 
 class RunSummary(Document):
-    """One retrain. A figure is None where the run did not come so far."""
+    """One retrain. A figure is None if the run did not get that far."""
 
     run: str
     name: str
     outcome: Outcome
-    detail: str = ""  # which gates refused it; in which stage a failed or unfinished one has ended
+    detail: str = ""  # which gates refused it, or the stage in which a failed or unfinished run ended
     version: int | None
-    date: str  # when it was to start
+    date: str  # the scheduled start
     test_accuracy: float | None
     test_loss: float | None
     validation_loss: float | None
     seconds: float
     stage_seconds: dict[str, float]
     settings: dict[str, Any]  # every field of ``training``, and what own data or a search decided
-    changed: dict[str, Any]  # of these, what is not a default
+    changed: dict[str, Any]  # the settings that are not defaults
     dataset_digest: str | None
     path: str
-    exit_code: int | None = None  # of one that has failed; an unfinished one was killed or interrupted
-    time_limit: float | None = Field(None, lt=1e9)  # seconds, of one that has failed by it
+    exit_code: int | None = None  # of a failed run; an unfinished one was killed or interrupted
+    time_limit: float | None = Field(None, lt=1e9)  # in seconds, of a run that failed by it
     gates: tuple[GateVerdict, ...] = Field((), exclude=True)  # every verdict, for pages
-    ended: str = Field("", exclude=True)  # when something was last noted of it; of an older run when it was to start
+    ended: str = Field("", exclude=True)  # when it was last written; of an older run its scheduled start
 
     @property
     def ended_well(self) -> bool:
-        """Whether it did what was asked for, and no gate refused the candidate."""
+        """Whether it did what was asked for and no gate refused the candidate."""
         return self.outcome in ("published", "unchanged", "judged")
 
     @property
     def is_judged(self) -> bool:
-        """Whether it came to a verdict: its candidate went through the gates, or its training diverged."""
+        """Whether it came to a verdict: its candidate reached the gates, or its training diverged."""
         return self.outcome in ("published", "judged", "refused") or self.exit_code == TrainingDiverged.exit_code
 
     @property
     def in_words(self) -> str:
-        """What it came to, in a few words."""
+        """The outcome in a few words."""
         stage = f" in {self.detail}" if self.detail else ""
         if self.time_limit is not None:
             return f"reached its time limit of {timedelta(seconds=self.time_limit)}{stage}"
@@ -152,7 +152,7 @@ class RunSummary(Document):
 
 
 def describe_outcome(outcome: str, version: int | None, refused_by: str) -> str:
-    """What a retrain came to that did not fail, in the words of pages and terminal."""
+    """The outcome of a retrain that did not fail, as pages and the terminal show it."""
     return {
         "published": f"published version {version}",
         "unchanged": f"unchanged: version {version}",
@@ -163,18 +163,19 @@ def describe_outcome(outcome: str, version: int | None, refused_by: str) -> str:
 
 
 def list_changed(training: dict[str, Any], defaults: str) -> dict[str, Any]:
-    """What of the training's settings, as JSON has them, is given and not a default of the ``book``, or of ``data``.
+    """The given training settings, as in JSON, that are not defaults of the ``book`` or of ``data``.
 
-    Of a kind of model that only a newer version of Gradmill knows every setting is.
+    For a kind of model that only a newer version of Gradmill knows, these are all settings.
     """
     usual = list_defaults(training["model"], defaults) if training["model"] in [*ModelName] else {}
     return {name: value for name, value in training.items() if value is not None and value != usual.get(name)}
 
 
 def list_folders(name: str | None = None) -> dict[str, list[Path]]:
-    """The folders of runs, the newest first, by what their names have between time and id.
+    """The folders of runs, the newest first, by the part of their names between time and id.
 
-    That is the model's name, of other flows than retrains with the flow's before it; of a ``name`` these alone.
+    That part is the model's name, preceded by the flow's name for other flows than retrains. With ``name``, only its
+    runs.
     """
     found = defaultdict(list)
     for folder in sorted(artifact_paths.runs().glob(f"*-{name}-*" if name else "*"), reverse=True):
@@ -185,7 +186,7 @@ def list_folders(name: str | None = None) -> dict[str, list[Path]]:
 
 
 def read_folder(folder: Path) -> tuple[str, RunSummary | None]:
-    """The name of the model that a run is of, and what a retrain came to; None of another flow's run.
+    """The name of the model of a run, and the outcome of a retrain (None for the run of another flow).
 
     Raises:
         DataError: its notes are not as gradmill writes them.
@@ -205,7 +206,7 @@ def read_folder(folder: Path) -> tuple[str, RunSummary | None]:
 
 
 def read_learning_curve(run: str) -> list[dict[str, Any]]:
-    """What was measured after each epoch of the run of this id; nothing where its notes are gone or say nothing."""
+    """The learning curve of the run with this id; empty if its notes are missing or have none."""
     with suppress(DataError, OSError, LookupError, TypeError, AttributeError):
         curve = RunNotes.read(artifact_paths.runs() / run / RUN).stages["train"]["learning_curve"]
         return [{name: each for name, each in point.items() if isinstance(each, int | float)} for point in curve]
@@ -214,7 +215,7 @@ def read_learning_curve(run: str) -> list[dict[str, Any]]:
 
 @lru_cache(REMEMBERED)
 def _summarise(folder: Path, *_look: int) -> tuple[str, RunSummary | None]:
-    """``_look`` is of the notes: others are read anew."""
+    """Summarise a run; ``_look`` is the state of its notes, which are read again when it changes."""
     notes = RunNotes.read(folder / RUN)
     parameters, stages = notes.parameters, notes.stages
     name = str(parameters.get("name", ""))
@@ -224,7 +225,7 @@ def _summarise(folder: Path, *_look: int) -> tuple[str, RunSummary | None]:
     verdicts = (gate for stage in JUDGING for gate in stages.get(stage, {}).get("gates", ()))
     gates = tuple(map(GateVerdict.model_validate, verdicts))
     decided = stages.get("unchanged") or stages.get("publish") or {}
-    is_own = stages.get("download", {}).get("name") == name  # the book's data have names of their own
+    is_own = stages.get("download", {}).get("name") == name  # the book's datasets have their own names
     last_stage = next((stage for stage in notes.seconds if stage not in stages), "")
     outcome: Outcome = "unfinished" if notes.exit_code is None else "failed"
     detail = last_stage
@@ -232,8 +233,8 @@ def _summarise(folder: Path, *_look: int) -> tuple[str, RunSummary | None]:
         outcome, detail = "refused", ", ".join(refused_by)
     elif decided:
         outcome, detail = decided.get("outcome", "unchanged"), decided.get("detail", "")
-    best = trained["learning_curve"][trained["kept_epoch"] - 1] if trained else {}  # whose weights were kept
-    try:  # its folder's name begins with when it was to start
+    best = trained["learning_curve"][trained["kept_epoch"] - 1] if trained else {}  # the epoch whose weights were kept
+    try:  # the name of its folder begins with the scheduled start
         date = datetime.strptime(folder.name.partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
     except ValueError:
         date = datetime.fromtimestamp((folder / RUN).stat().st_mtime, UTC)

@@ -1,6 +1,6 @@
-"""What ``gradmill schedule`` was told of own names: one document beside the store, which every new server is told of.
+"""The schedules of own names that ``gradmill schedule`` set, in one document, from which every new server is updated.
 
-A server that knows our deployments is right about them: it is only told what was changed while no server was there.
+A server that knows our deployments takes precedence: it is sent only what was changed while no server was reachable.
 """
 
 from collections.abc import Iterator
@@ -17,21 +17,21 @@ DEPLOYMENTS = {"retrain": "retrain-{}", "tune": "search-{}"}  # by flow; a name 
 
 
 class Schedule(Lasting):
-    """When a flow runs for an own name, and with which parameters: those of its champion when it was scheduled."""
+    """When a flow runs for an own name, and with which parameters: its champion's at the time of scheduling."""
 
     flow: Literal["retrain", "tune"]
     name: str
     cron: str | None = None
     timezone: str = "UTC"
-    active: bool = True  # whether the time starts runs
+    active: bool = True  # whether the schedule starts runs
     on_drift: bool = False
-    keep: int = Field(30, ge=1)  # how many of the newest versions maintenance leaves in any case
+    keep: int = Field(30, ge=1)  # how many of the newest versions maintenance keeps in any case
     paused: bool = False
     parameters: dict[str, Any]
-    given: dict[str, Any] = Field(default_factory=dict)  # of these what was asked for by --param
-    sent: dict[str, Any] | None = None  # the parameters that a server was told of last
-    server: str = ""  # which server that was
-    pending: tuple[Literal["time", "paused", "parameters", "on_drift"], ...] = ()  # what it has still to be told
+    given: dict[str, Any] = Field(default_factory=dict)  # the parameters that were set by --param
+    sent: dict[str, Any] | None = None  # the parameters that were last sent to a server
+    server: str = ""  # the server that they were sent to
+    pending: tuple[Literal["time", "paused", "parameters", "on_drift"], ...] = ()  # what has yet to be sent
 
     @property
     def deployment(self) -> str:
@@ -46,16 +46,16 @@ class Schedules(RootDocument):
     ended: dict[str, Literal["retrain", "tune"]] = Field(default_factory=dict)
 
     def of_flow(self, flow: str) -> dict[str, Schedule]:
-        """Those of a flow, by the name that they are for."""
+        """The schedules of a flow, by name of the model."""
         return {each.name: each for each in self.schedules.values() if each.flow == flow}
 
     def with_schedule(self, schedule: Schedule) -> "Schedules":
-        """The same with one schedule more, or changed."""
+        """A copy with one schedule added or changed."""
         ended = self.remove(schedule.deployment, is_told=True).ended
         return Schedules(schedules=self.schedules | {schedule.deployment: schedule}, ended=ended)
 
     def remove(self, deployment: str, is_told: bool) -> "Schedules":
-        """The same without one, whose end a server has still to be told unless it ``is_told``."""
+        """A copy without one schedule; a server must still be told of its end unless it ``is_told``."""
         left = {name: each for name, each in self.schedules.items() if name != deployment}
         ended = {name: flow for name, flow in self.ended.items() if name != deployment}
         if not is_told and deployment in self.schedules:
@@ -64,7 +64,7 @@ class Schedules(RootDocument):
 
 
 def read() -> Schedules:
-    """What was told so far.
+    """The current schedules.
 
     Raises:
         DataError: the document is damaged.
@@ -73,20 +73,20 @@ def read() -> Schedules:
 
 
 def write(changed: Schedules) -> None:
-    """Replace what was told, by whoever holds the lock."""
+    """Replace the document; the caller holds the lock."""
     if changed != read():
         changed.write(artifact_paths.schedules())
 
 
 @contextmanager
 def hold_lock() -> Iterator[None]:
-    """Held over every change of the document, and while a server is told of it."""
+    """Hold the lock for changes of the document and for sending them to a server."""
     with locks.hold_lock(artifact_paths.locks() / "schedules", "another process changes schedules; waiting for it"):
         yield
 
 
 def _of_before() -> Schedules:
-    """Files of one schedule each, as versions of Gradmill before this document left them."""
+    """The schedules in the older format of one file each."""
     folder, found = artifact_paths.schedules().parent, Schedules()
     for flow, places in (("retrain", folder), ("tune", folder / "searches")):
         for path in sorted(places.glob("*.json")):

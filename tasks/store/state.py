@@ -1,6 +1,6 @@
-"""The facts of the store, read once: what every listing, page and figure shows.
+"""The state of the store, read once for every listing, page and figure.
 
-A document that cannot be read is a ``Fault`` among them, which hides nothing else.
+A document that cannot be read becomes a ``Fault``, which hides nothing else.
 """
 
 import heapq
@@ -40,16 +40,16 @@ from tasks.store.predictions import Job
 from tasks.store.run_folder import Outcome, RunSummary
 from tasks.store.verified_files import RESTORE, WRITTEN
 
-REMEMBERED = 10_000  # versions, by a process that reads the store again and again
-NEWEST = 30  # runs of a name that are read
-MOST = 1000  # that are, where none of the newest was judged
-LISTED_JOBS = 10  # of a name, the newest
+REMEMBERED = 10_000  # versions, in a process that reads the store repeatedly
+NEWEST = 30  # number of newest runs that are read for each name
+MOST = 1000  # the maximum, if none of the newest was judged
+LISTED_JOBS = 10  # number of newest jobs that are listed for each name
 Kind = Literal["champion", "version", "history", "run", "job", "schedules", "source", "mirror", "tuned"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Fault(NamedTuple):
-    """A document that cannot be read; ``name`` is empty where it may be of any name."""
+    """A document that cannot be read; ``name`` is empty if it may belong to any name."""
 
     kind: Kind
     name: str
@@ -59,69 +59,69 @@ class Fault(NamedTuple):
 
 
 class KeptVersion(NamedTuple):
-    """A kept version; its manifest is without columns of the recipe and their profiles, which may be many."""
+    """A kept version; its manifest lacks the recipe's columns and their profiles, which may be many."""
 
     number: int
     model_bytes: int
-    bytes: int  # of its folder
+    bytes: int  # total size of its folder
     manifest: Manifest
 
 
 @dataclass
 class NameState:
-    """All facts of a name; versions ascending, of everything else the newest first."""
+    """The state of a name; versions are ascending, everything else begins with the newest."""
 
     name: str
     pointer: ChampionPointer | None = None
     numbers: Sequence[int] = ()  # of all kept versions
     versions: list[KeptVersion] = field(default_factory=list)  # those whose manifest can be read
-    highest: int | None = None  # number ever given; None: it cannot be read
+    highest: int | None = None  # the highest number ever given; None: it cannot be read
     changes: Sequence[Change] = ()
-    runs: list[RunSummary] = field(default_factory=list)  # that retrained it
-    report: DataReport | None = None  # on the data of the last run that has ended
-    jobs: list[Job] = field(default_factory=list)  # the last that are done
-    last_job: Job | None = None  # the last of somebody's input: each retrain predicts its own test split, too
+    runs: list[RunSummary] = field(default_factory=list)  # its retrains
+    report: DataReport | None = None  # on the data of the last finished run
+    jobs: list[Job] = field(default_factory=list)  # the newest finished ones
+    last_job: Job | None = None  # the last on a user's input: each retrain also predicts its own test split
     num_jobs: Counter[str] = field(default_factory=Counter)  # by status
     source: str | None = None  # of own data
-    files: dict[int, Sequence[str]] = field(default_factory=dict)  # of own data, that each version was trained on
-    is_scheduled: bool = False  # a deployment retrains it
-    mirror: str | None = None  # what it has, in words; None of a store that has no mirror
-    behind: str | None = None  # what the mirror has not got, in words
+    files: dict[int, Sequence[str]] = field(default_factory=dict)  # own data of each version
+    is_scheduled: bool = False  # whether a deployment retrains it
+    mirror: str | None = None  # the state of its mirror, in words; None if the store has no mirror
+    behind: str | None = None  # what the mirror lacks, in words
     run_folders: list[Path] = field(default_factory=list)  # of runs of every kind
     job_folders: list[Path] = field(default_factory=list)
     faults: Sequence[Fault] = ()
 
     @property
     def is_known(self) -> bool:
-        """Whether there is a version or a run."""
+        """Whether the name has a version or a run."""
         return bool(self.numbers or self.runs)
 
     @property
     def live(self) -> Manifest | None:
-        """That of the champion, unless it is damaged."""
+        """The champion's manifest, unless it is damaged."""
         number = self.pointer and self.pointer.version
         return next((version.manifest for version in self.versions if version.number == number), None)
 
     @property
     def last_ended(self) -> RunSummary | None:
-        """The newest run that is not going on."""
+        """The newest run that has ended."""
         return next((run for run in self.runs if run.outcome != "running"), None)
 
     @property
     def last_judged(self) -> RunSummary | None:
-        """The newest run that came to a verdict, whatever came after it."""
+        """The newest run that came to a verdict, whatever followed it."""
         return next((run for run in self.runs if run.is_judged), None)
 
     @property
     def errors_in_data(self) -> tuple[str, ...]:
-        """What validation stopped the newest run for, a sentence each."""
+        """The errors for which validation stopped the newest run, one sentence each."""
         if self.report is None or self.runs[0] != self.last_ended:
             return ()
         return tuple(finding.sentence for finding in self.report.errors)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """A row a version, as ``gradmill models --json`` prints it."""
+        """One row per version, as ``gradmill models --json`` prints them."""
         current, held = (self.pointer.version, self.pointer.held) if self.pointer else (None, ())
         return [
             {
@@ -145,7 +145,7 @@ class NameState:
 
     @cached_property
     def disk(self) -> dict[str, int]:
-        """The bytes that the name takes, by what, measured when they are asked for."""
+        """The disk usage of the name in bytes, by kind, measured on access."""
         dataset = self.versions[-1].manifest.dataset.name if self.versions else self.name
         return {
             "versions": folders.size(artifact_paths.model(self.name)),
@@ -157,34 +157,34 @@ class NameState:
 
 @dataclass
 class StoreState:
-    """All facts of the store, by name, and all faults."""
+    """The state of the store, by name, and all faults."""
 
     names: dict[str, NameState] = field(default_factory=dict)
     mirror: str | None = None  # URL
     faults: list[Fault] = field(default_factory=list)
 
     def add(self, name: str) -> NameState:
-        """The name, of which nothing may be known yet."""
+        """The state of a name, which is added if it is unknown."""
         return self.names.setdefault(name, NameState(name))
 
     def leave(self, kind: Kind, path: Path, error: Exception, name: str = "") -> None:
-        """Note what cannot be read, unless somebody has removed it meanwhile."""
+        """Record a document that cannot be read, unless it has been removed meanwhile."""
         if os.path.lexists(path):
             known = error if isinstance(error, GradmillError) else DataError(str(error), WRITTEN, RESTORE)
             found = known.found if str(path) in known.found else f"{path}: {known.found}"
             fault = Fault(kind, name, found, known.expected, known.action)
-            self.faults += [] if fault in self.faults else [fault]  # several versions may have the same note
+            self.faults += [] if fault in self.faults else [fault]  # several versions may share a document
 
     def collect_faults(self, kind: Kind, path: Path, name: str = "") -> AbstractContextManager[None]:
-        """Go on after the block if a document at ``path`` cannot be read."""
+        """Continue after the block if a document at ``path`` cannot be read."""
         return folders.skip_unreadable(path, partial(self.leave, kind, name=name))
 
 
 def read(name: str | None = None, newest: int = NEWEST, only: Collection[Kind] = KINDS) -> StoreState:
-    """The state of all names or, faster, of one, which is there whether anything is known of it or not.
+    """Read the state of all names or, faster, of one, which is included even if nothing is known of it.
 
-    Of each name's runs the ``newest`` are read, and older ones where none of these was judged; of documents those of
-    the kinds that are asked for. No lock is taken.
+    Of each name's runs the ``newest`` are read, and older ones if none of these was judged; of documents the kinds in
+    ``only``. No lock is taken.
     """
     found = StoreState()
     for each in [name] if name else model_folder.list_names():
@@ -228,15 +228,15 @@ def read_name(name: str) -> NameState:
 
 
 def _read_runs(found: StoreState, name: str | None, newest: int) -> None:
-    """Those of each name by themselves: however many there are of others, none is missing."""
+    """Read the runs of each name separately, so that runs of one never displace those of another."""
     for subject, of_subject in run_folder.list_folders(name).items():
-        owner, judged = subject if subject in found.names else "", list[bool]()  # it may begin with a flow's
+        owner, judged = subject if subject in found.names else "", list[bool]()  # it may begin with a flow's name
         for at, folder in enumerate(of_subject[: max(newest, MOST)]):
             if at >= newest and (not judged or any(judged)):
                 break
             with found.collect_faults("run", folder / RUN, subject):
                 owner, retrain = run_folder.read_folder(folder)
-                if retrain and name in (None, retrain.name):  # a name may begin as the runs of another flow do
+                if retrain and name in (None, retrain.name):  # a name may begin like another flow's subjects
                     found.add(retrain.name).runs.append(retrain)
                     judged.append(retrain.is_judged)
         if is_name(owner) and name in (None, owner):
@@ -269,7 +269,7 @@ def _finished_at(job: Job) -> str:
 
 
 def _read_documents(found: StoreState, of_name: NameState, only: Collection[Kind]) -> None:
-    """Those that are of one name alone."""
+    """Read the documents that belong to one name."""
     name, model = of_name.name, artifact_paths.model(of_name.name)
     with found.collect_faults("version", model, name):
         of_name.numbers = model_folder.list_versions(name)
@@ -294,7 +294,7 @@ def _read_documents(found: StoreState, of_name: NameState, only: Collection[Kind
 
 
 def _look_at(folder: Path) -> tuple[int, ...]:
-    """What changes where a file of a version is written anew, replaced or removed."""
+    """Values that change when a file of a version is rewritten, replaced or removed."""
     looks = list[int]()
     for filename in (MANIFEST, CHECKSUMS, ONNX):
         with suppress(OSError):
@@ -305,7 +305,7 @@ def _look_at(folder: Path) -> tuple[int, ...]:
 
 @lru_cache(REMEMBERED)
 def _read_version(folder: Path, _look: tuple[int, ...]) -> KeptVersion:
-    """A version never changes; one whose files look otherwise than they did is read anew."""
+    """A version never changes; it is read again if its files look different."""
     manifest = model_folder.read_manifest(folder)
     dataset = manifest.dataset.model_copy(update={"profiles": ()})
     slim = manifest.model_copy(update={"dataset": dataset, "recipe": Columns(columns=())})
@@ -313,16 +313,16 @@ def _read_version(folder: Path, _look: tuple[int, ...]) -> KeptVersion:
         return KeptVersion(int(folder.name), os.fstat(model.fileno()).st_size, folders.size(folder), slim)
 
 
-# How the figure that a gate judges has developed
+# The history of the figure that a gate judges
 
 DRAWN_RUNS = 30
-# Of each kind of model the first of these gates that it has: its value is drawn, and its bound.
+# The first of these gates that a model has is drawn, with its value and its bound.
 DRAWN = {"test_accuracy": "test accuracy", "test_loss": "test loss", "reference": "test loss"}
 AGAINST_CHAMPION = {"test_accuracy": "champion_accuracy", "test_loss": "champion_loss", "reference": "champion_loss"}
 
 
 class Point(NamedTuple):
-    """One run: what was judged of it (None: it did not come so far), by which bound, and what was live after it."""
+    """One run: its judged figure (None: it did not get that far), its bound, and the live version after it."""
 
     date: str
     outcome: Outcome
@@ -333,7 +333,7 @@ class Point(NamedTuple):
 
 
 class Trend(NamedTuple):
-    """The newest runs, the oldest first; ``figure`` is in words, ``is_loss``: less is better."""
+    """The newest runs, the oldest first; ``figure`` is in words, and with ``is_loss`` less is better."""
 
     figure: str
     is_loss: bool
@@ -341,7 +341,7 @@ class Trend(NamedTuple):
 
 
 def find_trend(facts: NameState) -> Trend | None:
-    """The trend of a name, beside the version that was live then; None where no run and no version has such a gate."""
+    """The trend of a name with the version that was live; None if no run or version has such a gate."""
     of_versions = {run.version or 0: run.gates for run in facts.runs if run.outcome == "published"}
     of_versions |= {version.number: version.manifest.gates for version in facts.versions}
     judged = (*(run.gates for run in facts.runs), *of_versions.values())
@@ -361,13 +361,13 @@ def find_trend(facts: NameState) -> Trend | None:
 
 
 def _find_bound(gates: dict[str, GateVerdict], name: str) -> float | None:
-    """The strictest on the very figure that is drawn: of accuracy the least that may be, of a loss the most."""
+    """The strictest bound on the figure that is drawn: a minimum for accuracy, a maximum for a loss."""
     drawn, against = gates.get(name), gates.get(AGAINST_CHAMPION[name])
     if drawn is None:
         return None
     if against is None or against.maximum is None:
         return drawn.maximum if drawn.minimum is None else drawn.minimum
-    if drawn.minimum is not None:  # of an accuracy the drop below the best of the kept versions is judged
+    if drawn.minimum is not None:  # for accuracy, the drop below the best kept version is judged
         return max(drawn.minimum, drawn.value + against.value - against.maximum)
     bounds = [drawn.maximum, against.maximum if math.isclose(against.value, drawn.value) else None]
     return min((bound for bound in bounds if bound is not None), default=None)

@@ -1,4 +1,4 @@
-"""``tuned/<name>.json``: the settings that a search found, what they were chosen by, and from what."""
+"""``tuned/<name>.json``: the settings that a search found, from which data, and by which losses they were chosen."""
 
 import math
 import statistics
@@ -23,32 +23,32 @@ class Trial(Document):
 
     number: int  # from 0
     settings: dict[str, Setting]  # fields of ``Training`` by name
-    validation_loss: float | None  # the mean of the last fifth of its epochs; of a table, where it has converged
-    losses: tuple[float, ...] = ()  # of the validation part, by epoch
+    validation_loss: float | None  # the mean of the last fifth of its epochs; of a table, after convergence
+    losses: tuple[float, ...] = ()  # on the validation part, by epoch
     epochs: int
     seconds: float
     outcome: Literal["complete", "pruned", "diverged"]
 
 
 class Tuned(RootDocument):
-    """The best of a search, beside the settings that would have been used without one."""
+    """The best settings of a search, beside those that would have been used without it."""
 
     model: str
-    dataset: str = ""  # its name; empty: not noted
+    dataset: str = ""  # its name; empty: not recorded
     dataset_digest: str  # SHA-256 (hex) of the data that were searched on
     settings: dict[str, Setting]  # fields of ``Training`` by name
-    trial: int | None = None  # the winner's number; None: not noted
-    validation_losses: tuple[float, ...]  # of the winner, one a seed
+    trial: int | None = None  # the winner's number; None: not recorded
+    validation_losses: tuple[float, ...]  # of the winner, one per seed
     default_settings: dict[str, Setting]
     default_losses: tuple[float, ...]
     num_trials: int
-    num_validation: int  # examples that it was chosen on
+    num_validation: int  # examples that the choice was made on
     seed: int
-    run: str  # in whose folder every trial stands
+    run: str  # the run whose folder holds every trial
 
     @property
     def difference(self) -> "MeanInterval | None":
-        """Seed by seed, the loss of the winner less that of the settings of before; None where a seed is missing."""
+        """The paired difference between the winner's losses and the previous settings'; None if a seed is missing."""
         found, before = self.validation_losses, self.default_losses
         if len(found) != len(before) or not found:
             return None
@@ -56,17 +56,17 @@ class Tuned(RootDocument):
 
     @property
     def is_better(self) -> bool:
-        """Than the settings of before: fewer seeds diverged, or the loss is smaller by more than the seeds' chance."""
+        """Whether fewer seeds diverged than with the previous settings, or the loss is smaller by more than chance."""
         if self.difference is None:
             return len(self.validation_losses) > len(self.default_losses)
         return self.difference.high < -ROUNDING * abs(self.difference.mean)
 
 
-ROUNDING = 1e-9  # of a difference
+ROUNDING = 1e-9  # tolerance of a difference
 
 
 class MeanInterval(NamedTuple):
-    """The mean of what several seeds came to, and its interval (95 %, of Student's t); one seed has none."""
+    """The mean over several seeds and its 95 % interval (Student's t); a single seed has no interval."""
 
     mean: float
     low: float
@@ -74,8 +74,8 @@ class MeanInterval(NamedTuple):
 
 
 def mean_interval(values: Sequence[float]) -> MeanInterval:
-    """Of one value or more."""
-    from scipy.special import stdtrit  # here, since most commands need none of it
+    """The mean and the interval of one value or more."""
+    from scipy.special import stdtrit  # not at the top, because most commands do not need it
 
     mean = statistics.fmean(values)
     if len(values) < 2:
@@ -85,22 +85,22 @@ def mean_interval(values: Sequence[float]) -> MeanInterval:
 
 
 class Searched(Record):
-    """What the stage of a search returns: every trial of it, and what they come to."""
+    """The result of the search stage: every trial, and the settings chosen."""
 
     trials: tuple[Trial, ...]
     tuned: Tuned
 
 
 def write(name: str, tuned: Tuned) -> None:
-    """Let ``retrain --tuned`` find it; whoever reads meanwhile sees the old document or the new one."""
+    """Write the document for ``retrain --tuned``; a concurrent reader sees either the old one or the new one."""
     tuned.write(artifact_paths.tuned(name))
 
 
 def read(name: str) -> Tuned:
-    """What was found for a name.
+    """The settings that a search found for a name.
 
     Raises:
-        UsageError: nothing was found yet.
+        UsageError: no search has found any yet.
         DataError: the document is damaged.
     """
     path = artifact_paths.tuned(name)
@@ -112,13 +112,13 @@ def read(name: str) -> Tuned:
 
 
 def take_found(parameters: RetrainParameters, is_told: bool = False) -> RetrainParameters:
-    """The parameters with what the newest search has found where no value is given, if they ask for it.
+    """The parameters, with the newest search's settings where no value is given, if they ask for them.
 
-    Which values that has given is said where it ``is_told``.
+    If ``is_told``, the values that were filled in are printed.
 
     Raises:
-        UsageError: nothing was found for this name yet, or it was found for another model or for other data.
-        DataError: the document is damaged, or has values that training does not take.
+        UsageError: no search has found settings for this name, or they are for another model or other data.
+        DataError: the document is damaged, or has values that training does not accept.
     """
     if not parameters.tuned:
         return parameters

@@ -1,4 +1,4 @@
-"""Proof that a stored version is what was published: every checksum, the signature, the stored sample."""
+"""Checks that a stored version is what was published: every checksum, the signature, the stored sample."""
 
 import importlib.util
 from pathlib import Path
@@ -34,7 +34,7 @@ def verify(name: str, number: int) -> list[str]:
         found = f"{artifact_paths.triton_config(name)} is not the champion's"
         raise DataError(found, config.splitlines()[-1], f"gradmill promote {name} VERSION")
     checked = ["checksums", "manifest", "champion pointer", "config.pbtxt"]
-    if history.verify(name):  # it may have been lost, and be begun anew
+    if history.verify(name):  # it may have been lost and begun again
         checked.append("history")
     _verify_by_running(name, number)
     checked += ["signature", "stored sample"]
@@ -44,25 +44,26 @@ def verify(name: str, number: int) -> list[str]:
 
 
 def verify_rows(name: str, number: int) -> bool:
-    """Check the digests of the rows that a version was made of; whether there are any.
+    """Check the row digests of a version's data; return whether there are any.
 
     Raises:
         DataError: they have changed.
     """
     rows = model_folder.find_manifest(name, number).dataset.rows
-    if rows is None or not rows.path.exists():  # a store that only serves has no data sets beside its models
+    if rows is None or not rows.path.exists():  # a store that only serves has no datasets beside its models
         return False
     verified_files.check(rows, RESTORE_ROWS)
     return True
 
 
 def verify_version(name: str, number: int) -> dict[str, bytes]:
-    """Check every file of a version against its checksums and its manifest; return what was checked, by filename.
+    """Check every file of a version against its checksums and its manifest; return the files' contents by name.
 
-    ``SHA256SUMS`` is compared with a regenerated one, byte for byte: ``sha256sum -c`` alone accepts upper-case digits.
+    ``SHA256SUMS`` is compared byte for byte with a regenerated one, because ``sha256sum -c`` also accepts upper-case
+    digits.
 
     Raises:
-        DataError: a file is missing, surplus or changed, or the metadata are not of the recipe.
+        DataError: a file is missing, surplus or changed, or the metadata do not fit the recipe.
     """
     folder = artifact_paths.version(name, number)
     document = model_folder.read_manifest(folder)
@@ -91,7 +92,7 @@ def _describe_damage(name: str, number: int, found: str) -> DataError:
 
 
 def verify_pointer(name: str, pointer: ChampionPointer) -> None:
-    """Check that a pointer, as it was read, fits the version that it names.
+    """Check that a pointer fits the version that it names.
 
     Raises:
         DataError: it does not fit.
@@ -103,10 +104,10 @@ def verify_pointer(name: str, pointer: ChampionPointer) -> None:
 
 
 def verify_previous(name: str, pointer: ChampionPointer) -> None:
-    """Check that a rollback has where to go, if the pointer says so, and that the champion is not held.
+    """Check that a rollback has a target, if the pointer names one, and that the champion is not held.
 
     Raises:
-        DataError: it has not, or it is.
+        DataError: the target is missing, or the champion is held.
     """
     number, previous, held = pointer.version, pointer.previous, list(pointer.held)
     others = [each for each in model_folder.list_versions(name) if each != number]
@@ -116,13 +117,13 @@ def verify_previous(name: str, pointer: ChampionPointer) -> None:
 
 
 def holds_config(name: str, config: str) -> bool:
-    """Whether ``config.pbtxt`` is what the champion makes it."""
+    """Whether ``config.pbtxt`` fits the champion."""
     path = artifact_paths.triton_config(name)
     return path.is_file() and path.read_bytes() == config.encode()
 
 
 def _verify_by_running(name: str, number: int) -> None:
-    from tasks.parameters import Device  # here: no other command of the store needs onnxruntime and numpy
+    from tasks.parameters import Device  # no other command of the store needs onnxruntime and numpy
     from tasks.serving import runtime
 
     folder, manifest = artifact_paths.version(name, number), model_folder.find_manifest(name, number)
@@ -136,14 +137,14 @@ def _verify_by_running(name: str, number: int) -> None:
 
 
 def signed_files(folder: Path) -> Any:
-    """What of a version an attestation covers: every file but itself."""
+    """The files of a version that an attestation covers: all but itself."""
     from model_signing import hashing
 
     return hashing.Config().set_ignored_paths(paths=[folder / ATTESTATION])
 
 
 def require_attestation(key: Path) -> None:
-    """Fail before any work when signing or verifying cannot succeed.
+    """Fail before any work if signing or verifying cannot succeed.
 
     Raises:
         UsageError: the key file or the package ``model-signing`` is missing.
@@ -156,7 +157,7 @@ def require_attestation(key: Path) -> None:
 
 
 def verify_attestation(folder: Path, public_key: Path) -> None:
-    """Check that a version was signed with the key that belongs to this one.
+    """Check that a version was signed with the private key that belongs to ``public_key``.
 
     Raises:
         DataError: there is no attestation, it was made with another key, or a file has changed since.

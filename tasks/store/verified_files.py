@@ -1,4 +1,4 @@
-"""A file is read whole and compared with its digest before it is believed: the bytes checked are the bytes used."""
+"""Files are read whole and compared with their digests first: the bytes checked are the bytes used."""
 
 import hashlib
 import stat
@@ -19,10 +19,10 @@ WRITTEN = "the file as it was written"
 
 @contextmanager
 def open_verified(path: Path, action: str = RESTORE) -> Iterator[BufferedReader]:
-    """A regular file; ``action`` is what to do where it cannot be read.
+    """Open a regular file; ``action`` is the advice given if it cannot be read.
 
     Raises:
-        DataError: it is missing, no regular file, or unreadable.
+        DataError: it is missing, not regular, or unreadable.
     """
     try:
         with regular_files.open_regular(path) as stream:
@@ -34,16 +34,16 @@ def open_verified(path: Path, action: str = RESTORE) -> Iterator[BufferedReader]
 
 
 def read_content(path: Path, action: str = RESTORE) -> bytes:
-    """What a regular file holds; it raises as ``open_verified`` does."""
+    """The content of a regular file; it raises as ``open_verified`` does."""
     with open_verified(path, action) as stream:
         return stream.read()
 
 
 def read(file: FileRef, action: str = RESTORE) -> bytes:
-    """The bytes that a reference means.
+    """The content of a referenced file.
 
     Raises:
-        DataError: they cannot be read, or are others.
+        DataError: it cannot be read, or has changed.
     """
     found = read_content(file.path, action)
     if sha256(found) != file.sha256:
@@ -52,7 +52,7 @@ def read(file: FileRef, action: str = RESTORE) -> bytes:
 
 
 def check(file: FileRef, action: str = RESTORE) -> None:
-    """Whether a reference still means a file, which may be larger than memory; it raises as ``read`` does."""
+    """Check a referenced file, which may be larger than memory; it raises as ``read`` does."""
     with open_verified(file.path, action) as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != file.sha256:
@@ -65,11 +65,11 @@ def sha256(content: bytes) -> str:
 
 
 def checksums(digests: Mapping[str, str]) -> bytes:
-    """``SHA256SUMS`` of files by their names, as ``sha256sum`` writes it, sorted by name."""
+    """``SHA256SUMS`` as ``sha256sum`` writes it, sorted by file name."""
     return "".join(f"{digest}  {filename}\n" for filename, digest in sorted(digests.items())).encode()
 
 
-# What tells one state of a file from another
+# The state of a file
 
 
 SAMPLED_BLOCKS = 16
@@ -77,7 +77,7 @@ BLOCK_BYTES = 64 * 1024
 
 
 class Fingerprint(NamedTuple):
-    """Where a file is and what it was like when it was looked at."""
+    """The path of a file, and its state when it was inspected."""
 
     path: str
     bytes: int
@@ -89,7 +89,7 @@ def fingerprint_files(files: list[Path], full_digest: bool = False, unreadable: 
     """Fingerprint every file, large ones by sampled blocks unless ``full_digest``.
 
     Raises:
-        DataError: a file cannot be read, and there is no word for ``unreadable`` ones in the place of a digest.
+        DataError: a file cannot be read, and ``unreadable`` gives no word to use in place of its digest.
     """
     with ThreadPoolExecutor() as pool:
         return list(pool.map(lambda file: _fingerprint(file, full_digest, unreadable), files))
@@ -100,7 +100,7 @@ def _fingerprint(path: Path, full_digest: bool, unreadable: str) -> Fingerprint:
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode):
             raise regular_files.irregular_file(path)
-        if not facts.st_size:  # or a file of /proc, which may wait for ever
+        if not facts.st_size:  # a file of /proc has size 0 too, and reading it may wait forever
             digest = hashlib.sha256().hexdigest()
         elif full_digest or facts.st_size <= SAMPLED_BLOCKS * BLOCK_BYTES:
             digest = atomic.file_digest(path)
@@ -115,7 +115,7 @@ def _fingerprint(path: Path, full_digest: bool, unreadable: str) -> Fingerprint:
 
 
 def hash_samples(size: int, block: Callable[[int], bytes]) -> str:
-    """The SHA-256 of blocks that lie evenly in ``size`` bytes; ``block`` gives the one that starts at a byte."""
+    """The SHA-256 of evenly spaced blocks of ``size`` bytes; ``block`` returns the one that starts at an offset."""
     digest = hashlib.sha256()
     for index in range(SAMPLED_BLOCKS):
         digest.update(block(max(0, size - BLOCK_BYTES) * index // (SAMPLED_BLOCKS - 1)))

@@ -1,4 +1,4 @@
-"""The page of a version: its ``README.md``, a model card with Hugging Face front matter, and its ``index.html``.
+"""The page of a version: ``README.md``, a model card with Hugging Face front matter, and ``index.html``.
 
 Front matter: huggingface.co/docs/hub/model-cards.
 """
@@ -22,8 +22,8 @@ from tasks.store import artifact_paths as files
 from tasks.store import model_folder
 from tasks.store.page import Code, Page, PagePicture, PageTable, Program, Section, Strong, Text, render_markdown
 
-KINDS = {"pixels": "image", "columns": "tabular"}  # how Hugging Face calls what a recipe reads
-BOOK = {"linear-regression": "3.1 to 3.3", "softmax-regression": "3.4 to 3.7"}  # sections
+KINDS = {"pixels": "image", "columns": "tabular"}  # Hugging Face's word for what a recipe reads
+BOOK = {"linear-regression": "3.1 to 3.3", "softmax-regression": "3.4 to 3.7"}  # sections of the book
 MOST_CLASSES = 50
 MOST_NAMES = 20
 SPLITS = {
@@ -35,7 +35,7 @@ SPLITS = {
     "folders": "their folders",
 }
 FIGURES = {"accuracy": "accuracy", "loss": "loss", "rmse": "RMSE", "r2": "R²"}
-PHOTOS = (files.CLASS_WEIGHTS, files.MISCLASSIFIED, files.CONTACT_SHEET)  # mean something else where they are inverted
+PHOTOS = (files.CLASS_WEIGHTS, files.MISCLASSIFIED, files.CONTACT_SHEET)  # inverted colours would change their meaning
 PICTURES = {
     files.LEARNING_CURVE: ("Learning curve", "Loss, and accuracy where there is one, after each epoch."),
     files.CONFUSION_MATRIX: (
@@ -92,9 +92,9 @@ LIMITS = (
     "A linear model, for teaching and as a baseline: it has learned nothing but what its dataset holds, and says "
     "nothing useful about other inputs."
 )
-Manifest = Mapping[str, Any]  # a version's, as plain values; also before its files are listed
-Blocks = Iterator[Text | PageTable]  # of a section
-Facts = Iterator[tuple[Text, ...]]  # rows of a table: words, and what they name
+Manifest = Mapping[str, Any]  # a version's manifest as plain values, also before its files are listed
+Blocks = Iterator[Text | PageTable]  # the content of a section
+Facts = Iterator[tuple[Text, ...]]  # rows of a table: a label and its value
 
 
 def describe_version(
@@ -104,9 +104,9 @@ def describe_version(
     report: DataReport | None = None,
     is_beside: bool = True,
 ) -> Page:
-    """The page of a version; ``contents`` are its pictures, sample and weights by file name, ``report`` of own data.
+    """The page of a version; ``contents`` are its pictures, sample and weights by file name, ``report`` is on own data.
 
-    It links to the version's files where it ``is_beside`` them.
+    It links to the version's files if it ``is_beside`` them.
     """
     dataset, training = manifest["dataset"], manifest["parameters"]["training"]
     made = f"{training['model']} ({training['implementation']}) of Dive into Deep Learning (sections "
@@ -136,7 +136,7 @@ def describe_version(
 
 
 def read_version(name: str, version: int) -> Page:
-    """The page of a version in the store, of its verified files.
+    """The page of a version in the store, from its verified files.
 
     Raises:
         DataError: the version is damaged.
@@ -166,8 +166,8 @@ def find_html(name: str, version: int) -> Path:
 
 
 def render_card(page: Page, manifest: Manifest) -> str:
-    """The version's ``README.md``: front matter, then the page, whose pictures lie beside it."""
-    import yaml  # of the extra ``train``
+    """The version's ``README.md``: front matter, then the page with links to the pictures beside it."""
+    import yaml  # part of the extra ``train``
 
     dataset = manifest["dataset"]
     metric, times, ours = TASKS[dataset["task"]].hub_metric
@@ -190,7 +190,7 @@ def render_card(page: Page, manifest: Manifest) -> str:
 
 
 def find_pictures(contents: Mapping[str, bytes]) -> tuple[PagePicture, ...]:
-    """The pictures among files, in the order of a page."""
+    """The pictures among the files, in page order."""
     return tuple(
         PagePicture(title, contents[name], name, caption, name in PHOTOS)
         for name, (title, caption) in PICTURES.items()
@@ -199,7 +199,7 @@ def find_pictures(contents: Mapping[str, bytes]) -> tuple[PagePicture, ...]:
 
 
 def tabulate_periods(periods: Sequence[Mapping[str, Any]]) -> PageTable:
-    """Figures by period, of ``PeriodMetrics`` as plain values."""
+    """A table of figures by period; ``periods`` are ``PeriodMetrics`` as plain values."""
     if not periods:
         return PageTable(())
     main, other = ("accuracy", "loss") if "accuracy" in periods[0]["metrics"] else ("rmse", "r2")
@@ -222,7 +222,7 @@ def describe_interval(interval: Sequence[float]) -> str:
 
 
 def _describe_data(manifest: Manifest, report: DataReport | None, is_images: bool) -> Blocks:
-    """Of own data: what is in them, how they are split, what validation found."""
+    """Own data: their contents, their split, and the findings of validation."""
     facts: list[tuple[Text, ...]] = [*(_list_image_facts(manifest) if is_images else ())]
     if report and not is_images:
         facts += _list_table_facts(manifest["dataset"], report)
@@ -271,7 +271,7 @@ def _describe_photograph(manifest: Manifest) -> Iterator[Text]:
 
 def _list_training_facts(manifest: Manifest) -> Facts:
     metrics, trained, dataset = manifest["metrics"], manifest["trained"] or {}, manifest["dataset"]
-    settings = manifest["parameters"]["training"] | (trained.get("steps") or {})  # of own data: what became of them
+    settings = manifest["parameters"]["training"] | (trained.get("steps") or {})  # with the values found for own data
     held_out = trained.get("num_validation")
     watched = f", and {held_out} held out to watch" if held_out else ""
     yield "training examples", f"{trained.get('num_examples', dataset.get('num_train', ''))}{watched}"
@@ -324,7 +324,7 @@ def _describe_standards(metrics: Mapping[str, Any], is_images: bool) -> Blocks:
 
 
 def _describe_classes(manifest: Manifest) -> Blocks:
-    """Every class in the order of the labels; of very many those of the smallest recall."""
+    """Every class in the order of the labels, or, of very many, those with the smallest recall."""
     names, metrics = manifest["dataset"].get("class_names") or (), manifest["metrics"]
     if not {"recall", "precision"} <= metrics.keys():
         return
@@ -369,7 +369,7 @@ def _describe_coefficients(manifest: Manifest) -> Blocks:
 
 
 def _describe_example(manifest: Manifest, contents: Mapping[str, bytes]) -> Blocks:
-    """What each column of the first row of the sample adds to its answer, the largest first."""
+    """What each column of the first sample row adds to its prediction, the largest first."""
     if not {files.SAMPLE, files.WEIGHTS} <= contents.keys():
         return
     names: Sequence[str] = manifest["dataset"].get("class_names") or ()
@@ -394,7 +394,7 @@ def _describe_example(manifest: Manifest, contents: Mapping[str, bytes]) -> Bloc
 
 
 def tabulate_gates(gates: Iterable[GateVerdict]) -> PageTable:
-    """Every gate: its verdict, what was found, what was required, and the question that it asks."""
+    """Every gate: its verdict, what was found, what was required, and its question."""
     rows = (
         (
             gate.name,

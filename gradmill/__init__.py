@@ -1,6 +1,6 @@
 """Models that Gradmill published, for Python programs: ``gradmill.load("houses").predict(df)``.
 
-It needs numpy and onnxruntime (Pillow where paths of pictures are given), and imports them when a model is loaded.
+It needs numpy and onnxruntime (and Pillow for paths of pictures), which are imported when a model is loaded.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,31 +1,31 @@
-"""What may go wrong for a user: what was found, what was expected, what to do."""
+"""The errors that a user may meet: what was found, what was expected, what to do."""
 
 import re
 from typing import Any
 
-# What a terminal obeys, and what turns the order of letters around; lines and tabs are harmless.
+# Characters that a terminal obeys, and those that reverse the writing direction; line breaks and tabs are harmless.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-CREDENTIALS = re.compile(r"(?<=://)\S*@")  # user:password@ in an address, whatever stands in the password
+CREDENTIALS = re.compile(r"(?<=://)\S*@")  # user:password@ in an address, whatever the password contains
 
 
 def escape_control_characters(text: str) -> str:
-    """``text`` with its control characters spelt out: a column's name may hold orders to a terminal."""
+    """``text`` with its control characters spelt out: the name of a column may contain terminal commands."""
     return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def without_credentials(text: str) -> str:
-    """``text`` with no user name and no password in any address in it."""
+    """``text`` without user names and passwords in addresses."""
     return CREDENTIALS.sub("", text)
 
 
 class GradmillError(Exception):
-    """Base of all errors that the command line prints without a traceback."""
+    """The base of all errors that the command line prints without a traceback."""
 
     exit_code = 1
 
     def __init__(self, found: str, expected: str, action: str) -> None:
         lines = (without_credentials(" ".join(text.split())) for text in (found, expected, action))
-        self.found, self.expected, self.action = lines  # a line each, whatever a library wrote
+        self.found, self.expected, self.action = lines  # one line each, whatever a library wrote
         super().__init__(self.found, self.expected, self.action)
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ class GradmillError(Exception):
 
 
 class DataError(GradmillError):
-    """The data cannot be had or is broken, or a stored version is missing or not as it was published."""
+    """The data are unavailable or broken, or a stored version is missing or not as it was published."""
 
     exit_code = 4
 

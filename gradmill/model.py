@@ -1,4 +1,4 @@
-"""A published model: read from the store, compared with its digests, run by onnxruntime, explained by its weights."""
+"""A published model: read from the store, checked against its digests, run by onnxruntime, explained by its weights."""
 
 import hashlib
 import html
@@ -15,23 +15,23 @@ from numpy.typing import NDArray
 from gradmill.errors import DataError
 from gradmill.rows import InputColumn, Unknown, Weights, encode_rows, explain_rows, find_columns
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before it loads: it heeds no DO_NOT_TRACK
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import below; it ignores DO_NOT_TRACK
 import onnxruntime
 
 CHAMPION = "champion.json"
-POINTER = {"version": int, "model_sha256": str, "manifest_sha256": str}  # its fields that are used
+POINTER = {"version": int, "model_sha256": str, "manifest_sha256": str}  # the fields used here
 MANIFEST = "manifest.json"
 ONNX = "model.onnx"
 WEIGHTS = "weights.npz"
-MISSING = "(missing)"  # names the effect of a missing value among those of levels in the manifest
-SHOWN = 20  # columns, and classes
-BATCH = 1024  # rows that stay in the cache
+MISSING = "(missing)"  # stands for a missing value among the levels in the manifest
+SHOWN = 20  # columns and classes
+BATCH = 1024  # rows that fit into the cache
 
 
 def load(name: str, artifacts: str | Path | None = None, version: int | None = None) -> "Model":
-    """The champion of a name, or another version of it; its bytes are compared with their digests before they are used.
+    """The champion of a name, or another version; its bytes are checked against their digests before they are used.
 
-    ``artifacts`` is the folder that ``gradmill`` writes (by default ``GRADMILL_ARTIFACTS``, or ``artifacts``), or a
+    ``artifacts`` is the folder that ``gradmill`` writes (by default ``GRADMILL_ARTIFACTS``, or ``artifacts``) or a
     mirror of its models.
 
     Raises:
@@ -52,11 +52,11 @@ def load(name: str, artifacts: str | Path | None = None, version: int | None = N
         current = read_pointer(folder)["version"]
         if version is not None or current == number:
             raise
-        return Model(folder, current)  # another was published, and this one removed, since the pointer was read
+        return Model(folder, current)  # a new version was published, and this one removed, after the pointer was read
 
 
 def find_root(artifacts: str | Path | None) -> Path:
-    """The folder of artifacts, absolute."""
+    """The absolute path of the artifacts folder."""
     return Path(artifacts or os.environ.get("GRADMILL_ARTIFACTS") or "artifacts").expanduser().absolute()
 
 
@@ -64,13 +64,13 @@ def read_pointer(folder: Path) -> dict[str, Any]:
     """``champion.json``: the version that consumers should use.
 
     Raises:
-        DataError: it is not as it should be.
+        DataError: it is missing or invalid.
     """
     return _parse(folder / CHAMPION, _read(folder / CHAMPION), POINTER)
 
 
 def _read(path: Path, sha256: str | None = None) -> bytes:
-    """A file whose digest is known, or not."""
+    """The content of a file, which is compared with its digest if that is known."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -95,8 +95,8 @@ def _parse(path: Path, content: bytes, fields: Mapping[str, type]) -> dict[str, 
 class Model:
     """A version of a model.
 
-    ``name`` and ``version`` say which, ``columns`` has what a table's model takes, by name and in order, ``classes``
-    the names of the classes (none of a model that predicts numbers), and ``metrics`` the figures at publication.
+    ``columns`` are the input columns of a table's model, by name and in order; ``classes`` the names of the classes
+    (empty if the model predicts numbers); ``metrics`` the figures at publication.
     """
 
     name: str
@@ -104,13 +104,13 @@ class Model:
     columns: dict[str, InputColumn]
     classes: tuple[str, ...]
     metrics: dict[str, Any]
-    outcome: str | None = None  # of ``gradmill.fit``
+    outcome: str | None = None  # set by ``gradmill.fit``
 
     def __init__(self, folder: Path, version: int) -> None:
-        """Load a version in a model's folder: the manifest by the pointer or ``SHA256SUMS``, all else by the manifest.
+        """Load a version: the pointer or ``SHA256SUMS`` verifies its manifest, and this the other files.
 
         Raises:
-            DataError: it is not there, or not as it was published.
+            DataError: the version is missing, or not as it was published.
         """
         self._folder, path, pointer = folder, folder / str(version), read_pointer(folder)
         is_champion = pointer["version"] == version
@@ -136,20 +136,21 @@ class Model:
         return bool(read_pointer(self._folder)["version"] == self.version)
 
     def predict(self, rows: Any, unknown: Unknown = "reject") -> NDArray[Any]:
-        """The classes, by name, or numbers ``(n,)`` of rows.
+        """The classes, by name, or numbers ``(n,)`` predicted for rows.
 
-        ``rows`` of a table: a mapping, a list of mappings, a pandas or polars DataFrame, or an Arrow table. Missing is
-        None, NaN, NaT or ``pandas.NA``; a level that the model has not seen has the average effect with ``unknown``
-        "average". Of pictures: a uint8 array ``(n, height, width)`` or ``(n, height, width, 3)``, or paths.
+        ``rows`` of a table are a mapping, a list of mappings, a pandas or polars DataFrame, or an Arrow table. A
+        missing value is None, NaN, NaT or ``pandas.NA``; with ``unknown`` "average" a level that the model has not seen
+        has the average effect. Pictures are a uint8 array ``(n, height, width)`` or ``(n, height, width, 3)``, or
+        paths.
 
         Raises:
-            ValueError: a column is missing, or a value is not one that its column takes.
+            ValueError: a column is missing, or a value does not fit its column.
         """
         outputs = self._run(self._encode(rows, unknown))
         return np.array(self.classes)[outputs["label"]] if self.classes else outputs["prediction"]
 
     def predict_proba(self, rows: Any, unknown: Unknown = "reject") -> NDArray[np.float32]:
-        """The probability of each class ``(n, classes)``; it takes and raises what ``predict`` does.
+        """The probability of each class ``(n, classes)``; it accepts and raises what ``predict`` does.
 
         Raises:
             ValueError: the model predicts numbers.
@@ -159,14 +160,14 @@ class Model:
         return self._run(self._encode(rows, unknown))["probabilities"]
 
     def explain(self, rows: Any, unknown: Unknown = "reject") -> NDArray[np.float64]:
-        """What each column adds to the answer, against the training means; the last entry is the intercept.
+        """Each column's contribution to the prediction, relative to the training means; the intercept is last.
 
-        ``(n, columns + 1)``, which adds up to the prediction in the target's units, or of two classes to the log odds
-        of the second. Of more ``(n, classes, columns + 1)``: scores centred over the classes, whose softmax is what
-        ``predict_proba`` gives.
+        The shape is ``(n, columns + 1)``. Rows sum to the prediction in the target's units or, for two classes, to the
+        log odds of the second. For more classes it is ``(n, classes, columns + 1)``: scores centred over the classes,
+        whose softmax is the result of ``predict_proba``.
 
         Raises:
-            ValueError: as ``predict``; the model is of pictures.
+            ValueError: as for ``predict``, or the model takes pictures.
             DataError: the version was published without weights.
         """
         if not self.columns:
@@ -182,7 +183,7 @@ class Model:
             return encode_rows(rows, self.columns, unknown)
         shape = tuple(self._session.get_inputs()[0].shape[1:])
         if not isinstance(rows, np.ndarray):
-            from gradmill.pictures import read_pictures  # here: of arrays nobody needs Pillow
+            from gradmill.pictures import read_pictures  # not at the top, because arrays do not need Pillow
 
             return read_pictures(rows, shape)
         if rows.dtype != np.uint8 or rows.shape[-len(shape) :] != shape or rows.ndim - len(shape) not in (0, 1):
@@ -199,7 +200,7 @@ class Model:
         return f"<gradmill.Model {self.name} version {self.version}>"
 
     def _repr_html_(self) -> str:
-        """A table of what it is, for a notebook: of many columns and classes the first."""
+        """An HTML table of the model for a notebook, with the first of many columns and classes."""
         facts = {
             "metrics": [f"{key} {each:.4g}" for key, each in self.metrics.items() if isinstance(each, int | float)],
             "columns": [f"{each.name} ({each.kind})" for each in self.columns.values()],
@@ -215,8 +216,8 @@ class Model:
 
 def _start_session(content: bytes, path: Path) -> Any:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # these graphs are too small to share one batch among cores
-    options.log_severity_level = 4  # faults are exceptions
+    options.intra_op_num_threads = 1  # these graphs are too small to split one batch among cores
+    options.log_severity_level = 4  # errors are raised as exceptions
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own types, RuntimeError and ValueError here
@@ -225,10 +226,10 @@ def _start_session(content: bytes, path: Path) -> Any:
 
 
 def read_weights(manifest: Mapping[str, Any]) -> Weights:
-    """The weights that the manifest of an older version has among its metrics, as ``explain_rows`` takes them.
+    """The weights among the metrics in an older version's manifest, in the form that ``explain_rows`` takes.
 
     Raises:
-        DataError: it has none.
+        DataError: the manifest has none.
     """
     metrics, columns = manifest["metrics"], manifest["recipe"]["columns"]
     named, names = metrics.get("weights"), manifest["dataset"].get("class_names")
@@ -236,7 +237,7 @@ def read_weights(manifest: Mapping[str, Any]) -> Weights:
         found = f"version {manifest['version']} of {manifest['name']} has no {WEIGHTS}"
         raise DataError(found, "the weights, to say what each column adds", "train it again")
     outputs = [named[name] for name in names] if names else [named]
-    if isinstance(named, list):  # of the book's regression
+    if isinstance(named, list):  # of the book's linear regression
         outputs = [dict(zip((each["name"] for each in columns), named, strict=True))]
     bias = np.array([metrics["bias"][name] for name in names] if names else [metrics["bias"]], np.float64)
     numbers = [each for each in columns if each["kind"] != "category"]

@@ -1,4 +1,4 @@
-"""Pictures as the models take them, 8-bit grey or RGB of one size, with Pillow."""
+"""Pictures in the models' input format, 8-bit grey or RGB of one size, read with Pillow."""
 
 import io
 from pathlib import Path
@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-# Whatever a file is named: for others Pillow may start a program, such as Ghostscript.
+# Decided by content, not by file name: for other formats Pillow may start a program, such as Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-LARGEST_PIXELS = 64_000_000  # what a picture may unpack to
-ORIENTATION_KEYS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # where Pillow looks for one
+LARGEST_PIXELS = 64_000_000  # limit of a decoded picture
+ORIENTATION_KEYS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # where Pillow finds orientations
 
 
 def read_pictures(rows: Any, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Pictures ``(n, *shape)`` of a path or the content of a file, or of several, read and resized.
+    """Read and resize pictures ``(n, *shape)`` from a path or a file's content, or from several.
 
     Raises:
-        ValueError: a file is no picture; it is named.
+        ValueError: a file is not a picture; the message names it.
     """
     items = [rows] if isinstance(rows, str | bytes | Path) else list(rows)
     pictures = np.empty((len(items), *shape), np.uint8)
@@ -27,40 +27,40 @@ def read_pictures(rows: Any, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         content = item if isinstance(item, bytes) else Path(item).read_bytes()
         try:
             pictures[at] = convert_picture(open_picture(content), shape)
-        except Exception as error:  # Pillow's are of any kind: struct.error of a broken Exif tag
+        except Exception as error:  # Pillow raises any kind: struct.error for a broken Exif tag
             raise ValueError(f"{name} is no picture: {error}") from error
     return pictures
 
 
 def open_picture(content: bytes) -> Image.Image:
-    """A file's picture, the first of several, upright.
+    """Open a file's picture (the first of several), rotated upright.
 
     Raises:
-        Exception: of any kind; it cannot be decoded, is too large, or has more than 8 bits a channel.
+        Exception: of any kind, if it cannot be decoded, is too large, or has more than 8 bits per channel.
     """
     picture: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
     if picture.mode.startswith(("I", "F")):
         raise ValueError(f"mode {picture.mode} has more than 8 bits a channel: save it with 8")
     if picture.width * picture.height > LARGEST_PIXELS:
         raise ValueError(f"{picture.width} by {picture.height} pixels are more than {LARGEST_PIXELS:,}")
-    picture.load()  # what comes after the pixels is known only then
+    picture.load()  # data after the pixels are known only then
     if not ORIENTATION_KEYS.isdisjoint(picture.info):
         ImageOps.exif_transpose(picture, in_place=True)
     return picture
 
 
 def get_mode(shape: tuple[int, ...]) -> str:
-    """What Pillow calls images of ``shape``; a last axis of one channel is grey, too."""
+    """Pillow's mode for images of ``shape``; a last axis of one channel is grey too."""
     return "RGB" if shape[2:] == (3,) else "L"
 
 
 def convert_picture(picture: Image.Image, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """A picture as ``(height, width)`` or ``(height, width, 3)``: bilinear with antialiasing (as torchvision).
+    """Resize a picture to ``(height, width)`` or ``(height, width, 3)``, bilinear with antialiasing as in torchvision.
 
     Transparency is ignored.
     """
     mode, size = get_mode(shape), (shape[1], shape[0])
-    if picture.mode == "P" and "transparency" in picture.info:  # of which Pillow warns otherwise
+    if picture.mode == "P" and "transparency" in picture.info:  # otherwise Pillow warns
         picture = picture.convert("RGBA")
     if picture.mode != mode:
         picture = picture.convert(mode)

@@ -1,6 +1,7 @@
-"""How a value becomes a column's number or code, for everybody who turns named values into a model's input.
+"""How values become a column's numbers or codes, wherever named values are turned into a model's input.
 
-Of a code, NaN is missing, ``UNKNOWN`` a level that the model has not seen, and infinity what is no number.
+As a code, NaN means missing, ``UNKNOWN`` a level that the model has not seen, and infinity a value that is not a
+number.
 """
 
 import re
@@ -25,11 +26,11 @@ NO_NUMBER = np.inf
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?[iI]nf(inity)?|[nN][aA][nN]", re.ASCII)
 HEX = re.compile(r"[+-]?0[xX][0-9a-fA-F]{1,15}")
 TRUTH = {"false": 0.0, "true": 1.0}  # in any case
-SPACE = "[ \u00a0\u202f]?"  # before a sign that stands behind a number, or between thousands
+SPACE = "[ \u00a0\u202f]?"  # before a sign that follows a number, or between thousands
 NUMBER_FORM = re.compile(r"(\D*)1([.,' ])234([.,])5(\D*)")  # such as $1,234.5
 WHOLE = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
-MIDNIGHT_OR_FRACTION = re.compile(r"( 00:00:00)?\.0*$")  # of a second
-DATES = {  # how text may have them, by an example; ISO 8601 is the empty one
+MIDNIGHT_OR_FRACTION = re.compile(r"( 00:00:00)?\.0*$")  # a fraction of a second
+DATES = {  # date formats in text, each named by an example; ISO 8601 is the empty name
     "": r"(?P<year>\d{4})-(?P<month>\d{2})-(?P<day>\d{2})",
     "31.12.2024": r"(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>\d{4})",
     "31/12/2024": r"(?P<day>\d{1,2})/(?P<month>\d{1,2})/(?P<year>\d{4})",
@@ -38,28 +39,28 @@ DATES = {  # how text may have them, by an example; ISO 8601 is the empty one
 }
 TIME = r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:\.\d+)?)?"
 OFFSET = r" ?(?:Z|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)"
-NO_DATE = date(1970, 1, 1)  # of a time of day
-SHOWN = 40  # characters of a value
+NO_DATE = date(1970, 1, 1)  # the date that a time of day gets
+SHOWN = 40  # characters of a value that are shown
 
 
 @dataclass(frozen=True)
 class InputColumn:
-    """A column that a model takes; the code of a level is its position. ``is_plain``: none may be missing."""
+    """A column of a model's input; the code of a level is its position. ``is_plain``: values must not be missing."""
 
     name: str
     kind: Kind
     levels: tuple[str, ...] = field(default=(), repr=False)  # of a category
     is_plain: bool = field(default=False, repr=False)
-    form: str = field(default="", repr=False)  # in which text has numbers or dates, such as $1,234.5 or 31.12.2024
-    missing: tuple[str, ...] = field(default=(), repr=False)  # texts, and numbers as text, that stand for a missing one
-    source: str = field(default="", repr=False)  # the column of dates that this is a ``part`` of
+    form: str = field(default="", repr=False)  # format of numbers or dates in text: $1,234.5, 31.12.2024
+    missing: tuple[str, ...] = field(default=(), repr=False)  # texts, and numbers as text, that mean a missing value
+    source: str = field(default="", repr=False)  # the date column that this is a ``part`` of
     part: Part = field(default="", repr=False)
-    zone: str = field(default="", repr=False)  # in which dates are read that have another one
-    limits: tuple[float, float] | None = field(default=None, repr=False)  # of a number: what is beyond counts as these
+    zone: str = field(default="", repr=False)  # time zone to which dates of other zones are converted
+    limits: tuple[float, float] | None = field(default=None, repr=False)  # values of a number are clipped to these
 
     @property
     def given(self) -> str:
-        """The name of the column that is asked for."""
+        """The name of the input column that users provide."""
         return self.source or self.name
 
     @cached_property
@@ -68,7 +69,7 @@ class InputColumn:
         return {level: code for code, level in enumerate(self.levels)}
 
     def encode(self, values: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64]:
-        """The number or code of each value ``(n,)``: computed once for equal ones."""
+        """The number or code of each value ``(n,)``; equal values are encoded only once."""
         if self.kind == "number" and not self.part and isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
             numbers = values.astype(np.float64)
             return np.where(np.isin(numbers, self._missing_numbers), np.nan, numbers) if self.missing else numbers
@@ -79,7 +80,7 @@ class InputColumn:
             keys = [(type(value), value, _find_offset(value)) for value in values]  # True equals 1
             found = {key: encode(key[1]) for key in set(keys)}
             return np.array([found[key] for key in keys], np.float64)
-        except TypeError:  # a list, say, that has no hash
+        except TypeError:  # an unhashable value, such as a list
             return np.array([encode(value) for value in values], np.float64)
 
     @cached_property
@@ -120,11 +121,11 @@ class InputColumn:
             return NO_NUMBER
         try:
             return float(value)
-        except OverflowError:  # of a whole number with more than 308 digits
+        except OverflowError:  # an integer with more than 308 digits
             return np.inf
 
     def describe(self, code: float) -> str:
-        """What a number or code of this column means, in words."""
+        """The meaning of a number or code of this column, in words."""
         if np.isnan(code):
             return "missing"
         if self.kind == "category":
@@ -132,7 +133,7 @@ class InputColumn:
         return f"{code:.7g}" if self.kind == "number" else ("false", "true")[int(code)]
 
     def is_valid(self, codes: NDArray[Any], unknown: Unknown = "reject") -> NDArray[np.bool_]:
-        """Which codes ``(n,)`` the model may be fed."""
+        """Which codes ``(n,)`` may be fed to the model."""
         if self.kind == "category":
             valid = np.isfinite(codes) & ((codes != UNKNOWN) | (unknown == "average"))
         else:
@@ -141,7 +142,7 @@ class InputColumn:
 
 
 def describe_fault(kind: Kind, value: Any, code: float, form: str = "", part: str = "") -> str:
-    """What is wrong with a value of such a column that is not valid, of which ``code`` was made, in words."""
+    """Describe, in words, why a value of such a column is invalid, given the ``code`` that it was encoded as."""
     shown = repr(value.strip()[:SHOWN]) if isinstance(value, str) else str(value)[:SHOWN]
     if np.isnan(code):
         return "missing"
@@ -162,21 +163,21 @@ def _is_number(value: Any) -> bool:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value is None, NaN, NaT or ``pandas.NA``, none of which is equal to itself."""
+    """Whether a value is None, or NaN, NaT or ``pandas.NA``, which do not equal themselves."""
     if value is None or type(value).__name__ == "NAType":
         return True
     return isinstance(value, float | np.generic | Decimal | date) and bool(value != value)
 
 
 def date_pattern(form: str) -> str:
-    """What text of such a form of ``DATES`` matches, for ``re`` and RE2: a date, a time of day, or both."""
+    """The pattern, for ``re`` and RE2, of text in such a form of ``DATES``: a date, a time of day, or both."""
     return rf"^(?:{DATES[form]}(?:[ T]|$))?(?:{TIME}(?P<zone>{OFFSET})?)?$"
 
 
 def read_date(value: Any, form: str = "", zone: str = "") -> datetime | None:
-    """The date and time that a value says, or that a clock in ``zone`` shows then; None where it says none.
+    """The date and time of a value, converted to ``zone`` if that is given; None if it has none.
 
-    A time of day is one of 1970-01-01. What has no zone is in the one that is asked for.
+    A time of day is dated 1970-01-01. A value without a zone is taken to be in ``zone``.
     """
     if isinstance(value, np.datetime64):
         value = value.astype("datetime64[us]").item()
@@ -190,7 +191,7 @@ def read_date(value: Any, form: str = "", zone: str = "") -> datetime | None:
         return None
     try:
         return value.astimezone(find_zone(zone)) if zone and value.tzinfo else value
-    except OverflowError:  # before the first or after the last year
+    except OverflowError:  # before the first or after the last supported year
         return None
 
 
@@ -207,12 +208,12 @@ def _parse_date(text: str, form: str) -> datetime | None:
 
 
 def _find_offset(value: Any) -> timedelta | None:
-    """Of a moment with a zone, which equals that of another zone at the same time."""
+    """The UTC offset of a time with a zone, because equal times may have different zones."""
     return value.utcoffset() if isinstance(value, datetime) and not is_missing(value) else None
 
 
 def find_zone(name: str) -> tzinfo:
-    """The zone of a name, such as ``Europe/Berlin``, or of an offset, such as ``Z`` or ``+02:00``."""
+    """The time zone of a name such as ``Europe/Berlin`` or an offset such as ``Z`` or ``+02:00``."""
     if re.fullmatch(OFFSET, name) is None:
         return UTC if name == "UTC" else ZoneInfo(name)
     hours, minutes = int(name[1:3] or 0), int(name[3:].lstrip(":") or 0)
@@ -220,7 +221,7 @@ def find_zone(name: str) -> tzinfo:
 
 
 def number_pattern(form: str) -> str:
-    """What text of such a form matches, for ``re`` and RE2: its groups are the sign, whole digits and a fraction."""
+    """The pattern, for ``re`` and RE2, of numbers in such a form; its groups are sign, integer digits and fraction."""
     if (parts := NUMBER_FORM.fullmatch(form)) is None:
         raise ValueError(f"{form!r} is no form of numbers")
     before, separator, point, after = (re.escape(part.strip()) for part in parts.groups())
@@ -230,9 +231,9 @@ def number_pattern(form: str) -> str:
 
 
 def parse_number(text: str, form: str = "") -> float:
-    """The number that a text is, infinite beyond the range of float64; ``NO_NUMBER`` where it is none.
+    """The number in a text, infinite beyond the range of float64; ``NO_NUMBER`` if it is not a number.
 
-    In a ``form`` such as ``$1,234.5`` or ``1.234,5 %`` thousands may be set apart, and percents are hundredths.
+    A ``form`` such as ``$1,234.5`` or ``1.234,5 %`` allows thousands separators; percentages become fractions.
     """
     text = text.strip()
     if form:
@@ -248,9 +249,9 @@ def parse_number(text: str, form: str = "") -> float:
 
 
 def name_level(value: Any) -> str:
-    """The level that a value is: whole numbers without a decimal point, ``true`` and ``false`` in lower case.
+    """The level of a value: integers without a decimal point, ``true`` and ``false`` in lower case.
 
-    Dates and times are as ISO 8601 has them, with a blank between the two, and midnight is the date alone.
+    Dates and times are in ISO 8601 with a space between the two; midnight is the date alone.
     """
     if isinstance(value, np.generic) and not isinstance(value, np.float32):
         value = value.astype("datetime64[us]").item() if isinstance(value, np.datetime64) else value.item()
@@ -260,7 +261,7 @@ def name_level(value: Any) -> str:
     if isinstance(value, float | np.float32):
         if float(value).is_integer():
             return str(int(value))
-        single = np.float32(value)  # which is what a file may have had: 1.1 then has a long tail as float64
+        single = np.float32(value)  # a file may have had float32: as float64, 1.1 has a long tail
         return str(single if float(single) == float(value) else value)
     text = str(value)
     whole = WHOLE.fullmatch(text)
@@ -268,13 +269,13 @@ def name_level(value: Any) -> str:
 
 
 def encode_rows(rows: Any, columns: Mapping[str, InputColumn], unknown: Unknown = "reject") -> NDArray[np.float32]:
-    """Rows as ``(n, columns)``: a mapping, mappings, a pandas or polars DataFrame, or an Arrow table.
+    """Encode rows as ``(n, columns)``: a mapping, mappings, a pandas or polars DataFrame, or an Arrow table.
 
     Columns that the model does not take are ignored.
 
     Raises:
-        ValueError: a column is missing, or a value is not one that its column takes.
-        TypeError: ``rows`` are none of these.
+        ValueError: a column is missing, or a value does not fit its column.
+        TypeError: ``rows`` has another type.
     """
     if unknown not in ("reject", "average"):
         raise ValueError(f"unknown is {unknown!r}, not 'reject' or 'average'")
@@ -290,11 +291,11 @@ def encode_rows(rows: Any, columns: Mapping[str, InputColumn], unknown: Unknown 
 
 
 def _take_columns(rows: Any, columns: Mapping[str, InputColumn]) -> Iterable[Sequence[Any] | NDArray[Any]]:
-    """The values that each column is made of, one after the other."""
+    """The source values of each column, in order."""
     needed = [*dict.fromkeys(column.given for column in columns.values())]
     if isinstance(rows, Mapping):
         rows = [rows]
-    names = getattr(rows, "column_names", getattr(rows, "columns", None))  # of Arrow, of pandas and polars
+    names = getattr(rows, "column_names", getattr(rows, "columns", None))  # of Arrow; of pandas and polars
     if names is None:
         rows = list(rows) if isinstance(rows, Iterable) and not isinstance(rows, str | np.ndarray) else [rows]
         if wrong := [row for row in rows if not isinstance(row, Mapping)]:
@@ -312,7 +313,7 @@ def _take_column(frame: Any, column: InputColumn) -> Sequence[Any] | NDArray[Any
     is_of_arrow = hasattr(array, "to_pylist")
     if (
         column.kind == "number" and not column.part and not (is_of_arrow and hasattr(array.type, "index_type"))
-    ):  # whose nulls get lost
+    ):  # the other conversion would lose their nulls
         return np.asarray(array)
     values: list[Any] = array.to_pylist() if is_of_arrow else array.to_list()
     return values
@@ -326,7 +327,7 @@ def _require_columns(names: Sequence[Any], needed: Sequence[str], where: str = "
 
 
 def find_columns(recipe: Mapping[str, Any]) -> dict[str, InputColumn]:
-    """The columns that a manifest's ``recipe`` has, by name and in order; none of images."""
+    """The columns in a manifest's ``recipe``, by name and in order; empty for images."""
     return {
         each["name"]: InputColumn(
             name=each["name"],
@@ -342,11 +343,11 @@ def find_columns(recipe: Mapping[str, Any]) -> dict[str, InputColumn]:
 
 
 def explain_rows(features: NDArray[np.float32], columns: list[InputColumn], weights: Weights) -> NDArray[np.float64]:
-    """What each column adds to each score, and last the intercept: ``(n, outputs, columns + 1)``.
+    """The contribution of each column to each score, with the intercept last: ``(n, outputs, columns + 1)``.
 
-    ``weights`` has, in raw units, ``mean`` ``(numbers,)`` and ``weights`` ``(numbers, outputs)`` of numbers and
-    booleans in order; ``effects`` ``(codes, outputs)`` of the categories, one after the other, of each level, then of
-    a missing value, then of an unknown one; and ``intercept`` ``(outputs,)``, the score of the training means.
+    ``weights`` are in raw units: ``mean`` ``(numbers,)`` and ``weights`` ``(numbers, outputs)`` of numbers and booleans
+    in order; ``effects`` ``(codes, outputs)``, for each category in turn those of its levels, of a missing value and of
+    an unknown one; and ``intercept`` ``(outputs,)``, the score of the training means.
     """
     added = np.empty((len(features), len(weights["intercept"]), len(columns) + 1))
     added[..., -1] = weights["intercept"]
@@ -360,7 +361,7 @@ def explain_rows(features: NDArray[np.float32], columns: list[InputColumn], weig
             start += count + 2
         else:
             values = np.clip(values, *column.limits) if column.limits else values
-            centred = np.nan_to_num(values - weights["mean"][number], nan=0.0)  # a missing number is the mean
+            centred = np.nan_to_num(values - weights["mean"][number], nan=0.0)  # a missing number counts as the mean
             added[..., at] = centred[:, np.newaxis] * weights["weights"][number]
             number += 1
     return added

@@ -1,4 +1,4 @@
-"""What ``gradmill retrain`` does, on a DataFrame: in a process of its own, whatever this one runs."""
+"""``gradmill retrain`` for a DataFrame, run in a separate process, so that the calling one does not matter."""
 
 import hashlib
 import html
@@ -18,23 +18,23 @@ from gradmill.errors import DataError, GradmillError, Refused
 from gradmill.model import CHAMPION, Model, find_root, load
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-OURS = Path(__file__).parents[1]  # where flows and tasks are that belong to this package
+OURS = Path(__file__).parents[1]  # where this package's flows and tasks are
 
 
 def fit(frame: Any, target: str, name: str, model: str | None = None, **options: Any) -> Model:
     """Train, judge and publish a model of a pandas or polars DataFrame, or an Arrow table.
 
-    ``model`` is "linear-regression" or "softmax-regression"; without one a name keeps its own, and a new one gets
-    what ``gradmill inspect`` advises. ``options`` are those of ``gradmill retrain``: ``weight_decay="auto"`` is
-    ``--weight-decay auto``, a list repeats its option, and True stands for one without a value. The rows are kept
-    in ``datasets/`` for later retrains of the name, without a DataFrame's index. ``Model.outcome`` says "published",
-    "unchanged", or "judged" where the name is frozen: then it is the champion of before.
+    ``model`` is "linear-regression" or "softmax-regression"; by default a name keeps its model, and a new name gets
+    what ``gradmill inspect`` recommends. ``options`` are those of ``gradmill retrain``: ``weight_decay="auto"`` means
+    ``--weight-decay auto``, a list repeats its option, and True means an option without a value. The rows are stored in
+    ``datasets/`` for later retrains of the name, without a DataFrame's index. ``Model.outcome`` is "published",
+    "unchanged", or "judged" if the name is frozen: the result is then the previous champion.
 
     Raises:
-        TypeError: the rows are none of these.
-        Refused: by a gate, with the verdicts; or training diverged, and there are none.
-        DataError: the data are not fit for it.
-        GradmillError: an option is wrong, or anything else.
+        TypeError: the rows have another type.
+        Refused: a gate refused the model (the error has the verdicts), or training diverged (there are none).
+        DataError: the data are not fit for training.
+        GradmillError: an option is wrong, or something else failed.
     """
     if not NAME.fullmatch(name):
         raise ValueError(f"name {name!r} is not of lower-case letters a to z, digits and hyphens, at most 63")
@@ -64,7 +64,7 @@ def _as_options(options: dict[str, Any]) -> list[str]:
 
 
 def _keep_frame(frame: Any, folder: Path) -> Path:
-    """The Parquet file of a frame's rows, named by its content: the one before stays until these are trained on."""
+    """Write a frame to a Parquet file named by its content; the previous one remains until this is trained on."""
     if not any(hasattr(frame, name) for name in ("to_parquet", "write_parquet", "schema")):
         raise TypeError(f"a frame is {type(frame).__name__}, not a pandas or polars DataFrame, or an Arrow table")
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def _keep_frame(frame: Any, folder: Path) -> Path:
 
 
 def remove_frames(folder: Path) -> None:
-    """Remove kept frames but the one that later retrains of the name read, as ``source.json`` says."""
+    """Remove stored frames, except the one that ``source.json`` names for later retrains."""
     source = folder / "source.json"
     named = source.read_text() if source.is_file() else ""
     for frame in folder.glob("frame-*.parquet"):
@@ -92,9 +92,9 @@ def remove_frames(folder: Path) -> None:
 
 
 def _show(lines: Iterable[str]) -> None:
-    """Pass lines on to stderr or, in a notebook, to one place below the cell."""
+    """Pass lines on to stderr or, in a notebook, to a single output below the cell."""
     from_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
-    if from_ipython is None or not hasattr(from_ipython(), "kernel"):  # a terminal, also one of IPython
+    if from_ipython is None or not hasattr(from_ipython(), "kernel"):  # a terminal, including IPython's
         for line in lines:
             sys.stderr.write(line)
         return
@@ -107,9 +107,9 @@ def _show(lines: Iterable[str]) -> None:
 
 
 def _run(*arguments: str) -> dict[str, Any]:
-    """The document that a command prints; what it says on stderr is shown line by line.
+    """The document that a command prints; its stderr is shown line by line.
 
-    It imports our ``flows`` and ``tasks``, whatever modules of these names are here.
+    The process imports our ``flows`` and ``tasks``, whatever modules of these names exist here.
     """
     ours = os.pathsep.join(filter(None, [str(OURS), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": ours, "PYTHONSAFEPATH": "1"}

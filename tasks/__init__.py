@@ -1,1 +1,1 @@
-"""WHAT a run does: one file per stage, and the plain values that the stages exchange."""
+"""WHAT a run does: one file per stage, and the plain values that stages exchange."""

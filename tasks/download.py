@@ -1,4 +1,4 @@
-"""Stage 1: get the raw files, from wherever they can be had, verified."""
+"""Stage 1: fetch the raw files from any available source, and verify them."""
 
 from typing import Any
 
@@ -11,18 +11,18 @@ from tasks.store.run_folder import RunFolder
 
 
 def _nothing_answered(task: Any, task_run: Any, state: Any) -> bool:
-    """Retry what may pass; a wrong digest stays wrong."""
+    """Retry failures that may pass; a wrong digest stays wrong."""
     return isinstance(state.result(raise_on_failure=False), SourceUnreachable)
 
 
 @stage(retries=2, retry_delay_seconds=[2, 8], retry_condition_fn=_nothing_answered)
 def download(run: RunFolder, dataset: str, data: Data) -> RawDataset:
-    """Bring the raw files of ``dataset`` into ``artifacts/datasets/``; a filled cache touches no network.
+    """Fetch the raw files of ``dataset`` into ``artifacts/datasets/``; a filled cache needs no network.
 
-    Own data are found where they are, and it is noted how they look.
+    Own data stay where they are, and their state is recorded.
 
     Raises:
-        DataError: no source has the files (after two more tries), or what they have fails its checksum.
+        DataError: no source has the files (after two retries), or they fail their checksum.
     """
     raw = find_dataset(dataset, data).fetch()
     if not raw.files:

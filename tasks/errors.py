@@ -1,4 +1,4 @@
-"""Everything that may go wrong for a user: what was found, what was expected, what to do.
+"""The errors that a user may meet: what was found, what was expected, what to do.
 
 The exit codes are a contract (README, "Command line").
 """
@@ -11,7 +11,7 @@ from gradmill.errors import without_credentials as without_credentials
 
 
 class UsageError(GradmillError):
-    """The command, a parameter, or a model or version that does not exist."""
+    """A wrong command or parameter, or a model or version that does not exist."""
 
     exit_code = 2
 
@@ -25,7 +25,7 @@ class TrainingDiverged(GradmillError):
 class GateFailed(GradmillError, AssertionError):
     """A gate refused the candidate.
 
-    ``record`` is what the stage would have returned: its metrics and every verdict.
+    ``record`` is the result that the stage would have returned: its metrics and every verdict.
     """
 
     exit_code = 3
@@ -33,12 +33,12 @@ class GateFailed(GradmillError, AssertionError):
 
 
 class DeviceMissing(GradmillError):
-    """The asked-for device is not there."""
+    """The requested device does not exist."""
 
     exit_code = 5
 
 
 class EnvironmentProblem(GradmillError):
-    """This machine does not let us work: disk full, folder not writable, server not reachable."""
+    """This machine prevents the work: disk full, folder not writable, server not reachable."""
 
     exit_code = 1

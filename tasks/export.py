@@ -1,4 +1,4 @@
-"""Stage 6: one self-contained ONNX file that takes raw inputs, proved equal to torch on the whole test split."""
+"""Stage 6: write one self-contained ONNX file for raw inputs, and check it against torch on the whole test split."""
 
 import numpy as np
 import safetensors.numpy
@@ -21,7 +21,7 @@ from tasks.store.run_folder import RunFolder
 def export(
     run: RunFolder, prepared: PreparedDataset, trained: TrainedModel, training: Training, bounds: Gates
 ) -> ExportedModel:
-    """Write ``model.onnx``, its metadata and a sample into the run's folder, and let the gates after export judge it.
+    """Write ``model.onnx``, its metadata and a sample into the run's folder, and apply the export gates.
 
     Raises:
         GateFailed: onnxruntime and torch differ on the test split by more than float32 rounding explains, or a fresh
@@ -59,7 +59,7 @@ def export(
 
 
 def _write_weights(run: RunFolder, weights: raw_units.Weights, prepared: PreparedDataset) -> FileRef:
-    """What a table's model adds up, in raw units and against the training means: consumers explain answers by it."""
+    """Write a tabular model's weights in raw units, relative to the training means, which explain its predictions."""
     folded = raw_units.fold_weights(weights, prepared.recipe, np.float64)
     if prepared.recipe.is_plain:  # the book's data, whose recipe has no means
         sums = [each.inputs.sum(axis=0, dtype=np.float64) for each in read_batches(prepared.train, prepared)]

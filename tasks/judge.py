@@ -1,4 +1,4 @@
-"""A stage of its own: a kept version on rows whose labels are known now. Imports no torch; trains nothing."""
+"""A separate stage: judge a kept version on rows with new labels. It imports no torch and trains nothing."""
 
 import tempfile
 from pathlib import Path
@@ -19,7 +19,7 @@ def judge(run: RunFolder, parameters: EvaluateParameters) -> EvaluationResult:
 
     Raises:
         UsageError: the model or the version does not exist, or takes other rows.
-        DataError: the rows cannot be read or are not fit, or the version is damaged.
+        DataError: the rows cannot be read or are unfit, or the version is damaged.
     """
     number, model = model_folder.load_model(parameters.name, parameters.version)
     manifest = model_folder.find_manifest(parameters.name, number)
@@ -31,7 +31,7 @@ def judge(run: RunFolder, parameters: EvaluateParameters) -> EvaluationResult:
 
 
 def _tell(run: RunFolder, found: EvaluationResult) -> None:
-    """Say what came out, and by an event to whoever follows the model."""
+    """Print the result, and send it as an event to subscribers of the model."""
     figures = ", ".join(f"{name} {readable(value)}" for name, value in found.metrics.items())
     told = f"{plural(found.rows, 'row')} by {found.name} version {found.version}: {figures}"
     tell(told, short=told)

@@ -1,4 +1,4 @@
-"""After publication, where ``GRADMILL_MIRROR`` is set: the champion goes to where consumers on other hosts read it."""
+"""After publication, if ``GRADMILL_MIRROR`` is set: copy the champion to where consumers on other hosts read it."""
 
 from tasks.machine.run_messages import tell
 from tasks.records import MirroredModel
@@ -9,11 +9,11 @@ from tasks.store.run_folder import RunFolder
 
 @stage()
 def mirror(run: RunFolder, name: str, url: str) -> MirroredModel:
-    """Copy the champion to ``url``, whether this run published it or not: so a copy that failed is caught up.
+    """Copy the champion to ``url``, even if this run published nothing, so that a failed copy is made up for.
 
     Raises:
         DataError: the champion is damaged here, or another version has its number there.
-        EnvironmentProblem: the remote store does not answer, or refuses (after the tries of its own library).
+        EnvironmentProblem: the remote store does not answer, or refuses (after its own library's retries).
     """
     mirrored = mirror_sync.copy_champion(name, url)
     short = f"{name} version {mirrored.version}: {mirrored.outcome}"

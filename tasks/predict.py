@@ -1,4 +1,4 @@
-"""Stage 8: batch prediction through onnxruntime, on CUDA where there is a GPU. Imports no torch."""
+"""Stage 8: batch prediction with onnxruntime, on CUDA if there is a GPU. Imports no torch."""
 
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from tasks.store.run_folder import RunFolder
 
 @stage()
 def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
-    """Run a version over its input and write Parquet parts, ``_job.json`` and the rejected rows, or one file.
+    """Predict the input with a version, and write Parquet parts, ``_job.json`` and the rejected rows, or one file.
 
     Raises:
         UsageError: the model, the version or the input does not exist, or the output holds something else.
         DataError: the input or the job's document is broken, or too many rows cannot be read.
         EnvironmentProblem: no Dask scheduler answers at the address.
-        DeviceMissing: CUDA was asked for and is not there.
+        DeviceMissing: CUDA was requested and is not available.
     """
     shards.check_runner(parameters.runner, parameters.dask_address)
     with gpu_lock.hold(parameters.device), open_job(parameters) as (folder, job, file, tables):
@@ -44,7 +44,7 @@ def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
 
 
 def _reuse(folder: Path, job: Job, parameters: PredictParameters) -> Job:
-    """A job that was done already, by the bounds that are given now."""
+    """A finished job, judged by the bounds that are given now."""
     tell(f"nothing has changed: job {job.job} is done, predictions in {folder}", short="done already: reused")
     for sentence in job.noted:
         tell(sentence)
@@ -57,7 +57,7 @@ def _reuse(folder: Path, job: Job, parameters: PredictParameters) -> Job:
 
 
 def _tell(folder: Path, job: Job) -> None:
-    """Say what came out; an event tells that the files are there."""
+    """Print the result; an event announces the files."""
     for sentence in job.noted:
         tell(sentence)
     rejects = job.rejects or 0
@@ -72,7 +72,7 @@ def _tell(folder: Path, job: Job) -> None:
 
 
 def _tell_of_drift(folder: Path, job: Job) -> None:
-    """Say and, by an event, tell that the input has drifted or the answers are worse, where it is so."""
+    """Print, and announce by an event, that the input has drifted or the predictions are worse."""
     if job.drift is None or (job.drift.verdict != "drift" and not job.worse):
         return
     index, limit = job.drift.describe(), job.drift.maximum

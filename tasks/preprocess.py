@@ -1,4 +1,4 @@
-"""Stage 3: rows that are fit to two splits that a trainer can map into memory, and the recipe fitted to them."""
+"""Stage 3: turn valid rows into two splits that a trainer can memory-map, and fit the recipe."""
 
 from tasks.data.book_datasets import find_dataset
 from tasks.data.prepared_splits import ValidatedDataset
@@ -11,11 +11,11 @@ from tasks.store.run_folder import RunFolder
 
 @stage(reusable=True)
 def preprocess(run: RunFolder, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
-    """The training and the test split as the model takes them, in safetensors, and their recipe.
+    """The training and test splits as model inputs, in safetensors, and their recipe.
 
-    Inputs are as the recipe says (``images`` ``(n, height, width)`` uint8; ``features`` ``(n, columns)`` float32),
-    the truth as the task does (``labels`` ``(n,)`` uint8, of many classes wider; ``target`` ``(n,)`` float32, of own
-    data float64). Own data have a ``split_key`` ``(n,)`` uint64 too, by which a validation part is cut.
+    The recipe determines the inputs (``images`` ``(n, height, width)`` uint8; ``features`` ``(n, columns)`` float32),
+    the task the truth (``labels`` ``(n,)`` uint8, wider for many classes; ``target`` ``(n,)`` float32, for own data
+    float64). Own data also have a ``split_key`` ``(n,)`` uint64, by which a validation part is cut.
 
     Raises:
         DataError: a raw file is broken, or image and label counts differ.

@@ -1,4 +1,4 @@
-"""Stage 7: the candidate becomes a version by one rename, then the champion."""
+"""Stage 7: publish the candidate as a version by one rename, then make it the champion."""
 
 from functools import partial
 
@@ -31,20 +31,20 @@ def publish(
 ) -> PublishedModel:
     """Publish the exported model under its name and make it the champion.
 
-    A model whose bytes are kept already is not published again; it becomes the champion only if a kill has kept it
-    from being one. A version that was rolled back from, or replaced, is not brought back by a retrain. Of a frozen
-    name, and where nothing is to be published, the model is judged only.
+    A model whose bytes are already kept is not published again; it becomes the champion only if a kill prevented that
+    before. A retrain never brings back a version that was rolled back from or replaced. If the name is frozen, or
+    publishing is off, the model is only judged.
 
     Raises:
         GateFailed: the candidate is worse than what is published.
-        DataError: a kept version that it is the same as, or is compared with, is damaged.
-        UsageError: the name has another model, kind of data or target by now.
+        DataError: a kept version that equals the candidate, or is compared with it, is damaged.
+        UsageError: meanwhile the name has another model, kind of data or target.
     """
     name = parameters.name
     verdicts: tuple[GateVerdict, ...] = ()
     best: int | None = None
     with publication.take_turn(name, parameters.publish) as may_publish:
-        own_data.require_same_kind(parameters)  # another first run may have been quicker
+        own_data.require_same_kind(parameters)  # another first run may have finished earlier
         if (kept := publication.find_version(name, exported.onnx.sha256)) is not None:
             verification.verify_version(name, kept)
         unchanged = kept is not None and pointer.was_champion(name, kept)

@@ -16,21 +16,21 @@ from tasks.store.record import NOT_IN_KEY, ChosenPath, FileRef, Lasting, Record,
 
 
 class RawDataset(Record):
-    """What ``download`` fetched; ``files`` is empty for generated data, and for own data, which stay in place."""
+    """The result of ``download``; ``files`` is empty for generated data, and for own data, which stay in place."""
 
     name: str
     source: Annotated[str, NOT_IN_KEY]
     files: dict[str, FileRef]
-    paths: Annotated[tuple[str, ...], NOT_IN_KEY] = Field((), exclude=True)  # of own tables, which may be thousands
-    look: str = ""  # of own files: a digest of path, size, time and samples of each, the same while they are untouched
+    paths: Annotated[tuple[str, ...], NOT_IN_KEY] = Field((), exclude=True)  # of own tables; may be thousands
+    look: str = ""  # of own files: a digest of path, size, time and samples of each, constant while they are untouched
 
 
 class Splits(Lasting):
-    """What a model is trained and judged on: two splits in safetensors, ready to be read by memory map."""
+    """The data that a model is trained and judged on: two splits in safetensors that can be memory-mapped."""
 
     name: str
-    title: str = ""  # how people call the data; empty in manifests from before there were titles
-    identifier: str = ""  # on the Hugging Face Hub; of data that are not there, their name
+    title: str = ""  # for display; empty in manifests older than this field
+    identifier: str = ""  # on the Hugging Face Hub, or the name of the data if they are not there
     digest: Sha256
     train: FileRef
     test: FileRef
@@ -38,33 +38,33 @@ class Splits(Lasting):
     num_test: int
     task: TaskName
     class_names: tuple[str, ...] = ()
-    true_parameters: tuple[float, ...] | None = None  # weights, then the bias: only synthetic data has them
+    true_parameters: tuple[float, ...] | None = None  # weights, then the bias: only for synthetic data
     split: SplitRule | None = None  # of own data
-    has_dates: bool = False  # of a split by time: its column holds dates or times, and no numbers
-    ignored: tuple[str, ...] = ()  # columns that are no features, by the user's word
-    left_out: tuple[str, ...] = ()  # columns that are no features by themselves: dates, ids
+    has_dates: bool = False  # whether the column of a split by time holds dates or times, not numbers
+    ignored: tuple[str, ...] = ()  # columns that the user excluded from the features
+    left_out: tuple[str, ...] = ()  # columns that were excluded automatically: dates, ids
     class_counts: tuple[int, ...] = ()  # training rows of each class
-    rows: FileRef | None = None  # of own data: the digests of training and of other rows, sorted
+    rows: FileRef | None = None  # of own data: the sorted digests of training rows and of other rows
     report: FileRef | None = None  # of own data: what validation found
-    validation: FileRef | None = None  # rows to watch, of own data that name them; else a share of ``train`` may be
-    sheet: FileRef | None = None  # of own images: a picture of some of each class
+    validation: FileRef | None = None  # own data's split for validation; without it a share of ``train`` may serve
+    sheet: FileRef | None = None  # of own images: a picture with examples of each class
     brightness: float | None = None  # of own images: the mean of all pixels, 0 to 255
-    profiles: tuple[ColumnProfile, ...] = ()  # of own tables: what each column is like, last the target
-    accepted: tuple[AcceptedFinding, ...] = ()  # what validation found and the user let through, in earlier data too
+    profiles: tuple[ColumnProfile, ...] = ()  # of own tables: a profile of each column, the target last
+    accepted: tuple[AcceptedFinding, ...] = ()  # findings of validation that the user accepted, also in earlier data
 
     @property
     def defaults(self) -> Literal["book", "data"]:
-        """What gives the settings that are not named: the book, or a user's own data."""
-        # The one place that tells kept data of the book from own ones: only these are split by a rule.
+        """Which defaults apply to settings that are not given: the book's, or those for own data."""
+        # The only place that tells own data from the book's in documents: only own data are split by a rule.
         return "data" if self.split else "book"
 
     def find_use(self, recipe: Recipe) -> Use:
-        """Which data these are, by the recipe of their rows: the book's, own tables, or own images."""
+        """The kind of data, by their recipe: the book's, own tables, or own images."""
         return recipe.use if self.split else Use.BOOK
 
 
 class ChampionData(Record):
-    """What the champion was made of: digests of its rows, what its columns were like, findings that were accepted."""
+    """The champion's data: digests of its rows, profiles of its columns, accepted findings."""
 
     num_rows: int  # training and test
     rows: FileRef | None = None
@@ -75,7 +75,7 @@ class ChampionData(Record):
 
     @classmethod
     def from_splits(cls, dataset: Splits, window: str) -> Self | None:
-        """What the champion's manifest says of its data; None of the book's."""
+        """The data that the champion's manifest describes; None for the book's."""
         if dataset.split is None:
             return None
         return cls(
@@ -88,19 +88,19 @@ class ChampionData(Record):
         )
 
     def accepting(self, *more: AcceptedFinding) -> tuple[AcceptedFinding, ...]:
-        """All that was let through so far, each once."""
+        """All accepted findings so far, each once."""
         return tuple(dict.fromkeys((*self.accepted, *more)))
 
 
 class PreparedDataset(Splits):
-    """The splits, and the recipe that made their inputs of raw rows."""
+    """The splits, and the recipe that turned raw rows into their inputs."""
 
     recipe: Recipe
-    raw_test: FileRef  # the test rows before any recipe, for versions that have another one
+    raw_test: FileRef  # the test rows before any recipe, for versions with another recipe
 
     @property
     def signature(self) -> Signature:
-        """What a model of these data takes and gives."""
+        """The inputs and outputs of a model of these data."""
         return TASKS[self.task].signature(self.recipe, self.class_names)
 
 
@@ -117,22 +117,22 @@ class Epoch(Record):
 
 
 class TrainedModel(Record):
-    """The weights, of tables as ``tasks/serving/raw_units.py`` has them, else ``W`` ``(inputs, outputs)`` and ``b``."""
+    """The weights, for tables as in ``tasks/serving/raw_units.py``, else ``W`` ``(inputs, outputs)`` and ``b``."""
 
     weights: FileRef
     device: str
     learning_curve: tuple[Epoch, ...]
     picture: FileRef
-    kept_epoch: int  # whose weights these are: the last one's, but with early stopping the best one's
-    num_examples: int  # that the weights were fitted to: of the training split, without those held out to watch
+    kept_epoch: int  # the epoch of these weights: the last, or with early stopping the best
+    num_examples: int  # examples that the weights were fitted to: the training split without those held out
     num_validation: int
-    steps: Hyperparameters | None = None  # what became of settings that own data decide
-    collinear: tuple[str, ...] = ()  # columns that other columns determine: their weights are those of minimum norm
-    recipe: Recipe | None = None  # where own examples were held out: its statistics, and these, are of the others alone
+    steps: Hyperparameters | None = None  # the values found for settings of own data
+    collinear: tuple[str, ...] = ()  # columns that others determine: their weights have minimum norm
+    recipe: Recipe | None = None  # if own examples were held out: fitted, like the weights, without them
     class_counts: tuple[int, ...] = ()
 
     def with_statistics(self, prepared: PreparedDataset) -> PreparedDataset:
-        """The data with the statistics that the weights go with."""
+        """The data with the statistics that belong to the weights."""
         if self.recipe is None:
             return prepared
         return prepared.model_copy(update={"recipe": self.recipe, "class_counts": self.class_counts})
@@ -143,7 +143,7 @@ class TrainedModel(Record):
         return self.learning_curve[self.kept_epoch - 1]
 
 
-# What each gate asks of a candidate, for people who meet its name for the first time.
+# The question that each gate asks about a candidate, for first-time readers.
 QUESTIONS = {
     "train_loss": "Has training brought the loss as far down as the book asserts?",
     "train_accuracy": "Does it label the training images as well as the book asserts?",
@@ -178,14 +178,14 @@ class GateVerdict(Lasting):
 
     @property
     def verdict(self) -> Literal["passed", "refused", "recorded"]:
-        """``recorded``: there is no bound to keep, so that nothing was passed."""
+        """``recorded`` means that there is no bound, so that nothing was passed."""
         if not self.passed:
             return "refused"
         return "recorded" if self.minimum is None and self.maximum is None else "passed"
 
     @property
     def lets_pass(self) -> bool:
-        """Whether the candidate goes on, by its value too; one on a bound does, for which were strict is not kept."""
+        """Whether the candidate passes, by its value too; a value on a bound passes, since strictness is not stored."""
         low = -math.inf if self.minimum is None else self.minimum
         high = math.inf if self.maximum is None else self.maximum
         return self.passed and math.isfinite(self.value) and low <= self.value <= high
@@ -207,35 +207,35 @@ class Evaluation(Record):
 
 
 class ExportedModel(Record):
-    """A self-contained ONNX file, what describes it, the verdicts on it, and its answers on the test split."""
+    """A self-contained ONNX file, its description, the verdicts on it, and its predictions on the test split."""
 
     onnx: FileRef
     metadata: FileRef
     sample: FileRef
-    weights: FileRef | None = None  # of a table's model, in raw units
+    weights: FileRef | None = None  # of a tabular model, in raw units
     profile: dict[str, Histogram]
     gates: tuple[GateVerdict, ...]
 
 
 class ChampionGates(Record):
-    """The verdicts on a candidate that was refused for being worse than what is published."""
+    """The verdicts on a candidate that was refused because it is worse than what is published."""
 
     gates: tuple[GateVerdict, ...]
 
 
 class PublishedModel(Record):
-    """Where the model went; ``unchanged``: it was there before, or its data were; ``judged``: nothing was to go."""
+    """Where the model went; ``unchanged``: it, or its data, existed before; ``judged``: it was not to be published."""
 
     outcome: Literal["published", "unchanged", "judged"]
     name: str
-    version: int | None  # none of a model that was judged only, which lies at ``model`` all the same
+    version: int | None  # None for a model that was only judged; it is at ``model`` nonetheless
     model: FileRef
     gates: tuple[GateVerdict, ...] = ()
-    detail: str = ""  # of a version that is unchanged: how that is known
+    detail: str = ""  # for an unchanged version: how this is known
 
 
 class MirroredModel(Record):
-    """Which version consumers on other hosts now find at ``url``, and which files had to be written for that."""
+    """The version that consumers on other hosts now find at ``url``, and the files that were written for that."""
 
     outcome: Literal["copied", "repaired", "unchanged"]  # repaired: the pointer was right, but some file was not
     name: str
@@ -247,11 +247,12 @@ class MirroredModel(Record):
 class Prediction(Record):
     """One finished batch prediction: ``rows`` were written, ``rejects`` could not be read.
 
-    ``seconds`` lie between the start of the first shard and the rename of the last part, in the call that finished it.
+    ``seconds`` is the time from the start of the first shard to the rename of the last part, in the call that finished
+    it.
     """
 
     path: ChosenPath
-    file: ChosenPath | None = None  # that has all rows of the input, where one was asked for
+    file: ChosenPath | None = None  # has all rows of the input, if one file was requested
     job: str
     rows: int
     rejects: int
@@ -261,8 +262,8 @@ class Prediction(Record):
     model_sha256: str
     provider: str
     accuracy: float | None = None
-    metrics: dict[str, float] = Field({})  # where the truth is in the input: accuracy, or rmse and r2
-    unknown_class: int = 0  # rows whose true class the model does not know, counted as wrong
+    metrics: dict[str, float] = Field({})  # if the input has the truth: accuracy, or rmse and r2
+    unknown_class: int = 0  # rows whose true class is unknown to the model, counted as wrong
     drift: Drift
     seconds: float
     picture: ChosenPath | None = None

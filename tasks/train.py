@@ -12,11 +12,11 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
     """Train one of the four systems; write ``weights.safetensors`` and the learning curve into the run's folder.
 
     Raises:
-        UsageError: so few examples are left for training, or held out, that they say nothing.
-        TrainingDiverged: the loss is not finite, or a weight is not.
-        DeviceMissing: CUDA was asked for and is not there.
+        UsageError: too few examples are left for training, or are held out, to be meaningful.
+        TrainingDiverged: the loss or a weight is not finite.
+        DeviceMissing: CUDA was requested and is not available.
     """
-    # Here, as in the stages after it: torch takes seconds to import, and where nothing has changed nobody needs it.
+    # Imported here, as in later stages: torch takes seconds to import, which an unchanged run does not need.
     import safetensors.torch
 
     from tasks.fitting import devices

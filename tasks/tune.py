@@ -1,4 +1,4 @@
-"""A search for hyperparameters, by the loss of a validation part: no trial reads the test split."""
+"""A search for hyperparameters by the loss on a validation part: no trial reads the test split."""
 
 import math
 import statistics
@@ -14,25 +14,25 @@ from tasks.stage import gpu_lock, live, shards, stage
 from tasks.store.run_folder import RunFolder
 from tasks.store.tuning_result import Searched, Trial, Tuned
 
-FINAL = 0.2  # of the time, if it is limited, is for the best few with more seeds
+FINAL = 0.2  # share of a limited time that is reserved for the best few trials with more seeds
 
 
 @stage()
 def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: Search) -> Searched:
-    """Train trials until there are as many as asked for, or the time is over; compare the best with before.
+    """Train trials until their number or the time is reached; compare the best with the previous settings.
 
-    ``training`` says what stays as it is, and where the search starts. What was learned is kept as soon as a trial has
-    ended, so that the same call goes on from there after Ctrl-C, a kill or a timeout.
+    ``training`` has the fixed settings and the starting point. Results are saved as soon as a trial ends, so that the
+    same call continues after Ctrl-C, a kill or a timeout.
 
     Raises:
-        UsageError: the search space is none for this model, or the time was over before any trial was complete.
+        UsageError: the search space does not fit this model, or the time was over before any trial was complete.
         TrainingDiverged: all trials diverged.
         EnvironmentProblem: no Dask scheduler answers at the address.
-        DeviceMissing: CUDA was asked for and is not there.
+        DeviceMissing: CUDA was requested and is not available.
     """
     shards.check_runner(search.runner, search.dask_address)
     timeout, started = search.timeout or math.inf, time.time()
-    if training.weight_decay == "auto":  # a search of its own
+    if training.weight_decay == "auto":  # which is a search of its own
         training = training.model_copy(update={"weight_decay": None})
     work = TrialTraining(prepared, training)
     with (

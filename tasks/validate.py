@@ -1,4 +1,4 @@
-"""Stage 2: whether the data are fit to be trained on, all that is wrong with them at once."""
+"""Stage 2: check whether the data are fit for training, and report all errors at once."""
 
 from tasks.data.book_datasets import find_dataset
 from tasks.data.prepared_splits import PreviousSchema, ValidatedDataset
@@ -16,7 +16,7 @@ from tasks.store.run_folder import RunFolder
 
 
 def _show(run: RunFolder, report: DataReport, sheet: bytes | None) -> tuple[FileRef, FileRef | None]:
-    """The report in the run's folder, in the UI and in the log, and beside it the contact sheet of images."""
+    """Write the report into the run's folder, the UI and the log, with the contact sheet of images beside it."""
     page, picture = report.page(sheet or b""), None
     atomic.write_bytes(run.file(DATA_PAGE), render_markdown(page, embed=False).encode(), is_kept=False)
     if sheet is not None:
@@ -24,7 +24,7 @@ def _show(run: RunFolder, report: DataReport, sheet: bytes | None) -> tuple[File
     live.LivePage(f"{run.name or report.name}-data", "what validation says of the data").show(render_markdown(page))
     tell(report.summary, short=report.summary.partition("; ")[0])
     for finding in report.findings:
-        if finding.severity != "error":  # those are told all together
+        if finding.severity != "error":  # errors are reported together
             tell(f"{finding.severity}: {finding.sentence}")
     live.emit_changed_data(report.name, run.path, report.changes, bool(report.errors))
     return report.write(run.file(DATA_REPORT), is_kept=False), picture
@@ -45,14 +45,14 @@ def validate(
     kept: PreviousSchema | None = None,
     champion: ChampionData | None = None,
 ) -> ValidatedDataset:
-    """Write ``data-report.json`` and a page of it into the run's folder, then pass the data or stop the run.
+    """Write ``data-report.json`` and a page of it into the run's folder, then accept the data or stop the run.
 
-    ``kept`` is what earlier versions of the name fixed (``own_data.find_fixed``), ``champion`` what data its champion
-    was made of (``own_data.of_champion``).
+    ``kept`` is what earlier versions of the name fixed (``own_data.find_fixed``), ``champion`` describes the champion's
+    data (``own_data.of_champion``).
 
     Raises:
-        UsageError: options that cannot be meant.
-        DataError: the data cannot be read, or are not fit; the report is written all the same.
+        UsageError: the options contradict each other, or what earlier versions fixed.
+        DataError: the data cannot be read, or are unfit; the report is written in either case.
     """
     report, prepared, sheet = find_dataset(raw.name, data).validate(raw, data, task, kept, champion)
     written, picture = _show(run, report, sheet)

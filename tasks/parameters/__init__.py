@@ -1,4 +1,4 @@
-"""Every knob of a run, declared once: command line, help, Prefect's form, manifest and checks are made from these."""
+"""Every parameter of a run, declared once for the command line, help, Prefect's form, manifest and checks."""
 
 from tasks.parameters.data import NO_WINDOW, Data, InspectParameters, OwnData
 from tasks.parameters.form import Use

@@ -1,6 +1,6 @@
-"""Where data are: a path or an address, perhaps with a workbook's sheet, and whether it may be written down.
+"""The sources of data: a path or an address, perhaps with a workbook's sheet, and whether it may be written down.
 
-In parameters, reports and logs it stays for good.
+Parameters, reports and logs keep addresses for good.
 """
 
 import re
@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from tasks.errors import UsageError
 
 CHAINED = re.compile(r"::(?=[a-z][a-z0-9+.-]*(?:://|::))", re.IGNORECASE)  # of fsspec: simplecache::https://…
-# A query of these keys alone passes; a value that is itself an address does not.
+# Only these keys of a query are allowed, and none whose value is itself an address.
 PUBLIC = "raw|dl|download|format|version|rev"
 OF_DATABASES = "host|port|user|dbname|service|sslmode|sslrootcert|connect_timeout|application_name"
 PUBLIC_QUERY, QUERY_OF_DATABASE = (
@@ -18,38 +18,38 @@ PUBLIC_QUERY, QUERY_OF_DATABASE = (
 )
 SQLITE = "sqlite:///"
 DATABASES = (SQLITE, "postgresql://", "postgres://")
-SELECTED = re.compile("#(sheet|query)=")  # what of a source is read, behind its place
+SELECTED = re.compile("#(sheet|query)=")  # the part of a source that is read
 ENVIRONMENT = (
     "give credentials in the environment or in the store's own configuration files, as AWS_ACCESS_KEY_ID or PGPASSWORD"
 )
 
 
 def split_source(source: str) -> tuple[str, str]:
-    """A place and what is read of it: a workbook's sheet, or the answer of a query; empty where nothing is named.
+    """Split a source into its location and what is read from it: a sheet or a query; empty if neither is named.
 
-    ``book.xlsx#sheet=Sales`` and ``sqlite:////home/me/shop.db#query=select * from sales`` are made of them.
+    Examples are ``book.xlsx#sheet=Sales`` and ``sqlite:////home/me/shop.db#query=select * from sales``.
     """
     place, *found = SELECTED.split(source, maxsplit=1)
     return place, found[1] if found else ""
 
 
 def source_options(source: str) -> list[str]:
-    """The options by which a source is typed."""
+    """The command-line options that name a source."""
     place, selected = split_source(source)
     kind = SELECTED.search(source)
     return ["--data", place, *([f"--{kind[1]}", selected] if kind else [])]
 
 
 def is_database(source: str) -> bool:
-    """Whether a source is a database, of which a query reads."""
+    """Whether a source is a database, which is read by a query."""
     return source.startswith(DATABASES)
 
 
 def join_source(values: Any, key: str) -> Any:
-    """Parameters as they are given, with ``sheet`` or ``query`` joined to the source at ``key``.
+    """Join ``sheet`` or ``query`` in the given parameters to the source at ``key``.
 
     Raises:
-        ValueError: there is no source, or none of that kind; or a database without a query.
+        ValueError: the source is missing or of the wrong kind, or it is a database without a query.
     """
     if not isinstance(values, dict) or not isinstance(values.get(key), str | None):
         return values
@@ -65,18 +65,18 @@ def join_source(values: Any, key: str) -> Any:
 
 
 def has_credentials(source: str) -> bool:
-    """Whether any address in ``source``, a path or a URL that may be chained, has what may be a password or a token.
+    """Whether any address in ``source``, a path or a possibly chained URL, may contain a password or a token.
 
-    That is a user's name or password, a fragment, a parameter of the path, and every key of a query but a few.
+    These may be in a user's name or password, a fragment, a path parameter, and all but a few keys of a query.
     """
     return any(_has_credentials(part) for part in CHAINED.split(split_source(source)[0]) if "://" in part)
 
 
 def require_no_credentials(source: str) -> None:
-    """Refuse an address that may not be written down; the message has no more of it than is public.
+    """Refuse an address that must not be written down; the message shows only its public part.
 
     Raises:
-        UsageError: it may have a credential in it.
+        UsageError: it may contain a credential.
     """
     if has_credentials(source):
         public = re.split("[?#;]", source)[0] if "@" not in source else f"{source.partition('://')[0]}://…"
@@ -86,10 +86,10 @@ def require_no_credentials(source: str) -> None:
 def _has_credentials(address: str) -> bool:
     try:
         url = urlsplit(address)
-        url.port  # noqa: B018  (it is looked at when it is asked for)
-    except ValueError:  # a password with a slash in it looks like a port
+        url.port  # noqa: B018  (reading it validates it)
+    except ValueError:  # a password that contains a slash looks like a port
         return re.search("[@?#;]", address) is not None
-    is_user_secret = url.scheme in ("http", "https")  # where it may be a token; of others it is a container or a name
+    is_user_secret = url.scheme in ("http", "https")  # there it may be a token; elsewhere it is a container or a name
     if url.password is not None or (is_user_secret and url.username):
         return True
     public = QUERY_OF_DATABASE if is_database(address) else PUBLIC_QUERY

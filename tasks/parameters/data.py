@@ -1,4 +1,4 @@
-"""What to learn from: a user's own data, or the book's."""
+"""The data to learn from: a user's own, or the book's."""
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -17,7 +17,7 @@ from tasks.parameters.training import (
 )
 
 NO_WINDOW = "none"
-REFUSED = {  # of each kind of data: which options, and why
+REFUSED = {  # for each kind of data: which options are refused, and why
     Use.BOOK: {Use.OWN: "options of own data go with --data"},
     Use.TABLES: {Use.IMAGES: "for images, which have no --target", Use.BOOK: "for the book's data"},
     Use.IMAGES: {
@@ -111,7 +111,7 @@ class OwnData(Frozen):
 
     @property
     def use(self) -> Use:
-        """Which data these are, by what is named: the one place that tells them apart before they are seen."""
+        """The kind of data, by the options given: the only place that decides this before the data are read."""
         if self.source is None:
             return Use.BOOK
         return self.use_without_target if self.target is None else Use.TABLES
@@ -133,7 +133,7 @@ class OwnData(Frozen):
         return self
 
     def list_given(self, uses: Use) -> str:
-        """Which options were given that apply to these ``uses`` alone, as they are typed."""
+        """The given options that apply only to these ``uses``, as they are typed."""
         given = [name for name in self.model_dump(exclude_defaults=True) if self.use_of(name) in uses]
         return " and ".join(f"--{name.replace('_', '-')}" for name in given)
 
@@ -141,7 +141,7 @@ class OwnData(Frozen):
 class InspectParameters(OwnData):
     """What to look at before anything is trained."""
 
-    use_without_target = Use.OWN  # nobody knows before the data are seen: a kept name may have one
+    use_without_target = Use.OWN  # unknown until the data are read: a kept name may have one
 
     source: str = declare_field(
         ...,

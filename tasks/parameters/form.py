@@ -1,4 +1,4 @@
-"""How a parameter is declared: once, for the command line and its help, documents, checks and Prefect's form."""
+"""The declaration of parameters, once for the command line and its help, documents, checks and Prefect's form."""
 
 import re
 from enum import Flag, auto
@@ -9,12 +9,12 @@ from pydantic.fields import FieldInfo
 
 from tasks.parameters.addresses import has_credentials
 
-MEMBER = re.compile(r"<[\w.]+: ('.*?')>")  # pydantic's way of saying an enum's member
+MEMBER = re.compile(r"<[\w.]+: ('.*?')>")  # pydantic's notation for the members of an enum
 NUMBERS = {"a valid number, unable": "a number", "a valid integer, ": "a whole number"}
 
 
 class Use(Flag):
-    """A model of the book and what it learns from: what a parameter applies to."""
+    """A model of the book and the data that it learns from: what a parameter applies to."""
 
     BOOK_SOFTMAX = auto()
     BOOK_LINEAR = auto()
@@ -46,29 +46,29 @@ WORDS = {
 
 
 class Option(NamedTuple):
-    """How a field appears where its own name and default do not say it.
+    """How a field appears where this does not follow from its name and default.
 
-    ``flag`` is its option on the command line: without dashes it is an argument, and one of a field that is true
-    turns it off, which is what ``help`` then describes. ``empty`` says what is done where no value is given,
-    ``metavar`` what may stand there where that is more than the field's type takes.
+    ``flag`` is its option on the command line: without dashes it is an argument; the flag of a field that is true turns
+    it off, and ``help`` then describes that. ``empty`` says what happens without a value; ``metavar`` names the
+    accepted values if these are more than the field's type says.
     """
 
-    applies_to: Use | None = None  # None: what its model says of all its fields
+    applies_to: Use | None = None  # None: what its model applies to
     flag: str = ""
     help: str = ""
     empty: str = ""
     metavar: str = ""
-    is_searched: bool = False  # a search may find it where it is not given, or a rule for own data
-    is_typed: bool = True  # else the run itself notes it, and there is no option
+    is_searched: bool = False  # a search or, for own data, a rule may choose it if it is not given
+    is_typed: bool = True  # otherwise the run itself sets it, and there is no option
 
     @property
     def limits(self) -> str:
-        """What it is for, said to whom it may be of no use."""
+        """What the parameter is for, told to users who may have no use for it."""
         return f"Only for {WORDS[self.applies_to]}." if self.applies_to else ""
 
 
 def declare_field(default: Any, description: str | None = None, applies_to: Use | None = None, **about: Any) -> Any:
-    """Declare a field: ``about`` has what ``Option`` says of it, and bounds and title as pydantic's ``Field`` does."""
+    """Declare a field; ``about`` has the attributes of ``Option``, and the arguments of pydantic's ``Field``."""
     option = Option(applies_to, **{name: about.pop(name) for name in Option._fields if name in about})
     field = Field(default, description=description, **about)
     field.metadata.append(option)
@@ -76,17 +76,17 @@ def declare_field(default: Any, description: str | None = None, applies_to: Use 
 
 
 def option_of(field: FieldInfo) -> Option:
-    """What the declaration of a field says about its appearance."""
+    """The ``Option`` in the declaration of a field."""
     return next((each for each in field.metadata if isinstance(each, Option)), Option())
 
 
 def _suit_form(schema: dict[str, Any], model: "type[Frozen]") -> None:
-    """Suit Prefect's form: it sorts fields by name unless each has a position, and sends every default it shows.
+    """Adapt the schema to Prefect's form, which sorts fields without positions by name, and sends all defaults.
 
-    So no default is in it, but for switches that are on; what an empty field means is said in words.
+    So only switches that are on have a default; the meaning of an empty field is described in words.
 
-    What is of no use to what it is ``shown_for`` is not shown, and taken only as it is where nothing is given: a form
-    of before sent that. What depends on model or data is said in words.
+    Fields that are useless for what the form is ``shown_for`` are hidden, and only accepted with the value that older
+    forms sent when nothing was given. What depends on model or data is described in words.
     """
     fields = schema.get("properties", {})
     for name in list(fields):
@@ -99,12 +99,12 @@ def _suit_form(schema: dict[str, Any], model: "type[Frozen]") -> None:
             schema.setdefault("patternProperties", {})[f"^{name}$"] = {"const": fields.pop(name).get("default")}
             continue
         kinds = [kind for kind in field.get("anyOf", []) if kind != {"type": "null"}]
-        if len(kinds) == 1:  # what is left empty is not sent, and of alternatives the form names no fault
+        if len(kinds) == 1:  # empty fields are not sent, and for alternatives the form names no error
             del field["anyOf"]
             field |= kinds[0]
-        # A default that the form shows is one that it sends, and that the deployment then has for good.
+        # The form sends every default that it shows, and the deployment then keeps it for good.
         default = field.get("default")
-        if default is not True:  # which a switch cannot show otherwise
+        if default is not True:  # a switch that is on needs it
             field.pop("default", None)
         empty = option.empty or _spell(default)
         if option.is_searched:
@@ -116,13 +116,13 @@ def _suit_form(schema: dict[str, Any], model: "type[Frozen]") -> None:
 
 
 def _spell(default: Any) -> str:
-    if default is None or isinstance(default, bool | dict):  # a part's own fields say theirs
+    if default is None or isinstance(default, bool | dict):  # the fields of a part describe their own
         return ""
     return ", ".join(map(str, default)) if isinstance(default, list) else str(default)
 
 
 class Frozen(BaseModel):
-    """Base of all parameters: unknown names are errors, values never change, and what is empty is the default."""
+    """The base of all parameters: unknown names are errors, values are frozen, and empty means the default."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -130,8 +130,8 @@ class Frozen(BaseModel):
         json_schema_extra=_suit_form,
         field_title_generator=lambda name, _: re.sub("^(max|min)_", "", name).replace("_", " ").capitalize(),
     )
-    applies_to: ClassVar[Use] = Use.EVERY  # what its fields apply to, save those that say so themselves
-    shown_for: ClassVar[Use] = Use.EVERY  # what its form is for
+    applies_to: ClassVar[Use] = Use.EVERY  # what its fields apply to, unless they say otherwise
+    shown_for: ClassVar[Use] = Use.EVERY  # what its form is shown for
 
     @classmethod
     def use_of(cls, name: str) -> Use:
@@ -140,19 +140,19 @@ class Frozen(BaseModel):
 
     @classmethod
     def list_choices(cls, name: str) -> list[str]:
-        """What a field chooses from, where that depends on what the form is for; first the default."""
+        """The choices of a field, the default first, if they depend on what the form is shown for."""
         return []
 
     @classmethod
     def describe_default(cls, name: str, uses: Use) -> str:
-        """What a field is where it is not given: own data have rules for what has no default."""
+        """The value of a field that is not given; for own data rules replace missing defaults."""
         default = cls.model_fields[name].default
         return "found by rule" if default is None else str(default)
 
     @model_validator(mode="before")
     @classmethod
     def _leave_out_empty(cls, values: Any) -> Any:
-        """A form sends nothing as null."""
+        """Drop nulls, which a form sends for empty fields."""
         return {name: each for name, each in values.items() if each is not None} if isinstance(values, dict) else values
 
     @model_validator(mode="after")
@@ -163,11 +163,11 @@ class Frozen(BaseModel):
         return self
 
 
-# What pydantic says of a fault, in words that stand behind ``expected:``
+# pydantic's messages, worded to follow ``expected:``
 
 
 def describe_expected(error: ValidationError) -> str:
-    """Of the first fault."""
+    """The expectation in the first error."""
     first = error.errors()[0]
     if first["type"] == "extra_forbidden":
         return "a name that is among its parameters"
@@ -177,6 +177,6 @@ def describe_expected(error: ValidationError) -> str:
 
 
 def in_words(message: str) -> str:
-    """What pydantic, or typer by it, says of a value, without their words for its type."""
+    """A message of pydantic (or of typer, which passes these on) without its words for the type."""
     said = MEMBER.sub(r"\1", message.removeprefix("Input should be "))
     return next((words for theirs, words in NUMBERS.items() if said.startswith(theirs)), said)

@@ -1,4 +1,4 @@
-"""What each flow takes."""
+"""The parameters of each flow."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
@@ -93,7 +93,7 @@ class Gates(Frozen):
 
 
 class Learned(Frozen):
-    """What is learned from which data, and under which name it is kept."""
+    """What is learned, from which data, and the name under which it is kept."""
 
     name: str = declare_field(
         "", "The model is kept under this name.", empty="the model's own", pattern=r"^$|" + NAME_PATTERN
@@ -103,19 +103,19 @@ class Learned(Frozen):
 
     @property
     def dataset(self) -> str:
-        """The data set that the model learns from: one of the book's, or that of its own name."""
-        # The book's data are shared by all names, own data belong to one.
+        """The dataset that the model learns from: one of the book's, or the name's own."""
+        # All names share the book's data; own data belong to one name.
         return BOOK_DATASETS.get(self.uses, self.name)
 
     @property
     def uses(self) -> Use:
-        """What is trained from which data."""
+        """The model and the kind of data."""
         return OF_MODEL[self.training.model] & self.data.use
 
     @model_validator(mode="before")
     @classmethod
     def _let_data_decide(cls, values: Any) -> Any:
-        """The data decide what is not given of training."""
+        """Tell the training settings which defaults apply: those for own data or the book's."""
         if not isinstance(values, dict):
             return values
         training, data = values.get("training") or {}, values.get("data") or {}
@@ -134,13 +134,13 @@ class Learned(Frozen):
         is_own = self.uses in Use.OWN
         if is_own and self.name in [*ModelName]:
             raise ValueError("own data are kept under a --name of their own")
-        if self.training.patience and not self.training.validation and not is_own:  # own data may name these rows
+        if self.training.patience and not self.training.validation and not is_own:  # own data may have such a split
             raise ValueError("early stopping needs a validation split, such as 0.1")
         return self
 
 
 class Found(Frozen):
-    """Which settings of a run are those that a search found."""
+    """Which settings of a run were found by a search."""
 
     run: str  # of the search
     fields: tuple[str, ...]  # of ``Training``
@@ -152,7 +152,7 @@ class RetrainParameters(Learned):
     tuned: bool = declare_field(
         False, "Use the settings that gradmill tune found last, where none are given.", flag="--tuned/--no-tuned"
     )
-    found: SkipJsonSchema[Found | None] = declare_field(None, is_typed=False)  # of a run that has begun
+    found: SkipJsonSchema[Found | None] = declare_field(None, is_typed=False)  # set once a run has begun
     gates: Gates = declare_field(Gates())
     predict: bool = declare_field(
         True,
@@ -173,7 +173,7 @@ class RetrainParameters(Learned):
 
     @model_serializer(mode="wrap")
     def _leave_out_found(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What is only noted is left out where it is not."""
+        """Omit ``found`` if it is not set."""
         return {name: value for name, value in serialized(self).items() if name != "found" or self.found}
 
 
@@ -331,7 +331,7 @@ class EvaluateParameters(Frozen):
 
 
 class MaintainParameters(Frozen):
-    """What maintenance leaves."""
+    """What maintenance keeps."""
 
     keep: int = declare_field(
         30, "How many of the newest runs and predictions of a model stay; those of kept versions always do.", ge=1
@@ -339,10 +339,10 @@ class MaintainParameters(Frozen):
 
 
 def narrow_form(form: type[Learned], parameters: dict[str, Any]) -> type[Learned]:
-    """The form of one deployment, whose own ``parameters`` these are: without what can be of no use to its runs.
+    """The form of one deployment with these ``parameters``, without fields that are useless to its runs.
 
-    Own data may still be named where nothing says under which name the model is kept. Of parameters that somebody
-    has set to what no run takes it is the form of all.
+    Own data may still be named if the parameters have no name for the model. If the parameters are invalid, the whole
+    form is returned.
     """
     try:
         asked = form.model_validate(parameters)

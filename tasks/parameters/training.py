@@ -1,4 +1,4 @@
-"""How to train: what the book's two models take, on the book's data and on own ones."""
+"""Training settings: what the book's two models take, for the book's data and for own data."""
 
 import re
 from enum import StrEnum
@@ -18,7 +18,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def is_name(text: str) -> bool:
-    """Whether ``text`` may name a model; anything else never becomes part of a path."""
+    """Whether ``text`` is a valid model name; no other text ever becomes part of a path."""
     return re.fullmatch(NAME_PATTERN, text) is not None
 
 
@@ -36,7 +36,7 @@ class Implementation(StrEnum):
     CONCISE = "concise"
 
 
-WRITTEN_FOR = dict.fromkeys(Implementation, tuple(ModelName))  # the networks themselves: tasks/fitting/trainer.py
+WRITTEN_FOR = dict.fromkeys(Implementation, tuple(ModelName))  # the networks are in tasks/fitting/trainer.py
 
 
 class Loss(StrEnum):
@@ -75,30 +75,30 @@ OF_MODEL = {ModelName.SOFTMAX_REGRESSION: Use.SOFTMAX, ModelName.LINEAR_REGRESSI
 LOSSES = {
     ModelName.SOFTMAX_REGRESSION: (Loss.CROSS_ENTROPY,),
     ModelName.LINEAR_REGRESSION: (Loss.SQUARED, Loss.HUBER),
-}  # of each model, first the default
+}  # for each model, the default first
 
 
 class Defaults(NamedTuple):
-    """What a kind of data decides of training where nothing is given: ``values`` by what is minimised."""
+    """The training defaults for a kind of data; ``values`` are by loss."""
 
     uses: Use
     values: dict[Loss, dict[str, Any]]
-    refused: tuple[tuple[str, str, str], ...] = ()  # options, values that they may not have, and why
-    not_exported: frozenset[str] = frozenset()  # options that its ONNX files do not name
+    refused: tuple[tuple[str, str, str], ...] = ()  # options, forbidden values, and the reasons
+    not_exported: frozenset[str] = frozenset()  # options that are not named in ONNX files
 
 
-# What the book gives. Nothing stands here for own data: rules, which see the data, find it (tasks/fitting/trainer.py).
+# The book's settings. Own data have none here: tasks/fitting/trainer.py finds them by rules that inspect the data.
 DEFAULTS = {
     "book": Defaults(
         Use.BOOK,
         {
             Loss.CROSS_ENTROPY: {"num_epochs": 10, "batch_size": 256, "lr": 0.1, "weight_decay": 0.0},
             Loss.SQUARED: {"num_epochs": 3, "batch_size": 10, "lr": 0.03, "weight_decay": 0.0},
-            # Its gradient is bounded: from the start, far off, it takes longer to the minimum.
+            # Its gradient is bounded, so a distant start takes longer to reach the minimum.
             Loss.HUBER: {"num_epochs": 5, "batch_size": 10, "lr": 0.03, "weight_decay": 0.0},
         },
         (("weight_decay", "auto", "weight decay is chosen for own data only"),),
-        frozenset({"class_weight"}),  # so that the book's models keep the bytes that they had before it
+        frozenset({"class_weight"}),  # so that the book's models keep their bytes
     ),
     "data": Defaults(Use.OWN, {}),
 }
@@ -112,7 +112,7 @@ ClassWeight = Literal["none", "balanced"]
 
 
 class Hyperparameters(Frozen):
-    """How far training goes, once every value is known."""
+    """How long and how fast to train, once every value is known."""
 
     num_epochs: int
     batch_size: int
@@ -121,7 +121,7 @@ class Hyperparameters(Frozen):
 
 
 class Training(Frozen):
-    """How to train. What is not given is the book's, or found by rules where own data are learned."""
+    """How to train. Settings that are not given are the book's or, for own data, found by rules."""
 
     model: ModelName = declare_field(
         ModelName.SOFTMAX_REGRESSION,
@@ -163,7 +163,7 @@ class Training(Frozen):
         42, "A whole number, or auto: derived from the run's scheduled date."
     )
     device: Device = DEVICE
-    defaults: SkipJsonSchema[Literal["book", "data"]] = Field("book", exclude=True)  # for what is not given; no option
+    defaults: SkipJsonSchema[Literal["book", "data"]] = Field("book", exclude=True)  # which apply; not an option
 
     @field_validator("loss")
     @classmethod
@@ -174,7 +174,7 @@ class Training(Frozen):
 
     @model_validator(mode="after")
     def _fill_and_compare(self) -> Self:
-        """Fill in the book's values, which stay not ``given``; refuse what does not go together."""
+        """Fill in defaults, which do not count as ``given``; refuse combinations that do not fit."""
         loss = self.loss or LOSSES[self.model][0]
         of_data = DEFAULTS[self.defaults]
         usual = {"loss": loss} | of_data.values.get(loss, {})
@@ -195,7 +195,7 @@ class Training(Frozen):
 
     @classmethod
     def list_choices(cls, name: str) -> list[str]:
-        """The models that a form is for, and their losses."""
+        """The models that the form is shown for, and their losses."""
         models = [model for model, uses in OF_MODEL.items() if uses & cls.shown_for]
         choices: dict[str, list[ModelName] | list[Loss]] = {
             "model": models,
@@ -205,7 +205,7 @@ class Training(Frozen):
 
     @classmethod
     def describe_default(cls, name: str, uses: Use) -> str:
-        """``the book's, 10 softmax, 3 linear; on own data found by rule``, as far as it is one of these ``uses``."""
+        """``the book's, 10 softmax, 3 linear; on own data found by rule``, limited to these ``uses``."""
         models = [model for model, of in OF_MODEL.items() if of & uses]
         values = {model: str(list_defaults(model, "book")[name]) for model in models}
         if len(set(values.values())) > 1:
@@ -217,27 +217,27 @@ class Training(Frozen):
 
     @property
     def possible_uses(self) -> Use:
-        """What is trained from which data, as far as can be told without these."""
+        """The models and kinds of data that are possible before the data are known."""
         return OF_MODEL[self.model] & DEFAULTS[self.defaults].uses
 
     @property
     def given(self) -> dict[str, Any]:
-        """The values that were named; all others are defaults, or found later."""
+        """The values that were given; all others are defaults, or found later."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
     @property
     def exported(self) -> dict[str, Any]:
-        """The options, as JSON has them, that an ONNX file names: what makes it another one."""
+        """The options named in an ONNX file, as in JSON: those that make it a different model."""
         return self.model_dump(mode="json", exclude={"device", *DEFAULTS[self.defaults].not_exported})
 
     @property
     def seed_number(self) -> int:
-        """The seed, once ``auto`` has been replaced by a date."""
+        """The seed, after ``auto`` was replaced by a date."""
         return int(self.seed)
 
     @property
     def hyperparameters(self) -> Hyperparameters:
-        """How far training goes, once what was not given has been found."""
+        """The hyperparameters, after missing values were found."""
         return Hyperparameters.model_validate({name: getattr(self, name) for name in Hyperparameters.model_fields})
 
 
@@ -245,5 +245,5 @@ SEARCHED = [name for name, field in Training.model_fields.items() if option_of(f
 
 
 def list_defaults(model: str, defaults: str) -> dict[str, Any]:
-    """The values of a model's training, as JSON has them, where none is given; ``defaults`` is ``book`` or ``data``."""
+    """The default values of a model's training settings, as in JSON; ``defaults`` is ``book`` or ``data``."""
     return Training.model_validate({"model": model, "defaults": defaults}).model_dump(mode="json")

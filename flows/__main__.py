@@ -1,4 +1,4 @@
-"""The ``gradmill`` command: everything is imported inside, so that Ctrl-C finds a handler from the first moment."""
+"""The ``gradmill`` command: all imports are inside functions, so that Ctrl-C has a handler from the start."""
 
 import atexit
 import gc
@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 INTERRUPTED = 130
-NEW_OBJECTS = 50_000  # between two looks for garbage: most of a command's objects are imports, and stay
+NEW_OBJECTS = 50_000  # between two garbage collections: most objects of a command come from imports, and stay
 THEN = {
     "predict": "the same command again goes on from here",
     "tune": "what was learned is kept, and the same command again goes on from there",
@@ -25,7 +25,7 @@ THEN = {
 
 
 def _is_zen_4() -> bool:
-    """Whether numpy sorts five times as fast without AVX-512, of which this processor does a part by microcode."""
+    """Whether numpy sorts five times faster without AVX-512, part of which this processor does in microcode."""
     with suppress(OSError), Path("/proc/cpuinfo").open("rb") as file:
         about = file.read(4096)
         return b"AuthenticAMD" in about and b"cpu family\t: 25\n" in about and b"avx512f" in about
@@ -34,15 +34,15 @@ def _is_zen_4() -> bool:
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    for variable in ("DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY"):  # every process that is started has them, too
+    for variable in ("DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY"):  # for child processes too
         os.environ.setdefault(variable, "1")
-    os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")  # to clear huge pages takes longer than to take small ones
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # what pyarrow frees numpy has (docs/speed.md)
+    os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")  # clearing huge pages takes longer than using small ones
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # numpy reuses what pyarrow frees (docs/speed.md)
     gc.set_threshold(NEW_OBJECTS)
     if _is_zen_4():
         os.environ.setdefault("NPY_DISABLE_CPU_FEATURES", "X86_V4")
     ending: list[int] = []
-    atexit.register(_end_at_once, ending)  # first, and so called last: when threads and libraries have ended their work
+    atexit.register(_end_at_once, ending)  # registered first, so called last: after threads and libraries have finished
     try:
         from flows import interrupt
         from flows.cli import streams
@@ -54,20 +54,20 @@ def main() -> None:
         code = app.run(sys.argv[1:])
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BaseException:  # what is written in Rust ends in a panic, which is no Exception
+    except BaseException:  # a panic in Rust code is not an Exception
         if not interrupt.is_interrupted():
             raise
         code = INTERRUPTED
     if code == INTERRUPTED:
         _say_interrupted()
-        os._exit(code)  # threads of libraries would wait, or print tracebacks of their own
+        os._exit(code)  # threads of libraries would wait, or print their own tracebacks
     else:
         ending.append(code)
     sys.exit(code)
 
 
 def _end_at_once(ending: list[int]) -> None:
-    """Leave it to the system to take everything apart: Python needs over a second for what torch has imported."""
+    """Exit without Python's cleanup, which takes over a second after an import of torch."""
     if ending:
         with suppress(OSError):
             sys.stdout.flush()
@@ -76,7 +76,7 @@ def _end_at_once(ending: list[int]) -> None:
 
 
 def _leave() -> None:
-    """End without a wait, wherever the command is: what has streams or locks in use may not be asked for anything."""
+    """Exit immediately, wherever the command is, without touching streams or locks that may be in use."""
     found, action = _describe_interrupt()
     with suppress(OSError):
         os.write(2, f"\n{found}; {action}\n".encode())
@@ -84,7 +84,7 @@ def _leave() -> None:
 
 
 def _describe_interrupt() -> tuple[str, str]:
-    """What is to be said, and what then becomes of the same command."""
+    """The message to print, and what repeating the command would do."""
     from flows import interrupt
 
     found = f"interrupted; {interrupt.done}" if interrupt.done else "interrupted"
@@ -94,7 +94,7 @@ def _describe_interrupt() -> tuple[str, str]:
 def _say_interrupted() -> None:
     from flows.cli import streams
 
-    if display := sys.modules.get("flows.cli.display"):  # an import that was interrupted can fail from then on
+    if display := sys.modules.get("flows.cli.display"):  # after an interrupted import, importing it can fail
         display.end()
     found, action = _describe_interrupt()
     if streams.owes_json(sys.argv):
@@ -102,7 +102,7 @@ def _say_interrupted() -> None:
         streams.print_document({"error": error})
     print(f"{found}; {action}", file=sys.stderr, flush=True)
     with suppress(OSError):
-        sys.stdout.flush()  # what was told before, too: os._exit would drop it
+        sys.stdout.flush()  # flush earlier output too: os._exit would drop it
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from tasks.store import artifact_paths, atomic
 
 
 class Level(StrEnum):
-    """``note``: works, but somebody may want to know. ``problem``: something that is required does not work."""
+    """``note``: works, but somebody may want to know. ``problem``: something required does not work."""
 
     OK = "ok"
     NOTE = "note"
@@ -40,7 +40,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One line of the page. ``exit_code`` is not 0 for a problem only; ``facts`` are the same in numbers."""
+    """One line of the page. Only a problem has an ``exit_code`` other than 0; ``facts`` are the same as numbers."""
 
     status: Level
     found: str
@@ -54,28 +54,28 @@ Check = Callable[[Device], Diagnosis]
 
 
 def ok(found: str, **facts: Any) -> Diagnosis:
-    """What is asked for is there."""
+    """A requirement is met."""
     return Diagnosis(Level.OK, found, facts=facts)
 
 
 def note(found: str, action: str = "", **facts: Any) -> Diagnosis:
-    """Nothing that is required is missing."""
+    """Nothing required is missing."""
     return Diagnosis(Level.NOTE, found, action, facts=facts)
 
 
 def problem(found: str, action: str, exit_code: int = EnvironmentProblem.exit_code, **facts: Any) -> Diagnosis:
-    """Something that is required does not work; ``exit_code`` is the one a run would end with."""
+    """Something required does not work; ``exit_code`` is the one with which a run would end."""
     return Diagnosis(Level.PROBLEM, found, action, exit_code, facts)
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none; of a wrong setting no value, only why."""
+    """The first line of an error's message, or its type; for a wrong setting the reason without the value."""
     if isinstance(error, ValidationError):
         return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-# Python and the libraries: installed as declared, and really loading
+# Python and the libraries: installed as declared, and loadable
 
 PACKAGE = "gradmill"
 CUDA_TORCH = f"{pip_install('--force-reinstall', 'torch', 'torchvision')} (PyPI's builds for Linux are CUDA builds)"
@@ -83,7 +83,7 @@ GPU_BUILD = "onnxruntime-gpu"
 
 
 def check_python(device: Device) -> Diagnosis:
-    """The interpreter, Gradmill itself, and whether what it always needs is installed."""
+    """The interpreter, Gradmill itself, and the packages that are always needed."""
     version = metadata.version(PACKAGE)
     found = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {PACKAGE} {version}"
     facts: dict[str, Any] = {"version": platform.python_version(), "gradmill": version}
@@ -93,12 +93,12 @@ def check_python(device: Device) -> Diagnosis:
 
 
 def training_installed() -> bool:
-    """Whether this is more than an installation for prediction."""
+    """Whether the extra ``train`` is installed, so that this machine can do more than predict."""
     return importlib.util.find_spec("torch") is not None
 
 
 def check_training(device: Device) -> Diagnosis:
-    """Torch and what else the extra ``train`` brings; torch really computes, on the GPU where one may be used."""
+    """Torch and the rest of the extra ``train``; torch must really compute, on the GPU if it may be used."""
     if not training_installed():
         return note("training is not installed here: this machine can predict", installed=False)
     if unmet := _find_unmet("train"):
@@ -121,7 +121,7 @@ def _torch_cuda_fault() -> str | None:
 
     try:
         torch.ones(1, device="cuda").add(1).item()
-    except (RuntimeError, AssertionError) as error:  # the latter of a build for the CPU
+    except (RuntimeError, AssertionError) as error:  # raised by a build for the CPU
         return first_line(error)
     return None
 
@@ -137,9 +137,10 @@ def check_runtime(device: Device) -> Diagnosis:
 
 
 def _owners(folder: str) -> set[str]:
-    """The installed distributions that put files into an import folder, by their own records.
+    """The installed distributions whose records list files in an import folder.
 
-    Not ``packages_distributions``: from Python 3.12 on it leaves out a record whose files another package took along.
+    ``packages_distributions`` does not serve: from Python 3.12 on it omits a record whose files another package
+    removed.
     """
     first = f"{folder}/__init__.py,"
     return {
@@ -150,11 +151,11 @@ def _owners(folder: str) -> set[str]:
 
 
 def _providers(device: Device, package: str, facts: dict[str, Any]) -> Diagnosis:
-    """Which providers run a model, tried one by one; CUDA only where there is a GPU and it may be used."""
+    """The providers that run a model, tried one by one; CUDA only if there is a GPU that may be used."""
     again = pip_install("--force-reinstall", package)
     found = f"{package} {facts['version']}"
     try:
-        _ = import_onnxruntime().InferenceSession  # gone where two shared the folder and one was removed
+        _ = import_onnxruntime().InferenceSession  # missing if two shared the folder and one was removed
     except Exception as error:
         return problem(f"{found} does not load: {first_line(error)}", again, **facts, providers=[])
     if because := find_fault(CPU):
@@ -169,7 +170,7 @@ def _providers(device: Device, package: str, facts: dict[str, Any]) -> Diagnosis
 
 
 def check_gpu(device: Device) -> Diagnosis:
-    """The GPUs, the driver, and the newest CUDA that the driver runs."""
+    """The GPUs, the driver, and the newest CUDA version that the driver supports."""
     try:
         driver = devices.query_driver()
     except DeviceMissing as error:
@@ -183,7 +184,7 @@ def check_gpu(device: Device) -> Diagnosis:
 
 
 def _without_cuda(device: Device, found: str, action: str, **facts: Any) -> Diagnosis:
-    """A problem where CUDA is asked for; else runs take the CPU."""
+    """A problem if CUDA was requested; otherwise a note that runs use the CPU."""
     if device is Device.CUDA:
         return problem(found, action, DeviceMissing.exit_code, **facts)
     return note(f"{found}; runs use the CPU", action, **facts)
@@ -194,7 +195,7 @@ def _format_unmet(unmet: dict[str, str | None]) -> str:
 
 
 def _find_unmet(extra: str) -> dict[str, str | None]:
-    """What ``extra`` (empty: always) requires and is not installed, or in another version: the version that is."""
+    """The requirements of ``extra`` (empty: the core) that are missing or have a wrong version, with that version."""
     required = [Requirement(text) for text in metadata.requires(PACKAGE) or []]
     return {
         f"{each.name}{each.specifier}": found
@@ -214,11 +215,11 @@ def _version(name: str) -> str | None:
     return next((each.version for each in metadata.distributions(name=name)), None)
 
 
-# Cores and memory that this process may use, whatever the host has
+# Cores and memory that this process may use, as opposed to the host's
 
 
 def check_cpu(device: Device) -> Diagnosis:
-    """The workers that Gradmill would start, beside the machine's cores and what affinity allows."""
+    """The workers that Gradmill would start, the machine's cores, and the CPU affinity."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     used, machine = resources.count_cores(), os.cpu_count()
     found = f"{used} of {machine} cores used; affinity {affinity or 'none'}"
@@ -226,7 +227,7 @@ def check_cpu(device: Device) -> Diagnosis:
 
 
 def check_memory(device: Device) -> Diagnosis:
-    """What this process may take, beside what the machine has."""
+    """The memory limit of this process, and the machine's memory."""
     machine, limit = resources.memory_size(), resources.memory_limit()
     if limit == machine:
         return ok(f"no limit but the machine's {machine / 2**30:.1f} GiB", limit=None, machine=machine)
@@ -234,10 +235,10 @@ def check_memory(device: Device) -> Diagnosis:
     return ok(found, limit=limit, machine=machine)
 
 
-# Folders that must be writable, with room and with locks that hold
+# Folders that must be writable, with free space and reliable locks
 
-LITTLE_SPACE = 200 * 2**20  # bytes: a first retrain held 125 MB at most and left 106 MB
-# Locks of these may hold on one host only, or not at all ("nfs" is version 2 and 3; version 4 is "nfs4").
+LITTLE_SPACE = 200 * 2**20  # bytes: a first retrain used 125 MB at most and left 106 MB
+# Locks on these may hold on one host only, or not at all ("nfs" is version 2 and 3; version 4 is "nfs4").
 REMOTE = {"nfs", "cifs", "smb3", "9p", "fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.goofys"}
 MOUNTS = Path("/proc/self/mounts")
 LOCK = "import fcntl, sys; fcntl.flock(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
@@ -249,14 +250,14 @@ def check_artifacts(device: Device) -> Diagnosis:
 
 
 def prefect_home(device: Device) -> Diagnosis:
-    """Prefect's own folder, with the database of temporary servers."""
+    """Prefect's own folder, which has the database of temporary servers."""
     from prefect.settings import PREFECT_HOME
 
     return _folder(PREFECT_HOME.value(), "set PREFECT_HOME to a folder that can be written, or fix permissions")
 
 
 def _folder(folder: Path, remedy: str) -> Diagnosis:
-    """Write, sync, rename and lock a file there; a folder that is not there yet is tried in the one above."""
+    """Write, sync, rename and lock a file in a folder, or in its parent if it does not exist yet."""
     try:
         there = next(each for each in (folder, *folder.parents) if each.exists())
         with tempfile.TemporaryDirectory(dir=there, prefix=".doctor-") as scratch:
@@ -281,8 +282,8 @@ def _folder(folder: Path, remedy: str) -> Diagnosis:
 
 
 def _lock_fault(file: Path) -> str | None:
-    """What is wrong with ``flock`` on ``file``, tried against another process."""
-    with file.open("r+b") as held:  # NFS wants it open for writing
+    """What is wrong with ``flock`` on ``file``, as another process sees it; None if nothing is."""
+    with file.open("r+b") as held:  # NFS requires a file open for writing
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -298,7 +299,7 @@ def _another_process_locks(file: Path) -> bool:
 
 
 def _file_system(folder: Path) -> str | None:
-    """The type of the file system, as ``ext4``; None where the kernel does not tell."""
+    """The type of the file system, such as ``ext4``; None if the kernel does not say."""
     folder = folder.resolve()
     mount = next(each for each in (folder, *folder.parents) if os.path.ismount(each))
     place = str(mount).replace(" ", "\\040")
@@ -306,13 +307,13 @@ def _file_system(folder: Path) -> str | None:
     return next((line.split()[2] for line in reversed(lines) if line.split()[1] == place), None)
 
 
-# What is reached over the network
+# Network services
 
 TIMEOUT_SECONDS = 3.0
 
 
 def prefect_api(device: Device) -> Diagnosis:
-    """Whether the API that a run would use answers, lets us in and can read its database; its version beside ours."""
+    """Whether the API for runs answers, accepts us and can read its database; its version and ours."""
     import prefect
     from packaging.version import Version
     from prefect import settings
@@ -321,7 +322,7 @@ def prefect_api(device: Device) -> Diagnosis:
     from flows.server import api, connection
 
     with ExitStack() as entered:
-        with suppress(GradmillError, OSError, ValueError):  # of a broken artifacts folder another finding tells
+        with suppress(GradmillError, OSError, ValueError):  # another finding reports a broken artifacts folder
             entered.enter_context(connection.use_service())
         ours, url = prefect.__version__, settings.PREFECT_API_URL.value()
         facts: dict[str, Any] = {"url": url and without_credentials(url), "client": ours, "server": None}
@@ -332,7 +333,7 @@ def prefect_api(device: Device) -> Diagnosis:
         entered.enter_context(settings.temporary_settings({settings.PREFECT_API_REQUEST_TIMEOUT: TIMEOUT_SECONDS}))
         try:
             with api.client() as client:
-                client.read_work_pools(limit=1)  # needs credentials and the database, as a run does
+                client.read_work_pools(limit=1)  # requires credentials and the database, as a run does
                 theirs = None if client.server_type == ServerType.CLOUD else client.api_version()
         except EnvironmentProblem as error:
             return problem(error.found, error.action, **facts)
@@ -343,7 +344,7 @@ def prefect_api(device: Device) -> Diagnosis:
 
 
 def check_data(device: Device) -> Diagnosis:
-    """Whether a retrain would get Fashion-MNIST: from the user's folder, the cache, or over the network."""
+    """Where a retrain would get Fashion-MNIST: the user's folder, the cache, or the network."""
     if not training_installed():
         return ok("none needed to predict", source=None)
     from tasks.data.book_datasets import describe_source
@@ -370,9 +371,9 @@ CHECKS: dict[str, Check] = {
 
 
 def examine(device: Device, debug: bool = False) -> Iterator[Diagnosis]:
-    """Every finding as soon as it is known; never raises."""
+    """Yield every finding as soon as it is known; never raises."""
     for name, check in CHECKS.items():
-        dropped = io.StringIO()  # what libraries print and warn of
+        dropped = io.StringIO()  # output and warnings of libraries
         try:
             with redirect_stdout(dropped), redirect_stderr(dropped), warnings.catch_warnings():
                 warnings.simplefilter("ignore")

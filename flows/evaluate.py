@@ -1,4 +1,4 @@
-"""A kept version on rows whose labels came later; trains nothing and imports no torch."""
+"""Evaluation of a kept version on rows whose labels came later; trains nothing and imports no torch."""
 
 from prefect import flow
 
@@ -10,7 +10,7 @@ from tasks.machine import resources
 from tasks.parameters import EvaluateParameters
 from tasks.store.run_folder import RunFolder
 
-PLACES = {"data"}  # no document keeps where own data are
+PLACES = {"data"}  # no document keeps the location of own data
 
 
 @flow(flow_run_name=run_names.name_runs(EvaluateParameters), log_prints=True, timeout_seconds=run_names.time_limit())

@@ -1,8 +1,8 @@
-"""Ctrl-C, remembered: a library that is interrupted during its import may raise an error of its own instead.
+"""Ctrl-C is recorded, because a library that is interrupted during its import may raise another error instead.
 
-SIGTERM, by which Prefect ends a flow with an exception, is not lost either.
+SIGTERM, on which Prefect raises an exception in a flow, is not lost either.
 
-Remembered too is what stays done then, for the user to be told.
+The module also records what remains done after an interruption, to tell the user.
 """
 
 import os
@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-DOUBLE_SECONDS = 1.0  # pressed twice within these, it is meant once
+DOUBLE_SECONDS = 1.0  # a second press within these seconds counts as the same one
 AGAIN_SECONDS = 0.05
-done = ""  # what the command has achieved, whatever becomes of the rest of it
-_received: float | None = None  # when
+done = ""  # what the command has achieved, whatever happens to the rest of it
+_received: float | None = None  # time of the first Ctrl-C
 
 
 def watch(leave: Callable[[], None]) -> None:
-    """Raise ``KeyboardInterrupt`` on SIGINT, as Python does, and remember it.
+    """Raise ``KeyboardInterrupt`` on the first SIGINT, as Python does, and record it.
 
-    Once only, for what has then begun to end would end in a traceback: who presses again does not want to wait for it,
-    and ``leave`` is called. Whatever is left half-done then is what a kill leaves.
+    A second exception would end the cleanup in a traceback: a user who presses again does not want to wait, so
+    ``leave`` is called. Unfinished work is then left as after a kill.
     """
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -43,24 +43,24 @@ def watch(leave: Callable[[], None]) -> None:
 
 
 def note_achievement(what: str) -> None:
-    """Note what a user who interrupts the command from now on has to know."""
+    """Record what to tell a user who interrupts the command from now on."""
     global done
     done = what
 
 
 def is_interrupted() -> bool:
-    """Whether the user has pressed Ctrl-C, whatever has become of the exception."""
+    """Whether the user has pressed Ctrl-C, even if the exception was lost."""
     return _received is not None
 
 
 def _catch_dropped(before: "Callable[[UnraisableHookArgs], object]") -> "Callable[[UnraisableHookArgs], None]":
-    """Send the signal once more where Python drops its exception: in a finaliser or a weak reference's callback."""
+    """Send the signal again if Python drops its exception: in a finaliser or a weak reference's callback."""
 
     def dropped(what: "UnraisableHookArgs") -> None:
         global _received
         if issubclass(what.exc_type, KeyboardInterrupt):
             _received, number = None, signal.SIGINT
-        elif what.exc_type.__name__ == "TerminationSignal":  # Prefect's, which need not be imported
+        elif what.exc_type.__name__ == "TerminationSignal":  # Prefect's type, compared by name to avoid the import
             number = signal.SIGTERM
         else:
             before(what)

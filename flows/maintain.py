@@ -1,4 +1,4 @@
-"""Retention: what old runs and predictions left behind. Prefect trims its own history (flows/server/up.py)."""
+"""Retention: remove what old runs and predictions left. Prefect trims its own history (flows/server/up.py)."""
 
 from prefect import flow
 
@@ -10,9 +10,9 @@ from tasks.store import housekeeping
 
 @flow(name="maintain", flow_run_name="maintain", log_prints=True, timeout_seconds=run_names.time_limit())
 def maintain(parameters: MaintainParameters = MaintainParameters()) -> dict[str, list[str]]:  # noqa: B008  (frozen)
-    """Remove all but the newest run folders and predictions of each model, and what was kept for what is gone.
+    """Remove all but the newest run folders and predictions of each model, and files that nothing needs any more.
 
-    Of names that are retrained by a schedule old versions go, too. Returns the names of what was removed.
+    Old versions of names with a scheduled retrain are removed too. Returns the names of what was removed.
     """
     removed, failure = housekeeping.maintain(parameters.keep)
     for kind, gone in removed.items():

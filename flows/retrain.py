@@ -47,7 +47,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
         made.published = own_data.find_by_files(run, asked, raw)
         if made.published is None:
             task = find_task(parameters.training.model).name
-            own_data.require_same_kind(parameters)  # another first run of the name may have been quicker
+            own_data.require_same_kind(parameters)  # another first run of the name may have finished earlier
             fixed, champion = own_data.find_fixed(parameters.name), own_data.of_champion(parameters.name)
             made.validated = validated = validate(run, raw, parameters.data, task, fixed, champion)
             prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
@@ -58,7 +58,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
             prepared = made.trained.with_statistics(prepared)
             made.evaluated = evaluate(run, prepared, made.trained, parameters.training, parameters.gates)
             made.exported = export(run, prepared, made.trained, parameters.training, parameters.gates)
-            kept = asked if asked.data.source else parameters  # so that auto stays auto, and is repeated
+            kept = asked if asked.data.source else parameters  # so that auto stays auto in later retrains
             made.published = publish(run, kept, prepared, made.trained, made.evaluated, made.exported)
         if not parameters.publish:
             return made.report()

@@ -1,4 +1,4 @@
-"""A search for hyperparameters: the retrain's data, many trials, and what they come to; publishes nothing itself."""
+"""A search for hyperparameters: the retrain's data, many trials, and their outcome; publishes nothing itself."""
 
 from prefect import flow
 
@@ -22,9 +22,9 @@ from tasks.validate import validate
 @flow(flow_run_name=run_names.name_runs(TuneParameters), log_prints=True, timeout_seconds=run_names.time_limit())
 @run_names.end_as_refused
 def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: B008  (frozen)
-    """Find settings by the loss of a validation part, and let ``retrain --tuned`` use them, at once if asked to.
+    """Search for settings by the loss on a validation part, for ``retrain --tuned`` or an immediate retrain.
 
-    Nothing is kept, nor retrained, where no trial is better than the settings of before.
+    Nothing is kept or retrained if no trial is better than the previous settings.
     """
     own_data.require_same_kind(parameters)
     devices.require(parameters.training.device)
@@ -35,7 +35,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
     with run.in_use():
         raw = download(run, parameters.dataset, parameters.data)
         task = find_task(parameters.training.model).name
-        own_data.require_same_kind(parameters)  # another first run of the name may have been quicker
+        own_data.require_same_kind(parameters)  # another first run of the name may have finished earlier
         fixed, champion = own_data.find_fixed(parameters.name), own_data.of_champion(parameters.name)
         validated = validate(run, raw, parameters.data, task, fixed, champion)
         prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
@@ -52,7 +52,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
 
 
 def _with_what_was_found(asked: TuneParameters, found: tuning_result.Tuned) -> RetrainParameters:
-    """The retrain of the same data; ``training`` has what the search did not decide."""
+    """The parameters of a retrain on the same data; ``training`` has what the search did not decide."""
     training = {name: value for name, value in asked.training.given.items() if name not in found.settings}
     document = {"name": asked.name, "training": {"model": asked.training.model} | training, "data": asked.data}
     return RetrainParameters.model_validate(document | {"tuned": True})

@@ -1,1 +1,1 @@
-"""Which Prefect API; a temporary server; all of it on one host; registration, deployments, status."""
+"""The Prefect API: the choice of a server, temporary servers, operation on one host, deployments and status."""

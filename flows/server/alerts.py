@@ -1,8 +1,8 @@
 """The automations of a Prefect server: dead runs, retrains on drift, and alerts, which go to a notification block.
 
-What they are stands in ``automations.yaml``. Each has a tag with a digest of what we wrote: one that somebody has
-edited since no longer goes with it, and stays. GRADMILL_NOTIFY names the block of the alerts, ``none`` takes them away,
-and without it they stay where they are: nobody loses them by an ``up`` in another shell.
+They are declared in ``automations.yaml``. Each has a tag with a digest of what we wrote: one that somebody has edited
+no longer matches it, and is left alone. GRADMILL_NOTIFY names the block of the alerts, and ``none`` removes them;
+without it they are kept, so that nobody loses them by an ``up`` in another shell.
 """
 
 import asyncio
@@ -32,16 +32,16 @@ from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine.settings import Settings
 
 FILE = Path(__file__).with_name("automations.yaml")
-# One heartbeat may be lost, as while the database is away, and the next be late: prefect.yaml asks for one every 30
-# seconds. More would be over the 90 seconds within which a dead run is to be known as one.
+# One heartbeat may be lost, for example while the database is away, and the next be late: prefect.yaml asks for one
+# every 30 seconds. A longer time would exceed the 90 seconds within which a dead run must be detected.
 SILENT_SECONDS = 75
-PREFIX = "gradmill: "  # of their names
-MARK = "as-registered:"  # of a tag
-NOTIFY = f"{PREFIX}notify of "  # begins the name of each alert
+PREFIX = "gradmill: "  # of the names of automations
+MARK = "as-registered:"  # of the tag with the digest
+NOTIFY = f"{PREFIX}notify of "  # the prefix of each alert's name
 RUNS = f"{NOTIFY}runs that fail or crash"
-GRACE = timedelta(hours=2)  # after the longest pause of a schedule
-HOURS = 26.0  # of GRADMILL_NOTIFY_AFTER, where it was never set
-# How many hours that were when it was set last: a tag, or how descriptions began until 2026-11-28.
+GRACE = timedelta(hours=2)  # after the longest interval of a schedule
+HOURS = 26.0  # the default of GRADMILL_NOTIFY_AFTER
+# The last value of GRADMILL_NOTIFY_AFTER: in a tag or, until 2026-11-28, at the start of descriptions.
 AFTER = re.compile(r"(?:notify-after:|Of )([\d.e+]+)(?:$| hours \(GRADMILL_NOTIFY_AFTER\))")
 RETRAINED_BY = {"softmax-regression": "softmax-nightly", "linear-regression": "linear-weekly"}
 NONE = "none"
@@ -53,7 +53,7 @@ MAKE_ONE = (
 
 
 def load(kind: str, within: timedelta | None = None, **words: object) -> AutomationCore:
-    """An automation of ``automations.yaml``, with ``words`` in their places."""
+    """An automation of ``automations.yaml``, with ``words`` substituted."""
     text = json.dumps(yaml.safe_load(FILE.read_text(encoding="utf-8"))[kind])
     as_json = {name: json.dumps(str(each))[1:-1] for name, each in words.items()}
     document = json.loads(Template(text).substitute(as_json))
@@ -63,7 +63,7 @@ def load(kind: str, within: timedelta | None = None, **words: object) -> Automat
 
 
 def list_automations(deployed: dict[str, UUID]) -> Iterator[AutomationCore]:
-    """All automations but the alerts and those of own names, for deployments by name."""
+    """All automations except alerts and those of own names, for ``deployed`` deployments by name."""
     yield load("crash", timedelta(seconds=SILENT_SECONDS))
     for name, deployment in RETRAINED_BY.items():
         if deployment in deployed:
@@ -71,11 +71,11 @@ def list_automations(deployed: dict[str, UUID]) -> Iterator[AutomationCore]:
 
 
 def save(client: SyncPrefectClient, automation: AutomationCore, is_asked_for: bool = False) -> None:
-    """Make an automation, or bring it up to date if nobody has edited it; leave it on or off as it is.
+    """Create an automation, or update it if nobody has edited it; leave it on or off as it is.
 
-    Automations created by a Gradmill of before 2026-11-29 carry no digest, so edits cannot be detected: they are
-    overwritten only if ``is_asked_for``. One that is up to date is not touched, because an update makes the server
-    forget what it waits for, such as the next heartbeat of a run that has died with the last ``up``.
+    Automations created by Gradmill before 2026-11-29 have no digest, so that edits cannot be detected: they are
+    overwritten only if ``is_asked_for``. An unchanged one is not touched, because an update makes the server forget
+    what it waits for, such as the next heartbeat of a run that died with the last ``up``.
     """
     marked = automation.model_copy(update={"tags": [*automation.tags, _mark(automation)]})
     there = client.read_automations_by_name(automation.name)
@@ -98,14 +98,14 @@ def delete_on_drift(client: SyncPrefectClient, name: str) -> None:
 
 
 def _mark(automation: AutomationCore) -> str:
-    """A tag: the digest of what an automation does, on or off."""
+    """The tag with the digest of what an automation does, regardless of whether it is on."""
     content = automation.model_dump(mode="json", include={"name", "description", "trigger", "actions"})
     text = json.dumps(_simplify(content), sort_keys=True)
     return f"{MARK}{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def _simplify(document: Any) -> Any:
-    """``document`` without the ids that each trigger gets anew, and with what was a set in order."""
+    """``document`` without the ids that each trigger gets anew, and with sets in a fixed order."""
     if isinstance(document, dict):
         return {key: _simplify(value) for key, value in document.items() if key != "id"}
     if isinstance(document, list):
@@ -117,13 +117,13 @@ def _simplify(document: Any) -> Any:
 
 
 def update_alerts(client: SyncPrefectClient, strictly: bool = False) -> None:
-    """Bring the alerts up to date: sent to what GRADMILL_NOTIFY names, else to where they are sent already.
+    """Update the alerts: send them to the block that GRADMILL_NOTIFY names, else to their present one.
 
-    A name that no block has, any more or yet, is said: it is no reason not to retrain at night. Without
-    GRADMILL_NOTIFY_AFTER the hours without success are those of the alerts that are there.
+    A name without a block is reported, but is no reason to stop nightly retrains. Without GRADMILL_NOTIFY_AFTER the
+    hours without success are those of the existing alerts.
 
     Raises:
-        UsageError: what it names is a block of another kind, or ``strictly`` none while there are others.
+        UsageError: the named block is of another kind or, if ``strictly``, missing while others exist.
     """
     slug, there, wanted = Settings().notify, list_alerts(client), list[AutomationCore]()
     if slug != NONE:
@@ -146,28 +146,28 @@ def update_alerts(client: SyncPrefectClient, strictly: bool = False) -> None:
 
 
 def alert_of_no_success(block: UUID, name: str, deployment: UUID, hours: float, within: timedelta) -> AutomationCore:
-    """The alert of a deployment no run of which has completed ``within`` a time, ``hours`` if its schedule is dense."""
+    """The alert for a deployment without a completed run ``within`` a time, ``hours`` if its schedule is dense."""
     words = {"BLOCK": block, "NAME": name, "DEPLOYMENT_ID": deployment, "HOURS": f"{hours:g}"}
     return load("notify_of_no_success", within, WITHIN=f"{within.total_seconds() / 3600:g}", **words)
 
 
 def list_alerts(client: SyncPrefectClient) -> list[Automation]:
-    """The alerts on the server, those that are off too, that of failed runs first."""
+    """The alerts on the server, including those that are off, with that of failed runs first."""
     ours = (each for each in client.read_automations() if each.name.startswith(NOTIFY))
     return sorted(ours, key=lambda each: (each.name != RUNS, each.name))
 
 
 def find_receiver(client: SyncPrefectClient) -> str | None:
-    """Type and name of the block that alerts go to; None without any that is on, or where somebody has removed it."""
+    """Type and name of the block that alerts go to; None if no alert is on, or the block was removed."""
     return _slug(block) if (block := _read_goal(client)) else None
 
 
 def send_test(client: SyncPrefectClient) -> str:
-    """Send a word to where alerts go, which may take its time; return the block's type and name.
+    """Send a test message to where alerts go, which may take time; return the block's type and name.
 
     Raises:
-        UsageError: there are no alerts that are on, or their block is gone.
-        EnvironmentProblem: it was not accepted, or not within ``TRY_SECONDS``.
+        UsageError: no alert is on, or their block was removed.
+        EnvironmentProblem: the message was not accepted, or not within ``TRY_SECONDS``.
     """
     if (document := _read_goal(client)) is None:
         raise UsageError("no alerts that are on, with a block to send them", "a notification block", MAKE_ONE)
@@ -189,7 +189,7 @@ async def _send(block: UUID) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Without addresses: that of a webhook is a secret."""
+    """The reason of an error, without addresses: that of a webhook is a secret."""
     if isinstance(error, HTTPStatusError):
         return f"HTTP {error.response.status_code}"
     if isinstance(error, TimeoutError | TimeoutException):
@@ -199,7 +199,7 @@ def _reason(error: Exception) -> str:
 
 
 def _find_block(client: SyncPrefectClient, slug: str, strictly: bool) -> UUID | None:
-    """The block that is named as GRADMILL_NOTIFY has it; None, and said, where there is none."""
+    """The block that GRADMILL_NOTIFY names; None, after a message, if there is none."""
     kind, _, name = slug.partition("/")
     try:
         document = client.read_block_document_by_name(name, kind, include_secrets=False)
@@ -218,13 +218,13 @@ def _find_block(client: SyncPrefectClient, slug: str, strictly: bool) -> UUID | 
 
 
 def _goal(alerts: list[Automation]) -> UUID | None:
-    """Where the first of them is sent."""
+    """The block that the first of the alerts is sent to."""
     actions = (action for each in alerts for action in each.actions if isinstance(action, SendNotification))
     return next((action.block_document_id for action in actions), None)
 
 
 def _read_goal(client: SyncPrefectClient) -> BlockDocument | None:
-    """The block that the alerts go to that are on."""
+    """The block that the active alerts are sent to."""
     block = _goal([each for each in list_alerts(client) if each.enabled])
     with suppress(ObjectNotFound):
         return client.read_block_document(block, include_secrets=False) if block else None
@@ -232,7 +232,7 @@ def _read_goal(client: SyncPrefectClient) -> BlockDocument | None:
 
 
 def _slug(block: BlockDocument) -> str:
-    """As GRADMILL_NOTIFY has it: ``slack-webhook/on-duty``."""
+    """The name of a block as in GRADMILL_NOTIFY: ``slack-webhook/on-duty``."""
     return f"{block.block_type.slug if block.block_type else 'block'}/{block.name}"
 
 

@@ -1,4 +1,4 @@
-"""Talk with the configured Prefect API: bounded in time, and whatever goes wrong in words for a user."""
+"""Requests to the configured Prefect API, limited in time, with errors explained in words for a user."""
 
 import json
 import time
@@ -22,13 +22,13 @@ SEE_ITS_LOG = "see that server's log, or set PREFECT_API_URL to another server"
 
 @contextmanager
 def client(seconds: float | None = None) -> Iterator[SyncPrefectClient]:
-    """A client of the configured API, which has been seen to be one of Prefect's that lets us in.
+    """A client of the configured API, after a check that it is a Prefect API that accepts us.
 
-    No request is made any more after so many seconds, which each may take at most, else after those of Prefect's
-    PREFECT_API_REQUEST_TIMEOUT (60): Prefect's client would try six times.
+    No request begins after ``seconds``, or takes longer; the default is Prefect's PREFECT_API_REQUEST_TIMEOUT (60).
+    Prefect's own client would try six times.
 
     Raises:
-        EnvironmentProblem: it does not answer, not in time, not like Prefect, or wants other credentials.
+        EnvironmentProblem: it does not answer in time, or not like Prefect, or requires other credentials.
     """
     limit, statuses = seconds or PREFECT_API_REQUEST_TIMEOUT.value(), list[int]()
     until = time.monotonic() + limit
@@ -45,7 +45,7 @@ def client(seconds: float | None = None) -> Iterator[SyncPrefectClient]:
     hooks = {"request": [refuse_late], "response": [lambda answer: statuses.append(answer.status_code)]}
     settings = {"event_hooks": hooks, "timeout": limit}
     with explain_faults(others=True), get_client(httpx_settings=settings, sync_client=True) as talking:
-        if talking.server_type != ServerType.CLOUD:  # which is always compatible
+        if talking.server_type != ServerType.CLOUD:  # Prefect Cloud is always compatible
             _require_our_version(talking)
         try:
             yield talking
@@ -55,7 +55,7 @@ def client(seconds: float | None = None) -> Iterator[SyncPrefectClient]:
 
 @contextmanager
 def explain_faults(others: bool = False) -> Iterator[None]:
-    """What a fault of the configured API means for the person who called; faults of ``others`` only if told so.
+    """Convert errors of the configured API into explanations for the user; errors of ``others`` only on request.
 
     Raises:
         EnvironmentProblem: in place of httpx's errors.
@@ -76,7 +76,7 @@ def explain_faults(others: bool = False) -> Iterator[None]:
 def _is_of(url: str, error: httpx.HTTPError) -> bool:
     try:
         return error.request.url.netloc == httpx.URL(url).netloc
-    except RuntimeError:  # it never came to a request
+    except RuntimeError:  # no request was made
         return True
 
 
@@ -106,7 +106,7 @@ def _no_prefect(found: str) -> EnvironmentProblem:
 
 
 def _require_our_version(talking: SyncPrefectClient) -> None:
-    """See that a Prefect server of our major version answers; unlike ``/health``, this asks for credentials."""
+    """Check that a Prefect server of our major version answers; unlike ``/health``, this requires credentials."""
     answer = talking.request("GET", "/admin/version")
     if answer.history:
         raise _no_prefect(f"sends us on to {answer.url.copy_with(path='/', query=None)}")
@@ -124,18 +124,18 @@ def _require_our_version(talking: SyncPrefectClient) -> None:
         )
 
 
-# Its pages
+# The pages of the server
 
 
 def ui() -> str:
-    """Where browsers find the UI: Prefect derives it from PREFECT_API_URL where PREFECT_UI_URL is not set."""
+    """The address of the UI for browsers: Prefect derives it from PREFECT_API_URL unless PREFECT_UI_URL is set."""
     return without_credentials(PREFECT_UI_URL.value() or "").rstrip("/")
 
 
 def newest_artifacts(client: SyncPrefectClient, keys: Iterable[str]) -> dict[str, UUID]:
     """The newest artifact of each key that has one, in the order of the keys.
 
-    The UI shows it at ``/artifacts/artifact/ID``: a key's own page is a list of all that it ever had.
+    The UI shows it at ``/artifacts/artifact/ID``: the page of a key lists all its versions.
     """
     wanted = [*keys]
     of_these = ArtifactCollectionFilter.model_validate({"key": {"any_": wanted}})
@@ -144,12 +144,12 @@ def newest_artifacts(client: SyncPrefectClient, keys: Iterable[str]) -> dict[str
 
 
 def overview_key(name: str) -> str:
-    """What the UI finds a name's overview under."""
+    """The key of a name's overview in the UI."""
     return f"{name}-overview"
 
 
 def find_overviews(client: SyncPrefectClient, names: Iterable[str]) -> dict[str, str]:
-    """The address of each name's overview, of those that have one on the server that Prefect's settings name."""
+    """The addresses of the overviews that the server in Prefect's settings has."""
     keys = {overview_key(name): name for name in names}
     found = newest_artifacts(client, keys)
     return {keys[key]: f"{ui()}/artifacts/artifact/{there}" for key, there in found.items()}

@@ -1,4 +1,4 @@
-"""The connection to a Prefect API: the user's, that of gradmill up, or a temporary server's; and what is told to it."""
+"""The connection to a Prefect API: the user's, gradmill up's, or a temporary server's; and the events sent to it."""
 
 import ast
 import fcntl
@@ -26,7 +26,7 @@ from tasks.store import artifact_paths, locks
 from tasks.store.documents import Document
 
 USER = "gradmill"
-STARTING_SECONDS = 60.0  # a worker takes a few, and on a loaded machine many
+STARTING_SECONDS = 60.0  # a worker takes a few, and on a loaded machine many more
 WHAT_TO_DO = "see server.log in artifacts/.prefect/, and whether PREFECT_API_AUTH_STRING is as gradmill up has it"
 DRAIN_SECONDS = 5.0
 TELLING_SECONDS = 5.0
@@ -35,7 +35,7 @@ TO_HAVE_ONE = "run gradmill up, or set PREFECT_API_URL"
 ONLY_LISTENERS = "only automations and services that wait for events miss it"
 TEMPORARY = prefect_server.ENVIRONMENT | {
     "PREFECT__SERVER_EPHEMERAL": "1",  # without the UI and most services
-    # Runs of ours use no blocks; to see which there are, every collection that is installed would be imported.
+    # Our runs use no blocks; registering them would import every installed collection.
     "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
     "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
 }
@@ -43,36 +43,36 @@ TEMPORARY = prefect_server.ENVIRONMENT | {
 _is_temporary = ContextVar("_is_temporary", default=False)
 
 
-# The service of an artifacts folder: where its ``gradmill up`` answers, and the credential that it asks for
+# The service of an artifacts folder: the address of its ``gradmill up``, and the required credential
 
 
 class Service(Document):
-    """What ``gradmill up`` writes for the commands beside it, and removes at its end; a lock tells whether it lives.
+    """The document that ``gradmill up`` writes for other commands and removes at its end; a lock shows whether it runs.
 
-    Nobody else can answer at a server of its own: ``up`` itself holds the socket, also while it starts another server.
+    Nobody else can answer at the address of its own server: ``up`` itself holds the socket, even while it restarts.
     """
 
     schema_version: int = 1
     api_url: str
-    host: str | None = None  # of an address that means another machine elsewhere
-    joined: bool = False  # the server is not of ``up``'s own
-    own_credential: bool = False  # the server asks for the one in ``artifact_paths.credential()``
-    code: str | None = None  # the digest of our own Python files at its start
+    host: str | None = None  # the host, if the address would mean another machine elsewhere
+    joined: bool = False  # the server is not ``up``'s own
+    own_credential: bool = False  # the server requires the one in ``artifact_paths.credential()``
+    code: str | None = None  # the digest of our Python files at its start
 
 
 def make_service(api_url: str, **more: bool) -> Service:
-    """The service that answers at ``api_url``, as seen from this machine."""
+    """The service at ``api_url``, as seen from this machine."""
     host = socket.gethostname() if urlsplit(api_url).hostname in LOOPBACK else None
     return Service(api_url=api_url.rstrip("/"), host=host, code=digest_code(), **more)
 
 
 def digest_code() -> str:
-    """SHA-256 of our own Python files, as runs import them that start now."""
+    """SHA-256 of our Python files, as runs that start now import them."""
     return hashlib.sha256(b"".join(content for _, content in _read_code())).hexdigest()
 
 
 def describe_code(before: str | None) -> str | None:
-    """What is to be said where the code is not that of this digest any more, with the first error in its syntax."""
+    """The message if the code no longer has this digest, including its first syntax error."""
     if before in (None, digest_code()):
         return None
     for path, content in _read_code():
@@ -92,30 +92,30 @@ def _read_code() -> Iterator[tuple[Path, bytes]]:
 
 
 def find_credential() -> tuple[str, bool]:
-    """The credential of these artifacts' server, as ``user:password``, and whether it has just been made.
+    """The credential of these artifacts' server, as ``user:password``, and whether it was just created.
 
     It stays the same from one ``up`` to the next, so that browsers stay signed in; one that others could have read is
-    made anew.
+    replaced.
     """
     path = artifact_paths.credential()
     if path.is_file() and not path.stat().st_mode & 0o077 and ":" in (known := path.read_text().strip()):
         return known, False
     made = new_credential()
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:  # of mode 0600 from the beginning
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:  # created with mode 0600
         file.write(made + "\n")
     Path(file.name).replace(path)
     return made, True
 
 
 def new_credential() -> str:
-    """As ``user:password``, which nobody can guess."""
+    """A new credential, as ``user:password``, with a random password."""
     return f"{USER}:{secrets.token_hex(24)}"
 
 
 def find_service(quietly: bool = False) -> Service | None:
-    """The service that is at work in these artifacts; says why an address that stands there is not one.
+    """The service that is running on these artifacts; prints why an address that was found is not usable.
 
-    That is no news, so ``quietly``, where somebody has named an API of their own.
+    With ``quietly`` it prints nothing, because the user has configured another API.
 
     Raises:
         DataError: the address cannot be read.
@@ -140,10 +140,10 @@ def find_service(quietly: bool = False) -> Service | None:
 
 
 def _is_of_the_dead() -> bool:
-    """Whether nobody has the lock; the address is then removed, which nobody can have written anew in the meantime."""
+    """Whether nobody holds the lock; the address, which nobody can have rewritten meanwhile, is then removed."""
     with artifact_paths.up_lock().open("rb") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two who ask do not meet
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two processes may check at once
         except BlockingIOError:
             return False
         with suppress(OSError):
@@ -152,7 +152,7 @@ def _is_of_the_dead() -> bool:
 
 
 def is_configured() -> bool:
-    """Whether Prefect's settings point at the service of these artifacts, and it is at work."""
+    """Whether Prefect's settings point to the running service of these artifacts."""
     from prefect.settings import PREFECT_API_URL
 
     with suppress(DataError):
@@ -162,7 +162,7 @@ def is_configured() -> bool:
 
 
 def is_starting() -> bool:
-    """Whether the service began so lately that its worker may not have told the server of itself yet."""
+    """Whether the service started so recently that its worker may not have registered yet."""
     with suppress(OSError):
         return is_configured() and time.time() - artifact_paths.service().stat().st_mtime < STARTING_SECONDS
     return False
@@ -170,7 +170,7 @@ def is_starting() -> bool:
 
 @contextmanager
 def use_service() -> Iterator[Service | None]:
-    """Point Prefect's settings at the service of these artifacts, if one is at work and nobody has named another API.
+    """Point Prefect's settings to the service of these artifacts, if one runs and the user has configured no other API.
 
     Raises:
         DataError: the address of the service, or its credential, cannot be read.
@@ -182,17 +182,17 @@ def use_service() -> Iterator[Service | None]:
     if found is None or configured not in ("", found.api_url):
         yield None
         return
-    # A run waits up to a second for the thread of its heartbeats to end. Of a command's run ``up`` looks at the lock on
-    # its folder instead; runs of the worker have settings of their own.
+    # At its end a run waits up to a second for its heartbeat thread. For runs of commands ``up`` watches the lock on
+    # their folder instead; runs of the worker have their own settings.
     with use_api(found.api_url, _find_credential_to_send(found), {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield found
 
 
 def _find_credential_to_send(service: Service) -> str | None:
-    """The credential to send: of ``up``'s own making, or as the user has set it.
+    """The credential to send: the one that ``up`` made, or the user's.
 
     Raises:
-        DataError: somebody has removed the former.
+        DataError: the former was removed.
     """
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_SERVER_API_AUTH_STRING
 
@@ -208,38 +208,38 @@ def _find_credential_to_send(service: Service) -> str | None:
 
 @contextmanager
 def use_api(api_url: str, key: str | None, more: dict[Any, Any] | None = None) -> Iterator[None]:
-    """Point Prefect's settings at an API, with the credential that it asks for if there is one, and ``more`` settings.
+    """Point Prefect's settings to an API, with its credential if there is one, and ``more`` settings.
 
-    They are all made anew, which takes a tenth of a second.
+    All settings are rebuilt, which takes a tenth of a second.
     """
     from prefect import settings
 
     known = {settings.PREFECT_API_URL: api_url, settings.PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: True}
-    known[settings.PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED] = False  # we do so ourselves (api.py), and once
+    known[settings.PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED] = False  # we check once ourselves (api.py)
     with settings.temporary_settings(known | ({settings.PREFECT_API_AUTH_STRING: key} if key else {}) | (more or {})):
         yield
 
 
-# What a run or a command uses
+# The API of a run or a command
 
 
 @contextmanager
 def temporary_server(credential: str | None = None) -> Iterator[tuple[str, Callable[[], None]]]:
-    """A Prefect server for one run, for those who have none; yields its API's address and what waits for an answer.
+    """A Prefect server for one run, if the user has none; yields its API's address and a function that waits for it.
 
-    It asks for ``credential``, if given. Prefect starts such a server by itself, but it outlives a run that is killed.
-    This one ends with the run. Nothing of Prefect's is imported, so that it starts beside that import. At the end it is
-    waited for only where it may be migrating a database, as the next one would, too.
+    It requires ``credential``, if given. A server that Prefect starts itself outlives a killed run; this one ends with
+    the run. Nothing of Prefect is imported here, so that the server starts during that import. At the end it is waited
+    for only if it may be migrating a database, because the next server would migrate it too.
 
     Raises:
-        EnvironmentProblem: another run's server has been starting for too long; or, of what is yielded, this one ended,
+        EnvironmentProblem: another run's server has been starting for too long; or, from the function, this one ended
             or did not answer in time.
     """
     home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
     home.mkdir(parents=True, exist_ok=True)
     with ExitStack() as starting, tempfile.TemporaryFile() as log:
-        # Servers share the database below PREFECT_HOME, and two that migrate a fresh one at once break each other. By
-        # default so long that the other one has started or is ended.
+        # Servers share the database below PREFECT_HOME, and two that migrate a new one at once break each other. The
+        # wait is long enough for the other one to start or to be ended.
         lock, said = home / "gradmill-server-start.lock", "waiting for another run's Prefect server to start"
         within = SAID_AFTER_SECONDS + prefect_server.START_SECONDS + supervisor.STOP_SECONDS
         try:
@@ -279,20 +279,20 @@ def temporary_server(credential: str | None = None) -> Iterator[tuple[str, Calla
 
 @contextmanager
 def prefect_api(meanwhile: Callable[[], Iterable[str]] = tuple) -> Iterator[None]:
-    """Make an API available; modules that ``meanwhile`` lists are imported while a temporary server starts.
+    """Provide an API; meanwhile, while a temporary server starts, import the modules that ``meanwhile`` lists.
 
-    It is the user's where one is configured, else that of ``gradmill up`` on these artifacts, else a temporary one.
+    It is the user's if one is configured, else that of ``gradmill up`` on these artifacts, else a temporary one.
 
     Raises:
         EnvironmentProblem: the API does not answer, or the temporary server does not start.
         UsageError: a setting of Prefect's cannot be used.
     """
     with ExitStack() as entered:
-        gc.disable()  # what is imported stays: to look through it time and again takes longer than to let it be
+        gc.disable()  # imported objects stay, so collecting among them again and again only costs time
         entered.callback(gc.enable)
         key, server, ahead = new_credential(), None, entered.enter_context(ExitStack())
         if not os.environ.get("PREFECT_API_URL") and not artifact_paths.service().exists():
-            server = ahead.enter_context(temporary_server(key))  # beside Prefect's own import
+            server = ahead.enter_context(temporary_server(key))  # during Prefect's own import
         environment.require_prefect()
         from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
@@ -300,7 +300,7 @@ def prefect_api(meanwhile: Callable[[], Iterable[str]] = tuple) -> Iterator[None
         if PREFECT_API_URL.value():
             from flows.server.api import explain_faults
 
-            ahead.close()  # if it was for nothing: a profile names another
+            ahead.close()  # not needed if a profile names another
             try:
                 _require_answer()
             except EnvironmentProblem as error:
@@ -311,7 +311,7 @@ def prefect_api(meanwhile: Callable[[], Iterable[str]] = tuple) -> Iterator[None
             entered.enter_context(explain_faults())
         else:
             api_url, wait = server or entered.enter_context(temporary_server(key))
-            # Joining the heartbeat's thread costs a second at the end, and nobody watches this server for heartbeats.
+            # Joining the heartbeat thread takes a second at the end, and nobody watches this server for heartbeats.
             entered.enter_context(use_api(api_url, key, {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}))
             for module in meanwhile():
                 importlib.import_module(module)
@@ -323,15 +323,15 @@ def prefect_api(meanwhile: Callable[[], Iterable[str]] = tuple) -> Iterator[None
 
 
 def is_temporary() -> bool:
-    """Whether the API is a temporary server's, whose pages nobody sees."""
+    """Whether the API is that of a temporary server, whose pages nobody sees."""
     return _is_temporary.get()
 
 
 def announce(event: str, name: str, payload: dict[str, Any]) -> None:
-    """Send an event about the model ``name`` to the configured server or that of ``gradmill up``; say if it cannot be.
+    """Send an event about the model ``name`` to the configured server or that of ``gradmill up``; report a failure.
 
-    Its page there is written anew. An event may get lost: the pointer is the truth, so nothing that goes wrong here is
-    a fault of the command.
+    Its page there is updated. An event may get lost: the pointer is the truth, so no failure here is an error of the
+    command.
     """
     with report_failure(f"note: the change is made, but its event {event} was not sent (", f"): {ONLY_LISTENERS}"):
         environment.hush_prefect()
@@ -343,17 +343,17 @@ def announce(event: str, name: str, payload: dict[str, Any]) -> None:
 
             if not PREFECT_API_URL.value():
                 raise EnvironmentProblem("no Prefect server is running", "one that stays", TO_HAVE_ONE)
-            _require_answer(TELLING_SECONDS)  # to send without would be tried for long, and in silence
+            _require_answer(TELLING_SECONDS)  # sending without an answer would be retried silently for a long time
             live.emit_model_event(event, name, payload)
             send_what_is_queued()
-            from flows.server import overviews  # after the event: it imports more
+            from flows.server import overviews  # after the event, because it imports more
 
             overviews.publish(name)
 
 
 @contextmanager
 def report_failure(before: str, after: str = "") -> Iterator[None]:
-    """Say on stderr what goes wrong in the block, between these words: it is no fault of the command."""
+    """Report on stderr what fails in the block, between these words: it is not an error of the command."""
     try:
         yield
     except Exception as error:
@@ -362,20 +362,20 @@ def report_failure(before: str, after: str = "") -> Iterator[None]:
 
 
 def send_what_is_queued() -> None:
-    """Let Prefect's background threads deliver logs and events while there is a server to take them."""
+    """Let Prefect's background threads deliver logs and events while a server can take them."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
     workers = APILogWorker, EventsWorker
-    for worker in workers:  # before any is drained, since that of one may drain the other
+    for worker in workers:  # before any is drained, since draining one may drain the other
         logging.getLogger(worker.__name__).setLevel(logging.ERROR)  # it would print how many items it still has
     for worker in workers:
         worker.drain_all(timeout=DRAIN_SECONDS)
 
 
 def _require_answer(seconds: float | None = None) -> None:
-    """See that the API works before a run relies on it; how long a run then waits for it is Prefect's matter."""
+    """Check that the API works before a run relies on it; later waits are left to Prefect."""
     from flows.server import api
 
     with api.client(seconds) as client:
-        client.read_work_pools(limit=1)  # needs the database, as a run does
+        client.read_work_pools(limit=1)  # requires the database, as a run does

@@ -1,6 +1,6 @@
-"""A page on which a person tries a model: this process serves it and answers as ``gradmill.load`` does.
+"""A page for trying a model: this process serves it, and answers as ``gradmill.load`` does.
 
-Only to this machine, and to whoever calls it by its own name, as ``prefect_server.guard`` has it.
+It answers only this machine, and only requests for one of its own names, as ``prefect_server.guard`` checks.
 """
 
 import base64
@@ -40,7 +40,7 @@ OURS_ALONE = (
 
 
 def load(name: str, number: int | None) -> tuple[gradmill.Model, dict[str, Any]]:
-    """The version asked for, or the champion, and what a page must know of it: its input, and rows to begin with.
+    """The version asked for, or the champion, and what the page must know of it: its input, and sample rows.
 
     Raises:
         UsageError: there is no such model or version.
@@ -64,13 +64,13 @@ def load(name: str, number: int | None) -> tuple[gradmill.Model, dict[str, Any]]
 
 
 def is_dark(images: NDArray[np.uint8]) -> bool:
-    """Whether things are on a dark ground in these ``(n, …)``."""
+    """Whether the images ``(n, …)`` have a dark background."""
     border = [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]]
     return bool(np.concatenate([each.reshape(-1) for each in border]).mean() < 128)
 
 
 def describe_field(name: str, columns: list[InputColumn]) -> dict[str, Any]:
-    """What a form asks for by this name: a number, a boolean, a level, or a date of which ``columns`` are parts."""
+    """The form field of this name: a number, a boolean, a level, or a date with ``columns`` as parts."""
     parts = {column.part for column in columns}
     if parts == {""}:
         return {"name": name, "kind": columns[0].kind, "levels": [*columns[0].levels, ANOTHER]}
@@ -79,7 +79,7 @@ def describe_field(name: str, columns: list[InputColumn]) -> dict[str, Any]:
 
 
 def decode_row(given: Mapping[str, list[InputColumn]], codes: Mapping[str, float]) -> dict[str, Any]:
-    """A row by the names that a form asks for; of a date the first in its month that has its parts, None if missing."""
+    """Turn codes into a row of form fields; a date is the first in its month with these parts, a missing value None."""
     row = dict[str, Any]()
     for name, columns in given.items():
         code = codes[columns[0].name]
@@ -103,10 +103,10 @@ def _find_moment(parts: Mapping[str, float]) -> str:
 
 
 def answer_row(model: gradmill.Model, row: Any) -> dict[str, Any]:
-    """The answer for a row, as ``Model`` takes it, and what each column adds to it: of classes to the most probable.
+    """The prediction for a row that ``Model`` accepts, and each column's contribution to it or to the likeliest class.
 
     Raises:
-        ValueError: a value is none that its column takes.
+        ValueError: a value does not fit its column.
     """
     if model.classes:
         answer: dict[str, Any] = {"probabilities": model.predict_proba(row, "average")[0].tolist()}
@@ -132,12 +132,12 @@ def answer_row(model: gradmill.Model, row: Any) -> dict[str, Any]:
 
 
 def make_server(model: gradmill.Model, described: dict[str, Any]) -> uvicorn.Server:
-    """A server of the page, which answers at the sockets that its ``run`` is given."""
+    """A server of the page, which answers on the sockets that its ``run`` is given."""
     shape = described["shape"]
     row_bytes = MOST_BYTES if model.columns else math.prod(shape)
 
     def predict(content: bytes) -> Response:
-        """A row of a table is an object of JSON, an image the bytes of its pixels."""
+        """Predict one row: a JSON object for a table, the bytes of its pixels for an image."""
         if model.columns:
             row = json.loads(content)
             if not isinstance(row, dict):
@@ -149,7 +149,7 @@ def make_server(model: gradmill.Model, described: dict[str, Any]) -> uvicorn.Ser
         return Response(json.dumps(_to_finite(answer_row(model, row))), media_type="application/json")
 
     def read_pixels(picture: bytes) -> Response:
-        """A picture file as ``gradmill predict`` reads it: the bytes of a row of the model's input."""
+        """Read a picture file as ``gradmill predict`` does, into the bytes of a row of the model's input."""
         if model.columns:
             raise DataError("the model is of a table", "a row of it", "fill in the form")
         return Response(pictures.decode(picture, tuple(shape), "the file")[0].tobytes())
@@ -173,7 +173,7 @@ def make_server(model: gradmill.Model, described: dict[str, Any]) -> uvicorn.Ser
 
 
 def _to_finite(value: Any) -> Any:
-    """The same with the text that JavaScript makes a number of where JSON has no number, as NaN."""
+    """Replace values without a JSON number, such as NaN, by text that JavaScript converts to one."""
     if isinstance(value, float):
         return value if math.isfinite(value) else json.dumps(value)
     if isinstance(value, dict):
@@ -182,7 +182,7 @@ def _to_finite(value: Any) -> Any:
 
 
 def _answer(compute: Callable[[bytes], Response], most: int) -> Callable[[Request], Awaitable[Response]]:
-    """Answer a POST of ``most`` bytes at most; nothing is read of a longer one."""
+    """Answer a POST of at most ``most`` bytes; nothing is read from a longer one."""
 
     async def answer(request: Request) -> Response:
         length = request.headers.get("content-length", "")

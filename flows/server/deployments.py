@@ -1,4 +1,4 @@
-"""What a Prefect server knows of our deployments and their runs; and what is asked of one: a run now, one left out."""
+"""Our deployments and their runs on a Prefect server: parameters, schedules, starting and skipping runs."""
 
 import asyncio
 import re
@@ -43,7 +43,7 @@ from tasks.parameters.addresses import SQLITE
 from tasks.parameters.form import describe_expected
 
 OURS = {"all_": [TAG]}
-PAGE = 200  # deployments or runs, the most that a server answers with at a time
+PAGE = 200  # the maximum number of deployments or runs that a server returns at a time
 LATE = timedelta(minutes=1)  # a worker looks for runs every few seconds
 SCHEDULER_SECONDS = 30.0
 ASK_SECONDS = 2.0
@@ -55,22 +55,22 @@ FORMS: dict[str | None, type[BaseModel]] = {
     "flows.maintain.maintain": MaintainParameters,
     "flows.tune.tune": TuneParameters,
 }
-FROM = datetime(2026, 1, 1, tzinfo=UTC)  # of the days in which a schedule's longest pause is looked for
+FROM = datetime(2026, 1, 1, tzinfo=UTC)  # of the days in which a schedule's longest interval is searched
 TIMING: TypeAdapter[Any] = TypeAdapter(SCHEDULE_TYPES)
 ERROR = re.compile(r"\b(\w+): ")
 
 
-# What their flows take
+# The parameters of flows
 
 
 def find_form(entrypoint: str | None, given: dict[str, Any]) -> type[BaseModel] | None:
-    """What the flow of a deployment takes, narrowed to the model and data that are ``given``; None of others' flows."""
+    """The form of a deployment's flow, narrowed to the ``given`` model and data; None for flows of others."""
     form = FORMS.get(entrypoint)
     return narrow_form(form, given) if form and issubclass(form, Learned) else form
 
 
 def describe_form(form: type[BaseModel]) -> dict[str, Any]:
-    """What Prefect's form asks for: that of our flows, which take one ``form``, without importing them (and torch)."""
+    """The schema of Prefect's form for our flows, which take one ``form``, without importing them (and torch)."""
 
     def flow(parameters: Any) -> None: ...
 
@@ -80,17 +80,17 @@ def describe_form(form: type[BaseModel]) -> dict[str, Any]:
 
 
 def own_parameters(deployment: DeploymentResponse) -> dict[str, Any]:
-    """What its flow takes as its one argument, as it is set on the server."""
+    """The value, as set on the server, of the one argument that its flow takes."""
     return dict((deployment.parameters or {}).get("parameters", {}))
 
 
 def merge_parameters(
     deployment: str, form: type[BaseModel] | None, own: dict[str, Any], given: dict[str, Any]
 ) -> dict[str, Any]:
-    """A deployment's ``own`` parameters with those ``given``; refuses what the server's schema would take.
+    """Merge ``given`` into a deployment's ``own`` parameters; refuse values that only the server's schema would accept.
 
     Raises:
-        UsageError: values that do not go together, or places that a worker would look for in another folder.
+        UsageError: values that contradict each other, or paths that a worker would look for in another folder.
     """
     places = {name: given.get(name) for name in ("input", "output", "data")}
     if isinstance(data := places["data"], dict):
@@ -103,7 +103,7 @@ def merge_parameters(
         if "://" not in path and not Path(path).is_absolute():
             raise UsageError(f"{name}={place}", "an absolute path, or a URL", "name it as the worker finds it")
     search = given.get("search")
-    if isinstance(search, dict) and isinstance(search.get("space"), str):  # as it is typed for gradmill tune
+    if isinstance(search, dict) and isinstance(search.get("space"), str):  # in the notation of gradmill tune
         given = given | {"search": search | {"space": search["space"].split(",")}}
     wanted: dict[str, Any] = deep_merge(own, given)
     try:
@@ -111,21 +111,21 @@ def merge_parameters(
             form.model_validate(wanted)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part not in list(ModelName))  # the kind
-        value = "" if isinstance(first["input"], dict) else f": {first['input']!r}"  # all of them may hold a secret
+        where = ".".join(str(part) for part in first["loc"] if part not in list(ModelName))  # a union's member
+        value = "" if isinstance(first["input"], dict) else f": {first['input']!r}"  # a document may hold secrets
         found = f"{deployment} refuses {where or 'these parameters'}{value}"
         raise UsageError(found, describe_expected(error), SEE_THE_FORM.format(deployment)) from error
     return wanted
 
 
-# When they run
+# Times of runs
 
 
 def require_time(cron: str, timezone: str) -> None:
-    """Refuse what is no time of a schedule.
+    """Refuse an invalid time of a schedule.
 
     Raises:
-        UsageError: there is no such time.
+        UsageError: the time is invalid.
     """
     try:
         if not _plan_dates(CronSchedule(cron=cron, timezone=timezone).model_dump_json()):
@@ -137,9 +137,9 @@ def require_time(cron: str, timezone: str) -> None:
 
 
 def longest_pause(deployment: DeploymentResponse) -> timedelta | None:
-    """The longest time between two runs of its most frequent schedule; None where none is on.
+    """The longest time between two runs of the most frequent schedule; None if no schedule is on.
 
-    It is looked for in the same days whenever we register: weekends and a month's ends are among them.
+    It is always searched in the same days, which include weekends and ends of months.
     """
     planned = [] if deployment.paused else [_plan_dates(each, 1000, FROM) for each in _list_active(deployment)]
     pauses = [max(after - before for before, after in pairwise(each)) for each in planned if len(each) > 1]
@@ -150,9 +150,9 @@ def _list_active(deployment: DeploymentResponse) -> list[str]:
     return [each.schedule.model_dump_json() for each in deployment.schedules if each.active]
 
 
-@lru_cache(maxsize=256)  # since many names have the same
+@lru_cache(maxsize=256)  # since many names share a schedule
 def _plan_dates(schedule: str, most: int = 1, start: datetime | None = None) -> list[datetime]:
-    """When a schedule starts runs, as the server plans them; none where it never does, as on 31 February."""
+    """When a schedule starts runs, as the server plans them; empty if it never does, as on 31 February."""
     planned = TIMING.validate_json(schedule)
     try:
         return list(asyncio.run(planned.get_dates(most, start, start and start + timedelta(days=5 * 365))))
@@ -161,14 +161,14 @@ def _plan_dates(schedule: str, most: int = 1, start: datetime | None = None) -> 
 
 
 def why_idle(deployment: DeploymentResponse) -> str | None:
-    """Why a deployment will start no run by itself; None where it will, or is not to."""
+    """Why a deployment will start no run by itself; None if it will, or is not supposed to."""
     if deployment.paused:
         return "paused"
     return None if _list_active(deployment) or UNSCHEDULED in deployment.tags else "no active schedule"
 
 
 def list_idle(pool: str) -> list[tuple[str, str]]:
-    """What will start no run by itself, and why: deployments, or all of them where their work pool is paused."""
+    """Deployments that will start no run by themselves, and why; or the work pool, if it is paused."""
     with api.client() as client:
         found = [(each.name, why) for each in list_deployments(client) if (why := why_idle(each))]
         if client.read_work_pool(pool).is_paused:
@@ -177,7 +177,7 @@ def list_idle(pool: str) -> list[tuple[str, str]]:
 
 
 def next_runs() -> list[tuple[datetime, str]]:
-    """When each deployment runs next (UTC), soonest first: as planned or, by a server that is new, as it will plan."""
+    """When each deployment runs next (UTC), soonest first: as planned or, on a new server, as it will be planned."""
     found = []
     with api.client() as client:
         known = list_deployments(client)
@@ -191,11 +191,11 @@ def next_runs() -> list[tuple[datetime, str]]:
     return sorted(found)
 
 
-# Asked of a server
+# Requests to a server
 
 
 def list_deployments(client: SyncPrefectClient) -> list[DeploymentResponse]:
-    """The deployments of ``prefect.yaml``, by name; a server may have others'."""
+    """The deployments of ``prefect.yaml``, by name; a server may also have others."""
     only = DeploymentFilter.model_validate({"tags": OURS})
     found: list[DeploymentResponse] = []
     while True:
@@ -211,7 +211,7 @@ def find_deployment(client: SyncPrefectClient, deployment: str) -> DeploymentRes
     """The deployment of this name.
 
     Raises:
-        UsageError: there is none of ours.
+        UsageError: none of ours has this name.
     """
     known = {each.name: each for each in list_deployments(client)}
     if deployment not in known:
@@ -228,14 +228,14 @@ def list_runs(
     limit: int | None = None,
     **wanted: Any,
 ) -> list[FlowRun]:
-    """The runs in one of these states, of our deployments unless other ``tags`` are wanted; a skipped one is none.
+    """List the runs in one of these states, of our deployments unless other ``tags`` are wanted, without skipped ones.
 
     Args:
-        client: of the server.
-        states: their types.
-        sort: their order.
-        limit: how many at most.
-        wanted: what else is, as Prefect's filter has it.
+        client: a client of the server.
+        states: types of states.
+        sort: the order.
+        limit: the maximum number.
+        wanted: further conditions, as in Prefect's filter.
     """
     state = {"type": {"any_": states}, "name": {"not_any_": [SKIPPED]}}
     only = FlowRunFilter.model_validate({"state": state, "tags": OURS} | wanted)
@@ -245,9 +245,9 @@ def list_runs(
 def find_first_runs(
     client: SyncPrefectClient, known: Sequence[DeploymentResponse], *states: str, **wanted: Any
 ) -> dict[UUID, FlowRun]:
-    """The first of such runs (as ``list_runs`` takes them) of each of these deployments that has one, by its id.
+    """The first run of each of these deployments, by its id, under the conditions of ``list_runs``.
 
-    Most are among the first of all, which are one request; only the others are asked for one by one.
+    Most are among the first of all runs, which take one request; only the others are requested one by one.
     """
     among, few = {"any_": [each.id for each in known]}, min(2 * len(known), PAGE)
     first = list_runs(client, *states, deployment_id=among, limit=few, **wanted) if known else []
@@ -255,7 +255,7 @@ def find_first_runs(
     for run in first:
         if run.deployment_id:
             found.setdefault(run.deployment_id, run)
-    for each in known if len(first) == few else ():  # else these are all
+    for each in known if len(first) == few else ():  # otherwise these were all
         if each.id not in found:
             for run in list_runs(client, *states, deployment_id={"any_": [each.id]}, limit=1, **wanted):
                 found[each.id] = run
@@ -263,7 +263,7 @@ def find_first_runs(
 
 
 def trigger(deployment: str, parameters: dict[str, Any]) -> FlowRun:
-    """Start a run of a deployment now, with ``parameters`` in place of some of its own.
+    """Start a run of a deployment now; ``parameters`` replace some of its own.
 
     Raises:
         UsageError: there is no such deployment, or it does not take these parameters.
@@ -284,11 +284,11 @@ def trigger(deployment: str, parameters: dict[str, Any]) -> FlowRun:
 
 
 def skip(deployment: str) -> tuple[datetime, datetime | None]:
-    """Cancel the next scheduled run; return when it was to be, and when the next is then (UTC).
+    """Cancel the next scheduled run; return its time, and that of the one after it (UTC).
 
     Raises:
-        UsageError: none is to come.
-        EnvironmentProblem: it has begun just now.
+        UsageError: no run is scheduled.
+        EnvironmentProblem: the run has just begun.
     """
     with api.client() as client:
         known, planned = find_deployment(client, deployment), list[FlowRun]()
@@ -296,7 +296,7 @@ def skip(deployment: str) -> tuple[datetime, datetime | None]:
         while is_on and not planned and time.monotonic() < until:
             waiting = list_runs(client, "SCHEDULED", deployment_id={"any_": [known.id]})
             planned = [run for run in waiting if run.auto_scheduled]
-            time.sleep(0 if planned else 0.5)  # the server plans anew after a change
+            time.sleep(0 if planned else 0.5)  # the server plans again after a change
         if not planned:
             reason = "none is planned" if is_on else why_idle(known) or "no active schedule"
             raise UsageError(f"no run of {deployment} is to come: {reason}", "a schedule", "see gradmill status")
@@ -307,22 +307,22 @@ def skip(deployment: str) -> tuple[datetime, datetime | None]:
 
 
 def leave_out(client: SyncPrefectClient, run: FlowRun, reason: str) -> bool:
-    """Cancel a run that has not begun; returns whether it had not."""
+    """Cancel a run that has not begun; return whether it had not."""
     state = State(type=StateType.CANCELLED, name=SKIPPED, message=reason)
     return client.set_flow_run_state(run.id, state).status == SetStateStatus.ACCEPT
 
 
-# A run that somebody waits for
+# Waiting for a run
 
 
 def find_page(run: FlowRun) -> str | None:
-    """The address of its page in Prefect's UI."""
+    """The address of a run's page in Prefect's UI."""
     address = url_for("flow-run", obj_id=run.id)
     return address and without_credentials(address)
 
 
 def wait_for_end(run: UUID, begun: Callable[[str], None]) -> FlowRun:
-    """The run once it has ended; calls ``begun`` with each stage, and says once where no worker takes it.
+    """Wait until a run has ended and return it; call ``begun`` with each stage, and report once if no worker takes it.
 
     Raises:
         EnvironmentProblem: the server no longer answers.
@@ -333,7 +333,7 @@ def wait_for_end(run: UUID, begun: Callable[[str], None]) -> FlowRun:
         with api.client() as client:
             found = client.read_flow_run(run)
             for task in client.read_task_runs(flow_run_filter=of_run, sort=TaskRunSort.EXPECTED_START_TIME_ASC):
-                # The shards of a prediction and the like have blanks in their names.
+                # The names of a prediction's shards and the like contain spaces.
                 if task.start_time and " " not in task.name and task.name not in stages:
                     stages.add(task.name)
                     begun(task.name)
@@ -346,14 +346,14 @@ def wait_for_end(run: UUID, begun: Callable[[str], None]) -> FlowRun:
 
 
 def find_exit_code(run: FlowRun) -> int:
-    """By the error that its state names: what the same run as a command would have exited with."""
+    """The exit code with which the same run would have ended as a command, by the error that its state names."""
     state = run.state
     if state is None or state.is_completed():
         return 0
     if state.name == REFUSED:
         return GateFailed.exit_code
     kinds, codes_by_name = [GradmillError], dict[str, int]()
-    for kind in kinds:  # which grows meanwhile
+    for kind in kinds:  # the list grows meanwhile
         kinds += kind.__subclasses__()
         codes_by_name[kind.__name__] = kind.exit_code
     found = (codes_by_name[name] for name in ERROR.findall(state.message or "") if name in codes_by_name)

@@ -1,4 +1,4 @@
-"""The environment variables that we and our libraries read: one that cannot be used is named before any work starts."""
+"""The environment variables that we and our libraries read: invalid ones are reported before any work starts."""
 
 import io
 import os
@@ -19,18 +19,18 @@ TIMEOUT = "PREFECT_API_REQUEST_TIMEOUT"
 MOST_SECONDS = 1e9
 NETWORK = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir"}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-NUMPYS: dict[str, tuple[Callable[[str], object], str]] = {  # which numpy makes numbers of when it is imported
+NUMPYS: dict[str, tuple[Callable[[str], object], str]] = {  # read as numbers when numpy is imported
     "NUMPY_MADVISE_HUGEPAGE": (int, "0 or 1"),
     "SOURCE_DATE_EPOCH": (lambda text: time.gmtime(int(text)), "seconds since 1970, a whole number"),
 }
 
 
 def require() -> None:
-    """Whatever command follows can use its environment.
+    """Check that any command can use its environment.
 
     Raises:
         UsageError: a variable has a value that cannot be used; the message names it.
-        EnvironmentProblem: the working folder is gone.
+        EnvironmentProblem: the working folder was removed.
     """
     try:
         Settings()
@@ -61,11 +61,11 @@ def _require_artifacts() -> None:
 
 
 def settle_prefect() -> None:
-    """Where Prefect cannot keep its files in a home folder, as in many containers, it gets one in artifacts/."""
+    """Give Prefect a folder in artifacts/ if it cannot use a home folder, as in many containers."""
     place = artifact_paths.prefect_home() / "home"
     try:
         home = Path.home()
-    except RuntimeError:  # no HOME, and this user is not in passwd; other libraries ask for a home and a name too
+    except RuntimeError:  # no HOME, and this user is not in passwd; other libraries also need a home and a name
         os.environ["HOME"] = str(place)
         os.environ.setdefault("USER", f"uid-{os.getuid()}")
     else:
@@ -73,20 +73,20 @@ def settle_prefect() -> None:
         if os.access(own if os.access(own, os.F_OK) else home, os.W_OK):
             return
     if os.environ.setdefault("PREFECT_HOME", str(place)) == str(place):
-        with suppress(OSError):  # for those to meet who need it
-            place.mkdir(parents=True, exist_ok=True)  # Prefect would make artifacts/ too, for this user alone
+        with suppress(OSError):  # for later code that needs the folder to report
+            place.mkdir(parents=True, exist_ok=True)  # Prefect would create artifacts/ for this user alone
 
 
 def hush_prefect() -> None:
-    """Keep Prefect's own log from the terminal; it reads its settings when it is imported."""
+    """Keep Prefect's own log off the terminal; it reads its settings when it is imported."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 
 def require_prefect() -> None:
-    """Prefect's settings can be read (it would print each that cannot be, at every import), and httpx can be used.
+    """Check Prefect's settings, of which it would print the invalid ones at every import, and those of httpx.
 
     Raises:
-        UsageError: a variable (or a profile) has a value that cannot be used; the message names it.
+        UsageError: a variable (or a profile) has an invalid value; the message names it.
     """
     told = io.StringIO()
     try:
@@ -101,7 +101,7 @@ def require_prefect() -> None:
         setting = ".".join([error.title, *map(str, first["loc"])])
         name = next(names, f"{setting} of your Prefect profile")
         raise _unusable_setting(name, first["msg"].removeprefix("Input should be ")) from error
-    if not 0 < settings.api.request_timeout < MOST_SECONDS:  # no timer takes it
+    if not 0 < settings.api.request_timeout < MOST_SECONDS:  # no timer accepts it
         raise _unusable_setting(TIMEOUT, "a number of seconds above 0")
     if (serializer := settings.results.default_serializer) != "pickle":  # looked up when the first flow is imported
         from prefect.serializers import Serializer
@@ -123,7 +123,7 @@ def require_prefect() -> None:
 
 
 def spare_this_host() -> None:
-    """Let no proxy of the network stand between this process, or a child of it, and a server on this host."""
+    """Exempt servers on this host from proxies, for this process and its children."""
     named = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     known = [each.strip() for each in named.split(",") if each.strip()]
     if "*" not in known:

@@ -1,6 +1,6 @@
 """A container's health check: ``python -m flows.server.healthcheck``, with GRADMILL_HEALTH_URL if it serves something.
 
-A module, since some engines split an inline command again at its spaces. It imports little: it runs every few seconds.
+It is a module because some engines split an inline command at its spaces. It runs every few seconds, so imports little.
 """
 
 import os
@@ -12,7 +12,7 @@ DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # engines
 
 
 def find_fault(url: str, artifacts: str) -> str | None:
-    """What is wrong: ``url`` does not answer 200 or, where it is empty, ``artifacts`` cannot be written; else None."""
+    """The fault: ``url`` does not answer 200 or, if it is empty, ``artifacts`` is not writable; None if healthy."""
     if not url:
         return None if os.access(artifacts, os.W_OK | os.X_OK) else f"{artifacts} is not a writable folder"
     try:

@@ -1,4 +1,4 @@
-"""Gradmill's own pages beside Prefect's UI: all names at a glance, the overview of each, and the page of a version."""
+"""Gradmill's own pages beside Prefect's UI: a list of all names, the overview of each, and the page of a version."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,7 +22,7 @@ from tasks.store import model_folder, state, version_page
 from tasks.store.page import Code, Link, Page, PageTable, Section, Text
 from tasks.store.state import StoreState
 
-LISTED = 10  # versions, the newest
+LISTED = 10  # newest versions
 HOME = ("All models", PLACE)
 IN_PREFECT = PageTable(
     (
@@ -37,7 +37,7 @@ IN_PREFECT = PageTable(
 
 
 def show_store(_: Request) -> HTMLResponse:
-    """What is live, what needs a person, what has run and what runs next."""
+    """Show the champions, what needs a person, past runs and the next ones."""
     found = state.read()
     status = _read_status(found)
     needs = plural(len(status.attention), "thing") if status.attention else "nothing"
@@ -54,7 +54,7 @@ def show_store(_: Request) -> HTMLResponse:
 
 
 def _read_status(found: StoreState) -> Status:
-    """The same as ``gradmill status``; without the server's part where there is none, or it does not answer."""
+    """The status that ``gradmill status`` shows; without the server's part if no server answers."""
     known = server_status.describe_store(found)
     if PREFECT_API_URL.value():
         try:
@@ -71,7 +71,7 @@ def _list_models(found: StoreState) -> Iterator[Text | PageTable]:
 
 
 def _tabulate_deployments(found: Status) -> PageTable:
-    """What runs next, and what the last runs came to: their names say it."""
+    """A table of next runs and last results, which the names of runs contain."""
     rows = []
     for each in found.deployments:
         starts = [f"{each.next_start:%Y-%m-%d %H:%M}"] if each.next_start else []
@@ -99,7 +99,7 @@ def _list_operation(found: Status) -> Iterator[tuple[str, Text]]:
 
 
 def show_name(request: Request) -> HTMLResponse:
-    """The overview of a name, with links to its versions and to what Prefect's UI has of it."""
+    """Show the overview of a name, with links to its versions and its pages in Prefect's UI."""
     name = request.path_params["name"]
     if not is_name(name) or not ((facts := state.read_name(name)).is_known or name in model_folder.list_names()):
         raise HTTPException(404)
@@ -115,7 +115,7 @@ def _find_links(name: str) -> tuple[tuple[str, str], ...]:
 
 
 def show_version(request: Request) -> HTMLResponse:
-    """The page of a kept version, of its verified files."""
+    """Show the page of a kept version, from its verified files."""
     name, number = request.path_params["name"], request.path_params["number"]
     if number not in map(str, model_folder.list_versions(name)):
         raise HTTPException(404)
@@ -124,7 +124,7 @@ def show_version(request: Request) -> HTMLResponse:
 
 
 def _explain(_: Request, error: Exception) -> HTMLResponse:
-    """What cannot be shown, and what to do about it."""
+    """Explain what cannot be shown, and what to do about it."""
     if isinstance(error, GradmillError):
         words = f"expected: {error.expected}", f"to do: {error.action}"
         return respond(Page("Gradmill", error.found, (Section("", words),), (HOME,)), 500)

@@ -1,4 +1,4 @@
-"""The state of the store as figures for a Prometheus server, printed or answered at ``/metrics``."""
+"""The state of the store as figures for a Prometheus server, printed or served at ``/metrics``."""
 
 import sys
 import time
@@ -20,10 +20,10 @@ from tasks.store.regular_files import format_path
 from tasks.store.run_folder import Outcome
 from tasks.store.state import Fault, NameState, StoreState
 
-MOST_CLASSES = 100  # of a model whose labels are counted one by one: each is a time series
-RUNS = 100  # of a name that are counted
+MOST_CLASSES = 100  # limit for counting each label, since each becomes a time series
+RUNS = 100  # runs of a name that are counted
 LOOK_SECONDS = 5.0
-MEASURE_SECONDS = 300.0  # between two measurements of what lies on the disk
+MEASURE_SECONDS = 300.0  # between two measurements of disk usage
 MEASURED = "; gradmill metrics --port counts them every five minutes"
 REMOVED = "; housekeeping removes old ones"
 
@@ -66,12 +66,12 @@ HELP = {
     "last_prediction_expected_label_ratio": "The same on the test split of the version that predicted.",
 }  # fmt: skip
 
-Sample = tuple[str, float | None, dict[str, str]]  # a name in HELP, the value (None: it is left out), labels
+Sample = tuple[str, float | None, dict[str, str]]  # a name in HELP, the value (None: omitted), labels
 App = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class StoreCollector(Collector):
-    """Figures of the state that is given or, without one, of the moment at which somebody asks."""
+    """Figures of the given state or, without one, of the state at each request."""
 
     def __init__(self, found: StoreState | None = None) -> None:
         self._found = found
@@ -79,7 +79,7 @@ class StoreCollector(Collector):
         self._sizes: list[Sample] = []
 
     def measure(self) -> None:
-        """Measure what lies on the disk, which takes long in a large store: questions are answered by the last time."""
+        """Measure disk usage, which takes long in a large store; requests are answered with the last measurement."""
         places = (*artifact_paths.FOLDERS, artifact_paths.prefect_home().name)
         sizes: list[Sample] = [
             ("folder_bytes", folders.size(artifact_paths.root() / each), {"folder": each}) for each in places
@@ -91,7 +91,7 @@ class StoreCollector(Collector):
         self._sizes = sizes
 
     def collect(self) -> Iterable[Metric]:
-        """Return the families of samples; what is newly found damaged is said on stderr."""
+        """Return the families of samples; newly damaged documents are reported on stderr."""
         found = self._found or state.read(newest=RUNS)
         for fault in {*found.faults} - self._faults if self._found is None else ():
             print(f"left out: {fault.found}", file=sys.stderr, flush=True)
@@ -106,12 +106,12 @@ class StoreCollector(Collector):
 
 
 def serve(host: str, port: int, health_url: str) -> None:
-    """Answer until Ctrl-C; ``/health`` says what ``health_url`` does or, where that is empty, if artifacts/ is fit.
+    """Serve until Ctrl-C; ``/health`` relays ``health_url`` or, if that is empty, checks that artifacts/ is writable.
 
-    That address is a worker's: the overviews of its runs that die are rewritten, and no run is marked as crashed.
+    ``health_url`` belongs to a worker: the overviews of its dead runs are rewritten, but no run is marked as crashed.
 
     Raises:
-        UsageError: the port is taken, or the address is none of this machine.
+        UsageError: the port is taken, or the address does not belong to this machine.
     """
     registry, collector, watch = CollectorRegistry(), StoreCollector(), None
     registry.register(collector)
@@ -185,7 +185,7 @@ def _measure_champion(found: NameState) -> Iterator[Sample]:
 def _measure_runs(found: NameState) -> Iterator[Sample]:
     last, outcomes = found.last_ended, Counter(run.outcome for run in found.runs[:RUNS])
     succeeded = [run.date for run in found.runs if run.ended_well]
-    succeeded += [each.manifest.created_at for each in found.versions[-1:]]  # whose run is not among the newest
+    succeeded += [each.manifest.created_at for each in found.versions[-1:]]  # its run may not be among the newest
     yield "last_success_timestamp_seconds", _seconds(next(iter(succeeded), None)), {}
     for outcome in get_args(Outcome):
         yield "runs", outcomes[outcome], {"outcome": outcome}
@@ -203,7 +203,7 @@ def _measure_runs(found: NameState) -> Iterator[Sample]:
 
 
 def _measure_jobs(found: NameState) -> Iterator[Sample]:
-    from flows.pages.run_pages import describe_last_drift  # which reads tables
+    from flows.pages.run_pages import describe_last_drift  # it imports libraries for tables
 
     for status in ("running", "done"):
         yield "prediction_jobs", found.num_jobs.get(status, 0), {"status": status}
@@ -232,5 +232,5 @@ def _measure_jobs(found: NameState) -> Iterator[Sample]:
 
 
 def _seconds(moment: str | None) -> float | None:
-    """Since 1970, of a time with its zone."""
+    """The Unix time of a timestamp with its zone."""
     return datetime.fromisoformat(moment).timestamp() if moment else None

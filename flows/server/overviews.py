@@ -1,4 +1,4 @@
-"""``<name>-overview`` in the Prefect UI: written after each run and change, beside ``gradmill up`` by that alone."""
+"""``<name>-overview`` in the Prefect UI: updated after each run and change, only by ``gradmill up`` if it runs."""
 
 from asyncio import CancelledError
 from collections.abc import Iterable, Iterator
@@ -20,18 +20,18 @@ from tasks.store.page import Page, markdown_line, render_markdown
 from tasks.store.run_folder import read_folder
 from tasks.store.state import NameState
 
-WRITING_SECONDS = 20.0  # that a server has for a page: on a loaded machine five would never be enough
+WRITING_SECONDS = 20.0  # time for a server to take a page: on a loaded machine five seconds never suffice
 OF_EACH_RUN = "Last run", "Disk"  # sections
 LINKED = ("verdict", "pictures", "data", "card", "predictions", "judgement", "tuning")
 
-_written: dict[str, str] = {}  # by name, what the page has that this process wrote last
+_written: dict[str, str] = {}  # by name, the content that this process last wrote
 
 
 def publish(*names: str) -> None:
-    """Let the pages of names be written anew, after a run or a change; without a server that stays nothing is done.
+    """Update the pages of names after a run or a change; without a permanent server nothing is done.
 
-    Beside ``gradmill up`` that writes them: nobody waits for a picture, and no newer page is replaced by an older one.
-    Nothing that goes wrong is a fault of whoever calls: it is said.
+    If ``gradmill up`` runs, it writes them: nobody waits for a picture, and no newer page is replaced by an older one.
+    Failures are reported, and are not errors of the caller.
     """
     with _report_failure(*names), connection.use_service():
         if _is_seen() and artifact_paths.pages_asked().is_dir() and connection.is_configured():
@@ -42,7 +42,7 @@ def publish(*names: str) -> None:
 
 @contextmanager
 def publish_at_end(name: str) -> Iterator[None]:
-    """Write the page anew when the block has ended, whether it has failed (by its time limit, too) or not."""
+    """Update the page when the block ends, even by an error or its time limit."""
     try:
         yield
     except (Exception, CancelledError):
@@ -52,18 +52,18 @@ def publish_at_end(name: str) -> Iterator[None]:
 
 
 def ask_for(*names: str) -> None:
-    """Let ``gradmill up`` write the pages of names."""
+    """Ask ``gradmill up`` to write the pages of names."""
     artifact_paths.pages_asked().mkdir(exist_ok=True)
     for name in names:
         (artifact_paths.pages_asked() / name).touch()
 
 
 def write_asked() -> list[str]:
-    """Write the pages that somebody has asked for; return the names of which that has failed: they stay asked for."""
+    """Write the requested pages; return the names that failed, which stay requested."""
     failed = asked = sorted(each.name for each in artifact_paths.pages_asked().glob("*"))
     with _report_failure(*asked):
         for name in asked:
-            # Before it is read how things are: what changes then is asked for anew.
+            # Before the state is read, so that later changes are requested again.
             (artifact_paths.pages_asked() / name).unlink()
         failed = write(*asked)
     if failed:
@@ -77,25 +77,25 @@ def list_names() -> Iterator[str]:
 
 
 def write_all() -> None:
-    """Write the pages of all names; what fails is asked for, and so tried again."""
+    """Write the pages of all names; failures are requested, and so retried."""
     ask_for(*write(*list_names()))
 
 
 def write(*names: str) -> list[str]:
-    """Write the pages of names anew here and now; return the names of which that has failed."""
+    """Write the pages of names in this process; return the names that failed."""
     failed = [*names]
     with _report_failure(*names):
         found = state.read(names[0] if len(names) == 1 else None).names if names and _is_seen() else {}
         for name in names:
             with _report_failure(name):
-                if name in found and found[name].is_known:  # one that is misspelt would keep its page for good
+                if name in found and found[name].is_known:  # a misspelt name would keep its page for good
                     _write(name, found[name])
                 failed.remove(name)
     return failed
 
 
 def write_of_runs(runs: Iterable[UUID]) -> None:
-    """Write the pages of the names that these runs are of; runs of other artifacts are left alone."""
+    """Write the pages of the names that these runs belong to; runs of other artifacts are ignored."""
     names = set()
     for folder in (folder for run in runs for folder in find_folders(run)):
         with suppress(DataError, OSError):
@@ -104,7 +104,7 @@ def write_of_runs(runs: Iterable[UUID]) -> None:
 
 
 def find_folders(run: UUID) -> list[Path]:
-    """The folder of a run, if these artifacts have it."""
+    """The folder of a run, if it is in these artifacts."""
     return [notes.parent for notes in artifact_paths.runs().glob(f"*-{str(run)[:8]}/{artifact_paths.RUN}")]
 
 
@@ -117,11 +117,10 @@ def _report_failure(*names: str) -> AbstractContextManager[None]:
 
 
 def _write(name: str, facts: NameState) -> None:
-    """Replace the only artifact of the name's overview, which so keeps its address.
+    """Replace the only artifact of the name's overview, so that its address stays the same.
 
-    An unchanged run changes its first line alone, once this process has written the page on the same day: the server
-    keeps the whole page in an event each time. Beside a run nobody is kept waiting for longer than the seconds of
-    writing.
+    An unchanged run only updates the first line, if this process has written the page on the same day: the server
+    stores the whole page in an event each time. A run waits no longer than ``WRITING_SECONDS``.
     """
     key, headline = api.overview_key(name), markdown_line(overview.format_headline(facts))
     with get_client(sync_client=True) if flow_run.id else api.client(WRITING_SECONDS) as client:
@@ -141,7 +140,7 @@ def _write(name: str, facts: NameState) -> None:
 
 
 def _find_content(facts: NameState, links: tuple[tuple[str, str], ...]) -> str:
-    """What a page has that no unchanged run changes, and the day; each run has a verdict of its own."""
+    """The content of a page that unchanged runs do not change, and the day; each run has its own verdict."""
     sections = [each for each in overview.list_sections(facts, None) if each.title not in OF_EACH_RUN]
     last = facts.runs[0] if facts.runs else None
     run = "" if last is None or last.outcome == "unchanged" else last.run
@@ -150,9 +149,9 @@ def _find_content(facts: NameState, links: tuple[tuple[str, str], ...]) -> str:
 
 
 def list_links(client: SyncPrefectClient, name: str) -> Iterator[tuple[str, str]]:
-    """The newest of the other pages of a name, its deployments, and where the UI has them.
+    """Links to the newest of a name's other pages and to its deployments in the UI.
 
-    When these run, and whether they are paused, is set there, too: only their own pages are right about it.
+    The UI can also change or pause their schedules, so only the deployments' own pages are right about these.
     """
     for key, artifact in api.newest_artifacts(client, [f"{name}-{kind}" for kind in LINKED]).items():
         yield key.removeprefix(f"{name}-"), f"/artifacts/artifact/{artifact}"

@@ -1,6 +1,6 @@
-"""A Prefect server of ours: ``python -m flows.server.prefect_server HOST:PORT``, or the number of a listening socket.
+"""Our Prefect server: ``python -m flows.server.prefect_server`` with HOST:PORT or the number of a listening socket.
 
-Imports little: commands start a server before they import anything that takes long.
+It imports little, because commands start a server before their own slow imports.
 """
 
 import gc
@@ -21,24 +21,24 @@ from tasks.errors import UsageError
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-START_SECONDS = 180.0  # a first start migrates the database: over a minute on a slow disk
+START_SECONDS = 180.0  # a first start migrates the database, which takes over a minute on a slow disk
 ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # its service is what meets "database is locked" at a first start
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # its service causes "database is locked" at a first start
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-    "PREFECT_SERVER_UI_V2_ENABLED": "false",  # the addresses that runs, alerts and we give lead to the pages of V1
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",  # links of runs, alerts and Gradmill lead to the pages of V1
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
     # Without these, SQLite answers 503 in bursts and the client waits for seconds. (The recorder's FLUSH_INTERVAL would
-    # help too, but below 1 it makes Prefect 3.9.1 spin on a whole core.)
+    # help too, but below 1 it makes Prefect 3.9.1 use a whole core.)
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "50",
 }
 
 
-# Pages load from this server alone: those of V2 ask their analytics' host for settings, whatever analytics are set to.
+# Pages load only from this server: those of V2 fetch settings from an analytics host even if analytics are off.
 OURS_ALONE = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
-# The page of V1 that asks for the password advertises Prefect Cloud unless the browser remembers that it should not:
-# what the server is set to, PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT, it asks only for those who have signed in.
+# The sign-in page of V1 advertises Prefect Cloud unless the browser remembers not to. It reads the server's setting,
+# PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT, only after the sign-in.
 NO_ADVERTISEMENT = b"<script>localStorage.setItem('prefect-show-promotional-content', 'false')</script>"
 OUR_NAMES = ("127.0.0.1", "localhost")
 
@@ -46,7 +46,7 @@ OUR_NAMES = ("127.0.0.1", "localhost")
 def start(
     listener: socket.socket, key: str | None, environment: Mapping[str, str], log: IO[bytes], cwd: Path | None = None
 ) -> "subprocess.Popen[bytes]":
-    """A server that ends with this process, on a socket that listens already; it asks for ``key``, if given."""
+    """Start a server on a listening socket; it ends with this process, and requires ``key``, if given."""
     own = {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": address(listener)}
     secret = {"PREFECT_SERVER_API_AUTH_STRING": key} if key else {}
     command = [sys.executable, "-m", "flows.server.prefect_server", str(listener.fileno())]
@@ -54,7 +54,7 @@ def start(
 
 
 def listen(port: int) -> socket.socket:
-    """The server's socket. It is ours: between two servers nobody else can answer there, callers wait.
+    """Open the server's socket. It stays ours: while the server restarts, callers wait and nobody else can answer.
 
     Raises:
         UsageError: the port is taken.
@@ -70,12 +70,12 @@ def listen(port: int) -> socket.socket:
 
 
 def address(listener: socket.socket) -> str:
-    """Where a server on this socket is called."""
+    """The address of a server on this socket."""
     return "http://{}:{}".format(*listener.getsockname())
 
 
 def wait_for_answer(api_url: str, ended: Callable[[], bool], until: float) -> bool:
-    """Whether a server that is starting answers before it has ended, and before the monotonic clock says ``until``."""
+    """Whether a starting server answers before it ends and before ``until`` on the monotonic clock."""
     import httpx
 
     while not ended() and (left := until - time.monotonic()) > 0:
@@ -91,17 +91,17 @@ def guard(
 ) -> "ASGIApp":
     """Reject requests whose Host is not the server's own (400) or whose Origin is foreign (403).
 
-    Prefect's own ``server start`` answers whatever name it is called by (a foreign one that resolves to this machine is
-    how a web page gets past a browser's rules), and opens its websockets to every page.
+    Prefect's own ``server start`` answers to any host name (with a foreign one that resolves to this machine a web page
+    evades the browser's rules), and opens its websockets to every page.
 
-    The port is not looked at: it may be another one at the near end of a tunnel. Pages of HTML that have no policy of
-    their own get a script that keeps advertisements away.
+    The port is not checked: it may differ at the near end of a tunnel. HTML pages without their own policy get a script
+    that suppresses advertisements.
 
     Args:
         app: the server.
-        origins: further pages, as ``https://models.example``, whose hosts are names of the server, too; ``*`` are all.
+        origins: further pages, such as ``https://models.example``, whose hosts also name the server; ``*`` allows all.
         policy: what its pages may load.
-        script: what is added to pages of HTML.
+        script: a script that is added to HTML pages.
     """
     from starlette.datastructures import Headers, MutableHeaders
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -114,7 +114,7 @@ def guard(
         answer = PlainTextResponse("pages of other origins are not let in", 403) if is_foreign else app
 
         is_page = False
-        if "text/html" in headers.get("accept", ""):  # a page is sent as it is, so that something can be added
+        if "text/html" in headers.get("accept", ""):  # pages are sent uncompressed, so that the script can be added
             scope = {**scope, "headers": [each for each in scope["headers"] if each[0] != b"accept-encoding"]}
 
         async def send_ours(message: "Message") -> None:
@@ -144,7 +144,7 @@ def main(where: str) -> None:
     if host:
         print(f"serving on {address(listener)}", flush=True)
     os.environ |= ENVIRONMENT | os.environ
-    gc.disable()  # what is imported stays: to look through it time and again took a fifth of the start
+    gc.disable()  # imported objects stay: collecting among them took a fifth of the start
     import uvicorn
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
@@ -160,7 +160,7 @@ def main(where: str) -> None:
         lifespan="on",
     )
     gc.freeze()
-    gc.set_threshold(50_000)  # new objects, as in commands: the looks took a tenth of each request
+    gc.set_threshold(50_000)  # new objects, as in commands: collections took a tenth of each request
     gc.enable()
     server = uvicorn.Server(config)
     server.run([listener])

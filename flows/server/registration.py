@@ -1,8 +1,8 @@
-"""What a Prefect server must know before scheduled runs: pool, GPU limit, deployments, automations. All idempotent.
+"""What a Prefect server needs before scheduled runs: pool, GPU limit, deployments, automations. All idempotent.
 
-A deployment is made once from what is declared, in ``prefect.yaml`` or by ``gradmill schedule``. Later registrations
-bring up to date what is code (entrypoint, pull steps, form) and leave all else as somebody has set it; ``gradmill
-register --reset NAME`` takes the defaults.
+A deployment is created once as declared, in ``prefect.yaml`` or by ``gradmill schedule``. Later registrations update
+what belongs to the code (entrypoint, pull steps, form) and keep everything else as somebody has set it; ``gradmill
+register --reset NAME`` restores the defaults.
 """
 
 import hashlib
@@ -51,20 +51,20 @@ from tasks.store import artifact_paths, schedules
 from tasks.store.schedules import Schedule, Schedules
 
 POOL = "gradmill"
-REGISTERED = "gradmill_registered"  # a variable of a server that all deployments have been made on
-OF_BEFORE = "gradmill_registered_"  # begins the names of variables that older versions have left there
+REGISTERED = "gradmill_registered"  # a variable of a server on which all deployments were created once
+OF_BEFORE = "gradmill_registered_"  # the prefix of variables left by older versions
 REFUSALS = (codes.BAD_REQUEST, codes.NOT_FOUND, codes.CONFLICT, codes.UNPROCESSABLE_ENTITY)
 ABOUT = {
     "retrain": "Retrains {0} as gradmill schedule was told; gradmill unschedule {0} ends it.",
     "tune": "Searches settings for {0}; gradmill unschedule {0} --tune ends it.",
 }
-SLUG = "scheduled"  # of the one schedule that gradmill schedule makes
+SLUG = "scheduled"  # of the only schedule that gradmill schedule creates
 DEFAULTS: dict[str, Any] = {"parameters": {}, "enforce_parameter_schema": True, "paused": False}
-VARIABLE = re.compile(r"\{\{ *\$(\w+) *\}\}")  # of the environment, as ``prefect deploy`` takes it
+VARIABLE = re.compile(r"\{\{ *\$(\w+) *\}\}")  # an environment variable, in the notation of ``prefect deploy``
 
 
 def find_home() -> Path:
-    """The folder with ``prefect.yaml``: the checkout or, in an image, the one that GRADMILL_HOME names.
+    """The folder with ``prefect.yaml``: the checkout or, in an image, the folder that GRADMILL_HOME names.
 
     Raises:
         UsageError: there is none.
@@ -77,15 +77,15 @@ def find_home() -> Path:
 
 
 def worker_name() -> str:
-    """What the worker is called of the ``gradmill up`` of these artifacts; the next one takes its place."""
+    """The name of the worker of these artifacts' ``gradmill up``; the next worker replaces it."""
     return f"{socket.gethostname()} {hashlib.sha256(str(artifact_paths.root()).encode()).hexdigest()[:6]}"
 
 
-# What is declared
+# Declared deployments
 
 
 class DeploymentSpec(NamedTuple):
-    """A deployment as it is declared; of ``code`` nobody but us knows what is right."""
+    """A deployment as declared; ``code`` are the fields that only Gradmill sets."""
 
     flow: str
     name: str
@@ -97,13 +97,13 @@ class DeploymentSpec(NamedTuple):
         """The fields that only Gradmill sets, with the form narrowed to these parameters.
 
         Args:
-            parameters: of the flow: ``{"parameters": {…}}``.
+            parameters: those of the flow: ``{"parameters": {…}}``.
         """
         form = find_form(self.code["entrypoint"], parameters.get("parameters", {}))
         return self.code | {"parameter_openapi_schema": describe_form(form or BaseModel)}
 
     def for_schedule(self, schedule: Schedule) -> "DeploymentSpec":
-        """The deployment of an own name, made after this one, which is of the same flow."""
+        """The deployment of an own name, derived from this one, which has the same flow."""
         tags = [TAG, self.flow, MODEL_TAG + schedule.name, *([] if schedule.cron else [UNSCHEDULED])]
         settings = {
             "description": ABOUT[self.flow].format(schedule.name),
@@ -119,7 +119,7 @@ class DeploymentSpec(NamedTuple):
 
 
 class _Declared(DeploymentCreate):
-    """What Prefect's own record takes, and no more, written as ``prefect deploy`` takes it."""
+    """The fields of Prefect's own record, and no others, in the notation of ``prefect deploy``."""
 
     flow_id: UUID = UUID(int=0)  # not known yet
     work_pool_name: str
@@ -129,7 +129,7 @@ class _Declared(DeploymentCreate):
     @classmethod
     def _flatten(cls, given: Any) -> Any:
         if not isinstance(given, dict):
-            return given  # for pydantic to refuse
+            return given  # pydantic refuses it
         flat, limit = dict(given), given.get("concurrency_limit")
         pool = dict(flat.pop("work_pool", None) or {})
         flat |= {"work_pool_name": pool.pop("name", None), **pool}
@@ -161,7 +161,7 @@ def _nest_time(given: dict[str, Any]) -> dict[str, Any]:
 
 
 class _File(BaseModel, extra="forbid"):
-    """What we do not know, as a build step, is refused instead of left out in silence."""
+    """Unknown parts, such as a build step, are errors instead of being ignored silently."""
 
     name: Any = None
     version: Any = Field(None, alias="prefect-version")
@@ -174,7 +174,7 @@ def read_declared(home: Path) -> list[DeploymentSpec]:
     """The deployments of the ``prefect.yaml`` in ``home``; its pull step names that folder, or GRADMILL_HOME.
 
     Raises:
-        UsageError: it is not as we or Prefect take it.
+        UsageError: the file is not as we or Prefect expect it.
     """
     path = home / "prefect.yaml"
     environment = {"GRADMILL_HOME": str(home)} | os.environ
@@ -184,11 +184,11 @@ def read_declared(home: Path) -> list[DeploymentSpec]:
             raise ValueError(f"{', '.join(sorted(missing))} is not set in the environment")
         file = _File.model_validate_json(VARIABLE.sub(lambda found: json.dumps(environment[found[1]])[1:-1], text))
         return [each.to_spec(file.pull) for each in file.deployments]
-    except (yaml.YAMLError, ValueError) as error:  # no YAML, not in UTF-8, or not as we take it
+    except (yaml.YAMLError, ValueError) as error:  # not YAML, not UTF-8, or invalid
         reason = str(error)
         if isinstance(error, ValidationError):
             wrong = error.errors()
-            first = min(wrong, key=lambda each: each["type"] != "value_error")  # not what other kinds of times miss
+            first = min(wrong, key=lambda each: each["type"] != "value_error")  # other kinds' errors come last
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise UsageError(
             f"{path} is not as gradmill register takes it: {reason}",
@@ -198,10 +198,10 @@ def read_declared(home: Path) -> list[DeploymentSpec]:
 
 
 def list_specs(told: Schedules) -> dict[str, DeploymentSpec]:
-    """The deployments of ``prefect.yaml``, and those that ``gradmill schedule`` was told of, by name.
+    """The deployments of ``prefect.yaml`` and those of ``gradmill schedule``, by name.
 
     Raises:
-        UsageError: there is no ``prefect.yaml``, or it is not as it should be.
+        UsageError: there is no ``prefect.yaml``, or it is invalid.
     """
     declared = read_declared(find_home())
     first = {each.flow: each for each in reversed(declared)}
@@ -209,25 +209,25 @@ def list_specs(told: Schedules) -> dict[str, DeploymentSpec]:
     return {each.name: each for each in [*declared, *own]}
 
 
-# What a server is told
+# Updating a server
 
 
 def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
-    """Tell the configured server of what it lacks, and say what is changed; return the names of the deployments.
+    """Create or update what the configured server lacks, and report changes; return the names of the deployments.
 
-    A server that all deployments have been made on once is right about them: what somebody has set there stays, and
-    what somebody has deleted is not made again. It is told of schedules that were changed or ended without it.
+    A server on which all deployments were created once takes precedence: settings made there stay, and deleted
+    deployments are not recreated. It receives schedules that were changed or ended without it.
 
     Args:
-        strictly: refuse where GRADMILL_NOTIFY names no block.
-        reset: deployments that are to be as they are declared.
+        strictly: fail if GRADMILL_NOTIFY names no block.
+        reset: deployments to restore to their declaration.
 
     Raises:
-        UsageError: there is no ``prefect.yaml``, or it is not as it should be; none is declared of a name in ``reset``.
+        UsageError: ``prefect.yaml`` is missing or invalid, or a name in ``reset`` is not declared.
         EnvironmentProblem: no server answers, or it does not accept a deployment.
         DataError: the document of schedules is damaged.
     """
-    from tasks.stage.gpu_lock import LIMIT  # which needs Prefect's tasks: a tenth of a second of imports
+    from tasks.stage.gpu_lock import LIMIT  # it imports Prefect's tasks, which takes a tenth of a second
 
     with schedules.hold_lock(), api.client() as client:
         told = schedules.read()
@@ -242,7 +242,7 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
             client.read_global_concurrency_limit_by_name(LIMIT)
         except ObjectNotFound:
             client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
-        known = read_server_id(client) if list_deployments(client) else None  # else it is new, or has lost everything
+        known = read_server_id(client) if list_deployments(client) else None  # else it is new or was emptied
         variable, left = client.read_variable_by_name(REGISTERED), Schedules()
         server = str(variable.value) if variable else uuid4().hex
         for name, spec in wanted.items():
@@ -255,7 +255,7 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
             if name in reset if there else schedule is None:
                 _create_deployment(client, spec, "reset" if there else "created")
             elif there:
-                tags = {} if TAG in there.tags else {"tags": [*there.tags, TAG]}  # or none of us would find it
+                tags = {} if TAG in there.tags else {"tags": [*there.tags, TAG]}  # we find deployments by this tag
                 _update_deployment(client, spec, there, tags)
             if schedule:
                 left = left.with_schedule(send_schedule(client, schedule, server))
@@ -279,14 +279,14 @@ def read_server_id(client: SyncPrefectClient) -> str | None:
 
 
 def find(client: SyncPrefectClient, spec: DeploymentSpec) -> DeploymentResponse | None:
-    """A deployment on a server, also one without our tag."""
+    """A deployment on a server, even without our tag."""
     with suppress(ObjectNotFound):
         return client.read_deployment_by_name(f"{spec.flow}/{spec.name}")
     return None
 
 
 def delete(client: SyncPrefectClient, name: str, flow: str) -> None:
-    """Delete a deployment that no schedule needs any more, and what else starts it; what its runs have done stays."""
+    """Delete a deployment that no schedule needs any more, and its automations; results of its runs are kept."""
     if flow == "retrain":
         alerts.delete_on_drift(client, name.removeprefix("retrain-"))
     with suppress(ObjectNotFound):
@@ -294,7 +294,7 @@ def delete(client: SyncPrefectClient, name: str, flow: str) -> None:
 
 
 def _create_deployment(client: SyncPrefectClient, spec: DeploymentSpec, done: str = "created") -> UUID:
-    """Make a deployment as it is declared; one that is there loses what else was set, and schedules that were added."""
+    """Create a deployment as declared; an existing one loses other settings, and added schedules."""
     with _refusals_explained(spec.name):
         made = client.create_deployment(
             client.create_flow_from_name(spec.flow),
@@ -317,10 +317,10 @@ def _update_deployment(
     fields: dict[str, Any],
     timing: DeploymentScheduleCreate | None = None,
 ) -> DeploymentResponse:
-    """Bring up to date what only we know of a deployment, and set what is given; all else stays as it is.
+    """Update the fields that only Gradmill sets and those that are given; keep all others.
 
-    One that is up to date is not touched, for that plans its runs anew. After another time that is wanted: the server
-    may have planned with the old one.
+    An unchanged deployment is not touched, because an update plans its runs again. After a change of time that is
+    intended: the server may have planned with the old one.
 
     Raises:
         EnvironmentProblem: the server does not accept it.
@@ -350,22 +350,22 @@ def change_deployment(
     are_all: bool = False,
     paused: bool | None = None,
 ) -> DeploymentResponse:
-    """Set for good what is given of a deployment, and return it as it is then; all else is left as it is.
+    """Change the given settings of a deployment for good, and return it afterwards; all others are kept.
 
-    A time is that of the schedule that we declare, or of a new one; a cron switches it on.
+    A time applies to the schedule that we declare, or to a new one; a cron also activates it.
 
     Args:
-        client: of the server.
-        spec: what is declared of it.
-        deployment: what is there.
+        client: a client of the server.
+        spec: its declaration.
+        deployment: the deployment on the server.
         cron: five fields.
-        timezone: whose hours these are.
-        parameters: to be merged onto those that are there, ``{"name": …}``.
-        are_all: take them in the place of those that are there.
-        paused: whether its schedules are to start no run.
+        timezone: the time zone of the cron.
+        parameters: values to merge into the present ones, ``{"name": …}``.
+        are_all: replace the present parameters instead.
+        paused: whether its schedules start no runs.
 
     Raises:
-        UsageError: there is no such time, or its form does not take these parameters.
+        UsageError: the time is invalid, or its form does not accept these parameters.
         EnvironmentProblem: the server does not accept them.
     """
     fields: dict[str, Any] = {} if paused is None else {"paused": paused}
@@ -391,13 +391,13 @@ def change_deployment(
 
 
 def send_schedule(client: SyncPrefectClient, schedule: Schedule, server: str) -> Schedule:
-    """Tell a server what it has still to be told of a schedule, and return it as it is set there then.
+    """Send the pending changes of a schedule to a server, and return the schedule as it is then set there.
 
-    Parameters that somebody has set there stay, but for what was asked for by ``--param``.
+    Parameters that somebody has set there stay, except those set by ``--param``.
 
     Args:
-        client: of the server.
-        schedule: what it is to be.
+        client: a client of the server.
+        schedule: the wanted schedule.
         server: the id of the server.
 
     Raises:
@@ -410,7 +410,7 @@ def send_schedule(client: SyncPrefectClient, schedule: Schedule, server: str) ->
         there, sent = client.read_deployment(_create_deployment(client, spec)), schedule.parameters
     elif schedule.pending:
         wanted: dict[str, Any] = {"paused": schedule.paused} if "paused" in schedule.pending else {}
-        if "time" in schedule.pending and schedule.cron:  # one that is off stays so unless a cron was given
+        if "time" in schedule.pending and schedule.cron:  # without a new cron an inactive schedule stays inactive
             wanted |= {"cron": schedule.cron if schedule.active else None, "timezone": schedule.timezone}
         if "parameters" in schedule.pending:
             is_ours = own_parameters(there) in (schedule.sent, schedule.parameters)
@@ -421,13 +421,13 @@ def send_schedule(client: SyncPrefectClient, schedule: Schedule, server: str) ->
         alerts.delete_on_drift(client, schedule.name)
     if schedule.on_drift:
         alerts.save(client, alerts.load("retrain_on_drift", NAME=schedule.name, DEPLOYMENT_ID=there.id))
-    if not is_new and not schedule.pending and schedule.server not in ("", server):  # another has the last word
+    if not is_new and not schedule.pending and schedule.server not in ("", server):  # another server takes precedence
         return schedule
     return read_back(schedule, there).model_copy(update={"sent": sent, "server": server, "pending": ()})
 
 
 def read_back(schedule: Schedule, there: DeploymentResponse) -> Schedule:
-    """A schedule as somebody has set it on a server, where that has not still to be told of something else."""
+    """A schedule updated by what is set on a server, except where changes are pending."""
     facts: dict[str, Any] = {} if "paused" in schedule.pending else {"paused": there.paused}
     if "time" not in schedule.pending:
         timing = _find_timing(there, SLUG)
@@ -445,7 +445,7 @@ def _refusals_explained(name: str) -> Iterator[None]:
     except HTTPStatusError as error:
         if error.response.status_code not in REFUSALS:
             raise
-        is_new = "Work pool" in error.response.text  # to a server to which nobody has registered
+        is_new = "Work pool" in error.response.text  # nobody has registered with this server
         raise EnvironmentProblem(
             f"deployment {name} is not accepted: {error.response.text[:300]}",
             "prefect.yaml, and what is set on the server, as the server takes them",

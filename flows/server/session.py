@@ -1,9 +1,9 @@
-"""How a browser is let in: by a link that works once, and then by two keys, without ever having the credential.
+"""How a browser signs in: by a link that works once, and then by two keys, without ever having the credential.
 
-Both keys are derived from the credential, which stays in the server's process. One is a cookie that no script can read,
-the other lies where Prefect's UI keeps what it signs in with, and scripts of this address alone can read it. Prefect's
-API asks for both. For cookies know no ports: a browser also sends them to other servers of this machine, and with what
-the pages of these ask for here. The cookie alone shows our own pages, which change nothing.
+Both keys are derived from the credential, which stays in the server's process. One is a cookie that no script can read;
+the other is stored where Prefect's UI keeps its sign-in, readable only by scripts of this address. Prefect's API
+requires both, because cookies ignore ports: a browser also sends them to other servers of this machine, and with
+requests that the pages of these make here. The cookie alone only shows our own pages, which change nothing.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ from tasks.store.page import Code, Page, Section, render_html
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-PLACE = "/gradmill"  # our pages are there and below
-TICKET = "ticket"  # in the query of a link
+PLACE = "/gradmill"  # the path of our pages
+TICKET = "ticket"  # the query parameter of a link
 TICKET_SECONDS = 600
 ONCE = "works once, within ten minutes"
 COOKIE_SECONDS = 30 * 24 * 3600
@@ -37,7 +37,7 @@ HEADERS = {
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
 }
-# A page that goes on by itself: a redirect would still count as following somebody else's link, which takes no cookie.
+# A redirecting page: a plain redirect would still count as following a foreign link, which sends no cookie.
 WELCOME = """\
 <!doctype html>
 <html lang="en">
@@ -49,13 +49,13 @@ WELCOME = """\
 
 
 def make_link(ui: str, asks: bool = True) -> str:
-    """The address of our pages on a server of ``gradmill up``, with a ticket where the server ``asks`` for one."""
+    """The address of our pages on a server of ``gradmill up``, with a ticket if the server ``asks`` for one."""
     if not asks:
         return f"{ui}{PLACE}"
     folder = artifact_paths.tickets()
     folder.mkdir(mode=0o700, exist_ok=True)
     for path in folder.iterdir():
-        with suppress(FileNotFoundError):  # it is being used
+        with suppress(FileNotFoundError):  # it has just been used
             if not _is_fresh(path.stat().st_mtime):
                 path.unlink()
     ticket = secrets.token_hex(16)
@@ -64,7 +64,7 @@ def make_link(ui: str, asks: bool = True) -> str:
 
 
 def use_ticket(ticket: str) -> bool:
-    """Whether a ticket is good, which it is once: of several who come at the same moment one removes its file."""
+    """Whether a ticket is valid, which it is once: of concurrent requests only one removes its file."""
     path = artifact_paths.tickets() / _digest(ticket)
     try:
         made = path.stat().st_mtime
@@ -83,9 +83,9 @@ def _is_fresh(made: float) -> bool:
 
 
 def let_in(app: "ASGIApp", credential: str | None) -> "ASGIApp":
-    """Add our pages to Prefect's ``app``, and let browsers use its API that have both keys, as if they had signed in.
+    """Add our pages to Prefect's ``app``, and let browsers with both keys use its API as if they had signed in.
 
-    Where no ``credential`` is asked for, everybody sees the pages.
+    Without a ``credential`` everybody sees the pages.
     """
     known = (credential or "").encode()
     cookie, stored = (hmac.digest(known, use, "sha256").hex() for use in (b"cookie", b"storage"))
@@ -110,7 +110,7 @@ def let_in(app: "ASGIApp", credential: str | None) -> "ASGIApp":
         elif has_cookie:
             landing = await asyncio.to_thread(
                 import_module, "flows.server.landing_page"
-            )  # it imports much, and uses this
+            )  # not at the top, because it imports much, and imports this module
             answer = landing.PAGES
         else:
             answer = respond(_refuse(TICKET in request.query_params), 401)
@@ -124,12 +124,12 @@ def _is_equal(given: str | None, key: str) -> bool:
 
 
 def respond(page: Page, status: int = 200) -> HTMLResponse:
-    """A page of ours."""
+    """One of our pages as a response."""
     return HTMLResponse(render_html(page), status, HEADERS)
 
 
 def _refuse(has_ticket: bool) -> Page:
-    """What whoever is not signed in can do about it."""
+    """The page for a browser that is not signed in."""
     found = f"This link does not work any more: it {ONCE}" if has_ticket else "This browser is not signed in"
     ways = (
         (

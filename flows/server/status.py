@@ -1,4 +1,4 @@
-"""What the person on duty wants to know first: champions, last and next runs, stuck runs, workers, alerts, room."""
+"""What an engineer on duty needs first: champions, last and next runs, stuck runs, workers, alerts, disk space."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -23,21 +23,21 @@ from tasks.errors import DataError, without_credentials
 from tasks.store import artifact_paths, folders
 from tasks.store.state import NameState, StoreState
 
-# Not unchanged: no gate has looked at that.
+# Without "unchanged", because no gate has judged that.
 VERDICTS = [VERDICT_TAG + verdict for verdict in ("published", "refused", "judged", "worse", "as published")]
-JUDGED = deployments.OURS | {"any_": VERDICTS}  # of tags
+JUDGED = deployments.OURS | {"any_": VERDICTS}  # a filter of tags
 BEGUN = ("RUNNING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED", "CANCELLING", "PAUSED")
 TIMED_OUT = "TimedOut"  # the name of the state
 UNTAKEN = "no worker has taken it"
 ENDED_BADLY = ("FAILED", "CRASHED")
 RETRAIN = "flows.retrain.retrain"  # the entrypoint of its deployments
-FORGOTTEN = timedelta(days=1)  # a worker that has been silent for longer is none
-ONLINE, STARTING = "ONLINE", "STARTING"  # of workers; the latter in our words
-PREFECTS = "Flow run encountered an exception: "  # before what we say of it ourselves
+FORGOTTEN = timedelta(days=1)  # a worker that has been silent for longer is not listed
+ONLINE, STARTING = "ONLINE", "STARTING"  # of workers; the latter is our own
+PREFECTS = "Flow run encountered an exception: "  # precedes our own message
 
 
 class Champion(BaseModel):
-    """A champion; no retrain changes one that is ``frozen``, nor brings back the versions that are ``held``."""
+    """A champion; no retrain changes a ``frozen`` one, or brings back ``held`` versions."""
 
     name: str
     version: int
@@ -45,14 +45,14 @@ class Champion(BaseModel):
     held: list[int] = []
     promoted_at: str
     test_accuracy: float | None
-    test_loss: float | None  # None of a damaged version
+    test_loss: float | None  # None for a damaged version
     overview: str | None = None  # the address of its page
-    drift: str | None = None  # of the last input that somebody gave what has moved, as the page of its run says it
-    is_mirrored: bool | None = None  # whether the mirror is known to have it; None of a store that has no mirror
+    drift: str | None = None  # what has drifted in the last input of a user, as the page of its run says
+    is_mirrored: bool | None = None  # whether the mirror is known to have it; None if the store has no mirror
 
 
 class Judged(BaseModel):
-    """The last run of a deployment in which gates have judged a candidate, or a version was evaluated."""
+    """The last run of a deployment in which gates judged a candidate, or a version was evaluated."""
 
     run: str
     start: datetime | None
@@ -61,9 +61,9 @@ class Judged(BaseModel):
 
 
 class Deployment(BaseModel):
-    """A deployment with its last run that has begun (``verdict`` of a prediction: on drift), and when it runs next.
+    """A deployment with its last begun run (``verdict`` of a prediction: its drift), and its next run.
 
-    ``judged`` may be an earlier run: newer ones were cancelled, crashed or found nothing new. ``on_drift``: an
+    ``judged`` may be an earlier run, if newer ones were cancelled, crashed or found nothing new. ``on_drift``: an
     automation starts it when a model's input drifts.
     """
 
@@ -77,13 +77,13 @@ class Deployment(BaseModel):
     next_start: datetime | None
     on_drift: bool
     judged: Judged | None = None
-    ended_badly: bool = False  # the last run, and no run of the name has ended well since
-    id: str = ""  # by which Prefect's UI has it
+    ended_badly: bool = False  # the last run, if no run of the name has ended well since
+    id: str = ""  # its id in Prefect's UI
     last_run_id: str | None = None
 
 
 class StuckRun(BaseModel):
-    """A run that should have begun and has not, and why one thinks so; or one that waits for its turn."""
+    """A run that should have begun and has not, with the presumed reason; or one that waits for its turn."""
 
     name: str
     id: str
@@ -102,13 +102,13 @@ class Worker(BaseModel):
 class Status(BaseModel):
     """The document that ``gradmill status --json`` prints: fields are added, never renamed or removed.
 
-    Without a server there are ``models`` and what the store says alone. ``attention``: what needs a person.
+    Without a server it has only ``models`` and what the store knows. ``attention`` lists what needs a person.
     """
 
     schema_version: int = 1
     api_url: str | None = None
     artifacts: str
-    timezone: str = "UTC"  # of every moment here
+    timezone: str = "UTC"  # of all times in the document
     free: int  # bytes
     total: int
     models: list[Champion]
@@ -118,12 +118,12 @@ class Status(BaseModel):
     queued: list[StuckRun] = []
     workers: list[Worker] = []
     pool_paused: bool = False
-    alerts: str | None = None  # the block that they go to
+    alerts: str | None = None  # the block that they are sent to
     attention: list[str] = []
 
 
 def describe_store(found: StoreState) -> Status:
-    """What is known without a server."""
+    """The status that is known without a server."""
     left, broken = folders.read_room(), any(fault.kind == "mirror" for fault in found.faults)
     attention = [f"the disk of artifacts/ is nearly full: {left}"] if left.is_little else []
     attention += [each.behind for each in found.names.values() if each.behind]
@@ -157,16 +157,16 @@ def describe_store(found: StoreState) -> Status:
 def _describe_drift(name: NameState) -> str | None:
     if name.last_job is None:
         return None
-    from flows.pages.run_pages import describe_last_drift  # which reads tables: a quarter of a second of imports
+    from flows.pages.run_pages import describe_last_drift  # imports take a quarter of a second
 
     return describe_last_drift(name) or None
 
 
 def describe(found: StoreState, name: str | None = None) -> Status:
-    """What is known of the store and of the configured Prefect server, of the deployments of all names or of one.
+    """The status of the store and of the configured Prefect server, for the deployments of all names or of one.
 
     Raises:
-        EnvironmentProblem: no such server answers as it should.
+        EnvironmentProblem: the server does not answer properly.
     """
     status = describe_store(found)
 
@@ -175,8 +175,8 @@ def describe(found: StoreState, name: str | None = None) -> Status:
 
     with api.client() as client:
         workers: Sequence[Any] = ()
-        with suppress(ObjectNotFound):  # no ``gradmill register`` yet
-            # First, for the other request is answered with an HTTP error where there is no such pool.
+        with suppress(ObjectNotFound):  # nobody has run ``gradmill register`` yet
+            # This comes first, because without the pool the other request is answered with an HTTP error.
             status.pool_paused = client.read_work_pool(POOL).is_paused
             workers = client.read_workers_for_work_pool(POOL)
         status.workers = _list_workers(workers)
@@ -186,7 +186,7 @@ def describe(found: StoreState, name: str | None = None) -> Status:
         until = {"before_": datetime.now(UTC) - LATE}
         late = deployments.list_runs(client, "SCHEDULED", "PENDING", expected_start_time=until)
         is_online = any(each.status == ONLINE for each in status.workers)
-        is_busy = is_online and bool(late and deployments.list_runs(client, "RUNNING", limit=1))  # else it takes them
+        is_busy = is_online and bool(late and deployments.list_runs(client, "RUNNING", limit=1))  # it would take them
         for run in filter(is_asked, late):
             reason = "waits until the worker has a core for it" if is_busy else ""
             reason = "waits for another run of its deployment" if run.state_name == QUEUED else reason
@@ -202,7 +202,7 @@ def describe(found: StoreState, name: str | None = None) -> Status:
 
 
 def _list_workers(known: Sequence[Any]) -> list[Worker]:
-    """Those that the server knows; that of a ``gradmill up`` that has just begun is starting until it is among them."""
+    """The workers known to the server; a new ``gradmill up``'s worker counts as starting until it is among them."""
     since = datetime.now(UTC) - FORGOTTEN
     told = [
         Worker(name=each.name, status=each.status.value, last_heartbeat=each.last_heartbeat_time)
@@ -216,7 +216,7 @@ def _list_workers(known: Sequence[Any]) -> list[Worker]:
 
 
 def _list_needs(found: Status) -> Iterator[str]:
-    """What does not come right by itself."""
+    """What does not recover by itself."""
     if found.pool_paused:
         yield f"the work pool {POOL} is paused: no run begins until somebody resumes it"
     if not any(worker.status in (ONLINE, STARTING) for worker in found.workers):
@@ -236,7 +236,7 @@ def _list_needs(found: Status) -> Iterator[str]:
 
 
 def _started_by_automations(client: SyncPrefectClient) -> set[UUID | None]:
-    """The deployments that automations of ours start which are on."""
+    """The deployments that our active automations start."""
     ours = (each for each in client.read_automations() if each.enabled and each.name.startswith(alerts.PREFIX))
     return {action.deployment_id for each in ours for action in each.actions if isinstance(action, RunDeployment)}
 
@@ -257,10 +257,10 @@ def _describe_deployments(
 
 
 def _has_recovered(deployment: DeploymentResponse, run: FlowRun, found: StoreState) -> bool:
-    """Whether a retrain of the same name has ended well since this run ended, such as one by the command line."""
+    """Whether a retrain of the same name has ended well since this run ended, for example by the command line."""
     names = {tag.removeprefix(MODEL_TAG) for tag in deployment.tags if deployment.entrypoint == RETRAIN}
     ended = (each.ended for name in names & found.names.keys() for each in found.names[name].runs if each.ended_well)
-    failed_at = int(run.end_time.timestamp()) if run.end_time else math.inf  # the store notes whole seconds
+    failed_at = int(run.end_time.timestamp()) if run.end_time else math.inf  # the store records whole seconds
     return any(datetime.fromisoformat(moment).timestamp() >= failed_at for moment in ended)
 
 
@@ -295,5 +295,5 @@ def _message(run: FlowRun) -> str | None:
 
 
 def explain_state(state: State[Any] | None) -> str | None:
-    """What a state says, without Prefect's words before ours."""
+    """The message of a state, without Prefect's words before ours."""
     return state.message.removeprefix(PREFECTS) if state and state.message else None

@@ -1,6 +1,6 @@
-"""A child that ends when its parent does: ``python -m flows.server.supervisor COMMAND …``, its parent's pipe as stdin.
+"""A child that ends with its parent: ``python -m flows.server.supervisor COMMAND …``, with the parent's pipe as stdin.
 
-The pipe closes when the parent closes it or dies, however it dies; then the command's whole process group is ended.
+The pipe closes when the parent closes it or dies in any way; then the command's whole process group is ended.
 """
 
 import os
@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-GRACE_SECONDS = 4.0  # two children one after the other: within the ten seconds that gradmill up has
+GRACE_SECONDS = 4.0  # two children in turn fit into the ten seconds that gradmill up has
 STOP_SECONDS = GRACE_SECONDS + 1
 
 
@@ -25,7 +25,7 @@ def start(
     cwd: Path | None = None,
     descriptors: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start ``command`` in a group of its own, with these open; closing the returned process's stdin ends it."""
+    """Start ``command`` in its own group with these ``descriptors``; closing the returned process's stdin ends it."""
     return subprocess.Popen(
         [sys.executable, "-m", "flows.server.supervisor", *command],
         stdin=subprocess.PIPE,
@@ -33,17 +33,17 @@ def start(
         stderr=log,
         env=dict(environment),
         cwd=cwd,
-        start_new_session=True,  # Ctrl-C is for the parent
+        start_new_session=True,  # only the parent handles Ctrl-C
         pass_fds=descriptors,
     )
 
 
 def stop(process: subprocess.Popen[bytes], wait: bool = True) -> None:
-    """Let go of a child, and ``wait`` for its end."""
+    """End a child, and ``wait`` until it has ended."""
     if process.stdin is not None:
         process.stdin.close()
     if not wait:
-        threading.Thread(target=process.wait, daemon=True).start()  # whose number is free then
+        threading.Thread(target=process.wait, daemon=True).start()  # reaps it, which frees its process id
         return
     try:
         process.wait(STOP_SECONDS)
@@ -54,7 +54,7 @@ def stop(process: subprocess.Popen[bytes], wait: bool = True) -> None:
 
 def main(command: list[str]) -> int:
     """Run the command until it ends by itself or the pipe on stdin closes; return its exit code."""
-    # What is inheritable here was passed on to be passed on: close_fds would close it.
+    # Inheritable descriptors here are meant for the command: close_fds would close them.
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, close_fds=False)
 
     def end_with_the_parent() -> None:
@@ -64,14 +64,14 @@ def main(command: list[str]) -> int:
 
     threading.Thread(target=end_with_the_parent, daemon=True).start()
     code = child.wait()
-    _end_group(child.pid)  # what the command has started ends with it, as runs do with their worker
+    _end_group(child.pid)  # children of the command, such as a worker's runs, end with it
     return code
 
 
 def _end_group(group: int) -> None:
-    """Ask every process of a group to end, and kill those that do not in time."""
+    """Ask every process of a group to end, and kill those that do not end in time."""
     deadline = time.monotonic() + GRACE_SECONDS
-    with suppress(ProcessLookupError):  # nobody is left
+    with suppress(ProcessLookupError):  # no process is left
         os.killpg(group, signal.SIGTERM)
         while time.monotonic() < deadline:
             time.sleep(0.05)

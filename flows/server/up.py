@@ -1,11 +1,11 @@
 """Scheduled operation on one machine: server, work pool, deployments, automations and a worker, ended together.
 
 ``up`` reports what a dead process can no longer report itself. A run is dead when its process is gone, and is marked as
-crashed. Prefect's worker sees that of its own runs within a second. Where the worker ends, too, there is one mechanism
-on every server, the automation that waits for heartbeats (automations.yaml), and it takes 75 seconds. ``up`` knows it
-earlier and of more (``crash_dead_runs``): when it ends, of the runs that end with its worker; when it starts a server
-of its own, of all that an earlier one has left, also those that have never begun and so send no heartbeats; and
-while it runs, of runs of commands, which send none either.
+crashed. Prefect's worker detects this for its own runs within a second. If the worker ends too, one mechanism works on
+every server, the automation that waits for heartbeats (automations.yaml), and it takes 75 seconds. ``up`` detects dead
+runs earlier, and more of them (``crash_dead_runs``): when it ends, those that end with its worker; when it starts its
+own server, those that an earlier one left, including runs that never began and so send no heartbeats; and while it
+runs, runs of commands, which send none either.
 """
 
 import math
@@ -36,27 +36,27 @@ from tasks.machine.words import escape_control_characters
 from tasks.store import artifact_paths, locks
 
 SERVER_ENVIRONMENT = prefect_server.ENVIRONMENT | {
-    "PREFECT_SERVER_UI_API_URL": "/api",  # whatever the port
+    "PREFECT_SERVER_UI_API_URL": "/api",  # independent of the port
     "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
-    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",  # the latter with their logs and artifacts
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",  # flow runs include their logs and artifacts
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 24 * 3600),  # seconds
-    # SQLite answers 503 while it writes: a run that is due asks again for minutes, instead of crashing after one.
+    # SQLite answers 503 while it writes: a due run retries for minutes instead of crashing after one.
     "PREFECT_CLIENT_MAX_RETRIES": "10",
 }
-LASTING_SECONDS = 20.0  # a child that ends sooner is not started again
-ANSWER_SECONDS = 5.0  # that a server may take to answer while everything ends, which has ten in all
-LOOK_SECONDS = 15.0  # between two questions to the server, and two looks at the code
-QUIET = timedelta(minutes=1)  # in which a run that has let go of its folder may still write its pages
-AGO = timedelta(minutes=10)  # the clocks of server and runs differ
-DIED = ("CRASHED", "CANCELLED")  # whoever says so: a worker, the automation for lost heartbeats, a person
+LASTING_SECONDS = 20.0  # a child that ends sooner is not restarted
+ANSWER_SECONDS = 5.0  # for a server's answer during shutdown, which has ten seconds in all
+LOOK_SECONDS = 15.0  # between two requests to the server, and two checks of the code
+QUIET = timedelta(minutes=1)  # during which a run that has released its folder may still write its pages
+AGO = timedelta(minutes=10)  # tolerance, since the clocks of server and runs differ
+DIED = ("CRASHED", "CANCELLED")  # set by a worker, the automation for lost heartbeats, or a person
 REASON = "gradmill up was ended; Retry goes on where the run was"
 SUPERSEDED = "left out: a newer run of its deployment is due"
 
 
 class Operation(NamedTuple):
-    """What is up: where it answers, the credential if it is of our making and whether it is new, children to watch.
+    """A running operation: its address, its credential if we made it and whether that is new, and the child processes.
 
-    ``link`` opens our own page; there is none on a server that was joined.
+    ``link`` opens our own page; it is None on a joined server.
     """
 
     service: connection.Service
@@ -68,9 +68,9 @@ class Operation(NamedTuple):
 
 @contextmanager
 def operation(port: int, auth: bool) -> Iterator[Operation]:
-    """Bring everything up, or join the server that PREFECT_API_URL names; take our own children down at the end.
+    """Start everything, or join the server that PREFECT_API_URL names; stop our own children at the end.
 
-    A server of our own asks for a credential: the user's, or one of our making; with ``auth`` false for none.
+    Our own server requires a credential, the user's or one that we make, unless ``auth`` is false.
 
     Raises:
         UsageError: the port is taken, another ``up`` has these artifacts, or ``auth`` is false and a credential is set.
@@ -108,7 +108,7 @@ def operation(port: int, auth: bool) -> Iterator[Operation]:
                 with api.client() as client:
                     crash_dead_runs(client, list_begun(client), REASON)
             children.append(Child("worker", _start_worker))
-            here.write(artifact_paths.service())  # so that the commands on these artifacts find it
+            here.write(artifact_paths.service())  # so that commands on these artifacts find it
             ui = here.api_url.removesuffix("/api")
             yield Operation(here, session.make_link(ui, key is not None) if listener else None, made, new, children)
         finally:
@@ -120,23 +120,23 @@ def operation(port: int, auth: bool) -> Iterator[Operation]:
 
 @contextmanager
 def _hold_up_lock() -> Iterator[None]:
-    """Keep a second ``up`` off these artifacts: two servers on one SQLite file would both schedule."""
-    locks.refuse_half_restored()  # the database among the rest
+    """Keep a second ``up`` off these artifacts: two servers on one SQLite file would both schedule runs."""
+    locks.refuse_half_restored()  # the database may be incomplete, too
     artifact_paths.make_root()
     artifact_paths.prefect_home().mkdir(exist_ok=True)
-    artifact_paths.prefect_home().chmod(0o700)  # saved blocks hold secrets, and so does the credential
+    artifact_paths.prefect_home().chmod(0o700)  # saved blocks and the credential are secret
     another = f"another gradmill up is at work in {artifact_paths.root()}"
     with ExitStack() as holding:
-        try:  # for a second: whoever looks for the service has the lock for a moment
+        try:  # for a second, because a look-up of the service holds the lock briefly
             holding.enter_context(locks.hold_lock(artifact_paths.up_lock(), another, told_after=math.inf, within=1))
         except TimeoutError as error:
             raise UsageError(another, "one for each folder", _advise()) from error
-        artifact_paths.service().unlink(missing_ok=True)  # of one that was killed
+        artifact_paths.service().unlink(missing_ok=True)  # left by a killed process
         yield
 
 
 def _advise() -> str:
-    """What to do where another ``up`` is at work, of which somebody may have lost the link."""
+    """What to do if another ``up`` is running, whose link the user may have lost."""
     with suppress(DataError):
         found = connection.find_service(quietly=True)
         if found and not found.joined:
@@ -146,11 +146,11 @@ def _advise() -> str:
 
 
 def wait_for_the_end(running: Operation) -> None:
-    """Return at SIGTERM; until then, start children anew that have ended, and look around now and then.
+    """Return at SIGTERM; until then restart children that have ended, and run periodic checks.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
-        EnvironmentProblem: a child does not last.
+        EnvironmentProblem: a child keeps ending.
     """
     ended, watch = threading.Event(), PeriodicChecks()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
@@ -160,11 +160,11 @@ def wait_for_the_end(running: Operation) -> None:
         watch.look()
 
 
-# The children, each with its log below artifacts/.prefect/
+# The children, each with a log below artifacts/.prefect/
 
 
 class Child:
-    """The server or the worker: started anew when it ends by itself, unless it did not last."""
+    """The server or the worker, restarted when it ends by itself unless it ended too soon."""
 
     def __init__(self, name: str, start: Callable[[IO[bytes]], subprocess.Popen[bytes]]) -> None:
         self._start, self.name, self.log = start, name, artifact_paths.prefect_home() / f"{name}.log"
@@ -179,10 +179,10 @@ class Child:
         return self.process.poll() is not None
 
     def watch(self) -> None:
-        """Start another process if this one has ended.
+        """Restart the process if it has ended.
 
         Raises:
-            EnvironmentProblem: it ended soon after its start, so another would, too.
+            EnvironmentProblem: it ended soon after its start, so another would too.
         """
         if not self.has_ended():
             return
@@ -194,9 +194,9 @@ class Child:
 
 
 def _start_worker(log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """A worker for our pool, on the configured API, that runs as much at once as there are cores.
+    """Start a worker for our pool on the configured API, with as many parallel runs as cores.
 
-    Two at least: a search that takes a night holds up no retrain.
+    There are at least two, so that a search that takes a night delays no retrain.
     """
     most = str(max(2, resources.count_cores()))
     named = ["--pool", POOL, "--type", "process", "--name", worker_name(), "--limit", most]
@@ -205,7 +205,7 @@ def _start_worker(log: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def _environment() -> dict[str, str]:
-    """Of the children: a Prefect of their own below artifacts/, and what the server needs to run well."""
+    """The environment of the children: their own Prefect folder below artifacts/, and settings of the server."""
     profile = settings.get_current_settings().to_environment_variables(exclude_unset=True, include_secrets=True)
     ours = {
         "PREFECT_HOME": str(artifact_paths.prefect_home()),
@@ -215,7 +215,7 @@ def _environment() -> dict[str, str]:
     return SERVER_ENVIRONMENT | dict(os.environ) | profile | ours
 
 
-# Runs whose processes are gone, as the module says
+# Runs whose processes are gone (see the module's docstring)
 
 
 def list_begun(client: SyncPrefectClient) -> list[FlowRun]:
@@ -224,11 +224,11 @@ def list_begun(client: SyncPrefectClient) -> list[FlowRun]:
 
 
 def crash_dead_runs(client: SyncPrefectClient, suspects: Iterable[FlowRun], reason: str) -> list[FlowRun]:
-    """Mark those of the runs as crashed that no process of this machine executes; say which can go on, return all."""
+    """Mark runs as crashed if no process of this machine executes them; print which can be retried, and return them."""
     dead = [run for run in suspects if not _has_process(run)]
     for run in dead:
         state = client.read_flow_run(run.id).state
-        if state is None or not state.is_final() or state.is_crashed():  # in words of Prefect's own
+        if state is None or not state.is_final() or state.is_crashed():  # replaces Prefect's message
             client.set_flow_run_state(run.id, Crashed(message=reason), force=True)
             if run.deployment_id:
                 print(f"ended       {run.name}: Retry in the UI goes on where it was", file=sys.stderr)
@@ -236,7 +236,7 @@ def crash_dead_runs(client: SyncPrefectClient, suspects: Iterable[FlowRun], reas
 
 
 def _has_process(run: FlowRun) -> bool:
-    """Whether a process of this machine executes it: its worker's, whose number alone may be another machine's."""
+    """Whether a process of this machine executes a run; a worker's process id alone may belong to another machine."""
     with suppress(OSError):
         return str(run.id).encode() in Path(f"/proc/{run.infrastructure_pid}/environ").read_bytes()
     return any(locks.is_held(artifact_paths.lock(folder)) for folder in overviews.find_folders(run.id))
@@ -244,9 +244,10 @@ def _has_process(run: FlowRun) -> bool:
 
 @contextmanager
 def crash_runs_on_end() -> Iterator[None]:
-    """While the block ends the worker: what ends with it is marked.
+    """Mark the runs that end with the worker, which the block stops.
 
-    A server that does not answer then finds out by itself. Whatever goes wrong is said: children are still to be ended.
+    A server that does not answer detects them itself later. Failures are reported: other children must still be
+    stopped.
     """
     begun, marked_later = list[FlowRun](), "runs that have ended are marked later: "
     with connection.report_failure(marked_later), api.client(ANSWER_SECONDS) as client:
@@ -261,18 +262,18 @@ def crash_runs_on_end() -> Iterator[None]:
 
 
 class PeriodicChecks:
-    """What is looked at now and then: pages asked for, runs that have ended or died, runs that are due, and the code.
+    """Periodic checks: requested pages, runs that have ended or died, due runs, and changes of the code.
 
-    The code, marking runs, and leaving some out are for ``gradmill up`` alone: elsewhere not ``is_up``.
+    Only ``gradmill up`` checks the code, marks runs and skips superseded ones; elsewhere ``is_up`` is false.
     """
 
     def __init__(self, is_up: bool = True) -> None:
         self._is_up, self._begun, self._next, self._next_pages = is_up, datetime.now(UTC), 0.0, 0.0
         self._code = self._first_code = connection.digest_code()
-        self._known = set[UUID]()  # ids of states: a retry may die, too
+        self._known = set[UUID]()  # ids of states, since a retry may die too
 
     def look(self) -> None:
-        """Do what it is time for; whatever goes wrong is said, and tried again later."""
+        """Do the checks that are due; failures are reported, and retried later."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + LOOK_SECONDS
@@ -306,12 +307,12 @@ class PeriodicChecks:
 
 
 def leave_out_superseded(client: SyncPrefectClient) -> None:
-    """Of several runs of a deployment that are due by its schedule only the newest is to run; the others are named."""
+    """Keep only the newest of several due scheduled runs of a deployment; print the others."""
     until, latest_first = {"before_": datetime.now(UTC)}, FlowRunSort.EXPECTED_START_TIME_DESC
     due = deployments.list_runs(client, "SCHEDULED", expected_start_time=until, sort=latest_first)
     newest = set[UUID | None]()
     for run in due:
-        if not run.auto_scheduled:  # somebody wants it besides
+        if not run.auto_scheduled:  # somebody started it
             continue
         if run.deployment_id in newest and deployments.leave_out(client, run, SUPERSEDED):
             print(f"skipped     {run.name} of {run.expected_start_time:%H:%M} UTC: {SUPERSEDED}", file=sys.stderr)
@@ -319,7 +320,7 @@ def leave_out_superseded(client: SyncPrefectClient) -> None:
 
 
 def _is_left(run: FlowRun) -> bool:
-    """Whether a run of a command has a folder here, and has noted nothing for so long that it must have been killed."""
+    """Whether a command's run has a folder here and was last recorded so long ago that it must have been killed."""
     notes = [(folder / artifact_paths.RUN).stat().st_mtime for folder in overviews.find_folders(run.id)]
     limit = datetime.now(UTC) - QUIET
     return bool(notes and run.state and run.state.timestamp < limit and max(notes) < limit.timestamp())

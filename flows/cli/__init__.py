@@ -1,1 +1,1 @@
-"""Commands, options, errors and what the terminal shows."""
+"""Commands, options, errors, and the output on the terminal."""

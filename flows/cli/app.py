@@ -1,4 +1,4 @@
-"""``gradmill …``: thin commands over the flows and the store. Imports neither torch nor prefect until it must."""
+"""The command line ``gradmill …``: thin commands over flows and store. Imports torch and prefect only when needed."""
 
 import functools
 import inspect
@@ -18,7 +18,7 @@ from flows.cli.options import Artifacts, Debug, Given, Json, choose, values
 from flows.server import environment
 from tasks.errors import EnvironmentProblem, UsageError
 
-# Every command, in the order and under the headings in which ``gradmill --help`` shows them.
+# Every command, in the order and under the headings of ``gradmill --help``.
 PANELS: dict[str, tuple[Callable[..., Any], ...]] = {
     "Train": (train.retrain, data.inspect, train.tune),
     "Predict": (predict.predict, predict.evaluate, predict.demo),
@@ -72,7 +72,7 @@ EXAMPLES = {
     copies.backup: "backup /mnt/backup --keep 7",
     copies.restore: "restore /mnt/backup --artifacts restored",
 }
-# Of commands that have very many options, the first that their help shows.
+# For commands with very many options, those that their help shows first.
 MOST_USED = (
     "--data", "--target", "--name", "--features", "--ignore", "--time-column", "--epochs", "--lr", "--device",
     "--no-predict",
@@ -110,20 +110,20 @@ def _gradmill(
 
 
 def _unwrap_help(command: Callable[..., Any]) -> str:
-    """The help of ``command``, a line for each paragraph, which the terminal then wraps."""
+    """The help of ``command`` with one line for each paragraph, which the terminal then wraps."""
     paragraphs = (inspect.getdoc(command) or "").split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _common_options(artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
-    """What every command takes."""
+    """Declare the options of every command."""
 
 
 def _complete(command: Callable[..., Any]) -> Callable[..., None]:
-    """``command`` with the common options; the environment is checked before it does anything.
+    """Wrap ``command``: add the common options, and check the environment first.
 
-    One that takes what is ``given`` of a model of parameters has an option for every field of it. What it returns, as
-    ``conclude`` takes it, is told; one that is to tell itself takes ``as_json``.
+    A command with the argument ``given`` gets an option for every field of its parameters. Its result is printed by
+    ``conclude``; a command with the argument ``as_json`` prints it itself.
     """
     own, every = inspect.signature(command).parameters, inspect.signature(_common_options).parameters
     fields = [*values(get_args(own["given"].annotation)[1])] if "given" in own else []
@@ -134,9 +134,9 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
     @functools.wraps(command)
     def complete(**options: Any) -> None:
         choose(options["artifacts"])
-        if command is not operate.doctor:  # which finds what is wrong with it
+        if command is not operate.doctor:  # doctor reports what is wrong with it
             environment.require()
-        if "quiet" in own and not (options["quiet"] or options["verbose"]):  # it runs a flow
+        if "quiet" in own and not (options["quiet"] or options["verbose"]):  # the command runs a flow
             display.wait("starting")
         if command in ON_PREFECT:
             environment.require_prefect()
@@ -169,14 +169,14 @@ app.callback(help=_unwrap_help(_gradmill))(_gradmill)
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; every error is one to three lines on stderr.
 
-    A reader of stdout that has gone (as ``head`` does) is not worth a line: exit code 1.
+    If the reader of stdout has gone (as ``head`` does), nothing is printed, and the exit code is 1.
     """
     environment.spare_this_host()
     streams.document_written = False
     try:
         streams.require_output()
         code = _run(arguments)
-        sys.stdout.flush()  # not at the interpreter's end, where a fault would be a traceback
+        sys.stdout.flush()  # an error at the interpreter's end would be a traceback
     except OSError as error:
         if not streams.is_lost_output(error):
             raise
@@ -195,12 +195,12 @@ def _run(arguments: list[str]) -> int:
             code = command.main(arguments, prog_name="gradmill", standalone_mode=False)
     except (Exception, SystemExit) as caught:
         display.end()
-        error = caught.__context__ if isinstance(caught, SystemExit) else caught  # typer's answer to a broken pipe
+        error = caught.__context__ if isinstance(caught, SystemExit) else caught  # typer's reaction to a broken pipe
         if interrupt.is_interrupted():
             raise KeyboardInterrupt from error
         if error is None or streams.is_lost_output(error):
             raise error or caught from None
-        if isinstance(error, CommandLineFault) and not str(error):  # no command at all: the help has been shown
+        if isinstance(error, CommandLineFault) and not str(error):  # without a command, the help has been shown
             return UsageError.exit_code
         if "--debug" in arguments:
             traceback.print_exception(error)

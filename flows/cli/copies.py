@@ -1,4 +1,4 @@
-"""``gradmill prune``, ``maintain``, ``mirror``, ``backup``, ``restore``: what is removed, and what is elsewhere."""
+"""``gradmill prune``, ``maintain``, ``mirror``, ``backup``, ``restore``: removal of old files, and copies elsewhere."""
 
 import os
 import sys
@@ -30,7 +30,7 @@ def prune(
     pruned, kept = housekeeping.prune(name, keep)
     if pruned:
         _update_overviews(name)
-    report_faults([fault for fault in state.read(name).faults if fault.kind != "job"])  # of which pruning has told
+    report_faults([fault for fault in state.read(name).faults if fault.kind != "job"])  # which pruning has reported
     done = [f"pruned {', '.join(map(str, pruned)) or 'nothing'}"]
     done += [f"kept {number}, {reason}" for number, reason in kept.items()]
     return {"name": name, "pruned": pruned, "kept": kept}, "\n".join(f"{name}: {each}" for each in done)
@@ -57,10 +57,10 @@ def remove(
 
 
 def require_idle(name: str) -> None:
-    """Check that no deployment of a server runs for a name by a schedule.
+    """Check that no deployment on a server has a schedule for a name.
 
     Raises:
-        UsageError: one does.
+        UsageError: a deployment has one.
     """
     with on_server(is_needed=False) as is_there:
         if not is_there:
@@ -91,7 +91,7 @@ def maintain(given: Annotated[Given, MaintainParameters]) -> Answer:
 
 
 def _update_overviews(*names: str) -> None:
-    """Let the pages of names on the server say what a command has just done, if there is a server."""
+    """Update the pages of names on the server, if there is one, after a change."""
     if names and (os.environ.get("PREFECT_API_URL") or artifact_paths.service().exists()):
         with suppress(GradmillError), display.compact(verbose=False, stages=False):
             from flows.server import overviews

@@ -1,6 +1,6 @@
-"""``gradmill inspect``, and what paths and headers show to be wrong before a server starts.
+"""``gradmill inspect``, and checks of paths and headers before a server starts.
 
-Neither Prefect nor torch is imported. A run looks at everything again: a schedule has no command line.
+It imports neither Prefect nor torch. A run repeats all checks, because scheduled runs have no command line.
 """
 
 import glob
@@ -30,7 +30,7 @@ from tasks.store import own_data, regular_files
 if TYPE_CHECKING:
     from tasks.data.own_rows import Examined, OwnRows
 
-LEAVE_OUT = {"counts-rows", "duplicate-column"}  # rules of warnings that advise --ignore, whatever else is known
+LEAVE_OUT = {"counts-rows", "duplicate-column"}  # rules whose warnings recommend --ignore in any case
 
 
 def inspect(given: Annotated[Given, InspectParameters]) -> Answer:
@@ -70,7 +70,7 @@ def _examine(parameters: InspectParameters, folder: Path) -> "Examined[OwnRows |
 
     examined = examine(kept.task if kept else None, folder)
     few_values = tuple(each for each in examined.report.findings if each.rule == "few-values")
-    if kept is None and few_values:  # which are classes, if each has rows enough to be one
+    if kept is None and few_values:  # which may be classes, if each has enough rows
         (scratch := folder / "classes").mkdir()
         of_classes = examine("classification", scratch)
         if not of_classes.report.errors:
@@ -82,9 +82,10 @@ def _examine(parameters: InspectParameters, folder: Path) -> "Examined[OwnRows |
 def _expect_losses(
     examined: "Examined[OwnRows | None]", parameters: InspectParameters, scratch: Path
 ) -> dict[str, float]:
-    """What the best constant and the converged fit come to on a validation part; nothing of data that are not fit.
+    """The validation losses of the best constant and of the converged fit; empty if the data are unfit.
 
-    Both parts are written to the folder ``scratch``, as a retrain would to the store: memory need not hold them.
+    Both parts are written to the folder ``scratch``, as a retrain writes them to the store: they may not fit into
+    memory.
     """
     from tasks.data.split import TRAINING, hold_out_validation
     from tasks.judging import baselines
@@ -98,12 +99,12 @@ def _expect_losses(
         return {}
     rows, num_train = replace(examined.rows, split=split), examined.rows.split.count(TRAINING)
     train, validation = (rows.map_side(side, examined.schema, scratch) for side in ("train", "validation"))
-    decay = parameters.weight_decay if isinstance(parameters.weight_decay, float) else None  # auto: chosen in training
+    decay = parameters.weight_decay if isinstance(parameters.weight_decay, float) else None  # training resolves auto
     return baselines.expected_losses(examined.schema, train, validation, num_train, parameters.class_weight, decay)
 
 
 def _advise_command(parameters: InspectParameters, examined: "Examined[OwnRows | None]") -> str:
-    """The command that trains on this table: with the options that were given, and what the findings advise."""
+    """The command that trains on this table, with the given options and those that the findings recommend."""
     report, schema = examined.report, examined.schema
     is_known = bool(parameters.name and schema)  # such a name keeps its model and columns
     ignore = parameters.ignore
@@ -111,7 +112,7 @@ def _advise_command(parameters: InspectParameters, examined: "Examined[OwnRows |
         asked_for = {*parameters.features, *parameters.category}
         advised = [each.column for each in report.findings if each.rule in LEAVE_OUT and each.column]
         advised = [name for name in dict.fromkeys(advised) if name not in asked_for]
-        if {each.name for each in report.columns if each.role == "feature"} - {*advised}:  # others are left
+        if {each.name for each in report.columns if each.role == "feature"} - {*advised}:  # a feature must be left
             ignore = (*ignore, *advised)
     options = given_options(parameters.model_copy(update={"ignore": ignore}), leave_out={"source", "name"})
     source = addresses.source_options(parameters.source)
@@ -156,11 +157,11 @@ def _show(examined: "Examined[OwnRows | None]", losses: dict[str, float], comman
         print_line(escape_control_characters(command), is_command=True)
 
 
-# What commands that read own data check
+# Checks of commands that read own data
 
 
 def require_utf8(path: str | None) -> str | None:
-    """The path, which goes through JSON to Prefect and to _job.json.
+    """Return a path that can be passed through JSON to Prefect and to _job.json.
 
     Raises:
         UsageError: it is not UTF-8.
@@ -171,10 +172,10 @@ def require_utf8(path: str | None) -> str | None:
 
 
 def place(source: str | None) -> str | None:
-    """Where own data or an input are: a URL as it is, a path absolute.
+    """The source of own data or input: a URL unchanged, a path made absolute.
 
     Raises:
-        UsageError: a path is not UTF-8, or a URL may have a credential in it.
+        UsageError: a path is not UTF-8, or a URL may contain a credential.
     """
     if not (source := require_utf8(source)):
         return source
@@ -188,42 +189,42 @@ def place(source: str | None) -> str | None:
 
 
 def suggest_name(source: str) -> str:
-    """A name for the model of own data, made of their file's; NAME where that cannot be one."""
+    """A model name derived from the data's file name, or NAME if that is not possible."""
     stem = re.sub("[^a-z0-9]+", "-", Path(addresses.split_source(source)[0]).stem.lower()).strip("-")
     return stem if is_name(stem) and stem not in [*ModelName] else "NAME"
 
 
 def is_there(path: str) -> bool:
-    """Whether a path, or a glob, names anything."""
+    """Whether a path or a glob matches anything."""
     return os.path.exists(path) or next(glob.iglob(path, recursive=True), None) is not None  # noqa: PTH110, PTH207
 
 
 def check_header(source: str, check: Callable[[list[str]], None]) -> None:
-    """Check the columns of a local table's first file; what all its files together have is left to the run.
+    """Check the columns of a local table's first file; the run checks all its files together.
 
-    No URL is looked at, since its host may take long. Of JSON lines, each of which has names of its own, only the
-    first ones are read.
+    URLs are not checked, since their hosts may be slow. JSON lines have separate names in each line, so only the first
+    lines are read.
     """
     from tasks.data.io.batches import read_header
 
     if "://" in source.removeprefix("file://"):
         return
-    with redirect_stdout(None):  # what is left out of a folder is for the run to tell
+    with redirect_stdout(None):  # the run reports files that are skipped
         files = find_table(source).files
     if not any(file.suffix in JSON_SUFFIXES for file in files):
         try:
             check(read_header(files[:1]))
         except DataError:
-            check(read_header(files))  # a column that only some of them have is no misspelt one
+            check(read_header(files))  # a column that only some files have is not misspelt
     if len(files) == 1:
         require_rows(files[0])
 
 
 def require_rows(file: DataFile) -> None:
-    """Refuse a table of a header alone.
+    """Refuse a table that has only a header.
 
     Raises:
-        DataError: there is no row.
+        DataError: it has no rows.
     """
     from tasks.data.io.batches import table_batches
     from tasks.data.io.tabular import Selection

@@ -1,4 +1,4 @@
-"""What a person sees: facts and tables, and of a command that takes long its stages, as a list or in lines."""
+"""Output for people: facts, tables, and the stages of a long command as a list or as lines."""
 
 import math
 import os
@@ -19,27 +19,27 @@ from flows.server import environment
 from tasks.machine import progress, run_messages
 from tasks.machine.words import duration, escape_control_characters, readable
 
-LABEL = 12  # columns of a fact's label
-STAGE = 10  # of a stage's name
-SECONDS = 6  # of a stage's seconds, so that no line breaks elsewhere on a faster machine
-WIDEST = 100  # columns: seconds stand at the right, and must not be far
+LABEL = 12  # columns for the label of a fact
+STAGE = 10  # for the name of a stage
+SECONDS = 6  # for the seconds of a stage, fixed so that lines break alike on faster machines
+WIDEST = 100  # columns: seconds are right-aligned, and must not be too far away
 MARKS = {True: ("✓", "green"), False: ("✗", "red")}
 ASCII_MARKS = {True: ("+", "green"), False: ("x", "red")}
 TEST_FIGURES = "accuracy", "log loss", "RMSE"  # on the test split
-SPARE = *TEST_FIGURES, "validation", "settings"  # columns that are left out where no row has them
+SPARE = *TEST_FIGURES, "validation", "settings"  # columns that are omitted if no row has a value
 
 # Facts and tables
 
 
 def open_stdout() -> Console:
-    """Standard output; plain in CI, whose log is read like a file."""
+    """Standard output, plain in CI, where the log is read like a file."""
     return Console(highlight=False, force_terminal=False if "CI" in os.environ else None)
 
 
 def format_test_figures(accuracy: float | None, loss: float | None) -> tuple[str, str, str]:
-    """Those of ``TEST_FIGURES``: the loss of a regression, which has no accuracy, is half its mean squared error.
+    """The values for ``TEST_FIGURES``; a regression has no accuracy, and its loss is half its mean squared error.
 
-    They stand in columns of their own, for nobody is to compare nats with squares of euros.
+    They have separate columns so that nobody compares nats with squared euros.
     """
     if loss is None:
         return "", "", ""
@@ -55,9 +55,9 @@ def print_table(
     right: Collection[str] = (),
     console: Console | None = None,
 ) -> None:
-    """Print cells whole, also where the output is no terminal; what is text from data Rich shows and does not obey.
+    """Print cells in full even if the output is not a terminal; text from data is never interpreted by Rich.
 
-    A narrow terminal shows no columns ``least_wanted``. Numbers are to the ``right``.
+    A narrow terminal omits the columns ``least_wanted``. The columns ``right`` are right-aligned.
     """
     console, rows = console or open_stdout(), [*rows]
     shown = [at for at, title in enumerate(head) if title not in SPARE or any(row[at] for row in rows)]
@@ -71,8 +71,8 @@ def print_table(
             table.add_row(
                 *(cell if isinstance(cell, Text) else Text(escape_control_characters(cell)) for cell in cells)
             )
-        width = console.measure(table, options=console.options.update(max_width=10_000)).maximum  # rows on one line
-        if not console.is_terminal:  # it has no width, and its reader wants whole names
+        width = console.measure(table, options=console.options.update(max_width=10_000)).maximum  # without line breaks
+        if not console.is_terminal:  # otherwise there is no width, and its reader wants full names
             console.width = max(console.width, width)
         if width <= console.width:
             break
@@ -80,9 +80,9 @@ def print_table(
 
 
 def fit(text: str, console: Console, indent: int = 0) -> Text:
-    """``text`` without orders to a terminal, on which it has as many lines as it needs, below its first by ``indent``.
+    """``text`` without control characters, wrapped to the terminal, with later lines indented by ``indent``.
 
-    A word that is longer than a line, as a path, is left to the terminal, so that it can be copied.
+    A word longer than a line, such as a path, is left to the terminal, so that it can be copied.
     """
     text = escape_control_characters(text)
     if not console.is_terminal:
@@ -92,30 +92,30 @@ def fit(text: str, console: Console, indent: int = 0) -> Text:
 
 
 def from_here(text: str) -> str:
-    """``text`` with paths as a person at a terminal types them; who reads a pipe may be in another folder."""
+    """``text`` with paths relative to the working folder on a terminal; readers of a pipe may be in another folder."""
     try:
         here = str(Path.cwd())
-    except FileNotFoundError:  # the folder has gone
+    except FileNotFoundError:  # the working folder was removed
         return text
     # Not within another path, such as /backup/data/x seen from /data.
     return text if here == os.sep else re.sub(rf"(?<![\w./~+@%-]){re.escape(here)}{os.sep}", "", text)
 
 
 def print_line(text: str, is_command: bool = False, lead: str = "") -> None:
-    """Print a line; a command stays on one, to be copied."""
+    """Print a line; a command stays on one line so that it can be copied."""
     console = open_stdout()
     shown = Text(text) if is_command else fit(text, console, len(lead))
     console.print(Text(lead, "bold") + shown, soft_wrap=True)
 
 
 def print_fact(label: str, value: str, is_command: bool = False) -> None:
-    """Print a fact behind its label, as ``print_line`` does; nothing where there is none."""
+    """Print a fact after its label, as ``print_line`` does; nothing if the value is empty."""
     if value:
         print_line(value, is_command, f"{label:<{LABEL}}")
 
 
 def print_facts(facts: Iterable[tuple[str, str]], commands: Iterable[str] = ()) -> None:
-    """Print facts, each behind its label, and commands to try next."""
+    """Print facts with their labels, and commands to try next."""
     for label, value in facts:
         print_fact(label, value)
     for number, command in enumerate(commands):
@@ -123,19 +123,19 @@ def print_facts(facts: Iterable[tuple[str, str]], commands: Iterable[str] = ()) 
 
 
 def choose_marks(console: Console) -> dict[bool, tuple[str, str]]:
-    """A mark and its colour for what is done or passed, and for what is not."""
+    """The marks and their colours for success and failure."""
     return MARKS if console.encoding.startswith("utf") else ASCII_MARKS
 
 
-# What goes on
+# Progress
 
 
 class StageLines(run_messages.Watcher):
-    """Show what stages tell, a line each, led by the stage; Prefect's lines about states stay in its own log."""
+    """Print the messages of stages, one line each, with the stage first; Prefect's state lines stay in its own log."""
 
     def line(self, line: str, short: str | None) -> None:
         """Print one line."""
-        if _in_a_run():  # outside Prefect takes no prints: the line is on the terminal already
+        if _in_a_run():  # outside of a run the line is already on the terminal
             from prefect.context import TaskRunContext
 
             stage = TaskRunContext.get()
@@ -144,7 +144,7 @@ class StageLines(run_messages.Watcher):
 
 
 class StageList(run_messages.Watcher):
-    """A line of each stage that has ended, and below them, with a spinner, what goes on."""
+    """One line for each finished stage, and below them the current one with a spinner."""
 
     def __init__(self, console: Console, doing: str) -> None:
         self._console = console
@@ -157,32 +157,32 @@ class StageList(run_messages.Watcher):
             TimeElapsedColumn(),
             console=console,
             transient=True,
-            redirect_stdout=False,  # what is printed there is for others
+            redirect_stdout=False,  # stdout is for the command's output
         )
         self._task = self._progress.add_task(doing, total=None, stage="")
         self._progress.start()
 
     def wait(self, doing: str, stage: str = "") -> None:
-        """Say what is done, at once: what is imported meanwhile may leave no time to."""
+        """Show the current activity at once: a following import may leave no time for it."""
         self._stage, self._said, self._began = stage, "", time.monotonic()
         self._progress.reset(self._task, description=doing, stage=stage)
         self._progress.refresh()
 
     def line(self, line: str, short: str | None) -> None:
-        """What was told, of the stage, or beside it in a line of its own."""
+        """Show a message of the stage in its line, or as a note below."""
         if short:
             self._said = short
             self._progress.update(self._task, description=short)
-        elif short is None and (self._stage or _in_a_run()):  # elsewhere it is on the terminal already
+        elif short is None and (self._stage or _in_a_run()):  # elsewhere it is already on the terminal
             self._notes.append(line)
 
     def begin(self, stage: str) -> None:
-        """A stage begins."""
+        """Start a stage."""
         self._print_notes()
         self.wait("", stage)
 
     def end(self, stage: str, is_done: bool) -> None:
-        """Its line, and what was told beside it, stay."""
+        """Print the final line of a stage, and its notes."""
         row = Table.grid(padding=(0, 1), expand=True)
         row.add_column(width=1)
         row.add_column(width=STAGE, style="bold")
@@ -195,12 +195,12 @@ class StageList(run_messages.Watcher):
         self.wait("the next stage" if is_done else "the end of the run")
 
     def close(self) -> None:
-        """Take away what goes on; what has ended stays."""
+        """Remove the current activity; finished stages stay."""
         self._print_notes()
         self._progress.stop()
 
     def _print_notes(self) -> None:
-        """Below the line of the stage that told them."""
+        """Print the notes below the line of their stage."""
         for note in self._notes:
             self._console.print(fit(note, self._console), soft_wrap=True)
         self._notes.clear()
@@ -215,7 +215,7 @@ _shown: StageList | None = None
 
 
 def wait(doing: str) -> None:
-    """Say what is waited for, where a person watches."""
+    """Show what the command waits for, if a person watches."""
     global _shown
     if _shown:
         _shown.wait(doing)
@@ -224,12 +224,12 @@ def wait(doing: str) -> None:
 
 
 def is_shown() -> bool:
-    """Whether what goes on is shown, with the seconds that it takes."""
+    """Whether the current activity is shown, with its duration."""
     return _shown is not None
 
 
 def end() -> None:
-    """Make room for what the command has to say."""
+    """Clear the progress for the command's output."""
     global _shown
     shown, _shown = _shown, None
     if shown:
@@ -238,9 +238,9 @@ def end() -> None:
 
 @contextmanager
 def compact(verbose: bool, stages: bool = True) -> Iterator[None]:
-    """Show stages, but for ``verbose``, and not Prefect's own log; without ``stages`` nothing of what they tell.
+    """Show stages instead of Prefect's own log, unless ``verbose``; without ``stages`` hide their messages as well.
 
-    To be entered before Prefect is imported, which reads its settings then.
+    This must be entered before Prefect is imported, which then reads its settings.
     """
     if not verbose:
         environment.hush_prefect()

@@ -1,4 +1,4 @@
-"""Every error as one to three lines (or one JSON document) and an exit code."""
+"""Errors as one to three lines (or one JSON document) with an exit code."""
 
 import errno
 import os
@@ -20,14 +20,14 @@ from tasks.machine.run_messages import tell
 from tasks.store import artifact_paths
 from tasks.store.state import Fault, Kind
 
-# What a command returns, as ``conclude`` takes it: its document, what a person reads in its place, what failed all the
-# same, and what is done when all this has been told.
+# The result of a command, as ``conclude`` takes it: its document, its text for people, an error that occurred
+# nonetheless, and what to do after both have been printed.
 Answer = tuple[Any, ...]
-CommandLineFault: type[Exception] = typer.BadParameter.__bases__[0]  # every fault in what was typed, old typer or new
+CommandLineFault: type[Exception] = typer.BadParameter.__bases__[0]  # of all command-line errors, in any typer
 
 WHERE = "run again with --debug, which shows where it happened"
 
-# What the system refused: what it takes, and what to do.
+# For each error of the system: what is expected, and what to do.
 ELSEWHERE = "or choose another folder with --artifacts"
 SPACE = ("free space there", f"free some, {ELSEWHERE}; files are written whole or not at all")
 PERMISSION = ("permission to read and write there", f"fix its permissions, {ELSEWHERE}")
@@ -54,7 +54,7 @@ REFUSALS = {
     errno.ESTALE: DISK,
     errno.ENOMEM: ("enough memory", "end other programs, or give fewer --workers and a smaller --batch-size"),
 }
-GONE = {  # what commands took before, and what to do instead
+GONE = {  # removed options and commands, and their replacements
     "No such command 'bench'.": "run python -m benchmarks in a checkout",
     "No such option: --replace": "leave it out: a backup replaces nothing any more, and --keep N removes old snapshots",
 }
@@ -63,7 +63,7 @@ UNREACHABLE = {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUN
 
 
 def as_gradmill_error(error: BaseException) -> GradmillError:
-    """What went wrong, in words for a user."""
+    """An error as one with an explanation for the user."""
     if isinstance(error, GradmillError):
         return error
     if isinstance(error, CommandLineFault):
@@ -74,12 +74,12 @@ def as_gradmill_error(error: BaseException) -> GradmillError:
         expected = in_words(expected) if of_value else "a command as gradmill --help describes it"
         return UsageError(found, expected, GONE.get(found, "run it again with --help"))
     name = type(error).__name__
-    if name == "FlowRunTimeoutError":  # Prefect's; it is an OSError
+    if name == "FlowRunTimeoutError":  # Prefect's error, which is an OSError
         limit = f"GRADMILL_TIME_LIMIT={os.environ.get('GRADMILL_TIME_LIMIT')}"
         return EnvironmentProblem("the run took longer than its time limit", limit, "give it more, or unset it")
     if isinstance(error, OSError):
         return _refused_by_the_system(error)
-    if isinstance(error, MemoryError) or name == "OutOfMemoryError":  # torch's, of the GPU
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError":  # torch's error, for GPU memory
         return EnvironmentProblem(f"{name}: {error}", *REFUSALS[errno.ENOMEM])
     if isinstance(error, ImportError):
         return EnvironmentProblem(
@@ -89,7 +89,7 @@ def as_gradmill_error(error: BaseException) -> GradmillError:
 
 
 def _refused_by_the_system(error: OSError) -> GradmillError:
-    """Which problem, of which file: not every error of the system is a full disk."""
+    """Explain an error of the system, with its file: not every one is a full disk."""
     reason = error.strerror or str(error) or type(error).__name__
     if streams.is_lost_output(error):
         return EnvironmentProblem(
@@ -103,7 +103,7 @@ def _refused_by_the_system(error: OSError) -> GradmillError:
         )
     files = [os.fsdecode(file) for file in (error.filename, error.filename2) if isinstance(file, str | bytes)]
     place = " -> ".join(files)
-    if error.errno is None:  # a library's own
+    if error.errno is None:  # raised by a library
         found = f"{type(error).__name__}: {reason}{place and f': {place}'}"
         return EnvironmentProblem(found, "a file that the library does not refuse", WHERE)
     expected, action = REFUSALS.get(error.errno, ("a system that does not refuse this", WHERE))
@@ -111,12 +111,12 @@ def _refused_by_the_system(error: OSError) -> GradmillError:
 
 
 def in_json(error: GradmillError) -> dict[str, Any]:
-    """The error as it stands in a document."""
+    """The error as it appears in a document."""
     return {"exit_code": error.exit_code, "found": error.found, "expected": error.expected, "action": error.action}
 
 
 def report_error(error: GradmillError, as_json: bool) -> int:
-    """Print an error where the user looks for it; return its exit code."""
+    """Print an error as the user expects it; return its exit code."""
     if as_json:
         streams.print_json({"error": in_json(error)})
     else:
@@ -134,9 +134,9 @@ def conclude(
     as_json: bool,
     quiet: bool = False,
 ) -> None:
-    """Say what a command has done, as one document or, unless ``quiet``, as text; do what comes ``then``.
+    """Print the result of a command, as one document or, unless ``quiet``, as text; then call ``then``.
 
-    What failed all the same is raised. A refusal is the outcome that its document tells, and so no error in it.
+    ``failure`` is raised afterwards. A refusal is an outcome in its document, so it adds no error there.
     """
     try:
         if as_json:
@@ -156,9 +156,9 @@ def conclude(
 
 
 def report_faults(faults: Sequence[Fault], *kinds: Kind) -> DataError | None:
-    """Say on stderr which documents cannot be read; the first of these ``kinds`` is returned as an error instead.
+    """Report unreadable documents on stderr, but return the first of these ``kinds`` as an error instead.
 
-    Without such a document something is missing in what was asked for.
+    Without such a document the answer is incomplete.
     """
     first = next((fault for fault in faults if fault.kind in kinds), None)
     for fault in faults:

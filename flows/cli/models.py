@@ -1,4 +1,4 @@
-"""What is kept of a name: versions, runs, history, pages; which version is the champion, and a frozen one."""
+"""The contents of a name: versions, runs, history, pages; its champion, and freezing."""
 
 import os
 import shlex
@@ -51,14 +51,14 @@ CHAMPION = "the newest that passed the gates, until somebody promotes or rolls b
 LISTED = 1000  # runs of a name
 FEW = 5  # files of a version
 SHORT = {"num_epochs": "epochs", "batch_size": "batch"}
-GRAPHICAL = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")  # else webbrowser takes the terminal for a browser of text
+GRAPHICAL = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")  # else webbrowser may start a text browser
 CURVES = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "validation_accuracy", "test_accuracy")
 
 
 Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; gradmill history shows it.")]
 
 
-Order = Literal["date", "accuracy", "loss", "validation", "seconds"]  # what comes first in a list of runs
+Order = Literal["date", "accuracy", "loss", "validation", "seconds"]  # the sort order of runs
 FIGURES = {"accuracy": "test_accuracy", "loss": "test_loss", "validation": "validation_loss", "seconds": "seconds"}
 
 
@@ -96,7 +96,7 @@ def models(
 def _read_names(
     name: str | None, only: Collection[Kind] = state.KINDS
 ) -> tuple[state.StoreState, dict[str, NameState]]:
-    """The state, and of it the names that have a folder, or the one that is asked for."""
+    """The state of the store, and in it the names that have a folder, or only ``name``."""
     if name is not None:
         model_folder.require_versions(name)
     found = state.read(name, only=only)
@@ -124,10 +124,10 @@ def _print_versions(listing: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def _list_runs(name: str | None, order: Order) -> Answer:
-    """The runs of a name, or of all.
+    """List the runs of a name, or of all.
 
     Raises:
-        UsageError: there is no run of this name.
+        UsageError: this name has no runs.
     """
     found = state.read(name, LISTED) if name is None or is_name(name) else state.StoreState()
     listed = sorted((run for each in found.names.values() for run in each.runs), key=lambda run: run.run, reverse=True)
@@ -141,9 +141,9 @@ def _list_runs(name: str | None, order: Order) -> Answer:
     def rank(run: RunSummary) -> tuple[str, bool, float]:
         figure = getattr(run, FIGURES[order])
         best_first = (figure or 0.0) * (-1 if order == "accuracy" else 1)
-        return "" if order == "seconds" else run.name, figure is None, best_first  # losses of other data say nothing
+        return "" if order == "seconds" else run.name, figure is None, best_first  # other data's losses mean nothing
 
-    if order != "date":  # else the newest first, as they are
+    if order != "date":  # by default they are in order, the newest first
         listed.sort(key=rank)
     report_faults(found.faults)
     place = artifact_paths.runs()
@@ -156,7 +156,7 @@ def _print_runs(listed: list[RunSummary], place: Path) -> None:
     for run in listed:
         validation = "" if run.validation_loss is None else readable(run.validation_loss)
         figures = format_test_figures(run.test_accuracy, run.test_loss)
-        date, digits = run.date[5:16].replace("T", " "), run.run.rpartition("-")[2]  # of this year, most of them
+        date, digits = run.date[5:16].replace("T", " "), run.run.rpartition("-")[2]  # most are of this year
         settings = ", ".join(
             f"{SHORT.get(key, key.replace('_', ' '))} {short(value)}"
             for key, value in run.changed.items()
@@ -176,7 +176,7 @@ def history(name: OnlyModel = None) -> Answer:
     found, of_names = _read_names(name, only)
     failure = report_faults(found.faults, "history")
     for each in of_names.keys() - {fault.name for fault in found.faults if fault.kind == "history"}:
-        changes_of_names.verify(each)  # which says that a last line was never finished
+        changes_of_names.verify(each)  # it reports an incomplete last line
     changes = {each: of_name.changes[::-1] for each, of_name in of_names.items()}
     files = of_names[name].files if name else {}
     document = {"history": changes} | ({"files": {name: {each: [*files[each]] for each in files}}} if name else {})
@@ -226,7 +226,7 @@ def show(
 
 
 def _list_facts(name: str, number: int) -> Iterator[tuple[str, str]]:
-    """What ``show`` tells of a version beside where its page is."""
+    """The facts that ``show`` prints about a version, after the path of its page."""
     manifest, champion = model_folder.find_manifest(name, number), model_folder.find_champion(name)
     standing = ", the champion" if champion and champion.version == number else ""
     quality = TASKS[manifest.dataset.task].summary(manifest.metrics.model_dump())
@@ -249,7 +249,7 @@ def report(
     ] = None,
 ) -> Answer:
     """Write one HTML file that shows what is live and how it has developed, and needs no server."""
-    if not is_name(name) or not (facts := state.read_name(name)).is_known:  # there may be runs, and no version
+    if not is_name(name) or not (facts := state.read_name(name)).is_known:  # a name may have runs but no version
         model_folder.require_versions(name)
     display.wait("drawing how it has developed")
     from flows.pages.overview import draw_overview, format_headline
@@ -318,7 +318,7 @@ def compare(
 
 
 def _pair(facts: Iterable[dict[str, Any]]) -> dict[str, tuple[Any, Any]]:
-    """Each fact of one version beside that of the other; None where one has none."""
+    """The facts of two versions in pairs; None where one lacks a fact."""
     a, b = facts
     return {key: (a.get(key), b.get(key)) for key in a | b}
 
@@ -335,13 +335,13 @@ def _describe_data(manifest: Manifest) -> dict[str, Any]:
 
 
 def _find_weights(manifest: Manifest) -> Any:
-    """Weights by column, and class or level; those of the book's regression are noted in the order of its columns."""
+    """Weights by column, and class or level; those of the book's regression are recorded in column order."""
     weights = manifest.metrics.model_dump().get("weights")
     return dict(zip(manifest.recipe.names, weights, strict=True)) if isinstance(weights, list) else weights
 
 
 def _subtract(before: Any, after: Any) -> Any:
-    """How much weights have changed, by column, class or level, of those that both versions have; None of no names."""
+    """Changes of weights, by column, class or level, that both versions have; None for weights without names."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         return {key: _subtract(before[key], after[key]) for key in before if key in after}
     return after - before if isinstance(before, float) and isinstance(after, float) else None
@@ -377,7 +377,7 @@ def promote(
 ) -> Answer:
     """Make a version the champion, and end its hold; a frozen name stays frozen."""
     url, before = mirror_sync.find_destination(), None
-    with suppress(GradmillError):  # there is none that can be told
+    with suppress(GradmillError):  # the present champion may be unknown
         before = model_folder.resolve_version(name, None)
     changed = pointer.promote(name, version, reason)
     done = f"{before or 'none'} → {version}" if changed else f"version {version} is the champion already"
@@ -422,9 +422,9 @@ def _freeze(name: str, frozen: bool, reason: str | None) -> Answer:
 
 
 def _finish(done: str, document: dict[str, Any], event: Event | None, url: str | DataError | None) -> Answer:
-    """Mirror the champion where retrains do; say what was done, the mirror's part and whether retrains may undo it.
+    """Mirror the champion if retrains do; report what was done, the mirror, and whether retrains may undo it.
 
-    Only then is the ``event`` sent, for which a server may keep us waiting.
+    The ``event`` is sent last, because a server may be slow.
     """
     name, text = document["name"], done
     interrupt.note_achievement(done)
@@ -439,7 +439,7 @@ def _finish(done: str, document: dict[str, Any], event: Event | None, url: str |
         text += f"\nfrozen: candidates are judged, and nothing is published until gradmill unfreeze {name}"
 
     def announce(event: Event) -> None:
-        from flows.server import connection  # which imports Prefect: now that the rest is done
+        from flows.server import connection  # late, because it imports Prefect
 
         path = artifact_paths.version(name, document["champion"]) / artifact_paths.ONNX
         payload = {"version": document["champion"], "sha256": file_digest(path), "path": str(path)}
@@ -449,7 +449,7 @@ def _finish(done: str, document: dict[str, Any], event: Event | None, url: str |
 
 
 def _mirror(done: str, document: dict[str, Any], url: str | DataError) -> EnvironmentProblem | None:
-    """Add what was mirrored to the document, or return why it was not, and the command that makes up for it."""
+    """Add what was mirrored to the document, or return an error with the command that makes up for it."""
     if isinstance(url, DataError):
         return EnvironmentProblem(f"{done}; no mirror has followed: {url.found}", url.expected, url.action)
     name, behind = document["name"], f"{done}; the mirror {url} has not followed"

@@ -1,4 +1,4 @@
-"""``gradmill up``, ``register``, ``notify``, ``trigger``, and what ``status``, ``metrics`` and ``doctor`` tell."""
+"""``gradmill up``, ``register``, ``notify``, ``trigger``, ``status``, ``metrics`` and ``doctor``."""
 
 import functools
 import json
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from flows.server.up import Operation
 
 NO_SERVER = ("a running server", "run gradmill up, name its folder with --artifacts, or set PREFECT_API_URL")
-MIRROR_SECONDS = 300  # between two looks at what the mirror has not got
+MIRROR_SECONDS = 300  # between two attempts to bring the mirror up to date
 HOW_IT_ENDS = (
     "Ctrl-C ends every child, and a second up goes on with the same history; "
     "gradmill trigger DEPLOYMENT starts a run now"
@@ -42,7 +42,7 @@ HOW_IT_ENDS = (
 
 
 STYLES = {"ok": "green", "note": "magenta", "problem": "bold red"}
-INDENT = 23  # of what doctor has found
+INDENT = 23  # of doctor's findings
 
 
 def up(
@@ -59,19 +59,19 @@ def up(
     from flows.server.up import operation, wait_for_the_end
 
     mirror_sync.find_destination()
-    os.environ.pop("GRADMILL_MIRROR", None)  # it is kept: the worker's runs must not name it again after another shell
+    os.environ.pop("GRADMILL_MIRROR", None)  # it is saved: the worker's runs must not undo later changes
     with operation(port, not no_auth) as running:
         document, text = _describe_operation(running)
         display.end()
-        typer.echo("", err=True)  # what one needs stands apart from what went before
+        typer.echo("", err=True)  # separates the important lines from earlier ones
         conclude(document, text, as_json=as_json)
         sys.stdout.flush()
-        threading.Thread(target=_keep_the_mirror, daemon=True).start()  # however slow, it keeps nobody waiting
+        threading.Thread(target=_keep_the_mirror, daemon=True).start()  # a slow mirror delays nothing
         wait_for_the_end(running)
 
 
 def _describe_operation(running: "Operation") -> tuple[dict[str, Any], str]:
-    """Where things are, how to sign in, and what runs next; pages are written before, which are named."""
+    """Addresses, how to sign in, and the next runs; the overviews that it lists are written first."""
     from flows.server import api, deployments, overviews, registration, session
 
     idle, upcoming = deployments.list_idle(registration.POOL), deployments.next_runs()
@@ -85,7 +85,7 @@ def _describe_operation(running: "Operation") -> tuple[dict[str, Any], str]:
     once = f"  ({session.ONCE})" if running.link and session.TICKET in running.link else ""
     lines = [f"open        {running.link}{once}"] if running.link else []
     lines += [f"Prefect UI  {ui}{' (joined)' if service.joined else ''}"]
-    if running.credential and running.new:  # it is shown when it is made, and named from then on
+    if running.credential and running.new:  # it is shown once, when it is created
         what = "all of it in the page's one field; shown this once, kept in"
         lines += [
             f"sign in     {running.credential}  ({what} {kept} for you alone)",
@@ -111,7 +111,7 @@ def _describe_operation(running: "Operation") -> tuple[dict[str, Any], str]:
 
 
 def _keep_the_mirror() -> None:
-    """Copy what is behind, now and every few minutes, and tell what could not be copied, once."""
+    """Copy champions that the mirror lacks, now and every few minutes, and report each failure once."""
     told: set[str] = set()
     while True:
         missed = set(mirror_sync.catch_up())
@@ -194,7 +194,7 @@ def trigger(
 
 
 def _list_parameters(deployment: str) -> list[dict[str, Any]]:
-    """Every parameter with the value that a run has if nothing is given."""
+    """Every parameter with its default value for a run."""
     with on_server():
         from flows.server import api, deployments
 
@@ -212,14 +212,14 @@ def _list_parameters(deployment: str) -> list[dict[str, Any]]:
 
 
 def _report_stage(run: str, stage: str) -> None:
-    """What the run that is waited for does: at a terminal in the place of what it did before."""
+    """Show the current stage of the run that is waited for; a terminal replaces the previous one."""
     display.wait(f"waiting for run {run}: {stage}")
     if not display.is_shown():
         print(f"{run}: {stage}", file=sys.stderr)
 
 
 def read_failure(message: str, code: int, state: str) -> GradmillError:
-    """What a run has ended with, as an error of this command: its state's message is a ``GradmillError`` as text."""
+    """The failure of a run as an error of this command: the message of its state is a ``GradmillError`` as text."""
     found, _, rest = message.partition("\nexpected: ")
     expected, _, action = rest.partition("\nto do: ")
     found = found or f"{state}: no reason is known"
@@ -230,12 +230,12 @@ def read_failure(message: str, code: int, state: str) -> GradmillError:
 
 @contextmanager
 def on_server(is_needed: bool = True) -> Iterator[bool]:
-    """Talk to the server of PREFECT_API_URL, or to the one that ``gradmill up`` has for these artifacts.
+    """Connect to the server of PREFECT_API_URL, or to that of ``gradmill up`` on these artifacts.
 
-    Yields whether there is one: without any that is the user's to correct, unless none ``is_needed``.
+    Yields whether there is a server; it may be False only if none ``is_needed``.
 
     Raises:
-        EnvironmentProblem: there is none, or it is starting.
+        EnvironmentProblem: there is no server, or it is starting.
     """
     display.wait("asking the server")
     from prefect.settings import PREFECT_API_URL
@@ -253,7 +253,7 @@ def on_server(is_needed: bool = True) -> Iterator[bool]:
         try:
             yield is_there
         finally:
-            if "prefect.events.worker" in sys.modules:  # a block, for one, tells of its use
+            if "prefect.events.worker" in sys.modules:  # using a block, for example, emits events
                 connection.send_what_is_queued()
 
 
@@ -277,7 +277,7 @@ def status(
             found = server_status.describe(stored, name)
     except EnvironmentProblem as error:
         found, failure = server_status.describe_store(stored), error
-    damaged = [fault for fault in stored.faults if fault.kind in ("champion", "version")][:1]  # attention has all
+    damaged = [fault for fault in stored.faults if fault.kind in ("champion", "version")][:1]  # attention lists all
     failure = failure or report_faults(damaged, "champion", "version")
     if check and found.attention:
         failure = failure or typer.Exit(EnvironmentProblem.exit_code)
@@ -286,10 +286,10 @@ def status(
 
 
 def print_status(found: "Status", is_damaged: bool) -> None:
-    """A table for each thing, and what to do where something is wrong."""
+    """Print a table for each part, and what to do about problems."""
     if found.models:
         _print_models(found)
-    elif not is_damaged:  # else there is a champion of which nothing can be told
+    elif not is_damaged:  # otherwise there is an unreadable champion
         print_line("no champion yet: run gradmill retrain\n")
     print_fact("artifacts", f"{found.artifacts}, {found.free / 2**30:.1f} GiB free ({found.free / found.total:.0%})")
     if found.api_url is not None:
@@ -344,10 +344,10 @@ def _print_server(found: "Status") -> None:
 
 
 def _list_cells(of: "Deployment") -> tuple[str, ...]:
-    """A row of the table, in 80 characters: no moment has a year, which nobody needs to be told."""
+    """A row of the table in 80 characters; dates are without the year."""
     start, due = (f"{moment:%m-%d %H:%M}" if moment else "" for moment in (of.last_start, of.next_start))
     verdict = of.verdict or ""
-    if not verdict and of.judged:  # the last run has none, as one that crashed: that of the one before, with its day
+    if not verdict and of.judged:  # a crashed run has none: show the previous verdict with its day
         verdict = f"{of.judged.verdict} {of.judged.start:%m-%d}" if of.judged.start else of.judged.verdict
     starts = "paused" if of.paused else ", ".join(filter(None, (due, "on drift" * of.on_drift)))
     return of.name, start, of.state or "", verdict, starts
@@ -419,7 +419,7 @@ def doctor(as_json: bool, debug: bool, device: DeviceOption = Device.AUTO) -> An
     Exit code 0: ready; 5: --device cuda and no GPU that works; 4: no source of the data; 1: anything else that is
     required does not work. If several apply, it is the highest.
     """
-    with suppress(ValueError, RuntimeError, OSError):  # a variable that cannot be used is a finding here
+    with suppress(ValueError, RuntimeError, OSError):  # invalid variables are reported as findings
         environment.settle_prefect()
     from flows.doctor import examine
 
@@ -436,7 +436,7 @@ def doctor(as_json: bool, debug: bool, device: DeviceOption = Device.AUTO) -> An
 
 
 def _print_finding(finding: "Diagnosis") -> None:
-    """A line, and one more where there is something to do."""
+    """Print a finding, and a second line if there is something to do."""
     console, name = open_stdout(), f"{finding.name.replace('_', ' '):<14}"
     lead = Text.assemble((f"{finding.status.value:<9}", STYLES[finding.status]), (name, "bold"))
     for text in [finding.found] + [f"to do: {finding.action}"] * bool(finding.action):

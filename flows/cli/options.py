@@ -1,6 +1,6 @@
-"""Options: those that several commands share, and those of a command made from the parameters that it takes.
+"""Options: those that several commands share, and those made from the parameters of a command.
 
-Names, types, help and defaults are the parameters'.
+Names, types, help and defaults come from the parameters.
 """
 
 import csv
@@ -31,7 +31,7 @@ from tasks.store import artifact_paths, model_folder
 
 Parameters = TypeVar("Parameters", bound=BaseModel)
 
-# What a field takes, where pydantic's own words would not help.
+# Descriptions of accepted values where pydantic's would not help.
 EXPECTED = {
     "name": "1 to 63 lower-case letters a to z, digits and hyphens, no hyphen first",
     "seed": "a whole number from 0 to 2**63 - 1, or auto",
@@ -39,12 +39,12 @@ EXPECTED = {
     "decimal": "a point or a comma",
     "synthetic_w": "finite numbers, by commas",
 }
-VALUES = {bool: "", int: "N", float: "X", Path: "PATH"}  # what an option takes, as the documentation writes it
-WIDEST = 20  # columns of --help for it: the words of a longer list stand in the option's help
-LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}  # as ``annotated_types`` names them
+VALUES = {bool: "", int: "N", float: "X", Path: "PATH"}  # metavars, as in the documentation
+WIDEST = 20  # columns of --help for the metavar: a longer list is in the option's help
+LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}  # names of ``annotated_types``
 
 PORT: Any = {"metavar": "N", "min": 1, "max": 65535}
-LAST: Any = {"rich_help_panel": "General"}  # what most commands take stands below what is their own
+LAST: Any = {"rich_help_panel": "General"}  # common options are listed below those of a command
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, and everything else on stderr.", **LAST)
 ]
@@ -63,12 +63,12 @@ Artifacts = Annotated[
 
 
 def _names(incomplete: str) -> list[str]:
-    """Kept names, for the completion of shells."""
+    """Kept names, for shell completion."""
     return [name for name in model_folder.list_names() if name.startswith(incomplete)]
 
 
 def _models(incomplete: str) -> list[str]:
-    """What can be trained: the book's models, and kept names."""
+    """Models that can be trained: the book's, and kept names."""
     return sorted({*_names(incomplete), *(name for name in ModelName if name.startswith(incomplete))})
 
 
@@ -97,14 +97,14 @@ def choose(artifacts: Path | None) -> None:
 
 
 def require(device: Device) -> None:
-    """Fail before a server is started for nothing: the device is missing, or artifacts/ cannot be written."""
+    """Fail before starting a server if the device is missing, or artifacts/ is not writable."""
     devices.require(device)
     with tempfile.TemporaryFile(dir=artifact_paths.make_root()):
         pass
 
 
 def as_typed(command: str) -> str:
-    """``command`` of this very program as it works when it is typed here, on the same ``--artifacts``."""
+    """``command`` of this program as it can be typed here, with the same ``--artifacts``."""
     typed, found = sys.argv[0], shutil.which("gradmill")
     program = f"{shlex.quote(sys.executable)} -m flows"
     if found and os.path.realpath(found) == os.path.realpath(typed):
@@ -115,46 +115,46 @@ def as_typed(command: str) -> str:
 
 
 def add_artifacts(command: str) -> str:
-    """``command`` with the ``--artifacts`` of this one, unless it names some."""
+    """``command`` with this command's ``--artifacts``, unless it has its own."""
     is_said = typed_artifacts is None or "--artifacts" in command
     return command if is_said else f"{command} --artifacts {shlex.quote(str(typed_artifacts))}"
 
 
-# The options of a model of parameters
+# Options made from parameters
 
 
 class Value(NamedTuple):
-    """What one option sets: a field of the parameters, or of a ``part`` of them."""
+    """The target of an option: a field of the parameters, or of a ``part`` of them."""
 
     name: str
     part: str | None
     panel: str | None
-    model: type[BaseModel]  # that has the field
+    model: type[BaseModel]  # the model that has the field
     field: FieldInfo  # its declaration
-    option: Option  # how it appears
+    option: Option  # its appearance
 
     @property
     def flag(self) -> str:
-        """What is typed."""
+        """The option as it is typed."""
         return self.option.flag or f"--{self.name.replace('_', '-')}"
 
     @property
     def is_list(self) -> bool:
-        """Whether it takes several values, by commas or by giving it more than once."""
+        """Whether it takes several values, separated by commas or by repetition."""
         return get_origin(self.field.annotation) is tuple
 
     @property
     def is_shown(self) -> bool:
-        """Whether it is of use to what the form is for."""
+        """Whether it is useful for what the form is shown for."""
         return not issubclass(self.model, Frozen) or bool(self.model.use_of(self.name) & self.model.shown_for)
 
     def help(self) -> str:
-        """What it is, its default, in words, and its limits: Rich would take the plain bracket for a style."""
+        """Its description, default and limits; a plain bracket would be a style to Rich."""
         title, said, default = str(self.field.title), self.field.description, self.field.default
         if not said or title.lower() != self.flag.lower().strip("-").replace("-", " "):
             said = f"{title}: {said}" if said else f"{title}."
         words = " ".join(filter(None, [self.option.help or said, self.option.limits]))
-        if self.option.empty or isinstance(default, bool) or self.field.is_required():  # a flag has none
+        if self.option.empty or isinstance(default, bool) or self.field.is_required():  # a flag has no default
             default = self.option.empty
         elif default is None and issubclass(self.model, Frozen):
             default = self.model.describe_default(self.name, Use.BOOK)
@@ -168,7 +168,7 @@ class Value(NamedTuple):
         return f"{words} \\[{'; '.join(bounds)}]" if bounds else words
 
     def parameter(self) -> inspect.Parameter:
-        """As typer reads it from a function; None is what was not given."""
+        """The parameter of a function as typer reads it; None stands for an option that is not given."""
         kind: Any
         kind, metavar = _describe_kind(self.field.annotation)
         about: Any = {"help": self.help(), "autocompletion": COMPLETED.get(self.name)}
@@ -184,7 +184,7 @@ class Value(NamedTuple):
         )
 
     def put(self, given: Any, document: dict[str, Any]) -> None:
-        """Set it in the document, where it was given."""
+        """Set the value in the document, if it was given."""
         if given is None:
             return
         given = not given if self.field.default is True else given  # its flag turns it off
@@ -198,20 +198,20 @@ class Value(NamedTuple):
 
 
 def _walk_annotation(annotation: Any) -> Iterator[Any]:
-    """All that is said in an annotation of the kinds of value that a field takes."""
+    """Yield the nested types and metadata of an annotation."""
     for each in get_args(annotation):
         yield from (each, *getattr(each, "metadata", ()), *_walk_annotation(each))
 
 
 def _describe_kind(annotation: Any) -> tuple[Any, str]:
-    """What typer reads, text for what has more than one form, and what ``--help`` says that it is: ``N``, ``a|b``."""
+    """The type for typer (text if there are several), and the metavar in ``--help``: ``N``, ``a|b``."""
     choices, origin = [each for each in get_args(annotation) if each is not NoneType], get_origin(annotation)
     if origin is Annotated:
         return _describe_kind(choices[0])
     if origin is Literal:
         return type(choices[0]), "|".join(map(str, choices))
     if origin is tuple:
-        return list[str], "A,B"  # given twice, none is lost
+        return list[str], "A,B"  # repeated options are all kept
     if choices:
         kinds = [_describe_kind(each) for each in choices]
         return (kinds[0][0] if len(kinds) == 1 else str), "|".join(dict.fromkeys(words for _, words in kinds))
@@ -220,11 +220,11 @@ def _describe_kind(annotation: Any) -> tuple[Any, str]:
     return annotation, VALUES.get(annotation, "TEXT")
 
 
-Given = dict[str, Any]  # what was given of a model of parameters, as ``Annotated[Given, …]`` names it
+Given = dict[str, Any]  # the given values of a parameter model, named by ``Annotated[Given, …]``
 
 
 def values(parameters: type[BaseModel]) -> Iterator[Value]:
-    """Those of the command's model in its order, each part with its own."""
+    """The fields of a command's parameters in order, including those of parts."""
     for part, field in parameters.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -236,10 +236,10 @@ def values(parameters: type[BaseModel]) -> Iterator[Value]:
 
 
 def validate_document(kind: type[Parameters], document: dict[str, Any], command: str) -> Parameters:
-    """The parameters, or the first fault in them in the words of the command line.
+    """Validate the parameters, and report the first error in terms of the command line.
 
     Raises:
-        UsageError: a value is out of its bounds, or does not go with another.
+        UsageError: a value is out of bounds, or does not fit another.
     """
     try:
         return kind.model_validate(document)
@@ -253,7 +253,7 @@ def validate_document(kind: type[Parameters], document: dict[str, Any], command:
 
 
 def given_options(parameters: BaseModel, leave_out: set[str]) -> list[str]:
-    """Parameters without parts as they are typed: options that have another value than their default."""
+    """Parameters (without parts) as typed options, omitting defaults."""
     given: list[str] = []
     for value in values(type(parameters)):
         setting = getattr(parameters, value.name)
@@ -275,7 +275,7 @@ def nest_assignments(assignments: list[str]) -> dict[str, Any]:
     """``training.lr=0.3`` to ``{"training": {"lr": 0.3}}``; values are JSON, or text where they are not.
 
     Raises:
-        UsageError: one is no assignment, or does not go with another.
+        UsageError: one is not an assignment, or contradicts another.
     """
     nested: dict[str, Any] = {}
     for assignment in assignments:

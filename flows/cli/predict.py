@@ -1,4 +1,4 @@
-"""``gradmill predict``, ``evaluate`` and ``demo``: what a kept version says of rows."""
+"""``gradmill predict``, ``evaluate`` and ``demo``: predictions of a kept version."""
 
 import sys
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tasks.judging.evaluation_result import EvaluationResult
 
 
-FEW = 5  # rows whose answers are told
+FEW = 5  # the most rows whose predictions are printed
 
 
 def predict(given: Annotated[Given, PredictParameters], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
@@ -38,16 +38,16 @@ def predict(given: Annotated[Given, PredictParameters], verbose: Verbose = False
     parameters = validate_document(PredictParameters, given | places, "predict")
     _check_prediction(parameters)
     done, _ = run_flow("predict", parameters, verbose, quiet)
-    return dict(done), lambda: show_prediction(done)  # with whole paths, as its own document does not have them
+    return dict(done), lambda: show_prediction(done)  # with full paths, unlike its document
 
 
 def _check_prediction(parameters: PredictParameters) -> None:
     """Check version, input, columns and output.
 
     Raises:
-        UsageError: there is no such model, version or input, or an option that this input or output has no use for.
+        UsageError: there is no such model, version or input, or an option does not apply to this input or output.
         DataError: the version is damaged, or the first file of a table lacks columns.
-        DeviceMissing: the device is not there.
+        DeviceMissing: the device is not available.
     """
     number, _ = model_folder.load_model(parameters.name, parameters.version)
     if parameters.output:
@@ -58,7 +58,7 @@ def _check_prediction(parameters: PredictParameters) -> None:
         if parameters.id_columns:
             found = f"--id-column {parameters.id_columns[0]} without INPUT"
             raise UsageError(found, "a table to copy it from", "name one")
-    elif not is_database(parameters.input):  # to ask one takes as long as the prediction itself needs for it
+    elif not is_database(parameters.input):  # a database query takes as long as in the prediction itself
         from tasks.data.io import inputs
         from tasks.data.io.batches import ReadSpec
         from tasks.data.io.discovery import is_table
@@ -66,7 +66,7 @@ def _check_prediction(parameters: PredictParameters) -> None:
         recipe = model_folder.find_manifest(parameters.name, number).recipe
         spec = ReadSpec(recipe, parameters.columns, ids=parameters.id_columns)
         if recipe.columns or not is_there(parameters.input):
-            with redirect_stdout(None):  # what is left out of a folder is for the run to tell
+            with redirect_stdout(None):  # the run reports files that are skipped
                 files = inputs.find_inputs(parameters.input).files
                 inputs.check_header(files[0], spec)
                 if len(files) == 1 and is_table(Path(files[0].name)) and not files[0].is_remote:
@@ -95,7 +95,7 @@ def evaluate(given: Annotated[Given, EvaluateParameters], verbose: Verbose = Fal
 
 
 def _show_evaluation(result: "EvaluationResult") -> None:
-    """The facts and tables of the evaluation's page: names are to the left and numbers to the right."""
+    """Print the facts and tables of the evaluation's page: names to the left, numbers to the right."""
     from flows.pages import run_pages
     from tasks.store.version_page import tabulate_periods
 
@@ -134,7 +134,7 @@ def demo(
 
 
 def show_prediction(result: Prediction) -> None:
-    """How many rows, how fast, how sure, and where they are."""
+    """Print how many rows were predicted, how fast, how reliably, and where they are."""
     from flows.pages.run_pages import describe_truth
 
     by = f"{result.name} version {result.version} ({result.provider}) in {duration(result.seconds)}"
@@ -153,7 +153,7 @@ def show_prediction(result: Prediction) -> None:
 
 
 def _list_answers(result: Prediction) -> Iterator[str]:
-    """What was said of each row, where they are few."""
+    """List the predictions of each row, if there are few."""
     if not 0 < result.rows <= FEW:
         return
     import pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""``gradmill schedule``, ``unschedule``, ``pause``, ``resume`` and ``skip``: when deployments run, and with what."""
+"""``gradmill schedule``, ``unschedule``, ``pause``, ``resume``, ``skip``: times and parameters of deployments."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.responses import DeploymentResponse
 
-PENDING = {"cron": "time", "timezone": "time", "on_drift": "on_drift"}  # what a server has to be told, by option
+PENDING = {"cron": "time", "timezone": "time", "on_drift": "on_drift"}  # for each option, what a server must be told
 MONTHLY = "0 2 1 * *"  # of a search: an hour before the nightly retrains
 Argument = Annotated[str, typer.Argument(metavar="NAME|DEPLOYMENT", help="A model (its retrains) or a deployment.")]
 Arguments = Annotated[
@@ -31,11 +31,11 @@ Tune = Annotated[
 
 
 class ScheduleTarget(NamedTuple):
-    """What a word on the command line means: a declared deployment, or the schedule of an own name."""
+    """The meaning of a command-line argument: a declared deployment, or the schedule of an own name."""
 
     deployment: str
     flow: str
-    name: str | None  # of the model that has the schedule; None of a deployment that prefect.yaml declares
+    name: str | None  # the model of the schedule; None for a deployment that prefect.yaml declares
 
 
 def schedule(
@@ -80,7 +80,7 @@ def schedule(
 
 
 def _check_change(target: ScheduleTarget, change: dict[str, Any], parameters: dict[str, Any]) -> None:
-    """Say what is wrong with one target before another is changed."""
+    """Check the change of one target before any is made."""
     own_only = [f"--{option.replace('_', '-')}" for option in ("on_drift", "keep") if option in change]
     if own_only and (target.name is None or target.flow != "retrain"):
         found = f"{own_only[0]} of deployment {target.deployment}"
@@ -100,14 +100,14 @@ def _merge(answers: list[Answer]) -> Answer:
 def _change(
     client: "SyncPrefectClient | None", target: ScheduleTarget, change: dict[str, Any], parameters: dict[str, Any]
 ) -> "Schedule | DeploymentResponse":
-    """Change a deployment for good and return it as it is then: on the server, or for its next ``up``.
+    """Change a deployment for good and return it afterwards: on the server, or in the document for the next ``up``.
 
-    A declared one is the server's alone. Of an own name's the document in artifacts/ is changed, after the server, if
-    there is one, has said what somebody has set there.
+    A declared deployment exists only on the server. For an own name the document in artifacts/ is changed, after it was
+    updated with what is set on the server, if there is one.
 
     Raises:
         UsageError: there is no such name, deployment, time or parameter.
-        EnvironmentProblem: a declared deployment, and no server; or it does not accept the change.
+        EnvironmentProblem: a declared deployment without a server; or the server does not accept the change.
     """
     from flows.server import deployments, registration
 
@@ -125,7 +125,7 @@ def _change(
         server = registration.read_server_id(client) if client else None
         if client and before and before.server == server:
             found = registration.find(client, registration.list_specs(told)[target.deployment])
-            before = registration.read_back(before, found) if found else None  # somebody has deleted it
+            before = registration.read_back(before, found) if found else None  # it was deleted on the server
         if "paused" not in change:
             changed = ask_for(target, before, change, parameters)
         elif before is not None:
@@ -143,11 +143,11 @@ def _change(
 def ask_for(
     target: ScheduleTarget, before: Schedule | None, given: dict[str, Any], parameters: dict[str, Any]
 ) -> Schedule:
-    """The schedule of a name as it is asked for; what is not given stays as it was before.
+    """The requested schedule of a name; values that are not given stay as before.
 
     Raises:
-        UsageError: there is no such name, no such time, nothing that would start a run, or no such parameter.
-        DataError: it is not known where its data are.
+        UsageError: there is no such name, time or parameter, or nothing would start a run.
+        DataError: nothing says where its data are.
     """
     from prefect.utilities.collections import deep_merge
 
@@ -178,7 +178,7 @@ def ask_for(
 def _describe(
     client: "SyncPrefectClient | None", target: ScheduleTarget, changed: "Schedule | DeploymentResponse"
 ) -> Answer:
-    """What ``schedule`` has come to, as a document and in words."""
+    """The result of ``schedule`` as a document and in words."""
     from flows.server.deployments import own_parameters
 
     times, document = _list_times(changed), {"deployment": target.deployment, "registered": client is not None}
@@ -271,10 +271,10 @@ def skip(name: Argument) -> Answer:
 
 
 def find_target(word: str, tune: bool = False) -> ScheduleTarget:
-    """What is meant by a word: a deployment, the deployment that retrains a model, or an own name's schedule.
+    """The target that a word means: a deployment, the deployment that retrains a model, or an own name's schedule.
 
     Raises:
-        UsageError: it is no name, or more than one deployment retrains that model.
+        UsageError: it is not a name, or more than one deployment retrains that model.
     """
     from flows.server import registration
     from flows.tags import MODEL_TAG
@@ -301,7 +301,7 @@ def find_target(word: str, tune: bool = False) -> ScheduleTarget:
 
 
 def _list_times(changed: "Schedule | DeploymentResponse") -> list[dict[str, str]]:
-    """When the schedules of a deployment that are on start runs."""
+    """The times at which active schedules of a deployment start runs."""
     if isinstance(changed, Schedule):
         return [{"cron": changed.cron, "timezone": changed.timezone}] if changed.cron and changed.active else []
     active = (each.schedule for each in changed.schedules if each.active)
@@ -316,15 +316,16 @@ def _describe_times(times: list[dict[str, str]]) -> str:
 
 
 def _who_knows(client: "SyncPrefectClient | None") -> str:
-    """Of what is kept in artifacts/, in words."""
+    """Whether the server has the document's changes, in words."""
     return "the server knows it" if client else "gradmill up will tell its server"
 
 
 @contextmanager
 def _reach() -> "Iterator[SyncPrefectClient | None]":
-    """Talk to the server of PREFECT_API_URL or of ``gradmill up``; None where there is neither.
+    """Connect to the server of PREFECT_API_URL or of ``gradmill up``; yield None without either.
 
-    Alerts follow: how long a schedule may go without success depends on its time, and none is due while it is paused.
+    Alerts are updated afterwards: the allowed time without success depends on schedules, and is unlimited during a
+    pause.
     """
     with on_server(is_needed=False) as is_there:
         if not is_there:

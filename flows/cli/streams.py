@@ -1,4 +1,4 @@
-"""The standard streams, so that none of them ends in a traceback. Imports nothing that takes time."""
+"""The standard streams, made safe against tracebacks. Imports nothing that takes time."""
 
 import errno
 import io
@@ -13,11 +13,11 @@ STDOUT = "standard output"
 
 document_written = False  # by this command
 _closed = False
-_output: TextIO | None = None  # standard output, while only the document goes there
+_output: TextIO | None = None  # standard output, while it is reserved for the document
 
 
 class _Output(io.FileIO):
-    """Standard output: its faults carry its name, and so differ from those of files and connections."""
+    """Standard output: its errors carry its name, which distinguishes them from those of files and connections."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -28,7 +28,7 @@ class _Output(io.FileIO):
 
 
 class _Courtesy(io.FileIO):
-    """Standard error: what cannot be shown there is dropped, for it must not end the work that it tells of."""
+    """Standard error: failed writes are dropped, because they must not end the work that is reported."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -38,10 +38,10 @@ class _Courtesy(io.FileIO):
 
 
 def guard() -> None:
-    """Take charge of the standard streams of this process."""
+    """Replace the standard streams of this process."""
     global _closed
     closed = [descriptor for descriptor in range(3) if not _is_open(descriptor)]
-    for _ in closed:  # or the next files that are opened would take these numbers, and whatever is printed
+    for _ in closed:  # or the next opened files would get these numbers, and the output
         os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     sys.stdout = _text(_Output(1, "w", closefd=False), sys.stdout)
     sys.stderr = _text(_Courtesy(2, "w", closefd=False), sys.stderr)
@@ -49,7 +49,7 @@ def guard() -> None:
 
 
 def require_output() -> None:
-    """Fail before any work whose result could not be told.
+    """Fail before any work if its result could not be printed.
 
     Raises:
         OSError: standard output was closed from the start.
@@ -67,9 +67,9 @@ def _is_open(descriptor: int) -> bool:
 
 
 def _text(raw: io.FileIO, before: Any) -> io.TextIOWrapper:
-    """A text stream like the one before; a character that its encoding lacks is escaped.
+    """A text stream like ``before``; characters that its encoding lacks are escaped.
 
-    Where Python was told not to buffer (PYTHONUNBUFFERED), each line is shown when it ends, standard error's always.
+    Lines are flushed if Python is unbuffered (PYTHONUNBUFFERED), on standard error always.
     """
     buffered: Any = io.BufferedWriter(raw)
     unbuffered = raw.fileno() == 2 or getattr(before, "write_through", False)
@@ -83,7 +83,7 @@ def _text(raw: io.FileIO, before: Any) -> io.TextIOWrapper:
 
 @contextmanager
 def document_alone() -> Iterator[None]:
-    """Keep standard output for ``print_json``: whatever else is printed goes to standard error."""
+    """Reserve standard output for ``print_json``: other output goes to standard error."""
     global _output
     _output = sys.stdout
     try:
@@ -94,29 +94,29 @@ def document_alone() -> Iterator[None]:
 
 
 def print_json(document: Any) -> None:
-    """The one document on stdout; JSON has no word for NaN and infinity, which are null."""
+    """Print the one document on stdout; NaN and infinity, which JSON lacks, become null."""
     from pydantic_core import to_jsonable_python
 
     print_document(to_jsonable_python(document, inf_nan_mode="null"))
 
 
 def print_document(plain: Any) -> None:
-    """The same of what JSON has words for, by the standard library alone."""
+    """Print a document of plain JSON values, using only the standard library."""
     global document_written
     document_written = True
     print(json.dumps(plain, indent=2, allow_nan=False), file=_output, flush=True)
 
 
 def owes_json(arguments: list[str]) -> bool:
-    """Whether a document is asked for that has not been written."""
+    """Whether a requested document has not been written yet."""
     return "--json" in arguments and not document_written
 
 
 def is_lost_output(error: BaseException | None) -> bool:
-    """Whether it was standard output that could not be written."""
+    """Whether standard output could not be written."""
     return isinstance(error, OSError) and error.filename == STDOUT
 
 
 def drop_output() -> None:
-    """Forget what standard output did not take, or the interpreter would try, and fail, once more at its end."""
+    """Discard unwritten output, or the interpreter would fail again at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,4 +1,4 @@
-"""``gradmill retrain`` and ``tune``, and what they say when they are done."""
+"""``gradmill retrain`` and ``tune``, and their output."""
 
 import importlib
 import shlex
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from flows.pages.report import RetrainReport, TuneReport
 
 
-# What takes seconds to import in all, which the server's start hides; nobody needs it where all is reused.
+# Slow imports, hidden by the start of the server; not needed if everything is reused.
 TO_TRAIN = "tasks.fitting.trainer", "tasks.judging.plots", "tasks.serving.onnx_graph"
-TO_RUN = "prefect.flow_engine", "prefect.task_engine", "fastapi.encoders"  # the last for its run's parameters
-DROPS = "champion_accuracy", "champion_recall"  # gates that find by how much less a share is
-AGAINST_ONE = " of version "  # in the reason of a bound: it is that version's
+TO_RUN = "prefect.flow_engine", "prefect.task_engine", "fastapi.encoders"  # the last for the run's parameters
+DROPS = "champion_accuracy", "champion_recall"  # gates whose value is a difference of shares
+AGAINST_ONE = " of version "  # in the reason of a bound: the bound is that version's
 
 
 def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
@@ -50,7 +50,7 @@ def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False
     document = _complete_kept_name(given, "retrain") | {"sign_key": sign_key and sign_key.absolute()}
     parameters = validate_document(RetrainParameters, document, "retrain")
     _check_training(given, parameters)
-    tuning_result.take_found(parameters)  # what is missing is said now; the run takes the newest
+    tuning_result.take_found(parameters)  # report missing settings now; the run takes the newest
     if sign_key is not None:
         verification.require_attestation(sign_key)
     mirror_sync.find_destination(is_kept=False)
@@ -81,26 +81,26 @@ def tune(given: Annotated[Given, TuneParameters], verbose: Verbose = False, quie
     document["search"] = document.get("search", {}) | {"space": _fix_given_options(given)}
     parameters = validate_document(TuneParameters, document, "tune")
     _check_training(given, parameters)
-    narrow_space(parameters.training, parameters.search.space)  # its faults are said now
+    narrow_space(parameters.training, parameters.search.space)  # report errors in it now
     report, failure = run_flow("tune", parameters, verbose, quiet, carried="searched")
-    if failure:  # of the retrain, which may have come to something, too
+    if failure:  # an error of the retrain, which may have a result nonetheless
         report = report.model_copy(update={"retrained": getattr(failure, "report", None)})
     use = as_typed(_command_with(parameters, report.settings))
     return report, lambda: show_search(report, use), failure
 
 
 def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
-    """The document, with what stands for a name in the place of a model; paths of data absolute.
+    """The parameters with a kept name given as model resolved, and paths of data made absolute.
 
     Raises:
-        UsageError: an option is missing, or does not go with the name.
+        UsageError: an option is missing, or does not fit the name.
         DataError: there are no such data.
     """
     data, named = given.get("data", {}), given.get("training", {}).get("model")
     if "source" in data:
         source = place(data["source"]) or ""
         given = given | {"data": data | {"source": source}}
-        if source and "://" not in source and not is_there(source):  # before what else is wrong with the command
+        if source and "://" not in source and not is_there(source):  # reported before other errors
             from tasks.data.image_dataset import find_images
 
             is_of_table = "target" in data or named not in (None, ModelName.SOFTMAX_REGRESSION)
@@ -129,9 +129,9 @@ def _check_training(given: dict[str, Any], parameters: Learned) -> None:
     """Check options, name, device, and columns or images.
 
     Raises:
-        UsageError: options that change nothing, contradict each other, or are not those that the name keeps.
+        UsageError: options have no effect, contradict each other, or differ from what the name keeps.
         DataError: there are no such data, or their first file lacks columns.
-        DeviceMissing: the device is not there.
+        DeviceMissing: the device is not available.
     """
     for part in ("data", "gates"):
         values: Frozen = getattr(parameters, part, parameters)
@@ -156,13 +156,13 @@ def _check_training(given: dict[str, Any], parameters: Learned) -> None:
             check_header(data.source, lambda names: require_columns(names, request))
         except DataError:
             for number in model_folder.list_versions(parameters.name)[-1:] if previous else ():
-                verification.verify_version(parameters.name, number)  # what is damaged fixes other columns
+                verification.verify_version(parameters.name, number)  # a damaged version would fix wrong columns
             raise
     require(parameters.training.device)
 
 
 def _command_with(parameters: TuneParameters, settings: Collection[str]) -> str:
-    """The command that trains with what was found, on the same data."""
+    """The command that trains with the found settings on the same data."""
     if model_folder.list_versions(parameters.name):
         return shlex.join(["retrain", parameters.name, "--tuned"])
     training = parameters.training
@@ -174,10 +174,10 @@ def _command_with(parameters: TuneParameters, settings: Collection[str]) -> str:
 
 
 def _fix_given_options(given: dict[str, Any]) -> list[str]:
-    """``--space``, and the options of training that are given: these are not searched.
+    """The entries of ``--space``, and those of given training options, which are not searched.
 
     Raises:
-        UsageError: one is given in both places.
+        UsageError: an option is in both.
     """
     from tasks.fitting.search_space import OPTIONS
 
@@ -185,7 +185,7 @@ def _fix_given_options(given: dict[str, Any]) -> list[str]:
     named = {item.partition("=")[0].strip() for item in items}
     for option, field in OPTIONS.items():
         value = given.get("training", {}).get(field)
-        if value is not None and value != "auto":  # which is a search, too
+        if value is not None and value != "auto":  # auto is a search too
             if option in named:
                 raise UsageError(f"--{option} {value}, and {option} in --space", "one of the two", "leave one out")
             items.append(f"{option}={value}")
@@ -203,9 +203,9 @@ def run_flow(
     carried: str = "report",
     list_modules: Callable[[], Iterable[str]] = tuple,
 ) -> tuple[Any, Exception | None]:
-    """Run a flow, which is imported while its server starts, as the modules listed are, and show its stages.
+    """Run a flow and show its stages; the flow and the listed modules are imported while its server starts.
 
-    Returns what it has come to and, where its error ``carried`` that all the same, the error.
+    Returns the result and, if an error ``carried`` the result, the error.
     """
     progress.is_watched &= not (quiet or verbose)
     server = connection.prefect_api(lambda: (f"flows.{name}", *TO_RUN, *list_modules()))
@@ -226,7 +226,7 @@ def run_flow(
 
 
 def show_gates(verdicts: Sequence[GateVerdict]) -> None:
-    """What was judged, by what bound, for who watches; in a log each verdict has its line already."""
+    """Print the verdicts and their bounds on a terminal; in a log each verdict already has its line."""
     if not verdicts or not progress.is_watched:
         return
     from tasks.judging.gates import format_value
@@ -247,7 +247,7 @@ def show_gates(verdicts: Sequence[GateVerdict]) -> None:
 
 
 def _describe_bound(verdict: GateVerdict) -> str:
-    """What was required; where nothing was, against which version, and why that decides nothing."""
+    """The bound; if there is none, the compared version and why it does not count."""
     if verdict.verdict != "recorded":
         required, _, why = verdict.detail.partition(" required")
         return f"{required}{why}" if AGAINST_ONE in why else required
@@ -258,7 +258,7 @@ def _describe_bound(verdict: GateVerdict) -> str:
 
 
 def show_retrain(result: "RetrainReport", owes_predictions: bool) -> None:
-    """What was trained, how good it is, where it lies, and what to try next."""
+    """Print what was trained, how good it is, where it is, and what to try next."""
     quality = task.find_task(result.model).summary(result.metrics)
     made = f"{result.model} ({result.implementation}) on {result.device}: {quality}"
     predictions = "none: the run failed before they were made" if owes_predictions else ""
@@ -281,12 +281,12 @@ def show_retrain(result: "RetrainReport", owes_predictions: bool) -> None:
 
 
 def describe_freeze(result: "RetrainReport") -> str:
-    """That no retrain changes the champion, and what to do about it."""
+    """Say that no retrain changes the champion, and how to end that."""
     return f"version {result.champion} stays the champion of {result.name} until gradmill unfreeze {result.name}"
 
 
 def _describe_standing(result: "RetrainReport") -> str:
-    """What became of the candidate, and whether it is the champion; one rolled back from, or replaced, is not."""
+    """Whether the candidate became the champion, and why not: it may have been rolled back from, or replaced."""
     if result.version is None:
         return f"{result.name}: it {result.describe()}"
     version = f"{result.name} version {result.version}, {f'{result.detail}, ' if result.detail else ''}"
@@ -303,7 +303,7 @@ def _describe_standing(result: "RetrainReport") -> str:
     pointer = model_folder.read_pointer(result.name) if result.outcome == "published" else None
     if pointer is None or pointer.version != result.version or pointer.previous is None:
         return f"{version}the champion"
-    # The one that it has replaced may be a better one within what the gates allow.
+    # The previous champion may be better within the bounds of the gates.
     now, before = (
         find_headline_figure(model_folder.find_manifest(result.name, each))
         for each in (pointer.version, pointer.previous)
@@ -312,12 +312,12 @@ def _describe_standing(result: "RetrainReport") -> str:
 
 
 def list_next_steps(result: "RetrainReport") -> list[str]:
-    """The commands that follow from what a retrain came to, as they are typed: publish, use, look at, promote."""
+    """The commands to type next after a retrain: publish, use, look at, promote."""
     name = result.name
     is_left = result.outcome == "unchanged" and result.version != result.champion  # rolled back from, or replaced
     if result.frozen:
         commands = [f"unfreeze {name}", *[f"promote {name} {result.version}"] * is_left, f"models {name}"]
-    elif result.outcome == "judged":  # --no-publish: the same, for good
+    elif result.outcome == "judged":  # --no-publish: the same command without it
         commands = [shlex.join(each for each in sys.argv[1:] if each != "--no-publish")]
     elif not result.champion:
         commands = []
@@ -334,7 +334,7 @@ def list_next_steps(result: "RetrainReport") -> list[str]:
 
 
 def show_search(result: "TuneReport", use: str) -> None:
-    """What was found, how much better it is than the settings of before, and the command to ``use`` it."""
+    """Print the settings found, their gain over the previous settings, and the command to ``use`` them."""
     from tasks.fitting.search_space import describe_settings
 
     found, before = (

@@ -1,1 +1,1 @@
-"""What runs show: the documents that they report, their pages in the Prefect UI, each name's overview."""
+"""The output of runs: reports, pages in the Prefect UI, and the overview of each name."""

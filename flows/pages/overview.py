@@ -1,4 +1,4 @@
-"""A name's overview: what is live and how it has developed, of the store's facts alone (tasks/store/state.py)."""
+"""A name's overview: what is live and its history, only from the state of the store (tasks/store/state.py)."""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -14,16 +14,16 @@ from tasks.store.page import Code, Link, Page, PagePicture, PageTable, Section, 
 from tasks.store.run_folder import list_changed
 from tasks.store.state import NameState
 
-SHOWN = 20  # versions, beside those that are marked
-BY_ITSELF = ("model", "device", "seed", "implementation")  # settings with a place of their own, or that do not matter
+SHOWN = 20  # versions, besides marked ones
+BY_ITSELF = ("model", "device", "seed", "implementation")  # settings that are shown elsewhere, or do not matter
 
 
 def draw_overview(facts: NameState) -> Page:
-    """The page with the picture of the trend, where matplotlib is installed (extra ``train``)."""
+    """The page, with a picture of the trend if matplotlib is installed (extra ``train``)."""
     drawn, picture = state.find_trend(facts), None
     if drawn and drawn.points:
         try:
-            from tasks.judging import plots  # which takes half a second
+            from tasks.judging import plots  # takes half a second
         except ModuleNotFoundError:
             pass
         else:
@@ -32,7 +32,7 @@ def draw_overview(facts: NameState) -> Page:
 
 
 def format_headline(facts: NameState) -> str:
-    """What is live since when, how good it is, and what the last run came to, in a line."""
+    """One line: what is live since when, how good it is, and the outcome of the last run."""
     pointer, live = facts.pointer, facts.live
     parts = ["no version is live"]
     if pointer:
@@ -60,9 +60,9 @@ def list_sections(facts: NameState, picture: PagePicture | None) -> tuple[Sectio
 
 
 def tabulate_names(names: Iterable[NameState], place: str) -> PageTable:
-    """What is live of each name, how good it is, what its last run came to and what is unusual, a row each.
+    """One row per name: what is live, how good it is, the outcome of its last run, and what is unusual.
 
-    It leads to the name's overview and the champion's page below ``place``.
+    Rows link to the name's overview and the champion's page below ``place``.
     """
     rows = []
     for facts in names:
@@ -84,12 +84,12 @@ def tabulate_names(names: Iterable[NameState], place: str) -> PageTable:
 
 
 def find_headline_figure(manifest: Manifest) -> str:
-    """The one figure that a headline has room for."""
+    """The single figure that fits into a headline."""
     return list_figures(manifest)[0]
 
 
 def list_figures(manifest: Manifest) -> list[str]:
-    """How good a version was on its test split."""
+    """The figures of a version on its test split."""
     found: dict[str, Any] = manifest.metrics.model_dump()
     told = []
     if found.get("test_accuracy") is not None:
@@ -99,7 +99,7 @@ def list_figures(manifest: Manifest) -> list[str]:
 
 
 def tabulate_versions(facts: NameState) -> PageTable:
-    """The newest versions and those that are marked, a row each."""
+    """The newest versions and the marked ones, one row each."""
     head = ("version", "published", "figures", "settings", "seed", "rows", "data", "size", "")
     rows, newest = [], facts.numbers[-SHOWN:]
     for number, _, size, manifest in facts.versions[::-1]:
@@ -136,7 +136,7 @@ def _describe_last_run(facts: NameState) -> str:
 
 
 def _describe_drift(facts: NameState) -> str:
-    """Of the last input that somebody gave."""
+    """The drift of the last input of a user."""
     last = facts.last_job
     has_drifted = last is not None and last.drift is not None and last.drift.verdict == "drift"
     if last is None or not (has_drifted or last.worse):
@@ -179,7 +179,7 @@ def _describe_holds(facts: NameState) -> Iterator[Text]:
 
 
 def _describe_last_runs(facts: NameState) -> Iterator[Text]:
-    """What the last run came to; of the last judged one why it was refused."""
+    """The outcome of the last run; for the last judged one also why it was refused."""
     last, judged = facts.runs[0] if facts.runs else None, facts.last_judged
     if last:
         yield f"{_minute(last.date)}: {last.in_words}"
@@ -212,7 +212,7 @@ def _tabulate_changes(changes: Iterable[Change]) -> PageTable:
 
 
 def _tabulate_files(facts: NameState) -> PageTable:
-    """Which files the newest versions of own data were trained on."""
+    """The files of own data that the newest versions were trained on."""
     newest = [number for number in facts.numbers[::-1] if number in facts.files][:FEW]
     rows = []
     for number in newest:
@@ -230,7 +230,7 @@ def _list_disk_facts(facts: NameState) -> Iterator[tuple[str, str]]:
 
 
 def _list_commands(facts: NameState) -> Iterator[tuple[str, Text]]:
-    """What the engineer on call asks that no page has."""
+    """Commands for questions of an engineer on duty that no page answers."""
     yield "next and stuck runs, workers, alerts", Code("gradmill status")
     if facts.is_scheduled:
         yield "leave out the next run", Code(f"gradmill skip {facts.name}")
@@ -257,7 +257,7 @@ def _mark(facts: NameState, number: int) -> str:
 
 
 def _day(moment: str) -> str:
-    """A day, with its year where it is not this one."""
+    """A day, with the year unless it is the current one."""
     when = datetime.fromisoformat(moment)
     return f"{when:%-d %b}" if when.year == datetime.now(when.tzinfo).year else f"{when:%-d %b %Y}"
 

@@ -1,4 +1,4 @@
-"""What a retrain and a search came to: the documents that ``gradmill retrain --json`` and ``tune --json`` print."""
+"""The results of retrains and searches: the documents of ``gradmill retrain --json`` and ``tune --json``."""
 
 from asyncio import CancelledError
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from tasks.store.tuning_result import Searched, Setting, Trial
 
 
 class PredictionSummary(BaseModel):
-    """Where the predictions went, and which version made them: the champion, be it this run's version or not."""
+    """Where the predictions are, and which version made them: the champion, which may not be this run's version."""
 
     path: str
     rows: int
@@ -45,7 +45,7 @@ class RetrainReport(BaseModel):
     name: str
     implementation: str
     outcome: Literal["published", "unchanged", "refused", "judged"]
-    detail: str = ""  # of ``unchanged``: how that is known
+    detail: str = ""  # of ``unchanged``: how this is known
     version: int | None
     champion: int | None
     frozen: bool = False
@@ -60,11 +60,11 @@ class RetrainReport(BaseModel):
     parameters: dict[str, Any]
     seconds: dict[str, float]
     run: str
-    data_changes: list[Finding] = []  # what is not as it was in earlier data
+    data_changes: list[Finding] = []  # differences from earlier data
 
     @property
     def was_trained(self) -> bool:
-        """Whether there was a candidate; of data that are unchanged there is none."""
+        """Whether there was a candidate; there is none if the data are unchanged."""
         return "train" in self.seconds
 
     @property
@@ -73,7 +73,7 @@ class RetrainReport(BaseModel):
         return [gate.name for gate in self.gates if not gate.passed]
 
     def describe(self) -> str:
-        """What became of the candidate, in a line."""
+        """What became of the candidate, in one line."""
         words = describe_outcome(self.outcome, self.version, ", ".join(self.refused_by))
         return f"{words}, {self.detail}" if self.detail else words
 
@@ -86,21 +86,21 @@ class TuneReport(BaseModel):
     schema_version: Literal[1] = 1
     model: str
     name: str
-    outcome: Literal["tuned", "no better"] = "tuned"  # than the settings of before
+    outcome: Literal["tuned", "no better"] = "tuned"  # than the previous settings
     settings: dict[str, Setting]
-    validation_losses: tuple[float, ...]  # one a seed
+    validation_losses: tuple[float, ...]  # one per seed
     default_settings: dict[str, Setting]
     default_losses: tuple[float, ...]
     num_validation: int
     trials: tuple[Trial, ...]
-    path: str | None  # of tuned.json; None: nothing is kept
+    path: str | None  # of tuned.json; None: nothing was kept
     seconds: dict[str, float]
     run: str
     retrained: RetrainReport | None = None
 
     @classmethod
     def describe(cls, run: RunFolder, searched: Searched) -> "TuneReport":
-        """The report of a search that has ended."""
+        """The report of a finished search."""
         found = searched.tuned.model_dump(include=cls.model_fields.keys() - {"run", "schema_version"})
         if searched.tuned.is_better:
             found |= {"path": str(artifact_paths.tuned(run.name))}
@@ -110,7 +110,7 @@ class TuneReport(BaseModel):
 
     @contextmanager
     def carry_search(self) -> Iterator[None]:
-        """Let the error of the retrain carry what the search has found all the same."""
+        """Attach the result of the search to an error of the retrain."""
         try:
             yield
         except BaseException as error:
@@ -120,7 +120,7 @@ class TuneReport(BaseModel):
 
 @dataclass
 class Outcome:
-    """What the stages of a retrain have come to so far, refused or not."""
+    """The results of a retrain's stages so far, refused or not."""
 
     run: RunFolder
     parameters: RetrainParameters
@@ -134,7 +134,7 @@ class Outcome:
     validated: ValidatedDataset | None = None
 
     def refused(self, record: Record) -> None:
-        """Take what the stage that refused the candidate would have returned."""
+        """Add the record of the stage that refused the candidate."""
         if isinstance(record, records.Evaluation):
             self.evaluated = record
         elif isinstance(record, records.ExportedModel):
@@ -151,7 +151,7 @@ class Outcome:
 
     @property
     def _kept_manifest(self) -> Manifest | None:
-        """What is known of the version that stays where nothing was trained."""
+        """The manifest of the version that stays if nothing was trained."""
         stays = self.published if self.trained is None else None
         return model_folder.find_manifest(stays.name, stays.version) if stays and stays.version else None
 
@@ -167,9 +167,9 @@ class Outcome:
         return drawn + list(self.evaluated.pictures if self.evaluated else ())
 
     def report(self) -> RetrainReport:
-        """The report of a candidate that was judged; one that was not published was refused.
+        """The report on a judged candidate; one that was not published was refused.
 
-        Where nothing was trained, figures, gates and device are those of the version that stays.
+        If nothing was trained, figures, gates and device are those of the version that stays.
         """
         training, published, predicted = self.parameters.training, self.published, self.predicted
         kept, champion = published if published and published.version else None, _champion(self.parameters.name)
@@ -215,19 +215,19 @@ class Outcome:
 def _champion(name: str) -> ChampionPointer | None:
     try:
         return model_folder.find_champion(name)
-    except GradmillError:  # none yet, or the pointer is damaged, which is for those to say who need it
+    except GradmillError:  # none yet, or a damaged pointer, which is reported where it is needed
         return None
 
 
 @contextmanager
 def attach_report(outcome: Outcome) -> Iterator[None]:
-    """Let the error of a run that has come to something, a version or a refusal, carry the run's ``report``.
+    """Attach the run's ``report`` to its error if it has a result, a version or a refusal.
 
-    So whoever sees that the prediction has failed, or interrupts it, sees also that there is another champion.
+    So a user whose prediction failed or was interrupted also learns of the new champion.
     """
     try:
         yield
-    except CancelledError:  # by its time limit
+    except CancelledError:  # raised by its time limit
         with suppress(Exception):
             limit = Settings().time_limit
             outcome.run.note_failure(EnvironmentProblem.exit_code, limit.total_seconds() if limit else None)
@@ -238,7 +238,7 @@ def attach_report(outcome: Outcome) -> Iterator[None]:
         if isinstance(error, GateFailed):
             outcome.refused(error.record)
         if outcome.is_decided:
-            with suppress(Exception):  # what cannot be reported must not hide why the run has failed
+            with suppress(Exception):  # a failed report must not hide why the run has failed
                 error.report = outcome.report()  # type: ignore[attr-defined]
         raise
     finally:

@@ -1,4 +1,4 @@
-"""What a run leaves in the Prefect UI when it ends: pages, the words in its name and tags, events for automations."""
+"""The output of a finished run in the Prefect UI: pages, words in its name and tags, events for automations."""
 
 import socket
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ SEARCH_PICTURES = {
 
 @contextmanager
 def retrain_shown(outcome: Outcome) -> Iterator[None]:
-    """Show what a retrain came to when it ends, whatever became of the candidate; other failures show nothing."""
+    """Show the result of a retrain when it ends, whatever became of the candidate; other failures show nothing."""
     try:
         with attach_report(outcome):
             yield
@@ -51,7 +51,7 @@ def retrain_shown(outcome: Outcome) -> Iterator[None]:
 
 @contextmanager
 def failed_prediction_shown(parameters: PredictParameters) -> Iterator[None]:
-    """Show, where the prediction in the block fails, a page that says of what, and what to do."""
+    """If the prediction in the block fails, show a page with the reason and what to do."""
     try:
         yield
     except Exception as error:
@@ -62,7 +62,7 @@ def failed_prediction_shown(parameters: PredictParameters) -> Iterator[None]:
 
 
 def show_prediction(result: Prediction) -> None:
-    """Show what a batch prediction came to."""
+    """Show the result of a batch prediction."""
     with _never_in_the_way():
         _show_prediction(result)
         _mark(run_pages.name_prediction(result), MODEL_TAG + result.name, DRIFT_TAG + result.drift.verdict)
@@ -70,7 +70,7 @@ def show_prediction(result: Prediction) -> None:
 
 
 def show_evaluation(result: EvaluationResult) -> None:
-    """Show what a kept version came to on labelled rows."""
+    """Show the evaluation of a kept version on labelled rows."""
     with _never_in_the_way():
         _show(f"{result.name}-judgement", run_pages.evaluation_page(result), "a kept version on labelled rows")
         verdict = VERDICT_TAG + ("worse" if result.worse else "as published")
@@ -79,7 +79,7 @@ def show_evaluation(result: EvaluationResult) -> None:
 
 
 def show_search(run: RunFolder, searched: Searched) -> None:
-    """Draw what a search has found, write its page into the run's folder, and show it."""
+    """Draw the results of a search, write its page into the run's folder, and show it."""
     with _never_in_the_way():
         _show(f"{run.name}-tuning", write_search_page(run, searched), "a search for settings")
         _mark(None, MODEL_TAG + run.name)
@@ -87,7 +87,7 @@ def show_search(run: RunFolder, searched: Searched) -> None:
 
 
 def write_search_page(run: RunFolder, searched: Searched) -> Page:
-    """Draw the pictures and write the page into the run's folder; return it."""
+    """Draw the pictures, write the page into the run's folder, and return it."""
     from tasks.judging import tuning_figures
 
     files = {file.path.name: file.path for file in tuning_figures.draw(searched.trials, searched.tuned, run.path)}
@@ -98,7 +98,7 @@ def write_search_page(run: RunFolder, searched: Searched) -> Page:
 
 
 def warn_of_full_disk() -> None:
-    """Say that the disk of artifacts/ is nearly full, if it is, in the log and by an event for the alerts."""
+    """Warn in the log, and by an event for the alerts, if the disk of artifacts/ is nearly full."""
     with _never_in_the_way():
         left, host = folders.read_room(), socket.gethostname()
         if left.is_little:
@@ -117,14 +117,14 @@ def _show_prediction(result: Prediction) -> None:
 
 
 def _is_shown(result: Prediction) -> bool:
-    """Whether an earlier run has made these predictions, and shown them: they were there when this one began."""
+    """Whether an earlier run made these predictions, and showed them: they existed before this run began."""
     job, context = predictions.find(result.path), FlowRunContext.get()
     return bool(job and job.finished_at and context and datetime.fromisoformat(job.finished_at) < context.start_time)
 
 
 @contextmanager
 def _never_in_the_way() -> Iterator[None]:
-    """What cannot be shown must not turn a published model into a failed run, nor hide why a run has failed."""
+    """Report errors of showing: they must not fail the run of a published model, or hide why a run has failed."""
     try:
         yield
     except Exception as error:
@@ -132,7 +132,7 @@ def _never_in_the_way() -> Iterator[None]:
 
 
 def _show_retrain(outcome: Outcome) -> None:
-    """Pictures and card are those of a candidate: of what is unchanged the server has them already."""
+    """Show the pages of a retrain; pictures and card only of a candidate: the server has those of unchanged models."""
     result = outcome.report()
     if result.outcome == "refused":
         payload = {"version": None, "sha256": None, "path": None, "run": result.run, "refused_by": result.refused_by}
@@ -149,14 +149,14 @@ def _show_retrain(outcome: Outcome) -> None:
 
 
 def _mark(words: tuple[str, str] | None, *tags: str) -> None:
-    """Let this run's name and its first tag say in ``words`` what it came to; other tags are for the UI's filters.
+    """Add ``words`` on the outcome to this run's name and first tag; other tags serve as filters in the UI.
 
-    A retry's verdict takes the place of the first one's.
+    The verdict of a retry replaces the first one.
     """
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(flow_run.id)
         known = {tag for tag in run.tags if not run_names.OF_VERDICT.match(tag)}
-        known -= {tag for tag in known if tag.startswith(MODEL_TAG)}  # of the deployment, whose run may be another's
+        known -= {tag for tag in known if tag.startswith(MODEL_TAG)}  # the deployment's; the run may have another
         name = run_names.with_verdict(run.name, words[0]) if words else run.name
         first = words[1:] if words else ()
         client.update_flow_run(flow_run.id, name=name, tags=[*first, *sorted(known | {*tags})])

@@ -1,4 +1,4 @@
-"""What a run is called in the UI and in ``artifacts/runs/``; its date, its time limit, and how a refused one ends."""
+"""Names of runs in the UI and in ``artifacts/runs/``; dates, time limits, and the final state of a refused run."""
 
 import functools
 import re
@@ -15,16 +15,16 @@ from tasks.errors import GateFailed
 from tasks.machine.settings import Settings
 from tasks.parameters import EvaluateParameters, Learned, PredictParameters, RetrainParameters, TuneParameters
 
-VERDICT = ": "  # between what a run is called from the beginning, and what it came to
+VERDICT = ": "  # between the initial name of a run and its outcome
 VERDICTS = "published|unchanged|refused|judged|worse|as published|drift|stable|too few rows|no reference"
-OF_VERDICT = re.compile(rf"{VERDICT_TAG}|{DRIFT_TAG}|(-?\d\S*|-?inf|nan) ({VERDICTS})$")  # as ``0.844 published``
+OF_VERDICT = re.compile(rf"{VERDICT_TAG}|{DRIFT_TAG}|(-?\d\S*|-?inf|nan) ({VERDICTS})$")  # such as ``0.844 published``
 AsLearned = TypeVar("AsLearned", bound=Learned)
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def scheduled_at() -> datetime:
-    """When the run was meant to start (UTC): a retry and a late start keep it."""
+    """The scheduled start of the run (UTC), which a retry or a late start keeps."""
     moment: datetime = flow_run.scheduled_start_time or datetime.now(UTC)
     return moment.astimezone(UTC)
 
@@ -41,7 +41,7 @@ def name_retrain() -> str:
 
 
 def name_runs(kind: type[PredictParameters | EvaluateParameters | TuneParameters]) -> Callable[[], str]:
-    """What names the runs of another flow, which takes parameters of this kind: ``tune digits 2026-11-24T03:00``."""
+    """A function that names runs of another flow with parameters of this kind: ``tune digits 2026-11-24T03:00``."""
 
     def name() -> str:
         parameters = kind.model_validate(flow_run.parameters["parameters"])
@@ -51,18 +51,18 @@ def name_runs(kind: type[PredictParameters | EvaluateParameters | TuneParameters
 
 
 def with_verdict(name: str, words: str) -> str:
-    """A run's name that says what it came to, whatever it said of an earlier try."""
+    """A run's name with its outcome, which replaces that of an earlier try."""
     return f"{name.partition(VERDICT)[0]}{VERDICT}{words}"
 
 
 def time_limit() -> float | None:
-    """The seconds that GRADMILL_TIME_LIMIT gives a run; Prefect then ends it as ``TimedOut``, a failure."""
+    """The time limit of a run in seconds (GRADMILL_TIME_LIMIT); Prefect ends it as ``TimedOut``, a failure."""
     limit = Settings().time_limit
     return limit.total_seconds() if limit else None
 
 
 def with_seed(parameters: AsLearned) -> AsLearned:
-    """Replace the seed ``auto`` by the scheduled date as a number, 20261124."""
+    """Replace the seed ``auto`` by the scheduled date as a number, such as 20261124."""
     if parameters.training.seed != "auto":
         return parameters
     training = parameters.training.model_copy(update={"seed": int(f"{scheduled_at():%Y%m%d}")})
@@ -70,9 +70,9 @@ def with_seed(parameters: AsLearned) -> AsLearned:
 
 
 def end_as_refused(run: Callable[P, R]) -> Callable[P, R]:
-    """Let the flow that ``run`` becomes end as ``Refused``, of type FAILED, where a gate refuses the candidate.
+    """End the flow of ``run`` as ``Refused``, of type FAILED, if a gate refuses the candidate.
 
-    Whoever calls the flow gets the ``GateFailed`` all the same: Prefect raises what a returned state carries.
+    The caller of the flow still gets the ``GateFailed``: Prefect raises the error in a returned state.
     """
 
     @functools.wraps(run)
@@ -81,7 +81,7 @@ def end_as_refused(run: Callable[P, R]) -> Callable[P, R]:
             return run(*args, **kwargs)
         except GateFailed as refusal:
             state: State[GateFailed] = Failed(name=REFUSED, message=str(refusal), data=refusal)
-            state.state_details.retriable = False  # as Prefect says of every exception
+            state.state_details.retriable = False  # as Prefect does for every exception
             return cast("R", state)
 
     return running

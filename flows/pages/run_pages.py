@@ -1,4 +1,4 @@
-"""The pages of runs: a retrain's verdict, a batch prediction, an evaluation, a search."""
+"""The pages of runs: the verdict of a retrain, a batch prediction, an evaluation, a search."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,13 +29,13 @@ from tasks.store.version_page import FIGURES, describe_interval, tabulate_gates,
 FEW = 10  # rows of a table
 ROUNDING = 1e-6
 
-# A retrain
+# Retrains
 
 
 def retrain_page(result: RetrainReport) -> Page:
-    """What became of a candidate, and why; its figures beside those of the champion of before.
+    """The verdict on a candidate, with reasons, and its figures beside those of the previous champion.
 
-    Of a run that trained nothing only that: gates and figures stand on the page of the run that made the version.
+    For a run that trained nothing, gates and figures are on the page of the run that made the version.
     """
     made = f"version {result.version}" if result.version else "candidate"
     intro: list[Text] = [(f"{result.model}, {result.implementation}, on {result.device}. Evidence: ", Code(result.run))]
@@ -62,7 +62,7 @@ def retrain_page(result: RetrainReport) -> Page:
 
 
 def name_retrain(result: RetrainReport) -> tuple[str, str]:
-    """For the run's name, and for its first tag: what became of the candidate, and the figure by which it is known."""
+    """What became of the candidate, for the run's name, and its main figure, for the first tag."""
     if result.outcome == "refused":
         gate, *others = [gate for gate in result.gates if not gate.passed]
         more = f" and {len(others)} more" if others else ""
@@ -75,7 +75,7 @@ def name_retrain(result: RetrainReport) -> tuple[str, str]:
 
 
 def _describe_hold(result: RetrainReport) -> Iterator[Text]:
-    """What no retrain changes, and the command that ends it."""
+    """What retrains may not change, and the command that ends this."""
     if result.frozen:
         yield f"Frozen: version {result.champion} stays until ", Code(f"gradmill unfreeze {result.name}")
     with suppress(GradmillError):
@@ -103,7 +103,7 @@ def _compare_with_champion(result: RetrainReport, made: str) -> PageTable:
 
 
 def _champion_before(result: RetrainReport) -> Manifest | None:
-    """The champion that the candidate was to replace, if it is kept and is another."""
+    """The champion that the candidate was to replace, if it is kept and not the same."""
     with suppress(GradmillError):
         if pointer := model_folder.find_champion(result.name):
             was_promoted = result.outcome == "published" and pointer.version == result.version
@@ -112,11 +112,11 @@ def _champion_before(result: RetrainReport) -> Manifest | None:
     return None
 
 
-# A batch prediction
+# Batch predictions
 
 
 def prediction_page(result: Prediction) -> Page:
-    """What a job came to, what has moved since training, what was rejected, and the last jobs."""
+    """The result of a job, its drift since training, rejected rows, and the last jobs."""
     job, version = predictions.find(result.path), read_version(artifact_paths.version(result.name, result.version))
     picture = PagePicture("Answers", result.picture.read_bytes(), result.picture.name) if result.picture else None
     sections = (
@@ -131,7 +131,7 @@ def prediction_page(result: Prediction) -> Page:
 
 
 def failed_prediction_page(name: str, error: Exception, source: str | None) -> Page:
-    """A prediction that has come to nothing: what was found, and what to do."""
+    """The page of a failed prediction: what was found, and what to do."""
     found, expected, action = f"{type(error).__name__}: {error}", "no such error", "see the log of the run"
     if isinstance(error, GradmillError):
         found, expected, action = error.found, error.expected, error.action
@@ -141,7 +141,7 @@ def failed_prediction_page(name: str, error: Exception, source: str | None) -> P
 
 
 def describe_prediction(result: Prediction) -> str:
-    """What came out, in a line; of drift that and where."""
+    """The result in one line; if there is drift, only this."""
     job = predictions.find(result.path)
     drift = describe_drift(job) if job else ""
     if drift.startswith(("DRIFT", "WORSE")):
@@ -151,7 +151,7 @@ def describe_prediction(result: Prediction) -> str:
 
 
 def describe_drift(job: Job) -> str:
-    """Of a job what has moved most and what is worse than at publication; else which columns have drifted, if any."""
+    """The largest drift of a job and what is worse than at publication; otherwise its drifted columns, if any."""
     told = [f"WORSE: {job.worse}"] if job.worse else []
     if job.drift and job.drift.verdict == "drift":
         version = read_version(artifact_paths.version(job.model.name, job.model.version))
@@ -162,14 +162,14 @@ def describe_drift(job: Job) -> str:
 
 
 def describe_last_drift(facts: NameState) -> str:
-    """The same of the last input that somebody gave; empty where its version or its profile is gone, too."""
+    """The drift of a user's last input; empty also if its version or profile was removed."""
     with suppress(GradmillError, OSError, LookupError):
         return describe_drift(facts.last_job) if facts.last_job else ""
     return ""
 
 
 def name_prediction(result: Prediction) -> tuple[str, str]:
-    """For the run's name, and for its first tag: what came out."""
+    """The result, for the run's name and for its first tag."""
     index = max(result.drift.index.values(), default=0)
     parts = [f"DRIFT {index:.2f}" if result.drift.verdict == "drift" else plural(result.rows, "row")]
     parts += [f"{result.rejects:,} rejected"] if result.rejects else []
@@ -177,9 +177,9 @@ def name_prediction(result: Prediction) -> tuple[str, str]:
 
 
 def describe_most_moved(job: Job, version: Version) -> str:
-    """What has moved most of what the verdict is about: ``bag 68 % of rows, 10 % at training``.
+    """The largest change behind the verdict: ``bag 68 % of rows, 10 % at training``.
 
-    Of labels and their confidence the label is named, if it is above the limit too.
+    If both labels and their confidence have drifted, this is a label.
     """
     index = job.drift.index if job.drift else {}
     above = [name for name, value in index.items() if job.drift and value > job.drift.maximum]
@@ -191,7 +191,7 @@ def describe_most_moved(job: Job, version: Version) -> str:
 
 
 def list_drifted_columns(job: Job) -> list[str]:
-    """The columns above the limit of the job, the most first."""
+    """The columns above the drift limit of the job, the largest drift first."""
     limit = job.drift.maximum if job.drift else 0
     return [name for name, value in _rank_columns(job) if value > limit]
 
@@ -201,13 +201,13 @@ def _rank_columns(job: Job) -> list[tuple[str, float]]:
 
 
 def describe_truth(of: Job | Prediction) -> str:
-    """How good predictions are where their input has the truth; else nothing. Older jobs have no ``metrics``."""
+    """The quality of predictions if the input has the truth, else empty. Older jobs have no ``metrics``."""
     measured = of.metrics or ({} if of.accuracy is None else {"accuracy": of.accuracy})
     return ", ".join(f"{name} {readable(value)}" for name, value in measured.items())
 
 
 def tabulate_jobs(jobs: Iterable[Job]) -> PageTable:
-    """Batch predictions, a row each."""
+    """Batch predictions, one row each."""
     head = ("finished (UTC)", "version", "input", "rows", "rejected", "drift", "index", "against the truth")
     rows = (
         (
@@ -251,7 +251,7 @@ def _list_prediction_facts(result: Prediction, job: Job | None) -> Iterator[tupl
 
 
 def _describe_rejects(result: Prediction) -> Iterator[Text | PageTable]:
-    """The first rejected rows: in which file, which row, and why, which names the column."""
+    """The first rejected rows: file, row, and the reason, which names the column."""
     if not result.rejects:
         return
     import pyarrow.parquet as pq
@@ -276,7 +276,7 @@ def _describe_rejects(result: Prediction) -> Iterator[Text | PageTable]:
 
 
 def _tabulate_labels(job: Job, version: Version) -> PageTable:
-    """The share of each label among the rows and in the model's answers on the test split."""
+    """The share of each label among the rows, and among predictions on the test split."""
     if not job.profile or LABEL not in version.reference:
         return PageTable(())
     found, expected = job.profile[LABEL].counts, version.reference[LABEL].counts
@@ -288,7 +288,7 @@ def _tabulate_labels(job: Job, version: Version) -> PageTable:
 
 
 def _tabulate_columns(job: Job, version: Version) -> PageTable:
-    """The columns of an own table that have moved most, and where to."""
+    """The columns of an own table that have drifted most, and how."""
     profiles, drifted = {each.name: each for each in version.columns}, list_drifted_columns(job)
     rows = []
     for name, index in _rank_columns(job)[:FEW]:
@@ -300,13 +300,13 @@ def _tabulate_columns(job: Job, version: Version) -> PageTable:
 
 
 def _find_most_moved(bins: Sequence[str], expected: Sequence[int], found: Sequence[int]) -> tuple[str, float, float]:
-    """The bin that has moved most, its share of the rows and that at training."""
+    """The bin that has changed most, its share of the rows, and its share at training."""
     at = drift.find_most_moved(expected, found)
     return bins[at], found[at] / sum(found), expected[at] / sum(expected)
 
 
 def _name_bins(profile: ColumnProfile, recipe: Recipe) -> list[str]:
-    """A column's bins: a number's ranges or a category's levels, all other levels, missing."""
+    """The bins of a column: ranges of a number or levels of a category, all other levels, missing."""
     names = _name_ranges(profile.edges)
     if profile.levels:
         column = next(each for each in recipe.columns if each.name == profile.name)
@@ -322,11 +322,11 @@ def _name_ranges(edges: Sequence[float]) -> list[str]:
     return [f"up to {ends[0]}", *between, f"above {ends[-1]}"]
 
 
-# An evaluation
+# Evaluations
 
 
 def evaluation_page(result: EvaluationResult) -> Page:
-    """What a kept version came to on labelled rows, beside what it came to when it was published."""
+    """The figures of a kept version on labelled rows, beside those at publication."""
     about = Section("", (PageTable(tuple(list_evaluation_facts(result))), tabulate_evaluation(result)))
     return Page(
         describe_evaluation(result),
@@ -336,19 +336,19 @@ def evaluation_page(result: EvaluationResult) -> Page:
 
 
 def describe_evaluation(result: EvaluationResult) -> str:
-    """What was judged by what."""
+    """The version and the number of rows."""
     return f"{result.name} version {result.version} on {plural(result.rows, 'row')}"
 
 
 def name_evaluation(result: EvaluationResult) -> tuple[str, str]:
-    """For the run's name, and for its first tag: whether it is worse, and the figure by which it is known."""
+    """Whether it is worse, for the run's name, and its main figure, for the first tag."""
     name, value = next(iter(result.metrics.items()))
     verdict = "worse" if result.worse else "as published"
     return f"{verdict}, {FIGURES[name]} {readable(value)}", f"{readable(value)} {verdict}"
 
 
 def list_evaluation_facts(result: EvaluationResult) -> Iterator[tuple[str, str]]:
-    """What was left out, and what must be known of the rows."""
+    """What was left out, and what readers must know about the rows."""
     if result.unlabelled:
         yield "left out", f"{plural(result.unlabelled, 'row')} without a label"
     if result.broken:
@@ -369,7 +369,7 @@ def list_evaluation_facts(result: EvaluationResult) -> Iterator[tuple[str, str]]
 
 
 def tabulate_evaluation(result: EvaluationResult) -> PageTable:
-    """Each figure with its interval, and at publication; of many classes those of the smallest recall."""
+    """Each figure with its interval, and at publication; of many classes those with the smallest recall."""
     rows = [
         (FIGURES[name], value, result.intervals[name], result.published.get(name))
         for name, value in result.metrics.items()
@@ -383,11 +383,11 @@ def tabulate_evaluation(result: EvaluationResult) -> PageTable:
     return PageTable(tuple(told), ("", "now", "95 % interval", "at publication"))
 
 
-# A search
+# Searches
 
 
 def search_page(name: str, searched: Searched, pictures: tuple[PagePicture, ...]) -> Page:
-    """What was found and how much better it is, and the best trials."""
+    """The settings found, their gain, and the best trials."""
     tuned, trials = searched.tuned, searched.trials
     use: Text = Strong(
         "No trial is better than the settings of before by more than the seeds' chance: nothing is kept."
@@ -412,7 +412,7 @@ def search_page(name: str, searched: Searched, pictures: tuple[PagePicture, ...]
 
 
 def _compare_settings(tuned: Tuned) -> Iterator[tuple[str, ...]]:
-    """Each setting, and the loss of both."""
+    """Each setting, and the losses with both."""
     for field, value in tuned.settings.items():
         yield field.replace("_", " "), short(value), short(tuned.default_settings.get(field, "by rule"))
     losses = tuned.validation_losses, tuned.default_losses
@@ -423,11 +423,11 @@ def _compare_settings(tuned: Tuned) -> Iterator[tuple[str, ...]]:
 
 
 def _describe_gain(tuned: Tuned) -> str:
-    """What the search has gained, where no seed diverged."""
+    """The gain of the search, if no seed diverged."""
     gain = tuned.difference
     if gain is None:
         return "Not every seed came to its end."
-    if gain.high - gain.low <= ROUNDING * abs(gain.mean):  # training that starts at zero draws nothing
+    if gain.high - gain.low <= ROUNDING * abs(gain.mean):  # training that starts at zero uses no random numbers
         return f"The difference is {gain.mean:+.3g} with every seed."
     beyond = "more" if gain.high < 0 or gain.low > 0 else "no more"
     between = f"95 %: {gain.low:+.3g} to {gain.high:+.3g}"
@@ -435,9 +435,9 @@ def _describe_gain(tuned: Tuned) -> str:
 
 
 def _tabulate_best(trials: Sequence[Trial], found: int | None) -> PageTable:
-    """A row for each of the best, the smallest loss first: those that were given up come after all others.
+    """The best trials, one row each, by ascending loss; those that were given up come last.
 
-    The number ``found`` is that of the one that was best with other seeds, too.
+    ``found`` is the number of the trial that was also best with other seeds.
     """
     measured = [trial for trial in trials if trial.validation_loss is not None]
     measured.sort(key=lambda trial: (trial.outcome != "complete", trial.validation_loss))

@@ -104,8 +104,8 @@ def _gradmill(
     it, publishes model.onnx under artifacts/models/ and labels the test images with it. It becomes the champion, the
     version that consumers should use: the newest that passed the gates, until somebody promotes or rolls back.
 
-    Exit codes: 0 done · 2 wrong command or parameter · 3 refused by a gate, or diverged · 4 data broken or not to be
-    had · 5 no such device · 130 interrupted · 1 anything else.
+    Exit codes: 0 done · 2 wrong command or parameter · 3 refused by a gate, or diverged · 4 data broken or
+    unavailable · 5 no such device · 130 interrupted · 1 anything else.
     """
 
 

@@ -118,7 +118,7 @@ def demo(
 ) -> None:
     """Try a model in the browser: draw or drop a picture, or fill in a form, and see its answers change.
 
-    The page is served to this machine alone, until Ctrl-C; this process answers by the published model.onnx.
+    The page is served to this machine alone, until Ctrl-C; this process answers with the published model.onnx.
     """
     from flows.server import prefect_server
     from flows.server.demo import load, make_server

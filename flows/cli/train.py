@@ -69,7 +69,7 @@ def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False
 
 
 def tune(given: Annotated[Given, TuneParameters], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
-    """Search for better settings by the loss of a validation part; the test split is not looked at.
+    """Search for better settings by the loss on a validation part; the test split is not used.
 
     Nothing is published: gradmill retrain --tuned uses what was found, and its model must pass the gates. The same
     command continues an interrupted search. Training options that are given stay as they are.

@@ -30,7 +30,7 @@ Names = tuple[Annotated[str, Field(min_length=1)], ...]
 
 
 class OwnData(Frozen):
-    """A user's own data and what is to be learned from them."""
+    """A user's own data, and what to learn from them."""
 
     applies_to = Use.OWN
     use_without_target: ClassVar[Use] = Use.IMAGES
@@ -139,7 +139,7 @@ class OwnData(Frozen):
 
 
 class InspectParameters(OwnData):
-    """What to look at before anything is trained."""
+    """What to inspect before anything is trained."""
 
     use_without_target = Use.OWN  # unknown until the data are read: a kept name may have one
 
@@ -158,7 +158,7 @@ class InspectParameters(OwnData):
 
 
 class Data(OwnData):
-    """What to train on: the book's data, or own ones."""
+    """What to train on: the book's data, or your own."""
 
     resize: int | None = declare_field(
         None,

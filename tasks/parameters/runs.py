@@ -147,7 +147,7 @@ class Found(Frozen):
 
 
 class RetrainParameters(Learned):
-    """Everything that one retrain needs to know."""
+    """The parameters of one retrain."""
 
     tuned: bool = declare_field(
         False, "Use the settings that gradmill tune found last, where none are given.", flag="--tuned/--no-tuned"
@@ -183,7 +183,7 @@ DASK_ADDRESS = declare_field(
 
 
 class Search(Frozen):
-    """How far to search, through what, and what runs the trials."""
+    """The extent and the space of a search, and what runs its trials."""
 
     trials: int = declare_field(32, "The number of trainings to choose from.", ge=1, le=10_000)
     timeout: PositiveFloat | None = declare_field(
@@ -208,7 +208,7 @@ class Search(Frozen):
 
 
 class TuneParameters(Learned):
-    """Everything that one search needs to know; ``training`` is where it starts from."""
+    """The parameters of one search; ``training`` is its starting point."""
 
     search: Search = declare_field(Search())
     then_retrain: bool = declare_field(False, "Retrain at once with what was found; the gates decide.")
@@ -220,7 +220,7 @@ QUERY: Any = declare_field(None, "Of a database.", empty="files are read")
 
 
 class PredictParameters(Frozen):
-    """Everything that one batch prediction needs to know."""
+    """The parameters of one batch prediction."""
 
     input: str | None = declare_field(
         None,
@@ -300,7 +300,7 @@ class PredictParameters(Frozen):
 
 
 class EvaluateParameters(Frozen):
-    """Everything that one judgement of a kept version on labelled rows needs to know."""
+    """The parameters of one evaluation of a kept version on labelled rows."""
 
     name: str = declare_field(
         ModelName.SOFTMAX_REGRESSION.value, "Which model.", title="Model name", flag="NAME", pattern=NAME_PATTERN

@@ -63,7 +63,7 @@ class Runner(StrEnum):
 
 
 class Device(StrEnum):
-    """Where to compute; ``auto`` takes the GPU where there is one."""
+    """Where to compute; ``auto`` uses the GPU if there is one."""
 
     AUTO = "auto"
     CPU = "cpu"

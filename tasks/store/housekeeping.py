@@ -187,7 +187,7 @@ def find_protected(name: str) -> dict[int, str]:
     return reasons
 
 
-# Runs, predictions and what stages returned
+# Runs, predictions and stage results
 
 
 def prune_runs(keep: int) -> list[str]:

@@ -19,7 +19,7 @@ Setting = float | int | str
 
 
 class Trial(Document):
-    """One training of a search; its loss is None where it diverged."""
+    """One training of a search; its loss is None if it diverged."""
 
     number: int  # from 0
     settings: dict[str, Setting]  # fields of ``Training`` by name

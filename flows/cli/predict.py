@@ -121,7 +121,7 @@ def demo(
     The page is served to this machine alone, until Ctrl-C; this process answers by the published model.onnx.
     """
     from flows.server import prefect_server
-    from flows.server.demo import load, make_server
+    from flows.server.demo_server import load, make_server
 
     model, described = load(name, version)
     server, listener = make_server(model, described), prefect_server.listen(port or 0)

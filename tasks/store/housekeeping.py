@@ -39,7 +39,7 @@ from tasks.store import (
 from tasks.store.artifact_paths import JOB, MANIFEST, RUN
 from tasks.store.folders import skip_unreadable
 from tasks.store.model_folder import Manifest
-from tasks.store.record import files_in
+from tasks.store.record_base import files_in
 from tasks.store.run_folder import RunNotes
 from tasks.store.state import NameState
 

@@ -7,7 +7,7 @@ import ssl
 import sys
 import urllib.error
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 from pydantic_core import to_jsonable_python
@@ -20,9 +20,6 @@ from tasks.machine.run_messages import tell
 from tasks.store import artifact_paths
 from tasks.store.state import Fault, Kind
 
-# What a command returns, as ``conclude`` takes it: its document, what a person reads in its place, what failed all the
-# same, and what is done when all this has been told.
-Answer = tuple[Any, ...]
 CommandLineFault: type[Exception] = typer.BadParameter.__bases__[0]  # every fault in what was typed, old typer or new
 
 WHERE = "run again with --debug, which shows where it happened"
@@ -60,6 +57,15 @@ GONE = {  # what commands took before, and what to do instead
 }
 NETWORK = (ConnectionError, TimeoutError, ssl.SSLError, socket.gaierror, urllib.error.URLError)
 UNREACHABLE = {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH}
+
+
+class Answer(NamedTuple):
+    """What a command returns: a document, what a person reads instead, a failure to raise, and what to do last."""
+
+    document: Any
+    text: str | Callable[[], object] | None = None
+    failure: Exception | None = None
+    then: Callable[[], object] | None = None
 
 
 def as_gradmill_error(error: BaseException) -> GradmillError:
@@ -125,19 +131,12 @@ def report_error(error: GradmillError, as_json: bool) -> int:
     return error.exit_code
 
 
-def conclude(
-    document: Any,
-    text: str | Callable[[], object] | None = None,
-    failure: Exception | None = None,
-    then: Callable[[], object] | None = None,
-    *,
-    as_json: bool,
-    quiet: bool = False,
-) -> None:
-    """Say what a command has done, as one document or, unless ``quiet``, as text; do what comes ``then``.
+def conclude(answer: Answer, as_json: bool, quiet: bool = False) -> None:
+    """Print the answer of a command, as one document or, unless ``quiet``, as text, and do what comes last.
 
     What failed all the same is raised. A refusal is the outcome that its document tells, and so no error in it.
     """
+    document, text, failure, then = answer
     try:
         if as_json:
             document = {"schema_version": 1} | to_jsonable_python(document)

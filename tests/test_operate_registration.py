@@ -420,8 +420,12 @@ def test_a_search_is_scheduled_beside_the_retrains_of_its_name(houses: str, ui: 
     assert asked.training.seed == 1, "the champion's"
     assert "gradmill unschedule houses --tune ends the search" in said("unschedule", "houses")
     assert named(ui) == {*NAMES, "search-houses"}, "the search goes on"
+    declared = (home / "prefect.yaml").read_text()
+    (home / "prefect.yaml").write_text(declared[: declared.index("  - name: tune-monthly")])
+    assert "declares no deployment of the flow tune" in said("register", code=2)
+    (home / "prefect.yaml").write_text(declared)
     said("unschedule", "search-houses")
-    assert named(ui) == set(NAMES)
+    assert named(ui) == set(NAMES), "nothing was forgotten meanwhile"
     assert "no schedule that searches" in said("unschedule", "houses", "--tune", code=2)
 
 

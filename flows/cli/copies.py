@@ -53,6 +53,7 @@ def remove(
     if not yes and not typer.confirm(f"Delete {what}?", err=True):
         raise typer.Exit
     runs = housekeeping.remove_name(name)
+    _update_overviews(name)
     return Answer({"name": name, "versions": known, "runs": runs}, f"deleted {what}")
 
 
@@ -96,7 +97,10 @@ def _update_overviews(*names: str) -> None:
         with suppress(GradmillError), display.compact(verbose=False, stages=False):
             from flows.server import overviews
 
-            overviews.publish(*names)
+            gone = [name for name in names if not state.read_name(name).is_known]
+            for name in gone:
+                overviews.delete(name)
+            overviews.publish(*(name for name in names if name not in gone))
 
 
 def mirror(

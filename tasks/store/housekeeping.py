@@ -129,7 +129,8 @@ def remove_name(name: str) -> list[str]:
         if using := [each.deployment for each in schedules.read().schedules.values() if each.name == name]:
             expected, action = "a name that no schedule needs", f"end it first, as with gradmill unschedule {name}"
             raise UsageError(f"{using[0]} runs for {name} by a schedule", expected, action)
-        with locks.hold_model(name):
+        preparing = "another process prepares its data; waiting for it"
+        with locks.hold_lock(artifact_paths.dataset_lock(name), preparing), locks.hold_model(name):
             for place in filter(Path.exists, places):
                 folders.remove(place.rename(artifact_paths.condemned_path(place)))
             artifact_paths.tuned(name).unlink(missing_ok=True)

@@ -396,7 +396,7 @@ def rollback(
     model of tonight's data would differ in bytes and could have the same fault.
     """
     url = mirror_sync.find_destination()
-    left, champion = pointer.rollback(name, reason, freeze=not no_freeze)
+    left, champion = pointer.rollback(name, reason, and_freeze=not no_freeze)
     done = f"{name}: {left} → {champion}, version {left} is held"
     document = {"name": name, "champion": champion, "before": left, "held": left, "frozen": pointer.is_frozen(name)}
     return _finish(done, document, Event.ROLLED_BACK, url)

@@ -16,7 +16,7 @@ def point_to(name: str, number: int, cause: Cause, and_freeze: bool = False) -> 
     """Replace ``champion.json``, then derive ``config.pbtxt`` from it; the caller holds the lock.
 
     The hold of the version is lifted, and one that is rolled back from is held. ``previous`` is the kept version that
-    was replaced last and is not held. Unless ``and_freeze`` is said the name stays frozen or not, as the history knows too.
+    was replaced last and is not held. Without ``and_freeze`` the name stays as frozen as it was.
     """
     before, folder = model_folder.find_pointer(name), artifact_paths.version(name, number)
     left = [before.version] if before and before.version != number else []
@@ -87,7 +87,7 @@ def promote(name: str, number: int, reason: str | None = None) -> bool:
 def rollback(name: str, reason: str | None = None, and_freeze: bool = True) -> tuple[int, int]:
     """Go back to the champion before, hold the version left, and freeze the name; return (left, champion).
 
-    Without ``and_freeze`` tonight's retrain, whose model differs in bytes when data grow, may publish the same fault again.
+    Without ``and_freeze`` tonight's retrain may publish the same fault again: once data grow, its bytes differ.
 
     Raises:
         UsageError: there is no such model, or nothing to go back to.

@@ -13,7 +13,7 @@ from tasks.serving import contract, raw_units, runtime
 from tasks.stage import stage
 from tasks.store import atomic, verified_files
 from tasks.store.artifact_paths import METADATA, ONNX, SAMPLE, WEIGHTS
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 from tasks.store.run_folder import RunFolder
 
 

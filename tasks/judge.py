@@ -8,7 +8,7 @@ from tasks.judging.labelled_rows import evaluate_version
 from tasks.machine.run_messages import Event, tell
 from tasks.machine.words import plural, readable
 from tasks.parameters import EvaluateParameters
-from tasks.stage import live, stage
+from tasks.stage import live_progress, stage
 from tasks.store import atomic, model_folder
 from tasks.store.run_folder import RunFolder
 
@@ -40,6 +40,6 @@ def _tell(run: RunFolder, found: EvaluationResult) -> None:
     for change in found.changes:
         tell(f"warning: {change.sentence}")
     facts = found.model_dump(include={"version", "rows", "metrics", "published", "worse"})
-    live.emit_from_task(Event.EVALUATED, found.name, facts | {"sha256": found.model_sha256})
+    live_progress.emit_from_task(Event.EVALUATED, found.name, facts | {"sha256": found.model_sha256})
     if any(change.rule == "drift" for change in found.changes):
-        live.emit_changed_data(found.name, run.path, found.changes, is_stopped=False)
+        live_progress.emit_changed_data(found.name, run.path, found.changes, is_stopped=False)

@@ -10,7 +10,7 @@ from tasks.machine.run_messages import Event, tell
 from tasks.machine.words import plural, readable
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
-from tasks.stage import gpu_lock, live, shards, stage
+from tasks.stage import gpu_lock, live_progress, shards, stage
 from tasks.store.predictions import Job
 from tasks.store.run_folder import RunFolder
 
@@ -88,4 +88,4 @@ def _tell_of_drift(folder: Path, job: Job) -> None:
 
 def _emit(event: str, folder: Path, job: Job, facts: dict[str, Any]) -> None:
     described = {"version": job.model.version, "sha256": job.model.sha256, "path": str(folder), "job": job.job}
-    live.emit_from_task(event, job.model.name, described | facts)
+    live_progress.emit_from_task(event, job.model.name, described | facts)

@@ -14,7 +14,7 @@ from tasks.records import (
     PublishedModel,
     TrainedModel,
 )
-from tasks.stage import cache, live, stage
+from tasks.stage import cache, live_progress, stage
 from tasks.store import artifact_paths, own_data, pointer, publication, verification
 from tasks.store.history import Cause
 from tasks.store.run_folder import RunFolder
@@ -81,4 +81,4 @@ def _tell(run: RunFolder, published: PublishedModel, is_signed: bool) -> None:
         tell(f"{version} was published without --sign-key and stays without an attestation")
     if published.outcome == "published":
         model = {"version": published.version, "sha256": published.model.sha256, "path": str(published.model.path)}
-        live.emit_from_task(Event.PUBLISHED, published.name, model | {"run": str(run.path)})
+        live_progress.emit_from_task(Event.PUBLISHED, published.name, model | {"run": str(run.path)})

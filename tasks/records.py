@@ -12,7 +12,7 @@ from tasks.parameters.data import NO_WINDOW
 from tasks.serving.contract import Signature
 from tasks.serving.drift import Drift, Histogram
 from tasks.serving.task import TASKS, TaskName
-from tasks.store.record import NOT_IN_KEY, ChosenPath, FileRef, Lasting, Record, Sha256
+from tasks.store.record_base import NOT_IN_KEY, ChosenPath, FileRef, Lasting, Record, Sha256
 
 
 class RawDataset(Record):

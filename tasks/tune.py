@@ -10,7 +10,7 @@ from tasks.machine.run_messages import tell
 from tasks.machine.words import plural, readable
 from tasks.parameters import Search, Training
 from tasks.records import PreparedDataset
-from tasks.stage import gpu_lock, live, shards, stage
+from tasks.stage import gpu_lock, live_progress, shards, stage
 from tasks.store.run_folder import RunFolder
 from tasks.store.tuning_result import Searched, Trial, Tuned
 
@@ -43,7 +43,7 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
         done = len(trials.trials)
         if done:
             tell(f"{plural(done, 'trial')} {'is' if done == 1 else 'are'} there from before")
-        with live.count_progress("tune", trials.num_wanted, "trials", done) as advance:
+        with live_progress.count_progress("tune", trials.num_wanted, "trials", done) as advance:
 
             def show(trial: Trial, best: Trial | None) -> None:
                 advance()
@@ -54,7 +54,7 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
             tell(f"the time for trials is over: {len(trials.trials)} of {trials.num_wanted}; the same command goes on")
         seeds = plural(trials.num_seeds, "other seed")
         tell(f"the best, and the settings of before, are trained with {seeds} each", short=seeds)
-        with live.count_progress("tune", trials.num_seeds, "seeds", 0) as advance:
+        with live_progress.count_progress("tune", trials.num_seeds, "seeds", 0) as advance:
             tuned = trials.compare(submit, started + timeout, advance, run.path.name)
         losses = _describe_losses(tuned)
         best = f"the best of {plural(tuned.num_trials, 'trial')}: {describe_settings(tuned.settings)}; {losses}"

@@ -7,11 +7,11 @@ from tasks.machine.run_messages import tell
 from tasks.parameters import Data
 from tasks.records import ChampionData, RawDataset
 from tasks.serving.task import TaskName
-from tasks.stage import live, stage
+from tasks.stage import live_progress, stage
 from tasks.store import atomic, verified_files
 from tasks.store.artifact_paths import CONTACT_SHEET, DATA_PAGE, DATA_REPORT
 from tasks.store.page import render_markdown
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 from tasks.store.run_folder import RunFolder
 
 
@@ -21,12 +21,13 @@ def _show(run: RunFolder, report: DataReport, sheet: bytes | None) -> tuple[File
     atomic.write_bytes(run.file(DATA_PAGE), render_markdown(page, embed=False).encode(), is_kept=False)
     if sheet is not None:
         picture = atomic.write_bytes(run.file(CONTACT_SHEET), sheet, is_kept=False)
-    live.LivePage(f"{run.name or report.name}-data", "what validation says of the data").show(render_markdown(page))
+    shown = live_progress.LivePage(f"{run.name or report.name}-data", "what validation says of the data")
+    shown.show(render_markdown(page))
     tell(report.summary, short=report.summary.partition("; ")[0])
     for finding in report.findings:
         if finding.severity != "error":  # errors are reported together
             tell(f"{finding.severity}: {finding.sentence}")
-    live.emit_changed_data(report.name, run.path, report.changes, bool(report.errors))
+    live_progress.emit_changed_data(report.name, run.path, report.changes, bool(report.errors))
     return report.write(run.file(DATA_REPORT), is_kept=False), picture
 
 

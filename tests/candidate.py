@@ -18,7 +18,7 @@ from tasks.serving.task import TaskName
 from tasks.store import artifact_paths, atomic, predictions
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST
 from tasks.store.predictions import Job, JobInput, JobModel
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
 from tasks.validate import validate

@@ -20,6 +20,7 @@ import small_models
 from candidate import Candidate
 from command_line import GRADMILL, answer, gradmill, plant_strangers, refused, typed
 from flows import interrupt
+from prefect_api import post
 from store_state import damage
 from table_files import written
 from tasks.store import artifact_paths, locks, model_folder, schedules
@@ -259,8 +260,10 @@ def test_an_attestation_binds_the_manifest_to_the_key(candidates: list[Candidate
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("prefect_api")
-def test_remove_deletes_a_name_with_its_runs_and_data_once_it_was_asked(artifacts: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("on_server")
+def test_remove_deletes_a_name_with_its_runs_data_and_overview_once_it_was_asked(
+    artifacts: Path, tmp_path: Path, prefect_api: str
+) -> None:
     """Without a terminal it needs --yes; other names, predictions and what a schedule needs stay as they are."""
     file = written(tmp_path / "rows.csv", {"area": list(range(300)), "price": [3.5 * each for each in range(300)]})
     for name in ("houses", "predict-houses"):  # as runs of predictions of the first begin
@@ -270,7 +273,11 @@ def test_remove_deletes_a_name_with_its_runs_and_data_once_it_was_asked(artifact
     others += artifacts.rglob("*predict-houses*")
     refused(2, "remove houses")
     assert model_folder.list_versions("houses") == [1]
+    page = {"artifacts": {"key": {"any_": ["houses-overview", "predict-houses-overview"]}}}
+    assert len(post(prefect_api, "artifacts/latest/filter", page)) == 2
     assert answer("remove houses --yes")["versions"] == [1]
+    (kept,) = post(prefect_api, "artifacts/latest/filter", page)
+    assert kept["key"] == "predict-houses-overview"
     assert [path for path in artifacts.rglob("*houses*") if "predict-houses" not in str(path)] == []
     schedules.write(Schedules().with_schedule(Schedule(flow="retrain", name=NAME, cron="0 3 * * *", parameters={})))
     refused(2, f"remove {NAME} --yes", f"gradmill unschedule {NAME}")

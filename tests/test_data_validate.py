@@ -34,7 +34,7 @@ from tasks.parameters import Data
 from tasks.parameters.data import OwnData
 from tasks.preprocess import preprocess
 from tasks.records import ChampionData, PreparedDataset
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 from tasks.store.run_folder import RunFolder
 from tasks.validate import validate
 from written_tables import digest, examined, recipe, rows, rules, written

@@ -19,7 +19,7 @@ from tasks.parameters import Gates
 from tasks.serving.runtime import TOLERANCE
 from tasks.store import atomic
 from tasks.store.atomic import file_digest
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 from tasks.store.run_folder import RunFolder
 
 

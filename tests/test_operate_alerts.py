@@ -85,7 +85,7 @@ def test_a_registration_without_a_block_leaves_alerts_and_none_removes_them(
     registered(monkeypatch, "custom-webhook/second")
     (block,) = {each["actions"][0]["block_document_id"] for each in on_server(bare).values()}
     assert block != first[off]["actions"][0]["block_document_id"]
-    assert operate.notify()[1].splitlines()[0] == "alerts go to custom-webhook/second"
+    assert str(operate.notify().text).splitlines()[0] == "alerts go to custom-webhook/second"
     registered(monkeypatch, "none")
     assert not on_server(bare)
     assert operate.notify()[1] == f"no alerts: {alerts.MAKE_ONE}"

@@ -20,7 +20,7 @@ from flows.server.status import describe
 from prefect_ui import NAMES, Server, edit
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.parameters import RetrainParameters, TuneParameters
-from tasks.stage import live
+from tasks.stage import live_progress
 from tasks.store import artifact_paths, own_data, schedules, state
 
 ADDED = "15 12 24 12 *"  # of a schedule that somebody adds in the UI
@@ -395,7 +395,7 @@ def test_a_retrain_that_finds_drift_starts_no_other() -> None:
     assert {"gradmill.drift", "gradmill.data"} <= trigger.expect
 
     def starts(flow: str, name: str = "houses") -> bool:
-        labels = {"prefect.resource.id": live.model_resource(name), live.FLOW: flow}
+        labels = {"prefect.resource.id": live_progress.model_resource(name), live_progress.FLOW: flow}
         match = trigger.match
         assert isinstance(match, ResourceSpecification)
         return match.matches(Resource(labels))
@@ -420,8 +420,12 @@ def test_a_search_is_scheduled_beside_the_retrains_of_its_name(houses: str, ui: 
     assert asked.training.seed == 1, "the champion's"
     assert "gradmill unschedule houses --tune ends the search" in said("unschedule", "houses")
     assert named(ui) == {*NAMES, "search-houses"}, "the search goes on"
+    declared = (home / "prefect.yaml").read_text()
+    (home / "prefect.yaml").write_text(declared[: declared.index("  - name: tune-monthly")])
+    assert "declares no deployment of the flow tune" in said("register", code=2)
+    (home / "prefect.yaml").write_text(declared)
     said("unschedule", "search-houses")
-    assert named(ui) == set(NAMES)
+    assert named(ui) == set(NAMES), "nothing was forgotten meanwhile"
     assert "no schedule that searches" in said("unschedule", "houses", "--tune", code=2)
 
 

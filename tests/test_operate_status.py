@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+import typer
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Crashed, exception_to_failed_state
@@ -97,14 +98,16 @@ def test_the_last_judged_run_is_told_beside_a_newer_one_that_was_not(
     assert ran("second", "verdict:unchanged", type="COMPLETED") == ("second", "unchanged", *judged)
     assert ran("third", "drift:drift", type="COMPLETED") == ("third", "drift", *judged)
     assert ran("fourth", type="CANCELLED") == ("fourth", None, *judged)
-    document, tell, failure = command.status(check=True)
+    document, tell, failure, _ = command.status(check=True)
     assert not any(line.startswith(WEEKLY) for line in document["attention"])
     assert any("no worker is online" in each for each in document["attention"])  # a disk that is nearly full, too
+    assert callable(tell)
     tell()
     output = capsys.readouterr().out
     assert f"refused {datetime.now(UTC):%m-%d}" in output
     assert f"{WEEKLY}: refused: {reason}" in output
     assert max(map(len, output.splitlines())) < 160
+    assert isinstance(failure, typer.Exit)
     assert failure.exit_code == 1
 
 
@@ -158,7 +161,7 @@ def test_trigger_prints_the_runs_page_and_waits_for_its_end(
     document, answer, *_ = trigger(WEEKLY, ["training.lr=0.2"])
     run = client.get(f"/flow_runs/{document['id']}").json()
     assert run["parameters"]["parameters"]["training"] == {"model": "linear-regression", "seed": "auto", "lr": 0.2}
-    assert answer.splitlines()[1] == f"{prefect_api.removesuffix('/api')}/runs/flow-run/{run['id']}"
+    assert str(answer).splitlines()[1] == f"{prefect_api.removesuffix('/api')}/runs/flow-run/{run['id']}"
     monkeypatch.setattr(deployments, "ASK_SECONDS", 0.1)
     monkeypatch.setattr(deployments, "LATE", timedelta())
     monkeypatch.setattr(interrupt, "done", "")
@@ -176,12 +179,12 @@ def test_trigger_prints_the_runs_page_and_waits_for_its_end(
 
     ending = threading.Thread(target=end)
     ending.start()
-    document, _, failure = trigger(WEEKLY, wait=True)
+    document, _, failure, _ = trigger(WEEKLY, wait=True)
     ending.join()
     assert (document["exit_code"], document["state"]) == (4, "Failed")
     assert capsys.readouterr().err.count("no worker has taken it yet") == 1
     assert interrupt.done == f"run {document['run']} goes on", "what Ctrl-C would have said"
-    assert failure is not None
+    assert isinstance(failure, GradmillError)
     assert (failure.exit_code, failure.found) == (4, "DataError: no file")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from command_line import gradmill
 from tasks.store import artifact_paths, atomic, model_folder, verification, verified_files
-from tasks.store.record import files_in
+from tasks.store.record_base import files_in
 from victims import fork, run_until
 
 

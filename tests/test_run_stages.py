@@ -30,7 +30,7 @@ from flows.retrain import retrain
 from prefect_api import api_client, eventually, post
 from tasks.errors import GateFailed, TrainingDiverged, UsageError
 from tasks.evaluate import evaluate
-from tasks.fitting import splits
+from tasks.fitting import split_tensors
 from tasks.fitting.progress import Watch
 from tasks.judging import gates
 from tasks.judging.parity import judge_parity
@@ -41,7 +41,7 @@ from tasks.records import Evaluation, GateVerdict, PreparedDataset, RawDataset
 from tasks.serving.runtime import open_session, run_model
 from tasks.stage import cache, gpu_lock
 from tasks.store import artifact_paths, atomic, model_folder
-from tasks.store.record import NOT_IN_KEY, FileRef, Record
+from tasks.store.record_base import NOT_IN_KEY, FileRef, Record
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
 
@@ -129,7 +129,7 @@ def test_parity_gate_refuses_a_model_with_one_wrong_weight(
     exported, prepared = candidates[0].exported, candidates[0].prepared
     weights = safetensors.torch.load_file(candidates[0].trained.weights.path)
     weights["W"][0] += error
-    test = splits.load_split(prepared, "test")
+    test = split_tensors.load_split(prepared, "test")
     session = open_session(exported.onnx.path.read_bytes(), Device.CPU)
     pair = run_model(session, test.X.numpy()), (test.X @ weights["W"] + weights["b"]).numpy()
     (verdict,) = judge_parity("parity", [pair], Gates().max_parity_error, float(test.y.std()))

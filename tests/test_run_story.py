@@ -33,7 +33,7 @@ from tasks.parameters import (
     RetrainParameters,
     TuneParameters,
 )
-from tasks.stage import live
+from tasks.stage import live_progress
 from tasks.store import artifact_paths, state
 from tasks.store.page import render_markdown
 
@@ -65,7 +65,7 @@ def tags(api: str, run: str) -> set[str]:
 
 def event(api: str, name: str, of: str) -> dict[str, Any]:
     """Of a model or another resource: the server shows 50 at once, and other tests publish more than that."""
-    resource = of if "." in of else live.model_resource(of)
+    resource = of if "." in of else live_progress.model_resource(of)
     wanted = {"filter": {"event": {"name": [name]}, "resource": {"id": [resource]}}}
     found: dict[str, Any] = wait_for(api, "events/filter", wanted)
     return found

@@ -24,7 +24,7 @@ import scipy.special
 from command_line import gradmill as gradmill_command
 from conftest import REPOSITORY, Pipeline
 from dated_tables import draw_rows
-from flows.server import demo
+from flows.server import demo_server
 from gradmill.rows import InputColumn, encode_rows
 from node_packages import JAVASCRIPT, node_modules
 from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights
@@ -301,7 +301,7 @@ def test_three_hundred_odd_rows_are_one_to_the_command_to_python_to_the_demo_and
     data = ("--data", str(file), "--target", "sales", "--no-predict")
     assert gradmill_command("retrain", "linear-regression", "--name", "sales", *data).returncode == 0
     rows = [{name: values[rng.integers(len(values))] for name, values in ODD.items()} for _ in range(300)]
-    model, _ = demo.load("sales", None)
+    model, _ = demo_server.load("sales", None)
     expected = model.predict(rows, unknown="average")
 
     in_json = tmp_path / "odd.jsonl"
@@ -315,5 +315,5 @@ def test_three_hundred_odd_rows_are_one_to_the_command_to_python_to_the_demo_and
     found = in_node(node_modules, DOCS / "serving_rows.mjs", input=json.dumps(rows), cwd=folder)
     np.testing.assert_allclose(found["prediction"], expected, rtol=1e-6)
 
-    page = [demo.answer_row(model, row)["prediction"] for row in rows]
+    page = [demo_server.answer_row(model, row)["prediction"] for row in rows]
     np.testing.assert_array_equal(page, expected)

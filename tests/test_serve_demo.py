@@ -25,7 +25,7 @@ from command_line import GRADMILL, assert_clear
 from command_line import gradmill as run_gradmill
 from conftest import REPOSITORY
 from flows.server import prefect_server
-from flows.server.demo import load, make_server
+from flows.server.demo_server import load, make_server
 from node_packages import node_modules
 from small_models import CITIES, COLUMNS
 from tasks.data.io import pictures
@@ -96,8 +96,8 @@ def test_only_this_machine_is_served_only_under_its_own_name_and_no_script_but_o
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.2", int(port)), timeout=5)
         for path in (
-            "/../demo.py", "/../../../pyproject.toml", "/%2e%2e/demo.py", "//etc/passwd", "/manifest.json",
-            "/..%2fdemo.py", "/model.json/../../champion.json", "/demo_page/demo.js",
+            "/../demo_server.py", "/../../../pyproject.toml", "/%2e%2e/demo_server.py", "//etc/passwd",
+            "/manifest.json", "/..%2fdemo_server.py", "/model.json/../../champion.json", "/demo_page/demo.js",
         ):  # fmt: skip
             assert asked(here, path)[0] == 404, path
         _, page, headers = asked(here, "/")

@@ -23,7 +23,7 @@ from tasks.serving.runtime import TOLERANCE
 from tasks.store import artifact_paths, folders, model_folder, pointer, verification
 from tasks.store.documents import Document
 from tasks.store.model_folder import Tolerances, Trained
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 
 pytestmark = pytest.mark.usefixtures("two_versions")
 NAME = "linear-regression"

@@ -62,7 +62,7 @@ def test_a_frozen_name_is_judged_and_nothing_is_published_until_it_is_unfrozen(c
 
 def test_a_rollback_freezes_unless_told_otherwise_and_a_promotion_changes_nothing_of_that() -> None:
     for freeze in (False, True):
-        pointer.rollback(NAME, freeze=freeze)
+        pointer.rollback(NAME, and_freeze=freeze)
         assert json.loads(artifact_paths.champion(NAME).read_text())["frozen"] is freeze
         pointer.promote(NAME, 2)
         assert pointer.is_frozen(NAME) is freeze
@@ -111,7 +111,7 @@ def test_every_summary_says_that_a_name_is_frozen(
 def test_a_version_that_was_rolled_back_from_and_is_made_again_names_the_way_back(
     candidates: list[Candidate], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pointer.rollback(NAME, freeze=False)
+    pointer.rollback(NAME, and_freeze=False)
     each = candidates[1]
     made = Outcome(each.run, each.parameters, each.trained, each.evaluated, each.exported)
     made.published = each.publish()
@@ -243,7 +243,7 @@ def words_of_changes() -> list[str]:
 @pytest.mark.parametrize("lost", ["version", "version and history", "version and pointer", "history and pointer"])
 def test_no_number_comes_back_whatever_else_is_lost(candidates: list[Candidate], lost: str) -> None:
     candidates[2].publish()
-    pointer.rollback(NAME, freeze=False)
+    pointer.rollback(NAME, and_freeze=False)
     if "version" in lost:
         folders.remove(artifact_paths.version(NAME, 3))
     if "history" in lost:

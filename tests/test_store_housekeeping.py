@@ -19,7 +19,7 @@ from tasks.records import RawDataset
 from tasks.stage import cache
 from tasks.store import artifact_paths, atomic, history, housekeeping, locks, model_folder, predictions, schedules
 from tasks.store.housekeeping import prune_datasets, prune_predictions, prune_runs
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 from tasks.store.run_folder import RunFolder
 
 NAME = "linear-regression"

@@ -22,7 +22,7 @@ from conftest import REPOSITORY
 from tasks.errors import DataError
 from tasks.store import artifact_paths
 from tasks.store.documents import Document
-from tasks.store.record import ArtifactPath, ChosenPath
+from tasks.store.record_base import ArtifactPath, ChosenPath
 
 NAME = "linear-regression"
 SOFTMAX = "softmax-regression"

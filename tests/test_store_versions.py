@@ -39,7 +39,7 @@ from tasks.store import (
     publication,
     verification,
 )
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
 from tasks.validate import validate

@@ -31,7 +31,7 @@ from tasks.fitting.trainer import (
 )
 from tasks.judging import baselines, parity
 from tasks.judging.objective import Objective
-from tasks.networks.tabular import (
+from tasks.networks.table_network import (
     LARGEST_NORM,
 )
 from tasks.parameters import Device, Gates, Training

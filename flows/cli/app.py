@@ -146,7 +146,7 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
         answer = command(**{name: given if name == "given" else options[name] for name in own})
         display.end()
         if answer:
-            conclude(*answer, as_json=options["as_json"], quiet=options.get("quiet", False))
+            conclude(answer, as_json=options["as_json"], quiet=options.get("quiet", False))
 
     parameters = [field.parameter() for field in fields]
     parameters += [each for name, each in own.items() if name not in ("given", *every)] + [*every.values()]

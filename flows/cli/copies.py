@@ -33,7 +33,7 @@ def prune(
     report_faults([fault for fault in state.read(name).faults if fault.kind != "job"])  # which pruning has reported
     done = [f"pruned {', '.join(map(str, pruned)) or 'nothing'}"]
     done += [f"kept {number}, {reason}" for number, reason in kept.items()]
-    return {"name": name, "pruned": pruned, "kept": kept}, "\n".join(f"{name}: {each}" for each in done)
+    return Answer({"name": name, "pruned": pruned, "kept": kept}, "\n".join(f"{name}: {each}" for each in done))
 
 
 def remove(
@@ -53,7 +53,8 @@ def remove(
     if not yes and not typer.confirm(f"Delete {what}?", err=True):
         raise typer.Exit
     runs = housekeeping.remove_name(name)
-    return {"name": name, "versions": known, "runs": runs}, f"deleted {what}"
+    _update_overviews(name)
+    return Answer({"name": name, "versions": known, "runs": runs}, f"deleted {what}")
 
 
 def require_idle(name: str) -> None:
@@ -87,7 +88,7 @@ def maintain(given: Annotated[Given, MaintainParameters]) -> Answer:
     _update_overviews(*{pruned.partition("/")[0] for pruned in removed["versions"]})
     what = {"runs": "run folder", "predictions": "prediction", "versions": "version", "datasets": "prepared file"}
     counts = [plural(len(removed[each]), noun) for each, noun in what.items()]
-    return removed, f"removed {', '.join(counts)}", failure
+    return Answer(removed, f"removed {', '.join(counts)}", failure)
 
 
 def _update_overviews(*names: str) -> None:
@@ -96,7 +97,10 @@ def _update_overviews(*names: str) -> None:
         with suppress(GradmillError), display.compact(verbose=False, stages=False):
             from flows.server import overviews
 
-            overviews.publish(*names)
+            gone = [name for name in names if not state.read_name(name).is_known]
+            for name in gone:
+                overviews.delete(name)
+            overviews.publish(*(name for name in names if name not in gone))
 
 
 def mirror(
@@ -112,7 +116,7 @@ def mirror(
     mirrored = mirror_sync.copy_champion(name, url)
     written = ", ".join(mirrored.written) or "nothing, all is there as it should be"
     done = f"{name} version {mirrored.version} is the champion at {mirrored.url}; copied: {written}"
-    return mirrored, done
+    return Answer(mirrored, done)
 
 
 def backup(
@@ -149,7 +153,7 @@ def backup(
     elif elsewhere or os.environ.get("PREFECT_API_URL"):
         by = "" if elsewhere else "of PostgreSQL by "
         done += [f"the history of runs is in the server's database, to be backed up there: {by}{PG_DUMP}"]
-    return document, "\n".join(done)
+    return Answer(document, "\n".join(done))
 
 
 def restore(
@@ -167,7 +171,7 @@ def restore(
     moment = restored.at[:19].replace("T", " ")
     done = [f"{place} is as it was at {moment} UTC, by {name}: {plural(num_files, 'file')}, whole"]
     done += [f"{each}: version {champion or 'none'} is the champion" for each, champion in champions.items()]
-    return document | {"at": restored.at}, "\n".join(done)
+    return Answer(document | {"at": restored.at}, "\n".join(done))
 
 
 def _list_champions(snapshot: backups.Snapshot) -> dict[str, int | None]:

@@ -46,7 +46,7 @@ def inspect(given: Annotated[Given, InspectParameters]) -> Answer:
     command, report = as_typed(_advise_command(parameters, examined)), examined.report
     failure = UnfitData(report.errors) if report.errors else None
     document = dict(report) | losses | {"command": command}
-    return document, lambda: _show(examined, losses, command), failure
+    return Answer(document, lambda: _show(examined, losses, command), failure)
 
 
 def _examine(parameters: InspectParameters, folder: Path) -> "Examined[OwnRows | None]":

@@ -7,7 +7,7 @@ import ssl
 import sys
 import urllib.error
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 from pydantic_core import to_jsonable_python
@@ -20,9 +20,6 @@ from tasks.machine.run_messages import tell
 from tasks.store import artifact_paths
 from tasks.store.state import Fault, Kind
 
-# The result of a command, as ``conclude`` takes it: its document, its text for people, an error that occurred
-# nonetheless, and what to do after both have been printed.
-Answer = tuple[Any, ...]
 CommandLineFault: type[Exception] = typer.BadParameter.__bases__[0]  # of all command-line errors, in any typer
 
 WHERE = "run again with --debug, which shows where it happened"
@@ -62,8 +59,17 @@ NETWORK = (ConnectionError, TimeoutError, ssl.SSLError, socket.gaierror, urllib.
 UNREACHABLE = {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH}
 
 
+class Answer(NamedTuple):
+    """The result of a command: a document, the text for people, an error to raise, and what to do last."""
+
+    document: Any
+    text: str | Callable[[], object] | None = None
+    failure: Exception | None = None
+    then: Callable[[], object] | None = None
+
+
 def as_gradmill_error(error: BaseException) -> GradmillError:
-    """An error as one with an explanation for the user."""
+    """Convert an error into one that explains it to the user."""
     if isinstance(error, GradmillError):
         return error
     if isinstance(error, CommandLineFault):
@@ -125,19 +131,12 @@ def report_error(error: GradmillError, as_json: bool) -> int:
     return error.exit_code
 
 
-def conclude(
-    document: Any,
-    text: str | Callable[[], object] | None = None,
-    failure: Exception | None = None,
-    then: Callable[[], object] | None = None,
-    *,
-    as_json: bool,
-    quiet: bool = False,
-) -> None:
+def conclude(answer: Answer, as_json: bool, quiet: bool = False) -> None:
     """Print the result of a command, as one document or, unless ``quiet``, as text; then call ``then``.
 
     ``failure`` is raised afterwards. A refusal is an outcome in its document, so it adds no error there.
     """
+    document, text, failure, then = answer
     try:
         if as_json:
             document = {"schema_version": 1} | to_jsonable_python(document)

@@ -90,7 +90,7 @@ def models(
     listing, place = {each: of_name.rows for each, of_name in of_names.items()}, artifact_paths.models()
     text = None if failure else f"no models in {place}; train one: gradmill retrain"
     document = {"path": place, "models": listing}
-    return document, (lambda: _print_versions(listing)) if any(listing.values()) else text, failure
+    return Answer(document, (lambda: _print_versions(listing)) if any(listing.values()) else text, failure)
 
 
 def _read_names(
@@ -148,7 +148,7 @@ def _list_runs(name: str | None, order: Order) -> Answer:
     report_faults(found.faults)
     place = artifact_paths.runs()
     nothing = f"no runs in {place}; gradmill retrain --no-publish makes one that leaves the store alone"
-    return {"path": place, "runs": listed}, (lambda: _print_runs(listed, place)) if listed else nothing
+    return Answer({"path": place, "runs": listed}, (lambda: _print_runs(listed, place)) if listed else nothing)
 
 
 def _print_runs(listed: list[RunSummary], place: Path) -> None:
@@ -180,7 +180,7 @@ def history(name: OnlyModel = None) -> Answer:
     changes = {each: of_name.changes[::-1] for each, of_name in of_names.items()}
     files = of_names[name].files if name else {}
     document = {"history": changes} | ({"files": {name: {each: [*files[each]] for each in files}}} if name else {})
-    return document, lambda: _print_changes(changes, files), failure
+    return Answer(document, lambda: _print_changes(changes, files), failure)
 
 
 def _print_changes(changes: dict[str, Sequence[Change]], files: Mapping[int, Sequence[str]]) -> None:
@@ -222,7 +222,7 @@ def show(
     is_opened = wants and webbrowser.open(path.absolute().as_uri())
     facts = [("page", str(path)), ("", "opened in the browser" * is_opened)]
     document = {"name": name, "version": number, "path": path, "opened": is_opened}
-    return document, lambda: print_facts([*_list_facts(name, number), *facts])
+    return Answer(document, lambda: print_facts([*_list_facts(name, number), *facts]))
 
 
 def _list_facts(name: str, number: int) -> Iterator[tuple[str, str]]:
@@ -258,7 +258,7 @@ def report(
     path = (output or Path(f"{name}-overview.html")).absolute()
     atomic.write_bytes(path, render_html(draw_overview(facts)).encode())
     shown, told = from_here(str(path)) if open_stdout().is_terminal else path, format_headline(facts)
-    return {"name": name, "headline": told, "path": path}, f"{name}: {told}\n{shown}"
+    return Answer({"name": name, "headline": told, "path": path}, f"{name}: {told}\n{shown}")
 
 
 def verify(
@@ -276,7 +276,7 @@ def verify(
         verification.verify_attestation(artifact_paths.version(name, number), public_key)
         checked.append("attestation")
     document = {"name": name, "version": number, "checked": checked}
-    return document, f"{name} version {number} is whole: {', '.join(checked)}"
+    return Answer(document, f"{name} version {number} is whole: {', '.join(checked)}")
 
 
 def compare(
@@ -314,7 +314,7 @@ def compare(
         "gates": gates,
         "not_judged": None if gates else why_none,
     }
-    return document, lambda: _print_comparison(document)
+    return Answer(document, lambda: _print_comparison(document))
 
 
 def _pair(facts: Iterable[dict[str, Any]]) -> dict[str, tuple[Any, Any]]:
@@ -396,7 +396,7 @@ def rollback(
     model of tonight's data would differ in bytes and could have the same fault.
     """
     url = mirror_sync.find_destination()
-    left, champion = pointer.rollback(name, reason, freeze=not no_freeze)
+    left, champion = pointer.rollback(name, reason, and_freeze=not no_freeze)
     done = f"{name}: {left} → {champion}, version {left} is held"
     document = {"name": name, "champion": champion, "before": left, "held": left, "frozen": pointer.is_frozen(name)}
     return _finish(done, document, Event.ROLLED_BACK, url)
@@ -445,7 +445,7 @@ def _finish(done: str, document: dict[str, Any], event: Event | None, url: str |
         payload = {"version": document["champion"], "sha256": file_digest(path), "path": str(path)}
         connection.announce(event, name, payload)
 
-    return document, text, failure, (lambda: announce(event)) if event else None
+    return Answer(document, text, failure, (lambda: announce(event)) if event else None)
 
 
 def _mirror(done: str, document: dict[str, Any], url: str | DataError) -> EnvironmentProblem | None:

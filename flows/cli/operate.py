@@ -64,7 +64,7 @@ def up(
         document, text = _describe_operation(running)
         display.end()
         typer.echo("", err=True)  # separates the important lines from earlier ones
-        conclude(document, text, as_json=as_json)
+        conclude(Answer(document, text), as_json=as_json)
         sys.stdout.flush()
         threading.Thread(target=_keep_the_mirror, daemon=True).start()  # a slow mirror delays nothing
         wait_for_the_end(running)
@@ -134,7 +134,7 @@ def register(
         from flows.server import registration
 
         registered = registration.register(strictly=True, reset=reset or ())
-    return {"deployments": registered}, f"registered: {', '.join(registered)}"
+    return Answer({"deployments": registered}, f"registered: {', '.join(registered)}")
 
 
 def notify(
@@ -151,7 +151,7 @@ def notify(
     lines = [f"alerts go to {block}" if block else f"no alerts: {alerts.MAKE_ONE}"]
     lines += [f"{'on ' if each.enabled else 'off'} {each.name}" for each in found]
     text = f"{sent} has accepted a test" if sent else "\n".join(lines)
-    return {"block": block, "accepted": sent is not None if test else None, "alerts": listed}, text
+    return Answer({"block": block, "accepted": sent is not None if test else None, "alerts": listed}, text)
 
 
 def trigger(
@@ -167,7 +167,7 @@ def trigger(
         rows = _list_parameters(deployment)
         cells = [(f"{row['name']}=", json.dumps(row["value"]), row["description"]) for row in rows]
         listing = {"deployment": deployment, "parameters": rows}
-        return listing, lambda: print_table(("--param", "value", "what it is"), cells)
+        return Answer(listing, lambda: print_table(("--param", "value", "what it is"), cells))
     parameters = nest_assignments(param or [])
     with on_server():
         from flows.server import deployments, status
@@ -181,7 +181,7 @@ def trigger(
         }
         told = f"{deployment}: run {run.name} is on its way\n{document['url'] or ''}".rstrip()
         if not wait:
-            return document, told
+            return Answer(document, told)
         print(told, file=sys.stderr)
         interrupt.note_achievement(f"run {run.name} goes on")
         display.wait(f"waiting for run {run.name}")
@@ -190,7 +190,7 @@ def trigger(
     reached = (run.state and run.state.name) or ""
     document |= {"run": run.name, "state": reached, "message": message, "exit_code": code}
     told = f"{run.name}: {reached.lower()}"
-    return document, told, read_failure(message, code, told) if code else None
+    return Answer(document, told, read_failure(message, code, told) if code else None)
 
 
 def _list_parameters(deployment: str) -> list[dict[str, Any]]:
@@ -282,7 +282,7 @@ def status(
     if check and found.attention:
         failure = failure or typer.Exit(EnvironmentProblem.exit_code)
     is_damaged = any(fault.kind == "champion" for fault in stored.faults)
-    return found.model_dump(mode="json"), lambda: print_status(found, is_damaged), failure
+    return Answer(found.model_dump(mode="json"), lambda: print_status(found, is_damaged), failure)
 
 
 def print_status(found: "Status", is_damaged: bool) -> None:
@@ -410,7 +410,7 @@ def _collect_metrics(output: Path | None) -> Answer:
     ]
     document = {"metrics": families, "damaged": [fault.found for fault in found.faults]}
     text = f"written to {output.absolute()}" if output else text.rstrip("\n")
-    return document, text, report_faults(found.faults, *get_args(Kind))
+    return Answer(document, text, report_faults(found.faults, *get_args(Kind)))
 
 
 def doctor(as_json: bool, debug: bool, device: DeviceOption = Device.AUTO) -> Answer:
@@ -432,7 +432,9 @@ def doctor(as_json: bool, debug: bool, device: DeviceOption = Device.AUTO) -> An
     problems = ", ".join(finding.name for finding in findings if finding.exit_code)
     text = Text(f"\nnot ready: {problems} (exit code {exit_code})" if problems else "\nready", "bold")
     document = {"ready": not exit_code, "exit_code": exit_code, "checks": findings}
-    return document, lambda: open_stdout().print(text, soft_wrap=True), typer.Exit(exit_code) if exit_code else None
+    return Answer(
+        document, lambda: open_stdout().print(text, soft_wrap=True), typer.Exit(exit_code) if exit_code else None
+    )
 
 
 def _print_finding(finding: "Diagnosis") -> None:

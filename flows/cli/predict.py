@@ -38,7 +38,7 @@ def predict(given: Annotated[Given, PredictParameters], verbose: Verbose = False
     parameters = validate_document(PredictParameters, given | places, "predict")
     _check_prediction(parameters)
     done, _ = run_flow("predict", parameters, verbose, quiet)
-    return dict(done), lambda: show_prediction(done)  # with full paths, unlike its document
+    return Answer(dict(done), lambda: show_prediction(done))  # with full paths, unlike its document
 
 
 def _check_prediction(parameters: PredictParameters) -> None:
@@ -91,7 +91,7 @@ def evaluate(given: Annotated[Given, EvaluateParameters], verbose: Verbose = Fal
     elif parameters.data is not None:
         labelled_rows.find_images(parameters.data)
     judged, _ = run_flow("evaluate", parameters, verbose, quiet)
-    return judged, lambda: _show_evaluation(judged)
+    return Answer(judged, lambda: _show_evaluation(judged))
 
 
 def _show_evaluation(result: "EvaluationResult") -> None:
@@ -121,14 +121,14 @@ def demo(
     The page is served to this machine alone, until Ctrl-C; this process answers with the published model.onnx.
     """
     from flows.server import prefect_server
-    from flows.server.demo import load, make_server
+    from flows.server.demo_server import load, make_server
 
     model, described = load(name, version)
     server, listener = make_server(model, described), prefect_server.listen(port or 0)
     address, number = f"{prefect_server.address(listener)}/", described["version"]
     display.end()
     document = {"name": name, "version": number, "url": address}
-    conclude(document, f"{name} version {number} at {address} until Ctrl-C", as_json=as_json)
+    conclude(Answer(document, f"{name} version {number} at {address} until Ctrl-C"), as_json=as_json)
     sys.stdout.flush()
     server.run([listener])
 

@@ -94,7 +94,7 @@ def _check_change(target: ScheduleTarget, change: dict[str, Any], parameters: di
 def _merge(answers: list[Answer]) -> Answer:
     if len(answers) == 1:
         return answers[0]
-    return {"schedules": [document for document, _ in answers]}, "\n".join(text for _, text in answers)
+    return Answer({"schedules": [each.document for each in answers]}, "\n".join(str(each.text) for each in answers))
 
 
 def _change(
@@ -187,7 +187,7 @@ def _describe(
         now = own_parameters(changed)
         runs = f"is paused; after {resume_it} it runs" if changed.paused else "runs"
         text = f"{target.deployment} {runs} {_describe_times(times)} with {json.dumps(now)}: {_who_knows(client)}"
-        return document | {"schedules": times, "parameters": now, "paused": changed.paused}, text
+        return Answer(document | {"schedules": times, "parameters": now, "paused": changed.paused}, text)
     document |= changed.model_dump(include={"name", "cron", "timezone"})
     when = [_describe_times(times)] if times or not changed.on_drift else []
     when += ["when it drifts"] if changed.on_drift else []
@@ -195,13 +195,13 @@ def _describe(
     knows = _who_knows(client) if client else "no run begins until gradmill up is started"
     told = f"{' and '.join(when)} by deployment {target.deployment}{paused}: {knows}"
     if target.flow == "retrain":
-        return document | changed.model_dump(include={"on_drift", "keep"}), f"{target.name} is retrained {told}"
+        return Answer(document | changed.model_dump(include={"on_drift", "keep"}), f"{target.name} is retrained {told}")
     retrains = schedules.read().of_flow("retrain").get(changed.name)
     is_tuned = retrains is None or bool(retrains.parameters.get("tuned"))
     if not is_tuned:
         again = f"gradmill retrain {target.name} --tuned, then gradmill schedule {target.name}"
         told += f"\nits scheduled retrains take no notice: {again}"
-    return document | {"retrains_are_tuned": is_tuned}, f"settings are searched for {target.name} {told}"
+    return Answer(document | {"retrains_are_tuned": is_tuned}, f"settings are searched for {target.name} {told}")
 
 
 def unschedule(names: Arguments, tune: Tune = False) -> Answer:
@@ -235,7 +235,7 @@ def _unschedule(client: "SyncPrefectClient | None", target: ScheduleTarget) -> A
     )
     knows = "the server knows it" if client else "no server is running, and the next gradmill up starts without it"
     document = {"name": name, "removed_from_server": client is not None}
-    return document, f"{done}: {knows}" + (f"\n{hint}" if goes_on else "")
+    return Answer(document, f"{done}: {knows}" + (f"\n{hint}" if goes_on else ""))
 
 
 def pause(name: Argument) -> Answer:
@@ -244,7 +244,9 @@ def pause(name: Argument) -> Answer:
     with _reach() as client:
         _change(client, target, {"paused": True}, {})
     document = {"deployment": target.deployment, "paused": True}
-    return document, f"{target.deployment} is paused until gradmill resume {target.deployment}: {_who_knows(client)}"
+    return Answer(
+        document, f"{target.deployment} is paused until gradmill resume {target.deployment}: {_who_knows(client)}"
+    )
 
 
 def resume(name: Argument) -> Answer:
@@ -255,7 +257,7 @@ def resume(name: Argument) -> Answer:
     document = {"deployment": target.deployment, "paused": False, "schedules": times}
     runs = f"runs {_describe_times(times)} again" if times else "is paused no longer, but no schedule of it is on"
     hint = "" if times else f"\ngradmill schedule {target.deployment} --cron sets one"
-    return document, f"{target.deployment} {runs}: {_who_knows(client)}{hint}"
+    return Answer(document, f"{target.deployment} {runs}: {_who_knows(client)}{hint}")
 
 
 def skip(name: Argument) -> Answer:
@@ -267,7 +269,7 @@ def skip(name: Argument) -> Answer:
         due, later = deployments.skip(deployment)
     then = f"the next is at {later:%Y-%m-%d %H:%M} UTC" if later else "no other is planned"
     document = {"deployment": deployment, "skipped": due.isoformat(), "next": later.isoformat() if later else None}
-    return document, f"{deployment}: the run at {due:%Y-%m-%d %H:%M} UTC is left out; {then}"
+    return Answer(document, f"{deployment}: the run at {due:%Y-%m-%d %H:%M} UTC is left out; {then}")
 
 
 def find_target(word: str, tune: bool = False) -> ScheduleTarget:

@@ -63,9 +63,9 @@ def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False
     if report.outcome == "refused":
         if report.frozen:
             print(f"frozen      {describe_freeze(report)}", file=sys.stderr)
-        return report, lambda: show_gates(report.gates), failure
+        return Answer(report, lambda: show_gates(report.gates), failure)
     owes_predictions = failure is not None and parameters.predict
-    return report, lambda: show_retrain(report, owes_predictions), failure
+    return Answer(report, lambda: show_retrain(report, owes_predictions), failure)
 
 
 def tune(given: Annotated[Given, TuneParameters], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
@@ -86,7 +86,7 @@ def tune(given: Annotated[Given, TuneParameters], verbose: Verbose = False, quie
     if failure:  # an error of the retrain, which may have a result nonetheless
         report = report.model_copy(update={"retrained": getattr(failure, "report", None)})
     use = as_typed(_command_with(parameters, report.settings))
-    return report, lambda: show_search(report, use), failure
+    return Answer(report, lambda: show_search(report, use), failure)
 
 
 def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:

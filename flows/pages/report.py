@@ -17,7 +17,7 @@ from tasks.machine.settings import Settings
 from tasks.parameters import RetrainParameters
 from tasks.store import artifact_paths, model_folder, verified_files
 from tasks.store.model_folder import ChampionPointer, Manifest
-from tasks.store.record import FileRef, Record
+from tasks.store.record_base import FileRef, Record
 from tasks.store.run_folder import RunFolder, describe_outcome
 from tasks.store.tuning_result import Searched, Setting, Trial
 

@@ -18,7 +18,7 @@ from tasks.judging.evaluation_result import EvaluationResult
 from tasks.machine.run_messages import Event, tell
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
-from tasks.stage import live
+from tasks.stage import live_progress
 from tasks.store import artifact_paths, atomic, folders, predictions, version_page
 from tasks.store.page import Page, PagePicture, Section, markdown_line, render_markdown
 from tasks.store.run_folder import RunFolder
@@ -136,7 +136,7 @@ def _show_retrain(outcome: Outcome) -> None:
     result = outcome.report()
     if result.outcome == "refused":
         payload = {"version": None, "sha256": None, "path": None, "run": result.run, "refused_by": result.refused_by}
-        live.emit_model_event(Event.REFUSED, result.name, payload)
+        live_progress.emit_model_event(Event.REFUSED, result.name, payload)
     _show(f"{result.name}-verdict", run_pages.retrain_page(result), result.describe())
     if result.outcome != "unchanged":
         contents = {file.path.name: file.path.read_bytes() for file in outcome.pictures if file.path.is_file()}

@@ -339,12 +339,12 @@ def announce(event: str, name: str, payload: dict[str, Any]) -> None:
         with use_service():
             from prefect.settings import PREFECT_API_URL
 
-            from tasks.stage import live
+            from tasks.stage import live_progress
 
             if not PREFECT_API_URL.value():
                 raise EnvironmentProblem("no Prefect server is running", "one that stays", TO_HAVE_ONE)
             _require_answer(TELLING_SECONDS)  # sending without an answer would be retried silently for a long time
-            live.emit_model_event(event, name, payload)
+            live_progress.emit_model_event(event, name, payload)
             send_what_is_queued()
             from flows.server import overviews  # after the event, because it imports more
 

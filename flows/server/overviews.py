@@ -94,6 +94,15 @@ def write(*names: str) -> list[str]:
     return failed
 
 
+def delete(name: str) -> None:
+    """Delete the page of a removed name from a permanent server; a failure is reported, as by ``publish``."""
+    with _report_failure(name), connection.use_service():
+        if _is_seen():
+            with api.client(WRITING_SECONDS) as client:
+                for artifact in api.newest_artifacts(client, [api.overview_key(name)]).values():
+                    client.delete_artifact(artifact)
+
+
 def write_of_runs(runs: Iterable[UUID]) -> None:
     """Write the pages of the names that these runs belong to; runs of other artifacts are ignored."""
     names = set()

@@ -201,11 +201,15 @@ def list_specs(told: Schedules) -> dict[str, DeploymentSpec]:
     """The deployments of ``prefect.yaml`` and those of ``gradmill schedule``, by name.
 
     Raises:
-        UsageError: there is no ``prefect.yaml``, or it is invalid.
+        UsageError: ``prefect.yaml`` is missing or invalid, or lacks a flow that a schedule needs.
     """
-    declared = read_declared(find_home())
+    declared = read_declared(home := find_home())
     first = {each.flow: each for each in reversed(declared)}
-    own = [first[each.flow].for_schedule(each) for each in told.schedules.values() if each.flow in first]
+    for each in told.schedules.values():
+        if each.flow not in first:
+            found = f"{home / 'prefect.yaml'} declares no deployment of the flow {each.flow}"
+            raise UsageError(found, f"one, which the schedule of {each.name} needs", "declare it again")
+    own = [first[each.flow].for_schedule(each) for each in told.schedules.values()]
     return {each.name: each for each in [*declared, *own]}
 
 

@@ -23,7 +23,7 @@ from tasks.machine.run_messages import tell
 from tasks.store import artifact_paths, atomic, folders, locks, predictions
 from tasks.store.artifact_paths import JOB, PREDICTION_GRID, REJECTS
 from tasks.store.predictions import Job, Shard
-from tasks.store.record import Lasting
+from tasks.store.record_base import Lasting
 
 FOOTER = b"gradmill"
 PART = re.compile(r"part-(\d{5}|[1-9]\d{5,})\.parquet")

@@ -17,7 +17,7 @@ from tasks.parameters import Device
 from tasks.serving import contract, runtime
 from tasks.serving.contract import Tensor
 from tasks.store import verified_files
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 
 CUDA_BATCH_SIZE = 16384
 CPU_BATCH_SIZES = (1024, 8192)  # the fewest and the most rows that are run at a time

@@ -35,7 +35,7 @@ from tasks.machine.words import plural
 from tasks.parameters import FASHION_MNIST, SYNTHETIC_LINEAR, Data, Use
 from tasks.records import PreparedDataset, RawDataset
 from tasks.store import artifact_paths, atomic, verified_files
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 
 LARGEST_ARCHIVE = 64 * 2**20  # the largest archive is 26 MB; a server that never stops sending is cut off here
 SLOWEST = 2**15  # bytes of payload a second

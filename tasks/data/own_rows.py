@@ -42,7 +42,7 @@ from tasks.parameters.addresses import is_database
 from tasks.records import ChampionData, PreparedDataset, RawDataset
 from tasks.serving.task import TASKS, TaskName
 from tasks.store import artifact_paths, folders, locks
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 
 CONTENTS = "contents"  # hashes of training rows' features and target, without the column that splits
 Found = TypeVar("Found", bound="OwnRows | None", covariant=True)

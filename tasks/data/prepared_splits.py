@@ -25,7 +25,7 @@ from tasks.machine.arrays import Array
 from tasks.records import PreparedDataset, RawDataset
 from tasks.serving.task import TASKS, TaskName
 from tasks.store import artifact_paths, atomic, verified_files
-from tasks.store.record import FileRef, Record
+from tasks.store.record_base import FileRef, Record
 
 PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have changed"
 SPLIT_KEY = "split_key"  # stored beside inputs and targets: what decided a row's split

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from tasks.errors import DataError
 from tasks.parameters.form import Use
 from tasks.serving.contract import FEATURES, IMAGES, ColumnMetadata, Tensor
-from tasks.store.record import Lasting
+from tasks.store.record_base import Lasting
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,7 @@ from tasks.parameters.addresses import split_source
 from tasks.store.artifact_paths import CONTACT_SHEET
 from tasks.store.documents import Document
 from tasks.store.page import Page, PagePicture, PageTable, Section, Strong
-from tasks.store.record import Lasting
+from tasks.store.record_base import Lasting
 
 OF_CHAMPION = frozenset(
     {"turned-missing", "other-scale", "turned-constant", "fewer-rows", "drift", "new-levels"}

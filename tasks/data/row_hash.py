@@ -28,7 +28,7 @@ from tasks.data.recipe import Column
 from tasks.errors import DataError
 from tasks.machine import parallel, resources
 from tasks.machine.arrays import Array
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 from tasks.store.verified_files import RESTORE
 
 Hashes = NDArray[np.uint64]
@@ -183,7 +183,7 @@ def duplicate_index(hashes: Hashes) -> Hashes:
     return index
 
 
-def threshold(share: float) -> np.uint64:
+def find_threshold(share: float) -> np.uint64:
     """The value below which a hash belongs to a share of all hashes."""
     return np.uint64(int(share * 2.0**64))
 
@@ -192,7 +192,7 @@ def sample_rows(digests: Hashes) -> RowNumbers:
     """At most some 20,000 of the rows ``(n,)``: those with the lowest digests, in whatever order rows come."""
     if len(digests) <= SAMPLE:
         return np.arange(len(digests))
-    return np.flatnonzero(digests < threshold(SAMPLE / len(digests)))
+    return np.flatnonzero(digests < find_threshold(SAMPLE / len(digests)))
 
 
 def find_new_rows(digests: Hashes, known: FileRef) -> NDArray[np.bool_]:

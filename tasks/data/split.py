@@ -63,7 +63,7 @@ def hold_out_validation(split: SplitAssignment) -> SplitAssignment | None:
 
 def split_by_hash(keys: Hashes, share: float) -> SplitAssignment:
     """Make the rows with the lowest hashes the test split."""
-    return SplitAssignment(np.where(keys < row_hash.threshold(share), np.uint8(TEST), np.uint8(TRAINING)), keys)
+    return SplitAssignment(np.where(keys < row_hash.find_threshold(share), np.uint8(TEST), np.uint8(TRAINING)), keys)
 
 
 def split_by_column(

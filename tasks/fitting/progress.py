@@ -13,9 +13,9 @@ from tasks.machine.words import plural, readable
 from tasks.networks.training import EpochMetrics
 from tasks.parameters import Training
 from tasks.records import Epoch
-from tasks.stage import live
+from tasks.stage import live_progress
 from tasks.store.artifact_paths import LEARNING_CURVE
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 from tasks.store.run_folder import RunFolder
 
 LINES_PER_RUN = 10  # learning-curve lines in the log, however many epochs there are
@@ -27,8 +27,8 @@ class Watch:
     def __init__(self, training: Training, run: RunFolder) -> None:
         self._training = training
         self._path, name = run.file(LEARNING_CURVE), run.name or training.model.value
-        self._shown = live.LivePage(f"{name}-learning-curve", "loss and accuracy by epoch")
-        self._trained = live.Progress(training.hyperparameters.num_epochs, "epochs trained")
+        self._shown = live_progress.LivePage(f"{name}-learning-curve", "loss and accuracy by epoch")
+        self._trained = live_progress.Progress(training.hyperparameters.num_epochs, "epochs trained")
 
     def to_the_end(self, epochs: Iterator[EpochMetrics]) -> tuple[Epoch, ...]:
         """Train, and return the learning curve.
@@ -47,7 +47,7 @@ class Watch:
                     tell(f"epoch {len(curve)}/{total}: {said}", short=said.replace("train ", ""))  # the stage's name
                 if self._trained.update(len(curve)):
                     plots.save(plots.draw_learning_curve(curve), self._path)
-                    self._shown.show(live.embed_picture(self._path), retries=0)
+                    self._shown.show(live_progress.embed_picture(self._path), retries=0)
         self._tell_of_the_end(curve)
         return tuple(curve)
 
@@ -68,7 +68,7 @@ class Watch:
         """The whole learning curve, drawn and shown."""
         best = find_kept_epoch(curve, self._training)
         picture = plots.save(plots.draw_learning_curve(curve, best.epoch), self._path)
-        self._shown.show(live.embed_picture(self._path))
+        self._shown.show(live_progress.embed_picture(self._path))
         self._trained.show(self._training.hyperparameters.num_epochs)
         return picture
 

@@ -26,7 +26,7 @@ from tasks.data.recipe import Columns
 from tasks.data.statistics import fit_recipe
 from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting import devices
-from tasks.fitting.splits import load_split
+from tasks.fitting.split_tensors import load_split
 from tasks.judging.objective import Objective
 from tasks.machine import parallel
 from tasks.machine.run_messages import tell
@@ -41,7 +41,7 @@ from tasks.networks.softmax_regression import (
     weighted_cross_entropy,
     weighted_cross_entropy_gradient,
 )
-from tasks.networks.tabular import (
+from tasks.networks.table_network import (
     AveragedSGD,
     Conditioning,
     Encoding,
@@ -49,7 +49,7 @@ from tasks.networks.tabular import (
     TableExamples,
     TabularNetwork,
     compute_moments,
-    differentiate,
+    differentiate_loss,
     make_preconditioner,
     train_epoch_whole,
 )
@@ -70,7 +70,7 @@ from tasks.networks.training import (
 )
 from tasks.parameters import Hyperparameters, Implementation, Loss, Training, Use
 from tasks.records import PreparedDataset
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 
 MIN_EXAMPLES = 10  # a validation loss on fewer examples is noise, and so are weights fitted to fewer
 VALIDATION = 0.2  # share of the training rows on which a weight decay is chosen
@@ -478,7 +478,7 @@ class TableTrainer(Trainer):
             Loss.HUBER: nn.SmoothL1Loss(reduction="sum", beta=HUBER_BETA),
             Loss.CROSS_ENTROPY: nn.CrossEntropyLoss(weights, reduction="none"),
         }
-        return differentiate(losses[self.training.loss])
+        return differentiate_loss(losses[self.training.loss])
 
     def encode(self, split: DeviceExamples) -> DeviceExamples:
         """The split in this plan's precision; encoded once if every step sees all rows and memory can hold them."""

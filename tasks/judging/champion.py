@@ -28,7 +28,7 @@ from tasks.records import GateVerdict, PreparedDataset, Splits
 from tasks.serving import contract, runtime
 from tasks.store import artifact_paths, model_folder, verification, verified_files
 from tasks.store.model_folder import Manifest
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 from tasks.store.verified_files import RESTORE
 
 SMALLEST = np.finfo(np.float32).tiny  # a probability that is 0 in float32 then has a finite loss

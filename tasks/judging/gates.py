@@ -7,7 +7,7 @@ from tasks.errors import GateFailed
 from tasks.machine.run_messages import tell
 from tasks.machine.words import listing, tell_apart
 from tasks.records import GateVerdict
-from tasks.store.record import Record
+from tasks.store.record_base import Record
 from tasks.store.run_folder import RunFolder
 
 SHOWN = 10  # columns that are listed

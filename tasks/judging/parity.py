@@ -23,7 +23,7 @@ from tasks.serving import drift, raw_units, runtime
 from tasks.serving.contract import LABEL, PREDICTION, PROBABILITIES
 from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 
 SCORES = 2**22  # of many classes, that are compared at a time: 16 MB
 IN_FLOAT64 = 10  # times the error allowed against torch: float32 rounds raw rows before anything is computed from them

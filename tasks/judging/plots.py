@@ -21,7 +21,7 @@ from tasks.machine.words import readable
 from tasks.records import Epoch
 from tasks.serving.raw_units import Coefficient
 from tasks.store import atomic
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 from tasks.store.state import Trend
 
 if TYPE_CHECKING:  # code that only draws a trend has no use for what measures

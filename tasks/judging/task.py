@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from tasks.data.prepared_splits import Examples, read_split
 from tasks.fitting import reference_scores
-from tasks.fitting.splits import load_split
+from tasks.fitting.split_tensors import load_split
 from tasks.judging import gates, plots
 from tasks.judging.baselines import Baselines, bound_rows
 from tasks.judging.metrics import Answers, bin_by_confidence, find_moments, measure, measure_by_period
@@ -25,7 +25,7 @@ from tasks.records import GateVerdict, PreparedDataset, TrainedModel
 from tasks.serving import raw_units
 from tasks.serving.task import TASKS, TaskName
 from tasks.store import artifact_paths, verified_files
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 from tasks.store.run_folder import RunFolder
 
 WHILE_TRAINING = "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"

@@ -20,7 +20,7 @@ from tasks.store.artifact_paths import (
     TUNING_SLICES,
     TUNING_WINNER,
 )
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 from tasks.store.tuning_result import Setting, Trial, Tuned, mean_interval
 
 SHOWN = 0.75  # share of the losses that fit in the picture; larger ones are drawn as high as the last of these

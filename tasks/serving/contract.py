@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, model_serializer
 
 from tasks.store.documents import Document
-from tasks.store.record import Record
+from tasks.store.record_base import Record
 
 IMAGES = "images"
 FEATURES = "features"

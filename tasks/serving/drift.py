@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.serving.contract import LABEL
-from tasks.store.record import Lasting
+from tasks.store.record_base import Lasting
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from prefect.states import Completed
 from tasks.errors import GateFailed
 from tasks.machine.run_messages import show_stage, tell
 from tasks.stage import cache
-from tasks.store.record import Record
+from tasks.store.record_base import Record
 from tasks.store.run_folder import RunFolder
 
 P = ParamSpec("P")

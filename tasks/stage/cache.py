@@ -23,7 +23,7 @@ from tasks.machine.run_messages import tell
 from tasks.parameters import Device
 from tasks.store import artifact_paths, atomic
 from tasks.store.documents import Document
-from tasks.store.record import NOT_IN_KEY, Record, files_in
+from tasks.store.record_base import NOT_IN_KEY, Record, files_in
 
 R = TypeVar("R", bound=Record)
 CODE = Path(__file__).parents[1]  # tasks/

@@ -13,7 +13,7 @@ from prefect.exceptions import ObjectNotFound
 from tasks.machine import devices
 from tasks.machine.run_messages import tell
 from tasks.parameters import Device
-from tasks.stage import live
+from tasks.stage import live_progress
 from tasks.store import locks
 
 LIMIT = "gpu"  # the global concurrency limit that ``gradmill register`` makes
@@ -28,7 +28,7 @@ def hold(device: Device) -> Iterator[None]:
     """
     with ExitStack() as holding:
         if device is not Device.CPU and devices.cuda_fault() is None:
-            if live.in_a_run() and _find_limit():
+            if live_progress.in_a_run() and _find_limit():
                 # Losing the lease (a server away for minutes) is no reason to end a job that is nearly done.
                 holding.enter_context(
                     concurrency(LIMIT, strict=True, lease_duration=LEASE_SECONDS, raise_on_lease_renewal_failure=False)

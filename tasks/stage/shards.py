@@ -24,7 +24,7 @@ from tasks.machine.parallel import run_on_cores
 from tasks.machine.run_messages import tell
 from tasks.machine.words import pip_install, plural
 from tasks.parameters import PredictParameters, Runner, Search
-from tasks.stage import live
+from tasks.stage import live_progress
 from tasks.store.predictions import Job, Shard
 
 Item = TypeVar("Item")
@@ -124,7 +124,7 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
         tell(f"there already: {len(footers)} of {plural(len(job.shards), 'part')}")
     rejected = sum(footer.rejects for footer in footers.values())
     done, labelled = rejected + sum(footer.rows for footer in footers.values()), list[Labelled]()
-    with live.count_progress("predict", job.rows, "rows predicted", done, RowsPerSecond()) as advance:
+    with live_progress.count_progress("predict", job.rows, "rows predicted", done, RowsPerSecond()) as advance:
         check_rejects(folder, job, rejected)
         with open_runner(parameters.runner, parameters.dask_address, job.workers, job.workers + 1) as runner:
             common = {

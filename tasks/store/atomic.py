@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.store import artifact_paths, locks
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from tasks.store import (
     verified_files,
 )
 from tasks.store.documents import Document, RootDocument
-from tasks.store.record import Sha256
+from tasks.store.record_base import Sha256
 
 CONTENT, SNAPSHOTS = "content", "snapshots"
 UNDATED = "backup.json"  # the only snapshot in backups made by c692a25; it has the same fields

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.errors import DataError
 from tasks.store import atomic, verified_files
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 from tasks.store.verified_files import RESTORE
 
 

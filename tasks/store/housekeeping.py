@@ -38,7 +38,7 @@ from tasks.store import (
 from tasks.store.artifact_paths import JOB, MANIFEST, RUN
 from tasks.store.folders import skip_unreadable
 from tasks.store.model_folder import Manifest
-from tasks.store.record import files_in
+from tasks.store.record_base import files_in
 from tasks.store.run_folder import RunNotes
 from tasks.store.state import NameState
 
@@ -128,7 +128,8 @@ def remove_name(name: str) -> list[str]:
         if using := [each.deployment for each in schedules.read().schedules.values() if each.name == name]:
             expected, action = "a name that no schedule needs", f"end it first, as with gradmill unschedule {name}"
             raise UsageError(f"{using[0]} runs for {name} by a schedule", expected, action)
-        with locks.hold_model(name):
+        preparing = "another process prepares its data; waiting for it"
+        with locks.hold_lock(artifact_paths.dataset_lock(name), preparing), locks.hold_model(name):
             for place in filter(Path.exists, places):
                 folders.remove(place.rename(artifact_paths.condemned_path(place)))
             artifact_paths.tuned(name).unlink(missing_ok=True)

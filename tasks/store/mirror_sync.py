@@ -32,7 +32,7 @@ from tasks.store import (
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
 from tasks.store.documents import RootDocument
 from tasks.store.model_folder import ChampionPointer
-from tasks.store.record import Lasting, Sha256
+from tasks.store.record_base import Lasting, Sha256
 
 NONE = "none"  # a value of GRADMILL_MIRROR: this store has no mirror any more
 NAME_ANEW = (

@@ -29,7 +29,7 @@ from tasks.serving.task import TASKS
 from tasks.store import artifact_paths, folders, locks, verified_files
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, METADATA, ONNX, SAMPLE, VERSION
 from tasks.store.documents import Document, RootDocument
-from tasks.store.record import FileRef, Sha256
+from tasks.store.record_base import FileRef, Sha256
 
 
 def _with_a_zone(text: str) -> str:

@@ -25,7 +25,7 @@ from tasks.store import artifact_paths, locks, model_folder, pointer, tuning_res
 from tasks.store.artifact_paths import ONNX
 from tasks.store.documents import RootDocument
 from tasks.store.model_folder import Manifest
-from tasks.store.record import FileRef, Sha256
+from tasks.store.record_base import FileRef, Sha256
 from tasks.store.run_folder import RunFolder
 
 # Parameters that no document keeps: paths, one-time options, and what the recipe says.

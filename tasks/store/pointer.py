@@ -12,11 +12,11 @@ from tasks.store.history import Cause
 from tasks.store.model_folder import ChampionPointer
 
 
-def point_to(name: str, number: int, cause: Cause, freeze: bool = False) -> None:
+def point_to(name: str, number: int, cause: Cause, and_freeze: bool = False) -> None:
     """Replace ``champion.json``, then derive ``config.pbtxt`` from it; the caller holds the lock.
 
     The version is no longer held; a version that is rolled back from becomes held. ``previous`` is the latest replaced
-    champion that is kept and not held. Without ``freeze`` the name stays as frozen as it was, as the history records.
+    champion that is kept and not held. Without ``and_freeze`` the name stays as frozen as it was.
     """
     before, folder = model_folder.find_pointer(name), artifact_paths.version(name, number)
     left = [before.version] if before and before.version != number else []
@@ -32,7 +32,7 @@ def point_to(name: str, number: int, cause: Cause, freeze: bool = False) -> None
         "promoted_at": model_folder.format_now(),
         "previous": replaced[-1] if replaced else None,
         "held": tuple(sorted(held)),
-        "frozen": freeze or was_frozen,
+        "frozen": and_freeze or was_frozen,
     }
     # Fields written by a newer version of Gradmill are preserved.
     after = before.model_copy(update=facts) if before else ChampionPointer.model_validate(facts)
@@ -84,10 +84,10 @@ def promote(name: str, number: int, reason: str | None = None) -> bool:
         return pointer is None or pointer.version != number
 
 
-def rollback(name: str, reason: str | None = None, freeze: bool = True) -> tuple[int, int]:
+def rollback(name: str, reason: str | None = None, and_freeze: bool = True) -> tuple[int, int]:
     """Return to the previous champion, hold the version left, and freeze the name; return (left, champion).
 
-    Without ``freeze`` the next retrain, whose model differs in bytes when data grow, may publish the same fault again.
+    Without ``and_freeze`` the next retrain may publish the same fault again: once data grow, its bytes differ.
 
     Raises:
         UsageError: there is no such model, or nothing to go back to.
@@ -103,7 +103,7 @@ def rollback(name: str, reason: str | None = None, freeze: bool = True) -> tuple
             )
         left, target = pointer.version, pointer.previous
         verification.verify_version(name, target)
-        point_to(name, target, cause, freeze)
+        point_to(name, target, cause, and_freeze)
         return left, target
 
 

@@ -18,7 +18,7 @@ from tasks.store import artifact_paths, atomic, folders, locks, model_folder
 from tasks.store.artifact_paths import RUN
 from tasks.store.documents import Document, RootDocument
 from tasks.store.model_folder import Moment
-from tasks.store.record import Record
+from tasks.store.record_base import Record
 
 
 class RunNotes(RootDocument):

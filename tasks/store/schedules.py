@@ -11,7 +11,7 @@ from pydantic import Field
 
 from tasks.store import artifact_paths, locks
 from tasks.store.documents import Document, RootDocument
-from tasks.store.record import Lasting
+from tasks.store.record_base import Lasting
 
 DEPLOYMENTS = {"retrain": "retrain-{}", "tune": "search-{}"}  # by flow; a name may be "monthly", as in tune-monthly
 

@@ -13,7 +13,7 @@ from tasks.machine.words import short
 from tasks.parameters import Found, RetrainParameters, Training
 from tasks.store import artifact_paths
 from tasks.store.documents import Document, RootDocument
-from tasks.store.record import Record
+from tasks.store.record_base import Record
 
 Setting = float | int | str
 

@@ -10,7 +10,7 @@ from tasks.serving import contract
 from tasks.store import artifact_paths, atomic, history, model_folder, verified_files
 from tasks.store.artifact_paths import ATTESTATION, CHECKSUMS, MANIFEST, METADATA, ONNX, SAMPLE
 from tasks.store.model_folder import ChampionPointer
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 
 RESTORE_ROWS = "restore it from a copy, or remove it: which rows are new at the next retrain is then not known"
 RESTORE = "restore the folder from a copy, or promote another version and delete this one"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tasks.errors import DataError
 from tasks.store import atomic, regular_files
-from tasks.store.record import FileRef
+from tasks.store.record_base import FileRef
 
 RESTORE = "restore it from a copy"
 WRITTEN = "the file as it was written"

@@ -92,13 +92,13 @@ LIMITS = (
     "A linear model, for teaching and as a baseline: it has learned nothing but what its dataset holds, and says "
     "nothing useful about other inputs."
 )
-Manifest = Mapping[str, Any]  # a version's manifest as plain values, also before its files are listed
+ManifestFields = Mapping[str, Any]  # a version's manifest as plain values, also before its files are listed
 Blocks = Iterator[Text | PageTable]  # the content of a section
 Facts = Iterator[tuple[Text, ...]]  # rows of a table: a label and its value
 
 
 def describe_version(
-    manifest: Manifest,
+    manifest: ManifestFields,
     metadata: ModelMetadata,
     contents: Mapping[str, bytes],
     report: DataReport | None = None,
@@ -165,7 +165,7 @@ def find_html(name: str, version: int) -> Path:
     return folder / files.PAGE
 
 
-def render_card(page: Page, manifest: Manifest) -> str:
+def render_card(page: Page, manifest: ManifestFields) -> str:
     """The version's ``README.md``: front matter, then the page with links to the pictures beside it."""
     import yaml  # part of the extra ``train``
 
@@ -221,7 +221,7 @@ def describe_interval(interval: Sequence[float]) -> str:
     return " to ".join(map(readable, interval))
 
 
-def _describe_data(manifest: Manifest, report: DataReport | None, is_images: bool) -> Blocks:
+def _describe_data(manifest: ManifestFields, report: DataReport | None, is_images: bool) -> Blocks:
     """Own data: their contents, their split, and the findings of validation."""
     facts: list[tuple[Text, ...]] = [*(_list_image_facts(manifest) if is_images else ())]
     if report and not is_images:
@@ -250,7 +250,7 @@ def _list_table_facts(dataset: Mapping[str, Any], report: DataReport) -> Facts:
     yield "split", f"{parts}, by {SPLITS[split['rule']]}{split['column'] or ''}"
 
 
-def _list_image_facts(manifest: Manifest) -> Facts:
+def _list_image_facts(manifest: ManifestFields) -> Facts:
     dataset, (height, width, *channels) = manifest["dataset"], manifest["recipe"]["shape"]
     yield "size", f"{height} by {width} pixels, height by width"
     yield "channels", "RGB" if channels else "grey: 0.299 red + 0.587 green + 0.114 blue"
@@ -259,7 +259,7 @@ def _list_image_facts(manifest: Manifest) -> Facts:
     yield "split", f"{dataset['num_train']:,} for training, {dataset['num_test']:,} for the test, by {rule}"
 
 
-def _describe_photograph(manifest: Manifest) -> Iterator[Text]:
+def _describe_photograph(manifest: ManifestFields) -> Iterator[Text]:
     height, width, *channels = manifest["recipe"]["shape"]
     yield (
         "A linear model compares pixel by pixel: what it shows must lie where it lies in the training images, as "
@@ -269,7 +269,7 @@ def _describe_photograph(manifest: Manifest) -> Iterator[Text]:
     yield Code("gradmill predict photo.jpg"), " does the same, but that it does not crop."
 
 
-def _list_training_facts(manifest: Manifest) -> Facts:
+def _list_training_facts(manifest: ManifestFields) -> Facts:
     metrics, trained, dataset = manifest["metrics"], manifest["trained"] or {}, manifest["dataset"]
     settings = manifest["parameters"]["training"] | (trained.get("steps") or {})  # with the values found for own data
     held_out = trained.get("num_validation")
@@ -323,7 +323,7 @@ def _describe_standards(metrics: Mapping[str, Any], is_images: bool) -> Blocks:
         )
 
 
-def _describe_classes(manifest: Manifest) -> Blocks:
+def _describe_classes(manifest: ManifestFields) -> Blocks:
     """Every class in the order of the labels, or, of very many, those with the smallest recall."""
     names, metrics = manifest["dataset"].get("class_names") or (), manifest["metrics"]
     if not {"recall", "precision"} <= metrics.keys():
@@ -352,7 +352,7 @@ def _describe_classes(manifest: Manifest) -> Blocks:
     yield PageTable(tuple(rows), ("label", "class", "training rows", "precision", "recall", "most often taken for"))
 
 
-def _describe_coefficients(manifest: Manifest) -> Blocks:
+def _describe_coefficients(manifest: ManifestFields) -> Blocks:
     metrics = manifest["metrics"]
     if not isinstance(metrics.get("weights"), dict):
         return
@@ -368,7 +368,7 @@ def _describe_coefficients(manifest: Manifest) -> Blocks:
     yield PageTable(rows, ("column", "a unit, or the level", "a deviation, or the level"))
 
 
-def _describe_example(manifest: Manifest, contents: Mapping[str, bytes]) -> Blocks:
+def _describe_example(manifest: ManifestFields, contents: Mapping[str, bytes]) -> Blocks:
     """What each column of the first sample row adds to its prediction, the largest first."""
     if not {files.SAMPLE, files.WEIGHTS} <= contents.keys():
         return
@@ -408,7 +408,7 @@ def tabulate_gates(gates: Iterable[GateVerdict]) -> PageTable:
     return PageTable(tuple(rows), ("gate", "verdict", "found", "required", "what it asks"))
 
 
-def _list_lineage(manifest: Manifest) -> Facts:
+def _list_lineage(manifest: ManifestFields) -> Facts:
     facts = {
         "created": f"{manifest['created_at'][:16].replace('T', ' ')} UTC" if "created_at" in manifest else "",
         "data's digest": manifest["dataset"]["digest"],
@@ -421,7 +421,7 @@ def _list_lineage(manifest: Manifest) -> Facts:
     yield from ((words, value) for words, value in facts.items() if value)
 
 
-def _describe_use(manifest: Manifest, metadata: ModelMetadata, is_table: bool) -> Blocks:
+def _describe_use(manifest: ManifestFields, metadata: ModelMetadata, is_table: bool) -> Blocks:
     yield "In a browser: ", Code(f"gradmill demo {manifest['name']} {manifest['version']}"), "; in Python:"
     yield Program(USE.format(name=metadata.inputs[0].name))
     rows = (

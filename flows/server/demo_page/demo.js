@@ -1,4 +1,4 @@
-// Ask the command about a picture or a row, and show its answer; see ../demo.py for what serves this.
+// Ask the command about a picture or a row, and show its answer; see ../demo_server.py for what serves this.
 import { showForm } from "./form.js";
 import { showDrawing } from "./drawing.js";
 

@@ -248,7 +248,7 @@ class TabularNetwork(ScratchNetwork):
         return {"W": self.W, **({"effects": self.effects} if len(self.effects) else {}), "b": self.b}
 
 
-def differentiate(loss: nn.Module) -> LossFunction:
+def differentiate_loss(loss: nn.Module) -> LossFunction:
     """The derivative of one of torch's losses, summed over examples, by the outputs: the concise ``loss_gradient``.
 
     For scores it is computed class by class, which for the few classes of a table is five times as fast.

@@ -29,7 +29,7 @@ TRUTH = {"false": 0.0, "true": 1.0}  # in any case
 SPACE = "[ \u00a0\u202f]?"  # before a sign that follows a number, or between thousands
 NUMBER_FORM = re.compile(r"(\D*)1([.,' ])234([.,])5(\D*)")  # such as $1,234.5
 WHOLE = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
-MIDNIGHT_OR_FRACTION = re.compile(r"( 00:00:00)?\.0*$")  # a fraction of a second
+MIDNIGHT_OR_FRACTION = re.compile(r"( 00:00:00)?\.0*$")  # a zero fraction of a second
 DATES = {  # date formats in text, each named by an example; ISO 8601 is the empty name
     "": r"(?P<year>\d{4})-(?P<month>\d{2})-(?P<day>\d{2})",
     "31.12.2024": r"(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>\d{4})",

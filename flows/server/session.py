@@ -3,7 +3,7 @@
 Both keys are derived from the credential, which stays in the server's process. One is a cookie that no script can read;
 the other is stored where Prefect's UI keeps its sign-in, readable only by scripts of this address. Prefect's API
 requires both, because cookies ignore ports: a browser also sends them to other servers of this machine, and with
-requests that the pages of these make here. The cookie alone only shows our own pages, which change nothing.
+requests that pages of those servers make here. The cookie alone only shows our own pages, which change nothing.
 """
 
 import asyncio

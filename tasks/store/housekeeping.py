@@ -1,4 +1,4 @@
-"""Removal of what old versions, runs and predictions leave behind, without anything that somebody may still need.
+"""Remove what old versions, runs and predictions leave behind, but nothing that somebody may still need.
 
 Nothing is removed that a process holds, that is behind a link, or that cannot be judged; the latter is reported.
 
@@ -42,8 +42,8 @@ from tasks.store.record_base import files_in
 from tasks.store.run_folder import RunNotes
 from tasks.store.state import NameState
 
-# A younger run may still be going; a younger prediction may be being read, and a version that was the champion until
-# recently may be being loaded.
+# A younger run may still be going, and somebody may be reading a younger prediction, or loading a version that was the
+# champion until recently.
 GRACE = timedelta(days=1)
 UNUSED = timedelta(days=90)  # how long unused results of stages and searches are kept
 PREPARED = re.compile(artifact_paths.PREPARED)
@@ -117,7 +117,7 @@ def prune(name: str, keep: int, reason: str | None = None) -> tuple[list[int], d
 def remove_name(name: str) -> list[str]:
     """Delete a name: its versions and their history, its data, the settings that a search found, and its runs.
 
-    Predictions, copies elsewhere and running runs are kept. Returns the names of the deleted run folders.
+    Predictions, copies elsewhere and runs in progress are kept. Returns the names of the deleted run folders.
 
     Raises:
         UsageError: the name is unknown, or a schedule needs it.
@@ -194,7 +194,7 @@ def find_protected(name: str) -> dict[int, str]:
 def prune_runs(keep: int) -> list[str]:
     """Remove all run folders but the newest ``keep`` of each model, those of kept versions, and those under a day old.
 
-    Folders whose files a running run has reused are kept too. Stage results that are unusable, or long unused, are
+    Folders whose files a run in progress has reused are kept too. Stage results that are unusable, or long unused, are
     removed as well. Returns the names of the removed folders.
 
     Raises:

@@ -161,7 +161,7 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
 
 
 def _without_found(name: str, champion: Manifest, found: Collection[str]) -> dict[str, Any]:
-    """The champion's settings without those that a search found, that the newest search has, or that are defaults."""
+    """The champion's settings without those that this or the newest search found, and without searchable defaults."""
     training = champion.parameters.training
     defaults = list_defaults(training.model, champion.dataset.defaults)
     searched = {*found, *tuning_result.read(name).settings}

@@ -171,7 +171,7 @@ class Model:
             DataError: the version was published without weights.
         """
         if not self.columns:
-            raise ValueError(f"{self.name} is a model of pictures: only what columns add can be told")
+            raise ValueError(f"{self.name} is a model of pictures: explain works only for tables")
         weights = self._weights or read_weights(self._manifest)
         added = explain_rows(encode_rows(rows, self.columns, unknown), [*self.columns.values()], weights)
         if len(self.classes) == 2:

@@ -42,7 +42,7 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
     ):
         done = len(trials.trials)
         if done:
-            tell(f"{plural(done, 'trial')} {'is' if done == 1 else 'are'} there from before")
+            tell(f"{plural(done, 'trial')} {'was' if done == 1 else 'were'} already done")
         with live_progress.count_progress("tune", trials.num_wanted, "trials", done) as advance:
 
             def show(trial: Trial, best: Trial | None) -> None:
@@ -53,12 +53,13 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
         if len(trials.trials) < trials.num_wanted:
             tell(f"the time for trials is over: {len(trials.trials)} of {trials.num_wanted}; the same command goes on")
         seeds = plural(trials.num_seeds, "other seed")
-        tell(f"the best, and the settings of before, are trained with {seeds} each", short=seeds)
+        tell(f"the best and the previous settings are trained with {seeds} each", short=seeds)
         with live_progress.count_progress("tune", trials.num_seeds, "seeds", 0) as advance:
             tuned = trials.compare(submit, started + timeout, advance, run.path.name)
         losses = _describe_losses(tuned)
         best = f"the best of {plural(tuned.num_trials, 'trial')}: {describe_settings(tuned.settings)}; {losses}"
-        tell(best if tuned.is_better else f"{best}: no better, and nothing is kept", short=losses)
+        worse = "" if tuned.is_better else ": no better than the previous settings; nothing is kept"
+        tell(f"{best}{worse}", short=losses)
         read_validation_parts.cache_clear()
         return Searched(trials=trials.trials, tuned=tuned)
 

@@ -173,7 +173,7 @@ def test_a_line_break_in_a_list_of_columns_needs_quotes(option: str, folder: Pat
     (folder / "t.csv").write_text(houses().replace("city", '"ci\nty"', 1))
     done = typed("inspect", "t.csv", *PRICE, option, "ci\nty")
     assert_clear(done, 2)
-    assert "values by commas, one with a line break in double quotes\nto do: quote it" in done.stderr
+    assert "values separated by commas, in double quotes if they have a line break\nto do: quote it" in done.stderr
     inspect("t.csv", *PRICE, option, '"ci\nty"')
 
 

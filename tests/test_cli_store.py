@@ -117,14 +117,14 @@ def test_the_result_is_told_before_the_announcement_which_fails_no_command(
     share.write_text("no folder")
     assert flows.cli.app.run(["promote", NAME, "2", "--json"]) == 1
     assert json.loads(told[1])["champion"] == 2
-    assert "has not followed" in json.loads(told[1])["error"]["found"]
+    assert "was not updated" in json.loads(told[1])["error"]["found"]
 
 
 @pytest.mark.parametrize(
     ("at", "words"),
     [
         ("flows.server.connection.use_service", "is held"),
-        ("tasks.store.mirror_sync.copy_champion", "has not followed; to do: gradmill"),
+        ("tasks.store.mirror_sync.copy_champion", "was not updated; to do: gradmill"),
     ],
 )
 def test_ctrl_c_after_the_pointer_moved_tells_so(

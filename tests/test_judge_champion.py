@@ -373,7 +373,7 @@ def test_pruning_keeps_the_best_of_the_last_comparison_so_that_small_losses_cann
     manifest.write_text("{}")
     pruned, kept = housekeeping.prune(NAME, 1)
     assert pruned == []
-    assert "of which version 3 tells, and it is damaged" in kept[best]
+    assert "which version 3 recorded, and it is damaged" in kept[best]
 
 
 def test_a_kept_version_whose_recipe_cannot_read_the_rows_of_today_is_not_compared_and_that_is_said(

@@ -128,7 +128,7 @@ def test_a_block_that_notifies_nobody_and_alerts_that_are_off_are_told(
     bare: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Secret(value="word").save("no-webhook", overwrite=True)  # type: ignore[call-arg, unused-ignore]
-    with pytest.raises(UsageError, match="secret/no-webhook is a block that notifies nobody"):
+    with pytest.raises(UsageError, match="secret/no-webhook is not a notification block"):
         sent(monkeypatch, "secret/no-webhook")
     assert not on_server(bare)
     with endpoint() as service:
@@ -161,14 +161,14 @@ def test_a_test_word_is_taken_by_a_webhook_or_said_to_be_refused(
         service.status[0] = 503
         with pytest.raises(EnvironmentProblem) as refused:
             operate.notify(test=True)
-        assert refused.value.found == "custom-webhook/on-duty did not take it: HTTP 503", "its address is a secret"
+        assert refused.value.found == "custom-webhook/on-duty rejected the message: HTTP 503", "its address is a secret"
 
 
 def test_a_host_that_does_not_answer_is_said_in_time(bare: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alerts, "TRY_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         webhook(f"http://127.0.0.1:{silent.getsockname()[1]}/")
-        with pytest.raises(EnvironmentProblem, match="custom-webhook/on-duty did not take it: no answer in time"):
+        with pytest.raises(EnvironmentProblem, match="custom-webhook/on-duty rejected the message: no answer in time"):
             sent(monkeypatch, "custom-webhook/on-duty")
 
 
@@ -182,7 +182,7 @@ def test_a_host_that_is_not_there_is_said_by_the_command_without_a_word_of_prefe
     monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
     told = gradmill("notify", "--test")
     assert_clear(told, 1)
-    assert told.stderr.startswith("gradmill: custom-webhook/on-duty did not take it: ConnectError")
+    assert told.stderr.startswith("gradmill: custom-webhook/on-duty rejected the message: ConnectError")
 
 
 def test_slack_is_sent_what_its_incoming_webhooks_take(bare: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +197,7 @@ def test_slack_is_sent_what_its_incoming_webhooks_take(bare: httpx.Client, monke
         (attachment,) = request.document["attachments"]
         assert (attachment["title"], attachment["text"]) == (SUBJECT, alerts.BODY)
         service.status[0] = 404  # Slack's answer to a webhook that was revoked
-        with pytest.raises(EnvironmentProblem, match="slack-webhook/on-duty did not take it"):
+        with pytest.raises(EnvironmentProblem, match="slack-webhook/on-duty rejected the message"):
             operate.notify(test=True)
 
 

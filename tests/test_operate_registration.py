@@ -414,7 +414,7 @@ def test_a_search_is_scheduled_beside_the_retrains_of_its_name(houses: str, ui: 
     assert answer == {"schema_version": 1, "name": "houses", "retrains_are_tuned": True} | facts
     said("schedule", "houses", "--cron", "0 3 * * *")
     answer = said("schedule", "houses", "--tune", "--timezone", "Europe/Berlin", "--cron", "0 4 1 * *")
-    assert "take no notice: gradmill retrain" in answer, "its retrains are scheduled without --tuned"
+    assert "do not use what is found: gradmill retrain" in answer, "its retrains are scheduled without --tuned"
     assert answered("schedule", "houses", "--tune")["cron"] == "0 4 1 * *", "what is not given again stays"
     asked = TuneParameters.model_validate(ui.deployment("search-houses")["parameters"]["parameters"])
     assert asked.training.seed == 1, "the champion's"

@@ -117,7 +117,7 @@ def test_a_version_that_was_rolled_back_from_and_is_made_again_names_the_way_bac
     made.published = each.publish()
     train.show_retrain(made.report(), owes_predictions=False)
     told = capsys.readouterr().out
-    assert "held since it was rolled back from: version 1 is the champion" in " ".join(told.split())
+    assert "held after a rollback: version 1 is the champion" in " ".join(told.split())
     assert told.count(f"promote {NAME} 2") == 2  # why, and as the command to type
     assert "--force" not in told
 

@@ -433,7 +433,7 @@ def test_the_mirror_is_kept_with_the_store_and_every_change_from_any_shell_bring
     assert attention() == ([], [True])
     share.rename(tmp_path / "away")
     share.write_text("no folder")
-    assert_clear(change("unfreeze"), 1, "has not followed")
+    assert_clear(change("unfreeze"), 1, "was not updated")
     behind = f"what is said of {NAME} version 1 has changed since: gradmill mirror {NAME} {share}"
     assert attention() == ([f"the mirror is behind: {behind}"], [False])
     assert gradmill("status", "--check").returncode == 1
@@ -485,7 +485,7 @@ def test_a_damaged_mirror_json_stops_nothing_and_is_told_until_the_mirror_is_nam
     for command, version in {"rollback": 1, "promote 2": 2, "freeze": 2}.items():
         done = change(command)
         assert_clear(done, 1, damaged, "GRADMILL_MIRROR=URL")
-        assert "mirror: NOT DONE" in done.stdout
+        assert "mirror: FAILED" in done.stdout
         assert pointer.is_frozen(NAME)
         assert model_folder.resolve_version(NAME, None) == version
     ((said,), reached) = attention()

@@ -48,7 +48,7 @@ def remove(
     known = model_folder.list_versions(name)
     what = f"{name}: {plural(len(known), 'version')}, their history, data and runs"
     if not yes and not sys.stdin.isatty():
-        raise UsageError(f"nobody is there to ask whether to delete {what}", "--yes", "say --yes to delete it")
+        raise UsageError(f"cannot ask whether to delete {what}", "a terminal, or --yes", "add --yes to delete it")
     require_idle(name)
     if not yes and not typer.confirm(f"Delete {what}?", err=True):
         raise typer.Exit
@@ -114,7 +114,7 @@ def mirror(
     The same command again writes only what is missing or damaged there. Credentials come from the environment.
     """
     mirrored = mirror_sync.copy_champion(name, url)
-    written = ", ".join(mirrored.written) or "nothing, all is there as it should be"
+    written = ", ".join(mirrored.written) or "nothing, everything is up to date"
     done = f"{name} version {mirrored.version} is the champion at {mirrored.url}; copied: {written}"
     return Answer(mirrored, done)
 
@@ -169,7 +169,7 @@ def restore(
     place, champions, num_files = artifact_paths.root(), _list_champions(restored), len(restored.files)
     document = {"url": url, "snapshot": name, "path": place, "names": champions, "files": num_files}
     moment = restored.at[:19].replace("T", " ")
-    done = [f"{place} is as it was at {moment} UTC, by {name}: {plural(num_files, 'file')}, whole"]
+    done = [f"{place} is restored as of {moment} UTC from {name}: {plural(num_files, 'file')}, all verified"]
     done += [f"{each}: version {champion or 'none'} is the champion" for each, champion in champions.items()]
     return Answer(document | {"at": restored.at}, "\n".join(done))
 

@@ -30,7 +30,7 @@ SPACE = ("free space there", f"free some, {ELSEWHERE}; files are written whole o
 PERMISSION = ("permission to read and write there", f"fix its permissions, {ELSEWHERE}")
 OPEN_FILES = ("a free file descriptor", "raise the limit (ulimit -n), or give fewer --workers")
 NO_FOLDER = ("a folder of that name, and not a file", f"move what has that name, {ELSEWHERE}")
-DISK = ("a disk that works", "see the system's log (dmesg): the disk, or the way to it, fails")
+DISK = ("a working disk", "see the system's log (dmesg): the disk or its connection fails")
 REFUSALS = {
     errno.ENOSPC: SPACE,
     errno.EDQUOT: ("room in your quota", f"free some of it, {ELSEWHERE}; files are written whole or not at all"),

@@ -193,7 +193,7 @@ def _print_changes(changes: dict[str, Sequence[Change]], files: Mapping[int, Seq
             when, champion = change.at[:19].replace("T", " "), f"{change.step}{' f' * change.frozen}"
             rows.append((name, when, what, numbers, champion, by, change.reason))
     print_table(("model", "when", "what", "version", "champion", "by", "why"), rows)
-    print_line("champion: as of then; f frozen; by: a person, or the run that ends with its id")
+    print_line("champion: after the change; f: frozen; by: a user, or the run whose id ends so")
     for number, paths in files.items():
         more = f" and {len(paths) - FEW:,} more" if len(paths) > FEW else ""
         print_line(f"version {number} was trained on {', '.join(paths[:FEW])}{more}")
@@ -430,7 +430,7 @@ def _finish(done: str, document: dict[str, Any], event: Event | None, url: str |
     interrupt.note_achievement(done)
     failure = _mirror(done, document, url) if url is not None else None
     if url is not None:
-        text += f", mirror: {'NOT DONE' if failure else 'done'}"
+        text += f", mirror: {'FAILED' if failure else 'up to date'}"
     is_frozen = pointer.is_frozen(name)
     text += f", {'' if is_frozen else 'not '}frozen"
     if held := document.get("held"):
@@ -451,8 +451,8 @@ def _finish(done: str, document: dict[str, Any], event: Event | None, url: str |
 def _mirror(done: str, document: dict[str, Any], url: str | DataError) -> EnvironmentProblem | None:
     """Add what was mirrored to the document, or return an error with the command that makes up for it."""
     if isinstance(url, DataError):
-        return EnvironmentProblem(f"{done}; no mirror has followed: {url.found}", url.expected, url.action)
-    name, behind = document["name"], f"{done}; the mirror {url} has not followed"
+        return EnvironmentProblem(f"{done}; the mirror was not updated: {url.found}", url.expected, url.action)
+    name, behind = document["name"], f"{done}; the mirror {url} was not updated"
     action = f"{add_artifacts(shlex.join(['gradmill', 'mirror', name, url]))}, once it can be"
     interrupt.note_achievement(without_credentials(f"{behind}; to do: {action}"))
     try:

@@ -86,7 +86,7 @@ def _describe_operation(running: "Operation") -> tuple[dict[str, Any], str]:
     lines = [f"open        {running.link}{once}"] if running.link else []
     lines += [f"Prefect UI  {ui}{' (joined)' if service.joined else ''}"]
     if running.credential and running.new:  # it is shown once, when it is created
-        what = "all of it in the page's one field; shown this once, kept in"
+        what = "paste all of it into the page's only field; shown only this time, stored in"
         lines += [
             f"sign in     {running.credential}  ({what} {kept} for you alone)",
             "prefect     gradmill's commands sign in by themselves; for those of Prefect:",
@@ -95,7 +95,7 @@ def _describe_operation(running: "Operation") -> tuple[dict[str, Any], str]:
             "",
         ]
     elif running.credential:
-        lines += [f"sign in     with what stands in {kept}: all of it in the page's one field", ""]
+        lines += [f"sign in     with the content of {kept}: paste all of it into the page's only field", ""]
     lines += [f"overview    {name}: {page}" for name, page in pages.items()]
     lines += [f"next        {name} at {moment:%Y-%m-%d %H:%M} UTC" for moment, name in upcoming]
     document = {
@@ -222,7 +222,7 @@ def read_failure(message: str, code: int, state: str) -> GradmillError:
     """The failure of a run as an error of this command: the message of its state is a ``GradmillError`` as text."""
     found, _, rest = message.partition("\nexpected: ")
     expected, _, action = rest.partition("\nto do: ")
-    found = found or f"{state}: no reason is known"
+    found = found or f"{state}: no reason given"
     failure = GradmillError(found, expected or "a run that completes", action or "see its page")
     failure.exit_code = code
     return failure
@@ -246,7 +246,7 @@ def on_server(is_needed: bool = True) -> Iterator[bool]:
         is_there = bool(PREFECT_API_URL.value())
         if not is_there and locks.is_held(artifact_paths.up_lock()):
             found = f"the gradmill up of {artifact_paths.root()} is starting, or ending"
-            raise EnvironmentProblem(found, "a running server", "try again once it says where its UI is")
+            raise EnvironmentProblem(found, "a running server", "try again when it has printed the address of its UI")
         if not is_there and is_needed:
             found = f"no gradmill up is at work in {artifact_paths.root()}, and PREFECT_API_URL is not set"
             raise EnvironmentProblem(found, *NO_SERVER)

@@ -192,7 +192,7 @@ class Value(NamedTuple):
             try:
                 given = [each for row in csv.reader(filter(None, given), skipinitialspace=True) for each in row]
             except csv.Error as error:
-                form = "values by commas, one with a line break in double quotes"
+                form = "values separated by commas, in double quotes if they have a line break"
                 raise UsageError(f"{self.flag} {', '.join(map(repr, given))}", form, "quote it") from error
         (document.setdefault(self.part, {}) if self.part else document)[self.name] = given
 
@@ -293,7 +293,7 @@ def nest_assignments(assignments: list[str]) -> dict[str, Any]:
             inner[last] = json.loads(text)
         except RecursionError as error:
             found = f"--param {key}: {text[:20]}… is nested too deep"
-            raise UsageError(found, "a value", "write it flatter") from error
+            raise UsageError(found, "a value", "nest the value less deeply") from error
         except ValueError:
             inner[last] = text
     return nested

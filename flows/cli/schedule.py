@@ -200,7 +200,7 @@ def _describe(
     is_tuned = retrains is None or bool(retrains.parameters.get("tuned"))
     if not is_tuned:
         again = f"gradmill retrain {target.name} --tuned, then gradmill schedule {target.name}"
-        told += f"\nits scheduled retrains take no notice: {again}"
+        told += f"\nits scheduled retrains do not use what is found: {again}"
     return Answer(document | {"retrains_are_tuned": is_tuned}, f"settings are searched for {target.name} {told}")
 
 
@@ -233,7 +233,7 @@ def _unschedule(client: "SyncPrefectClient | None", target: ScheduleTarget) -> A
     done = (
         f"settings are no longer searched for {name}" if is_search else f"{name} is no longer retrained by a schedule"
     )
-    knows = "the server knows it" if client else "no server is running, and the next gradmill up starts without it"
+    knows = "the server has been told" if client else "no server is running, and the next gradmill up starts without it"
     document = {"name": name, "removed_from_server": client is not None}
     return Answer(document, f"{done}: {knows}" + (f"\n{hint}" if goes_on else ""))
 
@@ -255,7 +255,7 @@ def resume(name: Argument) -> Answer:
     with _reach() as client:
         times = _list_times(_change(client, target, {"paused": False}, {}))
     document = {"deployment": target.deployment, "paused": False, "schedules": times}
-    runs = f"runs {_describe_times(times)} again" if times else "is paused no longer, but no schedule of it is on"
+    runs = f"runs {_describe_times(times)} again" if times else "is no longer paused, but has no active schedule"
     hint = "" if times else f"\ngradmill schedule {target.deployment} --cron sets one"
     return Answer(document, f"{target.deployment} {runs}: {_who_knows(client)}{hint}")
 
@@ -319,7 +319,7 @@ def _describe_times(times: list[dict[str, str]]) -> str:
 
 def _who_knows(client: "SyncPrefectClient | None") -> str:
     """Whether the server has the document's changes, in words."""
-    return "the server knows it" if client else "gradmill up will tell its server"
+    return "the server has been told" if client else "gradmill up will tell its server"
 
 
 @contextmanager

@@ -221,7 +221,7 @@ def run_flow(
             if (report := getattr(error, carried, None)) is None:
                 raise
             failure = error
-        display.wait("ending what was started for the run")
+        display.wait("stopping the temporary server")
     return report, failure
 
 
@@ -295,7 +295,7 @@ def _describe_standing(result: "RetrainReport") -> str:
         pointer = model_folder.read_pointer(result.name) if result.outcome == "unchanged" else None
         if pointer and result.version in pointer.held:
             back = f"gradmill promote {result.name} {result.version} brings it back"
-            return f"{version}held since it was rolled back from: {champion} is the champion, and {back}"
+            return f"{version}held after a rollback: {champion} is the champion, and {back}"
         until = "" if result.outcome == "unchanged" else f" until gradmill promote {result.name} {result.version}"
         return f"{version}not the champion: that is {champion}{until}"
     from flows.pages.overview import find_headline_figure
@@ -345,7 +345,7 @@ def show_search(result: "TuneReport", use: str) -> None:
         (result.outcome, f"{result.name}: the best of {plural(len(result.trials), 'trial')}"),
         ("settings", describe_settings(result.settings)),
         ("loss", f"{found} on {plural(result.num_validation, 'validation example')}; without the search {before}"),
-        ("kept", result.path or "nothing: the settings of before are as good, or better"),
+        ("kept", result.path or "nothing: the previous settings are as good, or better"),
         ("evidence", result.run),
     ]
     print_facts(rows, [] if result.retrained or not result.path else [use])

@@ -128,7 +128,7 @@ def _never_in_the_way() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        print(f"Prefect could not be shown what the run came to: {type(error).__name__}: {error}")
+        print(f"the run's result could not be shown in Prefect: {type(error).__name__}: {error}")
 
 
 def _show_retrain(outcome: Outcome) -> None:

@@ -426,7 +426,7 @@ def _describe_gain(tuned: Tuned) -> str:
     """The gain of the search, if no seed diverged."""
     gain = tuned.difference
     if gain is None:
-        return "Not every seed came to its end."
+        return "Not every seed completed its training."
     if gain.high - gain.low <= ROUNDING * abs(gain.mean):  # training that starts at zero uses no random numbers
         return f"The difference is {gain.mean:+.3g} with every seed."
     beyond = "more" if gain.high < 0 or gain.low > 0 else "no more"

@@ -88,7 +88,7 @@ def save(client: SyncPrefectClient, automation: AutomationCore, is_asked_for: bo
             client.update_automation(there[0].id, marked.model_copy(update={"enabled": there[0].enabled}))
             print(f"{automation.name}: changed", file=sys.stderr)
         else:
-            print(f"{automation.name}: stays as set", file=sys.stderr)
+            print(f"{automation.name}: edited on the server, left unchanged", file=sys.stderr)
 
 
 def delete_on_drift(client: SyncPrefectClient, name: str) -> None:
@@ -175,7 +175,7 @@ def send_test(client: SyncPrefectClient) -> str:
     try:
         asyncio.run(asyncio.wait_for(_send(document.id), TRY_SECONDS))
     except Exception as error:
-        found = f"{slug} did not take it: {_reason(error)}"
+        found = f"{slug} rejected the message: {_reason(error)}"
         raise EnvironmentProblem(
             found, "an answer that says that it is accepted", "correct the block in the UI"
         ) from error
@@ -212,7 +212,7 @@ def _find_block(client: SyncPrefectClient, slug: str, strictly: bool) -> UUID | 
         print(f"{missing}; {f'expected {expected}' if others else MAKE_ONE}", file=sys.stderr)
         return None
     if not _notifies(document):
-        found = f"{slug} is a block that notifies nobody"
+        found = f"{slug} is not a notification block"
         raise UsageError(found, "a notification block, as a Slack webhook", MAKE_ONE)
     return document.id
 

@@ -37,7 +37,7 @@ def client(seconds: float | None = None) -> Iterator[SyncPrefectClient]:
         if time.monotonic() > until:
             last = f"; last it answered HTTP {statuses[-1]}" if statuses and statuses[-1] >= 400 else ""
             raise EnvironmentProblem(
-                f"the Prefect API at {PREFECT_API_URL.value()} is not done after {limit:g} s{last}",
+                f"the Prefect API at {PREFECT_API_URL.value()} did not finish within {limit:g} s{last}",
                 "answers within PREFECT_API_REQUEST_TIMEOUT seconds, all together",
                 SEE_ITS_LOG,
             )
@@ -98,7 +98,7 @@ def _in_words(url: str, error: httpx.HTTPError) -> EnvironmentProblem:
     if status in (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED):
         return EnvironmentProblem(f"{url} is no Prefect API: HTTP {status} to {asked}", MEANT, "set it")
     found = f"the Prefect API at {url} answers HTTP {status} {httpx.codes.get_reason_phrase(status)} to {asked}"
-    return EnvironmentProblem(found, "a server in order", SEE_ITS_LOG)
+    return EnvironmentProblem(found, "a working server", SEE_ITS_LOG)
 
 
 def _no_prefect(found: str) -> EnvironmentProblem:
@@ -109,13 +109,13 @@ def _require_our_version(talking: SyncPrefectClient) -> None:
     """Check that a Prefect server of our major version answers; unlike ``/health``, this requires credentials."""
     answer = talking.request("GET", "/admin/version")
     if answer.history:
-        raise _no_prefect(f"sends us on to {answer.url.copy_with(path='/', query=None)}")
+        raise _no_prefect(f"redirects to {answer.url.copy_with(path='/', query=None)}")
     try:
         version = answer.json()
     except (ValueError, RecursionError):
         version = None
     if not isinstance(version, str) or not version[:1].isdecimal():
-        raise _no_prefect("not with Prefect's version")
+        raise _no_prefect("its version is not that of a Prefect server")
     if version.split(".")[0] != __version__.split(".")[0]:
         raise EnvironmentProblem(
             f"the Prefect API at {PREFECT_API_URL.value()} is of version {version[:20]}",

@@ -37,16 +37,16 @@ HELP = {
     "champion_info": "What the champion of a name is; always 1.",
     "champion_version": "The version that consumers should use.",
     "champion_promoted_timestamp_seconds": "Since when it is the champion.",
-    "champion_data_timestamp_seconds": "When the champion was made, of data of then: time() less it is their age.",
+    "champion_data_timestamp_seconds": "When the champion was trained: time() minus it is the age of its data.",
     "champion_rows": "Rows that the champion was trained on and tested on.",
     "champion_metric": "Figures of the champion from its own run, in the units of its target.",
     "frozen": "1 where no retrain may change the champion.",
     "held_versions": "Versions that were rolled back from.",
-    "mirror_behind": "1 where the mirror has not followed the champion; missing of a store that has no mirror.",
+    "mirror_behind": "1 if the mirror lacks the champion; absent if the store has no mirror.",
     "kept_versions": "Versions that are kept.",
     "versions_published_total": "Versions ever published: numbers are never used twice.",
     "runs": f"The newest {RUNS} retrains of a name at most, by what became of them{REMOVED}.",
-    "last_run_outcome": "1 at what became of the last retrain that has ended, 0 at all else that could have.",
+    "last_run_outcome": "1 for the outcome of the last finished retrain, 0 for all other outcomes.",
     "last_run_timestamp_seconds": "When the last retrain that has ended was to start.",
     "last_success_timestamp_seconds": "The same of the last one that published, was judged, or found nothing changed.",
     "last_run_metric": "Figures of the last retrain that has ended, refused or not.",
@@ -132,7 +132,7 @@ def serve(host: str, port: int, health_url: str) -> None:
     try:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
-        found = f"{host}:{port} cannot be listened at: {error.strerror or error}"
+        found = f"cannot listen on {host}:{port}: {error.strerror or error}"
         raise UsageError(found, "a free port of this machine", "choose another --port or --host") from error
     server.set_app(answer)
     print(f"figures at http://{host}:{port}/metrics, until Ctrl-C", file=sys.stderr, flush=True)

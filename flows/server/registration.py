@@ -384,7 +384,7 @@ def change_deployment(
         old = before.schedule if before and isinstance(before.schedule, CronSchedule) else None
         time, zone = cron or (old and old.cron), timezone or (old and old.timezone) or "UTC"
         if not time:
-            found = f"{deployment.name} has no time of which {timezone} were the zone"
+            found = f"{deployment.name} has no cron to which {timezone} could apply"
             raise UsageError(found, "--cron", "give both")
         require_time(time, zone)
         is_active = cron is not None or (before is not None and before.active)

@@ -128,7 +128,7 @@ def describe_store(found: StoreState) -> Status:
     attention = [f"the disk of artifacts/ is nearly full: {left}"] if left.is_little else []
     attention += [each.behind for each in found.names.values() if each.behind]
     for fault in found.faults:
-        attention.append(f"{'no mirror follows: ' * (fault.kind == 'mirror')}{fault.found}; to do: {fault.action}")
+        attention.append(f"{'nothing is mirrored: ' * (fault.kind == 'mirror')}{fault.found}; to do: {fault.action}")
     models = [
         Champion(
             name=each.name,
@@ -231,7 +231,7 @@ def _list_needs(found: Status) -> Iterator[str]:
         if each.ended_badly:
             more = "; a longer GRADMILL_TIME_LIMIT gives it more" if each.state == TIMED_OUT else ""
             when = f" at {each.last_start:%Y-%m-%d %H:%M}" if each.last_start else ""
-            reason = (each.message or "no reason is known").splitlines()[0]
+            reason = (each.message or "no reason given").splitlines()[0]
             yield f"{each.name}: {each.state}{when}: {reason}{more}"
 
 

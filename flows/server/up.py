@@ -188,7 +188,7 @@ class Child:
             return
         found = f"the {self.name} has ended with {self.process.returncode}"
         if time.monotonic() - self._started < LASTING_SECONDS:
-            raise EnvironmentProblem(found, "that it goes on", f"see {self.log}")
+            raise EnvironmentProblem(found, "a process that keeps running", f"see {self.log}")
         print(f"{found}; starting another, see {self.log}", file=sys.stderr)
         self._begin()
 
@@ -231,7 +231,7 @@ def crash_dead_runs(client: SyncPrefectClient, suspects: Iterable[FlowRun], reas
         if state is None or not state.is_final() or state.is_crashed():  # replaces Prefect's message
             client.set_flow_run_state(run.id, Crashed(message=reason), force=True)
             if run.deployment_id:
-                print(f"ended       {run.name}: Retry in the UI goes on where it was", file=sys.stderr)
+                print(f"ended       {run.name}: Retry in the UI continues it", file=sys.stderr)
     return dead
 
 

@@ -234,7 +234,7 @@ class HyperparameterSearch:
         count; if it leaves none, the losses of the search decide.
 
         Raises:
-            TrainingDiverged: no trial came to its end, because losses were not finite.
+            TrainingDiverged: no trial was completed, because losses were not finite.
             UsageError: there is no trial.
         """
         prepared, base = self._training.prepared, self._training.base
@@ -293,7 +293,7 @@ class HyperparameterSearch:
             return [*different.values()][: min(FINALISTS, self.num_seeds)]
         if self.trials:
             raise TrainingDiverged(f"all {len(self.trials)} trials diverged", "a loss that stays finite", SMALLER)
-        found = "the time was over before a trial came to its end"
+        found = "the time was over before a trial was completed"
         raise UsageError(found, "time for one at least", "give more")
 
 

@@ -59,7 +59,7 @@ def join_source(values: Any, key: str) -> Any:
     if values.get("query") and not is_database(place):
         raise ValueError("--query goes with sqlite:///PATH or postgresql://USER@HOST/DATABASE")
     if is_database(place) and not values.get("query") and place == values[key]:
-        raise ValueError(f"--query, of which {place} is to be read")
+        raise ValueError(f"--query is needed to read {place}")
     named = next(((each, values[each]) for each in ("sheet", "query") if values.get(each)), None)
     return values | {key: f"{place}#{named[0]}={named[1]}", named[0]: None} if named else values
 

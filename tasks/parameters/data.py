@@ -51,7 +51,7 @@ class OwnData(Frozen):
         empty="that of the kept name; or the data are images",
     )
     sheet: str | None = declare_field(None, "The sheet of a workbook.", Use.TABLES, empty="the first")
-    query: str | None = declare_field(None, "Of a database, as its source.", Use.TABLES, empty="files are read")
+    query: str | None = declare_field(None, "The SQL query that reads a database.", Use.TABLES, empty="files are read")
     features: Names = declare_field((), "The columns to predict from.", Use.TABLES, empty="all columns but the target")
     ignore: Names = declare_field(
         (), "Columns to leave out of the features; kept with the name.", Use.TABLES, empty="none"
@@ -64,7 +64,7 @@ class OwnData(Frozen):
         None, "The decimal point or comma of text files.", Use.TABLES, empty="by the values", pattern="^[.,]$"
     )
     no_date_parts: bool = declare_field(
-        False, "Take no month, weekday, hour and year of dates; kept with the name.", Use.TABLES
+        False, "Derive no month, weekday, hour or year from dates; kept with the name.", Use.TABLES
     )
     split_by: str | None = declare_field(
         None,

@@ -216,7 +216,7 @@ class TuneParameters(Learned):
 
 
 SHEET: Any = declare_field(None, "The sheet of a workbook.", empty="the first")
-QUERY: Any = declare_field(None, "Of a database.", empty="files are read")
+QUERY: Any = declare_field(None, "The SQL query that reads a database.", empty="files are read")
 
 
 class PredictParameters(Frozen):

@@ -238,7 +238,7 @@ def _choose(paths: Iterable[Path], may_be_links: bool = True) -> Iterator[tuple[
     for path in sorted(paths):
         relative = artifact_paths.relative(path)
         if path.is_symlink() and not may_be_links:
-            raise DataError(f"{path} is a link", "a file of the store itself", "put there what it leads to")
+            raise DataError(f"{path} is a link", "a file of the store itself", "replace it by what it points to")
         if PATH.fullmatch(relative) and path.is_file() and not path.is_symlink():
             yield relative, path
 

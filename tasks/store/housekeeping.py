@@ -165,7 +165,7 @@ def find_protected(name: str) -> dict[int, str]:
         try:
             best = model_folder.find_manifest(name, number).best_version
         except DataError:
-            damaged = f"may be the best in the last comparison, of which version {number} tells, and it is damaged"
+            damaged = f"may be the best in the last comparison, which version {number} recorded, and it is damaged"
             reasons = dict.fromkeys(kept, damaged)
             break
         if best:
@@ -361,7 +361,7 @@ def _list_named_files() -> set[str]:
     for folder, job in predictions.list_jobs(everywhere=True):
         if job is None:
             action = "restore it, or remove the folder"
-            raise DataError(f"nobody can tell what the unfinished job in {folder} reads", "its document", action)
+            raise DataError(f"what the unfinished job in {folder} reads is unknown", "its document", action)
         documents += [] if job.status == "done" else [folder / JOB]
     for path in documents:
         with skip_unreadable(path):  # removed meanwhile, or not ours

@@ -175,7 +175,7 @@ def hold_model(name: str, mirroring: bool = False) -> AbstractContextManager[Non
         raise EnvironmentProblem(
             f"{folder} is a link",
             "a folder in the store: behind a link nothing is changed",
-            f"move there what it leads to, or give all of {folder.parent} another place",
+            f"replace it by what it points to, or give all of {folder.parent} another place",
         )
     path = artifact_paths.mirror_lock(name) if mirroring else artifact_paths.lock(folder)
     doing = "mirroring" if mirroring else "changing"

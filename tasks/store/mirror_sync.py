@@ -164,7 +164,7 @@ def catch_up() -> list[str]:
             except (GradmillError, OSError) as error:
                 reason = error.found if isinstance(error, GradmillError) else str(error)
                 to_do = _spell_command(name, url)
-                failed.append(f"{name}: the mirror {url} has not followed: {reason}; to do: {to_do}")
+                failed.append(f"{name}: the mirror {url} was not updated: {reason}; to do: {to_do}")
     except (DataError, OSError) as error:
         failed.append(f"{error.found}; to do: {error.action}" if isinstance(error, DataError) else str(error))
     return failed

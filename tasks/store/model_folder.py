@@ -34,7 +34,7 @@ from tasks.store.record_base import FileRef, Sha256
 
 def _with_a_zone(text: str) -> str:
     if datetime.fromisoformat(text).tzinfo is None:
-        raise ValueError("a time without its zone")
+        raise ValueError("a time without a time zone")
     return text
 
 

@@ -263,7 +263,7 @@ def find_by_files(run: RunFolder, parameters: RetrainParameters, raw: RawDataset
         if not is_same or last.prepared != _digest_looks(last.files):
             return None
     except DataError as fault:
-        tell(f"read anew: {fault.found}")
+        tell(f"data are read again: {fault.found}")
         return None
     return _find(run, parameters, last, "whose data look untouched since they were read")
 
@@ -274,7 +274,7 @@ def find_by_rows(run: RunFolder, parameters: RetrainParameters, prepared: Prepar
     Raises:
         DataError: that version is damaged.
     """
-    return _find(run, parameters, prepared, "which was made of these very rows with these options")
+    return _find(run, parameters, prepared, "which was trained on the same rows with the same options")
 
 
 def _list_options(parameters: RetrainParameters) -> dict[str, Any]:
@@ -333,10 +333,11 @@ def _count_too_few(parameters: RetrainParameters, rows: FileRef, champion: Manif
     if not least or parameters.data.new_recipe or not _is_asked_alike(champion, parameters):
         return ""
     if champion.dataset.rows is None:
-        tell(f"trained though {least:,} new rows may not be there: version {champion.version} keeps no digests of rows")
+        reason = f"version {champion.version} has no row digests"
+        tell(f"trained without counting new rows (--min-new-rows {least:,}): {reason}")
         return ""
     fresh = row_hash.count_new_rows(rows, champion.dataset.rows)
-    return f"to which {plural(fresh, 'new row')} came, fewer than --min-new-rows {least:,}" if fresh < least else ""
+    return f"with {plural(fresh, 'new row')} since, fewer than --min-new-rows {least:,}" if fresh < least else ""
 
 
 def _is_asked_alike(kept: Manifest, parameters: RetrainParameters) -> bool:

@@ -36,7 +36,7 @@ def check(url: str) -> None:
     if protocol not in (*LOCAL, *OBJECT_STORES):
         known = ", ".join(f"{each}://" for each in (*OBJECT_STORES, "file"))
         raise UsageError(
-            f"{_without_secrets(url)} is of no protocol that replaces a file in one step",
+            f"{_without_secrets(url)} uses a protocol that cannot replace a file in one step",
             f"{known}, or a path",
             "name an object store, or mount the share and give its path",
         )

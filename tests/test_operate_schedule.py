@@ -34,7 +34,7 @@ def test_up_says_where_it_is_and_what_runs_next(duty: Duty) -> None:
     }
     other = str(duty.artifacts.with_name("other"))
     for elsewhere, words in (
-        ({}, f"another gradmill up is at work in {duty.artifacts}"),
+        ({}, f"another gradmill up is running in {duty.artifacts}"),
         ({"GRADMILL_ARTIFACTS": other}, f"port {duty.port} of 127.0.0.1 is taken"),
     ):
         refused = duty.gradmill("up", "--port", str(duty.port), PREFECT_API_URL="", **elsewhere)

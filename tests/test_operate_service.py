@@ -75,7 +75,7 @@ def test_an_address_of_another_machine_is_ignored_and_one_that_all_can_reach_is_
 ) -> None:
     alive(connection.make_service(API).model_copy(update={"host": "elsewhere"}))
     assert connection.find_service() is None
-    assert "at work on elsewhere" in capsys.readouterr().err
+    assert "running on elsewhere" in capsys.readouterr().err
     remote = connection.make_service("https://prefect.example/api/", joined=True)
     alive(remote)
     assert connection.find_service() == remote
@@ -211,7 +211,7 @@ def test_without_a_server_a_promotion_says_that_nobody_was_told_and_status_asks_
         asked = gradmill("status")
         assert_clear(asked, 1)
         assert asked.stdout.splitlines()[1].split()[:2] == [NAME, "1"], "the champions are shown all the same"
-        assert f"no gradmill up is at work in {artifacts}" in asked.stderr
+        assert f"no gradmill up is running in {artifacts}" in asked.stderr
         with locks.hold_lock(artifact_paths.up_lock(), "held"):
             artifact_paths.service().unlink(missing_ok=True)
             starting = gradmill("status")
@@ -253,7 +253,7 @@ def test_a_retrain_beside_up_is_seen_in_its_ui_and_sends_its_events(duty: Duty) 
 def test_a_command_elsewhere_does_not_take_up_for_its_own(duty: Duty, tmp_path: Path) -> None:
     done = duty.gradmill("status", "--artifacts", str(tmp_path / "other"))
     assert_clear(done, 1)
-    assert "no gradmill up is at work" in done.stderr
+    assert "no gradmill up is running" in done.stderr
     duty.does("status", "--artifacts", str(duty.artifacts), GRADMILL_ARTIFACTS="")
     refused = duty.gradmill("status", PREFECT_API_URL=f"{duty.ui}/api", PREFECT_API_AUTH_STRING="me:wrong")
     assert_clear(refused, 1)

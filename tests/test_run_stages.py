@@ -290,7 +290,7 @@ def test_no_flipped_bit_of_a_record_is_believed(capsys: pytest.CaptureFixture[st
         flipped[position // 8] ^= 1 << position % 8
         path.write_bytes(flipped)
         assert cache.find_record(KEY, Evaluation) in (None, record), "an indent may have become another white space"
-    assert f"computed anew: {path}" in capsys.readouterr().out
+    assert f"computed again: {path}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_planted_and_damaged_stage_records_run_no_code_and_change_no_figure(tmp_
     again = json.loads(done.stdout)
     assert not (tmp_path / "code ran").exists()
     assert (again["outcome"], again["metrics"]) == ("unchanged", first["metrics"])
-    assert done.stderr.count("computed anew") == len(kinds)
+    assert done.stderr.count("computed again") == len(kinds)
 
 
 # Whole runs

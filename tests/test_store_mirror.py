@@ -434,7 +434,7 @@ def test_the_mirror_is_kept_with_the_store_and_every_change_from_any_shell_bring
     share.rename(tmp_path / "away")
     share.write_text("no folder")
     assert_clear(change("unfreeze"), 1, "was not updated")
-    behind = f"what is said of {NAME} version 1 has changed since: gradmill mirror {NAME} {share}"
+    behind = f"the pointer to {NAME} version 1 has changed since: gradmill mirror {NAME} {share}"
     assert attention() == ([f"the mirror is behind: {behind}"], [False])
     assert gradmill("status", "--check").returncode == 1
     assert f'gradmill_mirror_behind{{name="{NAME}"}} 1.0' in gradmill("metrics").stdout

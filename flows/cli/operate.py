@@ -248,7 +248,7 @@ def on_server(is_needed: bool = True) -> Iterator[bool]:
             found = f"the gradmill up of {artifact_paths.root()} is starting, or ending"
             raise EnvironmentProblem(found, "a running server", "try again when it has printed the address of its UI")
         if not is_there and is_needed:
-            found = f"no gradmill up is at work in {artifact_paths.root()}, and PREFECT_API_URL is not set"
+            found = f"no gradmill up is running in {artifact_paths.root()}, and PREFECT_API_URL is not set"
             raise EnvironmentProblem(found, *NO_SERVER)
         try:
             yield is_there

@@ -25,7 +25,7 @@ from tasks.store.run_folder import RunFolder
 from tasks.store.tuning_result import Searched
 
 SEARCH_PICTURES = {
-    artifact_paths.TUNING_WINNER: "What was found, beside the settings of before",
+    artifact_paths.TUNING_WINNER: "What was found, beside the previous settings",
     artifact_paths.TUNING_HISTORY: "History",
     artifact_paths.TUNING_IMPORTANCES: "What mattered",
     artifact_paths.TUNING_SLICES: "Each setting by itself",

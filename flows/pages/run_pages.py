@@ -389,9 +389,7 @@ def tabulate_evaluation(result: EvaluationResult) -> PageTable:
 def search_page(name: str, searched: Searched, pictures: tuple[PagePicture, ...]) -> Page:
     """The settings found, their gain, and the best trials."""
     tuned, trials = searched.tuned, searched.trials
-    use: Text = Strong(
-        "No trial is better than the settings of before by more than the seeds' chance: nothing is kept."
-    )
+    use: Text = Strong("No trial is better than the previous settings by more than the seeds' chance: nothing is kept.")
     if tuned.is_better:
         use = Code(f"gradmill retrain {name} --tuned"), " uses what was found."
     examples = plural(tuned.num_validation, "validation example")

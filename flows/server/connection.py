@@ -127,7 +127,7 @@ def find_service(quietly: bool = False) -> Service | None:
             found = Service.parse(content, path, "start gradmill up again")
             if found.host in (None, socket.gethostname()):
                 return found
-            reason = f"gradmill up is at work on {found.host}, not on this machine"
+            reason = f"gradmill up is running on {found.host}, not on this machine"
         else:
             reason = f"the address in {path} is of a gradmill up that was killed"
     except (FileNotFoundError, NotADirectoryError):

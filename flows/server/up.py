@@ -125,7 +125,7 @@ def _hold_up_lock() -> Iterator[None]:
     artifact_paths.make_root()
     artifact_paths.prefect_home().mkdir(exist_ok=True)
     artifact_paths.prefect_home().chmod(0o700)  # saved blocks and the credential are secret
-    another = f"another gradmill up is at work in {artifact_paths.root()}"
+    another = f"another gradmill up is running in {artifact_paths.root()}"
     with ExitStack() as holding:
         try:  # for a second, because a look-up of the service holds the lock briefly
             holding.enter_context(locks.hold_lock(artifact_paths.up_lock(), another, told_after=math.inf, within=1))

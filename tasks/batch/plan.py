@@ -101,7 +101,7 @@ def open_job(parameters: PredictParameters) -> Iterator[tuple[Path, Job, Path | 
         has_arrays = any(file.suffix in inputs.ARRAY_SUFFIXES for file in files)
         tables = files if version.recipe.columns and not has_arrays else None
         output_dir.check_file(output.file, tables, version.output_columns(job), parameters.restart)
-    with locks.hold_lock(locks.of_job(folder), f"another process is at work on {folder}; waiting for it"):
+    with locks.hold_lock(locks.of_job(folder), f"another process is working on {folder}; waiting for it"):
         held, leftovers = output_dir.claim(folder, job.job, parameters.restart)
         if held is None or held.status != "done":
             with output_dir.begin_output(folder, held is None):
@@ -157,7 +157,7 @@ def _find_files(parameters: PredictParameters, output: Output, model: JobModel) 
     source, file = parameters.input, output.file
     if source is None:
         split = model_folder.find_manifest(model.name, model.version).dataset.test
-        verified_files.check(split, "gradmill retrain, which prepares it anew, or name an input")
+        verified_files.check(split, "gradmill retrain, which prepares it again, or name an input")
         return tuple(map(DataFile, verified_files.fingerprint_files([split.path], parameters.full_digest)))
     found = inputs.find_inputs(source, output.folder, parameters.full_digest).files
     files = tuple(each for each in found if file is None or Path(each.path).resolve() != file.resolve())

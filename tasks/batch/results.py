@@ -152,7 +152,7 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
         part = artifact_paths.part(folder, shard.number)
         found, action = (
             f"{part} does not hold rows {shard.start} to {shard.stop}",
-            "run the command again: it writes it anew",
+            "run the command again: it writes it again",
         )
         raise DataError(f"{found} of job {job.job}", "the part as it was written", action)
     counts = functools.reduce(operator.add, cast("list[Footer]", footers))

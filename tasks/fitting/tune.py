@@ -228,7 +228,7 @@ class HyperparameterSearch:
         )
 
     def compare(self, submit: Submit, deadline: float, on_trial: Callable[[], None], run_name: str) -> Tuned:
-        """Train the best trials, and the settings of before, with more seeds; the smallest mean loss wins.
+        """Train the best trials, and the previous settings, with more seeds; the smallest mean loss wins.
 
         Of two trials, the one that was trained with more seeds is better. Seeds that the deadline cuts off do not
         count; if it leaves none, the losses of the search decide.
@@ -318,7 +318,7 @@ def open_search(name: str, training: TrialTraining, search: Search, afresh: bool
         prepared.name, hashlib.sha256(json.dumps(options).encode()).hexdigest()[: artifact_paths.DIGEST_CHARACTERS]
     )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with locks.hold_lock(artifact_paths.lock_of_study(path), "the same search is at work; waiting for it"):
+    with locks.hold_lock(artifact_paths.lock_of_study(path), "the same search is running; waiting for it"):
         path.parent.mkdir(parents=True, exist_ok=True)
         Path(f"{path}.lock").unlink(missing_ok=True)  # Optuna's own, which a killed search leaves behind
         study = _open_study(path, about, afresh)

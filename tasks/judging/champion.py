@@ -401,7 +401,7 @@ class RowsOfToday:
         if then is None or now is None or (then == now and then.rule in FIXED):
             return True
         if old.rows is None or not old.rows.path.is_file():
-            return "has no row digests: nobody knows which test rows of today it was trained on"
+            return "has no row digests: which of today's test rows it was trained on is unknown"
         kept = read_arrays(old.rows, RESTORE)
         if then.rule == "copies" and now.rule != "copies":
             return "was split by the number of the copy among equal rows, which the test rows of today do not have"

@@ -115,7 +115,7 @@ def find_record(key: str, kind: type[R]) -> R | None:
             os.utime(path)  # first, so that housekeeping sees the record and its files as in use
         return _read(path, key, kind) if os.path.lexists(path) else None
     except (DataError, OSError, ValueError) as error:  # housekeeping may have been quicker
-        tell(f"computed anew: {error.found if isinstance(error, DataError) else str(error).splitlines()[0]}")
+        tell(f"computed again: {error.found if isinstance(error, DataError) else str(error).splitlines()[0]}")
     return None
 
 

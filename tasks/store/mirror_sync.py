@@ -147,7 +147,7 @@ def list_behind() -> dict[str, str]:
             elif copied.version != pointer.version:
                 told = f"it has version {copied.version} of {name}, and {pointer.version} is the champion"
             elif copied.pointer_sha256 != atomic.file_digest(artifact_paths.champion(name)):
-                told = f"what is said of {name} version {pointer.version} has changed since"
+                told = f"the pointer to {name} version {pointer.version} has changed since"
             if told:
                 found[name] = f"the mirror is behind: {told}: {_spell_command(name, state.url)}"
     return found

@@ -64,7 +64,7 @@ class RunFolder(Record):
 
     def in_use(self) -> AbstractContextManager[None]:
         """Keep housekeeping away from the folder during the block, however old its last note is."""
-        otherwise = f"another process is at work on {self.path}; waiting for it"
+        otherwise = f"another process is working on {self.path}; waiting for it"
         return locks.hold_lock(artifact_paths.lock(self.path), otherwise)
 
     def read(self) -> RunNotes:

@@ -252,7 +252,7 @@ def _read_jobs(found: StoreState, name: str | None) -> None:
     jobs = list(predictions.list_jobs(partial(found.leave, "job")))
     for path in sorted(artifact_paths.done_elsewhere().glob(f"{name or '*'}.*.json")):
         with found.collect_faults("job", path, path.name.partition(".")[0]):
-            jobs.append((path, Job.read(path, "remove it: the next job writes it anew")))
+            jobs.append((path, Job.read(path, "remove it: the next job writes it again")))
     for folder, job in jobs:
         if job and is_name(job.model.name) and name in (None, job.model.name):
             of_name = found.add(job.model.name)

@@ -104,7 +104,7 @@ def read(name: str) -> Tuned:
         DataError: the document is damaged.
     """
     path = artifact_paths.tuned(name)
-    if found := Tuned.find(path, f"search anew: gradmill tune {name}; or retrain with --no-tuned"):
+    if found := Tuned.find(path, f"search again: gradmill tune {name}; or retrain with --no-tuned"):
         return found
     raise UsageError(
         f"no settings were found for {name} yet", f"{path}, which a search writes", f"gradmill tune {name}"
@@ -129,7 +129,7 @@ def take_found(parameters: RetrainParameters, is_told: bool = False) -> RetrainP
         raise UsageError(
             f"settings found for {' on '.join(searched)}",
             f"some for {training.model} on {parameters.dataset}",
-            f"search anew: gradmill tune {name}; or give --no-tuned",
+            f"search again: gradmill tune {name}; or give --no-tuned",
         )
     found = Found(run=tuned.run, fields=tuple(sorted(tuned.settings.keys() - training.given.keys())))
     try:
@@ -137,7 +137,7 @@ def take_found(parameters: RetrainParameters, is_told: bool = False) -> RetrainP
     except ValidationError as error:
         first = error.errors()[0]
         where = f"{artifact_paths.tuned(name)}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise DataError(where, "settings that training takes", f"search anew: gradmill tune {name}") from error
+        raise DataError(where, "settings that training takes", f"search again: gradmill tune {name}") from error
     if is_told:
         values = (f"{field.replace('_', ' ')} {short(getattr(training, field))}" for field in found.fields)
         tell(f"tuned: {', '.join(values) or 'nothing, every setting is given'} (found by {found.run})")

@@ -249,7 +249,7 @@ def check_artifacts(device: Device) -> Diagnosis:
     return _folder(artifact_paths.root(), "choose another folder with --artifacts, or fix permissions")
 
 
-def prefect_home(device: Device) -> Diagnosis:
+def check_prefect_home(device: Device) -> Diagnosis:
     """Prefect's own folder, which has the database of temporary servers."""
     from prefect.settings import PREFECT_HOME
 
@@ -312,7 +312,7 @@ def _file_system(folder: Path) -> str | None:
 TIMEOUT_SECONDS = 3.0
 
 
-def prefect_api(device: Device) -> Diagnosis:
+def check_prefect_api(device: Device) -> Diagnosis:
     """Whether the API for runs answers, accepts us and can read its database; its version and ours."""
     import prefect
     from packaging.version import Version
@@ -364,8 +364,8 @@ CHECKS: dict[str, Check] = {
     "cpu": check_cpu,
     "memory": check_memory,
     "artifacts": check_artifacts,
-    "prefect_home": prefect_home,
-    "prefect_api": prefect_api,
+    "prefect_home": check_prefect_home,
+    "prefect_api": check_prefect_api,
     "data": check_data,
 }
 

@@ -128,7 +128,7 @@ def test_doctor_notes_a_server_that_is_older(version: str, verdict: str) -> None
         answered(200 if body else 404, body or b"{}")(handler)
 
     with played(answer, "/api") as url, temporary_settings({PREFECT_API_URL: url}):
-        found = doctor.prefect_api(Device.AUTO)
+        found = doctor.check_prefect_api(Device.AUTO)
     assert (found.status.value, f"Prefect {version}" in found.found) == (verdict, True)
 
 

@@ -17,7 +17,7 @@ import forked_command
 GRADMILL = forked_command.SCRIPT
 
 
-def gradmill(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def gradmill(*arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """A command as a process of its own; see forked_command.py for what it shares with the others."""
     return forked_command.forks().run(list(arguments), timeout)
 

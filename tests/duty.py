@@ -59,7 +59,7 @@ class Duty:
     def gradmill(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Another command on these artifacts: it finds the server by itself."""
         here = self.environment | environment
-        return subprocess.run([GRADMILL, *arguments], env=here, capture_output=True, text=True, timeout=120)
+        return subprocess.run([GRADMILL, *arguments], env=here, capture_output=True, text=True, timeout=600)
 
     def does(self, *arguments: str, **environment: str) -> str:
         """What it answers, as it is to succeed."""
@@ -103,7 +103,7 @@ class Duty:
     def state_of(self, run: str) -> str:
         return str(self.run(run)["state_type"])
 
-    def ended(self, run: str, seconds: float = 240) -> dict[str, Any]:
+    def ended(self, run: str, seconds: float = 600) -> dict[str, Any]:
         """The run once it has ended."""
         final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
         eventually(lambda: self.state_of(run) in final, seconds, f"{self.run(run)['name']} ends")

@@ -133,10 +133,9 @@ Write = Callable[[Path, dict[str, Any]], Path]
 FILES: dict[str, Write] = {
     **{
         f"{name}.csv": lambda path, rows, form=form: write_csv(path, rows, form)  # type: ignore[misc]
-        for name, form in {"iso": "%Y-%m-%d", "german": "%d.%m.%Y", "british": "%d/%m/%Y", "us": "%m/%d/%Y"}.items()
+        for name, form in {"iso": "%Y-%m-%d", "german": "%d.%m.%Y", "us": "%m/%d/%Y"}.items()
     },
     "lines.jsonl": written,
-    "typed.parquet": written,
     "book.xlsx": write_workbook,
 }
 
@@ -388,7 +387,6 @@ SIDE_BY_SIDE: dict[str, dict[str, Write]] = {
     "CSV and Parquet": {"a.csv": FILES["iso.csv"], "b.parquet": written},
     "JSON lines and CSV": {"a.jsonl": written, "b.csv": FILES["iso.csv"]},
     "offsets in JSON lines and Parquet": {"a.jsonl": write_offsets, "b.parquet": written},
-    "offsets in CSV and Feather": {"a.csv": write_offsets, "b.feather": written},
     "moments and clocks": {"a.parquet": write_zoned, "b.parquet": written},
 }
 

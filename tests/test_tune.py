@@ -183,12 +183,12 @@ def test_finals_of_a_table_that_any_seed_trains_alike_are_trained_once(space: tu
     assert (len(tuned.validation_losses), len(tuned.default_losses)) == (num_seeds, num_seeds)
 
 
-GOLDEN = Path(__file__).parent / "golden" / "study-of-c692a25.journal"
+OLD_STUDY = Path(__file__).with_name("study-of-c692a25.journal")
 DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a power cut": (lambda journal: journal + b'{"op_code":4,"worker_', ""),
     "other bytes first": (lambda journal: b"\0" * 100 + b"\n" + journal, "cannot be read"),
     "an unknown operation": (lambda _: b'{"op_code": 99}\n', "cannot be read"),
-    "an earlier version": (lambda _: GOLDEN.read_bytes(), "way of searching"),
+    "an earlier version": (lambda _: OLD_STUDY.read_bytes(), "way of searching"),
 }
 
 

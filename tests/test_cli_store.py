@@ -107,7 +107,7 @@ def test_the_result_is_told_before_the_announcement_which_fails_no_command(
     monkeypatch.setattr("flows.server.connection.use_service", failing)
     monkeypatch.setenv("GRADMILL_MIRROR", str(tmp_path / "share"))
     assert flows.cli.app.run(["rollback", NAME]) == 0
-    assert told[0].startswith(f"{NAME}: 2 → 1, version 2 is held, mirror: done, frozen\n")
+    assert told[0].startswith(f"{NAME}: 2 → 1, version 2 is held, mirror: up to date, frozen\n")
     assert f"held: no retrain publishes version 2 again, only gradmill promote {NAME} 2 does\n" in told[0]
     assert f"until gradmill unfreeze {NAME}\n" in told[0]
     said = "gradmill.model.rolled-back was not sent (RuntimeError: an event that nobody takes)"

@@ -161,7 +161,7 @@ OF_THE_SYSTEM = {  # what Python makes of each number, and a part of each line t
     "ENAMETOOLONG /x": "too long; path; shorter",
     "ENOENT /a /b": "/a -> /b; is there; removes",
     "ELOOP /x": "symbolic; come to an end; link",
-    "EIO /x": "Input/output; disk that works; dmesg",
+    "EIO /x": "Input/output; working disk; dmesg",
     "ENOTSUP /x": "not supported: /x; refuse; --debug",
     "ECONNREFUSED": "connection failed; network; try again",
     "EHOSTUNREACH": "failed: No route; network; try again",

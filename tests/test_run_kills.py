@@ -127,8 +127,8 @@ def give_to_nobody(*folders: Path) -> None:
 AS_NOBODY = """
 import os, shutil, sys, time
 from pathlib import Path
-from tasks.store import locks, reading
-from tasks.store import pointer, publishing, verification
+from tasks.store import locks, model_folder
+from tasks.store import pointer, publication, verification
 
 os.setgid(65534)
 os.setuid(65534)
@@ -141,9 +141,9 @@ def fill(folder, number):
     time.sleep(60)
 
 
-with locks.model(name):
+with locks.hold_model(name):
     if sys.argv[2] == "publish":
-        publishing.publish(reading.manifest(name, 1), fill)
+        publication.publish(model_folder.find_manifest(name, 1), fill)
     pointer.sweep(name)
 verification.verify_version(name, 1)
 """

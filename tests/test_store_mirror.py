@@ -423,12 +423,12 @@ def test_the_mirror_is_kept_with_the_store_and_every_change_from_any_shell_bring
         return json.loads((share / NAME / "champion.json").read_text())
 
     assert attention() == ([], [None])
-    assert "mirror: done" in change("promote 2", mirror=share).stdout
+    assert "mirror: up to date" in change("promote 2", mirror=share).stdout
     noted = (artifacts / "mirror.json").read_bytes()
     for url in (f"file://{share}/", f"{share}/../share", os.path.relpath(share)):
         assert change("promote 2", mirror=url).returncode == 0
         assert (artifacts / "mirror.json").read_bytes() == noted, url
-    assert "mirror: done" in change("rollback").stdout, "another shell"
+    assert "mirror: up to date" in change("rollback").stdout, "another shell"
     assert mirrored()["version"] == 1
     assert attention() == ([], [True])
     share.rename(tmp_path / "away")
@@ -471,7 +471,7 @@ def test_a_copied_or_moved_store_never_writes_to_the_mirror_that_it_came_with_an
     assert attention() == ([], [None])
     shutil.rmtree(artifacts)
     original.rename(artifacts)
-    assert "mirror: done" in change("unfreeze").stdout, "the original is where it was"
+    assert "mirror: up to date" in change("unfreeze").stdout, "the original is where it was"
 
 
 @pytest.mark.slow

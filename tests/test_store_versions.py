@@ -284,7 +284,7 @@ def test_two_publications_at_once_give_two_whole_versions_and_one_champion(candi
 def test_the_lock_is_free_again_when_its_holder_is_killed(two_versions: None) -> None:
     code = (
         "import time; from tasks.store import locks\n"
-        f"with locks.model('{NAME}'):\n    print('held', flush=True); time.sleep(60)"
+        f"with locks.hold_model('{NAME}'):\n    print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=REPOSITORY)
     assert holder.stdout is not None

@@ -437,7 +437,7 @@ CANNOT = {
     "schedule evaluate --param data=labelled.csv": "data=labelled.csv",
     "schedule softmax-nightly --param data.source=x.csv": "data.source=x.csv",
     "schedule softmax-nightly --param data=/x.csv": "refuses data: '/x.csv'",
-    "schedule evaluate --timezone UTC": "no time",
+    "schedule evaluate --timezone UTC": "no cron",
     "schedule evaluate": "nothing to change of evaluate",
     "schedule linear-weekly --keep 3": "--keep of deployment linear-weekly",
     "unschedule softmax-nightly": "prefect.yaml declares softmax-nightly",

@@ -97,7 +97,7 @@ def _say_interrupted() -> None:
     if display := sys.modules.get("flows.cli.display"):  # after an interrupted import, importing it can fail
         display.end()
     found, action = _describe_interrupt()
-    if streams.owes_json(sys.argv):
+    if streams.asks_for_json(sys.argv):
         error = {"exit_code": INTERRUPTED, "found": found, "expected": "no Ctrl-C", "action": action}
         streams.print_document({"error": error})
     print(f"{found}; {action}", file=sys.stderr, flush=True)

@@ -51,7 +51,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
     return report
 
 
-def _with_what_was_found(asked: TuneParameters, found: tuning_result.Tuned) -> RetrainParameters:
+def _with_what_was_found(asked: TuneParameters, found: tuning_result.TunedSettings) -> RetrainParameters:
     """The parameters of a retrain on the same data; ``training`` has what the search did not decide."""
     training = {name: value for name, value in asked.training.given.items() if name not in found.settings}
     document = {"name": asked.name, "training": {"model": asked.training.model} | training, "data": asked.data}

@@ -12,7 +12,7 @@ from tasks.parameters.data import NO_WINDOW
 from tasks.serving.contract import Signature
 from tasks.serving.drift import Drift, Histogram
 from tasks.serving.task import TASKS, TaskName
-from tasks.store.record_base import NOT_IN_KEY, ChosenPath, FileRef, Lasting, Record, Sha256
+from tasks.store.record_base import NOT_IN_KEY, ChosenPath, FileRef, PersistedRecord, Record, Sha256
 
 
 class RawDataset(Record):
@@ -25,7 +25,7 @@ class RawDataset(Record):
     look: str = ""  # of own files: a digest of path, size, time and samples of each, constant while they are untouched
 
 
-class Splits(Lasting):
+class Splits(PersistedRecord):
     """The data that a model is trained and judged on: two splits in safetensors that can be memory-mapped."""
 
     name: str
@@ -166,7 +166,7 @@ QUESTIONS = {
 }
 
 
-class GateVerdict(Lasting):
+class GateVerdict(PersistedRecord):
     """One gate: what was measured, which bounds it had to keep, and whether it did."""
 
     name: str

@@ -12,13 +12,13 @@ from tasks.parameters import Search, Training
 from tasks.records import PreparedDataset
 from tasks.stage import gpu_lock, live_progress, shards, stage
 from tasks.store.run_folder import RunFolder
-from tasks.store.tuning_result import Searched, Trial, Tuned
+from tasks.store.tuning_result import SearchResult, Trial, TunedSettings
 
 FINAL = 0.2  # share of a limited time that is reserved for the best few trials with more seeds
 
 
 @stage()
-def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: Search) -> Searched:
+def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: Search) -> SearchResult:
     """Train trials until their number or the time is reached; compare the best with the previous settings.
 
     ``training`` has the fixed settings and the starting point. Results are saved as soon as a trial ends, so that the
@@ -61,7 +61,7 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
         worse = "" if tuned.is_better else ": no better than the previous settings; nothing is kept"
         tell(f"{best}{worse}", short=losses)
         read_validation_parts.cache_clear()
-        return Searched(trials=trials.trials, tuned=tuned)
+        return SearchResult(trials=trials.trials, tuned=tuned)
 
 
 def _describe_trial(trial: Trial, best: Trial | None) -> str:
@@ -73,7 +73,7 @@ def _describe_trial(trial: Trial, best: Trial | None) -> str:
     return f"trial {trial.number}: {loss}{how} {after}{so_far}: {describe_settings(trial.settings)}"
 
 
-def _describe_losses(tuned: Tuned) -> str:
+def _describe_losses(tuned: TunedSettings) -> str:
     found, before = (
         readable(statistics.fmean(each)) if each else "none" for each in (tuned.validation_losses, tuned.default_losses)
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from candidate import seal
 from tasks.store import artifact_paths, atomic, model_folder, tuning_result, verified_files
-from tasks.store.tuning_result import Tuned
+from tasks.store.tuning_result import TunedSettings
 
 NAME = "linear-regression"
 
@@ -69,4 +69,4 @@ def keep_settings() -> None:
     """As a search leaves what it has found."""
     facts: dict[str, Any] = {"model": NAME, "dataset_digest": "0" * 64, "settings": {"lr": 0.1}, "num_trials": 1}
     facts |= {"validation_losses": (0.4,), "default_settings": {}, "default_losses": (0.5,), "num_validation": 10}
-    tuning_result.write(NAME, Tuned(**facts, seed=0, run=f"20261101T030000-tune-{NAME}-00000000"))
+    tuning_result.write(NAME, TunedSettings(**facts, seed=0, run=f"20261101T030000-tune-{NAME}-00000000"))

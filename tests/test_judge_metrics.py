@@ -19,7 +19,7 @@ from tasks.data.recipe import SplitRule
 from tasks.data.split import SplitAssignment, encode_times
 from tasks.data.target import Truth
 from tasks.judging import baselines, champion, metrics
-from tasks.judging.metrics import Answers, Moments
+from tasks.judging.metrics import Answers, RowTimes
 from tasks.judging.objective import Objective, balance_classes
 from tasks.parameters import Loss
 from tasks.serving.drift import find_worse
@@ -144,9 +144,9 @@ Array = np.ndarray[Any, Any]
 )
 def test_periods_are_as_long_as_the_span_asks_for(first: str, last: str, names: list[str]) -> None:
     ends = np.array([first, last], "M8[us]").astype(np.int64).astype(float)
-    found, of_row = metrics.cut_periods(Moments(np.append(ends, np.nan), are_dates=True))
+    found, of_row = metrics.cut_periods(RowTimes(np.append(ends, np.nan), are_dates=True))
     assert (found, of_row.tolist()) == ([*names, "no time"], [0, 1, 2])
-    found, of_row = metrics.cut_periods(Moments(np.linspace(ends[0], ends[1], 5000), are_dates=True))
+    found, of_row = metrics.cut_periods(RowTimes(np.linspace(ends[0], ends[1], 5000), are_dates=True))
     assert len(found) <= metrics.MOST_PERIODS
     assert (np.diff(of_row) >= 0).all()
 
@@ -160,7 +160,7 @@ def test_periods_are_as_long_as_the_span_asks_for(first: str, last: str, names: 
     ],
 )
 def test_periods_of_numbers_have_round_ends(values: list[float], names: list[str]) -> None:
-    assert metrics.cut_periods(Moments(np.array(values), are_dates=False))[0] == names
+    assert metrics.cut_periods(RowTimes(np.array(values), are_dates=False))[0] == names
 
 
 def test_few_wrong_answers_have_the_chance_of_fishers_exact_test() -> None:
@@ -283,7 +283,7 @@ def test_each_period_of_a_time_split_has_blocks_of_its_own() -> None:
     truth = rng.normal(size=6000)
     answers = Answers(truth, truth + 1 + 0.3 * shared, truth, truth[:0])
     by_day, by_row = (
-        [np.ptp(each.intervals["rmse"]) for each in metrics.measure_by_period(answers, Moments(days, True), in_time=t)]
+        [np.ptp(each.intervals["rmse"]) for each in metrics.measure_by_period(answers, RowTimes(days, True), in_time=t)]
         for t in (True, False)
     )
     assert len(by_day) == len(by_row) > 5

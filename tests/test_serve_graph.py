@@ -253,7 +253,7 @@ def test_a_wrong_effect_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """A folding that goes wrong deceives torch, which uses it too, but not the recipe in float64."""
     right = raw_units.fold_weights
 
-    def wrong(weights: Any, recipe: Columns, dtype: Any = np.float32) -> raw_units.Folded:
+    def wrong(weights: Any, recipe: Columns, dtype: Any = np.float32) -> raw_units.FoldedWeights:
         folded = right(weights, recipe, dtype)
         if np.dtype(dtype) == np.float32:
             folded.effects[3] *= 1.01

@@ -75,7 +75,7 @@ def later(place: Path, name: str) -> str:
     return renamed
 
 
-def content(place: Path, made: backup.Made, path: str) -> Path:
+def content(place: Path, made: backup.BackupResult, path: str) -> Path:
     """Where a backup has a file."""
     return place / "content" / made.snapshot.files[f"models/{NAME}/{path}"].sha256
 

@@ -22,7 +22,7 @@ from tasks.parameters import Gates
 from tasks.serving.runtime import TOLERANCE
 from tasks.store import artifact_paths, folders, model_folder, pointer, verification
 from tasks.store.documents import Document
-from tasks.store.model_folder import Tolerances, Trained
+from tasks.store.model_folder import Tolerances, TrainingOutcome
 from tasks.store.record_base import FileRef
 
 pytestmark = pytest.mark.usefixtures("two_versions")
@@ -177,7 +177,7 @@ def sums_of(folder: Path) -> bytes:
 def test_nested_facts_that_another_version_of_gradmill_does_not_note_are_none() -> None:
     seal(artifact_paths.version(NAME, 2), manifest() | {"trained": {"num_examples": 7}, "tolerances": {}})
     read = model_folder.find_manifest(NAME, 2)
-    assert (read.trained, read.tolerances) == (Trained(num_examples=7), Tolerances())
+    assert (read.trained, read.tolerances) == (TrainingOutcome(num_examples=7), Tolerances())
 
 
 def test_a_manifest_keeps_every_parameter_and_figure_that_it_was_given(candidates: list[Candidate]) -> None:

@@ -42,7 +42,7 @@ from tasks.parameters import Found, RetrainParameters, Search, Training, TunePar
 from tasks.records import PreparedDataset
 from tasks.store import artifact_paths, housekeeping, model_folder, own_data, tuning_result
 from tasks.store.run_folder import RunFolder
-from tasks.store.tuning_result import Trial, Tuned, mean_interval
+from tasks.store.tuning_result import Trial, TunedSettings, mean_interval
 
 BOWL = (
     "lr=0.001:10",
@@ -212,7 +212,7 @@ def test_a_journal_that_is_cut_goes_on_and_one_that_is_damaged_or_older_is_said_
 LUCKY, STEADY = 0.5, 0.25
 
 
-def compare(by_seed: Callable[[float, int], float | None], num_seeds: int = 5) -> Tuned:
+def compare(by_seed: Callable[[float, int], float | None], num_seeds: int = 5) -> TunedSettings:
     """What a search comes to; ``by_seed`` says the loss of a rate with the seed of the search + 0 to 5."""
 
     def work(spec: TrialSpec) -> TrialResult | None:
@@ -266,9 +266,11 @@ NAME = "linear-regression"
 LINEAR = {"model": NAME}
 
 
-def keep_found(name: str = NAME, model: str = NAME, run: str = "a-search", dataset: str = "", **settings: Any) -> Tuned:
+def keep_found(
+    name: str = NAME, model: str = NAME, run: str = "a-search", dataset: str = "", **settings: Any
+) -> TunedSettings:
     """Keep such settings as those that a search has found."""
-    result = Tuned(
+    result = TunedSettings(
         model=model, dataset=dataset, dataset_digest="0" * 64, settings=settings, validation_losses=(0.1,),
         default_settings={}, default_losses=(0.2,), num_trials=1, num_validation=100, seed=42, run=run,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 from table_files import FORMATS as FORMATS
 from table_files import written as written
 from tasks.data.io.discovery import find_table
-from tasks.data.own_rows import Examined, TableRows
+from tasks.data.own_rows import Examination, TableRows
 from tasks.data.schema import Request, Schema
 from tasks.data.table_dataset import examine_table, read_table
 from tasks.parameters.data import OwnData
@@ -22,7 +22,7 @@ def examined(
     kept: Schema | None = None,
     champion: ChampionData | None = None,
     **options: Any,
-) -> Examined[TableRows | None]:
+) -> Examination[TableRows | None]:
     """What is found in a table; encoded rows stay readable although their file is gone."""
     data = OwnData.model_validate({"source": str(source), "target": target, **options})
     request = Request(data, kept)
@@ -31,24 +31,24 @@ def examined(
         return examine_table(table, "test", request, task, Path(folder), champion)
 
 
-def digest(found: Examined[TableRows | None]) -> str:
+def digest(found: Examination[TableRows | None]) -> str:
     """The digest of data without errors."""
     return recipe(found).digest(tuple(rows(found).ordering.result()[part].tobytes() for part in ("train", "other")))
 
 
-def recipe(found: Examined[TableRows | None]) -> Schema:
+def recipe(found: Examination[TableRows | None]) -> Schema:
     """What data without errors fix."""
     assert isinstance(found.schema, Schema), found.report.findings
     return found.schema
 
 
-def rows(found: Examined[TableRows | None]) -> TableRows:
+def rows(found: Examination[TableRows | None]) -> TableRows:
     """Their encoded rows."""
     assert found.rows is not None, found.report.findings
     return found.rows
 
 
-def rules(found: Examined[TableRows | None], severity: str) -> dict[str, str]:
+def rules(found: Examination[TableRows | None], severity: str) -> dict[str, str]:
     """The findings of a severity: what was found, by rule and column."""
     said = [each for each in found.report.findings if each.severity == severity]
     return {f"{each.rule} {each.column}" if each.column else each.rule: each.found for each in said}

@@ -204,5 +204,5 @@ def _run(arguments: list[str]) -> int:
             return UsageError.exit_code
         if "--debug" in arguments:
             traceback.print_exception(error)
-        return report_error(as_gradmill_error(error), as_json=streams.owes_json(arguments))
+        return report_error(as_gradmill_error(error), as_json=streams.asks_for_json(arguments))
     return code if isinstance(code, int) else 0

@@ -28,7 +28,7 @@ from tasks.serving.task import TASKS, TaskName
 from tasks.store import own_data, regular_files
 
 if TYPE_CHECKING:
-    from tasks.data.own_rows import Examined, OwnRows
+    from tasks.data.own_rows import Examination, OwnRows
 
 LEAVE_OUT = {"counts-rows", "duplicate-column"}  # rules whose warnings recommend --ignore in any case
 
@@ -49,7 +49,7 @@ def inspect(given: Annotated[Given, InspectParameters]) -> Answer:
     return Answer(document, lambda: _show(examined, losses, command), failure)
 
 
-def _examine(parameters: InspectParameters, folder: Path) -> "Examined[OwnRows | None]":
+def _examine(parameters: InspectParameters, folder: Path) -> "Examination[OwnRows | None]":
     from tasks.data import image_dataset
     from tasks.data.table_dataset import examine_table, read_table
 
@@ -65,7 +65,7 @@ def _examine(parameters: InspectParameters, folder: Path) -> "Examined[OwnRows |
         )
     files, request = find_table(parameters.source), Request(parameters, kept)
 
-    def examine(task: TaskName | None, scratch: Path) -> "Examined[OwnRows | None]":
+    def examine(task: TaskName | None, scratch: Path) -> "Examination[OwnRows | None]":
         return examine_table(read_table(files, request, task, scratch), name, request, task, scratch, champion)
 
     examined = examine(kept.task if kept else None, folder)
@@ -80,7 +80,7 @@ def _examine(parameters: InspectParameters, folder: Path) -> "Examined[OwnRows |
 
 
 def _expect_losses(
-    examined: "Examined[OwnRows | None]", parameters: InspectParameters, scratch: Path
+    examined: "Examination[OwnRows | None]", parameters: InspectParameters, scratch: Path
 ) -> dict[str, float]:
     """The validation losses of the best constant and of the converged fit; empty if the data are unfit.
 
@@ -103,7 +103,7 @@ def _expect_losses(
     return baselines.expected_losses(examined.schema, train, validation, num_train, parameters.class_weight, decay)
 
 
-def _advise_command(parameters: InspectParameters, examined: "Examined[OwnRows | None]") -> str:
+def _advise_command(parameters: InspectParameters, examined: "Examination[OwnRows | None]") -> str:
     """The command that trains on this table, with the given options and those that the findings recommend."""
     report, schema = examined.report, examined.schema
     is_known = bool(parameters.name and schema)  # such a name keeps its model and columns
@@ -124,7 +124,7 @@ def _advise_command(parameters: InspectParameters, examined: "Examined[OwnRows |
     return shlex.join(["retrain", model, "--name", name, *source, *options])
 
 
-def _show(examined: "Examined[OwnRows | None]", losses: dict[str, float], command: str) -> None:
+def _show(examined: "Examination[OwnRows | None]", losses: dict[str, float], command: str) -> None:
     report = examined.report
     print_line(escape_control_characters(report.summary))
     if report.images:

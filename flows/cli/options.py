@@ -26,7 +26,7 @@ from tasks.errors import UsageError
 from tasks.machine import devices
 from tasks.machine.words import short
 from tasks.parameters import Device, ModelName, Use
-from tasks.parameters.form import Frozen, Option, describe_expected, option_of
+from tasks.parameters.form import Option, ParameterModel, describe_expected, option_of
 from tasks.store import artifact_paths, model_folder
 
 Parameters = TypeVar("Parameters", bound=BaseModel)
@@ -146,7 +146,7 @@ class Value(NamedTuple):
     @property
     def is_shown(self) -> bool:
         """Whether it is useful for what the form is shown for."""
-        return not issubclass(self.model, Frozen) or bool(self.model.use_of(self.name) & self.model.shown_for)
+        return not issubclass(self.model, ParameterModel) or bool(self.model.use_of(self.name) & self.model.shown_for)
 
     def help(self) -> str:
         """Its description, default and limits; a plain bracket would be a style to Rich."""
@@ -156,7 +156,7 @@ class Value(NamedTuple):
         words = " ".join(filter(None, [self.option.help or said, self.option.limits]))
         if self.option.empty or isinstance(default, bool) or self.field.is_required():  # a flag has no default
             default = self.option.empty
-        elif default is None and issubclass(self.model, Frozen):
+        elif default is None and issubclass(self.model, ParameterModel):
             default = self.model.describe_default(self.name, Use.BOOK)
         elif self.is_list:
             default = ",".join(map(str, default))

@@ -27,7 +27,7 @@ class _Output(io.FileIO):
             raise
 
 
-class _Courtesy(io.FileIO):
+class _ForgivingStream(io.FileIO):
     """Standard error: failed writes are dropped, because they must not end the work that is reported."""
 
     def write(self, data: Any, /) -> int:
@@ -44,7 +44,7 @@ def guard() -> None:
     for _ in closed:  # or the next opened files would get these numbers, and the output
         os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     sys.stdout = _text(_Output(1, "w", closefd=False), sys.stdout)
-    sys.stderr = _text(_Courtesy(2, "w", closefd=False), sys.stderr)
+    sys.stderr = _text(_ForgivingStream(2, "w", closefd=False), sys.stderr)
     _closed = 1 in closed
 
 
@@ -107,7 +107,7 @@ def print_document(plain: Any) -> None:
     print(json.dumps(plain, indent=2, allow_nan=False), file=_output, flush=True)
 
 
-def owes_json(arguments: list[str]) -> bool:
+def asks_for_json(arguments: list[str]) -> bool:
     """Whether a requested document has not been written yet."""
     return "--json" in arguments and not document_written
 

@@ -22,9 +22,9 @@ from tasks.data.schema import Request, require_columns
 from tasks.errors import DataError, UsageError
 from tasks.machine import progress
 from tasks.machine.words import plural, readable
-from tasks.parameters import Learned, ModelName, RetrainParameters, TuneParameters, Use, is_name
+from tasks.parameters import LearningParameters, ModelName, RetrainParameters, TuneParameters, Use, is_name
 from tasks.parameters.addresses import source_options
-from tasks.parameters.form import WORDS, Frozen
+from tasks.parameters.form import WORDS, ParameterModel
 from tasks.records import QUESTIONS, GateVerdict
 from tasks.serving import task
 from tasks.store import mirror_sync, model_folder, own_data, tuning_result, verification
@@ -125,7 +125,7 @@ def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
     return own_data.repeat_parameters(named, given | {"training": training}, with_found=command == "tune")
 
 
-def _check_training(given: dict[str, Any], parameters: Learned) -> None:
+def _check_training(given: dict[str, Any], parameters: LearningParameters) -> None:
     """Check options, name, device, and columns or images.
 
     Raises:
@@ -134,7 +134,7 @@ def _check_training(given: dict[str, Any], parameters: Learned) -> None:
         DeviceMissing: the device is not available.
     """
     for part in ("data", "gates"):
-        values: Frozen = getattr(parameters, part, parameters)
+        values: ParameterModel = getattr(parameters, part, parameters)
         for name in given.get(part, {}):
             if not (use := values.use_of(name)) & parameters.uses:  # such as a gate of the other model
                 flag = f"--{name.replace('_', '-')}"

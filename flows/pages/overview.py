@@ -223,7 +223,7 @@ def _tabulate_files(facts: NameState) -> PageTable:
 
 
 def _list_disk_facts(facts: NameState) -> Iterator[tuple[str, str]]:
-    free, total = folders.read_room()
+    free, total = folders.read_disk_space()
     told = ", ".join(f"{part} {_size(number)}" for part, number in facts.disk.items())
     yield facts.name, f"{_size(sum(facts.disk.values()))} ({told})"
     yield "free", f"{_size(free)} of {_size(total)}, {free / total:.0%}"

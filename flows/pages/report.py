@@ -19,7 +19,7 @@ from tasks.store import artifact_paths, model_folder, verified_files
 from tasks.store.model_folder import ChampionPointer, Manifest
 from tasks.store.record_base import FileRef, Record
 from tasks.store.run_folder import RunFolder, describe_outcome
-from tasks.store.tuning_result import Searched, Setting, Trial
+from tasks.store.tuning_result import SearchResult, Setting, Trial
 
 
 class PredictionSummary(BaseModel):
@@ -99,7 +99,7 @@ class TuneReport(BaseModel):
     retrained: RetrainReport | None = None
 
     @classmethod
-    def describe(cls, run: RunFolder, searched: Searched) -> "TuneReport":
+    def describe(cls, run: RunFolder, searched: SearchResult) -> "TuneReport":
         """The report of a finished search."""
         found = searched.tuned.model_dump(include=cls.model_fields.keys() - {"run", "schema_version"})
         if searched.tuned.is_better:

@@ -22,7 +22,7 @@ from tasks.stage import live_progress
 from tasks.store import artifact_paths, atomic, folders, predictions, version_page
 from tasks.store.page import Page, PagePicture, Section, markdown_line, render_markdown
 from tasks.store.run_folder import RunFolder
-from tasks.store.tuning_result import Searched
+from tasks.store.tuning_result import SearchResult
 
 SEARCH_PICTURES = {
     artifact_paths.TUNING_WINNER: "What was found, beside the previous settings",
@@ -78,7 +78,7 @@ def show_evaluation(result: EvaluationResult) -> None:
     warn_of_full_disk()
 
 
-def show_search(run: RunFolder, searched: Searched) -> None:
+def show_search(run: RunFolder, searched: SearchResult) -> None:
     """Draw the results of a search, write its page into the run's folder, and show it."""
     with _never_in_the_way():
         _show(f"{run.name}-tuning", write_search_page(run, searched), "a search for settings")
@@ -86,7 +86,7 @@ def show_search(run: RunFolder, searched: Searched) -> None:
     warn_of_full_disk()
 
 
-def write_search_page(run: RunFolder, searched: Searched) -> Page:
+def write_search_page(run: RunFolder, searched: SearchResult) -> Page:
     """Draw the pictures, write the page into the run's folder, and return it."""
     from tasks.judging import tuning_figures
 
@@ -100,7 +100,7 @@ def write_search_page(run: RunFolder, searched: Searched) -> Page:
 def warn_of_full_disk() -> None:
     """Warn in the log, and by an event for the alerts, if the disk of artifacts/ is nearly full."""
     with _never_in_the_way():
-        left, host = folders.read_room(), socket.gethostname()
+        left, host = folders.read_disk_space(), socket.gethostname()
         if left.is_little:
             tell(message := f"the disk of {artifact_paths.root()} on {host} is nearly full: {left}")
             resource = {"prefect.resource.id": f"gradmill.disk.{host}", "prefect.resource.name": host}

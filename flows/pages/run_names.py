@@ -13,12 +13,18 @@ from prefect.states import Failed
 from flows.tags import DRIFT_TAG, REFUSED, VERDICT_TAG
 from tasks.errors import GateFailed
 from tasks.machine.settings import Settings
-from tasks.parameters import EvaluateParameters, Learned, PredictParameters, RetrainParameters, TuneParameters
+from tasks.parameters import (
+    EvaluateParameters,
+    LearningParameters,
+    PredictParameters,
+    RetrainParameters,
+    TuneParameters,
+)
 
 VERDICT = ": "  # between the initial name of a run and its outcome
 VERDICTS = "published|unchanged|refused|judged|worse|as published|drift|stable|too few rows|no reference"
 OF_VERDICT = re.compile(rf"{VERDICT_TAG}|{DRIFT_TAG}|(-?\d\S*|-?inf|nan) ({VERDICTS})$")  # such as ``0.844 published``
-AsLearned = TypeVar("AsLearned", bound=Learned)
+AsLearned = TypeVar("AsLearned", bound=LearningParameters)
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -23,7 +23,7 @@ from tasks.store.model_folder import Manifest
 from tasks.store.page import Code, Page, PagePicture, PageTable, Section, Strong, Text
 from tasks.store.predictions import Job
 from tasks.store.state import NameState
-from tasks.store.tuning_result import Searched, Trial, Tuned, mean_interval
+from tasks.store.tuning_result import SearchResult, Trial, TunedSettings, mean_interval
 from tasks.store.version_page import FIGURES, describe_interval, tabulate_gates, tabulate_periods
 
 FEW = 10  # rows of a table
@@ -386,7 +386,7 @@ def tabulate_evaluation(result: EvaluationResult) -> PageTable:
 # Searches
 
 
-def search_page(name: str, searched: Searched, pictures: tuple[PagePicture, ...]) -> Page:
+def search_page(name: str, searched: SearchResult, pictures: tuple[PagePicture, ...]) -> Page:
     """The settings found, their gain, and the best trials."""
     tuned, trials = searched.tuned, searched.trials
     use: Text = Strong("No trial is better than the previous settings by more than the seeds' chance: nothing is kept.")
@@ -409,7 +409,7 @@ def search_page(name: str, searched: Searched, pictures: tuple[PagePicture, ...]
     return Page(f"{name}: the best of {plural(len(trials), 'trial')}", "", sections)
 
 
-def _compare_settings(tuned: Tuned) -> Iterator[tuple[str, ...]]:
+def _compare_settings(tuned: TunedSettings) -> Iterator[tuple[str, ...]]:
     """Each setting, and the losses with both."""
     for field, value in tuned.settings.items():
         yield field.replace("_", " "), short(value), short(tuned.default_settings.get(field, "by rule"))
@@ -420,7 +420,7 @@ def _compare_settings(tuned: Tuned) -> Iterator[tuple[str, ...]]:
     yield "its 95 % interval", *(describe_interval(each[1:]) if each else "" for each in means)
 
 
-def _describe_gain(tuned: Tuned) -> str:
+def _describe_gain(tuned: TunedSettings) -> str:
     """The gain of the search, if no seed diverged."""
     gain = tuned.difference
     if gain is None:

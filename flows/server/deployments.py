@@ -31,7 +31,7 @@ from tasks.errors import EnvironmentProblem, GateFailed, GradmillError, UsageErr
 from tasks.machine.words import nearest
 from tasks.parameters import (
     EvaluateParameters,
-    Learned,
+    LearningParameters,
     MaintainParameters,
     ModelName,
     PredictParameters,
@@ -66,7 +66,7 @@ ERROR = re.compile(r"\b(\w+): ")
 def find_form(entrypoint: str | None, given: dict[str, Any]) -> type[BaseModel] | None:
     """The form of a deployment's flow, narrowed to the ``given`` model and data; None for flows of others."""
     form = FORMS.get(entrypoint)
-    return narrow_form(form, given) if form and issubclass(form, Learned) else form
+    return narrow_form(form, given) if form and issubclass(form, LearningParameters) else form
 
 
 def describe_form(form: type[BaseModel]) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def _list_samples(found: StoreState) -> Iterator[Sample]:
             for figure, value, labels in figures:
                 if value is not None:
                     yield figure, value, {"name": format_path(name), **labels}
-    left = folders.read_room()
+    left = folders.read_disk_space()
     yield "disk_size_bytes", left.total, {}
     yield "disk_free_bytes", left.free, {}
     yield "damaged_documents", len(found.faults), {}

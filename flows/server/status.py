@@ -51,7 +51,7 @@ class Champion(BaseModel):
     is_mirrored: bool | None = None  # whether the mirror is known to have it; None if the store has no mirror
 
 
-class Judged(BaseModel):
+class JudgedRun(BaseModel):
     """The last run of a deployment in which gates judged a candidate, or a version was evaluated."""
 
     run: str
@@ -76,7 +76,7 @@ class Deployment(BaseModel):
     message: str | None
     next_start: datetime | None
     on_drift: bool
-    judged: Judged | None = None
+    judged: JudgedRun | None = None
     ended_badly: bool = False  # the last run, if no run of the name has ended well since
     id: str = ""  # its id in Prefect's UI
     last_run_id: str | None = None
@@ -124,7 +124,7 @@ class Status(BaseModel):
 
 def describe_store(found: StoreState) -> Status:
     """The status that is known without a server."""
-    left, broken = folders.read_room(), any(fault.kind == "mirror" for fault in found.faults)
+    left, broken = folders.read_disk_space(), any(fault.kind == "mirror" for fault in found.faults)
     attention = [f"the disk of artifacts/ is nearly full: {left}"] if left.is_little else []
     attention += [each.behind for each in found.names.values() if each.behind]
     for fault in found.faults:
@@ -278,7 +278,9 @@ def _describe_deployment(
         next_start=due and due.expected_start_time,
         on_drift=on_drift,
         judged=judged
-        and Judged(run=judged.name, start=judged.start_time, verdict=_verdict(judged) or "", message=_message(judged)),
+        and JudgedRun(
+            run=judged.name, start=judged.start_time, verdict=_verdict(judged) or "", message=_message(judged)
+        ),
         id=str(deployment.id),
         last_run_id=run and str(run.id),
         ended_badly=run is not None and run.state_type in ENDED_BADLY,

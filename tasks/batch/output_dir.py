@@ -23,7 +23,7 @@ from tasks.machine.run_messages import tell
 from tasks.store import artifact_paths, atomic, folders, locks, predictions
 from tasks.store.artifact_paths import JOB, PREDICTION_GRID, REJECTS
 from tasks.store.predictions import Job, Shard
-from tasks.store.record_base import Lasting
+from tasks.store.record_base import PersistedRecord
 
 FOOTER = b"gradmill"
 PART = re.compile(r"part-(\d{5}|[1-9]\d{5,})\.parquet")
@@ -71,7 +71,7 @@ class Output(NamedTuple):
         return cls(file=path) if is_file else cls(folder=path)
 
 
-class PartFooter(Lasting):
+class PartFooter(PersistedRecord):
     """What a part says about itself: its model, its shard of the job, and how many rows it holds or has rejected."""
 
     job: str

@@ -33,7 +33,7 @@ from tasks.serving.task import LABEL_NAME, Outputs, Task
 from tasks.store import artifact_paths, model_folder, predictions
 from tasks.store.artifact_paths import PREDICTION_GRID, REJECTS
 from tasks.store.predictions import Job
-from tasks.store.record_base import Lasting
+from tasks.store.record_base import PersistedRecord
 
 T = TypeVar("T")
 UNKNOWN_CLASS = "of a class that the model does not know, counted as wrong"  # is said behind a number of rows
@@ -72,7 +72,7 @@ def measure_score(score: Score) -> dict[str, float]:
     return {"rmse": (score["squared"] / rows) ** 0.5} | explained
 
 
-class Counts(Lasting):
+class Counts(PersistedRecord):
     """Rows written, rows rejected, what was watched in them, and how good the answers were if that is known."""
 
     rows: int

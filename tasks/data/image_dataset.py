@@ -20,7 +20,7 @@ from tasks.data.io import images
 from tasks.data.io.discovery import PICTURE_SUFFIXES, is_table, is_url, local_path, refuse_partial
 from tasks.data.io.images import LONGEST, USUAL_SIDE, DecodedImages, LabelledImages
 from tasks.data.levels import sort_levels
-from tasks.data.own_rows import Examined, OwnDataset, OwnRows, sort_digests
+from tasks.data.own_rows import Examination, OwnDataset, OwnRows, sort_digests
 from tasks.data.recipe import Pixels, SplitRule
 from tasks.data.report import DataReport, Finding, ImageReport, error, note, warning
 from tasks.data.row_hash import Hashes
@@ -153,7 +153,7 @@ def inspect_images(
     previous_schema: ImageSchema | None,
     scratch: Path,
     champion: ChampionData | None = None,
-) -> Examined[ImageRows]:
+) -> Examination[ImageRows]:
     """Read all images to be kept under ``name``: their classes, their split, and everything that is wrong with them.
 
     The pixels are stored in a file in ``scratch``.
@@ -191,7 +191,7 @@ def inspect_images(
     report = _report(source, rows, name, findings)
     recipe = Pixels(shape=decoded.shape, scale=1 / 255, resize="bilinear")
     schema = ImageSchema(class_names=rows.truth.class_names, recipe=recipe, split=rows.rule)
-    return Examined(report, None if report.errors else schema, rows)
+    return Examination(report, None if report.errors else schema, rows)
 
 
 def _split_images(
@@ -357,6 +357,6 @@ class ImageDataset(OwnDataset):
 
     def examine(
         self, data: Data, task: TaskName, kept: Any, champion: ChampionData | None, scratch: Path
-    ) -> Examined[ImageRows]:
+    ) -> Examination[ImageRows]:
         """Read all images, and determine their classes and split, and what is wrong."""
         return inspect_images(find_images(self.source), self.name, data, kept, scratch, champion)

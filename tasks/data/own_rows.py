@@ -204,7 +204,7 @@ def encode_column(table: Table, column: Column, truth: Truth, into: Array) -> tu
 # Data sets
 
 
-class Examined(NamedTuple, Generic[Found]):
+class Examination(NamedTuple, Generic[Found]):
     """What was found: everything if there are no errors, otherwise as much as possible."""
 
     report: DataReport
@@ -226,7 +226,7 @@ class OwnDataset(ABC):
     @abstractmethod
     def examine(
         self, data: Data, task: TaskName, kept: Any, champion: ChampionData | None, scratch: Path
-    ) -> Examined[OwnRows | None]:
+    ) -> Examination[OwnRows | None]:
         """Read all rows, and determine the role of each column, the split of each row, and what is wrong.
 
         ``kept`` is the previous schema of such data, or None.

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from tasks.errors import DataError
 from tasks.parameters.form import Use
 from tasks.serving.contract import FEATURES, IMAGES, ColumnMetadata, Tensor
-from tasks.store.record_base import Lasting
+from tasks.store.record_base import PersistedRecord
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +40,7 @@ def decimal_of(form: str) -> str:
     return "," if "234,5" in form else "."
 
 
-class Column(Lasting):
+class Column(PersistedRecord):
     """One column of a table. Name, kind and existing levels' codes are fixed by version 1; all else is refitted.
 
     The book's data are numbers used unchanged: there is no mean, and the scale is 1.
@@ -96,7 +96,7 @@ class Column(Lasting):
 DEVIATIONS = 10  # target deviations from the mean within which predictions usually lie
 
 
-class Target(Lasting):
+class Target(PersistedRecord):
     """The column to predict; a number is standardised for training."""
 
     name: str = Field(min_length=1)
@@ -114,7 +114,7 @@ class Target(Lasting):
         return abs(self.mean) + DEVIATIONS * self.scale
 
 
-class Unscaled(Target):
+class UnscaledTarget(Target):
     """The truth of the book's data and of images, which is used unchanged: nothing is known about it."""
 
     usual: ClassVar[float] = 0.0
@@ -124,10 +124,10 @@ class Unscaled(Target):
         return float(truth.std(ddof=1, dtype="float64"))
 
 
-UNSCALED = Unscaled(name="target")
+UNSCALED = UnscaledTarget(name="target")
 
 
-class RowRecipe(Lasting):
+class RowRecipe(PersistedRecord):
     """What every recipe can answer; images have no columns, and no target among them."""
 
     if TYPE_CHECKING:  # otherwise pydantic would take them for fields of images
@@ -311,7 +311,7 @@ class Columns(RowRecipe):
 Recipe = Annotated[Pixels | Columns, Field(discriminator="kind")]
 
 
-class SplitRule(Lasting):
+class SplitRule(PersistedRecord):
     """Which rows of own data are the test split, as version 1 of a name fixes it: by hash, group, time or column."""
 
     rule: Literal["rows", "copies", "group", "time", "column", "folders"]

@@ -14,7 +14,7 @@ from tasks.parameters.addresses import split_source
 from tasks.store.artifact_paths import CONTACT_SHEET
 from tasks.store.documents import Document
 from tasks.store.page import Page, PagePicture, PageTable, Section, Strong
-from tasks.store.record_base import Lasting
+from tasks.store.record_base import PersistedRecord
 
 OF_CHAMPION = frozenset(
     {"turned-missing", "other-scale", "turned-constant", "fewer-rows", "drift", "new-levels"}
@@ -24,7 +24,7 @@ Role = Literal["feature", "target", "split", "left out"]
 MOST_LEVELS_SHOWN = 12
 
 
-class Finding(Lasting):
+class Finding(PersistedRecord):
     """One thing that validation reports about a table: an error stops the run, a warning does not, a note explains."""
 
     severity: Severity
@@ -61,14 +61,14 @@ warning = partial(make_finding, "warning")  # something odd that may be intended
 note = partial(make_finding, "note")  # something that was done or may be useful
 
 
-class AcceptedFinding(Lasting):
+class AcceptedFinding(PersistedRecord):
     """What validation found and the user let through: in the same column it stops no later night."""
 
     rule: str
     column: str | None = None
 
 
-class ColumnProfile(Lasting):
+class ColumnProfile(PersistedRecord):
     """What a column was like in all rows with a target, training and test, so that later data can be compared to it.
 
     Counts and medians are from a sample.
@@ -84,7 +84,7 @@ class ColumnProfile(Lasting):
     counts: tuple[int, ...] = ()  # sampled rows in each bin, then those of all other levels, last missing ones
 
 
-class ColumnReport(Lasting):
+class ColumnReport(PersistedRecord):
     """One column as it was found in the data."""
 
     name: str
@@ -105,7 +105,7 @@ class ColumnReport(Lasting):
         return ", ".join(self.levels) + more
 
 
-class ImageReport(Lasting):
+class ImageReport(PersistedRecord):
     """Images as they were found in the data."""
 
     shape: tuple[int, ...]  # to which they were converted

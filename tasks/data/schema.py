@@ -29,7 +29,7 @@ from tasks.parameters.data import OwnData
 from tasks.parameters.form import Use
 from tasks.records import Splits
 from tasks.serving.task import TaskName
-from tasks.store.record_base import Lasting
+from tasks.store.record_base import PersistedRecord
 
 BY_COLUMN: dict[str, Any] = {"split_by": "group", "time_column": "time", "split_column": "column"}
 OTHER_NAME = "leave the option out, or keep the new table under another --name"
@@ -37,7 +37,7 @@ TAKEN = "the columns that version 1 took"
 SHOWN = 20  # columns
 
 
-class OwnSchema(Lasting):
+class OwnSchema(PersistedRecord):
     """What is fixed for both tables and images."""
 
     class_names: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from tasks.data.io.discovery import DataFiles, find_table
 from tasks.data.io.table import Table, build_table
 from tasks.data.io.tabular import Selection
 from tasks.data.levels import format_values
-from tasks.data.own_rows import Examined, OwnDataset, TableRows, encode_column, sort_digests
+from tasks.data.own_rows import Examination, OwnDataset, TableRows, encode_column, sort_digests
 from tasks.data.prepared_splits import create_arrays
 from tasks.data.recipe import Column
 from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Finding
@@ -65,7 +65,7 @@ def read_table(files: DataFiles, request: Request, task: TaskName | None, scratc
 
 def examine_table(
     table: Table, name: str, request: Request, task: TaskName | None, folder: Path, champion: ChampionData | None = None
-) -> Examined[TableRows | None]:
+) -> Examination[TableRows | None]:
     """Examine a table that is to be kept under ``name``; without a ``task``, the target decides which it is.
 
     Encoded rows are mapped from a file in ``folder``, and vanish with it.
@@ -89,7 +89,7 @@ def examine_table(
             findings += drift.accept_findings(changes, champion, options.accept_data)
     report = _describe(name, table, request, features, findings, truth, rows)
     if report.errors or rows is None:
-        return Examined(report, None, rows)
+        return Examination(report, None, rows)
     schema = Schema(
         task=task or ("classification" if truth.class_names else "regression"),
         target=str(request.target),
@@ -101,7 +101,7 @@ def examine_table(
         ignored=features.ignored,
         left_out=tuple(sorted(features.left_out)),
     )
-    return Examined(report, schema, rows)
+    return Examination(report, schema, rows)
 
 
 def _drop_years(columns: tuple[Column, ...], rows: TableRows) -> tuple[Column, ...]:
@@ -247,7 +247,7 @@ class TableDataset(OwnDataset):
 
     def examine(
         self, data: Data, task: TaskName, kept: Any, champion: ChampionData | None, scratch: Path
-    ) -> Examined[TableRows | None]:
+    ) -> Examination[TableRows | None]:
         """Read all rows, and determine the role of each column, the split of each row, and what is wrong."""
         request = Request(data, kept)
         table = read_table(find_table(self.source), request, task, scratch)

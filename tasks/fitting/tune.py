@@ -34,7 +34,7 @@ from tasks.machine.run_messages import tell
 from tasks.parameters import Implementation, Search, Training
 from tasks.records import PreparedDataset
 from tasks.store import artifact_paths, atomic, locks
-from tasks.store.tuning_result import Trial, Tuned
+from tasks.store.tuning_result import Trial, TunedSettings
 
 FORMAT = "2"  # the format of the study; until c692a25 it was another one
 STUDY, TRIAL = "search", "trial"
@@ -227,7 +227,7 @@ class HyperparameterSearch:
             )
         )
 
-    def compare(self, submit: Submit, deadline: float, on_trial: Callable[[], None], run_name: str) -> Tuned:
+    def compare(self, submit: Submit, deadline: float, on_trial: Callable[[], None], run_name: str) -> TunedSettings:
         """Train the best trials, and the previous settings, with more seeds; the smallest mean loss wins.
 
         Of two trials, the one that was trained with more seeds is better. Seeds that the deadline cuts off do not
@@ -257,7 +257,7 @@ class HyperparameterSearch:
             by_seed = [[*(trial.validation_loss for trial in finalists), known]]
         losses = [tuple(loss for loss in each if loss is not None) for each in zip(*by_seed, strict=True)]
         won = min(range(len(finalists)), key=lambda at: (-len(losses[at]), statistics.fmean(losses[at] or [0.0])))
-        return Tuned(
+        return TunedSettings(
             model=base.model,
             dataset=prepared.name,
             dataset_digest=prepared.digest,

@@ -6,13 +6,13 @@ from pydantic import Field, computed_field
 
 from tasks.data.report import Finding
 from tasks.serving.drift import find_worse
-from tasks.store.record_base import Lasting, Sha256
+from tasks.store.record_base import PersistedRecord, Sha256
 
 SIGNS = {"accuracy": 1, "loss": -1, "rmse": -1}  # 1 where larger is better
 FEWEST, FEWEST_BLOCKS = 20, 5  # rows, or groups of them, and blocks of time, below which chance cannot be estimated
 
 
-class RowMetrics(Lasting):
+class RowMetrics(PersistedRecord):
     """Metrics of some rows, with a 95 % interval for each."""
 
     rows: int

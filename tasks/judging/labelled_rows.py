@@ -28,7 +28,7 @@ from tasks.errors import DataError, UsageError
 from tasks.judging import metrics
 from tasks.judging.champion import score_by_session
 from tasks.judging.evaluation_result import EvaluationResult, PeriodMetrics
-from tasks.judging.metrics import Answers, Moments, find_moments, number_units
+from tasks.judging.metrics import Answers, RowTimes, find_row_times, number_units
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
 from tasks.machine.run_messages import tell
@@ -56,7 +56,7 @@ class LabelledRows(NamedTuple):
     keys: Array  # (n,) of the split ``rule``: which rows are not independent evidence; none for the book's data
     rule: SplitRule | None
     was_trained: Array | None = None  # (n,) whether the version was trained on the row; None if unknown
-    moments: Moments | None = None  # of the time column
+    moments: RowTimes | None = None  # of the time column
     unlabelled: int = 0  # rows that were left out
     broken: int = 0  # images that were
     changes: tuple[Finding, ...] = ()  # from the data that the version was made of
@@ -176,7 +176,7 @@ def _read_split(manifest: Manifest) -> LabelledRows:
     """The test split that the version was judged on."""
     dataset = manifest.dataset
     inputs, truth, key = Examples.from_arrays(read_arrays(dataset.test, PREPARE_ANEW), manifest.recipe, dataset.task)
-    known, moments = np.zeros(len(truth), bool), find_moments(key, dataset)
+    known, moments = np.zeros(len(truth), bool), find_row_times(key, dataset)
     return LabelledRows(inputs.__getitem__, truth, key, dataset.split, known, moments)
 
 
@@ -204,7 +204,7 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
     if time is not None:
         _require_time_column(time, table.data.column_names)
         column = table.data[time].filter(is_known := rows.truth.is_known)
-        moments = Moments(read_times(column), value_kind(table, time) == "date")
+        moments = RowTimes(read_times(column), value_kind(table, time) == "date")
         places = np.flatnonzero(is_known)
         if fault := check_times(time, column, moments.values, lambda row: table.name_row(int(places[row]))):
             raise UnfitData((fault,))

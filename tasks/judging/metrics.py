@@ -122,7 +122,7 @@ def compute_label_figures(sums: Array) -> Array:
 
 
 def measure_by_period(
-    answers: Answers, moments: "Moments", units: Array | None = None, in_time: bool = False
+    answers: Answers, moments: "RowTimes", units: Array | None = None, in_time: bool = False
 ) -> Iterator[PeriodMetrics]:
     """The metrics of each period that has rows, in order; if ``in_time``, each period has its own blocks as units."""
     names, of_row = cut_periods(moments)
@@ -160,20 +160,20 @@ def bin_by_confidence(answers: Answers) -> CalibrationBins:
 # Rows by the period in which their time lies: about a dozen periods, whatever the span
 
 
-class Moments(NamedTuple):
+class RowTimes(NamedTuple):
     """The time of each row ``(n,)`` float64, NaN if missing: microseconds since 1970, or another number."""
 
     values: Array
     are_dates: bool
 
 
-def find_moments(keys: Array, dataset: Splits) -> Moments | None:
+def find_row_times(keys: Array, dataset: Splits) -> RowTimes | None:
     """The times of the rows with these split keys, or None if the split is not by time."""
     in_time = dataset.split and dataset.split.is_by_time
-    return Moments(decode_times(keys), dataset.has_dates) if in_time else None
+    return RowTimes(decode_times(keys), dataset.has_dates) if in_time else None
 
 
-def cut_periods(moments: Moments) -> tuple[list[str], Array]:
+def cut_periods(moments: RowTimes) -> tuple[list[str], Array]:
     """The shortest periods of which at most ``MOST_PERIODS`` lie between the first row and the last.
 
     Returns the names of the periods that have rows, in order, and which of these each row ``(n,)`` lies in.

@@ -132,7 +132,7 @@ def compare_in_float64(
     return judge_parity("parity_float64", pieces, max_error, recipe.target_scaling.scale, said, blame)
 
 
-def _blame_column(weights: raw_units.Weights, recipe: Recipe, exact: raw_units.Folded) -> str:
+def _blame_column(weights: raw_units.Weights, recipe: Recipe, exact: raw_units.FoldedWeights) -> str:
     """The column that loses most in float32, by its largest values and its weight, and what to do about it.
 
     If the column has no offset, a large weight means that others cancel it.

@@ -16,7 +16,7 @@ from tasks.fitting import reference_scores
 from tasks.fitting.split_tensors import load_split
 from tasks.judging import gates, plots
 from tasks.judging.baselines import Baselines, bound_rows
-from tasks.judging.metrics import Answers, bin_by_confidence, find_moments, measure, measure_by_period
+from tasks.judging.metrics import Answers, bin_by_confidence, find_row_times, measure, measure_by_period
 from tasks.judging.objective import Objective
 from tasks.machine.words import readable
 from tasks.networks import linear_regression, metrics
@@ -220,7 +220,7 @@ def draw_numbers(candidate: Candidate) -> Drawings:
 def measure_baselines(candidate: Candidate) -> Metrics:
     """The minimised loss, those it is compared with, and for a split by time the metrics of each period."""
     measured = {"objective_loss": candidate.baselines.mean(candidate.answers.losses), **candidate.baselines.metrics}
-    if moments := find_moments(candidate.test.key, candidate.prepared):
+    if moments := find_row_times(candidate.test.key, candidate.prepared):
         of_all, periods = {"recall", "recall_intervals"}, measure_by_period(candidate.answers, moments, in_time=True)
         return {**measured, "periods": [each.model_dump(mode="json", exclude=of_all) for each in periods]}
     return measured

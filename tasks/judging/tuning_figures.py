@@ -21,7 +21,7 @@ from tasks.store.artifact_paths import (
     TUNING_WINNER,
 )
 from tasks.store.record_base import FileRef
-from tasks.store.tuning_result import Setting, Trial, Tuned, mean_interval
+from tasks.store.tuning_result import Setting, Trial, TunedSettings, mean_interval
 
 SHOWN = 0.75  # share of the losses that fit in the picture; larger ones are drawn as high as the last of these
 FEWEST = 10  # complete trials needed to tell what mattered
@@ -29,7 +29,7 @@ WORDS = {"num_epochs": "epochs", "lr": "learning rate"}  # for settings whose na
 DECADE = 10.0  # the ratio of the largest to the smallest value from which on the scale is logarithmic
 
 
-def draw(trials: Sequence[Trial], tuned: Tuned, folder: Path) -> list[FileRef]:
+def draw(trials: Sequence[Trial], tuned: TunedSettings, folder: Path) -> list[FileRef]:
     """Draw every picture for which there are enough complete trials, in a run's folder."""
     losses = [each.validation_loss or 0.0 for each in trials if each.outcome == "complete"]
     drawn = []
@@ -66,7 +66,7 @@ def build_study(trials: Sequence[Trial], most: float) -> optuna.Study:
     return study
 
 
-def draw_winner(tuned: Tuned, path: Path) -> FileRef:
+def draw_winner(tuned: TunedSettings, path: Path) -> FileRef:
     """The winner beside the previous settings: each seed, their mean and its interval."""
     figure, axes = subplots(6.4, 2.4)
     both = {"found": tuned.validation_losses, "before": tuned.default_losses}

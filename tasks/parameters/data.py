@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.parameters.addresses import join_source
-from tasks.parameters.form import Frozen, Use, declare_field
+from tasks.parameters.form import ParameterModel, Use, declare_field
 from tasks.parameters.training import (
     CLASS_WEIGHT,
     NAME_PATTERN,
@@ -29,7 +29,7 @@ REFUSED = {  # for each kind of data: which options are refused, and why
 Names = tuple[Annotated[str, Field(min_length=1)], ...]
 
 
-class OwnData(Frozen):
+class OwnData(ParameterModel):
     """A user's own data, and what to learn from them."""
 
     applies_to = Use.OWN

@@ -80,7 +80,7 @@ def option_of(field: FieldInfo) -> Option:
     return next((each for each in field.metadata if isinstance(each, Option)), Option())
 
 
-def _suit_form(schema: dict[str, Any], model: "type[Frozen]") -> None:
+def _suit_form(schema: dict[str, Any], model: "type[ParameterModel]") -> None:
     """Adapt the schema to Prefect's form, which sorts fields without positions by name, and sends all defaults.
 
     So only switches that are on have a default; the meaning of an empty field is described in words.
@@ -121,7 +121,7 @@ def _spell(default: Any) -> str:
     return ", ".join(map(str, default)) if isinstance(default, list) else str(default)
 
 
-class Frozen(BaseModel):
+class ParameterModel(BaseModel):
     """The base of all parameters: unknown names are errors, values are frozen, and empty means the default."""
 
     model_config = ConfigDict(

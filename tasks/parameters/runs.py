@@ -16,7 +16,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from tasks.parameters.addresses import join_source
 from tasks.parameters.data import Data, Names
-from tasks.parameters.form import Frozen, Use, declare_field
+from tasks.parameters.form import ParameterModel, Use, declare_field
 from tasks.parameters.training import (
     BOOK_DATASETS,
     DEVICE,
@@ -35,7 +35,7 @@ Ratio = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 RECORDED = "recorded only"
 
 
-class Gates(Frozen):
+class Gates(ParameterModel):
     """Bounds that a candidate must keep to be published (the book's assertions by default)."""
 
     max_train_loss: PositiveFloat = declare_field(0.5, None, Use.BOOK_SOFTMAX, title="Train loss below")
@@ -92,7 +92,7 @@ class Gates(Frozen):
     )
 
 
-class Learned(Frozen):
+class LearningParameters(ParameterModel):
     """What is learned, from which data, and the name under which it is kept."""
 
     name: str = declare_field(
@@ -139,14 +139,14 @@ class Learned(Frozen):
         return self
 
 
-class Found(Frozen):
+class Found(ParameterModel):
     """Which settings of a run were found by a search."""
 
     run: str  # of the search
     fields: tuple[str, ...]  # of ``Training``
 
 
-class RetrainParameters(Learned):
+class RetrainParameters(LearningParameters):
     """The parameters of one retrain."""
 
     tuned: bool = declare_field(
@@ -182,7 +182,7 @@ DASK_ADDRESS = declare_field(
 )
 
 
-class Search(Frozen):
+class Search(ParameterModel):
     """The extent and the space of a search, and what runs its trials."""
 
     trials: int = declare_field(32, "The number of trainings to choose from.", ge=1, le=10_000)
@@ -207,7 +207,7 @@ class Search(Frozen):
         return self
 
 
-class TuneParameters(Learned):
+class TuneParameters(LearningParameters):
     """The parameters of one search; ``training`` is its starting point."""
 
     search: Search = declare_field(Search())
@@ -219,7 +219,7 @@ SHEET: Any = declare_field(None, "The sheet of a workbook.", empty="the first")
 QUERY: Any = declare_field(None, "The SQL query that reads a database.", empty="files are read")
 
 
-class PredictParameters(Frozen):
+class PredictParameters(ParameterModel):
     """The parameters of one batch prediction."""
 
     input: str | None = declare_field(
@@ -299,7 +299,7 @@ class PredictParameters(Frozen):
         return self
 
 
-class EvaluateParameters(Frozen):
+class EvaluateParameters(ParameterModel):
     """The parameters of one evaluation of a kept version on labelled rows."""
 
     name: str = declare_field(
@@ -330,7 +330,7 @@ class EvaluateParameters(Frozen):
         return join_source(values, "data")
 
 
-class MaintainParameters(Frozen):
+class MaintainParameters(ParameterModel):
     """What maintenance keeps."""
 
     keep: int = declare_field(
@@ -338,7 +338,7 @@ class MaintainParameters(Frozen):
     )
 
 
-def narrow_form(form: type[Learned], parameters: dict[str, Any]) -> type[Learned]:
+def narrow_form(form: type[LearningParameters], parameters: dict[str, Any]) -> type[LearningParameters]:
     """The form of one deployment with these ``parameters``, without fields that are useless to its runs.
 
     Own data may still be named if the parameters have no name for the model. If the parameters are invalid, the whole
@@ -352,7 +352,7 @@ def narrow_form(form: type[Learned], parameters: dict[str, Any]) -> type[Learned
     parts: dict[str, Any] = {}
     for name in form.model_fields.keys() & {"training", "data", "gates"}:
         kind = type(getattr(asked, name))
-        part = cast("type[Frozen]", create_model(name.capitalize(), __base__=kind, __doc__=kind.__doc__))
+        part = cast("type[ParameterModel]", create_model(name.capitalize(), __base__=kind, __doc__=kind.__doc__))
         part.shown_for = asked.uses if parameters.get("name") else OF_MODEL[model]
         parts[name] = (part, part.model_validate({"model": model} if name == "training" else {}))
     return create_model(form.__name__, __base__=form, **parts)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from tasks.parameters.form import WORDS, Frozen, Use, declare_field, option_of
+from tasks.parameters.form import WORDS, ParameterModel, Use, declare_field, option_of
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 FASHION_MNIST = "fashion-mnist"
@@ -111,7 +111,7 @@ WeightDecay = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto
 ClassWeight = Literal["none", "balanced"]
 
 
-class Hyperparameters(Frozen):
+class Hyperparameters(ParameterModel):
     """How long and how fast to train, once every value is known."""
 
     num_epochs: int
@@ -120,7 +120,7 @@ class Hyperparameters(Frozen):
     weight_decay: float
 
 
-class Training(Frozen):
+class Training(ParameterModel):
     """How to train. Settings that are not given are the book's or, for own data, found by rules."""
 
     model: ModelName = declare_field(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.serving.contract import LABEL
-from tasks.store.record_base import Lasting
+from tasks.store.record_base import PersistedRecord
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ SMALLEST_CHANCE = 1e-3  # for a figure to be called worse than at publication, h
 FEWEST_ROWS = 1000  # among fewer, chance alone moves the index by more than a hundredth
 
 
-class Histogram(Lasting):
+class Histogram(PersistedRecord):
     """How many values lie in each of the ``len(edges) + 1`` bins; a value on an edge belongs to the bin below it."""
 
     edges: tuple[float, ...]
@@ -37,7 +37,7 @@ class Histogram(Lasting):
 Profile = dict[str, Histogram]
 
 
-class Drift(Lasting):
+class Drift(PersistedRecord):
     """The population stability index of each watched quantity of a model's answers, and the verdict on it."""
 
     index: dict[str, float]

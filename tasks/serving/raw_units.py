@@ -21,7 +21,7 @@ SHOWN = 20
 NamedWeights = dict[str, float | dict[str, float]]  # by column: one weight for a number, one per level for a category
 
 
-class Folded(NamedTuple):
+class FoldedWeights(NamedTuple):
     """Weights for raw rows: ``(numbers - mean) W + Σ effects[code] + b``; a missing number is 0 after ``- mean``.
 
     The means stay separate, since folding a large one into ``b`` would cost float32 two to three digits. ``effects``
@@ -35,7 +35,7 @@ class Folded(NamedTuple):
     b: Array  # (outputs,)
 
 
-def save_weights(folded: Folded) -> bytes:
+def save_weights(folded: FoldedWeights) -> bytes:
     """The content of ``weights.npz``, as ``gradmill.rows.explain_rows`` reads it."""
     mean, weights, effects, intercept = folded
     with io.BytesIO() as stream:
@@ -44,7 +44,7 @@ def save_weights(folded: Folded) -> bytes:
 
 
 @np.errstate(over="ignore")  # a weight beyond float32 becomes infinite, and its model passes no gate
-def fold_weights(weights: Weights, recipe: Recipe, dtype: DTypeLike = np.float32) -> Folded:
+def fold_weights(weights: Weights, recipe: Recipe, dtype: DTypeLike = np.float32) -> FoldedWeights:
     """Fold trained ``weights`` into raw units; computed in float64, kept as ``dtype``.
 
     What rounding removes from a mean is added to ``b``.
@@ -58,7 +58,7 @@ def fold_weights(weights: Weights, recipe: Recipe, dtype: DTypeLike = np.float32
     effects, average = _centre_effects(weights, recipe)
     rounded = mean.astype(dtype)
     b = target.mean + target.scale * (b + average) + (rounded.astype(np.float64) - mean) @ W
-    return Folded(rounded, *(array.astype(dtype) for array in (W, target.scale * effects, b)))
+    return FoldedWeights(rounded, *(array.astype(dtype) for array in (W, target.scale * effects, b)))
 
 
 def _centre_effects(weights: Weights, recipe: Recipe) -> tuple[Array, Array]:
@@ -91,11 +91,11 @@ def encode_levels(features: Array, recipe: Recipe) -> NDArray[np.int64]:
 
 
 def locate_columns(recipe: Recipe) -> NDArray[np.int64]:
-    """Where in ``Folded.effects`` each categorical column starts, ``(categories,)``."""
+    """Where in ``FoldedWeights.effects`` each categorical column starts, ``(categories,)``."""
     return np.cumsum([0, *(count + 2 for count in recipe.num_levels)], dtype=np.int64)[:-1]
 
 
-def score_rows(folded: Folded, recipe: Recipe, features: Array) -> Array:
+def score_rows(folded: FoldedWeights, recipe: Recipe, features: Array) -> Array:
     """Scores ``(n, outputs)`` of raw rows ``(n, columns)``, in the precision of ``folded``."""
     numbers = features[:, list(recipe.numbers)].astype(folded.mean.dtype, copy=False)
     for at, low, high in recipe.limits:
@@ -113,7 +113,7 @@ def score_in_float64(weights: Weights, recipe: Recipe, features: Array) -> Array
     return score_rows(fold_weights(weights, recipe, np.float64), recipe, features)
 
 
-def name_weights(folded: Folded, recipe: Recipe) -> list[NamedWeights]:
+def name_weights(folded: FoldedWeights, recipe: Recipe) -> list[NamedWeights]:
     """For each output, a number's change per unit by column name, and a category's effects by level."""
     found = list[NamedWeights]()
     for weights, every in zip(folded.W.T.tolist(), folded.effects.T, strict=True):
@@ -130,7 +130,7 @@ def name_weights(folded: Folded, recipe: Recipe) -> list[NamedWeights]:
     return found
 
 
-def find_intercepts(folded: Folded) -> Array:
+def find_intercepts(folded: FoldedWeights) -> Array:
     """For each output ``(outputs,)``, the score where numbers are 0 and categories have their average effect."""
     result: Array = folded.b - folded.mean @ folded.W
     return result

@@ -88,7 +88,7 @@ def open_workers(
         yield partial(executor.submit, work)
 
 
-class Labelled(NamedTuple):
+class LabelledShard(NamedTuple):
     """One finished shard: its rows, and when (in seconds since the epoch) it was worked on."""
 
     rows: int
@@ -98,11 +98,11 @@ class Labelled(NamedTuple):
 
 
 @task(name="label shard", task_run_name="rows {start} to {stop}", cache_policy=NO_CACHE)
-def format_label(folder: str, model: str, threads: int | None, number: int, start: int, stop: int) -> Labelled:
+def format_label(folder: str, model: str, threads: int | None, number: int, start: int, stop: int) -> LabelledShard:
     """Label one shard of the job in ``folder`` with this many threads; None means as many as Dask gave this process."""
     started = time.time()
     footer = predict_shard(Path(folder), Shard(number, start, stop), Path(model), threads or _threads_of_dask_worker())
-    return Labelled(footer.rows, footer.rejects, started, time.time())
+    return LabelledShard(footer.rows, footer.rejects, started, time.time())
 
 
 def _threads_of_dask_worker() -> int:
@@ -123,7 +123,7 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
     if footers:
         tell(f"there already: {len(footers)} of {plural(len(job.shards), 'part')}")
     rejected = sum(footer.rejects for footer in footers.values())
-    done, labelled = rejected + sum(footer.rows for footer in footers.values()), list[Labelled]()
+    done, labelled = rejected + sum(footer.rows for footer in footers.values()), list[LabelledShard]()
     with live_progress.count_progress("predict", job.rows, "rows predicted", done, RowsPerSecond()) as advance:
         check_rejects(folder, job, rejected)
         with open_runner(parameters.runner, parameters.dask_address, job.workers, job.workers + 1) as runner:

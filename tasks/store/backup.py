@@ -71,7 +71,7 @@ class Snapshot(RootDocument):
     files: dict[Annotated[str, AfterValidator(_of_a_store)], Content]
 
 
-class Made(NamedTuple):
+class BackupResult(NamedTuple):
     """A finished backup: its snapshot by name, the files whose content was new, and the snapshots that were removed."""
 
     name: str
@@ -80,7 +80,7 @@ class Made(NamedTuple):
     removed: list[str]
 
 
-def make(url: str, keep: int | None = None, with_database: bool = True) -> Made:
+def make(url: str, keep: int | None = None, with_database: bool = True) -> BackupResult:
     """Add a snapshot while runs may go on: each name is locked while its files are copied.
 
     Only the newest ``keep`` snapshots of this store are kept, and only the content that some snapshot names.
@@ -116,7 +116,7 @@ def make(url: str, keep: int | None = None, with_database: bool = True) -> Made:
         document = atomic.as_json(snapshot.model_dump(mode="json"))
         name = f"{now:%Y-%m-%dT%H-%M-%SZ}-{verified_files.sha256(document)[:8]}.json"
         folder.write(f"{SNAPSHOTS}/{name}", document)
-        return Made(name, snapshot, copied, _remove_old(folder, name, keep) if keep else [])
+        return BackupResult(name, snapshot, copied, _remove_old(folder, name, keep) if keep else [])
 
 
 def _copy(folder: remote.RemoteFolder, sizes: dict[str, int], file: Path) -> tuple[Content, bool]:

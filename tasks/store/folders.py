@@ -135,7 +135,7 @@ def identify_store(make: bool = False) -> tuple[str, int, int]:
 LITTLE = 0.1  # of the whole disk: below that, somebody should know
 
 
-class Room(NamedTuple):
+class DiskSpace(NamedTuple):
     """The free and the total bytes of the disk that holds artifacts/."""
 
     free: int
@@ -150,7 +150,7 @@ class Room(NamedTuple):
         return f"{self.free / 2**30:.1f} of {self.total / 2**30:.1f} GiB free ({self.free / self.total:.0%})"
 
 
-def read_room() -> Room:
+def read_disk_space() -> DiskSpace:
     """The free space where the folder is or will be.
 
     Raises:
@@ -158,7 +158,7 @@ def read_room() -> Room:
     """
     root = artifact_paths.root()
     usage = shutil.disk_usage(next(each for each in (root, *root.parents) if each.exists()))
-    return Room(usage.free, usage.total)
+    return DiskSpace(usage.free, usage.total)
 
 
 def size(folder: Path) -> int:

@@ -32,7 +32,7 @@ from tasks.store import (
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
 from tasks.store.documents import RootDocument
 from tasks.store.model_folder import ChampionPointer
-from tasks.store.record_base import Lasting, Sha256
+from tasks.store.record_base import PersistedRecord, Sha256
 
 NONE = "none"  # a value of GRADMILL_MIRROR: this store has no mirror any more
 NAME_ANEW = (
@@ -45,7 +45,7 @@ class OfAnotherStore(DataError):
     """``mirror.json`` was written by another store: this one is a copy of it, or has been moved."""
 
 
-class Copied(Lasting):
+class CopiedChampion(PersistedRecord):
     """The champion that was copied last."""
 
     version: int
@@ -63,7 +63,7 @@ class MirrorState(RootDocument):
     store: str  # the path of artifacts/, without links
     inode: int  # of ``.store``, as is its change time in nanoseconds
     ctime_ns: int = 0
-    champions: dict[str, Copied] = Field(default_factory=dict)
+    champions: dict[str, CopiedChampion] = Field(default_factory=dict)
 
     @property
     def is_ours(self) -> bool:
@@ -218,7 +218,7 @@ def copy_champion(name: str, url: str) -> MirroredModel:
             state, digest = read(), verified_files.sha256(pieces[pointer])
             known = state.champions.get(name) if state else None
             if state and state.url == normalize_url(url) and (known is None or known.pointer_sha256 != digest):
-                copied = Copied(version=number, pointer_sha256=digest, at=datetime.now(UTC).isoformat())
+                copied = CopiedChampion(version=number, pointer_sha256=digest, at=datetime.now(UTC).isoformat())
                 update = {"champions": state.champions | {name: copied}}
                 state.model_copy(update=update).write(artifact_paths.mirror())
     return MirroredModel(

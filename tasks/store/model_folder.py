@@ -53,7 +53,7 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 TRITON_TYPES = {"UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32", "INT64": "TYPE_INT64"}
 
 
-class Extensible(Document):
+class ExtensibleDocument(Document):
     """A document that keeps undeclared fields: other kinds of model, and newer versions of Gradmill, write more."""
 
     model_config = ConfigDict(extra="allow")
@@ -82,20 +82,20 @@ class ChampionPointer(RootDocument, extra="allow"):
         return {self.version, *self.held} | ({self.previous} if self.previous else set())
 
 
-class RunTraining(Extensible):
+class RunTraining(ExtensibleDocument):
     """Which of the book's systems made a version, with which settings."""
 
     model: str
     implementation: str
 
 
-class RunParameters(Extensible):
+class RunParameters(ExtensibleDocument):
     """The parameters that the run was given."""
 
     training: RunTraining
 
 
-class Trained(Document):
+class TrainingOutcome(Document):
     """What training actually did: examples used and held out, and the epoch whose weights were kept."""
 
     num_examples: int
@@ -106,7 +106,7 @@ class Trained(Document):
     collinear: tuple[str, ...] = ()  # columns that are determined by others
 
 
-class Metrics(Extensible):
+class Metrics(ExtensibleDocument):
     """The figures of every listing, and others that depend on the task."""
 
     test_loss: float
@@ -134,7 +134,7 @@ class Lineage(RootDocument):
     recipe: Recipe
     parameters: RunParameters
     device: str = ""
-    trained: Trained | None = None
+    trained: TrainingOutcome | None = None
     platform: str = ""
     packages: dict[str, str] = Field(default_factory=dict)
     code: str = ""

@@ -16,7 +16,7 @@ from tasks.data.schema import find_schema
 from tasks.errors import DataError, UsageError
 from tasks.machine.run_messages import tell
 from tasks.machine.words import nearest, plural
-from tasks.parameters import Data, Learned, ModelName, RetrainParameters, Use, is_name
+from tasks.parameters import Data, LearningParameters, ModelName, RetrainParameters, Use, is_name
 from tasks.parameters.data import NO_WINDOW
 from tasks.parameters.form import WORDS
 from tasks.parameters.training import SEARCHED, list_defaults
@@ -88,7 +88,7 @@ def remember(name: str, data: Data) -> None:
         Source(source=data.source, min_new_rows=data.min_new_rows).write(artifact_paths.source(name))
 
 
-def list_options(parameters: Learned) -> dict[str, Any]:
+def list_options(parameters: LearningParameters) -> dict[str, Any]:
     """The options, as given, that make a different model of the same rows."""
     return parameters.model_dump(mode="json", include={"training", "data"}, exclude=OTHERS)
 
@@ -194,7 +194,7 @@ def leave_split_open(data: dict[str, Any]) -> None:
         data.pop(option, None)
 
 
-def require_same_kind(parameters: Learned) -> None:
+def require_same_kind(parameters: LearningParameters) -> None:
     """A name keeps its model, its kind of data and its target.
 
     Raises:

@@ -39,7 +39,7 @@ from tasks.store.artifact_paths import (
     ONNX,
     PAGE,
 )
-from tasks.store.model_folder import Lineage, Manifest, Metrics, RunParameters, Tolerances, Trained
+from tasks.store.model_folder import Lineage, Manifest, Metrics, RunParameters, Tolerances, TrainingOutcome
 from tasks.store.own_data import NOT_KEPT
 from tasks.store.page import render_html, render_markdown
 from tasks.store.record_base import FileRef
@@ -105,7 +105,7 @@ def describe_lineage(
         recipe=prepared.recipe,
         parameters=RunParameters.model_validate(parameters.model_dump(mode="json", exclude=NOT_KEPT)),
         device=trained.device,
-        trained=Trained(**dict(trained), num_epochs=len(trained.learning_curve)),
+        trained=TrainingOutcome(**dict(trained), num_epochs=len(trained.learning_curve)),
         platform=platform.platform(),
         packages=packages,
         code=code,

@@ -48,13 +48,13 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Lasting(Record):
+class PersistedRecord(Record):
     """A record in documents that are kept: fields added by a newer version of Gradmill are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
 
-class FileRef(Lasting):
+class FileRef(PersistedRecord):
     """A file and the SHA-256 (hex) of its content."""
 
     path: Annotated[ArtifactPath, NOT_IN_KEY]

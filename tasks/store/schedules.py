@@ -11,12 +11,12 @@ from pydantic import Field
 
 from tasks.store import artifact_paths, locks
 from tasks.store.documents import Document, RootDocument
-from tasks.store.record_base import Lasting
+from tasks.store.record_base import PersistedRecord
 
 DEPLOYMENTS = {"retrain": "retrain-{}", "tune": "search-{}"}  # by flow; a name may be "monthly", as in tune-monthly
 
 
-class Schedule(Lasting):
+class Schedule(PersistedRecord):
     """When a flow runs for an own name, and with which parameters: its champion's at the time of scheduling."""
 
     flow: Literal["retrain", "tune"]
@@ -90,7 +90,7 @@ def _of_before() -> Schedules:
     folder, found = artifact_paths.schedules().parent, Schedules()
     for flow, places in (("retrain", folder), ("tune", folder / "searches")):
         for path in sorted(places.glob("*.json")):
-            before = _Before.read(path)
+            before = _OldSchedule.read(path)
             facts = before.model_dump() | {"flow": flow, "keep": max(1, before.keep), "sent": before.parameters}
             found = found.with_schedule(Schedule.model_validate(facts))
     ended: dict[str, Literal["retrain", "tune"]] = {
@@ -101,7 +101,7 @@ def _of_before() -> Schedules:
     return Schedules(schedules=found.schedules, ended=ended)
 
 
-class _Before(Document):
+class _OldSchedule(Document):
     name: str
     cron: str | None = None
     timezone: str = "UTC"

@@ -30,7 +30,7 @@ class Trial(Document):
     outcome: Literal["complete", "pruned", "diverged"]
 
 
-class Tuned(RootDocument):
+class TunedSettings(RootDocument):
     """The best settings of a search, beside those that would have been used without it."""
 
     model: str
@@ -84,19 +84,19 @@ def mean_interval(values: Sequence[float]) -> MeanInterval:
     return MeanInterval(mean, mean - half, mean + half)
 
 
-class Searched(Record):
+class SearchResult(Record):
     """The result of the search stage: every trial, and the settings chosen."""
 
     trials: tuple[Trial, ...]
-    tuned: Tuned
+    tuned: TunedSettings
 
 
-def write(name: str, tuned: Tuned) -> None:
+def write(name: str, tuned: TunedSettings) -> None:
     """Write the document for ``retrain --tuned``; a concurrent reader sees either the old one or the new one."""
     tuned.write(artifact_paths.tuned(name))
 
 
-def read(name: str) -> Tuned:
+def read(name: str) -> TunedSettings:
     """The settings that a search found for a name.
 
     Raises:
@@ -104,7 +104,7 @@ def read(name: str) -> Tuned:
         DataError: the document is damaged.
     """
     path = artifact_paths.tuned(name)
-    if found := Tuned.find(path, f"search again: gradmill tune {name}; or retrain with --no-tuned"):
+    if found := TunedSettings.find(path, f"search again: gradmill tune {name}; or retrain with --no-tuned"):
         return found
     raise UsageError(
         f"no settings were found for {name} yet", f"{path}, which a search writes", f"gradmill tune {name}"

@@ -44,7 +44,7 @@ def prepare_own(data: Data, task: TaskName, kept: Any = None) -> PreparedDataset
     return prepared
 
 
-class Candidate:
+class Contender:
     """A linear model brought through the stages up to export, to be published into any artifacts folder."""
 
     def __init__(self, run: RunFolder, prepared: PreparedDataset, seed: int, name: str = "", **options: Any) -> None:

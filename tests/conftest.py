@@ -28,7 +28,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from prefect.settings import Settings
 
-    from candidate import Candidate
+    from candidate import Contender
     from container_engine import Engine
     from duty import Duty
     from flows.pages.report import RetrainReport
@@ -207,22 +207,22 @@ class Pipeline:
 
 
 @pytest.fixture(scope="session")
-def candidates(tmp_path_factory: pytest.TempPathFactory) -> "list[Candidate]":
+def candidates(tmp_path_factory: pytest.TempPathFactory) -> "list[Contender]":
     """Three candidates that differ in their seed, made once: exporting takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADMILL_ARTIFACTS", str(tmp_path_factory.mktemp("candidates")))
-        from candidate import Candidate, synthetic
+        from candidate import Contender, synthetic
         from tasks.store.run_folder import RunFolder
 
         made = []
         for seed in range(3):
             run = RunFolder.open(f"candidate-{seed}", {})
-            made.append(Candidate(run, synthetic(run), seed))
+            made.append(Contender(run, synthetic(run), seed))
     return made
 
 
 @pytest.fixture(scope="session")
-def two_published(candidates: "list[Candidate]", tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_published(candidates: "list[Contender]", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifacts folder in which two candidates were published."""
     folder = tmp_path_factory.mktemp("two-versions") / "artifacts"
     with pytest.MonkeyPatch.context() as patch:

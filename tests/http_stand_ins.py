@@ -33,7 +33,7 @@ def answered(status: int, body: bytes = b"", **headers: str) -> Answer:
     return answer
 
 
-class Request(NamedTuple):
+class Received(NamedTuple):
     """What was sent, and where to."""
 
     path: str
@@ -45,18 +45,18 @@ class Endpoint(NamedTuple):
     """A web service: ``received`` is what it has been sent; it answers with ``status[0]``."""
 
     url: str
-    received: list[Request]
+    received: list[Received]
     status: list[int]
 
 
 @contextmanager
 def endpoint() -> Iterator[Endpoint]:
     """A web service that takes JSON; ``ok`` is Slack's answer."""
-    received, status = list[Request](), [200]
+    received, status = list[Received](), [200]
 
     def take(handler: BaseHTTPRequestHandler) -> None:
         content = handler.rfile.read(int(handler.headers["Content-Length"]))
-        received.append(Request(handler.path, dict(handler.headers), json.loads(content)))
+        received.append(Received(handler.path, dict(handler.headers), json.loads(content)))
         answered(status[0], b"ok")(handler)
 
     with played(take) as url:

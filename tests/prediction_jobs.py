@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from candidate import Candidate
+from candidate import Contender
 from flows.predict import predict
 from tasks.batch import shard
 from tasks.parameters import PredictParameters
@@ -32,7 +32,7 @@ def table(done: Prediction) -> Any:
     return pq.read_table([done.path / f"part-{number:05d}.parquet" for number in range(done.parts)])
 
 
-def expected(candidate: Candidate, features: NDArray[np.float32] = FEATURES) -> NDArray[np.float32]:
+def expected(candidate: Contender, features: NDArray[np.float32] = FEATURES) -> NDArray[np.float32]:
     """The prediction by numpy, from the learned weights alone."""
     weights = safetensors.numpy.load_file(candidate.trained.weights.path)
     prediction: NDArray[np.float32] = (features @ weights["W"] + weights["b"])[:, 0]

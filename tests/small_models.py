@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from candidate import Candidate
+from candidate import Contender
 from prepared_tables import prepare
 from tasks.parameters import RetrainParameters
 from tasks.records import PreparedDataset, PublishedModel
@@ -37,7 +37,7 @@ def publish(name: str, class_names: Sequence[str] = (), seed: int = 0) -> Publis
     """A model of houses in the artifacts folder."""
     prepared, run = prepare_houses(class_names, seed), RunFolder.open(f"run-of-{name}-{seed}", {})
     model = "softmax-regression" if class_names else "linear-regression"
-    candidate = Candidate(run, prepared, seed, name, model=model, num_epochs=20, lr=0.1)
+    candidate = Contender(run, prepared, seed, name, model=model, num_epochs=20, lr=0.1)
     data = {"source": str(run.path / "houses.csv"), "target": "y"}
     document = candidate.parameters.model_dump(exclude={"data"}) | {"data": data}
     candidate.parameters = RetrainParameters.model_validate(document)

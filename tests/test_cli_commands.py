@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from candidate import Candidate
+from candidate import Contender
 from command_line import GRADMILL, answer, assert_clear, gradmill, plant_strangers, servers, typed
 from conftest import REPOSITORY
 from prefect_api import eventually
@@ -96,7 +96,7 @@ def test_an_error_is_json_on_stdout_when_json_is_asked_for() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(Path("/proc/driver/nvidia/version").exists(), reason="this machine has an NVIDIA driver")
 @pytest.mark.parametrize("command", ["retrain", "predict"])
-def test_a_device_that_is_not_there_is_exit_5(command: str, on_server: None, candidates: list[Candidate]) -> None:
+def test_a_device_that_is_not_there_is_exit_5(command: str, on_server: None, candidates: list[Contender]) -> None:
     candidates[0].publish()
     name = ["--name", "linear-regression"] if command == "predict" else []
     assert_clear(gradmill(command, *name, "--device", "cuda"), 5)

@@ -17,7 +17,7 @@ import pytest
 import flows.__main__
 import flows.cli.app
 import small_models
-from candidate import Candidate
+from candidate import Contender
 from command_line import GRADMILL, answer, gradmill, plant_strangers, refused, typed
 from flows import interrupt
 from prefect_api import post
@@ -164,7 +164,7 @@ LINKS = ("3", ".staging-0123456789abcdef", ".pruned-1-0123abcd")
 
 @pytest.mark.slow
 def test_nothing_outside_the_store_is_touched_through_planted_names(
-    candidates: list[Candidate], tmp_path: Path
+    candidates: list[Contender], tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
     outside.mkdir(mode=0o775)
@@ -238,7 +238,7 @@ def keys(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.slow
-def test_an_attestation_binds_the_manifest_to_the_key(candidates: list[Candidate], keys: tuple[Path, Path]) -> None:
+def test_an_attestation_binds_the_manifest_to_the_key(candidates: list[Contender], keys: tuple[Path, Path]) -> None:
     pytest.importorskip("model_signing", reason="model-signing is not installed (extra: attestation)")
     private, public = keys
     signed = copy.copy(candidates[2])

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from candidate import Candidate
+from candidate import Contender
 from command_line import GRADMILL, assert_clear, gradmill
 from flows.cli import streams
 from flows.cli.errors import as_gradmill_error
@@ -56,7 +56,7 @@ def test_a_closed_output_is_told_before_any_work(artifacts: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_without_standard_error_and_input(candidates: list[Candidate], server: str) -> None:
+def test_a_run_goes_on_without_standard_error_and_input(candidates: list[Contender], server: str) -> None:
     """Nobody sees its progress; that is no reason to fail. The numbers 0 and 2 are not given to other files."""
     candidates[0].publish()
     done = shell(f"PREFECT_API_URL={server} gradmill predict --name linear-regression --json 2>&- <&-")

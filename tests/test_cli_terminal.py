@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from candidate import Candidate
+from candidate import Contender
 from command_line import GRADMILL, answer, gradmill
 from flows.cli.display import StageList
 from tasks.judging.gates import format_value, judge
@@ -120,7 +120,7 @@ def test_a_path_below_the_current_folder_is_told_from_there_to_a_person_and_whol
 
 @pytest.mark.slow
 def test_a_person_at_a_terminal_sees_at_once_what_is_waited_for_then_stages_and_the_summary(
-    on_server: None, candidates: list[Candidate]
+    on_server: None, candidates: list[Contender]
 ) -> None:
     candidates[0].publish()
     seen = Terminal([GRADMILL, "predict", "--name", "linear-regression"])
@@ -136,7 +136,7 @@ def test_a_person_at_a_terminal_sees_at_once_what_is_waited_for_then_stages_and_
 
 
 @pytest.mark.slow
-def test_quiet_says_nothing(on_server: None, candidates: list[Candidate]) -> None:
+def test_quiet_says_nothing(on_server: None, candidates: list[Contender]) -> None:
     candidates[0].publish()
     done = gradmill("predict", "--name", "linear-regression", "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -165,7 +165,7 @@ def test_completion_of_a_shell_knows_commands_models_and_kept_names(typed: str, 
 
 @pytest.mark.slow
 def test_show_opens_the_page_on_a_desktop_and_tells_its_path_elsewhere(
-    candidates: list[Candidate], tmp_path: Path
+    candidates: list[Contender], tmp_path: Path
 ) -> None:
     candidates[0].publish()
     document = answer("show linear-regression")

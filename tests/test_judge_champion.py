@@ -12,7 +12,7 @@ import scipy.special
 import scipy.stats
 
 import image_folders
-from candidate import Candidate, prepare_own
+from candidate import Contender, prepare_own
 from own_tables import drawn_weights
 from prepared_tables import prepare
 from table_files import written
@@ -336,7 +336,7 @@ def test_probabilities_of_many_classes_become_losses_before_memory_holds_them_al
 # Through the store
 
 
-def test_a_held_version_is_compared_with_nothing_though_it_is_damaged(candidates: list[Candidate]) -> None:
+def test_a_held_version_is_compared_with_nothing_though_it_is_damaged(candidates: list[Contender]) -> None:
     for candidate in candidates[:2]:
         candidate.publish()
     pointer.rollback(NAME)
@@ -350,7 +350,7 @@ def test_a_held_version_is_compared_with_nothing_though_it_is_damaged(candidates
 
 
 def test_pruning_keeps_the_best_of_the_last_comparison_so_that_small_losses_cannot_add_up(
-    candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+    candidates: list[Contender], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The manifest of the newest version names it; while that one is damaged nothing is pruned."""
     monkeypatch.setattr(housekeeping, "GRACE", -housekeeping.GRACE)  # demoted long ago
@@ -377,7 +377,7 @@ def test_pruning_keeps_the_best_of_the_last_comparison_so_that_small_losses_cann
 
 
 def test_a_kept_version_whose_recipe_cannot_read_the_rows_of_today_is_not_compared_and_that_is_said(
-    candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+    candidates: list[Contender], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for candidate in candidates[:2]:
         candidate.publish()

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from candidate import Candidate, plain
+from candidate import Contender, plain
 from tasks.errors import GateFailed
 from tasks.export import export
 from tasks.judging.parity import judge_servability, start_fresh_process
@@ -26,7 +26,7 @@ from tasks.store.run_folder import RunFolder
 class Files:
     """What ``export`` hands to the gate, to be spoilt in a folder of its own."""
 
-    def __init__(self, candidate: Candidate, folder: Path) -> None:
+    def __init__(self, candidate: Contender, folder: Path) -> None:
         exported = candidate.exported
         self.model, self.metadata, self.sample = (folder / name for name in ("model.onnx", "metadata.json", "x.npz"))
         for path, file in (
@@ -45,7 +45,7 @@ class Files:
 
 
 @pytest.fixture
-def files(candidates: list[Candidate], tmp_path: Path) -> Files:
+def files(candidates: list[Contender], tmp_path: Path) -> Files:
     return Files(candidates[0], tmp_path)
 
 
@@ -149,7 +149,7 @@ def test_no_answer_in_time_is_refused(files: Files, monkeypatch: pytest.MonkeyPa
     assert "no answer within 0.01 s" in files.verdicts()["servability"][1]
 
 
-def test_a_limit_stops_the_export_and_leaves_the_verdicts(candidates: list[Candidate]) -> None:
+def test_a_limit_stops_the_export_and_leaves_the_verdicts(candidates: list[Contender]) -> None:
     candidate, run = candidates[0], RunFolder.open("too slow", {})
     bounds = Gates(max_latency_ms=1e-6, max_memory_mb=1e-6)
     with pytest.raises(GateFailed, match="latency_ms") as caught:

@@ -62,7 +62,7 @@ def verdicts(report: Any) -> dict[str, bool]:
     return {each["name"]: each["passed"] for each in report["gates"]}
 
 
-class Store(NamedTuple):
+class Judged(NamedTuple):
     """What was trained on, and what the retrains printed."""
 
     folder: Path
@@ -76,7 +76,7 @@ OPTIONS = {
 
 
 @pytest.fixture(scope="module")
-def made(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> Store:
+def made(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> Judged:
     """A regression whose rows are split by time, and a classifier."""
     folder, reports = tmp_path_factory.mktemp("judged"), {}
     old = written(folder / "old.csv", sales(ROWS))
@@ -84,11 +84,11 @@ def made(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) 
         patch.setenv("GRADMILL_ARTIFACTS", str(folder / "artifacts"))
         for name, model in (("prices", "linear-regression"), ("kinds", "softmax-regression")):
             reports[name] = answered("retrain", model, "--name", name, "--data", old, *OPTIONS[name], "--no-predict")
-    return Store(folder, reports)
+    return Judged(folder, reports)
 
 
 @pytest.fixture
-def store(made: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(made: Judged, monkeypatch: pytest.MonkeyPatch) -> Judged:
     monkeypatch.setenv("GRADMILL_ARTIFACTS", str(made.folder / "artifacts"))
     return made
 
@@ -109,7 +109,7 @@ def features(frame: pd.DataFrame) -> Array:
 
 @pytest.mark.slow
 def test_the_losses_are_those_of_numpy_and_scikit_learn_on_test_rows_and_of_inspect_on_training_rows(
-    store: Store,
+    store: Judged,
 ) -> None:
     """Of the latest fifth of the training rows, which the fit has not seen."""
     train, test = split(sales(ROWS))
@@ -123,7 +123,7 @@ def test_the_losses_are_those_of_numpy_and_scikit_learn_on_test_rows_and_of_insp
 
 
 def test_the_losses_of_a_classifier_are_those_of_frequencies_and_of_a_converged_fit(
-    store: Store, tmp_path: Path
+    store: Judged, tmp_path: Path
 ) -> None:
     frame = sales(ROWS)
     train, test = (frame[frame.part == part] for part in ("train", "test"))
@@ -248,14 +248,14 @@ def answers(artifacts: Path, version: int, frame: pd.DataFrame, tmp_path: Path, 
 
 
 @pytest.fixture
-def kept(made: Store, artifacts: Path) -> Store:
+def kept(made: Judged, artifacts: Path) -> Judged:
     """A copy of the store, to be added to."""
     shutil.copytree(made.folder / "artifacts", artifacts)
     return made
 
 
 def test_a_worse_candidate_is_refused_and_one_within_the_margin_passes(
-    kept: Store, artifacts: Path, tmp_path: Path
+    kept: Judged, artifacts: Path, tmp_path: Path
 ) -> None:
     _, test = split(sales(ROWS))
     for weight_decay, code in (("1", 3), ("0.001", 0)):
@@ -275,7 +275,7 @@ def test_a_worse_candidate_is_refused_and_one_within_the_margin_passes(
 
 @pytest.mark.slow
 def test_a_version_is_measured_by_its_own_recipe_on_rows_with_levels_that_came_later(
-    kept: Store, artifacts: Path, tmp_path: Path
+    kept: Judged, artifacts: Path, tmp_path: Path
 ) -> None:
     more = sales(600, seed=1)
     more["city"] = np.where(more.city == "Ulm", "Bonn", more.city)
@@ -298,7 +298,7 @@ NOT_DECIDED: dict[str, tuple[str, str, str]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("case", NOT_DECIDED)
 def test_few_common_rows_another_loss_and_rows_without_digests_decide_nothing_and_that_is_said(
-    case: str, kept: Store, artifacts: Path
+    case: str, kept: Judged, artifacts: Path
 ) -> None:
     options, name, words = NOT_DECIDED[case]
     for path in (artifacts / "datasets/prices").glob("*.rows") if case == "no digests" else ():
@@ -324,14 +324,14 @@ def test_few_groups_decide_nothing_and_that_is_said(grouped: Path, artifacts: Pa
     assert f"of {groups} groups, fewer than the 20 that decide" in found["detail"]
 
 
-class Split(NamedTuple):
+class SplitCase(NamedTuple):
     """The rows of a part of a version's data, as the store keeps them."""
 
     features: Array
     target: Array
 
     @classmethod
-    def of(cls, artifacts: Path, version: int, part: str) -> "Split":
+    def of(cls, artifacts: Path, version: int, part: str) -> "SplitCase":
         manifest = json.loads((artifacts / f"models/own/{version}/manifest.json").read_text())
         arrays = safetensors.numpy.load_file(artifacts / manifest["dataset"][part]["path"])
         return cls(arrays["features"], arrays["target"])
@@ -364,12 +364,12 @@ def test_versions_are_compared_on_rows_that_neither_was_trained_on_whatever_rule
     for version, rule in enumerate(RULES, start=1):
         report = answered(*command, "--features", "area,city", *rule, "--new-recipe", "--no-predict")
         assert report["version"] == version
-        test = Split.of(artifacts, version, "test")
+        test = SplitCase.of(artifacts, version, "test")
         for number, rows, left_out in AGAINST.findall(gate(report, "champion_loss")["detail"] if version > 1 else ""):
             is_known = np.array([row in trained_on[int(number)] for row in test.rows()])
             assert (int(rows), int(left_out or 0)) == ((~is_known).sum(), is_known.sum()), rule
             num_known.append(is_known.sum())
-        trained_on[version] = set(Split.of(artifacts, version, "train").rows())
+        trained_on[version] = set(SplitCase.of(artifacts, version, "train").rows())
         answered("prune", "own", "--keep", "1")
     assert len(num_known) >= len(RULES) - 1
     assert sum(each > 0 for each in num_known) >= 3
@@ -457,7 +457,7 @@ def predictions(path: Path, name: str) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-def test_evaluate_judges_a_regression_by_rows_that_have_a_target_and_by_period(store: Store, tmp_path: Path) -> None:
+def test_evaluate_judges_a_regression_by_rows_that_have_a_target_and_by_period(store: Judged, tmp_path: Path) -> None:
     new = sales(300, seed=1, start="2025-01-01")
     late = sales(20, seed=2, start="2025-01-01").assign(price=np.nan)
     path = written(tmp_path / "new.csv", pd.concat([late, new]))
@@ -476,7 +476,7 @@ def test_evaluate_judges_a_regression_by_rows_that_have_a_target_and_by_period(s
 
 
 @pytest.mark.slow
-def test_evaluate_counts_what_the_version_was_trained_on_and_leaves_it_out_where_asked(store: Store) -> None:
+def test_evaluate_counts_what_the_version_was_trained_on_and_leaves_it_out_where_asked(store: Judged) -> None:
     (train, test), version = split(sales(ROWS)), store.folder / "artifacts/models/prices/1"
     again = answered("evaluate", "prices", store.folder / "old.csv")
     assert (again["rows"], again["trained_on"]) == (ROWS, len(train))
@@ -493,7 +493,7 @@ def test_evaluate_counts_what_the_version_was_trained_on_and_leaves_it_out_where
 
 
 def test_of_rows_without_the_time_by_which_they_are_split_nobody_knows_who_was_trained_on(
-    store: Store, tmp_path: Path
+    store: Judged, tmp_path: Path
 ) -> None:
     path = written(tmp_path / "t.csv", sales(100, seed=1).drop(columns="sold"))
     assert answered("evaluate", "prices", path)["trained_on"] is None
@@ -508,7 +508,7 @@ CHANGES: dict[str, tuple[Any, set[str], bool]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CHANGES)
-def test_evaluate_says_what_is_worse_and_what_has_drifted(case: str, store: Store, tmp_path: Path) -> None:
+def test_evaluate_says_what_is_worse_and_what_has_drifted(case: str, store: Judged, tmp_path: Path) -> None:
     change, worse, has_drifted = CHANGES[case]
     path = written(tmp_path / "t.csv", change(sales(300, seed=1, start="2025-01-01")))
     judged = answered("evaluate", "prices", path)
@@ -524,7 +524,7 @@ UNFIT: dict[str, tuple[Any, tuple[str, ...], int, str]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", UNFIT)
-def test_evaluate_says_what_is_wrong_with_rows(case: str, store: Store, tmp_path: Path) -> None:
+def test_evaluate_says_what_is_wrong_with_rows(case: str, store: Judged, tmp_path: Path) -> None:
     change, options, code, words = UNFIT[case]
     done = typed("evaluate", "prices", written(tmp_path / "t.csv", change(sales(50, seed=1))), *options)
     assert_clear(done, code)
@@ -532,7 +532,7 @@ def test_evaluate_says_what_is_wrong_with_rows(case: str, store: Store, tmp_path
 
 
 @pytest.mark.slow
-def test_evaluate_judges_a_classifier_on_a_handful_of_rows_of_one_class(store: Store, tmp_path: Path) -> None:
+def test_evaluate_judges_a_classifier_on_a_handful_of_rows_of_one_class(store: Judged, tmp_path: Path) -> None:
     new = sales(200, seed=1)
     path = written(tmp_path / "new.csv", new)
     found = predictions(path, "kinds")
@@ -551,7 +551,7 @@ def test_evaluate_judges_a_classifier_on_a_handful_of_rows_of_one_class(store: S
 
 @pytest.mark.slow
 def test_few_labelled_rows_that_are_much_worse_than_published_are_told_and_some_that_chance_makes_are_not(
-    store: Store, tmp_path: Path
+    store: Judged, tmp_path: Path
 ) -> None:
     new = sales(12, seed=7)
     labels = predictions(written(tmp_path / "new.csv", new), "kinds").label_name.to_numpy()

@@ -45,7 +45,7 @@ def in_browser(test: Any) -> Any:
     return reduce(lambda marked, mark: mark(marked), MARKS, test)
 
 
-class Server(NamedTuple):
+class UpPage(NamedTuple):
     """A server as ``gradmill up`` starts it, of a store with two names."""
 
     ui: str
@@ -71,7 +71,7 @@ class Browser(NamedTuple):
 
 
 @pytest.fixture
-def browser(server: Server) -> Iterator[Browser]:
+def browser(server: UpPage) -> Iterator[Browser]:
     with httpx.Client(base_url=server.ui, timeout=60) as client:
         welcome = client.get(server.link()).text
         (stored,) = re.findall(r'localStorage.setItem\("prefect-password", "(\w+)"\)', welcome)
@@ -79,7 +79,7 @@ def browser(server: Server) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpPage]:
     folder = tmp_path_factory.mktemp("landing")
     artifacts, home = folder / "artifacts", folder / "artifacts" / ".prefect"
     shutil.copytree(STORE, artifacts)
@@ -92,12 +92,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         process = prefect_server.start(listener, KEY, environment, log)
         until = time.monotonic() + prefect_server.START_SECONDS
         assert prefect_server.wait_for_answer(f"{ui}/api", lambda: process.poll() is not None, until)
-        yield Server(ui, artifacts, folder / "server.log")
+        yield UpPage(ui, artifacts, folder / "server.log")
         supervisor.stop(process)
 
 
 @pytest.mark.slow
-def test_a_link_works_once_and_lets_in_the_browser_that_has_used_it(server: Server) -> None:
+def test_a_link_works_once_and_lets_in_the_browser_that_has_used_it(server: UpPage) -> None:
     link = server.link()
     assert LINK.fullmatch(link)
     with httpx.Client(base_url=server.ui, timeout=60) as browser:
@@ -123,7 +123,7 @@ def test_a_link_works_once_and_lets_in_the_browser_that_has_used_it(server: Serv
 
 
 @pytest.mark.slow
-def test_of_many_who_use_a_link_at_once_one_is_let_in(server: Server) -> None:
+def test_of_many_who_use_a_link_at_once_one_is_let_in(server: UpPage) -> None:
     link = server.link()
     with ThreadPoolExecutor(16) as threads:
         answers = list(threads.map(lambda _: httpx.get(link, timeout=60), range(32)))
@@ -151,7 +151,7 @@ def test_a_link_ends_after_ten_minutes_and_a_clock_that_was_set_back_makes_none_
 
 
 @pytest.mark.slow
-def test_prefects_api_takes_both_keys_of_the_browser_and_neither_alone(server: Server, browser: Browser) -> None:
+def test_prefects_api_takes_both_keys_of_the_browser_and_neither_alone(server: UpPage, browser: Browser) -> None:
     client, stored = browser
     version = "/api/admin/version"
     assert client.get(version, headers=stored).status_code == 200
@@ -169,7 +169,7 @@ def test_prefects_api_takes_both_keys_of_the_browser_and_neither_alone(server: S
 
 
 @pytest.mark.slow
-def test_a_page_of_another_origin_gets_nothing_with_the_cookie(server: Server, browser: Browser) -> None:
+def test_a_page_of_another_origin_gets_nothing_with_the_cookie(server: UpPage, browser: Browser) -> None:
     client, stored = browser
 
     def create(**headers: str) -> int:
@@ -191,7 +191,7 @@ def test_a_page_of_another_origin_gets_nothing_with_the_cookie(server: Server, b
 
 
 @pytest.mark.slow
-def test_the_credential_is_in_no_answer_and_in_no_log(server: Server, browser: Browser) -> None:
+def test_the_credential_is_in_no_answer_and_in_no_log(server: UpPage, browser: Browser) -> None:
     client, stored = browser
     answers = [client.get(place) for place in (*PLACES, "/", "/ui-settings", "/gradmill/nothing", server.link())]
     answers += [client.get("/api/admin/settings", headers=stored), server.get("/gradmill")]
@@ -204,7 +204,7 @@ def test_the_credential_is_in_no_answer_and_in_no_log(server: Server, browser: B
 
 
 @pytest.mark.slow
-def test_no_path_leads_to_a_file(server: Server, browser: Browser) -> None:
+def test_no_path_leads_to_a_file(server: UpPage, browser: Browser) -> None:
     client = browser.client
     cookie = "; ".join(f"{each.name}={each.value}" for each in client.cookies.jar)
     connection = http.client.HTTPConnection(urlsplit(server.ui).netloc, timeout=30)
@@ -223,7 +223,7 @@ def test_no_path_leads_to_a_file(server: Server, browser: Browser) -> None:
 
 @pytest.mark.slow
 def test_the_page_says_what_is_live_and_leads_to_overviews_versions_and_prefects_ui(
-    server: Server, browser: Browser
+    server: UpPage, browser: Browser
 ) -> None:
     live = json.loads((server.artifacts / "models" / NAME / "champion.json").read_text())
     page, overview, card = (browser.client.get(f"/gradmill{place}").text for place in ("", f"/{NAME}", f"/{SOFTMAX}/1"))
@@ -302,7 +302,7 @@ def chromium() -> "Iterator[Chromium]":
 
 @in_browser
 def test_the_link_leads_to_our_page_and_on_into_prefects_ui_without_a_password(
-    server: Server, chromium: "Chromium"
+    server: UpPage, chromium: "Chromium"
 ) -> None:
     context = chromium.new_context(viewport={"width": 1280, "height": 900}, timezone_id="UTC")
     context.set_default_timeout(TIMEOUT)
@@ -346,7 +346,7 @@ def test_the_link_leads_to_our_page_and_on_into_prefects_ui_without_a_password(
 
 @in_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_pages_are_for_everybody(server: Server, chromium: "Chromium", scheme: Any) -> None:
+def test_the_pages_are_for_everybody(server: UpPage, chromium: "Chromium", scheme: Any) -> None:
     """axe-core has nothing to say; a phone's width is enough."""
     context = chromium.new_context(color_scheme=scheme, viewport={"width": 390, "height": 800}, bypass_csp=True)
     tab = context.new_page()

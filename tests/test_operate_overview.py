@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Running
 
-from candidate import Candidate, job_document
+from candidate import Contender, job_document
 from command_line import assert_clear, gradmill, typed
 from flows.pages import overview as pages
 from flows.predict import predict
@@ -40,7 +40,7 @@ NAME = "linear-regression"
 REASON = "it was <b>off</b> | by *miles*"
 
 
-def run(candidate: Candidate, day: int, loss: float | None = None, **stages: Any) -> RunFolder:
+def run(candidate: Contender, day: int, loss: float | None = None, **stages: Any) -> RunFolder:
     """A run of a day, as far as it has come."""
     asked = candidate.parameters.model_dump(mode="json") | {"name": NAME}
     made = RunFolder.open(f"202611{day:02}T030000-{NAME}-0000000{day}", asked)
@@ -54,7 +54,7 @@ def run(candidate: Candidate, day: int, loss: float | None = None, **stages: Any
 
 
 @pytest.fixture
-def walk(candidates: list[Candidate], two_versions: None) -> None:
+def walk(candidates: list[Contender], two_versions: None) -> None:
     """A week in which everything happens: 2 is published and rolled back from."""
     one = candidates[0]
 
@@ -194,7 +194,7 @@ def test_the_report_is_one_file_that_needs_no_other_and_runs_nothing(tmp_path: P
 
 @pytest.mark.slow
 def test_of_nothing_known_there_is_no_report_and_of_a_refused_first_run_there_is(
-    candidates: list[Candidate], tmp_path: Path
+    candidates: list[Contender], tmp_path: Path
 ) -> None:
     unknown = typed("report", NAME)
     assert_clear(unknown, 2)
@@ -275,7 +275,7 @@ def of_a_command() -> None:
 
 
 @pytest.fixture
-def begun(candidates: list[Candidate], prefect_api: str, two_versions: None) -> tuple[FlowRun, RunFolder]:
+def begun(candidates: list[Contender], prefect_api: str, two_versions: None) -> tuple[FlowRun, RunFolder]:
     """A run of a command that is in its training since two minutes."""
     with get_client(sync_client=True) as client:
         run = client.create_flow_run(of_a_command, state=Running())

@@ -28,7 +28,7 @@ from prefect.settings import (
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.types import ASGIApp
 
-from candidate import Candidate
+from candidate import Contender
 from command_line import assert_clear, gradmill
 from conftest import REPOSITORY
 from duty import Duty
@@ -193,7 +193,7 @@ def test_a_websocket_of_a_foreign_page_is_refused_before_it_opens() -> None:
 
 @pytest.mark.slow
 def test_without_a_server_a_promotion_says_that_nobody_was_told_and_status_asks_no_stranger(
-    candidates: list[Candidate], artifacts: Path
+    candidates: list[Contender], artifacts: Path
 ) -> None:
     """A stranger has the port of an ``up`` that was killed; it is asked nothing."""
     for candidate in candidates[:2]:

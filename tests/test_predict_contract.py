@@ -81,7 +81,7 @@ WRITERS: dict[str, Callable[[list[Row], Path], object]] = {
 }
 
 
-class Store(NamedTuple):
+class World(NamedTuple):
     """An artifacts folder, and what the retrains of its versions printed."""
 
     artifacts: Path
@@ -103,7 +103,7 @@ class Store(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def made(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> Store:
+def made(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> World:
     """A regression and a classifier of a table, and the book's regression, made by the command line."""
     folder = tmp_path_factory.mktemp("predict")
     (folder / "houses.csv").write_bytes(as_csv(houses(600, seed=0)))
@@ -120,11 +120,11 @@ def made(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) 
             done = typed("retrain", *command, "--json")
             assert done.returncode == 0, done.stderr
             reports[name] = json.loads(done.stdout)
-    return Store(folder / "artifacts", reports)
+    return World(folder / "artifacts", reports)
 
 
 @pytest.fixture
-def store(made: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(made: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("GRADMILL_ARTIFACTS", str(made.artifacts))
     return made
 
@@ -146,7 +146,7 @@ def rejects(done: Any) -> dict[int, str]:
     return {row["row"]: row["reason"].replace("'", "") for row in rows}
 
 
-def test_every_format_gives_the_same_predictions_ids_and_measures(store: Store, tmp_path: Path) -> None:
+def test_every_format_gives_the_same_predictions_ids_and_measures(store: World, tmp_path: Path) -> None:
     rows = houses(60, seed=1)
     for name, write in WRITERS.items():
         write(rows, tmp_path / name)
@@ -195,7 +195,7 @@ PLAIN = {" 1e2 ": 100.0, "2.0": 2, "TRUE": True, "1": True, "NA": None, "N/A": N
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.csv", "d.parquet", "f.jsonl"])
 def test_a_row_that_the_model_cannot_take_is_a_reject_with_its_reason_unless_averages_are_asked_for(
-    name: str, store: Store, tmp_path: Path
+    name: str, store: World, tmp_path: Path
 ) -> None:
     cases = VALUES | (TEXTS if name == "a.csv" else {})
     rows = [GOOD | change for change, _, _ in cases.values()]
@@ -223,7 +223,7 @@ REASONS = {1: "area is big, not a number", 2: "garden is maybe, neither true nor
 
 @pytest.mark.parametrize("text", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
 def test_numbers_and_truth_stored_as_text_in_typed_files_are_read(
-    text: pa.DataType, store: Store, tmp_path: Path
+    text: pa.DataType, store: World, tmp_path: Path
 ) -> None:
     for name in ("a.parquet", "b.feather"):
         changed(3, **{column: pa.array(values).cast(text) for column, values in TEXTS_IN_FILES.items()})(
@@ -246,7 +246,7 @@ ZONES = {
 
 
 @pytest.mark.slow
-def test_numbers_that_name_levels_are_found_however_they_are_written(store: Store, tmp_path: Path) -> None:
+def test_numbers_that_name_levels_are_found_however_they_are_written(store: World, tmp_path: Path) -> None:
     for name, zones in ZONES.items():
         changed(3, zone=zones)(tmp_path / name)
     expected = [store.by_hand(GOOD | {"zone": zone}) for zone in (3, 1, 2)]
@@ -256,7 +256,7 @@ def test_numbers_that_name_levels_are_found_however_they_are_written(store: Stor
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_one_file_has_every_row_of_the_input_its_columns_first(suffix: str, store: Store, tmp_path: Path) -> None:
+def test_one_file_has_every_row_of_the_input_its_columns_first(suffix: str, store: World, tmp_path: Path) -> None:
     """The users' text stands as it was, also where the model takes it for missing."""
 
     def as_rows(path: Path) -> list[Row]:
@@ -284,7 +284,7 @@ def test_one_file_has_every_row_of_the_input_its_columns_first(suffix: str, stor
 
 
 @pytest.mark.slow
-def test_too_many_rejects_tell_the_first_by_its_ids_and_what_would_help(store: Store, tmp_path: Path) -> None:
+def test_too_many_rejects_tell_the_first_by_its_ids_and_what_would_help(store: World, tmp_path: Path) -> None:
     cases = (("city", "Paris", "city is 'Paris'", True), ("area", "big", "area is 'big', not a number", False))
     for column, value, reason, averages in cases:
         (tmp_path / "t.csv").write_bytes(as_csv([GOOD | {column: value}]))
@@ -295,7 +295,7 @@ def test_too_many_rejects_tell_the_first_by_its_ids_and_what_would_help(store: S
 
 
 @pytest.mark.slow
-def test_a_target_is_compared_in_float64(store: Store, tmp_path: Path) -> None:
+def test_a_target_is_compared_in_float64(store: World, tmp_path: Path) -> None:
     rows = houses(50, seed=4)
     (tmp_path / "rows.csv").write_bytes(as_csv(rows))
     answers = table(predicted(tmp_path / "rows.csv"))["prediction"].to_pylist()
@@ -380,7 +380,7 @@ UNFIT = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", UNFIT)
 def test_an_input_that_does_not_fit_is_named_with_what_was_expected_and_leaves_no_part(
-    name: str, store: Store, tmp_path: Path
+    name: str, store: World, tmp_path: Path
 ) -> None:
     make, words, options, code = UNFIT[name]
     make(tmp_path / name)
@@ -393,7 +393,7 @@ def test_an_input_that_does_not_fit_is_named_with_what_was_expected_and_leaves_n
     assert not list(output.glob("part-*"))
 
 
-def test_a_folder_of_something_else_is_refused_and_left_byte_for_byte(store: Store, tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_refused_and_left_byte_for_byte(store: World, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_bytes(TEXT)
     for name in ("x.partial", ".rejects/a", ".spool/b", ".sources.parquet", ".cache/download.partial"):
         (tmp_path / "home" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -406,7 +406,7 @@ def test_a_folder_of_something_else_is_refused_and_left_byte_for_byte(store: Sto
 
 
 @pytest.mark.slow
-def test_a_folder_is_read_in_the_order_of_its_names_and_says_what_it_leaves_out(store: Store, tmp_path: Path) -> None:
+def test_a_folder_is_read_in_the_order_of_its_names_and_says_what_it_leaves_out(store: World, tmp_path: Path) -> None:
     rows = houses(12, seed=4)
     for number in (2, 0, 1):
         (tmp_path / f"{number}.csv").write_bytes(as_csv(rows[number * 4 : number * 4 + 4]))
@@ -429,7 +429,7 @@ ARRAYS: dict[str, Make] = {
 }
 
 
-def test_the_books_rows_come_from_every_kind_of_array_and_table(store: Store, tmp_path: Path) -> None:
+def test_the_books_rows_come_from_every_kind_of_array_and_table(store: World, tmp_path: Path) -> None:
     for name, write in ARRAYS.items():
         write(tmp_path / name)
     figures = store.reports["linear-regression"]["metrics"]
@@ -458,7 +458,7 @@ POINTERS: dict[str, tuple[Row | str, str | None]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("case", POINTERS)
 def test_a_pointer_is_read_strictly_but_for_fields_that_are_new_or_not_yet_there(
-    case: str, made: Store, artifacts: Path, tmp_path: Path
+    case: str, made: World, artifacts: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(made.artifacts, artifacts)
     pointer, (change, word) = artifacts / "models/houses/champion.json", POINTERS[case]
@@ -477,7 +477,7 @@ def test_a_pointer_is_read_strictly_but_for_fields_that_are_new_or_not_yet_there
 
 
 @pytest.mark.slow
-def test_classes_are_told_by_name_with_their_probabilities_and_measured(store: Store, tmp_path: Path) -> None:
+def test_classes_are_told_by_name_with_their_probabilities_and_measured(store: World, tmp_path: Path) -> None:
     rows = houses(200, seed=3)
     for row, kind in zip(rows, ("ruin", "ruin", "ruin", ""), strict=False):  # of the last nobody knows it yet
         row["kind"] = kind
@@ -498,13 +498,13 @@ def test_classes_are_told_by_name_with_their_probabilities_and_measured(store: S
     assert (again.stdout + again.stderr).count(sentence) == 1, "of a job that is done already, too"
 
 
-def test_tables_called_like_labels_of_images_are_predicted(store: Store, tmp_path: Path) -> None:
+def test_tables_called_like_labels_of_images_are_predicted(store: World, tmp_path: Path) -> None:
     for number in (0, 1, 10):
         pq.write_table(pa.Table.from_pylist([GOOD] * 2), tmp_path / f"chunk_idx{number}.parquet")
     assert predicted(tmp_path)["rows"] == 6
 
 
-def test_without_an_input_the_test_split_of_the_version_is_predicted(store: Store) -> None:
+def test_without_an_input_the_test_split_of_the_version_is_predicted(store: World) -> None:
     made = store.reports["houses"]
     done = json.loads(typed("predict", "--name", "houses", "--json").stdout)
     assert (done["rows"], done["path"]) == (made["prediction"]["rows"], made["prediction"]["path"])

@@ -27,7 +27,7 @@ import safetensors.numpy
 from prefect.task_runners import ThreadPoolTaskRunner
 from scipy.stats import entropy
 
-from candidate import Candidate, seal, synthetic
+from candidate import Contender, seal, synthetic
 from command_line import assert_clear, typed
 from conftest import REPOSITORY
 from prediction_jobs import FEATURES, NAME, contents, expected, interrupt, predict_rows, table, times
@@ -45,7 +45,7 @@ from tasks.store.run_folder import RunFolder
 
 
 @pytest.fixture(autouse=True)
-def published(candidates: list[Candidate], prefect_api: str) -> PublishedModel:
+def published(candidates: list[Contender], prefect_api: str) -> PublishedModel:
     return candidates[0].publish()
 
 
@@ -128,7 +128,7 @@ def test_a_done_job_that_has_lost_a_part_or_its_rejects_is_finished_anew(tmp_pat
 
 
 @pytest.mark.slow
-def test_input_model_and_parameters_each_make_another_job(rows: str, candidates: list[Candidate]) -> None:
+def test_input_model_and_parameters_each_make_another_job(rows: str, candidates: list[Contender]) -> None:
     jobs = [predict_rows(input=rows).job, predict_rows(input=rows, batch_size=7).job]
     os.utime(rows, (1, 1))
     jobs.append(predict_rows(input=rows).job)
@@ -155,7 +155,7 @@ def test_only_a_full_digest_sees_a_change_between_the_sampled_blocks(tmp_path: P
 
 @pytest.mark.slow
 def test_an_unfinished_job_is_finished_with_its_own_version_and_what_is_whole_and_its_own(
-    rows: str, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    rows: str, candidates: list[Contender], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     asked = {"input": rows, "output": out, "shard_rows": 250}
@@ -217,7 +217,7 @@ def test_one_percent_of_a_table_may_be_rejected(tmp_path: Path) -> None:
         predict_rows(input=path)
 
 
-def test_columns_name_the_features_in_the_models_order(tmp_path: Path, candidates: list[Candidate]) -> None:
+def test_columns_name_the_features_in_the_models_order(tmp_path: Path, candidates: list[Contender]) -> None:
     path = tmp_path / "t.csv"
     path.write_text("b,a\n1,2\n3,4\n")
     found = table(predict_rows(input=path, columns=("a", "b")))["prediction"]
@@ -241,7 +241,7 @@ def test_missing_part_is_noticed_by_the_final_check(rows: str, monkeypatch: pyte
 
 @pytest.mark.slow
 def test_drift_is_the_population_stability_index(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, candidates: list[Candidate]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, candidates: list[Contender]
 ) -> None:
     def drift(rows: Any) -> Drift:
         np.save(tmp_path / "rows.npy", rows)
@@ -513,11 +513,11 @@ def test_input_that_is_written_to_while_it_is_counted_or_predicted_is_exit_4(
 
 @pytest.mark.slow
 def test_without_input_an_unfinished_job_keeps_the_test_split_of_its_own_version(
-    candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+    candidates: list[Contender], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupt(monkeypatch, 2, shard_rows=250)
     run = RunFolder.open("other", {})
-    Candidate(run, synthetic(run, 1, num_examples=1200), 0).publish()
+    Contender(run, synthetic(run, 1, num_examples=1200), 0).publish()
     done = predict_rows(shard_rows=250)
     assert (done.version, done.rows) == (1, 1000)
     features = safetensors.numpy.load_file(candidates[0].prepared.test.path)["features"]
@@ -528,7 +528,7 @@ def test_without_input_an_unfinished_job_keeps_the_test_split_of_its_own_version
 
 @pytest.mark.slow
 def test_an_unfinished_job_whose_version_is_gone_says_that_there_is_no_such_version(
-    folder: Path, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    folder: Path, candidates: list[Contender], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     interrupt(monkeypatch, 2, input=folder, output=tmp_path / "out", shard_rows=250)
     candidates[1].publish()
@@ -541,7 +541,7 @@ def test_an_unfinished_job_whose_version_is_gone_says_that_there_is_no_such_vers
 
 @pytest.mark.slow
 def test_pruning_finds_the_version_of_an_unfinished_job_wherever_it_writes(
-    folder: Path, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    folder: Path, candidates: list[Contender], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked = [
         {"input": folder, "shard_rows": 250, "output": output}

@@ -15,7 +15,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from candidate import Candidate
+from candidate import Contender
 from tasks.batch.shard import predict_shard
 from tasks.stage import shards as shard_tasks
 from tasks.store import artifact_paths
@@ -28,7 +28,7 @@ SHARDS = 200
 @pytest.fixture
 def arguments(
     request: pytest.FixtureRequest,
-    candidates: list[Candidate],
+    candidates: list[Contender],
     server: str,
     artifacts: Path,
     tmp_path: Path,

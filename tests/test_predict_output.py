@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from candidate import Candidate, job_document
+from candidate import Contender, job_document
 from prediction_jobs import contents, expected, predict_rows, table
 from table_files import written
 from tasks.batch import output_dir
@@ -19,7 +19,7 @@ from tasks.store import artifact_paths, predictions
 
 
 def test_an_output_folder_is_gone_again_where_no_job_came_of_it_and_the_next_takes_nothing_of_it(
-    prefect_api: str, candidates: list[Candidate], tmp_path: Path
+    prefect_api: str, candidates: list[Contender], tmp_path: Path
 ) -> None:
     candidates[0].publish()
     written(tmp_path / "rows/a.csv", {"x1": [9, 9], "x2": [9, 9]})

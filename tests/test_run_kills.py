@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from candidate import Candidate
+from candidate import Contender
 from conftest import REPOSITORY
 from tasks.store import artifact_paths, atomic, model_folder, state, verification
 from victims import KILLS, fork, run_silently
@@ -78,7 +78,7 @@ def retrain(arguments: list[str], artifacts: Path) -> BaseProcess:
 
 @pytest.mark.slow
 def test_killed_retrains_harm_nothing(
-    candidates: list[Candidate], server: str, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+    candidates: list[Contender], server: str, artifacts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of the kills fall anywhere in a run, half around the export and the publication.
 
@@ -150,7 +150,7 @@ verification.verify_version(name, 1)
 
 
 @AS_ROOT
-def test_a_kill_in_a_non_root_users_folder_harms_nothing(candidates: list[Candidate]) -> None:
+def test_a_kill_in_a_non_root_users_folder_harms_nothing(candidates: list[Contender]) -> None:
     """Killed for certain while the staging folder is half filled."""
     candidates[0].publish()
     give_to_nobody(artifact_paths.root())

@@ -24,7 +24,7 @@ import safetensors.torch
 from filelock import FileLock
 from prefect import flow, task
 
-from candidate import Candidate, plain, synthetic
+from candidate import Contender, plain, synthetic
 from command_line import gradmill
 from flows.retrain import retrain
 from prefect_api import api_client, eventually, post
@@ -124,7 +124,7 @@ def test_a_refused_candidate_leaves_its_evidence(run: RunFolder, prepared: Prepa
 
 @pytest.mark.parametrize(("error", "passes"), [(0.0, True), (1e-4, False)])
 def test_parity_gate_refuses_a_model_with_one_wrong_weight(
-    error: float, passes: bool, candidates: list[Candidate]
+    error: float, passes: bool, candidates: list[Contender]
 ) -> None:
     exported, prepared = candidates[0].exported, candidates[0].prepared
     weights = safetensors.torch.load_file(candidates[0].trained.weights.path)
@@ -153,7 +153,7 @@ def test_parity_of_a_target_that_never_changes_allows_for_rounding(error: float,
 def test_the_card_and_the_manifest_of_an_early_stopped_run_say_what_was_used(run: RunFolder) -> None:
     """Its name holds what looks like the end of the front matter."""
     prepared = synthetic(run, num_examples=2000)
-    candidate = Candidate(run, prepared, 0, "a---b", num_epochs=200, validation=0.1, patience=3, schedule="cosine")
+    candidate = Contender(run, prepared, 0, "a---b", num_epochs=200, validation=0.1, patience=3, schedule="cosine")
     folder = candidate.publish().model.path.parent
     trained, losses = candidate.trained, [point.validation_loss or 0.0 for point in candidate.trained.learning_curve]
     shown = (folder / "README.md").read_text().splitlines()
@@ -171,7 +171,7 @@ def test_the_card_and_the_manifest_of_an_early_stopped_run_say_what_was_used(run
     assert manifest["trained"] == used | {"steps": None, "collinear": []}  # which only own data have
 
 
-def test_a_whole_version_that_a_kill_kept_from_becoming_champion_is_promoted(candidates: list[Candidate]) -> None:
+def test_a_whole_version_that_a_kill_kept_from_becoming_champion_is_promoted(candidates: list[Contender]) -> None:
     candidates[0].publish()
     artifact_paths.champion("linear-regression").unlink()  # as if killed between the rename and the pointer
     published = candidates[0].publish()
@@ -179,7 +179,7 @@ def test_a_whole_version_that_a_kill_kept_from_becoming_champion_is_promoted(can
     assert model_folder.resolve_version("linear-regression", None) == 1
 
 
-def test_a_version_folder_verifies_with_sha256sum_and_is_read_only(candidates: list[Candidate]) -> None:
+def test_a_version_folder_verifies_with_sha256sum_and_is_read_only(candidates: list[Contender]) -> None:
     published = candidates[0].publish()
     folder = published.model.path.parent
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
@@ -188,7 +188,7 @@ def test_a_version_folder_verifies_with_sha256sum_and_is_read_only(candidates: l
     assert all(path.stat().st_mode & 0o222 == 0 for path in (folder, *folder.iterdir()))
 
 
-def test_what_a_killed_publication_left_is_swept(candidates: list[Candidate]) -> None:
+def test_what_a_killed_publication_left_is_swept(candidates: list[Contender]) -> None:
     leftover = artifact_paths.model("linear-regression") / ".staging-0123456789abcdef"
     leftover.mkdir(parents=True)
     (leftover / "model.onnx").write_bytes(b"half")

@@ -15,7 +15,7 @@ import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import BaseModel
 
-from candidate import Candidate
+from candidate import Contender
 from command_line import gradmill, typed
 from conftest import REPOSITORY, Pipeline
 from flows.evaluate import evaluate
@@ -146,7 +146,7 @@ def test_a_judgement_tells_its_figures_beside_those_at_publication(prefect_api: 
 
 
 @pytest.mark.slow
-def test_a_prediction_tells_its_rows_model_and_drift(prefect_api: str, candidates: list[Candidate]) -> None:
+def test_a_prediction_tells_its_rows_model_and_drift(prefect_api: str, candidates: list[Contender]) -> None:
     published = candidates[0].publish()
     done = predict(PredictParameters(name=NAME))
     page = artifact(prefect_api, f"{NAME}-predictions")
@@ -174,7 +174,7 @@ def test_promotion_and_rollback_are_events_where_there_is_a_server(prefect_api: 
 
 @pytest.mark.slow  # a command for each promotion
 def test_the_published_service_loads_its_model_anew_on_each_promotion(
-    server: str, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+    server: str, candidates: list[Contender], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = (REPOSITORY / "docs/on-duty.md").read_text().partition("## Events")[2]
     script = told.partition("```python\n")[2].partition("```")[0]
@@ -233,7 +233,7 @@ def rows(path: Path, moved: float = 0, broken: int = 0) -> str:
 
 
 def test_a_page_names_input_rejects_and_the_last_jobs(
-    prefect_api: str, candidates: list[Candidate], tmp_path: Path
+    prefect_api: str, candidates: list[Contender], tmp_path: Path
 ) -> None:
     candidates[0].publish()
     predict_rows(input=rows(tmp_path / "monday.csv"))
@@ -259,7 +259,7 @@ def test_a_page_names_input_rejects_and_the_last_jobs(
 
 
 def test_a_job_counts_wherever_it_writes_and_its_figures_are_kept_without_its_paths(
-    prefect_api: str, candidates: list[Candidate], tmp_path: Path
+    prefect_api: str, candidates: list[Contender], tmp_path: Path
 ) -> None:
     candidates[0].publish()
     moved, second = rows(tmp_path / "moved.csv", moved=9), rows(tmp_path / "second.csv")
@@ -298,7 +298,7 @@ def test_a_job_counts_wherever_it_writes_and_its_figures_are_kept_without_its_pa
 
 
 def test_a_prediction_that_fails_has_a_page_that_says_what_to_do(
-    prefect_api: str, candidates: list[Candidate], tmp_path: Path
+    prefect_api: str, candidates: list[Contender], tmp_path: Path
 ) -> None:
     candidates[0].publish()
     source = rows(tmp_path / "broken.csv", broken=200)

@@ -87,7 +87,7 @@ def as_answers(scores: Array) -> dict[str, Array]:
     return {"probabilities": probabilities, "label": probabilities.argmax(axis=1)}
 
 
-class Table(NamedTuple):
+class Written(NamedTuple):
     """A table's model with the weights and recipe that it was made of."""
 
     folder: Path
@@ -104,14 +104,14 @@ class Table(NamedTuple):
         return TOLERANCE * self.recipe.target.scale
 
 
-def written(folder: Path, recipe: Columns, task: TaskName, num_classes: int) -> Table:
+def written(folder: Path, recipe: Columns, task: TaskName, num_classes: int) -> Written:
     """``model.onnx`` and ``metadata.json`` as ``export`` writes them."""
     signature = Signature(inputs=(recipe.input,), outputs=TASKS[task].outputs(num_classes))
     weights, columns = drawn_weights(recipe, num_classes or 1), recipe.describe_columns()
     described = json.dumps([column.model_dump() for column in columns])
     (folder / "model.onnx").write_bytes(onnx_graph.write_model(weights, recipe, signature, {"columns": described}))
     contract.open_inference_metadata("table", 1, signature, columns).write(folder / "metadata.json")
-    return Table(folder, recipe, weights)
+    return Written(folder, recipe, weights)
 
 
 TABLES: dict[str, tuple[Columns, TaskName, int]] = {
@@ -197,7 +197,7 @@ def test_node(exported: Exported, node_modules: Path, served: Path) -> None:
     exported.assert_same(in_node(node_modules, JAVASCRIPT / "consume.mjs", served))
 
 
-class Page(Silent):
+class Client(Silent):
     """Serves a folder and keeps what the page posts back."""
 
     answers: ClassVar[list[dict[str, object]]] = []
@@ -214,9 +214,9 @@ class Page(Silent):
 def page(node_modules: Path, served: Path) -> Iterator[str]:
     shutil.copyfile(JAVASCRIPT / "consume.html", served / "index.html")
     shutil.copytree(node_modules / "onnxruntime-web" / "dist", served / "dist")
-    Page.answers.clear()
-    Page.answered.clear()
-    with serve(served, Page) as address:
+    Client.answers.clear()
+    Client.answered.clear()
+    with serve(served, Client) as address:
         yield f"{address}/"
 
 
@@ -232,10 +232,10 @@ def test_browser(exported: Exported, page: str, tmp_path: Path) -> None:
     command = [chromium, *options, f"--user-data-dir={tmp_path / 'profile'}", page]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as browser:
         try:
-            assert Page.answered.wait(90), "the page did not answer"
+            assert Client.answered.wait(90), "the page did not answer"
         finally:
             browser.terminate()
-    (answer,) = Page.answers
+    (answer,) = Client.answers
     assert "error" not in answer, answer
     exported.assert_same(answer)
 

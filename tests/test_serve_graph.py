@@ -181,7 +181,7 @@ def test_what_rounding_takes_from_a_mean_is_not_lost() -> None:
 # A prepared table through ``export``: what the file, its description and its sample say, and what refuses it
 
 
-class Table:
+class OwnTable:
     """A prepared table with weights drawn for it, which ``export`` may take for trained ones."""
 
     def __init__(self, *class_names: str) -> None:
@@ -207,7 +207,7 @@ class Table:
 
 @pytest.mark.parametrize("class_names", [(), ("flat", "house", "villa")])
 def test_a_table_is_exported_with_its_columns_and_a_telling_sample(class_names: tuple[str, ...]) -> None:
-    table = Table(*class_names)
+    table = OwnTable(*class_names)
     exported = table.export()
     assert {gate.name for gate in exported.gates} >= {"parity", "parity_float64", "servability"}
     session = open_session(exported.onnx.path.read_bytes(), Device.CPU)
@@ -239,7 +239,7 @@ def test_metadata_names_columns_of_tables_alone_and_is_read_strictly(tmp_path: P
 
 
 def test_verdicts_do_not_depend_on_how_many_rows_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = Table("flat", "house", "villa")
+    table = OwnTable("flat", "house", "villa")
     at_once = table.export()
     monkeypatch.setattr(read_batches, "__defaults__", (7,))
     in_pieces = table.export()
@@ -262,11 +262,11 @@ def test_a_wrong_effect_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (onnx_graph, raw_units):
         monkeypatch.setattr(module, "fold_weights", wrong)
     with pytest.raises(GateFailed, match="refused by parity_float64 "):
-        Table().export()
+        OwnTable().export()
 
 
 def test_a_target_that_float32_cannot_tell_apart_is_refused_and_its_offset_is_named() -> None:
-    table = Table()
+    table = OwnTable()
     right, wrong = (
         table.verdict(table.recipe.model_copy(update={"target": Target(name="y", mean=offset, scale=80_000.0)}))
         for offset in (1e8, 1e12)
@@ -277,7 +277,7 @@ def test_a_target_that_float32_cannot_tell_apart_is_refused_and_its_offset_is_na
 
 
 def test_a_column_that_others_determine_is_refused_with_advice_that_helps() -> None:
-    table, verdicts = Table(), []
+    table, verdicts = OwnTable(), []
     for weight in (1.0, 1e5):
         table.weights["W"][table.recipe.names.index("area")] = weight
         verdicts.append(table.verdict())

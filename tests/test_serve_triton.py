@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import served_images
-from candidate import Candidate
+from candidate import Contender
 from conftest import REPOSITORY
 from fenced_blocks import blocks
 from tasks.store import artifact_paths, pointer
@@ -88,7 +88,7 @@ def tritonserver() -> Path:
 
 
 @pytest.fixture
-def repository(candidates: list[Candidate], tmp_path: Path) -> Path:
+def repository(candidates: list[Contender], tmp_path: Path) -> Path:
     """A copy of ``models/`` with two versions, rolled back to the first, for the Python backend; and a model of images.
 
     A folder that a first candidate of another name has left, on which Triton would not start, has gone.

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd  # type: ignore[import-untyped]
 import pytest
 
-from candidate import Candidate
+from candidate import Contender
 from command_line import answer, assert_clear, gradmill, plant, refused, typed
 from duty import Duty
 from prefect_api import own_database
@@ -81,7 +81,7 @@ def content(place: Path, made: backup.BackupResult, path: str) -> Path:
 
 
 def test_a_restored_store_is_the_same_verifies_and_is_unchanged_by_the_same_candidate(
-    candidates: list[Candidate], artifacts: Path, place: Path, elsewhere: Move
+    candidates: list[Contender], artifacts: Path, place: Path, elsewhere: Move
 ) -> None:
     keep_settings()
     atomic.write_bytes(artifact_paths.schedules(), b"{}")
@@ -350,7 +350,7 @@ def test_damaged_row_digests_and_test_rows_stop_a_backup_and_so_do_missing_diges
 
 @pytest.mark.slow  # every victim is a process
 def test_a_killed_backup_leaves_no_snapshot_and_a_killed_restore_goes_on(
-    candidates: list[Candidate], artifacts: Path, place: Path, elsewhere: Move
+    candidates: list[Contender], artifacts: Path, place: Path, elsewhere: Move
 ) -> None:
     def kill(command: str, store: Path, *numbers: int) -> None:
         for number in numbers:

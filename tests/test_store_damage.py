@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from onnx import load_model_from_string, numpy_helper
 
-from candidate import Candidate, seal
+from candidate import Contender, seal
 from command_line import assert_clear, gradmill, plant, refused, typed
 from store_state import champion, damage, forget_changes, point, point_to_what_is_there, seal_all
 from tasks.batch.plan import read_version
@@ -61,7 +61,7 @@ def test_predict_never_uses_a_damaged_champion(harm: Callable[[Path], object]) -
     assert_clear(gradmill("predict", "--name", NAME), 4, path, f"gradmill verify {NAME}")
 
 
-def test_a_model_that_was_replaced_with_its_checksums_does_not_fit_the_pointer(candidates: list[Candidate]) -> None:
+def test_a_model_that_was_replaced_with_its_checksums_does_not_fit_the_pointer(candidates: list[Contender]) -> None:
     file("model.onnx").write_bytes(candidates[2].exported.onnx.path.read_bytes())
     seal_all(artifact_paths.version(NAME, 2))
     with pytest.raises(DataError, match=r"champion\.json does not fit .*model\.onnx"):
@@ -84,7 +84,7 @@ def test_what_does_not_load_though_every_digest_fits_is_exit_4(filename: str, co
 
 
 def test_no_candidate_is_judged_that_has_changed_since_it_was_exported(
-    candidates: list[Candidate], tmp_path: Path
+    candidates: list[Contender], tmp_path: Path
 ) -> None:
     exported = candidates[2].exported
     changed = FileRef(path=tmp_path / "model.onnx", sha256=exported.onnx.sha256)
@@ -180,7 +180,7 @@ def test_nested_facts_that_another_version_of_gradmill_does_not_note_are_none() 
     assert (read.trained, read.tolerances) == (TrainingOutcome(num_examples=7), Tolerances())
 
 
-def test_a_manifest_keeps_every_parameter_and_figure_that_it_was_given(candidates: list[Candidate]) -> None:
+def test_a_manifest_keeps_every_parameter_and_figure_that_it_was_given(candidates: list[Contender]) -> None:
     read = model_folder.find_manifest(NAME, 2)
     places: dict[str, Any] = {
         "sign_key": True,
@@ -284,7 +284,7 @@ DAMAGED: dict[str, tuple[str, bytes, bytes]] = {
 @pytest.mark.parametrize("kind", DAMAGED)
 @pytest.mark.parametrize(("number", "made"), [(1, 2), (2, 2), (2, 1), (1, 0)])
 def test_a_candidate_is_judged_beside_no_damaged_version_nor_published_in_its_place(
-    candidates: list[Candidate], number: int, made: int, kind: str
+    candidates: list[Contender], number: int, made: int, kind: str
 ) -> None:
     """A new one, one that is the champion, and one whose version a kill seems to have kept from being champion."""
     if made == 0:
@@ -306,7 +306,7 @@ def test_a_candidate_is_judged_beside_no_damaged_version_nor_published_in_its_pl
     assert model_folder.list_versions(NAME) == [1, 2]
 
 
-def test_a_missing_champion_is_named(candidates: list[Candidate]) -> None:
+def test_a_missing_champion_is_named(candidates: list[Contender]) -> None:
     folders.remove(artifact_paths.version(NAME, 2))
     before = artifact_paths.champion(NAME).read_bytes()
     for candidate in candidates:
@@ -318,14 +318,14 @@ def test_a_missing_champion_is_named(candidates: list[Candidate]) -> None:
 # The lost history, the lost pointer
 
 
-def test_a_held_version_stays_unchanged_though_the_history_is_lost(candidates: list[Candidate]) -> None:
+def test_a_held_version_stays_unchanged_though_the_history_is_lost(candidates: list[Contender]) -> None:
     pointer.rollback(NAME)
     artifact_paths.history(NAME).unlink()
     assert candidates[1].publish().outcome == "unchanged"
     assert champion() == (1, None, [2])
 
 
-def test_without_a_pointer_a_candidate_is_gated_against_the_kept_version(candidates: list[Candidate]) -> None:
+def test_without_a_pointer_a_candidate_is_gated_against_the_kept_version(candidates: list[Contender]) -> None:
     """As if the very first publication had died between the rename and the pointer."""
     folders.remove(artifact_paths.version(NAME, 2))
     for path in (artifact_paths.champion(NAME), artifact_paths.history(NAME), artifact_paths.triton_config(NAME)):

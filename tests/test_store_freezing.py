@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from candidate import Candidate
+from candidate import Contender
 from command_line import answer, refused, typed
 from flows.cli import train
 from flows.pages.report import Outcome
@@ -26,14 +26,14 @@ NAME = "linear-regression"
 
 
 @pytest.fixture
-def candidate(candidates: list[Candidate]) -> Iterator[Candidate]:
+def candidate(candidates: list[Contender]) -> Iterator[Contender]:
     """The third, which a test may ask for otherwise."""
     parameters = candidates[2].parameters
     yield candidates[2]
     candidates[2].parameters = parameters
 
 
-def strictly(candidate: Candidate) -> None:
+def strictly(candidate: Contender) -> None:
     """Ask for what no candidate keeps."""
     bounds = candidate.parameters.gates.model_copy(update={"max_loss_rise": 1e-6})
     candidate.parameters = candidate.parameters.model_copy(update={"gates": bounds})
@@ -42,12 +42,12 @@ def strictly(candidate: Candidate) -> None:
 JUDGED = ("judged", None, ["champion_signature", "champion_loss"])
 
 
-def outcome(candidate: Candidate) -> tuple[str, int | None, list[str]]:
+def outcome(candidate: Contender) -> tuple[str, int | None, list[str]]:
     made = candidate.publish()
     return made.outcome, made.version, [gate.name for gate in made.gates]
 
 
-def test_a_frozen_name_is_judged_and_nothing_is_published_until_it_is_unfrozen(candidate: Candidate) -> None:
+def test_a_frozen_name_is_judged_and_nothing_is_published_until_it_is_unfrozen(candidate: Contender) -> None:
     assert [pointer.freeze(NAME) for _ in range(2)] == [(2, True), (2, False)]
     assert outcome(candidate) == JUDGED
     assert (model_folder.list_versions(NAME), champion()) == ([1, 2], (2, 1, []))
@@ -71,7 +71,7 @@ def test_a_rollback_freezes_unless_told_otherwise_and_a_promotion_changes_nothin
     assert pointer.is_frozen(NAME), "the history knows it where the pointer is lost"
 
 
-def test_without_publication_the_store_stays_as_it_is_byte_for_byte(candidate: Candidate) -> None:
+def test_without_publication_the_store_stays_as_it_is_byte_for_byte(candidate: Contender) -> None:
     def everything() -> dict[Path, bytes | bool]:
         return {path: path.is_file() and path.read_bytes() for path in artifact_paths.models().rglob("*")}
 
@@ -89,7 +89,7 @@ def test_without_publication_the_store_stays_as_it_is_byte_for_byte(candidate: C
 
 
 def test_every_summary_says_that_a_name_is_frozen(
-    candidates: list[Candidate], capsys: pytest.CaptureFixture[str]
+    candidates: list[Contender], capsys: pytest.CaptureFixture[str]
 ) -> None:
     pointer.freeze(NAME)
     for each, outcome, version in ((candidates[2], "judged", None), (candidates[1], "unchanged", 2)):
@@ -109,7 +109,7 @@ def test_every_summary_says_that_a_name_is_frozen(
 
 
 def test_a_version_that_was_rolled_back_from_and_is_made_again_names_the_way_back(
-    candidates: list[Candidate], capsys: pytest.CaptureFixture[str]
+    candidates: list[Contender], capsys: pytest.CaptureFixture[str]
 ) -> None:
     pointer.rollback(NAME, and_freeze=False)
     each = candidates[1]
@@ -125,7 +125,7 @@ def test_a_version_that_was_rolled_back_from_and_is_made_again_names_the_way_bac
 # The history
 
 
-def test_the_history_tells_who_changed_what_and_why(candidate: Candidate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_history_tells_who_changed_what_and_why(candidate: Contender, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "ada")
     monkeypatch.setattr("flows.server.connection.announce", print)
     reason = "[red]a bad day\x1b[2J"
@@ -191,7 +191,7 @@ def state() -> tuple[object, ...]:
 @pytest.mark.slow  # every victim is a process
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_kill_at_any_moment_leaves_a_whole_store_and_a_history_that_does_not_lie(
-    action: str, candidate: Candidate, artifacts: Path, tmp_path: Path
+    action: str, candidate: Contender, artifacts: Path, tmp_path: Path
 ) -> None:
     candidate.publish()
     pointer.promote(NAME, 2)
@@ -241,7 +241,7 @@ def words_of_changes() -> list[str]:
 
 
 @pytest.mark.parametrize("lost", ["version", "version and history", "version and pointer", "history and pointer"])
-def test_no_number_comes_back_whatever_else_is_lost(candidates: list[Candidate], lost: str) -> None:
+def test_no_number_comes_back_whatever_else_is_lost(candidates: list[Contender], lost: str) -> None:
     candidates[2].publish()
     pointer.rollback(NAME, and_freeze=False)
     if "version" in lost:
@@ -256,7 +256,7 @@ def test_no_number_comes_back_whatever_else_is_lost(candidates: list[Candidate],
     assert history.highest_number(NAME, history.list_changes(NAME)) == 3 + ("version" in lost)
 
 
-def test_where_no_number_is_left_the_history_is_named(candidates: list[Candidate]) -> None:
+def test_where_no_number_is_left_the_history_is_named(candidates: list[Contender]) -> None:
     path = artifact_paths.history(NAME)
     path.write_bytes(path.read_bytes().replace(b'"versions":[1]', b'"versions":[999999999]'))
     with pytest.raises(DataError, match="has a version 999999999"):
@@ -283,7 +283,7 @@ DAMAGES: dict[str, Callable[[list[bytes]], list[bytes]]] = {
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_damage_is_named_by_file_and_line_and_no_change_is_made(candidates: list[Candidate], kind: str) -> None:
+def test_damage_is_named_by_file_and_line_and_no_change_is_made(candidates: list[Contender], kind: str) -> None:
     path, before = artifact_paths.history(NAME), artifact_paths.champion(NAME).read_bytes()
     path.write_bytes(b"".join(line + b"\n" for line in DAMAGES[kind](lines())))
     written = path.read_bytes()
@@ -340,7 +340,7 @@ def test_a_pruning_of_which_some_was_done_is_not_told_as_interrupted() -> None:
 
 
 def test_a_change_that_was_made_is_not_told_as_interrupted_where_the_lines_after_it_are_lost(
-    candidates: list[Candidate],
+    candidates: list[Contender],
 ) -> None:
     candidates[2].publish()
     artifact_paths.history(NAME).write_bytes(b"".join(line + b"\n" for line in lines()[:-1]))  # as from an older copy

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-from candidate import Candidate, job_document, seal
+from candidate import Contender, job_document, seal
 from command_line import answer, plant, typed
 from store_state import age_demotions
 from tasks.errors import DataError
@@ -88,7 +88,7 @@ def test_the_newest_runs_of_each_model_and_those_of_today_stay() -> None:
     assert prune_runs(1) == [softmax[3]], "one that is taken up again is young again"
 
 
-def test_the_evidence_of_kept_versions_stays_and_so_do_the_runs_that_it_reused(candidates: list[Candidate]) -> None:
+def test_the_evidence_of_kept_versions_stays_and_so_do_the_runs_that_it_reused(candidates: list[Contender]) -> None:
     candidates[0].publish()
     evidence, reused, other, newest = (run_folder(number) for number in range(1, 5))
     folder = artifact_paths.version(NAME, 1)
@@ -147,7 +147,7 @@ def test_old_predictions_go_but_unfinished_new_and_held_ones_stay() -> None:
     assert not lock.exists()
 
 
-def test_a_damaged_manifest_is_exit_4_and_keeps_no_prediction(candidates: list[Candidate]) -> None:
+def test_a_damaged_manifest_is_exit_4_and_keeps_no_prediction(candidates: list[Contender]) -> None:
     candidates[0].publish()
     old, _, stays = prediction(1), prediction(2), {run_folder(1), run_folder(2)}
     damage_manifest()
@@ -166,7 +166,7 @@ DAMAGED = [b"", b"[]", b"{", b"[" * 100_000, b"\xff", b'{"status": "done"}', b'{
 
 
 def test_damaged_and_foreign_documents_stop_neither_maintenance_nor_pruning(
-    candidates: list[Candidate], capsys: pytest.CaptureFixture[str]
+    candidates: list[Contender], capsys: pytest.CaptureFixture[str]
 ) -> None:
     candidates[0].publish()
     old, _ = prediction(1), prediction(2)
@@ -255,7 +255,7 @@ def test_what_a_search_has_learned_goes_when_nobody_has_gone_on_with_it_for_long
     assert left() == {held.name, lately.name}
 
 
-def test_what_nothing_refers_to_goes_and_what_is_named_by_anything_stays(candidates: list[Candidate]) -> None:
+def test_what_nothing_refers_to_goes_and_what_is_named_by_anything_stays(candidates: list[Contender]) -> None:
     candidates[0].publish()
     of_version = artifact_paths.dataset("synthetic-linear") / candidates[0].prepared.train.path.name
     aged(of_version)
@@ -286,7 +286,7 @@ def test_what_nothing_refers_to_goes_and_what_is_named_by_anything_stays(candida
 
 
 def test_nothing_goes_while_an_unfinished_job_or_a_version_cannot_be_read_or_somebody_prepares_the_data(
-    candidates: list[Candidate],
+    candidates: list[Contender],
 ) -> None:
     file, folder = prepared(1), artifact_paths.predictions("0123456789abcdef")
     predictions.make_scratch(folder)
@@ -340,7 +340,7 @@ def test_what_a_run_takes_up_again_while_maintenance_is_at_work_is_there_afterwa
 
 
 def test_maintenance_prunes_scheduled_names_to_what_schedule_was_told_and_no_others(
-    candidates: list[Candidate], two_versions: None, capsys: pytest.CaptureFixture[str]
+    candidates: list[Contender], two_versions: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     candidates[2].publish()
     age_demotions()

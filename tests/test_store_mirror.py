@@ -22,7 +22,7 @@ from botocore.exceptions import ClientError
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-from candidate import Candidate
+from candidate import Contender
 from command_line import GRADMILL, assert_clear, gradmill, refused, typed
 from duty import Duty
 from flows.retrain import retrain
@@ -195,7 +195,7 @@ def test_what_is_damaged_or_missing_there_is_repaired_whichever_file_it_is(s3: S
 
 @pytest.mark.parametrize("found", [("SHA256SUMS", "manifest.json", "model.onnx"), ("model.onnx",)])
 def test_another_version_with_the_same_number_is_refused_and_left_alone(
-    candidates: list[Candidate], s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: tuple[str, ...]
+    candidates: list[Contender], s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: tuple[str, ...]
 ) -> None:
     """Two stores of different hosts, one URL."""
     theirs = {f"1/{name}": (artifact_paths.version(NAME, 1) / name).read_bytes() for name in found}
@@ -219,7 +219,7 @@ def test_a_damaged_champion_is_never_mirrored(s3: S3) -> None:
 
 
 def test_a_store_that_gives_back_other_bytes_is_found_out_before_the_pointer_moves(
-    candidates: list[Candidate], share: Path, monkeypatch: pytest.MonkeyPatch
+    candidates: list[Contender], share: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror_sync.copy_champion(NAME, str(share))
     candidates[2].publish()
@@ -231,7 +231,7 @@ def test_a_store_that_gives_back_other_bytes_is_found_out_before_the_pointer_mov
 
 
 def test_a_champion_pruned_between_pointer_and_files_is_looked_up_once_more(
-    share: Path, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+    share: Path, candidates: list[Contender], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verify, newer = verification.verify_version, [candidates[2]]
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 
-from candidate import Candidate
+from candidate import Contender
 from command_line import answer, assert_clear, gradmill, typed
 from conftest import REPOSITORY
 from tasks.errors import DataError
@@ -154,14 +154,14 @@ def documents_without_absolute_paths(artifacts: Path) -> set[str]:
     return found
 
 
-def test_no_manifest_holds_an_absolute_path(candidates: list[Candidate]) -> None:
+def test_no_manifest_holds_an_absolute_path(candidates: list[Contender]) -> None:
     candidates[0].publish()
     assert "manifest.json" in documents_without_absolute_paths(artifact_paths.version(NAME, 1))
 
 
 @pytest.mark.slow  # two runs of the command line
 def test_a_moved_folder_predicts_and_a_copy_never_uses_the_files_of_the_original(
-    candidates: list[Candidate], artifacts: Path, tmp_path: Path, on_server: None
+    candidates: list[Contender], artifacts: Path, tmp_path: Path, on_server: None
 ) -> None:
     candidates[0].publish()
     moved = artifacts.rename(tmp_path / "moved")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from candidate import Candidate, job_document, seal
+from candidate import Contender, job_document, seal
 from command_line import answer, plant, refused, typed
 from flows.cli.display import print_fact, print_line
 from flows.pages.overview import format_headline, list_sections
@@ -54,7 +54,7 @@ def job(number: int, **changes: Any) -> Path:
 
 
 @pytest.fixture
-def documents(two_versions: None, candidates: list[Candidate]) -> Documents:
+def documents(two_versions: None, candidates: list[Contender]) -> Documents:
     """One of each kind, beside others that stay whole."""
     asked = candidates[0].parameters.model_dump(mode="json")
     _, run, _ = (make_run(day, name, asked) for day, name in ((1, NAME), (2, NAME), (2, "other")))
@@ -129,7 +129,7 @@ def test_the_state_of_one_name_is_that_of_all_and_of_none_known_there_is_nothing
 
 
 def test_a_scrape_measures_no_folder_and_a_quiet_name_keeps_its_last_success(
-    documents: Documents, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+    documents: Documents, candidates: list[Contender], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = candidates[0].parameters.model_dump(mode="json")
     for number in range(metrics.RUNS + 1):
@@ -236,7 +236,7 @@ def test_a_store_that_is_half_restored_says_so(documents: Documents) -> None:
 
 @pytest.mark.usefixtures("documents")
 def test_names_that_are_none_or_of_others_end_no_listing_and_no_backup(
-    candidates: list[Candidate], tmp_path: Path
+    candidates: list[Contender], tmp_path: Path
 ) -> None:
     (artifact_paths.models() / "Not Ours" / "1").mkdir(parents=True)
     (artifact_paths.models() / "\udcff").mkdir()
@@ -294,7 +294,7 @@ def test_orders_to_a_terminal_are_spelt_out(capsys: pytest.CaptureFixture[str]) 
 REFUSED = GateVerdict(name="champion_loss", value=2.0, maximum=1.0, passed=False, detail="")
 
 
-def noted(candidate: Candidate, day: int, name: str = NAME, loss: float | None = 0.5, **training: Any) -> RunFolder:
+def noted(candidate: Contender, day: int, name: str = NAME, loss: float | None = 0.5, **training: Any) -> RunFolder:
     """A run up to its last gates."""
     asked = candidate.parameters.model_dump(mode="json")
     asked |= {"name": name, "training": asked["training"] | training}
@@ -308,13 +308,13 @@ def noted(candidate: Candidate, day: int, name: str = NAME, loss: float | None =
     return run
 
 
-def decided(run: RunFolder, candidate: Candidate, outcome: Any, version: int | None) -> None:
+def decided(run: RunFolder, candidate: Contender, outcome: Any, version: int | None) -> None:
     record = PublishedModel(outcome=outcome, name=NAME, version=version, model=candidate.exported.onnx)
     run.note(stages={"publish": record.model_dump(mode="json")})
 
 
 @pytest.fixture
-def candidate(candidates: list[Candidate]) -> Candidate:
+def candidate(candidates: list[Contender]) -> Contender:
     return candidates[0]
 
 
@@ -323,7 +323,7 @@ def listed(options: str = "") -> list[dict[str, Any]]:
     return runs
 
 
-def test_every_outcome_of_a_run_is_told(candidate: Candidate) -> None:
+def test_every_outcome_of_a_run_is_told(candidate: Contender) -> None:
     decided(noted(candidate, 1), candidate, "published", 1)
     noted(candidate, 2, lr=0.5).note(stages={"publish": ChampionGates(gates=(REFUSED,)).model_dump(mode="json")})
     decided(noted(candidate, 3), candidate, "judged", None)
@@ -342,7 +342,7 @@ def test_every_outcome_of_a_run_is_told(candidate: Candidate) -> None:
     assert "other" not in page
 
 
-def test_the_best_come_first_and_those_without_the_figure_last(candidate: Candidate) -> None:
+def test_the_best_come_first_and_those_without_the_figure_last(candidate: Contender) -> None:
     for day, loss in enumerate((0.3, None, 0.1, 0.2), 1):
         noted(candidate, day, loss=loss)
     assert [each["test_loss"] for each in listed("--sort loss")] == [0.1, 0.2, 0.3, None]
@@ -355,7 +355,7 @@ def test_the_best_come_first_and_those_without_the_figure_last(candidate: Candid
 
 
 def test_of_each_name_the_newest_retrains_are_read_as_far_as_one_that_was_judged(
-    candidate: Candidate, monkeypatch: pytest.MonkeyPatch
+    candidate: Contender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def days(newest: int, name: str = NAME) -> str:
         return " ".join(run.run[6:8] for run in state.read(newest=newest).names[name].runs)

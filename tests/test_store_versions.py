@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from candidate import Candidate, job_document, plain
+from candidate import Contender, job_document, plain
 from command_line import plant
 from conftest import REPOSITORY, Pipeline
 from store_state import age_demotions, champion, damage
@@ -127,7 +127,7 @@ def test_a_version_has_exactly_its_files_which_say_what_the_contract_says(
 
 
 def test_identical_to_a_kept_version_is_unchanged_and_does_not_bring_it_back(
-    candidates: list[Candidate], two_versions: None
+    candidates: list[Contender], two_versions: None
 ) -> None:
     for number in (1, 2):
         published = candidates[number - 1].publish()
@@ -135,7 +135,7 @@ def test_identical_to_a_kept_version_is_unchanged_and_does_not_bring_it_back(
 
 
 def test_identical_to_a_held_version_is_unchanged_until_promote_lifts_the_hold(
-    candidates: list[Candidate], two_versions: None
+    candidates: list[Contender], two_versions: None
 ) -> None:
     assert pointer.rollback(NAME) == (2, 1)
     assert candidates[1].publish().outcome == "unchanged"
@@ -148,7 +148,7 @@ def test_identical_to_a_held_version_is_unchanged_until_promote_lifts_the_hold(
 
 
 def test_promote_and_rollback_move_the_pointer_and_tritons_policy(
-    candidates: list[Candidate], two_versions: None
+    candidates: list[Contender], two_versions: None
 ) -> None:
     candidates[2].publish()
     assert not pointer.promote(NAME, 3), "it is the champion already"
@@ -172,7 +172,7 @@ def test_a_damaged_version_cannot_be_promoted_or_rolled_back_to(two_versions: No
 
 
 @pytest.fixture
-def three_versions(candidates: list[Candidate], two_versions: None) -> None:
+def three_versions(candidates: list[Contender], two_versions: None) -> None:
     candidates[2].publish()
 
 
@@ -267,7 +267,7 @@ def test_a_reader_never_fails_during_50_promotions_and_rollbacks(two_versions: N
     assert reads.value >= 50
 
 
-def test_two_publications_at_once_give_two_whole_versions_and_one_champion(candidates: list[Candidate]) -> None:
+def test_two_publications_at_once_give_two_whole_versions_and_one_champion(candidates: list[Contender]) -> None:
     threads = [threading.Thread(target=candidate.publish) for candidate in candidates[:2]]
     for thread in threads:
         thread.start()
@@ -403,13 +403,13 @@ def test_a_lock_file_of_another_kind_is_an_error_and_no_endless_wait(tmp_path: P
 
 @pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_a_publication_that_is_cut_off_leaves_nothing_half_done(
-    candidates: list[Candidate], fault: BaseException, monkeypatch: pytest.MonkeyPatch
+    candidates: list[Contender], fault: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def half(folder: Path, *_: Any, **__: Any) -> None:
         (folder / "model.onnx").write_bytes(b"half of it")
         raise fault
 
-    def cut_off(candidate: Candidate) -> None:
+    def cut_off(candidate: Contender) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(publication, "write_version_files", half)
             with pytest.raises(type(fault)):
@@ -423,7 +423,7 @@ def test_a_publication_that_is_cut_off_leaves_nothing_half_done(
     assert {*artifact_paths.model(NAME).iterdir()} == before
 
 
-def test_whoever_waits_for_the_lock_of_a_folder_that_goes_publishes_into_a_new_one(candidates: list[Candidate]) -> None:
+def test_whoever_waits_for_the_lock_of_a_folder_that_goes_publishes_into_a_new_one(candidates: list[Contender]) -> None:
     published: list[int | None] = []
     waiting = threading.Thread(target=lambda: published.append(candidates[0].publish().version))
     with publication.take_turn(NAME, to_publish=True):
@@ -495,7 +495,7 @@ def test_from_a_table_to_its_weights_only_the_notes_of_the_run_wait_for_the_disk
 
 
 def test_row_digests_are_on_disk_before_the_version_that_names_them(
-    candidates: list[Candidate], artifacts: Path, forced: list[Path]
+    candidates: list[Contender], artifacts: Path, forced: list[Path]
 ) -> None:
     made, rows = copy.copy(candidates[0]), artifacts / "rows"
     artifacts.mkdir()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from candidate import Candidate
+from candidate import Contender
 from command_line import typed
 from table_files import written
 from tasks.batch.session_pool import open_pool
@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 
-def test_sessions_on_cuda_answer_like_those_on_the_cpu(candidates: list[Candidate]) -> None:
+def test_sessions_on_cuda_answer_like_those_on_the_cpu(candidates: list[Contender]) -> None:
     published = candidates[0].publish()
     rows = np.random.default_rng(0).standard_normal((2500, 2)).astype(np.float32)
     found = {}

@@ -22,7 +22,7 @@ from sklearn.linear_model import Ridge
 
 import own_images
 import prepared_tables
-from candidate import Candidate
+from candidate import Contender
 from command_line import GRADMILL, assert_clear, gradmill, typed
 from flows.cli import schedule
 from flows.tune import tune
@@ -321,7 +321,7 @@ def test_settings_that_cannot_be_used_are_said_before_a_server_starts(
     assert f"gradmill tune {NAME}" in done.stderr
 
 
-def kept(candidate: Candidate, name: str, tuned_too: bool = False, **training: Any) -> None:
+def kept(candidate: Contender, name: str, tuned_too: bool = False, **training: Any) -> None:
     """A version under a name of its own whose run was asked so."""
     asked = candidate.parameters.training.given | training
     document = {"name": name, "training": asked, "tuned": tuned_too}
@@ -336,13 +336,13 @@ def repeated(name: str, **given: Any) -> RetrainParameters:
 
 
 @pytest.fixture
-def candidate(candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch) -> Candidate:
+def candidate(candidates: list[Contender], monkeypatch: pytest.MonkeyPatch) -> Contender:
     """One that is left as it was."""
     monkeypatch.setattr(candidates[0], "parameters", candidates[0].parameters)
     return candidates[0]
 
 
-def test_a_name_that_was_tuned_goes_on_so_until_told_otherwise(candidate: Candidate) -> None:
+def test_a_name_that_was_tuned_goes_on_so_until_told_otherwise(candidate: Contender) -> None:
     keep_found("mine", run="first", lr=0.5, num_epochs=4)
     kept(candidate, "mine", tuned_too=True, batch_size=16, num_epochs=3)
     version = model_folder.find_manifest("mine", 1).parameters.model_dump()
@@ -386,7 +386,7 @@ def test_a_name_with_found_settings_and_no_version_is_in_nobodys_way() -> None:
     assert not artifact_paths.models().exists(), "Triton does not start on a model's folder without a version"
 
 
-def test_searches_that_names_or_kept_versions_stand_on_are_evidence(candidate: Candidate) -> None:
+def test_searches_that_names_or_kept_versions_stand_on_are_evidence(candidate: Contender) -> None:
     for run in ("first", "second", "third"):
         RunFolder.open(run, {})
     keep_found("mine", run="first", lr=0.5)

@@ -139,8 +139,7 @@ def check_runtime(device: Device) -> Diagnosis:
 def _owners(folder: str) -> set[str]:
     """The installed distributions whose records list files in an import folder.
 
-    ``packages_distributions`` does not serve: from Python 3.12 on it omits a record whose files another package
-    removed.
+    ``packages_distributions`` is not used: from Python 3.12 on it omits a record whose files another package removed.
     """
     first = f"{folder}/__init__.py,"
     return {

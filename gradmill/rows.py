@@ -313,7 +313,7 @@ def _take_column(frame: Any, column: InputColumn) -> Sequence[Any] | NDArray[Any
     is_of_arrow = hasattr(array, "to_pylist")
     if (
         column.kind == "number" and not column.part and not (is_of_arrow and hasattr(array.type, "index_type"))
-    ):  # the other conversion would lose their nulls
+    ):  # of a dictionary, asarray would lose the nulls
         return np.asarray(array)
     values: list[Any] = array.to_pylist() if is_of_arrow else array.to_list()
     return values

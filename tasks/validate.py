@@ -53,7 +53,7 @@ def validate(
 
     Raises:
         UsageError: the options contradict each other, or what earlier versions fixed.
-        DataError: the data cannot be read, or are unfit; the report is written in either case.
+        DataError: the data cannot be read, or are unfit; for unfit data the report is written nonetheless.
     """
     report, prepared, sheet = find_dataset(raw.name, data).validate(raw, data, task, kept, champion)
     written, picture = _show(run, report, sheet)

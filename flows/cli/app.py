@@ -134,7 +134,7 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
     @functools.wraps(command)
     def complete(**options: Any) -> None:
         choose(options["artifacts"])
-        if command is not operate.doctor:  # doctor reports what is wrong with it
+        if command is not operate.doctor:  # doctor reports what is wrong with the environment
             environment.require()
         if "quiet" in own and not (options["quiet"] or options["verbose"]):  # the command runs a flow
             display.wait("starting")

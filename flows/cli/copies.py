@@ -30,7 +30,7 @@ def prune(
     pruned, kept = housekeeping.prune(name, keep)
     if pruned:
         _update_overviews(name)
-    report_faults([fault for fault in state.read(name).faults if fault.kind != "job"])  # which pruning has reported
+    report_faults([fault for fault in state.read(name).faults if fault.kind != "job"])  # pruning has reported those
     done = [f"pruned {', '.join(map(str, pruned)) or 'nothing'}"]
     done += [f"kept {number}, {reason}" for number, reason in kept.items()]
     return Answer({"name": name, "pruned": pruned, "kept": kept}, "\n".join(f"{name}: {each}" for each in done))
@@ -58,7 +58,7 @@ def remove(
 
 
 def require_idle(name: str) -> None:
-    """Check that no deployment on a server has a schedule for a name.
+    """Check that no deployment on a server has an active schedule for a name.
 
     Raises:
         UsageError: a deployment has one.

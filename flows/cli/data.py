@@ -202,8 +202,7 @@ def is_there(path: str) -> bool:
 def check_header(source: str, check: Callable[[list[str]], None]) -> None:
     """Check the columns of a local table's first file; the run checks all its files together.
 
-    URLs are not checked, since their hosts may be slow. JSON lines have separate names in each line, so only the first
-    lines are read.
+    URLs are not checked, since their hosts may be slow, nor the columns of JSON lines, each of which has its own names.
     """
     from tasks.data.io.batches import read_header
 

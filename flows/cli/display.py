@@ -72,7 +72,7 @@ def print_table(
                 *(cell if isinstance(cell, Text) else Text(escape_control_characters(cell)) for cell in cells)
             )
         width = console.measure(table, options=console.options.update(max_width=10_000)).maximum  # without line breaks
-        if not console.is_terminal:  # otherwise there is no width, and its reader wants full names
+        if not console.is_terminal:  # it has no width, and its reader wants full names
             console.width = max(console.width, width)
         if width <= console.width:
             break
@@ -92,7 +92,7 @@ def fit(text: str, console: Console, indent: int = 0) -> Text:
 
 
 def from_here(text: str) -> str:
-    """``text`` with paths relative to the working folder on a terminal; readers of a pipe may be in another folder."""
+    """``text`` with paths relative to the working folder, for a terminal: a pipe's reader may be in another folder."""
     try:
         here = str(Path.cwd())
     except FileNotFoundError:  # the working folder was removed

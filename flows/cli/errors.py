@@ -20,7 +20,7 @@ from tasks.machine.run_messages import tell
 from tasks.store import artifact_paths
 from tasks.store.state import Fault, Kind
 
-CommandLineFault: type[Exception] = typer.BadParameter.__bases__[0]  # of all command-line errors, in any typer
+CommandLineFault: type[Exception] = typer.BadParameter.__bases__[0]  # base of command-line errors in old and new typer
 
 WHERE = "run again with --debug, which shows where it happened"
 
@@ -122,7 +122,7 @@ def in_json(error: GradmillError) -> dict[str, Any]:
 
 
 def report_error(error: GradmillError, as_json: bool) -> int:
-    """Print an error as the user expects it; return its exit code."""
+    """Print an error on stderr, or as a JSON document on stdout; return its exit code."""
     if as_json:
         streams.print_json({"error": in_json(error)})
     else:

@@ -141,7 +141,7 @@ def _list_runs(name: str | None, order: Order) -> Answer:
     def rank(run: RunSummary) -> tuple[str, bool, float]:
         figure = getattr(run, FIGURES[order])
         best_first = (figure or 0.0) * (-1 if order == "accuracy" else 1)
-        return "" if order == "seconds" else run.name, figure is None, best_first  # other data's losses mean nothing
+        return "" if order == "seconds" else run.name, figure is None, best_first  # losses on other data mean nothing
 
     if order != "date":  # by default they are in order, the newest first
         listed.sort(key=rank)
@@ -226,7 +226,7 @@ def show(
 
 
 def _list_facts(name: str, number: int) -> Iterator[tuple[str, str]]:
-    """The facts that ``show`` prints about a version, after the path of its page."""
+    """The facts that ``show`` prints about a version, before the path of its page."""
     manifest, champion = model_folder.find_manifest(name, number), model_folder.find_champion(name)
     standing = ", the champion" if champion and champion.version == number else ""
     quality = TASKS[manifest.dataset.task].summary(manifest.metrics.model_dump())

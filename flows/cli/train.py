@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # Slow imports, hidden by the start of the server; not needed if everything is reused.
 TO_TRAIN = "tasks.fitting.trainer", "tasks.judging.plots", "tasks.serving.onnx_graph"
 TO_RUN = "prefect.flow_engine", "prefect.task_engine", "fastapi.encoders"  # the last for the run's parameters
-DROPS = "champion_accuracy", "champion_recall"  # gates whose value is a difference of shares
+DROPS = "champion_accuracy", "champion_recall"  # gates whose value is the drop of a share
 AGAINST_ONE = " of version "  # in the reason of a bound: the bound is that version's
 
 
@@ -90,7 +90,7 @@ def tune(given: Annotated[Given, TuneParameters], verbose: Verbose = False, quie
 
 
 def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
-    """The parameters with a kept name given as model resolved, and paths of data made absolute.
+    """The parameters, with those of a kept name that is given in place of a model, and absolute paths of data.
 
     Raises:
         UsageError: an option is missing, or does not fit the name.

@@ -62,7 +62,7 @@ def retrain_page(result: RetrainReport) -> Page:
 
 
 def name_retrain(result: RetrainReport) -> tuple[str, str]:
-    """What became of the candidate, for the run's name, and its main figure, for the first tag."""
+    """What became of the candidate, with its main figure: for the run's name and, shorter, for its first tag."""
     if result.outcome == "refused":
         gate, *others = [gate for gate in result.gates if not gate.passed]
         more = f" and {len(others)} more" if others else ""
@@ -141,7 +141,7 @@ def failed_prediction_page(name: str, error: Exception, source: str | None) -> P
 
 
 def describe_prediction(result: Prediction) -> str:
-    """The result in one line; if there is drift, only this."""
+    """The result in one line; if it has drifted or is worse than at publication, only that."""
     job = predictions.find(result.path)
     drift = describe_drift(job) if job else ""
     if drift.startswith(("DRIFT", "WORSE")):
@@ -341,7 +341,7 @@ def describe_evaluation(result: EvaluationResult) -> str:
 
 
 def name_evaluation(result: EvaluationResult) -> tuple[str, str]:
-    """Whether it is worse, for the run's name, and its main figure, for the first tag."""
+    """Whether it is worse, with its main figure: for the run's name, and for its first tag."""
     name, value = next(iter(result.metrics.items()))
     verdict = "worse" if result.worse else "as published"
     return f"{verdict}, {FIGURES[name]} {readable(value)}", f"{readable(value)} {verdict}"

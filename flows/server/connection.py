@@ -279,7 +279,7 @@ def temporary_server(credential: str | None = None) -> Iterator[tuple[str, Calla
 
 @contextmanager
 def prefect_api(meanwhile: Callable[[], Iterable[str]] = tuple) -> Iterator[None]:
-    """Provide an API; meanwhile, while a temporary server starts, import the modules that ``meanwhile`` lists.
+    """Provide an API; import the modules that ``meanwhile`` lists while a temporary server starts.
 
     It is the user's if one is configured, else that of ``gradmill up`` on these artifacts, else a temporary one.
 

@@ -103,7 +103,7 @@ def _find_moment(parts: Mapping[str, float]) -> str:
 
 
 def answer_row(model: gradmill.Model, row: Any) -> dict[str, Any]:
-    """The prediction for a row that ``Model`` accepts, and each column's contribution to it or to the likeliest class.
+    """The prediction for a row that ``Model`` accepts, and each column's contribution to it or to a class.
 
     Raises:
         ValueError: a value does not fit its column.

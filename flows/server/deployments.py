@@ -90,7 +90,7 @@ def merge_parameters(
     """Merge ``given`` into a deployment's ``own`` parameters; refuse values that only the server's schema would accept.
 
     Raises:
-        UsageError: values that contradict each other, or paths that a worker would look for in another folder.
+        UsageError: the form refuses a value, or a worker would look for a path in another folder.
     """
     places = {name: given.get(name) for name in ("input", "output", "data")}
     if isinstance(data := places["data"], dict):
@@ -139,7 +139,7 @@ def require_time(cron: str, timezone: str) -> None:
 def longest_pause(deployment: DeploymentResponse) -> timedelta | None:
     """The longest time between two runs of the most frequent schedule; None if no schedule is on.
 
-    It is always searched in the same days, which include weekends and ends of months.
+    It is always computed over the same days, which include weekends and ends of months.
     """
     planned = [] if deployment.paused else [_plan_dates(each, 1000, FROM) for each in _list_active(deployment)]
     pauses = [max(after - before for before, after in pairwise(each)) for each in planned if len(each) > 1]
@@ -168,7 +168,7 @@ def why_idle(deployment: DeploymentResponse) -> str | None:
 
 
 def list_idle(pool: str) -> list[tuple[str, str]]:
-    """Deployments that will start no run by themselves, and why; or the work pool, if it is paused."""
+    """Deployments that will start no run by themselves, and why; before them the work pool, if it is paused."""
     with api.client() as client:
         found = [(each.name, why) for each in list_deployments(client) if (why := why_idle(each))]
         if client.read_work_pool(pool).is_paused:

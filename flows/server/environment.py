@@ -73,7 +73,7 @@ def settle_prefect() -> None:
         if os.access(own if os.access(own, os.F_OK) else home, os.W_OK):
             return
     if os.environ.setdefault("PREFECT_HOME", str(place)) == str(place):
-        with suppress(OSError):  # for later code that needs the folder to report
+        with suppress(OSError):  # code that needs the folder reports it
             place.mkdir(parents=True, exist_ok=True)  # Prefect would create artifacts/ for this user alone
 
 

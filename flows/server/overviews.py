@@ -129,7 +129,7 @@ def _write(name: str, facts: NameState) -> None:
     """Replace the only artifact of the name's overview, so that its address stays the same.
 
     An unchanged run only updates the first line, if this process has written the page on the same day: the server
-    stores the whole page in an event each time. A run waits no longer than ``WRITING_SECONDS``.
+    stores the whole page in an event each time. Outside of a run nobody waits longer than ``WRITING_SECONDS``.
     """
     key, headline = api.overview_key(name), markdown_line(overview.format_headline(facts))
     with get_client(sync_client=True) if flow_run.id else api.client(WRITING_SECONDS) as client:

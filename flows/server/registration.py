@@ -324,7 +324,7 @@ def _update_deployment(
     """Update the fields that only Gradmill sets and those that are given; keep all others.
 
     An unchanged deployment is not touched, because an update plans its runs again. After a change of time that is
-    intended: the server may have planned with the old one.
+    wanted: the server may have planned with the old one.
 
     Raises:
         EnvironmentProblem: the server does not accept it.

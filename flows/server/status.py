@@ -157,7 +157,7 @@ def describe_store(found: StoreState) -> Status:
 def _describe_drift(name: NameState) -> str | None:
     if name.last_job is None:
         return None
-    from flows.pages.run_pages import describe_last_drift  # imports take a quarter of a second
+    from flows.pages.run_pages import describe_last_drift  # its imports take a quarter of a second
 
     return describe_last_drift(name) or None
 
@@ -186,7 +186,7 @@ def describe(found: StoreState, name: str | None = None) -> Status:
         until = {"before_": datetime.now(UTC) - LATE}
         late = deployments.list_runs(client, "SCHEDULED", "PENDING", expected_start_time=until)
         is_online = any(each.status == ONLINE for each in status.workers)
-        is_busy = is_online and bool(late and deployments.list_runs(client, "RUNNING", limit=1))  # it would take them
+        is_busy = is_online and bool(late and deployments.list_runs(client, "RUNNING", limit=1))  # else it takes them
         for run in filter(is_asked, late):
             reason = "waits until the worker has a core for it" if is_busy else ""
             reason = "waits for another run of its deployment" if run.state_name == QUEUED else reason

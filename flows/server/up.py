@@ -150,7 +150,7 @@ def wait_for_the_end(running: Operation) -> None:
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
-        EnvironmentProblem: a child keeps ending.
+        EnvironmentProblem: a child ended soon after its start.
     """
     ended, watch = threading.Event(), PeriodicChecks()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())

@@ -98,7 +98,7 @@ DEFAULTS = {
             Loss.HUBER: {"num_epochs": 5, "batch_size": 10, "lr": 0.03, "weight_decay": 0.0},
         },
         (("weight_decay", "auto", "weight decay is chosen for own data only"),),
-        frozenset({"class_weight"}),  # so that the book's models keep their bytes
+        frozenset({"class_weight"}),  # so that the book's models keep the bytes that they had before it
     ),
     "data": Defaults(Use.OWN, {}),
 }

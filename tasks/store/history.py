@@ -40,7 +40,7 @@ class Change(Document):
     """
 
     at: Moment
-    what: str  # free text, since a newer version may know more kinds
+    what: str  # no Literal, since a newer version may know more kinds
     versions: tuple[Number, ...]
     before: Number | None = None
     champion: Number | None
@@ -203,5 +203,5 @@ def _is_interrupted(name: str, last: Change) -> bool:
         champion, frozen = (now.version, now.frozen) if now else (None, False)
         if last.before == last.champion:
             return champion == last.champion and frozen != last.frozen
-        return champion == last.before  # any other champion: lines are lost, as in an older copy
+        return champion == last.before  # else this change was made, and later lines are lost, as in an older copy
     return False

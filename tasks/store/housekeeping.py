@@ -324,7 +324,7 @@ def prune_datasets() -> list[str]:
 
 
 def _prune_files(folder: Path, needed: set[str]) -> list[str]:
-    """Prune a dataset's folder; files that a killed run hid are restored if they are needed."""
+    """Prune a dataset's folder; files that a killed pruning hid are restored if they are needed."""
     removed, files = [], [path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink()]
     hidden = [path for path in files if HIDDEN.fullmatch(path.name)]
     hidden += [

@@ -183,7 +183,7 @@ def hold_model(name: str, mirroring: bool = False) -> AbstractContextManager[Non
 
 
 def of_job(folder: Path) -> Path:
-    """The lock for work in the folder of a batch prediction; it is outside of that folder, which may be refused.
+    """The lock for work in the folder of a batch prediction, or its removal; not in there, as that may be refused.
 
     For a folder in artifacts/ its name does not depend on where artifacts/ is mounted.
     """

@@ -61,8 +61,8 @@ class MirrorState(RootDocument):
 
     url: str
     store: str  # the path of artifacts/, without links
-    inode: int  # of ``.store``, as is its change time in nanoseconds
-    ctime_ns: int = 0
+    inode: int  # of the file ``.store``
+    ctime_ns: int = 0  # the change time of that file, in nanoseconds
     champions: dict[str, CopiedChampion] = Field(default_factory=dict)
 
     @property
@@ -214,7 +214,7 @@ def copy_champion(name: str, url: str) -> MirroredModel:
                     f"SHA-256 {verified_files.sha256(pieces[path])}",
                     "see what else writes there, then gradmill mirror again; a new pointer was not written",
                 )
-        with suppress(DataError), _hold_lock():  # a mirror of this store, which may have no record of one
+        with suppress(DataError), _hold_lock():  # recorded if this is the mirror of this store
             state, digest = read(), verified_files.sha256(pieces[pointer])
             known = state.champions.get(name) if state else None
             if state and state.url == normalize_url(url) and (known is None or known.pointer_sha256 != digest):

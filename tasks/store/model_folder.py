@@ -140,7 +140,7 @@ class Lineage(RootDocument):
     code: str = ""
     metrics: Metrics
     gates: tuple[GateVerdict, ...]
-    best_version: Number | None = None  # the best of this and all kept versions when they were compared
+    best_version: Number | None = None  # the best of the kept versions that it was compared with
     profile: dict[str, Histogram] = Field(default_factory=dict)
     tolerances: Tolerances | None = None
 
@@ -209,7 +209,7 @@ def list_versions(name: str) -> list[int]:
 def read_pointer(name: str) -> ChampionPointer | None:
     """The content of ``champion.json``, or None before the first publication.
 
-    DataError: it is not a pointer as gradmill writes it.
+    Raises:
         DataError: it is not a pointer as gradmill writes it.
     """
     return ChampionPointer.find(artifact_paths.champion(name), f"gradmill promote {name} VERSION")

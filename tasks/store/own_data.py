@@ -121,7 +121,6 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
     Settings that a search found for the champion are left out unless ``with_found``; a name that uses found settings
     takes those of the newest search.
 
-
     Raises:
         UsageError: there is no such model.
         DataError: its manifest is damaged, or nothing says where its data are.
@@ -161,7 +160,7 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
 
 
 def _without_found(name: str, champion: Manifest, found: Collection[str]) -> dict[str, Any]:
-    """The champion's settings without those that this or the newest search found, and without searchable defaults."""
+    """The champion's settings without those that its or the newest search found, and without searchable defaults."""
     training = champion.parameters.training
     defaults = list_defaults(training.model, champion.dataset.defaults)
     searched = {*found, *tuning_result.read(name).settings}

@@ -57,7 +57,7 @@ class PageTable(NamedTuple):
 
 
 class PagePicture(NamedTuple):
-    """A PNG, its alternative text, and its file name. A photo is not inverted in dark mode."""
+    """A PNG with its title, file name and a caption that explains it. A photo is not inverted in dark mode."""
 
     title: str
     png: bytes

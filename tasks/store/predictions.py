@@ -87,7 +87,7 @@ class Job(RootDocument):
     column_drift: dict[str, float] = Field({})  # the population stability index of each column
     worse: str | None = None  # which figure is worse than at publication, beyond chance, in words
     notes: dict[str, int] | None = None
-    file_digests: tuple[str, ...] = ()  # SHA-256 of each file, if the output is single files
+    file_digests: tuple[str, ...] = ()  # SHA-256 of the single files (``--output FILE``) written of it
     seconds: float | None = None
 
     @property
@@ -198,7 +198,7 @@ def has_scratch(folder: Path) -> bool:
     scratch = artifact_paths.scratch(folder)
     if scratch.is_symlink() or not scratch.is_dir():
         return False
-    entries = list(os.scandir(scratch))  # an empty scratch was killed before the mark was written
+    entries = list(os.scandir(scratch))  # empty: a kill came before the mark was written, or after it was removed
     marked = any(entry.name == MARK and entry.is_file(follow_symlinks=False) for entry in entries)
     return not entries or (marked and not any(entry.is_symlink() for entry in entries))
 

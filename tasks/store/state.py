@@ -83,7 +83,7 @@ class NameState:
     last_job: Job | None = None  # the last on a user's input: each retrain also predicts its own test split
     num_jobs: Counter[str] = field(default_factory=Counter)  # by status
     source: str | None = None  # of own data
-    files: dict[int, Sequence[str]] = field(default_factory=dict)  # own data of each version
+    files: dict[int, Sequence[str]] = field(default_factory=dict)  # of own data, that each version was trained on
     is_scheduled: bool = False  # whether a deployment retrains it
     mirror: str | None = None  # the state of its mirror, in words; None if the store has no mirror
     behind: str | None = None  # what the mirror lacks, in words

@@ -12,7 +12,7 @@ from contextlib import suppress
 from fcntl import ioctl
 from termios import TIOCSWINSZ
 
-SECONDS = 120
+SECONDS = 900  # also on a busy machine
 TOKEN = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
 
 

@@ -144,7 +144,11 @@ def test_keep_removes_this_stores_older_snapshots_and_content_that_no_snapshot_n
     elsewhere("a drill")
     backup.restore(str(place), first.name)
     pointer.rollback(NAME)
-    made = [backup.make(str(place), keep=1) for _ in range(3)]
+    made = []
+    for keep in (2, 2, 2, 1):
+        pointer.freeze(NAME, frozen=len(made) % 2 == 1)  # another content, and so another name
+        made.append(backup.make(str(place), keep=keep))
+    assert [len(each.removed) for each in made] == [0, 0, 1, 2]
     assert {*snapshots(place)} >= {first.name, made[-1].name}, "not the original's"
     assert not (place / "content" / ("0" * 64)).exists()
     elsewhere(".")

@@ -80,7 +80,7 @@ def _debian(engine: Engine) -> None:
     engine.command(["debootstrap", "--variant=minbase", "trixie", str(folder), _debian_mirror()], timeout=600)
     archive = folder.with_suffix(".tar")
     left_out = ("--exclude=./var/cache/apt/*", "--exclude=./var/lib/apt/lists/*")
-    engine.command(["tar", "-C", str(folder), *left_out, "-cf", str(archive), "."], timeout=120)
+    engine.command(["tar", "-C", str(folder), *left_out, "-cf", str(archive), "."], timeout=600)
     engine.podman("import", "--quiet", str(archive), f"{LIBRARY}/debian:trixie-slim")
     engine.command(["rm", "-rf", str(folder), str(archive)], timeout=60)
 

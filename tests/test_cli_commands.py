@@ -272,7 +272,7 @@ def test_two_newcomers_at_once_see_short_lines_and_get_two_whole_versions_and_on
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     command, pipe = [GRADMILL, "retrain", "linear-regression", "--seed"], subprocess.PIPE
     for process in [subprocess.Popen([*command, each], stdout=pipe, stderr=pipe, text=True) for each in ("0", "1")]:
-        summary, shown = process.communicate(timeout=120)
+        summary, shown = process.communicate(timeout=600)
         assert process.returncode == 0, shown
         assert "Traceback" not in shown
         lines = shown.splitlines()

@@ -74,7 +74,7 @@ class Stack:
 
     def _build(self) -> None:
         config = ["docker-compose", "-f", "docker/compose.yaml", "config", "--format", "json"]
-        services = json.loads(self.engine.command(config, timeout=60, cwd=self.folder))["services"]
+        services = json.loads(self.engine.command(config, timeout=300, cwd=self.folder))["services"]
         wanted = {each["image"]: each["build"] for each in services.values() if "build" in each}
         assert wanted.keys() == {"gradmill:predict", "gradmill:train"}
         for image, asked in wanted.items():
@@ -108,13 +108,13 @@ class Stack:
         command = published.replace("softmax-nightly --wait", deployment) + " --json"
         options = [word for parameter in parameters for word in ("--param", parameter)]
         words = shlex.split(command) + options
-        name = json.loads(self.engine.command(words, timeout=120, cwd=self.folder))["run"]
+        name = json.loads(self.engine.command(words, timeout=600, cwd=self.folder))["run"]
         (run,) = self.post("/flow_runs/filter", flow_runs={"name": {"any_": [name]}})
         return dict(run)
 
     def state(self, run: dict[str, Any]) -> str:
         """The state type of a run."""
-        answer = httpx.get(f"{self.server}/api/flow_runs/{run['id']}", auth=self.auth(), timeout=30)
+        answer = httpx.get(f"{self.server}/api/flow_runs/{run['id']}", auth=self.auth(), timeout=120)
         return str(answer.raise_for_status().json()["state_type"])
 
     def ended(self, run: dict[str, Any], timeout: float = 240) -> str:
@@ -166,7 +166,7 @@ def stack(engine: Engine, fashion_mnist_files: Path, tmp_path_factory: pytest.Te
     _fill_cache(running, fashion_mnist_files)
     yield running
     running.engine.command(
-        ["docker-compose", "-f", "docker/compose.yaml", "down", "--volumes"], timeout=120, cwd=running.folder
+        ["docker-compose", "-f", "docker/compose.yaml", "down", "--volumes"], timeout=600, cwd=running.folder
     )
 
 
@@ -201,7 +201,7 @@ def test_every_container_is_unprivileged_limited_and_on_loopback_only(stack: Sta
 
 
 def test_without_credentials_every_route_but_health_and_readiness_answers_401(stack: Stack) -> None:
-    described = httpx.get(f"{stack.server}/openapi.json", timeout=30).raise_for_status().json()["paths"]
+    described = httpx.get(f"{stack.server}/openapi.json", timeout=120).raise_for_status().json()["paths"]
     routes = [(verb, path) for path, verbs in described.items() for verb in verbs]
     assert len(routes) > 100
     answers: dict[tuple[str, str], int] = {}
@@ -209,7 +209,7 @@ def test_without_credentials_every_route_but_health_and_readiness_answers_401(st
         known.post("/flows/count").raise_for_status()
         token = {name: value for name, value in known.headers.items() if "csrf" in name}
     assert token
-    with httpx.Client(base_url=f"{stack.server}/api", headers=token, timeout=30) as client:
+    with httpx.Client(base_url=f"{stack.server}/api", headers=token, timeout=120) as client:
         for verb, path in routes:
             answers[verb, path] = client.request(verb, re.sub(r"\{[^}]*\}", "x", path)).status_code
         wrong = client.post("/flows/count", auth=("admin", "wrong")).status_code
@@ -339,7 +339,7 @@ def test_a_run_outlasts_twenty_seconds_without_postgresql_and_loses_nothing(stac
     stack.engine.podman("stop", "gradmill-postgres-1")
     time.sleep(OUTAGE_SECONDS)
     stack.engine.podman("start", "gradmill-postgres-1")
-    eventually(lambda: httpx.get(f"{stack.server}/api/ready", timeout=30).is_success, 120, "the server is ready")
+    eventually(lambda: httpx.get(f"{stack.server}/api/ready", timeout=120).is_success, 120, "the server is ready")
     assert stack.ended(run) == "COMPLETED", stack.logs(run)
     assert stack.completed() == before + 1
     stages = {"download", "validate", "preprocess", "train", "evaluate", "export", "publish", "predict"}
@@ -376,7 +376,7 @@ def test_a_backup_brings_history_and_models_back_to_a_machine_that_has_neither(s
     for command in ("^install", "gradmill backup", "pg_dump"):
         stack.published(command)
     down = ["docker-compose", "-f", "docker/compose.yaml", "down", "--volumes"]
-    stack.engine.command(down, timeout=120, cwd=stack.folder)
+    stack.engine.command(down, timeout=600, cwd=stack.folder)
     for command in ("gradmill restore", "--wait postgres", "pg_restore", "up --detach$"):
         stack.published(command)
     assert kept(stack) == before

@@ -92,7 +92,7 @@ def test_every_block_is_run_or_parsed(
         served_images.write(artifacts / "models")
         monkeypatch.chdir(artifacts.parent)
         command = [sys.executable, "-c", block.text] if block.language == "python" else in_node(block.text)
-        subprocess.run(command, check=True, timeout=120)
+        subprocess.run(command, check=True, timeout=600)
     elif block.language in parse:
         parse[block.language](block.text)
     elif block.language == "mermaid":

@@ -48,7 +48,7 @@ class Doctor:
     def __init__(self, *arguments: str, command: list[str] = GRADMILL, **environment: str) -> None:
         self.done = subprocess.run(
             [*command, "doctor", "--json", *arguments],
-            capture_output=True, text=True, timeout=120, env=os.environ | environment, check=False,
+            capture_output=True, text=True, timeout=600, env=os.environ | environment, check=False,
         )  # fmt: skip
         assert "Traceback" not in self.done.stderr
         self.document: dict[str, Any] = json.loads(self.done.stdout)

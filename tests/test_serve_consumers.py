@@ -187,7 +187,7 @@ def in_node(packages: Path, script: Path, *arguments: str | Path, **options: Any
     """What a script prints, run beside the installed packages or in another folder (``cwd``)."""
     beside = shutil.copyfile(script, packages.parent / script.name)
     command: list[str | Path] = ["node", beside, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, **options)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True, **options)
     answer: dict[str, list[float]] = json.loads(done.stdout)
     return answer
 

@@ -144,7 +144,7 @@ def test_keep_removes_this_stores_older_snapshots_and_content_that_no_snapshot_n
     elsewhere("a drill")
     backup.restore(str(place), first.name)
     pointer.rollback(NAME)
-    made = []
+    made = list[backup.BackupResult]()
     for keep in (2, 2, 2, 1):
         pointer.freeze(NAME, frozen=len(made) % 2 == 1)  # another content, and so another name
         made.append(backup.make(str(place), keep=keep))

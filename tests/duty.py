@@ -103,7 +103,7 @@ class Duty:
     def state_of(self, run: str) -> str:
         return str(self.run(run)["state_type"])
 
-    def ended(self, run: str, seconds: float = 600) -> dict[str, Any]:
+    def ended(self, run: str, seconds: float = 240) -> dict[str, Any]:
         """The run once it has ended."""
         final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
         eventually(lambda: self.state_of(run) in final, seconds, f"{self.run(run)['name']} ends")

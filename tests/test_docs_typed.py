@@ -101,9 +101,6 @@ NOT_HERE = {
     "--artifacts new": "what was restored from that bucket",
     "gradmill skip": "a server that plans ahead: tests/test_operate_schedule.py",
     "postgresql://": "a server: tests/test_read_queries.py has one",
-    "gradmill tune": "takes minutes: tests/test_tune.py",
-    "--tuned": "what a search has found: tests/test_tune.py",
-    "--epochs": "takes a minute: tests/test_train_networks.py and tests/test_cli_parameters.py",
     "/data/today": "a folder of yours: tests/test_operate_registration.py",
 }
 # What must have happened before, as the pages say beside the line.

@@ -230,7 +230,7 @@ def test_drift_a_full_disk_and_a_missing_success_are_told_by_the_server(
         def told() -> list[str]:
             return sorted(request.document["text"] for request in service.received)
 
-        eventually(lambda: late_one in told(), 90, "it is said that there was no success")
+        eventually(lambda: late_one in told(), 90, "it is said that there was no success", 1)
         assert told() == ["it has drifted", late_one, "nearly full"]
         client.delete_automation(client.read_automations_by_name("gradmill: late")[0].id)
         monkeypatch.setenv("GRADMILL_NOTIFY", "none")

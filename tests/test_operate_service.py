@@ -275,7 +275,9 @@ def test_up_says_that_its_code_has_changed_and_a_run_what_is_wrong_with_its_synt
         changed = tmp_path / "flows" / "predict.py"
         changed.write_text(f"{changed.read_text()}# nothing\n")
         assert "the code has changed since gradmill up started" in attention()
-        eventually(lambda: "code        the code has changed" in (tmp_path / "up.log").read_text(), 120, "it says so", 1)
+        eventually(
+            lambda: "code        the code has changed" in (tmp_path / "up.log").read_text(), 120, "it is said", 1
+        )
         changed.write_text("def (\n")
         assert f"no run can start: {changed}, line 1" in attention()
         ended = duty.ended(duty.trigger("predict-daily"))

@@ -197,7 +197,6 @@ def _print_changes(changes: dict[str, Sequence[Change]], files: Mapping[int, Seq
     for number, paths in files.items():
         more = f" and {len(paths) - FEW:,} more" if len(paths) > FEW else ""
         print_line(f"version {number} was trained on {', '.join(paths[:FEW])}{more}")
-    print_line("changes from before Gradmill kept a history are not listed")
 
 
 def show(

@@ -16,7 +16,7 @@ from duty import Duty
 from prefect_api import eventually
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TIMEOUT = 120_000  # milliseconds: CI has two such browsers, and more, on two cores
@@ -28,11 +28,19 @@ MARKS = [
 
 
 @contextmanager
-def signed_in(duty: Duty) -> "Iterator[Page]":
-    """A tab that shows the dashboard; others of its browser are signed in, too."""
+def launched() -> "Iterator[Browser]":
+    """A browser without a window; whoever asks is skipped where Playwright is missing."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: test)")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root in CI
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def signed_in(duty: Duty) -> "Iterator[Page]":
+    """A tab that shows the dashboard; others of its browser are signed in, too."""
+    with launched() as browser:
         context = browser.new_context(viewport={"width": 1280, "height": 900}, timezone_id="UTC")
         context.set_default_timeout(TIMEOUT)
         page = context.new_page()
@@ -41,7 +49,6 @@ def signed_in(duty: Duty) -> "Iterator[Page]":
         page.keyboard.press("Enter")
         page.get_by_text("Dashboard").first.wait_for()
         yield page
-        browser.close()
 
 
 def asks_for_the_password(page: "Page", ui: str) -> bool:

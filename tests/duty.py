@@ -15,6 +15,7 @@ import psutil
 
 from command_line import GRADMILL
 from prefect_api import api_client, eventually
+from prefect_ui import Server
 
 
 def free_port() -> int:
@@ -26,7 +27,7 @@ def free_port() -> int:
     raise AssertionError("no free port")
 
 
-class Duty:
+class Duty(Server):
     """A running ``gradmill up``, its API, and its command line."""
 
     def __init__(self, artifacts: Path, settings: dict[str, str]) -> None:
@@ -80,10 +81,6 @@ class Duty:
 
     def post(self, path: str, document: Any) -> Any:
         return self.ask("POST", path, document)
-
-    def deployment(self, name: str) -> dict[str, Any]:
-        (found,) = self.post("/deployments/filter", {"deployments": {"name": {"any_": [name]}}})
-        return dict(found)
 
     def trigger(self, deployment: str, at: str | None = None, **parameters: Any) -> str:
         """Start a run, now or at a moment; return its id."""

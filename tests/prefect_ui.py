@@ -26,6 +26,9 @@ class Server:
     def set(self, name: str, **fields: Any) -> None:
         self.api.patch(f"/deployments/{self.deployment(name)['id']}", json=fields).raise_for_status()
 
+    def remove(self, name: str) -> None:
+        self.api.delete(f"/deployments/{self.deployment(name)['id']}").raise_for_status()
+
     def add_schedule(self, name: str) -> None:
         self.api.post(f"/deployments/{self.deployment(name)['id']}/schedules", json=[DECEMBER]).raise_for_status()
 

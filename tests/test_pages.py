@@ -3,48 +3,29 @@
 import base64
 import json
 import re
-import shutil
 from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from browsing import CHROMIUM, MARKS, keep
-from candidate import job_document
-from conftest import REPOSITORY
-from flows.pages import run_pages
-from flows.pages.overview import list_sections
-from flows.pages.report import RetrainReport
-from node_packages import node_modules
-from tasks.batch.plan import Version
 from tasks.data.io import pictures
-from tasks.data.recipe import Column, Columns
-from tasks.data.report import ColumnProfile, ColumnReport, DataReport, Finding
+from tasks.data.report import ColumnReport, DataReport, Finding
 from tasks.errors import DataError
 from tasks.machine.words import escape_control_characters
 from tasks.parameters import Training
-from tasks.records import GateVerdict, Prediction
+from tasks.records import GateVerdict
 from tasks.serving import contract
 from tasks.serving.contract import ModelMetadata
-from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
-from tasks.store import artifact_paths, model_folder, predictions, state
-from tasks.store.history import Change
+from tasks.store import artifact_paths, model_folder, state
 from tasks.store.page import Code, Link, Page, PageTable, Section, Strong, markdown_line, render_html, render_markdown
-from tasks.store.predictions import Job
-from tasks.store.state import Fault, NameState
-from tasks.store.version_page import describe_version, find_html, read_version, render_card
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+from tasks.store.version_page import describe_version, find_html, render_card
 
 NAME = "linear-regression"
 HOSTILE = {
@@ -69,18 +50,12 @@ HOSTILE = {
 # Pages in which users and their data say something
 
 
-def of_data(text: str) -> Page:
-    columns = (ColumnReport(name=text, role="feature", kind=text, num_levels=1, levels=(text,)),)
-    finding = Finding(severity="warning", rule="constant", found=text, action=text)
-    return DataReport(name="mine", summary=text, columns=columns, findings=(finding,), classes={text: 3}).page()
-
-
 def pixels(*shape: int) -> dict[str, Any]:
     return {"kind": "pixels", "shape": shape, "scale": 1 / 255}
 
 
 def of_a_version(
-    text: str, names: Sequence[str] = (), recipe: dict[str, Any] | None = None, **metrics: Any
+    text: str, names: Sequence[str] = (), recipe: dict[str, Any] | None = None
 ) -> tuple[Page, dict[str, Any]]:
     """A classifier of a table, or of images, and its manifest."""
     names = [*names] or [text, "dog"]
@@ -98,7 +73,7 @@ def of_a_version(
     }  # fmt: skip
     gate = GateVerdict(name="champion_recall", value=1, maximum=0.5, passed=False, detail=text)
     manifest = {
-        "name": "mine", "version": 3, "dataset": dataset, "device": "cpu", "metrics": figures | metrics,
+        "name": "mine", "version": 3, "dataset": dataset, "device": "cpu", "metrics": figures,
         "recipe": recipe or {"kind": "columns", "columns": [column]},
         "gates": [gate.model_dump()], "parameters": {"training": Training().model_dump(mode="json")},
         "trained": {"num_examples": 1234, "collinear": [text]}, "packages": {text: text}, "platform": text,
@@ -112,50 +87,6 @@ def of_a_version(
     return describe_version(manifest, metadata, {"class-weights.png": b""}, report), manifest
 
 
-def of_a_retrain(text: str) -> Page:
-    gates = [GateVerdict(name="champion_recall", value=1, maximum=0.5, passed=False, detail=f"{text} ({text})")]
-    return run_pages.retrain_page(
-        RetrainReport(
-            model="softmax-regression", name="mine", implementation="concise", outcome="refused", detail=text,
-            version=None, champion=None, model_path=text, model_sha256="0" * 64, metrics={"test_loss": 0.5},
-            gates=gates, prediction=None, mirror=None, device="cpu", provider=None, parameters={},
-            seconds={"train": 1}, run=f"/{text}", data_changes=[Finding(severity="note", rule="drift", found=text)],
-        )
-    )  # fmt: skip
-
-
-def hostile_job(text: str) -> Job:
-    more: dict[str, Any] = {"drift": {"index": {"label": 0.4}, "maximum": 0.2, "verdict": "drift"}, "rows": 12}
-    more |= {"profile": {"label": {"edges": (0.5,), "counts": (90, 10)}}, "shards": [[0, 0, 12]], "rejects": 2}
-    more |= {"column_counts": {text: (9, 1, 0, 0)}, "column_drift": {text: 0.5}, "notes": {text: 3}, "accuracy": 0.75}
-    document = job_document("mine", status="done") | more | {"finished_at": "2026-11-26T03:00:00+00:00"}
-    document["input"]["path"] = f"/in/{text.replace('/', '')}"
-    return Job.model_validate_json(json.dumps(document))
-
-
-def of_a_prediction(text: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Page:
-    column = Column(name=text, kind="category", levels=(text, "b"), counts=(1, 1))
-    profile = ColumnProfile(name=text, levels=(0, 1), counts=(1, 9, 0, 0))
-    reference = {"label": Histogram(edges=(0.5,), counts=(10, 90))}
-    version = Version(TASKS["classification"], [text, "b"], reference, Columns(columns=(column,)), (profile,))
-    monkeypatch.setattr(run_pages, "read_version", lambda _: version)
-    monkeypatch.setattr(predictions, "find", lambda _: hostile_job(text))
-    rejects = {"source": [text.replace("/", "")], "source_row": [1], f"id_{text}": [text], "reason": [text]}
-    pq.write_table(pa.table(rejects), folder / "_rejects.parquet")
-    facts = {"path": folder, "job": "j", "rows": 10, "rejects": 2, "parts": 1, "name": "mine", "version": 1}
-    result = Prediction(**facts, model_sha256="0" * 64, provider="CPU", drift=hostile_job("a").drift, seconds=1)
-    return run_pages.prediction_page(result)
-
-
-def of_a_name(text: str) -> Page:
-    change = Change(
-        at="2026-11-07T12:00:00+00:00", what="promoted", champion=1, versions=(1,), frozen=False, by=text, reason=text
-    )
-    faults = (Fault("run", "mine", text, text, text),)
-    facts = NameState("mine", jobs=[hostile_job(text)], changes=(change,), source=text, mirror=text, faults=faults)
-    return Page("mine", text, list_sections(facts, None))
-
-
 def of_anything(text: str) -> Page:
     """Each place that a page has for text."""
     parts = text, Code(text), " ", Strong(text), " ", Link(text, "/here")
@@ -164,12 +95,8 @@ def of_anything(text: str) -> Page:
 
 
 PAGES: dict[str, Callable[[str], Page]] = {
-    "data": of_data,
     "version of a table": lambda text: of_a_version(text)[0],
     "version of images": lambda text: of_a_version(text, recipe=pixels(30, 20))[0],
-    "retrain": of_a_retrain,
-    "failed prediction": lambda text: run_pages.failed_prediction_page("mine", DataError(text, text, text), text),
-    "overview": of_a_name,
     "anything": of_anything,
 }
 
@@ -199,14 +126,8 @@ class Html(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, {name: value or "" for name, value in attrs}))
 
-    def handle_endtag(self, tag: str) -> None:
-        self.found.append((f"/{tag}", {}))
-
     def handle_data(self, data: str) -> None:
         self.words += data
-
-    def of(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.found if name == tag]
 
     @property
     def structure(self) -> list[tuple[str, ...]]:
@@ -220,12 +141,9 @@ def as_shown(text: str) -> str:
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_name_makes_nothing_that_a_plain_one_does_not(
-    kind: str, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hostile_name_makes_nothing_that_a_plain_one_does_not(kind: str) -> None:
     text = HOSTILE[kind]
-    made = PAGES | {"prediction": lambda word: of_a_prediction(word, monkeypatch, tmp_path)}
-    for name, make in made.items():
+    for name, make in PAGES.items():
         page, plain = make(text), make("plain")
         as_markdown, as_html = render_markdown(page), Html(render_html(page))
         assert markdown_structure(as_markdown) == markdown_structure(render_markdown(plain)), name
@@ -260,30 +178,12 @@ def test_credentials_and_what_is_empty_are_left_out_and_what_is_endless_is_cut()
     assert [each for each in ("C", "B") if f">{each}</h2" in render_html(page)] == ["C"]
 
 
-def test_a_job_from_before_it_had_metrics_has_its_accuracy_on_the_page(artifacts: Path) -> None:
-    folder = artifact_paths.predictions("0" * 16)
-    folder.mkdir(parents=True)
-    (folder / "_job.json").write_text(json.dumps(hostile_job("a").model_dump(mode="json")))
-    page = render_markdown(run_pages.failed_prediction_page("mine", DataError("a", "b", "c"), None))
-    assert "| accuracy 0.75 |" in page
-    assert "| 10 | 2 |" in page, "rows that were predicted, and rejects"
-
-
 # Model cards
 
 
 def front_of(card: str) -> Any:
     """The front matter, which must be one."""
     return yaml.safe_load(card.split("---\n", 2)[1])
-
-
-def of_a_regression(report: DataReport | None = None, **changes: dict[str, Any]) -> str:
-    """The card of a version whose data are a user's."""
-    folder = artifact_paths.version(NAME, 1)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest |= {part: manifest[part] | facts for part, facts in changes.items()}
-    metadata = ModelMetadata.read(folder / "metadata.json")
-    return render_card(describe_version(manifest, metadata, {"coefficients.png": b""}, report), manifest)
 
 
 def test_the_model_card_has_hugging_face_front_matter(two_versions: None) -> None:
@@ -296,50 +196,48 @@ def test_the_model_card_has_hugging_face_front_matter(two_versions: None) -> Non
     for picture in ("learning-curve.png", "regression.png"):
         assert f"]({picture})" in card
         assert (folder / picture).is_file()
-    other = of_a_regression(dataset={"name": "houses", "title": "House prices", "identifier": "someone/houses"})
-    front = front_of(other)
-    assert (front["datasets"], front["pipeline_tag"]) == (["someone/houses"], "tabular-regression")
-    (result,) = front["model-index"][0]["results"]
-    assert result["dataset"] == {"name": "House prices", "type": "someone/houses", "split": "test"}
-    assert "trained by Gradmill on House prices (digest" in other
 
 
 def test_the_card_of_a_table_says_what_was_in_it_how_it_was_split_and_what_it_is_held_against(
     two_versions: None,
 ) -> None:
-    columns = (
-        ColumnReport(name="area", role="feature", kind="number"),
-        ColumnReport(name="district", role="feature", kind="category"),
-        ColumnReport(name="price", role="target", kind="number"),
-    )
+    columns = tuple(
+        ColumnReport.model_validate({"name": name, "role": role, "kind": kind})
+        for name, role, kind in (
+            ("area", "feature", "number"), ("district", "feature", "category"), ("price", "target", "number"),
+        )
+    )  # fmt: skip
     warning = Finding(severity="warning", rule="missing", column="district", found="column 'district' lacks 40 % *")
     report = DataReport(
         name="houses", summary="", rows=1234, columns=columns, target="price",
         num_train=1000, num_test=200, unlabelled=34, findings=(warning,),
     )  # fmt: skip
-    steps = {"num_epochs": 3, "batch_size": 1000, "lr": 0.5, "weight_decay": 0.25}
-    split = {"rule": "group", "column": "customer", "test": 0.2, "features": ["area"]}
-    asked = Training.model_validate({"model": NAME}).model_dump(mode="json")
-    recipe = {
+    folder = artifact_paths.version(NAME, 1)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["dataset"] |= {
+        "name": "houses", "title": "House prices", "identifier": "someone/houses", "left_out": ["sold on"],
+        "ignored": ["id"], "split": {"rule": "group", "column": "customer", "test": 0.2, "features": ["area"]},
+    }  # fmt: skip
+    manifest["trained"] |= {"steps": {"num_epochs": 3, "batch_size": 1000, "lr": 0.5, "weight_decay": 0.25}}
+    manifest["recipe"] = {
+        "kind": "columns",
         "columns": [
             {"name": "area", "kind": "number", "mean": 10.0, "scale": 3.0},
             {"name": "district", "kind": "category", "levels": ["east", "west"], "counts": [60, 40]},
         ],
         "target": {"name": "price", "mean": 5.0, "scale": 2.0},
     }
-    metrics = {
-        "train_loss": 1.5, "test_loss": 2.0, "r2": 0.75, "rmse": 2.0, "r2_interval": [0.7, 0.8],
-        "rmse_interval": [1.9, 2.1], "objective_loss": 2.0, "reference_loss": 1.875, "baseline_loss": 8.0,
+    manifest["metrics"] |= {
+        "r2": 0.75, "r2_interval": [0.7, 0.8], "rmse": 2.0, "rmse_interval": [1.9, 2.1],
+        "objective_loss": 2.0, "reference_loss": 1.875, "baseline_loss": 8.0,
         "weights": {"area": -0.25, "district": {"east": -4.0, "west": 6.0}}, "bias": 3.5,
     }  # fmt: skip
-    card = of_a_regression(
-        report,
-        dataset={"title": "houses", "split": split, "left_out": ["sold on"], "ignored": ["id"]},
-        trained={"steps": steps},
-        parameters={"training": asked | {"lr": None, "batch_size": None, "weight_decay": None}},
-        metrics=metrics,
-        recipe=recipe,
-    )
+    metadata = ModelMetadata.read(folder / "metadata.json")
+    card = render_card(describe_version(manifest, metadata, {"coefficients.png": b""}, report), manifest)
+    front = front_of(card)
+    assert (front["datasets"], front["pipeline_tag"]) == (["someone/houses"], "tabular-regression")
+    dataset = front["model-index"][0]["results"][0]["dataset"]
+    assert dataset == {"name": "House prices", "type": "someone/houses", "split": "test"}
     for line in (
         "| target | price |",
         "| categories (1) | district |",
@@ -420,19 +318,18 @@ def test_a_version_has_its_page_with_every_picture_inside_which_asks_nobody_for_
     found = find_html(NAME, 2)
     assert found == artifact_paths.version(NAME, 2) / "index.html"
     page = Html(found.read_text())
-    shown = {image["src"] for image in page.of("img")}
+    shown = {has["src"] for tag, has in page.found if tag == "img"}
+    assert all(each.startswith("data:image/png;") for each in shown)
     for name in ("learning-curve.png", "regression.png"):
         assert f"data:image/png;base64,{base64.b64encode((found.parent / name).read_bytes()).decode()}" in shown
     manifest = model_folder.find_manifest(NAME, 2)
     for words in (*(gate.name for gate in manifest.gates), manifest.files["model.onnx"], manifest.dataset.digest):
         assert words in page.words
-    assert page.of("script") == page.of("link") == []
-    assert all(each.startswith("data:image/png;") for each in shown)
-    anchors = {attributes.get("id") for _, attributes in page.found}
-    for link in page.of("a"):
-        address = link["href"]
-        assert address[1:] in anchors if address.startswith("#") else (found.parent / address).is_file()
-    assert "default-src 'none'" in page.of("meta")[1]["content"]
+    assert not {"script", "link"} & {tag for tag, _ in page.found}
+    anchors = {f"#{has.get('id')}" for _, has in page.found}
+    for address in (has["href"] for tag, has in page.found if tag == "a"):
+        assert address in anchors or (found.parent / address).is_file()
+    assert "default-src 'none'" in [has for tag, has in page.found if tag == "meta"][1]["content"]
 
 
 def test_a_damaged_page_is_not_shown(two_versions: None) -> None:
@@ -441,36 +338,3 @@ def test_a_damaged_page_is_not_shown(two_versions: None) -> None:
     path.write_text("<p>all is well")
     with pytest.raises(DataError, match=re.escape(str(path))):
         find_html(NAME, 1)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Any:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: test)")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root in CI
-        yield browser
-        browser.close()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", [NAME, "softmax-regression"])
-def test_a_page_is_for_everybody(artifacts: Path, chromium: "Browser", name: str, scheme: Any, tmp_path: Path) -> None:
-    """axe-core has nothing to say; a phone's width is enough; the browser asks for nothing but the file."""
-    shutil.copytree(REPOSITORY / "tests" / "store_of_c692a25", artifacts)
-    (page := tmp_path / "page.html").write_text(render_html(read_version(name, 1)))
-    asked: list[str] = []
-    context = chromium.new_context(color_scheme=scheme, viewport={"width": 390, "height": 800}, bypass_csp=True)
-    shown = context.new_page()
-    shown.on("request", lambda request: asked.append(request.url.split(":")[0]))
-    shown.goto(page.as_uri())
-    assert shown.evaluate("document.documentElement.scrollWidth") <= 390
-    keep(shown, f"page-{name}-{scheme}")
-    assert all(shown.evaluate("[...document.images].map(image => image.naturalWidth)"))
-    assert set(asked) <= {"file", "data"}
-    shown.evaluate((node_modules() / "axe-core" / "axe.min.js").read_text())
-    assert shown.evaluate("axe.run()")["violations"] == []
-    context.close()
-
-
-for mark in MARKS:
-    test_a_page_is_for_everybody = mark(test_a_page_is_for_everybody)

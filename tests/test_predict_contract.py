@@ -24,7 +24,7 @@ import pytest
 import safetensors.numpy
 from sklearn.metrics import accuracy_score, r2_score, root_mean_squared_error
 
-from command_line import assert_clear, typed
+from command_line import answer, assert_clear, typed
 from prediction_jobs import added_by_hand, contents
 from prefect_api import use_server
 from table_files import written
@@ -98,19 +98,15 @@ def made(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) 
     """A regression and a classifier of a table, and the book's regression, made by the command line."""
     folder = tmp_path_factory.mktemp("predict")
     (folder / "houses.csv").write_bytes(as_csv(houses(600, seed=0)))
-    own = ["--data", str(folder / "houses.csv"), "--category", "zone"]
+    own = f"--category zone --data {folder / 'houses.csv'}"
     commands = {
-        "houses": ["linear-regression", "--name", "houses", "--target", "price", "--ignore", "id,kind", *own],
-        "kinds": ["softmax-regression", "--name", "kinds", "--target", "kind", "--ignore", "id,price", *own],
-        "linear-regression": ["linear-regression"],
+        "houses": f"linear-regression --name houses --target price --ignore id,kind {own}",
+        "kinds": f"softmax-regression --name kinds --target kind --ignore id,price {own}",
+        "linear-regression": "linear-regression",
     }
-    reports = {}
     with pytest.MonkeyPatch.context() as patch, use_server(server_settings):
         patch.setenv("GRADMILL_ARTIFACTS", str(folder / "artifacts"))
-        for name, command in commands.items():
-            done = typed("retrain", *command, "--json")
-            assert done.returncode == 0, done.stderr
-            reports[name] = json.loads(done.stdout)
+        reports = {name: answer(f"retrain {command}") for name, command in commands.items()}
     return World(folder / "artifacts", reports)
 
 
@@ -263,23 +259,21 @@ def test_encoded_arrays_are_taken_by_the_same_rule(store: World, tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_one_file_has_every_row_of_the_input_its_columns_first(suffix: str, store: World, tmp_path: Path) -> None:
+def test_one_file_has_every_row_of_the_input_its_columns_first(store: World, tmp_path: Path) -> None:
     """The users' text stands as it was, also where the model takes it for missing."""
 
     def as_rows(path: Path) -> list[Row]:
         return list(csv.DictReader(io.StringIO(path.read_bytes().decode(), newline="")))
 
-    rows, path, output = houses(30, seed=8), tmp_path / "rows.txt", tmp_path / f"out{suffix}"
+    rows, path, output = houses(30, seed=8), tmp_path / "rows.txt", tmp_path / "out.csv"
     rows[4]["garden"], rows[5]["area"], rows[6]["price"] = None, "big, really", "1.50"
     for at, text in enumerate(['says "no", twice\nKöln; Ulm', "007", "NA", "null", "", "NaN", "N/A", " x "]):
         rows[6 + at]["id"] = text
     path.write_bytes(as_csv(rows) + b"h30,1\n")
     done = predicted(path, "--max-rejects", "3", "--shard-rows", "8", "--output", str(output))
-    given = as_rows(path)
-    found = pq.read_table(output).to_pylist() if suffix == ".parquet" else as_rows(output)
+    given, found = as_rows(path), as_rows(output)
     assert [*found[0]] == [*given[0], "prediction", "rejected"]
-    assert [{name: row[name] or "" for name in given[0]} for row in found[:-1]] == given[:-1]
+    assert [{name: row[name] for name in given[0]} for row in found[:-1]] == given[:-1]
     reasons = {at: row["rejected"] for at, row in enumerate(found) if row["rejected"]}
     assert reasons == {4: "garden is missing", 5: "area is 'big, really', not a number", 30: "2 fields, expected 7"}
     assert not any(found[at]["prediction"] for at in reasons)
@@ -437,12 +431,8 @@ POINTERS: dict[str, tuple[Row | str, str | None]] = {
     "not yet frozen": ({"frozen": GONE}, None),
     "a number as text": ({"version": "1"}, "version"),
     "a number with a point": ({"version": 1.0}, "version"),
-    "truth for a number": ({"version": True}, "version"),
-    "a list of nothing": ({"held": [None]}, "held"),
     "text for truth": ({"frozen": "no"}, "frozen"),
     "a field gone": ({"version": GONE}, "version"),
-    "null": ("null", ""),
-    "cut": ('{"version": 1', ""),
     "a name twice": ('{"version": 1, "version": 1}', ""),
     "no number": ('{"version": 1, "x": NaN}', ""),
 }
@@ -494,7 +484,7 @@ def test_classes_are_told_by_name_with_their_probabilities_and_measured(store: W
 
 def test_without_an_input_the_test_split_of_the_version_is_predicted(store: World) -> None:
     made = store.reports["houses"]
-    done = json.loads(typed("predict", "--name", "houses", "--json").stdout)
+    done = answer("predict --name houses")
     assert (done["rows"], done["path"]) == (made["prediction"]["rows"], made["prediction"]["path"])
     assert done["metrics"]["rmse"] == pytest.approx(made["metrics"]["rmse"], rel=1e-5)
     assert_clear(typed("predict", "--name", "houses", "--id-column", "id"), 2)

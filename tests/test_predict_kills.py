@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from candidate import Contender
+from prediction_jobs import NAME, predict_rows
 from tasks.batch.shard import predict_shard
 from tasks.stage import shards as shard_tasks
 from tasks.store import artifact_paths
 from victims import KILLS, fork, run_silently
 
-NAME = "linear-regression"
 SHARDS = 200
+ELSEWHERE = {"GRADMILL_ARTIFACTS": "/nowhere"}  # workers on another machine need not know where the store is
 
 
 @pytest.fixture
@@ -111,12 +112,9 @@ def test_dask_gives_the_same_bits_though_a_worker_is_killed(
 ) -> None:
     from distributed import LocalCluster
 
-    from flows.predict import predict
-    from tasks.parameters import PredictParameters
-
-    base = {"input": arguments[1], "name": NAME, "shard_rows": 500, "max_rejects": 2}
-    threads = predict(PredictParameters.model_validate(base | {"output": str(tmp_path / "threads")}))
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    base = {"input": arguments[1], "shard_rows": 500, "max_rejects": 2}
+    threads = predict_rows(**base, output=tmp_path / "threads")
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, env=ELSEWHERE) as cluster:
         victim = next(iter(cluster.workers.values())).pid
         output = tmp_path / "dask"
 
@@ -127,8 +125,7 @@ def test_dask_gives_the_same_bits_though_a_worker_is_killed(
 
         killer = threading.Thread(target=kill)
         killer.start()
-        options = {"runner": "dask", "dask_address": cluster.scheduler_address, "output": str(output)}
-        dask = predict(PredictParameters.model_validate(base | options))
+        dask = predict_rows(**base, runner="dask", dask_address=cluster.scheduler_address, output=output)
         killer.join()
         assert not psutil.pid_exists(victim) or psutil.Process(victim).status() == psutil.STATUS_ZOMBIE
     assert everything(dask.path, 40).equals(everything(threads.path, 40))

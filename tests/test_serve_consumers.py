@@ -9,10 +9,9 @@ import json
 import math
 import shutil
 import subprocess
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -21,14 +20,14 @@ import pytest
 import safetensors.numpy
 import scipy.special
 
+from browsing import open_tab
 from command_line import gradmill as gradmill_command
 from conftest import REPOSITORY, Pipeline
 from dated_tables import draw_rows
 from flows.server import demo_server
-from gradmill.rows import InputColumn, encode_rows
 from node_packages import JAVASCRIPT, node_modules
 from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights
-from served_folders import Silent, serve
+from served_folders import serve
 from table_files import written as written_table
 from tasks.data.recipe import Columns, Pixels
 from tasks.serving import contract, onnx_graph
@@ -197,45 +196,16 @@ def test_node(exported: Exported, node_modules: Path, served: Path) -> None:
     exported.assert_same(in_node(node_modules, JAVASCRIPT / "consume.mjs", served))
 
 
-class Client(Silent):
-    """Serves a folder and keeps what the page posts back."""
-
-    answers: ClassVar[list[dict[str, object]]] = []
-    answered = threading.Event()
-
-    def do_POST(self) -> None:  # noqa: N802  (its name in the standard library)
-        self.answers.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(204)
-        self.end_headers()
-        self.answered.set()
-
-
-@pytest.fixture
-def page(node_modules: Path, served: Path) -> Iterator[str]:
-    shutil.copyfile(JAVASCRIPT / "consume.html", served / "index.html")
-    shutil.copytree(node_modules / "onnxruntime-web" / "dist", served / "dist")
-    Client.answers.clear()
-    Client.answered.clear()
-    with serve(served, Client) as address:
-        yield f"{address}/"
-
-
 @pytest.mark.slow
 @pytest.mark.browser
-def test_browser(exported: Exported, page: str, tmp_path: Path) -> None:
+def test_browser(exported: Exported, node_modules: Path, served: Path) -> None:
     """Real headless Chromium, onnxruntime-web in WebAssembly, everything served from loopback."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("Chromium is not installed")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-    options += ["--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"]
-    command = [chromium, *options, f"--user-data-dir={tmp_path / 'profile'}", page]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as browser:
-        try:
-            assert Client.answered.wait(90), "the page did not answer"
-        finally:
-            browser.terminate()
-    (answer,) = Client.answers
+    shutil.copyfile(JAVASCRIPT / "consume.html", served / "index.html")
+    (served / "dist").symlink_to(node_modules / "onnxruntime-web" / "dist")
+    with serve(served) as address, open_tab() as tab:
+        with tab.expect_request(lambda request: request.method == "POST", timeout=90_000) as posted:
+            tab.goto(f"{address}/")
+        answer = posted.value.post_data_json
     assert "error" not in answer, answer
     exported.assert_same(answer)
 
@@ -261,14 +231,6 @@ SERVED: dict[str, tuple[tuple[Columns, TaskName, int], list[dict[str, Any]], Arr
     **{name: (table, NAMED_ROWS, CODES) for name, table in TABLES.items()},
     "levels that are numbers": ((NUMBERED, "regression", 0), HEATED, CODES_OF_HEATED),
 }
-
-
-@pytest.mark.parametrize("name", SERVED)
-def test_python_turns_named_values_into_features(name: str) -> None:
-    (recipe, *_), rows, codes = SERVED[name]
-    columns = {each.name: InputColumn(each.name, each.kind, each.levels) for each in recipe.columns}
-    found = encode_rows([dict.fromkeys(columns) | row for row in rows], columns, unknown="average")
-    np.testing.assert_array_equal(found, codes.astype(np.float32))
 
 
 @pytest.mark.parametrize("name", SERVED)
@@ -304,13 +266,11 @@ def test_three_hundred_odd_rows_are_one_to_the_command_to_python_to_the_demo_and
     model, _ = demo_server.load("sales", None)
     expected = model.predict(rows, unknown="average")
 
-    in_json = tmp_path / "odd.jsonl"
+    in_json, answers = tmp_path / "odd.jsonl", tmp_path / "answers.parquet"
     in_json.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    answers = tmp_path / "answers.parquet"
     command = ("predict", str(in_json), "--name", "sales", "--unknown", "average", "--output", str(answers))
     assert gradmill_command(*command).returncode == 0
     np.testing.assert_array_equal(pq.read_table(answers)["prediction"].to_numpy(), expected)
-
     folder = artifact_paths.version("sales", 1)
     found = in_node(node_modules, DOCS / "serving_rows.mjs", input=json.dumps(rows), cwd=folder)
     np.testing.assert_allclose(found["prediction"], expected, rtol=1e-6)

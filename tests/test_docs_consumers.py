@@ -79,18 +79,16 @@ def images(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_champion_is_loaded_in_python(images: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", block("python", "np.load")], capture_output=True, text=True, check=True
-    )
-    expected = np.load(images / "3" / "sample.npz")["label"]
-    assert done.stdout == f"{[served_images.LABELS[each] for each in expected]}\n"
+    command = [sys.executable, "-c", block("python", "np.load")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said == f"{[served_images.LABELS[each] for each in np.load(images / '3/sample.npz')['label']]}\n"
 
 
 @pytest.mark.slow
 @pytest.mark.consumers
 def test_the_champion_is_loaded_in_node(images: Path) -> None:
-    done = subprocess.run(in_node(block("js", "Uint8Array(784)")), capture_output=True, text=True, check=True)
-    assert done.stdout == "class 4\n", "of a black picture the bias decides"
+    said = subprocess.run(in_node(block("js", "Uint8Array(784)")), capture_output=True, text=True, check=True).stdout
+    assert said == "class 4\n", "of a black picture the bias decides"
 
 
 @pytest.mark.consumers

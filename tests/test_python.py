@@ -39,17 +39,11 @@ from store_state import damage, seal_all
 from table_files import written
 from tasks.data.io import pictures
 from tasks.data.io.batches import ReadSpec
-from tasks.store import artifact_paths, model_folder, own_data, pointer
+from tasks.store import artifact_paths, model_folder, pointer
 from tasks.store.artifact_paths import MANIFEST
 from tasks.store.atomic import file_digest
 
 CLASSES = ("cheap", "fair", "dear")
-MANIFEST_OF_PICTURES = {
-    "name": "softmax-regression", "version": 3, "recipe": {"kind": "pixels"}, "metrics": {}, "files": {},
-    "dataset": {"class_names": served_images.LABELS},
-}  # fmt: skip
-
-
 MODELS: dict[str, tuple[str, ...]] = {"houses": (), "segments": CLASSES, "gardens": ("no", "yes")}
 
 
@@ -86,19 +80,17 @@ def run(model: gradmill.Model, features: Any, output: str) -> Any:
     return session.run([output], {"features": np.array(features, np.float32)})[0]
 
 
-def test_a_model_says_what_it_is(published: Path) -> None:
-    model = gradmill.load("segments")
-    assert (model.name, model.version, model.classes, model.is_current()) == ("segments", 1, CLASSES, True)
-    assert [*model.columns] == [*small_models.COLUMNS]
-    assert model.columns["city"].levels == CITIES
-    page = model._repr_html_()
+def test_a_model_says_what_it_is_and_whether_it_is_the_champion(published: Path) -> None:
+    old = gradmill.load("segments")
+    assert (old.name, old.version, old.classes, old.is_current()) == ("segments", 1, CLASSES, True)
+    assert [*old.columns] == [*small_models.COLUMNS]
+    assert old.columns["city"].levels == CITIES
+    page = old._repr_html_()
     assert all(text in page for text in ("segments version 1", "test_accuracy", "garden", "dear"))
-
-
-def test_a_version_of_before_says_that_it_is_not_the_champion(two_versions: None, artifacts: Path) -> None:
-    old, new = gradmill.load("linear-regression", artifacts, version=1), gradmill.load("linear-regression")
-    assert [(each.version, each.is_current()) for each in (old, new)] == [(1, False), (2, True)]
-    pointer.rollback("linear-regression")
+    small_models.publish("segments", CLASSES, seed=1)
+    loaded = gradmill.load("segments", published), gradmill.load("segments", version=1)
+    assert [(each.version, each.is_current()) for each in loaded] == [(2, True), (1, False)]
+    pointer.rollback("segments")
     assert old.is_current()
 
 
@@ -216,9 +208,6 @@ def test_equal_values_of_several_types_are_told_apart() -> None:
 
 def test_pictures_are_arrays_or_files_read_as_predict_reads_them(artifacts: Path, tmp_path: Path) -> None:
     folder = served_images.write(artifacts / "models")
-    manifest, pointer = folder / "3" / "manifest.json", folder / "champion.json"
-    manifest.write_text(json.dumps(MANIFEST_OF_PICTURES))
-    pointer.write_text(json.dumps(json.loads(pointer.read_text()) | {"manifest_sha256": file_digest(manifest)}))
     model, sample = gradmill.load("softmax-regression"), np.load(folder / "3" / "sample.npz")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "gradmill.pictures", None)  # as where there is no Pillow
@@ -422,16 +411,6 @@ def test_rows_of_every_kind_are_kept_by_their_content_and_options_are_named_as_o
     options = {"weight_decay": "auto", "ignore": ["a", "b"], "no_predict": True, "lr": 0.1, "force": False, "seed": 0}
     words = "--weight-decay=auto --ignore=a --ignore=b --no-predict --lr=0.1 --seed=0"
     assert training._as_options(options | {"window": None}) == words.split()
-
-
-@pytest.mark.parametrize("source", ["datasets/a/frame-0.parquet", "/data/houses.csv"])
-def test_rows_that_are_kept_are_found_where_the_store_is(
-    source: str, artifacts: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own_data.Source(source=str(artifacts / source)).write(artifacts / "source.json")  # an absolute path stays as it is
-    assert json.loads((artifacts / "source.json").read_bytes())["source"] == source
-    monkeypatch.setenv("GRADMILL_ARTIFACTS", "/moved")
-    assert own_data.Source.read(artifacts / "source.json").source == str(Path("/moved") / source)
 
 
 def test_a_name_that_none_can_have_and_rows_that_are_no_frame_are_refused_before_anything_is_written(

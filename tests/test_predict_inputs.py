@@ -64,28 +64,35 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 # Images and their labels
 
 
+Make = Callable[[Path], object]
+
+
+def make(path: Path, content: bytes | Make) -> None:
+    path.write_bytes(content) if isinstance(content, bytes) else content(path)
+
+
+def npz(**arrays: Any) -> Make:
+    return lambda path: np.savez_compressed(path, **arrays)
+
+
+def saved(**arrays: Any) -> Make:
+    return lambda path: safetensors.numpy.save_file(arrays, path)
+
+
 # Those called bare tell no truth.
-ARCHIVES: dict[str, Callable[[Path, Array], object]] = {
-    "keras.npz": lambda path, images: np.savez_compressed(
-        path, x_train=images[:1], y_train=LABELS[:1], x_test=images, y_test=LABELS[:, None].astype(np.uint8)
-    ),
-    "in another order.npz": lambda path, images: np.savez(
-        path, images=images, labels=2 - LABELS, class_names=CLASSES[::-1]
-    ),
-    "rows.safetensors": lambda path, images: safetensors.numpy.save_file({"images": images, "labels": LABELS}, path),
-    "bare.npy": np.save,
-    "bare.npz": np.savez,
-    "bare.safetensors": lambda path, images: safetensors.numpy.save_file({"images": images}, path),
-    "bare-idx3-ubyte": lambda path, images: path.write_bytes(idx_bytes(images)),
-    "bare-idx3-ubyte.gz": lambda path, images: path.write_bytes(gzip.compress(idx_bytes(images))),
-    "bare of other classes.npz": lambda path, images: np.savez(
-        path, images=images, labels=LABELS, class_names=["a", "b", "c"]
-    ),
-    "bare of others.parquet": lambda path, images: write_parquet(
-        path, images, np.arange(len(images)) % 3, ["car", "bus", "van"]
-    ),
-    "words.parquet": lambda path, images: write_parquet(path, images, np.array(CLASSES)[LABELS].tolist(), group=5),
-    "t10k-images-idx3-ubyte.gz": lambda path, images: write_idx(path, images, LABELS),
+ARCHIVES: dict[str, bytes | Make] = {
+    "keras.npz": npz(x_train=IMAGES[:1], y_train=LABELS[:1], x_test=IMAGES, y_test=LABELS[:, None].astype(np.uint8)),
+    "in another order.npz": npz(images=IMAGES, labels=2 - LABELS, class_names=CLASSES[::-1]),
+    "rows.safetensors": saved(images=IMAGES, labels=LABELS),
+    "bare.npy": lambda path: np.save(path, IMAGES),
+    "bare.npz": lambda path: np.savez(path, IMAGES),
+    "bare.safetensors": saved(images=IMAGES),
+    "bare-idx3-ubyte": idx_bytes(IMAGES),
+    "bare-idx3-ubyte.gz": gzip.compress(idx_bytes(IMAGES)),
+    "bare of other classes.npz": npz(images=IMAGES, labels=LABELS, class_names=["a", "b", "c"]),
+    "bare of others.parquet": lambda path: write_parquet(path, IMAGES, LABELS, ["car", "bus", "van"]),
+    "words.parquet": lambda path: write_parquet(path, IMAGES, np.array(CLASSES)[LABELS].tolist(), group=5),
+    "t10k-images-idx3-ubyte.gz": lambda path: write_idx(path, IMAGES, LABELS),
 }
 
 
@@ -93,7 +100,7 @@ ARCHIVES: dict[str, Callable[[Path, Array], object]] = {
 def test_every_archive_gives_its_images_of_any_range_and_where_it_has_some_its_labels(
     name: str, tmp_path: Path
 ) -> None:
-    ARCHIVES[name](tmp_path / name, IMAGES)
+    make(tmp_path / name, ARCHIVES[name])
     for start, stop in ((0, 12), (3, 10), (11, 12)):
         chunks = read(tmp_path / name, GREY, start, stop)
         np.testing.assert_array_equal(values(chunks), IMAGES[start:stop])
@@ -104,17 +111,12 @@ def test_every_archive_gives_its_images_of_any_range_and_where_it_has_some_its_l
 
 ODD = GREY._replace(class_names=("3", "5", "7"))
 # A label is a class by its own name, or by its place in a prepared split; or it is no truth.
-OF_LABELS: dict[str, tuple[Callable[[Path], object], ReadSpec, list[float]]] = {
-    "odd.npz": (
-        lambda path: np.savez(path, images=IMAGES[:4], labels=np.array([3, 5, 7, 9])), ODD, [0, 1, 2, -1]
-    ),
+OF_LABELS: dict[str, tuple[Make, ReadSpec, list[float]]] = {
+    "odd.npz": (npz(images=IMAGES[:4], labels=np.array([3, 5, 7, 9])), ODD, [0, 1, 2, -1]),
     "test.safetensors": (
-        lambda path: safetensors.numpy.save_file(
-            {"images": IMAGES[:4], "labels": np.array([0, 2, 1, 2]), "split_key": np.arange(4)}, path
-        ),
-        ODD, [0, 2, 1, 2],
+        saved(images=IMAGES[:4], labels=np.array([0, 2, 1, 2]), split_key=np.arange(4)), ODD, [0, 2, 1, 2]
     ),
-    "some.npz": (lambda path: np.savez(path, images=IMAGES[:2], labels=np.array(["gull", "owl"])), GREY, [-1, 2]),
+    "some.npz": (npz(images=IMAGES[:2], labels=np.array(["gull", "owl"])), GREY, [-1, 2]),
     "hidden.parquet": (lambda path: write_parquet(path, IMAGES[:3], [1, -1, 0], CLASSES), GREY, [1, np.nan, 0]),
 }  # fmt: skip
 
@@ -189,13 +191,6 @@ def test_parquet_of_pictures_gives_pixels_truth_ids_and_rejects_with_their_names
 # Files that are broken, or lie
 
 
-Make = Callable[[Path], object]
-
-
-def make(path: Path, content: bytes | Make) -> None:
-    path.write_bytes(content) if isinstance(content, bytes) else content(path)
-
-
 def zipped(method: int, content: bytes | None = None) -> bytes:
     """An ``.npz`` file of one member."""
     packed, array = io.BytesIO(), io.BytesIO()
@@ -203,10 +198,6 @@ def zipped(method: int, content: bytes | None = None) -> bytes:
     with zipfile.ZipFile(packed, "w", method) as archive:
         archive.writestr("images.npy", content or array.getvalue())
     return packed.getvalue()
-
-
-def saved(**arrays: Any) -> Make:
-    return lambda path: safetensors.numpy.save_file(arrays, path)
 
 
 def npy(*shape: int, data: int = 1000) -> bytes:

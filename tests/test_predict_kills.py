@@ -17,6 +17,7 @@ import pytest
 
 from candidate import Contender
 from prediction_jobs import NAME, predict_rows
+from table_files import written
 from tasks.batch.shard import predict_shard
 from tasks.stage import shards as shard_tasks
 from tasks.store import artifact_paths
@@ -44,13 +45,11 @@ def arguments(
     rows = np.random.default_rng(0).standard_normal((20_000, 2)).astype(np.float32)
     rows[[77, 19_999]] = np.nan
     np.save(tmp_path / "rows.npy", rows)
-    file, options = str(tmp_path / "rows.npy"), list[str]()
+    file = str(tmp_path / "rows.npy")
     if getattr(request, "param", "array") == "table":
-        file, options = str(tmp_path / "rows.csv"), ["--id-column", "id"]
-        lines = (f"{x1},{number},{x2}" for number, (x1, x2) in enumerate(rows))
-        Path(file).write_text("\n".join(["x1,id,x2", *lines]))
-    options += ["--name", NAME, "--shard-rows", "100", "--max-rejects", "2", "--artifacts", str(artifacts)]
-    return ["predict", file, *options]
+        file = str(written(tmp_path / "rows.csv", {"x1": rows[:, 0], "id": np.arange(20_000), "x2": rows[:, 1]}))
+    options = ["--name", NAME, "--shard-rows", "100", "--max-rejects", "2", "--artifacts", str(artifacts)]
+    return ["predict", file, *options, *(["--id-column", "id"] if file.endswith("csv") else [])]
 
 
 def everything(folder: Path, shards: int = SHARDS) -> Any:

@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 import scipy.special
 
+import gradmill
 from browsing import open_tab
 from command_line import gradmill as gradmill_command
 from conftest import REPOSITORY, Pipeline
@@ -198,38 +200,21 @@ def test_browser(exported: Exported, node_modules: Path, served: Path) -> None:
     exported.assert_same(answer)
 
 
-NAMED_ROWS: list[dict[str, Any]] = [
-    {"city": "city-0", "area": 98.5, "garden": True, "heating": "heating-1", "year": 1974},
-    {"year": 2001, "heating": "heating-2", "garden": False, "area": None, "city": None, "not a column": 1},
-    {"city": "Atlantis", "heating": "heating-0", "area": 250},
+# Classes with a category whose levels are numbers and a truth value, as data name them; an unknown level, and a gap.
+ROWS_OF_CLASSES: list[dict[str, Any]] = [
+    *({"heating": value} for value in (30, 30.0, "30", 2.5, True, "true", False)),
+    {"year": 2001, "garden": False, "area": 98.5, "city": "city-0", "not a column": 1},
 ]
-CODES = np.array([[0, 98.5, 1, 1, 1974], [math.nan, math.nan, 0, 2, 2001], [-1, 250, math.nan, 0, math.nan]])
-# A category whose levels are numbers and a truth value, as data name them.
-HEATED = [{"heating": value} for value in (30, 30.0, "30", 2.5, True, "true", False)]
-NUMBERED = RECIPE.model_copy(
-    update={
-        "columns": tuple(
-            each.model_copy(update={"levels": ("30", "2.5", "true")} if each.name == "heating" else {})
-            for each in RECIPE.columns
-        )
-    }
-)
-CODES_OF_HEATED = np.array([[math.nan] * 3 + [code, math.nan] for code in (0, 0, 0, 1, 2, 2, -1)])
-SERVED: dict[str, tuple[tuple[Columns, TaskName, int], list[dict[str, Any]], Array]] = {
-    **{name: (table, NAMED_ROWS, CODES) for name, table in TABLES.items()},
-    "levels that are numbers": ((NUMBERED, "regression", 0), HEATED, CODES_OF_HEATED),
-}
+CODES = [*([math.nan] * 3 + [code, math.nan] for code in (0, 0, 0, 1, 2, 2, -1)), [0, 98.5, 0, math.nan, 2001]]
 
 
-@pytest.mark.parametrize("name", SERVED)
-def test_a_service_in_javascript_turns_named_values_into_features(
-    name: str, node_modules: Path, tmp_path: Path
-) -> None:
+def test_a_service_in_javascript_turns_named_values_into_features(node_modules: Path, tmp_path: Path) -> None:
     """The lines of docs/, run in a version's folder."""
-    made, rows, codes = SERVED[name]
-    table = written(tmp_path, *made)
-    found = in_node(node_modules, DOCS / "serving_rows.mjs", input=json.dumps(rows), cwd=tmp_path)
-    Exported(tmp_path, codes, table.expected(codes), table.tolerance).assert_same(found)
+    heating = CLASSES.columns[3].model_copy(update={"levels": ("30", "2.5", "true")})
+    columns = (*CLASSES.columns[:3], heating, *CLASSES.columns[4:])
+    table = written(tmp_path, CLASSES.model_copy(update={"columns": columns}), "classification", 3)
+    found = in_node(node_modules, DOCS / "serving_rows.mjs", input=json.dumps(ROWS_OF_CLASSES), cwd=tmp_path)
+    Exported(tmp_path, np.array(CODES), table.expected(np.array(CODES))).assert_same(found)
 
 
 ODD: dict[str, list[Any]] = {
@@ -251,14 +236,13 @@ def test_three_hundred_odd_rows_are_one_to_the_command_to_python_to_the_demo_and
     data = ("--data", str(file), "--target", "sales", "--no-predict")
     assert gradmill_command("retrain", "linear-regression", "--name", "sales", *data).returncode == 0
     rows = [{name: values[rng.integers(len(values))] for name, values in ODD.items()} for _ in range(300)]
-    model, _ = demo_server.load("sales", None)
+    model = gradmill.load("sales")
     expected = model.predict(rows, unknown="average")
-
-    in_json, answers = tmp_path / "odd.jsonl", tmp_path / "answers.parquet"
-    in_json.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = ("predict", str(in_json), "--name", "sales", "--unknown", "average", "--output", str(answers))
-    assert gradmill_command(*command).returncode == 0
-    np.testing.assert_array_equal(pq.read_table(answers)["prediction"].to_numpy(), expected)
+    in_json = written_table(tmp_path / "odd.jsonl", pa.Table.from_pylist(rows))
+    output = tmp_path / "answers.parquet"
+    options = ("--name", "sales", "--unknown", "average", "--output", str(output))
+    assert gradmill_command("predict", str(in_json), *options).returncode == 0
+    np.testing.assert_array_equal(pq.read_table(output)["prediction"].to_numpy(), expected)
     folder = artifact_paths.version("sales", 1)
     found = in_node(node_modules, DOCS / "serving_rows.mjs", input=json.dumps(rows), cwd=folder)
     np.testing.assert_allclose(found["prediction"], expected, rtol=1e-6)

@@ -133,29 +133,29 @@ def test_a_picture_is_answered_by_the_same_file_and_read_as_predictions_read_it(
 def test_a_row_of_a_table_is_answered_and_explained_as_gradmill_load_does(name: str, tables: None) -> None:
     """What a form sends: missing values, a level that nobody has seen, and rows to begin with."""
     model, described = load(name, None)
+    ask = model.predict_proba if model.classes else model.predict
     odd = {"area": 98.5, "city": "Ulm", "garden": True, "rooms": 3}
-    largest = {**odd, "area": float(np.finfo(np.float32).max)}  # whose answer is no number
+    largest = odd | {"area": float(np.finfo(np.float32).max)}  # whose answer is no number
     with serving((model, described)) as demo:
         for row in (*described["samples"], dict.fromkeys(COLUMNS), odd, largest):
             status, content, _ = asked(demo, "/predict", json.dumps(row).encode())
             answer = json.loads(content, parse_constant=lambda word: pytest.fail(word))
             assert status == 200
             found = [answer["probabilities"] if model.classes else answer["prediction"]]
-            ask = model.predict_proba if model.classes else model.predict
             np.testing.assert_array_equal(np.array(found, float), ask(row, "average"))
             if row is not largest:
                 (explained,) = model.explain(row, "average")
                 of_best = explained[np.argmax(answer["probabilities"])] if explained.ndim == 2 else explained
-                assert (answer["added"]["columns"], answer["added"]["values"]) == ([*COLUMNS], of_best.tolist())
-        for wrong, said in {
-            b"[1]": b"no object",
-            b"{}": b"column 'area', 'city', 'garden', 'rooms' is missing",
-            json.dumps(odd | {"area": 1e300}).encode(): b"area is 1e+300, not a finite number",
-            b"[" * 100_000: b"",
-        }.items():
-            status, content, _ = asked(demo, "/predict", wrong)
+                assert answer["added"] == {"columns": [*COLUMNS], "values": of_best.tolist()} | answer["added"]
+        for path, wrong, said in (
+            ("/predict", b"[1]", b"no object"),
+            ("/predict", b"{}", b"column 'area', 'city', 'garden', 'rooms' is missing"),
+            ("/predict", json.dumps(odd | {"area": 1e300}).encode(), b"area is 1e+300, not a finite number"),
+            ("/predict", b"[" * 100_000, b""),
+            ("/pixels", b"GIF89a", b"the model is of a table"),
+        ):
+            status, content, _ = asked(demo, path, wrong)
             assert (status, content[: len(said)]) == (400, said)
-        assert asked(demo, "/pixels", b"GIF89a")[:2] == (400, b"the model is of a table")
 
 
 @pytest.mark.usefixtures("images")
@@ -230,30 +230,13 @@ def browser(test: Any) -> Any:
 
 
 @browser
-def test_an_image_dropped_gives_what_python_says_of_it(images: Tried, tab: "Page", tmp_path: Path) -> None:
-    """Test images as they are, and photographs of other sizes, in colour and transparent as predictions read them."""
-    rng = np.random.default_rng(0)
-    rows = np.frombuffer(base64.b64decode(images[1]["samples"]), np.uint8).reshape(-1, 28, 28)
-    drawn = [rng.integers(0, 256, shape, np.uint8) for shape in ((90, 61, 3), (20, 30), (28, 140, 3), (33, 28, 4))]
+def test_of_an_empty_paper_nothing_is_said_and_of_what_is_drawn_or_dropped_what_the_model_says_of_the_pixels_seen(
+    images: Tried, tab: "Page", tmp_path: Path
+) -> None:
+    """Photographs of other sizes, in colour and transparent, are read as predictions read them."""
     with serving(images) as demo:
         opened(tab, demo)
         assert "by the published model.onnx" in tab.locator("#where").inner_text()
-        path = tmp_path / "dropped.png"
-        for array in (*rows[:3], *drawn):
-            Image.fromarray(array).save(path)
-            pixels, _ = pictures.decode(path, (28, 28))
-            drop(tab, path)
-            eventually_close(tab, PROBABILITIES, images[0].predict_proba(pixels)[0])
-            assert tab.locator("#answer").inner_text().startswith(f"{images[0].predict(pixels)[0]}, ")
-            eventually_close(tab, SEEN, pixels, 1)  # of 255; the answer may stand there a little earlier
-
-
-@browser
-def test_of_an_empty_paper_nothing_is_said_and_of_what_is_drawn_what_the_model_says_of_the_pixels_seen(
-    images: Tried, tab: "Page"
-) -> None:
-    with serving(images) as demo:
-        opened(tab, demo)
         tab.get_by_text("Draw something").wait_for()
         assert not len(read(tab, PROBABILITIES))
         paper = tab.locator("#paper").bounding_box()
@@ -271,6 +254,14 @@ def test_of_an_empty_paper_nothing_is_said_and_of_what_is_drawn_what_the_model_s
         tab.get_by_role("button", name="Clear").click()
         tab.get_by_text("Draw something").wait_for()
         assert (len(read(tab, PROBABILITIES)), read(tab, SEEN).max()) == (0, 0)
+        for shape in ((28, 28), (90, 61, 3), (28, 140, 3), (33, 28, 4)):
+            path = tmp_path / "dropped.png"
+            Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8)).save(path)
+            pixels, _ = pictures.decode(path, (28, 28))
+            drop(tab, path)
+            eventually_close(tab, PROBABILITIES, images[0].predict_proba(pixels)[0])
+            assert tab.locator("#answer").inner_text().startswith(f"{images[0].predict(pixels)[0]}, ")
+            eventually_close(tab, SEEN, pixels, 1)  # of 255; the answer may stand there a little earlier
 
 
 def read_added(tab: "Page") -> dict[str, float]:

@@ -34,7 +34,7 @@ from gradmill.model import read_weights
 from gradmill.rows import InputColumn, encode_rows
 from input_files import read, rejected
 from prediction_jobs import added_by_hand
-from small_models import CITIES
+from small_models import CITIES, MODELS
 from store_state import damage, seal_all
 from table_files import written
 from tasks.data.io import pictures
@@ -42,8 +42,7 @@ from tasks.data.io.batches import ReadSpec
 from tasks.store import artifact_paths, model_folder, pointer
 from tasks.store.atomic import file_digest
 
-CLASSES = ("cheap", "fair", "dear")
-MODELS: dict[str, tuple[str, ...]] = {"houses": (), "segments": CLASSES, "gardens": ("no", "yes")}
+CLASSES = MODELS["segments"]
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from conftest import REPOSITORY
 from flows.server import prefect_server
 from flows.server.demo_server import load, make_server
 from node_packages import node_modules
-from small_models import CITIES, COLUMNS
+from small_models import CITIES, COLUMNS, MODELS
 from tasks.data.io import pictures
 from tasks.machine.arrays import Array
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 SOFTMAX = "softmax-regression"
 Tried = tuple[gradmill.Model, dict[str, Any]]  # and what the page knows of it
-CLASSES: dict[str, tuple[str, ...]] = {"houses": (), "gardens": ("no", "yes"), "segments": ("cheap", "fair", "dear")}
 
 
 @pytest.fixture
@@ -44,13 +43,6 @@ def images(artifacts: Path) -> Tried:
     """A classifier of grey images."""
     shutil.copytree(REPOSITORY / "tests" / "store_of_c692a25", artifacts)
     return load(SOFTMAX, None)
-
-
-@pytest.fixture
-def tables(artifacts: Path) -> None:
-    """A regression on a table, and classifiers of two classes and of three."""
-    for name, class_names in CLASSES.items():
-        small_models.publish(name, class_names)
 
 
 @contextmanager
@@ -129,9 +121,10 @@ def test_a_picture_is_answered_by_the_same_file_and_read_as_predictions_read_it(
         assert (status, b"the file is no picture: none of PNG" in content) == (400, True)
 
 
-@pytest.mark.parametrize("name", CLASSES)
-def test_a_row_of_a_table_is_answered_and_explained_as_gradmill_load_does(name: str, tables: None) -> None:
+@pytest.mark.parametrize("name", MODELS)
+def test_a_row_of_a_table_is_answered_and_explained_as_gradmill_load_does(name: str) -> None:
     """What a form sends: missing values, a level that nobody has seen, and rows to begin with."""
+    small_models.publish(name, MODELS[name])
     model, described = load(name, None)
     ask = model.predict_proba if model.classes else model.predict
     odd = {"area": 98.5, "city": "Ulm", "garden": True, "rooms": 3}
@@ -280,8 +273,9 @@ TYPED: list[dict[str, Any]] = [
 
 
 @browser
-@pytest.mark.parametrize("name", CLASSES)
-def test_a_row_typed_gives_its_prediction_and_what_each_column_adds(tab: "Page", name: str, tables: None) -> None:
+@pytest.mark.parametrize("name", MODELS)
+def test_a_row_typed_gives_its_prediction_and_what_each_column_adds(tab: "Page", name: str) -> None:
+    small_models.publish(name, MODELS[name])
     model, described = load(name, None)
     with serving((model, described)) as demo:
         opened(tab, demo)

@@ -361,12 +361,12 @@ def test_a_file_name_that_is_not_utf_8_is_exit_4_and_can_be_printed(tmp_path: Pa
     assert found_paths(tmp_path) == [tmp_path / "a.npy"]
 
 
-EVERYTHING = ["a.npy", "day/b.npy", "day/deep/c.npy"]
+EVERYTHING = ["in/a.npy", "in/day/b.npy", "in/day/deep/c.npy"]
 GLOBS = {
-    "*": EVERYTHING,
-    "**/**/*.npy": EVERYTHING,
-    "**/*.npy": EVERYTHING,
-    "d*": EVERYTHING[1:],
+    "in/*": EVERYTHING,
+    "in/**/**/*.npy": EVERYTHING,
+    "in/**/*.npy": EVERYTHING,
+    "in/d*": EVERYTHING[1:],
     "link": ["link/c.npy"],
     "link/*.npy": ["link/c.npy"],
 }
@@ -375,10 +375,10 @@ GLOBS = {
 @pytest.mark.parametrize("pattern", GLOBS)
 def test_a_glob_gives_each_file_once_and_those_in_the_folders_that_it_matches(pattern: str, tmp_path: Path) -> None:
     """Links to folders are followed where the input names them, and no rejects of predictions are rows."""
-    (tmp_path / "day/deep").mkdir(parents=True)
-    for name in (*EVERYTHING, "day/.hidden.npy", "day/notes.txt", "day/_rejects.parquet", "day/_job.json"):
+    (tmp_path / "in/day/deep").mkdir(parents=True)
+    for name in (*EVERYTHING, "in/day/.hidden.npy", "in/notes.txt", "in/day/_rejects.parquet", "in/day/_job.json"):
         (tmp_path / name).write_bytes(b"rows")
-    (tmp_path / "link").symlink_to("day/deep")
+    (tmp_path / "link").symlink_to("in/day/deep")
     assert found_paths(tmp_path / pattern) == [tmp_path / name for name in GLOBS[pattern]]
 
 

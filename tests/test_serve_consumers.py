@@ -195,7 +195,7 @@ def test_browser(exported: Exported, node_modules: Path, served: Path) -> None:
     with serve(served) as address, open_tab() as tab:
         with tab.expect_request(lambda request: request.method == "POST", timeout=90_000) as posted:
             tab.goto(f"{address}/")
-        answer = posted.value.post_data_json
+        answer: Any = posted.value.post_data_json
     assert "error" not in answer, answer
     exported.assert_same(answer)
 

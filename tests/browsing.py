@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,7 +16,7 @@ from duty import Duty
 from prefect_api import eventually
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TIMEOUT = 120_000  # milliseconds: CI has two such browsers, and more, on two cores
@@ -28,22 +28,22 @@ MARKS = [
 
 
 @contextmanager
-def launched() -> "Iterator[Browser]":
-    """A browser without a window; whoever asks is skipped where Playwright is missing."""
+def open_tab(**options: Any) -> "Iterator[Page]":
+    """An empty tab of a browser of its own."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: test)")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root in CI
-        yield browser
+        yield browser.new_context(**options).new_page()
         browser.close()
 
 
 @contextmanager
 def signed_in(duty: Duty) -> "Iterator[Page]":
     """A tab that shows the dashboard; others of its browser are signed in, too."""
-    with launched() as browser:
-        context = browser.new_context(viewport={"width": 1280, "height": 900}, timezone_id="UTC")
-        context.set_default_timeout(TIMEOUT)
-        page = context.new_page()
+    with open_tab(viewport={"width": 1280, "height": 900}, timezone_id="UTC") as page:
+        page.context.set_default_timeout(TIMEOUT)
         eventually(lambda: asks_for_the_password(page, duty.ui), 240, "the UI asks for its password")
         page.get_by_role("textbox").fill(duty.credential)
         page.keyboard.press("Enter")

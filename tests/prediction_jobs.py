@@ -1,6 +1,7 @@
 """Batch predictions in this process, and what they must say by numpy alone."""
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,16 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, parts: int, **options: Any) -> No
         patch.setattr("tasks.stage.shards.predict_shard", dying)
         with pytest.raises(RuntimeError, match="killed"):
             predict_rows(**options)
+
+
+def added_by_hand(row: Mapping[str, Any], metrics: Mapping[str, Any], recipe: Any) -> list[float]:
+    """What each column adds by the figures that are told at publication, one output's; the last is the intercept."""
+    added, intercept = [], metrics["bias"]
+    for column in recipe.columns:
+        value, weight = row[column.name], metrics["weights"][column.name]
+        if column.kind == "category":
+            added.append(weight.get("(missing)" if value is None else str(value), 0.0))
+        else:
+            intercept += column.mean * weight
+            added.append(0.0 if value is None else (float(np.float32(value)) - column.mean) * weight)
+    return [*added, intercept]

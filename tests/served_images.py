@@ -34,6 +34,10 @@ def write(models: Path) -> Path:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     (folder / "3" / "sample.npz").write_bytes(runtime.write_sample(session, prepared.recipe, pictures))
     (folder / "3" / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
-    pointer = {"version": 3, "model_sha256": hashlib.sha256(written).hexdigest()}
-    (folder / "champion.json").write_text(json.dumps(pointer))
+    facts = {"name": folder.name, "version": 3, "recipe": {"kind": "pixels"}, "metrics": {}, "files": {}}
+    manifest = json.dumps(facts | {"dataset": {"class_names": LABELS}}).encode()
+    (folder / "3" / "manifest.json").write_bytes(manifest)
+    digests = {"model": written, "manifest": manifest}
+    pointer = {f"{key}_sha256": hashlib.sha256(content).hexdigest() for key, content in digests.items()}
+    (folder / "champion.json").write_text(json.dumps({"version": 3} | pointer))
     return folder

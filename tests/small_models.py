@@ -16,6 +16,8 @@ KINDS = ("number", "number", "boolean", "number")  # those that have levels are 
 CITIES = ("Berlin", "Köln", "naïve\u0301 東京", "true", "2.5")
 ROOMS = ("1", "2", "3", "4")
 NUM_ROWS = 500
+# A regression, and classifiers of three classes and of two.
+MODELS: dict[str, tuple[str, ...]] = {"houses": (), "segments": ("cheap", "fair", "dear"), "gardens": ("no", "yes")}
 
 
 def prepare_houses(class_names: Sequence[str] = (), seed: int = 0) -> PreparedDataset:

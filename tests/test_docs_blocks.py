@@ -56,6 +56,10 @@ PROGRAMS = {
 }
 
 
+# What tests/test_docs_typed.py types and compares, and tests/test_docs_recipes.py applies.
+TYPED_OR_APPLIED = {("sh", "first-hour.md"), ("text", "first-hour.md"), ("diff", "contributing.md")}
+
+
 def commands(block: Block) -> Iterator[str]:
     """The lines of a block of commands, without their comments."""
     for line in block.text.splitlines():
@@ -84,9 +88,7 @@ def test_what_is_run_elsewhere_is_one_block_each() -> None:
 
 
 @pytest.mark.parametrize("block", [each for each in BLOCKS if not is_elsewhere(each)], ids=str)
-def test_every_block_is_run_or_parsed(
-    block: Block, artifacts: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_every_block_is_run_or_parsed(block: Block, artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parse: dict[str, Callable[[str], Any]] = {"json": json.loads, "yaml": yaml.safe_load, "toml": tomllib.loads}
     if block.language in ("python", "js"):
         served_images.write(artifacts / "models")
@@ -97,16 +99,11 @@ def test_every_block_is_run_or_parsed(
         parse[block.language](block.text)
     elif block.language == "mermaid":
         stages = set(re.findall(r"--> ([a-z]+)", block.text))
-        assert len(stages) == 7
-        assert all((REPOSITORY / "tasks" / f"{stage}.py").is_file() for stage in stages), stages
-    elif block.language in ("sh", "text"):
-        assert block.page.name == "first-hour.md", "tests/test_docs_typed.py types it and compares"
-    elif block.language == "diff":
-        assert block.page.name == "contributing.md", "tests/test_docs_recipes.py applies them"
-    else:
-        assert block.language == "", "of a language that no test knows"
-        if are_commands(block):
-            assert {program(line) for line in commands(block)} <= set(PROGRAMS)
+        assert len([stage for stage in stages if (REPOSITORY / "tasks" / f"{stage}.py").is_file()]) == len(stages) == 7
+    elif block.language:  # of another one no test knows
+        assert (block.language, block.page.name) in TYPED_OR_APPLIED
+    elif are_commands(block):
+        assert {program(line) for line in commands(block)} <= set(PROGRAMS)
 
 
 def test_every_target_of_make_is_there() -> None:
@@ -118,20 +115,16 @@ def test_every_target_of_make_is_there() -> None:
     assert named <= targets
 
 
-def test_every_environment_variable_of_ours_is_read_somewhere() -> None:
+def test_every_environment_variable_is_read_somewhere() -> None:
+    import prefect.settings
+
     known = {f"GRADMILL_{field}".upper() for field in Settings.model_fields}
     for folder in ("flows", "docker", "tests"):
         for path in (REPOSITORY / folder).rglob("*"):
             if path.suffix in (".py", ".yaml", ".json") and path.name != Path(__file__).name:
                 known |= set(re.findall(r"GRADMILL_[A-Z_]+", path.read_text()))
     assert set(re.findall(r"GRADMILL_[A-Z_]+", TOLD)) <= known
-
-
-def test_every_environment_variable_of_prefect_is_a_setting_of_it() -> None:
-    import prefect.settings
-
-    named = set(re.findall(r"PREFECT_[A-Z_]+", TOLD))
-    assert {name for name in named if not hasattr(prefect.settings, name)} == set()
+    assert not [name for name in re.findall(r"PREFECT_[A-Z_]+", TOLD) if not hasattr(prefect.settings, name)]
 
 
 def test_the_files_of_a_model_are_those_of_a_real_one(two_versions: None) -> None:

@@ -8,22 +8,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import onnxruntime
 import pytest
 
 import served_images
-from browsing import CHROMIUM
+import small_models
+from browsing import open_tab
 from conftest import REPOSITORY
 from fenced_blocks import blocks, in_node
 from node_packages import node_modules
-from own_images import prepare as prepared_images
-from prepared_tables import prepare as prepared_table
+from served_folders import serve
 from store_state import damage
-from tasks.parameters import Training
-from tasks.serving import onnx_graph
 from tasks.store import artifact_paths, pointer
 from tasks.store.model_folder import ChampionPointer
 
@@ -52,27 +49,22 @@ def test_the_fields_of_champion_json_are_those_of_a_real_one(two_versions: None)
     assert ChampionPointer.model_validate_json(json.dumps(shown)).version == shown["version"]
 
 
+KINDS_OF_MODELS = {
+    frozenset[str](): NAME,
+    frozenset({"classes", "images"}): "softmax-regression",
+    frozenset({"own tables"}): "houses",
+    frozenset({"classes", "own tables"}): "segments",
+}
+
+
 def test_the_keys_of_metadata_props_are_those_of_real_models(two_versions: None) -> None:
-    model = artifact_paths.version(NAME, 2) / "model.onnx"
-    numbers = onnxruntime.InferenceSession(model).get_modelmeta().custom_metadata_map
-    softmax = Training.model_validate({"model": "softmax-regression"})
-    images, labels = np.arange(20 * 9, dtype=np.uint8).reshape(20, 3, 3), np.arange(20) % 2
-    rows, is_test = np.arange(40.0).reshape(20, 2) % 3, np.arange(20) < 10
-    kinds = ("number", "category")
-    found = {
-        frozenset(): numbers,
-        frozenset({"classes", "images"}): onnx_graph.describe_model(
-            prepared_images(images, labels, ("a", "b")), softmax
-        ),
-        frozenset({"own tables"}): onnx_graph.describe_model(
-            prepared_table(rows, rows[:, 0], is_test, kinds), Training.model_validate({"model": NAME})
-        ),
-        frozenset({"classes", "own tables"}): onnx_graph.describe_model(
-            prepared_table(rows, labels, is_test, kinds, ("a", "b")), softmax
-        ),
-    }
+    served_images.write(artifact_paths.models())
+    small_models.publish("houses")
+    small_models.publish("segments", ("a", "b"))
     said = table("`metadata_props`, field by field")
-    for traits, written in found.items():
+    for traits, name in KINDS_OF_MODELS.items():
+        (model, *_) = artifact_paths.model(name).glob("*/model.onnx")
+        written = onnxruntime.InferenceSession(model).get_modelmeta().custom_metadata_map
         assert {key for key, (of, _) in said.items() if of == "all" or of in traits} == set(written), traits
         for key, value in written.items():
             if key != "dataset_digest" and not key.startswith("Image."):
@@ -87,36 +79,29 @@ def images(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_champion_is_loaded_in_python(images: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", block("python", "np.load")], capture_output=True, text=True, check=True
-    )
-    expected = np.load(images / "3" / "sample.npz")["label"]
-    assert done.stdout == f"{[served_images.LABELS[each] for each in expected]}\n"
+    command = [sys.executable, "-c", block("python", "np.load")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said == f"{[served_images.LABELS[each] for each in np.load(images / '3/sample.npz')['label']]}\n"
 
 
 @pytest.mark.slow
 @pytest.mark.consumers
 def test_the_champion_is_loaded_in_node(images: Path) -> None:
-    done = subprocess.run(in_node(block("js", "Uint8Array(784)")), capture_output=True, text=True, check=True)
-    assert done.stdout == "class 4\n", "of a black picture the bias decides"
+    said = subprocess.run(in_node(block("js", "Uint8Array(784)")), capture_output=True, text=True, check=True).stdout
+    assert said == "class 4\n", "of a black picture the bias decides"
 
 
 @pytest.mark.consumers
 @pytest.mark.browser
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 def test_the_champion_is_loaded_in_the_browser(images: Path) -> None:
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
     (images / "dist").symlink_to(node_modules() / "onnxruntime-web" / "dist")
     (images / "index.html").write_text(block("html", "ort.wasm"))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.route("**/*", lambda route: route.fulfill(path=images / urlsplit(route.request.url).path[1:]))
-        page.goto("http://localhost/index.html")
+    with serve(images) as address, open_tab() as page:
+        page.goto(f"{address}/")
         expect(page.locator("p")).to_have_text("class 4", timeout=60_000)
-        browser.close()
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 
-from browsing import MARKS, TIMEOUT, keep, launched
+from browsing import MARKS, TIMEOUT, keep, open_tab
 from command_line import assert_clear
 from conftest import REPOSITORY
 from duty import Duty
@@ -308,8 +308,9 @@ def test_up_prints_the_link_first_and_a_second_up_another_one(duty: Duty) -> Non
 
 @pytest.fixture
 def chromium() -> "Iterator[Chromium]":
-    with launched() as browser:
-        yield browser
+    with open_tab() as tab:
+        assert tab.context.browser is not None
+        yield tab.context.browser
 
 
 @in_browser

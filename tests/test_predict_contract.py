@@ -10,7 +10,8 @@ import json
 import os
 import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,10 +24,11 @@ import pytest
 import safetensors.numpy
 from sklearn.metrics import accuracy_score, r2_score, root_mean_squared_error
 
-from command_line import assert_clear, typed
-from prediction_jobs import contents
+from command_line import answer, assert_clear, typed
+from prediction_jobs import added_by_hand, contents
 from prefect_api import use_server
 from table_files import written
+from tasks.store import model_folder
 
 if TYPE_CHECKING:
     from prefect.settings import Settings
@@ -34,14 +36,15 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Make = Callable[[Path], object]
 pytestmark = pytest.mark.usefixtures("prefect_api")
+DAY = "2024-03-04"
 
 
 def houses(count: int, seed: int) -> list[Row]:
-    """Rows of which ``area`` and ``city`` may be missing; ``zone`` is a number that names a level."""
+    """Rows of which ``area`` and ``city`` may be missing; ``zone`` and a day name levels."""
     rng = np.random.default_rng(seed)
     rows: list[Row] = []
     for number in range(count):
-        area, city, garden = rng.normal(120, 30), str(rng.choice(["Ulm", "Köln", "Bonn"])), bool(rng.random() < 0.5)
+        area, city, garden = rng.normal(120, 30), str(rng.choice(["Ulm", "Köln", DAY])), bool(rng.random() < 0.5)
         price = 2000 * area + 30_000 * (city == "Köln") + 10_000 * garden + rng.normal(0, 5000)
         gaps = rng.random(2) < 0.1
         rows.append(
@@ -60,22 +63,19 @@ def houses(count: int, seed: int) -> list[Row]:
 
 def as_csv(rows: list[Row], delimiter: str = ",") -> bytes:
     stream = io.StringIO()
-    words = {"None": "", "True": "true", "False": "false"}
-    values = ([words.get(str(each), each) for each in row.values()] for row in rows)
-    csv.writer(stream, delimiter=delimiter).writerows([[*rows[0]], *values])
+    csv.writer(stream, delimiter=delimiter).writerows([[*rows[0]], *(row.values() for row in rows)])
     return stream.getvalue().encode()
 
 
 def as_json(rows: list[Row]) -> bytes:
-    known = ({name: value for name, value in row.items() if value is not None} for row in rows)
-    return "".join(json.dumps(row) + "\n" for row in known).encode()
+    return "".join(f"{json.dumps(row)}\n" for row in rows).encode()
 
 
 WRITERS: dict[str, Callable[[list[Row], Path], object]] = {
     "a.csv": lambda rows, path: path.write_bytes(as_csv(rows)),
     "b.tsv": lambda rows, path: path.write_bytes(as_csv(rows, "\t")),
     "c.csv.gz": lambda rows, path: path.write_bytes(gzip.compress(as_csv(rows, ";"))),
-    "d.parquet": lambda rows, path: pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=7),
+    "d_idx1.parquet": lambda rows, path: pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=7),
     **dict.fromkeys(("e.feather", "f.jsonl"), lambda rows, path: written(path, pa.Table.from_pylist(rows))),
     "g.ndjson.gz": lambda rows, path: path.write_bytes(gzip.compress(as_json(rows))),
 }
@@ -89,17 +89,8 @@ class World(NamedTuple):
 
     def by_hand(self, row: Row) -> float:
         """What ``houses`` must say: a gap in a number is its mean, a level that nobody knows the average of all."""
-        weights = self.reports["houses"]["metrics"]["weights"]
-        manifest = json.loads((self.artifacts / "models/houses/1/manifest.json").read_text())
-        means = {each["name"]: each.get("mean") for each in manifest["recipe"]["columns"]}
-        total: float = self.reports["houses"]["metrics"]["bias"]
-        for name, weight in weights.items():
-            value = row[name]
-            if isinstance(weight, dict):
-                total += weight.get("(missing)" if value is None else str(value), 0.0)
-            else:
-                total += weight * (means[name] if value is None else value)
-        return total
+        recipe = model_folder.find_manifest("houses", 1).recipe
+        return sum(added_by_hand(row, self.reports["houses"]["metrics"], recipe))
 
 
 @pytest.fixture(scope="module")
@@ -107,19 +98,15 @@ def made(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) 
     """A regression and a classifier of a table, and the book's regression, made by the command line."""
     folder = tmp_path_factory.mktemp("predict")
     (folder / "houses.csv").write_bytes(as_csv(houses(600, seed=0)))
-    own = ["--data", str(folder / "houses.csv"), "--category", "zone"]
+    own = f"--category zone --data {folder / 'houses.csv'}"
     commands = {
-        "houses": ["linear-regression", "--name", "houses", "--target", "price", "--ignore", "id,kind", *own],
-        "kinds": ["softmax-regression", "--name", "kinds", "--target", "kind", "--ignore", "id,price", *own],
-        "linear-regression": ["linear-regression"],
+        "houses": f"linear-regression --name houses --target price --ignore id,kind {own}",
+        "kinds": f"softmax-regression --name kinds --target kind --ignore id,price {own}",
+        "linear-regression": "linear-regression",
     }
-    reports = {}
     with pytest.MonkeyPatch.context() as patch, use_server(server_settings):
         patch.setenv("GRADMILL_ARTIFACTS", str(folder / "artifacts"))
-        for name, command in commands.items():
-            done = typed("retrain", *command, "--json")
-            assert done.returncode == 0, done.stderr
-            reports[name] = json.loads(done.stdout)
+        reports = {name: answer(f"retrain {command}") for name, command in commands.items()}
     return World(folder / "artifacts", reports)
 
 
@@ -129,10 +116,11 @@ def store(made: World, monkeypatch: pytest.MonkeyPatch) -> World:
     return made
 
 
-def predicted(path: Path | str, *options: str, name: str = "houses") -> Any:
-    """The document of a prediction that succeeds."""
+def predicted(path: Path | str, *options: str, name: str = "houses", said: Iterable[str] = ()) -> Any:
+    """The document of a prediction that succeeds and says these words."""
     done = typed("predict", path, "--name", name, "--json", *options)
     assert done.returncode == 0, done.stderr
+    assert not [words for words in said if words not in done.stderr]
     return json.loads(done.stdout)
 
 
@@ -147,10 +135,11 @@ def rejects(done: Any) -> dict[int, str]:
 
 
 def test_every_format_gives_the_same_predictions_ids_and_measures(store: World, tmp_path: Path) -> None:
-    rows = houses(60, seed=1)
+    rows = [dict(reversed(row.items())) for row in houses(60, seed=1)]
     for name, write in WRITERS.items():
         write(rows, tmp_path / name)
-    done = predicted(tmp_path, "--id-column", "id,zone", "--shard-rows", "25")
+    said = "1 column that the model does not take: kind", "columns stand in another order"
+    done = predicted(tmp_path, "--id-column", "id,zone", "--shard-rows", "25", said=said)
     found, every = table(done), rows * len(WRITERS)
     assert (done["rows"], done["rejects"], done["version"]) == (len(every), 0, 1)
     assert found.column_names == ["row", "source", "prediction", "id_id", "id_zone"]
@@ -166,72 +155,61 @@ def test_every_format_gives_the_same_predictions_ids_and_measures(store: World, 
 
 # What a row may say instead: the reason for which it is rejected, or none; and whether --unknown average lets it pass.
 GOOD = {"id": "a", "area": 100.5, "city": "Ulm", "garden": True, "zone": 2, "price": 1, "kind": ""}
-VALUES: dict[str, tuple[Row, str | None, bool]] = {
-    "good": ({}, None, True),
-    "a gap that training had": ({"area": None}, None, True),
-    "a gap of text that training had": ({"city": None}, None, True),
-    "a gap that no row had": ({"garden": None}, "garden is missing", True),
-    "a gap of levels that no row had": ({"zone": None}, "zone is missing", True),
-    "a new level": ({"city": "Paris"}, "city is 'Paris', a level that the model has not seen", True),
-    "a new number that names a level": ({"zone": 9}, "zone is '9', a level that the model has not seen", True),
-    "no target": ({"price": None}, None, True),
-    "another case": ({"city": "ulm"}, "city is 'ulm', a level that the model has not seen", True),
+NEW, NO_TRUTH = "a level that the model has not seen", "neither true nor false"
+VALUES: list[tuple[Row, str, bool]] = [
+    ({}, "", True),
+    ({"area": None, "city": None}, "", True),
+    ({"garden": None}, "garden is missing", True),
+    ({"zone": None}, "zone is missing", True),
+    ({"city": "ulm"}, f"city is ulm, {NEW}", True),
+    ({"zone": 9}, f"zone is 9, {NEW}", True),
+    ({"price": None}, "", True),
+]
+TEXTS: list[tuple[Row, str, bool]] = [
+    ({"area": " 1e2 ", "zone": "2.0", "garden": "TRUE"}, "", True),
+    ({"area": "big"}, "area is big, not a number", False),
+    ({"area": "1e39"}, "area is 1e39, not a finite number", False),
+    ({"garden": "maybe"}, f"garden is maybe, {NO_TRUTH}", False),
+    ({"garden": "2"}, f"garden is 2, {NO_TRUTH}", False),
+]
+PLAIN: dict[Any, Any] = {" 1e2 ": 100.0, "2.0": 2, "TRUE": True, "1": True, "NA": None, "N/A": None}
+
+
+ROWS_OF_KINDS = {
+    "a.csv": [*VALUES, *TEXTS, ({"area": "NA", "city": "N/A", "garden": "1"}, "", True)],
+    "d_idx1.parquet": VALUES,
+    "f.jsonl": VALUES,
 }
-TEXTS: dict[str, tuple[Row, str | None, bool]] = {
-    "spaces around a number": ({"area": " 1e2 "}, None, True),
-    "a level as another number": ({"zone": "2.0"}, None, True),
-    "truth in capitals": ({"garden": "TRUE"}, None, True),
-    "truth as 1": ({"garden": "1"}, None, True),
-    "text for a number": ({"area": "big"}, "area is 'big', not a number", False),
-    "a number beyond float32": ({"area": "1e39"}, "area is '1e39', not a finite number", False),
-    "text for truth": ({"garden": "maybe"}, "garden is 'maybe', neither true nor false", False),
-    "a number for truth": ({"garden": "2"}, "garden is '2', neither true nor false", False),
-    "missing in words": ({"area": "NA"}, None, True),
-    "missing in text": ({"city": "N/A"}, None, True),
+STORED = {
+    "text.parquet": pa.string(),
+    "large.parquet": pa.large_string(),
+    "coded.feather": pa.dictionary(pa.int32(), pa.string()),
 }
-PLAIN = {" 1e2 ": 100.0, "2.0": 2, "TRUE": True, "1": True, "NA": None, "N/A": None}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["a.csv", "d.parquet", "f.jsonl"])
+@pytest.mark.parametrize("name", [*ROWS_OF_KINDS, *STORED])
 def test_a_row_that_the_model_cannot_take_is_a_reject_with_its_reason_unless_averages_are_asked_for(
     name: str, store: World, tmp_path: Path
 ) -> None:
-    cases = VALUES | (TEXTS if name == "a.csv" else {})
-    rows = [GOOD | change for change, _, _ in cases.values()]
-    WRITERS[name](rows, tmp_path / name)
-    reasons = {at: reason for at, (_, reason, _) in enumerate(cases.values()) if reason}
-    done = predicted(tmp_path / name, "--max-rejects", "99", "--id-column", "id")
-    assert rejects(done) == {at: reason.replace("'", "") for at, reason in reasons.items()}
-    assert (done["rows"], done["rejects"]) == (len(rows) - len(reasons), len(reasons))
-    good = [at for at in range(len(rows)) if at not in reasons]
-    assert table(done)["row"].to_pylist() == good
-
-    averaged = predicted(tmp_path / name, "--max-rejects", "99", "--unknown", "average")
-    faults = {at: reason for at, (_, reason, passes) in enumerate(cases.values()) if not passes}
-    assert rejects(averaged) == {at: str(reason).replace("'", "") for at, reason in faults.items()}
-    said = [{key: PLAIN.get(value, value) if isinstance(value, str) else value for key, value in row.items()}
-            for at, row in enumerate(rows) if at not in faults]  # fmt: skip
-    expected = [store.by_hand(row | {"garden": 0.0 if row["garden"] is None else row["garden"]}) for row in said]
-    known = [at for at, row in enumerate(said) if row["garden"] is not None]
-    np.testing.assert_allclose(np.array(table(averaged)["prediction"])[known], np.array(expected)[known], rtol=1e-5)
-
-
-TEXTS_IN_FILES = {"area": [" 1e2 ", "big", "80.5"], "garden": ["True", "0", "maybe"]}
-REASONS = {1: "area is big, not a number", 2: "garden is maybe, neither true nor false"}
-
-
-@pytest.mark.parametrize("text", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
-def test_numbers_and_truth_stored_as_text_in_typed_files_are_read(
-    text: pa.DataType, store: World, tmp_path: Path
-) -> None:
-    for name in ("a.parquet", "b.feather"):
-        changed(3, **{column: pa.array(values).cast(text) for column, values in TEXTS_IN_FILES.items()})(
-            tmp_path / name
-        )
-    done = predicted(tmp_path, "--max-rejects", "99")
-    assert rejects(done) == REASONS | {3 + row: reason for row, reason in REASONS.items()}
-    np.testing.assert_allclose(table(done)["prediction"], [store.by_hand(GOOD | {"area": 100})] * 2, rtol=1e-5)
+    """Numbers and truth stored as text in typed files are read."""
+    cases, path = ROWS_OF_KINDS.get(name, TEXTS), tmp_path / name
+    rows = [GOOD | change for change, _, _ in cases]
+    if name in STORED:
+        columns = {column: pa.array([str(row[column]) for row in rows]).cast(STORED[name]) for column in GOOD}
+        written(path, columns)
+    else:
+        WRITERS[name](rows, path)
+    for unknown in ("reject", "average"):
+        done = predicted(path, "--max-rejects", "99", "--unknown", unknown)
+        faults = {
+            at: reason for at, (_, reason, passes) in enumerate(cases) if reason and (unknown == "reject" or not passes)
+        }
+        assert rejects(done) == faults
+        good = [at for at in range(len(rows)) if at not in faults]
+        assert (table(done)["row"].to_pylist(), done["rows"]) == (good, len(good))
+        said = [{column: PLAIN.get(value, value) for column, value in rows[at].items()} for at in good]
+        np.testing.assert_allclose(table(done)["prediction"], [store.by_hand(row) for row in said], rtol=1e-5)
 
 
 ZONES = {
@@ -243,42 +221,56 @@ ZONES = {
     "f.jsonl": pa.array([3, 1, 2]),
     "g.jsonl": pa.array([3.0, 1.0, 2.0]),
 }
+TYPES_OF_DAYS = dict(zip(ZONES, (pa.date32(), pa.timestamp("s"), pa.timestamp("ns", "UTC")), strict=False))
 
 
 @pytest.mark.slow
-def test_numbers_that_name_levels_are_found_however_they_are_written(store: World, tmp_path: Path) -> None:
+def test_numbers_and_days_that_name_levels_are_found_however_they_are_written(store: World, tmp_path: Path) -> None:
+    """Text that looks like a day goes along as it is, and a target that became a day is no truth."""
     for name, zones in ZONES.items():
-        changed(3, zone=zones)(tmp_path / name)
-    expected = [store.by_hand(GOOD | {"zone": zone}) for zone in (3, 1, 2)]
+        day = datetime.fromisoformat(DAY) if name in TYPES_OF_DAYS else DAY
+        days = pa.array([day] * 3, TYPES_OF_DAYS.get(name))
+        changed(3, zone=zones, city=days, id=[DAY] * 3, price=days)(tmp_path / name)
+    expected = [store.by_hand(GOOD | {"city": DAY, "zone": zone}) for zone in (3, 1, 2)]
     assert len(set(expected)) == 3
-    np.testing.assert_allclose(table(predicted(tmp_path))["prediction"], expected * len(ZONES), rtol=1e-5)
+    done = predicted(tmp_path, "--id-column", "id")
+    np.testing.assert_allclose(table(done)["prediction"], expected * len(ZONES), rtol=1e-5)
+    assert set(table(done)["id_id"].to_pylist()) == {DAY}
+    assert done["metrics"] == {}
+
+
+CODES = [[80, 1, 1, 0], [80, 3, 1, 0], [80, 1, 0.5, 0], [80, 1, np.nan, 0], [np.inf, 1, 1, 0]]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_one_file_has_every_row_of_the_input_its_columns_first(suffix: str, store: World, tmp_path: Path) -> None:
+def test_encoded_arrays_are_taken_by_the_same_rule(store: World, tmp_path: Path) -> None:
+    np.save(tmp_path / "t.npy", np.array(CODES, np.float32))
+    for unknown, rejected in (("reject", [1, 2, 3, 4]), ("average", [2, 4])):
+        assert [*rejects(predicted(tmp_path / "t.npy", "--max-rejects", "9", "--unknown", unknown))] == rejected
+
+
+@pytest.mark.slow
+def test_one_file_has_every_row_of_the_input_its_columns_first(store: World, tmp_path: Path) -> None:
     """The users' text stands as it was, also where the model takes it for missing."""
 
     def as_rows(path: Path) -> list[Row]:
         return list(csv.DictReader(io.StringIO(path.read_bytes().decode(), newline="")))
 
-    rows, path, output = houses(30, seed=8), tmp_path / "rows.csv", tmp_path / f"out{suffix}"
+    rows, path, output = houses(30, seed=8), tmp_path / "rows.txt", tmp_path / "out.csv"
     rows[4]["garden"], rows[5]["area"], rows[6]["price"] = None, "big, really", "1.50"
     for at, text in enumerate(['says "no", twice\nKöln; Ulm', "007", "NA", "null", "", "NaN", "N/A", " x "]):
         rows[6 + at]["id"] = text
     path.write_bytes(as_csv(rows) + b"h30,1\n")
     done = predicted(path, "--max-rejects", "3", "--shard-rows", "8", "--output", str(output))
-    given = as_rows(path)
-    found = pq.read_table(output).to_pylist() if suffix == ".parquet" else as_rows(output)
+    given, found = as_rows(path), as_rows(output)
     assert [*found[0]] == [*given[0], "prediction", "rejected"]
-    assert [{name: row[name] or "" for name in given[0]} for row in found[:-1]] == given[:-1]
+    assert [{name: row[name] for name in given[0]} for row in found[:-1]] == given[:-1]
     reasons = {at: row["rejected"] for at, row in enumerate(found) if row["rejected"]}
     assert reasons == {4: "garden is missing", 5: "area is 'big, really', not a number", 30: "2 fields, expected 7"}
     assert not any(found[at]["prediction"] for at in reasons)
     good = [at for at in range(30) if at not in reasons]
-    answers = [np.float32(found[at]["prediction"]) for at in good]
+    answers = [float(found[at]["prediction"]) for at in good]
     np.testing.assert_allclose(answers, [store.by_hand(rows[at]) for at in good], rtol=1e-5)
-    assert (answers, good) == (table(done)["prediction"].to_pylist(), table(done)["row"].to_pylist())
     assert Path(done["path"]).parent == store.artifacts / "predictions"
     assert {each.name for each in tmp_path.iterdir()} == {path.name, output.name}
 
@@ -289,22 +281,19 @@ def test_too_many_rejects_tell_the_first_by_its_ids_and_what_would_help(store: W
     for column, value, reason, averages in cases:
         (tmp_path / "t.csv").write_bytes(as_csv([GOOD | {column: value}]))
         done = typed("predict", tmp_path / "t.csv", "--name", "houses", "--id-column", "id,zone")
-        assert_clear(done, 4)
-        assert f"row 0 (id a, zone 2) of {tmp_path}/t.csv: {reason}" in done.stderr
+        assert_clear(done, 4, f"row 0 (id a, zone 2) of {tmp_path}/t.csv: {reason}")
         assert ("--unknown average" in done.stderr) == averages
 
 
 @pytest.mark.slow
-def test_a_target_is_compared_in_float64(store: World, tmp_path: Path) -> None:
+def test_a_target_is_compared_in_float64_and_text_that_is_no_number_is_no_truth(store: World, tmp_path: Path) -> None:
     rows = houses(50, seed=4)
     (tmp_path / "rows.csv").write_bytes(as_csv(rows))
     answers = table(predicted(tmp_path / "rows.csv"))["prediction"].to_pylist()
-    near = [row | {"price": answer + 0.004} for row, answer in zip(rows, answers, strict=True)]
-    (tmp_path / "near.csv").write_bytes(as_csv(near))  # float32 has steps of 0.016 and more there
-    assert predicted(tmp_path / "near.csv")["metrics"]["rmse"] == pytest.approx(0.004, rel=1e-4)
-
-
-DATES = pa.array([0, 1], pa.date32())
+    near = [row | {"price": str(answer + 0.004)} for row, answer in zip(rows, answers, strict=True)]
+    near[0]["price"] = "cheap"
+    written(tmp_path / "near.parquet", pa.Table.from_pylist(near))  # float32 has steps of 0.016 and more there
+    assert predicted(tmp_path / "near.parquet")["metrics"]["rmse"] == pytest.approx(0.004, rel=1e-4)
 
 
 def changed(count: int = 2, **columns: Any) -> Make:
@@ -321,60 +310,40 @@ def raw(content: bytes) -> Make:
 
 
 def damaged(path: Path) -> None:
-    pq.write_table(pa.table({name: np.random.default_rng(0).random(5000) for name in GOOD}), path)
-    content = path.read_bytes()
-    path.write_bytes(content[:4] + bytes(1996) + content[2000:])
+    changed(500)(path)
+    with path.open("r+b") as file:
+        file.seek(4)
+        file.write(bytes(200))
 
 
 TEXT = as_csv([GOOD, GOOD])
 BOOK = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
-LONG_HEADER = b"\x93NUMPY\x02\x00" + (2**31).to_bytes(4, "little")
 LONG_TENSOR = json.dumps({"features": {"dtype": "F32", "shape": [2**40, 2], "data_offsets": [0, 2**43]}}).encode()
 
 
-def cut(path: Path) -> None:
-    np.save(path, BOOK)
-    os.truncate(path, 300)
-
-
-class Unfit(NamedTuple):
-    """What is wrong, what is said of it (nothing: the path), with which options, and the exit code."""
-
-    make: Make
-    words: str = ""
-    options: str = ""
-    code: int = 4
-
-
-UNFIT = {
-    "missing.parquet": Unfit(changed(area=None, city=None), "area, city missing"),
-    "missing.csv": Unfit(raw(b"city,id\nUlm,a\n"), "area, garden, zone missing"),
-    "missing.jsonl": Unfit(raw(b'{"city": "Ulm"}\n'), "area, garden, zone missing"),
-    "dates.parquet": Unfit(
-        changed(area=DATES, garden=[[True]] * 2), "area of type date32[day], which is no number; garden of type list"
+# What is wrong, what is said of it (nothing: the path), and with which options.
+UNFIT: dict[str, tuple[Make, str, str]] = {
+    "missing.parquet": (changed(area=None, city=None), "area, city missing", ""),
+    "missing.csv": (raw(b"city,id\nUlm,a\n"), "area, garden, zone missing", ""),
+    "missing.jsonl": (raw(b'{"city": "Ulm"}\n'), "area, garden, zone missing", ""),
+    "dates.parquet": (
+        changed(area=pa.array([0, 1], pa.date32()), garden=[[True]] * 2),
+        "area of type date32[day], which is no number; garden of type list", "",
     ),
-    "spaces.csv": Unfit(raw(TEXT.replace(b"area", b" area")), "' area'"),
-    "unused twice.csv": Unfit(raw(TEXT.replace(b"kind", b"id")), "'id' stands 2"),
-    "damaged.parquet": Unfit(damaged),
-    "broken.feather": Unfit(raw(b"ARROW1 no feather")),
-    "broken.jsonl": Unfit(raw(as_json([GOOD]) + b"{")),
-    "text.txt": Unfit(raw(b"just text")),
-    "ids.parquet": Unfit(changed(), "number", "--id-column number"),
-    "nested.parquet": Unfit(
+    "spaces.csv": (raw(TEXT.replace(b"area", b" area")), "' area'", ""),
+    "unused twice.csv": (raw(TEXT.replace(b"kind", b"id")), "'id' stands 2", ""),
+    "damaged.parquet": (damaged, "", ""),
+    "broken.feather": (raw(b"ARROW1 no feather"), "", ""),
+    "zone=2/t.parquet": (changed(zone=None), "name the folder above zone=2", ""),
+    "nested.parquet": (
         changed(id=[[1], [2]], price=[[1.0], []]), "no single value; price of type", "--id-column id"
     ),
-    "nested.jsonl": Unfit(raw(as_json([GOOD | {"id": [1]}])), "nested.jsonl has columns", "--id-column id"),
-    "fifo.csv": Unfit(os.mkfifo, "fifo.csv is no regular file"),
-    "notes": Unfit(lambda path: written(path / "notes.md", {}), "nothing that can be read"),
-    "clash.parquet": Unfit(changed(), "id", "--id-column id,id", 2),
-    "nowhere.csv": Unfit(lambda path: None, code=2),
-    "*.none": Unfit(lambda path: None, code=2),
-    "cut.npy": Unfit(cut),
-    "pickled.npy": Unfit(lambda path: np.save(path, np.array([{}]), allow_pickle=True)),
-    "header.npy": Unfit(raw(LONG_HEADER)),
-    "broken.npz": Unfit(raw(b"PK\x03\x04 no zip")),
-    "huge.safetensors": Unfit(raw(len(LONG_TENSOR).to_bytes(8, "little") + LONG_TENSOR)),
-}
+    "nested.jsonl": (raw(as_json([GOOD | {"id": [1]}])), "nested.jsonl has columns", "--id-column id"),
+    "fifo.csv": (os.mkfifo, "fifo.csv is no regular file", ""),
+    "notes": (lambda path: written(path / "notes.md", {}), "nothing that can be read", ""),
+    "clash.parquet": (changed(), "id", "--id-column id,id"),
+    "huge.safetensors": (raw(len(LONG_TENSOR).to_bytes(8, "little") + LONG_TENSOR), "", ""),
+}  # fmt: skip
 
 
 @pytest.mark.slow
@@ -382,14 +351,13 @@ UNFIT = {
 def test_an_input_that_does_not_fit_is_named_with_what_was_expected_and_leaves_no_part(
     name: str, store: World, tmp_path: Path
 ) -> None:
-    make, words, options, code = UNFIT[name]
+    make, words, options = UNFIT[name]
     make(tmp_path / name)
-    model = "linear-regression" if name.endswith((".npy", ".npz", ".safetensors")) else "houses"
+    model = "linear-regression" if name.endswith(".safetensors") else "houses"
     output, before = tmp_path / "out", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     done = typed("predict", tmp_path / name, "--name", model, "--output", output, *options.split())
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17, "KiB, whatever a header promises"
-    assert_clear(done, code)
-    assert (words or str(tmp_path / name)) in done.stderr
+    assert_clear(done, 2 if "clash" in name else 4, words or tmp_path / name)
     assert not list(output.glob("part-*"))
 
 
@@ -421,11 +389,9 @@ def test_a_folder_is_read_in_the_order_of_its_names_and_says_what_it_leaves_out(
 
 ARRAYS: dict[str, Make] = {
     "a.npy": lambda path: np.save(path, BOOK),
-    "b.npz": lambda path: np.savez(path, BOOK),
     "c.npz": lambda path: np.savez_compressed(path, features=BOOK, other=np.zeros(3)),
     "d.safetensors": lambda path: safetensors.numpy.save_file({"features": BOOK}, path),
-    "e.parquet": lambda path: written(path, {"x2": BOOK[:, 1], "note": ["n"] * 40, "x1": BOOK[:, 0]}),
-    "f.csv": lambda path: written(path, {"x2": BOOK[:, 1], "x1": BOOK[:, 0]}),
+    "f.csv": lambda path: written(path, {"x2": BOOK[:, 1], "note": ["n"] * 40, "x1": BOOK[:, 0]}),
 }
 
 
@@ -438,42 +404,20 @@ def test_the_books_rows_come_from_every_kind_of_array_and_table(store: World, tm
     np.testing.assert_allclose(found, np.tile(expected, len(ARRAYS)), atol=1e-4)
 
 
-GONE = object()
-POINTERS: dict[str, tuple[Row | str, str | None]] = {
-    "a field of the future": ({"from the future": {"a": [1]}}, None),
-    "not yet frozen": ({"frozen": GONE}, None),
-    "a number as text": ({"version": "1"}, "version"),
-    "a number with a point": ({"version": 1.0}, "version"),
-    "truth for a number": ({"version": True}, "version"),
-    "a list of nothing": ({"held": [None]}, "held"),
-    "text for truth": ({"frozen": "no"}, "frozen"),
-    "a field gone": ({"version": GONE}, "version"),
-    "null": ("null", ""),
-    "cut": ('{"version": 1', ""),
-    "a name twice": ('{"version": 1, "version": 1}', ""),
-    "no number": ('{"version": 1, "x": NaN}', ""),
-}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("case", POINTERS)
 def test_a_pointer_is_read_strictly_but_for_fields_that_are_new_or_not_yet_there(
-    case: str, made: World, artifacts: Path, tmp_path: Path
+    made: World, artifacts: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(made.artifacts, artifacts)
-    pointer, (change, word) = artifacts / "models/houses/champion.json", POINTERS[case]
-    if not isinstance(change, str):
-        known = json.loads(pointer.read_text()) | change
-        change = json.dumps({name: value for name, value in known.items() if value is not GONE})
-    pointer.write_text(change)
     (tmp_path / "t.csv").write_bytes(TEXT)
-    done = typed("predict", tmp_path / "t.csv", "--name", "houses")
-    if word is None:
-        assert done.returncode == 0, done.stderr
-    else:
-        assert_clear(done, 4)
-        assert "champion.json" in done.stderr
-        assert word in done.stderr
+    pointer = artifacts / "models/houses/champion.json"
+    known = json.loads(pointer.read_text()) | {"from the future": {"a": [1]}}
+    del known["frozen"]
+    pointer.write_text(json.dumps(known))
+    assert predicted(tmp_path / "t.csv")["rows"] == 2
+    for wrong in ({"frozen": "no"}, {"version": "1"}):
+        pointer.write_text(json.dumps(known | wrong))
+        assert_clear(typed("predict", tmp_path / "t.csv", "--name", "houses"), 4, "champion.json", *wrong)
 
 
 @pytest.mark.slow
@@ -489,24 +433,20 @@ def test_classes_are_told_by_name_with_their_probabilities_and_measured(store: W
     np.testing.assert_allclose(chances.sum(axis=1), 1, atol=1e-6)
     assert found["label"].to_pylist() == chances.argmax(axis=1).tolist()
     assert found["label_name"].to_pylist() == [("cheap", "dear")[at] for at in chances.argmax(axis=1)]
-    truth, told = ([each for at, each in enumerate(names) if at != 3]
-                   for names in ([row["kind"] for row in rows], found["label_name"].to_pylist()))  # fmt: skip
-    assert done["accuracy"] == pytest.approx(accuracy_score(truth, told)), "an unknown class is never right"
+    pairs = [
+        each for each in zip([row["kind"] for row in rows], found["label_name"].to_pylist(), strict=True) if each[0]
+    ]
+    assert done["accuracy"] == pytest.approx(accuracy_score(*zip(*pairs, strict=True))), (
+        "an unknown class is never right"
+    )
     assert done["unknown_class"] == 3
     again = typed("predict", tmp_path / "rows.csv", "--name", "kinds")
     sentence = "3 of 200 rows of a class that the model does not know, counted as wrong"
     assert (again.stdout + again.stderr).count(sentence) == 1, "of a job that is done already, too"
 
 
-def test_tables_called_like_labels_of_images_are_predicted(store: World, tmp_path: Path) -> None:
-    for number in (0, 1, 10):
-        pq.write_table(pa.Table.from_pylist([GOOD] * 2), tmp_path / f"chunk_idx{number}.parquet")
-    assert predicted(tmp_path)["rows"] == 6
-
-
 def test_without_an_input_the_test_split_of_the_version_is_predicted(store: World) -> None:
     made = store.reports["houses"]
-    done = json.loads(typed("predict", "--name", "houses", "--json").stdout)
+    done = answer("predict --name houses")
     assert (done["rows"], done["path"]) == (made["prediction"]["rows"], made["prediction"]["path"])
     assert done["metrics"]["rmse"] == pytest.approx(made["metrics"]["rmse"], rel=1e-5)
-    assert_clear(typed("predict", "--name", "houses", "--id-column", "id"), 2)

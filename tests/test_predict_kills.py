@@ -16,13 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from candidate import Contender
+from prediction_jobs import NAME, predict_rows
+from table_files import written
 from tasks.batch.shard import predict_shard
 from tasks.stage import shards as shard_tasks
 from tasks.store import artifact_paths
 from victims import KILLS, fork, run_silently
 
-NAME = "linear-regression"
 SHARDS = 200
+ELSEWHERE = {"GRADMILL_ARTIFACTS": "/nowhere"}  # workers on another machine need not know where the store is
 
 
 @pytest.fixture
@@ -43,13 +45,11 @@ def arguments(
     rows = np.random.default_rng(0).standard_normal((20_000, 2)).astype(np.float32)
     rows[[77, 19_999]] = np.nan
     np.save(tmp_path / "rows.npy", rows)
-    file, options = str(tmp_path / "rows.npy"), list[str]()
+    file = str(tmp_path / "rows.npy")
     if getattr(request, "param", "array") == "table":
-        file, options = str(tmp_path / "rows.csv"), ["--id-column", "id"]
-        lines = (f"{x1},{number},{x2}" for number, (x1, x2) in enumerate(rows))
-        Path(file).write_text("\n".join(["x1,id,x2", *lines]))
-    options += ["--name", NAME, "--shard-rows", "100", "--max-rejects", "2", "--artifacts", str(artifacts)]
-    return ["predict", file, *options]
+        file = str(written(tmp_path / "rows.csv", {"x1": rows[:, 0], "id": np.arange(20_000), "x2": rows[:, 1]}))
+    options = ["--name", NAME, "--shard-rows", "100", "--max-rejects", "2", "--artifacts", str(artifacts)]
+    return ["predict", file, *options, *(["--id-column", "id"] if file.endswith("csv") else [])]
 
 
 def everything(folder: Path, shards: int = SHARDS) -> Any:
@@ -111,12 +111,9 @@ def test_dask_gives_the_same_bits_though_a_worker_is_killed(
 ) -> None:
     from distributed import LocalCluster
 
-    from flows.predict import predict
-    from tasks.parameters import PredictParameters
-
-    base = {"input": arguments[1], "name": NAME, "shard_rows": 500, "max_rejects": 2}
-    threads = predict(PredictParameters.model_validate(base | {"output": str(tmp_path / "threads")}))
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    base = {"input": arguments[1], "shard_rows": 500, "max_rejects": 2}
+    threads = predict_rows(**base, output=tmp_path / "threads")
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, env=ELSEWHERE) as cluster:
         victim = next(iter(cluster.workers.values())).pid
         output = tmp_path / "dask"
 
@@ -127,8 +124,7 @@ def test_dask_gives_the_same_bits_though_a_worker_is_killed(
 
         killer = threading.Thread(target=kill)
         killer.start()
-        options = {"runner": "dask", "dask_address": cluster.scheduler_address, "output": str(output)}
-        dask = predict(PredictParameters.model_validate(base | options))
+        dask = predict_rows(**base, runner="dask", dask_address=cluster.scheduler_address, output=output)
         killer.join()
         assert not psutil.pid_exists(victim) or psutil.Process(victim).status() == psutil.STATUS_ZOMBIE
     assert everything(dask.path, 40).equals(everything(threads.path, 40))

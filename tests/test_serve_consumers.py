@@ -1,36 +1,37 @@
-"""The exported file, unchanged, in other runtimes: the book's images, colour images, tables with values of every kind.
+"""The exported file, unchanged, in other runtimes: the book's images, tables with values of every kind.
 
-Of the book's images what onnxruntime for Python says is expected, on 1000 test images; of others the recipe applied by
-hand, of tables with missing values and unknown codes. Labels are equal, probabilities within 2e-5, predictions within
-2e-5 deviations.
+Of the book's images what onnxruntime for Python says is expected, on 1000 test images; of tables, with missing values
+and unknown codes, the recipe applied by hand. Labels are equal, probabilities within 2e-5, predictions within 2e-5
+deviations.
 """
 
 import json
 import math
 import shutil
 import subprocess
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 import scipy.special
 
+import gradmill
+from browsing import open_tab
 from command_line import gradmill as gradmill_command
 from conftest import REPOSITORY, Pipeline
 from dated_tables import draw_rows
 from flows.server import demo_server
-from gradmill.rows import InputColumn, encode_rows
 from node_packages import JAVASCRIPT, node_modules
 from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights
-from served_folders import Silent, serve
+from served_folders import serve
 from table_files import written as written_table
-from tasks.data.recipe import Columns, Pixels
+from tasks.data.recipe import Columns
 from tasks.serving import contract, onnx_graph
 from tasks.serving.contract import Signature
 from tasks.serving.task import TASKS, TaskName
@@ -72,16 +73,6 @@ def images(pipeline: Pipeline) -> Exported:
     )
 
 
-def colour_images(folder: Path) -> Exported:
-    """Pictures higher than wide, whose channels have weights of their own."""
-    recipe, rng = Pixels(shape=(9, 7, 3), scale=1 / 255), np.random.default_rng(0)
-    rows = rng.integers(0, 256, (ROWS, *recipe.shape), np.uint8)
-    weights = {name: rng.normal(size=size).astype(np.float32) for name, size in {"W": (189, 5), "b": (5,)}.items()}
-    signature = Signature(inputs=(recipe.input,), outputs=TASKS["classification"].outputs(5))
-    (folder / "model.onnx").write_bytes(onnx_graph.write_model(weights, recipe, signature, {}))
-    return Exported(folder / "model.onnx", rows, as_answers(rows.reshape(ROWS, -1) / 255 @ weights["W"] + weights["b"]))
-
-
 def as_answers(scores: Array) -> dict[str, Array]:
     probabilities = scipy.special.softmax(scores, axis=1)
     return {"probabilities": probabilities, "label": probabilities.argmax(axis=1)}
@@ -120,12 +111,10 @@ TABLES: dict[str, tuple[Columns, TaskName, int]] = {
 }
 
 
-@pytest.fixture(scope="module", params=["images", "colour images", *TABLES])
+@pytest.fixture(scope="module", params=["images", *TABLES])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     if request.param == "images":
         return images(request.getfixturevalue("pipeline"))
-    if request.param == "colour images":
-        return colour_images(tmp_path_factory.mktemp("colour"))
     table = written(tmp_path_factory.mktemp("table"), *TABLES[request.param])
     rows = drawn_rows(table.recipe, ROWS, odd=0.2)
     return Exported(table.folder / "model.onnx", rows, table.expected(rows), table.tolerance)
@@ -197,89 +186,35 @@ def test_node(exported: Exported, node_modules: Path, served: Path) -> None:
     exported.assert_same(in_node(node_modules, JAVASCRIPT / "consume.mjs", served))
 
 
-class Client(Silent):
-    """Serves a folder and keeps what the page posts back."""
-
-    answers: ClassVar[list[dict[str, object]]] = []
-    answered = threading.Event()
-
-    def do_POST(self) -> None:  # noqa: N802  (its name in the standard library)
-        self.answers.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(204)
-        self.end_headers()
-        self.answered.set()
-
-
-@pytest.fixture
-def page(node_modules: Path, served: Path) -> Iterator[str]:
-    shutil.copyfile(JAVASCRIPT / "consume.html", served / "index.html")
-    shutil.copytree(node_modules / "onnxruntime-web" / "dist", served / "dist")
-    Client.answers.clear()
-    Client.answered.clear()
-    with serve(served, Client) as address:
-        yield f"{address}/"
-
-
 @pytest.mark.slow
 @pytest.mark.browser
-def test_browser(exported: Exported, page: str, tmp_path: Path) -> None:
+def test_browser(exported: Exported, node_modules: Path, served: Path) -> None:
     """Real headless Chromium, onnxruntime-web in WebAssembly, everything served from loopback."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("Chromium is not installed")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-    options += ["--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"]
-    command = [chromium, *options, f"--user-data-dir={tmp_path / 'profile'}", page]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as browser:
-        try:
-            assert Client.answered.wait(90), "the page did not answer"
-        finally:
-            browser.terminate()
-    (answer,) = Client.answers
+    shutil.copyfile(JAVASCRIPT / "consume.html", served / "index.html")
+    (served / "dist").symlink_to(node_modules / "onnxruntime-web" / "dist")
+    with serve(served) as address, open_tab() as tab:
+        with tab.expect_request(lambda request: request.method == "POST", timeout=90_000) as posted:
+            tab.goto(f"{address}/")
+        answer: Any = posted.value.post_data_json
     assert "error" not in answer, answer
     exported.assert_same(answer)
 
 
-NAMED_ROWS: list[dict[str, Any]] = [
-    {"city": "city-0", "area": 98.5, "garden": True, "heating": "heating-1", "year": 1974},
-    {"year": 2001, "heating": "heating-2", "garden": False, "area": None, "city": None, "not a column": 1},
-    {"city": "Atlantis", "heating": "heating-0", "area": 250},
+# Classes with a category whose levels are numbers and a truth value, as data name them; an unknown level, and a gap.
+ROWS_OF_CLASSES: list[dict[str, Any]] = [
+    *({"heating": value} for value in (30, 30.0, "30", 2.5, True, "true", False)),
+    {"year": 2001, "garden": False, "area": 98.5, "city": "city-0", "not a column": 1},
 ]
-CODES = np.array([[0, 98.5, 1, 1, 1974], [math.nan, math.nan, 0, 2, 2001], [-1, 250, math.nan, 0, math.nan]])
-# A category whose levels are numbers and a truth value, as data name them.
-HEATED = [{"heating": value} for value in (30, 30.0, "30", 2.5, True, "true", False)]
-NUMBERED = RECIPE.model_copy(
-    update={
-        "columns": tuple(
-            each.model_copy(update={"levels": ("30", "2.5", "true")} if each.name == "heating" else {})
-            for each in RECIPE.columns
-        )
-    }
-)
-CODES_OF_HEATED = np.array([[math.nan] * 3 + [code, math.nan] for code in (0, 0, 0, 1, 2, 2, -1)])
-SERVED: dict[str, tuple[tuple[Columns, TaskName, int], list[dict[str, Any]], Array]] = {
-    **{name: (table, NAMED_ROWS, CODES) for name, table in TABLES.items()},
-    "levels that are numbers": ((NUMBERED, "regression", 0), HEATED, CODES_OF_HEATED),
-}
+CODES = [*([math.nan] * 3 + [code, math.nan] for code in (0, 0, 0, 1, 2, 2, -1)), [0, 98.5, 0, math.nan, 2001]]
 
 
-@pytest.mark.parametrize("name", SERVED)
-def test_python_turns_named_values_into_features(name: str) -> None:
-    (recipe, *_), rows, codes = SERVED[name]
-    columns = {each.name: InputColumn(each.name, each.kind, each.levels) for each in recipe.columns}
-    found = encode_rows([dict.fromkeys(columns) | row for row in rows], columns, unknown="average")
-    np.testing.assert_array_equal(found, codes.astype(np.float32))
-
-
-@pytest.mark.parametrize("name", SERVED)
-def test_a_service_in_javascript_turns_named_values_into_features(
-    name: str, node_modules: Path, tmp_path: Path
-) -> None:
+def test_a_service_in_javascript_turns_named_values_into_features(node_modules: Path, tmp_path: Path) -> None:
     """The lines of docs/, run in a version's folder."""
-    made, rows, codes = SERVED[name]
-    table = written(tmp_path, *made)
-    found = in_node(node_modules, DOCS / "serving_rows.mjs", input=json.dumps(rows), cwd=tmp_path)
-    Exported(tmp_path, codes, table.expected(codes), table.tolerance).assert_same(found)
+    heating = CLASSES.columns[3].model_copy(update={"levels": ("30", "2.5", "true")})
+    columns = (*CLASSES.columns[:3], heating, *CLASSES.columns[4:])
+    table = written(tmp_path, CLASSES.model_copy(update={"columns": columns}), "classification", 3)
+    found = in_node(node_modules, DOCS / "serving_rows.mjs", input=json.dumps(ROWS_OF_CLASSES), cwd=tmp_path)
+    Exported(tmp_path, np.array(CODES), table.expected(np.array(CODES))).assert_same(found)
 
 
 ODD: dict[str, list[Any]] = {
@@ -301,16 +236,13 @@ def test_three_hundred_odd_rows_are_one_to_the_command_to_python_to_the_demo_and
     data = ("--data", str(file), "--target", "sales", "--no-predict")
     assert gradmill_command("retrain", "linear-regression", "--name", "sales", *data).returncode == 0
     rows = [{name: values[rng.integers(len(values))] for name, values in ODD.items()} for _ in range(300)]
-    model, _ = demo_server.load("sales", None)
+    model = gradmill.load("sales")
     expected = model.predict(rows, unknown="average")
-
-    in_json = tmp_path / "odd.jsonl"
-    in_json.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    answers = tmp_path / "answers.parquet"
-    command = ("predict", str(in_json), "--name", "sales", "--unknown", "average", "--output", str(answers))
-    assert gradmill_command(*command).returncode == 0
-    np.testing.assert_array_equal(pq.read_table(answers)["prediction"].to_numpy(), expected)
-
+    in_json = written_table(tmp_path / "odd.jsonl", pa.Table.from_pylist(rows))
+    output = tmp_path / "answers.parquet"
+    options = ("--name", "sales", "--unknown", "average", "--output", str(output))
+    assert gradmill_command("predict", str(in_json), *options).returncode == 0
+    np.testing.assert_array_equal(pq.read_table(output)["prediction"].to_numpy(), expected)
     folder = artifact_paths.version("sales", 1)
     found = in_node(node_modules, DOCS / "serving_rows.mjs", input=json.dumps(rows), cwd=folder)
     np.testing.assert_allclose(found["prediction"], expected, rtol=1e-6)

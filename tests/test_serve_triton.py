@@ -12,8 +12,8 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -24,6 +24,7 @@ import served_images
 from candidate import Contender
 from conftest import REPOSITORY
 from fenced_blocks import blocks
+from prefect_api import eventually
 from tasks.store import artifact_paths, pointer
 from tasks.store.artifact_paths import METADATA
 from tasks.store.run_folder import RunFolder
@@ -134,20 +135,20 @@ def address(tritonserver: Path, repository: Path, tmp_path: Path) -> Iterator[st
             stderr=stream,
             env=environment,
         )
+    url = f"http://127.0.0.1:{port}/v2"
+
+    def has_begun() -> bool:
+        with suppress(httpx.TransportError):
+            return httpx.get(f"{url}/health/ready").status_code == httpx.codes.OK
+        return server.poll() is not None
+
     try:
-        url = f"http://127.0.0.1:{port}/v2"
-        deadline = time.monotonic() + 60
-        while server.poll() is None and time.monotonic() < deadline:
-            try:
-                if httpx.get(f"{url}/health/ready").status_code == httpx.codes.OK:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.2)
-        else:
+        eventually(has_begun, 60, "tritonserver is ready")
+        if server.poll() is not None:
             text = log.read_text(errors="replace")
             if "Importing the numpy C-extensions failed" in text:  # seen with Debian's own Python 3.13
                 pytest.skip("the Python inside nvidia-pytriton's backend cannot load this machine's modules")
-            pytest.fail(f"tritonserver is not ready: {text[-2000:]}")
+            pytest.fail(f"tritonserver has ended: {text[-2000:]}")
         yield url
     finally:
         server.terminate()

@@ -39,8 +39,12 @@ def publish(name: str, class_names: Sequence[str] = (), seed: int = 0) -> Publis
     """A model of houses in the artifacts folder."""
     prepared, run = prepare_houses(class_names, seed), RunFolder.open(f"run-of-{name}-{seed}", {})
     model = "softmax-regression" if class_names else "linear-regression"
-    candidate = Contender(run, prepared, seed, name, model=model, num_epochs=20, lr=0.1)
-    data = {"source": str(run.path / "houses.csv"), "target": "y"}
+    return from_file(Contender(run, prepared, seed, name, model=model, num_epochs=20, lr=0.1)).publish()
+
+
+def from_file(candidate: Contender) -> Contender:
+    """The same, as if its data had been read from a file of its own."""
+    data = {"source": str(candidate.run.path / "houses.csv"), "target": "y"}
     document = candidate.parameters.model_dump(exclude={"data"}) | {"data": data}
     candidate.parameters = RetrainParameters.model_validate(document)
-    return candidate.publish()
+    return candidate

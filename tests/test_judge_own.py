@@ -2,6 +2,7 @@
 
 import dataclasses
 import tracemalloc
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,13 @@ from tasks.data.prepared_splits import Examples, read_split
 from tasks.data.recipe import Columns, Pixels, SplitRule
 from tasks.errors import GateFailed
 from tasks.evaluate import evaluate
-from tasks.judging import baselines, task
+from tasks.judging import baselines, champion, task
 from tasks.judging.baselines import Baselines
+from tasks.judging.metrics import Answers
 from tasks.judging.objective import Objective
-from tasks.parameters import Gates, Loss, Training
+from tasks.parameters import Device, Gates, Loss, Training
 from tasks.records import Evaluation, PreparedDataset
+from tasks.serving import onnx_graph, runtime
 from tasks.store import artifact_paths
 from tasks.store.run_folder import RunFolder
 
@@ -66,9 +69,8 @@ def refused(*judging: Any) -> Evaluation:
 def noise(task: str = "regression") -> PreparedDataset:
     """A target that follows from nothing."""
     rng = np.random.default_rng(9)
-    if task == "regression":
-        return prepare(rng.normal(size=(1000, 4)), rng.normal(300_000, 60_000, 1000))
-    return prepare(rng.normal(size=(1000, 4)), rng.integers(0, 3, 1000), class_names=("a", "b", "c"))
+    features, names = rng.normal(size=(1000, 4)), "abc" if task == "classification" else ""
+    return prepare(features, rng.integers(0, 3, 1000) if names else rng.normal(3e5, 6e4, 1000), class_names=names)
 
 
 def rare(num_rows: int = 5000, share: float = 0.03) -> PreparedDataset:
@@ -92,23 +94,20 @@ def test_a_model_of_a_shuffled_target_is_refused_by_the_baseline_and_the_referen
 def test_a_model_with_half_of_a_small_attainable_gain_is_refused_by_the_reference(task: str, run: RunFolder) -> None:
     """Of an R² of 0.03, where 1.05 times the converged fit's loss is more than that of the best constant."""
     rng = np.random.default_rng(5)
-    x, noise = rng.normal(size=(20_000, 1)), rng.normal(size=20_000)
-    signal = np.sqrt(0.03 / 0.97) * x[:, 0]
+    x, asked = rng.normal(size=(20_000, 1)), training(task)
     if task == "regression":
-        prepared = prepare(x, signal + noise)
+        prepared = prepare(x, 0.176 * x[:, 0] + rng.normal(size=20_000))
+        tolerance = 1e-6 / 2 * np.var(read_split(prepared.train, prepared).y_true)
     else:
-        prepared = prepare(x, (2 * signal + rng.logistic(size=20_000) > 0).astype(int), class_names=("no", "yes"))
-    asked = training(task)
+        prepared = prepare(x, (0.35 * x[:, 0] + rng.logistic(size=20_000) > 0).astype(int), class_names="ny")
+        tolerance = 0.002
     whole = converged(prepared, asked)
     found = judged(run, prepared, asked, whole)
-    best, trivial = found.metrics["reference_loss"], found.metrics["baseline_loss"]
-    gate = found.gates[1]
+    best, trivial, gate = found.metrics["reference_loss"], found.metrics["baseline_loss"], found.gates[1]
     assert 1.05 * best > trivial
-    assert (gate.name, gate.verdict) == ("reference", "passed")
-    assert gate.value == pytest.approx(best, rel=1e-6)
-    tolerance = 0.002 if task == "classification" else 1e-6 / 2 * np.var(read_split(prepared.train, prepared).y_true)
+    assert (gate.name, gate.verdict, gate.value) == ("reference", "passed", pytest.approx(best, rel=1e-6))
     assert gate.maximum == pytest.approx(trivial - 0.95 * (trivial - best) + tolerance, abs=1e-9)
-    half = {name: each * (0.293 if name == "W" else 1) for name, each in whole.items()}
+    half = whole | {"W": 0.293 * whole["W"]}
     assert [each.passed for each in refused(run, prepared, asked, half).gates] == [True, False]
 
 
@@ -129,10 +128,9 @@ def test_the_reference_takes_the_first_rows_by_their_hash_and_in_time_a_sample_o
     for most, held_out, expected in ((100, 0.0, keys < 100), (1000, 0.0, keys < 1000), (1000, 0.2, keys < 800)):
         found = baselines.choose_rows(keys, most, in_time=False, held_out=held_out)
         assert (found == np.flatnonzero(expected)).all()
-    prepared = noise()
-    fit = Baselines.of_dataset(prepared, Objective.choose(training("regression"), prepared), 0.2).fit
+    fit = Baselines.of_dataset(noise(), Objective(Loss.SQUARED), 0.2).fit
     assert fit is not None
-    assert fit.words == f"converged fit to {prepared.num_train * 4 // 5:,} rows"
+    assert fit.words == "converged fit to 640 rows"
 
 
 def test_a_reference_that_did_not_converge_is_not_called_converged(
@@ -147,36 +145,35 @@ def test_a_reference_that_did_not_converge_is_not_called_converged(
 
 
 def test_a_single_test_group_says_nothing_and_is_refused() -> None:
-    prepared = rare()
-    held = Baselines.of_dataset(prepared, Objective.choose(training("classification"), prepared))
-    held = dataclasses.replace(held, units=np.zeros(prepared.num_test, np.uint64))
-    assert held.fitted is not None
-    verdict = next(held.judge(held.fitted, Gates()))
-    assert not verdict.passed
+    held = Baselines.of_dataset(rare(), Objective(Loss.CROSS_ENTROPY))
+    held = dataclasses.replace(held, units=np.zeros(len(held.constant), np.uint64))
+    verdict = next(held.judge(held.fitted, Gates()))  # type: ignore[arg-type]
+    assert (verdict.passed, "one test row or group says nothing" in verdict.detail) == (False, True)
     assert verdict.value == pytest.approx(held.metrics["baseline_loss"] - held.metrics["reference_loss"])
-    assert "one test row or group says nothing" in verdict.detail
 
 
-def test_scores_of_many_classes_become_losses_before_memory_holds_them_all(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two million test rows of a hundred classes would be 1.6 GB a copy."""
+def test_scores_of_many_classes_become_losses_before_memory_holds_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two million test rows of a hundred classes would be 1.6 GB a copy, of a candidate as of a version."""
     monkeypatch.setitem(baselines.FIT_RULES, "columns", baselines.FIT_RULES["columns"]._replace(most=1000))
     monkeypatch.setattr(baselines, "MAX_ITERATIONS", 3)
-    names = tuple(map(str, range(100)))
-    labels = np.arange(1_000_000) % 100
+    names, labels = tuple(map(str, range(100))), np.arange(1_000_000) % 100
     features = np.stack([labels, -labels], axis=1) + np.random.default_rng(0).normal(size=(1_000_000, 2))
     prepared = prepare(features, labels, class_names=names)
     assert isinstance(prepared.recipe, Columns)
-    model = trained(run, prepared, drawn_weights(prepared.recipe, len(names)))
+    weights = drawn_weights(prepared.recipe, len(names))
+    model = trained(RunFolder.open("own", {}), prepared, weights)
+    session = runtime.open_session(onnx_graph.write_model(weights, prepared.recipe, prepared.signature, {}), Device.CPU)
     tracemalloc.start()
     try:
         candidate = task.Candidate.read(prepared, model, training("classification"))
-        measured = candidate.metrics
+        measured, (inputs, truth, _) = candidate.metrics, candidate.test
+        score = partial(champion.score_by_session, session)
+        version = Answers.ask(score, inputs.__getitem__, truth, Objective(Loss.CROSS_ENTROPY))
         assert tracemalloc.get_traced_memory()[1] < 8 * prepared.num_test * 100 / 2, "half of the scores in float64"
     finally:
         tracemalloc.stop()
-    assert measured["test_accuracy"] == pytest.approx(np.mean(candidate.answers.answer == candidate.test.y_true))
+    np.testing.assert_allclose(version.losses, np.minimum(candidate.answers.losses, 87.34), rtol=1e-3, atol=1e-3)
+    assert measured["test_accuracy"] == pytest.approx(np.mean(candidate.answers.answer == truth))
 
 
 # Pictures
@@ -185,39 +182,38 @@ def test_scores_of_many_classes_become_losses_before_memory_holds_them_all(
 def test_a_sound_model_of_pictures_passes_the_baseline_and_the_reference_is_recorded_only(run: RunFolder) -> None:
     images, labels = own_images.digits()
     prepared, asked = own_images.prepare(images[:600], labels[:600], "0123456789"), training("classification")
-    found = judged(run, prepared, asked)
+    weights = converged(prepared, asked)
+    found, truth = judged(run, prepared, asked, weights), read_split(prepared.test, prepared).y_true
     assert {gate.name: gate.verdict for gate in found.gates} == {"baseline": "passed", "reference": "recorded"}
     assert found.metrics["test_accuracy"] > 0.9
-    truth = read_split(prepared.test, prepared).y_true
     frequencies = np.tile(np.array(prepared.class_counts) / prepared.num_train, (len(truth), 1))
-    assert found.metrics["baseline_loss"] == pytest.approx(
-        sklearn.metrics.log_loss(truth, frequencies, labels=range(10))
-    )
-    answers = task.Candidate.read(prepared, trained(run, prepared, converged(prepared, asked)), asked).answers.answer
-    recall = sklearn.metrics.recall_score(truth, answers, average=None)
-    assert list(found.metrics["recall"].values()) == pytest.approx(recall.tolist(), rel=1e-6)
+    expected = sklearn.metrics.log_loss(truth, frequencies, labels=range(10))
+    assert found.metrics["baseline_loss"] == pytest.approx(expected)
+    answers = task.Candidate.read(prepared, trained(run, prepared, weights), asked).answers.answer
+    for name, figure in (("recall", sklearn.metrics.recall_score), ("precision", sklearn.metrics.precision_score)):
+        assert [*found.metrics[name].values()] == pytest.approx(figure(truth, answers, average=None))
 
 
 def test_the_fit_to_pictures_is_that_of_scikit_learn_with_the_same_penalty() -> None:
     images, labels = own_images.digits()
     small, labels = images[:300, 2:5, 2:6], labels[:300] % 3
     found = baselines.fit_images(small, labels, Pixels(shape=(3, 4), scale=1 / 255), 3, PENALISED)
-    expected = LogisticRegression(C=1 / (0.01 * 300), tol=1e-8, max_iter=1000).fit(small.reshape(300, -1) / 255, labels)
-    probabilities = scipy.special.softmax(found.score(small), axis=1)
-    np.testing.assert_allclose(probabilities, expected.predict_proba(small.reshape(300, -1) / 255), atol=1e-3)
+    X = small.reshape(300, -1) / 255
+    expected = LogisticRegression(C=1 / (0.01 * 300), tol=1e-8, max_iter=1000).fit(X, labels).predict_proba(X)
+    np.testing.assert_allclose(scipy.special.softmax(found.score(small), axis=1), expected, atol=1e-3)
 
 
-def test_the_fit_sees_ten_thousand_pictures_at_most_and_fewer_of_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (10_500, 6, 6), np.uint8), rng.integers(0, 2, 10_500)
-    rows = Examples(images, labels, rng.permutation(10_500).astype(np.uint64))
+@pytest.mark.parametrize(("most", "seen"), [(40_000_000, "10,000"), (36_000, "1,000")])
+def test_the_fit_sees_ten_thousand_pictures_at_most_and_fewer_of_large_ones(
+    most: int, seen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = np.arange(10_500) % 2
+    rows = Examples(np.zeros((10_500, 6, 6), np.uint8), labels, labels.astype(np.uint64))
     monkeypatch.setattr(baselines, "MAX_IMAGE_ITERATIONS", 1)
+    monkeypatch.setattr(baselines, "MAX_VALUES", most)
     recipe, rule = Pixels(shape=(6, 6), scale=1 / 255), SplitRule(rule="rows", test=0.2)
-    for most, seen in ((40_000_000, "10,000"), (36_000, "1,000")):
-        monkeypatch.setattr(baselines, "MAX_VALUES", most)
-        fit = Baselines.of_rows(rows, rows, recipe, (5_000, 5_500), PENALISED, rule).fit
-        assert fit is not None
-        assert f" {seen} rows" in fit.words
+    fit = Baselines.of_rows(rows, rows, recipe, (5_000, 5_500), PENALISED, rule).fit
+    assert f" {seen} rows" in str(fit and fit.words)
 
 
 def test_every_picture_of_a_model_is_drawn_and_none_of_mistakes_where_there_are_none(
@@ -234,5 +230,5 @@ def test_every_picture_of_a_model_is_drawn_and_none_of_mistakes_where_there_are_
     assert "reference_loss" not in found.metrics
     expected = {artifact_paths.CLASS_WEIGHTS, artifact_paths.CONFUSION_MATRIX, artifact_paths.RELIABILITY}
     assert {picture.path.name for picture in found.pictures} == expected
-    wrong = refused(run, prepared, asked, {name: -each for name, each in weights.items()})
+    wrong = refused(run, prepared, asked, weights | {"W": -weights["W"]})
     assert {picture.path.name for picture in wrong.pictures} == {*expected, artifact_paths.MISCLASSIFIED}

@@ -186,14 +186,14 @@ def test_without_credentials_every_route_but_health_and_readiness_answers_401(st
         known.post("/flows/count").raise_for_status()
         token = {name: value for name, value in known.headers.items() if "csrf" in name}
     assert token
+    asked = [(verb, re.sub(r"\{[^}]*\}", "x", path), None) for path, verbs in paths.items() for verb in verbs]
     with httpx.Client(base_url=f"{stack.server}/api", headers=token, timeout=120) as client:
-        answers = [
-            (path, client.request(verb, re.sub(r"\{[^}]*\}", "x", path)).status_code)
-            for path, verbs in paths.items()
-            for verb in verbs
-        ]
-        wrong = client.post("/flows/count", auth=("admin", "wrong")).status_code
-    assert {path for path, status in (*answers, ("a wrong password", wrong)) if status != 401} == {"/health", "/ready"}
+        answered = {
+            path
+            for verb, path, auth in (*asked, ("post", "/flows/count", ("admin", "wrong")))
+            if client.request(verb, path, auth=auth).status_code != 401
+        }
+    assert answered == {"/health", "/ready"}
 
 
 def test_schedules_limit_and_automations_are_registered(stack: Stack) -> None:
@@ -255,16 +255,10 @@ def test_who_scrapes_the_workers_health_port_gets_figures_of_the_store(stack: St
     stack.execute("worker", "python", "-m", "flows.server.healthcheck")
 
 
-def test_down_and_up_keep_history_and_models(stack: Stack) -> None:
+def test_down_an_upgrade_of_the_checkout_and_up_keep_history_and_models(stack: Stack) -> None:
     before = kept(stack)
     stack.published(" down$")
     assert stack.engine.podman("ps", "--all", "--quiet") == ""
-    stack.published("up --detach$")
-    assert kept(stack) == before
-
-
-def test_an_upgrade_of_the_checkout_keeps_history_and_models(stack: Stack) -> None:
-    before = kept(stack)
     pyproject = stack.folder / "pyproject.toml"
     pyproject.write_text(re.sub('(?m)^version = ".*"$', 'version = "99.0"', pyproject.read_text()))
     stack.published("up --detach --build$")

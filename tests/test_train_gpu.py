@@ -1,6 +1,5 @@
 """What only a GPU can show: training and prediction on CUDA agree with the CPU."""
 
-import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+import image_folders
 from candidate import Contender
-from command_line import typed
+from documents import ask
 from table_files import written
 from tasks.batch.session_pool import open_pool
 from tasks.fitting.devices import deterministic
@@ -39,16 +38,9 @@ def write_data(folder: Path, kind: str) -> list[Any]:
     """Own data of a kind, or the book's, and the options that retrain on them."""
     if kind in ("scratch", "concise"):
         return ["linear-regression", "--implementation", kind]
-    rng = np.random.default_rng(0)
     if kind == "images":
-        for number in range(200):
-            side = number % 2
-            pixels = rng.integers(0, 100, (12, 12), np.uint8)
-            pixels[:, 6 * side : 6 * side + 6] += 100
-            (folder / "pictures" / ["left", "right"][side]).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(folder / "pictures" / ["left", "right"][side] / f"{number}.png")
-        return ["softmax-regression", "--data", folder / "pictures"]
-    rows = 60_000 if kind == "minibatches" else 400
+        return ["softmax-regression", "--data", image_folders.write(folder / "pictures", {"left": 100, "right": 100})]
+    rng, rows = np.random.default_rng(0), 60_000 if kind == "minibatches" else 400
     x, level = rng.normal(size=rows), rng.choice(["a", "b", "c"], rows)
     y = x + (level == "a") + rng.normal(size=rows)
     data = written(folder / "table.parquet", {"x": x, "level": level, "y": y > 0 if kind == "minibatches" else y})
@@ -60,9 +52,7 @@ def write_data(folder: Path, kind: str) -> list[Any]:
 def test_the_books_and_own_data_are_learned_and_predicted_on_cuda_as_on_the_cpu(kind: str, tmp_path: Path) -> None:
     options, losses = write_data(tmp_path, kind), {}
     for device in ("cpu", "cuda"):
-        done = typed("retrain", *options, "--name", f"on-{device}", "--device", device, "--json")
-        assert done.returncode == 0, done.stderr
-        document = json.loads(done.stdout)
+        document = ask("retrain", *options, "--name", f"on-{device}", "--device", device)
         assert document["device"].startswith(device)
         assert document["prediction"]["rows"] > 0
         losses[device] = document["metrics"]["test_loss"]

@@ -85,6 +85,8 @@ def whole(server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "more.csv": good.assign(pool=kind),
         "less.csv": good.drop(columns="kind"),
         "unknown.csv": good.drop(columns="price"),
+        "unpriced.csv": good.assign(price=good["price"].where(n < 397)),
+        "h[1].csv": good.rename(columns={"area": "\x1b]0;name\x07area [sqm]"}).replace("flat", "\x1b[31mB[/b]\x9b2J"),
         "header.csv": good[:0],
         "forms.csv": good.assign(fee=["€ 3", "$ 1,250.50"] * 200, day=["1/2/2024", "31.12.24"] * 200),
         "binary.csv": counted.assign(price=n % 2),
@@ -100,7 +102,7 @@ def whole(server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in {"empty.csv": "", "deep.jsonl": "[" * 10_000, "null.jsonl": "null\n"}.items():
         (folder / name).write_text(text)
     np.save(folder / "x.npy", np.ones((2, 3), np.float32))
-    image_folders.write(folder / "pictures", {"dark": 30, "light": 30})
+    image_folders.write(folder / "pictures", {"dark": 40, "light [b]": 40}, channels=3)
     image_folders.write(folder / "pets", {"cat": 50, "owl": 40, "a\nb": 1})
     (folder / "pets/cat/0001.png").write_text("no picture")
     with pytest.MonkeyPatch.context() as patch:
@@ -120,7 +122,13 @@ QUOTED = "in double quotes if they have a line break"
 SAID = {  # the exit code, and what is printed
     "--version": f"0: gradmill {metadata.version('gradmill')}",
     "retrain --epochs 0 --json": '2: "exit_code": 2 | "found": "--epochs 0" | "expected" | "action"',
-    f"{LOOK} --json": "0: retrain linear-regression --name t",
+    f"{LOOK} --json": '0: "rows": 400, | /t.csv --target price" | retrain linear-regression --name t --data ',
+    "inspect more.csv --target price --json": '0: "name": "pool", "role": "feature", "kind": "category", ',
+    "inspect unpriced.csv --target price": "0: by a hash of their features); 3 rows without a target left out",
+    "inspect h[1].csv --target price": "0: \\x1b]0;name\\x07area [sqm] | B[/b] | h[1].csv",
+    "inspect h[1].csv --target pri\x1b[2Jce": "4: no column ",
+    "inspect pictures": "0: 80 images of 2 classes, as 8 by 8 colour | light [b] | by the best constant, | by a fit",
+    "inspect pictures --side 5 --json": '0: "light [b]": 40 | "shape": [ 5, 5, 3 ] | /pictures --side 5"',
     f"{LOOK} --ignore aera": "0: no column aera (--ignore) | did you mean area?",
     f"{LOOK} --ignore age,kind --json": '0: --ignore age,kind"',
     f"{LOOK} --ignore 'age, kind' --json": '0: --ignore age,kind"',
@@ -133,7 +141,7 @@ SAID = {  # the exit code, and what is printed
     "inspect pets": "4: cat/0001.png: none of PNG | names of one line | 3 faults",
     "inspect forms.csv --target price --json": "0: as '\\u20ac 3' in row 0 | as '1/2/2024' in row 0",
     **{f"inspect {file} --target price --json": '0: "role": "left out" | "rule": "index"' for file in ROW_NAMES},
-    "inspect unnamed.csv --target price --json": '0: "name": "Unnamed: 0",\n      "role": "feature"',
+    "inspect unnamed.csv --target price --json": '0: "name": "Unnamed: 0", "role": "feature"',
     "inspect binary.csv --target price --json": '0: retrain softmax-regression --name | --ignore id"',
     "inspect fives.csv --target price --json": '0: retrain softmax-regression --name | --ignore id"',
     "inspect rare.csv --target price --json": '0: retrain linear-regression --name | --ignore id"',
@@ -234,10 +242,10 @@ def answers(whole: Path) -> dict[str, tuple[int, str]]:
     """What each command is answered."""
     typed = json.dumps([shlex.split(each) for each in SAID])
     here = os.environ | {"GRADMILL_ARTIFACTS": str(whole / "artifacts"), "PYTHONPATH": str(REPOSITORY)}
-    run = [sys.executable, "-c", WITHOUT_FLOWS]
+    run, before = [sys.executable, "-c", WITHOUT_FLOWS], {*whole.rglob("*")}
     done = subprocess.run(run, input=typed, capture_output=True, text=True, timeout=300, cwd=whole, env=here)
     assert done.returncode == 0, done.stderr
-    assert [path.name for path in whole.glob("artifacts/models/*")] == ["houses"]
+    assert {*whole.rglob("*")} == before, "none trains or keeps anything"
     return dict(zip(SAID, json.loads(done.stdout), strict=True))
 
 
@@ -248,7 +256,9 @@ def test_what_is_wrong_or_odd_is_said_before_prefect_and_torch_are_imported(
 ) -> None:
     code, printed = answers[command]
     wanted, _, words = SAID[command].partition(": ")
-    assert (str(code), [each for each in words.split(" | ") if each not in printed]) == (wanted, []), printed
+    shown = " ".join(printed.split())
+    assert (str(code), [each for each in words.split(" | ") if each not in shown]) == (wanted, []), printed
+    assert not {*"\x07\x1b\x9b"} & {*printed}, "which a terminal would obey"
 
 
 # ``--json``: standard output is one document, whatever lies beside the data and in the store

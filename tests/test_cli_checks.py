@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
@@ -55,19 +56,19 @@ def test_a_url_with_what_may_be_a_secret_is_neither_printed_nor_written(command:
 
 ROW_NAMES: dict[str, Callable[[pd.DataFrame, Path], object]] = {  # as pandas and R write them
     "numbers.csv": lambda table, path: table.to_csv(path),
-    "names.csv": lambda table, path: named(table).to_csv(path),
-    "of-R.csv": lambda table, path: path.write_text(named(table).to_csv()[1:]),  # whose header is one name shorter
+    "names.csv": lambda table, path: with_row_names(table).to_csv(path),
+    "of-R.csv": lambda table, path: path.write_text(with_row_names(table).to_csv()[1:]),  # one name less in its header
     "numbers.parquet": lambda table, path: table.to_parquet(path, index=True),
-    "names.parquet": lambda table, path: named(table).to_parquet(path),
+    "names.parquet": lambda table, path: with_row_names(table).to_parquet(path),
 }
 
 
-def named(table: pd.DataFrame) -> pd.DataFrame:
+def with_row_names(table: pd.DataFrame) -> pd.DataFrame:
     return table.rename(index="house {}".format)
 
 
 @pytest.fixture(scope="module")
-def whole(server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store_and_data(server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with one version, and tables and pictures of every kind that commands are given."""
     folder = tmp_path_factory.mktemp("whole")
     rng, n = np.random.default_rng(0), np.arange(400)
@@ -286,14 +287,15 @@ print(json.dumps([run(each) for each in json.load(sys.stdin)]))
 
 
 @pytest.fixture(scope="module")
-def answers(whole: Path) -> dict[str, tuple[int, str]]:
+def answers(store_and_data: Path) -> dict[str, tuple[int, str]]:
     """What each command is answered."""
-    typed = json.dumps([shlex.split(each) for each in SAID])
-    here = os.environ | {"GRADMILL_ARTIFACTS": str(whole / "artifacts"), "PYTHONPATH": str(REPOSITORY)}
-    run, before = [sys.executable, "-c", WITHOUT_FLOWS], {*whole.rglob("*")}
-    done = subprocess.run(run, input=typed, capture_output=True, text=True, timeout=300, cwd=whole, env=here)
+    commands = json.dumps([shlex.split(each) for each in SAID])
+    command, before = [sys.executable, "-c", WITHOUT_FLOWS], {*store_and_data.rglob("*")}
+    here = os.environ | {"GRADMILL_ARTIFACTS": str(store_and_data / "artifacts"), "PYTHONPATH": str(REPOSITORY)}
+    given: dict[str, Any] = {"input": commands, "cwd": store_and_data, "env": here}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, **given)
     assert done.returncode == 0, done.stderr
-    assert {*whole.rglob("*")} == before, "none trains or keeps anything"
+    assert {*store_and_data.rglob("*")} == before, "none trains or keeps anything"
     return dict(zip(SAID, json.loads(done.stdout), strict=True))
 
 
@@ -357,9 +359,9 @@ WITH_A_RUN = ("retrain", "tune", "predict", "evaluate")
 
 
 @pytest.fixture
-def strangers(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def strangers(store_and_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The same with what is neither data nor a version in all of them, and some where temporary files may lie."""
-    shutil.copytree(whole, folder := tmp_path / "all")
+    shutil.copytree(store_and_data, folder := tmp_path / "all")
     for data in (folder / "odd", folder / "strange", folder / "pictures"):
         (data / "README").write_text("what this is")
         (data / "again").symlink_to(data)

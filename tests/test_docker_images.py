@@ -64,10 +64,10 @@ def test_the_dockerfile_passes_hadolint() -> None:
 
 @pytest.fixture(scope="session", params=TARGETS)
 def image(request: pytest.FixtureRequest, engine: Engine) -> str:
-    return built(engine, request.param)
+    return build_image(engine, request.param)
 
 
-def built(engine: Engine, target: str) -> str:
+def build_image(engine: Engine, target: str) -> str:
     build(engine, target)
     return f"{LIBRARY}/gradmill:{target}"
 
@@ -112,7 +112,7 @@ def test_an_image_runs_with_no_privilege_at_all_and_its_doctor_sees_its_limits(e
 def trained(engine: Engine) -> str:
     """The name of a model that the image ``train`` has published on the volume."""
     command = ("gradmill", "retrain", "linear-regression", "--no-predict", "--json")
-    done = json.loads(run(engine, built(engine, "train"), *command))
+    done = json.loads(run(engine, build_image(engine, "train"), *command))
     assert done["outcome"] == "published"
     return str(done["name"])
 
@@ -120,7 +120,7 @@ def trained(engine: Engine) -> str:
 @docker
 @pytest.mark.parametrize("target", ["predict", "predict-cuda"])
 def test_what_one_image_trains_the_others_label_and_say_where(engine: Engine, trained: str, target: str) -> None:
-    image, command = built(engine, target), ("gradmill", "predict", "--name", trained, "--json")
+    image, command = build_image(engine, target), ("gradmill", "predict", "--name", trained, "--json")
     labelled = json.loads(run(engine, image, *command))
     assert (labelled["rows"], labelled["provider"]) == (1000, "CPUExecutionProvider")
     assert_no_gpu(engine, image, *command)
@@ -129,7 +129,7 @@ def test_what_one_image_trains_the_others_label_and_say_where(engine: Engine, tr
 @docker
 @pytest.mark.parametrize("target", ["train", "train-cuda"])
 def test_training_on_a_gpu_that_is_not_there_ends_with_5_and_the_reason(engine: Engine, target: str) -> None:
-    assert_no_gpu(engine, built(engine, target), "gradmill", "retrain", "linear-regression", "--json")
+    assert_no_gpu(engine, build_image(engine, target), "gradmill", "retrain", "linear-regression", "--json")
 
 
 def assert_no_gpu(engine: Engine, image: str, *command: str) -> None:

@@ -38,7 +38,7 @@ def worker_of(pool: str, suffix: str = "") -> Any:
     return getattr(importlib.import_module(f"prefect_{pool}.worker"), WORKERS[pool] + suffix)
 
 
-def configured(pool: str, values: dict[str, Any]) -> Any:
+def job_configuration(pool: str, values: dict[str, Any]) -> Any:
     """What Prefect's worker makes of its settings for a run."""
     made = asyncio.run(worker_of(pool, "JobConfiguration").from_template_and_values(template(pool), values))
     made.prepare_for_flow_run(FlowRun(id=uuid4(), flow_id=uuid4(), name="a-run"))
@@ -48,7 +48,7 @@ def configured(pool: str, values: dict[str, Any]) -> Any:
 def docker_container(**values: Any) -> dict[str, Any]:
     """What Docker's SDK would send to the engine for a run."""
     worker = worker_of("docker")(work_pool_name="gradmill", create_pool_if_not_found=False)
-    settings = worker._build_container_settings(None, configured("docker", values))
+    settings = worker._build_container_settings(None, job_configuration("docker", values))
     return dict(_create_container_args({**settings, "version": "1.44"}))
 
 
@@ -91,7 +91,7 @@ def test_docker_containers_are_unprivileged_limited_and_keep_artifacts() -> None
 
 @pytest.mark.parametrize("values", [{}, {"gpus": "1"}])
 def test_kubernetes_jobs_pass_its_strict_schema_and_its_pods_the_restricted_standard(values: dict[str, str]) -> None:
-    job = copy.deepcopy(dict(configured("kubernetes", values).job_manifest))
+    job = copy.deepcopy(dict(job_configuration("kubernetes", values).job_manifest))
     pod = job["spec"]["template"]["spec"]
     for misplaced in ("completions", "parallelism"):
         del pod[misplaced]  # Prefect demands them there too; the API server ignores them

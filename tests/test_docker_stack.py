@@ -101,7 +101,7 @@ class Stack:
 
         return str(eventually(lambda: (found := state()) in final and found, 240, "the run ends"))
 
-    def completes(self, run: dict[str, Any]) -> None:
+    def assert_completes(self, run: dict[str, Any]) -> None:
         """See that a run comes to a good end."""
         assert self.ended(run) == "COMPLETED", self.logs(run)
 
@@ -128,14 +128,14 @@ class Stack:
         """How many runs that somebody started have come to a good end; schedules may fire meanwhile."""
         return int(self.sql("select count(*) from flow_run where state_type = 'COMPLETED' and not auto_scheduled"))
 
-    def beside(self, *command: str, mounts: tuple[str, ...] = ()) -> str:
+    def run_predict_image(self, *command: str, mounts: tuple[str, ...] = ()) -> str:
         """Run a command of the other image on the volume of artifacts."""
         volumes = ("--volume=gradmill_artifacts:/artifacts", *mounts)
         return self.engine.podman("run", "--rm", *volumes, f"{LIBRARY}/gradmill:predict", *command)
 
     def champion(self, name: str) -> dict[str, Any]:
         """A model's pointer, read from the volume by the other image."""
-        return dict(json.loads(self.beside("cat", f"/artifacts/models/{name}/champion.json")))
+        return dict(json.loads(self.run_predict_image("cat", f"/artifacts/models/{name}/champion.json")))
 
     def process(self, service: str) -> int:
         """The process id of a service's container, on this machine; 0 while it does not run."""
@@ -164,7 +164,7 @@ def fill_cache(stack: Stack, files: Path) -> None:
         target = artifact_paths.raw_file(FASHION_MNIST, file.name, file.sha256).relative_to(artifact_paths.root())
         copies.append(f"install -D -m 644 /files/{file.name} /artifacts/{target}")
     mounts = (f"--volume={(files / file.name).resolve()}:/files/{file.name}:ro" for file in book_datasets.FILES)
-    stack.beside("sh", "-c", " && ".join(copies), mounts=(*mounts,))
+    stack.run_predict_image("sh", "-c", " && ".join(copies), mounts=(*mounts,))
 
 
 def test_every_container_is_unprivileged_limited_and_on_loopback_only(stack: Stack) -> None:
@@ -211,7 +211,7 @@ def test_both_models_are_retrained_inside_and_the_other_image_labels_with_them(s
     nightly = {"deployments": {"name": {"any_": ["softmax-nightly"]}}}
     (ours,) = [run for run in stack.post("/flow_runs/filter", **nightly) if not run["auto_scheduled"]]
     for name, run in (("softmax-regression", ours), ("linear-regression", stack.trigger("linear-weekly"))):
-        stack.completes(run)
+        stack.assert_completes(run)
         assert stack.champion(name)["version"] == 1
     assert "10,000 rows" in stack.published("docker run")
 
@@ -219,7 +219,7 @@ def test_both_models_are_retrained_inside_and_the_other_image_labels_with_them(s
 def test_a_table_of_the_host_is_retrained_on_schedule_and_its_model_copied_to_the_host(stack: Stack) -> None:
     stack.published("gradmill retrain")
     stack.published("gradmill schedule")
-    stack.completes(stack.trigger("retrain-houses"))
+    stack.assert_completes(stack.trigger("retrain-houses"))
     stack.published(" cp ")
     assert json.loads((stack.folder / "models" / "houses" / "champion.json").read_bytes()) == stack.champion("houses")
 
@@ -256,7 +256,7 @@ def test_who_scrapes_the_workers_health_port_gets_figures_of_the_store(stack: St
 
 
 def test_down_an_upgrade_of_the_checkout_and_up_keep_history_and_models(stack: Stack) -> None:
-    before = kept(stack)
+    before = history_and_models(stack)
     stack.published(" down$")
     assert stack.engine.podman("ps", "--all", "--quiet") == ""
     pyproject = stack.folder / "pyproject.toml"
@@ -264,11 +264,11 @@ def test_down_an_upgrade_of_the_checkout_and_up_keep_history_and_models(stack: S
     stack.published("up --detach --build$")
     version = ("python", "-c", "from importlib.metadata import version; print(version('gradmill'))")
     assert stack.execute("server", *version) == stack.execute("worker", *version) == "99.0"
-    assert kept(stack) == before
-    stack.completes(stack.trigger("linear-weekly", "force=true"))
+    assert history_and_models(stack) == before
+    stack.assert_completes(stack.trigger("linear-weekly", "force=true"))
 
 
-def kept(stack: Stack) -> tuple[int, dict[str, Any], int, set[str]]:
+def history_and_models(stack: Stack) -> tuple[int, dict[str, Any], int, set[str]]:
     """What no ``down`` and no upgrade may lose: finished runs, a champion, automations, deployments."""
     runs, champion = stack.completed(), stack.champion("softmax-regression")
     automations, deployments = stack.post("/automations/filter"), stack.post("/deployments/filter")
@@ -277,7 +277,7 @@ def kept(stack: Stack) -> tuple[int, dict[str, Any], int, set[str]]:
 
 
 @pytest.fixture(scope="module")
-def killed(stack: Stack) -> tuple[dict[str, Any], int]:
+def killed_worker(stack: Stack) -> tuple[dict[str, Any], int]:
     """A run whose worker was killed in the middle of it, and that worker's process; it is known as dead much later."""
     run = stack.trigger("softmax-nightly", "training.num_epochs=5000")
     eventually(lambda: "train" in stack.stages(run, "RUNNING"), 120, "training has begun")
@@ -286,9 +286,9 @@ def killed(stack: Stack) -> tuple[dict[str, Any], int]:
     return run, worker
 
 
-def test_a_worker_killed_in_mid_run_is_replaced(stack: Stack, killed: tuple[dict[str, Any], int]) -> None:
-    eventually(lambda: stack.process("worker") not in {0, killed[1]}, 120, "a new worker runs")
-    stack.completes(stack.trigger("linear-weekly"))
+def test_a_worker_killed_in_mid_run_is_replaced(stack: Stack, killed_worker: tuple[dict[str, Any], int]) -> None:
+    eventually(lambda: stack.process("worker") not in {0, killed_worker[1]}, 120, "a new worker runs")
+    stack.assert_completes(stack.trigger("linear-weekly"))
 
 
 def test_a_run_outlasts_twenty_seconds_without_postgresql_and_loses_nothing(stack: Stack) -> None:
@@ -299,7 +299,7 @@ def test_a_run_outlasts_twenty_seconds_without_postgresql_and_loses_nothing(stac
     time.sleep(OUTAGE_SECONDS)
     stack.engine.podman("start", "gradmill-postgres-1")
     eventually(lambda: httpx.get(f"{stack.server}/api/ready", timeout=120).is_success, 120, "the server is ready")
-    stack.completes(run)
+    stack.assert_completes(run)
     assert stack.completed() == before + 1
     stages = {"download", "validate", "preprocess", "train", "evaluate", "export", "publish", "predict"}
     eventually(lambda: stages <= stack.stages(run, "COMPLETED"), 120, "every stage is recorded as completed")
@@ -309,8 +309,8 @@ def test_a_run_outlasts_twenty_seconds_without_postgresql_and_loses_nothing(stac
     assert stack.champion("outage")["version"] == 1
 
 
-def test_the_run_of_a_killed_worker_is_told_as_crashed(stack: Stack, killed: tuple[dict[str, Any], int]) -> None:
-    assert stack.ended(killed[0]) == "CRASHED"
+def test_the_run_of_a_killed_worker_is_told_as_crashed(stack: Stack, killed_worker: tuple[dict[str, Any], int]) -> None:
+    assert stack.ended(killed_worker[0]) == "CRASHED"
 
 
 def test_nothing_secret_is_in_a_log_and_a_workers_begins_with_what_its_container_sees(stack: Stack) -> None:
@@ -324,12 +324,12 @@ def test_nothing_secret_is_in_a_log_and_a_workers_begins_with_what_its_container
 
 
 def test_a_backup_brings_history_and_models_back_to_a_machine_that_has_neither(stack: Stack) -> None:
-    before, version = kept(stack), stack.champion("linear-regression")["version"]
+    before, version = history_and_models(stack), stack.champion("linear-regression")["version"]
     for command in ("^install", "gradmill backup", "pg_dump"):
         stack.published(command)
     stack.published(" down$", " --volumes")
     for command in ("gradmill restore", "--wait postgres", "pg_restore", "up --detach$"):
         stack.published(command)
-    assert kept(stack) == before
-    stack.completes(stack.trigger("linear-weekly"))
+    assert history_and_models(stack) == before
+    stack.assert_completes(stack.trigger("linear-weekly"))
     assert stack.champion("linear-regression")["version"] == version, "the same data: unchanged"

@@ -62,15 +62,18 @@ def test_stages_are_a_list_with_marks_one_figure_and_seconds_that_fits_the_termi
         ({"TERM": "dumb"}, False, False),
     ],
 )
-def test_a_log_of_ci_and_a_terminal_without_a_cursor_get_lines(
+def test_a_log_of_ci_and_a_terminal_without_a_cursor_get_lines_and_programs_whole_paths(
     environment: dict[str, str], watched: bool, coloured: bool
 ) -> None:
-    code = "from flows.cli import display; display.wait('starting')\n"
-    code += "if display.is_shown(): display._shown.end('train', True)\ndisplay.end(); display.print_fact('kept', 'x')"
-    seen = Terminal([sys.executable, "-c", code], environment=environment)
+    code = "import pathlib; from flows.cli import display; display.wait('starting')\n"
+    code += "if display.is_shown(): display._shown.end('train', True)\n"
+    code += "display.end(); display.print_fact('kept', f'{pathlib.Path.cwd()}/x')"
+    seen = Terminal(command := [sys.executable, "-c", code], environment=environment)
     assert ("\x1b" in seen.stream, "starting" in seen.stream) == (watched, watched)
     assert bool(re.search(r"\x1b\[3\dm", seen.stream)) == coloured
-    assert seen.lines[-2] == "kept        x"
+    whole = f"kept        {Path.cwd()}/x"
+    assert seen.lines[-2] == (whole if "CI" in environment else "kept        x"), "below the current folder"
+    assert subprocess.check_output(command, text=True) == f"{whole}\n"
 
 
 DURATIONS = {0: "< 1 ms", 0.0004: "< 1 ms", 0.004: "4 ms", 0.04: "40 ms", 0.4: "0.40 s", 4: "4.0 s", 400: "400 s"}
@@ -80,26 +83,21 @@ FIGURES = {
 }  # fmt: skip
 
 
-def test_figures_and_durations_are_as_people_write_them() -> None:
-    assert {each: duration(each) for each in DURATIONS} == DURATIONS, "none is nothing"
+TOLD_APART = {
+    (109_943_210.0, 115_370_000.0): "109,900,000",
+    (0.500001, 0.5): "0.500001",
+    (0.5, 0.500001): "0.5",
+    (0.5, 0.5): "0.5",
+}
+
+
+def test_figures_have_more_digits_only_where_these_tell_one_from_its_bound_and_no_duration_is_nothing() -> None:
+    assert {each: duration(each) for each in DURATIONS} == DURATIONS
     assert {each: readable(each) for each in FIGURES} == FIGURES
-
-
-def test_more_digits_are_told_only_where_these_tell_a_figure_from_its_bound() -> None:
-    assert tell_apart(109_943_210.0, 115_370_000.0, None) == "109,900,000"
-    assert (tell_apart(0.500001, 0.5), tell_apart(0.5, 0.500001)) == ("0.500001", "0.5")
-    assert tell_apart(0.5, 0.5) == "0.5", "as large as its bound"
+    assert {each: tell_apart(*each) for each in TOLD_APART} == TOLD_APART
     verdict = judge("reference", 1.000004, maximum=1.0)
     assert (format_value(verdict), verdict.detail) == ("1.000004", "at most 1 required")
     assert judge("reference", 109_943_210.0, maximum=115_372_345.0).detail == "at most 115,400,000 required"
-
-
-def test_a_path_below_the_current_folder_is_told_from_there_to_a_person_and_whole_to_a_program() -> None:
-    code = "from pathlib import Path; from flows.cli.display import print_fact"
-    code += "; print_fact('model', f'{Path.cwd()}/artifacts/x.onnx')"
-    assert Terminal([sys.executable, "-c", code]).lines[0] == "model       artifacts/x.onnx"
-    piped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert piped.stdout == f"model       {Path.cwd()}/artifacts/x.onnx\n"
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def test_the_books_and_own_data_are_learned_and_predicted_on_cuda_as_on_the_cpu(
         ask("predict", "--name", "on-cpu", "--device", device, "--output", output := tmp_path / f"{device}.parquet")
         answers.append(pd.read_parquet(output).select_dtypes("float32"))
     assert losses[1] == pytest.approx(losses[0], rel=0.005)
-    np.testing.assert_allclose(*answers, atol=1e-5)
+    np.testing.assert_allclose(answers[1], answers[0], atol=1e-5)
 
 
 def test_the_driver_tells_what_nvidia_smi_tells() -> None:

@@ -7,7 +7,6 @@ cached images, for the next time.
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import threading
 from collections.abc import Sequence
@@ -100,16 +99,7 @@ class Engine:
 
     def logs(self, container: str) -> str:
         """All that a container has printed."""
-        printed = subprocess.run(
-            ["podman", "logs", container],
-            env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True,
-        )  # fmt: skip
-        return printed.stdout
-
-    def has_image(self, name: str) -> bool:
-        """Whether an image is in the storage."""
-        found = subprocess.run(["podman", "image", "exists", name], env=self.environment, check=False)
-        return found.returncode == 0
+        return self.command(["sh", "-c", f"podman logs {container} 2>&1"], timeout=60)
 
     def _check_health(self) -> None:
         # Podman leaves this to systemd timers, which CI lacks.
@@ -138,18 +128,11 @@ class Engine:
         self._service.terminate()
         self._service.wait(30)
         self.podman("image", "prune", "--force")
-        for process in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
+        for process in psutil.process_iter(["name", "cmdline"]):
+            ours = any(str(self.run_folder) in word for word in process.info["cmdline"] or [])
+            if process.info["name"] == "conmon" and ours:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
         if not self._had_nft_table and self._nft("list").returncode == 0:
             self._nft("delete")
         self._one_at_a_time.release()
-
-    def processes(self) -> list[psutil.Process]:
-        """The conmon processes of this engine: their command lines name its folders."""
-        found = []
-        for process in psutil.process_iter(["name", "cmdline"]):
-            words = process.info["cmdline"] or []
-            if process.info["name"] == "conmon" and any(str(self.run_folder) in word for word in words):
-                found.append(process)
-        return found

@@ -66,11 +66,12 @@ CMD ["postgres", "-c", "listen_addresses=*"]
 
 def make(engine: Engine) -> None:
     """Make those that are not in the engine's storage yet."""
-    if not engine.has_image(f"{LIBRARY}/debian:trixie-slim"):
+    there = engine.podman("images", "--format", "{{.Repository}}:{{.Tag}}").split()
+    if f"{LIBRARY}/debian:trixie-slim" not in there:
         _debian(engine)
-    if not engine.has_image(f"{LIBRARY}/python:3.11-slim-trixie"):
+    if f"{LIBRARY}/python:3.11-slim-trixie" not in there:
         _build(engine, "python:3.11-slim-trixie", PYTHON, "--build-context", f"python={sys.base_prefix}")
-    if not engine.has_image(f"{LIBRARY}/postgres:17"):
+    if f"{LIBRARY}/postgres:17" not in there:
         _build(engine, "postgres:17", POSTGRES)
 
 
@@ -102,9 +103,9 @@ def _build(engine: Engine, name: str, containerfile: str, *options: str) -> None
     engine.podman("build", "--quiet", "--network", "host", *options, *tag, str(empty), timeout=600, stdin=containerfile)
 
 
-def build(engine: Engine, target: str, checkout: Path = REPOSITORY, dockerfile: str = "docker/Dockerfile") -> None:
+def build(engine: Engine, target: str, checkout: Path = REPOSITORY) -> None:
     """Build a target of a checkout's Dockerfile as it stands; tagged ``gradmill:<target>``, as in compose.yaml."""
-    command = ("build", "--format", "docker", "--network", "host", "--target", target, "--file", dockerfile)
+    command = ("build", "--format", "docker", "--network", "host", "--target", target, "--file", "docker/Dockerfile")
     name = f"{LIBRARY}/gradmill:{target}"
     context = _without_times(checkout, engine.root / "tmp" / "context")
     engine.command(["podman", *command, "--tag", name, *_like_this_machine(engine), "."], timeout=1500, cwd=context)

@@ -11,6 +11,7 @@ from prefect.utilities.schema_tools.validation import preprocess_schema
 from pydantic import BaseModel
 
 import flows.cli.app
+from command_line import typed
 from flows.server.deployments import describe_form
 from tasks.parameters import (
     EvaluateParameters,
@@ -35,15 +36,25 @@ SPELT_OTHERWISE = {
     "input": "INPUT",
     "id_columns": "--id-column",
 }
-OF_THE_BOOK = {"num_epochs": (10, 3), "batch_size": (256, 10), "lr": (0.1, 0.03), "loss": ("cross-entropy", "squared")}
+BOOKS = "the book's, "
+OF_THE_BOOK = {
+    "num_epochs": f"{BOOKS}10 softmax, 3 linear",
+    "batch_size": f"{BOOKS}256 softmax, 10 linear",
+    "lr": f"{BOOKS}0.1 softmax, 0.03 linear",
+    "loss": f"{BOOKS}cross-entropy softmax, squared linear",
+    "weight_decay": f"{BOOKS}0.0",
+}
 LINEAR = {"model": "linear-regression"}
 
 
-def rows(capsys: pytest.CaptureFixture[str], *command: str) -> dict[str, str]:
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+
+
+def rows(*command: str) -> dict[str, str]:
     """The line of each option and argument in a command's help."""
-    capsys.readouterr()
-    assert flows.cli.app.run([*command, "--help"]) == 0
-    lines = (line.strip("│ ") for line in capsys.readouterr().out.splitlines() if line.startswith("│"))
+    lines = (line.strip("│ ") for line in typed(*command, "--help").stdout.splitlines() if line.startswith("│"))
     return {line.split()[0]: line for line in lines if line}
 
 
@@ -61,27 +72,18 @@ def values(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 @pytest.mark.slow
-def test_help_shows_every_default(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_every_default() -> None:
     """Rich takes what stands in brackets for a style, and drops it."""
-    monkeypatch.setenv("COLUMNS", "400")
     for name, kind in COMMANDS.items():
-        shown = rows(capsys, name)
+        shown, book = rows(name), OF_THE_BOOK if name in ("retrain", "tune") else {}
         for field, default in values(kind().model_dump(mode="json")):
             option = SPELT_OTHERWISE.get(field, f"--{field.replace('_', '-')}")
+            told = ",".join(map(str, default)) if isinstance(default, list) else str(default or "")
+            wanted = r"\w.*" if field == "name" or not told else re.escape(book.get(field, told))
             row = shown[option if option in shown else field.upper()]
-            if isinstance(default, list):
-                default = ",".join(map(str, default)) or None
-            if name in ("retrain", "tune") and field in OF_THE_BOOK:
-                softmax, linear = OF_THE_BOOK[field]
-                assert f"[default: the book's, {softmax} softmax, {linear} linear" in row
-            elif field == "weight_decay":
-                assert "[default: the book's, 0.0;" in row
-            elif default is None or field == "name":
-                assert re.search(r"\[default: \w.*\]", row)
-            elif not isinstance(default, bool):
-                assert re.search(rf"\[default: {re.escape(str(default))}[];]", row)
+            assert isinstance(default, bool) or re.search(rf"\[default: {wanted}[];]", row), row
     for path, command in commands(typer.main.get_command(flows.cli.app.app)):
-        shown = rows(capsys, *path)
+        shown = rows(*path)
         for option in command.params:
             assert not re.search(r"(?<!\\)\[", getattr(option, "help", None) or ""), option.help
             if option.default not in (None, False) and not callable(option.default):
@@ -89,23 +91,20 @@ def test_help_shows_every_default(monkeypatch: pytest.MonkeyPatch, capsys: pytes
                 assert f"[default: {default}]" in shown[option.opts[0]]
 
 
-def test_help_shows_the_limits_of_a_value(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
-    shown = rows(capsys, "retrain")
+def test_help_shows_the_limits_of_a_value() -> None:
+    shown = rows("retrain")
     assert "10 softmax, 3 linear; at least 1; at most 10000]" in shown["--epochs"]
     assert "0.0; at least 0; below 1]" in shown["--dropout"]
     assert "above 0]" in shown["--lr"]
 
 
-def test_help_has_every_command_under_a_heading_the_first_one_first(capsys: pytest.CaptureFixture[str]) -> None:
-    assert flows.cli.app.run(["--help"]) == 0
-    shown = capsys.readouterr().out
+def test_help_has_every_command_under_a_heading_the_first_one_first() -> None:
+    shown = typed("--help").stdout
     headings = re.findall(r"(?m)^╭─ (.*?) ─+╮$", shown)
     assert headings == ["Options", "Train", "Predict", "Models", "Schedule and watch", "Machine, disk and copies"]
-    listed = re.findall(r"(?m)^│ ([a-z]+) {2,}", shown)
-    assert listed[0] == "retrain"
-    command: Any = typer.main.get_command(flows.cli.app.app)
-    assert sorted(listed) == sorted(command.commands)
+    first, *others = re.findall(r"(?m)^│ ([a-z]+) {2,}", shown)
+    assert first == "retrain"
+    assert {first, *others} == {name for (name,), _ in commands(typer.main.get_command(flows.cli.app.app))}
 
 
 def faults(form: dict[str, Any], **training: Any) -> list[list[Any]]:
@@ -114,23 +113,18 @@ def faults(form: dict[str, Any], **training: Any) -> list[list[Any]]:
     return [list(each.absolute_path) for each in found]
 
 
-def test_the_form_takes_either_model_and_names_the_field_that_is_at_fault() -> None:
+def test_the_form_takes_either_model_shows_no_default_that_would_be_sent_and_leaves_no_field_empty() -> None:
+    """What it refuses is in test_operate_schedule.py."""
     form = describe_form(RetrainParameters)
-    softmax: dict[str, Any] = {"model": "softmax-regression", "dropout": 0.5}
-    fit: list[dict[str, Any]] = [{}, {"num_epochs": 4}, {**LINEAR, "loss": "huber"}, softmax]
-    for training in fit:
-        assert faults(form, **training) == []
-    part = ["parameters", "training"]
-    for name, value in (("num_epochs", 0), ("model", "x"), ("loss", "x")):
-        assert faults(form, **LINEAR | {name: value}) == [[*part, name]]
-    assert faults(form, **LINEAR, nonsense=1) == [part]
-    fields = form["definitions"]["Training"]["properties"]
-    assert [field["position"] for field in fields.values()] == list(range(len(fields)))
+    fit: list[dict[str, Any]] = [{}, {"num_epochs": 4}, {**LINEAR, "loss": "huber"}, {"dropout": 0.5}]
+    assert [faults(form, **training) for training in fit] == [[]] * 4
     parts = [part.get("properties", {}) for part in form["definitions"].values()]
-    shown = [field["default"] for fields in parts for field in fields.values() if "default" in field]
-    assert set(shown) <= {True}, "a default that is shown would be sent; a switch cannot be empty"
-    unions = [field["anyOf"] for fields in parts for field in fields.values() if "anyOf" in field]
-    assert not [each for each in unions if {"type": "null"} in each and len(each) == 2], "a field may be left empty"
+    assert all([field["position"] for field in part.values()] == list(range(len(part))) for part in parts)
+    fields = [field for part in parts for field in part.values()]
+    shown = [field["default"] for field in fields if "default" in field]
+    assert set(shown) <= {True}, "a switch cannot be empty"
+    unions = [field["anyOf"] for field in fields if "anyOf" in field]
+    assert not [each for each in unions if {"type": "null"} in each and len(each) == 2]
 
 
 def names(text: str) -> set[str]:

@@ -24,7 +24,7 @@ from prefect_api import api_client
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 UID = 10001
-KUBERNETES = "1.33"
+WORKERS = {"docker": "DockerWorker", "kubernetes": "KubernetesWorker"}
 GPU = {"driver": "nvidia", "count": 1, "capabilities": [["gpu"]]}
 
 
@@ -33,66 +33,44 @@ def template(pool: str) -> dict[str, Any]:
     return read
 
 
-def docker_container(**values: Any) -> dict[str, Any]:
-    """What Docker's SDK would send to the engine for a run, after Prefect's worker has made its settings."""
-    from prefect_docker.worker import DockerWorker, DockerWorkerJobConfiguration
+def worker_of(pool: str, suffix: str = "") -> Any:
+    """Prefect's class for a kind of worker, or for what one is configured by; importing it takes two seconds."""
+    return getattr(importlib.import_module(f"prefect_{pool}.worker"), WORKERS[pool] + suffix)
 
-    pool = template("docker")
-    configuration = asyncio.run(DockerWorkerJobConfiguration.from_template_and_values(pool, values))
-    configuration.prepare_for_flow_run(FlowRun(id=uuid4(), flow_id=uuid4(), name="a-run"))
-    worker = DockerWorker(work_pool_name="gradmill", create_pool_if_not_found=False)
-    settings = worker._build_container_settings(None, configuration)
+
+def job_configuration(pool: str, values: dict[str, Any]) -> Any:
+    """What Prefect's worker makes of its settings for a run."""
+    made = asyncio.run(worker_of(pool, "JobConfiguration").from_template_and_values(template(pool), values))
+    made.prepare_for_flow_run(FlowRun(id=uuid4(), flow_id=uuid4(), name="a-run"))
+    return made
+
+
+def docker_container(**values: Any) -> dict[str, Any]:
+    """What Docker's SDK would send to the engine for a run."""
+    worker = worker_of("docker")(work_pool_name="gradmill", create_pool_if_not_found=False)
+    settings = worker._build_container_settings(None, job_configuration("docker", values))
     return dict(_create_container_args({**settings, "version": "1.44"}))
 
 
-def kubernetes_job(**values: Any) -> dict[str, Any]:
-    """The Job that Prefect's worker would create for a run."""
-    from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration  # takes two seconds
-
-    configuration = asyncio.run(
-        KubernetesWorkerJobConfiguration.from_template_and_values(template("kubernetes"), values)
-    )
-    configuration.prepare_for_flow_run(FlowRun(id=uuid4(), flow_id=uuid4(), name="a-run"))
-    return dict(configuration.job_manifest)
-
-
-def pod_of(job: dict[str, Any]) -> dict[str, Any]:
-    pod: dict[str, Any] = job["spec"]["template"]["spec"]
-    return pod
-
-
-@pytest.mark.parametrize("pool", ["docker", "kubernetes"])
-def test_variables_are_a_json_schema_and_each_one_is_used(pool: str) -> None:
-    variables, configuration = template(pool)["variables"], json.dumps(template(pool)["job_configuration"])
+@pytest.mark.parametrize("pool", WORKERS)
+def test_a_template_sets_only_what_the_worker_knows_from_variables_that_are_each_used(pool: str) -> None:
+    variables, job = template(pool)["variables"], template(pool)["job_configuration"]
+    assert job.keys() <= worker_of(pool).get_default_base_job_template()["job_configuration"].keys()
     Draft202012Validator.check_schema(variables)
-    used = [configuration.count(f"{{{{ {name} }}}}") for name in variables["properties"]]
-    assert all(used)
-    assert configuration.count("{{") == sum(used)
-
-
-@pytest.mark.parametrize(("pool", "worker"), [("docker", "DockerWorker"), ("kubernetes", "KubernetesWorker")])
-def test_templates_set_only_what_the_worker_knows(pool: str, worker: str) -> None:
-    known = getattr(importlib.import_module(f"prefect_{pool}.worker"), worker).get_default_base_job_template()[
-        "job_configuration"
-    ]
-    assert template(pool)["job_configuration"].keys() <= known.keys()
+    used = re.findall(r"\{\{ (\w+) \}\}", json.dumps(job))
+    assert {*used} == variables["properties"].keys()
 
 
 @pytest.mark.slow  # Prefect's own commands
 def test_a_server_takes_the_templates_by_the_published_commands(prefect_api: str, tmp_path: Path) -> None:
-    section = (REPOSITORY / "docs/containers.md").read_text()
-    commands = re.findall(r"(?m)^prefect work-pool create .*$", section)
-    assert len(commands) == 2
-    environment = {"PREFECT_API_URL": prefect_api, "PREFECT_HOME": str(tmp_path), "PATH": os.environ["PATH"]}
-    credentials = {name: value for name, value in os.environ.items() if name == "PREFECT_API_AUTH_STRING"}
+    commands = re.findall(r"(?m)^prefect work-pool create .*$", (REPOSITORY / "docs/containers.md").read_text())
+    here = os.environ | {"PREFECT_API_URL": prefect_api, "PREFECT_HOME": str(tmp_path)}
     for command in commands:
-        words = [sys.executable, "-m", *shlex.split(command)]
-        subprocess.run(words, env=environment | credentials, cwd=REPOSITORY, check=True, capture_output=True)
+        subprocess.run([sys.executable, "-m", *shlex.split(command)], env=here, cwd=REPOSITORY, check=True)
     with api_client(prefect_api) as client:
-        for pool in ("docker", "kubernetes"):
+        for pool in WORKERS:
             created = client.get(f"/work_pools/gradmill-{pool}").raise_for_status().json()
-            assert created["type"] == pool
-            assert created["base_job_template"] == template(pool)
+            assert (created["type"], created["base_job_template"]) == (pool, template(pool))
 
 
 def test_docker_containers_are_unprivileged_limited_and_keep_artifacts() -> None:
@@ -104,39 +82,29 @@ def test_docker_containers_are_unprivileged_limited_and_keep_artifacts() -> None
         "ReadonlyRootfs": True, "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges:true"], "Memory": 4 * 2**30,
         "MemorySwap": 4 * 2**30, "NanoCpus": 2 * 10**9, "PidsLimit": 512, "Binds": ["gradmill_artifacts:/artifacts"],
     }  # fmt: skip
-    assert {name: host[name] for name in wanted} == wanted
+    assert host | wanted == host
     assert set(host["Tmpfs"]) == {"/tmp", "/prefect"}  # noqa: S108  (inside the container)
     assert not host.get("DeviceRequests")
+    (asked,) = docker_container(device_requests=[GPU])["host_config"]["DeviceRequests"]
+    assert (asked["Driver"], asked["Count"], asked["Capabilities"]) == tuple(GPU.values()), "a GPU where one is wanted"
 
 
-def test_docker_containers_get_the_gpu_they_ask_for() -> None:
-    host = docker_container(image="gradmill:train-cuda", device_requests=[GPU])["host_config"]
-    (request,) = host["DeviceRequests"]
-    assert (request["Driver"], request["Count"], request["Capabilities"]) == ("nvidia", 1, [["gpu"]])
-
-
-@pytest.mark.parametrize("gpus", [None, "1"])
-def test_kubernetes_jobs_pass_the_strict_schema_of_kubernetes(gpus: str | None) -> None:
-    job = copy.deepcopy(kubernetes_job(**({"gpus": gpus} if gpus else {})))
+@pytest.mark.parametrize("values", [{}, {"gpus": "1"}])
+def test_kubernetes_jobs_pass_its_strict_schema_and_its_pods_the_restricted_standard(values: dict[str, str]) -> None:
+    job = copy.deepcopy(dict(job_configuration("kubernetes", values).job_manifest))
+    pod = job["spec"]["template"]["spec"]
     for misplaced in ("completions", "parallelism"):
-        del pod_of(job)[misplaced]  # Prefect demands them there too; the API server ignores them
-    kubernetes_validate.validate(job, KUBERNETES, strict=True)
-    limits = pod_of(job)["containers"][0]["resources"]["limits"]
-    assert limits.get("nvidia.com/gpu") == gpus
-    assert limits["memory"] == "4Gi"
-
-
-def test_kubernetes_pods_meet_the_restricted_security_standard() -> None:
-    pod = pod_of(kubernetes_job())
+        del pod[misplaced]  # Prefect demands them there too; the API server ignores them
+    kubernetes_validate.validate(job, "1.33", strict=True)
     (container,) = pod["containers"]
+    limits = container["resources"]["limits"]
+    assert (limits.get("nvidia.com/gpu"), limits["memory"]) == (values.get("gpus"), "4Gi")
     wanted = {"runAsNonRoot": True, "runAsUser": UID, "seccompProfile": {"type": "RuntimeDefault"}}
-    assert {name: pod["securityContext"][name] for name in wanted} == wanted
+    assert pod["securityContext"] | wanted == pod["securityContext"]
     assert pod["automountServiceAccountToken"] is False
     assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "readOnlyRootFilesystem": True,
-    }
+        "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True,
+    }  # fmt: skip
     assert {"name": "PREFECT_HOME", "value": "/prefect"} in container["env"]
     mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     claims = {volume["name"]: volume.get("persistentVolumeClaim") for volume in pod["volumes"]}

@@ -1,19 +1,17 @@
 """What only a GPU can show: training and prediction on CUDA agree with the CPU."""
 
-import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 import torch
-from PIL import Image
 
-from candidate import Contender
-from command_line import typed
+import image_folders
+from documents import ask
 from table_files import written
-from tasks.batch.session_pool import open_pool
 from tasks.fitting.devices import deterministic
 from tasks.machine import devices
 from tasks.serving import runtime
@@ -24,31 +22,13 @@ pytestmark = [
 ]
 
 
-def test_sessions_on_cuda_answer_like_those_on_the_cpu(candidates: list[Contender]) -> None:
-    published = candidates[0].publish()
-    rows = np.random.default_rng(0).standard_normal((2500, 2)).astype(np.float32)
-    found = {}
-    for provider in (runtime.CUDA, runtime.CPU):
-        pool = open_pool(published.model.path, published.model.sha256, provider, 2)
-        with pool.hold_worker() as worker:
-            found[provider] = pool.run(rows, 1000, worker)["prediction"].copy()
-    np.testing.assert_allclose(found[runtime.CUDA], found[runtime.CPU], atol=1e-5)
-
-
 def write_data(folder: Path, kind: str) -> list[Any]:
     """Own data of a kind, or the book's, and the options that retrain on them."""
     if kind in ("scratch", "concise"):
         return ["linear-regression", "--implementation", kind]
-    rng = np.random.default_rng(0)
     if kind == "images":
-        for number in range(200):
-            side = number % 2
-            pixels = rng.integers(0, 100, (12, 12), np.uint8)
-            pixels[:, 6 * side : 6 * side + 6] += 100
-            (folder / "pictures" / ["left", "right"][side]).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(folder / "pictures" / ["left", "right"][side] / f"{number}.png")
-        return ["softmax-regression", "--data", folder / "pictures"]
-    rows = 60_000 if kind == "minibatches" else 400
+        return ["softmax-regression", "--data", image_folders.write(folder / "pictures", {"left": 100, "right": 100})]
+    rng, rows = np.random.default_rng(0), 60_000 if kind == "minibatches" else 400
     x, level = rng.normal(size=rows), rng.choice(["a", "b", "c"], rows)
     y = x + (level == "a") + rng.normal(size=rows)
     data = written(folder / "table.parquet", {"x": x, "level": level, "y": y > 0 if kind == "minibatches" else y})
@@ -58,15 +38,16 @@ def write_data(folder: Path, kind: str) -> list[Any]:
 
 @pytest.mark.parametrize("kind", ["scratch", "concise", "a whole table", "minibatches", "images"])
 def test_the_books_and_own_data_are_learned_and_predicted_on_cuda_as_on_the_cpu(kind: str, tmp_path: Path) -> None:
-    options, losses = write_data(tmp_path, kind), {}
+    options, losses, answers = write_data(tmp_path, kind), [], []
     for device in ("cpu", "cuda"):
-        done = typed("retrain", *options, "--name", f"on-{device}", "--device", device, "--json")
-        assert done.returncode == 0, done.stderr
-        document = json.loads(done.stdout)
-        assert document["device"].startswith(device)
-        assert document["prediction"]["rows"] > 0
-        losses[device] = document["metrics"]["test_loss"]
-    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=0.005)
+        done = ask("retrain", *options, "--name", f"on-{device}", "--device", device)
+        assert done["device"].startswith(device)
+        assert done["prediction"]["rows"] > 0
+        losses.append(done["metrics"]["test_loss"])
+        ask("predict", "--name", "on-cpu", "--device", device, "--output", output := tmp_path / f"{device}.parquet")
+        answers.append(pd.read_parquet(output).select_dtypes("float32"))
+    assert losses[1] == pytest.approx(losses[0], rel=0.005)
+    np.testing.assert_allclose(answers[1], answers[0], atol=1e-5)
 
 
 def test_the_driver_tells_what_nvidia_smi_tells() -> None:

@@ -31,7 +31,7 @@ from tasks.machine.parallel import Process
 COUNTS = {"cat": 40, "dog": 30, "10": 20}
 
 
-def refused(source: Path, *words: str, **options: object) -> None:
+def refused(source: Path, *words: str, **options: Any) -> None:
     with pytest.raises(DataError, match="(?s)" + ".*".join(words)):
         prepared(source, **options)
 

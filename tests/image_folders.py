@@ -19,6 +19,7 @@ from tasks.download import download
 from tasks.parameters import Data
 from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset
+from tasks.serving.task import TaskName
 from tasks.store.artifact_paths import DATA_REPORT
 from tasks.store.run_folder import RunFolder
 from tasks.validate import validate
@@ -70,12 +71,12 @@ def write_parquet(
     return path
 
 
-def prepared(source: Path, kept: Any = None, **options: Any) -> PreparedDataset:
-    """The three stages before training; raises where the images are not fit."""
+def prepared(source: Path, kept: Any = None, task: TaskName = "classification", **options: Any) -> PreparedDataset:
+    """The three stages before training; raises where the images, or the table, are not fit."""
     run = run_of(source)
     data = Data.model_validate({"source": str(source), **options})
     raw = candidate.plain(download)(run, "pets", data)
-    validated = candidate.plain(validate)(run, raw, data, "classification", kept)
+    validated = candidate.plain(validate)(run, raw, data, task, kept)
     made: PreparedDataset = candidate.plain(preprocess)(run, validated, data, 0)
     return made
 
@@ -85,6 +86,6 @@ def run_of(source: Path) -> RunFolder:
 
 
 def report_of(source: Path) -> DataReport:
-    """What validation wrote of the images."""
+    """What validation wrote of the data."""
     path = run_of(source).file(DATA_REPORT)
     return DataReport.read(path)

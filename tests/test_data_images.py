@@ -2,7 +2,6 @@
 
 import io
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -22,18 +21,17 @@ import safetensors.numpy
 from PIL import Image
 
 from image_folders import Array, drawn, prepared, report_of, write, write_idx, write_parquet
-from tasks.data import image_dataset
 from tasks.data.image_dataset import find_images
-from tasks.data.io import images, pictures
+from tasks.data.io import images
 from tasks.data.report import Finding
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.machine import resources
-from tasks.machine.parallel import Process, run_on_cores
+from tasks.machine.parallel import Process
 
 COUNTS = {"cat": 40, "dog": 30, "10": 20}
 
 
-def refused(source: Path, *words: str, **options: object) -> None:
+def refused(source: Path, *words: str, **options: Any) -> None:
     with pytest.raises(DataError, match="(?s)" + ".*".join(words)):
         prepared(source, **options)
 
@@ -44,18 +42,21 @@ def found(source: Path, rule: str) -> Finding:
 
 
 def test_every_picture_is_in_one_split_under_the_name_of_its_folder(tmp_path: Path) -> None:
-    made = prepared(write(tmp_path / "pets", COUNTS))
+    made = prepared(write(tmp_path / "pets", {"狗": 30, **COUNTS}))
     splits = [safetensors.numpy.load_file(each.path) for each in (made.train, made.test)]
     pixels, labels = (np.concatenate([split[name] for split in splits]) for name in ("images", "labels"))
     told = [(made.class_names[label], image.tobytes()) for image, label in zip(pixels, labels, strict=True)]
+    counts = {"狗": 30, **COUNTS}
     assert sorted(told) == sorted(
-        (name, drawn(label, seed).tobytes()) for label, name in enumerate(COUNTS) for seed in range(COUNTS[name])
+        (name, drawn(label, seed).tobytes()) for label, name in enumerate(counts) for seed in range(counts[name])
     )
-    assert made.class_names == ("10", "cat", "dog")
+    assert made.class_names == ("10", "cat", "dog", "狗")
     assert made.class_counts == tuple(np.bincount(splits[0]["labels"]).tolist())
-    assert made.num_train + made.num_test == sum(COUNTS.values())
-    assert 0.1 < made.num_test / sum(COUNTS.values()) < 0.3
+    assert 12 < made.num_test < 36
     assert made.brightness == pytest.approx(pixels.mean(), abs=0.01)
+    assert made.sheet is not None
+    (*_, sheet) = np.asarray(Image.open(made.sheet.path))[4:, :, 3].reshape(4, 60, -1)
+    assert sheet[:56, 180:].mean() > 200, "pictures of each class, whatever its script"
 
 
 def test_copies_in_both_parts_are_named_and_many_stop_the_run(tmp_path: Path) -> None:
@@ -74,21 +75,36 @@ def test_copies_in_both_parts_are_named_and_many_stop_the_run(tmp_path: Path) ->
     refused(source, "2 test images equal to a training image", "cat/0003.png", "cat/0004.png", "at most 1 %")
 
 
-def test_odd_folders_and_files_end_nothing(tmp_path: Path) -> None:
-    source = write(tmp_path / "pets", COUNTS)
-    (source / "cat" / "deeper" / "still").mkdir(parents=True)
-    Image.fromarray(drawn(0, 500)).save(source / "cat" / "deeper" / "still" / "down.png")
-    (source / "cat" / "deeper" / "loop").symlink_to(source)
-    (source / "round").symlink_to(source)
-    (source / "broken-link").symlink_to(source / "nowhere")
+def test_odd_folders_and_files_end_nothing(depths: Path, tmp_path: Path) -> None:
+    """Loops, folders deeper than the interpreter recurses, names that are no text, and what waits for ever."""
+    (depths / "t.csv").write_text("x,y")
+    with pytest.raises(UsageError, match="no --target"):
+        prepared(tmp_path / "pets")
+    source = write(tmp_path / "pets", dict.fromkeys(COUNTS, 50))
+    cat = source / "cat"
+    Image.fromarray(drawn(0, 500)).save(depths / "down.png")
+    os.mkfifo(cat / "pipe.png")
+    for link, target in (
+        (cat / "d" / "loop", source),
+        (source / "round", source),
+        (source / "broken-link", source / "nowhere"),
+        (cat / "log.png", "/proc/kmsg"),
+        (cat / "waiting.png", cat / "pipe.png"),
+    ):
+        link.symlink_to(target)
     (source / "README.md").write_text("about cats")
-    (source / "cat" / "notes.txt").write_text("about cats")
-    os.mkfifo(source / "cat" / "pipe.png")
-    shutil.copy(os.fsencode(source / "cat" / "0001.png"), os.fsencode(source / "cat") + b"/\xff.png")
+    (cat / "notes.txt").write_text("about cats")
+    shutil.copy(os.fsencode(cat / "0001.png"), os.fsencode(cat) + b"/\xff.png")
     made = prepared(source)
-    assert made.num_train + made.num_test == 92
+    assert made.num_train + made.num_test == 152
     assert made.class_names == ("10", "cat", "dog")
-    for rule, words in (("stray-files", "README.md"), ("other-files", "notes.txt"), ("links", "links to folders (2)")):
+    for rule, words in (
+        ("stray-files", "README.md"),
+        ("other-files", "t.csv, cat/notes.txt"),
+        ("links", "links to folders (2)"),
+        ("broken-images", "1 image of 153 cannot be read"),
+        ("broken-images", "log.png"),
+    ):
         assert words in found(source, rule).found
 
 
@@ -101,52 +117,6 @@ def depths(tmp_path: Path) -> Iterator[Path]:
         deep.mkdir(parents=True)
     yield deep
     subprocess.run(["rm", "-r", str(tmp_path / "pets" / "cat")], check=True)
-
-
-def test_folders_deeper_than_the_interpreter_recurses_are_read(depths: Path, tmp_path: Path) -> None:
-    (depths / "t.csv").write_text("x,y")
-    with pytest.raises(UsageError, match="no --target"):
-        prepared(tmp_path / "pets")
-    source = write(tmp_path / "pets", COUNTS)
-    Image.fromarray(drawn(0, 500)).save(depths / "down.png")
-    made = prepared(source)
-    assert made.num_train + made.num_test == 91
-
-
-def test_a_picture_that_leads_to_what_waits_for_ever_is_unreadable(tmp_path: Path) -> None:
-    source = write(tmp_path / "pets", dict.fromkeys(COUNTS, 50))
-    (source / "cat" / "log.png").symlink_to("/proc/kmsg")
-    os.mkfifo(tmp_path / "pipe")
-    (source / "cat" / "pipe.png").symlink_to(tmp_path / "pipe")
-    made = prepared(source)
-    assert made.num_train + made.num_test == 150
-    assert re.search("1 image of 151 cannot be read.*log.png", found(source, "broken-images").found)
-    for path in (tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(DataError, match="is no regular file"):
-            pictures.decode(path, (8, 8))
-
-
-def test_pictures_that_change_while_they_are_read_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, read = write(tmp_path / "pets", COUNTS), images.read_images
-
-    def while_somebody_writes(*how: Any) -> Any:
-        decoded = read(*how)
-        Image.fromarray(drawn(0, 501)).save(source / "cat" / "0001.png")
-        return decoded
-
-    with monkeypatch.context() as patch:
-        patch.setattr(images, "read_images", while_somebody_writes)
-        refused(source, "changed while it was read")
-    assert prepared(source).num_train
-
-
-def test_the_contact_sheet_shows_pictures_of_each_class_and_its_name_in_chinese_too(tmp_path: Path) -> None:
-    made = prepared(write(tmp_path / "pets", {"狗": 60, "猫": 60}))
-    assert made.sheet is not None
-    dog, cat = np.asarray(Image.open(made.sheet.path))[4:, :, 3].reshape(2, 60, -1)
-    for line in (dog, cat):
-        assert line[:56, 180:].mean() > 200, "what is transparent is no picture"
-    assert (dog[:30, :180] != cat[:30, :180]).any(), "whatever fonts are installed: letters, or what stands for them"
 
 
 def test_parts_that_lie_one_after_another_are_written_whole_however_large(tmp_path: Path) -> None:
@@ -223,6 +193,7 @@ def as_other_formats(folder: Path) -> Path:
 FORMS: dict[str, Callable[[Path], Path]] = {
     "MNIST": as_idx,
     "EMNIST, packed": lambda folder: as_idx(folder, ".gz", "emnist-letters-", "test"),
+    "MNIST beside its packed copy, as torchvision keeps both": lambda folder: as_idx(as_idx(folder), ".gz"),
     "Keras": lambda folder: as_arrays(folder, ".npz", "x_train y_train x_test y_test"),
     "safetensors": lambda folder: as_arrays(
         folder, ".safetensors", "train_images train_labels test_images test_labels"
@@ -240,44 +211,68 @@ def test_the_same_images_in_parts_are_the_same_data_in_any_form(form: str, tmp_p
     assert (made.class_names, made.num_train, made.num_test) == (THREE, 90, 30)
 
 
+def labelled(*labels: Any) -> Callable[[Path], Path]:
+    """Parquet of pictures with such labels."""
+    return lambda folder: write_parquet(folder / "i.parquet", TRAIN[0], labels)
+
+
+def archived(**arrays: Any) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        np.savez(folder / "a.npz", **arrays)
+        return folder / "a.npz"
+
+    return make
+
+
+def without_labels(folder: Path) -> Path:
+    (as_idx(folder) / "t10k-labels-idx1-ubyte").unlink()
+    return folder
+
+
+def promising(folder: Path) -> Path:
+    """The header of the array says three images, the archive's own three thousand."""
+    with zipfile.ZipFile(folder / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array, more in (("images.npy", TRAIN[0], 3000 * 64), ("labels.npy", TRAIN[1], 0)):
+            np.save(stream := io.BytesIO(), array[:3])
+            archive.writestr(name, stream.getvalue() + bytes(more))
+    return folder / "a.npz"
+
+
+def without_a_class(folder: Path) -> Path:
+    path = labelled(*TRAIN[1])(folder)
+    pq.write_table(pq.read_table(path).drop_columns(["label"]), path)
+    return path
+
+
 NO_LABEL = "of 90 rows without a label, which is .*a whole number or text in each"
-
-
-@pytest.mark.parametrize(("arrays", "words"), [
-    *(({"labels": labels}, NO_LABEL) for labels in ([None, *range(89)], [0.5] * 90, [[1]] * 90)),
-    ({"images": TRAIN[0], "labels": TRAIN[1], "class_names": np.array(["a", "a", "b"])}, "names a class twice"),
-    ({"images": TRAIN[0], "labels": TRAIN[1] + 1, "class_names": np.array(["a", "b", "c"])}, "label 3 at row 2"),
+IMAGES, LABELS = TRAIN
+REFUSED: list[tuple[Callable[[Path], Path], str]] = [
+    (labelled(None, *range(89)), NO_LABEL),
+    (labelled(*[0.5] * 90), NO_LABEL),
+    (labelled(*[[1]] * 90), NO_LABEL),
+    (without_a_class, "a column of classes, called label"),
+    (archived(images=IMAGES, labels=LABELS, class_names=["a", "a", "b"]), "names a class twice"),
+    (archived(images=IMAGES, labels=LABELS + 1, class_names=["a", "b", "c"]), "label 3 at row 2"),
+    (archived(images=IMAGES, labels=np.array(THREE)[LABELS], class_names=THREE[:2]), "label owl at row 2 "),
+    (archived(images=IMAGES, labels=LABELS, class_names=THREE[:2]), "label 2 at row 2 .*from 0 to 1"),
+    (archived(images=IMAGES[:0], labels=LABELS[:0]), "no images"),
+    (archived(pictures=IMAGES, labels=LABELS), "images and labels, or x_train"),
+    (archived(images=IMAGES, labels=LABELS / 2), "a whole number or a name"),
+    (archived(images=np.zeros((90, 3, 8, 8), np.uint8), labels=LABELS), "channels last"),
+    (archived(images=IMAGES, labels=LABELS.astype(object)), "not numbers"),
     (
-        {"images": TRAIN[0], "labels": np.array(THREE)[TRAIN[1]], "class_names": np.array(THREE[:2])},
-        "label owl at row 2 ",
-    ),
-    ({"images": TRAIN[0][:0], "labels": TRAIN[1][:0]}, "no images"),
-    ({"images": TRAIN[0], "labels": TRAIN[1], "class_names": np.array(THREE[:2])}, "label 2 at row 2 .*from 0 to 1"),
-    ({"pictures": TRAIN[0], "labels": TRAIN[1]}, "images and labels, or x_train"),
-    ({"images": TRAIN[0], "labels": TRAIN[1] / 2}, "a whole number or a name"),
-    ({"images": np.zeros((90, 3, 8, 8), np.uint8), "labels": TRAIN[1]}, "channels last"),
-    ({"images": TRAIN[0], "labels": TRAIN[1].astype(object)}, "not numbers"),
-    (
-        dict(zip(("images", "labels", "x_train", "y_train", "x_test", "y_test"), TRAIN * 3, strict=True)),
+        archived(images=IMAGES, labels=LABELS, x_train=IMAGES, y_train=LABELS, x_test=IMAGES, y_test=LABELS),
         "images beside those for training and testing",
     ),
-])  # fmt: skip
-def test_arrays_that_are_no_labelled_images_are_refused(arrays: dict[str, Any], words: str, tmp_path: Path) -> None:
-    if arrays.keys() == {"labels"}:
-        refused(write_parquet(tmp_path / "i.parquet", TRAIN[0], arrays["labels"]), words)
-        return
-    np.savez(tmp_path / "a.npz", **arrays)
-    refused(tmp_path / "a.npz", words)
+    (promising, "more bytes than it promises"),
+    (without_labels, "no labels beside .*t10k-images-idx3-ubyte"),
+    (lambda folder: as_idx(as_idx(folder), prefix="emnist-letters-"), "one file of images for each part"),
+]
 
 
-def test_labels_lie_beside_files_of_one_data_set_and_a_packed_copy_is_not_read_twice(tmp_path: Path) -> None:
-    source = as_idx(as_idx(tmp_path / "raw"), ".gz")  # torchvision keeps both
-    assert (prepared(source).num_train, prepared(source).num_test) == (90, 30)
-    as_idx(source, prefix="emnist-letters-")
-    refused(source, "one file of images for each part")
-    source = as_idx(tmp_path / "without")
-    (source / "t10k-labels-idx1-ubyte").unlink()
-    refused(source, "no labels beside .*t10k-images-idx3-ubyte")
+@pytest.mark.parametrize(("make", "words"), REFUSED)
+def test_what_holds_no_labelled_images_is_refused(make: Callable[[Path], Path], words: str, tmp_path: Path) -> None:
+    refused(make(tmp_path), words)
 
 
 def test_broken_pictures_in_parquet_are_named_by_file_and_row(tmp_path: Path) -> None:
@@ -295,39 +290,35 @@ def test_what_else_stands_in_the_metadata_of_parquet_names_no_classes(metadata: 
     assert prepared(path).class_names == ("0", "1", "2")
 
 
-@pytest.mark.parametrize("form", ["MNIST", "safetensors"])
-def test_a_file_that_shrinks_while_it_is_trained_on_stops_the_run(
-    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("form", "file", "words"),
+    [
+        ("MNIST", "train-images-idx3-ubyte", "was written to while"),
+        ("safetensors", "", "was written to while"),
+        ("folders", "train/cat/0001.png", "changed while it was read"),
+    ],
+)
+def test_a_file_that_is_written_to_while_it_is_trained_on_stops_the_run(
+    form: str, file: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it is mapped, the kernel kills the process with SIGBUS."""
-    source = FORMS[form](tmp_path / "form")
-    file, read = source if source.is_file() else source / "train-images-idx3-ubyte", images.read_images
+    """Where it is mapped, the kernel kills the process with SIGBUS when it shrinks."""
+    source, read = (FORMS | {"folders": as_folders})[form](tmp_path / "form"), images.read_images
 
-    def from_a_shorter_file(*how: Any) -> Any:
-        os.truncate(file, file.stat().st_size - 5000)
+    def while_somebody_writes(*how: Any) -> Any:
+        if form == "folders":
+            Image.fromarray(drawn(0, 501)).save(source / file)
+        else:
+            os.truncate(source / file, (source / file).stat().st_size - 5000)
         return read(*how)
 
-    monkeypatch.setattr(images, "read_images", from_a_shorter_file)
-    refused(source, "was written to while")
-
-
-def test_more_than_an_archive_promises_is_not_unpacked(tmp_path: Path) -> None:
-    """The header of the array says three images, the archive's own three thousand."""
-    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array, more in (("images.npy", TRAIN[0], 3000 * 64), ("labels.npy", TRAIN[1], 0)):
-            np.save(stream := io.BytesIO(), array[:3])
-            archive.writestr(name, stream.getvalue() + bytes(more))
-    refused(tmp_path / "a.npz", "more bytes than it promises")
+    monkeypatch.setattr(images, "read_images", while_somebody_writes)
+    refused(source, words)
 
 
 def test_a_table_in_parquet_is_no_data_set_of_images(tmp_path: Path) -> None:
-    table, labelled = tmp_path / "t.parquet", write_parquet(tmp_path / "i.parquet", *TRAIN)
-    pq.write_table(pa.table({"x": [1, 2]}), table)
-    assert [image_dataset.is_images(str(path)) for path in (table, labelled)] == [False, True]
+    pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "t.parquet")
     with pytest.raises(UsageError, match="name it with --target"):
-        prepared(table)
-    pq.write_table(pq.read_table(labelled).drop_columns(["label"]), labelled)
-    refused(labelled, "a column of classes, called label")
+        prepared(tmp_path / "t.parquet")
 
 
 # Pictures are decoded by processes of our own: what they find is the same, and they end when they should
@@ -357,13 +348,6 @@ def test_processes_find_what_this_one_finds(tmp_path: Path, monkeypatch: pytest.
     spool, _, unreadable = made[0]
     assert spool != bytes(len(spool))
     assert len(unreadable) == 1
-
-
-def test_an_error_comes_back_as_it_was() -> None:
-    with run_on_cores(os.listdir, 2, in_processes=True) as begin:
-        for done in [begin(f"/nowhere/{number}") for number in range(4)]:
-            with pytest.raises(FileNotFoundError, match="/nowhere"):
-                done.result()
 
 
 def test_a_process_that_was_killed_is_told_of_and_none_outlives_a_parent_that_was() -> None:

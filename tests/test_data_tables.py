@@ -30,9 +30,9 @@ from tasks.data.io.csv import csv_batches
 from tasks.data.io.discovery import find_table
 from tasks.data.io.table import Table, build_table
 from tasks.data.io.tabular import Selection, json_batches
-from tasks.data.levels import find_levels, format_values
+from tasks.data.levels import format_values
 from tasks.data.recipe import Column
-from tasks.data.split import TEST, TRAINING, decode_times, encode_times
+from tasks.data.split import TEST
 from tasks.errors import DataError, UsageError
 from tasks.parameters.data import OwnData
 from written_tables import examined, recipe, rows, rules, written
@@ -47,6 +47,11 @@ def write(path: Path, content: bytes | str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
+
+
+def write_arrow(path: Path, table: pa.Table) -> None:
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
 
 
 @given(
@@ -76,10 +81,10 @@ def test_text_reads_as_a_number_where_python_says_so_or_it_is_hexadecimal_and_al
 
 
 def test_everything_that_is_wrong_in_a_folder_is_told_at_once(tmp_path: Path) -> None:
-    write(tmp_path / "1.csv", "y,size,only\n1,2,3\n")
-    write(tmp_path / "2.csv", "y,size\n5,6\ncheap,2\n")
+    write(tmp_path / "1.csv", "y,size,only,n\n1,2,3,\n")
+    write(tmp_path / "2.csv", "y,size,n\n5,6,1\ncheap,2,2\n")
     write(tmp_path / "3.parquet", b"no Parquet at all")
-    written(tmp_path / "4.parquet", {"y": [1.0], "size": ["big"], "only": [[1, 2]]})
+    written(tmp_path / "4.parquet", {"y": [1.0], "size": ["big"], "only": [[1, 2]], "n": ["3"]})
     write(tmp_path / "5.csv", "")
     findings = inspect(tmp_path, code=4)["findings"]
     told = {(each["rule"], each["column"]): each["found"] for each in findings if each["column"]}
@@ -90,6 +95,7 @@ def test_everything_that_is_wrong_in_a_folder_is_told_at_once(tmp_path: Path) ->
         (("retyped-column", "y"), f"'cheap' in row 1 of {tmp_path}/2.csv"),
     ):
         assert words in told[key]
+    assert told["retyped-column", "n"].endswith("4.parquet"), "none of its values reads as no number"
     broken = sorted(each["found"] for each in findings if each["rule"] == "unreadable-file")
     assert [words in said for words, said in zip(("3.parquet", "5.csv is empty"), broken, strict=True)] == [True] * 2
     told_less = {each["rule"] for each in inspect(tmp_path, "--ignore", "only,size", code=4)["findings"]}
@@ -101,14 +107,17 @@ def test_columns_that_are_not_asked_for_cannot_fail(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(table_reader, "MAX_COLUMNS", 4)
     rows = {"a": np.arange(200.0), "b": np.arange(200) % 7, "y": np.arange(200.0) % 13}
     wide = {f"c{number}": np.zeros(200) for number in range(4)}
-    written(tmp_path / "1.parquet", {**rows, "c": [[1]] * 200, "d": [1] * 200})
-    written(tmp_path / "2.parquet", {**rows, "d": ["x"] * 200})
-    written(tmp_path / "3.csv", {**rows, **wide})
-    written(tmp_path / "4.jsonl", {**rows, "c": [{"e": 1}] * 200})
-    found = examined(tmp_path, features=["a", "b"])
-    assert [column.name for column in recipe(found).columns] == ["a", "b"]
-    assert set(recipe(found).ignored) == {"c", "d", *wide}  # which a version trained on more must know
-    assert found.report.rows == 800
+    more: dict[str, dict[str, Any]] = {
+        "1.parquet": {"c": [[1]] * 200, "d": [1] * 200},
+        "2.parquet": {"d": ["x"] * 200},
+        "3.csv": wide,
+        "4.jsonl": {"c": [{"e": 1}] * 200},
+    }
+    for name, columns in more.items():
+        written(tmp_path / name, rows | columns)
+    found = recipe(examined(tmp_path, features=["a", "b"]))
+    assert [column.name for column in found.columns] == ["a", "b"]
+    assert set(found.ignored) == {"c", "d", *wide}  # which a version trained on more must know
     assert rules(examined(tmp_path, features=["a", "b", "d"]), "error")
 
 
@@ -152,19 +161,19 @@ def test_a_file_without_ends_of_lines_is_not_read_whole(
     assert stream.tell() <= 2**12
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        (pa.array(["a", "b", None], pa.string_view()), ["a", "b", None, None]),
-        (pa.array([0, 1, None], pa.timestamp("s")), [datetime(1970, 1, 1), datetime(1970, 1, 1, 0, 0, 1), None, None]),
-        (pa.array([2.5, 1, None]), [2.5, 1, None, None]),
-    ],
-)
-def test_dictionaries_of_any_kind_are_read(tmp_path: Path, values: pa.Array, expected: list[Any]) -> None:
-    table = pa.table({"x": pa.DictionaryArray.from_arrays(pa.array([0, 1, None, 2], pa.int8()), values)})
-    with pa.OSFile(str(tmp_path / "t.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table)
-    assert read(tmp_path / "t.arrow", tmp_path).data.to_pydict() == {"x": expected}
+def test_dictionaries_of_any_kind_are_read(tmp_path: Path) -> None:
+    expected: dict[str, list[Any]] = {
+        "text": ["a", "b", None, None],
+        "moments": [datetime(1970, 1, 1), datetime(1970, 1, 1, 0, 0, 1), None, None],
+        "numbers": [2.5, 1, None, None],
+    }
+    kinds = {"text": pa.string_view(), "moments": pa.timestamp("s"), "numbers": pa.float64()}
+    codes = pa.array([0, 1, None, 2], pa.int8())
+    encoded = {
+        name: pa.DictionaryArray.from_arrays(codes, pa.array(expected[name][:3], kind)) for name, kind in kinds.items()
+    }
+    write_arrow(tmp_path / "t.arrow", pa.table(encoded))
+    assert read(tmp_path / "t.arrow", tmp_path).data.to_pydict() == expected
 
 
 def test_a_file_that_changed_at_equal_size_is_noticed(tmp_path: Path) -> None:
@@ -187,8 +196,7 @@ def test_one_large_batch_is_read_in_small_parts(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(tabular, "BATCH_ROWS", 2**12)
     level = pa.array([f"t{row % 9}" for row in range(2**18)])
     rows = pa.table({"x": np.arange(2.0**18), "t": level, "level": level.dictionary_encode()})
-    with pa.OSFile(str(tmp_path / "t.arrow"), "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
-        writer.write_batch(rows.to_batches()[0])
+    write_arrow(tmp_path / "t.arrow", rows)
     before, held, total = pa.total_allocated_bytes(), [0], 0.0
     with find_table(str(tmp_path / "t.arrow")).files[0].open() as stream:
         for batch in tabular.arrow_batches(stream, "t.arrow", Selection()):
@@ -196,24 +204,18 @@ def test_one_large_batch_is_read_in_small_parts(tmp_path: Path, monkeypatch: pyt
             total += np.asarray(batch["x"]).sum()
     assert max(held) < rows.nbytes / 10
     assert total == np.asarray(rows["x"]).sum()
-    same = read(written(tmp_path / "t.parquet", rows), tmp_path).data
-    assert read(tmp_path / "t.arrow", tmp_path).data.equals(same)
 
 
-SECRET = [
+SECRET = [  # beside those that the command line refuses in test_cli_checks.py
     "https://me:secret@host/t.csv",
     "https://me:sec/secret@host/t.csv",
     "https://secret@host/t.csv",
-    "https://host/t.csv?X-Amz-Signature=secret",
     "https://host/t.csv?a=1&X-Amz-Credential=secret",
-    "https://host/t.csv?access_token=secret",
     "HTTPS://host/t.csv?apiKey=secret",
-    "https://host/t.csv?AWSAccessKeyId=secret",
     "abfs://c@account/t.csv?sig=secret",
     "s3://k:secret@b/t",
     "simplecache::https://host/t.csv?token=secret",
     "zip://t.csv::simplecache::https://me:secret@host/t.zip",
-    "https://host/t.csv?hmm=secret",
     "https://host/t.csv?secret",
     "https://host/t.csv?raw=1%26sas=secret",
     "https://host/t.csv?download=http://u:secret@h/",
@@ -264,16 +266,16 @@ def test_levels_of_all_versions_together_are_bounded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "names"),
     [
-        (pa.array([1.0, 2.5, -3.0, 1e3]), ["1", "2.5", "-3", "1000"]),
+        (
+            pa.array([1.0, 2.5, -3.0, 1e3, 0.5, float("inf"), 2.0**60, -0.0, 1e20]),
+            ["1", "2.5", "-3", "1000", "0.5", "inf", str(2**60), "0", str(10**20)],
+        ),
         (pa.array([1.1], pa.float32()).cast(pa.float64()), ["1.1"]),
         (pa.array([True, False]), ["true", "false"]),
         (pa.array(["1.0", "01", "1.50", "a.0", ""]), ["1", "01", "1.50", "a.0", ""]),
-        (pa.array([2**62]), [str(2**62)]),
-        (pa.array([0.5, float("inf"), 2.0**60]), ["0.5", "inf", str(2**60)]),
         (pa.array(["True", "FALSE", "truer"]), ["true", "false", "truer"]),
-        (pa.array([-0.0, 1e20]), ["0", str(10**20)]),
-        (pa.array([1, -7]), ["1", "-7"]),
         (pa.array(["+7.", " 7", "1e3"]), ["+7", " 7", "1e3"]),
+        (pa.array([1, -7, 2**62]), ["1", "-7", str(2**62)]),
         (pa.array([datetime(2026, 1, 2, 3, 4, 5, 600)]), ["2026-01-02 03:04:05.000600"]),
         (pa.array([datetime(2026, 1, 2, 3, 4, tzinfo=UTC)]), ["2026-01-02 03:04:00.000000Z"]),
         (
@@ -347,15 +349,9 @@ def test_later_nights_have_what_was_fixed_before_but_for_what_is_asked(case: str
         assert made.setdefault(expected, kept) == kept
 
 
-@pytest.mark.parametrize("values", [["TRUE", "False", "truth"], [True, False, None]])
-def test_true_and_false_are_the_same_classes_however_they_are_written(values: list[Any]) -> None:
-    codes = find_levels(pa.chunked_array([pa.array(values)])).encode(("false", "true"))
-    np.testing.assert_array_equal(codes, [1, 0, np.nan])
-
-
 # Which rows are the test split: the same ones as data grow, and never equal rows on both sides
 
-DATES = 600
+DATES, DAY = 600, np.timedelta64(1, "D")
 RNG = np.random.default_rng(0)
 DATED = pa.table(
     {
@@ -366,48 +362,18 @@ DATED = pa.table(
 )
 
 
-def sides(found: Any) -> list[int]:
-    listed: list[int] = rows(found).split.split_ids.tolist()
-    return listed
-
-
-@given(st.lists(st.floats(allow_nan=False), min_size=2, max_size=20))
-def test_words_of_numbers_order_them_and_give_them_back(values: list[float]) -> None:
-    words = encode_times(np.array(values))
-    for a, left in zip(values, words.tolist(), strict=True):
-        for b, right in zip(values, words.tolist(), strict=True):
-            assert (a < b) == (left < right)
-    assert decode_times(np.append(words, np.uint64(0))).tolist()[:-1] == values
-
-
-@pytest.mark.parametrize("form", ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S+02:00", "%Y%j"])
-@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
-def test_moments_that_are_text_split_as_dates_do(form: str, suffix: str, tmp_path: Path) -> None:
-    days = [day.strftime(form) for day in DATED["day"].to_pylist()]
-    found = examined(written(tmp_path / f"t{suffix}", DATED.set_column(1, "day", [days])), time_column="day")
-    assert sides(found) == sides(examined(written(tmp_path / "dates.parquet", DATED), time_column="day"))
-
-
-def test_the_latest_folders_are_the_test_split(tmp_path: Path) -> None:
-    for day in range(1, 11):
-        written(tmp_path / f"day=2024-01-{day:02}" / "p.parquet", DATED.drop_columns(["day"]).slice(60 * day - 60, 60))
-    assert sides(examined(tmp_path, time_column="day")) == [TRAINING] * 480 + [TEST] * 120
-
-
-@pytest.mark.parametrize("form", [".parquet", ".csv"])
-@pytest.mark.parametrize("first", ["0001-01-01", "1500-06-01", "9990-01-01"])
-def test_dates_far_from_1970_are_in_order_too(first: str, form: str, tmp_path: Path) -> None:
-    days = np.datetime64(first) + np.arange(DATES) % 60
-    far = DATED.set_column(1, "day", [[str(day) for day in days] if form == ".csv" else days.astype("datetime64[us]")])
-    is_test = np.array(sides(examined(written(tmp_path / f"t{form}", far), time_column="day"))) == TEST
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", "Z.csv"])
+@pytest.mark.parametrize("first", ["0001-01-01", "1500-06-01", "9990-01-01", 1e-300, 1e300])
+def test_dates_far_from_1970_and_numbers_of_any_size_and_sign_are_in_order(
+    first: Any, suffix: str, tmp_path: Path
+) -> None:
+    order = np.arange(DATES) % 60
+    times = first * (order - 30.0) if isinstance(first, float) else np.datetime64(first, "s") + order * DAY
+    zone = "" if isinstance(first, float) else suffix.removesuffix(".csv")
+    far = DATED.set_column(1, "day", [times if suffix == ".parquet" else [f"{time}{zone}" for time in times]])
+    is_test = rows(examined(written(tmp_path / f"t{suffix}", far), time_column="day")).split.split_ids == TEST
     assert is_test.sum() == 0.2 * DATES
-    assert days[is_test].min() > days[~is_test].max()
-
-
-def test_nan_among_numbers_of_a_time_column_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("x,at,y\n" + "".join(f"{row % 7},{row},{row}\n" for row in range(99)) + "1,nan,1\n")
-    found = examined(tmp_path / "t.csv", time_column="at")
-    assert rules(found, "error") == {"split-missing": "at is missing in 1 row"}
+    assert times[is_test].min() > times[~is_test].max()
 
 
 # The hash of a row: as defined in words, and blind to all that is not content
@@ -462,18 +428,7 @@ def test_the_hash_is_what_its_definition_says(dtype: Any) -> None:
         codes[codes == 4] = np.nan
     expected = [absorbed([word(float(a)), word(b)]) for a, b in zip(number, names, strict=True)]
     assert hashed(number, codes, kinds="nc") == expected
-
-
-@pytest.mark.parametrize(
-    ("kinds", "values", "expected"),
-    [
-        ("n", [1.0], 0xFD695A1B70DC1235),
-        ("n", [np.nan], 0x597709B67EBB1C02),
-        ("c", [0], 0x3A2D7250B6712577),
-    ],
-)
-def test_the_hash_of_a_row_never_changes(kinds: str, values: list[float], expected: int) -> None:
-    assert hashed(*(np.array([value], np.float32) for value in values), kinds=kinds) == [expected]
+    assert hashed(np.ones(1, np.float32), kinds="n") == [0xFD695A1B70DC1235], "as ever"
 
 
 @pytest.mark.parametrize("others", [0, 1000])
@@ -495,18 +450,17 @@ def test_rows_of_equal_hash_are_those_that_plain_python_finds(hashed: Any, other
 def test_row_digests_are_the_hash_the_target_the_group_and_the_number_of_the_copy(kind: Any, tmp_path: Path) -> None:
     place = range(121)
     columns = {"b": [at % 40 for at in place], "a": [f"level {at % 3}" for at in place], "y": [at % 40 for at in place]}
-    grouped = {} if kind is None else {"g": [kind(at % 40) for at in place]}
-    options: dict[str, Any] = {"split_by": "g"} if grouped else {}
-    found = rows(examined(written(tmp_path / "t.csv", columns | grouped), **options))
+    if kind is not None:
+        columns["g"] = [kind(at % 40) for at in place]
+    found = rows(examined(written(tmp_path / "t.csv", columns), split_by="g" if kind else None))
     copies: Counter[int] = Counter()
-    groups, expected = [absorbed([word(str(at % 40))]) for at in place], []
+    groups, expected = [[word(str(at % 40))] if kind else [] for at in place], []
     for at in place:
-        of_group = [word(str(at % 40))] if grouped else []
-        base = absorbed([word(f"level {at % 3}"), word(at % 40), word(at % 40), *of_group])
+        base = absorbed([word(f"level {at % 3}"), word(at % 40), word(at % 40), *groups[at]])
         expected.append(absorbed([copies[base]], base))
         copies[base] += 1
     assert found.digests.tolist() == expected
     train, other = (found.ordering.result()[part].tolist() for part in ("train", "other"))
     assert sorted(train + other) == sorted(expected)
     assert train == sorted(train)
-    assert not grouped or found.split.keys.tolist() == groups
+    assert not kind or found.split.keys.tolist() == [absorbed(group) for group in groups]

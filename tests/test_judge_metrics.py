@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.signal
+import scipy.special
 import scipy.stats
 import sklearn.datasets
 import sklearn.metrics
@@ -18,14 +19,12 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from tasks.data.recipe import SplitRule
 from tasks.data.split import SplitAssignment, encode_times
 from tasks.data.target import Truth
-from tasks.judging import baselines, champion, metrics
+from tasks.judging import baselines, metrics
 from tasks.judging.metrics import Answers, RowTimes
 from tasks.judging.objective import Objective, balance_classes
 from tasks.parameters import Loss
 from tasks.serving.drift import find_worse
 from written_tables import examined, recipe, rows, written
-
-NATS = Objective(Loss.CROSS_ENTROPY)
 
 
 @pytest.mark.parametrize("unit", [1e-13, 1.0, 1e9])
@@ -33,9 +32,7 @@ def test_the_best_constant_under_huber_is_that_of_a_general_minimiser_in_any_uni
     truth = np.exp(np.random.default_rng(0).normal(size=500))
     plain, objective = (Objective(Loss.HUBER, scale=truth.std() * each) for each in (1.0, unit))
     expected = scipy.optimize.minimize_scalar(lambda at: plain.mean(np.full((500, 1), at), truth), tol=1e-12).x
-    (constant,) = baselines.find_best_constant(truth * unit, None, (), objective)
-    assert constant / unit == pytest.approx(expected, rel=1e-4)
-    assert abs(expected - truth.mean()) > 0.1, "skewed"
+    assert baselines.find_best_constant(truth * unit, None, (), objective) / unit == pytest.approx(expected, rel=1e-4)
 
 
 # The objective against scikit-learn, torch and finite differences
@@ -50,9 +47,8 @@ PREDICTED = (TARGET + RNG.standard_t(2, 200) * 10)[:, None]
 @pytest.mark.filterwarnings("error")
 def test_balanced_classes_weigh_alike_as_scikit_learn_has_it_and_a_class_without_rows_weighs_nothing() -> None:
     """Its score in the best constant is finite."""
-    counts = np.bincount(LABELS, minlength=4)
     expected = sklearn.utils.class_weight.compute_class_weight("balanced", classes=np.arange(4), y=LABELS)
-    assert balance_classes(tuple(counts)) == pytest.approx(expected)
+    assert balance_classes(tuple(np.bincount(LABELS))) == pytest.approx(expected)
     assert balance_classes((10, 0, 30)) == pytest.approx((2.0, 0.0, 2 / 3))
     for weights in ((), balance_classes((500, 0, 500))):
         objective = Objective(Loss.CROSS_ENTROPY, class_weights=weights)
@@ -60,49 +56,23 @@ def test_balanced_classes_weigh_alike_as_scikit_learn_has_it_and_a_class_without
         assert found == pytest.approx(np.log([500, 0.5, 500]))
 
 
-def test_cross_entropy_is_scikit_learns_log_loss_with_and_without_weights_and_finite() -> None:
-    probabilities = torch.tensor(SCORES).softmax(dim=1).numpy()
-    expected = sklearn.metrics.log_loss(LABELS, probabilities)
-    assert Objective(Loss.CROSS_ENTROPY).mean(SCORES, LABELS) == pytest.approx(expected)
-    weighted = Objective(Loss.CROSS_ENTROPY, class_weights=(1.0, 0.0, 5.0, 2.0))
-    expected = sklearn.metrics.log_loss(LABELS, probabilities, sample_weight=np.array([1, 0, 5, 2])[LABELS])
-    assert weighted.mean(SCORES, LABELS) == pytest.approx(expected)
+@pytest.mark.parametrize("weights", [(), (1.0, 0.0, 5.0, 2.0)])
+def test_cross_entropy_is_scikit_learns_log_loss_with_and_without_weights_and_finite(
+    weights: tuple[float, ...],
+) -> None:
+    probabilities = scipy.special.softmax(SCORES, axis=1)
+    expected = sklearn.metrics.log_loss(LABELS, probabilities, sample_weight=np.array(weights or [1] * 4)[LABELS])
+    objective = Objective(Loss.CROSS_ENTROPY, class_weights=weights)
+    assert objective.mean(SCORES, LABELS) == pytest.approx(expected)
     extreme = np.array([[2000.0, 0.0], [0.0, -2000.0]], np.float32)
-    assert NATS.losses(extreme, np.array([1, 0])).tolist() == [2000, 0]
+    assert objective.losses(extreme, np.array([1, 0])).tolist() == [2000, 0]
 
 
 def test_the_huber_loss_is_torchs_in_deviations_of_the_target_and_the_squared_loss_half_the_square() -> None:
-    residuals = torch.tensor(PREDICTED[:, 0] - TARGET)
-    expected = 20**2 * float(F.smooth_l1_loss(residuals / 20, torch.zeros(200, dtype=torch.float64), beta=0.5))
-    assert Objective(Loss.HUBER, scale=20.0).mean(PREDICTED, TARGET) == pytest.approx(expected)
-    assert Objective(Loss.SQUARED, scale=20.0).mean(PREDICTED, TARGET) == pytest.approx(
-        float((residuals**2).mean()) / 2
-    )
-
-
-def test_the_penalty_leaves_the_bias_out() -> None:
-    weights = {"W": np.array([[1.0, 2.0]]), "effects": np.array([[3.0], [4.0]]), "b": np.array([100.0])}
-    assert Objective(Loss.CROSS_ENTROPY, weight_decay=0.1).penalty(weights) == pytest.approx(0.05 * (1 + 4 + 9 + 16))
-
-
-@pytest.mark.parametrize(
-    ("objective", "scores", "truth"),
-    [
-        (Objective(Loss.CROSS_ENTROPY, class_weights=(1.0, 0.5, 5.0, 2.0)), SCORES, LABELS),
-        (Objective(Loss.SQUARED, scale=20.0), PREDICTED, TARGET),
-        (Objective(Loss.HUBER, scale=20.0), PREDICTED, TARGET),
-    ],
-)
-def test_the_gradient_is_that_of_finite_differences(
-    objective: Objective, scores: np.ndarray, truth: np.ndarray
-) -> None:
-    value, found = objective.mean_and_gradient(scores, truth)
-    assert value == pytest.approx(objective.mean(scores, truth))
-    for at in [(0, 0), (7, scores.shape[1] - 1), (199, 0)]:
-        step = np.zeros_like(scores)
-        step[at] = 1e-4
-        slope = (objective.mean(scores + step, truth) - objective.mean(scores - step, truth)) / 2e-4
-        assert found[at] == pytest.approx(slope, rel=1e-4, abs=1e-9)
+    of_torch = 20**2 * float(F.smooth_l1_loss(torch.tensor(PREDICTED[:, 0] / 20), torch.tensor(TARGET / 20), beta=0.5))
+    half = np.square(PREDICTED[:, 0] - TARGET).mean() / 2
+    for loss, expected in ((Loss.HUBER, of_torch), (Loss.SQUARED, half)):
+        assert Objective(loss, scale=20.0).mean(PREDICTED, TARGET) == pytest.approx(expected)
 
 
 # How well a table can be learned, told before training: on a part of the training rows, in memory that is bounded
@@ -111,17 +81,15 @@ def test_the_gradient_is_that_of_finite_differences(
 def test_splits_that_it_is_computed_of_are_not_held_in_memory(tmp_path: Path) -> None:
     small = examined(written(tmp_path / "t.csv", {"x": RNG.normal(size=300), "y": RNG.normal(size=300)}))
     num_rows = 2**20
-    keys = np.arange(num_rows, dtype=np.uint64)
-    truth = Truth(np.zeros(num_rows), np.ones(num_rows, bool), (), ())
+    keys, truth = np.arange(num_rows, dtype=np.uint64), Truth(np.zeros(num_rows), np.ones(num_rows, bool), (), ())
     split = SplitAssignment(np.ones(num_rows, np.uint8), keys)
     many = replace(rows(small), features=np.zeros((1, num_rows), np.float32), truth=truth, split=split, digests=keys)
     tracemalloc.start()
     try:
         made = many.map_side("train", recipe(small), tmp_path)
-        assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+        assert tracemalloc.get_traced_memory()[1] < made["target"].nbytes / 2 == 4 * 2**20
     finally:
         tracemalloc.stop()
-    assert made["target"].nbytes == 8 * 2**20
 
 
 # Figures of labelled rows: periods, intervals and bounds
@@ -134,7 +102,7 @@ Array = np.ndarray[Any, Any]
     ("first", "last", "names"),
     [
         ("2025-01-01T05:10", "2025-01-01T06:20", ["2025-01-01 05:00", "2025-01-01 06:00"]),
-        ("2025-01-01", "2025-01-02", ["2025-01-01", "2025-01-02"]),
+        ("2025-01-01", "2025-01-13T23", ["2025-01-01", "2025-01-13"]),
         ("2024-12-30", "2025-01-13", ["week of 2024-12-30", "week of 2025-01-13"]),
         ("1969-12-01", "1970-06-30", ["1969-12", "1970-06"]),
         ("2023-05-05", "2025-05-05", ["2023 Q2", "2025 Q2"]),
@@ -146,9 +114,6 @@ def test_periods_are_as_long_as_the_span_asks_for(first: str, last: str, names: 
     ends = np.array([first, last], "M8[us]").astype(np.int64).astype(float)
     found, of_row = metrics.cut_periods(RowTimes(np.append(ends, np.nan), are_dates=True))
     assert (found, of_row.tolist()) == ([*names, "no time"], [0, 1, 2])
-    found, of_row = metrics.cut_periods(RowTimes(np.linspace(ends[0], ends[1], 5000), are_dates=True))
-    assert len(found) <= metrics.MOST_PERIODS
-    assert (np.diff(of_row) >= 0).all()
 
 
 @pytest.mark.parametrize(
@@ -175,30 +140,25 @@ def test_few_wrong_answers_have_the_chance_of_fishers_exact_test() -> None:
 
 def test_the_lower_bound_is_students_and_holds_in_19_of_20_samples() -> None:
     rng = np.random.default_rng(0)
-    gains = rng.normal(1, 2, 30)
+    gains, weights = rng.normal(1, 2, 30), rng.integers(1, 10, 200).astype(float)
     low = scipy.stats.ttest_1samp(gains, 0, alternative="greater").confidence_interval(0.95).low
     assert metrics.find_lower_bound(gains, np.ones(30)) == pytest.approx(low)
-    weights = rng.integers(1, 10, 200).astype(float)
     bounds = [metrics.find_lower_bound(rng.normal(1, 2, 200), weights) for _ in range(1000)]
     assert np.mean(np.array(bounds) < 1) == pytest.approx(0.95, abs=0.025)
 
 
-def test_the_intervals_are_those_of_scipys_bootstrap_and_of_many_rows_those_of_a_normal_variable() -> None:
-    rng, count = np.random.default_rng(0), 10_000
-    values, zeros = rng.exponential(size=300), np.zeros(300, int)
-    found = metrics.measure(Answers(zeros, zeros, values, np.ones(300))).intervals["loss"]
-    expected = scipy.stats.bootstrap((values,), np.mean, method="percentile", rng=1).confidence_interval
-    assert found == pytest.approx((expected.low, expected.high), rel=0.02)
-    truth, is_right, losses = rng.integers(0, 3, count), rng.random(count) < 0.8, rng.exponential(size=count)
-    answers = Answers(truth, np.where(is_right, truth, 3), losses, np.ones(count))
+def test_the_intervals_are_those_of_scipys_bootstrap() -> None:
+    rng = np.random.default_rng(0)
+    truth, is_right, losses = rng.integers(0, 3, 900), rng.random(900) < 0.8, rng.exponential(size=900)
+    answers = Answers(truth, np.where(is_right, truth, 3), losses, np.ones(900))
     measured = metrics.measure(answers, None, ("a", "b", "c"))
     for sample, interval in (
         (losses, measured.intervals["loss"]),
         (is_right, measured.intervals["accuracy"]),
         (is_right[truth == 1], measured.recall_intervals["b"]),
     ):
-        half = 1.96 * sample.std() / np.sqrt(len(sample))
-        assert interval == pytest.approx((sample.mean() - half, sample.mean() + half), abs=half / 8)
+        expected = scipy.stats.bootstrap((sample,), np.mean, method="percentile", rng=1).confidence_interval
+        assert interval == pytest.approx(expected, abs=0.15 * np.ptp(expected))
 
 
 # What is resampled whole: groups, copies, and blocks of time, so that rows which err alike are not taken for many
@@ -225,11 +185,9 @@ def test_blocks_are_consecutive_in_time_and_about_as_long_as_the_cube_root_of_th
     order = np.random.default_rng(0).permutation(1000)
     units = metrics.number_units(encode_times(order.astype(float) - 500), SplitRule(rule="time", test=0.2, column="at"))
     assert units is not None
-    assert (np.diff(units[np.argsort(order)]) >= 0).all()
-    assert set(np.bincount(units)) == {10}
-    parts, count = metrics.join_units(units, 1000, 30)
-    assert count == 30
-    assert (np.diff(parts[np.argsort(order)]) >= 0).all(), "joined blocks are neighbours"
+    assert np.array_equal(units, order // 10)
+    parts, _ = metrics.join_units(units, 1000, 30)
+    assert np.array_equal(parts, order // 10 * 30 // 100), "joined blocks are neighbours"
 
 
 @pytest.mark.parametrize(("days", "rows"), [(50, 20), (2, 250)])
@@ -252,19 +210,6 @@ def test_the_lower_bound_of_a_gain_holds_where_rows_of_a_time_split_are_alike() 
     assert naive > 0.12
 
 
-def test_equal_models_of_a_time_split_are_refused_in_one_of_twenty_nights_at_most() -> None:
-    """Without a margin, so that p alone decides."""
-    rng, units = np.random.default_rng(2), metrics.number_blocks(np.arange(3000.0))
-    refused, naive = 0, 0
-    for _ in range(300):
-        difference = autocorrelated(rng, 3000) / 3000
-        parts = np.bincount(units, weights=difference)[:, None]  # type: ignore[arg-type]
-        refused += champion.compare(parts, np.zeros(1), draws=999)[2][0] < 0.05
-        naive += champion.compare(difference[:, None], np.zeros(1), draws=999)[2][0] < 0.05
-    assert refused / 300 < 0.06 + 2 * np.sqrt(0.05 * 0.95 / 300)
-    assert naive / 300 > 0.1
-
-
 def test_intervals_of_a_time_split_are_as_wide_as_its_autocorrelation_makes_them() -> None:
     """The error of a mean of AR(1) with 0.5 is the root of 3 as large as that of independent rows."""
     rng, times = np.random.default_rng(3), np.arange(20_000.0)
@@ -278,13 +223,14 @@ def test_intervals_of_a_time_split_are_as_wide_as_its_autocorrelation_makes_them
 
 def test_each_period_of_a_time_split_has_blocks_of_its_own() -> None:
     rng = np.random.default_rng(4)
-    days = np.sort(rng.integers(0, 300, 6000)) * 24 * 3_600_000_000.0
-    shared = rng.normal(size=300)[np.unique(days, return_inverse=True)[1]]
-    truth = rng.normal(size=6000)
-    answers = Answers(truth, truth + 1 + 0.3 * shared, truth, truth[:0])
+    day, truth = np.sort(rng.integers(0, 300, 6000)), rng.normal(size=6000)
+    answers = Answers(truth, truth + 1 + 0.3 * rng.normal(size=300)[day], truth, truth[:0])
+    times = RowTimes(day * 24 * 3_600_000_000.0, are_dates=True)
     by_day, by_row = (
-        [np.ptp(each.intervals["rmse"]) for each in metrics.measure_by_period(answers, RowTimes(days, True), in_time=t)]
-        for t in (True, False)
+        np.array(
+            [np.ptp(each.intervals["rmse"]) for each in metrics.measure_by_period(answers, times, in_time=in_time)]
+        )
+        for in_time in (True, False)
     )
-    assert len(by_day) == len(by_row) > 5
-    assert np.median(np.array(by_day) / by_row) > 2, "the rows of a day err alike"
+    assert len(by_day) > 5
+    assert np.median(by_day / by_row) > 2, "the rows of a day err alike"

@@ -97,7 +97,7 @@ def test_a_model_with_half_of_a_small_attainable_gain_is_refused_by_the_referenc
     x, asked = rng.normal(size=(20_000, 1)), training(task)
     if task == "regression":
         prepared = prepare(x, 0.176 * x[:, 0] + rng.normal(size=20_000))
-        tolerance = 1e-6 / 2 * np.var(read_split(prepared.train, prepared).y_true)
+        tolerance = 1e-6 / 2 * float(np.var(read_split(prepared.train, prepared).y_true))
     else:
         prepared = prepare(x, (0.35 * x[:, 0] + rng.logistic(size=20_000) > 0).astype(int), class_names="ny")
         tolerance = 0.002
@@ -105,7 +105,8 @@ def test_a_model_with_half_of_a_small_attainable_gain_is_refused_by_the_referenc
     found = judged(run, prepared, asked, whole)
     best, trivial, gate = found.metrics["reference_loss"], found.metrics["baseline_loss"], found.gates[1]
     assert 1.05 * best > trivial
-    assert (gate.name, gate.verdict, gate.value) == ("reference", "passed", pytest.approx(best, rel=1e-6))
+    assert (gate.name, gate.verdict) == ("reference", "passed")
+    assert gate.value == pytest.approx(best, rel=1e-6)
     assert gate.maximum == pytest.approx(trivial - 0.95 * (trivial - best) + tolerance, abs=1e-9)
     half = whole | {"W": 0.293 * whole["W"]}
     assert [each.passed for each in refused(run, prepared, asked, half).gates] == [True, False]

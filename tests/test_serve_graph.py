@@ -3,7 +3,7 @@
 import io
 import json
 import math
-from pathlib import Path
+import re
 from typing import Any
 
 import numpy as np
@@ -12,19 +12,18 @@ import onnxruntime
 import pytest
 import scipy.special
 import torch
-from google.protobuf.message import Message
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from candidate import plain
 from own_images import prepare
-from own_tables import CLASSES, RECIPE, Array, by_hand, category, drawn_rows, drawn_weights, number, recipes
+from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights, number, recipes
 from prepared_tables import trained
 from small_models import CITIES, prepare_houses
 from tasks.data.prepared_splits import read_batches, read_split
 from tasks.data.recipe import Column, Columns, Pixels, Recipe, Target
-from tasks.errors import DataError, GateFailed
+from tasks.errors import GateFailed
 from tasks.export import export
 from tasks.fitting import reference_scores
 from tasks.judging import parity
@@ -32,8 +31,8 @@ from tasks.networks import examples
 from tasks.networks.training import compute_outputs
 from tasks.parameters import Device, Gates, ModelName, Training
 from tasks.records import ExportedModel, GateVerdict, PreparedDataset
-from tasks.serving import contract, onnx_graph, raw_units, runtime
-from tasks.serving.contract import ModelMetadata, Signature
+from tasks.serving import onnx_graph, raw_units, runtime
+from tasks.serving.contract import Signature
 from tasks.serving.runtime import open_session
 from tasks.serving.task import TASKS, TaskName
 from tasks.store.run_folder import RunFolder
@@ -63,10 +62,6 @@ def draw(recipe: Recipe, task: TaskName, seed: int = 0) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
     sizes = {"W": (math.prod(recipe.shape), num_outputs), "b": (num_outputs,)}
     return {name: rng.normal(size=size).astype(np.float32) for name, size in sizes.items()}
-
-
-def write(recipe: Recipe, task: TaskName) -> bytes:
-    return onnx_graph.write_model(draw(recipe, task), recipe, sign(recipe, task), PROPERTIES)
 
 
 def answers(content: bytes, rows: Array) -> list[list[Array]]:
@@ -120,16 +115,10 @@ def test_of_equal_probabilities_the_first_is_the_label() -> None:
     assert [label.tolist() for _, label in answers(content, np.zeros((2, 3), np.float32))] == [[1, 1]] * 2
 
 
-def parts(message: Message) -> list[Message]:
-    """A message of the file and all that it holds, at every depth."""
-    held = [value for field, value in message.ListFields() if field.message_type is not None]
-    inner = [each for value in held for each in (value if not isinstance(value, Message) else [value])]
-    return [message, *(part for each in inner for part in parts(each))]
-
-
 @pytest.mark.parametrize(("recipe", "task"), MODELS)
 def test_the_file_keeps_the_contract_and_tells_of_nothing_else(recipe: Recipe, task: TaskName) -> None:
-    model, signature = onnx.load_from_string(write(recipe, task)), sign(recipe, task)
+    content = onnx_graph.write_model(draw(recipe, task), recipe, sign(recipe, task), PROPERTIES)
+    model, signature = onnx.load_from_string(content), sign(recipe, task)
     onnx.checker.check_model(model, full_check=True)
     assert [(each.domain, each.version <= 20) for each in model.opset_import] == [("", True)]
     assert model.ir_version <= 10, "of onnxruntime 1.21"
@@ -141,12 +130,9 @@ def test_the_file_keeps_the_contract_and_tells_of_nothing_else(recipe: Recipe, t
             assert onnx.helper.tensor_dtype_to_np_dtype(node.type.tensor_type.elem_type) == np.dtype(tensor.dtype)
     assert {each.key: each.value for each in model.metadata_props} == PROPERTIES
     assert (model.producer_version, model.domain, model.model_version) == ("", "", 0)
-    everything = parts(model)
-    assert len(everything) > 20
-    for part in everything:
-        assert not getattr(part, "doc_string", "")
-        assert part is model or not list(getattr(part, "metadata_props", []))
-        assert not list(getattr(part, "external_data", []))
+    written = str(model)  # every field that is set, at every depth
+    assert not re.search("doc_string|external_data|data_location", written)
+    assert written.count("metadata_props") == len(PROPERTIES)
     assert "Div" not in {node.op_type for node in model.graph.node}, "scales are folded"
     is_table = isinstance(recipe, Columns) and not recipe.is_plain
     assert ("Sub" in {node.op_type for node in model.graph.node}) is is_table, "means are not"
@@ -155,27 +141,12 @@ def test_the_file_keeps_the_contract_and_tells_of_nothing_else(recipe: Recipe, t
 # Folding a table's weights into raw units: the same scores as the recipe applied by hand, row by row
 
 
-@settings(max_examples=25, deadline=None)
-@example(RECIPE, 1)
-@example(CLASSES, 3)
-@example(Columns(columns=(category("city", (20, 5)),), target=Target(name="y")), 1)  # without a product
-@given(recipe=recipes(), num_outputs=st.integers(1, 3))
-def test_folded_weights_score_any_raw_rows_as_the_recipe_by_hand(recipe: Columns, num_outputs: int) -> None:
-    weights, rows = drawn_weights(recipe, num_outputs), drawn_rows(recipe, 100, odd=0.3)
-    expected, scale = by_hand(weights, recipe, rows), recipe.target.scale if recipe.target else 1.0
-    exact = raw_units.score_rows(raw_units.fold_weights(weights, recipe, np.float64), recipe, rows)
-    np.testing.assert_allclose(exact, expected, rtol=1e-12, atol=1e-9 * scale)
-    found = raw_units.score_rows(raw_units.fold_weights(weights, recipe), recipe, rows)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, rtol=2e-7, atol=1e-4 * scale)
-
-
 def test_what_rounding_takes_from_a_mean_is_not_lost() -> None:
     recipe = Columns(columns=(number("pressure", 101_325.004, 50.0),), target=Target(name="y"))
     weights = {"W": np.ones((1, 1), np.float32), "b": np.zeros(1, np.float32)}
     rows = np.arange(101_200, 101_450, dtype=np.float32)[:, np.newaxis]
     found = raw_units.score_rows(raw_units.fold_weights(weights, recipe), recipe, rows)
-    np.testing.assert_allclose(found, by_hand(weights, recipe, rows), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found, (rows.astype(float) - 101_325.004) / 50, rtol=0, atol=1e-6)
 
 
 # A prepared table through ``export``: what the file, its description and its sample say, and what refuses it
@@ -214,11 +185,8 @@ def test_a_table_is_exported_with_its_columns_and_a_telling_sample(class_names: 
     properties = session.get_modelmeta().custom_metadata_map
     columns = json.loads(properties["columns"])
     assert columns == json.loads(exported.metadata.path.read_text())["parameters"]["columns"]
-    assert columns[:3] == [
-        {"name": "area", "kind": "number", "levels": []},
-        {"name": "city", "kind": "category", "levels": [*CITIES]},
-        {"name": "garden", "kind": "boolean", "levels": []},
-    ]
+    kinds = {"area": ("number", []), "city": ("category", [*CITIES]), "garden": ("boolean", [])}
+    assert columns[:3] == [{"name": name, "kind": kind, "levels": levels} for name, (kind, levels) in kinds.items()]
     assert json.loads(properties.get("labels", "[]")) == [*class_names]
     assert runtime.find_contradiction(session, table.recipe, exported.sample.path.read_bytes()) is None
     rows = np.load(exported.sample.path)["features"]
@@ -227,26 +195,14 @@ def test_a_table_is_exported_with_its_columns_and_a_telling_sample(class_names: 
     assert set(exported.profile) == ({"label", "confidence"} if class_names else {"prediction"})
 
 
-def test_metadata_names_columns_of_tables_alone_and_is_read_strictly(tmp_path: Path) -> None:
-    signature, path = Signature(inputs=(RECIPE.input,), outputs=()), tmp_path / "metadata.json"
-    contract.open_inference_metadata("houses", 1, signature).write(path)
-    assert "parameters" not in json.loads(path.read_text())
-    assert ModelMetadata.read(path).parameters is None, "as the book's and those of old"
-    metadata = contract.open_inference_metadata("houses", 1, signature, RECIPE.describe_columns())
-    assert ModelMetadata.read(metadata.write(path).path) == metadata
-    with pytest.raises(DataError, match="kind"):
-        ModelMetadata.parse(path.read_bytes().replace(b'"boolean"', b'"bool"'), "metadata.json")
-
-
 def test_verdicts_do_not_depend_on_how_many_rows_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     table = OwnTable("flat", "house", "villa")
     at_once = table.export()
     monkeypatch.setattr(read_batches, "__defaults__", (7,))
     in_pieces = table.export()
     assert in_pieces.profile == at_once.profile
-    for one, other in zip(at_once.gates, in_pieces.gates, strict=True):
-        if one.name.startswith("parity"):
-            assert (one.value, one.maximum) == pytest.approx((other.value, other.maximum), abs=1e-7)
+    one, other = ({each.name: each.value for each in exported.gates[:3]} for exported in (at_once, in_pieces))
+    assert one == pytest.approx(other, abs=1e-7)
 
 
 def test_a_wrong_effect_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,8 +211,7 @@ def test_a_wrong_effect_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def wrong(weights: Any, recipe: Columns, dtype: Any = np.float32) -> raw_units.FoldedWeights:
         folded = right(weights, recipe, dtype)
-        if np.dtype(dtype) == np.float32:
-            folded.effects[3] *= 1.01
+        folded.effects[3] *= 1.01 if dtype is np.float32 else 1
         return folded
 
     for module in (onnx_graph, raw_units):
@@ -290,12 +245,10 @@ def test_a_column_that_others_determine_is_refused_with_advice_that_helps() -> N
 # The file of a model of own pictures: what it says of them, and what it answers however large they are
 
 
-def describe(images: Array, class_names: str) -> tuple[PreparedDataset, dict[str, Array], bytes]:
-    """Prepared pictures, weights drawn for them, and the file of both."""
-    prepared = prepare(images, np.arange(len(images)) % len(class_names), class_names)
-    weights = draw(prepared.recipe, "classification")
-    weights = {name: values[..., : len(class_names)] for name, values in weights.items()}
-    described = onnx_graph.describe_model(prepared, Training(defaults="data"))
+def describe(images: Array) -> tuple[PreparedDataset, dict[str, Array], bytes]:
+    """Prepared pictures of three classes, weights drawn for them, and the file of both."""
+    prepared = prepare(images, np.arange(len(images)) % 3, "abc")
+    weights, described = draw(prepared.recipe, "classification"), onnx_graph.describe_model(prepared, Training())
     return prepared, weights, onnx_graph.write_model(weights, prepared.recipe, prepared.signature, described)
 
 
@@ -303,10 +256,10 @@ def describe(images: Array, class_names: str) -> tuple[PreparedDataset, dict[str
 def test_the_file_says_channels_and_classes_and_the_sample_is_of_test_pictures(
     shape: tuple[int, ...], called: str
 ) -> None:
-    prepared, _, content = describe(np.random.default_rng(0).integers(0, 256, (50, *shape), np.uint8), "ab")
-    described = {each.key: each.value for each in onnx.load_from_string(content).metadata_props}
-    assert (described["Image.BitmapPixelFormat"], described["labels"]) == (called, '["a", "b"]')
+    prepared, _, content = describe(np.random.default_rng(0).integers(0, 256, (50, *shape), np.uint8))
     session, test = open_session(content, Device.CPU), read_split(prepared.test, prepared)
+    described = session.get_modelmeta().custom_metadata_map
+    assert (described["Image.BitmapPixelFormat"], described["labels"]) == (called, '["a", "b", "c"]')
     sample = runtime.write_sample(session, prepared.recipe, test.inputs)
     assert (np.load(io.BytesIO(sample))["images"] == test.inputs[:8]).all()
     assert runtime.find_contradiction(session, prepared.recipe, sample) is None
@@ -317,18 +270,17 @@ def test_large_pictures_are_answered_a_few_at_a_time_and_alike(values: int, monk
     for module in (runtime, reference_scores, examples):
         monkeypatch.setattr(module, "VALUES", values)
     images = np.random.default_rng(0).integers(0, 256, (40, 6, 5, 3), np.uint8)
-    prepared, weights, content = describe(images, "abc")
+    prepared, weights, content = describe(images)
     expected = images.reshape(40, -1) / 255 @ weights["W"].astype(float) + weights["b"]
     answers = runtime.run_model(open_session(content, Device.CPU), images)["probabilities"]
     np.testing.assert_allclose(answers, scipy.special.softmax(expected, axis=1), atol=1e-5)
     np.testing.assert_allclose(reference_scores.scores(weights, prepared.recipe, images), expected, atol=1e-4)
-    split = examples.Split(torch.from_numpy(images), torch.zeros(40, dtype=torch.int64), 1 / 255)
-    W, b = (torch.from_numpy(weights[name]) for name in "Wb")
     sizes: list[int] = []
 
     def net(X: torch.Tensor) -> torch.Tensor:  # noqa: N803  (the book's letter)
         sizes.append(len(X))
-        return X.flatten(1) @ W + b
+        return X.flatten(1).clone()
 
-    np.testing.assert_allclose(compute_outputs(net, split).numpy(), expected, atol=1e-4)
+    split = examples.Split(torch.from_numpy(images), torch.zeros(40, dtype=torch.int64), 1 / 255)
+    np.testing.assert_allclose(compute_outputs(net, split), images.reshape(40, -1) / 255, atol=1e-6)
     assert max(sizes) == min(40, max(1, values // 90))

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,25 +60,27 @@ def test_linear_regression_learns_the_same_weights_from_scratch_and_concisely(lo
 
 
 def test_cross_entropy_and_softmax_stay_finite_for_extreme_scores() -> None:
+    """A loss without any surprise is no negative number."""
     o = torch.tensor([[1000.0, -1000.0, 0.0], [-1000.0, -1000.0, -1000.0]])
     assert softmax_regression.cross_entropy(o, torch.tensor([1, 2])).tolist() == pytest.approx([2000.0, math.log(3)])
-    torch.testing.assert_close(softmax_regression.softmax(o), torch.tensor([[1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]]))
+    torch.testing.assert_close(softmax_regression.softmax(o), torch.tensor([[1.0, 0.0, 0.0], [1 / 3] * 3]))
+    assert math.copysign(1, float(metrics.mean_cross_entropy(o[:1], torch.tensor([0])))) == 1
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("kind", [SGD, ConciseSGD])
 def test_sgd_takes_the_steps_of_torchs(kind: type[SGD], momentum: float) -> None:
-    ours, theirs = torch.ones(3), torch.ones(3)
-    for optimizer, parameter in (
-        (kind([{"params": [ours]}], lr=0.3, momentum=momentum), ours),
-        (torch.optim.SGD([theirs], lr=0.3, momentum=momentum, nesterov=momentum > 0), theirs),
-    ):
-        for gradient in (torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.1, 0.1, 9.0])):
-            parameter.grad = gradient
+    stepped = []
+    for make, options in ((kind, {}), (torch.optim.SGD, {"nesterov": momentum > 0})):
+        parameter = torch.ones(3)
+        optimizer: Any = make([{"params": [parameter]}], lr=0.3, momentum=momentum, **options)
+        for gradient in ([1.0, -2.0, 0.5], [0.1, 0.1, 9.0]):
+            parameter.grad = torch.tensor(gradient)
             optimizer.step()
         optimizer.zero_grad()
         assert parameter.grad is None
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+        stepped.append(parameter)
+    torch.testing.assert_close(*stepped, rtol=0, atol=0)
 
 
 def test_least_squares_fit_equals_scikit_learns() -> None:
@@ -90,13 +93,11 @@ def test_least_squares_fit_equals_scikit_learns() -> None:
 
 def test_huber_fit_is_no_worse_than_scipys_and_resists_outliers() -> None:
     split = table(300)
-    y = split.y.clone()
-    y[:30] += 50.0
+    y = split.y + 50.0 * (torch.arange(300) < 30)
     inputs = linear_regression.with_ones(split.X)
-    loss = nn.SmoothL1Loss(beta=0.5)
 
     def value(fit: np.ndarray) -> float:
-        return float(loss(inputs @ torch.as_tensor(fit), y.double()))
+        return float(nn.functional.smooth_l1_loss(inputs @ torch.as_tensor(fit), y.double(), beta=0.5))
 
     ours = linear_regression.huber_fit(split.X, y).numpy()
     scipys = scipy.optimize.minimize(value, np.zeros(3), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-13})
@@ -106,9 +107,9 @@ def test_huber_fit_is_no_worse_than_scipys_and_resists_outliers() -> None:
 
 def test_noise_estimate_is_the_most_likely_one_and_its_likelihood_is_scipys() -> None:
     residuals = torch.randn(500, generator=generator()) * 0.3
-    mean, sigma = scipy.stats.norm.fit(residuals.double().numpy(), floc=0)
+    _, sigma = scipy.stats.norm.fit(residuals.double(), floc=0)
     assert metrics.noise_estimate(residuals) == pytest.approx(sigma, rel=1e-4)
-    expected = -scipy.stats.norm.logpdf(residuals.double(), mean, sigma).mean()
+    expected = -scipy.stats.norm.logpdf(residuals.double(), 0, sigma).mean()
     assert metrics.gaussian_nll(residuals, sigma) == pytest.approx(expected, rel=1e-5)
 
 
@@ -125,18 +126,18 @@ def test_training_figures_are_those_of_the_outputs_that_the_steps_saw() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "scheduler"),
+    ("schedule", "kind", "options"),
     [
-        ("constant", lambda optimizer: lr_scheduler.ConstantLR(optimizer, factor=1.0)),
-        ("cosine", lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, T_max=8)),
-        ("step", lambda optimizer: lr_scheduler.StepLR(optimizer, step_size=2)),
+        ("constant", lr_scheduler.ConstantLR, {"factor": 1.0}),
+        ("cosine", lr_scheduler.CosineAnnealingLR, {"T_max": 8}),
+        ("step", lr_scheduler.StepLR, {"step_size": 2}),
     ],
 )
-def test_a_schedule_is_that_of_torchs_scheduler(schedule: str, scheduler: Any) -> None:
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
-    theirs, expected = scheduler(optimizer), []
+def test_a_schedule_is_that_of_torchs_scheduler(schedule: str, kind: Any, options: dict[str, Any]) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.5)
+    theirs, expected = kind(optimizer, **options), []
     for _ in range(8):
-        expected.append(optimizer.param_groups[0]["lr"])
+        expected.extend(theirs.get_last_lr())
         optimizer.step()
         theirs.step()
     assert list(list_learning_rates(schedule, 0.5, 8)) == pytest.approx(expected)
@@ -149,12 +150,12 @@ def softmax(kind: Any, dropout: float = 0) -> Any:
 @pytest.mark.parametrize(("dropout", "weight_decay"), [(0, 0.1), (0.5, 0), (0.2, 0.01)])
 def test_scratch_and_concise_stay_equal_under_dropout_and_weight_decay(dropout: float, weight_decay: float) -> None:
     learned = []
-    with torch.random.fork_rng():
-        for kind, optimizer, *options in (
-            (SoftmaxRegressionScratch, SGD, dropout, weight_decay),
-            (SoftmaxRegressionConcise, torch.optim.SGD, dropout, weight_decay),
-            (SoftmaxRegressionScratch, SGD, 0, 0),
-        ):
+    for kind, optimizer, *options in (
+        (SoftmaxRegressionScratch, SGD, dropout, weight_decay),
+        (SoftmaxRegressionConcise, torch.optim.SGD, dropout, weight_decay),
+        (SoftmaxRegressionScratch, SGD, 0, 0),
+    ):
+        with torch.random.fork_rng():
             net = softmax(kind, options[0])
             sgd: Any = optimizer(group_parameters(net.parameters(), options[1]), lr=0.1)
             torch.manual_seed(3)
@@ -164,10 +165,8 @@ def test_scratch_and_concise_stay_equal_under_dropout_and_weight_decay(dropout: 
 
 
 def test_dropout_keeps_the_expectation_and_spares_evaluation() -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        dropped = softmax_regression.dropout(torch.ones(2000, 50), 0.3)
-    assert (float((dropped == 0).float().mean()), float(dropped.mean())) == pytest.approx((0.3, 1), abs=0.01)
+    dropped = softmax_regression.dropout(torch.ones(2000, 50), 0.3)
+    assert (float((dropped == 0).float().mean()), float(dropped.mean())) == pytest.approx((0.3, 1), abs=0.02)
     X, y = minibatch(IMAGES, torch.arange(8))
     for kind in (SoftmaxRegressionScratch, SoftmaxRegressionConcise):
         net = softmax(kind, 0.9)
@@ -178,8 +177,8 @@ def test_dropout_keeps_the_expectation_and_spares_evaluation() -> None:
 
 def test_a_validation_split_is_a_random_share_that_training_never_sees() -> None:
     fitted, validation = (each.tolist() for each in split_randomly(500, 0.1, generator()))
-    assert (len(fitted), len(validation)) == (450, 50)
-    assert sorted([*fitted, *validation]) == list(range(500))
+    assert sorted(fitted + validation) == list(range(500))
+    assert len(validation) == 50
     assert validation != list(range(450, 500))
 
 
@@ -200,26 +199,11 @@ def test_a_step_takes_no_more_operations_than_it_should(network: type, kind: typ
     train_epoch(net, optimizer, split, 32, generator())
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
         train_epoch(net, optimizer, split, 32, generator())
-    counts = {event.key: event.count for event in profiled.key_averages() if event.key.startswith("aten::")}
+    counts = {event.key: event.count for event in profiled.key_averages()}
     assert counts.get("aten::mm", 0) + counts.get("aten::addmm", 0) == 2 * steps
     assert counts["aten::index_select"] == 3  # images, labels, and these in the order of the outputs
-    assert not {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero"} & set(counts)
-    assert not [event.key for event in profiled.key_averages() if event.key.startswith("Optimizer.")]
-    assert sum(counts.values()) <= most * steps
-
-
-def test_a_loss_without_any_surprise_is_no_negative_number() -> None:
-    assert math.copysign(1, float(metrics.mean_cross_entropy(torch.tensor([[300.0, 0.0]]), torch.tensor([0])))) == 1
-
-
-@pytest.mark.parametrize("num_classes", [2, 10])
-def test_the_label_has_the_largest_score_the_first_where_several_are_equal(num_classes: int) -> None:
-    rng = np.random.default_rng(0)
-    scores = rng.integers(0, 3, (500, num_classes)).astype(np.float32)
-    labels = rng.integers(0, num_classes, 500)
-    expected = int((scores.argmax(axis=1) == labels).sum())
-    for o in (torch.from_numpy(scores), torch.from_numpy(scores.T.copy()).T):
-        assert int(metrics.num_correct(o, torch.from_numpy(labels))) == expected
+    assert not [key for key in counts if re.search("item|scalar_dense|nonzero|^Optimizer", key)]
+    assert sum(count for key, count in counts.items() if key.startswith("aten::")) <= most * steps
 
 
 # The book's four systems learn what they learned at c692a25, bit for bit, on the same machine and torch
@@ -227,14 +211,13 @@ def test_the_label_has_the_largest_score_the_first_where_several_are_equal(num_c
 
 BEFORE = "c692a25"
 BOOKS = [
-    {"model": "linear-regression", "implementation": "scratch"},
-    {"model": "linear-regression", "implementation": "concise"},
-    {"model": "linear-regression", "implementation": "scratch", "loss": "huber", "weight_decay": 0.01},
-    {"model": "linear-regression", "implementation": "concise", "loss": "huber", "weight_decay": 0.01},
-    {"model": "softmax-regression", "implementation": "scratch"},
-    {"model": "softmax-regression", "implementation": "concise"},
-    {"model": "softmax-regression", "implementation": "scratch", "dropout": 0.2, "weight_decay": 0.01},
-    {"model": "softmax-regression", "implementation": "concise", "dropout": 0.2, "weight_decay": 0.01},
+    {"model": model, "implementation": implementation, **options}
+    for model, others in (
+        ("linear-regression", {"loss": "huber", "weight_decay": 0.01}),
+        ("softmax-regression", {"dropout": 0.2, "weight_decay": 0.01}),
+    )
+    for options in ({}, others)
+    for implementation in ("scratch", "concise")
 ]
 LEARN = """
 import hashlib, json, sys
@@ -281,22 +264,16 @@ print(json.dumps(digests))
 """
 
 
-def learn_by(tree: Path) -> list[str]:
-    """The digest of the weights of each case, by the code in a folder."""
-    here = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-c", LEARN, json.dumps(BOOKS)]
-    done = subprocess.run(command, env=here, cwd=tree, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    digests: list[str] = json.loads(done.stdout)
-    return digests
-
-
 @pytest.mark.slow
 def test_the_weights_of_the_books_systems_are_those_of_c692a25_to_the_last_bit(tmp_path: Path) -> None:
     packed = subprocess.run(["git", "archive", BEFORE, "tasks"], cwd=REPOSITORY, capture_output=True)
     if packed.returncode:
         pytest.skip(f"commit {BEFORE} is not in this clone: {packed.stderr.decode().strip()}")
     subprocess.run(["tar", "x", "-C", str(tmp_path)], input=packed.stdout, check=True)
-    digests = learn_by(REPOSITORY)
-    assert digests == learn_by(tmp_path)
-    assert len(set(digests)) >= len(BOOKS) - 1, "of Huber's loss scratch and concise are equal, too"
+    digests = []
+    for tree in (REPOSITORY, tmp_path):
+        here = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-c", LEARN, json.dumps(BOOKS)]
+        digests.append(json.loads(subprocess.check_output(command, env=here, cwd=tree, timeout=300)))
+    assert digests[0] == digests[1]
+    assert len(set(digests[0])) >= len(BOOKS) - 1, "of Huber's loss scratch and concise are equal, too"

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 import signal
 import subprocess
@@ -19,11 +18,13 @@ import psutil
 import pytest
 from scipy import stats
 from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
 
 import own_images
 import prepared_tables
 from candidate import Contender
-from command_line import GRADMILL, assert_clear, gradmill, typed
+from command_line import GRADMILL, gradmill, refused, typed
+from documents import ask
 from flows.cli import schedule
 from flows.tune import tune
 from own_images import digits
@@ -31,7 +32,6 @@ from tasks.data.prepared_splits import hold_out, read_split
 from tasks.errors import DataError
 from tasks.fitting import devices
 from tasks.fitting.tune import (
-    HyperparameterSearch,
     TrialResult,
     TrialSpec,
     TrialTraining,
@@ -41,7 +41,6 @@ from tasks.fitting.tune import (
 from tasks.parameters import Found, RetrainParameters, Search, Training, TuneParameters
 from tasks.records import PreparedDataset
 from tasks.store import artifact_paths, housekeeping, model_folder, own_data, tuning_result
-from tasks.store.run_folder import RunFolder
 from tasks.store.tuning_result import Trial, TunedSettings, mean_interval
 
 BOWL = (
@@ -94,17 +93,12 @@ def result(spec: TrialSpec, loss: float | None) -> TrialResult:
 
 def search(
     prepared: PreparedDataset, base: Training, num_trials: int, space: tuple[str, ...], submit: Submit | None = None,
-    name: str = "mine",
 ) -> tuple[Trial, ...]:  # fmt: skip
     """All trials of a search, as far as ``submit`` lets it come."""
     work = TrialTraining(prepared, base)
-    with open_search(name, work, Search(trials=num_trials, space=space), afresh=False) as found:
-        run(found, submit or here(work))
+    with open_search("mine", work, Search(trials=num_trials, space=space), afresh=False) as found:
+        found.run(submit or here(work), math.inf, lambda *_: None)
         return found.trials
-
-
-def run(found: HyperparameterSearch, submit: Submit) -> None:
-    found.run(submit, math.inf, lambda *_: None)
 
 
 def test_the_known_optimum_of_a_made_up_objective_is_found() -> None:
@@ -113,7 +107,7 @@ def test_the_known_optimum_of_a_made_up_objective_is_found() -> None:
     assert best.settings["schedule"] == "cosine"
     assert best.validation_loss is not None
     assert best.validation_loss < 0.02, "a random search of 96 comes to 0.037 in the mean of 12 seeds"
-    assert trials[0].settings | {"lr": 0.1, "dropout": 0.0, "schedule": "constant"} == trials[0].settings, "of before"
+    assert trials[0].settings.items() >= {"lr": 0.1, "dropout": 0.0, "schedule": "constant"}.items(), "of before"
 
 
 def test_a_trial_is_pruned_early_by_what_earlier_waves_showed() -> None:
@@ -122,9 +116,8 @@ def test_a_trial_is_pruned_early_by_what_earlier_waves_showed() -> None:
     assert min(trial.number for trial in pruned) >= 4, "a first wave has nothing to compare with"
     assert len(pruned) >= 8
     for trial in trials:
-        assert (trial.epochs == trial.settings["num_epochs"]) == (trial.outcome == "complete")
-        assert len(trial.losses) == trial.epochs
-    assert max(trial.epochs / float(trial.settings["num_epochs"]) for trial in pruned) <= 0.2
+        share = trial.epochs / float(trial.settings["num_epochs"])
+        assert share <= 0.2 if trial in pruned else share == 1
     assert min(trial.validation_loss or 0.0 for trial in pruned) > min(trial.validation_loss or 0.0 for trial in trials)
 
 
@@ -141,46 +134,27 @@ def test_a_trial_is_trained_as_a_retrain_is(dropout: float) -> None:
     np.testing.assert_allclose(trial.losses, losses, rtol=0, atol=1e-6)
 
 
-TABLES = Training.model_validate({"model": "linear-regression", "device": "cpu", "seed": 1, "defaults": "data"})
-
-
-def table() -> PreparedDataset:
-    """Six correlated numbers of which the target has little."""
-    rng = np.random.default_rng(0)
-    numbers = (rng.normal(size=(400, 6)) @ rng.normal(size=(6, 6))).astype(np.float32)
-    y = numbers @ rng.normal(size=6) * 0.1 + rng.normal(size=400) * 3
-    return prepared_tables.prepare(numbers, y)
-
-
 def test_of_a_table_each_weight_decay_of_a_grid_is_tried_once_and_no_statistic_sees_validation_rows() -> None:
-    prepared = table()
+    """Six correlated numbers of which the target has little."""
+    rng, asked = np.random.default_rng(0), {"model": "linear-regression", "device": "cpu", "seed": 1}
+    numbers = (rng.normal(size=(400, 6)) @ rng.normal(size=(6, 6))).astype(np.float32)
+    prepared = prepared_tables.prepare(numbers, numbers @ rng.normal(size=6) * 0.1 + rng.normal(size=400) * 3)
     prepared.test.path.unlink()
-    trials = search(prepared, TABLES, 32, ())
+    base = Training.model_validate(asked | {"defaults": "data"})
+    few, more = (search(prepared, base, number, ()) for number in (6, 32))
+    assert more[:6] == few
+    trials = search(prepared.model_copy(update={"digest": "b" * 64}), base, 32, ())  # which starts afresh
     decays = [float(trial.settings["weight_decay"]) for trial in trials]
-    assert decays == sorted({*decays})
-    assert decays[0] == 0.0
+    assert decays == sorted({0.0, *decays})
+    assert {trial.settings["weight_decay"] for trial in more} == {*decays}, "with more trials none is left out"
     rows = read_split(prepared.train, prepared)
     held_out = hold_out(rows.key, 0.2)
-    (X, y), (of_others, truth) = ((rows.inputs[at].astype(float), rows.y_true[at]) for at in (~held_out, held_out))
-    mean, scale = X.mean(axis=0), X.std(axis=0)
+    (X, y), (others, truth) = ((rows.inputs[at].astype(float), rows.y_true[at]) for at in (~held_out, held_out))
+    scaler = StandardScaler().fit(X)
     for trial, decay in zip(trials, decays, strict=True):
-        theirs = Ridge(alpha=decay * len(y)).fit((X - mean) / scale, y)
-        loss = np.mean((truth - theirs.predict((of_others - mean) / scale)) ** 2) / 2
+        theirs = Ridge(alpha=decay * len(y)).fit(scaler.transform(X), y)
+        loss = np.mean((truth - theirs.predict(scaler.transform(others))) ** 2) / 2
         assert trial.validation_loss == pytest.approx(loss, rel=1e-6)
-    assert len(search(prepared, TABLES, 32, ("loss=squared|huber",), name="both")) == 2 * len(trials)
-    few, more = (search(prepared, TABLES, number, (), name="grows") for number in (6, 32))
-    assert more[:6] == few
-    assert {trial.settings["weight_decay"] for trial in more} == {*decays}, "with more trials none is left out"
-    assert len(search(prepared, TABLES, 8, ("weight-decay=1e-4:1",), name="range")) == 8
-
-
-@pytest.mark.parametrize(("space", "num_seeds"), [((), 1), (("batch-size=50", "epochs=2"), 5)])
-def test_finals_of_a_table_that_any_seed_trains_alike_are_trained_once(space: tuple[str, ...], num_seeds: int) -> None:
-    training = TrialTraining(table(), TABLES)
-    with open_search("mine", training, Search(trials=20, space=space), afresh=True) as found:
-        run(found, here(training))
-        tuned = found.compare(here(training), math.inf, lambda: None, "run")
-    assert (len(tuned.validation_losses), len(tuned.default_losses)) == (num_seeds, num_seeds)
 
 
 OLD_STUDY = Path(__file__).with_name("study-of-c692a25.journal")
@@ -222,7 +196,7 @@ def compare(by_seed: Callable[[float, int], float | None], num_seeds: int = 5) -
     training = TrialTraining(book(), softmax(lr=0.125, schedule="step"))
     space = ("lr=0.125|0.25|0.5|0.75", "schedule=step", "batch-size=256", "epochs=10", "weight-decay=0")
     with open_search("mine", training, Search(trials=8, space=space), afresh=True) as found:
-        run(found, here(work))
+        found.run(here(work), math.inf, lambda *_: None)
         assert len(found.trials) == 4, "each of a few settings once"
         return found.compare(here(work), math.inf, lambda: None, "run")
 
@@ -254,8 +228,8 @@ def test_a_winner_is_better_only_by_more_than_the_seeds_chance() -> None:
 
 def test_the_interval_of_a_mean_is_students() -> None:
     losses = [0.41, 0.43, 0.42, 0.44, 0.4]
-    expected = stats.ttest_1samp(losses, 0).confidence_interval(0.95)
-    np.testing.assert_allclose(mean_interval(losses), (np.mean(losses), expected.low, expected.high))
+    expected = np.mean(losses), *stats.ttest_1samp(losses, 0).confidence_interval(0.95)
+    assert mean_interval(losses) == pytest.approx(expected)
     assert mean_interval([0.5]) == (0.5, 0.5, 0.5)
 
 
@@ -293,7 +267,6 @@ def test_given_settings_win_over_found_ones_and_these_over_defaults() -> None:
     assert parameters.found == Found(run="a-search", fields=("batch_size", "schedule"))
     keep_found(num_epochs=15)
     assert resolved({"loss": "huber"}).training.num_epochs == 15, "Huber's default is not given"
-    assert resolved({"loss": "huber", "num_epochs": 5}).training.num_epochs == 5
 
 
 @pytest.mark.parametrize(
@@ -315,10 +288,7 @@ def test_settings_that_cannot_be_used_are_said_before_a_server_starts(
         found = keep_found(**written)
         if found.run == "damaged":
             artifact_paths.tuned(NAME).write_text("{")
-    done = typed("retrain", NAME, "--tuned")
-    assert_clear(done, code)
-    assert said in done.stderr
-    assert f"gradmill tune {NAME}" in done.stderr
+    refused(code, f"retrain {NAME} --tuned", said, f"gradmill tune {NAME}")
 
 
 def kept(candidate: Contender, name: str, tuned_too: bool = False, **training: Any) -> None:
@@ -346,57 +316,32 @@ def test_a_name_that_was_tuned_goes_on_so_until_told_otherwise(candidate: Conten
     keep_found("mine", run="first", lr=0.5, num_epochs=4)
     kept(candidate, "mine", tuned_too=True, batch_size=16, num_epochs=3)
     version = model_folder.find_manifest("mine", 1).parameters.model_dump()
-    assert (version["tuned"], version["training"]["lr"]) == (True, 0.5), "what it was trained with"
-    assert version["found"] == {"run": "first", "fields": ["lr"]}
+    assert (version["training"]["lr"], version["found"]) == (0.5, {"run": "first", "fields": ["lr"]})
     keep_found("mine", run="second", lr=0.25, num_epochs=4, schedule="cosine")
-    again = repeated("mine")
-    assert again.training.lr == 0.25
-    assert again.training.schedule == "cosine", "a default of the champion was not given"
-    assert again.training.batch_size == 16
+    assert {"first", "second"} <= housekeeping.list_evidence(), "searches that names or versions stand on"
+    again = repeated("mine").training
+    assert (again.lr, again.batch_size) == (0.25, 16)
+    assert again.schedule == "cosine", "a default of the champion was not given"
     assert repeated("mine", training={"lr": 0.1}).training.lr == 0.1
     off = repeated("mine", tuned=False)
     assert (off.training.given.get("lr"), off.training.batch_size, off.found) == (None, 16, None)
-    assert own_data.repeat_parameters("mine", {"tuned": False}, with_found=True)["training"]["lr"] == 0.5, (
-        "a search starts there"
-    )
+    searched = own_data.repeat_parameters("mine", {"tuned": False}, with_found=True)["training"]
+    assert searched["lr"] == 0.5, "a search starts there"
     asked = schedule.ask_for(schedule.find_target("mine"), None, {"cron": "0 3 * * *"}, {}).parameters
     keep_found("mine", run="third", lr=0.125)
-    assert tuning_result.take_found(RetrainParameters.model_validate(asked)).training.lr == 0.125, (
-        "every night the newest"
-    )
-
-
-def test_a_penalty_of_none_that_was_given_for_own_data_is_no_default() -> None:
-    """Own data decide where nothing is given."""
-    asked = RetrainParameters.model_validate(
-        {"name": "own", "data": {"source": "/a.csv", "target": "price"}, "training": LINEAR | {"weight_decay": 0.0}}
-    )
-    assert asked.training.given["weight_decay"] == 0.0
-    assert "lr" not in asked.training.given
+    assert tuning_result.take_found(RetrainParameters.model_validate(asked)).training.lr == 0.125, "the newest"
+    artifact_paths.tuned("mine").write_text("{}")
+    with pytest.raises(DataError, match=r"mine\.json"):
+        housekeeping.list_evidence()
 
 
 def test_a_name_with_found_settings_and_no_version_is_in_nobodys_way() -> None:
     keep_found("mine", lr=0.5)
-    for command, code in {
-        "models": 0, "models mine": 2, "history": 0, "verify mine": 2, "maintain": 0, "retrain mine": 2,
-        "retrain mine --tuned": 2, "mirror mine elsewhere": 2,
-    }.items():  # fmt: skip
-        done = typed(*command.split())
-        assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    for command in ("models", "history", "maintain"):
+        assert typed(command).returncode == 0
+    for command in ("models mine", "verify mine", "retrain mine", "retrain mine --tuned", "mirror mine elsewhere"):
+        refused(2, command)
     assert not artifact_paths.models().exists(), "Triton does not start on a model's folder without a version"
-
-
-def test_searches_that_names_or_kept_versions_stand_on_are_evidence(candidate: Contender) -> None:
-    for run in ("first", "second", "third"):
-        RunFolder.open(run, {})
-    keep_found("mine", run="first", lr=0.5)
-    kept(candidate, "mine", tuned_too=True)
-    keep_found("mine", run="second", lr=0.25)
-    assert {"first", "second"} <= housekeeping.list_evidence()
-    assert "third" not in housekeeping.list_evidence()
-    artifact_paths.tuned("mine").write_text("{}")
-    with pytest.raises(DataError, match=r"mine\.json"):
-        housekeeping.list_evidence()
 
 
 # As commands
@@ -409,7 +354,6 @@ NOT_SEARCHED = {
     "--trials 0": "--trials 0",
     "--timeout 0": "--timeout 0.0",
     "--space momentum=1": "--space momentum=1",
-    "--space lr=1:0.1": "--space lr=1:0.1",
     "--space lr=0.1:0.1": "--space lr=0.1:0.1",
     "--space lr=nan:1": "--space lr, and nan",
     "--space lr=0.1:inf": "--space lr, and inf",
@@ -419,11 +363,9 @@ NOT_SEARCHED = {
     "--space lr=0.1,lr=0.2": "--space names lr twice",
     "--space epochs=1.5": "--space epochs, and 1.5",
     "--space dropout=0.5:1": "--space dropout, and 1",
-    "--space schedule=warm": "--space schedule, and warm",
     "--space schedule=a:b": "--space schedule=a:b",
     "--lr 0.1 --space lr=0.05:1": "--lr 0.1, and lr in --space",
     "linear-regression --space dropout=0.1": "--space dropout",
-    "--space batch-size=0:10": "--space batch-size, and 0",
     "linear-regression --space loss=cross-entropy": "--space loss, and cross-entropy",
     "--workers 2": "options that do not go together",
     "nobody": "no model nobody",
@@ -432,30 +374,22 @@ NOT_SEARCHED = {
 
 @pytest.mark.parametrize("options", NOT_SEARCHED)
 def test_what_cannot_be_searched_is_refused_before_anything_is_done(options: str, artifacts: Path) -> None:
-    done = typed("tune", *options.split(), "--json")
-    error = json.loads(done.stdout)["error"]
-    assert (done.returncode, error["exit_code"], error["found"]) == (2, 2, NOT_SEARCHED[options])
-    assert error["expected"]
-    assert "<" not in error["expected"]
-    assert error["action"]
+    error = ask("tune", *options.split(), code=2)["error"]
+    assert (error["found"], "<" in error["expected"]) == (NOT_SEARCHED[options], False)
     assert not list(artifacts.glob("**/*.journal"))
-
-
-def without_times(document: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in trial.items() if name != "seconds"} for trial in document["trials"]]
 
 
 def interrupted(number: int, artifacts: Path, num_trials: int) -> "subprocess.CompletedProcess[str]":
     """The command on one core, which gets a signal when so many trials have ended."""
     command = ["taskset", "-c", "0", GRADMILL, *COMMAND]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 180
-    while sum(path.read_text().count('"outcome"') for path in artifacts.glob("datasets/*/*.journal")) < num_trials:
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    running.send_signal(number)
-    stdout, stderr = running.communicate(timeout=180)
-    return subprocess.CompletedProcess(COMMAND, running.returncode, stdout, stderr)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as running:
+        until = time.monotonic() + 180
+        while sum(path.read_text().count('"outcome"') for path in artifacts.glob("datasets/*/*.journal")) < num_trials:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        running.send_signal(number)
+        _, said = running.communicate(timeout=180)
+    return subprocess.CompletedProcess(COMMAND, running.returncode, "", said)
 
 
 @pytest.mark.slow  # five commands, of which three search
@@ -468,63 +402,49 @@ def test_interrupted_and_killed_the_same_command_goes_on_to_the_same_winner(
     assert done.returncode == 130, done.stderr
     assert "what was learned is kept, and the same command again goes on from there" in done.stderr
     assert interrupted(signal.SIGKILL, artifacts, 9).returncode == -signal.SIGKILL
-    resumed = gradmill(*COMMAND, "--json")
-    assert resumed.returncode == 0, resumed.stderr
+    resumed, again = (gradmill(*COMMAND, "--json") for _ in range(2))
     assert "trials were already done" in resumed.stderr
-    again = gradmill(*COMMAND, "--json")
     assert "14 trials were already done" in again.stderr
     assert not list((artifacts / "models").glob("*/*/model.onnx")), "nothing is published"
     monkeypatch.setenv("GRADMILL_ARTIFACTS", str(tmp_path / "whole"))
-    whole = json.loads(gradmill(*COMMAND, "--json").stdout)
-    for each in (resumed, again):
-        document = json.loads(each.stdout)
-        assert without_times(document) == without_times(whole)
-        assert document["settings"] == whole["settings"]
-        assert document["validation_losses"] == whole["validation_losses"]
+    found, document, whole = (json.loads(each.stdout) for each in (resumed, again, gradmill(*COMMAND, "--json")))
     run = json.loads((Path(document["run"]) / "run.json").read_text())
     assert run["stages"]["tune"]["trials"] == document["trials"], "an entry a trial"
+    for trial in (*found["trials"], *document["trials"], *whole["trials"]):
+        del trial["seconds"]
+    for name in ("trials", "settings", "validation_losses"):
+        assert found[name] == document[name] == whole[name]
 
 
-@pytest.mark.slow  # commands of ten seconds each
-@pytest.mark.usefixtures("on_server")
-def test_trials_that_all_diverge_are_exit_3_and_a_time_too_short_is_exit_2(artifacts: Path) -> None:
-    options = ("--trials", "4", "--space", "lr=50:100,loss=squared,schedule=constant,epochs=5,weight-decay=0")
-    done = gradmill("tune", "linear-regression", *options)
-    assert_clear(done, 3)
-    assert "all 4 trials diverged" in done.stderr
-    assert "what was learned is kept" in done.stderr
+@pytest.mark.slow
+def test_trials_that_all_diverge_are_exit_3_and_a_time_too_short_is_exit_2(prefect_api: str, artifacts: Path) -> None:
+    diverging = "--trials 4 --space lr=50:100,loss=squared,schedule=constant,epochs=5,weight-decay=0"
+    refused(3, f"tune linear-regression {diverging}", "all 4 trials diverged", "what was learned is kept")
     assert len(list(artifacts.glob("datasets/*/*.journal"))) == 1
     assert not (artifacts / "tuned").exists()
-    short = gradmill("tune", "linear-regression", "--timeout", "0.001")
-    assert_clear(short, 2)
-    assert "the time was over before a trial was completed" in short.stderr
+    refused(2, "tune linear-regression --timeout 0.001", "the time was over before a trial was completed")
 
 
 @pytest.mark.slow  # a search
-@pytest.mark.usefixtures("on_server")
-def test_a_search_that_finds_nothing_better_keeps_what_was_found_before_and_retrains_nothing(artifacts: Path) -> None:
+def test_a_search_that_finds_nothing_better_keeps_what_was_found_before_and_retrains_nothing(
+    prefect_api: str, artifacts: Path
+) -> None:
     kept = artifacts / "tuned" / "linear-regression.json"
     kept.parent.mkdir(parents=True)
     kept.write_text("of an earlier search")
     worse = ("--trials", "2", "--space", "lr=0.0001:0.0002,epochs=1", "--then-retrain")
-    done = gradmill("tune", "linear-regression", *worse, "--json")
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
+    document = ask("tune", "linear-regression", *worse)
     assert fmean(document["validation_losses"]) > fmean(document["default_losses"])
     assert (document["outcome"], document["path"], document["retrained"]) == ("no better", None, None)
     assert kept.read_text() == "of an earlier search"
-    assert "no better than the previous settings; nothing is kept" in done.stderr
 
 
 @pytest.mark.slow  # a search and a retrain
-@pytest.mark.usefixtures("on_server")
-def test_then_retrain_publishes_what_was_found_and_what_was_given(artifacts: Path) -> None:
+def test_then_retrain_publishes_what_was_found_and_what_was_given(prefect_api: str, artifacts: Path) -> None:
     """The book's rate is far too small for so few and so large steps."""
     given = ("--epochs", "4", "--batch-size", "50", "--implementation", "scratch", "--name", "mine")
     space = ("--trials", "4", "--space", "lr=0.1:0.3,loss=squared,weight-decay=0")
-    done = gradmill("tune", "linear-regression", *space, *given, "--then-retrain", "--json")
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
+    document = ask("tune", "linear-regression", *space, *given, "--then-retrain")
     assert document["retrained"]["outcome"] == "published"
     training = document["retrained"]["parameters"]["training"]
     assert (training["num_epochs"], training["implementation"]) == (4, "scratch")
@@ -533,33 +453,34 @@ def test_then_retrain_publishes_what_was_found_and_what_was_given(artifacts: Pat
     assert (artifacts / "tuned" / "mine.json").is_file()
     page = Path(document["run"], "tuning.md")
     pictures = re.findall(r"\]\((.*)\)", page.read_text())
-    assert len(pictures) == 4
-    assert all(page.with_name(name).is_file() for name in pictures)
+    assert [page.with_name(name).is_file() for name in pictures] == [True] * 4
 
 
 @pytest.mark.slow  # a cluster of two processes, of which one is killed
-def test_dask_finds_what_processes_find_though_a_worker_is_killed(prefect_api: str, artifacts: Path) -> None:
+def test_dask_finds_what_processes_find_though_a_worker_is_killed(prefect_api: str) -> None:
     from distributed import LocalCluster
 
-    base: dict[str, Any] = {"training": {"model": "linear-regression"}}
-    search = {"trials": 10, "space": ("epochs=20:40", "loss=squared", "batch-size=50")}
-    threads = tune(TuneParameters.model_validate(base | {"name": "threads", "search": search}))
+    def find(name: str, **runner: Any) -> Any:
+        asked = {"trials": 10, "space": ("epochs=20:40", "loss=squared", "batch-size=50")} | runner
+        document = {"training": {"model": "linear-regression"}, "name": name, "search": asked}
+        return tune(TuneParameters.model_validate(document))
+
+    threads = find("threads")
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        victims = [worker.pid for worker in cluster.workers.values()]
+        victim = psutil.Process(next(iter(cluster.workers.values())).pid)
 
         def kill() -> None:
             while not all(worker.processing for worker in cluster.scheduler.workers.values()):
                 time.sleep(0.01)
             time.sleep(0.5)
-            os.kill(victims[0], signal.SIGKILL)
+            victim.kill()
 
         killer = threading.Thread(target=kill)
         killer.start()
-        on_dask = search | {"runner": "dask", "dask_address": cluster.scheduler_address, "workers": 2}
-        dask = tune(TuneParameters.model_validate(base | {"name": "dask", "search": on_dask}))
+        dask = find("dask", runner="dask", dask_address=cluster.scheduler_address, workers=2)
         killer.join()
-        assert not psutil.pid_exists(victims[0]) or psutil.Process(victims[0]).status() == psutil.STATUS_ZOMBIE
+        assert not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE
+    assert [each.settings for each in threads.trials] == [each.settings for each in dask.trials]
     for of_threads, of_dask in zip(threads.trials, dask.trials, strict=True):
-        assert of_threads.settings == of_dask.settings
         assert of_threads.losses == pytest.approx(of_dask.losses, abs=1e-6)
     assert threads.settings == dask.settings

@@ -88,12 +88,10 @@ def _debian(engine: Engine) -> None:
 
 def _debian_mirror() -> str:
     """The mirror that this machine's own apt uses for trixie."""
-    listed = subprocess.run(["apt-get", "indextargets"], capture_output=True, text=True, check=True).stdout
-    for target in listed.split("\n\n"):
-        fields: dict[str, str] = dict(re.findall(r"^([\w-]+): (.*)$", target, re.MULTILINE))
-        if fields.get("Codename") == "trixie" and fields.get("Component") == "main":
-            return fields["Repo-URI"]
-    raise AssertionError("apt knows no mirror of Debian trixie")
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Codename: trixie", "Component: main"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert listed, "apt knows no mirror of Debian trixie"
+    return listed[0]
 
 
 def _build(engine: Engine, name: str, containerfile: str, *options: str) -> None:

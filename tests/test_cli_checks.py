@@ -80,6 +80,7 @@ def store_and_data(server: str, tmp_path_factory: pytest.TempPathFactory) -> Pat
     for name, table in {
         "t.csv": good,
         "My Data 2.csv": good,
+        "價.csv": good,
         "odd/t.csv": good,
         "two/1.csv": good,
         "two/2.csv": good.rename(columns={"price": "cost"}),
@@ -206,6 +207,7 @@ SAID = {  # the exit code, and what is printed
     f"retrain {TRAIN} --ignroe age": "2: No such option: --ignroe",
     "retrain linear-regression --data t.csv --target price": "2: add --name t",
     "retrain linear-regression --data 'My Data 2.csv' --target price": "2: add --name my-data-2",
+    "retrain linear-regression --data 價.csv --target price": "2: add --name NAME",
     "retrain 'My Data 2.csv' --target price": "2: inspect 'My Data 2.csv' --target price",
     "tune 'My Data 2.csv' --target price": "2: My Data 2.csv, which is data",
     "retrain linear-regression --name new --data t.csv": "2: no --target for ",

@@ -20,7 +20,7 @@ import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 
-from browsing import MARKS, TIMEOUT, keep, open_tab
+from browsing import MARKS, TIMEOUT, open_tab
 from command_line import assert_clear
 from conftest import REPOSITORY
 from duty import Duty
@@ -239,20 +239,6 @@ def test_no_path_leads_to_a_file(server: UpPage, browser: Browser) -> None:
     connection.close()
 
 
-@pytest.mark.slow
-def test_the_page_says_what_is_live_and_leads_to_overviews_versions_and_prefects_ui(
-    server: UpPage, browser: Browser
-) -> None:
-    live = json.loads((server.artifacts / "models" / NAME / "champion.json").read_text())
-    page, overview, card = (browser.client.get(f"/gradmill{place}").text for place in ("", f"/{NAME}", f"/{SOFTMAX}/1"))
-    champion = f'href="/gradmill/{NAME}/{live["version"]}"'
-    leads = [f'href="{place}"' for place in (f"/gradmill/{NAME}", "/runs", "/deployments", "/automations")]
-    since = live["promoted_at"][:16].replace("T", " ")
-    assert [words for words in (champion, *leads, since, "no worker is online") if words not in page] == []
-    assert [words for words in (champion, "live since") if words not in overview] == []
-    assert "data:image/png" in card, "its pictures are in the page"
-
-
 def test_a_server_without_a_credential_shows_everybody_the_page_and_one_without_artifacts_has_one(
     artifacts: Path,
 ) -> None:
@@ -334,7 +320,6 @@ def test_the_link_leads_to_our_page_and_on_into_prefects_ui_without_a_password(
     tab.go_back()
     assert tab.url.startswith("data:"), "and from the way back"
     tab.go_forward()
-    keep(tab, "landing")
     for link in (NAME, "version 1", "All models", "Deployments"):
         tab.get_by_role("link", name=link, exact=True).click()
     assert refused == []
@@ -366,7 +351,6 @@ def test_the_pages_are_for_everybody(server: UpPage, chromium: "Chromium", schem
         tab.wait_for_load_state("networkidle")
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390
         assert all(tab.evaluate("[...document.images].map(image => image.naturalWidth)"))
-        keep(tab, f"landing{place.split('?')[0].replace('/', '-')}-{scheme}")
         tab.evaluate((node_modules() / "axe-core" / "axe.min.js").read_text())
         assert tab.evaluate("axe.run()")["violations"] == []
     assert asked <= {urlsplit(server.ui).netloc, ""}, "what is in the page has no host"

@@ -5,6 +5,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,12 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from candidate import job_document, seal
+from candidate import job_document
 from command_line import GRADMILL, assert_clear, typed
 from duty import free_port
 from flows.server import metrics
 from flows.server.metrics import HELP
-from prefect_api import eventually
-from store_state import damage
+from store_state import damage, seal_all
 from tasks.records import ChampionGates, GateVerdict
 from tasks.store import artifact_paths
 from tasks.store.run_folder import RunFolder
@@ -32,12 +32,13 @@ def printed() -> dict[tuple[str, ...], float]:
     """The value of each sample by its name and its labels' values, the model's first."""
     done = typed("metrics")
     assert done.returncode == 0, done.stderr
-    samples = [sample for family in text_string_to_metric_families(done.stdout) for sample in family.samples]
     found = {}
-    for each in samples:
-        of_name = [each.labels.pop("name")] if "name" in each.labels else []
-        found[(each.name.removeprefix("gradmill_"), *of_name, *each.labels.values())] = each.value
-    assert len(found) == len(samples)
+    for family in text_string_to_metric_families(done.stdout):
+        for each in family.samples:
+            of_name = [each.labels.pop("name")] if "name" in each.labels else []
+            key = (each.name.removeprefix("gradmill_"), *of_name, *each.labels.values())
+            assert key not in found
+            found[key] = each.value
     return found
 
 
@@ -72,13 +73,17 @@ def life(two_versions: None) -> None:
     refused = ran(2, evaluate=evaluated, publish=ChampionGates(gates=(REFUSED,)).model_dump())
     findings = [{"severity": "warning", "rule": "drift", "found": each} for each in ("age has drifted", "income has")]
     refused.file("data-report.json").write_text(json.dumps({"name": NAME, "summary": "", "findings": findings}))
+    version_1 = artifact_paths.version(NAME, 1)
+    dataset = json.loads((version_1 / "manifest.json").read_text())["dataset"] | {"class_names": ["bag", "coat"]}
+    seal_all(version_1, dataset=dataset, profile={"label": {"edges": [0.5], "counts": [4, 1]}})
     drift = {"index": {"prediction": 0.5}, "maximum": 0.2, "verdict": "drift"}
-    for day, more in ((20, {"rejects": 1}), (21, {"rejects": 3, "drift": drift})):
+    labels = {"label": {"edges": [0.5], "counts": [30, 10]}}
+    for day, more in ((20, {"rejects": 1}), (21, {"rejects": 3, "drift": drift, "profile": labels})):
         predicted(f"2026-11-{day}T06:00:00+00:00", rows=40, shards=[[0, 0, 40]], **more)
 
 
 @pytest.mark.usefixtures("life")
-def test_figures_are_what_the_documents_say() -> None:
+def test_figures_are_what_the_documents_say(monkeypatch: pytest.MonkeyPatch) -> None:
     with ran(3).in_use():
         found = printed()
     pointer = json.loads(artifact_paths.champion(NAME).read_text())
@@ -100,21 +105,10 @@ def test_figures_are_what_the_documents_say() -> None:
         ("last_prediction_duration_seconds",): 2.5, ("last_prediction_rows",): 40,
         ("last_prediction_rejected_rows",): 3, ("last_prediction_drift",): 1, ("last_prediction_drift_bound",): 0.2,
         ("last_prediction_drift_index", "prediction"): 0.5, ("last_prediction_worse",): 0,
+        ("last_prediction_label_ratio", "bag"): 0.75, ("last_prediction_expected_label_ratio", "bag"): 0.8,
     }  # fmt: skip
     of_name = {(key[0], *key[2:]): value for key, value in found.items() if key[1:2] == (NAME,)}
     assert {key: of_name.get(key) for key in told} == told
-
-
-@pytest.mark.usefixtures("two_versions")
-def test_shares_of_labels_are_counted_by_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    predicted("2026-11-21T06:00:00+00:00", profile={"label": {"edges": [0.5], "counts": [30, 10]}})
-    folder = artifact_paths.version(NAME, 1)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["dataset"]["class_names"] = ["bag", "coat"]
-    seal(folder, manifest | {"profile": {"label": {"edges": [0.5], "counts": [4, 1]}}})
-    found = printed()
-    assert found["last_prediction_label_ratio", NAME, "bag"] == 0.75
-    assert found["last_prediction_expected_label_ratio", NAME, "bag"] == 0.8
     monkeypatch.setattr(metrics, "MOST_CLASSES", 1)
     assert ("last_prediction_label_ratio", NAME, "bag") not in printed(), "each would be a time series"
 
@@ -129,8 +123,8 @@ def test_a_file_for_the_node_exporter_is_replaced_whole_and_can_be_read_by_it(tm
         assert old.read() == "old", "whoever reads it reads the one or the other"
     assert list(path.parent.iterdir()) == [path]
     assert path.stat().st_mode & stat.S_IROTH
-    families = list(text_string_to_metric_families(path.read_text()))
-    assert {family.name for family in families} <= {f"gradmill_{name.removesuffix('_total')}" for name in HELP}
+    families = {family.name for family in text_string_to_metric_families(path.read_text())}
+    assert families <= {f"gradmill_{name.removesuffix('_total')}" for name in HELP}
 
 
 def test_an_empty_folder_has_figures_too_and_json_has_the_same(artifacts: Path) -> None:
@@ -138,10 +132,9 @@ def test_an_empty_folder_has_figures_too_and_json_has_the_same(artifacts: Path) 
     assert found["damaged_documents",] == 0
     assert {family["name"] for family in document["metrics"]} == {f"gradmill_{key[0]}" for key in found}
     assert document["damaged"] == []
-    missing = artifacts.parent / "nowhere"
-    for wrong in (("--port", "8080", "--output", "x"), ("--output", missing / "g.prom")):
+    for wrong in (("--port", "8080", "--output", "x"), ("--output", artifacts.parent / "nowhere" / "g.prom")):
         assert_clear(typed("metrics", *wrong), 2)
-    assert not missing.exists()
+    assert not (artifacts.parent / "nowhere").exists()
 
 
 @pytest.mark.usefixtures("life")
@@ -152,35 +145,33 @@ def test_promtool_finds_nothing_to_say() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.fixture
-def served() -> Iterator[tuple[str, Any, int]]:
-    """``gradmill metrics --port`` in a process of its own, whose /health asks a port where nobody answers yet."""
-    port, worker = free_port(), free_port()
-    command = [GRADMILL, "metrics", "--port", str(port), "--health", f"http://127.0.0.1:{worker}/health"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    assert f":{port}/metrics" in process.stderr.readline()
-    yield f"http://127.0.0.1:{port}", process, worker
-    process.kill()
-    process.wait()
-    process.stderr.close()
+@contextmanager
+def served(*options: str) -> Iterator[tuple[int, Any]]:
+    """The port of ``gradmill metrics --port`` in a process of its own, and what it says."""
+    port = free_port()
+    command = [GRADMILL, "metrics", "--port", str(port), *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert f":{port}/metrics" in process.stderr.readline()
+        yield port, process.stderr
+        process.kill()
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("life")
-def test_who_asks_over_http_gets_the_figures_of_the_moment_and_the_workers_health(served: tuple[str, Any, int]) -> None:
-    url, process, worker = served
-    before = httpx.get(f"{url}/metrics")
-    assert f'gradmill_champion_version{{name="{NAME}"}} 2.0' in before.text
-    assert before.headers["content-type"].startswith("text/plain; version=")
-    assert typed("promote", NAME, "1").returncode == 0
-    damage(next(artifact_paths.root().glob("runs/20261102*/run.json")), 0, 0x40)
-    after = httpx.get(f"{url}/metrics").text
-    assert f'gradmill_champion_version{{name="{NAME}"}} 1.0' in after
-    assert "gradmill_damaged_documents 1.0" in after
-    assert "left out: " in process.stderr.readline()
-    assert httpx.get(f"{url}/health").status_code == 503, "no worker is there"
-    with subprocess.Popen([GRADMILL, "metrics", "--port", str(worker)], stderr=subprocess.DEVNULL) as answering:
-        eventually(lambda: httpx.get(f"{url}/health").status_code == 200, 20, "a health that is asked on")
-        answering.kill()
-    assert_clear(typed("metrics", "--port", url.rpartition(":")[2]), 2)
+def test_who_asks_over_http_gets_the_figures_of_the_moment_and_the_workers_health() -> None:
+    with served() as (worker, _), served("--health", f"http://127.0.0.1:{worker}/health") as (port, told):
+        url = f"http://127.0.0.1:{port}"
+        before = httpx.get(f"{url}/metrics")
+        assert f'gradmill_champion_version{{name="{NAME}"}} 2.0' in before.text
+        assert before.headers["content-type"].startswith("text/plain; version=")
+        assert typed("promote", NAME, "1").returncode == 0
+        damage(next(artifact_paths.root().glob("runs/20261102*/run.json")), 0, 0x40)
+        after = httpx.get(f"{url}/metrics").text
+        for figure in (f'gradmill_champion_version{{name="{NAME}"}} 1.0', "gradmill_damaged_documents 1.0"):
+            assert figure in after
+        assert "left out: " in told.readline()
+        assert httpx.get(f"{url}/health").status_code == 200, "a health that is asked on"
+        assert_clear(typed("metrics", "--port", str(port)), 2)
+    with served("--health", f"http://127.0.0.1:{worker}/health") as (port, _):
+        assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 503, "no worker is there"

@@ -13,7 +13,6 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.schemas.automations import EventTrigger
 from prefect.events.schemas.events import Resource, ResourceSpecification
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.utilities.callables import parameter_schema
 
 from command_line import answer, refused, typed
 from flows.server import alerts, api, deployments, registration, up
@@ -179,17 +178,6 @@ def test_what_the_server_does_not_take_is_named(ui: Server, home: Path) -> None:
     edit(home, "predict-daily", parameters={}, work_pool={"name": "no-such"})
     with pytest.raises(EnvironmentProblem, match="no-such"):
         registration.register()
-
-
-def test_forms_are_those_of_the_flows() -> None:
-    from flows.evaluate import evaluate
-    from flows.maintain import maintain
-    from flows.predict import predict
-    from flows.retrain import retrain
-
-    for flow in (retrain, predict, evaluate, maintain):
-        form = deployments.FORMS[f"flows.{flow.name}.{flow.fn.__name__}"]
-        assert deployments.describe_form(form) == parameter_schema(flow).model_dump(exclude_unset=True)
 
 
 @pytest.mark.slow

@@ -234,3 +234,16 @@ def test_each_period_of_a_time_split_has_blocks_of_its_own() -> None:
     )
     assert len(by_day) > 5
     assert np.median(by_day / by_row) > 2, "the rows of a day err alike"
+
+
+def test_equal_models_of_a_time_split_are_refused_in_one_of_twenty_nights_at_most() -> None:
+    """Without a margin, so that p alone decides."""
+    rng, units = np.random.default_rng(2), metrics.number_blocks(np.arange(3000.0))
+    refused, naive = 0, 0
+    for _ in range(300):
+        difference = autocorrelated(rng, 3000) / 3000
+        parts = np.bincount(units, weights=difference)[:, None]  # type: ignore[arg-type]
+        refused += champion.compare(parts, np.zeros(1), draws=999)[2][0] < 0.05
+        naive += champion.compare(difference[:, None], np.zeros(1), draws=999)[2][0] < 0.05
+    assert refused / 300 < 0.06 + 2 * np.sqrt(0.05 * 0.95 / 300)
+    assert naive / 300 > 0.1

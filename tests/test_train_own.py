@@ -20,10 +20,14 @@ from prepared_tables import prepare
 from tasks.data.prepared_splits import read_split
 from tasks.data.recipe import Columns
 from tasks.errors import TrainingDiverged, UsageError
+from tasks.fitting import trainer
 from tasks.fitting.devices import one_thread
 from tasks.fitting.trainer import (
+    LARGEST_BATCH_SIZE,
     TrainingRun,
+    find_batch_size,
     find_image_steps,
+    make_plan,
     make_trainer,
 )
 from tasks.judging import baselines, parity
@@ -434,3 +438,52 @@ def test_the_steps_are_those_of_numpy_with_a_penalty_on_the_weights_alone(
             W, b = W - lr * ((X[at] - mean).T @ g + W / count), b - lr * g.sum(axis=0)
     np.testing.assert_allclose(learned["W"], W, atol=2e-6)
     np.testing.assert_allclose(learned["b"], b - mean @ W, atol=1e-4 if darkest else 2e-6)
+
+
+def test_of_many_inputs_the_converged_fit_descends_to_the_same_minimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = bundled("diabetes")
+    closed, *_ = solve(prepared, "reference", weight_decay=0.1)
+    monkeypatch.setattr(baselines, "CLOSED_FORM_WIDTH", 0)
+    descended, *_ = solve(prepared, "reference", weight_decay=0.1)
+    assert not np.array_equal(descended, closed)
+    np.testing.assert_allclose(descended, closed, atol=5e-3 * np.abs(closed).max())
+
+
+def test_what_is_given_stands_and_what_is_not_follows_from_the_rows() -> None:
+    nothing = Training(defaults="data")
+    assert [make_plan(nothing, rows, 20).is_full_batch for rows in (1000, 1_000_000)] == [True, False]
+    squared = Training.model_validate({"model": "linear-regression", "defaults": "data"})
+    assert make_plan(squared, 10**7, 20).is_full_batch, "one step is all that it needs"
+    assert not make_plan(nothing, 16_000, 20, num_outputs=1000).is_full_batch, "16 million scores a step"
+    given = {"batch_size": 32, "lr": 0.5, "num_epochs": 7, "weight_decay": 0.25}
+    assert learn(mixed(), **given).training.hyperparameters.model_dump() == given
+
+
+@pytest.mark.parametrize("num_rows", [57_345, 180_001, 900_141, 1_638_401, 10_000_001, 400_000_001])
+def test_the_last_minibatch_of_a_pass_is_no_handful_of_rows(num_rows: int) -> None:
+    size = find_batch_size(num_rows)
+    assert size / 2 < (num_rows % size or size) <= size <= LARGEST_BATCH_SIZE
+
+
+def test_numbers_that_hang_together_converge_beside_more_levels_than_are_whitened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trainer, "WHITENED_INPUTS", 50)
+    rng = np.random.default_rng(0)
+    first, levels = rng.normal(size=(2000, 1)), rng.permutation(np.arange(2000) % 60)
+    numbers = first + 0.01 * rng.normal(size=(2000, 4))
+    truth = 100 * (numbers[:, 0] - numbers[:, 1]) + rng.normal(size=60)[levels] + 0.3 * rng.normal(size=2000)
+    prepared = prepare(np.column_stack([numbers, levels]), truth, fifth(2000), ("number",) * 4 + ("category",))
+    fit = LinearRegression().fit(*one_hot(prepared, "train"))
+    difference = predictions(prepared, learn(prepared))[:, 0] - fit.predict(one_hot(prepared, "test")[0])
+    assert np.abs(difference).max() < 1e-3
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_dropout_shrinks_a_classifier_and_ends(implementation: str) -> None:
+    prepared = mixed(classes=2)
+    plain_norm, dropped_norm = (
+        float(np.square(weights(learn(prepared, implementation=implementation, **options))[0][:3]).sum())
+        for options in ({}, {"dropout": 0.5, "num_epochs": 50})
+    )
+    assert 0 < dropped_norm < plain_norm

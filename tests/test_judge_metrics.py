@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from tasks.data.recipe import SplitRule
 from tasks.data.split import SplitAssignment, encode_times
 from tasks.data.target import Truth
-from tasks.judging import baselines, metrics
+from tasks.judging import baselines, champion, metrics
 from tasks.judging.metrics import Answers, RowTimes
 from tasks.judging.objective import Objective, balance_classes
 from tasks.parameters import Loss

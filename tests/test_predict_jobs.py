@@ -294,13 +294,14 @@ NOT_UTF_8 = os.fsdecode(b"caf\xe9.npy")
 
 
 ADDRESSES = ("s3://bucket/out.csv", "file:///tmp/out", "https://host/out.parquet")
-NO_NAMES = ("x" * 300, "x" * 300 + "/*", "/" + "y/" * 3000, "*" * 300, "~nobody-here/x", "a\0b")
+NO_NAMES = ("x" * 300, "x" * 300 + "/*", "/" + "y/" * 3000, "*" * 300, "~nobody-here/x")
 NO_PATHS = {
     "": "an empty input",
     NOT_UTF_8: "not UTF-8",
     f"rows.npy --output {NOT_UTF_8}": "caf\ufffd.npy is not UTF-8",
     **{f"rows.npy --output {address}": f"--output {address}" for address in ADDRESSES},
     **{name: f"the input {name[:60]}" for name in NO_NAMES},
+    "a\0b": "embedded null byte",
 }
 
 

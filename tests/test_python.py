@@ -78,17 +78,19 @@ def run(model: gradmill.Model, features: Any, output: str) -> Any:
     return session.run([output], {"features": np.array(features, np.float32)})[0]
 
 
-def test_a_model_says_what_it_is_and_whether_it_is_the_champion(published: Path) -> None:
-    old = gradmill.load("segments")
-    assert (old.name, old.version, old.classes, old.is_current()) == ("segments", 1, CLASSES, True)
-    assert [*old.columns] == [*small_models.COLUMNS]
-    assert old.columns["city"].levels == CITIES
-    page = old._repr_html_()
+def test_a_model_says_what_it_is(published: Path) -> None:
+    model = gradmill.load("segments")
+    assert (model.name, model.version, model.classes, model.is_current()) == ("segments", 1, CLASSES, True)
+    assert [*model.columns] == [*small_models.COLUMNS]
+    assert model.columns["city"].levels == CITIES
+    page = model._repr_html_()
     assert all(text in page for text in ("segments version 1", "test_accuracy", "garden", "dear"))
-    small_models.publish("segments", CLASSES, seed=1)
-    loaded = gradmill.load("segments", published), gradmill.load("segments", version=1)
-    assert [(each.version, each.is_current()) for each in loaded] == [(2, True), (1, False)]
-    pointer.rollback("segments")
+
+
+def test_a_version_of_before_says_that_it_is_not_the_champion(two_versions: None, artifacts: Path) -> None:
+    old, new = gradmill.load("linear-regression", artifacts, version=1), gradmill.load("linear-regression")
+    assert [(each.version, each.is_current()) for each in (old, new)] == [(1, False), (2, True)]
+    pointer.rollback("linear-regression")
     assert old.is_current()
 
 

@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from table_files import FORMATS as FORMATS
 from table_files import written as written
 from tasks.data.io.discovery import find_table
 from tasks.data.own_rows import Examination, TableRows

@@ -86,6 +86,12 @@ def test_answers_that_are_not_prefects_are_explained_also_later(body: bytes) -> 
         client.read_work_pools()
 
 
+def test_faults_of_other_servers_are_not_the_apis() -> None:
+    another = temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"})
+    with another, pytest.raises(httpx.ConnectError), api.explain_faults():
+        httpx.get("http://127.0.0.1:1/data")
+
+
 @pytest.mark.slow  # waits for the limit of each command
 def test_commands_end_in_time_whatever_the_api_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """``predict`` begins as ``retrain`` does; a company's proxy stands between none of them and this host."""

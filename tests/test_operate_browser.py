@@ -12,6 +12,7 @@ import pytest
 from browsing import MARKS, TIMEOUT, signed_in
 from duty import Duty
 from prefect_api import eventually
+from prefect_ui import NAMES
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page, Request, StorageState
@@ -116,10 +117,8 @@ def is_sent(request: "Request") -> bool:
 
 
 @pytest.mark.parametrize("ui", UIS)
-@pytest.mark.parametrize(
-    ("form", "name"),
-    [("run", "predict-daily"), ("run", "tune-monthly"), ("edit", "evaluate"), ("run", "linear-weekly")],
-)
+@pytest.mark.parametrize("form", BUTTONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_form_sends_what_the_deployment_has_and_what_was_typed_and_no_default(
     form: str, name: str, ui: str, duty: Duty, signed: "tuple[Page, StorageState]"
 ) -> None:

@@ -22,6 +22,13 @@ def gradmill(*arguments: str, timeout: float = 600) -> subprocess.CompletedProce
     return forked_command.forks().run(list(arguments), timeout)
 
 
+def run(*words: object) -> Any:
+    """The document of a command that succeeds, as a process of its own."""
+    done = gradmill(*map(str, words), "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 def typed(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """A command in this process, for tables of many short ones; what runs a flow needs the fixture ``prefect_api``."""
     import flows.cli.app

@@ -13,7 +13,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 @contextmanager
 def played(answer: Answer, path: str = "") -> Iterator[str]:
     """An address below which every request is answered so."""
-    silent = {"do_GET": answer, "do_POST": answer, "log_message": lambda *_: None}
+    silent = {"do_GET": answer, "do_HEAD": answer, "do_POST": answer, "log_message": lambda *_: None}
     with ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (BaseHTTPRequestHandler,), silent)) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from candidate import seal
-from tasks.store import artifact_paths, atomic, model_folder, tuning_result, verified_files
+from tasks.store import artifact_paths, atomic, model_folder, tuning_result, verification, verified_files
 from tasks.store.tuning_result import TunedSettings
 
 NAME = "linear-regression"
@@ -16,6 +16,25 @@ def champion() -> tuple[int, int | None, list[int]]:
     document = model_folder.find_champion(NAME)
     assert document is not None
     return document.version, document.previous, list(document.held)
+
+
+def whole_files(name: str = NAME) -> dict[tuple[int, str], bytes]:
+    """Every file of every version; all are whole, and the pointer fits the one that it names."""
+    found = dict[tuple[int, str], bytes]()
+    for number in model_folder.list_versions(name):
+        for filename, content in verification.verify_version(name, number).items():
+            found[number, filename] = content
+        verification.verify_rows(name, number)
+    document = model_folder.find_champion(name)
+    assert document is not None
+    verification.verify_pointer(name, document)
+    return found
+
+
+def leftovers() -> list[Path]:
+    """What killed processes have left in the store, and the next has not swept."""
+    kinds = (".staging", ".pruned", ".scratch", ".gradmill-")
+    return [path for path in artifact_paths.root().rglob(".*") if path.name.startswith(kinds)]
 
 
 def damage(path: Path, position: int, bit: int = 1) -> bytes:
@@ -51,11 +70,11 @@ def point(without: str = "", **changes: object) -> None:
 
 def seal_all(folder: Path, **changes: Any) -> None:
     """Write the manifest with ``changes``, and digests that fit whatever lies in the folder; the pointer stays."""
-    manifest = json.loads((folder / "manifest.json").read_text()) | changes
+    manifest = json.loads((folder / "manifest.json").read_text())
     names = {path.name for path in folder.iterdir()} - {"manifest.json", "SHA256SUMS"}
-    manifest["files"] = {name: atomic.file_digest(folder / name) for name in sorted(names)}
-    seal(folder, manifest)
-    digests = manifest["files"] | {"manifest.json": atomic.file_digest(folder / "manifest.json")}
+    manifest["files"] = digests = {name: atomic.file_digest(folder / name) for name in sorted(names)}
+    seal(folder, manifest | changes)
+    digests["manifest.json"] = atomic.file_digest(folder / "manifest.json")
     (folder / "SHA256SUMS").write_bytes(verified_files.checksums(digests))
 
 

@@ -1,6 +1,8 @@
 """A store that somebody or something has damaged: nobody believes it, what is damaged is named, promote repairs."""
 
+import copy
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -9,21 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import load_model_from_string, numpy_helper
 
-from candidate import Contender, seal
+from candidate import Contender
 from command_line import assert_clear, gradmill, plant, refused, typed
 from store_state import champion, damage, forget_changes, point, point_to_what_is_there, seal_all
 from tasks.batch.plan import read_version
 from tasks.errors import DataError
-from tasks.judging.champion import compare_with_published
 from tasks.judging.parity import judge_servability, start_fresh_process
 from tasks.parameters import Gates
 from tasks.serving.runtime import TOLERANCE
 from tasks.store import artifact_paths, folders, model_folder, pointer, verification
 from tasks.store.documents import Document
-from tasks.store.model_folder import Tolerances, TrainingOutcome
-from tasks.store.record_base import FileRef
 
 pytestmark = pytest.mark.usefixtures("two_versions")
 NAME = "linear-regression"
@@ -44,26 +42,23 @@ def manifest() -> Any:
 # The model
 
 
-def flip_signs(path: Path) -> None:
-    """As if the sign bits of the weights had been flipped: still a model that onnxruntime runs."""
-    proto = load_model_from_string(path.read_bytes())
-    for weights in proto.graph.initializer:
-        array = numpy_helper.to_array(weights)
-        if array.dtype == np.float32:
-            weights.raw_data = (-array).tobytes()
-    path.write_bytes(proto.SerializeToString())
+def become_another(path: Path) -> None:
+    """A model that onnxruntime runs: that of version 1."""
+    path.write_bytes(file(path.name, 1).read_bytes())
 
 
-@pytest.mark.parametrize("harm", [flip_signs, Path.unlink, partial(plant, kind="folder"), partial(plant, kind="fifo")])
+@pytest.mark.parametrize(
+    "harm", [become_another, Path.unlink, *(partial(plant, kind=kind) for kind in ("folder", "fifo"))]
+)
 def test_predict_never_uses_a_damaged_champion(harm: Callable[[Path], object]) -> None:
     path = file("model.onnx")
     harm(path)
     assert_clear(gradmill("predict", "--name", NAME), 4, path, f"gradmill verify {NAME}")
 
 
-def test_a_model_that_was_replaced_with_its_checksums_does_not_fit_the_pointer(candidates: list[Contender]) -> None:
-    file("model.onnx").write_bytes(candidates[2].exported.onnx.path.read_bytes())
-    seal_all(artifact_paths.version(NAME, 2))
+def test_a_model_that_was_replaced_with_its_checksums_does_not_fit_the_pointer() -> None:
+    become_another(path := file("model.onnx"))
+    seal_all(path.parent)
     with pytest.raises(DataError, match=r"champion\.json does not fit .*model\.onnx"):
         model_folder.load_model(NAME, None)
 
@@ -86,25 +81,23 @@ def test_what_does_not_load_though_every_digest_fits_is_exit_4(filename: str, co
 def test_no_candidate_is_judged_that_has_changed_since_it_was_exported(
     candidates: list[Contender], tmp_path: Path
 ) -> None:
-    exported = candidates[2].exported
-    changed = FileRef(path=tmp_path / "model.onnx", sha256=exported.onnx.sha256)
+    exported, made = candidates[2].exported, copy.copy(candidates[2])
+    changed = exported.onnx.model_copy(update={"path": tmp_path / "model.onnx"})
     changed.path.write_bytes(exported.onnx.path.read_bytes() + b"\0")
+    made.exported = exported.model_copy(update={"onnx": changed})
+    with pytest.raises(DataError, match=r"model\.onnx has changed"):
+        made.publish()
     with pytest.raises(DataError, match=r"model\.onnx has changed"), start_fresh_process() as process:
         judge_servability(process, changed, exported.metadata.path, exported.sample.path, Gates(), TOLERANCE)
-    with pytest.raises(DataError, match=r"model\.onnx has changed"):
-        compare_with_published(NAME, changed, candidates[2].prepared, Gates(), candidates[2].parameters.training)
 
 
 # Labels, as a classifier has them
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"cbt\ndog\nowl\n", b"dog\ncat\nowl\n", b"cat\ndog\n", b"cat\ndog\nowl\nemu\n", b"", b"c\xe4t\ndog\nowl\n",
-     b"cat\ncat\nowl\n", None],
-)  # fmt: skip
-@pytest.mark.parametrize("sealed", [False, True])
-def test_damaged_labels_name_nothing(content: bytes | None, sealed: bool) -> None:
+    "content", [b"dog\ncat\nowl\n", b"cat\ndog\n", b"cat\ndog\nowl\nemu\n", b"", b"c\xe4t\ndog\nowl\n", None]
+)
+def test_damaged_labels_name_nothing(content: bytes | None) -> None:
     """Not even with checksums that fit: the manifest knows the names too."""
     labels = file("manifest.json").with_name("labels.txt")
     labels.write_text("cat\ndog\nowl\n")
@@ -113,8 +106,7 @@ def test_damaged_labels_name_nothing(content: bytes | None, sealed: bool) -> Non
     labels.unlink()
     if content is not None:
         labels.write_bytes(content)
-    if sealed:
-        seal_all(labels.parent)
+    seal_all(labels.parent)
     with pytest.raises(DataError, match=rf"{labels.parent}.*labels\.txt"):
         read_version(labels.parent)
 
@@ -131,64 +123,29 @@ FORGED: dict[str, dict[str, Any]] = {
     "a column twice": {"recipe": columns("x1", "x1")},
     "a column without a name": {"recipe": columns("x1", "")},
     "pixels": {"recipe": {"kind": "pixels", "shape": [28, 28], "scale": 1 / 255}},
-    "no pixels": {"recipe": {"kind": "pixels", "shape": [28, 0], "scale": 1.0}},
     "pixels of no scale": {"recipe": {"kind": "pixels", "shape": [28, 28], "scale": 0.0}},
     "another task": {"dataset": {"task": "classification", "class_names": ["cat", "dog"]}},
     "another version": {"version": 1},
-    "a text for a number": {"version": "2"},
-    "a fraction for a number": {"version": 2.0},
     "a negative number": {"version": -2},
-    "a path for a number": {"version": "../x"},
     "a run out of the folder": {"run": "../../x"},
     "no metrics": {"metrics": None},
     "no loss": {"metrics": {}},
     "no split": {"dataset": {"test": None}},
     "no model": {"files": {}},
-}  # and what is None is not there
+}
 
 
 @pytest.mark.parametrize("kind", FORGED)
 def test_a_manifest_that_is_none_or_not_of_the_model_is_named_though_its_checksums_fit(kind: str) -> None:
     """Another recipe makes other inputs, and another task other outputs, than the model's own signature has."""
-    whole, forged = manifest(), FORGED[kind]
-    folder = artifact_paths.version(NAME, 2)
+    folder, forged = artifact_paths.version(NAME, 2), dict(FORGED[kind])
     if "dataset" in forged:
         (folder / "labels.txt").write_text("cat\ndog\n")
-        forged = {
-            "dataset": {
-                key: value for key, value in (whole["dataset"] | forged["dataset"]).items() if value is not None
-            }
-        }
-    seal_all(folder)
-    document = json.loads((folder / "manifest.json").read_text()) | forged
-    seal(folder, {key: value for key, value in document.items() if value is not None})
-    (folder / "SHA256SUMS").write_bytes(sums_of(folder))
+        forged["dataset"] = manifest()["dataset"] | forged["dataset"]
+    seal_all(folder, **forged)
     for action in (lambda: verification.verify_version(NAME, 2), lambda: read_version(folder)):
         with pytest.raises(DataError, match=rf"{folder}/(metadata|manifest)\.json"):
             action()
-
-
-def sums_of(folder: Path) -> bytes:
-    """By the system's own tool."""
-    names = sorted(path.name for path in folder.iterdir() if path.name != "SHA256SUMS")
-    return subprocess.run(["sha256sum", *names], cwd=folder, capture_output=True, check=True).stdout
-
-
-def test_nested_facts_that_another_version_of_gradmill_does_not_note_are_none() -> None:
-    seal(artifact_paths.version(NAME, 2), manifest() | {"trained": {"num_examples": 7}, "tolerances": {}})
-    read = model_folder.find_manifest(NAME, 2)
-    assert (read.trained, read.tolerances) == (TrainingOutcome(num_examples=7), Tolerances())
-
-
-def test_a_manifest_keeps_every_parameter_and_figure_that_it_was_given(candidates: list[Contender]) -> None:
-    read = model_folder.find_manifest(NAME, 2)
-    places: dict[str, Any] = {
-        "sign_key": True,
-        "data": {"source", "new_recipe", "accept_data", "decimal"},
-    }  # and what is done once, or stands in the recipe: in no document
-    written = candidates[1].parameters.model_dump(mode="json", exclude=places)
-    assert read.parameters.model_dump(mode="json") == written
-    assert read.metrics.model_dump(mode="json") == candidates[1].evaluated.metrics
 
 
 def test_what_a_newer_version_has_noted_in_pointer_and_history_is_kept() -> None:
@@ -212,10 +169,8 @@ def test_a_flipped_bit_anywhere_is_found_and_its_file_named() -> None:
     for path in sorted(folder.iterdir()):
         for _ in range(12):
             before = damage(path, int(rng.integers(path.stat().st_size)), 1 << int(rng.integers(8)))
-            with pytest.raises(DataError) as caught:
+            with pytest.raises(DataError, match=path.name):
                 verification.verify(NAME, 2)
-            assert path.name in caught.value.found, caught.value.found
-            assert caught.value.exit_code == 4
             path.write_bytes(before)
     verification.verify(NAME, 2)
 
@@ -254,75 +209,53 @@ def test_tritons_own_schema_parses_the_configuration() -> None:
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2
 
-    config = text_format.Parse(artifact_paths.triton_config(NAME).read_text(), model_config_pb2.ModelConfig())
-    assert (config.name, config.platform, config.max_batch_size) == (NAME, "onnxruntime_onnx", 0)
-    assert [(each.name, list(each.dims)) for each in (*config.input, *config.output)] == [
-        ("features", [-1, 2]), ("prediction", [-1]),
-    ]  # fmt: skip
-    assert config.input[0].data_type == model_config_pb2.DataType.TYPE_FP32
-    assert list(config.version_policy.specific.versions) == [2]
+    expected = """
+        name: "linear-regression" platform: "onnxruntime_onnx"
+        input { name: "features" data_type: TYPE_FP32 dims: [-1, 2] }
+        output { name: "prediction" data_type: TYPE_FP32 dims: [-1] }
+        version_policy { specific { versions: [2] } }
+    """
+    texts = artifact_paths.triton_config(NAME).read_text(), expected
+    found, wanted = (text_format.Parse(text, model_config_pb2.ModelConfig()) for text in texts)
+    assert found == wanted
 
 
 # Damaged versions
 
-DAMAGED: dict[str, tuple[str, bytes, bytes]] = {
-    "weights": ("model.onnx", b"", b""),
-    "sample": ("sample.npz", b"", b""),
-    "card": ("README.md", b"", b""),
-    "checksums": ("SHA256SUMS", b"", b""),
-    "the metadata's names": ("metadata.json", b'"inputs"', b'"iNputs"'),
-    "the metadata's types": ("metadata.json", b'"FP32"', b'"FP33"'),
-    "the metadata's tensors": ("metadata.json", b'"features"', b'"fEatures"'),
-    "no metadata": ("metadata.json", b"{", b"["),
-    "the manifest's files": ("manifest.json", b'"files"', b'"fIles"'),
-    "the manifest's model": ("manifest.json", b'"model.onnx"', b'"model.onny"'),
-    "the manifest's metrics": ("manifest.json", b'"metrics"', b'"mEtrics"'),
-    "no manifest": ("manifest.json", b"{", b"["),
-}
+DAMAGED = ["model.onnx", "sample.npz", "README.md", "SHA256SUMS", "metadata.json", "manifest.json"]
 
 
-@pytest.mark.parametrize("kind", DAMAGED)
+@pytest.mark.parametrize("filename", DAMAGED)
 @pytest.mark.parametrize(("number", "made"), [(1, 2), (2, 2), (2, 1), (1, 0)])
 def test_a_candidate_is_judged_beside_no_damaged_version_nor_published_in_its_place(
-    candidates: list[Contender], number: int, made: int, kind: str
+    candidates: list[Contender], number: int, made: int, filename: str
 ) -> None:
     """A new one, one that is the champion, and one whose version a kill seems to have kept from being champion."""
     if made == 0:
         forget_changes(0)
         point(previous=None)
-    filename, old, new = DAMAGED[kind]
-    path = artifact_paths.version(NAME, number) / filename
-    content = damage(path, 100)
-    if old:
-        assert old in content
-        path.write_bytes(content.replace(old, new, 1))
+    damage(path := artifact_paths.version(NAME, number) / filename, 100)
+    refuse(candidates[made], path)
+    assert model_folder.list_versions(NAME) == [1, 2]
+
+
+def refuse(candidate: Contender, path: Path) -> None:
+    """It is not published, what is damaged is named, and neither pointer nor Triton's configuration change."""
     files = (artifact_paths.champion(NAME), artifact_paths.triton_config(NAME))
     before = [each.read_bytes() for each in files]
-    with pytest.raises(DataError) as caught:
-        candidates[made].publish()
-    assert str(path) in caught.value.found, caught.value.found
+    with pytest.raises(DataError, match=re.escape(str(path))) as caught:
+        candidate.publish()
     assert caught.value.exit_code == 4
     assert [each.read_bytes() for each in files] == before
-    assert model_folder.list_versions(NAME) == [1, 2]
 
 
 def test_a_missing_champion_is_named(candidates: list[Contender]) -> None:
     folders.remove(artifact_paths.version(NAME, 2))
-    before = artifact_paths.champion(NAME).read_bytes()
     for candidate in candidates:
-        with pytest.raises(DataError, match=str(artifact_paths.version(NAME, 2))):
-            candidate.publish()
-    assert artifact_paths.champion(NAME).read_bytes() == before
+        refuse(candidate, artifact_paths.version(NAME, 2))
 
 
-# The lost history, the lost pointer
-
-
-def test_a_held_version_stays_unchanged_though_the_history_is_lost(candidates: list[Contender]) -> None:
-    pointer.rollback(NAME)
-    artifact_paths.history(NAME).unlink()
-    assert candidates[1].publish().outcome == "unchanged"
-    assert champion() == (1, None, [2])
+# The lost pointer
 
 
 def test_without_a_pointer_a_candidate_is_gated_against_the_kept_version(candidates: list[Contender]) -> None:
@@ -346,11 +279,10 @@ def stale_configuration() -> None:
 
 
 UNFIT: list[tuple[str, Any]] = [
-    ("version", 1), ("version", 7), ("version", 0), ("version", -1), ("version", 1.0), ("version", "2"),
-    ("version", "../x"), ("version", True), ("model_sha256", "0"),
-    ("model_sha256", "0" * 64), ("model_sha256", None), ("manifest_sha256", "0" * 64), ("promoted_at", None),
-    ("previous", 0), ("previous", -1), ("previous", 2), ("previous", 7), ("previous", "1"), ("previous", False),
-    ("held", 3), ("held", "1"), ("held", {}), ("held", ["1"]), ("held", [2]), ("held", [0]), ("held", [10**22]),
+    ("version", 1), ("version", 7), ("version", 0), ("version", 2.0), ("version", "2"),
+    ("model_sha256", "0"), ("model_sha256", "0" * 64), ("manifest_sha256", "0" * 64), ("promoted_at", None),
+    ("previous", 0), ("previous", 2), ("previous", 7), ("previous", "1"),
+    ("held", 3), ("held", {}), ("held", [2]), ("held", [0]), ("held", [10**9]),
 ]  # fmt: skip
 FIELDS = ["version", "model_sha256", "manifest_sha256", "promoted_at", "previous", "held"]
 BYTES = [b"\xffnot JSON", b"[]", b""]
@@ -381,13 +313,6 @@ def test_promote_of_the_champion_repairs_pointer_and_configuration(
     assert champion() == (2, previous, held)
 
 
-def test_promote_of_another_version_repairs_a_pointer_that_cannot_be_read() -> None:
-    artifact_paths.champion(NAME).write_text("{")
-    assert pointer.promote(NAME, 1)
-    verification.verify(NAME, 1)
-    assert champion() == (1, None, [])
-
-
 @pytest.mark.parametrize(
     "harm", [lambda: artifact_paths.champion(NAME).write_bytes(b"\xff{"), partial(point, without="held")]
 )
@@ -395,8 +320,9 @@ def test_every_command_on_a_broken_pointer_is_exit_4_until_promote(harm: Callabl
     harm()
     for command in (f"models {NAME}", "models", f"verify {NAME}", f"verify {NAME} 1", f"rollback {NAME}"):
         refused(4, command, artifact_paths.champion(NAME), f"gradmill promote {NAME}")
-    assert typed("promote", NAME, "2").returncode == 0
+    assert typed("promote", NAME, "1").returncode == 0
     assert typed("verify", NAME).returncode == 0
+    assert champion() == (1, None, [])
 
 
 def test_a_stale_triton_configuration_is_found_and_repaired_by_the_sweep() -> None:

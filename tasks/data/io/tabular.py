@@ -77,7 +77,7 @@ class Selection(NamedTuple):
     only: frozenset[str] | None = None  # None: all that are not ignored
     missing: tuple[str, ...] = MISSING  # in CSV
     also_missing: tuple[str, ...] = ()  # by the user's word: texts of CSV, and texts and numbers of all other formats
-    raw: frozenset[str] = frozenset()  # what CSV has is read as text; other formats keep their types
+    raw: frozenset[str] = frozenset()  # text in CSV and JSON is read as text; other formats keep their types
     forms: Mapping[str, str] = {}  # in which text has the numbers of known columns
     finds_forms: bool = False  # of other columns, too
     dates: Mapping[str, tuple[str, str]] = {}  # columns that are read as dates: form and zone
@@ -96,7 +96,7 @@ class Selection(NamedTuple):
 
     def reads_text(self, name: str) -> bool:
         """Whether text that looks like a date is kept as text, with its time zone."""
-        return name in self.as_text or name in self.dates or self.finds_dates(name)
+        return name in self.as_text | self.raw or name in self.dates or self.finds_dates(name)
 
     def takes(self, name: str) -> bool:
         """Whether a column is read."""

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import re
 import struct
 from collections import Counter
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
+from command_line import typed
 from documents import inspect
 from gradmill.rows import name_level
 from served_folders import Silent, serve
@@ -464,3 +466,19 @@ def test_row_digests_are_the_hash_the_target_the_group_and_the_number_of_the_cop
     assert sorted(train + other) == sorted(expected)
     assert train == sorted(train)
     assert not kind or found.split.keys.tolist() == [absorbed(group) for group in groups]
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_the_others_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may read every folder, except one whose path is too long."""
+    (tmp_path / "x" / "a").mkdir(parents=True)
+    (tmp_path / "x" / "a" / "t.csv").write_text("area,price\n" + "".join(f"{at}.5,{2 * at}\n" for at in range(300)))
+    monkeypatch.chdir(tmp_path / "x")
+    for _ in range(20):
+        Path("z" * 250).mkdir()
+        os.chdir("z" * 250)
+    os.chdir(tmp_path)
+    done = typed("inspect", "x/**/*.csv", "--target", "price")
+    assert (done.returncode, "300 rows in 1 file" in done.stdout) == (0, True)
+    assert "left out folders that cannot be read: 1" in done.stdout + done.stderr

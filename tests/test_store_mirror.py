@@ -365,6 +365,7 @@ def test_the_mirror_is_kept_with_the_store_and_every_change_brings_it_along_or_s
     change("unfreeze", "was not updated", code=1)
     behind = f"the pointer to {NAME} version 1 has changed since: gradmill mirror {NAME} {share}"
     assert attention() == (f"the mirror is behind: {behind}", False)
+    assert gradmill("status", "--check").returncode == 1
     assert f'gradmill_mirror_behind{{name="{NAME}"}} 1.0' in gradmill("metrics").stdout
     share.unlink()
     (tmp_path / "away").rename(share)
@@ -416,7 +417,9 @@ def test_a_copied_or_moved_store_never_writes_to_the_mirror_that_it_came_with_an
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("s3")
-def test_up_waits_for_no_mirror_tells_what_fails_and_its_worker_does_not_name_the_mirror_again(artifacts: Path) -> None:
+def test_up_waits_for_no_mirror_tells_what_fails_and_its_worker_does_not_name_the_mirror_again(
+    artifacts: Path, share: Path
+) -> None:
     asked, may_answer = threading.Event(), threading.Event()
 
     def hesitate(handler: BaseHTTPRequestHandler) -> None:
@@ -437,4 +440,10 @@ def test_up_waits_for_no_mirror_tells_what_fails_and_its_worker_does_not_name_th
         finally:
             may_answer.set()
             duty.kill()
-            duty.api.close()
+    duty.environment["GRADMILL_MIRROR"] = str(share)
+    duty.up()
+    try:
+        eventually(lambda: (share / NAME / "champion.json").exists() and on(share) == 2, 60, "it follows")
+    finally:
+        duty.kill()
+        duty.api.close()

@@ -445,8 +445,11 @@ LARGEST: list[tuple[list[str], str, list[str], float]] = [
 def test_decimal_says_which_and_whole_numbers_are_the_same_whatever_it_is(
     values: list[str], delimiter: str, options: list[str], largest: float, tmp_path: Path
 ) -> None:
-    fee = column(inspect(write_column(tmp_path / "t.csv", values, delimiter), *options), "fee")
+    shown = inspect(write_column(tmp_path / "t.csv", values, delimiter), *options)
+    fee = column(shown, "fee")
     assert (fee["kind"], fee["maximum"]) == ("number", largest)
+    if not options:
+        assert [each["column"] for each in shown["findings"] if each["rule"] == "number-form"] == ["fee"]
 
 
 def test_files_of_one_form_are_one_table_though_some_have_whole_numbers_alone(tmp_path: Path) -> None:

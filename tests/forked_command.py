@@ -35,7 +35,7 @@ OURS = ("flows.cli.app", "flows.cli.display", "flows.server.connection", "flows.
 SCRIPT = str(Path(sys.executable).with_name("gradmill"))
 
 
-class Forks:
+class CommandForker:
     """A process that forks one command after another; it ends with this one."""
 
     def __init__(self) -> None:
@@ -62,9 +62,9 @@ class Forks:
 
 
 @cache
-def forks() -> Forks:
+def forks() -> CommandForker:
     """The one of this test process, started when it is first needed."""
-    return Forks()
+    return CommandForker()
 
 
 def _serve(lines: IO[bytes], ours: bool = False) -> None:

@@ -60,7 +60,7 @@ def _execute(database: str, statement: str) -> None:
     asyncio.run(execute())
 
 
-class Patient(httpx.Client):
+class RetryingClient(httpx.Client):
     """Asks again while the database is busy: SQLite answers 503 while it writes; Prefect's own client waits, too.
 
     Like Prefect's own, it gets itself a token where the server has CSRF protection.
@@ -85,7 +85,7 @@ def api_client(api: str, credential: str | None = None) -> httpx.Client:
     known = credential or os.environ.get("PREFECT_API_AUTH_STRING")
     auth = httpx.BasicAuth(*known.split(":", 1)) if known else None
     fresh = httpx.Limits(max_keepalive_connections=0)  # else the server ends an idle one just as it is used again
-    return Patient(base_url=api, auth=auth, timeout=180, limits=fresh)
+    return RetryingClient(base_url=api, auth=auth, timeout=180, limits=fresh)
 
 
 def wait_for(api: str, path: str, document: dict[str, Any], wanted: Callable[[Any], bool] = lambda _: True) -> Any:

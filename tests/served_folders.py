@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Silent(SimpleHTTPRequestHandler):
+class SilentHandler(SimpleHTTPRequestHandler):
     """Tells nobody what it was asked, and sends whole files only, whatever part is asked for."""
 
     def log_message(self, *arguments: Any) -> None:
@@ -17,7 +17,7 @@ class Silent(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def serve(folder: Path, handler: type[Silent] = Silent) -> Iterator[str]:
+def serve(folder: Path, handler: type[SilentHandler] = SilentHandler) -> Iterator[str]:
     """The address of the folder."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

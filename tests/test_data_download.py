@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from served_folders import Silent, serve
+from served_folders import SilentHandler, serve
 from tasks.data import book_datasets
 from tasks.data.book_datasets import (
     DebianPackage,
@@ -52,7 +52,7 @@ class Host:
 def host(tmp_path: Path) -> Iterator[Host]:
     running = Host()
 
-    class Handler(Silent):
+    class Handler(SilentHandler):
         def do_GET(self) -> None:  # noqa: N802  (its name in the standard library)
             name = self.path.rsplit("/", 1)[-1]
             running.requests.append(name)

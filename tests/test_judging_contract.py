@@ -58,7 +58,7 @@ def verdicts(report: Any) -> dict[str, bool]:
     return {each["name"]: each["passed"] for each in report["gates"]}
 
 
-class Judged(NamedTuple):
+class TrainedStore(NamedTuple):
     """What was trained on, and what the retrains printed."""
 
     folder: Path
@@ -72,7 +72,7 @@ OPTIONS = {
 
 
 @pytest.fixture(scope="module")
-def made(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> Judged:
+def made(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> TrainedStore:
     """A regression whose rows are split by time, and a classifier."""
     folder, reports = tmp_path_factory.mktemp("judged"), {}
     old = written(folder / "old.csv", sales(ROWS))
@@ -80,11 +80,11 @@ def made(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) 
         patch.setenv("GRADMILL_ARTIFACTS", str(folder / "artifacts"))
         for name, model in (("prices", "linear-regression"), ("kinds", "softmax-regression")):
             reports[name] = answered("retrain", model, "--name", name, "--data", old, *OPTIONS[name], "--no-predict")
-    return Judged(folder, reports)
+    return TrainedStore(folder, reports)
 
 
 @pytest.fixture
-def store(made: Judged, monkeypatch: pytest.MonkeyPatch) -> Judged:
+def store(made: TrainedStore, monkeypatch: pytest.MonkeyPatch) -> TrainedStore:
     monkeypatch.setenv("GRADMILL_ARTIFACTS", str(made.folder / "artifacts"))
     return made
 
@@ -105,7 +105,7 @@ def features(frame: pd.DataFrame) -> Array:
 
 @pytest.mark.slow
 def test_the_losses_are_those_of_numpy_and_scikit_learn_on_test_rows_and_of_inspect_on_training_rows(
-    store: Judged,
+    store: TrainedStore,
 ) -> None:
     """Of the latest fifth of the training rows, which the fit has not seen."""
     train, test = split(sales(ROWS))
@@ -119,7 +119,7 @@ def test_the_losses_are_those_of_numpy_and_scikit_learn_on_test_rows_and_of_insp
 
 
 def test_the_losses_of_a_classifier_are_those_of_frequencies_and_of_a_converged_fit(
-    store: Judged, tmp_path: Path
+    store: TrainedStore, tmp_path: Path
 ) -> None:
     frame = sales(ROWS)
     train, test = (frame[frame.part == part] for part in ("train", "test"))
@@ -158,7 +158,7 @@ def test_a_sound_model_of_a_rare_class_passes_balanced_or_not(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_half_trained_model_passes_the_baseline_and_is_refused_by_the_reference(store: Judged) -> None:
+def test_a_half_trained_model_passes_the_baseline_and_is_refused_by_the_reference(store: TrainedStore) -> None:
     """A step of a quarter of the gradient goes half the way."""
     steps = ["--epochs", "1", "--batch-size", str(ROWS), "--lr", "0.25"]
     report = answered("retrain", "prices", *steps, expected=3)
@@ -210,14 +210,14 @@ def test_a_validation_part_has_whole_groups_and_few_groups_decide_nothing_which_
 
 
 @pytest.fixture
-def kept(made: Judged, artifacts: Path) -> Judged:
+def kept(made: TrainedStore, artifacts: Path) -> TrainedStore:
     """A copy of the store, to be added to."""
     shutil.copytree(made.folder / "artifacts", artifacts)
     return made
 
 
 def test_a_worse_candidate_is_refused_and_one_within_the_margin_passes(
-    kept: Judged, artifacts: Path, tmp_path: Path
+    kept: TrainedStore, artifacts: Path, tmp_path: Path
 ) -> None:
     train, test = split(sales(ROWS))
     for weight_decay, code in (("1", 3), ("0.001", 0)):
@@ -234,7 +234,7 @@ def test_a_worse_candidate_is_refused_and_one_within_the_margin_passes(
 
 @pytest.mark.slow
 def test_a_version_is_measured_by_its_own_recipe_on_rows_with_levels_that_came_later(
-    kept: Judged, tmp_path: Path
+    kept: TrainedStore, tmp_path: Path
 ) -> None:
     more = sales(600, seed=1)
     frame = pd.concat([sales(ROWS), more.assign(city=more.city.replace("Ulm", "Bonn"))])
@@ -254,7 +254,7 @@ NOT_DECIDED: dict[str, tuple[str, str, str]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("case", NOT_DECIDED)
 def test_few_common_rows_another_loss_and_rows_without_digests_decide_nothing_and_that_is_said(
-    case: str, kept: Judged, artifacts: Path
+    case: str, kept: TrainedStore, artifacts: Path
 ) -> None:
     options, name, words = NOT_DECIDED[case]
     for path in (artifacts / "datasets/prices").glob("*.rows") if case == "no digests" else ():
@@ -321,7 +321,9 @@ def find_loss(version: int, frame: pd.DataFrame, tmp_path: Path) -> float:
 
 
 @pytest.mark.slow
-def test_evaluate_judges_a_regression_by_rows_that_have_a_target_and_by_period(store: Judged, tmp_path: Path) -> None:
+def test_evaluate_judges_a_regression_by_rows_that_have_a_target_and_by_period(
+    store: TrainedStore, tmp_path: Path
+) -> None:
     new = sales(300, seed=1, start="2025-01-01")
     late = sales(20, seed=2, start="2025-01-01").assign(price=np.nan)
     path = written(tmp_path / "new.csv", pd.concat([late, new]))
@@ -341,7 +343,7 @@ def test_evaluate_judges_a_regression_by_rows_that_have_a_target_and_by_period(s
 @pytest.mark.slow
 @pytest.mark.parametrize(("rows", "worse"), [(300, {"rmse", "loss"}), (1, set())])
 def test_evaluate_says_what_is_worse_and_what_has_drifted(
-    rows: int, worse: set[str], store: Judged, tmp_path: Path
+    rows: int, worse: set[str], store: TrainedStore, tmp_path: Path
 ) -> None:
     """Areas are twice as large; one row says nothing."""
     new = pd.concat([sales(rows, seed=1, start="2025-01-01").assign(area=lambda frame: 2 * frame.area)] * 4)
@@ -353,7 +355,7 @@ def test_evaluate_says_what_is_worse_and_what_has_drifted(
 
 @pytest.mark.slow
 def test_evaluate_counts_what_the_version_was_trained_on_and_leaves_it_out_where_asked(
-    store: Judged, tmp_path: Path
+    store: TrainedStore, tmp_path: Path
 ) -> None:
     (train, test), path = split(sales(ROWS)), store.folder / "old.csv"
     again = answered("evaluate", "prices", path)
@@ -372,7 +374,7 @@ def test_evaluate_counts_what_the_version_was_trained_on_and_leaves_it_out_where
 
 
 @pytest.mark.slow
-def test_evaluate_judges_a_classifier_on_a_handful_of_rows_of_one_class(store: Judged, tmp_path: Path) -> None:
+def test_evaluate_judges_a_classifier_on_a_handful_of_rows_of_one_class(store: TrainedStore, tmp_path: Path) -> None:
     new = sales(200, seed=1)
     path = written(tmp_path / "new.csv", new)
     found = predictions(path, "kinds")
@@ -393,7 +395,7 @@ def test_evaluate_judges_a_classifier_on_a_handful_of_rows_of_one_class(store: J
 
 @pytest.mark.slow
 def test_few_labelled_rows_that_are_much_worse_than_published_are_told_and_some_that_chance_makes_are_not(
-    store: Judged, tmp_path: Path
+    store: TrainedStore, tmp_path: Path
 ) -> None:
     new = sales(12, seed=7)
     labels = predictions(written(tmp_path / "new.csv", new), "kinds").label_name.to_numpy()

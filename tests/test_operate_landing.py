@@ -50,7 +50,7 @@ def in_browser(test: Any) -> Any:
     return reduce(lambda marked, mark: mark(marked), MARKS, test)
 
 
-class UpPage(NamedTuple):
+class UpServer(NamedTuple):
     """A server as ``gradmill up`` starts it, of a store with two names."""
 
     ui: str
@@ -72,7 +72,7 @@ class Browser(NamedTuple):
 
 
 @pytest.fixture
-def browser(server: UpPage) -> Iterator[Browser]:
+def browser(server: UpServer) -> Iterator[Browser]:
     with httpx.Client(base_url=server.ui, timeout=60) as client:
         welcome = client.get(server.link()).text
         (stored,) = re.findall(r'localStorage.setItem\("prefect-password", "(\w+)"\)', welcome)
@@ -80,7 +80,7 @@ def browser(server: UpPage) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpPage]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpServer]:
     folder = tmp_path_factory.mktemp("landing")
     artifacts, home = folder / "artifacts", folder / "artifacts" / ".prefect"
     shutil.copytree(STORE, artifacts)
@@ -93,12 +93,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpPage]:
         process = prefect_server.start(listener, KEY, environment, log)
         until = time.monotonic() + prefect_server.START_SECONDS
         assert prefect_server.wait_for_answer(f"{ui}/api", lambda: process.poll() is not None, until)
-        yield UpPage(ui, artifacts, folder / "server.log")
+        yield UpServer(ui, artifacts, folder / "server.log")
         supervisor.stop(process)
 
 
 @pytest.mark.slow
-def test_a_link_works_once_and_lets_in_the_browser_that_has_used_it(server: UpPage) -> None:
+def test_a_link_works_once_and_lets_in_the_browser_that_has_used_it(server: UpServer) -> None:
     link = server.link()
     assert LINK.fullmatch(link)
     with httpx.Client(base_url=server.ui, timeout=60) as browser:
@@ -144,7 +144,7 @@ def test_a_link_ends_after_ten_minutes_and_a_clock_that_was_set_back_makes_none_
 
 
 @pytest.mark.slow
-def test_prefects_api_takes_both_keys_of_the_browser_and_neither_alone(server: UpPage, browser: Browser) -> None:
+def test_prefects_api_takes_both_keys_of_the_browser_and_neither_alone(server: UpServer, browser: Browser) -> None:
     client, stored = browser
     assert client.get(VERSION, headers=stored).status_code == 200
     assert client.get(VERSION).status_code == 401, "the page of another local server has the cookie sent, too"
@@ -159,7 +159,7 @@ def test_prefects_api_takes_both_keys_of_the_browser_and_neither_alone(server: U
 
 
 @pytest.mark.slow
-def test_a_server_answers_to_its_own_names_and_pages_only(server: UpPage, browser: Browser) -> None:
+def test_a_server_answers_to_its_own_names_and_pages_only(server: UpServer, browser: Browser) -> None:
     client, stored = browser
 
     def create(**headers: str) -> int:
@@ -213,7 +213,7 @@ def test_prefects_pages_load_nothing_from_elsewhere_and_get_what_keeps_advertise
 
 
 @pytest.mark.slow
-def test_the_credential_is_in_no_answer_and_in_no_log(server: UpPage, browser: Browser) -> None:
+def test_the_credential_is_in_no_answer_and_in_no_log(server: UpServer, browser: Browser) -> None:
     client, stored = browser
     answers = [client.get(place) for place in (*PLACES, "/", "/ui-settings", "/gradmill/nothing", server.link())]
     answers += [client.get("/api/admin/settings", headers=stored), httpx.get(f"{server.ui}/gradmill")]
@@ -223,7 +223,7 @@ def test_the_credential_is_in_no_answer_and_in_no_log(server: UpPage, browser: B
 
 
 @pytest.mark.slow
-def test_no_path_leads_to_a_file(server: UpPage, browser: Browser) -> None:
+def test_no_path_leads_to_a_file(server: UpServer, browser: Browser) -> None:
     (cookie,) = browser.client.cookies.jar
     connection = http.client.HTTPConnection(urlsplit(server.ui).netloc, timeout=30)
     for path in (
@@ -301,7 +301,7 @@ def chromium() -> "Iterator[Chromium]":
 
 @in_browser
 def test_the_link_leads_to_our_page_and_on_into_prefects_ui_without_a_password(
-    server: UpPage, chromium: "Chromium"
+    server: UpServer, chromium: "Chromium"
 ) -> None:
     context = chromium.new_context(viewport={"width": 1280, "height": 900}, timezone_id="UTC")
     context.set_default_timeout(TIMEOUT)
@@ -340,7 +340,7 @@ def test_the_link_leads_to_our_page_and_on_into_prefects_ui_without_a_password(
 
 @in_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_pages_are_for_everybody(server: UpPage, chromium: "Chromium", scheme: Any) -> None:
+def test_the_pages_are_for_everybody(server: UpServer, chromium: "Chromium", scheme: Any) -> None:
     """axe-core has nothing to say; a phone's width is enough; every picture is drawn, and nobody else is asked."""
     context = chromium.new_context(color_scheme=scheme, viewport={"width": 390, "height": 800}, bypass_csp=True)
     tab = context.new_page()

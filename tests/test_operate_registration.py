@@ -124,7 +124,7 @@ UNREADABLE: dict[str, bytes | dict[str, Any]] = {
 }
 
 
-class Killed(BaseException):
+class KilledProcess(BaseException):
     """Where a kill would end the process."""
 
 
@@ -139,7 +139,7 @@ def test_an_end_after_any_request_loses_nothing_and_the_next_registration_comple
         answer = request(self, method, path, **options)
         left -= method != "GET" and not path.endswith("/filter")
         if left < 0:
-            raise Killed
+            raise KilledProcess
         return answer
 
     monkeypatch.setattr(SyncPrefectClient, "request", until_killed)
@@ -148,7 +148,7 @@ def test_an_end_after_any_request_loses_nothing_and_the_next_registration_comple
         left = requests
         try:
             registration.register()
-        except Killed:
+        except KilledProcess:
             pass
         else:
             break

@@ -569,7 +569,7 @@ def test_the_version_keeps_kinds_levels_and_the_training_parts_statistics(
     assert (reject["row"], reject["reason"]) == (1, "c is missing")
 
 
-class Grown(NamedTuple):
+class GrownTable(NamedTuple):
     """The night after: more rows, of which some are copies and many lack ``t``, new levels, a column to be ignored."""
 
     artifacts: Path
@@ -587,7 +587,7 @@ class Grown(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def grown(kept: Path, server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> Grown:
+def grown(kept: Path, server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> GrownTable:
     folder = tmp_path_factory.mktemp("grown")
     at = Path(shutil.copytree(kept / "artifacts", folder / "artifacts"))
     more = replaced(first_rows(250, seed=6), "c", every("e", *["a"] * 4, "b", "d", "b", "d", "b", rows=250))
@@ -599,10 +599,10 @@ def grown(kept: Path, server_settings: "Settings", tmp_path_factory: pytest.Temp
     given = ("--data", folder / "later", "--ignore", "z", "--accept-data", "--no-predict")
     with use_server(server_settings):
         report = ask("retrain", "own", *given, "--artifacts", at)
-    return Grown(at, folder / "later", report, 250 + 9 + 5)
+    return GrownTable(at, folder / "later", report, 250 + 9 + 5)
 
 
-def test_what_was_accepted_or_ignored_stops_no_later_night_in_that_column(grown: Grown, tmp_path: Path) -> None:
+def test_what_was_accepted_or_ignored_stops_no_later_night_in_that_column(grown: GrownTable, tmp_path: Path) -> None:
     shutil.copytree(grown.later, tmp_path / "later")
     night = replaced(first_rows(250, seed=11), "t", pa.nulls(250, pa.bool_()))
     night = replaced(night, "z", night["x"].to_numpy())
@@ -616,7 +616,7 @@ def test_what_was_accepted_or_ignored_stops_no_later_night_in_that_column(grown:
         assert "z" not in found["split"]["features"]
 
 
-def test_new_levels_follow_the_old_ones_whose_codes_stay(grown: Grown) -> None:
+def test_new_levels_follow_the_old_ones_whose_codes_stay(grown: GrownTable) -> None:
     before, tonight = (grown.document(version, "metadata")["parameters"]["columns"] for version in (1, 2))
     (old,), (new,) = ([each["levels"] for each in listed if each["name"] == "c"] for listed in (before, tonight))
     assert (old, new) == (["b", "d"], ["b", "d", "a", "e", "rare 0", "rare 1", "rare 2"])
@@ -625,13 +625,13 @@ def test_new_levels_follow_the_old_ones_whose_codes_stay(grown: Grown) -> None:
     assert (gate["value"], gate["passed"]) == (0, True)
 
 
-def test_levels_of_fewer_than_10_training_rows_share_one_weight(grown: Grown) -> None:
+def test_levels_of_fewer_than_10_training_rows_share_one_weight(grown: GrownTable) -> None:
     weights = grown.report["metrics"]["weights"]["c"]
     assert len({weights[f"rare {at}"] for at in range(3)}) == 1
     assert len({weights[level] for level in ("a", "b", "d", "e", "rare 0")}) == 5
 
 
-def test_digests_of_training_rows_and_of_the_others_are_kept_apart_one_for_every_row(grown: Grown) -> None:
+def test_digests_of_training_rows_and_of_the_others_are_kept_apart_one_for_every_row(grown: GrownTable) -> None:
     first, second = grown.digests(1), grown.digests(2)
     for version, digests in ((1, first), (2, second)):
         dataset = grown.document(version, "manifest")["dataset"]

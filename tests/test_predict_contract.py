@@ -81,7 +81,7 @@ WRITERS: dict[str, Callable[[list[Row], Path], object]] = {
 }
 
 
-class World(NamedTuple):
+class HouseStore(NamedTuple):
     """An artifacts folder, and what the retrains of its versions printed."""
 
     artifacts: Path
@@ -94,7 +94,7 @@ class World(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def made(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> World:
+def made(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> HouseStore:
     """A regression and a classifier of a table, and the book's regression, made by the command line."""
     folder = tmp_path_factory.mktemp("predict")
     (folder / "houses.csv").write_bytes(as_csv(houses(600, seed=0)))
@@ -107,11 +107,11 @@ def made(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) 
     with pytest.MonkeyPatch.context() as patch, use_server(server_settings):
         patch.setenv("GRADMILL_ARTIFACTS", str(folder / "artifacts"))
         reports = {name: answer(f"retrain {command}") for name, command in commands.items()}
-    return World(folder / "artifacts", reports)
+    return HouseStore(folder / "artifacts", reports)
 
 
 @pytest.fixture
-def store(made: World, monkeypatch: pytest.MonkeyPatch) -> World:
+def store(made: HouseStore, monkeypatch: pytest.MonkeyPatch) -> HouseStore:
     monkeypatch.setenv("GRADMILL_ARTIFACTS", str(made.artifacts))
     return made
 
@@ -134,7 +134,7 @@ def rejects(done: Any) -> dict[int, str]:
     return {row["row"]: row["reason"].replace("'", "") for row in rows}
 
 
-def test_every_format_gives_the_same_predictions_ids_and_measures(store: World, tmp_path: Path) -> None:
+def test_every_format_gives_the_same_predictions_ids_and_measures(store: HouseStore, tmp_path: Path) -> None:
     rows = [dict(reversed(row.items())) for row in houses(60, seed=1)]
     for name, write in WRITERS.items():
         write(rows, tmp_path / name)
@@ -190,7 +190,7 @@ STORED = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*ROWS_OF_KINDS, *STORED])
 def test_a_row_that_the_model_cannot_take_is_a_reject_with_its_reason_unless_averages_are_asked_for(
-    name: str, store: World, tmp_path: Path
+    name: str, store: HouseStore, tmp_path: Path
 ) -> None:
     """Numbers and truth stored as text in typed files are read."""
     cases, path = ROWS_OF_KINDS.get(name, TEXTS), tmp_path / name
@@ -225,7 +225,9 @@ TYPES_OF_DAYS = dict(zip(ZONES, (pa.date32(), pa.timestamp("s"), pa.timestamp("n
 
 
 @pytest.mark.slow
-def test_numbers_and_days_that_name_levels_are_found_however_they_are_written(store: World, tmp_path: Path) -> None:
+def test_numbers_and_days_that_name_levels_are_found_however_they_are_written(
+    store: HouseStore, tmp_path: Path
+) -> None:
     """Text that looks like a day goes along as it is, and a target that became a day is no truth."""
     for name, zones in ZONES.items():
         day = datetime.fromisoformat(DAY) if name in TYPES_OF_DAYS else DAY
@@ -243,14 +245,14 @@ CODES = [[80, 1, 1, 0], [80, 3, 1, 0], [80, 1, 0.5, 0], [80, 1, np.nan, 0], [np.
 
 
 @pytest.mark.slow
-def test_encoded_arrays_are_taken_by_the_same_rule(store: World, tmp_path: Path) -> None:
+def test_encoded_arrays_are_taken_by_the_same_rule(store: HouseStore, tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", np.array(CODES, np.float32))
     for unknown, rejected in (("reject", [1, 2, 3, 4]), ("average", [2, 4])):
         assert [*rejects(predicted(tmp_path / "t.npy", "--max-rejects", "9", "--unknown", unknown))] == rejected
 
 
 @pytest.mark.slow
-def test_one_file_has_every_row_of_the_input_its_columns_first(store: World, tmp_path: Path) -> None:
+def test_one_file_has_every_row_of_the_input_its_columns_first(store: HouseStore, tmp_path: Path) -> None:
     """The users' text stands as it was, also where the model takes it for missing."""
 
     def as_rows(path: Path) -> list[Row]:
@@ -276,7 +278,7 @@ def test_one_file_has_every_row_of_the_input_its_columns_first(store: World, tmp
 
 
 @pytest.mark.slow
-def test_too_many_rejects_tell_the_first_by_its_ids_and_what_would_help(store: World, tmp_path: Path) -> None:
+def test_too_many_rejects_tell_the_first_by_its_ids_and_what_would_help(store: HouseStore, tmp_path: Path) -> None:
     cases = (("city", "Paris", "city is 'Paris'", True), ("area", "big", "area is 'big', not a number", False))
     for column, value, reason, averages in cases:
         (tmp_path / "t.csv").write_bytes(as_csv([GOOD | {column: value}]))
@@ -286,7 +288,9 @@ def test_too_many_rejects_tell_the_first_by_its_ids_and_what_would_help(store: W
 
 
 @pytest.mark.slow
-def test_a_target_is_compared_in_float64_and_text_that_is_no_number_is_no_truth(store: World, tmp_path: Path) -> None:
+def test_a_target_is_compared_in_float64_and_text_that_is_no_number_is_no_truth(
+    store: HouseStore, tmp_path: Path
+) -> None:
     rows = houses(50, seed=4)
     (tmp_path / "rows.csv").write_bytes(as_csv(rows))
     answers = table(predicted(tmp_path / "rows.csv"))["prediction"].to_pylist()
@@ -349,7 +353,7 @@ UNFIT: dict[str, tuple[Make, str, str]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", UNFIT)
 def test_an_input_that_does_not_fit_is_named_with_what_was_expected_and_leaves_no_part(
-    name: str, store: World, tmp_path: Path
+    name: str, store: HouseStore, tmp_path: Path
 ) -> None:
     make, words, options = UNFIT[name]
     make(tmp_path / name)
@@ -361,7 +365,7 @@ def test_an_input_that_does_not_fit_is_named_with_what_was_expected_and_leaves_n
     assert not list(output.glob("part-*"))
 
 
-def test_a_folder_of_something_else_is_refused_and_left_byte_for_byte(store: World, tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_refused_and_left_byte_for_byte(store: HouseStore, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_bytes(TEXT)
     for name in ("x.partial", ".rejects/a", ".spool/b", ".sources.parquet", ".cache/download.partial"):
         (tmp_path / "home" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -374,7 +378,9 @@ def test_a_folder_of_something_else_is_refused_and_left_byte_for_byte(store: Wor
 
 
 @pytest.mark.slow
-def test_a_folder_is_read_in_the_order_of_its_names_and_says_what_it_leaves_out(store: World, tmp_path: Path) -> None:
+def test_a_folder_is_read_in_the_order_of_its_names_and_says_what_it_leaves_out(
+    store: HouseStore, tmp_path: Path
+) -> None:
     rows = houses(12, seed=4)
     for number in (2, 0, 1):
         (tmp_path / f"{number}.csv").write_bytes(as_csv(rows[number * 4 : number * 4 + 4]))
@@ -395,7 +401,7 @@ ARRAYS: dict[str, Make] = {
 }
 
 
-def test_the_books_rows_come_from_every_kind_of_array_and_table(store: World, tmp_path: Path) -> None:
+def test_the_books_rows_come_from_every_kind_of_array_and_table(store: HouseStore, tmp_path: Path) -> None:
     for name, write in ARRAYS.items():
         write(tmp_path / name)
     figures = store.reports["linear-regression"]["metrics"]
@@ -406,7 +412,7 @@ def test_the_books_rows_come_from_every_kind_of_array_and_table(store: World, tm
 
 @pytest.mark.slow
 def test_a_pointer_is_read_strictly_but_for_fields_that_are_new_or_not_yet_there(
-    made: World, artifacts: Path, tmp_path: Path
+    made: HouseStore, artifacts: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(made.artifacts, artifacts)
     (tmp_path / "t.csv").write_bytes(TEXT)
@@ -421,7 +427,7 @@ def test_a_pointer_is_read_strictly_but_for_fields_that_are_new_or_not_yet_there
 
 
 @pytest.mark.slow
-def test_classes_are_told_by_name_with_their_probabilities_and_measured(store: World, tmp_path: Path) -> None:
+def test_classes_are_told_by_name_with_their_probabilities_and_measured(store: HouseStore, tmp_path: Path) -> None:
     rows = houses(200, seed=3)
     for row, kind in zip(rows, ("ruin", "ruin", "ruin", ""), strict=False):  # of the last nobody knows it yet
         row["kind"] = kind
@@ -445,7 +451,7 @@ def test_classes_are_told_by_name_with_their_probabilities_and_measured(store: W
     assert (again.stdout + again.stderr).count(sentence) == 1, "of a job that is done already, too"
 
 
-def test_without_an_input_the_test_split_of_the_version_is_predicted(store: World) -> None:
+def test_without_an_input_the_test_split_of_the_version_is_predicted(store: HouseStore) -> None:
     made = store.reports["houses"]
     done = answer("predict --name houses")
     assert (done["rows"], done["path"]) == (made["prediction"]["rows"], made["prediction"]["path"])

@@ -176,13 +176,17 @@ def test_a_wish_for_a_device_counts_as_the_kind_that_is_used(monkeypatch: pytest
 
 
 def test_only_what_is_marked_is_left_out_whatever_its_name() -> None:
-    class Inner(Record):
+    class InnerRecord(Record):
         source: str
         device: str
         place: Annotated[str, NOT_IN_KEY]
 
     a, same, *others = (
-        key(nested={"all": (Inner(source=values[0], device=values[1], place=values[2]),)}, path=values[3], sha256="s")
+        key(
+            nested={"all": (InnerRecord(source=values[0], device=values[1], place=values[2]),)},
+            path=values[3],
+            sha256="s",
+        )
         for values in ("abcp", "abxp", "xbcp", "axcp", "abcx")  # a file is known by its type, not by two names
     )
     assert a == same
@@ -269,7 +273,7 @@ def test_a_record_whose_file_is_a_folder_a_fifo_or_cannot_be_written_costs_time_
 def test_planted_and_damaged_stage_records_run_no_code_and_change_no_figure(
     prefect_api: str, tmp_path: Path, artifacts: Path
 ) -> None:
-    class Planted:
+    class PlantedRecord:
         """What runs code when it is unpickled."""
 
         def __reduce__(self) -> tuple[Any, ...]:
@@ -277,7 +281,7 @@ def test_planted_and_damaged_stage_records_run_no_code_and_change_no_figure(
 
     command = ("retrain", "linear-regression", "--no-predict", "--json")
     first = json.loads(typed(*command).stdout)
-    planted = base64.b64encode(pickle.dumps(Planted())).decode()
+    planted = base64.b64encode(pickle.dumps(PlantedRecord())).decode()
     document = {"metadata": {"storage_key": "x", "serializer": {"type": "pickle"}}, "result": planted}
     kinds = []
     for path in [*(artifacts / ".stages").iterdir()]:

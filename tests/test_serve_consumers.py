@@ -44,7 +44,7 @@ TOLERANCE = 2e-5
 DOCS = REPOSITORY / "docs"
 
 
-class Exported(NamedTuple):
+class ExportedModel(NamedTuple):
     """A file, rows for it, and what must be answered."""
 
     model: Path
@@ -63,12 +63,12 @@ class Exported(NamedTuple):
         self.assert_same(dict(zip(self.expected, answers, strict=True)))
 
 
-def images(pipeline: Pipeline) -> Exported:
+def images(pipeline: Pipeline) -> ExportedModel:
     report = pipeline.report("softmax-regression")
     rows = safetensors.numpy.load_file(pipeline.prepared(report).test.path)["images"][:ROWS]
     model = Path(report.model_path or "")
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    return Exported(
+    return ExportedModel(
         model, rows, dict(zip(("probabilities", "label"), session.run(None, {"images": rows}), strict=True))
     )
 
@@ -78,7 +78,7 @@ def as_answers(scores: Array) -> dict[str, Array]:
     return {"probabilities": probabilities, "label": probabilities.argmax(axis=1)}
 
 
-class Written(NamedTuple):
+class TableModel(NamedTuple):
     """A table's model with the weights and recipe that it was made of."""
 
     folder: Path
@@ -95,14 +95,14 @@ class Written(NamedTuple):
         return TOLERANCE * self.recipe.target.scale
 
 
-def written(folder: Path, recipe: Columns, task: TaskName, num_classes: int) -> Written:
+def written(folder: Path, recipe: Columns, task: TaskName, num_classes: int) -> TableModel:
     """``model.onnx`` and ``metadata.json`` as ``export`` writes them."""
     signature = Signature(inputs=(recipe.input,), outputs=TASKS[task].outputs(num_classes))
     weights, columns = drawn_weights(recipe, num_classes or 1), recipe.describe_columns()
     described = json.dumps([column.model_dump() for column in columns])
     (folder / "model.onnx").write_bytes(onnx_graph.write_model(weights, recipe, signature, {"columns": described}))
     contract.open_inference_metadata("table", 1, signature, columns).write(folder / "metadata.json")
-    return Written(folder, recipe, weights)
+    return TableModel(folder, recipe, weights)
 
 
 TABLES: dict[str, tuple[Columns, TaskName, int]] = {
@@ -112,34 +112,34 @@ TABLES: dict[str, tuple[Columns, TaskName, int]] = {
 
 
 @pytest.fixture(scope="module", params=["images", *TABLES])
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
     if request.param == "images":
         return images(request.getfixturevalue("pipeline"))
     table = written(tmp_path_factory.mktemp("table"), *TABLES[request.param])
     rows = drawn_rows(table.recipe, ROWS, odd=0.2)
-    return Exported(table.folder / "model.onnx", rows, table.expected(rows), table.tolerance)
+    return ExportedModel(table.folder / "model.onnx", rows, table.expected(rows), table.tolerance)
 
 
-def test_onnxruntime(exported: Exported) -> None:
+def test_onnxruntime(exported: ExportedModel) -> None:
     session = onnxruntime.InferenceSession(str(exported.model), providers=["CPUExecutionProvider"])
     exported.assert_all_same(session.run(None, {session.get_inputs()[0].name: exported.rows}))
 
 
-def test_onnx_reference_evaluator(exported: Exported) -> None:
+def test_onnx_reference_evaluator(exported: ExportedModel) -> None:
     from onnx.reference import ReferenceEvaluator
 
     evaluator = ReferenceEvaluator(str(exported.model))
     exported.assert_all_same(list(evaluator.run(None, {evaluator.input_names[0]: exported.rows})))
 
 
-def test_tract(exported: Exported) -> None:
+def test_tract(exported: ExportedModel) -> None:
     tract = pytest.importorskip("tract", reason="the package tract is not installed (extra: consumers)")
     model = tract.onnx().load(str(exported.model))
     runnable = model.into_model().into_runnable()
     exported.assert_all_same([each.to_numpy() for each in runnable.run([exported.rows])])
 
 
-def test_opencv(exported: Exported) -> None:
+def test_opencv(exported: ExportedModel) -> None:
     """No labels: OpenCV 4 computes garbage, silently (docs/consumers.md, "Other runtimes")."""
     cv2 = pytest.importorskip("cv2", reason="the package opencv-python-headless is not installed (extra: consumers)")
     net = cv2.dnn.readNetFromONNX(str(exported.model))
@@ -148,7 +148,7 @@ def test_opencv(exported: Exported) -> None:
     exported.assert_same({first: net.forward(first)})
 
 
-def test_openvino(exported: Exported) -> None:
+def test_openvino(exported: ExportedModel) -> None:
     """Asked for float32: its default precision flips labels."""
     openvino = pytest.importorskip("openvino", reason="the package openvino is not installed (extra: consumers)")
     core = openvino.Core()
@@ -162,7 +162,7 @@ def _node_modules() -> Path:
 
 
 @pytest.fixture
-def served(exported: Exported, tmp_path: Path) -> Path:
+def served(exported: ExportedModel, tmp_path: Path) -> Path:
     """A folder with the model, the rows as raw bytes, and what these are."""
     session = onnxruntime.InferenceSession(str(exported.model), providers=["CPUExecutionProvider"])
     shutil.copyfile(exported.model, tmp_path / "model.onnx")
@@ -182,13 +182,13 @@ def in_node(packages: Path, script: Path, *arguments: str | Path, **options: Any
 
 
 @pytest.mark.slow
-def test_node(exported: Exported, node_modules: Path, served: Path) -> None:
+def test_node(exported: ExportedModel, node_modules: Path, served: Path) -> None:
     exported.assert_same(in_node(node_modules, JAVASCRIPT / "consume.mjs", served))
 
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_browser(exported: Exported, node_modules: Path, served: Path) -> None:
+def test_browser(exported: ExportedModel, node_modules: Path, served: Path) -> None:
     """Real headless Chromium, onnxruntime-web in WebAssembly, everything served from loopback."""
     shutil.copyfile(JAVASCRIPT / "consume.html", served / "index.html")
     (served / "dist").symlink_to(node_modules / "onnxruntime-web" / "dist")
@@ -214,7 +214,7 @@ def test_a_service_in_javascript_turns_named_values_into_features(node_modules: 
     columns = (*CLASSES.columns[:3], heating, *CLASSES.columns[4:])
     table = written(tmp_path, CLASSES.model_copy(update={"columns": columns}), "classification", 3)
     found = in_node(node_modules, DOCS / "serving_rows.mjs", input=json.dumps(ROWS_OF_CLASSES), cwd=tmp_path)
-    Exported(tmp_path, np.array(CODES), table.expected(np.array(CODES))).assert_same(found)
+    ExportedModel(tmp_path, np.array(CODES), table.expected(np.array(CODES))).assert_same(found)
 
 
 ODD: dict[str, list[Any]] = {

@@ -336,7 +336,7 @@ def test_a_stale_triton_configuration_is_found_and_repaired_by_the_sweep() -> No
 # Documents of any kind
 
 
-class Small(Document):
+class SmallDocument(Document):
     """A document."""
 
     version: int
@@ -359,10 +359,10 @@ def test_what_is_not_such_a_document_is_named(content: bytes, tmp_path: Path) ->
     path = tmp_path / "small.json"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"small\.json"):
-        Small.read(path)
+        SmallDocument.read(path)
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "dangling link", "socket"])
 def test_what_is_no_regular_file_is_named_and_never_waited_for(kind: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"small\.json"):
-        Small.read(plant(tmp_path / "small.json", kind))
+        SmallDocument.read(plant(tmp_path / "small.json", kind))

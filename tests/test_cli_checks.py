@@ -16,7 +16,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import pytest
 
 import image_folders
-from command_line import gradmill, plant_strangers, typed
+from command_line import assert_clear, gradmill, plant_strangers, typed
 from conftest import REPOSITORY
 from flows.cli.app import PANELS
 
@@ -311,6 +311,10 @@ def test_what_is_wrong_or_odd_is_said_before_prefect_and_torch_are_imported(
     shown = " ".join(printed.split())
     assert (str(code), [each for each in words.split(" | ") if each not in shown]) == (wanted, []), printed
     assert not {*"\x07\x1b\x9b"} & {*printed}, "which a terminal would obey"
+    if code and "--json" not in command and not command.startswith("inspect"):  # which names all that it finds
+        assert_clear(subprocess.CompletedProcess(command, code, "", printed), code)
+    elif code and "--json" in command:
+        assert json.loads(printed)["error"].keys() == {"exit_code", "found", "expected", "action"}
 
 
 # ``--json``: standard output is one document, whatever lies beside the data and in the store

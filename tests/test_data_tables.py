@@ -482,3 +482,11 @@ def test_a_folder_that_cannot_be_read_is_named_and_the_others_are_read(
     done = typed("inspect", "x/**/*.csv", "--target", "price")
     assert (done.returncode, "300 rows in 1 file" in done.stdout) == (0, True)
     assert "left out folders that cannot be read: 1" in done.stdout + done.stderr
+
+
+def test_text_that_is_not_utf_8_is_read_as_windows_1252_and_that_is_said(tmp_path: Path) -> None:
+    rows = "".join(f"{('Köln', 'Bonn € Süd')[at % 2]},{at % 7}\n" for at in range(300))
+    (tmp_path / "t.csv").write_bytes(f"city,price\n{rows}".encode("cp1252"))
+    done = typed("inspect", tmp_path / "t.csv", "--target", "price")
+    assert "is no UTF-8 and is read as Windows-1252" in done.stdout + done.stderr
+    assert "Köln" in done.stdout

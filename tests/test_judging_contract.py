@@ -410,6 +410,11 @@ def test_few_labelled_rows_that_are_much_worse_than_published_are_told_and_some_
     assert 'gradmill_last_prediction_worse{name="kinds"} 1.0' in typed("metrics").stdout
     copies = written(tmp_path / "copies.csv", pd.concat([pd.read_csv(path)[:1]] * 12))
     assert answered("evaluate", "kinds", copies)["worse"] == [], "they are one row"
+    pence = sales(12, seed=7, start="2025-01-01").assign(price=lambda frame: 100 * frame.price)
+    path = written(tmp_path / "pence.csv", pence)
+    assert set(answered("evaluate", "prices", path)["worse"]) == {"rmse", "loss"}
+    typed("predict", path, "--name", "prices")
+    assert {each["name"]: each["drift"] for each in answered("status")["models"]}["prices"].startswith("WORSE: rmse ")
 
 
 # What no model can be learned from: exit code, three lines, and nothing published
@@ -422,8 +427,6 @@ CLASSES = np.where(X + RNG.normal(size=400) > 0, "a", "b")
 FAST = "--epochs 5 --batch-size 10"
 
 
-# Model, columns, options, exit code and what is found; exit code 0: a model is published all the same.
-# Model, columns, options, exit code and what is found; exit code 0: a model is published all the same.
 # Model, columns, options, exit code and what is found; exit code 0: a model is published all the same.
 CASES: dict[str, tuple[str, dict[str, Any], str, int, str]] = {
     "a learning rate that diverges": ("linear", {"x": X, "y": Y}, f"{FAST} --lr 1e3", 3, "train loss nan"),

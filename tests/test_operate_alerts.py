@@ -180,6 +180,13 @@ def test_a_refusal_drift_a_full_disk_and_a_missing_success_are_told_by_the_serve
         asked = {"model": "linear-regression", "num_epochs": 1}
         run = duty.ended(duty.trigger("linear-weekly", name="hopeless", training=asked))
         eventually(lambda: told("test_loss"), 60, "it is notified")
+        refused = {"filter": {"event": {"name": ["gradmill.model.refused"]}}}
+
+        def judged() -> list[str]:
+            events = duty.post("/events/filter", refused)["events"]
+            return [gate for each in events for gate in each["payload"]["refused_by"]]
+
+        assert "test_loss" in eventually(judged, 60, "its event is there")
         status = json.loads(duty.does("status", "--json"))["deployments"]
         (weekly,) = [each for each in status if each["name"] == "linear-weekly"]
         expected = (run["name"], "Refused", "refused", run["state"]["message"])
@@ -194,9 +201,10 @@ def test_a_refusal_drift_a_full_disk_and_a_missing_success_are_told_by_the_serve
             *(event("gradmill.disk", "gradmill.disk.here", "nearly full") for _ in range(2)),
         ]
         duty.api.post("/events", json=found).raise_for_status()
-        duty.trigger("linear-weekly", at=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+        later = duty.trigger("linear-weekly", at=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
         success = "linear-weekly: no success for 0.00333333 hours: see its runs"
         eventually(lambda: told(success), 90, "it is said that there was no success", 1)
         assert [told(words) for words in ("it has drifted", "nearly full", "a retrain's own")] == [1, 1, 0]
         client.delete_automation(late_one)
+        duty.api.delete(f"/flow_runs/{later}").raise_for_status()
         duty.does("register", GRADMILL_NOTIFY="none")

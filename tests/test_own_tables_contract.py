@@ -636,6 +636,7 @@ def test_digests_of_training_rows_and_of_the_others_are_kept_apart_one_for_every
     for version, digests in ((1, first), (2, second)):
         dataset = grown.document(version, "manifest")["dataset"]
         assert [len(digests[part]) for part in ("train", "other")] == [dataset["num_train"], dataset["num_test"]]
+        assert all(digests[part].tolist() == sorted(digests[part].tolist()) for part in ("train", "other"))
         assert len({*digests["train"].tolist(), *digests["other"].tolist()}) == sum(map(len, digests.values()))
     assert all(set(first[part].tolist()) <= set(second[part].tolist()) for part in ("train", "other"))
     assert sum(map(len, second.values())) == sum(map(len, first.values())) + grown.added

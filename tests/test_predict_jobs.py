@@ -301,7 +301,7 @@ NO_PATHS = {
     f"rows.npy --output {NOT_UTF_8}": "caf\ufffd.npy is not UTF-8",
     **{f"rows.npy --output {address}": f"--output {address}" for address in ADDRESSES},
     **{name: f"the input {name[:60]}" for name in NO_NAMES},
-    "a\0b": "embedded null byte",
+    "a\0b": "embedded null",
 }
 
 

@@ -102,6 +102,7 @@ FRAMES: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
     "pandas of objects and NaN": lambda rows: (
         pd.DataFrame(rows).astype(object).where(pd.DataFrame(rows).notna(), np.nan)
     ),
+    "pandas of categories": lambda rows: pd.DataFrame(rows).astype({"city": "category", "rooms": "category"}),
     "polars": pl.DataFrame,
     "an Arrow table": pa.Table.from_pylist,
     "an Arrow table of dictionaries": lambda rows: pa.table(
@@ -145,6 +146,7 @@ def test_missing_in_every_spelling_is_missing_in_every_column(published: Path, m
         expected = run(model, [code], "prediction")
         np.testing.assert_array_equal(model.predict(each), expected)
         np.testing.assert_array_equal(model.predict(pd.DataFrame([each])), expected)
+        np.testing.assert_array_equal(model.predict(pd.DataFrame([each]).astype({"city": "category"})), expected)
 
 
 WRONG_VALUES: list[tuple[dict[str, Any], str]] = [

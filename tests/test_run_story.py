@@ -191,14 +191,17 @@ def test_a_job_counts_wherever_it_writes_and_its_figures_are_kept_without_its_pa
         found = json.loads(typed("status", "--json").stdout)
         return str(found["models"][0]["drift"]), [each for each in found["attention"] if "done-elsewhere" in each]
 
+    pages = []
     for source, output in ((second, "second"), (moved, "moved"), (second, "second")):
         run(output, source)  # the last is done already, and older
+        pages.append(str(artifact(prefect_api, f"{NAME}-predictions")["data"]))
     run("second", second, "--max-drift", "9")
     run("split")  # of the test split, as each retrain does
     assert typed("predict", "--name", NAME).returncode == 0
     drift, faults = told()
     assert re.fullmatch(r"DRIFT: prediction above \S+ \d+ % of rows, 10 % at training", drift)
     assert not faults
+    assert pages[1].startswith(f"# {drift}")
     figures = typed("metrics").stdout
     assert drift in " ".join(figures.split())
     assert f'gradmill_last_prediction_drift{{name="{NAME}"}} 1.0' in figures

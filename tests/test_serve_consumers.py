@@ -31,7 +31,7 @@ from node_packages import JAVASCRIPT, node_modules
 from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights
 from served_folders import serve
 from table_files import written as written_table
-from tasks.data.recipe import Columns
+from tasks.data.recipe import Columns, Pixels
 from tasks.serving import contract, onnx_graph
 from tasks.serving.contract import Signature
 from tasks.serving.task import TASKS, TaskName
@@ -73,6 +73,18 @@ def images(pipeline: Pipeline) -> ExportedModel:
     )
 
 
+def colour_images(folder: Path) -> ExportedModel:
+    """Pictures higher than wide, whose channels have weights of their own."""
+    recipe, rng = Pixels(shape=(9, 7, 3), scale=1 / 255), np.random.default_rng(0)
+    rows = rng.integers(0, 256, (ROWS, *recipe.shape), np.uint8)
+    weights = {name: rng.normal(size=size).astype(np.float32) for name, size in {"W": (189, 5), "b": (5,)}.items()}
+    signature = Signature(inputs=(recipe.input,), outputs=TASKS["classification"].outputs(5))
+    (folder / "model.onnx").write_bytes(onnx_graph.write_model(weights, recipe, signature, {}))
+    return ExportedModel(
+        folder / "model.onnx", rows, as_answers(rows.reshape(ROWS, -1) / 255 @ weights["W"] + weights["b"])
+    )
+
+
 def as_answers(scores: Array) -> dict[str, Array]:
     probabilities = scipy.special.softmax(scores, axis=1)
     return {"probabilities": probabilities, "label": probabilities.argmax(axis=1)}
@@ -111,10 +123,12 @@ TABLES: dict[str, tuple[Columns, TaskName, int]] = {
 }
 
 
-@pytest.fixture(scope="module", params=["images", *TABLES])
+@pytest.fixture(scope="module", params=["images", "colour images", *TABLES])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
     if request.param == "images":
         return images(request.getfixturevalue("pipeline"))
+    if request.param == "colour images":
+        return colour_images(tmp_path_factory.mktemp("colour"))
     table = written(tmp_path_factory.mktemp("table"), *TABLES[request.param])
     rows = drawn_rows(table.recipe, ROWS, odd=0.2)
     return ExportedModel(table.folder / "model.onnx", rows, table.expected(rows), table.tolerance)

@@ -60,7 +60,9 @@ def test_who_waits_for_a_run_is_told_its_stages_in_order_and_why_it_was_refused(
     assert done.returncode == 3, done.stderr
     assert f"{duty.ui}/runs/flow-run/" in done.stdout + done.stderr, "its page"
     assert "test_loss" in done.stderr
-    stages = ["download", "validate", "preprocess", "train", "evaluate"]
+    done = duty.gradmill("trigger", "linear-weekly", "--param", "force=true", "--wait")
+    assert done.returncode == 0, done.stderr
+    stages = ["download", "validate", "preprocess", "train", "evaluate", "export", "publish", "predict"]
     told = re.findall(rf"(?m)^.+: ({'|'.join(stages)})$", done.stderr)
     assert len(told) > 3
     assert told == [each for each in stages if each in told]

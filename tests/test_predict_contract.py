@@ -263,6 +263,9 @@ def test_one_file_has_every_row_of_the_input_its_columns_first(store: HouseStore
     for at, text in enumerate(['says "no", twice\nKöln; Ulm', "007", "NA", "null", "", "NaN", "N/A", " x "]):
         rows[6 + at]["id"] = text
     path.write_bytes(as_csv(rows) + b"h30,1\n")
+    (tmp_path / "below").mkdir()
+    for left in (tmp_path, tmp_path / "below"):
+        (left / ".gradmill-0123456789abcdef.partial").write_bytes(b"of a killed writer")
     done = predicted(path, "--max-rejects", "3", "--shard-rows", "8", "--output", str(output))
     given, found = as_rows(path), as_rows(output)
     assert [*found[0]] == [*given[0], "prediction", "rejected"]
@@ -274,7 +277,8 @@ def test_one_file_has_every_row_of_the_input_its_columns_first(store: HouseStore
     answers = [float(found[at]["prediction"]) for at in good]
     np.testing.assert_allclose(answers, [store.by_hand(rows[at]) for at in good], rtol=1e-5)
     assert Path(done["path"]).parent == store.artifacts / "predictions"
-    assert {each.name for each in tmp_path.iterdir()} == {path.name, output.name}
+    assert {each.name for each in tmp_path.iterdir()} == {path.name, output.name, "below"}
+    assert len([*(tmp_path / "below").iterdir()]) == 1, "a prediction sweeps the folder of its file alone"
 
 
 @pytest.mark.slow

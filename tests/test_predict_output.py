@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from prediction_jobs import contents, expected, predict_rows, table
 from table_files import written
 from tasks.batch import output_dir
 from tasks.batch.output_dir import Output
+from tasks.batch.results import Counts
 from tasks.errors import DataError, UsageError
 from tasks.store import artifact_paths, predictions
 
@@ -100,3 +102,12 @@ def test_a_folder_without_a_sound_document_or_the_scratch_is_somebody_elses(docu
     with pytest.raises(DataError, match=r"_job\.json is not"):
         output_dir.claim(tmp_path, "0" * 16, restart=False)
     assert output_dir.claim(tmp_path, "0" * 16, restart=True) == (None, sorted(before))
+
+
+def test_counts_of_two_parts_add_up_though_only_one_of_them_has_a_note_or_a_good_row() -> None:
+    nothing: dict[str, Any] = {"profile": {}, "score": None}
+    good = Counts(rows=2, rejects=0, notes={"a": 1, "b": 2}, columns={"area": (1, 0)}, **nothing)
+    bad = Counts(rows=0, rejects=3, notes={"b": 4}, columns={}, **nothing)
+    both = Counts(rows=2, rejects=3, notes={"a": 1, "b": 6}, columns={"area": (1, 0)}, **nothing)
+    assert good + bad == bad + good == both
+    assert (good + good).columns == {"area": (2, 0)}

@@ -10,7 +10,7 @@ from tasks.serving.task import TaskName
 from tasks.stage import live_progress, stage
 from tasks.store import atomic, verified_files
 from tasks.store.artifact_paths import CONTACT_SHEET, DATA_PAGE, DATA_REPORT
-from tasks.store.page import render_markdown
+from tasks.store.page_rendering import render_markdown
 from tasks.store.record_base import FileRef
 from tasks.store.run_folder import RunFolder
 

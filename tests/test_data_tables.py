@@ -26,11 +26,10 @@ from documents import inspect
 from gradmill.rows import name_level
 from served_folders import SilentHandler, serve
 from tasks.data import row_hash, statistics
-from tasks.data.io import discovery, tabular
-from tasks.data.io import table as table_reader
+from tasks.data.io import discovery, table_builder, tabular
 from tasks.data.io.csv import csv_batches
 from tasks.data.io.discovery import find_table
-from tasks.data.io.table import Table, build_table
+from tasks.data.io.table_builder import Table, build_table
 from tasks.data.io.tabular import Selection, json_batches
 from tasks.data.levels import format_values
 from tasks.data.recipe import Column
@@ -106,7 +105,7 @@ def test_everything_that_is_wrong_in_a_folder_is_told_at_once(tmp_path: Path) ->
 
 
 def test_columns_that_are_not_asked_for_cannot_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_reader, "MAX_COLUMNS", 4)
+    monkeypatch.setattr(table_builder, "MAX_COLUMNS", 4)
     rows = {"a": np.arange(200.0), "b": np.arange(200) % 7, "y": np.arange(200.0) % 13}
     wide = {f"c{number}": np.zeros(200) for number in range(4)}
     more: dict[str, dict[str, Any]] = {

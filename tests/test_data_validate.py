@@ -24,7 +24,7 @@ from tasks.data import quality_checks
 from tasks.data.book_datasets import CLASS_NAMES, FashionMnist
 from tasks.data.io.arrays import open_idx
 from tasks.data.io.discovery import DataFiles
-from tasks.data.io.table import Table
+from tasks.data.io.table_builder import Table
 from tasks.data.prepared_splits import Examples, ValidatedDataset, read_split, write_splits
 from tasks.data.recipe import Column, Pixels
 from tasks.data.report import DataReport, UnfitData

@@ -27,7 +27,7 @@ from tasks.errors import TrainingDiverged
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.records import GateVerdict, PublishedModel
 from tasks.store import artifact_paths, locks, model_folder, pointer, schedules, state
-from tasks.store.page import Page, render_markdown
+from tasks.store.page_rendering import Page, render_markdown
 from tasks.store.run_folder import RunFolder
 
 NAME = "linear-regression"

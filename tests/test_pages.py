@@ -34,7 +34,17 @@ from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths, model_folder, predictions, state
 from tasks.store.history import Change
-from tasks.store.page import Code, Link, Page, PageTable, Section, Strong, markdown_line, render_html, render_markdown
+from tasks.store.page_rendering import (
+    Code,
+    Link,
+    Page,
+    PageTable,
+    Section,
+    Strong,
+    markdown_line,
+    render_html,
+    render_markdown,
+)
 from tasks.store.predictions import Job
 from tasks.store.state import Fault, NameState
 from tasks.store.version_page import describe_version, find_html, render_card

@@ -26,7 +26,7 @@ from prefect_api import wait_for
 from tasks.errors import DataError, UsageError
 from tasks.parameters import RetrainParameters
 from tasks.store import artifact_paths, model_folder, own_data
-from tasks.store.page import render_markdown
+from tasks.store.page_rendering import render_markdown
 
 READ = {"download", "validate", "preprocess"}
 NAME = "houses"

@@ -25,7 +25,7 @@ from tasks.data.prepared_splits import read_batches, read_split
 from tasks.data.recipe import Column, Columns, Pixels, Recipe, Target
 from tasks.errors import GateFailed
 from tasks.export import export
-from tasks.fitting import reference_scores
+from tasks.fitting import torch_scores
 from tasks.judging import parity
 from tasks.networks import examples
 from tasks.networks.training import compute_outputs
@@ -267,14 +267,14 @@ def test_the_file_says_channels_and_classes_and_the_sample_is_of_test_pictures(
 
 @pytest.mark.parametrize("values", [1, 100, 2**24])
 def test_large_pictures_are_answered_a_few_at_a_time_and_alike(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (runtime, reference_scores, examples):
+    for module in (runtime, torch_scores, examples):
         monkeypatch.setattr(module, "VALUES", values)
     images = np.random.default_rng(0).integers(0, 256, (40, 6, 5, 3), np.uint8)
     prepared, weights, content = describe(images)
     expected = images.reshape(40, -1) / 255 @ weights["W"].astype(float) + weights["b"]
     answers = runtime.run_model(open_session(content, Device.CPU), images)["probabilities"]
     np.testing.assert_allclose(answers, scipy.special.softmax(expected, axis=1), atol=1e-5)
-    np.testing.assert_allclose(reference_scores.scores(weights, prepared.recipe, images), expected, atol=1e-4)
+    np.testing.assert_allclose(torch_scores.score_rows(weights, prepared.recipe, images), expected, atol=1e-4)
     sizes: list[int] = []
 
     def net(X: torch.Tensor) -> torch.Tensor:  # noqa: N803  (the book's letter)

@@ -19,7 +19,7 @@ from flows.pages.run_pages import retrain_page
 from store_state import age_demotions, champion, forget_changes, leftovers, whole_files
 from tasks.errors import DataError, GateFailed
 from tasks.store import artifact_paths, atomic, folders, history, housekeeping, model_folder, pointer, verification
-from tasks.store.page import render_markdown
+from tasks.store.page_rendering import render_markdown
 from victims import die_before, fork
 
 pytestmark = pytest.mark.usefixtures("two_versions")

@@ -252,7 +252,7 @@ def report(
         model_folder.require_versions(name)
     display.wait("drawing how it has developed")
     from flows.pages.overview import draw_overview, format_headline
-    from tasks.store.page import render_html
+    from tasks.store.page_rendering import render_html
 
     path = (output or Path(f"{name}-overview.html")).absolute()
     atomic.write_bytes(path, render_html(draw_overview(facts)).encode())

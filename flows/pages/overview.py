@@ -10,7 +10,7 @@ from tasks.machine.words import plural, readable
 from tasks.store import folders, state
 from tasks.store.history import Change
 from tasks.store.model_folder import Manifest
-from tasks.store.page import Code, Link, Page, PagePicture, PageTable, Section, Text
+from tasks.store.page_rendering import Code, Link, Page, PagePicture, PageTable, Section, Text
 from tasks.store.run_folder import list_changed
 from tasks.store.state import NameState
 

@@ -20,7 +20,7 @@ from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.stage import live_progress
 from tasks.store import artifact_paths, atomic, folders, predictions, version_page
-from tasks.store.page import Page, PagePicture, Section, markdown_line, render_markdown
+from tasks.store.page_rendering import Page, PagePicture, Section, markdown_line, render_markdown
 from tasks.store.run_folder import RunFolder
 from tasks.store.tuning_result import SearchResult
 

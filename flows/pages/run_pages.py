@@ -20,7 +20,7 @@ from tasks.serving import drift
 from tasks.serving.contract import LABEL
 from tasks.store import artifact_paths, model_folder, predictions, state
 from tasks.store.model_folder import Manifest
-from tasks.store.page import Code, Page, PagePicture, PageTable, Section, Strong, Text
+from tasks.store.page_rendering import Code, Page, PagePicture, PageTable, Section, Strong, Text
 from tasks.store.predictions import Job
 from tasks.store.state import NameState
 from tasks.store.tuning_result import SearchResult, Trial, TunedSettings, mean_interval

@@ -19,7 +19,7 @@ from tasks.errors import EnvironmentProblem, GradmillError
 from tasks.machine.words import plural
 from tasks.parameters import is_name
 from tasks.store import model_folder, state, version_page
-from tasks.store.page import Code, Link, Page, PageTable, Section, Text
+from tasks.store.page_rendering import Code, Link, Page, PageTable, Section, Text
 from tasks.store.state import StoreState
 
 LISTED = 10  # newest versions

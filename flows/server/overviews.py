@@ -16,7 +16,7 @@ from flows.server import api, connection, deployments
 from flows.tags import MODEL_TAG
 from tasks.errors import DataError
 from tasks.store import artifact_paths, model_folder, state
-from tasks.store.page import Page, markdown_line, render_markdown
+from tasks.store.page_rendering import Page, markdown_line, render_markdown
 from tasks.store.run_folder import read_folder
 from tasks.store.state import NameState
 

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from tasks.store import artifact_paths
-from tasks.store.page import Code, Page, Section, render_html
+from tasks.store.page_rendering import Code, Page, Section, render_html
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from tasks.data import statistics
-from tasks.data.io.table import Table
+from tasks.data.io.table_builder import Table
 from tasks.data.own_rows import TableRows
 from tasks.data.recipe import SplitRule
 from tasks.data.report import AcceptedFinding, ColumnProfile, Finding, error, warning

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from tasks.data import statistics
 from tasks.data.io import date_parts, tabular
-from tasks.data.io.table import SHOWN, Table
+from tasks.data.io.table_builder import SHOWN, Table
 from tasks.data.levels import MOST_LEVELS, extend_levels
 from tasks.data.recipe import INDEX_NAMES, Column
 from tasks.data.report import Finding, error, note, warning

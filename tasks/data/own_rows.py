@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tasks.data import statistics
 from tasks.data.io import date_parts, tabular
-from tasks.data.io.table import Table
+from tasks.data.io.table_builder import Table
 from tasks.data.levels import find_levels
 from tasks.data.prepared_splits import (
     PREPARE_ANEW,

@@ -13,7 +13,7 @@ from tasks.machine.words import plural, readable
 from tasks.parameters.addresses import split_source
 from tasks.store.artifact_paths import CONTACT_SHEET
 from tasks.store.documents import Document
-from tasks.store.page import Page, PagePicture, PageTable, Section, Strong
+from tasks.store.page_rendering import Page, PagePicture, PageTable, Section, Strong
 from tasks.store.record_base import PersistedRecord
 
 OF_CHAMPION = frozenset(

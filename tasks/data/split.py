@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tasks.data import row_hash, statistics
 from tasks.data.inference import value_kind
 from tasks.data.io import tabular
-from tasks.data.io.table import Table
+from tasks.data.io.table_builder import Table
 from tasks.data.levels import Levels, find_levels, format_values
 from tasks.data.prepared_splits import hold_out
 from tasks.data.recipe import SplitRule

@@ -13,7 +13,7 @@ from tasks.data import drift, quality_checks, row_hash, statistics
 from tasks.data.inference import Features, infer_features, value_kind
 from tasks.data.io.date_parts import FEWEST_YEARS
 from tasks.data.io.discovery import DataFiles, find_table
-from tasks.data.io.table import Table, build_table
+from tasks.data.io.table_builder import Table, build_table
 from tasks.data.io.tabular import Selection
 from tasks.data.levels import format_values
 from tasks.data.own_rows import Examination, OwnDataset, TableRows, encode_column, sort_digests

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from tasks.data import statistics
 from tasks.data.inference import value_kind
-from tasks.data.io.table import SHOWN, Table
+from tasks.data.io.table_builder import SHOWN, Table
 from tasks.data.io.tabular import NUMBERS_WITH_TEXT
 from tasks.data.levels import MOST_LEVELS, count_codes, sort_levels
 from tasks.data.report import Finding, error, note, warning

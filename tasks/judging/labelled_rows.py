@@ -15,7 +15,7 @@ from tasks.data import image_dataset
 from tasks.data.inference import value_kind
 from tasks.data.io.discovery import find_table
 from tasks.data.io.images import LabelledImages
-from tasks.data.io.table import build_table
+from tasks.data.io.table_builder import build_table
 from tasks.data.io.tabular import Selection
 from tasks.data.prepared_splits import PREPARE_ANEW, Examples, read_arrays
 from tasks.data.recipe import SplitRule

@@ -94,7 +94,7 @@ def compare_with_torch(
     session: Any, weights: raw_units.Weights, prepared: PreparedDataset, bounds: Gates
 ) -> tuple[tuple[GateVerdict, ...], dict[str, Histogram]]:
     """The gate ``parity``, by torch on the same float32 rows, and the profile of the answers."""
-    from tasks.fitting import reference_scores  # imports torch, which other importers of this module do not need
+    from tasks.fitting import torch_scores  # imports torch, which other importers of this module do not need
 
     task, recipe, observed = TASKS[prepared.task], prepared.recipe, list[dict[str, Array]]()
 
@@ -103,7 +103,7 @@ def compare_with_torch(
         for rows in read_batches(prepared.test, prepared, size):
             answers = runtime.run_model(session, rows.inputs)
             observed.append(task.list_observed({name: values.T for name, values in answers.items()}))
-            yield answers, reference_scores.scores(weights, recipe, rows.inputs)
+            yield answers, torch_scores.score_rows(weights, recipe, rows.inputs)
 
     deviation = recipe.target_scaling.find_deviation(read_split(prepared.test, prepared).y_true)
     verdicts = judge_parity("parity", ask(), bounds.max_parity_error, deviation)

@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 
 from tasks.data.prepared_splits import Examples, read_split
-from tasks.fitting import reference_scores
+from tasks.fitting import torch_scores
 from tasks.fitting.split_tensors import load_split
 from tasks.judging import gates, plots
 from tasks.judging.baselines import Baselines, bound_rows
@@ -283,7 +283,7 @@ class Judgement(NamedTuple):
     drawings: tuple[Callable[[Candidate], Drawings], ...]
     describe: Callable[[Candidate], str] = describe_losses  # what was measured, in the log
     judge: Callable[[Candidate, Gates], Iterable[GateVerdict]] = judge_by_baselines
-    score: Callable[..., Any] = reference_scores.scores  # scores of raw rows by trained weights
+    score: Callable[..., Any] = torch_scores.score_rows  # scores of raw rows by trained weights
 
 
 OF_TABLE = measure_baselines, measure_coefficients

@@ -21,7 +21,7 @@ from rich.progress import ProgressColumn
 from tasks.data.report import Finding
 from tasks.machine import progress
 from tasks.machine.run_messages import Event, tell
-from tasks.store.page import make_data_uri
+from tasks.store.page_rendering import make_data_uri
 
 UPDATE_SECONDS = 5.0  # an update is a request to the server, and often a picture has to be drawn, which takes 0.3 s
 PAUSE_SECONDS = 30.0  # after an update that failed

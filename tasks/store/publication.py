@@ -41,7 +41,7 @@ from tasks.store.artifact_paths import (
 )
 from tasks.store.model_folder import Lineage, Manifest, Metrics, RunParameters, Tolerances, TrainingOutcome
 from tasks.store.own_data import NOT_KEPT
-from tasks.store.page import render_html, render_markdown
+from tasks.store.page_rendering import render_html, render_markdown
 from tasks.store.record_base import FileRef
 from tasks.store.verification import signed_files
 

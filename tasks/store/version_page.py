@@ -20,7 +20,17 @@ from tasks.serving.raw_units import SHOWN, list_coefficients
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths as files
 from tasks.store import model_folder
-from tasks.store.page import Code, Page, PagePicture, PageTable, Program, Section, Strong, Text, render_markdown
+from tasks.store.page_rendering import (
+    Code,
+    Page,
+    PagePicture,
+    PageTable,
+    Program,
+    Section,
+    Strong,
+    Text,
+    render_markdown,
+)
 
 KINDS = {"pixels": "image", "columns": "tabular"}  # Hugging Face's word for what a recipe reads
 BOOK = {"linear-regression": "3.1 to 3.3", "softmax-regression": "3.4 to 3.7"}  # sections of the book

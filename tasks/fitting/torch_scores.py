@@ -18,7 +18,7 @@ BATCH_SIZE = 4096
 VALUES = 2**24  # values at a time, where rows have so many pixels that a batch would take gigabytes
 
 
-def scores(weights: Weights, recipe: Recipe, rows: NDArray[Any]) -> NDArray[np.float32]:
+def score_rows(weights: Weights, recipe: Recipe, rows: NDArray[Any]) -> NDArray[np.float32]:
     """Scores ``(n, outputs)`` float32 of raw rows as the model takes them; in raw units for a regression."""
     score = (_plain if recipe.is_plain else _table)(weights, recipe)
     size = max(1, min(BATCH_SIZE, VALUES // max(1, math.prod(rows.shape[1:]))))

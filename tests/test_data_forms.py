@@ -170,10 +170,8 @@ def write_workbook(path: Path, rows: Rows) -> Path:
 SOURCES: dict[str, dict[str, Callable[[Path, Rows], Path]]] = {
     "american": {"a.csv": write_american},
     "german": {"a.csv": write_german},
-    "lines": {"a.jsonl": written},
-    "a workbook": {"a.xlsx": write_workbook},
+    "a workbook and JSON lines": {"a.xlsx": write_workbook, "b.jsonl": written},
     "CSV and Parquet": {"a.csv": write_iso, "b.parquet": written},
-    "JSON lines and CSV": {"a.jsonl": written, "b.csv": write_iso},
     "offsets in JSON lines and Parquet": {"a.jsonl": write_offsets, "b.parquet": written},
     "moments and clocks": {"a.parquet": write_zoned, "b.parquet": written},
     "CSV without a date": {"a.csv": write_iso, "b.parquet": written},

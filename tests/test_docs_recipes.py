@@ -37,23 +37,23 @@ def test_each_changes_few_lines_of_few_files_and_fits_the_code(recipe: str) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_each_passes_the_test_that_it_brings_and_breaks_none_beside_it(recipe: str, tmp_path: Path) -> None:
+def test_all_together_pass_the_tests_that_they_bring_and_break_none_beside_them(tmp_path: Path) -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     for name in filter(None, listed.stdout.split("\0")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(REPOSITORY / name, tmp_path / name)
-    apply(recipe, folder=tmp_path)
+    for recipe in RECIPES:
+        apply(recipe, folder=tmp_path)
     subprocess.run([sys.executable, "-m", "ruff", "check", "--quiet"], check=True, cwd=tmp_path)
-    tests = re.findall(r"(?m)^\+\+\+ b/(tests/\S+)$", RECIPES[recipe])
-    brought = re.findall(r"(?m)^\+def (test_\w+)", RECIPES[recipe])
-    assert tests
-    assert brought
+    files = [set(re.findall(r"(?m)^\+\+\+ b/(tests/\S+)$", diff)) for diff in RECIPES.values()]
+    brought = [name for diff in RECIPES.values() for name in re.findall(r"(?m)^\+def (test_\w+)", diff)]
+    assert all(files)
+    assert len(brought) >= len(RECIPES)
+    tests = [*sorted(set.union(*files)), "tests/test_cli_parameters.py"]
     options = ["-v", "-n0", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *tests, "tests/test_cli_parameters.py"],
-        capture_output=True, text=True, cwd=tmp_path,
-    )  # fmt: skip
+        [sys.executable, "-m", "pytest", *options, *tests], capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     for name in brought:
         assert re.search(rf"::{name}(\[.*\])? PASSED", done.stdout), done.stdout

@@ -28,6 +28,6 @@ def evaluate(
         gates=tuple(task.judge(candidate, bounds)),
         pictures=candidate.draw(run),
     )
-    atomic.write_json(run.file("evaluation.json"), evaluation.model_dump(mode="json"), is_kept=False)
+    atomic.write_json(run.file("evaluation.json"), evaluation.model_dump(mode="json"), is_durable=False)
     gates.enforce(evaluation, evaluation.gates, run, prepared.left_out)
     return evaluation

@@ -18,9 +18,9 @@ from tasks.store.run_folder import RunFolder
 def _show(run: RunFolder, report: DataReport, sheet: bytes | None) -> tuple[FileRef, FileRef | None]:
     """Write the report into the run's folder, the UI and the log, with the contact sheet of images beside it."""
     page, picture = report.page(sheet or b""), None
-    atomic.write_bytes(run.file(DATA_PAGE), render_markdown(page, embed=False).encode(), is_kept=False)
+    atomic.write_bytes(run.file(DATA_PAGE), render_markdown(page, embed=False).encode(), is_durable=False)
     if sheet is not None:
-        picture = atomic.write_bytes(run.file(CONTACT_SHEET), sheet, is_kept=False)
+        picture = atomic.write_bytes(run.file(CONTACT_SHEET), sheet, is_durable=False)
     shown = live_progress.LivePage(f"{run.name or report.name}-data", "what validation says of the data")
     shown.show(render_markdown(page))
     tell(report.summary, short=report.summary.partition("; ")[0])
@@ -28,7 +28,7 @@ def _show(run: RunFolder, report: DataReport, sheet: bytes | None) -> tuple[File
         if finding.severity != "error":  # errors are reported together
             tell(f"{finding.severity}: {finding.sentence}")
     live_progress.emit_changed_data(report.name, run.path, report.changes, bool(report.errors))
-    return report.write(run.file(DATA_REPORT), is_kept=False), picture
+    return report.write(run.file(DATA_REPORT), is_durable=False), picture
 
 
 def _show_again(run: RunFolder, validated: ValidatedDataset) -> None:

@@ -53,7 +53,7 @@ def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False
     tuning_result.take_found(parameters)  # report missing settings now; the run takes the newest
     if sign_key is not None:
         verification.require_attestation(sign_key)
-    mirror_sync.find_destination(is_kept=False)
+    mirror_sync.find_destination(is_saved=False)
 
     def list_modules() -> Iterable[str]:
         to_judge = ("scipy.optimize",) if parameters.data.source else ()

@@ -299,10 +299,10 @@ def _tabulate_columns(job: Job, version: Version) -> PageTable:
     return PageTable(tuple(rows), ("column", "index", "moved most", "these rows", "at training"))
 
 
-def _find_most_moved(bins: Sequence[str], expected: Sequence[int], found: Sequence[int]) -> tuple[str, float, float]:
+def _find_most_moved(bins: Sequence[str], expected: Sequence[int], actual: Sequence[int]) -> tuple[str, float, float]:
     """The bin that has changed most, its share of the rows, and its share at training."""
-    at = drift.find_most_moved(expected, found)
-    return bins[at], found[at] / sum(found), expected[at] / sum(expected)
+    at = drift.find_most_moved(expected, actual)
+    return bins[at], actual[at] / sum(actual), expected[at] / sum(expected)
 
 
 def _name_bins(profile: ColumnProfile, recipe: Recipe) -> list[str]:
@@ -432,10 +432,10 @@ def _describe_gain(tuned: TunedSettings) -> str:
     return f"Seed by seed the difference is {gain.mean:+.3g} ({between}), {beyond} than the seeds' chance."
 
 
-def _tabulate_best(trials: Sequence[Trial], found: int | None) -> PageTable:
+def _tabulate_best(trials: Sequence[Trial], best: int | None) -> PageTable:
     """The best trials, one row each, by ascending loss; those that were given up come last.
 
-    ``found`` is the number of the trial that was also best with other seeds.
+    ``best`` is the number of the trial that was also best with other seeds.
     """
     measured = [trial for trial in trials if trial.validation_loss is not None]
     measured.sort(key=lambda trial: (trial.outcome != "complete", trial.validation_loss))
@@ -449,7 +449,7 @@ def _tabulate_best(trials: Sequence[Trial], found: int | None) -> PageTable:
                 readable(trial.validation_loss or 0.0),
                 *(short(trial.settings.get(field, "")) for field in fields),
                 f"{trial.seconds:.2f}",
-                "found" * (trial.number == found) if trial.outcome == "complete" else ended,
+                "found" * (trial.number == best) if trial.outcome == "complete" else ended,
             )
         )
     return PageTable(

@@ -131,12 +131,12 @@ def _count_columns(batch: Batch, version: Version, job_rows: int) -> dict[str, t
     }
 
 
-def _column_drift(found: dict[str, tuple[int, ...]], version: Version) -> dict[str, float]:
+def _column_drift(counts: dict[str, tuple[int, ...]], version: Version) -> dict[str, float]:
     """The population stability index of each column; none where too few rows were looked at."""
     return {
-        each.name: drift.stability_index(each.counts, found[each.name])
+        each.name: drift.stability_index(each.counts, counts[each.name])
         for each in version.columns
-        if each.name in found and sum(each.counts) > 0 and sum(found[each.name]) >= drift.FEWEST_ROWS
+        if each.name in counts and sum(each.counts) > 0 and sum(counts[each.name]) >= drift.FEWEST_ROWS
     }
 
 

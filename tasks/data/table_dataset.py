@@ -108,11 +108,11 @@ def _drop_years(columns: tuple[Column, ...], rows: TableRows) -> tuple[Column, .
     """The columns without years that hardly vary in the training part, which is known only now."""
     is_training = rows.split.split_ids == TRAINING
 
-    def is_kept(at: int) -> bool:
+    def is_feature(at: int) -> bool:
         years = rows.features[at][is_training] if columns[at].part == "year" else np.arange(FEWEST_YEARS)
         return len(np.unique(years[~np.isnan(years)])) >= FEWEST_YEARS
 
-    return tuple(column for at, column in enumerate(columns) if is_kept(at))
+    return tuple(column for at, column in enumerate(columns) if is_feature(at))
 
 
 def _split_rows(

@@ -205,14 +205,14 @@ class Trainer:
         counts = count_codes(truth, len(self.prepared.class_names)).tolist()
         return self.prepared.model_copy(update={"class_counts": tuple(counts)})
 
-    def hold_out(self, share: float, generator: torch.Generator, asked: str = "") -> tuple[Trainer, Parts]:
+    def hold_out(self, share: float, generator: torch.Generator, option: str = "") -> tuple[Trainer, Parts]:
         """A trainer, and its parts: the data's own training and validation, or training with a ``share`` held out.
 
         The trainer's statistics leave out a share that is held out; if ``share`` is 0, nothing is held out.
 
         Raises:
             UsageError: so few examples are left for training, or held out, that results mean nothing; it names
-                ``asked``.
+                ``option``.
             DataError: a file is missing or has changed since it was prepared.
         """
         if self.prepared.validation:
@@ -220,7 +220,7 @@ class Trainer:
         if not share:
             return self, Parts(self.load("train"))
         fitted, held_out = self.split_rows(share, generator)
-        require_enough(share, len(fitted), len(held_out), asked)
+        require_enough(share, len(fitted), len(held_out), option)
         trainer = type(self)(self.training, self.refit(fitted), self.device)
         train = trainer.load("train")
         return trainer, Parts(*(train.at(index.to(self.device)) for index in (fitted, held_out)))
@@ -666,17 +666,17 @@ def make_encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
 # Parts too small to mean anything are refused
 
 
-def require_enough(share: float, num_examples: int, num_validation: int, asked: str) -> None:
+def require_enough(share: float, num_examples: int, num_validation: int, option: str) -> None:
     """Refuse parts that are too small to mean anything.
 
     Raises:
-        UsageError: too few examples are left for training, or held out; ``asked`` may name the option.
+        UsageError: too few examples are left for training, or held out; ``option`` may name the option.
     """
     total, least = num_examples + num_validation, 2 * MIN_EXAMPLES
     if min(num_examples, num_validation) >= MIN_EXAMPLES:
         return
-    found = f"{asked or f'--validation {share:g}'} of {total} training examples holds out {num_validation}"
-    if asked:
+    found = f"{option or f'--validation {share:g}'} of {total} training examples holds out {num_validation}"
+    if option:
         action = "give a number, such as --weight-decay 0.01, or more data"
     elif total >= least:
         action = f"use a share such as {max(0.1, least / 2 / total):.2g}, more data, or no --validation"

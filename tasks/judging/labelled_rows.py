@@ -79,22 +79,24 @@ class LabelledRows(NamedTuple):
         raise DataError(found, expected, "leave --unseen out")
 
 
-def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters, scratch: Path) -> EvaluationResult:
+def evaluate_version(
+    manifest: Manifest, model: bytes, parameters: EvaluateParameters, scratch: Path
+) -> EvaluationResult:
     """Measure a version, given its manifest and ONNX file; data that are read lie in the folder ``scratch``.
 
     Raises:
         UsageError: the rows are not of the kind that the version takes.
         DataError: rows cannot be read, are unfit, or none can be judged by; the message lists all that is wrong.
     """
-    schema = table_schema(manifest, asked)
-    if asked.data is None:
+    schema = table_schema(manifest, parameters)
+    if parameters.data is None:
         labelled = _read_split(manifest)
     elif schema:
-        labelled = _read_table(manifest, schema, asked.data, asked.time_column, scratch)
+        labelled = _read_table(manifest, schema, parameters.data, parameters.time_column, scratch)
     else:
-        labelled = _read_images(manifest, asked.data, asked.max_rejects, scratch)
+        labelled = _read_images(manifest, parameters.data, parameters.max_rejects, scratch)
     objective = Objective(Loss.CROSS_ENTROPY if manifest.dataset.class_names else Loss.SQUARED)
-    path, rows = version(manifest.name, manifest.version) / ONNX, labelled.select(asked.unseen)
+    path, rows = version(manifest.name, manifest.version) / ONNX, labelled.select(parameters.unseen)
     score = partial(score_by_session, runtime.open_session(model, Device.CPU, path))
     answers = Answers.ask(score, labelled.read, labelled.truth, objective, labelled.size).choose(rows)
     known, moments = manifest.metrics.model_dump(), labelled.moments
@@ -118,7 +120,7 @@ def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters
         groups=None if in_time else num_units,
         blocks=(num_units or 1) if in_time else None,
         trained_on=None if labelled.was_trained is None else int(np.count_nonzero(labelled.was_trained)),
-        unseen=asked.unseen,
+        unseen=parameters.unseen,
         changes=labelled.changes,
         periods=tuple(periods),
     )
@@ -127,34 +129,34 @@ def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters
 # Checks of a table before a run begins
 
 
-def table_schema(manifest: Manifest, asked: EvaluateParameters) -> Schema | None:
+def table_schema(manifest: Manifest, parameters: EvaluateParameters) -> Schema | None:
     """What the version fixed about a table's columns; None if it takes images, or its own test split is requested.
 
     Raises:
         UsageError: the rows are not of the kind that the version takes.
     """
     # Only here it is asked whether a version takes tables: the book's versions have no target among their columns.
-    if not (asked.data and manifest.recipe.columns):
-        if asked.time_column:
-            raise UsageError(f"--time-column {asked.time_column}", "a table that has this column", "leave it out")
+    if not (parameters.data and manifest.recipe.columns):
+        if parameters.time_column:
+            raise UsageError(f"--time-column {parameters.time_column}", "a table that has this column", "leave it out")
         return None
     schema: Schema | None = find_schema(manifest.dataset, manifest.recipe)
     if schema is None:
         expected = "its own test split: no column of a table is its target"
-        raise UsageError(f"{asked.data} for the book's {manifest.name}", expected, "leave DATA out")
+        raise UsageError(f"{parameters.data} for the book's {manifest.name}", expected, "leave DATA out")
     return schema
 
 
-def require_columns(header: Sequence[str], schema: Schema, asked: EvaluateParameters) -> None:
+def require_columns(header: Sequence[str], schema: Schema, parameters: EvaluateParameters) -> None:
     """Check only the names of a table's columns.
 
     Raises:
         DataError: one that the version or the options need is missing.
     """
     by = _adapt_split(schema, header)
-    require_header(header, Request(OwnData(source=asked.data, target=schema.target), by), OF_TRAINING)
-    if asked.time_column:
-        _require_time_column(asked.time_column, header)
+    require_header(header, Request(OwnData(source=parameters.data, target=schema.target), by), OF_TRAINING)
+    if parameters.time_column:
+        _require_time_column(parameters.time_column, header)
 
 
 def _require_time_column(name: str, header: Sequence[str]) -> None:

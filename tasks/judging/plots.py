@@ -34,7 +34,7 @@ LONGEST = 40  # characters of a name that are shown
 
 def save(figure: Figure, path: Path, **options: Any) -> FileRef:
     """Write ``figure`` atomically, as evidence for a run."""
-    return atomic.write_bytes(path, render_png(figure, **options), is_kept=False)
+    return atomic.write_bytes(path, render_png(figure, **options), is_durable=False)
 
 
 def render_png(figure: Figure, **options: Any) -> bytes:
@@ -225,12 +225,12 @@ def _draw_points(axes: Axes, x: Array, y: Array) -> None:
 LONGEST_COLUMN = 28  # characters beside a bar
 
 
-def draw_coefficients(found: Sequence[Coefficient], unit: str) -> Figure:
+def draw_coefficients(coefficients: Sequence[Coefficient], unit: str) -> Figure:
     """Bars by size, the largest on top, each with its value in the units of the data at its end."""
-    figure, axes = subplots(6.4, 1.2 + 0.32 * len(found))
-    names, rows = [shorten(each.name, LONGEST_COLUMN) for each in found], range(len(found))
-    bars = axes.barh(rows, [each.size for each in found])
-    axes.bar_label(bars, [readable(each.value) for each in found], padding=3, fontsize=8)
+    figure, axes = subplots(6.4, 1.2 + 0.32 * len(coefficients))
+    names, rows = [shorten(each.name, LONGEST_COLUMN) for each in coefficients], range(len(coefficients))
+    bars = axes.barh(rows, [each.size for each in coefficients])
+    axes.bar_label(bars, [readable(each.value) for each in coefficients], padding=3, fontsize=8)
     axes.set_yticks(rows, names, fontsize=9)
     axes.invert_yaxis()
     axes.margins(x=0.35)  # for the labels

@@ -99,7 +99,7 @@ def keep_record(key: str, record: Record) -> None:
     """Make ``record`` available to later runs; if the file cannot be written, only these lose time."""
     sealed = StageRecord.seal(key, type(record), record.model_dump(mode="json"))
     try:
-        sealed.write(artifact_paths.stage_record(key), is_kept=False)  # a damaged record is not believed anyway
+        sealed.write(artifact_paths.stage_record(key), is_durable=False)  # a damaged record is not believed anyway
     except OSError as error:
         tell(f"what this stage returned is not kept for later runs: {error}")
 

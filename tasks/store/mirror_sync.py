@@ -73,8 +73,8 @@ class MirrorState(RootDocument):
         return False
 
 
-def find_destination(is_kept: bool = True) -> str | DataError | None:
-    """The URL of ``GRADMILL_MIRROR``, saved in the store if ``is_kept``; without it the saved one, or None.
+def find_destination(is_saved: bool = True) -> str | DataError | None:
+    """The URL of ``GRADMILL_MIRROR``, saved in the store if ``is_saved``; without it the saved one, or None.
 
     The word ``none`` ends mirroring. If ``mirror.json`` is damaged, its error is returned, to be raised at the end: a
     rollback must not wait for the repair.
@@ -93,7 +93,7 @@ def find_destination(is_kept: bool = True) -> str | DataError | None:
     if given is None:
         return known.url if known else None
     url = None if given == NONE else normalize_url(given)
-    if is_kept and (url or os.path.lexists(path)):
+    if is_saved and (url or os.path.lexists(path)):
         with _hold_lock():
             if url is None:
                 path.unlink(missing_ok=True)

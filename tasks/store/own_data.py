@@ -148,7 +148,7 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
     training = asked["training"]
     is_tuned, found = given.get("tuned", asked.get("tuned", False)), (asked.get("found") or {}).get("fields", ())
     if is_tuned:
-        training = _without_found(name, champion, found)
+        training = _without_searched_values(name, champion, found)
     elif not with_found:
         training = {field: value for field, value in training.items() if field not in found}
     parts = {"training": training, "data": data}
@@ -159,15 +159,15 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
     return given | {"name": name, "tuned": is_tuned} | repeated
 
 
-def _without_found(name: str, champion: Manifest, found: Collection[str]) -> dict[str, Any]:
+def _without_searched_values(name: str, champion: Manifest, searched: Collection[str]) -> dict[str, Any]:
     """The champion's settings without those that its or the newest search found, and without searchable defaults."""
     training = champion.parameters.training
     defaults = list_defaults(training.model, champion.dataset.defaults)
-    searched = {*found, *tuning_result.read(name).settings}
+    searched_fields = {*searched, *tuning_result.read(name).settings}
     return {
         field: value
         for field, value in training.model_dump(mode="json").items()
-        if field not in searched and (field not in SEARCHED or value != defaults[field])
+        if field not in searched_fields and (field not in SEARCHED or value != defaults[field])
     }
 
 

@@ -227,35 +227,35 @@ def read_name(name: str) -> NameState:
     return read(name).names[name]
 
 
-def _read_runs(found: StoreState, name: str | None, newest: int) -> None:
+def _read_runs(state: StoreState, name: str | None, newest: int) -> None:
     """Read the runs of each name separately, so that runs of one never displace those of another."""
     for subject, of_subject in run_folder.list_folders(name).items():
-        owner, judged = subject if subject in found.names else "", list[bool]()  # it may begin with a flow's name
+        owner, judged = subject if subject in state.names else "", list[bool]()  # it may begin with a flow's name
         for at, folder in enumerate(of_subject[: max(newest, MOST)]):
             if at >= newest and (not judged or any(judged)):
                 break
-            with found.collect_faults("run", folder / RUN, subject):
+            with state.collect_faults("run", folder / RUN, subject):
                 owner, retrain = run_folder.read_folder(folder)
                 if retrain and name in (None, retrain.name):  # a name may begin like another flow's subjects
-                    found.add(retrain.name).runs.append(retrain)
+                    state.add(retrain.name).runs.append(retrain)
                     judged.append(retrain.is_judged)
         if is_name(owner) and name in (None, owner):
-            found.add(owner).run_folders += of_subject
-    for of_name in found.names.values():
+            state.add(owner).run_folders += of_subject
+    for of_name in state.names.values():
         of_name.runs.sort(key=lambda run: run.run, reverse=True)
         if last := of_name.last_ended:
-            with found.collect_faults("run", path := Path(last.path) / artifact_paths.DATA_REPORT, of_name.name):
+            with state.collect_faults("run", path := Path(last.path) / artifact_paths.DATA_REPORT, of_name.name):
                 of_name.report = DataReport.find(path)
 
 
-def _read_jobs(found: StoreState, name: str | None) -> None:
-    jobs = list(predictions.list_jobs(partial(found.leave, "job")))
+def _read_jobs(state: StoreState, name: str | None) -> None:
+    jobs = list(predictions.list_jobs(partial(state.leave, "job")))
     for path in sorted(artifact_paths.done_elsewhere().glob(f"{name or '*'}.*.json")):
-        with found.collect_faults("job", path, path.name.partition(".")[0]):
+        with state.collect_faults("job", path, path.name.partition(".")[0]):
             jobs.append((path, Job.read(path, "remove it: the next job writes it again")))
     for folder, job in jobs:
         if job and is_name(job.model.name) and name in (None, job.model.name):
-            of_name = found.add(job.model.name)
+            of_name = state.add(job.model.name)
             if job.status == "done":
                 of_name.jobs = heapq.nlargest(LISTED_JOBS, [*of_name.jobs, job], key=_finished_at)
                 if not job.is_of_own_test_split:
@@ -268,27 +268,27 @@ def _finished_at(job: Job) -> str:
     return job.finished_at or ""
 
 
-def _read_documents(found: StoreState, of_name: NameState, only: Collection[Kind]) -> None:
+def _read_documents(state: StoreState, of_name: NameState, only: Collection[Kind]) -> None:
     """Read the documents that belong to one name."""
     name, model = of_name.name, artifact_paths.model(of_name.name)
-    with found.collect_faults("version", model, name):
+    with state.collect_faults("version", model, name):
         of_name.numbers = model_folder.list_versions(name)
     if "champion" in only:
-        with found.collect_faults("champion", artifact_paths.champion(name), name):
+        with state.collect_faults("champion", artifact_paths.champion(name), name):
             of_name.pointer = model_folder.find_champion(name)
     for number in of_name.numbers if "version" in only else ():
-        with found.collect_faults("version", folder := artifact_paths.version(name, number), name):
+        with state.collect_faults("version", folder := artifact_paths.version(name, number), name):
             of_name.versions.append(_read_version(folder, _look_at(folder)))
     if "history" in only:
-        with found.collect_faults("history", model, name):
+        with state.collect_faults("history", model, name):
             changes = history.list_changes(name)
             of_name.highest, of_name.changes = history.highest_number(name, changes), changes[::-1]
     if "source" in only:
-        with found.collect_faults("source", path := artifact_paths.source(name), name):
+        with state.collect_faults("source", path := artifact_paths.source(name), name):
             of_name.source = source.source if (source := own_data.Source.find(path)) else None
         for version in of_name.versions:
             digest = version.manifest.dataset.digest
-            with found.collect_faults("source", artifact_paths.trained_files(name, digest), name):
+            with state.collect_faults("source", artifact_paths.trained_files(name, digest), name):
                 if files := own_data.list_files(name, digest):
                     of_name.files[version.number] = files
 

@@ -171,7 +171,7 @@ def find_table(source: str) -> DataFiles:
     return select_sheet(found, source)
 
 
-def select_sheet(found: DataFiles, source: str) -> DataFiles:
+def select_sheet(files: DataFiles, source: str) -> DataFiles:
     """The files with the sheet that their source names, if any.
 
     Raises:
@@ -179,11 +179,11 @@ def select_sheet(found: DataFiles, source: str) -> DataFiles:
     """
     place, sheet = split_source(source)
     if not sheet or is_database(place):
-        return found
-    if not any(file.suffix == WORKBOOK for file in found.files):
+        return files
+    if not any(file.suffix == WORKBOOK for file in files.files):
         raise UsageError(f"--sheet {sheet} and {format_path(place)}", f"a workbook ({WORKBOOK})", "leave --sheet out")
-    files = (file._replace(selected=sheet) if file.suffix == WORKBOOK else file for file in found.files)
-    return DataFiles(source, tuple(files))
+    selected = (file._replace(selected=sheet) if file.suffix == WORKBOOK else file for file in files.files)
+    return DataFiles(source, tuple(selected))
 
 
 def find_data(

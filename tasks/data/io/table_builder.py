@@ -154,9 +154,11 @@ def _find_dates(
     return form, min(zones[name]) if name in zones else date_parts.find_zone_of_texts(texts, form)
 
 
-def _find_candidates(table: Table, asked: Selection, decimal: str | None = None) -> dict[str, number_forms.Candidates]:
+def _find_candidates(
+    table: Table, selection: Selection, decimal: str | None = None
+) -> dict[str, number_forms.Candidates]:
     """The forms that numbers in text columns may have, for columns that are not requested as text."""
-    texts = [name for name in table.data.column_names if name not in asked.as_text and table.is_text(name)]
+    texts = [name for name in table.data.column_names if name not in selection.as_text and table.is_text(name)]
     return number_forms.find_candidates({name: table.data[name] for name in texts}, decimal)
 
 

@@ -61,7 +61,7 @@ def publish(
                     run.path.name, *made_of, cache.package_versions(), cache.code_digest()
                 )
                 pictures = (trained.picture, *evaluated.pictures, *filter(None, (prepared.sheet,)))
-                fill = partial(publication.write_version_files, of=lineage, exported=exported, pictures=pictures)
+                fill = partial(publication.write_version_files, lineage=lineage, exported=exported, pictures=pictures)
                 kept = publication.publish(lineage, fill, parameters.sign_key)
             pointer.point_to(name, kept, Cause("published", by=run.path.name))
     published = PublishedModel(outcome="judged", name=name, version=None, model=exported.onnx, gates=verdicts)

@@ -43,19 +43,19 @@ def validate(
     raw: RawDataset,
     data: Data,
     task: TaskName,
-    kept: PreviousSchema | None = None,
+    previous: PreviousSchema | None = None,
     champion: ChampionData | None = None,
 ) -> ValidatedDataset:
     """Write ``data-report.json`` and a page of it into the run's folder, then accept the data or stop the run.
 
-    ``kept`` is what earlier versions of the name fixed (``own_data.find_fixed``), ``champion`` describes the champion's
+    ``previous`` is what earlier versions of the name fixed (``own_data.find_fixed``), ``champion`` describes the champion's
     data (``own_data.of_champion``).
 
     Raises:
         UsageError: the options contradict each other, or what earlier versions fixed.
         DataError: the data cannot be read, or are unfit; for unfit data the report is written nonetheless.
     """
-    report, prepared, sheet = find_dataset(raw.name, data).validate(raw, data, task, kept, champion)
+    report, prepared, sheet = find_dataset(raw.name, data).validate(raw, data, task, previous, champion)
     written, picture = _show(run, report, sheet)
     require_fit(report.findings)
     return ValidatedDataset(raw=raw, report=written, prepared=prepared, sheet=picture)

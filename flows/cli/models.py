@@ -151,7 +151,7 @@ def _list_runs(name: str | None, order: Order) -> Answer:
     return Answer({"path": place, "runs": listed}, (lambda: _print_runs(listed, place)) if listed else nothing)
 
 
-def _print_runs(listed: list[RunSummary], place: Path) -> None:
+def _print_runs(listed: list[RunSummary], folder: Path) -> None:
     rows = []
     for run in listed:
         validation = "" if run.validation_loss is None else readable(run.validation_loss)
@@ -164,7 +164,7 @@ def _print_runs(listed: list[RunSummary], place: Path) -> None:
         )
         rows.append((run.name, date, digits, run.in_words, *figures, validation, f"{run.seconds:.1f}", settings))
     print_table(("model", "date", "id", "outcome", *TEST_FIGURES, "validation", "s", "settings"), rows)
-    print_line(f"in {place}: a run's folder ends with its id; only settings that differ from the default are listed")
+    print_line(f"in {folder}: a run's folder ends with its id; only settings that differ from the default are listed")
 
 
 def history(name: OnlyModel = None) -> Answer:

@@ -345,14 +345,20 @@ def _print_server(status: "Status") -> None:
         print_line(f"queued: {run.name}: {run.reason}")
 
 
-def _list_cells(of: "Deployment") -> tuple[str, ...]:
+def _list_cells(deployment: "Deployment") -> tuple[str, ...]:
     """A row of the table in 80 characters; dates are without the year."""
-    start, due = (f"{moment:%m-%d %H:%M}" if moment else "" for moment in (of.last_start, of.next_start))
-    verdict = of.verdict or ""
-    if not verdict and of.judged:  # a crashed run has none: show the previous verdict with its day
-        verdict = f"{of.judged.verdict} {of.judged.start:%m-%d}" if of.judged.start else of.judged.verdict
-    starts = "paused" if of.paused else ", ".join(filter(None, (due, "on drift" * of.on_drift)))
-    return of.name, start, of.state or "", verdict, starts
+    start, due = (
+        f"{moment:%m-%d %H:%M}" if moment else "" for moment in (deployment.last_start, deployment.next_start)
+    )
+    verdict = deployment.verdict or ""
+    if not verdict and deployment.judged:  # a crashed run has none: show the previous verdict with its day
+        verdict = (
+            f"{deployment.judged.verdict} {deployment.judged.start:%m-%d}"
+            if deployment.judged.start
+            else deployment.judged.verdict
+        )
+    starts = "paused" if deployment.paused else ", ".join(filter(None, (due, "on drift" * deployment.on_drift)))
+    return deployment.name, start, deployment.state or "", verdict, starts
 
 
 def metrics(

@@ -135,14 +135,14 @@ def demo(
 
 def show_prediction(result: Prediction) -> None:
     """Print how many rows were predicted, how fast, how reliably, and where they are."""
-    from flows.pages.run_pages import describe_truth
+    from flows.pages.run_pages import describe_quality
 
     by = f"{result.name} version {result.version} ({result.provider}) in {duration(result.seconds)}"
     drift = result.drift.describe()
     facts = [
         ("predicted", f"{plural(result.rows, 'row')} by {by}"),
         ("rejected", plural(result.rejects, "row") + f": see {result.path}/{REJECTS}" * bool(result.rejects)),
-        ("truth", describe_truth(result)),
+        ("truth", describe_quality(result)),
         ("drift", result.drift.verdict + f" (index: {drift})" * bool(drift)),
         ("output", str(result.file or f"{result.path} ({plural(result.parts, 'part')})")),
         ("picture", str(result.picture or "")),

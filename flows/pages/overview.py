@@ -59,14 +59,14 @@ def list_sections(facts: NameState, picture: PagePicture | None) -> tuple[Sectio
     )
 
 
-def tabulate_names(names: Iterable[NameState], place: str) -> PageTable:
+def tabulate_names(names: Iterable[NameState], url: str) -> PageTable:
     """One row per name: what is live, how good it is, the outcome of its last run, and what is unusual.
 
-    Rows link to the name's overview and the champion's page below ``place``.
+    Rows link to the name's overview and the champion's page below ``url``.
     """
     rows = []
     for facts in names:
-        pointer, here = facts.pointer, f"{place}/{facts.name}"
+        pointer, here = facts.pointer, f"{url}/{facts.name}"
         unusual = ["frozen"] if pointer and pointer.frozen else []
         unusual += [f"version {number} held" for number in (pointer.held if pointer else ())]
         last = f"{_minute(facts.runs[0].date)} " if facts.runs else ""

@@ -85,9 +85,9 @@ def _describe_hold(result: RetrainReport) -> Iterator[Text]:
             yield f"Held, for they were rolled back from: {held}. ", promote, " ends that"
 
 
-def _compare_with_champion(result: RetrainReport, made: str) -> PageTable:
+def _compare_with_champion(result: RetrainReport, version_label: str) -> PageTable:
     found = {name: value for name, value in result.metrics.items() if isinstance(value, float)}
-    columns, head = [found], ["figure", made]
+    columns, head = [found], ["figure", version_label]
     if before := _champion_before(result):
         columns.append(before.metrics.model_dump(mode="json"))
         word = "the champion before" if result.outcome == "published" else "the champion"
@@ -173,7 +173,7 @@ def name_prediction(result: Prediction) -> tuple[str, str]:
     index = max(result.drift.index.values(), default=0)
     parts = [f"DRIFT {index:.2f}" if result.drift.verdict == "drift" else plural(result.rows, "row")]
     parts += [f"{result.rejects:,} rejected"] if result.rejects else []
-    return ", ".join([*parts, *filter(None, [describe_truth(result)])]), f"{index:.2f} {result.drift.verdict}"
+    return ", ".join([*parts, *filter(None, [describe_quality(result)])]), f"{index:.2f} {result.drift.verdict}"
 
 
 def describe_most_moved(job: Job, version: Version) -> str:
@@ -200,9 +200,9 @@ def _rank_columns(job: Job) -> list[tuple[str, float]]:
     return sorted(job.column_drift.items(), key=lambda each: -each[1])
 
 
-def describe_truth(of: Job | Prediction) -> str:
+def describe_quality(prediction: Job | Prediction) -> str:
     """The quality of predictions if the input has the truth, else empty. Older jobs have no ``metrics``."""
-    measured = of.metrics or ({} if of.accuracy is None else {"accuracy": of.accuracy})
+    measured = prediction.metrics or ({} if prediction.accuracy is None else {"accuracy": prediction.accuracy})
     return ", ".join(f"{name} {readable(value)}" for name, value in measured.items())
 
 
@@ -218,7 +218,7 @@ def tabulate_jobs(jobs: Iterable[Job]) -> PageTable:
             f"{job.rejects or 0:,}",
             job.drift.verdict if job.drift else "",
             job.drift.describe() if job.drift else "",
-            describe_truth(job),
+            describe_quality(job),
         )
         for job in jobs
     )
@@ -239,7 +239,7 @@ def _list_prediction_facts(result: Prediction, job: Job | None) -> Iterator[tupl
     yield "rows a second", f"{result.rows / result.seconds:,.0f}" if result.seconds else ""
     yield "provider", result.provider
     yield "model", (f"{result.name} version {result.version}, SHA-256 ", Code(result.model_sha256))
-    yield "against the truth", describe_truth(result) or "unknown: it is not in the input"
+    yield "against the truth", describe_quality(result) or "unknown: it is not in the input"
     if job and job.notes:
         yield "noted", "; ".join(job.noted)
     index, maximum = result.drift.describe(), result.drift.maximum

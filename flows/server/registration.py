@@ -197,7 +197,7 @@ def read_declared(home: Path) -> list[DeploymentSpec]:
         ) from error
 
 
-def list_specs(told: Schedules) -> dict[str, DeploymentSpec]:
+def list_specs(schedules: Schedules) -> dict[str, DeploymentSpec]:
     """The deployments of ``prefect.yaml`` and those of ``gradmill schedule``, by name.
 
     Raises:
@@ -205,11 +205,11 @@ def list_specs(told: Schedules) -> dict[str, DeploymentSpec]:
     """
     declared = read_declared(home := find_home())
     first = {each.flow: each for each in reversed(declared)}
-    for each in told.schedules.values():
+    for each in schedules.schedules.values():
         if each.flow not in first:
             found = f"{home / 'prefect.yaml'} declares no deployment of the flow {each.flow}"
             raise UsageError(found, f"one, which the schedule of {each.name} needs", "declare it again")
-    own = [first[each.flow].for_schedule(each) for each in told.schedules.values()]
+    own = [first[each.flow].for_schedule(each) for each in schedules.schedules.values()]
     return {each.name: each for each in [*declared, *own]}
 
 

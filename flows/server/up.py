@@ -128,7 +128,7 @@ def _hold_up_lock() -> Iterator[None]:
     another = f"another gradmill up is running in {artifact_paths.root()}"
     with ExitStack() as holding:
         try:  # for a second, because a look-up of the service holds the lock briefly
-            holding.enter_context(locks.hold_lock(artifact_paths.up_lock(), another, told_after=math.inf, within=1))
+            holding.enter_context(locks.hold_lock(artifact_paths.up_lock(), another, message_after=math.inf, timeout=1))
         except TimeoutError as error:
             raise UsageError(another, "one for each folder", _advise()) from error
         artifact_paths.service().unlink(missing_ok=True)  # left by a killed process

@@ -42,7 +42,7 @@ def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionD
         DataError: the digests of the champion's rows are not those that its manifest names.
     """
     yield from compare_num_rows(rows.split, rows.rule, window, champion)
-    known, columns = {each.name: each for each in champion.profiles}, (*rows.features, rows.truth.values)
+    known, columns = {each.name: each for each in champion.profiles}, (*rows.features, rows.targets.values)
     first = {now.part_of: now for now in reversed(rows.profiles)}  # only one part of a column of dates is examined
     both = [
         (known[now.name], now, values)
@@ -87,7 +87,7 @@ def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionD
 
 def _group_by_file(table: Table, rows: TableRows, new: RowNumbers) -> Iterator[Group]:
     """The new rows of each file; files with few new rows are combined, if those are enough together."""
-    files = np.searchsorted(table.starts, np.flatnonzero(rows.truth.is_known)[new], side="right") - 1
+    files = np.searchsorted(table.starts, np.flatnonzero(rows.targets.is_known)[new], side="right") - 1
     numbers, firsts = np.unique(files, return_index=True)
     parts = {table.files.files[file].path: part for file, part in zip(numbers, np.split(new, firsts[1:]), strict=False)}
     few = [path for path in sorted(parts) if len(parts[path]) < MIN_NEW]

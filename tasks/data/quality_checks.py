@@ -10,7 +10,7 @@ from tasks.data.recipe import Column
 from tasks.data.report import Finding, note, warning
 from tasks.data.row_hash import RowNumbers
 from tasks.data.statistics import ColumnStats
-from tasks.data.target import Truth
+from tasks.data.target import TargetValues
 from tasks.machine.arrays import Array
 from tasks.machine.words import plural, readable
 
@@ -76,10 +76,10 @@ def check_duplicate_columns(columns: Sequence[Column], features: Array, sample: 
 
 
 def check_leaks(
-    columns: Sequence[Column], features: Array, truth: Truth, sample: Any = slice(None)
+    columns: Sequence[Column], features: Array, targets: TargetValues, sample: Any = slice(None)
 ) -> Iterator[Finding]:
     """Columns that predict the target alone, as values known only afterwards do; judged on a ``sample`` of rows."""
-    explains, y = _explains_class if truth.class_names else _explains_number, truth.values[sample]
+    explains, y = _explains_class if targets.class_names else _explains_number, targets.values[sample]
     for at, column in enumerate(columns):
         values = features[at, sample].astype(np.float64)
         is_there = ~np.isnan(values)

@@ -104,7 +104,7 @@ class Target(PersistedRecord):
     mean: float = 0.0
     scale: float = Field(1.0, gt=0)
 
-    def find_deviation(self, truth: NDArray[Any]) -> float:
+    def find_deviation(self, y_true: NDArray[Any]) -> float:
         """The usual deviation of a value from the mean."""
         return self.scale
 
@@ -119,9 +119,9 @@ class UnscaledTarget(Target):
 
     usual: ClassVar[float] = 0.0
 
-    def find_deviation(self, truth: NDArray[Any]) -> float:
+    def find_deviation(self, y_true: NDArray[Any]) -> float:
         """The standard deviation of the truth ``(n,)`` itself."""
-        return float(truth.std(ddof=1, dtype="float64"))
+        return float(y_true.std(ddof=1, dtype="float64"))
 
 
 UNSCALED = UnscaledTarget(name="target")

@@ -218,13 +218,13 @@ class UnfitData(DataError):
             self.action = f"mend them{others}"
 
 
-def require_fit(findings: Iterable[Finding], tolerated: Collection[str] = ()) -> None:
+def require_fit(findings: Iterable[Finding], ignored_rules: Collection[str] = ()) -> None:
     """Accept data in which nothing wrong was found, except by rules that are tolerated.
 
     Raises:
         UnfitData: something wrong was found; the message lists all of it.
     """
-    if errors := [each for each in findings if each.is_error and each.rule not in tolerated]:
+    if errors := [each for each in findings if each.is_error and each.rule not in ignored_rules]:
         raise UnfitData(errors)
 
 

@@ -241,10 +241,10 @@ def _check_names(
         yield warning("no-such-column", name, f"no column {name} (--ignore)", known_names, nearest(name, header, ""))
 
 
-def require_columns(header: Sequence[str], request: Request, tolerated: Collection[str] = ()) -> None:
+def require_columns(header: Sequence[str], request: Request, ignored_rules: Collection[str] = ()) -> None:
     """Check only the names of a table's columns, except by rules that are tolerated.
 
     Raises:
         DataError: a column is requested or known but missing, or present but unknown.
     """
-    require_fit(assign_roles(request, header)[2], tolerated)
+    require_fit(assign_roles(request, header)[2], ignored_rules)

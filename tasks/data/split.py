@@ -20,7 +20,7 @@ from tasks.data.recipe import SplitRule
 from tasks.data.report import Finding, error
 from tasks.data.row_hash import Hashes
 from tasks.data.schema import Request
-from tasks.data.target import Truth
+from tasks.data.target import TargetValues
 from tasks.machine.words import plural
 
 VALIDATION_SHARE = 0.2
@@ -196,21 +196,21 @@ def check_min_rows(split: SplitAssignment) -> Iterator[Finding]:
         yield error("too-few-rows", None, found, f"at least {MIN_TEST} and {MIN_TRAINING}", action)
 
 
-def keep_window(table: Table, truth: Truth, request: Request) -> Truth:
+def keep_window(table: Table, targets: TargetValues, request: Request) -> TargetValues:
     """The truth in a window of time, such as ``90d``, that ends with the newest row that has a target.
 
     A row without a time is kept, and reported as a fault later.
     """
     column, window = request.split.column, request.options.window
-    if column is None or column not in table.data.column_names or not len(truth.values):
-        return truth
+    if column is None or column not in table.data.column_names or not len(targets.values):
+        return targets
     if value_kind(table, column) == "number":
         found = f"{column} holds numbers, and --window {window} counts hours, days or weeks"
         action = "write them as 2024-12-31T23:59:59, or leave --window out"
-        return truth._replace(findings=(*truth.findings, error("window", column, found, "dates or times", action)))
-    times = read_times(truth.of_column(table.data[column]))
+        return targets._replace(findings=(*targets.findings, error("window", column, found, "dates or times", action)))
+    times = read_times(targets.of_column(table.data[column]))
     width = float(window[:-1]) * HOURS[window[-1]] * HOUR
     is_inside = ~(times <= np.fmax.reduce(times, initial=-np.inf) - width)
-    is_known = truth.is_known.copy()
+    is_known = targets.is_known.copy()
     is_known[is_known] = is_inside
-    return truth._replace(values=truth.values[is_inside], is_known=is_known, outside=int((~is_inside).sum()))
+    return targets._replace(values=targets.values[is_inside], is_known=is_known, outside=int((~is_inside).sum()))

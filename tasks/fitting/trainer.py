@@ -201,8 +201,8 @@ class Trainer:
         """
         if not self.prepared.class_names:
             return self.prepared
-        truth = read_split(self.prepared.train, self.prepared).y_true[fitted.numpy()]
-        counts = count_codes(truth, len(self.prepared.class_names)).tolist()
+        y_true = read_split(self.prepared.train, self.prepared).y_true[fitted.numpy()]
+        counts = count_codes(y_true, len(self.prepared.class_names)).tolist()
         return self.prepared.model_copy(update={"class_counts": tuple(counts)})
 
     def hold_out(self, share: float, generator: torch.Generator, option: str = "") -> tuple[Trainer, Parts]:
@@ -425,10 +425,10 @@ class TableTrainer(Trainer):
 
     def refit(self, fitted: Tensor) -> PreparedDataset:
         """The same, and the recipe's means, scales and counts; the list of levels stays."""
-        prepared, (features, truth, _) = super().refit(fitted), read_split(self.prepared.train, self.prepared)
+        prepared, (features, y_true, _) = super().refit(fitted), read_split(self.prepared.train, self.prepared)
         rows = {"features": features[fitted.numpy()]}
         if not prepared.class_names:
-            rows["target"] = truth[fitted.numpy()]
+            rows["target"] = y_true[fitted.numpy()]
         return prepared.model_copy(update={"recipe": fit_recipe(self.recipe, rows)})
 
     def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
@@ -483,8 +483,8 @@ class TableTrainer(Trainer):
     def encode(self, split: DeviceExamples) -> DeviceExamples:
         """The split in this plan's precision; encoded once if every step sees all rows and memory can hold them."""
         table = replace(cast("TableExamples", split), encoding=self.encoding)
-        if table.truth.is_floating_point():
-            table = replace(table, truth=table.truth.to(self.plan.dtype))
+        if table.targets.is_floating_point():
+            table = replace(table, targets=table.targets.to(self.plan.dtype))
         return encode_small(table) if self.plan.is_full_batch else table
 
     def find_conditioning(self, rows: DeviceExamples, values: Hyperparameters, num_rows: int) -> Conditioning:
@@ -593,11 +593,11 @@ def load_table(prepared: PreparedDataset, file: FileRef, encoding: Encoding) -> 
         DataError: the file is missing or has changed since it was prepared.
     """
     target = prepared.recipe.target_scaling
-    features, truth, _ = read_split(file, prepared)
+    features, y_true, _ = read_split(file, prepared)
     if prepared.task == "regression":
-        y = torch.from_numpy((truth - target.mean) / target.scale).to(encoding.mean.dtype)
+        y = torch.from_numpy((y_true - target.mean) / target.scale).to(encoding.mean.dtype)
     else:
-        y = torch.from_numpy(truth if truth.dtype == np.uint8 else truth.astype(np.int64))
+        y = torch.from_numpy(y_true if y_true.dtype == np.uint8 else y_true.astype(np.int64))
     return TableExamples(torch.from_numpy(features), y, encoding).to(encoding.mean.device)
 
 
@@ -670,7 +670,7 @@ def require_enough(share: float, num_examples: int, num_validation: int, option:
     """Refuse parts that are too small to mean anything.
 
     Raises:
-        UsageError: too few examples are left for training, or held out; ``option`` may name the option.
+        UsageError: too few examples are left for training, or held out; ``option`` may be the one that asked for it.
     """
     total, least = num_examples + num_validation, 2 * MIN_EXAMPLES
     if min(num_examples, num_validation) >= MIN_EXAMPLES:

@@ -212,7 +212,7 @@ class Rise(NamedTuple):
 
 def compare_losses(
     ours: ModelAnswers,
-    kept: Iterable[ModelAnswers],
+    versions: Iterable[ModelAnswers],
     key: Array,
     rule: SplitRule,
     objective: Objective,
@@ -223,11 +223,11 @@ def compare_losses(
     A regression's margin includes the tolerance of the gate ``reference``: for a target without noise, all losses are
     rounding errors.
     """
-    losses, weights, units = ours.answers.losses, objective.row_weights(ours.answers.truth), number_units(key, rule)
+    losses, weights, units = ours.answers.losses, objective.row_weights(ours.answers.y_true), number_units(key, rule)
     units = np.zeros(len(weights), np.int64) if units is None else join_units(units, len(weights), MOST_UNITS)[0]
     fewest, unit = FEWEST_UNITS.get(rule.rule, (0, ""))
     some, rises, sample, few = slice(None, None, -(-len(weights) // MOST_UNITS)), list[Rise](), list[Array](), []
-    for version, answers, is_new in kept:
+    for version, answers, is_new in versions:
         counts = weights * is_new
         shares, num_rows = counts / (counts.sum() or 1), int(np.count_nonzero(counts))
         mine, theirs = float(shares @ losses), float(shares @ answers.losses)
@@ -259,15 +259,15 @@ def compare_losses(
 
 
 def compare_labels(
-    ours: ModelAnswers, kept: Iterable[ModelAnswers], class_names: tuple[str, ...], bounds: Gates
+    ours: ModelAnswers, versions: Iterable[ModelAnswers], class_names: tuple[str, ...], bounds: Gates
 ) -> Comparison:
     """Accuracy over all rows and recall of each class, as losses of 0 and 1, compared with every kept version."""
-    versions, truth, is_right = list(kept), ours.answers.truth, ours.answers.is_right
-    tests = [("champion_accuracy", "", np.ones(len(truth), bool), bounds.max_accuracy_drop)]
-    of_classes = ((f"{class_names[code]} ", truth == code) for code in np.unique(truth))
+    all_versions, y_true, is_right = list(versions), ours.answers.y_true, ours.answers.is_right
+    tests = [("champion_accuracy", "", np.ones(len(y_true), bool), bounds.max_accuracy_drop)]
+    of_classes = ((f"{class_names[code]} ", y_true == code) for code in np.unique(y_true))
     tests += [("champion_recall", name, rows, bounds.max_recall_drop) for name, rows in of_classes]
     rises = []
-    for (gate, name, rows, margin), (version, answers, _) in itertools.product(tests, versions):
+    for (gate, name, rows, margin), (version, answers, _) in itertools.product(tests, all_versions):
         mine, theirs = (np.count_nonzero(each & rows) for each in (is_right, answers.is_right))
         size, parts = int(np.count_nonzero(rows)), rows * (answers.is_right.astype(np.int8) - is_right)
         words = f"{name}{mine / size:.4f} against {theirs / size:.4f} of version {version}"
@@ -308,11 +308,12 @@ def judge_rises(rises: Sequence[Rise], change: str, max_p: float, notes: Sequenc
 
 
 def compare_squared_errors(
-    ours: ModelAnswers, kept: Iterable[ModelAnswers], _: tuple[str, ...], bounds: Gates
+    ours: ModelAnswers, versions: Iterable[ModelAnswers], _: tuple[str, ...], bounds: Gates
 ) -> Comparison:
     """Test loss (half the mean squared error) against that of the kept version with the smallest."""
     mine, *losses = (
-        (float(np.square(answers.answer - answers.truth).mean()) / 2, number) for number, answers, _ in (ours, *kept)
+        (float(np.square(answers.answer - answers.y_true).mean()) / 2, number)
+        for number, answers, _ in (ours, *versions)
     )
     if not losses:
         return Comparison()

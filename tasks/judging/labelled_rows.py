@@ -52,7 +52,7 @@ class LabelledRows(NamedTuple):
     """Rows that have labels."""
 
     read: Callable[[slice], Array]  # some of them, each ``(m, …)`` as the model takes them
-    truth: Array  # (n,)
+    y_true: Array  # (n,)
     keys: Array  # (n,) of the split ``rule``: which rows are not independent evidence; none for the book's data
     rule: SplitRule | None
     was_trained: Array | None = None  # (n,) whether the version was trained on the row; None if unknown
@@ -98,7 +98,7 @@ def evaluate_version(
     objective = Objective(Loss.CROSS_ENTROPY if manifest.dataset.class_names else Loss.SQUARED)
     path, rows = version(manifest.name, manifest.version) / ONNX, labelled.select(parameters.unseen)
     score = partial(score_by_session, runtime.open_session(model, Device.CPU, path))
-    answers = Answers.ask(score, labelled.read, labelled.truth, objective, labelled.size).choose(rows)
+    answers = Answers.ask(score, labelled.read, labelled.y_true, objective, labelled.size).choose(rows)
     known, moments = manifest.metrics.model_dump(), labelled.moments
     units = number_units(labelled.keys[rows], labelled.rule) if len(labelled.keys) else None
     num_units = None if units is None else int(units.max()) + 1
@@ -177,9 +177,9 @@ def _adapt_split(schema: Schema, header: Sequence[str]) -> Schema:
 def _read_split(manifest: Manifest) -> LabelledRows:
     """The test split that the version was judged on."""
     dataset = manifest.dataset
-    inputs, truth, key = Examples.from_arrays(read_arrays(dataset.test, PREPARE_ANEW), manifest.recipe, dataset.task)
-    known, moments = np.zeros(len(truth), bool), find_row_times(key, dataset)
-    return LabelledRows(inputs.__getitem__, truth, key, dataset.split, known, moments)
+    inputs, y_true, key = Examples.from_arrays(read_arrays(dataset.test, PREPARE_ANEW), manifest.recipe, dataset.task)
+    known, moments = np.zeros(len(y_true), bool), find_row_times(key, dataset)
+    return LabelledRows(inputs.__getitem__, y_true, key, dataset.split, known, moments)
 
 
 def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | None, scratch: Path) -> LabelledRows:
@@ -205,14 +205,14 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
     moments, time = None, time or (by.split.column if by.split.is_by_time else None)
     if time is not None:
         _require_time_column(time, table.data.column_names)
-        column = table.data[time].filter(is_known := rows.truth.is_known)
+        column = table.data[time].filter(is_known := rows.targets.is_known)
         moments = RowTimes(read_times(column), value_kind(table, time) == "date")
         places = np.flatnonzero(is_known)
         if fault := check_times(time, column, moments.values, lambda row: table.name_row(int(places[row]))):
             raise UnfitData((fault,))
     return LabelledRows(
         read=rows.read_inputs,
-        truth=rows.truth.values,
+        y_true=rows.targets.values,
         keys=rows.split.keys,
         rule=by.split,
         was_trained=_find_trained(manifest, rows.digests) if by is schema else None,
@@ -252,11 +252,11 @@ def _read_images(manifest: Manifest, source: str, max_rejects: float, scratch: P
     digests = rows.digests
     if rule.rule == "folders":  # as they would be in the training folder, each the first of its copies
         first = np.zeros(len(digests), np.uint64)
-        digests = image_dataset.row_digests(rows.split.keys, rows.truth.values, names, TRAINING, first)
+        digests = image_dataset.row_digests(rows.split.keys, rows.targets.values, names, TRAINING, first)
     return LabelledRows(
         read=rows.read_inputs,
         size=rows.block_rows,
-        truth=rows.truth.values,
+        y_true=rows.targets.values,
         keys=rows.split.keys,
         rule=rule,
         was_trained=_find_trained(manifest, digests),

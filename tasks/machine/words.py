@@ -48,11 +48,11 @@ def in_markdown(text: str) -> str:
     return SPECIAL.sub(r"\\\g<0>", escape_control_characters(text))
 
 
-def nearest(mistyped: str, names: Iterable[str], otherwise: str) -> str:
+def nearest(mistyped: str, names: Iterable[str], default: str) -> str:
     """What to do about a name that does not exist: it may differ from a known one in a letter, or in case."""
     lower = {each.lower(): each for each in names}
     near = difflib.get_close_matches(mistyped.lower(), lower, n=1)
-    return f"did you mean {lower[near[0]]}?" if near else otherwise
+    return f"did you mean {lower[near[0]]}?" if near else default
 
 
 def listing(names: Collection[str], most: int) -> str:

@@ -133,26 +133,26 @@ class Encoding(NamedTuple):
 class TableExamples:
     """Raw rows ``(n, columns)`` float32, wherever they are stored, such as in a file; only the ``members``, or all.
 
-    ``truth`` ``(n,)`` covers all rows of the table: floating point, or labels of any type.
+    ``targets`` ``(n,)`` cover all rows of the table: floating point, or labels of any type.
     """
 
     rows: Tensor
-    truth: Tensor
+    targets: Tensor
     encoding: Encoding
     members: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.truth)
+        return len(self.targets)
 
     @property
     def y(self) -> Tensor:
         """The truth in the form that networks take: labels are int64, created anew each time."""
-        return self.truth if self.truth.is_floating_point() else self.truth.long()
+        return self.targets if self.targets.is_floating_point() else self.targets.long()
 
     @property
     def device(self) -> torch.device:
         """Where the examples are."""
-        return self.truth.device
+        return self.targets.device
 
     @property
     def num_inputs(self) -> int:
@@ -162,12 +162,12 @@ class TableExamples:
     def to(self, device: torch.device) -> "TableExamples":
         """The same rows on another device."""
         members = None if self.members is None else self.members.to(device)
-        return TableExamples(self.rows.to(device), self.truth.to(device), self.encoding.to(device), members)
+        return TableExamples(self.rows.to(device), self.targets.to(device), self.encoding.to(device), members)
 
     def at(self, index: Tensor) -> "TableExamples":
         """The examples at ``index``; only the index is copied."""
         members = index if self.members is None else self.members.index_select(0, index)
-        return replace(self, truth=self.truth.index_select(0, index), members=members)
+        return replace(self, targets=self.targets.index_select(0, index), members=members)
 
     def pieces(self, size: int) -> "Iterator[TableExamples]":
         """The examples in order, ``size`` at a time."""
@@ -175,7 +175,7 @@ class TableExamples:
             part = slice(start, start + size)
             rows = self.rows[part] if self.members is None else self.rows
             members = None if self.members is None else self.members[part]
-            yield TableExamples(rows, self.truth[part], self.encoding, members)
+            yield TableExamples(rows, self.targets[part], self.encoding, members)
 
     def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
         """Inputs, truth and places of one minibatch after another, encoded in a few calls; the last may be smaller."""

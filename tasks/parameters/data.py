@@ -132,9 +132,9 @@ class OwnData(ParameterModel):
                 raise ValueError(f"{found}: {reason}")
         return self
 
-    def list_given(self, uses: Use) -> str:
-        """The given options that apply only to these ``uses``, as they are typed."""
-        given = [name for name in self.model_dump(exclude_defaults=True) if self.use_of(name) in uses]
+    def list_given(self, use: Use) -> str:
+        """The given options that apply only to these ``use``, as they are typed."""
+        given = [name for name in self.model_dump(exclude_defaults=True) if self.use_of(name) in use]
         return " and ".join(f"--{name.replace('_', '-')}" for name in given)
 
 

@@ -248,7 +248,7 @@ def _list_pieces(name: str) -> tuple[int, dict[str, bytes]]:
 
 
 def _refuse_another_version(
-    place: str, name: str, number: int, here: dict[str, bytes], there: dict[str, bytes | None]
+    url: str, name: str, number: int, here: dict[str, bytes], there: dict[str, bytes | None]
 ) -> None:
     """A version's number belongs to whoever came first: our version is identified by its checksums or its manifest.
 
@@ -258,7 +258,7 @@ def _refuse_another_version(
     others = [path for path in (sums, manifest, model) if there[path] not in (None, here[path])]
     if others and not any(there[path] == here[path] for path in (sums, manifest)):
         raise DataError(
-            f"{place}/{others[0]} is not of {name} version {number} as it is here",
+            f"{url}/{others[0]} is not of {name} version {number} as it is here",
             "no other model under the same name and number; nothing there was changed",
             "mirror to another URL, or remove that folder if no consumer needs it",
         )

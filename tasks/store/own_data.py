@@ -318,7 +318,7 @@ def _find_made_of(parameters: RetrainParameters, digest: str, champion: Manifest
     name = parameters.name
     newest = (model_folder.find_manifest(name, number) for number in model_folder.list_versions(name)[::-1])
     for kept in itertools.chain([champion] if champion else [], newest):  # read lazily, until one matches
-        is_same = kept.dataset.digest == digest and _is_asked_alike(kept, parameters)
+        is_same = kept.dataset.digest == digest and _has_same_options(kept, parameters)
         if is_same and pointer.was_champion(name, kept.version):
             return kept
     return None
@@ -329,7 +329,7 @@ def _count_too_few(parameters: RetrainParameters, rows: FileRef, champion: Manif
     from tasks.data import row_hash  # not at the top, because it imports numpy
 
     least = parameters.data.min_new_rows
-    if not least or parameters.data.new_recipe or not _is_asked_alike(champion, parameters):
+    if not least or parameters.data.new_recipe or not _has_same_options(champion, parameters):
         return ""
     if champion.dataset.rows is None:
         reason = f"version {champion.version} has no row digests"
@@ -339,16 +339,16 @@ def _count_too_few(parameters: RetrainParameters, rows: FileRef, champion: Manif
     return f"with {plural(fresh, 'new row')} since, fewer than --min-new-rows {least:,}" if fresh < least else ""
 
 
-def _is_asked_alike(kept: Manifest, parameters: RetrainParameters) -> bool:
+def _has_same_options(version: Manifest, parameters: RetrainParameters) -> bool:
     """Whether a version was given the same options, so that ``auto`` equals ``auto`` on any date.
 
     Options of the split, if any is given, must match the version's rule; without them the name's rule holds.
     """
     rules = {rule: getattr(parameters.data, option) for rule, option in SPLITS.items()}
-    split = kept.dataset.split
+    split = version.dataset.split
     if not split or any(column and (rule, column) != (split.rule, split.column) for rule, column in rules.items()):
         return False
-    then = kept.parameters.model_dump(mode="json")
+    then = version.parameters.model_dump(mode="json")
     document = {
         "name": parameters.name,
         "training": then["training"],

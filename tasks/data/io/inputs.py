@@ -351,13 +351,13 @@ def _unpack_rows(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
 
 
 def _array_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
-    array, truth = _open_rows(Path(file.path), spec)
+    array, y_true = _open_rows(Path(file.path), spec)
     if file.readable != file.path:
         array = arrays.open_npy(Path(file.readable))
     step, recipe = max(1, min(spec.chunk_rows, CHUNK_BYTES // array.row_bytes)), spec.recipe
     for first in range(start, stop, step):
         rows = array[first : min(first + step, stop)]
-        y = None if truth is None else truth[first : first + len(rows)]
+        y = None if y_true is None else y_true[first : first + len(rows)]
         if recipe.columns:
             values = recipe.encode(np.asarray(rows))
             invalid = np.flatnonzero(~spec.is_valid(values).all(axis=1)).tolist()

@@ -42,9 +42,8 @@ def main() -> None:
     if _is_zen_4():
         os.environ.setdefault("NPY_DISABLE_CPU_FEATURES", "X86_V4")
     exit_codes: list[int] = []
-    atexit.register(
-        _end_at_once, exit_codes
-    )  # registered first, so called last: after threads and libraries have finished
+    # Registered first, so called last: after threads and libraries have finished.
+    atexit.register(_end_at_once, exit_codes)
     try:
         from flows import interrupt
         from flows.cli import streams

@@ -5,8 +5,8 @@ import safetensors.numpy
 
 from tasks.data.prepared_splits import read_batches
 from tasks.judging import gates, parity
-from tasks.machine.run_messages import tell
-from tasks.machine.words import readable
+from tasks.machine.run_messages import print_message
+from tasks.machine.words import format_number
 from tasks.parameters import Device, Gates, Training
 from tasks.records import ExportedModel, PreparedDataset, TrainedModel
 from tasks.serving import contract, raw_units, runtime
@@ -52,9 +52,9 @@ def export(
         profile=profile,
         gates=(*of_torch, *in_float64, *served),
     )
-    agreement = f"{ONNX}: equal to torch within {readable(of_torch[0].value, 2)}"
-    tell(f"{agreement}, {len(content):,} bytes", short=agreement)
-    gates.enforce(made, made.gates, run)
+    agreement = f"{ONNX}: equal to torch within {format_number(of_torch[0].value, 2)}"
+    print_message(f"{agreement}, {len(content):,} bytes", short=agreement)
+    gates.raise_if_failed(made, made.gates, run)
     return made
 
 

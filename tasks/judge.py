@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tasks.judging.evaluation_result import EvaluationResult
 from tasks.judging.labelled_rows import evaluate_version
-from tasks.machine.run_messages import Event, tell
-from tasks.machine.words import plural, readable
+from tasks.machine.run_messages import Event, print_message
+from tasks.machine.words import format_number, pluralize
 from tasks.parameters import EvaluateParameters
 from tasks.stage import live_progress, stage
 from tasks.store import atomic, model_folder
@@ -26,19 +26,19 @@ def judge(run: RunFolder, parameters: EvaluateParameters) -> EvaluationResult:
     with tempfile.TemporaryDirectory(prefix="rows-", dir=run.path) as scratch:
         result = evaluate_version(manifest, model, parameters, Path(scratch))
     atomic.write_json(run.file("judged.json"), result.model_dump(mode="json"))
-    _tell(run, result)
+    _report_result(run, result)
     return result
 
 
-def _tell(run: RunFolder, result: EvaluationResult) -> None:
+def _report_result(run: RunFolder, result: EvaluationResult) -> None:
     """Print the result, and send it as an event to subscribers of the model."""
-    figures = ", ".join(f"{name} {readable(value)}" for name, value in result.metrics.items())
-    told = f"{plural(result.rows, 'row')} by {result.name} version {result.version}: {figures}"
-    tell(told, short=told)
+    figures = ", ".join(f"{name} {format_number(value)}" for name, value in result.metrics.items())
+    told = f"{pluralize(result.rows, 'row')} by {result.name} version {result.version}: {figures}"
+    print_message(told, short=told)
     if result.worse:
-        tell(f"worse than at publication, beyond chance (95 %): {', '.join(result.worse)}")
+        print_message(f"worse than at publication, beyond chance (95 %): {', '.join(result.worse)}")
     for change in result.changes:
-        tell(f"warning: {change.sentence}")
+        print_message(f"warning: {change.sentence}")
     facts = result.model_dump(include={"version", "rows", "metrics", "published", "worse"})
     live_progress.emit_from_task(Event.EVALUATED, result.name, facts | {"sha256": result.model_sha256})
     if any(change.rule == "drift" for change in result.changes):

@@ -3,7 +3,7 @@
 from tasks.data.book_datasets import find_dataset
 from tasks.data.prepared_splits import PreviousSchema, ValidatedDataset
 from tasks.data.report import DataReport, require_fit
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.parameters import Data
 from tasks.records import ChampionData, RawDataset
 from tasks.serving.task import TaskName
@@ -23,10 +23,10 @@ def _show(run: RunFolder, report: DataReport, sheet: bytes | None) -> tuple[File
         picture = atomic.write_bytes(run.file(CONTACT_SHEET), sheet, is_durable=False)
     shown = live_progress.LivePage(f"{run.name or report.name}-data", "what validation says of the data")
     shown.show(render_markdown(page))
-    tell(report.summary, short=report.summary.partition("; ")[0])
+    print_message(report.summary, short=report.summary.partition("; ")[0])
     for finding in report.findings:
         if finding.severity != "error":  # errors are reported together
-            tell(f"{finding.severity}: {finding.sentence}")
+            print_message(f"{finding.severity}: {finding.sentence}")
     live_progress.emit_changed_data(report.name, run.path, report.changes, bool(report.errors))
     return report.write(run.file(DATA_REPORT), is_durable=False), picture
 
@@ -48,8 +48,8 @@ def validate(
 ) -> ValidatedDataset:
     """Write ``data-report.json`` and a page of it into the run's folder, then accept the data or stop the run.
 
-    ``previous`` is what earlier versions of the name fixed (``own_data.find_fixed``), ``champion`` describes the champion's
-    data (``own_data.of_champion``).
+    ``previous`` is what earlier versions of the name fixed (``own_data.find_fixed``), ``champion`` describes the
+    champion's data (``own_data.of_champion``).
 
     Raises:
         UsageError: the options contradict each other, or what earlier versions fixed.

@@ -347,9 +347,8 @@ def _print_server(status: "Status") -> None:
 
 def _list_cells(deployment: "Deployment") -> tuple[str, ...]:
     """A row of the table in 80 characters; dates are without the year."""
-    start, due = (
-        f"{moment:%m-%d %H:%M}" if moment else "" for moment in (deployment.last_start, deployment.next_start)
-    )
+    moments = (deployment.last_start, deployment.next_start)
+    start, due = (f"{moment:%m-%d %H:%M}" if moment else "" for moment in moments)
     verdict = deployment.verdict or ""
     if not verdict and deployment.judged:  # a crashed run has none: show the previous verdict with its day
         verdict = (

@@ -16,7 +16,7 @@ from flows.server import status as server_status
 from flows.server.session import PLACE, respond
 from flows.server.status import Status
 from tasks.errors import EnvironmentProblem, GradmillError
-from tasks.machine.words import plural
+from tasks.machine.words import pluralize
 from tasks.parameters import is_name
 from tasks.store import model_folder, state, version_page
 from tasks.store.page_rendering import Code, Link, Page, PageTable, Section, Text
@@ -40,7 +40,7 @@ def show_store(_: Request) -> HTMLResponse:
     """Show the champions, what needs a person, past runs and the next ones."""
     store_state = state.read()
     status = _read_status(store_state)
-    needs = plural(len(status.attention), "thing") if status.attention else "nothing"
+    needs = pluralize(len(status.attention), "thing") if status.attention else "nothing"
     verb = "need" if len(status.attention) > 1 else "needs"
     sections = (
         Section("Needs attention", tuple(status.attention)),
@@ -49,7 +49,7 @@ def show_store(_: Request) -> HTMLResponse:
         Section("Operation", (PageTable(tuple(_list_operation(status))),)),
         Section("In Prefect's UI", (IN_PREFECT,)),
     )
-    headline = f"{plural(len(status.models), 'champion')}; {needs} {verb} attention"
+    headline = f"{pluralize(len(status.models), 'champion')}; {needs} {verb} attention"
     return respond(Page("Gradmill", headline, sections, (("Prefect's dashboard", "/dashboard"),)))
 
 

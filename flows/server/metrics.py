@@ -143,7 +143,7 @@ def serve(host: str, port: int, health_url: str) -> None:
             measured = time.monotonic()
         thread.join(LOOK_SECONDS)
         if watch:
-            watch.look()
+            watch.run_due_checks()
 
 
 def _list_samples(store_state: StoreState) -> Iterator[Sample]:

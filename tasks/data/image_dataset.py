@@ -30,7 +30,7 @@ from tasks.data.target import TargetValues, check_rare_classes
 from tasks.errors import DataError, UsageError
 from tasks.machine import fonts, parallel
 from tasks.machine.arrays import Array
-from tasks.machine.words import plural
+from tasks.machine.words import pluralize
 from tasks.parameters import Data
 from tasks.parameters.addresses import split_source
 from tasks.parameters.data import OwnData
@@ -179,12 +179,12 @@ def inspect_images(
     sizes = [(name, count) for name, count in Counter(rows.counts).most_common() if count]
     if sizes and sizes[0][1] > IMBALANCE * sizes[-1][1]:
         (most, largest), (least, smallest) = sizes[0], sizes[-1]
-        found = f"{plural(largest, 'image')} of {most} and {smallest:,} of {least}"
+        found = f"{pluralize(largest, 'image')} of {most} and {smallest:,} of {least}"
         findings.append(warning("imbalance", None, found, "get more of them, or see what --class-weight balanced does"))
     height, width = decoded.shape[:2]
     if others := sum(size != (width, height) for size in decoded.of_readable("width", "height")):
         action = "see what another --side does" if (height, width) == (USUAL_SIDE, USUAL_SIDE) else ""
-        findings.append(note("resized", None, f"{plural(others, 'image')} resized to {width} by {height}", action))
+        findings.append(note("resized", None, f"{pluralize(others, 'image')} resized to {width} by {height}", action))
     if champion:
         fewer = drift.compare_num_rows(rows.split, rows.rule, data.window, champion)
         findings += drift.accept_findings(fewer, champion, data.accept_data)
@@ -271,7 +271,7 @@ def _check_readable(source: LabelledImages, reasons: dict[int, str], max_rejects
         return
     first = "; ".join(f"{source.location(at)}: {reasons[at]}" for at in sorted(reasons)[:LONGEST])
     more = f"; and {len(reasons) - LONGEST:,} more" if len(reasons) > LONGEST else ""
-    found = f"{plural(len(reasons), 'image')} of {len(source.labels):,} cannot be read: {first}{more}"
+    found = f"{pluralize(len(reasons), 'image')} of {len(source.labels):,} cannot be read: {first}{more}"
     if len(reasons) > max_rejects * len(source.labels):
         action = "repair or remove them, or tolerate more with --max-rejects"
         yield error("broken-images", None, found, f"at most {100 * max_rejects:g} % of them", action)
@@ -308,7 +308,7 @@ def check_copies(source: LabelledImages, rows: ImageRows) -> Iterator[Finding]:
     is_copy = np.isin(keys, keys[sides == TRAINING]) & (sides == TEST)
     if num_copies := int(is_copy.sum()):
         pairs = find_pairs(sides, np.flatnonzero(sides != VALIDATION))
-        found = f"{plural(num_copies, 'test image')} equal to a training image: {'; '.join(pairs)}"
+        found = f"{pluralize(num_copies, 'test image')} equal to a training image: {'; '.join(pairs)}"
         if num_copies > MOST_COPIES * rows.split.count(TEST):
             expected = f"at most {100 * MOST_COPIES:g} % of the test images"
             yield error("copies-across-parts", None, found, expected, "remove them from one of the parts")
@@ -339,7 +339,7 @@ def _report(source: LabelledImages, rows: ImageRows, name: str, findings: list[F
     )
     return DataReport(
         name=name,
-        summary=f"{plural(num_rows, 'image')} of {classes}, as {shape}; {rows.describe_split()}",
+        summary=f"{pluralize(num_rows, 'image')} of {classes}, as {shape}; {rows.describe_split()}",
         rows=num_rows,
         files=source.num_files,
         classes=counts,

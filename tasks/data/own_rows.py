@@ -36,7 +36,7 @@ from tasks.data.target import LARGEST, TargetValues
 from tasks.errors import DataError
 from tasks.machine import parallel, resources
 from tasks.machine.arrays import Array
-from tasks.machine.words import plural
+from tasks.machine.words import pluralize
 from tasks.parameters import Data
 from tasks.parameters.addresses import is_database
 from tasks.records import ChampionData, PreparedDataset, RawDataset
@@ -75,7 +75,7 @@ class OwnRows(ABC):
         """How many rows are on each side, in words, and why."""
         train, test, validation = (self.split.count(split_id) for split_id in SIDES.values())
         watched = f", {validation:,} validation" if validation else ""
-        return f"{train:,} training{watched} and {plural(test, 'test row')} ({describe_split(self.rule)})"
+        return f"{train:,} training{watched} and {pluralize(test, 'test row')} ({describe_split(self.rule)})"
 
     @abstractmethod
     def read_inputs(self, numbers: Any) -> Array:
@@ -229,7 +229,7 @@ class OwnDataset(ABC):
     ) -> Examination[OwnRows | None]:
         """Read all rows, and determine the role of each column, the split of each row, and what is wrong.
 
-        ``previous`` is the previous schema of such data, or None.
+        ``previous`` is the schema that an earlier version fixed, or None.
         """
 
     def validate(

@@ -21,7 +21,7 @@ from tasks.data.report import Finding, error
 from tasks.data.row_hash import Hashes
 from tasks.data.schema import Request
 from tasks.data.target import TargetValues
-from tasks.machine.words import plural
+from tasks.machine.words import pluralize
 
 VALIDATION_SHARE = 0.2
 MIN_TEST, MIN_TRAINING, MIN_GROUPS = 10, 20, 10
@@ -85,7 +85,7 @@ def split_by_column(
         inputs = _hash_names(levels)
         split = split_by_group(inputs, rule.test) if rule.rule == "group" else split_by_names(levels, hashing.result())
     if num_missing := pc.sum(pc.is_null(column, nan_is_null=True)).as_py():
-        found, action = f"{name} is missing in {plural(num_missing, 'row')}", f"fill it in, or split without {name}"
+        found, action = f"{name} is missing in {pluralize(num_missing, 'row')}", f"fill it in, or split without {name}"
         missing = error("split-missing", None, found, "a value in every row", action)
     return split._replace(findings=(*filter(None, (fault, missing)), *split.findings)), inputs
 
@@ -102,7 +102,7 @@ def split_by_group(groups: Hashes, share: float) -> SplitAssignment:
     split = split_by_hash(row_hash.update_hashes(np.zeros_like(groups), groups), share)
     if (num_groups := len(np.unique(split.keys))) >= MIN_GROUPS:
         return split
-    found, action = plural(num_groups, "group"), "more groups, or no --split-by"
+    found, action = pluralize(num_groups, "group"), "more groups, or no --split-by"
     return split._replace(findings=(error("too-few-rows", None, found, f"at least {MIN_GROUPS}", action),))
 
 
@@ -191,7 +191,7 @@ def check_min_rows(split: SplitAssignment) -> Iterator[Finding]:
     """What is missing for a model and for a verdict on it."""
     test, training = split.count(TEST), split.count(TRAINING)
     if test < MIN_TEST or training < MIN_TRAINING:
-        found = f"{plural(test, 'test row')} and {plural(training, 'training row')}"
+        found = f"{pluralize(test, 'test row')} and {pluralize(training, 'training row')}"
         action = "get more rows, or split them otherwise, as by another --test share"
         yield error("too-few-rows", None, found, f"at least {MIN_TEST} and {MIN_TRAINING}", action)
 

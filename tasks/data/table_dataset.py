@@ -25,7 +25,7 @@ from tasks.data.schema import Request, Schema
 from tasks.data.split import TRAINING, check_min_rows, keep_window, split_by_column, split_by_hash
 from tasks.data.target import TargetValues, check_constant, check_rare_classes, read_target
 from tasks.machine import parallel
-from tasks.machine.words import plural
+from tasks.machine.words import pluralize
 from tasks.parameters import Data
 from tasks.parameters.data import NO_WINDOW
 from tasks.records import ChampionData, RawDataset
@@ -194,11 +194,11 @@ def _describe(
         parts[column.source] += [column.part] * bool(column.part)
     told += [f"{date} ({', '.join(taken)})" for date, taken in parts.items() if taken]
     summary = [
-        f"{plural(num_rows, 'row')} in {plural(num_files, 'file')}",
+        f"{pluralize(num_rows, 'row')} in {pluralize(num_files, 'file')}",
         f"features: {', '.join(told) or 'none'}",
         rows.describe_split() if rows else "",
-        f"{plural(targets.outside, 'row')} outside of the window left out" if targets.outside else "",
-        f"{plural(unlabelled, 'row')} without a target left out" if unlabelled else "",
+        f"{pluralize(targets.outside, 'row')} outside of the window left out" if targets.outside else "",
+        f"{pluralize(unlabelled, 'row')} without a target left out" if unlabelled else "",
     ]
     names = table.data.column_names
     return DataReport(

@@ -14,7 +14,7 @@ from tasks.data.levels import MOST_LEVELS, count_codes, sort_levels
 from tasks.data.report import Finding, error, note, warning
 from tasks.data.schema import Request
 from tasks.machine.arrays import Array
-from tasks.machine.words import listing, plural
+from tasks.machine.words import format_names, pluralize
 from tasks.serving.task import TaskName
 
 FEW_VALUES = 10  # as many whole numbers may be classes
@@ -159,12 +159,12 @@ def _check_classes(target: str, current: tuple[str, ...], names: tuple[str, ...]
         yield error(
             "new-class",
             target,
-            f"{target} has new classes: {listing(new, 10)}",
-            f"those that version 1 fixed: {listing(names, 20)}",
+            f"{target} has new classes: {format_names(new, 10)}",
+            f"those that version 1 fixed: {format_names(names, 20)}",
             "remove these rows, or keep the new table under another --name",
         )
     if gone := [name for name in names if name not in current]:
-        yield warning("class-without-rows", target, f"no row tonight has the class {listing(gone, 10)}")
+        yield warning("class-without-rows", target, f"no row tonight has the class {format_names(gone, 10)}")
 
 
 def check_constant(target: str | None, targets: TargetValues) -> Iterator[Finding]:
@@ -189,6 +189,6 @@ def check_rare_classes(targets: TargetValues, is_training: Array, target: str | 
         yield error("rare-class", target, found, expected, action)
         return
     for code in rare:
-        of_class = f"class {targets.class_names[code]!r} has {plural(int(rows[code]), 'row')}"
+        of_class = f"class {targets.class_names[code]!r} has {pluralize(int(rows[code]), 'row')}"
         found = f"{of_class}, {in_training[code]} of them in the training part"
         yield error("rare-class", None, found, expected, action)

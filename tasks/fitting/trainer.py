@@ -29,7 +29,7 @@ from tasks.fitting import devices
 from tasks.fitting.split_tensors import load_split
 from tasks.judging.objective import Objective
 from tasks.machine import parallel
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.networks import HUBER_BETA
 from tasks.networks.centred_sgd import CentredSGD, mean_and_curvature
 from tasks.networks.examples import DeviceExamples, split_randomly
@@ -241,16 +241,18 @@ class Trainer:
         if validation is not None and (training.patience or training.weight_decay == "auto"):
             require_rows_to_choose_by(validation)
         if validation is not None and self.prepared.validation and training.validation:
-            tell(f"the {len(validation)} rows that are named validation are watched, and no further share is held out")
+            print_message(
+                f"the {len(validation)} rows that are named validation are watched, and no further share is held out"
+            )
         if training.weight_decay == "auto":
             decay = self.choose_weight_decay()
-            tell(f"weight decay {decay:.3g} has the smallest validation loss")
+            print_message(f"weight decay {decay:.3g} has the smallest validation loss")
             trainer = trainer.with_training(training.model_copy(update={"weight_decay": decay}))
         run = trainer.start(parts._replace(test=trainer.load("test")), generator)
         if run.note:
-            tell(run.note, short="")
+            print_message(run.note, short="")
         if run.collinear:
-            tell(f"{', '.join(run.collinear)}: {DETERMINED}")
+            print_message(f"{', '.join(run.collinear)}: {DETERMINED}")
         return run
 
     def choose_weight_decay(self) -> float:
@@ -629,7 +631,7 @@ def make_encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
     num_slots, nobody, start = sum(column.num_slots for column in categories), len(categories), 0
     lookup, frequencies = list[Tensor](), torch.zeros(nobody, num_slots, dtype=torch.float64)
     for at, column in enumerate(categories):
-        *levels, missing, _ = column.slots().tolist()  # here a missing value comes first
+        *levels, missing, _ = column.weight_indices().tolist()  # here a missing value comes first
         slots = torch.tensor([num_slots + at if slot < 0 else slot + start for slot in (missing, *levels, -1)])
         counts = torch.tensor([column.num_missing, *column.counts, 0], dtype=torch.float64)
         frequencies[at] = torch.bincount(slots, counts / counts.sum(), num_slots + nobody)[:num_slots]
@@ -658,7 +660,7 @@ def make_encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
         last=torch.tensor([sizes[at] - 2.0 for at in order]).unsqueeze(1),
         stride=torch.tensor(strides, dtype=torch.float32).unsqueeze(1),
         offset=torch.tensor(offsets, dtype=torch.int64).unsqueeze(1),
-        pairs=torch.cat([torch.zeros(0, 2, dtype=torch.int64), *combined]),
+        crossed_slots=torch.cat([torch.zeros(0, 2, dtype=torch.int64), *combined]),
         frequencies=frequencies,
     )
 

@@ -19,7 +19,7 @@ from tasks.judging import gates
 from tasks.judging.metrics import CONFIDENCE, Answers, find_lower_bound, number_units
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
-from tasks.machine.words import plural, readable
+from tasks.machine.words import format_number, pluralize
 from tasks.networks import HUBER_BETA
 from tasks.parameters import Gates, Loss
 from tasks.records import GateVerdict, PreparedDataset
@@ -74,7 +74,7 @@ class Inputs:
         numbers /= np.array([column.scale for column in columns])
         blocks = [scipy.sparse.csr_array((len(features), 0))]
         for at, codes in zip(recipe.categories, raw_units.encode_levels(features, recipe).T, strict=True):
-            slots, num_slots = recipe.columns[at].slots()[codes], recipe.columns[at].num_slots
+            slots, num_slots = recipe.columns[at].weight_indices()[codes], recipe.columns[at].num_slots
             known = np.flatnonzero(slots >= 0)
             entries = np.ones(len(known)), (known, slots[known])
             blocks.append(scipy.sparse.csr_array(entries, (len(features), num_slots)))
@@ -186,7 +186,7 @@ def _minimise(
         options = {"gtol": gtol, "ftol": 0.0, "maxiter": max_iterations, "maxcor": 20}
         found = scipy.optimize.minimize(evaluate, start, jac=True, method="L-BFGS-B", options=options).x
     left = float(np.linalg.norm(evaluate(found)[1])) / (slope or math.inf)
-    words = f"fit to {plural(len(y_true), 'row')}"
+    words = f"fit to {pluralize(len(y_true), 'row')}"
     if left > TOLERANCE:
         return found.reshape(shape), f"{words} that has not converged (gradient {left:.1g} of the first)"
     return found.reshape(shape), f"converged {words}"
@@ -296,22 +296,22 @@ class Baselines:
         if not (says_something := math.isfinite(gain)):
             gain, said = trivial - ours, "gain; one test row or group says nothing"
         advice = "" if says_something and gain > bounds.min_gain else self.advice
-        detail = f"{said}: loss {readable(ours)}, of the best constant {readable(trivial)}{advice}"
+        detail = f"{said}: loss {format_number(ours)}, of the best constant {format_number(trivial)}{advice}"
         verdict = gates.judge("baseline", gain, above=bounds.min_gain, detail=detail)
         yield verdict.model_copy(update={"passed": verdict.passed and says_something})
         if self.fitted is None or self.fit is None:
             return
         best = self.mean(self.fitted)
-        maximum, detail = None, f"{readable(best)} of the {self.fit.words}"
+        maximum, detail = None, f"{format_number(best)} of the {self.fit.words}"
         if self.is_bound and trivial > best:
             share, tolerance = bounds.min_reference_gain, NATS
             if not self.objective.is_of_classes:
                 tolerance = self.objective.loss_of(bounds.max_standardised_error)
             maximum = trivial - share * (trivial - best) + tolerance
-            gained = f"less {share:.0%} of what the {detail} gains, plus {readable(tolerance, 2)}"
-            detail = f"{readable(trivial)} of the best constant, {gained}"
+            gained = f"less {share:.0%} of what the {detail} gains, plus {format_number(tolerance, 2)}"
+            detail = f"{format_number(trivial)} of the best constant, {gained}"
         elif self.is_bound:
-            detail += f", which gains nothing over the {readable(trivial)} of the best constant"
+            detail += f", which gains nothing over the {format_number(trivial)} of the best constant"
         yield gates.judge("reference", ours, maximum=maximum, detail=detail)
 
 

@@ -22,7 +22,7 @@ from tasks.judging import gates
 from tasks.judging.metrics import Answers, join_units, number_units
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
-from tasks.machine.words import listing, plural, readable, tell_apart
+from tasks.machine.words import format_names, format_number, pluralize, tell_apart
 from tasks.parameters import Device, Gates, Training
 from tasks.records import GateVerdict, PreparedDataset, Splits
 from tasks.serving import contract, runtime
@@ -191,7 +191,7 @@ def list_differences(manifest: Manifest, prepared: PreparedDataset) -> Iterator[
 
 
 def _quote(names: tuple[str, ...]) -> str:
-    return listing([*map(repr, names)], SHOWN) or "none"
+    return format_names([*map(repr, names)], SHOWN) or "none"
 
 
 # Verdicts: a rise of the loss refuses only when it is both large (beyond its margin) and real (``compare``)
@@ -239,7 +239,7 @@ def compare_losses(
         if num_rows < MIN_ROWS:
             few.append(f"{words}, fewer than the {MIN_ROWS} that decide")
         elif num_units < fewest:
-            few.append(f"{words}, of {plural(num_units, unit)}, fewer than the {fewest} that decide")
+            few.append(f"{words}, of {pluralize(num_units, unit)}, fewer than the {fewest} that decide")
         else:
             margin = bounds.max_nats_rise
             if not objective.is_of_classes:
@@ -288,12 +288,13 @@ def judge_rises(rises: Sequence[Rise], change: str, max_p: float, notes: Sequenc
     for places in by_gate:
         at = max(places, key=lambda at: (is_refused[at], rise[at]))
         gate, _, words, value, maximum, margin, *_ = rises[at]
-        reason, chance = f"a {change} of at most {readable(margin)} is allowed", f"corrected p {readable(p[at])}"
+        reason = f"a {change} of at most {format_number(margin)} is allowed"
+        chance = f"corrected p {format_number(p[at])}"
         if is_beyond[at]:
-            reason = f"a {change} of more than {readable(margin)}"
+            reason = f"a {change} of more than {format_number(margin)}"
             reason += f", but one that chance may explain ({chance}, not below {max_p:g})"
         if is_refused[at]:
-            reason = f"a {change} of more than {readable(margin)} that chance does not explain"
+            reason = f"a {change} of more than {format_number(margin)} that chance does not explain"
             reason += f" ({chance}, below {max_p:g})"
         verdicts.append(
             GateVerdict(
@@ -318,7 +319,7 @@ def compare_squared_errors(
     if not losses:
         return Comparison()
     smallest, best = min(losses)
-    detail = f"{bounds.max_loss_rise:g} times the {readable(smallest)} of version {best}"
+    detail = f"{bounds.max_loss_rise:g} times the {format_number(smallest)} of version {best}"
     verdict = gates.judge("champion_loss", mine[0], maximum=bounds.max_loss_rise * smallest, detail=detail)
     return Comparison((verdict,), best)
 

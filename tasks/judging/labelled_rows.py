@@ -31,7 +31,7 @@ from tasks.judging.evaluation_result import EvaluationResult, PeriodMetrics
 from tasks.judging.metrics import Answers, RowTimes, find_row_times, number_units
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.parameters import Device, EvaluateParameters, Loss
 from tasks.parameters.data import NO_WINDOW, OwnData
 from tasks.records import ChampionData
@@ -58,7 +58,7 @@ class LabelledRows(NamedTuple):
     was_trained: Array | None = None  # (n,) whether the version was trained on the row; None if unknown
     moments: RowTimes | None = None  # of the time column
     unlabelled: int = 0  # rows that were left out
-    broken: int = 0  # images that were
+    unreadable: int = 0  # images that were
     changes: tuple[Finding, ...] = ()  # from the data that the version was made of
     size: int = 2**16  # that are read at a time
 
@@ -116,7 +116,7 @@ def evaluate_version(
         published_rows=manifest.dataset.num_test,
         published_recall=known.get("recall") or {},
         unlabelled=labelled.unlabelled,
-        broken=labelled.broken,
+        broken=labelled.unreadable,
         groups=None if in_time else num_units,
         blocks=(num_units or 1) if in_time else None,
         trained_on=None if labelled.was_trained is None else int(np.count_nonzero(labelled.was_trained)),
@@ -227,7 +227,7 @@ def _require_fit(report: DataReport) -> None:
     require_fit(report.findings, OF_TRAINING)
     for each in report.findings:
         if each.rule == "new-levels":
-            tell(f"{each.sentence}: the average effect stands for them")
+            print_message(f"{each.sentence}: the average effect stands for them")
 
 
 def _find_trained(manifest: Manifest, digests: Array) -> Array | None:
@@ -260,7 +260,7 @@ def _read_images(manifest: Manifest, source: str, max_rejects: float, scratch: P
         keys=rows.split.keys,
         rule=rule,
         was_trained=_find_trained(manifest, digests),
-        broken=len(rows.images.unreadable),
+        unreadable=len(rows.images.unreadable),
     )
 
 

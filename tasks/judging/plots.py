@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tasks.machine import fonts
 from tasks.machine.arrays import Array
-from tasks.machine.words import readable
+from tasks.machine.words import format_number
 from tasks.records import Epoch
 from tasks.serving.raw_units import Coefficient
 from tasks.store import atomic
@@ -230,7 +230,7 @@ def draw_coefficients(coefficients: Sequence[Coefficient], unit: str) -> Figure:
     figure, axes = subplots(6.4, 1.2 + 0.32 * len(coefficients))
     names, rows = [shorten(each.name, LONGEST_COLUMN) for each in coefficients], range(len(coefficients))
     bars = axes.barh(rows, [each.size for each in coefficients])
-    axes.bar_label(bars, [readable(each.value) for each in coefficients], padding=3, fontsize=8)
+    axes.bar_label(bars, [format_number(each.value) for each in coefficients], padding=3, fontsize=8)
     axes.set_yticks(rows, names, fontsize=9)
     axes.invert_yaxis()
     axes.margins(x=0.35)  # for the labels

@@ -18,7 +18,7 @@ from tasks.judging import gates, plots
 from tasks.judging.baselines import Baselines, bound_rows
 from tasks.judging.metrics import Answers, bin_by_confidence, find_row_times, measure, measure_by_period
 from tasks.judging.objective import Objective
-from tasks.machine.words import readable
+from tasks.machine.words import format_number
 from tasks.networks import linear_regression, metrics
 from tasks.parameters import Gates, Loss, Training, Use
 from tasks.records import GateVerdict, PreparedDataset, TrainedModel
@@ -173,7 +173,7 @@ def measure_parameters(candidate: Candidate) -> Metrics:
 def describe_parameters(candidate: Candidate) -> str:
     """What was learned from the book's data, in words."""
     measured = candidate.metrics
-    loss, noise = readable(measured["test_loss"], 3), readable(measured["noise_estimate"])
+    loss, noise = format_number(measured["test_loss"], 3), format_number(measured["noise_estimate"])
     return f"test loss {loss}; as maximum likelihood: noise {noise}, {measured['gaussian_nll']:.3f} nats an example"
 
 
@@ -185,8 +185,8 @@ def judge_by_best_fit(candidate: Candidate, bounds: Gates) -> Iterator[GateVerdi
     predicted = linear_regression.with_ones(test.X) @ fit(train.X, train.y)
     best = float(metrics.regression(predicted, test.y.double())["loss"])
     allowance = (bounds.max_standardised_error * float(train.y.std())) ** 2 / 2
-    ratio, plus = bounds.max_loss_ratio, readable(allowance, 2)
-    detail = f"{ratio} times the {readable(best)} of the converged {kind} fit, plus {plus}"
+    ratio, plus = bounds.max_loss_ratio, format_number(allowance, 2)
+    detail = f"{ratio} times the {format_number(best)} of the converged {kind} fit, plus {plus}"
     yield gates.judge("test_loss", measured["test_loss"], maximum=ratio * best + allowance, detail=detail)
     if (true := candidate.prepared.true_parameters) is not None:
         error = float(np.abs(np.array([*measured["weights"], measured["bias"]]) - true).max())
@@ -230,11 +230,11 @@ def describe_losses(candidate: Candidate) -> str:
     """How good the model is, and its loss beside those it is compared with, as far as they are known."""
     measured, summary = candidate.metrics, TASKS[candidate.prepared.task].summary(candidate.metrics)
     if interval := measured.get("rmse_interval"):
-        summary += f" ({' to '.join(map(readable, interval))})"
+        summary += f" ({' to '.join(map(format_number, interval))})"
     unit = " nats a label" if candidate.objective.is_of_classes else ""
     others = {"of the converged fit": "reference_loss", "of the best constant": "baseline_loss"}
-    said = [f"{words} {readable(measured[name])}" for words, name in others.items() if name in measured]
-    loss = f"loss {readable(measured['objective_loss'])}{unit}"
+    said = [f"{words} {format_number(measured[name])}" for words, name in others.items() if name in measured]
+    loss = f"loss {format_number(measured['objective_loss'])}{unit}"
     return f"{summary}; {', '.join([loss, *said])}"
 
 

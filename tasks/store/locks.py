@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.errors import EnvironmentProblem, without_credentials
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.store import artifact_paths
 
 POLL_SECONDS = 0.1
@@ -44,7 +44,7 @@ def hold_lock(path: Path, wait_message: str, message_after: float = 0, timeout: 
         by = read_holder(path)
         if descriptor is None and waited >= message_after and by != reported and (by or reported is None):
             reported = by
-            tell(f"{wait_message}: {by}" if by else wait_message, file=sys.stderr)
+            print_message(f"{wait_message}: {by}" if by else wait_message, file=sys.stderr)
     with _note_holder(descriptor):
         yield
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import Field
 
 from tasks.errors import DataError, GradmillError
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.machine.settings import Settings
 from tasks.records import MirroredModel
 from tasks.store import (
@@ -89,7 +89,7 @@ def find_destination(is_saved: bool = True) -> str | DataError | None:
         if given is None and not isinstance(error, OfAnotherStore):
             return error
         if given is None:
-            tell(f"nothing is mirrored: {error.found}; {error.action}", file=sys.stderr)
+            print_message(f"nothing is mirrored: {error.found}; {error.action}", file=sys.stderr)
     if given is None:
         return known.url if known else None
     url = None if given == NONE else normalize_url(given)
@@ -203,7 +203,7 @@ def copy_champion(name: str, url: str) -> MirroredModel:
         if filename in pieces and not pieces[filename].startswith(b"".join(lines[:2])):  # our history was begun again
             why = f"it has lines that are not in {artifact_paths.history(name)}"
             where = f"{folder.url}/{name}/{filename}: {why}"
-            tell(f"left: {where}; move it away there, and ours is copied", file=sys.stderr)
+            print_message(f"left: {where}; move it away there, and ours is copied", file=sys.stderr)
             del pieces[filename]
         written = tuple(path for path, content in pieces.items() if there[path] != content)
         for path in written:

@@ -14,8 +14,8 @@ from pydantic import ValidationError, field_serializer, field_validator
 
 from tasks.data.schema import find_schema
 from tasks.errors import DataError, UsageError
-from tasks.machine.run_messages import tell
-from tasks.machine.words import nearest, plural
+from tasks.machine.run_messages import print_message
+from tasks.machine.words import nearest, pluralize
 from tasks.parameters import Data, LearningParameters, ModelName, RetrainParameters, Use, is_name
 from tasks.parameters.data import NO_WINDOW
 from tasks.parameters.form import WORDS
@@ -239,7 +239,12 @@ def remember_files(parameters: RetrainParameters, raw: RawDataset, prepared: Pre
     if raw.look:
         every = (prepared.train, prepared.test, prepared.raw_test, prepared.validation, prepared.rows)
         files = tuple(file for file in every if file)
-        facts = {"digest": prepared.digest, "rows": prepared.rows, "files": files, "prepared": _digest_looks(files)}
+        facts = {
+            "digest": prepared.digest,
+            "rows": prepared.rows,
+            "files": files,
+            "prepared": _digest_fingerprints(files),
+        }
         asked = {"look": raw.look, "options": _list_options(parameters)}
         SourceFingerprint.model_validate(asked | facts).write(artifact_paths.look(raw.name))
         trained = artifact_paths.trained_files(raw.name, prepared.digest)
@@ -259,10 +264,10 @@ def find_by_files(run: RunFolder, parameters: RetrainParameters, raw: RawDataset
     try:
         last = SourceFingerprint.read(path)
         is_same = (last.look, last.options) == (raw.look, _list_options(parameters))
-        if not is_same or last.prepared != _digest_looks(last.files):
+        if not is_same or last.prepared != _digest_fingerprints(last.files):
             return None
     except DataError as fault:
-        tell(f"data are read again: {fault.found}")
+        print_message(f"data are read again: {fault.found}")
         return None
     return _find(run, parameters, last, "whose data look untouched since they were read")
 
@@ -281,7 +286,7 @@ def _list_options(parameters: RetrainParameters) -> dict[str, Any]:
     return list_options(parameters) | {"test": parameters.data.test}
 
 
-def _digest_looks(files: tuple[FileRef, ...]) -> str:
+def _digest_fingerprints(files: tuple[FileRef, ...]) -> str:
     prints = [
         (each.bytes, each.mtime_ns, each.digest)
         for each in verified_files.fingerprint_files([file.path for file in files])
@@ -308,7 +313,7 @@ def _find(
         verification.verify_version(name, kept.version)
     model = FileRef(path=artifact_paths.version(name, kept.version) / ONNX, sha256=kept.files[ONNX])
     found = PublishedModel(outcome="unchanged", name=name, version=kept.version, model=model, detail=detail)
-    tell(f"{name} version {found.version}, {detail}: unchanged, nothing is trained", short="")
+    print_message(f"{name} version {found.version}, {detail}: unchanged, nothing is trained", short="")
     run.note(stages={"unchanged": found.model_dump(mode="json")})
     return found
 
@@ -333,10 +338,10 @@ def _count_too_few(parameters: RetrainParameters, rows: FileRef, champion: Manif
         return ""
     if champion.dataset.rows is None:
         reason = f"version {champion.version} has no row digests"
-        tell(f"trained without counting new rows (--min-new-rows {least:,}): {reason}")
+        print_message(f"trained without counting new rows (--min-new-rows {least:,}): {reason}")
         return ""
     fresh = row_hash.count_new_rows(rows, champion.dataset.rows)
-    return f"with {plural(fresh, 'new row')} since, fewer than --min-new-rows {least:,}" if fresh < least else ""
+    return f"with {pluralize(fresh, 'new row')} since, fewer than --min-new-rows {least:,}" if fresh < least else ""
 
 
 def _has_same_options(version: Manifest, parameters: RetrainParameters) -> bool:

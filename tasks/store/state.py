@@ -186,40 +186,40 @@ def read(name: str | None = None, newest: int = NEWEST, only: Collection[Kind] =
     Of each name's runs the ``newest`` are read, and older ones if none of these was judged; of documents the kinds in
     ``only``. No lock is taken.
     """
-    found = StoreState()
+    state = StoreState()
     for each in [name] if name else model_folder.list_names():
-        found.add(each)
+        state.add(each)
     if "run" in only:
-        _read_runs(found, name, newest)
+        _read_runs(state, name, newest)
     if "job" in only:
-        _read_jobs(found, name)
+        _read_jobs(state, name)
     if "tuned" in only:
         for path in sorted(artifact_paths.all_tuned().glob(f"{name or '*'}.json")):
-            with found.collect_faults("tuned", path, path.stem):
+            with state.collect_faults("tuned", path, path.stem):
                 tuning_result.read(path.stem)
     scheduled = {*map(str, ModelName)}
     if "schedules" in only:
-        with found.collect_faults("schedules", artifact_paths.schedules().parent):
+        with state.collect_faults("schedules", artifact_paths.schedules().parent):
             scheduled |= schedules.read().of_flow("retrain").keys()
     if "mirror" in only:
-        with found.collect_faults("mirror", artifact_paths.mirror()):
+        with state.collect_faults("mirror", artifact_paths.mirror()):
             if mirror := mirror_sync.read():
-                found.mirror = mirror.url
+                state.mirror = mirror.url
                 for each, behind in mirror_sync.list_behind().items():
-                    if each in found.names:
-                        found.names[each].behind = behind
-    found.names = dict(sorted(found.names.items()))
-    for each, of_name in found.names.items():
-        _read_documents(found, of_name, only)
+                    if each in state.names:
+                        state.names[each].behind = behind
+    state.names = dict(sorted(state.names.items()))
+    for each, of_name in state.names.items():
+        _read_documents(state, of_name, only)
         of_name.is_scheduled = each in scheduled
-        if found.mirror and of_name.pointer:
-            of_name.mirror = of_name.behind or f"{found.mirror} has this champion"
+        if state.mirror and of_name.pointer:
+            of_name.mirror = of_name.behind or f"{state.mirror} has this champion"
         of_name.faults = [
             fault
-            for fault in found.faults
+            for fault in state.faults
             if fault.name in ("", each) or (fault.kind == "run" and fault.name.endswith(f"-{each}"))
         ]
-    return found
+    return state
 
 
 def read_name(name: str) -> NameState:
@@ -278,7 +278,7 @@ def _read_documents(state: StoreState, of_name: NameState, only: Collection[Kind
             of_name.pointer = model_folder.find_champion(name)
     for number in of_name.numbers if "version" in only else ():
         with state.collect_faults("version", folder := artifact_paths.version(name, number), name):
-            of_name.versions.append(_read_version(folder, _look_at(folder)))
+            of_name.versions.append(_read_version(folder, _fingerprint_files(folder)))
     if "history" in only:
         with state.collect_faults("history", model, name):
             changes = history.list_changes(name)
@@ -293,18 +293,18 @@ def _read_documents(state: StoreState, of_name: NameState, only: Collection[Kind
                     of_name.files[version.number] = files
 
 
-def _look_at(folder: Path) -> tuple[int, ...]:
+def _fingerprint_files(folder: Path) -> tuple[int, ...]:
     """Values that change when a file of a version is rewritten, replaced or removed."""
-    looks = list[int]()
+    fingerprint = list[int]()
     for filename in (MANIFEST, CHECKSUMS, ONNX):
         with suppress(OSError):
             facts = (folder / filename).stat()
-            looks += facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
-    return tuple(looks)
+            fingerprint += facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+    return tuple(fingerprint)
 
 
 @lru_cache(REMEMBERED)
-def _read_version(folder: Path, _look: tuple[int, ...]) -> KeptVersion:
+def _read_version(folder: Path, _fingerprint: tuple[int, ...]) -> KeptVersion:
     """A version never changes; it is read again if its files look different."""
     manifest = model_folder.read_manifest(folder)
     dataset = manifest.dataset.model_copy(update={"profiles": ()})

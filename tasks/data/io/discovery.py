@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 from tasks.errors import DataError, GradmillError, UsageError
-from tasks.machine.run_messages import tell
-from tasks.machine.words import pip_install, plural
+from tasks.machine.run_messages import print_message
+from tasks.machine.words import pip_install, pluralize
 from tasks.parameters.addresses import is_database, require_no_credentials, split_source
 from tasks.store import artifact_paths, predictions, regular_files, verified_files
 from tasks.store.regular_files import format_path, is_true
@@ -299,7 +299,7 @@ def _find_files(
     """
     found, left_out = search_files(path)
     for reason, names in left_out.items():
-        tell(f"{WORDS[reason]}: {len(names)}, first {min(names)}")
+        print_message(f"{WORDS[reason]}: {len(names)}, first {min(names)}")
     is_ours = _whether_ours(base_folder(path), output)
     others = [each for each in sorted(found) if not is_ours(each.parent)]
     files = [each for each in others if found[each] or is_data(each)]
@@ -307,9 +307,11 @@ def _find_files(
         texts = {each for each in files if each.name.lower().removesuffix(GZIP).endswith(TEXT_SUFFIXES)}
         files = [each for each in files if found[each] or each not in texts]
     if ours := len(found) - len(others):
-        tell(f"left out {plural(ours, 'file')} of artifacts/ and of predictions")
+        print_message(f"left out {pluralize(ours, 'file')} of artifacts/ and of predictions")
     if ignored := sorted(each for each in {*others} - {*files} if not describes_labels(each)):
-        tell(f"ignored {plural(len(ignored), 'file')} of no known kind, the first is {format_path(ignored[0])}")
+        print_message(
+            f"ignored {pluralize(len(ignored), 'file')} of no known kind, the first is {format_path(ignored[0])}"
+        )
     if not files:
         if output is not None and ours and not others:
             raise UsageError(f"the input {path} in the output folder {output}", "two places", "choose another --output")

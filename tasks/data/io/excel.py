@@ -16,7 +16,7 @@ from tasks.data.io.discovery import broken_file, explain_file_errors
 from tasks.data.io.tabular import BATCH_ROWS, Selection, check_names, without_rows
 from tasks.data.levels import format_values
 from tasks.data.recipe import UNNAMED_INDEX
-from tasks.machine.words import listing, pip_install
+from tasks.machine.words import format_names, pip_install
 
 OLE = b"\xd0\xcf\x11\xe0"  # the first bytes of old and of encrypted files
 CELL = re.compile(rb"""<(?:\w+:)?c\b[^>]*?\br=["']([A-Z]{1,3})([0-9]{1,10})""")
@@ -77,7 +77,9 @@ def _read_rows(stream: Any, name: str, sheet: str) -> list[list[Any]]:
                 raise broken_file(name, f"its part {damaged} is damaged", "a workbook (.xlsx)", "write it again")
             parts = _find_sheets(packed)
             if sheet not in ("", *parts):
-                raise broken_file(name, f"it has no sheet {sheet}", f"one of {listing(parts, SHOWN)}", "check --sheet")
+                raise broken_file(
+                    name, f"it has no sheet {sheet}", f"one of {format_names(parts, SHOWN)}", "check --sheet"
+                )
             selected = sheet or next(iter(parts))
             xml = packed.read(parts[selected])
             if (cells := _count_cells(xml)) > MAX_CELLS:

@@ -32,7 +32,7 @@ from tasks.data.split import SPLIT_WORDS, TEST, TRAINING, VALIDATION
 from tasks.errors import DataError
 from tasks.machine import parallel, progress, resources
 from tasks.machine.arrays import Array
-from tasks.machine.words import listing
+from tasks.machine.words import format_names
 from tasks.store import regular_files, verified_files
 from tasks.store.regular_files import format_path
 
@@ -154,7 +154,7 @@ def _in_a_line(path: str) -> str:
 def _findings(left_out: LeftOut) -> Iterator[Finding]:
     for rule, what in LEFT_OUT.items():
         if paths := left_out[rule]:
-            found = f"{what} ({len(paths):,}): {_in_a_line(listing(sorted(paths), LONGEST))}"
+            found = f"{what} ({len(paths):,}): {_in_a_line(format_names(sorted(paths), LONGEST))}"
             if rule == CLOSED_FOLDERS:
                 yield error(rule, None, found, "readable ones", "see permissions")
             else:
@@ -371,7 +371,7 @@ def _label_rows(path: Path, files: list[Path], parts: list[ImageArray], names: t
             row = int(np.argmax(codes == classes.index(min(others))))
             other = f"label {part.labels[row]} at row {row} of {part.location}"
             are_words = part.labels.dtype.kind == "U"
-            expected = f"one of {listing(names, LONGEST)}" if are_words else f"labels from 0 to {len(names) - 1}"
+            expected = f"one of {format_names(names, LONGEST)}" if are_words else f"labels from 0 to {len(names) - 1}"
             raise DataError(other, expected, f"mend it, or {CLASS_NAMES}")
     class_names = names or sort_levels(itertools.chain.from_iterable(classes for classes, _ in found))
     numbers = {name: number for number, name in enumerate(class_names)}

@@ -13,7 +13,7 @@ from tasks.data.levels import find_levels
 from tasks.data.recipe import decimal_of
 from tasks.data.report import Finding, error, note
 from tasks.machine.arrays import Array
-from tasks.machine.words import listing
+from tasks.machine.words import format_names
 
 PLAIN_FORMS = "1,234.5", "1 234.5", "1'234.5", "1.234,5", "1 234,5", "1'234,5"  # the first that fits a column is used
 SIGN = rf"[+-]?{SPACE}"
@@ -117,5 +117,5 @@ def tell_forms(forms: Mapping[str, str]) -> Iterator[Finding]:
     """Report the forms that were recognised."""
     for form in dict.fromkeys(forms.values()):
         names = [name for name, each in forms.items() if each == form]
-        found = f"{listing(names, 5)}: read as numbers written like {form}"
+        found = f"{format_names(names, 5)}: read as numbers written like {form}"
         yield note("number-form", names[0] if len(names) == 1 else None, found)

@@ -17,7 +17,7 @@ from tasks.data.io.tabular import CODE, MAX_COLUMNS, Kind, LevelCodes, Selection
 from tasks.data.levels import Levels, find_levels
 from tasks.data.report import Finding, error
 from tasks.errors import DataError
-from tasks.machine.words import plural
+from tasks.machine.words import pluralize
 from tasks.parameters.addresses import is_database
 
 SHOWN = 40  # characters of a value that are shown
@@ -298,7 +298,7 @@ class _TableReader:
         paths = {file.path for file in files.files} - self._faults.keys()
         for name, by_file in self.kinds.items():
             if without := sorted(paths - by_file.keys()):
-                said = f"{plural(len(without), 'file')} without column {name}, the first is {without[0]}"
+                said = f"{pluralize(len(without), 'file')} without column {name}, the first is {without[0]}"
                 expected, remedy = "the same columns in all files", "add it, leave the files out"
                 yield _differ("missing-column", name, said, expected, remedy)
 

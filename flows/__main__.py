@@ -41,8 +41,9 @@ def main() -> None:
     gc.set_threshold(NEW_OBJECTS)
     if _is_zen_4():
         os.environ.setdefault("NPY_DISABLE_CPU_FEATURES", "X86_V4")
-    ending: list[int] = []
-    atexit.register(_end_at_once, ending)  # registered first, so called last: after threads and libraries have finished
+    exit_codes: list[int] = []
+    # Registered first, so called last: after threads and libraries have finished.
+    atexit.register(_end_at_once, exit_codes)
     try:
         from flows import interrupt
         from flows.cli import streams
@@ -62,17 +63,17 @@ def main() -> None:
         _say_interrupted()
         os._exit(code)  # threads of libraries would wait, or print their own tracebacks
     else:
-        ending.append(code)
+        exit_codes.append(code)
     sys.exit(code)
 
 
-def _end_at_once(ending: list[int]) -> None:
+def _end_at_once(exit_codes: list[int]) -> None:
     """Exit without Python's cleanup, which takes over a second after an import of torch."""
-    if ending:
+    if exit_codes:
         with suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(*ending)
+        os._exit(*exit_codes)
 
 
 def _leave() -> None:

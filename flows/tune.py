@@ -8,7 +8,7 @@ from flows.retrain import retrain
 from tasks.download import download
 from tasks.fitting.search_space import describe_settings
 from tasks.machine import devices, resources
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.parameters import RetrainParameters, TuneParameters
 from tasks.preprocess import preprocess
 from tasks.serving.task import find_task
@@ -45,14 +45,18 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
         run_artifacts.show_search(run, searched)
         report = TuneReport.describe(run, searched)
         if asked.then_retrain and searched.tuned.is_better:
-            tell(f"retrain with what was found: {describe_settings(searched.tuned.settings)}")
+            print_message(f"retrain with what was found: {describe_settings(searched.tuned.settings)}")
             with report.carry_search():
-                report = report.model_copy(update={"retrained": retrain(_with_what_was_found(asked, searched.tuned))})
+                report = report.model_copy(update={"retrained": retrain(_apply_settings(asked, searched.tuned))})
     return report
 
 
-def _with_what_was_found(asked: TuneParameters, found: tuning_result.TunedSettings) -> RetrainParameters:
+def _apply_settings(parameters: TuneParameters, settings: tuning_result.TunedSettings) -> RetrainParameters:
     """The parameters of a retrain on the same data; ``training`` has what the search did not decide."""
-    training = {name: value for name, value in asked.training.given.items() if name not in found.settings}
-    document = {"name": asked.name, "training": {"model": asked.training.model} | training, "data": asked.data}
+    training = {name: value for name, value in parameters.training.given.items() if name not in settings.settings}
+    document = {
+        "name": parameters.name,
+        "training": {"model": parameters.training.model} | training,
+        "data": parameters.data,
+    }
     return RetrainParameters.model_validate(document | {"tuned": True})

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tasks.data.book_datasets import SourceUnreachable, find_dataset
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.parameters import Data
 from tasks.records import RawDataset
 from tasks.stage import stage
@@ -26,5 +26,5 @@ def download(run: RunFolder, dataset: str, data: Data) -> RawDataset:
     """
     raw = find_dataset(dataset, data).fetch()
     if not raw.files:
-        tell(told := "own data stay where they are" if raw.look else "nothing: they are generated", short=told)
+        print_message(told := "own data stay where they are" if raw.look else "nothing: they are generated", short=told)
     return raw

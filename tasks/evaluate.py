@@ -1,7 +1,7 @@
 """Stage 5: measure the candidate and let the gates judge it, the book's assertions among them."""
 
 from tasks.judging import gates
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.parameters import Gates, Training
 from tasks.records import Evaluation, PreparedDataset, TrainedModel
 from tasks.stage import stage
@@ -22,12 +22,12 @@ def evaluate(
 
     candidate, task = Candidate.read(prepared, trained, training), choose_task(prepared)
     sentence = task.describe(candidate)
-    tell(sentence, short=sentence.partition("; ")[0])
+    print_message(sentence, short=sentence.partition("; ")[0])
     evaluation = Evaluation(
         metrics=candidate.metrics,
         gates=tuple(task.judge(candidate, bounds)),
         pictures=candidate.draw(run),
     )
-    atomic.write_json(run.file("evaluation.json"), evaluation.model_dump(mode="json"), is_kept=False)
-    gates.enforce(evaluation, evaluation.gates, run, prepared.left_out)
+    atomic.write_json(run.file("evaluation.json"), evaluation.model_dump(mode="json"), is_durable=False)
+    gates.raise_if_failed(evaluation, evaluation.gates, run, prepared.left_out)
     return evaluation

@@ -5,8 +5,8 @@ import safetensors.numpy
 
 from tasks.data.prepared_splits import read_batches
 from tasks.judging import gates, parity
-from tasks.machine.run_messages import tell
-from tasks.machine.words import readable
+from tasks.machine.run_messages import print_message
+from tasks.machine.words import format_number
 from tasks.parameters import Device, Gates, Training
 from tasks.records import ExportedModel, PreparedDataset, TrainedModel
 from tasks.serving import contract, raw_units, runtime
@@ -36,11 +36,11 @@ def export(
         session = runtime.open_session(content, Device.CPU)
         of_torch, profile = parity.compare_with_torch(session, weights, prepared, bounds)
         in_float64 = parity.compare_in_float64(session, weights, prepared, bounds)
-        model = atomic.write_bytes(run.file(ONNX), content, is_kept=False)
+        model = atomic.write_bytes(run.file(ONNX), content, is_durable=False)
         described = contract.open_inference_metadata(None, None, signature, recipe.describe_columns())
-        metadata = described.write(run.file(METADATA), is_kept=False)
+        metadata = described.write(run.file(METADATA), is_durable=False)
         first = next(read_batches(prepared.test, prepared)).inputs
-        stored = atomic.write_bytes(run.file(SAMPLE), runtime.write_sample(session, recipe, first), is_kept=False)
+        stored = atomic.write_bytes(run.file(SAMPLE), runtime.write_sample(session, recipe, first), is_durable=False)
         stored_weights = _write_weights(run, weights, prepared) if recipe.columns else None
         tolerance = runtime.find_tolerance(recipe)
         served = parity.judge_servability(stranger, model, metadata.path, stored.path, bounds, tolerance)
@@ -52,9 +52,9 @@ def export(
         profile=profile,
         gates=(*of_torch, *in_float64, *served),
     )
-    agreement = f"{ONNX}: equal to torch within {readable(of_torch[0].value, 2)}"
-    tell(f"{agreement}, {len(content):,} bytes", short=agreement)
-    gates.enforce(made, made.gates, run)
+    agreement = f"{ONNX}: equal to torch within {format_number(of_torch[0].value, 2)}"
+    print_message(f"{agreement}, {len(content):,} bytes", short=agreement)
+    gates.raise_if_failed(made, made.gates, run)
     return made
 
 
@@ -65,4 +65,4 @@ def _write_weights(run: RunFolder, weights: raw_units.Weights, prepared: Prepare
         sums = [each.inputs.sum(axis=0, dtype=np.float64) for each in read_batches(prepared.train, prepared)]
         mean = np.sum(sums, axis=0) / prepared.num_train
         folded = folded._replace(mean=mean, b=folded.b + mean @ folded.W)
-    return atomic.write_bytes(run.file(WEIGHTS), raw_units.save_weights(folded), is_kept=False)
+    return atomic.write_bytes(run.file(WEIGHTS), raw_units.save_weights(folded), is_durable=False)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tasks.judging.evaluation_result import EvaluationResult
 from tasks.judging.labelled_rows import evaluate_version
-from tasks.machine.run_messages import Event, tell
-from tasks.machine.words import plural, readable
+from tasks.machine.run_messages import Event, print_message
+from tasks.machine.words import format_number, pluralize
 from tasks.parameters import EvaluateParameters
 from tasks.stage import live_progress, stage
 from tasks.store import atomic, model_folder
@@ -24,22 +24,22 @@ def judge(run: RunFolder, parameters: EvaluateParameters) -> EvaluationResult:
     number, model = model_folder.load_model(parameters.name, parameters.version)
     manifest = model_folder.find_manifest(parameters.name, number)
     with tempfile.TemporaryDirectory(prefix="rows-", dir=run.path) as scratch:
-        found = evaluate_version(manifest, model, parameters, Path(scratch))
-    atomic.write_json(run.file("judged.json"), found.model_dump(mode="json"))
-    _tell(run, found)
-    return found
+        result = evaluate_version(manifest, model, parameters, Path(scratch))
+    atomic.write_json(run.file("judged.json"), result.model_dump(mode="json"))
+    _report_result(run, result)
+    return result
 
 
-def _tell(run: RunFolder, found: EvaluationResult) -> None:
+def _report_result(run: RunFolder, result: EvaluationResult) -> None:
     """Print the result, and send it as an event to subscribers of the model."""
-    figures = ", ".join(f"{name} {readable(value)}" for name, value in found.metrics.items())
-    told = f"{plural(found.rows, 'row')} by {found.name} version {found.version}: {figures}"
-    tell(told, short=told)
-    if found.worse:
-        tell(f"worse than at publication, beyond chance (95 %): {', '.join(found.worse)}")
-    for change in found.changes:
-        tell(f"warning: {change.sentence}")
-    facts = found.model_dump(include={"version", "rows", "metrics", "published", "worse"})
-    live_progress.emit_from_task(Event.EVALUATED, found.name, facts | {"sha256": found.model_sha256})
-    if any(change.rule == "drift" for change in found.changes):
-        live_progress.emit_changed_data(found.name, run.path, found.changes, is_stopped=False)
+    figures = ", ".join(f"{name} {format_number(value)}" for name, value in result.metrics.items())
+    told = f"{pluralize(result.rows, 'row')} by {result.name} version {result.version}: {figures}"
+    print_message(told, short=told)
+    if result.worse:
+        print_message(f"worse than at publication, beyond chance (95 %): {', '.join(result.worse)}")
+    for change in result.changes:
+        print_message(f"warning: {change.sentence}")
+    facts = result.model_dump(include={"version", "rows", "metrics", "published", "worse"})
+    live_progress.emit_from_task(Event.EVALUATED, result.name, facts | {"sha256": result.model_sha256})
+    if any(change.rule == "drift" for change in result.changes):
+        live_progress.emit_changed_data(result.name, run.path, result.changes, is_stopped=False)

@@ -1,6 +1,6 @@
 """After publication, if ``GRADMILL_MIRROR`` is set: copy the champion to where consumers on other hosts read it."""
 
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.records import MirroredModel
 from tasks.stage import stage
 from tasks.store import mirror_sync
@@ -17,5 +17,5 @@ def mirror(run: RunFolder, name: str, url: str) -> MirroredModel:
     """
     mirrored = mirror_sync.copy_champion(name, url)
     short = f"{name} version {mirrored.version}: {mirrored.outcome}"
-    tell(f"{short}; files written to {url}: {len(mirrored.written)}", short=short)
+    print_message(f"{short}; files written to {url}: {len(mirrored.written)}", short=short)
     return mirrored

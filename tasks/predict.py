@@ -6,8 +6,8 @@ from typing import Any
 from tasks.batch import output_dir
 from tasks.batch.plan import open_job
 from tasks.batch.results import check_rejects, describe_first_reject, finish, judge_again, to_prediction
-from tasks.machine.run_messages import Event, tell
-from tasks.machine.words import plural, readable
+from tasks.machine.run_messages import Event, print_message
+from tasks.machine.words import format_number, pluralize
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.stage import gpu_lock, live_progress, shards, stage
@@ -28,50 +28,53 @@ def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
     shards.check_runner(parameters.runner, parameters.dask_address)
     with gpu_lock.hold(parameters.device), open_job(parameters) as (folder, job, file, tables):
         if job.status == "done":
-            job = _reuse(folder, job, parameters)
+            job = _reuse_job(folder, job, parameters)
         else:
-            tell(
-                f"{plural(job.rows, 'row')} in {plural(job.input.files, 'file')} through {job.model.name} version "
-                f"{job.model.version} on {job.provider}: {plural(len(job.shards), 'part')}, "
-                f"{plural(job.workers, 'worker')}",
-                short=plural(job.rows, "row"),
+            print_message(
+                f"{pluralize(job.rows, 'row')} in {pluralize(job.input.files, 'file')} through {job.model.name} "
+                f"version {job.model.version} on {job.provider}: {pluralize(len(job.shards), 'part')}, "
+                f"{pluralize(job.workers, 'worker')}",
+                short=pluralize(job.rows, "row"),
             )
             job = finish(folder, job, parameters, shards.label_shards(folder, job, parameters))
-            _tell(folder, job)
+            _report_job(folder, job)
         if file:
             job = output_dir.write_file(file, folder, job, tables)
         return to_prediction(folder, job, file)
 
 
-def _reuse(folder: Path, job: Job, parameters: PredictParameters) -> Job:
+def _reuse_job(folder: Path, job: Job, parameters: PredictParameters) -> Job:
     """A finished job, judged by the bounds that are given now."""
-    tell(f"nothing has changed: job {job.job} is done, predictions in {folder}", short="done already: reused")
+    print_message(f"nothing has changed: job {job.job} is done, predictions in {folder}", short="done already: reused")
     for sentence in job.noted:
-        tell(sentence)
+        print_message(sentence)
     if parameters.max_rejects is not None:
         check_rejects(folder, job.model_copy(update={"max_rejects": parameters.max_rejects}), job.rejects or 0)
     judged = judge_again(folder, job, parameters.max_drift)
     if judged.drift != job.drift:
-        _tell_of_drift(folder, judged)
+        _report_drift(folder, judged)
     return judged
 
 
-def _tell(folder: Path, job: Job) -> None:
+def _report_job(folder: Path, job: Job) -> None:
     """Print the result; an event announces the files."""
     for sentence in job.noted:
-        tell(sentence)
+        print_message(sentence)
     rejects = job.rejects or 0
-    done = f"{plural(job.rows - rejects, 'row')} predicted, {rejects:,} rejected"
-    tell(f"{done}; predictions in {folder}", short=done)
+    done = f"{pluralize(job.rows - rejects, 'row')} predicted, {rejects:,} rejected"
+    print_message(f"{done}; predictions in {folder}", short=done)
     if rejects:
-        tell(f"the first rejected is {describe_first_reject(folder)}")
+        print_message(f"the first rejected is {describe_first_reject(folder)}")
     if job.metrics and job.accuracy is None:
-        tell("by the target's column: " + ", ".join(f"{name} {readable(value)}" for name, value in job.metrics.items()))
+        print_message(
+            "by the target's column: "
+            + ", ".join(f"{name} {format_number(value)}" for name, value in job.metrics.items())
+        )
     _emit(Event.PREDICTIONS_WRITTEN, folder, job, {"rows": job.rows - rejects, "rejects": rejects})
-    _tell_of_drift(folder, job)
+    _report_drift(folder, job)
 
 
-def _tell_of_drift(folder: Path, job: Job) -> None:
+def _report_drift(folder: Path, job: Job) -> None:
     """Print, and announce by an event, that the input has drifted or the predictions are worse."""
     if job.drift is None or (job.drift.verdict != "drift" and not job.worse):
         return
@@ -81,7 +84,7 @@ def _tell_of_drift(folder: Path, job: Job) -> None:
         found = f"the input has drifted from the test split: population stability index {index} (limit {limit})"
         told.insert(0, found)
     for sentence in told:
-        tell(sentence)
+        print_message(sentence)
     message = "; ".join(told)
     _emit(Event.DRIFT, folder, job, {"message": message, "index": job.drift.index, "maximum": job.drift.maximum})
 

@@ -2,7 +2,7 @@
 
 from tasks.data.book_datasets import find_dataset
 from tasks.data.prepared_splits import ValidatedDataset
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.parameters import Data
 from tasks.records import PreparedDataset
 from tasks.stage import stage
@@ -22,5 +22,5 @@ def preprocess(run: RunFolder, validated: ValidatedDataset, data: Data, seed: in
     """
     prepared = find_dataset(validated.raw.name, data).prepare(validated, data, seed)
     sizes = f"{prepared.num_train:,} training and {prepared.num_test:,} test examples"
-    tell(f"{sizes}, digest {prepared.digest[:16]}", short=sizes)
+    print_message(f"{sizes}, digest {prepared.digest[:16]}", short=sizes)
     return prepared

@@ -3,7 +3,7 @@
 from functools import partial
 
 from tasks.judging import gates
-from tasks.machine.run_messages import Event, tell
+from tasks.machine.run_messages import Event, print_message
 from tasks.parameters import RetrainParameters
 from tasks.records import (
     ChampionGates,
@@ -53,7 +53,7 @@ def publish(
 
             asked = prepared, parameters.gates, parameters.training
             verdicts, best = compare_with_published(name, exported.onnx, *asked)
-            gates.enforce(ChampionGates(gates=verdicts), verdicts, run)
+            gates.raise_if_failed(ChampionGates(gates=verdicts), verdicts, run)
         if not unchanged and may_publish:
             if kept is None:
                 made_of = (parameters, prepared, trained, evaluated, exported, verdicts, best)
@@ -61,7 +61,7 @@ def publish(
                     run.path.name, *made_of, cache.package_versions(), cache.code_digest()
                 )
                 pictures = (trained.picture, *evaluated.pictures, *filter(None, (prepared.sheet,)))
-                fill = partial(publication.write_version_files, of=lineage, exported=exported, pictures=pictures)
+                fill = partial(publication.write_version_files, lineage=lineage, exported=exported, pictures=pictures)
                 kept = publication.publish(lineage, fill, parameters.sign_key)
             pointer.point_to(name, kept, Cause("published", by=run.path.name))
     published = PublishedModel(outcome="judged", name=name, version=None, model=exported.onnx, gates=verdicts)
@@ -70,15 +70,15 @@ def publish(
         detail = "whose bytes are the same" if unchanged else ""
         facts = {"outcome": "unchanged" if unchanged else "published", "version": kept, "model": model}
         published = published.model_copy(update=facts | {"detail": detail})
-    _tell(run, published, is_signed=parameters.sign_key is not None)
+    _report_outcome(run, published, is_signed=parameters.sign_key is not None)
     return published
 
 
-def _tell(run: RunFolder, published: PublishedModel, is_signed: bool) -> None:
+def _report_outcome(run: RunFolder, published: PublishedModel, is_signed: bool) -> None:
     version = f"{published.name} version {published.version}" if published.version else published.name
-    tell(outcome := f"{version}: {published.outcome}", short=outcome)
+    print_message(outcome := f"{version}: {published.outcome}", short=outcome)
     if is_signed and published.version and not published.model.path.with_name(artifact_paths.ATTESTATION).is_file():
-        tell(f"{version} was published without --sign-key and stays without an attestation")
+        print_message(f"{version} was published without --sign-key and stays without an attestation")
     if published.outcome == "published":
         model = {"version": published.version, "sha256": published.model.sha256, "path": str(published.model.path)}
         live_progress.emit_from_task(Event.PUBLISHED, published.name, model | {"run": str(run.path)})

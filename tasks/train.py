@@ -36,8 +36,8 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
             curve = watch.to_the_end(trained.epochs)
     used = trained.training.hyperparameters.model_copy(update={"num_epochs": len(curve)})
     tensors = safetensors.torch.save(trained.read_weights())
-    reference = atomic.write_bytes(run.file("weights.safetensors"), tensors, is_kept=False)
-    atomic.write_json(run.file("learning-curve.json"), [point.model_dump() for point in curve], is_kept=False)
+    reference = atomic.write_bytes(run.file("weights.safetensors"), tensors, is_durable=False)
+    atomic.write_json(run.file("learning-curve.json"), [point.model_dump() for point in curve], is_durable=False)
     return TrainedModel(
         weights=reference,
         device=devices.describe(device),

@@ -6,8 +6,8 @@ import time
 
 from tasks.fitting.search_space import describe_settings
 from tasks.fitting.tune import TrialTraining, open_search, read_validation_parts
-from tasks.machine.run_messages import tell
-from tasks.machine.words import plural, readable
+from tasks.machine.run_messages import print_message
+from tasks.machine.words import format_number, pluralize
 from tasks.parameters import Search, Training
 from tasks.records import PreparedDataset
 from tasks.stage import gpu_lock, live_progress, shards, stage
@@ -42,24 +42,26 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
     ):
         done = len(trials.trials)
         if done:
-            tell(f"{plural(done, 'trial')} {'was' if done == 1 else 'were'} already done")
+            print_message(f"{pluralize(done, 'trial')} {'was' if done == 1 else 'were'} already done")
         with live_progress.count_progress("tune", trials.num_wanted, "trials", done) as advance:
 
             def show(trial: Trial, best: Trial | None) -> None:
                 advance()
-                tell(said := _describe_trial(trial, best), short=said.rpartition(": ")[0])
+                print_message(said := _describe_trial(trial, best), short=said.rpartition(": ")[0])
 
             trials.run(submit, started + (1 - FINAL) * timeout, show)
         if len(trials.trials) < trials.num_wanted:
-            tell(f"the time for trials is over: {len(trials.trials)} of {trials.num_wanted}; the same command goes on")
-        seeds = plural(trials.num_seeds, "other seed")
-        tell(f"the best and the previous settings are trained with {seeds} each", short=seeds)
+            print_message(
+                f"the time for trials is over: {len(trials.trials)} of {trials.num_wanted}; the same command goes on"
+            )
+        seeds = pluralize(trials.num_seeds, "other seed")
+        print_message(f"the best and the previous settings are trained with {seeds} each", short=seeds)
         with live_progress.count_progress("tune", trials.num_seeds, "seeds", 0) as advance:
             tuned = trials.compare(submit, started + timeout, advance, run.path.name)
         losses = _describe_losses(tuned)
-        best = f"the best of {plural(tuned.num_trials, 'trial')}: {describe_settings(tuned.settings)}; {losses}"
+        best = f"the best of {pluralize(tuned.num_trials, 'trial')}: {describe_settings(tuned.settings)}; {losses}"
         worse = "" if tuned.is_better else ": no better than the previous settings; nothing is kept"
-        tell(f"{best}{worse}", short=losses)
+        print_message(f"{best}{worse}", short=losses)
         read_validation_parts.cache_clear()
         return SearchResult(trials=trials.trials, tuned=tuned)
 
@@ -67,14 +69,15 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
 def _describe_trial(trial: Trial, best: Trial | None) -> str:
     """``trial 7: loss 0.4312 after 14 epochs, 0.8 s (best 0.4301, trial 3): lr 0.21, batch size 256``."""
     how = {"complete": "", "pruned": ", given up", "diverged": "diverged"}[trial.outcome]
-    loss = "" if trial.validation_loss is None else f"loss {readable(trial.validation_loss)}"
-    after = f"after {plural(trial.epochs, 'epoch')}, {trial.seconds:.2g} s"
-    so_far = f" (best {readable(best.validation_loss or 0.0)}, trial {best.number})" if best else ""
+    loss = "" if trial.validation_loss is None else f"loss {format_number(trial.validation_loss)}"
+    after = f"after {pluralize(trial.epochs, 'epoch')}, {trial.seconds:.2g} s"
+    so_far = f" (best {format_number(best.validation_loss or 0.0)}, trial {best.number})" if best else ""
     return f"trial {trial.number}: {loss}{how} {after}{so_far}: {describe_settings(trial.settings)}"
 
 
 def _describe_losses(tuned: TunedSettings) -> str:
     found, before = (
-        readable(statistics.fmean(each)) if each else "none" for each in (tuned.validation_losses, tuned.default_losses)
+        format_number(statistics.fmean(each)) if each else "none"
+        for each in (tuned.validation_losses, tuned.default_losses)
     )
     return f"validation loss {found}, without a search {before}"

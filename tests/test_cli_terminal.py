@@ -15,14 +15,14 @@ from command_line import GRADMILL, answer, gradmill
 from flows.cli.display import StageList
 from tasks.judging.gates import format_value, judge
 from tasks.machine import run_messages
-from tasks.machine.words import duration, readable, tell_apart
+from tasks.machine.words import format_duration, format_number, tell_apart
 from tasks.store import artifact_paths
 from terminals import Terminal, shown_of
 
 
 @run_messages.show_stage("evaluate")
 def refused() -> None:
-    run_messages.tell("gate x refused: 1, at most 0 required", short="refused by x")
+    run_messages.print_message("gate x refused: 1, at most 0 required", short="refused by x")
     raise ValueError("refused")
 
 
@@ -38,9 +38,9 @@ def test_stages_are_a_list_with_marks_one_figure_and_seconds_that_fits_the_termi
     watcher = StageList(console, "starting")
     monkeypatch.setattr(run_messages, "watchers", [watcher])
     with run_messages.show_stage("validate"):
-        run_messages.tell("2,000 rows; and more that is for the log", short="2,000 rows")
-        run_messages.tell(f"warning: {tmp_path}/t.csv: equal features have different targets [bold]")
-        run_messages.tell("not shown", short="")
+        run_messages.print_message("2,000 rows; and more that is for the log", short="2,000 rows")
+        run_messages.print_message(f"warning: {tmp_path}/t.csv: equal features have different targets [bold]")
+        run_messages.print_message("not shown", short="")
     with pytest.raises(ValueError, match="refused"):
         refused()
     watcher.close()
@@ -92,8 +92,8 @@ TOLD_APART = {
 
 
 def test_figures_have_more_digits_only_where_these_tell_one_from_its_bound_and_no_duration_is_nothing() -> None:
-    assert {each: duration(each) for each in DURATIONS} == DURATIONS
-    assert {each: readable(each) for each in FIGURES} == FIGURES
+    assert {each: format_duration(each) for each in DURATIONS} == DURATIONS
+    assert {each: format_number(each) for each in FIGURES} == FIGURES
     assert {each: tell_apart(*each) for each in TOLD_APART} == TOLD_APART
     verdict = judge("reference", 1.000004, maximum=1.0)
     assert (format_value(verdict), verdict.detail) == ("1.000004", "at most 1 required")

@@ -343,7 +343,7 @@ def test_processes_find_what_this_one_finds(tmp_path: Path, monkeypatch: pytest.
     for seconds in (0.0, 1e9):
         monkeypatch.setattr(images, "LONG_SECONDS", seconds)
         decoded = images.read_images(find_images(str(source)), tmp_path / f"pixels-{seconds}")
-        made.append((decoded.spool.read_bytes(), decoded.facts.tolist(), decoded.unreadable))
+        made.append((decoded.spill_file.read_bytes(), decoded.facts.tolist(), decoded.unreadable))
     assert made[0] == made[1]
     spool, _, unreadable = made[0]
     assert spool != bytes(len(spool))

@@ -30,7 +30,7 @@ from tasks.data.recipe import Column, Pixels
 from tasks.data.report import DataReport, UnfitData
 from tasks.data.schema import Request
 from tasks.data.table_dataset import examine_table
-from tasks.data.target import Truth
+from tasks.data.target import TargetValues
 from tasks.errors import DataError
 from tasks.parameters import Data
 from tasks.parameters.data import OwnData
@@ -104,7 +104,7 @@ def test_many_classes_and_many_levels_take_no_table_of_both() -> None:
     features = codes.astype(np.float32)[None]
     tracemalloc.start()
     names, is_known = tuple(map(str, range(9_900))), np.ones(len(codes), bool)
-    truths = [Truth(labels, is_known, names, ()) for labels in (codes, RNG.permutation(codes))]
+    truths = [TargetValues(labels, is_known, names, ()) for labels in (codes, RNG.permutation(codes))]
     found = [list(quality_checks.check_leaks(columns, features, truth)) for truth in truths]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -206,7 +206,7 @@ def compare(
     objective: Objective = Objective(Loss.SQUARED),  # noqa: B008  (nobody changes it)
 ) -> Any:
     """By the losses of each row; ``key`` is that of the split."""
-    keys = (np.arange(len(ours.answers.truth)) if key is None else key).astype(np.uint64)
+    keys = (np.arange(len(ours.answers.y_true)) if key is None else key).astype(np.uint64)
     return champion.compare_losses(ours, versions, keys, rule, objective, Gates())
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from tasks.data.recipe import SplitRule
 from tasks.data.split import SplitAssignment, encode_times
-from tasks.data.target import Truth
+from tasks.data.target import TargetValues
 from tasks.judging import baselines, champion, metrics
 from tasks.judging.metrics import Answers, RowTimes
 from tasks.judging.objective import Objective, balance_classes
@@ -81,9 +81,12 @@ def test_the_huber_loss_is_torchs_in_deviations_of_the_target_and_the_squared_lo
 def test_splits_that_it_is_computed_of_are_not_held_in_memory(tmp_path: Path) -> None:
     small = examined(written(tmp_path / "t.csv", {"x": RNG.normal(size=300), "y": RNG.normal(size=300)}))
     num_rows = 2**20
-    keys, truth = np.arange(num_rows, dtype=np.uint64), Truth(np.zeros(num_rows), np.ones(num_rows, bool), (), ())
+    keys = np.arange(num_rows, dtype=np.uint64)
+    targets = TargetValues(np.zeros(num_rows), np.ones(num_rows, bool), (), ())
     split = SplitAssignment(np.ones(num_rows, np.uint8), keys)
-    many = replace(rows(small), features=np.zeros((1, num_rows), np.float32), truth=truth, split=split, digests=keys)
+    many = replace(
+        rows(small), features=np.zeros((1, num_rows), np.float32), targets=targets, split=split, digests=keys
+    )
     tracemalloc.start()
     try:
         made = many.map_side("train", recipe(small), tmp_path)

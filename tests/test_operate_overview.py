@@ -256,7 +256,7 @@ def test_a_run_of_a_command_is_crashed_once_nobody_holds_its_folder_and_not_befo
     os.utime(folder.path / artifact_paths.RUN, (time.time() - 120,) * 2)
 
     def state(marks: bool = True) -> Any:
-        up.PeriodicChecks(marks).look()
+        up.PeriodicChecks(marks).run_due_checks()
         return post(prefect_api, "flow_runs/filter", {"flow_runs": {"id": {"any_": [str(run.id)]}}})[0]["state_type"]
 
     assert state() == "RUNNING", "it has begun just now"
@@ -313,10 +313,10 @@ def test_beside_up_a_run_leaves_the_page_to_it_and_never_to_one_that_is_dead(pre
     with locks.hold_lock(artifact_paths.up_lock(), "up"):
         connection.make_service(prefect_api).write(artifact_paths.service())
         assert updated() == before
-        asked.look()
+        asked.run_due_checks()
         newer = newest(prefect_api)["updated"]
         assert newer > before
-        asked.look()
+        asked.run_due_checks()
         assert newest(prefect_api)["updated"] == newer, "each is written once"
     assert updated() > newer
 
@@ -330,10 +330,10 @@ def test_a_page_that_cannot_be_written_is_asked_for_still_and_tried_again_later(
     (artifact_paths.pages_asked() / NAME).touch()
     asked = up.PeriodicChecks()
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        asked.look()
+        asked.run_due_checks()
     assert f"{NAME}-overview could not be written" in capsys.readouterr().err
-    asked.look()
+    asked.run_due_checks()
     assert (artifact_paths.pages_asked() / NAME).exists(), "it is not tried twice a second"
-    up.PeriodicChecks().look()
+    up.PeriodicChecks().run_due_checks()
     assert not [*artifact_paths.pages_asked().iterdir()]
     assert "live since" in newest(prefect_api)["description"]

@@ -80,7 +80,7 @@ def test_what_nobody_can_be_told_hinders_no_promotion(
     monkeypatch.setattr(connection, "TELLING_SECONDS", 0.5)
 
     def told() -> str:
-        connection.announce("gradmill.model.promoted", "x", {})
+        connection.send_model_event("gradmill.model.promoted", "x", {})
         return capsys.readouterr().err
 
     artifact_paths.service().write_text('{"api_url": 3}')

@@ -49,7 +49,7 @@ def test_nothing_behind_a_link_proves_that_a_folder_is_ours_or_is_touched(tmp_pa
         (out / "part-00000.parquet").write_bytes(b"PAR1")
         link.symlink_to(part)
         with pytest.raises(UsageError, match="holds something else"):
-            output_dir.claim(out, "0" * 16, restart=True)
+            output_dir.acquire_output(out, "0" * 16, restart=True)
         link.unlink()
     assert predictions.has_scratch(theirs)
 
@@ -96,12 +96,12 @@ def test_a_folder_without_a_sound_document_or_the_scratch_is_somebody_elses(docu
     before = contents(tmp_path)
     for restart in (False, True):
         with pytest.raises(UsageError, match="holds something else"):
-            output_dir.claim(tmp_path, "0" * 16, restart)
+            output_dir.acquire_output(tmp_path, "0" * 16, restart)
     assert contents(tmp_path) == before
     predictions.make_scratch(tmp_path)  # as a job does before anything else
     with pytest.raises(DataError, match=r"_job\.json is not"):
-        output_dir.claim(tmp_path, "0" * 16, restart=False)
-    assert output_dir.claim(tmp_path, "0" * 16, restart=True) == (None, sorted(before))
+        output_dir.acquire_output(tmp_path, "0" * 16, restart=False)
+    assert output_dir.acquire_output(tmp_path, "0" * 16, restart=True) == (None, sorted(before))
 
 
 def test_counts_of_two_parts_add_up_though_only_one_of_them_has_a_note_or_a_good_row() -> None:

@@ -422,7 +422,7 @@ def test_whoever_waits_for_the_server_s_limit_says_so_and_goes_on_once_it_is_fre
         try:
             client.post(limits, json={"name": gpu_lock.LIMIT, "limit": 1}).raise_for_status()
             client.post(f"{limits}increment", json=place).raise_for_status()
-            monkeypatch.setattr(gpu_lock, "tell", hear)
+            monkeypatch.setattr(gpu_lock, "print_message", hear)
             run = flow(name="turn")(lambda: task(name="turn", timeout_seconds=120)(work)())
             assert run() == 1
             assert told == [("another job has its turn on the GPU; waiting for it", 1)]

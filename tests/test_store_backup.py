@@ -101,12 +101,12 @@ def test_a_second_backup_copies_what_is_new_or_has_rotted_and_replaces_nothing(p
     (place / "content").chmod(0o755)  # as whoever copies a backup leaves it
     pointer.freeze(NAME)
     again = backup.make(f"file://{place}")
-    assert {Path(path).name for path in again.copied} == {"champion.json", "history.jsonl"}
+    assert {Path(path).name for path in again.copied_files} == {"champion.json", "history.jsonl"}
     assert files(place).items() >= before.items()
     assert mode(place / "content") == 0o700
     assert snapshots(place) == sorted([first.name, again.name])
     right = damage(model := content(place, first, "2/model.onnx"), -1)
-    assert backup.make(str(place)).copied == [f"models/{NAME}/2/model.onnx"]
+    assert backup.make(str(place)).copied_files == [f"models/{NAME}/2/model.onnx"]
     assert model.read_bytes() == right
 
 
@@ -122,11 +122,11 @@ def test_keep_removes_this_stores_older_snapshots_and_content_that_no_snapshot_n
     for frozen in (True, False, True):  # another content, and so another name
         pointer.freeze(NAME, frozen=frozen)
         drills.append(backup.make(str(place), keep=2))
-    assert [len(each.removed) for each in drills] == [0, 0, 1]
+    assert [len(each.removed_snapshots) for each in drills] == [0, 0, 1]
     elsewhere(".")
     pointer.freeze(NAME)
     kept = backup.make(str(place), keep=1)
-    assert kept.removed == [first.name], "neither store takes the other's"
+    assert kept.removed_snapshots == [first.name], "neither store takes the other's"
     assert not (place / "content" / ("0" * 64)).exists()
     assert (place / "content" / "index.html").exists()
     for name in snapshots(place):
@@ -326,7 +326,7 @@ def test_a_killed_backup_leaves_no_snapshot_and_a_killed_restore_goes_on(
     left = {path.name for path in (place / "content").iterdir()}
     whole = backup.make(str(place))
     assert left
-    assert not left & {whole.snapshot.files[path].sha256 for path in whole.copied}, "the next goes on with it"
+    assert not left & {whole.snapshot.files[path].sha256 for path in whole.copied_files}, "the next goes on with it"
     candidates[2].publish()
     for number in (0, 2, 5):
         kill("backup", artifacts, number)

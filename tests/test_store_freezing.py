@@ -107,7 +107,7 @@ def words_of_changes() -> list[str]:
 
 def test_the_history_tells_who_changed_what_and_why(candidate: Contender, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "ada")
-    monkeypatch.setattr("flows.server.connection.announce", print)
+    monkeypatch.setattr("flows.server.connection.send_model_event", print)
     reason = "[red]a bad day\x1b[2J"
     assert typed("rollback", NAME, "--reason", reason).returncode == 0
     assert typed("unfreeze", NAME).returncode == 0

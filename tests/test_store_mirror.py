@@ -209,13 +209,13 @@ def test_a_backup_in_s3_is_incremental_and_restored(s3: str, tmp_path: Path, mon
     first = backup.make(url)
     pointer.freeze(NAME)
     made = backup.make(url, keep=2)
-    assert (len(made.copied), made.removed) == (2, [])
+    assert (len(made.copied_files), made.removed_snapshots) == (2, [])
     contents = {each.sha256 for one in (first, made) for each in one.snapshot.files.values()}
     assert keys() == {f"gradmill/{path}" for path in (f"snapshots/{first.name}", f"snapshots/{made.name}")} | {
         f"gradmill/content/{sha256}" for sha256 in contents
     }
     pointer.freeze(NAME, frozen=False)  # of the same second and the same store there is one snapshot
-    assert len(backup.make(url, keep=1).removed) == 2
+    assert len(backup.make(url, keep=1).removed_snapshots) == 2
     before = whole_files()
     monkeypatch.setenv("GRADMILL_ARTIFACTS", str(tmp_path / "elsewhere"))
     backup.restore(url)

@@ -82,7 +82,7 @@ def one_hot(prepared: PreparedDataset, name: str) -> tuple[Array, Array]:
             blocks.append(np.where(np.isnan(values), 0.0, (values - (column.mean or 0)) / column.scale)[:, None])
             continue
         codes = np.where(np.isnan(values), len(column.levels), values).astype(int)
-        blocks.append((column.slots()[codes][:, None] == np.arange(column.num_slots)).astype(float))
+        blocks.append((column.weight_indices()[codes][:, None] == np.arange(column.num_slots)).astype(float))
     return np.hstack(blocks), np.asarray(truth)
 
 

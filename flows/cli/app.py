@@ -87,8 +87,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(is_requested: bool) -> None:
+    if is_requested:
         typer.echo(f"gradmill {metadata.version('gradmill')}")
         raise typer.Exit
 

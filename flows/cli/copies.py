@@ -12,7 +12,7 @@ from flows.cli.errors import Answer, report_faults
 from flows.cli.operate import on_server
 from flows.cli.options import Given, ModelArgument, validate_document
 from tasks.errors import GradmillError, UsageError
-from tasks.machine.words import plural
+from tasks.machine.words import pluralize
 from tasks.parameters import MaintainParameters
 from tasks.store import artifact_paths, housekeeping, mirror_sync, model_folder, state
 from tasks.store import backup as backups
@@ -46,7 +46,7 @@ def remove(
     """
     housekeeping.require_known(name)
     known = model_folder.list_versions(name)
-    what = f"{name}: {plural(len(known), 'version')}, their history, data and runs"
+    what = f"{name}: {pluralize(len(known), 'version')}, their history, data and runs"
     if not yes and not sys.stdin.isatty():
         raise UsageError(f"cannot ask whether to delete {what}", "a terminal, or --yes", "add --yes to delete it")
     require_idle(name)
@@ -87,7 +87,7 @@ def maintain(given: Annotated[Given, MaintainParameters]) -> Answer:
     removed, failure = housekeeping.maintain(validate_document(MaintainParameters, given, "maintain").keep)
     _update_overviews(*{pruned.partition("/")[0] for pruned in removed["versions"]})
     what = {"runs": "run folder", "predictions": "prediction", "versions": "version", "datasets": "prepared file"}
-    counts = [plural(len(removed[each]), noun) for each, noun in what.items()]
+    counts = [pluralize(len(removed[each]), noun) for each, noun in what.items()]
     return Answer(removed, f"removed {', '.join(counts)}", failure)
 
 
@@ -136,16 +136,17 @@ def backup(
     elsewhere = os.environ.get(DATABASE, "")
     made = backups.make(url, keep, with_database=not elsewhere)
     files, champions = made.snapshot.files, _list_champions(made.snapshot)
-    total, new = (sum(files[path].bytes for path in paths) for paths in (files, made.copied))
+    total, new = (sum(files[path].bytes for path in paths) for paths in (files, made.copied_files))
     has_database = artifact_paths.relative(artifact_paths.database()) in files
     document = {
         "url": url, "snapshot": made.name, "names": champions, "files": len(files), "bytes": total,
-        "copied": len(made.copied), "copied_bytes": new, "database": has_database, "removed": made.removed,
+        "copied": len(made.copied_files), "copied_bytes": new, "database": has_database,
+        "removed": made.removed_snapshots,
     }  # fmt: skip
-    done = [f"{url}: {plural(len(champions), 'model')}, {plural(len(files), 'file')}, {total / 1e6:.1f} MB"]
-    done += [f"snapshot {made.name}; copied {plural(len(made.copied), 'file')}, {new / 1e6:.1f} MB"]
-    if made.removed:
-        done += [f"removed {plural(len(made.removed), 'older snapshot')}"]
+    done = [f"{url}: {pluralize(len(champions), 'model')}, {pluralize(len(files), 'file')}, {total / 1e6:.1f} MB"]
+    done += [f"snapshot {made.name}; copied {pluralize(len(made.copied_files), 'file')}, {new / 1e6:.1f} MB"]
+    if made.removed_snapshots:
+        done += [f"removed {pluralize(len(made.removed_snapshots), 'older snapshot')}"]
     if has_database:
         done += ["with the history of gradmill up; its credential is not in it"]
     elif elsewhere and not elsewhere.startswith("postgresql"):
@@ -169,7 +170,7 @@ def restore(
     place, champions, num_files = artifact_paths.root(), _list_champions(restored), len(restored.files)
     document = {"url": url, "snapshot": name, "path": place, "names": champions, "files": num_files}
     moment = restored.at[:19].replace("T", " ")
-    done = [f"{place} is restored as of {moment} UTC from {name}: {plural(num_files, 'file')}, all verified"]
+    done = [f"{place} is restored as of {moment} UTC from {name}: {pluralize(num_files, 'file')}, all verified"]
     done += [f"{each}: version {champion or 'none'} is the champion" for each, champion in champions.items()]
     return Answer(document | {"at": restored.at}, "\n".join(done))
 

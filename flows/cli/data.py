@@ -22,7 +22,7 @@ from tasks.data.io.discovery import JSON_SUFFIXES, DataFile, find_table
 from tasks.data.report import UnfitData
 from tasks.data.schema import Request
 from tasks.errors import DataError, UsageError
-from tasks.machine.words import escape_control_characters, readable
+from tasks.machine.words import escape_control_characters, format_number
 from tasks.parameters import InspectParameters, ModelName, Use, addresses, is_name
 from tasks.serving.task import TASKS, TaskName
 from tasks.store import own_data, regular_files
@@ -38,7 +38,9 @@ def inspect(given: Annotated[Given, InspectParameters]) -> Answer:
 
     It ends with the retrain command to copy. Problems that stop a retrain are exit code 4.
     """
-    parameters = validate_document(InspectParameters, given | {"source": place(given.get("source"))}, "inspect")
+    parameters = validate_document(
+        InspectParameters, given | {"source": normalize_source(given.get("source"))}, "inspect"
+    )
     display.wait("reading the data")
     with tempfile.TemporaryDirectory(prefix="gradmill-") as folder:
         examined = _examine(parameters, Path(folder))
@@ -148,7 +150,7 @@ def _show(examined: "Examination[OwnRows | None]", losses: dict[str, float], com
             print_line(escape_control_characters(f"{finding.severity}: {finding.sentence}"))
     if losses and examined.schema:
         whose = "the best constant", f"a {'' if report.images else 'converged '}fit"
-        told = [f"{readable(loss)} by {each}" for loss, each in zip(losses.values(), whose, strict=False)]
+        told = [f"{format_number(loss)} by {each}" for loss, each in zip(losses.values(), whose, strict=False)]
         print_line(f"validation loss ({TASKS[examined.schema.task].loss_unit}): {', '.join(told)}")
     elif examined.schema:
         print_line("validation loss: unknown, since no part of the training rows can stand for the others")
@@ -171,7 +173,7 @@ def require_utf8(path: str | None) -> str | None:
     return path
 
 
-def place(source: str | None) -> str | None:
+def normalize_source(source: str | None) -> str | None:
     """The source of own data or input: a URL unchanged, a path made absolute.
 
     Raises:

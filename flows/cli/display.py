@@ -17,7 +17,7 @@ from rich.text import Text
 
 from flows.server import environment
 from tasks.machine import progress, run_messages
-from tasks.machine.words import duration, escape_control_characters, readable
+from tasks.machine.words import escape_control_characters, format_duration, format_number
 
 LABEL = 12  # columns for the label of a fact
 STAGE = 10  # for the name of a stage
@@ -44,8 +44,8 @@ def format_test_figures(accuracy: float | None, loss: float | None) -> tuple[str
     if loss is None:
         return "", "", ""
     if accuracy is None:
-        return "", "", readable(math.sqrt(2 * loss))
-    return f"{accuracy:.4f}", readable(loss), ""
+        return "", "", format_number(math.sqrt(2 * loss))
+    return f"{accuracy:.4f}", format_number(loss), ""
 
 
 def print_table(
@@ -188,7 +188,7 @@ class StageList(run_messages.Watcher):
         row.add_column(width=STAGE, style="bold")
         row.add_column(ratio=1, overflow="fold")
         row.add_column(justify="right", no_wrap=True, min_width=SECONDS)
-        spent = duration(time.monotonic() - self._began)
+        spent = format_duration(time.monotonic() - self._began)
         row.add_row(Text(*self._marks[is_done]), Text(stage), Text(self._said), spent)
         self._console.print(row, width=min(self._console.width - 1, WIDEST))
         self._print_notes()

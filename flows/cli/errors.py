@@ -16,7 +16,7 @@ from flows.cli import streams
 from flows.cli.display import fit, print_line
 from tasks.errors import DataError, EnvironmentProblem, GradmillError, UsageError
 from tasks.machine import progress
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.store import artifact_paths
 from tasks.store.state import Fault, Kind
 
@@ -162,5 +162,5 @@ def report_faults(faults: Sequence[Fault], *kinds: Kind) -> DataError | None:
     first = next((fault for fault in faults if fault.kind in kinds), None)
     for fault in faults:
         if fault is not first:
-            tell(f"left out: {fault.found}", file=sys.stderr)
+            print_message(f"left out: {fault.found}", file=sys.stderr)
     return DataError(first.found, first.expected, first.action) if first else None

@@ -26,7 +26,7 @@ from flows.cli.errors import Answer, as_gradmill_error, report_faults
 from flows.cli.options import ModelArgument, OnlyModel, Version, add_artifacts
 from tasks.errors import DataError, EnvironmentProblem, GradmillError, UsageError, without_credentials
 from tasks.machine.run_messages import Event
-from tasks.machine.words import nearest, readable, short
+from tasks.machine.words import format_number, format_setting, nearest
 from tasks.parameters import is_name
 from tasks.records import GateVerdict
 from tasks.serving.task import TASKS
@@ -115,7 +115,7 @@ def _print_versions(listing: dict[str, list[dict[str, Any]]]) -> None:
                 notes.append(f"f frozen: no retrain changes it until gradmill unfreeze {name}")
             marks = " *" * row["champion"] + " f" * row["frozen"] + " h" * row["held"]
             figures = format_test_figures(row["test_accuracy"], row["test_loss"])
-            parity, size = readable(row["parity"], 2), f"{row['bytes'] / 1024:.1f}"
+            parity, size = format_number(row["parity"], 2), f"{row['bytes'] / 1024:.1f}"
             data = f"{row['dataset']} {row['dataset_digest'][:8]}"
             cells.append((name, f"{row['version']}{marks}", *figures, parity, size, row["created_at"][:10], data))
     head = ("model", "version", *TEST_FIGURES, "parity", "KiB", "date", "data")
@@ -151,20 +151,20 @@ def _list_runs(name: str | None, order: Order) -> Answer:
     return Answer({"path": place, "runs": listed}, (lambda: _print_runs(listed, place)) if listed else nothing)
 
 
-def _print_runs(listed: list[RunSummary], place: Path) -> None:
+def _print_runs(listed: list[RunSummary], folder: Path) -> None:
     rows = []
     for run in listed:
-        validation = "" if run.validation_loss is None else readable(run.validation_loss)
+        validation = "" if run.validation_loss is None else format_number(run.validation_loss)
         figures = format_test_figures(run.test_accuracy, run.test_loss)
         date, digits = run.date[5:16].replace("T", " "), run.run.rpartition("-")[2]  # most are of this year
         settings = ", ".join(
-            f"{SHORT.get(key, key.replace('_', ' '))} {short(value)}"
+            f"{SHORT.get(key, key.replace('_', ' '))} {format_setting(value)}"
             for key, value in run.changed.items()
             if key not in ("model", "device")
         )
         rows.append((run.name, date, digits, run.in_words, *figures, validation, f"{run.seconds:.1f}", settings))
     print_table(("model", "date", "id", "outcome", *TEST_FIGURES, "validation", "s", "settings"), rows)
-    print_line(f"in {place}: a run's folder ends with its id; only settings that differ from the default are listed")
+    print_line(f"in {folder}: a run's folder ends with its id; only settings that differ from the default are listed")
 
 
 def history(name: OnlyModel = None) -> Answer:
@@ -234,7 +234,7 @@ def _list_facts(name: str, number: int) -> Iterator[tuple[str, str]]:
     for figure in CURVES if len(curve) > 1 else ():
         first, last = curve[0].get(figure), curve[-1].get(figure)
         if first is not None and last is not None:
-            yield label, f"{figure.replace('_', ' '):<20}{readable(first, 3)} to {readable(last, 3)}"
+            yield label, f"{figure.replace('_', ' '):<20}{format_number(first, 3)} to {format_number(last, 3)}"
             label = ""
     if (trained := manifest.trained) and trained.kept_epoch != trained.num_epochs:
         kept = f"the weights of epoch {trained.kept_epoch} of {trained.num_epochs}"
@@ -359,14 +359,14 @@ def _print_comparison(document: dict[str, Any]) -> None:
         print_line(f"weights have no names here: the pages of gradmill show {document['name']} VERSION draw them")
     print_line("")
     if gates := document["gates"]:
-        rows = [(each.name, each.verdict, readable(each.value), each.detail) for each in gates]
+        rows = [(each.name, each.verdict, format_number(each.value), each.detail) for each in gates]
         print_table((f"{b} beside {a}", "verdict", "found", "required"), rows)
     else:
         print_line(f"{b} is not judged beside {a}: {document['not_judged']}")
 
 
 def _spell(fact: Any) -> str:
-    return readable(fact) if isinstance(fact, float) else "" if fact is None else str(fact)
+    return format_number(fact) if isinstance(fact, float) else "" if fact is None else str(fact)
 
 
 def promote(
@@ -437,14 +437,14 @@ def _finish(done: str, document: dict[str, Any], event: Event | None, url: str |
     if is_frozen:
         text += f"\nfrozen: candidates are judged, and nothing is published until gradmill unfreeze {name}"
 
-    def announce(event: Event) -> None:
+    def send_event(event: Event) -> None:
         from flows.server import connection  # late, because it imports Prefect
 
         path = artifact_paths.version(name, document["champion"]) / artifact_paths.ONNX
         payload = {"version": document["champion"], "sha256": file_digest(path), "path": str(path)}
-        connection.announce(event, name, payload)
+        connection.send_model_event(event, name, payload)
 
-    return Answer(document, text, failure, (lambda: announce(event)) if event else None)
+    return Answer(document, text, failure, (lambda: send_event(event)) if event else None)
 
 
 def _mirror(done: str, document: dict[str, Any], url: str | DataError) -> EnvironmentProblem | None:

@@ -285,27 +285,29 @@ def status(
     return Answer(found.model_dump(mode="json"), lambda: print_status(found, is_damaged), failure)
 
 
-def print_status(found: "Status", is_damaged: bool) -> None:
+def print_status(status: "Status", is_damaged: bool) -> None:
     """Print a table for each part, and what to do about problems."""
-    if found.models:
-        _print_models(found)
+    if status.models:
+        _print_models(status)
     elif not is_damaged:  # otherwise there is an unreadable champion
         print_line("no champion yet: run gradmill retrain\n")
-    print_fact("artifacts", f"{found.artifacts}, {found.free / 2**30:.1f} GiB free ({found.free / found.total:.0%})")
-    if found.api_url is not None:
-        _print_server(found)
-    for each in found.attention:
+    print_fact(
+        "artifacts", f"{status.artifacts}, {status.free / 2**30:.1f} GiB free ({status.free / status.total:.0%})"
+    )
+    if status.api_url is not None:
+        _print_server(status)
+    for each in status.attention:
         print_line(f"! {each}")
 
 
-def _print_models(found: "Status") -> None:
+def _print_models(status: "Status") -> None:
     rows = [
         (each.name, str(each.version), *format_test_figures(each.test_accuracy, each.test_loss), each.promoted_at[:16])
-        for each in found.models
+        for each in status.models
     ]
     print_table(("champion of", "version", *TEST_FIGURES, "since"), rows, least_wanted=("log loss",))
     print_line(f"a champion is {CHAMPION}")
-    for model in found.models:
+    for model in status.models:
         if model.drift:
             print_line(f"{model.name}: {model.drift}")
         if model.frozen:
@@ -315,42 +317,47 @@ def _print_models(found: "Status") -> None:
     print_line("")
 
 
-def _print_server(found: "Status") -> None:
-    print_fact("server", f"{found.api_url}; every time here is {found.timezone}")
-    print_fact("alerts", found.alerts or "none: see gradmill notify")
-    for worker in found.workers:
+def _print_server(status: "Status") -> None:
+    print_fact("server", f"{status.api_url}; every time here is {status.timezone}")
+    print_fact("alerts", status.alerts or "none: see gradmill notify")
+    for worker in status.workers:
         seen = f", last seen {worker.last_heartbeat:%Y-%m-%d %H:%M}" if worker.last_heartbeat else ""
         print_fact("worker", f"{worker.name}: {worker.status.lower()}{seen}")
-    for model in found.models:
+    for model in status.models:
         if model.overview:
             print_fact("overview", f"{model.name}: {model.overview}")
     print_line("")
-    if found.deployments:
+    if status.deployments:
         print_table(
-            ("deployment", "last run", "state", "last verdict", "next run"), map(_list_cells, found.deployments)
+            ("deployment", "last run", "state", "last verdict", "next run"), map(_list_cells, status.deployments)
         )
     else:
         print_line("no deployments yet: run gradmill up or gradmill register")
     print_line("")
-    for each in found.deployments:
+    for each in status.deployments:
         if each.ended_badly:
             continue
         if each.judged and each.judged.message:
             print_line(f"{each.name}: {each.judged.verdict}: {each.judged.message.splitlines()[0]}")
         elif each.message:
             print_line(f"{each.name}: {each.message.splitlines()[0]}")
-    for run in found.queued:
+    for run in status.queued:
         print_line(f"queued: {run.name}: {run.reason}")
 
 
-def _list_cells(of: "Deployment") -> tuple[str, ...]:
+def _list_cells(deployment: "Deployment") -> tuple[str, ...]:
     """A row of the table in 80 characters; dates are without the year."""
-    start, due = (f"{moment:%m-%d %H:%M}" if moment else "" for moment in (of.last_start, of.next_start))
-    verdict = of.verdict or ""
-    if not verdict and of.judged:  # a crashed run has none: show the previous verdict with its day
-        verdict = f"{of.judged.verdict} {of.judged.start:%m-%d}" if of.judged.start else of.judged.verdict
-    starts = "paused" if of.paused else ", ".join(filter(None, (due, "on drift" * of.on_drift)))
-    return of.name, start, of.state or "", verdict, starts
+    moments = (deployment.last_start, deployment.next_start)
+    start, due = (f"{moment:%m-%d %H:%M}" if moment else "" for moment in moments)
+    verdict = deployment.verdict or ""
+    if not verdict and deployment.judged:  # a crashed run has none: show the previous verdict with its day
+        verdict = (
+            f"{deployment.judged.verdict} {deployment.judged.start:%m-%d}"
+            if deployment.judged.start
+            else deployment.judged.verdict
+        )
+    starts = "paused" if deployment.paused else ", ".join(filter(None, (due, "on drift" * deployment.on_drift)))
+    return deployment.name, start, deployment.state or "", verdict, starts
 
 
 def metrics(

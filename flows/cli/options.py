@@ -24,7 +24,7 @@ from pydantic.fields import FieldInfo
 
 from tasks.errors import UsageError
 from tasks.machine import devices
-from tasks.machine.words import short
+from tasks.machine.words import format_setting
 from tasks.parameters import Device, ModelName, Use
 from tasks.parameters.form import Option, ParameterModel, describe_expected, option_of
 from tasks.store import artifact_paths, model_folder
@@ -162,7 +162,10 @@ class Value(NamedTuple):
             default = ",".join(map(str, default))
         about = (*self.field.metadata, *_walk_annotation(self.field.annotation))
         limits = [
-            f"{LIMITS[name]} {short(getattr(each, name))}" for each in about for name in LIMITS if hasattr(each, name)
+            f"{LIMITS[name]} {format_setting(getattr(each, name))}"
+            for each in about
+            for name in LIMITS
+            if hasattr(each, name)
         ]
         bounds = [*[f"default: {default}"] * (default != ""), *limits, *["by commas"] * self.is_list]
         return f"{words} \\[{'; '.join(bounds)}]" if bounds else words

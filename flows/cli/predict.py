@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli import display
-from flows.cli.data import check_header, is_there, place, require_rows, require_utf8
+from flows.cli.data import check_header, is_there, normalize_source, require_rows, require_utf8
 from flows.cli.display import print_fact, print_facts, print_line, print_table
 from flows.cli.errors import Answer, conclude
 from flows.cli.options import PORT, Given, ModelArgument, Quiet, Verbose, Version, as_typed, require, validate_document
 from flows.cli.train import run_flow
 from tasks.errors import UsageError
-from tasks.machine.words import duration, escape_control_characters, plural, readable
+from tasks.machine.words import escape_control_characters, format_duration, format_number, pluralize
 from tasks.parameters import EvaluateParameters, PredictParameters
 from tasks.parameters.addresses import is_database
 from tasks.records import Prediction
@@ -34,7 +34,7 @@ def predict(given: Annotated[Given, PredictParameters], verbose: Verbose = False
 
     The champion is the newest version that passed the gates, until somebody promotes or rolls back.
     """
-    places = {"input": place(given.get("input")), "output": require_utf8(given.get("output"))}
+    places = {"input": normalize_source(given.get("input")), "output": require_utf8(given.get("output"))}
     parameters = validate_document(PredictParameters, given | places, "predict")
     _check_prediction(parameters)
     done, _ = run_flow("predict", parameters, verbose, quiet)
@@ -81,7 +81,9 @@ def evaluate(given: Annotated[Given, EvaluateParameters], verbose: Verbose = Fal
     """
     if "name" not in given:
         raise UsageError("no model", "gradmill evaluate NAME DATA", "see gradmill models")
-    parameters = validate_document(EvaluateParameters, given | {"data": place(given.get("data"))}, "evaluate")
+    parameters = validate_document(
+        EvaluateParameters, given | {"data": normalize_source(given.get("data"))}, "evaluate"
+    )
     number, _ = model_folder.load_model(parameters.name, parameters.version)
     from tasks.judging import labelled_rows
 
@@ -135,16 +137,16 @@ def demo(
 
 def show_prediction(result: Prediction) -> None:
     """Print how many rows were predicted, how fast, how reliably, and where they are."""
-    from flows.pages.run_pages import describe_truth
+    from flows.pages.run_pages import describe_quality
 
-    by = f"{result.name} version {result.version} ({result.provider}) in {duration(result.seconds)}"
+    by = f"{result.name} version {result.version} ({result.provider}) in {format_duration(result.seconds)}"
     drift = result.drift.describe()
     facts = [
-        ("predicted", f"{plural(result.rows, 'row')} by {by}"),
-        ("rejected", plural(result.rejects, "row") + f": see {result.path}/{REJECTS}" * bool(result.rejects)),
-        ("truth", describe_truth(result)),
+        ("predicted", f"{pluralize(result.rows, 'row')} by {by}"),
+        ("rejected", pluralize(result.rejects, "row") + f": see {result.path}/{REJECTS}" * bool(result.rejects)),
+        ("truth", describe_quality(result)),
         ("drift", result.drift.verdict + f" (index: {drift})" * bool(drift)),
-        ("output", str(result.file or f"{result.path} ({plural(result.parts, 'part')})")),
+        ("output", str(result.file or f"{result.path} ({pluralize(result.parts, 'part')})")),
         ("picture", str(result.picture or "")),
         *(("" if number else "answers", each) for number, each in enumerate(_list_answers(result))),
     ]
@@ -166,5 +168,7 @@ def _list_answers(result: Prediction) -> Iterator[str]:
         ids = ", ".join(f"{name.removeprefix(ID)} {value}" for name, value in row.items() if name.startswith(ID))
         which = Path(row["source"]).name if are_files else ids or f"row {row['row']}"
         sure = max((value for name, value in row.items() if name.startswith("probability_")), default=None)
-        answer = readable(row["prediction"]) if "prediction" in row else escape_control_characters(row["label_name"])
+        answer = (
+            format_number(row["prediction"]) if "prediction" in row else escape_control_characters(row["label_name"])
+        )
         yield f"{escape_control_characters(which)}: {answer}{'' if sure is None else f' ({sure:.1%})'}"

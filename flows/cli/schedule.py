@@ -176,27 +176,29 @@ def ask_for(
 
 
 def _describe(
-    client: "SyncPrefectClient | None", target: ScheduleTarget, changed: "Schedule | DeploymentResponse"
+    client: "SyncPrefectClient | None", target: ScheduleTarget, schedule: "Schedule | DeploymentResponse"
 ) -> Answer:
     """The result of ``schedule`` as a document and in words."""
     from flows.server.deployments import own_parameters
 
-    times, document = _list_times(changed), {"deployment": target.deployment, "registered": client is not None}
+    times, document = _list_times(schedule), {"deployment": target.deployment, "registered": client is not None}
     resume_it = f"gradmill resume {target.deployment}"
-    if not isinstance(changed, Schedule):
-        now = own_parameters(changed)
-        runs = f"is paused; after {resume_it} it runs" if changed.paused else "runs"
+    if not isinstance(schedule, Schedule):
+        now = own_parameters(schedule)
+        runs = f"is paused; after {resume_it} it runs" if schedule.paused else "runs"
         text = f"{target.deployment} {runs} {_describe_times(times)} with {json.dumps(now)}: {_who_knows(client)}"
-        return Answer(document | {"schedules": times, "parameters": now, "paused": changed.paused}, text)
-    document |= changed.model_dump(include={"name", "cron", "timezone"})
-    when = [_describe_times(times)] if times or not changed.on_drift else []
-    when += ["when it drifts"] if changed.on_drift else []
-    paused = f", which is paused until {resume_it}" if changed.paused else ""
+        return Answer(document | {"schedules": times, "parameters": now, "paused": schedule.paused}, text)
+    document |= schedule.model_dump(include={"name", "cron", "timezone"})
+    when = [_describe_times(times)] if times or not schedule.on_drift else []
+    when += ["when it drifts"] if schedule.on_drift else []
+    paused = f", which is paused until {resume_it}" if schedule.paused else ""
     knows = _who_knows(client) if client else "no run begins until gradmill up is started"
     told = f"{' and '.join(when)} by deployment {target.deployment}{paused}: {knows}"
     if target.flow == "retrain":
-        return Answer(document | changed.model_dump(include={"on_drift", "keep"}), f"{target.name} is retrained {told}")
-    retrains = schedules.read().of_flow("retrain").get(changed.name)
+        return Answer(
+            document | schedule.model_dump(include={"on_drift", "keep"}), f"{target.name} is retrained {told}"
+        )
+    retrains = schedules.read().of_flow("retrain").get(schedule.name)
     is_tuned = retrains is None or bool(retrains.parameters.get("tuned"))
     if not is_tuned:
         again = f"gradmill retrain {target.name} --tuned, then gradmill schedule {target.name}"
@@ -302,11 +304,11 @@ def find_target(word: str, tune: bool = False) -> ScheduleTarget:
     return ScheduleTarget(found[0].name, found[0].flow, None) if found else ScheduleTarget(deployment, flow, word)
 
 
-def _list_times(changed: "Schedule | DeploymentResponse") -> list[dict[str, str]]:
+def _list_times(schedule: "Schedule | DeploymentResponse") -> list[dict[str, str]]:
     """The times at which active schedules of a deployment start runs."""
-    if isinstance(changed, Schedule):
-        return [{"cron": changed.cron, "timezone": changed.timezone}] if changed.cron and changed.active else []
-    active = (each.schedule for each in changed.schedules if each.active)
+    if isinstance(schedule, Schedule):
+        return [{"cron": schedule.cron, "timezone": schedule.timezone}] if schedule.cron and schedule.active else []
+    active = (each.schedule for each in schedule.schedules if each.active)
     return [
         {"cron": getattr(each, "cron", str(each)), "timezone": getattr(each, "timezone", None) or "UTC"}
         for each in active

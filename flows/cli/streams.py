@@ -100,11 +100,11 @@ def print_json(document: Any) -> None:
     print_document(to_jsonable_python(document, inf_nan_mode="null"))
 
 
-def print_document(plain: Any) -> None:
+def print_document(document: Any) -> None:
     """Print a document of plain JSON values, using only the standard library."""
     global document_written
     document_written = True
-    print(json.dumps(plain, indent=2, allow_nan=False), file=_output, flush=True)
+    print(json.dumps(document, indent=2, allow_nan=False), file=_output, flush=True)
 
 
 def asks_for_json(arguments: list[str]) -> bool:

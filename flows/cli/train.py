@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from rich.text import Text
 
 from flows.cli import display
-from flows.cli.data import check_header, is_there, place, suggest_name
+from flows.cli.data import check_header, is_there, normalize_source, suggest_name
 from flows.cli.display import choose_marks, print_facts, print_table
 from flows.cli.errors import Answer
 from flows.cli.options import Given, Quiet, Verbose, as_typed, given_options, require, validate_document
@@ -21,7 +21,7 @@ from tasks.data.io.discovery import find_table, is_table
 from tasks.data.schema import Request, require_columns
 from tasks.errors import DataError, UsageError
 from tasks.machine import progress
-from tasks.machine.words import plural, readable
+from tasks.machine.words import format_number, pluralize
 from tasks.parameters import LearningParameters, ModelName, RetrainParameters, TuneParameters, Use, is_name
 from tasks.parameters.addresses import source_options
 from tasks.parameters.form import WORDS, ParameterModel
@@ -53,7 +53,7 @@ def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False
     tuning_result.take_found(parameters)  # report missing settings now; the run takes the newest
     if sign_key is not None:
         verification.require_attestation(sign_key)
-    mirror_sync.find_destination(is_kept=False)
+    mirror_sync.find_destination(is_saved=False)
 
     def list_modules() -> Iterable[str]:
         to_judge = ("scipy.optimize",) if parameters.data.source else ()
@@ -98,7 +98,7 @@ def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
     """
     data, named = given.get("data", {}), given.get("training", {}).get("model")
     if "source" in data:
-        source = place(data["source"]) or ""
+        source = normalize_source(data["source"]) or ""
         given = given | {"data": data | {"source": source}}
         if source and "://" not in source and not is_there(source):  # reported before other errors
             from tasks.data.image_dataset import find_images
@@ -136,7 +136,7 @@ def _check_training(given: dict[str, Any], parameters: LearningParameters) -> No
     for part in ("data", "gates"):
         values: ParameterModel = getattr(parameters, part, parameters)
         for name in given.get(part, {}):
-            if not (use := values.use_of(name)) & parameters.uses:  # such as a gate of the other model
+            if not (use := values.use_of(name)) & parameters.use:  # such as a gate of the other model
                 flag = f"--{name.replace('_', '-')}"
                 raise UsageError(
                     f"{flag} with {parameters.name}", f"{WORDS[use]}, which it is for", f"leave {flag} out"
@@ -236,7 +236,7 @@ def show_gates(verdicts: Sequence[GateVerdict]) -> None:
         is_judged, found = each.verdict != "recorded", format_value(each)
         mark = Text(*choose_marks(console)[each.passed]) if is_judged else ""
         if each.name in DROPS:
-            found = f"{readable(abs(each.value))} {'less' if each.value >= 0 else 'more'}"
+            found = f"{format_number(abs(each.value))} {'less' if each.value >= 0 else 'more'}"
         rows.append((mark, each.name, found, _describe_bound(each)))
     console.print()
     print_table(("", "gate", "found", "bound"), rows, right=("found",), console=console)
@@ -264,7 +264,7 @@ def show_retrain(result: "RetrainReport", owes_predictions: bool) -> None:
     predictions = "none: the run failed before they were made" if owes_predictions else ""
     if predicted := result.prediction:
         by = f"version {predicted.version}{', the champion' * (predicted.version == result.champion)}"
-        predictions = f"{predicted.path} ({plural(predicted.rows, 'row')} by {by}, {result.provider})"
+        predictions = f"{predicted.path} ({pluralize(predicted.rows, 'row')} by {by}, {result.provider})"
     mirror = result.mirror
     if result.was_trained:
         show_gates(result.gates)
@@ -338,13 +338,13 @@ def show_search(result: "TuneReport", use: str) -> None:
     from tasks.fitting.search_space import describe_settings
 
     found, before = (
-        (readable(fmean(each)) if each else "none") + (f" ± {stdev(each):.1g}" if len({*each}) > 1 else "")
+        (format_number(fmean(each)) if each else "none") + (f" ± {stdev(each):.1g}" if len({*each}) > 1 else "")
         for each in (result.validation_losses, result.default_losses)
     )
     rows = [
-        (result.outcome, f"{result.name}: the best of {plural(len(result.trials), 'trial')}"),
+        (result.outcome, f"{result.name}: the best of {pluralize(len(result.trials), 'trial')}"),
         ("settings", describe_settings(result.settings)),
-        ("loss", f"{found} on {plural(result.num_validation, 'validation example')}; without the search {before}"),
+        ("loss", f"{found} on {pluralize(result.num_validation, 'validation example')}; without the search {before}"),
         ("kept", result.path or "nothing: the previous settings are as good, or better"),
         ("evidence", result.run),
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from flows.pages.run_pages import FEW, describe_last_drift, tabulate_jobs
 from tasks.judging.gates import format_value
-from tasks.machine.words import plural, readable
+from tasks.machine.words import format_number, pluralize
 from tasks.store import folders, state
 from tasks.store.history import Change
 from tasks.store.model_folder import Manifest
@@ -59,14 +59,14 @@ def list_sections(facts: NameState, picture: PagePicture | None) -> tuple[Sectio
     )
 
 
-def tabulate_names(names: Iterable[NameState], place: str) -> PageTable:
+def tabulate_names(names: Iterable[NameState], url: str) -> PageTable:
     """One row per name: what is live, how good it is, the outcome of its last run, and what is unusual.
 
-    Rows link to the name's overview and the champion's page below ``place``.
+    Rows link to the name's overview and the champion's page below ``url``.
     """
     rows = []
     for facts in names:
-        pointer, here = facts.pointer, f"{place}/{facts.name}"
+        pointer, here = facts.pointer, f"{url}/{facts.name}"
         unusual = ["frozen"] if pointer and pointer.frozen else []
         unusual += [f"version {number} held" for number in (pointer.held if pointer else ())]
         last = f"{_minute(facts.runs[0].date)} " if facts.runs else ""
@@ -94,8 +94,10 @@ def list_figures(manifest: Manifest) -> list[str]:
     told = []
     if found.get("test_accuracy") is not None:
         told.append(f"accuracy {found['test_accuracy']:.3f}")
-    told += [f"{word} {readable(found[key])}" for key, word in {"rmse": "RMSE", "r2": "R²"}.items() if key in found]
-    return [*told, f"loss {readable(found['test_loss'])}"]
+    told += [
+        f"{word} {format_number(found[key])}" for key, word in {"rmse": "RMSE", "r2": "R²"}.items() if key in found
+    ]
+    return [*told, f"loss {format_number(found['test_loss'])}"]
 
 
 def tabulate_versions(facts: NameState) -> PageTable:
@@ -154,7 +156,7 @@ def _list_live_facts(facts: NameState) -> Iterator[tuple[str, Text]]:
         yield "since", f"{_minute(pointer.promoted_at)} UTC, as all times here"
     if live:
         data = live.dataset
-        rows = f"{plural(data.num_train, 'training row')} and {plural(data.num_test, 'test row')}"
+        rows = f"{pluralize(data.num_train, 'training row')} and {pluralize(data.num_test, 'test row')}"
         yield "figures", ", ".join(list_figures(live))
         yield "data", f"{data.title or data.name}, {rows}, digest {data.digest[:8]}"
         yield "trained", f"{_minute(live.created_at)} by run {live.run}"

@@ -15,7 +15,7 @@ from flows.pages import run_names, run_pages
 from flows.pages.report import Outcome, attach_report
 from flows.tags import DRIFT_TAG, MODEL_TAG, VERDICT_TAG
 from tasks.judging.evaluation_result import EvaluationResult
-from tasks.machine.run_messages import Event, tell
+from tasks.machine.run_messages import Event, print_message
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.stage import live_progress
@@ -102,7 +102,7 @@ def warn_of_full_disk() -> None:
     with _never_in_the_way():
         left, host = folders.read_disk_space(), socket.gethostname()
         if left.is_little:
-            tell(message := f"the disk of {artifact_paths.root()} on {host} is nearly full: {left}")
+            print_message(message := f"the disk of {artifact_paths.root()} on {host} is nearly full: {left}")
             resource = {"prefect.resource.id": f"gradmill.disk.{host}", "prefect.resource.name": host}
             emit_event(Event.DISK, resource, payload={"message": message, "free": left.free, "total": left.total})
 

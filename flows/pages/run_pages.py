@@ -13,7 +13,7 @@ from tasks.data.report import ColumnProfile
 from tasks.errors import GradmillError
 from tasks.judging.evaluation_result import EvaluationResult
 from tasks.judging.gates import format_value
-from tasks.machine.words import plural, readable, short
+from tasks.machine.words import format_number, format_setting, pluralize
 from tasks.parameters.addresses import split_source
 from tasks.records import Prediction
 from tasks.serving import drift
@@ -70,8 +70,8 @@ def name_retrain(result: RetrainReport) -> tuple[str, str]:
     version = f" version {result.version}" if result.version else ""
     known = ("test_accuracy", "rmse", "test_loss")
     name, value = next((name, result.metrics[name]) for name in known if result.metrics.get(name) is not None)
-    words = f"{result.outcome}{version}, {name.removeprefix('test_')} {readable(value)}"
-    return words, f"{readable(value)} {result.outcome}"
+    words = f"{result.outcome}{version}, {name.removeprefix('test_')} {format_number(value)}"
+    return words, f"{format_number(value)} {result.outcome}"
 
 
 def _describe_hold(result: RetrainReport) -> Iterator[Text]:
@@ -85,9 +85,9 @@ def _describe_hold(result: RetrainReport) -> Iterator[Text]:
             yield f"Held, for they were rolled back from: {held}. ", promote, " ends that"
 
 
-def _compare_with_champion(result: RetrainReport, made: str) -> PageTable:
+def _compare_with_champion(result: RetrainReport, version_label: str) -> PageTable:
     found = {name: value for name, value in result.metrics.items() if isinstance(value, float)}
-    columns, head = [found], ["figure", made]
+    columns, head = [found], ["figure", version_label]
     if before := _champion_before(result):
         columns.append(before.metrics.model_dump(mode="json"))
         word = "the champion before" if result.outcome == "published" else "the champion"
@@ -95,7 +95,7 @@ def _compare_with_champion(result: RetrainReport, made: str) -> PageTable:
     rows = (
         (
             name.replace("_", " "),
-            *(readable(each[name]) if isinstance(each.get(name), float) else "" for each in columns),
+            *(format_number(each[name]) if isinstance(each.get(name), float) else "" for each in columns),
         )
         for name in found
     )
@@ -147,7 +147,7 @@ def describe_prediction(result: Prediction) -> str:
     if drift.startswith(("DRIFT", "WORSE")):
         return drift
     rejects = f", {result.rejects:,} rejected" if result.rejects else ""
-    return f"{plural(result.rows, 'row')} predicted{rejects}{f'; {drift}' if drift else ''}"
+    return f"{pluralize(result.rows, 'row')} predicted{rejects}{f'; {drift}' if drift else ''}"
 
 
 def describe_drift(job: Job) -> str:
@@ -171,9 +171,9 @@ def describe_last_drift(facts: NameState) -> str:
 def name_prediction(result: Prediction) -> tuple[str, str]:
     """The result, for the run's name and for its first tag."""
     index = max(result.drift.index.values(), default=0)
-    parts = [f"DRIFT {index:.2f}" if result.drift.verdict == "drift" else plural(result.rows, "row")]
+    parts = [f"DRIFT {index:.2f}" if result.drift.verdict == "drift" else pluralize(result.rows, "row")]
     parts += [f"{result.rejects:,} rejected"] if result.rejects else []
-    return ", ".join([*parts, *filter(None, [describe_truth(result)])]), f"{index:.2f} {result.drift.verdict}"
+    return ", ".join([*parts, *filter(None, [describe_quality(result)])]), f"{index:.2f} {result.drift.verdict}"
 
 
 def describe_most_moved(job: Job, version: Version) -> str:
@@ -200,10 +200,10 @@ def _rank_columns(job: Job) -> list[tuple[str, float]]:
     return sorted(job.column_drift.items(), key=lambda each: -each[1])
 
 
-def describe_truth(of: Job | Prediction) -> str:
+def describe_quality(prediction: Job | Prediction) -> str:
     """The quality of predictions if the input has the truth, else empty. Older jobs have no ``metrics``."""
-    measured = of.metrics or ({} if of.accuracy is None else {"accuracy": of.accuracy})
-    return ", ".join(f"{name} {readable(value)}" for name, value in measured.items())
+    measured = prediction.metrics or ({} if prediction.accuracy is None else {"accuracy": prediction.accuracy})
+    return ", ".join(f"{name} {format_number(value)}" for name, value in measured.items())
 
 
 def tabulate_jobs(jobs: Iterable[Job]) -> PageTable:
@@ -218,7 +218,7 @@ def tabulate_jobs(jobs: Iterable[Job]) -> PageTable:
             f"{job.rejects or 0:,}",
             job.drift.verdict if job.drift else "",
             job.drift.describe() if job.drift else "",
-            describe_truth(job),
+            describe_quality(job),
         )
         for job in jobs
     )
@@ -239,7 +239,7 @@ def _list_prediction_facts(result: Prediction, job: Job | None) -> Iterator[tupl
     yield "rows a second", f"{result.rows / result.seconds:,.0f}" if result.seconds else ""
     yield "provider", result.provider
     yield "model", (f"{result.name} version {result.version}, SHA-256 ", Code(result.model_sha256))
-    yield "against the truth", describe_truth(result) or "unknown: it is not in the input"
+    yield "against the truth", describe_quality(result) or "unknown: it is not in the input"
     if job and job.notes:
         yield "noted", "; ".join(job.noted)
     index, maximum = result.drift.describe(), result.drift.maximum
@@ -247,7 +247,7 @@ def _list_prediction_facts(result: Prediction, job: Job | None) -> Iterator[tupl
     yield "drift", f"{result.drift.verdict}{limit}"
     if result.file:
         yield "file", Code(result.file)
-    yield "output", (Code(result.path), f", {plural(result.parts, 'part')}")
+    yield "output", (Code(result.path), f", {pluralize(result.parts, 'part')}")
 
 
 def _describe_rejects(result: Prediction) -> Iterator[Text | PageTable]:
@@ -299,10 +299,10 @@ def _tabulate_columns(job: Job, version: Version) -> PageTable:
     return PageTable(tuple(rows), ("column", "index", "moved most", "these rows", "at training"))
 
 
-def _find_most_moved(bins: Sequence[str], expected: Sequence[int], found: Sequence[int]) -> tuple[str, float, float]:
+def _find_most_moved(bins: Sequence[str], expected: Sequence[int], actual: Sequence[int]) -> tuple[str, float, float]:
     """The bin that has changed most, its share of the rows, and its share at training."""
-    at = drift.find_most_moved(expected, found)
-    return bins[at], found[at] / sum(found), expected[at] / sum(expected)
+    at = drift.find_most_moved(expected, actual)
+    return bins[at], actual[at] / sum(actual), expected[at] / sum(expected)
 
 
 def _name_bins(profile: ColumnProfile, recipe: Recipe) -> list[str]:
@@ -315,7 +315,7 @@ def _name_bins(profile: ColumnProfile, recipe: Recipe) -> list[str]:
 
 
 def _name_ranges(edges: Sequence[float]) -> list[str]:
-    ends = [readable(edge, 3) for edge in edges]
+    ends = [format_number(edge, 3) for edge in edges]
     if not ends:
         return ["any"]
     between = (f"{low} to {high}" for low, high in itertools.pairwise(ends))
@@ -337,26 +337,26 @@ def evaluation_page(result: EvaluationResult) -> Page:
 
 def describe_evaluation(result: EvaluationResult) -> str:
     """The version and the number of rows."""
-    return f"{result.name} version {result.version} on {plural(result.rows, 'row')}"
+    return f"{result.name} version {result.version} on {pluralize(result.rows, 'row')}"
 
 
 def name_evaluation(result: EvaluationResult) -> tuple[str, str]:
     """Whether it is worse, with its main figure: for the run's name, and for its first tag."""
     name, value = next(iter(result.metrics.items()))
     verdict = "worse" if result.worse else "as published"
-    return f"{verdict}, {FIGURES[name]} {readable(value)}", f"{readable(value)} {verdict}"
+    return f"{verdict}, {FIGURES[name]} {format_number(value)}", f"{format_number(value)} {verdict}"
 
 
 def list_evaluation_facts(result: EvaluationResult) -> Iterator[tuple[str, str]]:
     """What was left out, and what readers must know about the rows."""
     if result.unlabelled:
-        yield "left out", f"{plural(result.unlabelled, 'row')} without a label"
+        yield "left out", f"{pluralize(result.unlabelled, 'row')} without a label"
     if result.broken:
-        yield "broken", f"{plural(result.broken, 'image')} that cannot be read"
+        yield "broken", f"{pluralize(result.broken, 'image')} that cannot be read"
     if result.trained_on is None:
         yield "trained on", "not known which of these rows"
     elif result.unseen:
-        yield "trained on", f"{plural(result.trained_on, 'row')}, which are left out"
+        yield "trained on", f"{pluralize(result.trained_on, 'row')}, which are left out"
     elif result.trained_on:
         yield "trained on", f"{result.trained_on:,} of these rows: --unseen leaves them out"
     else:
@@ -377,7 +377,7 @@ def tabulate_evaluation(result: EvaluationResult) -> PageTable:
     for name, value in sorted(result.recall.items(), key=lambda each: each[1])[:FEW]:
         rows.append((f"recall of {name}", value, result.recall_intervals[name], result.published_recall.get(name)))
     told = (
-        (words, readable(value), describe_interval(interval), "" if before is None else readable(before))
+        (words, format_number(value), describe_interval(interval), "" if before is None else format_number(before))
         for words, value, interval, before in rows
     )
     return PageTable(tuple(told), ("", "now", "95 % interval", "at publication"))
@@ -392,7 +392,7 @@ def search_page(name: str, searched: SearchResult, pictures: tuple[PagePicture, 
     use: Text = Strong("No trial is better than the previous settings by more than the seeds' chance: nothing is kept.")
     if tuned.is_better:
         use = Code(f"gradmill retrain {name} --tuned"), " uses what was found."
-    examples = plural(tuned.num_validation, "validation example")
+    examples = pluralize(tuned.num_validation, "validation example")
     sections = (
         Section(
             "",
@@ -406,17 +406,21 @@ def search_page(name: str, searched: SearchResult, pictures: tuple[PagePicture, 
         Section(f"The best {min(FEW, len(trials))} trials", (_tabulate_best(trials, tuned.trial),)),
         Section("Pictures", pictures),
     )
-    return Page(f"{name}: the best of {plural(len(trials), 'trial')}", "", sections)
+    return Page(f"{name}: the best of {pluralize(len(trials), 'trial')}", "", sections)
 
 
 def _compare_settings(tuned: TunedSettings) -> Iterator[tuple[str, ...]]:
     """Each setting, and the losses with both."""
     for field, value in tuned.settings.items():
-        yield field.replace("_", " "), short(value), short(tuned.default_settings.get(field, "by rule"))
+        yield (
+            field.replace("_", " "),
+            format_setting(value),
+            format_setting(tuned.default_settings.get(field, "by rule")),
+        )
     losses = tuned.validation_losses, tuned.default_losses
     means = [mean_interval(each) if each else None for each in losses]
     seeds = max(map(len, losses))
-    yield f"validation loss, mean of {seeds} seeds", *(readable(each.mean) if each else "none" for each in means)
+    yield f"validation loss, mean of {seeds} seeds", *(format_number(each.mean) if each else "none" for each in means)
     yield "its 95 % interval", *(describe_interval(each[1:]) if each else "" for each in means)
 
 
@@ -432,24 +436,24 @@ def _describe_gain(tuned: TunedSettings) -> str:
     return f"Seed by seed the difference is {gain.mean:+.3g} ({between}), {beyond} than the seeds' chance."
 
 
-def _tabulate_best(trials: Sequence[Trial], found: int | None) -> PageTable:
+def _tabulate_best(trials: Sequence[Trial], best: int | None) -> PageTable:
     """The best trials, one row each, by ascending loss; those that were given up come last.
 
-    ``found`` is the number of the trial that was also best with other seeds.
+    ``best`` is the number of the trial that was also best with other seeds.
     """
     measured = [trial for trial in trials if trial.validation_loss is not None]
     measured.sort(key=lambda trial: (trial.outcome != "complete", trial.validation_loss))
     fields = list(dict.fromkeys(field for trial in trials for field in trial.settings))
     rows = []
     for trial in measured[:FEW]:
-        ended = f"{trial.outcome} after {plural(trial.epochs, 'epoch')}"
+        ended = f"{trial.outcome} after {pluralize(trial.epochs, 'epoch')}"
         rows.append(
             (
                 str(trial.number),
-                readable(trial.validation_loss or 0.0),
-                *(short(trial.settings.get(field, "")) for field in fields),
+                format_number(trial.validation_loss or 0.0),
+                *(format_setting(trial.settings.get(field, "")) for field in fields),
                 f"{trial.seconds:.2f}",
-                "found" * (trial.number == found) if trial.outcome == "complete" else ended,
+                "found" * (trial.number == best) if trial.outcome == "complete" else ended,
             )
         )
     return PageTable(

@@ -327,7 +327,7 @@ def is_temporary() -> bool:
     return _is_temporary.get()
 
 
-def announce(event: str, name: str, payload: dict[str, Any]) -> None:
+def send_model_event(event: str, name: str, payload: dict[str, Any]) -> None:
     """Send an event about the model ``name`` to the configured server or that of ``gradmill up``; report a failure.
 
     Its page there is updated. An event may get lost: the pointer is the truth, so no failure here is an error of the

@@ -16,7 +16,7 @@ from flows.server import status as server_status
 from flows.server.session import PLACE, respond
 from flows.server.status import Status
 from tasks.errors import EnvironmentProblem, GradmillError
-from tasks.machine.words import plural
+from tasks.machine.words import pluralize
 from tasks.parameters import is_name
 from tasks.store import model_folder, state, version_page
 from tasks.store.page_rendering import Code, Link, Page, PageTable, Section, Text
@@ -38,42 +38,42 @@ IN_PREFECT = PageTable(
 
 def show_store(_: Request) -> HTMLResponse:
     """Show the champions, what needs a person, past runs and the next ones."""
-    found = state.read()
-    status = _read_status(found)
-    needs = plural(len(status.attention), "thing") if status.attention else "nothing"
+    store_state = state.read()
+    status = _read_status(store_state)
+    needs = pluralize(len(status.attention), "thing") if status.attention else "nothing"
     verb = "need" if len(status.attention) > 1 else "needs"
     sections = (
         Section("Needs attention", tuple(status.attention)),
-        Section("Models", tuple(_list_models(found))),
+        Section("Models", tuple(_list_models(store_state))),
         Section("Deployments", (_tabulate_deployments(status),)),
         Section("Operation", (PageTable(tuple(_list_operation(status))),)),
         Section("In Prefect's UI", (IN_PREFECT,)),
     )
-    headline = f"{plural(len(status.models), 'champion')}; {needs} {verb} attention"
+    headline = f"{pluralize(len(status.models), 'champion')}; {needs} {verb} attention"
     return respond(Page("Gradmill", headline, sections, (("Prefect's dashboard", "/dashboard"),)))
 
 
-def _read_status(found: StoreState) -> Status:
+def _read_status(store_state: StoreState) -> Status:
     """The status that ``gradmill status`` shows; without the server's part if no server answers."""
-    known = server_status.describe_store(found)
+    known = server_status.describe_store(store_state)
     if PREFECT_API_URL.value():
         try:
-            return server_status.describe(found)
+            return server_status.describe(store_state)
         except EnvironmentProblem as error:
             known.attention.append(error.found)
     return known
 
 
-def _list_models(found: StoreState) -> Iterator[Text | PageTable]:
-    yield tabulate_names(found.names.values(), PLACE)
-    if not found.names:
+def _list_models(store_state: StoreState) -> Iterator[Text | PageTable]:
+    yield tabulate_names(store_state.names.values(), PLACE)
+    if not store_state.names:
         yield "There is no model yet: run ", Code("gradmill retrain")
 
 
-def _tabulate_deployments(found: Status) -> PageTable:
+def _tabulate_deployments(status: Status) -> PageTable:
     """A table of next runs and last results, which the names of runs contain."""
     rows = []
-    for each in found.deployments:
+    for each in status.deployments:
         starts = [f"{each.next_start:%Y-%m-%d %H:%M}"] if each.next_start else []
         starts += ["on drift"] if each.on_drift else []
         judged = each.judged.run if each.judged and each.judged.run != each.last_run else ""
@@ -84,18 +84,18 @@ def _tabulate_deployments(found: Status) -> PageTable:
     return PageTable(tuple(rows), ("deployment", "next run", "last run", "state", "last verdict"))
 
 
-def _list_operation(found: Status) -> Iterator[tuple[str, Text]]:
-    for worker in found.workers:
+def _list_operation(status: Status) -> Iterator[tuple[str, Text]]:
+    for worker in status.workers:
         seen = f", last seen {worker.last_heartbeat:%Y-%m-%d %H:%M}" if worker.last_heartbeat else ""
         yield "worker", f"{worker.name}: {worker.status.lower()}{seen}"
-    for run in found.queued:
+    for run in status.queued:
         yield "waiting", f"{run.name}: {run.reason}"
-    if found.api_url:
-        yield "alerts", f"go to {found.alerts}" if found.alerts else ("go nowhere: see ", Code("gradmill notify"))
-    if found.mirror:
-        yield "mirror", found.mirror
-    yield "disk", f"{found.artifacts}: {found.free / 2**30:.1f} GiB free ({found.free / found.total:.0%})"
-    yield "times", f"{found.timezone}, on all these pages"
+    if status.api_url:
+        yield "alerts", f"go to {status.alerts}" if status.alerts else ("go nowhere: see ", Code("gradmill notify"))
+    if status.mirror:
+        yield "mirror", status.mirror
+    yield "disk", f"{status.artifacts}: {status.free / 2**30:.1f} GiB free ({status.free / status.total:.0%})"
+    yield "times", f"{status.timezone}, on all these pages"
 
 
 def show_name(request: Request) -> HTMLResponse:

@@ -73,8 +73,8 @@ App = Callable[[dict[str, Any], Any], Iterable[bytes]]
 class StoreCollector(Collector):
     """Figures of the given state or, without one, of the state at each request."""
 
-    def __init__(self, found: StoreState | None = None) -> None:
-        self._found = found
+    def __init__(self, store_state: StoreState | None = None) -> None:
+        self._store_state = store_state
         self._faults = set[Fault]()
         self._sizes: list[Sample] = []
 
@@ -92,12 +92,12 @@ class StoreCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return the families of samples; newly damaged documents are reported on stderr."""
-        found = self._found or state.read(newest=RUNS)
-        for fault in {*found.faults} - self._faults if self._found is None else ():
+        store_state = self._store_state or state.read(newest=RUNS)
+        for fault in {*store_state.faults} - self._faults if self._store_state is None else ():
             print(f"left out: {fault.found}", file=sys.stderr, flush=True)
-        self._faults = {*found.faults}
+        self._faults = {*store_state.faults}
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
-        for name, value, labels in (*_list_samples(found), *self._sizes):
+        for name, value, labels in (*_list_samples(store_state), *self._sizes):
             kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
             if name not in families:
                 families[name] = kind(f"gradmill_{name}", HELP[name], labels=[*labels])
@@ -143,12 +143,12 @@ def serve(host: str, port: int, health_url: str) -> None:
             measured = time.monotonic()
         thread.join(LOOK_SECONDS)
         if watch:
-            watch.look()
+            watch.run_due_checks()
 
 
-def _list_samples(found: StoreState) -> Iterator[Sample]:
+def _list_samples(store_state: StoreState) -> Iterator[Sample]:
     yield "build_info", 1, {"version": metadata.version("gradmill")}
-    for name, of_name in found.names.items():
+    for name, of_name in store_state.names.items():
         for figures in (_measure_champion(of_name), _measure_runs(of_name), _measure_jobs(of_name)):
             for figure, value, labels in figures:
                 if value is not None:
@@ -156,20 +156,20 @@ def _list_samples(found: StoreState) -> Iterator[Sample]:
     left = folders.read_disk_space()
     yield "disk_size_bytes", left.total, {}
     yield "disk_free_bytes", left.free, {}
-    yield "damaged_documents", len(found.faults), {}
+    yield "damaged_documents", len(store_state.faults), {}
 
 
-def _measure_champion(found: NameState) -> Iterator[Sample]:
-    yield "kept_versions", len(found.numbers), {}
-    yield "versions_published_total", found.highest, {}
-    if pointer := found.pointer:
-        if found.mirror or any(fault.kind == "mirror" for fault in found.faults):
-            yield "mirror_behind", found.behind is not None or found.mirror is None, {}
+def _measure_champion(name_state: NameState) -> Iterator[Sample]:
+    yield "kept_versions", len(name_state.numbers), {}
+    yield "versions_published_total", name_state.highest, {}
+    if pointer := name_state.pointer:
+        if name_state.mirror or any(fault.kind == "mirror" for fault in name_state.faults):
+            yield "mirror_behind", name_state.behind is not None or name_state.mirror is None, {}
         yield "champion_version", pointer.version, {}
         yield "champion_promoted_timestamp_seconds", _seconds(pointer.promoted_at), {}
         yield "frozen", pointer.frozen, {}
         yield "held_versions", len(pointer.held), {}
-    if live := found.live:
+    if live := name_state.live:
         training, data = live.parameters.training, live.dataset
         about = {"version": str(live.version), "model": training.model, "implementation": training.implementation}
         about |= {"dataset": data.name, "dataset_digest": data.digest[:DIGEST_CHARACTERS]}
@@ -182,10 +182,10 @@ def _measure_champion(found: NameState) -> Iterator[Sample]:
                 yield "champion_metric", value, {"metric": metric}
 
 
-def _measure_runs(found: NameState) -> Iterator[Sample]:
-    last, outcomes = found.last_ended, Counter(run.outcome for run in found.runs[:RUNS])
-    succeeded = [run.date for run in found.runs if run.ended_well]
-    succeeded += [each.manifest.created_at for each in found.versions[-1:]]  # its run may not be among the newest
+def _measure_runs(name_state: NameState) -> Iterator[Sample]:
+    last, outcomes = name_state.last_ended, Counter(run.outcome for run in name_state.runs[:RUNS])
+    succeeded = [run.date for run in name_state.runs if run.ended_well]
+    succeeded += [each.manifest.created_at for each in name_state.versions[-1:]]  # its run may not be among the newest
     yield "last_success_timestamp_seconds", _seconds(next(iter(succeeded), None)), {}
     for outcome in get_args(Outcome):
         yield "runs", outcomes[outcome], {"outcome": outcome}
@@ -197,17 +197,17 @@ def _measure_runs(found: NameState) -> Iterator[Sample]:
         yield "last_run_metric", getattr(last, metric), {"metric": metric}
     for stage, seconds in last.stage_seconds.items():
         yield "last_run_stage_duration_seconds", seconds, {"stage": stage}
-    findings = found.report.findings if found.report else ()
+    findings = name_state.report.findings if name_state.report else ()
     for (severity, rule), count in Counter((each.severity, each.rule) for each in findings).items():
         yield "last_run_data_findings", count, {"severity": severity, "rule": rule}
 
 
-def _measure_jobs(found: NameState) -> Iterator[Sample]:
+def _measure_jobs(name_state: NameState) -> Iterator[Sample]:
     from flows.pages.run_pages import describe_last_drift  # it imports libraries for tables
 
     for status in ("running", "done"):
-        yield "prediction_jobs", found.num_jobs.get(status, 0), {"status": status}
-    last = found.last_job or next(iter(found.jobs), None)
+        yield "prediction_jobs", name_state.num_jobs.get(status, 0), {"status": status}
+    last = name_state.last_job or next(iter(name_state.jobs), None)
     if last is None:
         return
     yield "last_prediction_rows", last.rows, {}
@@ -220,9 +220,9 @@ def _measure_jobs(found: NameState) -> Iterator[Sample]:
         for watched, index in last.drift.index.items():
             yield "last_prediction_drift_index", index, {"watched": watched}
     yield "last_prediction_worse", last.worse is not None, {}
-    if words := describe_last_drift(found):
+    if words := describe_last_drift(name_state):
         yield "last_prediction_moved_info", 1, {"moved": words}
-    for manifest in (each.manifest for each in found.versions if each.number == last.model.version):
+    for manifest in (each.manifest for each in name_state.versions if each.number == last.model.version):
         classes = manifest.dataset.class_names if len(manifest.dataset.class_names) <= MOST_CLASSES else ()
         given, expected = (last.profile or {}).get("label"), manifest.profile.get("label")
         for family, histogram in {"label_ratio": given, "expected_label_ratio": expected}.items():

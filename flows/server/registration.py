@@ -118,7 +118,7 @@ class DeploymentSpec(NamedTuple):
         return self._replace(name=schedule.deployment, settings=self.settings | settings, schedules=timing)
 
 
-class _Declared(DeploymentCreate):
+class _DeclaredDeployment(DeploymentCreate):
     """The fields of Prefect's own record, and no others, in the notation of ``prefect deploy``."""
 
     flow_id: UUID = UUID(int=0)  # not known yet
@@ -167,7 +167,7 @@ class _File(BaseModel, extra="forbid"):
     version: Any = Field(None, alias="prefect-version")
     definitions: Any = None
     pull: list[dict[str, Any]]
-    deployments: list[_Declared]
+    deployments: list[_DeclaredDeployment]
 
 
 def read_declared(home: Path) -> list[DeploymentSpec]:
@@ -197,7 +197,7 @@ def read_declared(home: Path) -> list[DeploymentSpec]:
         ) from error
 
 
-def list_specs(told: Schedules) -> dict[str, DeploymentSpec]:
+def list_specs(stored: Schedules) -> dict[str, DeploymentSpec]:
     """The deployments of ``prefect.yaml`` and those of ``gradmill schedule``, by name.
 
     Raises:
@@ -205,11 +205,11 @@ def list_specs(told: Schedules) -> dict[str, DeploymentSpec]:
     """
     declared = read_declared(home := find_home())
     first = {each.flow: each for each in reversed(declared)}
-    for each in told.schedules.values():
+    for each in stored.schedules.values():
         if each.flow not in first:
             found = f"{home / 'prefect.yaml'} declares no deployment of the flow {each.flow}"
             raise UsageError(found, f"one, which the schedule of {each.name} needs", "declare it again")
-    own = [first[each.flow].for_schedule(each) for each in told.schedules.values()]
+    own = [first[each.flow].for_schedule(each) for each in stored.schedules.values()]
     return {each.name: each for each in [*declared, *own]}
 
 

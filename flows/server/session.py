@@ -67,19 +67,19 @@ def use_ticket(ticket: str) -> bool:
     """Whether a ticket is valid, which it is once: of concurrent requests only one removes its file."""
     path = artifact_paths.tickets() / _digest(ticket)
     try:
-        made = path.stat().st_mtime
+        created_at = path.stat().st_mtime
         path.unlink()
     except OSError:
         return False
-    return _is_fresh(made)
+    return _is_fresh(created_at)
 
 
 def _digest(ticket: str) -> str:
     return hashlib.sha256(ticket.encode()).hexdigest()
 
 
-def _is_fresh(made: float) -> bool:
-    return 0 <= time.time() - made < TICKET_SECONDS
+def _is_fresh(created_at: float) -> bool:
+    return 0 <= time.time() - created_at < TICKET_SECONDS
 
 
 def let_in(app: "ASGIApp", credential: str | None) -> "ASGIApp":

@@ -122,12 +122,12 @@ class Status(BaseModel):
     attention: list[str] = []
 
 
-def describe_store(found: StoreState) -> Status:
+def describe_store(state: StoreState) -> Status:
     """The status that is known without a server."""
-    left, broken = folders.read_disk_space(), any(fault.kind == "mirror" for fault in found.faults)
+    left, broken = folders.read_disk_space(), any(fault.kind == "mirror" for fault in state.faults)
     attention = [f"the disk of artifacts/ is nearly full: {left}"] if left.is_little else []
-    attention += [each.behind for each in found.names.values() if each.behind]
-    for fault in found.faults:
+    attention += [each.behind for each in state.names.values() if each.behind]
+    for fault in state.faults:
         attention.append(f"{'nothing is mirrored: ' * (fault.kind == 'mirror')}{fault.found}; to do: {fault.action}")
     models = [
         Champion(
@@ -139,9 +139,9 @@ def describe_store(found: StoreState) -> Status:
             test_accuracy=each.live and each.live.metrics.test_accuracy,
             test_loss=each.live and each.live.metrics.test_loss,
             drift=_describe_drift(each),
-            is_mirrored=not broken and each.behind is None if broken or found.mirror else None,
+            is_mirrored=not broken and each.behind is None if broken or state.mirror else None,
         )
-        for each in found.names.values()
+        for each in state.names.values()
         if (pointer := each.pointer)
     ]
     return Status(
@@ -149,7 +149,7 @@ def describe_store(found: StoreState) -> Status:
         free=left.free,
         total=left.total,
         models=models,
-        mirror=found.mirror,
+        mirror=state.mirror,
         attention=attention,
     )
 
@@ -162,13 +162,13 @@ def _describe_drift(name: NameState) -> str | None:
     return describe_last_drift(name) or None
 
 
-def describe(found: StoreState, name: str | None = None) -> Status:
+def describe(state: StoreState, name: str | None = None) -> Status:
     """The status of the store and of the configured Prefect server, for the deployments of all names or of one.
 
     Raises:
         EnvironmentProblem: the server does not answer properly.
     """
-    status = describe_store(found)
+    status = describe_store(state)
 
     def is_asked(one: DeploymentResponse | FlowRun) -> bool:
         return name is None or MODEL_TAG + name in one.tags
@@ -195,7 +195,7 @@ def describe(found: StoreState, name: str | None = None) -> Status:
         status.api_url, status.alerts = without_credentials(str(client.api_url)), alerts.find_receiver(client)
         drifting = _started_by_automations(client)
         status.deployments = _describe_deployments(
-            client, found, [each for each in deployments.list_deployments(client) if is_asked(each)], drifting
+            client, state, [each for each in deployments.list_deployments(client) if is_asked(each)], drifting
         )
     status.attention.extend(_list_needs(status))
     return status
@@ -215,19 +215,19 @@ def _list_workers(known: Sequence[Any]) -> list[Worker]:
     return [*(each for each in told if each.name != ours.name), ours]
 
 
-def _list_needs(found: Status) -> Iterator[str]:
+def _list_needs(status: Status) -> Iterator[str]:
     """What does not recover by itself."""
-    if found.pool_paused:
+    if status.pool_paused:
         yield f"the work pool {POOL} is paused: no run begins until somebody resumes it"
-    if not any(worker.status in (ONLINE, STARTING) for worker in found.workers):
+    if not any(worker.status in (ONLINE, STARTING) for worker in status.workers):
         yield f"no worker is online: run gradmill up, or prefect worker start --pool {POOL}"
     with suppress(DataError):
         service = connection.find_service(quietly=True)
         if service and (changed := connection.describe_code(service.code)):
             yield changed
-    for run in found.stuck:
+    for run in status.stuck:
         yield f"stuck: {run.name} ({run.state}): {run.reason}"
-    for each in found.deployments:
+    for each in status.deployments:
         if each.ended_badly:
             more = "; a longer GRADMILL_TIME_LIMIT gives it more" if each.state == TIMED_OUT else ""
             when = f" at {each.last_start:%Y-%m-%d %H:%M}" if each.last_start else ""
@@ -242,7 +242,7 @@ def _started_by_automations(client: SyncPrefectClient) -> set[UUID | None]:
 
 
 def _describe_deployments(
-    client: SyncPrefectClient, found: StoreState, known: list[DeploymentResponse], drifting: set[UUID | None]
+    client: SyncPrefectClient, state: StoreState, known: list[DeploymentResponse], drifting: set[UUID | None]
 ) -> list[Deployment]:
     newest = FlowRunSort.START_TIME_DESC
     begun = deployments.find_first_runs(client, known, *BEGUN, sort=newest)
@@ -252,20 +252,20 @@ def _describe_deployments(
     for each in known:
         run = begun.get(each.id)
         described.append(_describe_deployment(each, run, judged.get(each.id), due.get(each.id), each.id in drifting))
-        described[-1].ended_badly &= not (run and _has_recovered(each, run, found))
+        described[-1].ended_badly &= not (run and _has_recovered(each, run, state))
     return described
 
 
-def _has_recovered(deployment: DeploymentResponse, run: FlowRun, found: StoreState) -> bool:
+def _has_recovered(deployment: DeploymentResponse, run: FlowRun, state: StoreState) -> bool:
     """Whether a retrain of the same name has ended well since this run ended, for example by the command line."""
     names = {tag.removeprefix(MODEL_TAG) for tag in deployment.tags if deployment.entrypoint == RETRAIN}
-    ended = (each.ended for name in names & found.names.keys() for each in found.names[name].runs if each.ended_well)
+    ended = (each.ended for name in names & state.names.keys() for each in state.names[name].runs if each.ended_well)
     failed_at = int(run.end_time.timestamp()) if run.end_time else math.inf  # the store records whole seconds
     return any(datetime.fromisoformat(moment).timestamp() >= failed_at for moment in ended)
 
 
 def _describe_deployment(
-    deployment: DeploymentResponse, run: FlowRun | None, judged: FlowRun | None, due: FlowRun | None, on_drift: bool
+    deployment: DeploymentResponse, run: FlowRun | None, judged_run: FlowRun | None, due: FlowRun | None, on_drift: bool
 ) -> Deployment:
     return Deployment(
         name=deployment.name,
@@ -277,9 +277,12 @@ def _describe_deployment(
         message=run and _message(run),
         next_start=due and due.expected_start_time,
         on_drift=on_drift,
-        judged=judged
+        judged=judged_run
         and JudgedRun(
-            run=judged.name, start=judged.start_time, verdict=_verdict(judged) or "", message=_message(judged)
+            run=judged_run.name,
+            start=judged_run.start_time,
+            verdict=_verdict(judged_run) or "",
+            message=_message(judged_run),
         ),
         id=str(deployment.id),
         last_run_id=run and str(run.id),

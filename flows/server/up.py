@@ -128,7 +128,7 @@ def _hold_up_lock() -> Iterator[None]:
     another = f"another gradmill up is running in {artifact_paths.root()}"
     with ExitStack() as holding:
         try:  # for a second, because a look-up of the service holds the lock briefly
-            holding.enter_context(locks.hold_lock(artifact_paths.up_lock(), another, told_after=math.inf, within=1))
+            holding.enter_context(locks.hold_lock(artifact_paths.up_lock(), another, message_after=math.inf, timeout=1))
         except TimeoutError as error:
             raise UsageError(another, "one for each folder", _advise()) from error
         artifact_paths.service().unlink(missing_ok=True)  # left by a killed process
@@ -157,7 +157,7 @@ def wait_for_the_end(running: Operation) -> None:
     while not ended.wait(0.5):
         for child in running.children:
             child.watch()
-        watch.look()
+        watch.run_due_checks()
 
 
 # The children, each with a log below artifacts/.prefect/
@@ -272,14 +272,14 @@ class PeriodicChecks:
         self._code = self._first_code = connection.digest_code()
         self._known = set[UUID]()  # ids of states, since a retry may die too
 
-    def look(self) -> None:
+    def run_due_checks(self) -> None:
         """Do the checks that are due; failures are reported, and retried later."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + LOOK_SECONDS
             if settings.PREFECT_API_URL.value():
                 with connection.report_failure("runs that have ended are not known: "), suppress(EnvironmentProblem):
-                    self._look_at_runs()
+                    self._check_runs()
             if self._is_up and (code := connection.digest_code()) != self._code:
                 self._code = code
                 if told := connection.describe_code(self._first_code):
@@ -287,7 +287,7 @@ class PeriodicChecks:
         if now >= self._next_pages and overviews.write_asked():
             self._next_pages = now + LOOK_SECONDS
 
-    def _look_at_runs(self) -> None:
+    def _check_runs(self) -> None:
         with api.client(ANSWER_SECONDS) as client:
             if self._is_up:
                 commands = deployments.list_runs(client, "RUNNING", tags=None, deployment_id={"is_null_": True})

@@ -19,7 +19,7 @@ from tasks.data.io.discovery import JSON_SUFFIXES, TYPED_SUFFIXES, DataFile, exp
 from tasks.data.io.inputs import check_unchanged
 from tasks.data.io.tabular import Selection, kind_of
 from tasks.errors import DataError, UsageError
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.store import artifact_paths, atomic, folders, locks, predictions
 from tasks.store.artifact_paths import JOB, PREDICTION_GRID, REJECTS
 from tasks.store.predictions import Job, Shard
@@ -114,12 +114,12 @@ def _num_rows(path: Path) -> int | None:
         return None
 
 
-def reading_own(path: Path) -> contextlib.AbstractContextManager[None]:
+def explain_job_file_errors(path: Path) -> contextlib.AbstractContextManager[None]:
     """Read, in the block, what the job itself has written; if that is gone or damaged, raise a ``DataError``."""
     return explain_file_errors(path, "the file as it was written", "run the command again, or with --restart")
 
 
-def claim(folder: Path, job: str, restart: bool) -> tuple[Job | None, list[Path]]:
+def acquire_output(folder: Path, job: str, restart: bool) -> tuple[Job | None, list[Path]]:
     """The job that the folder holds, if it is ``job`` and to be kept, and the files that a new one has to remove.
 
     Nothing is touched except the scratch folder of a finished job. The job's document comes first among the files, so
@@ -129,19 +129,19 @@ def claim(folder: Path, job: str, restart: bool) -> tuple[Job | None, list[Path]
         UsageError: the folder holds another job, or something that no job wrote.
         DataError: the document of the folder's job is damaged or lost.
     """
-    held: Job | None = None
+    existing: Job | None = None
     with contextlib.suppress(DataError):  # it is raised below, once it is known whose folder this is
-        held = predictions.find(folder)
-    if held and held.job == job and not restart and _is_whole(folder, held):
+        existing = predictions.find(folder)
+    if existing and existing.job == job and not restart and _is_complete(folder, existing):
         clean_up(folder)  # after a kill that came right after the job's end
-        return held, []
+        return existing, []
     has_scratch, ours = predictions.has_scratch(folder), artifact_paths.scratch(folder)
-    is_job = held or has_scratch or folder.parent == artifact_paths.all_predictions()
+    is_job = existing or has_scratch or folder.parent == artifact_paths.all_predictions()
     found = sorted(folder.iterdir()) if folder.is_dir() else []
     entries = [path for path in found if not has_scratch or path != ours]
     for path in entries:
         part = PART.fullmatch(path.name)
-        is_named = path.name in NAMES or (part and (held is None or int(part[1]) < len(held.shards)))
+        is_named = path.name in NAMES or (part and (existing is None or int(part[1]) < len(existing.shards)))
         if not (is_job and is_named and path.is_file() and not path.is_symlink()):
             raise UsageError(
                 f"{folder} holds something else ({path.name})",
@@ -150,13 +150,13 @@ def claim(folder: Path, job: str, restart: bool) -> tuple[Job | None, list[Path]
             )
     if restart or not entries:
         return None, entries
-    held = Job.read(folder / JOB, predictions.RESTART)
-    if held.job != job:
-        raise UsageError(f"{folder} holds job {held.job}", f"job {job}, or none", "choose another, or --restart")
-    return held.model_copy(update={"status": "running"}), []
+    existing = Job.read(folder / JOB, predictions.RESTART)
+    if existing.job != job:
+        raise UsageError(f"{folder} holds job {existing.job}", f"job {job}, or none", "choose another, or --restart")
+    return existing.model_copy(update={"status": "running"}), []
 
 
-def _is_whole(folder: Path, job: Job) -> bool:
+def _is_complete(folder: Path, job: Job) -> bool:
     """Whether a job is done, and everything that it wrote is still there."""
     has_rejects = job.status == "done" and _num_rows(folder / REJECTS) == job.rejects
     return has_rejects and all(PartFooter.read(folder, job, shard) for shard in job.shards)
@@ -241,7 +241,7 @@ def write_file(path: Path, folder: Path, job: Job, tables: tuple[DataFile, ...] 
         DataError: the input or a part is damaged or has changed.
     """
     if path.exists() and atomic.file_digest(path) in job.file_digests:
-        tell(f"{path} is there already")
+        print_message(f"{path} is there already")
         return job
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.sweep(path.parent, depth=0)
@@ -256,7 +256,7 @@ def write_file(path: Path, folder: Path, job: Job, tables: tuple[DataFile, ...] 
         digest = atomic.file_digest(temporary)
         job = job.model_copy(update={"file_digests": tuple(sorted({*job.file_digests, digest}))})
         write_document(folder, job)
-    tell(f"every row, with its prediction, in {path}", short=path.name)
+    print_message(f"every row, with its prediction, in {path}", short=path.name)
     return job
 
 
@@ -265,13 +265,13 @@ def _join_rows(folder: Path, job: Job, tables: tuple[DataFile, ...] | None) -> I
     from pyarrow import dataset  # this imports pandas where it is installed
 
     parts = [artifact_paths.part(folder, shard.number) for shard in job.shards]
-    with reading_own(folder):
+    with explain_job_file_errors(folder):
         answers, rejects, first = dataset.dataset(parts), dataset.dataset(folder / REJECTS), 0
     starts = range(0, job.rows, CHUNK_ROWS)
     row_numbers = (pa.table({"row": np.arange(at, min(job.rows, at + CHUNK_ROWS))}) for at in starts)
     for own in _own_columns(tables) if tables else row_numbers:
         numbers = pa.array(np.arange(first, first + len(own)))
-        with reading_own(folder):
+        with explain_job_file_errors(folder):
             good, bad = _take(answers, numbers), _take(rejects, numbers)
         if good["row"].null_count + bad["row"].null_count != len(own):
             break

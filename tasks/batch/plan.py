@@ -22,7 +22,7 @@ from tasks.data.recipe import Recipe
 from tasks.data.report import ColumnProfile
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine import resources
-from tasks.machine.words import plural
+from tasks.machine.words import pluralize
 from tasks.parameters import PredictParameters
 from tasks.serving import contract, runtime
 from tasks.serving.contract import ModelMetadata
@@ -102,14 +102,14 @@ def open_job(parameters: PredictParameters) -> Iterator[tuple[Path, Job, Path | 
         tables = files if version.recipe.columns and not has_arrays else None
         output_dir.check_file(output.file, tables, version.output_columns(job), parameters.restart)
     with locks.hold_lock(locks.of_job(folder), f"another process is working on {folder}; waiting for it"):
-        held, leftovers = output_dir.claim(folder, job.job, parameters.restart)
-        if held is None or held.status != "done":
-            with output_dir.begin_output(folder, held is None):
-                held = _plan(folder, held or job, files, parameters)
+        existing, leftovers = output_dir.acquire_output(folder, job.job, parameters.restart)
+        if existing is None or existing.status != "done":
+            with output_dir.begin_output(folder, existing is None):
+                existing = _plan(folder, existing or job, files, parameters)
                 for path in leftovers:
                     path.unlink(missing_ok=True)
-                output_dir.write_document(folder, held)
-        yield folder, held, output.file, tables
+                output_dir.write_document(folder, existing)
+        yield folder, existing, output.file, tables
 
 
 def _find_job(parameters: PredictParameters, output: Output) -> tuple[Job, Files]:
@@ -195,7 +195,9 @@ def _plan(folder: Path, job: Job, files: Files, parameters: PredictParameters) -
     rows = sum(file.rows for file in found)
     if job.shards and rows != job.rows:
         raise DataError(
-            f"{plural(rows, 'row')} in {job.input.path}", f"{job.rows:,}, as when the job was started", "--restart it"
+            f"{pluralize(rows, 'row')} in {job.input.path}",
+            f"{job.rows:,}, as when the job was started",
+            "--restart it",
         )
     with atomic.replace_file(artifact_paths.sources(folder)) as temporary:  # for the shards to look up
         pq.write_table(pa.Table.from_pylist([file._asdict() for file in found]), temporary)
@@ -227,6 +229,6 @@ def read_inputs(folder: Path, shard: Shard) -> list[InputFile]:
         DataError: the list of these files that the plan wrote cannot be read.
     """
     path, first, rows = artifact_paths.sources(folder), pc.field("first_row"), pc.field("rows")
-    with output_dir.reading_own(path):
+    with output_dir.explain_job_file_errors(path):
         held = pq.read_table(path, filters=(first < shard.stop) & (first + rows > shard.start))
     return [InputFile(**row) for row in held.to_pylist()]

@@ -23,8 +23,8 @@ from tasks.data.io.discovery import is_picture
 from tasks.data.recipe import Target
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
-from tasks.machine.run_messages import tell
-from tasks.machine.words import plural, readable
+from tasks.machine.run_messages import print_message
+from tasks.machine.words import format_number, pluralize
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.serving import drift
@@ -131,12 +131,12 @@ def _count_columns(batch: Batch, version: Version, job_rows: int) -> dict[str, t
     }
 
 
-def _column_drift(found: dict[str, tuple[int, ...]], version: Version) -> dict[str, float]:
+def _column_drift(counts: dict[str, tuple[int, ...]], version: Version) -> dict[str, float]:
     """The population stability index of each column; none where too few rows were looked at."""
     return {
-        each.name: drift.stability_index(each.counts, found[each.name])
+        each.name: drift.stability_index(each.counts, counts[each.name])
         for each in version.columns
-        if each.name in found and sum(each.counts) > 0 and sum(found[each.name]) >= drift.FEWEST_ROWS
+        if each.name in counts and sum(each.counts) > 0 and sum(counts[each.name]) >= drift.FEWEST_ROWS
     }
 
 
@@ -183,7 +183,7 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
     try:
         _draw_grid(folder, job, version)
     except Exception as error:  # matplotlib raises many kinds of errors, and the predictions exist without a picture
-        tell(f"no picture of the predictions: {error}")
+        print_message(f"no picture of the predictions: {error}")
     output_dir.clean_up(folder)
     return done
 
@@ -195,8 +195,8 @@ def _describe_worse(job: Job, metrics: dict[str, float], rows: int) -> str | Non
     if manifest.metrics.test_accuracy is not None and (split is None or split.rule not in ("group", "time")):
         published["accuracy"] = manifest.metrics.test_accuracy
     figures = (
-        f"{name} {readable(metrics[name])} on {plural(rows, 'row')}, {readable(published[name])} on the test rows of "
-        f"version {job.model.version}"
+        f"{name} {format_number(metrics[name])} on {pluralize(rows, 'row')}, {format_number(published[name])} on the "
+        f"test rows of version {job.model.version}"
         for name in drift.find_worse(metrics, rows, published, manifest.dataset.num_test)
     )
     return "; ".join(figures) or None
@@ -271,7 +271,7 @@ def merge_rejects(folder: Path, job: Job) -> int:
     total, schema = 0, rejects_schema(job)
     with predictions.place_file(folder, REJECTS) as temporary, pq.ParquetWriter(temporary, schema) as merged:
         for path in filter(Path.is_file, (output_dir.rejects_path(folder, shard) for shard in job.shards)):
-            with output_dir.reading_own(path), pq.ParquetFile(path) as file:
+            with output_dir.explain_job_file_errors(path), pq.ParquetFile(path) as file:
                 for batch in file.iter_batches():
                     merged.write_batch(batch)
                     total += batch.num_rows
@@ -297,8 +297,8 @@ def check_rejects(folder: Path, job: Job, count: int) -> None:
     )
     average = " take the average for what the model has not seen with --unknown average," if averages else ""
     raise DataError(
-        f"at least {count:,} of {plural(job.rows, 'row')} cannot be read, the first is {first}",
-        f"at most {plural(job.max_rejects, 'rejected row')}",
+        f"at least {count:,} of {pluralize(job.rows, 'row')} cannot be read, the first is {first}",
+        f"at most {pluralize(job.max_rejects, 'rejected row')}",
         f"repair them,{average} or raise --max-rejects (finished parts are kept); all are in {folder / REJECTS}",
     )
 

@@ -60,7 +60,8 @@ def predict_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Foot
     # The part is synced to disk as the outer block ends, when this thread no longer holds a core.
     with contextlib.suppress(_TooManyRejects), predictions.place_file(folder, name) as temporary:
         with (
-            atomic.replace_file(rejects_path(folder, shard), is_kept=False) as beside,  # the part's footer counts them
+            # The part's footer counts them, so this file need not be durable.
+            atomic.replace_file(rejects_path(folder, shard), is_durable=False) as beside,
             pq.ParquetWriter(beside, rejects_schema(job)) as rejects,
             pool.hold_worker() as worker,
         ):

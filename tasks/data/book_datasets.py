@@ -29,9 +29,9 @@ from tasks.data.report import DataReport
 from tasks.data.table_dataset import TableDataset
 from tasks.errors import DataError
 from tasks.machine import progress
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.machine.settings import Settings
-from tasks.machine.words import plural
+from tasks.machine.words import pluralize
 from tasks.parameters import FASHION_MNIST, SYNTHETIC_LINEAR, Data, Use
 from tasks.records import PreparedDataset, RawDataset
 from tasks.store import artifact_paths, atomic, verified_files
@@ -309,8 +309,8 @@ def fetch_files(sources: Iterable[Source], use_cache: bool = True) -> RawDataset
         sources = list(sources) if missing else ()
         used = dict.fromkeys(_ask_each(sources, partial(_fetch_file, file, scratch)) for file in missing)
     source = ", ".join(used) or "cache"
-    files_of = f"{plural(len(FILES), 'file')} from {source}, verified by SHA-256"
-    tell(f"{FASHION_MNIST}: {files_of}", short=files_of)
+    files_of = f"{pluralize(len(FILES), 'file')} from {source}, verified by SHA-256"
+    print_message(f"{FASHION_MNIST}: {files_of}", short=files_of)
     return RawDataset(name=FASHION_MNIST, source=source, files={file.name: file.cached for file in FILES})
 
 

@@ -20,7 +20,7 @@ from tasks.data.row_hash import RowNumbers, find_new_rows, sample_rows
 from tasks.data.split import TEST, TRAINING, SplitAssignment
 from tasks.machine import parallel
 from tasks.machine.arrays import Array
-from tasks.machine.words import plural, readable
+from tasks.machine.words import format_number, pluralize
 from tasks.parameters.data import NO_WINDOW
 from tasks.records import ChampionData
 from tasks.serving import drift
@@ -42,7 +42,7 @@ def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionD
         DataError: the digests of the champion's rows are not those that its manifest names.
     """
     yield from compare_num_rows(rows.split, rows.rule, window, champion)
-    known, columns = {each.name: each for each in champion.profiles}, (*rows.features, rows.truth.values)
+    known, columns = {each.name: each for each in champion.profiles}, (*rows.features, rows.targets.values)
     first = {now.part_of: now for now in reversed(rows.profiles)}  # only one part of a column of dates is examined
     both = [
         (known[now.name], now, values)
@@ -71,7 +71,7 @@ def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionD
         before = before.model_copy(update={"name": now.part_of or now.name})
         share = min(1.0, before.missing / champion.num_rows)
         if broken := [found for group in groups if (found := _find_broken(before, values, group, share))]:
-            more = f"; so in {plural(len(broken) - 1, 'more file')}" if len(broken) > 1 else ""
+            more = f"; so in {pluralize(len(broken) - 1, 'more file')}" if len(broken) > 1 else ""
             return broken[0].model_copy(update={"found": broken[0].found + more})
         if now.part_of or len(watched) < drift.FEWEST_ROWS or not sum(before.counts):
             return None
@@ -87,7 +87,7 @@ def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionD
 
 def _group_by_file(table: Table, rows: TableRows, new: RowNumbers) -> Iterator[Group]:
     """The new rows of each file; files with few new rows are combined, if those are enough together."""
-    files = np.searchsorted(table.starts, np.flatnonzero(rows.truth.is_known)[new], side="right") - 1
+    files = np.searchsorted(table.starts, np.flatnonzero(rows.targets.is_known)[new], side="right") - 1
     numbers, firsts = np.unique(files, return_index=True)
     parts = {table.files.files[file].path: part for file, part in zip(numbers, np.split(new, firsts[1:]), strict=False)}
     few = [path for path in sorted(parts) if len(parts[path]) < MIN_NEW]
@@ -96,7 +96,7 @@ def _group_by_file(table: Table, rows: TableRows, new: RowNumbers) -> Iterator[G
         if len(numbers) >= MIN_NEW:
             places = " to ".join(dict.fromkeys(map(_name_file, (paths[0], paths[-1]))))
             sampled = numbers[sample_rows(rows.digests[numbers])]
-            yield numbers, sampled, f"{plural(len(numbers), 'new row')} of {places}"
+            yield numbers, sampled, f"{pluralize(len(numbers), 'new row')} of {places}"
 
 
 def _name_file(path: str) -> str:
@@ -109,7 +109,7 @@ def compare_num_rows(split: SplitAssignment, rule: SplitRule, window: str, champ
     """Whether rows were lost: fewer than half as many as before, although the same rows are requested."""
     num_rows = split.count(TRAINING) + split.count(TEST)
     if 2 * num_rows < champion.num_rows and (rule, window) == (champion.split, champion.window):
-        found = f"{plural(num_rows, 'row')}, and the champion's data had {champion.num_rows:,}"
+        found = f"{pluralize(num_rows, 'row')}, and the champion's data had {champion.num_rows:,}"
         action = "restore what is gone, or say --accept-data where it is meant"
         yield error("fewer-rows", None, found, "at least half of them", action)
 
@@ -128,7 +128,7 @@ def _find_broken(before: ColumnProfile, values: Array, group: Group, share: floa
     power = round(math.log10(now / then))
     if not power or abs(now / then / 10.0**power - 1) > TOLERANCE:
         return None
-    medians = f"its median magnitude is {readable(now)} in {place}, and was {readable(then)}"
+    medians = f"its median magnitude is {format_number(now)} in {place}, and was {format_number(then)}"
     found = f"{before.name} is {10.0**power:g} times what it was: {medians}"
     return error("other-scale", before.name, found, "the unit of the champion's data", MEND)
 

@@ -26,11 +26,11 @@ from tasks.data.report import DataReport, Finding, ImageReport, error, note, war
 from tasks.data.row_hash import Hashes
 from tasks.data.schema import ImageSchema, describe_split
 from tasks.data.split import TEST, TRAINING, VALIDATION, SplitAssignment, check_min_rows, split_by_hash
-from tasks.data.target import Truth, check_rare_classes
+from tasks.data.target import TargetValues, check_rare_classes
 from tasks.errors import DataError, UsageError
 from tasks.machine import fonts, parallel
 from tasks.machine.arrays import Array
-from tasks.machine.words import plural
+from tasks.machine.words import pluralize
 from tasks.parameters import Data
 from tasks.parameters.addresses import split_source
 from tasks.parameters.data import OwnData
@@ -119,7 +119,7 @@ class ImageRows(OwnRows):
     @property
     def counts(self) -> dict[str, int]:
         """The images of each class."""
-        return dict(zip(self.truth.class_names, self.truth.count_classes().tolist(), strict=True))
+        return dict(zip(self.targets.class_names, self.targets.count_classes().tolist(), strict=True))
 
     def draw_sheet(self) -> bytes:
         """A contact sheet (PNG) with one line for each of the first classes: its name, its size, some of its images.
@@ -134,7 +134,7 @@ class ImageRows(OwnRows):
             font = ImageFont.truetype(fonts.font_file(spelt), FONT)
             pen.text((GAP, top + 10), f"{spelt[:LONGEST_NAME]}\n{count:,}", INK, font)
             spread = np.linspace(0, count - 1, min(EXAMPLES, count)).astype(int)
-            for column, number in enumerate(self.numbers[self.truth.values == line][spread].tolist()):
+            for column, number in enumerate(self.numbers[self.targets.values == line][spread].tolist()):
                 image = Image.fromarray(self.images.read(np.array([number]))[0])
                 sheet.paste(ImageOps.contain(image, (CELL, CELL)), (LABEL + column * step, top))
         content = io.BytesIO()
@@ -167,11 +167,11 @@ def inspect_images(
     shape = previous_schema.recipe.shape if previous_schema else None
     decoded = images.read_images(source, scratch / SPOOL, shape, data.side, data.channels)
     rows = _split_images(source, decoded, data, previous_schema)
-    findings = [*source.findings, *rows.truth.findings]
+    findings = [*source.findings, *rows.targets.findings]
     findings += _check_readable(source, decoded.unreadable, data.max_rejects)
-    findings += check_num_weights(decoded.shape, len(rows.truth.class_names))
+    findings += check_num_weights(decoded.shape, len(rows.targets.class_names))
     findings += check_min_rows(rows.split)
-    findings += check_rare_classes(rows.truth, rows.split.split_ids == TRAINING)
+    findings += check_rare_classes(rows.targets, rows.split.split_ids == TRAINING)
     findings += check_copies(source, rows)
     if empty := [name for name, count in rows.counts.items() if not count]:
         found = f"no image of the class {', '.join(empty[:LONGEST])}: the model will hardly ever say it"
@@ -179,18 +179,18 @@ def inspect_images(
     sizes = [(name, count) for name, count in Counter(rows.counts).most_common() if count]
     if sizes and sizes[0][1] > IMBALANCE * sizes[-1][1]:
         (most, largest), (least, smallest) = sizes[0], sizes[-1]
-        found = f"{plural(largest, 'image')} of {most} and {smallest:,} of {least}"
+        found = f"{pluralize(largest, 'image')} of {most} and {smallest:,} of {least}"
         findings.append(warning("imbalance", None, found, "get more of them, or see what --class-weight balanced does"))
     height, width = decoded.shape[:2]
     if others := sum(size != (width, height) for size in decoded.of_readable("width", "height")):
         action = "see what another --side does" if (height, width) == (USUAL_SIDE, USUAL_SIDE) else ""
-        findings.append(note("resized", None, f"{plural(others, 'image')} resized to {width} by {height}", action))
+        findings.append(note("resized", None, f"{pluralize(others, 'image')} resized to {width} by {height}", action))
     if champion:
         fewer = drift.compare_num_rows(rows.split, rows.rule, data.window, champion)
         findings += drift.accept_findings(fewer, champion, data.accept_data)
     report = _report(source, rows, name, findings)
     recipe = Pixels(shape=decoded.shape, scale=1 / 255, resize="bilinear")
-    schema = ImageSchema(class_names=rows.truth.class_names, recipe=recipe, split=rows.rule)
+    schema = ImageSchema(class_names=rows.targets.class_names, recipe=recipe, split=rows.rule)
     return Examination(report, None if report.errors else schema, rows)
 
 
@@ -218,7 +218,7 @@ def _split_images(
     return ImageRows(
         images=decoded,
         numbers=numbers,
-        truth=Truth(labels, np.ones(len(labels), bool), fixed_names, tuple(findings)),
+        targets=TargetValues(labels, np.ones(len(labels), bool), fixed_names, tuple(findings)),
         rule=rule,
         split=split,
         digests=digests,
@@ -269,9 +269,9 @@ def _check_classes(fixed_names: tuple[str, ...], class_names: tuple[str, ...]) -
 def _check_readable(source: LabelledImages, reasons: dict[int, str], max_rejects: float) -> Iterator[Finding]:
     if not reasons:
         return
-    first = "; ".join(f"{source.place(at)}: {reasons[at]}" for at in sorted(reasons)[:LONGEST])
+    first = "; ".join(f"{source.location(at)}: {reasons[at]}" for at in sorted(reasons)[:LONGEST])
     more = f"; and {len(reasons) - LONGEST:,} more" if len(reasons) > LONGEST else ""
-    found = f"{plural(len(reasons), 'image')} of {len(source.labels):,} cannot be read: {first}{more}"
+    found = f"{pluralize(len(reasons), 'image')} of {len(source.labels):,} cannot be read: {first}{more}"
     if len(reasons) > max_rejects * len(source.labels):
         action = "repair or remove them, or tolerate more with --max-rejects"
         yield error("broken-images", None, found, f"at most {100 * max_rejects:g} % of them", action)
@@ -301,18 +301,20 @@ def check_copies(source: LabelledImages, rows: ImageRows) -> Iterator[Finding]:
         differs = values[order] != values[first]
         _, places = np.unique(first[differs], return_index=True)
         pairs = zip(first[differs][places], order[differs][places], strict=True)
-        return [" and ".join(source.place(int(rows.numbers[each])) for each in pair) for pair in islice(pairs, LONGEST)]
+        return [
+            " and ".join(source.location(int(rows.numbers[each])) for each in pair) for pair in islice(pairs, LONGEST)
+        ]
 
     is_copy = np.isin(keys, keys[sides == TRAINING]) & (sides == TEST)
     if num_copies := int(is_copy.sum()):
         pairs = find_pairs(sides, np.flatnonzero(sides != VALIDATION))
-        found = f"{plural(num_copies, 'test image')} equal to a training image: {'; '.join(pairs)}"
+        found = f"{pluralize(num_copies, 'test image')} equal to a training image: {'; '.join(pairs)}"
         if num_copies > MOST_COPIES * rows.split.count(TEST):
             expected = f"at most {100 * MOST_COPIES:g} % of the test images"
             yield error("copies-across-parts", None, found, expected, "remove them from one of the parts")
         else:
             yield warning("copies-across-parts", None, found)
-    labels = rows.truth.values
+    labels = rows.targets.values
     if pairs := find_pairs(labels, np.arange(len(labels))):
         yield warning("equal-images", None, f"equal images in more than one class: {pairs[0]}")
 
@@ -337,7 +339,7 @@ def _report(source: LabelledImages, rows: ImageRows, name: str, findings: list[F
     )
     return DataReport(
         name=name,
-        summary=f"{plural(num_rows, 'image')} of {classes}, as {shape}; {rows.describe_split()}",
+        summary=f"{pluralize(num_rows, 'image')} of {classes}, as {shape}; {rows.describe_split()}",
         rows=num_rows,
         files=source.num_files,
         classes=counts,
@@ -356,7 +358,7 @@ class ImageDataset(OwnDataset):
         return RawDataset(name=self.name, source=found.source, files={}, look=found.fingerprint)
 
     def examine(
-        self, data: Data, task: TaskName, kept: Any, champion: ChampionData | None, scratch: Path
+        self, data: Data, task: TaskName, previous: Any, champion: ChampionData | None, scratch: Path
     ) -> Examination[ImageRows]:
         """Read all images, and determine their classes and split, and what is wrong."""
-        return inspect_images(find_images(self.source), self.name, data, kept, scratch, champion)
+        return inspect_images(find_images(self.source), self.name, data, previous, scratch, champion)

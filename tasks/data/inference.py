@@ -16,7 +16,7 @@ from tasks.data.recipe import INDEX_NAMES, Column
 from tasks.data.report import Finding, error, note, warning
 from tasks.data.schema import Request, assign_roles
 from tasks.machine import parallel
-from tasks.machine.words import listing, plural
+from tasks.machine.words import format_names, pluralize
 
 FEW_ROWS = 200
 SINGLE_LEVELS, OF_FEW_ROWS = 0.5, 0.9  # share of rows with a level of their own, above which a column is taken for ids
@@ -164,7 +164,7 @@ def _infer_kind_of_text(table: Table, name: str) -> InferredKind:
             return kind, warning("looks-like", name, found, action)
     if not is_id:
         return (kind,)
-    found = f"{name} looks like an id: {singles:,} of {plural(values, 'row')} hold a value that no other has"
+    found = f"{name} looks like an id: {singles:,} of {pluralize(values, 'row')} hold a value that no other has"
     return kind, note("id", name, f"{found}; left out", f"--category {name} takes it as a feature all the same")
 
 
@@ -206,7 +206,7 @@ def _find_parts(
         return [], error("name-clash", clash, found, "one column of that name", action)
     if not parts:
         return [], note("date", name, f"{name} has no two dates or times that differ; left out")
-    said = f"{name} holds dates or times, of which the model takes {listing([each.part for each in parts], 4)}"
+    said = f"{name} holds dates or times, of which the model takes {format_names([each.part for each in parts], 4)}"
     said += f", read as {form}" * bool(form) + f", in the zone {zone}" * bool(zone)
     return parts, note("date", name, said, "--no-date-parts leaves them out")
 
@@ -214,7 +214,7 @@ def _find_parts(
 def _tell_of_parts(table: Table, names: Collection[str]) -> Iterator[Finding]:
     """Report that columns left out by version 1 hold dates, whose parts a model of another name could use."""
     if dates := [name for name in names if name in table.data.column_names and value_kind(table, name) == "date"]:
-        found = f"{listing(sorted(dates), 10)} held dates and stayed left out, as in version 1"
+        found = f"{format_names(sorted(dates), 10)} held dates and stayed left out, as in version 1"
         yield note("date-parts", None, found, "a model under another --name learns from their months, weekdays, hours")
 
 
@@ -228,5 +228,5 @@ def _find_category(table: Table, name: str, known: Column | None) -> tuple[list[
         return [], error("too-many-levels", name, found, expected, action)
     columns = [Column(name=name, kind="category", levels=now)]
     if known and (new := now[len(old) :]):
-        return columns, warning("new-levels", name, f"{name} has new levels: {listing(new, 10)}")
+        return columns, warning("new-levels", name, f"{name} has new levels: {format_names(new, 10)}")
     return (columns,)

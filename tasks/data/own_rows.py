@@ -32,11 +32,11 @@ from tasks.data.report import ColumnProfile, DataReport, Finding, error, warning
 from tasks.data.row_hash import PARTS, Hashes
 from tasks.data.schema import describe_split
 from tasks.data.split import TEST, TRAINING, VALIDATION, SplitAssignment
-from tasks.data.target import LARGEST, Truth
+from tasks.data.target import LARGEST, TargetValues
 from tasks.errors import DataError
 from tasks.machine import parallel, resources
 from tasks.machine.arrays import Array
-from tasks.machine.words import plural
+from tasks.machine.words import pluralize
 from tasks.parameters import Data
 from tasks.parameters.addresses import is_database
 from tasks.records import ChampionData, PreparedDataset, RawDataset
@@ -54,7 +54,7 @@ RAW_TEST = "raw_test"  # the test rows before rounding
 class OwnRows(ABC):
     """The ``n`` rows that can be learned from, in the order of their source."""
 
-    truth: Truth
+    targets: TargetValues
     rule: SplitRule
     split: SplitAssignment
     digests: Hashes  # (n,)
@@ -75,7 +75,7 @@ class OwnRows(ABC):
         """How many rows are on each side, in words, and why."""
         train, test, validation = (self.split.count(split_id) for split_id in SIDES.values())
         watched = f", {validation:,} validation" if validation else ""
-        return f"{train:,} training{watched} and {plural(test, 'test row')} ({describe_split(self.rule)})"
+        return f"{train:,} training{watched} and {pluralize(test, 'test row')} ({describe_split(self.rule)})"
 
     @abstractmethod
     def read_inputs(self, numbers: Any) -> Array:
@@ -91,7 +91,7 @@ class OwnRows(ABC):
         split_id = TEST if is_raw else SIDES[side]
         readers: dict[str, Callable[[Array], Array]] = {
             schema.recipe.input.name: self.read_exactly if is_raw else self.read_inputs,
-            TASKS[schema.task].target: self.truth.values.__getitem__,
+            TASKS[schema.task].target: self.targets.values.__getitem__,
         }
         if not is_raw:
             readers[SPLIT_KEY] = self.split.keys.__getitem__
@@ -156,7 +156,7 @@ class TableRows(OwnRows):
 
     @cached_property
     def _numbers_in_table(self) -> Array:
-        return np.flatnonzero(self.truth.is_known)
+        return np.flatnonzero(self.targets.is_known)
 
     def read_exactly(self, numbers: Array) -> Array:
         """The features of some rows, in order, with all digits."""
@@ -167,15 +167,15 @@ class TableRows(OwnRows):
         return matrix
 
 
-def encode_column(table: Table, column: Column, truth: Truth, into: Array) -> tuple[Finding | None, bool]:
+def encode_column(table: Table, column: Column, targets: TargetValues, into: Array) -> tuple[Finding | None, bool]:
     """Write a column's values, for the rows that have a target, into an array like ``TableRows.features``.
 
     Returns what is wrong with them, and whether float32 holds all their digits.
     """
     if column.part:
-        into[:] = date_parts.read_dates(truth.of_column(table.data[column.source])).take(column.part)
+        into[:] = date_parts.read_dates(targets.of_column(table.data[column.source])).take(column.part)
         return None, True
-    name, values = column.name, truth.of_column(table.data[column.name])
+    name, values = column.name, targets.of_column(table.data[column.name])
     if column.kind == "category":
         find_levels(values).encode(column.levels, into=into)
         return None, True
@@ -189,7 +189,7 @@ def encode_column(table: Table, column: Column, truth: Truth, into: Array) -> tu
     is_infinite = np.isinf(into)
     if is_infinite.any():
         row = int(is_infinite.argmax())
-        found = f"{name} is {statistics.to_numbers(values.slice(row, 1))[0]:g} in {truth.name_row(table, row)}"
+        found = f"{name} is {statistics.to_numbers(values.slice(row, 1))[0]:g} in {targets.name_row(table, row)}"
         action = f"mend the value, or leave the column out with --ignore {name}"
         return error("infinite-value", name, found, f"numbers up to {LARGEST:.3g}", action), True
     if not is_exact and np.nanmin(into) == np.nanmax(into):
@@ -225,19 +225,24 @@ class OwnDataset(ABC):
 
     @abstractmethod
     def examine(
-        self, data: Data, task: TaskName, kept: Any, champion: ChampionData | None, scratch: Path
+        self, data: Data, task: TaskName, previous: Any, champion: ChampionData | None, scratch: Path
     ) -> Examination[OwnRows | None]:
         """Read all rows, and determine the role of each column, the split of each row, and what is wrong.
 
-        ``kept`` is the previous schema of such data, or None.
+        ``previous`` is the schema that an earlier version fixed, or None.
         """
 
     def validate(
-        self, raw: RawDataset, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None
+        self,
+        raw: RawDataset,
+        data: Data,
+        task: TaskName,
+        previous: PreviousSchema | None,
+        champion: ChampionData | None,
     ) -> Validation:
         """Examine the data, and write their splits if there are no errors."""
         with scratch_folder(self.name) as scratch:
-            found, schema, rows = self.examine(data, task, kept, champion, scratch)
+            found, schema, rows = self.examine(data, task, previous, champion, scratch)
             report = found.without_places(raw.source)
             if not is_database(self.source) and self.fetch().look != raw.look:
                 raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
@@ -286,7 +291,7 @@ def write_splits(name: str, rows: OwnRows, schema: PreviousSchema, scratch: Path
         task=schema.task,
         class_names=schema.class_names,
         split=schema.split,
-        class_counts=tuple(rows.truth.count_classes(rows.split.split_ids == TRAINING).tolist()),
+        class_counts=tuple(rows.targets.count_classes(rows.split.split_ids == TRAINING).tolist()),
         rows=row_digests,
         recipe=schema.recipe,
         ignored=schema.ignored,

@@ -10,9 +10,9 @@ from tasks.data.recipe import Column
 from tasks.data.report import Finding, note, warning
 from tasks.data.row_hash import RowNumbers
 from tasks.data.statistics import ColumnStats
-from tasks.data.target import Truth
+from tasks.data.target import TargetValues
 from tasks.machine.arrays import Array
-from tasks.machine.words import plural, readable
+from tasks.machine.words import format_number, pluralize
 
 MUCH_MISSING = 0.1
 OFFSET = 1000  # deviations; what float32 leaves of a number that far from 0 is worth a thousandth of one
@@ -30,7 +30,9 @@ def check_columns(
     """
     numbers = sum(column.kind != "category" for column in columns)
     if numbers >= num_training > 0:
-        found = f"{plural(numbers, 'number')} and {plural(num_training, 'training row')}: any target can be fitted so"
+        found = (
+            f"{pluralize(numbers, 'number')} and {pluralize(num_training, 'training row')}: any target can be fitted so"
+        )
         yield warning("few-rows", None, found, "get more rows, name --features, or try --weight-decay auto")
     first = {column.source: column for column in reversed(columns) if column.part}
     for column, each in zip(columns, stats, strict=True):
@@ -49,7 +51,7 @@ def check_columns(
             and not each.is_constant
             and abs(each.mean) > OFFSET * each.deviation
         ):
-            found = f"{name} is {readable(each.mean, 6)} on average, varying by {readable(each.deviation)}"
+            found = f"{name} is {format_number(each.mean, 6)} on average, varying by {format_number(each.deviation)}"
             action = f"subtract an offset from it, or leave it out with --ignore {name}"
             yield warning("offset", name, f"{found}: too little for float32", action)
 
@@ -76,10 +78,10 @@ def check_duplicate_columns(columns: Sequence[Column], features: Array, sample: 
 
 
 def check_leaks(
-    columns: Sequence[Column], features: Array, truth: Truth, sample: Any = slice(None)
+    columns: Sequence[Column], features: Array, targets: TargetValues, sample: Any = slice(None)
 ) -> Iterator[Finding]:
     """Columns that predict the target alone, as values known only afterwards do; judged on a ``sample`` of rows."""
-    explains, y = _explains_class if truth.class_names else _explains_number, truth.values[sample]
+    explains, y = _explains_class if targets.class_names else _explains_number, targets.values[sample]
     for at, column in enumerate(columns):
         values = features[at, sample].astype(np.float64)
         is_there = ~np.isnan(values)
@@ -128,6 +130,8 @@ def check_conflicts(num_rows: int, num_ambiguous: int) -> Iterator[Finding]:
     if num_ambiguous:
         are_many, limit = num_ambiguous > FEW_CONFLICTS * num_rows, f"{100 * FEW_CONFLICTS:g} %"
         of = f"{100 * num_ambiguous / num_rows:.3g} %{f', above {limit}' if are_many else f'; above {limit} a warning'}"
-        found = f"{num_ambiguous:,} of {plural(num_rows, 'row')} ({of}) have the features of a row with another target"
+        found = (
+            f"{num_ambiguous:,} of {pluralize(num_rows, 'row')} ({of}) have the features of a row with another target"
+        )
         found += ": no model of these columns tells such rows apart, because the target is noisy or a column is missing"
         yield (warning if are_many else note)("equal-rows", None, found)

@@ -60,7 +60,7 @@ class Column(PersistedRecord):
     num_missing: int = 0  # training rows without a value
     has_missing: bool = False  # whether any row of either split has no value
 
-    def slots(self) -> NDArray[np.int64]:
+    def weight_indices(self) -> NDArray[np.int64]:
         """The weight of each code, ``(levels + 2,)``: those of the levels, of a missing value, of an unknown code.
 
         Levels with at least ``RARE`` training rows have their own weight, in order; then all other levels share one,
@@ -90,7 +90,7 @@ class Column(PersistedRecord):
     @property
     def num_slots(self) -> int:
         """How many weights its levels have."""
-        return int(self.slots().max()) + 1 if self.kind == "category" else 0
+        return int(self.weight_indices().max()) + 1 if self.kind == "category" else 0
 
 
 DEVIATIONS = 10  # target deviations from the mean within which predictions usually lie
@@ -104,7 +104,7 @@ class Target(PersistedRecord):
     mean: float = 0.0
     scale: float = Field(1.0, gt=0)
 
-    def find_deviation(self, truth: NDArray[Any]) -> float:
+    def find_deviation(self, y_true: NDArray[Any]) -> float:
         """The usual deviation of a value from the mean."""
         return self.scale
 
@@ -119,9 +119,9 @@ class UnscaledTarget(Target):
 
     usual: ClassVar[float] = 0.0
 
-    def find_deviation(self, truth: NDArray[Any]) -> float:
+    def find_deviation(self, y_true: NDArray[Any]) -> float:
         """The standard deviation of the truth ``(n,)`` itself."""
-        return float(truth.std(ddof=1, dtype="float64"))
+        return float(y_true.std(ddof=1, dtype="float64"))
 
 
 UNSCALED = UnscaledTarget(name="target")

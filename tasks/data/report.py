@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tasks.data.recipe import SplitRule, unless_empty
 from tasks.errors import DataError
-from tasks.machine.words import plural, readable
+from tasks.machine.words import format_number, pluralize
 from tasks.parameters.addresses import split_source
 from tasks.store.artifact_paths import CONTACT_SHEET
 from tasks.store.documents import Document
@@ -100,7 +100,7 @@ class ColumnReport(PersistedRecord):
     def content(self) -> str:
         """The column's range or its levels, in a few words."""
         if self.minimum is not None and self.maximum is not None:
-            return f"{readable(self.minimum, 6)} … {readable(self.maximum, 6)}"
+            return f"{format_number(self.minimum, 6)} … {format_number(self.maximum, 6)}"
         more = f", … ({self.num_levels:,})" if self.num_levels > len(self.levels) else ""
         return ", ".join(self.levels) + more
 
@@ -211,20 +211,20 @@ class UnfitData(DataError):
         first = errors[0]
         super().__init__(first.found, first.expected, first.action)
         if len(errors) > 1:
-            head = f"{plural(len(errors), 'fault')} in the data:"
+            head = f"{pluralize(len(errors), 'fault')} in the data:"
             self.found = "\n- ".join([head, *(each.sentence for each in errors)])
             self.expected = "data without these faults"
             others = ", or leave columns out with --ignore" if any(each.column for each in errors) else ""
             self.action = f"mend them{others}"
 
 
-def require_fit(findings: Iterable[Finding], tolerated: Collection[str] = ()) -> None:
+def require_fit(findings: Iterable[Finding], ignored_rules: Collection[str] = ()) -> None:
     """Accept data in which nothing wrong was found, except by rules that are tolerated.
 
     Raises:
         UnfitData: something wrong was found; the message lists all of it.
     """
-    if errors := [each for each in findings if each.is_error and each.rule not in tolerated]:
+    if errors := [each for each in findings if each.is_error and each.rule not in ignored_rules]:
         raise UnfitData(errors)
 
 

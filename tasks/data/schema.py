@@ -24,7 +24,7 @@ from tasks.data.recipe import (
 )
 from tasks.data.report import Finding, error, note, require_fit, warning
 from tasks.errors import UsageError
-from tasks.machine.words import listing, nearest
+from tasks.machine.words import format_names, nearest
 from tasks.parameters.data import OwnData
 from tasks.parameters.form import Use
 from tasks.records import Splits
@@ -215,7 +215,7 @@ def _check_names(
 ) -> Iterator[Finding]:
     """Columns that are requested or known but missing, and those that are ``new``; ``names`` are those read."""
     options, previous, fixed = request.options, request.previous, request.fixed_split
-    known_names = f"one of {listing(names, SHOWN)}"
+    known_names = f"one of {format_names(names, SHOWN)}"
     wanted: dict[str | None, str] = {request.target: "--target", request.split.column: "to split by"}
     if previous is None:
         wanted |= dict.fromkeys(options.features, "--features")
@@ -241,10 +241,10 @@ def _check_names(
         yield warning("no-such-column", name, f"no column {name} (--ignore)", known_names, nearest(name, header, ""))
 
 
-def require_columns(header: Sequence[str], request: Request, tolerated: Collection[str] = ()) -> None:
+def require_columns(header: Sequence[str], request: Request, ignored_rules: Collection[str] = ()) -> None:
     """Check only the names of a table's columns, except by rules that are tolerated.
 
     Raises:
         DataError: a column is requested or known but missing, or present but unknown.
     """
-    require_fit(assign_roles(request, header)[2], tolerated)
+    require_fit(assign_roles(request, header)[2], ignored_rules)

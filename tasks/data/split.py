@@ -20,8 +20,8 @@ from tasks.data.recipe import SplitRule
 from tasks.data.report import Finding, error
 from tasks.data.row_hash import Hashes
 from tasks.data.schema import Request
-from tasks.data.target import Truth
-from tasks.machine.words import plural
+from tasks.data.target import TargetValues
+from tasks.machine.words import pluralize
 
 VALIDATION_SHARE = 0.2
 MIN_TEST, MIN_TRAINING, MIN_GROUPS = 10, 20, 10
@@ -85,7 +85,7 @@ def split_by_column(
         inputs = _hash_names(levels)
         split = split_by_group(inputs, rule.test) if rule.rule == "group" else split_by_names(levels, hashing.result())
     if num_missing := pc.sum(pc.is_null(column, nan_is_null=True)).as_py():
-        found, action = f"{name} is missing in {plural(num_missing, 'row')}", f"fill it in, or split without {name}"
+        found, action = f"{name} is missing in {pluralize(num_missing, 'row')}", f"fill it in, or split without {name}"
         missing = error("split-missing", None, found, "a value in every row", action)
     return split._replace(findings=(*filter(None, (fault, missing)), *split.findings)), inputs
 
@@ -102,7 +102,7 @@ def split_by_group(groups: Hashes, share: float) -> SplitAssignment:
     split = split_by_hash(row_hash.update_hashes(np.zeros_like(groups), groups), share)
     if (num_groups := len(np.unique(split.keys))) >= MIN_GROUPS:
         return split
-    found, action = plural(num_groups, "group"), "more groups, or no --split-by"
+    found, action = pluralize(num_groups, "group"), "more groups, or no --split-by"
     return split._replace(findings=(error("too-few-rows", None, found, f"at least {MIN_GROUPS}", action),))
 
 
@@ -191,26 +191,26 @@ def check_min_rows(split: SplitAssignment) -> Iterator[Finding]:
     """What is missing for a model and for a verdict on it."""
     test, training = split.count(TEST), split.count(TRAINING)
     if test < MIN_TEST or training < MIN_TRAINING:
-        found = f"{plural(test, 'test row')} and {plural(training, 'training row')}"
+        found = f"{pluralize(test, 'test row')} and {pluralize(training, 'training row')}"
         action = "get more rows, or split them otherwise, as by another --test share"
         yield error("too-few-rows", None, found, f"at least {MIN_TEST} and {MIN_TRAINING}", action)
 
 
-def keep_window(table: Table, truth: Truth, request: Request) -> Truth:
+def keep_window(table: Table, targets: TargetValues, request: Request) -> TargetValues:
     """The truth in a window of time, such as ``90d``, that ends with the newest row that has a target.
 
     A row without a time is kept, and reported as a fault later.
     """
     column, window = request.split.column, request.options.window
-    if column is None or column not in table.data.column_names or not len(truth.values):
-        return truth
+    if column is None or column not in table.data.column_names or not len(targets.values):
+        return targets
     if value_kind(table, column) == "number":
         found = f"{column} holds numbers, and --window {window} counts hours, days or weeks"
         action = "write them as 2024-12-31T23:59:59, or leave --window out"
-        return truth._replace(findings=(*truth.findings, error("window", column, found, "dates or times", action)))
-    times = read_times(truth.of_column(table.data[column]))
+        return targets._replace(findings=(*targets.findings, error("window", column, found, "dates or times", action)))
+    times = read_times(targets.of_column(table.data[column]))
     width = float(window[:-1]) * HOURS[window[-1]] * HOUR
     is_inside = ~(times <= np.fmax.reduce(times, initial=-np.inf) - width)
-    is_known = truth.is_known.copy()
+    is_known = targets.is_known.copy()
     is_known[is_known] = is_inside
-    return truth._replace(values=truth.values[is_inside], is_known=is_known, outside=int((~is_inside).sum()))
+    return targets._replace(values=targets.values[is_inside], is_known=is_known, outside=int((~is_inside).sum()))

@@ -23,9 +23,9 @@ from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Findi
 from tasks.data.row_hash import HashInputs
 from tasks.data.schema import Request, Schema
 from tasks.data.split import TRAINING, check_min_rows, keep_window, split_by_column, split_by_hash
-from tasks.data.target import Truth, check_constant, check_rare_classes, read_target
+from tasks.data.target import TargetValues, check_constant, check_rare_classes, read_target
 from tasks.machine import parallel
-from tasks.machine.words import plural
+from tasks.machine.words import pluralize
 from tasks.parameters import Data
 from tasks.parameters.data import NO_WINDOW
 from tasks.records import ChampionData, RawDataset
@@ -72,31 +72,31 @@ def examine_table(
     """
     row_hash.check_memory(len(table.data))
     inferring = parallel.start(infer_features, table, request)
-    truth, options = read_target(table, request, task), request.options
+    targets, options = read_target(table, request, task), request.options
     if options.window != NO_WINDOW:
-        truth = keep_window(table, truth, request)
+        targets = keep_window(table, targets, request)
     features, rows = inferring.result(), None
-    findings = [*table.findings, *features.findings, *truth.findings, *check_constant(request.target, truth)]
+    findings = [*table.findings, *features.findings, *targets.findings, *check_constant(request.target, targets)]
     is_whole = not any(each.is_error for each in features.findings)
-    if features.columns and len(truth.values) and request.split.column in (None, *table.data.column_names):
-        rows, more = _split_rows(table, features.columns, truth, request, folder)
+    if features.columns and len(targets.values) and request.split.column in (None, *table.data.column_names):
+        rows, more = _split_rows(table, features.columns, targets, request, folder)
         if not request.previous and (columns := _drop_years(features.columns, rows)) != features.columns:
             features = features._replace(columns=columns)
-            rows, more = _split_rows(table, columns, truth, request, folder)
+            rows, more = _split_rows(table, columns, targets, request, folder)
         findings += [each for each in more if is_whole or each.column]  # with too few columns, rows tell nothing
         if champion and is_whole:
             changes = drift.compare_rows(table, rows, options.window, champion)
             findings += drift.accept_findings(changes, champion, options.accept_data)
-    report = _describe(name, table, request, features, findings, truth, rows)
+    report = _describe(name, table, request, features, findings, targets, rows)
     if report.errors or rows is None:
         return Examination(report, None, rows)
     schema = Schema(
-        task=task or ("classification" if truth.class_names else "regression"),
+        task=task or ("classification" if targets.class_names else "regression"),
         target=str(request.target),
-        target_form=table.forms.get(str(request.target), "") if not truth.class_names else "",
+        target_form=table.forms.get(str(request.target), "") if not targets.class_names else "",
         columns=features.columns,
         missing=request.missing,
-        class_names=truth.class_names,
+        class_names=targets.class_names,
         split=rows.rule,
         ignored=features.ignored,
         left_out=tuple(sorted(features.left_out)),
@@ -108,30 +108,30 @@ def _drop_years(columns: tuple[Column, ...], rows: TableRows) -> tuple[Column, .
     """The columns without years that hardly vary in the training part, which is known only now."""
     is_training = rows.split.split_ids == TRAINING
 
-    def is_kept(at: int) -> bool:
+    def is_feature(at: int) -> bool:
         years = rows.features[at][is_training] if columns[at].part == "year" else np.arange(FEWEST_YEARS)
         return len(np.unique(years[~np.isnan(years)])) >= FEWEST_YEARS
 
-    return tuple(column for at, column in enumerate(columns) if is_kept(at))
+    return tuple(column for at, column in enumerate(columns) if is_feature(at))
 
 
 def _split_rows(
-    table: Table, columns: tuple[Column, ...], truth: Truth, request: Request, folder: Path
+    table: Table, columns: tuple[Column, ...], targets: TargetValues, request: Request, folder: Path
 ) -> tuple[TableRows, list[Finding]]:
     """Encode, hash, split and check the rows; steps that need one core run beside steps that need another."""
-    num_rows, target = len(truth.values), str(request.target)
+    num_rows, target = len(targets.values), str(request.target)
     features = create_arrays(folder / ENCODED, {ENCODED: (np.float32, (len(columns), num_rows))})[ENCODED]
     places = range(len(columns))
-    done = parallel.map_in_threads(lambda at: encode_column(table, columns[at], truth, features[at]), places)
+    done = parallel.map_in_threads(lambda at: encode_column(table, columns[at], targets, features[at]), places)
     findings = [finding for finding, _ in done if finding]
 
     hashing = parallel.start(row_hash.hash_rows, columns, features)
-    split, inputs = None, list[HashInputs]([row_hash.hash_inputs(truth.values, truth.class_names)])
+    split, inputs = None, list[HashInputs]([row_hash.hash_inputs(targets.values, targets.class_names)])
     names = tuple(sorted(column.name for column in columns))
     rule = request.fixed_split or request.split_asked.model_copy(update={"features": names})
     if rule.column:
-        values = truth.of_column(table.data[rule.column])
-        split, of_column = split_by_column(rule, values, partial(truth.name_row, table), hashing)
+        values = targets.of_column(table.data[rule.column])
+        split, of_column = split_by_column(rule, values, partial(targets.name_row, table), hashing)
         inputs.append(of_column)
     hashes = hashing.result()
     measuring = parallel.start(statistics.measure_columns, columns, num_rows, lambda rows: features[:, rows])
@@ -146,21 +146,21 @@ def _split_rows(
     findings += split.findings
     if not any(each.is_error for each in split.findings):  # otherwise the sides tell nothing
         findings += check_min_rows(split)
-        findings += check_rare_classes(truth, split.split_ids == TRAINING, target)
+        findings += check_rare_classes(targets, split.split_ids == TRAINING, target)
     findings += quality_checks.check_columns(columns, num_rows, split.count(TRAINING), stats)
     findings += quality_checks.check_duplicate_columns(columns, features, sample)
-    findings += quality_checks.check_leaks(columns, features, truth, sample)
+    findings += quality_checks.check_leaks(columns, features, targets, sample)
     findings += quality_checks.check_conflicts(num_rows, num_ambiguous)
 
     profiles = parallel.map_in_threads(
         lambda at: statistics.profile_column(columns[at], features[at, sample], stats[at]), places
     )
-    of_target = Column(name=target, kind="category" if truth.class_names else "number", levels=truth.class_names)
-    profiles.append(statistics.profile_column(of_target, truth.values[sample].astype(np.float32)))
+    of_target = Column(name=target, kind="category" if targets.class_names else "number", levels=targets.class_names)
+    profiles.append(statistics.profile_column(of_target, targets.values[sample].astype(np.float32)))
     rows = TableRows(
         table=table,
         features=features,
-        truth=truth,
+        targets=targets,
         rule=rule,
         split=split,
         digests=digests,
@@ -178,13 +178,13 @@ def _describe(
     request: Request,
     features: Features,
     findings: Sequence[Finding],
-    truth: Truth,
+    targets: TargetValues,
     rows: TableRows | None,
 ) -> DataReport:
     """All that was found, in one document."""
     num_rows, num_files = len(table.data), len(table.files.files)
     # If the target is unfit, no row counts as unlabelled.
-    unlabelled = num_rows - truth.outside - int(truth.is_known.sum()) if len(truth.values) else 0
+    unlabelled = num_rows - targets.outside - int(targets.is_known.sum()) if len(targets.values) else 0
     kinds = Counter[str](column.kind for column in features.columns if not column.part)
     told = [
         f"{kinds[kind]:,} {kind if kinds[kind] == 1 else plural}" for kind, plural in PLURALS.items() if kinds[kind]
@@ -194,11 +194,11 @@ def _describe(
         parts[column.source] += [column.part] * bool(column.part)
     told += [f"{date} ({', '.join(taken)})" for date, taken in parts.items() if taken]
     summary = [
-        f"{plural(num_rows, 'row')} in {plural(num_files, 'file')}",
+        f"{pluralize(num_rows, 'row')} in {pluralize(num_files, 'file')}",
         f"features: {', '.join(told) or 'none'}",
         rows.describe_split() if rows else "",
-        f"{plural(truth.outside, 'row')} outside of the window left out" if truth.outside else "",
-        f"{plural(unlabelled, 'row')} without a target left out" if unlabelled else "",
+        f"{pluralize(targets.outside, 'row')} outside of the window left out" if targets.outside else "",
+        f"{pluralize(unlabelled, 'row')} without a target left out" if unlabelled else "",
     ]
     names = table.data.column_names
     return DataReport(
@@ -208,10 +208,10 @@ def _describe(
         files=num_files,
         columns=tuple(parallel.map_in_threads(lambda each: _describe_column(table, each, request, features), names)),
         target=request.target,
-        classes=dict(zip(truth.class_names, truth.count_classes().tolist(), strict=True)),
+        classes=dict(zip(targets.class_names, targets.count_classes().tolist(), strict=True)),
         **(rows.report_split() if rows else {}),
         unlabelled=unlabelled,
-        outside=truth.outside,
+        outside=targets.outside,
         findings=tuple(findings),
     )
 
@@ -246,9 +246,9 @@ class TableDataset(OwnDataset):
         return RawDataset(name=self.name, source=files.source, files={}, paths=paths, look=files.digest)
 
     def examine(
-        self, data: Data, task: TaskName, kept: Any, champion: ChampionData | None, scratch: Path
+        self, data: Data, task: TaskName, previous: Any, champion: ChampionData | None, scratch: Path
     ) -> Examination[TableRows | None]:
         """Read all rows, and determine the role of each column, the split of each row, and what is wrong."""
-        request = Request(data, kept)
+        request = Request(data, previous)
         table = read_table(find_table(self.source), request, task, scratch)
         return examine_table(table, self.name, request, task, scratch, champion)

@@ -14,7 +14,7 @@ from tasks.data.levels import MOST_LEVELS, count_codes, sort_levels
 from tasks.data.report import Finding, error, note, warning
 from tasks.data.schema import Request
 from tasks.machine.arrays import Array
-from tasks.machine.words import listing, plural
+from tasks.machine.words import format_names, pluralize
 from tasks.serving.task import TaskName
 
 FEW_VALUES = 10  # as many whole numbers may be classes
@@ -24,7 +24,7 @@ FEWEST = 2  # training rows of a class
 MOST_NAMED = 5  # rare classes that have a line each; if there are more, one line reports all
 
 
-class Truth(NamedTuple):
+class TargetValues(NamedTuple):
     """What there is to learn from each row that has a target."""
 
     values: Array  # (n,) float64, or labels of the smallest unsigned type
@@ -46,7 +46,7 @@ class Truth(NamedTuple):
         return count_codes(self.values[rows], len(self.class_names))
 
 
-def read_target(table: Table, request: Request, task: TaskName | None) -> Truth:
+def read_target(table: Table, request: Request, task: TaskName | None) -> TargetValues:
     """The values of the target; empty if it is missing or unfit.
 
     Without a ``task``, numbers (a few of which may be invalid) mean regression, and everything else classification.
@@ -69,25 +69,25 @@ def read_target(table: Table, request: Request, task: TaskName | None) -> Truth:
         expected = "numbers such as 1234.5" if task == "regression" else "classes"
         return _read_nothing(table, error("target-kind", target, f"the target {target} is {what}", expected, action))
     if task == "regression":
-        truth = _read_numbers(table, target)
+        targets = _read_numbers(table, target)
     else:
-        truth = _read_classes(table, target, request.previous.class_names if request.previous else ())
-    if len(truth.values) or any(each.is_error for each in truth.findings):
-        return truth
+        targets = _read_classes(table, target, request.previous.class_names if request.previous else ())
+    if len(targets.values) or any(each.is_error for each in targets.findings):
+        return targets
     found = f"no row has a {target}"
     return _read_nothing(table, error("no-target", target, found, "a target to learn", "take another --target"))
 
 
-def _read_nothing(table: Table, *findings: Finding) -> Truth:
-    return Truth(np.zeros(0), np.zeros(len(table.data), bool), (), findings)
+def _read_nothing(table: Table, *findings: Finding) -> TargetValues:
+    return TargetValues(np.zeros(0), np.zeros(len(table.data), bool), (), findings)
 
 
-def _read_numbers(table: Table, target: str) -> Truth:
+def _read_numbers(table: Table, target: str) -> TargetValues:
     values = statistics.to_numbers(table.data[target])
     is_known, is_infinite = ~np.isnan(values), np.abs(values) > LARGEST
     if not is_infinite.any():
         known = values[is_known]
-        return Truth(known, is_known, (), tuple(_check_numbers(target, known)))
+        return TargetValues(known, is_known, (), tuple(_check_numbers(target, known)))
     row = int(is_infinite.argmax())
     return _read_nothing(
         table,
@@ -124,7 +124,7 @@ def _check_numbers(target: str, values: Array) -> Iterator[Finding]:
         )
 
 
-def _read_classes(table: Table, target: str, fixed: tuple[str, ...]) -> Truth:
+def _read_classes(table: Table, target: str, fixed: tuple[str, ...]) -> TargetValues:
     levels = table.levels(target)
     if levels.num_used > MOST_LEVELS:
         return _read_nothing(
@@ -142,7 +142,7 @@ def _read_classes(table: Table, target: str, fixed: tuple[str, ...]) -> Truth:
     codes = levels.encode(names)
     is_known = ~np.isnan(codes)
     labels = (codes if is_known.all() else codes[is_known]).astype(np.min_scalar_type(max(len(names) - 1, 0)))
-    return Truth(labels, is_known, names, tuple(_check_classes(target, current, names)))
+    return TargetValues(labels, is_known, names, tuple(_check_classes(target, current, names)))
 
 
 def _check_classes(target: str, current: tuple[str, ...], names: tuple[str, ...]) -> Iterator[Finding]:
@@ -159,36 +159,36 @@ def _check_classes(target: str, current: tuple[str, ...], names: tuple[str, ...]
         yield error(
             "new-class",
             target,
-            f"{target} has new classes: {listing(new, 10)}",
-            f"those that version 1 fixed: {listing(names, 20)}",
+            f"{target} has new classes: {format_names(new, 10)}",
+            f"those that version 1 fixed: {format_names(names, 20)}",
             "remove these rows, or keep the new table under another --name",
         )
     if gone := [name for name in names if name not in current]:
-        yield warning("class-without-rows", target, f"no row tonight has the class {listing(gone, 10)}")
+        yield warning("class-without-rows", target, f"no row tonight has the class {format_names(gone, 10)}")
 
 
-def check_constant(target: str | None, truth: Truth) -> Iterator[Finding]:
+def check_constant(target: str | None, targets: TargetValues) -> Iterator[Finding]:
     """Whether there is nothing to learn, for all values are the same."""
-    values, names = truth.values, truth.class_names
+    values, names = targets.values, targets.class_names
     if len(values) and values.min() == values.max():
         found = f"the target {target} is {names[values[0]] if names else f'{values[0]:g}'} in every row"
         yield error("constant-target", target, found, "different values", "take another --target")
 
 
-def check_rare_classes(truth: Truth, is_training: Array, target: str | None = None) -> Iterator[Finding]:
+def check_rare_classes(targets: TargetValues, is_training: Array, target: str | None = None) -> Iterator[Finding]:
     """Classes that have rows, but hardly any in the training part; ``is_training`` ``(n,)`` says which rows that is.
 
     ``target`` is the column of a table that names the classes.
     """
-    rows, in_training = truth.count_classes(), truth.count_classes(is_training)
+    rows, in_training = targets.count_classes(), targets.count_classes(is_training)
     rare = np.flatnonzero((rows > 0) & (in_training < FEWEST)).tolist()
     expected, action = f"at least {FEWEST} training rows of each class", "get more of them, or remove these rows"
     if len(rare) > MOST_NAMED:
-        found = f"{len(rare):,} of {len(rows):,} classes have hardly a row, as {truth.class_names[rare[0]][:SHOWN]!r}"
+        found = f"{len(rare):,} of {len(rows):,} classes have hardly a row, as {targets.class_names[rare[0]][:SHOWN]!r}"
         action += "; numbers are written as 1234.5 and learned by linear-regression" if target else ""
         yield error("rare-class", target, found, expected, action)
         return
     for code in rare:
-        of_class = f"class {truth.class_names[code]!r} has {plural(int(rows[code]), 'row')}"
+        of_class = f"class {targets.class_names[code]!r} has {pluralize(int(rows[code]), 'row')}"
         found = f"{of_class}, {in_training[code]} of them in the training part"
         yield error("rare-class", None, found, expected, action)

@@ -8,8 +8,8 @@ from rich.progress import MofNCompleteColumn
 from tasks.errors import TrainingDiverged
 from tasks.judging import plots
 from tasks.machine import progress
-from tasks.machine.run_messages import tell
-from tasks.machine.words import plural, readable
+from tasks.machine.run_messages import print_message
+from tasks.machine.words import format_number, pluralize
 from tasks.networks.training import EpochMetrics
 from tasks.parameters import Training
 from tasks.records import Epoch
@@ -44,25 +44,28 @@ class Watch:
                 curve.append(_point(len(curve) + 1, measured, self._training))
                 if len(curve) % every == 0 and len(curve) < total:
                     said = _sentence(curve[-1])
-                    tell(f"epoch {len(curve)}/{total}: {said}", short=said.replace("train ", ""))  # the stage's name
+                    short = said.replace("train ", "")  # the stage's name
+                    print_message(f"epoch {len(curve)}/{total}: {said}", short=short)
                 if self._trained.update(len(curve)):
                     plots.save(plots.draw_learning_curve(curve), self._path)
                     self._shown.show(live_progress.embed_picture(self._path), retries=0)
-        self._tell_of_the_end(curve)
+        self._report_end(curve)
         return tuple(curve)
 
-    def _tell_of_the_end(self, curve: Sequence[Epoch]) -> None:
+    def _report_end(self, curve: Sequence[Epoch]) -> None:
         """Report how training ended: with early stopping, when it stopped and which epoch's weights are kept."""
         total, best = self._training.hyperparameters.num_epochs, find_kept_epoch(curve, self._training)
-        end, patience = plural(len(curve), "epoch"), self._training.patience
+        end, patience = pluralize(len(curve), "epoch"), self._training.patience
         if patience and len(curve) < total and len(curve) - best.epoch >= patience:
-            end = f"stopped early after {len(curve)} of {plural(total, 'epoch')}"
+            end = f"stopped early after {len(curve)} of {pluralize(total, 'epoch')}"
         elif len(curve) < total:
             end = f"converged after {end}"
         end += f", the weights of epoch {best.epoch} kept" if patience else ""
-        on_validation = "" if best.validation_loss is None else f", validation loss {readable(best.validation_loss, 3)}"
-        short = f"{end}: train loss {readable(best.train_loss, 3)}{on_validation}"
-        tell(f"{end}: {_sentence(best)}", short=short)
+        on_validation = (
+            "" if best.validation_loss is None else f", validation loss {format_number(best.validation_loss, 3)}"
+        )
+        short = f"{end}: train loss {format_number(best.train_loss, 3)}{on_validation}"
+        print_message(f"{end}: {_sentence(best)}", short=short)
 
     def picture(self, curve: Sequence[Epoch]) -> FileRef:
         """The whole learning curve, drawn and shown."""
@@ -94,8 +97,10 @@ def _point(epoch: int, measured: EpochMetrics, training: Training) -> Epoch:
 
 def _sentence(point: Epoch) -> str:
     """The losses and accuracies of one epoch, in words."""
-    watched = "" if point.validation_loss is None else f", validation loss {readable(point.validation_loss, 3)}"
+    watched = "" if point.validation_loss is None else f", validation loss {format_number(point.validation_loss, 3)}"
     if point.train_accuracy is None:
-        return f"train loss {readable(point.train_loss, 3)}, test loss {readable(point.test_loss, 3)}{watched}"
+        return (
+            f"train loss {format_number(point.train_loss, 3)}, test loss {format_number(point.test_loss, 3)}{watched}"
+        )
     accuracies = f"train accuracy {point.train_accuracy:.3f}, test accuracy {point.test_accuracy:.3f}"
     return f"train loss {point.train_loss:.3f}, {accuracies}{watched}"

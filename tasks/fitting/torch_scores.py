@@ -20,7 +20,7 @@ VALUES = 2**24  # values at a time, where rows have so many pixels that a batch 
 
 def score_rows(weights: Weights, recipe: Recipe, rows: NDArray[Any]) -> NDArray[np.float32]:
     """Scores ``(n, outputs)`` float32 of raw rows as the model takes them; in raw units for a regression."""
-    score = (_plain if recipe.is_plain else _table)(weights, recipe)
+    score = (_make_plain_score if recipe.is_plain else _make_table_score)(weights, recipe)
     size = max(1, min(BATCH_SIZE, VALUES // max(1, math.prod(rows.shape[1:]))))
     with one_thread():
         batches = [score(batch) for batch in torch.from_numpy(rows).split(size)]
@@ -28,12 +28,12 @@ def score_rows(weights: Weights, recipe: Recipe, rows: NDArray[Any]) -> NDArray[
     return found
 
 
-def _plain(weights: Weights, recipe: Recipe) -> Callable[[Tensor], Tensor]:
+def _make_plain_score(weights: Weights, recipe: Recipe) -> Callable[[Tensor], Tensor]:
     W, b = (torch.from_numpy(weights[name]) for name in ("W", "b"))  # noqa: N806  (the book's letters)
     return lambda inputs: (inputs.flatten(1).to(torch.float32) * recipe.scale) @ W + b
 
 
-def _table(weights: Weights, recipe: Recipe) -> Callable[[Tensor], Tensor]:
+def _make_table_score(weights: Weights, recipe: Recipe) -> Callable[[Tensor], Tensor]:
     """The folded weights, with the graph's own subtraction of the mean, so that float32 rounds it in the same way."""
     mean, W, effects, b = map(torch.from_numpy, raw_units.fold_weights(weights, recipe))  # noqa: N806
     at, starts = list(recipe.numbers), raw_units.locate_columns(recipe)

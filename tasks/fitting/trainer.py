@@ -29,7 +29,7 @@ from tasks.fitting import devices
 from tasks.fitting.split_tensors import load_split
 from tasks.judging.objective import Objective
 from tasks.machine import parallel
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.networks import HUBER_BETA
 from tasks.networks.centred_sgd import CentredSGD, mean_and_curvature
 from tasks.networks.examples import DeviceExamples, split_randomly
@@ -201,18 +201,18 @@ class Trainer:
         """
         if not self.prepared.class_names:
             return self.prepared
-        truth = read_split(self.prepared.train, self.prepared).y_true[fitted.numpy()]
-        counts = count_codes(truth, len(self.prepared.class_names)).tolist()
+        y_true = read_split(self.prepared.train, self.prepared).y_true[fitted.numpy()]
+        counts = count_codes(y_true, len(self.prepared.class_names)).tolist()
         return self.prepared.model_copy(update={"class_counts": tuple(counts)})
 
-    def hold_out(self, share: float, generator: torch.Generator, asked: str = "") -> tuple[Trainer, Parts]:
+    def hold_out(self, share: float, generator: torch.Generator, option: str = "") -> tuple[Trainer, Parts]:
         """A trainer, and its parts: the data's own training and validation, or training with a ``share`` held out.
 
         The trainer's statistics leave out a share that is held out; if ``share`` is 0, nothing is held out.
 
         Raises:
             UsageError: so few examples are left for training, or held out, that results mean nothing; it names
-                ``asked``.
+                ``option``.
             DataError: a file is missing or has changed since it was prepared.
         """
         if self.prepared.validation:
@@ -220,7 +220,7 @@ class Trainer:
         if not share:
             return self, Parts(self.load("train"))
         fitted, held_out = self.split_rows(share, generator)
-        require_enough(share, len(fitted), len(held_out), asked)
+        require_enough(share, len(fitted), len(held_out), option)
         trainer = type(self)(self.training, self.refit(fitted), self.device)
         train = trainer.load("train")
         return trainer, Parts(*(train.at(index.to(self.device)) for index in (fitted, held_out)))
@@ -241,16 +241,18 @@ class Trainer:
         if validation is not None and (training.patience or training.weight_decay == "auto"):
             require_rows_to_choose_by(validation)
         if validation is not None and self.prepared.validation and training.validation:
-            tell(f"the {len(validation)} rows that are named validation are watched, and no further share is held out")
+            print_message(
+                f"the {len(validation)} rows that are named validation are watched, and no further share is held out"
+            )
         if training.weight_decay == "auto":
             decay = self.choose_weight_decay()
-            tell(f"weight decay {decay:.3g} has the smallest validation loss")
+            print_message(f"weight decay {decay:.3g} has the smallest validation loss")
             trainer = trainer.with_training(training.model_copy(update={"weight_decay": decay}))
         run = trainer.start(parts._replace(test=trainer.load("test")), generator)
         if run.note:
-            tell(run.note, short="")
+            print_message(run.note, short="")
         if run.collinear:
-            tell(f"{', '.join(run.collinear)}: {DETERMINED}")
+            print_message(f"{', '.join(run.collinear)}: {DETERMINED}")
         return run
 
     def choose_weight_decay(self) -> float:
@@ -425,10 +427,10 @@ class TableTrainer(Trainer):
 
     def refit(self, fitted: Tensor) -> PreparedDataset:
         """The same, and the recipe's means, scales and counts; the list of levels stays."""
-        prepared, (features, truth, _) = super().refit(fitted), read_split(self.prepared.train, self.prepared)
+        prepared, (features, y_true, _) = super().refit(fitted), read_split(self.prepared.train, self.prepared)
         rows = {"features": features[fitted.numpy()]}
         if not prepared.class_names:
-            rows["target"] = truth[fitted.numpy()]
+            rows["target"] = y_true[fitted.numpy()]
         return prepared.model_copy(update={"recipe": fit_recipe(self.recipe, rows)})
 
     def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
@@ -483,8 +485,8 @@ class TableTrainer(Trainer):
     def encode(self, split: DeviceExamples) -> DeviceExamples:
         """The split in this plan's precision; encoded once if every step sees all rows and memory can hold them."""
         table = replace(cast("TableExamples", split), encoding=self.encoding)
-        if table.truth.is_floating_point():
-            table = replace(table, truth=table.truth.to(self.plan.dtype))
+        if table.targets.is_floating_point():
+            table = replace(table, targets=table.targets.to(self.plan.dtype))
         return encode_small(table) if self.plan.is_full_batch else table
 
     def find_conditioning(self, rows: DeviceExamples, values: Hyperparameters, num_rows: int) -> Conditioning:
@@ -593,11 +595,11 @@ def load_table(prepared: PreparedDataset, file: FileRef, encoding: Encoding) -> 
         DataError: the file is missing or has changed since it was prepared.
     """
     target = prepared.recipe.target_scaling
-    features, truth, _ = read_split(file, prepared)
+    features, y_true, _ = read_split(file, prepared)
     if prepared.task == "regression":
-        y = torch.from_numpy((truth - target.mean) / target.scale).to(encoding.mean.dtype)
+        y = torch.from_numpy((y_true - target.mean) / target.scale).to(encoding.mean.dtype)
     else:
-        y = torch.from_numpy(truth if truth.dtype == np.uint8 else truth.astype(np.int64))
+        y = torch.from_numpy(y_true if y_true.dtype == np.uint8 else y_true.astype(np.int64))
     return TableExamples(torch.from_numpy(features), y, encoding).to(encoding.mean.device)
 
 
@@ -629,7 +631,7 @@ def make_encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
     num_slots, nobody, start = sum(column.num_slots for column in categories), len(categories), 0
     lookup, frequencies = list[Tensor](), torch.zeros(nobody, num_slots, dtype=torch.float64)
     for at, column in enumerate(categories):
-        *levels, missing, _ = column.slots().tolist()  # here a missing value comes first
+        *levels, missing, _ = column.weight_indices().tolist()  # here a missing value comes first
         slots = torch.tensor([num_slots + at if slot < 0 else slot + start for slot in (missing, *levels, -1)])
         counts = torch.tensor([column.num_missing, *column.counts, 0], dtype=torch.float64)
         frequencies[at] = torch.bincount(slots, counts / counts.sum(), num_slots + nobody)[:num_slots]
@@ -658,7 +660,7 @@ def make_encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
         last=torch.tensor([sizes[at] - 2.0 for at in order]).unsqueeze(1),
         stride=torch.tensor(strides, dtype=torch.float32).unsqueeze(1),
         offset=torch.tensor(offsets, dtype=torch.int64).unsqueeze(1),
-        pairs=torch.cat([torch.zeros(0, 2, dtype=torch.int64), *combined]),
+        crossed_slots=torch.cat([torch.zeros(0, 2, dtype=torch.int64), *combined]),
         frequencies=frequencies,
     )
 
@@ -666,17 +668,17 @@ def make_encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
 # Parts too small to mean anything are refused
 
 
-def require_enough(share: float, num_examples: int, num_validation: int, asked: str) -> None:
+def require_enough(share: float, num_examples: int, num_validation: int, option: str) -> None:
     """Refuse parts that are too small to mean anything.
 
     Raises:
-        UsageError: too few examples are left for training, or held out; ``asked`` may name the option.
+        UsageError: too few examples are left for training, or held out; ``option`` may be the one that asked for it.
     """
     total, least = num_examples + num_validation, 2 * MIN_EXAMPLES
     if min(num_examples, num_validation) >= MIN_EXAMPLES:
         return
-    found = f"{asked or f'--validation {share:g}'} of {total} training examples holds out {num_validation}"
-    if asked:
+    found = f"{option or f'--validation {share:g}'} of {total} training examples holds out {num_validation}"
+    if option:
         action = "give a number, such as --weight-decay 0.01, or more data"
     elif total >= least:
         action = f"use a share such as {max(0.1, least / 2 / total):.2g}, more data, or no --validation"

@@ -30,7 +30,7 @@ from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting import devices
 from tasks.fitting.search_space import Settings, Space, find_given, list_grid, list_space, narrow_space, shorten
 from tasks.fitting.trainer import VALIDATION, Parts, Trainer, make_trainer, require_rows_to_choose_by
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.parameters import Implementation, Search, Training
 from tasks.records import PreparedDataset
 from tasks.store import artifact_paths, atomic, locks
@@ -251,7 +251,7 @@ class HyperparameterSearch:
             if None not in results:
                 by_seed.append([result.trial.validation_loss for result in results if result])
         if len(by_seed) < num_seeds:
-            tell(f"the time is over after {len(by_seed)} of {num_seeds} seeds")
+            print_message(f"the time is over after {len(by_seed)} of {num_seeds} seeds")
         if not by_seed:
             known = next((trial.validation_loss for trial in self.trials if trial.settings == before), None)
             by_seed = [[*(trial.validation_loss for trial in finalists), known]]
@@ -337,9 +337,9 @@ def _open_study(path: Path, about: dict[str, str], afresh: bool) -> optuna.Study
             if not changed:
                 _read_trials(study)
                 return study
-            tell(f"the {changed[0]} changed since this search was begun: it starts afresh")
+            print_message(f"the {changed[0]} changed since this search was begun: it starts afresh")
         except Exception as error:  # whatever a damaged journal makes Optuna raise
-            tell(f"{path} cannot be read ({type(error).__name__}): the search starts afresh")
+            print_message(f"{path} cannot be read ({type(error).__name__}): the search starts afresh")
     path.unlink(missing_ok=True)
     study = optuna.create_study(study_name=STUDY, storage=JournalStorage(JournalFileBackend(str(path))))
     for name, value in about.items():

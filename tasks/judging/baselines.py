@@ -19,7 +19,7 @@ from tasks.judging import gates
 from tasks.judging.metrics import CONFIDENCE, Answers, find_lower_bound, number_units
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
-from tasks.machine.words import plural, readable
+from tasks.machine.words import format_number, pluralize
 from tasks.networks import HUBER_BETA
 from tasks.parameters import Gates, Loss
 from tasks.records import GateVerdict, PreparedDataset
@@ -74,7 +74,7 @@ class Inputs:
         numbers /= np.array([column.scale for column in columns])
         blocks = [scipy.sparse.csr_array((len(features), 0))]
         for at, codes in zip(recipe.categories, raw_units.encode_levels(features, recipe).T, strict=True):
-            slots, num_slots = recipe.columns[at].slots()[codes], recipe.columns[at].num_slots
+            slots, num_slots = recipe.columns[at].weight_indices()[codes], recipe.columns[at].num_slots
             known = np.flatnonzero(slots >= 0)
             entries = np.ones(len(known)), (known, slots[known])
             blocks.append(scipy.sparse.csr_array(entries, (len(features), num_slots)))
@@ -96,12 +96,14 @@ class Inputs:
         """The inputs times ``rows`` ``(n, outputs)``: ``(inputs + 1, outputs)`` float64."""
         return np.concatenate([self.numbers.T @ rows, self.indicators.T @ rows, rows.sum(axis=0, keepdims=True)])
 
-    def solve(self, truth: Array, weight_decay: float) -> Array:
+    def solve(self, y_true: Array, weight_decay: float) -> Array:
         """The minimum-norm least squares, by eigenvalues of the covariance; norm and penalty exclude the bias."""
         mixed, counts = self.indicators.T @ self.numbers, (self.indicators.T @ self.indicators).toarray()
-        products = np.block([[self.numbers.T @ self.numbers, mixed.T], [mixed, counts]]) / len(truth)
-        rows, centre = truth[:, None], truth.mean()
-        mean, gains = (self.multiply_transposed(each)[:-1] / len(truth) for each in (np.ones_like(rows), rows - centre))
+        products = np.block([[self.numbers.T @ self.numbers, mixed.T], [mixed, counts]]) / len(y_true)
+        rows, centre = y_true[:, None], y_true.mean()
+        mean, gains = (
+            self.multiply_transposed(each)[:-1] / len(y_true) for each in (np.ones_like(rows), rows - centre)
+        )
         values, vectors = np.linalg.eigh(products - mean @ mean.T)
         kept = values > COLLINEAR**2 * values.max(initial=0.0)
         weights = vectors[:, kept] @ (vectors[:, kept].T @ gains / (values[kept] + weight_decay)[:, None])
@@ -119,22 +121,22 @@ class ConvergedFit(NamedTuple):
     words: str  # what fit it is, in plain words
 
 
-def fit_table(features: Array, truth: Array, recipe: Columns, num_outputs: int, objective: Objective) -> ConvergedFit:
+def fit_table(features: Array, y_true: Array, recipe: Columns, num_outputs: int, objective: Objective) -> ConvergedFit:
     """Minimise ``objective`` over a table's raw training rows ``(n, columns)``, and labels or a raw target ``(n,)``."""
     inputs = Inputs.encode_table(features, recipe)
     if not objective.is_of_classes:
-        truth = (truth - recipe.target_scaling.mean) / recipe.target_scaling.scale
-    weights, words = _minimise(inputs, truth, num_outputs, replace(objective, scale=1.0), MAX_ITERATIONS)
+        y_true = (y_true - recipe.target_scaling.mean) / recipe.target_scaling.scale
+    weights, words = _minimise(inputs, y_true, num_outputs, replace(objective, scale=1.0), MAX_ITERATIONS)
     count = inputs.numbers.shape[1]
     named = {"W": weights[:count], "effects": weights[count:-1], "b": weights[-1]}
     folded = raw_units.fold_weights(named, recipe, np.float64)
     return ConvergedFit(named, partial(raw_units.score_rows, folded, recipe), words)
 
 
-def fit_images(images: Array, truth: Array, recipe: Pixels, num_outputs: int, objective: Objective) -> ConvergedFit:
+def fit_images(images: Array, y_true: Array, recipe: Pixels, num_outputs: int, objective: Objective) -> ConvergedFit:
     """The same for images ``(n, …)``, in few iterations: fits that have converged often do worse on test rows."""
     inputs = Inputs.encode_images(images, recipe)
-    weights, words = _minimise(inputs, truth, num_outputs, objective, MAX_IMAGE_ITERATIONS)
+    weights, words = _minimise(inputs, y_true, num_outputs, objective, MAX_IMAGE_ITERATIONS)
     named = {"W": weights[:-1], "b": weights[-1]}
     return ConvergedFit(named, lambda rows: Inputs.encode_images(rows, recipe).scores(weights), words)
 
@@ -156,7 +158,7 @@ FIT_RULES = {  # by the kind of recipe
 
 
 def _minimise(
-    inputs: Inputs, truth: Array, num_outputs: int, objective: Objective, max_iterations: int
+    inputs: Inputs, y_true: Array, num_outputs: int, objective: Objective, max_iterations: int
 ) -> tuple[Array, str]:
     """The weights ``(inputs + 1, outputs)``, and a description of the fit.
 
@@ -170,7 +172,7 @@ def _minimise(
 
     def evaluate(flat: Array) -> tuple[float, Array]:
         weights = flat.reshape(shape)
-        loss, slopes = objective.mean_and_gradient(inputs.scores(weights), truth)
+        loss, slopes = objective.mean_and_gradient(inputs.scores(weights), y_true)
         gradient = inputs.multiply_transposed(slopes)
         gradient[:-1] += objective.weight_decay * weights[:-1]
         return loss + objective.penalty({"": weights[:-1]}), gradient.ravel()
@@ -178,31 +180,31 @@ def _minimise(
     start = np.zeros(math.prod(shape))
     slope = float(np.linalg.norm(evaluate(start)[1]))
     if objective.loss is Loss.SQUARED and num_inputs <= CLOSED_FORM_WIDTH:
-        found = inputs.solve(truth, objective.weight_decay).ravel()
+        found = inputs.solve(y_true, objective.weight_decay).ravel()
     else:
         gtol = TOLERANCE * slope / np.sqrt(start.size)
         options = {"gtol": gtol, "ftol": 0.0, "maxiter": max_iterations, "maxcor": 20}
         found = scipy.optimize.minimize(evaluate, start, jac=True, method="L-BFGS-B", options=options).x
     left = float(np.linalg.norm(evaluate(found)[1])) / (slope or math.inf)
-    words = f"fit to {plural(len(truth), 'row')}"
+    words = f"fit to {pluralize(len(y_true), 'row')}"
     if left > TOLERANCE:
         return found.reshape(shape), f"{words} that has not converged (gradient {left:.1g} of the first)"
     return found.reshape(shape), f"converged {words}"
 
 
 def find_best_constant(
-    truth: Array, target: Target | None, class_counts: tuple[int, ...], objective: Objective
+    y_true: Array, target: Target | None, class_counts: tuple[int, ...], objective: Objective
 ) -> Array:
     """The scores ``(outputs,)`` that are best for every row alike: frequencies, mean, or the Huber loss's middle."""
     if objective.is_of_classes:
         counts = np.array(class_counts, np.float64) * np.array(objective.class_weights or 1.0)
         return np.asarray(np.log(np.maximum(counts, 0.5)))
     if objective.loss is Loss.SQUARED:
-        return np.array([target.mean if target else truth.mean()])
+        return np.array([target.mean if target else y_true.mean()])
     import scipy.optimize
 
-    start = np.median(truth)
-    deviations = (truth - start) / objective.scale  # their size suits brentq's tolerance, whatever the target's unit
+    start = np.median(y_true)
+    deviations = (y_true - start) / objective.scale  # their size suits brentq's tolerance, whatever the target's unit
     middle = scipy.optimize.brentq(
         lambda at: np.clip(at - deviations, -HUBER_BETA, HUBER_BETA).mean(), deviations.min(), deviations.max()
     )
@@ -254,10 +256,10 @@ class Baselines:
         most, width, fit = min(rules.most, len(train.y_true)), max(num_inputs, num_outputs), None
         in_time = bool(rule and rule.is_by_time)
         places = choose_rows(train.key, min(most, MAX_VALUES // width), in_time, held_out)
-        truth = train.y_true[places]
+        y_true = train.y_true[places]
         if most * num_inputs * num_outputs <= rules.max_products:
-            fit = rules.fit(train.inputs[places], truth, recipe, num_outputs, objective)
-        constant = find_best_constant(truth, recipe.target, class_counts, objective)
+            fit = rules.fit(train.inputs[places], y_true, recipe, num_outputs, objective)
+        constant = find_best_constant(y_true, recipe.target, class_counts, objective)
 
         def find_losses(score: Callable[[Array], Array]) -> Array:
             return Answers.ask(score, test.inputs.__getitem__, test.y_true, objective, bound_rows(width)).losses
@@ -294,22 +296,22 @@ class Baselines:
         if not (says_something := math.isfinite(gain)):
             gain, said = trivial - ours, "gain; one test row or group says nothing"
         advice = "" if says_something and gain > bounds.min_gain else self.advice
-        detail = f"{said}: loss {readable(ours)}, of the best constant {readable(trivial)}{advice}"
+        detail = f"{said}: loss {format_number(ours)}, of the best constant {format_number(trivial)}{advice}"
         verdict = gates.judge("baseline", gain, above=bounds.min_gain, detail=detail)
         yield verdict.model_copy(update={"passed": verdict.passed and says_something})
         if self.fitted is None or self.fit is None:
             return
         best = self.mean(self.fitted)
-        maximum, detail = None, f"{readable(best)} of the {self.fit.words}"
+        maximum, detail = None, f"{format_number(best)} of the {self.fit.words}"
         if self.is_bound and trivial > best:
             share, tolerance = bounds.min_reference_gain, NATS
             if not self.objective.is_of_classes:
                 tolerance = self.objective.loss_of(bounds.max_standardised_error)
             maximum = trivial - share * (trivial - best) + tolerance
-            gained = f"less {share:.0%} of what the {detail} gains, plus {readable(tolerance, 2)}"
-            detail = f"{readable(trivial)} of the best constant, {gained}"
+            gained = f"less {share:.0%} of what the {detail} gains, plus {format_number(tolerance, 2)}"
+            detail = f"{format_number(trivial)} of the best constant, {gained}"
         elif self.is_bound:
-            detail += f", which gains nothing over the {readable(trivial)} of the best constant"
+            detail += f", which gains nothing over the {format_number(trivial)} of the best constant"
         yield gates.judge("reference", ours, maximum=maximum, detail=detail)
 
 

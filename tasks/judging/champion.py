@@ -22,7 +22,7 @@ from tasks.judging import gates
 from tasks.judging.metrics import Answers, join_units, number_units
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
-from tasks.machine.words import listing, plural, readable, tell_apart
+from tasks.machine.words import format_names, format_number, pluralize, tell_apart
 from tasks.parameters import Device, Gates, Training
 from tasks.records import GateVerdict, PreparedDataset, Splits
 from tasks.serving import contract, runtime
@@ -191,7 +191,7 @@ def list_differences(manifest: Manifest, prepared: PreparedDataset) -> Iterator[
 
 
 def _quote(names: tuple[str, ...]) -> str:
-    return listing([*map(repr, names)], SHOWN) or "none"
+    return format_names([*map(repr, names)], SHOWN) or "none"
 
 
 # Verdicts: a rise of the loss refuses only when it is both large (beyond its margin) and real (``compare``)
@@ -212,7 +212,7 @@ class Rise(NamedTuple):
 
 def compare_losses(
     ours: ModelAnswers,
-    kept: Iterable[ModelAnswers],
+    versions: Iterable[ModelAnswers],
     key: Array,
     rule: SplitRule,
     objective: Objective,
@@ -223,11 +223,11 @@ def compare_losses(
     A regression's margin includes the tolerance of the gate ``reference``: for a target without noise, all losses are
     rounding errors.
     """
-    losses, weights, units = ours.answers.losses, objective.row_weights(ours.answers.truth), number_units(key, rule)
+    losses, weights, units = ours.answers.losses, objective.row_weights(ours.answers.y_true), number_units(key, rule)
     units = np.zeros(len(weights), np.int64) if units is None else join_units(units, len(weights), MOST_UNITS)[0]
     fewest, unit = FEWEST_UNITS.get(rule.rule, (0, ""))
     some, rises, sample, few = slice(None, None, -(-len(weights) // MOST_UNITS)), list[Rise](), list[Array](), []
-    for version, answers, is_new in kept:
+    for version, answers, is_new in versions:
         counts = weights * is_new
         shares, num_rows = counts / (counts.sum() or 1), int(np.count_nonzero(counts))
         mine, theirs = float(shares @ losses), float(shares @ answers.losses)
@@ -239,7 +239,7 @@ def compare_losses(
         if num_rows < MIN_ROWS:
             few.append(f"{words}, fewer than the {MIN_ROWS} that decide")
         elif num_units < fewest:
-            few.append(f"{words}, of {plural(num_units, unit)}, fewer than the {fewest} that decide")
+            few.append(f"{words}, of {pluralize(num_units, unit)}, fewer than the {fewest} that decide")
         else:
             margin = bounds.max_nats_rise
             if not objective.is_of_classes:
@@ -259,15 +259,15 @@ def compare_losses(
 
 
 def compare_labels(
-    ours: ModelAnswers, kept: Iterable[ModelAnswers], class_names: tuple[str, ...], bounds: Gates
+    ours: ModelAnswers, versions: Iterable[ModelAnswers], class_names: tuple[str, ...], bounds: Gates
 ) -> Comparison:
     """Accuracy over all rows and recall of each class, as losses of 0 and 1, compared with every kept version."""
-    versions, truth, is_right = list(kept), ours.answers.truth, ours.answers.is_right
-    tests = [("champion_accuracy", "", np.ones(len(truth), bool), bounds.max_accuracy_drop)]
-    of_classes = ((f"{class_names[code]} ", truth == code) for code in np.unique(truth))
+    all_versions, y_true, is_right = list(versions), ours.answers.y_true, ours.answers.is_right
+    tests = [("champion_accuracy", "", np.ones(len(y_true), bool), bounds.max_accuracy_drop)]
+    of_classes = ((f"{class_names[code]} ", y_true == code) for code in np.unique(y_true))
     tests += [("champion_recall", name, rows, bounds.max_recall_drop) for name, rows in of_classes]
     rises = []
-    for (gate, name, rows, margin), (version, answers, _) in itertools.product(tests, versions):
+    for (gate, name, rows, margin), (version, answers, _) in itertools.product(tests, all_versions):
         mine, theirs = (np.count_nonzero(each & rows) for each in (is_right, answers.is_right))
         size, parts = int(np.count_nonzero(rows)), rows * (answers.is_right.astype(np.int8) - is_right)
         words = f"{name}{mine / size:.4f} against {theirs / size:.4f} of version {version}"
@@ -288,12 +288,13 @@ def judge_rises(rises: Sequence[Rise], change: str, max_p: float, notes: Sequenc
     for places in by_gate:
         at = max(places, key=lambda at: (is_refused[at], rise[at]))
         gate, _, words, value, maximum, margin, *_ = rises[at]
-        reason, chance = f"a {change} of at most {readable(margin)} is allowed", f"corrected p {readable(p[at])}"
+        reason = f"a {change} of at most {format_number(margin)} is allowed"
+        chance = f"corrected p {format_number(p[at])}"
         if is_beyond[at]:
-            reason = f"a {change} of more than {readable(margin)}"
+            reason = f"a {change} of more than {format_number(margin)}"
             reason += f", but one that chance may explain ({chance}, not below {max_p:g})"
         if is_refused[at]:
-            reason = f"a {change} of more than {readable(margin)} that chance does not explain"
+            reason = f"a {change} of more than {format_number(margin)} that chance does not explain"
             reason += f" ({chance}, below {max_p:g})"
         verdicts.append(
             GateVerdict(
@@ -308,16 +309,17 @@ def judge_rises(rises: Sequence[Rise], change: str, max_p: float, notes: Sequenc
 
 
 def compare_squared_errors(
-    ours: ModelAnswers, kept: Iterable[ModelAnswers], _: tuple[str, ...], bounds: Gates
+    ours: ModelAnswers, versions: Iterable[ModelAnswers], _: tuple[str, ...], bounds: Gates
 ) -> Comparison:
     """Test loss (half the mean squared error) against that of the kept version with the smallest."""
     mine, *losses = (
-        (float(np.square(answers.answer - answers.truth).mean()) / 2, number) for number, answers, _ in (ours, *kept)
+        (float(np.square(answers.answer - answers.y_true).mean()) / 2, number)
+        for number, answers, _ in (ours, *versions)
     )
     if not losses:
         return Comparison()
     smallest, best = min(losses)
-    detail = f"{bounds.max_loss_rise:g} times the {readable(smallest)} of version {best}"
+    detail = f"{bounds.max_loss_rise:g} times the {format_number(smallest)} of version {best}"
     verdict = gates.judge("champion_loss", mine[0], maximum=bounds.max_loss_rise * smallest, detail=detail)
     return Comparison((verdict,), best)
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Collection
 
 from tasks.errors import GateFailed
-from tasks.machine.run_messages import tell
-from tasks.machine.words import listing, tell_apart
+from tasks.machine.run_messages import print_message
+from tasks.machine.words import format_names, tell_apart
 from tasks.records import GateVerdict
 from tasks.store.record_base import Record
 from tasks.store.run_folder import RunFolder
@@ -50,7 +50,9 @@ def format_value(verdict: GateVerdict) -> str:
     return tell_apart(verdict.value, verdict.minimum, verdict.maximum)
 
 
-def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder, left_out: Collection[str] = ()) -> None:
+def raise_if_failed(
+    record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder, left_out: Collection[str] = ()
+) -> None:
     """Print every verdict, and refuse the candidate if any of them did not pass.
 
     ``left_out`` are columns that were automatically excluded from the features: they may explain what the model misses.
@@ -61,13 +63,15 @@ def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder, l
     failed = [verdict for verdict in verdicts if not verdict.passed]
     short = f"refused by {', '.join(verdict.name for verdict in failed)}" if failed else ""
     for verdict in verdicts:
-        tell(f"gate {verdict.name} {verdict.verdict}: {format_value(verdict)}, {verdict.detail}", short=short)
+        print_message(f"gate {verdict.name} {verdict.verdict}: {format_value(verdict)}, {verdict.detail}", short=short)
     if not failed:
         return
     known = (REMEDIES[verdict.name] for verdict in failed if verdict.name in REMEDIES)
     remedy = next(known, "train longer or change the parameters")
     if left_out and any(verdict.name == "baseline" for verdict in failed):
-        remedy += f"; left out as dates or ids: {listing(left_out, SHOWN)} (--category takes them under a new --name)"
+        remedy += (
+            f"; left out as dates or ids: {format_names(left_out, SHOWN)} (--category takes them under a new --name)"
+        )
     refusal = GateFailed(
         "refused by " + "; ".join(f"{verdict.name} {format_value(verdict)}" for verdict in failed),
         "; ".join(f"{verdict.name}: {verdict.detail}" for verdict in failed),

@@ -31,7 +31,7 @@ from tasks.judging.evaluation_result import EvaluationResult, PeriodMetrics
 from tasks.judging.metrics import Answers, RowTimes, find_row_times, number_units
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.parameters import Device, EvaluateParameters, Loss
 from tasks.parameters.data import NO_WINDOW, OwnData
 from tasks.records import ChampionData
@@ -52,13 +52,13 @@ class LabelledRows(NamedTuple):
     """Rows that have labels."""
 
     read: Callable[[slice], Array]  # some of them, each ``(m, …)`` as the model takes them
-    truth: Array  # (n,)
+    y_true: Array  # (n,)
     keys: Array  # (n,) of the split ``rule``: which rows are not independent evidence; none for the book's data
     rule: SplitRule | None
     was_trained: Array | None = None  # (n,) whether the version was trained on the row; None if unknown
     moments: RowTimes | None = None  # of the time column
     unlabelled: int = 0  # rows that were left out
-    broken: int = 0  # images that were
+    unreadable: int = 0  # images that were
     changes: tuple[Finding, ...] = ()  # from the data that the version was made of
     size: int = 2**16  # that are read at a time
 
@@ -79,24 +79,26 @@ class LabelledRows(NamedTuple):
         raise DataError(found, expected, "leave --unseen out")
 
 
-def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters, scratch: Path) -> EvaluationResult:
+def evaluate_version(
+    manifest: Manifest, model: bytes, parameters: EvaluateParameters, scratch: Path
+) -> EvaluationResult:
     """Measure a version, given its manifest and ONNX file; data that are read lie in the folder ``scratch``.
 
     Raises:
         UsageError: the rows are not of the kind that the version takes.
         DataError: rows cannot be read, are unfit, or none can be judged by; the message lists all that is wrong.
     """
-    schema = table_schema(manifest, asked)
-    if asked.data is None:
+    schema = table_schema(manifest, parameters)
+    if parameters.data is None:
         labelled = _read_split(manifest)
     elif schema:
-        labelled = _read_table(manifest, schema, asked.data, asked.time_column, scratch)
+        labelled = _read_table(manifest, schema, parameters.data, parameters.time_column, scratch)
     else:
-        labelled = _read_images(manifest, asked.data, asked.max_rejects, scratch)
+        labelled = _read_images(manifest, parameters.data, parameters.max_rejects, scratch)
     objective = Objective(Loss.CROSS_ENTROPY if manifest.dataset.class_names else Loss.SQUARED)
-    path, rows = version(manifest.name, manifest.version) / ONNX, labelled.select(asked.unseen)
+    path, rows = version(manifest.name, manifest.version) / ONNX, labelled.select(parameters.unseen)
     score = partial(score_by_session, runtime.open_session(model, Device.CPU, path))
-    answers = Answers.ask(score, labelled.read, labelled.truth, objective, labelled.size).choose(rows)
+    answers = Answers.ask(score, labelled.read, labelled.y_true, objective, labelled.size).choose(rows)
     known, moments = manifest.metrics.model_dump(), labelled.moments
     units = number_units(labelled.keys[rows], labelled.rule) if len(labelled.keys) else None
     num_units = None if units is None else int(units.max()) + 1
@@ -114,11 +116,11 @@ def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters
         published_rows=manifest.dataset.num_test,
         published_recall=known.get("recall") or {},
         unlabelled=labelled.unlabelled,
-        broken=labelled.broken,
+        broken=labelled.unreadable,
         groups=None if in_time else num_units,
         blocks=(num_units or 1) if in_time else None,
         trained_on=None if labelled.was_trained is None else int(np.count_nonzero(labelled.was_trained)),
-        unseen=asked.unseen,
+        unseen=parameters.unseen,
         changes=labelled.changes,
         periods=tuple(periods),
     )
@@ -127,34 +129,34 @@ def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters
 # Checks of a table before a run begins
 
 
-def table_schema(manifest: Manifest, asked: EvaluateParameters) -> Schema | None:
+def table_schema(manifest: Manifest, parameters: EvaluateParameters) -> Schema | None:
     """What the version fixed about a table's columns; None if it takes images, or its own test split is requested.
 
     Raises:
         UsageError: the rows are not of the kind that the version takes.
     """
     # Only here it is asked whether a version takes tables: the book's versions have no target among their columns.
-    if not (asked.data and manifest.recipe.columns):
-        if asked.time_column:
-            raise UsageError(f"--time-column {asked.time_column}", "a table that has this column", "leave it out")
+    if not (parameters.data and manifest.recipe.columns):
+        if parameters.time_column:
+            raise UsageError(f"--time-column {parameters.time_column}", "a table that has this column", "leave it out")
         return None
     schema: Schema | None = find_schema(manifest.dataset, manifest.recipe)
     if schema is None:
         expected = "its own test split: no column of a table is its target"
-        raise UsageError(f"{asked.data} for the book's {manifest.name}", expected, "leave DATA out")
+        raise UsageError(f"{parameters.data} for the book's {manifest.name}", expected, "leave DATA out")
     return schema
 
 
-def require_columns(header: Sequence[str], schema: Schema, asked: EvaluateParameters) -> None:
+def require_columns(header: Sequence[str], schema: Schema, parameters: EvaluateParameters) -> None:
     """Check only the names of a table's columns.
 
     Raises:
         DataError: one that the version or the options need is missing.
     """
     by = _adapt_split(schema, header)
-    require_header(header, Request(OwnData(source=asked.data, target=schema.target), by), OF_TRAINING)
-    if asked.time_column:
-        _require_time_column(asked.time_column, header)
+    require_header(header, Request(OwnData(source=parameters.data, target=schema.target), by), OF_TRAINING)
+    if parameters.time_column:
+        _require_time_column(parameters.time_column, header)
 
 
 def _require_time_column(name: str, header: Sequence[str]) -> None:
@@ -175,9 +177,9 @@ def _adapt_split(schema: Schema, header: Sequence[str]) -> Schema:
 def _read_split(manifest: Manifest) -> LabelledRows:
     """The test split that the version was judged on."""
     dataset = manifest.dataset
-    inputs, truth, key = Examples.from_arrays(read_arrays(dataset.test, PREPARE_ANEW), manifest.recipe, dataset.task)
-    known, moments = np.zeros(len(truth), bool), find_row_times(key, dataset)
-    return LabelledRows(inputs.__getitem__, truth, key, dataset.split, known, moments)
+    inputs, y_true, key = Examples.from_arrays(read_arrays(dataset.test, PREPARE_ANEW), manifest.recipe, dataset.task)
+    known, moments = np.zeros(len(y_true), bool), find_row_times(key, dataset)
+    return LabelledRows(inputs.__getitem__, y_true, key, dataset.split, known, moments)
 
 
 def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | None, scratch: Path) -> LabelledRows:
@@ -203,14 +205,14 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
     moments, time = None, time or (by.split.column if by.split.is_by_time else None)
     if time is not None:
         _require_time_column(time, table.data.column_names)
-        column = table.data[time].filter(is_known := rows.truth.is_known)
+        column = table.data[time].filter(is_known := rows.targets.is_known)
         moments = RowTimes(read_times(column), value_kind(table, time) == "date")
         places = np.flatnonzero(is_known)
         if fault := check_times(time, column, moments.values, lambda row: table.name_row(int(places[row]))):
             raise UnfitData((fault,))
     return LabelledRows(
         read=rows.read_inputs,
-        truth=rows.truth.values,
+        y_true=rows.targets.values,
         keys=rows.split.keys,
         rule=by.split,
         was_trained=_find_trained(manifest, rows.digests) if by is schema else None,
@@ -225,7 +227,7 @@ def _require_fit(report: DataReport) -> None:
     require_fit(report.findings, OF_TRAINING)
     for each in report.findings:
         if each.rule == "new-levels":
-            tell(f"{each.sentence}: the average effect stands for them")
+            print_message(f"{each.sentence}: the average effect stands for them")
 
 
 def _find_trained(manifest: Manifest, digests: Array) -> Array | None:
@@ -250,15 +252,15 @@ def _read_images(manifest: Manifest, source: str, max_rejects: float, scratch: P
     digests = rows.digests
     if rule.rule == "folders":  # as they would be in the training folder, each the first of its copies
         first = np.zeros(len(digests), np.uint64)
-        digests = image_dataset.row_digests(rows.split.keys, rows.truth.values, names, TRAINING, first)
+        digests = image_dataset.row_digests(rows.split.keys, rows.targets.values, names, TRAINING, first)
     return LabelledRows(
         read=rows.read_inputs,
         size=rows.block_rows,
-        truth=rows.truth.values,
+        y_true=rows.targets.values,
         keys=rows.split.keys,
         rule=rule,
         was_trained=_find_trained(manifest, digests),
-        broken=len(rows.images.unreadable),
+        unreadable=len(rows.images.unreadable),
     )
 
 

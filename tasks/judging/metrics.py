@@ -28,7 +28,7 @@ MOST_DRAWN = 1_000  # units of an interval; beyond that, neighbours are merged: 
 class Answers(NamedTuple):
     """A model's answers on rows ``(n,)``, beside the truth; only some rows' outputs are in memory at a time."""
 
-    truth: Array  # labels int64, or a target
+    y_true: Array  # labels int64, or a target
     answer: Array  # labels, or predictions: for own tables float64 and in raw units
     losses: Array  # for labels in nats
     confidence: Array  # the probability of the label; empty for a regression
@@ -38,7 +38,7 @@ class Answers(NamedTuple):
         cls,
         score: Callable[[Array], Array],
         read: Callable[[slice], Array],
-        truth: Array,
+        y_true: Array,
         objective: Objective,
         size: int = PIECE,
     ) -> "Answers":
@@ -47,9 +47,9 @@ class Answers(NamedTuple):
         ``score`` returns the scores ``(m, outputs)`` of rows ``(m, …)``; losses are those of the objective.
         """
         parts = []
-        for start in range(0, len(truth), size):
+        for start in range(0, len(y_true), size):
             rows = slice(start, start + size)
-            scores, known = score(read(rows)), truth[rows]
+            scores, known = score(read(rows)), y_true[rows]
             answer, losses, confidence = scores[:, 0], objective.losses(scores, known), known[:0]
             if objective.is_of_classes:
                 each, answer, known = np.arange(len(known)), scores.argmax(axis=1), known.astype(np.int64)
@@ -64,7 +64,7 @@ class Answers(NamedTuple):
     @property
     def is_right(self) -> Array:
         """Where a label is the true one ``(n,)``."""
-        return np.asarray(self.answer == self.truth)
+        return np.asarray(self.answer == self.y_true)
 
 
 def measure(answers: Answers, units: Array | None = None, class_names: Sequence[str] = ()) -> RowMetrics:
@@ -73,25 +73,25 @@ def measure(answers: Answers, units: Array | None = None, class_names: Sequence[
     ``units`` ``(n,)``: rows with the same number are resampled together (``number_units``). Recall is given for those
     of ``class_names`` that have rows.
     """
-    truth, codes = answers.truth, np.empty(0, np.int64)
+    y_true, codes = answers.y_true, np.empty(0, np.int64)
     if len(answers.confidence):
         names, compute, columns = ["accuracy", "loss"], compute_label_figures, [answers.is_right, answers.losses]
-        codes = np.unique(truth) if 0 < len(class_names) <= MOST_CLASSES else codes
+        codes = np.unique(y_true) if 0 < len(class_names) <= MOST_CLASSES else codes
     else:
-        names, compute, truth = ["r2", "rmse", "loss"], compute_number_figures, truth.astype(np.float64)
-        centred = truth - truth.mean()
-        columns = [np.square(truth - answers.answer), centred, np.square(centred)]
-    of_row, count = join_units(units, len(truth), MOST_DRAWN)
-    ones = np.ones(len(truth))
+        names, compute, y_true = ["r2", "rmse", "loss"], compute_number_figures, y_true.astype(np.float64)
+        centred = y_true - y_true.mean()
+        columns = [np.square(y_true - answers.answer), centred, np.square(centred)]
+    of_row, count = join_units(units, len(y_true), MOST_DRAWN)
+    ones = np.ones(len(y_true))
     parts = [np.bincount(of_row, each, count) for each in (ones, *columns)]
     if len(codes):
-        cells = of_row * len(codes) + np.searchsorted(codes, truth)
+        cells = of_row * len(codes) + np.searchsorted(codes, y_true)
         of_classes = (np.bincount(cells, each, count * len(codes)) for each in (ones, answers.is_right))
         parts += [each.reshape(count, -1) for each in of_classes]
     sums, present = np.column_stack(parts), [class_names[int(code)] for code in codes]
     found, intervals = compute(sums.sum(axis=0)).tolist(), find_intervals(sums, compute).T.tolist()
     return RowMetrics(
-        rows=len(truth),
+        rows=len(y_true),
         metrics=dict(zip(names, found, strict=False)),
         intervals=dict(zip(names, intervals, strict=False)),
         recall=dict(zip(present, found[len(names) :], strict=False)),

@@ -17,7 +17,7 @@ from tasks.records import PreparedDataset
 class Objective:
     """A mean loss, and half of ``weight_decay`` times the squared norm of all weights but the bias.
 
-    Categories enter with their effects as learned, before centring. ``scores`` are ``(n, outputs)``, ``truth``
+    Categories enter with their effects as learned, before centring. ``scores`` are ``(n, outputs)``, ``y_true``
     ``(n,)``: labels, or a target in the units of its scores, where ``scale`` is one standard deviation; the penalty
     belongs to a target in deviations, whose ``scale`` is 1.
     """
@@ -58,21 +58,21 @@ class Objective:
         """Whether labels are predicted, and losses are in nats."""
         return self.loss is Loss.CROSS_ENTROPY
 
-    def losses(self, scores: Array, truth: Array) -> Array:
+    def losses(self, scores: Array, y_true: Array) -> Array:
         """The loss of each row ``(n,)`` float64: in nats, or in squared units of the target."""
-        return self._losses_and_slopes(scores, truth)[0]
+        return self._losses_and_slopes(scores, y_true)[0]
 
-    def _losses_and_slopes(self, scores: Array, truth: Array) -> tuple[Array, Array]:
+    def _losses_and_slopes(self, scores: Array, y_true: Array) -> tuple[Array, Array]:
         """The losses, and their derivatives by each score ``(outputs, n)``: sums over a short last axis are slow."""
         if self.is_of_classes:
-            rows, slopes = np.arange(len(truth)), np.array(scores.T, np.float64, order="C")
-            largest, own = slopes.max(axis=0), slopes[truth, rows]
+            rows, slopes = np.arange(len(y_true)), np.array(scores.T, np.float64, order="C")
+            largest, own = slopes.max(axis=0), slopes[y_true, rows]
             slopes -= largest
             np.exp(slopes, out=slopes)
             slopes /= (sums := slopes.sum(axis=0))
-            slopes[truth, rows] -= 1
+            slopes[y_true, rows] -= 1
             return np.log(sums) + largest - own, slopes
-        off = (scores[:, 0].astype(np.float64) - truth) / self.scale
+        off = (scores[:, 0].astype(np.float64) - y_true) / self.scale
         size, slopes = np.abs(off), off
         losses = size**2 / 2
         if self.loss is Loss.HUBER:
@@ -84,25 +84,25 @@ class Objective:
         """For a regression: the loss of a row whose prediction is off by this many target deviations."""
         return float(self.losses(np.array([[deviations * self.scale]]), np.zeros(1))[0])
 
-    def row_weights(self, truth: Array) -> Array:
+    def row_weights(self, y_true: Array) -> Array:
         """How much each row counts ``(n,)`` float64."""
         if not self.class_weights:
-            return np.ones(len(truth))
-        return np.array(self.class_weights)[truth]
+            return np.ones(len(y_true))
+        return np.array(self.class_weights)[y_true]
 
-    def mean(self, scores: Array, truth: Array) -> float:
+    def mean(self, scores: Array, y_true: Array) -> float:
         """The mean loss, without the penalty."""
-        return float(np.average(self.losses(scores, truth), weights=self.row_weights(truth)))
+        return float(np.average(self.losses(scores, y_true), weights=self.row_weights(y_true)))
 
     def penalty(self, weights: Mapping[str, Array]) -> float:
         """What is added to the mean loss for ``weights``, which are named as in a trained model."""
         return self.weight_decay / 2 * sum(float((each**2).sum()) for name, each in weights.items() if name != "b")
 
-    def mean_and_gradient(self, scores: Array, truth: Array) -> tuple[float, Array]:
+    def mean_and_gradient(self, scores: Array, y_true: Array) -> tuple[float, Array]:
         """The mean loss, and its derivative with respect to each score ``(n, outputs)``."""
-        weights = self.row_weights(truth)
+        weights = self.row_weights(y_true)
         weights /= weights.sum()
-        losses, slopes = self._losses_and_slopes(scores, truth)
+        losses, slopes = self._losses_and_slopes(scores, y_true)
         slopes *= weights
         return float(losses @ weights), slopes.T
 

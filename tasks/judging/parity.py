@@ -16,7 +16,7 @@ from tasks.data.recipe import Recipe
 from tasks.errors import DataError
 from tasks.judging import gates
 from tasks.machine.arrays import Array
-from tasks.machine.words import plural, readable
+from tasks.machine.words import format_number, pluralize
 from tasks.parameters import Gates
 from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import drift, raw_units, runtime
@@ -79,10 +79,10 @@ def judge_parity(
         most = MOST_COARSE * deviation if deviation > 1e-12 * largest else math.inf  # otherwise it never changes
         what, tolerance = "predictions", max_error * deviation + min(2 * coarsest, most)
         if 2 * finest > most:
-            spacing = readable(finest, 3)
+            spacing = format_number(finest, 3)
             blame = f"; float32 tells predictions apart by {spacing} only: subtract an offset from the target"
     said = detail if error <= tolerance or not blame else blame
-    said = f"{what} of {plural(num_rows, 'row')}{said}"
+    said = f"{what} of {pluralize(num_rows, 'row')}{said}"
     return (gates.judge(name, error, maximum=tolerance, detail=said), *further)
 
 

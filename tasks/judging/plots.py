@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tasks.machine import fonts
 from tasks.machine.arrays import Array
-from tasks.machine.words import readable
+from tasks.machine.words import format_number
 from tasks.records import Epoch
 from tasks.serving.raw_units import Coefficient
 from tasks.store import atomic
@@ -34,7 +34,7 @@ LONGEST = 40  # characters of a name that are shown
 
 def save(figure: Figure, path: Path, **options: Any) -> FileRef:
     """Write ``figure`` atomically, as evidence for a run."""
-    return atomic.write_bytes(path, render_png(figure, **options), is_kept=False)
+    return atomic.write_bytes(path, render_png(figure, **options), is_durable=False)
 
 
 def render_png(figure: Figure, **options: Any) -> bytes:
@@ -96,19 +96,19 @@ MOST_NAMED = 40  # classes that fit in a matrix
 LONGEST_CLASS = 20
 
 
-def draw_confusion_matrix(truth: Array, answer: Array, class_names: Sequence[str]) -> Figure:
+def draw_confusion_matrix(y_true: Array, answer: Array, class_names: Sequence[str]) -> Figure:
     """How often labels ``(n,)`` are confused: rows are true labels, columns predicted ones, shaded by share of the row.
 
     If there are too many classes, only those with the most wrong labels are shown.
     """
-    count, is_wrong, title = len(class_names), truth != answer, "Confusion matrix"
-    mistakes = sum(np.bincount(each[is_wrong], minlength=count) for each in (truth, answer))
+    count, is_wrong, title = len(class_names), y_true != answer, "Confusion matrix"
+    mistakes = sum(np.bincount(each[is_wrong], minlength=count) for each in (y_true, answer))
     shown = np.sort(np.argsort(-mistakes, kind="stable")[:MOST_NAMED])
     if len(shown) < count:
         title += f" of the {len(shown)} of {count} classes that are mistaken most"
     names, places = [shorten(class_names[at], LONGEST_CLASS) for at in shown], np.full(count, -1)
     places[shown] = range(len(shown))
-    table = np.histogram2d(places[truth], places[answer], np.arange(len(shown) + 1))[0]
+    table = np.histogram2d(places[y_true], places[answer], np.arange(len(shown) + 1))[0]
     size = 0.55 * len(names) + 2 + 0.07 * max(map(len, names))
     figure, axes = subplots(size, size)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
@@ -191,23 +191,23 @@ def draw_fit(learned: Sequence[float], true: Sequence[float] | None, residuals: 
     return figure
 
 
-def draw_residuals(predicted: Array, truth: Array) -> Figure:
-    """Left: ``truth`` minus ``predicted`` ``(n,)`` by prediction. Right: a histogram of the residuals."""
+def draw_residuals(predicted: Array, y_true: Array) -> Figure:
+    """Left: ``y_true`` minus ``predicted`` ``(n,)`` by prediction. Right: a histogram of the residuals."""
     figure, (left, right) = subplots(9, 4, 1, 2, width_ratios=[2, 1], sharey=True)
-    _draw_points(left, predicted, truth - predicted)
+    _draw_points(left, predicted, y_true - predicted)
     left.axhline(0, **ZERO)
     left.locator_params(axis="x", nbins=TICKS)
     left.set(title="Residuals on the test split", xlabel="prediction", ylabel="target - prediction")
-    right.hist(truth - predicted, bins=40, orientation="horizontal")
+    right.hist(y_true - predicted, bins=40, orientation="horizontal")
     right.set(xlabel="rows")
     return figure
 
 
-def draw_predictions(predicted: Array, truth: Array) -> Figure:
+def draw_predictions(predicted: Array, y_true: Array) -> Figure:
     """Predictions ``(n,)`` by the truth, beside the diagonal of perfect ones."""
     figure, axes = subplots(5, 5)
-    _draw_points(axes, truth, predicted)
-    axes.axline((truth.mean(), truth.mean()), slope=1, **IDEAL, label="perfect")
+    _draw_points(axes, y_true, predicted)
+    axes.axline((y_true.mean(), y_true.mean()), slope=1, **IDEAL, label="perfect")
     axes.locator_params(nbins=TICKS)
     axes.set(title="Predicted against true", xlabel="target", ylabel="prediction")
     axes.legend(loc="upper left")
@@ -225,12 +225,12 @@ def _draw_points(axes: Axes, x: Array, y: Array) -> None:
 LONGEST_COLUMN = 28  # characters beside a bar
 
 
-def draw_coefficients(found: Sequence[Coefficient], unit: str) -> Figure:
+def draw_coefficients(coefficients: Sequence[Coefficient], unit: str) -> Figure:
     """Bars by size, the largest on top, each with its value in the units of the data at its end."""
-    figure, axes = subplots(6.4, 1.2 + 0.32 * len(found))
-    names, rows = [shorten(each.name, LONGEST_COLUMN) for each in found], range(len(found))
-    bars = axes.barh(rows, [each.size for each in found])
-    axes.bar_label(bars, [readable(each.value) for each in found], padding=3, fontsize=8)
+    figure, axes = subplots(6.4, 1.2 + 0.32 * len(coefficients))
+    names, rows = [shorten(each.name, LONGEST_COLUMN) for each in coefficients], range(len(coefficients))
+    bars = axes.barh(rows, [each.size for each in coefficients])
+    axes.bar_label(bars, [format_number(each.value) for each in coefficients], padding=3, fontsize=8)
     axes.set_yticks(rows, names, fontsize=9)
     axes.invert_yaxis()
     axes.margins(x=0.35)  # for the labels

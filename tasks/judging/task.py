@@ -18,7 +18,7 @@ from tasks.judging import gates, plots
 from tasks.judging.baselines import Baselines, bound_rows
 from tasks.judging.metrics import Answers, bin_by_confidence, find_row_times, measure, measure_by_period
 from tasks.judging.objective import Objective
-from tasks.machine.words import readable
+from tasks.machine.words import format_number
 from tasks.networks import linear_regression, metrics
 from tasks.parameters import Gates, Loss, Training, Use
 from tasks.records import GateVerdict, PreparedDataset, TrainedModel
@@ -98,20 +98,20 @@ def measure_labels(candidate: Candidate) -> Metrics:
     A class's precision and recall are 0 where undefined; rows of the confusion matrix are the true classes. The
     calibration error is included because softmax regression is trained for calibrated probabilities.
     """
-    names, (truth, answer, losses, _) = candidate.prepared.class_names, candidate.answers
+    names, (y_true, answer, losses, _) = candidate.prepared.class_names, candidate.answers
     count, is_right, loss = len(names), candidate.answers.is_right, float(losses.mean())
-    rows, predicted, right = (np.bincount(each, minlength=count) for each in (truth, answer, truth[is_right]))
+    rows, predicted, right = (np.bincount(each, minlength=count) for each in (y_true, answer, y_true[is_right]))
     measured = {
         "test_accuracy": float(is_right.mean()),
         "test_loss": loss,
         "test_loss_bits": metrics.bits(loss),
-        "label_entropy": metrics.entropy(torch.from_numpy(truth), count),
+        "label_entropy": metrics.entropy(torch.from_numpy(y_true), count),
         "calibration_error": bin_by_confidence(candidate.answers).error,
         "precision": dict(zip(names, (right / predicted.clip(1)).tolist(), strict=True)),
         "recall": dict(zip(names, (right / rows.clip(1)).tolist(), strict=True)),
     }
     if count <= MOST_CLASSES:
-        cells = np.bincount(truth * count + answer, minlength=count * count)
+        cells = np.bincount(y_true * count + answer, minlength=count * count)
         measured["confusion_matrix"] = cells.reshape(count, count).tolist()
     return measured
 
@@ -137,11 +137,11 @@ def judge_by_the_book(candidate: Candidate, bounds: Gates) -> Iterator[GateVerdi
 def draw_labels(candidate: Candidate) -> Drawings:
     """Which labels are confused, and how far confidence can be trusted; with two classes, also every threshold."""
     answers, names = candidate.answers, candidate.prepared.class_names
-    yield artifact_paths.CONFUSION_MATRIX, plots.draw_confusion_matrix(answers.truth, answers.answer, names)
+    yield artifact_paths.CONFUSION_MATRIX, plots.draw_confusion_matrix(answers.y_true, answers.answer, names)
     yield artifact_paths.RELIABILITY, plots.draw_reliability(bin_by_confidence(answers))
     if len(names) == 2:
         score = np.where(answers.answer == 1, answers.confidence, 1 - answers.confidence)
-        yield artifact_paths.THRESHOLDS, plots.draw_thresholds(score, answers.truth == 1, names[1])
+        yield artifact_paths.THRESHOLDS, plots.draw_thresholds(score, answers.y_true == 1, names[1])
 
 
 def draw_misclassified(candidate: Candidate) -> Drawings:
@@ -150,7 +150,7 @@ def draw_misclassified(candidate: Candidate) -> Drawings:
     wrong = np.flatnonzero(~answers.is_right)
     if len(wrong):
         worst = wrong[np.argsort(-answers.confidence[wrong], kind="stable")[:WORST]]
-        predicted, true = ([names[index] for index in labels[worst]] for labels in (answers.answer, answers.truth))
+        predicted, true = ([names[index] for index in labels[worst]] for labels in (answers.answer, answers.y_true))
         yield artifact_paths.MISCLASSIFIED, plots.draw_image_grid(candidate.test.inputs[worst], predicted, true)
 
 
@@ -173,7 +173,7 @@ def measure_parameters(candidate: Candidate) -> Metrics:
 def describe_parameters(candidate: Candidate) -> str:
     """What was learned from the book's data, in words."""
     measured = candidate.metrics
-    loss, noise = readable(measured["test_loss"], 3), readable(measured["noise_estimate"])
+    loss, noise = format_number(measured["test_loss"], 3), format_number(measured["noise_estimate"])
     return f"test loss {loss}; as maximum likelihood: noise {noise}, {measured['gaussian_nll']:.3f} nats an example"
 
 
@@ -185,8 +185,8 @@ def judge_by_best_fit(candidate: Candidate, bounds: Gates) -> Iterator[GateVerdi
     predicted = linear_regression.with_ones(test.X) @ fit(train.X, train.y)
     best = float(metrics.regression(predicted, test.y.double())["loss"])
     allowance = (bounds.max_standardised_error * float(train.y.std())) ** 2 / 2
-    ratio, plus = bounds.max_loss_ratio, readable(allowance, 2)
-    detail = f"{ratio} times the {readable(best)} of the converged {kind} fit, plus {plus}"
+    ratio, plus = bounds.max_loss_ratio, format_number(allowance, 2)
+    detail = f"{ratio} times the {format_number(best)} of the converged {kind} fit, plus {plus}"
     yield gates.judge("test_loss", measured["test_loss"], maximum=ratio * best + allowance, detail=detail)
     if (true := candidate.prepared.true_parameters) is not None:
         error = float(np.abs(np.array([*measured["weights"], measured["bias"]]) - true).max())
@@ -195,9 +195,9 @@ def judge_by_best_fit(candidate: Candidate, bounds: Gates) -> Iterator[GateVerdi
 
 def draw_parameters(candidate: Candidate) -> Drawings:
     """What was learned from the book's data beside the truth, and the residuals."""
-    measured, (truth, predicted, *_) = candidate.metrics, candidate.answers
+    measured, (y_true, predicted, *_) = candidate.metrics, candidate.answers
     learned, true = [*measured["weights"], measured["bias"]], candidate.prepared.true_parameters
-    yield artifact_paths.FIT, plots.draw_fit(learned, true, truth - predicted, measured["noise_estimate"])
+    yield artifact_paths.FIT, plots.draw_fit(learned, true, y_true - predicted, measured["noise_estimate"])
 
 
 def measure_numbers(candidate: Candidate) -> Metrics:
@@ -209,9 +209,9 @@ def measure_numbers(candidate: Candidate) -> Metrics:
 
 def draw_numbers(candidate: Candidate) -> Drawings:
     """Draw predictions beside the truth."""
-    truth, predicted = candidate.answers[:2]
-    yield artifact_paths.RESIDUALS, plots.draw_residuals(predicted, truth)
-    yield artifact_paths.PREDICTED_AND_TRUE, plots.draw_predictions(predicted, truth)
+    y_true, predicted = candidate.answers[:2]
+    yield artifact_paths.RESIDUALS, plots.draw_residuals(predicted, y_true)
+    yield artifact_paths.PREDICTED_AND_TRUE, plots.draw_predictions(predicted, y_true)
 
 
 # Own data
@@ -230,11 +230,11 @@ def describe_losses(candidate: Candidate) -> str:
     """How good the model is, and its loss beside those it is compared with, as far as they are known."""
     measured, summary = candidate.metrics, TASKS[candidate.prepared.task].summary(candidate.metrics)
     if interval := measured.get("rmse_interval"):
-        summary += f" ({' to '.join(map(readable, interval))})"
+        summary += f" ({' to '.join(map(format_number, interval))})"
     unit = " nats a label" if candidate.objective.is_of_classes else ""
     others = {"of the converged fit": "reference_loss", "of the best constant": "baseline_loss"}
-    said = [f"{words} {readable(measured[name])}" for words, name in others.items() if name in measured]
-    loss = f"loss {readable(measured['objective_loss'])}{unit}"
+    said = [f"{words} {format_number(measured[name])}" for words, name in others.items() if name in measured]
+    loss = f"loss {format_number(measured['objective_loss'])}{unit}"
     return f"{summary}; {', '.join([loss, *said])}"
 
 

@@ -37,10 +37,10 @@ def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
     return _prefetch(pool, pool.submit(next, items, None), items)
 
 
-def _prefetch(pool: ThreadPoolExecutor, following: Future[Any], items: Iterator[Item]) -> Iterator[Item]:
+def _prefetch(pool: ThreadPoolExecutor, next_item: Future[Any], items: Iterator[Item]) -> Iterator[Item]:
     with pool:
-        while (item := following.result()) is not None:
-            following = pool.submit(next, items, None)
+        while (item := next_item.result()) is not None:
+            next_item = pool.submit(next, items, None)
             yield item
 
 

@@ -24,7 +24,7 @@ class Watcher:
 watchers: list[Watcher] = []
 
 
-def tell(line: str, file: TextIO | None = None, short: str | None = None) -> None:
+def print_message(line: str, file: TextIO | None = None, short: str | None = None) -> None:
     """Print ``line`` to stdout or ``file``; Prefect turns what a run prints into the run's log.
 
     Where stages are shown as a list, ``short`` replaces the text that the list shows beside the stage, and ``line`` is

@@ -13,30 +13,30 @@ from gradmill.errors import escape_control_characters as escape_control_characte
 SPECIAL = re.compile(r"[\\`*\[\]<>|#!$~&@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.")
 
 
-def plural(count: int, noun: str) -> str:
+def pluralize(count: int, noun: str) -> str:
     """A count with its noun: ``1 row``, ``2,000 rows``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def short(value: object) -> str:
+def format_setting(value: object) -> str:
     """A setting as text: a number found by a search gets only the digits that matter."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def readable(value: float, digits: int = 4) -> str:
+def format_number(value: float, digits: int = 4) -> str:
     """A figure with this many significant digits, ``0.8322``, ``14,820``; a power of ten only far outside those."""
     rounded = float(f"{value:.{digits}g}")
     return f"{rounded:,.0f}" if 10**digits <= abs(rounded) < 1e15 else f"{value:.{digits}g}"
 
 
 def tell_apart(value: float, *others: float | None) -> str:
-    """A figure as in ``readable``, with more digits where it needs them to be told from others, such as its bounds."""
+    """A figure as in ``format_number``, with as many digits as tell it from others, such as its bounds."""
     unlike = [each for each in others if each is not None and each != value]
-    digits = (n for n in range(4, 12) if readable(value, n) not in {readable(each, n) for each in unlike})
-    return readable(value, next(digits, 12))
+    digits = (n for n in range(4, 12) if format_number(value, n) not in {format_number(each, n) for each in unlike})
+    return format_number(value, next(digits, 12))
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration, ``12 s``, ``1.2 s``, ``0.12 s``, ``12 ms``: as exact as somebody who waits wants to know."""
     if seconds < 0.1:
         return f"{1000 * seconds:.0f} ms" if seconds >= 0.001 else "< 1 ms"
@@ -48,14 +48,14 @@ def in_markdown(text: str) -> str:
     return SPECIAL.sub(r"\\\g<0>", escape_control_characters(text))
 
 
-def nearest(mistyped: str, names: Iterable[str], otherwise: str) -> str:
+def nearest(mistyped: str, names: Iterable[str], default: str) -> str:
     """What to do about a name that does not exist: it may differ from a known one in a letter, or in case."""
     lower = {each.lower(): each for each in names}
     near = difflib.get_close_matches(mistyped.lower(), lower, n=1)
-    return f"did you mean {lower[near[0]]}?" if near else otherwise
+    return f"did you mean {lower[near[0]]}?" if near else default
 
 
-def listing(names: Collection[str], most: int) -> str:
+def format_names(names: Collection[str], most: int) -> str:
     """The first names, quoted where spaces around one would otherwise be invisible."""
     shown = [name if name == name.strip() else repr(name) for name in list(names)[:most]]
     return ", ".join(shown) + (", …" if len(names) > most else "")

@@ -19,7 +19,7 @@ def mean_and_curvature(split: DeviceExamples) -> tuple[Tensor, float]:
     """The mean input ``(inputs,)``, and the largest eigenvalue of ``XᵀX/n``."""
     step = max(1, len(split) // max(1, VALUES // split.num_inputs))
     some = split.at(torch.arange(0, len(split), step, device=split.device))
-    X = torch.cat([inputs.flatten(1).clone() for inputs, *_ in some.in_order(len(some))])
+    X = torch.cat([inputs.flatten(1).clone() for inputs, *_ in some.iterate_in_order(len(some))])
     direction = X.new_ones(split.num_inputs)
     for _ in range(ROUNDS):
         direction = normalize(X.T @ (X @ direction), dim=0)

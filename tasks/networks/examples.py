@@ -42,7 +42,7 @@ class DeviceExamples(Protocol):
         one.
         """
 
-    def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
+    def iterate_in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
         """The inputs of all examples and their ``extras``, minibatch by minibatch; each is valid until the next one."""
 
 
@@ -74,16 +74,16 @@ class Split:
 
     def to(self, device: torch.device) -> "Split":
         """The same split on another device."""
-        return self._each(lambda tensor: tensor.to(device))
+        return self._map(lambda tensor: tensor.to(device))
 
     def at(self, index: Tensor) -> "Split":
         """The examples at ``index``; ``index_select`` is an order of magnitude faster than ``X[index]`` here."""
-        return self._each(lambda tensor: tensor.index_select(0, index))
+        return self._map(lambda tensor: tensor.index_select(0, index))
 
     def pieces(self, size: int) -> "Iterator[Split]":
         """The examples in order, ``size`` at a time, as views."""
         for start in range(0, len(self), size):
-            yield self._each(lambda tensor, start=start: tensor[start : start + size])  # type: ignore[misc]
+            yield self._map(lambda tensor, start=start: tensor[start : start + size])  # type: ignore[misc]
 
     def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
         """Inputs, truth and extras of one minibatch after another, in one buffer, which so stays in the cache.
@@ -94,7 +94,7 @@ class Split:
         gathered = (self.at(index) for index in order.split(batch_size * together))
         return self._in_one_memory(part for several in gathered for part in several._parts(batch_size))
 
-    def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
+    def iterate_in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
         """The inputs of all examples and their extras, minibatch by minibatch.
 
         Minibatches of very large images are smaller: as float32 they take four times the memory.
@@ -102,7 +102,7 @@ class Split:
         batch_size = min(batch_size, max(1, VALUES // max(1, self.X[:1].numel())))
         return ((inputs, *extras) for inputs, _, *extras in self._in_one_memory(self._parts(batch_size)))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Split":
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Split":
         return Split(change(self.X), change(self.y), self.scale, tuple(map(change, self.extras)))
 
     def _parts(self, size: int) -> Iterator[tuple[Tensor, ...]]:

@@ -32,20 +32,20 @@ from tasks.networks.training import (
 # Categories: one-hot inputs pick rows of a weight matrix, so rows are gathered and no zero is multiplied.
 #
 # ``effects`` are ``(slots, outputs)``, stored so that ``effects.T`` is contiguous. A category selects one of them by
-# its code. Columns with few codes are taken in pairs, so that an example needs half as many lookups: ``pairs``
-# ``(combinations, 2)`` int64 has the two slots of each combination of codes, and ``places`` ``(n, groups)`` int64 say
-# which combination an example has. A column that is left alone is paired with "nobody", whose slot comes after all
-# others and has no effect. Column by column, a gather is five times as fast as row by row, and its gradient fifty
-# times as fast as that of ``nn.EmbeddingBag``.
+# its code. Columns with few codes are taken in pairs, so that an example needs half as many lookups: ``crossed_slots``
+# ``(combinations, 2)`` int64 has the two slots of each combination of codes, and ``category_indices`` ``(n, groups)``
+# int64 say which combination an example has. A column that is left alone is paired with "nobody", whose slot comes
+# after all others and has no effect. Column by column, a gather is five times as fast as row by row, and its gradient
+# fifty times as fast as that of ``nn.EmbeddingBag``.
 
 
-def sum_effects(effects: Tensor, pairs: Tensor, places: Tensor) -> Tensor:
+def sum_effects(effects: Tensor, crossed_slots: Tensor, category_indices: Tensor) -> Tensor:
     """The sum of the effects of each example's categories, ``(n, outputs)``."""
     with_nobody = nn.functional.pad(effects.T, (0, 1)).T
-    return _sum_rows(_sum_rows(with_nobody, pairs), places)
+    return _sum_rows(_sum_rows(with_nobody, crossed_slots), category_indices)
 
 
-def differentiate_effects(g: Tensor, effects: Tensor, pairs: Tensor, places: Tensor) -> Tensor:
+def differentiate_effects(g: Tensor, effects: Tensor, crossed_slots: Tensor, category_indices: Tensor) -> Tensor:
     """The gradient by ``effects`` ``(slots, outputs)``: for each slot, the sum over its examples.
 
     ``g`` ``(n, outputs)`` is the gradient by the outputs. With several outputs, which are scores, it sums to 0, as that
@@ -53,8 +53,8 @@ def differentiate_effects(g: Tensor, effects: Tensor, pairs: Tensor, places: Ten
     for two classes.
     """
     are_scores = g.shape[1] > 1
-    of_pairs = _add_to_rows(g[:, :-1] if are_scores else g, places, len(pairs))
-    gradient = _add_to_rows(of_pairs, pairs, len(effects) + 1)[:-1]
+    of_pairs = _add_to_rows(g[:, :-1] if are_scores else g, category_indices, len(crossed_slots))
+    gradient = _add_to_rows(of_pairs, crossed_slots, len(effects) + 1)[:-1]
     return torch.cat([gradient.T, -gradient.T.sum(dim=0, keepdim=True)]).T if are_scores else gradient
 
 
@@ -74,11 +74,11 @@ def _add_to_rows(g: Tensor, at: Tensor, number: int) -> Tensor:
 
 
 class Encoding(NamedTuple):
-    """How raw rows ``(n, columns)`` float32 become standardised numbers and the places of categories.
+    """How raw rows ``(n, columns)`` float32 become standardised numbers and the indices of categories.
 
     The slots of all categorical columns are numbered one column after the other; there are ``num_slots`` of them. After
     them, every column has one more slot for a code without a weight of its own, which learns the average effect.
-    ``pairs`` are as above. The other tensors are:
+    ``crossed_slots`` are as above. The other tensors are:
 
     - ``numbers`` and ``categories``, int64: positions of columns; for categories first those of the first columns of
       all pairs, then those of the second columns;
@@ -99,7 +99,7 @@ class Encoding(NamedTuple):
     last: Tensor
     stride: Tensor
     offset: Tensor
-    pairs: Tensor
+    crossed_slots: Tensor
     frequencies: Tensor
 
     @property
@@ -112,9 +112,9 @@ class Encoding(NamedTuple):
         return Encoding(*(tensor.to(device) for tensor in self))
 
     def encode(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Inputs ``(n, numbers)``, a missing one at its mean, and places ``(n, groups)`` int64 if there are categories.
+        """Inputs ``(n, numbers)``, a missing one at its mean, and category indices ``(n, groups)`` int64 if any.
 
-        Several minibatches ``(minibatches, n, columns)`` may be encoded at once, each into its own inputs and places.
+        Several minibatches ``(minibatches, n, columns)`` may be encoded at once, each into its own inputs and indices.
         """
         columns = rows.mT.contiguous()  # makes a column's values adjacent, for this and for what networks do with them
         X = columns.index_select(-2, self.numbers).to(self.mean.dtype)
@@ -133,26 +133,26 @@ class Encoding(NamedTuple):
 class TableExamples:
     """Raw rows ``(n, columns)`` float32, wherever they are stored, such as in a file; only the ``members``, or all.
 
-    ``truth`` ``(n,)`` covers all rows of the table: floating point, or labels of any type.
+    ``targets`` ``(n,)`` cover all rows of the table: floating point, or labels of any type.
     """
 
     rows: Tensor
-    truth: Tensor
+    targets: Tensor
     encoding: Encoding
     members: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.truth)
+        return len(self.targets)
 
     @property
     def y(self) -> Tensor:
         """The truth in the form that networks take: labels are int64, created anew each time."""
-        return self.truth if self.truth.is_floating_point() else self.truth.long()
+        return self.targets if self.targets.is_floating_point() else self.targets.long()
 
     @property
     def device(self) -> torch.device:
         """Where the examples are."""
-        return self.truth.device
+        return self.targets.device
 
     @property
     def num_inputs(self) -> int:
@@ -162,12 +162,12 @@ class TableExamples:
     def to(self, device: torch.device) -> "TableExamples":
         """The same rows on another device."""
         members = None if self.members is None else self.members.to(device)
-        return TableExamples(self.rows.to(device), self.truth.to(device), self.encoding.to(device), members)
+        return TableExamples(self.rows.to(device), self.targets.to(device), self.encoding.to(device), members)
 
     def at(self, index: Tensor) -> "TableExamples":
         """The examples at ``index``; only the index is copied."""
         members = index if self.members is None else self.members.index_select(0, index)
-        return replace(self, truth=self.truth.index_select(0, index), members=members)
+        return replace(self, targets=self.targets.index_select(0, index), members=members)
 
     def pieces(self, size: int) -> "Iterator[TableExamples]":
         """The examples in order, ``size`` at a time."""
@@ -175,24 +175,24 @@ class TableExamples:
             part = slice(start, start + size)
             rows = self.rows[part] if self.members is None else self.rows
             members = None if self.members is None else self.members[part]
-            yield TableExamples(rows, self.truth[part], self.encoding, members)
+            yield TableExamples(rows, self.targets[part], self.encoding, members)
 
     def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """Inputs, truth and places of one minibatch after another, encoded in a few calls; the last may be smaller."""
+        """Inputs, truth and category indices of each minibatch, encoded in a few calls; the last may be smaller."""
         at, whole = self.at(order), len(order) // batch_size * batch_size
         for part in at.pieces(whole or len(order)):
             size = min(batch_size, len(part))
-            X, *places = self.encoding.encode(part._read().view(-1, size, self.num_inputs))
-            yield from zip(X, part.y.split(size), *places, strict=True)
+            X, *category_indices = self.encoding.encode(part._read().view(-1, size, self.num_inputs))
+            yield from zip(X, part.y.split(size), *category_indices, strict=True)
 
-    def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """Inputs and places of all examples, minibatch by minibatch."""
+    def iterate_in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
+        """Inputs and category indices of all examples, minibatch by minibatch."""
         return (self.encoding.encode(piece._read()) for piece in self.pieces(batch_size))
 
     def resident(self) -> Split:
         """The same examples encoded once, for many passes over few rows."""
-        X, *places = self.encoding.encode(self._read())
-        return Split(X, self.y, extras=tuple(places))
+        X, *category_indices = self.encoding.encode(self._read())
+        return Split(X, self.y, extras=tuple(category_indices))
 
     def _read(self) -> Tensor:
         """The raw rows ``(n, columns)``; numpy copies short ones in half the time that torch takes."""
@@ -210,9 +210,10 @@ class TabularNetwork(ScratchNetwork):
     """``XW + b`` plus, for each category, the effects of its slot: one output per class, or the prediction.
 
     It starts at zero, from which training reaches the solution of minimum norm where columns are collinear. ``X`` is
-    ``(n, numbers)`` in the precision of ``encoding``, ``places`` ``(n, groups)`` int64; outputs are ``(n, outputs)``,
-    or ``(n,)`` for a regression. ``loss_gradient`` is the derivative of a loss by the outputs, one row per example.
-    After the effects of the slots there is one more for each categorical column, for codes without a slot.
+    ``(n, numbers)`` in the precision of ``encoding``, ``category_indices`` ``(n, groups)`` int64; outputs are
+    ``(n, outputs)``, or ``(n,)`` for a regression. ``loss_gradient`` is the derivative of a loss by the outputs, one
+    row per example. After the effects of the slots there is one more for each categorical column, for codes without a
+    slot.
     """
 
     def __init__(
@@ -220,26 +221,27 @@ class TabularNetwork(ScratchNetwork):
     ) -> None:
         sizes = len(encoding.numbers), encoding.num_slots + len(encoding.frequencies)
         self.W, self.effects = (encoding.mean.new_zeros(num_outputs, size).T for size in sizes)
-        self.b, self.pairs, self.num_slots = encoding.mean.new_zeros(num_outputs), encoding.pairs, encoding.num_slots
+        self.b, self.num_slots = encoding.mean.new_zeros(num_outputs), encoding.num_slots
+        self.crossed_slots = encoding.crossed_slots
         self.loss_gradient, self.dropout_probability = loss_gradient, dropout_probability
         self.is_regression = num_outputs == 1
         self.measure = metrics.regression if self.is_regression else metrics.classification
 
-    def __call__(self, X: Tensor, places: Tensor | None = None) -> Tensor:
+    def __call__(self, X: Tensor, category_indices: Tensor | None = None) -> Tensor:
         """Outputs ``(n, outputs)``, or predictions ``(n,)``."""
         o = (self.W.T @ X.T).T + self.b
-        o = o if places is None else o + sum_effects(self.effects, self.pairs, places)
+        o = o if category_indices is None else o + sum_effects(self.effects, self.crossed_slots, category_indices)
         return o.squeeze(1) if self.is_regression else o
 
-    def backward(self, X: Tensor, y: Tensor, places: Tensor | None = None) -> Tensor:
+    def backward(self, X: Tensor, y: Tensor, category_indices: Tensor | None = None) -> Tensor:
         """Leave the gradient of the minibatch's mean loss in the parameters; return the outputs."""
         if self.dropout_probability:
             X = dropout(X, self.dropout_probability)
-        o = self(X, places)
+        o = self(X, category_indices)
         g = self.loss_gradient(o, y).view(len(y), -1) / len(y)
         self.W.grad = (g.T @ X).T
-        if places is not None:
-            self.effects.grad = differentiate_effects(g, self.effects, self.pairs, places)
+        if category_indices is not None:
+            self.effects.grad = differentiate_effects(g, self.effects, self.crossed_slots, category_indices)
         self.b.grad = g.sum(dim=0)
         return o
 
@@ -377,7 +379,7 @@ def compute_moments(
     ``class_weights`` is ``(classes,)``; ``first`` says how many inputs have a covariance: all of them, the numbers, or
     none. A regression's target is summed as one more number, which comes first.
     """
-    num_slots, pairs, ahead = encoding.num_slots, encoding.pairs, int(split.y.is_floating_point())
+    num_slots, crossed_slots, ahead = encoding.num_slots, encoding.crossed_slots, int(split.y.is_floating_point())
     is_whole = first == len(encoding.numbers) + num_slots
     # Sums of products: of target, numbers and a one; of these with slots, the last being "no slot"; of slots with
     # others.
@@ -385,13 +387,13 @@ def compute_moments(
     zeros = partial(torch.zeros, dtype=torch.float64, device=split.device)
     sums, cross, between = zeros(width, width), zeros(some, width), zeros(some * some if is_whole else 0)
     for piece in split.pieces(MOMENT_ROWS):
-        ((X, *places),) = piece.in_order(len(piece))
+        ((X, *category_indices),) = piece.iterate_in_order(len(piece))
         y = piece.y.double().unsqueeze(1)
         Z = torch.cat([y[:, :ahead], X.double(), torch.ones_like(y)], dim=1)
         w = Z[:, -1] if class_weights is None else class_weights.double()[piece.y]
         weighted = Z * w.unsqueeze(1)
         sums += Z.T @ weighted
-        of_groups = (pairs.T.index_select(1, at) for each in places for at in each.T)
+        of_groups = (crossed_slots.T.index_select(1, at) for each in category_indices for at in each.T)
         # "Nobody", with which a column may be paired, does not count.
         nobody = num_slots + len(encoding.frequencies)
         columns = [slots.clamp(max=num_slots) for group in of_groups for slots in group if slots[0] < nobody]
@@ -510,8 +512,8 @@ def train_epoch_whole(
     total, measured = [torch.zeros_like(param) for param in params], []
     for piece in split.pieces(STEP_ROWS):
         optimizer.zero_grad()
-        ((X, *places),) = piece.in_order(len(piece))
-        measured.append((net.measure(net.backward(X, piece.y, *places), piece.y), len(piece)))
+        ((X, *category_indices),) = piece.iterate_in_order(len(piece))
+        measured.append((net.measure(net.backward(X, piece.y, *category_indices), piece.y), len(piece)))
         for each, gradient in zip(total, net.gradients().values(), strict=True):
             each.add_(gradient, alpha=len(piece) / len(split))
     for each, param in zip(total, params, strict=True):
@@ -566,14 +568,14 @@ class AveragedSGD:
         made = self._prefetch(list(split.minibatches(index, batch_size)) for index in indices)
         with ThreadPoolExecutor(1) as beside:  # the next steps
             following = beside.submit(draw)
-            for X, y, *places in itertools.chain.from_iterable(made):
+            for X, y, *category_indices in itertools.chain.from_iterable(made):
                 if self._steps == half:
                     self._follow(net)
                 if len(y) < full:  # the last: each of its examples counts as much as any
                     for group in optimizer.param_groups:
                         group["lr"] *= len(y) / full
                 optimizer.zero_grad()
-                seen.append((net.backward(X, y, *places), y))
+                seen.append((net.backward(X, y, *category_indices), y))
                 optimizer.step()
                 self._steps += 1
                 for each, param in zip(self._mean, params, strict=True):

@@ -195,7 +195,9 @@ def list_learning_rates(schedule: str, lr: float, num_epochs: int) -> Iterator[f
 @torch.no_grad()
 def compute_outputs(net: Callable[..., Tensor], split: DeviceExamples, batch_size: int | None = None) -> Tensor:
     """The outputs of ``net`` for a whole split ``(n, …)``, in order, as many examples at a time as fit the cache."""
-    return concatenate([net(*inputs) for inputs in split.in_order(batch_size or max(512, VALUES // split.num_inputs))])
+    return concatenate(
+        [net(*inputs) for inputs in split.iterate_in_order(batch_size or max(512, VALUES // split.num_inputs))]
+    )
 
 
 def concatenate(outputs: Sequence[Tensor]) -> Tensor:

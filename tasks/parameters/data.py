@@ -127,14 +127,14 @@ class OwnData(ParameterModel):
             raise ValueError("one of --split-by, --time-column and --split-column")
         if self.window != NO_WINDOW and self.time_column is None:
             raise ValueError(f"--window {self.window} needs --time-column; --window {NO_WINDOW} lifts it")
-        for uses, reason in REFUSED[self.use].items():
-            if found := self.list_given(uses):
+        for use, reason in REFUSED[self.use].items():
+            if found := self.list_given(use):
                 raise ValueError(f"{found}: {reason}")
         return self
 
-    def list_given(self, uses: Use) -> str:
-        """The given options that apply only to these ``uses``, as they are typed."""
-        given = [name for name in self.model_dump(exclude_defaults=True) if self.use_of(name) in uses]
+    def list_given(self, use: Use) -> str:
+        """The given options that apply only to this ``use``, as they are typed."""
+        given = [name for name in self.model_dump(exclude_defaults=True) if self.use_of(name) in use]
         return " and ".join(f"--{name.replace('_', '-')}" for name in given)
 
 

@@ -144,7 +144,7 @@ class ParameterModel(BaseModel):
         return []
 
     @classmethod
-    def describe_default(cls, name: str, uses: Use) -> str:
+    def describe_default(cls, name: str, use: Use) -> str:
         """The value of a field that is not given; for own data rules replace missing defaults."""
         default = cls.model_fields[name].default
         return "found by rule" if default is None else str(default)

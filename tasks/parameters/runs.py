@@ -105,10 +105,10 @@ class LearningParameters(ParameterModel):
     def dataset(self) -> str:
         """The dataset that the model learns from: one of the book's, or the name's own."""
         # All names share the book's data; own data belong to one name.
-        return BOOK_DATASETS.get(self.uses, self.name)
+        return BOOK_DATASETS.get(self.use, self.name)
 
     @property
-    def uses(self) -> Use:
+    def use(self) -> Use:
         """The model and the kind of data."""
         return OF_MODEL[self.training.model] & self.data.use
 
@@ -129,9 +129,9 @@ class LearningParameters(ParameterModel):
     def _go_together(self) -> Self:
         if not self.name:
             object.__setattr__(self, "name", self.training.model.value)
-        if not self.uses:
+        if not self.use:
             raise ValueError("--target, the column to predict; or images, which softmax-regression learns")
-        is_own = self.uses in Use.OWN
+        is_own = self.use in Use.OWN
         if is_own and self.name in [*ModelName]:
             raise ValueError("own data are kept under a --name of their own")
         if self.training.patience and not self.training.validation and not is_own:  # own data may have such a split
@@ -353,6 +353,6 @@ def narrow_form(form: type[LearningParameters], parameters: dict[str, Any]) -> t
     for name in form.model_fields.keys() & {"training", "data", "gates"}:
         kind = type(getattr(asked, name))
         part = cast("type[ParameterModel]", create_model(name.capitalize(), __base__=kind, __doc__=kind.__doc__))
-        part.shown_for = asked.uses if parameters.get("name") else OF_MODEL[model]
+        part.shown_for = asked.use if parameters.get("name") else OF_MODEL[model]
         parts[name] = (part, part.model_validate({"model": model} if name == "training" else {}))
     return create_model(form.__name__, __base__=form, **parts)

@@ -81,7 +81,7 @@ LOSSES = {
 class Defaults(NamedTuple):
     """The training defaults for a kind of data; ``values`` are by loss."""
 
-    uses: Use
+    applies_to: Use
     values: dict[Loss, dict[str, Any]]
     refused: tuple[tuple[str, str, str], ...] = ()  # options, forbidden values, and the reasons
     not_exported: frozenset[str] = frozenset()  # options that are not named in ONNX files
@@ -204,21 +204,23 @@ class Training(ParameterModel):
         return [each.value for each in choices.get(name, [])]
 
     @classmethod
-    def describe_default(cls, name: str, uses: Use) -> str:
-        """``the book's, 10 softmax, 3 linear; on own data found by rule``, limited to these ``uses``."""
-        models = [model for model, of in OF_MODEL.items() if of & uses]
+    def describe_default(cls, name: str, use: Use) -> str:
+        """``the book's, 10 softmax, 3 linear; on own data found by rule``, limited to this ``use``."""
+        models = [model for model, of in OF_MODEL.items() if of & use]
         values = {model: str(list_defaults(model, "book")[name]) for model in models}
         if len(set(values.values())) > 1:
             values = {model: f"{value} {model.partition('-')[0]}" for model, value in values.items()}
         book, by_rule = f"the book's, {', '.join(dict.fromkeys(values.values()))}", name in Hyperparameters.model_fields
         texts = [book, "found by rule" if by_rule else book]
-        found = dict.fromkeys(text for text, each in zip(texts, DEFAULTS.values(), strict=True) if each.uses & uses)
+        found = dict.fromkeys(
+            text for text, each in zip(texts, DEFAULTS.values(), strict=True) if each.applies_to & use
+        )
         return "; on own data ".join(found)
 
     @property
     def possible_uses(self) -> Use:
         """The models and kinds of data that are possible before the data are known."""
-        return OF_MODEL[self.model] & DEFAULTS[self.defaults].uses
+        return OF_MODEL[self.model] & DEFAULTS[self.defaults].applies_to
 
     @property
     def given(self) -> dict[str, Any]:

@@ -88,34 +88,34 @@ def make_profile(observed: Mapping[str, NDArray[Any]], num_classes: int) -> Prof
     }
 
 
-def stability_index(expected: Sequence[int], found: Sequence[int]) -> float:
-    """The population stability index of counts in the same bins, ``Σ (f - e) ln(f / e)`` over the bins' shares.
+def stability_index(expected: Sequence[int], actual: Sequence[int]) -> float:
+    """The population stability index of counts in the same bins, ``Σ (a - e) ln(a / e)`` over the bins' shares.
 
     By the usual rule of thumb 0.1 is some drift and 0.25 is much.
     """
-    return float(_index_bins(expected, found).sum())
+    return float(_index_bins(expected, actual).sum())
 
 
-def find_most_moved(expected: Sequence[int], found: Sequence[int]) -> int:
+def find_most_moved(expected: Sequence[int], actual: Sequence[int]) -> int:
     """The bin that contributes more to the index than any other."""
-    return int(_index_bins(expected, found).argmax())
+    return int(_index_bins(expected, actual).argmax())
 
 
-def _index_bins(expected: Sequence[int], found: Sequence[int]) -> NDArray[np.float64]:
+def _index_bins(expected: Sequence[int], actual: Sequence[int]) -> NDArray[np.float64]:
     import numpy as np
 
-    e, f = (np.maximum(np.divide(each, sum(each)), SMALLEST_SHARE) for each in (expected, found))
-    terms: NDArray[np.float64] = (f - e) * np.log(f / e)
+    e, a = (np.maximum(np.divide(each, sum(each)), SMALLEST_SHARE) for each in (expected, actual))
+    terms: NDArray[np.float64] = (a - e) * np.log(a / e)
     return terms
 
 
-def judge_drift(expected: Profile, found: Profile, maximum: float) -> Drift:
+def judge_drift(expected: Profile, actual: Profile, maximum: float) -> Drift:
     """Compare two profiles; ``drift`` where any index is above ``maximum``."""
-    if not expected or not found:
+    if not expected or not actual:
         return Drift(index={}, maximum=maximum, verdict="no reference")
-    if sum(next(iter(found.values())).counts) < FEWEST_ROWS:
+    if sum(next(iter(actual.values())).counts) < FEWEST_ROWS:
         return Drift(index={}, maximum=maximum, verdict="too few rows")
-    index = {name: stability_index(expected[name].counts, found[name].counts) for name in expected}
+    index = {name: stability_index(expected[name].counts, actual[name].counts) for name in expected}
     return Drift(index=index, maximum=maximum, verdict="stable").judge_by(maximum)
 
 
@@ -123,7 +123,7 @@ def judge_drift(expected: Profile, found: Profile, maximum: float) -> Drift:
 
 
 def find_worse(
-    found: Mapping[str, float], rows: int, published: Mapping[str, float], published_rows: int
+    measured: Mapping[str, float], rows: int, published: Mapping[str, float], published_rows: int
 ) -> tuple[str, ...]:
     """The figures that would be so much worse than published by chance in fewer than one of 1000 cases.
 
@@ -132,7 +132,7 @@ def find_worse(
     is ``k`` times as large with a probability of at most ``1/k``.
     """
     chances = dict[str, float]()
-    for name, value in found.items():
+    for name, value in measured.items():
         before = published.get(name)
         if name == "accuracy" and before is not None:
             wrong, wrong_before = round((1 - value) * rows), round((1 - before) * published_rows)

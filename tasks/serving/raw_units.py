@@ -1,8 +1,8 @@
 """What a table's model computes in raw units: standardisation, target and rare levels folded into its weights.
 
 Trained weights have ``W`` ``(inputs, outputs)`` for the standardised numbers and booleans, ``b`` ``(outputs,)`` and,
-where there are categories, ``effects`` ``(slots, outputs)`` in the order of ``Column.slots``, one column after the
-other, before centring; all are float32. Those of a regression are in deviations of its target from its mean.
+where there are categories, ``effects`` ``(slots, outputs)`` in the order of ``Column.weight_indices``, one column after
+the other, before centring; all are float32. Those of a regression are in deviations of its target from its mean.
 """
 
 import io
@@ -69,7 +69,7 @@ def _centre_effects(weights: Weights, recipe: Recipe) -> tuple[Array, Array]:
         column = recipe.columns[at]
         learned = weights["effects"][start : start + column.num_slots].astype(np.float64)
         start += column.num_slots
-        slots, counts = column.slots(), np.array([*column.counts, column.num_missing, 0], np.float64)
+        slots, counts = column.weight_indices(), np.array([*column.counts, column.num_missing, 0], np.float64)
         average = counts @ np.concatenate([learned, none])[slots] / max(counts.sum(), 1.0)  # slot -1 picks the last one
         centred.append(np.concatenate([learned, average[np.newaxis]])[slots] - average)
         total = total + average

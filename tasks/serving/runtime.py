@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.data.recipe import Recipe
 from tasks.errors import DataError
 from tasks.machine import devices
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.parameters import Device
 from tasks.store.artifact_paths import SAMPLE
 from tasks.store.verified_files import RESTORE
@@ -62,7 +62,7 @@ def open_session(model: bytes, device: Device, path: Path | str = "the model") -
             reason = f"onnxruntime cannot use the GPU: {_reason(error)}"
             if device is Device.CUDA:
                 raise devices.missing_gpu(reason) from error
-            tell(f"predicting on the CPU, because {reason}")
+            print_message(f"predicting on the CPU, because {reason}")
     try:
         return _start(model, CPU)
     except Exception as error:
@@ -119,7 +119,7 @@ def tell_device(device: Device) -> None:
     if device is Device.CPU or devices.cuda_fault():
         return
     because = find_fault(CUDA)
-    tell(f"{devices.query_driver()}; onnxruntime runs {f'{CPU}, not {CUDA}: {because}' if because else CUDA}")
+    print_message(f"{devices.query_driver()}; onnxruntime runs {f'{CPU}, not {CUDA}: {because}' if because else CUDA}")
 
 
 def _start(model: bytes, wanted: str) -> Any:

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from tasks.machine.words import readable
+from tasks.machine.words import format_number
 from tasks.serving.contract import LABEL, PREDICTION, PROBABILITIES, Signature, Tensor
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ class Regression(Task):
     def summary(self, metrics: Mapping[str, Any]) -> str:
         """For the user's own data, how good the model is; for the book's data, the loss and what was learned."""
         if "r2" in metrics:
-            return f"R² {metrics['r2']:.4f}, root mean squared error {readable(metrics['rmse'])}"
-        loss = f"test loss {readable(metrics['test_loss'], 3)}"
+            return f"R² {metrics['r2']:.4f}, root mean squared error {format_number(metrics['rmse'])}"
+        loss = f"test loss {format_number(metrics['test_loss'], 3)}"
         if "weights" not in metrics:
             return loss
         return f"{loss}, weights {', '.join(f'{each:.4f}' for each in metrics['weights'])}, bias {metrics['bias']:.4f}"

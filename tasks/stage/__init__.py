@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from tasks.errors import GateFailed
-from tasks.machine.run_messages import show_stage, tell
+from tasks.machine.run_messages import print_message, show_stage
 from tasks.stage import cache
 from tasks.store.record_base import Record
 from tasks.store.run_folder import RunFolder
@@ -41,7 +41,7 @@ def stage(
             key = cache.make_key(name, dict(inputs))
             kept = None if run.force else cache.find_record(key, signature.return_annotation)
             if kept is not None:
-                tell("nothing has changed: reused what an earlier run left", short="unchanged: reused")
+                print_message("nothing has changed: reused what an earlier run left", short="unchanged: reused")
                 if show:
                     show(run, kept)
                 return Completed(name="Cached", data=kept)

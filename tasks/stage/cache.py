@@ -19,7 +19,7 @@ from pydantic_core import to_jsonable_python
 
 from tasks.errors import DataError
 from tasks.machine import devices
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.parameters import Device
 from tasks.store import artifact_paths, atomic
 from tasks.store.documents import Document
@@ -99,9 +99,9 @@ def keep_record(key: str, record: Record) -> None:
     """Make ``record`` available to later runs; if the file cannot be written, only these lose time."""
     sealed = StageRecord.seal(key, type(record), record.model_dump(mode="json"))
     try:
-        sealed.write(artifact_paths.stage_record(key), is_kept=False)  # a damaged record is not believed anyway
+        sealed.write(artifact_paths.stage_record(key), is_durable=False)  # a damaged record is not believed anyway
     except OSError as error:
-        tell(f"what this stage returned is not kept for later runs: {error}")
+        print_message(f"what this stage returned is not kept for later runs: {error}")
 
 
 def find_record(key: str, kind: type[R]) -> R | None:
@@ -115,7 +115,7 @@ def find_record(key: str, kind: type[R]) -> R | None:
             os.utime(path)  # first, so that housekeeping sees the record and its files as in use
         return _read(path, key, kind) if os.path.lexists(path) else None
     except (DataError, OSError, ValueError) as error:  # housekeeping may have been quicker
-        tell(f"computed again: {error.found if isinstance(error, DataError) else str(error).splitlines()[0]}")
+        print_message(f"computed again: {error.found if isinstance(error, DataError) else str(error).splitlines()[0]}")
     return None
 
 

@@ -11,7 +11,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
 from tasks.machine import devices
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.parameters import Device
 from tasks.stage import live_progress
 from tasks.store import locks
@@ -51,5 +51,5 @@ def _find_limit() -> bool:
             return False
     if limit.active_slots >= limit.limit:
         here = f": {locks.read_holder(lock_file())}" if locks.is_held(lock_file()) else ""
-        tell(f"another job has its turn on the GPU; waiting for it{here}")
+        print_message(f"another job has its turn on the GPU; waiting for it{here}")
     return True

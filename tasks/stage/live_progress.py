@@ -20,7 +20,7 @@ from rich.progress import ProgressColumn
 
 from tasks.data.report import Finding
 from tasks.machine import progress
-from tasks.machine.run_messages import Event, tell
+from tasks.machine.run_messages import Event, print_message
 from tasks.store.page_rendering import make_data_uri
 
 UPDATE_SECONDS = 5.0  # an update is a request to the server, and often a picture has to be drawn, which takes 0.3 s
@@ -83,7 +83,7 @@ def _ask_briefly(retries: int = 0) -> Iterator[None]:
         with SettingsContext(profile=context.profile, settings=known.model_copy(update=brief)):
             yield
     except Exception as error:
-        tell(f"Prefect was not told how far the work is: {type(error).__name__}")
+        print_message(f"Prefect was not told how far the work is: {type(error).__name__}")
 
 
 class Progress:

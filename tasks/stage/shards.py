@@ -21,8 +21,8 @@ from tasks.batch.shard import predict_shard
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine import resources
 from tasks.machine.parallel import run_on_cores
-from tasks.machine.run_messages import tell
-from tasks.machine.words import pip_install, plural
+from tasks.machine.run_messages import print_message
+from tasks.machine.words import pip_install, pluralize
 from tasks.parameters import PredictParameters, Runner, Search
 from tasks.stage import live_progress
 from tasks.store.predictions import Job, Shard
@@ -121,7 +121,7 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
     """
     footers = {shard: footer for shard in job.shards if (footer := PartFooter.read(folder, job, shard))}
     if footers:
-        tell(f"there already: {len(footers)} of {plural(len(job.shards), 'part')}")
+        print_message(f"there already: {len(footers)} of {pluralize(len(job.shards), 'part')}")
     rejected = sum(footer.rejects for footer in footers.values())
     done, labelled = rejected + sum(footer.rows for footer in footers.values()), list[LabelledShard]()
     with live_progress.count_progress("predict", job.rows, "rows predicted", done, RowsPerSecond()) as advance:

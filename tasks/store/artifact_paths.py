@@ -32,14 +32,14 @@ FOLDERS = ("datasets", "runs", "models", "predictions")
 HIDDEN = (".stages", ".locks", ".prefect")
 
 
-def _child(place: Callable[P, Path], *names: str) -> Callable[P, Path]:
-    """A function that returns the path ``names`` below ``place`` and takes the same arguments."""
-    return lambda *args, **kwargs: place(*args, **kwargs).joinpath(*names)
+def _child(parent: Callable[P, Path], *names: str) -> Callable[P, Path]:
+    """A function that returns the path ``names`` below ``parent`` and takes the same arguments."""
+    return lambda *args, **kwargs: parent(*args, **kwargs).joinpath(*names)
 
 
-def _each_in(place: Callable[[], Path], suffix: str = "") -> Callable[[str], Path]:
-    """A function that returns the path of a name in ``place``, with ``suffix`` appended."""
-    return lambda name: place() / f"{name}{suffix}"
+def _each_in(folder: Callable[[], Path], suffix: str = "") -> Callable[[str], Path]:
+    """A function that returns the path of a name in ``folder``, with ``suffix`` appended."""
+    return lambda name: folder() / f"{name}{suffix}"
 
 
 def lock(folder: Path) -> Path:

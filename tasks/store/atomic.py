@@ -14,10 +14,10 @@ from tasks.store.record_base import FileRef
 
 
 @contextmanager
-def replace_file(path: Path, is_kept: bool = True) -> Iterator[Path]:
+def replace_file(path: Path, is_durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` and rename it to ``path`` when the block succeeds.
 
-    If ``is_kept``, the file is forced to disk, which takes some milliseconds. Files of a run are not: a later run
+    If ``is_durable``, the file is forced to disk, which takes some milliseconds. Files of a run are not: a later run
     checks their digests before it uses them, and a version has its own copies.
 
     Raises:
@@ -27,10 +27,10 @@ def replace_file(path: Path, is_kept: bool = True) -> Iterator[Path]:
     with temporary_in(path.parent) as temporary:
         try:
             yield temporary
-            if is_kept:
+            if is_durable:
                 sync(temporary)
             temporary.replace(path)
-            if is_kept:
+            if is_durable:
                 sync(path.parent)
         except OSError as error:
             if error.errno and error.filename in (None, str(temporary)):  # the system names no file when a write fails
@@ -72,16 +72,16 @@ def sweep(folder: Path, depth: int = 3) -> None:
                         Path(entry.path).unlink()
 
 
-def write_bytes(path: Path, content: bytes, is_kept: bool = True) -> FileRef:
+def write_bytes(path: Path, content: bytes, is_durable: bool = True) -> FileRef:
     """Write ``content`` to ``path`` atomically and return its reference."""
-    with replace_file(path, is_kept) as temporary:
+    with replace_file(path, is_durable) as temporary:
         temporary.write_bytes(content)
     return FileRef(path=path, sha256=hashlib.sha256(content).hexdigest())
 
 
-def write_json(path: Path, document: Any, is_kept: bool = True) -> FileRef:
+def write_json(path: Path, document: Any, is_durable: bool = True) -> FileRef:
     """Write ``document`` as indented JSON (NaN is an error, not a token that other parsers reject)."""
-    return write_bytes(path, as_json(document), is_kept)
+    return write_bytes(path, as_json(document), is_durable)
 
 
 def as_json(document: Any) -> bytes:

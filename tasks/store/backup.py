@@ -20,7 +20,7 @@ from typing import Annotated, NamedTuple
 from pydantic import AfterValidator, Field
 
 from tasks.errors import DataError, UsageError
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.parameters import addresses
 from tasks.store import (
     artifact_paths,
@@ -76,8 +76,8 @@ class BackupResult(NamedTuple):
 
     name: str
     snapshot: Snapshot
-    copied: list[str]
-    removed: list[str]
+    copied_files: list[str]
+    removed_snapshots: list[str]
 
 
 def make(url: str, keep: int | None = None, with_database: bool = True) -> BackupResult:
@@ -100,7 +100,7 @@ def make(url: str, keep: int | None = None, with_database: bool = True) -> Backu
         try:  # also for existing folders: the database has the secrets of a server's blocks
             folders.set_mode(folder.local / CONTENT, 0o700)
         except OSError as error:  # such as on a share
-            tell(f"others may be able to read {folder.local / CONTENT}: {error}", file=sys.stderr)
+            print_message(f"others may be able to read {folder.local / CONTENT}: {error}", file=sys.stderr)
     with locks.hold_lock(folder.local / ".lock" if folder.local else artifact_paths.backup_lock(), WAIT):
         folder.sweep("")
         sizes, files, copied = folder.sizes(CONTENT), {}, []
@@ -323,7 +323,7 @@ def _tell_of_others(folder: remote.RemoteFolder, known: list[str], store: str) -
             newest[other.store] = f"{name} ({', '.join(models) or 'no model'})"
     if others := [newest[each] for each in newest if each != store]:
         found = f"{folder.url} has snapshots of other stores; the newest of each: {', '.join(others)}"
-        tell(f"note: {found}; --snapshot NAME takes one of these", file=sys.stderr)
+        print_message(f"note: {found}; --snapshot NAME takes one of these", file=sys.stderr)
 
 
 def _bring(folder: remote.RemoteFolder, path: Path, sha256: str) -> None:

@@ -67,9 +67,9 @@ class Document(BaseModel):
             found = f"{source} is not JSON: {error}"
         raise DataError(found, "the file as it was written", action)
 
-    def write(self, path: Path, is_kept: bool = True) -> FileRef:
-        """Replace ``path`` by this document, atomically; if ``is_kept``, force it to disk."""
-        return atomic.write_json(path, self.model_dump(mode="json"), is_kept)
+    def write(self, path: Path, is_durable: bool = True) -> FileRef:
+        """Replace ``path`` by this document, atomically; if ``is_durable``, force it to disk."""
+        return atomic.write_json(path, self.model_dump(mode="json"), is_durable)
 
 
 class RootDocument(Document):

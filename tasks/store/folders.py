@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tasks.errors import GradmillError
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.parameters.training import NAME_PATTERN
 from tasks.store import artifact_paths, locks
 
@@ -23,7 +23,9 @@ MODEL = re.compile(NAME_PATTERN)
 
 def tell_skipped(path: Path, reason: str | Exception) -> None:
     """Print that something was not inspected or not removed, and why."""
-    tell(f"left alone: {path} ({reason.found if isinstance(reason, GradmillError) else reason})", file=sys.stderr)
+    print_message(
+        f"left alone: {path} ({reason.found if isinstance(reason, GradmillError) else reason})", file=sys.stderr
+    )
 
 
 Report = Callable[[Path, Exception], None]  # called with the path that is skipped, and why
@@ -58,7 +60,7 @@ def remove(folder: Path) -> None:
         set_mode(folder, 0o755)
         shutil.rmtree(folder)  # it does not follow links either
     except OSError as error:
-        tell(f"left: {folder} cannot be removed: {error}", file=sys.stderr)
+        print_message(f"left: {folder} cannot be removed: {error}", file=sys.stderr)
 
 
 def sweep(pattern: re.Pattern[str], parent: Path) -> None:

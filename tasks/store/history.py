@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Literal, NamedTuple
 
 from tasks.errors import DataError, UsageError
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.store import artifact_paths, atomic, locks, model_folder, verified_files
 from tasks.store.documents import Document
 from tasks.store.model_folder import ChampionPointer, Moment, Number
@@ -180,7 +180,9 @@ def verify(name: str) -> bytes:
     lines, torn = _read(name)
     if torn:
         path = artifact_paths.history(name)
-        tell(f"ignored: the last line of {path} was never finished; the next change replaces it", file=sys.stderr)
+        print_message(
+            f"ignored: the last line of {path} was never finished; the next change replaces it", file=sys.stderr
+        )
     return lines
 
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tasks.errors import DataError, UsageError
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.parameters import Found, is_name
 from tasks.store import (
     artifact_paths,
@@ -70,7 +70,7 @@ def maintain(keep: int) -> tuple[dict[str, list[str]], DataError | None]:
         except DataError as error:
             failure = failure or error
     for fault in state.read(only=("champion", "history", "run")).faults:  # the steps have reported all other faults
-        tell(f"left alone: {fault.found}", file=sys.stderr)
+        print_message(f"left alone: {fault.found}", file=sys.stderr)
     return removed, failure
 
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.errors import EnvironmentProblem, without_credentials
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.store import artifact_paths
 
 POLL_SECONDS = 0.1
@@ -25,26 +25,26 @@ NOTE_BYTES = 300
 
 
 @contextmanager
-def hold_lock(path: Path, otherwise: str, told_after: float = 0, within: float = math.inf) -> Iterator[None]:
-    """Hold the lock file ``path``; while another process has it, print ``otherwise`` and the holder, and wait.
+def hold_lock(path: Path, wait_message: str, message_after: float = 0, timeout: float = math.inf) -> Iterator[None]:
+    """Hold the lock file ``path``; while another process has it, print ``wait_message`` and the holder, and wait.
 
-    The message is printed after ``told_after`` seconds; the wait lasts at most ``within`` seconds.
+    The message is printed after ``message_after`` seconds; the wait lasts at most ``timeout`` seconds.
 
     Raises:
         TimeoutError: another process still has it.
         OSError: the file cannot be created, or the file system has no locks.
     """
-    told, begun = None, time.monotonic()
+    reported, begun = None, time.monotonic()
     descriptor = _taken_in(path)
     while descriptor is None:
-        if (waited := time.monotonic() - begun) > within:
+        if (waited := time.monotonic() - begun) > timeout:
             raise TimeoutError(errno.ETIMEDOUT, "another process holds the lock", str(path))
         time.sleep(POLL_SECONDS)  # by then a new holder has replaced the name of a dead one
         descriptor = _taken_in(path)
         by = read_holder(path)
-        if descriptor is None and waited >= told_after and by != told and (by or told is None):
-            told = by
-            tell(f"{otherwise}: {by}" if by else otherwise, file=sys.stderr)
+        if descriptor is None and waited >= message_after and by != reported and (by or reported is None):
+            reported = by
+            print_message(f"{wait_message}: {by}" if by else wait_message, file=sys.stderr)
     with _note_holder(descriptor):
         yield
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import Field
 
 from tasks.errors import DataError, GradmillError
-from tasks.machine.run_messages import tell
+from tasks.machine.run_messages import print_message
 from tasks.machine.settings import Settings
 from tasks.records import MirroredModel
 from tasks.store import (
@@ -73,8 +73,8 @@ class MirrorState(RootDocument):
         return False
 
 
-def find_destination(is_kept: bool = True) -> str | DataError | None:
-    """The URL of ``GRADMILL_MIRROR``, saved in the store if ``is_kept``; without it the saved one, or None.
+def find_destination(is_saved: bool = True) -> str | DataError | None:
+    """The URL of ``GRADMILL_MIRROR``, saved in the store if ``is_saved``; without it the saved one, or None.
 
     The word ``none`` ends mirroring. If ``mirror.json`` is damaged, its error is returned, to be raised at the end: a
     rollback must not wait for the repair.
@@ -89,11 +89,11 @@ def find_destination(is_kept: bool = True) -> str | DataError | None:
         if given is None and not isinstance(error, OfAnotherStore):
             return error
         if given is None:
-            tell(f"nothing is mirrored: {error.found}; {error.action}", file=sys.stderr)
+            print_message(f"nothing is mirrored: {error.found}; {error.action}", file=sys.stderr)
     if given is None:
         return known.url if known else None
     url = None if given == NONE else normalize_url(given)
-    if is_kept and (url or os.path.lexists(path)):
+    if is_saved and (url or os.path.lexists(path)):
         with _hold_lock():
             if url is None:
                 path.unlink(missing_ok=True)
@@ -203,7 +203,7 @@ def copy_champion(name: str, url: str) -> MirroredModel:
         if filename in pieces and not pieces[filename].startswith(b"".join(lines[:2])):  # our history was begun again
             why = f"it has lines that are not in {artifact_paths.history(name)}"
             where = f"{folder.url}/{name}/{filename}: {why}"
-            tell(f"left: {where}; move it away there, and ours is copied", file=sys.stderr)
+            print_message(f"left: {where}; move it away there, and ours is copied", file=sys.stderr)
             del pieces[filename]
         written = tuple(path for path, content in pieces.items() if there[path] != content)
         for path in written:
@@ -248,7 +248,7 @@ def _list_pieces(name: str) -> tuple[int, dict[str, bytes]]:
 
 
 def _refuse_another_version(
-    place: str, name: str, number: int, here: dict[str, bytes], there: dict[str, bytes | None]
+    url: str, name: str, number: int, here: dict[str, bytes], there: dict[str, bytes | None]
 ) -> None:
     """A version's number belongs to whoever came first: our version is identified by its checksums or its manifest.
 
@@ -258,7 +258,7 @@ def _refuse_another_version(
     others = [path for path in (sums, manifest, model) if there[path] not in (None, here[path])]
     if others and not any(there[path] == here[path] for path in (sums, manifest)):
         raise DataError(
-            f"{place}/{others[0]} is not of {name} version {number} as it is here",
+            f"{url}/{others[0]} is not of {name} version {number} as it is here",
             "no other model under the same name and number; nothing there was changed",
             "mirror to another URL, or remove that folder if no consumer needs it",
         )

@@ -14,8 +14,8 @@ from pydantic import ValidationError, field_serializer, field_validator
 
 from tasks.data.schema import find_schema
 from tasks.errors import DataError, UsageError
-from tasks.machine.run_messages import tell
-from tasks.machine.words import nearest, plural
+from tasks.machine.run_messages import print_message
+from tasks.machine.words import nearest, pluralize
 from tasks.parameters import Data, LearningParameters, ModelName, RetrainParameters, Use, is_name
 from tasks.parameters.data import NO_WINDOW
 from tasks.parameters.form import WORDS
@@ -148,7 +148,7 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
     training = asked["training"]
     is_tuned, found = given.get("tuned", asked.get("tuned", False)), (asked.get("found") or {}).get("fields", ())
     if is_tuned:
-        training = _without_found(name, champion, found)
+        training = _without_searched_values(name, champion, found)
     elif not with_found:
         training = {field: value for field, value in training.items() if field not in found}
     parts = {"training": training, "data": data}
@@ -159,15 +159,15 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
     return given | {"name": name, "tuned": is_tuned} | repeated
 
 
-def _without_found(name: str, champion: Manifest, found: Collection[str]) -> dict[str, Any]:
+def _without_searched_values(name: str, champion: Manifest, searched: Collection[str]) -> dict[str, Any]:
     """The champion's settings without those that its or the newest search found, and without searchable defaults."""
     training = champion.parameters.training
     defaults = list_defaults(training.model, champion.dataset.defaults)
-    searched = {*found, *tuning_result.read(name).settings}
+    searched_fields = {*searched, *tuning_result.read(name).settings}
     return {
         field: value
         for field, value in training.model_dump(mode="json").items()
-        if field not in searched and (field not in SEARCHED or value != defaults[field])
+        if field not in searched_fields and (field not in SEARCHED or value != defaults[field])
     }
 
 
@@ -239,7 +239,12 @@ def remember_files(parameters: RetrainParameters, raw: RawDataset, prepared: Pre
     if raw.look:
         every = (prepared.train, prepared.test, prepared.raw_test, prepared.validation, prepared.rows)
         files = tuple(file for file in every if file)
-        facts = {"digest": prepared.digest, "rows": prepared.rows, "files": files, "prepared": _digest_looks(files)}
+        facts = {
+            "digest": prepared.digest,
+            "rows": prepared.rows,
+            "files": files,
+            "prepared": _digest_fingerprints(files),
+        }
         asked = {"look": raw.look, "options": _list_options(parameters)}
         SourceFingerprint.model_validate(asked | facts).write(artifact_paths.look(raw.name))
         trained = artifact_paths.trained_files(raw.name, prepared.digest)
@@ -259,10 +264,10 @@ def find_by_files(run: RunFolder, parameters: RetrainParameters, raw: RawDataset
     try:
         last = SourceFingerprint.read(path)
         is_same = (last.look, last.options) == (raw.look, _list_options(parameters))
-        if not is_same or last.prepared != _digest_looks(last.files):
+        if not is_same or last.prepared != _digest_fingerprints(last.files):
             return None
     except DataError as fault:
-        tell(f"data are read again: {fault.found}")
+        print_message(f"data are read again: {fault.found}")
         return None
     return _find(run, parameters, last, "whose data look untouched since they were read")
 
@@ -281,7 +286,7 @@ def _list_options(parameters: RetrainParameters) -> dict[str, Any]:
     return list_options(parameters) | {"test": parameters.data.test}
 
 
-def _digest_looks(files: tuple[FileRef, ...]) -> str:
+def _digest_fingerprints(files: tuple[FileRef, ...]) -> str:
     prints = [
         (each.bytes, each.mtime_ns, each.digest)
         for each in verified_files.fingerprint_files([file.path for file in files])
@@ -308,7 +313,7 @@ def _find(
         verification.verify_version(name, kept.version)
     model = FileRef(path=artifact_paths.version(name, kept.version) / ONNX, sha256=kept.files[ONNX])
     found = PublishedModel(outcome="unchanged", name=name, version=kept.version, model=model, detail=detail)
-    tell(f"{name} version {found.version}, {detail}: unchanged, nothing is trained", short="")
+    print_message(f"{name} version {found.version}, {detail}: unchanged, nothing is trained", short="")
     run.note(stages={"unchanged": found.model_dump(mode="json")})
     return found
 
@@ -318,7 +323,7 @@ def _find_made_of(parameters: RetrainParameters, digest: str, champion: Manifest
     name = parameters.name
     newest = (model_folder.find_manifest(name, number) for number in model_folder.list_versions(name)[::-1])
     for kept in itertools.chain([champion] if champion else [], newest):  # read lazily, until one matches
-        is_same = kept.dataset.digest == digest and _is_asked_alike(kept, parameters)
+        is_same = kept.dataset.digest == digest and _has_same_options(kept, parameters)
         if is_same and pointer.was_champion(name, kept.version):
             return kept
     return None
@@ -329,26 +334,26 @@ def _count_too_few(parameters: RetrainParameters, rows: FileRef, champion: Manif
     from tasks.data import row_hash  # not at the top, because it imports numpy
 
     least = parameters.data.min_new_rows
-    if not least or parameters.data.new_recipe or not _is_asked_alike(champion, parameters):
+    if not least or parameters.data.new_recipe or not _has_same_options(champion, parameters):
         return ""
     if champion.dataset.rows is None:
         reason = f"version {champion.version} has no row digests"
-        tell(f"trained without counting new rows (--min-new-rows {least:,}): {reason}")
+        print_message(f"trained without counting new rows (--min-new-rows {least:,}): {reason}")
         return ""
     fresh = row_hash.count_new_rows(rows, champion.dataset.rows)
-    return f"with {plural(fresh, 'new row')} since, fewer than --min-new-rows {least:,}" if fresh < least else ""
+    return f"with {pluralize(fresh, 'new row')} since, fewer than --min-new-rows {least:,}" if fresh < least else ""
 
 
-def _is_asked_alike(kept: Manifest, parameters: RetrainParameters) -> bool:
+def _has_same_options(version: Manifest, parameters: RetrainParameters) -> bool:
     """Whether a version was given the same options, so that ``auto`` equals ``auto`` on any date.
 
     Options of the split, if any is given, must match the version's rule; without them the name's rule holds.
     """
     rules = {rule: getattr(parameters.data, option) for rule, option in SPLITS.items()}
-    split = kept.dataset.split
+    split = version.dataset.split
     if not split or any(column and (rule, column) != (split.rule, split.column) for rule, column in rules.items()):
         return False
-    then = kept.parameters.model_dump(mode="json")
+    then = version.parameters.model_dump(mode="json")
     document = {
         "name": parameters.name,
         "training": then["training"],

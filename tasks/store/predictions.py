@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from tasks.errors import DataError, UsageError
-from tasks.machine.words import plural
+from tasks.machine.words import pluralize
 from tasks.serving.drift import Drift, Histogram
 from tasks.store import artifact_paths, atomic, folders
 from tasks.store.artifact_paths import JOB, ONNX
@@ -93,7 +93,7 @@ class Job(RootDocument):
     @property
     def noted(self) -> list[str]:
         """What was noted about rows that were predicted nonetheless, one sentence each."""
-        return [f"{times:,} of {plural(self.rows, 'row')} {note}" for note, times in (self.notes or {}).items()]
+        return [f"{times:,} of {pluralize(self.rows, 'row')} {note}" for note, times in (self.notes or {}).items()]
 
     @property
     def is_of_own_test_split(self) -> bool:

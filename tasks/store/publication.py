@@ -118,24 +118,24 @@ def describe_lineage(
 
 
 def write_version_files(
-    folder: Path, number: int, of: Lineage, exported: ExportedModel, pictures: tuple[FileRef, ...]
+    folder: Path, number: int, lineage: Lineage, exported: ExportedModel, pictures: tuple[FileRef, ...]
 ) -> None:
     """Write the files of version ``number`` into its staging folder, except the manifest and the checksums.
 
     Raises:
         DataError: a file of the run has changed since it was written.
     """
-    metadata = of.describe_model(number)
+    metadata = lineage.describe_model(number)
     for file in (exported.onnx, exported.sample, *filter(None, [exported.weights]), *pictures):
         (folder / file.path.name).write_bytes(verified_files.read(file))
     metadata.write(folder / METADATA)
-    texts = {LABELS: "".join(f"{label}\n" for label in of.dataset.class_names)}
+    texts = {LABELS: "".join(f"{label}\n" for label in lineage.dataset.class_names)}
     report = None
-    if of.dataset.report:
-        report = DataReport.parse(verified_files.read(of.dataset.report), of.dataset.report.path)
+    if lineage.dataset.report:
+        report = DataReport.parse(verified_files.read(lineage.dataset.report), lineage.dataset.report.path)
         report.write(folder / DATA_REPORT)
         texts[DATA_PAGE] = render_markdown(report.page(), embed=False)
-    facts = of.model_dump(mode="json") | {"version": number, "model_sha256": exported.onnx.sha256}
+    facts = lineage.model_dump(mode="json") | {"version": number, "model_sha256": exported.onnx.sha256}
     contents = {path.name: path.read_bytes() for path in folder.iterdir()}
     page = version_page.describe_version(facts, metadata, contents, report)
     texts |= {CARD: version_page.render_card(page, facts), PAGE: render_html(page)}

@@ -214,8 +214,8 @@ def read_learning_curve(run: str) -> list[dict[str, Any]]:
 
 
 @lru_cache(REMEMBERED)
-def _summarise(folder: Path, *_look: int) -> tuple[str, RunSummary | None]:
-    """Summarise a run; ``_look`` is the state of its notes, which are read again when it changes."""
+def _summarise(folder: Path, *_fingerprint: int) -> tuple[str, RunSummary | None]:
+    """Summarise a run; ``_fingerprint`` is the state of its notes, which are read again when it changes."""
     notes = RunNotes.read(folder / RUN)
     parameters, stages = notes.parameters, notes.stages
     name = str(parameters.get("name", ""))

@@ -72,10 +72,10 @@ def read() -> Schedules:
     return Schedules.find(artifact_paths.schedules()) or _of_before()
 
 
-def write(changed: Schedules) -> None:
+def write(schedules: Schedules) -> None:
     """Replace the document; the caller holds the lock."""
-    if changed != read():
-        changed.write(artifact_paths.schedules())
+    if schedules != read():
+        schedules.write(artifact_paths.schedules())
 
 
 @contextmanager

@@ -186,40 +186,40 @@ def read(name: str | None = None, newest: int = NEWEST, only: Collection[Kind] =
     Of each name's runs the ``newest`` are read, and older ones if none of these was judged; of documents the kinds in
     ``only``. No lock is taken.
     """
-    found = StoreState()
+    state = StoreState()
     for each in [name] if name else model_folder.list_names():
-        found.add(each)
+        state.add(each)
     if "run" in only:
-        _read_runs(found, name, newest)
+        _read_runs(state, name, newest)
     if "job" in only:
-        _read_jobs(found, name)
+        _read_jobs(state, name)
     if "tuned" in only:
         for path in sorted(artifact_paths.all_tuned().glob(f"{name or '*'}.json")):
-            with found.collect_faults("tuned", path, path.stem):
+            with state.collect_faults("tuned", path, path.stem):
                 tuning_result.read(path.stem)
     scheduled = {*map(str, ModelName)}
     if "schedules" in only:
-        with found.collect_faults("schedules", artifact_paths.schedules().parent):
+        with state.collect_faults("schedules", artifact_paths.schedules().parent):
             scheduled |= schedules.read().of_flow("retrain").keys()
     if "mirror" in only:
-        with found.collect_faults("mirror", artifact_paths.mirror()):
+        with state.collect_faults("mirror", artifact_paths.mirror()):
             if mirror := mirror_sync.read():
-                found.mirror = mirror.url
+                state.mirror = mirror.url
                 for each, behind in mirror_sync.list_behind().items():
-                    if each in found.names:
-                        found.names[each].behind = behind
-    found.names = dict(sorted(found.names.items()))
-    for each, of_name in found.names.items():
-        _read_documents(found, of_name, only)
+                    if each in state.names:
+                        state.names[each].behind = behind
+    state.names = dict(sorted(state.names.items()))
+    for each, of_name in state.names.items():
+        _read_documents(state, of_name, only)
         of_name.is_scheduled = each in scheduled
-        if found.mirror and of_name.pointer:
-            of_name.mirror = of_name.behind or f"{found.mirror} has this champion"
+        if state.mirror and of_name.pointer:
+            of_name.mirror = of_name.behind or f"{state.mirror} has this champion"
         of_name.faults = [
             fault
-            for fault in found.faults
+            for fault in state.faults
             if fault.name in ("", each) or (fault.kind == "run" and fault.name.endswith(f"-{each}"))
         ]
-    return found
+    return state
 
 
 def read_name(name: str) -> NameState:
@@ -227,35 +227,35 @@ def read_name(name: str) -> NameState:
     return read(name).names[name]
 
 
-def _read_runs(found: StoreState, name: str | None, newest: int) -> None:
+def _read_runs(state: StoreState, name: str | None, newest: int) -> None:
     """Read the runs of each name separately, so that runs of one never displace those of another."""
     for subject, of_subject in run_folder.list_folders(name).items():
-        owner, judged = subject if subject in found.names else "", list[bool]()  # it may begin with a flow's name
+        owner, judged = subject if subject in state.names else "", list[bool]()  # it may begin with a flow's name
         for at, folder in enumerate(of_subject[: max(newest, MOST)]):
             if at >= newest and (not judged or any(judged)):
                 break
-            with found.collect_faults("run", folder / RUN, subject):
+            with state.collect_faults("run", folder / RUN, subject):
                 owner, retrain = run_folder.read_folder(folder)
                 if retrain and name in (None, retrain.name):  # a name may begin like another flow's subjects
-                    found.add(retrain.name).runs.append(retrain)
+                    state.add(retrain.name).runs.append(retrain)
                     judged.append(retrain.is_judged)
         if is_name(owner) and name in (None, owner):
-            found.add(owner).run_folders += of_subject
-    for of_name in found.names.values():
+            state.add(owner).run_folders += of_subject
+    for of_name in state.names.values():
         of_name.runs.sort(key=lambda run: run.run, reverse=True)
         if last := of_name.last_ended:
-            with found.collect_faults("run", path := Path(last.path) / artifact_paths.DATA_REPORT, of_name.name):
+            with state.collect_faults("run", path := Path(last.path) / artifact_paths.DATA_REPORT, of_name.name):
                 of_name.report = DataReport.find(path)
 
 
-def _read_jobs(found: StoreState, name: str | None) -> None:
-    jobs = list(predictions.list_jobs(partial(found.leave, "job")))
+def _read_jobs(state: StoreState, name: str | None) -> None:
+    jobs = list(predictions.list_jobs(partial(state.leave, "job")))
     for path in sorted(artifact_paths.done_elsewhere().glob(f"{name or '*'}.*.json")):
-        with found.collect_faults("job", path, path.name.partition(".")[0]):
+        with state.collect_faults("job", path, path.name.partition(".")[0]):
             jobs.append((path, Job.read(path, "remove it: the next job writes it again")))
     for folder, job in jobs:
         if job and is_name(job.model.name) and name in (None, job.model.name):
-            of_name = found.add(job.model.name)
+            of_name = state.add(job.model.name)
             if job.status == "done":
                 of_name.jobs = heapq.nlargest(LISTED_JOBS, [*of_name.jobs, job], key=_finished_at)
                 if not job.is_of_own_test_split:
@@ -268,43 +268,43 @@ def _finished_at(job: Job) -> str:
     return job.finished_at or ""
 
 
-def _read_documents(found: StoreState, of_name: NameState, only: Collection[Kind]) -> None:
+def _read_documents(state: StoreState, of_name: NameState, only: Collection[Kind]) -> None:
     """Read the documents that belong to one name."""
     name, model = of_name.name, artifact_paths.model(of_name.name)
-    with found.collect_faults("version", model, name):
+    with state.collect_faults("version", model, name):
         of_name.numbers = model_folder.list_versions(name)
     if "champion" in only:
-        with found.collect_faults("champion", artifact_paths.champion(name), name):
+        with state.collect_faults("champion", artifact_paths.champion(name), name):
             of_name.pointer = model_folder.find_champion(name)
     for number in of_name.numbers if "version" in only else ():
-        with found.collect_faults("version", folder := artifact_paths.version(name, number), name):
-            of_name.versions.append(_read_version(folder, _look_at(folder)))
+        with state.collect_faults("version", folder := artifact_paths.version(name, number), name):
+            of_name.versions.append(_read_version(folder, _fingerprint_files(folder)))
     if "history" in only:
-        with found.collect_faults("history", model, name):
+        with state.collect_faults("history", model, name):
             changes = history.list_changes(name)
             of_name.highest, of_name.changes = history.highest_number(name, changes), changes[::-1]
     if "source" in only:
-        with found.collect_faults("source", path := artifact_paths.source(name), name):
+        with state.collect_faults("source", path := artifact_paths.source(name), name):
             of_name.source = source.source if (source := own_data.Source.find(path)) else None
         for version in of_name.versions:
             digest = version.manifest.dataset.digest
-            with found.collect_faults("source", artifact_paths.trained_files(name, digest), name):
+            with state.collect_faults("source", artifact_paths.trained_files(name, digest), name):
                 if files := own_data.list_files(name, digest):
                     of_name.files[version.number] = files
 
 
-def _look_at(folder: Path) -> tuple[int, ...]:
+def _fingerprint_files(folder: Path) -> tuple[int, ...]:
     """Values that change when a file of a version is rewritten, replaced or removed."""
-    looks = list[int]()
+    fingerprint = list[int]()
     for filename in (MANIFEST, CHECKSUMS, ONNX):
         with suppress(OSError):
             facts = (folder / filename).stat()
-            looks += facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
-    return tuple(looks)
+            fingerprint += facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+    return tuple(fingerprint)
 
 
 @lru_cache(REMEMBERED)
-def _read_version(folder: Path, _look: tuple[int, ...]) -> KeptVersion:
+def _read_version(folder: Path, _fingerprint: tuple[int, ...]) -> KeptVersion:
     """A version never changes; it is read again if its files look different."""
     manifest = model_folder.read_manifest(folder)
     dataset = manifest.dataset.model_copy(update={"profiles": ()})

@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 from pydantic import ValidationError
 
 from tasks.errors import DataError, UsageError
-from tasks.machine.run_messages import tell
-from tasks.machine.words import short
+from tasks.machine.run_messages import print_message
+from tasks.machine.words import format_setting
 from tasks.parameters import Found, RetrainParameters, Training
 from tasks.store import artifact_paths
 from tasks.store.documents import Document, RootDocument
@@ -139,6 +139,6 @@ def take_found(parameters: RetrainParameters, is_told: bool = False) -> RetrainP
         where = f"{artifact_paths.tuned(name)}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise DataError(where, "settings that training takes", f"search again: gradmill tune {name}") from error
     if is_told:
-        values = (f"{field.replace('_', ' ')} {short(getattr(training, field))}" for field in found.fields)
-        tell(f"tuned: {', '.join(values) or 'nothing, every setting is given'} (found by {found.run})")
+        values = (f"{field.replace('_', ' ')} {format_setting(getattr(training, field))}" for field in found.fields)
+        print_message(f"tuned: {', '.join(values) or 'nothing, every setting is given'} (found by {found.run})")
     return parameters.model_copy(update={"training": training, "found": found})

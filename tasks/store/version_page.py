@@ -13,7 +13,7 @@ import numpy as np
 from gradmill.rows import explain_rows, find_columns
 from tasks.data.recipe import Columns
 from tasks.data.report import DataReport
-from tasks.machine.words import listing, readable, tell_apart
+from tasks.machine.words import format_names, format_number, tell_apart
 from tasks.records import QUESTIONS, GateVerdict
 from tasks.serving.contract import FEATURES, ModelMetadata
 from tasks.serving.raw_units import SHOWN, list_coefficients
@@ -217,9 +217,9 @@ def tabulate_periods(periods: Sequence[Mapping[str, Any]]) -> PageTable:
         (
             each["period"],
             f"{each['rows']:,}",
-            readable(each["metrics"][main]),
+            format_number(each["metrics"][main]),
             describe_interval(each["intervals"][main]),
-            readable(each["metrics"][other]),
+            format_number(each["metrics"][other]),
         )
         for each in periods
     )
@@ -228,7 +228,7 @@ def tabulate_periods(periods: Sequence[Mapping[str, Any]]) -> PageTable:
 
 def describe_interval(interval: Sequence[float]) -> str:
     """An interval in words."""
-    return " to ".join(map(readable, interval))
+    return " to ".join(map(format_number, interval))
 
 
 def _describe_data(manifest: ManifestFields, report: DataReport | None, is_images: bool) -> Blocks:
@@ -248,10 +248,10 @@ def _list_table_facts(dataset: Mapping[str, Any], report: DataReport) -> Facts:
     yield "target", report.target
     for kind, words in {"number": "numbers", "boolean": "booleans", "category": "categories", "date": "dates"}.items():
         if named := [each.name for each in report.columns if each.role == "feature" and each.kind == kind]:
-            yield f"{words} ({len(named)})", listing(named, MOST_NAMES)
+            yield f"{words} ({len(named)})", format_names(named, MOST_NAMES)
     for words, key in {"ignored": "ignored", "left out: dates, ids and the like": "left_out"}.items():
         if dataset[key]:
-            yield words, listing(dataset[key], MOST_NAMES)
+            yield words, format_names(dataset[key], MOST_NAMES)
     without = f", of which {report.unlabelled:,} without a target were left out" if report.unlabelled else ""
     yield "rows", f"{report.rows:,}{without}"
     watched = f"{report.num_validation:,} to watch, " if report.num_validation else ""
@@ -293,8 +293,8 @@ def _list_training_facts(manifest: ManifestFields) -> Facts:
         if patience:
             yield "weights", f"of epoch {trained['kept_epoch']}, whose validation loss was the smallest"
     if "validation_loss" in metrics:
-        yield "validation loss", readable(metrics["validation_loss"])
-    losses = f"{readable(metrics['train_loss'])}, {readable(metrics['test_loss'])}"
+        yield "validation loss", format_number(metrics["validation_loss"])
+    losses = f"{format_number(metrics['train_loss'])}, {format_number(metrics['test_loss'])}"
     yield "train loss, test loss", f"{losses} ({TASKS[dataset['task']].loss_unit})"
     if "train_accuracy" in metrics:
         yield "train accuracy, test accuracy", f"{metrics['train_accuracy']:.4f}, {metrics['test_accuracy']:.4f}"
@@ -302,7 +302,7 @@ def _list_training_facts(manifest: ManifestFields) -> Facts:
         if name in metrics:
             interval = metrics.get(f"{name}_interval")
             told = f" (95 % interval {describe_interval(interval)})" if interval else ""
-            yield FIGURES[name], f"{readable(metrics[name], digits)}{told}"
+            yield FIGURES[name], f"{format_number(metrics[name], digits)}{told}"
     named = {"batch_size": "batch size", "lr": "lr", "weight_decay": "weight decay (section 4.5)"}
     named |= {"dropout": "dropout (section 4.6)", "class_weight": "class weight", "seed": "seed"}
     for key, words in named.items():
@@ -319,7 +319,7 @@ def _list_training_facts(manifest: ManifestFields) -> Facts:
 
 def _describe_standards(metrics: Mapping[str, Any], is_images: bool) -> Blocks:
     named = {"this model": "objective_loss", "reference": "reference_loss", "baseline": "baseline_loss"}
-    rows = tuple((words, readable(metrics[name], 5)) for words, name in named.items() if name in metrics)
+    rows = tuple((words, format_number(metrics[name], 5)) for words, name in named.items() if name in metrics)
     yield PageTable(rows, ("model", "test loss, as training counts it"))
     if rows:
         fitted = "fitted to convergence"
@@ -374,7 +374,7 @@ def _describe_coefficients(manifest: ManifestFields) -> Blocks:
         f"The {len(found)} largest. A number's is what a unit more of it changes {changed} by, and what a standard "
         "deviation more does; a level's is against the average row."
     )
-    rows = tuple((each.name, readable(each.value, 5), readable(each.size, 5)) for each in found)
+    rows = tuple((each.name, format_number(each.value, 5), format_number(each.size, 5)) for each in found)
     yield PageTable(rows, ("column", "a unit, or the level", "a deviation, or the level"))
 
 

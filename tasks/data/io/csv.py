@@ -28,8 +28,8 @@ from tasks.data.io.tabular import (
 from tasks.data.recipe import UNNAMED_INDEX
 from tasks.errors import DataError
 from tasks.machine import parallel
-from tasks.machine.run_messages import tell
-from tasks.machine.words import plural
+from tasks.machine.run_messages import print_message
+from tasks.machine.words import pluralize
 
 DELIMITERS = (",", ";", "\t", "|")
 SNIFFED_BYTES, SNIFFED_ROWS = 2**18, 100
@@ -99,7 +99,7 @@ class _CsvFile:
         was_said = self._is_again or (self._is_windows and self._rows > 0)
         block = self._require_utf_8(block)
         if self._is_windows and not was_said:
-            tell(f"{self._name} is no UTF-8 and is read as Windows-1252")
+            print_message(f"{self._name} is no UTF-8 and is read as Windows-1252")
         if _has_quotes(block) and bytes(block).count(b'"') % 2:
             self._require_closed_quotes(block)
         rejects = list[Any]()
@@ -195,12 +195,12 @@ class _CsvFile:
         """The error for rows whose fields do not match the header; the first of them is row ``first``."""
         fields, expected = rejects[0].actual_columns, len(self.names)
         if is_cut and fields < expected:
-            reason = f"it ends inside row {first} (from 0), after {plural(fields, 'field')}"
-            return broken_file(self._name, reason, plural(expected, "field"))
+            reason = f"it ends inside row {first} (from 0), after {pluralize(fields, 'field')}"
+            return broken_file(self._name, reason, pluralize(expected, "field"))
         return DataError(
-            f"{plural(len(rejects), 'row')} of {rows:,} in {self._name} with more or fewer fields than the header: "
+            f"{pluralize(len(rejects), 'row')} of {rows:,} in {self._name} with more or fewer fields than the header: "
             f"the first is row {first}, with {fields} (rows count from 0)",
-            plural(expected, "field"),
+            pluralize(expected, "field"),
             "remove what stands above the header"
             if len(rejects) == rows
             else "quote fields that contain the delimiter, and write the file again",
@@ -233,7 +233,7 @@ def _insert_rejected(table: pa.Table, rejects: dict[int, Any]) -> pa.Table:
         is_rejected = np.zeros(rows, bool)
         is_rejected[[*rejects]] = True
         pairs = [(row.actual_columns, row.expected_columns) for row in rejects.values()]
-        reasons = [f"{plural(actual, 'field')}, expected {expected}" for actual, expected in pairs]
+        reasons = [f"{pluralize(actual, 'field')}, expected {expected}" for actual, expected in pairs]
         table = table.take(pa.array(np.cumsum(~is_rejected) - 1, pa.int64(), mask=is_rejected))
         faults = pc.replace_with_mask(faults, pa.array(is_rejected), pa.array(reasons))
     return table.append_column(FAULT, faults)

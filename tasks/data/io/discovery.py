@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 from tasks.errors import DataError, GradmillError, UsageError
-from tasks.machine.run_messages import tell
-from tasks.machine.words import pip_install, plural
+from tasks.machine.run_messages import print_message
+from tasks.machine.words import pip_install, pluralize
 from tasks.parameters.addresses import is_database, require_no_credentials, split_source
 from tasks.store import artifact_paths, predictions, regular_files, verified_files
 from tasks.store.regular_files import format_path, is_true
@@ -171,7 +171,7 @@ def find_table(source: str) -> DataFiles:
     return select_sheet(found, source)
 
 
-def select_sheet(found: DataFiles, source: str) -> DataFiles:
+def select_sheet(files: DataFiles, source: str) -> DataFiles:
     """The files with the sheet that their source names, if any.
 
     Raises:
@@ -179,11 +179,11 @@ def select_sheet(found: DataFiles, source: str) -> DataFiles:
     """
     place, sheet = split_source(source)
     if not sheet or is_database(place):
-        return found
-    if not any(file.suffix == WORKBOOK for file in found.files):
+        return files
+    if not any(file.suffix == WORKBOOK for file in files.files):
         raise UsageError(f"--sheet {sheet} and {format_path(place)}", f"a workbook ({WORKBOOK})", "leave --sheet out")
-    files = (file._replace(selected=sheet) if file.suffix == WORKBOOK else file for file in found.files)
-    return DataFiles(source, tuple(files))
+    selected = (file._replace(selected=sheet) if file.suffix == WORKBOOK else file for file in files.files)
+    return DataFiles(source, tuple(selected))
 
 
 def find_data(
@@ -299,7 +299,7 @@ def _find_files(
     """
     found, left_out = search_files(path)
     for reason, names in left_out.items():
-        tell(f"{WORDS[reason]}: {len(names)}, first {min(names)}")
+        print_message(f"{WORDS[reason]}: {len(names)}, first {min(names)}")
     is_ours = _whether_ours(base_folder(path), output)
     others = [each for each in sorted(found) if not is_ours(each.parent)]
     files = [each for each in others if found[each] or is_data(each)]
@@ -307,9 +307,11 @@ def _find_files(
         texts = {each for each in files if each.name.lower().removesuffix(GZIP).endswith(TEXT_SUFFIXES)}
         files = [each for each in files if found[each] or each not in texts]
     if ours := len(found) - len(others):
-        tell(f"left out {plural(ours, 'file')} of artifacts/ and of predictions")
+        print_message(f"left out {pluralize(ours, 'file')} of artifacts/ and of predictions")
     if ignored := sorted(each for each in {*others} - {*files} if not describes_labels(each)):
-        tell(f"ignored {plural(len(ignored), 'file')} of no known kind, the first is {format_path(ignored[0])}")
+        print_message(
+            f"ignored {pluralize(len(ignored), 'file')} of no known kind, the first is {format_path(ignored[0])}"
+        )
     if not files:
         if output is not None and ours and not others:
             raise UsageError(f"the input {path} in the output folder {output}", "two places", "choose another --output")

@@ -16,7 +16,7 @@ from tasks.data.io.discovery import broken_file, explain_file_errors
 from tasks.data.io.tabular import BATCH_ROWS, Selection, check_names, without_rows
 from tasks.data.levels import format_values
 from tasks.data.recipe import UNNAMED_INDEX
-from tasks.machine.words import listing, pip_install
+from tasks.machine.words import format_names, pip_install
 
 OLE = b"\xd0\xcf\x11\xe0"  # the first bytes of old and of encrypted files
 CELL = re.compile(rb"""<(?:\w+:)?c\b[^>]*?\br=["']([A-Z]{1,3})([0-9]{1,10})""")
@@ -53,7 +53,7 @@ def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
     yield from table.to_batches(BATCH_ROWS)
 
 
-def _read_rows(stream: Any, name: str, asked: str) -> list[list[Any]]:
+def _read_rows(stream: Any, name: str, sheet: str) -> list[list[Any]]:
     """The cells of a sheet, row by row, from a file that does not unpack to more than there is room for."""
     try:
         from python_calamine import CalamineWorkbook
@@ -76,19 +76,21 @@ def _read_rows(stream: Any, name: str, asked: str) -> list[list[Any]]:
             if damaged := packed.testzip():  # or the member is larger than it says
                 raise broken_file(name, f"its part {damaged} is damaged", "a workbook (.xlsx)", "write it again")
             parts = _find_sheets(packed)
-            if asked not in ("", *parts):
-                raise broken_file(name, f"it has no sheet {asked}", f"one of {listing(parts, SHOWN)}", "check --sheet")
-            sheet = asked or next(iter(parts))
-            xml = packed.read(parts[sheet])
+            if sheet not in ("", *parts):
+                raise broken_file(
+                    name, f"it has no sheet {sheet}", f"one of {format_names(parts, SHOWN)}", "check --sheet"
+                )
+            selected = sheet or next(iter(parts))
+            xml = packed.read(parts[selected])
             if (cells := _count_cells(xml)) > MAX_CELLS:
-                found = f"sheet {sheet} reaches over {cells:,} cells, empty ones included"
+                found = f"sheet {selected} reaches over {cells:,} cells, empty ones included"
                 to_do = "delete what stands far from the table, or save it as CSV"
                 raise broken_file(name, found, f"at most {MAX_CELLS:,}", to_do)
             if bare := BARE_FORMULA.search(xml):
-                found = f"cell {bare[1].decode()} of sheet {sheet} is a formula without a value"
+                found = f"cell {bare[1].decode()} of sheet {selected} is a formula without a value"
                 to_do = "open the workbook in a spreadsheet program, which computes the values, and save it there"
                 raise broken_file(name, found, "values beside formulas", to_do)
-        return list(CalamineWorkbook.from_filelike(io.BytesIO(content)).get_sheet_by_name(sheet).to_python())
+        return list(CalamineWorkbook.from_filelike(io.BytesIO(content)).get_sheet_by_name(selected).to_python())
 
 
 def _find_sheets(packed: zipfile.ZipFile) -> dict[str, str]:

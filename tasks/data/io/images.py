@@ -32,7 +32,7 @@ from tasks.data.split import SPLIT_WORDS, TEST, TRAINING, VALIDATION
 from tasks.errors import DataError
 from tasks.machine import parallel, progress, resources
 from tasks.machine.arrays import Array
-from tasks.machine.words import listing
+from tasks.machine.words import format_names
 from tasks.store import regular_files, verified_files
 from tasks.store.regular_files import format_path
 
@@ -72,7 +72,7 @@ class LabelledImages(NamedTuple):
     blocks: Callable[
         [], Iterator[Sequence[Item]]
     ]  # of all images, in order; those that are not paths are read on demand
-    place: Callable[[int], str]  # where an image is, for people
+    location: Callable[[int], str]  # where an image is, for people
     findings: tuple[Finding, ...] = ()
     other_files: tuple[str, ...] | None = None  # other files among the pictures; None: the images are not picture files
 
@@ -114,7 +114,7 @@ def find_pictures(folder: Path) -> LabelledImages:
         split_ids=np.array(split_ids, np.uint8) if has_parts else None,
         num_files=len(paths),
         blocks=lambda: (paths[at : at + step] for at in range(0, len(paths), step)),
-        place=lambda at: _in_a_line(paths[at]),
+        location=lambda at: _in_a_line(paths[at]),
         findings=tuple(_findings(left_out)),
         other_files=(*left_out["other-files"], *left_out["stray-files"]),
     )
@@ -129,11 +129,11 @@ def _find_classes(folder: Path, left_out: LeftOut) -> tuple[list[tuple[Path, int
     def note_closed(fault: OSError) -> None:
         left_out[CLOSED_FOLDERS].append(f"{format_path(fault.filename)}: {fault.strerror}")
 
-    def list_folders(place: Path) -> list[Path]:
-        _, names, files = next(os.walk(place, onerror=note_closed), ("", [], []))
-        left_out["stray-files"] += [str(place / name) for name in files if name[0] != "."]
-        found = [place / name for name in sorted(names, reverse=True) if not name.startswith((".", MAC_FOLDER))]
-        circles = {path for path in found if path.is_symlink() and place.resolve().is_relative_to(path.resolve())}
+    def list_folders(folder: Path) -> list[Path]:
+        _, names, files = next(os.walk(folder, onerror=note_closed), ("", [], []))
+        left_out["stray-files"] += [str(folder / name) for name in files if name[0] != "."]
+        found = [folder / name for name in sorted(names, reverse=True) if not name.startswith((".", MAC_FOLDER))]
+        circles = {path for path in found if path.is_symlink() and folder.resolve().is_relative_to(path.resolve())}
         left_out[LINKS] += map(str, circles)
         return [path for path in found if path not in circles]
 
@@ -154,7 +154,7 @@ def _in_a_line(path: str) -> str:
 def _findings(left_out: LeftOut) -> Iterator[Finding]:
     for rule, what in LEFT_OUT.items():
         if paths := left_out[rule]:
-            found = f"{what} ({len(paths):,}): {_in_a_line(listing(sorted(paths), LONGEST))}"
+            found = f"{what} ({len(paths):,}): {_in_a_line(format_names(sorted(paths), LONGEST))}"
             if rule == CLOSED_FOLDERS:
                 yield error(rule, None, found, "readable ones", "see permissions")
             else:
@@ -172,7 +172,7 @@ def _with_test(split_ids: list[int]) -> list[int]:
 class ImageArray(NamedTuple):
     """Images of one part of the split in one array, which is read when its ``blocks`` are iterated."""
 
-    place: str  # for people
+    location: str  # for people
     split_id: int | None
     blocks: Callable[[], Iterator[Array | list[bytes]]]  # each at most ``JOB_IMAGES`` images
     labels: Array  # (n,) whole numbers or names
@@ -227,7 +227,7 @@ def _split_named(name: str) -> int | None:
     return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
 
 
-def _image_array(place: str, name: str, array: StoredArray, labels: StoredArray) -> ImageArray:
+def _image_array(location: str, name: str, array: StoredArray, labels: StoredArray) -> ImageArray:
     """Images stored in an array of bytes.
 
     Raises:
@@ -236,13 +236,13 @@ def _image_array(place: str, name: str, array: StoredArray, labels: StoredArray)
     shape = array.shape
     is_one = array.dtype == np.uint8 and (len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3)))
     if not is_one or 0 in shape[1:] or math.prod(shape[1:3]) > LARGEST_PIXELS:
-        found = f"{place} holds {array.dtype} of shape {list(shape)}"
+        found = f"{location} holds {array.dtype} of shape {list(shape)}"
         expected = "uint8 pixels, 0 to 255, of shape [images, height, width], or with 3 channels last"
         raise DataError(found, expected, "convert the array: multiply shares of 1 by 255, put channels last")
     size = max(1, min(JOB_IMAGES, JOB_BYTES // array.row_bytes))
     # copied, since the next are read while these wait
     return ImageArray(
-        place, _split_named(name), lambda: map(np.copy, array.batches(size)), read_labels(labels, shape[0])
+        location, _split_named(name), lambda: map(np.copy, array.batches(size)), read_labels(labels, shape[0])
     )
 
 
@@ -366,27 +366,27 @@ def _label_rows(path: Path, files: list[Path], parts: list[ImageArray], names: t
     found = [classes_of_labels(part.labels, names) for part in parts]
     for part, (classes, codes) in zip(parts, found, strict=True):
         if not len(part.labels):
-            raise DataError(f"{part.place} holds no images", "at least one", "write them again")
+            raise DataError(f"{part.location} holds no images", "at least one", "write them again")
         if names and (others := {*classes} - {*names}):
             row = int(np.argmax(codes == classes.index(min(others))))
-            other = f"label {part.labels[row]} at row {row} of {part.place}"
+            other = f"label {part.labels[row]} at row {row} of {part.location}"
             are_words = part.labels.dtype.kind == "U"
-            expected = f"one of {listing(names, LONGEST)}" if are_words else f"labels from 0 to {len(names) - 1}"
+            expected = f"one of {format_names(names, LONGEST)}" if are_words else f"labels from 0 to {len(names) - 1}"
             raise DataError(other, expected, f"mend it, or {CLASS_NAMES}")
     class_names = names or sort_levels(itertools.chain.from_iterable(classes for classes, _ in found))
     numbers = {name: number for number, name in enumerate(class_names)}
     sizes, of_images = [len(part.labels) for part in parts], None
     split_ids = [part.split_id for part in parts if part.split_id is not None]
     if TRAINING in split_ids and len({*split_ids}) > 1:
-        if other_part := next((part.place for part in parts if part.split_id is None), None):
+        if other_part := next((part.location for part in parts if part.split_id is None), None):
             other = f"{other_part} beside those for training and testing"
             raise DataError(other, "names that say to which part each belongs", "rename it, or move it elsewhere")
         of_images = np.repeat(np.array(_with_test(split_ids), np.uint8), sizes)
     ends = np.cumsum(sizes)
 
-    def place(number: int) -> str:
+    def locate(number: int) -> str:
         at = int(np.searchsorted(ends, number, side="right"))
-        return f"{parts[at].place} row {number - ends[at] + sizes[at]}"
+        return f"{parts[at].location} row {number - ends[at] + sizes[at]}"
 
     return LabelledImages(
         source=str(path),
@@ -398,7 +398,7 @@ def _label_rows(path: Path, files: list[Path], parts: list[ImageArray], names: t
         split_ids=of_images,
         num_files=len(files),
         blocks=lambda: (list(block) for part in parts for block in part.blocks()),
-        place=place,
+        location=locate,
     )
 
 
@@ -408,7 +408,7 @@ def _label_rows(path: Path, files: list[Path], parts: list[ImageArray], names: t
 class DecodedImages(NamedTuple):
     """All images of a source in one shape; unreadable images are black."""
 
-    spool: Path
+    spill_file: Path
     shape: Shape
     facts: NDArray[np.void]  # (n,) ``pictures.FACTS``
     unreadable: dict[int, str]  # why each is unreadable, by number
@@ -422,19 +422,19 @@ class DecodedImages(NamedTuple):
         """The pixels ``(m, …)`` of some images, in order and near each other: read, for a map would count as memory."""
         size, first = math.prod(self.shape), int(numbers[0]) if len(numbers) else 0
         count = int(numbers[-1]) + 1 - first if len(numbers) else 0
-        pixels: Array = np.fromfile(self.spool, np.uint8, count * size, offset=first * size)
+        pixels: Array = np.fromfile(self.spill_file, np.uint8, count * size, offset=first * size)
         found: Array = pixels.reshape(count, *self.shape)[numbers - first]
         return found
 
 
 def read_images(
     source: LabelledImages,
-    spool: Path,
+    spill_file: Path,
     fixed: Shape | None = None,
     side: int | None = None,
     channels: str | None = None,
 ) -> DecodedImages:
-    """Read all images into the file ``spool``, again where their shape is not that of the first ones.
+    """Read all images into the file ``spill_file``, again where their shape is not that of the first ones.
 
     The shape is the one that version 1 ``fixed``; otherwise only its ``side`` and its ``channels``, ``grey`` or
     ``rgb``, may be given.
@@ -454,25 +454,25 @@ def read_images(
         in_colour = channels == "rgb" if channels else not all(images.of_readable("is_grey"))
         return (side or usual, side or usual, *([3] if in_colour else []))
 
-    spool.touch()
+    spill_file.touch()
     sample, started = next(source.blocks())[:SAMPLE], time.perf_counter()
-    first = DecodedImages(spool, (1, 1), *pictures.decode_job((0, sample), (1, 1), True, spool))
+    first = DecodedImages(spill_file, (1, 1), *pictures.decode_job((0, sample), (1, 1), True, spill_file))
     seconds = 0 if isinstance(sample[0], np.ndarray) else time.perf_counter() - started
     is_long = seconds * len(source.labels) / len(sample) > LONG_SECONDS
     shape = shape_for(first)
-    decoded = _decode_all(source, shape, not (fixed or channels), spool, is_long)
+    decoded = _decode_all(source, shape, not (fixed or channels), spill_file, is_long)
     better = shape_for(decoded)
-    return decoded if better == shape else _decode_all(source, better, False, spool, is_long)
+    return decoded if better == shape else _decode_all(source, better, False, spill_file, is_long)
 
 
 def _decode_all(
-    source: LabelledImages, shape: Shape, looks_for_colour: bool, spool: Path, is_long: bool
+    source: LabelledImages, shape: Shape, looks_for_colour: bool, spill_file: Path, is_long: bool
 ) -> DecodedImages:
     """Decode in parallel and in order, reading only a few images ahead."""
     num_images = len(source.labels)
-    with spool.open("wb") as file:
+    with spill_file.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, max(1, num_images * math.prod(shape)))  # so that a full disk raises here
-    decode = partial(pictures.decode_job, shape=shape, looks_for_colour=looks_for_colour, spool=spool)
+    decode = partial(pictures.decode_job, shape=shape, looks_for_colour=looks_for_colour, spill_file=spill_file)
     facts, unreadable, jobs = list[NDArray[np.void]](), dict[int, str](), _number_blocks(source)
     with parallel.run_on_cores(decode, resources.count_cores(), is_long) as begin, progress.make_bar() as bar:
         task = bar.add_task("decode", total=num_images)
@@ -483,7 +483,7 @@ def _decode_all(
             facts.append(found)
             unreadable |= reasons
             bar.advance(task, len(found))
-    return DecodedImages(spool, shape, np.concatenate(facts), unreadable)
+    return DecodedImages(spill_file, shape, np.concatenate(facts), unreadable)
 
 
 def _number_blocks(source: LabelledImages) -> Iterator[tuple[int, Sequence[Item]]]:

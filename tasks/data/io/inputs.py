@@ -49,8 +49,8 @@ from tasks.data.prepared_splits import SPLIT_KEY
 from tasks.data.recipe import Column
 from tasks.errors import DataError, UsageError
 from tasks.machine.arrays import Array
-from tasks.machine.run_messages import tell
-from tasks.machine.words import listing, plural
+from tasks.machine.run_messages import print_message
+from tasks.machine.words import format_names, pluralize
 from tasks.parameters.addresses import is_database, split_source
 from tasks.serving.task import Regression
 from tasks.store import atomic, verified_files
@@ -142,7 +142,7 @@ def check_columns(path: str, schema: pa.Schema, spec: ReadSpec) -> None:
     if not spec.recipe.is_by_name:
         action = "rename the columns, or name them in the model's order with --columns"
     if missing := [name for name in kinds if name not in names]:
-        found = f"columns {listing(names, SHOWN)}: {', '.join(missing)} missing"
+        found = f"columns {format_names(names, SHOWN)}: {', '.join(missing)} missing"
         if folders := [part for part in Path(path).parts if "=" in part and part.partition("=")[0] in missing]:
             action = f"name the folder above {folders[0]}: what folders tell is read below the input"
     else:
@@ -302,8 +302,8 @@ def classes_of_folders(files: list[Path], base: Path, spec: ReadSpec) -> list[fl
     if not others:
         return cast("list[float]", y_true(np.array(names), spec).tolist())
     if len(others) < len(files):
-        where = f"{plural(len(others), 'picture')} in no folder of a class, the first is {format_path(others[0])}"
-        tell(f"accuracy is not told: {where}")
+        where = f"{pluralize(len(others), 'picture')} in no folder of a class, the first is {format_path(others[0])}"
+        print_message(f"accuracy is not told: {where}")
     return None
 
 
@@ -351,13 +351,13 @@ def _unpack_rows(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
 
 
 def _array_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
-    array, truth = _open_rows(Path(file.path), spec)
+    array, y_true = _open_rows(Path(file.path), spec)
     if file.readable != file.path:
         array = arrays.open_npy(Path(file.readable))
     step, recipe = max(1, min(spec.chunk_rows, CHUNK_BYTES // array.row_bytes)), spec.recipe
     for first in range(start, stop, step):
         rows = array[first : min(first + step, stop)]
-        y = None if truth is None else truth[first : first + len(rows)]
+        y = None if y_true is None else y_true[first : first + len(rows)]
         if recipe.columns:
             values = recipe.encode(np.asarray(rows))
             invalid = np.flatnonzero(~spec.is_valid(values).all(axis=1)).tolist()
@@ -502,9 +502,9 @@ def _tell_of_header(header: Collection[str], spec: ReadSpec) -> None:
     """Report what in a header is not used, and that the order of columns does not matter."""
     asked, selection = feature_columns(spec), select_columns(spec)
     if extra := [name for name in header if not selection.takes(name)]:
-        tell(f"{plural(len(extra), 'column')} that the model does not take: {', '.join(extra[:SHOWN])}")
+        print_message(f"{pluralize(len(extra), 'column')} that the model does not take: {', '.join(extra[:SHOWN])}")
     if [name for name in header if name in asked] != [name for name in asked if name in header]:
-        tell("columns stand in another order than at training: they are found by name")
+        print_message("columns stand in another order than at training: they are found by name")
 
 
 def _format_for(file: DataFile, spec: ReadSpec) -> Format:

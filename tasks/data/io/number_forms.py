@@ -13,7 +13,7 @@ from tasks.data.levels import find_levels
 from tasks.data.recipe import decimal_of
 from tasks.data.report import Finding, error, note
 from tasks.machine.arrays import Array
-from tasks.machine.words import listing
+from tasks.machine.words import format_names
 
 PLAIN_FORMS = "1,234.5", "1 234.5", "1'234.5", "1.234,5", "1 234,5", "1'234,5"  # the first that fits a column is used
 SIGN = rf"[+-]?{SPACE}"
@@ -88,11 +88,11 @@ def find_decimal(candidates: Mapping[str, Candidates], delimiters: Collection[st
     return "," if "," not in delimiters and any({*each} == {","} for each in whole) else None
 
 
-def choose_form(name: str, found: Candidates, decimal: str | None, delimiters: Collection[str]) -> str | Finding:
+def choose_form(name: str, candidates: Candidates, decimal: str | None, delimiters: Collection[str]) -> str | Finding:
     """The form of a column's numbers, which a few rows may not have, or why it cannot be determined."""
-    whole = [form for form, share in found.shares.items() if share == 1]
+    whole = [form for form, share in candidates.shares.items() if share == 1]
     wanted = decimal or ("." if "," in delimiters else None)
-    if wanted is None and not found.has_separators:
+    if wanted is None and not candidates.has_separators:
         wanted = "," if ";" in delimiters else "."
     by_decimal = {decimal_of(form): form for form in reversed(whole)}  # the first form for each
     if wanted is None and len(by_decimal) == 1:
@@ -110,12 +110,12 @@ def choose_form(name: str, found: Candidates, decimal: str | None, delimiters: C
         said = f"{name} has numbers written like {whole[0]}, and commas divide the fields"
         action = f"say --decimal , if all columns have them, or leave it out with --ignore {name}"
         return error("ambiguous-numbers", name, said, "decimal points", action)
-    return max(found.shares, key=lambda form: found.shares[form])
+    return max(candidates.shares, key=lambda form: candidates.shares[form])
 
 
 def tell_forms(forms: Mapping[str, str]) -> Iterator[Finding]:
     """Report the forms that were recognised."""
     for form in dict.fromkeys(forms.values()):
         names = [name for name, each in forms.items() if each == form]
-        found = f"{listing(names, 5)}: read as numbers written like {form}"
+        found = f"{format_names(names, 5)}: read as numbers written like {form}"
         yield note("number-form", names[0] if len(names) == 1 else None, found)

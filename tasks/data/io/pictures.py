@@ -132,9 +132,9 @@ def decode_pictures(
 
 
 def decode_job(
-    job: tuple[int, Sequence[Item]], shape: Shape, looks_for_colour: bool, spool: Path
+    job: tuple[int, Sequence[Item]], shape: Shape, looks_for_colour: bool, spill_file: Path
 ) -> tuple[NDArray[np.void], dict[int, str]]:
-    """Decode some images and write them to their place in the file ``spool``.
+    """Decode some images and write them to their place in the file ``spill_file``.
 
     A job is the number of its first image among all of the source, and the images; the answer their ``FACTS`` ``(n,)``
     and why some are unreadable, by number among all.
@@ -142,7 +142,7 @@ def decode_job(
     first, items = job
     size = math.prod(shape)
     facts, reasons, rows = np.zeros(len(items), FACTS), dict[int, str](), max(1, BLOCK_BYTES // size)
-    with spool.open("r+b") as file:
+    with spill_file.open("r+b") as file:
         file.seek(first * size)
         for start in range(0, len(items), rows):
             pixels, found, unreadable, _ = decode_pictures(items[start : start + rows], shape, looks_for_colour)

@@ -59,10 +59,10 @@ def keep_answer(address: str, query: str) -> Path:
     for old in folder.iterdir():
         if time.time() - old.stat().st_mtime > KEPT_SECONDS:
             old.unlink(missing_ok=True)
-    with atomic.temporary_in(folder) as spool, atomic.temporary_in(folder) as temporary:
+    with atomic.temporary_in(folder) as spill_file, atomic.temporary_in(folder) as temporary:
         schema, num_rows = pa.schema([]), 0
         with explain_file_errors(f"the query of {address}", "one type in each column", "cast the column in the query"):
-            with pa.OSFile(str(spool), "wb") as sink:
+            with pa.OSFile(str(spill_file), "wb") as sink:
                 for batch in query_batches(address, query):
                     schema = pa.unify_schemas([schema, batch.schema], promote_options="permissive")
                     num_rows += batch.num_rows
@@ -71,7 +71,7 @@ def keep_answer(address: str, query: str) -> Path:
             if not num_rows:
                 raise DataError(f"the query of {address} answers with no rows", "at least one row", "see the query")
             with pa.ipc.new_file(str(temporary), schema) as writer:
-                for batch in map_batches(spool):
+                for batch in map_batches(spill_file):
                     writer.write_batch(batch.cast(schema))
         asked = hashlib.sha256(f"{address} {query}".encode()).hexdigest()[:16]
         path = folder / f"{asked}-{atomic.file_digest(temporary)[:16]}.feather"

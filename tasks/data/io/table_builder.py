@@ -17,7 +17,7 @@ from tasks.data.io.tabular import CODE, MAX_COLUMNS, Kind, LevelCodes, Selection
 from tasks.data.levels import Levels, find_levels
 from tasks.data.report import Finding, error
 from tasks.errors import DataError
-from tasks.machine.words import plural
+from tasks.machine.words import pluralize
 from tasks.parameters.addresses import is_database
 
 SHOWN = 40  # characters of a value that are shown
@@ -154,9 +154,11 @@ def _find_dates(
     return form, min(zones[name]) if name in zones else date_parts.find_zone_of_texts(texts, form)
 
 
-def _find_candidates(table: Table, asked: Selection, decimal: str | None = None) -> dict[str, number_forms.Candidates]:
+def _find_candidates(
+    table: Table, selection: Selection, decimal: str | None = None
+) -> dict[str, number_forms.Candidates]:
     """The forms that numbers in text columns may have, for columns that are not requested as text."""
-    texts = [name for name in table.data.column_names if name not in asked.as_text and table.is_text(name)]
+    texts = [name for name in table.data.column_names if name not in selection.as_text and table.is_text(name)]
     return number_forms.find_candidates({name: table.data[name] for name in texts}, decimal)
 
 
@@ -296,7 +298,7 @@ class _TableReader:
         paths = {file.path for file in files.files} - self._faults.keys()
         for name, by_file in self.kinds.items():
             if without := sorted(paths - by_file.keys()):
-                said = f"{plural(len(without), 'file')} without column {name}, the first is {without[0]}"
+                said = f"{pluralize(len(without), 'file')} without column {name}, the first is {without[0]}"
                 expected, remedy = "the same columns in all files", "add it, leave the files out"
                 yield _differ("missing-column", name, said, expected, remedy)
 

@@ -92,8 +92,8 @@ def test_a_row_goes_from_a_csv_to_the_weights_through_the_files_of_the_walk(tmp_
     code, called = json.loads(done.stdout.splitlines()[-1])
     assert code == 0, done.stderr
     files = {file for file, _ in called}
-    way, beside = PAGE.partition("## The way of a row\n")[2].partition("\n## ")[0].split("\nBeside this way")
-    through, others = (set(re.findall(r"`(tasks/\S+\.py)`", text)) for text in (way, beside))
+    path, beside = PAGE.partition("## The path of a row\n")[2].partition("\n## ")[0].split("\nBesides these files")
+    through, others = (set(re.findall(r"`(tasks/\S+\.py)`", text)) for text in (path, beside))
     folders = r"tasks/(data|networks|fitting)/|tasks/(download|validate|preprocess|train)\.py"
     assert {file for file in files if re.match(folders, file)} == through | others
     assert len(through) <= 30

@@ -26,5 +26,5 @@ def download(run: RunFolder, dataset: str, data: Data) -> RawDataset:
     """
     raw = find_dataset(dataset, data).fetch()
     if not raw.files:
-        tell(told := "own data stay where they are" if raw.look else "nothing: they are generated", short=told)
+        tell(told := "your own data stay where they are" if raw.look else "nothing: they are generated", short=told)
     return raw

@@ -51,7 +51,10 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
 
             trials.run(submit, started + (1 - FINAL) * timeout, show)
         if len(trials.trials) < trials.num_wanted:
-            tell(f"the time for trials is over: {len(trials.trials)} of {trials.num_wanted}; the same command goes on")
+            tell(
+                f"the time for trials ran out after {len(trials.trials)} of {trials.num_wanted}; "
+                "run the same command again to continue"
+            )
         seeds = plural(trials.num_seeds, "other seed")
         tell(f"the best and the previous settings are trained with {seeds} each", short=seeds)
         with live_progress.count_progress("tune", trials.num_seeds, "seeds", 0) as advance:

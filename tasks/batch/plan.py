@@ -195,7 +195,9 @@ def _plan(folder: Path, job: Job, files: Files, parameters: PredictParameters) -
     rows = sum(file.rows for file in found)
     if job.shards and rows != job.rows:
         raise DataError(
-            f"{plural(rows, 'row')} in {job.input.path}", f"{job.rows:,}, as when the job was started", "--restart it"
+            f"{plural(rows, 'row')} in {job.input.path}",
+            f"{job.rows:,}, as when the job was started",
+            "run the job again with --restart",
         )
     with atomic.replace_file(artifact_paths.sources(folder)) as temporary:  # for the shards to look up
         pq.write_table(pa.Table.from_pylist([file._asdict() for file in found]), temporary)

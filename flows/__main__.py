@@ -10,13 +10,13 @@ from pathlib import Path
 INTERRUPTED = 130
 NEW_OBJECTS = 50_000  # between two garbage collections: most objects of a command come from imports, and stay
 THEN = {
-    "predict": "the same command again goes on from here",
-    "tune": "what was learned is kept, and the same command again goes on from there",
-    "backup": "the same command again copies only what is missing there",
-    "restore": "the same command again goes on from here",
+    "predict": "run the same command again to continue from here",
+    "tune": "what was learned is kept; run the same command again to continue from there",
+    "backup": "run the same command again to copy only what is missing there",
+    "restore": "run the same command again to continue from here",
     "demo": "the page is no longer served",
     "trigger": "gradmill status shows the runs",
-    "up": "the same command again goes on with the same history",
+    "up": "run the same command again to continue with the same history",
     "promote": "gradmill models shows the champion",
     "freeze": "gradmill models shows whether it is frozen",
     "unfreeze": "gradmill models shows whether it is frozen",
@@ -89,7 +89,7 @@ def _describe_interrupt() -> tuple[str, str]:
     from flows import interrupt
 
     found = f"interrupted; {interrupt.done}" if interrupt.done else "interrupted"
-    return found, THEN.get("".join(sys.argv[1:2]), "the same command again starts afresh")
+    return found, THEN.get("".join(sys.argv[1:2]), "running the same command again starts over")
 
 
 def _say_interrupted() -> None:

@@ -88,7 +88,7 @@ def check_python(device: Device) -> Diagnosis:
     found = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {PACKAGE} {version}"
     facts: dict[str, Any] = {"version": platform.python_version(), "gradmill": version}
     if unmet := _find_unmet(""):
-        return problem(f"{found}; not as required: {_format_unmet(unmet)}", pip_install(*unmet), **facts)
+        return problem(f"{found}; requirements not met: {_format_unmet(unmet)}", pip_install(*unmet), **facts)
     return ok(found, **facts)
 
 
@@ -271,7 +271,7 @@ def _folder(folder: Path, remedy: str) -> Diagnosis:
     if lock_fault:
         return problem(f"{folder}: {lock_fault}", "use a local disk or NFSv4", **facts)
     found = (
-        f"{folder}{'' if there == folder else ' (made when needed)'}: writable, locks hold, {free / 2**30:.1f} GiB free"
+        f"{folder}{'' if there == folder else ' (made when needed)'}: writable, locks work, {free / 2**30:.1f} GiB free"
     )
     if kind in REMOTE:
         return note(f"{found}, on {kind}: other hosts may not see its locks", "use a local disk or NFSv4", **facts)
@@ -289,7 +289,7 @@ def _lock_fault(file: Path) -> str | None:
             return f"cannot be locked ({error.strerror})"
         if _another_process_locks(file):
             return "a lock that one process holds can be taken by another"
-    return None if _another_process_locks(file) else "a lock that was let go cannot be taken by another process"
+    return None if _another_process_locks(file) else "a released lock cannot be taken by another process"
 
 
 def _another_process_locks(file: Path) -> bool:

@@ -29,7 +29,7 @@ from tasks.validate import validate
 def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainReport:  # noqa: B008  (frozen)
     """Train a candidate, let the gates judge it, publish it as ONNX and label the test split with the champion.
 
-    The champion is the newest version that passed the gates, until somebody promotes or rolls back.
+    The champion is the newest version that passed the gates, until somebody promotes another version or rolls back.
     """
     parameters = tuning_result.take_found(parameters, is_told=True)
     own_data.require_same_kind(parameters)

@@ -28,7 +28,7 @@ def read_pictures(rows: Any, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         try:
             pictures[at] = convert_picture(open_picture(content), shape)
         except Exception as error:  # Pillow raises any kind: struct.error for a broken Exif tag
-            raise ValueError(f"{name} is no picture: {error}") from error
+            raise ValueError(f"{name} is not a picture: {error}") from error
     return pictures
 
 

@@ -223,7 +223,7 @@ def find_zone(name: str) -> tzinfo:
 def number_pattern(form: str) -> str:
     """The pattern, for ``re`` and RE2, of numbers in such a form; its groups are sign, integer digits and fraction."""
     if (parts := NUMBER_FORM.fullmatch(form)) is None:
-        raise ValueError(f"{form!r} is no form of numbers")
+        raise ValueError(f"{form!r} is not a form of numbers")
     before, separator, point, after = (re.escape(part.strip()) for part in parts.groups())
     separator = separator or SPACE.removesuffix("?")
     digits = rf"(?P<whole>\d+|[1-9]\d{{0,2}}(?:{separator}\d{{3}})+)(?:{point}(?P<fraction>\d+))?"
@@ -323,7 +323,7 @@ def _require_columns(names: Sequence[Any], needed: Sequence[str], where: str = "
     if missing := [name for name in needed if name not in names]:
         raise ValueError(f"column {', '.join(map(repr, missing))} is missing{where}")
     if twice := [name for name in needed if names.count(name) > 1]:
-        raise ValueError(f"column {twice[0]!r} is there twice")
+        raise ValueError(f"column {twice[0]!r} occurs twice")
 
 
 def find_columns(recipe: Mapping[str, Any]) -> dict[str, InputColumn]:

@@ -129,7 +129,7 @@ def _run(*arguments: str) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(text)
     except ValueError as error:
-        found = f"gradmill {arguments[0]} ended with {process.returncode} and no document"
+        found = f"gradmill {arguments[0]} exited with code {process.returncode} and printed no document"
         raise GradmillError(found, "gradmill with its extras train and cpu", "see what it said on stderr") from error
     if document.get("outcome") == "refused":
         failed = [

@@ -26,5 +26,7 @@ def download(run: RunFolder, dataset: str, data: Data) -> RawDataset:
     """
     raw = find_dataset(dataset, data).fetch()
     if not raw.files:
-        print_message(told := "own data stay where they are" if raw.look else "nothing: they are generated", short=told)
+        print_message(
+            told := "your own data stay where they are" if raw.look else "nothing: they are generated", short=told
+        )
     return raw

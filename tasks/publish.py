@@ -67,7 +67,7 @@ def publish(
     published = PublishedModel(outcome="judged", name=name, version=None, model=exported.onnx, gates=verdicts)
     if kept is not None and (unchanged or may_publish):
         model = exported.onnx.model_copy(update={"path": artifact_paths.version(name, kept) / artifact_paths.ONNX})
-        detail = "whose bytes are the same" if unchanged else ""
+        detail = "identical byte for byte" if unchanged else ""
         facts = {"outcome": "unchanged" if unchanged else "published", "version": kept, "model": model}
         published = published.model_copy(update=facts | {"detail": detail})
     _report_outcome(run, published, is_signed=parameters.sign_key is not None)

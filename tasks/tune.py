@@ -52,7 +52,8 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
             trials.run(submit, started + (1 - FINAL) * timeout, show)
         if len(trials.trials) < trials.num_wanted:
             print_message(
-                f"the time for trials is over: {len(trials.trials)} of {trials.num_wanted}; the same command goes on"
+                f"the time for trials ran out after {len(trials.trials)} of {trials.num_wanted}; "
+                "run the same command again to continue"
             )
         seeds = pluralize(trials.num_seeds, "other seed")
         print_message(f"the best and the previous settings are trained with {seeds} each", short=seeds)

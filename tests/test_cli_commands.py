@@ -114,7 +114,7 @@ def test_a_run_that_fails_after_its_model_was_published_reports_both(
     done = gradmill("retrain", "linear-regression")
     assert_clear(done, 1)
     lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
-    assert lines["unchanged"] == "linear-regression version 1, whose bytes are the same, the champion"
+    assert lines["unchanged"] == "linear-regression version 1, identical byte for byte, the champion"
     assert lines["predictions"] == "none: the run failed before they were made"
     assert lines["try"] == f"next    {GRADMILL} predict --name linear-regression"
 
@@ -229,7 +229,7 @@ STRUCK: dict[str, tuple[str, float]] = {
 @pytest.mark.parametrize("struck", STRUCK)
 def test_ctrl_c_is_exit_130_and_one_line_whatever_it_strikes(struck: str) -> None:
     done = interrupted(*STRUCK[struck])
-    assert (done.returncode, done.stderr.strip()) == (130, "interrupted; the same command again starts afresh")
+    assert (done.returncode, done.stderr.strip()) == (130, "interrupted; running the same command again starts over")
     assert done.stdout == ("ended\n" if "meant once" in struck else "")
 
 

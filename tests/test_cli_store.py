@@ -74,7 +74,7 @@ def test_verify_says_what_it_checked_and_a_damaged_version_is_exit_4() -> None:
 
 
 def test_prune_tells_what_it_kept_and_why() -> None:
-    assert answer(f"prune {NAME} --keep 1")["kept"] == {"1": "the version that a rollback goes to"}
+    assert answer(f"prune {NAME} --keep 1")["kept"] == {"1": "the version that a rollback would return to"}
 
 
 def test_compare_puts_two_versions_side_by_side_and_judges_the_second() -> None:
@@ -109,7 +109,7 @@ def test_the_result_is_told_before_the_announcement_which_fails_no_command(
     monkeypatch.setenv("GRADMILL_MIRROR", str(share := tmp_path / "share"))
     assert flows.cli.app.run(["rollback", NAME]) == 0
     assert told[0].startswith(f"{NAME}: 2 → 1, version 2 is held, mirror: up to date, frozen\n")
-    assert f"held: no retrain publishes version 2 again, only gradmill promote {NAME} 2 does\n" in told[0]
+    assert f"held: no retrain publishes version 2 again; only gradmill promote {NAME} 2 does\n" in told[0]
     assert f"until gradmill unfreeze {NAME}\n" in told[0]
     said = "gradmill.model.rolled-back was not sent (RuntimeError: an event that nobody takes)"
     assert said in capsys.readouterr().err

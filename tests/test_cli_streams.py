@@ -138,7 +138,7 @@ ERRORS: dict[str | Exception, str] = {  # of the system by their names, or of ot
     "EACCES /x/file": "/x/file; permission; permissions",
     "EMFILE /x": "Too many; descriptor; ulimit -n",
     "ENAMETOOLONG /x": "too long; path; shorter",
-    "ENOENT /a /b": "/a -> /b; is there; removes",
+    "ENOENT /a /b": "/a -> /b; exists; removes",
     "ELOOP /x": "symbolic; come to an end; link",
     "EIO /x": "Input/output; working disk; dmesg",
     "ENOTSUP /x": "not supported: /x; refuse; --debug",

@@ -402,13 +402,13 @@ FAULTS: dict[str, tuple[list[str], str, str, str]] = {
     "two orders": (BOTH_ORDERS, ",", "which 31/12/2024 and 12/31/2024 both fit", "--category fee"),
     "one bad date": ([*WEEKS, "soon"], ",", "fee is 'soon' in row 112 of ", "--category fee"),
     "one bad day": (["31.12.2023"] * 60 + ["31.11.2023"], ",", "fee is '31.11.2023' in row 60 of ", "--category fee"),
-    "a point or a comma": (FEES, ";", "fee could be read as numbers written like 1.234,5 or 1,234.5", "say --decimal"),
-    "a comma among commas": (["0,5", *FEES], ",", "fee has numbers written like 1.234,5", "say --decimal ,"),
+    "a point or a comma": (FEES, ";", "fee could be read as numbers written like 1.234,5 or 1,234.5", "use --decimal"),
+    "a comma among commas": (["0,5", *FEES], ",", "fee has numbers written like 1.234,5", "use --decimal ,"),
     "a percent without its sign": (
-        [f"{place} %" for place in range(99)] + ["7"], ",", "fee is '7' in row 99", "mend the value"
+        [f"{place} %" for place in range(99)] + ["7"], ",", "fee is '7' in row 99", "correct the value"
     ),
     "decimal commas beside points": (
-        ["1,5", "2,25", "1.234,5"] * 33 + ["1.5"], ";", "fee is '1.5' in row 99", "mend the value"
+        ["1,5", "2,25", "1.234,5"] * 33 + ["1.5"], ";", "fee is '1.5' in row 99", "correct the value"
     ),
 }  # fmt: skip
 

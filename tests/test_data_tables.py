@@ -487,5 +487,5 @@ def test_text_that_is_not_utf_8_is_read_as_windows_1252_and_that_is_said(tmp_pat
     rows = "".join(f"{('Köln', 'Bonn € Süd')[at % 2]},{at % 7}\n" for at in range(300))
     (tmp_path / "t.csv").write_bytes(f"city,price\n{rows}".encode("cp1252"))
     done = typed("inspect", tmp_path / "t.csv", "--target", "price")
-    assert "is no UTF-8 and is read as Windows-1252" in done.stdout + done.stderr
+    assert "is not UTF-8 and is read as Windows-1252" in done.stdout + done.stderr
     assert "Köln" in done.stdout

@@ -321,7 +321,7 @@ def test_pruning_keeps_the_best_of_the_last_comparison_so_that_small_losses_cann
     manifest.chmod(0o644)
     manifest.write_text("{}")
     pruned, kept = housekeeping.prune(NAME, 1)
-    assert (pruned, "which version 3 recorded, and it is damaged" in kept[best]) == ([], True)
+    assert (pruned, "version 3, which recorded it, is damaged" in kept[best]) == ([], True)
 
 
 def test_a_kept_version_whose_recipe_cannot_read_the_rows_of_today_is_not_compared_and_that_is_said(
@@ -331,7 +331,7 @@ def test_a_kept_version_whose_recipe_cannot_read_the_rows_of_today_is_not_compar
     _, loss, left_out = candidates[2].publish().gates
     assert "of version 2" in loss.detail
     assert (left_out.name, left_out.value, left_out.verdict) == ("champion_not_compared", 1, "recorded")
-    assert "the recipe of version 1 cannot read the rows of today" in left_out.detail
+    assert "the recipe of version 1 cannot read today's rows" in left_out.detail
 
 
 def test_of_newcomers_at_once_the_later_are_refused_where_columns_kinds_levels_or_classes_are_others() -> None:

@@ -43,18 +43,18 @@ def ask_to_sign_in(handler: BaseHTTPRequestHandler) -> None:
 FAULTS: list[tuple[Answer | str, str]] = [
     (hang, "did not finish within 0.5 s"),
     (answered(500, b"{}"), "answers HTTP 500 Internal Server Error to GET /api/admin/version"),
-    (answered(503), "did not finish within 0.5 s; last it answered HTTP 503"),
+    (answered(503), "did not finish within 0.5 s; its last answer was HTTP 503"),
     (answered(401), "wants credentials"),
-    (answered(404), "is no Prefect API"),
+    (answered(404), "is not a Prefect API"),
     (answered(302, Location="/loop/admin/version"), "redirects"),
     (ask_to_sign_in, "redirects to"),
     (answered(302, Location="no-such://localhost/sign-in"), "no Prefect server answers"),
     (answered(200, b"<html>Sign in</html>", Content_Type="text/html"), "its version is not that of a Prefect server"),
-    (answered(200, b'"2.20.1"'), "is of version 2.20.1"),
+    (answered(200, b'"2.20.1"'), "has version 2.20.1"),
     (answered(200, b"[" * 100_000), "its version is not that of a Prefect server"),
     ("http://127.0.0.1:9/api", "no Prefect server answers"),
     ("127.0.0.1:9/api", "no Prefect server answers"),
-    ("http://127.0.0.1:port/api", "is no address"),
+    ("http://127.0.0.1:port/api", "is not an address"),
 ]
 
 

@@ -115,7 +115,7 @@ UNREADABLE: dict[str, bytes | dict[str, Any]] = {
     "a schedule has no slug": {"schedules": [{"cron": "0 3 * * *"}]},
     "nonsense": {"schedules": [{"cron": "nonsense", "slug": "x"}]},
     "build: Extra inputs are not permitted": {"build": [{"x": {}}]},
-    "entrypoint flows/retrain.py:retrain is none of": {"entrypoint": "flows/retrain.py:retrain"},
+    "entrypoint flows/retrain.py:retrain is not one of": {"entrypoint": "flows/retrain.py:retrain"},
     "NO_SUCH is not set": {"description": "{{ $NO_SUCH }}"},
     "work_pool": {"work_pool": None},
     r"prefect\.yaml is not as gradmill register takes it": b"deployments: {",

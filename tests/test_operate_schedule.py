@@ -83,7 +83,7 @@ def test_the_next_run_is_left_out_and_no_other(duty: Duty) -> None:
     assert after[0] == before[1], "a change brings the skipped run not back"
     duty.does("pause", "predict-daily")
     assert planned() == []
-    assert "predict-daily is to come: paused" in duty.gradmill("skip", "predict-daily").stderr
+    assert "predict-daily has no upcoming run: paused" in duty.gradmill("skip", "predict-daily").stderr
     duty.does("register", "--reset", "predict-daily")
 
 

@@ -149,7 +149,7 @@ FAULTS: dict[str, tuple[Columns, str, str, str]] = {
     "no such target": (with_y(), "--target cost", "no-such-column cost", "cost"),
     "no such feature": (with_y(), "--features x,size", "no-such-column size", "size"),
     "a target with a word in it": (
-        {"x": X, "y": once(list(map(str, N)), 17, "n/a")}, "", "target-kind y", "text, as 'n/a' in row 17"
+        {"x": X, "y": once(list(map(str, N)), 17, "n/a")}, "", "target-kind y", "text, such as 'n/a' in row 17"
     ),
     "no features": ({"id": [f"row {at}" for at in N], "y": Y}, "", "no-features", ""),
     "a constant target": ({"x": X, "y": every(5.0)}, "", "constant-target y", "5"),
@@ -170,7 +170,7 @@ FAULTS: dict[str, tuple[Columns, str, str, str]] = {
     ),
     "a rare class": ({"x": X, "y": once(every("a", "b"), 3, "rare")}, "", "rare-class", "'rare' has 1 row"),
     "a target written otherwise": (
-        {"x": X, "y": [f"{'€$'[at % 2]} {at}" for at in N]}, "", "rare-class y", "numbers are written as 1234.5"
+        {"x": X, "y": [f"{'€$'[at % 2]} {at}" for at in N]}, "", "rare-class y", "write them as 1234.5"
     ),
     "a class of two lines": ({"x": X, "y": every("two\nlines", "b")}, "", "class-name y", "two"),
     "a class without letters": ({"x": X, "y": every("", "b")}, "", "class-name y", "''"),
@@ -186,9 +186,11 @@ FAULTS: dict[str, tuple[Columns, str, str, str]] = {
     ),
     "no time": (with_y(g=once(every("2024-01-01"), 7, "soon")), "--time-column g", "no-moment g", "'soon' in row 7"),
     "a time in another zone": (
-        with_y(g=once(every("2024-01-01"), 7, "2024-01-01T00:00:00Z")), "--time-column g", "no-moment g", "no date"
+        with_y(g=once(every("2024-01-01"), 7, "2024-01-01T00:00:00Z")), "--time-column g", "no-moment g", "not a date"
     ),
-    "a number among times": (with_y(g=once(every("2024-01-01"), 7, "5")), "--time-column g", "no-moment g", "no date"),
+    "a number among times": (
+        with_y(g=once(every("2024-01-01"), 7, "5")), "--time-column g", "no-moment g", "not a date"
+    ),
     "a window of numbers": (with_y(g=list(N)), "--time-column g --window 7d", "window g", ""),
     "too many levels": (
         {"c": [f"level {at // 2}" for at in range(22_000)], "x": np.arange(22_000) % 991, "y": np.arange(22_000) % 7},

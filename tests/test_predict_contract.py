@@ -138,7 +138,7 @@ def test_every_format_gives_the_same_predictions_ids_and_measures(store: HouseSt
     rows = [dict(reversed(row.items())) for row in houses(60, seed=1)]
     for name, write in WRITERS.items():
         write(rows, tmp_path / name)
-    said = "1 column that the model does not take: kind", "columns stand in another order"
+    said = "1 column that the model does not take: kind", "columns are in a different order"
     done = predicted(tmp_path, "--id-column", "id,zone", "--shard-rows", "25", said=said)
     found, every = table(done), rows * len(WRITERS)
     assert (done["rows"], done["rejects"], done["version"]) == (len(every), 0, 1)
@@ -336,18 +336,18 @@ UNFIT: dict[str, tuple[Make, str, str]] = {
     "missing.jsonl": (raw(b'{"city": "Ulm"}\n'), "area, garden, zone missing", ""),
     "dates.parquet": (
         changed(area=pa.array([0, 1], pa.date32()), garden=[[True]] * 2),
-        "area of type date32[day], which is no number; garden of type list", "",
+        "area of type date32[day], which is not a number; garden of type list", "",
     ),
     "spaces.csv": (raw(TEXT.replace(b"area", b" area")), "' area'", ""),
-    "unused twice.csv": (raw(TEXT.replace(b"kind", b"id")), "'id' stands 2", ""),
+    "unused twice.csv": (raw(TEXT.replace(b"kind", b"id")), "'id' occurs 2", ""),
     "damaged.parquet": (damaged, "", ""),
     "broken.feather": (raw(b"ARROW1 no feather"), "", ""),
     "zone=2/t.parquet": (changed(zone=None), "name the folder above zone=2", ""),
     "nested.parquet": (
-        changed(id=[[1], [2]], price=[[1.0], []]), "no single value; price of type", "--id-column id"
+        changed(id=[[1], [2]], price=[[1.0], []]), "not a single value; price of type", "--id-column id"
     ),
     "nested.jsonl": (raw(as_json([GOOD | {"id": [1]}])), "nested.jsonl has columns", "--id-column id"),
-    "fifo.csv": (os.mkfifo, "fifo.csv is no regular file", ""),
+    "fifo.csv": (os.mkfifo, "fifo.csv is not a regular file", ""),
     "notes": (lambda path: written(path / "notes.md", {}), "nothing that can be read", ""),
     "clash.parquet": (changed(), "id", "--id-column id,id"),
     "huge.safetensors": (raw(len(LONG_TENSOR).to_bytes(8, "little") + LONG_TENSOR), "", ""),

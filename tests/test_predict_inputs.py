@@ -168,7 +168,7 @@ def test_folders_called_as_the_models_classes_tell_the_truth_and_others_do_not(
     assert truth(read(folder / below, GREY)) == expected
     (folder / "newt.png").write_bytes(png(IMAGES[0]))
     assert truth(read(folder, GREY)) is None
-    said = "1 picture in no folder of a class, the first is" in capsys.readouterr().out
+    said = "1 picture outside any class folder; the first is" in capsys.readouterr().out
     assert said == (expected is not None)
 
 
@@ -182,8 +182,8 @@ def test_parquet_of_pictures_gives_pixels_truth_ids_and_rejects_with_their_names
     assert truth(chunks) == LABELS[kept].tolist(), "by name, whatever their order in the file"
     ids = [each for chunk in chunks if chunk.passthrough for each in chunk.passthrough["name"].to_pylist()]
     assert ids == [names[row] for row in kept]
-    assert "spoilt.png is no picture" in rejected(chunks)[2]
-    assert "it is no picture" in rejected(chunks)[3]
+    assert "spoilt.png is not a picture" in rejected(chunks)[2]
+    assert "it is not a picture" in rejected(chunks)[3]
     with pytest.raises(DataError, match="columns image"):
         read(path, GREY._replace(ids=("number",)))
 
@@ -388,12 +388,12 @@ def test_a_fifo_a_socket_or_a_device_is_never_waited_for(
 ) -> None:
     path = tmp_path / "rows.npy"
     path.symlink_to("/dev/zero") if kind == "device" else plant(path, kind)
-    with pytest.raises(DataError, match=r"rows\.npy is no regular file"):
+    with pytest.raises(DataError, match=r"rows\.npy is not a regular file"):
         found_paths(path)
     np.save(tmp_path / "whole.npy", ROWS)
     for pattern in ("", "*", "**"):
         assert found_paths(tmp_path / pattern) == [tmp_path / "whole.npy"]
-        assert "no regular file: 1" in capsys.readouterr().out
+        assert "not a regular file: 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["/proc/kmsg", "/proc/km[s]g", "/proc/version"])
@@ -434,7 +434,7 @@ def test_wide_rows_of_parquet_are_read_few_at_a_time(tmp_path: Path, monkeypatch
     (source,) = inputs.count_inputs(inputs.find_inputs(str(path)).files, BOOK, tmp_path)
     for piece in inputs.PICTURES.batches(source, 0, source.rows, BOOK):
         most = max(most, pa.total_allocated_bytes() - before)
-        assert {each.reason for each in piece.rejects} == {"it is no picture: none of PNG, JPEG, WEBP, BMP, GIF"}
+        assert {each.reason for each in piece.rejects} == {"it is not a picture: none of PNG, JPEG, WEBP, BMP, GIF"}
     assert most < 24 * MEGABYTE
 
 
@@ -480,7 +480,7 @@ def test_what_is_no_picture_or_unpacks_without_bound_is_rejected_in_little_memor
     path.write_bytes(NO_PICTURES[name]())
     tracemalloc.start()
     try:
-        with pytest.raises(DataError, match=r"a\.png is no picture"):
+        with pytest.raises(DataError, match=r"a\.png is not a picture"):
             pictures.decode(path, (8, 8))
         assert tracemalloc.get_traced_memory()[1] < 8 * MEGABYTE
     finally:

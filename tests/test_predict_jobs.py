@@ -512,7 +512,7 @@ def test_a_file_is_replaced_only_as_a_prediction_wrote_it(tmp_path: Path) -> Non
     out = tmp_path / "out.csv"
     first, second = (write_csv(tmp_path / f"{count}.csv", count) for count in (10, 20))
     out.write_text("mine\n")
-    with pytest.raises(UsageError, match=r"out\.csv is there") as caught:
+    with pytest.raises(UsageError, match=r"out\.csv already exists") as caught:
         predict_rows(input=first, output=out)
     assert "--restart" in caught.value.action
     assert out.read_text() == "mine\n"
@@ -521,7 +521,7 @@ def test_a_file_is_replaced_only_as_a_prediction_wrote_it(tmp_path: Path) -> Non
     predict_rows(input=second, output=out)
     assert count_rows(out) == 20, "of another input, over what the first has written"
     out.write_text(out.read_text().replace("plain", "edited"))
-    with pytest.raises(UsageError, match=r"out\.csv is there"):
+    with pytest.raises(UsageError, match=r"out\.csv already exists"):
         predict_rows(input=first, output=out)
     assert "edited" in out.read_text()
 

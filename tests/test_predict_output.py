@@ -55,14 +55,14 @@ def test_nothing_behind_a_link_proves_that_a_folder_is_ours_or_is_touched(tmp_pa
 
 
 INSIDE, OF_A_MODEL = "inside the artifacts folder", "in the folder of a model"
-NO_FILE, NO_FOLDER = "is no file", "is no folder"
+NO_FILE, NO_FOLDER = "is not a file", "is not a folder"
 PLACES = {
     "": INSIDE, "models": INSIDE, "models/m/1": INSIDE, "predictions": INSIDE, "datasets/../models": INSIDE,
     "predictions/.x": INSIDE, "predictions/mine": "", "predictions/deep/mine.csv": "", "runs/m/5": INSIDE,
     "../disk": INSIDE, "../disk/m/5": INSIDE, "../mirror/m": OF_A_MODEL, "../mirror/m/5/deep": OF_A_MODEL,
     "../mirror-of-mine": "", "../moved": INSIDE, "../moved/.elsewhere": INSIDE, "../moved/mine": "",
     "models/m/out.csv": INSIDE, "../folder.csv": NO_FILE, "../fifo.csv": NO_FILE, "../file": NO_FOLDER,
-    "../file/out": "file is no folder", "../link": NO_FOLDER,
+    "../file/out": "file is not a folder", "../link": NO_FOLDER,
 }  # fmt: skip
 
 

@@ -170,7 +170,7 @@ NO_ROWS = "not a mapping, mappings, a pandas or polars DataFrame, or an Arrow ta
     [
         *(([ROWS[0], ROWS[0] | wrong], rf"{said}.* \(row 1, counted from 0\)") for wrong, said in WRONG_VALUES),
         *((rows, "column 'city', 'rooms' is missing") for rows in (ROW_WITHOUT, pd.DataFrame([ROW_WITHOUT]))),
-        (pd.DataFrame([ROWS[0]]).rename(columns={"not a column": "area"}), "column 'area' is there twice"),
+        (pd.DataFrame([ROWS[0]]).rename(columns={"not a column": "area"}), "column 'area' occurs twice"),
         *((none, NO_ROWS) for none in (7, "text", [[1, 2]], np.zeros((2, 4)))),
     ],
 )
@@ -220,7 +220,7 @@ def test_pictures_are_arrays_or_files_read_as_predict_reads_them(artifacts: Path
         with pytest.raises(ValueError, match=r"of shape .*, not uint8 of shape \('n', 28, 28\)"):
             model.predict(wrong)
     paths[0].write_text("no picture")
-    with pytest.raises(ValueError, match=r"a\.png is no picture"):
+    with pytest.raises(ValueError, match=r"a\.png is not a picture"):
         model.predict(paths)
     with pytest.raises(ValueError, match="pictures"):
         model.explain(sample["images"])

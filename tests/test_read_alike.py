@@ -202,7 +202,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a row that is cut.csv": (text(HEAD + MANY + "80,Ulm"), "it ends inside row 240 (from 0), after 2 fields"),
     "a comma in every number.csv": (text(HEAD + "1,5,Ulm,true,1\n" * 3), "3 rows of 3"),
     "a quote that is never closed.csv": (text(HEAD + MANY + '"80,Ulm,true,1\n' + MANY), ""),
-    "a page.csv": (text("<!doctype html><html></html>"), "a page of the web"),
+    "a page.csv": (text("<!doctype html><html></html>"), "a web page"),
     "a workbook.csv": (text(b"PK\x03\x04" + (HEAD + MANY).encode()), "Excel"),
     "Parquet by another name.csv": (lambda path: pq.write_table(TABLE, path), ""),
     "cut.csv.gz": (gzipped(HEAD + MANY, cut=20), ""),

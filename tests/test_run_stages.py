@@ -425,7 +425,7 @@ def test_whoever_waits_for_the_server_s_limit_says_so_and_goes_on_once_it_is_fre
             monkeypatch.setattr(gpu_lock, "print_message", hear)
             run = flow(name="turn")(lambda: task(name="turn", timeout_seconds=120)(work)())
             assert run() == 1
-            assert told == [("another job has its turn on the GPU; waiting for it", 1)]
+            assert told == [("another job is using the GPU; waiting for it", 1)]
             eventually(lambda: active() == 0, 60, "the slot is given back")
         finally:
             client.delete(limits + gpu_lock.LIMIT)

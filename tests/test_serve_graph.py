@@ -237,7 +237,7 @@ def test_a_column_that_others_determine_is_refused_with_advice_that_helps() -> N
         table.weights["W"][table.recipe.names.index("area")] = weight
         verdicts.append(table.verdict())
     assert [each.passed for each in verdicts] == [True, False]
-    said = "column 'area' loses most in float32, nearly determined by other columns: --ignore one of them, or --weight"
+    said = "column 'area' loses most in float32, nearly determined by other columns: leave one of them out"
     assert said in verdicts[1].detail
     assert "subtract an offset" not in verdicts[1].detail
 

@@ -172,7 +172,7 @@ def test_what_cannot_be_backed_up_or_restored_is_said(place: Path, elsewhere: Mo
     assert not there.exists()
     for name in ("README.md", ".gitignore", ".locks/backup", "notes.json", "tuned/houses.json"):
         atomic.write_bytes(there / name, b"{}")
-    refused(2, f"restore {place}", "houses.json is there")
+    refused(2, f"restore {place}", "houses.json already exists")
     (there / "tuned" / "houses.json").unlink()
     backup.restore(str(place))
     assert model_folder.list_versions(NAME) == [1, 2], "what no restore writes occupies no folder"
@@ -379,7 +379,7 @@ def test_of_a_database_elsewhere_the_command_is_said_and_nothing_old_is_backed_u
     sqlite3.connect(artifact_paths.database()).close()
     monkeypatch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", url)
     done = typed("backup", place)
-    assert (done.returncode, "secret" in done.stdout, "to be backed up there" in done.stdout) == (0, False, True)
+    assert (done.returncode, "secret" in done.stdout, "back it up there" in done.stdout) == (0, False, True)
     assert ("pg_dump --format=custom" in done.stdout) == url.startswith("postgresql")
     assert "prefect.db" not in (place / "snapshots" / snapshots(place)[0]).read_text()
 

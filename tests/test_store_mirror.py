@@ -146,7 +146,7 @@ def test_another_version_with_the_same_number_is_refused_and_left_alone(
     before = {path: path.stat().st_mtime_ns for path in share.rglob("*")}
     monkeypatch.setenv("GRADMILL_ARTIFACTS", str(tmp_path / "another"))
     candidates[1].publish()
-    refused(4, f"mirror {NAME} {share}", "is not of linear-regression version 1")
+    refused(4, f"mirror {NAME} {share}", "does not belong to linear-regression version 1")
     assert {path: path.stat().st_mtime_ns for path in share.rglob("*")} == before
 
 
@@ -242,7 +242,7 @@ def test_a_longer_history_in_the_mirror_is_left_by_one_that_was_begun_anew(share
     before = there.read_bytes()
     here.unlink()
     pointer.rollback(NAME)
-    assert f"left: {there}" in typed("mirror", NAME, share).stderr
+    assert f"not overwritten: {there}" in typed("mirror", NAME, share).stderr
     assert (on(share), there.read_bytes()) == (1, before)
     there.unlink()
     assert mirror_sync.copy_champion(NAME, str(share)).written == ("history.jsonl",)

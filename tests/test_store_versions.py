@@ -122,7 +122,7 @@ def prune() -> tuple[list[int], dict[int, str]]:
     return housekeeping.prune(NAME, keep=1)
 
 
-PREVIOUS = {2: "the version that a rollback goes to"}
+PREVIOUS = {2: "the version that a rollback would return to"}
 
 
 @pytest.mark.usefixtures("three_versions")

@@ -349,8 +349,8 @@ def test_rows_that_are_named_validation_are_watched_and_train_no_weight() -> Non
 @pytest.mark.parametrize(
     ("rows", "validation", "option", "words"),
     [
-        (500, 1, {"patience": 2}, "^1 validation rows"),
-        (500, 0, {"patience": 2}, "no row is one of validation"),
+        (500, 1, {"patience": 2}, "^only 1 validation rows"),
+        (500, 0, {"patience": 2}, "without validation rows"),
         (1250, 0, {"validation": 0.0001}, "of 1000 training examples holds out 0 and leaves 1000"),
         (1250, 0, {"validation": 0.009}, "of 1000 training examples holds out 9 and leaves 991"),
         (1250, 0, {"validation": 0.999}, "of 1000 training examples holds out 999 and leaves 1"),

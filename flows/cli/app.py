@@ -102,7 +102,8 @@ def _gradmill(
 
     Start with [bold]gradmill retrain[/]: it downloads Fashion-MNIST, trains softmax regression, lets the gates judge
     it, publishes model.onnx under artifacts/models/ and labels the test images with it. It becomes the champion, the
-    version that consumers should use: the newest that passed the gates, until somebody promotes or rolls back.
+    version that consumers should use: the newest that passed the gates, until somebody promotes another version or
+    rolls back.
 
     Exit codes: 0 done · 2 wrong command or parameter · 3 refused by a gate, or diverged · 4 data broken or
     unavailable · 5 no such device · 130 interrupted · 1 anything else.

@@ -74,9 +74,9 @@ def require_idle(name: str) -> None:
                 if MODEL_TAG + name in each.tags and deployments.longest_pause(each) is not None:
                     expected, action = (
                         "a name that no schedule needs",
-                        f"gradmill pause {each.name}, and remove it then",
+                        f"gradmill pause {each.name}, then remove the name",
                     )
-                    raise UsageError(f"{each.name} runs for {name} by a schedule", expected, action)
+                    raise UsageError(f"{each.name} still runs for {name} on a schedule", expected, action)
 
 
 def maintain(given: Annotated[Given, MaintainParameters]) -> Answer:
@@ -148,12 +148,12 @@ def backup(
     if made.removed_snapshots:
         done += [f"removed {pluralize(len(made.removed_snapshots), 'older snapshot')}"]
     if has_database:
-        done += ["with the history of gradmill up; its credential is not in it"]
+        done += ["includes the history of gradmill up, but not its credential"]
     elif elsewhere and not elsewhere.startswith("postgresql"):
-        done += [f"the history of runs is in the database of {DATABASE}, to be backed up there"]
+        done += [f"the history of runs is in the database of {DATABASE}; back it up there"]
     elif elsewhere or os.environ.get("PREFECT_API_URL"):
-        by = "" if elsewhere else "of PostgreSQL by "
-        done += [f"the history of runs is in the server's database, to be backed up there: {by}{PG_DUMP}"]
+        by = "" if elsewhere else "for PostgreSQL, with "
+        done += [f"the history of runs is in the server's database; back it up there: {by}{PG_DUMP}"]
     return Answer(document, "\n".join(done))
 
 

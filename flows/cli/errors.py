@@ -41,7 +41,7 @@ REFUSALS = {
     errno.EMFILE: OPEN_FILES,
     errno.ENFILE: OPEN_FILES,
     errno.ENAMETOOLONG: ("a path that the file system takes", "choose shorter names and a shorter path"),
-    errno.ENOENT: ("a file or folder that is there", "see what removes or moves it, and run again"),
+    errno.ENOENT: ("a file or folder that exists", "see what removes or moves it, and run again"),
     errno.ENOTDIR: NO_FOLDER,
     errno.EEXIST: NO_FOLDER,
     errno.EISDIR: ("a file of that name, and not a folder", f"move the folder away, {ELSEWHERE}"),
@@ -82,7 +82,7 @@ def as_gradmill_error(error: BaseException) -> GradmillError:
     name = type(error).__name__
     if name == "FlowRunTimeoutError":  # Prefect's error, which is an OSError
         limit = f"GRADMILL_TIME_LIMIT={os.environ.get('GRADMILL_TIME_LIMIT')}"
-        return EnvironmentProblem("the run took longer than its time limit", limit, "give it more, or unset it")
+        return EnvironmentProblem("the run took longer than its time limit", limit, "raise it, or unset it")
     if isinstance(error, OSError):
         return _refused_by_the_system(error)
     if isinstance(error, MemoryError) or name == "OutOfMemoryError":  # torch's error, for GPU memory

@@ -47,7 +47,7 @@ from tasks.store.model_folder import Manifest
 from tasks.store.run_folder import RunSummary
 from tasks.store.state import Kind, NameState
 
-CHAMPION = "the newest that passed the gates, until somebody promotes or rolls back"
+CHAMPION = "the newest that passed the gates, until somebody promotes another version or rolls back"
 LISTED = 1000  # runs of a name
 FEW = 5  # files of a version
 SHORT = {"num_epochs": "epochs", "batch_size": "batch"}
@@ -77,8 +77,8 @@ def models(
 ) -> Answer:
     """List every version with its figures; * marks the champion, f a frozen one, h a held version.
 
-    The champion is the newest version that passed the gates, until somebody promotes or rolls back. No retrain changes
-    a frozen one until gradmill unfreeze.
+    The champion is the newest version that passed the gates, until somebody promotes another version or rolls back. No
+    retrain changes a frozen one until gradmill unfreeze.
     """
     if is_of_runs:
         return _list_runs(name, sort or "date")
@@ -193,7 +193,7 @@ def _print_changes(changes: dict[str, Sequence[Change]], files: Mapping[int, Seq
             when, champion = change.at[:19].replace("T", " "), f"{change.step}{' f' * change.frozen}"
             rows.append((name, when, what, numbers, champion, by, change.reason))
     print_table(("model", "when", "what", "version", "champion", "by", "why"), rows)
-    print_line("champion: after the change; f: frozen; by: a user, or the run whose id ends so")
+    print_line("champion: after the change; f: frozen; by: a user, or the last part of a run's id")
     for number, paths in files.items():
         more = f" and {len(paths) - FEW:,} more" if len(paths) > FEW else ""
         print_line(f"version {number} was trained on {', '.join(paths[:FEW])}{more}")
@@ -356,7 +356,9 @@ def _print_comparison(document: dict[str, Any]) -> None:
         head = ("weight that moved most", "by a unit, or the level", "by a deviation, or the level")
         print_table(head, [(each["name"], f"{each['value']:+.4g}", f"{each['size']:+.4g}") for each in moved])
     else:
-        print_line(f"weights have no names here: the pages of gradmill show {document['name']} VERSION draw them")
+        print_line(
+            f"these weights have no names; the pages that gradmill show {document['name']} VERSION opens draw them"
+        )
     print_line("")
     if gates := document["gates"]:
         rows = [(each.name, each.verdict, format_number(each.value), each.detail) for each in gates]
@@ -392,7 +394,7 @@ def rollback(
     """Go back to the previous champion, hold the version that was live, and freeze the name.
 
     Only promote brings a held version back; no retrain does. No retrain publishes until gradmill unfreeze, because a
-    model of tonight's data would differ in bytes and could have the same fault.
+    model trained on the next night's data would differ in bytes and could have the same fault.
     """
     url = mirror_sync.find_destination()
     left, champion = pointer.rollback(name, reason, and_freeze=not no_freeze)
@@ -433,7 +435,7 @@ def _finish(done: str, document: dict[str, Any], event: Event | None, url: str |
     is_frozen = pointer.is_frozen(name)
     text += f", {'' if is_frozen else 'not '}frozen"
     if held := document.get("held"):
-        text += f"\nheld: no retrain publishes version {held} again, only gradmill promote {name} {held} does"
+        text += f"\nheld: no retrain publishes version {held} again; only gradmill promote {name} {held} does"
     if is_frozen:
         text += f"\nfrozen: candidates are judged, and nothing is published until gradmill unfreeze {name}"
 
@@ -452,7 +454,7 @@ def _mirror(done: str, document: dict[str, Any], url: str | DataError) -> Enviro
     if isinstance(url, DataError):
         return EnvironmentProblem(f"{done}; the mirror was not updated: {url.found}", url.expected, url.action)
     name, behind = document["name"], f"{done}; the mirror {url} was not updated"
-    action = f"{add_artifacts(shlex.join(['gradmill', 'mirror', name, url]))}, once it can be"
+    action = f"{add_artifacts(shlex.join(['gradmill', 'mirror', name, url]))}, once that is fixed"
     interrupt.note_achievement(without_credentials(f"{behind}; to do: {action}"))
     try:
         document["mirror"] = mirror_sync.copy_champion(name, url)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 NO_SERVER = ("a running server", "run gradmill up, name its folder with --artifacts, or set PREFECT_API_URL")
 MIRROR_SECONDS = 300  # between two attempts to bring the mirror up to date
 HOW_IT_ENDS = (
-    "Ctrl-C ends every child, and a second up goes on with the same history; "
+    "Ctrl-C stops all child processes; the next gradmill up continues with the same history; "
     "gradmill trigger DEPLOYMENT starts a run now"
 )
 
@@ -382,7 +382,7 @@ def metrics(
     A document that cannot be read is named on stderr, the rest is printed, and the exit code is 4.
     """
     if output and not output.absolute().parent.is_dir():
-        raise UsageError(f"--output {output}: no such folder", "a folder that is there", "make it, or name another")
+        raise UsageError(f"--output {output}: no such folder", "a folder that exists", "make it, or name another")
     if output and port:
         raise UsageError("--output and --port", "one of them", "run a command for each")
     if not port and (host or health):

@@ -37,7 +37,7 @@ EXPECTED = {
     "seed": "a whole number from 0 to 2**63 - 1, or auto",
     "window": "hours, days or weeks, such as 36h, 90d or 12w, or none",
     "decimal": "a point or a comma",
-    "synthetic_w": "finite numbers, by commas",
+    "synthetic_w": "comma-separated finite numbers",
 }
 VALUES = {bool: "", int: "N", float: "X", Path: "PATH"}  # metavars, as in the documentation
 WIDEST = 20  # columns of --help for the metavar: a longer list is in the option's help
@@ -81,7 +81,7 @@ ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="Which model.
 Version = Annotated[int | None, typer.Argument(metavar="VERSION", help="\\[default: the champion]")]
 OnlyModel = Annotated[str | None, typer.Argument(metavar="NAME", help="Only this model.", autocompletion=_names)]
 DeviceOption = Annotated[
-    Device, typer.Option("--device", metavar="auto|cpu|cuda", help="auto takes the GPU where there is one.")
+    Device, typer.Option("--device", metavar="auto|cpu|cuda", help="auto uses the GPU if there is one.")
 ]
 
 
@@ -167,7 +167,7 @@ class Value(NamedTuple):
             for name in LIMITS
             if hasattr(each, name)
         ]
-        bounds = [*[f"default: {default}"] * (default != ""), *limits, *["by commas"] * self.is_list]
+        bounds = [*[f"default: {default}"] * (default != ""), *limits, *["comma-separated"] * self.is_list]
         return f"{words} \\[{'; '.join(bounds)}]" if bounds else words
 
     def parameter(self) -> inspect.Parameter:

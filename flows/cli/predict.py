@@ -32,7 +32,7 @@ FEW = 5  # the most rows whose predictions are printed
 def predict(given: Annotated[Given, PredictParameters], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
     """Label every row of files, however large, with the champion; the same command again resumes a killed job.
 
-    The champion is the newest version that passed the gates, until somebody promotes or rolls back.
+    The champion is the newest version that passed the gates, until somebody promotes another version or rolls back.
     """
     places = {"input": normalize_source(given.get("input")), "output": require_utf8(given.get("output"))}
     parameters = validate_document(PredictParameters, given | places, "predict")
@@ -116,7 +116,7 @@ def demo(
     as_json: bool,
     name: ModelArgument,
     version: Version = None,
-    port: Annotated[int | None, typer.Option(**PORT, help="Serve there \\[default: a free port].")] = None,
+    port: Annotated[int | None, typer.Option(**PORT, help="The port to serve on \\[default: a free port].")] = None,
 ) -> None:
     """Try a model in the browser: draw or drop a picture, or fill in a form, and see its answers change.
 

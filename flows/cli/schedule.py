@@ -57,7 +57,7 @@ def schedule(
     tune: Tune = False,
     param: Param = None,
 ) -> Answer:
-    """Retrain kept names by a schedule, on drift, or both, with their champions' models, data and options.
+    """Retrain kept names on a schedule, on drift, or both, with their champions' models, data and options.
 
     Options that are given replace earlier ones; everything else stays. A new server gets every schedule, and what you
     change or delete in its UI stays so. --tune schedules a search for settings; retrains use them if the champion was
@@ -70,7 +70,7 @@ def schedule(
     change = {option: value for option, value in options.items() if value is not None}
     if "" in (cron, timezone):
         found = "--cron or --timezone is empty"
-        raise UsageError(found, "as '0 3 * * *' and Europe/Berlin", "name one, or leave it out")
+        raise UsageError(found, "a value such as '0 3 * * *' or Europe/Berlin", "name one, or leave it out")
     parameters = nest_assignments(param or [])
     targets = [find_target(name, tune) for name in names]
     for target in targets:
@@ -219,7 +219,7 @@ def _unschedule(client: "SyncPrefectClient | None", target: ScheduleTarget) -> A
     name, deployment, is_search = target.name, target.deployment, target.flow == "tune"
     if name is None:
         to_do = f"gradmill pause {deployment}, or gradmill register --reset {deployment} for its defaults"
-        raise UsageError(f"prefect.yaml declares {deployment}", "a name that gradmill schedule was told", to_do)
+        raise UsageError(f"prefect.yaml declares {deployment}", "a name scheduled with gradmill schedule", to_do)
     with schedules.hold_lock():
         told = schedules.read()
         goes_on = not is_search and DEPLOYMENTS["tune"].format(name) in told.schedules
@@ -233,9 +233,11 @@ def _unschedule(client: "SyncPrefectClient | None", target: ScheduleTarget) -> A
             registration.delete(client, deployment, target.flow)
             schedules.write(told.remove(deployment, is_told=True))
     done = (
-        f"settings are no longer searched for {name}" if is_search else f"{name} is no longer retrained by a schedule"
+        f"settings are no longer searched for {name}" if is_search else f"{name} is no longer retrained on a schedule"
     )
-    knows = "the server has been told" if client else "no server is running, and the next gradmill up starts without it"
+    knows = (
+        "the server has been updated" if client else "no server is running, and the next gradmill up starts without it"
+    )
     document = {"name": name, "removed_from_server": client is not None}
     return Answer(document, f"{done}: {knows}" + (f"\n{hint}" if goes_on else ""))
 
@@ -285,7 +287,7 @@ def find_target(word: str, tune: bool = False) -> ScheduleTarget:
 
     if not is_name(word):
         raise UsageError(
-            f"{word} is no name of a model", "lower-case letters a to z, digits and hyphens", "see gradmill models"
+            f"{word} is not the name of a model", "lower-case letters a to z, digits and hyphens", "see gradmill models"
         )
     flow, told = "tune" if tune else "retrain", schedules.read()
     if own := told.schedules.get(word):  # the deployment of a schedule
@@ -321,7 +323,7 @@ def _describe_times(times: list[dict[str, str]]) -> str:
 
 def _who_knows(client: "SyncPrefectClient | None") -> str:
     """Whether the server has the document's changes, in words."""
-    return "the server has been told" if client else "gradmill up will tell its server"
+    return "the server has been updated" if client else "gradmill up will pass it on to its server"
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False
     """Download, preprocess, train, evaluate, export, publish and predict.
 
     A model that passes the gates becomes the champion, the version that consumers should use: the newest that passed
-    them, until somebody promotes or rolls back. The test split is then labelled by the champion.
+    them, until somebody promotes another version or rolls back. The test split is then labelled by the champion.
     """
     sign_key: Path | None = given.get("sign_key")
     document = _complete_kept_name(given, "retrain") | {"sign_key": sign_key and sign_key.absolute()}
@@ -120,7 +120,7 @@ def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
     if not is_name(named) and is_there(named):
         target = ["--target", data["target"]] if "target" in data else []
         to_do = f"{as_typed(shlex.join(['inspect', named, *target]))} shows the command that trains on it"
-        raise UsageError(f"{named}, which is data", f"{' or '.join(ModelName)}, or a kept name", to_do)
+        raise UsageError(f"{named} is data, not a model", f"{' or '.join(ModelName)}, or a kept name", to_do)
     training = {option: value for option, value in given["training"].items() if option != "model"}
     return own_data.repeat_parameters(named, given | {"training": training}, with_found=command == "tune")
 
@@ -139,7 +139,9 @@ def _check_training(given: dict[str, Any], parameters: LearningParameters) -> No
             if not (use := values.use_of(name)) & parameters.use:  # such as a gate of the other model
                 flag = f"--{name.replace('_', '-')}"
                 raise UsageError(
-                    f"{flag} with {parameters.name}", f"{WORDS[use]}, which it is for", f"leave {flag} out"
+                    f"{flag} with {parameters.name}",
+                    f"{WORDS[use]}, the only case that {flag} applies to",
+                    f"leave {flag} out",
                 )
     own_data.require_same_kind(parameters)
     data, previous = parameters.data, own_data.find_fixed(parameters.name)

@@ -187,7 +187,7 @@ def _describe_last_runs(facts: NameState) -> Iterator[Text]:
         yield f"{_minute(last.date)}: {last.in_words}"
         if last.time_limit is not None:
             limit = Code("GRADMILL_TIME_LIMIT")
-            yield "A longer ", limit, " (HH:MM:SS, a job variable of its deployment) gives it more"
+            yield "A longer ", limit, " (HH:MM:SS, a job variable of its deployment) gives it more time"
         yield from facts.errors_in_data[:FEW]
     if judged and judged is not last:
         yield f"The last run that was judged, {_minute(judged.date)}: {judged.in_words}"

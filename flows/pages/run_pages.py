@@ -82,7 +82,7 @@ def _describe_hold(result: RetrainReport) -> Iterator[Text]:
         if (pointer := model_folder.find_champion(result.name)) and pointer.held:
             promote = Code(f"gradmill promote {result.name} VERSION")
             held = ", ".join(map(str, pointer.held))
-            yield f"Held, for they were rolled back from: {held}. ", promote, " ends that"
+            yield f"Held because of a rollback: {held}. ", promote, " ends the hold"
 
 
 def _compare_with_champion(result: RetrainReport, version_label: str) -> PageTable:
@@ -389,7 +389,9 @@ def tabulate_evaluation(result: EvaluationResult) -> PageTable:
 def search_page(name: str, searched: SearchResult, pictures: tuple[PagePicture, ...]) -> Page:
     """The settings found, their gain, and the best trials."""
     tuned, trials = searched.tuned, searched.trials
-    use: Text = Strong("No trial is better than the previous settings by more than the seeds' chance: nothing is kept.")
+    use: Text = Strong(
+        "No trial is better than the previous settings by more than the variation between seeds: nothing is kept."
+    )
     if tuned.is_better:
         use = Code(f"gradmill retrain {name} --tuned"), " uses what was found."
     examples = pluralize(tuned.num_validation, "validation example")
@@ -397,7 +399,8 @@ def search_page(name: str, searched: SearchResult, pictures: tuple[PagePicture, 
         Section(
             "",
             (
-                f"By the loss of {examples}, on which the settings were chosen: the gates tell how good a model is.",
+                f"Compared by the loss on {examples}, the same ones that the settings were chosen on; only the gates "
+                "tell how good a model is.",
                 use,
                 PageTable(tuple(_compare_settings(tuned)), ("", "found", "before")),
                 _describe_gain(tuned),
@@ -433,7 +436,8 @@ def _describe_gain(tuned: TunedSettings) -> str:
         return f"The difference is {gain.mean:+.3g} with every seed."
     beyond = "more" if gain.high < 0 or gain.low > 0 else "no more"
     between = f"95 %: {gain.low:+.3g} to {gain.high:+.3g}"
-    return f"Seed by seed the difference is {gain.mean:+.3g} ({between}), {beyond} than the seeds' chance."
+    explained = f"{beyond} than the variation between seeds explains"
+    return f"Seed by seed the difference is {gain.mean:+.3g} ({between}), {explained}."
 
 
 def _tabulate_best(trials: Sequence[Trial], best: int | None) -> PageTable:

@@ -48,7 +48,8 @@ NONE = "none"
 TRY_SECONDS = 20.0
 BODY = "This is gradmill notify --test: alerts arrive here."
 MAKE_ONE = (
-    "make a notification block in the UI, then run GRADMILL_NOTIFY=TYPE/NAME gradmill register, as slack-webhook/duty"
+    "make a notification block in the UI, then run GRADMILL_NOTIFY=TYPE/NAME gradmill register, with TYPE/NAME such as "
+    "slack-webhook/duty"
 )
 
 
@@ -213,7 +214,7 @@ def _find_block(client: SyncPrefectClient, slug: str, strictly: bool) -> UUID | 
         return None
     if not _notifies(document):
         found = f"{slug} is not a notification block"
-        raise UsageError(found, "a notification block, as a Slack webhook", MAKE_ONE)
+        raise UsageError(found, "a notification block, such as a Slack webhook", MAKE_ONE)
     return document.id
 
 

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from tasks.errors import EnvironmentProblem, without_credentials
 
 MEANT = "the address of a Prefect server, ending in /api, in PREFECT_API_URL"
+CORRECT = "correct PREFECT_API_URL, or unset it"
 SEE_ITS_LOG = "see that server's log, or set PREFECT_API_URL to another server"
 
 
@@ -35,10 +36,10 @@ def client(seconds: float | None = None) -> Iterator[SyncPrefectClient]:
 
     def refuse_late(_: httpx.Request) -> None:
         if time.monotonic() > until:
-            last = f"; last it answered HTTP {statuses[-1]}" if statuses and statuses[-1] >= 400 else ""
+            last = f"; its last answer was HTTP {statuses[-1]}" if statuses and statuses[-1] >= 400 else ""
             raise EnvironmentProblem(
                 f"the Prefect API at {PREFECT_API_URL.value()} did not finish within {limit:g} s{last}",
-                "answers within PREFECT_API_REQUEST_TIMEOUT seconds, all together",
+                "all answers within PREFECT_API_REQUEST_TIMEOUT seconds in total",
                 SEE_ITS_LOG,
             )
 
@@ -66,7 +67,7 @@ def explain_faults(others: bool = False) -> Iterator[None]:
     except httpx.InvalidURL as error:
         if not others:
             raise
-        raise EnvironmentProblem("PREFECT_API_URL is no address", MEANT, "set it") from error
+        raise EnvironmentProblem("PREFECT_API_URL is not an address", MEANT, CORRECT) from error
     except httpx.HTTPError as error:
         if not (others or _is_of(url, error)):
             raise
@@ -93,16 +94,16 @@ def _in_words(url: str, error: httpx.HTTPError) -> EnvironmentProblem:
         return EnvironmentProblem(
             f"the Prefect API at {url} wants credentials (HTTP {status})",
             "user:password in PREFECT_API_AUTH_STRING",
-            "set it, or set or unset PREFECT_API_URL",
+            "set it, or correct or unset PREFECT_API_URL",
         )
     if status in (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED):
-        return EnvironmentProblem(f"{url} is no Prefect API: HTTP {status} to {asked}", MEANT, "set it")
+        return EnvironmentProblem(f"{url} is not a Prefect API: HTTP {status} to {asked}", MEANT, CORRECT)
     found = f"the Prefect API at {url} answers HTTP {status} {httpx.codes.get_reason_phrase(status)} to {asked}"
     return EnvironmentProblem(found, "a working server", SEE_ITS_LOG)
 
 
 def _no_prefect(found: str) -> EnvironmentProblem:
-    return EnvironmentProblem(f"{PREFECT_API_URL.value()} answers, but {found}", MEANT, "set it")
+    return EnvironmentProblem(f"{PREFECT_API_URL.value()} answers, but {found}", MEANT, CORRECT)
 
 
 def _require_our_version(talking: SyncPrefectClient) -> None:
@@ -118,8 +119,8 @@ def _require_our_version(talking: SyncPrefectClient) -> None:
         raise _no_prefect("its version is not that of a Prefect server")
     if version.split(".")[0] != __version__.split(".")[0]:
         raise EnvironmentProblem(
-            f"the Prefect API at {PREFECT_API_URL.value()} is of version {version[:20]}",
-            f"the major version of this installation's {__version__}",
+            f"the Prefect API at {PREFECT_API_URL.value()} has version {version[:20]}",
+            f"the same major version as this installation's {__version__}",
             "bring both to the same version, or set PREFECT_API_URL to another server",
         )
 

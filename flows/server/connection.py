@@ -81,7 +81,10 @@ def describe_code(before: str | None) -> str | None:
         except (SyntaxError, ValueError) as error:
             line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
             return f"no run can start: {path}{line}: {error.args[0]}"
-    return "the code has changed since gradmill up started: runs take the new one, up itself when it is started again"
+    return (
+        "the code has changed since gradmill up started: runs use the new code; gradmill up itself does so once it is "
+        "restarted"
+    )
 
 
 def _read_code() -> Iterator[tuple[Path, bytes]]:
@@ -129,7 +132,7 @@ def find_service(quietly: bool = False) -> Service | None:
                 return found
             reason = f"gradmill up is running on {found.host}, not on this machine"
         else:
-            reason = f"the address in {path} is of a gradmill up that was killed"
+            reason = f"the address in {path} is that of a gradmill up that was killed"
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
@@ -249,7 +252,7 @@ def temporary_server(credential: str | None = None) -> Iterator[tuple[str, Calla
             raise EnvironmentProblem(
                 f"another run has been starting a Prefect server for over {prefect_server.START_SECONDS:.0f} s"
                 + (f": {holder}" if holder else ""),
-                f"that it lets go of {lock}",
+                f"that it releases {lock}",
                 "end that run, or set PREFECT_API_URL to a running server",
             ) from error
         with prefect_server.listen(0) as listener:

@@ -101,7 +101,7 @@ def merge_parameters(
             continue
         path = place.removeprefix(SQLITE)
         if "://" not in path and not Path(path).is_absolute():
-            raise UsageError(f"{name}={place}", "an absolute path, or a URL", "name it as the worker finds it")
+            raise UsageError(f"{name}={place}", "an absolute path, or a URL", "give the path as the worker sees it")
     search = given.get("search")
     if isinstance(search, dict) and isinstance(search.get("space"), str):  # in the notation of gradmill tune
         given = given | {"search": search | {"space": search["space"].split(",")}}
@@ -133,7 +133,9 @@ def require_time(cron: str, timezone: str) -> None:
     except ValueError as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         found = f"--cron {cron!r} --timezone {timezone}: {reason.removeprefix('Value error, ')}"
-        raise UsageError(found, "five fields, as '0 3 * * *', and a zone, as Europe/Berlin", "correct it") from error
+        raise UsageError(
+            found, "five fields, such as '0 3 * * *', and a zone, such as Europe/Berlin", "correct it"
+        ) from error
 
 
 def longest_pause(deployment: DeploymentResponse) -> timedelta | None:
@@ -278,7 +280,7 @@ def trigger(deployment: str, parameters: dict[str, Any]) -> FlowRun:
                 raise
             raise UsageError(
                 f"the server refuses these parameters: {error.response.json().get('detail', error)}",
-                "values that the form of the deployment would take",
+                "values that the deployment's form accepts",
                 SEE_THE_FORM.format(deployment),
             ) from error
 
@@ -299,7 +301,7 @@ def skip(deployment: str) -> tuple[datetime, datetime | None]:
             time.sleep(0 if planned else 0.5)  # the server plans again after a change
         if not planned:
             reason = "none is planned" if is_on else why_idle(known) or "no active schedule"
-            raise UsageError(f"no run of {deployment} is to come: {reason}", "a schedule", "see gradmill status")
+            raise UsageError(f"{deployment} has no upcoming run: {reason}", "a schedule", "see gradmill status")
         if not leave_out(client, planned[0], f"left out by gradmill skip {deployment}"):
             raise EnvironmentProblem(f"the run {planned[0].name} has begun", "one that waits", "cancel it in the UI")
         moments = [run.expected_start_time for run in planned if run.expected_start_time]
@@ -341,7 +343,7 @@ def wait_for_end(run: UUID, begun: Callable[[str], None]) -> FlowRun:
             return found
         if found.state and found.state.is_scheduled() and found.state_name != QUEUED and time.monotonic() > late:
             late = float("inf")
-            print("no worker has taken it yet; gradmill status shows workers: still waiting", file=sys.stderr)
+            print("no worker has taken it yet; still waiting (gradmill status lists the workers)", file=sys.stderr)
         time.sleep(ASK_SECONDS)
 
 

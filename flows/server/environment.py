@@ -54,7 +54,7 @@ def _require_artifacts() -> None:
     except RuntimeError as error:
         raise _unusable_setting("GRADMILL_ARTIFACTS", "a folder; there is no such home folder") from error
     except FileNotFoundError as error:
-        raise EnvironmentProblem("the working folder is gone", "a folder that is there", "cd to another") from error
+        raise EnvironmentProblem("the working folder is gone", "a folder that exists", "cd to another") from error
     except UnicodeEncodeError as error:  # every document there names paths, and JSON is UTF-8
         found = f"the artifacts folder {os.fsencode(path).decode(errors='replace')} is not UTF-8"
         raise UsageError(found, "a path in UTF-8", "choose another with --artifacts, or rename it") from error
@@ -117,7 +117,7 @@ def require_prefect() -> None:
     except (ValueError, ImportError, OSError, httpx.InvalidURL) as error:
         given = [f"{name}={os.environ[name]}" for name in os.environ if name.lower() in NETWORK]
         found = f"the network's settings cannot be used: {type(error).__name__}: {error} ({', '.join(given)})"
-        expected = "proxies as http://host:port, hosts in NO_PROXY by commas, a file of certificates (PEM)"
+        expected = "proxies as http://host:port, comma-separated hosts in NO_PROXY, a file of certificates (PEM)"
         raise UsageError(without_credentials(found), expected, "correct the one that is wrong, or unset it") from error
     sys.stderr.write(told.getvalue())
 

@@ -28,7 +28,7 @@ MEASURED = "; gradmill metrics --port counts them every five minutes"
 REMOVED = "; housekeeping removes old ones"
 
 HELP = {
-    "build_info": "The version of Gradmill that tells these figures.",
+    "build_info": "The version of Gradmill that reports these figures.",
     "damaged_documents": "Documents that cannot be read, and whose figures are missing here; stderr names them.",
     "disk_free_bytes": "Free for Gradmill on the file system of the artifacts folder.",
     "disk_size_bytes": "All of that file system.",
@@ -45,15 +45,15 @@ HELP = {
     "mirror_behind": "1 if the mirror lacks the champion; absent if the store has no mirror.",
     "kept_versions": "Versions that are kept.",
     "versions_published_total": "Versions ever published: numbers are never used twice.",
-    "runs": f"The newest {RUNS} retrains of a name at most, by what became of them{REMOVED}.",
+    "runs": f"The newest {RUNS} retrains of a name at most, by outcome{REMOVED}.",
     "last_run_outcome": "1 for the outcome of the last finished retrain, 0 for all other outcomes.",
-    "last_run_timestamp_seconds": "When the last retrain that has ended was to start.",
-    "last_success_timestamp_seconds": "The same of the last one that published, was judged, or found nothing changed.",
+    "last_run_timestamp_seconds": "When the last retrain that has ended was scheduled to start.",
+    "last_success_timestamp_seconds": "The same for the last one that published, was judged, or found nothing changed.",
     "last_run_metric": "Figures of the last retrain that has ended, refused or not.",
     "last_run_stage_duration_seconds": "How long each of its stages took.",
     "last_run_data_findings": "What validation said of its data, by severity and rule: error, warning or note.",
     "prediction_jobs": f"Prediction jobs in artifacts/predictions/{REMOVED}.",
-    "last_prediction_timestamp_seconds": "When the last job ended that was of somebody's input, or of the test split.",
+    "last_prediction_timestamp_seconds": "When the last job on somebody's input, or on the test split, ended.",
     "last_prediction_duration_seconds": "How long it took.",
     "last_prediction_rows": "Rows that it read.",
     "last_prediction_rejected_rows": "Rows of these that could not be predicted.",
@@ -62,7 +62,7 @@ HELP = {
     "last_prediction_drift_bound": "The index above which it is called drift.",
     "last_prediction_worse": "1 where its answers were worse than at publication, by the truth in its input, else 0.",
     "last_prediction_moved_info": "What has moved most in it, or is worse than at publication, in words; always 1.",
-    "last_prediction_label_ratio": f"Share of each label; of models of up to {MOST_CLASSES} classes.",
+    "last_prediction_label_ratio": f"Share of each label; for models with up to {MOST_CLASSES} classes.",
     "last_prediction_expected_label_ratio": "The same on the test split of the version that predicted.",
 }  # fmt: skip
 

@@ -55,7 +55,7 @@ REGISTERED = "gradmill_registered"  # a variable of a server on which all deploy
 OF_BEFORE = "gradmill_registered_"  # the prefix of variables left by older versions
 REFUSALS = (codes.BAD_REQUEST, codes.NOT_FOUND, codes.CONFLICT, codes.UNPROCESSABLE_ENTITY)
 ABOUT = {
-    "retrain": "Retrains {0} as gradmill schedule was told; gradmill unschedule {0} ends it.",
+    "retrain": "Retrains {0} as set by gradmill schedule; gradmill unschedule {0} ends it.",
     "tune": "Searches settings for {0}; gradmill unschedule {0} --tune ends it.",
 }
 SLUG = "scheduled"  # of the only schedule that gradmill schedule creates
@@ -141,7 +141,7 @@ class _DeclaredDeployment(DeploymentCreate):
 
     def to_spec(self, pull_steps: list[dict[str, Any]]) -> DeploymentSpec:
         if self.entrypoint not in FORMS:
-            raise ValueError(f"{self.name}: entrypoint {self.entrypoint} is none of {', '.join(map(str, FORMS))}")
+            raise ValueError(f"{self.name}: entrypoint {self.entrypoint} is not one of {', '.join(map(str, FORMS))}")
         known = {"name", "flow_id", "entrypoint", "schedules"}
         settings = DEFAULTS | self.model_dump(mode="json", exclude_unset=True, exclude=known)
         return DeploymentSpec(
@@ -155,7 +155,7 @@ class _DeclaredDeployment(DeploymentCreate):
 
 def _nest_time(given: dict[str, Any]) -> dict[str, Any]:
     if "slug" not in given:
-        raise ValueError("a schedule has no slug, by which we know it again")
+        raise ValueError("a schedule has no slug to recognise it by")
     own = {"slug", "active", "parameters"} & given.keys()
     return {key: given[key] for key in own} | {"schedule": {key: given[key] for key in given.keys() - own}}
 
@@ -208,7 +208,7 @@ def list_specs(stored: Schedules) -> dict[str, DeploymentSpec]:
     for each in stored.schedules.values():
         if each.flow not in first:
             found = f"{home / 'prefect.yaml'} declares no deployment of the flow {each.flow}"
-            raise UsageError(found, f"one, which the schedule of {each.name} needs", "declare it again")
+            raise UsageError(found, f"one, since the schedule of {each.name} needs it", "declare it again")
     own = [first[each.flow].for_schedule(each) for each in stored.schedules.values()]
     return {each.name: each for each in [*declared, *own]}
 
@@ -452,6 +452,6 @@ def _refusals_explained(name: str) -> Iterator[None]:
         is_new = "Work pool" in error.response.text  # nobody has registered with this server
         raise EnvironmentProblem(
             f"deployment {name} is not accepted: {error.response.text[:300]}",
-            "prefect.yaml, and what is set on the server, as the server takes them",
+            "a prefect.yaml and settings that the server accepts",
             "run gradmill register" if is_new else "correct prefect.yaml, or the deployment in the UI",
         ) from error

@@ -229,7 +229,7 @@ def _list_needs(status: Status) -> Iterator[str]:
         yield f"stuck: {run.name} ({run.state}): {run.reason}"
     for each in status.deployments:
         if each.ended_badly:
-            more = "; a longer GRADMILL_TIME_LIMIT gives it more" if each.state == TIMED_OUT else ""
+            more = "; a longer GRADMILL_TIME_LIMIT gives it more time" if each.state == TIMED_OUT else ""
             when = f" at {each.last_start:%Y-%m-%d %H:%M}" if each.last_start else ""
             reason = (each.message or "no reason given").splitlines()[0]
             yield f"{each.name}: {each.state}{when}: {reason}{more}"

@@ -49,7 +49,7 @@ LOOK_SECONDS = 15.0  # between two requests to the server, and two checks of the
 QUIET = timedelta(minutes=1)  # during which a run that has released its folder may still write its pages
 AGO = timedelta(minutes=10)  # tolerance, since the clocks of server and runs differ
 DIED = ("CRASHED", "CANCELLED")  # set by a worker, the automation for lost heartbeats, or a person
-REASON = "gradmill up was ended; Retry goes on where the run was"
+REASON = "gradmill up was stopped; Retry continues the run where it stopped"
 SUPERSEDED = "left out: a newer run of its deployment is due"
 
 
@@ -186,7 +186,7 @@ class Child:
         """
         if not self.has_ended():
             return
-        found = f"the {self.name} has ended with {self.process.returncode}"
+        found = f"the {self.name} exited with code {self.process.returncode}"
         if time.monotonic() - self._started < LASTING_SECONDS:
             raise EnvironmentProblem(found, "a process that keeps running", f"see {self.log}")
         print(f"{found}; starting another, see {self.log}", file=sys.stderr)
@@ -249,7 +249,7 @@ def crash_runs_on_end() -> Iterator[None]:
     A server that does not answer detects them itself later. Failures are reported: other children must still be
     stopped.
     """
-    begun, marked_later = list[FlowRun](), "runs that have ended are marked later: "
+    begun, marked_later = list[FlowRun](), "runs that were stopped will be marked later: "
     with connection.report_failure(marked_later), api.client(ANSWER_SECONDS) as client:
         begun = [run for run in list_begun(client) if _has_process(run)]
     yield
@@ -278,7 +278,10 @@ class PeriodicChecks:
         if now >= self._next:
             self._next = now + LOOK_SECONDS
             if settings.PREFECT_API_URL.value():
-                with connection.report_failure("runs that have ended are not known: "), suppress(EnvironmentProblem):
+                with (
+                    connection.report_failure("runs that have ended could not be looked up: "),
+                    suppress(EnvironmentProblem),
+                ):
                     self._check_runs()
             if self._is_up and (code := connection.digest_code()) != self._code:
                 self._code = code

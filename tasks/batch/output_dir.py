@@ -61,11 +61,11 @@ class Output(NamedTuple):
                 is_model = (each / artifact_paths.champion("").name).is_file()
                 if is_model or (each != real and predictions.holds_job(each)):
                     found = f"--output {output} is in the folder of a {'model' if is_model else 'job'}, {each}"
-                    raise UsageError(found, "a folder apart", action)
+                    raise UsageError(found, "a separate folder", action)
             there = next(each for each in (path, *path.parents) if os.path.lexists(each))
             kind, is_right = ("file", there.is_file()) if is_file and there == path else ("folder", there.is_dir())
             if not is_right:
-                raise UsageError(f"{there} is no {kind}", f"a {kind}", action)
+                raise UsageError(f"{there} is not a {kind}", f"a {kind}", action)
         except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, ~nobody, a null byte
             raise UsageError(f"--output {output}: {error}", "a path to a folder", action) from error
         return cls(file=path) if is_file else cls(folder=path)
@@ -221,15 +221,15 @@ def check_file(path: Path, tables: tuple[DataFile, ...] | None, added: list[str]
     own = ["row", "source"] if tables is None else _unify_schemas(tables).names
     if clash := sorted({*own} & {*added, REJECTED}):
         raise UsageError(
-            f"the input has a column {', '.join(clash)}, and so would {path.name} twice",
+            f"the input already has a column {', '.join(clash)}, so {path.name} would have it twice",
             f"columns that are not called {', '.join([*added, REJECTED])}",
             "rename it, or name a folder with --output: its parts have none of the input's columns",
         )
     jobs = (job for _, job in predictions.list_jobs() if job)
     if path.exists() and not restart and atomic.file_digest(path) not in {x for job in jobs for x in job.file_digests}:
         raise UsageError(
-            f"{path} is there, and no prediction that is kept has written it as it is",
-            "no such file, or one of a prediction",
+            f"{path} already exists, and its content was not written by any prediction that is kept",
+            "no such file, or one that a prediction wrote",
             "choose another --output, or replace it with --restart",
         )
 
@@ -283,8 +283,8 @@ def _join_rows(folder: Path, job: Job, tables: tuple[DataFile, ...] | None) -> I
         yield own.append_column(REJECTED, bad["reason"])
         first += len(own)
     if first != job.rows:
-        found = f"from row {first:,} of {job.rows:,} on {folder} does not go with the input"
-        raise DataError(found, "each row once, as when it was predicted", "--restart the job")
+        found = f"from row {first:,} of {job.rows:,} on, {folder} does not match the input"
+        raise DataError(found, "each row once, as when it was predicted", "run the job again with --restart")
 
 
 def _take(rows: Any, numbers: pa.Array) -> pa.Table:

@@ -197,7 +197,7 @@ def _plan(folder: Path, job: Job, files: Files, parameters: PredictParameters) -
         raise DataError(
             f"{pluralize(rows, 'row')} in {job.input.path}",
             f"{job.rows:,}, as when the job was started",
-            "--restart it",
+            "run the job again with --restart",
         )
     with atomic.replace_file(artifact_paths.sources(folder)) as temporary:  # for the shards to look up
         pq.write_table(pa.Table.from_pylist([file._asdict() for file in found]), temporary)

@@ -160,7 +160,9 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
     rejected = merge_rejects(folder, job)
     if counts.rows + rejected != job.rows:
         raise DataError(
-            f"{counts.rows} rows written and {rejected} rejected of {job.rows}", "every row", "--restart the job"
+            f"{counts.rows} rows written and {rejected} rejected of {job.rows}",
+            "every row",
+            "run the job again with --restart",
         )
     version, metrics = read_version(job.model.path.parent), measure_score(counts.score or {})
     done = job.model_copy(
@@ -295,7 +297,7 @@ def check_rejects(folder: Path, job: Job, count: int) -> None:
     averages = (
         read_version(job.model.path.parent).recipe.is_by_name and job.unknown == "reject" and first.endswith(AVERAGED)
     )
-    average = " take the average for what the model has not seen with --unknown average," if averages else ""
+    average = " use --unknown average for values that the model has not seen," if averages else ""
     raise DataError(
         f"at least {count:,} of {pluralize(job.rows, 'row')} cannot be read, the first is {first}",
         f"at most {pluralize(job.max_rejects, 'rejected row')}",

@@ -100,7 +100,9 @@ _OPENING = threading.Lock()
 
 @functools.lru_cache(maxsize=POOLS)
 def _open_pool(model: Path, sha256: str, provider: str, workers: int) -> SessionPool:
-    content = verified_files.read(FileRef(path=model, sha256=sha256), "restore the version, or --restart the job")
+    content = verified_files.read(
+        FileRef(path=model, sha256=sha256), "restore the version, or run the job again with --restart"
+    )
     is_cuda = provider == runtime.CUDA
     device, count = (Device.CUDA, CUDA_SESSIONS) if is_cuda else (Device.CPU, workers)
     return SessionPool([runtime.open_session(content, device) for _ in range(count)], workers)

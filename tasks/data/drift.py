@@ -30,7 +30,7 @@ MIN_NEW, MIN_KNOWN = 200, 1000  # rows; the latter of the champion's data
 TOLERANCE = 0.2  # how far from a power of ten a ratio of medians may be
 BY_CHANCE = 1e-3  # how likely it may be that a column is missing in all new rows
 MAX_DRIFT = 0.2  # population stability index
-MEND = "mend the file, or say --accept-data where the world has changed"
+MEND = "fix the file, or use --accept-data if the world has really changed"
 
 Group = tuple[RowNumbers, RowNumbers, str]  # new rows that are judged together, some of them, and where they are
 
@@ -52,7 +52,7 @@ def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionD
     if window == champion.window == NO_WINDOW:  # with another window, a calendar column becomes constant over time
         for before, now, _ in both:
             if now.is_constant and not before.is_constant and not now.part_of:
-                found = f"{now.name} has one value in all rows, and had several"
+                found = f"{now.name} has a single value in all rows, but had several"
                 yield error("turned-constant", now.name, found, "values that differ, as in the champion's data", MEND)
     if champion.num_rows < MIN_KNOWN or champion.rows is None:
         return
@@ -110,7 +110,7 @@ def compare_num_rows(split: SplitAssignment, rule: SplitRule, window: str, champ
     num_rows = split.count(TRAINING) + split.count(TEST)
     if 2 * num_rows < champion.num_rows and (rule, window) == (champion.split, champion.window):
         found = f"{pluralize(num_rows, 'row')}, and the champion's data had {champion.num_rows:,}"
-        action = "restore what is gone, or say --accept-data where it is meant"
+        action = "restore what is gone, or use --accept-data if that is intended"
         yield error("fewer-rows", None, found, "at least half of them", action)
 
 

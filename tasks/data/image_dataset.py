@@ -41,7 +41,7 @@ from tasks.store import regular_files
 ARCHIVES = (".npz", ".safetensors")
 SPOOL = "pixels"
 EXPECTED = "a folder of pictures for each class, MNIST's files, .npz, .safetensors or Parquet of images"
-TABLE_ACTION = "see the path; of a table, name the column to predict with --target"
+TABLE_ACTION = "see the path; for a table, name the column to predict with --target"
 MOST_SIZES = 8  # sizes that are listed
 REPLACED = "\ufffd"  # stands for bytes that are not UTF-8
 SPLIT_NAMES = ("validation", "train", "test")  # the names of the sides of a split in row digests
@@ -68,7 +68,7 @@ def find_images(source: str) -> LabelledImages:
         refuse_partial(path, found.other_files)
     beside = [path, *map(Path, (found and found.other_files) or ())] if path else []
     if not path or (not (found and len(found.labels)) and any(map(is_table, beside))):
-        action = "name it with --target" if path else "name it with --target; of images download the folder first"
+        action = "name it with --target" if path else "name it with --target; for images, download the folder first"
         raise UsageError(f"no --target for {shown}", "the column of the table to predict", action)
     if not path.exists():
         action = f"give --data another, or {TABLE_ACTION}"
@@ -174,7 +174,7 @@ def inspect_images(
     findings += check_rare_classes(rows.targets, rows.split.split_ids == TRAINING)
     findings += check_copies(source, rows)
     if empty := [name for name, count in rows.counts.items() if not count]:
-        found = f"no image of the class {', '.join(empty[:LONGEST])}: the model will hardly ever say it"
+        found = f"no image of the class {', '.join(empty[:LONGEST])}: the model will hardly ever predict it"
         findings.append(warning("class-without-images", None, found))
     sizes = [(name, count) for name, count in Counter(rows.counts).most_common() if count]
     if sizes and sizes[0][1] > IMBALANCE * sizes[-1][1]:
@@ -255,7 +255,7 @@ def _check_classes(fixed_names: tuple[str, ...], class_names: tuple[str, ...]) -
     if invalid := [name for name in class_names if name.splitlines() != [name] or REPLACED in name]:
         found = f"a class is called {invalid[0]!r}"
         yield error("class-name", None, found, "names of one line in UTF-8", "rename it")
-    action = "mend the folders, or keep the new images under another --name"
+    action = "correct the folders, or keep the new images under another --name"
     if new := [name for name in class_names if name not in fixed_names]:
         found = f"new: the class {', '.join(new[:10])}"
         yield error("new-class", None, found, f"those that version 1 fixed: {', '.join(fixed_names[:20])}", action)
@@ -285,7 +285,7 @@ def check_num_weights(shape: tuple[int, ...], num_classes: int) -> Iterator[Find
     if inputs * num_classes > MOST_WEIGHTS:
         side = math.isqrt(MOST_WEIGHTS // (num_classes * math.prod(shape[2:])))
         found = f"{inputs:,} pixel values and {num_classes:,} classes make {inputs * num_classes:,} weights"
-        action = f"make the images smaller: --side {side} fits" if side else "take fewer classes"
+        action = f"make the images smaller: --side {side} fits" if side else "use fewer classes"
         yield error("too-many-weights", None, found, f"at most {MOST_WEIGHTS:,}", action)
 
 

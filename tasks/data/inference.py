@@ -108,7 +108,7 @@ def _infer_kind(table: Table, name: str, request: Request) -> InferredKind:
     if is_category and kind != "unfit":
         return ("category",)
     if name in INDEX_NAMES and name not in request.options.features and _names_rows(table, name, kind):
-        found = f"{name} is an index: another {'text' if kind == 'text' else 'whole number'} in every row"
+        found = f"{name} is an index: a different {'text' if kind == 'text' else 'whole number'} in every row"
         return "index", note("index", name, f"{found}; left out", "a feature where --features names it")
     if kind == "date" and not request.options.no_date_parts and name not in table.durations:
         return ("parts",)
@@ -117,7 +117,7 @@ def _infer_kind(table: Table, name: str, request: Request) -> InferredKind:
     if kind == "date":
         return kind, note("date", name, f"{name} holds dates or times and is no feature; left out")
     if kind == "number" and _counts_rows(table, name):
-        found = f"{name} has another whole number in every row, as an id has"
+        found = f"{name} has a different whole number in every row, as an id would"
         return kind, warning("counts-rows", name, found, f"leave it out with --ignore {name} if it is one")
     return ("number" if kind == "null" else kind,)
 
@@ -152,15 +152,16 @@ def _infer_kind_of_text(table: Table, name: str) -> InferredKind:
             name,
             found,
             expected,
-            f"mend the value, or take the column with --category {name} or not at all with --ignore {name}",
+            f"correct the value, make the column a category with --category {name}, or leave it out with "
+            f"--ignore {name}",
         )
     is_id = singles > values * (OF_FEW_ROWS if values < FEW_ROWS else SINGLE_LEVELS)
     kind, outcome = ("id", "left out as an id") if is_id else ("category", "taken as a category")
     for (what, form), pattern in FORMAT_PATTERNS.items():  # that most values look like, without its usual form
         matches = pc.match_substring_regex(levels.values, pattern).fill_null(False).to_numpy(zero_copy_only=False)
         if levels.counts[matches].sum() > MOSTLY * values:
-            found = f"{name} looks like {what} not written as such, as {table.example_of_text(name)}; {outcome}"
-            action = f"write {what} as {form}, and nothing where one is missing, or say --category or --ignore {name}"
+            found = f"{name} looks like {what} not written as such: {table.example_of_text(name)}; {outcome}"
+            action = f"write {what} as {form}, and nothing where one is missing, or use --category or --ignore {name}"
             return kind, warning("looks-like", name, found, action)
     if not is_id:
         return (kind,)
@@ -182,13 +183,13 @@ def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> I
     else:
         row = max(0, pc.index(pc.is_valid(table.data[name]), True).as_py())
         value = str(table.data[name][row].as_py())[:SHOWN]
-        rule, found = "retyped-column", f"{name} is a {now} now, as {value!r} in {table.name_row(row)}"
+        rule, found = "retyped-column", f"{name} is now a {now}: {value!r} in {table.name_row(row)}"
     return "unfit", error(
         rule,
         name,
         found,
         f"a {kind}, as version 1 took it",
-        "mend the data, or keep the new table under another --name",
+        "correct the data, or keep the new table under another --name",
     )
 
 
@@ -201,7 +202,7 @@ def _find_parts(
     form, zone = table.dates.get(name, ("", ""))
     parts = date_parts.find_parts(name, table.data[name], form, zone)
     if clash := next((each.name for each in parts if each.name in others), None):
-        action = f"rename it, leave it out with --ignore {clash}, or say --no-date-parts"
+        action = f"rename it, leave it out with --ignore {clash}, or use --no-date-parts"
         found = f"{clash} is a column, and a part of {name}"
         return [], error("name-clash", clash, found, "one column of that name", action)
     if not parts:

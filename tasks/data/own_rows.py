@@ -190,7 +190,7 @@ def encode_column(table: Table, column: Column, targets: TargetValues, into: Arr
     if is_infinite.any():
         row = int(is_infinite.argmax())
         found = f"{name} is {statistics.to_numbers(values.slice(row, 1))[0]:g} in {targets.name_row(table, row)}"
-        action = f"mend the value, or leave the column out with --ignore {name}"
+        action = f"correct the value, or leave the column out with --ignore {name}"
         return error("infinite-value", name, found, f"numbers up to {LARGEST:.3g}", action), True
     if not is_exact and np.nanmin(into) == np.nanmax(into):
         exact = statistics.to_numbers(values)
@@ -320,7 +320,7 @@ def scratch_folder(name: str) -> Iterator[Path]:
     """A folder beside the data set's files, whose lock is held; leftovers of a killed run are removed."""
     folder = artifact_paths.dataset(name)
     folder.mkdir(parents=True, exist_ok=True)
-    with locks.hold_lock(artifact_paths.dataset_lock(name), f"another process prepares {folder}; waiting for it"):
+    with locks.hold_lock(artifact_paths.dataset_lock(name), f"another process is preparing {folder}; waiting for it"):
         folders.sweep(artifact_paths.DOWNLOAD, folder)
         with tempfile.TemporaryDirectory(dir=folder, prefix=artifact_paths.DOWNLOAD_PREFIX) as scratch:
             yield Path(scratch)

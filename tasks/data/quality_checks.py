@@ -30,9 +30,8 @@ def check_columns(
     """
     numbers = sum(column.kind != "category" for column in columns)
     if numbers >= num_training > 0:
-        found = (
-            f"{pluralize(numbers, 'number')} and {pluralize(num_training, 'training row')}: any target can be fitted so"
-        )
+        found = f"{pluralize(numbers, 'number')} and {pluralize(num_training, 'training row')}: "
+        found += "any target can be fitted to so few rows"
         yield warning("few-rows", None, found, "get more rows, name --features, or try --weight-decay auto")
     first = {column.source: column for column in reversed(columns) if column.part}
     for column, each in zip(columns, stats, strict=True):
@@ -71,7 +70,9 @@ def check_duplicate_columns(columns: Sequence[Column], features: Array, sample: 
         for other in alike:
             if np.array_equal(features[at], features[other], equal_nan=True):
                 found = f"{column.name} equals {columns[other].name} in every row"
-                yield warning("duplicate-column", column.name, found, f"leave one out, as with --ignore {column.name}")
+                yield warning(
+                    "duplicate-column", column.name, found, f"leave one out, for example with --ignore {column.name}"
+                )
                 break
         else:
             alike.append(at)
@@ -87,8 +88,8 @@ def check_leaks(
         is_there = ~np.isnan(values)
         is_enough = is_there.sum() >= max(MIN_ROWS, 0.9 * len(y))
         if is_enough and explains(values[is_there], y[is_there], column.kind == "category"):
-            found = f"{column.name} predicts the target alone"
-            action = f"where it is not known when you predict, --ignore {column.name}"
+            found = f"{column.name} alone predicts the target"
+            action = f"if it is not known at prediction time, leave it out with --ignore {column.name}"
             yield warning("predicts-alone", column.name, found, action)
 
 
@@ -131,7 +132,8 @@ def check_conflicts(num_rows: int, num_ambiguous: int) -> Iterator[Finding]:
         are_many, limit = num_ambiguous > FEW_CONFLICTS * num_rows, f"{100 * FEW_CONFLICTS:g} %"
         of = f"{100 * num_ambiguous / num_rows:.3g} %{f', above {limit}' if are_many else f'; above {limit} a warning'}"
         found = (
-            f"{num_ambiguous:,} of {pluralize(num_rows, 'row')} ({of}) have the features of a row with another target"
+            f"{num_ambiguous:,} of {pluralize(num_rows, 'row')} ({of}) have the same features as a row with a different"
         )
-        found += ": no model of these columns tells such rows apart, because the target is noisy or a column is missing"
+        found += " target: no model of these columns tells such rows apart, because the target is noisy or a column is "
+        found += "missing"
         yield (warning if are_many else note)("equal-rows", None, found)

@@ -215,7 +215,7 @@ class UnfitData(DataError):
             self.found = "\n- ".join([head, *(each.sentence for each in errors)])
             self.expected = "data without these faults"
             others = ", or leave columns out with --ignore" if any(each.column for each in errors) else ""
-            self.action = f"mend them{others}"
+            self.action = f"fix them{others}"
 
 
 def require_fit(findings: Iterable[Finding], ignored_rules: Collection[str] = ()) -> None:

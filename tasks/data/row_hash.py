@@ -55,7 +55,7 @@ def check_memory(num_rows: int) -> None:
     most = resources.memory_limit() // BYTES_PER_ROW
     if num_rows > most:
         expected = f"at most {most:,} rows, which the {resources.memory_limit() / 2**30:.3g} GiB of memory here take"
-        action = "name fewer files with --data, or take a machine with more memory"
+        action = "name fewer files with --data, or use a machine with more memory"
         raise DataError(f"{num_rows:,} rows", expected, action)
 
 

@@ -222,7 +222,7 @@ def _check_names(
         wanted |= dict.fromkeys(options.category, "--category")
     for name, why in wanted.items():
         if name is not None and name not in header:
-            action = nearest(name, names, "take one of them")
+            action = nearest(name, names, "choose one of them")
             yield error("no-such-column", name, f"no column {name} ({why})", known_names, action)
     for name in request.taken:
         if name not in names:

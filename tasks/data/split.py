@@ -182,7 +182,7 @@ def check_times(
     no_times = (each for each in texts if np.isnan(_parse_times(pa.array([each]))).any())
     text = next(no_times, texts[-1])  # or they are times of two kinds
     row = pc.index(column.cast(pa.string()), text).as_py()
-    found = f"{name} is no date or time, as {text.as_py()[:SHOWN]!r} in {name_row(row)}"
+    found = f"{name} is not a date or time: {text.as_py()[:SHOWN]!r} in {name_row(row)}"
     expected = "numbers, or dates such as 2024-12-31 or 2024-12-31T23:59:59, with a zone in all or in none"
     return error("no-moment", name, found, expected, f"rewrite them, or split without --time-column {name}")
 
@@ -192,7 +192,7 @@ def check_min_rows(split: SplitAssignment) -> Iterator[Finding]:
     test, training = split.count(TEST), split.count(TRAINING)
     if test < MIN_TEST or training < MIN_TRAINING:
         found = f"{pluralize(test, 'test row')} and {pluralize(training, 'training row')}"
-        action = "get more rows, or split them otherwise, as by another --test share"
+        action = "get more rows, or split them otherwise, such as with another --test share"
         yield error("too-few-rows", None, found, f"at least {MIN_TEST} and {MIN_TRAINING}", action)
 
 

@@ -62,10 +62,10 @@ def read_target(table: Table, request: Request, task: TaskName | None) -> Target
         task = "regression" if is_number and target not in request.options.category else "classification"
     is_text = kind == "text" and task == "regression"
     if is_text or kind in ("unfit", "date"):
-        what, action = "a date or a time" if kind == "date" else "nothing that can be learned", "take another --target"
+        what, action = "a date or a time" if kind == "date" else "nothing that can be learned", "use another --target"
         if is_text:
-            action = "mend them, or take softmax-regression for classes"
-            what = f"text, as {table.example_of_text(target)}"
+            action = "correct them, or use softmax-regression for classes"
+            what = f"text, such as {table.example_of_text(target)}"
         expected = "numbers such as 1234.5" if task == "regression" else "classes"
         return _read_nothing(table, error("target-kind", target, f"the target {target} is {what}", expected, action))
     if task == "regression":
@@ -75,7 +75,7 @@ def read_target(table: Table, request: Request, task: TaskName | None) -> Target
     if len(targets.values) or any(each.is_error for each in targets.findings):
         return targets
     found = f"no row has a {target}"
-    return _read_nothing(table, error("no-target", target, found, "a target to learn", "take another --target"))
+    return _read_nothing(table, error("no-target", target, found, "a target to learn", "use another --target"))
 
 
 def _read_nothing(table: Table, *findings: Finding) -> TargetValues:
@@ -96,7 +96,7 @@ def _read_numbers(table: Table, target: str) -> TargetValues:
             target,
             f"the target {target} is {values[row]} in {table.name_row(row)}",
             f"finite numbers of at most {LARGEST:.2g}",
-            "mend or remove the row, or change the target's unit",
+            "correct or remove the row, or change the target's unit",
         ),
     )
 
@@ -111,7 +111,8 @@ def _check_numbers(target: str, values: Array) -> Iterator[Finding]:
         yield error(
             "offset",
             target,
-            f"float32 tells values of the target {target} apart by {spacing:.3g} only; they deviate by {deviation:.3g}",
+            f"float32 can only distinguish values of the target {target} that are at least {spacing:.3g} apart; "
+            f"their standard deviation is {deviation:.3g}",
             f"at most {MOST_COARSE:g} of their deviation",
             "subtract an offset from the target",
         )
@@ -134,7 +135,7 @@ def _read_classes(table: Table, target: str, fixed: tuple[str, ...]) -> TargetVa
                 target,
                 f"the target {target} has {levels.num_used:,} different values",
                 f"at most {MOST_LEVELS:,} classes",
-                "take linear-regression for numbers, or another --target",
+                "use linear-regression for numbers, or another --target",
             ),
         )
     current = sort_levels(levels.names())
@@ -164,7 +165,7 @@ def _check_classes(target: str, current: tuple[str, ...], names: tuple[str, ...]
             "remove these rows, or keep the new table under another --name",
         )
     if gone := [name for name in names if name not in current]:
-        yield warning("class-without-rows", target, f"no row tonight has the class {format_names(gone, 10)}")
+        yield warning("class-without-rows", target, f"no row has the class {format_names(gone, 10)} any more")
 
 
 def check_constant(target: str | None, targets: TargetValues) -> Iterator[Finding]:
@@ -172,7 +173,7 @@ def check_constant(target: str | None, targets: TargetValues) -> Iterator[Findin
     values, names = targets.values, targets.class_names
     if len(values) and values.min() == values.max():
         found = f"the target {target} is {names[values[0]] if names else f'{values[0]:g}'} in every row"
-        yield error("constant-target", target, found, "different values", "take another --target")
+        yield error("constant-target", target, found, "different values", "use another --target")
 
 
 def check_rare_classes(targets: TargetValues, is_training: Array, target: str | None = None) -> Iterator[Finding]:
@@ -184,8 +185,9 @@ def check_rare_classes(targets: TargetValues, is_training: Array, target: str | 
     rare = np.flatnonzero((rows > 0) & (in_training < FEWEST)).tolist()
     expected, action = f"at least {FEWEST} training rows of each class", "get more of them, or remove these rows"
     if len(rare) > MOST_NAMED:
-        found = f"{len(rare):,} of {len(rows):,} classes have hardly a row, as {targets.class_names[rare[0]][:SHOWN]!r}"
-        action += "; numbers are written as 1234.5 and learned by linear-regression" if target else ""
+        example = repr(targets.class_names[rare[0]][:SHOWN])
+        found = f"{len(rare):,} of {len(rows):,} classes have hardly any rows, such as {example}"
+        action += "; if these are numbers, write them as 1234.5 and use linear-regression" if target else ""
         yield error("rare-class", target, found, expected, action)
         return
     for code in rare:

@@ -157,13 +157,13 @@ def _read_value(training: Training, field: str, name: str, text: str) -> Setting
     """A value with which this model can be trained."""
     value = text.strip()
     if not (of := training.use_of(field)) & training.possible_uses:
-        raise UsageError(f"--space {name}", f"{WORDS[of]}, which it is for", "leave it out")
+        raise UsageError(f"--space {name}", f"{WORDS[of]}, the only case that --{name} applies to", "leave it out")
     try:
         given = training.model_dump() | {"defaults": training.defaults, field: value}
         found: Setting = getattr(Training.model_validate(given), field)
     except ValidationError as error:
-        said = f"--space {name}, and {value or 'nothing'}"
+        said = f"--space {name}={value}"
         raise UsageError(said, describe_expected(error), f"see gradmill retrain --help on --{name}") from error
     if found == "auto":
-        raise UsageError(f"--space {name}, and auto", "a number", EXAMPLE)
+        raise UsageError(f"--space {name}={value}", "a number", EXAMPLE)
     return value if field in OF_WORDS else found

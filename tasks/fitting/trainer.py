@@ -236,13 +236,13 @@ class Trainer:
         trainer, parts = self.hold_out(training.validation, generator)
         validation = parts.validation
         if validation is None and training.patience:
-            found = "--patience, and no row is one of validation"
+            found = "--patience without validation rows"
             raise UsageError(found, "rows to watch", "hold some out: --validation 0.1")
         if validation is not None and (training.patience or training.weight_decay == "auto"):
             require_rows_to_choose_by(validation)
         if validation is not None and self.prepared.validation and training.validation:
             print_message(
-                f"the {len(validation)} rows that are named validation are watched, and no further share is held out"
+                f"the {len(validation)} rows marked as validation are used for validation; no further share is held out"
             )
         if training.weight_decay == "auto":
             decay = self.choose_weight_decay()
@@ -695,8 +695,8 @@ def require_rows_to_choose_by(validation: DeviceExamples | None) -> DeviceExampl
     """
     if validation is None or len(validation) < MIN_EXAMPLES:
         raise UsageError(
-            f"{len(validation or ())} validation rows to choose by",
+            f"only {len(validation or ())} validation rows",
             f"at least {MIN_EXAMPLES}",
-            "name more, or choose nothing by them: no --patience, and a number as --weight-decay",
+            "have more of them, or do without: leave out --patience and give a number for --weight-decay",
         )
     return validation

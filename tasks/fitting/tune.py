@@ -251,7 +251,7 @@ class HyperparameterSearch:
             if None not in results:
                 by_seed.append([result.trial.validation_loss for result in results if result])
         if len(by_seed) < num_seeds:
-            print_message(f"the time is over after {len(by_seed)} of {num_seeds} seeds")
+            print_message(f"time ran out after {len(by_seed)} of {num_seeds} seeds")
         if not by_seed:
             known = next((trial.validation_loss for trial in self.trials if trial.settings == before), None)
             by_seed = [[*(trial.validation_loss for trial in finalists), known]]
@@ -293,8 +293,8 @@ class HyperparameterSearch:
             return [*different.values()][: min(FINALISTS, self.num_seeds)]
         if self.trials:
             raise TrainingDiverged(f"all {len(self.trials)} trials diverged", "a loss that stays finite", SMALLER)
-        found = "the time was over before a trial was completed"
-        raise UsageError(found, "time for one at least", "give more")
+        found = "time ran out before a trial was complete"
+        raise UsageError(found, "time for at least one trial", "raise --timeout")
 
 
 def _read_trials(study: optuna.Study) -> tuple[Trial, ...]:

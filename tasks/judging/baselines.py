@@ -36,7 +36,9 @@ MAX_ITERATIONS, MAX_IMAGE_ITERATIONS = 2_000, 100
 VALUES, ROWS = 2**21, 2**16  # of test rows that are in memory at a time
 NATS = 0.002  # by which a classifier may fall short, besides its share of the attainable gain
 FEW_IMAGES = 10_000  # training images: fewer may be memorised, which a penalty prevents
-OF_FEW_IMAGES = "; of few pictures it may be for want of a penalty: try --weight-decay auto, or such as 0.1"
+OF_FEW_IMAGES = (
+    "; with few pictures, a missing penalty may be the cause: try --weight-decay auto, or a number such as 0.1"
+)
 
 
 def choose_rows(keys: Array, most: int, in_time: bool, held_out: float = 0.0) -> Array:
@@ -296,7 +298,7 @@ class Baselines:
         if not (says_something := math.isfinite(gain)):
             gain, said = trivial - ours, "gain; one test row or group says nothing"
         advice = "" if says_something and gain > bounds.min_gain else self.advice
-        detail = f"{said}: loss {format_number(ours)}, of the best constant {format_number(trivial)}{advice}"
+        detail = f"{said}: loss {format_number(ours)}, against {format_number(trivial)} for the best constant{advice}"
         verdict = gates.judge("baseline", gain, above=bounds.min_gain, detail=detail)
         yield verdict.model_copy(update={"passed": verdict.passed and says_something})
         if self.fitted is None or self.fit is None:
@@ -308,8 +310,8 @@ class Baselines:
             if not self.objective.is_of_classes:
                 tolerance = self.objective.loss_of(bounds.max_standardised_error)
             maximum = trivial - share * (trivial - best) + tolerance
-            gained = f"less {share:.0%} of what the {detail} gains, plus {format_number(tolerance, 2)}"
-            detail = f"{format_number(trivial)} of the best constant, {gained}"
+            gained = f"less {share:.0%} of the gain of the {self.fit.words} ({format_number(best)})"
+            detail = f"{format_number(trivial)} of the best constant, {gained}, plus {format_number(tolerance, 2)}"
         elif self.is_bound:
             detail += f", which gains nothing over the {format_number(trivial)} of the best constant"
         yield gates.judge("reference", ours, maximum=maximum, detail=detail)

@@ -149,7 +149,7 @@ def _ask_versions(
         if contract.read_signature(session) != prepared.signature:
             left_out.append(f"version {number} has other inputs or outputs")
         elif not recipe.accepts(raw.inputs.dtype, raw.inputs.shape[1:]) or any(list_differences(manifest, prepared)):
-            left_out.append(f"the recipe of version {number} cannot read the rows of today")
+            left_out.append(f"the recipe of version {number} cannot read today's rows")
         elif others:
             said = " and ".join(f"{each.replace('_', ' ')} {asked.get(each)}" for each in others)
             left_out.append(f"version {number} was trained with {said}")
@@ -403,16 +403,16 @@ class RowsOfToday:
         if then is None or now is None or (then == now and then.rule in FIXED):
             return True
         if old.rows is None or not old.rows.path.is_file():
-            return "has no row digests: which of today's test rows it was trained on is unknown"
+            return "has no row digests, so it is unknown which of today's test rows it was trained on"
         kept = read_arrays(old.rows, RESTORE)
         if then.rule == "copies" and now.rule != "copies":
-            return "was split by the number of the copy among equal rows, which the test rows of today do not have"
+            return "was split by the number of the copy among equal rows, which today's test rows do not have"
         if then.column is None or (then.is_by_time and now.is_by_time and then.column == now.column):
             known, (digests, of_row) = kept["train"], self._find_digests(then.rule)
         elif CONTENTS in kept:
             known, (digests, of_row) = self._find_gone(kept[CONTENTS]), self._find_digests("")
         else:
-            return f"has no row digests without {then.column}, which the test rows of today do not have"
+            return f"has no row digests without {then.column}, which today's test rows do not have"
         return ~is_in(known, digests)[of_row]
 
     def _find_gone(self, before: Hashes) -> Hashes:

@@ -73,7 +73,7 @@ class LabelledRows(NamedTuple):
         found, expected = "the version was trained on every row", "rows that it has not seen"
         if self.was_trained is None:
             found = "it is not known which of these rows the version was trained on"
-            expected = "rows that tell, with the columns of the version's split"
+            expected = "rows with the columns of the version's split, by which this can be told"
         elif len(rows := np.flatnonzero(~self.was_trained)):
             return rows
         raise DataError(found, expected, "leave --unseen out")

@@ -80,7 +80,8 @@ def judge_parity(
         what, tolerance = "predictions", max_error * deviation + min(2 * coarsest, most)
         if 2 * finest > most:
             spacing = format_number(finest, 3)
-            blame = f"; float32 tells predictions apart by {spacing} only: subtract an offset from the target"
+            blame = f"; float32 can only distinguish predictions that are {spacing} apart: "
+            blame += "subtract an offset from the target"
     said = detail if error <= tolerance or not blame else blame
     said = f"{what} of {pluralize(num_rows, 'row')}{said}"
     return (gates.judge(name, error, maximum=tolerance, detail=said), *further)
@@ -143,8 +144,10 @@ def _blame_column(weights: raw_units.Weights, recipe: Recipe, exact: raw_units.F
     column, found = numbers[at], f"; column {numbers[at].name!r} loses most in float32"
     has_offset = abs(column.mean or 0.0) >= SMALL_OFFSET * column.scale
     if not has_offset and np.abs(weights["W"][at]).max() > LARGE_WEIGHT:
-        return f"{found}, nearly determined by other columns: --ignore one of them, or --weight-decay"
-    return f"{found}: subtract an offset, change its unit, or --ignore {column.name!r}"
+        return (
+            f"{found}, nearly determined by other columns: leave one of them out with --ignore, or use --weight-decay"
+        )
+    return f"{found}: subtract an offset, change its unit, or leave it out with --ignore {column.name!r}"
 
 
 # A fresh process that uses none of our code

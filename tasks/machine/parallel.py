@@ -77,8 +77,10 @@ class Process(Generic[Item, Result]):
             self._connection.send(item)
             done, found = self._connection.recv()
         except (EOFError, ConnectionError) as error:
-            found = f"a process that did a part of the work has ended, code {self._process.wait()}"
-            raise EnvironmentProblem(found, "one that goes on", "see that there is enough memory") from error
+            found = f"a worker process exited with code {self._process.wait()}"
+            raise EnvironmentProblem(
+                found, "a process that keeps running", "see that there is enough memory"
+            ) from error
         if done:
             return found  # type: ignore[no-any-return]
         raise found

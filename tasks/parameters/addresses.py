@@ -20,7 +20,8 @@ SQLITE = "sqlite:///"
 DATABASES = (SQLITE, "postgresql://", "postgres://")
 SELECTED = re.compile("#(sheet|query)=")  # the part of a source that is read
 ENVIRONMENT = (
-    "give credentials in the environment or in the store's own configuration files, as AWS_ACCESS_KEY_ID or PGPASSWORD"
+    "give credentials in the environment or in the store's own configuration files, such as AWS_ACCESS_KEY_ID or "
+    "PGPASSWORD"
 )
 
 

@@ -18,7 +18,7 @@ from tasks.parameters.training import (
 
 NO_WINDOW = "none"
 REFUSED = {  # for each kind of data: which options are refused, and why
-    Use.BOOK: {Use.OWN: "options of own data go with --data"},
+    Use.BOOK: {Use.OWN: "options for your own data go with --data"},
     Use.TABLES: {Use.IMAGES: "for images, which have no --target", Use.BOOK: "for the book's data"},
     Use.IMAGES: {
         Use.TABLES: "for tables, which have a --target; images have none",
@@ -37,7 +37,7 @@ class OwnData(ParameterModel):
 
     source: str | None = declare_field(
         None,
-        "Own data: a file, folder, glob or URL of CSV, Parquet, Feather, JSON lines or Excel; a database, with "
+        "Your own data: a file, folder, glob or URL of CSV, Parquet, Feather, JSON lines or Excel; a database, with "
         "--query; or images, a folder for each class.",
         title="Data",
         flag="--data",
@@ -61,7 +61,11 @@ class OwnData(ParameterModel):
         (), "Texts and numbers that stand for a missing value; kept with the name.", Use.TABLES, empty="NA and the like"
     )
     decimal: str | None = declare_field(
-        None, "The decimal point or comma of text files.", Use.TABLES, empty="by the values", pattern="^[.,]$"
+        None,
+        "The decimal point or comma of text files.",
+        Use.TABLES,
+        empty="inferred from the values",
+        pattern="^[.,]$",
     )
     no_date_parts: bool = declare_field(
         False, "Derive no month, weekday, hour or year from dates; kept with the name.", Use.TABLES
@@ -73,7 +77,7 @@ class OwnData(ParameterModel):
         empty="every row by itself",
     )
     time_column: str | None = declare_field(
-        None, "The latest rows are the test split.", Use.TABLES, empty="no order in time"
+        None, "A column of dates or times: the latest rows become the test split.", Use.TABLES, empty="no order in time"
     )
     window: str = declare_field(
         NO_WINDOW,
@@ -83,14 +87,14 @@ class OwnData(ParameterModel):
     )
     split_column: str | None = declare_field(
         None,
-        "A column that says train, test or validation, or true of test rows.",
+        "A column that says train, test or validation, or true for test rows.",
         Use.TABLES,
         empty="by the rows' hashes",
     )
-    test: float = declare_field(0.2, "The share of own rows to test on.", title="Test share", gt=0, lt=1)
+    test: float = declare_field(0.2, "The share of your own rows to test on.", title="Test share", gt=0, lt=1)
     side: int | None = declare_field(
         None,
-        "Resize images to squares of so many pixels a side.",
+        "Resize images to squares of this many pixels a side.",
         Use.IMAGES,
         empty="as the images, if all are squares of one size; or 28",
         ge=1,
@@ -105,7 +109,7 @@ class OwnData(ParameterModel):
         Use.IMAGES,
         title="Rejected images",
     )
-    min_new_rows: int = declare_field(0, "Wait until so many rows are new to the champion; kept with the name.", ge=0)
+    min_new_rows: int = declare_field(0, "Wait until this many rows are new to the champion; kept with the name.", ge=0)
     new_recipe: bool = declare_field(False, "Choose the split rule and its share anew.")
     accept_data: bool = declare_field(False, "Accept data that differ from the champion's, this once.")
 

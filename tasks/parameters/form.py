@@ -32,16 +32,16 @@ class Use(Flag):
 
 WORDS = {
     Use.BOOK: "the book's data",
-    Use.TABLES: "own tables",
-    Use.IMAGES: "own images",
-    Use.OWN: "own data",
+    Use.TABLES: "your own tables",
+    Use.IMAGES: "your own images",
+    Use.OWN: "your own data",
     Use.SOFTMAX: "softmax regression",
     Use.LINEAR: "linear regression",
     Use.BOOK_SOFTMAX: "softmax regression on the book's data",
     Use.BOOK_LINEAR: "linear regression on the book's data",
-    Use.OWN_SOFTMAX: "softmax regression on own data",
-    Use.TABLE_LINEAR: "linear regression on own tables",
-    Use.SOFTMAX | Use.OWN: "softmax regression or own tables",
+    Use.OWN_SOFTMAX: "softmax regression on your own data",
+    Use.TABLE_LINEAR: "linear regression on your own tables",
+    Use.SOFTMAX | Use.OWN: "softmax regression or your own tables",
 }
 
 

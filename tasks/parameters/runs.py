@@ -49,13 +49,13 @@ class Gates(ParameterModel):
     )
     min_reference_gain: Share = declare_field(
         0.95,
-        "Of what the converged fit gains in test loss over the best constant, at least this share.",
+        "At least this share of what the converged fit gains in test loss over the best constant.",
         Use.TABLES,
         title="Share of the attainable gain",
     )
     max_standardised_error: PositiveFloat = declare_field(
         1e-3,
-        "Added to these bounds: the loss of this error, in target deviations.",
+        "The loss that an error of this size causes (in standard deviations of the target) is added to these bounds.",
         Use.LINEAR,
         title="Error allowance",
     )
@@ -133,7 +133,7 @@ class LearningParameters(ParameterModel):
             raise ValueError("--target, the column to predict; or images, which softmax-regression learns")
         is_own = self.use in Use.OWN
         if is_own and self.name in [*ModelName]:
-            raise ValueError("own data are kept under a --name of their own")
+            raise ValueError("your own data are kept under a --name of their own")
         if self.training.patience and not self.training.validation and not is_own:  # own data may have such a split
             raise ValueError("early stopping needs a validation split, such as 0.1")
         return self
@@ -169,7 +169,7 @@ class RetrainParameters(LearningParameters):
     sign_key: Path | None = declare_field(
         None, "Attest the version with this private key (PEM).", empty="no attestation"
     )
-    force: bool = declare_field(False, "Recompute everything, also what an earlier run has left.")
+    force: bool = declare_field(False, "Recompute everything, including what an earlier run has left.")
 
     @model_serializer(mode="wrap")
     def _leave_out_found(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -188,16 +188,16 @@ class Search(ParameterModel):
     trials: int = declare_field(32, "The number of trainings to choose from.", ge=1, le=10_000)
     timeout: PositiveFloat | None = declare_field(
         None,
-        "Begin no epoch after so many seconds; a fifth of them is for the best two.",
+        "Start no epoch after this many seconds; a fifth of them is reserved for the best two settings.",
         empty="until all trials are done",
     )
     space: tuple[str, ...] = declare_field(
-        (), "What to search: lr=0.05:1,epochs=10|20,dropout=0.", empty="what pays, by model and data"
+        (), "What to search: lr=0.05:1,epochs=10|20,dropout=0.", empty="what is worth searching for this model and data"
     )
     runner: Runner = declare_field(Runner.THREADS, "What runs the trials.")
     dask_address: str | None = DASK_ADDRESS
     workers: PositiveInt | None = declare_field(
-        None, "With Dask: so many trials at a time, at most four.", empty="all cores of a local cluster"
+        None, "With Dask: this many trials at a time, at most four.", empty="all cores of a local cluster"
     )
 
     @model_validator(mode="after")
@@ -236,12 +236,12 @@ class PredictParameters(ParameterModel):
     )
     version: PositiveInt | None = declare_field(
         None,
-        "The champion is the newest that passed the gates, until somebody promotes or rolls back.",
+        "The champion is the newest that passed the gates, until somebody promotes another version or rolls back.",
         empty="the champion",
     )
     output: str | None = declare_field(
         None,
-        "A folder for parts; or a file .csv or .parquet: the input's columns, then ours.",
+        "A folder for parts; or a file .csv or .parquet: the input's columns, then the predictions.",
         empty="artifacts/predictions/JOB",
     )
     device: Device = DEVICE
@@ -258,12 +258,12 @@ class PredictParameters(ParameterModel):
         empty="row and source only",
     )
     unknown: Literal["reject", "average"] = declare_field(
-        "reject", "Rows with an unknown level or an unseen gap: reject, or take the average."
+        "reject", "Rows with a level or a missing value that the model has not seen: reject them, or use the average."
     )
     write: Literal["all", "label"] = declare_field("all", "For classes: all probabilities, or only the label.")
     max_rejects: int | None = declare_field(
         None,
-        "Stop when more rows cannot be read.",
+        "Stop if more than this many rows cannot be read.",
         title="Rejected rows",
         empty="0 of arrays, 1 % of tables and pictures",
         ge=0,
@@ -273,7 +273,7 @@ class PredictParameters(ParameterModel):
     shard_rows: PositiveInt | None = declare_field(
         None, "The most rows in one part of the output.", empty="a quarter of a second of work"
     )
-    workers: int | None = declare_field(None, "Predict on so many cores.", empty="all", ge=1, le=1024)
+    workers: int | None = declare_field(None, "Predict on this many cores.", empty="all", ge=1, le=1024)
     runner: Runner = declare_field(Runner.THREADS, "What runs the shards.")
     dask_address: str | None = DASK_ADDRESS
     restart: bool = declare_field(False, "Replace what a job left in the output folder.")
@@ -287,13 +287,13 @@ class PredictParameters(ParameterModel):
     @classmethod
     def _write_here(cls, output: str | None) -> str | None:
         if output is not None and "://" in output:
-            raise ValueError("a folder or file of this machine, no address: copy it there afterwards")
+            raise ValueError("a folder or file on this machine, not a URL: copy it there afterwards")
         return output
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:
         if self.dask_address is not None and self.runner is not Runner.DASK:
-            raise ValueError("a Dask scheduler goes with the runner dask")
+            raise ValueError("--dask-address goes with --runner dask")
         if len(set(self.id_columns)) < len(self.id_columns):
             raise ValueError("an id column is named twice, and the output would have two columns of one name")
         return self

@@ -97,16 +97,18 @@ DEFAULTS = {
             # Its gradient is bounded, so a distant start takes longer to reach the minimum.
             Loss.HUBER: {"num_epochs": 5, "batch_size": 10, "lr": 0.03, "weight_decay": 0.0},
         },
-        (("weight_decay", "auto", "weight decay is chosen for own data only"),),
+        (("weight_decay", "auto", "weight decay is chosen for your own data only"),),
         frozenset({"class_weight"}),  # so that the book's models keep the bytes that they had before it
     ),
     "data": Defaults(Use.OWN, {}),
 }
 CLASS_WEIGHT = declare_field("none", "balanced: every class counts as much as any other.", Use.OWN_SOFTMAX)
 WEIGHT_DECAY = declare_field(
-    None, "Pulls the weights (not the bias) towards 0; auto is chosen on a part of own training rows.", is_searched=True
+    None,
+    "Pulls the weights (not the bias) towards 0; auto: chosen on a part of your own training rows.",
+    is_searched=True,
 )
-DEVICE = declare_field(Device.AUTO, "auto takes the GPU where there is one.")
+DEVICE = declare_field(Device.AUTO, "auto uses the GPU if there is one.")
 WeightDecay = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] | None
 ClassWeight = Literal["none", "balanced"]
 
@@ -130,12 +132,10 @@ class Training(ParameterModel):
         metavar="MODEL|NAME",
         help="softmax-regression, linear-regression, or a kept name to train again.",
     )
-    implementation: Implementation = declare_field(
-        Implementation.CONCISE, "Which of the book's two ways of writing it."
-    )
+    implementation: Implementation = declare_field(Implementation.CONCISE, "Which of the book's two implementations.")
     num_epochs: int | None = declare_field(
         None,
-        "Passes over the training examples; with the loss huber 5 by default.",
+        "Passes over the training examples; 5 by default with --loss huber.",
         title="Epochs",
         flag="--epochs",
         is_searched=True,
@@ -157,7 +157,7 @@ class Training(ParameterModel):
     )
     validation: float = declare_field(0.0, "The share of training examples to hold out and watch.", ge=0, lt=1)
     patience: PositiveInt | None = declare_field(
-        None, "Stop after so many epochs without a smaller validation loss.", empty="train all epochs"
+        None, "Stop after this many epochs without a smaller validation loss.", empty="train all epochs"
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] | Literal["auto"] = declare_field(
         42, "A whole number, or auto: derived from the run's scheduled date."
@@ -215,7 +215,7 @@ class Training(ParameterModel):
         found = dict.fromkeys(
             text for text, each in zip(texts, DEFAULTS.values(), strict=True) if each.applies_to & use
         )
-        return "; on own data ".join(found)
+        return "; on your own data ".join(found)
 
     @property
     def possible_uses(self) -> Use:

@@ -51,5 +51,5 @@ def _find_limit() -> bool:
             return False
     if limit.active_slots >= limit.limit:
         here = f": {locks.read_holder(lock_file())}" if locks.is_held(lock_file()) else ""
-        print_message(f"another job has its turn on the GPU; waiting for it{here}")
+        print_message(f"another job is using the GPU; waiting for it{here}")
     return True

@@ -83,7 +83,7 @@ def _ask_briefly(retries: int = 0) -> Iterator[None]:
         with SettingsContext(profile=context.profile, settings=known.model_copy(update=brief)):
             yield
     except Exception as error:
-        print_message(f"Prefect was not told how far the work is: {type(error).__name__}")
+        print_message(f"progress could not be reported to Prefect: {type(error).__name__}")
 
 
 class Progress:

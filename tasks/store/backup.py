@@ -52,7 +52,7 @@ WAIT = "another backup or restore is going on; waiting for it"
 
 def _of_a_store(path: str) -> str:
     if not PATH.fullmatch(path):
-        raise ValueError(f"{path!r} is no file that a backup has")
+        raise ValueError(f"{path!r} is not a file that a backup has")
     return path
 
 
@@ -219,7 +219,9 @@ def _list_model(name: str) -> Iterator[Path]:
         for file in (data.rows, data.test if is_champion and data.test.path.exists() else None):
             if file:
                 verified_files.check(
-                    file, f"restore it from an older snapshot, or gradmill prune {name} if that takes it"
+                    file,
+                    f"restore it from an older snapshot, or delete the version with gradmill prune {name}, "
+                    "if that does so",
                 )
                 yield file.path
     history.verify(name)
@@ -294,9 +296,9 @@ def restore(url: str, name: str | None = None) -> tuple[str, Snapshot]:
             if path.is_symlink() and is_within:  # nothing is written through a link
                 raise UsageError(f"{path} is a link", "an empty artifacts folder", "name another with --artifacts")
             if name != begun and PATH.fullmatch(relative):
-                others = f", or go on with --snapshot {begun}" if begun in known else ""
+                others = f", or continue with --snapshot {begun}" if begun in known else ""
                 action = f"name another with --artifacts{others}"
-                raise UsageError(f"{path} is there", "an empty artifacts folder", action)
+                raise UsageError(f"{path} already exists", "an empty artifacts folder", action)
         atomic.write_bytes(marker, name.encode())
         for file in sorted(snapshot.files, key=lambda file: (file.endswith(("/champion.json", ".pbtxt")), file)):
             _bring(folder, root / file, snapshot.files[file].sha256)
@@ -340,7 +342,7 @@ def _bring(folder: remote.RemoteFolder, path: Path, sha256: str) -> None:
             temporary.chmod(0o600)
         name = f"{CONTENT}/{sha256}"
         if not folder.get(name, temporary) or atomic.file_digest(temporary) != sha256:
-            found = f"{folder.url}/{name}, which is to be {path}, is missing or has changed"
+            found = f"{folder.url}/{name}, the content of {path}, is missing or has changed"
             raise DataError(found, "the backup as it was made", "restore another snapshot or copy of the backup")
         if path.name == artifact_paths.source("x").name:
             addresses.require_no_credentials(own_data.Source.parse(temporary.read_bytes(), path).source)

@@ -82,7 +82,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object with unique keys: parsers disagree about which of two equal keys counts."""
     document = dict(pairs)
     if len(document) != len(pairs):
-        raise ValueError("a key stands there twice")
+        raise ValueError("a key occurs twice")
     return document
 
 
@@ -90,7 +90,7 @@ def _parse_finite(token: str) -> float:
     """A finite JSON number; ``NaN`` and ``1e999`` are errors."""
     if math.isfinite(number := float(token)):
         return number
-    raise ValueError(f"{token} is no finite number")
+    raise ValueError(f"{token} is not a finite number")
 
 
 def _parse_whole(token: str) -> int:

@@ -126,9 +126,12 @@ def remove_name(name: str) -> list[str]:
     facts, places = require_known(name), (artifact_paths.model(name), artifact_paths.dataset(name))
     with schedules.hold_lock():
         if using := [each.deployment for each in schedules.read().schedules.values() if each.name == name]:
-            expected, action = "a name that no schedule needs", f"end it first, as with gradmill unschedule {name}"
-            raise UsageError(f"{using[0]} runs for {name} by a schedule", expected, action)
-        preparing = "another process prepares its data; waiting for it"
+            expected, action = (
+                "a name that no schedule needs",
+                f"end the schedule first, for example with gradmill unschedule {name}",
+            )
+            raise UsageError(f"{using[0]} still runs for {name} on a schedule", expected, action)
+        preparing = "another process is preparing its data; waiting for it"
         with locks.hold_lock(artifact_paths.dataset_lock(name), preparing), locks.hold_model(name):
             for place in filter(Path.exists, places):
                 folders.remove(place.rename(artifact_paths.condemned_path(place)))
@@ -165,7 +168,7 @@ def find_protected(name: str) -> dict[int, str]:
         try:
             best = model_folder.find_manifest(name, number).best_version
         except DataError:
-            damaged = f"may be the best in the last comparison, which version {number} recorded, and it is damaged"
+            damaged = f"may be the best in the last comparison: version {number}, which recorded it, is damaged"
             reasons = dict.fromkeys(kept, damaged)
             break
         if best:
@@ -183,7 +186,7 @@ def find_protected(name: str) -> dict[int, str]:
             reasons[job.model.version] = f"named by the unfinished job in {folder}"
     if current := model_folder.find_champion(name):
         if current.previous is not None:
-            reasons[current.previous] = "the version that a rollback goes to"
+            reasons[current.previous] = "the version that a rollback would return to"
         reasons[current.version] = "the champion"
     return reasons
 

@@ -89,7 +89,7 @@ def take(path: Path, flags: int = os.O_CREAT) -> int | None:
     with contextlib.ExitStack() as closing:
         closing.callback(os.close, descriptor)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "no regular file", str(path))
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Opening it again makes an NFS client ask its server; ``stat`` may be answered from its cache.
@@ -158,7 +158,7 @@ def refuse_half_restored() -> None:
         raise EnvironmentProblem(
             f"a restore of {marker.parent} was begun and not finished",
             "a whole store",
-            f"gradmill restore URL again; or remove {marker} and go on with what is there",
+            f"run gradmill restore URL again; or remove {marker} and continue with what has been restored",
         )
 
 
@@ -175,7 +175,7 @@ def hold_model(name: str, mirroring: bool = False) -> AbstractContextManager[Non
         raise EnvironmentProblem(
             f"{folder} is a link",
             "a folder in the store: behind a link nothing is changed",
-            f"replace it by what it points to, or give all of {folder.parent} another place",
+            f"replace it by what it points to, or move all of {folder.parent} elsewhere",
         )
     path = artifact_paths.mirror_lock(name) if mirroring else artifact_paths.lock(folder)
     doing = "mirroring" if mirroring else "changing"

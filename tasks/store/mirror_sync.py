@@ -36,7 +36,7 @@ from tasks.store.record_base import PersistedRecord, Sha256
 
 NONE = "none"  # a value of GRADMILL_MIRROR: this store has no mirror any more
 NAME_ANEW = (
-    "give GRADMILL_MIRROR=URL (the mirror of this store) or GRADMILL_MIRROR=none (it has none) to the next "
+    "set GRADMILL_MIRROR=URL (the mirror of this store) or GRADMILL_MIRROR=none (it has none) for the next "
     "gradmill promote, freeze or retrain"
 )
 
@@ -175,7 +175,9 @@ def _spell_command(name: str, url: str) -> str:
 
 
 def _hold_lock() -> AbstractContextManager[None]:
-    return locks.hold_lock(artifact_paths.locks() / "mirror", "another process notes what was mirrored; waiting for it")
+    return locks.hold_lock(
+        artifact_paths.locks() / "mirror", "another process is recording what was mirrored; waiting for it"
+    )
 
 
 def copy_champion(name: str, url: str) -> MirroredModel:
@@ -203,7 +205,9 @@ def copy_champion(name: str, url: str) -> MirroredModel:
         if filename in pieces and not pieces[filename].startswith(b"".join(lines[:2])):  # our history was begun again
             why = f"it has lines that are not in {artifact_paths.history(name)}"
             where = f"{folder.url}/{name}/{filename}: {why}"
-            print_message(f"left: {where}; move it away there, and ours is copied", file=sys.stderr)
+            print_message(
+                f"not overwritten: {where}; move it away there and the local one will be copied", file=sys.stderr
+            )
             del pieces[filename]
         written = tuple(path for path, content in pieces.items() if there[path] != content)
         for path in written:
@@ -258,7 +262,7 @@ def _refuse_another_version(
     others = [path for path in (sums, manifest, model) if there[path] not in (None, here[path])]
     if others and not any(there[path] == here[path] for path in (sums, manifest)):
         raise DataError(
-            f"{url}/{others[0]} is not of {name} version {number} as it is here",
+            f"{url}/{others[0]} does not belong to {name} version {number} as it is here",
             "no other model under the same name and number; nothing there was changed",
             "mirror to another URL, or remove that folder if no consumer needs it",
         )

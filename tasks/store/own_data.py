@@ -32,7 +32,7 @@ from tasks.store.run_folder import RunFolder
 NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe", "accept_data", "decimal"}}
 NAME_SOURCE = "name the data with --data"
 SPLITS = {"group": "split_by", "time": "time_column", "column": "split_column"}  # the option of each rule
-KINDS = WORDS | {Use.TABLES: "own data"}
+KINDS = WORDS | {Use.TABLES: "your own data"}
 # Options that do not change the model: where it is trained, where the data are, how long to wait for more, one-time
 # options. The split is among them because the name fixes its rule and the digest of the data covers it.
 OTHERS: dict[str, Any] = {

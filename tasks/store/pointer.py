@@ -99,7 +99,7 @@ def rollback(name: str, reason: str | None = None, and_freeze: bool = True) -> t
             raise UsageError(
                 f"{name} has no version before its champion",
                 "a champion that replaced another",
-                f"see gradmill models {name}: gradmill promote takes any",
+                f"see gradmill models {name}: gradmill promote accepts any version",
             )
         left, target = pointer.version, pointer.previous
         verification.verify_version(name, target)

@@ -188,7 +188,9 @@ def make_scratch(folder: Path) -> None:
     """
     scratch = artifact_paths.scratch(folder)
     if os.path.lexists(scratch) and not has_scratch(folder):
-        raise UsageError(f"{scratch} is not of a job", "none, or one of a job", "move it elsewhere")
+        raise UsageError(
+            f"{scratch} does not belong to a job", "no such folder, or one that belongs to a job", "move it elsewhere"
+        )
     scratch.mkdir(parents=True, exist_ok=True)
     (scratch / MARK).touch()
 

@@ -81,4 +81,6 @@ def open_regular(path: Path) -> BufferedReader:
 
 def irregular_file(path: Path | str) -> DataError:
     """The error for a folder, a FIFO, a socket or a device where a file is required."""
-    return DataError(f"{path} is no regular file", "a file on disk", "write what it gives to a file, and name that")
+    return DataError(
+        f"{path} is not a regular file", "a file on disk", "write its output to a file, and give that file"
+    )

@@ -44,7 +44,7 @@ def check(url: str) -> None:
         raise UsageError(
             f"{_without_secrets(url)} has credentials or a query in it",
             "a URL that may be logged",
-            "give credentials in the environment or in the store's own configuration files, as AWS_ACCESS_KEY_ID",
+            "give credentials in the environment or in the store's own configuration files, such as AWS_ACCESS_KEY_ID",
         )
     if not url.partition("://")[2].strip("/") and protocol in OBJECT_STORES:
         raise UsageError(f"{url} names no bucket", f"{protocol}://BUCKET/FOLDER", "name one")
@@ -173,7 +173,7 @@ class RemoteFolder:
             raise EnvironmentProblem(
                 f"{what} cannot be read or written: {type(error).__name__}: {reason}",
                 "a bucket or folder that exists, and credentials in the environment that may read and write it",
-                "put that right, then the same command again: nothing is lost here, and what is there is still valid",
+                "fix that, then run the same command again: nothing is lost here, and what is there is still valid",
             ) from error
 
 

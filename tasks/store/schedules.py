@@ -81,7 +81,7 @@ def write(schedules: Schedules) -> None:
 @contextmanager
 def hold_lock() -> Iterator[None]:
     """Hold the lock for changes of the document and for sending them to a server."""
-    with locks.hold_lock(artifact_paths.locks() / "schedules", "another process changes schedules; waiting for it"):
+    with locks.hold_lock(artifact_paths.locks() / "schedules", "another process is changing schedules; waiting for it"):
         yield
 
 

@@ -272,11 +272,12 @@ def _list_image_facts(manifest: ManifestFields) -> Facts:
 def _describe_photograph(manifest: ManifestFields) -> Iterator[Text]:
     height, width, *channels = manifest["recipe"]["shape"]
     yield (
-        "A linear model compares pixel by pixel: what it shows must lie where it lies in the training images, as "
-        "large, as bright and on as dark or light a ground. So crop the photograph to the thing; the rest is"
+        "A linear model compares pixel by pixel: the object must be in the same place as in the training images, "
+        "equally large and bright, and on an equally dark or light background. So crop the photograph to the object; "
+        "this does the rest:"
     )
     yield Program(PHOTOGRAPH.format(mode="RGB" if channels else "L", width=width, height=height))
-    yield Code("gradmill predict photo.jpg"), " does the same, but that it does not crop."
+    yield Code("gradmill predict photo.jpg"), " does the same; it does not crop either."
 
 
 def _list_training_facts(manifest: ManifestFields) -> Facts:
@@ -371,8 +372,8 @@ def _describe_coefficients(manifest: ManifestFields) -> Blocks:
     is_number = isinstance(metrics["bias"], float | int)
     changed = "the prediction" if is_number else "a class's score (of two classes: the log odds of the second)"
     yield (
-        f"The {len(found)} largest. A number's is what a unit more of it changes {changed} by, and what a standard "
-        "deviation more does; a level's is against the average row."
+        f"The {len(found)} largest. For a number: how much {changed} changes with one more unit of it, and with one "
+        "more standard deviation. For a level: the difference from the average row."
     )
     rows = tuple((each.name, format_number(each.value, 5), format_number(each.size, 5)) for each in found)
     yield PageTable(rows, ("column", "a unit, or the level", "a deviation, or the level"))

@@ -80,7 +80,7 @@ export function showDrawing(model, samples, ask, lastOnly) {
     try {
       put(await read(file));
     } catch (error) {
-      at("answer").textContent = `${file.name} is no picture that can be read: ${error.message}`;
+      at("answer").textContent = `${file.name} is not a picture that can be read: ${error.message}`;
     }
   };
   const clear = () => {

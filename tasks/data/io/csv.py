@@ -99,7 +99,7 @@ class _CsvFile:
         was_said = self._is_again or (self._is_windows and self._rows > 0)
         block = self._require_utf_8(block)
         if self._is_windows and not was_said:
-            print_message(f"{self._name} is no UTF-8 and is read as Windows-1252")
+            print_message(f"{self._name} is not UTF-8 and is read as Windows-1252")
         if _has_quotes(block) and bytes(block).count(b'"') % 2:
             self._require_closed_quotes(block)
         rejects = list[Any]()

@@ -171,7 +171,7 @@ def find_form(levels: Levels, name: str) -> str | Finding | None:
     found = (
         f"{name} holds dates such as {str(levels.used.drop_null()[0])[:SHOWN]!r}, which {' and '.join(forms)} both fit"
     )
-    remedy = f"write them as 2024-12-31, or say --category {name}, --ignore {name} or --no-date-parts"
+    remedy = f"write them as 2024-12-31, or use --category {name}, --ignore {name} or --no-date-parts"
     return error("date-order", name, found, "dates of one order", remedy)
 
 

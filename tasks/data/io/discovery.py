@@ -39,7 +39,7 @@ CLOSED_FOLDERS, LINKS, IRREGULAR = "closed-folder", "links", "irregular"
 WORDS = {
     CLOSED_FOLDERS: "left out folders that cannot be read",
     LINKS: "links to folders are not followed, name them to read them",
-    IRREGULAR: "left out what is no regular file",
+    IRREGULAR: "left out what is not a regular file",
 }
 LeftOut = defaultdict[str, list[str]]  # the names of files that were left out, by reason
 Patterns = set[tuple[str, ...]]  # what is still to be matched, one entry per level; empty: everything below a match
@@ -267,9 +267,9 @@ def refuse_partial(path: Path, listed: Iterable[str] | None = None) -> None:
         found = [each for each in beside if each.exists()]
     if partial := sorted(str(each) for each in found if each.suffix.lower() in PARTIAL_SUFFIXES):
         more = f" and {len(partial) - LISTED:,} more" if len(partial) > LISTED else ""
-        listing = f"half written, by the name: {', '.join(map(format_path, partial[:LISTED]))}{more}"
-        to_do = "run it again once they are, or remove what nobody writes any more"
-        raise DataError(listing, "files that are whole", to_do)
+        listing = f"half-written, judging by the name: {', '.join(map(format_path, partial[:LISTED]))}{more}"
+        to_do = "run it again once they are complete, or remove files that nothing is writing any more"
+        raise DataError(listing, "complete files", to_do)
 
 
 def search_files(path: Path) -> tuple[dict[Path, bool], LeftOut]:
@@ -487,7 +487,7 @@ def _explain_url_errors(url: str) -> Iterator[None]:
         reason = " ".join(str(cause).split())[:MAX_REASON]
         raise DataError(
             f"{url} cannot be read: {type(cause).__name__}: {reason}",
-            "a host that answers, a file that is there, and credentials in the environment where it needs some",
+            "a host that answers, a file that exists, and credentials in the environment where it needs some",
             "check the URL and the network, or download the file and give its path",
         ) from error
 
@@ -512,7 +512,7 @@ def explain_file_errors(path: object, expected: str = "", action: str = "") -> I
 
 def broken_file(path: object, reason: object, expected: str = "", action: str = "") -> DataError:
     """The error for a file, by path or URL, that is not what was ``expected``, or else what its name says."""
-    action = action or ("mend it, or leave it out" if expected else "write it again")
+    action = action or ("fix it, or leave it out" if expected else "write it again")
     expected = expected or f"a whole {Path(str(path)).suffix or 'IDX'} file"
     return DataError(f"{path} cannot be read: {reason}", expected, action)
 

@@ -62,10 +62,10 @@ def _read_rows(stream: Any, name: str, sheet: str) -> list[list[Any]]:
         raise broken_file(name, "it is a workbook", "the package python-calamine", to_do) from error
     content, to_do = stream.read(MAX_PACKED + 1), "save the sheet as Parquet or CSV"
     if len(content) > MAX_PACKED:
-        raise broken_file(name, "it is too large a workbook", f"at most {MAX_PACKED >> 20:,} MiB", to_do)
+        raise broken_file(name, "the workbook is too large", f"at most {MAX_PACKED >> 20:,} MiB", to_do)
     if content.startswith(OLE):
         raise broken_file(
-            name, "it wants a password, or is of Excel before 2007", "a workbook (.xlsx)", "save it as that"
+            name, "it needs a password, or was saved by Excel before 2007", "a workbook (.xlsx)", "save it as that"
         )
     with explain_file_errors(name, "a workbook (.xlsx)", to_do):
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
@@ -89,7 +89,7 @@ def _read_rows(stream: Any, name: str, sheet: str) -> list[list[Any]]:
             if bare := BARE_FORMULA.search(xml):
                 found = f"cell {bare[1].decode()} of sheet {selected} is a formula without a value"
                 to_do = "open the workbook in a spreadsheet program, which computes the values, and save it there"
-                raise broken_file(name, found, "values beside formulas", to_do)
+                raise broken_file(name, found, "a stored value for every formula", to_do)
         return list(CalamineWorkbook.from_filelike(io.BytesIO(content)).get_sheet_by_name(selected).to_python())
 
 

@@ -191,7 +191,10 @@ def find_idx(folder: Path) -> LabelledImages | None:
     for path in found.values():
         file = arrays.open_arrays(path)
         if not {"images", "labels"} <= file.keys():
-            expected = "labels for each file of images, called as it is but for labels and idx1"
+            expected = (
+                "a file of labels for each file of images, with the same name except for labels and idx1 in place of "
+                "images and idx3"
+            )
             raise DataError(f"no labels beside {path}", expected, "put them there")
         labels = file["labels"]()
         files.append(labels.path)
@@ -271,7 +274,7 @@ def _packed_images(path: Path, image: str, label: str) -> ImageArray:
         column, rows = file.read(columns=[label]).column(label).combine_chunks(), file.metadata.num_rows
     labels = label_values(column)
     if labels is None or column.null_count:
-        found = f"{path} has {column.null_count} of {rows} rows without a {label}, which is {column.type}"
+        found = f"{column.null_count} of {rows} rows in {path} have no {label} (type {column.type})"
         raise DataError(found, "a whole number or text in each", "fill them in, or leave these rows out")
 
     def blocks() -> Iterator[list[bytes]]:
@@ -350,7 +353,7 @@ def read_class_names(path: Path, file: arrays.ArrayFile | None = None) -> tuple[
         with regular_files.open_regular(beside) as stream:
             path, names = beside, tuple(stream.read(2**20).decode("utf-8-sig", errors="replace").splitlines())
     if len({*names}) != len(names) or "" in names:
-        raise DataError(f"{path} names a class twice, or not at all", "a name for each class", "mend it")
+        raise DataError(f"{path} names a class twice, or not at all", "a name for each class", "correct it")
     return names
 
 
@@ -372,7 +375,7 @@ def _label_rows(path: Path, files: list[Path], parts: list[ImageArray], names: t
             other = f"label {part.labels[row]} at row {row} of {part.location}"
             are_words = part.labels.dtype.kind == "U"
             expected = f"one of {format_names(names, LONGEST)}" if are_words else f"labels from 0 to {len(names) - 1}"
-            raise DataError(other, expected, f"mend it, or {CLASS_NAMES}")
+            raise DataError(other, expected, f"correct the label, or {CLASS_NAMES}")
     class_names = names or sort_levels(itertools.chain.from_iterable(classes for classes, _ in found))
     numbers = {name: number for number, name in enumerate(class_names)}
     sizes, of_images = [len(part.labels) for part in parts], None

@@ -144,12 +144,12 @@ def check_columns(path: str, schema: pa.Schema, spec: ReadSpec) -> None:
     if missing := [name for name in kinds if name not in names]:
         found = f"columns {format_names(names, SHOWN)}: {', '.join(missing)} missing"
         if folders := [part for part in Path(path).parts if "=" in part and part.partition("=")[0] in missing]:
-            action = f"name the folder above {folders[0]}: what folders tell is read below the input"
+            action = f"name the folder above {folders[0]}: values in folder names are read only below the input"
     else:
         faults = [f"{name} twice" for name in dict.fromkeys(filter(selection.takes, names)) if names.count(name) > 1]
         for name, type_ in {each.name: each.type for each in schema if selection.takes(each.name)}.items():
             if kind_of(type_) not in FITS[kind := kinds.get(name, VALUE)]:
-                faults.append(f"{name} of type {type_}, which is no {kind}")
+                faults.append(f"{name} of type {type_}, which is not a {kind}")
         if faults:
             found = f"columns {tabular.describe_schema(schema)}: {'; '.join(faults)}"
     if found:
@@ -302,8 +302,8 @@ def classes_of_folders(files: list[Path], base: Path, spec: ReadSpec) -> list[fl
     if not others:
         return cast("list[float]", y_true(np.array(names), spec).tolist())
     if len(others) < len(files):
-        where = f"{pluralize(len(others), 'picture')} in no folder of a class, the first is {format_path(others[0])}"
-        print_message(f"accuracy is not told: {where}")
+        where = f"{pluralize(len(others), 'picture')} outside any class folder; the first is {format_path(others[0])}"
+        print_message(f"accuracy is not reported: {where}")
     return None
 
 
@@ -385,7 +385,7 @@ def _decode(
 ) -> Batch:
     """A batch of pictures, of the name that each has in a reason, and of what is known about each ``(n,)``."""
     pixels, _, reasons, notes = pictures.decode_pictures(items, spec.recipe.input.shape)
-    rejects = {at: f"{names[at]} is no picture: {reason}" for at, reason in reasons.items()}
+    rejects = {at: f"{names[at]} is not a picture: {reason}" for at, reason in reasons.items()}
     return make_batch(file, first, pixels, rejects, passthrough, y_true, notes)
 
 
@@ -504,7 +504,7 @@ def _tell_of_header(header: Collection[str], spec: ReadSpec) -> None:
     if extra := [name for name in header if not selection.takes(name)]:
         print_message(f"{pluralize(len(extra), 'column')} that the model does not take: {', '.join(extra[:SHOWN])}")
     if [name for name in header if name in asked] != [name for name in asked if name in header]:
-        print_message("columns stand in another order than at training: they are found by name")
+        print_message("columns are in a different order from training; they are matched by name")
 
 
 def _format_for(file: DataFile, spec: ReadSpec) -> Format:

@@ -101,14 +101,14 @@ def choose_form(name: str, candidates: Candidates, decimal: str | None, delimite
         return by_decimal[wanted]
     if len(by_decimal) > 1:
         said = f"{name} could be read as numbers written like {' or '.join(by_decimal.values())}"
-        return error("ambiguous-numbers", name, said, "one way to read them", "say --decimal , or --decimal .")
+        return error("ambiguous-numbers", name, said, "one way to read them", "use --decimal , or --decimal .")
     if by_decimal and decimal:
         said = f"{name} has numbers written like {whole[0]}, and other columns decimal commas"
         action = f"write them alike, or leave it out with --ignore {name}"
         return error("ambiguous-numbers", name, said, f"the decimal {decimal} in all columns", action)
     if by_decimal:
         said = f"{name} has numbers written like {whole[0]}, and commas divide the fields"
-        action = f"say --decimal , if all columns have them, or leave it out with --ignore {name}"
+        action = f"use --decimal , if all columns have them, or leave it out with --ignore {name}"
         return error("ambiguous-numbers", name, said, "decimal points", action)
     return max(candidates.shares, key=lambda form: candidates.shares[form])
 

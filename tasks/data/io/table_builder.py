@@ -173,7 +173,7 @@ def _find_retyped(table: Table, kinds: dict[str, dict[str, set[Kind]]]) -> Itera
             continue
         said = f"{name} is {KIND_WORDS[by_file[first]]} in {first}, and {KIND_WORDS[by_file[other]]} in {other}"
         if {by_file[first], by_file[other]} == {"number", "text"} and table.is_text(name):
-            said += f", as {example}" if (example := table.example_of_text(name)) else ""
+            said += f", such as {example}" if (example := table.example_of_text(name)) else ""
         yield _differ("retyped-column", name, said, "one kind of value in all files", "write it alike in all of them")
 
 
@@ -287,7 +287,8 @@ class _TableReader:
             except Exception:  # a moment in an unknown time zone
                 shown = f"of type {values.type}"
             found = f"{name} is {shown!r} in row {row:,} of {path} (rows count from 0)"
-            action = f"mend the value, or take the column with --category {name} or not at all with --ignore {name}"
+            action = f"correct the value, make the column a category with --category {name}, "
+            action += f"or leave it out with --ignore {name}"
             self._misfits[name] = error(fault[0], name, found, fault[1], action)
 
     def find_faults(self, files: DataFiles) -> Iterator[Finding]:

@@ -381,7 +381,7 @@ def check_names(names: list[str], file: str, may_be_blank: bool = False) -> None
     """
     blank = [at for at, name in enumerate(names) if not name.strip() and not may_be_blank]
     faults = [f"column {at + 1} has no name" for at in blank]
-    faults += [f"{name!r} stands {times} times" for name, times in Counter(names).items() if times > 1 and name.strip()]
+    faults += [f"{name!r} occurs {times} times" for name, times in Counter(names).items() if times > 1 and name.strip()]
     if faults:
         raise DataError(
             f"{file}: {'; '.join(faults[:10])}",
@@ -430,14 +430,16 @@ def check_text(head: bytes, name: str) -> None:
         raise broken_file(name, "it is empty", "a table with a header")
     if found := next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None):
         raise broken_file(
-            name, f"it is a {found} file", "text, such as CSV", "name it by what it is, or save it as CSV"
+            name, f"it is a {found} file", "text, such as CSV", "give it the suffix of its format, or save it as CSV"
         )
     if head.lstrip(BOM + b" \t\r\n")[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise broken_file(name, "it is a page of the web or XML", "a table", "see it in a browser")
+        raise broken_file(name, "it is a web page or XML", "a table", "open it in a browser")
     if head.startswith(UTF_16) or 0.3 < head.count(b"\0") / len(head) < 0.7:
         raise broken_file(name, "it is UTF-16", "UTF-8", "save it as CSV in UTF-8")
     if b"\0" in head:
-        raise broken_file(name, "it holds NUL bytes", "UTF-8 text", "it may be a binary file: name it by what it is")
+        raise broken_file(
+            name, "it holds NUL bytes", "UTF-8 text", "it may be a binary file: give it the suffix of its format"
+        )
 
 
 def _check_json_head(head: bytes, name: str) -> None:

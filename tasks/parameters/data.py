@@ -17,6 +17,15 @@ from tasks.parameters.training import (
 )
 
 NO_WINDOW = "none"
+TYPED_FORMATS = {  # of tables that keep the types of columns, by suffix; tasks/data/io/batches.py reads them
+    ".parquet": "Parquet",
+    ".feather": "Feather",
+    ".arrow": "Arrow",
+    ".ipc": "Arrow",
+    ".xlsx": "Excel",
+}
+*_FIRST, _LAST = dict.fromkeys(["CSV", "JSON lines", *TYPED_FORMATS.values()])
+TABLE_FORMATS = f"{', '.join(_FIRST)} or {_LAST}"
 REFUSED = {  # for each kind of data: which options are refused, and why
     Use.BOOK: {Use.OWN: "options for your own data go with --data"},
     Use.TABLES: {Use.IMAGES: "for images, which have no --target", Use.BOOK: "for the book's data"},
@@ -37,8 +46,8 @@ class OwnData(ParameterModel):
 
     source: str | None = declare_field(
         None,
-        "Your own data: a file, folder, glob or URL of CSV, Parquet, Feather, JSON lines or Excel; a database, with "
-        "--query; or images, a folder for each class.",
+        f"Your own data: a file, folder, glob or URL of {TABLE_FORMATS}; a database, with --query; or images, a folder "
+        "for each class.",
         title="Data",
         flag="--data",
         empty="the book's data, or those of the kept name",
@@ -149,7 +158,7 @@ class InspectParameters(OwnData):
 
     source: str = declare_field(
         ...,
-        "A file, folder, glob or URL of CSV, Parquet, Feather or JSON lines; or a folder of images.",
+        f"A file, folder, glob or URL of {TABLE_FORMATS}; or a folder of images.",
         title="Data",
         flag="DATA",
         min_length=1,

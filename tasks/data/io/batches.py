@@ -17,6 +17,7 @@ from tasks.data.io.tabular import BadRows, Reader, Selection
 from tasks.data.recipe import Recipe
 from tasks.machine.arrays import Array
 from tasks.parameters.addresses import is_database
+from tasks.parameters.data import TABLE_FORMATS
 
 if TYPE_CHECKING:
     from tasks.data.io.arrays import StoredArray
@@ -62,11 +63,10 @@ def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "rai
         elif file.suffix in READERS:
             batches = READERS[file.suffix](stream, file.path, selection._replace(sheet=file.selected))
         elif file.suffix in OTHER_FORMATS:
-            kinds = "CSV (also .gz), Parquet, Feather, Arrow, JSON lines or .xlsx"
             action = "save the table as one of these"
             if (found := OTHER_FORMATS[file.suffix]) == "a database":
                 action += f", or name SQLite as sqlite:///{file.path} with --query"
-            raise broken_file(file.path, f"it is {found}", kinds, action)
+            raise broken_file(file.path, f"it is {found}", TABLE_FORMATS, action)
         else:
             batches = csv_batches(stream, file.path, selection, bad_rows)
         for batch in batches:

@@ -56,7 +56,7 @@ def is_interrupted() -> bool:
 def _catch_dropped(before: "Callable[[UnraisableHookArgs], object]") -> "Callable[[UnraisableHookArgs], None]":
     """Send the signal again if Python drops its exception: in a finaliser or a weak reference's callback."""
 
-    def dropped(what: "UnraisableHookArgs") -> None:
+    def resend_signal(what: "UnraisableHookArgs") -> None:
         global _received
         if issubclass(what.exc_type, KeyboardInterrupt):
             _received, number = None, signal.SIGINT
@@ -69,4 +69,4 @@ def _catch_dropped(before: "Callable[[UnraisableHookArgs], object]") -> "Callabl
         again.daemon = True
         again.start()
 
-    return dropped
+    return resend_signal

@@ -53,7 +53,9 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
 
 def _apply_settings(parameters: TuneParameters, settings: tuning_result.TunedSettings) -> RetrainParameters:
     """The parameters of a retrain on the same data; ``training`` has what the search did not decide."""
-    training = {name: value for name, value in parameters.training.given.items() if name not in settings.settings}
+    training = {
+        name: value for name, value in parameters.training.given_values.items() if name not in settings.settings
+    }
     document = {
         "name": parameters.name,
         "training": {"model": parameters.training.model} | training,

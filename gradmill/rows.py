@@ -59,7 +59,7 @@ class InputColumn:
     limits: tuple[float, float] | None = field(default=None, repr=False)  # values of a number are clipped to these
 
     @property
-    def given(self) -> str:
+    def input_name(self) -> str:
         """The name of the input column that users provide."""
         return self.source or self.name
 
@@ -286,13 +286,13 @@ def encode_rows(rows: Any, columns: Mapping[str, InputColumn], unknown: Unknown 
             features[:, at] = column.encode(of_column)
         for row in np.flatnonzero(~column.is_valid(features[:, at], unknown))[:1]:
             fault = describe_fault(column.kind, of_column[row], features[row, at], column.form, column.part)
-            raise ValueError(f"{column.given} is {fault} (row {row}, counted from 0)")
+            raise ValueError(f"{column.input_name} is {fault} (row {row}, counted from 0)")
     return features
 
 
 def _take_columns(rows: Any, columns: Mapping[str, InputColumn]) -> Iterable[Sequence[Any] | NDArray[Any]]:
     """The source values of each column, in order."""
-    needed = [*dict.fromkeys(column.given for column in columns.values())]
+    needed = [*dict.fromkeys(column.input_name for column in columns.values())]
     if isinstance(rows, Mapping):
         rows = [rows]
     names = getattr(rows, "column_names", getattr(rows, "columns", None))  # of Arrow; of pandas and polars
@@ -303,13 +303,13 @@ def _take_columns(rows: Any, columns: Mapping[str, InputColumn]) -> Iterable[Seq
             raise TypeError(f"{found}, not a mapping, mappings, a pandas or polars DataFrame, or an Arrow table")
         for at, row in enumerate(rows):
             _require_columns([*row], needed, f" (row {at}, counted from 0)")
-        return ([row[column.given] for row in rows] for column in columns.values())
+        return ([row[column.input_name] for row in rows] for column in columns.values())
     _require_columns([*names], needed)
     return (_take_column(rows, column) for column in columns.values())
 
 
 def _take_column(frame: Any, column: InputColumn) -> Sequence[Any] | NDArray[Any]:
-    array = frame.column(column.given) if hasattr(frame, "column_names") else frame[column.given]
+    array = frame.column(column.input_name) if hasattr(frame, "column_names") else frame[column.input_name]
     is_of_arrow = hasattr(array, "to_pylist")
     if (
         column.kind == "number" and not column.part and not (is_of_arrow and hasattr(array.type, "index_type"))

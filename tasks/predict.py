@@ -46,7 +46,7 @@ def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
 def _reuse_job(folder: Path, job: Job, parameters: PredictParameters) -> Job:
     """A finished job, judged by the bounds that are given now."""
     print_message(f"nothing has changed: job {job.job} is done, predictions in {folder}", short="done already: reused")
-    for sentence in job.noted:
+    for sentence in job.note_sentences:
         print_message(sentence)
     if parameters.max_rejects is not None:
         check_rejects(folder, job.model_copy(update={"max_rejects": parameters.max_rejects}), job.rejects or 0)
@@ -58,7 +58,7 @@ def _reuse_job(folder: Path, job: Job, parameters: PredictParameters) -> Job:
 
 def _report_job(folder: Path, job: Job) -> None:
     """Print the result; an event announces the files."""
-    for sentence in job.noted:
+    for sentence in job.note_sentences:
         print_message(sentence)
     rejects = job.rejects or 0
     done = f"{pluralize(job.rows - rejects, 'row')} predicted, {rejects:,} rejected"

@@ -87,7 +87,7 @@ class ChampionData(Record):
             window=window,
         )
 
-    def accepting(self, *more: AcceptedFinding) -> tuple[AcceptedFinding, ...]:
+    def merge_accepted(self, *more: AcceptedFinding) -> tuple[AcceptedFinding, ...]:
         """All accepted findings so far, each once."""
         return tuple(dict.fromkeys((*self.accepted, *more)))
 

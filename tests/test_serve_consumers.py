@@ -44,7 +44,7 @@ TOLERANCE = 2e-5
 DOCS = REPOSITORY / "docs"
 
 
-class ExportedModel(NamedTuple):
+class ConsumedModel(NamedTuple):
     """A file, rows for it, and what must be answered."""
 
     model: Path
@@ -63,24 +63,24 @@ class ExportedModel(NamedTuple):
         self.assert_same(dict(zip(self.expected, answers, strict=True)))
 
 
-def images(pipeline: Pipeline) -> ExportedModel:
+def images(pipeline: Pipeline) -> ConsumedModel:
     report = pipeline.report("softmax-regression")
     rows = safetensors.numpy.load_file(pipeline.prepared(report).test.path)["images"][:ROWS]
     model = Path(report.model_path or "")
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    return ExportedModel(
+    return ConsumedModel(
         model, rows, dict(zip(("probabilities", "label"), session.run(None, {"images": rows}), strict=True))
     )
 
 
-def colour_images(folder: Path) -> ExportedModel:
+def colour_images(folder: Path) -> ConsumedModel:
     """Pictures higher than wide, whose channels have weights of their own."""
     recipe, rng = Pixels(shape=(9, 7, 3), scale=1 / 255), np.random.default_rng(0)
     rows = rng.integers(0, 256, (ROWS, *recipe.shape), np.uint8)
     weights = {name: rng.normal(size=size).astype(np.float32) for name, size in {"W": (189, 5), "b": (5,)}.items()}
     signature = Signature(inputs=(recipe.input,), outputs=TASKS["classification"].outputs(5))
     (folder / "model.onnx").write_bytes(onnx_graph.write_model(weights, recipe, signature, {}))
-    return ExportedModel(
+    return ConsumedModel(
         folder / "model.onnx", rows, as_answers(rows.reshape(ROWS, -1) / 255 @ weights["W"] + weights["b"])
     )
 
@@ -124,36 +124,36 @@ TABLES: dict[str, tuple[Columns, TaskName, int]] = {
 
 
 @pytest.fixture(scope="module", params=["images", "colour images", *TABLES])
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ConsumedModel:
     if request.param == "images":
         return images(request.getfixturevalue("pipeline"))
     if request.param == "colour images":
         return colour_images(tmp_path_factory.mktemp("colour"))
     table = written(tmp_path_factory.mktemp("table"), *TABLES[request.param])
     rows = drawn_rows(table.recipe, ROWS, odd=0.2)
-    return ExportedModel(table.folder / "model.onnx", rows, table.expected(rows), table.tolerance)
+    return ConsumedModel(table.folder / "model.onnx", rows, table.expected(rows), table.tolerance)
 
 
-def test_onnxruntime(exported: ExportedModel) -> None:
+def test_onnxruntime(exported: ConsumedModel) -> None:
     session = onnxruntime.InferenceSession(str(exported.model), providers=["CPUExecutionProvider"])
     exported.assert_all_same(session.run(None, {session.get_inputs()[0].name: exported.rows}))
 
 
-def test_onnx_reference_evaluator(exported: ExportedModel) -> None:
+def test_onnx_reference_evaluator(exported: ConsumedModel) -> None:
     from onnx.reference import ReferenceEvaluator
 
     evaluator = ReferenceEvaluator(str(exported.model))
     exported.assert_all_same(list(evaluator.run(None, {evaluator.input_names[0]: exported.rows})))
 
 
-def test_tract(exported: ExportedModel) -> None:
+def test_tract(exported: ConsumedModel) -> None:
     tract = pytest.importorskip("tract", reason="the package tract is not installed (extra: consumers)")
     model = tract.onnx().load(str(exported.model))
     runnable = model.into_model().into_runnable()
     exported.assert_all_same([each.to_numpy() for each in runnable.run([exported.rows])])
 
 
-def test_opencv(exported: ExportedModel) -> None:
+def test_opencv(exported: ConsumedModel) -> None:
     """No labels: OpenCV 4 computes garbage, silently (docs/consumers.md, "Other runtimes")."""
     cv2 = pytest.importorskip("cv2", reason="the package opencv-python-headless is not installed (extra: consumers)")
     net = cv2.dnn.readNetFromONNX(str(exported.model))
@@ -162,7 +162,7 @@ def test_opencv(exported: ExportedModel) -> None:
     exported.assert_same({first: net.forward(first)})
 
 
-def test_openvino(exported: ExportedModel) -> None:
+def test_openvino(exported: ConsumedModel) -> None:
     """Asked for float32: its default precision flips labels."""
     openvino = pytest.importorskip("openvino", reason="the package openvino is not installed (extra: consumers)")
     core = openvino.Core()
@@ -176,7 +176,7 @@ def _node_modules() -> Path:
 
 
 @pytest.fixture
-def served(exported: ExportedModel, tmp_path: Path) -> Path:
+def served(exported: ConsumedModel, tmp_path: Path) -> Path:
     """A folder with the model, the rows as raw bytes, and what these are."""
     session = onnxruntime.InferenceSession(str(exported.model), providers=["CPUExecutionProvider"])
     shutil.copyfile(exported.model, tmp_path / "model.onnx")
@@ -196,13 +196,13 @@ def in_node(packages: Path, script: Path, *arguments: str | Path, **options: Any
 
 
 @pytest.mark.slow
-def test_node(exported: ExportedModel, node_modules: Path, served: Path) -> None:
+def test_node(exported: ConsumedModel, node_modules: Path, served: Path) -> None:
     exported.assert_same(in_node(node_modules, JAVASCRIPT / "consume.mjs", served))
 
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_browser(exported: ExportedModel, node_modules: Path, served: Path) -> None:
+def test_browser(exported: ConsumedModel, node_modules: Path, served: Path) -> None:
     """Real headless Chromium, onnxruntime-web in WebAssembly, everything served from loopback."""
     shutil.copyfile(JAVASCRIPT / "consume.html", served / "index.html")
     (served / "dist").symlink_to(node_modules / "onnxruntime-web" / "dist")
@@ -228,7 +228,7 @@ def test_a_service_in_javascript_turns_named_values_into_features(node_modules: 
     columns = (*CLASSES.columns[:3], heating, *CLASSES.columns[4:])
     table = written(tmp_path, CLASSES.model_copy(update={"columns": columns}), "classification", 3)
     found = in_node(node_modules, DOCS / "serving_rows.mjs", input=json.dumps(ROWS_OF_CLASSES), cwd=tmp_path)
-    ExportedModel(tmp_path, np.array(CODES), table.expected(np.array(CODES))).assert_same(found)
+    ConsumedModel(tmp_path, np.array(CODES), table.expected(np.array(CODES))).assert_same(found)
 
 
 ODD: dict[str, list[Any]] = {

@@ -195,7 +195,7 @@ def test_a_step_takes_no_more_operations_than_it_should(network: type, kind: typ
     """
     net = network(64, 5, generator())
     optimizer = kind(group_parameters(net.parameters(), 0), lr=0.1)
-    split, steps = IMAGES.at(torch.arange(320)), 10
+    split, steps = IMAGES.select(torch.arange(320)), 10
     train_epoch(net, optimizer, split, 32, generator())
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
         train_epoch(net, optimizer, split, 32, generator())

@@ -293,7 +293,7 @@ def test_settings_that_cannot_be_used_are_said_before_a_server_starts(
 
 def kept(candidate: Contender, name: str, tuned_too: bool = False, **training: Any) -> None:
     """A version under a name of its own whose run was asked so."""
-    asked = candidate.parameters.training.given | training
+    asked = candidate.parameters.training.given_values | training
     document = {"name": name, "training": asked, "tuned": tuned_too}
     candidate.parameters = tuning_result.take_found(RetrainParameters.model_validate(document))
     candidate.publish()
@@ -324,7 +324,7 @@ def test_a_name_that_was_tuned_goes_on_so_until_told_otherwise(candidate: Conten
     assert again.schedule == "cosine", "a default of the champion was not given"
     assert repeated("mine", training={"lr": 0.1}).training.lr == 0.1
     off = repeated("mine", tuned=False)
-    assert (off.training.given.get("lr"), off.training.batch_size, off.found) == (None, 16, None)
+    assert (off.training.given_values.get("lr"), off.training.batch_size, off.found) == (None, 16, None)
     searched = own_data.repeat_parameters("mine", {"tuned": False}, with_found=True)["training"]
     assert searched["lr"] == 0.5, "a search starts there"
     asked = schedule.ask_for(schedule.find_target("mine"), None, {"cron": "0 3 * * *"}, {}).parameters

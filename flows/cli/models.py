@@ -26,7 +26,7 @@ from flows.cli.errors import Answer, as_gradmill_error, report_faults
 from flows.cli.options import ModelArgument, OnlyModel, Version, add_artifacts
 from tasks.errors import DataError, EnvironmentProblem, GradmillError, UsageError, without_credentials
 from tasks.machine.run_messages import Event
-from tasks.machine.words import format_number, format_setting, nearest
+from tasks.machine.words import format_number, format_setting, suggest_spelling
 from tasks.parameters import is_name
 from tasks.records import GateVerdict
 from tasks.serving.task import TASKS
@@ -135,7 +135,7 @@ def _list_runs(name: str | None, order: Order) -> Answer:
         if failure := report_faults(found.faults, "run"):
             raise failure
         known = [each for each, of_name in state.read().names.items() if of_name.runs]
-        to_do = nearest(name, known, "see gradmill models --runs")
+        to_do = suggest_spelling(name, known, "see gradmill models --runs")
         raise UsageError(f"no run of {name}", f"one of: {', '.join(known) or 'none yet'}", to_do)
 
     def rank(run: RunSummary) -> tuple[str, bool, float]:

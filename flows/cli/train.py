@@ -168,7 +168,7 @@ def _command_with(parameters: TuneParameters, settings: Collection[str]) -> str:
     if model_folder.list_versions(parameters.name):
         return shlex.join(["retrain", parameters.name, "--tuned"])
     training = parameters.training
-    said = training.given.keys() - {"model", "defaults", *settings}
+    said = training.given_values.keys() - {"model", "defaults", *settings}
     options = source_options(parameters.data.source) if parameters.data.source else []
     options += given_options(parameters.data, {"source"})
     options += given_options(training, set(type(training).model_fields) - said)

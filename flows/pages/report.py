@@ -133,7 +133,7 @@ class Outcome:
     predicted: records.Prediction | None = None
     validated: ValidatedDataset | None = None
 
-    def refused(self, record: Record) -> None:
+    def record_refusal(self, record: Record) -> None:
         """Add the record of the stage that refused the candidate."""
         if isinstance(record, records.Evaluation):
             self.evaluated = record
@@ -236,7 +236,7 @@ def attach_report(outcome: Outcome) -> Iterator[None]:
         with suppress(Exception):
             outcome.run.note_failure(getattr(error, "exit_code", 1))
         if isinstance(error, GateFailed):
-            outcome.refused(error.record)
+            outcome.record_refusal(error.record)
         if outcome.is_decided:
             with suppress(Exception):  # a failed report must not hide why the run has failed
                 error.report = outcome.report()  # type: ignore[attr-defined]

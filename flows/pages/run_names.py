@@ -82,7 +82,7 @@ def end_as_refused(run: Callable[P, R]) -> Callable[P, R]:
     """
 
     @functools.wraps(run)
-    def running(*args: P.args, **kwargs: P.kwargs) -> R:
+    def run_named(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return run(*args, **kwargs)
         except GateFailed as refusal:
@@ -90,4 +90,4 @@ def end_as_refused(run: Callable[P, R]) -> Callable[P, R]:
             state.state_details.retriable = False  # as Prefect does for every exception
             return cast("R", state)
 
-    return running
+    return run_named

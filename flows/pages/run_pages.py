@@ -241,7 +241,7 @@ def _list_prediction_facts(result: Prediction, job: Job | None) -> Iterator[tupl
     yield "model", (f"{result.name} version {result.version}, SHA-256 ", Code(result.model_sha256))
     yield "against the truth", describe_quality(result) or "unknown: it is not in the input"
     if job and job.notes:
-        yield "noted", "; ".join(job.noted)
+        yield "noted", "; ".join(job.note_sentences)
     index, maximum = result.drift.describe(), result.drift.maximum
     limit = f" (population stability index {index}; limit {maximum:g})" if index else ""
     yield "drift", f"{result.drift.verdict}{limit}"

@@ -56,7 +56,7 @@ def load(name: str, number: int | None) -> tuple[gradmill.Model, dict[str, Any]]
         return model, facts | samples | {"is_dark": is_dark(rows)}
     given = dict[str, list[InputColumn]]()
     for column in model.columns.values():
-        given.setdefault(column.given, []).append(column)
+        given.setdefault(column.input_name, []).append(column)
     decoded = [decode_row(given, dict(zip(model.columns, row.tolist(), strict=True))) for row in rows]
     target = recipe.target.name if recipe.target else "prediction"
     fields = [describe_field(name, columns) for name, columns in given.items()]

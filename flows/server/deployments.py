@@ -28,7 +28,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from flows.server import api
 from flows.tags import QUEUED, REFUSED, SKIPPED, TAG, UNSCHEDULED
 from tasks.errors import EnvironmentProblem, GateFailed, GradmillError, UsageError, without_credentials
-from tasks.machine.words import nearest
+from tasks.machine.words import suggest_spelling
 from tasks.parameters import (
     EvaluateParameters,
     LearningParameters,
@@ -218,7 +218,7 @@ def find_deployment(client: SyncPrefectClient, deployment: str) -> DeploymentRes
     known = {each.name: each for each in list_deployments(client)}
     if deployment not in known:
         names = ", ".join(sorted(known)) or "none yet"
-        to_do = nearest(deployment, known, "name one of these" if known else "run gradmill up")
+        to_do = suggest_spelling(deployment, known, "name one of these" if known else "run gradmill up")
         raise UsageError(f"no deployment {deployment}", f"one of: {names}", to_do)
     return known[deployment]
 

@@ -46,7 +46,7 @@ from flows.server.deployments import (
 )
 from flows.tags import MODEL_TAG, TAG, UNSCHEDULED
 from tasks.errors import EnvironmentProblem, UsageError
-from tasks.machine.words import nearest
+from tasks.machine.words import suggest_spelling
 from tasks.store import artifact_paths, schedules
 from tasks.store.schedules import Schedule, Schedules
 
@@ -238,7 +238,7 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
         wanted = list_specs(told)
         for name in reset:
             if name not in wanted:
-                to_do = nearest(name, wanted, "name one of these")
+                to_do = suggest_spelling(name, wanted, "name one of these")
                 raise UsageError(f"no deployment {name} is declared", f"one of: {', '.join(wanted)}", to_do)
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))

@@ -59,13 +59,13 @@ class RawFile(NamedTuple):
     size: int
 
     @property
-    def cached(self) -> FileRef:
+    def cached_file(self) -> FileRef:
         """Where its payload is in artifacts/, whether it exists or not."""
         return FileRef(path=artifact_paths.raw_file(FASHION_MNIST, self.name, self.sha256), sha256=self.sha256)
 
     def is_cached(self) -> bool:
         """Whether the payload is there, bit for bit."""
-        return self.cached.path.is_file() and atomic.file_digest(self.cached.path) == self.sha256
+        return self.cached_file.path.is_file() and atomic.file_digest(self.cached_file.path) == self.sha256
 
 
 FILES = (
@@ -103,7 +103,7 @@ class FashionMnist:
         Raises:
             DataError: a raw file has changed since it was fetched.
         """
-        files = (verified_files.read(file.cached, "run it again: it fetches the file") for file in FILES)
+        files = (verified_files.read(file.cached_file, "run it again: it fetches the file") for file in FILES)
         train_images, train_labels, test_images, test_labels = (np.frombuffer(file, np.uint8) for file in files)
         train = Examples(train_images[16:].reshape(-1, 28, 28), train_labels[8:])  # after the headers of the IDX files
         test = Examples(test_images[16:].reshape(-1, 28, 28), test_labels[8:])
@@ -311,7 +311,7 @@ def fetch_files(sources: Iterable[Source], use_cache: bool = True) -> RawDataset
     source = ", ".join(used) or "cache"
     files_of = f"{pluralize(len(FILES), 'file')} from {source}, verified by SHA-256"
     print_message(f"{FASHION_MNIST}: {files_of}", short=files_of)
-    return RawDataset(name=FASHION_MNIST, source=source, files={file.name: file.cached for file in FILES})
+    return RawDataset(name=FASHION_MNIST, source=source, files={file.name: file.cached_file for file in FILES})
 
 
 def _ask_each(sources: Iterable[Any], question: Callable[[Any], str]) -> str:
@@ -345,7 +345,7 @@ def _fetch_file(file: RawFile, scratch: Path, source: Source) -> str:
             found = f"none ({damaged.found})"
             continue
         if (found := verified_files.sha256(payload)) == file.sha256:
-            atomic.write_bytes(file.cached.path, payload)
+            atomic.write_bytes(file.cached_file.path, payload)
             return source.name
     raise DataError(
         f"{file.name} from {source.name} has SHA-256 {found}",

@@ -85,7 +85,7 @@ def value_kind(table: Table, name: str) -> str:
     has_many = not pa.types.is_dictionary(column.type)  # many distinct texts, a sample of which tells as much as all
     if has_many and column.num_chunks and _kind_of_texts(column.chunk(0).drop_null()) == "text":
         return "text"
-    return _kind_of_texts(table.levels(name).used.drop_null())
+    return _kind_of_texts(table.levels(name).used_levels.drop_null())
 
 
 def _kind_of_texts(values: pa.Array) -> str:

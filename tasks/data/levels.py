@@ -33,7 +33,7 @@ class Levels:
         return count_codes(np.concatenate(codes), len(self.values))  # all at once, since there are many chunks
 
     @property
-    def used(self) -> pa.Array:
+    def used_levels(self) -> pa.Array:
         """The values, with null for those that no row has."""
         return pc.if_else(pa.array(self.counts > 0), self.values, None)
 
@@ -44,7 +44,7 @@ class Levels:
 
     def names(self) -> list[str]:
         """The names of the values that occur; two may have one name."""
-        return format_values(self.used.drop_null())
+        return format_values(self.used_levels.drop_null())
 
     def take(self, words: NDArray[Any], into: NDArray[Any] | None = None) -> NDArray[Any]:
         """For each row ``(n,)`` the word of its value; ``words`` ``(values + 1,)`` ends with that of a missing value.

@@ -249,7 +249,7 @@ class OwnDataset(ABC):
             prepared, sheet = None, rows.draw_sheet() if rows else None
             if schema and rows:
                 prepared = write_splits(self.name, rows, schema, scratch)
-                accepted = champion.accepting(*report.accepted) if champion else ()
+                accepted = champion.merge_accepted(*report.accepted_findings) if champion else ()
                 prepared = prepared.model_copy(update={"accepted": accepted})
             return Validation(report, prepared, sheet)
 

@@ -35,7 +35,7 @@ def check_columns(
         yield warning("few-rows", None, found, "get more rows, name --features, or try --weight-decay auto")
     first = {column.source: column for column in reversed(columns) if column.part}
     for column, each in zip(columns, stats, strict=True):
-        name, missing = column.given, each.num_missing
+        name, missing = column.input_name, each.num_missing
         if column.part:  # for dates only missing values are odd, and all parts have the same ones
             if column is first[name] and missing > MUCH_MISSING * num_rows:
                 yield _tell_missing(name, missing, num_rows)

@@ -78,7 +78,7 @@ class Column(PersistedRecord):
         return np.append(of_levels, [shared + has_rare if self.num_missing else -1, -1])
 
     @property
-    def given(self) -> str:
+    def input_name(self) -> str:
         """The name of the data's column from which this column is made."""
         return self.source or self.name
 
@@ -109,7 +109,7 @@ class Target(PersistedRecord):
         return self.scale
 
     @property
-    def usual(self) -> float:
+    def typical_value(self) -> float:
         """The largest magnitude that predictions usually have; its spacing bounds how far answers may differ."""
         return abs(self.mean) + DEVIATIONS * self.scale
 

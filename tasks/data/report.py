@@ -160,7 +160,7 @@ class DataReport(Document):
         return tuple(each for each in self.findings if each.rule in OF_CHAMPION and each.severity != "note")
 
     @property
-    def accepted(self) -> tuple[AcceptedFinding, ...]:
+    def accepted_findings(self) -> tuple[AcceptedFinding, ...]:
         """What the user accepted."""
         return tuple(AcceptedFinding(rule=each.rule, column=each.column) for each in self.findings if each.accepted)
 

@@ -24,7 +24,7 @@ from tasks.data.recipe import (
 )
 from tasks.data.report import Finding, error, note, require_fit, warning
 from tasks.errors import UsageError
-from tasks.machine.words import format_names, nearest
+from tasks.machine.words import format_names, suggest_spelling
 from tasks.parameters.data import OwnData
 from tasks.parameters.form import Use
 from tasks.records import Splits
@@ -130,7 +130,7 @@ class Request:
         parts = [column for column in columns if column.part]
         self.parts = {each.source: [part for part in parts if part.source == each.source] for each in parts}
         self.dates = {name: (each[0].form, each[0].zone) for name, each in self.parts.items()}
-        self.taken = tuple(dict.fromkeys(column.given for column in columns))  # columns of the data, in order
+        self.taken = tuple(dict.fromkeys(column.input_name for column in columns))  # columns of the data, in order
         self.target = previous.target if previous else options.target
 
         given = ((rule, getattr(options, option)) for option, rule in BY_COLUMN.items())
@@ -222,7 +222,7 @@ def _check_names(
         wanted |= dict.fromkeys(options.category, "--category")
     for name, why in wanted.items():
         if name is not None and name not in header:
-            action = nearest(name, names, "choose one of them")
+            action = suggest_spelling(name, names, "choose one of them")
             yield error("no-such-column", name, f"no column {name} ({why})", known_names, action)
     for name in request.taken:
         if name not in names:
@@ -238,7 +238,9 @@ def _check_names(
         found, action = f"{name} stays left out, as in version 1", "--category takes it under another --name"
         yield warning("left-out", name, found, action)
     for name in sorted({*options.ignore}.difference(header, previous.ignored if previous else ())):
-        yield warning("no-such-column", name, f"no column {name} (--ignore)", known_names, nearest(name, header, ""))
+        yield warning(
+            "no-such-column", name, f"no column {name} (--ignore)", known_names, suggest_spelling(name, header, "")
+        )
 
 
 def require_columns(header: Sequence[str], request: Request, ignored_rules: Collection[str] = ()) -> None:

@@ -120,7 +120,7 @@ def split_by_names(levels: Levels, keys: Hashes) -> SplitAssignment:
 
     Validation rows become the test split if there is no other; otherwise they are watched during training.
     """
-    names = [(name or "").strip().lower() for name in format_values(levels.used)]
+    names = [(name or "").strip().lower() for name in format_values(levels.used_levels)]
     ids = np.array([SPLIT_IDS.get(name, VALIDATION) for name in names] + [VALIDATION], np.uint8)
     if TEST not in ids:
         ids[:-1][ids[:-1] == VALIDATION] = TEST
@@ -138,7 +138,7 @@ def read_times(column: pa.ChunkedArray) -> NDArray[np.float64]:
     if tabular.kind_of(column.type) != "text":
         return statistics.to_numbers(column)
     found = find_levels(column)
-    return found.take(np.append(_parse_times(found.used), np.nan))
+    return found.take(np.append(_parse_times(found.used_levels), np.nan))
 
 
 def encode_times(times: NDArray[np.float64]) -> Hashes:
@@ -178,7 +178,7 @@ def check_times(
     is_text = tabular.kind_of(column.type) == "text"
     if not is_text or not (np.isnan(times) & pc.is_valid(column).to_numpy()).any():
         return None
-    texts = find_levels(column).used.drop_null()
+    texts = find_levels(column).used_levels.drop_null()
     no_times = (each for each in texts if np.isnan(_parse_times(pa.array([each]))).any())
     text = next(no_times, texts[-1])  # or they are times of two kinds
     row = pc.index(column.cast(pa.string()), text).as_py()

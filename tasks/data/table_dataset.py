@@ -218,7 +218,7 @@ def _describe(
 
 def _describe_column(table: Table, name: str, request: Request, features: Features) -> ColumnReport:
     """One column with its role, its kind, its missing values, and its range or levels."""
-    kinds = {column.given: "date" if column.part else column.kind for column in features.columns}
+    kinds = {column.input_name: "date" if column.part else column.kind for column in features.columns}
     kind = kinds.get(name) or features.left_out.get(name) or value_kind(table, name)
     role = {request.split.column: "split", request.target: "target"}.get(
         name, "feature" if name in kinds else "left out"

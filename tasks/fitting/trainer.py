@@ -223,7 +223,7 @@ class Trainer:
         require_enough(share, len(fitted), len(held_out), option)
         trainer = type(self)(self.training, self.refit(fitted), self.device)
         train = trainer.load("train")
-        return trainer, Parts(*(train.at(index.to(self.device)) for index in (fitted, held_out)))
+        return trainer, Parts(*(train.select(index.to(self.device)) for index in (fitted, held_out)))
 
     def begin_training(self, generator: torch.Generator) -> TrainingRun:
         """Read the splits, find the values that were not given, and build what learns from them.
@@ -612,7 +612,7 @@ def sample(split: DeviceExamples, size: int, generator: torch.Generator) -> Devi
     """This many random rows, drawn with replacement; all rows if there are fewer."""
     if len(split) <= size:
         return split
-    return split.at(torch.randint(len(split), (size,), generator=generator).to(split.device))
+    return split.select(torch.randint(len(split), (size,), generator=generator).to(split.device))
 
 
 def compute_loss(net: Network, examples: DeviceExamples, objective: Objective) -> float:

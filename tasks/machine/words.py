@@ -48,7 +48,7 @@ def in_markdown(text: str) -> str:
     return SPECIAL.sub(r"\\\g<0>", escape_control_characters(text))
 
 
-def nearest(mistyped: str, names: Iterable[str], default: str) -> str:
+def suggest_spelling(mistyped: str, names: Iterable[str], default: str) -> str:
     """What to do about a name that does not exist: it may differ from a known one in a letter, or in case."""
     lower = {each.lower(): each for each in names}
     near = difflib.get_close_matches(mistyped.lower(), lower, n=1)

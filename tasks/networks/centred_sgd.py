@@ -18,7 +18,7 @@ VALUES = 2**23  # of inputs, from examples spread evenly: the mean and first dir
 def mean_and_curvature(split: DeviceExamples) -> tuple[Tensor, float]:
     """The mean input ``(inputs,)``, and the largest eigenvalue of ``XᵀX/n``."""
     step = max(1, len(split) // max(1, VALUES // split.num_inputs))
-    some = split.at(torch.arange(0, len(split), step, device=split.device))
+    some = split.select(torch.arange(0, len(split), step, device=split.device))
     X = torch.cat([inputs.flatten(1).clone() for inputs, *_ in some.iterate_in_order(len(some))])
     direction = X.new_ones(split.num_inputs)
     for _ in range(ROUNDS):

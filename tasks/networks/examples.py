@@ -29,7 +29,7 @@ class DeviceExamples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def at(self, index: Tensor) -> "DeviceExamples":
+    def select(self, index: Tensor) -> "DeviceExamples":
         """The examples at ``index`` ``(m,)`` int64."""
 
     def pieces(self, size: int) -> Iterator["DeviceExamples"]:
@@ -76,7 +76,7 @@ class Split:
         """The same split on another device."""
         return self._map(lambda tensor: tensor.to(device))
 
-    def at(self, index: Tensor) -> "Split":
+    def select(self, index: Tensor) -> "Split":
         """The examples at ``index``; ``index_select`` is an order of magnitude faster than ``X[index]`` here."""
         return self._map(lambda tensor: tensor.index_select(0, index))
 
@@ -91,7 +91,7 @@ class Split:
         Several minibatches are gathered at once, and each is then a view.
         """
         together = max(1, GATHERED // (batch_size * max(1, self.num_inputs)))
-        gathered = (self.at(index) for index in order.split(batch_size * together))
+        gathered = (self.select(index) for index in order.split(batch_size * together))
         return self._in_one_memory(part for several in gathered for part in several._parts(batch_size))
 
     def iterate_in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:

@@ -164,7 +164,7 @@ class TableExamples:
         members = None if self.members is None else self.members.to(device)
         return TableExamples(self.rows.to(device), self.targets.to(device), self.encoding.to(device), members)
 
-    def at(self, index: Tensor) -> "TableExamples":
+    def select(self, index: Tensor) -> "TableExamples":
         """The examples at ``index``; only the index is copied."""
         members = index if self.members is None else self.members.index_select(0, index)
         return replace(self, targets=self.targets.index_select(0, index), members=members)
@@ -179,7 +179,7 @@ class TableExamples:
 
     def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
         """Inputs, truth and category indices of each minibatch, encoded in a few calls; the last may be smaller."""
-        at, whole = self.at(order), len(order) // batch_size * batch_size
+        at, whole = self.select(order), len(order) // batch_size * batch_size
         for part in at.pieces(whole or len(order)):
             size = min(batch_size, len(part))
             X, *category_indices = self.encoding.encode(part._read().view(-1, size, self.num_inputs))

@@ -119,7 +119,7 @@ class LearningParameters(ParameterModel):
         if not isinstance(values, dict):
             return values
         training, data = values.get("training") or {}, values.get("data") or {}
-        training = training.given if isinstance(training, Training) else training
+        training = training.given_values if isinstance(training, Training) else training
         source = data.get("source") if isinstance(data, dict) else getattr(data, "source", None)
         if not isinstance(training, dict):
             return values

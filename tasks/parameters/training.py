@@ -223,12 +223,12 @@ class Training(ParameterModel):
         return OF_MODEL[self.model] & DEFAULTS[self.defaults].applies_to
 
     @property
-    def given(self) -> dict[str, Any]:
+    def given_values(self) -> dict[str, Any]:
         """The values that were given; all others are defaults, or found later."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
     @property
-    def exported(self) -> dict[str, Any]:
+    def exported_values(self) -> dict[str, Any]:
         """The options named in an ONNX file, as in JSON: those that make it a different model."""
         return self.model_dump(mode="json", exclude={"device", *DEFAULTS[self.defaults].not_exported})
 

@@ -82,7 +82,7 @@ def describe_model(prepared: PreparedDataset, training: Training) -> dict[str, s
     recipe = prepared.recipe
     facts: dict[str, Any] = {
         "signature": prepared.signature.model_dump(mode="json"),
-        "training": training.exported,
+        "training": training.exported_values,
         COLUMNS: [column.model_dump(mode="json") for column in recipe.describe_columns()],
         "labels": prepared.class_names,
     }

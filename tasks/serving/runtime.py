@@ -154,7 +154,7 @@ def find_tolerance(recipe: Recipe) -> float:
     import numpy as np
 
     target = recipe.target_scaling
-    return TOLERANCE * target.scale + 2 * float(np.spacing(np.float32(target.usual)))
+    return TOLERANCE * target.scale + 2 * float(np.spacing(np.float32(target.typical_value)))
 
 
 def read_sample(content: bytes, path: Path | str = SAMPLE) -> "dict[str, NDArray[Any]]":

@@ -36,7 +36,7 @@ def stage(
         name, signature = function.__name__, inspect.signature(function)
 
         @functools.wraps(function)
-        def reusing(run: RunFolder, /, *args: P.args, **kwargs: P.kwargs) -> R | State[R]:
+        def run_or_reuse(run: RunFolder, /, *args: P.args, **kwargs: P.kwargs) -> R | State[R]:
             _, *inputs = signature.bind(run, *args, **kwargs).arguments.items()
             key = cache.make_key(name, dict(inputs))
             kept = None if run.force else cache.find_record(key, signature.return_annotation)
@@ -52,7 +52,7 @@ def stage(
         # Prefect's own results are not used: Prefect reads what it finds under a key with the serializer that the file
         # names
         options: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False, **task_options}
-        prefect_task = task(name=name, task_run_name=name, **options)(reusing if reusable else function)
+        prefect_task = task(name=name, task_run_name=name, **options)(run_or_reuse if reusable else function)
 
         @functools.wraps(function)
         @show_stage(name)

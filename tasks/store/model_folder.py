@@ -20,7 +20,7 @@ from pydantic import (
 
 from tasks.data.recipe import Recipe
 from tasks.errors import DataError, UsageError
-from tasks.machine.words import nearest
+from tasks.machine.words import suggest_spelling
 from tasks.parameters import Hyperparameters, is_name
 from tasks.records import GateVerdict, Splits
 from tasks.serving.contract import ModelMetadata, open_inference_metadata
@@ -290,7 +290,7 @@ def require_versions(name: str) -> list[int]:
         return kept
     locks.refuse_half_restored()
     every, found = [*filter(list_versions, list_names())], f"no model named {name} in {artifact_paths.models()}"
-    to_do = nearest(name, every, "name one, another --artifacts, or train it: gradmill retrain")
+    to_do = suggest_spelling(name, every, "name one, another --artifacts, or train it: gradmill retrain")
     raise UsageError(found, f"one of: {', '.join(every)}" if every else "a model; there is none yet", to_do)
 
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError, field_serializer, field_validator
 from tasks.data.schema import find_schema
 from tasks.errors import DataError, UsageError
 from tasks.machine.run_messages import print_message
-from tasks.machine.words import nearest, pluralize
+from tasks.machine.words import pluralize, suggest_spelling
 from tasks.parameters import Data, LearningParameters, ModelName, RetrainParameters, Use, is_name
 from tasks.parameters.data import NO_WINDOW
 from tasks.parameters.form import WORDS
@@ -132,7 +132,7 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
             each for each in model_folder.list_names() if each not in [*ModelName] and model_folder.list_versions(each)
         ]
         kept, train = ", ".join(names) or "none yet", "train a new one: gradmill retrain MODEL --name NAME"
-        to_do = nearest(name, [*ModelName, *names], f"name one of these, or {train}")
+        to_do = suggest_spelling(name, [*ModelName, *names], f"name one of these, or {train}")
         raise UsageError(f"no model {name}", f"{' or '.join(ModelName)}, or a kept name: {kept}", to_do)
     champion = model_folder.find_manifest(name, model_folder.resolve_version(name, None))
     asked = champion.parameters.model_dump(mode="json")

@@ -91,7 +91,7 @@ class Job(RootDocument):
     seconds: float | None = None
 
     @property
-    def noted(self) -> list[str]:
+    def note_sentences(self) -> list[str]:
         """What was noted about rows that were predicted nonetheless, one sentence each."""
         return [f"{times:,} of {pluralize(self.rows, 'row')} {note}" for note, times in (self.notes or {}).items()]
 

@@ -131,9 +131,9 @@ def take_found(parameters: RetrainParameters, is_told: bool = False) -> RetrainP
             f"some for {training.model} on {parameters.dataset}",
             f"search again: gradmill tune {name}; or give --no-tuned",
         )
-    found = Found(run=tuned.run, fields=tuple(sorted(tuned.settings.keys() - training.given.keys())))
+    found = Found(run=tuned.run, fields=tuple(sorted(tuned.settings.keys() - training.given_values.keys())))
     try:
-        training = Training.model_validate(tuned.settings | training.given)
+        training = Training.model_validate(tuned.settings | training.given_values)
     except ValidationError as error:
         first = error.errors()[0]
         where = f"{artifact_paths.tuned(name)}: {'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -159,7 +159,7 @@ def find_form(levels: Levels, name: str) -> str | Finding | None:
     It is enough if most levels are dates, so that one bad value does not turn all others into a category.
     """
     shares = dict[str, float]()
-    for form in find_likely_forms(levels.used):
+    for form in find_likely_forms(levels.used_levels):
         is_date = ~read_dates(levels.values, form).is_invalid
         shares[form] = float(levels.counts[is_date].sum() / levels.counts.sum())
     best = max(shares.values(), default=0.0)
@@ -168,9 +168,8 @@ def find_form(levels: Levels, name: str) -> str | Finding | None:
     forms = [form for form, share in shares.items() if share == best]
     if len(forms) == 1 or "" in forms:  # times of day have no order
         return forms[0]
-    found = (
-        f"{name} holds dates such as {str(levels.used.drop_null()[0])[:SHOWN]!r}, which {' and '.join(forms)} both fit"
-    )
+    example = str(levels.used_levels.drop_null()[0])[:SHOWN]
+    found = f"{name} holds dates such as {example!r}, which {' and '.join(forms)} both fit"
     remedy = f"write them as 2024-12-31, or use --category {name}, --ignore {name} or --no-date-parts"
     return error("date-order", name, found, "dates of one order", remedy)
 

@@ -150,7 +150,7 @@ def _find_dates(
     form = date_parts.find_form(table.levels(name), name)
     if not isinstance(form, str):
         return form
-    texts = table.levels(name).used.drop_null()
+    texts = table.levels(name).used_levels.drop_null()
     return form, min(zones[name]) if name in zones else date_parts.find_zone_of_texts(texts, form)
 
 

@@ -107,6 +107,7 @@ NOT_HERE = {
 BEFORE = {
     "gradmill rollback houses": "head -n 100 labelled.csv | tail -n +2 >> houses.csv; gradmill retrain houses",
 }
+SHORTER = {"--trials 32": "--trials 4"}  # which costs an eighth of the time, and is said in the same way
 OF_A_SHELL = re.compile(r"[*?~$|<>;&`]")
 TYPED = re.compile(r"(?m)^(?:gradmill|openssl) .*?(?=\s+#\s|$)")
 
@@ -160,6 +161,8 @@ def fill(folder: Path) -> None:
 
 def type_line(line: str) -> "subprocess.CompletedProcess[str]":
     """A command of ours without a shell, which would import all anew for each; anything else in one."""
+    for words, fewer in SHORTER.items():
+        line = line.replace(words, fewer)
     prepared = "".join(f"{typed}\n" for words, typed in BEFORE.items() if line.startswith(words))
     if prepared or not line.startswith("gradmill ") or OF_A_SHELL.search(line):
         return subprocess.run(["bash", "-ec", prepared + line], capture_output=True, text=True, timeout=600)

@@ -45,57 +45,11 @@ OF_OTHERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def typist(fashion_mnist_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Typist]:
-    """Somebody in a checkout in which ``make run`` has ended, as far as commands look at it."""
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", PORT)) == 0:
-            pytest.skip(f"port {PORT} is taken, and the page has it")
-    folder = tmp_path_factory.mktemp("first-hour") / "checkout"
-    folder.mkdir()
-    (folder / ".venv").symlink_to(REPOSITORY / ".venv")
-    (made,) = re.findall(r"(?m)^run:.*\n\t@\$\(BIN\)(/.*)\n", (REPOSITORY / "Makefile").read_text())
-    environment = {
-        "PREFECT_HOME": str(folder.parent / "prefect"),
-        "GRADMILL_FASHION_MNIST_DIR": str(fashion_mnist_files),
-    }
-    # No artifacts folder but the one here, and no browser.
-    environment |= dict.fromkeys(("GRADMILL_ARTIFACTS", "DISPLAY", "WAYLAND_DISPLAY", "BROWSER"), "")
-    typing = Typist(folder, environment)
-    typing.type(Block(PAGE, "sh", f".venv/bin{made}\n"))
-    yield typing
-    typing.end()
-
-
-def test_every_block_does_what_the_page_shows(typist: Typist) -> None:
-    for block in blocks(PAGE):
-        if block.language == "text":
-            typist.assert_said(block.text)
-        else:
-            typist.type(block)
-
-
-def test_every_place_below_artifacts_that_the_pages_name_is_there(typist: Typist) -> None:
-    told = "\n".join(page.read_text() for page in PAGES if page.stem != "decisions")
-    named = set(re.findall(r"artifacts/[\w.<>/-]*[\w>/]", told)) - set(OF_OTHERS)
-    assert {place for place in named if not list(typist.folder.glob(re.sub(r"<\w+>", "*", place)))} == set()
-
-
-def test_models_of_a_real_run_tell_what_the_table_of_metadata_props_has(typist: Typist) -> None:
-    told = (REPOSITORY / "docs" / "consumers.md").read_text()
-    for name in ("softmax-regression", "houses"):
-        folder = typist.folder / "artifacts" / "models" / name
-        champion = json.loads((folder / "champion.json").read_bytes())
-        session = onnxruntime.InferenceSession(folder / str(champion["version"]) / "model.onnx")
-        keys = {*champion, *session.get_modelmeta().custom_metadata_map}
-        assert all(f"| `{key}` |" in told for key in keys), keys
-
-
 # Lines of every page
 
 # Lines with these words are not typed here, for what is said.
 NOT_HERE = {
-    "gradmill up": "goes on until Ctrl-C: see above",
+    "gradmill up": "goes on until Ctrl-C: see below",
     "gradmill demo": "goes on until Ctrl-C: tests/test_serve_demo.py",
     "s3://": "a bucket: tests/test_store_mirror.py and tests/test_store_backup.py have one",
     "--artifacts new": "what was restored from that bucket",
@@ -213,3 +167,52 @@ def test_the_notebook_leads_from_a_dataframe_to_predictions_and_what_columns_add
     assert "city is 'Rom', a level that the model has not seen" in refused.outputs[0]["text"]
     assert "sold.weekday" in read_texts(added, "text/html")
     assert read_texts(again, "text/plain").endswith("'unchanged'")
+
+
+# The first hour: last, since its ``gradmill up`` takes a sixth of a core until the tests of this file end
+
+
+@pytest.fixture(scope="module")
+def typist(fashion_mnist_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Typist]:
+    """Somebody in a checkout in which ``make run`` has ended, as far as commands look at it."""
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", PORT)) == 0:
+            pytest.skip(f"port {PORT} is taken, and the page has it")
+    folder = tmp_path_factory.mktemp("first-hour") / "checkout"
+    folder.mkdir()
+    (folder / ".venv").symlink_to(REPOSITORY / ".venv")
+    (made,) = re.findall(r"(?m)^run:.*\n\t@\$\(BIN\)(/.*)\n", (REPOSITORY / "Makefile").read_text())
+    environment = {
+        "PREFECT_HOME": str(folder.parent / "prefect"),
+        "GRADMILL_FASHION_MNIST_DIR": str(fashion_mnist_files),
+    }
+    # No artifacts folder but the one here, and no browser.
+    environment |= dict.fromkeys(("GRADMILL_ARTIFACTS", "DISPLAY", "WAYLAND_DISPLAY", "BROWSER"), "")
+    typing = Typist(folder, environment)
+    typing.type(Block(PAGE, "sh", f".venv/bin{made}\n"))
+    yield typing
+    typing.end()
+
+
+def test_every_block_does_what_the_page_shows(typist: Typist) -> None:
+    for block in blocks(PAGE):
+        if block.language == "text":
+            typist.assert_said(block.text)
+        else:
+            typist.type(block)
+
+
+def test_every_place_below_artifacts_that_the_pages_name_is_there(typist: Typist) -> None:
+    told = "\n".join(page.read_text() for page in PAGES if page.stem != "decisions")
+    named = set(re.findall(r"artifacts/[\w.<>/-]*[\w>/]", told)) - set(OF_OTHERS)
+    assert {place for place in named if not list(typist.folder.glob(re.sub(r"<\w+>", "*", place)))} == set()
+
+
+def test_models_of_a_real_run_tell_what_the_table_of_metadata_props_has(typist: Typist) -> None:
+    told = (REPOSITORY / "docs" / "consumers.md").read_text()
+    for name in ("softmax-regression", "houses"):
+        folder = typist.folder / "artifacts" / "models" / name
+        champion = json.loads((folder / "champion.json").read_bytes())
+        session = onnxruntime.InferenceSession(folder / str(champion["version"]) / "model.onnx")
+        keys = {*champion, *session.get_modelmeta().custom_metadata_map}
+        assert all(f"| `{key}` |" in told for key in keys), keys

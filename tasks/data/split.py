@@ -192,7 +192,7 @@ def check_min_rows(split: SplitAssignment) -> Iterator[Finding]:
     test, training = split.count(TEST), split.count(TRAINING)
     if test < MIN_TEST or training < MIN_TRAINING:
         found = f"{pluralize(test, 'test row')} and {pluralize(training, 'training row')}"
-        action = "get more rows, or split them otherwise, such as with another --test share"
+        action = "get more rows, or split them differently, for example with another --test share"
         yield error("too-few-rows", None, found, f"at least {MIN_TEST} and {MIN_TRAINING}", action)
 
 

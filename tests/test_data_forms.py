@@ -133,6 +133,8 @@ def write_text(path: Path, rows: Rows, date: str, delimiter: str = ",", **forms:
     frame["when"] = frame.when.dt.strftime(f"{date} %H:%M")
     for name, form in forms.items():
         frame[name] = [write_number(value, form) for value in frame[name]]
+    if path.suffix != ".csv":
+        return written(path, pa.Table.from_pandas(frame, preserve_index=False))
     encoding = "utf-8" if delimiter == "," else "cp1252"
     frame.to_csv(path, index=False, sep=delimiter, decimal="," if delimiter == ";" else ".", encoding=encoding)
     return path
@@ -168,7 +170,7 @@ def write_workbook(path: Path, rows: Rows) -> Path:
 
 
 SOURCES: dict[str, dict[str, Callable[[Path, Rows], Path]]] = {
-    "american": {"a.csv": write_american},
+    "american": {"a.csv": write_american, "b.parquet": write_american},
     "german": {"a.csv": write_german},
     "a workbook and JSON lines": {"a.xlsx": write_workbook, "b.jsonl": written},
     "CSV and Parquet": {"a.csv": write_iso, "b.parquet": written},
@@ -448,6 +450,16 @@ def test_decimal_says_which_and_whole_numbers_are_the_same_whatever_it_is(
     assert (fee["kind"], fee["maximum"]) == ("number", largest)
     if not options:
         assert [each["column"] for each in shown["findings"] if each["rule"] == "number-form"] == ["fee"]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".feather", ".jsonl", ".xlsx"])
+def test_numbers_in_text_are_read_in_typed_files_too(suffix: str, tmp_path: Path) -> None:
+    rows, file = {"fee": ["$1,250.50", "$7"] * 50, "y": [*range(100)]}, tmp_path / f"t{suffix}"
+    write = write_workbook if suffix == ".xlsx" else written
+    fee = column(inspect(write(file, rows)), "fee")
+    assert (fee["kind"], fee["minimum"], fee["maximum"]) == ("number", 7, 1250.5)
+    rows["fee"][98:] = ["", "soon"]
+    assert "fee is 'soon' in row 99 of " in inspect(write(file, rows), code=4)["error"]["found"]
 
 
 def test_files_of_one_form_are_one_table_though_some_have_whole_numbers_alone(tmp_path: Path) -> None:

@@ -273,10 +273,10 @@ class _TableReader:
     def _read_form(self, path: str, name: str, texts: pa.Array, form: str) -> pa.Array:
         """Text in a form as float64; the first value that is not in this form is remembered."""
         numbers = tabular.to_numbers(texts, is_boolean=False, invalid=np.inf, form=form)
-        misfits = np.flatnonzero(np.isinf(numbers))
-        self._note_misfit(path, name, texts, misfits, ("text-among-numbers", f"a number written like {form}"))
-        numbers[misfits] = np.nan
-        return pa.array(numbers, from_pandas=True)
+        is_misfit = np.isinf(numbers)
+        fault = "text-among-numbers", f"a number written like {form}"
+        self._note_misfit(path, name, texts, np.flatnonzero(is_misfit), fault)
+        return pa.array(np.where(is_misfit, np.nan, numbers), from_pandas=True)  # Arrow's memory cannot be written to
 
     def _note_misfit(self, path: str, name: str, values: pa.Array, rows: NDArray[Any], fault: tuple[str, str]) -> None:
         """Remember the first of some rows that do not fit, the rule that says so, and what was expected."""

@@ -38,7 +38,8 @@ def test_each_changes_few_lines_of_few_files_and_fits_the_code(recipe: str) -> N
 
 @pytest.mark.slow
 def test_all_together_pass_the_tests_that_they_bring_and_break_none_beside_them(tmp_path: Path) -> None:
-    listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]  # with files not yet added
+    listed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
     for name in filter(None, listed.stdout.split("\0")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(REPOSITORY / name, tmp_path / name)

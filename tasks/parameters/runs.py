@@ -15,7 +15,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from tasks.parameters.addresses import join_source
-from tasks.parameters.data import Data, Names
+from tasks.parameters.data import TABLE_FORMATS, Data, Names
 from tasks.parameters.form import ParameterModel, Use, declare_field
 from tasks.parameters.training import (
     BOOK_DATASETS,
@@ -224,8 +224,8 @@ class PredictParameters(ParameterModel):
 
     input: str | None = declare_field(
         None,
-        "A file, folder or glob: IDX (.gz too), .npy, .npz, .safetensors, .png, .jpeg; tables as .parquet, .csv, "
-        ".feather, .jsonl.",
+        "A file, folder or glob: IDX (.gz too), .npy, .npz, .safetensors, .png, .jpeg; tables as "
+        f"{TABLE_FORMATS}.",
         flag="INPUT",
         empty="the test split of the version's dataset",
     )

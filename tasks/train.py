@@ -20,7 +20,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
     import safetensors.torch
 
     from tasks.fitting import devices
-    from tasks.fitting.progress import Watch, find_kept_epoch
+    from tasks.fitting.progress import find_kept_epoch, watch_training
     from tasks.fitting.trainer import make_trainer
 
     device = devices.resolve(training.device)
@@ -32,8 +32,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         trainer = make_trainer(training, prepared, device)
         with devices.deterministic(trainer.follows_data and device.type == "cuda"):
             trained = trainer.begin_training(generator)
-            watch = Watch(trained.training, run)
-            curve = watch.to_the_end(trained.epochs)
+            curve, picture = watch_training(trained.epochs, trained.training, run)
     used = trained.training.hyperparameters.model_copy(update={"num_epochs": len(curve)})
     tensors = safetensors.torch.save(trained.read_weights())
     reference = atomic.write_bytes(run.file("weights.safetensors"), tensors, is_durable=False)
@@ -42,7 +41,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         weights=reference,
         device=devices.describe(device),
         learning_curve=curve,
-        picture=watch.picture(curve),
+        picture=picture,
         kept_epoch=find_kept_epoch(curve, training).epoch,
         num_examples=trained.num_examples,
         num_validation=trained.num_validation,

@@ -25,7 +25,7 @@ from flows.retrain import retrain
 from prefect_api import api_client, eventually
 from tasks.errors import GateFailed, TrainingDiverged
 from tasks.evaluate import evaluate
-from tasks.fitting.progress import Watch
+from tasks.fitting.progress import watch_training
 from tasks.judging import gates
 from tasks.judging.parity import judge_parity
 from tasks.machine import devices
@@ -55,7 +55,7 @@ def linear(**options: Any) -> Training:
 def test_a_validation_loss_that_is_no_number_is_divergence_too(run: RunFolder, loss: float) -> None:
     measured = EpochMetrics(train={"loss": 1.0}, test={"loss": 1.0}, validation={"loss": loss})
     with pytest.raises(TrainingDiverged, match=rf"validation loss {loss} in epoch 1"):
-        Watch(linear(validation=0.5, patience=3), run).to_the_end(iter([measured]))
+        watch_training(iter([measured]), linear(validation=0.5, patience=3), run)
 
 
 def test_early_stopping_waits_for_patience_and_keeps_the_best_epoch(run: RunFolder) -> None:

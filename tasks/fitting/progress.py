@@ -7,7 +7,6 @@ from rich.progress import MofNCompleteColumn
 
 from tasks.errors import TrainingDiverged
 from tasks.judging import plots
-from tasks.machine import progress
 from tasks.machine.run_messages import print_message
 from tasks.machine.words import format_number, pluralize
 from tasks.networks.training import EpochMetrics
@@ -21,59 +20,49 @@ from tasks.store.run_folder import RunFolder
 LINES_PER_RUN = 10  # learning-curve lines in the log, however many epochs there are
 
 
-class Watch:
-    """One training, watched: log lines, a bar, and the growing picture of its learning curve (the book's Animator)."""
+def watch_training(
+    epochs: Iterator[EpochMetrics], training: Training, run: RunFolder
+) -> tuple[tuple[Epoch, ...], FileRef]:
+    """Train, and return the learning curve and its picture, which grows meanwhile (the book's Animator).
 
-    def __init__(self, training: Training, run: RunFolder) -> None:
-        self._training = training
-        self._path, name = run.file(LEARNING_CURVE), run.name or training.model.value
-        self._shown = live_progress.LivePage(f"{name}-learning-curve", "loss and accuracy by epoch")
-        self._trained = live_progress.Progress(training.hyperparameters.num_epochs, "epochs trained")
+    Raises:
+        TrainingDiverged: the loss is no longer a finite number.
+    """
+    path, name = run.file(LEARNING_CURVE), run.name or training.model.value
+    shown = live_progress.LivePage(f"{name}-learning-curve", "loss and accuracy by epoch")
+    total = training.hyperparameters.num_epochs
+    every, curve = math.ceil(total / LINES_PER_RUN), list[Epoch]()
+    with live_progress.count_progress("train", total, "epochs trained", 0, MofNCompleteColumn()) as advance:
+        for measured in epochs:
+            curve.append(_point(len(curve) + 1, measured, training))
+            if len(curve) % every == 0 and len(curve) < total:
+                said = _sentence(curve[-1])
+                short = said.replace("train ", "")  # the stage's name
+                print_message(f"epoch {len(curve)}/{total}: {said}", short=short)
+            if advance():
+                plots.save(plots.draw_learning_curve(curve), path)
+                shown.show(live_progress.embed_picture(path), retries=0)
+        advance(total - len(curve))  # those that were not needed
+    best = find_kept_epoch(curve, training)
+    _report_end(curve, best, training)
+    picture = plots.save(plots.draw_learning_curve(curve, best.epoch), path)
+    shown.show(live_progress.embed_picture(path))
+    return tuple(curve), picture
 
-    def to_the_end(self, epochs: Iterator[EpochMetrics]) -> tuple[Epoch, ...]:
-        """Train, and return the learning curve.
 
-        Raises:
-            TrainingDiverged: the loss is no longer a finite number.
-        """
-        total = self._training.hyperparameters.num_epochs
-        every = math.ceil(total / LINES_PER_RUN)
-        curve: list[Epoch] = []
-        with progress.make_bar(MofNCompleteColumn()) as bar:
-            for measured in bar.track(epochs, total=total, description="train"):
-                curve.append(_point(len(curve) + 1, measured, self._training))
-                if len(curve) % every == 0 and len(curve) < total:
-                    said = _sentence(curve[-1])
-                    short = said.replace("train ", "")  # the stage's name
-                    print_message(f"epoch {len(curve)}/{total}: {said}", short=short)
-                if self._trained.update(len(curve)):
-                    plots.save(plots.draw_learning_curve(curve), self._path)
-                    self._shown.show(live_progress.embed_picture(self._path), retries=0)
-        self._report_end(curve)
-        return tuple(curve)
-
-    def _report_end(self, curve: Sequence[Epoch]) -> None:
-        """Report how training ended: with early stopping, when it stopped and which epoch's weights are kept."""
-        total, best = self._training.hyperparameters.num_epochs, find_kept_epoch(curve, self._training)
-        end, patience = pluralize(len(curve), "epoch"), self._training.patience
-        if patience and len(curve) < total and len(curve) - best.epoch >= patience:
-            end = f"stopped early after {len(curve)} of {pluralize(total, 'epoch')}"
-        elif len(curve) < total:
-            end = f"converged after {end}"
-        end += f", the weights of epoch {best.epoch} kept" if patience else ""
-        on_validation = (
-            "" if best.validation_loss is None else f", validation loss {format_number(best.validation_loss, 3)}"
-        )
-        short = f"{end}: train loss {format_number(best.train_loss, 3)}{on_validation}"
-        print_message(f"{end}: {_sentence(best)}", short=short)
-
-    def picture(self, curve: Sequence[Epoch]) -> FileRef:
-        """The whole learning curve, drawn and shown."""
-        best = find_kept_epoch(curve, self._training)
-        picture = plots.save(plots.draw_learning_curve(curve, best.epoch), self._path)
-        self._shown.show(live_progress.embed_picture(self._path))
-        self._trained.show(self._training.hyperparameters.num_epochs)
-        return picture
+def _report_end(curve: Sequence[Epoch], best: Epoch, training: Training) -> None:
+    """Report how training ended: with early stopping, when it stopped and which epoch's weights are kept."""
+    total, patience, end = training.hyperparameters.num_epochs, training.patience, pluralize(len(curve), "epoch")
+    if patience and len(curve) < total and len(curve) - best.epoch >= patience:
+        end = f"stopped early after {len(curve)} of {pluralize(total, 'epoch')}"
+    elif len(curve) < total:
+        end = f"converged after {end}"
+    end += f", the weights of epoch {best.epoch} kept" if patience else ""
+    on_validation = (
+        "" if best.validation_loss is None else f", validation loss {format_number(best.validation_loss, 3)}"
+    )
+    short = f"{end}: train loss {format_number(best.train_loss, 3)}{on_validation}"
+    print_message(f"{end}: {_sentence(best)}", short=short)
 
 
 def find_kept_epoch(curve: Sequence[Epoch], training: Training) -> Epoch:

@@ -227,7 +227,7 @@ class HyperparameterSearch:
             )
         )
 
-    def compare(self, submit: Submit, deadline: float, on_trial: Callable[[], None], run_name: str) -> TunedSettings:
+    def compare(self, submit: Submit, deadline: float, on_trial: Callable[[], object], run_name: str) -> TunedSettings:
         """Train the best trials, and the previous settings, with more seeds; the smallest mean loss wins.
 
         Of two trials, the one that was trained with more seeds is better. Seeds that the deadline cuts off do not

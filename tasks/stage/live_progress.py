@@ -89,7 +89,7 @@ def _ask_briefly(retries: int = 0) -> Iterator[None]:
 class Progress:
     """A progress artifact of this task, updated at most once in 5 seconds and at the end."""
 
-    def __init__(self, total: float, description: str, done: float = 0) -> None:
+    def __init__(self, total: float, description: str, done: float) -> None:
         self._total = total
         self._artifact: UUID | None = None
         self._next = time.monotonic() + UPDATE_SECONDS
@@ -116,15 +116,18 @@ class Progress:
 @contextmanager
 def count_progress(
     task: str, total: int, what: str, done: int, *columns: ProgressColumn
-) -> Iterator[Callable[..., None]]:
-    """A bar at the terminal and an artifact in the Prefect UI; yields a function that counts one more item, or more."""
+) -> Iterator[Callable[..., bool]]:
+    """A bar at the terminal and an artifact in the Prefect UI; yields a function that counts one more item, or more.
+
+    The function returns whether the artifact was updated.
+    """
     artifact = Progress(total, what, done)
     with progress.make_bar(*columns) as bar:
         task_id = bar.add_task(task, total=total, completed=done)
 
-        def advance(more: int = 1) -> None:
+        def advance(more: int = 1) -> bool:
             bar.advance(task_id, more)
-            artifact.update(bar.tasks[0].completed)
+            return artifact.update(bar.tasks[0].completed)
 
         yield advance
     artifact.show(bar.tasks[0].completed)

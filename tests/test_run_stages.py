@@ -18,11 +18,15 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from prefect import flow, task
+from scipy.optimize import minimize
+from scipy.special import huber
+from sklearn.linear_model import LinearRegression
 
 from candidate import Contender, plain, synthetic
 from command_line import plant, typed
 from flows.retrain import retrain
 from prefect_api import api_client, eventually
+from tasks.data.prepared_splits import read_split
 from tasks.errors import GateFailed, TrainingDiverged
 from tasks.evaluate import evaluate
 from tasks.fitting.progress import watch_training
@@ -97,6 +101,23 @@ def test_a_refused_candidate_leaves_its_evidence(run: RunFolder) -> None:
     evidence = json.loads(run.file("evaluation.json").read_text())
     assert [gate["name"] for gate in evidence["gates"] if not gate["passed"]] == ["test_loss", "parameter_error"]
     assert run.file("regression.png").is_file()
+
+
+@pytest.mark.parametrize("loss", ["squared", "huber"])
+def test_the_books_regression_may_lose_as_much_to_the_best_fit_of_scikit_learn_or_scipy(
+    run: RunFolder, loss: str
+) -> None:
+    prepared, asked = synthetic(run, synthetic_noise=1.0, num_examples=300), linear(loss=loss, num_epochs=20)
+    bounds = Gates(max_loss_ratio=2.0, max_parameter_error=1.0)
+    gate, _ = plain(evaluate)(run, prepared, plain(train)(run, prepared, asked), asked, bounds).gates
+    (X, y, _), (X_test, y_test, _) = (read_split(file, prepared) for file in (prepared.train, prepared.test))
+    fit = LinearRegression().fit(X.astype(float), y.astype(float))
+    w = np.array([*fit.coef_, fit.intercept_])
+    if loss == "huber":
+        options = {"xatol": 1e-9, "fatol": 1e-13}
+        w = minimize(lambda w: huber(0.5, X @ w[:2] + w[2] - y).mean(), w, method="Nelder-Mead", options=options).x
+    best = np.square(X_test @ w[:2] + w[2] - y_test).mean() / 2
+    assert gate.maximum == pytest.approx(2 * best + (1e-3 * y.std(ddof=1)) ** 2 / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.optimize
 import scipy.stats
-import sklearn.linear_model
-import sklearn.metrics
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import lr_scheduler
 
 from conftest import REPOSITORY
 from small_images import IMAGES, generator, minibatch
 from tasks.data.book_datasets import synthetic_data
-from tasks.networks import linear_regression, metrics, softmax_regression
+from tasks.networks import metrics, softmax_regression
 from tasks.networks.examples import Split, split_randomly
 from tasks.networks.linear_regression import LinearRegressionConcise, LinearRegressionScratch
 from tasks.networks.softmax_regression import SoftmaxRegressionConcise, SoftmaxRegressionScratch
@@ -81,28 +78,6 @@ def test_sgd_takes_the_steps_of_torchs(kind: type[SGD], momentum: float) -> None
         assert parameter.grad is None
         stepped.append(parameter)
     torch.testing.assert_close(*stepped, rtol=0, atol=0)
-
-
-def test_least_squares_fit_equals_scikit_learns() -> None:
-    split = table()
-    fit = sklearn.linear_model.LinearRegression().fit(split.X.double(), split.y.double())
-    np.testing.assert_allclose(
-        linear_regression.least_squares_fit(split.X, split.y), [*fit.coef_, fit.intercept_], atol=1e-9
-    )
-
-
-def test_huber_fit_is_no_worse_than_scipys_and_resists_outliers() -> None:
-    split = table(300)
-    y = split.y + 50.0 * (torch.arange(300) < 30)
-    inputs = linear_regression.with_ones(split.X)
-
-    def value(fit: np.ndarray) -> float:
-        return float(nn.functional.smooth_l1_loss(inputs @ torch.as_tensor(fit), y.double(), beta=0.5))
-
-    ours = linear_regression.huber_fit(split.X, y).numpy()
-    scipys = scipy.optimize.minimize(value, np.zeros(3), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-13})
-    assert value(ours) <= scipys.fun + 1e-9
-    np.testing.assert_allclose(ours, [2.0, -3.4, 4.2], atol=0.1)
 
 
 def test_noise_estimate_is_the_most_likely_one_and_its_likelihood_is_scipys() -> None:

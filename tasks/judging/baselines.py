@@ -167,8 +167,6 @@ def _minimise(
     They are computed in closed form for a squared loss and a small matrix; otherwise by L-BFGS until the gradient's
     norm is ``TOLERANCE`` of that at zero weights.
     """
-    import scipy.optimize
-
     num_inputs = inputs.numbers.shape[1] + inputs.indicators.shape[1]
     shape = num_inputs + 1, num_outputs
 
@@ -184,6 +182,8 @@ def _minimise(
     if objective.loss is Loss.SQUARED and num_inputs <= CLOSED_FORM_WIDTH:
         found = inputs.solve(y_true, objective.weight_decay).ravel()
     else:
+        import scipy.optimize
+
         gtol = TOLERANCE * slope / np.sqrt(start.size)
         options = {"gtol": gtol, "ftol": 0.0, "maxiter": max_iterations, "maxcor": 20}
         found = scipy.optimize.minimize(evaluate, start, jac=True, method="L-BFGS-B", options=options).x

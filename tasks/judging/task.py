@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 import safetensors.numpy
@@ -12,14 +12,14 @@ import torch
 from matplotlib.figure import Figure
 
 from tasks.data.prepared_splits import Examples, read_split
+from tasks.data.recipe import Columns
 from tasks.fitting import torch_scores
-from tasks.fitting.split_tensors import load_split
 from tasks.judging import gates, plots
-from tasks.judging.baselines import Baselines, bound_rows
+from tasks.judging.baselines import Baselines, bound_rows, fit_table
 from tasks.judging.metrics import Answers, bin_by_confidence, find_row_times, measure, measure_by_period
 from tasks.judging.objective import Objective
 from tasks.machine.words import format_number
-from tasks.networks import linear_regression, metrics
+from tasks.networks import metrics
 from tasks.parameters import Gates, Loss, Training, Use
 from tasks.records import GateVerdict, PreparedDataset, TrainedModel
 from tasks.serving import raw_units
@@ -32,10 +32,7 @@ WHILE_TRAINING = "train_loss", "train_accuracy", "validation_loss", "validation_
 MOST_WEIGHTS = 20_000  # that are listed one by one
 MOST_CLASSES = 200  # beyond which metrics have no confusion matrix: that of a thousand classes is 9 MB of JSON
 WORST = 18  # misclassified images in the picture
-BEST_FITS = {
-    Loss.SQUARED: ("least-squares", linear_regression.least_squares_fit),
-    Loss.HUBER: ("Huber", linear_regression.huber_fit),
-}
+BEST_FITS = {Loss.SQUARED: "least-squares", Loss.HUBER: "Huber"}  # as gates name them
 Metrics = dict[str, Any]
 Drawings = Iterator[tuple[str, Figure]]  # each with its file in the run's folder
 
@@ -180,13 +177,13 @@ def describe_parameters(candidate: Candidate) -> str:
 def judge_by_best_fit(candidate: Candidate, bounds: Gates) -> Iterator[GateVerdict]:
     """Compare the test loss with the best fit's; for synthetic data also the parameters with the true ones."""
     measured = candidate.metrics
-    train, test = (load_split(candidate.prepared, name) for name in ("train", "test"))
-    kind, fit = BEST_FITS[candidate.objective.loss]
-    predicted = linear_regression.with_ones(test.X) @ fit(train.X, train.y)
-    best = float(metrics.regression(predicted, test.y.double())["loss"])
-    allowance = (bounds.max_standardised_error * float(train.y.std())) ** 2 / 2
+    recipe, loss = cast("Columns", candidate.prepared.recipe), candidate.objective.loss
+    train, test = read_split(candidate.prepared.train, candidate.prepared), candidate.test
+    fit = fit_table(train.inputs, train.y_true.astype(np.float64), recipe, 1, Objective(loss))
+    best = Objective(Loss.SQUARED).mean(fit.score(test.inputs), test.y_true)
+    allowance = (bounds.max_standardised_error * recipe.target_scaling.find_deviation(train.y_true)) ** 2 / 2
     ratio, plus = bounds.max_loss_ratio, format_number(allowance, 2)
-    detail = f"{ratio} times the {format_number(best)} of the converged {kind} fit, plus {plus}"
+    detail = f"{ratio} times the {format_number(best)} of the converged {BEST_FITS[loss]} fit, plus {plus}"
     yield gates.judge("test_loss", measured["test_loss"], maximum=ratio * best + allowance, detail=detail)
     if (true := candidate.prepared.true_parameters) is not None:
         error = float(np.abs(np.array([*measured["weights"], measured["bias"]]) - true).max())

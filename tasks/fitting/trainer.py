@@ -26,13 +26,12 @@ from tasks.data.recipe import Columns
 from tasks.data.statistics import fit_recipe
 from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting import devices
-from tasks.fitting.split_tensors import load_split
 from tasks.judging.objective import Objective
 from tasks.machine import parallel
 from tasks.machine.run_messages import print_message
 from tasks.networks import HUBER_BETA
 from tasks.networks.centred_sgd import CentredSGD, mean_and_curvature
-from tasks.networks.examples import DeviceExamples, split_randomly
+from tasks.networks.examples import DeviceExamples, Split, split_randomly
 from tasks.networks.linear_regression import LOSS_GRADIENTS, LinearRegressionConcise, LinearRegressionScratch
 from tasks.networks.softmax_regression import (
     SoftmaxRegressionConcise,
@@ -70,7 +69,6 @@ from tasks.networks.training import (
 )
 from tasks.parameters import Hyperparameters, Implementation, Loss, Training, Use
 from tasks.records import PreparedDataset
-from tasks.store.record_base import FileRef
 
 MIN_EXAMPLES = 10  # a validation loss on fewer examples is noise, and so are weights fitted to fewer
 VALIDATION = 0.2  # share of the training rows on which a weight decay is chosen
@@ -178,12 +176,15 @@ class Trainer:
         return type(self)(training, self.prepared, self.device)
 
     def load(self, name: Any) -> DeviceExamples:
-        """A split on the device.
+        """A split on the device; pixels stay uint8 and are scaled to 0…1 one minibatch at a time.
 
         Raises:
             DataError: the file is missing or has changed since it was prepared.
         """
-        return load_split(self.prepared, name).to(self.device)
+        inputs, y_true, _ = read_split(getattr(self.prepared, name), self.prepared)
+        y = torch.from_numpy(y_true)
+        split = Split(torch.from_numpy(inputs), y if y.is_floating_point() else y.long(), self.prepared.recipe.scale)
+        return split.to(self.device)
 
     def split_rows(self, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The int64 indices of the training examples without a ``share``, and of that share.
@@ -423,7 +424,13 @@ class TableTrainer(Trainer):
         Raises:
             DataError: the file is missing or has changed since it was prepared.
         """
-        return load_table(self.prepared, getattr(self.prepared, name), self.encoding)
+        features, y_true, _ = read_split(getattr(self.prepared, name), self.prepared)
+        if self.prepared.task == "regression":
+            target = self.recipe.target_scaling
+            y = torch.from_numpy((y_true - target.mean) / target.scale).to(self.plan.dtype)
+        else:
+            y = torch.from_numpy(y_true if y_true.dtype == np.uint8 else y_true.astype(np.int64))
+        return TableExamples(torch.from_numpy(features), y, self.encoding).to(self.device)
 
     def refit(self, fitted: Tensor) -> PreparedDataset:
         """The same, and the recipe's means, scales and counts; the list of levels stays."""
@@ -584,23 +591,6 @@ def find_batch_size(num_rows: int) -> int:
 
 
 # Rows and statistics
-
-
-def load_table(prepared: PreparedDataset, file: FileRef, encoding: Encoding) -> TableExamples:
-    """A split of a table, one ``file`` of ``prepared``, on the device of its encoding.
-
-    A regression's truth is in deviations of the target.
-
-    Raises:
-        DataError: the file is missing or has changed since it was prepared.
-    """
-    target = prepared.recipe.target_scaling
-    features, y_true, _ = read_split(file, prepared)
-    if prepared.task == "regression":
-        y = torch.from_numpy((y_true - target.mean) / target.scale).to(encoding.mean.dtype)
-    else:
-        y = torch.from_numpy(y_true if y_true.dtype == np.uint8 else y_true.astype(np.int64))
-    return TableExamples(torch.from_numpy(features), y, encoding).to(encoding.mean.device)
 
 
 def encode_small(table: TableExamples) -> DeviceExamples:

@@ -1,10 +1,9 @@
 """The serving contract: names, types and shapes of the ONNX models that ``export`` writes and ``predict`` relies on."""
 
 import operator
-from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, model_serializer
+from pydantic import ConfigDict, Field
 
 from tasks.store.documents import Document
 from tasks.store.record_base import Record
@@ -52,7 +51,7 @@ class MetadataTensor(Document):
 class ColumnMetadata(Document):
     """What a consumer must know about a table's column; the code of a level is its position."""
 
-    model_config = ConfigDict(validate_by_name=True)
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
     name: str
     kind: Literal["number", "boolean", "category"]
@@ -60,10 +59,6 @@ class ColumnMetadata(Document):
     source: str = Field("", alias="from", exclude_if=operator.not_)  # the column of dates that this is a part of
     part: str = Field("", exclude_if=operator.not_)  # month, weekday, hour or year
     zone: str = Field("", exclude_if=operator.not_)  # dates that have another time zone are read in this one
-
-    @model_serializer(mode="wrap")
-    def _by_alias(self, described: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        return {"from" if key == "source" else key: value for key, value in described(self).items()}
 
 
 class Parameters(Document):
@@ -80,11 +75,7 @@ class ModelMetadata(Document):
     platform: str
     inputs: tuple[MetadataTensor, ...]
     outputs: tuple[MetadataTensor, ...]
-    parameters: Parameters | None = None  # for tables only
-
-    @model_serializer(mode="wrap")
-    def _without_empty_parameters(self, described: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        return {key: value for key, value in described(self).items() if key != "parameters" or value is not None}
+    parameters: Parameters | None = Field(None, exclude_if=operator.not_)  # for tables only
 
 
 def open_inference_metadata(

@@ -64,10 +64,8 @@ class Rows(NamedTuple):
         """What the gate says of losses of rows that are so many from the first."""
         at = np.arange(first, first + len(truth))
         keys = {"rows": at, "group": at // GROUP_SIZE, "time": encode_times(at.astype(float))}[self.rule.rule]
-        candidate, *versions = (
-            ModelAnswers(number, Answers(truth, truth, losses, truth[:0]))
-            for number, losses in [(None, ours), *kept.items()]
-        )
+        candidate, *answers = (Answers(truth, truth, losses, truth[:0]) for losses in (ours, *kept.values()))
+        versions = map(ModelAnswers, kept, answers)
         return compare_losses(candidate, versions, keys.astype(np.uint64), self.rule, Objective(loss), Gates())
 
 
@@ -118,8 +116,8 @@ def refuse_labels(worse: float, rng: Generator) -> float:
     for chance in (0.5 - worse * ROWS / (2 * DISCORDANT), 0.5):
         is_wrong = rng.random(2 * DISCORDANT) >= chance
         labels.append(np.concatenate([(truth[moved] + is_wrong) % 10, truth[moved.stop :]]))
-    ours, kept = (ModelAnswers(at or None, Answers(truth, each, truth, truth)) for at, each in enumerate(labels))
-    verdicts, _ = compare_labels(ours, [kept], tuple(map(str, range(10))), Gates())
+    ours, kept = (Answers(truth, each, truth, truth) for each in labels)
+    verdicts, _ = compare_labels(ours, [ModelAnswers(1, kept)], tuple(map(str, range(10))), Gates())
     return float(not all(verdict.passed for verdict in verdicts))
 
 

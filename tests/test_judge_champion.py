@@ -121,7 +121,7 @@ def wrong_on(*rows: range) -> Array:
 def compare_labels(candidate: Array, *kept: Array, truth: Array = TRUTH, names: Any = tuple("abcd")) -> Comparison:
     ours, *versions = (Answers(truth, label, truth, truth) for label in (candidate, *kept))
     numbered = [ModelAnswers(number, each) for number, each in enumerate(versions, start=1)]
-    return champion.compare_labels(ModelAnswers(None, ours), numbered, names, Gates())
+    return champion.compare_labels(ours, numbered, names, Gates())
 
 
 FIRST, SECOND = wrong_on(range(4)), wrong_on(range(4), range(250, 254))
@@ -160,11 +160,9 @@ def test_a_drop_that_chance_explains_passes() -> None:
 def test_linear_regression_may_lose_5_percent_to_the_best_kept_version(scale: float, passes: bool) -> None:
     """Errors scaled by 1.02 are a loss 1.0404 times as large, by 1.03 one 1.0609 times."""
     errors, truth = np.random.default_rng(0).normal(0, 0.01, 1000), np.zeros(1000)
-    ours, *kept = (
-        ModelAnswers(version, Answers(truth, errors * times, truth, truth[:0]))
-        for version, times in ((None, scale), (1, 2), (2, 1))
-    )
-    (verdict,), best = champion.compare_squared_errors(ours, kept, (), Gates())
+    ours, *kept = (Answers(truth, errors * times, truth, truth[:0]) for times in (scale, 2, 1))
+    numbered = [ModelAnswers(number, each) for number, each in enumerate(kept, start=1)]
+    (verdict,), best = champion.compare_squared_errors(ours, numbered, Gates())
     assert (verdict.passed, best) == (passes, 2)
 
 
@@ -193,20 +191,24 @@ BY_HASH = SplitRule(rule="rows", test=0.2)
 TARGET, ERRORS = RNG.normal(size=1000), RNG.normal(0, 0.1, 1000)
 
 
-def model(version: int | None, losses: Array, is_new: Array | bool = True) -> ModelAnswers:
-    """A model that loses so much on each row."""
-    return ModelAnswers(version, Answers(TARGET, TARGET, losses, TARGET[:0]), is_new)
+def answers(losses: Array) -> Answers:
+    """Of a model that loses so much on each row."""
+    return Answers(TARGET, TARGET, losses, TARGET[:0])
+
+
+def model(version: int, losses: Array, is_new: Array | bool = True) -> ModelAnswers:
+    return ModelAnswers(version, answers(losses), is_new)
 
 
 def compare(
-    ours: ModelAnswers,
+    ours: Answers,
     *versions: ModelAnswers,
     key: Array | None = None,
     rule: SplitRule = BY_HASH,
     objective: Objective = Objective(Loss.SQUARED),  # noqa: B008  (nobody changes it)
 ) -> Any:
     """By the losses of each row; ``key`` is that of the split."""
-    keys = (np.arange(len(ours.answers.y_true)) if key is None else key).astype(np.uint64)
+    keys = (np.arange(len(ours.y_true)) if key is None else key).astype(np.uint64)
     return champion.compare_losses(ours, versions, keys, rule, objective, Gates())
 
 
@@ -228,7 +230,7 @@ def test_a_rise_within_one_percent_passes_and_a_real_larger_one_is_refused_with_
 ) -> None:
     errors, passes = RISES[case]
     ours, *kept = (np.square(each) / 2 for each in errors)
-    (found,), _ = compare(model(None, ours), *(model(at, each) for at, each in enumerate(kept, 1)))
+    (found,), _ = compare(answers(ours), *(model(at, each) for at, each in enumerate(kept, 1)))
     assert (found.passed, found.value) == (passes, pytest.approx(ours.mean()))
     if not passes:
         assert found.maximum == pytest.approx(1.01 * kept[-1].mean() + 1e-3**2 / 2)
@@ -236,7 +238,7 @@ def test_a_rise_within_one_percent_passes_and_a_real_larger_one_is_refused_with_
 
 
 def test_fewer_than_five_blocks_of_time_decide_nothing_and_that_is_said() -> None:
-    worse, kept = model(None, np.square(3 * ERRORS)), model(1, np.square(ERRORS))
+    worse, kept = answers(np.square(3 * ERRORS)), model(1, np.square(ERRORS))
     rule = SplitRule(rule="time", test=0.2, column="day")
     for days, passes in ((4, True), (5, False)):
         (found,), _ = compare(worse, kept, key=np.arange(1000) * days // 1000, rule=rule)
@@ -247,7 +249,7 @@ def test_the_best_version_is_the_best_on_the_rows_that_all_have() -> None:
     """The second is worse than the first on every row; its own rows are those on which the candidate is worst."""
     ours = np.where(np.arange(1000) < 400, 10.0, 1.0)
     good, worse = model(1, ours * 0.5), model(2, ours * 0.6, np.arange(1000) < 600)
-    assert compare(model(None, ours), good, worse).best == 1
+    assert compare(answers(ours), good, worse).best == 1
 
 
 def test_each_version_is_compared_on_the_rows_that_it_was_not_trained_on_and_the_others_are_counted() -> None:
@@ -259,9 +261,9 @@ def test_each_version_is_compared_on_the_rows_that_it_was_not_trained_on_and_the
         (at >= 199, "recorded", "on 199 test rows (801 left out: it was trained on them), fewer than the 200"),
     ):
         by_heart = model(1, np.where(known, 0, ours), ~known)
-        (found,), _ = compare(model(None, ours), by_heart)
+        (found,), _ = compare(answers(ours), by_heart)
         assert (found.verdict, words in found.detail) == (verdict, True)
-    (worse,), best = compare(model(None, ours), by_heart, model(3, good, at < 500))
+    (worse,), best = compare(answers(ours), by_heart, model(3, good, at < 500))
     assert (worse.passed, best) == (False, 3)
     assert (worse.value, worse.maximum) == pytest.approx((ours[:500].mean(), 1.01 * good[:500].mean() + 1e-3**2 / 2))
     assert words in worse.detail, "what decides nothing is said"
@@ -271,7 +273,7 @@ def test_rows_of_one_group_are_no_evidence_of_their_own() -> None:
     """25 groups of 40 rows, in which the candidate is worse by chance in a few."""
     groups = np.repeat(np.arange(25), 40)
     worse = 0.1 + 0.03 * np.random.default_rng(1).standard_t(3, 25)
-    models = model(None, np.square(worse[groups]) / 2), model(1, np.full(1000, 0.095**2 / 2))
+    models = answers(np.square(worse[groups]) / 2), model(1, np.full(1000, 0.095**2 / 2))
     assert not compare(*models).gates[0].passed
     assert compare(*models, key=groups, rule=SplitRule(rule="group", test=0.2, column="g")).gates[0].passed
 
@@ -282,7 +284,7 @@ def test_log_loss_is_compared_by_probabilities() -> None:
         Answers.ask(np.log, np.where(np.eye(2)[labels] > 0, p, 1 - p).__getitem__, labels, objective)
         for p in (0.8, 0.9)
     )
-    (found,), _ = compare(ModelAnswers(None, ours), ModelAnswers(1, sure), objective=objective)
+    (found,), _ = compare(ours, ModelAnswers(1, sure), objective=objective)
     assert not found.passed
     assert (found.value, found.maximum) == pytest.approx((-np.log(0.8), 0.005 - np.log(0.9)))
 

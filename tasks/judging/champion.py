@@ -14,7 +14,7 @@ import numpy as np
 from tasks.data import row_hash
 from tasks.data.image_dataset import SPLIT_NAMES
 from tasks.data.own_rows import CONTENTS
-from tasks.data.prepared_splits import NO_KEYS, Examples, read_arrays, read_split
+from tasks.data.prepared_splits import NO_KEYS, read_arrays, read_split
 from tasks.data.recipe import SplitRule
 from tasks.data.row_hash import Hashes, is_in
 from tasks.data.split import TRAINING
@@ -48,13 +48,12 @@ FIXED = ("rows", "copies", "group")  # rules under which a row stays on its side
 
 
 class ModelAnswers(NamedTuple):
-    """The answers of an exported model on the test split ``(n,)``.
+    """The answers of a kept version on the test split ``(n,)``.
 
-    ``version`` is None for the candidate; ``is_new`` ``(n,)`` says on which rows a version was not trained, if it may
-    have been trained on some.
+    ``is_new`` ``(n,)`` says on which rows it was not trained, if it may have been trained on some.
     """
 
-    version: int | None
+    version: int
     answers: Answers
     is_new: Array | bool = True
 
@@ -99,16 +98,14 @@ def compare_with_published(
         return Comparison((same,))
     objective, test, left_out = Objective.choose(training, prepared), read_split(prepared.test, prepared), list[str]()
     score = functools.partial(score_by_session, session)
-    ours = ModelAnswers(None, Answers.ask(score, test.inputs.__getitem__, test.y_true, objective))
-    # Rows of own data are raw in either file; the test split's file has them in the candidate's order. The book's
-    # versions are compared by the book's measures, whatever they were trained for.
-    raw, settings = (test, SETTINGS) if prepared.split else (read_split(prepared.raw_test, prepared), ())
-    kept = _ask_versions(name, numbers, prepared, training, left_out, raw, settings)
+    ours = Answers.ask(score, test.inputs.__getitem__, test.y_true, objective)
+    kept = _ask_versions(name, numbers, prepared, training, left_out)
     if prepared.split:
         verdicts, best = compare_losses(ours, kept, test.key, prepared.split, objective, bounds)
+    elif prepared.class_names:
+        verdicts, best = compare_labels(ours, kept, prepared.class_names, bounds)
     else:
-        compare_answers = compare_labels if prepared.class_names else compare_squared_errors
-        verdicts, best = compare_answers(ours, kept, prepared.class_names, bounds)
+        verdicts, best = compare_squared_errors(ours, kept, bounds)
     if left_out:
         verdicts = (*verdicts, gates.judge("champion_not_compared", len(left_out), detail="; ".join(left_out)))
     return Comparison((same, *verdicts), best)
@@ -129,19 +126,14 @@ def judge_beside(first: Manifest, second: Manifest) -> tuple[GateVerdict, ...]:
 
 
 def _ask_versions(
-    name: str,
-    numbers: list[int],
-    prepared: PreparedDataset,
-    training: Training,
-    left_out: list[str],
-    raw: Examples,
-    settings: Sequence[str],
+    name: str, numbers: list[int], prepared: PreparedDataset, training: Training, left_out: list[str]
 ) -> Iterator[ModelAnswers]:
-    """Every version that can be compared, fed by its own recipe; ``left_out`` gets why another cannot.
-
-    A version that differs in the ``settings`` of its training cannot be compared.
-    """
+    """Every version that can be compared, fed by its own recipe; ``left_out`` gets why another cannot."""
     today, objective = RowsOfToday(prepared), Objective.choose(training, prepared)
+    # Rows of own data are raw in either file; the test split's file has them in the candidate's order. The book's
+    # versions are compared by the book's measures, whatever they were trained for.
+    file, settings = (prepared.test, SETTINGS) if prepared.split else (prepared.raw_test, ())
+    raw = read_split(file, prepared)
     for number in numbers:
         session, manifest = _open_version(name, number), model_folder.find_manifest(name, number)
         recipe, asked = manifest.recipe, manifest.parameters.training.model_dump()
@@ -201,7 +193,7 @@ class Rise(NamedTuple):
     """How much worse a figure of the candidate is than a version's: the sum of ``parts`` divided by ``size``."""
 
     gate: str
-    version: int | None
+    version: int
     words: str  # both figures
     value: float  # that the gate judges
     maximum: float
@@ -211,7 +203,7 @@ class Rise(NamedTuple):
 
 
 def compare_losses(
-    ours: ModelAnswers,
+    ours: Answers,
     versions: Iterable[ModelAnswers],
     key: Array,
     rule: SplitRule,
@@ -223,7 +215,7 @@ def compare_losses(
     A regression's margin includes the tolerance of the gate ``reference``: for a target without noise, all losses are
     rounding errors.
     """
-    losses, weights, units = ours.answers.losses, objective.row_weights(ours.answers.y_true), number_units(key, rule)
+    losses, weights, units = ours.losses, objective.row_weights(ours.y_true), number_units(key, rule)
     units = np.zeros(len(weights), np.int64) if units is None else join_units(units, len(weights), MOST_UNITS)[0]
     fewest, unit = FEWEST_UNITS.get(rule.rule, (0, ""))
     some, rises, sample, few = slice(None, None, -(-len(weights) // MOST_UNITS)), list[Rise](), list[Array](), []
@@ -259,10 +251,10 @@ def compare_losses(
 
 
 def compare_labels(
-    ours: ModelAnswers, versions: Iterable[ModelAnswers], class_names: tuple[str, ...], bounds: Gates
+    ours: Answers, versions: Iterable[ModelAnswers], class_names: tuple[str, ...], bounds: Gates
 ) -> Comparison:
     """Accuracy over all rows and recall of each class, as losses of 0 and 1, compared with every kept version."""
-    all_versions, y_true, is_right = list(versions), ours.answers.y_true, ours.answers.is_right
+    all_versions, y_true, is_right = list(versions), ours.y_true, ours.is_right
     tests = [("champion_accuracy", "", np.ones(len(y_true), bool), bounds.max_accuracy_drop)]
     of_classes = ((f"{class_names[code]} ", y_true == code) for code in np.unique(y_true))
     tests += [("champion_recall", name, rows, bounds.max_recall_drop) for name, rows in of_classes]
@@ -308,20 +300,20 @@ def judge_rises(rises: Sequence[Rise], change: str, max_p: float, notes: Sequenc
     return Comparison(tuple(verdicts), rises[max(by_gate[0], key=rise.__getitem__)].version)
 
 
-def compare_squared_errors(
-    ours: ModelAnswers, versions: Iterable[ModelAnswers], _: tuple[str, ...], bounds: Gates
-) -> Comparison:
+def compare_squared_errors(ours: Answers, versions: Iterable[ModelAnswers], bounds: Gates) -> Comparison:
     """Test loss (half the mean squared error) against that of the kept version with the smallest."""
-    mine, *losses = (
-        (float(np.square(answers.answer - answers.y_true).mean()) / 2, number)
-        for number, answers, _ in (ours, *versions)
-    )
+    losses = [(find_squared_loss(answers), number) for number, answers, _ in versions]
     if not losses:
         return Comparison()
     smallest, best = min(losses)
-    detail = f"{bounds.max_loss_rise:g} times the {format_number(smallest)} of version {best}"
-    verdict = gates.judge("champion_loss", mine[0], maximum=bounds.max_loss_rise * smallest, detail=detail)
-    return Comparison((verdict,), best)
+    maximum, words = bounds.max_loss_rise * smallest, f"{format_number(smallest)} of version {best}"
+    detail = f"{bounds.max_loss_rise:g} times the {words}"
+    return Comparison((gates.judge("champion_loss", find_squared_loss(ours), maximum=maximum, detail=detail),), best)
+
+
+def find_squared_loss(answers: Answers) -> float:
+    """Half the mean squared error, whatever a model was trained for."""
+    return float(np.square(answers.answer - answers.y_true).mean()) / 2
 
 
 # Is a rise real? One p-value for each kept version and each class, corrected for how many are looked at

@@ -1,7 +1,6 @@
 """From parameters to a job: pinned version, counted rows, shards; or the job that an earlier call left unfinished."""
 
 import contextlib
-import hashlib
 import itertools
 import json
 from collections.abc import Iterator
@@ -115,7 +114,7 @@ def open_job(parameters: PredictParameters) -> Iterator[tuple[Path, Job, Path | 
 def _find_job(parameters: PredictParameters, output: Output) -> tuple[Job, Files]:
     """The job, not yet planned, and its input: a new job, or the same one that an earlier, killed call began."""
     number, content = model_folder.load_model(parameters.name, parameters.version)
-    model = JobModel(name=parameters.name, version=number, sha256=hashlib.sha256(content).hexdigest())
+    model = JobModel(name=parameters.name, version=number, sha256=verified_files.sha256(content))
     session = runtime.open_session(content, parameters.device, model.path)
     provider, shape = runtime.get_provider(session), contract.read_signature(session).inputs[0].shape
     files = _find_files(parameters, output, model)
@@ -182,7 +181,7 @@ def _request_id(parameters: PredictParameters, files: Files, provider: str) -> s
 
 
 def _digest(document: Any) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    return verified_files.sha256(json.dumps(document, sort_keys=True).encode())
 
 
 def _plan(folder: Path, job: Job, files: Files, parameters: PredictParameters) -> Job:

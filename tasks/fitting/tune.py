@@ -4,7 +4,6 @@ Which settings a trial gets, and whether it is pruned, depends on its number, th
 not on the number of cores, on which of a wave ends first, nor on how often the search was interrupted.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -33,7 +32,7 @@ from tasks.fitting.trainer import VALIDATION, Parts, Trainer, make_trainer, requ
 from tasks.machine.run_messages import print_message
 from tasks.parameters import Implementation, Search, Training
 from tasks.records import PreparedDataset
-from tasks.store import artifact_paths, atomic, locks
+from tasks.store import artifact_paths, atomic, locks, verified_files
 from tasks.store.tuning_result import Trial, TunedSettings
 
 FORMAT = "2"  # the format of the study; until c692a25 it was another one
@@ -314,9 +313,8 @@ def open_search(name: str, training: TrialTraining, search: Search, afresh: bool
     space = list_space(prepared) | narrow_space(base, search.space)
     about = {"way of searching": FORMAT, "data": prepared.digest, "search space": repr(space)}
     options = [name, sorted(search.space), base.model_dump(mode="json", exclude={"device", "patience"})]
-    path = artifact_paths.study(
-        prepared.name, hashlib.sha256(json.dumps(options).encode()).hexdigest()[: artifact_paths.DIGEST_CHARACTERS]
-    )
+    digest = verified_files.sha256(json.dumps(options).encode())
+    path = artifact_paths.study(prepared.name, digest[: artifact_paths.DIGEST_CHARACTERS])
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with locks.hold_lock(artifact_paths.lock_of_study(path), "the same search is running; waiting for it"):
         path.parent.mkdir(parents=True, exist_ok=True)

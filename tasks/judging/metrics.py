@@ -257,12 +257,12 @@ def join_units(units: Array | None, num_rows: int, most: int) -> tuple[Array, in
     return (units, count) if count <= most else (units * most // count, most)
 
 
-def find_intervals(parts: Array, figures: Callable[[Array], Array], seed: int = 0) -> Array:
+def find_intervals(parts: Array, figures: Callable[[Array], Array]) -> Array:
     """Percentile intervals ``(2, k)`` of ``figures`` ``(…, k)``, which are computed from sums ``(…, m)``.
 
     ``parts`` ``(units, m)`` are the sums over each unit's rows; figures that a resample lacks are NaN, and left out.
     """
-    drawn = np.random.default_rng(seed).multinomial(len(parts), np.full(len(parts), 1 / len(parts)), RESAMPLES)
+    drawn = np.random.default_rng(0).multinomial(len(parts), np.full(len(parts), 1 / len(parts)), RESAMPLES)
     tail = (1 - CONFIDENCE) / 2
     return np.asarray(np.nanquantile(figures(drawn @ parts), [tail, 1 - tail], axis=0))
 
@@ -277,7 +277,7 @@ def find_lower_bound(gains: Array, weights: Array, units: Array | None = None) -
     mean = float(np.average(gains, weights=weights))
     parts = weights * (gains - mean) / weights.sum()  # each row's share in the mean's error
     if units is not None:
-        parts = np.bincount(np.unique(units, return_inverse=True)[1], weights=parts)
+        parts = np.bincount(units, weights=parts)
     if (count := len(parts)) < 2:
         return -np.inf
     error = np.sqrt(count / (count - 1) * np.square(parts).sum())

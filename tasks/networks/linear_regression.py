@@ -6,7 +6,7 @@
 import torch
 from torch import Tensor, nn
 
-from tasks.networks import HUBER_BETA, metrics
+from tasks.networks import HUBER_BETA, SIGMA, metrics
 from tasks.networks.training import ConciseNetwork, ScratchNetwork
 
 
@@ -31,8 +31,8 @@ LOSS_GRADIENTS = {"squared": squared_loss_gradient, "huber": huber_loss_gradient
 class LinearRegressionScratch(ScratchNetwork):
     """``y_hat = Xw + b`` (section 3.2.4) with an explicit gradient; ``w`` is the only column of ``W``."""
 
-    def __init__(self, num_inputs: int, loss: str, generator: torch.Generator, sigma: float = 0.01) -> None:
-        self.W = torch.normal(0, sigma, (1, num_inputs), generator=generator).T
+    def __init__(self, num_inputs: int, loss: str, generator: torch.Generator) -> None:
+        self.W = torch.normal(0, SIGMA, (1, num_inputs), generator=generator).T
         self.b = torch.zeros(1)
         self.loss_gradient = LOSS_GRADIENTS[loss]
 
@@ -65,8 +65,8 @@ class LinearRegressionConcise(ConciseNetwork):
 
     measure = staticmethod(metrics.regression)
 
-    def __init__(self, num_inputs: int, loss: str, generator: torch.Generator, sigma: float = 0.01) -> None:
-        super().__init__(nn.Linear(num_inputs, 1), generator, sigma)
+    def __init__(self, num_inputs: int, loss: str, generator: torch.Generator) -> None:
+        super().__init__(nn.Linear(num_inputs, 1), generator)
         self.net = nn.Sequential(self.linear)
         self.loss = LOSSES[loss]
 

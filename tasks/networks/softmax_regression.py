@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
-from tasks.networks import metrics
+from tasks.networks import SIGMA, metrics
 from tasks.networks.training import ConciseNetwork, ScratchNetwork
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]  # a loss by outputs and truth, or its gradient by the outputs
@@ -58,11 +58,10 @@ class SoftmaxRegressionScratch(ScratchNetwork):
         num_inputs: int,
         num_outputs: int,
         generator: torch.Generator,
-        sigma: float = 0.01,
         dropout_probability: float = 0.0,
         loss_gradient: LossFunction = cross_entropy_gradient,
     ) -> None:
-        self.W = torch.normal(0, sigma, (num_outputs, num_inputs), generator=generator).T
+        self.W = torch.normal(0, SIGMA, (num_outputs, num_inputs), generator=generator).T
         self.b = torch.zeros(num_outputs)
         self.dropout_probability, self.loss_gradient = dropout_probability, loss_gradient
 
@@ -96,11 +95,10 @@ class SoftmaxRegressionConcise(ConciseNetwork):
         num_inputs: int,
         num_outputs: int,
         generator: torch.Generator,
-        sigma: float = 0.01,
         dropout_probability: float = 0.0,
         loss: LossFunction | None = None,
     ) -> None:
-        super().__init__(nn.Linear(num_inputs, num_outputs), generator, sigma)
+        super().__init__(nn.Linear(num_inputs, num_outputs), generator)
         self.net = nn.Sequential(nn.Flatten(), self.linear)
         dropout = nn.Dropout(dropout_probability)
         self.training_net = nn.Sequential(nn.Flatten(), dropout, self.linear) if dropout_probability else self.net

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.sgd import sgd as torch_sgd
 
-from tasks.networks import metrics
+from tasks.networks import SIGMA, metrics
 from tasks.networks.examples import DeviceExamples
 
 
@@ -71,9 +71,9 @@ class ConciseNetwork:
 
     net: nn.Module
 
-    def __init__(self, linear: nn.Linear, generator: torch.Generator, sigma: float) -> None:
+    def __init__(self, linear: nn.Linear, generator: torch.Generator) -> None:
         self.linear = linear
-        nn.init.normal_(linear.weight, 0, sigma, generator=generator)
+        nn.init.normal_(linear.weight, 0, SIGMA, generator=generator)
         nn.init.zeros_(linear.bias)
 
     def to(self, device: torch.device) -> None:
@@ -193,11 +193,9 @@ def list_learning_rates(schedule: str, lr: float, num_epochs: int) -> Iterator[f
 
 
 @torch.no_grad()
-def compute_outputs(net: Callable[..., Tensor], split: DeviceExamples, batch_size: int | None = None) -> Tensor:
+def compute_outputs(net: Callable[..., Tensor], split: DeviceExamples) -> Tensor:
     """The outputs of ``net`` for a whole split ``(n, …)``, in order, as many examples at a time as fit the cache."""
-    return concatenate(
-        [net(*inputs) for inputs in split.iterate_in_order(batch_size or max(512, VALUES // split.num_inputs))]
-    )
+    return concatenate([net(*inputs) for inputs in split.iterate_in_order(max(512, VALUES // split.num_inputs))])
 
 
 def concatenate(outputs: Sequence[Tensor]) -> Tensor:

@@ -76,17 +76,16 @@ def _report_job(folder: Path, job: Job) -> None:
 
 def _report_drift(folder: Path, job: Job) -> None:
     """Print, and announce by an event, that the input has drifted or the predictions are worse."""
-    if job.drift is None or (job.drift.verdict != "drift" and not job.worse):
-        return
-    index, limit = job.drift.describe(), job.drift.maximum
-    told = [f"worse than at publication, beyond chance: {job.worse}"] if job.worse else []
-    if job.drift.verdict == "drift":
-        found = f"the input has drifted from the test split: population stability index {index} (limit {limit})"
-        told.insert(0, found)
+    told, drift = list[str](), job.drift
+    if drift and drift.verdict == "drift":
+        index = f"population stability index {drift.describe()} (limit {drift.maximum})"
+        told.append(f"the input has drifted from the test split: {index}")
+    if job.worse:
+        told.append(f"worse than at publication, beyond chance: {job.worse}")
     for sentence in told:
         print_message(sentence)
-    message = "; ".join(told)
-    _emit(Event.DRIFT, folder, job, {"message": message, "index": job.drift.index, "maximum": job.drift.maximum})
+    if told and drift:
+        _emit(Event.DRIFT, folder, job, {"message": "; ".join(told), "index": drift.index, "maximum": drift.maximum})
 
 
 def _emit(event: str, folder: Path, job: Job, facts: dict[str, Any]) -> None:

@@ -181,10 +181,9 @@ class Trainer:
         Raises:
             DataError: the file is missing or has changed since it was prepared.
         """
-        inputs, y_true, _ = read_split(getattr(self.prepared, name), self.prepared)
-        y = torch.from_numpy(y_true)
-        split = Split(torch.from_numpy(inputs), y if y.is_floating_point() else y.long(), self.prepared.recipe.scale)
-        return split.to(self.device)
+        rows = read_split(getattr(self.prepared, name), self.prepared)
+        inputs, y = (torch.as_tensor(each, device=self.device) for each in rows[:2])
+        return Split(inputs, y if y.is_floating_point() else y.long(), self.prepared.recipe.scale)
 
     def split_rows(self, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The int64 indices of the training examples without a ``share``, and of that share.
@@ -427,10 +426,11 @@ class TableTrainer(Trainer):
         features, y_true, _ = read_split(getattr(self.prepared, name), self.prepared)
         if self.prepared.task == "regression":
             target = self.recipe.target_scaling
-            y = torch.from_numpy((y_true - target.mean) / target.scale).to(self.plan.dtype)
+            y = torch.as_tensor((y_true - target.mean) / target.scale, dtype=self.plan.dtype, device=self.device)
         else:
-            y = torch.from_numpy(y_true if y_true.dtype == np.uint8 else y_true.astype(np.int64))
-        return TableExamples(torch.from_numpy(features), y, self.encoding).to(self.device)
+            y_true = y_true if y_true.dtype == np.uint8 else y_true.astype(np.int64)
+            y = torch.as_tensor(y_true, device=self.device)
+        return TableExamples(torch.as_tensor(features, device=self.device), y, self.encoding)
 
     def refit(self, fitted: Tensor) -> PreparedDataset:
         """The same, and the recipe's means, scales and counts; the list of levels stays."""

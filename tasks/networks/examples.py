@@ -72,10 +72,6 @@ class Split:
         """The number of values in one example."""
         return sum(math.prod(each.shape[1:]) for each in (self.X, *self.extras))
 
-    def to(self, device: torch.device) -> "Split":
-        """The same split on another device."""
-        return self._map(lambda tensor: tensor.to(device))
-
     def select(self, index: Tensor) -> "Split":
         """The examples at ``index``; ``index_select`` is an order of magnitude faster than ``X[index]`` here."""
         return self._map(lambda tensor: tensor.index_select(0, index))

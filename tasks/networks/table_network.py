@@ -159,11 +159,6 @@ class TableExamples:
         """The number of values in one example."""
         return self.rows.shape[1]
 
-    def to(self, device: torch.device) -> "TableExamples":
-        """The same rows on another device."""
-        members = None if self.members is None else self.members.to(device)
-        return TableExamples(self.rows.to(device), self.targets.to(device), self.encoding.to(device), members)
-
     def select(self, index: Tensor) -> "TableExamples":
         """The examples at ``index``; only the index is copied."""
         members = index if self.members is None else self.members.index_select(0, index)

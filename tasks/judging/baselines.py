@@ -99,16 +99,15 @@ class Inputs:
         return np.concatenate([self.numbers.T @ rows, self.indicators.T @ rows, rows.sum(axis=0, keepdims=True)])
 
     def solve(self, y_true: Array, weight_decay: float) -> Array:
-        """The minimum-norm least squares, by eigenvalues of the covariance; norm and penalty exclude the bias."""
+        """The minimum-norm least squares, by the covariance's pseudo-inverse; norm and penalty exclude the bias."""
         mixed, counts = self.indicators.T @ self.numbers, (self.indicators.T @ self.indicators).toarray()
         products = np.block([[self.numbers.T @ self.numbers, mixed.T], [mixed, counts]]) / len(y_true)
         rows, centre = y_true[:, None], y_true.mean()
         mean, gains = (
             self.multiply_transposed(each)[:-1] / len(y_true) for each in (np.ones_like(rows), rows - centre)
         )
-        values, vectors = np.linalg.eigh(products - mean @ mean.T)
-        kept = values > COLLINEAR**2 * values.max(initial=0.0)
-        weights = vectors[:, kept] @ (vectors[:, kept].T @ gains / (values[kept] + weight_decay)[:, None])
+        covariance = products - mean @ mean.T + weight_decay * np.eye(len(mean))
+        weights = np.linalg.pinv(covariance, COLLINEAR**2, hermitian=True) @ gains
         return np.concatenate([weights, centre - mean.T @ weights])
 
 

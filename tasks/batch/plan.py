@@ -208,7 +208,7 @@ def _plan(folder: Path, job: Job, files: Files, parameters: PredictParameters) -
     return job.model_copy(update={"status": "running", **changes})
 
 
-def cut_shards(rows: int, at_most: int, workers: int = 1) -> list[Shard]:
+def cut_shards(rows: int, at_most: int, workers: int) -> list[Shard]:
     """Cut ``rows`` into shards of at most ``at_most`` rows whose sizes differ by no more than one row.
 
     There are as few shards as possible, but each worker gets as many as the others unless shards would be very small.

@@ -214,7 +214,7 @@ def judge_again(folder: Path, job: Job, max_drift: float) -> Job:
     return judged
 
 
-def to_prediction(folder: Path, job: Job, file: Path | None = None) -> Prediction:
+def to_prediction(folder: Path, job: Job, file: Path | None) -> Prediction:
     """The record of a finished job, and of the single output file that was written, if any."""
     picture, same = folder / PREDICTION_GRID, {"job", "rejects", "provider", "accuracy", "drift"}
     return Prediction(

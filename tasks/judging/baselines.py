@@ -329,8 +329,8 @@ def expected_losses(
     train: Arrays,
     validation: Arrays,
     num_train: int,
-    class_weight: str = "none",
-    weight_decay: float | None = None,
+    class_weight: str,
+    weight_decay: float | None,
 ) -> dict[str, float]:
     """The losses on the rows of ``validation`` of the best constant and of the converged fit to ``train``.
 

@@ -212,7 +212,7 @@ class TabularNetwork(ScratchNetwork):
     """
 
     def __init__(
-        self, encoding: Encoding, num_outputs: int, loss_gradient: LossFunction, dropout_probability: float = 0.0
+        self, encoding: Encoding, num_outputs: int, loss_gradient: LossFunction, dropout_probability: float
     ) -> None:
         sizes = len(encoding.numbers), encoding.num_slots + len(encoding.frequencies)
         self.W, self.effects = (encoding.mean.new_zeros(num_outputs, size).T for size in sizes)
@@ -527,7 +527,7 @@ class AveragedSGD:
     """
 
     def __init__(
-        self, prefetch: Callable[[Iterator[Any]], Iterator[Any]] = iter, objective: Callable[[], float] | None = None
+        self, prefetch: Callable[[Iterator[Any]], Iterator[Any]], objective: Callable[[], float] | None
     ) -> None:
         """``prefetch`` passes minibatches on, several at a time, and may make the next ones meanwhile.
 

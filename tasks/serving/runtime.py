@@ -157,7 +157,7 @@ def find_tolerance(recipe: Recipe) -> float:
     return TOLERANCE * target.scale + 2 * float(np.spacing(np.float32(target.typical_value)))
 
 
-def read_sample(content: bytes, path: Path | str = SAMPLE) -> "dict[str, NDArray[Any]]":
+def read_sample(content: bytes, path: Path | str) -> "dict[str, NDArray[Any]]":
     """The inputs and outputs in ``sample.npz``, which was read from ``path``.
 
     Raises:

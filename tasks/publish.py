@@ -3,17 +3,10 @@
 from functools import partial
 
 from tasks.judging import gates
+from tasks.judging.champion import Comparison, compare_with_published
 from tasks.machine.run_messages import Event, print_message
 from tasks.parameters import RetrainParameters
-from tasks.records import (
-    ChampionGates,
-    Evaluation,
-    ExportedModel,
-    GateVerdict,
-    PreparedDataset,
-    PublishedModel,
-    TrainedModel,
-)
+from tasks.records import ChampionGates, Evaluation, ExportedModel, PreparedDataset, PublishedModel, TrainedModel
 from tasks.stage import cache, live_progress, stage
 from tasks.store import artifact_paths, own_data, pointer, publication, verification
 from tasks.store.history import Cause
@@ -41,22 +34,19 @@ def publish(
         UsageError: meanwhile the name has another model, kind of data or target.
     """
     name = parameters.name
-    verdicts: tuple[GateVerdict, ...] = ()
-    best: int | None = None
+    comparison = Comparison()
     with publication.take_turn(name, parameters.publish) as may_publish:
         own_data.require_same_kind(parameters)  # another first run may have finished earlier
         if (kept := publication.find_version(name, exported.onnx.sha256)) is not None:
             verification.verify_version(name, kept)
         unchanged = kept is not None and pointer.was_champion(name, kept)
         if not unchanged:
-            from tasks.judging.champion import compare_with_published
-
-            asked = prepared, parameters.gates, parameters.training
-            verdicts, best = compare_with_published(name, exported.onnx, *asked)
-            gates.raise_if_failed(ChampionGates(gates=verdicts), verdicts, run)
+            bounds, training = parameters.gates, parameters.training
+            comparison = compare_with_published(name, exported.onnx, prepared, bounds, training)
+            gates.raise_if_failed(ChampionGates(gates=comparison.gates), comparison.gates, run)
         if not unchanged and may_publish:
             if kept is None:
-                made_of = (parameters, prepared, trained, evaluated, exported, verdicts, best)
+                made_of = (parameters, prepared, trained, evaluated, exported, *comparison)
                 lineage = publication.describe_lineage(
                     run.path.name, *made_of, cache.package_versions(), cache.code_digest()
                 )
@@ -64,12 +54,12 @@ def publish(
                 fill = partial(publication.write_version_files, lineage=lineage, exported=exported, pictures=pictures)
                 kept = publication.publish(lineage, fill, parameters.sign_key)
             pointer.point_to(name, kept, Cause("published", by=run.path.name))
-    published = PublishedModel(outcome="judged", name=name, version=None, model=exported.onnx, gates=verdicts)
+    published = PublishedModel(outcome="judged", name=name, version=None, model=exported.onnx, gates=comparison.gates)
     if kept is not None and (unchanged or may_publish):
         model = exported.onnx.model_copy(update={"path": artifact_paths.version(name, kept) / artifact_paths.ONNX})
-        detail = "identical byte for byte" if unchanged else ""
-        facts = {"outcome": "unchanged" if unchanged else "published", "version": kept, "model": model}
-        published = published.model_copy(update=facts | {"detail": detail})
+        outcome, detail = ("unchanged", "identical byte for byte") if unchanged else ("published", "")
+        facts = {"outcome": outcome, "version": kept, "model": model, "detail": detail}
+        published = published.model_copy(update=facts)
     _report_outcome(run, published, is_signed=parameters.sign_key is not None)
     return published
 

@@ -29,7 +29,7 @@ def watch_training(
         TrainingDiverged: the loss is no longer a finite number.
     """
     path, name = run.file(LEARNING_CURVE), run.name or training.model.value
-    shown = live_progress.LivePage(f"{name}-learning-curve", "loss and accuracy by epoch")
+    page = live_progress.LivePage(f"{name}-learning-curve", "loss and accuracy by epoch")
     total = training.hyperparameters.num_epochs
     every, curve = math.ceil(total / LINES_PER_RUN), list[Epoch]()
     with live_progress.count_progress("train", total, "epochs trained", 0, MofNCompleteColumn()) as advance:
@@ -41,12 +41,12 @@ def watch_training(
                 print_message(f"epoch {len(curve)}/{total}: {said}", short=short)
             if advance():
                 plots.save(plots.draw_learning_curve(curve), path)
-                shown.show(live_progress.embed_picture(path), retries=0)
+                page.show(live_progress.embed_picture(path), retries=0)
         advance(total - len(curve))  # those that were not needed
     best = find_kept_epoch(curve, training)
     _report_end(curve, best, training)
     picture = plots.save(plots.draw_learning_curve(curve, best.epoch), path)
-    shown.show(live_progress.embed_picture(path))
+    page.show(live_progress.embed_picture(path))
     return tuple(curve), picture
 
 

@@ -1,1 +1,1 @@
-"""Between data and networks: splits as tensors, and how training is watched."""
+"""Between data and networks: trainers, rules for values that are not given, progress, search."""

@@ -113,8 +113,8 @@ def _change(
 
     if target.name is None:
         spec = registration.list_specs(Schedules())[target.deployment]
-        own = spec.settings["parameters"].get("parameters", {})
-        deployments.merge_parameters(target.deployment, deployments.FORMS[spec.code["entrypoint"]], own, parameters)
+        own = spec.parameters.get("parameters", {})
+        deployments.merge_parameters(target.deployment, deployments.FORMS[spec.entrypoint], own, parameters)
         if client is None:
             raise EnvironmentProblem(f"{target.deployment} is set on a server, and none is running", *NO_SERVER)
         there = deployments.find_deployment(client, target.deployment)
@@ -124,7 +124,7 @@ def _change(
         before = told.schedules.get(target.deployment)
         server = registration.read_server_id(client) if client else None
         if client and before and before.server == server:
-            found = registration.find(client, registration.list_specs(told)[target.deployment])
+            found = registration.find(client, target.deployment, target.flow)
             before = registration.read_back(before, found) if found else None  # it was deleted on the server
         if "paused" not in change:
             changed = ask_for(target, before, change, parameters)
@@ -298,7 +298,7 @@ def find_target(word: str, tune: bool = False) -> ScheduleTarget:
     if tune or deployment in told.schedules:
         return ScheduleTarget(deployment, flow, word)
     declared = registration.list_specs(Schedules()).values()
-    retraining = [each for each in declared if each.flow == flow and MODEL_TAG + word in each.settings["tags"]]
+    retraining = [each for each in declared if each.flow == flow and MODEL_TAG + word in each.tags]
     found = [each for each in declared if each.name == word] or retraining
     if len(found) > 1:
         names = ", ".join(each.name for each in found)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Self
 from uuid import UUID, uuid4
 
 import yaml
@@ -59,7 +59,7 @@ ABOUT = {
     "tune": "Searches settings for {0}; gradmill unschedule {0} --tune ends it.",
 }
 SLUG = "scheduled"  # of the only schedule that gradmill schedule creates
-DEFAULTS: dict[str, Any] = {"parameters": {}, "enforce_parameter_schema": True, "paused": False}
+DEFAULTS: dict[str, Any] = {"enforce_parameter_schema": True, "paused": False}
 VARIABLE = re.compile(r"\{\{ *\$(\w+) *\}\}")  # an environment variable, in the notation of ``prefect deploy``
 
 
@@ -84,42 +84,11 @@ def worker_name() -> str:
 # Declared deployments
 
 
-class DeploymentSpec(NamedTuple):
-    """A deployment as declared; ``code`` are the fields that only Gradmill sets."""
+class DeclaredDeployment(DeploymentCreate):
+    """A deployment as declared: the fields of Prefect's own record, and no others.
 
-    flow: str
-    name: str
-    code: dict[str, Any]
-    settings: dict[str, Any]
-    schedules: list[DeploymentScheduleCreate]
-
-    def code_of(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """The fields that only Gradmill sets, with the form narrowed to these parameters.
-
-        Args:
-            parameters: those of the flow: ``{"parameters": {…}}``.
-        """
-        form = find_form(self.code["entrypoint"], parameters.get("parameters", {}))
-        return self.code | {"parameter_openapi_schema": describe_form(form or BaseModel)}
-
-    def for_schedule(self, schedule: Schedule) -> "DeploymentSpec":
-        """The deployment of an own name, derived from this one, which has the same flow."""
-        tags = [TAG, self.flow, MODEL_TAG + schedule.name, *([] if schedule.cron else [UNSCHEDULED])]
-        settings = {
-            "description": ABOUT[self.flow].format(schedule.name),
-            "tags": tags,
-            "parameters": {"parameters": schedule.parameters},
-            "paused": schedule.paused,
-        }
-        timing = []
-        if schedule.cron:
-            when = CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
-            timing = [DeploymentScheduleCreate(slug=SLUG, schedule=when, active=schedule.active)]
-        return self._replace(name=schedule.deployment, settings=self.settings | settings, schedules=timing)
-
-
-class _DeclaredDeployment(DeploymentCreate):
-    """The fields of Prefect's own record, and no others, in the notation of ``prefect deploy``."""
+    It is read in the notation of ``prefect deploy``.
+    """
 
     flow_id: UUID = UUID(int=0)  # not known yet
     work_pool_name: str
@@ -130,7 +99,7 @@ class _DeclaredDeployment(DeploymentCreate):
     def _flatten(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given  # pydantic refuses it
-        flat, limit = dict(given), given.get("concurrency_limit")
+        flat, limit = DEFAULTS | given, given.get("concurrency_limit")
         pool = dict(flat.pop("work_pool", None) or {})
         flat |= {"work_pool_name": pool.pop("name", None), **pool}
         flat["schedules"] = [_nest_time(each) for each in given.get("schedules") or ()]
@@ -139,18 +108,36 @@ class _DeclaredDeployment(DeploymentCreate):
             flat |= {"concurrency_limit": options.pop("limit", None), "concurrency_options": options or None}
         return flat
 
-    def to_spec(self, pull_steps: list[dict[str, Any]]) -> DeploymentSpec:
-        if self.entrypoint not in FORMS:
-            raise ValueError(f"{self.name}: entrypoint {self.entrypoint} is not one of {', '.join(map(str, FORMS))}")
-        known = {"name", "flow_id", "entrypoint", "schedules"}
-        settings = DEFAULTS | self.model_dump(mode="json", exclude_unset=True, exclude=known)
-        return DeploymentSpec(
-            flow=self.entrypoint.rpartition(".")[2],
-            name=self.name,
-            code={"entrypoint": self.entrypoint, "pull_steps": pull_steps},
-            settings=settings | {"tags": list(dict.fromkeys([*self.tags, TAG]))},
-            schedules=[*self.schedules],
-        )
+    @property
+    def flow(self) -> str:
+        """The name of its flow."""
+        return self.entrypoint.rpartition(".")[2]
+
+    def code_of(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """The fields that only Gradmill sets, with the form narrowed to these parameters.
+
+        Args:
+            parameters: those of the flow: ``{"parameters": {…}}``.
+        """
+        form = find_form(self.entrypoint, parameters.get("parameters", {}))
+        schema = describe_form(form or BaseModel)
+        return {"entrypoint": self.entrypoint, "pull_steps": self.pull_steps, "parameter_openapi_schema": schema}
+
+    def for_schedule(self, schedule: Schedule) -> Self:
+        """The deployment of an own name, derived from this one, which has the same flow."""
+        timing = []
+        if schedule.cron:
+            when = CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
+            timing = [DeploymentScheduleCreate(slug=SLUG, schedule=when, active=schedule.active)]
+        fields = {
+            "name": schedule.deployment,
+            "description": ABOUT[self.flow].format(schedule.name),
+            "tags": [TAG, self.flow, MODEL_TAG + schedule.name, *([] if schedule.cron else [UNSCHEDULED])],
+            "parameters": {"parameters": schedule.parameters},
+            "paused": schedule.paused,
+            "schedules": timing,
+        }
+        return self.model_copy(update=fields)
 
 
 def _nest_time(given: dict[str, Any]) -> dict[str, Any]:
@@ -167,10 +154,10 @@ class _File(BaseModel, extra="forbid"):
     version: Any = Field(None, alias="prefect-version")
     definitions: Any = None
     pull: list[dict[str, Any]]
-    deployments: list[_DeclaredDeployment]
+    deployments: list[DeclaredDeployment]
 
 
-def read_declared(home: Path) -> list[DeploymentSpec]:
+def read_declared(home: Path) -> list[DeclaredDeployment]:
     """The deployments of the ``prefect.yaml`` in ``home``; its pull step names that folder, or GRADMILL_HOME.
 
     Raises:
@@ -183,7 +170,14 @@ def read_declared(home: Path) -> list[DeploymentSpec]:
         if missing := set(VARIABLE.findall(text)) - environment.keys():
             raise ValueError(f"{', '.join(sorted(missing))} is not set in the environment")
         file = _File.model_validate_json(VARIABLE.sub(lambda found: json.dumps(environment[found[1]])[1:-1], text))
-        return [each.to_spec(file.pull) for each in file.deployments]
+        for each in file.deployments:
+            if each.entrypoint not in FORMS:
+                entrypoints = ", ".join(map(str, FORMS))
+                raise ValueError(f"{each.name}: entrypoint {each.entrypoint} is not one of {entrypoints}")
+        return [
+            each.model_copy(update={"pull_steps": file.pull, "tags": list(dict.fromkeys([*each.tags, TAG]))})
+            for each in file.deployments
+        ]
     except (yaml.YAMLError, ValueError) as error:  # not YAML, not UTF-8, or invalid
         reason = str(error)
         if isinstance(error, ValidationError):
@@ -197,7 +191,7 @@ def read_declared(home: Path) -> list[DeploymentSpec]:
         ) from error
 
 
-def list_specs(stored: Schedules) -> dict[str, DeploymentSpec]:
+def list_specs(stored: Schedules) -> dict[str, DeclaredDeployment]:
     """The deployments of ``prefect.yaml`` and those of ``gradmill schedule``, by name.
 
     Raises:
@@ -250,7 +244,7 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
         variable, left = client.read_variable_by_name(REGISTERED), Schedules()
         server = str(variable.value) if variable else uuid4().hex
         for name, spec in wanted.items():
-            schedule, there = told.schedules.get(name), find(client, spec)
+            schedule, there = told.schedules.get(name), find(client, name, spec.flow)
             is_asked_for = name in reset or (schedule is not None and "time" in schedule.pending)
             if not there and not is_asked_for and known and (schedule is None or schedule.server == known):
                 again = f"schedule {schedule.name} --cron" if schedule else f"register --reset {name}"
@@ -282,10 +276,10 @@ def read_server_id(client: SyncPrefectClient) -> str | None:
     return OF_BEFORE if any(each.name.startswith(OF_BEFORE) for each in client.read_variables(200)) else None
 
 
-def find(client: SyncPrefectClient, spec: DeploymentSpec) -> DeploymentResponse | None:
+def find(client: SyncPrefectClient, name: str, flow: str) -> DeploymentResponse | None:
     """A deployment on a server, even without our tag."""
     with suppress(ObjectNotFound):
-        return client.read_deployment_by_name(f"{spec.flow}/{spec.name}")
+        return client.read_deployment_by_name(f"{flow}/{name}")
     return None
 
 
@@ -297,15 +291,13 @@ def delete(client: SyncPrefectClient, name: str, flow: str) -> None:
         client.delete_deployment(client.read_deployment_by_name(f"{flow}/{name}").id)
 
 
-def _create_deployment(client: SyncPrefectClient, spec: DeploymentSpec, done: str = "created") -> UUID:
+def _create_deployment(client: SyncPrefectClient, spec: DeclaredDeployment, done: str = "created") -> UUID:
     """Create a deployment as declared; an existing one loses other settings, and added schedules."""
+    fields = spec.model_dump(mode="json", exclude_unset=True, exclude={"flow_id", "name", "schedules"})
+    fields |= spec.code_of(spec.parameters)
     with _refusals_explained(spec.name):
-        made = client.create_deployment(
-            client.create_flow_from_name(spec.flow),
-            spec.name,
-            schedules=spec.schedules,
-            **spec.code_of(spec.settings["parameters"]) | spec.settings,
-        )
+        flow = client.create_flow_from_name(spec.flow)
+        made = client.create_deployment(flow, spec.name, schedules=spec.schedules, **fields)
     print(f"{spec.name}: {done}", file=sys.stderr)
     return made
 
@@ -316,7 +308,7 @@ def _find_timing(deployment: DeploymentResponse, slug: str | None) -> Deployment
 
 def _update_deployment(
     client: SyncPrefectClient,
-    spec: DeploymentSpec,
+    spec: DeclaredDeployment,
     there: DeploymentResponse,
     fields: dict[str, Any],
     timing: DeploymentScheduleCreate | None = None,
@@ -345,7 +337,7 @@ def _update_deployment(
 
 def change_deployment(
     client: SyncPrefectClient,
-    spec: DeploymentSpec,
+    spec: DeclaredDeployment,
     deployment: DeploymentResponse,
     *,
     cron: str | None = None,
@@ -408,7 +400,7 @@ def send_schedule(client: SyncPrefectClient, schedule: Schedule, server: str) ->
         EnvironmentProblem: the server does not accept it.
     """
     spec, sent = list_specs(Schedules().with_schedule(schedule))[schedule.deployment], schedule.sent
-    there = find(client, spec)
+    there = find(client, spec.name, spec.flow)
     is_new = there is None
     if there is None:
         there, sent = client.read_deployment(_create_deployment(client, spec)), schedule.parameters

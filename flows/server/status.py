@@ -193,10 +193,8 @@ def describe(state: StoreState, name: str | None = None) -> Status:
             which = StuckRun(name=run.name, id=str(run.id), state=run.state_name or "unknown", reason=reason or UNTAKEN)
             (status.queued if reason else status.stuck).append(which)
         status.api_url, status.alerts = without_credentials(str(client.api_url)), alerts.find_receiver(client)
-        drifting = _started_by_automations(client)
-        status.deployments = _describe_deployments(
-            client, state, [each for each in deployments.list_deployments(client) if is_asked(each)], drifting
-        )
+        known = [each for each in deployments.list_deployments(client) if is_asked(each)]
+        status.deployments = list(_describe_deployments(client, state, known))
     status.attention.extend(_list_needs(status))
     return status
 
@@ -242,52 +240,45 @@ def _started_by_automations(client: SyncPrefectClient) -> set[UUID | None]:
 
 
 def _describe_deployments(
-    client: SyncPrefectClient, state: StoreState, known: list[DeploymentResponse], drifting: set[UUID | None]
-) -> list[Deployment]:
-    newest = FlowRunSort.START_TIME_DESC
+    client: SyncPrefectClient, state: StoreState, known: list[DeploymentResponse]
+) -> Iterator[Deployment]:
+    newest, drifting = FlowRunSort.START_TIME_DESC, _started_by_automations(client)
     begun = deployments.find_first_runs(client, known, *BEGUN, sort=newest)
     judged = deployments.find_first_runs(client, known, *BEGUN, tags=JUDGED, sort=newest)
     due = deployments.find_first_runs(client, known, "SCHEDULED")
-    described = []
     for each in known:
-        run = begun.get(each.id)
-        described.append(_describe_deployment(each, run, judged.get(each.id), due.get(each.id), each.id in drifting))
-        described[-1].ended_badly &= not (run and _has_recovered(each, run, state))
-    return described
+        run, judged_run, next_run = begun.get(each.id), judged.get(each.id), due.get(each.id)
+        yield Deployment(
+            name=each.name,
+            paused=each.paused,
+            last_run=run and run.name,
+            last_start=run and run.start_time,
+            state=run and run.state_name,
+            verdict=run and _verdict(run),
+            message=run and explain_failure(run),
+            next_start=next_run and next_run.expected_start_time,
+            on_drift=each.id in drifting,
+            judged=judged_run
+            and JudgedRun(
+                run=judged_run.name,
+                start=judged_run.start_time,
+                verdict=_verdict(judged_run) or "",
+                message=explain_failure(judged_run),
+            ),
+            id=str(each.id),
+            last_run_id=run and str(run.id),
+            ended_badly=run is not None and _ended_badly(each, run, state),
+        )
 
 
-def _has_recovered(deployment: DeploymentResponse, run: FlowRun, state: StoreState) -> bool:
-    """Whether a retrain of the same name has ended well since this run ended, for example by the command line."""
+def _ended_badly(deployment: DeploymentResponse, run: FlowRun, state: StoreState) -> bool:
+    """Whether a run failed and no retrain of the same name has ended well since, for example by the command line."""
+    if run.state_type not in ENDED_BADLY:
+        return False
     names = {tag.removeprefix(MODEL_TAG) for tag in deployment.tags if deployment.entrypoint == RETRAIN}
     ended = (each.ended for name in names & state.names.keys() for each in state.names[name].runs if each.ended_well)
     failed_at = int(run.end_time.timestamp()) if run.end_time else math.inf  # the store records whole seconds
-    return any(datetime.fromisoformat(moment).timestamp() >= failed_at for moment in ended)
-
-
-def _describe_deployment(
-    deployment: DeploymentResponse, run: FlowRun | None, judged_run: FlowRun | None, due: FlowRun | None, on_drift: bool
-) -> Deployment:
-    return Deployment(
-        name=deployment.name,
-        paused=deployment.paused,
-        last_run=run and run.name,
-        last_start=run and run.start_time,
-        state=run and run.state_name,
-        verdict=run and _verdict(run),
-        message=run and _message(run),
-        next_start=due and due.expected_start_time,
-        on_drift=on_drift,
-        judged=judged_run
-        and JudgedRun(
-            run=judged_run.name,
-            start=judged_run.start_time,
-            verdict=_verdict(judged_run) or "",
-            message=_message(judged_run),
-        ),
-        id=str(deployment.id),
-        last_run_id=run and str(run.id),
-        ended_badly=run is not None and run.state_type in ENDED_BADLY,
-    )
+    return all(datetime.fromisoformat(moment).timestamp() < failed_at for moment in ended)
 
 
 def _verdict(run: FlowRun) -> str | None:
@@ -295,7 +286,8 @@ def _verdict(run: FlowRun) -> str | None:
     return next(found, None)
 
 
-def _message(run: FlowRun) -> str | None:
+def explain_failure(run: FlowRun) -> str | None:
+    """The message of a run's state unless it has completed."""
     return None if run.state is None or run.state.is_completed() else explain_state(run.state)
 
 

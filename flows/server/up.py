@@ -303,7 +303,7 @@ class PeriodicChecks:
         self._known |= new.keys()
         for run in new.values():
             if run.end_time and run.end_time > self._begun and not run.parent_task_run_id:
-                message = None if run.state and run.state.is_completed() else status.explain_state(run.state)
+                message = status.explain_failure(run)
                 reason = f": {message.splitlines()[0]}" if message else ""
                 told = f"ended       {run.name}: {(run.state_name or 'unknown').lower()}{reason}"
                 print(escape_control_characters(told), file=sys.stderr)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import uvicorn
 from numpy.typing import NDArray
+from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -124,10 +125,7 @@ def answer_row(model: gradmill.Model, row: Any) -> dict[str, Any]:
             added = added[best] if added.ndim == 2 else added
         if len(model.classes) == 2:
             to = f"the log odds of {model.classes[1]}"
-        answer["added"] = {
-            "to": to,
-            **dict(zip(("columns", "values"), ([*model.columns], added.tolist()), strict=True)),
-        }
+        answer["added"] = {"to": to, "columns": [*model.columns], "values": added.tolist()}
     return answer
 
 
@@ -146,7 +144,8 @@ def make_server(model: gradmill.Model, described: dict[str, Any]) -> uvicorn.Ser
             row = np.frombuffer(content, np.uint8).reshape(1, *shape)
         else:
             raise UsageError(f"{len(content)} bytes", f"one image of {shape}", "send one image")
-        return Response(json.dumps(_to_finite(answer_row(model, row))), media_type="application/json")
+        answer = to_json(answer_row(model, row), inf_nan_mode="strings")  # which JavaScript converts to numbers
+        return Response(answer, media_type="application/json")
 
     def read_pixels(picture: bytes) -> Response:
         """Read a picture file as ``gradmill predict`` does, into the bytes of a row of the model's input."""
@@ -170,15 +169,6 @@ def make_server(model: gradmill.Model, described: dict[str, Any]) -> uvicorn.Ser
     guarded = prefect_server.guard(app, policy=OURS_ALONE, script=b"")
     config = uvicorn.Config(guarded, log_level="critical", headers=[*headers.items()], server_header=False)
     return uvicorn.Server(config)
-
-
-def _to_finite(value: Any) -> Any:
-    """Replace values without a JSON number, such as NaN, by text that JavaScript converts to one."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else json.dumps(value)
-    if isinstance(value, dict):
-        return {key: _to_finite(each) for key, each in value.items()}
-    return [_to_finite(each) for each in value] if isinstance(value, list) else value
 
 
 def _answer(compute: Callable[[bytes], Response], most: int) -> Callable[[Request], Awaitable[Response]]:

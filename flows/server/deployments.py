@@ -92,10 +92,9 @@ def merge_parameters(
     Raises:
         UsageError: the form refuses a value, or a worker would look for a path in another folder.
     """
-    places = {name: given.get(name) for name in ("input", "output", "data")}
+    places = {name: given.get(name) for name in ("input", "output", "data", "sign_key")}
     if isinstance(data := places["data"], dict):
         places["data.source"] = data.get("source")
-    places["sign_key"] = given.get("sign_key")
     for name, place in places.items():
         if not isinstance(place, str):
             continue

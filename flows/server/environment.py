@@ -130,6 +130,6 @@ def spare_this_host() -> None:
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(dict.fromkeys([*known, *LOOPBACK]))
 
 
-def _unusable_setting(variable: str, expected: str, action: str = "correct it, or unset it") -> UsageError:
+def _unusable_setting(variable: str, expected: str) -> UsageError:
     value = f"{variable}={os.environ[variable]}" if variable in os.environ else variable
-    return UsageError(f"{value} cannot be used", expected, action)
+    return UsageError(f"{value} cannot be used", expected, "correct it, or unset it")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY
-from flows.server.alerts import SILENT_SECONDS
+from flows.server import alerts
 
 FOLDER = REPOSITORY / "docker"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
@@ -94,4 +94,5 @@ def test_runs_in_containers_beat_as_often_as_the_automation_expects() -> None:
     pools = [json.loads(path.read_text())["variables"]["properties"] for path in (FOLDER / "work-pools").iterdir()]
     environments = [declared["env"], SERVICES["worker"]["environment"], *(pool["env"]["default"] for pool in pools)]
     (seconds,) = {each["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] for each in environments}
-    assert 2 * int(seconds) < SILENT_SECONDS
+    crash = yaml.safe_load(alerts.FILE.read_text())["crash"]
+    assert 2 * int(seconds) < crash["trigger"]["within"]

@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -32,9 +31,6 @@ from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine.settings import Settings
 
 FILE = Path(__file__).with_name("automations.yaml")
-# One heartbeat may be lost, for example while the database is away, and the next be late: prefect.yaml asks for one
-# every 30 seconds. A longer time would exceed the 90 seconds within which a dead run must be detected.
-SILENT_SECONDS = 75
 PREFIX = "gradmill: "  # of the names of automations
 MARK = "as-registered:"  # of the tag with the digest
 NOTIFY = f"{PREFIX}notify of "  # the prefix of each alert's name
@@ -53,22 +49,19 @@ MAKE_ONE = (
 )
 
 
-def load(kind: str, within: timedelta | None = None, **words: object) -> AutomationCore:
+def load(kind: str, **words: object) -> AutomationCore:
     """An automation of ``automations.yaml``, with ``words`` substituted."""
     text = json.dumps(yaml.safe_load(FILE.read_text(encoding="utf-8"))[kind])
     as_json = {name: json.dumps(str(each))[1:-1] for name, each in words.items()}
-    document = json.loads(Template(text).substitute(as_json))
-    if within is not None:
-        document["trigger"]["within"] = within.total_seconds()
-    return AutomationCore.model_validate(document)
+    return AutomationCore.model_validate_json(Template(text).substitute(as_json))
 
 
-def list_automations(deployed: dict[str, UUID]) -> Iterator[AutomationCore]:
-    """All automations except alerts and those of own names, for ``deployed`` deployments by name."""
-    yield load("crash", timedelta(seconds=SILENT_SECONDS))
+def update_automations(client: SyncPrefectClient, deployed: dict[str, UUID]) -> None:
+    """Update all automations except alerts and those of own names, for ``deployed`` deployments by name."""
+    save(client, load("crash"))
     for name, deployment in RETRAINED_BY.items():
         if deployment in deployed:
-            yield load("retrain_the_book", NAME=name, DEPLOYMENT_ID=deployed[deployment])
+            save(client, load("retrain_the_book", NAME=name, DEPLOYMENT_ID=deployed[deployment]))
 
 
 def save(client: SyncPrefectClient, automation: AutomationCore, is_asked_for: bool = False) -> None:
@@ -148,8 +141,9 @@ def update_alerts(client: SyncPrefectClient, strictly: bool = False) -> None:
 
 def alert_of_no_success(block: UUID, name: str, deployment: UUID, hours: float, within: timedelta) -> AutomationCore:
     """The alert for a deployment without a completed run ``within`` a time, ``hours`` if its schedule is dense."""
+    seconds = within.total_seconds()
     words = {"BLOCK": block, "NAME": name, "DEPLOYMENT_ID": deployment, "HOURS": f"{hours:g}"}
-    return load("notify_of_no_success", within, WITHIN=f"{within.total_seconds() / 3600:g}", **words)
+    return load("notify_of_no_success", SECONDS=seconds, WITHIN=f"{seconds / 3600:g}", **words)
 
 
 def list_alerts(client: SyncPrefectClient) -> list[Automation]:

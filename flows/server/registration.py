@@ -260,8 +260,7 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
         for name, flow in told.ended.items():
             delete(client, name, flow)
         deployed = {each.name: each.id for each in list_deployments(client)}
-        for automation in alerts.list_automations(deployed):
-            alerts.save(client, automation)
+        alerts.update_automations(client, deployed)
         if variable is None:
             client.create_variable(VariableCreate(name=REGISTERED, value=server))
         alerts.update_alerts(client, strictly)

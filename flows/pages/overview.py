@@ -80,7 +80,7 @@ def tabulate_names(names: Iterable[NameState], url: str) -> PageTable:
                 "; ".join(filter(None, (*unusual, _describe_drift(facts)))),
             )
         )
-    return PageTable(tuple(rows), ("model", "champion", "since", "figures", "last run", "note"))
+    return PageTable(rows, ("model", "champion", "since", "figures", "last run", "note"))
 
 
 def find_headline_figure(manifest: Manifest) -> str:
@@ -124,7 +124,7 @@ def tabulate_versions(facts: NameState) -> PageTable:
                 mark,
             )
         )
-    return PageTable(tuple(rows), head)
+    return PageTable(rows, head)
 
 
 def _describe_last_run(facts: NameState) -> str:
@@ -198,7 +198,7 @@ def _describe_last_runs(facts: NameState) -> Iterator[Text]:
 
 
 def _tabulate_changes(changes: Iterable[Change]) -> PageTable:
-    rows = (
+    rows = [
         (
             _minute(made.at),
             f"{made.what} (interrupted)" if made.interrupted else made.what,
@@ -208,9 +208,9 @@ def _tabulate_changes(changes: Iterable[Change]) -> PageTable:
             ", ".join(map(str, made.versions)),
         )
         for made in changes
-    )
+    ]
     head = ("when", "what", "champion", "why", "by", "versions")  # Prefect's UI cuts wide tables at the right
-    return PageTable(tuple(rows), head)
+    return PageTable(rows, head)
 
 
 def _tabulate_files(facts: NameState) -> PageTable:
@@ -221,7 +221,7 @@ def _tabulate_files(facts: NameState) -> PageTable:
         paths = facts.files[number]
         more = f"and {len(paths) - FEW:,} more" if len(paths) > FEW else ""
         rows.append((str(number), ", ".join(filter(None, (*paths[:FEW], more)))))
-    return PageTable(tuple(rows), ("version", "trained on"))
+    return PageTable(rows, ("version", "trained on"))
 
 
 def _list_disk_facts(facts: NameState) -> Iterator[tuple[str, str]]:

@@ -45,15 +45,15 @@ def retrain_page(result: RetrainReport) -> Page:
     is_kept = result.outcome == "unchanged" and not result.was_trained
     if is_kept:
         intro.append("Nothing was trained: gates and figures are those of the version's own run.")
-    changes = tuple((Strong(each.severity), each.sentence) for each in result.data_changes)
-    seconds = tuple((stage, f"{seconds:.2f}") for stage, seconds in result.seconds.items())
+    changes = [(Strong(each.severity), each.sentence) for each in result.data_changes]
+    seconds = [(stage, f"{seconds:.2f}") for stage, seconds in result.seconds.items()]
     of_candidate = (
         Section("Gates", (tabulate_gates(result.gates),)),
         Section("Figures", (_compare_with_champion(result, made),)),
         Section("By period", (tabulate_periods(result.metrics.get("periods") or ()),)),
     )
     sections = (
-        Section("", tuple(intro)),
+        Section("", intro),
         Section("Data", (PageTable(changes),)),
         *(() if is_kept else of_candidate),
         Section("Seconds", (PageTable(seconds, ("stage", "seconds")),)),
@@ -92,14 +92,14 @@ def _compare_with_champion(result: RetrainReport, version_label: str) -> PageTab
         columns.append(before.metrics.model_dump(mode="json"))
         word = "the champion before" if result.outcome == "published" else "the champion"
         head.append(f"version {before.version}, {word}, when published")
-    rows = (
+    rows = [
         (
             name.replace("_", " "),
             *(format_number(each[name]) if isinstance(each.get(name), float) else "" for each in columns),
         )
         for name in found
-    )
-    return PageTable(tuple(rows), tuple(head))
+    ]
+    return PageTable(rows, head)
 
 
 def _champion_before(result: RetrainReport) -> Manifest | None:
@@ -136,7 +136,7 @@ def failed_prediction_page(name: str, error: Exception, source: str | None) -> P
     if isinstance(error, GradmillError):
         found, expected, action = error.found, error.expected, error.action
     told: dict[str, Text] = {"Found": found, "Expected": expected, "To do": action, "Input": Code(source or "")}
-    facts = tuple((Strong(word), text) for word, text in told.items() if text)
+    facts = [(Strong(word), text) for word, text in told.items() if text]
     return Page(f"{name}: nothing was predicted", "", (Section("", (PageTable(facts),)), _list_last_jobs(name)))
 
 
@@ -209,7 +209,7 @@ def describe_quality(prediction: Job | Prediction) -> str:
 def tabulate_jobs(jobs: Iterable[Job]) -> PageTable:
     """Batch predictions, one row each."""
     head = ("finished (UTC)", "version", "input", "rows", "rejected", "drift", "index", "against the truth")
-    rows = (
+    rows = [
         (
             (job.finished_at or "")[:16].replace("T", " "),
             str(job.model.version),
@@ -221,8 +221,8 @@ def tabulate_jobs(jobs: Iterable[Job]) -> PageTable:
             describe_quality(job),
         )
         for job in jobs
-    )
-    return PageTable(tuple(rows), head)
+    ]
+    return PageTable(rows, head)
 
 
 def _list_last_jobs(name: str) -> Section:
@@ -261,7 +261,7 @@ def _describe_rejects(result: Prediction) -> Iterator[Text | PageTable]:
         batches = (batch.to_pylist() for batch in file.iter_batches(FEW))
         first = list(itertools.islice(itertools.chain.from_iterable(batches), FEW))
     ids = [name for name in first[0] if name.startswith(ID)]
-    rows = (
+    rows = [
         (
             Path(row["source"]).name,
             f"{row['source_row']:,}",
@@ -269,8 +269,8 @@ def _describe_rejects(result: Prediction) -> Iterator[Text | PageTable]:
             str(row["reason"]),
         )
         for row in first
-    )
-    yield PageTable(tuple(rows), ("file", "row, from 0", *(each.removeprefix(ID) for each in ids), "why"))
+    ]
+    yield PageTable(rows, ("file", "row, from 0", *(each.removeprefix(ID) for each in ids), "why"))
     if result.rejects > FEW:
         yield f"All {result.rejects:,} are in ", Code(path), "."
 
@@ -280,11 +280,11 @@ def _tabulate_labels(job: Job, version: Version) -> PageTable:
     if not job.profile or LABEL not in version.reference:
         return PageTable(())
     found, expected = job.profile[LABEL].counts, version.reference[LABEL].counts
-    rows = (
+    rows = [
         (label, f"{here / max(1, sum(found)):.1%}", f"{there / max(1, sum(expected)):.1%}")
         for label, here, there in zip(version.labels, found, expected, strict=True)
-    )
-    return PageTable(tuple(rows), ("label", "these rows", "test split"))
+    ]
+    return PageTable(rows, ("label", "these rows", "test split"))
 
 
 def _tabulate_columns(job: Job, version: Version) -> PageTable:
@@ -296,7 +296,7 @@ def _tabulate_columns(job: Job, version: Version) -> PageTable:
         word, *shares = _find_most_moved(bins, profiles[name].counts, job.column_counts[name])
         shown = Strong(name) if name in drifted else name
         rows.append((shown, f"{index:.3f}", word, *(f"{share:.1%}" for share in shares)))
-    return PageTable(tuple(rows), ("column", "index", "moved most", "these rows", "at training"))
+    return PageTable(rows, ("column", "index", "moved most", "these rows", "at training"))
 
 
 def _find_most_moved(bins: Sequence[str], expected: Sequence[int], actual: Sequence[int]) -> tuple[str, float, float]:
@@ -376,11 +376,11 @@ def tabulate_evaluation(result: EvaluationResult) -> PageTable:
     ]
     for name, value in sorted(result.recall.items(), key=lambda each: each[1])[:FEW]:
         rows.append((f"recall of {name}", value, result.recall_intervals[name], result.published_recall.get(name)))
-    told = (
+    told = [
         (words, format_number(value), describe_interval(interval), "" if before is None else format_number(before))
         for words, value, interval, before in rows
-    )
-    return PageTable(tuple(told), ("", "now", "95 % interval", "at publication"))
+    ]
+    return PageTable(told, ("", "now", "95 % interval", "at publication"))
 
 
 # Searches
@@ -460,6 +460,4 @@ def _tabulate_best(trials: Sequence[Trial], best: int | None) -> PageTable:
                 "found" * (trial.number == best) if trial.outcome == "complete" else ended,
             )
         )
-    return PageTable(
-        tuple(rows), ("trial", "validation loss", *(field.replace("_", " ") for field in fields), "seconds", "")
-    )
+    return PageTable(rows, ("trial", "validation loss", *(field.replace("_", " ") for field in fields), "seconds", ""))

@@ -43,7 +43,7 @@ def show_store(_: Request) -> HTMLResponse:
     needs = pluralize(len(status.attention), "thing") if status.attention else "nothing"
     verb = "need" if len(status.attention) > 1 else "needs"
     sections = (
-        Section("Needs attention", tuple(status.attention)),
+        Section("Needs attention", status.attention),
         Section("Models", tuple(_list_models(store_state))),
         Section("Deployments", (_tabulate_deployments(status),)),
         Section("Operation", (PageTable(tuple(_list_operation(status))),)),
@@ -81,7 +81,7 @@ def _tabulate_deployments(status: Status) -> PageTable:
         name = Link(each.name, f"/deployments/deployment/{each.id}")
         last: Text = Link(each.last_run, f"/runs/flow-run/{each.last_run_id}") if each.last_run else ""
         rows.append((name, due, last, each.state or "", judged))
-    return PageTable(tuple(rows), ("deployment", "next run", "last run", "state", "last verdict"))
+    return PageTable(rows, ("deployment", "next run", "last run", "state", "last verdict"))
 
 
 def _list_operation(status: Status) -> Iterator[tuple[str, Text]]:

@@ -154,7 +154,7 @@ def _find_content(facts: NameState, links: tuple[tuple[str, str], ...]) -> str:
     last = facts.runs[0] if facts.runs else None
     run = "" if last is None or last.outcome == "unchanged" else last.run
     kept = tuple(each for each in links if each[0] != "verdict")
-    return " ".join([model_folder.format_now()[:10], run, render_markdown(Page("", "", tuple(sections), kept))])
+    return " ".join([model_folder.format_now()[:10], run, render_markdown(Page("", "", sections, kept))])
 
 
 def list_links(client: SyncPrefectClient, name: str) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ addresses are markup. Credentials in addresses are removed.
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -52,8 +52,8 @@ Text = str | tuple[str, ...]  # a line, or its parts in order
 class PageTable(NamedTuple):
     """Rows below a header; without a header the first cell of a row names the second."""
 
-    rows: tuple[tuple[Text, ...], ...]
-    head: tuple[str, ...] = ()
+    rows: Sequence[tuple[Text, ...]]
+    head: Sequence[str] = ()
 
 
 class PagePicture(NamedTuple):
@@ -74,7 +74,7 @@ class Section(NamedTuple):
     """Blocks below a title, which may be empty. Renderers omit empty sections."""
 
     title: str
-    blocks: tuple[Text | PageTable | PagePicture | Program | None, ...]
+    blocks: Sequence[Text | PageTable | PagePicture | Program | None]
 
 
 class Page(NamedTuple):
@@ -82,7 +82,7 @@ class Page(NamedTuple):
 
     title: str
     headline: Text
-    sections: tuple[Section, ...]
+    sections: Sequence[Section]
     links: tuple[tuple[str, str], ...] = ()
 
 

@@ -81,20 +81,15 @@ def show_evaluation(result: EvaluationResult) -> None:
 def show_search(run: RunFolder, searched: SearchResult) -> None:
     """Draw the results of a search, write its page into the run's folder, and show it."""
     with _never_in_the_way():
-        _show(f"{run.name}-tuning", write_search_page(run, searched), "a search for settings")
+        from tasks.judging import tuning_figures
+
+        files = {file.path.name: file.path for file in tuning_figures.draw(searched.trials, searched.tuned, run.path)}
+        pictures = [PagePicture(SEARCH_PICTURES[name], path.read_bytes(), name) for name, path in files.items()]
+        page = run_pages.search_page(run.name, searched, pictures)
+        atomic.write_bytes(run.file(artifact_paths.TUNING_PAGE), render_markdown(page, embed=False).encode())
+        _show(f"{run.name}-tuning", page, "a search for settings")
         _mark(None, MODEL_TAG + run.name)
     warn_of_full_disk()
-
-
-def write_search_page(run: RunFolder, searched: SearchResult) -> Page:
-    """Draw the pictures, write the page into the run's folder, and return it."""
-    from tasks.judging import tuning_figures
-
-    files = {file.path.name: file.path for file in tuning_figures.draw(searched.trials, searched.tuned, run.path)}
-    pictures = (PagePicture(SEARCH_PICTURES[name], path.read_bytes(), name) for name, path in files.items())
-    page = run_pages.search_page(run.name, searched, tuple(pictures))
-    atomic.write_bytes(run.file(artifact_paths.TUNING_PAGE), render_markdown(page, embed=False).encode())
-    return page
 
 
 def warn_of_full_disk() -> None:

@@ -386,7 +386,7 @@ def tabulate_evaluation(result: EvaluationResult) -> PageTable:
 # Searches
 
 
-def search_page(name: str, searched: SearchResult, pictures: tuple[PagePicture, ...]) -> Page:
+def search_page(name: str, searched: SearchResult, pictures: Sequence[PagePicture]) -> Page:
     """The settings found, their gain, and the best trials."""
     tuned, trials = searched.tuned, searched.trials
     use: Text = Strong(

@@ -32,7 +32,7 @@ from tasks.serving import contract
 from tasks.serving.contract import ModelMetadata
 from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
-from tasks.store import artifact_paths, model_folder, predictions, state
+from tasks.store import artifact_paths, model_folder, state
 from tasks.store.history import Change
 from tasks.store.page_rendering import (
     Code,
@@ -142,7 +142,7 @@ def of_a_prediction(text: str, monkeypatch: pytest.MonkeyPatch, folder: Path) ->
     reference = {"label": Histogram(edges=(0.5,), counts=(10, 90))}
     version = Version(TASKS["classification"], [text, "b"], reference, Columns(columns=(column,)), (profile,))
     monkeypatch.setattr(run_pages, "read_version", lambda _: version)
-    monkeypatch.setattr(predictions, "find", lambda _: hostile_job(text))
+    hostile_job(text).write(folder / "_job.json")
     rejects = {"source": [text.replace("/", "")], "source_row": [1], f"id_{text}": [text], "reason": [text]}
     pq.write_table(pa.table(rejects), folder / "_rejects.parquet")
     facts = {"path": folder, "job": "j", "rows": 10, "rejects": 2, "parts": 1, "name": "mine", "version": 1}

@@ -107,8 +107,8 @@ def _show(key: str, page: Page, about: str) -> None:
 
 
 def _show_prediction(result: Prediction) -> None:
-    about = run_pages.describe_prediction(result)
-    _show(f"{result.name}-predictions", run_pages.prediction_page(result), about)
+    page = run_pages.prediction_page(result)
+    _show(f"{result.name}-predictions", page, page.title)
 
 
 def _is_shown(result: Prediction) -> bool:

@@ -18,7 +18,7 @@ from tasks.parameters.addresses import split_source
 from tasks.records import Prediction
 from tasks.serving import drift
 from tasks.serving.contract import LABEL
-from tasks.store import artifact_paths, model_folder, predictions, state
+from tasks.store import artifact_paths, model_folder, state
 from tasks.store.model_folder import Manifest
 from tasks.store.page_rendering import Code, Page, PagePicture, PageTable, Section, Strong, Text
 from tasks.store.predictions import Job
@@ -117,17 +117,18 @@ def _champion_before(result: RetrainReport) -> Manifest | None:
 
 def prediction_page(result: Prediction) -> Page:
     """The result of a job, its drift since training, rejected rows, and the last jobs."""
-    job, version = predictions.find(result.path), read_version(artifact_paths.version(result.name, result.version))
+    job = Job.read(result.path / artifact_paths.JOB)
+    version = read_version(artifact_paths.version(result.name, result.version))
     picture = PagePicture("Answers", result.picture.read_bytes(), result.picture.name) if result.picture else None
     sections = (
         Section("", (PageTable(tuple(_list_prediction_facts(result, job))),)),
-        Section("Labels", (_tabulate_labels(job, version),) if job else ()),
-        Section("Columns", (_tabulate_columns(job, version),) if job else ()),
+        Section("Labels", (_tabulate_labels(job, version),)),
+        Section("Columns", (_tabulate_columns(job, version),)),
         Section("Rejected rows", tuple(_describe_rejects(result))),
         _list_last_jobs(result.name),
         Section("", (picture,)),
     )
-    return Page(describe_prediction(result), "", sections)
+    return Page(_describe_prediction(result, job), "", sections)
 
 
 def failed_prediction_page(name: str, error: Exception, source: str | None) -> Page:
@@ -140,10 +141,9 @@ def failed_prediction_page(name: str, error: Exception, source: str | None) -> P
     return Page(f"{name}: nothing was predicted", "", (Section("", (PageTable(facts),)), _list_last_jobs(name)))
 
 
-def describe_prediction(result: Prediction) -> str:
+def _describe_prediction(result: Prediction, job: Job) -> str:
     """The result in one line; if it has drifted or is worse than at publication, only that."""
-    job = predictions.find(result.path)
-    drift = describe_drift(job) if job else ""
+    drift = describe_drift(job)
     if drift.startswith(("DRIFT", "WORSE")):
         return drift
     rejects = f", {result.rejects:,} rejected" if result.rejects else ""
@@ -229,18 +229,17 @@ def _list_last_jobs(name: str) -> Section:
     return Section("The last jobs", (tabulate_jobs(state.read(name, only=["job"]).names[name].jobs),))
 
 
-def _list_prediction_facts(result: Prediction, job: Job | None) -> Iterator[tuple[str, Text]]:
-    if job:
-        place, files = split_source(job.input.path)[0], f", {job.input.files:,} files" if job.input.files > 1 else ""
-        path = Path(place)
-        yield "input", (f"{path.name}, ", Code(place if "://" in place else artifact_paths.root() / path), files)
+def _list_prediction_facts(result: Prediction, job: Job) -> Iterator[tuple[str, Text]]:
+    place, files = split_source(job.input.path)[0], f", {job.input.files:,} files" if job.input.files > 1 else ""
+    path = Path(place)
+    yield "input", (f"{path.name}, ", Code(place if "://" in place else artifact_paths.root() / path), files)
     yield "rows", f"{result.rows:,}"
     yield "rejected rows", f"{result.rejects:,}"
     yield "rows a second", f"{result.rows / result.seconds:,.0f}" if result.seconds else ""
     yield "provider", result.provider
     yield "model", (f"{result.name} version {result.version}, SHA-256 ", Code(result.model_sha256))
     yield "against the truth", describe_quality(result) or "unknown: it is not in the input"
-    if job and job.notes:
+    if job.notes:
         yield "noted", "; ".join(job.note_sentences)
     index, maximum = result.drift.describe(), result.drift.maximum
     limit = f" (population stability index {index}; limit {maximum:g})" if index else ""

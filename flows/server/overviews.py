@@ -34,7 +34,7 @@ def publish(*names: str) -> None:
     Failures are reported, and are not errors of the caller.
     """
     with _report_failure(*names), connection.use_service():
-        if _is_seen() and artifact_paths.pages_asked().is_dir() and connection.is_configured():
+        if _is_seen() and connection.is_configured():
             ask_for(*names)
         else:
             write(*names)

@@ -114,7 +114,7 @@ def _change(
     if target.name is None:
         spec = registration.list_specs(Schedules())[target.deployment]
         own = spec.parameters.get("parameters", {})
-        deployments.merge_parameters(target.deployment, deployments.FORMS[spec.entrypoint], own, parameters)
+        deployments.merge_parameters(target.deployment, spec.entrypoint, own, parameters)
         if client is None:
             raise EnvironmentProblem(f"{target.deployment} is set on a server, and none is running", *NO_SERVER)
         there = deployments.find_deployment(client, target.deployment)
@@ -162,8 +162,8 @@ def ask_for(
     if is_search:
         again = {field: again[field] for field in ("name", "training", "data")}
     own_data.leave_split_open(again["data"])
-    form = deployments.FORMS[f"flows.{target.flow}.{target.flow}"]
-    facts["parameters"] = deployments.merge_parameters(target.deployment, form, again, facts["given"])
+    entrypoint = f"flows.{target.flow}.{target.flow}"
+    facts["parameters"] = deployments.merge_parameters(target.deployment, entrypoint, again, facts["given"])
     pending = {*facts["pending"], "parameters", *(PENDING[option] for option in given.keys() & PENDING)}
     facts |= {"active": True} if "cron" in given else {}
     asked = Schedule.model_validate(facts | {"name": name, "flow": target.flow, "pending": sorted(pending)})

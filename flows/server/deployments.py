@@ -85,7 +85,7 @@ def own_parameters(deployment: DeploymentResponse) -> dict[str, Any]:
 
 
 def merge_parameters(
-    deployment: str, form: type[BaseModel] | None, own: dict[str, Any], given: dict[str, Any]
+    deployment: str, entrypoint: str | None, own: dict[str, Any], given: dict[str, Any]
 ) -> dict[str, Any]:
     """Merge ``given`` into a deployment's ``own`` parameters; refuse values that only the server's schema would accept.
 
@@ -106,7 +106,7 @@ def merge_parameters(
         given = given | {"search": search | {"space": search["space"].split(",")}}
     wanted: dict[str, Any] = deep_merge(own, given)
     try:
-        if form is not None:
+        if form := FORMS.get(entrypoint):
             form.model_validate(wanted)
     except ValidationError as error:
         first = error.errors()[0]
@@ -271,7 +271,7 @@ def trigger(deployment: str, parameters: dict[str, Any]) -> FlowRun:
     """
     with api.client() as client:
         known = find_deployment(client, deployment)
-        wanted = merge_parameters(deployment, FORMS.get(known.entrypoint), own_parameters(known), parameters)
+        wanted = merge_parameters(deployment, known.entrypoint, own_parameters(known), parameters)
         try:
             return client.create_flow_run_from_deployment(known.id, parameters={"parameters": wanted})
         except HTTPStatusError as error:

@@ -367,7 +367,7 @@ def change_deployment(
     timing = None
     if parameters:
         own = {} if are_all else own_parameters(deployment)
-        merged = merge_parameters(deployment.name, FORMS.get(deployment.entrypoint), own, parameters)
+        merged = merge_parameters(deployment.name, deployment.entrypoint, own, parameters)
         fields["parameters"] = {"parameters": merged}
     if cron or timezone:
         slug = spec.schedules[0].slug if spec.schedules else SLUG

@@ -225,8 +225,8 @@ def _measure_jobs(name_state: NameState) -> Iterator[Sample]:
     for manifest in (each.manifest for each in name_state.versions if each.number == last.model.version):
         classes = manifest.dataset.class_names if len(manifest.dataset.class_names) <= MOST_CLASSES else ()
         given, expected = (last.profile or {}).get("label"), manifest.profile.get("label")
-        for family, histogram in {"label_ratio": given, "expected_label_ratio": expected}.items():
-            if given and expected and histogram:
+        if given and expected:
+            for family, histogram in {"label_ratio": given, "expected_label_ratio": expected}.items():
                 for label, count in zip(classes, histogram.counts, strict=False):
                     yield f"last_prediction_{family}", count / max(1, sum(histogram.counts)), {"label": label}
 

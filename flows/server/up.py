@@ -299,7 +299,7 @@ class PeriodicChecks:
             since = {"after_": datetime.now(UTC) - AGO}
             ended = deployments.list_runs(client, "COMPLETED", "FAILED", *DIED, tags=None, end_time=since)
         new = {run.state_id: run for run in ended if run.state_id and run.state_id not in self._known}
-        overviews.write_of_runs(run.id for run in new.values() if run.state_type and run.state_type.value in DIED)
+        overviews.write_of_runs(run.id for run in new.values() if run.state_type in DIED)
         self._known |= new.keys()
         for run in new.values():
             if run.end_time and run.end_time > self._begun and not run.parent_task_run_id:

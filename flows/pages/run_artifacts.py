@@ -150,8 +150,7 @@ def _mark(words: tuple[str, str] | None, *tags: str) -> None:
     """
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(flow_run.id)
-        known = {tag for tag in run.tags if not run_names.OF_VERDICT.match(tag)}
-        known -= {tag for tag in known if tag.startswith(MODEL_TAG)}  # the deployment's; the run may have another
+        known = {tag for tag in run.tags if not run_names.REPLACED_TAGS.match(tag)}
         name = run_names.with_verdict(run.name, words[0]) if words else run.name
         first = words[1:] if words else ()
         client.update_flow_run(flow_run.id, name=name, tags=[*first, *sorted(known | {*tags})])

@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
-from flows.tags import DRIFT_TAG, REFUSED, VERDICT_TAG
+from flows.tags import DRIFT_TAG, MODEL_TAG, REFUSED, VERDICT_TAG
 from tasks.errors import GateFailed
 from tasks.machine.settings import Settings
 from tasks.parameters import (
@@ -23,7 +23,8 @@ from tasks.parameters import (
 
 VERDICT = ": "  # between the initial name of a run and its outcome
 VERDICTS = "published|unchanged|refused|judged|worse|as published|drift|stable|too few rows|no reference"
-OF_VERDICT = re.compile(rf"{VERDICT_TAG}|{DRIFT_TAG}|(-?\d\S*|-?inf|nan) ({VERDICTS})$")  # such as ``0.844 published``
+# The tags that an outcome replaces: the model, which a run may have changed, and figures such as ``0.844 published``.
+REPLACED_TAGS = re.compile(rf"{MODEL_TAG}|{VERDICT_TAG}|{DRIFT_TAG}|(-?\d\S*|-?inf|nan) ({VERDICTS})$")
 AsLearned = TypeVar("AsLearned", bound=LearningParameters)
 P = ParamSpec("P")
 R = TypeVar("R")

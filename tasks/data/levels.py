@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from gradmill.rows import name_level
+
 MOST_LEVELS = 10_000
 COUNTED = 2**20  # rows at once: codes are widened eightfold to be counted
 WHOLE = r"^([+-]?\d+)\.0*$"
@@ -67,13 +69,8 @@ class Levels:
         NaN is missing. They are written to ``into`` if it is given.
         """
         places: dict[str | None, float] = {name: place for place, name in enumerate(names)} | {None: np.nan}
-        known = self.values.to_pylist() if pa.types.is_string(self.values.type) else format_values(self.values)
-        if others := [at for at, name in enumerate(known) if name not in places]:  # may be written in another way
-            formatted = format_values(self.values.take(others))
-            known = [*known]
-            for at, name in zip(others, formatted, strict=True):
-                known[at] = name
-        return self.take(np.array([*(places.get(name, other) for name in known), np.nan], np.float32), into)
+        codes = [places.get(name, other) for name in format_values(self.values)]
+        return self.take(np.array([*codes, np.nan], np.float32), into)
 
 
 def count_codes(codes: NDArray[Any], size: int) -> NDArray[np.int64]:
@@ -105,19 +102,12 @@ def format_values(values: pa.Array) -> list[str]:
         try:
             values = values.cast(pa.int64())
         except pa.ArrowInvalid:
-            return [_format_number(value) for value in values.to_pylist()]
+            return [name_level(value) for value in values.to_pylist()]
     is_date = pa.types.is_timestamp(values.type)
     texts = values.cast(pa.string())
     texts = pc.replace_substring_regex(texts, *((FRACTION, "") if is_date else (WHOLE, r"\1")))
     names: list[str] = pc.if_else(pc.match_substring_regex(texts, TRUTH), pc.ascii_lower(texts), texts).to_pylist()
     return names
-
-
-def _format_number(number: float) -> str:
-    if number.is_integer():
-        return str(int(number))
-    single = np.float32(number)  # a file may have had float32: as float64, 1.1 then has a long tail
-    return str(single if float(single) == number else number)
 
 
 def sort_levels(names: Iterable[str]) -> tuple[str, ...]:

@@ -7,14 +7,14 @@ import posixpath
 import re
 import zipfile
 from collections.abc import Iterator
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time
 from typing import Any
 
 import pyarrow as pa
 
+from gradmill.rows import name_level
 from tasks.data.io.discovery import broken_file, explain_file_errors
 from tasks.data.io.tabular import BATCH_ROWS, Selection, check_names, without_rows
-from tasks.data.levels import format_values
 from tasks.data.recipe import UNNAMED_INDEX
 from tasks.machine.words import format_names, pip_install
 
@@ -134,4 +134,4 @@ def _normalize_cell(cell: Any) -> Any:
 
 def _format_cell(cell: Any) -> str:
     """A cell as text, for the name of a level or of a column."""
-    return str(cell) if isinstance(cell, str | time | timedelta) else format_values(pa.array([cell]))[0]
+    return cell if isinstance(cell, str) else name_level(cell)

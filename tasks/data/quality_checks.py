@@ -36,14 +36,14 @@ def check_columns(
     first = {column.source: column for column in reversed(columns) if column.part}
     for column, each in zip(columns, stats, strict=True):
         name, missing = column.input_name, each.num_missing
-        if column.part:  # for dates only missing values are odd, and all parts have the same ones
-            if column is first[name] and missing > MUCH_MISSING * num_rows:
-                yield _tell_missing(name, missing, num_rows)
-        elif each.is_constant or missing == num_rows:
+        if column.part and column is not first[name]:
+            continue  # for dates only missing values are odd, and all parts have the same ones
+        if not column.part and (each.is_constant or missing == num_rows):
             values = "no value at all" if missing == num_rows else "one value"
             yield warning("constant-column", name, f"{name} has {values}; its weight will be 0")
         elif missing > MUCH_MISSING * num_rows:
-            yield _tell_missing(name, missing, num_rows)
+            found = f"{name} is missing in {100 * missing / num_rows:.3g} % of the rows"
+            yield warning("missing-values", name, found)
         if (
             column.kind == "number"
             and not column.part
@@ -53,10 +53,6 @@ def check_columns(
             found = f"{name} is {format_number(each.mean, 6)} on average, varying by {format_number(each.deviation)}"
             action = f"subtract an offset from it, or leave it out with --ignore {name}"
             yield warning("offset", name, f"{found}: too little for float32", action)
-
-
-def _tell_missing(name: str, missing: int, num_rows: int) -> Finding:
-    return warning("missing-values", name, f"{name} is missing in {100 * missing / num_rows:.3g} % of the rows")
 
 
 def check_duplicate_columns(columns: Sequence[Column], features: Array, sample: RowNumbers) -> Iterator[Finding]:

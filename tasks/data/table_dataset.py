@@ -35,20 +35,11 @@ ENCODED = "encoded"  # the name of a file, and of the features in it
 PLURALS = {"number": "numbers", "boolean": "booleans", "category": "categories"}
 
 
-def read_table(files: DataFiles, request: Request, task: TaskName | None, scratch: Path) -> Table:
-    """All rows, each column as its known kind: a class ``1`` is a name and no number, a kept boolean no 0 or 1.
-
-    If features are named, no other columns are read.
-
-    Raises:
-        UsageError: the options make no sense.
-        DataError: no row can be read.
-    """
-    request.require_sound()
-    known, features = request.known, request.options.features
-    selection = Selection(
+def make_selection(request: Request, task: TaskName | None) -> Selection:
+    """How columns are read, each as its known kind: a class ``1`` is a name and no number, a kept boolean no 0 or 1."""
+    return Selection(
         as_text=request.text_columns(task == "classification"),
-        as_boolean=frozenset(name for name, column in known.items() if column.kind == "boolean"),
+        as_boolean=frozenset(name for name, column in request.known.items() if column.kind == "boolean"),
         ignore=request.ignored,
         also_missing=request.missing,
         forms=request.forms,
@@ -56,10 +47,21 @@ def read_table(files: DataFiles, request: Request, task: TaskName | None, scratc
         decimal=request.options.decimal,
         dates=request.dates,
         no_dates=request.no_dates,
-        only=frozenset(filter(None, (request.target, request.split.column, *features, *request.taken)))
-        if features
-        else None,
     )
+
+
+def read_table(files: DataFiles, request: Request, task: TaskName | None, scratch: Path) -> Table:
+    """All rows; if features are named, no other columns are read.
+
+    Raises:
+        UsageError: the options make no sense.
+        DataError: no row can be read.
+    """
+    request.require_sound()
+    selection = make_selection(request, task)
+    if features := request.options.features:
+        names = request.target, request.split.column, *features, *request.taken
+        selection = selection._replace(only=frozenset(filter(None, names)))
     return build_table(files, selection, scratch / "spool.arrow")
 
 

@@ -16,14 +16,13 @@ from tasks.data.inference import value_kind
 from tasks.data.io.discovery import find_table
 from tasks.data.io.images import LabelledImages
 from tasks.data.io.table_builder import build_table
-from tasks.data.io.tabular import Selection
 from tasks.data.prepared_splits import PREPARE_ANEW, Examples, read_arrays
 from tasks.data.recipe import SplitRule
 from tasks.data.report import DataReport, Finding, UnfitData, require_fit
 from tasks.data.schema import ImageSchema, Request, Schema, find_schema
 from tasks.data.schema import require_columns as require_header
 from tasks.data.split import TRAINING, check_times, read_times
-from tasks.data.table_dataset import examine_table
+from tasks.data.table_dataset import examine_table, make_selection
 from tasks.errors import DataError, UsageError
 from tasks.judging import metrics
 from tasks.judging.champion import score_by_session
@@ -187,14 +186,8 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
     data = OwnData(source=source, target=schema.target)
     request = Request(data, schema)
     names = schema.target, schema.split.column, time, *request.taken
-    selection = Selection(
-        as_text=request.text_columns(schema.task == "classification"),
-        as_boolean=frozenset(column.name for column in schema.columns if column.kind == "boolean"),
-        only=frozenset(filter(None, names)),
-        also_missing=request.missing,
-        forms=request.forms,
-        dates=request.dates,
-    )
+    selection = make_selection(request, schema.task)
+    selection = selection._replace(only=frozenset(filter(None, names)), ignore=frozenset())
     table = build_table(find_table(source), selection, scratch / "spool.arrow")
     by = _adapt_split(schema, table.data.column_names)
     before = ChampionData.from_splits(manifest.dataset, NO_WINDOW) if by is schema else None

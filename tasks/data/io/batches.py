@@ -47,6 +47,11 @@ CHUNK_BYTES = 64 * 2**20
 SINGLE_VALUES = {"text", "number", "boolean", "date", "null"}  # kinds of columns that can be copied or compared
 
 
+def is_csv(file: DataFile) -> bool:
+    """Whether a file, by its name, is text without types: CSV, whatever it is called."""
+    return file.suffix not in READERS and not is_database(file.path)
+
+
 def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "raise") -> Iterator[pa.RecordBatch]:
     """The rows of a table's file in order, each of its columns typed as in the file.
 
@@ -70,7 +75,7 @@ def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "rai
         else:
             batches = csv_batches(stream, file.path, selection, bad_rows)
         for batch in batches:
-            if selection.also_missing and (file.suffix in READERS or is_database(file.path)):
+            if selection.also_missing and not is_csv(file):
                 batch = tabular.drop_missing(batch, selection.also_missing)
             for name, value in file.partition.items():
                 at, values = batch.schema.get_field_index(name), pa.repeat(value, batch.num_rows)

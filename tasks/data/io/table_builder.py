@@ -10,15 +10,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tasks.data.io import date_parts, number_forms, tabular
-from tasks.data.io.batches import READERS, table_batches
+from tasks.data.io.batches import is_csv, table_batches
 from tasks.data.io.csv import DELIMITER
-from tasks.data.io.discovery import DataFiles
+from tasks.data.io.discovery import DataFile, DataFiles
 from tasks.data.io.tabular import CODE, MAX_COLUMNS, Kind, LevelCodes, Selection, kind_of
 from tasks.data.levels import Levels, find_levels
 from tasks.data.report import Finding, error
 from tasks.errors import DataError
 from tasks.machine.words import pluralize
-from tasks.parameters.addresses import is_database
 
 SHOWN = 40  # characters of a value that are shown
 KIND_WORDS: dict[Kind, str] = {"number": "a number", "boolean": "true or false", "text": "text", "date": "a date"}
@@ -192,7 +191,6 @@ class _TableReader:
             DataError: there is no row, or no file is intact.
         """
         self._selection, self._files = selection, files
-        self._suffixes = {file.path: file.suffix for file in files.files}
         self.delimiters: set[str] = set()  # of CSV files
         self.zoned_texts: set[str] = set()  # CSV columns of dates with a time zone, which were read in UTC
         self.zones: dict[str, set[str]] = {}
@@ -209,7 +207,7 @@ class _TableReader:
                 self.starts.append(self.starts[-1])
                 try:
                     for batch in table_batches(file, selection):
-                        columns = self._convert(file.path, batch) or {"": pa.nulls(batch.num_rows)}
+                        columns = self._convert(file, batch) or {"": pa.nulls(batch.num_rows)}
                         if batch.num_rows:
                             tabular.write_batch(sink, pa.RecordBatch.from_pydict(columns))
                             self.starts[-1] += batch.num_rows
@@ -221,7 +219,7 @@ class _TableReader:
             found, action = f"{files.source} holds no rows", "name data with at least one row"
             raise DataError(found, "rows below the header", action)
 
-    def _convert(self, path: str, batch: pa.RecordBatch) -> dict[str, pa.Array]:
+    def _convert(self, file: DataFile, batch: pa.RecordBatch) -> dict[str, pa.Array]:
         """The columns of a batch that are read and that a model can take; for text, its codes."""
         self.header |= dict.fromkeys(batch.schema.names)
         if DELIMITER in (words := batch.schema.metadata or {}):
@@ -229,13 +227,13 @@ class _TableReader:
         both = zip(batch.schema.names, batch.columns, strict=True)
         arrays = {name: array for name, array in both if self._selection.takes(name)}  # of two with one name the last
         if len(arrays) > MAX_COLUMNS:
-            found = f"{path} has {len(arrays):,} columns"
+            found = f"{file.path} has {len(arrays):,} columns"
             raise DataError(found, f"at most {MAX_COLUMNS:,}", "leave some out with --ignore")
-        columns = {name: self._convert_column(path, name, array) for name, array in arrays.items()}
+        columns = {name: self._convert_column(file, name, array) for name, array in arrays.items()}
         return {name: column for name, column in columns.items() if column is not None}
 
-    def _convert_column(self, path: str, name: str, array: pa.Array) -> pa.Array | None:
-        selection, kind = self._selection, kind_of(array.type)
+    def _convert_column(self, file: DataFile, name: str, array: pa.Array) -> pa.Array | None:
+        selection, kind, path = self._selection, kind_of(array.type), file.path
         kinds = self.kinds.setdefault(name, {}).setdefault(path, set())
         if kind == "unsupported":
             said, action = f"{name} holds {array.type}", f"leave it out with --ignore {name}"
@@ -254,8 +252,8 @@ class _TableReader:
         if len(array) > array.null_count:
             kinds.add(kind)
             if zone := getattr(array.type, "tz", None):
-                is_text = self._suffixes[path] not in READERS and not is_database(path)
-                self.zoned_texts |= {name} if is_text else set()
+                if is_csv(file):
+                    self.zoned_texts.add(name)
                 self.zones.setdefault(name, set()).add(zone)
             if pa.types.is_duration(array.type):
                 self.durations.add(name)

@@ -93,44 +93,39 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     Raises:
         DataError: no row can be read. Everything else that is wrong is in ``findings``.
     """
-    files = files.by_content()
-    first = reader = _TableReader(files, selection, buffer_file)
+    first = reader = _TableReader(files.by_content(), selection, buffer_file)
     kinds = {name: set[Kind]().union(*by_file.values()) for name, by_file in reader.kinds.items()}
     may_be_dates = {name for name, each in kinds.items() if each == {"date", "text"} and selection.finds_dates(name)}
     mixed = {name for name, each in kinds.items() if len(each) > 1} - may_be_dates
-    asked, table, findings = selection, None, list[Finding]()
     zoned = frozenset(filter(selection.finds_dates, reader.zoned_texts))
     if zoned or mixed - selection.as_text:
-        selection = selection.replace_for_rereading(as_text=selection.as_text | mixed, raw=selection.raw | zoned)
-        reader = _TableReader(files, selection, buffer_file)
-    table = reader.map_table(buffer_file)
+        reader = reader.read_again(as_text=selection.as_text | mixed, raw=selection.raw | zoned)
+    table = reader.map_table()
     chosen = {
-        name: _find_dates(table, name, reader.zones, bool(asked.also_missing))
-        for name in filter(asked.finds_dates, kinds)
+        name: _find_dates(table, name, reader.zones, bool(selection.also_missing))
+        for name in filter(selection.finds_dates, kinds)
     }
-    findings += [each for each in chosen.values() if isinstance(each, Finding)]
+    findings = [each for each in chosen.values() if isinstance(each, Finding)]
     dates = {name: each for name, each in chosen.items() if isinstance(each, tuple)}
     if dates or may_be_dates:
-        as_text = selection.as_text | (may_be_dates - dates.keys())
-        selection = selection.replace_for_rereading(as_text=as_text, dates=dict(selection.dates) | dates)
-        reader = _TableReader(files, selection, buffer_file)
-        table = reader.map_table(buffer_file)
+        as_text = reader.selection.as_text | (may_be_dates - dates.keys())
+        reader = reader.read_again(as_text=as_text, dates=dict(selection.dates) | dates)
+        table = reader.map_table()
     if selection.finds_forms:
-        candidates, delimiters = _find_candidates(table, asked), first.delimiters
+        candidates, delimiters = _find_candidates(table, selection), first.delimiters
         decimal = selection.decimal or number_forms.find_decimal(candidates, delimiters)
         if decimal == "," and delimiters:  # then 1.234 is not the number that was read from CSV
             numbers = frozenset(name for name, kinds in reader.kinds.items() if {"number"} in kinds.values())
-            texts = _TableReader(files, selection.replace_for_rereading(raw=selection.raw | numbers), buffer_file)
-            candidates |= _find_candidates(texts.map_table(buffer_file), asked, decimal)
+            texts = reader.read_again(raw=reader.selection.raw | numbers)
+            candidates |= _find_candidates(texts.map_table(), selection, decimal)
         found = {name: number_forms.choose_form(name, each, decimal, delimiters) for name, each in candidates.items()}
         findings += [each for each in found.values() if isinstance(each, Finding)]
         if forms := {name: each for name, each in found.items() if isinstance(each, str)}:
-            selection = selection.replace_for_rereading(forms=forms, as_text=selection.as_text - forms.keys())
-            reader = _TableReader(files, selection, buffer_file)
-            table = reader.map_table(buffer_file)
-    read = {**selection.dates, **selection.forms}
+            reader = reader.read_again(forms=forms, as_text=reader.selection.as_text - forms.keys())
+            table = reader.map_table()
+    read = {**reader.selection.dates, **reader.selection.forms}
     of_files = {name: each for name, each in first.kinds.items() if not read.get(name)}
-    findings += [*reader.find_faults(files), *_find_retyped(table, of_files), *number_forms.tell_forms(table.forms)]
+    findings += [*reader.find_faults(), *_find_retyped(table, of_files), *number_forms.tell_forms(table.forms)]
     return replace(table, findings=tuple(findings))
 
 
@@ -190,7 +185,7 @@ class _TableReader:
         Raises:
             DataError: there is no row, or no file is intact.
         """
-        self._selection, self._files = selection, files
+        self.selection, self._files, self._path = selection, files, path
         self.delimiters: set[str] = set()  # of CSV files
         self.zoned_texts: set[str] = set()  # CSV columns of dates with a time zone, which were read in UTC
         self.zones: dict[str, set[str]] = {}
@@ -225,7 +220,7 @@ class _TableReader:
         if DELIMITER in (words := batch.schema.metadata or {}):
             self.delimiters.add(words[DELIMITER].decode())
         both = zip(batch.schema.names, batch.columns, strict=True)
-        arrays = {name: array for name, array in both if self._selection.takes(name)}  # of two with one name the last
+        arrays = {name: array for name, array in both if self.selection.takes(name)}  # of two with one name the last
         if len(arrays) > MAX_COLUMNS:
             found = f"{file.path} has {len(arrays):,} columns"
             raise DataError(found, f"at most {MAX_COLUMNS:,}", "leave some out with --ignore")
@@ -233,7 +228,7 @@ class _TableReader:
         return {name: column for name, column in columns.items() if column is not None}
 
     def _convert_column(self, file: DataFile, name: str, array: pa.Array) -> pa.Array | None:
-        selection, kind, path = self._selection, kind_of(array.type), file.path
+        selection, kind, path = self.selection, kind_of(array.type), file.path
         kinds = self.kinds.setdefault(name, {}).setdefault(path, set())
         if kind == "unsupported":
             said, action = f"{name} holds {array.type}", f"leave it out with --ignore {name}"
@@ -262,8 +257,8 @@ class _TableReader:
 
     def _read_dates(self, path: str, name: str, values: pa.Array) -> pa.Array:
         """Dates in their form and time zone as timestamps; the first value that is not a date is remembered."""
-        form, zone = self._selection.dates[name]
-        moments, is_invalid = date_parts.read_dates(values, form, zone, self._selection.also_missing)
+        form, zone = self.selection.dates[name]
+        moments, is_invalid = date_parts.read_dates(values, form, zone, self.selection.also_missing)
         rule, expected = "text-among-dates", f"a date written like {form or '2024-12-31'}"
         self._note_misfit(path, name, values, np.flatnonzero(is_invalid), (rule, expected))
         return pa.array(moments)
@@ -289,35 +284,39 @@ class _TableReader:
             action += f"or leave it out with --ignore {name}"
             self._misfits[name] = error(fault[0], name, found, fault[1], action)
 
-    def find_faults(self, files: DataFiles) -> Iterator[Finding]:
-        """The faults that were collected from these files."""
+    def find_faults(self) -> Iterator[Finding]:
+        """The faults that were collected from the files."""
         for _, fault in sorted(self._faults.items()):
             yield error("unreadable-file", None, fault.found, fault.expected, fault.action)
         yield from (*self._nested.values(), *self._misfits.values())
-        paths = {file.path for file in files.files} - self._faults.keys()
+        paths = {file.path for file in self._files.files} - self._faults.keys()
         for name, by_file in self.kinds.items():
             if without := sorted(paths - by_file.keys()):
                 said = f"{pluralize(len(without), 'file')} without column {name}, the first is {without[0]}"
                 expected, remedy = "the same columns in all files", "add it, leave the files out"
                 yield _differ("missing-column", name, said, expected, remedy)
 
-    def map_table(self, path: Path) -> Table:
+    def read_again(self, **changes: Any) -> "_TableReader":
+        """The same files, read with another selection."""
+        return _TableReader(self._files, self.selection._replace(is_again=True, **changes), self._path)
+
+    def map_table(self) -> Table:
         """The table, mapped from the file that was written, whose name is removed."""
-        data = self._map_columns(path)
-        header = [name for name in self.header if name in data.column_names or not self._selection.takes(name)]
-        forms = {name: form for name, form in self._selection.forms.items() if form and name in data.column_names}
-        dates = {name: each for name, each in self._selection.dates.items() if name in data.column_names}
+        data = self._map_columns()
+        header = [name for name in self.header if name in data.column_names or not self.selection.takes(name)]
+        forms = {name: form for name, form in self.selection.forms.items() if form and name in data.column_names}
+        dates = {name: each for name, each in self.selection.dates.items() if name in data.column_names}
         starts = np.array(self.starts, np.int64)
         return Table(data, self._files, starts, (), forms, tuple(header), dates, frozenset(self.durations))
 
-    def _map_columns(self, path: Path) -> pa.Table:
+    def _map_columns(self) -> pa.Table:
         names = [name for name in self.kinds if name not in self._nested]
         chunks: dict[str, list[pa.Array]] = {name: [] for name in names}
-        for batch in tabular.map_batches(path):
+        for batch in tabular.map_batches(self._path):
             arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
             for name in names:
                 chunks[name].append(arrays.get(name, pa.nulls(batch.num_rows)))
-        path.unlink()
+        self._path.unlink()
         return pa.table({name: self._join(name, chunks.pop(name)) for name in names})
 
     def _join(self, name: str, chunks: list[pa.Array]) -> pa.ChunkedArray:

@@ -86,10 +86,6 @@ class Selection(NamedTuple):
     sheet: str = ""  # of a workbook; empty: the first
     is_again: bool = False  # the same files were read before, and everything worth reporting was reported
 
-    def replace_for_rereading(self, **changes: Any) -> "Selection":
-        """The same except for ``changes``, for files that have been read before."""
-        return self._replace(is_again=True, **changes)
-
     def finds_dates(self, name: str) -> bool:
         """Whether a column is to be one of dates if its values say so."""
         return self.no_dates is not None and name not in self.no_dates | self.as_text

@@ -273,17 +273,6 @@ def refuse_partial(path: Path, listed: Iterable[str] | None = None) -> None:
         raise DataError(listing, "complete files", to_do)
 
 
-def search_files(path: Path) -> tuple[dict[Path, bool], LeftOut]:
-    """The files that a path or glob stands for, and whether it names each itself; and what was left out.
-
-    Raises:
-        DataError: the path is a FIFO, a socket or a device.
-    """
-    left_out = LeftOut(list)
-    folders = walk_files(path, left_out)
-    return {Path(folder, name): is_named for folder, files in folders for name, is_named in files.items()}, left_out
-
-
 def _find_files(
     path: Path, is_data: Callable[[Path], bool], suffixes: Iterable[str], output: Path | None
 ) -> list[Path]:
@@ -298,7 +287,9 @@ def _find_files(
         UsageError: nothing is there, or all of it lies in ``output``.
         DataError: no file can be read, or the name of one is not UTF-8.
     """
-    found, left_out = search_files(path)
+    left_out = LeftOut(list)
+    folders = walk_files(path, left_out)
+    found = {Path(folder, name): is_named for folder, inside in folders for name, is_named in inside.items()}
     for reason, names in left_out.items():
         print_message(f"{WORDS[reason]}: {len(names)}, first {min(names)}")
     is_ours = _whether_ours(base_folder(path), output)

@@ -117,8 +117,6 @@ class Target(PersistedRecord):
 class UnscaledTarget(Target):
     """The truth of the book's data and of images, which is used unchanged: nothing is known about it."""
 
-    usual: ClassVar[float] = 0.0
-
     def find_deviation(self, y_true: NDArray[Any]) -> float:
         """The standard deviation of the truth ``(n,)`` itself."""
         return float(y_true.std(ddof=1, dtype="float64"))
@@ -203,7 +201,6 @@ class Pixels(RowRecipe):
     columns: ClassVar[tuple[Column, ...]] = ()
     target: ClassVar[None] = None
     missing: ClassVar[tuple[str, ...]] = ()
-    has_class_names: ClassVar[bool] = True  # in files of arrays that also hold the labels
 
     @property
     def input(self) -> Tensor:
@@ -264,8 +261,6 @@ class Columns(RowRecipe):
     missing: tuple[str, ...] = unless_empty(())  # what stands for a missing value, besides the usual texts
 
     scale: ClassVar[float] = 1.0  # for raw rows; each column has its own
-    resize: ClassVar[None] = None
-    has_class_names: ClassVar[bool] = False
     metadata_props: ClassVar[dict[str, str]] = {}
 
     @model_validator(mode="after")

@@ -318,7 +318,7 @@ def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
     Raises:
         DataError: the recipe does not take such rows, or the labels do not fit them.
     """
-    file, has_names = arrays.open_arrays(path), spec.recipe.has_class_names
+    file, has_names = arrays.open_arrays(path), not spec.recipe.columns  # images have classes with names
     pairs = {spec.recipe.input.name: spec.y_name} | (dict(images.label_pairs(("", "test"))) if has_names else {})
     found = next((each for each in (*pairs, *(file if len(file) == 1 else ())) if each in file), None)
     if found is None:

@@ -4,12 +4,8 @@ import ctypes
 import gc
 import os
 import resource
-import sys
-from collections.abc import Sequence
 from contextlib import suppress
-from importlib.abc import MetaPathFinder
 from pathlib import Path
-from typing import Any
 
 ARENA_MAX = -8  # M_ARENA_MAX, from glibc's malloc.h
 CONTROL_GROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -44,24 +40,7 @@ def keep_imports() -> None:
     All threads started from now on allocate from one arena, so that memory freed by one is at hand for the next.
     Otherwise glibc gives each thread an arena of its own, made of fresh pages, which a virtual machine is slow to
     clear. Without glibc, nothing happens.
-
-    pyarrow's first array imports pandas where that is installed: 0.3 s and 24 MiB for something that no command uses.
-    Here pyarrow finds no pandas; ``to_pandas`` would look again, arrays made from a series would not.
     """
-    import pyarrow as pa
-
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).mallopt(ARENA_MAX, 1)
-    if "pandas" not in sys.modules:
-        sys.meta_path.insert(0, _NoPandas())
-        pa.array([])
-        del sys.meta_path[0]
     gc.freeze()
-
-
-class _NoPandas(MetaPathFinder):
-    """An import finder that reports pandas as not installed."""
-
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: Any = None) -> None:
-        if fullname == "pandas":
-            raise ModuleNotFoundError("not looked for", name=fullname)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tasks.data import row_hash, statistics
 from tasks.data.inference import value_kind
 from tasks.data.io import tabular
-from tasks.data.io.table_builder import Table
+from tasks.data.io.table_builder import SHOWN, Table
 from tasks.data.levels import Levels, find_levels, format_values
 from tasks.data.prepared_splits import hold_out
 from tasks.data.recipe import SplitRule
@@ -31,7 +31,6 @@ SPLIT_WORDS = {
     "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION,
 }  # fmt: skip
 SPLIT_IDS = {**SPLIT_WORDS, "false": TRAINING, "true": TEST}  # values that a column may have
-SHOWN = 40  # characters of a value that are shown
 SIGN = np.uint64(1 << 63)
 HOUR = 3_600_000_000  # microseconds
 HOURS = {"h": 1, "d": 24, "w": 7 * 24}

@@ -41,7 +41,6 @@ OTHER_FORMATS = {
     **dict.fromkeys((".zip", ".tar", ".7z", ".bz2", ".xz", ".zst"), "an archive"),
 }
 
-UNKNOWN = -1.0  # the code of any level that a recipe has not
 CHUNK_ROWS = 2**17  # one row group of the output: smaller ones cost more, larger ones gain nothing
 CHUNK_BYTES = 64 * 2**20
 SINGLE_VALUES = {"text", "number", "boolean", "date", "null"}  # kinds of columns that can be copied or compared

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gradmill.rows import DATES, NO_NUMBER, date_pattern, find_zone
+from gradmill.rows import DATES, NO_NUMBER, SHOWN, date_pattern, find_zone
 from tasks.data.io.tabular import kind_of, normalize
 from tasks.data.levels import Levels
 from tasks.data.recipe import Column
@@ -27,7 +27,6 @@ FEWEST_YEARS = 3
 MOSTLY = 0.9  # share of a column's values that are dates, from which the others are faults
 SAMPLED = 100  # texts that are looked at
 BLOCK = 2**20  # values at once: parsing takes a hundred bytes per value
-SHOWN = 40  # characters of a value that are shown
 DAY = np.timedelta64(1, "D")
 FORESEEN = np.datetime64("2037-01-01", "us")
 FIRST, LAST = np.datetime64("0001-01-01", "us"), np.datetime64("9999-12-31T23:59:59.999999", "us")  # that Python knows
@@ -206,14 +205,15 @@ def find_parts(name: str, column: pa.ChunkedArray, form: str, zone: str) -> list
         parts.append("hour")
     if "month" in parts and len(np.unique(days.astype("M8[Y]"))) >= FEWEST_YEARS:
         parts.append("year")
-    facts: dict[str, Any] = {"source": name, "form": form, "zone": zone}
     return [
         Column(
             name=f"{name}.{part}",
             kind="category" if part in LEVELS else "number",
             levels=LEVELS.get(part, ()),
-            **facts,
+            form=form,
+            source=name,
             part=part,
+            zone=zone,
         )
         for part in parts
     ]

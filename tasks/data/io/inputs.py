@@ -13,13 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gradmill.rows import describe_fault
+from gradmill.rows import UNKNOWN, describe_fault
 from tasks.data.io import arrays, date_parts, images, pictures, tabular
 from tasks.data.io.arrays import StoredArray
 from tasks.data.io.batches import (
     CHUNK_BYTES,
     SINGLE_VALUES,
-    UNKNOWN,
     Batch,
     InputFile,
     ReadSpec,

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import safetensors.numpy
+from numpy.lib.format import open_memmap
 
 from tasks.data.recipe import Recipe
 from tasks.data.report import DataReport
@@ -131,16 +132,16 @@ def read_batches(file: FileRef, prepared: PreparedDataset, size: int = BATCH_ROW
         yield Examples(inputs[start : start + size], y_true[start : start + size])
 
 
-def create_arrays(path: Path, specs: ArraySpecs) -> Arrays:
-    """New arrays of zeros to be written, mapped to a new file.
+def create_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> Array:
+    """A new array of zeros to be written, mapped to a new file (``.npy``).
 
     Raises:
         OSError: the disk has no room for it; writing to the map would end the process instead.
     """
-    _, header, size = _layout(specs)
-    with path.open("w+b", buffering=0) as file:
-        os.posix_fallocate(file.fileno(), 0, file.write(header) + size)
-        return _map_arrays(file, mmap.ACCESS_WRITE)
+    array = open_memmap(path, "w+", dtype, shape)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return np.asarray(array)
 
 
 def write_arrays(path: Path, specs: ArraySpecs, batches: Mapping[str, Iterable[Array]]) -> str:
@@ -152,7 +153,7 @@ def write_arrays(path: Path, specs: ArraySpecs, batches: Mapping[str, Iterable[A
     Raises:
         OSError: the disk has no room for it.
     """
-    names, header, _ = _layout(specs)
+    names, header = _layout(specs)
     digest = hashlib.sha256(header)
     with path.open("wb") as file:
         file.write(header)
@@ -166,8 +167,8 @@ def write_arrays(path: Path, specs: ArraySpecs, batches: Mapping[str, Iterable[A
     return digest.hexdigest()
 
 
-def _layout(specs: ArraySpecs) -> tuple[list[str], bytes, int]:
-    """How arrays lie in a safetensors file, widest values first, so that each is aligned: names, header, bytes."""
+def _layout(specs: ArraySpecs) -> tuple[list[str], bytes]:
+    """How arrays lie in a safetensors file, widest values first, so that each is aligned: names and header."""
     layout, end = {}, 0
     for name, (dtype, shape) in sorted(specs.items(), key=lambda each: (-np.dtype(each[1][0]).itemsize, each[0])):
         kind, width = np.dtype(dtype).kind.upper(), np.dtype(dtype).itemsize
@@ -175,7 +176,7 @@ def _layout(specs: ArraySpecs) -> tuple[list[str], bytes, int]:
         layout[name] = {"dtype": f"{kind}{8 * width}", "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(layout).encode()
     text += b" " * (-len(text) % 8)
-    return list(layout), len(text).to_bytes(8, "little") + text, end
+    return list(layout), len(text).to_bytes(8, "little") + text
 
 
 def read_arrays(file: FileRef, action: str) -> Arrays:
@@ -190,7 +191,7 @@ def read_arrays(file: FileRef, action: str) -> Arrays:
         is_empty = not os.fstat(stream.fileno()).st_size  # or a file of /proc, where reading may never end
         is_known = _written.get(_identity(stream)) == file.sha256
         if is_known or (not is_empty and hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256):
-            return _map_arrays(stream, mmap.ACCESS_COPY)
+            return _map_arrays(stream)
     raise DataError(f"{file.path} has changed", f"SHA-256 {file.sha256}", action)
 
 
@@ -203,12 +204,13 @@ def _identity(file: BinaryIO) -> tuple[int, ...]:
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
-def _map_arrays(file: BinaryIO, access: int) -> Arrays:
+def _map_arrays(file: BinaryIO) -> Arrays:
     """The arrays of a file known to be intact; safetensors' own numpy reader would copy them into memory."""
     file.seek(0)
     start = 8 + int.from_bytes(file.read(8), "little")
     header = json.loads(file.read(start - 8))
-    whole = mmap.mmap(file.fileno(), 0, access=access)  # one map for all arrays: each map holds the file open
+    # One map for all arrays: each map holds the file open.
+    whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     arrays = {}
     for name, each in header.items():
         dtype, shape = f"{each['dtype'][0].lower()}{int(each['dtype'][1:]) // 8}", each["shape"]

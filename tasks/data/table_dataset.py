@@ -17,7 +17,7 @@ from tasks.data.io.table_builder import Table, build_table
 from tasks.data.io.tabular import Selection
 from tasks.data.levels import format_values
 from tasks.data.own_rows import Examination, OwnDataset, TableRows, encode_column, sort_digests
-from tasks.data.prepared_splits import create_arrays
+from tasks.data.prepared_splits import create_array
 from tasks.data.recipe import Column
 from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Finding
 from tasks.data.row_hash import HashInputs
@@ -31,7 +31,7 @@ from tasks.parameters.data import NO_WINDOW
 from tasks.records import ChampionData, RawDataset
 from tasks.serving.task import TaskName
 
-ENCODED = "encoded"  # the name of a file, and of the features in it
+ENCODED = "encoded"  # the name of a file
 PLURALS = {"number": "numbers", "boolean": "booleans", "category": "categories"}
 
 
@@ -122,7 +122,7 @@ def _split_rows(
 ) -> tuple[TableRows, list[Finding]]:
     """Encode, hash, split and check the rows; steps that need one core run beside steps that need another."""
     num_rows, target = len(targets.values), str(request.target)
-    features = create_arrays(folder / ENCODED, {ENCODED: (np.float32, (len(columns), num_rows))})[ENCODED]
+    features = create_array(folder / ENCODED, np.float32, (len(columns), num_rows))
     places = range(len(columns))
     done = parallel.map_in_threads(lambda at: encode_column(table, columns[at], targets, features[at]), places)
     findings = [finding for finding, _ in done if finding]

@@ -9,7 +9,6 @@ import gzip
 import io
 import json
 import math
-import os
 import re
 import shutil
 import struct
@@ -26,6 +25,7 @@ from numpy.lib import format as npy_format
 from safetensors import safe_open
 
 from tasks.data.io.discovery import broken_file, changed_file, explain_file_errors
+from tasks.data.prepared_splits import create_array
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
 from tasks.store import atomic, regular_files
@@ -118,9 +118,7 @@ def unpack(array: StoredArray, target: Path) -> None:
     if array.num_bytes > (free := shutil.disk_usage(target.parent).free):
         raise broken_file(array.path, f"it unpacks to {array.num_bytes} bytes, and {target.parent} has room for {free}")
     with atomic.replace_file(target) as temporary:
-        rows = npy_format.open_memmap(temporary, "w+", array.dtype, array.shape)
-        with temporary.open("r+b") as file:  # on a full disk, writing to a map would end the process
-            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        rows = create_array(temporary, array.dtype, array.shape)
         stored = rows.T if array.is_fortran else rows
         content, first = dataclasses.replace(array, shape=stored.shape, is_fortran=False), 0
         for block in content.batches(max(1, BLOCK_BYTES // max(1, content.row_bytes))):

@@ -262,11 +262,10 @@ def refuse_partial(path: Path, listed: Iterable[str] | None = None) -> None:
             listed = (
                 f"{folder}{os.sep}{name}" for folder, names in walk_files(within, LeftOut(list)) for name in names
             )
-        found = [Path(each) for each in listed if each.lower().endswith(PARTIAL_SUFFIXES)]
     else:
-        beside = (Path(f"{path}{suffix}") for suffix in ("", *PARTIAL_SUFFIXES))
-        found = [each for each in beside if each.exists()]
-    if partial := sorted(str(each) for each in found if each.suffix.lower() in PARTIAL_SUFFIXES):
+        beside = (f"{path}{suffix}" for suffix in ("", *PARTIAL_SUFFIXES))
+        listed = [each for each in beside if Path(each).exists()]
+    if partial := sorted(each for each in listed if Path(each).suffix.lower() in PARTIAL_SUFFIXES):
         more = f" and {len(partial) - LISTED:,} more" if len(partial) > LISTED else ""
         listing = f"half-written, judging by the name: {', '.join(map(format_path, partial[:LISTED]))}{more}"
         to_do = "run it again once they are complete, or remove files that nothing is writing any more"

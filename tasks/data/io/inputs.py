@@ -115,13 +115,14 @@ def select_columns(spec: ReadSpec) -> Selection:
     """What to read from a file: features, columns to copy, and the target, which may be missing."""
     columns, target = feature_columns(spec), spec.recipe.target
     targets = {target.name} if target else set[str]()
-    categories = {name for name, column in columns.items() if column.kind == "category" and not column.part}
     dates = {column.source for column in columns.values() if column.part}
+    others = {name: column for name, column in columns.items() if not column.part}
+    categories = {name for name, column in others.items() if column.kind == "category"}
     text = categories.union(spec.ids, targets if spec.class_names else ())
-    forms = {name: column.form for name, column in columns.items() if column.form and not column.part}
+    forms = {name: column.form for name, column in others.items() if column.form}
     if target and target.form:
         forms[target.name] = target.form
-    only = frozenset(targets.union(dates, spec.ids, (name for name, column in columns.items() if not column.part)))
+    only = frozenset(targets.union(dates, spec.ids, others))
     missing = spec.recipe.missing
     return Selection(as_text=frozenset(text), only=only, also_missing=missing, forms=forms, raw=frozenset(dates))
 
@@ -230,9 +231,9 @@ def _count_parquet(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
 
 
 def _parquet_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
-    columns = feature_columns(spec)
-    categories = [name for name, column in columns.items() if column.kind == "category" and not column.part]
-    names = [*(select_columns(spec).only or ())]  # these may include a target that is not there
+    selection = select_columns(spec)
+    categories = [name for name in feature_columns(spec) if name in selection.as_text]
+    names = [*(selection.only or ())]  # these may include a target that is not there
     missing = spec.recipe.missing
     how = names, start, stop, spec.chunk_rows, CHUNK_BYTES, categories
     for first, rows in tabular.read_parquet(Path(file.readable), *how):

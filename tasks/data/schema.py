@@ -129,7 +129,6 @@ class Request:
         self.known = {column.name: column for column in columns if not column.part}
         parts = [column for column in columns if column.part]
         self.parts = {each.source: [part for part in parts if part.source == each.source] for each in parts}
-        self.dates = {name: (each[0].form, each[0].zone) for name, each in self.parts.items()}
         self.taken = tuple(dict.fromkeys(column.input_name for column in columns))  # columns of the data, in order
         self.target = previous.target if previous else options.target
 
@@ -139,9 +138,6 @@ class Request:
         self.fixed_split = previous.split if previous and not options.new_recipe else None
         self.split = self.fixed_split or self.split_asked
 
-        finds_dates = previous is None and not options.no_date_parts
-        self.no_dates = frozenset(filter(None, (self.target, self.split.column))) if finds_dates else None
-
         others = (*previous.left_out, previous.split.column) if previous else ()
         self.passed_over = set(filter(None, others))  # not features, although nobody ignored them
         ignored = {*options.ignore, *(previous.ignored if previous else ())}
@@ -150,12 +146,6 @@ class Request:
         if previous and previous.task == "regression":
             self.forms[previous.target] = previous.target_form
         self.ignored = frozenset(ignored - {self.target, self.split.column, *options.features})  # not even read
-
-    def text_columns(self, is_classification: bool) -> frozenset[str]:
-        """The columns that hold names: a class or a group ``01`` is not a number, whatever all the others look like."""
-        levels = [name for name, column in self.known.items() if column.kind == "category"]
-        others = self.target if is_classification else None, None if self.split.is_by_time else self.split.column
-        return frozenset(filter(None, (*self.options.category, *levels, *others))) - self.ignored
 
     def require_sound(self) -> None:
         """Check that the options make sense.

@@ -37,16 +37,20 @@ PLURALS = {"number": "numbers", "boolean": "booleans", "category": "categories"}
 
 def make_selection(request: Request, task: TaskName | None) -> Selection:
     """How columns are read, each as its known kind: a class ``1`` is a name and no number, a kept boolean no 0 or 1."""
+    options, known, target, split = request.options, request.known, request.target, request.split
+    levels = [name for name, column in known.items() if column.kind == "category"]
+    names = target if task == "classification" else None, None if split.is_by_time else split.column
+    finds_dates = request.previous is None and not options.no_date_parts
     return Selection(
-        as_text=request.text_columns(task == "classification"),
-        as_boolean=frozenset(name for name, column in request.known.items() if column.kind == "boolean"),
+        as_text=frozenset(filter(None, (*options.category, *levels, *names))) - request.ignored,
+        as_boolean=frozenset(name for name, column in known.items() if column.kind == "boolean"),
         ignore=request.ignored,
         also_missing=request.missing,
         forms=request.forms,
         finds_forms=request.previous is None,
-        decimal=request.options.decimal,
-        dates=request.dates,
-        no_dates=request.no_dates,
+        decimal=options.decimal,
+        dates={name: (parts[0].form, parts[0].zone) for name, parts in request.parts.items()},
+        no_dates=frozenset(filter(None, (target, split.column))) if finds_dates else None,
     )
 
 

@@ -31,7 +31,7 @@ from tasks.records import Splits
 from tasks.serving.task import TaskName
 from tasks.store.record_base import PersistedRecord
 
-BY_COLUMN: dict[str, Any] = {"split_by": "group", "time_column": "time", "split_column": "column"}
+SPLITS: dict[Any, str] = {"group": "split_by", "time": "time_column", "column": "split_column"}  # each rule's option
 OTHER_NAME = "leave the option out, or keep the new table under another --name"
 TAKEN = "the columns that version 1 took"
 SHOWN = 20  # columns
@@ -132,7 +132,7 @@ class Request:
         self.taken = tuple(dict.fromkeys(column.input_name for column in columns))  # columns of the data, in order
         self.target = previous.target if previous else options.target
 
-        given = ((rule, getattr(options, option)) for option, rule in BY_COLUMN.items())
+        given = ((rule, getattr(options, option)) for rule, option in SPLITS.items())
         rule, column = next((each for each in given if each[1] is not None), ("rows", None))
         self.split_asked = SplitRule(rule=rule, column=column, test=options.test)  # features are known later
         self.fixed_split = previous.split if previous and not options.new_recipe else None

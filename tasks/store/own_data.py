@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError, field_serializer, field_validator
 
-from tasks.data.schema import find_schema
+from tasks.data.schema import SPLITS, find_schema
 from tasks.errors import DataError, UsageError
 from tasks.machine.run_messages import print_message
 from tasks.machine.words import pluralize, suggest_spelling
@@ -31,7 +31,6 @@ from tasks.store.run_folder import RunFolder
 # Parameters that no document keeps: paths, one-time options, and what the recipe says.
 NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe", "accept_data", "decimal"}}
 NAME_SOURCE = "name the data with --data"
-SPLITS = {"group": "split_by", "time": "time_column", "column": "split_column"}  # the option of each rule
 KINDS = WORDS | {Use.TABLES: "your own data"}
 # Options that do not change the model: where it is trained, where the data are, how long to wait for more, one-time
 # options. The split is among them because the name fixes its rule and the digest of the data covers it.

@@ -134,17 +134,7 @@ def _show(examined: "Examination[OwnRows | None]", losses: dict[str, float], com
             print_line(f"{name}: {value}")
         print_table(("class", "images"), [(name, f"{count:,}") for name, count in report.classes.items()])
     else:
-        rows = [
-            (
-                each.name,
-                each.role,
-                each.kind,
-                f"{100 * each.missing / report.rows:.3g} %" * (each.missing > 0),
-                each.content,
-            )
-            for each in report.columns
-        ]
-        print_table(("column", "role", "kind", "missing", "range or levels"), rows)
+        print_table(("column", "role", "kind", "missing", "range or levels"), map(report.cells, report.columns))
     for finding in report.findings:
         if finding.severity != "error":
             print_line(escape_control_characters(f"{finding.severity}: {finding.sentence}"))

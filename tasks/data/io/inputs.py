@@ -51,7 +51,6 @@ from tasks.machine.arrays import Array
 from tasks.machine.run_messages import print_message
 from tasks.machine.words import format_names, pluralize
 from tasks.parameters.addresses import is_database, split_source
-from tasks.serving.task import Regression
 from tasks.store import atomic, verified_files
 from tasks.store.regular_files import format_path
 from tasks.store.verified_files import Fingerprint
@@ -333,7 +332,7 @@ def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
     if not spec.y_name or not labels:
         return rows, None
     has_names &= SPLIT_KEY not in file  # in a prepared split, labels are indices of classes
-    kinds = "iuf" if spec.y_name == Regression.target else "iuU" if has_names else "iu"
+    kinds = "iuU" if has_names else "iu" if spec.class_names else "iuf"
     values = images.read_labels(labels(), len(rows), kinds)
     if not has_names:
         return rows, values

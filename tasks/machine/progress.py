@@ -17,12 +17,9 @@ class _Terminal(Console):
         return False
 
 
-def _is_watched() -> bool:
-    """Whether a person watches standard error, at a terminal that can move its cursor."""
-    return sys.stderr.isatty() and "CI" not in os.environ and os.environ.get("TERM") not in (None, "dumb", "unknown")
-
-
-is_watched = _is_watched()  # unless --quiet is given, or Prefect's own log is shown
+# Whether a person watches standard error, at a terminal that can move its cursor; not if --quiet is given, or Prefect's
+# own log is shown.
+is_watched = sys.stderr.isatty() and "CI" not in os.environ and os.environ.get("TERM") not in (None, "dumb", "unknown")
 CONSOLE = _Terminal(stderr=True, highlight=False, force_terminal=None if is_watched else False, theme=Theme(STYLES))
 
 

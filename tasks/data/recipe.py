@@ -104,25 +104,13 @@ class Target(PersistedRecord):
     mean: float = 0.0
     scale: float = Field(1.0, gt=0)
 
-    def find_deviation(self, y_true: NDArray[Any]) -> float:
-        """The usual deviation of a value from the mean."""
-        return self.scale
-
     @property
     def typical_value(self) -> float:
         """The largest magnitude that predictions usually have; its spacing bounds how far answers may differ."""
         return abs(self.mean) + DEVIATIONS * self.scale
 
 
-class UnscaledTarget(Target):
-    """The truth of the book's data and of images, which is used unchanged: nothing is known about it."""
-
-    def find_deviation(self, y_true: NDArray[Any]) -> float:
-        """The standard deviation of the truth ``(n,)`` itself."""
-        return float(y_true.std(ddof=1, dtype="float64"))
-
-
-UNSCALED = UnscaledTarget(name="target")
+UNSCALED = Target(name="target")  # the truth of the book's data and of images, which is used unchanged
 
 
 class RowRecipe(PersistedRecord):

@@ -106,7 +106,10 @@ def compare_with_torch(
             observed.append(task.list_observed({name: values.T for name, values in answers.items()}))
             yield answers, torch_scores.score_rows(weights, recipe, rows.inputs)
 
-    deviation = recipe.target_scaling.find_deviation(read_split(prepared.test, prepared).y_true)
+    if recipe.target:
+        deviation = recipe.target.scale
+    else:
+        deviation = float(read_split(prepared.test, prepared).y_true.std(ddof=1, dtype="float64"))
     verdicts = judge_parity("parity", ask(), bounds.max_parity_error, deviation)
     profile = {name: np.concatenate([each[name] for each in observed]) for name in observed[0]}
     return verdicts, drift.make_profile(profile, len(prepared.class_names))

@@ -28,16 +28,11 @@ class Candidates(NamedTuple):
     has_separators: bool  # points or commas, without which decimal points and commas give the same numbers
 
 
-def find_candidates(columns: Mapping[str, pa.ChunkedArray], decimal: str | None = None) -> dict[str, Candidates]:
+def find_candidates(column: pa.ChunkedArray, decimal: str | None) -> Candidates:
     """The forms in which nine tenths of a text column, and more of it than are plain numbers, are numbers.
 
     If a ``decimal`` comma is known, texts that could be plain numbers may be meant with it.
     """
-    found = {name: _count_forms(column, decimal) for name, column in columns.items()}
-    return {name: each for name, each in found.items() if each.shares}
-
-
-def _count_forms(column: pa.ChunkedArray, decimal: str | None) -> Candidates:
     if not (forms := _guess_forms(column.slice(0, SAMPLE))):
         return Candidates({}, has_separators=False)
     total, plain, has_separators, counts = 0.0, 0.0, False, dict.fromkeys(forms, 0.0)
@@ -49,10 +44,10 @@ def _count_forms(column: pa.ChunkedArray, decimal: str | None) -> Candidates:
             counts[form] += _weigh(parse_form(texts, form), weights)
     shares = {form: count / total for form, count in counts.items()}
     if plain == total and decimal == ",":
-        kept = {form for form in forms if shares[form] == 1 and decimal_of(form) == ","}
+        shares = {form: share for form, share in shares.items() if share == 1 and decimal_of(form) == ","}
     else:
-        kept = {form for form in forms if shares[form] >= NUMBERS_WITH_TEXT and counts[form] > plain}
-    return Candidates({form: shares[form] for form in forms if form in kept}, has_separators)
+        shares = {form: share for form, share in shares.items() if share >= NUMBERS_WITH_TEXT and counts[form] > plain}
+    return Candidates(shares, has_separators)
 
 
 def _guess_forms(some: pa.ChunkedArray) -> tuple[str, ...]:

@@ -153,7 +153,8 @@ def _find_candidates(
 ) -> dict[str, number_forms.Candidates]:
     """The forms that numbers in text columns may have, for columns that are not requested as text."""
     texts = [name for name in table.data.column_names if name not in selection.as_text and table.is_text(name)]
-    return number_forms.find_candidates({name: table.data[name] for name in texts}, decimal)
+    found = {name: number_forms.find_candidates(table.data[name], decimal) for name in texts}
+    return {name: each for name, each in found.items() if each.shares}
 
 
 def _find_retyped(table: Table, kinds: dict[str, dict[str, set[Kind]]]) -> Iterator[Finding]:

@@ -13,11 +13,10 @@ import numpy as np
 
 from tasks.data import statistics
 from tasks.data.io.table_builder import Table
-from tasks.data.own_rows import TableRows
-from tasks.data.recipe import SplitRule
+from tasks.data.own_rows import OwnRows, TableRows
 from tasks.data.report import AcceptedFinding, ColumnProfile, Finding, error, warning
 from tasks.data.row_hash import RowNumbers, find_new_rows, sample_rows
-from tasks.data.split import TEST, TRAINING, SplitAssignment
+from tasks.data.split import TEST, TRAINING
 from tasks.machine import parallel
 from tasks.machine.arrays import Array
 from tasks.machine.words import format_number, pluralize
@@ -41,7 +40,7 @@ def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionD
     Raises:
         DataError: the digests of the champion's rows are not those that its manifest names.
     """
-    yield from compare_num_rows(rows.split, rows.rule, window, champion)
+    yield from compare_num_rows(rows, window, champion)
     known, columns = {each.name: each for each in champion.profiles}, (*rows.features, rows.targets.values)
     first = {now.part_of: now for now in reversed(rows.profiles)}  # only one part of a column of dates is examined
     both = [
@@ -105,10 +104,10 @@ def _name_file(path: str) -> str:
     return "/".join([*(each for each in folders if "=" in each), name])
 
 
-def compare_num_rows(split: SplitAssignment, rule: SplitRule, window: str, champion: ChampionData) -> Iterator[Finding]:
+def compare_num_rows(rows: OwnRows, window: str, champion: ChampionData) -> Iterator[Finding]:
     """Whether rows were lost: fewer than half as many as before, although the same rows are requested."""
-    num_rows = split.count(TRAINING) + split.count(TEST)
-    if 2 * num_rows < champion.num_rows and (rule, window) == (champion.split, champion.window):
+    num_rows = rows.split.count(TRAINING) + rows.split.count(TEST)
+    if 2 * num_rows < champion.num_rows and (rows.rule, window) == (champion.split, champion.window):
         found = f"{pluralize(num_rows, 'row')}, and the champion's data had {champion.num_rows:,}"
         action = "restore what is gone, or use --accept-data if that is intended"
         yield error("fewer-rows", None, found, "at least half of them", action)

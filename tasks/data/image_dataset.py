@@ -186,7 +186,7 @@ def inspect_images(
         action = "see what another --side does" if (height, width) == (USUAL_SIDE, USUAL_SIDE) else ""
         findings.append(note("resized", None, f"{pluralize(others, 'image')} resized to {width} by {height}", action))
     if champion:
-        fewer = drift.compare_num_rows(rows.split, rows.rule, data.window, champion)
+        fewer = drift.compare_num_rows(rows, data.window, champion)
         findings += drift.accept_findings(fewer, champion, data.accept_data)
     report = _report(source, rows, name, findings)
     recipe = Pixels(shape=decoded.shape, scale=1 / 255, resize="bilinear")

@@ -81,8 +81,8 @@ class OwnRows(ABC):
     def read_inputs(self, numbers: Any) -> Array:
         """The model's inputs ``(m, …)`` of some rows; for images, the rows must be in order."""
 
-    def write_side(self, path: Path, side: str, schema: PreviousSchema) -> str:
-        """Write the rows of a side, or of ``RAW_TEST``, and return the digest of the file.
+    def write_side(self, side: str, schema: PreviousSchema, scratch: Path) -> FileRef:
+        """Write the rows of a side, or of ``RAW_TEST``, to a file in the folder ``scratch``.
 
         Minibatches are drawn by position. Few rows of a table are sorted by their digests, so that the model's bytes do
         not depend on the order in which the rows came; many rows stay in the order in which they came.
@@ -99,7 +99,7 @@ class OwnRows(ABC):
         count, is_ordered = self.split.count(split_id), not is_raw and len(self.digests) <= self.most_ordered
         specs = {key: (each.dtype, (count, *each.shape[1:])) for key, each in first.items()}
         batches = {key: map(read, self._number_blocks(split_id, is_ordered)) for key, read in readers.items()}
-        return write_arrays(path, specs, batches)
+        return write_arrays(scratch / side, specs, batches)
 
     def _number_blocks(self, split_id: int, is_ordered: bool) -> Iterator[Array]:
         """The numbers of the rows of a side, block by block."""
@@ -123,8 +123,7 @@ class OwnRows(ABC):
 
     def map_side(self, side: str, schema: PreviousSchema, scratch: Path) -> Arrays:
         """One side, mapped to a file in the folder ``scratch``: it may be larger than memory."""
-        written = FileRef(path=scratch / side, sha256=self.write_side(scratch / side, side, schema))
-        return read_arrays(written, PREPARE_ANEW)
+        return read_arrays(self.write_side(side, schema, scratch), PREPARE_ANEW)
 
 
 def sort_digests(split: SplitAssignment, digests: Hashes, contents: Hashes | None = None) -> dict[str, Hashes]:
@@ -270,9 +269,9 @@ def write_splits(name: str, rows: OwnRows, schema: PreviousSchema, scratch: Path
     """Write all files of error-free data, in parallel; ``scratch`` is a folder on the same disk."""
 
     def write(side: str) -> FileRef:
-        sha256 = rows.write_side(scratch / side, side, schema)
-        target = artifact_paths.split_file(name, "test" if side == RAW_TEST else side, sha256)
-        return place_file(scratch / side, sha256, target)
+        written = rows.write_side(side, schema, scratch)
+        split = "test" if side == RAW_TEST else side
+        return place_file(written, artifact_paths.split_file(name, split, written.sha256))
 
     sides = [side for side, split_id in SIDES.items() if rows.split.count(split_id)]
     sides += [RAW_TEST] if rows.lossy else []
@@ -305,14 +304,14 @@ def write_splits(name: str, rows: OwnRows, schema: PreviousSchema, scratch: Path
 def write_digests(name: str, digests: dict[str, Hashes], scratch: Path) -> FileRef:
     """Write the row digests of each part, sorted, to a file of their own."""
     specs = {part: (np.uint64, each.shape) for part, each in digests.items()}
-    sha256 = write_arrays(scratch / "rows", specs, {part: [each] for part, each in digests.items()})
-    return place_file(scratch / "rows", sha256, artifact_paths.row_digests(name, sha256))
+    written = write_arrays(scratch / "rows", specs, {part: [each] for part, each in digests.items()})
+    return place_file(written, artifact_paths.row_digests(name, written.sha256))
 
 
-def place_file(path: Path, sha256: str, target: Path) -> FileRef:
+def place_file(file: FileRef, target: Path) -> FileRef:
     """Move a written file to the name that its content gives it."""
-    path.replace(target)
-    return FileRef(path=target, sha256=sha256)
+    file.path.replace(target)
+    return FileRef(path=target, sha256=file.sha256)
 
 
 @contextmanager

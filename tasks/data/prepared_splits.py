@@ -144,8 +144,8 @@ def create_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> Array:
     return np.asarray(array)
 
 
-def write_arrays(path: Path, specs: ArraySpecs, batches: Mapping[str, Iterable[Array]]) -> str:
-    """Write a new file of arrays, each given in batches, and return its SHA-256.
+def write_arrays(path: Path, specs: ArraySpecs, batches: Mapping[str, Iterable[Array]]) -> FileRef:
+    """Write a new file of arrays, each given in batches.
 
     The file is not flushed to disk, which would take as long as making it: it can be made again, and its digest is
     checked before a later run uses it. Files that a version names are flushed by the code that publishes it.
@@ -163,8 +163,9 @@ def write_arrays(path: Path, specs: ArraySpecs, batches: Mapping[str, Iterable[A
                 digest.update(values)
                 file.write(values)
         file.flush()
-        _written[_identity(file)] = digest.hexdigest()
-    return digest.hexdigest()
+        written = FileRef(path=path, sha256=digest.hexdigest())
+        _written[_identity(file)] = written.sha256
+    return written
 
 
 def _layout(specs: ArraySpecs) -> tuple[list[str], bytes]:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -51,8 +51,8 @@ def infer_features(table: Table, request: Request) -> Features:
             columns += of_name
             findings += found
         elif kind in ("number", "boolean"):
-            new: dict[str, Any] = {"name": name, "kind": kind, "form": table.forms.get(name, "")}
-            columns.append(request.known.get(name) or Column.model_validate(new))
+            new = Column(name=name, kind=kind, form=table.forms.get(name, ""))
+            columns.append(request.known.get(name) or new)
         elif kind == "parts":
             of_name, *found = _find_parts(table, name, request, names)
             columns += of_name

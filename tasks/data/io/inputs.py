@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -211,7 +211,7 @@ def _encode_target(batch: pa.RecordBatch, spec: ReadSpec) -> Array | None:
     array = batch.column(target.name)
     if kind_of(array.type) not in SINGLE_VALUES - {"date"}:
         return None  # neither a number nor a class
-    kind: Literal["category", "number"] = "category" if spec.class_names else "number"
+    kind = "category" if spec.class_names else "number"
     column = Column(name=target.name, kind=kind, levels=spec.class_names, form=target.form)
     values = np.empty(len(array), np.float32 if spec.class_names else np.float64)
     _encode_column(array, column, values)

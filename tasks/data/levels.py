@@ -68,7 +68,7 @@ class Levels:
 
         NaN is missing. They are written to ``into`` if it is given.
         """
-        places: dict[str | None, float] = {name: place for place, name in enumerate(names)} | {None: np.nan}
+        places: dict[str, float] = {name: place for place, name in enumerate(names)}
         codes = [places.get(name, other) for name in format_values(self.values)]
         return self.take(np.array([*codes, np.nan], np.float32), into)
 

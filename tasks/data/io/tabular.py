@@ -130,13 +130,12 @@ def normalize(array: pa.Array) -> pa.Array:
 
 def to_text(array: pa.Array) -> pa.DictionaryArray:
     """Numbers, booleans, dates or text as text: each value as the name of its level, integers with all digits."""
-    is_text = kind_of(array.type) == "text"
-    if pa.types.is_dictionary(array.type) and not is_text:
+    if kind_of(array.type) == "text":
+        return normalize(array)
+    if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if not pa.types.is_integer(array.type):  # float64 does not hold all their digits
         array = normalize(array)
-    if is_text:
-        return array
     if pa.types.is_floating(array.type):
         array = pc.if_else(pc.is_nan(array), None, array)
     array = array.dictionary_encode()

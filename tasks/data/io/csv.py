@@ -66,9 +66,7 @@ def csv_batches(stream: Any, name: str, selection: Selection, bad_rows: BadRows 
 class _CsvFile:
     """One CSV file being read: its header, and what was counted in its rows."""
 
-    def __init__(
-        self, name: str, block: memoryview, selection: Selection, bad_rows: BadRows, delimiter: str = ""
-    ) -> None:
+    def __init__(self, name: str, block: memoryview, selection: Selection, bad_rows: BadRows, delimiter: str) -> None:
         self._name, self._is_strict = name, bad_rows == "raise"
         self._is_windows, self._may_be_windows = False, True  # Windows-1252; so far nothing is UTF-8 only
         head = bytes(self._require_utf_8(block)[:SNIFFED_BYTES])
@@ -89,17 +87,17 @@ class _CsvFile:
             | {name for name, form in selection.forms.items() if form}
         )
         self._types = {each: TEXT for each in self._included if each in texts}
-        self._is_again = selection.is_again
+        self._was_said = selection.is_again  # that it is Windows-1252
         self._missing = (*selection.missing, *selection.also_missing)
         self._header_rows = 1  # of the next block
         self._rows = 0  # before the next block
 
     def parse(self, block: memoryview) -> pa.Table:
         """The rows of a block ``(n, columns)``."""
-        was_said = self._is_again or (self._is_windows and self._rows > 0)
         block = self._require_utf_8(block)
-        if self._is_windows and not was_said:
+        if self._is_windows and not self._was_said:
             print_message(f"{self._name} is not UTF-8 and is read as Windows-1252")
+            self._was_said = True
         if _has_quotes(block) and bytes(block).count(b'"') % 2:
             self._require_closed_quotes(block)
         rejects = list[Any]()

@@ -232,11 +232,11 @@ def row_digests(
     labels: Array,
     class_names: Sequence[str],
     split_ids: NDArray[np.uint8] | int | None,
-    copies: Hashes | None = None,
+    copies: np.uint64 | None = None,
 ) -> Hashes:
     """The row digests ``(n,)``: of the image, its class, its part if it has one, and the number of the copy.
 
-    Copies are counted unless ``copies`` gives their numbers.
+    Copies are counted unless ``copies`` is the number of all.
     """
     digests = row_hash.update_hashes(hashes, row_hash.hash_levels(class_names)[labels])
     if split_ids is not None:

@@ -248,7 +248,7 @@ class TableDataset(OwnDataset):
     def fetch(self) -> RawDataset:
         """Where the files are and how they look; nothing is copied."""
         files = find_table(self.source)
-        paths = tuple(str(each.path) for each in files.files)
+        paths = tuple(each.path for each in files.files)
         return RawDataset(name=self.name, source=files.source, files={}, paths=paths, look=files.digest)
 
     def examine(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tasks.data import image_dataset
+from tasks.data import image_dataset, row_hash
 from tasks.data.inference import value_kind
 from tasks.data.io.discovery import find_table
 from tasks.data.io.images import LabelledImages
@@ -244,8 +244,8 @@ def _read_images(manifest: Manifest, source: str, max_rejects: float, scratch: P
     _require_fit(report)
     digests = rows.digests
     if rule.rule == "folders":  # as they would be in the training folder, each the first of its copies
-        first = np.zeros(len(digests), np.uint64)
-        digests = image_dataset.row_digests(rows.split.keys, rows.targets.values, names, TRAINING, first)
+        keys, labels = rows.split.keys, rows.targets.values
+        digests = image_dataset.row_digests(keys, labels, names, TRAINING, row_hash.FIRST_COPY)
     return LabelledRows(
         read=rows.read_inputs,
         size=rows.block_rows,

@@ -181,7 +181,8 @@ def judge_by_best_fit(candidate: Candidate, bounds: Gates) -> Iterator[GateVerdi
     train, test = read_split(candidate.prepared.train, candidate.prepared), candidate.test
     fit = fit_table(train.inputs, train.y_true.astype(np.float64), recipe, 1, Objective(loss))
     best = Objective(Loss.SQUARED).mean(fit.score(test.inputs), test.y_true)
-    allowance = (bounds.max_standardised_error * recipe.target_scaling.find_deviation(train.y_true)) ** 2 / 2
+    deviation = float(train.y_true.std(ddof=1, dtype=np.float64))
+    allowance = (bounds.max_standardised_error * deviation) ** 2 / 2
     ratio, plus = bounds.max_loss_ratio, format_number(allowance, 2)
     detail = f"{ratio} times the {format_number(best)} of the converged {BEST_FITS[loss]} fit, plus {plus}"
     yield gates.judge("test_loss", measured["test_loss"], maximum=ratio * best + allowance, detail=detail)

@@ -36,42 +36,6 @@ MANY = 30  # options
 ON_CHAMPIONS = {models.promote, models.rollback, models.freeze, models.unfreeze}
 ON_PREFECT = ({*PANELS["Schedule and watch"]} - {operate.metrics}) | ON_CHAMPIONS | {copies.remove}
 
-EXAMPLES = {
-    train.retrain: "retrain linear-regression --name houses --data houses.csv --target price",
-    data.inspect: "inspect houses.csv --target price",
-    train.tune: "tune houses --trials 32",
-    predict.predict: "predict new-houses.csv --name houses --output predicted.csv",
-    predict.evaluate: "evaluate houses sold-in-june.csv",
-    predict.demo: "demo houses",
-    models.models: "models houses",
-    models.show: "show houses",
-    models.compare: "compare houses 3 4",
-    models.verify: "verify houses",
-    models.history: "history houses",
-    models.report: "report houses",
-    models.rollback: "rollback houses --reason 'the new prices are in doubt'",
-    models.promote: "promote houses 3",
-    models.freeze: "freeze houses",
-    models.unfreeze: "unfreeze houses",
-    copies.prune: "prune houses --keep 5",
-    copies.remove: "remove houses",
-    operate.up: "up",
-    operate.status: "status --check",
-    schedule.schedule: "schedule houses --cron '0 3 * * *' --timezone Europe/Berlin",
-    schedule.unschedule: "unschedule houses",
-    operate.trigger: "trigger retrain-houses --wait",
-    schedule.skip: "skip houses",
-    schedule.pause: "pause houses",
-    schedule.resume: "resume houses",
-    operate.notify: "notify --test",
-    operate.metrics: "metrics --port 9100",
-    operate.register: "register --reset softmax-nightly",
-    operate.doctor: "doctor",
-    copies.maintain: "maintain --keep 20",
-    copies.mirror: "mirror houses s3://bucket/models",
-    copies.backup: "backup /mnt/backup --keep 7",
-    copies.restore: "restore /mnt/backup --artifacts restored",
-}
 # For commands with very many options, those that their help shows first.
 MOST_USED = (
     "--data", "--target", "--name", "--features", "--ignore", "--time-column", "--epochs", "--lr", "--device",
@@ -162,8 +126,7 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
 
 for panel, commands in PANELS.items():
     for command in commands:
-        told = f"{_unwrap_help(command)}\n\nExample: [bold]gradmill {EXAMPLES[command]}[/]"
-        app.command(help=told, rich_help_panel=panel)(_complete(command))
+        app.command(help=_unwrap_help(command), rich_help_panel=panel)(_complete(command))
 app.callback(help=_unwrap_help(_gradmill))(_gradmill)
 
 

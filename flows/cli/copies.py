@@ -26,7 +26,10 @@ def prune(
     name: ModelArgument,
     keep: Annotated[int, typer.Option("--keep", metavar="N", help="How many of the newest versions stay in any case.")],
 ) -> Answer:
-    """Delete old versions, but never one that somebody may still need."""
+    """Delete old versions, but never one that somebody may still need.
+
+    Example: [bold]gradmill prune houses --keep 5[/]
+    """
     pruned, kept = housekeeping.prune(name, keep)
     if pruned:
         _update_overviews(name)
@@ -43,6 +46,8 @@ def remove(
     """Delete a name with all its versions and their history, its data and its runs, unless a schedule needs it.
 
     Predictions stay, and so do mirrors and backups. Services that use the model will not find it any more.
+
+    Example: [bold]gradmill remove houses[/]
     """
     housekeeping.require_known(name)
     known = model_folder.list_versions(name)
@@ -83,6 +88,8 @@ def maintain(given: Annotated[Given, MaintainParameters]) -> Answer:
     """Remove old run folders and predictions, old versions of scheduled names, and splits that nothing refers to.
 
     Unfinished jobs and the evidence of kept versions stay.
+
+    Example: [bold]gradmill maintain --keep 20[/]
     """
     removed, failure = housekeeping.maintain(validate_document(MaintainParameters, given, "maintain").keep)
     _update_overviews(*{pruned.partition("/")[0] for pruned in removed["versions"]})
@@ -112,6 +119,8 @@ def mirror(
     """Copy the champion to an object store or share: its files, each read back, then the pointer to them.
 
     The same command again writes only what is missing or damaged there. Credentials come from the environment.
+
+    Example: [bold]gradmill mirror houses s3://bucket/models[/]
     """
     mirrored = mirror_sync.copy_champion(name, url)
     written = ", ".join(mirrored.written) or "nothing, everything is up to date"
@@ -132,6 +141,8 @@ def backup(
 
     It has neither credentials nor the data themselves. The database holds what was put into blocks, such as the address
     of a webhook, so keep the backup where only you can read it. For PostgreSQL the command prints how to dump it.
+
+    Example: [bold]gradmill backup /mnt/backup --keep 7[/]
     """
     elsewhere = os.environ.get(DATABASE, "")
     made = backups.make(url, keep, with_database=not elsewhere)
@@ -165,6 +176,8 @@ def restore(
 
     After an interruption the same command continues; until it is done no run begins there. A folder that already has
     versions or runs is refused.
+
+    Example: [bold]gradmill restore /mnt/backup --artifacts restored[/]
     """
     name, restored = backups.restore(url, snapshot)
     place, champions, num_files = artifact_paths.root(), _list_champions(restored), len(restored.files)

@@ -37,6 +37,8 @@ def inspect(given: Annotated[Given, InspectParameters]) -> Answer:
     """Show columns or images, their problems, their split and how well they can be learned; nothing is trained.
 
     It ends with the retrain command to copy. Problems that stop a retrain are exit code 4.
+
+    Example: [bold]gradmill inspect houses.csv --target price[/]
     """
     parameters = validate_document(
         InspectParameters, given | {"source": normalize_source(given.get("source"))}, "inspect"

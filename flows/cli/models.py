@@ -79,6 +79,8 @@ def models(
 
     The champion is the newest version that passed the gates, until somebody promotes another version or rolls back. No
     retrain changes a frozen one until gradmill unfreeze.
+
+    Example: [bold]gradmill models houses[/]
     """
     if is_of_runs:
         return _list_runs(name, sort or "date")
@@ -171,6 +173,8 @@ def history(name: OnlyModel = None) -> Answer:
     """Show who changed what, when and why: versions published, promoted, rolled back, frozen, unfrozen and pruned.
 
     For one model of own data it also shows which files each version was trained on.
+
+    Example: [bold]gradmill history houses[/]
     """
     only: tuple[Kind, ...] = ("history", "version", "source") if name else ("history",)
     found, of_names = _read_names(name, only)
@@ -209,6 +213,8 @@ def show(
     """Open the page of the champion, or of a version: its curves, classes, weights, mistakes, gates and lineage.
 
     The page is one file that needs no server and no network; its path and the learning curve are shown here.
+
+    Example: [bold]gradmill show houses[/]
     """
     display.wait("looking for the page")
     from tasks.store import version_page
@@ -247,7 +253,10 @@ def report(
         Path | None, typer.Option("--output", metavar="PATH", help="The file \\[default: NAME-overview.html].")
     ] = None,
 ) -> Answer:
-    """Write one HTML file that shows what is live and how it has developed, and needs no server."""
+    """Write one HTML file that shows what is live and how it has developed, and needs no server.
+
+    Example: [bold]gradmill report houses[/]
+    """
     if not is_name(name) or not (facts := state.read_name(name)).is_known:  # a name may have runs but no version
         model_folder.require_versions(name)
     display.wait("drawing how it has developed")
@@ -267,7 +276,10 @@ def verify(
         Path | None, typer.Option(metavar="PATH", help="Check the attestation too, by this key (PEM).")
     ] = None,
 ) -> Answer:
-    """Check every checksum, the pointer, the signature and the stored sample through onnxruntime."""
+    """Check every checksum, the pointer, the signature and the stored sample through onnxruntime.
+
+    Example: [bold]gradmill verify houses[/]
+    """
     number = model_folder.resolve_version(name, version)
     checked = verification.verify(name, number)
     if public_key is not None:
@@ -286,6 +298,8 @@ def compare(
     """Show two versions side by side: figures, data, settings that differ, the weights that moved most, and gates.
 
     The gates judge B as if it were a candidate beside A, on test rows of B that A was not trained on either.
+
+    Example: [bold]gradmill compare houses 3 4[/]
     """
     display.wait("judging one beside the other")
     from tasks.judging.champion import judge_beside
@@ -376,7 +390,10 @@ def promote(
     version: Annotated[int, typer.Argument(metavar="VERSION", help="The version to use from now on.")],
     reason: Reason = None,
 ) -> Answer:
-    """Make a version the champion, and end its hold; a frozen name stays frozen."""
+    """Make a version the champion, and end its hold; a frozen name stays frozen.
+
+    Example: [bold]gradmill promote houses 3[/]
+    """
     url, before = mirror_sync.find_destination(), None
     with suppress(GradmillError):  # the present champion may be unknown
         before = model_folder.resolve_version(name, None)
@@ -395,6 +412,8 @@ def rollback(
 
     Only promote brings a held version back; no retrain does. No retrain publishes until gradmill unfreeze, because a
     model trained on the next night's data would differ in bytes and could have the same fault.
+
+    Example: [bold]gradmill rollback houses --reason 'the new prices are in doubt'[/]
     """
     url = mirror_sync.find_destination()
     left, champion = pointer.rollback(name, reason, and_freeze=not no_freeze)
@@ -404,12 +423,18 @@ def rollback(
 
 
 def freeze(name: ModelArgument, reason: Reason = None) -> Answer:
-    """Stop retrains from changing the champion: candidates are still trained and judged, but none is published."""
+    """Stop retrains from changing the champion: candidates are still trained and judged, but none is published.
+
+    Example: [bold]gradmill freeze houses[/]
+    """
     return _freeze(name, True, reason)
 
 
 def unfreeze(name: ModelArgument, reason: Reason = None) -> Answer:
-    """Let retrains publish again."""
+    """Let retrains publish again.
+
+    Example: [bold]gradmill unfreeze houses[/]
+    """
     return _freeze(name, False, reason)
 
 

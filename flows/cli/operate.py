@@ -52,7 +52,10 @@ def up(
         bool, typer.Option("--no-auth", help="Let every user of this machine start runs as you.")
     ] = False,
 ) -> None:
-    """Run server, UI, worker and schedules on this machine until Ctrl-C; joins the server of PREFECT_API_URL if set."""
+    """Run server, UI, worker and schedules on this machine until Ctrl-C; joins the server of PREFECT_API_URL if set.
+
+    Example: [bold]gradmill up[/]
+    """
     display.wait("starting server and worker (the first time takes a minute)")
     if not display.is_shown():
         typer.echo("starting (the first time takes a minute)", err=True)
@@ -129,7 +132,10 @@ def register(
         ),
     ] = None,
 ) -> Answer:
-    """Register work pool, deployments, GPU limit and automations with the server of gradmill up or PREFECT_API_URL."""
+    """Register work pool, deployments, GPU limit and automations with the server of gradmill up or PREFECT_API_URL.
+
+    Example: [bold]gradmill register --reset softmax-nightly[/]
+    """
     with on_server():
         from flows.server import registration
 
@@ -140,7 +146,10 @@ def register(
 def notify(
     test: Annotated[bool, typer.Option("--test", help="Send one now, and say whether it was accepted.")] = False,
 ) -> Answer:
-    """Show where alerts go and what they are sent for; GRADMILL_NOTIFY=TYPE/NAME gradmill register turns them on."""
+    """Show where alerts go and what they are sent for; GRADMILL_NOTIFY=TYPE/NAME gradmill register turns them on.
+
+    Example: [bold]gradmill notify --test[/]
+    """
     with on_server():
         from flows.server import alerts, api
 
@@ -160,7 +169,10 @@ def trigger(
     wait: Annotated[bool, typer.Option("--wait", help="Wait for its end, and exit with its exit code.")] = False,
     list_params: Annotated[bool, typer.Option("--list-params", help="Only show what --param takes.")] = False,
 ) -> Answer:
-    """Start a run of a deployment now, on the server of gradmill up or of PREFECT_API_URL."""
+    """Start a run of a deployment now, on the server of gradmill up or of PREFECT_API_URL.
+
+    Example: [bold]gradmill trigger retrain-houses --wait[/]
+    """
     if list_params:
         if wait or param:
             raise UsageError("--list-params with --wait or --param", "one or the other", "run a command for each")
@@ -264,6 +276,8 @@ def status(
     """Show live models, the last run of each deployment with its verdict, next and stuck runs, workers, alerts, disk.
 
     With a name it shows only what concerns that name and the server. The models are shown without a server, too.
+
+    Example: [bold]gradmill status --check[/]
     """
     from flows.server import status as server_status
 
@@ -380,6 +394,8 @@ def metrics(
     """Print figures for Prometheus: champions, runs, predictions, drift, disk, read from the artifacts folder alone.
 
     A document that cannot be read is named on stderr, the rest is printed, and the exit code is 4.
+
+    Example: [bold]gradmill metrics --port 9100[/]
     """
     if output and not output.absolute().parent.is_dir():
         raise UsageError(f"--output {output}: no such folder", "a folder that exists", "make it, or name another")
@@ -425,6 +441,8 @@ def doctor(as_json: bool, debug: bool, device: DeviceOption = Device.AUTO) -> An
 
     Exit code 0: ready; 5: --device cuda and no GPU that works; 4: no source of the data; 1: anything else that is
     required does not work. If several apply, it is the highest.
+
+    Example: [bold]gradmill doctor[/]
     """
     with suppress(ValueError, RuntimeError, OSError):  # invalid variables are reported as findings
         environment.settle_prefect()

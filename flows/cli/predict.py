@@ -33,6 +33,8 @@ def predict(given: Annotated[Given, PredictParameters], verbose: Verbose = False
     """Label every row of files, however large, with the champion; the same command again resumes a killed job.
 
     The champion is the newest version that passed the gates, until somebody promotes another version or rolls back.
+
+    Example: [bold]gradmill predict new-houses.csv --name houses --output predicted.csv[/]
     """
     places = {"input": normalize_source(given.get("input")), "output": require_utf8(given.get("output"))}
     parameters = validate_document(PredictParameters, given | places, "predict")
@@ -78,6 +80,8 @@ def evaluate(given: Annotated[Given, EvaluateParameters], verbose: Verbose = Fal
     """Judge the champion, or another version, on rows whose labels are known now; trains nothing.
 
     Figures come with 95 % intervals, by period where there is a time column, beside those at publication.
+
+    Example: [bold]gradmill evaluate houses sold-in-june.csv[/]
     """
     if "name" not in given:
         raise UsageError("no model", "gradmill evaluate NAME DATA", "see gradmill models")
@@ -121,6 +125,8 @@ def demo(
     """Try a model in the browser: draw or drop a picture, or fill in a form, and see its answers change.
 
     The page is served to this machine alone, until Ctrl-C; this process answers with the published model.onnx.
+
+    Example: [bold]gradmill demo houses[/]
     """
     from flows.server import prefect_server
     from flows.server.demo_server import load, make_server

@@ -65,6 +65,8 @@ def schedule(
 
     The command also changes a deployment's time and parameters for good, as in gradmill schedule predict-daily --param
     input=/data/today. gradmill register --reset predict-daily undoes this.
+
+    Example: [bold]gradmill schedule houses --cron '0 3 * * *' --timezone Europe/Berlin[/]
     """
     options = {"cron": cron, "timezone": timezone, "on_drift": on_drift, "keep": keep}
     change = {option: value for option, value in options.items() if value is not None}
@@ -207,7 +209,10 @@ def _describe(
 
 
 def unschedule(names: Arguments, tune: Tune = False) -> Answer:
-    """End the schedules of names; their versions and the results of their runs stay."""
+    """End the schedules of names; their versions and the results of their runs stay.
+
+    Example: [bold]gradmill unschedule houses[/]
+    """
     targets = [find_target(name, tune) for name in names]
     with _reach() as client:
         return _merge([_unschedule(client, target) for target in targets])
@@ -243,7 +248,10 @@ def _unschedule(client: "SyncPrefectClient | None", target: ScheduleTarget) -> A
 
 
 def pause(name: Argument) -> Answer:
-    """Pause the schedule of a deployment until gradmill resume; trigger still starts runs."""
+    """Pause the schedule of a deployment until gradmill resume; trigger still starts runs.
+
+    Example: [bold]gradmill pause houses[/]
+    """
     target = find_target(name)
     with _reach() as client:
         _change(client, target, {"paused": True}, {})
@@ -254,7 +262,10 @@ def pause(name: Argument) -> Answer:
 
 
 def resume(name: Argument) -> Answer:
-    """Let the schedule of a paused deployment start runs again."""
+    """Let the schedule of a paused deployment start runs again.
+
+    Example: [bold]gradmill resume houses[/]
+    """
     target = find_target(name)
     with _reach() as client:
         times = _list_times(_change(client, target, {"paused": False}, {}))
@@ -265,7 +276,10 @@ def resume(name: Argument) -> Answer:
 
 
 def skip(name: Argument) -> Answer:
-    """Skip the next scheduled run of a deployment; the others run as planned."""
+    """Skip the next scheduled run of a deployment; the others run as planned.
+
+    Example: [bold]gradmill skip houses[/]
+    """
     with on_server():
         from flows.server import deployments
 

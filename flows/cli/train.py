@@ -45,6 +45,8 @@ def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False
 
     A model that passes the gates becomes the champion, the version that consumers should use: the newest that passed
     them, until somebody promotes another version or rolls back. The test split is then labelled by the champion.
+
+    Example: [bold]gradmill retrain linear-regression --name houses --data houses.csv --target price[/]
     """
     sign_key: Path | None = given.get("sign_key")
     document = _complete_kept_name(given, "retrain") | {"sign_key": sign_key and sign_key.absolute()}
@@ -73,6 +75,8 @@ def tune(given: Annotated[Given, TuneParameters], verbose: Verbose = False, quie
 
     Nothing is published: gradmill retrain --tuned uses what was found, and its model must pass the gates. The same
     command continues an interrupted search. Training options that are given stay as they are.
+
+    Example: [bold]gradmill tune houses --trials 32[/]
     """
     from tasks.fitting.search_space import narrow_space
 

@@ -46,13 +46,13 @@ def is_database(source: str) -> bool:
     return source.startswith(DATABASES)
 
 
-def join_source(values: Any, key: str) -> Any:
+def join_source(values: dict[str, Any], key: str) -> dict[str, Any]:
     """Join ``sheet`` or ``query`` in the given parameters to the source at ``key``.
 
     Raises:
         ValueError: the source is missing or of the wrong kind, or it is a database without a query.
     """
-    if not isinstance(values, dict) or not isinstance(values.get(key), str | None):
+    if not isinstance(values.get(key), str | None):
         return values
     place = split_source(values.get(key) or "")[0]
     if values.get("sheet") and (not place or is_database(place)):

@@ -1,10 +1,9 @@
 """The data to learn from: a user's own, or the book's."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.parameters.addresses import join_source
 from tasks.parameters.form import ParameterModel, Use, declare_field
 from tasks.parameters.training import (
     CLASS_WEIGHT,
@@ -42,6 +41,7 @@ class OwnData(ParameterModel):
     """A user's own data, and what to learn from them."""
 
     applies_to = Use.OWN
+    source_field = "source"
     use_without_target: ClassVar[Use] = Use.IMAGES
 
     source: str | None = declare_field(
@@ -128,11 +128,6 @@ class OwnData(ParameterModel):
         if self.source is None:
             return Use.BOOK
         return self.use_without_target if self.target is None else Use.TABLES
-
-    @model_validator(mode="before")
-    @classmethod
-    def _join_source(cls, values: Any) -> Any:
-        return join_source(values, "source")
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from tasks.parameters.addresses import has_credentials
+from tasks.parameters.addresses import has_credentials, join_source
 
 MEMBER = re.compile(r"<[\w.]+: ('.*?')>")  # pydantic's notation for the members of an enum
 NUMBERS = {"a valid number, unable": "a number", "a valid integer, ": "a whole number"}
@@ -132,6 +132,7 @@ class ParameterModel(BaseModel):
     )
     applies_to: ClassVar[Use] = Use.EVERY  # what its fields apply to, unless they say otherwise
     shown_for: ClassVar[Use] = Use.EVERY  # what its form is shown for
+    source_field: ClassVar[str] = ""  # the field that says where data are; empty if it has none
 
     @classmethod
     def use_of(cls, name: str) -> Use:
@@ -151,15 +152,18 @@ class ParameterModel(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _leave_out_empty(cls, values: Any) -> Any:
-        """Drop nulls, which a form sends for empty fields."""
-        return {name: each for name, each in values.items() if each is not None} if isinstance(values, dict) else values
+    def _normalize_values(cls, values: Any) -> Any:
+        """Join a sheet or query to its source, and drop nulls, which a form sends for empty fields."""
+        if not isinstance(values, dict):
+            return values
+        if cls.source_field:
+            values = join_source(values, cls.source_field)
+        return {name: each for name, each in values.items() if each is not None}
 
     @model_validator(mode="after")
     def _keep_no_secret(self) -> Self:
-        for name in ("source", "input", "data"):
-            if isinstance(value := getattr(self, name, None), str) and has_credentials(value):
-                raise ValueError("a URL with credentials would be written down: set them in the environment")
+        if self.source_field and has_credentials(getattr(self, self.source_field) or ""):
+            raise ValueError("a URL with credentials would be written down: set them in the environment")
         return self
 
 

@@ -14,7 +14,6 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
-from tasks.parameters.addresses import join_source
 from tasks.parameters.data import TABLE_FORMATS, Data, Names
 from tasks.parameters.form import ParameterModel, Use, declare_field
 from tasks.parameters.training import (
@@ -222,6 +221,8 @@ QUERY: Any = declare_field(None, "The SQL query that reads a database.", empty="
 class PredictParameters(ParameterModel):
     """The parameters of one batch prediction."""
 
+    source_field = "input"
+
     input: str | None = declare_field(
         None,
         "A file, folder or glob: IDX (.gz too), .npy, .npz, .safetensors, .png, .jpeg; tables as "
@@ -278,11 +279,6 @@ class PredictParameters(ParameterModel):
     dask_address: str | None = DASK_ADDRESS
     restart: bool = declare_field(False, "Replace what a job left in the output folder.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _join_source(cls, values: Any) -> Any:
-        return join_source(values, "input")
-
     @field_validator("output")
     @classmethod
     def _write_here(cls, output: str | None) -> str | None:
@@ -301,6 +297,8 @@ class PredictParameters(ParameterModel):
 
 class EvaluateParameters(ParameterModel):
     """The parameters of one evaluation of a kept version on labelled rows."""
+
+    source_field = "data"
 
     name: str = declare_field(
         ModelName.SOFTMAX_REGRESSION.value, "Which model.", title="Model name", flag="NAME", pattern=NAME_PATTERN
@@ -323,11 +321,6 @@ class EvaluateParameters(ParameterModel):
     )
     unseen: bool = declare_field(False, "Leave out rows that the version was trained on.", title="Unseen rows only")
     max_rejects: Share = declare_field(0.01, "The share of images that may be broken.", title="Rejected images")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _join_source(cls, values: Any) -> Any:
-        return join_source(values, "data")
 
 
 class MaintainParameters(ParameterModel):

@@ -2,7 +2,7 @@
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
@@ -78,29 +78,12 @@ LOSSES = {
 }  # for each model, the default first
 
 
-class Defaults(NamedTuple):
-    """The training defaults for a kind of data; ``values`` are by loss."""
-
-    applies_to: Use
-    values: dict[Loss, dict[str, Any]]
-    refused: tuple[tuple[str, str, str], ...] = ()  # options, forbidden values, and the reasons
-    not_exported: frozenset[str] = frozenset()  # options that are not named in ONNX files
-
-
-# The book's settings. Own data have none here: tasks/fitting/trainer.py finds them by rules that inspect the data.
-DEFAULTS = {
-    "book": Defaults(
-        Use.BOOK,
-        {
-            Loss.CROSS_ENTROPY: {"num_epochs": 10, "batch_size": 256, "lr": 0.1, "weight_decay": 0.0},
-            Loss.SQUARED: {"num_epochs": 3, "batch_size": 10, "lr": 0.03, "weight_decay": 0.0},
-            # Its gradient is bounded, so a distant start takes longer to reach the minimum.
-            Loss.HUBER: {"num_epochs": 5, "batch_size": 10, "lr": 0.03, "weight_decay": 0.0},
-        },
-        (("weight_decay", "auto", "weight decay is chosen for your own data only"),),
-        frozenset({"class_weight"}),  # so that the book's models keep the bytes that they had before it
-    ),
-    "data": Defaults(Use.OWN, {}),
+# By loss. Own data have none here: tasks/fitting/trainer.py finds them by rules that inspect the data.
+BOOK_SETTINGS: dict[Loss, dict[str, Any]] = {
+    Loss.CROSS_ENTROPY: {"num_epochs": 10, "batch_size": 256, "lr": 0.1, "weight_decay": 0.0},
+    Loss.SQUARED: {"num_epochs": 3, "batch_size": 10, "lr": 0.03, "weight_decay": 0.0},
+    # Its gradient is bounded, so a distant start takes longer to reach the minimum.
+    Loss.HUBER: {"num_epochs": 5, "batch_size": 10, "lr": 0.03, "weight_decay": 0.0},
 }
 CLASS_WEIGHT = declare_field("none", "balanced: every class counts as much as any other.", Use.OWN_SOFTMAX)
 WEIGHT_DECAY = declare_field(
@@ -176,8 +159,7 @@ class Training(ParameterModel):
     def _fill_and_compare(self) -> Self:
         """Fill in defaults, which do not count as ``given``; refuse combinations that do not fit."""
         loss = self.loss or LOSSES[self.model][0]
-        of_data = DEFAULTS[self.defaults]
-        usual = {"loss": loss} | of_data.values.get(loss, {})
+        usual = {"loss": loss} | (BOOK_SETTINGS[loss] if self.is_of_book else {})
         for name, field in type(self).model_fields.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, usual.get(name))
@@ -188,9 +170,8 @@ class Training(ParameterModel):
                 raise ValueError(f"{name} is for {WORDS[of]}")
         if self.model not in (models := WRITTEN_FOR[self.implementation]):
             raise ValueError(f"implementation {self.implementation} is for {', '.join(models)}")
-        for name, value, reason in of_data.refused:
-            if getattr(self, name) == value:
-                raise ValueError(reason)
+        if self.is_of_book and self.weight_decay == "auto":
+            raise ValueError("weight decay is chosen for your own data only")
         return self
 
     @classmethod
@@ -210,17 +191,20 @@ class Training(ParameterModel):
         values = {model: str(list_defaults(model, "book")[name]) for model in models}
         if len(set(values.values())) > 1:
             values = {model: f"{value} {model.partition('-')[0]}" for model, value in values.items()}
-        book, by_rule = f"the book's, {', '.join(dict.fromkeys(values.values()))}", name in Hyperparameters.model_fields
-        texts = [book, "found by rule" if by_rule else book]
-        found = dict.fromkeys(
-            text for text, each in zip(texts, DEFAULTS.values(), strict=True) if each.applies_to & use
-        )
+        book = f"the book's, {', '.join(dict.fromkeys(values.values()))}"
+        own = "found by rule" if name in Hyperparameters.model_fields else book
+        found = dict.fromkeys(text for text, data in ((book, Use.BOOK), (own, Use.OWN)) if data & use)
         return "; on your own data ".join(found)
+
+    @property
+    def is_of_book(self) -> bool:
+        """Whether the book's defaults apply, and not those for own data."""
+        return self.defaults == "book"
 
     @property
     def possible_uses(self) -> Use:
         """The models and kinds of data that are possible before the data are known."""
-        return OF_MODEL[self.model] & DEFAULTS[self.defaults].applies_to
+        return OF_MODEL[self.model] & (Use.BOOK if self.is_of_book else Use.OWN)
 
     @property
     def given_values(self) -> dict[str, Any]:
@@ -230,7 +214,10 @@ class Training(ParameterModel):
     @property
     def exported_values(self) -> dict[str, Any]:
         """The options named in an ONNX file, as in JSON: those that make it a different model."""
-        return self.model_dump(mode="json", exclude={"device", *DEFAULTS[self.defaults].not_exported})
+        left_out = {"device"}
+        if self.is_of_book:
+            left_out.add("class_weight")  # so that the book's models keep the bytes that they had before it
+        return self.model_dump(mode="json", exclude=left_out)
 
     @property
     def seed_number(self) -> int:
@@ -240,7 +227,7 @@ class Training(ParameterModel):
     @property
     def hyperparameters(self) -> Hyperparameters:
         """The hyperparameters, after missing values were found."""
-        return Hyperparameters.model_validate({name: getattr(self, name) for name in Hyperparameters.model_fields})
+        return Hyperparameters.model_validate(self, from_attributes=True)
 
 
 SEARCHED = [name for name, field in Training.model_fields.items() if option_of(field).is_searched]

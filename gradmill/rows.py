@@ -6,7 +6,7 @@ number.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from functools import cached_property
@@ -49,14 +49,17 @@ class InputColumn:
 
     name: str
     kind: Kind
-    levels: tuple[str, ...] = field(default=(), repr=False)  # of a category
-    is_plain: bool = field(default=False, repr=False)
-    form: str = field(default="", repr=False)  # format of numbers or dates in text: $1,234.5, 31.12.2024
-    missing: tuple[str, ...] = field(default=(), repr=False)  # texts, and numbers as text, that mean a missing value
-    source: str = field(default="", repr=False)  # the date column that this is a ``part`` of
-    part: Part = field(default="", repr=False)
-    zone: str = field(default="", repr=False)  # time zone to which dates of other zones are converted
-    limits: tuple[float, float] | None = field(default=None, repr=False)  # values of a number are clipped to these
+    levels: tuple[str, ...] = ()  # of a category
+    is_plain: bool = False
+    form: str = ""  # format of numbers or dates in text: $1,234.5, 31.12.2024
+    missing: tuple[str, ...] = ()  # texts, and numbers as text, that mean a missing value
+    source: str = ""  # the date column that this is a ``part`` of
+    part: Part = ""
+    zone: str = ""  # time zone to which dates of other zones are converted
+    limits: tuple[float, float] | None = None  # values of a number are clipped to these
+
+    def __repr__(self) -> str:
+        return f"InputColumn(name={self.name!r}, kind={self.kind!r})"
 
     @property
     def input_name(self) -> str:

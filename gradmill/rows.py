@@ -7,7 +7,7 @@ number.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from functools import cached_property
 from numbers import Real
@@ -217,10 +217,9 @@ def _find_offset(value: Any) -> timedelta | None:
 
 def find_zone(name: str) -> tzinfo:
     """The time zone of a name such as ``Europe/Berlin`` or an offset such as ``Z`` or ``+02:00``."""
-    if re.fullmatch(OFFSET, name) is None:
-        return UTC if name == "UTC" else ZoneInfo(name)
-    hours, minutes = int(name[1:3] or 0), int(name[3:].lstrip(":") or 0)
-    return timezone((-1 if name[0] == "-" else 1) * timedelta(hours=hours, minutes=minutes))
+    if re.fullmatch(OFFSET, name):
+        return datetime.fromisoformat(f"{NO_DATE}T00:00{name}").tzinfo or UTC
+    return UTC if name == "UTC" else ZoneInfo(name)
 
 
 def number_pattern(form: str) -> str:

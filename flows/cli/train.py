@@ -86,9 +86,7 @@ def tune(given: Annotated[Given, TuneParameters], verbose: Verbose = False, quie
     parameters = validate_document(TuneParameters, document, "tune")
     _check_training(given, parameters)
     narrow_space(parameters.training, parameters.search.space)  # report errors in it now
-    report, failure = run_flow("tune", parameters, verbose, quiet, carried="searched")
-    if failure:  # an error of the retrain, which may have a result nonetheless
-        report = report.model_copy(update={"retrained": getattr(failure, "report", None)})
+    report, failure = run_flow("tune", parameters, verbose, quiet)
     use = as_typed(_command_with(parameters, report.settings))
     return Answer(report, lambda: show_search(report, use), failure)
 
@@ -206,12 +204,11 @@ def run_flow(
     parameters: BaseModel,
     verbose: bool,
     quiet: bool,
-    carried: str = "report",
     list_modules: Callable[[], Iterable[str]] = tuple,
 ) -> tuple[Any, Exception | None]:
     """Run a flow and show its stages; the flow and the listed modules are imported while its server starts.
 
-    Returns the result and, if an error ``carried`` the result, the error.
+    Returns the result and, if an error has it as its ``report``, the error.
     """
     progress.is_watched &= not (quiet or verbose)
     server = connection.prefect_api(lambda: (f"flows.{name}", *TO_RUN, *list_modules()))
@@ -224,7 +221,7 @@ def run_flow(
         try:
             report = flow(parameters)
         except Exception as error:
-            if (report := getattr(error, carried, None)) is None:
+            if (report := getattr(error, "report", None)) is None:
                 raise
             failure = error
         display.wait("stopping the temporary server")

@@ -110,11 +110,12 @@ class TuneReport(BaseModel):
 
     @contextmanager
     def carry_search(self) -> Iterator[None]:
-        """Attach the result of the search to an error of the retrain."""
+        """Attach the result of the search, with that of the retrain if there is one, to an error of the retrain."""
         try:
             yield
         except BaseException as error:
-            error.searched = self  # type: ignore[attr-defined]
+            retrained = getattr(error, "report", None)
+            error.report = self.model_copy(update={"retrained": retrained})  # type: ignore[attr-defined]
             raise
 
 

@@ -3,7 +3,7 @@
 import importlib
 import shlex
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,12 +56,10 @@ def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False
     if sign_key is not None:
         verification.require_attestation(sign_key)
     mirror_sync.find_destination(is_saved=False)
-
-    def list_modules() -> Iterable[str]:
-        to_judge = ("scipy.optimize",) if parameters.data.source else ()
-        return TO_TRAIN + to_judge if own_data.must_train(parameters) else ()
-
-    report, failure = run_flow("retrain", parameters, verbose, quiet, list_modules=list_modules)
+    modules: tuple[str, ...] = ()
+    if own_data.must_train(parameters):
+        modules = (*TO_TRAIN, "scipy.optimize") if parameters.data.source else TO_TRAIN
+    report, failure = run_flow("retrain", parameters, verbose, quiet, modules)
     if report.outcome == "refused":
         if report.frozen:
             print(f"frozen      {describe_freeze(report)}", file=sys.stderr)
@@ -200,18 +198,14 @@ def _fix_given_options(given: dict[str, Any]) -> list[str]:
 
 
 def run_flow(
-    name: str,
-    parameters: BaseModel,
-    verbose: bool,
-    quiet: bool,
-    list_modules: Callable[[], Iterable[str]] = tuple,
+    name: str, parameters: BaseModel, verbose: bool, quiet: bool, modules: tuple[str, ...] = ()
 ) -> tuple[Any, Exception | None]:
-    """Run a flow and show its stages; the flow and the listed modules are imported while its server starts.
+    """Run a flow and show its stages; the flow and other ``modules`` are imported while its server starts.
 
     Returns the result and, if an error has it as its ``report``, the error.
     """
     progress.is_watched &= not (quiet or verbose)
-    server = connection.prefect_api(lambda: (f"flows.{name}", *TO_RUN, *list_modules()))
+    server = connection.prefect_api(f"flows.{name}", *TO_RUN, *modules)
     with display.compact(verbose, stages=not quiet), server:
         if connection.is_temporary() and not (quiet or display.is_shown()):
             print(f"server     a temporary one; for one that stays, {connection.TO_HAVE_ONE}", file=sys.stderr)

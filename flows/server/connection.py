@@ -12,7 +12,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -281,8 +281,8 @@ def temporary_server(credential: str | None = None) -> Iterator[tuple[str, Calla
 
 
 @contextmanager
-def prefect_api(meanwhile: Callable[[], Iterable[str]] = tuple) -> Iterator[None]:
-    """Provide an API; import the modules that ``meanwhile`` lists while a temporary server starts.
+def prefect_api(*modules: str) -> Iterator[None]:
+    """Provide an API; import ``modules`` while a temporary server starts.
 
     It is the user's if one is configured, else that of ``gradmill up`` on these artifacts, else a temporary one.
 
@@ -316,7 +316,7 @@ def prefect_api(meanwhile: Callable[[], Iterable[str]] = tuple) -> Iterator[None
             api_url, wait = server or entered.enter_context(temporary_server(key))
             # Joining the heartbeat thread takes a second at the end, and nobody watches this server for heartbeats.
             entered.enter_context(use_api(api_url, key, {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}))
-            for module in meanwhile():
+            for module in modules:
                 importlib.import_module(module)
             wait()
             entered.callback(_is_temporary.reset, _is_temporary.set(True))

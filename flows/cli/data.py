@@ -22,7 +22,7 @@ from tasks.data.io.discovery import JSON_SUFFIXES, DataFile, find_table
 from tasks.data.report import UnfitData
 from tasks.data.schema import Request
 from tasks.errors import DataError, UsageError
-from tasks.machine.words import escape_control_characters, format_number
+from tasks.machine.words import format_number
 from tasks.parameters import InspectParameters, ModelName, Use, addresses, is_name
 from tasks.serving.task import TASKS, TaskName
 from tasks.store import own_data, regular_files
@@ -130,7 +130,7 @@ def _advise_command(parameters: InspectParameters, examined: "Examination[OwnRow
 
 def _show(examined: "Examination[OwnRows | None]", losses: dict[str, float], command: str) -> None:
     report = examined.report
-    print_line(escape_control_characters(report.summary))
+    print_line(report.summary)
     if report.images:
         for name, value in report.images.facts().items():
             print_line(f"{name}: {value}")
@@ -139,7 +139,7 @@ def _show(examined: "Examination[OwnRows | None]", losses: dict[str, float], com
         print_table(("column", "role", "kind", "missing", "range or levels"), map(report.cells, report.columns))
     for finding in report.findings:
         if finding.severity != "error":
-            print_line(escape_control_characters(f"{finding.severity}: {finding.sentence}"))
+            print_line(f"{finding.severity}: {finding.sentence}")
     if losses and examined.schema:
         whose = "the best constant", f"a {'' if report.images else 'converged '}fit"
         told = [f"{format_number(loss)} by {each}" for loss, each in zip(losses.values(), whose, strict=False)]
@@ -148,7 +148,7 @@ def _show(examined: "Examination[OwnRows | None]", losses: dict[str, float], com
         print_line("validation loss: unknown, since no part of the training rows can stand for the others")
     if not report.errors:
         display.open_stdout().print("\n[bold]train it[/]")
-        print_line(escape_control_characters(command), is_command=True)
+        print_line(command, is_command=True)
 
 
 # Checks of commands that read own data

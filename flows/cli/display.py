@@ -102,9 +102,9 @@ def from_here(text: str) -> str:
 
 
 def print_line(text: str, is_command: bool = False, lead: str = "") -> None:
-    """Print a line; a command stays on one line so that it can be copied."""
+    """Print a line without control characters; a command stays on one line so that it can be copied."""
     console = open_stdout()
-    shown = Text(text) if is_command else fit(text, console, len(lead))
+    shown = Text(escape_control_characters(text)) if is_command else fit(text, console, len(lead))
     console.print(Text(lead, "bold") + shown, soft_wrap=True)
 
 

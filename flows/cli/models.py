@@ -13,15 +13,7 @@ import typer
 
 from flows import interrupt
 from flows.cli import display
-from flows.cli.display import (
-    TEST_FIGURES,
-    format_test_figures,
-    from_here,
-    open_stdout,
-    print_facts,
-    print_line,
-    print_table,
-)
+from flows.cli.display import TEST_FIGURES, format_test_figures, print_facts, print_line, print_table
 from flows.cli.errors import Answer, as_gradmill_error, report_faults
 from flows.cli.options import ModelArgument, OnlyModel, Version, add_artifacts
 from tasks.errors import DataError, EnvironmentProblem, GradmillError, UsageError, without_credentials
@@ -265,8 +257,8 @@ def report(
 
     path = (output or Path(f"{name}-overview.html")).absolute()
     atomic.write_bytes(path, render_html(draw_overview(facts)).encode())
-    shown, told = from_here(str(path)) if open_stdout().is_terminal else path, format_headline(facts)
-    return Answer({"name": name, "headline": told, "path": path}, f"{name}: {told}\n{shown}")
+    headline = format_headline(facts)
+    return Answer({"name": name, "headline": headline, "path": path}, f"{name}: {headline}\n{path}")
 
 
 def verify(

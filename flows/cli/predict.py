@@ -15,7 +15,7 @@ from flows.cli.errors import Answer, conclude
 from flows.cli.options import PORT, Given, ModelArgument, Quiet, Verbose, Version, as_typed, require, validate_document
 from flows.cli.train import run_flow
 from tasks.errors import UsageError
-from tasks.machine.words import escape_control_characters, format_duration, format_number, pluralize
+from tasks.machine.words import format_duration, format_number, pluralize
 from tasks.parameters import EvaluateParameters, PredictParameters
 from tasks.parameters.addresses import is_database
 from tasks.records import Prediction
@@ -174,7 +174,5 @@ def _list_answers(result: Prediction) -> Iterator[str]:
         ids = ", ".join(f"{name.removeprefix(ID)} {value}" for name, value in row.items() if name.startswith(ID))
         which = Path(row["source"]).name if are_files else ids or f"row {row['row']}"
         sure = max((value for name, value in row.items() if name.startswith("probability_")), default=None)
-        answer = (
-            format_number(row["prediction"]) if "prediction" in row else escape_control_characters(row["label_name"])
-        )
-        yield f"{escape_control_characters(which)}: {answer}{'' if sure is None else f' ({sure:.1%})'}"
+        answer = format_number(row["prediction"]) if "prediction" in row else row["label_name"]
+        yield f"{which}: {answer}{'' if sure is None else f' ({sure:.1%})'}"

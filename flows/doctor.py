@@ -128,7 +128,7 @@ def _torch_cuda_fault() -> str | None:
 
 def check_runtime(device: Device) -> Diagnosis:
     """Exactly one onnxruntime, and the providers that run a model."""
-    owners = sorted(_owners("onnxruntime"))
+    owners = sorted(_list_runtimes())
     if len(owners) == 1:
         return _providers(device, owners[0], {"installed": owners, "version": metadata.version(owners[0])})
     found = f"{' and '.join(owners)} share one folder" if owners else "onnxruntime is not installed"
@@ -136,16 +136,15 @@ def check_runtime(device: Device) -> Diagnosis:
     return problem(found, f"{action}{pip_install('onnxruntime')} or, for a GPU, {GPU_BUILD} instead", installed=owners)
 
 
-def _owners(folder: str) -> set[str]:
-    """The installed distributions whose records list files in an import folder.
+def _list_runtimes() -> set[str]:
+    """The installed distributions whose records list files in the import folder of onnxruntime.
 
     ``packages_distributions`` is not used: from Python 3.12 on it omits a record whose files another package removed.
     """
-    first = f"{folder}/__init__.py,"
     return {
         each.name
         for each in metadata.distributions()
-        if any(line.startswith(first) for line in (each.read_text("RECORD") or "").splitlines())
+        if any(line.startswith("onnxruntime/__init__.py,") for line in (each.read_text("RECORD") or "").splitlines())
     }
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic_core import to_jsonable_python
@@ -26,7 +26,6 @@ from flows.server import environment
 from tasks.errors import EnvironmentProblem, GradmillError, UsageError, without_credentials
 from tasks.parameters import Device, is_name
 from tasks.store import artifact_paths, atomic, locks, mirror_sync, model_folder, state
-from tasks.store.state import Kind
 
 if TYPE_CHECKING:
     from flows.doctor import Diagnosis
@@ -433,7 +432,7 @@ def _collect_metrics(output: Path | None) -> Answer:
     ]
     document = {"metrics": families, "damaged": [fault.found for fault in found.faults]}
     text = f"written to {output.absolute()}" if output else text.rstrip("\n")
-    return Answer(document, text, report_faults(found.faults, *get_args(Kind)))
+    return Answer(document, text, report_faults(found.faults, *state.KINDS))
 
 
 def doctor(as_json: bool, debug: bool, device: DeviceOption = Device.AUTO) -> Answer:

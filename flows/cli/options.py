@@ -19,7 +19,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 import typer
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from tasks.errors import UsageError
@@ -29,7 +29,7 @@ from tasks.parameters import Device, ModelName, Use
 from tasks.parameters.form import Option, ParameterModel, describe_expected, option_of
 from tasks.store import artifact_paths, model_folder
 
-Parameters = TypeVar("Parameters", bound=BaseModel)
+Parameters = TypeVar("Parameters", bound=ParameterModel)
 
 # Descriptions of accepted values where pydantic's would not help.
 EXPECTED = {
@@ -129,7 +129,7 @@ class Value(NamedTuple):
     name: str
     part: str | None
     panel: str | None
-    model: type[BaseModel]  # the model that has the field
+    model: type[ParameterModel]  # the model that has the field
     field: FieldInfo  # its declaration
     option: Option  # its appearance
 
@@ -146,7 +146,7 @@ class Value(NamedTuple):
     @property
     def is_shown(self) -> bool:
         """Whether it is useful for what the form is shown for."""
-        return not issubclass(self.model, ParameterModel) or bool(self.model.use_of(self.name) & self.model.shown_for)
+        return bool(self.model.use_of(self.name) & self.model.shown_for)
 
     def help(self) -> str:
         """Its description, default and limits; a plain bracket would be a style to Rich."""
@@ -156,7 +156,7 @@ class Value(NamedTuple):
         words = " ".join(filter(None, [self.option.help or said, self.option.limits]))
         if self.option.empty or isinstance(default, bool) or self.field.is_required():  # a flag has no default
             default = self.option.empty
-        elif default is None and issubclass(self.model, ParameterModel):
+        elif default is None:
             default = self.model.describe_default(self.name, Use.BOOK)
         elif self.is_list:
             default = ",".join(map(str, default))
@@ -226,11 +226,11 @@ def _describe_kind(annotation: Any) -> tuple[Any, str]:
 Given = dict[str, Any]  # the given values of a parameter model, named by ``Annotated[Given, …]``
 
 
-def values(parameters: type[BaseModel]) -> Iterator[Value]:
+def values(parameters: type[ParameterModel]) -> Iterator[Value]:
     """The fields of a command's parameters in order, including those of parts."""
     for part, field in parameters.model_fields.items():
         kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if isinstance(kind, type) and issubclass(kind, ParameterModel):
             for name, each in kind.model_fields.items():
                 if not each.exclude:
                     yield Value(name, part, field.title, kind, each, option_of(each))
@@ -255,7 +255,7 @@ def validate_document(kind: type[Parameters], document: dict[str, Any], command:
         raise UsageError(found, EXPECTED.get(str(name), describe_expected(error)), to_do) from error
 
 
-def given_options(parameters: BaseModel, leave_out: set[str]) -> list[str]:
+def given_options(parameters: ParameterModel, leave_out: set[str]) -> list[str]:
     """Parameters (without parts) as typed options, omitting defaults."""
     given: list[str] = []
     for value in values(type(parameters)):

@@ -114,7 +114,7 @@ def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
             raise UsageError(f"no --name for {data['source']}", "a name under which its model is kept", to_do)
     if named in (None, *ModelName):
         return given
-    if given.get("name", named) != named and is_name(named) and model_folder.list_versions(named):
+    if given.get("name", named) != named and model_folder.list_versions(named):
         found = f"{command} {named} --name {given['name']}"
         raise UsageError(found, "one name", f"gradmill {command} {named} trains {named} again")
     if not is_name(named) and is_there(named):

@@ -40,7 +40,7 @@ from tasks.parameters import (
     narrow_form,
 )
 from tasks.parameters.addresses import SQLITE
-from tasks.parameters.form import describe_expected
+from tasks.parameters.form import ParameterModel, describe_expected
 
 OURS = {"all_": [TAG]}
 PAGE = 200  # the maximum number of deployments or runs that a server returns at a time
@@ -48,7 +48,7 @@ LATE = timedelta(minutes=1)  # a worker looks for runs every few seconds
 SCHEDULER_SECONDS = 30.0
 ASK_SECONDS = 2.0
 SEE_THE_FORM = "see gradmill trigger {} --list-params"
-FORMS: dict[str | None, type[BaseModel]] = {
+FORMS: dict[str | None, type[ParameterModel]] = {
     "flows.retrain.retrain": RetrainParameters,
     "flows.predict.predict": PredictParameters,
     "flows.evaluate.evaluate": EvaluateParameters,
@@ -63,7 +63,7 @@ ERROR = re.compile(r"\b(\w+): ")
 # The parameters of flows
 
 
-def find_form(entrypoint: str | None, given: dict[str, Any]) -> type[BaseModel] | None:
+def find_form(entrypoint: str | None, given: dict[str, Any]) -> type[ParameterModel] | None:
     """The form of a deployment's flow, narrowed to the ``given`` model and data; None for flows of others."""
     form = FORMS.get(entrypoint)
     return narrow_form(form, given) if form and issubclass(form, LearningParameters) else form

@@ -24,7 +24,7 @@ PG_DUMP = 'pg_dump --format=custom --file=prefect.dump "postgresql://USER@HOST/D
 
 def prune(
     name: ModelArgument,
-    keep: Annotated[int, typer.Option("--keep", metavar="N", help="How many of the newest versions stay in any case.")],
+    keep: Annotated[int, typer.Option(metavar="N", help="How many of the newest versions stay in any case.")],
 ) -> Answer:
     """Delete old versions, but never one that somebody may still need.
 

@@ -47,7 +47,7 @@ GRAPHICAL = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")  # else webbrowser may sta
 CURVES = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "validation_accuracy", "test_accuracy")
 
 
-Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; gradmill history shows it.")]
+Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Why; gradmill history shows it.")]
 
 
 Order = Literal["date", "accuracy", "loss", "validation", "seconds"]  # the sort order of runs
@@ -242,7 +242,7 @@ def _list_facts(name: str, number: int) -> Iterator[tuple[str, str]]:
 def report(
     name: ModelArgument,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="PATH", help="The file \\[default: NAME-overview.html].")
+        Path | None, typer.Option(metavar="PATH", help="The file \\[default: NAME-overview.html].")
     ] = None,
 ) -> Answer:
     """Write one HTML file that shows what is live and how it has developed, and needs no server.

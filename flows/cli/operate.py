@@ -126,9 +126,7 @@ def _keep_the_mirror() -> None:
 def register(
     reset: Annotated[
         list[str] | None,
-        typer.Option(
-            "--reset", metavar="DEPLOYMENT", help="Set this deployment to its defaults; may be given several times."
-        ),
+        typer.Option(metavar="DEPLOYMENT", help="Set this deployment to its defaults; may be given several times."),
     ] = None,
 ) -> Answer:
     """Register work pool, deployments, GPU limit and automations with the server of gradmill up or PREFECT_API_URL.
@@ -362,13 +360,9 @@ def _list_cells(deployment: "Deployment") -> tuple[str, ...]:
     """A row of the table in 80 characters; dates are without the year."""
     moments = (deployment.last_start, deployment.next_start)
     start, due = (f"{moment:%m-%d %H:%M}" if moment else "" for moment in moments)
-    verdict = deployment.verdict or ""
-    if not verdict and deployment.judged:  # a crashed run has none: show the previous verdict with its day
-        verdict = (
-            f"{deployment.judged.verdict} {deployment.judged.start:%m-%d}"
-            if deployment.judged.start
-            else deployment.judged.verdict
-        )
+    verdict, judged = deployment.verdict or "", deployment.judged
+    if not verdict and judged:  # a crashed run has none: show the previous verdict with its day
+        verdict = f"{judged.verdict} {judged.start:%m-%d}" if judged.start else judged.verdict
     starts = "paused" if deployment.paused else ", ".join(filter(None, (due, "on drift" * deployment.on_drift)))
     return deployment.name, start, deployment.state or "", verdict, starts
 

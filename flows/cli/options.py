@@ -54,7 +54,6 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Artifacts = Annotated[
     Path | None,
     typer.Option(
-        "--artifacts",
         metavar="DIR",
         help="Where everything is kept \\[env: GRADMILL_ARTIFACTS; default: ./artifacts].",
         **LAST,
@@ -74,15 +73,13 @@ def _models(incomplete: str) -> list[str]:
 
 Param = Annotated[
     list[str] | None,
-    typer.Option("--param", metavar="KEY=VALUE", help="Such as training.lr=0.3; may be given several times."),
+    typer.Option(metavar="KEY=VALUE", help="Such as training.lr=0.3; may be given several times."),
 ]
 COMPLETED = {"name": _names, "model": _models}  # by the field that an option or argument sets
 ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="Which model.", autocompletion=_names)]
 Version = Annotated[int | None, typer.Argument(metavar="VERSION", help="\\[default: the champion]")]
 OnlyModel = Annotated[str | None, typer.Argument(metavar="NAME", help="Only this model.", autocompletion=_names)]
-DeviceOption = Annotated[
-    Device, typer.Option("--device", metavar="auto|cpu|cuda", help="auto uses the GPU if there is one.")
-]
+DeviceOption = Annotated[Device, typer.Option(metavar="auto|cpu|cuda", help="auto uses the GPU if there is one.")]
 
 
 typed_artifacts: Path | None = None  # --artifacts of this command

@@ -40,19 +40,17 @@ class ScheduleTarget(NamedTuple):
 
 def schedule(
     names: Arguments,
-    cron: Annotated[str | None, typer.Option("--cron", metavar="CRON", help="When, such as '0 3 * * *'.")] = None,
+    cron: Annotated[str | None, typer.Option(metavar="CRON", help="When, such as '0 3 * * *'.")] = None,
     timezone: Annotated[
         str | None,
-        typer.Option(
-            "--timezone", metavar="ZONE", help="The time zone of these hours, such as Europe/Berlin \\[default: UTC]."
-        ),
+        typer.Option(metavar="ZONE", help="The time zone of these hours, such as Europe/Berlin \\[default: UTC]."),
     ] = None,
     on_drift: Annotated[
         bool | None, typer.Option("--on-drift/--no-on-drift", help="Whenever its predictions or its data drift.")
     ] = None,
     keep: Annotated[
         int | None,
-        typer.Option("--keep", metavar="N", min=1, help="How many of the newest versions stay \\[default: 30]."),
+        typer.Option(metavar="N", min=1, help="How many of the newest versions stay \\[default: 30]."),
     ] = None,
     tune: Tune = False,
     param: Param = None,

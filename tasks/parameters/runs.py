@@ -3,15 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import (
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    create_model,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from tasks.parameters.data import TABLE_FORMATS, Data, Names
@@ -151,7 +143,9 @@ class RetrainParameters(LearningParameters):
     tuned: bool = declare_field(
         False, "Use the settings that gradmill tune found last, where none are given.", flag="--tuned/--no-tuned"
     )
-    found: SkipJsonSchema[Found | None] = declare_field(None, is_typed=False)  # set once a run has begun
+    found: SkipJsonSchema[Found | None] = declare_field(  # absent until a run has begun
+        None, is_typed=False, exclude_if=lambda found: found is None
+    )
     gates: Gates = declare_field(Gates())
     predict: bool = declare_field(
         True,
@@ -169,11 +163,6 @@ class RetrainParameters(LearningParameters):
         None, "Attest the version with this private key (PEM).", empty="no attestation"
     )
     force: bool = declare_field(False, "Recompute everything, including what an earlier run has left.")
-
-    @model_serializer(mode="wrap")
-    def _leave_out_found(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit ``found`` if it is not set."""
-        return {name: value for name, value in serialized(self).items() if name != "found" or self.found}
 
 
 DASK_ADDRESS = declare_field(

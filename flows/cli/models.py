@@ -175,7 +175,7 @@ def history(name: OnlyModel = None) -> Answer:
         changes_of_names.verify(each)  # it reports an incomplete last line
     changes = {each: of_name.changes[::-1] for each, of_name in of_names.items()}
     files = of_names[name].files if name else {}
-    document = {"history": changes} | ({"files": {name: {each: [*files[each]] for each in files}}} if name else {})
+    document = {"history": changes} | ({"files": {name: files}} if name else {})
     return Answer(document, lambda: _print_changes(changes, files), failure)
 
 

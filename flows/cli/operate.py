@@ -185,7 +185,7 @@ def trigger(
         document: dict[str, Any] = {
             "deployment": deployment,
             "run": run.name,
-            "id": str(run.id),
+            "id": run.id,
             "url": deployments.find_page(run),
         }
         told = f"{deployment}: run {run.name} is on its way\n{document['url'] or ''}".rstrip()
@@ -293,7 +293,7 @@ def status(
     if check and found.attention:
         failure = failure or typer.Exit(EnvironmentProblem.exit_code)
     is_damaged = any(fault.kind == "champion" for fault in stored.faults)
-    return Answer(found.model_dump(mode="json"), lambda: print_status(found, is_damaged), failure)
+    return Answer(found, lambda: print_status(found, is_damaged), failure)
 
 
 def print_status(status: "Status", is_damaged: bool) -> None:

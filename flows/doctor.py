@@ -50,9 +50,6 @@ class Diagnosis:
     name: str = ""
 
 
-Check = Callable[[Device], Diagnosis]
-
-
 def ok(found: str, **facts: Any) -> Diagnosis:
     """A requirement is met."""
     return Diagnosis(Level.OK, found, facts=facts)
@@ -354,7 +351,7 @@ def check_data(device: Device) -> Diagnosis:
     return ok(f"{FASHION_MNIST}: {source}", source=source)
 
 
-CHECKS: dict[str, Check] = {
+CHECKS: dict[str, Callable[[Device], Diagnosis]] = {
     "python": check_python,
     "training": check_training,
     "onnxruntime": check_runtime,
@@ -368,7 +365,7 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def examine(device: Device, debug: bool = False) -> Iterator[Diagnosis]:
+def examine(device: Device, debug: bool) -> Iterator[Diagnosis]:
     """Yield every finding as soon as it is known; never raises."""
     for name, check in CHECKS.items():
         dropped = io.StringIO()  # output and warnings of libraries

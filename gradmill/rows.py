@@ -144,7 +144,7 @@ class InputColumn:
         return np.asarray(np.where(np.isnan(codes), not self.is_plain, valid))
 
 
-def describe_fault(kind: Kind, value: Any, code: float, form: str = "", part: str = "") -> str:
+def describe_fault(kind: Kind, value: Any, code: float, form: str, part: str) -> str:
     """Describe, in words, why a value of such a column is invalid, given the ``code`` that it was encoded as."""
     shown = repr(value.strip()[:SHOWN]) if isinstance(value, str) else str(value)[:SHOWN]
     if np.isnan(code):
@@ -177,7 +177,7 @@ def date_pattern(form: str) -> str:
     return rf"^(?:{DATES[form]}(?:[ T]|$))?(?:{TIME}(?P<zone>{OFFSET})?)?$"
 
 
-def read_date(value: Any, form: str = "", zone: str = "") -> datetime | None:
+def read_date(value: Any, form: str, zone: str = "") -> datetime | None:
     """The date and time of a value, converted to ``zone`` if that is given; None if it has none.
 
     A time of day is dated 1970-01-01. A value without a zone is taken to be in ``zone``.

@@ -237,7 +237,7 @@ def end() -> None:
 
 
 @contextmanager
-def compact(verbose: bool, stages: bool = True) -> Iterator[None]:
+def compact(verbose: bool, stages: bool) -> Iterator[None]:
     """Show stages instead of Prefect's own log, unless ``verbose``; without ``stages`` hide their messages as well.
 
     This must be entered before Prefect is imported, which then reads its settings.

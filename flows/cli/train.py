@@ -97,6 +97,7 @@ def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
         DataError: there are no such data.
     """
     data, named = given.get("data", {}), given.get("training", {}).get("model")
+    is_of_book = named in (None, *ModelName)
     if "source" in data:
         source = normalize_source(data["source"]) or ""
         given = given | {"data": data | {"source": source}}
@@ -109,10 +110,10 @@ def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
             wanted = "the column to predict; or images, which softmax-regression learns"
             to_do = f"name it with --target; gradmill inspect {data['source']} shows the columns"
             raise UsageError(f"no --target for {data['source']}", wanted, to_do)
-        if named in (None, *ModelName) and "name" not in given:
+        if is_of_book and "name" not in given:
             to_do = f"add --name {suggest_name(data['source'])}"
             raise UsageError(f"no --name for {data['source']}", "a name under which its model is kept", to_do)
-    if named in (None, *ModelName):
+    if is_of_book:
         return given
     if given.get("name", named) != named and model_folder.list_versions(named):
         found = f"{command} {named} --name {given['name']}"

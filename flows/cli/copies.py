@@ -77,11 +77,9 @@ def require_idle(name: str) -> None:
         with api.client() as client:
             for each in deployments.list_deployments(client):
                 if MODEL_TAG + name in each.tags and deployments.longest_pause(each) is not None:
-                    expected, action = (
-                        "a name that no schedule needs",
-                        f"gradmill pause {each.name}, then remove the name",
-                    )
-                    raise UsageError(f"{each.name} still runs for {name} on a schedule", expected, action)
+                    action = f"gradmill pause {each.name}, then remove the name"
+                    found = f"{each.name} still runs for {name} on a schedule"
+                    raise UsageError(found, "a name that no schedule needs", action)
 
 
 def maintain(given: Annotated[Given, MaintainParameters]) -> Answer:

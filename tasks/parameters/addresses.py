@@ -61,8 +61,10 @@ def join_source(values: dict[str, Any], key: str) -> dict[str, Any]:
         raise ValueError("--query goes with sqlite:///PATH or postgresql://USER@HOST/DATABASE")
     if is_database(place) and not values.get("query") and place == values[key]:
         raise ValueError(f"--query is needed to read {place}")
-    named = next(((each, values[each]) for each in ("sheet", "query") if values.get(each)), None)
-    return values | {key: f"{place}#{named[0]}={named[1]}", named[0]: None} if named else values
+    for kind in ("sheet", "query"):
+        if selected := values.get(kind):
+            return values | {key: f"{place}#{kind}={selected}", kind: None}
+    return values
 
 
 def has_credentials(source: str) -> bool:

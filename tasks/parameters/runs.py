@@ -214,8 +214,7 @@ class PredictParameters(ParameterModel):
 
     input: str | None = declare_field(
         None,
-        "A file, folder or glob: IDX (.gz too), .npy, .npz, .safetensors, .png, .jpeg; tables as "
-        f"{TABLE_FORMATS}.",
+        f"A file, folder or glob: IDX (.gz too), .npy, .npz, .safetensors, .png, .jpeg; tables as {TABLE_FORMATS}.",
         flag="INPUT",
         empty="the test split of the version's dataset",
     )

@@ -91,8 +91,10 @@ def test_a_refused_retrain_prints_its_document_and_its_gates_and_publishes_nothi
     done = gradmill("retrain", "linear-regression", "--epochs", "1", "--lr", "0.001", "--json")
     document = json.loads(done.stdout)
     assert (document["outcome"], document["version"]) == ("refused", None)
-    assert [gate["name"] for gate in document["gates"] if not gate["passed"]] == ["test_loss", "parameter_error"]
-    assert Path(document["run"], "evaluation.json").is_file()
+    evidence = json.loads(Path(document["run"], "evaluation.json").read_text())
+    for listed in (document["gates"], evidence["gates"]):
+        assert [gate["name"] for gate in listed if not gate["passed"]] == ["test_loss", "parameter_error"]
+    assert Path(document["run"], "regression.png").is_file()
     assert not (artifacts / "models").exists()
     assert_clear(done, 3, "gradmill: refused by test_loss ", "gate test_loss refused: ")
 

@@ -369,12 +369,21 @@ def test_an_input_that_does_not_fit_is_named_with_what_was_expected_and_leaves_n
     assert not list(output.glob("part-*"))
 
 
+NO_JOBS = ("", "{", '{"job": "nightly", "request": "x"}', '{"status": "done", "shards": []}')
+
+
 def test_a_folder_of_something_else_is_refused_and_left_byte_for_byte(store: HouseStore, tmp_path: Path) -> None:
+    """A part beside what is no job's document is something else, too."""
     (tmp_path / "rows.csv").write_bytes(TEXT)
     for name in ("x.partial", ".rejects/a", ".spool/b", ".sources.parquet", ".cache/download.partial"):
         (tmp_path / "home" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "home" / name).write_text("mine")
-    for folder in (tmp_path / "home", store.artifacts / "models/houses/1"):
+    folders = [tmp_path / "home", store.artifacts / "models/houses/1"]
+    for number, document in enumerate(NO_JOBS):
+        part = pa.table({"row": [0]}).replace_schema_metadata({"gradmill": "{}"})
+        folders.append(written(tmp_path / f"{number}" / "part-00000.parquet", part).parent)
+        (folders[-1] / "_job.json").write_text(document)
+    for folder in folders:
         before = contents(folder)
         for options in ([], ["--restart"]):
             assert_clear(typed("predict", tmp_path / "rows.csv", "--name", "houses", "--output", folder, *options), 2)

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from candidate import Contender, job_document
-from prediction_jobs import contents, expected, predict_rows, table
+from prediction_jobs import expected, predict_rows, table
 from table_files import written
 from tasks.batch import output_dir
 from tasks.batch.output_dir import Output
@@ -85,23 +83,6 @@ def test_output_is_a_folder_or_file_in_no_models_folder_and_in_artifacts_only_be
             Output.locate(str(path))
     else:
         assert Output.locate(str(path)) in (Output(folder=path), Output(file=path))
-
-
-@pytest.mark.parametrize(
-    "document", ["", "{", '{"job": "nightly", "request": "x"}', '{"status": "done", "shards": []}']
-)
-def test_a_folder_without_a_sound_document_or_the_scratch_is_somebody_elses(document: str, tmp_path: Path) -> None:
-    (tmp_path / "_job.json").write_text(document)
-    pq.write_table(pa.table({"row": [0]}).replace_schema_metadata({"gradmill": "{}"}), tmp_path / "part-00000.parquet")
-    before = contents(tmp_path)
-    for restart in (False, True):
-        with pytest.raises(UsageError, match="holds something else"):
-            output_dir.acquire_output(tmp_path, "0" * 16, restart)
-    assert contents(tmp_path) == before
-    predictions.make_scratch(tmp_path)  # as a job does before anything else
-    with pytest.raises(DataError, match=r"_job\.json is not"):
-        output_dir.acquire_output(tmp_path, "0" * 16, restart=False)
-    assert output_dir.acquire_output(tmp_path, "0" * 16, restart=True) == (None, sorted(before))
 
 
 def test_counts_of_two_parts_add_up_though_only_one_of_them_has_a_note_or_a_good_row() -> None:

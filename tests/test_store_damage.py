@@ -132,6 +132,10 @@ FORGED: dict[str, dict[str, Any]] = {
     "no loss": {"metrics": {}},
     "no split": {"dataset": {"test": None}},
     "no model": {"files": {}},
+    **{
+        f"a split at {path}": {"dataset": {"test": {"path": path, "sha256": "0" * 64}}}
+        for path in ("/etc/passwd", "../elsewhere", "datasets/../../elsewhere")
+    },
 }
 
 

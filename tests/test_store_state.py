@@ -92,10 +92,6 @@ def documents(two_versions: None, candidate: Contender) -> Documents:
     }
 
 
-def figures() -> str:
-    return generate_latest(metrics.StoreCollector()).decode()
-
-
 @pytest.mark.slow  # a server
 @pytest.mark.usefixtures("prefect_api")
 @pytest.mark.parametrize("document", EXIT_4)
@@ -230,7 +226,7 @@ def test_names_that_are_none_or_of_others_end_no_listing_and_no_backup(
     assert runs == {NAME: 2, "new-other": 0, "other": 1, f"tune-{NAME}": 1}, "a search is no retrain"
     assert [fault.kind for fault in found["new-other"].faults] == ["version"]
     assert not found["other"].faults
-    assert f'gradmill_champion_version{{name="{NAME}"}}' in figures()
+    assert f'gradmill_champion_version{{name="{NAME}"}}' in typed("metrics").stdout
 
 
 def test_orders_to_a_terminal_are_spelt_out(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ import pytest
 import safetensors.numpy
 from sklearn.metrics import accuracy_score, r2_score, root_mean_squared_error
 
+import table_files
 from command_line import answer, assert_clear, typed
 from prediction_jobs import added_by_hand, contents
 from prefect_api import use_server
@@ -41,24 +42,12 @@ DAY = "2024-03-04"
 
 def houses(count: int, seed: int) -> list[Row]:
     """Rows of which ``area`` and ``city`` may be missing; ``zone`` and a day name levels."""
-    rng = np.random.default_rng(seed)
-    rows: list[Row] = []
-    for number in range(count):
-        area, city, garden = rng.normal(120, 30), str(rng.choice(["Ulm", "Köln", DAY])), bool(rng.random() < 0.5)
-        price = 2000 * area + 30_000 * (city == "Köln") + 10_000 * garden + rng.normal(0, 5000)
-        gaps = rng.random(2) < 0.1
-        rows.append(
-            {
-                "id": f"h{number}",
-                "area": None if gaps[0] else round(area, 2),
-                "city": None if gaps[1] else city,
-                "garden": garden,
-                "zone": int(rng.integers(1, 4)),
-                "price": round(price),
-                "kind": "dear" if price > 260_000 else "cheap",
-            }
-        )
-    return rows
+    zones = np.random.default_rng(100 + seed).integers(1, 4, count).tolist()
+    drawn = table_files.houses(count, seed, cities=("Ulm", "Köln", DAY)).to_pylist()
+    return [
+        {"id": f"h{number}", **row, "zone": zone, "kind": "dear" if row["price"] > 450_000 else "cheap"}
+        for number, (row, zone) in enumerate(zip(drawn, zones, strict=True))
+    ]
 
 
 def as_csv(rows: list[Row], delimiter: str = ",") -> bytes:

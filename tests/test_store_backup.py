@@ -17,7 +17,7 @@ from command_line import answer, assert_clear, plant, refused, typed
 from duty import Duty
 from prefect_api import own_database
 from store_state import champion, damage, keep_settings, leftovers, point, point_to_what_is_there, seal_all, whole_files
-from table_files import written
+from table_files import houses, written
 from tasks.errors import EnvironmentProblem
 from tasks.store import artifact_paths, atomic, backup, model_folder, pointer, verification, verified_files
 from tasks.store.run_folder import RunFolder
@@ -387,11 +387,6 @@ def test_of_a_database_elsewhere_the_command_is_said_and_nothing_old_is_backed_u
 # Real runs; a backup in an object store is in test_store_mirror.py
 
 
-def write_houses(path: Path, rows: int, seed: int) -> Path:
-    area = [(each * 7 % 163) + 40.0 + seed for each in range(rows)]
-    return written(path, {"area": area, "price": [3000 * each + (each * 31 % 17 - 8) * 500 for each in area]})
-
-
 @contextmanager
 def operated(store: Path, **settings: str) -> Iterator[Duty]:
     duty = Duty(store, own_database() | settings)
@@ -412,12 +407,12 @@ def test_a_backup_made_during_a_run_is_restored_elsewhere_and_used_and_operated_
     def told(*words: object) -> Any:
         return json.loads(duty.does(*map(str, words), "--json"))
 
-    mirror, first = tmp_path / "mirror", write_houses(tmp_path / "days" / "1.csv", 400, 0)
+    mirror, first = tmp_path / "mirror", written(tmp_path / "days" / "1.csv", houses())
     named = ("--data", first.parent, "--target", "price", "--name", "houses", "--no-predict")
     with operated(artifacts, GRADMILL_MIRROR=str(mirror)) as duty:
         told("retrain", "linear-regression", *named)
         told("schedule", "houses", "--cron", "0 3 * * *")
-        write_houses(first.with_name("2.csv"), 300, 1)
+        written(first.with_name("2.csv"), houses(300, seed=1))
         with ThreadPoolExecutor() as pool:
             retraining = pool.submit(told, "retrain", "houses")
             while not retraining.done():
@@ -444,7 +439,7 @@ def test_a_backup_made_during_a_run_is_restored_elsewhere_and_used_and_operated_
         assert (again["outcome"], again["version"]) == (here["outcome"], here["version"]) == ("unchanged", 2)
         assert again["prediction"]["rows"] == here["prediction"]["rows"]
         assert str(there) in again["model_path"]
-        write_houses(first.with_name("3.csv"), 300, 2)
+        written(first.with_name("3.csv"), houses(300, seed=2))
         assert duty.ended(told("trigger", "retrain-houses")["id"])["state_type"] == "COMPLETED"
     gates = {gate.name for gate in model_folder.find_manifest("houses", 3).gates}
     assert "champion_loss" in gates, "compared on rows that neither has seen"

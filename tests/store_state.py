@@ -84,8 +84,10 @@ def point_to_what_is_there(folder: Path) -> None:
     point(**{f"{key}_sha256": atomic.file_digest(folder / name) for key, name in files.items()})
 
 
-def keep_settings() -> None:
+def keep_settings(
+    name: str = NAME, model: str = NAME, run: str = "a-search", dataset: str = "", **settings: Any
+) -> None:
     """As a search leaves what it has found."""
-    facts: dict[str, Any] = {"model": NAME, "dataset_digest": "0" * 64, "settings": {"lr": 0.1}, "num_trials": 1}
-    facts |= {"validation_losses": (0.4,), "default_settings": {}, "default_losses": (0.5,), "num_validation": 10}
-    tuning_result.write(NAME, TunedSettings(**facts, seed=0, run=f"20261101T030000-tune-{NAME}-00000000"))
+    facts: dict[str, Any] = {"model": model, "dataset_digest": "0" * 64, "settings": settings, "num_trials": 1}
+    facts |= {"validation_losses": (0.1,), "default_settings": {}, "default_losses": (0.2,), "num_validation": 100}
+    tuning_result.write(name, TunedSettings(**facts, dataset=dataset, seed=0, run=run))

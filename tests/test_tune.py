@@ -28,6 +28,7 @@ from documents import ask
 from flows.cli import schedule
 from flows.tune import tune
 from own_images import digits
+from store_state import keep_settings
 from tasks.data.prepared_splits import hold_out, read_split
 from tasks.errors import DataError
 from tasks.fitting import devices
@@ -240,19 +241,6 @@ NAME = "linear-regression"
 LINEAR = {"model": NAME}
 
 
-def keep_found(
-    name: str = NAME, model: str = NAME, run: str = "a-search", dataset: str = "", **settings: Any
-) -> TunedSettings:
-    """Keep such settings as those that a search has found."""
-    result = TunedSettings(
-        model=model, dataset=dataset, dataset_digest="0" * 64, settings=settings, validation_losses=(0.1,),
-        default_settings={}, default_losses=(0.2,), num_trials=1, num_validation=100, seed=42, run=run,
-    )  # fmt: skip
-    artifact_paths.tuned(name).parent.mkdir(parents=True, exist_ok=True)
-    result.write(artifact_paths.tuned(name))
-    return result
-
-
 def resolved(training: dict[str, Any], **more: Any) -> RetrainParameters:
     return tuning_result.take_found(
         RetrainParameters.model_validate({"training": LINEAR | training, "tuned": True, **more})
@@ -260,12 +248,12 @@ def resolved(training: dict[str, Any], **more: Any) -> RetrainParameters:
 
 
 def test_given_settings_win_over_found_ones_and_these_over_defaults() -> None:
-    keep_found(lr=0.5, batch_size=32, schedule="cosine")
+    keep_settings(lr=0.5, batch_size=32, schedule="cosine")
     parameters = resolved({"lr": 0.02, "schedule": None, "batch_size": None})  # a form sends nothing as null
     asked = parameters.training
     assert (asked.lr, asked.batch_size, asked.schedule, asked.num_epochs) == (0.02, 32, "cosine", 3)
     assert parameters.found == Found(run="a-search", fields=("batch_size", "schedule"))
-    keep_found(num_epochs=15)
+    keep_settings(num_epochs=15)
     assert resolved({"loss": "huber"}).training.num_epochs == 15, "Huber's default is not given"
 
 
@@ -285,8 +273,8 @@ def test_settings_that_cannot_be_used_are_said_before_a_server_starts(
     written: dict[str, Any] | None, code: int, said: str
 ) -> None:
     if written is not None:
-        found = keep_found(**written)
-        if found.run == "damaged":
+        keep_settings(**written)
+        if "run" in written:
             artifact_paths.tuned(NAME).write_text("{")
     refused(code, f"retrain {NAME} --tuned", said, f"gradmill tune {NAME}")
 
@@ -313,11 +301,11 @@ def candidate(candidates: list[Contender], monkeypatch: pytest.MonkeyPatch) -> C
 
 
 def test_a_name_that_was_tuned_goes_on_so_until_told_otherwise(candidate: Contender) -> None:
-    keep_found("mine", run="first", lr=0.5, num_epochs=4)
+    keep_settings("mine", run="first", lr=0.5, num_epochs=4)
     kept(candidate, "mine", tuned_too=True, batch_size=16, num_epochs=3)
     version = model_folder.find_manifest("mine", 1).parameters.model_dump()
     assert (version["training"]["lr"], version["found"]) == (0.5, {"run": "first", "fields": ["lr"]})
-    keep_found("mine", run="second", lr=0.25, num_epochs=4, schedule="cosine")
+    keep_settings("mine", run="second", lr=0.25, num_epochs=4, schedule="cosine")
     assert {"first", "second"} <= housekeeping.list_evidence(), "searches that names or versions stand on"
     again = repeated("mine").training
     assert (again.lr, again.batch_size) == (0.25, 16)
@@ -328,7 +316,7 @@ def test_a_name_that_was_tuned_goes_on_so_until_told_otherwise(candidate: Conten
     searched = own_data.repeat_parameters("mine", {"tuned": False}, with_found=True)["training"]
     assert searched["lr"] == 0.5, "a search starts there"
     asked = schedule.ask_for(schedule.find_target("mine"), None, {"cron": "0 3 * * *"}, {}).parameters
-    keep_found("mine", run="third", lr=0.125)
+    keep_settings("mine", run="third", lr=0.125)
     assert tuning_result.take_found(RetrainParameters.model_validate(asked)).training.lr == 0.125, "the newest"
     artifact_paths.tuned("mine").write_text("{}")
     with pytest.raises(DataError, match=r"mine\.json"):
@@ -336,7 +324,7 @@ def test_a_name_that_was_tuned_goes_on_so_until_told_otherwise(candidate: Conten
 
 
 def test_a_name_with_found_settings_and_no_version_is_in_nobodys_way() -> None:
-    keep_found("mine", lr=0.5)
+    keep_settings("mine", lr=0.5)
     for command in ("models", "history", "maintain"):
         assert typed(command).returncode == 0
     for command in ("models mine", "verify mine", "retrain mine", "retrain mine --tuned", "mirror mine elsewhere"):

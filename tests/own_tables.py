@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from tasks.data.recipe import Column, Columns, Target
+from tasks.data.recipe import Column, Columns, Recipe, Target
 
 Array = np.ndarray[Any, Any]
 
@@ -37,11 +37,13 @@ RECIPE = Columns(
 CLASSES = RECIPE.model_copy(update={"target": Target(name="kind")})
 
 
-def drawn_weights(recipe: Columns, num_outputs: int, seed: int = 0) -> dict[str, Array]:
-    """Weights as training leaves them, at random."""
+def drawn_weights(recipe: Recipe, num_outputs: int, seed: int = 0) -> dict[str, Array]:
+    """Weights as training leaves them, of a table or of pictures, at random."""
     rng = np.random.default_rng(seed)
-    num_slots = sum(recipe.columns[at].num_slots for at in recipe.categories)
-    sizes = {"W": (len(recipe.numbers), num_outputs), "b": (num_outputs,)}
+    num_inputs, num_slots = math.prod(recipe.input.shape), 0
+    if isinstance(recipe, Columns):
+        num_inputs, num_slots = len(recipe.numbers), sum(recipe.columns[at].num_slots for at in recipe.categories)
+    sizes = {"W": (num_inputs, num_outputs), "b": (num_outputs,)}
     sizes |= {"effects": (num_slots, num_outputs)} if num_slots else {}
     return {name: rng.normal(size=size).astype(np.float32) for name, size in sizes.items()}
 

@@ -75,9 +75,9 @@ def images(pipeline: Pipeline) -> ConsumedModel:
 
 def colour_images(folder: Path) -> ConsumedModel:
     """Pictures higher than wide, whose channels have weights of their own."""
-    recipe, rng = Pixels(shape=(9, 7, 3), scale=1 / 255), np.random.default_rng(0)
-    rows = rng.integers(0, 256, (ROWS, *recipe.shape), np.uint8)
-    weights = {name: rng.normal(size=size).astype(np.float32) for name, size in {"W": (189, 5), "b": (5,)}.items()}
+    recipe = Pixels(shape=(9, 7, 3), scale=1 / 255)
+    rows = np.random.default_rng(0).integers(0, 256, (ROWS, *recipe.shape), np.uint8)
+    weights = drawn_weights(recipe, 5)
     signature = Signature(inputs=(recipe.input,), outputs=TASKS["classification"].outputs(5))
     (folder / "model.onnx").write_bytes(onnx_graph.write_model(weights, recipe, signature, {}))
     return ConsumedModel(

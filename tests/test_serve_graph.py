@@ -56,12 +56,7 @@ def sign(recipe: Recipe, task: TaskName) -> Signature:
 
 def draw(recipe: Recipe, task: TaskName, seed: int = 0) -> dict[str, Array]:
     """Weights of three classes, or of a number."""
-    num_outputs = 3 if task == "classification" else 1
-    if isinstance(recipe, Columns):
-        return drawn_weights(recipe, num_outputs, seed)
-    rng = np.random.default_rng(seed)
-    sizes = {"W": (math.prod(recipe.shape), num_outputs), "b": (num_outputs,)}
-    return {name: rng.normal(size=size).astype(np.float32) for name, size in sizes.items()}
+    return drawn_weights(recipe, 3 if task == "classification" else 1, seed)
 
 
 def answers(content: bytes, rows: Array) -> list[list[Array]]:

@@ -2,16 +2,12 @@
 
 import itertools
 import json
-import os
-import signal
-import threading
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -21,7 +17,7 @@ from table_files import written
 from tasks.batch.shard import predict_shard
 from tasks.stage import shards as shard_tasks
 from tasks.store import artifact_paths
-from victims import KILLS, fork, run_silently
+from victims import KILLS, cluster_with_victim, fork, run_silently
 
 SHARDS = 200
 ELSEWHERE = {"GRADMILL_ARTIFACTS": "/nowhere"}  # workers on another machine need not know where the store is
@@ -109,23 +105,9 @@ def test_a_job_killed_again_and_again_loses_and_doubles_no_row(arguments: list[s
 def test_dask_gives_the_same_bits_though_a_worker_is_killed(
     arguments: list[str], tmp_path: Path, prefect_api: str
 ) -> None:
-    from distributed import LocalCluster
-
     base = {"input": arguments[1], "shard_rows": 500, "max_rejects": 2}
-    threads = predict_rows(**base, output=tmp_path / "threads")
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, env=ELSEWHERE) as cluster:
-        victim = next(iter(cluster.workers.values())).pid
-        output = tmp_path / "dask"
-
-        def kill() -> None:
-            while len(list(output.glob("part-*"))) < 8:
-                time.sleep(0.005)
-            os.kill(victim, signal.SIGKILL)
-
-        killer = threading.Thread(target=kill)
-        killer.start()
+    threads, output = predict_rows(**base, output=tmp_path / "threads"), tmp_path / "dask"
+    with cluster_with_victim(lambda: len(list(output.glob("part-*"))) >= 8, env=ELSEWHERE) as cluster:
         dask = predict_rows(**base, runner="dask", dask_address=cluster.scheduler_address, output=output)
-        killer.join()
-        assert not psutil.pid_exists(victim) or psutil.Process(victim).status() == psutil.STATUS_ZOMBIE
     assert everything(dask.path, 40).equals(everything(threads.path, 40))
     assert dask.rejects == threads.rejects == 2

@@ -5,7 +5,6 @@ import math
 import re
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -14,7 +13,6 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from scipy import stats
 from sklearn.linear_model import Ridge
@@ -43,6 +41,7 @@ from tasks.parameters import Found, RetrainParameters, Search, Training, TunePar
 from tasks.records import PreparedDataset
 from tasks.store import artifact_paths, housekeeping, model_folder, own_data, tuning_result
 from tasks.store.tuning_result import Trial, TunedSettings, mean_interval
+from victims import cluster_with_victim
 
 BOWL = (
     "lr=0.001:10",
@@ -367,12 +366,17 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_done(options: str
     assert not list(artifacts.glob("**/*.journal"))
 
 
+def count_ended(artifacts: Path) -> int:
+    """How many trials have ended, of all searches."""
+    return sum(path.read_text().count('"outcome"') for path in artifacts.glob("datasets/*/*.journal"))
+
+
 def interrupted(number: int, artifacts: Path, num_trials: int) -> "subprocess.CompletedProcess[str]":
     """The command on one core, which gets a signal when so many trials have ended."""
     command = ["taskset", "-c", "0", GRADMILL, *COMMAND]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as running:
         until = time.monotonic() + 180
-        while sum(path.read_text().count('"outcome"') for path in artifacts.glob("datasets/*/*.journal")) < num_trials:
+        while count_ended(artifacts) < num_trials:
             assert time.monotonic() < until
             time.sleep(0.01)
         running.send_signal(number)
@@ -445,29 +449,15 @@ def test_then_retrain_publishes_what_was_found_and_what_was_given(prefect_api: s
 
 
 @pytest.mark.slow  # a cluster of two processes, of which one is killed
-def test_dask_finds_what_processes_find_though_a_worker_is_killed(prefect_api: str) -> None:
-    from distributed import LocalCluster
-
+def test_dask_finds_what_processes_find_though_a_worker_is_killed(prefect_api: str, artifacts: Path) -> None:
     def find(name: str, **runner: Any) -> Any:
         asked = {"trials": 10, "space": ("epochs=20:40", "loss=squared", "batch-size=50")} | runner
         document = {"training": {"model": "linear-regression"}, "name": name, "search": asked}
         return tune(TuneParameters.model_validate(document))
 
-    threads = find("threads")
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        victim = psutil.Process(next(iter(cluster.workers.values())).pid)
-
-        def kill() -> None:
-            while not all(worker.processing for worker in cluster.scheduler.workers.values()):
-                time.sleep(0.01)
-            time.sleep(0.5)
-            victim.kill()
-
-        killer = threading.Thread(target=kill)
-        killer.start()
+    threads, before = find("threads"), count_ended(artifacts)
+    with cluster_with_victim(lambda: count_ended(artifacts) > before + 1) as cluster:
         dask = find("dask", runner="dask", dask_address=cluster.scheduler_address, workers=2)
-        killer.join()
-        assert not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE
     assert [each.settings for each in threads.trials] == [each.settings for each in dask.trials]
     for of_threads, of_dask in zip(threads.trials, dask.trials, strict=True):
         assert of_threads.losses == pytest.approx(of_dask.losses, abs=1e-6)

@@ -4,9 +4,14 @@ import importlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any
+
+import psutil
 
 KILLS = int(os.environ.get("GRADMILL_TEST_KILLS", "10"))
 PRELOADED = ["flows.cli.app", "flows.cli.display", "flows.server.connection", "flows.retrain", "flows.predict"]
@@ -59,3 +64,23 @@ def fork(body: Callable[..., None], *arguments: Any) -> BaseProcess:
     process = forks.Process(target=body, args=arguments)
     process.start()
     return process
+
+
+@contextmanager
+def cluster_with_victim(is_time: Callable[[], bool], **options: Any) -> Iterator[Any]:
+    """A Dask cluster of two processes, of which one is killed once it is time."""
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, **options) as cluster:
+        victim = psutil.Process(next(iter(cluster.workers.values())).pid)
+
+        def kill() -> None:
+            while not is_time():
+                time.sleep(0.005)
+            victim.kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        yield cluster
+        killer.join()
+        assert not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE

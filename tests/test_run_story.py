@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from pydantic import BaseModel
 
 from candidate import Contender
 from command_line import gradmill, typed
@@ -21,25 +22,13 @@ from conftest import REPOSITORY, Pipeline
 from flows.evaluate import evaluate
 from flows.pages.overview import format_headline
 from flows.predict import predict
+from flows.server.deployments import FORMS
 from prediction_jobs import FEATURES, NAME
 from prefect_api import api_client, post, wait_for
-from tasks.parameters import (
-    EvaluateParameters,
-    MaintainParameters,
-    PredictParameters,
-    RetrainParameters,
-    TuneParameters,
-)
+from table_files import written
+from tasks.parameters import EvaluateParameters, PredictParameters
 from tasks.stage import live_progress
 from tasks.store import artifact_paths, state
-
-PARAMETERS: dict[str, type[BaseModel]] = {
-    "retrain": RetrainParameters,
-    "predict": PredictParameters,
-    "evaluate": EvaluateParameters,
-    "maintain": MaintainParameters,
-    "tune": TuneParameters,
-}
 
 
 def artifact(api: str, key: str) -> dict[str, Any]:
@@ -165,7 +154,7 @@ def test_all_deployments_register_with_their_schedules_and_valid_parameters(serv
         assert ours["concurrency_options"]["collision_strategy"] == limit["collision_strategy"]
         assert ours["job_variables"]["env"].keys() == {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "GRADMILL_TIME_LIMIT"}
         assert "gradmill" in ours["tags"], "automations know our runs by it"
-        PARAMETERS[ours["entrypoint"].rpartition(".")[2]].model_validate(wanted["parameters"]["parameters"])
+        FORMS[ours["entrypoint"]].model_validate(wanted["parameters"]["parameters"])
 
 
 # What a batch prediction tells: what has drifted and where to, the first rejected rows, and the last jobs
@@ -173,9 +162,8 @@ def test_all_deployments_register_with_their_schedules_and_valid_parameters(serv
 
 def rows(path: Path, moved: float = 0, broken: int = 0) -> str:
     """A CSV of rows for the book's linear model; the first ``broken`` have no number in their second column."""
-    lines = [f"{a + moved},{'' if number < broken else b}" for number, (a, b) in enumerate(FEATURES.tolist())]
-    path.write_text("\n".join(["x1,x2", *lines]) + "\n")
-    return str(path)
+    x1, x2 = FEATURES.T
+    return str(written(path, {"x1": x1 + moved, "x2": pa.array(x2, mask=np.arange(len(x2)) < broken)}))
 
 
 def test_a_job_counts_wherever_it_writes_and_its_figures_are_kept_without_its_paths(

@@ -1,6 +1,5 @@
 """Jobs of batch prediction: identity, resumption, rejected rows, drift, sessions, on Prefect's real engine."""
 
-import csv
 import json
 import os
 import pkgutil
@@ -437,9 +436,8 @@ def test_an_unfinished_job_whose_document_or_version_is_gone_says_so_and_is_done
 
 def write_csv(path: Path, count: int) -> str:
     """The first rows of the features, with a column more."""
-    with path.open("w", newline="") as stream:
-        csv.writer(stream).writerows([("note", "x1", "x2"), *(("plain", *row) for row in FEATURES[:count].tolist())])
-    return str(path)
+    x1, x2 = FEATURES[:count].T
+    return str(written(path, {"note": ["plain"] * count, "x1": x1, "x2": x2}))
 
 
 def count_rows(path: Path) -> int:

@@ -1,34 +1,24 @@
 """A month of nights on data that grow, by the commands that ``make month`` types (docs/month.py)."""
 
-import importlib.util
+import runpy
 import signal
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from command_line import gradmill
+from conftest import REPOSITORY
 from store_state import leftovers, whole_files
 from tasks.store import model_folder
 from victims import fork, run_until
 
-
-@pytest.fixture(scope="module")
-def month() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("month", Path(__file__).parent.parent / "docs" / "month.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+Month = runpy.run_path(str(REPOSITORY / "docs" / "month.py"))["Month"]
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("on_server")
-def test_a_month_of_nights_is_published_stopped_refused_and_judged_as_its_data_deserve(
-    month: ModuleType, artifacts: Path
-) -> None:
-    told = {each.night: each for each in month.Month(artifacts, gradmill).nights()}
+def test_a_month_of_nights_is_published_stopped_refused_and_judged_as_its_data_deserve(artifacts: Path) -> None:
+    told = {each.night: each for each in Month(artifacts, gradmill).nights()}
     assert told.keys() == {*range(2, 32)}
     stopped = {12: "refused", 17: "exit 4", 28: "judged"} | dict.fromkeys((9, 20, 21), "unchanged")
     rolled_back = {27: "done"}
@@ -52,7 +42,7 @@ KILLS = {  # where a night is killed, and whether it leaves a version
 
 @pytest.mark.slow  # five nights are killed, and each has another after it
 def test_a_killed_night_loses_no_version_and_the_next_is_right(
-    month: ModuleType, server: str, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+    server: str, artifacts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def publishes(number: int, what: str) -> None:
         """Tonight, and of the labelled rows of all days."""
@@ -63,7 +53,7 @@ def test_a_killed_night_loses_no_version_and_the_next_is_right(
         assert dataset.num_train + dataset.num_test == rows
 
     monkeypatch.setenv("PREFECT_API_URL", server)
-    walk, day, highest = month.Month(artifacts, gradmill), 2, 1
+    walk, day, highest = Month(artifacts, gradmill), 2, 1
     assert next(walk.nights()).champion == highest
     for moment, leaves_one in KILLS.items():
         before, champion, day = whole_files("late"), walk.champion(), day + 1

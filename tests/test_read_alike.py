@@ -175,12 +175,9 @@ DEEP = "[" * 10_000 + "]" * 10_000
 MANY = ROWS * 60
 NO_TEXT = "neither UTF-8 nor Windows-1252"
 WIDE = ",".join(f"c{at}" for at in range(2000)) + ",price\n" + ",".join(["1"] * 2001)
-# What each file is, and what is said of it.
+# What each file is, and what is said of it; empty ones are in test_cli_checks.py.
 BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "empty.csv": (text(""), "empty"),
-    "header alone.csv": (text(HEAD), "no rows"),
     "no line ends.csv": (text(HEAD.strip()), "it ends inside its header"),
-    "for Excel, and nothing.csv": (text("sep=;\n"), ""),
     "for Excel, and blanks.csv": (text("sep=;\n\n\n"), ""),
     "a name twice.csv": (text("area,city,city,garden,price\n80,Ulm,Ulm,true,1\n"), "'city'"),
     "a name twice.parquet": (lambda path: pq.write_table(name_twice(), path), "'city'"),
@@ -209,12 +206,10 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "something behind.csv.gz": (gzipped(HEAD + MANY, behind=b"garbage"), ""),
     "not packed.csv.gz": (text(HEAD + MANY), ""),
     "cut.parquet": (half, ""),
-    "text.parquet": (text(HEAD + MANY), ""),
     "text in Latin-1.parquet": (latin_1, "UTF8"),
     "text in Latin-1.feather": (latin_1, "UTF8"),
     "a code too large.feather": (no_such_level(99), "out of bounds: 99"),
     "a code below zero.feather": (no_such_level(-5), "out of bounds: -5"),
-    "null.jsonl": (text("null\n"), ""),
     "null among rows.jsonl": (text('{"area": 1, "city": "Ulm", "garden": true, "price": 1}\nnull\n'), ""),
     "deep.jsonl": (text(f'{{"area": {DEEP}}}\n'), ""),
     "not UTF-8.jsonl": (text(b'{"area": 1, "city": "\xff", "garden": true, "price": 1}\n'), ""),
@@ -256,7 +251,7 @@ def test_a_bad_file_is_refused_by_name_with_what_is_wrong(name: str, tmp_path: P
 # Those whose rows may be rejected, and a few that each reader refuses; all others are refused by the same readers.
 EVERYWHERE = (
     *REJECTS,
-    *("header alone.csv", "a name twice.csv", "2001 columns.csv", "UTF-16.csv", "NUL bytes.csv", "cut.csv.gz"),
+    *("a name twice.csv", "2001 columns.csv", "UTF-16.csv", "NUL bytes.csv", "cut.csv.gz"),
     *("a quote that is never closed.csv", "a page.csv", "bytes.csv", "text in Latin-1.parquet", "cut.parquet"),
     *("a code too large.feather", "null among rows.jsonl", "two kinds.jsonl", "a bomb.xlsx", "a name twice.xlsx"),
     *("a formula without a value.xlsx", "a pickle.pkl"),

@@ -17,19 +17,20 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from candidate import job_document
+from documents import retrain
 from flows.pages import run_pages
 from flows.pages.overview import list_sections
 from flows.pages.report import RetrainReport
+from table_files import houses, written
 from tasks.batch.plan import Version
 from tasks.data.io import pictures
 from tasks.data.recipe import Column, Columns
 from tasks.data.report import ColumnProfile, ColumnReport, DataReport, Finding
 from tasks.errors import DataError
-from tasks.machine.words import escape_control_characters
+from tasks.machine.words import escape_control_characters, format_number
 from tasks.parameters import Training
 from tasks.records import GateVerdict, Prediction
 from tasks.serving import contract
-from tasks.serving.contract import ModelMetadata
 from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths, model_folder, state
@@ -47,7 +48,7 @@ from tasks.store.page_rendering import (
 )
 from tasks.store.predictions import Job
 from tasks.store.state import Fault, NameState
-from tasks.store.version_page import describe_version, find_html, render_card
+from tasks.store.version_page import describe_interval, describe_version, find_html, render_card
 
 NAME = "linear-regression"
 HOSTILE = {
@@ -274,6 +275,7 @@ def test_the_model_card_has_hugging_face_front_matter(two_versions: None) -> Non
     front = front_of(card)
     assert {"license", "library_name", "tags", "datasets", "metrics", "model-index"} <= set(front)
     (result,) = front["model-index"][0]["results"]
+    assert result["dataset"] == {"name": "Synthetic linear data", "type": "synthetic-linear", "split": "test"}
     assert result["metrics"][0]["value"] == pytest.approx(2 * state.read_name(NAME).rows[0]["test_loss"])
     for picture in ("learning-curve.png", "regression.png"):
         assert f"]({picture})" in card
@@ -281,62 +283,37 @@ def test_the_model_card_has_hugging_face_front_matter(two_versions: None) -> Non
 
 
 def test_the_card_of_a_table_says_what_was_in_it_how_it_was_split_and_what_it_is_held_against(
-    two_versions: None,
+    prefect_api: str, tmp_path: Path
 ) -> None:
-    columns = tuple(
-        ColumnReport.model_validate({"name": name, "role": role, "kind": kind})
-        for name, role, kind in (
-            ("area", "feature", "number"), ("district", "feature", "category"), ("price", "target", "number"),
-        )
-    )  # fmt: skip
-    warning = Finding(severity="warning", rule="missing", column="district", found="column 'district' lacks 40 % *")
-    report = DataReport(
-        name="houses", summary="", rows=1234, columns=columns, target="price",
-        num_train=1000, num_test=200, unlabelled=34, findings=(warning,),
-    )  # fmt: skip
-    folder = artifact_paths.version(NAME, 1)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["dataset"] |= {
-        "name": "houses", "title": "House prices", "identifier": "someone/houses", "left_out": ["sold on"],
-        "ignored": ["id"], "split": {"rule": "group", "column": "customer", "test": 0.2, "features": ["area"]},
-    }  # fmt: skip
-    manifest["trained"] |= {"steps": {"num_epochs": 3, "batch_size": 1000, "lr": 0.5, "weight_decay": 0.25}}
-    manifest["recipe"] = {
-        "kind": "columns",
-        "columns": [
-            {"name": "area", "kind": "number", "mean": 10.0, "scale": 3.0},
-            {"name": "district", "kind": "category", "levels": ["east", "west"], "counts": [60, 40]},
-        ],
-        "target": {"name": "price", "mean": 5.0, "scale": 2.0},
-    }
-    manifest["metrics"] |= {
-        "r2": 0.75, "r2_interval": [0.7, 0.8], "rmse": 2.0, "rmse_interval": [1.9, 2.1],
-        "objective_loss": 2.0, "reference_loss": 1.875, "baseline_loss": 8.0,
-        "weights": {"area": -0.25, "district": {"east": -4.0, "west": 6.0}}, "bias": 3.5,
-    }  # fmt: skip
-    metadata = ModelMetadata.read(folder / "metadata.json")
-    card = render_card(describe_version(manifest, metadata, {"coefficients.png": b""}, report), manifest)
+    drawn, numbers = houses(1234), np.arange(1234)
+    columns = dict(zip(drawn.column_names, drawn.columns, strict=True))
+    columns |= {"id": numbers, "sold on": numbers.astype("M8[D]"), "customer": numbers % 60}
+    columns["price"] = pa.array(drawn["price"].to_numpy() / 1e5, mask=numbers < 34)
+    given = ("--ignore", "id", "--no-date-parts", "--split-by", "customer", "--weight-decay", "0.25")
+    file = written(tmp_path / "houses.parquet", columns)
+    figures = retrain("linear-regression", "houses", file, *given, target="price")["metrics"]
+    card = (artifact_paths.version("houses", 1) / "README.md").read_text()
     front = front_of(card)
-    assert (front["datasets"], front["pipeline_tag"]) == (["someone/houses"], "tabular-regression")
-    dataset = front["model-index"][0]["results"][0]["dataset"]
-    assert dataset == {"name": "House prices", "type": "someone/houses", "split": "test"}
+    assert (front["datasets"], front["pipeline_tag"]) == (["houses"], "tabular-regression")
+    told = {name: format_number(figures[f"{name}_loss"], 5) for name in ("objective", "reference", "baseline")}
+    effect = format_number(figures["weights"]["city"]["Ulm"], 5)
     for line in (
         "| target | price |",
-        "| categories (1) | district |",
+        "| categories (1) | city |",
         "| ignored | id |",
         "| left out: dates, ids and the like | sold on |",
         "| rows | 1,234, of which 34 without a target were left out |",
-        "| split | 1,000 for training, 200 for the test, by a hash of the value of customer |",
-        r"| **warning** | column 'district' lacks 40 % \* |",
-        "| batch size | 1000 |",
+        "| split | 1,020 for training, 180 for the test, by a hash of the value of customer |",
+        "| **warning** | area is missing in 10.3 % of the rows |",
+        "| batch size | 1020 |",
         "| lr | 0.5, constant |",
         "| weight decay (section 4.5) | 0.25 |",
-        "| this model | 2 |",
-        "| reference | 1.875 |",
-        "| baseline | 8 |",
-        "| district = west | 6 | 6 |",
+        f"| this model | {told['objective']} |",
+        f"| reference | {told['reference']} |",
+        f"| baseline | {told['baseline']} |",
+        f"| city = Ulm | {effect} | {effect} |",
         "![Coefficients](coefficients.png)",
-        "| R² | 0.75 (95 % interval 0.7 to 0.8) |",
+        f"| R² | {format_number(figures['r2'])} (95 % interval {describe_interval(figures['r2_interval'])}) |",
     ):
         assert line in card.splitlines(), line
 

@@ -398,14 +398,10 @@ def test_without_input_an_unfinished_job_keeps_the_test_split_of_its_own_version
     assert (after.version, after.rows) == (2, 1200), "the next one takes the champion of now"
 
 
-def without_version(_: Path) -> None:
-    shutil.rmtree(artifact_paths.version(NAME, 1))
-
-
 HARMS: dict[str, tuple[Callable[[Path], object], str]] = {
     "lost": (Path.unlink, r"job\.json"),
     "damaged": (lambda document: os.truncate(document, 200), r"job\.json"),
-    "version gone": (without_version, "has no version 1"),
+    "version gone": (lambda _: shutil.rmtree(artifact_paths.version(NAME, 1)), "has no version 1"),
 }
 
 

@@ -45,10 +45,9 @@ def page(api: str, key: str) -> tuple[str, dict[str, Any]]:
         return found["data"], client.get(f"/flow_runs/{found['flow_run_id']}").raise_for_status().json()
 
 
-def event(api: str, name: str, of: str, **payload: object) -> dict[str, Any]:
-    """Of a model or another resource: the server shows 50 at once, and other tests publish more than that."""
-    resource = of if "." in of else live_progress.model_resource(of)
-    wanted = {"filter": {"event": {"name": [name]}, "resource": {"id": [resource]}}}
+def event(api: str, name: str, model: str, **payload: object) -> dict[str, Any]:
+    """Of a model: the server shows 50 at once, and other tests publish more than that."""
+    wanted = {"filter": {"event": {"name": [name]}, "resource": {"id": [live_progress.model_resource(model)]}}}
     found: dict[str, Any] = wait_for(
         api, "events/filter", wanted, lambda each: each["payload"].items() >= payload.items()
     )

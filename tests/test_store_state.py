@@ -62,9 +62,9 @@ def decide(run: RunFolder, outcome: str, version: int | None = None, detail: str
     return run.file("run.json")
 
 
-def job(number: int, **changes: Any) -> Path:
+def job(number: int) -> Path:
     path = artifact_paths.predictions(f"{number:016x}") / "_job.json"
-    document = job_document(NAME, 2, "done") | {"finished_at": f"2026-11-20T06:00:{number:02}+00:00"} | changes
+    document = job_document(NAME, 2, "done") | {"finished_at": f"2026-11-20T06:00:{number:02}+00:00"}
     atomic.write_json(path, document)
     return path
 

@@ -36,8 +36,8 @@ from tasks.networks.training import (
 )
 
 
-def table(num_examples: int = 1000, seed: int = 0) -> Split:
-    features, target = synthetic_data(np.array([2.0, -3.4]), 4.2, num_examples, np.random.default_rng(seed))
+def table(num_examples: int = 1000) -> Split:
+    features, target = synthetic_data(np.array([2.0, -3.4]), 4.2, num_examples, np.random.default_rng(0))
     return Split(torch.from_numpy(features), torch.from_numpy(target))
 
 

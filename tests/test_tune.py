@@ -55,10 +55,10 @@ SHORT = ("epochs=10:20", "batch-size=64|128", "lr=0.001:1")
 Submit = Callable[[TrialSpec], "Future[TrialResult | None]"]
 
 
-def book(num_rows: int = 600) -> PreparedDataset:
+def book() -> PreparedDataset:
     """Digits with no rules of own data, and no test split."""
     images, labels = digits()
-    prepared = own_images.prepare(images[:num_rows], labels[:num_rows], list("0123456789"))
+    prepared = own_images.prepare(images[:600], labels[:600], "0123456789")
     prepared.test.path.unlink(missing_ok=True)
     return prepared.model_copy(update={"split": None})
 
@@ -237,13 +237,11 @@ def test_the_interval_of_a_mean_is_students() -> None:
 
 
 NAME = "linear-regression"
-LINEAR = {"model": NAME}
 
 
-def resolved(training: dict[str, Any], **more: Any) -> RetrainParameters:
-    return tuning_result.take_found(
-        RetrainParameters.model_validate({"training": LINEAR | training, "tuned": True, **more})
-    )
+def resolved(training: dict[str, Any]) -> RetrainParameters:
+    asked = {"training": {"model": NAME, **training}, "tuned": True}
+    return tuning_result.take_found(RetrainParameters.model_validate(asked))
 
 
 def test_given_settings_win_over_found_ones_and_these_over_defaults() -> None:

@@ -1,4 +1,4 @@
-"""Documents that commands print, and what stands in them."""
+"""Documents that commands print and keep, and what stands in them."""
 
 import json
 from pathlib import Path
@@ -16,6 +16,11 @@ def ask(*command: str | Path, code: int = 0) -> Any:
     assert ("error" in found) == (code != 0)
     assert not code or all(found["error"][part] for part in ("found", "expected", "action"))
     return found
+
+
+def read_json(path: Path) -> Any:
+    """A document that lies in a folder."""
+    return json.loads(path.read_bytes())
 
 
 def inspect(source: Path | str, *options: str, code: int = 0) -> Any:

@@ -28,6 +28,7 @@ import gradmill
 import served_images
 import small_models
 from conftest import REPOSITORY
+from documents import read_json
 from fenced_blocks import blocks
 from gradmill import training
 from gradmill.model import read_weights
@@ -316,7 +317,7 @@ def test_what_columns_add_is_what_arithmetic_says_and_adds_up_to_the_answer_in_a
     (folder / "weights.npz").unlink()
     seal_all(folder)
     changed = {"manifest_sha256": file_digest(folder / "manifest.json")}
-    champion.write_text(json.dumps(json.loads(champion.read_bytes()) | changed))
+    champion.write_text(json.dumps(read_json(champion) | changed))
     found = gradmill.load(name).explain(rows, unknown="average")
     np.testing.assert_allclose(found, added, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
     with pytest.raises(gradmill.DataError, match=f"version 1 of {name} has no weights.npz"):
@@ -382,7 +383,7 @@ def test_a_script_beside_modules_named_as_ours_fits_and_is_refused(artifacts: Pa
     assert changed[0] == "GradmillError"
     assert "price" in changed[1]
     assert "gate baseline passed" in done.stderr
-    source = json.loads((artifacts / "datasets" / "houses" / "source.json").read_bytes())["source"]
+    source = read_json(artifacts / "datasets" / "houses" / "source.json")["source"]
     assert source.startswith("datasets/houses/frame-")
     artifacts.rename(tmp_path / "moved")
     assert (tmp_path / "moved" / source).is_file()

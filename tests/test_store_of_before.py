@@ -20,6 +20,7 @@ import safetensors.numpy
 from candidate import Contender
 from command_line import answer, assert_clear, gradmill, run
 from conftest import REPOSITORY
+from documents import read_json
 
 NAME = "linear-regression"
 SOFTMAX = "softmax-regression"
@@ -74,7 +75,7 @@ def test_another_seed_is_judged_against_the_champion_of_before_and_what_was_held
     done = run("retrain", NAME, "--seed", "7", "--no-predict")
     assert (done["outcome"], done["version"]) == ("published", 3)
     (gate,) = (each for each in done["gates"] if each["name"] == "champion_loss")
-    manifest = json.loads(Path(done["model_path"]).with_name("manifest.json").read_text())
+    manifest = read_json(Path(done["model_path"]).with_name("manifest.json"))
     test = safetensors.numpy.load_file(store / manifest["dataset"]["test"]["path"])
     champion = onnxruntime.InferenceSession(store / f"models/{NAME}/1/model.onnx", providers=["CPUExecutionProvider"])
     (predictions,) = champion.run(None, {"features": test["features"]})

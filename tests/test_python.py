@@ -16,7 +16,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import onnxruntime
 import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
 import pyarrow as pa
@@ -28,6 +27,7 @@ import gradmill
 import served_images
 import small_models
 from conftest import REPOSITORY
+from consumer import answers
 from documents import read_json
 from fenced_blocks import blocks
 from gradmill import training
@@ -75,8 +75,7 @@ CODES = [[98.5, 1, 1, 2], [math.nan] * 4, [120.25, 2, 0, 0]]
 def run(model: gradmill.Model, features: Any, output: str) -> Any:
     """What the file itself answers to codes, without gradmill."""
     path = artifact_paths.version(model.name, model.version) / "model.onnx"
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return session.run([output], {"features": np.array(features, np.float32)})[0]
+    return answers(path, np.array(features, np.float32))[output]
 
 
 def test_a_model_says_what_it_is(published: Path) -> None:

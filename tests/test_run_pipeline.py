@@ -3,21 +3,16 @@
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import safetensors.numpy
 import scipy.special
 import sklearn.metrics
 
 from conftest import Pipeline
+from consumer import answers
 from flows.pages.report import RetrainReport
 
 SYSTEMS = [(model, how) for model in ("softmax-regression", "linear-regression") for how in ("scratch", "concise")]
-
-
-def answers(model: Path | str | None, inputs: np.ndarray) -> list[np.ndarray]:
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: inputs})  # type: ignore[no-any-return]
 
 
 def load_test(pipeline: Pipeline, report: RetrainReport) -> dict[str, np.ndarray]:
@@ -48,19 +43,20 @@ def test_exported_model_equals_the_trained_weights_on_every_test_example_in_any_
 ) -> None:
     """The reference is float64 numpy on the stored weights: neither torch nor our export code."""
     report = pipeline.report(model, implementation)
+    model_path = report.model_path or ""
     test, weights = load_test(pipeline, report), safetensors.numpy.load_file(Path(report.run) / "weights.safetensors")
     W, b = weights["W"].astype(np.float64), weights["b"].astype(np.float64)
     if model == "linear-regression":
-        (prediction,) = answers(report.model_path, test["features"])
+        prediction = answers(model_path, test["features"])["prediction"]
         np.testing.assert_allclose(prediction, (test["features"] @ W + b)[:, 0], atol=1e-5 * test["target"].std())
         return
     expected = scipy.special.softmax(test["images"].reshape(10_000, 784) / 255 @ W + b, axis=1)
-    probabilities, label = answers(report.model_path, test["images"])
+    probabilities, label = answers(model_path, test["images"]).values()
     np.testing.assert_allclose(probabilities, expected, atol=3e-5)
     assert (label == expected.argmax(axis=1)).mean() >= 0.9999
     np.testing.assert_array_equal(label, probabilities.argmax(axis=1))
     for rows in (1, 7):
-        some, labels = answers(report.model_path, test["images"][:rows])
+        some, labels = answers(model_path, test["images"][:rows]).values()
         assert (some.shape, labels.tolist()) == ((rows, 10), label[:rows].tolist())
 
 
@@ -69,7 +65,7 @@ def test_metrics_equal_scikit_learns_and_are_as_promised(pipeline: Pipeline, imp
     """Everything is computed from what onnxruntime says of the published file, with the default seed."""
     report = pipeline.report("softmax-regression", implementation)
     test, metrics = load_test(pipeline, report), report.metrics
-    truth, (probabilities, label) = test["labels"], answers(report.model_path, test["images"])
+    truth, (probabilities, label) = test["labels"], answers(report.model_path or "", test["images"]).values()
     np.testing.assert_array_equal(metrics["confusion_matrix"], sklearn.metrics.confusion_matrix(truth, label))
     precision, recall, *_ = sklearn.metrics.precision_recall_fscore_support(truth, label)
     assert [*metrics["precision"].values()] == pytest.approx(precision.tolist(), abs=1e-6)

@@ -25,6 +25,7 @@ import gradmill
 from browsing import open_tab
 from command_line import gradmill as gradmill_command
 from conftest import REPOSITORY, Pipeline
+from consumer import answers
 from dated_tables import draw_rows
 from flows.server import demo_server
 from node_packages import JAVASCRIPT, node_modules
@@ -67,10 +68,7 @@ def images(pipeline: Pipeline) -> ConsumedModel:
     report = pipeline.report("softmax-regression")
     rows = safetensors.numpy.load_file(pipeline.prepared(report).test.path)["images"][:ROWS]
     model = Path(report.model_path or "")
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    return ConsumedModel(
-        model, rows, dict(zip(("probabilities", "label"), session.run(None, {"images": rows}), strict=True))
-    )
+    return ConsumedModel(model, rows, answers(model, rows))
 
 
 def colour_images(folder: Path) -> ConsumedModel:
@@ -135,8 +133,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def test_onnxruntime(exported: ConsumedModel) -> None:
-    session = onnxruntime.InferenceSession(str(exported.model), providers=["CPUExecutionProvider"])
-    exported.assert_all_same(session.run(None, {session.get_inputs()[0].name: exported.rows}))
+    exported.assert_same(answers(exported.model, exported.rows))
 
 
 def test_onnx_reference_evaluator(exported: ConsumedModel) -> None:

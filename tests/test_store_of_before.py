@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
@@ -20,6 +19,7 @@ import safetensors.numpy
 from candidate import Contender
 from command_line import answer, assert_clear, gradmill, run
 from conftest import REPOSITORY
+from consumer import answers
 from documents import read_json
 
 NAME = "linear-regression"
@@ -77,8 +77,7 @@ def test_another_seed_is_judged_against_the_champion_of_before_and_what_was_held
     (gate,) = (each for each in done["gates"] if each["name"] == "champion_loss")
     manifest = read_json(Path(done["model_path"]).with_name("manifest.json"))
     test = safetensors.numpy.load_file(store / manifest["dataset"]["test"]["path"])
-    champion = onnxruntime.InferenceSession(store / f"models/{NAME}/1/model.onnx", providers=["CPUExecutionProvider"])
-    (predictions,) = champion.run(None, {"features": test["features"]})
+    predictions = answers(store / f"models/{NAME}/1/model.onnx", test["features"])["prediction"]
     loss = np.mean((predictions - test["target"]).astype(np.float64) ** 2) / 2
     assert gate["maximum"] == pytest.approx(1.05 * loss, rel=1e-4)
     assert "of version 1)" in gate["detail"], "version 2 is held: it is compared with nothing"

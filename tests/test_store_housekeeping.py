@@ -11,8 +11,7 @@ import pytest
 
 from candidate import Contender, job_document, seal
 from command_line import answer, plant, typed
-from documents import read_json
-from store_state import age_demotions
+from store_state import age_demotions, seal_all
 from tasks.errors import DataError
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.records import RawDataset
@@ -90,8 +89,8 @@ def test_evidence_of_kept_versions_and_runs_that_go_on_stay_and_so_do_the_runs_t
     candidates[0].publish()
     reused, other, taken = (run_folder(number) for number in range(1, 4))
     evidence, going = run_folder(4, reused=reused), run_folder(5, reused=taken)
-    newest, folder = run_folder(6), artifact_paths.version(NAME, 1)
-    seal(folder, read_json(folder / "manifest.json") | {"run": evidence})
+    newest = run_folder(6)
+    seal_all(artifact_paths.version(NAME, 1), run=evidence)
     with opened(going).in_use():
         assert prune_runs(1) == [other], "however old it looks"
     assert prune_runs(1) == [taken, going]

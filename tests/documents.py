@@ -1,4 +1,4 @@
-"""Documents that commands print and keep, and what stands in them."""
+"""Documents that commands print or keep, and what stands in them."""
 
 import json
 from pathlib import Path
@@ -18,9 +18,9 @@ def ask(*command: str | Path, code: int = 0) -> Any:
     return found
 
 
-def read_json(path: Path) -> Any:
-    """A document that lies in a folder."""
-    return json.loads(path.read_bytes())
+def load(path: Path) -> Any:
+    """A document that lies in the store."""
+    return json.loads(path.read_text())
 
 
 def inspect(source: Path | str, *options: str, code: int = 0) -> Any:

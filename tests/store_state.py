@@ -60,9 +60,9 @@ def forget_changes(number: int, name: str = NAME) -> None:
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:number]))
 
 
-def point(without: str = "", name: str = NAME, **changes: object) -> None:
+def point(without: str = "", **changes: object) -> None:
     """Write the pointer with ``changes``, as no command does."""
-    path = artifact_paths.champion(name)
+    path = artifact_paths.champion(NAME)
     document = json.loads(path.read_text()) | changes
     document.pop(without, None)
     path.write_text(json.dumps(document))
@@ -81,8 +81,7 @@ def seal_all(folder: Path, **changes: Any) -> None:
 def point_to_what_is_there(folder: Path) -> None:
     """Let the pointer have the digests of a version as it lies there."""
     files = {"model": "model.onnx", "manifest": "manifest.json"}
-    digests = {f"{key}_sha256": atomic.file_digest(folder / file) for key, file in files.items()}
-    point(name=folder.parent.name, **digests)
+    point(**{f"{key}_sha256": atomic.file_digest(folder / name) for key, name in files.items()})
 
 
 def keep_settings(

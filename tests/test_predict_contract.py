@@ -26,7 +26,7 @@ from sklearn.metrics import accuracy_score, r2_score, root_mean_squared_error
 
 import table_files
 from command_line import answer, assert_clear, typed
-from documents import read_json
+from documents import load
 from prediction_jobs import added_by_hand, contents
 from prefect_api import use_server
 from table_files import written
@@ -420,7 +420,7 @@ def test_a_pointer_is_read_strictly_but_for_fields_that_are_new_or_not_yet_there
     shutil.copytree(made.artifacts, artifacts)
     (tmp_path / "t.csv").write_bytes(TEXT)
     pointer = artifacts / "models/houses/champion.json"
-    known = read_json(pointer) | {"from the future": {"a": [1]}}
+    known = load(pointer) | {"from the future": {"a": [1]}}
     del known["frozen"]
     pointer.write_text(json.dumps(known))
     assert predicted(tmp_path / "t.csv")["rows"] == 2

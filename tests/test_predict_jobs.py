@@ -26,7 +26,7 @@ from scipy.stats import entropy
 
 from candidate import Contender, synthetic
 from command_line import assert_clear, typed
-from documents import read_json
+from documents import load
 from prediction_jobs import FEATURES, NAME, contents, expected, interrupt, predict_rows, table, times
 from store_state import damage
 from table_files import written
@@ -61,7 +61,7 @@ def with_bad_rows(folder: Path, bad: list[int]) -> str:
 
 
 def job(folder: Path) -> Any:
-    return read_json(folder / "_job.json")
+    return load(folder / "_job.json")
 
 
 def footer(path: Path) -> Any:
@@ -380,7 +380,7 @@ def test_input_that_is_written_to_while_it_is_counted_or_predicted_is_exit_4(
     with pytest.raises(DataError, match=r"rows\.npy is gone or was written to"):
         predict_rows(input=rows, shard_rows=100, workers=1)
     jobs = artifact_paths.all_predictions().glob("*/_job.json")
-    assert [read_json(job)["status"] for job in jobs] == statuses
+    assert [load(job)["status"] for job in jobs] == statuses
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from candidate import Contender
-from documents import read_json
+from documents import load
 from prediction_jobs import NAME, predict_rows
 from table_files import written
 from tasks.batch.shard import predict_shard
@@ -49,7 +49,7 @@ def arguments(
 
 
 def everything(folder: Path, shards: int = SHARDS) -> Any:
-    assert read_json(folder / "_job.json")["status"] == "done"
+    assert load(folder / "_job.json")["status"] == "done"
     assert len(list(folder.glob("part-*.parquet"))) == shards
     return pq.read_table([folder / f"part-{number:05d}.parquet" for number in range(shards)])
 
@@ -87,7 +87,7 @@ def test_a_job_killed_again_and_again_loses_and_doubles_no_row(arguments: list[s
         process.kill()
         process.join()
         (folder,) = (path.parent for path in artifact_paths.all_predictions().glob("*/_job.json"))
-        assert read_json(folder / "_job.json")["status"] == "running"
+        assert load(folder / "_job.json")["status"] == "running"
         now = len(list(folder.glob("part-*.parquet")))
         assert now >= kept, "what was there stays"
         kept = now

@@ -28,7 +28,7 @@ import served_images
 import small_models
 from conftest import REPOSITORY
 from consumer import answers
-from documents import read_json
+from documents import load
 from fenced_blocks import blocks
 from gradmill import training
 from gradmill.model import read_weights
@@ -36,11 +36,12 @@ from gradmill.rows import InputColumn, encode_rows
 from input_files import read, rejected
 from prediction_jobs import added_by_hand
 from small_models import CITIES, MODELS
-from store_state import damage, point_to_what_is_there, seal_all
+from store_state import damage, seal_all
 from table_files import written
 from tasks.data.io import pictures
 from tasks.data.io.batches import ReadSpec
 from tasks.store import artifact_paths, model_folder, pointer
+from tasks.store.atomic import file_digest
 
 CLASSES = MODELS["segments"]
 
@@ -310,11 +311,12 @@ def test_what_columns_add_is_what_arithmetic_says_and_adds_up_to_the_answer_in_a
         scores = np.column_stack([np.zeros(len(rows)), total]) if len(classes) == 2 else total
         total = scipy.special.softmax(scores, axis=1)
     np.testing.assert_allclose(total, answer(rows, unknown="average"), rtol=1e-6, atol=1e-6)
-    folder = artifact_paths.version(name, 1)
+    folder, champion = artifact_paths.version(name, 1), artifact_paths.champion(name)
     folder.chmod(0o755)
     (folder / "weights.npz").unlink()
     seal_all(folder)
-    point_to_what_is_there(folder)
+    changed = {"manifest_sha256": file_digest(folder / "manifest.json")}
+    champion.write_text(json.dumps(load(champion) | changed))
     found = gradmill.load(name).explain(rows, unknown="average")
     np.testing.assert_allclose(found, added, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
     with pytest.raises(gradmill.DataError, match=f"version 1 of {name} has no weights.npz"):
@@ -380,7 +382,7 @@ def test_a_script_beside_modules_named_as_ours_fits_and_is_refused(artifacts: Pa
     assert changed[0] == "GradmillError"
     assert "price" in changed[1]
     assert "gate baseline passed" in done.stderr
-    source = read_json(artifacts / "datasets" / "houses" / "source.json")["source"]
+    source = load(artifacts / "datasets" / "houses" / "source.json")["source"]
     assert source.startswith("datasets/houses/frame-")
     artifacts.rename(tmp_path / "moved")
     assert (tmp_path / "moved" / source).is_file()

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 import own_images
 import table_files
 from command_line import gradmill
-from documents import read_json
+from documents import load
 from flows.pages.report import RetrainReport
 from flows.pages.run_pages import retrain_page
 from flows.retrain import retrain
@@ -226,7 +226,7 @@ def test_nights_are_stopped_accepted_and_told_and_a_window_is_repeated(
     report = again("trips", data={"accept_data": True, "window": "2d"})
     assert (report.outcome, report.version) == ("published", 2)
     version = artifact_paths.version("trips", 2)
-    found = read_json(version / "data-report.json")
+    found = load(version / "data-report.json")
     assert found["outside"] == 600
     assert not [file.name for file in version.iterdir() if str(tmp_path).encode() in file.read_bytes()]
     day(folder, 3, unit=1000)

@@ -24,7 +24,7 @@ from sklearn.linear_model import LinearRegression
 
 from candidate import Contender, plain, synthetic
 from command_line import plant, typed
-from documents import read_json
+from documents import load
 from flows.retrain import retrain
 from prefect_api import api_client, eventually
 from tasks.data.prepared_splits import read_split
@@ -246,7 +246,7 @@ def test_no_flipped_bit_of_a_record_is_believed(capsys: pytest.CaptureFixture[st
 def test_a_record_of_another_shape_class_verdict_or_stage_is_none_even_with_a_right_digest(change: Any) -> None:
     cache.keep_record(KEY, evaluation())
     path = artifact_paths.stage_record(KEY)
-    document = read_json(path)
+    document = load(path)
     change(document, document["record"])
     sealed = json.dumps([document[name] for name in ("key", "kind", "record")], sort_keys=True)
     path.write_text(json.dumps(document | {"sha256": hashlib.sha256(sealed.encode()).hexdigest()}))
@@ -280,7 +280,7 @@ def test_planted_and_damaged_stage_records_run_no_code_and_change_no_figure(
     document = {"metadata": {"storage_key": "x", "serializer": {"type": "pickle"}}, "result": planted}
     kinds = []
     for path in [*(artifacts / ".stages").iterdir()]:
-        kept = read_json(path)
+        kept = load(path)
         kinds.append(kept["kind"])
         if kept["kind"] == "Evaluation":
             kept["record"]["metrics"]["test_loss"] /= 10

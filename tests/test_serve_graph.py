@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from candidate import plain
-from documents import read_json
+from documents import load
 from own_images import prepare
 from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights, number, recipes
 from prepared_tables import trained
@@ -180,7 +180,7 @@ def test_a_table_is_exported_with_its_columns_and_a_telling_sample(class_names: 
     session = open_session(exported.onnx.path.read_bytes(), Device.CPU)
     properties = session.get_modelmeta().custom_metadata_map
     columns = json.loads(properties["columns"])
-    assert columns == read_json(exported.metadata.path)["parameters"]["columns"]
+    assert columns == load(exported.metadata.path)["parameters"]["columns"]
     kinds = {"area": ("number", []), "city": ("category", [*CITIES]), "garden": ("boolean", [])}
     assert columns[:3] == [{"name": name, "kind": kind, "levels": levels} for name, (kind, levels) in kinds.items()]
     assert json.loads(properties.get("labels", "[]")) == [*class_names]

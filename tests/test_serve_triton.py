@@ -22,7 +22,7 @@ import pytest
 import served_images
 from candidate import Contender
 from conftest import REPOSITORY
-from documents import read_json
+from documents import load
 from fenced_blocks import blocks
 from prefect_api import eventually
 from tasks.store import artifact_paths, pointer
@@ -157,7 +157,7 @@ def address(tritonserver: Path, repository: Path, tmp_path: Path) -> Iterator[st
 
 def test_tritonserver_serves_the_champion_alone_under_the_published_signature(address: str) -> None:
     served = httpx.get(f"{address}/models/{NAME}").json()
-    metadata = read_json(artifact_paths.version(NAME, 1) / METADATA)
+    metadata = load(artifact_paths.version(NAME, 1) / METADATA)
     for key in ("name", "versions", "inputs", "outputs"):
         assert served[key] == metadata[key]
     assert httpx.get(f"{address}/models/{NAME}/versions/1/ready").status_code == httpx.codes.OK

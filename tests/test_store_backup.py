@@ -14,7 +14,7 @@ import pytest
 
 from candidate import Contender
 from command_line import answer, assert_clear, plant, refused, typed
-from documents import read_json
+from documents import load
 from duty import Duty
 from prefect_api import own_database
 from store_state import champion, damage, keep_settings, leftovers, point, point_to_what_is_there, seal_all, whole_files
@@ -144,7 +144,7 @@ def test_keep_removes_this_stores_older_snapshots_and_content_that_no_snapshot_n
 def test_a_backup_that_c692a25_made_is_restored_and_its_content_is_kept(place: Path, elsewhere: Move) -> None:
     """It has one document, ``backup.json``, with the same fields and two more, and the same content."""
     snapshot = place / "snapshots" / backup.make(str(place)).name
-    document = read_json(snapshot) | {"store": "0" * 32, "champions": {NAME: 2}}
+    document = load(snapshot) | {"store": "0" * 32, "champions": {NAME: 2}}
     (place / "backup.json").write_text(json.dumps(document))
     snapshot.unlink()
     pointer.freeze(NAME)
@@ -297,7 +297,7 @@ def test_nothing_is_restored_or_backed_up_behind_a_link(place: Path, elsewhere: 
 def test_damaged_row_digests_and_test_rows_stop_a_backup_and_so_do_missing_digests(field: str, place: Path) -> None:
     folder = artifact_paths.version(NAME, 2)
     file = atomic.write_bytes(artifact_paths.dataset("synthetic-linear") / f"0000.{field}", b"as published")
-    dataset = read_json(folder / "manifest.json")["dataset"]
+    dataset = load(folder / "manifest.json")["dataset"]
     relative = artifact_paths.relative(file.path)
     seal_all(folder, dataset=dataset | {field: {"path": relative, "sha256": file.sha256}})
     point_to_what_is_there(folder)

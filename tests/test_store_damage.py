@@ -14,7 +14,7 @@ import pytest
 
 from candidate import Contender
 from command_line import assert_clear, gradmill, plant, refused, typed
-from documents import read_json
+from documents import load
 from store_state import champion, damage, forget_changes, point, point_to_what_is_there, seal_all
 from tasks.batch.plan import read_version
 from tasks.errors import DataError
@@ -37,7 +37,7 @@ def file(name: str, number: int = 2) -> Path:
 
 
 def manifest() -> Any:
-    return read_json(file("manifest.json"))
+    return load(file("manifest.json"))
 
 
 # The model
@@ -160,7 +160,7 @@ def test_what_a_newer_version_has_noted_in_pointer_and_history_is_kept() -> None
     path.write_text(f"{path.read_text()}{newer}\n")
     pointer.rollback(NAME)
     pointer.promote(NAME, 2)
-    written = read_json(artifact_paths.champion(NAME))
+    written = load(artifact_paths.champion(NAME))
     assert (written["version"], written["frozen"], written["note"]) == (2, True, {"by": "a newer version"})
     assert newer in path.read_text().splitlines()
 

@@ -25,7 +25,7 @@ from moto.server import ThreadedMotoServer
 
 from candidate import Contender
 from command_line import assert_clear, gradmill, plant_strangers, refused, typed
-from documents import read_json
+from documents import load
 from duty import Duty
 from flows.retrain import retrain
 from http_stand_ins import answered, played
@@ -402,7 +402,7 @@ def test_a_copied_or_moved_store_never_writes_to_the_mirror_that_it_came_with_an
     shutil.copytree(original, artifacts)
     # As where the system gives a number anew, or a volume has but one of its root.
     claim = artifacts / ".store" if (artifacts / ".store").exists() else artifacts
-    kept.write_text(json.dumps(read_json(kept) | {"inode": claim.stat().st_ino}))
+    kept.write_text(json.dumps(load(kept) | {"inode": claim.stat().st_ino}))
     change("rollback", "nothing is mirrored")  # a copy in the place of the original
     assert (share / NAME / "champion.json").read_bytes() == before
     said, reached = attention()

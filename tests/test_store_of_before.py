@@ -20,7 +20,7 @@ from candidate import Contender
 from command_line import answer, assert_clear, gradmill, run
 from conftest import REPOSITORY
 from consumer import answers
-from documents import read_json
+from documents import load
 
 NAME = "linear-regression"
 SOFTMAX = "softmax-regression"
@@ -75,7 +75,7 @@ def test_another_seed_is_judged_against_the_champion_of_before_and_what_was_held
     done = run("retrain", NAME, "--seed", "7", "--no-predict")
     assert (done["outcome"], done["version"]) == ("published", 3)
     (gate,) = (each for each in done["gates"] if each["name"] == "champion_loss")
-    manifest = read_json(Path(done["model_path"]).with_name("manifest.json"))
+    manifest = load(Path(done["model_path"]).with_name("manifest.json"))
     test = safetensors.numpy.load_file(store / manifest["dataset"]["test"]["path"])
     predictions = answers(store / f"models/{NAME}/1/model.onnx", test["features"])["prediction"]
     loss = np.mean((predictions - test["target"]).astype(np.float64) ** 2) / 2

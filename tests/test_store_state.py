@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 
 from candidate import Contender, job_document, seal
 from command_line import answer, plant, refused, typed
-from documents import read_json
+from documents import load
 from flows.cli.display import print_fact, print_line
 from flows.pages.overview import list_sections
 from flows.server import metrics
@@ -63,9 +63,9 @@ def decide(run: RunFolder, outcome: str, version: int | None = None, detail: str
     return run.file("run.json")
 
 
-def job(number: int) -> Path:
+def job(number: int, **changes: Any) -> Path:
     path = artifact_paths.predictions(f"{number:016x}") / "_job.json"
-    document = job_document(NAME, 2, "done") | {"finished_at": f"2026-11-20T06:00:{number:02}+00:00"}
+    document = job_document(NAME, 2, "done") | {"finished_at": f"2026-11-20T06:00:{number:02}+00:00"} | changes
     atomic.write_json(path, document)
     return path
 
@@ -141,7 +141,7 @@ def test_what_a_damaged_document_may_protect_stays(documents: Documents) -> None
 
 
 def edit(**facts: Any) -> Callable[[Path], object]:
-    return lambda path: path.write_text(json.dumps(read_json(path) | facts))
+    return lambda path: path.write_text(json.dumps(load(path) | facts))
 
 
 def write_again(path: Path) -> None:
@@ -185,14 +185,14 @@ def test_where_every_run_is_damaged_the_damage_is_what_is_said(documents: Docume
 
 
 def test_a_kind_of_model_that_is_not_known_yet_ends_no_report(documents: Documents, tmp_path: Path) -> None:
-    manifest = read_json(documents["manifest"])
+    manifest = load(documents["manifest"])
     manifest["parameters"]["training"]["model"] = "decision-tree"
     seal(documents["manifest"].parent, manifest)
     assert typed("report", NAME, "--output", tmp_path / "page.html").returncode == 0
 
 
 def test_files_that_a_version_was_trained_on_are_told(documents: Documents) -> None:
-    note = artifact_paths.trained_files(NAME, read_json(documents["manifest"])["dataset"]["digest"])
+    note = artifact_paths.trained_files(NAME, load(documents["manifest"])["dataset"]["digest"])
     note.parent.mkdir(parents=True, exist_ok=True)
     own_data.TrainedFiles(files=tuple(f"/data/{number}.csv" for number in range(12))).write(note)
     told = typed("history", NAME).stdout

@@ -22,7 +22,7 @@ from candidate import Contender, job_document
 from command_line import plant
 from conftest import REPOSITORY, Pipeline
 from consumer import answers
-from documents import read_json
+from documents import load
 from store_state import age_demotions, champion, leftovers
 from tasks.store import (
     artifact_paths,
@@ -76,14 +76,14 @@ def test_a_version_has_exactly_its_files_which_say_what_the_contract_says(
     folder = artifact_paths.version(name, number)
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     assert digests.keys() == {*OF_ALL.split(), *files.split()}
-    manifest = read_json(folder / "manifest.json")
+    manifest = load(folder / "manifest.json")
     assert (manifest["name"], manifest["version"]) == (name, number)
     of_all = {"parity", "servability", "latency_ms", "memory_mb"}
     assert {gate["name"] for gate in manifest["gates"]} == of_all | {*gates.split()}
     assert manifest["files"].items() == digests.items() - {
         (name, digests[name]) for name in ("manifest.json", "SHA256SUMS")
     }
-    assert read_json(folder / "metadata.json") == {
+    assert load(folder / "metadata.json") == {
         "name": name, "versions": [str(number)], "platform": "onnx_onnxv1", "inputs": inputs, "outputs": outputs,
     }  # fmt: skip
     assert kind == "regression" or (folder / "labels.txt").read_text() == LABELS

@@ -22,7 +22,7 @@ import own_images
 import prepared_tables
 from candidate import Contender
 from command_line import GRADMILL, gradmill, refused, typed
-from documents import ask, read_json
+from documents import ask, load
 from flows.cli import schedule
 from flows.tune import tune
 from own_images import digits
@@ -398,7 +398,7 @@ def test_interrupted_and_killed_the_same_command_goes_on_to_the_same_winner(
     assert not list((artifacts / "models").glob("*/*/model.onnx")), "nothing is published"
     monkeypatch.setenv("GRADMILL_ARTIFACTS", str(tmp_path / "whole"))
     found, document, whole = (json.loads(each.stdout) for each in (resumed, again, gradmill(*COMMAND, "--json")))
-    run = read_json(Path(document["run"]) / "run.json")
+    run = load(Path(document["run"]) / "run.json")
     assert run["stages"]["tune"]["trials"] == document["trials"], "an entry a trial"
     for trial in (*found["trials"], *document["trials"], *whole["trials"]):
         del trial["seconds"]

@@ -30,11 +30,11 @@ from tasks.errors import DataError
 from tasks.machine.words import escape_control_characters, format_number
 from tasks.parameters import Training
 from tasks.records import GateVerdict, Prediction
-from tasks.serving import contract
 from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths, model_folder, state
 from tasks.store.history import Change
+from tasks.store.model_folder import Manifest
 from tasks.store.page_rendering import (
     Code,
     Link,
@@ -83,14 +83,14 @@ def pixels(*shape: int) -> dict[str, Any]:
     return {"kind": "pixels", "shape": shape, "scale": 1 / 255}
 
 
-def of_a_version(
-    text: str, names: Sequence[str] = (), recipe: dict[str, Any] | None = None
-) -> tuple[Page, dict[str, Any]]:
+def of_a_version(text: str, names: Sequence[str] = (), recipe: dict[str, Any] | None = None) -> tuple[Page, Manifest]:
     """A classifier of a table, or of images, and its manifest."""
     names = [*names] or [text, "dog"]
     column = {"name": text, "kind": "category", "levels": [text, "b"], "counts": [60, 40]}
     split = {"rule": "rows", "test": 0.2} if recipe else {"rule": "group", "column": text, "test": 0.2}
+    file = {"path": "a", "sha256": "0" * 64}
     dataset = {
+        "name": "mine", "train": file, "test": file,
         "title": text, "identifier": "mine", "digest": "0" * 64, "task": "classification", "class_names": names,
         "class_counts": [100 + at for at in range(len(names))], "num_train": 1234, "num_test": 300, "split": split,
         "ignored": [text], "left_out": [text],
@@ -101,19 +101,21 @@ def of_a_version(
         "recall": {name: 1 - at / 1000 for at, name in enumerate(names)},
     }  # fmt: skip
     gate = GateVerdict(name="champion_recall", value=1, maximum=0.5, passed=False, detail=text)
-    manifest = {
-        "name": "mine", "version": 3, "dataset": dataset, "device": "cpu", "metrics": figures,
+    document = {
+        "name": "mine", "version": 3, "created_at": "2026-11-07T12:00:00+00:00", "run": "one", "code": "0" * 64,
+        "dataset": dataset, "device": "cpu", "metrics": figures, "profile": {},
+        "tolerances": {"sample": 2e-5, "parity": 1e-5},
+        "files": dict.fromkeys(("model.onnx", "metadata.json", "sample.npz"), "0" * 64),
         "recipe": recipe or {"kind": "columns", "columns": [column]},
         "gates": [gate.model_dump()], "parameters": {"training": Training().model_dump(mode="json")},
-        "trained": {"num_examples": 1234, "collinear": [text]}, "packages": {text: text}, "platform": text,
+        "trained": {"num_examples": 1234, "num_epochs": 3, "kept_epoch": 3, "collinear": [text]},
+        "packages": {text: text}, "platform": text,
     }  # fmt: skip
     finding = Finding(severity="warning", rule="missing", column=text, found=text)
     columns = (ColumnReport(name=text, role="feature", kind="category"),)
     report = None if recipe else DataReport(name="mine", summary="", columns=columns, target=text, findings=(finding,))
-    rows = contract.Tensor(name="rows", dtype="float32", shape=(1,))
-    signature = contract.Signature(inputs=(rows,), outputs=TASKS["classification"].outputs(len(names)))
-    metadata = contract.open_inference_metadata("mine", 3, signature)
-    return describe_version(manifest, metadata, {"class-weights.png": b""}, report), manifest
+    manifest = Manifest.parse(json.dumps(document).encode(), "a manifest")
+    return describe_version(manifest, {"class-weights.png": b""}, report), manifest
 
 
 def of_a_retrain(text: str) -> Page:

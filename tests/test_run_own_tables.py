@@ -76,7 +76,6 @@ def test_a_validation_part_has_the_latest_training_rows_which_no_statistic_of_th
     report = trained(table, time_column="day", training={"validation": 0.2, "patience": 5})
     assert report.outcome == "published", report.gates
     manifest, fitted = model_folder.find_manifest(NAME, 1), frame[frame.day < 384]
-    assert manifest.trained is not None
     assert (manifest.trained.num_examples, manifest.trained.num_validation) == (384, 96)
     recipe: Any = manifest.recipe
     columns = {column.name: column for column in recipe.columns}

@@ -7,16 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Self, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from tasks.data.recipe import Recipe
 from tasks.errors import DataError, UsageError
@@ -100,8 +93,8 @@ class TrainingOutcome(Document):
 
     num_examples: int
     num_validation: int = 0
-    num_epochs: int | None = None  # None for training without epochs
-    kept_epoch: int | None = None
+    num_epochs: int
+    kept_epoch: int
     steps: Hyperparameters | None = None  # of own data: the values found for unset settings
     collinear: tuple[str, ...] = ()  # columns that are determined by others
 
@@ -110,22 +103,18 @@ class Metrics(ExtensibleDocument):
     """The figures of every listing, and others that depend on the task."""
 
     test_loss: float
-    test_accuracy: float | None = None
-
-    @model_serializer(mode="wrap")
-    def _only_what_was_measured(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in serialized(self).items() if name in self.model_fields_set}
+    test_accuracy: float | None = Field(None, exclude_if=lambda value: value is None)
 
 
 class Tolerances(Document):
     """How far another runtime may differ from the stored sample, and ONNX from torch."""
 
-    sample: float | None = None
-    parity: float | None = None
+    sample: float
+    parity: float
 
 
 class Lineage(RootDocument):
-    """What a version was made of, by what, and how it was judged. Early manifests lack the fields with a default."""
+    """What a version was made of, by what, and how it was judged."""
 
     name: str
     created_at: Moment
@@ -133,16 +122,16 @@ class Lineage(RootDocument):
     dataset: Splits
     recipe: Recipe
     parameters: RunParameters
-    device: str = ""
-    trained: TrainingOutcome | None = None
-    platform: str = ""
-    packages: dict[str, str] = Field(default_factory=dict)
-    code: str = ""
+    device: str
+    trained: TrainingOutcome
+    platform: str
+    packages: dict[str, str]
+    code: str
     metrics: Metrics
     gates: tuple[GateVerdict, ...]
     best_version: Number | None = None  # the best of the kept versions that it was compared with
-    profile: dict[str, Histogram] = Field(default_factory=dict)
-    tolerances: Tolerances | None = None
+    profile: dict[str, Histogram]
+    tolerances: Tolerances
 
     @model_validator(mode="after")
     def _whose_classes_differ(self) -> Self:

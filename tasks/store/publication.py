@@ -125,23 +125,28 @@ def write_version_files(
     Raises:
         DataError: a file of the run has changed since it was written.
     """
-    metadata = lineage.describe_model(number)
     for file in (exported.onnx, exported.sample, *filter(None, [exported.weights]), *pictures):
         (folder / file.path.name).write_bytes(verified_files.read(file))
-    metadata.write(folder / METADATA)
+    lineage.describe_model(number).write(folder / METADATA)
     texts = {LABELS: "".join(f"{label}\n" for label in lineage.dataset.class_names)}
     report = None
     if lineage.dataset.report:
         report = DataReport.parse(verified_files.read(lineage.dataset.report), lineage.dataset.report.path)
         report.write(folder / DATA_REPORT)
         texts[DATA_PAGE] = render_markdown(report.page(), embed=False)
-    facts = lineage.model_dump(mode="json") | {"version": number, "model_sha256": exported.onnx.sha256}
     contents = {path.name: path.read_bytes() for path in folder.iterdir()}
-    page = version_page.describe_version(facts, metadata, contents, report)
-    texts |= {CARD: version_page.render_card(page, facts), PAGE: render_html(page)}
+    manifest = _make_manifest(lineage, number, folder)
+    page = version_page.describe_version(manifest, contents, report)
+    texts |= {CARD: version_page.render_card(page, manifest), PAGE: render_html(page)}
     for filename, text in texts.items():
         if text:
             (folder / filename).write_text(text, encoding="utf-8")
+
+
+def _make_manifest(lineage: Lineage, number: int, folder: Path) -> Manifest:
+    """The manifest of version ``number`` with the files that are in its staging folder by now."""
+    files = {path.name: atomic.file_digest(path) for path in sorted(folder.iterdir())}
+    return Manifest(**dict(lineage), version=number, files=files)
 
 
 def publish(lineage: Lineage, fill: Callable[[Path, int], None], sign_key: Path | None = None) -> int:
@@ -155,9 +160,9 @@ def publish(lineage: Lineage, fill: Callable[[Path, int], None], sign_key: Path 
     staging = artifact_paths.staging(artifact_paths.model(name))
     staging.mkdir()
     fill(staging, number)
-    files = {path.name: atomic.file_digest(path) for path in sorted(staging.iterdir())}
-    manifest = Manifest(**dict(lineage), version=number, files=files).write(staging / MANIFEST)
-    atomic.write_bytes(staging / CHECKSUMS, verified_files.checksums(files | {MANIFEST: manifest.sha256}))
+    manifest = _make_manifest(lineage, number, staging)
+    digests = manifest.files | {MANIFEST: manifest.write(staging / MANIFEST).sha256}
+    atomic.write_bytes(staging / CHECKSUMS, verified_files.checksums(digests))
     if sign_key is not None:
         _sign(staging, sign_key)
     for path in staging.iterdir():

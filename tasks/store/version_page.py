@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 
 from gradmill.rows import explain_rows, find_columns
-from tasks.data.recipe import Columns
 from tasks.data.report import DataReport
 from tasks.machine.words import format_names, format_number, tell_apart
-from tasks.records import QUESTIONS, GateVerdict
-from tasks.serving.contract import FEATURES, ModelMetadata
+from tasks.parameters import Use
+from tasks.records import QUESTIONS, GateVerdict, Splits
+from tasks.serving.contract import FEATURES
 from tasks.serving.raw_units import SHOWN, list_coefficients
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths as files
 from tasks.store import model_folder
+from tasks.store.model_folder import Manifest
 from tasks.store.page_rendering import (
     Code,
     Page,
@@ -102,47 +103,42 @@ LIMITS = (
     "A linear model, for teaching and as a baseline: it has learned nothing but what its dataset holds, and says "
     "nothing useful about other inputs."
 )
-ManifestFields = Mapping[str, Any]  # a version's manifest as plain values, also before its files are listed
 Blocks = Iterator[Text | PageTable]  # the content of a section
 Facts = Iterator[tuple[Text, ...]]  # rows of a table: a label and its value
 
 
 def describe_version(
-    manifest: ManifestFields,
-    metadata: ModelMetadata,
-    contents: Mapping[str, bytes],
-    report: DataReport | None = None,
-    is_beside: bool = True,
+    manifest: Manifest, contents: Mapping[str, bytes], report: DataReport | None = None, is_beside: bool = True
 ) -> Page:
     """The page of a version; ``contents`` are its pictures, sample and weights by file name, ``report`` is on own data.
 
-    It links to the version's files if it ``is_beside`` them.
+    It links to the version's files if it ``is_beside`` them. ``manifest`` need not list all of them yet.
     """
-    dataset, training = manifest["dataset"], manifest["parameters"]["training"]
-    made = f"{training['model']} ({training['implementation']}) of Dive into Deep Learning (sections "
-    made += f"{BOOK.get(training['model'], '?')} in the edition of d2l 0.17), trained by Gradmill on "
-    of_data = f"{dataset['title'] or dataset['name']} (digest ", Code(dataset["digest"][:16]), ")."
-    is_images = manifest["recipe"]["kind"] == "pixels" and bool(dataset.get("split"))
+    dataset, training = manifest.dataset, manifest.parameters.training
+    metrics = manifest.metrics.model_dump(mode="json")
+    made = f"{training.model} ({training.implementation}) of Dive into Deep Learning (sections "
+    made += f"{BOOK.get(training.model, '?')} in the edition of d2l 0.17), trained by Gradmill on "
+    of_data = f"{dataset.title or dataset.name} (digest ", Code(dataset.digest[:16]), ")."
+    is_images = dataset.find_use(manifest.recipe) is Use.IMAGES
     sections = (
         Section("", ((made, *of_data),)),
         Section("Data", tuple(_describe_data(manifest, report, is_images))),
         Section("Your own photographs", tuple(_describe_photograph(manifest)) if is_images else ()),
-        Section("Training", (PageTable(tuple(_list_training_facts(manifest))),)),
-        Section("Baseline and reference", tuple(_describe_standards(manifest["metrics"], is_images))),
-        Section("Figures by period", (tabulate_periods(manifest["metrics"].get("periods", ())),)),
+        Section("Training", (PageTable(tuple(_list_training_facts(manifest, metrics))),)),
+        Section("Baseline and reference", tuple(_describe_standards(metrics, is_images))),
+        Section("Figures by period", (tabulate_periods(metrics.get("periods", ())),)),
         Section("Pictures", find_pictures(contents)),
-        Section("Classes", tuple(_describe_classes(manifest))),
-        Section("Coefficients", tuple(_describe_coefficients(manifest))),
+        Section("Classes", tuple(_describe_classes(dataset, metrics))),
+        Section("Coefficients", tuple(_describe_coefficients(manifest, metrics))),
         Section("An example", tuple(_describe_example(manifest, contents))),
-        Section("Gates", (tabulate_gates(map(GateVerdict.model_validate, manifest["gates"])), CHAMPION)),
+        Section("Gates", (tabulate_gates(manifest.gates), CHAMPION)),
         Section("Lineage", (PageTable(tuple(_list_lineage(manifest))),)),
-        Section("Use", tuple(_describe_use(manifest, metadata, bool(report) and not is_images))),
+        Section("Use", tuple(_describe_use(manifest, bool(report) and not is_images))),
         Section("Limits", (LIMITS,)),
     )
     beside_it = (files.ONNX, files.CARD, files.MANIFEST, files.CHECKSUMS) if is_beside else ()
-    summary = TASKS[dataset["task"]].summary(manifest["metrics"])
     links = tuple((name, name) for name in beside_it)
-    return Page(f"{manifest['name']}, version {manifest['version']}", summary, sections, links)
+    return Page(f"{manifest.name}, version {manifest.version}", TASKS[dataset.task].summary(metrics), sections, links)
 
 
 def read_version(name: str, version: int) -> Page:
@@ -155,13 +151,8 @@ def read_version(name: str, version: int) -> Page:
     wanted = {files.DATA_REPORT, files.SAMPLE, files.WEIGHTS, *PICTURES} & manifest.files.keys()
     contents = {filename: model_folder.read_file(folder, filename) for filename in wanted}
     report = contents.get(files.DATA_REPORT)
-    return describe_version(
-        manifest.model_dump(mode="json"),
-        manifest.metadata,
-        contents,
-        DataReport.parse(report, folder / files.DATA_REPORT) if report else None,
-        is_beside=False,
-    )
+    parsed = DataReport.parse(report, folder / files.DATA_REPORT) if report else None
+    return describe_version(manifest, contents, parsed, is_beside=False)
 
 
 def find_html(name: str, version: int) -> Path:
@@ -175,26 +166,26 @@ def find_html(name: str, version: int) -> Path:
     return folder / files.PAGE
 
 
-def render_card(page: Page, manifest: ManifestFields) -> str:
+def render_card(page: Page, manifest: Manifest) -> str:
     """The version's ``README.md``: front matter, then the page with links to the pictures beside it."""
     import yaml  # part of the extra ``train``
 
-    dataset = manifest["dataset"]
-    metric, times, ours = TASKS[dataset["task"]].hub_metric
-    pipeline = f"{KINDS[manifest['recipe']['kind']]}-{dataset['task']}"
+    dataset = manifest.dataset
+    metric, times, ours = TASKS[dataset.task].hub_metric
+    pipeline = f"{KINDS[manifest.recipe.kind]}-{dataset.task}"
     result = {
         "task": {"type": pipeline},
-        "dataset": {"name": dataset["title"], "type": dataset["identifier"], "split": "test"},
-        "metrics": [{"type": metric, "value": times * manifest["metrics"][ours]}],
+        "dataset": {"name": dataset.title, "type": dataset.identifier, "split": "test"},
+        "metrics": [{"type": metric, "value": times * getattr(manifest.metrics, ours)}],
     }
     document = {
         "license": "mit",
         "library_name": "onnx",
         "pipeline_tag": pipeline,
-        "tags": ["onnx", "gradmill", manifest["parameters"]["training"]["model"]],
-        "datasets": [dataset["identifier"]],
+        "tags": ["onnx", "gradmill", manifest.parameters.training.model],
+        "datasets": [dataset.identifier],
         "metrics": [metric],
-        "model-index": [{"name": f"{manifest['name']} version {manifest['version']}", "results": [result]}],
+        "model-index": [{"name": f"{manifest.name} version {manifest.version}", "results": [result]}],
     }
     return f"---\n{yaml.safe_dump(document, sort_keys=False)}---\n\n{render_markdown(page, embed=False)}"
 
@@ -231,46 +222,46 @@ def describe_interval(interval: Sequence[float]) -> str:
     return " to ".join(map(format_number, interval))
 
 
-def _describe_data(manifest: ManifestFields, report: DataReport | None, is_images: bool) -> Blocks:
+def _describe_data(manifest: Manifest, report: DataReport | None, is_images: bool) -> Blocks:
     """Own data: their contents, their split, and the findings of validation."""
     facts: list[tuple[Text, ...]] = [*(_list_image_facts(manifest) if is_images else ())]
     if report and not is_images:
-        facts += _list_table_facts(manifest["dataset"], report)
+        facts += _list_table_facts(manifest.dataset, report)
     findings = report.findings if report else ()
     yield PageTable((*facts, *((Strong(each.severity), each.sentence) for each in findings)))
     if report and (is_images or report.target):
         yield "All of it: ", Code(files.DATA_PAGE)
 
 
-def _list_table_facts(dataset: Mapping[str, Any], report: DataReport) -> Facts:
-    if report.target is None:
+def _list_table_facts(dataset: Splits, report: DataReport) -> Facts:
+    if report.target is None or dataset.split is None:
         return
     yield "target", report.target
     for kind, words in {"number": "numbers", "boolean": "booleans", "category": "categories", "date": "dates"}.items():
         if named := [each.name for each in report.columns if each.role == "feature" and each.kind == kind]:
             yield f"{words} ({len(named)})", format_names(named, MOST_NAMES)
-    for words, key in {"ignored": "ignored", "left out: dates, ids and the like": "left_out"}.items():
-        if dataset[key]:
-            yield words, format_names(dataset[key], MOST_NAMES)
+    for words, names in {"ignored": dataset.ignored, "left out: dates, ids and the like": dataset.left_out}.items():
+        if names:
+            yield words, format_names(names, MOST_NAMES)
     without = f", of which {report.unlabelled:,} without a target were left out" if report.unlabelled else ""
     yield "rows", f"{report.rows:,}{without}"
     watched = f"{report.num_validation:,} to watch, " if report.num_validation else ""
     parts = f"{report.num_train:,} for training, {watched}{report.num_test:,} for the test"
-    split = dataset["split"]
-    yield "split", f"{parts}, by {SPLITS[split['rule']]}{split['column'] or ''}"
+    yield "split", f"{parts}, by {SPLITS[dataset.split.rule]}{dataset.split.column or ''}"
 
 
-def _list_image_facts(manifest: ManifestFields) -> Facts:
-    dataset, (height, width, *channels) = manifest["dataset"], manifest["recipe"]["shape"]
+def _list_image_facts(manifest: Manifest) -> Facts:
+    dataset, (height, width, *channels) = manifest.dataset, manifest.recipe.input.shape
     yield "size", f"{height} by {width} pixels, height by width"
     yield "channels", "RGB" if channels else "grey: 0.299 red + 0.587 green + 0.114 blue"
     yield "pixels", f"uint8: 0 is black, 255 {'the full colour' if channels else 'is white'}"
-    rule = "a hash of their pixels" if dataset["split"]["rule"] == "rows" else SPLITS[dataset["split"]["rule"]]
-    yield "split", f"{dataset['num_train']:,} for training, {dataset['num_test']:,} for the test, by {rule}"
+    if dataset.split:
+        rule = "a hash of their pixels" if dataset.split.rule == "rows" else SPLITS[dataset.split.rule]
+        yield "split", f"{dataset.num_train:,} for training, {dataset.num_test:,} for the test, by {rule}"
 
 
-def _describe_photograph(manifest: ManifestFields) -> Iterator[Text]:
-    height, width, *channels = manifest["recipe"]["shape"]
+def _describe_photograph(manifest: Manifest) -> Iterator[Text]:
+    height, width, *channels = manifest.recipe.input.shape
     yield (
         "A linear model compares pixel by pixel: the object must be in the same place as in the training images, "
         "equally large and bright, and on an equally dark or light background. So crop the photograph to the object; "
@@ -280,23 +271,23 @@ def _describe_photograph(manifest: ManifestFields) -> Iterator[Text]:
     yield Code("gradmill predict photo.jpg"), " does the same; it does not crop either."
 
 
-def _list_training_facts(manifest: ManifestFields) -> Facts:
-    metrics, trained, dataset = manifest["metrics"], manifest["trained"] or {}, manifest["dataset"]
-    settings = manifest["parameters"]["training"] | (trained.get("steps") or {})  # with the values found for own data
-    held_out = trained.get("num_validation")
-    watched = f", and {held_out} held out to watch" if held_out else ""
-    yield "training examples", f"{trained.get('num_examples', dataset.get('num_train', ''))}{watched}"
-    yield "test examples", str(dataset["num_test"])
-    if trained.get("num_epochs"):
-        patience = settings.get("patience")
-        early = f" of at most {settings.get('num_epochs')}, with patience {patience}" if patience else ""
-        yield "epochs", f"{trained['num_epochs']}{early}"
-        if patience:
-            yield "weights", f"of epoch {trained['kept_epoch']}, whose validation loss was the smallest"
+def _list_training_facts(manifest: Manifest, metrics: Mapping[str, Any]) -> Facts:
+    trained, dataset = manifest.trained, manifest.dataset
+    settings = manifest.parameters.training.model_dump(mode="json")
+    if trained.steps:  # the values found for own data
+        settings |= trained.steps.model_dump(mode="json")
+    watched = f", and {trained.num_validation} held out to watch" if trained.num_validation else ""
+    yield "training examples", f"{trained.num_examples}{watched}"
+    yield "test examples", str(dataset.num_test)
+    patience = settings.get("patience")
+    early = f" of at most {settings.get('num_epochs')}, with patience {patience}" if patience else ""
+    yield "epochs", f"{trained.num_epochs}{early}"
+    if patience:
+        yield "weights", f"of epoch {trained.kept_epoch}, whose validation loss was the smallest"
     if "validation_loss" in metrics:
         yield "validation loss", format_number(metrics["validation_loss"])
     losses = f"{format_number(metrics['train_loss'])}, {format_number(metrics['test_loss'])}"
-    yield "train loss, test loss", f"{losses} ({TASKS[dataset['task']].loss_unit})"
+    yield "train loss, test loss", f"{losses} ({TASKS[dataset.task].loss_unit})"
     if "train_accuracy" in metrics:
         yield "train accuracy, test accuracy", f"{metrics['train_accuracy']:.4f}, {metrics['test_accuracy']:.4f}"
     for name, digits in (("r2", 4), ("rmse", 4)):
@@ -310,12 +301,12 @@ def _list_training_facts(manifest: ManifestFields) -> Facts:
         if (value := settings.get(key)) not in (None, 0, "none") or key == "seed":
             schedule = f", {settings['schedule']}" if key == "lr" and "schedule" in settings else ""
             yield words, f"{value:g}{schedule}" if isinstance(value, float) else f"{value}{schedule}"
-    if trained.get("collinear"):
+    if trained.collinear:
         yield (
             "determined by other columns",
-            f"{', '.join(trained['collinear'])}: their weights are those of minimum norm",
+            f"{', '.join(trained.collinear)}: their weights are those of minimum norm",
         )
-    yield "device", manifest.get("device", "")
+    yield "device", manifest.device
 
 
 def _describe_standards(metrics: Mapping[str, Any], is_images: bool) -> Blocks:
@@ -334,12 +325,11 @@ def _describe_standards(metrics: Mapping[str, Any], is_images: bool) -> Blocks:
         )
 
 
-def _describe_classes(manifest: ManifestFields) -> Blocks:
+def _describe_classes(dataset: Splits, metrics: Mapping[str, Any]) -> Blocks:
     """Every class in the order of the labels, or, of very many, those with the smallest recall."""
-    names, metrics = manifest["dataset"].get("class_names") or (), manifest["metrics"]
     if not {"recall", "precision"} <= metrics.keys():
         return
-    counts, confusion = manifest["dataset"].get("class_counts") or (), metrics.get("confusion_matrix")
+    names, counts, confusion = dataset.class_names, dataset.class_counts, metrics.get("confusion_matrix")
     order = sorted(range(len(names)), key=lambda label: metrics["recall"][names[label]])[:MOST_CLASSES]
     if len(order) < len(names):
         yield f"The {len(order)} of {len(names)} classes with the smallest recall; ", Code(files.LABELS), " has all."
@@ -363,12 +353,10 @@ def _describe_classes(manifest: ManifestFields) -> Blocks:
     yield PageTable(tuple(rows), ("label", "class", "training rows", "precision", "recall", "most often taken for"))
 
 
-def _describe_coefficients(manifest: ManifestFields) -> Blocks:
-    metrics = manifest["metrics"]
+def _describe_coefficients(manifest: Manifest, metrics: Mapping[str, Any]) -> Blocks:
     if not isinstance(metrics.get("weights"), dict):
         return
-    recipe = Columns.model_validate(manifest["recipe"])
-    found = list_coefficients(metrics, recipe, manifest["dataset"].get("class_names", ()))
+    found = list_coefficients(metrics, manifest.recipe, manifest.dataset.class_names)
     is_number = isinstance(metrics["bias"], float | int)
     changed = "the prediction" if is_number else "a class's score (of two classes: the log odds of the second)"
     yield (
@@ -379,17 +367,17 @@ def _describe_coefficients(manifest: ManifestFields) -> Blocks:
     yield PageTable(rows, ("column", "a unit, or the level", "a deviation, or the level"))
 
 
-def _describe_example(manifest: ManifestFields, contents: Mapping[str, bytes]) -> Blocks:
+def _describe_example(manifest: Manifest, contents: Mapping[str, bytes]) -> Blocks:
     """What each column of the first sample row adds to its prediction, the largest first."""
     if not {files.SAMPLE, files.WEIGHTS} <= contents.keys():
         return
-    names: Sequence[str] = manifest["dataset"].get("class_names") or ()
-    columns = [*find_columns(manifest["recipe"]).values()]
+    names, target = manifest.dataset.class_names, manifest.recipe.target
+    columns = [*find_columns(manifest.recipe.model_dump(mode="json")).values()]
     with np.load(io.BytesIO(contents[files.SAMPLE])) as sample:
         row = sample[FEATURES][:1]
     with np.load(io.BytesIO(contents[files.WEIGHTS])) as weights:
         scores = explain_rows(row, columns, dict(weights))[0]  # (outputs, columns + 1)
-    added, to = scores[0], (manifest["recipe"].get("target") or {"name": "the prediction"})["name"]
+    added, to = scores[0], target.name if target else "the prediction"
     if len(names) == 2:
         added, to = scores[1] - scores[0], f"the log odds of {names[1]}"
     elif names:
@@ -419,21 +407,19 @@ def tabulate_gates(gates: Iterable[GateVerdict]) -> PageTable:
     return PageTable(tuple(rows), ("gate", "verdict", "found", "required", "what it asks"))
 
 
-def _list_lineage(manifest: ManifestFields) -> Facts:
-    facts = {
-        "created": f"{manifest['created_at'][:16].replace('T', ' ')} UTC" if "created_at" in manifest else "",
-        "data's digest": manifest["dataset"]["digest"],
-        "model's SHA-256": manifest.get("model_sha256") or manifest.get("files", {}).get(files.ONNX, ""),
-        "run": manifest.get("run", ""),
-        "code's digest": manifest.get("code", ""),
-        "packages": ", ".join(f"{name} {version}" for name, version in manifest.get("packages", {}).items()),
-        "platform": manifest.get("platform", ""),
-    }
-    yield from ((words, value) for words, value in facts.items() if value)
+def _list_lineage(manifest: Manifest) -> Facts:
+    yield "created", f"{manifest.created_at[:16].replace('T', ' ')} UTC"
+    yield "data's digest", manifest.dataset.digest
+    yield "model's SHA-256", manifest.files[files.ONNX]
+    yield "run", manifest.run
+    yield "code's digest", manifest.code
+    yield "packages", ", ".join(f"{name} {version}" for name, version in manifest.packages.items())
+    yield "platform", manifest.platform
 
 
-def _describe_use(manifest: ManifestFields, metadata: ModelMetadata, is_table: bool) -> Blocks:
-    yield "In a browser: ", Code(f"gradmill demo {manifest['name']} {manifest['version']}"), "; in Python:"
+def _describe_use(manifest: Manifest, is_table: bool) -> Blocks:
+    metadata = manifest.metadata
+    yield "In a browser: ", Code(f"gradmill demo {manifest.name} {manifest.version}"), "; in Python:"
     yield Program(USE.format(name=metadata.inputs[0].name))
     rows = (
         (side, Code(each.name), each.datatype, " by ".join(map(str, each.shape)).replace("-1", "rows"))

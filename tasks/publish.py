@@ -1,7 +1,5 @@
 """Stage 7: publish the candidate as a version by one rename, then make it the champion."""
 
-from functools import partial
-
 from tasks.judging import gates
 from tasks.judging.champion import Comparison, compare_with_published
 from tasks.machine.run_messages import Event, print_message
@@ -51,8 +49,7 @@ def publish(
                     run.path.name, *made_of, cache.package_versions(), cache.code_digest()
                 )
                 pictures = (trained.picture, *evaluated.pictures, *filter(None, (prepared.sheet,)))
-                fill = partial(publication.write_version_files, lineage=lineage, exported=exported, pictures=pictures)
-                kept = publication.publish(lineage, fill, parameters.sign_key)
+                kept = publication.publish(lineage, exported, pictures, parameters.sign_key)
             pointer.point_to(name, kept, Cause("published", by=run.path.name))
     published = PublishedModel(outcome="judged", name=name, version=None, model=exported.onnx, gates=comparison.gates)
     if kept is not None and (unchanged or may_publish):

@@ -60,13 +60,15 @@ def test_killed_retrains_harm_nothing(
 NOBODY = 65534
 AS_NOBODY = f"""
 import os, sys, time
+from unittest import mock
+
 from tasks.store import locks, model_folder, pointer, publication, verification
 
 os.setgid({NOBODY})
 os.setuid({NOBODY})
 
 
-def fill(folder, number):
+def fill(folder, *_):
     (folder / "model.onnx").write_bytes(b"half")
     print("filling", flush=True)
     time.sleep(60)
@@ -74,7 +76,8 @@ def fill(folder, number):
 
 with locks.hold_model("{NAME}"):
     if sys.argv[1] == "publish":
-        publication.publish(model_folder.find_manifest("{NAME}", 1), fill)
+        with mock.patch.object(publication, "write_version_files", fill):
+            publication.publish(model_folder.find_manifest("{NAME}", 1), None, ())
     pointer.sweep("{NAME}")
 verification.verify_version("{NAME}", 1)
 """

@@ -7,7 +7,7 @@ bytes.
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -149,17 +149,15 @@ def _make_manifest(lineage: Lineage, number: int, folder: Path) -> Manifest:
     return Manifest(**dict(lineage), version=number, files=files)
 
 
-def publish(lineage: Lineage, fill: Callable[[Path, int], None], sign_key: Path | None = None) -> int:
-    """Publish the next version by one rename; return its number.
-
-    ``fill`` is called with the staging folder and the number and writes the files; this function adds manifest and
-    checksums, and with ``sign_key`` an attestation.
-    """
+def publish(
+    lineage: Lineage, exported: ExportedModel, pictures: tuple[FileRef, ...], sign_key: Path | None = None
+) -> int:
+    """Publish the next version by one rename; return its number. With ``sign_key`` it has an attestation."""
     name = lineage.name
     number = next_number(name)
     staging = artifact_paths.staging(artifact_paths.model(name))
     staging.mkdir()
-    fill(staging, number)
+    write_version_files(staging, number, lineage, exported, pictures)
     manifest = _make_manifest(lineage, number, staging)
     digests = manifest.files | {MANIFEST: manifest.write(staging / MANIFEST).sha256}
     atomic.write_bytes(staging / CHECKSUMS, verified_files.checksums(digests))

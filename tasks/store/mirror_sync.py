@@ -72,6 +72,27 @@ class MirrorState(RootDocument):
             return folders.identify_store() == (self.store, self.inode, self.ctime_ns)
         return False
 
+    def list_behind(self) -> dict[str, str]:
+        """What the mirror lacks, for each name whose champion it does not have, with the command that copies it.
+
+        This is what the store knows: the mirror is not contacted.
+        """
+        found = dict[str, str]()
+        for name in model_folder.list_names():
+            with suppress(DataError):  # a damaged pointer is reported elsewhere
+                if (pointer := model_folder.find_champion(name)) is None:
+                    continue
+                copied, told = self.champions.get(name), ""
+                if copied is None:
+                    told = f"it has no version of {name}"
+                elif copied.version != pointer.version:
+                    told = f"it has version {copied.version} of {name}, and {pointer.version} is the champion"
+                elif copied.pointer_sha256 != atomic.file_digest(artifact_paths.champion(name)):
+                    told = f"the pointer to {name} version {pointer.version} has changed since"
+                if told:
+                    found[name] = f"the mirror is behind: {told}: {_spell_command(name, self.url)}"
+        return found
+
 
 def find_destination(is_saved: bool = True) -> str | DataError | None:
     """The URL of ``GRADMILL_MIRROR``, saved in the store if ``is_saved``; without it the saved one, or None.
@@ -129,42 +150,19 @@ def read() -> MirrorState | None:
     return kept
 
 
-def list_behind() -> dict[str, str]:
-    """What the mirror lacks, for each name whose champion it does not have, with the command that copies it.
-
-    This is what the store knows: the mirror is not contacted. It raises as ``read`` does.
-    """
-    found = dict[str, str]()
-    if (state := read()) is None:
-        return found
-    for name in model_folder.list_names():
-        with suppress(DataError):  # a damaged pointer is reported elsewhere
-            if (pointer := model_folder.find_champion(name)) is None:
-                continue
-            copied, told = state.champions.get(name), ""
-            if copied is None:
-                told = f"it has no version of {name}"
-            elif copied.version != pointer.version:
-                told = f"it has version {copied.version} of {name}, and {pointer.version} is the champion"
-            elif copied.pointer_sha256 != atomic.file_digest(artifact_paths.champion(name)):
-                told = f"the pointer to {name} version {pointer.version} has changed since"
-            if told:
-                found[name] = f"the mirror is behind: {told}: {_spell_command(name, state.url)}"
-    return found
-
-
 def catch_up() -> list[str]:
     """Copy the champions that the mirror lacks; return one sentence for each failure, or why none can be copied."""
-    failed = []
+    failed = list[str]()
     try:
-        state = read()
-        for name in list_behind():
+        if (state := read()) is None:
+            return failed
+        for name in state.list_behind():
             try:
-                copy_champion(name, url := state.url if state else "")
+                copy_champion(name, state.url)
             except (GradmillError, OSError) as error:
                 reason = error.found if isinstance(error, GradmillError) else str(error)
-                to_do = _spell_command(name, url)
-                failed.append(f"{name}: the mirror {url} was not updated: {reason}; to do: {to_do}")
+                to_do = _spell_command(name, state.url)
+                failed.append(f"{name}: the mirror {state.url} was not updated: {reason}; to do: {to_do}")
     except (DataError, OSError) as error:
         failed.append(f"{error.found}; to do: {error.action}" if isinstance(error, DataError) else str(error))
     return failed

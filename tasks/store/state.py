@@ -205,7 +205,7 @@ def read(name: str | None = None, newest: int = NEWEST, only: Collection[Kind] =
         with state.collect_faults("mirror", artifact_paths.mirror()):
             if mirror := mirror_sync.read():
                 state.mirror = mirror.url
-                for each, behind in mirror_sync.list_behind().items():
+                for each, behind in mirror.list_behind().items():
                     if each in state.names:
                         state.names[each].behind = behind
     state.names = dict(sorted(state.names.items()))

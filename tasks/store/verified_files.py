@@ -2,7 +2,7 @@
 
 import hashlib
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BufferedReader
@@ -105,8 +105,7 @@ def _fingerprint(path: Path, full_digest: bool, unreadable: str) -> Fingerprint:
         elif full_digest or facts.st_size <= SAMPLED_BLOCKS * BLOCK_BYTES:
             digest = atomic.file_digest(path)
         else:
-            with path.open("rb") as stream:
-                digest = hash_samples(facts.st_size, lambda start: (stream.seek(start), stream.read(BLOCK_BYTES))[1])
+            digest = _digest_samples(path, facts.st_size)
     except OSError as error:
         if unreadable:
             return Fingerprint(str(path), 0, 0, unreadable)
@@ -114,9 +113,11 @@ def _fingerprint(path: Path, full_digest: bool, unreadable: str) -> Fingerprint:
     return Fingerprint(str(path), facts.st_size, facts.st_mtime_ns, digest)
 
 
-def hash_samples(size: int, block: Callable[[int], bytes]) -> str:
-    """The SHA-256 of evenly spaced blocks of ``size`` bytes; ``block`` returns the one that starts at an offset."""
+def _digest_samples(path: Path, size: int) -> str:
+    """The SHA-256 of evenly spaced blocks of a file of ``size`` bytes."""
     digest = hashlib.sha256()
-    for index in range(SAMPLED_BLOCKS):
-        digest.update(block(max(0, size - BLOCK_BYTES) * index // (SAMPLED_BLOCKS - 1)))
+    with path.open("rb") as stream:
+        for index in range(SAMPLED_BLOCKS):
+            stream.seek((size - BLOCK_BYTES) * index // (SAMPLED_BLOCKS - 1))
+            digest.update(stream.read(BLOCK_BYTES))
     return digest.hexdigest()

@@ -19,6 +19,7 @@ from flows.pages.run_pages import retrain_page
 from store_state import age_demotions, champion, forget_changes, leftovers, whole_files
 from tasks.errors import DataError, GateFailed
 from tasks.store import artifact_paths, atomic, folders, history, housekeeping, model_folder, pointer, verification
+from tasks.store.history import Cause
 from tasks.store.page_rendering import render_markdown
 from victims import die_before, fork
 
@@ -146,7 +147,7 @@ def test_what_was_noted_and_not_done_is_told_as_interrupted() -> None:
 
 
 def test_a_pruning_of_which_some_was_done_is_not_told_as_interrupted() -> None:
-    history.append_change(NAME, history.of_user("pruned"), (1, 2), model_folder.read_pointer(NAME))
+    history.append_change(NAME, Cause("pruned", "me@here"), (1, 2), model_folder.read_pointer(NAME))
     assert words_of_changes()[-1] == "pruned (interrupted)"
     folders.remove(artifact_paths.version(NAME, 1))
     assert words_of_changes()[-1] == "pruned"

@@ -56,11 +56,12 @@ class Change(Document):
         return f"{self.before} → {self.champion or 'none'}" if moved else f"{self.champion or ''}"
 
 
-def of_user(what: What, reason: str | None = None) -> Cause:
-    """The cause of a change by the user of this process.
+@contextmanager
+def lock_to_change(name: str, what: What, reason: str | None, number: int | None = None) -> Iterator[Cause]:
+    """Hold the lock of a model while the user of this process changes it.
 
     Raises:
-        UsageError: the reason is too long.
+        UsageError: there is no such model, version or champion, or the reason is too long.
     """
     reason = reason or ""
     if len(reason) > MOST_CHARACTERS:
@@ -69,20 +70,9 @@ def of_user(what: What, reason: str | None = None) -> Cause:
         user = getpass.getuser()
     except (OSError, KeyError):  # such as in a container that has no name for its user
         user = f"user {os.getuid()}"
-    return Cause(what, f"{user}@{socket.gethostname()}", os.fsencode(reason).decode(errors="replace"))
-
-
-@contextmanager
-def lock_to_change(name: str, what: What, reason: str | None, number: int | None = None) -> Iterator[Cause]:
-    """Hold the lock of a model while the user of this process changes it.
-
-    Raises:
-        UsageError: there is no such model, version or champion, or the reason is too long.
-    """
-    cause = of_user(what, reason)
     model_folder.resolve_version(name, number)
     with locks.hold_model(name):
-        yield cause
+        yield Cause(what, f"{user}@{socket.gethostname()}", os.fsencode(reason).decode(errors="replace"))
 
 
 def append_change(name: str, cause: Cause, versions: Iterable[int], after: ChampionPointer | None) -> None:

@@ -70,7 +70,7 @@ def embed_picture(path: Path) -> str:
 
 
 @contextmanager
-def _ask_briefly(retries: int = 0) -> Iterator[None]:
+def _ask_briefly(retries: int) -> Iterator[None]:
     """Keep requests to the server brief: showing the work must neither delay nor end it.
 
     Only requests that are made once or last are retried (SQLite answers 503 at times while the server writes).

@@ -238,14 +238,14 @@ def remember_files(parameters: RetrainParameters, raw: RawDataset, prepared: Pre
     if raw.look:
         every = (prepared.train, prepared.test, prepared.raw_test, prepared.validation, prepared.rows)
         files = tuple(file for file in every if file)
-        facts = {
-            "digest": prepared.digest,
-            "rows": prepared.rows,
-            "files": files,
-            "prepared": _digest_fingerprints(files),
-        }
-        asked = {"look": raw.look, "options": _list_options(parameters)}
-        SourceFingerprint.model_validate(asked | facts).write(artifact_paths.look(raw.name))
+        SourceFingerprint(
+            look=raw.look,
+            options=_list_options(parameters),
+            digest=prepared.digest,
+            rows=prepared.rows,
+            files=files,
+            prepared=_digest_fingerprints(files),
+        ).write(artifact_paths.look(raw.name))
         trained = artifact_paths.trained_files(raw.name, prepared.digest)
         if not trained.exists():  # a version of these rows was trained on the files that first had them
             TrainedFiles(files=raw.paths or (raw.source,)).write(trained)

@@ -1,16 +1,10 @@
 """``gradmill up`` under load: names whose data do not change, each retrained every minute."""
 
-import os
-import signal
-import socket
+import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +12,9 @@ from typing import Any
 import httpx
 import numpy as np
 
-GRADMILL = [sys.executable, "-m", "flows"]
+from benchmarks.measure import CORES, HERE, Checkout
+from benchmarks.start import serve
+
 PAGE = 200  # runs, the most that a server answers with at a time
 ROWS = 300
 
@@ -27,37 +23,26 @@ def bench(minutes: float, num_names: int) -> None:
     """Print what became of the due runs, what they leave in the database, and how long questions take."""
     names = [f"table-{number}" for number in range(num_names)]
     with tempfile.TemporaryDirectory() as folder:
-        os.environ |= {"GRADMILL_ARTIFACTS": f"{folder}/artifacts", "PREFECT_HOME": f"{folder}/prefect"}
-        os.environ.pop("PREFECT_API_URL", None)
-        table = Path(folder, "table.csv")
+        checkout = Checkout("ours", HERE, Path(folder))
+        table = checkout.store / "table.csv"
         table.write_text(_write_rows())
-        for name in names:
-            ask(
-                "retrain",
-                "linear-regression",
-                "--data",
-                str(table),
-                "--target",
-                "price",
-                "--name",
-                name,
-                "--no-predict",
-            )
-        with up(Path(folder)) as client:
-            idle = measure_questions(names[0], 3)
-            database = Path(folder, "artifacts", ".prefect", "prefect.db")
+        retrain = ["retrain", "linear-regression", "--data", str(table), "--target", "price", "--no-predict"]
+        checkout.gradmill(*([*retrain, "--name", name] for name in names))
+        with serve(checkout), connect(checkout.store / ".prefect") as client:
+            idle = measure_questions(checkout, names[0], 3)
+            database = checkout.store / ".prefect" / "prefect.db"
             before, begun = _size(database), datetime.now(UTC)
-            ask("schedule", *names, "--cron", "* * * * *")
+            checkout.gradmill(["schedule", *names, "--cron", "* * * * *"])
             busy: dict[str, list[float]] = {"status": [], "report": []}
             while (datetime.now(UTC) - begun).total_seconds() < 60 * minutes:
-                for question, seconds in measure_questions(names[0], 1).items():
+                for question, seconds in measure_questions(checkout, names[0], 1).items():
                     busy[question] += seconds
                 time.sleep(15)
             due = list_due(client, begun, datetime.now(UTC))
             growth = _size(database) - before
     states = Counter(run["state_name"] for run in due)
     finished = states["Completed"]
-    print(f"{num_names} names, every minute for {minutes:g} minutes, {os.cpu_count()} cores")
+    print(f"{num_names} names, every minute for {minutes:g} minutes, {CORES} cores")
     started = sum(run["start_time"] is not None for run in due)
     print(f"due {len(due)}: started {started}, skipped {states['Skipped']}, crashed {states['Crashed']}")
     print("states at the end: " + ", ".join(f"{state} {number}" for state, number in states.most_common()))
@@ -67,37 +52,20 @@ def bench(minutes: float, num_names: int) -> None:
         print(f"{question} {statistics.median(idle[question]):.1f} s idle, {under_load}")
 
 
-def ask(*arguments: str) -> float:
-    """The seconds that a command takes."""
-    begun = time.monotonic()
-    done = subprocess.run([*GRADMILL, *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"gradmill {' '.join(arguments)}: {done.stderr}")
-    return time.monotonic() - begun
-
-
-def measure_questions(name: str, rounds: int) -> dict[str, list[float]]:
+def measure_questions(checkout: Checkout, name: str, rounds: int) -> dict[str, list[float]]:
     """The seconds of ``status`` and ``report``."""
-    return {"status": [ask("status") for _ in range(rounds)], "report": [ask("report", name) for _ in range(rounds)]}
+    questions = {"status": ["status"], "report": ["report", name]}
+    return {
+        question: [checkout.python("-m", "flows", *command) for _ in range(rounds)]
+        for question, command in questions.items()
+    }
 
 
-@contextmanager
-def up(folder: Path) -> Iterator[httpx.Client]:
-    """A running ``gradmill up``, and a client of its server."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [*GRADMILL, "up", "--port", str(port)]
-    with (folder / "up.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-    if not any(line.startswith("Ctrl-C") for line in process.stdout or ()):
-        raise SystemExit((folder / "up.log").read_text())
-    user, _, password = (folder / "artifacts" / ".prefect" / "credential").read_text().strip().partition(":")
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}/api", auth=(user, password), timeout=60) as client:
-        try:
-            yield client
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
+def connect(home: Path) -> httpx.Client:
+    """A client of the server that keeps its address and its credential in ``home``."""
+    user, _, password = (home / "credential").read_text().strip().partition(":")
+    address = json.loads((home / "service.json").read_text())["api_url"]
+    return httpx.Client(base_url=address, auth=(user, password), timeout=60)
 
 
 def list_due(client: httpx.Client, after: datetime, before: datetime) -> list[dict[str, Any]]:

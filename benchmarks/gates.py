@@ -185,15 +185,17 @@ def bench(quick: bool) -> Report:
             note = f"of {times} {case.note}"
             sides.append(Side(name=case.name, unit="refused", figures=[share], best=share, note=note))
             ratios += case.ratio(share)
-    seconds = round(time.perf_counter() - started, 1)
-    facts: dict[str, float] = {
-        "keep": KEEP,
-        "rows_a_night": ROWS_A_NIGHT,
-        "rows_of_nights": ROWS_A_NIGHT * WINDOW,
-        "rows": ROWS,
-    }
-    facts |= {"rows_of_gain": FEW_ROWS, "discordant": DISCORDANT, "seconds": seconds, "quick": quick}
-    conditions = measure.conditions(("gradmill", "numpy", "scipy"), **facts)
+    conditions = measure.conditions(
+        ("gradmill", "numpy", "scipy"),
+        keep=KEEP,
+        rows_a_night=ROWS_A_NIGHT,
+        rows_of_nights=ROWS_A_NIGHT * WINDOW,
+        rows=ROWS,
+        rows_of_gain=FEW_ROWS,
+        discordant=DISCORDANT,
+        seconds=round(time.perf_counter() - started, 1),
+        quick=quick,
+    )
     return Report(benchmark="gates", conditions=conditions, sides=sides, ratios=ratios)
 
 

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
@@ -17,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision import transforms
 from torchvision.datasets import FashionMNIST
 
-from benchmarks.measure import BOOK_FILES, Checkout, Report, Sample, Setup, compare, timed
+from benchmarks.measure import Checkout, Report, Sample, Setup, compare, timed
 
 BATCH_SIZE, LR = 256, 0.1  # section 3.6 of d2l 0.17, where ten epochs are trained
 ROUNDS = 3
@@ -58,14 +57,8 @@ def train_ours(checkout: Checkout, options: list[str]) -> Sample:
 
 def read_splits(folder: Path) -> list[tuple[Tensor, Tensor]]:
     """Images ``(n, 28, 28)`` uint8 and labels ``(n,)`` int64 of the training and of the test split."""
-
-    def read(name: str, header: int) -> Tensor:
-        return torch.from_numpy(np.fromfile(folder.parent / BOOK_FILES / f"{name}-ubyte", np.uint8)[header:])
-
-    return [
-        (read(f"{split}-images-idx3", 16).view(-1, 28, 28), read(f"{split}-labels-idx1", 8).long())
-        for split in ("train", "t10k")
-    ]
+    splits = [FashionMNIST(folder.parent / "data", is_train) for is_train in (True, False)]
+    return [(split.data, split.targets) for split in splits]
 
 
 @contextlib.contextmanager

@@ -190,13 +190,13 @@ def render_card(page: Page, manifest: Manifest) -> str:
     return f"---\n{yaml.safe_dump(document, sort_keys=False)}---\n\n{render_markdown(page, embed=False)}"
 
 
-def find_pictures(contents: Mapping[str, bytes]) -> tuple[PagePicture, ...]:
+def find_pictures(contents: Mapping[str, bytes]) -> list[PagePicture]:
     """The pictures among the files, in page order."""
-    return tuple(
+    return [
         PagePicture(title, contents[name], name, caption, name in PHOTOS)
         for name, (title, caption) in PICTURES.items()
         if name in contents
-    )
+    ]
 
 
 def tabulate_periods(periods: Sequence[Mapping[str, Any]]) -> PageTable:
@@ -204,7 +204,7 @@ def tabulate_periods(periods: Sequence[Mapping[str, Any]]) -> PageTable:
     if not periods:
         return PageTable(())
     main, other = ("accuracy", "loss") if "accuracy" in periods[0]["metrics"] else ("rmse", "r2")
-    rows = (
+    rows = [
         (
             each["period"],
             f"{each['rows']:,}",
@@ -213,8 +213,8 @@ def tabulate_periods(periods: Sequence[Mapping[str, Any]]) -> PageTable:
             format_number(each["metrics"][other]),
         )
         for each in periods
-    )
-    return PageTable(tuple(rows), ("period", "rows", FIGURES[main], "95 % interval", FIGURES[other]))
+    ]
+    return PageTable(rows, ("period", "rows", FIGURES[main], "95 % interval", FIGURES[other]))
 
 
 def describe_interval(interval: Sequence[float]) -> str:
@@ -228,7 +228,7 @@ def _describe_data(manifest: Manifest, report: DataReport | None, is_images: boo
     if report and not is_images:
         facts += _list_table_facts(manifest.dataset, report)
     findings = report.findings if report else ()
-    yield PageTable((*facts, *((Strong(each.severity), each.sentence) for each in findings)))
+    yield PageTable([*facts, *((Strong(each.severity), each.sentence) for each in findings)])
     if report and (is_images or report.target):
         yield "All of it: ", Code(files.DATA_PAGE)
 
@@ -311,7 +311,7 @@ def _list_training_facts(manifest: Manifest, metrics: Mapping[str, Any]) -> Fact
 
 def _describe_standards(metrics: Mapping[str, Any], is_images: bool) -> Blocks:
     named = {"this model": "objective_loss", "reference": "reference_loss", "baseline": "baseline_loss"}
-    rows = tuple((words, format_number(metrics[name], 5)) for words, name in named.items() if name in metrics)
+    rows = [(words, format_number(metrics[name], 5)) for words, name in named.items() if name in metrics]
     yield PageTable(rows, ("model", "test loss, as training counts it"))
     if rows:
         fitted = "fitted to convergence"
@@ -350,7 +350,7 @@ def _describe_classes(dataset: Splits, metrics: Mapping[str, Any]) -> Blocks:
                 f"{names[-other]} ({times:,})" if times else "",
             )
         )
-    yield PageTable(tuple(rows), ("label", "class", "training rows", "precision", "recall", "most often taken for"))
+    yield PageTable(rows, ("label", "class", "training rows", "precision", "recall", "most often taken for"))
 
 
 def _describe_coefficients(manifest: Manifest, metrics: Mapping[str, Any]) -> Blocks:
@@ -363,7 +363,7 @@ def _describe_coefficients(manifest: Manifest, metrics: Mapping[str, Any]) -> Bl
         f"The {len(found)} largest. For a number: how much {changed} changes with one more unit of it, and with one "
         "more standard deviation. For a level: the difference from the average row."
     )
-    rows = tuple((each.name, format_number(each.value, 5), format_number(each.size, 5)) for each in found)
+    rows = [(each.name, format_number(each.value, 5), format_number(each.size, 5)) for each in found]
     yield PageTable(rows, ("column", "a unit, or the level", "a deviation, or the level"))
 
 
@@ -389,12 +389,12 @@ def _describe_example(manifest: Manifest, contents: Mapping[str, bytes]) -> Bloc
     if left := len(columns) - len(order):
         rows.append((f"{left} more", "", f"{added[:-1].sum() - added[order].sum():+.5g}"))
     rows += [("the means of the training rows", "", f"{added[-1]:+.5g}"), ("together", "", f"{added.sum():.6g}")]
-    yield PageTable(tuple(rows), ("column", "value", "adds"))
+    yield PageTable(rows, ("column", "value", "adds"))
 
 
 def tabulate_gates(gates: Iterable[GateVerdict]) -> PageTable:
     """Every gate: its verdict, what was found, what was required, and its question."""
-    rows = (
+    rows = [
         (
             gate.name,
             gate.verdict if gate.passed else Strong(gate.verdict),
@@ -403,8 +403,8 @@ def tabulate_gates(gates: Iterable[GateVerdict]) -> PageTable:
             QUESTIONS.get(gate.name, ""),
         )
         for gate in gates
-    )
-    return PageTable(tuple(rows), ("gate", "verdict", "found", "required", "what it asks"))
+    ]
+    return PageTable(rows, ("gate", "verdict", "found", "required", "what it asks"))
 
 
 def _list_lineage(manifest: Manifest) -> Facts:
@@ -421,11 +421,11 @@ def _describe_use(manifest: Manifest, is_table: bool) -> Blocks:
     metadata = manifest.metadata
     yield "In a browser: ", Code(f"gradmill demo {manifest.name} {manifest.version}"), "; in Python:"
     yield Program(USE.format(name=metadata.inputs[0].name))
-    rows = (
+    rows = [
         (side, Code(each.name), each.datatype, " by ".join(map(str, each.shape)).replace("-1", "rows"))
         for side, tensors in (("input", metadata.inputs), ("output", metadata.outputs))
         for each in tensors
-    )
-    yield PageTable(tuple(rows), ("side", "name", "type", "shape"))
+    ]
+    yield PageTable(rows, ("side", "name", "type", "shape"))
     yield f"Inputs are raw; scaling is inside the file. {ROW if is_table else ''}"
     yield Code(files.SAMPLE), " holds real inputs and the outputs that you must get."

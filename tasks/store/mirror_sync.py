@@ -131,9 +131,10 @@ def normalize_url(url: str) -> str:
         UsageError: this URL cannot be a mirror.
     """
     remote.check(url)
-    protocol, _, path = url.rpartition("://")
-    is_folder = protocol in ("", *remote.LOCAL)
-    return os.path.abspath(Path(path).expanduser()) if is_folder else url.rstrip("/")  # noqa: PTH100  (without "..")
+    protocol, path = remote.split(url)
+    if protocol in remote.LOCAL:
+        return os.path.abspath(Path(path).expanduser())  # noqa: PTH100  (without "..")
+    return url.rstrip("/")
 
 
 def read() -> MirrorState | None:

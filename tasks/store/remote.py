@@ -27,26 +27,26 @@ def check(url: str) -> None:
     Raises:
         UsageError: the URL has credentials, or a protocol without a package or without atomic replacement.
     """
-    protocol = _protocol(url)
-    path = url.partition("://")[2] if "://" in url else url
-    if protocol in LOCAL and not path.strip(" /"):  # neither the working directory nor the root is meant
-        raise UsageError(f"{url!r} names no folder", "a URL, or a path", "name one")
-    if protocol in LOCAL and path.startswith("~") and os.path.expanduser(path) == path:  # noqa: PTH111  (no error)
-        raise UsageError(f"{url}: no such user", "a path", "name another")
-    if protocol not in (*LOCAL, *OBJECT_STORES):
+    protocol, path = split(url)
+    if protocol in LOCAL:
+        if not path.strip(" /"):  # neither the working directory nor the root is meant
+            raise UsageError(f"{url!r} names no folder", "a URL, or a path", "name one")
+        if path.startswith("~") and os.path.expanduser(path) == path:  # noqa: PTH111  (no error)
+            raise UsageError(f"{url}: no such user", "a path", "name another")
+    elif protocol not in OBJECT_STORES:
         known = ", ".join(f"{each}://" for each in (*OBJECT_STORES, "file"))
         raise UsageError(
             f"{_without_secrets(url)} uses a protocol that cannot replace a file in one step",
             f"{known}, or a path",
             "name an object store, or mount the share and give its path",
         )
-    if protocol in OBJECT_STORES and _without_secrets(url) != url:
+    elif _without_secrets(url) != url:
         raise UsageError(
             f"{_without_secrets(url)} has credentials or a query in it",
             "a URL that may be logged",
             "give credentials in the environment or in the store's own configuration files, such as AWS_ACCESS_KEY_ID",
         )
-    if not url.partition("://")[2].strip("/") and protocol in OBJECT_STORES:
+    elif not path.strip("/"):
         raise UsageError(f"{url} names no bucket", f"{protocol}://BUCKET/FOLDER", "name one")
     try:
         import fsspec
@@ -76,7 +76,7 @@ class RemoteFolder:
         with self._explain_errors(self.url):
             # A worker lives for weeks, so neither credentials nor folder listings are cached.
             self._files, self._path = url_to_fs(url, skip_instance_cache=True, use_listings_cache=False)
-        self.local = Path(self._path) if _protocol(url) in LOCAL else None
+        self.local = Path(self._path) if split(url)[0] in LOCAL else None
 
     def require_outside(self) -> None:
         """Fail if copies would be stored beside their originals.
@@ -177,9 +177,10 @@ class RemoteFolder:
             ) from error
 
 
-def _protocol(url: str) -> str:
-    protocol, separator, _ = url.partition("://")
-    return protocol if separator else "file"
+def split(url: str) -> tuple[str, str]:
+    """Split a URL into its protocol, which is ``file`` for a plain path, and what follows it."""
+    protocol, separator, path = url.partition("://")
+    return (protocol, path) if separator else ("file", url)
 
 
 def _without_secrets(url: str) -> str:

@@ -46,6 +46,14 @@ SPLITS = {
     "folders": "their folders",
 }
 FIGURES = {"accuracy": "accuracy", "loss": "loss", "rmse": "RMSE", "r2": "R²"}
+SETTINGS = {
+    "batch_size": "batch size",
+    "lr": "lr",
+    "weight_decay": "weight decay (section 4.5)",
+    "dropout": "dropout (section 4.6)",
+    "class_weight": "class weight",
+    "seed": "seed",
+}
 PHOTOS = (files.CLASS_WEIGHTS, files.MISCLASSIFIED, files.CONTACT_SHEET)  # inverted colours would change their meaning
 PICTURES = {
     files.LEARNING_CURVE: ("Learning curve", "Loss, and accuracy where there is one, after each epoch."),
@@ -290,14 +298,12 @@ def _list_training_facts(manifest: Manifest, metrics: Mapping[str, Any]) -> Fact
     yield "train loss, test loss", f"{losses} ({TASKS[dataset.task].loss_unit})"
     if "train_accuracy" in metrics:
         yield "train accuracy, test accuracy", f"{metrics['train_accuracy']:.4f}, {metrics['test_accuracy']:.4f}"
-    for name, digits in (("r2", 4), ("rmse", 4)):
+    for name in ("r2", "rmse"):
         if name in metrics:
             interval = metrics.get(f"{name}_interval")
             told = f" (95 % interval {describe_interval(interval)})" if interval else ""
-            yield FIGURES[name], f"{format_number(metrics[name], digits)}{told}"
-    named = {"batch_size": "batch size", "lr": "lr", "weight_decay": "weight decay (section 4.5)"}
-    named |= {"dropout": "dropout (section 4.6)", "class_weight": "class weight", "seed": "seed"}
-    for key, words in named.items():
+            yield FIGURES[name], f"{format_number(metrics[name])}{told}"
+    for key, words in SETTINGS.items():
         if (value := settings.get(key)) not in (None, 0, "none") or key == "seed":
             schedule = f", {settings['schedule']}" if key == "lr" and "schedule" in settings else ""
             yield words, f"{value:g}{schedule}" if isinstance(value, float) else f"{value}{schedule}"

@@ -101,14 +101,12 @@ class LabelledShard(NamedTuple):
 def format_label(folder: str, model: str, threads: int | None, number: int, start: int, stop: int) -> LabelledShard:
     """Label one shard of the job in ``folder`` with this many threads; None means as many as Dask gave this process."""
     started = time.time()
-    footer = predict_shard(Path(folder), Shard(number, start, stop), Path(model), threads or _threads_of_dask_worker())
+    if threads is None:
+        from distributed import get_worker
+
+        threads = int(get_worker().state.nthreads)
+    footer = predict_shard(Path(folder), Shard(number, start, stop), Path(model), threads)
     return LabelledShard(footer.rows, footer.rejects, started, time.time())
-
-
-def _threads_of_dask_worker() -> int:
-    from distributed import get_worker
-
-    return int(get_worker().state.nthreads)
 
 
 def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float:

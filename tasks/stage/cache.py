@@ -21,7 +21,7 @@ from tasks.errors import DataError
 from tasks.machine import devices
 from tasks.machine.run_messages import print_message
 from tasks.parameters import Device
-from tasks.store import artifact_paths, atomic
+from tasks.store import artifact_paths, verified_files
 from tasks.store.documents import Document
 from tasks.store.record_base import NOT_IN_KEY, Record, files_in
 
@@ -128,6 +128,5 @@ def _read(path: Path, key: str, kind: type[R]) -> R:
     if verdicts is not None and not (verdicts and all(each.lets_pass for each in verdicts)):
         raise ValueError(f"{path} has gates that were not passed")
     for file in files_in(kept.record):
-        if not (file.path.is_file() and atomic.file_digest(file.path) == file.sha256):
-            raise ValueError(f"{file.path} is missing or damaged")
+        verified_files.check(file)
     return record

@@ -126,11 +126,11 @@ def remove_name(name: str) -> list[str]:
     facts, places = require_known(name), (artifact_paths.model(name), artifact_paths.dataset(name))
     with schedules.hold_lock():
         if using := [each.deployment for each in schedules.read().schedules.values() if each.name == name]:
-            expected, action = (
+            raise UsageError(
+                f"{using[0]} still runs for {name} on a schedule",
                 "a name that no schedule needs",
                 f"end the schedule first, for example with gradmill unschedule {name}",
             )
-            raise UsageError(f"{using[0]} still runs for {name} on a schedule", expected, action)
         preparing = "another process is preparing its data; waiting for it"
         with locks.hold_lock(artifact_paths.dataset_lock(name), preparing), locks.hold_model(name):
             for place in filter(Path.exists, places):

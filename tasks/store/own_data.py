@@ -110,8 +110,7 @@ def of_champion(name: str) -> ChampionData | None:
     if pointer is None:
         return None
     kept = model_folder.find_manifest(name, pointer.version)
-    asked = kept.parameters.model_dump(mode="json").get("data") or {}
-    return ChampionData.from_splits(kept.dataset, asked.get("window", NO_WINDOW))
+    return ChampionData.from_splits(kept.dataset, kept.parameters.model_dump(mode="json")["data"]["window"])
 
 
 def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False) -> dict[str, Any]:
@@ -135,7 +134,7 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
         raise UsageError(f"no model {name}", f"{' or '.join(ModelName)}, or a kept name: {kept}", to_do)
     champion = model_folder.find_manifest(name, model_folder.resolve_version(name, None))
     asked = champion.parameters.model_dump(mode="json")
-    data = asked.get("data", {})
+    training, data = asked["training"], asked["data"]
     if champion.dataset.split:
         now, path = given.get("data", {}), artifact_paths.source(name)
         if known := Source.find(path, NAME_SOURCE):
@@ -144,8 +143,7 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
             what = f"nothing says where the data of {name} are: no {path}"
             raise DataError(what, "the place of its data", NAME_SOURCE)
         data |= _split(name, now)
-    training = asked["training"]
-    is_tuned, found = given.get("tuned", asked.get("tuned", False)), (asked.get("found") or {}).get("fields", ())
+    is_tuned, found = given.get("tuned", asked["tuned"]), (asked.get("found") or {}).get("fields", ())
     if is_tuned:
         training = _without_searched_values(name, champion, found)
     elif not with_found:
@@ -175,10 +173,10 @@ def _split(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
     A window is kept only with a split by time.
     """
-    rule = find_fixed(name)
-    options: dict[str, Any] = dict.fromkeys(SPLITS.values()) | ({"test": rule.split.test} if rule else {})
-    if rule and rule.split.rule in SPLITS and not SPLITS.values() & given.keys():
-        options[SPLITS[rule.split.rule]] = rule.split.column
+    split = find_fixed(name).split
+    options: dict[str, Any] = dict.fromkeys(SPLITS.values()) | {"test": split.test}
+    if split.rule in SPLITS and not SPLITS.values() & given.keys():
+        options[SPLITS[split.rule]] = split.column
     return options if (options | given)["time_column"] else options | {"window": NO_WINDOW}
 
 
@@ -356,7 +354,7 @@ def _has_same_options(version: Manifest, parameters: RetrainParameters) -> bool:
     document = {
         "name": parameters.name,
         "training": then["training"],
-        "data": then.get("data", {}) | {"source": parameters.data.source},
+        "data": then["data"] | {"source": parameters.data.source},
     }
     try:
         return list_options(RetrainParameters.model_validate(document)) == list_options(parameters)

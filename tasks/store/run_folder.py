@@ -226,9 +226,8 @@ def _summarise(folder: Path, *_fingerprint: int) -> tuple[str, RunSummary | None
     gates = tuple(map(GateVerdict.model_validate, verdicts))
     decided = stages.get("unchanged") or stages.get("publish") or {}
     is_own = stages.get("download", {}).get("name") == name  # the book's datasets have their own names
-    last_stage = next((stage for stage in notes.seconds if stage not in stages), "")
     outcome: Outcome = "unfinished" if notes.exit_code is None else "failed"
-    detail = last_stage
+    detail = next((stage for stage in notes.seconds if stage not in stages), "")  # the stage in which it ended
     if refused_by := [gate.name for gate in gates if not gate.passed]:
         outcome, detail = "refused", ", ".join(refused_by)
     elif decided:

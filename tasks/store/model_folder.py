@@ -291,18 +291,16 @@ def resolve_version(name: str, number: int | None) -> int:
         EnvironmentProblem: a restore, which may bring it, was begun here and not finished.
     """
     kept = require_versions(name)
-    if number is None:
-        current = find_champion(name)
-        if current is None:
-            locks.refuse_half_restored()
-            action = f"gradmill promote {name} VERSION makes one the champion"
-            raise UsageError(f"{name} has no champion", "a published version", action)
+    if number is None and (current := find_champion(name)):
         return current.version
-    if number not in kept:
-        locks.refuse_half_restored()
-        known = ", ".join(map(str, kept))
-        raise UsageError(f"{name} has no version {number}", f"one of: {known}", f"see gradmill models {name}")
-    return number
+    if number in kept:
+        return number
+    locks.refuse_half_restored()
+    if number is None:
+        action = f"gradmill promote {name} VERSION makes one the champion"
+        raise UsageError(f"{name} has no champion", "a published version", action)
+    known = ", ".join(map(str, kept))
+    raise UsageError(f"{name} has no version {number}", f"one of: {known}", f"see gradmill models {name}")
 
 
 def with_version(name: str, number: int | None, use: Callable[[int], R]) -> R:

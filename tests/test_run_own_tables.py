@@ -25,7 +25,7 @@ from flows.retrain import retrain
 from prefect_api import wait_for
 from tasks.errors import DataError, UsageError
 from tasks.parameters import RetrainParameters
-from tasks.store import artifact_paths, model_folder, own_data
+from tasks.store import artifact_paths, model_folder, own_data, state
 from tasks.store.page_rendering import render_markdown
 
 READ = {"download", "validate", "preprocess"}
@@ -163,7 +163,7 @@ def test_the_same_rows_are_unchanged_without_training(folder: Path, tmp_path: Pa
         same = again(data={"source": str(source)})
         assert (same.outcome, same.version, set(same.seconds)) == ("unchanged", 1, READ), source.name
     assert set(again().seconds) == {"download"}, "they are remembered as they look now"
-    assert own_data.list_files(NAME, first.dataset.digest) == (str(file),), "of which it was made, and no copy"
+    assert state.read_name(NAME).files[1] == (str(file),), "of which it was made, and no copy"
     split = first.dataset.test.path
     content = split.read_bytes()
     split.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

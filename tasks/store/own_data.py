@@ -71,16 +71,6 @@ class TrainedFiles(RootDocument):
     files: tuple[str, ...]
 
 
-def list_files(name: str, digest: str) -> tuple[str, ...]:
-    """The files that a version was trained on, by the digest of its data; empty if they were not recorded.
-
-    Raises:
-        DataError: the record is damaged.
-    """
-    noted = TrainedFiles.find(artifact_paths.trained_files(name, digest))
-    return noted.files if noted else ()
-
-
 def remember(name: str, data: Data) -> None:
     """Record the source of own data and ``min_new_rows`` for ``gradmill retrain NAME``."""
     if data.source:

@@ -287,10 +287,10 @@ def _read_documents(state: StoreState, of_name: NameState, only: Collection[Kind
         with state.collect_faults("source", path := artifact_paths.source(name), name):
             of_name.source = source.source if (source := own_data.Source.find(path)) else None
         for version in of_name.versions:
-            digest = version.manifest.dataset.digest
-            with state.collect_faults("source", artifact_paths.trained_files(name, digest), name):
-                if files := own_data.list_files(name, digest):
-                    of_name.files[version.number] = files
+            path = artifact_paths.trained_files(name, version.manifest.dataset.digest)
+            with state.collect_faults("source", path, name):
+                if trained := own_data.TrainedFiles.find(path):
+                    of_name.files[version.number] = trained.files
 
 
 def _fingerprint_files(folder: Path) -> tuple[int, ...]:

@@ -43,9 +43,6 @@ Number = Annotated[int, Field(ge=1, lt=10**9)]  # of a version; the bound is tha
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 
 
-TRITON_TYPES = {"UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32", "INT64": "TYPE_INT64"}
-
-
 class ExtensibleDocument(Document):
     """A document that keeps undeclared fields: other kinds of model, and newer versions of Gradmill, write more."""
 
@@ -167,12 +164,13 @@ class Manifest(Lineage):
     def triton_config(self) -> str:
         """The text of ``config.pbtxt`` with which Triton serves only this version, in the folder as it is.
 
-        The first dimension is part of the shapes (``max_batch_size: 0``), as in the ONNX file.
+        The first dimension is part of the shapes (``max_batch_size: 0``), as in the ONNX file. Triton's types are those
+        of the Open Inference Protocol with a prefix.
         """
         lines = [f'name: "{self.name}"', 'platform: "onnxruntime_onnx"', "max_batch_size: 0"]
         for kind, tensors in (("input", self.metadata.inputs), ("output", self.metadata.outputs)):
             for tensor in tensors:
-                facts = f"data_type: {TRITON_TYPES[tensor.datatype]} dims: [ {', '.join(map(str, tensor.shape))} ]"
+                facts = f"data_type: TYPE_{tensor.datatype} dims: [ {', '.join(map(str, tensor.shape))} ]"
                 lines.append(f'{kind} {{ name: "{tensor.name}" {facts} }}')
         return "\n".join([*lines, f"version_policy {{ specific {{ versions: [ {self.version} ] }} }}"]) + "\n"
 

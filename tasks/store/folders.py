@@ -43,8 +43,11 @@ def skip_unreadable(path: Path, report: Report = tell_skipped) -> Iterator[None]
 def list_named(pattern: re.Pattern[str], parent: Path) -> list[Path]:
     """The real folders in ``parent``, which may be missing, whose names match."""
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(parent) as entries:
-        found = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-        return [path for path in map(Path, found) if pattern.fullmatch(path.name)]
+        return [
+            Path(entry.path)
+            for entry in entries
+            if pattern.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
+        ]
     return []
 
 

@@ -351,9 +351,14 @@ def find_trend(facts: NameState) -> Trend | None:
     points = []
     for run in facts.runs[:DRAWN_RUNS][::-1]:
         own, ended = {gate.name: gate for gate in run.gates}, datetime.fromisoformat(run.ended)
-        made = (change for change in facts.changes if not change.interrupted)
-        before = (each for each in made if each.by == run.run or datetime.fromisoformat(each.at) <= ended)
-        live = next((each.champion for each in before), None)
+        live = next(
+            (
+                change.champion
+                for change in facts.changes
+                if not change.interrupted and (change.by == run.run or datetime.fromisoformat(change.at) <= ended)
+            ),
+            None,
+        )
         value, bound = own[name].value if name in own else None, _find_bound(own, name)
         live_value = next((gate.value for gate in of_versions.get(live or 0, ()) if gate.name == name), None)
         points.append(Point(run.date, run.outcome, value, bound, live, live_value))

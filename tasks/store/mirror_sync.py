@@ -106,11 +106,12 @@ def find_destination(is_saved: bool = True) -> str | DataError | None:
     given, path, known = Settings().mirror, artifact_paths.mirror(), None
     try:
         known = read()
-    except DataError as error:
-        if given is None and not isinstance(error, OfAnotherStore):
-            return error
+    except OfAnotherStore as error:
         if given is None:
             print_message(f"nothing is mirrored: {error.found}; {error.action}", file=sys.stderr)
+    except DataError as error:
+        if given is None:
+            return error
     if given is None:
         return known.url if known else None
     url = None if given == NONE else normalize_url(given)

@@ -4,7 +4,6 @@ And every line of README and docs/ that starts with ``gradmill``, or makes keys 
 """
 
 import io
-import json
 import os
 import re
 import shlex
@@ -19,7 +18,6 @@ from typing import Any
 import nbclient
 import nbformat
 import numpy as np
-import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -206,13 +204,3 @@ def test_every_place_below_artifacts_that_the_pages_name_is_there(typist: Typist
     told = "\n".join(page.read_text() for page in PAGES if page.stem != "decisions")
     named = set(re.findall(r"artifacts/[\w.<>/-]*[\w>/]", told)) - set(OF_OTHERS)
     assert {place for place in named if not list(typist.folder.glob(re.sub(r"<\w+>", "*", place)))} == set()
-
-
-def test_models_of_a_real_run_tell_what_the_table_of_metadata_props_has(typist: Typist) -> None:
-    told = (REPOSITORY / "docs" / "consumers.md").read_text()
-    for name in ("softmax-regression", "houses"):
-        folder = typist.folder / "artifacts" / "models" / name
-        champion = json.loads((folder / "champion.json").read_bytes())
-        session = onnxruntime.InferenceSession(folder / str(champion["version"]) / "model.onnx")
-        keys = {*champion, *session.get_modelmeta().custom_metadata_map}
-        assert all(f"| `{key}` |" in told for key in keys), keys

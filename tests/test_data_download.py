@@ -8,11 +8,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
-from served_folders import SilentHandler, serve
+from http_stand_ins import answered, played
 from tasks.data import book_datasets
 from tasks.data.book_datasets import (
     DebianPackage,
@@ -49,20 +50,16 @@ class Host:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
+def host() -> Iterator[Host]:
     running = Host()
 
-    class Handler(SilentHandler):
-        def do_GET(self) -> None:  # noqa: N802  (its name in the standard library)
-            name = self.path.rsplit("/", 1)[-1]
-            running.requests.append(name)
-            body = running.answer(name)
-            self.send_response(404 if body is None else 200)
-            self.send_header("Content-Length", str(len(body or b"")))
-            self.end_headers()
-            self.wfile.write(body or b"")
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        name = handler.path.rsplit("/", 1)[-1]
+        running.requests.append(name)
+        body = running.answer(name)
+        answered(404 if body is None else 200, body or b"")(handler)
 
-    with serve(tmp_path, Handler) as address:
+    with played(answer) as address:
         running.mirror = Mirror(f"{address}/")
         yield running
 

@@ -36,9 +36,8 @@ def synthetic(run: RunFolder, seed: int = 0, **data: Any) -> PreparedDataset:
     return prepared
 
 
-def prepare_own(data: Data, task: TaskName, kept: Any = None) -> PreparedDataset:
+def prepare_own(run: RunFolder, data: Data, task: TaskName, kept: Any) -> PreparedDataset:
     """Own data, prepared as a run does it; ``kept`` is what they are bound to."""
-    run = RunFolder.open("run", {})
     validated = plain(validate)(run, plain(download)(run, "own", data), data, task, kept)
     prepared: PreparedDataset = plain(preprocess)(run, validated, data, 0)
     return prepared

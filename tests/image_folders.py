@@ -11,18 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-import candidate
+from candidate import prepare_own
 from input_files import idx_bytes
 from input_files import png as png
 from tasks.data.report import DataReport
-from tasks.download import download
 from tasks.parameters import Data
-from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset
 from tasks.serving.task import TaskName
 from tasks.store.artifact_paths import DATA_REPORT
 from tasks.store.run_folder import RunFolder
-from tasks.validate import validate
 
 Array = np.ndarray[Any, Any]
 
@@ -73,12 +70,7 @@ def write_parquet(
 
 def prepared(source: Path, kept: Any = None, task: TaskName = "classification", **options: Any) -> PreparedDataset:
     """The three stages before training; raises where the images, or the table, are not fit."""
-    run = run_of(source)
-    data = Data.model_validate({"source": str(source), **options})
-    raw = candidate.plain(download)(run, "pets", data)
-    validated = candidate.plain(validate)(run, raw, data, task, kept)
-    made: PreparedDataset = candidate.plain(preprocess)(run, validated, data, 0)
-    return made
+    return prepare_own(run_of(source), Data.model_validate({"source": str(source), **options}), task, kept)
 
 
 def run_of(source: Path) -> RunFolder:

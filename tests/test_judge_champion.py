@@ -385,7 +385,7 @@ def prepared(rows: int, path: Path, before: PreparedDataset | None = None, **opt
     source, ignored = written(path / "sales.parquet", columns), {"day", "shop", "part"} - set(options.values())
     asked = {"source": str(source), "target": "price", "ignore": sorted(ignored)} | options
     kept = Schema.from_manifest(before, before.recipe) if before else None
-    return prepare_own(Data.model_validate(asked), "regression", kept)
+    return prepare_own(RunFolder.open("run", {}), Data.model_validate(asked), "regression", kept)
 
 
 def find_known(before: PreparedDataset, tonight: PreparedDataset) -> list[bool]:

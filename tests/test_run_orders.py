@@ -56,7 +56,7 @@ def prepare(case: str, folder: Path, kept: Schema | None = None) -> tuple[Prepar
     document: dict[str, Any] = {"name": "own", "training": {"model": model, **training}}
     document["data"] = {"source": str(folder), "target": target, "ignore": ignore, **splits}
     parameters = RetrainParameters.model_validate(document)
-    return prepare_own(parameters.data, task, kept), parameters  # type: ignore[arg-type]
+    return prepare_own(RunFolder.open("run", {}), parameters.data, task, kept), parameters  # type: ignore[arg-type]
 
 
 def retrain(case: str, folder: Path, kept: Schema | None = None) -> tuple[Any, ...]:
